@@ -1,0 +1,24 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: test test-slow demo benchmark clean
+
+test: .venv/ready        # the whole suite on the CPU, a few minutes on two cores
+	$(BIN)/python -m pytest -n auto
+
+test-slow: .venv/ready   # the long checks that `make test` leaves out
+	$(BIN)/python -m pytest -n auto -m slow
+
+demo: .venv/ready        # the main job on embedded data, a few minutes; prints the path of its report last
+	$(BIN)/python misc/demo.py
+
+benchmark: .venv/ready   # speed against the straightforward way
+	$(BIN)/python misc/benchmarks/stitching.py
+
+.venv/ready: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""Stitch layers of one network to layers of another, by direct matching or by task loss matching."""
+
+import sys
+
+from src import cli
+from src.models import MODEL_NAMES
+from src.options import C2T_CLS_TOKENS, INITS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
+
+
+def parser() -> cli.Parser:
+    options = cli.Parser("Stitch one pair of layers, several, or all; writes a folder for each pair.")
+    add, positive = options.add_argument, cli.whole_number(1)
+    add("front_model_path", help="checkpoint of the network that the stitched one starts as")
+    add("end_model_path", help="checkpoint of the network that it ends as")
+    add("front_model_type", help=f"one of {', '.join(MODEL_NAMES)}")
+    add("end_model_type", help="as front_model_type")
+    add("front_layer", help="layer to stitch from; several with commas between them, or all")
+    add("end_layer", help="layer to stitch to; several with commas between them, or all")
+    add("stitching_type", choices=STITCHING_TYPES, help="rc2c_pre for convolutional layers, t2t for transformers")
+    cli.add_gpu(options)
+    cli.add_data(options, batch_size=256)
+    cli.add_training(options, n_epochs=30)
+    add("-dir", "--save-dir", default="", help="folder in results/ to write to")
+    add("--no-save", action="store_true", help="do not save the stitched model (logs and summary are saved)")
+    add("--mod-only-stitch", action="store_true", help="train and save the stitching layer only")
+    add("-i", "--init", choices=INITS, default="rand", help="start of the stitching layer; pinv: direct matching")
+    add("-pinv-samples", "--pinv-init-samples", dest="n_pinv_init_samples", type=positive, default=100,
+        help="training images used for direct matching")  # fmt: skip
+    add("-l1", "--l1-coef", type=cli.real_number(), default=0, help="weight of the l1 norm in the training loss")
+    add("-c2t-cls", "--c2t-cls-token", choices=C2T_CLS_TOKENS, default=None, help="CLS token that c2t makes")
+    add("-t2c-cls", "--t2c-cls-token", choices=T2C_CLS_TOKENS, default=None, help="what t2c does with the CLS token")
+    add("-upsample", "--upsample-mode", choices=UPSAMPLE_MODES, default="bilinear", help="how sizes are matched")
+    add("--front-stitch-rank", type=positive, default=None, help="retained rank of the source, in each batch")
+    add("--front-pinv-rank", type=positive, default=None, help="retained rank of the source in direct matching")
+    return options
+
+
+def stitch(args) -> None:
+    from copy import deepcopy
+    from pathlib import Path
+
+    from src.checkpoints import load_model
+    from src.datasets import load_labelled
+    from src.report import progress
+    from src.runtime import device_of
+    from src.stitching import Grid, build_layers
+    from src.stitching.results import update_grid
+    from src.stitching.runs import StitchingRuns
+    from src.training import train
+
+    settings, device, directory = cli.settings_of(args), device_of(args.gpu), Path("results", args.save_dir)
+    test_set = load_labelled(args.dataset, args.dataset_root, train=False, device=device)
+    image = {"n_classes": test_set.n_classes, "image_shape": test_set.image_shape, "device": device}
+    front = load_model(args.front_model_path, args.front_model_type, **image)
+    same = (args.front_model_path, args.front_model_type) == (args.end_model_path, args.end_model_type)
+    end = front if same else load_model(args.end_model_path, args.end_model_type, **image)
+    layers = build_layers(
+        front, end, front.layers(args.front_layer), end.layers(args.end_layer), args.stitching_type,
+        image_shape=test_set.image_shape, seed=args.seed, init=args.init, upsample_mode=args.upsample_mode,
+        c2t_cls_token=args.c2t_cls_token, t2c_cls_token=args.t2c_cls_token,
+    )  # fmt: skip
+    train_set = None
+    if args.init == "pinv" or args.n_epochs:
+        train_set = load_labelled(args.dataset, args.dataset_root, train=True, device=device)
+
+    # All pairs share the frozen networks; where the networks' statistics move, each pair has networks of its own.
+    frozen = args.mod_only_stitch or args.n_epochs == 0
+    for part in [layers] if frozen else [{pair: layer} for pair, layer in layers.items()]:
+        networks = (front, end) if frozen else (deepcopy(front), deepcopy(end))
+        grid = Grid(*networks, part, front_rank=args.front_stitch_rank, l1_coef=args.l1_coef, frozen=frozen)
+        errors = {}
+        if args.init == "pinv":
+            samples = train_set.permutation(args.seed)[: args.n_pinv_init_samples]
+            errors = grid.match(train_set.batches(args.batch_size, indices=samples), rank=args.front_pinv_rank)
+        runs = StitchingRuns(directory, part, options=vars(args))
+        for epoch, logs in train(grid, train_set, test_set, settings):
+            runs.log(epoch, logs)
+        batches = test_set.batches(args.batch_size)
+        scores = grid.evaluate(progress(batches, "evaluating", test_set.n_batches(args.batch_size)))
+        runs.finish(scores, errors, whole_networks=None if frozen else networks)
+    if len(layers) > 1 or (directory / "grid.csv").exists():
+        update_grid(directory)
+
+
+def main(argv=None) -> int:
+    return cli.run(parser(), stitch, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Train a network on labelled images."""
+
+import sys
+
+from src import cli
+from src.models import MODEL_NAMES
+
+
+def parser() -> cli.Parser:
+    options = cli.Parser("Train a network; writes model_<epoch>.pt, training_logs.csv and config.txt.")
+    add = options.add_argument
+    add("model_type", help=f"one of {', '.join(MODEL_NAMES)}")
+    cli.add_gpu(options)
+    cli.add_data(options, batch_size=64)
+    cli.add_training(options, n_epochs=100)
+    add("-dir", "--save-dir", required=True, help="folder to write to; what an earlier run left there is overwritten")
+    add("-sf", "--save-frequency", type=cli.whole_number(0), default=0,
+        help="save every so many epochs, and the last one; 0: the last one only")  # fmt: skip
+    return options
+
+
+def train(args) -> None:
+    from src import training
+    from src.checkpoints import save_state
+    from src.datasets import load_labelled
+    from src.models import build_model
+    from src.run_folder import RunFolder
+    from src.runtime import device_of, seeded
+
+    settings = cli.settings_of(args)
+    device = device_of(args.gpu)
+    train_set = load_labelled(args.dataset, args.dataset_root, train=True, device=device)
+    val_set = load_labelled(args.dataset, args.dataset_root, train=False, device=device)
+    with seeded(args.seed):
+        model = build_model(args.model_type, n_classes=train_set.n_classes, n_channels=train_set.image_shape[0],
+                            image_shape=train_set.image_shape).to(device)  # fmt: skip
+
+    folder = RunFolder(args.save_dir)
+    logs = []
+    for epoch, (log,) in training.train(training.Classification(model), train_set, val_set, settings):
+        logs.append(log)
+        training.report_epoch(epoch, log)
+        folder.write_logs(logs)
+        if epoch == args.n_epochs or (args.save_frequency and epoch % args.save_frequency == 0):
+            save_state(folder.path / f"model_{epoch}.pt", model.state_dict())
+    folder.finish(vars(args))
+
+
+def main(argv=None) -> int:
+    return cli.run(parser(), train, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

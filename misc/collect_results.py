@@ -1,0 +1,52 @@
+#!/usr/bin/env python3
+"""Collect the accuracies of a folder of stitching runs, ours or the public code's, as matrix, CSV and heat map."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from src import cli
+
+
+def parser() -> cli.Parser:
+    options = cli.Parser("Print the accuracy matrix of a folder of stitching runs; write it as CSV and heat map.")
+    options.add_argument("source_dir", help="folder that holds one folder for each run")
+    options.add_argument("-o", "--output", help="CSV to write, and beside it a PNG of that name; default: grid.csv in it")
+    return options
+
+
+def collect(args) -> None:
+    from src.errors import UserError
+    from src.report import note, result, warn
+    from src.stitching.results import accuracy_matrix, read_runs, write_grid
+
+    rows, skipped = read_runs(args.source_dir)
+    for reason in skipped:
+        warn(f"skipped: {reason}")
+    if not rows:
+        raise UserError(f"{args.source_dir} holds no finished stitching run; give the folder that holds their folders")
+    fronts, ends, matrix = accuracy_matrix(rows)
+    for front in fronts:
+        for end in ends:
+            folders = [row["folder"] for row in rows if (row["front_layer"], row["end_layer"]) == (front, end)]
+            if len(folders) > 1:
+                warn(f"{front} -> {end} has {len(folders)} runs; the matrix shows the newest, {folders[-1]}")
+
+    width = max(map(len, fronts))
+    result(" ".join([f"{'':{width}}", *(f"{end:>8}" for end in ends)]))
+    for front, line in zip(fronts, matrix, strict=True):
+        cells = ["" if accuracy != accuracy else f"{accuracy:.4f}" for accuracy in line]  # NaN differs from itself
+        result(" ".join([f"{front:{width}}", *(f"{cell:>8}" for cell in cells)]))
+
+    output = Path(args.output or Path(args.source_dir, "grid.csv"))
+    write_grid(output, rows)
+    note(f"wrote {output} and {output.with_suffix('.png')}")
+
+
+def main(argv=None) -> int:
+    return cli.run(parser(), collect, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+#!/usr/bin/env python
+"""Make src/datasets/embedded/*.npz again. Needs scikit-learn, which ships the originals; the suite itself does not."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits, load_sample_image
+from sklearn.model_selection import train_test_split
+
+FOLDER = Path(__file__).parents[1] / "src/datasets/embedded"
+SHRINK = 3  # 8 pixels of the full photograph show hardly more than one colour
+MIN_CONTRAST = 8.0  # standard deviation of the grey values: leaves out plain sky
+
+
+def digits() -> dict[str, np.ndarray]:
+    """The 1,797 digits, 0..16 scaled to 0..255, with every class divided alike between train and test."""
+    data = load_digits()
+    images = np.round(data.images * (255 / 16)).astype(np.uint8)[:, None]
+    train, test = train_test_split(np.arange(len(images)), test_size=360, random_state=0, stratify=data.target)
+    labels = data.target.astype(np.uint8)
+    return {
+        "train_images": images[train],
+        "train_labels": labels[train],
+        "test_images": images[test],
+        "test_labels": labels[test],
+    }
+
+
+def patches(photograph: str, n: int) -> np.ndarray:
+    """n different 8x8 patches, uint8 (n, 1, 8, 8), of a grey photograph, none of them plain."""
+    image = Image.fromarray(load_sample_image(photograph)).convert("L").reduce(SHRINK)
+    windows = np.lib.stride_tricks.sliding_window_view(np.asarray(image), (8, 8)).reshape(-1, 1, 8, 8)
+    windows = windows[windows.std(axis=(1, 2, 3)) >= MIN_CONTRAST]
+    return windows[np.random.default_rng(0).choice(len(windows), n, replace=False)]
+
+
+def main() -> int:
+    """Write both files."""
+    FOLDER.mkdir(exist_ok=True)
+    np.savez_compressed(FOLDER / "digits.npz", **digits())
+    np.savez_compressed(
+        FOLDER / "photo_patches.npz", train_images=patches("china.jpg", 3000), test_images=patches("flower.jpg", 1000)
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

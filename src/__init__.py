@@ -1,0 +1,1 @@
+"""How not to stitch representations: task loss matching against direct matching (Balogh and Jelasity, AAAI 2025)."""

@@ -1,0 +1,105 @@
+"""State dicts on disk, and networks built from them."""
+
+import io
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from src.errors import UserError
+from src.files import write_bytes
+from src.models import build_model
+from src.models.blocks import Network
+from src.report import warn
+
+State = dict[str, Tensor]
+
+
+def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Save a state dict in torch's zip format, atomically; equal states make equal bytes."""
+    buffer = io.BytesIO()  # written to directly, torch.save would store the file's name inside of it
+    torch.save({key: value.detach().cpu().contiguous() for key, value in state.items()}, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_state(path: Path) -> State:
+    """Load a state dict, in torch's zip or legacy format, wrapped in `state_dict` or prefixed `module.` or not.
+
+    Raises:
+        UserError: the file is missing, damaged, holds code instead of tensors, or something else than tensors.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read checkpoint {path}: {error.strerror or error}; check the path") from error
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"checkpoint {path} holds more than tensors, or is damaged, and was not loaded; "
+            "save a plain state dict: torch.save(model.state_dict(), path)"
+        ) from error
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise UserError(f"checkpoint {path} is damaged or no checkpoint at all; copy or train it again") from error
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"checkpoint {path} is no state dict; save one with torch.save(model.state_dict(), path)")
+    if state and all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return dict(state)
+
+
+def load_model(
+    path: Path,
+    name: str,
+    *,
+    n_classes: int,
+    image_shape: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> Network:
+    """Build the network `name` with the weights of a checkpoint, frozen and in eval mode.
+
+    Args:
+        image_shape: (C, H, W) of the images it is to take.
+    Raises:
+        UserError: as load_state, or the checkpoint does not fit the network; names the keys.
+    """
+    state = load_state(path)
+    model = build_model(name, n_classes=n_classes, n_channels=image_shape[0], image_shape=tuple(image_shape))
+    check_fit(state, model.state_dict(), given=f"checkpoint {path}", wanted=f"{name} with {n_classes} classes")
+    model.load_state_dict(state)
+    if not all(value.isfinite().all() for value in state.values()):
+        warn(f"checkpoint {path} has weights that are not finite")
+    return model.to(device).eval().requires_grad_(False)
+
+
+def check_fit(state: State, expected: State, *, given: str, wanted: str) -> None:
+    """Compare keys and shapes of two state dicts.
+
+    Raises:
+        UserError: they differ; the line names what is given, what is wanted and the first differences.
+    """
+    differences = {
+        "missing": [key for key in expected if key not in state],
+        "unexpected": [key for key in state if key not in expected],
+        "of another shape": [
+            f"{key} ({_shape(state[key])} instead of {_shape(expected[key])})"
+            for key in expected
+            if key in state and state[key].shape != expected[key].shape
+        ],
+    }
+    said = [f"{what}: {_some(keys)}" for what, keys in differences.items() if keys]
+    if said:
+        raise UserError(f"{given} does not fit {wanted}; {'; '.join(said)}; name the model type it was made with")
+
+
+def _shape(value: Tensor) -> str:
+    return "×".join(map(str, value.shape)) or "scalar"
+
+
+def _some(keys: Sequence[str], n: int = 3) -> str:
+    return ", ".join(keys[:n]) + (f" and {len(keys) - n} more" if len(keys) > n else "")

@@ -1,0 +1,140 @@
+"""What the scripts share: groups of options, checked values, and one way to run and to fail.
+
+Nothing here imports torch, so that `--help` and a mistyped option are answered at once.
+"""
+
+import argparse
+import math
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from src.errors import UserError
+from src.options import OPTIMIZERS, SCHEDULERS
+from src.report import note
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that shows defaults and reports a mistake in one line, with exit code 2."""
+
+    def __init__(self, description: str):
+        super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=36, width=120)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.required or action.const is True:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def run(parser: Parser, experiment: Callable[[argparse.Namespace], None], argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, run the experiment, and turn what the user can mend into one line.
+
+    Returns:
+        The exit code: 0, 2 for what the user can mend, 130 after an interruption, 1 for any other failure.
+    """
+    args = parser.parse_args(argv)
+    try:
+        experiment(args)
+    except UserError as error:
+        note(f"{parser.prog}: error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        note(f"{parser.prog}: interrupted")
+        return 130
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, named without importing torch
+            note(f"{parser.prog}: error: the memory of the GPU is used up; lower -b or name fewer layers")
+            return 2
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def whole_number(minimum: int) -> Callable[[str], int]:
+    """The type of an option that takes a whole number from `minimum` on."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = minimum - 1
+        if number < minimum:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {minimum} on")
+        return number
+
+    return parse
+
+
+def real_number(*, minimum: float = 0.0, inclusive: bool = True) -> Callable[[str], float]:
+    """The type of an option that takes a finite number at or above `minimum` (above it, unless `inclusive`)."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number) or number < minimum or (number == minimum and not inclusive):
+            bound = f"{'at least' if inclusive else 'above'} {minimum:g}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a finite number {bound}")
+        return number
+
+    return parse
+
+
+def add_gpu(parser: Parser) -> None:
+    """`-gpu`."""
+    parser.add_argument("-gpu", "--gpu", type=whole_number(-1), default=0, help="GPU to run on; -1 is the CPU")
+
+
+def add_seed(parser: Parser) -> None:
+    """`-s`."""
+    parser.add_argument("-s", "--seed", type=whole_number(0), default=0, help="random seed")
+
+
+def add_data(parser: Parser, *, batch_size: int) -> None:
+    """`-d`, `-data`, `-b`, `-workers` and `-prefetch`."""
+    from src.datasets import DATASET_NAMES
+
+    add = parser.add_argument
+    add("-d", "--dataset", default="cifar10", help=f"one of {', '.join(DATASET_NAMES)}")
+    add("-data", "--dataset-root", default="./data/pytorch", help="folder of the datasets")
+    add("-b", "--batch-size", type=whole_number(1), default=batch_size, help="images in a batch")
+    add("-workers", "--loader-workers", dest="n_workers", type=whole_number(0), default=1,
+        help="processes that decode images from disk; small images need none")  # fmt: skip
+    add("-prefetch", "--prefetch-factor", type=whole_number(1), default=1, help="batches each worker prepares ahead")
+
+
+def add_training(parser: Parser, *, n_epochs: int) -> None:
+    """The options of training: `-o`, `-e`, `-lr`, `-wd`, `-s`, `-sched`, `-rlre` and `--grad-clip`."""
+    add = parser.add_argument
+    add("-o", "--optimizer", choices=OPTIMIZERS, default="adam", help="sgd is without momentum")
+    add("-e", "--epochs", dest="n_epochs", type=whole_number(0), default=n_epochs, help="number of epochs")
+    add("-lr", "--learning-rate", type=real_number(inclusive=False), default=1e-3, help="initial learning rate")
+    add("-wd", "--weight_decay", "--weight-decay", type=real_number(), default=1e-5, help="weight decay")
+    add_seed(parser)
+    add("-sched", "--lr-scheduler", dest="scheduler", choices=SCHEDULERS, default="none",
+        help="cosine: from the initial learning rate to 0 over all epochs")  # fmt: skip
+    add("-rlre", "--reduce-lr-epochs", type=whole_number(1), nargs="*", default=[],
+        help="multiply the learning rate by 0.1 after these epochs")  # fmt: skip
+    add("--grad-clip", type=real_number(inclusive=False), default=None, help="l2 norm that gradients are clipped to")
+
+
+def settings_of(args: argparse.Namespace) -> Any:
+    """The training settings that the options of `add_training` and `-b` stand for.
+
+    Raises:
+        UserError: two of them contradict each other.
+    """
+    from src.training import Settings
+
+    if args.scheduler != "none" and args.reduce_lr_epochs:
+        raise UserError(f"-sched {args.scheduler} and -rlre both set the learning rate; give one of them")
+    return Settings(**{name: getattr(args, name) for name in Settings._fields})

@@ -1,0 +1,20 @@
+"""`digits` and `photo_patches`: 8x8 grey images shipped with the suite (sources and licences: embedded/README.md)."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from src.datasets.in_memory import ImageSet, named_set
+
+FOLDER = Path(__file__).parent / "embedded"
+
+
+def load(name: str, root: Path, *, train: bool, device: torch.device | str) -> ImageSet:
+    """Load a split of an embedded data set; there is nothing to find under `root`."""
+    split = "train" if train else "test"
+    with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as arrays:
+        images = torch.from_numpy(arrays[f"{split}_images"])  # uint8 (N, 1, 8, 8)
+        labelled = f"{split}_labels" in arrays
+        labels = torch.from_numpy(arrays[f"{split}_labels"]).long() if labelled else None
+    return named_set(name, images, labels, train=train, device=device)

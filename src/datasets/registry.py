@@ -1,0 +1,67 @@
+"""The data sets by name: what is known before anything is loaded, and where the loader of each lives.
+
+Importing this module is cheap: the parsers of all scripts list the names, so torch stays out.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from src.errors import unknown_name
+
+if TYPE_CHECKING:
+    import torch
+
+    from src.datasets.in_memory import ImageSet
+
+
+class DatasetInfo(NamedTuple):
+    """What is known of a data set without loading it."""
+
+    module: str  # of this package; has load(name, root, *, train, device)
+    n_classes: int  # 0: unlabelled
+    image_shape: tuple[int, int, int]  # (C, H, W) of what its batches deliver
+
+
+DATASETS: dict[str, DatasetInfo] = {
+    "cifar10": DatasetInfo("torchvision_sets", 10, (3, 32, 32)),
+    "cifar100": DatasetInfo("torchvision_sets", 100, (3, 32, 32)),
+    "svhn": DatasetInfo("torchvision_sets", 10, (3, 32, 32)),
+    "mnist": DatasetInfo("torchvision_sets", 10, (1, 28, 28)),
+    "fashion": DatasetInfo("torchvision_sets", 10, (1, 28, 28)),
+    "cifar10_large": DatasetInfo("torchvision_sets", 10, (3, 224, 224)),
+    "cifar100_large": DatasetInfo("torchvision_sets", 100, (3, 224, 224)),
+    "digits": DatasetInfo("embedded_sets", 10, (1, 8, 8)),
+    "photo_patches": DatasetInfo("embedded_sets", 0, (1, 8, 8)),
+}
+
+DATASET_NAMES = tuple(DATASETS)
+
+
+def dataset_info(name: str) -> DatasetInfo:
+    """Look up a data set.
+
+    Raises:
+        UserError: there is none of this name; suggests close ones and lists all.
+    """
+    if name not in DATASETS:
+        raise unknown_name("dataset", name, DATASET_NAMES)
+    return DATASETS[name]
+
+
+def load_dataset(name: str, root: str | Path, *, train: bool, device: torch.device | str = "cpu") -> ImageSet:
+    """Load one split of a data set; what torchvision knows is downloaded when missing.
+
+    Args:
+        name: one of `DATASET_NAMES`.
+        root: the folder under which data sets lie (`-data`); the embedded ones ignore it.
+        train: the training split, with its augmentation; otherwise the test split, without any.
+        device: where images are kept and batches are made.
+
+    Raises:
+        UserError: the name is unknown; files are missing and cannot be downloaded, or damaged: says how to mend it.
+    """
+    family = importlib.import_module(f"src.datasets.{dataset_info(name).module}")
+    return family.load(name, Path(root).expanduser(), train=train, device=device)

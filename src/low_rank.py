@@ -1,0 +1,50 @@
+"""Truncation of a representation to its first principal components (the sensitivity test of the paper)."""
+
+import torch
+from torch import Tensor
+
+
+def as_rows(activations: Tensor) -> Tensor:
+    """Lay out an activation with one position a row: (B, C, H, W) -> (B·H·W, C), (B, T, D) -> (B·T, D)."""
+    if activations.ndim == 4:
+        activations = activations.movedim(1, -1)  # (B, H, W, C)
+    return activations.reshape(-1, activations.shape[-1])
+
+
+def principal_axes(covariance: Tensor, rank: int) -> Tensor:
+    """The first `rank` principal axes (C, rank) of a covariance (C, C), or all of them when C is smaller."""
+    return torch.linalg.eigh(covariance).eigenvectors[:, -min(rank, len(covariance)) :]
+
+
+def low_rank_approx(activations: Tensor, rank: int | None) -> Tensor:
+    """Keep the mean and the first `rank` principal components of the given activations.
+
+    Positions are the samples, channels the features, and mean and components are those of these activations
+    alone (of one batch, that is), as in the paper's code. Gradients pass through the projection, which is
+    taken as constant.
+
+    Args:
+        activations: (B, C, H, W), (B, T, D) or (B, D).
+        rank: number of components; None, or at least the number of features, changes nothing.
+    Returns:
+        The nearest activations of that rank around their mean (Eckart and Young 1936), of the same shape.
+    Raises:
+        ValueError: the rank is below 1.
+    """
+    if rank is not None and rank < 1:
+        raise ValueError(f"rank {rank} is not positive")
+    n_features = activations.shape[1] if activations.ndim == 4 else activations.shape[-1]
+    if rank is None or rank >= n_features:
+        return activations
+    rows = as_rows(activations)
+    with torch.no_grad():
+        exact = rows.double()
+        mean = exact.mean(0)
+        centred = exact - mean
+        axes = principal_axes(centred.T @ centred, rank)
+        projection = axes @ axes.T  # (C, C)
+        offset = (mean - mean @ projection).to(rows)
+        projection = projection.to(rows)
+    if activations.ndim == 4:
+        return torch.nn.functional.conv2d(activations, projection[:, :, None, None], offset)
+    return torch.nn.functional.linear(activations, projection, offset)

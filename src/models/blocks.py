@@ -1,0 +1,139 @@
+"""A network is a sequence of named steps: the idea that carries the suite.
+
+    h      = front(images, until="layer2.0")        # nothing behind layer2.0 is computed
+    logits = end(transform(h), after="layer3.1")    # nothing in front of layer3.1 is computed
+    acts   = front.activations(images, names)       # several layers from one pass that ends at the last of them
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from src.activations import captured, replaced
+from src.errors import UserError, unknown_name
+
+
+class Cut(NamedTuple):
+    """Where a layer name points to: the output of a step, or of a module inside of it."""
+
+    step: int
+    inner: nn.Module | None
+
+
+class Network(nn.Module):
+    """Base of every network of the zoo.
+
+    A subclass sets `block_names`, the names at which it is meant to be cut, and gives its `steps`. All other
+    modules can be named as well: a container (`layer2`) means its last step, a module inside a step
+    (`layer1.0.conv2`) is reached through a temporary hook.
+    """
+
+    block_names: tuple[str, ...]
+
+    def steps(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """The steps in order, from images to logits, under the names of their modules."""
+        raise NotImplementedError
+
+    @property
+    def output_name(self) -> str:
+        """The name of the last step, whose output are the logits."""
+        return list(self.steps())[-1]
+
+    def cut(self, name: str) -> Cut:
+        """Find the layer `name`.
+
+        Raises:
+            UserError: there is no such layer; lists `block_names` and suggests close ones.
+        """
+        steps = list(self.steps())
+        if name in steps:
+            return Cut(steps.index(name), None)
+        module = dict(self.named_modules()).get(name) if name else None
+        if module is not None:
+            for i, step in enumerate(steps):
+                if name.startswith(f"{step}."):
+                    return Cut(i, module)
+            inside = [i for i, step in enumerate(steps) if step.startswith(f"{name}.")]
+            if inside:
+                return Cut(inside[-1], None)
+        raise unknown_name("layer", name, self.block_names)
+
+    def layers(self, text: str) -> list[str]:
+        """The layers that an option names: one, several with commas between them, or `all` (the blocks).
+
+        Raises:
+            UserError: one of them does not exist, or none is named.
+        """
+        names = list(self.block_names) if text == "all" else [name.strip() for name in text.split(",")]
+        for name in names:
+            self.cut(name)
+        return list(dict.fromkeys(names))
+
+    def forward(
+        self, x: Tensor, *, until: str | None = None, after: str | None = None, images: Tensor | None = None
+    ) -> Tensor:
+        """Run the steps behind `after` up to `until`.
+
+        Args:
+            x: images (B, C, H, W) in [0, 1], or with `after` the activation of that layer.
+            until: the layer to stop at; its activation is returned instead of the logits (B, n_classes).
+            after: the layer whose activation `x` is.
+            images: needed only when `after` lies inside a step: the images from which the rest of that step,
+                such as its residual branch, is computed.
+        Raises:
+            UserError: a layer does not exist.
+            ValueError: `until` does not lie behind `after`, or `images` are needed and missing.
+        """
+        steps = list(self.steps().values())
+        start, replacement = 0, None
+        if after is not None:
+            start, replacement = self.cut(after)
+            if replacement is None:
+                start += 1
+            elif images is None:
+                raise ValueError(f"{after} lies inside a block: the rest of that block needs the images")
+        stop, inner = self.cut(until) if until is not None else (len(steps) - 1, None)
+        if stop < start and not (stop == start - 1 and inner is None):
+            raise ValueError(f"{until} does not lie behind {after}")
+
+        with captured({} if inner is None else {until: inner}) as outputs:
+            if replacement is not None:
+                given, x = x, self._run(steps[:start], images)
+                with replaced(replacement, given):
+                    x = steps[start](x)
+                start += 1
+            x = self._run(steps[start : stop + 1], x)
+        return x if inner is None else _output(outputs, until)
+
+    def activations(self, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """The activations of several layers from one pass, which ends at the last of them.
+
+        Args:
+            x: images (B, C, H, W).
+            names: layers in any order; `output_name` gives the logits.
+        Returns:
+            The activations by name, in the order of `names`.
+        """
+        cuts = {name: self.cut(name) for name in names}
+        steps = list(self.steps().values())[: 1 + max((cut.step for cut in cuts.values()), default=-1)]
+        outputs: dict[int, Tensor] = {}
+        wanted = {cut.step for cut in cuts.values() if cut.inner is None}
+        with captured({name: cut.inner for name, cut in cuts.items() if cut.inner is not None}) as inner:
+            for i, step in enumerate(steps):
+                x = step(x)
+                if i in wanted:
+                    outputs[i] = x
+        return {name: outputs[cut.step] if cut.inner is None else _output(inner, name) for name, cut in cuts.items()}
+
+    @staticmethod
+    def _run(steps: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
+        for step in steps:
+            x = step(x)
+        return x
+
+
+def _output(outputs: dict[str, Tensor], name: str) -> Tensor:
+    if name not in outputs:
+        raise UserError(f"layer {name!r} is never called by this network; choose another one")
+    return outputs[name]

@@ -1,0 +1,123 @@
+"""The table of all networks. It is read without importing torch, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from src.errors import unknown_name
+
+if TYPE_CHECKING:
+    from src.models.blocks import Network
+
+
+class Entry(NamedTuple):
+    """How to build a network: `builder` in `src.models.<module>`, called with `arguments`."""
+
+    module: str
+    builder: str
+    arguments: dict[str, Any]
+    shapes: tuple[str, ...] = ()  # which of `representation_shape` and `image_shape` the builder takes
+
+
+# Blocks per stage, He et al. 2016 (arXiv 1512.03385), table 1.
+RESNETS = {
+    "resnet18": {"block": "BasicBlock", "depths": (2, 2, 2, 2)},
+    "resnet34": {"block": "BasicBlock", "depths": (3, 4, 6, 3)},
+    "resnet50": {"block": "Bottleneck", "depths": (3, 4, 6, 3)},
+    "resnet101": {"block": "Bottleneck", "depths": (3, 4, 23, 3)},
+    "resnet152": {"block": "Bottleneck", "depths": (3, 8, 36, 3)},
+}
+RESNET_VARIANTS = {
+    "resnext50_32x4d": RESNETS["resnet50"] | {"groups": 32, "base_width": 4},
+    "resnext101_32x8d": RESNETS["resnet101"] | {"groups": 32, "base_width": 8},
+    "wide_resnet50_2": RESNETS["resnet50"] | {"base_width": 128},
+    "wide_resnet101_2": RESNETS["resnet101"] | {"base_width": 128},
+    "resnet18_samewidth": RESNETS["resnet18"] | {"same_width": True},
+    "resnet18_samesize": RESNETS["resnet18"] | {"same_size": True},
+    "resnet18_samewidth_samesize": RESNETS["resnet18"] | {"same_width": True, "same_size": True},
+}
+
+# Dosovitskiy et al. 2021 (arXiv 2010.11929), table 1; Touvron et al. 2021 for tiny and small; Zhai et al. 2022 for
+# giant and gigantic. All of them have an MLP of four times the width here, as in the public code.
+VITS = {
+    "tiny": {"width": 192, "depth": 12, "heads": 3},
+    "small": {"width": 384, "depth": 12, "heads": 6},
+    "medium": {"width": 512, "depth": 12, "heads": 8},
+    "base": {"width": 768, "depth": 12, "heads": 12},
+    "large": {"width": 1024, "depth": 24, "heads": 16},
+    "huge": {"width": 1280, "depth": 32, "heads": 16},
+    "giant": {"width": 1408, "depth": 40, "heads": 16},
+    "gigantic": {"width": 1664, "depth": 48, "heads": 16},
+}
+VIT_INPUTS = {"patch4_32": {"patch": 4, "image_size": 32}, "patch16_224": {"patch": 16, "image_size": 224}}
+
+MODELS = {
+    **{name: Entry("resnet", "ResNet", arguments) for name, arguments in (RESNETS | RESNET_VARIANTS).items()},
+    **{
+        f"preact_{name}": Entry("preact_resnet", "preact_resnet", {"depths": RESNETS[name]["depths"]})
+        for name in ("resnet18", "resnet34")
+    },
+    **{
+        f"wide_resnet_{depth}_10": Entry("wide_resnet", "wide_resnet", {"depth": depth, "widening": 10})
+        for depth in (28, 34)
+    },
+    "liu2020_wrn": Entry("wide_resnet", "liu2020_wrn", {"depth": 40, "widening": 2}),
+    **{
+        f"tv_{name}": Entry("resnet", "ResNet", arguments | {"imagenet_stem": True})
+        for name, arguments in RESNETS.items()
+    },
+    "small_cnn": Entry("small_cnn", "SmallCNN", {}),
+    **{
+        f"vit_{size}_{suffix}": Entry("vit", "VisionTransformer", arguments | patches, ("image_shape",))
+        for suffix, patches in VIT_INPUTS.items()
+        for size, arguments in VITS.items()
+    },
+    **{
+        f"repr_cls_{name}": Entry(
+            "representation_classifiers", "RepresentationResNet", arguments, ("representation_shape", "image_shape")
+        )
+        for name, arguments in RESNETS.items()
+    },
+    **{
+        f"repr_cls_vit_{size}": Entry(
+            "representation_classifiers", "RepresentationTransformer", arguments, ("representation_shape",)
+        )
+        for size, arguments in VITS.items()
+    },
+}
+
+MODEL_NAMES = tuple(MODELS)
+
+
+def build_model(
+    name: str,
+    *,
+    n_classes: int = 10,
+    n_channels: int = 3,
+    representation_shape: tuple[int, ...] | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+) -> Network:
+    """Build the network `name` with fresh weights, drawn from torch's global generator.
+
+    Args:
+        name: one of `MODEL_NAMES`.
+        n_classes: number of logits.
+        n_channels: channels of the images. `repr_cls_*` take the channels of the representation instead.
+        representation_shape: of one sample, needed by `repr_cls_*` alone: (C, H, W) for `repr_cls_resnet*`,
+            (tokens, width) for `repr_cls_vit_*`.
+        image_shape: (C, H, W) of the data. `vit_*` derive their number of tokens from it (without it from their
+            name), `repr_cls_resnet*` resize representations to its H×W (without it 32×32); the others take images
+            of any size.
+    Raises:
+        UserError: no such network (the close names are listed), or a shape does not suit it.
+    """
+    if name not in MODELS:
+        raise unknown_name("model", name, MODEL_NAMES)
+    entry = MODELS[name]
+    given = {"representation_shape": representation_shape, "image_shape": image_shape}
+    if "representation_shape" not in entry.shapes:
+        given["n_channels"] = n_channels
+    taken = {key: value for key, value in given.items() if key in ("n_channels", *entry.shapes)}
+    builder = getattr(importlib.import_module(f"src.models.{entry.module}"), entry.builder)
+    return builder(**entry.arguments, **taken, n_classes=n_classes)

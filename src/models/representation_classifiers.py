@@ -1,0 +1,69 @@
+"""Networks that classify from another network's activations: the OOD detectors of the paper (section 5).
+
+They are the networks of the zoo behind a piece that fits the representation to them.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from src.errors import UserError
+from src.models.resnet import ResNet
+from src.models.vit import Transformer, init_linear
+
+
+class RepresentationResNet(ResNet):
+    """A CIFAR ResNet on a representation (B, C, H, W), which is resized to the size of the images.
+
+    Args:
+        representation_shape: (C, H, W) of one sample.
+        image_shape: (C, H, W) of the images that the representation comes from.
+        resnet: the other arguments of `ResNet`.
+    Raises:
+        UserError: `representation_shape` is missing or has not three entries.
+    """
+
+    def __init__(
+        self,
+        *,
+        representation_shape: tuple[int, ...] | None,
+        image_shape: tuple[int, int, int] | None = None,
+        **resnet,
+    ) -> None:
+        channels, _, _ = _checked(representation_shape, "(channels, height, width)", "repr_cls_vit_*")
+        super().__init__(n_channels=channels, **resnet)
+        size = (32, 32) if image_shape is None else tuple(image_shape[1:])
+        self.resize = nn.Upsample(size=size, mode="bilinear", align_corners=False)
+
+    def steps(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        return {"resize": self.resize, **super().steps()}
+
+
+class RepresentationTransformer(Transformer):
+    """A ViT on tokens (B, N, D) of another network; where its own width is not D, a linear map stands in front.
+
+    Tokens keep the positions that they carry: there are no CLS token and no positions of its own.
+
+    Args:
+        representation_shape: (tokens, width) of one sample.
+        transformer: the other arguments of `Transformer`.
+    Raises:
+        UserError: `representation_shape` is missing or has not two entries.
+    """
+
+    def __init__(self, *, representation_shape: tuple[int, ...] | None, width: int, **transformer) -> None:
+        _, given_width = _checked(representation_shape, "(tokens, width)", "repr_cls_resnet*")
+        dim_transform = nn.Identity() if given_width == width else nn.Linear(given_width, width)
+        super().__init__({"dim_transform": dim_transform}, width=width, **transformer)
+        self.apply(init_linear)
+
+    def embedding_steps(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        return {"dim_transform": self.dim_transform}
+
+
+def _checked(shape: tuple[int, ...] | None, expected: str, other_family: str) -> tuple[int, ...]:
+    if shape is None:
+        raise UserError(f"a representation classifier needs representation_shape {expected}")
+    if len(shape) != len(expected.split(",")):
+        raise UserError(f"representation_shape is {tuple(shape)}, expected {expected}; or did you mean {other_family}?")
+    return tuple(shape)

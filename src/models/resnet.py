@@ -1,0 +1,87 @@
+"""Residual networks (He et al. 2016, arXiv 1512.03385) and their wide and grouped relatives, from torchvision's blocks."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torchvision.models import resnet as torchvision_resnet
+
+from src.models.blocks import Network
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+
+
+class ResNet(Network):
+    """A ResNet with the keys of torchvision's, whose checkpoints of the same stem load as they are.
+
+    Args:
+        block: "BasicBlock" or "Bottleneck".
+        depths: the number of blocks in each of the four stages.
+        groups: groups of the 3×3 convolutions in a Bottleneck (ResNeXt: Xie et al. 2017).
+        base_width: width of these convolutions per 64 channels (Wide ResNet: Zagoruyko & Komodakis 2016).
+        same_width: all stages have 64 channels instead of 64, 128, 256, 512.
+        same_size: all stages keep the resolution of the stem instead of halving it.
+        imagenet_stem: 7×7 convolution with stride 2 and pooling, instead of CIFAR's 3×3 with stride 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        block: str,
+        depths: tuple[int, ...],
+        n_classes: int,
+        n_channels: int,
+        groups: int = 1,
+        base_width: int = 64,
+        same_width: bool = False,
+        same_size: bool = False,
+        imagenet_stem: bool = False,
+    ) -> None:
+        super().__init__()
+        block_class = getattr(torchvision_resnet, block)
+        self.conv1 = _stem_convolution(n_channels, imagenet_stem=imagenet_stem)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU()  # not in place: what was captured at bn1 must stay
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if imagenet_stem else nn.Identity()
+        in_width = 64
+        for i, (stage, depth) in enumerate(zip(STAGES, depths, strict=True)):
+            planes = 64 if same_width else 64 * 2**i
+            stride = 1 if i == 0 or same_size else 2
+            self.add_module(stage, _stage(block_class, in_width, planes, depth, stride, groups, base_width))
+            in_width = planes * block_class.expansion
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(in_width, n_classes)
+        self.block_names = tuple(
+            f"{stage}.{i}" for stage, depth in zip(STAGES, depths, strict=True) for i in range(depth)
+        )
+        self.apply(_init_convolution)
+
+    def steps(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        names = ("conv1", "bn1", "relu", "maxpool", *self.block_names, "avgpool")
+        return {name: self.get_submodule(name) for name in names} | {"fc": self._classify}
+
+    def _classify(self, x: Tensor) -> Tensor:
+        return self.fc(x.flatten(1))  # (B, C, 1, 1) -> (B, n_classes)
+
+
+def _stem_convolution(n_channels: int, *, imagenet_stem: bool) -> nn.Conv2d:
+    if imagenet_stem:
+        return nn.Conv2d(n_channels, 64, 7, stride=2, padding=3, bias=False)
+    return nn.Conv2d(n_channels, 64, 3, padding=1, bias=False)
+
+
+def _stage(
+    block: type[nn.Module], in_width: int, planes: int, depth: int, stride: int, groups: int, base_width: int
+) -> nn.Sequential:
+    width, downsample = planes * block.expansion, None
+    if stride != 1 or in_width != width:
+        convolution = nn.Conv2d(in_width, width, 1, stride=stride, bias=False)
+        downsample = nn.Sequential(convolution, nn.BatchNorm2d(width))
+    first = block(in_width, planes, stride, downsample, groups, base_width)
+    others = (block(width, planes, groups=groups, base_width=base_width) for _ in range(depth - 1))
+    return nn.Sequential(first, *others)
+
+
+def _init_convolution(module: nn.Module) -> None:
+    # He et al. 2015 (arXiv 1502.01852). Linear and BatchNorm layers keep torch's defaults.
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,0 +1,152 @@
+"""Vision transformers (Dosovitskiy et al. 2021, arXiv 2010.11929) with timm's keys, so that its checkpoints load."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from src.errors import UserError
+from src.models.blocks import Network
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017, equation 1): (B, N, D) -> (B, N, D)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # (B, N, 3 D) -> (B, N, 3, heads, D / heads) -> three of (B, heads, N, D / heads)
+        query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(mixed.transpose(1, 2).flatten(2))  # (B, heads, N, D / heads) -> (B, N, D)
+
+
+class MLP(nn.Module):
+    """Two linear layers around a GELU, applied to each token: (B, N, D) -> (B, N, D)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind a LayerNorm and around a residual (equations 2 and 3)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = _layer_norm(width)
+        self.attn = Attention(width, heads)
+        self.norm2 = _layer_norm(width)
+        self.mlp = MLP(width, 4 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class PatchEmbedding(nn.Module):
+    """One token for each patch: images (B, C, H, W) -> (B, H/patch · W/patch, width)."""
+
+    def __init__(self, n_channels: int, width: int, patch: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(n_channels, width, patch, stride=patch)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).flatten(2).transpose(1, 2)  # (B, D, H', W') -> (B, H' W', D)
+
+
+class Transformer(Network):
+    """The part behind the embedding: blocks, a LayerNorm and a head that reads the first token.
+
+    Args:
+        embedding: the modules that stand in front, which `embedding_steps` of the subclass uses.
+        width, depth, heads: features of a token, number of blocks, attention heads of a block.
+    """
+
+    def __init__(self, embedding: Mapping[str, nn.Module], *, width: int, depth: int, heads: int, n_classes: int):
+        super().__init__()
+        for name, module in embedding.items():
+            self.add_module(name, module)
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
+        self.norm = _layer_norm(width)
+        self.head = nn.Linear(width, n_classes)
+        self.block_names = tuple(f"blocks.{i}" for i in range(depth))
+
+    def embedding_steps(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """The steps from the input to the first block's tokens (B, N, width)."""
+        raise NotImplementedError
+
+    def steps(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        blocks = dict(zip(self.block_names, self.blocks, strict=True))
+        return {**self.embedding_steps(), **blocks, "norm": self.norm, "head": self._classify}
+
+    def _classify(self, tokens: Tensor) -> Tensor:
+        return self.head(tokens[:, 0])  # (B, N, D) -> (B, n_classes)
+
+
+class VisionTransformer(Transformer):
+    """A ViT on images of one size: patches, a CLS token in front of them and learned positions.
+
+    Args:
+        patch: side of a patch in pixels.
+        image_size: side of the images in pixels, unless `image_shape` (C, H, W) says otherwise.
+    Raises:
+        UserError: the image cannot be cut into whole patches.
+    """
+
+    def __init__(
+        self,
+        *,
+        patch: int,
+        image_size: int,
+        n_channels: int,
+        image_shape: tuple[int, int, int] | None = None,
+        width: int,
+        **transformer: int,
+    ) -> None:
+        height, across = (image_size, image_size) if image_shape is None else image_shape[1:]
+        if height % patch or across % patch:
+            raise UserError(f"images of {height}x{across} pixels cannot be cut into patches of {patch}x{patch}")
+        # The positions are drawn twice, here and below: so a seed gives the weights that it gives in timm.
+        n_tokens = 1 + (height // patch) * (across // patch)
+        patch_embed, positions = PatchEmbedding(n_channels, width, patch), torch.randn(1, n_tokens, width)
+        super().__init__({"patch_embed": patch_embed, "pos_drop": nn.Identity()}, width=width, **transformer)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(positions)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.normal_(self.cls_token, std=1e-6)
+        self.apply(init_linear)
+
+    def embedding_steps(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        return {"patch_embed": self.patch_embed, "pos_drop": self._add_positions}
+
+    def _add_positions(self, patches: Tensor) -> Tensor:
+        expected = self.pos_embed.shape[1] - 1
+        if patches.shape[1] != expected:
+            raise UserError(
+                f"the images give {patches.shape[1]} patches, this network was built for {expected}; "
+                "build it with the image_shape of the data or resize the images"
+            )
+        cls = self.cls_token.expand(len(patches), -1, -1)
+        return self.pos_drop(torch.cat([cls, patches], dim=1) + self.pos_embed)  # (B, 1 + N, D)
+
+
+def init_linear(module: nn.Module) -> None:
+    """Draw a linear layer's weights from a truncated normal of deviation 0.02, its bias becomes 0; skip the rest."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+
+
+def _layer_norm(width: int) -> nn.LayerNorm:
+    return nn.LayerNorm(width, eps=1e-6)

@@ -1,0 +1,16 @@
+"""The names that options can take, in tables that need no torch: parsers offer them, the code behind looks them up."""
+
+STITCHING_TYPES = {  # type: (kind of the front layer, kind of the end layer)
+    "rc2c_pre": ("conv", "conv"),
+    "rc2c_post": ("conv", "conv"),
+    "c2c": ("conv", "conv"),
+    "t2t": ("token", "token"),
+    "c2t": ("conv", "token"),
+    "t2c": ("token", "conv"),
+}
+INITS = ("rand", "pinv", "eye")
+C2T_CLS_TOKENS = ("pool", "learn")
+T2C_CLS_TOKENS = ("drop", "add", "only")
+UPSAMPLE_MODES = ("bilinear", "nearest")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULERS = ("none", "cosine")

@@ -1,0 +1,54 @@
+"""The folder of a run: logs while it goes on, and `config.txt`, which is written last and marks it as finished."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from src.errors import UserError
+from src.files import write_csv, write_json
+from src.runtime import provenance
+from src.training import EpochLog
+
+
+class RunFolder:
+    """A folder that one run writes to.
+
+    Args:
+        path: created if needed; the marks of an earlier run in it (`config.txt`, `run.json`, logs) are removed.
+    Raises:
+        UserError: the folder cannot be created.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.started = datetime.now()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for name in ("config.txt", "run.json", "training_logs.csv"):
+                (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot use {self.path} as folder of this run: {error.strerror or error}") from error
+
+    @classmethod
+    def claim(cls, parent: Path) -> "RunFolder":
+        """A new folder in `parent`, named by the time; no two runs share one, however close they start."""
+        while True:
+            path = Path(parent) / str(datetime.now()).replace(" ", "_").replace(":", "-")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise UserError(f"cannot create {path}: {error.strerror or error}") from error
+            return cls(path)
+
+    def write_logs(self, logs: Sequence[EpochLog]) -> None:
+        """Write `training_logs.csv`, one row an epoch."""
+        write_csv(self.path / "training_logs.csv", EpochLog._fields, [log._asdict() for log in logs])
+
+    def finish(self, options: Mapping[str, Any]) -> None:
+        """Write `run.json` (what the run was made with) and then `config.txt` (its options)."""
+        times = {"start": self.started.isoformat(), "end": datetime.now().isoformat()}
+        write_json(self.path / "run.json", provenance() | times)
+        write_json(self.path / "config.txt", dict(options))

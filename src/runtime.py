@@ -1,0 +1,60 @@
+"""Seeds, the device of a run, and what a run was made with."""
+
+import contextlib
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from src.errors import UserError
+
+
+def device_of(gpu: int) -> torch.device:
+    """The device that `-gpu` names: -1 is the CPU, any other number a GPU that must exist.
+
+    Raises:
+        UserError: there is no such GPU (nothing falls back silently to the CPU).
+    """
+    if gpu == -1:
+        return torch.device("cpu")
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not 0 <= gpu < n_gpus:
+        there = f"GPUs 0 to {n_gpus - 1}" if n_gpus else "no GPU"
+        raise UserError(f"-gpu {gpu}: this machine has {there}; choose one that exists, or -gpu -1 for the CPU")
+    return torch.device("cuda", gpu)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from torch's global generator as if freshly seeded, and leave it afterwards as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def generator(*key: int) -> torch.Generator:
+    """A generator of its own for each key, such as (seed, epoch): what else runs does not change its numbers."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+
+
+def provenance() -> dict[str, str | None]:
+    """What a run is made with: versions, command line, commit of this checkout (None outside of git)."""
+    from importlib.metadata import version
+
+    packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "scipy")}
+    return {"command": " ".join(sys.argv), "python": platform.python_version(), **packages, "commit": _commit()}
+
+
+def _commit() -> str | None:
+    root = Path(__file__).parents[1]
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

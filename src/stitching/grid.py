@@ -1,0 +1,213 @@
+"""Stitches between many pairs of layers of two networks on shared passes; one pair is a grid of one.
+
+Each batch takes one pass of the front network for all front layers and one of the end network for all end layers.
+Stitches into the same end layer go on together, one behind the other along the batch: frozen networks in
+evaluation mode treat samples independently, so every pair gets what it would get alone.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from src.errors import UserError
+from src.low_rank import low_rank_approx
+from src.models.blocks import Network
+from src.report import progress
+from src.runtime import seeded
+from src.stitching.direct_matching import LeastSquares
+from src.stitching.stitched_model import Pair
+from src.stitching.transforms import ConvToTokens, StitchingLayer, build_stitching_layer
+from src.training import Part, part_of
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+class PairScore(NamedTuple):
+    """What a stitch reaches over a dataset."""
+
+    accuracy: float  # in [0, 1]
+    representation_difference: float  # ‖stitched − end‖² / ‖end‖² over all samples
+
+
+class GridScore(NamedTuple):
+    """What all stitches of a grid reach, and the accuracies of the two networks alone."""
+
+    pairs: dict[Pair, PairScore]
+    front_accuracy: float
+    end_accuracy: float
+
+
+class Grid:
+    """Stitching layers between pairs of layers of two networks; also the task of training them.
+
+    Args:
+        front: the network that stitches start with.
+        end: the network that they end with; may be the same object.
+        layers: the stitching layer of each pair.
+        front_rank: retained rank of front activations, cut in each batch (see low_rank_approx); None keeps all.
+        l1_coef: weight of the l1 norm of weights and biases in the training loss.
+        frozen: keep both networks in evaluation mode while training. Otherwise, as in the public code, their
+            parameters are fixed but their BatchNorm statistics move; then there can be only one pair.
+        rows_at_once: how many stitched activations go through the end network together, at most (but at least
+            one batch).
+    """
+
+    def __init__(
+        self,
+        front: Network,
+        end: Network,
+        layers: Mapping[Pair, StitchingLayer],
+        *,
+        front_rank: int | None = None,
+        l1_coef: float = 0.0,
+        frozen: bool = True,
+        rows_at_once: int = 1024,
+    ):
+        if not frozen and len(layers) > 1:
+            raise ValueError("networks whose statistics move cannot be shared by several pairs")
+        self.front, self.end = front, end
+        self.layers = dict(layers)
+        self.heads: Sequence[nn.Module] = list(self.layers.values())
+        self.front_rank, self.l1_coef, self.frozen, self.rows_at_once = front_rank, l1_coef, frozen, rows_at_once
+        self.front_layers = list(dict.fromkeys(pair.front_layer for pair in self.layers))
+        self.end_layers = list(dict.fromkeys(pair.end_layer for pair in self.layers))
+
+    def train(self, mode: bool) -> None:
+        """Switch the stitching layers, and the networks unless they are frozen."""
+        for module in [*self.heads, *([] if self.frozen else [self.front, self.end])]:
+            module.train(mode)
+
+    def parts(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[Part]:
+        """The cross-entropy of all stitches on a batch, in training plus the l1 term."""
+        with torch.no_grad():
+            sources = self._truncated(self.front.activations(images, self.front_layers))
+        numbers = {pair: number for number, pair in enumerate(self.layers)}
+        for pairs, _, logits in self._stitched(images, sources):
+            part = part_of([numbers[pair] for pair in pairs], logits, labels)
+            if training and self.l1_coef:
+                penalties = torch.stack([self.layers[pair].l1_norm() for pair in pairs])
+                part = part._replace(losses=part.losses + self.l1_coef * penalties)
+            yield part
+
+    @torch.no_grad()
+    def evaluate(self, batches: Batches) -> GridScore:
+        """Accuracy and representation difference of all stitches, and the networks' own accuracies."""
+        self.train(False)
+        n_samples, n_correct = 0, {}
+        distance: dict[Pair, Tensor] = {}
+        norm: dict[str, Tensor] = {}
+        for images, labels in batches:
+            n_samples += len(labels)
+            front_acts, end_acts = self._activations(images, with_logits=True)
+            hits = {"front": front_acts.pop(self.front.output_name), "end": end_acts.pop(self.end.output_name)}
+            for name, act in end_acts.items():
+                norm[name] = norm.get(name, 0.0) + act.square().sum(dtype=torch.float64)
+            for pairs, stitched, logits in self._stitched(images, self._truncated(front_acts)):
+                squares = (stitched - end_acts[pairs[0].end_layer]).square_()
+                differences = squares.flatten(1).sum(1, dtype=torch.float64)
+                for pair, difference, pair_logits in zip(pairs, differences, logits, strict=True):
+                    distance[pair] = distance.get(pair, 0.0) + difference
+                    hits[pair] = pair_logits
+            for name, logits in hits.items():
+                n_correct[name] = n_correct.get(name, 0) + (logits.argmax(-1) == labels).sum()
+        accuracy = {name: count.item() / n_samples for name, count in n_correct.items()}
+        scores = {p: PairScore(accuracy[p], (distance[p] / norm[p.end_layer]).item()) for p in self.layers}
+        return GridScore(scores, accuracy["front"], accuracy["end"])
+
+    @torch.no_grad()
+    def match(self, batches: Batches, *, rank: int | None = None) -> dict[Pair, float]:
+        """Set all stitching layers by direct matching on the given images.
+
+        Args:
+            rank: retained rank of the resized front activations; None keeps all.
+        Returns:
+            The matching error of each pair.
+        """
+        groups: dict[tuple, list[Pair]] = {}  # pairs with the same source, laid out and resized in the same way
+        for pair, layer in self.layers.items():
+            groups.setdefault((pair.front_layer, layer.size, layer.upsample_mode), []).append(pair)
+        sums = {key: LeastSquares(key[1], key[2]) for key in groups}
+        cls_sums: dict[Pair, Tensor] = {}
+        n_samples = 0
+        for images, _ in batches:
+            n_samples += len(images)
+            front_acts, end_acts = self._activations(images)
+            for key, pairs in groups.items():
+                source = self.layers[pairs[0]].layout(front_acts[key[0]])
+                targets = {pair.end_layer: self.layers[pair].targets(end_acts[pair.end_layer]) for pair in pairs}
+                sums[key].add(source, targets)
+            for pair, layer in self.layers.items():
+                if isinstance(layer, ConvToTokens) and layer.cls_use == "learn":
+                    cls_sums[pair] = cls_sums.get(pair, 0.0) + end_acts[pair.end_layer][:, 0].sum(0)
+        errors = {}
+        for key, pairs in progress(groups.items(), "direct matching", len(groups)):
+            matchings = sums[key].solve(rank=rank)
+            for pair in pairs:
+                weight, bias, errors[pair] = matchings[pair.end_layer]
+                self.layers[pair].set_affine(weight, bias)
+        for pair, total in cls_sums.items():
+            self.layers[pair].cls_token.copy_(total / n_samples)
+        return errors
+
+    def _activations(self, images: Tensor, *, with_logits: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Activations of the two networks at the layers of the grid, from one pass each (or one if they are one)."""
+        front_names = [*self.front_layers, *([self.front.output_name] if with_logits else [])]
+        end_names = [*self.end_layers, *([self.end.output_name] if with_logits else [])]
+        if self.front is self.end:
+            acts = self.front.activations(images, list(dict.fromkeys([*front_names, *end_names])))
+            return {name: acts[name] for name in front_names}, {name: acts[name] for name in end_names}
+        return self.front.activations(images, front_names), self.end.activations(images, end_names)
+
+    def _truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: low_rank_approx(act, self.front_rank) for name, act in acts.items()}
+
+    def _stitched(self, images: Tensor, sources: Mapping[str, Tensor]) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
+        """Yield some pairs at a time with their stitched activations (P, B, …) and logits (P, B, n_classes)."""
+        n_together = max(1, self.rows_at_once // len(images))
+        for end_layer in self.end_layers:
+            group = [pair for pair in self.layers if pair.end_layer == end_layer]
+            needs_images = self.end.cut(end_layer).inner is not None
+            for start in range(0, len(group), n_together):
+                pairs = group[start : start + n_together]
+                stitched = torch.cat([self.layers[pair](sources[pair.front_layer]) for pair in pairs])
+                repeated = images.repeat(len(pairs), *[1] * (images.ndim - 1)) if needs_images else None
+                logits = self.end(stitched, after=end_layer, images=repeated)
+                yield pairs, stitched.unflatten(0, (len(pairs), -1)), logits.unflatten(0, (len(pairs), -1))
+
+
+def build_layers(
+    front: Network,
+    end: Network,
+    front_layers: Sequence[str],
+    end_layers: Sequence[str],
+    kind: str,
+    *,
+    image_shape: Sequence[int],
+    seed: int,
+    **options: str | None,
+) -> dict[Pair, StitchingLayer]:
+    """Build the stitching layers between all given front and end layers, each as if it were the only one.
+
+    Args:
+        image_shape: (C, H, W) of the images that the networks take.
+        seed: each layer is initialised with a generator seeded by it.
+        options: as for build_stitching_layer.
+    Raises:
+        UserError: the shapes of a pair do not fit; names the pair.
+    """
+    parameter = next(front.parameters())
+    image = parameter.new_zeros(1, *image_shape)
+    with torch.no_grad():
+        sources = {name: act.shape[1:] for name, act in front.activations(image, front_layers).items()}
+        targets = {name: act.shape[1:] for name, act in end.activations(image, end_layers).items()}
+    layers = {}
+    for pair in (Pair(front_layer, end_layer) for front_layer in front_layers for end_layer in end_layers):
+        try:
+            with seeded(seed):
+                layer = build_stitching_layer(kind, sources[pair.front_layer], targets[pair.end_layer], **options)
+        except UserError as error:
+            raise UserError(f"{pair.front_layer} -> {pair.end_layer}: {error}") from error
+        layers[pair] = layer.to(parameter)
+    return layers

@@ -1,0 +1,103 @@
+"""Stitching runs read back, ours and the public code's, and the table and heat map of all runs in a folder."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from src.errors import UserError
+from src.figures import heat_maps
+from src.files import locked, read_json, write_csv
+
+COLUMNS = (
+    "front_layer", "end_layer", "stitching_type", "init", "front_stitch_rank", "front_pinv_rank", "seed", "accuracy",
+    "front_accuracy", "end_accuracy", "matching_error", "representation_difference", "folder",
+)  # fmt: skip
+METRICS = ("accuracy", "front_accuracy", "end_accuracy", "matching_error", "representation_difference")
+
+Row = dict[str, Any]
+
+
+def read_run(folder: Path) -> Row:
+    """Read a finished run as a row of `grid.csv`; what the public code does not store is NaN.
+
+    Raises:
+        UserError: the run is unfinished or a file of it is damaged.
+    """
+    if not (folder / "config.txt").is_file():
+        raise UserError(f"{folder} has no config.txt: the run in it did not finish")
+    options = read_json(folder / "config.txt")
+    measured = _read_summary(folder / "summary.txt")
+    if (folder / "metrics.json").is_file():
+        measured |= read_json(folder / "metrics.json")
+    try:
+        named = {name: options[name] for name in COLUMNS[:7]}
+        return named | {name: float(measured.get(name, math.nan)) for name in METRICS} | {"folder": folder.name}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder} is no folder of a stitching run ({error} is missing or damaged)") from error
+
+
+def _read_summary(path: Path) -> dict[str, str]:
+    names = {
+        "Clean accuracy": "accuracy",
+        "Normalized PINV difference": "matching_error",
+        "Normalized representation difference": "representation_difference",
+    }
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    pairs = (line.split(": ", 1) for line in lines[:7] if ": " in line)
+    return {names[key]: value.strip() for key, value in pairs if key in names}
+
+
+def read_runs(source_dir: Path) -> tuple[list[Row], list[str]]:
+    """Read all finished runs in a folder, oldest first (names are times), and say which ones were skipped and why.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    source_dir = Path(source_dir)
+    if not source_dir.is_dir():
+        raise UserError(f"{source_dir} is no folder; give the folder that holds the folders of stitching runs")
+    rows, skipped = [], []
+    for folder in sorted(path for path in source_dir.iterdir() if path.is_dir()):
+        try:
+            rows.append(read_run(folder))
+        except UserError as error:
+            skipped.append(str(error))
+    return rows, skipped
+
+
+def write_grid(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows as a CSV, and beside it the heat map of their accuracies (the newest of each pair) as a PNG."""
+    write_csv(path, COLUMNS, rows)
+    fronts, ends, matrix = accuracy_matrix(rows)
+    heat_maps(
+        path.with_suffix(".png"),
+        {"accuracy of the stitched network": matrix},
+        rows=fronts,
+        columns=ends,
+        row_label="front layer",
+        column_label="end layer",
+    )
+
+
+def update_grid(directory: Path) -> None:
+    """Rebuild `grid.csv` and `grid.png` from all finished runs of a folder; safe when several processes do so."""
+    with locked(directory / ".grid.lock"):
+        write_grid(directory / "grid.csv", read_runs(directory)[0])
+
+
+def accuracy_matrix(rows: Iterable[Row]) -> tuple[list[str], list[str], list[list[float]]]:
+    """Front layers and end layers in natural order, and the newest accuracy of each pair, NaN where there is none."""
+    accuracy = {(row["front_layer"], row["end_layer"]): row["accuracy"] for row in rows}
+    fronts = sorted({front for front, _ in accuracy}, key=natural_key)
+    ends = sorted({end for _, end in accuracy}, key=natural_key)
+    return fronts, ends, [[accuracy.get((front, end), math.nan) for end in ends] for front in fronts]
+
+
+def natural_key(name: str) -> list:
+    """Sorts layer names as a reader would: blocks.2 before blocks.10."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]

@@ -1,0 +1,104 @@
+"""The run folders of a grid, one a pair, as if each pair had run alone.
+
+`final_model.pt`, `summary.txt`, `config.txt` and `training_logs.csv` are the public code's; `metrics.json` is new.
+"""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from src.checkpoints import save_state
+from src.files import write_json, write_text
+from src.models.blocks import Network
+from src.report import result
+from src.run_folder import RunFolder
+from src.stitching.grid import GridScore, Pair
+from src.stitching.stitched_model import full_state
+from src.stitching.transforms import StitchingLayer
+from src.training import EpochLog, report_epoch
+
+THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")
+
+
+class Metrics(NamedTuple):
+    """What a stitching run measured; accuracies in [0, 1]."""
+
+    accuracy: float
+    front_accuracy: float
+    end_accuracy: float
+    matching_error: float
+    representation_difference: float
+
+
+class StitchingRuns:
+    """Claims a run folder for every pair, follows the training, and writes what came of it.
+
+    Args:
+        directory: the folder that holds the run folders.
+        layers: the stitching layer of each pair.
+        options: the options of the script; those of a pair's `config.txt` name that pair's layers.
+    """
+
+    def __init__(self, directory: Path, layers: Mapping[Pair, StitchingLayer], *, options: Mapping[str, Any]):
+        self.layers = dict(layers)
+        self.options = dict(options)
+        self.folders = {pair: RunFolder.claim(directory) for pair in layers}
+        self.logs: dict[Pair, list[EpochLog]] = {pair: [] for pair in layers}
+
+    def log(self, epoch: int, logs: Sequence[EpochLog]) -> None:
+        """Take in the logs of an epoch, one a pair; report them, or their means when there are several pairs."""
+        for pair, log in zip(self.layers, logs, strict=True):
+            self.logs[pair].append(log)
+            self.folders[pair].write_logs(self.logs[pair])
+        report_epoch(epoch, EpochLog(*map(fmean, zip(*logs, strict=True))))
+
+    def finish(
+        self, score: GridScore, matching_errors: Mapping[Pair, float], *, whole_networks: tuple[Network, Network] | None
+    ) -> None:
+        """Write the results of every pair and report its accuracy.
+
+        Args:
+            matching_errors: of the pairs that were matched directly.
+            whole_networks: front and end network where they are to be saved as well.
+        """
+        for pair, layer in self.layers.items():
+            folder, options = self.folders[pair], self.options | pair._asdict()
+            accuracy, difference = score.pairs[pair]
+            error = matching_errors.get(pair, 0.0)
+            metrics = Metrics(accuracy, score.front_accuracy, score.end_accuracy, error, difference)
+            if not options["no_save"]:
+                state = layer.state_dict() if whole_networks is None else full_state(*whole_networks, layer, pair)
+                save_state(folder.path / "final_model.pt", state)
+            _write_summary(folder.path, options, metrics, layer)
+            folder.finish(options)
+            title = f"{pair.front_layer} -> {pair.end_layer}: " if len(self.layers) > 1 else ""
+            result(f"{title}Clean accuracy: {accuracy:.2%}")
+
+
+def _write_summary(folder: Path, options: Mapping[str, Any], metrics: Metrics, layer: StitchingLayer) -> None:
+    """Write `summary.txt` (some lines end with a blank, which readers rely on) and `metrics.json`."""
+    sparsity = {threshold: layer.sparsity(float(threshold)) for threshold in THRESHOLDS}
+    lines = [
+        f"Front model: {options['front_model_path']} ",
+        f"End model: {options['end_model_path']} ",
+        f"Front layer: {options['front_layer']} ",
+        f"End layer: {options['end_layer']} ",
+        f"Clean accuracy: {metrics.accuracy:.4f} ",
+        f"Normalized PINV difference: {metrics.matching_error:.4f}",
+        f"Normalized representation difference: {metrics.representation_difference:.4f}",
+        "",
+        f"Command: {' '.join(sys.argv)}",
+        "",
+        "Sparsity",
+        *(_sparsity_lines(sparsity)),
+    ]
+    write_text(folder / "summary.txt", "\n".join(lines) + "\n")
+    write_json(folder / "metrics.json", metrics._asdict() | {"sparsity": sparsity})
+
+
+def _sparsity_lines(sparsity: Mapping[str, float]) -> Iterable[str]:
+    for threshold, share in sparsity.items():
+        tabs = "\t\t" if threshold == "0" else "\t"
+        yield f"{threshold}: {tabs}{share}"

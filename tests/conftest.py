@@ -1,0 +1,38 @@
+"""What tests share: a way to run a script as a user would, and a pair of small trained networks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+torch.set_num_threads(1)  # several tests run at once
+
+
+@pytest.fixture
+def run_script(tmp_path):
+    """Run a script as a process in an empty folder; returns what it printed, or with `status` its error line."""
+
+    def run(script: str, *arguments: str, cwd: Path = tmp_path, status: int = 0) -> str:
+        command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=environment)
+        assert done.returncode == status, done.stderr
+        return done.stdout if status == 0 else done.stderr
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def digit_networks(tmp_path_factory):
+    """Two `resnet18_samewidth` trained for one epoch on the digits, by the script: their checkpoints."""
+    folder = tmp_path_factory.mktemp("networks")
+    import exec_train
+
+    for seed in ("0", "1"):
+        arguments = ["resnet18_samewidth", "-d", "digits", "-gpu", "-1", "-e", "1", "-s", seed]
+        assert exec_train.main([*arguments, "-dir", str(folder / seed)]) == 0
+    return [folder / seed / "model_1.pt" for seed in ("0", "1")]

@@ -1,0 +1,106 @@
+"""Checkpoints: both formats, equal bytes for equal states, and one line for everything that can be wrong."""
+
+import io
+import os
+import pickle
+
+import pytest
+import torch
+
+from src.checkpoints import load_model, load_state, save_state
+from src.errors import UserError
+from src.models import build_model
+
+IMAGES = {"n_classes": 10, "image_shape": (3, 32, 32)}
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_model("small_cnn")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_reads_both_formats_of_torch(tmp_path, model, zipped):
+    torch.save(model.state_dict(), tmp_path / "m.pt", _use_new_zipfile_serialization=zipped)
+    state = load_state(tmp_path / "m.pt")
+    assert state.keys() == model.state_dict().keys()
+    assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+
+
+def test_equal_states_make_equal_bytes_under_any_name(tmp_path, model):
+    save_state(tmp_path / "a.pt", model.state_dict())
+    save_state(tmp_path / "another_name.pt", model.state_dict())
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "another_name.pt").read_bytes()
+    assert zip_magic(tmp_path / "a.pt")
+
+
+def zip_magic(path) -> bool:
+    return path.read_bytes()[:2] == b"PK"
+
+
+def test_loads_frozen_and_in_evaluation_mode(tmp_path, model):
+    save_state(tmp_path / "m.pt", model.state_dict())
+    loaded = load_model(tmp_path / "m.pt", "small_cnn", **IMAGES)
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(loaded(x), model.eval()(x))
+
+
+def test_reads_wrapped_and_data_parallel_checkpoints(tmp_path, model):
+    prefixed = {f"module.{key}": value for key, value in model.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": prefixed}, tmp_path / "m.pt")
+    assert load_state(tmp_path / "m.pt").keys() == model.state_dict().keys()
+
+
+class Code:
+    def __init__(self, command: str):
+        self.command = command
+
+    def __reduce__(self):
+        return (os.system, (self.command,))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path, zipped):
+    torch.save({"a": Code(f"touch {tmp_path}/ran")}, tmp_path / "m.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match="holds more than tensors"):
+        load_state(tmp_path / "m.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip", pickle.dumps([1, 2]), os.urandom(1000)])
+def test_other_files_are_refused(tmp_path, content):
+    (tmp_path / "m.pt").write_bytes(content)
+    with pytest.raises(UserError, match=r"checkpoint .*m\.pt"):
+        load_state(tmp_path / "m.pt")
+
+
+def test_truncated_checkpoints_are_refused(tmp_path, model):
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    for length in range(1, len(buffer.getvalue()) - 1, len(buffer.getvalue()) // 7):
+        (tmp_path / "m.pt").write_bytes(buffer.getvalue()[:length])
+        with pytest.raises(UserError, match="damaged"):
+            load_state(tmp_path / "m.pt")
+
+
+def test_missing_checkpoints_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read checkpoint .*nowhere\.pt"):
+        load_state(tmp_path / "nowhere.pt")
+
+
+def test_other_architectures_are_refused_with_the_keys_that_differ(tmp_path, model):
+    save_state(tmp_path / "m.pt", model.state_dict())
+    with pytest.raises(UserError, match=r"does not fit resnet18 .* missing: bn1.weight.* and \d+ more; unexpected: "):
+        load_model(tmp_path / "m.pt", "resnet18", **IMAGES)
+    with pytest.raises(UserError, match=r"of another shape: fc.weight \(10×128 instead of 100×128\)"):
+        load_model(tmp_path / "m.pt", "small_cnn", n_classes=100, image_shape=(3, 32, 32))
+
+
+def test_weights_that_are_not_finite_are_loaded_with_a_warning(tmp_path, model, capsys):
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    state["fc.bias"][0] = torch.nan
+    save_state(tmp_path / "m.pt", state)
+    load_model(tmp_path / "m.pt", "small_cnn", **IMAGES)
+    assert "not finite" in capsys.readouterr().err

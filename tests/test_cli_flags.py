@@ -1,0 +1,64 @@
+"""Every option of the public code, in every spelling, with its name in `config.txt` and its default."""
+
+import argparse
+import importlib
+import json
+import re
+
+import pytest
+
+from tests.goldens import DATA
+
+FLAGS = json.loads((DATA / "cli_flags.json").read_text())
+SCRIPTS = ["exec_train", "exec_eval", "exec_stitch"]
+# Where ours differs on purpose: the README's default wins over the public parser's, and "" has a name.
+DEFAULTS = {("exec_train", "save_frequency"): 0, ("exec_train", "scheduler"): "none"}
+# Spellings that only the README of the public code names.
+README_ONLY = {"exec_stitch": ["-sched", "--grad-clip"]}
+
+
+def actions(script: str) -> dict[str, argparse.Action]:
+    parser = importlib.import_module(script).parser()
+    return {name: action for action in parser._actions for name in [*action.option_strings, action.dest]}
+
+
+@pytest.mark.parametrize(
+    ("script", "flag"), [(script, flag) for script in SCRIPTS for flag in FLAGS[f"{script}.py"]], ids=str
+)
+def test_flag_of_the_public_code(script, flag):
+    known = actions(script)
+    for spelling in flag["flags"]:
+        assert spelling in known, spelling
+        assert known[spelling].dest == flag["dest"]
+    action = known[flag["flags"][0]]
+    assert action.default == DEFAULTS.get((script, flag["dest"]), flag["default"])
+    assert action.required == flag.get("required", False)
+    assert set(flag.get("choices", [])) - {None} <= set(action.choices or flag.get("choices", []))
+    assert action.help
+
+
+@pytest.mark.parametrize(("script", "spellings"), README_ONLY.items())
+def test_flags_that_only_the_readme_names(script, spellings):
+    assert set(spellings) <= set(actions(script))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_readme_names_every_option_with_its_default(script):
+    section = readme_section(script)
+    for action in {id(action): action for action in actions(script).values()}.values():
+        if action.dest == "help":
+            continue
+        name = action.option_strings[0] if action.option_strings else action.dest
+        row = re.search(rf"^\| `{re.escape(name)}`.*\|$", section, re.MULTILINE)
+        assert row, f"{script}.py: the README has no row for {name}"
+        if action.option_strings and not action.required and action.const is not True:
+            said = row.group().split("|")[-2].strip()
+            default = {None: "–", (): "–", "": "–"}.get(tuple(action.default) if action.default == [] else action.default)
+            assert said == (default or f"`{action.default}`"), f"{name}: {said}"
+
+
+def readme_section(script: str) -> str:
+    text = (DATA.parents[1] / "README.md").read_text()
+    start = text.index(f"`{script}.py`", text.index("## Scripts"))
+    end = text.find("\n### ", start)
+    return text[start : end if end != -1 else None]

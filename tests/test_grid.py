@@ -1,0 +1,199 @@
+"""A grid gives every pair what it would get alone, in evaluation, matching and training."""
+
+import pytest
+import torch
+
+from src.errors import UserError
+from src.models import build_model
+from src.runtime import generator
+from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching
+from src.stitching.transforms import resize
+from src.training import Settings, train
+
+SHAPE = (1, 8, 8)
+FRONTS, ENDS = ["layer1.0", "layer2.1", "layer4.1"], ["layer1.1", "layer3.0", "layer4.1"]
+
+
+class DoubleSet:
+    """A data set as the driver wants it, in float64: float32 would let rounding decide over ReLU masks."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, n: int):
+        self.images = torch.rand(n, *SHAPE, dtype=torch.float64, generator=generator(0))
+        self.labels = torch.randint(10, (n,), generator=generator(1))
+
+    def __len__(self):
+        return len(self.labels)
+
+    def n_batches(self, batch_size):
+        return -(-len(self) // batch_size)
+
+    def batches(self, batch_size, *, indices=None):
+        indices = torch.arange(len(self)) if indices is None else indices
+        for chosen in indices.split(batch_size):
+            yield self.images[chosen], self.labels[chosen]
+
+    def epoch(self, batch_size, *, seed, epoch):
+        return self.batches(batch_size, indices=torch.randperm(len(self), generator=generator(seed, epoch)))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return DoubleSet(40)
+
+
+@pytest.fixture(scope="module")
+def networks(data):
+    models = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = build_model("resnet18_samewidth", n_channels=1).double()
+        model(data.images)  # lets the BatchNorm statistics move off their start
+        models.append(model.eval().requires_grad_(False))
+    return models
+
+
+def layers_of(networks, fronts=FRONTS, ends=ENDS, kind="rc2c_pre", **options):
+    return build_layers(*networks, fronts, ends, kind, image_shape=SHAPE, seed=3, **options)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 40, 1024])
+@pytest.mark.parametrize("front_rank", [None, 3])
+@torch.no_grad()
+def test_evaluation_equals_each_stitched_model_alone(networks, data, rows_at_once, front_rank):
+    layers = layers_of(networks)
+    score = Grid(*networks, layers, front_rank=front_rank, rows_at_once=rows_at_once).evaluate(data.batches(15))
+    for pair, layer in layers.items():
+        model = StitchedModel(*networks, layer, pair, front_rank=front_rank)
+        n_correct, distance, norm = 0, 0.0, 0.0
+        for images, labels in data.batches(15):  # the rank is cut in each batch, so the batches must be the same
+            n_correct += (model(images).argmax(1) == labels).sum().item()
+            stitched = layer(model_source(model, images))
+            target = networks[1](images, until=pair.end_layer)
+            distance, norm = distance + (stitched - target).square().sum(), norm + target.square().sum()
+        assert score.pairs[pair].accuracy == n_correct / 40
+        assert score.pairs[pair].representation_difference == pytest.approx((distance / norm).item(), rel=1e-9)
+    for network, accuracy in zip(networks, (score.front_accuracy, score.end_accuracy), strict=True):
+        assert accuracy == (network(data.images).argmax(1) == data.labels).double().mean().item()
+
+
+def model_source(model: StitchedModel, images):
+    from src.low_rank import low_rank_approx
+
+    return low_rank_approx(model.front(images, until=model.pair.front_layer), model.front_rank)
+
+
+def test_one_network_stitched_to_itself_takes_one_pass(networks, data, monkeypatch):
+    front, _ = networks
+    layers = layers_of((front, front))
+    expected = Grid(front, networks_copy(front), layers).evaluate(data.batches(20))
+    n_calls = count_calls(monkeypatch, front.conv1)
+    assert Grid(front, front, layers).evaluate(data.batches(20)) == expected
+    assert n_calls[0] == 2
+
+
+def networks_copy(network):
+    import copy
+
+    return copy.deepcopy(network)
+
+
+def count_calls(monkeypatch, module):
+    n_calls, forward = [0], module.forward
+
+    def counted(*args):
+        n_calls[0] += 1
+        return forward(*args)
+
+    monkeypatch.setattr(module, "forward", counted)
+    return n_calls
+
+
+def test_training_computes_nothing_that_is_not_needed(networks, data, monkeypatch):
+    front, end = networks
+    grid = Grid(front, end, layers_of(networks, ["layer1.0", "layer2.0"], ["layer3.0"]))
+    behind = count_calls(monkeypatch, front.layer2[1])
+    before = count_calls(monkeypatch, end.layer3[0])
+    after = count_calls(monkeypatch, end.layer3[1])
+    list(grid.parts(data.images, data.labels, training=True))
+    assert (behind[0], before[0], after[0]) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("rank", [None, 4])
+def test_matching_equals_direct_matching_of_each_pair(networks, data, rank):
+    from src.low_rank import low_rank_approx
+
+    layers = layers_of(networks)
+    errors = Grid(*networks, layers).match(data.batches(17), rank=rank)
+    for pair, layer in layers.items():
+        source = networks[0](data.images, until=pair.front_layer)
+        target = networks[1](data.images, until=pair.end_layer)
+        source = low_rank_approx(resize(source, target.shape[2:], "bilinear"), rank)
+        expected = direct_matching(source, target)
+        torch.testing.assert_close(layer.transform.weight.detach()[:, :, 0, 0], expected.weight)
+        torch.testing.assert_close(layer.transform.bias.detach(), expected.bias)
+        assert errors[pair] == pytest.approx(expected.error, rel=1e-8)
+
+
+@pytest.mark.parametrize("settings", [Settings(2, 16, grad_clip=0.1), Settings(2, 16, optimizer="sgd", scheduler="cosine")])
+def test_training_equals_each_pair_alone(networks, data, settings):
+    together = layers_of(networks)
+    logs = dict(zip(together, zip(*(log for _, log in train(Grid(*networks, together, l1_coef=1e-3), data, data, settings)), strict=True), strict=True))
+    for pair, layer in together.items():
+        alone = layers_of(networks, [pair.front_layer], [pair.end_layer])
+        (alone_logs,) = zip(*(log for _, log in train(Grid(*networks, alone, l1_coef=1e-3), data, data, settings)), strict=True)
+        torch.testing.assert_close(layer.state_dict(), alone[pair].state_dict(), rtol=1e-9, atol=1e-9)
+        for one, other in zip(logs[pair], alone_logs, strict=True):
+            assert one == pytest.approx(other, rel=1e-9)
+
+
+def test_training_lowers_the_loss_and_leaves_the_networks_alone(networks, data):
+    before = [{key: value.clone() for key, value in network.state_dict().items()} for network in networks]
+    layers = layers_of(networks, ["layer2.0"], ["layer2.0"])
+    logs = [log for _, (log,) in train(Grid(*networks, layers), data, data, Settings(8, 8, learning_rate=1e-2))]
+    assert logs[-1].train_loss < logs[0].train_loss
+    for network, state in zip(networks, before, strict=True):
+        assert all(torch.equal(state[key], value) for key, value in network.state_dict().items())
+
+
+def test_statistics_move_only_when_asked_for(data):
+    torch.manual_seed(0)
+    front, end = (build_model("resnet18_samewidth", n_channels=1).double().eval().requires_grad_(False) for _ in "12")
+    layers = layers_of((front, end), ["layer2.0"], ["layer2.0"])
+    list(train(Grid(front, end, layers, frozen=False), data, data, Settings(1, 20)))
+    assert front.bn1.num_batches_tracked == 2 and end.layer3[0].bn1.num_batches_tracked == 2
+    assert front.layer3[0].bn1.num_batches_tracked == 0 and end.layer2[0].bn1.num_batches_tracked == 0
+    assert not front.training and not end.training
+    with pytest.raises(ValueError, match="several pairs"):
+        Grid(front, end, layers_of((front, end)), frozen=False)
+
+
+def test_learned_cls_token_starts_at_the_mean_target(data):
+    torch.manual_seed(0)
+    front = build_model("resnet18_samewidth", n_channels=1).double().eval()
+    end = build_model("vit_tiny_patch4_32", n_channels=1, image_shape=SHAPE).double().eval()
+    pair = Pair("layer3.0", "blocks.1")
+    layers = layers_of((front, end), [pair.front_layer], [pair.end_layer], kind="c2t", c2t_cls_token="learn")
+    Grid(front, end, layers).match(data.batches(16))
+    target = end(data.images, until="blocks.1")
+    torch.testing.assert_close(layers[pair].cls_token.detach()[0, 0], target[:, 0].mean(0))
+    source = front(data.images, until="layer3.0").flatten(2).transpose(1, 2)
+    torch.testing.assert_close(layers[pair].transform.bias.detach(), direct_matching(source, target[:, 1:]).bias)
+
+
+def test_end_layers_inside_a_block_get_the_rest_of_the_block_from_the_images(networks, data):
+    front, end = networks
+    pair = Pair("layer1.1", "layer2.0.conv2")
+    layers = layers_of(networks, [pair.front_layer], [pair.end_layer])
+    score = Grid(front, end, layers).evaluate(data.batches(40))
+    h = layers[pair](front(data.images, until=pair.front_layer))
+    hook = end.layer2[0].conv2.register_forward_hook(lambda *_: h.clone())
+    logits = end(data.images)
+    hook.remove()
+    assert score.pairs[pair].accuracy == (logits.argmax(1) == data.labels).double().mean().item()
+
+
+def test_names_the_pair_whose_shapes_do_not_fit(networks):
+    with pytest.raises(UserError, match="layer1.0 -> layer1.1: t2t stitches from a token layer"):
+        layers_of(networks, kind="t2t")

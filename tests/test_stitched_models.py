@@ -1,0 +1,59 @@
+"""Stitched networks: logits and activations of the public code, and its form of whole checkpoints."""
+
+import pytest
+import torch
+
+from src.low_rank import low_rank_approx
+from src.models import build_model
+from src.stitching import Pair, StitchedModel, build_stitching_layer
+from src.stitching.stitched_model import full_state
+from tests.golden_weights import load_golden_weights
+from tests.goldens import notes, numbers
+
+NAME = "stitched_models"
+GOLDENS = {golden["tag"]: golden for golden in notes(NAME)}
+
+
+def golden_network(name: str, base: int):
+    return load_golden_weights(build_model(name), base).double().eval()
+
+
+def stitched(golden) -> StitchedModel:
+    layer = build_stitching_layer(
+        golden["type"], golden["shapes"]["front"][1:], golden["shapes"]["end"][1:], **golden["options"]
+    )
+    front, end = golden_network(golden["front"], 0), golden_network(golden["end"], 10000)
+    pair = Pair(golden["front_layer"], golden["end_layer"])
+    layer = load_golden_weights(layer, 500).double()
+    return StitchedModel(front, end, layer, pair, front_rank=golden["front_rank"])
+
+
+@pytest.fixture(scope="module")
+def images():
+    x = torch.sin(torch.arange(2 * 3 * 32 * 32, dtype=torch.float64) * 0.01)
+    return x.float().double().reshape(2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("tag", GOLDENS)
+@torch.no_grad()
+def test_equals_the_public_code(tag, images):
+    model = stitched(GOLDENS[tag])
+    golden = {key: numbers(NAME)[f"{tag}/{key}64"] for key in ("logits", "repr_diff", "stitched_stats")}
+    source = low_rank_approx(model.front(images, until=model.pair.front_layer), model.front_rank)
+    activation, target = model.layer(source), model.end(images, until=model.pair.end_layer)
+    torch.testing.assert_close(model(images), torch.from_numpy(golden["logits"]), rtol=1e-9, atol=1e-9)
+    statistics = torch.stack([activation.mean(), activation.std(correction=0)])
+    torch.testing.assert_close(statistics, torch.from_numpy(golden["stitched_stats"]), rtol=1e-9, atol=1e-9)
+    difference = (activation - target).square().sum() / target.square().sum()
+    assert difference.item() == pytest.approx(golden["repr_diff"].item(), rel=1e-9)
+
+
+def test_whole_state_has_the_keys_of_the_public_code():
+    golden = GOLDENS["resnet18:layer3.1->resnet18:layer2.0|rc2c_pre"]
+    front, end = build_model("resnet18"), build_model("resnet18")
+    layer = build_stitching_layer("rc2c_pre", (256, 8, 8), (128, 16, 16))
+    state = full_state(front, end, layer, Pair("layer3.1", "layer2.0"))
+    assert len(state) == golden["n_state_keys"]
+    doubled = {key for key in state if ".stitch_from_layer." in key or ".stitch_to_layer." in key}
+    assert set(golden["state_keys_with_prefix_stitch_from_layer_or_stitch_to_layer"]) <= doubled
+    assert torch.equal(state["front_model.model.fc.bias"], front.fc.bias)

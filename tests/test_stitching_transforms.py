@@ -1,0 +1,107 @@
+"""Stitching layers: goldens of all kinds, identities, and shapes that do not fit."""
+
+import pytest
+import torch
+
+from src.errors import UserError
+from src.stitching.transforms import ConvToConv, build_stitching_layer, resize
+from tests.golden_weights import load_golden_weights
+from tests.goldens import notes, numbers, tensor
+
+NAME = "stitching_layers"
+LAYERS = notes(NAME)["layers"]
+# Where the public code does something else on purpose: sizes that do not fit are errors here, not other shapes.
+REFUSED = {
+    "c2c_eye_unequal": "equal widths",
+    "c2c_size_mismatch": "equal size",
+    "t2t_token_count_differs": "equal token counts",
+    "c2t_None": "patch tokens",
+    "c2t_eye_is_ignored": "patch tokens",
+    "t2c_non_square_18tok": "square",
+}
+BUILT = [case for case in LAYERS if case not in REFUSED]
+
+
+def build(case: str, **changes):
+    golden = LAYERS[case]
+    return build_stitching_layer(golden["type"], golden["src"], golden["dst"], **(golden["options"] | changes))
+
+
+@pytest.mark.parametrize("case", [case for case in BUILT if f"{case}/y" in numbers(NAME)])
+def test_outputs_equal_the_public_code(case):
+    layer = build(case, init="rand")
+    assert [[key, list(value.shape)] for key, value in layer.state_dict().items()] == LAYERS[case]["state_dict"]
+    load_golden_weights(layer, 500)
+    torch.testing.assert_close(layer(tensor(NAME, f"{case}/x")), tensor(NAME, f"{case}/y"), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", [case for case in BUILT if "rc2c_pre_eye" not in case])
+def test_initialisation_equals_the_public_code_in_the_seed(case):
+    torch.manual_seed(0)
+    state = build(case).state_dict()
+    for key, value in state.items():
+        assert torch.equal(value, tensor(NAME, f"{case}/init_seed0/{key}")), key
+
+
+@pytest.mark.parametrize(("case", "reason"), REFUSED.items())
+def test_refuses_shapes_that_do_not_fit(case, reason):
+    with pytest.raises(UserError, match=reason):
+        build(case)
+
+
+@pytest.mark.parametrize("kind", ["rc2c_pre", "rc2c_post", "c2c"])
+def test_eye_is_the_identity(kind):
+    x = torch.randn(2, 6, 4, 4)
+    layer = build_stitching_layer(kind, (6, 4, 4), (6, 4, 4), init="eye")
+    torch.testing.assert_close(layer(x), x)
+
+
+def test_eye_resizes_and_nothing_else():
+    x = torch.randn(2, 6, 4, 4)
+    layer = build_stitching_layer("rc2c_pre", (6, 4, 4), (6, 8, 8), init="eye")
+    torch.testing.assert_close(layer(x), resize(x, (8, 8), "bilinear"))
+
+
+def test_rectangular_eye_between_tokens_warns(capsys):
+    layer = build_stitching_layer("t2t", (5, 6), (5, 8), init="eye")
+    assert "rectangular identity" in capsys.readouterr().err
+    x = torch.randn(2, 5, 6)
+    torch.testing.assert_close(layer(x), torch.cat([x, torch.zeros(2, 5, 2)], -1))
+
+
+@pytest.mark.parametrize(("kind", "source", "target"), [("c2t", (6, 2, 2), (5, 6)), ("t2c", (5, 6), (6, 2, 2))])
+def test_eye_between_kinds_is_refused(kind, source, target):
+    with pytest.raises(UserError, match="-i eye is not defined"):
+        build_stitching_layer(kind, source, target, init="eye", c2t_cls_token="pool")
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "target", "remedy"),
+    [
+        ("t2t", (6, 4, 4), (6, 4, 4), "use rc2c_pre"),
+        ("rc2c_pre", (5, 6), (6, 2, 2), "use t2c"),
+        ("rc2c_pre", (10,), (6, 2, 2), "choose layers"),
+    ],
+)
+def test_says_which_kind_fits(kind, source, target, remedy):
+    with pytest.raises(UserError, match=remedy):
+        build_stitching_layer(kind, source, target)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize(("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((3, 5), (7, 4))])
+def test_convolving_first_or_last_is_the_same(mode, source, target):
+    layer = ConvToConv((3, *source), (2, *target), upsample_mode=mode).double()
+    x = torch.randn(2, 3, *source, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), layer.transform(resize(x, target, mode)))
+    torch.testing.assert_close(layer(x), resize(layer.transform(x), target, mode))
+
+
+def test_sparsity_and_l1_count_weight_and_bias():
+    golden = numbers("sparsity_l1")
+    layer = build_stitching_layer("c2c", (5, 1, 1), (6, 1, 1))
+    layer.set_affine(torch.from_numpy(golden["weight"]), torch.from_numpy(golden["bias"]))
+    shares = [layer.sparsity(threshold) for threshold in golden["thresholds"]]
+    assert shares == pytest.approx(golden["sparsity_weight_bias"].tolist())
+    total = golden["cross_entropy"] + 0.1 * layer.l1_norm().item()
+    assert total == pytest.approx(golden["l1_loss/coef=0.1"].item(), rel=1e-6)
