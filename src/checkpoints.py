@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,7 +37,9 @@ def load_state(path: Path) -> State:
     except OSError as error:
         raise UserError(f"cannot read checkpoint {path}: {error.strerror or error}; check the path") from error
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about pickles that it is going to refuse
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"checkpoint {path} holds more than tensors, or is damaged, and was not loaded; "
@@ -74,7 +77,8 @@ def load_model(
     model.load_state_dict(state)
     if not all(value.isfinite().all() for value in state.values()):
         warn(f"checkpoint {path} has weights that are not finite")
-    return model.to(device).eval().requires_grad_(False)
+    # The layout of the weights decides that of the activations; this one is the faster for convolutions.
+    return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def check_fit(state: State, expected: State, *, given: str, wanted: str) -> None:

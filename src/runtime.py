@@ -1,6 +1,7 @@
 """Seeds, the device of a run, and what a run was made with."""
 
 import contextlib
+import ctypes
 import platform
 import subprocess
 import sys
@@ -13,13 +14,26 @@ import torch
 from src.errors import UserError
 
 
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory for the next tensor instead of returning it page by page.
+
+    On a CPU that halves the time of batches whose activations exceed 32 MiB, where glibc would otherwise map and
+    clear fresh pages for every single one. Without glibc nothing is changed.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(-3, 2**31 - 1)  # M_MMAP_THRESHOLD: the size from which memory is mapped on its own
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the free memory at the top from which it is returned
+
+
 def device_of(gpu: int) -> torch.device:
-    """The device that `-gpu` names: -1 is the CPU, any other number a GPU that must exist.
+    """Get ready the device that `-gpu` names: -1 is the CPU, any other number a GPU that must exist.
 
     Raises:
         UserError: there is no such GPU (nothing falls back silently to the CPU).
     """
     if gpu == -1:
+        keep_freed_memory()
         return torch.device("cpu")
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not 0 <= gpu < n_gpus:
@@ -38,7 +52,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 def generator(*key: int) -> torch.Generator:
     """A generator of its own for each key, such as (seed, epoch): what else runs does not change its numbers."""
-    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    state = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)  # zeros at its end would not count
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 

@@ -1,7 +1,6 @@
 """Weights that need no file: every implementation of the networks can draw them (tests/data/README_models.md)."""
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 import torch

@@ -38,7 +38,7 @@ def fails(main, arguments, capsys) -> str:
     [
         (["resnet19", *TRAIN[1:]], "unknown model 'resnet19'; did you mean resnet18"),
         ([*TRAIN, "-d", "cifar11"], "unknown dataset 'cifar11'; did you mean cifar10"),
-        ([*TRAIN, "-d", "photo_patches"], "photo_patches has no labels"),
+        ([*TRAIN, "-d", "photo_patches"], "'photo_patches' has no labels"),
         ([*TRAIN, "-e", "-1"], "argument -e/--epochs: '-1' is not a whole number from 0 on"),
         ([*TRAIN, "-b", "0"], "argument -b/--batch-size: '0' is not a whole number from 1 on"),
         ([*TRAIN, "-lr", "nan"], "'nan' is not a finite number above 0"),

@@ -19,7 +19,8 @@ REFUSED = {
     "c2t_eye_is_ignored": "patch tokens",
     "t2c_non_square_18tok": "square",
 }
-BUILT = [case for case in LAYERS if case not in REFUSED]
+REACHABLE = [case for case in LAYERS if isinstance(LAYERS[case], dict) and "state_dict" in LAYERS[case]]
+BUILT = [case for case in REACHABLE if case not in REFUSED]
 
 
 def build(case: str, **changes):

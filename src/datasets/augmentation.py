@@ -5,24 +5,26 @@ CPU and coordinates are whole numbers, so that a run on a GPU sees the same pixe
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Generator, Tensor
 
-from src.datasets.pixels import mirror, shift
+from src.datasets.pixels import crop, enlarge, mirror_, take
 
 FIXED_POINT_BITS = 16  # PIL's affine transform counts in units of 2^-16 pixel
 
 
 class Augmentation(Protocol):
-    """A random change of images that keeps their shape."""
+    """A random change of images; works on a set that carries `padding` zeros around every image."""
+
+    padding: int
 
     def draw(self, generator: Generator, n: int) -> Tensor:
         """Random parameters for n images, one row each, on the CPU."""
 
-    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Change the uint8 images (B, C, H, W) by the rows of `parameters`."""
+    def apply(self, padded: Tensor, indices: Tensor, parameters: Tensor) -> Tensor:
+        """The uint8 images (B, C, H, W) at `indices` (B,) of the set, changed by the rows of `parameters`."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +39,30 @@ class CropFlip:
         top, left = torch.randint(0, 2 * self.padding + 1, (2, n), generator=generator)
         return torch.stack([top, left, _coin(generator, n, fair=self.flip)], dim=1)
 
-    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Shift and flip the uint8 images (B, C, H, W)."""
+    def apply(self, padded: Tensor, indices: Tensor, parameters: Tensor) -> Tensor:
+        """Crop and flip images of the set (N, C, H + 2*padding, W + 2*padding) to uint8 (B, C, H, W)."""
         top, left, flip = parameters.unbind(1)
-        shifted = shift(images, top, left, padding=self.padding)
-        return mirror(shifted, flip) if self.flip else shifted
+        size = (padded.shape[2] - 2 * self.padding, padded.shape[3] - 2 * self.padding)
+        cropped = crop(padded, indices, top, left, size=size)
+        return mirror_(cropped, flip) if self.flip else cropped
 
 
 @dataclass(frozen=True)
 class Affine:
-    """RandomAffine around the centre, without translation, and RandomHorizontalFlip.
+    """Resize, RandomAffine around the centre without translation, RandomHorizontalFlip.
 
     The image lies on a canvas which repeats its edge pixels `edge` times on every side (Pad, then CenterCrop);
-    beyond the canvas all is black.
+    beyond the canvas all is black. With `size`, images are first enlarged to (size, size).
     """
+
+    padding: ClassVar[int] = 0  # the canvas is a matter of indices
 
     degrees: float
     scale: tuple[float, float] = (1.0, 1.0)
     shear: float = 0.0
     edge: int = 0
     flip: bool = False
+    size: int | None = None
 
     def draw(self, generator: Generator, n: int) -> Tensor:
         """Columns: clockwise angle and shear along x in degrees, scale, whether to flip; float64 (n, 4)."""
@@ -72,11 +78,12 @@ class Affine:
             dim=1,
         )
 
-    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Turn, shear, scale and flip the uint8 images (B, C, H, W)."""
+    def apply(self, padded: Tensor, indices: Tensor, parameters: Tensor) -> Tensor:
+        """Enlarge, turn, shear, scale and flip images of the set (N, C, H, W) to uint8 (B, C, H or size, W or size)."""
         angle, shear, scale, flip = parameters.unbind(1)
+        images = enlarge(take(padded, indices), self.size)
         warped = warp(images, angle, shear, scale, edge=self.edge)
-        return mirror(warped, flip) if self.flip else warped
+        return mirror_(warped, flip) if self.flip else warped
 
 
 def warp(images: Tensor, angle: Tensor, shear: Tensor, scale: Tensor, *, edge: int = 0) -> Tensor:
@@ -128,7 +135,7 @@ def _coin(generator: Generator, n: int, *, fair: bool) -> Tensor:
 CROP_AND_FLIP = CropFlip(padding=4)
 JITTER = Affine(degrees=5, scale=(0.9, 1.1), shear=5, edge=4)
 # The random crop of the public code's large sets takes 224 of 224 pixels: it has no choice and is left out
-TURN_AND_FLIP = Affine(degrees=15, flip=True)
+TURN_AND_FLIP = Affine(degrees=15, flip=True, size=224)
 
 AUGMENTATIONS: dict[str, Augmentation] = {
     "cifar10": CROP_AND_FLIP,

@@ -9,7 +9,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from src.errors import unknown_name
+from src.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     import torch
@@ -65,3 +65,15 @@ def load_dataset(name: str, root: str | Path, *, train: bool, device: torch.devi
     """
     family = importlib.import_module(f"src.datasets.{dataset_info(name).module}")
     return family.load(name, Path(root).expanduser(), train=train, device=device)
+
+
+def load_labelled(name: str, root: str | Path, *, train: bool, device: torch.device | str = "cpu") -> ImageSet:
+    """`load_dataset` for what needs classes.
+
+    Raises:
+        UserError: as `load_dataset`, or the data set is unlabelled.
+    """
+    if dataset_info(name).n_classes == 0:
+        labelled = ", ".join(other for other, info in DATASETS.items() if info.n_classes)
+        raise UserError(f"dataset {name!r} has no labels; choose one that has: {labelled}")
+    return load_dataset(name, root, train=train, device=device)

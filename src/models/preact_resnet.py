@@ -1,7 +1,7 @@
-"""Pre-activation ResNets (He et al. 2016, arXiv 1603.05027): normalisation and ReLU stand in front of a convolution.
+"""Pre-activation ResNets (He et al. 2016, arXiv 1603.05027): normalisation and activation precede a convolution.
 
-The three families of this kind, `preact_resnet*`, `wide_resnet_*` and `liu2020_wrn`, have one structure, but keys of
-their own in the checkpoints of the public code. So the names of the modules are data here.
+The three families of this kind, `preact_resnet*`, `wide_resnet_*` and `liu2020_wrn`, have one structure. They differ
+in small things and, in the checkpoints of the public code, in the names of their modules. So a family is a row of data.
 """
 
 from collections.abc import Callable
@@ -13,32 +13,44 @@ from torch.nn import functional as F
 
 from src.models.blocks import Network
 
-CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 
-
-class Names(NamedTuple):
-    """What the modules of a family are called; a dot leads into a container."""
+class Family(NamedTuple):
+    """What sets a family apart: the names of its modules (a dot leads into a container), and its details."""
 
     stem: str
     stages: tuple[str, ...]
-    block: tuple[str, ...]  # norm, ReLU, convolution, norm, ReLU, convolution, shortcut
+    block: tuple[str, ...]  # norm, activation, convolution, norm, activation, convolution, shortcut
     norm: str
     head: str
+    activation: type[nn.Module]  # called `relu...`, whatever it is
+    shortcut_size: int  # kernel size of the shortcut where the shape changes
+    shortcut_activated: bool  # whether that shortcut maps the activated input or the raw one
+    same_padding: bool  # pad strided convolutions as TensorFlow does
+    mean: tuple[float, ...]  # of the training images, per channel
+    std: tuple[float, ...]
+    dropout: float = 0.0  # probability, between the convolutions of a block
 
 
-PREACT_NAMES = Names(
+# Gowal et al. 2020 (arXiv 2010.03593): SiLU in place of ReLU, and TensorFlow's padding.
+PREACT = Family(
     stem="conv_2d",
     stages=("layer_0", "layer_1", "layer_2", "layer_3"),
     block=("batchnorm_0", "relu_0", "conv_2d_1", "batchnorm_1", "relu_1", "conv_2d_2", "shortcut"),
     norm="batchnorm",
     head="logits",
+    activation=nn.SiLU,
+    shortcut_size=3,
+    shortcut_activated=False,
+    same_padding=True,
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2471, 0.2435, 0.2616),
 )
 
 
-class SameConv2d(nn.Conv2d):
-    """A convolution that pads as TensorFlow's "SAME": size n becomes ceil(n / stride), an odd pixel goes to the end.
+class SamePaddedConv2d(nn.Conv2d):
+    """A convolution padded as TensorFlow's "SAME": size n becomes ceil(n / stride), an odd pixel goes to the end.
 
-    At even sizes and stride 2 this differs from `padding=1`, which would put the pixel in front.
+    At even sizes and stride 2 `padding=1` would put that pixel in front instead.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,99 +62,98 @@ class SameConv2d(nn.Conv2d):
 
 
 class PreActBlock(nn.Module):
-    """norm, ReLU, 3×3 convolution, twice, plus a shortcut: (B, C1, H, W) -> (B, C2, H/stride, W/stride).
+    """norm, activation, 3×3 convolution, twice, around a residual: (B, C1, H, W) -> (B, C2, H/stride, W/stride).
 
-    Where the shape changes, the shortcut is a convolution of the activated input; elsewhere it is the raw input.
+    Where the shape changes, the shortcut is a convolution; elsewhere it is the input itself.
     """
 
-    def __init__(
-        self, names: tuple[str, ...], in_width: int, width: int, *, stride: int, shortcut_size: int,
-        strided_convolution: type[nn.Conv2d], dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, family: Family, in_width: int, width: int, *, stride: int) -> None:
         super().__init__()
-        self.dropout = dropout
+        self.dropout, self.shortcut_activated = family.dropout, family.shortcut_activated
         modules = [
-            nn.BatchNorm2d(in_width), nn.ReLU(), _convolution(strided_convolution, in_width, width, 3, stride),
-            nn.BatchNorm2d(width), nn.ReLU(), _convolution(strided_convolution, width, width, 3, 1),
+            nn.BatchNorm2d(in_width),
+            family.activation(),
+            _convolution(family, in_width, width, 3, stride),
+            nn.BatchNorm2d(width),
+            family.activation(),
+            _convolution(family, width, width, 3, 1),
         ]
         if stride != 1 or in_width != width:
-            modules.append(_convolution(strided_convolution, in_width, width, shortcut_size, stride))
-        for name, module in zip(names, modules, strict=False):
+            modules.append(_convolution(family, in_width, width, family.shortcut_size, stride))
+        for name, module in zip(family.block, modules, strict=False):
             self.add_module(name, module)
 
     def forward(self, x: Tensor) -> Tensor:
-        norm_0, relu_0, convolution_0, norm_1, relu_1, convolution_1, *shortcut = self.children()
-        activated = relu_0(norm_0(x))
+        norm_0, activation_0, convolution_0, norm_1, activation_1, convolution_1, *shortcut = self.children()
+        activated = activation_0(norm_0(x))
+        hidden = activation_1(norm_1(convolution_0(activated)))
+        residual = convolution_1(F.dropout(hidden, self.dropout, self.training))
         if shortcut:
-            x = shortcut[0](activated)
-        hidden = relu_1(norm_1(convolution_0(activated)))
-        return x + convolution_1(F.dropout(hidden, self.dropout, self.training))
+            x = shortcut[0](activated if self.shortcut_activated else x)
+        return x + residual
 
 
 class PreActResNet(Network):
     """A stem, stages of pre-activation blocks, and a last normalisation in front of pooling and head.
 
-    Images are normalised by `mean` and `std` inside the network. These are given for three colour channels; for other
-    numbers of channels their average is used.
+    Images are normalised inside the network. The constants are those of three colour channels; for other numbers of
+    channels their average is used.
 
     Args:
-        names: names of the modules.
+        family: names and details.
         depths, widths: number and channels of the blocks in each stage; from the second on, a stage halves the size.
         stem_width: channels of the stem.
-        shortcut_size: kernel size of the shortcuts.
-        strided_convolution: the class of the convolutions that halve the size.
-        dropout: probability between the two convolutions of a block.
     """
 
     def __init__(
-        self, names: Names, *, depths: tuple[int, ...], widths: tuple[int, ...], stem_width: int, shortcut_size: int,
-        strided_convolution: type[nn.Conv2d] = SameConv2d, dropout: float = 0.0, mean: tuple[float, ...] = CIFAR10_MEAN,
-        std: tuple[float, ...] = CIFAR10_STD, n_classes: int, n_channels: int,
+        self,
+        family: Family,
+        *,
+        depths: tuple[int, ...],
+        widths: tuple[int, ...],
+        stem_width: int,
+        n_classes: int,
+        n_channels: int,
     ) -> None:
         super().__init__()
-        self.names = names
-        self.register_buffer("mean", _per_channel(mean, n_channels), persistent=False)
-        self.register_buffer("std", _per_channel(std, n_channels), persistent=False)
-        self.add_module(names.stem, nn.Conv2d(n_channels, stem_width, 3, padding=1, bias=False))
-        blocks: list[str] = []
+        self.family = family
+        self.register_buffer("mean", _per_channel(family.mean, n_channels), persistent=False)
+        self.register_buffer("std", _per_channel(family.std, n_channels), persistent=False)
+        self.add_module(family.stem, nn.Conv2d(n_channels, stem_width, 3, padding=1, bias=False))
+        block_names: list[str] = []
         in_width = stem_width
-        for i, (stage, depth, width) in enumerate(zip(names.stages, depths, widths, strict=True)):
-            for j in range(depth):
-                block = PreActBlock(
-                    names.block, in_width, width, stride=2 if i > 0 and j == 0 else 1, shortcut_size=shortcut_size,
-                    strided_convolution=strided_convolution, dropout=dropout,
-                )
-                blocks.append(f"{stage}.{j}")
-                _place(self, blocks[-1], block)
+        for stage, depth, width in zip(family.stages, depths, widths, strict=True):
+            for i in range(depth):
+                stride = 2 if block_names and i == 0 else 1
+                block_names.append(f"{stage}.{i}")
+                _place(self, block_names[-1], PreActBlock(family, in_width, width, stride=stride))
                 in_width = width
-        self.block_names = tuple(blocks)
-        self.add_module(names.norm, nn.BatchNorm2d(in_width))
-        self.relu = nn.ReLU()
-        self.add_module(names.head, nn.Linear(in_width, n_classes))
+        self.block_names = tuple(block_names)
+        self.add_module(family.norm, nn.BatchNorm2d(in_width))
+        self.relu = family.activation()
+        self.add_module(family.head, nn.Linear(in_width, n_classes))
 
     def steps(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        behind_stem = {name: self.get_submodule(name) for name in (*self.block_names, self.names.norm, "relu")}
-        return {self.names.stem: self._stem, **behind_stem, self.names.head: self._classify}
+        trunk = {name: self.get_submodule(name) for name in (*self.block_names, self.family.norm, "relu")}
+        return {self.family.stem: self._stem, **trunk, self.family.head: self._classify}
 
     def _stem(self, images: Tensor) -> Tensor:
-        return self.get_submodule(self.names.stem)((images - self.mean) / self.std)
+        return self.get_submodule(self.family.stem)((images - self.mean) / self.std)
 
     def _classify(self, x: Tensor) -> Tensor:
         pooled = x.mean(dim=(2, 3))  # (B, C, H, W) -> (B, C)
-        return self.get_submodule(self.names.head)(pooled)
+        return self.get_submodule(self.family.head)(pooled)
 
 
 def preact_resnet(*, depths: tuple[int, ...], n_classes: int, n_channels: int) -> PreActResNet:
-    """ResNet-18 or -34 with pre-activation, as in Gowal et al. 2020 (arXiv 2010.03593): 3×3 shortcuts."""
-    return PreActResNet(
-        PREACT_NAMES, depths=depths, widths=(64, 128, 256, 512), stem_width=64, shortcut_size=3,
-        n_classes=n_classes, n_channels=n_channels,
-    )
+    """A pre-activation ResNet with the stages of a CIFAR ResNet."""
+    widths = (64, 128, 256, 512)
+    return PreActResNet(PREACT, depths=depths, widths=widths, stem_width=64, n_classes=n_classes, n_channels=n_channels)
 
 
-def _convolution(strided: type[nn.Conv2d], in_width: int, width: int, size: int, stride: int) -> nn.Conv2d:
-    if stride > 1 and strided is SameConv2d:
-        return SameConv2d(in_width, width, size, stride=stride, bias=False)
+def _convolution(family: Family, in_width: int, width: int, size: int, stride: int) -> nn.Conv2d:
+    if family.same_padding and stride > 1:
+        return SamePaddedConv2d(in_width, width, size, stride=stride, bias=False)
     return nn.Conv2d(in_width, width, size, stride=stride, padding=size // 2, bias=False)
 
 

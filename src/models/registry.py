@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """How to build a network: `builder` in `src.models.<module>`, called with `arguments`."""
+    """How to build a network: `builder` in `src.models.<module>`, called with `arguments` and some of the options."""
 
     module: str
     builder: str
     arguments: dict[str, Any]
-    shapes: tuple[str, ...] = ()  # which of `representation_shape` and `image_shape` the builder takes
+    options: tuple[str, ...] = ("n_channels",)  # those of `build_model` that it takes beside `n_classes`
 
 
 # Blocks per stage, He et al. 2016 (arXiv 1512.03385), table 1.
@@ -69,7 +69,7 @@ MODELS = {
     },
     "small_cnn": Entry("small_cnn", "SmallCNN", {}),
     **{
-        f"vit_{size}_{suffix}": Entry("vit", "VisionTransformer", arguments | patches, ("image_shape",))
+        f"vit_{size}_{suffix}": Entry("vit", "VisionTransformer", arguments | patches, ("n_channels", "image_shape"))
         for suffix, patches in VIT_INPUTS.items()
         for size, arguments in VITS.items()
     },
@@ -115,9 +115,6 @@ def build_model(
     if name not in MODELS:
         raise unknown_name("model", name, MODEL_NAMES)
     entry = MODELS[name]
-    given = {"representation_shape": representation_shape, "image_shape": image_shape}
-    if "representation_shape" not in entry.shapes:
-        given["n_channels"] = n_channels
-    taken = {key: value for key, value in given.items() if key in ("n_channels", *entry.shapes)}
+    options = {"n_channels": n_channels, "representation_shape": representation_shape, "image_shape": image_shape}
     builder = getattr(importlib.import_module(f"src.models.{entry.module}"), entry.builder)
-    return builder(**entry.arguments, **taken, n_classes=n_classes)
+    return builder(**entry.arguments, **{key: options[key] for key in entry.options}, n_classes=n_classes)

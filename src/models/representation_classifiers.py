@@ -30,7 +30,7 @@ class RepresentationResNet(ResNet):
         image_shape: tuple[int, int, int] | None = None,
         **resnet,
     ) -> None:
-        channels, _, _ = _checked(representation_shape, "(channels, height, width)", "repr_cls_vit_*")
+        channels, _, _ = _checked(representation_shape, ("channels", "height", "width"), "repr_cls_vit_*")
         super().__init__(n_channels=channels, **resnet)
         size = (32, 32) if image_shape is None else tuple(image_shape[1:])
         self.resize = nn.Upsample(size=size, mode="bilinear", align_corners=False)
@@ -52,7 +52,7 @@ class RepresentationTransformer(Transformer):
     """
 
     def __init__(self, *, representation_shape: tuple[int, ...] | None, width: int, **transformer) -> None:
-        _, given_width = _checked(representation_shape, "(tokens, width)", "repr_cls_resnet*")
+        _, given_width = _checked(representation_shape, ("tokens", "width"), "repr_cls_resnet*")
         dim_transform = nn.Identity() if given_width == width else nn.Linear(given_width, width)
         super().__init__({"dim_transform": dim_transform}, width=width, **transformer)
         self.apply(init_linear)
@@ -61,9 +61,10 @@ class RepresentationTransformer(Transformer):
         return {"dim_transform": self.dim_transform}
 
 
-def _checked(shape: tuple[int, ...] | None, expected: str, other_family: str) -> tuple[int, ...]:
+def _checked(shape: tuple[int, ...] | None, expected: tuple[str, ...], other_family: str) -> tuple[int, ...]:
+    entries = f"({', '.join(expected)})"
     if shape is None:
-        raise UserError(f"a representation classifier needs representation_shape {expected}")
-    if len(shape) != len(expected.split(",")):
-        raise UserError(f"representation_shape is {tuple(shape)}, expected {expected}; or did you mean {other_family}?")
+        raise UserError(f"a representation classifier needs representation_shape {entries}")
+    if len(shape) != len(expected):
+        raise UserError(f"representation_shape is {tuple(shape)}, expected {entries}; or did you mean {other_family}?")
     return tuple(shape)

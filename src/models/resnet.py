@@ -1,4 +1,4 @@
-"""Residual networks (He et al. 2016, arXiv 1512.03385) and their wide and grouped relatives, from torchvision's blocks."""
+"""ResNets (He et al. 2016, arXiv 1512.03385), their wide and grouped relatives among them, of torchvision's blocks."""
 
 from collections.abc import Callable
 
@@ -53,7 +53,7 @@ class ResNet(Network):
         self.block_names = tuple(
             f"{stage}.{i}" for stage, depth in zip(STAGES, depths, strict=True) for i in range(depth)
         )
-        self.apply(_init_convolution)
+        self.apply(init_convolution)
 
     def steps(self) -> dict[str, Callable[[Tensor], Tensor]]:
         names = ("conv1", "bn1", "relu", "maxpool", *self.block_names, "avgpool")
@@ -81,7 +81,7 @@ def _stage(
     return nn.Sequential(first, *others)
 
 
-def _init_convolution(module: nn.Module) -> None:
-    # He et al. 2015 (arXiv 1502.01852). Linear and BatchNorm layers keep torch's defaults.
+def init_convolution(module: nn.Module) -> None:
+    """Draw a convolution's weights as in He et al. 2015 (arXiv 1502.01852), by fan-out; other modules are kept."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

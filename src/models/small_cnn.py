@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src.models.blocks import Network
+from src.models.resnet import init_convolution
 
 WIDTHS = (16, 32, 64, 128)
 
@@ -25,6 +26,7 @@ class SmallCNN(Network):
             self.add_module(f"pool{i}", nn.MaxPool2d(2) if i < len(WIDTHS) else nn.AdaptiveAvgPool2d(1))
         self.fc = nn.Linear(WIDTHS[-1], n_classes)
         self.bn = nn.BatchNorm2d(n_channels)
+        self.apply(init_convolution)
 
     def steps(self) -> dict[str, Callable[[Tensor], Tensor]]:
         steps: dict[str, Callable[[Tensor], Tensor]] = {"bn": self.bn}

@@ -1,5 +1,6 @@
 """Vision transformers (Dosovitskiy et al. 2021, arXiv 2010.11929) with timm's keys, so that its checkpoints load."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -73,7 +74,9 @@ class Transformer(Network):
         width, depth, heads: features of a token, number of blocks, attention heads of a block.
     """
 
-    def __init__(self, embedding: Mapping[str, nn.Module], *, width: int, depth: int, heads: int, n_classes: int):
+    def __init__(
+        self, embedding: Mapping[str, nn.Module], *, width: int, depth: int, heads: int, n_classes: int
+    ) -> None:
         super().__init__()
         for name, module in embedding.items():
             self.add_module(name, module)
@@ -114,16 +117,20 @@ class VisionTransformer(Transformer):
         width: int,
         **transformer: int,
     ) -> None:
-        height, across = (image_size, image_size) if image_shape is None else image_shape[1:]
-        if height % patch or across % patch:
-            raise UserError(f"images of {height}x{across} pixels cannot be cut into patches of {patch}x{patch}")
-        # The positions are drawn twice, here and below: so a seed gives the weights that it gives in timm.
-        n_tokens = 1 + (height // patch) * (across // patch)
-        patch_embed, positions = PatchEmbedding(n_channels, width, patch), torch.randn(1, n_tokens, width)
+        height, breadth = (image_size, image_size) if image_shape is None else image_shape[1:]
+        if height % patch or breadth % patch:
+            raise UserError(
+                f"images of {height}×{breadth} pixels cannot be cut into patches of {patch}×{patch}; "
+                "choose a network with smaller patches or a dataset of other images"
+            )
+        n_tokens = 1 + (height // patch) * (breadth // patch)
+        patch_embed = PatchEmbedding(n_channels, width, patch)
+        # Drawn here only to be drawn again below: so a seed gives the weights that it gives in timm.
+        pos_embed = nn.Parameter(torch.randn(1, n_tokens, width))
         super().__init__({"patch_embed": patch_embed, "pos_drop": nn.Identity()}, width=width, **transformer)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.pos_embed = nn.Parameter(positions)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.pos_embed = pos_embed
+        draw_normal(self.pos_embed)
         nn.init.normal_(self.cls_token, std=1e-6)
         self.apply(init_linear)
 
@@ -142,10 +149,17 @@ class VisionTransformer(Transformer):
 
 
 def init_linear(module: nn.Module) -> None:
-    """Draw a linear layer's weights from a truncated normal of deviation 0.02, its bias becomes 0; skip the rest."""
+    """Draw the weights of a linear layer from a normal distribution, its bias becomes 0; other modules are kept."""
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        draw_normal(module.weight)
         nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def draw_normal(weight: Tensor, std: float = 0.02) -> None:
+    """Fill `weight` from a normal distribution through its inverse: a seed gives the same weights as in timm."""
+    weight.uniform_(-1, 1).erfinv_().mul_(std * math.sqrt(2))
+    weight.clamp_(-6 * std, 6 * std)  # uniform_ may give -1 itself, whose inverse is -inf
 
 
 def _layer_norm(width: int) -> nn.LayerNorm:

@@ -142,9 +142,9 @@ class ConvToTokens(StitchingLayer):
     def __init__(self, source: Shape, target: Shape, *, cls_token: str | None = None):
         super().__init__()
         self.cls_use = cls_token
+        self.transform = nn.Conv2d(source[0], target[1], 1)
         if cls_token == "learn":
             self.cls_token = nn.Parameter(torch.randn(1, 1, target[1]) * 1e-6)
-        self.transform = nn.Conv2d(source[0], target[1], 1)
 
     def targets(self, target: Tensor) -> Tensor:
         return target if self.cls_use is None else target[:, 1:]

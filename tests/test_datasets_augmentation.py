@@ -1,0 +1,160 @@
+"""Augmentation against torchvision's transforms of single PIL images: pixels for given numbers, and the numbers."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision.transforms.functional as TF
+from PIL import Image
+from scipy import stats
+from torchvision import transforms as T
+
+from src.datasets import pixels
+from src.datasets.augmentation import AUGMENTATIONS, Affine, CropFlip
+from src.datasets.in_memory import ImageSet
+
+EVERY = torch.arange
+
+
+def random_images(*shape, seed=0):
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def draw(augmentation, n, seed=0):
+    return augmentation.draw(torch.Generator().manual_seed(seed), n)
+
+
+def pil(image):
+    return TF.to_pil_image(image)
+
+
+def tensor(image):
+    return TF.pil_to_tensor(image)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_crop_and_flip_equal_torchvision_for_every_offset(channels):
+    images = random_images(162, channels, 32, 28)
+    numbers = torch.cartesian_prod(torch.arange(9), torch.arange(9), torch.arange(2))  # top, left, flip
+    ours = CropFlip(4).apply(F.pad(images, (4,) * 4), EVERY(162), numbers)
+    for image, (top, left, flip), result in zip(images, numbers.tolist(), ours, strict=True):
+        expected = TF.crop(TF.pad(pil(image), 4), top, left, 32, 28)
+        expected = TF.hflip(expected) if flip else expected
+        assert torch.equal(tensor(expected), result)
+
+
+def test_all_grey_levels_become_the_floats_of_torchvision():
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    assert torch.equal(next(ImageSet(levels).batches(1))[0][0], TF.to_tensor(pil(levels[0])))
+
+
+@pytest.mark.parametrize("edge", [0, 4])
+def test_affine_equals_torchvision(edge):
+    augmentation = Affine(5, (0.9, 1.1), 5, edge=edge, flip=True)
+    images, numbers = random_images(400, 3, 32, 28), draw(augmentation, 400)
+    ours = augmentation.apply(images, EVERY(400), numbers)
+    theirs = []
+    for image, (angle, shear, scale, flip) in zip(images, numbers.tolist(), strict=True):
+        canvas = TF.pad(pil(image), edge, padding_mode="edge")
+        seen = TF.center_crop(TF.affine(canvas, angle, [0, 0], scale, [shear, 0.0]), [32, 28])
+        theirs.append(tensor(TF.hflip(seen) if flip else seen))
+    assert (ours == torch.stack(theirs)).float().mean() > 0.9999  # equal but for the last bit of a cosine
+
+
+def test_beyond_the_canvas_all_is_black():
+    white = torch.full((1, 1, 16, 16), 255, dtype=torch.uint8)
+    numbers = torch.tensor([[45.0, 0.0, 1.0, 0.0]], dtype=torch.float64)
+    turned, wide = (Affine(45, edge=edge).apply(white, EVERY(1), numbers) for edge in (0, 16))
+    assert turned[0, 0, 0, 0] == 0 and turned[0, 0, 8, 8] == 255
+    assert (wide == 255).all()
+
+
+def test_resize_and_rotation_of_large_sets_equal_torchvision():
+    augmentation = AUGMENTATIONS["cifar10_large"]
+    images, numbers = random_images(8, 3, 32, 32), draw(augmentation, 8)
+    resized = [TF.resize(pil(image), [224, 224]) for image in images]
+    assert torch.equal(pixels.enlarge(images, 224), torch.stack([tensor(image) for image in resized]))
+    theirs = []
+    for image, (angle, _, _, flip) in zip(resized, numbers.tolist(), strict=True):
+        turned = TF.rotate(image, -angle)  # counter-clockwise, unlike affine
+        theirs.append(tensor(TF.hflip(turned) if flip else turned))
+    assert (augmentation.apply(images, EVERY(8), numbers) == torch.stack(theirs)).float().mean() > 0.9999
+
+
+@pytest.mark.parametrize(("old", "new"), [(32, 33), (28, 224), (5, 100), (1, 7)])
+def test_enlarging_equals_pil_at_other_sizes(old, new):
+    images = random_images(2, 1, old, old)
+    expected = [tensor(pil(image).resize((new, new), Image.Resampling.BILINEAR)) for image in images]
+    assert torch.equal(pixels.enlarge(images, new), torch.stack(expected))
+
+
+def test_shrinking_is_refused():
+    with pytest.raises(ValueError, match=r"cannot enlarge \(32, 32\) to 16"):
+        pixels.enlarge(random_images(1, 1, 32, 32), 16)
+
+
+def test_the_way_of_gpus_gives_the_same_pixels(monkeypatch):
+    images, indices, numbers = random_images(40, 3, 24, 24), torch.randperm(40)[:20], draw(CropFlip(4), 20)
+    ours = CropFlip(4).apply(images, indices, numbers)
+    monkeypatch.setattr(pixels, "on_cpu", lambda images: False)
+    assert torch.equal(CropFlip(4).apply(images, indices, numbers), ours)
+    assert torch.equal(pixels.take(images, indices), images[indices])
+
+
+def test_offsets_and_flips_are_uniform():
+    top, left, flip = draw(CropFlip(4), 81_000).unbind(1)
+    counts = np.bincount((top * 18 + left * 2 + flip).numpy(), minlength=162)
+    assert len(counts) == 162 and counts.min() > 0
+    assert stats.chisquare(counts).pvalue > 1e-3
+    assert (draw(CropFlip(1, flip=False), 1000).amax(0) == torch.tensor([2, 2, 0])).all()
+
+
+def test_angles_shears_and_scales_are_uniform_and_independent():
+    angle, shear, scale, flip = draw(AUGMENTATIONS["svhn"], 20_000).unbind(1)
+    for values, low, high in ((angle, -5, 5), (shear, -5, 5), (scale, 0.9, 1.1)):
+        assert values.min() >= low and values.max() <= high
+        assert stats.kstest((values.numpy() - low) / (high - low), "uniform").pvalue > 1e-3
+    assert (flip == 0).all()
+    assert np.abs(np.corrcoef([angle, shear, scale]) - np.eye(3)).max() < 0.03
+    angle, shear, scale, flip = draw(AUGMENTATIONS["cifar10_large"], 20_000).unbind(1)
+    assert stats.kstest(angle.numpy() / 30 + 0.5, "uniform").pvalue > 1e-3
+    assert (shear == 0).all() and (scale == 1).all()
+    assert abs(flip.mean() - 0.5) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("cifar10", [T.RandomHorizontalFlip(), T.RandomCrop(32, 4)]),
+        ("svhn", [T.Pad(4, padding_mode="edge"), T.RandomAffine(5, scale=(0.9, 1.1), shear=5), T.CenterCrop(32)]),
+    ],
+)
+def test_mean_and_deviation_of_many_augmented_images_equal_torchvisions(name, steps):
+    ramp = torch.arange(32) * 4
+    image = torch.stack([ramp[:, None] + ramp, ramp[:, None] * 2 + 0 * ramp, 248 - ramp[:, None] - ramp]).byte()
+    n, theirs = 4000, T.Compose([*steps, T.ToTensor()])
+    ours = ImageSet(image[None].repeat(n, 1, 1, 1), augmentation=AUGMENTATIONS[name])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        expected = torch.stack([theirs(pil(image)) for _ in range(n)])
+    images, _ = next(ours.epoch(n, seed=0, epoch=0))
+    assert (images.mean(0) - expected.mean(0)).abs().max() < 0.03
+    assert (images.std(0) - expected.std(0)).abs().max() < 0.03
+
+
+def test_it_is_much_faster_than_image_by_image():
+    images = random_images(2560, 3, 32, 32)
+    single = T.Compose([T.RandomHorizontalFlip(), T.RandomCrop(32, 4), T.ToTensor()])
+    dataset = ImageSet(images, augmentation=AUGMENTATIONS["cifar10"])
+    arrays = images.permute(0, 2, 3, 1).contiguous().numpy()
+
+    def seconds(work):
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    ours = min(seconds(lambda: list(dataset.epoch(256, seed=0, epoch=0))) for _ in range(5)) / 2560
+    theirs = seconds(lambda: [single(Image.fromarray(array)) for array in arrays[:512]]) / 512
+    assert theirs / ours > 4  # about 20 on an idle machine

@@ -1,0 +1,74 @@
+"""The table of data sets, and the two that are embedded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from src.datasets import DATASET_NAMES, dataset_info, load_dataset, load_labelled
+from src.datasets.augmentation import AUGMENTATIONS
+from src.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+EMBEDDED = ROOT / "src" / "datasets" / "embedded"
+
+
+def test_importing_the_registry_does_not_import_torch():
+    code = "import sys, src.datasets; sys.exit('torch' in sys.modules or 'torchvision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
+
+
+def test_unknown_names_suggest_close_ones():
+    with pytest.raises(UserError, match=r"unknown dataset 'cifar'; did you mean .*cifar10.*known: .*digits"):
+        load_dataset("cifar", "nowhere", train=True)
+
+
+def test_every_data_set_has_an_augmentation():
+    assert set(AUGMENTATIONS) == set(DATASET_NAMES)
+
+
+@pytest.mark.parametrize(("name", "n_train", "n_test"), [("digits", 1437, 360), ("photo_patches", 3000, 1000)])
+def test_embedded_sets_need_no_folder(name, n_train, n_test):
+    for train, n in ((True, n_train), (False, n_test)):
+        dataset = load_dataset(name, "/nowhere", train=train)
+        images, labels = next(dataset.batches(32))
+        assert len(dataset) == n
+        assert dataset.image_shape == dataset_info(name).image_shape == images.shape[1:]
+        assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
+        assert images.min() >= 0 and images.max() <= 1
+        assert dataset.n_classes == dataset_info(name).n_classes
+
+
+def test_digits_are_those_of_scikit_learn_divided_alike():
+    sklearn_datasets = pytest.importorskip("sklearn.datasets")
+    splits = [load_dataset("digits", ".", train=train) for train in (True, False)]
+    ours = {
+        (image.numpy().tobytes(), int(label))
+        for split in splits
+        for image, label in zip(split.images, split.labels, strict=True)
+    }
+    original = sklearn_datasets.load_digits()
+    scaled = np.round(original.images * 255 / 16).astype(np.uint8)
+    theirs = {(image.tobytes(), int(label)) for image, label in zip(scaled, original.target, strict=True)}
+    assert ours == theirs
+    shares = splits[1].labels.bincount() / (splits[0].labels.bincount() + splits[1].labels.bincount())
+    assert (shares - 360 / 1797).abs().max() < 0.01
+
+
+def test_photo_patches_are_unlabelled_and_never_plain():
+    patches = load_dataset("photo_patches", ".", train=True)
+    assert patches.n_classes == 0 and (patches.labels == -1).all()
+    assert patches.images.float().flatten(1).std(1).min() >= 8
+    with pytest.raises(UserError, match="'photo_patches' has no labels; choose one that has: cifar10, .*digits"):
+        load_labelled("photo_patches", ".", train=True)
+    assert load_labelled("digits", ".", train=False).n_classes == 10
+
+
+def test_embedded_data_names_authors_and_licences():
+    text = (EMBEDDED / "README.md").read_text()
+    for words in ("Alpaydin", "Kaynak", "CC BY 4.0", "danielbuechele", "vultilion", "CC BY 2.0"):
+        assert words in text
+    assert sum(path.stat().st_size for path in EMBEDDED.glob("*.npz")) < 400_000

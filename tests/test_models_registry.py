@@ -1,0 +1,170 @@
+"""The table of networks: names, state dicts of the public code and torchvision, fresh weights, error texts."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from src.errors import UserError
+from src.models import MODEL_NAMES, build_model
+from src.models.registry import RESNET_VARIANTS, RESNETS
+from tests.golden_weights import load_golden_weights
+
+ROOT = Path(__file__).parents[1]
+DATA = Path(__file__).parent / "data" / "models"
+STATES = json.loads((DATA / "state_dicts.json").read_text())
+FRESH = json.loads((DATA / "init_seed0.json").read_text())
+
+# The public code builds these two, but with layers that do not fit one channel, so they cannot run.
+BROKEN = {"liu2020_wrn|classes=10|channels=1", "small_cnn|classes=10|channels=1"}
+DTYPES = {torch.float32: "f32", torch.int64: "i64"}
+
+
+def shape(text: str) -> tuple[int, ...]:
+    return tuple(int(size) for size in text.split("x"))
+
+
+def build_labelled(label: str):
+    """Build what a label such as `repr_cls_resnet18|classes=10|channels=64|repr=64x32x32|orig=3x32x32` describes."""
+    name, *parts = label.split("|")
+    options = dict(part.split("=") for part in parts)
+    return build_model(
+        name,
+        n_classes=int(options["classes"]),
+        n_channels=int(options["channels"]),
+        representation_shape=shape(options["repr"]) if "repr" in options else None,
+        image_shape=shape(options["orig"]) if "orig" in options else None,
+    )
+
+
+def keys_and_shapes(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("label", sorted(STATES.keys() - BROKEN))
+def test_state_dict_equals_the_public_code(label):
+    golden = STATES[label]
+    with torch.device("meta"):
+        network = build_labelled(label)
+    state = [[key, list(tensor.shape), DTYPES[tensor.dtype]] for key, tensor in network.state_dict().items()]
+    assert sum(parameter.numel() for parameter in network.parameters()) == golden["n_params"]
+    assert [key for key, _, _ in state] == golden.get("keys", [key for key, _, _ in state])
+    assert len(state) == golden["n_entries"]
+    assert hashlib.sha256(json.dumps(state).encode()).hexdigest() == golden["sha256"]
+
+
+def test_every_name_but_the_unreachable_ones_is_covered_by_a_golden():
+    covered = {label.split("|")[0] for label in STATES}
+    assert set(MODEL_NAMES) - covered == {"resnext50_32x4d", "resnext101_32x8d"}
+
+
+@pytest.mark.parametrize("name", [name for name in RESNETS | RESNET_VARIANTS if "_same" not in name])
+def test_keys_and_shapes_equal_torchvision(name):
+    with torch.device("meta"):
+        theirs = keys_and_shapes(torchvision.models.get_model(name, num_classes=10))
+        ours = keys_and_shapes(build_model(name))
+    assert ours.pop("conv1.weight") == (64, 3, 3, 3) and theirs.pop("conv1.weight") == (64, 3, 7, 7)
+    assert ours == theirs
+
+
+def test_a_torchvision_checkpoint_loads_and_gives_equal_logits():
+    theirs = load_golden_weights(torchvision.models.resnet18(num_classes=7)).eval()
+    ours = build_model("tv_resnet18", n_classes=7).eval()
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(ours(images), theirs(images))
+
+
+@pytest.mark.parametrize("label", FRESH)
+def test_fresh_weights_equal_the_public_code_in_the_seed(label):
+    name, _, representation = label.partition("|")
+    torch.manual_seed(0)
+    state = build_model(name, representation_shape=shape(representation) if representation else None).state_dict()
+    assert torch.rand(1).item() == pytest.approx(FRESH[label]["next_rand"])
+    for key, total, deviation in FRESH[label]["state"]:
+        assert state[key].double().sum().item() == pytest.approx(total, rel=1e-6, abs=1e-3), key
+        assert state[key].double().std(correction=0).item() == pytest.approx(deviation, rel=1e-6, abs=1e-12), key
+
+
+@pytest.mark.parametrize(
+    ("name", "image_shape"),
+    [
+        ("resnet18", (1, 28, 28)),
+        ("resnet18_samewidth", (5, 64, 64)),
+        ("resnext50_32x4d", (3, 9, 11)),
+        ("tv_resnet18", (1, 28, 28)),
+        ("preact_resnet18", (1, 28, 28)),
+        ("preact_resnet18", (3, 15, 17)),
+        ("liu2020_wrn", (1, 28, 28)),
+        ("liu2020_wrn", (5, 9, 9)),
+        ("small_cnn", (1, 8, 8)),
+        ("small_cnn", (3, 224, 224)),
+        ("vit_tiny_patch4_32", (1, 28, 28)),
+        ("vit_tiny_patch4_32", (2, 8, 12)),
+        ("vit_tiny_patch16_224", (3, 64, 64)),
+    ],
+)
+@torch.no_grad()
+def test_any_number_of_channels_and_classes_and_other_sizes(name, image_shape):
+    network = build_model(name, n_classes=7, n_channels=image_shape[0], image_shape=image_shape).eval()
+    assert network(torch.rand(2, *image_shape)).shape == (2, 7)
+
+
+@torch.no_grad()
+def test_representation_resnet_resizes_to_the_images():
+    network = build_model("repr_cls_resnet18", representation_shape=(4, 5, 7), image_shape=(3, 24, 20)).eval()
+    assert network(torch.rand(2, 4, 5, 7), until="resize").shape == (2, 4, 24, 20)
+    assert network(torch.rand(2, 4, 5, 7)).shape == (2, 10)
+
+
+def test_constants_of_three_channels_are_averaged_for_others_and_not_saved():
+    network = build_model("preact_resnet18", n_channels=2)
+    assert network.mean.flatten().tolist() == pytest.approx([(0.4914 + 0.4822 + 0.4465) / 3] * 2)
+    assert network.std.flatten().tolist() == pytest.approx([(0.2471 + 0.2435 + 0.2616) / 3] * 2)
+    assert not {"mean", "std"} & network.state_dict().keys()
+
+
+def test_dropout_of_liu2020_acts_in_training_alone():
+    network = build_model("liu2020_wrn")
+    block, x = network.get_submodule("block1.layer.1"), torch.rand(2, 32, 8, 8)
+    assert not torch.equal(block.train()(x), block(x))
+    assert torch.equal(block.eval()(x), block(x))
+
+
+def test_the_registry_is_read_without_torch():
+    code = "import sys; import src.models; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_an_unknown_name_lists_the_close_ones():
+    with pytest.raises(UserError, match="unknown model 'preact_resnet81'; did you mean preact_resnet18"):
+        build_model("preact_resnet81")
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "message"),
+    [
+        ("repr_cls_resnet18", {}, r"needs representation_shape \(channels, height, width\)"),
+        ("repr_cls_vit_tiny", {}, r"needs representation_shape \(tokens, width\)"),
+        ("repr_cls_resnet18", {"representation_shape": (65, 192)}, r"\(65, 192\).*did you mean repr_cls_vit_\*"),
+        ("repr_cls_vit_tiny", {"representation_shape": (64, 8, 8)}, r"\(64, 8, 8\).*did you mean repr_cls_resnet\*"),
+        ("vit_tiny_patch16_224", {"image_shape": (3, 28, 32)}, "28×32 pixels cannot be cut into patches of 16×16"),
+    ],
+)
+def test_shapes_that_do_not_suit_are_named(name, shapes, message):
+    with pytest.raises(UserError, match=message):
+        build_model(name, **shapes)
+
+
+def test_shapes_are_ignored_by_networks_without_use_for_them():
+    build_model("small_cnn", representation_shape=(1, 2, 3), image_shape=(3, 28, 28))
+
+
+def test_a_vit_names_images_of_a_size_it_was_not_built_for():
+    with pytest.raises(UserError, match="the images give 49 patches, this network was built for 64"):
+        build_model("vit_tiny_patch4_32")(torch.rand(1, 3, 28, 28))

@@ -1,0 +1,66 @@
+"""Data sets of random images in the real formats, so that tests need no download."""
+
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+from scipy.io import savemat
+
+
+def random_images(n: int, *shape: int, seed: int = 0) -> np.ndarray:
+    """uint8 (n, *shape)."""
+    return np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8)
+
+
+def labels_of(n: int, n_classes: int) -> list[int]:
+    """All classes in turn."""
+    return [i % n_classes for i in range(n)]
+
+
+def write_cifar10(root: Path, n_train: int = 50, n_test: int = 20, *, protocol: int = 2) -> None:
+    """Five training batches that share n_train images, and a test batch; pickled as Python 2 and 3 would."""
+    folder = Path(root) / "cifar-10-batches-py"
+    images, labels = random_images(n_train, 3072), labels_of(n_train, 10)
+    for i, rows in enumerate(np.array_split(np.arange(n_train), 5)):
+        batch = {"data": images[rows], "labels": [labels[row] for row in rows]}
+        _pickle(folder / f"data_batch_{i + 1}", batch, protocol)
+    batch = {"data": random_images(n_test, 3072, seed=1), "labels": labels_of(n_test, 10)}
+    _pickle(folder / "test_batch", batch, protocol)
+
+
+def write_cifar100(root: Path, n_train: int = 200, n_test: int = 100, *, protocol: int = 2) -> None:
+    """One batch for each split, with fine and coarse labels."""
+    for seed, (name, n) in enumerate({"train": n_train, "test": n_test}.items()):
+        labels = {"fine_labels": labels_of(n, 100), "coarse_labels": labels_of(n, 20)}
+        batch = {"data": random_images(n, 3072, seed=seed), **labels}
+        _pickle(Path(root) / "cifar-100-python" / name, batch, protocol)
+
+
+def write_svhn(root: Path, n_train: int = 50, n_test: int = 20) -> None:
+    """MATLAB files (H, W, C, N) in which class 10 is the digit 0."""
+    Path(root).mkdir(parents=True, exist_ok=True)
+    for seed, (split, n) in enumerate({"train": n_train, "test": n_test}.items()):
+        labels = np.array([label or 10 for label in labels_of(n, 10)], dtype=np.uint8)[:, None]
+        images = random_images(n, 3, 32, 32, seed=seed).transpose(2, 3, 1, 0)
+        savemat(Path(root) / f"{split}_32x32.mat", {"X": images, "y": labels}, do_compression=True)
+
+
+def write_mnist(root: Path, n_train: int = 50, n_test: int = 20, *, folder: str = "MNIST") -> None:
+    """Pairs of idx files; `folder` is FashionMNIST for `fashion`."""
+    raw = Path(root) / folder / "raw"
+    raw.mkdir(parents=True, exist_ok=True)
+    for seed, (split, n) in enumerate({"train": n_train, "t10k": n_test}.items()):
+        images, labels = random_images(n, 28, 28, seed=seed), bytes(labels_of(n, 10))
+        (raw / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, n, 28, 28) + images.tobytes())
+        (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, n) + labels)
+
+
+def write_fashion(root: Path, n_train: int = 50, n_test: int = 20) -> None:
+    """The format of MNIST in a folder of its own."""
+    write_mnist(root, n_train, n_test, folder="FashionMNIST")
+
+
+def _pickle(path: Path, content: dict, protocol: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
