@@ -88,8 +88,9 @@ def test_one_network_stitched_to_itself_takes_one_pass(networks, data, monkeypat
     front, _ = networks
     layers = layers_of((front, front))
     expected = Grid(front, networks_copy(front), layers).evaluate(data.batches(20))
-    n_calls = count_calls(monkeypatch, front.conv1)
-    assert Grid(front, front, layers).evaluate(data.batches(20)) == expected
+    grid = Grid(front, front, layers)
+    n_calls = count_calls(monkeypatch, grid.front.conv1)
+    assert grid.evaluate(data.batches(20)) == expected
     assert n_calls[0] == 2
 
 
@@ -113,9 +114,9 @@ def count_calls(monkeypatch, module):
 def test_training_computes_nothing_that_is_not_needed(networks, data, monkeypatch):
     front, end = networks
     grid = Grid(front, end, layers_of(networks, ["layer1.0", "layer2.0"], ["layer3.0"]))
-    behind = count_calls(monkeypatch, front.layer2[1])
-    before = count_calls(monkeypatch, end.layer3[0])
-    after = count_calls(monkeypatch, end.layer3[1])
+    behind = count_calls(monkeypatch, grid.front.layer2[1])
+    before = count_calls(monkeypatch, grid.end.layer3[0])
+    after = count_calls(monkeypatch, grid.end.layer3[1])
     list(grid.parts(data.images, data.labels, training=True))
     assert (behind[0], before[0], after[0]) == (0, 0, 1)
 
@@ -155,6 +156,15 @@ def test_training_lowers_the_loss_and_leaves_the_networks_alone(networks, data):
     assert logs[-1].train_loss < logs[0].train_loss
     for network, state in zip(networks, before, strict=True):
         assert all(torch.equal(state[key], value) for key, value in network.state_dict().items())
+
+
+def test_folding_batch_norm_changes_no_activation(networks, data):
+    front, _ = networks
+    folded = front.for_inference(front.block_names)
+    assert folded is not front and "bn1.weight" not in folded.state_dict() and "bn1.weight" in front.state_dict()
+    names = [*front.block_names, front.output_name]
+    torch.testing.assert_close(folded.activations(data.images, names), front.activations(data.images, names))
+    assert front.for_inference(["layer1.0.conv2"]) is front  # whose own output would no longer exist
 
 
 def test_statistics_move_only_when_asked_for(data):

@@ -5,10 +5,12 @@
     acts   = front.activations(images, names)       # several layers from one pass that ends at the last of them
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from src.activations import captured, replaced
 from src.errors import UserError, unknown_name
@@ -58,6 +60,27 @@ class Network(nn.Module):
             if inside:
                 return Cut(inside[-1], None)
         raise unknown_name("layer", name, self.block_names)
+
+    def norms_behind_convolutions(self) -> dict[str, str]:
+        """The names of convolutions whose output goes to a BatchNorm and nowhere else, and the names of these."""
+        return {}
+
+    def for_inference(self, names: Sequence[str]) -> "Network":
+        """The fastest form of this network that gives the same logits and activations at `names` in evaluation mode.
+
+        Where only blocks are named, that is a copy in which each BatchNorm has become part of the convolution in
+        front of it; otherwise the network itself.
+        """
+        norms = self.norms_behind_convolutions()
+        if not norms or not set(names) <= set(self.block_names):
+            return self
+        network = copy.deepcopy(self).eval()
+        for convolution, norm in norms.items():
+            folded = fuse_conv_bn_eval(network.get_submodule(convolution), network.get_submodule(norm))
+            for name, module in ((convolution, folded), (norm, nn.Identity())):
+                parent, _, leaf = name.rpartition(".")
+                setattr(network.get_submodule(parent), leaf, module)
+        return network.requires_grad_(False)
 
     def layers(self, text: str) -> list[str]:
         """The layers that an option names: one, several with commas between them, or `all` (the blocks).

@@ -59,6 +59,14 @@ class ResNet(Network):
         names = ("conv1", "bn1", "relu", "maxpool", *self.block_names, "avgpool")
         return {name: self.get_submodule(name) for name in names} | {"fc": self._classify}
 
+    def norms_behind_convolutions(self) -> dict[str, str]:
+        norms = {}
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d):  # conv1 -> bn1, downsample.0 -> downsample.1
+                parent, _, leaf = name.rpartition(".")
+                norms[name] = f"{parent}.1" if leaf == "0" else name.removesuffix(leaf) + leaf.replace("conv", "bn")
+        return norms
+
     def _classify(self, x: Tensor) -> Tensor:
         return self.fc(x.flatten(1))  # (B, C, 1, 1) -> (B, n_classes)
 

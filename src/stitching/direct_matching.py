@@ -76,7 +76,7 @@ class LeastSquares:
             n_target_rows = target.numel() // (target.shape[1] if target.ndim == 4 else target.shape[-1])
             if n_target_rows != n_rows:
                 raise ValueError(f"the source has {n_rows} positions, the target {n_target_rows}")
-            self.squared_norm[name] = self.squared_norm.get(name, 0.0) + target.square().sum()
+            self.squared_norm[name] = self.squared_norm.get(name, 0.0) + torch.linalg.vector_norm(target).square()
             adjoint = target if upsampling is None else upsampling.adjoint(target)
             self.cross[name] = self.cross.get(name, 0.0) + rows.T @ as_rows(adjoint)
 
@@ -98,19 +98,20 @@ class LeastSquares:
         axes, squared_sigma = axes[:, kept], squared_sigma[kept]
         matchings = {}
         for name, cross in self.cross.items():
-            cross = cross if truncation is None else truncation.T @ cross
-            solution = axes @ ((axes.T @ cross) / squared_sigma[:, None])  # (C1+1, C2)
-            matchings[name] = Matching(solution[:-1].T, solution[-1], self._error(gram, solution, cross, name))
+            coordinates = axes.T @ (cross if truncation is None else truncation.T @ cross)
+            scaled = coordinates / squared_sigma[:, None]
+            solution = axes @ scaled  # (C1+1, C2)
+            matched = (coordinates * scaled).sum()  # ‖[X 1] B‖², the part of ‖Y‖² that the solution explains
+            matchings[name] = Matching(solution[:-1].T, solution[-1], self._error(name, matched))
         return matchings
 
-    def _error(self, gram: Tensor, solution: Tensor, cross: Tensor, name: str) -> float:
+    def _error(self, name: str, matched: Tensor) -> float:
         norm = self.squared_norm[name]
         if not torch.isfinite(norm):
             raise ValueError("the target activations are not finite")
         if norm == 0:
             return 0.0  # a target of zeros is met exactly
-        residual = norm - 2 * (solution * cross).sum() + (solution * (gram @ solution)).sum()
-        return max(0.0, (residual / norm).item())
+        return max(0.0, 1 - (matched / norm).item())  # rounding may take an exact match below zero
 
     def _truncation(self, rank: int) -> Tensor:
         """T with [X' 1] = [X 1] T, where X' is X truncated to `rank` principal components around its mean."""

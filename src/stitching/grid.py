@@ -67,12 +67,16 @@ class Grid:
     ):
         if not frozen and len(layers) > 1:
             raise ValueError("networks whose statistics move cannot be shared by several pairs")
-        self.front, self.end = front, end
         self.layers = dict(layers)
         self.heads: Sequence[nn.Module] = list(self.layers.values())
         self.front_rank, self.l1_coef, self.frozen, self.rows_at_once = front_rank, l1_coef, frozen, rows_at_once
         self.front_layers = list(dict.fromkeys(pair.front_layer for pair in self.layers))
         self.end_layers = list(dict.fromkeys(pair.end_layer for pair in self.layers))
+        self.front, self.end = front, end
+        if frozen:
+            shared = front is end
+            self.front = front.for_inference([*self.front_layers, *(self.end_layers if shared else [])])
+            self.end = self.front if shared else end.for_inference(self.end_layers)
 
     def train(self, mode: bool) -> None:
         """Switch the stitching layers, and the networks unless they are frozen."""
@@ -134,6 +138,7 @@ class Grid:
         for images, _ in batches:
             n_samples += len(images)
             front_acts, end_acts = self._activations(images)
+            end_acts = {name: act.double() for name, act in end_acts.items()}  # once for all sources
             for key, pairs in groups.items():
                 source = self.layers[pairs[0]].layout(front_acts[key[0]])
                 targets = {pair.end_layer: self.layers[pair].targets(end_acts[pair.end_layer]) for pair in pairs}
