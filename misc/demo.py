@@ -37,9 +37,9 @@ def step(title: str, script: str, *arguments: str, folder: Path) -> None:
 def train(folder: Path) -> list[str]:
     """Train two networks that differ in their seed; returns their checkpoints."""
     for seed in ("0", "1"):
-        step(f"Train network {seed}", "exec_train.py", MODEL, *COMMON, "-e", "20", "-rlre", "15", "-s", seed,
+        step(f"Train network {seed}", "exec_train.py", MODEL, *COMMON, "-e", "10", "-rlre", "8", "-s", seed,
              "-dir", f"models/{seed}", folder=folder)  # fmt: skip
-    return [f"models/{seed}/model_20.pt" for seed in ("0", "1")]
+    return [f"models/{seed}/model_10.pt" for seed in ("0", "1")]
 
 
 def stitch(folder: Path, checkpoints: list[str]) -> dict[str, list[dict]]:
@@ -64,9 +64,9 @@ def report(folder: Path, rows: dict[str, list[dict]]) -> Path:
     lines = [
         "# Stitching two networks that read handwritten digits",
         "",
-        f"Two `{MODEL}` were trained on `digits` with different seeds; they reach {donors['front_accuracy']:.1%} (front) "
-        f"and {donors['end_accuracy']:.1%} (end) on the test images. Every layer of the one was stitched to every layer "
-        "of the other. The matrices show the accuracy of the stitched networks on the test images.",
+        f"Two `{MODEL}` were trained on `digits` with different seeds; on the test images they reach "
+        f"{donors['front_accuracy']:.1%} (front) and {donors['end_accuracy']:.1%} (end). Every layer of the one was "
+        "stitched to every layer of the other. The matrices show the accuracies of the stitched networks.",
         "",
         "![accuracies](accuracies.png)",
     ]

@@ -97,10 +97,14 @@ def train(
     optimizer = _optimizer([p for group in parameters for p in group], settings)
     scheduler = _scheduler(optimizer, settings)
     for epoch in range(1, settings.n_epochs + 1):
-        batches = train_set.epoch(settings.batch_size, seed=settings.seed, epoch=epoch)
+        batches = progress(
+            train_set.epoch(settings.batch_size, seed=settings.seed, epoch=epoch),
+            f"epoch {epoch}/{settings.n_epochs}",
+            train_set.n_batches(settings.batch_size),
+        )
         task.train(True)
         sums = _Sums(len(task.heads), train_set.device)
-        for images, labels in progress(batches, f"epoch {epoch}/{settings.n_epochs}", train_set.n_batches(settings.batch_size)):
+        for images, labels in batches:
             optimizer.zero_grad(set_to_none=True)
             for part in task.parts(images, labels, training=True):
                 part.losses.sum().backward()
