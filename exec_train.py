@@ -17,33 +17,29 @@ def parser() -> cli.Parser:
     add("-dir", "--save-dir", required=True, help="folder to write to; what an earlier run left there is overwritten")
     add("-sf", "--save-frequency", type=cli.whole_number(0), default=0,
         help="save every so many epochs, and the last one; 0: the last one only")  # fmt: skip
+    add("-epoch-size", "--epoch-size", type=cli.whole_number(1), default=None,
+        help="images in an epoch, disjoint from epoch to epoch; default: all, of cifar5m 50,000")  # fmt: skip
     return options
 
 
 def train(args) -> None:
-    from src import training
-    from src.checkpoints import save_state
     from src.datasets import load_labelled
     from src.models import build_model
     from src.run_folder import RunFolder
     from src.runtime import device_of, seeded
+    from src.training import Classification
 
     settings = cli.settings_of(args)
     device = device_of(args.gpu)
     train_set = load_labelled(args.dataset, args.dataset_root, train=True, device=device)
     val_set = load_labelled(args.dataset, args.dataset_root, train=False, device=device)
+    train_set.epoch_size = args.epoch_size or train_set.epoch_size
     with seeded(args.seed):
         model = build_model(args.model_type, n_classes=train_set.n_classes, n_channels=train_set.image_shape[0],
                             image_shape=train_set.image_shape).to(device)  # fmt: skip
 
     folder = RunFolder(args.save_dir)
-    logs = []
-    for epoch, (log,) in training.train(training.Classification(model), train_set, val_set, settings):
-        logs.append(log)
-        training.report_epoch(epoch, log)
-        folder.write_logs(logs)
-        if epoch == args.n_epochs or (args.save_frequency and epoch % args.save_frequency == 0):
-            save_state(folder.path / f"model_{epoch}.pt", model.state_dict())
+    folder.train(Classification(model), train_set, val_set, settings, save_frequency=args.save_frequency)
     folder.finish(vars(args))
 
 

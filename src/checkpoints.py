@@ -25,7 +25,7 @@ def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def load_state(path: Path) -> State:
+def load_state(path: str | Path) -> State:
     """Load a state dict, in torch's zip or legacy format, wrapped in `state_dict` or prefixed `module.` or not.
 
     Raises:
@@ -57,7 +57,7 @@ def load_state(path: Path) -> State:
 
 
 def load_model(
-    path: Path,
+    path: str | Path,
     name: str,
     *,
     n_classes: int,
@@ -71,12 +71,28 @@ def load_model(
     Raises:
         UserError: as load_state, or the checkpoint does not fit the network; names the keys.
     """
-    state = load_state(path)
     model = build_model(name, n_classes=n_classes, n_channels=image_shape[0], image_shape=tuple(image_shape))
-    check_fit(state, model.state_dict(), given=f"checkpoint {path}", wanted=f"{name} with {n_classes} classes")
+    load_weights(model, path, wanted=f"{name} with {n_classes} classes")
+    return freeze(model, device)
+
+
+def load_weights(model: Network, path: str | Path, *, wanted: str) -> None:
+    """Load a checkpoint into a network.
+
+    Args:
+        wanted: how the network is called in the error.
+    Raises:
+        UserError: as load_state, or the checkpoint does not fit; names the keys.
+    """
+    state = load_state(path)
+    check_fit(state, model.state_dict(), given=f"checkpoint {path}", wanted=wanted)
     model.load_state_dict(state)
     if not all(value.isfinite().all() for value in state.values()):
         warn(f"checkpoint {path} has weights that are not finite")
+
+
+def freeze(model: Network, device: torch.device | str) -> Network:
+    """Move a network to its device, in evaluation mode, without gradients, and in the faster layout."""
     # The layout of the weights decides that of the activations; this one is the faster for convolutions.
     return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from src.errors import UserError
-from src.options import OPTIMIZERS, SCHEDULERS
+from src.options import LR_STEPS, OOD_SCORES, OPTIMIZERS, SCHEDULERS
 from src.report import note
 
 
@@ -73,17 +73,23 @@ def whole_number(minimum: int) -> Callable[[str], int]:
     return parse
 
 
-def real_number(*, minimum: float = 0.0, inclusive: bool = True) -> Callable[[str], float]:
-    """The type of an option that takes a finite number at or above `minimum` (above it, unless `inclusive`)."""
+def one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """The type of an option that takes a name in any case; what is unknown is left for `choices` to refuse."""
+    return lambda text: next((name for name in names if name.lower() == text.lower()), text)
+
+
+def real_number(*, at_least: float = -math.inf, above: float = -math.inf) -> Callable[[str], float]:
+    """The type of an option that takes a finite number within bounds."""
 
     def parse(text: str) -> float:
         try:
             number = float(text)
         except ValueError:
             number = math.nan
-        if not math.isfinite(number) or number < minimum or (number == minimum and not inclusive):
-            bound = f"{'at least' if inclusive else 'above'} {minimum:g}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a finite number {bound}")
+        if not math.isfinite(number) or number < at_least or number <= above:
+            bounds = {" at least": at_least, " above": above}
+            said = "".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound > -math.inf)
+            raise argparse.ArgumentTypeError(f"{text!r} is not a finite number{said}")
         return number
 
     return parse
@@ -117,14 +123,33 @@ def add_training(parser: Parser, *, n_epochs: int) -> None:
     add = parser.add_argument
     add("-o", "--optimizer", choices=OPTIMIZERS, default="adam", help="sgd is without momentum")
     add("-e", "--epochs", dest="n_epochs", type=whole_number(0), default=n_epochs, help="number of epochs")
-    add("-lr", "--learning-rate", type=real_number(inclusive=False), default=1e-3, help="initial learning rate")
-    add("-wd", "--weight_decay", "--weight-decay", type=real_number(), default=1e-5, help="weight decay")
+    add("-lr", "--learning-rate", type=real_number(above=0), default=1e-3, help="initial learning rate")
+    add("-wd", "--weight_decay", "--weight-decay", type=real_number(at_least=0), default=1e-5, help="weight decay")
     add_seed(parser)
     add("-sched", "--lr-scheduler", dest="scheduler", choices=SCHEDULERS, default="none",
         help="cosine: from the initial learning rate to 0 over all epochs")  # fmt: skip
     add("-rlre", "--reduce-lr-epochs", type=whole_number(1), nargs="*", default=[],
         help="multiply the learning rate by 0.1 after these epochs")  # fmt: skip
-    add("--grad-clip", type=real_number(inclusive=False), default=None, help="l2 norm that gradients are clipped to")
+    add("--grad-clip", type=real_number(above=0), default=None, help="l2 norm that gradients are clipped to")
+
+
+def add_finetuning(parser: Parser) -> None:
+    """The options of fine-tuning OOD detectors."""
+    from src.datasets import DATASET_NAMES
+
+    add, real = parser.add_argument, real_number()
+    add("-ftidd", "--finetune-id-dataset", required=True, help=f"ID dataset, one of {', '.join(DATASET_NAMES)}")
+    add("-ftiddata", "--finetune-id-dataset-root", default="./data/pytorch", help="folder of the ID dataset")
+    add("-ftoodd", "--finetune-ood-dataset", required=True, help="auxiliary OOD dataset, of the same names")
+    add("-ftooddata", "--finetune-ood-dataset-root", default="./data/pytorch", help="folder of the OOD dataset")
+    add("-fe", "--finetune-epochs", dest="n_finetune_epochs", type=whole_number(0), default=20, help="epochs")
+    add("--finetune-decay", choices=LR_STEPS, default="updates",
+        help="what is counted to -fe // 2, where the learning rate drops to a tenth; published: updates")  # fmt: skip
+    add("-m-in", "--mean-in-score", dest="m_in", type=real, default=-25, help="energy that ID is to stay below")
+    add("-m-out", "--mean-out-score", dest="m_out", type=real, default=-7, help="energy that OOD is to stay above")
+    add("-score", "--ood-score", dest="score", type=one_of(OOD_SCORES), choices=OOD_SCORES, default="energy",
+        help="what is added to the cross-entropy: the energy hinge, or outlier exposure")  # fmt: skip
+    add("-fdir", "--final-save-dir", default="./models/repr_cls_ood_detectors", help="folder of the detector store")
 
 
 def settings_of(args: argparse.Namespace) -> Any:
@@ -137,4 +162,5 @@ def settings_of(args: argparse.Namespace) -> Any:
 
     if args.scheduler != "none" and args.reduce_lr_epochs:
         raise UserError(f"-sched {args.scheduler} and -rlre both set the learning rate; give one of them")
-    return Settings(**{name: getattr(args, name) for name in Settings._fields})
+    options = vars(args)
+    return Settings(**{name: options[name] for name in Settings._fields if name in options})

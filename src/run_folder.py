@@ -5,10 +5,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from src.checkpoints import save_state
+from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 from src.files import write_csv, write_json
 from src.runtime import provenance
-from src.training import EpochLog
+from src.training import EpochLog, Settings, Task, report_epoch, train
 
 
 class RunFolder:
@@ -45,7 +47,25 @@ class RunFolder:
 
     def write_logs(self, logs: Sequence[EpochLog]) -> None:
         """Write `training_logs.csv`, one row an epoch."""
-        write_csv(self.path / "training_logs.csv", EpochLog._fields, [log._asdict() for log in logs])
+        columns = ("train_acc", "train_loss", "val_acc", "val_loss")
+        rows = [(log.train.accuracy, log.train.loss, log.val.accuracy, log.val.loss) for log in logs]
+        write_csv(self.path / "training_logs.csv", columns, [dict(zip(columns, row, strict=True)) for row in rows])
+
+    def train(
+        self, task: Task, train_set: ImageSet, val_set: ImageSet, settings: Settings, *, save_frequency: int
+    ) -> None:
+        """Train the one head of a task; report and log every epoch, and save `model_<epoch>.pt`.
+
+        Args:
+            save_frequency: save every so many epochs, and the last one; 0 saves the last one only.
+        """
+        logs = []
+        for epoch, (log,) in train(task, train_set, val_set, settings):
+            logs.append(log)
+            report_epoch(epoch, log)
+            self.write_logs(logs)
+            if epoch == settings.n_epochs or (save_frequency and epoch % save_frequency == 0):
+                save_state(self.path / f"model_{epoch}.pt", task.heads[0].state_dict())
 
     def finish(self, options: Mapping[str, Any]) -> None:
         """Write `run.json` (what the run was made with) and then `config.txt` (its options)."""

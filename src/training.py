@@ -17,11 +17,13 @@ from src.report import progress, result
 
 
 class Part(NamedTuple):
-    """What some of the heads make of one batch."""
+    """What some of the heads make of one batch; all but the first are tensors on the device."""
 
     heads: Sequence[int]
-    losses: Tensor  # (len(heads),), means over the batch
+    losses: Tensor  # (len(heads),): what is minimised
+    cross_entropies: Tensor  # (len(heads),): means over the labelled samples
     n_correct: Tensor  # (len(heads),)
+    n_samples: Tensor  # (): labelled samples
 
 
 class Task(Protocol):
@@ -48,22 +50,22 @@ class Settings(NamedTuple):
     reduce_lr_epochs: Sequence[int] = ()
     grad_clip: float | None = None
     seed: int = 0
-
-
-class EpochLog(NamedTuple):
-    """One row of `training_logs.csv`: accuracies in [0, 1], losses as means over samples."""
-
-    train_acc: float
-    train_loss: float
-    val_acc: float
-    val_loss: float
+    reduce_lr_each: str = "epochs"  # what `reduce_lr_epochs` counts: `epochs` or `updates`
 
 
 class Score(NamedTuple):
-    """Accuracy in [0, 1] and loss of one head over a dataset."""
+    """What one head reaches over a dataset: accuracy in [0, 1], means over labelled samples of the losses."""
 
     accuracy: float
-    loss: float
+    loss: float  # what is minimised
+    cross_entropy: float
+
+
+class EpochLog(NamedTuple):
+    """What one head reaches in an epoch, while training and afterwards on the validation images."""
+
+    train: Score
+    val: Score
 
 
 class Classification:
@@ -80,10 +82,11 @@ class Classification:
 
 
 def part_of(heads: Sequence[int], logits: Tensor, labels: Tensor) -> Part:
-    """Cross-entropy and hits of logits (len(heads), B, n_classes) for labels (B,)."""
-    losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(heads)), reduction="none")
-    n_correct = (logits.argmax(-1) == labels).sum(1)
-    return Part(heads, losses.view(len(heads), -1).mean(1), n_correct)
+    """Cross-entropy and hits of logits (len(heads), B, n_classes) for labels (B,), of which -1 means unlabelled."""
+    n_samples = (labels >= 0).sum()
+    losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(heads)), reduction="none", ignore_index=-1)
+    means = losses.view(len(heads), -1).sum(1) / n_samples
+    return Part(heads, means, means, (logits.argmax(-1) == labels).sum(1), n_samples)
 
 
 def train(
@@ -108,21 +111,23 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             for part in task.parts(images, labels, training=True):
                 part.losses.sum().backward()
-                sums.add(part, len(labels))
+                sums.add(part)
             if settings.grad_clip is not None:
                 for group in parameters:
                     nn.utils.clip_grad_norm_(group, settings.grad_clip)
             optimizer.step()
-        scheduler.step()
-        trained = sums.scores()
+            if settings.reduce_lr_each == "updates":
+                scheduler.step()
+        if settings.reduce_lr_each == "epochs":
+            scheduler.step()
         validated = evaluate(task, val_set.batches(settings.batch_size), device=val_set.device)
-        yield epoch, [EpochLog(t.accuracy, t.loss, v.accuracy, v.loss) for t, v in zip(trained, validated, strict=True)]
+        yield epoch, [EpochLog(*scores) for scores in zip(sums.scores(), validated, strict=True)]
 
 
 def report_epoch(epoch: int, log: EpochLog) -> None:
     """Print an epoch the way the public code does."""
-    result(f"Epoch #{epoch} train loss: {log.train_loss}, accuracy: {log.train_acc}")
-    result(f"Epoch #{epoch} val loss: {log.val_loss}, accuracy: {log.val_acc}")
+    result(f"Epoch #{epoch} train loss: {log.train.loss}, accuracy: {log.train.accuracy}")
+    result(f"Epoch #{epoch} val loss: {log.val.loss}, accuracy: {log.val.accuracy}")
 
 
 @torch.no_grad()
@@ -132,27 +137,24 @@ def evaluate(task: Task, batches: Iterable[tuple[Tensor, Tensor]], *, device: to
     sums = _Sums(len(task.heads), device)
     for images, labels in batches:
         for part in task.parts(images, labels, training=False):
-            sums.add(part, len(labels))
+            sums.add(part)
     return sums.scores()
 
 
 class _Sums:
-    """Running sums over batches, kept on the device so that nothing waits for it."""
+    """Running sums over batches for each head, kept on the device so that nothing waits for it."""
 
     def __init__(self, n_heads: int, device: torch.device):
-        self.n_samples = torch.zeros(n_heads, dtype=torch.long)
-        self.loss = torch.zeros(n_heads, dtype=torch.float64, device=device)
-        self.n_correct = torch.zeros(n_heads, dtype=torch.long, device=device)
+        self.sums = torch.zeros(4, n_heads, dtype=torch.float64, device=device)
 
-    def add(self, part: Part, n_samples: int) -> None:
-        heads = list(part.heads)
-        self.n_samples[heads] += n_samples
-        self.loss[heads] += part.losses.detach().double() * n_samples
-        self.n_correct[heads] += part.n_correct
+    def add(self, part: Part) -> None:
+        values = (part.n_correct, part.losses * part.n_samples, part.cross_entropies * part.n_samples)
+        rows = [value.detach().double() for value in values]
+        self.sums[:, list(part.heads)] += torch.stack([*rows, part.n_samples.double().expand_as(rows[0])])
 
     def scores(self) -> list[Score]:
-        sums = zip(self.n_correct.tolist(), self.loss.tolist(), self.n_samples.tolist(), strict=True)
-        return [Score(n_correct / n, loss / n) for n_correct, loss, n in sums]
+        *totals, n_samples = self.sums.tolist()
+        return [Score(*(total / n for total in row)) for *row, n in zip(*totals, n_samples, strict=True)]
 
 
 def _optimizer(parameters: list[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:

@@ -137,23 +137,32 @@ def test_matching_equals_direct_matching_of_each_pair(networks, data, rank):
         assert errors[pair] == pytest.approx(expected.error, rel=1e-8)
 
 
-@pytest.mark.parametrize("settings", [Settings(2, 16, grad_clip=0.1), Settings(2, 16, optimizer="sgd", scheduler="cosine")])
+def logs_of(grid: Grid, data, settings: Settings) -> dict[Pair, list]:
+    """The logs of all epochs of each pair."""
+    epochs = [logs for _, logs in train(grid, data, data, settings)]
+    return dict(zip(grid.layers, zip(*epochs, strict=True), strict=True))
+
+
+@pytest.mark.parametrize(
+    "settings", [Settings(2, 16, grad_clip=0.1), Settings(2, 16, optimizer="sgd", scheduler="cosine")]
+)
 def test_training_equals_each_pair_alone(networks, data, settings):
     together = layers_of(networks)
-    logs = dict(zip(together, zip(*(log for _, log in train(Grid(*networks, together, l1_coef=1e-3), data, data, settings)), strict=True), strict=True))
+    logs = logs_of(Grid(*networks, together, l1_coef=1e-3), data, settings)
     for pair, layer in together.items():
         alone = layers_of(networks, [pair.front_layer], [pair.end_layer])
-        (alone_logs,) = zip(*(log for _, log in train(Grid(*networks, alone, l1_coef=1e-3), data, data, settings)), strict=True)
+        alone_logs = logs_of(Grid(*networks, alone, l1_coef=1e-3), data, settings)[pair]
         torch.testing.assert_close(layer.state_dict(), alone[pair].state_dict(), rtol=1e-9, atol=1e-9)
         for one, other in zip(logs[pair], alone_logs, strict=True):
-            assert one == pytest.approx(other, rel=1e-9)
+            assert one.train == pytest.approx(other.train, rel=1e-9) and one.val == pytest.approx(other.val, rel=1e-9)
+            assert one.train.loss > one.train.cross_entropy and one.val.loss == one.val.cross_entropy  # the l1 term
 
 
 def test_training_lowers_the_loss_and_leaves_the_networks_alone(networks, data):
     before = [{key: value.clone() for key, value in network.state_dict().items()} for network in networks]
     layers = layers_of(networks, ["layer2.0"], ["layer2.0"])
     logs = [log for _, (log,) in train(Grid(*networks, layers), data, data, Settings(8, 8, learning_rate=1e-2))]
-    assert logs[-1].train_loss < logs[0].train_loss
+    assert logs[-1].train.loss < logs[0].train.loss
     for network, state in zip(networks, before, strict=True):
         assert all(torch.equal(state[key], value) for key, value in network.state_dict().items())
 

@@ -137,7 +137,7 @@ JITTER = Affine(degrees=5, scale=(0.9, 1.1), shear=5, edge=4)
 # The random crop of the public code's large sets takes 224 of 224 pixels: it has no choice and is left out
 TURN_AND_FLIP = Affine(degrees=15, flip=True, size=224)
 
-AUGMENTATIONS: dict[str, Augmentation] = {
+AUGMENTATIONS: dict[str, Augmentation | None] = {
     "cifar10": CROP_AND_FLIP,
     "cifar100": CROP_AND_FLIP,
     "svhn": JITTER,
@@ -145,6 +145,8 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "fashion": CROP_AND_FLIP,
     "cifar10_large": TURN_AND_FLIP,
     "cifar100_large": TURN_AND_FLIP,
+    "cifar5m": None,  # so many images that none is seen often
+    "outlier_exposure": CROP_AND_FLIP,
     "digits": CropFlip(padding=1, flip=False),  # a mirrored digit is none
     "photo_patches": CropFlip(padding=1),
 }

@@ -23,6 +23,7 @@ class DatasetInfo(NamedTuple):
     module: str  # of this package; has load(name, root, *, train, device)
     n_classes: int  # 0: unlabelled
     image_shape: tuple[int, int, int]  # (C, H, W) of what its batches deliver
+    epoch_size: int | None = None  # images of an epoch of training; None: all
 
 
 DATASETS: dict[str, DatasetInfo] = {
@@ -33,6 +34,8 @@ DATASETS: dict[str, DatasetInfo] = {
     "fashion": DatasetInfo("torchvision_sets", 10, (1, 28, 28)),
     "cifar10_large": DatasetInfo("torchvision_sets", 10, (3, 224, 224)),
     "cifar100_large": DatasetInfo("torchvision_sets", 100, (3, 224, 224)),
+    "cifar5m": DatasetInfo("arrays", 10, (3, 32, 32), epoch_size=50_000),
+    "outlier_exposure": DatasetInfo("arrays", 0, (3, 32, 32)),
     "digits": DatasetInfo("embedded_sets", 10, (1, 8, 8)),
     "photo_patches": DatasetInfo("embedded_sets", 0, (1, 8, 8)),
 }
@@ -56,7 +59,8 @@ def load_dataset(name: str, root: str | Path, *, train: bool, device: torch.devi
 
     Args:
         name: one of `DATASET_NAMES`.
-        root: the folder under which data sets lie (`-data`); the embedded ones ignore it.
+        root: the folder under which data sets lie (`-data`); the embedded ones ignore it; those of `arrays` have
+            a folder of their own in it, which may be given as well.
         train: the training split, with its augmentation; otherwise the test split, without any.
         device: where images are kept and batches are made.
 

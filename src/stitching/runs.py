@@ -17,7 +17,7 @@ from src.run_folder import RunFolder
 from src.stitching.grid import GridScore, Pair
 from src.stitching.stitched_model import full_state
 from src.stitching.transforms import StitchingLayer
-from src.training import EpochLog, report_epoch
+from src.training import EpochLog, Score, report_epoch
 
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")
 
@@ -52,7 +52,8 @@ class StitchingRuns:
         for pair, log in zip(self.layers, logs, strict=True):
             self.logs[pair].append(log)
             self.folders[pair].write_logs(self.logs[pair])
-        report_epoch(epoch, EpochLog(*map(fmean, zip(*logs, strict=True))))
+        train, val = (Score(*map(fmean, zip(*scores, strict=True))) for scores in zip(*logs, strict=True))
+        report_epoch(epoch, EpochLog(train, val))
 
     def finish(
         self, score: GridScore, matching_errors: Mapping[Pair, float], *, whole_networks: tuple[Network, Network] | None

@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""Train OOD detectors: classifiers of the activations of a network whose energy tells ID from OOD data."""
+
+import sys
+
+from src import cli
+from src.models import MODEL_NAMES
+
+CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_"))
+
+
+def parser() -> cli.Parser:
+    options = cli.Parser("Train an OOD detector for one layer of a network, for several, or for all of its blocks.")
+    add = options.add_argument
+    add("source_model_path", help="checkpoint of the network whose activations are classified")
+    add("source_model_type", help="network in it")
+    add("source_layer_name", help="layer; several with commas between them, or all: one detector after the other")
+    add("-m", "--model-type", choices=CLASSIFIERS, required=True, help="the detector")
+    cli.add_data(options, batch_size=64)
+    cli.add_gpu(options)
+    cli.add_training(options, n_epochs=100)
+    add("-dir", "--save-dir", required=True, help="folder to write to; with several layers, a folder in it for each")
+    add("-sf", "--save-frequency", type=cli.whole_number(0), default=0,
+        help="save every so many epochs of pre-training, and the last one; 0: the last one only")  # fmt: skip
+    add("--resume-from", help="checkpoint of a classifier to go on from; with -e 0 it is only fine-tuned")
+    cli.add_finetuning(options)
+    return options
+
+
+def train_detectors(args) -> None:
+    from functools import partial
+    from pathlib import Path
+
+    from src.checkpoints import load_model
+    from src.datasets import load_dataset, load_labelled
+    from src.ood.detectors import DetectorStore, source_of
+    from src.ood.energy import energy_penalty, outlier_exposure_penalty
+    from src.ood.finetuning import (
+        HalfAndHalf,
+        RepresentationClassification,
+        finetune,
+        finetuning_settings,
+        fresh_classifier,
+    )  # fmt: skip
+    from src.report import note
+    from src.run_folder import RunFolder
+    from src.runtime import device_of
+
+    settings, device, store = cli.settings_of(args), device_of(args.gpu), DetectorStore(args.final_save_dir)
+    store.check()
+    train_set, val_set = (load_labelled(args.dataset, args.dataset_root, train=t, device=device) for t in (True, False))
+    mixed = HalfAndHalf(
+        load_labelled(args.finetune_id_dataset, args.finetune_id_dataset_root, train=True, device=device),
+        load_dataset(args.finetune_ood_dataset, args.finetune_ood_dataset_root, train=True, device=device),
+        like=train_set,
+        batch_size=args.batch_size,
+    )
+    image = {"n_classes": train_set.n_classes, "image_shape": train_set.image_shape}
+    source = load_model(args.source_model_path, args.source_model_type, **image, device=device)
+    hinge = partial(energy_penalty, m_in=args.m_in, m_out=args.m_out)
+    penalty = {"energy": hinge, "OE": outlier_exposure_penalty}[args.score]
+    tuning = finetuning_settings(settings, n_epochs=args.n_finetune_epochs, decay=args.finetune_decay)
+
+    layers = source.layers(args.source_layer_name)
+    for layer in layers:
+        note(f"detector for {layer}")
+        classifier, shape = fresh_classifier(
+            args.model_type, source, layer, **image, seed=args.seed, resume_from=args.resume_from
+        )
+        folder = RunFolder(Path(args.save_dir, layer) if len(layers) > 1 else args.save_dir)
+        task = RepresentationClassification(source, layer, classifier)
+        folder.train(task, train_set, val_set, settings, save_frequency=args.save_frequency)
+        task.penalty = penalty
+        scores = finetune(folder, task, mixed, val_set, tuning)
+        name = store.add(classifier.state_dict(), {
+            "model_type": args.model_type, "source_model_type": args.source_model_type,
+            "source_model_path": args.source_model_path, "source_layer": layer, "id_dataset": args.dataset,
+            "orig_input_shape": image["image_shape"], "required_input_shape": shape, "training_loc": str(folder.path),
+            "source_sha256": source_of(args.source_model_path).sha256, "finetune_id_dataset": args.finetune_id_dataset,
+            "finetune_ood_dataset": args.finetune_ood_dataset, "score": args.score, "scores": scores,
+        })  # fmt: skip
+        folder.finish(vars(args) | {"source_layer_name": layer, "save_dir": str(folder.path)})
+        note(f"added {store.folder / name}")
+
+
+def main(argv=None) -> int:
+    return cli.run(parser(), train_detectors, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

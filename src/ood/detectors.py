@@ -1,0 +1,131 @@
+"""The detector store: a folder with one checkpoint for each detector, and `meta.json`, which says what they are for."""
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from src.checkpoints import freeze, load_weights, save_state
+from src.errors import UserError
+from src.files import locked, read_json, write_json
+from src.models import build_model
+from src.models.blocks import Network
+from src.report import warn
+
+Entry = dict[str, Any]
+KEYS = ("model_type", "source_model_type", "source_model_path", "source_layer", "id_dataset", "orig_input_shape",
+        "required_input_shape", "training_loc")  # fmt: skip
+
+
+class Source(NamedTuple):
+    """The network that a detector is for."""
+
+    path: str
+    sha256: str
+
+
+def source_of(path: str | Path) -> Source:
+    """Identify a checkpoint by its path and its content.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return Source(str(path), hashlib.sha256(Path(path).read_bytes()).hexdigest())
+    except OSError as error:
+        raise UserError(f"cannot read checkpoint {path}: {error.strerror or error}; check the path") from error
+
+
+class DetectorStore:
+    """Detectors in a folder; several processes may add to it at the same time.
+
+    Args:
+        folder: created when the first detector is added.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.meta = self.folder / "meta.json"
+
+    def entries(self) -> dict[str, Entry]:
+        """What `meta.json` says, by file name, oldest first.
+
+        Raises:
+            UserError: there is none, or it is damaged; says what is wrong where.
+        """
+        if not self.meta.is_file():
+            raise UserError(f"no detectors in {self.folder}: there is no meta.json; train some, or give -detectors")
+        entries = read_json(self.meta)
+        if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+            raise UserError(f"{self.meta} is no table of detectors; restore it or move it away")
+        for name, entry in entries.items():
+            missing = [key for key in KEYS if key not in entry]
+            if missing or Path(name).name != name:
+                raise UserError(f"{self.meta}: entry {name!r} lacks {', '.join(missing) or 'a plain file name'}")
+        return entries
+
+    def check(self) -> None:
+        """Look into `meta.json`, if there is one, before hours of training end in a damaged one.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        if self.meta.exists():
+            self.entries()
+
+    def add(self, state: Mapping[str, Tensor], entry: Entry) -> str:
+        """Save a detector and enter it into `meta.json`; returns its file name.
+
+        Raises:
+            UserError: `meta.json` is damaged (nothing is overwritten), or the folder cannot be written.
+        """
+        name = f"{uuid.uuid4().hex}.pt"
+        save_state(self.folder / name, state)
+        with locked(self.folder / ".meta.lock"):
+            entries = self.entries() if self.meta.exists() else {}
+            write_json(self.meta, entries | {name: entry})
+        return name
+
+    def find(self, source: Source, layer: str) -> tuple[str, Entry]:
+        """The newest detector for a layer of a network; the content of its checkpoint counts, its path as fallback.
+
+        Raises:
+            UserError: there is none; lists the layers that have one.
+        """
+        layers, found = [], []
+        for name, entry in self.entries().items():
+            sha256 = entry.get("source_sha256")
+            if source.sha256 == sha256 if sha256 else _same_path(source.path, entry["source_model_path"]):
+                layers.append(entry["source_layer"])
+                if entry["source_layer"] == layer:
+                    found.append((name, entry))
+        if not found:
+            known = f"; it has detectors for {', '.join(dict.fromkeys(layers))}" if layers else ""
+            raise UserError(f"no detector for {layer} of {source.path} in {self.folder}{known}")
+        if len(found) > 1:
+            warn(f"{len(found)} detectors for {layer} of {source.path}; the newest is used, {found[-1][0]}")
+        return found[-1]
+
+    def load(self, source: Source, layer: str, *, n_classes: int, device: torch.device) -> Network:
+        """Load the newest detector for a layer of a network, frozen and in evaluation mode.
+
+        Raises:
+            UserError: as `find`, or its checkpoint is missing, damaged or of another shape.
+        """
+        name, entry = self.find(source, layer)
+        detector = build_model(
+            entry["model_type"],
+            n_classes=n_classes,
+            representation_shape=tuple(entry["required_input_shape"]),
+            image_shape=tuple(entry["orig_input_shape"]),
+        )
+        load_weights(detector, self.folder / name, wanted=f"the detector {entry['model_type']} for {layer}")
+        return freeze(detector, device)
+
+
+def _same_path(one: str, other: str) -> bool:
+    return one == other or Path(one).resolve() == Path(other).resolve()

@@ -1,0 +1,140 @@
+"""Training of representation classifiers: on labels first, then so that their energy tells ID from OOD data."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from src.checkpoints import load_weights, save_state
+from src.datasets.in_memory import ImageSet
+from src.errors import UserError
+from src.files import write_csv
+from src.models import build_model
+from src.models.blocks import Network
+from src.report import result
+from src.run_folder import RunFolder
+from src.runtime import seeded
+from src.training import Part, Settings, part_of, train
+
+COLUMNS = ("ft_loss", "ce_loss", "train_acc", "val_ce_loss", "val_acc")
+Penalty = Callable[[Tensor, Tensor], Tensor]  # logits (B, n_classes), labels (B,) with -1 for OOD -> ()
+
+
+class RepresentationClassification:
+    """The task of classifying from the activation of a frozen network at one layer.
+
+    Args:
+        source: the network; only its part up to `layer` runs, in evaluation mode and without gradients.
+        classifier: takes that activation.
+        penalty: what fine-tuning adds to the cross-entropy; None in pre-training.
+    """
+
+    def __init__(self, source: Network, layer: str, classifier: Network, *, penalty: Penalty | None = None):
+        self.source, self.layer, self.penalty = source.for_inference([layer]), layer, penalty
+        self.heads: Sequence[nn.Module] = [classifier]
+
+    def train(self, mode: bool) -> None:
+        self.heads[0].train(mode)
+
+    def parts(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[Part]:
+        with torch.no_grad():
+            activations = self.source(images, until=self.layer)
+        logits = self.heads[0](activations)
+        part = part_of([0], logits[None], labels)
+        if training and self.penalty is not None:
+            part = part._replace(losses=part.losses + self.penalty(logits, labels))
+        yield part
+
+
+def fresh_classifier(
+    name: str,
+    source: Network,
+    layer: str,
+    *,
+    n_classes: int,
+    image_shape: tuple[int, int, int],
+    seed: int,
+    resume_from: str | None = None,
+) -> tuple[Network, tuple[int, ...]]:
+    """Build the classifier `name` for the activations of `source` at a layer; returns it and their shape.
+
+    Args:
+        image_shape: (C, H, W) of the images that `source` takes.
+        resume_from: a checkpoint whose weights it takes over.
+    Raises:
+        UserError: the classifier cannot take activations of this shape, or the checkpoint does not fit it.
+    """
+    image = next(source.parameters()).new_zeros(1, *image_shape)
+    shape = tuple(source(image, until=layer).shape[1:])
+    with seeded(seed):
+        classifier = build_model(name, n_classes=n_classes, representation_shape=shape, image_shape=image_shape)
+    if resume_from is not None:
+        load_weights(classifier, resume_from, wanted=f"{name} for {layer} of shape {'×'.join(map(str, shape))}")
+    return classifier.to(image.device), shape
+
+
+class HalfAndHalf:
+    """Batches whose one half is ID, with labels, and whose other half is OOD, with labels of -1.
+
+    An epoch takes as many samples of each set as the smaller one has; they are disjoint from epoch to epoch until
+    all had their turn (see datasets.subsets), where a last, shorter rest ends its epoch early.
+
+    Args:
+        like: the set that the classified network was trained on; the others must have images of its shape.
+        batch_size: of both halves together.
+
+    Raises:
+        UserError: a batch of one cannot be halved, or images or classes are others than those of `like`.
+    """
+
+    def __init__(self, id_set: ImageSet, ood_set: ImageSet, *, like: ImageSet, batch_size: int):
+        if batch_size < 2:
+            raise UserError(f"-b {batch_size}: half of a fine-tuning batch is ID, half OOD; give at least 2")
+        for name, images in (("-ftidd", id_set), ("-ftoodd", ood_set)):
+            if images.image_shape != like.image_shape:
+                shapes = ["×".join(map(str, data.image_shape)) for data in (images, like)]
+                raise UserError(f"images of {name} are {shapes[0]}, those of -d {shapes[1]}; choose sets that agree")
+        if id_set.n_classes != like.n_classes:
+            raise UserError(f"-ftidd has {id_set.n_classes} classes, -d {like.n_classes}; choose sets that agree")
+        self.id_set, self.ood_set, self.device = id_set, ood_set, id_set.device
+        id_set.epoch_size = ood_set.epoch_size = min(len(id_set), len(ood_set))
+
+    def n_batches(self, batch_size: int) -> int:
+        """How many batches an epoch has, at most."""
+        return self.id_set.n_batches(batch_size // 2)
+
+    def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch of images (B, C, H, W) and labels (B,), shuffled and augmented; `batch_size` is at least 2."""
+        halves = [images.epoch(batch_size // 2, seed=seed, epoch=epoch) for images in (self.id_set, self.ood_set)]
+        for (id_images, labels), (ood_images, ood_labels) in zip(*halves, strict=False):
+            yield torch.cat([id_images, ood_images]), torch.cat([labels, torch.full_like(ood_labels, -1)])
+
+
+def finetune(
+    folder: RunFolder, task: RepresentationClassification, mixed: HalfAndHalf, val_set: ImageSet, settings: Settings
+) -> dict[str, float]:
+    """Fine-tune; report and log every epoch in `ft_logs.csv`, and save each as `ft_model_<epoch>.pt`.
+
+    Returns:
+        The last row of the log: `ft_loss`, `ce_loss`, `train_acc`, `val_ce_loss`, `val_acc`; empty without epochs.
+    """
+    rows: list[dict[str, float]] = []
+    for epoch, (log,) in train(task, mixed, val_set, settings):
+        values = (log.train.loss, log.train.cross_entropy, log.train.accuracy, log.val.cross_entropy, log.val.accuracy)
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+        result("FT Epoch #{} FT loss: {}, CE Loss: {}, accuracy: {}".format(epoch, *values[:3]))
+        result("FT Epoch #{} val loss: {}, accuracy: {}".format(epoch, *values[3:]))
+        write_csv(folder.path / "ft_logs.csv", COLUMNS, rows)
+        save_state(folder.path / f"ft_model_{epoch}.pt", task.heads[0].state_dict())
+    return rows[-1] if rows else {}
+
+
+def finetuning_settings(settings: Settings, *, n_epochs: int, decay: str) -> Settings:
+    """The settings of fine-tuning: those of pre-training, with a learning rate that drops to a tenth on half way.
+
+    Args:
+        decay: what is counted to n_epochs // 2. `updates` is what the paper's code does: the rate drops after that
+            many batches, with one epoch before the first of them. `epochs` drops it after that many epochs.
+    """
+    half = n_epochs // 2 if decay == "updates" else max(1, n_epochs // 2)
+    return settings._replace(n_epochs=n_epochs, scheduler="none", reduce_lr_epochs=[half], reduce_lr_each=decay)

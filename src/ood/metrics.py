@@ -1,0 +1,60 @@
+"""How well energies tell in-distribution (ID) from out-of-distribution (OOD) samples; ID is the positive class."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import rankdata
+
+
+class OODMetrics(NamedTuple):
+    """Area under the ROC curve, average precision, and the false-positive rate at 95 % recall; all in [0, 1]."""
+
+    auroc: float
+    aupr: float
+    fpr95: float
+
+
+def ood_metrics(id_energies: np.ndarray, ood_energies: np.ndarray, *, recall: float = 0.95) -> OODMetrics:
+    """Compare the energies of ID samples (N,) with those of OOD samples (M,); ID should have the lower ones.
+
+    FPR95 is that of the paper's code: of the thresholds down to the highest that reaches full recall, the one whose
+    recall is nearest to 0.95, also from below; of several with that recall, the lowest.
+
+    Raises:
+        ValueError: one of them is empty or not finite.
+    """
+    positives, negatives = (-np.asarray(energies, dtype=np.float64).ravel() for energies in (id_energies, ood_energies))
+    if not len(positives) or not len(negatives):
+        raise ValueError("metrics need both ID and OOD energies")
+    if not np.isfinite(positives).all() or not np.isfinite(negatives).all():
+        raise ValueError("the energies are not finite")
+    true, false = _counts_above_thresholds(positives, negatives)
+    recalls = true / len(positives)
+    precisions = true / (true + false)
+    aupr = float(np.sum(np.diff(recalls, prepend=0.0) * precisions))
+    fpr95 = _fpr_nearest_to(recall, recalls, false / len(negatives))
+    return OODMetrics(_auroc(positives, negatives), aupr, fpr95)
+
+
+def _auroc(positives: np.ndarray, negatives: np.ndarray) -> float:
+    """The share of pairs that are in order, ties counting half (Mann and Whitney 1947)."""
+    n, m = len(positives), len(negatives)
+    ranks = rankdata(np.concatenate([positives, negatives]))[:n]
+    return float((ranks.sum() - n * (n + 1) / 2) / (n * m))
+
+
+def _counts_above_thresholds(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many positives and negatives reach each distinct score, from the highest score down."""
+    thresholds = np.unique(np.concatenate([positives, negatives]))[::-1]
+    true, false = (
+        len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left") for scores in (positives, negatives)
+    )
+    return true, false
+
+
+def _fpr_nearest_to(recall: float, recalls: np.ndarray, false_positive_rates: np.ndarray) -> float:
+    last = int(np.searchsorted(recalls, 1.0))  # thresholds below this one only add false positives
+    # from the lowest threshold up, so that argmin finds the lowest of several; above all scores nothing is reached
+    candidates = np.append(recalls[: last + 1][::-1], 0.0)
+    rates = np.append(false_positive_rates[: last + 1][::-1], 0.0)
+    return float(rates[np.argmin(np.abs(candidates - recall))])

@@ -1,0 +1,250 @@
+"""CIFAR-5M and the 300K Random Images: mapped where they lie, unpacked once, and refused when damaged."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import exec_train
+from src import files, report
+from src.datasets import load_dataset
+from src.errors import UserError
+from tests.tiny_datasets import random_images, write_cifar10
+
+ROOT = Path(__file__).parents[1]
+N_IMAGES = [5, 4, 3, 6, 2, 7]  # of the six parts
+SAVE = {"stored": np.savez, "compressed": np.savez_compressed}
+
+
+def write_oe(root: Path, images: np.ndarray) -> Path:
+    path = root / "oe" / "300K_random_images.npy"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, images)
+    return path
+
+
+def write_cifar5m(root: Path, *, save=np.savez) -> tuple[np.ndarray, np.ndarray]:
+    """Six parts; returns all images and labels."""
+    (root / "cifar5m").mkdir()
+    images = [random_images(n, 32, 32, 3, seed=i) for i, n in enumerate(N_IMAGES)]
+    labels = [(np.arange(n) + i) % 10 for i, n in enumerate(N_IMAGES)]
+    for i in range(6):
+        save(part(root, i), X=images[i], Y=labels[i])
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def part(root: Path, i: int) -> Path:
+    return root / "cifar5m" / f"cifar5m_part{i}.npz"
+
+
+def names(root: Path) -> set[str]:
+    return {path.name for path in (root / "cifar5m").iterdir()}
+
+
+def everything(dataset) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 (N, H, W, C) and labels (N,) of all batches."""
+    images, labels = zip(*dataset.batches(4), strict=True)
+    return (torch.cat(images) * 255).round().byte().permute(0, 2, 3, 1).numpy(), torch.cat(labels).numpy()
+
+
+# 300K Random Images
+
+
+def test_random_images_are_one_split_augmented_for_training_only(tmp_path):
+    images = random_images(20, 32, 32, 3)
+    path = write_oe(tmp_path, images)
+    test_set, train_set = (load_dataset("outlier_exposure", tmp_path, train=train) for train in (False, True))
+    for dataset in (test_set, train_set):
+        assert np.array_equal(everything(dataset)[0], images)
+        assert (dataset.n_classes, dataset.image_shape, dataset.epoch_size) == (0, (3, 32, 32), None)
+        (mapped,) = dataset.images.parts
+        assert (mapped.filename, mapped.offset, mapped.mode) == (path, 128, "r")
+    shuffled = next(test_set.epoch(20, seed=0, epoch=1))
+    augmented = next(train_set.epoch(20, seed=0, epoch=1))
+    assert {x.numpy().tobytes() for x in shuffled[0]} == {x.numpy().tobytes() for x in next(test_set.batches(20))[0]}
+    assert (augmented[1] == -1).all() and not torch.equal(augmented[0], shuffled[0])
+
+
+@pytest.mark.parametrize("folder", ["", "oe"])
+def test_the_folder_of_random_images_may_be_named(folder, tmp_path):
+    missing = rf"no {tmp_path}/oe/300K_random_images\.npy; fetch https://people\.eecs.*/300K_random_images\.npy"
+    with pytest.raises(UserError, match=missing):
+        load_dataset("outlier_exposure", tmp_path / folder, train=True)
+    write_oe(tmp_path, random_images(3, 32, 32, 3))
+    assert len(load_dataset("outlier_exposure", tmp_path / folder, train=True)) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (random_images(3, 32, 32, 3)[..., :2], r"uint8 \(3, 32, 32, 2\), expected uint8 \(N, 32, 32, 3\)"),
+        (random_images(3, 32, 32, 3).astype(float), r"float64 \(3, 32, 32, 3\), expected uint8"),
+        (random_images(0, 32, 32, 3), r"uint8 \(0, 32, 32, 3\), expected"),
+        (np.asfortranarray(random_images(3, 32, 32, 3)), "Fortran order"),
+        (np.array([{}, print], dtype=object), "Python objects"),
+        (b"<html>404</html>", "no header of a .npy file"),
+        (b"\x93NUMPY\x01\x00\x05\x00{'a(\n", "no header of a .npy file"),
+        (b"", "no header of a .npy file"),
+    ],
+    ids=str,
+)
+def test_what_is_no_array_of_images_is_refused(content, reason, tmp_path):
+    path = write_oe(tmp_path, random_images(1, 32, 32, 3))
+    path.write_bytes(content) if isinstance(content, bytes) else np.save(path, content)
+    expected = rf"{path}: cannot be read \(.*{reason}.*\); remove it and fetch it again from https"
+    with pytest.raises(UserError, match=expected) as stop:
+        load_dataset("outlier_exposure", tmp_path, train=True)
+    assert "\n" not in str(stop.value)
+
+
+def test_an_array_shorter_than_its_header_says_is_refused(tmp_path):
+    path = write_oe(tmp_path, random_images(3, 32, 32, 3))
+    os.truncate(path, 9000)
+    with pytest.raises(UserError, match=rf"{path}.*truncated: 9000 bytes, but its header says {128 + 3 * 3072}"):
+        load_dataset("outlier_exposure", tmp_path, train=True)
+
+
+# CIFAR-5M
+
+
+@pytest.mark.parametrize("folder", ["", "cifar5m"])
+def test_stored_members_are_mapped_in_place(folder, tmp_path):
+    images, labels = write_cifar5m(tmp_path)
+    before = names(tmp_path)
+    dataset = load_dataset("cifar5m", tmp_path / folder, train=True)
+    assert (len(dataset), dataset.n_classes, dataset.epoch_size) == (27, 10, 50_000)
+    assert dataset.augmentation is None and dataset.labels.dtype == torch.int8
+    assert all(map(np.array_equal, everything(dataset), (images, labels)))
+    for i, mapped in enumerate(dataset.images.parts):
+        assert isinstance(mapped, np.memmap) and mapped.filename == part(tmp_path, i)
+        content = mapped.filename.read_bytes()
+        assert content[mapped.offset : mapped.offset + mapped.nbytes] == mapped.tobytes()
+    assert names(tmp_path) == before
+
+
+def test_the_test_split_is_that_of_cifar10(tmp_path):
+    write_cifar10(tmp_path)
+    ours, other = (load_dataset(name, tmp_path, train=False) for name in ("cifar5m", "cifar10"))
+    assert torch.equal(ours.images, other.images) and torch.equal(ours.labels, other.labels)
+
+
+def test_a_network_is_trained_on_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_cifar5m(tmp_path)
+    write_cifar10(tmp_path)
+    arguments = ["small_cnn", "-d", "cifar5m", "-data", ".", "-gpu", "-1", "-e", "1", "-dir", "out"]
+    assert exec_train.main(arguments) == 0 and (tmp_path / "out" / "model_1.pt").is_file()
+
+
+def test_compressed_members_are_unpacked_once(tmp_path):
+    images, labels = write_cifar5m(tmp_path, save=np.savez_compressed)
+    (tmp_path / "cifar5m" / ".cifar5m_part0_X.npy.part").write_bytes(b"left by a process that was killed")
+    dataset = load_dataset("cifar5m", tmp_path, train=True)
+    assert all(map(np.array_equal, everything(dataset), (images, labels)))
+    unpacked = sorted((tmp_path / "cifar5m").glob("*.npy"))
+    assert [path.name for path in unpacked] == [f"cifar5m_part{i}_{name}.npy" for i in range(6) for name in "XY"]
+    assert np.array_equal(np.load(unpacked[0]), images[:5]) and not list(tmp_path.glob("cifar5m/*.part"))
+    times = [path.stat().st_mtime_ns for path in unpacked]
+    assert np.array_equal(everything(load_dataset("cifar5m", tmp_path, train=True))[0], images)
+    assert [path.stat().st_mtime_ns for path in unpacked] == times
+
+    part(tmp_path, 0).unlink()  # the unpacked arrays are enough
+    np.savez_compressed(part(tmp_path, 1), X=images[:9], Y=labels[:9])  # another archive in this place
+    images, labels = (np.concatenate([a[:5], a[:9], a[9:]]) for a in (images, labels))
+    assert all(map(np.array_equal, everything(load_dataset("cifar5m", tmp_path, train=True)), (images, labels)))
+
+
+def test_what_is_interrupted_leaves_nothing_behind(tmp_path, monkeypatch):
+    write_cifar5m(tmp_path, save=np.savez_compressed)
+    before = names(tmp_path)
+
+    def interrupted(blocks, *_, **__):
+        yield next(blocks)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(report, "progress", interrupted)
+        load_dataset("cifar5m", tmp_path, train=True)
+    assert names(tmp_path) == before | {".unpacking.lock"}
+    assert len(load_dataset("cifar5m", tmp_path, train=True)) == 27
+
+
+def test_two_processes_unpack_together(tmp_path):
+    images, _ = write_cifar5m(tmp_path, save=np.savez_compressed)
+    code = (
+        "import sys, src.datasets.arrays; from src.datasets import load_dataset\n"
+        "print('ready', flush=True); print(len(load_dataset('cifar5m', sys.argv[1], train=True)))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with files.locked(tmp_path / "cifar5m" / ".unpacking.lock"):
+        both = [subprocess.Popen(command, cwd=ROOT, stdout=-1, stderr=-1, text=True) for _ in range(2)]
+        assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
+        time.sleep(0.5)  # both find out what there is to do, and wait
+    answers = [process.communicate(timeout=100) for process in both]
+    assert [out for out, _ in answers] == ["27\n", "27\n"], answers
+    assert sorted("unpacking" in err for _, err in answers) == [False, True]  # one of them did all of it
+    assert np.array_equal(everything(load_dataset("cifar5m", tmp_path, train=True))[0], images)
+
+
+def test_too_little_room_is_noticed_before_anything_is_unpacked(tmp_path, monkeypatch):
+    write_cifar5m(tmp_path, save=np.savez_compressed)
+    needed = sum(128 + n * 3072 + 128 + n * 8 for n in N_IMAGES)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 50_000, 50_000))
+    with pytest.raises(UserError, match=f"{needed} bytes are needed, 50000 are free, {needed - 50_000} are missing"):
+        load_dataset("cifar5m", tmp_path, train=True)
+    assert not list(tmp_path.glob("cifar5m/*.npy"))
+
+
+@pytest.mark.parametrize("save", SAVE.values(), ids=SAVE)
+def test_missing_and_damaged_parts_are_named(save, tmp_path):
+    def refused(match):
+        with pytest.raises(UserError, match=match) as stop:
+            load_dataset("cifar5m", tmp_path, train=True)
+        assert "https://github.com/preetum/cifar5m" in str(stop.value)
+        assert not list(tmp_path.glob("cifar5m/*.npy"))
+
+    refused(rf"no cifar5m_part0\.npz, .*cifar5m_part5\.npz in {tmp_path}/cifar5m; all 6 parts")
+    images, labels = write_cifar5m(tmp_path, save=save)
+    path = part(tmp_path, 3)
+    whole = path.read_bytes()
+    path.unlink()
+    refused(rf"no cifar5m_part3\.npz in {tmp_path}/cifar5m; all 6 parts are needed")
+    for content in (b"", whole[:9000], b"<html>404</html>"):
+        path.write_bytes(content)
+        refused(rf"{path}: cannot be read \(truncated, or no .npz")
+    path.write_bytes(whole[:200] + whole[400:])
+    refused(rf"{path}: cannot be read")
+    for content, reason in (
+        ({"X": images}, "holds no Y, but X.npy"),
+        ({"X": images[..., 0], "Y": labels}, r"uint8 \(27, 32, 32\), expected uint8"),
+        ({"X": images, "Y": labels[:-1]}, r"Y is int64 \(26,\), expected whole numbers \(27,\)"),
+        ({"X": images, "Y": labels / 2}, r"Y is float64 \(27,\)"),
+        ({"X": images, "Y": labels.astype(object)}, "Python objects"),
+    ):
+        save(path, **content)
+        refused(rf"{path}: cannot be read \(.*{reason}")
+
+
+def test_a_damaged_compressed_member_never_gets_the_final_name(tmp_path):
+    write_cifar5m(tmp_path, save=np.savez_compressed)
+    path = part(tmp_path, 0)
+    content = bytearray(path.read_bytes())
+    content[9000] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"cannot unpack X of {path} into .*_part0_X.npy .*fetch it again"):
+        load_dataset("cifar5m", tmp_path, train=True)
+    assert not list(tmp_path.glob("cifar5m/*X.npy*"))
+
+
+@pytest.mark.parametrize("save", SAVE.values(), ids=SAVE)
+def test_labels_beyond_the_classes_are_refused(save, tmp_path):
+    write_cifar5m(tmp_path, save=save)
+    save(part(tmp_path, 5), X=random_images(3, 32, 32, 3), Y=np.array([0, 10, -1]))
+    with pytest.raises(UserError, match="part5.*labels from -1 to 10, expected 0 to 9"):
+        load_dataset("cifar5m", tmp_path, train=True)
