@@ -19,20 +19,16 @@ def parser() -> cli.Parser:
 def collect(args) -> None:
     from src.errors import UserError
     from src.report import note, result, warn
-    from src.stitching.results import accuracy_matrix, read_runs, write_grid
+    from src.stitching.results import accuracy_matrix, newest_of_each_pair, read_runs, write_grid
 
-    rows, skipped = read_runs(args.source_dir)
+    runs, skipped = read_runs(args.source_dir)
     for reason in skipped:
         warn(f"skipped: {reason}")
-    if not rows:
+    if not runs:
         raise UserError(f"{args.source_dir} holds no finished stitching run; give the folder that holds their folders")
+    newest_of_each_pair(runs)
+    rows = [run.row for run in runs]
     fronts, ends, matrix = accuracy_matrix(rows)
-    for front in fronts:
-        for end in ends:
-            folders = [row["folder"] for row in rows if (row["front_layer"], row["end_layer"]) == (front, end)]
-            if len(folders) > 1:
-                warn(f"{front} -> {end} has {len(folders)} runs; the matrix shows the newest, {folders[-1]}")
-
     width = max(map(len, fronts))
     result(" ".join([f"{'':{width}}", *(f"{end:>8}" for end in ends)]))
     for front, line in zip(fronts, matrix, strict=True):

@@ -49,7 +49,7 @@ def stitch(folder: Path, checkpoints: list[str]) -> dict[str, list[dict]]:
         shutil.rmtree(folder / "results" / name, ignore_errors=True)
         step(f"Stitch all pairs of layers by {title}", "exec_stitch.py", *checkpoints, MODEL, MODEL, "all", "all",
              "rc2c_pre", *COMMON, *options, "--mod-only-stitch", "-dir", name, folder=folder)  # fmt: skip
-        rows[title], _ = read_runs(folder / "results" / name)
+        rows[title] = [run.row for run in read_runs(folder / "results" / name)[0]]
     return rows
 
 

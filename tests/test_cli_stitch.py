@@ -237,7 +237,7 @@ def test_collecting_takes_the_newest_of_a_pair_and_names_what_it_skips(stitch, t
     dead.mkdir()
     assert collect(tmp_path / "results" / "x") == 0
     out, err = capsys.readouterr()
-    assert f"layer4.1 -> layer4.1 has 2 runs; the matrix shows the newest, {folders[-1].name}" in err
+    assert f"layer4.1 -> layer4.1 has 2 runs; the newest counts, {folders[-1].name}" in err
     assert f"skipped: {dead}" in err and "did not finish" in err
     assert f"{metrics(folders[-1])['accuracy']:.4f}" in out.splitlines()[1]
     # once there is a grid.csv, single runs keep it up to date

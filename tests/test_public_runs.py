@@ -56,8 +56,9 @@ def test_direct_matching_repeats_the_run(networks, name):
 
 
 def test_reads_the_folders_of_the_public_code():
-    rows, skipped = read_runs(RUNS / "trained")
+    runs, skipped = read_runs(RUNS / "trained")
     assert not skipped
+    rows = [run.row for run in runs]
     assert [(row["front_layer"], row["end_layer"], row["accuracy"]) for row in rows] == [
         ("layer2.0", "layer2.0", 0.76),
         ("layer3.1", "layer2.0", 0.77),
@@ -79,8 +80,8 @@ def test_unfinished_and_damaged_runs_are_skipped_and_named(tmp_path):
     (one / "config.txt").unlink()
     (two / "config.txt").write_text("{}")
     (tmp_path / "stray.txt").touch()
-    rows, skipped = read_runs(tmp_path)
-    assert [row["folder"] for row in rows] == [three.name]
+    runs, skipped = read_runs(tmp_path)
+    assert [run.folder for run in runs] == [three]
     assert len(skipped) == 2
     assert one.name in skipped[0] and "did not finish" in skipped[0]
     assert two.name in skipped[1] and "no folder of a stitching run" in skipped[1]

@@ -2,7 +2,7 @@
 
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,6 +125,26 @@ class DetectorStore:
         )
         load_weights(detector, self.folder / name, wanted=f"the detector {entry['model_type']} for {layer}")
         return freeze(detector, device)
+
+
+    def load_all(
+        self, source: Source, layers: Sequence[str], *, n_classes: int, device: torch.device
+    ) -> tuple[dict[str, Network], list[str]]:
+        """Load the detectors for several layers.
+
+        Returns:
+            Detectors by layer, and why those that are not among them are missing.
+        Raises:
+            UserError: there is no store in the folder, or its `meta.json` is damaged.
+        """
+        self.entries()
+        detectors, missing = {}, []
+        for layer in layers:
+            try:
+                detectors[layer] = self.load(source, layer, n_classes=n_classes, device=device)
+            except UserError as error:
+                missing.append(str(error))
+        return detectors, missing
 
 
 def _same_path(one: str, other: str) -> bool:

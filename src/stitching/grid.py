@@ -87,9 +87,9 @@ class Grid:
     def parts(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[Part]:
         """The cross-entropy of all stitches on a batch, in training plus the l1 term."""
         with torch.no_grad():
-            sources = self._truncated(self.front.activations(images, self.front_layers))
+            sources = self.truncated(self.front.activations(images, self.front_layers))
         numbers = {pair: number for number, pair in enumerate(self.layers)}
-        for pairs, _, logits in self._stitched(images, sources):
+        for pairs, _, logits in self.stitched(images, sources):
             part = part_of([numbers[pair] for pair in pairs], logits, labels)
             if training and self.l1_coef:
                 penalties = torch.stack([self.layers[pair].l1_norm() for pair in pairs])
@@ -105,11 +105,11 @@ class Grid:
         norm: dict[str, Tensor] = {}
         for images, labels in batches:
             n_samples += len(labels)
-            front_acts, end_acts = self._activations(images, with_logits=True)
+            front_acts, end_acts = self.activations(images, with_logits=True)
             hits = {"front": front_acts.pop(self.front.output_name), "end": end_acts.pop(self.end.output_name)}
             for name, act in end_acts.items():
                 norm[name] = norm.get(name, 0.0) + act.square().sum(dtype=torch.float64)
-            for pairs, stitched, logits in self._stitched(images, self._truncated(front_acts)):
+            for pairs, stitched, logits in self.stitched(images, self.truncated(front_acts)):
                 squares = (stitched - end_acts[pairs[0].end_layer]).square_()
                 differences = squares.flatten(1).sum(1, dtype=torch.float64)
                 for pair, difference, pair_logits in zip(pairs, differences, logits, strict=True):
@@ -138,7 +138,7 @@ class Grid:
         n_samples = 0
         for images, _ in batches:
             n_samples += len(images)
-            front_acts, end_acts = self._activations(images)
+            front_acts, end_acts = self.activations(images)
             end_acts = {name: act.double() for name, act in end_acts.items()}  # once for all sources
             for key, pairs in groups.items():
                 source = self.layers[pairs[0]].layout(front_acts[key[0]])
@@ -157,7 +157,7 @@ class Grid:
             self.layers[pair].cls_token.copy_(total / n_samples)
         return errors
 
-    def _activations(self, images: Tensor, *, with_logits: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def activations(self, images: Tensor, *, with_logits: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Activations of the two networks at the layers of the grid, from one pass each (or one if they are one)."""
         front_names = [*self.front_layers, *([self.front.output_name] if with_logits else [])]
         end_names = [*self.end_layers, *([self.end.output_name] if with_logits else [])]
@@ -166,10 +166,11 @@ class Grid:
             return {name: acts[name] for name in front_names}, {name: acts[name] for name in end_names}
         return self.front.activations(images, front_names), self.end.activations(images, end_names)
 
-    def _truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Front activations cut to the rank of the grid."""
         return {name: low_rank_approx(act, self.front_rank) for name, act in acts.items()}
 
-    def _stitched(self, images: Tensor, sources: Mapping[str, Tensor]) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
+    def stitched(self, images: Tensor, sources: Mapping[str, Tensor]) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
         """Yield some pairs at a time with their stitched activations (P, B, …) and logits (P, B, n_classes)."""
         n_together = max(1, self.rows_at_once // len(images))
         for end_layer in self.end_layers:

@@ -2,13 +2,16 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from src.errors import UserError
 from src.figures import heat_maps
 from src.files import locked, read_json, write_csv
+from src.report import warn
+from src.stitching.stitched_model import Pair
 
 COLUMNS = (
     "front_layer", "end_layer", "stitching_type", "init", "front_stitch_rank", "front_pinv_rank", "seed", "accuracy",
@@ -19,8 +22,16 @@ METRICS = ("accuracy", "front_accuracy", "end_accuracy", "matching_error", "repr
 Row = dict[str, Any]
 
 
-def read_run(folder: Path) -> Row:
-    """Read a finished run as a row of `grid.csv`; what the public code does not store is NaN.
+class Run(NamedTuple):
+    """A finished run."""
+
+    folder: Path
+    options: dict[str, Any]  # its config.txt
+    row: Row  # of grid.csv
+
+
+def read_run(folder: Path) -> Run:
+    """Read a finished run; what the public code does not store is NaN in its row.
 
     Raises:
         UserError: the run is unfinished or a file of it is damaged.
@@ -33,9 +44,10 @@ def read_run(folder: Path) -> Row:
         measured |= read_json(folder / "metrics.json")
     try:
         named = {name: options[name] for name in COLUMNS[:7]}
-        return named | {name: float(measured.get(name, math.nan)) for name in METRICS} | {"folder": folder.name}
+        row = named | {name: float(measured.get(name, math.nan)) for name in METRICS} | {"folder": folder.name}
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder} is no folder of a stitching run ({error} is missing or damaged)") from error
+    return Run(folder, options, row)
 
 
 def _read_summary(path: Path) -> dict[str, str]:
@@ -52,7 +64,7 @@ def _read_summary(path: Path) -> dict[str, str]:
     return {names[key]: value.strip() for key, value in pairs if key in names}
 
 
-def read_runs(source_dir: Path) -> tuple[list[Row], list[str]]:
+def read_runs(source_dir: str | Path) -> tuple[list[Run], list[str]]:
     """Read all finished runs in a folder, oldest first (names are times), and say which ones were skipped and why.
 
     Raises:
@@ -61,13 +73,13 @@ def read_runs(source_dir: Path) -> tuple[list[Row], list[str]]:
     source_dir = Path(source_dir)
     if not source_dir.is_dir():
         raise UserError(f"{source_dir} is no folder; give the folder that holds the folders of stitching runs")
-    rows, skipped = [], []
+    runs, skipped = [], []
     for folder in sorted(path for path in source_dir.iterdir() if path.is_dir()):
         try:
-            rows.append(read_run(folder))
+            runs.append(read_run(folder))
         except UserError as error:
             skipped.append(str(error))
-    return rows, skipped
+    return runs, skipped
 
 
 def write_grid(path: Path, rows: Sequence[Row]) -> None:
@@ -87,17 +99,38 @@ def write_grid(path: Path, rows: Sequence[Row]) -> None:
 def update_grid(directory: Path) -> None:
     """Rebuild `grid.csv` and `grid.png` from all finished runs of a folder; safe when several processes do so."""
     with locked(directory / ".grid.lock"):
-        write_grid(directory / "grid.csv", read_runs(directory)[0])
+        write_grid(directory / "grid.csv", [run.row for run in read_runs(directory)[0]])
+
+
+def newest_of_each_pair(runs: Sequence[Run]) -> dict[Pair, Run]:
+    """The newest run of each pair (names are times); warns where there are several."""
+    newest: dict[Pair, Run] = {}
+    counts = Counter(pair_of(run) for run in runs)
+    for run in runs:
+        newest[pair_of(run)] = run
+    for pair, count in counts.items():
+        if count > 1:
+            newest_name = newest[pair].folder.name
+            warn(f"{pair.front_layer} -> {pair.end_layer} has {count} runs; the newest counts, {newest_name}")
+    return newest
+
+
+def pair_of(run: Run) -> Pair:
+    """The layers that a run stitched."""
+    return Pair(run.row["front_layer"], run.row["end_layer"])
 
 
 def accuracy_matrix(rows: Iterable[Row]) -> tuple[list[str], list[str], list[list[float]]]:
     """Front layers and end layers in natural order, and the newest accuracy of each pair, NaN where there is none."""
     accuracy = {(row["front_layer"], row["end_layer"]): row["accuracy"] for row in rows}
-    fronts = sorted({front for front, _ in accuracy}, key=natural_key)
-    ends = sorted({end for _, end in accuracy}, key=natural_key)
+    fronts, ends = (natural_order(names) for names in zip(*accuracy, strict=True))
     return fronts, ends, [[accuracy.get((front, end), math.nan) for end in ends] for front in fronts]
 
 
-def natural_key(name: str) -> list:
-    """Sorts layer names as a reader would: blocks.2 before blocks.10."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Distinct layer names in the order a reader expects: blocks.2 before blocks.10."""
+
+    def key(name: str) -> list:
+        return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+
+    return sorted(set(names), key=key)

@@ -1,0 +1,126 @@
+"""The detector store: the public code's table, many writers at once, the right detector, and damaged stores."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from src.checkpoints import save_state
+from src.errors import UserError
+from src.models import build_model
+from src.ood.detectors import DetectorStore, Source, source_of
+from tests.conftest import ROOT
+from tests.goldens import DATA
+
+PUBLIC = json.loads((DATA / "public_meta.json").read_text())
+SHAPES = {"representation_shape": (4, 2, 2), "image_shape": (1, 8, 8)}
+
+
+def entry(**changes) -> dict:
+    made = {
+        "model_type": "repr_cls_resnet18", "source_model_type": "small_cnn", "source_model_path": "m.pt",
+        "source_layer": "pool1", "id_dataset": "digits", "orig_input_shape": [1, 8, 8],
+        "required_input_shape": [4, 2, 2], "training_loc": "d",
+    }  # fmt: skip
+    return made | changes
+
+
+@pytest.fixture
+def store(tmp_path):
+    return DetectorStore(tmp_path / "store")
+
+
+STATE = {"weight": torch.zeros(2)}
+
+
+def test_reads_the_table_of_the_public_code(tmp_path):
+    (tmp_path / "meta.json").write_text(json.dumps(PUBLIC, indent=4))
+    store = DetectorStore(tmp_path)
+    name, found = store.find(Source("models/m1/model_3.pt", "unknown"), "layer2.0")
+    assert found == PUBLIC[name] and found["source_layer"] == "layer2.0"
+    with pytest.raises(UserError, match=r"no detector for nope .*it has detectors for layer"):
+        store.find(Source("models/m1/model_3.pt", "unknown"), "nope")
+
+
+def test_adding_keeps_what_is_there_and_the_layout(store):
+    store.folder.mkdir()
+    store.meta.write_text(json.dumps(PUBLIC, indent=4))
+    name = store.add(STATE, entry())
+    assert list(store.entries()) == [*PUBLIC, name]
+    assert store.meta.read_text().startswith('{\n    "') and (store.folder / name).is_file()
+    assert len(name) == 35 and name.endswith(".pt")
+
+
+def test_content_counts_more_than_the_path(store, tmp_path, capsys):
+    for name in ("a.pt", "moved.pt", "other.pt"):
+        save_state(tmp_path / name, {"weight": torch.full((2,), float(name == "other.pt"))})
+    source = source_of(tmp_path / "a.pt")
+    older = store.add(STATE, entry(source_model_path=source.path, source_sha256=source.sha256))
+    newer = store.add(STATE, entry(source_model_path=source.path, source_sha256=source.sha256))
+    assert store.find(source_of(tmp_path / "moved.pt"), "pool1")[0] == newer != older
+    assert f"2 detectors for pool1 of {tmp_path}/moved.pt; the newest is used, {newer}" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no detector for pool1"):
+        store.find(source_of(tmp_path / "other.pt"), "pool1")
+    # a checkpoint that was trained anew under the old path is another network
+    (tmp_path / "a.pt").write_bytes((tmp_path / "other.pt").read_bytes())
+    with pytest.raises(UserError, match="no detector for pool1"):
+        store.find(source_of(tmp_path / "a.pt"), "pool1")
+
+
+def test_loads_a_detector_and_refuses_one_of_another_shape(store):
+    detector = build_model("repr_cls_resnet18", n_classes=10, **SHAPES)
+    store.add(detector.state_dict(), entry())
+    source = Source("m.pt", "")
+    loaded = store.load(source, "pool1", n_classes=10, device=torch.device("cpu"))
+    x = torch.rand(2, 4, 2, 2)
+    torch.testing.assert_close(loaded(x), detector.eval()(x))
+    store.add(detector.state_dict(), entry(source_layer="pool2", required_input_shape=[8, 2, 2]))
+    detectors, missing = store.load_all(source, ["pool1", "pool2", "pool3"], n_classes=10, device=torch.device("cpu"))
+    assert list(detectors) == ["pool1"]
+    assert "of another shape: conv1.weight" in missing[0] and "no detector for pool3" in missing[1]
+    name = store.add(detector.state_dict(), entry(source_layer="pool4"))
+    (store.folder / name).unlink()
+    with pytest.raises(UserError, match=rf"cannot read checkpoint .*{name}"):
+        store.load(source, "pool4", n_classes=10, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("{", "not valid JSON"), ("[]", "no table of detectors"), ('{"a.pt": {}}', "entry 'a.pt' lacks model_type")],
+)
+def test_a_damaged_table_is_named_and_not_overwritten(store, content, reason):
+    store.folder.mkdir()
+    store.meta.write_text(content)
+    for call in (store.check, store.entries, lambda: store.add(STATE, entry())):
+        with pytest.raises(UserError, match=reason):
+            call()
+    assert store.meta.read_text() == content
+
+
+def test_a_table_that_points_out_of_its_folder_is_refused(store):
+    store.folder.mkdir()
+    store.meta.write_text(json.dumps({"../x.pt": entry()}))
+    with pytest.raises(UserError, match="plain file name"):
+        store.entries()
+
+
+def test_no_store_is_an_error_that_says_so(store):
+    store.check()
+    with pytest.raises(UserError, match=r"no detectors in .*there is no meta\.json"):
+        store.entries()
+
+
+def test_eight_processes_add_five_detectors_each(store):
+    code = (
+        "import sys, torch; from src.ood.detectors import DetectorStore; from tests.test_ood_detectors import entry\n"
+        "store = DetectorStore(sys.argv[1])\n"
+        "for i in range(5): store.add({'weight': torch.zeros(2)}, entry(source_layer=f'{sys.argv[2]}.{i}'))\n"
+    )
+    command = [sys.executable, "-c", code, str(store.folder)]
+    processes = [subprocess.Popen([*command, str(number)], cwd=ROOT) for number in range(8)]
+    assert [process.wait(120) for process in processes] == [0] * 8
+    entries = store.entries()
+    assert len({one["source_layer"] for one in entries.values()}) == len(entries) == 40
+    assert all((store.folder / name).is_file() for name in entries)

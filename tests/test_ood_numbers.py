@@ -1,0 +1,76 @@
+"""Energies, fine-tuning losses and detection metrics: goldens, scikit-learn, and hand-computed cases."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from src.ood import energy, ood_metrics
+from src.ood.energy import energy_penalty, outlier_exposure_penalty
+from tests.goldens import numbers, tensor
+
+LOSSES = sorted({key.split("/")[0] for key in numbers("finetune_loss")})
+MEASURES = sorted(key.removesuffix("/auroc_aupr_fpr95") for key in numbers("measures") if key.endswith("/auroc_aupr_fpr95"))
+MEASURES = [case for case in MEASURES if len(numbers("measures").get(f"{case}/pos", ()))]
+
+
+@pytest.mark.parametrize("score", ["energy", "OE"])
+@pytest.mark.parametrize("case", LOSSES)
+def test_losses_and_gradients_equal_the_public_code(case, score):
+    logits, labels = tensor("finetune_loss", f"{case}/logits").requires_grad_(), tensor("finetune_loss", f"{case}/labels")
+    m_in, m_out = numbers("finetune_loss")[f"{case}/m_in_m_out"].tolist()
+    labels = torch.cat([labels, labels.new_full((len(logits) - len(labels),), -1)])
+    cross_entropy = F.cross_entropy(logits, labels, ignore_index=-1)
+    penalty = {"energy": lambda: energy_penalty(logits, labels, m_in=m_in, m_out=m_out)}
+    loss = cross_entropy + penalty.get(score, lambda: outlier_exposure_penalty(logits, labels))()
+    assert cross_entropy.item() == pytest.approx(numbers("finetune_loss")[f"{case}/{score}/ce"].item(), rel=1e-6)
+    assert loss.item() == pytest.approx(numbers("finetune_loss")[f"{case}/{score}/loss"].item(), rel=1e-6)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(gradient, tensor("finetune_loss", f"{case}/{score}/grad"), rtol=1e-5, atol=1e-7)
+
+
+def test_energy_is_minus_logsumexp_even_of_large_logits():
+    assert energy(torch.tensor([[0.0, 0.0]])).item() == pytest.approx(-np.log(2))
+    assert energy(torch.tensor([[1000.0, 0.0]])).item() == -1000
+
+
+def test_the_hinge_is_open_where_energies_are_where_they_should_be():
+    logits = torch.tensor([[30.0, 0.0], [1.0, 0.0]])  # energies -30 and about -1.3
+    assert energy_penalty(logits, torch.tensor([0, -1]), m_in=-25, m_out=-7) == 0
+    swapped = energy_penalty(logits, torch.tensor([-1, 0]), m_in=-25, m_out=-7).item()
+    assert swapped == pytest.approx(0.1 * ((30 - 7) ** 2 + (25 - 1.3133) ** 2), rel=1e-4)
+
+
+@pytest.mark.parametrize("case", MEASURES)
+def test_metrics_equal_the_public_code(case):
+    golden = numbers("measures")
+    energies = -golden[f"{case}/pos"], -golden[f"{case}/neg"]
+    assert ood_metrics(*energies) == pytest.approx(golden[f"{case}/auroc_aupr_fpr95"], rel=1e-12)
+    assert ood_metrics(*energies, recall=0.8).fpr95 == pytest.approx(golden[f"{case}/auroc_aupr_fpr80"][2])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_metrics_equal_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    positives, negatives = rng.normal(0, 1, rng.integers(2, 60)), rng.normal(0.7, 1, rng.integers(2, 60))
+    if seed % 2:  # many ties
+        positives, negatives = positives.round(), negatives.round()
+    found = ood_metrics(positives, negatives)
+    truth = np.r_[np.ones(len(positives)), np.zeros(len(negatives))]
+    scores = -np.r_[positives, negatives]
+    assert found.auroc == pytest.approx(roc_auc_score(truth, scores))
+    assert found.aupr == pytest.approx(average_precision_score(truth, scores))
+
+
+def test_fpr95_takes_the_nearest_recall_also_from_below():
+    positives = np.arange(10.0)  # recalls are multiples of 0.1: 0.9 and 1.0 are equally near to 0.95, the lower wins
+    assert ood_metrics(positives, np.array([8.5, 9.5])).fpr95 == 0.5
+
+
+@pytest.mark.parametrize("bad", [[], [np.nan], [np.inf]])
+def test_metrics_refuse_what_has_none(bad):
+    with pytest.raises(ValueError, match="energies"):
+        ood_metrics(np.array(bad), np.array([1.0]))
+    with pytest.raises(ValueError, match="energies"):
+        ood_metrics(np.array([1.0]), np.array(bad))
