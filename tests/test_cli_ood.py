@@ -1,0 +1,254 @@
+"""exec_train_representation_classifier.py and exec_eval_stitcher_ood.py as a user runs them."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import exec_eval_stitcher_ood
+import exec_stitch
+import exec_train_representation_classifier as exec_detectors
+from src.checkpoints import load_state, save_state
+from src.models import build_model
+from src.ood import ood_metrics
+
+MODEL = "resnet18_samewidth"
+DATA = ["-d", "digits", "-gpu", "-1"]
+FINETUNING = ["-ftidd", "digits", "-ftoodd", "photo_patches"]
+CLASSIFIER = ["-m", "repr_cls_resnet18", *DATA, *FINETUNING, "-b", "512"]
+
+
+@pytest.fixture(scope="module")
+def workplace(digit_networks, tmp_path_factory):
+    """A folder with two grids of stitches, and detectors for one of their two end layers."""
+    folder = tmp_path_factory.mktemp("ood")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        paths = [str(path) for path in digit_networks]
+        stitch = [*paths, MODEL, MODEL, "layer3.0,layer4.1", "layer2.0,layer4.0", "rc2c_pre", *DATA, "-e", "0"]
+        assert exec_stitch.main([*stitch, "-i", "pinv", "-dir", "dm"]) == 0
+        assert exec_stitch.main([*stitch, "-i", "pinv", "-dir", "ranks", "--front-stitch-rank", "2"]) == 0
+        train = [paths[1], MODEL, "layer2.0", *CLASSIFIER, "-e", "1", "-fe", "1", "-dir", "d", "-fdir", "store"]
+        assert exec_detectors.main(train) == 0
+    return folder
+
+
+def evaluate(workplace, name: str, *arguments: str):
+    """Run the evaluation of a grid in the workplace; returns its exit status."""
+    options = [f"results/{name}", *DATA, "-detectors", "store", *arguments]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workplace)
+        try:
+            return exec_eval_stitcher_ood.main(options)
+        except SystemExit as stop:
+            return stop.code
+
+
+def test_detector_files_have_the_layout_of_the_public_code(workplace, digit_networks):
+    folder = workplace / "d"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"model_1.pt", "ft_model_1.pt", "training_logs.csv", "ft_logs.csv", "config.txt", "run.json"}
+    assert (folder / "ft_logs.csv").read_text().splitlines()[0] == "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc"
+    ((name, entry),) = json.loads((workplace / "store" / "meta.json").read_text()).items()
+    assert entry["source_layer"] == "layer2.0" and entry["required_input_shape"] == [64, 4, 4]
+    assert entry["orig_input_shape"] == [1, 8, 8] and entry["training_loc"] == "d"
+    assert entry["source_model_path"] == str(digit_networks[1]) and len(entry["source_sha256"]) == 64
+    assert (workplace / "store" / name).read_bytes() == (folder / "ft_model_1.pt").read_bytes()
+
+
+def test_fine_tuning_changes_a_checkpoint_it_starts_from(workplace, digit_networks, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    start = [str(digit_networks[1]), MODEL, "layer2.0", *CLASSIFIER, "--resume-from", str(workplace / "d" / "model_1.pt")]
+    assert exec_detectors.main([*start, "-e", "0", "-fe", "2", "-dir", "a", "-score", "oe", "-fdir", "s"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 4 and out[0].startswith("FT Epoch #1 FT loss: ") and "CE Loss: " in out[0]
+    assert {path.name for path in (tmp_path / "a").glob("*model*")} == {"ft_model_1.pt", "ft_model_2.pt"}
+    assert json.loads((tmp_path / "a" / "config.txt").read_text())["score"] == "OE"
+    before, after = load_state(workplace / "d" / "model_1.pt"), load_state(tmp_path / "a" / "ft_model_2.pt")
+    assert not torch.equal(before["fc.weight"], after["fc.weight"])
+
+
+def test_the_seed_counts_and_the_same_seed_repeats(digit_networks, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train = [str(digit_networks[1]), MODEL, "layer4.1", *CLASSIFIER, "-e", "0", "-fe", "1", "-fdir", "s"]
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        assert exec_detectors.main([*train, "-dir", name, "-s", seed]) == 0
+    one, two, three = ((tmp_path / name / "ft_model_1.pt").read_bytes() for name in "abc")
+    assert one == two != three
+    assert (tmp_path / "a" / "ft_logs.csv").read_bytes() == (tmp_path / "b" / "ft_logs.csv").read_bytes()
+
+
+def test_all_layers_get_a_detector_each(tmp_path, monkeypatch, capsys):
+    """Of tokens, too: a vision transformer and its classifiers."""
+    monkeypatch.chdir(tmp_path)
+    vit = build_model("vit_tiny_patch4_32", n_channels=1, image_shape=(1, 8, 8))
+    save_state(tmp_path / "vit.pt", vit.state_dict())
+    options = ["-m", "repr_cls_vit_tiny", *DATA, *FINETUNING, "-b", "512", "-e", "0", "-fe", "1", "-dir", "d", "-fdir", "s"]
+    assert exec_detectors.main(["vit.pt", "vit_tiny_patch4_32", "blocks.0,blocks.11", *options]) == 0
+    assert {path.name for path in (tmp_path / "d").iterdir()} == {"blocks.0", "blocks.11"}
+    entries = json.loads((tmp_path / "s" / "meta.json").read_text()).values()
+    assert [(entry["source_layer"], entry["required_input_shape"]) for entry in entries] == [
+        ("blocks.0", [5, 192]),
+        ("blocks.11", [5, 192]),
+    ]
+    assert json.loads((tmp_path / "d" / "blocks.11" / "config.txt").read_text())["source_layer_name"] == "blocks.11"
+
+
+def test_evaluation_prints_and_writes_what_it_finds(workplace, run_script, digit_networks):
+    out = run_script("exec_eval_stitcher_ood.py", "results/dm", *DATA, "-detectors", "store", "-scd", "photo_patches",
+                     cwd=workplace)  # fmt: skip
+    lines = out.splitlines()
+    assert lines[0] == "Evaluating layer layer2.0" and lines[2] == "Sanity checking layer2.0's OOD detector:"
+    assert lines[7:9][0] == "layer3.0" and lines[8].startswith("Accuracy: ")
+    for title in ("STITCHING ACCURACY", "STITCHING OOD Detection AUROC", "STITCHING OOD Detection AUPR"):
+        matrix = lines[lines.index(title) + 1]
+        assert matrix.count("[") == 9 and matrix.count("nan") == 62 and "float" not in matrix
+    assert lines[-4] == "OOD detector sanity checks: photo_patches" and lines[-3].startswith("AUROC: ")
+
+    folder = workplace / "results" / "dm"
+    with open(folder / "ood_evaluation.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["front_layer"], row["end_layer"]) for row in rows] == [("layer3.0", "layer2.0"), ("layer4.1", "layer2.0")]
+    with open(folder / "grid.csv") as file:
+        accuracies = {(row["front_layer"], row["end_layer"]): row["accuracy"] for row in csv.DictReader(file)}
+    written = json.loads((folder / "ood_evaluation.json").read_text())
+    for row, saved in zip(rows, written["stitches"], strict=True):
+        assert row["accuracy"] == accuracies[row["front_layer"], row["end_layer"]] == str(saved["accuracy"])
+    assert written["sanity_checks"]["layer2.0"]["auroc"] == float(lines[-3].split(": ")[1])
+    assert (folder / "ood_evaluation.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_energies_are_those_of_the_detector(workplace, digit_networks, capsys):
+    """Recomputed layer by layer, without the grid and without folding."""
+    from src.checkpoints import load_model
+    from src.datasets import load_dataset
+    from src.ood import energy
+    from src.ood.detectors import DetectorStore, source_of
+    from src.stitching import build_stitching_layer
+
+    assert evaluate(workplace, "dm", "-scd", "photo_patches") == 0
+    images = {"n_classes": 10, "image_shape": (1, 8, 8)}
+    front, end = (load_model(path, MODEL, **images) for path in digit_networks)
+    store = DetectorStore(workplace / "store")
+    detector = store.load(source_of(digit_networks[1]), "layer2.0", n_classes=10, device=torch.device("cpu"))
+    ((x, _),) = load_dataset("digits", "", train=False).batches(1000)
+    with open(workplace / "results" / "dm" / "ood_evaluation.csv") as file:
+        row = next(row for row in csv.DictReader(file) if row["front_layer"] == "layer4.1")
+    layer = build_stitching_layer("rc2c_pre", (64, 1, 1), (64, 4, 4))
+    layer.load_state_dict(load_state(workplace / "results" / "dm" / row["folder"] / "final_model.pt"))
+    with torch.no_grad():
+        stitched = energy(detector(layer(front(x, until="layer4.1")))).numpy()
+        own = energy(detector(end(x, until="layer2.0"))).numpy()
+    saved = np.load(workplace / "results" / "energies" / "layer2.0" / "layer4.1.npy")
+    assert saved.dtype == np.float32
+    np.testing.assert_allclose(saved, stitched, rtol=1e-3, atol=1e-3)
+    metrics = ood_metrics(own, stitched)
+    assert float(row["auroc"]) == pytest.approx(metrics.auroc, abs=1e-3)
+    assert (workplace / "results" / "energies" / "layer2.0" / "photo_patches.npy").is_file()
+
+
+def test_the_retained_rank_of_a_run_is_honoured(workplace, capsys):
+    assert evaluate(workplace, "ranks") == 0
+    for row in csv.DictReader((workplace / "results" / "ranks" / "ood_evaluation.csv").read_text().splitlines()):
+        options = json.loads((workplace / "results" / "ranks" / row["folder"] / "config.txt").read_text())
+        assert options["front_stitch_rank"] == 2
+        # ranks are cut in each batch: the stitching run took batches of 256, so the accuracies are near, not equal
+        metrics = json.loads((workplace / "results" / "ranks" / row["folder"] / "metrics.json").read_text())
+        assert float(row["accuracy"]) == pytest.approx(metrics["accuracy"], abs=0.06)
+    assert evaluate(workplace, "ranks", "-b", "256") == 0
+    for row in csv.DictReader((workplace / "results" / "ranks" / "ood_evaluation.csv").read_text().splitlines()):
+        metrics = json.loads((workplace / "results" / "ranks" / row["folder"] / "metrics.json").read_text())
+        assert float(row["accuracy"]) == metrics["accuracy"]
+
+
+def test_whole_checkpoints_are_evaluated_too(workplace, digit_networks, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    paths = [str(path) for path in digit_networks]
+    stitch = [*paths, MODEL, MODEL, "layer3.0", "layer2.0", "rc2c_pre", *DATA, "-e", "1", "-dir", "whole"]
+    assert exec_stitch.main(stitch) == 0
+    assert evaluate(workplace, "whole") == 0
+    (row,) = csv.DictReader((workplace / "results" / "whole" / "ood_evaluation.csv").read_text().splitlines())
+    metrics = json.loads((workplace / "results" / "whole" / row["folder"] / "metrics.json").read_text())
+    assert float(row["accuracy"]) == pytest.approx(metrics["accuracy"], abs=0.003)
+
+
+def test_what_cannot_be_evaluated_is_named_skipped_and_counted(workplace, capsys):
+    shutil.copytree(workplace / "results" / "dm", workplace / "results" / "broken")
+    one, *_ = sorted(path for path in (workplace / "results" / "broken").iterdir() if path.is_dir())
+    (one / "final_model.pt").unlink()
+    (workplace / "results" / "broken" / "2020-01-01_00-00-00.000000").mkdir()
+    assert evaluate(workplace, "broken") == 0
+    err = capsys.readouterr().err
+    assert "no detector for layer4.0" in err and "it has detectors for layer2.0" in err
+    assert f"cannot read checkpoint results/broken/{one.name}/final_model.pt" in err and "did not finish" in err
+    assert "evaluated 1 stitches; skipped 2 runs and 1 end layers" in err
+
+
+def test_nothing_to_evaluate_is_exit_code_one(workplace, capsys):
+    shutil.copytree(workplace / "results" / "dm", workplace / "results" / "few")
+    for folder in (workplace / "results" / "few").iterdir():
+        if folder.is_dir() and json.loads((folder / "config.txt").read_text())["end_layer"] == "layer2.0":
+            shutil.rmtree(folder)
+    assert evaluate(workplace, "few") in (1, "nothing could be evaluated")
+
+
+def test_checkpoints_that_moved_are_given_and_recognised(workplace, digit_networks, tmp_path, capsys):
+    moved = []
+    for number, path in enumerate(digit_networks):
+        moved.append(tmp_path / f"{number}.pt")
+        moved[-1].write_bytes(path.read_bytes())
+    arguments = ["--front-model", str(moved[0]), "--end-model", str(moved[1])]
+    assert evaluate(workplace, "dm", *arguments) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["-b", "1"], "-b 1: half of a fine-tuning batch is ID, half OOD; give at least 2"),
+        (["-score", "msp"], "argument -score/--ood-score: invalid choice: 'msp'"),
+        (["-ftidd", "photo_patches"], "'photo_patches' has no labels"),
+        (["-ftoodd", "nowhere"], "unknown dataset 'nowhere'"),
+        (["-m", "resnet18"], "argument -m/--model-type: invalid choice: 'resnet18'"),
+        (["-m", "repr_cls_vit_tiny"], "representation_shape is (64, 4, 4)"),
+        (["-fdir", "broken"], "broken/meta.json is not valid JSON"),
+        (["--resume-from", "nowhere.pt"], "cannot read checkpoint nowhere.pt"),
+    ],
+    ids=str,
+)
+def test_bad_input_to_the_training(arguments, line, digit_networks, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "meta.json").write_text("{")
+    options = [str(digit_networks[1]), MODEL, "layer2.0", *CLASSIFIER, "-e", "1", "-fe", "1", "-dir", "d", *arguments]
+    try:
+        status = exec_detectors.main(options)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2 and line in capsys.readouterr().err
+    assert not (tmp_path / "d").exists() and (tmp_path / "broken" / "meta.json").read_text() == "{"
+
+
+@pytest.mark.parametrize("missing", ["-m", "-ftidd", "-ftoodd", "-dir"])
+def test_required_options_are_required(missing, capsys):
+    options = ["m.pt", MODEL, "layer2.0", *CLASSIFIER, "-dir", "d"]
+    place = options.index(missing)
+    with pytest.raises(SystemExit):
+        exec_detectors.main(options[:place] + options[place + 2 :])
+    assert f"required: {missing}" in capsys.readouterr().err
+
+
+def test_bad_input_to_the_evaluation(workplace, tmp_path, capsys):
+    assert evaluate(workplace, "nowhere") == 2 and "is no folder" in capsys.readouterr().err
+    (workplace / "results" / "empty").mkdir()
+    assert evaluate(workplace, "empty") == 2 and "holds no finished stitching run" in capsys.readouterr().err
+    assert evaluate(workplace, "dm", "-detectors", "nowhere") == 2
+    assert "no detectors in nowhere: there is no meta.json" in capsys.readouterr().err
+    shutil.copytree(workplace / "results" / "dm", workplace / "results" / "mixed")
+    one, *_ = sorted(path for path in (workplace / "results" / "mixed").iterdir() if path.is_dir())
+    options = json.loads((one / "config.txt").read_text()) | {"end_model_path": "another.pt"}
+    (one / "config.txt").write_text(json.dumps(options))
+    assert evaluate(workplace, "mixed") == 2
+    assert "the runs differ in end_model_path: " in capsys.readouterr().err
