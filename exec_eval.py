@@ -17,19 +17,18 @@ def parser() -> cli.Parser:
 
 
 def evaluate(args) -> None:
-    from src import training
     from src.checkpoints import load_model
-    from src.datasets import load_labelled
+    from src.datasets import labelled_info, load_labelled
     from src.report import progress, result
     from src.runtime import device_of
+    from src.training import accuracy
 
-    device = device_of(args.gpu)
+    device, info = device_of(args.gpu), labelled_info(args.dataset)
+    model = load_model(args.model_path, args.model_type, n_classes=info.n_classes,
+                       image_shape=info.image_shape, device=device)  # fmt: skip
     test_set = load_labelled(args.dataset, args.dataset_root, train=False, device=device)
-    model = load_model(args.model_path, args.model_type, n_classes=test_set.n_classes,
-                       image_shape=test_set.image_shape, device=device)  # fmt: skip
     batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
-    (score,) = training.evaluate(training.Classification(model), batches, device=device)
-    result(f"Clean accuracy: {score.accuracy:.2%}")
+    result(f"Clean accuracy: {accuracy(model, batches, device=device):.2%}")
 
 
 def main(argv=None) -> int:

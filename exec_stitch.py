@@ -41,26 +41,27 @@ def stitch(args) -> None:
     from pathlib import Path
 
     from src.checkpoints import load_model
-    from src.datasets import load_labelled
-    from src.report import progress
+    from src.datasets import labelled_info, load_labelled
+    from src.report import progress, warn
     from src.runtime import device_of
     from src.stitching import Grid, build_layers
     from src.stitching.results import update_grid
     from src.stitching.runs import StitchingRuns
-    from src.training import train
+    from src.training import accuracy, train
 
     settings, device, directory = cli.settings_of(args), device_of(args.gpu), Path("results", args.save_dir)
-    test_set = load_labelled(args.dataset, args.dataset_root, train=False, device=device)
-    image = {"n_classes": test_set.n_classes, "image_shape": test_set.image_shape, "device": device}
+    info = labelled_info(args.dataset)
+    image = {"n_classes": info.n_classes, "image_shape": info.image_shape, "device": device}
     front = load_model(args.front_model_path, args.front_model_type, **image)
     same = (args.front_model_path, args.front_model_type) == (args.end_model_path, args.end_model_type)
     end = front if same else load_model(args.end_model_path, args.end_model_type, **image)
-    layers = build_layers(
+    layers, misfits = build_layers(
         front, end, front.layers(args.front_layer), end.layers(args.end_layer), args.stitching_type,
-        image_shape=test_set.image_shape, seed=args.seed, init=args.init, upsample_mode=args.upsample_mode,
+        image_shape=info.image_shape, seed=args.seed, init=args.init, upsample_mode=args.upsample_mode,
         c2t_cls_token=args.c2t_cls_token, t2c_cls_token=args.t2c_cls_token,
     )  # fmt: skip
-    train_set = None
+    test_set = load_labelled(args.dataset, args.dataset_root, train=False, device=device)
+    train_set = test_set  # never used where nothing is matched or trained
     if args.init == "pinv" or args.n_epochs:
         train_set = load_labelled(args.dataset, args.dataset_root, train=True, device=device)
 
@@ -72,15 +73,22 @@ def stitch(args) -> None:
         errors = {}
         if args.init == "pinv":
             samples = train_set.permutation(args.seed)[: args.n_pinv_init_samples]
+            if len(samples) < args.n_pinv_init_samples:
+                warn(f"-pinv-samples {args.n_pinv_init_samples}: there are only {len(samples)} training images")
             errors = grid.match(train_set.batches(args.batch_size, indices=samples), rank=args.front_pinv_rank)
         runs = StitchingRuns(directory, part, options=vars(args))
         for epoch, logs in train(grid, train_set, test_set, settings):
             runs.log(epoch, logs)
-        batches = test_set.batches(args.batch_size)
-        scores = grid.evaluate(progress(batches, "evaluating", test_set.n_batches(args.batch_size)))
+        batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
+        scores = grid.evaluate(batches)
+        if not frozen:  # the networks alone are those that were given, not those whose statistics moved
+            own = [accuracy(network, test_set.batches(args.batch_size), device=device) for network in (front, end)]
+            scores = scores._replace(front_accuracy=own[0], end_accuracy=own[1])
         runs.finish(scores, errors, whole_networks=None if frozen else networks)
     if len(layers) > 1 or (directory / "grid.csv").exists():
         update_grid(directory)
+    for reason in misfits:
+        warn(f"not stitched: {reason}")
 
 
 def main(argv=None) -> int:

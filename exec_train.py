@@ -14,7 +14,7 @@ def parser() -> cli.Parser:
     cli.add_gpu(options)
     cli.add_data(options, batch_size=64)
     cli.add_training(options, n_epochs=100)
-    add("-dir", "--save-dir", required=True, help="folder to write to; what an earlier run left there is overwritten")
+    add("-dir", "--save-dir", required=True, help="folder to write to; files of an earlier run are overwritten")
     add("-sf", "--save-frequency", type=cli.whole_number(0), default=0,
         help="save every so many epochs, and the last one; 0: the last one only")  # fmt: skip
     add("-epoch-size", "--epoch-size", type=cli.whole_number(1), default=None,
@@ -23,7 +23,7 @@ def parser() -> cli.Parser:
 
 
 def train(args) -> None:
-    from src.datasets import load_labelled
+    from src.datasets import labelled_info, load_labelled
     from src.models import build_model
     from src.run_folder import RunFolder
     from src.runtime import device_of, seeded
@@ -31,12 +31,13 @@ def train(args) -> None:
 
     settings = cli.settings_of(args)
     device = device_of(args.gpu)
+    info = labelled_info(args.dataset)
+    with seeded(args.seed):
+        model = build_model(args.model_type, n_classes=info.n_classes, n_channels=info.image_shape[0],
+                            image_shape=info.image_shape).to(device)  # fmt: skip
     train_set = load_labelled(args.dataset, args.dataset_root, train=True, device=device)
     val_set = load_labelled(args.dataset, args.dataset_root, train=False, device=device)
     train_set.epoch_size = args.epoch_size or train_set.epoch_size
-    with seeded(args.seed):
-        model = build_model(args.model_type, n_classes=train_set.n_classes, n_channels=train_set.image_shape[0],
-                            image_shape=train_set.image_shape).to(device)  # fmt: skip
 
     folder = RunFolder(args.save_dir)
     folder.train(Classification(model), train_set, val_set, settings, save_frequency=args.save_frequency)

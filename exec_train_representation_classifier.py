@@ -32,7 +32,7 @@ def train_detectors(args) -> None:
     from pathlib import Path
 
     from src.checkpoints import load_model
-    from src.datasets import load_dataset, load_labelled
+    from src.datasets import labelled_info, load_dataset, load_labelled
     from src.ood.detectors import DetectorStore, source_of
     from src.ood.energy import energy_penalty, outlier_exposure_penalty
     from src.ood.finetuning import (
@@ -48,6 +48,10 @@ def train_detectors(args) -> None:
 
     settings, device, store = cli.settings_of(args), device_of(args.gpu), DetectorStore(args.final_save_dir)
     store.check()
+    info = labelled_info(args.dataset)
+    image = {"n_classes": info.n_classes, "image_shape": info.image_shape}
+    source = load_model(args.source_model_path, args.source_model_type, **image, device=device)
+    layers = source.layers(args.source_layer_name)
     train_set, val_set = (load_labelled(args.dataset, args.dataset_root, train=t, device=device) for t in (True, False))
     mixed = HalfAndHalf(
         load_labelled(args.finetune_id_dataset, args.finetune_id_dataset_root, train=True, device=device),
@@ -55,13 +59,10 @@ def train_detectors(args) -> None:
         like=train_set,
         batch_size=args.batch_size,
     )
-    image = {"n_classes": train_set.n_classes, "image_shape": train_set.image_shape}
-    source = load_model(args.source_model_path, args.source_model_type, **image, device=device)
     hinge = partial(energy_penalty, m_in=args.m_in, m_out=args.m_out)
     penalty = {"energy": hinge, "OE": outlier_exposure_penalty}[args.score]
     tuning = finetuning_settings(settings, n_epochs=args.n_finetune_epochs, decay=args.finetune_decay)
 
-    layers = source.layers(args.source_layer_name)
     for layer in layers:
         note(f"detector for {layer}")
         classifier, shape = fresh_classifier(

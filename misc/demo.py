@@ -4,11 +4,11 @@
 Every step is a command that could be typed; it is printed before it runs.
 """
 
+import csv
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from statistics import fmean
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -16,20 +16,24 @@ sys.path.insert(0, str(ROOT))
 from src.figures import heat_maps
 from src.files import write_text
 from src.report import note, result
-from src.stitching.results import accuracy_matrix, read_runs
 
 MODEL = "resnet18_samewidth"
+LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
 COMMON = ["-d", "digits", "-gpu", "-1"]
 METHODS = {  # title: (folder in results/, options)
-    "direct matching": ("dm", ["-i", "pinv", "-pinv-samples", "500", "-e", "0"]),
-    "task loss matching": ("tlm", ["-i", "rand", "-e", "10", "-b", "128", "-lr", "1e-2"]),
+    "direct matching": ("demo_dm", ["-i", "pinv", "-pinv-samples", "500", "-e", "0"]),
+    "task loss matching": ("demo_tlm", ["-i", "rand", "-e", "10", "-b", "128", "-lr", "1e-2"]),
 }
+DETECTOR = ["-m", "repr_cls_resnet18", "-e", "2", "-fe", "2", "-ftidd", "digits", "-ftoodd", "photo_patches"]
+ACCURATE, FAR = 0.9, 0.9  # an accuracy, and an AUROC from which on activations count as far out of distribution
+
+Row = dict[str, str]
 
 
 def step(title: str, script: str, *arguments: str, folder: Path) -> None:
-    """Show a command and run it in the demo's folder; its failure ends the demo."""
-    note(f"\n# {title}\npython {script} {' '.join(arguments)}")
-    status = subprocess.run([sys.executable, str(ROOT / script), *arguments], cwd=folder).returncode
+    """Show a command, to be typed in the demo's folder, and run it there; its failure ends the demo."""
+    note(f"\n# {title}\npython {ROOT / script} {' '.join(arguments)}")
+    status = subprocess.run([sys.executable, str(ROOT / script), *arguments], cwd=folder, stdout=sys.stderr).returncode
     if status:
         sys.exit(status)
 
@@ -37,50 +41,88 @@ def step(title: str, script: str, *arguments: str, folder: Path) -> None:
 def train(folder: Path) -> list[str]:
     """Train two networks that differ in their seed; returns their checkpoints."""
     for seed in ("0", "1"):
-        step(f"Train network {seed}", "exec_train.py", MODEL, *COMMON, "-e", "10", "-rlre", "8", "-s", seed,
-             "-dir", f"models/{seed}", folder=folder)  # fmt: skip
+        options = ["-e", "10", "-rlre", "8", "-s", seed, "-dir", f"models/{seed}"]
+        step(f"Train network {seed}", "exec_train.py", MODEL, *COMMON, *options, folder=folder)
     return [f"models/{seed}/model_10.pt" for seed in ("0", "1")]
 
 
-def stitch(folder: Path, checkpoints: list[str]) -> dict[str, list[dict]]:
-    """Stitch all pairs of layers in both ways; returns the rows of the newest run of each pair, by title."""
-    rows = {}
+def stitch(folder: Path, checkpoints: list[str]) -> None:
+    """Stitch all pairs of layers in both ways."""
     for title, (name, options) in METHODS.items():
         shutil.rmtree(folder / "results" / name, ignore_errors=True)
-        step(f"Stitch all pairs of layers by {title}", "exec_stitch.py", *checkpoints, MODEL, MODEL, "all", "all",
-             "rc2c_pre", *COMMON, *options, "--mod-only-stitch", "-dir", name, folder=folder)  # fmt: skip
-        rows[title] = [run.row for run in read_runs(folder / "results" / name)[0]]
-    return rows
+        networks = [*checkpoints, MODEL, MODEL, "all", "all", "rc2c_pre"]
+        options = [*COMMON, *options, "--mod-only-stitch", "-dir", name]
+        step(f"Stitch all pairs of layers by {title}", "exec_stitch.py", *networks, *options, folder=folder)
 
 
-def report(folder: Path, rows: dict[str, list[dict]]) -> Path:
-    """Write the report and its figure; returns the path of the report."""
-    matrices = {}
-    for title, runs in rows.items():
-        fronts, ends, matrices[title] = accuracy_matrix(runs)
-    heat_maps(folder / "accuracies.png", matrices, rows=fronts, columns=ends,
-              row_label="front layer", column_label="end layer")  # fmt: skip
-    donors = next(iter(rows.values()))[0]
+def detect(folder: Path, checkpoint: str) -> None:
+    """Train an OOD detector for every block of the end network, and evaluate both grids with them."""
+    options = [checkpoint, MODEL, "all", *COMMON, *DETECTOR, "-dir", "models/detectors", "-fdir", "models/store"]
+    step("Train OOD detectors", "exec_train_representation_classifier.py", *options, folder=folder)
+    for title, (name, _) in METHODS.items():
+        options = [f"results/{name}", *COMMON, "-detectors", "models/store", "-scd", "photo_patches"]
+        options += ["-ed", f"results/{name}_energies"]
+        step(f"Look for OOD activations of {title}", "exec_eval_stitcher_ood.py", *options, folder=folder)
+
+
+def report(folder: Path) -> Path:
+    """Write the report and its figures; returns the path of the report."""
+    grids = {title: read(folder / "results" / name / "grid.csv") for title, (name, _) in METHODS.items()}
+    evaluations = {
+        title: read(folder / "results" / name / "ood_evaluation.csv") for title, (name, _) in METHODS.items()
+    }
+    donors = next(iter(grids.values()))[0]
     lines = [
         "# Stitching two networks that read handwritten digits",
         "",
         f"Two `{MODEL}` were trained on `digits` with different seeds; on the test images they reach "
-        f"{donors['front_accuracy']:.1%} (front) and {donors['end_accuracy']:.1%} (end). Every layer of the one was "
-        "stitched to every layer of the other. The matrices show the accuracies of the stitched networks.",
+        f"{float(donors['front_accuracy']):.1%} (front) and {float(donors['end_accuracy']):.1%} (end). Every layer of "
+        "the one was stitched to every layer of the other, by direct matching and by task loss matching. A detector "
+        "for every end layer, which learned to tell activations of digits from those of patches of photographs, then "
+        "looked at the stitched activations: an AUROC of 0.5 means that they look like the end network's own, 1 that "
+        "they are far out of distribution.",
         "",
-        "![accuracies](accuracies.png)",
+        *finding(evaluations),
     ]
-    for title, matrix in matrices.items():
-        mean = fmean(value for line in matrix for value in line)
-        lines += ["", f"## {title.capitalize()}: {mean:.1%} on average", "", *_table(fronts, ends, matrix)]
+    for name, title, table in (("accuracy", "accuracy", grids), ("auroc", "AUROC", evaluations)):
+        matrices = {f"{title} of {method}": matrix(rows, name) for method, rows in table.items()}
+        heat_maps(folder / f"{name}.png", matrices, rows=LAYERS, columns=LAYERS,
+                  row_label="front layer", column_label="end layer")  # fmt: skip
+        lines += ["", f"![{title}]({name}.png)"]
+        for heading, values in matrices.items():
+            lines += ["", f"## {heading.capitalize()}", "", *markdown(values)]
     write_text(folder / "report.md", "\n".join(lines) + "\n")
     return folder / "report.md"
 
 
-def _table(fronts: list[str], ends: list[str], matrix: list[list[float]]) -> list[str]:
-    lines = [f"| front \\ end | {' | '.join(ends)} |", f"|---{'|---' * len(ends)}|"]
-    for front, line in zip(fronts, matrix, strict=True):
-        lines.append(f"| **{front}** | {' | '.join(f'{accuracy:.1%}' for accuracy in line)} |")
+def finding(evaluations: dict[str, list[Row]]) -> list[str]:
+    """One sentence that says what the matrices show."""
+    said = []
+    for title, rows in evaluations.items():
+        accurate = [row for row in rows if float(row["accuracy"]) >= ACCURATE]
+        far = [row for row in accurate if float(row["auroc"]) >= FAR]
+        said.append(f"{title} makes {len(accurate)} of {len(rows)} stitches at least {ACCURATE:.0%} accurate, "
+                    f"{len(far)} of them with activations far out of distribution (AUROC of {FAR} or more)")  # fmt: skip
+    return [f"**{'; '.join(said).capitalize()}.**"]
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a CSV."""
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def matrix(rows: list[Row], name: str) -> list[list[float]]:
+    """One column of a table as a matrix, front layers × end layers."""
+    values = {(row["front_layer"], row["end_layer"]): float(row[name]) for row in rows}
+    return [[values[front, end] for end in LAYERS] for front in LAYERS]
+
+
+def markdown(values: list[list[float]]) -> list[str]:
+    """A matrix in Markdown."""
+    lines = [f"| front \\ end | {' | '.join(LAYERS)} |", f"|---{'|---' * len(LAYERS)}|"]
+    for layer, line in zip(LAYERS, values, strict=True):
+        lines.append(f"| **{layer}** | {' | '.join(f'{value:.2f}' for value in line)} |")
     return lines
 
 
@@ -88,7 +130,10 @@ def main() -> None:
     """Run the demo in the folder given as argument, or in ./demo."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "demo").resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    result(str(report(folder, stitch(folder, train(folder)))))
+    checkpoints = train(folder)
+    stitch(folder, checkpoints)
+    detect(folder, checkpoints[1])
+    result(str(report(folder)))
 
 
 if __name__ == "__main__":

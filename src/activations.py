@@ -18,6 +18,7 @@ def captured(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     def keep_as(name: str):
         def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
             outputs[name] = output.clone()
+
         return hook
 
     with contextlib.ExitStack() as hooks:
@@ -28,9 +29,23 @@ def captured(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
 
 @contextlib.contextmanager
 def replaced(module: nn.Module, output: Tensor) -> Iterator[None]:
-    """Let `module` put out `output` (a copy of it) while the block runs, whatever it computes."""
-    hook = module.register_forward_hook(lambda *_: output.clone())
+    """Let `module` put out `output` (a copy of it) while the block runs, whatever it computes.
+
+    A module that is called several times does so in the calls whose own output has that shape.
+
+    Raises:
+        ValueError: there was no such call.
+    """
+    shapes = []
+
+    def swap(module: nn.Module, inputs: tuple, own: Tensor) -> Tensor:
+        shapes.append(tuple(own.shape))
+        return output.clone() if own.shape == output.shape else own
+
+    hook = module.register_forward_hook(swap)
     try:
         yield
     finally:
         hook.remove()
+    if tuple(output.shape) not in shapes:
+        raise ValueError(f"an activation of shape {tuple(output.shape)} cannot stand for one of {shapes}")

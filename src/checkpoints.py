@@ -49,7 +49,9 @@ def load_state(path: str | Path) -> State:
         raise UserError(f"checkpoint {path} is damaged or no checkpoint at all; copy or train it again") from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
         raise UserError(f"checkpoint {path} is no state dict; save one with torch.save(model.state_dict(), path)")
     if state and all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
@@ -84,8 +86,11 @@ def load_weights(model: Network, path: str | Path, *, wanted: str) -> None:
     Raises:
         UserError: as load_state, or the checkpoint does not fit; names the keys.
     """
-    state = load_state(path)
-    check_fit(state, model.state_dict(), given=f"checkpoint {path}", wanted=wanted)
+    state, expected = load_state(path), model.state_dict()
+    # Checkpoints from before torch 0.4.1 have no such counters; nothing here reads them.
+    counters = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")}
+    state = {**counters, **state}
+    check_fit(state, expected, given=f"checkpoint {path}", wanted=wanted)
     model.load_state_dict(state)
     if not all(value.isfinite().all() for value in state.values()):
         warn(f"checkpoint {path} has weights that are not finite")
@@ -114,7 +119,7 @@ def check_fit(state: State, expected: State, *, given: str, wanted: str) -> None
     }
     said = [f"{what}: {_some(keys)}" for what, keys in differences.items() if keys]
     if said:
-        raise UserError(f"{given} does not fit {wanted}; {'; '.join(said)}; name the model type it was made with")
+        raise UserError(f"{given} does not fit {wanted}; {'; '.join(said)}; name the model and data it was made with")
 
 
 def _shape(value: Tensor) -> str:

@@ -51,7 +51,10 @@ def run(parser: Parser, experiment: Callable[[argparse.Namespace], None], argv: 
         return 130
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, named without importing torch
-            note(f"{parser.prog}: error: the memory of the GPU is used up; lower -b or name fewer layers")
+            note(f"{parser.prog}: error: the memory of the GPU is used up; lower -b")
+            return 2
+        if "Expected more than 1 value per channel" in str(error):  # torch's, of BatchNorm in training
+            note(f"{parser.prog}: error: a training batch has a single image, too few for BatchNorm; change -b")
             return 2
         traceback.print_exc()
         return 1
@@ -59,14 +62,14 @@ def run(parser: Parser, experiment: Callable[[argparse.Namespace], None], argv: 
 
 
 def whole_number(minimum: int) -> Callable[[str], int]:
-    """The type of an option that takes a whole number from `minimum` on."""
+    """The type of an option that takes a whole number from `minimum` on (and that fits into 63 bits)."""
 
     def parse(text: str) -> int:
         try:
             number = int(text)
         except ValueError:
             number = minimum - 1
-        if number < minimum:
+        if not minimum <= number < 2**63:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {minimum} on")
         return number
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.files import write_bytes
+from src.report import warn
 
 
 def heat_maps(
@@ -24,8 +25,11 @@ def heat_maps(
         matrices: by title; each (rows, columns). A missing value is NaN and its cell stays blank.
         value_range: what the two ends of the colour scale stand for.
     """
-    from matplotlib.figure import Figure
-
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        warn(f"{path} was not drawn: matplotlib is not installed")
+        return
     width, height = 2.2 + 0.62 * len(columns), 1.6 + 0.45 * len(rows)
     figure = Figure(figsize=(width * len(matrices), height), layout="constrained")
     places = figure.subplots(1, len(matrices), squeeze=False)[0]

@@ -42,9 +42,8 @@ def low_rank_approx(activations: Tensor, rank: int | None) -> Tensor:
         mean = exact.mean(0)
         centred = exact - mean
         axes = principal_axes(centred.T @ centred, rank)
-        projection = axes @ axes.T  # (C, C)
-        offset = (mean - mean @ projection).to(rows)
-        projection = projection.to(rows)
+        projection, mean = (axes @ axes.T).to(rows), mean.to(rows)  # (C, C), (C,)
     if activations.ndim == 4:
-        return torch.nn.functional.conv2d(activations, projection[:, :, None, None], offset)
-    return torch.nn.functional.linear(activations, projection, offset)
+        mean = mean[:, None, None]
+        return torch.nn.functional.conv2d(activations - mean, projection[:, :, None, None]) + mean
+    return torch.nn.functional.linear(activations - mean, projection) + mean

@@ -24,7 +24,6 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = Path(path)
-        self.started = datetime.now()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             for name in ("config.txt", "run.json", "training_logs.csv"):
@@ -69,6 +68,5 @@ class RunFolder:
 
     def finish(self, options: Mapping[str, Any]) -> None:
         """Write `run.json` (what the run was made with) and then `config.txt` (its options)."""
-        times = {"start": self.started.isoformat(), "end": datetime.now().isoformat()}
-        write_json(self.path / "run.json", provenance() | times)
+        write_json(self.path / "run.json", provenance(gpu=options["gpu"]))
         write_json(self.path / "config.txt", dict(options))

@@ -6,12 +6,16 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from src.errors import UserError
+
+STARTED = datetime.now()  # this module is among the first that a script imports
 
 
 def keep_freed_memory() -> None:
@@ -44,24 +48,33 @@ def device_of(gpu: int) -> torch.device:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw from torch's global generator as if freshly seeded, and leave it afterwards as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    """Draw from torch's global generators as if freshly seeded; that of the CPU is left afterwards as it was."""
+    state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    try:
         yield
+    finally:
+        torch.set_rng_state(state)
 
 
 def generator(*key: int) -> torch.Generator:
     """A generator of its own for each key, such as (seed, epoch): what else runs does not change its numbers."""
+    return torch.Generator().manual_seed(seed_of(*key))
+
+
+def seed_of(*key: int) -> int:
+    """A seed for each key; keys of different lengths differ."""
     state = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)  # zeros at its end would not count
-    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+    return int(state[0] >> np.uint64(1))
 
 
-def provenance() -> dict[str, str | None]:
-    """What a run is made with: versions, command line, commit of this checkout (None outside of git)."""
-    from importlib.metadata import version
-
+def provenance(*, gpu: int) -> dict[str, str | None]:
+    """What a run is made with: command line, versions, device, commit of this checkout (None outside of git), times."""
     packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "scipy")}
-    return {"command": " ".join(sys.argv), "python": platform.python_version(), **packages, "commit": _commit()}
+    device = "CPU" if gpu == -1 else torch.cuda.get_device_name(gpu)
+    times = {"start": STARTED.isoformat(), "end": datetime.now().isoformat()}
+    made_with = {"command": " ".join(sys.argv), "python": platform.python_version(), **packages, "device": device}
+    return {**made_with, "commit": _commit(), **times}
 
 
 def _commit() -> str | None:

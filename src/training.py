@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from src.datasets.in_memory import ImageSet
 from src.report import progress, result
+from src.runtime import seed_of, seeded
 
 
 class Part(NamedTuple):
@@ -94,34 +95,43 @@ def train(
 ) -> Iterator[tuple[int, list[EpochLog]]]:
     """Train, and yield each finished epoch (from 1 on) with one log for each head.
 
-    Shuffling and augmentation come from (seed, epoch) alone.
+    Shuffling, augmentation and what the networks draw come from (seed, epoch) alone.
     """
-    parameters = [list(head.parameters()) for head in task.heads]
-    optimizer = _optimizer([p for group in parameters for p in group], settings)
+    optimizer = _optimizer([parameter for head in task.heads for parameter in head.parameters()], settings)
     scheduler = _scheduler(optimizer, settings)
     for epoch in range(1, settings.n_epochs + 1):
-        batches = progress(
-            train_set.epoch(settings.batch_size, seed=settings.seed, epoch=epoch),
-            f"epoch {epoch}/{settings.n_epochs}",
-            train_set.n_batches(settings.batch_size),
-        )
-        task.train(True)
-        sums = _Sums(len(task.heads), train_set.device)
-        for images, labels in batches:
-            optimizer.zero_grad(set_to_none=True)
-            for part in task.parts(images, labels, training=True):
-                part.losses.sum().backward()
-                sums.add(part)
-            if settings.grad_clip is not None:
-                for group in parameters:
-                    nn.utils.clip_grad_norm_(group, settings.grad_clip)
-            optimizer.step()
-            if settings.reduce_lr_each == "updates":
-                scheduler.step()
-        if settings.reduce_lr_each == "epochs":
-            scheduler.step()
+        with seeded(seed_of(settings.seed, epoch, 1)):  # for what draws in the forward pass, such as dropout
+            trained = _train_epoch(task, train_set, epoch, settings, optimizer, scheduler)
         validated = evaluate(task, val_set.batches(settings.batch_size), device=val_set.device)
-        yield epoch, [EpochLog(*scores) for scores in zip(sums.scores(), validated, strict=True)]
+        yield epoch, [EpochLog(*scores) for scores in zip(trained, validated, strict=True)]
+
+
+def _train_epoch(
+    task: Task,
+    train_set: ImageSet,
+    epoch: int,
+    settings: Settings,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+) -> list[Score]:
+    task.train(True)
+    sums = _Sums(len(task.heads), train_set.device)
+    batches = train_set.epoch(settings.batch_size, seed=settings.seed, epoch=epoch)
+    title = f"epoch {epoch}/{settings.n_epochs}"
+    for images, labels in progress(batches, title, train_set.n_batches(settings.batch_size)):
+        optimizer.zero_grad(set_to_none=True)
+        for part in task.parts(images, labels, training=True):
+            part.losses.sum().backward()
+            sums.add(part)
+        if settings.grad_clip is not None:
+            for head in task.heads:
+                nn.utils.clip_grad_norm_(head.parameters(), settings.grad_clip)
+        optimizer.step()
+        if settings.reduce_lr_each == "updates":
+            scheduler.step()
+    if settings.reduce_lr_each == "epochs":
+        scheduler.step()
+    return sums.scores()
 
 
 def report_epoch(epoch: int, log: EpochLog) -> None:
@@ -139,6 +149,12 @@ def evaluate(task: Task, batches: Iterable[tuple[Tensor, Tensor]], *, device: to
         for part in task.parts(images, labels, training=False):
             sums.add(part)
     return sums.scores()
+
+
+def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, device: torch.device) -> float:
+    """The share of images that a network classifies correctly, in [0, 1]."""
+    (score,) = evaluate(Classification(network), batches, device=device)
+    return score.accuracy
 
 
 class _Sums:

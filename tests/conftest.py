@@ -16,10 +16,10 @@ torch.set_num_threads(1)  # several tests run at once
 def run_script(tmp_path):
     """Run a script as a process in an empty folder; returns what it printed, or with `status` its error line."""
 
-    def run(script: str, *arguments: str, cwd: Path = tmp_path, status: int = 0) -> str:
+    def run(script: str, *arguments: str, cwd: Path = tmp_path, status: int = 0, timeout: int = 300) -> str:
         command = [sys.executable, str(ROOT / script), *map(str, arguments)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=environment)
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=environment)
         assert done.returncode == status, done.stderr
         return done.stdout if status == 0 else done.stderr
 

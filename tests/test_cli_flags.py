@@ -10,9 +10,22 @@ import pytest
 from tests.goldens import DATA
 
 FLAGS = json.loads((DATA / "cli_flags.json").read_text())
-SCRIPTS = ["exec_train", "exec_eval", "exec_stitch"]
+SCRIPTS = [
+    "exec_train",
+    "exec_eval",
+    "exec_stitch",
+    "exec_train_representation_classifier",
+    "exec_eval_stitcher_ood",
+]
 # Where ours differs on purpose: the README's default wins over the public parser's, and "" has a name.
-DEFAULTS = {("exec_train", "save_frequency"): 0, ("exec_train", "scheduler"): "none"}
+DEFAULTS = {
+    ("exec_train", "save_frequency"): 0,
+    ("exec_train", "scheduler"): "none",
+    ("exec_train_representation_classifier", "save_frequency"): 0,
+    ("exec_train_representation_classifier", "dataset"): "cifar10",
+}
+# What the README calls required, and the public parser only misses later.
+REQUIRED = {"model_type", "finetune_id_dataset", "finetune_ood_dataset"}
 # Spellings that only the README of the public code names.
 README_ONLY = {"exec_stitch": ["-sched", "--grad-clip"]}
 
@@ -32,7 +45,7 @@ def test_flag_of_the_public_code(script, flag):
         assert known[spelling].dest == flag["dest"]
     action = known[flag["flags"][0]]
     assert action.default == DEFAULTS.get((script, flag["dest"]), flag["default"])
-    assert action.required == flag.get("required", False)
+    assert action.required == (flag.get("required", False) or flag["dest"] in REQUIRED)
     assert set(flag.get("choices", [])) - {None} <= set(action.choices or flag.get("choices", []))
     assert action.help
 
@@ -53,7 +66,9 @@ def test_readme_names_every_option_with_its_default(script):
         assert row, f"{script}.py: the README has no row for {name}"
         if action.option_strings and not action.required and action.const is not True:
             said = row.group().split("|")[-2].strip()
-            default = {None: "–", (): "–", "": "–"}.get(tuple(action.default) if action.default == [] else action.default)
+            default = {None: "–", (): "–", "": "–"}.get(
+                tuple(action.default) if action.default == [] else action.default
+            )
             assert said == (default or f"`{action.default}`"), f"{name}: {said}"
 
 

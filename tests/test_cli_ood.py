@@ -61,7 +61,14 @@ def test_detector_files_have_the_layout_of_the_public_code(workplace, digit_netw
 
 def test_fine_tuning_changes_a_checkpoint_it_starts_from(workplace, digit_networks, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    start = [str(digit_networks[1]), MODEL, "layer2.0", *CLASSIFIER, "--resume-from", str(workplace / "d" / "model_1.pt")]
+    start = [
+        str(digit_networks[1]),
+        MODEL,
+        "layer2.0",
+        *CLASSIFIER,
+        "--resume-from",
+        str(workplace / "d" / "model_1.pt"),
+    ]
     assert exec_detectors.main([*start, "-e", "0", "-fe", "2", "-dir", "a", "-score", "oe", "-fdir", "s"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 4 and out[0].startswith("FT Epoch #1 FT loss: ") and "CE Loss: " in out[0]
@@ -86,7 +93,22 @@ def test_all_layers_get_a_detector_each(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     vit = build_model("vit_tiny_patch4_32", n_channels=1, image_shape=(1, 8, 8))
     save_state(tmp_path / "vit.pt", vit.state_dict())
-    options = ["-m", "repr_cls_vit_tiny", *DATA, *FINETUNING, "-b", "512", "-e", "0", "-fe", "1", "-dir", "d", "-fdir", "s"]
+    options = [
+        "-m",
+        "repr_cls_vit_tiny",
+        *DATA,
+        *FINETUNING,
+        "-b",
+        "512",
+        "-e",
+        "0",
+        "-fe",
+        "1",
+        "-dir",
+        "d",
+        "-fdir",
+        "s",
+    ]
     assert exec_detectors.main(["vit.pt", "vit_tiny_patch4_32", "blocks.0,blocks.11", *options]) == 0
     assert {path.name for path in (tmp_path / "d").iterdir()} == {"blocks.0", "blocks.11"}
     entries = json.loads((tmp_path / "s" / "meta.json").read_text()).values()
@@ -111,7 +133,10 @@ def test_evaluation_prints_and_writes_what_it_finds(workplace, run_script, digit
     folder = workplace / "results" / "dm"
     with open(folder / "ood_evaluation.csv") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["front_layer"], row["end_layer"]) for row in rows] == [("layer3.0", "layer2.0"), ("layer4.1", "layer2.0")]
+    assert [(row["front_layer"], row["end_layer"]) for row in rows] == [
+        ("layer3.0", "layer2.0"),
+        ("layer4.1", "layer2.0"),
+    ]
     with open(folder / "grid.csv") as file:
         accuracies = {(row["front_layer"], row["end_layer"]): row["accuracy"] for row in csv.DictReader(file)}
     written = json.loads((folder / "ood_evaluation.json").read_text())

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import exec_stitch
-from src.checkpoints import load_model, load_state
+from src.checkpoints import load_model, load_state, save_state
 from src.datasets import load_dataset
+from src.models import build_model
 from src.stitching import Pair, StitchedModel, build_stitching_layer
 from tests.conftest import ROOT
 from tests.goldens import DATA
@@ -50,7 +51,9 @@ def test_layout_of_a_run_is_that_of_the_public_code(run_script, digit_networks, 
     summary = (folder / "summary.txt").read_text()
     pattern = re.escape((public / "summary.txt").read_text())
     pattern = pattern.replace("models/det0\\.pt", re.escape(str(digit_networks[0])), 1)
-    pattern = pattern.replace("models/det1\\.pt", re.escape(str(digit_networks[1])), 1).replace("layer3\\.1", "layer3\\.0", 1)
+    pattern = pattern.replace("models/det1\\.pt", re.escape(str(digit_networks[1])), 1).replace(
+        "layer3\\.1", "layer3\\.0", 1
+    )
     pattern = re.sub(r"Command:\\ .*", "Command: .*exec_stitch.py .*", pattern)
     pattern = re.sub(r"(\d+)\\\.(\d{5,})", r"\\d+\\.\\d+(e-\\d+)?", pattern)  # sparsities
     pattern = re.sub(r": ?\\ \d\\\.(\d{4})", r":\\ \\d\\.\\d{4}", pattern)  # accuracy and differences
@@ -110,8 +113,44 @@ def test_grid_gives_each_pair_what_it_gets_alone(stitch, tmp_path):
             assert float(row[name]) == pytest.approx(metrics(alone)[name], rel=1e-6)
         ours = load_state(tmp_path / "results" / "g" / row["folder"] / "final_model.pt")
         theirs = load_state(alone / "final_model.pt")
-        for key, value in ours.items():
-            torch.testing.assert_close(value, theirs[key], rtol=1e-5, atol=1e-6)
+        assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+
+
+def test_matchings_do_not_depend_on_what_else_is_in_the_grid(stitch, tmp_path):
+    """Not even on a layer for which BatchNorm cannot be folded into convolutions."""
+    (alone,), _ = stitch("layer2.0", "layer1.1", *DM)
+    folders, _ = stitch("layer2.0,layer4.1.conv2", "layer1.1,layer2", *DM, "-dir", "g")
+    (together,) = (
+        path for path in folders if path.parent.name == "g" and metrics_of_pair(path) == ("layer2.0", "layer1.1")
+    )
+    one, other = (load_state(path / "final_model.pt") for path in (alone, together))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def metrics_of_pair(folder) -> tuple[str, str]:
+    options = json.loads((folder / "config.txt").read_text())
+    return options["front_layer"], options["end_layer"]
+
+
+def test_pairs_that_cannot_be_stitched_are_left_out_and_named(digit_networks, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "r.pt"
+    save_state(path, build_model("resnet18", n_channels=1).state_dict())
+    layers = ["layer1.0,layer2.0", "layer1.1,layer2.1"]
+    arguments = [str(path), str(path), "resnet18", "resnet18", *layers, "rc2c_pre", *COMMON, "-i", "eye", "-e", "0"]
+    assert exec_stitch.main([*arguments, "-dir", "e"]) == 0
+    err = capsys.readouterr().err
+    assert "not stitched: layer1.0 -> layer2.1: -i eye needs equal widths, not 64 and 128 channels" in err
+    assert (tmp_path / "results" / "e" / "grid.csv").read_text().count("\n") == 3
+
+
+def test_the_networks_own_accuracies_are_those_without_moved_statistics(stitch, digit_networks, capsys):
+    (frozen,), _ = stitch("layer2.0", "layer2.0", *DM, "-dir", "a")
+    (moved,) = (
+        path for path in stitch("layer2.0", "layer2.0", "-d", "digits", "-gpu", "-1", "-e", "1")[0] if path != frozen
+    )
+    for name in ("front_accuracy", "end_accuracy"):
+        assert metrics(moved)[name] == pytest.approx(metrics(frozen)[name], abs=0.003)
 
 
 def test_task_loss_matching_trains_the_layer_only(stitch, digit_networks):
@@ -120,7 +159,9 @@ def test_task_loss_matching_trains_the_layer_only(stitch, digit_networks):
     header, first, second = (folder / "training_logs.csv").read_text().splitlines()
     assert header == "train_acc,train_loss,val_acc,val_loss"
     assert float(second.split(",")[1]) < float(first.split(",")[1])
-    assert out.splitlines()[-2].startswith("Epoch #2 val loss: ") and out.splitlines()[-1].startswith("Clean accuracy: ")
+    assert out.splitlines()[-2].startswith("Epoch #2 val loss: ") and out.splitlines()[-1].startswith(
+        "Clean accuracy: "
+    )
     assert load_state(folder / "final_model.pt").keys() == {"transform.weight", "transform.bias"}
     assert metrics(folder)["matching_error"] == 0
     assert float(second.split(",")[2]) == metrics(folder)["accuracy"]
@@ -134,7 +175,9 @@ def test_without_mod_only_stitch_the_whole_network_is_saved_and_statistics_move(
         moved = state["end_model.model.layer4.1.bn2.running_mean"]
         assert not torch.equal(moved, end["layer4.1.bn2.running_mean"])
         assert torch.equal(state["end_model.model.layer4.1.conv2.weight"], end["layer4.1.conv2.weight"])
-        assert torch.equal(state["front_model.stitch_from_layer.bn1.weight"], state["front_model.model.layer2.0.bn1.weight"])
+        assert torch.equal(
+            state["front_model.stitch_from_layer.bn1.weight"], state["front_model.model.layer2.0.bn1.weight"]
+        )
         assert "stitching_layer.transform.weight" in state
     # each pair has networks of its own, so the first one's batches did not move the second one's statistics
     counts = [load_state(f / "final_model.pt")["end_model.model.layer4.1.bn2.num_batches_tracked"] for f in folders]
@@ -189,7 +232,9 @@ def test_the_same_command_twice_makes_the_same_files(stitch):
     ],
     ids=str,
 )
-def test_all_stitching_types(types, layers, kind, options, digit_networks, vit_checkpoint, tmp_path, monkeypatch, capsys):
+def test_all_stitching_types(
+    types, layers, kind, options, digit_networks, vit_checkpoint, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     names = {"vit": ("vit_tiny_patch4_32", vit_checkpoint), "cnn": (MODEL, digit_networks[0])}
     paths, models = [str(names[kind][1]) for kind in types], [names[kind][0] for kind in types]
@@ -201,9 +246,6 @@ def test_all_stitching_types(types, layers, kind, options, digit_networks, vit_c
 
 @pytest.fixture(scope="module")
 def vit_checkpoint(tmp_path_factory):
-    from src.checkpoints import save_state
-    from src.models import build_model
-
     path = tmp_path_factory.mktemp("vit") / "vit.pt"
     save_state(path, build_model("vit_tiny_patch4_32", n_channels=1, image_shape=(1, 8, 8)).state_dict())
     return path

@@ -17,7 +17,9 @@ def files(folder) -> set[str]:
 
 
 def test_trains_and_evaluates(run_script, tmp_path):
-    out = run_script("exec_train.py", *ARGUMENTS, "-e", "3", "-sf", "2", "-dir", "models/a", "-rlre", "2", "--grad-clip", "5")
+    out = run_script(
+        "exec_train.py", *ARGUMENTS, "-e", "3", "-sf", "2", "-dir", "models/a", "-rlre", "2", "--grad-clip", "5"
+    )
     folder = tmp_path / "models" / "a"
     assert files(folder) == {"config.txt", "run.json", "training_logs.csv", "model_2.pt", "model_3.pt"}
 

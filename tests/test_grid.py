@@ -1,5 +1,7 @@
 """A grid gives every pair what it would get alone, in evaluation, matching and training."""
 
+import copy
+
 import pytest
 import torch
 
@@ -55,7 +57,7 @@ def networks(data):
 
 
 def layers_of(networks, fronts=FRONTS, ends=ENDS, kind="rc2c_pre", **options):
-    return build_layers(*networks, fronts, ends, kind, image_shape=SHAPE, seed=3, **options)
+    return build_layers(*networks, fronts, ends, kind, image_shape=SHAPE, seed=3, **options)[0]
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 40, 1024])
@@ -87,17 +89,11 @@ def model_source(model: StitchedModel, images):
 def test_one_network_stitched_to_itself_takes_one_pass(networks, data, monkeypatch):
     front, _ = networks
     layers = layers_of((front, front))
-    expected = Grid(front, networks_copy(front), layers).evaluate(data.batches(20))
+    expected = Grid(front, copy.deepcopy(front), layers).evaluate(data.batches(20))
     grid = Grid(front, front, layers)
     n_calls = count_calls(monkeypatch, grid.front.conv1)
     assert grid.evaluate(data.batches(20)) == expected
     assert n_calls[0] == 2
-
-
-def networks_copy(network):
-    import copy
-
-    return copy.deepcopy(network)
 
 
 def count_calls(monkeypatch, module):
@@ -156,6 +152,28 @@ def test_training_equals_each_pair_alone(networks, data, settings):
         for one, other in zip(logs[pair], alone_logs, strict=True):
             assert one.train == pytest.approx(other.train, rel=1e-9) and one.val == pytest.approx(other.val, rel=1e-9)
             assert one.train.loss > one.train.cross_entropy and one.val.loss == one.val.cross_entropy  # the l1 term
+
+
+def test_first_losses_in_single_precision_equal_each_pair_alone(networks, data):
+    single = [copy.deepcopy(network).float() for network in networks]
+    batches = [(images.float(), labels) for images, labels in data.batches(16)]
+
+    def losses_of(layers) -> dict[Pair, list[float]]:
+        grid, losses = Grid(*single, layers), {pair: [] for pair in layers}
+        optimizer = torch.optim.Adam([parameter for layer in layers.values() for parameter in layer.parameters()])
+        for images, labels in batches:
+            optimizer.zero_grad()
+            for part in grid.parts(images, labels, training=True):
+                part.losses.sum().backward()
+                for head, loss in zip(part.heads, part.losses.tolist(), strict=True):
+                    losses[list(layers)[head]].append(loss)
+            optimizer.step()
+        return losses
+
+    together = losses_of(layers_of(single))
+    for pair in together:
+        alone = losses_of(layers_of(single, [pair.front_layer], [pair.end_layer]))
+        assert together[pair] == pytest.approx(alone[pair], rel=1e-4)
 
 
 def test_training_lowers_the_loss_and_leaves_the_networks_alone(networks, data):

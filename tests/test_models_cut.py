@@ -202,7 +202,7 @@ def test_hooks_go_even_when_the_forward_raises(resnet, images):
         resnet(images[:, :2], until="layer1.0.conv2")
     with pytest.raises(RuntimeError):
         resnet.activations(images[:, :2], ["layer1.0.conv2", "layer3.1.bn1"])
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="cannot stand for one of"):
         resnet(images[:, :, :3, :3], after="layer1.0.conv2", images=images)
     assert n_hooks(resnet) == 0
 

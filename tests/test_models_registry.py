@@ -149,8 +149,8 @@ def test_an_unknown_name_lists_the_close_ones():
 @pytest.mark.parametrize(
     ("name", "shapes", "message"),
     [
-        ("repr_cls_resnet18", {}, r"needs representation_shape \(channels, height, width\)"),
-        ("repr_cls_vit_tiny", {}, r"needs representation_shape \(tokens, width\)"),
+        ("repr_cls_resnet18", {}, r"takes activations, of a representation_shape \(channels, height, width\)"),
+        ("repr_cls_vit_tiny", {}, r"takes activations, of a representation_shape \(tokens, width\)"),
         ("repr_cls_resnet18", {"representation_shape": (65, 192)}, r"\(65, 192\).*did you mean repr_cls_vit_\*"),
         ("repr_cls_vit_tiny", {"representation_shape": (64, 8, 8)}, r"\(64, 8, 8\).*did you mean repr_cls_resnet\*"),
         ("vit_tiny_patch16_224", {"image_shape": (3, 28, 32)}, "28×32 pixels cannot be cut into patches of 16×16"),

@@ -11,14 +11,19 @@ from src.ood.energy import energy_penalty, outlier_exposure_penalty
 from tests.goldens import numbers, tensor
 
 LOSSES = sorted({key.split("/")[0] for key in numbers("finetune_loss")})
-MEASURES = sorted(key.removesuffix("/auroc_aupr_fpr95") for key in numbers("measures") if key.endswith("/auroc_aupr_fpr95"))
+MEASURES = sorted(
+    key.removesuffix("/auroc_aupr_fpr95") for key in numbers("measures") if key.endswith("/auroc_aupr_fpr95")
+)
 MEASURES = [case for case in MEASURES if len(numbers("measures").get(f"{case}/pos", ()))]
 
 
 @pytest.mark.parametrize("score", ["energy", "OE"])
 @pytest.mark.parametrize("case", LOSSES)
 def test_losses_and_gradients_equal_the_public_code(case, score):
-    logits, labels = tensor("finetune_loss", f"{case}/logits").requires_grad_(), tensor("finetune_loss", f"{case}/labels")
+    logits, labels = (
+        tensor("finetune_loss", f"{case}/logits").requires_grad_(),
+        tensor("finetune_loss", f"{case}/labels"),
+    )
     m_in, m_out = numbers("finetune_loss")[f"{case}/m_in_m_out"].tolist()
     labels = torch.cat([labels, labels.new_full((len(logits) - len(labels),), -1)])
     cross_entropy = F.cross_entropy(logits, labels, ignore_index=-1)

@@ -39,7 +39,9 @@ def test_direct_matching_repeats_the_run(networks, name):
     folder = RUNS / golden["results_dir"].removeprefix("results/")
     pair = Pair(golden["front_layer"], golden["end_layer"])
     (samples,) = (golden[key] for key in golden if key.startswith("pinv_sample_indices"))
-    layers = build_layers(*networks, [pair.front_layer], [pair.end_layer], "rc2c_pre", image_shape=(3, 32, 32), seed=0)
+    layers, _ = build_layers(
+        *networks, [pair.front_layer], [pair.end_layer], "rc2c_pre", image_shape=(3, 32, 32), seed=0
+    )
     grid = Grid(*networks, layers, front_rank=golden["front_stitch_rank"])
 
     errors = grid.match(batches("train", indices=samples), rank=golden["front_pinv_rank"])

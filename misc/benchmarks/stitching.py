@@ -119,7 +119,7 @@ def passes(n_images: int) -> None:
     """Evaluation, one training pass and direct matching of 64 pairs."""
     images, labels = torch.rand(n_images, *SHAPE), torch.randint(10, (n_images,))
     front, end = donors(images)
-    layers = build_layers(front, end, front.block_names, end.block_names, "rc2c_pre", image_shape=SHAPE, seed=0)
+    layers, _ = build_layers(front, end, front.block_names, end.block_names, "rc2c_pre", image_shape=SHAPE, seed=0)
     alone = OnePairAtATime(front, end, layers)
     grid = Grid(*(copy.deepcopy(network).to(memory_format=torch.channels_last) for network in (front, end)), layers)
     grid.evaluate([(images[:8], labels[:8])])  # warms up
@@ -171,7 +171,7 @@ def augmentation(batch_size: int = 256, n_images: int = 5120) -> None:
             torch.stack([each(picture) for picture in pictures[start : start + batch_size]])
 
     # Both are short: the best of several runs tells them apart from what else the machine does.
-    ours = min(timed(lambda: deque(data.epoch(batch_size, seed=0, epoch=epoch), maxlen=0))[0] for epoch in range(10))
+    ours = min(timed(lambda: deque(data.epoch(batch_size, seed=0, epoch=1), maxlen=0))[0] for _ in range(10))
     theirs = min(timed(one_by_one)[0] for _ in range(5))
     line(f"flip and crop of {n_images} images", theirs, ours, 20)
 

@@ -77,7 +77,18 @@ def load_labelled(name: str, root: str | Path, *, train: bool, device: torch.dev
     Raises:
         UserError: as `load_dataset`, or the data set is unlabelled.
     """
-    if dataset_info(name).n_classes == 0:
-        labelled = ", ".join(other for other, info in DATASETS.items() if info.n_classes)
-        raise UserError(f"dataset {name!r} has no labels; choose one that has: {labelled}")
+    labelled_info(name)
     return load_dataset(name, root, train=train, device=device)
+
+
+def labelled_info(name: str) -> DatasetInfo:
+    """`dataset_info` for what needs classes.
+
+    Raises:
+        UserError: there is no such data set, or it is unlabelled.
+    """
+    info = dataset_info(name)
+    if info.n_classes == 0:
+        labelled = ", ".join(other for other, known in DATASETS.items() if known.n_classes)
+        raise UserError(f"dataset {name!r} has no labels; choose one that has: {labelled}")
+    return info

@@ -26,7 +26,7 @@ from src.datasets.readers import read_cifar, read_mnist, read_svhn
 from src.datasets.registry import dataset_info
 from src.errors import UserError
 
-PATIENCE = 8.0  # seconds for all servers of a data set together
+PATIENCE = 5.0  # seconds for all servers of a data set together
 DOWNLOAD_ERRORS = (
     UserError, OSError, RuntimeError, EOFError, ValueError, http.client.HTTPException, tarfile.TarError, zlib.error
 )  # fmt: skip
@@ -51,9 +51,7 @@ def _cifar(source: type[CIFAR10], train: bool) -> Split:
         md5=dict(source.train_list if train else source.test_list),
         servers=(source.url,),
         recipe=f"fetch {source.url} and unpack it in {{root}}, so that it fills {{folder}}",
-        fetch=lambda root: download_and_extract_archive(
-            source.url, root, filename=source.filename, md5=source.tgz_md5
-        ),
+        fetch=lambda root: download_and_extract_archive(source.url, root, filename=source.filename, md5=source.tgz_md5),
         read=read_cifar,
     )
 

@@ -1,8 +1,8 @@
 """A network is a sequence of named steps: the idea that carries the suite.
 
-    h      = front(images, until="layer2.0")        # nothing behind layer2.0 is computed
-    logits = end(transform(h), after="layer3.1")    # nothing in front of layer3.1 is computed
-    acts   = front.activations(images, names)       # several layers from one pass that ends at the last of them
+h      = front(images, until="layer2.0")        # nothing behind layer2.0 is computed
+logits = end(transform(h), after="layer3.1")    # nothing in front of layer3.1 is computed
+acts   = front.activations(images, names)       # several layers from one pass that ends at the last of them
 """
 
 import copy
@@ -71,8 +71,9 @@ class Network(nn.Module):
         Where only blocks are named, that is a copy in which each BatchNorm has become part of the convolution in
         front of it; otherwise the network itself.
         """
-        norms = self.norms_behind_convolutions()
-        if not norms or not set(names) <= set(self.block_names):
+        norms, steps = self.norms_behind_convolutions(), list(self.steps())
+        cuts = [self.cut(name) for name in names]
+        if not norms or any(cut.inner is not None or steps[cut.step] not in self.block_names for cut in cuts):
             return self
         network = copy.deepcopy(self).eval()
         for convolution, norm in norms.items():

@@ -64,7 +64,10 @@ class RepresentationTransformer(Transformer):
 def _checked(shape: tuple[int, ...] | None, expected: tuple[str, ...], other_family: str) -> tuple[int, ...]:
     entries = f"({', '.join(expected)})"
     if shape is None:
-        raise UserError(f"a representation classifier needs representation_shape {entries}")
+        raise UserError(
+            f"a representation classifier takes activations, of a representation_shape {entries}, not images; "
+            "exec_train_representation_classifier.py trains it"
+        )
     if len(shape) != len(expected):
         raise UserError(f"representation_shape is {tuple(shape)}, expected {entries}; or did you mean {other_family}?")
     return tuple(shape)

@@ -126,7 +126,6 @@ class DetectorStore:
         load_weights(detector, self.folder / name, wanted=f"the detector {entry['model_type']} for {layer}")
         return freeze(detector, device)
 
-
     def load_all(
         self, source: Source, layers: Sequence[str], *, n_classes: int, device: torch.device
     ) -> tuple[dict[str, Network], list[str]]:

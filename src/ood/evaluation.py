@@ -58,7 +58,7 @@ def grids_of(
         options = {name: run.options.get(name) for name in LAYER_OPTIONS}
         rank = run.options.get("front_stitch_rank")
         try:
-            layers = build_layers(
+            layers, _ = build_layers(
                 front, end, [pair.front_layer], [pair.end_layer], run.options["stitching_type"],
                 image_shape=image_shape, seed=0, **options,
             )  # fmt: skip

@@ -65,7 +65,12 @@ def _lines(metrics: OODMetrics) -> str:
 
 
 def finish(
-    folder: Path, rows: Sequence[Row], front: Network, end: Network, sanity: Mapping[str, OODMetrics], checked: str | None
+    folder: Path,
+    rows: Sequence[Row],
+    front: Network,
+    end: Network,
+    sanity: Mapping[str, OODMetrics],
+    checked: str | None,
 ) -> None:
     """Print the four matrices and the sanity checks; write `ood_evaluation.csv`, `.json` and `.png` into the folder.
 

@@ -51,7 +51,8 @@ class Grid:
         frozen: keep both networks in evaluation mode while training. Otherwise, as in the public code, their
             parameters are fixed but their BatchNorm statistics move; then there can be only one pair.
         rows_at_once: how many stitched activations go through the end network together, at most, but at least
-            one batch; None: 256 on a CPU, whose caches more would overrun, and 1024 on a GPU.
+            one batch: that bounds the memory. None: 256 on a CPU, whose caches more would overrun, and four
+            batches on a GPU.
     """
 
     def __init__(
@@ -70,9 +71,10 @@ class Grid:
         self.layers = dict(layers)
         self.heads: Sequence[nn.Module] = list(self.layers.values())
         self.front_rank, self.l1_coef, self.frozen = front_rank, l1_coef, frozen
-        self.rows_at_once = rows_at_once or (256 if next(front.parameters()).device.type == "cpu" else 1024)
+        self.rows_at_once = rows_at_once or (256 if next(front.parameters()).device.type == "cpu" else None)
         self.front_layers = list(dict.fromkeys(pair.front_layer for pair in self.layers))
         self.end_layers = list(dict.fromkeys(pair.end_layer for pair in self.layers))
+        self.donors = (front, end)
         self.front, self.end = front, end
         if frozen:
             shared = front is end
@@ -105,7 +107,8 @@ class Grid:
         norm: dict[str, Tensor] = {}
         for images, labels in batches:
             n_samples += len(labels)
-            front_acts, end_acts = self.activations(images, with_logits=True)
+            names = ([*self.front_layers, self.front.output_name], [*self.end_layers, self.end.output_name])
+            front_acts, end_acts = _activations(self.front, names[0], self.end, names[1], images)
             hits = {"front": front_acts.pop(self.front.output_name), "end": end_acts.pop(self.end.output_name)}
             for name, act in end_acts.items():
                 norm[name] = norm.get(name, 0.0) + act.square().sum(dtype=torch.float64)
@@ -129,6 +132,8 @@ class Grid:
             rank: retained rank of the resized front activations; None keeps all.
         Returns:
             The matching error of each pair.
+        Raises:
+            UserError: activations are not finite; names the pair.
         """
         groups: dict[tuple, list[Pair]] = {}  # pairs with the same source, laid out and resized in the same way
         for pair, layer in self.layers.items():
@@ -138,7 +143,7 @@ class Grid:
         n_samples = 0
         for images, _ in batches:
             n_samples += len(images)
-            front_acts, end_acts = self.activations(images)
+            front_acts, end_acts = self._donor_activations(images)
             end_acts = {name: act.double() for name, act in end_acts.items()}  # once for all sources
             for key, pairs in groups.items():
                 source = self.layers[pairs[0]].layout(front_acts[key[0]])
@@ -149,7 +154,10 @@ class Grid:
                     cls_sums[pair] = cls_sums.get(pair, 0.0) + end_acts[pair.end_layer][:, 0].sum(0)
         errors = {}
         for key, pairs in progress(groups.items(), "direct matching", len(groups)):
-            matchings = sums[key].solve(rank=rank)
+            try:
+                matchings = sums[key].solve(rank=rank)
+            except ValueError as error:
+                raise UserError(f"{pairs[0].front_layer} -> {pairs[0].end_layer}: {error}; check the models") from error
             for pair in pairs:
                 weight, bias, errors[pair] = matchings[pair.end_layer]
                 self.layers[pair].set_affine(weight, bias)
@@ -157,14 +165,10 @@ class Grid:
             self.layers[pair].cls_token.copy_(total / n_samples)
         return errors
 
-    def activations(self, images: Tensor, *, with_logits: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Activations of the two networks at the layers of the grid, from one pass each (or one if they are one)."""
-        front_names = [*self.front_layers, *([self.front.output_name] if with_logits else [])]
-        end_names = [*self.end_layers, *([self.end.output_name] if with_logits else [])]
-        if self.front is self.end:
-            acts = self.front.activations(images, list(dict.fromkeys([*front_names, *end_names])))
-            return {name: acts[name] for name in front_names}, {name: acts[name] for name in end_names}
-        return self.front.activations(images, front_names), self.end.activations(images, end_names)
+    def _donor_activations(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Activations of the networks as they were given: matchings are then exactly those of each pair alone."""
+        front, end = self.donors
+        return _activations(front, self.front_layers, end, self.end_layers, images)
 
     def truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Front activations cut to the rank of the grid."""
@@ -172,7 +176,7 @@ class Grid:
 
     def stitched(self, images: Tensor, sources: Mapping[str, Tensor]) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
         """Yield some pairs at a time with their stitched activations (P, B, …) and logits (P, B, n_classes)."""
-        n_together = max(1, self.rows_at_once // len(images))
+        n_together = 4 if self.rows_at_once is None else max(1, self.rows_at_once // len(images))
         for end_layer in self.end_layers:
             group = [pair for pair in self.layers if pair.end_layer == end_layer]
             needs_images = self.end.cut(end_layer).inner is not None
@@ -182,6 +186,16 @@ class Grid:
                 repeated = images.repeat(len(pairs), *[1] * (images.ndim - 1)) if needs_images else None
                 logits = self.end(stitched, after=end_layer, images=repeated)
                 yield pairs, stitched.unflatten(0, (len(pairs), -1)), logits.unflatten(0, (len(pairs), -1))
+
+
+def _activations(
+    front: Network, front_names: Sequence[str], end: Network, end_names: Sequence[str], images: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Activations of two networks, from one pass each, or from one for both if they are one."""
+    if front is end:
+        acts = front.activations(images, list(dict.fromkeys([*front_names, *end_names])))
+        return {name: acts[name] for name in front_names}, {name: acts[name] for name in end_names}
+    return front.activations(images, front_names), end.activations(images, end_names)
 
 
 def build_layers(
@@ -194,27 +208,31 @@ def build_layers(
     image_shape: Sequence[int],
     seed: int,
     **options: str | None,
-) -> dict[Pair, StitchingLayer]:
+) -> tuple[dict[Pair, StitchingLayer], list[str]]:
     """Build the stitching layers between all given front and end layers, each as if it were the only one.
 
     Args:
         image_shape: (C, H, W) of the images that the networks take.
         seed: each layer is initialised with a generator seeded by it.
         options: as for build_stitching_layer.
+    Returns:
+        The layers, and for each pair that cannot be stitched the reason.
     Raises:
-        UserError: the shapes of a pair do not fit; names the pair.
+        UserError: no pair can be stitched; names the first reason.
     """
     parameter = next(front.parameters())
     image = parameter.new_zeros(1, *image_shape)
     with torch.no_grad():
         sources = {name: act.shape[1:] for name, act in front.activations(image, front_layers).items()}
         targets = {name: act.shape[1:] for name, act in end.activations(image, end_layers).items()}
-    layers = {}
+    layers, misfits = {}, []
     for pair in (Pair(front_layer, end_layer) for front_layer in front_layers for end_layer in end_layers):
         try:
             with seeded(seed):
                 layer = build_stitching_layer(kind, sources[pair.front_layer], targets[pair.end_layer], **options)
+            layers[pair] = layer.to(parameter)
         except UserError as error:
-            raise UserError(f"{pair.front_layer} -> {pair.end_layer}: {error}") from error
-        layers[pair] = layer.to(parameter)
-    return layers
+            misfits.append(f"{pair.front_layer} -> {pair.end_layer}: {error}")
+    if not layers:
+        raise UserError(misfits[0])
+    return layers, misfits

@@ -39,14 +39,19 @@ def read_run(folder: Path) -> Run:
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
     options = read_json(folder / "config.txt")
-    measured = _read_summary(folder / "summary.txt")
-    if (folder / "metrics.json").is_file():
-        measured |= read_json(folder / "metrics.json")
     try:
         named = {name: options[name] for name in COLUMNS[:7]}
-        row = named | {name: float(measured.get(name, math.nan)) for name in METRICS} | {"folder": folder.name}
+        if not all(isinstance(value, str) for value in list(named.values())[:4]):
+            raise ValueError("the names in config.txt")
+        measured = _read_summary(folder / "summary.txt")
+        if (folder / "metrics.json").is_file():
+            measured.update(read_json(folder / "metrics.json"))
+        numbers = {name: math.nan if measured.get(name) is None else float(measured[name]) for name in METRICS}
+        if "accuracy" not in measured:
+            raise ValueError("the accuracy")
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder} is no folder of a stitching run ({error} is missing or damaged)") from error
+        raise UserError(f"{folder} is no folder of a stitching run ({error} missing or damaged)") from error
+    row = named | numbers | {"folder": folder.name}
     return Run(folder, options, row)
 
 
@@ -84,6 +89,8 @@ def read_runs(source_dir: str | Path) -> tuple[list[Run], list[str]]:
 
 def write_grid(path: Path, rows: Sequence[Row]) -> None:
     """Write rows as a CSV, and beside it the heat map of their accuracies (the newest of each pair) as a PNG."""
+    if path.suffix != ".csv":
+        raise UserError(f"{path} is to be a CSV; give it a name that ends in .csv")
     write_csv(path, COLUMNS, rows)
     fronts, ends, matrix = accuracy_matrix(rows)
     heat_maps(

@@ -3,8 +3,10 @@
 `final_model.pt`, `summary.txt`, `config.txt` and `training_logs.csv` are the public code's; `metrics.json` is new.
 """
 
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -12,7 +14,7 @@ from typing import Any, NamedTuple
 from src.checkpoints import save_state
 from src.files import write_json, write_text
 from src.models.blocks import Network
-from src.report import result
+from src.report import note, result, warn
 from src.run_folder import RunFolder
 from src.stitching.grid import GridScore, Pair
 from src.stitching.stitched_model import full_state
@@ -33,7 +35,7 @@ class Metrics(NamedTuple):
 
 
 class StitchingRuns:
-    """Claims a run folder for every pair, follows the training, and writes what came of it.
+    """A run folder for every pair: follows the training, and writes what came of it.
 
     Args:
         directory: the folder that holds the run folders.
@@ -42,16 +44,24 @@ class StitchingRuns:
     """
 
     def __init__(self, directory: Path, layers: Mapping[Pair, StitchingLayer], *, options: Mapping[str, Any]):
-        self.layers = dict(layers)
-        self.options = dict(options)
-        self.folders = {pair: RunFolder.claim(directory) for pair in layers}
+        self.directory, self.layers, self.options = Path(directory), dict(layers), dict(options)
         self.logs: dict[Pair, list[EpochLog]] = {pair: [] for pair in layers}
+        if options["init"] == "rand" and not options["n_epochs"]:
+            warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
+
+    @cached_property
+    def folders(self) -> dict[Pair, RunFolder]:
+        """The run folder of each pair; claimed when there is something to write, so that a failure leaves none."""
+        return {pair: RunFolder.claim(self.directory) for pair in self.layers}
 
     def log(self, epoch: int, logs: Sequence[EpochLog]) -> None:
         """Take in the logs of an epoch, one a pair; report them, or their means when there are several pairs."""
         for pair, log in zip(self.layers, logs, strict=True):
             self.logs[pair].append(log)
             self.folders[pair].write_logs(self.logs[pair])
+        title = self._title(next(iter(self.layers)))
+        if title:
+            note(title if len(self.layers) == 1 else f"means over {len(self.layers)} pairs:")
         train, val = (Score(*map(fmean, zip(*scores, strict=True))) for scores in zip(*logs, strict=True))
         report_epoch(epoch, EpochLog(train, val))
 
@@ -74,8 +84,13 @@ class StitchingRuns:
                 save_state(folder.path / "final_model.pt", state)
             _write_summary(folder.path, options, metrics, layer)
             folder.finish(options)
-            title = f"{pair.front_layer} -> {pair.end_layer}: " if len(self.layers) > 1 else ""
-            result(f"{title}Clean accuracy: {accuracy:.2%}")
+            if len(self.layers) == 1:
+                note(f"wrote {folder.path}")
+            result(f"{self._title(pair)}Clean accuracy: {accuracy:.2%}")
+
+    def _title(self, pair: Pair) -> str:
+        alone = tuple(pair) == (self.options["front_layer"], self.options["end_layer"])
+        return "" if alone else f"{pair.front_layer} -> {pair.end_layer}: "
 
 
 def _write_summary(folder: Path, options: Mapping[str, Any], metrics: Metrics, layer: StitchingLayer) -> None:
@@ -96,7 +111,12 @@ def _write_summary(folder: Path, options: Mapping[str, Any], metrics: Metrics, l
         *(_sparsity_lines(sparsity)),
     ]
     write_text(folder / "summary.txt", "\n".join(lines) + "\n")
-    write_json(folder / "metrics.json", metrics._asdict() | {"sparsity": sparsity})
+    values = metrics._asdict()
+    for name, value in values.items():
+        if not math.isfinite(value):  # JSON has no word for it
+            warn(f"{options['front_layer']} -> {options['end_layer']}: the {name} is not finite ({value})")
+            values[name] = None
+    write_json(folder / "metrics.json", values | {"sparsity": sparsity})
 
 
 def _sparsity_lines(sparsity: Mapping[str, float]) -> Iterable[str]:

@@ -1,0 +1,75 @@
+"""The epoch driver: learning rates, seeds, unlabelled samples, and what it cannot train on."""
+
+import pytest
+import torch
+from torch import nn
+
+import exec_train
+from src import training
+from src.datasets.in_memory import ImageSet
+from src.training import Classification, Settings, part_of, train
+
+
+@pytest.fixture
+def images():
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (20, 1, 2, 2), dtype=torch.uint8, generator=generator)
+    return ImageSet(pixels, torch.arange(20) % 2, n_classes=2)
+
+
+def learning_rates(images, monkeypatch, **settings) -> list[float]:
+    """The learning rate at the start of each update."""
+    rates, build = [], training._optimizer
+
+    def recording(*arguments):
+        optimizer = build(*arguments)
+        optimizer.register_step_pre_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
+        return optimizer
+
+    monkeypatch.setattr(training, "_optimizer", recording)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    list(train(Classification(model), images, images, Settings(batch_size=10, learning_rate=1.0, **settings)))
+    return rates
+
+
+def test_steps_of_the_learning_rate_count_epochs(images, monkeypatch):
+    rates = learning_rates(images, monkeypatch, n_epochs=5, reduce_lr_epochs=[4, 2])
+    assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_steps_of_the_learning_rate_may_count_updates(images, monkeypatch):
+    settings = {"n_epochs": 2, "reduce_lr_each": "updates"}
+    assert learning_rates(images, monkeypatch, reduce_lr_epochs=[1], **settings) == pytest.approx([1, 0.1, 0.1, 0.1])
+
+
+def test_a_milestone_of_zero_updates_counts_from_the_start(images, monkeypatch):
+    settings = {"n_epochs": 1, "reduce_lr_each": "updates"}
+    assert learning_rates(images, monkeypatch, reduce_lr_epochs=[0], **settings) == pytest.approx([0.1, 0.1])
+
+
+def test_cosine_goes_down_to_zero(images, monkeypatch):
+    rates = learning_rates(images, monkeypatch, n_epochs=4, scheduler="cosine")
+    assert rates[::2] == pytest.approx([(1 + torch.tensor(torch.pi * k / 4).cos().item()) / 2 for k in range(4)])
+
+
+def test_unlabelled_samples_count_neither_in_the_loss_nor_in_the_accuracy():
+    logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0], [5.0, 0.0]]])
+    part = part_of([0], logits, torch.tensor([0, 1, -1]))
+    labelled = part_of([0], logits[:, :2], torch.tensor([0, 1]))
+    assert part.n_samples == 2 and part.n_correct.tolist() == [2]
+    torch.testing.assert_close(part.cross_entropies, labelled.cross_entropies)
+
+
+def test_the_seed_counts_for_networks_that_drop_out(tmp_path, capsys):
+    arguments = ["liu2020_wrn", "-d", "digits", "-gpu", "-1", "-e", "1", "-b", "512"]
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        torch.rand(7)  # the global generator is somewhere else each time
+        assert exec_train.main([*arguments, "-s", seed, "-dir", str(tmp_path / name)]) == 0
+    one, two, three = ((tmp_path / name / "model_1.pt").read_bytes() for name in "abc")
+    assert one == two != three
+
+
+def test_a_batch_of_one_is_too_few_for_batch_norm(tmp_path, capsys):
+    arguments = ["resnet18_samewidth", "-d", "digits", "-gpu", "-1", "-e", "1", "-b", "1436", "-dir", str(tmp_path)]
+    assert exec_train.main(arguments) == 2
+    assert "a training batch has a single image, too few for BatchNorm; change -b" in capsys.readouterr().err
