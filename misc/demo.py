@@ -79,8 +79,8 @@ def report(folder: Path) -> Path:
         f"{float(donors['front_accuracy']):.1%} (front) and {float(donors['end_accuracy']):.1%} (end). Every layer of "
         "the one was stitched to every layer of the other, by direct matching and by task loss matching. A detector "
         "for every end layer, which learned to tell activations of digits from those of patches of photographs, then "
-        "looked at the stitched activations: an AUROC of 0.5 means that they look like the end network's own, 1 that "
-        "they are far out of distribution.",
+        "looked at the stitched activations: an AUROC of 0.5 means that they look like the end network's own, "
+        f"{FAR} and more that they are far out of distribution.",
         "",
         *finding(evaluations),
     ]
@@ -90,7 +90,7 @@ def report(folder: Path) -> Path:
                   row_label="front layer", column_label="end layer")  # fmt: skip
         lines += ["", f"![{title}]({name}.png)"]
         for heading, values in matrices.items():
-            lines += ["", f"## {heading.capitalize()}", "", *markdown(values)]
+            lines += ["", f"## {capital(heading)}", "", *markdown(values)]
     write_text(folder / "report.md", "\n".join(lines) + "\n")
     return folder / "report.md"
 
@@ -101,9 +101,14 @@ def finding(evaluations: dict[str, list[Row]]) -> list[str]:
     for title, rows in evaluations.items():
         accurate = [row for row in rows if float(row["accuracy"]) >= ACCURATE]
         far = [row for row in accurate if float(row["auroc"]) >= FAR]
-        said.append(f"{title} makes {len(accurate)} of {len(rows)} stitches at least {ACCURATE:.0%} accurate, "
-                    f"{len(far)} of them with activations far out of distribution (AUROC of {FAR} or more)")  # fmt: skip
-    return [f"**{'; '.join(said).capitalize()}.**"]
+        count = f"{len(accurate)} of {len(rows)} stitches at least {ACCURATE:.0%} accurate"
+        said.append(f"{title} makes {count}, {len(far)} of them with activations far out of distribution")
+    return [f"**{capital('; '.join(said))}.**"]
+
+
+def capital(text: str) -> str:
+    """The text with a capital in front, the rest as it is."""
+    return text[0].upper() + text[1:]
 
 
 def read(path: Path) -> list[Row]:
