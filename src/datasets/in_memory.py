@@ -12,6 +12,7 @@ from src.datasets.augmentation import AUGMENTATIONS, Augmentation
 from src.datasets.pixels import enlarge, take, to_unit_range_
 from src.datasets.registry import dataset_info
 from src.datasets.subsets import subset
+from src.errors import UserError
 
 UNLABELLED = -1
 CACHE_BYTES = 2**20  # a CPU works on so many pixels at once: what lies between two steps stays in its cache
@@ -58,6 +59,16 @@ class ImageSet:
         """(C, H, W) of the images in a batch."""
         channels, height, width = self.images.shape[1:]
         return (channels, self.size or height, self.size or width)
+
+    def check_shape(self, image_shape: tuple[int, int, int], *, option: str) -> None:
+        """Make sure that the images have a given shape (C, H, W).
+
+        Raises:
+            UserError: they have not; names the option that chose the set.
+        """
+        if self.image_shape != tuple(image_shape):
+            own, wanted = ("×".join(map(str, shape)) for shape in (self.image_shape, image_shape))
+            raise UserError(f"images of {option} are {own}, those of -d {wanted}; choose sets that agree")
 
     def n_batches(self, batch_size: int) -> int:
         """How many batches an epoch has; of a set with an `epoch_size`, the last of a pass may have fewer."""

@@ -90,10 +90,8 @@ class HalfAndHalf:
     def __init__(self, id_set: ImageSet, ood_set: ImageSet, *, like: ImageSet, batch_size: int):
         if batch_size < 2:
             raise UserError(f"-b {batch_size}: half of a fine-tuning batch is ID, half OOD; give at least 2")
-        for name, images in (("-ftidd", id_set), ("-ftoodd", ood_set)):
-            if images.image_shape != like.image_shape:
-                shapes = ["×".join(map(str, data.image_shape)) for data in (images, like)]
-                raise UserError(f"images of {name} are {shapes[0]}, those of -d {shapes[1]}; choose sets that agree")
+        for option, images in (("-ftidd", id_set), ("-ftoodd", ood_set)):
+            images.check_shape(like.image_shape, option=option)
         if id_set.n_classes != like.n_classes:
             raise UserError(f"-ftidd has {id_set.n_classes} classes, -d {like.n_classes}; choose sets that agree")
         self.id_set, self.ood_set, self.device = id_set, ood_set, id_set.device
