@@ -30,7 +30,7 @@ def heat_maps(
     except ImportError:
         warn(f"{path} was not drawn: matplotlib is not installed")
         return
-    width, height = 2.2 + 0.62 * len(columns), 1.6 + 0.45 * len(rows)
+    width, height = max(5.0, 2.2 + 0.62 * len(columns)), 1.6 + 0.45 * len(rows)
     figure = Figure(figsize=(width * len(matrices), height), layout="constrained")
     places = figure.subplots(1, len(matrices), squeeze=False)[0]
     for axes, (title, matrix) in zip(places, matrices.items(), strict=True):

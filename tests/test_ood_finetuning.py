@@ -1,0 +1,112 @@
+"""Representation classifiers: what runs of the source, how fine-tuning batches are made, and its learning rate."""
+
+import pytest
+import torch
+
+from src.checkpoints import freeze
+from src.datasets.in_memory import ImageSet
+from src.errors import UserError
+from src.models import build_model
+from src.ood.finetuning import HalfAndHalf, RepresentationClassification, finetuning_settings, fresh_classifier
+from src.training import Settings
+
+IMAGES = {"n_classes": 10, "image_shape": (1, 8, 8)}
+
+
+def image_set(n: int, *, n_classes: int = 10, shape=(1, 8, 8)) -> ImageSet:
+    """Images that carry their number in their first pixel."""
+    pixels = torch.zeros(n, *shape, dtype=torch.uint8)
+    pixels[:, 0, 0, 0] = torch.arange(n)
+    return ImageSet(pixels, torch.arange(n) % n_classes if n_classes else None, n_classes=n_classes)
+
+
+@pytest.fixture
+def source():
+    torch.manual_seed(0)
+    return freeze(build_model("resnet18_samewidth", n_channels=1), "cpu")
+
+
+def test_only_the_front_part_of_the_source_runs_and_nothing_of_it_learns(source, monkeypatch):
+    classifier, shape = fresh_classifier("repr_cls_resnet18", source, "layer2.0", seed=0, **IMAGES)
+    task = RepresentationClassification(source, "layer2.0", classifier)
+    assert shape == (64, 4, 4)
+
+    def behind(*_):
+        raise AssertionError("a layer behind the last one needed was computed")
+
+    monkeypatch.setattr(task.source.layer2[1], "forward", behind)
+    task.train(True)
+    assert classifier.training and not task.source.training
+    (part,) = task.parts(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), training=True)
+    part.losses.sum().backward()
+    assert classifier.conv1.weight.grad is not None
+    assert all(parameter.grad is None for parameter in task.source.parameters())
+
+
+def test_the_penalty_belongs_to_the_training_loss_only(source):
+    classifier, _ = fresh_classifier("repr_cls_resnet18", source, "layer4.0", seed=0, **IMAGES)
+    task = RepresentationClassification(
+        source, "layer4.0", classifier, penalty=lambda logits, labels: torch.tensor(7.0)
+    )
+    task.train(False)
+    images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, -1, -1])
+    (trained,), (validated,) = (list(task.parts(images, labels, training=mode)) for mode in (True, False))
+    torch.testing.assert_close(trained.losses - 7, trained.cross_entropies)
+    torch.testing.assert_close(validated.losses, trained.cross_entropies)
+
+
+def test_batches_are_half_id_half_ood():
+    mixed = HalfAndHalf(image_set(30), image_set(50, n_classes=0), like=image_set(5), batch_size=8)
+    batches = list(mixed.epoch(8, seed=0, epoch=1))
+    assert len(batches) == mixed.n_batches(8) == 8
+    for images, labels in batches[:-1]:
+        assert images.shape == (8, 1, 8, 8) and (labels[:4] >= 0).all() and (labels[4:] == -1).all()
+    images, labels = batches[-1]  # 30 samples of each: two are left
+    assert labels.tolist().count(-1) == 2 and len(labels) == 4
+
+
+def test_epochs_take_disjoint_samples_of_the_larger_set():
+    mixed = HalfAndHalf(image_set(10), image_set(25, n_classes=0), like=image_set(5), batch_size=4)
+    seen = []
+    for epoch in (1, 2, 3):
+        numbers = [(images[labels == -1][:, 0, 0, 0] * 255).round().int().tolist() for images, labels in
+                   mixed.epoch(4, seed=0, epoch=epoch)]  # fmt: skip
+        seen.append([number for batch in numbers for number in batch])
+    assert [len(numbers) for numbers in seen] == [10, 10, 5]
+    assert sorted(sum(seen, [])) == list(range(25))
+
+
+@pytest.mark.parametrize(
+    ("id_set", "ood_set", "batch_size", "reason"),
+    [
+        (image_set(5), image_set(5, shape=(3, 8, 8)), 4, "images of -ftoodd are 3×8×8, those of -d 1×8×8"),
+        (image_set(5, shape=(1, 4, 4)), image_set(5), 4, "images of -ftidd are 1×4×4"),
+        (image_set(5, n_classes=3), image_set(5), 4, "-ftidd has 3 classes, -d 10"),
+        (image_set(5), image_set(5), 1, "-b 1: half"),
+    ],
+    ids=["ood shape", "id shape", "classes", "batch of one"],
+)
+def test_sets_that_do_not_go_together_are_refused(id_set, ood_set, batch_size, reason):
+    with pytest.raises(UserError, match=reason):
+        HalfAndHalf(id_set, ood_set, like=image_set(5), batch_size=batch_size)
+
+
+@pytest.mark.parametrize(
+    ("n_epochs", "decay", "half"), [(20, "updates", 10), (1, "updates", 0), (20, "epochs", 10), (1, "epochs", 1)]
+)
+def test_the_learning_rate_drops_half_way(n_epochs, decay, half):
+    tuning = finetuning_settings(Settings(100, 64, reduce_lr_epochs=[50]), n_epochs=n_epochs, decay=decay)
+    assert (tuning.n_epochs, tuning.reduce_lr_epochs, tuning.reduce_lr_each) == (n_epochs, [half], decay)
+
+
+def test_sources_on_large_images_get_classifiers_of_that_size():
+    torch.manual_seed(0)
+    source = freeze(build_model("tv_resnet18"), "cpu")
+    classifier, shape = fresh_classifier(
+        "repr_cls_resnet18", source, "layer3.0", n_classes=10, image_shape=(3, 224, 224), seed=0
+    )
+    assert shape == (256, 14, 14)
+    with torch.no_grad():
+        activation = source(torch.rand(1, 3, 224, 224), until="layer3.0")
+        assert classifier(activation, until="resize").shape == (1, 256, 224, 224)
+        assert classifier(activation).shape == (1, 10)
