@@ -30,10 +30,11 @@ def collect(args) -> None:
     rows = [run.row for run in runs]
     fronts, ends, matrix = accuracy_matrix(rows)
     width = max(map(len, fronts))
-    result(" ".join([f"{'':{width}}", *(f"{end:>8}" for end in ends)]))
+    cell_width = max(8, *map(len, ends))
+    result(" ".join([f"{'':{width}}", *(f"{end:>{cell_width}}" for end in ends)]))
     for front, line in zip(fronts, matrix, strict=True):
         cells = ["" if accuracy != accuracy else f"{accuracy:.4f}" for accuracy in line]  # NaN differs from itself
-        result(" ".join([f"{front:{width}}", *(f"{cell:>8}" for cell in cells)]))
+        result(" ".join([f"{front:{width}}", *(f"{cell:>{cell_width}}" for cell in cells)]))
 
     output = Path(args.output or Path(args.source_dir, "grid.csv"))
     write_grid(output, rows)

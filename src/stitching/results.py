@@ -17,9 +17,18 @@ COLUMNS = (
     "front_layer", "end_layer", "stitching_type", "init", "front_stitch_rank", "front_pinv_rank", "seed", "accuracy",
     "front_accuracy", "end_accuracy", "matching_error", "representation_difference", "folder",
 )  # fmt: skip
-METRICS = ("accuracy", "front_accuracy", "end_accuracy", "matching_error", "representation_difference")
 
 Row = dict[str, Any]
+
+
+class Metrics(NamedTuple):
+    """What a stitching run measured; accuracies in [0, 1]."""
+
+    accuracy: float
+    front_accuracy: float
+    end_accuracy: float
+    matching_error: float
+    representation_difference: float
 
 
 class Run(NamedTuple):
@@ -46,7 +55,7 @@ def read_run(folder: Path) -> Run:
         measured = _read_summary(folder / "summary.txt")
         if (folder / "metrics.json").is_file():
             measured.update(read_json(folder / "metrics.json"))
-        numbers = {name: math.nan if measured.get(name) is None else float(measured[name]) for name in METRICS}
+        numbers = {name: math.nan if measured.get(name) is None else float(measured[name]) for name in Metrics._fields}
         if "accuracy" not in measured:
             raise ValueError("the accuracy")
     except (KeyError, TypeError, ValueError) as error:

@@ -9,29 +9,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 from src.checkpoints import save_state
 from src.files import write_json, write_text
 from src.models.blocks import Network
 from src.report import note, result, warn
 from src.run_folder import RunFolder
-from src.stitching.grid import GridScore, Pair
-from src.stitching.stitched_model import full_state
+from src.stitching.grid import GridScore
+from src.stitching.results import Metrics
+from src.stitching.stitched_model import Pair, full_state
 from src.stitching.transforms import StitchingLayer
 from src.training import EpochLog, Score, report_epoch
 
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")
-
-
-class Metrics(NamedTuple):
-    """What a stitching run measured; accuracies in [0, 1]."""
-
-    accuracy: float
-    front_accuracy: float
-    end_accuracy: float
-    matching_error: float
-    representation_difference: float
 
 
 class StitchingRuns:

@@ -17,7 +17,9 @@ class Pair(NamedTuple):
 
 
 class StitchedModel(nn.Module):
-    """A network that starts as `front` and goes on as `end` (equation 1 of the paper).
+    """A network that starts as `front` and goes on as `end` (equation 1 of the paper); for use from Python.
+
+    The scripts stitch through Grid, which does the same for many pairs at once.
 
     Args:
         front: the network whose activation at the front layer is taken; nothing behind that layer is computed.
