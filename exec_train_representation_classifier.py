@@ -51,7 +51,7 @@ def train_detectors(args) -> None:
     info = labelled_info(args.dataset)
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape}
     source = load_model(args.source_model_path, args.source_model_type, **image, device=device)
-    layers = source.layers(args.source_layer_name)
+    identity, layers = source_of(args.source_model_path), source.layers(args.source_layer_name)
     train_set, val_set = (load_labelled(args.dataset, args.dataset_root, train=t, device=device) for t in (True, False))
     mixed = HalfAndHalf(
         load_labelled(args.finetune_id_dataset, args.finetune_id_dataset_root, train=True, device=device),
@@ -77,7 +77,7 @@ def train_detectors(args) -> None:
             "model_type": args.model_type, "source_model_type": args.source_model_type,
             "source_model_path": args.source_model_path, "source_layer": layer, "id_dataset": args.dataset,
             "orig_input_shape": image["image_shape"], "required_input_shape": shape, "training_loc": str(folder.path),
-            "source_sha256": source_of(args.source_model_path).sha256, "finetune_id_dataset": args.finetune_id_dataset,
+            "source_sha256": identity.sha256, "finetune_id_dataset": args.finetune_id_dataset,
             "finetune_ood_dataset": args.finetune_ood_dataset, "score": args.score, "scores": scores,
         })  # fmt: skip
         folder.finish(vars(args) | {"source_layer_name": layer, "save_dir": str(folder.path)})

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def provenance(*, gpu: int) -> dict[str, str | None]:
     return {**made_with, "commit": _commit(), **times}
 
 
+@cache  # a grid writes many run folders
 def _commit() -> str | None:
     root = Path(__file__).parents[1]
     try:
