@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from src.files import write_bytes
 from src.report import warn
@@ -19,21 +20,17 @@ def heat_maps(
     column_label: str,
     value_range: tuple[float, float] = (0.0, 1.0),
 ) -> None:
-    """Draw matrices of the same layers side by side, with every value written into its cell.
+    """Draw matrices of the same rows and columns side by side, with every value written into its cell.
 
     Args:
         matrices: by title; each (rows, columns). A missing value is NaN and its cell stays blank.
         value_range: what the two ends of the colour scale stand for.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        warn(f"{path} was not drawn: matplotlib is not installed")
+    size = (max(5.0, 2.2 + 0.62 * len(columns)), 1.6 + 0.45 * len(rows))
+    figure = _figure(path, len(matrices), size)
+    if figure is None:
         return
-    width, height = max(5.0, 2.2 + 0.62 * len(columns)), 1.6 + 0.45 * len(rows)
-    figure = Figure(figsize=(width * len(matrices), height), layout="constrained")
-    places = figure.subplots(1, len(matrices), squeeze=False)[0]
-    for axes, (title, matrix) in zip(places, matrices.items(), strict=True):
+    for axes, (title, matrix) in zip(figure.axes, matrices.items(), strict=True):
         image = axes.imshow(matrix, vmin=value_range[0], vmax=value_range[1], cmap="viridis", aspect="auto")
         axes.set_title(title)
         axes.set_xticks(range(len(columns)), columns, rotation=90)
@@ -47,6 +44,53 @@ def heat_maps(
                     colour = "black" if value > middle else "white"
                     axes.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
         figure.colorbar(image, ax=axes)
+    _save(figure, path)
+
+
+def curves(
+    path: Path,
+    panels: Mapping[str, Mapping[str, Mapping[int, float]]],
+    *,
+    x_label: str,
+    y_label: str,
+    y_range: tuple[float, float] | None = None,
+) -> None:
+    """Draw curves over ranks, in panels side by side, on a logarithmic axis (to the base of 2).
+
+    Args:
+        panels: by title, the curves by label; each maps ranks (at least 1) to values. NaN leaves a gap.
+        y_range: the ends of the vertical axis; None fits them to each panel's curves.
+    """
+    figure = _figure(path, len(panels), (5.6, 4.2))
+    if figure is None:
+        return
+    for axes, (title, lines) in zip(figure.axes, panels.items(), strict=True):
+        for label, values in lines.items():
+            ranks = sorted(values)
+            axes.plot(ranks, [values[rank] for rank in ranks], marker="o", markersize=3, label=label)
+        axes.set_xscale("log", base=2)
+        axes.set_title(title)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.set_ylim(y_range)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    _save(figure, path)
+
+
+def _figure(path: Path, n_panels: int, size: tuple[float, float]) -> Any | None:
+    """A figure of panels side by side, each of that size in inches; without matplotlib None, and a warning."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        warn(f"{path} was not drawn: matplotlib is not installed")
+        return None
+    figure = Figure(figsize=(size[0] * n_panels, size[1]), layout="constrained")
+    figure.subplots(1, n_panels)
+    return figure
+
+
+def _save(figure: Any, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     write_bytes(path, buffer.getvalue())
