@@ -5,10 +5,13 @@ Nothing here imports torch, so that `--help` and a mistyped option are answered 
 
 import argparse
 import math
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from src import signals
+from src.config_file import take_defaults
 from src.errors import UserError
 from src.options import LR_STEPS, OOD_SCORES, OPTIMIZERS, SCHEDULERS
 from src.report import note
@@ -19,6 +22,20 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str):
         super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
+        self.add_argument("--config", help="YAML or JSON file of options, such as the config.txt of a run; "
+                          "what is given here as well wins")  # fmt: skip
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
+        args = sys.argv[1:] if args is None else args
+        first = argparse.ArgumentParser(prog=self.prog, add_help=False, allow_abbrev=False, exit_on_error=False)
+        first.add_argument("--config")
+        try:
+            path = first.parse_known_args(args)[0].config
+            if path is not None:
+                take_defaults(self, path)
+        except (argparse.ArgumentError, UserError) as error:
+            self.error(str(error))
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
@@ -38,17 +55,20 @@ def run(parser: Parser, experiment: Callable[[argparse.Namespace], None], argv: 
     """Parse the command line, run the experiment, and turn what the user can mend into one line.
 
     Returns:
-        The exit code: 0, 2 for what the user can mend, 130 after an interruption, 1 for any other failure.
+        The exit code: 0, 2 for what the user can mend, 128 and the number of the signal after one (130, 143), 1 for
+        any other failure.
     """
     args = parser.parse_args(argv)
     try:
-        experiment(args)
+        with signals.handled():
+            experiment(args)
     except UserError as error:
         note(f"{parser.prog}: error: {error}")
         return 2
-    except KeyboardInterrupt:
-        note(f"{parser.prog}: interrupted")
-        return 130
+    except signals.Interrupted as interruption:
+        remedy = "; to go on, give the same command with --resume" if hasattr(args, "resume") else ""
+        note(f"{parser.prog}: interrupted by {interruption}{remedy}")
+        return 128 + interruption.signum
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, named without importing torch
             note(f"{parser.prog}: error: the memory of the GPU is used up; lower -b")

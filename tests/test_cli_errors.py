@@ -1,6 +1,7 @@
 """Bad input: one line that says what was given, what is allowed and what to do; exit code 2; nothing left behind."""
 
 import os
+import signal
 import time
 
 import pytest
@@ -145,11 +146,12 @@ def test_a_mistake_in_the_program_shows_its_traceback(capsys, monkeypatch):
     assert "RuntimeError: oops" in capsys.readouterr().err
 
 
-def test_an_interruption_says_so(capsys):
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_says_so(signum, status, capsys):
     from src import cli
 
     def interrupted(args):
-        raise KeyboardInterrupt
+        signal.raise_signal(signum)
 
-    assert cli.run(exec_eval.parser(), interrupted, ["a", "b"]) == 130
-    assert "interrupted" in capsys.readouterr().err
+    assert cli.run(exec_eval.parser(), interrupted, ["a", "b"]) == status
+    assert f"interrupted by {signal.Signals(signum).name}" in capsys.readouterr().err

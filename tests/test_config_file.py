@@ -1,0 +1,96 @@
+"""`--config`: defaults from YAML or JSON, for options and positional arguments alike."""
+
+import json
+
+import pytest
+
+import exec_stitch
+import exec_train
+
+GIVEN = ["resnet18", "-dir", "out"]
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(text: str) -> str:
+        path = tmp_path / "config.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def refused(capsys, parser, argv) -> str:
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(argv)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_values_are_those_of_the_command_line(config):
+    path = config("model_type: resnet34\nsave_dir: a\nlearning_rate: 1e-2\nreduce_lr_epochs: [3, 5]\nn_epochs: 7\n")
+    given = exec_train.parser().parse_args("resnet34 -dir a -lr 1e-2 -rlre 3 5 -e 7".split())
+    args = exec_train.parser().parse_args(["--config", path])
+    assert vars(args) | {"config": None} == vars(given)
+
+
+def test_explicit_arguments_win(config):
+    path = config("model_type: resnet34\nsave_dir: a\nlearning_rate: 0.01\n")
+    args = exec_train.parser().parse_args(["resnet18", "-lr", "0.5", f"--config={path}"])
+    assert (args.model_type, args.learning_rate, args.save_dir) == ("resnet18", 0.5, "a")
+
+
+def test_options_of_a_parser_come_back_from_json(config):
+    networks = ["f.pt", "g.pt", "resnet18", "resnet18", "layer1.0", "all"]
+    argv = [*networks, "rc2c_pre", "-i", "pinv", "--mod-only-stitch", "--front-pinv-rank", "3", "-rlre", "2", "-wd", "0"]
+    args = exec_stitch.parser().parse_args(argv)
+    path = config(json.dumps(vars(args), indent=4))
+    with pytest.raises(SystemExit):  # config is no option of a config file
+        exec_stitch.parser().parse_args(["--config", path])
+    path = config(json.dumps({name: value for name, value in vars(args).items() if name != "config"}))
+    again = exec_stitch.parser().parse_args(["--config", path])
+    assert vars(again) | {"config": None} == vars(args)
+
+
+def test_a_config_of_the_public_code_is_taken(config):
+    path = config(json.dumps({"scheduler": "", "reduce_lr_epochs": [], "grad_clip": None, "seed": 4}))
+    args = exec_train.parser().parse_args([*GIVEN, "--config", path])
+    assert (args.scheduler, args.reduce_lr_epochs, args.grad_clip, args.seed) == ("none", [], None, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lerning_rate: 1", "did you mean learning_rate"),
+        ("1: 2", "unknown option"),
+        ("learning_rate: -1", "learning_rate: '-1' is not a finite number above 0"),
+        ("learning_rate: [1]", "is not a single value"),
+        ("n_epochs: true", "is not a single value"),
+        ("optimizer: foo", "'foo' is not among adam, adamw, sgd"),
+        ("reduce_lr_epochs: 3.5", "not a whole number"),
+        ("[1, 2]", "holds no options"),
+        ("", "holds no options"),
+        ("a: [", "neither YAML nor JSON"),
+        ("a: !!python/object/apply:os.system ['touch ran']", "neither YAML nor JSON"),
+        ("[" * 100_000, "neither YAML nor JSON"),
+        ("x" * (2**20 + 1), "not a file of options"),
+    ],
+    ids=str,
+)
+def test_what_is_refused(text, said, config, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert said in refused(capsys, exec_train.parser(), [*GIVEN, "--config", config(text)])
+    assert not (tmp_path / "ran").exists()
+
+
+def test_switches_take_true_and_false_alone(config, capsys):
+    assert "neither true nor false" in refused(capsys, exec_stitch.parser(), ["--config", config("no_save: 1")])
+
+
+def test_a_missing_file_is_named(capsys, tmp_path):
+    assert "nowhere.yaml" in refused(capsys, exec_train.parser(), ["--config", str(tmp_path / "nowhere.yaml")])
+
+
+def test_what_is_still_missing_is_named(config, capsys):
+    assert "-dir" in refused(capsys, exec_train.parser(), ["--config", config("model_type: resnet18")])
