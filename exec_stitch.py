@@ -32,6 +32,7 @@ def parser() -> cli.Parser:
     add("-t2c-cls", "--t2c-cls-token", choices=T2C_CLS_TOKENS, default=None, help="what t2c does with the CLS token")
     add("-upsample", "--upsample-mode", choices=UPSAMPLE_MODES, default="bilinear", help="how sizes are matched")
     add("--front-stitch-rank", type=positive, default=None, help="retained rank of the source, in each batch")
+    cli.add_resume(options)
     add("--front-pinv-rank", type=positive, default=None, help="retained rank of the source in direct matching")
     return options
 
@@ -44,7 +45,7 @@ def stitch(args) -> None:
     from src.datasets import labelled_info, load_labelled
     from src.report import progress, warn
     from src.runtime import device_of
-    from src.stitching import Grid, build_layers
+    from src.stitching import Grid, build_layers, matching_samples
     from src.stitching.results import update_grid
     from src.stitching.runs import StitchingRuns
     from src.training import accuracy, train
@@ -60,33 +61,32 @@ def stitch(args) -> None:
         image_shape=info.image_shape, seed=args.seed, init=args.init, upsample_mode=args.upsample_mode,
         c2t_cls_token=args.c2t_cls_token, t2c_cls_token=args.t2c_cls_token,
     )  # fmt: skip
-    test_set = load_labelled(args.dataset, args.dataset_root, train=False, device=device)
-    train_set = test_set  # never used where nothing is matched or trained
-    if args.init == "pinv" or args.n_epochs:
-        train_set = load_labelled(args.dataset, args.dataset_root, train=True, device=device)
-
     # All pairs share the frozen networks; where the networks' statistics move, each pair has networks of its own.
     frozen = args.mod_only_stitch or args.n_epochs == 0
-    for part in [layers] if frozen else [{pair: layer} for pair, layer in layers.items()]:
+    parts = [layers] if frozen else [{pair: layer} for pair, layer in layers.items()]
+    every = [StitchingRuns(directory, part, options=vars(args), resume=args.resume) for part in parts]
+    todo = [runs for runs in every if runs.layers]
+    if todo:
+        test_set = load_labelled(args.dataset, args.dataset_root, train=False, device=device)
+        train_set = test_set  # never used where nothing is matched or trained
+        if args.init == "pinv" or args.n_epochs:
+            train_set = load_labelled(args.dataset, args.dataset_root, train=True, device=device)
+    for runs in todo:
         networks = (front, end) if frozen else (deepcopy(front), deepcopy(end))
-        grid = Grid(*networks, part, front_rank=args.front_stitch_rank, l1_coef=args.l1_coef, frozen=frozen)
+        grid = Grid(*networks, runs.layers, front_rank=args.front_stitch_rank, l1_coef=args.l1_coef, frozen=frozen)
         errors = {}
         if args.init == "pinv":
-            samples = train_set.permutation(args.seed)[: args.n_pinv_init_samples]
-            if len(samples) < args.n_pinv_init_samples:
-                warn(f"-pinv-samples {args.n_pinv_init_samples}: there are only {len(samples)} training images")
+            samples = matching_samples(train_set, args.n_pinv_init_samples, seed=args.seed)
             errors = grid.match(train_set.batches(args.batch_size, indices=samples), rank=args.front_pinv_rank)
-        runs = StitchingRuns(directory, part, options=vars(args))
-        for epoch, logs in train(grid, train_set, test_set, settings):
-            runs.log(epoch, logs)
+        for history in train(grid, train_set, test_set, settings, state=runs.claim() if args.n_epochs else None):
+            runs.log(history)
         batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
         scores = grid.evaluate(batches)
         if not frozen:  # the networks alone are those that were given, not those whose statistics moved
             own = [accuracy(network, test_set.batches(args.batch_size), device=device) for network in (front, end)]
             scores = scores._replace(front_accuracy=own[0], end_accuracy=own[1])
         runs.finish(scores, errors, whole_networks=None if frozen else networks)
-    if len(layers) > 1 or (directory / "grid.csv").exists():
-        update_grid(directory)
+    update_grid(directory, create=len(layers) > 1)
     for reason in misfits:
         warn(f"not stitched: {reason}")
 

@@ -19,17 +19,20 @@ def parser() -> cli.Parser:
         help="save every so many epochs, and the last one; 0: the last one only")  # fmt: skip
     add("-epoch-size", "--epoch-size", type=cli.whole_number(1), default=None,
         help="images in an epoch, disjoint from epoch to epoch; default: all, of cifar5m 50,000")  # fmt: skip
+    cli.add_resume(options)
     return options
 
 
 def train(args) -> None:
     from src.datasets import labelled_info, load_labelled
     from src.models import build_model
-    from src.run_folder import RunFolder
+    from src.run_folder import RunFolder, is_finished
     from src.runtime import device_of, seeded
     from src.training import Classification
 
     settings = cli.settings_of(args)
+    if args.resume and is_finished(args.save_dir, vars(args)):
+        return
     device = device_of(args.gpu)
     info = labelled_info(args.dataset)
     with seeded(args.seed):
@@ -39,9 +42,9 @@ def train(args) -> None:
     val_set = load_labelled(args.dataset, args.dataset_root, train=False, device=device)
     train_set.epoch_size = args.epoch_size or train_set.epoch_size
 
-    folder = RunFolder(args.save_dir)
+    folder = RunFolder(args.save_dir, vars(args), resume=args.resume)
     folder.train(Classification(model), train_set, val_set, settings, save_frequency=args.save_frequency)
-    folder.finish(vars(args))
+    folder.finish()
 
 
 def main(argv=None) -> int:

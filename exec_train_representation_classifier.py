@@ -22,6 +22,7 @@ def parser() -> cli.Parser:
     add("-dir", "--save-dir", required=True, help="folder to write to; with several layers, a folder in it for each")
     add("-sf", "--save-frequency", type=cli.whole_number(0), default=0,
         help="save every so many epochs of pre-training, and the last one; 0: the last one only")  # fmt: skip
+    cli.add_resume(options)
     add("--resume-from", help="checkpoint of a classifier to go on from; with -e 0 it is only fine-tuned")
     cli.add_finetuning(options)
     return options
@@ -43,7 +44,7 @@ def train_detectors(args) -> None:
         fresh_classifier,
     )  # fmt: skip
     from src.report import note
-    from src.run_folder import RunFolder
+    from src.run_folder import RunFolder, is_finished
     from src.runtime import device_of
 
     settings, device, store = cli.settings_of(args), device_of(args.gpu), DetectorStore(args.final_save_dir)
@@ -64,23 +65,29 @@ def train_detectors(args) -> None:
     tuning = finetuning_settings(settings, n_epochs=args.n_finetune_epochs, decay=args.finetune_decay)
 
     for layer in layers:
+        path = Path(args.save_dir, layer) if len(layers) > 1 else Path(args.save_dir)
+        options = vars(args) | {"source_layer_name": layer, "save_dir": str(path)}
+        if args.resume and is_finished(path, options):
+            continue
         note(f"detector for {layer}")
         classifier, shape = fresh_classifier(
             args.model_type, source, layer, **image, seed=args.seed, resume_from=args.resume_from
         )
-        folder = RunFolder(Path(args.save_dir, layer) if len(layers) > 1 else args.save_dir)
+        folder = RunFolder(path, options, resume=args.resume)
+        name = folder.state.content.get("detector") or store.new_name()
+        folder.state.write(detector=name)
         task = RepresentationClassification(source, layer, classifier)
         folder.train(task, train_set, val_set, settings, save_frequency=args.save_frequency)
         task.penalty = penalty
         scores = finetune(folder, task, mixed, val_set, tuning)
-        name = store.add(classifier.state_dict(), {
+        store.add(classifier.state_dict(), name=name, entry={
             "model_type": args.model_type, "source_model_type": args.source_model_type,
             "source_model_path": args.source_model_path, "source_layer": layer, "id_dataset": args.dataset,
             "orig_input_shape": image["image_shape"], "required_input_shape": shape, "training_loc": str(folder.path),
             "source_sha256": identity.sha256, "finetune_id_dataset": args.finetune_id_dataset,
             "finetune_ood_dataset": args.finetune_ood_dataset, "score": args.score, "scores": scores,
         })  # fmt: skip
-        folder.finish(vars(args) | {"source_layer_name": layer, "save_dir": str(folder.path)})
+        folder.finish()
         note(f"added {store.folder / name}")
 
 

@@ -5,6 +5,7 @@ import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +21,13 @@ State = dict[str, Tensor]
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
     """Save a state dict in torch's zip format, atomically; equal states make equal bytes."""
+    save_tensors(path, {key: value.detach().cpu().contiguous() for key, value in state.items()})
+
+
+def save_tensors(path: Path, content: Any) -> None:
+    """Save tensors and plain values, nested at will, in torch's zip format, atomically."""
     buffer = io.BytesIO()  # written to directly, torch.save would store the file's name inside of it
-    torch.save({key: value.detach().cpu().contiguous() for key, value in state.items()}, buffer)
+    torch.save(content, buffer)
     write_bytes(path, buffer.getvalue())
 
 
@@ -31,22 +37,7 @@ def load_state(path: str | Path) -> State:
     Raises:
         UserError: the file is missing, damaged, holds code instead of tensors, or something else than tensors.
     """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read checkpoint {path}: {error.strerror or error}; check the path") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, about pickles that it is going to refuse
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"checkpoint {path} holds more than tensors, or is damaged, and was not loaded; "
-            "save a plain state dict: torch.save(model.state_dict(), path)"
-        ) from error
-    except Exception as error:  # torch raises many kinds for damaged files
-        raise UserError(f"checkpoint {path} is damaged or no checkpoint at all; copy or train it again") from error
+    state = load_tensors(path)
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(
@@ -56,6 +47,30 @@ def load_state(path: str | Path) -> State:
     if state and all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return dict(state)
+
+
+def load_tensors(path: str | Path) -> Any:
+    """Load what torch saved, if it is tensors and plain values, onto the CPU.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds code instead of tensors.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read checkpoint {path}: {error.strerror or error}; check the path") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about pickles that it is going to refuse
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"checkpoint {path} holds more than tensors, or is damaged, and was not loaded; "
+            "save a plain state dict: torch.save(model.state_dict(), path)"
+        ) from error
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise UserError(f"checkpoint {path} is damaged or no checkpoint at all; copy or train it again") from error
 
 
 def load_model(

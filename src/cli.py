@@ -123,6 +123,11 @@ def add_gpu(parser: Parser) -> None:
     parser.add_argument("-gpu", "--gpu", type=whole_number(-1), default=0, help="GPU to run on; -1 is the CPU")
 
 
+def add_resume(parser: Parser) -> None:
+    """`--resume`."""
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same options")
+
+
 def add_seed(parser: Parser) -> None:
     """`-s`."""
     parser.add_argument("-s", "--seed", type=whole_number(0), default=0, help="random seed")

@@ -5,34 +5,42 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from src.checkpoints import save_state
+from src.checkpoints import load_tensors, save_state
+from src.config_file import recorded
 from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 from src.files import write_csv, write_json
+from src.report import note
+from src.resuming import StateFile, as_written, read_options, refuse_other_options
 from src.runtime import provenance
-from src.training import EpochLog, Settings, Task, report_epoch, train
+from src.training import EpochLog, NonFiniteLoss, Settings, Task, report_epoch, train
 
 
 class RunFolder:
     """A folder that one run writes to.
 
     Args:
-        path: created if needed; the marks of an earlier run in it (`config.txt`, `run.json`, logs) are removed.
+        path: created if needed.
+        options: of the run, as `config.txt` is to hold them.
+        resume: go on with what an earlier run of the same options left there; otherwise the marks of an earlier run
+            (`config.txt`, `run.json`, logs, state) are removed.
     Raises:
-        UserError: the folder cannot be created.
+        UserError: the folder cannot be created, or what is there is of a run with other options.
     """
 
-    def __init__(self, path: Path):
-        self.path = Path(path)
+    def __init__(self, path: Path, options: Mapping[str, Any], *, resume: bool = False):
+        self.path, self.options = Path(path), dict(options)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for name in ("config.txt", "run.json", "training_logs.csv"):
-                (self.path / name).unlink(missing_ok=True)
+            self.state = StateFile(self.path / "resume.pt", options, resume=resume)
+            if not resume:
+                for name in ("config.txt", "run.json", "training_logs.csv", "ft_logs.csv", "resume.pt"):
+                    (self.path / name).unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"cannot use {self.path} as folder of this run: {error.strerror or error}") from error
 
     @classmethod
-    def claim(cls, parent: Path) -> "RunFolder":
+    def claim(cls, parent: Path, options: Mapping[str, Any]) -> "RunFolder":
         """A new folder in `parent`, named by the time; no two runs share one, however close they start."""
         while True:
             path = Path(parent) / str(datetime.now()).replace(" ", "_").replace(":", "-")
@@ -42,7 +50,12 @@ class RunFolder:
                 continue
             except OSError as error:
                 raise UserError(f"cannot create {path}: {error.strerror or error}") from error
-            return cls(path)
+            return cls(path, options)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is done."""
+        return (self.path / "config.txt").exists()
 
     def write_logs(self, logs: Sequence[EpochLog]) -> None:
         """Write `training_logs.csv`, one row an epoch."""
@@ -58,15 +71,42 @@ class RunFolder:
         Args:
             save_frequency: save every so many epochs, and the last one; 0 saves the last one only.
         """
-        logs = []
-        for epoch, (log,) in train(task, train_set, val_set, settings):
-            logs.append(log)
-            report_epoch(epoch, log)
-            self.write_logs(logs)
-            if epoch == settings.n_epochs or (save_frequency and epoch % save_frequency == 0):
-                save_state(self.path / f"model_{epoch}.pt", task.heads[0].state_dict())
+        try:
+            for history in train(task, train_set, val_set, settings, state=self.state):
+                epoch, logs = len(history), [log for (log,) in history]
+                report_epoch(epoch, logs[-1])
+                self.write_logs(logs)
+                if epoch == settings.n_epochs or (save_frequency and epoch % save_frequency == 0):
+                    save_state(self.path / f"model_{epoch}.pt", task.heads[0].state_dict())
+        except NonFiniteLoss as error:
+            raise NonFiniteLoss(f"{error}; {self._keep_last_good()}") from error
 
-    def finish(self, options: Mapping[str, Any]) -> None:
+    def _keep_last_good(self) -> str:
+        """Save the weights of the last epoch that went well; says where they are."""
+        if not self.state.path.exists():
+            return "no epoch went well"
+        good = load_tensors(self.state.path)["training"]
+        path = self.path / f"model_{len(good['history'])}.pt"
+        save_state(path, good["modules"][0])
+        return f"the weights before that epoch are kept in {path}"
+
+    def finish(self) -> None:
         """Write `run.json` (what the run was made with) and then `config.txt` (its options)."""
-        write_json(self.path / "run.json", provenance(gpu=options["gpu"]))
-        write_json(self.path / "config.txt", dict(options))
+        write_json(self.path / "run.json", provenance(gpu=self.options["gpu"]))
+        write_json(self.path / "config.txt", recorded(self.options))
+        self.state.remove()
+
+
+def is_finished(path: Path, options: Mapping[str, Any]) -> bool:
+    """Whether a folder holds a finished run of these options; says so.
+
+    Raises:
+        UserError: it holds one of other options; names the differences.
+    """
+    config = Path(path) / "config.txt"
+    if not config.exists():
+        return False
+    refuse_other_options(read_options(config), as_written(options), where=config)
+    note(f"{path} is finished: nothing is left to do")
+    StateFile(Path(path) / "resume.pt", options, resume=False).remove()
+    return True

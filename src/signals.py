@@ -34,6 +34,7 @@ def handled() -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+        _pending.clear()
 
 
 @contextlib.contextmanager

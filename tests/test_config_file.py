@@ -6,6 +6,7 @@ import pytest
 
 import exec_stitch
 import exec_train
+from src.config_file import recorded
 
 GIVEN = ["resnet18", "-dir", "out"]
 
@@ -43,13 +44,24 @@ def test_explicit_arguments_win(config):
 
 def test_options_of_a_parser_come_back_from_json(config):
     networks = ["f.pt", "g.pt", "resnet18", "resnet18", "layer1.0", "all"]
-    argv = [*networks, "rc2c_pre", "-i", "pinv", "--mod-only-stitch", "--front-pinv-rank", "3", "-rlre", "2", "-wd", "0"]
+    argv = [
+        *networks,
+        "rc2c_pre",
+        "-i",
+        "pinv",
+        "--mod-only-stitch",
+        "--front-pinv-rank",
+        "3",
+        "-rlre",
+        "2",
+        "-wd",
+        "0",
+    ]
     args = exec_stitch.parser().parse_args(argv)
     path = config(json.dumps(vars(args), indent=4))
     with pytest.raises(SystemExit):  # config is no option of a config file
         exec_stitch.parser().parse_args(["--config", path])
-    path = config(json.dumps({name: value for name, value in vars(args).items() if name != "config"}))
-    again = exec_stitch.parser().parse_args(["--config", path])
+    again = exec_stitch.parser().parse_args(["--config", config(json.dumps(recorded(vars(args))))])
     assert vars(again) | {"config": None} == vars(args)
 
 

@@ -36,7 +36,8 @@ class DoubleSet:
         for chosen in indices.split(batch_size):
             yield self.images[chosen], self.labels[chosen]
 
-    def epoch(self, batch_size, *, seed, epoch):
+    def epoch(self, batch_size, *, seed, epoch, start):
+        assert start == 0
         return self.batches(batch_size, indices=torch.randperm(len(self), generator=generator(seed, epoch)))
 
 
@@ -135,8 +136,8 @@ def test_matching_equals_direct_matching_of_each_pair(networks, data, rank):
 
 def logs_of(grid: Grid, data, settings: Settings) -> dict[Pair, list]:
     """The logs of all epochs of each pair."""
-    epochs = [logs for _, logs in train(grid, data, data, settings)]
-    return dict(zip(grid.layers, zip(*epochs, strict=True), strict=True))
+    *_, history = train(grid, data, data, settings)
+    return dict(zip(grid.layers, zip(*history, strict=True), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,8 @@ def test_first_losses_in_single_precision_equal_each_pair_alone(networks, data):
 def test_training_lowers_the_loss_and_leaves_the_networks_alone(networks, data):
     before = [{key: value.clone() for key, value in network.state_dict().items()} for network in networks]
     layers = layers_of(networks, ["layer2.0"], ["layer2.0"])
-    logs = [log for _, (log,) in train(Grid(*networks, layers), data, data, Settings(8, 8, learning_rate=1e-2))]
+    *_, history = train(Grid(*networks, layers), data, data, Settings(8, 8, learning_rate=1e-2))
+    logs = [log for (log,) in history]
     assert logs[-1].train.loss < logs[0].train.loss
     for network, state in zip(networks, before, strict=True):
         assert all(torch.equal(state[key], value) for key, value in network.state_dict().items())

@@ -14,8 +14,9 @@ SCRIPTS = sorted(ROOT.glob("exec_*.py")) + [ROOT / "misc" / "collect_results.py"
 
 # From top to bottom; a module imports only from layers below its own.
 LAYERS = (
-    "cli", "config_file", "ood", "stitching", "run_folder", "training", "resuming", "checkpoints", "datasets",
-    "models", "activations", "low_rank", "figures", "runtime", "files", "options", "report", "signals", "errors",
+    "cli", "ood", "stitching", "run_folder", "training", "resuming", "checkpoints", "datasets",
+    "models", "activations", "low_rank", "figures", "runtime", "files", "config_file", "options", "report",
+    "signals", "errors",
 )  # fmt: skip
 STRANGERS = {("datasets", "models"), ("models", "datasets")}
 

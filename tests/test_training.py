@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 import exec_train
-from src import training
 from src.datasets.in_memory import ImageSet
-from src.training import Classification, Settings, part_of, train
+from src.training import Classification, Settings, course, part_of, train
 
 
 @pytest.fixture
@@ -19,14 +18,14 @@ def images():
 
 def learning_rates(images, monkeypatch, **settings) -> list[float]:
     """The learning rate at the start of each update."""
-    rates, build = [], training._optimizer
+    rates, build = [], course._optimizer
 
     def recording(*arguments):
         optimizer = build(*arguments)
         optimizer.register_step_pre_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
         return optimizer
 
-    monkeypatch.setattr(training, "_optimizer", recording)
+    monkeypatch.setattr(course, "_optimizer", recording)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     list(train(Classification(model), images, images, Settings(batch_size=10, learning_rate=1.0, **settings)))
     return rates

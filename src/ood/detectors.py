@@ -77,13 +77,20 @@ class DetectorStore:
         if self.meta.exists():
             self.entries()
 
-    def add(self, state: Mapping[str, Tensor], entry: Entry) -> str:
+    @staticmethod
+    def new_name() -> str:
+        """A file name that no other detector has."""
+        return f"{uuid.uuid4().hex}.pt"
+
+    def add(self, state: Mapping[str, Tensor], entry: Entry, *, name: str | None = None) -> str:
         """Save a detector and enter it into `meta.json`; returns its file name.
 
+        Args:
+            name: what `new_name` gave, so that adding a detector again changes nothing; None for a new one.
         Raises:
             UserError: `meta.json` is damaged (nothing is overwritten), or the folder cannot be written.
         """
-        name = f"{uuid.uuid4().hex}.pt"
+        name = name or self.new_name()
         save_state(self.folder / name, state)
         with locked(self.folder / ".meta.lock"):
             entries = self.entries() if self.meta.exists() else {}

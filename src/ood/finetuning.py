@@ -14,7 +14,7 @@ from src.models.blocks import Network
 from src.report import result
 from src.run_folder import RunFolder
 from src.runtime import seeded
-from src.training import Part, Settings, part_of, train
+from src.training import EpochLog, Part, Settings, part_of, train
 
 COLUMNS = ("ft_loss", "ce_loss", "train_acc", "val_ce_loss", "val_acc")
 Penalty = Callable[[Tensor, Tensor], Tensor]  # logits (B, n_classes), labels (B,) with -1 for OOD -> ()
@@ -32,6 +32,7 @@ class RepresentationClassification:
     def __init__(self, source: Network, layer: str, classifier: Network, *, penalty: Penalty | None = None):
         self.source, self.layer, self.penalty = source.for_inference([layer]), layer, penalty
         self.heads: Sequence[nn.Module] = [classifier]
+        self.modules, self.names = self.heads, ["the detector"]
 
     def train(self, mode: bool) -> None:
         self.heads[0].train(mode)
@@ -121,14 +122,18 @@ def finetune(
         The last row of the log: `ft_loss`, `ce_loss`, `train_acc`, `val_ce_loss`, `val_acc`; empty without epochs.
     """
     rows: list[dict[str, float]] = []
-    for epoch, (log,) in train(task, mixed, val_set, settings):
-        values = (log.train.loss, log.train.cross_entropy, log.train.accuracy, log.val.cross_entropy, log.val.accuracy)
-        rows.append(dict(zip(COLUMNS, values, strict=True)))
-        result("FT Epoch #{} FT loss: {}, CE Loss: {}, accuracy: {}".format(epoch, *values[:3]))
-        result("FT Epoch #{} val loss: {}, accuracy: {}".format(epoch, *values[3:]))
+    for history in train(task, mixed, val_set, settings, state=folder.state, stage=1):
+        epoch, rows = len(history), [_row(log) for (log,) in history]
+        result("FT Epoch #{} FT loss: {}, CE Loss: {}, accuracy: {}".format(epoch, *list(rows[-1].values())[:3]))
+        result("FT Epoch #{} val loss: {}, accuracy: {}".format(epoch, *list(rows[-1].values())[3:]))
         write_csv(folder.path / "ft_logs.csv", COLUMNS, rows)
         save_state(folder.path / f"ft_model_{epoch}.pt", task.heads[0].state_dict())
     return rows[-1] if rows else {}
+
+
+def _row(log: EpochLog) -> dict[str, float]:
+    values = (log.train.loss, log.train.cross_entropy, log.train.accuracy, log.val.cross_entropy, log.val.accuracy)
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def finetuning_settings(settings: Settings, *, n_epochs: int, decay: str) -> Settings:

@@ -1,8 +1,17 @@
 """Stitching: layers, direct matching, and the grid that evaluates and trains many pairs on shared passes."""
 
-from src.stitching.direct_matching import Matching, direct_matching
+from src.stitching.direct_matching import Matching, direct_matching, matching_samples
 from src.stitching.grid import Grid, build_layers
 from src.stitching.stitched_model import Pair, StitchedModel
 from src.stitching.transforms import build_stitching_layer
 
-__all__ = ["Grid", "Matching", "Pair", "StitchedModel", "build_layers", "build_stitching_layer", "direct_matching"]
+__all__ = [
+    "Grid",
+    "Matching",
+    "Pair",
+    "StitchedModel",
+    "build_layers",
+    "build_stitching_layer",
+    "direct_matching",
+    "matching_samples",
+]

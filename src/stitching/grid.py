@@ -80,10 +80,12 @@ class Grid:
             shared = front is end
             self.front = front.for_inference([*self.front_layers, *(self.end_layers if shared else [])])
             self.end = self.front if shared else end.for_inference(self.end_layers)
+        self.modules = [*self.heads, *([] if frozen else [self.front, self.end])]
+        self.names = [f"{pair.front_layer} -> {pair.end_layer}" for pair in self.layers]
 
     def train(self, mode: bool) -> None:
         """Switch the stitching layers, and the networks unless they are frozen."""
-        for module in [*self.heads, *([] if self.frozen else [self.front, self.end])]:
+        for module in self.modules:
             module.train(mode)
 
     def parts(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[Part]:

@@ -112,8 +112,14 @@ def write_grid(path: Path, rows: Sequence[Row]) -> None:
     )
 
 
-def update_grid(directory: Path) -> None:
-    """Rebuild `grid.csv` and `grid.png` from all finished runs of a folder; safe when several processes do so."""
+def update_grid(directory: Path, *, create: bool) -> None:
+    """Rebuild `grid.csv` and `grid.png` from all finished runs of a folder; safe when several processes do so.
+
+    Args:
+        create: also where there are none yet.
+    """
+    if not create and not (directory / "grid.csv").exists():
+        return
     with locked(directory / ".grid.lock"):
         write_grid(directory / "grid.csv", [run.row for run in read_runs(directory)[0]])
 

@@ -15,11 +15,13 @@ from src.checkpoints import save_state
 from src.files import write_json, write_text
 from src.models.blocks import Network
 from src.report import note, result, warn
+from src.resuming import StateFile
 from src.run_folder import RunFolder
 from src.stitching.grid import GridScore
 from src.stitching.results import Metrics
 from src.stitching.stitched_model import Pair, full_state
 from src.stitching.transforms import StitchingLayer
+from src.stitching.unfinished import find_state, finished_pairs, new_state
 from src.training import EpochLog, Score, report_epoch
 
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")
@@ -32,29 +34,67 @@ class StitchingRuns:
         directory: the folder that holds the run folders.
         layers: the stitching layer of each pair.
         options: the options of the script; those of a pair's `config.txt` name that pair's layers.
+        resume: go on with runs of the same options in `directory`; `layers` are then those that are left to do.
+    Raises:
+        UserError: on resuming, there are runs of these pairs whose options differ.
     """
 
-    def __init__(self, directory: Path, layers: Mapping[Pair, StitchingLayer], *, options: Mapping[str, Any]):
+    def __init__(
+        self,
+        directory: Path,
+        layers: Mapping[Pair, StitchingLayer],
+        *,
+        options: Mapping[str, Any],
+        resume: bool = False,
+    ):
         self.directory, self.layers, self.options = Path(directory), dict(layers), dict(options)
-        self.logs: dict[Pair, list[EpochLog]] = {pair: [] for pair in layers}
+        whole = self._options_of(next(iter(layers))) if len(layers) == 1 else self.options
+        self._state = find_state(self.directory, whole) if resume else new_state(self.directory, whole)
+        if resume:
+            self._leave_out_finished()
         if options["init"] == "rand" and not options["n_epochs"]:
             warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
+
+    def _leave_out_finished(self) -> None:
+        """Leave out the pairs that are finished, unless they were trained together with others that are not."""
+        finished = finished_pairs(self.directory, self.layers, self.options)
+        content = self._state.content
+        trained = [Pair(*names) for *names, _ in content["folders"]] if "training" in content else []
+        left = trained if set(trained) - finished else [pair for pair in self.layers if pair not in finished]
+        if finished:
+            note(f"{self.directory}: {len(finished)} of {len(self.layers)} runs are finished")
+        self.layers = {pair: self.layers[pair] for pair in left}
+        if not left:
+            self._state.remove()
+
+    def _options_of(self, pair: Pair) -> dict[str, Any]:
+        return self.options | pair._asdict()
 
     @cached_property
     def folders(self) -> dict[Pair, RunFolder]:
         """The run folder of each pair; claimed when there is something to write, so that a failure leaves none."""
-        return {pair: RunFolder.claim(self.directory) for pair in self.layers}
+        claimed = {Pair(*names): Path(name).name for *names, name in self._state.content.get("folders", [])}
+        return {
+            pair: RunFolder(self.directory / claimed[pair], self._options_of(pair), resume=True)
+            if pair in claimed
+            else RunFolder.claim(self.directory, self._options_of(pair))
+            for pair in self.layers
+        }
 
-    def log(self, epoch: int, logs: Sequence[EpochLog]) -> None:
-        """Take in the logs of an epoch, one a pair; report them, or their means when there are several pairs."""
-        for pair, log in zip(self.layers, logs, strict=True):
-            self.logs[pair].append(log)
-            self.folders[pair].write_logs(self.logs[pair])
+    def claim(self) -> StateFile:
+        """Claim the run folders; returns where the training is to keep how far it is."""
+        self._state.write(folders=[[*pair, folder.path.name] for pair, folder in self.folders.items()])
+        return self._state
+
+    def log(self, history: Sequence[Sequence[EpochLog]]) -> None:
+        """Write the logs of all epochs so far, one a pair; report the last, or its mean when there are several."""
+        for pair, logs in zip(self.layers, zip(*history, strict=True), strict=True):
+            self.folders[pair].write_logs(logs)
         title = self._title(next(iter(self.layers)))
         if title:
             note(title if len(self.layers) == 1 else f"means over {len(self.layers)} pairs:")
-        train, val = (Score(*map(fmean, zip(*scores, strict=True))) for scores in zip(*logs, strict=True))
-        report_epoch(epoch, EpochLog(train, val))
+        train, val = (Score(*map(fmean, zip(*scores, strict=True))) for scores in zip(*history[-1], strict=True))
+        report_epoch(len(history), EpochLog(train, val))
 
     def finish(
         self, score: GridScore, matching_errors: Mapping[Pair, float], *, whole_networks: tuple[Network, Network] | None
@@ -65,19 +105,23 @@ class StitchingRuns:
             matching_errors: of the pairs that were matched directly.
             whole_networks: front and end network where they are to be saved as well.
         """
+        self.claim()
         for pair, layer in self.layers.items():
-            folder, options = self.folders[pair], self.options | pair._asdict()
+            folder, options = self.folders[pair], self._options_of(pair)
             accuracy, difference = score.pairs[pair]
             error = matching_errors.get(pair, 0.0)
             metrics = Metrics(accuracy, score.front_accuracy, score.end_accuracy, error, difference)
+            if folder.finished:  # before the run was killed
+                continue
             if not options["no_save"]:
                 state = layer.state_dict() if whole_networks is None else full_state(*whole_networks, layer, pair)
                 save_state(folder.path / "final_model.pt", state)
             _write_summary(folder.path, options, metrics, layer)
-            folder.finish(options)
+            folder.finish()
             if len(self.layers) == 1:
                 note(f"wrote {folder.path}")
             result(f"{self._title(pair)}Clean accuracy: {accuracy:.2%}")
+        self._state.remove()
 
     def _title(self, pair: Pair) -> str:
         alone = tuple(pair) == (self.options["front_layer"], self.options["end_layer"])

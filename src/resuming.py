@@ -1,0 +1,85 @@
+"""Where a run stands: one file beside its results, from the first epoch until the run is done."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from src.checkpoints import load_tensors, save_tensors
+from src.config_file import recorded
+from src.errors import UserError
+from src.files import read_json
+
+# Options that may differ when a run goes on: they do not change what it computes.
+FREE = ("gpu", "n_workers", "prefetch_factor", "verbose")
+
+
+class StateFile:
+    """What a run needs to go on after it was killed.
+
+    Args:
+        path: of the file.
+        options: the options of the run; only a run of the same options may go on from the file.
+        resume: go on from the file if it is there. Otherwise what it says does not count.
+    Raises:
+        UserError: the file is damaged, or of a run with other options; names the difference.
+    """
+
+    def __init__(self, path: Path, options: Mapping[str, Any], *, resume: bool):
+        self.path, self.options = Path(path), as_written(options)
+        self.content: dict[str, Any] = {}
+        if resume and self.path.exists():
+            self.content = _read(self.path)
+            refuse_other_options(self.content["options"], self.options, where=self.path)
+
+    def write(self, **content: Any) -> None:
+        """Replace some of the content; what it holds besides stays."""
+        self.content |= content
+        save_tensors(self.path, {**self.content, "options": self.options})
+
+    def remove(self) -> None:
+        """Remove the file: the run is done."""
+        self.path.unlink(missing_ok=True)
+
+
+def as_written(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as they are read back from a run's `config.txt`."""
+    return json.loads(json.dumps(recorded(options)))
+
+
+def refuse_other_options(begun: Mapping[str, Any], given: Mapping[str, Any], *, where: Path) -> None:
+    """Compare the options of a run with those that it is to go on with.
+
+    Raises:
+        UserError: they differ in more than what may change; names the differences.
+    """
+    said = differences(begun, given)
+    if said:
+        raise UserError(
+            f"{where} is of a run with other options ({said}); give the same ones, or start anew without --resume"
+        )
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """The options in a run's `config.txt`.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    options = read_json(path)
+    if not isinstance(options, dict):
+        raise UserError(f"{path} holds no options; remove its folder")
+    return options
+
+
+def differences(begun: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """How the options of two runs differ, in words; empty if those that both have, and that matter, agree."""
+    names = [name for name in begun if name in given and name not in FREE and begun[name] != given[name]]
+    return ", ".join(f"{name} was {begun[name]!r}, now {given[name]!r}" for name in names)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = load_tensors(path)
+    if not isinstance(content, dict) or not isinstance(content.get("options"), dict):
+        raise UserError(f"{path} does not say where a run stands; remove it and start anew")
+    return content

@@ -1,0 +1,85 @@
+"""What can be trained, and what is measured of it."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Part(NamedTuple):
+    """What some of the heads make of one batch; all but the first are tensors on the device."""
+
+    heads: Sequence[int]
+    losses: Tensor  # (len(heads),): what is minimised
+    cross_entropies: Tensor  # (len(heads),): means over the labelled samples
+    n_correct: Tensor  # (len(heads),)
+    n_samples: Tensor  # (): labelled samples
+
+
+class Task(Protocol):
+    """What can be trained."""
+
+    heads: Sequence[nn.Module]
+    names: Sequence[str]  # what the heads are called in messages
+    modules: Sequence[nn.Module]  # all that changes in training: the heads, and what has statistics that move
+
+    def train(self, mode: bool) -> None:
+        """Switch what is trained between training and evaluation mode."""
+
+    def parts(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[Part]:
+        """The losses of all heads on images (B, C, H, W) with labels (B,); with penalties only in training."""
+
+
+class Classification:
+    """The task of training one network, from images to labels."""
+
+    def __init__(self, model: nn.Module):
+        self.heads = self.modules = [model]
+        self.names = ["the network"]
+
+    def train(self, mode: bool) -> None:
+        self.heads[0].train(mode)
+
+    def parts(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[Part]:
+        yield part_of([0], self.heads[0](images)[None], labels)
+
+
+def part_of(heads: Sequence[int], logits: Tensor, labels: Tensor) -> Part:
+    """Cross-entropy and hits of logits (len(heads), B, n_classes) for labels (B,), of which -1 means unlabelled."""
+    n_samples = (labels >= 0).sum()
+    losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(heads)), reduction="none", ignore_index=-1)
+    means = losses.view(len(heads), -1).sum(1) / n_samples
+    return Part(heads, means, means, (logits.argmax(-1) == labels).sum(1), n_samples)
+
+
+class Score(NamedTuple):
+    """What one head reaches over a dataset: accuracy in [0, 1], means over labelled samples of the losses."""
+
+    accuracy: float
+    loss: float  # what is minimised
+    cross_entropy: float
+
+
+class EpochLog(NamedTuple):
+    """What one head reaches in an epoch, while training and afterwards on the validation images."""
+
+    train: Score
+    val: Score
+
+
+class Sums:
+    """Running sums over batches for each head, kept on the device so that nothing waits for it."""
+
+    def __init__(self, n_heads: int, device: torch.device):
+        self.sums = torch.zeros(4, n_heads, dtype=torch.float64, device=device)
+
+    def add(self, part: Part) -> None:
+        values = (part.n_correct, part.losses * part.n_samples, part.cross_entropies * part.n_samples)
+        rows = [value.detach().double() for value in values]
+        self.sums[:, list(part.heads)] += torch.stack([*rows, part.n_samples.double().expand_as(rows[0])])
+
+    def scores(self) -> list[Score]:
+        *totals, n_samples = self.sums.tolist()
+        return [Score(*(total / n for total in row)) for *row, n in zip(*totals, n_samples, strict=True)]
