@@ -24,6 +24,8 @@ def parser() -> cli.Parser:
 
 
 def train(args) -> None:
+    import torch
+
     from src.datasets import labelled_info, load_labelled
     from src.models import build_model
     from src.run_folder import RunFolder, is_finished
@@ -37,7 +39,9 @@ def train(args) -> None:
     info = labelled_info(args.dataset)
     with seeded(args.seed):
         model = build_model(args.model_type, n_classes=info.n_classes, n_channels=info.image_shape[0],
-                            image_shape=info.image_shape).to(device)  # fmt: skip
+                            image_shape=info.image_shape)  # fmt: skip
+    # Tensor cores want channels last; in float32 the layout is left alone.
+    model.to(device, memory_format=torch.channels_last if args.amp == "bf16" else torch.preserve_format)
     train_set = load_labelled(args.dataset, args.dataset_root, train=True, device=device)
     val_set = load_labelled(args.dataset, args.dataset_root, train=False, device=device)
     train_set.epoch_size = args.epoch_size or train_set.epoch_size

@@ -4,6 +4,7 @@ Nothing here imports torch, so that `--help` and a mistyped option are answered 
 """
 
 import argparse
+import contextlib
 import math
 import sys
 import traceback
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 from src import signals
 from src.config_file import take_defaults
 from src.errors import UserError
-from src.options import LR_STEPS, OOD_SCORES, OPTIMIZERS, SCHEDULERS
+from src.options import LR_STEPS, OOD_SCORES, OPTIMIZERS, PRECISIONS, SCHEDULERS
 from src.report import note
 
 
@@ -60,7 +61,7 @@ def run(parser: Parser, experiment: Callable[[argparse.Namespace], None], argv: 
     """
     args = parser.parse_args(argv)
     try:
-        with signals.handled():
+        with signals.handled(), _precision(args):
             experiment(args)
     except UserError as error:
         note(f"{parser.prog}: error: {error}")
@@ -119,8 +120,20 @@ def real_number(*, at_least: float = -math.inf, above: float = -math.inf) -> Cal
 
 
 def add_gpu(parser: Parser) -> None:
-    """`-gpu`."""
-    parser.add_argument("-gpu", "--gpu", type=whole_number(-1), default=0, help="GPU to run on; -1 is the CPU")
+    """`-gpu`, `--amp` and `--tf32`."""
+    add = parser.add_argument
+    add("-gpu", "--gpu", type=whole_number(-1), default=0, help="GPU to run on; -1 is the CPU")
+    add("--amp", choices=PRECISIONS, default="none", help="bf16: networks compute in bfloat16 where that is safe")
+    add("--tf32", action="store_true", help="let the GPU multiply float32 matrices in TF32")
+
+
+def _precision(args: argparse.Namespace) -> contextlib.AbstractContextManager:
+    """What `--amp` and `--tf32` ask for, while the block runs; torch stays out where they ask for nothing."""
+    if getattr(args, "amp", "none") == "none" and not getattr(args, "tf32", False):
+        return contextlib.nullcontext()
+    from src.runtime import precision
+
+    return precision(gpu=args.gpu, amp=args.amp, tf32=args.tf32)
 
 
 def add_resume(parser: Parser) -> None:

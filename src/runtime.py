@@ -48,6 +48,33 @@ def device_of(gpu: int) -> torch.device:
 
 
 @contextlib.contextmanager
+def precision(*, gpu: int, amp: str, tf32: bool) -> Iterator[None]:
+    """Choose how exactly networks compute while the block runs.
+
+    Args:
+        amp: `bf16` lets convolutions and matrix products take bfloat16 (autocast); what is measured is still summed
+            in float32 and float64. `none` leaves everything in float32.
+        tf32: let matrix products of float32 use TF32 on GPUs that have it; otherwise torch's default holds.
+    """
+    before = torch.get_float32_matmul_precision()
+    if tf32:
+        torch.set_float32_matmul_precision("high")
+    try:
+        if amp == "none":
+            yield
+        else:  # casts of weights are not kept, as training changes the weights within the block
+            with torch.autocast(device_of(gpu).type, torch.bfloat16, cache_enabled=False):
+                yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def at_least_single(values: torch.Tensor) -> torch.Tensor:
+    """Values to be measured: bfloat16 as float32, all else as it is."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+@contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw from torch's global generators as if freshly seeded; that of the CPU is left afterwards as it was."""
     state = torch.get_rng_state()

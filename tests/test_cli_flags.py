@@ -26,7 +26,7 @@ DEFAULTS = {
 }
 # What the README calls required, and the public parser only misses later.
 REQUIRED = {"model_type", "finetune_id_dataset", "finetune_ood_dataset"}
-SHARED = ("--config",)  # documented once
+SHARED = ("--config", "--amp", "--tf32")  # documented once
 # Spellings that only the README of the public code names.
 README_ONLY = {"exec_stitch": ["-sched", "--grad-clip"]}
 

@@ -7,13 +7,15 @@ marks an auxiliary out-of-distribution (OOD) sample.
 import torch
 from torch import Tensor
 
+from src.runtime import at_least_single
+
 ENERGY_WEIGHT = 0.1
 OUTLIER_EXPOSURE_WEIGHT = 0.5
 
 
 def energy(logits: Tensor) -> Tensor:
     """The free energy −logsumexp(logits) at temperature 1: (B, n_classes) -> (B,); low for ID (equation 4)."""
-    return -torch.logsumexp(logits, dim=-1)
+    return -torch.logsumexp(at_least_single(logits), dim=-1)
 
 
 def energy_penalty(logits: Tensor, labels: Tensor, *, m_in: float, m_out: float) -> Tensor:
@@ -36,7 +38,7 @@ def outlier_exposure_penalty(logits: Tensor, labels: Tensor) -> Tensor:
 
     Up to a constant, as in their code: the logarithm of the number of classes is left out.
     """
-    to_uniform = torch.logsumexp(logits, dim=-1) - logits.mean(dim=-1)
+    to_uniform = -energy(logits) - at_least_single(logits).mean(dim=-1)
     return OUTLIER_EXPOSURE_WEIGHT * _mean_where(to_uniform, labels < 0)
 
 

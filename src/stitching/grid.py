@@ -15,7 +15,7 @@ from src.errors import UserError
 from src.low_rank import low_rank_approx
 from src.models.blocks import Network
 from src.report import progress
-from src.runtime import seeded
+from src.runtime import at_least_single, seeded
 from src.stitching.direct_matching import LeastSquares
 from src.stitching.stitched_model import Pair
 from src.stitching.transforms import ConvToTokens, StitchingLayer, build_stitching_layer
@@ -113,9 +113,9 @@ class Grid:
             front_acts, end_acts = _activations(self.front, names[0], self.end, names[1], images)
             hits = {"front": front_acts.pop(self.front.output_name), "end": end_acts.pop(self.end.output_name)}
             for name, act in end_acts.items():
-                norm[name] = norm.get(name, 0.0) + act.square().sum(dtype=torch.float64)
+                norm[name] = norm.get(name, 0.0) + at_least_single(act).square().sum(dtype=torch.float64)
             for pairs, stitched, logits in self.stitched(images, self.truncated(front_acts)):
-                squares = (stitched - end_acts[pairs[0].end_layer]).square_()
+                squares = (at_least_single(stitched) - end_acts[pairs[0].end_layer]).square_()
                 differences = squares.flatten(1).sum(1, dtype=torch.float64)
                 for pair, difference, pair_logits in zip(pairs, differences, logits, strict=True):
                     distance[pair] = distance.get(pair, 0.0) + difference

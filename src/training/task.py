@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.runtime import at_least_single
+
 
 class Part(NamedTuple):
     """What some of the heads make of one batch; all but the first are tensors on the device."""
@@ -49,6 +51,7 @@ class Classification:
 def part_of(heads: Sequence[int], logits: Tensor, labels: Tensor) -> Part:
     """Cross-entropy and hits of logits (len(heads), B, n_classes) for labels (B,), of which -1 means unlabelled."""
     n_samples = (labels >= 0).sum()
+    logits = at_least_single(logits)
     losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(heads)), reduction="none", ignore_index=-1)
     means = losses.view(len(heads), -1).sum(1) / n_samples
     return Part(heads, means, means, (logits.argmax(-1) == labels).sum(1), n_samples)

@@ -1,0 +1,131 @@
+"""Scripts killed at random moments and started again end with the bytes of a run that was never killed."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.files import read_json
+
+ROOT = Path(__file__).parents[1]
+MODEL, DIGITS = "resnet18_samewidth", ["-d", "digits", "-gpu", "-1"]
+TRAIN = ["exec_train.py", MODEL, *DIGITS, "-b", "128", "-e", "3", "-sf", "1", "-dir", "m"]
+DETECTOR = ["exec_train_representation_classifier.py", "f.pt", MODEL, "layer4.0", "-m", "repr_cls_resnet18", *DIGITS,
+            "-b", "256", "-e", "1", "-fe", "2", "-ftidd", "digits", "-ftoodd", "photo_patches", "-dir", "m",
+            "-fdir", "store"]  # fmt: skip
+TLM = ["exec_stitch.py", "f.pt", "g.pt", MODEL, MODEL, "layer2.0,layer4.0", "layer3.1,layer4.1", "rc2c_pre", *DIGITS,
+       "-e", "2", "-b", "256", "--mod-only-stitch", "-dir", "grid"]  # fmt: skip
+MOVING = ["exec_stitch.py", "f.pt", "g.pt", MODEL, MODEL, "layer4.0", "layer3.1,layer4.1", "rc2c_pre", *DIGITS,
+          "-e", "1", "-b", "256", "-dir", "grid"]  # fmt: skip
+DM = ["exec_stitch.py", "f.pt", "g.pt", MODEL, MODEL, "layer3.0,layer4.0", "all", "rc2c_pre", *DIGITS,
+      "-e", "0", "-i", "pinv", "-dir", "grid"]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path, digit_networks):
+    """Makes folders that hold the two networks."""
+
+    def make(name: str) -> Path:
+        path = tmp_path / name
+        path.mkdir()
+        for link, network in zip(("f.pt", "g.pt"), digit_networks, strict=True):
+            (path / link).symlink_to(network)
+        return path
+
+    return make
+
+
+def start(command: list[str], folder: Path) -> subprocess.Popen:
+    script, *arguments = command
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([sys.executable, ROOT / script, *arguments], cwd=folder, env=environment, **pipes)
+
+
+def finish(command: list[str], folder: Path) -> str:
+    process = start(command, folder)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    return output
+
+
+def kill_after(command: list[str], folder: Path, said: str) -> None:
+    """Start a command and kill it as soon as it says something."""
+    process = start([*command, "--resume"], folder)
+    assert any(said in line for line in process.stdout), "it ended before"
+    process.kill()
+    process.communicate()
+
+
+def kill_often(command: list[str], folder: Path, n_kills: int, seed: int) -> int:
+    """Start a command again and again and kill it at random moments; returns how many kills met a running one."""
+    moments, met = random.Random(seed), 0
+    for _ in range(n_kills):
+        process = start([*command, "--resume"], folder)
+        try:
+            process.wait(timeout=moments.uniform(1.0, 12.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            met += 1
+        process.communicate()
+    return met
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """What a run left, by paths in which times and detector ids are replaced by what they stand for."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
+        if path.name in ("run.json", ".grid.lock", ".meta.lock") or path.suffix == ".png":
+            continue
+        name, data = str(path.relative_to(folder)), path.read_bytes()
+        if (path.parent / "config.txt").exists() and "grid" in path.parts:
+            config = read_json(path.parent / "config.txt")
+            name = f"{config['front_layer']} -> {config['end_layer']}/{path.name}"
+            if path.name == "summary.txt":
+                data = b"\n".join(line for line in data.splitlines() if not line.startswith(b"Command"))
+        elif path.parent.name == "store":
+            (name,) = ["detector"] if path.suffix == ".pt" else ["meta"]
+            data = data if path.suffix == ".pt" else json.dumps(list(json.loads(data).values())).encode()
+        elif path.name == "grid.csv":
+            data = b"\n".join(sorted(line.rsplit(b",", 1)[0] for line in data.splitlines()))
+        assert name not in found, f"{name} is there twice"
+        found[name] = data
+    return found
+
+
+def compare(command: list[str], folder, kill) -> None:
+    """Kill a command, let it finish, and compare what it left with what it leaves undisturbed."""
+    whole, killed = folder("whole"), folder("killed")
+    finish(command, whole)
+    kill(killed)
+    finish([*command, "--resume"], killed)
+    expected, found = content(whole), content(killed)
+    assert expected.keys() == found.keys()
+    assert [name for name in expected if expected[name] != found[name]] == []
+    assert "finished" in finish([*command, "--resume"], killed) and content(killed) == found
+
+
+def test_a_training(folder):
+    def kill(path):
+        kill_after(TRAIN, path, "Epoch #1 val")
+        kill_after(TRAIN, path, "Epoch #2 train")
+
+    compare(TRAIN, folder, kill)
+
+
+def test_a_grid_of_task_loss_matching(folder):
+    compare(TLM, folder, lambda path: kill_after(TLM, path, "Epoch #1 val"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", [TRAIN, DETECTOR, TLM, MOVING, DM], ids=["train", "detector", "tlm", "moving", "dm"]
+)
+def test_many_kills(command, folder):
+    met = []
+    compare(command, folder, lambda path: met.append(kill_often(command, path, n_kills=8, seed=len(command))))
+    assert met[0] >= 3
