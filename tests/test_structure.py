@@ -10,12 +10,14 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted(ROOT.glob("exec_*.py")) + [ROOT / "misc" / "collect_results.py"]
+SCRIPTS = sorted(ROOT.glob("exec_*.py")) + [
+    ROOT / "misc" / name for name in ("collect_results.py", "rank_statistics.py")
+]
 
 # From top to bottom; a module imports only from layers below its own.
 LAYERS = (
-    "cli", "ood", "probing", "stitching", "run_folder", "training", "checkpoints", "datasets", "models", "activations",
-    "low_rank", "figures", "runtime", "files", "options", "report", "errors",
+    "cli", "rank_statistics", "measurements", "ood", "probing", "stitching", "run_folder", "training", "checkpoints",
+    "datasets", "models", "activations", "low_rank", "figures", "runtime", "files", "options", "report", "errors",
 )  # fmt: skip
 STRANGERS = {("datasets", "models"), ("models", "datasets")}
 
