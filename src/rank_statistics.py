@@ -33,10 +33,14 @@ class Correlation(NamedTuple):
 
 
 def correlation(values: Sequence[float], accuracies: Sequence[float]) -> Correlation:
-    """Spearman's rho and Kendall's tau-b of two sequences, whose NaN are left out in pairs."""
+    """Spearman's rho and Kendall's tau-b of two sequences, whose NaN are left out in pairs.
+
+    Spearman's p-value is that of Student's distribution, which is too small for few ranks; Kendall's is exact as long
+    as there are no ties.
+    """
     pairs = [pair for pair in zip(values, accuracies, strict=True) if not any(map(math.isnan, pair))]
     n_lacking = len(values) - len(pairs)
-    notes = [f"{n_lacking} of {len(values)} ranks have no value"] if n_lacking else []
+    notes = [f"ranks without a value: {n_lacking} of {len(values)}"] if n_lacking else []
     if len(pairs) < 3:
         return Correlation(len(pairs), note="; ".join([*notes, "fewer than 3 common ranks"]))
     columns = list(zip(*pairs, strict=True))
@@ -79,7 +83,7 @@ def sensitivity(tables: Tables) -> Iterator[dict[str, Any]]:
                 probes, reason = _probes(tables, series.models[side], layers[side])
                 common, repeated = _common_ranks(measured, probes)
                 if repeated:
-                    notes.append(f"{repeated} ranks above the width left out")
+                    notes.append(f"ranks above the width left out: {repeated}")
                 found = correlation([measured[rank] for rank in common], [probes[rank].accuracy for rank in common])
                 row = _row("sensitivity", series, layers, side) | found._asdict()
                 yield row | {"note": "; ".join(note for note in [*notes, reason or found.note] if note)}
