@@ -28,12 +28,12 @@ def train(args) -> None:
 
     from src.datasets import labelled_info, load_labelled
     from src.models import build_model
-    from src.run_folder import RunFolder, is_finished
+    from src.run_folder import Marks, RunFolder
     from src.runtime import device_of, seeded
     from src.training import Classification
 
     settings = cli.settings_of(args)
-    if args.resume and is_finished(args.save_dir, vars(args)):
+    if args.resume and Marks.in_folder(args.save_dir).are_final(vars(args)):
         return
     device = device_of(args.gpu)
     info = labelled_info(args.dataset)

@@ -44,7 +44,7 @@ def train_detectors(args) -> None:
         fresh_classifier,
     )  # fmt: skip
     from src.report import note
-    from src.run_folder import RunFolder, is_finished
+    from src.run_folder import Marks, RunFolder
     from src.runtime import device_of
 
     settings, device, store = cli.settings_of(args), device_of(args.gpu), DetectorStore(args.final_save_dir)
@@ -67,7 +67,7 @@ def train_detectors(args) -> None:
     for layer in layers:
         path = Path(args.save_dir, layer) if len(layers) > 1 else Path(args.save_dir)
         options = vars(args) | {"source_layer_name": layer, "save_dir": str(path)}
-        if args.resume and is_finished(path, options):
+        if args.resume and Marks.in_folder(path).are_final(options):
             continue
         note(f"detector for {layer}")
         classifier, shape = fresh_classifier(

@@ -1,5 +1,7 @@
 """Truncation of a representation to its first principal components (the sensitivity test of the paper)."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,39 @@ def principal_axes(covariance: Tensor, rank: int) -> Tensor:
     return torch.linalg.eigh(covariance).eigenvectors[:, -min(rank, len(covariance)) :]
 
 
+class Components(NamedTuple):
+    """Where the positions of an activation lie, in float64."""
+
+    mean: Tensor  # (C,)
+    axes: Tensor  # (C, r), orthonormal, of the largest variance first
+
+
+def principal_components(activations: Tensor, rank: int) -> Components:
+    """The mean and the first `rank` principal axes of an activation, whose positions are the samples.
+
+    Args:
+        activations: (B, C, H, W), (B, T, D) or (B, D).
+    Returns:
+        Fewer axes where there are fewer features, or fewer directions in which the positions differ at all.
+    Raises:
+        ValueError: the activations are not finite.
+    """
+    rows = as_rows(activations.detach()).to(torch.float64, copy=True)
+    mean = rows.mean(0)
+    if not mean.isfinite().all():
+        raise ValueError("activations are not finite")
+    rows -= mean
+    n_rows, n_features = rows.shape
+    if n_rows >= n_features:
+        return Components(mean, principal_axes(rows.T @ rows, rank).flip(1))
+    # Fewer samples than features: the axes are X'u/σ for the eigenvectors u of the smaller Gram matrix XX'.
+    variances, vectors = torch.linalg.eigh(rows @ rows.T)
+    variances, vectors = variances[-rank:], vectors[:, -rank:]
+    real = variances > variances[-1] * n_features * torch.finfo(variances.dtype).eps  # the rest is rounding
+    axes = rows.T @ (vectors[:, real] / variances[real].sqrt())
+    return Components(mean, axes.flip(1))
+
+
 def low_rank_approx(activations: Tensor, rank: int | None) -> Tensor:
     """Keep the mean and the first `rank` principal components of the given activations.
 
@@ -29,20 +64,15 @@ def low_rank_approx(activations: Tensor, rank: int | None) -> Tensor:
     Returns:
         The nearest activations of that rank around their mean (Eckart and Young 1936), of the same shape.
     Raises:
-        ValueError: the rank is below 1.
+        ValueError: the rank is below 1, or the activations are not finite.
     """
     if rank is not None and rank < 1:
         raise ValueError(f"rank {rank} is not positive")
     n_features = activations.shape[1] if activations.ndim == 4 else activations.shape[-1]
     if rank is None or rank >= n_features:
         return activations
-    rows = as_rows(activations)
-    with torch.no_grad():
-        exact = rows.double()
-        mean = exact.mean(0)
-        centred = exact - mean
-        axes = principal_axes(centred.T @ centred, rank)
-        projection, mean = (axes @ axes.T).to(rows), mean.to(rows)  # (C, C), (C,)
+    mean, axes = principal_components(activations, rank)
+    projection, mean = (axes @ axes.T).to(activations), mean.to(activations)  # (C, C), (C,)
     if activations.ndim == 4:
         mean = mean[:, None, None]
         return torch.nn.functional.conv2d(activations - mean, projection[:, :, None, None]) + mean

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from src.checkpoints import load_tensors, save_state
 from src.config_file import recorded
@@ -14,6 +14,50 @@ from src.report import note
 from src.resuming import StateFile, as_written, read_options, refuse_other_options
 from src.runtime import provenance
 from src.training import EpochLog, NonFiniteLoss, Settings, Task, report_epoch, train
+
+
+class Marks(NamedTuple):
+    """The files that say how far a run is and what it was made with."""
+
+    config: Path  # its options, written last: a run that has it is finished
+    made_with: Path  # versions, device, command, times
+    state: Path  # where it stands, until it is finished
+
+    @classmethod
+    def in_folder(cls, path: Path) -> "Marks":
+        """Those of a run that has a folder of its own."""
+        return cls(Path(path, "config.txt"), Path(path, "run.json"), Path(path, "resume.pt"))
+
+    @classmethod
+    def beside(cls, path: Path) -> "Marks":
+        """Those of a run that writes one table: `table.csv` has `table.config.txt` and so on beside it."""
+        return cls(*(Path(path).with_suffix(suffix) for suffix in (".config.txt", ".run.json", ".resume.pt")))
+
+    def begin(self, options: Mapping[str, Any], *, resume: bool) -> StateFile:
+        """The state to go on from; unless a run is resumed, the marks of an earlier one are removed."""
+        state = StateFile(self.state, options, resume=resume)
+        for path in () if resume else self:
+            path.unlink(missing_ok=True)
+        return state
+
+    def are_final(self, options: Mapping[str, Any]) -> bool:
+        """Whether they are of a finished run of these options; says so.
+
+        Raises:
+            UserError: they are of one of other options; names the differences.
+        """
+        if not self.config.exists():
+            return False
+        refuse_other_options(read_options(self.config), as_written(options), where=self.config)
+        note(f"{self.config} is of a finished run of these options: nothing is left to do")
+        self.state.unlink(missing_ok=True)
+        return True
+
+    def finish(self, options: Mapping[str, Any]) -> None:
+        """Mark the run as finished."""
+        write_json(self.made_with, provenance(gpu=options["gpu"]))
+        write_json(self.config, recorded(options))
+        self.state.unlink(missing_ok=True)
 
 
 class RunFolder:
@@ -29,13 +73,12 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, options: Mapping[str, Any], *, resume: bool = False):
-        self.path, self.options = Path(path), dict(options)
+        self.path, self.options, self.marks = Path(path), dict(options), Marks.in_folder(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.state = StateFile(self.path / "resume.pt", options, resume=resume)
-            if not resume:
-                for name in ("config.txt", "run.json", "training_logs.csv", "ft_logs.csv", "resume.pt"):
-                    (self.path / name).unlink(missing_ok=True)
+            self.state = self.marks.begin(options, resume=resume)
+            for name in () if resume else ("training_logs.csv", "ft_logs.csv"):
+                (self.path / name).unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"cannot use {self.path} as folder of this run: {error.strerror or error}") from error
 
@@ -55,7 +98,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run is done."""
-        return (self.path / "config.txt").exists()
+        return self.marks.config.exists()
 
     def write_logs(self, logs: Sequence[EpochLog]) -> None:
         """Write `training_logs.csv`, one row an epoch."""
@@ -91,22 +134,5 @@ class RunFolder:
         return f"the weights before that epoch are kept in {path}"
 
     def finish(self) -> None:
-        """Write `run.json` (what the run was made with) and then `config.txt` (its options)."""
-        write_json(self.path / "run.json", provenance(gpu=self.options["gpu"]))
-        write_json(self.path / "config.txt", recorded(self.options))
-        self.state.remove()
-
-
-def is_finished(path: Path, options: Mapping[str, Any]) -> bool:
-    """Whether a folder holds a finished run of these options; says so.
-
-    Raises:
-        UserError: it holds one of other options; names the differences.
-    """
-    config = Path(path) / "config.txt"
-    if not config.exists():
-        return False
-    refuse_other_options(read_options(config), as_written(options), where=config)
-    note(f"{path} is finished: nothing is left to do")
-    StateFile(Path(path) / "resume.pt", options, resume=False).remove()
-    return True
+        """Write `run.json` and `config.txt`, and remove the state: the run is done."""
+        self.marks.finish(self.options)

@@ -16,6 +16,7 @@ SCRIPTS = [
     "exec_stitch",
     "exec_train_representation_classifier",
     "exec_eval_stitcher_ood",
+    "exec_probe",
 ]
 # Where ours differs on purpose: the README's default wins over the public parser's, and "" has a name.
 DEFAULTS = {
@@ -23,9 +24,11 @@ DEFAULTS = {
     ("exec_train", "scheduler"): "none",
     ("exec_train_representation_classifier", "save_frequency"): 0,
     ("exec_train_representation_classifier", "dataset"): "cifar10",
+    ("exec_probe", "weight_decay"): 1e-5,
+    ("exec_probe", "ranks"): [],
 }
 # What the README calls required, and the public parser only misses later.
-REQUIRED = {"model_type", "finetune_id_dataset", "finetune_ood_dataset"}
+REQUIRED = {"model_type", "finetune_id_dataset", "finetune_ood_dataset", "layer_names"}
 SHARED = ("--config", "--amp", "--tf32")  # documented once
 # Spellings that only the README of the public code names.
 README_ONLY = {"exec_stitch": ["-sched", "--grad-clip"]}

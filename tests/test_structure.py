@@ -10,13 +10,15 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted(ROOT.glob("exec_*.py")) + [ROOT / "misc" / "collect_results.py"]
+SCRIPTS = sorted(ROOT.glob("exec_*.py")) + [
+    ROOT / "misc" / name for name in ("collect_results.py", "rank_statistics.py")
+]
 
 # From top to bottom; a module imports only from layers below its own.
 LAYERS = (
-    "cli", "ood", "stitching", "run_folder", "training", "resuming", "checkpoints", "datasets",
-    "models", "activations", "low_rank", "figures", "runtime", "files", "config_file", "options", "report",
-    "signals", "errors",
+    "cli", "rank_statistics", "measurements", "ood", "probing", "stitching", "run_folder", "training", "resuming",
+    "checkpoints", "datasets", "models", "activations", "low_rank", "figures", "runtime", "files", "config_file",
+    "options", "report", "signals", "errors",
 )  # fmt: skip
 STRANGERS = {("datasets", "models"), ("models", "datasets")}
 

@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Train linear probes on layers of a network, at full rank or on their first principal components."""
+
+import sys
+
+from src import cli
+from src.models import MODEL_NAMES
+
+
+def parser() -> cli.Parser:
+    options = cli.Parser("Train linear probes at all given layers and ranks together; prints their test accuracies.")
+    add = options.add_argument
+    add("model_path", help="checkpoint (a state dict)")
+    add("model_type", help=f"one of {', '.join(MODEL_NAMES)}")
+    add("-l", "--layers", dest="layer_names", nargs="+", required=True,
+        help="layers to probe, with blanks or commas between them, or all")  # fmt: skip
+    add("-ranks", "--ranks", type=cli.whole_number(1), nargs="*", default=[],
+        help="principal components to keep, in each batch; a probe for each at every layer; default: all")  # fmt: skip
+    cli.add_gpu(options)
+    cli.add_data(options, batch_size=64)
+    add("-e", "--epochs", dest="n_epochs", type=cli.whole_number(0), default=10, help="number of epochs")
+    add("-lr", "--learning-rate", type=cli.real_number(above=0), default=1e-3,
+        help="learning rate; of more than five epochs, the last five have a tenth of it")  # fmt: skip
+    add("-wd", "--weight_decay", "--weight-decay", type=cli.real_number(at_least=0), default=1e-5, help="weight decay")
+    cli.add_seed(options)
+    add("--verbose", action="store_true", help="print both accuracies after every epoch")
+    add("-o", "--output", help="CSV to write, with all digits; a figure, accuracy over rank, goes beside it")
+    cli.add_resume(options)
+    return options
+
+
+def probe(args) -> None:
+    from src.checkpoints import load_model
+    from src.datasets import labelled_info, load_labelled
+    from src.errors import UserError
+    from src.probing import Probes, check_table, decay_epochs, write_table
+    from src.report import note, progress, result
+    from src.run_folder import Marks
+    from src.runtime import device_of
+    from src.training import EpochLog, Settings, evaluate, train
+
+    settings = Settings(args.n_epochs, args.batch_size, learning_rate=args.learning_rate, seed=args.seed,
+                        weight_decay=args.weight_decay, reduce_lr_epochs=decay_epochs(args.n_epochs))  # fmt: skip
+    device, info, state = device_of(args.gpu), labelled_info(args.dataset), None
+    if args.output:
+        check_table(args.output)
+        marks = Marks.beside(args.output)
+        if args.resume and marks.are_final(vars(args)):
+            return
+        state = marks.begin(vars(args), resume=args.resume)
+    elif args.resume:
+        raise UserError("--resume goes on from files beside the table of -o; give -o as well")
+    image = {"n_classes": info.n_classes, "image_shape": info.image_shape}
+    model = load_model(args.model_path, args.model_type, **image, device=device)
+    layers = list(dict.fromkeys(name for text in args.layer_names for name in model.layers(text)))
+    ranks = sorted(set(args.ranks), reverse=True) or [None]
+    task = Probes(model, layers, ranks, **image, seed=args.seed)
+    data = args.dataset, args.dataset_root
+    train_set, test_set = (load_labelled(*data, train=t, device=device) for t in (True, False))
+
+    result(str(sys.argv))
+    for history in train(task, train_set, test_set, settings, state=state):
+        epoch, logs = len(history), history[-1]
+        for (layer, rank), log in zip(task.probes, logs, strict=True):
+            if args.verbose:
+                whose = f"{layer} -- rank {rank} -- " if len(logs) > 1 else ""
+                result(f"{whose}Epoch #{epoch} train acc: {log.train.accuracy}")
+                result(f"{whose}Epoch #{epoch} val acc: {log.val.accuracy}")
+    if not settings.n_epochs:  # the probes as they were drawn
+        batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
+        logs = [EpochLog(None, score) for score in evaluate(task, batches, device=device)]
+
+    last = dict(zip(task.probes, logs, strict=True))
+    for layer in layers:
+        accuracies = {rank: last[layer, rank].val.accuracy for rank in ranks}
+        result(f"{args.model_path} -- {layer}")
+        result("".join(f"Rank {rank}: {accuracy}\n" for rank, accuracy in accuracies.items()))
+        result("\n".join(map(str, accuracies.values())))
+    result("\n\n")
+    if args.output:
+        made = {"model": args.model_path, "seed": args.seed, "epochs": args.n_epochs}
+        write_table(args.output, last, task.widths, made_with=made)
+        marks.finish(vars(args))
+        note(f"wrote {args.output}")
+
+
+def main(argv=None) -> int:
+    return cli.run(parser(), probe, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Sensitivity and specificity of similarity measures, from CSVs of similarity, probing and stitching."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from src import cli
+
+
+def parser() -> cli.Parser:
+    options = cli.Parser("Test how well measures of similarity follow probing accuracy over ranks (sensitivity) and "
+                         "find the corresponding layer (specificity), after Ding et al. 2021.")  # fmt: skip
+    options.add_argument("tables", nargs="+", help="CSVs of exec_compute_low_rank_sim_metrics.py -o, of "
+                         "exec_probe.py -o, and grid.csv of exec_stitch.py, in any order")  # fmt: skip
+    options.add_argument("-o", "--output", help="CSV to write, one row a test")
+    return options
+
+
+def statistics(args) -> None:
+    from src.errors import UserError
+    from src.files import write_csv
+    from src.measurements import read_tables
+    from src.rank_statistics import COLUMNS, sensitivity, specificity, summary_of_correlations, summary_of_places
+    from src.report import note, result, warn
+
+    if args.output and Path(args.output).suffix != ".csv":
+        raise UserError(f"-o {args.output} is to be a CSV; give it a name that ends in .csv")
+    tables = read_tables(args.tables)
+    if not tables.values:
+        raise UserError("these tables hold no similarity and no stitching; add a CSV of one of them")
+    correlations, places = list(sensitivity(tables)), list(specificity(tables))
+
+    if correlations:
+        result("Sensitivity: rank correlation of measure and probing accuracy over the ranks of the varied layer")
+        result("(distances with their sign flipped: higher is more similar; p-values are two-sided)")
+        columns = {"n": "ranks", "spearman": "rho", "spearman_p": "p", "kendall": "tau", "kendall_p": "p", "note": ""}
+        show(correlations, columns, summary=summary_of_correlations)
+    else:
+        warn("no sensitivity: no pair of layers was measured at several ranks")
+    if places:
+        result("Specificity: place of the layer of the same name among all layers of the varied network, at full rank")
+        result("(1 is the most similar; ties count against it)")
+        show(places, {"n": "layers", "place": "place", "note": ""}, summary=summary_of_places)
+    else:
+        warn("no specificity: no two layers of the same name were measured at full rank beside others")
+    if args.output:
+        write_csv(args.output, COLUMNS, [*correlations, *places])
+        note(f"wrote {args.output}")
+
+
+def show(rows: list[dict], columns: dict[str, str], *, summary) -> None:
+    """Print rows by setting and measure, each group followed by its summary."""
+    from src.report import result
+
+    names = {"layer1": "layer1", "layer2": "layer2", "varied": "varied", **columns}
+    cells = [list(names.values())] + [[text(row[name]) for name in names] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    for group in dict.fromkeys((row["setting"], row["measure"]) for row in rows):
+        members = [i for i, row in enumerate(rows) if (row["setting"], row["measure"]) == group]
+        result(f"\n{group[1]} | {group[0]}")
+        result("\n".join(f"  {lines[i]}" for i in [0, *(i + 1 for i in members)]))
+        result(f"  {summary([rows[i] for i in members])}")
+    result()
+
+
+def text(value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def main(argv=None) -> int:
+    return cli.run(parser(), statistics, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

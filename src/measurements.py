@@ -1,0 +1,118 @@
+"""Tables of similarity, probing and stitching read back as what they have in common: values at layers and ranks."""
+
+import csv
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from src.errors import UserError
+
+SIMILARITY_SIGNS = {"cka": 1, "pwcca": -1, "pwcca_morcos": -1, "procrustes": -1}
+HEADERS = {  # what tells the three kinds of CSV apart
+    "similarity": {"model1", "model2", "layer1", "layer2", "rank1", "rank2"},
+    "probing": {"model", "layer", "rank", "accuracy", "loss"},
+    "stitching": {"front_layer", "end_layer", "stitching_type", "init", "front_stitch_rank", "accuracy"},
+}
+FULL = math.inf  # the rank of what is not truncated: above all others
+
+
+class Series(NamedTuple):
+    """What belongs together: one measure of the layers of two networks."""
+
+    measure: str
+    setting: str  # the networks, or the file and the kind of stitch
+    models: tuple[str | None, str | None]  # paths; None where the file does not say
+
+
+class Key(NamedTuple):
+    """What a value was measured at; ranks are FULL where nothing is cut."""
+
+    layer1: str
+    layer2: str
+    rank1: float
+    rank2: float
+
+
+class Probe(NamedTuple):
+    """A probe of a layer, or several that differ in their seeds."""
+
+    accuracy: float  # their mean
+    losses: tuple[float, ...]  # equal where a rank above the width of the layer changes nothing
+
+
+class Tables(NamedTuple):
+    """What the given files hold; repeated measurements are averaged."""
+
+    values: dict[Series, dict[Key, float]]
+    probes: dict[tuple[str, str], dict[float, Probe]]  # by model and layer: the probes by rank
+
+
+def read_tables(paths: Sequence[str | Path]) -> Tables:
+    """Read CSVs of similarity, probing and stitching in any order; their headers tell what they are.
+
+    Raises:
+        UserError: a file cannot be read, is none of these, or holds something else than numbers; names it.
+    """
+    values: dict[Series, dict[Key, list[float]]] = {}
+    accuracies: dict[tuple[str, str], dict[float, list[tuple[float, float]]]] = {}
+    for path in dict.fromkeys(map(Path, paths)):
+        kind, rows = _read(path)
+        for number, row in enumerate(rows, start=2):
+            try:
+                if kind == "probing":
+                    probes = accuracies.setdefault((_path(row["model"]), row["layer"]), {})
+                    probes.setdefault(_rank(row["rank"]), []).append((float(row["loss"]), float(row["accuracy"])))
+                    continue
+                for series, key, value in _measurements(path, kind, row):
+                    values.setdefault(series, {}).setdefault(key, []).append(value)
+            except (TypeError, ValueError) as error:
+                raise UserError(f"{path}, line {number} is damaged ({error}); write the table again") from error
+    means = {
+        series: {key: sum(repeated) / len(repeated) for key, repeated in known.items()}
+        for series, known in values.items()
+    }
+    return Tables(means, {key: {r: _probe(runs) for r, runs in by_rank.items()} for key, by_rank in accuracies.items()})
+
+
+def _read(path: Path) -> tuple[str, list[dict[str, str]]]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            header, rows = set(reader.fieldnames or []), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    for kind, needed in HEADERS.items():
+        if needed <= header:
+            return kind, rows
+    raise UserError(
+        f"{path} is no table of similarity, probing or stitching; give the CSV of "
+        "exec_compute_low_rank_sim_metrics.py -o, of exec_probe.py -o, or a grid.csv of exec_stitch.py"
+    )
+
+
+def _measurements(path: Path, kind: str, row: Mapping[str, str]) -> Iterator[tuple[Series, Key, float]]:
+    """What a row says, with higher for more similar."""
+    if kind == "stitching":
+        setting = f"{path}: {row['stitching_type']}, {row['init']}"
+        key = Key(row["front_layer"], row["end_layer"], _rank(row["front_stitch_rank"]), FULL)
+        yield Series("stitching accuracy", setting, (None, None)), key, float(row["accuracy"])
+        return
+    models = (_path(row["model1"]), _path(row["model2"]))
+    key = Key(row["layer1"], row["layer2"], _rank(row["rank1"]), _rank(row["rank2"]))
+    for measure, sign in SIMILARITY_SIGNS.items():
+        if row.get(measure):  # empty: was not asked for
+            yield Series(measure, " -- ".join(models), models), key, sign * float(row[measure])
+
+
+def _probe(runs: Sequence[tuple[float, float]]) -> Probe:
+    losses, accuracies = zip(*sorted(runs), strict=True)
+    return Probe(sum(accuracies) / len(accuracies), losses)
+
+
+def _path(text: str) -> str:
+    return str(Path(text))  # ./models/a.pt is models/a.pt
+
+
+def _rank(text: str) -> float:
+    return int(text) if text else FULL

@@ -1,0 +1,156 @@
+"""How well a measure of similarity does in the two tests of Ding, Denain and Steinhardt 2021 (arXiv 2108.01661).
+
+Sensitivity: does it fall as probes of a layer, cut to fewer principal components, lose accuracy? Specificity: does it
+find the corresponding layer of another network to be the most similar one? Of a distance the negative is taken, so
+higher always means more similar.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from scipy.stats import kendalltau, rankdata, spearmanr
+
+from src.measurements import FULL, Probe, Series, Tables
+
+SIGNIFICANT = 0.05
+COLUMNS = (
+    "test", "measure", "setting", "layer1", "layer2", "varied", "n", "spearman", "spearman_p", "kendall", "kendall_p",
+    "place", "note",
+)  # fmt: skip
+
+
+class Correlation(NamedTuple):
+    """Rank correlations with two-sided p-values; NaN, with a note, where there are none."""
+
+    n: int
+    spearman: float = math.nan
+    spearman_p: float = math.nan
+    kendall: float = math.nan
+    kendall_p: float = math.nan
+    note: str = ""
+
+
+def correlation(values: Sequence[float], accuracies: Sequence[float]) -> Correlation:
+    """Spearman's rho and Kendall's tau-b of two sequences, whose NaN are left out in pairs.
+
+    Spearman's p-value is that of Student's distribution, which is too small for few ranks; Kendall's is exact as long
+    as there are no ties.
+    """
+    pairs = [pair for pair in zip(values, accuracies, strict=True) if not any(map(math.isnan, pair))]
+    n_lacking = len(values) - len(pairs)
+    notes = [f"ranks without a value: {n_lacking} of {len(values)}"] if n_lacking else []
+    if len(pairs) < 3:
+        return Correlation(len(pairs), note="; ".join([*notes, "fewer than 3 common ranks"]))
+    columns = list(zip(*pairs, strict=True))
+    for name, column in zip(("measure", "accuracy"), columns, strict=True):
+        if len(set(column)) == 1:
+            return Correlation(len(pairs), note="; ".join([*notes, f"the {name} is constant"]))
+    rho, tau = spearmanr(*columns), kendalltau(*columns)
+    numbers = (rho.statistic, rho.pvalue, tau.statistic, tau.pvalue)
+    return Correlation(len(pairs), *map(float, numbers), note="; ".join(notes))
+
+
+def place(similarities: Mapping[str, float], own: str) -> tuple[int, float]:
+    """Among how many the similarity of `own` stands, and its place: 1 is best, and ties count against it.
+
+    What is NaN is left out; the place is NaN if that is `own`.
+    """
+    known = {name: value for name, value in similarities.items() if not math.isnan(value)}
+    if own not in known:
+        return len(known), math.nan
+    places = rankdata([-value for value in known.values()], method="max")
+    return len(known), int(places[list(known).index(own)])
+
+
+def sensitivity(tables: Tables) -> Iterator[dict[str, Any]]:
+    """The correlation of each measure with the accuracy of probes, over the ranks of one layer of each pair.
+
+    The other layer is at full rank or, where that was not measured, at its highest rank (with a note).
+    """
+    for series, values in tables.values.items():
+        by_pair: dict[tuple[str, str], dict[tuple[float, float], float]] = {}
+        for key, value in values.items():
+            by_pair.setdefault(key[:2], {})[key[2:]] = value
+        for side, other in ((0, 1), (1, 0)):
+            for layers, at in by_pair.items():
+                reference = max(ranks[other] for ranks in at)
+                measured = {ranks[side]: value for ranks, value in at.items() if ranks[other] == reference}
+                if len(measured) < 2:
+                    continue
+                notes = [] if reference == FULL else [f"{layers[other]} at rank {reference:.0f}"]
+                probes, reason = _probes(tables, series.models[side], layers[side])
+                common, repeated = _common_ranks(measured, probes)
+                if repeated:
+                    notes.append(f"ranks above the width left out: {repeated}")
+                found = correlation([measured[rank] for rank in common], [probes[rank].accuracy for rank in common])
+                row = _row("sensitivity", series, layers, side) | found._asdict()
+                yield row | {"note": "; ".join(note for note in [*notes, reason or found.note] if note)}
+
+
+def specificity(tables: Tables) -> Iterator[dict[str, Any]]:
+    """The place of the layer of the same name among all layers of the other network, at full rank.
+
+    Once among the second layers for each first one (`varied` is layer2), once the other way round.
+    """
+    for series, values in tables.values.items():
+        matrix = {(key.layer1, key.layer2): value for key, value in values.items() if key[2:] == (FULL, FULL)}
+        seconds = {second for _, second in matrix}
+        for own in dict.fromkeys(first for first, _ in matrix if first in seconds):
+            for side, other in ((1, 0), (0, 1)):
+                line = {pair[side]: value for pair, value in matrix.items() if pair[other] == own}
+                if len(line) > 1:
+                    n, found = place(line, own)
+                    note = "its similarity has no value" if math.isnan(found) else ""
+                    row = _row("specificity", series, (own, own), side)
+                    yield row | {"n": n, "place": found, "note": note}
+
+
+def summary_of_correlations(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The mean correlations, and how many of them are significant."""
+    known = [row for row in rows if not math.isnan(row["spearman"])]
+    if not known:
+        return "no correlation is defined"
+    said = []
+    for label, name in (("rho", "spearman"), ("tau", "kendall")):
+        n = sum(row[f"{name}_p"] < SIGNIFICANT for row in known)
+        said.append(f"{label} {fmean(row[name] for row in known):.4f} (p < {SIGNIFICANT} in {n} of {len(known)})")
+    return f"mean {', mean '.join(said)}"
+
+
+def summary_of_places(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How often the corresponding layer comes first, and its mean place, among either network's layers."""
+    said = []
+    for varied in ("layer2", "layer1"):
+        known = [row["place"] for row in rows if row["varied"] == varied and not math.isnan(row["place"])]
+        if known:
+            said.append(f"{varied}: first in {known.count(1)} of {len(known)}, mean place {fmean(known):.2f}")
+    return "; ".join(said) or "no place is defined"
+
+
+def _row(test: str, series: Series, layers: tuple[str, str], side: int) -> dict[str, Any]:
+    varied = ("layer1", "layer2")[side]
+    names = {"layer1": layers[0], "layer2": layers[1], "varied": varied}
+    return {"test": test, "measure": series.measure, "setting": series.setting, **names}
+
+
+def _probes(tables: Tables, model: str | None, layer: str) -> tuple[dict[float, Probe], str]:
+    """The probes of a layer by rank, or none and the reason."""
+    models = [known for known, name in tables.probes if name == layer and model in (None, known)]
+    if not models:
+        return {}, f"no probes of {layer}" + (f" of {model}" if model else "")
+    if len(models) > 1:
+        return {}, f"probes of {layer} of several networks; give those of the front network alone"
+    return tables.probes[models[0], layer], ""
+
+
+def _common_ranks(measured: Mapping[float, float], probes: Mapping[float, Probe]) -> tuple[list[float], int]:
+    """Ranks of both, ascending, each above the width of the layer but the first left out, and how many those are."""
+    common = sorted(set(measured) & set(probes))
+    different = [
+        rank
+        for lower, rank in zip([None, *common], common, strict=False)
+        if lower is None or probes[lower].losses != probes[rank].losses
+    ]
+    return different, len(common) - len(different)

@@ -1,0 +1,77 @@
+"""misc/rank_statistics.py as a user runs it, on tables made by hand and on those that exec_probe.py writes."""
+
+import csv
+
+import exec_probe
+from tests.test_measurements import PROBING, SIMILARITY, STITCHING, write
+
+SCRIPT = "misc/rank_statistics.py"
+RANKS = [4, 2, 1]
+
+
+def tables(folder) -> list[str]:
+    """Two layers of two networks: CKA and PWCCA follow the probes of `x` in opposite directions, stitching exactly."""
+    cka = {("x", "x"): 0.9, ("x", "y"): 0.2, ("y", "x"): 0.3, ("y", "y"): 0.25}
+    rows = [f"a.pt,b.pt,{one},{two},,,p,10,{value},{1 - value},,\n" for (one, two), value in cka.items()]
+    rows += [f"a.pt,b.pt,x,x,{rank},,p,10,{rank / 10},{rank / 20},,\n" for rank in RANKS]
+    write(folder / "similarity.csv", SIMILARITY, *rows)
+    write(folder / "probes.csv", PROBING, *(f"a.pt,x,{rank},{rank / 8},,{1 / rank},0,10\n" for rank in RANKS))
+    rows = [f"x,y,rc2c_pre,pinv,{rank},,0,{rank / 9},0.9,0.9,0.1,0.2,t\n" for rank in RANKS]
+    write(folder / "grid.csv", STITCHING, *rows)
+    return ["similarity.csv", "probes.csv", "grid.csv"]
+
+
+def read(path) -> list[dict]:
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def test_prints_and_writes_both_tests(run_script, tmp_path):
+    out = run_script(SCRIPT, *tables(tmp_path), "-o", "statistics.csv")
+    blocks = [[line.strip() for line in block.splitlines()] for block in out.split("\n\n")]
+    assert blocks[0][0].startswith("Sensitivity: ") and "sign flipped" in blocks[0][1]
+    sensitivity = {block[0]: block for block in blocks[1:4]}
+    cka = sensitivity["cka | a.pt -- b.pt"]
+    assert cka[1].split() == ["layer1", "layer2", "varied", "ranks", "rho", "p", "tau", "p"]
+    assert cka[2].split()[:5] == ["x", "x", "layer1", "3", "1"]
+    assert cka[3].startswith("mean rho 1.0000 (p < 0.05 in 1 of 1), mean tau 1.0000 (p < 0.05 in 0 of 1)")
+    assert sensitivity["pwcca | a.pt -- b.pt"][3].startswith("mean rho -1.0000")
+    assert sensitivity["stitching accuracy | grid.csv: rc2c_pre, pinv"][3].startswith("mean rho 1.0000")
+    assert blocks[4][0].startswith("Specificity: ") and "ties count against it" in blocks[4][1]
+    assert blocks[5][0] == "cka | a.pt -- b.pt"
+    assert blocks[5][-1] == "layer2: first in 1 of 2, mean place 1.50; layer1: first in 2 of 2, mean place 1.00"
+
+    rows = read(tmp_path / "statistics.csv")
+    assert len(rows) == 3 + 2 * 4
+    assert [row["spearman"] for row in rows[:3]] == ["1.0", "-1.0", "1.0"] and rows[0]["place"] == ""
+    assert {(r["layer1"], r["varied"], r["place"]) for r in rows[3:] if r["measure"] == "pwcca"} == {
+        ("x", "layer2", "1"), ("x", "layer1", "1"), ("y", "layer2", "2"), ("y", "layer1", "1"),
+    }  # fmt: skip
+
+
+def test_reads_what_the_probes_wrote(tmp_path, run_script, digit_networks, capsys):
+    arguments = [str(digit_networks[0]), "resnet18_samewidth", "-l", "layer4.1", "-d", "digits", "-gpu", "-1"]
+    ranks = ["128", "64", "16", "4", "1"]
+    assert exec_probe.main([*arguments, "-e", "1", "-ranks", *ranks, "-o", str(tmp_path / "probes.csv")]) == 0
+    row = "layer4.1,layer1.0,rc2c_pre,pinv,{0},{0},0,{1},0.9,0.9,0.1,0.2,t\n"
+    write(tmp_path / "grid.csv", STITCHING, *(row.format(rank, min(int(rank), 64)) for rank in ranks))
+    run_script(SCRIPT, "probes.csv", "grid.csv", "-o", "s.csv")
+    (found,) = read(tmp_path / "s.csv")
+    assert found["n"] == "4" and found["note"] == "ranks above the width left out: 1"
+    assert -1 <= float(found["kendall"]) <= 1
+
+
+def test_says_what_is_missing(run_script, tmp_path):
+    tables(tmp_path)
+    out = run_script(SCRIPT, "grid.csv", "-o", "s.csv")
+    assert "nan" in out and "no probes of x" in out and "no correlation is defined" in out
+    assert read(tmp_path / "s.csv")[0]["spearman"] == "nan"
+    error = run_script(SCRIPT, "probes.csv", status=2)
+    assert (
+        error
+        == "rank_statistics.py: error: these tables hold no similarity and no stitching; add a CSV of one of them\n"
+    )
+    error = run_script(SCRIPT, "grid.csv", "-o", "s.txt", status=2)
+    assert "-o s.txt is to be a CSV; give it a name that ends in .csv" in error
+    error = run_script(SCRIPT, "nowhere.csv", status=2)
+    assert "cannot read nowhere.csv: No such file or directory" in error

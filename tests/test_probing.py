@@ -1,0 +1,226 @@
+"""Linear probes: pooling before truncation, training together as if alone, and oracles."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+from torch.nn import functional as F
+
+from src.datasets import load_labelled
+from src.datasets.in_memory import ImageSet
+from src.errors import UserError
+from src.low_rank import as_rows, low_rank_approx, principal_components
+from src.models import build_model
+from src.models.blocks import Network
+from src.probing import Probes, decay_epochs, pool, truncated_pools
+from src.runtime import seeded
+from src.training import Settings, evaluate, train
+
+SHAPES = {"maps": (6, 12, 4, 3), "tokens": (6, 5, 12), "flat": (20, 12), "few samples": (7, 12), "one": (1, 12)}
+IMAGES = {"n_classes": 10, "image_shape": (1, 8, 8)}
+
+
+def activations(shape) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(len(shape))
+    return torch.randn(shape, dtype=torch.float64, generator=generator) * torch.rand(shape[1:], generator=generator) + 2
+
+
+class Toy(Network):
+    """8×8 images as 4×4 maps of 20 channels, as 16 tokens of width 20, and as 320 features."""
+
+    block_names = ("maps", "tokens", "flat")
+
+    def __init__(self):
+        super().__init__()
+        with seeded(3):
+            self.conv = nn.Conv2d(1, 20, 2, stride=2)
+            self.head = nn.Linear(320, 10)
+        self.eval().requires_grad_(False)
+
+    def steps(self):
+        return {
+            "maps": lambda x: self.conv(x),
+            "tokens": lambda x: x.flatten(2).transpose(1, 2).relu(),
+            "flat": lambda x: x.flatten(1),
+            "head": self.head,
+        }
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Digits for training, not augmented, and for testing."""
+    whole, test = (load_labelled("digits", "", train=split) for split in (True, False))
+    return ImageSet(whole.images, whole.labels, n_classes=10), test
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_pooling_first_equals_pooling_last(shape):
+    acts, ranks = activations(shape), [None, 100, 12, 11, 5, 2, 1]
+    found = truncated_pools(acts, ranks)
+    for rank, features in zip(ranks, found, strict=True):
+        torch.testing.assert_close(features, pool(low_rank_approx(acts, rank)), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_truncation_is_that_of_a_singular_value_decomposition(shape):
+    rows = as_rows(activations(shape))
+    mean = rows.mean(0)
+    u, sigma, vt = np.linalg.svd((rows - mean).numpy(), full_matrices=False)
+    expected = torch.from_numpy(u[:, :3] * sigma[:3] @ vt[:3]) + mean
+    torch.testing.assert_close(as_rows(low_rank_approx(activations(shape), 3)), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_in_float32_the_error_is_rounding():
+    acts = activations((32, 64, 8, 8))
+    for rank, features in zip([63, 16, 1], truncated_pools(acts.float(), [63, 16, 1]), strict=True):
+        assert (features - pool(low_rank_approx(acts, rank))).abs().max() < 2e-6
+        assert features.dtype == torch.float32
+
+
+def test_pools_maps_by_their_mean_and_tokens_by_the_first():
+    maps, tokens, flat = (activations(SHAPES[kind]) for kind in ("maps", "tokens", "flat"))
+    torch.testing.assert_close(pool(maps), maps.flatten(2).mean(2))
+    assert torch.equal(pool(tokens), tokens[:, 0]) and torch.equal(pool(flat), flat)
+
+
+def test_rank_one_keeps_the_first_direction_alone():
+    acts = activations(SHAPES["maps"])
+    features = truncated_pools(acts, [1])[0]
+    mean, axes = principal_components(acts, 1)
+    assert torch.linalg.matrix_rank(features - mean) == 1
+    along = (features - mean) @ axes @ axes.T  # nothing is lost on the first axis
+    torch.testing.assert_close(along, features - mean)
+
+
+def test_axes_are_orthonormal_and_sorted_by_variance():
+    for shape in SHAPES.values():
+        mean, axes = principal_components(activations(shape), 12)
+        n_axes = axes.shape[1]
+        assert n_axes == min(12, np.prod(shape) // 12 - 1)  # one sample varies in no direction, n in n - 1
+        torch.testing.assert_close(axes.T @ axes, torch.eye(n_axes, dtype=torch.float64))
+        variances = ((as_rows(activations(shape)) - mean) @ axes).square().sum(0)
+        assert (variances.diff() <= 1e-12).all()
+
+
+@pytest.mark.parametrize("shape", [(8, 6, 3, 3), (4, 6)])
+def test_constant_activations_stay_as_they_are(shape):
+    acts = torch.full(shape, 0.3)
+    torch.testing.assert_close(truncated_pools(acts, [2])[0], pool(acts))
+
+
+@pytest.mark.parametrize("shape", [(8, 6, 3, 3), (4, 6)])
+def test_refuses_activations_that_are_not_finite(shape):
+    acts = torch.ones(shape)
+    acts[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="not finite"):
+        truncated_pools(acts, [2])
+
+
+RANKS = [25, None, 7, 2]
+SETTINGS = Settings(2, 100, learning_rate=0.01, seed=5)
+
+
+def trained(layers, ranks, digits, settings=SETTINGS, network=None):
+    """Probes on the toy network after training, and their last logs."""
+    task = Probes(network or Toy(), layers, ranks, **IMAGES, seed=settings.seed)
+    *_, (*_, logs) = train(task, *digits, settings)
+    return task.probes, dict(zip(task.probes, logs, strict=True))
+
+
+def test_together_they_become_what_each_becomes_alone(digits):
+    probes, logs = trained(["maps", "tokens", "flat"], RANKS, digits)
+    assert list(probes) == [(layer, rank) for layer in ("maps", "tokens", "flat") for rank in RANKS]
+    for (layer, rank), probe in probes.items():
+        ((alone, log),) = zip(*(part.values() for part in trained([layer], [rank], digits)), strict=True)
+        torch.testing.assert_close(probe.weight, alone.weight, rtol=0, atol=1e-5)
+        torch.testing.assert_close(probe.bias, alone.bias, rtol=0, atol=1e-5)
+        assert logs[layer, rank].val.accuracy == log.val.accuracy
+        assert logs[layer, rank].train.loss == pytest.approx(log.train.loss, abs=1e-6)
+
+
+@pytest.mark.parametrize(("layer", "rank"), [("maps", 7), ("tokens", 7), ("flat", 2), ("maps", None)])
+def test_equals_the_straightforward_way(layer, rank, digits):
+    """A pass and a truncation of whole activations for one probe, by a loop of its own."""
+    network, (train_set, test_set) = Toy(), digits
+    with seeded(5):
+        probe = nn.Linear(320 if layer == "flat" else 20, 10)
+    optimizer = torch.optim.Adam(probe.parameters(), lr=0.01, weight_decay=1e-5)
+    for epoch in (1, 2):
+        for images, labels in train_set.epoch(100, seed=5, epoch=epoch):
+            features = pool(low_rank_approx(network(images, until=layer), rank))
+            optimizer.zero_grad()
+            F.cross_entropy(probe(features), labels).backward()
+            optimizer.step()
+    hits = [
+        (probe(pool(low_rank_approx(network(images, until=layer), rank))).argmax(1) == labels).sum().item()
+        for images, labels in test_set.batches(100)
+    ]
+    probes, logs = trained([layer], [rank], digits)
+    torch.testing.assert_close(probes[layer, rank].weight, probe.weight, rtol=0, atol=1e-4)
+    assert logs[layer, rank].val.accuracy == pytest.approx(sum(hits) / len(test_set), abs=0.003)
+
+
+def test_a_well_trained_probe_is_as_good_as_logistic_regression(digits):
+    train_set, test_set = digits
+    (features, labels), (test_features, test_labels) = (
+        (pool(Toy()(split.images / 255, until="tokens")), split.labels) for split in digits
+    )
+    scale = features.abs().max()  # for the solver's sake
+    oracle = LogisticRegression(C=1e6, max_iter=2000).fit(features / scale, labels)
+    expected = oracle.score(test_features / scale, test_labels)
+    settings = Settings(150, 500, learning_rate=0.05, weight_decay=0.0, reduce_lr_epochs=[100])
+    _, logs = trained(["tokens", "flat"], [None], digits, settings)
+    assert logs["tokens", None].val.accuracy == pytest.approx(expected, abs=0.02)
+    assert logs["flat", None].val.accuracy > 0.93  # of what all pixels give
+    assert expected < 0.6  # of what one patch gives
+
+
+def test_a_separable_problem_is_solved_at_rank_one():
+    labels = torch.arange(60) % 2
+    images = torch.zeros(60, 1, 8, 8, dtype=torch.uint8)
+    images[labels == 1] = 200
+    data = ImageSet(images, labels, n_classes=2)
+    task = Probes(Toy(), ["maps", "flat"], [None, 1], n_classes=2, image_shape=(1, 8, 8), seed=0)
+    *_, (*_, logs) = train(task, data, data, Settings(20, 30, learning_rate=0.05))
+    assert [log.val.accuracy for log in logs] == [1.0] * 4
+
+
+def test_truncation_at_test_time_is_that_of_each_batch(digits):
+    task = Probes(Toy(), ["flat"], [1, None], **IMAGES, seed=0)
+    losses = {}
+    for batch_size in (20, 360):
+        scores = evaluate(task, digits[1].batches(batch_size), device=torch.device("cpu"))
+        losses[batch_size] = [score.loss for score in scores]
+    assert losses[20][1] == pytest.approx(losses[360][1], abs=1e-6)
+    assert abs(losses[20][0] - losses[360][0]) > 1e-3
+
+
+def test_the_network_is_left_alone(digits):
+    network = build_model("resnet18_samewidth", n_classes=10, n_channels=1).eval().requires_grad_(False)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    small = ImageSet(digits[1].images[:40], digits[1].labels[:40], n_classes=10)
+    trained(["layer1.0", "layer4.1", "layer1.1.bn2", "fc"], [3, None], (small, small), network=network)
+    assert not network.training
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_the_seed_draws_the_probes():
+    one, same, other = (Probes(Toy(), ["maps", "tokens"], [4, 2], **IMAGES, seed=seed) for seed in (0, 0, 1))
+    weights = [probe.weight for probe in one.heads]
+    assert all(torch.equal(weight, weights[0]) for weight in weights)  # of equal width, as if each were alone
+    assert torch.equal(same.heads[0].weight, weights[0]) and not torch.equal(other.heads[0].weight, weights[0])
+
+
+@pytest.mark.parametrize(("n_epochs", "epochs"), [(0, []), (1, []), (5, []), (6, [1]), (10, [5]), (100, [95])])
+def test_the_last_five_epochs_decay_if_there_are_more(n_epochs, epochs):
+    assert decay_epochs(n_epochs) == epochs
+
+
+def test_transformers_are_probed_at_their_first_token_where_they_have_one():
+    network = build_model("vit_tiny_patch4_32", n_classes=10, n_channels=1, image_shape=(1, 8, 8)).eval()
+    task = Probes(network, ["pos_drop", "blocks.0", "norm", "head", "blocks.1.attn"], [4], **IMAGES, seed=0)
+    assert list(task.widths.values()) == [192, 192, 192, 10, 192]
+    with pytest.raises(UserError, match="patch_embed has no CLS token"):
+        Probes(network, ["blocks.0", "patch_embed"], [4], **IMAGES, seed=0)
+    assert Probes(network, ["patch_embed.proj"], [4], **IMAGES, seed=0).widths == {"patch_embed.proj": 192}  # maps
