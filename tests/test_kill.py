@@ -1,6 +1,5 @@
 """Scripts killed at random moments and started again end with the bytes of a run that was never killed."""
 
-import json
 import os
 import random
 import subprocess
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from src.files import read_json
+from tests.run_content import content
 
 ROOT = Path(__file__).parents[1]
 MODEL, DIGITS = "resnet18_samewidth", ["-d", "digits", "-gpu", "-1"]
@@ -73,28 +72,6 @@ def kill_often(command: list[str], folder: Path, n_kills: int, seed: int) -> int
             met += 1
         process.communicate()
     return met
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """What a run left, by paths in which times and detector ids are replaced by what they stand for."""
-    found = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
-        if path.name in ("run.json", ".grid.lock", ".meta.lock") or path.suffix == ".png":
-            continue
-        name, data = str(path.relative_to(folder)), path.read_bytes()
-        if (path.parent / "config.txt").exists() and "grid" in path.parts:
-            config = read_json(path.parent / "config.txt")
-            name = f"{config['front_layer']} -> {config['end_layer']}/{path.name}"
-            if path.name == "summary.txt":
-                data = b"\n".join(line for line in data.splitlines() if not line.startswith(b"Command"))
-        elif path.parent.name == "store":
-            (name,) = ["detector"] if path.suffix == ".pt" else ["meta"]
-            data = data if path.suffix == ".pt" else json.dumps(list(json.loads(data).values())).encode()
-        elif path.name == "grid.csv":
-            data = b"\n".join(sorted(line.rsplit(b",", 1)[0] for line in data.splitlines()))
-        assert name not in found, f"{name} is there twice"
-        found[name] = data
-    return found
 
 
 def compare(command: list[str], folder, kill) -> None:

@@ -1,0 +1,31 @@
+"""What a run left, so that two runs can be compared byte by byte."""
+
+import json
+from pathlib import Path
+
+from src.files import read_json
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """The files that a run left, by paths in which times and detector ids are replaced by what they stand for.
+
+    Left out is what has to differ: versions and times in `run.json`, and the command line in `summary.txt`.
+    """
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
+        name, data = str(path.relative_to(folder)), path.read_bytes()
+        if path.name.endswith("run.json") or path.name.endswith(".lock"):
+            continue
+        if (path.parent / "summary.txt").exists():
+            config = read_json(path.parent / "config.txt")
+            name = f"{config['front_layer']} -> {config['end_layer']}/{path.name}"
+            if path.name == "summary.txt":
+                data = b"\n".join(line for line in data.splitlines() if not line.startswith(b"Command"))
+        elif (path.parent / "meta.json").exists():
+            name = f"{path.parent.name}/detector" if path.suffix == ".pt" else name
+            data = data if path.suffix == ".pt" else json.dumps(list(json.loads(data).values())).encode()
+        elif path.name in ("grid.csv", "ood_evaluation.csv"):  # their rows end with the name of the run folder
+            data = b"\n".join(sorted(line.rsplit(b",", 1)[0] for line in data.splitlines()))
+        assert name not in found, f"{name} is there twice"
+        found[name] = data
+    return found

@@ -1,0 +1,77 @@
+"""Every script, given back the options that it wrote down, leaves the same bytes once more."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.run_content import content
+
+MODEL, DIGITS = "resnet18_samewidth", ["-d", "digits", "-gpu", "-1"]
+PAIR = ["f.pt", "g.pt", MODEL, MODEL]
+COMMANDS = {  # script: (arguments, where its options are written down)
+    "exec_train.py": ([MODEL, *DIGITS, "-e", "1", "-rlre", "1", "--grad-clip", "1", "-dir", "m"], "m/config.txt"),
+    "exec_stitch.py": (
+        [*PAIR, "layer3.0", "layer4.1", "rc2c_pre", *DIGITS, "-e", "1", "-b", "512", "-i", "pinv", "-l1", "1e-4"],
+        "results/*/config.txt",
+    ),
+    "exec_train_representation_classifier.py": (
+        ["g.pt", MODEL, "layer4.0", "-m", "repr_cls_resnet18", *DIGITS, "-b", "512", "-e", "1", "-fe", "1",
+         "-ftidd", "digits", "-ftoodd", "photo_patches", "-dir", "d", "-fdir", "store"],
+        "d/config.txt",
+    ),
+    "exec_probe.py": (
+        ["f.pt", MODEL, "-l", "layer3.0", "layer4.1", *DIGITS, "-e", "1", "-ranks", "4", "1", "-o", "p.csv"],
+        "p.config.txt",
+    ),
+    "exec_compute_low_rank_sim_metrics.py": (
+        [*PAIR, "layer3.0", "layer4.1", *DIGITS, "-m1r", "8", "2", "-n", "100", "-o", "s.csv"],
+        "s.config.txt",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path, digit_networks):
+    """Makes folders that hold the two networks."""
+
+    def make(name: str) -> Path:
+        path = tmp_path / name
+        path.mkdir()
+        for link, network in zip(("f.pt", "g.pt"), digit_networks, strict=True):
+            (path / link).symlink_to(network)
+        return path
+
+    return make
+
+
+def repeat(script: str, arguments: list[str], pattern: str, first: Path, second: Path, run_script) -> None:
+    printed = run_script(script, *arguments, cwd=first)
+    (config,) = first.glob(pattern)
+    shutil.copy(config, second.parent / "options.json")
+    again = run_script(script, "--config", "../options.json", cwd=second)
+    ours, theirs = content(first), content(second)
+    assert ours.keys() == theirs.keys() and len(ours) >= 1
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+    if script != "exec_probe.py":  # which prints its command line
+        assert printed == again
+
+
+DETECTORS = pytest.param("exec_train_representation_classifier.py", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("script", [DETECTORS if script == DETECTORS.values[0] else script for script in COMMANDS])
+def test_a_run_is_repeated_by_its_config(script, folder, run_script):
+    repeat(script, *COMMANDS[script], folder("first"), folder("second"), run_script)
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_repeated_by_its_config(folder, run_script):
+    first = folder("first")
+    arguments, _ = COMMANDS["exec_train_representation_classifier.py"]
+    run_script("exec_train_representation_classifier.py", *arguments, "-e", "0", cwd=first)
+    stitch = [*PAIR, "layer3.0,layer4.1", "layer4.0", "rc2c_pre", *DIGITS, "-e", "0", "-i", "pinv", "-dir", "dm"]
+    run_script("exec_stitch.py", *stitch, cwd=first)
+    second = shutil.copytree(first, first.parent / "second", symlinks=True)
+    evaluation = ["results/dm", *DIGITS, "-detectors", "store", "-scd", "photo_patches"]
+    repeat("exec_eval_stitcher_ood.py", evaluation, "results/dm/ood_evaluation.config.txt", first, second, run_script)
