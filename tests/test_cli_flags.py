@@ -16,6 +16,7 @@ SCRIPTS = [
     "exec_stitch",
     "exec_train_representation_classifier",
     "exec_eval_stitcher_ood",
+    "exec_compute_low_rank_sim_metrics",
 ]
 # Where ours differs on purpose: the README's default wins over the public parser's, and "" has a name.
 DEFAULTS = {

@@ -14,8 +14,8 @@ SCRIPTS = sorted(ROOT.glob("exec_*.py")) + [ROOT / "misc" / "collect_results.py"
 
 # From top to bottom; a module imports only from layers below its own.
 LAYERS = (
-    "cli", "ood", "stitching", "run_folder", "training", "checkpoints", "datasets", "models", "activations",
-    "low_rank", "figures", "runtime", "files", "options", "report", "errors",
+    "cli", "ood", "stitching", "similarity", "run_folder", "training", "checkpoints", "datasets", "models",
+    "activations", "low_rank", "figures", "runtime", "files", "options", "report", "errors",
 )  # fmt: skip
 STRANGERS = {("datasets", "models"), ("models", "datasets")}
 
