@@ -67,6 +67,8 @@ def compute(args) -> None:
         reporting.print_tables(models, rows, dict.fromkeys(args.metrics))
     for reason, lacking in comparison.undefined.items():
         warn(f"{', '.join(lacking)} nan: {reason}")
+    if comparison.n_saturated:
+        warn(f"PWCCA of {comparison.n_saturated} pairs is 0 for want of images: fewer than pooled features; raise -n")
     if output:
         reporting.write_files(output, models, sum(pairs, []), n_images=n_images)
 

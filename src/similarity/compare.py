@@ -1,5 +1,6 @@
 """Compare layers of two networks at many ranks: one pass for each network, one decomposition for each layer."""
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -55,6 +56,7 @@ class Comparison:
         known = self.layers1 if one_network else {}
         self.layers2 = {name: known.get(name) or Layer(f"{name} of model 2", n_images, **keep) for name in layers2}
         self.products: dict[tuple[str, str], Tensor] = {}
+        self.n_saturated = 0  # pairs of layers whose PWCCA at full rank is 0 for want of images
         self.undefined: dict[str, list[str]] = {}  # reason: measures that have no value somewhere because of it
 
     def add(self, activations1: Mapping[str, Tensor], activations2: Mapping[str, Tensor]) -> None:
@@ -95,6 +97,7 @@ class Comparison:
                 self._prepare(first, ranks1, device)
             for name2, second in self.layers2.items():
                 pair = LayerPair(first, second, self.products.pop((name1, name2), None))
+                self._count_saturated(pair)
                 yield [
                     Row(name1, name2, rank1, rank2, pair.alignment, self._values(pair, rank1, rank2))
                     for rank1 in ranks1
@@ -111,6 +114,11 @@ class Comparison:
     def _prepare(self, layer: Layer, ranks: Sequence[Rank], device: torch.device | str) -> None:
         if "cka" in self.metrics and layer.is_finite:
             layer.compute_grams(ranks, device=device)
+
+    def _count_saturated(self, pair: LayerPair) -> None:
+        if {"pwcca", "pwcca_morcos"} & set(self.metrics):
+            with contextlib.suppress(Undefined):
+                self.n_saturated += pair.is_saturated
 
     def _values(self, pair: LayerPair, rank1: Rank, rank2: Rank) -> dict[str, float]:
         values = {}

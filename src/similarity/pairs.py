@@ -57,6 +57,11 @@ class LayerPair:
         """Orthogonal Procrustes distance."""
         return procrustes_at(self.samples, rank1, rank2)
 
+    @property
+    def is_saturated(self) -> bool:
+        """Whether the second layer spans all that so few images can vary in: PWCCA is 0 then, whatever the first is."""
+        return not self.by_position and len(self.samples.second.basis().factor) >= self.first.n_seen - 1
+
     @cached_property
     def samples(self) -> SamplesPair:
         """Both layers as samples × features, aligned as `alignment` says."""
