@@ -95,7 +95,8 @@ def test_repeats_the_run_of_the_public_code(public_run, monkeypatch, capsys, nam
         known = noise[f"det {layers[0]} - {layers[1]} r1={rank1} r2={rank2}"]
         cutoff = known["pwcca float64 with eigenvalues below 1e-10*max dropped (own formula)"]
         if metric != "pwcca":
-            assert value == pytest.approx(expected[(*layers, metric, rank1, rank2)], rel=1e-5, abs=3e-6)
+            # The public code's single precision is good for 5e-6; from double precision it agrees much better.
+            assert value == pytest.approx(expected[(*layers, metric, rank1, rank2)], abs=5e-6)
             exact = dict(zip(("cka", "pwcca", "procrustes"), known["float64 input"], strict=True))
             assert value == pytest.approx(exact[metric], rel=1e-6)
         elif rank1 == "None" or int(rank1) <= int(rank2):  # otherwise that formula depends on a basis
