@@ -15,6 +15,7 @@ demo: .venv/ready        # the main job on embedded data, a few minutes; prints 
 benchmark: .venv/ready   # speed against the straightforward way
 	$(BIN)/python misc/benchmarks/stitching.py
 	$(BIN)/python misc/benchmarks/ood_evaluation.py
+	$(BIN)/python misc/benchmarks/similarity.py
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
