@@ -112,7 +112,7 @@ class Layer:
     def scale(self) -> float:
         """The sum of squares of the activations."""
         mean = self.shift + self.sum / self.n_rows
-        return float(self._spectrum[0].sum() + self.n_rows * mean.square().sum())
+        return float(self._spectrum[0].sum()) + self.n_rows * float(mean.square().sum())
 
     @cached_property
     def positions(self) -> Samples:
