@@ -16,6 +16,7 @@ benchmark: .venv/ready   # speed against the straightforward way
 	$(BIN)/python misc/benchmarks/stitching.py
 	$(BIN)/python misc/benchmarks/ood_evaluation.py
 	$(BIN)/python misc/benchmarks/probing.py
+	$(BIN)/python misc/benchmarks/similarity.py
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv

@@ -18,26 +18,28 @@ def heat_maps(
     columns: Sequence[str],
     row_label: str,
     column_label: str,
-    value_range: tuple[float, float] = (0.0, 1.0),
+    value_range: tuple[float, float] | None = (0.0, 1.0),
 ) -> None:
     """Draw matrices of the same rows and columns side by side, with every value written into its cell.
 
     Args:
         matrices: by title; each (rows, columns). A missing value is NaN and its cell stays blank.
-        value_range: what the two ends of the colour scale stand for.
+        value_range: what the two ends of the colour scale stand for; None fits them to each matrix.
     """
     size = (max(5.0, 2.2 + 0.62 * len(columns)), 1.6 + 0.45 * len(rows))
     figure = _figure(path, len(matrices), size)
     if figure is None:
         return
     for axes, (title, matrix) in zip(figure.axes, matrices.items(), strict=True):
-        image = axes.imshow(matrix, vmin=value_range[0], vmax=value_range[1], cmap="viridis", aspect="auto")
+        values = [value for line in matrix for value in line if not math.isnan(value)]
+        low, high = value_range or (min(values, default=0.0), max(values, default=1.0))
+        image = axes.imshow(matrix, vmin=low, vmax=high, cmap="viridis", aspect="auto")
         axes.set_title(title)
         axes.set_xticks(range(len(columns)), columns, rotation=90)
         axes.set_yticks(range(len(rows)), rows)
         axes.set_xlabel(column_label)
         axes.set_ylabel(row_label)
-        middle = sum(value_range) / 2
+        middle = (low + high) / 2
         for y, line in enumerate(matrix):
             for x, value in enumerate(line):
                 if not math.isnan(value):

@@ -17,6 +17,7 @@ SCRIPTS = [
     "exec_train_representation_classifier",
     "exec_eval_stitcher_ood",
     "exec_probe",
+    "exec_compute_low_rank_sim_metrics",
 ]
 # Where ours differs on purpose: the README's default wins over the public parser's, and "" has a name.
 DEFAULTS = {
@@ -71,10 +72,8 @@ def test_readme_names_every_option_with_its_default(script):
         assert row, f"{script}.py: the README has no row for {name}"
         if action.option_strings and not action.required and action.const is not True:
             said = row.group().split("|")[-2].strip()
-            default = {None: "–", (): "–", "": "–"}.get(
-                tuple(action.default) if action.default == [] else action.default
-            )
-            assert said == (default or f"`{action.default}`"), f"{name}: {said}"
+            default = " ".join(action.default) if isinstance(action.default, list) else action.default
+            assert said == ("–" if default in (None, "") else f"`{default}`"), f"{name}: {said}"
 
 
 def readme_section(script: str) -> str:

@@ -18,6 +18,14 @@ def test_heat_maps_leave_missing_values_blank(tmp_path):
     assert full.startswith(PNG) and gap.startswith(PNG) and full != gap
 
 
+def test_heat_maps_can_fit_their_colours_to_each_matrix(tmp_path):
+    labels = {"rows": ["a", "b"], "columns": ["c"], "row_label": "front", "column_label": "end"}
+    matrices = {"distance": [[0.5], [1.7]], "missing": [[math.nan], [math.nan]]}
+    heat_maps(tmp_path / "fixed.png", matrices, **labels)
+    heat_maps(tmp_path / "fitted.png", matrices, **labels, value_range=None)
+    assert (tmp_path / "fixed.png").read_bytes() != (tmp_path / "fitted.png").read_bytes()
+
+
 def test_curves_have_a_panel_for_each_title(tmp_path):
     from matplotlib.image import imread
 

@@ -16,9 +16,9 @@ SCRIPTS = sorted(ROOT.glob("exec_*.py")) + [
 
 # From top to bottom; a module imports only from layers below its own.
 LAYERS = (
-    "cli", "rank_statistics", "measurements", "ood", "probing", "stitching", "run_folder", "training", "resuming",
-    "checkpoints", "datasets", "models", "activations", "low_rank", "figures", "runtime", "files", "config_file",
-    "options", "report", "signals", "errors",
+    "cli", "rank_statistics", "measurements", "ood", "probing", "similarity", "stitching", "run_folder", "training",
+    "resuming", "checkpoints", "datasets", "models", "activations", "low_rank", "figures", "runtime", "files",
+    "config_file", "options", "report", "signals", "errors",
 )  # fmt: skip
 STRANGERS = {("datasets", "models"), ("models", "datasets")}
 

@@ -1,0 +1,80 @@
+"""Projection-weighted canonical correlation analysis (Morcos et al. 2018, arXiv 1806.05759), where it is determined.
+
+The canonical directions of A (n, features1) and B (n, features2) are the left singular vectors of Q_Aᵀ Q_B, where Q
+are orthonormal bases of the centred samples within their numerical rank; the correlations are its singular values.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from src.similarity.samples import SamplesPair, samples_pair
+
+TIE = 1e-6  # canonical correlations this near to each other count as equal
+
+
+class Canonical(NamedTuple):
+    """The canonical directions of the first representation, one for each dimension that it has."""
+
+    correlations: Tensor  # (k1,) in [0, 1], descending; 0 for directions without a partner
+    weights: Tensor  # (k1,): how much of the first representation lies in each
+    n_shared: int  # the first of them have partners
+
+    @property
+    def distance(self) -> float:
+        """1 − Σ wρ / Σ w over all directions, those without a partner included: PWCCA of the paper's code."""
+        return max(0.0, float(1 - self.weights @ self.correlations / self.weights.sum()))
+
+    @property
+    def distance_morcos(self) -> float:
+        """The same over the directions that have partners (Morcos et al. 2018, section 2.2)."""
+        shared = self.weights[: self.n_shared]
+        return max(0.0, float(1 - shared @ self.correlations[: self.n_shared] / shared.sum()))
+
+
+def pwcca_distance(x, y) -> float:
+    """PWCCA distance from one representation to another, in [0, 1]; not symmetric, as `x` gives the weights.
+
+    Whitening is restricted to the numerical rank: eigenvalues of the covariance below 1e-10 of the largest count as
+    zero. The weight of a direction is the sum over the features of `x` of its absolute products with them; directions
+    of `x` that have no partner in `y` count in the normalisation, with correlation 0. Where correlations are equal to
+    1e-6, which includes all directions without a partner, the directions are the principal axes of `x` within that
+    group, so the value is unique: it does not depend on the order of samples, nor, where correlations have gaps, on
+    perturbations much below these. Where correlations lie just about 1e-6 apart, or such principal axes have equal
+    variances, the directions, and with them the weights, are not determined; no definition can promise more.
+
+    Args:
+        x, y: (samples, features1) and (samples, features2), array or tensor.
+    Raises:
+        ValueError: the shapes do not allow it; `Undefined`, a ValueError: one is constant over the samples.
+    """
+    return canonical_at(samples_pair(x, y), None, None).distance
+
+
+def canonical_at(pair: SamplesPair, rank1: int | None, rank2: int | None) -> Canonical:
+    """The canonical directions at two ranks."""
+    first, second = pair.first.basis(rank1), pair.second.basis(rank2)
+    overlap = first.whitening.T @ pair.block(rank1, rank2) @ second.whitening  # (k1, k2), Q₁ᵀQ₂
+    n_directions, n_shared = len(overlap), min(overlap.shape)
+    # All k1 left singular vectors are needed; the right ones never are.
+    directions, found, _ = torch.linalg.svd(overlap, full_matrices=n_directions > n_shared)
+    correlations = torch.zeros(n_directions, dtype=found.dtype)
+    correlations[:n_shared] = found.clamp(max=1)  # rounding
+    coordinates = directions.T @ first.factor  # (k1, features1): the products of directions and features
+    start = 0
+    for size in _ties(correlations):
+        group = slice(start, start + size)
+        if size > 1:
+            _, variances, axes = torch.linalg.svd(coordinates[group], full_matrices=False)
+            coordinates[group] = variances[:, None] * axes
+            correlations[group] = correlations[group].mean()
+        start += size
+    return Canonical(correlations, coordinates.abs().sum(1), n_shared)
+
+
+def _ties(correlations: Tensor) -> list[int]:
+    """The sizes of groups of equal correlations, which descend."""
+    ends = (correlations[:-1] - correlations[1:] > TIE).nonzero().flatten() + 1
+    bounds = torch.cat([torch.zeros(1, dtype=ends.dtype), ends, torch.tensor([len(correlations)])])
+    return bounds.diff().tolist()

@@ -1,0 +1,107 @@
+"""What a comparison prints and writes: the tables of the paper's code, a CSV and a figure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from src.errors import UserError
+from src.figures import curves, heat_maps
+from src.files import write_csv
+from src.options import SIMILARITIES
+from src.report import result
+from src.similarity.compare import Row
+from src.similarity.pairs import Rank
+
+COLUMNS = ("model1", "model2", "layer1", "layer2", "rank1", "rank2", "alignment", "n_samples", *SIMILARITIES)
+MAX_CURVES = 10  # in one panel
+
+
+def check_output(path: str | Path) -> Path:
+    """The CSV to write.
+
+    Raises:
+        UserError: it is not to end in .csv, so that the figure beside it could take its place.
+    """
+    path = Path(path)
+    if path.suffix != ".csv":
+        raise UserError(f"-o {path} is to be a CSV; give it a name that ends in .csv")
+    return path
+
+
+def descending(ranks: Sequence[int] | None) -> list[Rank]:
+    """The ranks of an option, each once, the largest first; none mean full rank."""
+    return sorted(set(ranks), reverse=True) if ranks else [None]
+
+
+def print_tables(models: tuple[str, str], rows: Sequence[Row], metrics: Sequence[str]) -> None:
+    """Print the rows of one pair of layers the way the public code does, a block for each rank of the first layer."""
+    for rank1 in dict.fromkeys(row.rank1 for row in rows):
+        block = [row for row in rows if row.rank1 == rank1]
+        result(f"{models[0]} -- {models[1]}\n{block[0].layer1} -- {block[0].layer2}")
+        for metric in metrics:
+            result(f"{SIMILARITIES[metric].heading}:\nModel1 rank {rank1}:")
+            for row in block:
+                result(f"\tModel2 rank {row.rank2}: {row.values[metric]}")
+            result()
+            for row in block:
+                result(f"{row.values[metric]}")
+            result()
+        result("\n")
+
+
+def write_files(path: Path, models: tuple[str, str], rows: Sequence[Row], *, n_images: int) -> None:
+    """Write the CSV, one row for each pair of layers and ranks, and the figure beside it.
+
+    A full rank is empty; what a measure has no value for is `nan`, and the columns of measures not asked for are empty.
+    """
+    common = {"model1": models[0], "model2": models[1], "n_samples": n_images}
+    write_csv(path, COLUMNS, [common | dict(zip(Row._fields[:-1], row, strict=False)) | row.values for row in rows])
+    draw(path.with_suffix(".png"), rows)
+
+
+def draw(path: Path, rows: Sequence[Row]) -> None:
+    """Draw what varies: heat maps over layers or over both ranks, curves over the ranks of one side.
+
+    Of several pairs of layers at several ranks there are curves for each pair when only one side has ranks and the
+    pairs are few, and otherwise heat maps over the layers at the highest ranks.
+    """
+    pairs = list(dict.fromkeys((row.layer1, row.layer2) for row in rows))
+    ranks1, ranks2 = list(dict.fromkeys(row.rank1 for row in rows)), list(dict.fromkeys(row.rank2 for row in rows))
+    if min(len(ranks1), len(ranks2)) == 1 < max(len(ranks1), len(ranks2)) and len(pairs) <= MAX_CURVES:
+        _draw_curves(path, rows, side=1 if len(ranks1) > 1 else 2)
+    elif len(pairs) == 1 and len(ranks1) > 1:
+        _draw_heat_maps(path, rows, "rank", f" of {pairs[0][0]}, model 1", f" of {pairs[0][1]}, model 2")
+    else:
+        highest = [row for row in rows if (row.rank1, row.rank2) == (ranks1[0], ranks2[0])]
+        said = [f" at rank {rank}" if rank else "" for rank in (ranks1[0], ranks2[0])]
+        _draw_heat_maps(path, highest, "layer", f" of model 1{said[0]}", f" of model 2{said[1]}")
+
+
+def _draw_heat_maps(path: Path, rows: Sequence[Row], axis: str, said1: str, said2: str) -> None:
+    """Heat maps over `layer1` × `layer2` or `rank1` × `rank2`."""
+    places = [(getattr(row, f"{axis}1"), getattr(row, f"{axis}2")) for row in rows]
+    firsts, seconds = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
+    values = {place: row.values for place, row in zip(places, rows, strict=True)}
+    heat_maps(
+        path,
+        {
+            SIMILARITIES[metric].title: [[values[first, second][metric] for second in seconds] for first in firsts]
+            for metric in rows[0].values
+        },
+        rows=[str(first) for first in firsts],
+        columns=[str(second) for second in seconds],
+        row_label=axis + said1,
+        column_label=axis + said2,
+        value_range=None,
+    )
+
+
+def _draw_curves(path: Path, rows: Sequence[Row], *, side: int) -> None:
+    """Curves over the ranks of one side, one for each pair of layers."""
+    panels: dict[str, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        other = row.rank2 if side == 1 else row.rank1
+        label = f"{row.layer1} – {row.layer2}" + (f", rank {other} of model {3 - side}" if other else "")
+        for metric, value in row.values.items():
+            rank = row.rank1 if side == 1 else row.rank2
+            panels.setdefault(SIMILARITIES[metric].title, {}).setdefault(label, {})[rank] = value
+    curves(path, panels, x_label=f"rank of model {side}", y_label="value")

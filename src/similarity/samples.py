@@ -1,0 +1,114 @@
+"""A representation as samples × features, known by its second moments: all that CCA and Procrustes need."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+EIGENVALUE_CUTOFF = 1e-10  # of the largest: what is smaller counts as zero
+CONSTANT = 1e-24  # of the sum of squares: less variation than that is rounding, in double precision
+
+
+class Undefined(ValueError):
+    """A measure has no value for these activations; says why."""
+
+
+class Basis(NamedTuple):
+    """The samples (n, features) at one rank as `basis @ factor`, with `basis` (n, k) orthonormal and never formed."""
+
+    whitening: Tensor  # (rank, k): from the first `rank` axes to the basis; k is the numerical rank
+    factor: Tensor  # (k, features)
+    norm: float  # Frobenius norm of the samples
+
+
+class Samples:
+    """Centred samples × features in coordinates whose leading ones are the representation of lower rank.
+
+    Args:
+        name: what it is called in errors.
+        axes: (features, coordinates), orthonormal columns; rank r is the projection onto the first r.
+        moments: second moments Σ zzᵀ (coordinates, coordinates) of the centred samples in these coordinates, or
+            their diagonal (coordinates,) when there is nothing beside it.
+        scale: sum of squares of the samples before centring.
+    """
+
+    def __init__(self, name: str, axes: Tensor, moments: Tensor, *, scale: float):
+        self.name, self.axes, self.moments, self.scale = name, axes, moments, scale
+        self._bases: dict[int, Basis] = {}
+
+    def width(self, rank: int | None) -> int:
+        """The number of coordinates that a rank stands for: at most all of them, which None means, too."""
+        n_coordinates = self.axes.shape[1]
+        return n_coordinates if rank is None else min(rank, n_coordinates)
+
+    def basis(self, rank: int | None = None) -> Basis:
+        """The directions in which the samples vary, of one rank (None: full).
+
+        Raises:
+            Undefined: they do not vary.
+        """
+        width = self.width(rank)
+        if width not in self._bases:
+            self._bases[width] = self._basis(width)
+        return self._bases[width]
+
+    def _basis(self, width: int) -> Basis:
+        if self.moments.ndim == 1:
+            variances, rotation = self.moments[:width], torch.eye(width).to(self.moments)
+        else:
+            variances, rotation = torch.linalg.eigh(self.moments[:width, :width])
+        kept = variances > max(EIGENVALUE_CUTOFF * float(variances.max()), CONSTANT * self.scale)
+        if not kept.any():
+            raise Undefined(f"{self.name} is constant over the samples")
+        deviations, rotation = variances[kept].sqrt(), rotation[:, kept]
+        factor = deviations[:, None] * (rotation.T @ self.axes[:, :width].T)
+        return Basis(rotation / deviations, factor, float(variances.clamp(min=0).sum().sqrt()))
+
+
+class SamplesPair(NamedTuple):
+    """Two representations of the same samples."""
+
+    first: Samples
+    second: Samples
+    cross: Tensor  # (features1, features2): Σ z₁z₂ᵀ in the coordinates of both
+
+    def block(self, rank1: int | None, rank2: int | None) -> Tensor:
+        """The cross moments of two ranks, (width1, width2)."""
+        return self.cross[: self.first.width(rank1), : self.second.width(rank2)]
+
+
+def matrices(x, y) -> tuple[Tensor, Tensor]:
+    """Samples × features as centred doubles, from arrays or tensors; what has more dimensions is flattened.
+
+    Raises:
+        ValueError: there are no features, fewer than two samples, or different numbers of samples.
+        Undefined: there are values that are not finite, or none that vary.
+    """
+    x, y = _matrix(x, "the first representation"), _matrix(y, "the second representation")
+    if len(x) != len(y):
+        raise ValueError(f"{len(x)} samples cannot be compared with {len(y)}")
+    return x, y
+
+
+def _matrix(x, name: str) -> Tensor:
+    x = torch.as_tensor(x).detach().double()
+    if x.ndim < 2 or len(x) < 2 or x[0].numel() == 0:
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; give at least two samples × features")
+    x = x.flatten(1)
+    if not x.isfinite().all():
+        raise Undefined(f"{name} has values that are not finite")
+    centred = x - x.mean(0)
+    if centred.square().sum() <= CONSTANT * x.square().sum():
+        raise Undefined(f"{name} is constant over the samples")
+    return centred
+
+
+def samples_pair(x, y) -> SamplesPair:
+    """Two arrays (n, features1) and (n, features2) in coordinates of their own principal axes; raises as `matrices`."""
+    factors = [torch.linalg.svd(z, full_matrices=False) for z in matrices(x, y)]
+    first, second = (
+        Samples(name, axes.T, deviations.square(), scale=0.0)
+        for name, (_, deviations, axes) in zip(("first", "second"), factors, strict=True)
+    )
+    (basis1, deviations1, _), (basis2, deviations2, _) = factors
+    return SamplesPair(first, second, deviations1[:, None] * (basis1.T @ basis2) * deviations2)

@@ -1,0 +1,212 @@
+"""The measures on matrices: values by hand, invariances, and other libraries as oracles."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.stats
+import torch
+
+from src.similarity import Undefined, linear_cka, procrustes_distance, pwcca_distance
+from src.similarity.cca import canonical_at
+from src.similarity.samples import samples_pair
+
+MEASURES = [linear_cka, pwcca_distance, procrustes_distance]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def pair(rng):
+    """Two correlated representations of 50 samples, off centre, with 7 and 9 features."""
+    common = rng.normal(size=(50, 6))
+    return [common @ rng.normal(size=(6, width)) + rng.normal(size=(50, width)) + 3 for width in (7, 9)]
+
+
+def rotation(rng, size: int) -> np.ndarray:
+    return scipy.stats.ortho_group.rvs(size, random_state=rng)
+
+
+def centred(x: np.ndarray) -> np.ndarray:
+    return x - x.mean(0)
+
+
+def basis(x: np.ndarray) -> np.ndarray:
+    return scipy.linalg.orth(centred(x), rcond=1e-5)
+
+
+def correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.linalg.svd(basis(x).T @ basis(y), compute_uv=False)
+
+
+@pytest.mark.parametrize(("measure", "value"), list(zip(MEASURES, (1, 0, 0), strict=True)))
+def test_a_representation_is_like_itself(pair, measure, value):
+    assert measure(pair[0], pair[0]) == pytest.approx(value, abs=1e-12)
+
+
+@pytest.mark.parametrize(("measure", "value"), list(zip(MEASURES, (0, 1, 2), strict=True)))
+def test_uncorrelated_representations_are_as_far_as_can_be(measure, value):
+    x, y = [[1.0], [1], [-1], [-1]], [[1.0], [-1], [1], [-1]]
+    assert measure(x, y) == pytest.approx(value, abs=1e-12)
+
+
+def test_values_by_hand():
+    # x has two orthogonal features of norms 2 and 1 beside each other, y the first of them only.
+    x, y = np.array([[1.0, 0.5], [1, -0.5], [-1, 0.5], [-1, -0.5]]), np.array([[1.0], [1], [-1], [-1]])
+    assert linear_cka(x, y) == pytest.approx(4 / math.hypot(4, 1))
+    assert procrustes_distance(x, y) == pytest.approx(2 - 2 * 2 / math.sqrt(5))
+    assert pwcca_distance(x, y) == pytest.approx(1 - 2 / 3)  # weights 2 and 1, correlations 1 and 0
+    assert canonical_at(samples_pair(x, y), None, None).distance_morcos == pytest.approx(0)
+    assert pwcca_distance(y, x) == pytest.approx(0)
+    for measure in (linear_cka, procrustes_distance):
+        assert measure(x, y) == pytest.approx(measure(y, x))
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_rotation_scale_and_shift_of_the_second_change_nothing(rng, pair, measure):
+    x, y = pair
+    moved = 7 * y @ rotation(rng, 9) - 5
+    assert measure(x, moved) == pytest.approx(measure(x, y), abs=1e-12)
+
+
+@pytest.mark.parametrize("measure", [linear_cka, procrustes_distance])
+def test_rotation_of_the_first_changes_nothing(rng, pair, measure):
+    x, y = pair
+    assert measure(x @ rotation(rng, 7), y) == pytest.approx(measure(x, y), abs=1e-12)
+
+
+def test_pwcca_is_invariant_under_invertible_maps_of_the_second(rng, pair):
+    x, y = pair
+    found = pwcca_distance(x, y @ rng.normal(size=(9, 9)) + 1)
+    assert found == pytest.approx(pwcca_distance(x, y), abs=1e-10)
+    assert linear_cka(x, y @ rng.normal(size=(9, 9))) != pytest.approx(linear_cka(x, y), abs=1e-3)
+
+
+def test_pwcca_of_an_invertible_map_is_zero(rng, pair):
+    x = pair[0]
+    assert pwcca_distance(x, x @ rng.normal(size=(7, 7))) == pytest.approx(0, abs=1e-10)
+    assert procrustes_distance(x, 3 * x @ rotation(rng, 7)) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("shape", [(50, 7), (5, 12)], ids=["tall", "wide"])
+def test_order_of_samples_does_not_count(rng, measure, shape):
+    x, y = rng.normal(size=shape), rng.normal(size=(shape[0], 6))
+    order = rng.permutation(shape[0])
+    assert measure(x[order], y[order]) == pytest.approx(measure(x, y), abs=1e-10)
+
+
+def test_cka_equals_the_definition_with_gram_matrices(pair):
+    centring = np.eye(50) - 1 / 50
+    first, second = (centring @ z @ z.T @ centring for z in pair)
+    expected = np.sum(first * second) / np.linalg.norm(first) / np.linalg.norm(second)
+    assert linear_cka(*pair) == pytest.approx(expected, abs=1e-12)
+    wide = [np.concatenate([z] * 10, axis=1) for z in pair]  # more features than samples: another formula
+    assert linear_cka(*wide) == pytest.approx(expected, abs=1e-12)
+
+
+def test_procrustes_equals_scipy(pair):
+    x, y = (centred(z) / np.linalg.norm(centred(z)) for z in pair)
+    x = np.pad(x, [(0, 0), (0, 2)])
+    best, _ = scipy.linalg.orthogonal_procrustes(y, x)
+    assert procrustes_distance(*pair) == pytest.approx(np.linalg.norm(x - y @ best) ** 2, abs=1e-12)
+
+
+def test_canonical_correlations_equal_those_of_scikit_learn(pair):
+    from sklearn.cross_decomposition import CCA
+
+    found = canonical_at(samples_pair(*pair), None, None).correlations.numpy()
+    scores = CCA(n_components=4, max_iter=10_000, tol=1e-12).fit_transform(*pair)
+    expected = [np.corrcoef(scores[0][:, i], scores[1][:, i])[0, 1] for i in range(4)]
+    np.testing.assert_allclose(found[:4], expected, atol=1e-5)
+    np.testing.assert_allclose(found, correlations(*pair), atol=1e-12)
+    assert (found >= 0).all() and (found <= 1).all()
+
+
+def test_pwcca_equals_an_independent_computation(pair):
+    x, y = pair
+    left, found, _ = np.linalg.svd(basis(x).T @ basis(y), full_matrices=False)
+    weights = np.abs((basis(x) @ left).T @ centred(x)).sum(1)
+    assert pwcca_distance(x, y) == pytest.approx(1 - weights @ found / weights.sum(), abs=1e-12)
+
+
+def test_directions_without_a_partner_are_principal_axes(pair):
+    """With more features than the other has, their weights are those of the principal axes of what is left."""
+    y, x = pair[0][:, :4], pair[1]
+    left, found, _ = np.linalg.svd(basis(x).T @ basis(y), full_matrices=False)
+    shared = basis(x) @ left
+    rest = centred(x) - shared @ shared.T @ centred(x)
+    _, deviations, axes = np.linalg.svd(rest)
+    weights = np.abs(shared.T @ centred(x)).sum(1)
+    alone = np.abs(deviations[:5, None] * axes[:5]).sum()
+    assert pwcca_distance(x, y) == pytest.approx(1 - weights @ found / (weights.sum() + alone), abs=1e-12)
+    morcos = canonical_at(samples_pair(x, y), None, None).distance_morcos
+    assert morcos == pytest.approx(1 - weights @ found / weights.sum(), abs=1e-12)
+
+
+def test_equal_correlations_take_the_principal_axes(rng):
+    """y = x in four of six directions, so that all of their correlations are 1 and any mixture of them would do."""
+    x, noise = rng.normal(size=(60, 6)) * [6, 5, 4, 3, 2, 1], rng.normal(size=(60, 2))
+    y = np.concatenate([x[:, :4] @ rng.normal(size=(4, 4)), noise], axis=1)
+    value = pwcca_distance(x, y)
+    inside, outside = basis(x[:, :4]), []
+    _, deviations, axes = np.linalg.svd(inside.T @ centred(x), full_matrices=False)
+    shared = np.abs(deviations[:, None] * axes).sum()
+    rest = centred(x) - inside @ inside.T @ centred(x)
+    left, found, _ = np.linalg.svd(basis(rest).T @ basis(y), full_matrices=False)
+    outside = np.abs((basis(rest) @ left).T @ centred(x)).sum(1)
+    expected = 1 - (shared + outside[:2] @ found[:2]) / (shared + outside.sum())
+    assert value == pytest.approx(expected, abs=1e-9)
+    order = rng.permutation(60)
+    assert pwcca_distance(x[order], y[order]) == pytest.approx(value, abs=1e-9)
+
+
+@pytest.mark.parametrize("lack", ["rank", "samples"])
+def test_rank_deficient_input_has_a_determined_pwcca(rng, lack):
+    x, y = rng.normal(size=(40, 12)), rng.normal(size=(40, 10))
+    if lack == "rank":
+        x[:, 6:] = x[:, :6] @ rng.normal(size=(6, 6))
+        y[:, 8:] = 0.5  # dead features
+    else:
+        x, y = x[:8], y[:8]
+    value = pwcca_distance(x, y)
+    order = rng.permutation(len(x))
+    assert pwcca_distance(x[order], y[order]) == pytest.approx(value, abs=1e-9)
+    noisy = [z * (1 + 1e-6 * rng.normal(size=z.shape)) for z in (x, y)]
+    assert pwcca_distance(*noisy) == pytest.approx(value, abs=1e-4)
+    assert 0 <= value <= 1
+    if lack == "samples":  # eight samples vary in seven directions: both span all of them
+        assert value == pytest.approx(0, abs=1e-12)
+    else:
+        assert value == pytest.approx(pwcca_distance(x, y[:, :8]), abs=1e-12)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_takes_tensors_arrays_and_single_precision(pair, measure):
+    value = measure(*pair)
+    assert isinstance(value, float)
+    assert measure(*map(torch.tensor, pair)) == value
+    assert measure(*(z.astype(np.float32) for z in pair)) == pytest.approx(value, abs=1e-6)
+    assert measure(torch.tensor(pair[0], requires_grad=True), pair[1]) == value
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize(
+    ("x", "reason"),
+    [
+        (np.full((50, 3), 0.1), "the first representation is constant"),
+        (np.full((50, 3), np.nan), "values that are not finite"),
+        (np.zeros(50), r"shape \(50,\)"),
+        (np.zeros((50, 0)), r"shape \(50, 0\)"),
+        (np.random.default_rng(0).normal(size=(49, 3)), "49 samples cannot be compared with 50"),
+    ],
+    ids=["constant", "nan", "vector", "empty", "lengths"],
+)
+def test_what_has_no_value_is_an_error(pair, measure, x, reason):
+    with pytest.raises(ValueError, match=reason) as caught:
+        measure(x, pair[1])
+    assert isinstance(caught.value, Undefined) == ("representation " in reason or "finite" in reason)
