@@ -23,19 +23,21 @@ def parser() -> cli.Parser:
     cli.add_gpu(options)
     add("-n", "--n-samples", type=cli.whole_number(2), default=1000, help="the first so many validation images")
     add("--metrics", nargs="+", choices=tuple(SIMILARITIES), default=list(PAPER_SIMILARITIES), help="what is measured")
-    add("-o", "--output", default=None, help="CSV to write; a figure goes beside it")
+    add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure goes beside it")
     add("--verbose", action="store_true", help="say how layers are aligned, and what ranks they have")
     return options
 
 
 def compute(args) -> None:
+    from pathlib import Path
+
     from src.checkpoints import load_model
     from src.datasets import labelled_info, load_labelled
     from src.report import note, progress, warn
+    from src.run_folder import Marks
     from src.runtime import device_of
     from src.similarity import Comparison, reporting
 
-    output = reporting.check_output(args.output) if args.output else None
     device, info = device_of(args.gpu), labelled_info(args.dataset)
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape, "device": device}
     models = (args.model1_path, args.model2_path)
@@ -69,8 +71,9 @@ def compute(args) -> None:
         warn(f"{', '.join(lacking)} nan: {reason}")
     if comparison.n_saturated:
         warn(f"PWCCA of {comparison.n_saturated} pairs is 0 for want of images: fewer than pooled features; raise -n")
-    if output:
-        reporting.write_files(output, models, sum(pairs, []), n_images=n_images)
+    if args.output:
+        reporting.write_files(Path(args.output), models, sum(pairs, []), n_images=n_images)
+        Marks.beside(args.output).finish(vars(args))
 
 
 def main(argv=None) -> int:

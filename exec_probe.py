@@ -24,7 +24,7 @@ def parser() -> cli.Parser:
     add("-wd", "--weight_decay", "--weight-decay", type=cli.real_number(at_least=0), default=1e-5, help="weight decay")
     cli.add_seed(options)
     add("--verbose", action="store_true", help="print both accuracies after every epoch")
-    add("-o", "--output", help="CSV to write, with all digits; a figure, accuracy over rank, goes beside it")
+    add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure, accuracy over rank, goes beside it")
     cli.add_resume(options)
     return options
 
@@ -33,7 +33,7 @@ def probe(args) -> None:
     from src.checkpoints import load_model
     from src.datasets import labelled_info, load_labelled
     from src.errors import UserError
-    from src.probing import Probes, check_table, decay_epochs, write_table
+    from src.probing import Probes, decay_epochs, write_table
     from src.report import note, progress, result
     from src.run_folder import Marks
     from src.runtime import device_of
@@ -43,7 +43,6 @@ def probe(args) -> None:
                         weight_decay=args.weight_decay, reduce_lr_epochs=decay_epochs(args.n_epochs))  # fmt: skip
     device, info, state = device_of(args.gpu), labelled_info(args.dataset), None
     if args.output:
-        check_table(args.output)
         marks = Marks.beside(args.output)
         if args.resume and marks.are_final(vars(args)):
             return

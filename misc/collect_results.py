@@ -12,7 +12,8 @@ from src import cli
 def parser() -> cli.Parser:
     options = cli.Parser("Print the accuracy matrix of a folder of stitching runs; write it as CSV and heat map.")
     options.add_argument("source_dir", help="folder that holds one folder for each run")
-    options.add_argument("-o", "--output", help="CSV to write, a PNG goes beside it; default: grid.csv in source_dir")
+    options.add_argument("-o", "--output", type=cli.csv_file,
+                         help="CSV to write, a PNG goes beside it; default: grid.csv in source_dir")  # fmt: skip
     return options
 
 

@@ -14,7 +14,7 @@ def parser() -> cli.Parser:
                          "find the corresponding layer (specificity), after Ding et al. 2021.")  # fmt: skip
     options.add_argument("tables", nargs="+", help="CSVs of exec_compute_low_rank_sim_metrics.py -o, of "
                          "exec_probe.py -o, and grid.csv of exec_stitch.py, in any order")  # fmt: skip
-    options.add_argument("-o", "--output", help="CSV to write, one row a test")
+    options.add_argument("-o", "--output", type=cli.csv_file, help="CSV to write, one row a test")
     return options
 
 
@@ -25,8 +25,6 @@ def statistics(args) -> None:
     from src.rank_statistics import COLUMNS, sensitivity, specificity, summary_of_correlations, summary_of_places
     from src.report import note, result, warn
 
-    if args.output and Path(args.output).suffix != ".csv":
-        raise UserError(f"-o {args.output} is to be a CSV; give it a name that ends in .csv")
     tables = read_tables(args.tables)
     if not tables.values:
         raise UserError("these tables hold no similarity and no stitching; add a CSV of one of them")

@@ -97,6 +97,13 @@ def whole_number(minimum: int) -> Callable[[str], int]:
     return parse
 
 
+def csv_file(text: str) -> str:
+    """The type of an option that names a CSV to write: a figure beside it has the same name with another ending."""
+    if not text.endswith(".csv"):
+        raise argparse.ArgumentTypeError(f"{text} is to be a CSV; give it a name that ends in .csv")
+    return text
+
+
 def one_of(names: Sequence[str]) -> Callable[[str], str]:
     """The type of an option that takes a name in any case; what is unknown is left for `choices` to refuse."""
     return lambda text: next((name for name in names if name.lower() == text.lower()), text)

@@ -77,7 +77,7 @@ def _converted_one(action: argparse.Action, value: Any) -> Any:
     converted = (action.type or str)(str(value))
     if action.choices is not None and converted not in action.choices:
         raise ValueError(f"{_short(value)} is not among {', '.join(map(str, action.choices))}")
-    return converted
+    return value if value == converted else converted  # 0 stays 0, and is not written down as 0.0
 
 
 def _short(value: Any) -> str:

@@ -127,16 +127,6 @@ def decay_epochs(n_epochs: int) -> list[int]:
     return [n_epochs - LAST_EPOCHS] if n_epochs > LAST_EPOCHS else []
 
 
-def check_table(path: Path) -> None:
-    """Make sure, before anything is computed, that a table may be written under that name.
-
-    Raises:
-        UserError: the name does not end in .csv.
-    """
-    if Path(path).suffix != ".csv":
-        raise UserError(f"-o {path} is to be a CSV; give it a name that ends in .csv")
-
-
 def write_table(
     path: Path,
     logs: Mapping[tuple[str, int | None], EpochLog],

@@ -9,12 +9,13 @@ from src.files import read_json
 def content(folder: Path) -> dict[str, bytes]:
     """The files that a run left, by paths in which times and detector ids are replaced by what they stand for.
 
-    Left out is what has to differ: versions and times in `run.json`, and the command line in `summary.txt`.
+    Left out is what has to differ: versions and times in `run.json`, and the command line in `summary.txt`; and what
+    never got a final name.
     """
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
         name, data = str(path.relative_to(folder)), path.read_bytes()
-        if path.name.endswith("run.json") or path.name.endswith(".lock"):
+        if path.name.endswith(("run.json", ".lock", ".part")):
             continue
         if (path.parent / "summary.txt").exists():
             config = read_json(path.parent / "config.txt")

@@ -152,7 +152,10 @@ def test_training_is_what_the_options_say(monkeypatch, capsys, digit_networks):
         (["-l"], "argument -l/--layers: expected at least one argument"),
         (["-l", "layer4.2"], "unknown layer 'layer4.2'; did you mean layer4.1"),
         (["-l", "layer4.1", "-ranks", "4", "0"], "argument -ranks/--ranks: '0' is not a whole number from 1 on"),
-        (["-l", "layer4.1", "-o", "probes.txt"], "-o probes.txt is to be a CSV; give it a name that ends in .csv"),
+        (
+            ["-l", "layer4.1", "-o", "probes.txt"],
+            "argument -o/--output: probes.txt is to be a CSV; give it a name",
+        ),
         (["-l", "layer4.1", "-d", "photo_patches"], "'photo_patches' has no labels"),
     ],
     ids=str,

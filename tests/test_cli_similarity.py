@@ -138,7 +138,12 @@ def test_ranks_as_a_process(run_script, trained, tmp_path):
             for rank in ("32", "4")
         )
     assert (tmp_path / "out" / "ranks.png").read_bytes().startswith(b"\x89PNG")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"ranks.csv", "ranks.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "ranks.csv",
+        "ranks.png",
+        "ranks.config.txt",
+        "ranks.run.json",
+    }
 
 
 def test_all_layers_equal_single_pairs(trained, monkeypatch, tmp_path, capsys):
@@ -208,7 +213,10 @@ def test_what_has_no_value_is_nan_with_a_warning(trained, monkeypatch, tmp_path,
         (["layer1.0", "layer1.0", "-m2r", "half"], "'half' is not a whole number from 1 on"),
         (["layer1.0", "layer1.0", "-n", "1"], "argument -n/--n-samples: '1' is not a whole number from 2 on"),
         (["layer1.0", "layer1.0", "--metrics", "svcca"], "invalid choice: 'svcca'"),
-        (["layer1.0", "layer1.0", "-o", "out.png"], "-o out.png is to be a CSV; give it a name that ends in .csv"),
+        (
+            ["layer1.0", "layer1.0", "-o", "out.png"],
+            "argument -o/--output: out.png is to be a CSV; give it a name",
+        ),
         (["layer1.0", "layer1.0", "-d", "photo_patches"], "'photo_patches' has no labels"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,

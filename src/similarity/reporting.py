@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.errors import UserError
 from src.figures import curves, heat_maps
 from src.files import write_csv
 from src.options import SIMILARITIES
@@ -13,18 +12,6 @@ from src.similarity.pairs import Rank
 
 COLUMNS = ("model1", "model2", "layer1", "layer2", "rank1", "rank2", "alignment", "n_samples", *SIMILARITIES)
 MAX_CURVES = 10  # in one panel
-
-
-def check_output(path: str | Path) -> Path:
-    """The CSV to write.
-
-    Raises:
-        UserError: it is not to end in .csv, so that the figure beside it could take its place.
-    """
-    path = Path(path)
-    if path.suffix != ".csv":
-        raise UserError(f"-o {path} is to be a CSV; give it a name that ends in .csv")
-    return path
 
 
 def descending(ranks: Sequence[int] | None) -> list[Rank]:

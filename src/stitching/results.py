@@ -98,8 +98,6 @@ def read_runs(source_dir: str | Path) -> tuple[list[Run], list[str]]:
 
 def write_grid(path: Path, rows: Sequence[Row]) -> None:
     """Write rows as a CSV, and beside it the heat map of their accuracies (the newest of each pair) as a PNG."""
-    if path.suffix != ".csv":
-        raise UserError(f"{path} is to be a CSV; give it a name that ends in .csv")
     write_csv(path, COLUMNS, rows)
     fronts, ends, matrix = accuracy_matrix(rows)
     heat_maps(
