@@ -86,11 +86,12 @@ class ImageSet:
         yield from self._deliver(self._indices(indices), batch_size)
 
     def epoch(
-        self, batch_size: int, *, seed: int, epoch: int, indices: Tensor | None = None
+        self, batch_size: int, *, seed: int, epoch: int, indices: Tensor | None = None, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Go once through the set, or through `indices`, shuffled and augmented; the last batch may be smaller.
 
-        With an `epoch_size` an epoch is the next subset of them, and epochs are counted from 1.
+        With an `epoch_size` an epoch is the next subset of them, and epochs are counted from 1. With `start` the
+        first so many batches are left out, at no cost; the others are those of the whole epoch, bit for bit.
 
         Order and augmentation depend on (seed, epoch) alone: not on the device, the batch size, the global
         generators or what else runs.
@@ -101,17 +102,17 @@ class ImageSet:
             order = order[subset(len(order), self.epoch_size, seed=seed, epoch=epoch)]
         order = order[torch.randperm(len(order), generator=generator)]
         parameters = self.augmentation.draw(generator, len(order)) if self.augmentation else None
-        yield from self._deliver(order, batch_size, parameters)
+        yield from self._deliver(order, batch_size, parameters, start=start)
 
     def _indices(self, indices: Tensor | None) -> Tensor:
         return torch.arange(len(self)) if indices is None else torch.as_tensor(indices, device="cpu")
 
     def _deliver(
-        self, order: Tensor, batch_size: int, parameters: Tensor | None = None
+        self, order: Tensor, batch_size: int, parameters: Tensor | None = None, *, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            drawn = None if parameters is None else parameters[start : start + batch_size]
+        for first in range(start * batch_size, len(order), batch_size):
+            chosen = order[first : first + batch_size]
+            drawn = None if parameters is None else parameters[first : first + batch_size]
             yield self._batch(chosen, drawn), self.labels[chosen.to(self.device)].long()
 
     def _batch(self, indices: Tensor, parameters: Tensor | None = None) -> Tensor:

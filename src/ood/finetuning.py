@@ -101,9 +101,13 @@ class HalfAndHalf:
         """How many batches an epoch has, at most."""
         return self.id_set.n_batches(batch_size // 2)
 
-    def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of images (B, C, H, W) and labels (B,), shuffled and augmented; `batch_size` is at least 2."""
-        halves = [images.epoch(batch_size // 2, seed=seed, epoch=epoch) for images in (self.id_set, self.ood_set)]
+    def epoch(self, batch_size: int, *, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch of images (B, C, H, W) and labels (B,), shuffled and augmented; `batch_size` is at least 2.
+
+        With `start` the first so many batches are left out; the others are those of the whole epoch, bit for bit.
+        """
+        sets, options = (self.id_set, self.ood_set), {"seed": seed, "epoch": epoch, "start": start}
+        halves = [images.epoch(batch_size // 2, **options) for images in sets]
         for (id_images, labels), (ood_images, ood_labels) in zip(*halves, strict=False):
             yield torch.cat([id_images, ood_images]), torch.cat([labels, torch.full_like(ood_labels, -1)])
 
