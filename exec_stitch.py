@@ -50,7 +50,7 @@ def stitch(args) -> None:
     from src.training import accuracy, train
 
     settings, device, directory = cli.settings_of(args), device_of(args.gpu), Path("results", args.save_dir)
-    info = labelled_info(args.dataset)
+    info, placing = labelled_info(args.dataset), cli.placing_of(args, device)
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape, "device": device}
     front = load_model(args.front_model_path, args.front_model_type, **image)
     same = (args.front_model_path, args.front_model_type) == (args.end_model_path, args.end_model_type)
@@ -60,10 +60,10 @@ def stitch(args) -> None:
         image_shape=info.image_shape, seed=args.seed, init=args.init, upsample_mode=args.upsample_mode,
         c2t_cls_token=args.c2t_cls_token, t2c_cls_token=args.t2c_cls_token,
     )  # fmt: skip
-    test_set = load_labelled(args.dataset, args.dataset_root, train=False, device=device)
+    test_set = load_labelled(args.dataset, args.dataset_root, train=False, **placing)
     train_set = test_set  # never used where nothing is matched or trained
     if args.init == "pinv" or args.n_epochs:
-        train_set = load_labelled(args.dataset, args.dataset_root, train=True, device=device)
+        train_set = load_labelled(args.dataset, args.dataset_root, train=True, **placing)
 
     # All pairs share the frozen networks; where the networks' statistics move, each pair has networks of its own.
     frozen = args.mod_only_stitch or args.n_epochs == 0

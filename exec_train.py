@@ -30,13 +30,13 @@ def train(args) -> None:
     from src.training import Classification
 
     settings = cli.settings_of(args)
-    device = device_of(args.gpu)
-    info = labelled_info(args.dataset)
+    device, info = device_of(args.gpu), labelled_info(args.dataset)
+    placing = cli.placing_of(args, device)
     with seeded(args.seed):
         model = build_model(args.model_type, n_classes=info.n_classes, n_channels=info.image_shape[0],
                             image_shape=info.image_shape).to(device)  # fmt: skip
-    train_set = load_labelled(args.dataset, args.dataset_root, train=True, device=device)
-    val_set = load_labelled(args.dataset, args.dataset_root, train=False, device=device)
+    train_set = load_labelled(args.dataset, args.dataset_root, train=True, **placing)
+    val_set = load_labelled(args.dataset, args.dataset_root, train=False, **placing)
     train_set.epoch_size = args.epoch_size or train_set.epoch_size
 
     folder = RunFolder(args.save_dir)
