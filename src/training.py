@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.datasets.in_memory import ImageSet
+from src.datasets.base import BaseImageSet
+from src.distributed import add_up
 from src.report import progress, result
 from src.runtime import seed_of, seeded
 
@@ -51,6 +52,7 @@ class Settings(NamedTuple):
     reduce_lr_epochs: Sequence[int] = ()
     grad_clip: float | None = None
     seed: int = 0
+    momentum: float = 0.0  # of sgd
     reduce_lr_each: str = "epochs"  # what `reduce_lr_epochs` counts: `epochs` or `updates`
 
 
@@ -86,12 +88,12 @@ def part_of(heads: Sequence[int], logits: Tensor, labels: Tensor) -> Part:
     """Cross-entropy and hits of logits (len(heads), B, n_classes) for labels (B,), of which -1 means unlabelled."""
     n_samples = (labels >= 0).sum()
     losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(heads)), reduction="none", ignore_index=-1)
-    means = losses.view(len(heads), -1).sum(1) / n_samples
+    means = losses.view(len(heads), -1).sum(1) / n_samples.clamp(min=1)
     return Part(heads, means, means, (logits.argmax(-1) == labels).sum(1), n_samples)
 
 
 def train(
-    task: Task, train_set: ImageSet, val_set: ImageSet, settings: Settings
+    task: Task, train_set: BaseImageSet, val_set: BaseImageSet, settings: Settings
 ) -> Iterator[tuple[int, list[EpochLog]]]:
     """Train, and yield each finished epoch (from 1 on) with one log for each head.
 
@@ -108,7 +110,7 @@ def train(
 
 def _train_epoch(
     task: Task,
-    train_set: ImageSet,
+    train_set: BaseImageSet,
     epoch: int,
     settings: Settings,
     optimizer: torch.optim.Optimizer,
@@ -158,7 +160,10 @@ def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, de
 
 
 class _Sums:
-    """Running sums over batches for each head, kept on the device so that nothing waits for it."""
+    """Running sums over batches for each head, kept on the device so that nothing waits for it.
+
+    Scores count what all processes saw that train together.
+    """
 
     def __init__(self, n_heads: int, device: torch.device):
         self.sums = torch.zeros(4, n_heads, dtype=torch.float64, device=device)
@@ -169,13 +174,14 @@ class _Sums:
         self.sums[:, list(part.heads)] += torch.stack([*rows, part.n_samples.double().expand_as(rows[0])])
 
     def scores(self) -> list[Score]:
-        *totals, n_samples = self.sums.tolist()
+        *totals, n_samples = add_up(self.sums.clone()).tolist()
         return [Score(*(total / n for total in row)) for *row, n in zip(*totals, n_samples, strict=True)]
 
 
 def _optimizer(parameters: list[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
     optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[settings.optimizer]
-    return optimizer(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    momentum = {"momentum": settings.momentum} if settings.optimizer == "sgd" else {}
+    return optimizer(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, **momentum)
 
 
 def _scheduler(optimizer: torch.optim.Optimizer, settings: Settings) -> torch.optim.lr_scheduler.LRScheduler:

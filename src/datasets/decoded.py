@@ -83,7 +83,7 @@ class DecodedImageSet(BaseImageSet):
                 raise
             raise UserError(
                 f"a process that decodes images was killed ({' '.join(str(error).split())}); "
-                "there may be too little memory: give fewer -workers, or a container more /dev/shm"
+                "there may be too little memory: give fewer workers, or a container more /dev/shm"
             ) from error
         else:
             self._idle.append(loader)

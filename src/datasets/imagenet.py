@@ -49,9 +49,7 @@ def load(name: str, root: Path, *, train: bool, device: torch.device | str, load
 
 
 def _scan(name: str, folder: Path) -> ImageFolder:
-    remedy = (
-        f"-data takes the folder that holds {TRAINING} and {VALIDATION}, with a folder of images for each class in both"
-    )
+    remedy = f"give the folder that holds {TRAINING} and {VALIDATION}, with a folder of images for each class in both"
     if not folder.is_dir():
         there = sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
         holds = f"there is {', '.join(there[:5])}{' …' if len(there) > 5 else ''}" if there else "there is nothing"
