@@ -11,7 +11,8 @@ from src.models import MODEL_NAMES
 
 INSTEAD = {  # options of PyTorch's example that are not honoured, and what to do instead
     "start_epoch": "give --epochs those that are left, and --lr the learning rate of that time",
-    "pretrained": "nothing is downloaded here; fetch the weights and give --resume FILE",
+    "pretrained": "nothing is downloaded here; fetch https://download.pytorch.org/models/resnet18-f37072fd.pth (for "
+    "tv_resnet18; torchvision.models lists the others) and give it as --resume FILE",  # fmt: skip
     "multiprocessing_distributed": "start the processes with torchrun --nproc_per_node N",
 }
 

@@ -1,5 +1,6 @@
 """Training of one network by several processes, each on its share of every batch."""
 
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -10,6 +11,8 @@ from src.distributed import Processes, add_up, copy_from_first
 from src.report import note
 from src.runtime import seed_of
 from src.training import Classification, Part, part_of
+
+warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of little consequence
 
 
 class DataParallelClassification(Classification):
