@@ -58,7 +58,7 @@ def joined(processes: Processes, device: torch.device, *, backend: str | None, u
         backend: None: nccl between GPUs, gloo between CPUs.
         url: where to meet; `env://` as torchrun says.
     Raises:
-        UserError: they did not meet.
+        UserError: they did not meet, or one of them ended before the others.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -76,7 +76,12 @@ def joined(processes: Processes, device: torch.device, *, backend: str | None, u
             f"the {processes.size} processes did not meet at {url} ({reason}); "
             "start them together: torchrun --nproc_per_node N misc/imagenet_train_main.py …"
         ) from error
-    yield
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise UserError("another process has ended, so this one cannot go on; see what that one said") from error
+        raise
     dist.destroy_process_group()  # after an error there is no parting: the others may be waiting for something else
 
 

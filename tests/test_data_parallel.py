@@ -96,6 +96,16 @@ def test_processes_that_do_not_meet(monkeypatch):
             raise AssertionError("they did")
 
 
+def test_when_one_process_ends_the_others_say_so(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    two = {"processes": Processes(0, 2), "device": torch.device("cpu"), "backend": None, "url": "env://"}
+    for raised in (RuntimeError("[gloo/transport/tcp/pair.cc:1] Connection closed"), torch.distributed.DistError("x")):
+        with pytest.raises(UserError, match="another process has ended"), joined(**two):
+            raise raised
+    with pytest.raises(RuntimeError, match="shapes"), joined(**two):
+        raise RuntimeError("shapes do not fit")
+
+
 def test_amp_is_for_training_only():
     seen = []
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 11))

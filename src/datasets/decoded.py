@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torchvision.transforms.functional as TF
-from PIL import Image  # torchvision's own dependency
+from PIL import Image, UnidentifiedImageError  # torchvision's own dependency
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -146,7 +146,7 @@ class _Decoder:
                 warnings.simplefilter("ignore")  # PIL's, about metadata
                 image = Image.open(io.BytesIO(content)).convert("RGB")
         except Exception as error:  # a damaged file can raise anything
-            reason = " ".join(str(error).split())
+            reason = "no image" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
             raise UserError(f"{self.files.path(i)} cannot be decoded ({reason}); restore or remove it") from error
         if not seed_and_epoch:
             return self.transform(image)
