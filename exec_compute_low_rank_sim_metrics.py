@@ -45,7 +45,7 @@ def compute(args) -> None:
     model1 = load_model(args.model1_path, args.model1_type, **image)
     model2 = model1 if same else load_model(args.model2_path, args.model2_type, **image)
     layers1, layers2 = model1.layers(args.model1_layer), model2.layers(args.model2_layer)
-    test_set = load_labelled(args.dataset, args.dataset_root, train=False, device=device)
+    test_set = load_labelled(args.dataset, args.dataset_root, train=False, **cli.placing_of(args, device))
     n_images = min(args.n_samples, len(test_set))
     if n_images < args.n_samples:
         warn(f"-n {args.n_samples}: there are only {n_images} validation images")

@@ -26,7 +26,7 @@ def evaluate(args) -> None:
     device, info = device_of(args.gpu), labelled_info(args.dataset)
     model = load_model(args.model_path, args.model_type, n_classes=info.n_classes,
                        image_shape=info.image_shape, device=device)  # fmt: skip
-    test_set = load_labelled(args.dataset, args.dataset_root, train=False, device=device)
+    test_set = load_labelled(args.dataset, args.dataset_root, train=False, **cli.placing_of(args, device))
     batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
     result(f"Clean accuracy: {accuracy(model, batches, device=device):.2%}")
 

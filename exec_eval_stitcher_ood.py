@@ -41,8 +41,9 @@ def evaluate(args) -> None:
     found, skipped = read_runs(folder)
     if not found:
         raise UserError(f"{folder} holds no finished stitching run; give the folder that holds their folders")
+    placing = cli.placing_of(args, device)
     options, runs = evaluation.common_options(found), newest_of_each_pair(found)
-    test_set = load_labelled(args.dataset, args.dataset_root, train=False, device=device)
+    test_set = load_labelled(args.dataset, args.dataset_root, train=False, **placing)
     image = {"n_classes": test_set.n_classes, "image_shape": test_set.image_shape, "device": device}
     front = load_model(args.front_model or options["front_model_path"], options["front_model_type"], **image)
     end_path = args.end_model or options["end_model_path"]
@@ -64,11 +65,11 @@ def evaluate(args) -> None:
         stitches |= evaluation.evaluate_stitches(grid, detectors, passing(test_set, "stitched activations"))
     id_set = test_set
     if args.id_dataset:
-        id_set = load_dataset(args.id_dataset, args.id_dataset_root, train=False, device=device)
+        id_set = load_dataset(args.id_dataset, args.id_dataset_root, train=False, **placing)
         id_set.check_shape(test_set.image_shape, option="-idd")
     id_energies = evaluation.energies_of(end, detectors, passing(id_set, "ID activations"))
     if args.sanity_check_dataset:
-        other = load_dataset(args.sanity_check_dataset, args.sanity_check_dataset_root, train=False, device=device)
+        other = load_dataset(args.sanity_check_dataset, args.sanity_check_dataset_root, train=False, **placing)
         other.check_shape(test_set.image_shape, option="-scd")
         for layer, energies in evaluation.energies_of(end, detectors, passing(other, "sanity check")).items():
             sanity[layer] = ood_metrics(id_energies[layer], energies)

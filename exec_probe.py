@@ -54,8 +54,8 @@ def probe(args) -> None:
     layers = list(dict.fromkeys(name for text in args.layer_names for name in model.layers(text)))
     ranks = sorted(set(args.ranks), reverse=True) or [None]
     task = Probes(model, layers, ranks, **image, seed=args.seed)
-    data = args.dataset, args.dataset_root
-    train_set, test_set = (load_labelled(*data, train=t, device=device) for t in (True, False))
+    data, placing = (args.dataset, args.dataset_root), cli.placing_of(args, device)
+    train_set, test_set = (load_labelled(*data, train=t, **placing) for t in (True, False))
 
     result(str(sys.argv))
     for history in train(task, train_set, test_set, settings, state=state):

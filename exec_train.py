@@ -35,15 +35,15 @@ def train(args) -> None:
     settings = cli.settings_of(args)
     if args.resume and Marks.in_folder(args.save_dir).are_final(vars(args)):
         return
-    device = device_of(args.gpu)
-    info = labelled_info(args.dataset)
+    device, info = device_of(args.gpu), labelled_info(args.dataset)
+    placing = cli.placing_of(args, device)
     with seeded(args.seed):
         model = build_model(args.model_type, n_classes=info.n_classes, n_channels=info.image_shape[0],
                             image_shape=info.image_shape)  # fmt: skip
     # Tensor cores want channels last; in float32 the layout is left alone.
     model.to(device, memory_format=torch.channels_last if args.amp == "bf16" else torch.preserve_format)
-    train_set = load_labelled(args.dataset, args.dataset_root, train=True, device=device)
-    val_set = load_labelled(args.dataset, args.dataset_root, train=False, device=device)
+    train_set = load_labelled(args.dataset, args.dataset_root, train=True, **placing)
+    val_set = load_labelled(args.dataset, args.dataset_root, train=False, **placing)
     train_set.epoch_size = args.epoch_size or train_set.epoch_size
 
     folder = RunFolder(args.save_dir, vars(args), resume=args.resume)

@@ -49,14 +49,14 @@ def train_detectors(args) -> None:
 
     settings, device, store = cli.settings_of(args), device_of(args.gpu), DetectorStore(args.final_save_dir)
     store.check()
-    info = labelled_info(args.dataset)
+    info, placing = labelled_info(args.dataset), cli.placing_of(args, device)
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape}
     source = load_model(args.source_model_path, args.source_model_type, **image, device=device)
     identity, layers = source_of(args.source_model_path), source.layers(args.source_layer_name)
-    train_set, val_set = (load_labelled(args.dataset, args.dataset_root, train=t, device=device) for t in (True, False))
+    train_set, val_set = (load_labelled(args.dataset, args.dataset_root, train=t, **placing) for t in (True, False))
     mixed = HalfAndHalf(
-        load_labelled(args.finetune_id_dataset, args.finetune_id_dataset_root, train=True, device=device),
-        load_dataset(args.finetune_ood_dataset, args.finetune_ood_dataset_root, train=True, device=device),
+        load_labelled(args.finetune_id_dataset, args.finetune_id_dataset_root, train=True, **placing),
+        load_dataset(args.finetune_ood_dataset, args.finetune_ood_dataset_root, train=True, **placing),
         like=train_set,
         batch_size=args.batch_size,
     )

@@ -166,6 +166,13 @@ def add_data(parser: Parser, *, batch_size: int) -> None:
     add("-prefetch", "--prefetch-factor", type=whole_number(1), default=1, help="batches each worker prepares ahead")
 
 
+def placing_of(args: argparse.Namespace, device: Any) -> dict[str, Any]:
+    """Where images go and how they are decoded, for `load_dataset` and `load_labelled`: `device` and `loading`."""
+    from src.datasets import Loading
+
+    return {"device": device, "loading": Loading(args.n_workers, args.prefetch_factor)}
+
+
 def add_training(parser: Parser, *, n_epochs: int) -> None:
     """The options of training: `-o`, `-e`, `-lr`, `-wd`, `-s`, `-sched`, `-rlre` and `--grad-clip`."""
     add = parser.add_argument

@@ -1,19 +1,35 @@
 """The one place that prints: results on stdout, progress and warnings on stderr."""
 
+import contextlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
+
+_silent = False
+
+
+@contextlib.contextmanager
+def silenced(silent: bool = True) -> Iterator[None]:
+    """Print nothing, if `silent`: of several processes that do the same, one is to speak."""
+    global _silent
+    before, _silent = _silent, silent
+    try:
+        yield
+    finally:
+        _silent = before
 
 
 def result(text: str = "") -> None:
     """Print what the user asked for."""
-    print(text, flush=True)
+    if not _silent:
+        print(text, flush=True)
 
 
 def note(text: str) -> None:
     """Say what is going on, without mixing it into the results."""
-    tqdm.write(text, file=sys.stderr)
+    if not _silent:
+        tqdm.write(text, file=sys.stderr)
 
 
 def warn(text: str) -> None:
@@ -23,4 +39,5 @@ def warn(text: str) -> None:
 
 def progress(items: Iterable, description: str, total: int | None = None, **options) -> Iterable:
     """Iterate behind a bar that vanishes when done and never appears when stderr is no terminal."""
-    return tqdm(items, desc=description, total=total, leave=False, disable=None, file=sys.stderr, **options)
+    disable = _silent or None
+    return tqdm(items, desc=description, total=total, leave=False, disable=disable, file=sys.stderr, **options)

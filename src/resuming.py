@@ -21,12 +21,13 @@ class StateFile:
         path: of the file.
         options: the options of the run; only a run of the same options may go on from the file.
         resume: go on from the file if it is there. Otherwise what it says does not count.
+        writes: False for all but the first of several processes that train together.
     Raises:
         UserError: the file is damaged, or of a run with other options; names the difference.
     """
 
-    def __init__(self, path: Path, options: Mapping[str, Any], *, resume: bool):
-        self.path, self.options = Path(path), as_written(options)
+    def __init__(self, path: Path, options: Mapping[str, Any], *, resume: bool, writes: bool = True):
+        self.path, self.options, self.writes = Path(path), as_written(options), writes
         self.content: dict[str, Any] = {}
         if resume and self.path.exists():
             self.content = _read(self.path)
@@ -35,7 +36,8 @@ class StateFile:
     def write(self, **content: Any) -> None:
         """Replace some of the content; what it holds besides stays."""
         self.content |= content
-        save_tensors(self.path, {**self.content, "options": self.options})
+        if self.writes:
+            save_tensors(self.path, {**self.content, "options": self.options})
 
     def remove(self) -> None:
         """Remove the file: the run is done."""

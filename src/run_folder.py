@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from src.checkpoints import load_tensors, save_state
 from src.config_file import recorded
-from src.datasets.in_memory import ImageSet
+from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.files import write_csv, write_json
 from src.report import note
@@ -107,7 +107,7 @@ class RunFolder:
         write_csv(self.path / "training_logs.csv", columns, [dict(zip(columns, row, strict=True)) for row in rows])
 
     def train(
-        self, task: Task, train_set: ImageSet, val_set: ImageSet, settings: Settings, *, save_frequency: int
+        self, task: Task, train_set: BaseImageSet, val_set: BaseImageSet, settings: Settings, *, save_frequency: int
     ) -> None:
         """Train the one head of a task; report and log every epoch, and save `model_<epoch>.pt`.
 

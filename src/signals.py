@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from typing import NoReturn
 
 _pending: list[int] = []  # the signal that waits, if any
 _deferring = False
@@ -55,10 +56,15 @@ def pending() -> bool:
     return bool(_pending)
 
 
+def stop() -> NoReturn:
+    """Raise `Interrupted`, as the signal that waits asks for, here or in a process that this one works with."""
+    raise Interrupted(_pending[0] if _pending else signal.SIGTERM)
+
+
 def raise_pending() -> None:
     """Raise `Interrupted` if a signal waits."""
     if _pending:
-        raise Interrupted(_pending[0])
+        stop()
 
 
 def _handle(signum: int, frame: object) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +107,31 @@ def test_many_kills(command, folder):
     met = []
     compare(command, folder, lambda path: met.append(kill_often(command, path, n_kills=10, seed=len(command))))
     assert met[0] >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_two_processes_that_train_together(tmp_path, signum):
+    arguments = ["-a", "small_cnn", "--dummy", "--dummy-size", "1000", "--epochs", "3", "-b", "25", "--gpu", "-1"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    command = [*launch, ROOT / "misc" / "imagenet_train_main.py", *arguments, "--resume"]
+
+    def run(folder: str, kill_after: str | None = None) -> None:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        undisturbed = kill_after is None
+        process = subprocess.Popen(command, cwd=tmp_path / folder, stdout=subprocess.PIPE, text=True,
+                                   env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+        for line in process.stdout:
+            if kill_after and kill_after in line:
+                children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                for pid in (process.pid, *map(int, children)):  # torchrun's processes are in sessions of their own
+                    os.kill(pid, signum)
+                break
+        process.stdout.read()
+        assert (process.wait(timeout=300) == 0) == undisturbed
+
+    run("whole")
+    for said in ("Epoch #1 val", "Epoch #2 val"):
+        run("killed", kill_after=said)
+    run("killed")
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")

@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from scipy.io import savemat
 
 
@@ -64,3 +65,19 @@ def write_fashion(root: Path, n_train: int = 50, n_test: int = 20) -> None:
 def _pickle(path: Path, content: dict, protocol: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps(content, protocol=protocol))
+
+
+def write_imagenet(root: Path, n_train: int = 12, n_val: int = 7, *, classes: tuple[str, ...] = ("n03", "n01", "n02")):
+    """Patches of real photographs, enlarged to images of several sizes; most are JPEGs, some grey, CMYK or PNG.
+
+    Class folders are made in the order of `classes`, which is not the sorted one.
+    """
+    patches = np.load(Path(__file__).parents[1] / "src" / "datasets" / "embedded" / "photo_patches.npz")
+    for split, folder, n in (("train", "training_data", n_train), ("test", "validation_data", n_val)):
+        for i in range(n):
+            red, green, blue = (Image.fromarray(patches[f"{split}_images"][3 * i + c, 0]) for c in range(3))
+            image = Image.merge("RGB", (red, green, blue)).resize((90 + 50 * (i % 4), 230 - 40 * (i % 3)))
+            image = image.convert({3: "L", 4: "CMYK"}.get(i, "RGB"))
+            path = Path(root) / folder / classes[i % len(classes)] / f"{split}_{i}.{'png' if i == 5 else 'JPEG'}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)

@@ -11,7 +11,7 @@ from src.datasets.in_memory import ImageSet, named_set
 from src.datasets.mapped import MappedImages, MappedImageSet
 from src.datasets.npy_files import Place, check_images, file_place, header_at, map_array
 from src.datasets.npz_members import DAMAGES, Member, places
-from src.datasets.registry import load_dataset
+from src.datasets.registry import Loading, load_dataset
 from src.errors import UserError
 
 RANDOM_IMAGES = "300K_random_images.npy"
@@ -22,7 +22,7 @@ N_CLASSES = 10
 LABELS_AT_ONCE = 2**17
 
 
-def load(name: str, root: Path, *, train: bool, device: torch.device | str) -> ImageSet:
+def load(name: str, root: Path, *, train: bool, device: torch.device | str, loading: Loading) -> ImageSet:
     """Load a split; `root` may be the folder of the data set itself.
 
     Raises:

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 
 from src.datasets.in_memory import ImageSet, named_set
+from src.datasets.registry import Loading
 
 FOLDER = Path(__file__).parent / "embedded"
 
 
-def load(name: str, root: Path, *, train: bool, device: torch.device | str) -> ImageSet:
+def load(name: str, root: Path, *, train: bool, device: torch.device | str, loading: Loading) -> ImageSet:
     """Load a split of an embedded data set; there is nothing to find under `root`."""
     split = "train" if train else "test"
     with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as arrays:

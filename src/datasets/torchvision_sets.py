@@ -23,7 +23,7 @@ from torchvision.datasets.utils import check_integrity, download_and_extract_arc
 from src import files, report
 from src.datasets.in_memory import ImageSet, named_set
 from src.datasets.readers import read_cifar, read_mnist, read_svhn
-from src.datasets.registry import dataset_info
+from src.datasets.registry import Loading, dataset_info
 from src.errors import UserError
 
 PATIENCE = 5.0  # seconds for all servers of a data set together
@@ -94,7 +94,7 @@ SOURCES = {
 }
 
 
-def load(name: str, root: Path, *, train: bool, device: torch.device | str) -> ImageSet:
+def load(name: str, root: Path, *, train: bool, device: torch.device | str, loading: Loading) -> ImageSet:
     """Load a split from below `root`, after downloading it where it is missing.
 
     Raises:

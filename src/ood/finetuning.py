@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from src.checkpoints import load_weights, save_state
-from src.datasets.in_memory import ImageSet
+from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.files import write_csv
 from src.models import build_model
@@ -88,7 +88,7 @@ class HalfAndHalf:
         UserError: a batch of one cannot be halved, or images or classes are others than those of `like`.
     """
 
-    def __init__(self, id_set: ImageSet, ood_set: ImageSet, *, like: ImageSet, batch_size: int):
+    def __init__(self, id_set: BaseImageSet, ood_set: BaseImageSet, *, like: BaseImageSet, batch_size: int):
         if batch_size < 2:
             raise UserError(f"-b {batch_size}: half of a fine-tuning batch is ID, half OOD; give at least 2")
         for option, images in (("-ftidd", id_set), ("-ftoodd", ood_set)):
@@ -114,7 +114,7 @@ class HalfAndHalf:
 
 
 def finetune(
-    folder: RunFolder, task: RepresentationClassification, mixed: HalfAndHalf, val_set: ImageSet, settings: Settings
+    folder: RunFolder, task: RepresentationClassification, mixed: HalfAndHalf, val_set: BaseImageSet, settings: Settings
 ) -> dict[str, float]:
     """Fine-tune; report and log every epoch in `ft_logs.csv`, and save each as `ft_model_<epoch>.pt`.
 

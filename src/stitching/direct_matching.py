@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.datasets.in_memory import ImageSet
+from src.datasets.base import BaseImageSet
 from src.low_rank import as_rows, principal_axes
 from src.report import warn
 from src.stitching.transforms import resize
@@ -44,7 +44,7 @@ def direct_matching(source: Tensor, target: Tensor) -> Matching:
     return sums.solve()["target"]
 
 
-def matching_samples(train_set: ImageSet, n: int, *, seed: int) -> Tensor:
+def matching_samples(train_set: BaseImageSet, n: int, *, seed: int) -> Tensor:
     """Which training images to match on: the first n of one shuffled pass; warns if there are fewer."""
     samples = train_set.permutation(seed)[:n]
     if len(samples) < n:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from src.distributed import add_up, is_first, lowest
 from src.errors import UserError
 from src.runtime import random_state, set_random_state
 from src.training.task import EpochLog, Part, Score, Sums, Task
@@ -24,6 +25,7 @@ class Settings(NamedTuple):
     reduce_lr_epochs: Sequence[int] = ()
     grad_clip: float | None = None
     seed: int = 0
+    momentum: float = 0.0  # of sgd
     reduce_lr_each: str = "epochs"  # what `reduce_lr_epochs` counts: `epochs` or `updates`
 
 
@@ -64,8 +66,8 @@ class Course:
         self.first_bad[heads] = torch.where(finite, first, first.clamp(max=self.step + 1))
 
     def check_losses(self, epoch: int) -> None:
-        """Raise NonFiniteLoss if a loss was not finite in this epoch."""
-        step, head = self.first_bad.min(0)
+        """Raise NonFiniteLoss if a loss was not finite in this epoch, here or in another process."""
+        step, head = lowest(self.first_bad.clone()).min(0)
         if step.item() <= self.step:
             raise NonFiniteLoss(
                 f"epoch {epoch}, step {step.item()}: the loss of {self.task.names[head.item()]} is not finite; "
@@ -73,14 +75,14 @@ class Course:
             )
 
     def state(self) -> dict[str, Any]:
-        """All of it as tensors and plain values; taken after a step."""
+        """All of it as tensors and plain values; taken after a step, by all processes at once."""
         return {
             "modules": [module.state_dict() for module in self.task.modules],
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "history": [[[list(score) for score in log] for log in logs] for logs in self.history],
             "step": self.step,
-            "sums": self.sums.sums,
+            "sums": add_up(self.sums.sums.clone()),
             "random": random_state(self.device),
         }
 
@@ -92,20 +94,23 @@ class Course:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
             self.history = [[EpochLog(*(Score(*score) for score in log)) for log in logs] for logs in state["history"]]
-            self.step, self.random = state["step"], state["random"]
-            self.sums.sums.copy_(state["sums"])
+            self.step = state["step"]
+            if is_first():  # the sums are of all processes; what others draw is of their own
+                self.random = state["random"]
+                self.sums.sums.copy_(state["sums"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise UserError(f"{where} does not fit this run; remove it and start anew") from error
 
     def restore_random_state(self) -> None:
         """Within an epoch that was interrupted, draw on from where it was."""
-        if self.step:
+        if self.step and self.random is not None:
             set_random_state(self.random, self.device)
 
 
 def _optimizer(parameters: list[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
     optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[settings.optimizer]
-    return optimizer(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    momentum = {"momentum": settings.momentum} if settings.optimizer == "sgd" else {}
+    return optimizer(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, **momentum)
 
 
 def _scheduler(optimizer: torch.optim.Optimizer, settings: Settings) -> torch.optim.lr_scheduler.LRScheduler:

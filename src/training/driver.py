@@ -1,12 +1,13 @@
 """The epochs of a training, and the measurement of what it gives."""
 
+import contextlib
 from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from src import signals
-from src.datasets.in_memory import ImageSet
+from src import distributed, signals
+from src.datasets.base import BaseImageSet
 from src.report import progress, result
 from src.resuming import StateFile
 from src.runtime import seed_of, seeded
@@ -18,8 +19,8 @@ CHECK_EVERY = 16  # batches: whether losses are finite is looked up so often, as
 
 def train(
     task: Task,
-    train_set: ImageSet,
-    val_set: ImageSet,
+    train_set: BaseImageSet,
+    val_set: BaseImageSet,
     settings: Settings,
     *,
     state: StateFile | None = None,
@@ -51,7 +52,8 @@ def train(
         with seeded(seed_of(settings.seed, epoch, 1)):  # for what draws in the forward pass, such as dropout
             try:
                 _train_epoch(course, train_set, epoch)
-                validated = evaluate(task, val_set.batches(settings.batch_size), device=val_set.device)
+                with signals.deferred() if distributed.together() else contextlib.nullcontext():
+                    validated = evaluate(task, val_set.batches(settings.batch_size), device=val_set.device)
             except signals.Interrupted:
                 if state:
                     state.write(stage=stage, training=course.state())
@@ -62,8 +64,11 @@ def train(
         yield course.history
 
 
-def _train_epoch(course: Course, train_set: ImageSet, epoch: int) -> None:
-    """Train for an epoch, or for what is left of it; a signal ends it after the step that is under way."""
+def _train_epoch(course: Course, train_set: BaseImageSet, epoch: int) -> None:
+    """Train for an epoch, or for what is left of it; a signal ends it after the step that is under way.
+
+    Several processes look up together, once in a while, whether to go on: then all of them stop after the same step.
+    """
     task, settings, optimizer = course.task, course.settings, course.optimizer
     task.train(True)
     course.restore_random_state()
@@ -83,9 +88,10 @@ def _train_epoch(course: Course, train_set: ImageSet, epoch: int) -> None:
             if settings.reduce_lr_each == "updates":
                 course.scheduler.step()
             course.step += 1
-            if course.step % CHECK_EVERY == 0 or signals.pending():
+            if course.step % CHECK_EVERY == 0 or (signals.pending() and not distributed.together()):
                 course.check_losses(epoch)
-            signals.raise_pending()
+                if distributed.any_process(signals.pending(), train_set.device):
+                    signals.stop()
         course.check_losses(epoch)
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.distributed import add_up
 from src.runtime import at_least_single
 
 
@@ -53,7 +54,7 @@ def part_of(heads: Sequence[int], logits: Tensor, labels: Tensor) -> Part:
     n_samples = (labels >= 0).sum()
     logits = at_least_single(logits)
     losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(heads)), reduction="none", ignore_index=-1)
-    means = losses.view(len(heads), -1).sum(1) / n_samples
+    means = losses.view(len(heads), -1).sum(1) / n_samples.clamp(min=1)
     return Part(heads, means, means, (logits.argmax(-1) == labels).sum(1), n_samples)
 
 
@@ -73,7 +74,10 @@ class EpochLog(NamedTuple):
 
 
 class Sums:
-    """Running sums over batches for each head, kept on the device so that nothing waits for it."""
+    """Running sums over batches for each head, kept on the device so that nothing waits for it.
+
+    Scores count what all processes saw that train together.
+    """
 
     def __init__(self, n_heads: int, device: torch.device):
         self.sums = torch.zeros(4, n_heads, dtype=torch.float64, device=device)
@@ -84,5 +88,5 @@ class Sums:
         self.sums[:, list(part.heads)] += torch.stack([*rows, part.n_samples.double().expand_as(rows[0])])
 
     def scores(self) -> list[Score]:
-        *totals, n_samples = self.sums.tolist()
+        *totals, n_samples = add_up(self.sums.clone()).tolist()
         return [Score(*(total / n for total in row)) for *row, n in zip(*totals, n_samples, strict=True)]

@@ -1,0 +1,127 @@
+"""What all image sets share: the order of their images, and how it is cut into batches and divided among processes."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from src import runtime
+from src.datasets.subsets import subset
+from src.errors import UserError
+
+UNLABELLED = -1
+
+
+class Share(NamedTuple):
+    """Which images of each batch a process takes, of several that train together: every `size`-th from `rank` on."""
+
+    rank: int = 0
+    size: int = 1
+
+
+class Wanted(NamedTuple):
+    """The images that a batch is to have, by their indices (B,), and a row of random numbers (B, K) for each."""
+
+    indices: Tensor
+    draws: Tensor | None  # None: without augmentation
+
+
+class BaseImageSet:
+    """Images with labels in an order; a subclass has the images.
+
+    Args:
+        labels: whole numbers (N,) in 0..n_classes-1, kept in their type; -1 is no label.
+        n_classes: 0 for an unlabelled set.
+        epoch_size: how many images an `epoch` has, disjoint from epoch to epoch (see `subset`); None or N and more:
+            all of them. May be set later.
+        device: where batches are made.
+    """
+
+    def __init__(self, labels: Tensor, *, n_classes: int, epoch_size: int | None, device: torch.device | str):
+        self.device = torch.device(device)
+        self.labels = labels.to(self.device)
+        self.n_classes = n_classes
+        self.epoch_size = epoch_size
+        self.share = Share()  # may be set later
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images in a batch."""
+        raise NotImplementedError
+
+    def _make(self, batches: Sequence[Wanted]) -> Iterable[Tensor]:
+        """The images of each batch in turn: float32 (B, C, H, W) on the device."""
+        raise NotImplementedError
+
+    def _draws(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
+        """What the augmentation of each image of `order` (N,) is made from: a row each, on the CPU; None: none."""
+        raise NotImplementedError
+
+    def check_shape(self, image_shape: tuple[int, int, int], *, option: str) -> None:
+        """Make sure that the images have a given shape (C, H, W).
+
+        Raises:
+            UserError: they have not; names the option that chose the set.
+        """
+        if self.image_shape != tuple(image_shape):
+            own, wanted = ("×".join(map(str, shape)) for shape in (self.image_shape, image_shape))
+            raise UserError(f"images of {option} are {own}, those of -d {wanted}; choose sets that agree")
+
+    def n_batches(self, batch_size: int) -> int:
+        """How many batches an epoch has; of a set with an `epoch_size`, the last of a pass may have fewer."""
+        return -(-min(len(self), self.epoch_size or len(self)) // batch_size)
+
+    def permutation(self, seed: int) -> Tensor:
+        """All indices (N,) in an order that depends on the seed alone and is that of no epoch; on the CPU."""
+        return torch.randperm(len(self), generator=runtime.generator(seed))
+
+    def batches(self, batch_size: int, *, indices: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Go through the set in order, or through `indices` in theirs, without augmentation.
+
+        The last batch may be smaller.
+        """
+        yield from self._deliver(self._indices(indices), None, batch_size)
+
+    def epoch(
+        self, batch_size: int, *, seed: int, epoch: int, indices: Tensor | None = None, start: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Go once through the set, or through `indices`, shuffled and augmented; the last batch may be smaller.
+
+        With an `epoch_size` an epoch is the next subset of them, and epochs are counted from 1. With `start` the
+        first so many batches are left out, at no cost; the others are those of the whole epoch, bit for bit.
+
+        Order and augmentation depend on (seed, epoch) alone: not on the device, the batch size, the global
+        generators, the number of processes or what else runs.
+        """
+        generator = runtime.generator(seed, epoch)
+        order = self._indices(indices)
+        if self.epoch_size is not None and self.epoch_size < len(order):
+            order = order[subset(len(order), self.epoch_size, seed=seed, epoch=epoch)]
+        order = order[torch.randperm(len(order), generator=generator)]
+        draws = self._draws(order, generator, seed=seed, epoch=epoch)
+        yield from self._deliver(order, draws, batch_size, start=start)
+
+    def _indices(self, indices: Tensor | None) -> Tensor:
+        return torch.arange(len(self)) if indices is None else torch.as_tensor(indices, device="cpu")
+
+    def _deliver(
+        self, order: Tensor, draws: Tensor | None, batch_size: int, *, start: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of `order`, of each this process' share.
+
+        All processes get as many batches. Where a batch has no image for one of them, that gets the batch's first
+        one without a label: it counts nowhere, but the process can take part in what all do together.
+        """
+        wanted, labelled = [], []
+        for first in range(start * batch_size, len(order), batch_size):
+            rows = slice(first + self.share.rank, min(first + batch_size, len(order)), self.share.size)
+            labelled.append(rows.start < rows.stop)
+            rows = rows if labelled[-1] else slice(first, first + 1)
+            wanted.append(Wanted(order[rows], None if draws is None else draws[rows]))
+        for (indices, _), counts, images in zip(wanted, labelled, self._make(wanted), strict=True):
+            labels = self.labels[indices.to(self.device)].long()
+            yield images, labels if counts else torch.full_like(labels, UNLABELLED)

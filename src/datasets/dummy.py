@@ -1,0 +1,35 @@
+"""Random images in the place of real ones, to measure how fast a network trains."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from src import runtime
+from src.datasets.base import BaseImageSet, Wanted
+
+N_IMAGES = 256  # different ones
+
+
+class DummyImageSet(BaseImageSet):
+    """`n` images of noise (the same few over and over), of standard normal pixels, with random labels."""
+
+    def __init__(
+        self, n: int, *, n_classes: int, image_shape: tuple[int, int, int], seed: int, device: torch.device | str
+    ):
+        generator = runtime.generator(seed)
+        labels = torch.randint(n_classes, (n,), generator=generator)
+        super().__init__(labels, n_classes=n_classes, epoch_size=None, device=device)
+        self.images = torch.randn(min(n, N_IMAGES), *image_shape, generator=generator).to(self.device)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images in a batch."""
+        return tuple(self.images.shape[1:])
+
+    def _draws(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> None:
+        return None
+
+    def _make(self, batches: Sequence[Wanted]) -> Iterator[Tensor]:
+        for indices, _ in batches:
+            yield self.images[(indices % len(self.images)).to(self.device)]

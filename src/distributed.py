@@ -1,0 +1,121 @@
+"""Several processes that train one network together: who they are, how they meet, what they add up."""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from src.errors import UserError
+
+
+class Processes(NamedTuple):
+    """This process among all that train together."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # among those on this machine
+    local_size: int = 1
+
+
+def launched(*, rank: int | None = None, size: int | None = None) -> Processes:
+    """Who this process is, as torchrun says it in the environment, or else as the arguments do.
+
+    Raises:
+        UserError: the arguments contradict each other.
+    """
+    if rank is None and size is None:
+        names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
+        return Processes(*(int(os.environ.get(name, alone)) for name, alone in names.items()))
+    if rank is None or size is None or rank >= size:
+        raise UserError("give both --world-size and --rank, which goes from 0 to the size - 1; or use torchrun")
+    return Processes(rank, size)
+
+
+def device_number(gpu: int | None, processes: Processes) -> int:
+    """The GPU of this process, or -1 for the CPU: what `--gpu` says, or that of the local rank.
+
+    Raises:
+        UserError: several processes were to share one GPU.
+    """
+    if gpu is not None and gpu >= 0 and processes.local_size > 1:
+        raise UserError(
+            f"--gpu {gpu}: {processes.local_size} processes cannot share one GPU; leave it out, each takes that of "
+            "its local rank (CUDA_VISIBLE_DEVICES chooses among them)"
+        )
+    return processes.local_rank if gpu is None else gpu
+
+
+@contextlib.contextmanager
+def joined(processes: Processes, device: torch.device, *, backend: str | None, url: str) -> Iterator[None]:
+    """Meet the other processes, and part at the end; alone, nothing is done.
+
+    Args:
+        device: where this process computes.
+        backend: None: nccl between GPUs, gloo between CPUs.
+        url: where to meet; `env://` as torchrun says.
+    Raises:
+        UserError: they did not meet, or one of them ended before the others.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if processes.size == 1:
+        yield
+        return
+    backend = backend or ("nccl" if device.type == "cuda" else "gloo")
+    if backend == "nccl" and device.type == "cpu":
+        raise UserError("--dist-backend nccl is for GPUs; use gloo on CPUs")
+    try:
+        dist.init_process_group(backend, init_method=url, world_size=processes.size, rank=processes.rank)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the {processes.size} processes did not meet at {url} ({reason}); "
+            "start them together: torchrun --nproc_per_node N misc/imagenet_train_main.py …"
+        ) from error
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise UserError("another process has ended, so this one cannot go on; see what that one said") from error
+        raise
+    dist.destroy_process_group()  # after an error there is no parting: the others may be waiting for something else
+
+
+def together() -> bool:
+    """Whether several processes have met."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def is_first() -> bool:
+    """Whether this process is the one that keeps what all have in common; alone, it is."""
+    return not together() or dist.get_rank() == 0
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether a flag is raised in any process; all get the same answer."""
+    return bool(add_up(torch.tensor(float(flag), device=device)) > 0) if together() else flag
+
+
+def lowest(values: Tensor) -> Tensor:
+    """The elementwise minimum over all processes, in place and in each of them; alone, the values themselves."""
+    if together():
+        dist.all_reduce(values, op=dist.ReduceOp.MIN)
+    return values
+
+
+def add_up(values: Tensor) -> Tensor:
+    """The sum over all processes, in place and in each of them; alone, the values themselves."""
+    if together():
+        dist.all_reduce(values)
+    return values
+
+
+def copy_from_first(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors by those of the first process; alone, nothing is done."""
+    if together():
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)

@@ -1,0 +1,153 @@
+"""Training in several processes: shares of batches, sums over processes, and who a process is."""
+
+import pytest
+import torch
+from torch import nn
+
+from src.data_parallel import DataParallelClassification
+from src.datasets.augmentation import CropFlip
+from src.datasets.base import Share
+from src.datasets.dummy import DummyImageSet
+from src.datasets.in_memory import ImageSet
+from src.distributed import Processes, add_up, device_number, joined, launched
+from src.errors import UserError
+from src.report import note, progress, result, silenced
+
+
+def image_set(n: int = 11) -> ImageSet:
+    pixels = torch.randint(256, (n, 1, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return ImageSet(pixels, torch.arange(n), n_classes=n, augmentation=CropFlip(1))
+
+
+def passes(images: ImageSet):
+    return images.epoch(5, seed=1, epoch=1), images.batches(5), images.epoch(5, seed=1, epoch=1, start=1)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_shares_of_all_processes_make_up_each_batch(size):
+    images, whole = image_set(), [list(batches) for batches in passes(image_set())]
+    shares = []
+    for rank in range(size):
+        images.share = Share(rank, size)
+        shares.append([list(batches) for batches in passes(images)])
+    for kind, batches in enumerate(whole):
+        assert {len(share[kind]) for share in shares} == {len(batches)}  # no process waits for another in vain
+        for i, (pixels, labels) in enumerate(batches):
+            for rank in range(size):
+                own_pixels, own_labels = shares[rank][kind][i]
+                if rank < len(labels):
+                    assert torch.equal(own_pixels, pixels[rank::size])
+                    assert torch.equal(own_labels, labels[rank::size])
+                else:  # the last batch is one image: the others get it as well, but it counts once
+                    assert torch.equal(own_pixels, pixels[:1]) and own_labels.tolist() == [-1]
+            assert abs(len(shares[0][kind][i][1]) - len(shares[-1][kind][i][1])) <= 1
+
+
+def test_an_image_that_does_not_count_has_no_gradient_and_no_place_in_the_sums():
+    from src.training import evaluate, part_of
+
+    logits = torch.randn(1, 1, 3, requires_grad=True)
+    part = part_of([0], logits, torch.tensor([-1]))
+    part.losses.sum().backward()
+    assert part.losses.item() == part.n_samples.item() == 0 and not logits.grad.any()
+
+    images, model = image_set(), nn.Sequential(nn.Flatten(), nn.Linear(36, 11))
+    task = DataParallelClassification(model)
+    (whole,) = evaluate(task, images.batches(5), device=images.device)
+    parts = []
+    for rank in range(2):
+        images.share = Share(rank, 2)
+        (score,) = evaluate(task, images.batches(5), device=images.device)
+        parts.append(score)
+    n = 3 + 3 + 1, 2 + 2 + 0
+    for name in ("accuracy", "loss"):
+        together = sum(getattr(score, name) * k for score, k in zip(parts, n, strict=True)) / 11
+        assert together == pytest.approx(getattr(whole, name), rel=1e-6)
+
+
+def test_alone_nothing_is_exchanged():
+    values = torch.arange(3.0)
+    assert add_up(values) is values
+    with joined(Processes(), torch.device("cpu"), backend=None, url="env://"):
+        assert not torch.distributed.is_initialized()
+
+
+def test_who_a_process_is(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert launched() == Processes(0, 1, 0, 1)
+    assert launched(rank=1, size=3) == Processes(1, 3, 0, 1)
+    for wrong in ({"rank": 3, "size": 3}, {"rank": 0}, {"size": 2}):
+        with pytest.raises(UserError, match="give both --world-size and --rank"):
+            launched(**wrong)
+    for name, value in {"RANK": 5, "WORLD_SIZE": 8, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 4}.items():
+        monkeypatch.setenv(name, str(value))
+    assert launched() == Processes(5, 8, 1, 4)
+    assert device_number(None, launched()) == 1 and device_number(-1, launched()) == -1
+    with pytest.raises(UserError, match="--gpu 0: 4 processes cannot share one GPU; leave it out"):
+        device_number(0, launched())
+
+
+def test_processes_that_do_not_meet(monkeypatch):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    for backend, line in (("nccl", "nccl is for GPUs; use gloo"), (None, r"the 2 processes did not meet at env:// \(")):
+        with pytest.raises(UserError, match=line), joined(Processes(0, 2), torch.device("cpu"), backend=backend,
+                                                          url="env://"):  # fmt: skip
+            raise AssertionError("they did")
+
+
+def test_when_one_process_ends_the_others_say_so(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    two = {"processes": Processes(0, 2), "device": torch.device("cpu"), "backend": None, "url": "env://"}
+    for raised in (RuntimeError("[gloo/transport/tcp/pair.cc:1] Connection closed"), torch.distributed.DistError("x")):
+        with pytest.raises(UserError, match="another process has ended"), joined(**two):
+            raise raised
+    with pytest.raises(RuntimeError, match="shapes"), joined(**two):
+        raise RuntimeError("shapes do not fit")
+
+
+def test_amp_is_for_training_only():
+    seen = []
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 11))
+    model[1].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    task, (pixels, labels) = DataParallelClassification(model, amp=True), next(image_set().batches(5))
+    for training in (True, False):
+        (part,) = task.parts(pixels, labels, training=training)
+        assert part.losses.dtype == torch.float32
+    assert seen == [torch.bfloat16, torch.float32]
+
+
+def test_progress_is_noted_every_so_many_batches(capsys):
+    task = DataParallelClassification(nn.Sequential(nn.Flatten(), nn.Linear(36, 11)), note_every=2)
+    for _ in range(2):
+        task.train(True)
+        for pixels, labels in image_set().batches(3):
+            list(task.parts(pixels, labels, training=True))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["batch 2", "batch 4"] * 2
+
+
+def test_dropout_differs_between_processes(monkeypatch):
+    monkeypatch.setattr("src.data_parallel.DistributedDataParallel", lambda model: model)
+    drawn = []
+    for rank in (0, 1, 1):
+        torch.manual_seed(0)
+        DataParallelClassification(nn.Linear(1, 1), Processes(rank, 2)).train(True)
+        drawn.append(torch.rand(1).item())
+    assert drawn[0] != drawn[1] == drawn[2]
+
+
+def test_only_one_process_speaks(capsys):
+    with silenced():
+        result("a"), note("b"), list(progress([1], "c"))
+    assert capsys.readouterr() == ("", "")
+    with silenced(False):
+        result("a"), note("b")
+    assert capsys.readouterr() == ("a\n", "b\n")
+
+
+def test_dummy_images():
+    images = DummyImageSet(600, n_classes=10, image_shape=(3, 4, 4), seed=0, device="cpu")
+    batches = list(images.epoch(256, seed=0, epoch=1))
+    assert [len(labels) for _, labels in batches] == [256, 256, 88] and images.image_shape == (3, 4, 4)
+    assert sorted(set(torch.cat([labels for _, labels in batches]).tolist())) == list(range(10))

@@ -1,0 +1,201 @@
+"""ImageNet: samples as torchvision makes them, whatever the workers; labels by the sorted folders; clear errors."""
+
+import os
+
+import pytest
+import torch
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from src.datasets import Loading, encoded, load_dataset
+from src.datasets.encoded import HeldFiles, available_memory
+from src.datasets.imagenet import MEAN, STD
+from src.errors import UserError
+from src.runtime import seed_of
+from tests.tiny_datasets import write_imagenet
+
+NAMES = ("imagenet", "imagenet_mem")
+TO_VALUES = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+RANDOM = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()]
+CENTRE = [transforms.Resize(256), transforms.CenterCrop(224)]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("imagenet")
+    write_imagenet(root)
+    return root
+
+
+def collect(batches):
+    images, labels = zip(*batches, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_validation_images_are_those_of_torchvision(name, root):
+    dataset = load_dataset(name, root, train=False)
+    theirs = ImageFolder(root / "validation_data", transforms.Compose(CENTRE + TO_VALUES))
+    images, labels = collect(dataset.batches(3))
+    assert torch.equal(images, torch.stack([image for image, _ in theirs]))
+    assert labels.tolist() == theirs.targets == [0, 0, 1, 1, 2, 2, 2]  # n01 is class 0, though n03 was made first
+    assert len(dataset) == 7 and dataset.n_batches(3) == 3 and dataset.n_classes == 1000
+    assert dataset.image_shape == images.shape[1:] == (3, 224, 224)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_images_are_torchvisions_with_seeds_of_their_own(name, root):
+    dataset = load_dataset(name, root, train=True)
+    images, labels = collect(dataset.epoch(5, seed=3, epoch=2))
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(seed_of(3, 2))).tolist()
+    plain = ImageFolder(root / "training_data")
+    expected = []
+    for i in order:
+        torch.manual_seed(seed_of(3, 2, i, 0))
+        expected.append(transforms.Compose(RANDOM + TO_VALUES)(plain[i][0]))
+    assert torch.equal(images, torch.stack(expected))
+    assert labels.tolist() == [plain.targets[i] for i in order]
+    assert torch.equal(collect(dataset.batches(12))[0][7], transforms.Compose(CENTRE + TO_VALUES)(plain[7][0]))
+
+
+def test_samples_do_not_depend_on_workers_batches_memory_or_what_else_draws(root):
+    expected = collect(load_dataset("imagenet", root, train=True).epoch(5, seed=0, epoch=1))
+    for name in NAMES:
+        for loading in (Loading(0), Loading(2, 1), Loading(2, 3)):
+            dataset = load_dataset(name, root, train=True, loading=loading)
+            torch.manual_seed(len(name))
+            state = torch.get_rng_state()
+            for batch_size in (5, 12):
+                images, labels = collect(dataset.epoch(batch_size, seed=0, epoch=1))
+                assert torch.equal(images, expected[0]) and torch.equal(labels, expected[1])
+            assert torch.equal(state, torch.get_rng_state())
+            assert not torch.equal(images, collect(dataset.epoch(5, seed=0, epoch=2))[0])
+
+
+def test_workers_live_as_long_as_the_set(root):
+    dataset = load_dataset("imagenet", root, train=True, loading=Loading(2))
+    whole = [collect(dataset.epoch(4, seed=0, epoch=epoch))[0] for epoch in (1, 2)]
+
+    def pids():
+        return [worker.pid for loader in dataset._idle for worker in loader._iterator._workers]
+
+    workers = pids()
+    assert len(workers) == 2
+    assert torch.equal(collect(dataset.epoch(4, seed=0, epoch=2, start=1))[0], whole[1][4:])
+    assert len(list(dataset.batches(4, indices=torch.tensor([3, 1])))) == 1
+    assert pids() == workers
+    # two passes at once, one of which is given up
+    first, second = dataset.epoch(4, seed=0, epoch=1), dataset.epoch(4, seed=0, epoch=2)
+    assert torch.equal(next(first)[0], whole[0][:4]) and torch.equal(collect(second)[0], whole[1])
+    first.close()
+    assert torch.equal(collect(dataset.epoch(4, seed=0, epoch=1))[0], whole[0])
+
+
+def test_skipped_batches_are_not_decoded(root, monkeypatch):
+    dataset = load_dataset("imagenet", root, train=True)
+    read, decoded = dataset.files.read, []
+    monkeypatch.setattr(dataset.files, "read", lambda i: decoded.append(i) or read(i))
+    assert len(list(dataset.epoch(5, seed=0, epoch=1, start=2))) == 1 and len(decoded) == 2
+
+
+def test_test_splits_are_shuffled_but_not_augmented(root):
+    dataset = load_dataset("imagenet", root, train=False)
+    images, labels = collect(dataset.epoch(4, seed=1, epoch=1))
+    in_order, _ = collect(dataset.batches(4))
+    order = torch.randperm(7, generator=torch.Generator().manual_seed(seed_of(1, 1)))
+    assert torch.equal(images, in_order[order]) and torch.equal(labels, dataset.labels[order])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_folders_are_named(name, root, tmp_path):
+    os.symlink(root / "training_data", tmp_path / "train")
+    os.symlink(root / "validation_data", tmp_path / "val")
+    for train, folder in ((True, "training_data"), (False, "validation_data")):
+        with pytest.raises(UserError) as error:
+            load_dataset(name, tmp_path, train=train)
+        line = str(error.value)
+        assert f"dataset {name}: no folder {folder} in {tmp_path} (there is train, val)" in line
+        assert "training_data and validation_data" in line and "image-net.org" in line and "\n" not in line
+    with pytest.raises(UserError, match=r"no folder training_data in .*nowhere \(there is nothing\)"):
+        load_dataset(name, tmp_path / "nowhere", train=True)
+
+
+def test_class_folders(root, tmp_path):
+    write_imagenet(tmp_path)
+    for path in (tmp_path / "validation_data" / "n01").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="Found no valid file for the classes n01.*a folder of images for each class"):
+        load_dataset("imagenet", tmp_path, train=False)
+    (tmp_path / "validation_data" / "n01").rmdir()  # a part of the classes keeps their numbers
+    assert set(load_dataset("imagenet", tmp_path, train=False).labels.tolist()) == {1, 2}
+    (tmp_path / "validation_data" / "n02").rename(tmp_path / "validation_data" / "n04")
+    with pytest.raises(UserError, match=r"has class folders that training_data has not \(n04\)"):
+        load_dataset("imagenet", tmp_path, train=False)
+    (tmp_path / "flat" / "training_data").mkdir(parents=True)
+    with pytest.raises(UserError, match="Couldn't find any class folder in .*training_data; give the folder"):
+        load_dataset("imagenet", tmp_path / "flat", train=True)
+
+
+def test_at_most_a_thousand_classes(root, tmp_path):
+    for i in range(1001):
+        (tmp_path / "training_data" / f"n{i:04}").mkdir(parents=True)
+        os.link(root / "training_data" / "n01" / "train_1.JPEG", tmp_path / "training_data" / f"n{i:04}" / "a.JPEG")
+    with pytest.raises(UserError, match="1001 class folders in .*, at most 1000 are possible"):
+        load_dataset("imagenet", tmp_path, train=True)
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_damaged_image_is_named(name, n_workers, tmp_path):
+    write_imagenet(tmp_path)
+    damaged = tmp_path / "training_data" / "n02" / "train_2.JPEG"
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    dataset = load_dataset(name, tmp_path, train=True, loading=Loading(n_workers))
+    for _ in range(2):  # the set can still be used
+        with pytest.raises(UserError) as error:
+            list(dataset.epoch(4, seed=0, epoch=1))
+        line = str(error.value)
+        assert line.startswith(f"{damaged} cannot be decoded (") and line.endswith("restore or remove it")
+        assert "\n" not in line and "Traceback" not in line
+
+
+def test_a_file_that_went_away_is_named(tmp_path):
+    write_imagenet(tmp_path)
+    dataset = load_dataset("imagenet", tmp_path, train=True, loading=Loading(1))
+    (tmp_path / "training_data" / "n02" / "train_2.JPEG").unlink()
+    with pytest.raises(UserError, match="cannot read .*train_2.JPEG: No such file"):
+        list(dataset.epoch(4, seed=0, epoch=1))
+
+
+def test_a_killed_worker_is_no_riddle(root, monkeypatch):
+    dataset = load_dataset("imagenet", root, train=True, loading=Loading(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset.files, "read", lambda i: os.kill(os.getpid(), 9))
+        with pytest.raises(UserError, match="a process that decodes images was killed .*fewer workers"):
+            list(dataset.epoch(6, seed=0, epoch=1))
+    assert len(list(dataset.epoch(6, seed=0, epoch=1))) == 2  # others take its place
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(root, monkeypatch):
+    monkeypatch.setattr(encoded, "available_memory", lambda: 1000)
+    monkeypatch.setattr(HeldFiles, "_fill", None)
+    with pytest.raises(UserError, match="dataset imagenet_mem: its files have 0.00 GiB, and 0.00 GiB of memory are fr"):
+        load_dataset("imagenet_mem", root, train=True)
+
+
+def test_free_memory_respects_the_container(tmp_path, monkeypatch):
+    assert 2**20 < available_memory() < 2**50
+    for name, content in {"max": 2**21, "current": 2**20, "stat": f"anon 5\ninactive_file {2**10}"}.items():
+        (tmp_path / f"memory.{name}").write_text(f"{content}\n")
+    monkeypatch.setattr(encoded, "CGROUPS", tmp_path)
+    assert available_memory() == 2**20 + 2**10
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_memory() > 2**21
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gets_the_same_batches(root):
+    on_cpu, on_gpu = (load_dataset("imagenet", root, train=True, loading=Loading(2), device=d) for d in ("cpu", "cuda"))
+    for _ in range(2):
+        (images, labels), (images_gpu, labels_gpu) = (collect(s.epoch(5, seed=0, epoch=1)) for s in (on_cpu, on_gpu))
+        assert images_gpu.is_cuda and torch.equal(images, images_gpu.cpu()) and torch.equal(labels, labels_gpu.cpu())

@@ -1,0 +1,222 @@
+"""misc/imagenet_train_main.py: two processes against one, its files, its options."""
+
+import copy
+import importlib.util
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import exec_eval
+from src.checkpoints import load_state
+from src.datasets import load_dataset
+from src.models import build_model
+from src.runtime import seeded
+from tests.conftest import ROOT
+from tests.test_cli_errors import fails
+from tests.tiny_datasets import write_imagenet
+
+SCRIPT = ROOT / "misc" / "imagenet_train_main.py"
+spec = importlib.util.spec_from_file_location("imagenet_train_main", SCRIPT)
+script = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(script)
+
+SIZES = {"n_train": 12, "n_val": 6}
+COMMON = ["--gpu", "-1", "--epochs", "1", "--seed", "1", "-p", "0"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("imagenet")
+    write_imagenet(root, **SIZES)
+    return root
+
+
+def logs_of(folder) -> list[dict[str, float]]:
+    header, *rows = (folder / "training_logs.csv").read_text().splitlines()
+    return [dict(zip(header.split(","), map(float, row.split(",")), strict=True)) for row in rows]
+
+
+def one_process_with_two_halves(root, *, lr: float):
+    """What two processes ought to make of `small_cnn`, whose BatchNorm sees halves, of which the first one's stays.
+
+    (With few images a deep ResNet turns rounding errors into differences as large as its updates.)
+    """
+    with seeded(1):
+        model = build_model("small_cnn", n_classes=1000)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=1e-4)
+    for images, labels in load_dataset("imagenet", root, train=True).epoch(5, seed=1, epoch=1):
+        halves = [copy.deepcopy(model).train() for _ in range(2)]
+        optimizer.zero_grad()
+        for rank, half in enumerate(halves):
+            if len(labels[rank::2]):
+                F.cross_entropy(half(images[rank::2]), labels[rank::2]).backward()
+                for parameter, own in zip(model.parameters(), half.parameters(), strict=True):
+                    share = own.grad * len(labels[rank::2]) / len(labels)
+                    parameter.grad = share if parameter.grad is None else parameter.grad + share
+        for buffer, own in zip(model.buffers(), halves[0].buffers(), strict=True):
+            buffer.copy_(own)
+        optimizer.step()
+    return model.eval()
+
+
+def test_two_processes_under_torchrun_equal_one_that_averages(root, tmp_path, capsys):
+    """Batches of 5, 5 and 2, in shares of 3 and 2, or of 1."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
+    command += [str(root), "-a", "small_cnn", "--lr", "0.1", "-j", "1", "-b", "5", *COMMON]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2  # one process speaks
+    folder = tmp_path / "models" / "imagenet" / "small_cnn_1"
+    assert {path.name for path in folder.iterdir()} == {"model_1.pt", "training_logs.csv", "config.txt", "run.json"}
+
+    expected, trained = one_process_with_two_halves(root, lr=0.1), load_state(folder / "model_1.pt")
+    assert list(trained) == list(expected.state_dict())  # without the prefix module.
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(trained[name], value, rtol=1e-5, atol=1e-5, msg=name)
+
+    # The validation is exact: 6 images in shares of 3 and 2, then 1 and none
+    expected.load_state_dict(trained)
+    (log,), hits, losses = logs_of(folder), 0, 0.0
+    with torch.no_grad():
+        for images, labels in load_dataset("imagenet", root, train=False).batches(6):
+            logits = expected(images)
+            hits += (logits.argmax(1) == labels).sum().item()
+            losses += F.cross_entropy(logits, labels, reduction="sum").item()
+    assert log["val_acc"] == hits / 6 and log["val_loss"] == pytest.approx(losses / 6, rel=1e-6)
+
+    # The other scripts read the checkpoint
+    assert exec_eval.main([str(folder / "model_1.pt"), "small_cnn", "-d", "imagenet_mem", "-data", str(root),
+                           "-gpu", "-1", "-b", "4", "-workers", "0"]) == 0  # fmt: skip
+    assert capsys.readouterr().out == f"Clean accuracy: {hits / 6:.2%}\n"
+
+
+def test_without_batch_norm_two_processes_equal_one(root, tmp_path, capsys):
+    """Batches of 11 and 1, in shares of 6 and 5, or of 1 and none; the processes are started by hand here."""
+    arguments = [str(root), "-a", "vit_tiny_patch16_224", "--lr", "0.01", "-j", "0", "-b", "11", *COMMON]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPT), *arguments, "-dir", "two", "--world-size", "2", "--dist-url", url]
+    both = [
+        subprocess.Popen([*command, "--rank", str(rank)], cwd=tmp_path, env=environment, text=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for rank in range(2)
+    ]  # fmt: skip
+    assert script.main([*arguments, "-dir", str(tmp_path / "one")]) == 0
+    alone = capsys.readouterr().out
+    for rank, process in enumerate(both):
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert len(out.splitlines()) == (2 if rank == 0 else 0) and not err
+    one, two = (load_state(tmp_path / name / "model_1.pt") for name in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-5, msg=name)
+    (log_one,), (log_two,) = logs_of(tmp_path / "one"), logs_of(tmp_path / "two")
+    assert log_two == pytest.approx(log_one, rel=1e-5)
+    assert len(alone.splitlines()) == 2
+
+
+def test_dummy_images_amp_and_evaluation(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["-a", "small_cnn", "--dummy", "--dummy-size", "50", "--amp", "--epochs", "3", "-b", "25", "-sf", "2"]
+    assert script.main([*arguments, "--gpu", "-1", "-p", "2"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("batch 2: loss ") == 3
+    folder = tmp_path / "models" / "imagenet" / "small_cnn_0"
+    assert {path.name for path in folder.glob("*.pt")} == {"model_2.pt", "model_3.pt"}
+    config = json.loads((folder / "config.txt").read_text())
+    assert config["arch"] == "small_cnn" and config["gpu"] == -1 and config["bf16"] is True
+    accuracy = logs_of(folder)[-1]["val_acc"]
+    assert script.main(["-a", "small_cnn", "--dummy", "--dummy-size", "50", "-e", "--gpu", "-1", "-b", "1",
+                        "--resume", str(folder / "model_3.pt")]) == 0  # fmt: skip
+    assert capsys.readouterr().out == f"Clean accuracy: {accuracy:.2%}\n"
+
+
+def test_the_recipe(tmp_path, monkeypatch, capsys):
+    """SGD 0.1, momentum 0.9, weight decay 1e-4, a tenth every 30 epochs; --weights gives the first weights."""
+    from src import run_folder
+    from src.checkpoints import save_state
+    from src.training import course
+
+    with seeded(7):
+        start = build_model("small_cnn", n_classes=1000)
+    save_state(tmp_path / "start.pt", start.state_dict())
+
+    def record(task, train_set, val_set, settings, **options):
+        optimizer = course._optimizer(list(task.heads[0].parameters()), settings)
+        scheduler = course._scheduler(optimizer, settings)
+        (group,) = optimizer.param_groups
+        assert type(optimizer) is torch.optim.SGD
+        assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 1e-4, False)
+        assert all(torch.equal(task.heads[0].state_dict()[key], value) for key, value in start.state_dict().items())
+        for _ in range(settings.n_epochs):
+            rates.append(group["lr"])
+            optimizer.step()
+            scheduler.step()
+        return iter(())
+
+    rates = []
+    monkeypatch.setattr(run_folder, "train", record)
+    arguments = ["-a", "small_cnn", "--dummy", "--dummy-size", "4", "--gpu", "-1", "-dir", str(tmp_path / "m")]
+    assert script.main([*arguments, "--weights", str(tmp_path / "start.pt")]) == 0
+    assert rates == pytest.approx([0.1] * 30 + [0.01] * 30 + [0.001] * 30)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "line"),
+    [
+        (["nowhere"], {}, "no folder validation_data in nowhere (there is nothing); give the folder that holds"),
+        (["--dummy", "-a", "tv_resnet19"], {}, "unknown model 'tv_resnet19'; did you mean tv_resnet"),
+        (["--dummy", "--gpu", "99"], {}, "-gpu 99: this machine has"),
+        (["--dummy", "-e"], {}, "-e measures the accuracy of a checkpoint; give it as --weights FILE"),
+        (["--dummy", "--pretrained"], {}, "--pretrained: nothing is downloaded here; fetch https://download.pytorch.org/"),
+        (["--dummy", "--start-epoch", "5"], {}, "--start-epoch: "),
+        (["--dummy", "--multiprocessing-distributed"], {}, "start the processes with torchrun --nproc_per_node N"),
+        (["--dummy", "--rank", "2", "--world-size", "2"], {}, "give both --world-size and --rank"),
+        (["--dummy", "-b", "1"], {"WORLD_SIZE": "2"}, "-b 1 are the images of all 2 processes together; give more"),
+        (["--dummy", "--gpu", "0"], {"LOCAL_WORLD_SIZE": "2"}, "--gpu 0: 2 processes cannot share one GPU"),
+        (["--dummy", "--resume", "x.pt"], {}, "cannot read checkpoint x.pt"),
+        (["--lr", "0"], {}, "'0' is not a finite number above 0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)  # fmt: skip
+def test_errors(arguments, environment, line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert line in fails(script.main, ["--gpu", "-1", *arguments], capsys)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_without_a_gpu_there_is_no_silent_fallback(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "this machine has no GPU; choose one that exists, or -gpu -1 for the CPU" in fails(
+        script.main, ["--dummy"], capsys
+    )
+
+
+def test_readme_names_every_option_with_its_default():
+    text = (ROOT / "README.md").read_text()
+    section = text[text.index("### `misc/imagenet_train_main.py`") :]
+    section = section[: section.index("\n#", 5)]
+    for action in script.parser()._actions:
+        name = action.option_strings[0] if action.option_strings else action.dest
+        if name in ("-h", "--config"):
+            continue
+        row = re.search(rf"^\| `{re.escape(name)}`.*\|$", section, re.MULTILINE)
+        assert row, f"the README has no row for {name}"
+        said = row.group().split("|")[-2].strip()
+        if action.const is True:
+            assert said in ("off", "–"), name
+        else:
+            assert said == ("–" if action.default is None else f"`{action.default}`"), name
