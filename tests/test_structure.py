@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(ROOT.glob("exec_*.py")) + [
-    ROOT / "misc" / name for name in ("collect_results.py", "rank_statistics.py")
+    ROOT / "misc" / name for name in ("collect_results.py", "rank_statistics.py", "sensitivity_figure.py")
 ]
 
 # From top to bottom; a module imports only from layers below its own.
