@@ -75,6 +75,24 @@ def read_tables(paths: Sequence[str | Path]) -> Tables:
     return Tables(means, {key: {r: _probe(runs) for r, runs in by_rank.items()} for key, by_rank in accuracies.items()})
 
 
+def over_ranks(values: Mapping[Key, float], side: int) -> Iterator[tuple[tuple[str, str], float, dict[float, float]]]:
+    """Each pair of layers that was measured at two or more ranks of one of them, the other at its highest rank.
+
+    Args:
+        side: 0 where the first layer is truncated, 1 where the second is.
+    Yields:
+        The layers, the rank of the other one (FULL if that was measured), and the values by rank.
+    """
+    by_pair: dict[tuple[str, str], dict[tuple[float, float], float]] = {}
+    for key, value in values.items():
+        by_pair.setdefault(key[:2], {})[key[2:]] = value
+    for layers, at in by_pair.items():
+        reference = max(ranks[1 - side] for ranks in at)
+        measured = {ranks[side]: value for ranks, value in at.items() if ranks[1 - side] == reference}
+        if len(measured) > 1:
+            yield layers, reference, measured
+
+
 def _read(path: Path) -> tuple[str, list[dict[str, str]]]:
     try:
         with open(path, newline="", encoding="utf-8") as file:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from scipy.stats import kendalltau, rankdata, spearmanr
 
-from src.measurements import FULL, Probe, Series, Tables
+from src.measurements import FULL, Probe, Series, Tables, over_ranks
 
 SIGNIFICANT = 0.05
 COLUMNS = (
@@ -70,16 +70,9 @@ def sensitivity(tables: Tables) -> Iterator[dict[str, Any]]:
     The other layer is at full rank or, where that was not measured, at its highest rank (with a note).
     """
     for series, values in tables.values.items():
-        by_pair: dict[tuple[str, str], dict[tuple[float, float], float]] = {}
-        for key, value in values.items():
-            by_pair.setdefault(key[:2], {})[key[2:]] = value
-        for side, other in ((0, 1), (1, 0)):
-            for layers, at in by_pair.items():
-                reference = max(ranks[other] for ranks in at)
-                measured = {ranks[side]: value for ranks, value in at.items() if ranks[other] == reference}
-                if len(measured) < 2:
-                    continue
-                notes = [] if reference == FULL else [f"{layers[other]} at rank {reference:.0f}"]
+        for side in (0, 1):
+            for layers, reference, measured in over_ranks(values, side):
+                notes = [] if reference == FULL else [f"{layers[1 - side]} at rank {reference:.0f}"]
                 probes, reason = _probes(tables, series.models[side], layers[side])
                 common, repeated = _common_ranks(measured, probes)
                 if repeated:

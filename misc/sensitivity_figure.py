@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""Draw in one figure how measures, probes and stitching fall as a layer is cut to fewer principal components."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from src import cli
+
+MEASURES = {  # label, and what makes values in [0, 1] of what src.measurements gives: distances with their sign flipped
+    "cka": ("CKA", lambda value: value),
+    "pwcca": ("1 − PWCCA distance", lambda value: 1 + value),
+    "procrustes": ("1 − Procrustes distance / 2", lambda value: 1 + value / 2),
+}
+
+
+def parser() -> cli.Parser:
+    options = cli.Parser("Draw sensitivity curves: measures of similarity, accuracy of probes and of stitching over "
+                         "the retained rank of a layer, in one figure.")  # fmt: skip
+    add = options.add_argument
+    add("tables", nargs="+", help="CSVs of exec_compute_low_rank_sim_metrics.py -o, of exec_probe.py -o, and grid.csv "
+        "of exec_stitch.py, in any order")  # fmt: skip
+    add("-l", "--layers", nargs="+", help="truncated layers of the first (front) network, a panel for each; default: "
+        "all that were measured at several ranks")  # fmt: skip
+    add("-other", "--other-layer", help="layer of the second (end) network; default: the one of the same name")
+    add("-o", "--output", required=True, help="figure to write, a PNG")
+    return options
+
+
+def draw(args) -> None:
+    from src.errors import UserError
+    from src.figures import curves
+    from src.measurements import over_ranks, read_tables
+    from src.report import note
+
+    output = Path(args.output)
+    if output.suffix != ".png":
+        raise UserError(f"-o {output} is to be a figure; give it a name that ends in .png")
+    tables = read_tables(args.tables)
+    known = dict.fromkeys(layers for values in tables.values.values() for layers, *_ in over_ranks(values, side=0))
+    if args.layers:
+        wanted = [(layer, args.other_layer or layer) for layer in args.layers]
+    else:
+        wanted = [pair for pair in known if pair[1] == (args.other_layer or pair[0])]
+    if not wanted or not known.keys() >= set(wanted):
+        there = ", ".join(map(" and ".join, known)) or "none"
+        raise UserError(
+            "these tables have no two ranks of the first layer of "
+            f"{', '.join(' and '.join(pair) for pair in wanted if pair not in known) or 'a pair of that kind'}; "
+            f"choose by -l and -other among the pairs that have them: {there}"
+        )
+    panels = {first if first == second else f"{first} → {second}": lines_of(tables, (first, second))
+              for first, second in wanted}  # fmt: skip
+    curves(output, panels, x_label="retained rank", y_label="similarity, accuracy", y_range=(-0.02, 1.02))
+    note(f"wrote {output}")
+
+
+def lines_of(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:
+    """The curves of a pair of layers by label; full rank has no place on an axis of ranks."""
+    from src.measurements import over_ranks
+
+    found, models = [], set()  # found: (label, what tells it from others of that label, values by rank)
+    for series, values in tables.values.items():
+        measured = {layers: by_rank for layers, _, by_rank in over_ranks(values, side=0)}.get(pair)
+        if measured is None:
+            continue
+        if series.models[0]:
+            models.add(series.models[0])
+        kind, scale = MEASURES.get(series.measure, (None, None))
+        if kind:
+            found.append((kind, series.setting, {rank: scale(value) for rank, value in measured.items()}))
+        elif series.measure == "stitching accuracy":
+            found.append((f"stitching accuracy ({series.setting.split(', ')[-1]})", series.setting, measured))
+    for (model, layer), probes in tables.probes.items():
+        if layer == pair[0] and (not models or model in models):
+            found.append(("probe accuracy", model, {rank: probe.accuracy for rank, probe in probes.items()}))
+    labels = [label for label, *_ in found]
+    return {
+        label if labels.count(label) == 1 else f"{label}, {setting}":
+        {int(rank): value for rank, value in values.items() if rank != float("inf")}
+        for label, setting, values in found
+    }  # fmt: skip
+
+
+def main(argv=None) -> int:
+    return cli.run(parser(), draw, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
