@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The main job on the embedded digits: train two networks, stitch all their layers both ways, and report.
+"""The paper on the embedded digits: train two networks, stitch all their layers both ways, compare, and report.
 
 Every step is a command that could be typed; it is printed before it runs.
 """
@@ -25,6 +25,9 @@ METHODS = {  # title: (folder in results/, options)
     "task loss matching": ("demo_tlm", ["-i", "rand", "-e", "10", "-b", "128", "-lr", "1e-2"]),
 }
 DETECTOR = ["-m", "repr_cls_resnet18", "-e", "2", "-fe", "2", "-ftidd", "digits", "-ftoodd", "photo_patches"]
+RANKS = ["64", "48", "32", "24", "16", "12", "8", "6", "4", "3", "2", "1"]
+CUT_LAYER = "layer3.0"  # of the front network, for the sensitivity test
+MEASURES = {"cka": "linear CKA", "pwcca": "PWCCA distance", "procrustes": "Procrustes distance"}
 ACCURATE, FAR = 0.9, 0.9  # an accuracy, and an AUROC from which on activations count as far out of distribution
 
 Row = dict[str, str]
@@ -65,6 +68,28 @@ def detect(folder: Path, checkpoint: str) -> None:
         step(f"Look for OOD activations of {title}", "exec_eval_stitcher_ood.py", *options, folder=folder)
 
 
+def compare(folder: Path, checkpoints: list[str]) -> None:
+    """Measure the similarity of all pairs of layers, and how everything falls as one layer is cut to fewer ranks."""
+    networks = [*checkpoints, MODEL, MODEL]
+    script = "exec_compute_low_rank_sim_metrics.py"
+    step("Compare all pairs of layers", script, *networks, "all", "all", *COMMON, "-o", "similarity.csv", folder=folder)
+    pair = [CUT_LAYER, CUT_LAYER]
+    step(f"Compare {CUT_LAYER} at fewer and fewer ranks", script, *networks, *pair, *COMMON, "-m1r", *RANKS,
+         "-o", "ranks.csv", folder=folder)  # fmt: skip
+    step(f"Probe {CUT_LAYER} at these ranks", "exec_probe.py", checkpoints[0], MODEL, "-l", CUT_LAYER, *COMMON,
+         "-ranks", *RANKS, "-lr", "1e-2", "-o", "probes.csv", folder=folder)  # fmt: skip
+    shutil.rmtree(folder / "results" / "demo_ranks", ignore_errors=True)
+    for rank in RANKS:
+        options = ["-i", "pinv", "-e", "0", "--front-stitch-rank", rank, "--front-pinv-rank", rank, "-b", "512"]
+        step(f"Stitch {CUT_LAYER} by direct matching at rank {rank}", "exec_stitch.py", *networks, *pair, "rc2c_pre",
+             *COMMON, *options, "--mod-only-stitch", "-dir", "demo_ranks", folder=folder)  # fmt: skip
+    step("Collect them", "misc/collect_results.py", "results/demo_ranks", folder=folder)
+    tables = ["ranks.csv", "probes.csv", "results/demo_ranks/grid.csv"]
+    step("Draw the sensitivity curves", "misc/sensitivity_figure.py", *tables, "-o", "sensitivity.png", folder=folder)
+    step("Test which measure can be trusted", "misc/rank_statistics.py", *tables, "similarity.csv",
+         "results/demo_dm/grid.csv", "-o", "statistics.csv", folder=folder)  # fmt: skip
+
+
 def report(folder: Path) -> Path:
     """Write the report and its figures; returns the path of the report."""
     grids = {title: read(folder / "results" / name / "grid.csv") for title, (name, _) in METHODS.items()}
@@ -84,6 +109,10 @@ def report(folder: Path) -> Path:
         "",
         *finding(evaluations),
     ]
+    lines += ["", "Similarity without stitching; the distances are 0 where layers are equal:", ""]
+    lines += ["![similarity](similarity.png)", "", *similarity_finding(read(folder / "statistics.csv"))]
+    lines += ["", f"Cut to fewer principal components, `{CUT_LAYER}` of the front network keeps less of what probes, ",
+              "stitching and measures find in it:", "", "![sensitivity](sensitivity.png)"]  # fmt: skip
     for name, title, table in (("accuracy", "accuracy", grids), ("auroc", "AUROC", evaluations)):
         matrices = {f"{title} of {method}": matrix(rows, name) for method, rows in table.items()}
         heat_maps(folder / f"{name}.png", matrices, rows=LAYERS, columns=LAYERS,
@@ -104,6 +133,15 @@ def finding(evaluations: dict[str, list[Row]]) -> list[str]:
         count = f"{len(accurate)} of {len(rows)} stitches at least {ACCURATE:.0%} accurate"
         said.append(f"{title} makes {count}, {len(far)} of them with activations far out of distribution")
     return [f"**{capital('; '.join(said))}.**"]
+
+
+def similarity_finding(rows: list[Row]) -> list[str]:
+    """One sentence that says how often the layer of the same name is the most similar one."""
+    said = []
+    for measure, title in {**MEASURES, "stitching accuracy": "stitching by direct matching"}.items():
+        places = [row["place"] for row in rows if row["test"] == "specificity" and row["measure"] == measure]
+        said.append(f"{title} {sum(float(place) == 1 for place in places)} times of {len(places)}")
+    return [f"**The layer of the same name comes first by {', '.join(said)}.**"]
 
 
 def capital(text: str) -> str:
@@ -138,6 +176,7 @@ def main() -> None:
     checkpoints = train(folder)
     stitch(folder, checkpoints)
     detect(folder, checkpoints[1])
+    compare(folder, checkpoints)
     result(str(report(folder)))
 
 
