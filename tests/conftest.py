@@ -36,3 +36,17 @@ def digit_networks(tmp_path_factory):
         arguments = ["resnet18_samewidth", "-d", "digits", "-gpu", "-1", "-e", "1", "-s", seed]
         assert exec_train.main([*arguments, "-dir", str(folder / seed)]) == 0
     return [folder / seed / "model_1.pt" for seed in ("0", "1")]
+
+
+@pytest.fixture
+def network_folder(tmp_path, digit_networks):
+    """Makes folders that hold these two networks, as f.pt and g.pt."""
+
+    def make(name: str) -> Path:
+        path = tmp_path / name
+        path.mkdir()
+        for link, network in zip(("f.pt", "g.pt"), digit_networks, strict=True):
+            (path / link).symlink_to(network)
+        return path
+
+    return make

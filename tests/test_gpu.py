@@ -22,14 +22,9 @@ CLASSIFIER = ["-m", "repr_cls_resnet18", *DIGITS, "-ftidd", "digits", "-ftoodd",
 
 
 @pytest.fixture
-def both(run_script, tmp_path, digit_networks):
+def both(run_script, network_folder):
     """Runs a script on both devices, in a folder for each; returns what it printed and the folders."""
-    folders = {}
-    for device in DEVICES:
-        folders[device] = tmp_path / device
-        folders[device].mkdir()
-        for link, network in zip(("f.pt", "g.pt"), digit_networks, strict=True):
-            (folders[device] / link).symlink_to(network)
+    folders = {device: network_folder(device) for device in DEVICES}
 
     def run(script: str, *arguments: str):
         printed = [run_script(script, *arguments, "-gpu", DEVICES[d], cwd=folders[d]) for d in DEVICES]

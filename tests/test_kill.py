@@ -25,20 +25,6 @@ DM = ["exec_stitch.py", "f.pt", "g.pt", MODEL, MODEL, "layer3.0,layer4.0", "all"
       "-e", "0", "-i", "pinv", "-dir", "grid"]  # fmt: skip
 
 
-@pytest.fixture
-def folder(tmp_path, digit_networks):
-    """Makes folders that hold the two networks."""
-
-    def make(name: str) -> Path:
-        path = tmp_path / name
-        path.mkdir()
-        for link, network in zip(("f.pt", "g.pt"), digit_networks, strict=True):
-            (path / link).symlink_to(network)
-        return path
-
-    return make
-
-
 def start(command: list[str], folder: Path) -> subprocess.Popen:
     script, *arguments = command
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -75,9 +61,9 @@ def kill_often(command: list[str], folder: Path, n_kills: int, seed: int) -> int
     return met
 
 
-def compare(command: list[str], folder, kill) -> None:
+def compare(command: list[str], network_folder, kill) -> None:
     """Kill a command, let it finish, and compare what it left with what it leaves undisturbed."""
-    whole, killed = folder("whole"), folder("killed")
+    whole, killed = network_folder("whole"), network_folder("killed")
     finish(command, whole)
     kill(killed)
     finish([*command, "--resume"], killed)
@@ -87,25 +73,25 @@ def compare(command: list[str], folder, kill) -> None:
     assert "finished" in finish([*command, "--resume"], killed) and content(killed) == found
 
 
-def test_a_training(folder):
+def test_a_training(network_folder):
     def kill(path):
         kill_after(TRAIN, path, "Epoch #1 val")
         kill_after(TRAIN, path, "Epoch #2 train")
 
-    compare(TRAIN, folder, kill)
+    compare(TRAIN, network_folder, kill)
 
 
-def test_a_grid_of_task_loss_matching(folder):
-    compare(TLM, folder, lambda path: kill_after(TLM, path, "Epoch #1 val"))
+def test_a_grid_of_task_loss_matching(network_folder):
+    compare(TLM, network_folder, lambda path: kill_after(TLM, path, "Epoch #1 val"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "command", [TRAIN, DETECTOR, TLM, MOVING, DM], ids=["train", "detector", "tlm", "moving", "dm"]
 )
-def test_many_kills(command, folder):
+def test_many_kills(command, network_folder):
     met = []
-    compare(command, folder, lambda path: met.append(kill_often(command, path, n_kills=10, seed=len(command))))
+    compare(command, network_folder, lambda path: met.append(kill_often(command, path, n_kills=10, seed=len(command))))
     assert met[0] >= 4
 
 

@@ -31,20 +31,6 @@ COMMANDS = {  # script: (arguments, where its options are written down)
 }  # fmt: skip
 
 
-@pytest.fixture
-def folder(tmp_path, digit_networks):
-    """Makes folders that hold the two networks."""
-
-    def make(name: str) -> Path:
-        path = tmp_path / name
-        path.mkdir()
-        for link, network in zip(("f.pt", "g.pt"), digit_networks, strict=True):
-            (path / link).symlink_to(network)
-        return path
-
-    return make
-
-
 def repeat(script: str, arguments: list[str], pattern: str, first: Path, second: Path, run_script) -> None:
     printed = run_script(script, *arguments, cwd=first)
     (config,) = first.glob(pattern)
@@ -61,13 +47,13 @@ DETECTORS = pytest.param("exec_train_representation_classifier.py", marks=pytest
 
 
 @pytest.mark.parametrize("script", [DETECTORS if script == DETECTORS.values[0] else script for script in COMMANDS])
-def test_a_run_is_repeated_by_its_config(script, folder, run_script):
-    repeat(script, *COMMANDS[script], folder("first"), folder("second"), run_script)
+def test_a_run_is_repeated_by_its_config(script, network_folder, run_script):
+    repeat(script, *COMMANDS[script], network_folder("first"), network_folder("second"), run_script)
 
 
 @pytest.mark.slow
-def test_an_evaluation_is_repeated_by_its_config(folder, run_script):
-    first = folder("first")
+def test_an_evaluation_is_repeated_by_its_config(network_folder, run_script):
+    first = network_folder("first")
     arguments, _ = COMMANDS["exec_train_representation_classifier.py"]
     run_script("exec_train_representation_classifier.py", *arguments, "-e", "0", cwd=first)
     stitch = [*PAIR, "layer3.0,layer4.1", "layer4.0", "rc2c_pre", *DIGITS, "-e", "0", "-i", "pinv", "-dir", "dm"]
