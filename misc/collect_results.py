@@ -20,7 +20,7 @@ def parser() -> cli.Parser:
 def collect(args) -> None:
     from src.errors import UserError
     from src.report import note, result, warn
-    from src.stitching.results import accuracy_matrix, newest_of_each_pair, read_runs, write_grid
+    from src.stitching.results import accuracy_matrix, newest_of_each_pair, read_runs, update_grid, write_grid
 
     runs, skipped = read_runs(args.source_dir)
     for reason in skipped:
@@ -38,7 +38,10 @@ def collect(args) -> None:
         result(" ".join([f"{front:{width}}", *(f"{cell:>{cell_width}}" for cell in cells)]))
 
     output = Path(args.output or Path(args.source_dir, "grid.csv"))
-    write_grid(output, rows)
+    if args.output:
+        write_grid(output, rows)
+    else:  # which runs that end meanwhile keep up to date
+        update_grid(Path(args.source_dir), create=True)
     note(f"wrote {output} and {output.with_suffix('.png')}")
 
 

@@ -7,7 +7,8 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,20 @@ def locked(path: Path) -> Iterator[None]:
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def hold(folder: Path) -> Callable[[], object]:
+    """Keep other processes from holding a folder until the function that is returned is called, or this process ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UserError(f"another run is writing to {folder}; wait for it, or choose another folder") from error
+    except OSError:
+        pass  # some network file systems do not lock folders
+    return partial(os.close, descriptor)

@@ -1,5 +1,6 @@
 """The folder of a run: logs while it goes on, and `config.txt`, which is written last and marks it as finished."""
 
+import weakref
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from src.checkpoints import load_tensors, save_state
 from src.config_file import recorded
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
-from src.files import write_csv, write_json
+from src.files import hold, write_csv, write_json
 from src.report import note
 from src.resuming import StateFile, as_written, read_options, refuse_other_options
 from src.runtime import provenance
@@ -68,14 +69,18 @@ class RunFolder:
         options: of the run, as `config.txt` is to hold them.
         resume: go on with what an earlier run of the same options left there; otherwise the marks of an earlier run
             (`config.txt`, `run.json`, logs, state) are removed.
+        exclusive: keep other processes out until the run is finished; where the folder is this run's alone anyway,
+            one open file less.
     Raises:
-        UserError: the folder cannot be created, or what is there is of a run with other options.
+        UserError: the folder cannot be created, another run is writing to it, or what is there is of a run with other
+            options.
     """
 
-    def __init__(self, path: Path, options: Mapping[str, Any], *, resume: bool = False):
+    def __init__(self, path: Path, options: Mapping[str, Any], *, resume: bool = False, exclusive: bool = True):
         self.path, self.options, self.marks = Path(path), dict(options), Marks.in_folder(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._release = weakref.finalize(self, hold(self.path)) if exclusive else None
             self.state = self.marks.begin(options, resume=resume)
             for name in () if resume else ("training_logs.csv", "ft_logs.csv"):
                 (self.path / name).unlink(missing_ok=True)
@@ -93,7 +98,7 @@ class RunFolder:
                 continue
             except OSError as error:
                 raise UserError(f"cannot create {path}: {error.strerror or error}") from error
-            return cls(path, options)
+            return cls(path, options, exclusive=False)
 
     @property
     def finished(self) -> bool:
@@ -136,3 +141,5 @@ class RunFolder:
     def finish(self) -> None:
         """Write `run.json` and `config.txt`, and remove the state: the run is done."""
         self.marks.finish(self.options)
+        if self._release:
+            self._release()

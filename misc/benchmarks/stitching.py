@@ -176,12 +176,12 @@ def augmentation(batch_size: int = 256, n_images: int = 5120) -> None:
     line(f"flip and crop of {n_images} images", theirs, ours, 20)
 
 
-def processes(folder: Path, n_test: int = 300) -> None:
+def processes(folder: Path, n_test: int) -> None:
     """The whole process of a 64-pair grid of direct matching against 64 processes of one pair."""
     sys.path.insert(0, str(ROOT))
     from tests.tiny_datasets import write_cifar10
 
-    write_cifar10(folder / "data", n_train=n_test, n_test=n_test)
+    write_cifar10(folder / "data", n_train=300, n_test=n_test)
     networks = donors(torch.rand(64, *SHAPE))
     for name, network in zip("fg", networks, strict=True):
         save_state(folder / f"{name}.pt", network.state_dict())
@@ -195,13 +195,14 @@ def processes(folder: Path, n_test: int = 300) -> None:
     pairs = [(front, end) for front in names for end in names]
     ours, _ = timed(lambda: stitch("all", "all"))
     theirs, _ = timed(lambda: [stitch(*pair) for pair in progress(pairs, "one process a pair")])
-    line(f"whole process, direct matching of 64 pairs, {n_test} images", theirs, ours, 15)
+    line(f"whole process, direct matching of 64 pairs, {n_test} test images", theirs, ours, 15)
 
 
 def main() -> None:
     """Measure everything; on two cores that takes about a quarter of an hour."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100, help="images in a pass (default 100)")
+    parser.add_argument("--test-images", type=int, default=100, help="of the whole processes, beside 300 for training")
     parser.add_argument("--skip-processes", action="store_true", help="leave out the comparison of whole processes")
     args = parser.parse_args()
     keep_freed_memory()
@@ -211,7 +212,7 @@ def main() -> None:
     passes(args.images)
     if not args.skip_processes:
         with tempfile.TemporaryDirectory() as folder:
-            processes(Path(folder))
+            processes(Path(folder), args.test_images)
 
 
 if __name__ == "__main__":

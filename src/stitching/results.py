@@ -114,12 +114,12 @@ def update_grid(directory: Path, *, create: bool) -> None:
     """Rebuild `grid.csv` and `grid.png` from all finished runs of a folder; safe when several processes do so.
 
     Args:
-        create: also where there are none yet.
+        create: also where there are none yet, and no other process is about to make them.
     """
-    if not create and not (directory / "grid.csv").exists():
-        return
-    with locked(directory / ".grid.lock"):
-        write_grid(directory / "grid.csv", [run.row for run in read_runs(directory)[0]])
+    table, lock = directory / "grid.csv", directory / ".grid.lock"
+    if create or table.exists() or lock.exists():
+        with locked(lock):
+            write_grid(table, [run.row for run in read_runs(directory)[0]])
 
 
 def newest_of_each_pair(runs: Sequence[Run]) -> dict[Pair, Run]:

@@ -75,7 +75,7 @@ class StitchingRuns:
         """The run folder of each pair; claimed when there is something to write, so that a failure leaves none."""
         claimed = {Pair(*names): Path(name).name for *names, name in self._state.content.get("folders", [])}
         return {
-            pair: RunFolder(self.directory / claimed[pair], self._options_of(pair), resume=True)
+            pair: RunFolder(self.directory / claimed[pair], self._options_of(pair), resume=True, exclusive=False)
             if pair in claimed
             else RunFolder.claim(self.directory, self._options_of(pair))
             for pair in self.layers

@@ -1,0 +1,116 @@
+"""A disk that fills up, a folder that is closed, a kill between write and rename: what was whole stays whole."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from src.checkpoints import load_tensors
+from src.errors import UserError
+from src.files import read_json, write_bytes
+from tests.run_content import content
+
+ROOT = Path(__file__).parents[1]
+MODEL, DIGITS = "resnet18_samewidth", ["-d", "digits", "-gpu", "-1"]
+COMMANDS = {
+    "exec_train": [MODEL, *DIGITS, "-e", "2", "-sf", "1", "-epoch-size", "64", "-dir", "m"],
+    "exec_stitch": ["f.pt", "g.pt", MODEL, MODEL, "layer4.0", "layer4.0,layer4.1", "rc2c_pre", *DIGITS, "-e", "0",
+                    "-i", "pinv", "-dir", "grid"],
+    "exec_probe": ["f.pt", MODEL, "-l", "layer1.0", *DIGITS, "-b", "512", "-e", "1", "-o", "p.csv"],
+    "exec_train_representation_classifier": [
+        "g.pt", MODEL, "layer4.1", "-m", "repr_cls_resnet18", *DIGITS, "-b", "256", "-e", "1", "-fe", "1", "-ftidd",
+        "digits", "-ftoodd", "photo_patches", "-dir", "d", "-fdir", "store"],
+}  # fmt: skip
+SLOW = pytest.param("exec_train_representation_classifier", marks=pytest.mark.slow)
+
+
+def assert_whole(folder: Path) -> None:
+    """Every file under a final name can be read to its end."""
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        if path.suffix == ".pt":
+            load_tensors(path)
+        elif path.suffix == ".json" or path.name.endswith("config.txt"):
+            read_json(path)
+        elif path.suffix == ".png":
+            assert path.read_bytes().endswith(b"IEND\xaeB`\x82")
+        elif path.suffix in (".csv", ".txt"):
+            assert path.read_text().endswith("\n")
+        else:
+            assert path.name.endswith(".lock"), f"{path} was left behind"
+
+
+@pytest.mark.parametrize("script", ["exec_train", "exec_stitch", "exec_probe", SLOW])
+def test_a_disk_that_fills_up_at_any_write(script, network_folder, monkeypatch, capfd):
+    """Run with room for no file, for one more, for two more ..., always going on, until all of them are written."""
+    main, command = import_module(script).main, [*COMMANDS[script], "--resume"]
+    monkeypatch.chdir(network_folder("whole"))
+    assert main(command) == 0
+    broken = network_folder("broken")
+    monkeypatch.chdir(broken)
+    capfd.readouterr()
+    replace, room, status = os.replace, 0, 2
+    while status:
+        left = iter(range(room))
+
+        def replace_while_there_is_room(source, target, left=left):
+            if next(left, None) is None:
+                raise OSError(28, "No space left on device")
+            replace(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", replace_while_there_is_room)
+            status = main(command)
+        errors = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
+        assert status == 0 or (status == 2 and len(errors) == 1 and "No space left on device" in errors[0]), errors
+        assert_whole(broken)
+        room += 1
+    assert room > 3
+    assert content(broken) == content(broken.parent / "whole")
+
+
+def test_a_file_that_grows_too_large_leaves_the_old_one(tmp_path):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
+
+    command = [sys.executable, ROOT / "exec_train.py", MODEL, *DIGITS, "-e", "1", "-epoch-size", "64", "-dir", "m"]
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model_1.pt").write_bytes(b"old")
+    done = subprocess.run(command, cwd=tmp_path, preexec_fn=limit, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("exec_train.py: error: cannot write m/")
+    assert "Traceback" not in done.stderr and (tmp_path / "m" / "model_1.pt").read_bytes() == b"old"
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_kill_between_write_and_rename_leaves_the_old_file(tmp_path):
+    code = (
+        "import os, pathlib, signal; from src.files import write_bytes\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"write_bytes(pathlib.Path({str(tmp_path)!r}) / 'meta.json', b'new')\n"
+    )
+    (tmp_path / "meta.json").write_bytes(b"old")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "meta.json").read_bytes() == b"old"
+    (left,) = set(os.listdir(tmp_path)) - {"meta.json"}
+    assert left.startswith(".") and left.endswith(".part")  # no reader takes it for a result
+
+
+def test_what_may_not_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "table.csv").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*table\.csv: Is a directory"):
+        write_bytes(tmp_path / "table.csv", b"new")
+
+    def denied(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("builtins.open", denied)
+    with pytest.raises(UserError, match=r"cannot write .*model\.pt: Permission denied"):
+        write_bytes(tmp_path / "model.pt", b"new")
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["table.csv"] and not os.listdir(tmp_path / "table.csv")
