@@ -28,6 +28,10 @@ COMMANDS = {  # script: (arguments, where its options are written down)
         [*PAIR, "layer3.0", "layer4.1", *DIGITS, "-m1r", "8", "2", "-n", "100", "-o", "s.csv"],
         "s.config.txt",
     ),
+    "misc/imagenet_train_main.py": (
+        ["-a", "small_cnn", "--dummy", "--dummy-size", "50", "--epochs", "1", "-b", "25", "--gpu", "-1", "-dir", "m"],
+        "m/config.txt",
+    ),
 }  # fmt: skip
 
 
@@ -49,6 +53,25 @@ DETECTORS = pytest.param("exec_train_representation_classifier.py", marks=pytest
 @pytest.mark.parametrize("script", [DETECTORS if script == DETECTORS.values[0] else script for script in COMMANDS])
 def test_a_run_is_repeated_by_its_config(script, network_folder, run_script):
     repeat(script, *COMMANDS[script], network_folder("first"), network_folder("second"), run_script)
+
+
+def test_scripts_that_keep_no_options_answer_the_same_twice(network_folder, run_script):
+    folder, first, second = network_folder("once"), {}, {}
+    stitch = [*PAIR, "layer3.0,layer4.1", "layer4.1", "rc2c_pre", *DIGITS, "-e", "0", "-i", "pinv", "-dir", "dm"]
+    run_script("exec_stitch.py", *stitch, cwd=folder)
+    run_script("exec_compute_low_rank_sim_metrics.py", *PAIR, "all", "all", *DIGITS, "-o", "all.csv", cwd=folder)
+    ranks = [*PAIR, "layer3.0", "layer3.0", *DIGITS, "-m1r", "8", "4", "1", "-o", "ranks.csv"]
+    run_script("exec_compute_low_rank_sim_metrics.py", *ranks, cwd=folder)
+    commands = [
+        ["exec_eval.py", "f.pt", MODEL, *DIGITS],
+        ["misc/collect_results.py", "results/dm", "-o", "collected.csv"],
+        ["misc/rank_statistics.py", "all.csv", "ranks.csv", "results/dm/grid.csv", "-o", "statistics.csv"],
+        ["misc/sensitivity_figure.py", "ranks.csv", "-o", "sensitivity.png"],
+    ]
+    for answers in (first, second):
+        answers["printed"] = [run_script(*command, cwd=folder) for command in commands]
+        answers |= content(folder)
+    assert first == second and {"collected.csv", "statistics.csv", "sensitivity.png"} <= first.keys()
 
 
 @pytest.mark.slow

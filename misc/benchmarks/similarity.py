@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 import torch
 from torch import Tensor
 
+from src.activations import captured
 from src.checkpoints import freeze
 from src.low_rank import as_rows
 from src.models import build_model
@@ -46,8 +47,13 @@ def networks(images: Tensor) -> list[Network]:
 
 
 def activations(network: Network, images: Tensor, layer: str) -> Tensor:
-    """The activations of one layer for all images."""
-    return torch.cat([network(batch, until=layer) for batch in images.split(64)])
+    """The activations of one layer for all images: whole passes with a hook."""
+    found = []
+    for batch in images.split(64):
+        with captured({"it": network.get_submodule(layer)}) as outputs:
+            network(batch)
+        found.append(outputs["it"])
+    return torch.cat(found)
 
 
 def truncated(activation: Tensor, rank: int | None) -> Tensor:

@@ -66,8 +66,8 @@ def canonical_at(pair: SamplesPair, rank1: int | None, rank2: int | None) -> Can
     for size in _ties(correlations):
         group = slice(start, start + size)
         if size > 1:
-            _, variances, axes = torch.linalg.svd(coordinates[group], full_matrices=False)
-            coordinates[group] = variances[:, None] * axes
+            _, axes = torch.linalg.eigh(coordinates[group] @ coordinates[group].T)  # the largest variance last
+            coordinates[group] = axes.flip(1).T @ coordinates[group]
             correlations[group] = correlations[group].mean()
         start += size
     return Canonical(correlations, coordinates.abs().sum(1), n_shared)
