@@ -101,3 +101,10 @@ def test_similarity(both):
     _, folders = both("exec_compute_low_rank_sim_metrics.py", *arguments, "-n", "300")
     cpu, gpu = (np.array(table(folder / "s.csv")) for folder in folders)
     np.testing.assert_allclose(gpu, cpu, rtol=1e-3, atol=1e-3)
+
+
+def test_training_on_imagenet(both):
+    network = ["-a", "small_cnn", "--dummy", "--dummy-size", "50", "--epochs", "1", "-b", "25", "--learning-rate", "1e-3"]
+    _, folders = both("misc/imagenet_train_main.py", *network, "-dir", "m")
+    cpu, gpu = (np.array(table(folder / "m" / "training_logs.csv")) for folder in folders)
+    np.testing.assert_allclose(gpu, cpu, rtol=0.01, atol=0.02)
