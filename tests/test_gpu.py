@@ -104,7 +104,7 @@ def test_similarity(both):
 
 
 def test_training_on_imagenet(both):
-    network = ["-a", "small_cnn", "--dummy", "--dummy-size", "50", "--epochs", "1", "-b", "25", "--learning-rate", "1e-3"]
-    _, folders = both("misc/imagenet_train_main.py", *network, "-dir", "m")
+    options = ["--dummy", "--dummy-size", "50", "--epochs", "1", "-b", "25", "--learning-rate", "1e-3", "-dir", "m"]
+    _, folders = both("misc/imagenet_train_main.py", "-a", "small_cnn", *options)
     cpu, gpu = (np.array(table(folder / "m" / "training_logs.csv")) for folder in folders)
     np.testing.assert_allclose(gpu, cpu, rtol=0.01, atol=0.02)
