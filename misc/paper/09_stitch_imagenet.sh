@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Stitching on ImageNet, as on the small images. The authors' README does not state how long task loss matching was
+# trained here; ours takes the same number of epochs, which TLM_EPOCHS lowers.
+source "$(dirname "$0")/common.sh"
+
+EPOCHS=$IMAGENET_EPOCHS # names the checkpoints
+network=tv_resnet18
+layers=${LAYERS[$network]// /,}
+for pair in $PAIRS; do
+    folder=$RESULTS/imagenet/$network/$pair
+    stitch=(exec_stitch.py "$(checkpoint imagenet "$network" "${pair%-*}")" "$(checkpoint imagenet "$network" "${pair#*-}")"
+        "$network" "$network" "$layers" "$layers" rc2c_pre
+        --mod-only-stitch -d imagenet -data "$IMAGENET" -workers "$WORKERS" -prefetch 4 --resume -gpu GPU)
+    todo "$folder/dm/grid.csv" "${stitch[@]}" -i pinv -pinv-samples "$DM_SAMPLES" -e 0 -dir "${folder#results/}/dm"
+    todo "$folder/tlm/grid.csv" "${stitch[@]}" -i rand -e "$TLM_EPOCHS" -dir "${folder#results/}/tlm"
+done
+run_queue
