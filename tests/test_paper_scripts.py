@@ -76,7 +76,7 @@ def test_prints_commands_that_the_scripts_take(name, tmp_path):
                 assert value in DATASET_NAMES
             if option.endswith(("model_type", "arch")) or re.fullmatch(r"model._type", option):
                 assert value in MODEL_NAMES
-            if option.endswith(("_dir", "_path", "output")) and option != "ood_detector_dir":
+            if option.endswith(("_dir", "_path", "output")) and value:
                 assert value.startswith((f"{tmp_path}/all models/", f"{tmp_path}/all results/"))
     assert len({tuple(line) for line in lines}) == len(lines)
 
@@ -164,9 +164,19 @@ def test_a_signal_reaches_each_run_once(signum, whole_group, tmp_path):
 
 def test_nothing_left_to_do(tmp_path):
     only = {"DATASETS": "svhn", "NETWORKS": "resnet18", "SEEDS": "0"}
-    assert run(TRAIN, tmp_path, PYTHON=fake_python(tmp_path, 'mkdir -p "${13}" && touch "${13}/config.txt"'), **only)
+    assert run(TRAIN, tmp_path, PYTHON=fake_python(tmp_path, 'mkdir -p "${14}" && touch "${14}/config.txt"'), **only)
     done = run(TRAIN, tmp_path, PYTHON="/does/not/exist", **only)
     assert (done.returncode, done.stdout) == (0, "") and "nothing is left to do" in done.stderr
+
+
+def test_xargs_gives_each_command_its_gpu(tmp_path):
+    """The README's line; GNU parallel works alike, but is not everywhere."""
+    python = fake_python(tmp_path, 'echo "$*" >> "$log"; until (($(wc -l < "$log") > 1)); do sleep 0.05; done')
+    printed = run(TRAIN, tmp_path, DRY_RUN="1", GPUS="$GPU", PYTHON=python).stdout
+    command = ["xargs", "-d", "\n", "-n", "1", "-P", "2", "--process-slot-var=GPU", "bash", "-c"]
+    subprocess.run(command, input=printed, text=True, check=True, timeout=60)
+    ran = (tmp_path / "log").read_text().splitlines()
+    assert len(ran) == 8 and {line.split()[-1] for line in ran} == {"0", "1"}
 
 
 # ---- The Slurm job array
@@ -206,8 +216,9 @@ def test_without_an_array_it_submits_one(array_job, tmp_path):
 
 
 def test_a_job_that_has_to_end_is_queued_again(array_job, tmp_path):
-    loop = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); print('began', flush=True)"
-    job = array_job([shlex.join([sys.executable, "-c", f"{loop}; time.sleep(60)"])], 1)
+    handle = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"
+    wait = "print('began', flush=True); time.sleep(60)"
+    job = array_job([shlex.join([sys.executable, "-c", f"{handle}; {wait}"])], 1)
     job.stdout.readline(), job.stdout.readline()  # the command, and that it began
     job.terminate()
     job.communicate(timeout=60)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Stitching on CIFAR-10, by direct matching (dm) and by task loss matching (tlm): every layer of one network to every
-# layer of another one, and to every layer of its own. A whole grid is one run; its diagonal has the corresponding layers.
+# layer of another one, and to every layer of its own. A grid is one run; its diagonal has the corresponding layers.
 source "$(dirname "$0")/common.sh"
 
 dataset=${DATASET:-cifar10}

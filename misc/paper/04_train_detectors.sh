@@ -16,7 +16,8 @@ for dataset in $DATASETS; do
                 todo "$folder/config.txt" exec_train_representation_classifier.py \
                     "$(checkpoint "$dataset" "$network" "$end")" "$network" "$layer" -m "${DETECTOR[$network]}" \
                     -d "$dataset" -data "$DATA" -b 512 -e "$EPOCHS" -fe "$FINETUNE_EPOCHS" \
-                    -ftidd "${ID[$dataset]}" -ftiddata "${ID_ROOT[$dataset]}" -ftoodd outlier_exposure -ftooddata "$OE" \
+                    -ftidd "${ID[$dataset]}" -ftiddata "${ID_ROOT[$dataset]}" \
+                    -ftoodd outlier_exposure -ftooddata "$OE" \
                     -dir "$folder" -fdir "$MODELS/$dataset/detector_store" --resume -gpu GPU
             done
         done

@@ -10,9 +10,9 @@ for dataset in $DATASETS; do
         for pair in $PAIRS; do
             for method in dm tlm; do
                 folder=$RESULTS/$dataset/$network/$pair/$method
-                todo "$folder/ood_evaluation.png" exec_eval_stitcher_ood.py "$folder" -d "$dataset" -data "$DATA" -b 64 \
-                    -scd "${CHECK[$dataset]}" -scdata "$DATA" -detectors "$MODELS/$dataset/detector_store" \
-                    -ed "$folder/energies" -gpu GPU
+                todo "$folder/ood_evaluation.png" exec_eval_stitcher_ood.py "$folder" \
+                    -d "$dataset" -data "$DATA" -b 64 -scd "${CHECK[$dataset]}" -scdata "$DATA" \
+                    -detectors "$MODELS/$dataset/detector_store" -ed "$folder/energies" -gpu GPU
             done
         done
     done

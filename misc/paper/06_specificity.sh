@@ -9,7 +9,8 @@ for dataset in $DATASETS; do
             layers=${LAYERS[$network]// /,}
             todo "$folder/similarity.config.txt" exec_compute_low_rank_sim_metrics.py \
                 "$(checkpoint "$dataset" "$network" "${pair%-*}")" "$(checkpoint "$dataset" "$network" "${pair#*-}")" \
-                "$network" "$network" "$layers" "$layers" -d "$dataset" -data "$DATA" -o "$folder/similarity.csv" -gpu GPU
+                "$network" "$network" "$layers" "$layers" -d "$dataset" -data "$DATA" \
+                -o "$folder/similarity.csv" -gpu GPU
         done
     done
 done

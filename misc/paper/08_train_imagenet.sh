@@ -5,7 +5,7 @@ source "$(dirname "$0")/common.sh"
 
 for seed in $SEEDS; do
     folder=$MODELS/imagenet/tv_resnet18/$seed
-    todo "$folder/config.txt" misc/imagenet_train_main.py "$IMAGENET" -a tv_resnet18 -b 1024 --epochs "$IMAGENET_EPOCHS" \
-        --seed "$seed" -j "$WORKERS" -sf 0 -dir "$folder" --resume -gpu GPU
+    todo "$folder/config.txt" misc/imagenet_train_main.py "$IMAGENET" -a tv_resnet18 -b 1024 \
+        --epochs "$IMAGENET_EPOCHS" --seed "$seed" -j "$WORKERS" -sf 0 -dir "$folder" --resume -gpu GPU
 done
 run_queue

@@ -7,9 +7,10 @@ EPOCHS=$IMAGENET_EPOCHS # names the checkpoints
 network=tv_resnet18
 layers=${LAYERS[$network]// /,}
 for pair in $PAIRS; do
+    front=$(checkpoint imagenet "$network" "${pair%-*}")
+    end=$(checkpoint imagenet "$network" "${pair#*-}")
     folder=$RESULTS/imagenet/$network/$pair
-    stitch=(exec_stitch.py "$(checkpoint imagenet "$network" "${pair%-*}")" "$(checkpoint imagenet "$network" "${pair#*-}")"
-        "$network" "$network" "$layers" "$layers" rc2c_pre
+    stitch=(exec_stitch.py "$front" "$end" "$network" "$network" "$layers" "$layers" "${STITCH[$network]}"
         --mod-only-stitch -d imagenet -data "$IMAGENET" -workers "$WORKERS" -prefetch 4 --resume -gpu GPU)
     todo "$folder/dm/grid.csv" "${stitch[@]}" -i pinv -pinv-samples "$DM_SAMPLES" -e 0 -dir "${folder#results/}/dm"
     todo "$folder/tlm/grid.csv" "${stitch[@]}" -i rand -e "$TLM_EPOCHS" -dir "${folder#results/}/tlm"

@@ -13,7 +13,8 @@ for dataset in $DATASETS; do
         for pair in $PAIRS; do full_rank+=("$folder/$pair"/{similarity,dm/grid,tlm/grid}.csv); done
 
         todo "$folder/sensitivity.png" misc/sensitivity_figure.py "${by_rank[@]}" -o "$folder/sensitivity.png"
-        todo "$folder/statistics.csv" misc/rank_statistics.py "${by_rank[@]}" "${full_rank[@]}" -o "$folder/statistics.csv"
+        todo "$folder/statistics.csv" misc/rank_statistics.py "${by_rank[@]}" "${full_rank[@]}" \
+            -o "$folder/statistics.csv"
     done
 done
 run_queue

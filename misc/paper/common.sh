@@ -70,14 +70,14 @@ todo() { # RESULT SCRIPT ARGUMENT...: queue a command, unless its result is ther
     QUEUE+=("$line")
 }
 
-run_queue() { # print what is queued; then run it, spread over the GPUs; exit with 1 if any of it failed
+run_queue() { # print what is queued, run it, spread over the GPUs, and exit, with 1 if any of it failed
     local gpus gpu i failed
     read -ra gpus <<< "$GPUS"
     for i in "${!QUEUE[@]}"; do
         echo "${QUEUE[i]/ -gpu GPU/ -gpu ${gpus[i % ${#gpus[@]}]}}" # the real run takes the GPU that is free
     done
-    if [[ $DRY_RUN == 1 ]]; then return; fi
-    if [[ ${#QUEUE[@]} == 0 ]]; then echo "${0##*/}: nothing is left to do" >&2 && return; fi
+    if [[ $DRY_RUN == 1 ]]; then exit; fi
+    if [[ ${#QUEUE[@]} == 0 ]]; then echo "${0##*/}: nothing is left to do" >&2 && exit; fi
 
     mkdir -p "$LOGS"
     CLAIMS=$(mktemp -d) # a folder in it for each command that was begun, a file for each that failed
@@ -89,6 +89,7 @@ run_queue() { # print what is queued; then run it, spread over the GPUs; exit wi
     wait
     failed=$(find "$CLAIMS" -name '*.failed' -exec cat {} +)
     if [[ $failed ]]; then echo "failed:"$'\n'"$failed" >&2 && exit 1; fi
+    exit # here, so that bash reads no more of a script that was edited in the meantime
 }
 
 worker() { # GPU: run on it whatever no other worker has begun, one command after the other

@@ -17,6 +17,7 @@ fail() { echo "smoke.sh: $1" >&2 && exit 1; }
 
 (cd ../.. && "$PYTHON" -c "from tests.tiny_datasets import write_imagenet; write_imagenet('$IMAGENET', 4, 2)")
 for script in [0-9]*.sh; do
+    # shellcheck disable=SC2071 # names come in this order
     if [[ $script > 03 ]]; then export DATASETS=cifar10 PAIRS=0-1; fi # the others take the same way
     echo "== $script after $SECONDS s" >&2
     DRY_RUN=1 bash "$script" > "$scratch/commands"
