@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Are the stitched activations out of distribution? Needs the grids of 02 and 03, and all detectors of 04.
+# Are the stitched activations out of distribution? Needs the grids of 02 and 03, and all detectors of 04: layers that
+# have none are left out, and the evaluation is not repeated until its ood_evaluation.png is removed.
 # The detectors themselves are checked on the other dataset (for SVHN our choice), which they should find OOD.
 source "$(dirname "$0")/common.sh"
 

@@ -82,6 +82,7 @@ run_queue() { # print what is queued, run it, spread over the GPUs, and exit, wi
     mkdir -p "$LOGS"
     CLAIMS=$(mktemp -d) # a folder in it for each command that was begun, a file for each that failed
     trap 'rm -rf "$CLAIMS"' EXIT
+    trap 'interrupt 129' HUP
     trap 'interrupt 130' INT
     trap 'interrupt 143' TERM
     set -m # workers get process groups of their own: Ctrl-C reaches this shell alone, which passes it on once
@@ -99,7 +100,7 @@ worker() { # GPU: run on it whatever no other worker has begun, one command afte
     for i in "${!QUEUE[@]}"; do
         mkdir "$CLAIMS/$i" 2> /dev/null || continue # of several that try, one makes the folder
         line=${QUEUE[i]/ -gpu GPU/ -gpu $1}
-        log="$LOGS/$(basename "$0" .sh)-$(date +%Y%m%d-%H%M%S)-$i.log"
+        log="$LOGS/$(basename "$0" .sh)-$(date +%Y%m%d-%H%M%S)-$$-$i.log"
         echo "[$((i + 1))/${#QUEUE[@]}, GPU $1] $line" >&2
         bash -c "exec $line" &> "$log" &
         child=$!
@@ -109,7 +110,7 @@ worker() { # GPU: run on it whatever no other worker has begun, one command afte
 }
 
 interrupt() { # STATUS: let the commands that run save where they stand, and end
-    trap '' INT TERM
+    trap '' HUP INT TERM
     echo "${0##*/}: interrupted; to go on, start it again" >&2
     jobs -p | xargs -r kill -TERM 2> /dev/null || true
     wait
