@@ -12,6 +12,7 @@ from src import cli
 def parser() -> cli.Parser:
     options = cli.Parser("Print the accuracy matrix of a folder of stitching runs; write it as CSV and heat map.")
     options.add_argument("source_dir", help="folder that holds one folder for each run")
+    options.add_argument("-r", "--recursive", action="store_true", help="take the runs in all folders below, as well")
     options.add_argument("-o", "--output", type=cli.csv_file,
                          help="CSV to write, a PNG goes beside it; default: grid.csv in source_dir")  # fmt: skip
     return options
@@ -22,7 +23,13 @@ def collect(args) -> None:
     from src.report import note, result, warn
     from src.stitching.results import accuracy_matrix, newest_of_each_pair, read_runs, update_grid, write_grid
 
-    runs, skipped = read_runs(args.source_dir)
+    folders = [Path(args.source_dir)]
+    if args.recursive:
+        folders = sorted({path.parents[1] for path in folders[0].rglob("config.txt")}) or folders
+    runs, skipped = [], []
+    for folder in folders:
+        for found, all_found in zip(read_runs(folder), (runs, skipped), strict=True):
+            all_found += found
     for reason in skipped:
         warn(f"skipped: {reason}")
     if not runs:

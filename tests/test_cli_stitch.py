@@ -272,6 +272,13 @@ def test_collects_runs_of_the_public_code(run_script, tmp_path):
     assert (tmp_path / "all.png").exists()
 
 
+def test_collects_runs_of_folders_below(run_script, tmp_path):
+    run_script("misc/collect_results.py", DATA / "public_runs", "-r", "-o", "all.csv")
+    with open(tmp_path / "all.csv") as file:
+        found = {row["folder"] for row in csv.DictReader(file)}
+    assert found == {path.parent.name for path in (DATA / "public_runs").rglob("config.txt")} and len(found) > 3
+
+
 def test_collecting_takes_the_newest_of_a_pair_and_names_what_it_skips(stitch, tmp_path, capsys):
     stitch("layer4.1", "layer4.1", *DM, "-dir", "x")
     folders, _ = stitch("layer4.1", "layer4.1", *DM, "-pinv-samples", "9", "-dir", "x")

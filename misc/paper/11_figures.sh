@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Curves of sensitivity, and which measure can be trusted. No GPU. The other figures come with the results: grid.png
+# (accuracy), ood_evaluation.png (accuracy, AUROC, AUPR, FPR95), similarity.png (CKA, PWCCA, Procrustes).
+source "$(dirname "$0")/common.sh"
+
+for dataset in $DATASETS; do
+    for network in $NETWORKS; do
+        folder=$RESULTS/$dataset/$network
+        ranked=$folder/${PAIRS%% *}/sensitivity
+        by_rank=("$ranked/probes.csv" "$ranked/dm/grid.csv" "$ranked/tlm/grid.csv")
+        for layer in ${LAYERS[$network]}; do by_rank+=("$ranked/similarity/$layer.csv"); done
+        full_rank=()
+        for pair in $PAIRS; do full_rank+=("$folder/$pair"/{similarity,dm/grid,tlm/grid}.csv); done
+
+        todo "$folder/sensitivity.png" misc/sensitivity_figure.py "${by_rank[@]}" -o "$folder/sensitivity.png"
+        todo "$folder/statistics.csv" misc/rank_statistics.py "${by_rank[@]}" "${full_rank[@]}" \
+            -o "$folder/statistics.csv"
+    done
+done
+run_queue

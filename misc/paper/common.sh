@@ -1,0 +1,118 @@
+# shellcheck shell=bash
+# What the scripts of this folder share: settings, and a queue of commands that skips what is done.
+# Any setting can be given in the environment: GPUS="0 1" SEEDS="0 1 2 3" bash misc/paper/01_train_cifar10_svhn.sh
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." # all paths are relative to the repository
+
+# Machine
+: "${PYTHON:=python}"
+: "${GPUS:=0}"     # one command at a time on each; "0 0 1 1" puts two on each of two GPUs, -1 is the CPU
+: "${DRY_RUN:=0}"  # 1: print the commands, one a line, and run nothing
+: "${WORKERS:=16}" # processes that decode ImageNet, for each command
+
+# Data: folders as in the README's section "Data"
+: "${DATA:=./data/pytorch}" # CIFAR-10 and SVHN, downloaded when they are missing
+: "${CIFAR5M:=$DATA}"       # holds cifar5m/
+: "${OE:=$DATA}"            # holds oe/
+: "${IMAGENET:=imagenet}"   # holds training_data/ and validation_data/
+
+# Where to write
+: "${MODELS:=models/paper}"
+: "${RESULTS:=results/paper}"
+: "${LOGS:=$RESULTS/logs}" # what each command says
+
+# Experiments
+: "${DATASETS:=cifar10 svhn}"
+: "${NETWORKS:=resnet18 vit_tiny_patch4_32}"
+: "${SEEDS:=0 1}"     # of the networks that are trained
+: "${PAIRS:=0-1 0-0}" # seeds of front and end network; 0-0: a network with itself
+: "${RESNET_LAYERS:=layer1.0 layer1.1 layer2.0 layer2.1 layer3.0 layer3.1 layer4.0 layer4.1}"
+: "${VIT_LAYERS:=$(printf 'blocks.%d ' {0..10})blocks.11}"
+: "${RANKS:=512 448 384 320 256 192 128 64 32 16 8 4 2 1}" # of the sensitivity test, as in the authors' README
+: "${EPOCHS:=100}"         # of base networks and of the pre-training of detectors
+: "${FINETUNE_EPOCHS:=10}" # of detectors
+: "${TLM_EPOCHS:=30}"      # of task loss matching
+: "${DM_SAMPLES:=100}"     # of direct matching
+: "${PROBE_EPOCHS:=10}"
+: "${IMAGENET_EPOCHS:=90}"
+: "${STAND_INS:=}" # words to replace in all commands: "cifar10=digits svhn=digits" is how smoke.sh makes them small
+
+# shellcheck disable=SC2034 # the scripts use these tables
+{
+    declare -A LAYERS=([resnet18]=$RESNET_LAYERS [tv_resnet18]=$RESNET_LAYERS [vit_tiny_patch4_32]=$VIT_LAYERS)
+    declare -A STITCH=([resnet18]=rc2c_pre [tv_resnet18]=rc2c_pre [vit_tiny_patch4_32]=t2t)
+    declare -A DETECTOR=([resnet18]=repr_cls_resnet18 [vit_tiny_patch4_32]=repr_cls_vit_tiny)
+}
+
+case $RESULTS in
+    /* | results/*) ;; # exec_stitch.py writes into results/, or to an absolute path
+    *) echo "RESULTS=$RESULTS has to be an absolute path, or to begin with results/" >&2 && exit 2 ;;
+esac
+
+checkpoint() { # DATASET NETWORK SEED: the path of a trained base network
+    echo "$MODELS/$1/$2/$3/model_$EPOCHS.pt"
+}
+
+QUEUE=() # lines that a shell can run, but that "-gpu GPU" stands for the GPU
+
+todo() { # RESULT SCRIPT ARGUMENT...: queue a command, unless its result is there; RESULT is a file, or a pattern
+    local result=$1 line word pair
+    shift
+    if [[ -e $result ]] || compgen -G "$result" > /dev/null; then return; fi
+    printf -v line %q "$PYTHON"
+    for word in "$@"; do
+        for pair in $STAND_INS; do
+            if [[ $word == "${pair%%=*}" ]]; then word=${pair#*=} && break; fi
+        done
+        if [[ $word == *[^[:alnum:]_.,:=+/-]* || ! $word ]]; then printf -v word %q "$word"; fi
+        line+=" $word"
+    done
+    QUEUE+=("$line")
+}
+
+run_queue() { # print what is queued, run it, spread over the GPUs, and exit, with 1 if any of it failed
+    local gpus gpu i failed
+    read -ra gpus <<< "$GPUS"
+    for i in "${!QUEUE[@]}"; do
+        echo "${QUEUE[i]/ -gpu GPU/ -gpu ${gpus[i % ${#gpus[@]}]}}" # the real run takes the GPU that is free
+    done
+    if [[ $DRY_RUN == 1 ]]; then exit; fi
+    if [[ ${#QUEUE[@]} == 0 ]]; then echo "${0##*/}: nothing is left to do" >&2 && exit; fi
+
+    mkdir -p "$LOGS"
+    CLAIMS=$(mktemp -d) # a folder in it for each command that was begun, a file for each that failed
+    trap 'rm -rf "$CLAIMS"' EXIT
+    trap 'interrupt 129' HUP
+    trap 'interrupt 130' INT
+    trap 'interrupt 143' TERM
+    set -m # workers get process groups of their own: Ctrl-C reaches this shell alone, which passes it on once
+    for gpu in "${gpus[@]}"; do worker "$gpu" < /dev/null & done
+    wait
+    failed=$(find "$CLAIMS" -name '*.failed' -exec cat {} +)
+    if [[ $failed ]]; then echo "failed:"$'\n'"$failed" >&2 && exit 1; fi
+    exit # here, so that bash reads no more of a script that was edited in the meantime
+}
+
+worker() { # GPU: run on it whatever no other worker has begun, one command after the other
+    local i line log child=''
+    set +e
+    trap 'if [[ $child ]]; then kill -TERM "$child" 2> /dev/null; wait "$child"; fi; exit 143' TERM
+    for i in "${!QUEUE[@]}"; do
+        mkdir "$CLAIMS/$i" 2> /dev/null || continue # of several that try, one makes the folder
+        line=${QUEUE[i]/ -gpu GPU/ -gpu $1}
+        log="$LOGS/$(basename "$0" .sh)-$(date +%Y%m%d-%H%M%S)-$$-$i.log"
+        echo "[$((i + 1))/${#QUEUE[@]}, GPU $1] $line" >&2
+        bash -c "exec $line" &> "$log" &
+        child=$!
+        wait "$child" || echo "  $line   # see $log" > "$CLAIMS/$i.failed"
+        child=''
+    done
+}
+
+interrupt() { # STATUS: let the commands that run save where they stand, and end
+    trap '' HUP INT TERM
+    echo "${0##*/}: interrupted; to go on, start it again" >&2
+    jobs -p | xargs -r kill -TERM 2> /dev/null || true
+    wait
+    exit "$1"
+}

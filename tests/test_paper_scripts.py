@@ -1,0 +1,232 @@
+"""misc/paper: the commands that its scripts print, and how they run them; the experiments themselves are slow."""
+
+import importlib.util
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from src.datasets import DATASET_NAMES
+from src.models import MODEL_NAMES
+from tests.conftest import ROOT
+
+PAPER = ROOT / "misc" / "paper"
+SCRIPTS = sorted(path.name for path in PAPER.glob("[0-9]*.sh"))
+TRAIN = "01_train_cifar10_svhn.sh"
+
+
+def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
+    """No settings from outside; results go to a folder whose name has a blank."""
+    own = {"PATH": os.environ["PATH"], "MODELS": f"{tmp_path}/all models", "RESULTS": f"{tmp_path}/all results"}
+    return own | settings
+
+
+def run(name: str, tmp_path: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["bash", PAPER / name, *arguments], cwd=tmp_path, env=environment(tmp_path, **settings),
+                          capture_output=True, text=True, timeout=120)  # fmt: skip
+
+
+def commands(name: str, tmp_path: Path, **settings: str) -> list[list[str]]:
+    """The words of the commands that a script would run."""
+    done = run(name, tmp_path, DRY_RUN="1", **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [shlex.split(line) for line in done.stdout.splitlines()]
+
+
+def fake_python(tmp_path: Path, body: str) -> str:
+    """A program to stand in the place of Python; returns its path, which has a blank. It runs in the repository."""
+    path = tmp_path / "fake python"
+    path.write_text(f'#!/usr/bin/env bash\nlog="{tmp_path}/log"\n{body}\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("path", sorted(PAPER.iterdir()), ids=lambda path: path.name)
+def test_syntax(path):
+    subprocess.run(["bash", "-n", path], check=True)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_prints_commands_that_the_scripts_take(name, tmp_path):
+    parsers, lines = {}, commands(name, tmp_path)
+    for python, script, *arguments in lines:
+        assert python == "python"
+        if script not in parsers:
+            spec = importlib.util.spec_from_file_location(Path(script).stem, ROOT / script)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            parsers[script] = module.parser
+        args = vars(parsers[script]().parse_args(arguments))
+        assert args.get("gpu", 0) == 0 and args.get("resume", True)
+        for option, value in args.items():
+            if option.endswith("dataset") and value:
+                assert value in DATASET_NAMES
+            if option.endswith(("model_type", "arch")) or re.fullmatch(r"model._type", option):
+                assert value in MODEL_NAMES
+            if option.endswith(("_dir", "_path", "output")) and value:
+                assert value.startswith((f"{tmp_path}/all models/", f"{tmp_path}/all results/"))
+    assert len({tuple(line) for line in lines}) == len(lines)
+
+    row = re.search(rf"^\| .*`{name}`.*\|$", (ROOT / "README.md").read_text(), re.MULTILINE).group()
+    assert int(row.split("|")[3]) == len(lines), "the README counts other runs"
+    assert all(len(line) <= 120 for line in (PAPER / name).read_text().splitlines())
+
+
+def test_by_default_commands_run_in_the_repository(tmp_path):
+    done = subprocess.run(["bash", PAPER / "02_stitch_cifar10.sh"], cwd=tmp_path, text=True, capture_output=True,
+                          env={"PATH": os.environ["PATH"], "DRY_RUN": "1"}, check=True)  # fmt: skip
+    first = done.stdout.splitlines()[0]
+    assert "models/paper/cifar10/resnet18/0/model_100.pt models/paper/cifar10/resnet18/1/model_100.pt" in first
+    assert first.endswith("-dir paper/cifar10/resnet18/0-1/dm")
+    refused = run("02_stitch_cifar10.sh", tmp_path, DRY_RUN="1", RESULTS="elsewhere")
+    assert refused.returncode == 2 and "has to be an absolute path" in refused.stderr
+
+
+def test_settings(tmp_path):
+    settings = {"SEEDS": "3 4", "DATASETS": "svhn", "NETWORKS": "resnet18", "GPUS": "2 5", "STAND_INS": "svhn=digits"}
+    lines = commands(TRAIN, tmp_path, EPOCHS="7", **settings)
+    assert [line[line.index("-s") + 1] for line in lines] == ["3", "4"]
+    assert [line[line.index("-gpu") + 1] for line in lines] == ["2", "5"]
+    assert all(line[line.index("-d") + 1] == "digits" for line in lines)
+    assert all(line[line.index("-dir") + 1].startswith(f"{tmp_path}/all models/svhn/") for line in lines)
+
+
+def test_skips_what_is_done(tmp_path):
+    def finish(path: str) -> None:
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).touch()
+
+    finish("all models/svhn/resnet18/1/config.txt")
+    finish("all models/svhn/resnet18/0/model_100.pt")  # not the mark of a finished run
+    assert len(commands(TRAIN, tmp_path)) == 7
+
+    ranked = {"RANKS": "512 8", "DATASETS": "svhn", "NETWORKS": "resnet18"}
+    before = commands("07_sensitivity.sh", tmp_path, **ranked)
+    finish("all results/svhn/resnet18/0-1/sensitivity/dm/layer4.1/rank8/2026-01-01 00:00:00/config.txt")
+    after = commands("07_sensitivity.sh", tmp_path, **ranked)
+    (gone,) = [line for line in before if line not in after]
+    assert gone[-1].endswith("/dm/layer4.1/rank8") and "pinv" in gone
+
+
+def test_spreads_over_gpus(tmp_path):
+    # a run ends when two of them have begun, one on each GPU
+    python = fake_python(tmp_path, 'echo "$*" >> "$log"; until (($(wc -l < "$log") > 1)); do sleep 0.05; done')
+    done = run(TRAIN, tmp_path, PYTHON=python, GPUS="0 3")
+    assert done.returncode == 0, done.stderr
+    printed = [shlex.split(line) for line in done.stdout.splitlines()]
+    ran = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    assert len(printed) == len(ran) == 8
+    assert {line[-1] for line in ran} == {line[-1] for line in printed} == {"0", "3"}
+    assert {line[1] for line in printed} == {"exec_train.py"}
+    assert {" ".join(line[1:-1]) for line in printed} == {" ".join(line[:-1]) for line in ran}
+
+
+def test_a_failure_stops_no_other_run_and_is_named(tmp_path):
+    python = fake_python(tmp_path, 'echo "$*" >> "$log"; [[ $* != *"-d svhn"*"-s 1"* ]] || { echo trouble; exit 3; }')
+    done = run(TRAIN, tmp_path, PYTHON=python, GPUS="0 1 2", NETWORKS="resnet18")
+    assert done.returncode == 1
+    assert len((tmp_path / "log").read_text().splitlines()) == 4
+    (failed,) = done.stderr.partition("failed:\n")[2].splitlines()
+    assert "-d svhn" in failed and "-s 1" in failed
+    (log,) = shlex.split(failed.partition("# see ")[2]) if "'" in failed else [failed.partition("# see ")[2]]
+    assert Path(log).read_text() == "trouble\n"
+
+
+@pytest.mark.parametrize(("signum", "whole_group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+def test_a_signal_reaches_each_run_once(signum, whole_group, tmp_path):
+    """Ctrl-C signals the whole process group of a terminal; a second signal would keep a run from saving."""
+    counting = 'trap \'echo signal >> "$log"\' TERM INT; echo began >> "$log"; for i in {1..5}; do sleep 0.1; done'
+    until = '\nuntil grep -q signal "$log"; do sleep 0.1; done; sleep 0.5; echo saved >> "$log"; exit 143'
+    script = subprocess.Popen(["bash", PAPER / TRAIN], text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                              env=environment(tmp_path, PYTHON=fake_python(tmp_path, counting + until), GPUS="0 1"),
+                              start_new_session=True)  # fmt: skip
+    log = tmp_path / "log"
+    wait_for(lambda: log.exists() and log.read_text().count("began") == 2)
+    (os.killpg if whole_group else os.kill)(script.pid, signum)
+    _, errors = script.communicate(timeout=60)
+    assert script.returncode == 128 + signum
+    assert "interrupted; to go on, start it again" in errors and "failed" not in errors
+    assert sorted(log.read_text().split()) == ["began"] * 2 + ["saved"] * 2 + ["signal"] * 2
+
+
+def test_nothing_left_to_do(tmp_path):
+    only = {"DATASETS": "svhn", "NETWORKS": "resnet18", "SEEDS": "0"}
+    assert run(TRAIN, tmp_path, PYTHON=fake_python(tmp_path, 'mkdir -p "${14}" && touch "${14}/config.txt"'), **only)
+    done = run(TRAIN, tmp_path, PYTHON="/does/not/exist", **only)
+    assert (done.returncode, done.stdout) == (0, "") and "nothing is left to do" in done.stderr
+
+
+def test_xargs_gives_each_command_its_gpu(tmp_path):
+    """The README's line; GNU parallel works alike, but is not everywhere."""
+    python = fake_python(tmp_path, 'echo "$*" >> "$log"; until (($(wc -l < "$log") > 1)); do sleep 0.05; done')
+    printed = run(TRAIN, tmp_path, DRY_RUN="1", GPUS="$GPU", PYTHON=python).stdout
+    command = ["xargs", "-d", "\n", "-n", "1", "-P", "2", "--process-slot-var=GPU", "bash", "-c"]
+    subprocess.run(command, input=printed, text=True, check=True, timeout=60)
+    ran = (tmp_path / "log").read_text().splitlines()
+    assert len(ran) == 8 and {line.split()[-1] for line in ran} == {"0", "1"}
+
+
+# ---- The Slurm job array
+
+
+@pytest.fixture
+def array_job(tmp_path):
+    """Start one job of an array as Slurm would; `sbatch` and `scontrol` write down what they were asked for."""
+    for name in ("sbatch", "scontrol"):
+        (tmp_path / name).write_text(f'#!/usr/bin/env bash\necho {name} "$@" >> "{tmp_path}/slurm"\n')
+        (tmp_path / name).chmod(0o755)
+
+    def start(lines: list[str], task: int | None) -> subprocess.Popen:
+        (tmp_path / "runs.txt").write_text("\n".join(lines) + "\n")
+        job = {} if task is None else {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_JOB_ID": "7"}
+        return subprocess.Popen(["bash", PAPER / "slurm_array.sbatch", "runs.txt"], cwd=tmp_path, text=True,
+                                env={"PATH": f"{tmp_path}:{os.environ['PATH']}"} | job,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+
+    return start
+
+
+def test_a_job_runs_its_line(array_job, tmp_path):
+    lines = ["echo one", "bash -c 'echo \"two  words\"'", "bash -c 'exit 3'"]
+    job = array_job(lines, 2)
+    assert job.communicate(timeout=60)[0].splitlines() == [lines[1], "two  words"] and job.returncode == 0
+    job = array_job(lines, 3)
+    job.communicate(timeout=60)
+    assert job.returncode == 3
+    job = array_job(lines, 4)
+    assert "runs.txt has 3 lines" in job.communicate(timeout=60)[0] and job.returncode == 2
+
+
+def test_without_an_array_it_submits_one(array_job, tmp_path):
+    array_job(["echo one", "echo two"], None).communicate(timeout=60)
+    assert (tmp_path / "slurm").read_text() == "sbatch --array=1-2 misc/paper/slurm_array.sbatch runs.txt\n"
+
+
+def test_a_job_that_has_to_end_is_queued_again(array_job, tmp_path):
+    handle = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"
+    wait = "print('began', flush=True); time.sleep(60)"
+    job = array_job([shlex.join([sys.executable, "-c", f"{handle}; {wait}"])], 1)
+    job.stdout.readline(), job.stdout.readline()  # the command, and that it began
+    job.terminate()
+    job.communicate(timeout=60)
+    assert job.returncode == 143 and (tmp_path / "slurm").read_text() == "scontrol requeue 7_1\n"
+
+
+@pytest.mark.slow
+def test_every_script_on_the_digits(tmp_path):
+    done = subprocess.run(["bash", PAPER / "smoke.sh"], cwd=tmp_path, capture_output=True, text=True, timeout=1800,
+                          env=os.environ | {"PYTHON": sys.executable})  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
