@@ -1,0 +1,93 @@
+"""Unpickling what strangers wrote: plain values and what a table allows, in no more memory than the file is large."""
+
+import io
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+PLAIN_KEYS = (str, bytes, int, float, bool, type(None))
+OTHER_OBJECTS = b"".join((
+    pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4,
+    pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET,
+))  # fmt: skip
+
+
+class PlainUnpickler(pickle._Unpickler):  # in Python: the one in C takes as much memory as a file claims to need
+    """Builds numbers, text, lists, tuples, dictionaries, and what the functions of a table return; nothing else.
+
+    Args:
+        file: the pickle; read to its end and not further.
+        known: by full name, what the pickle may call.
+        place: where it is to be found, for the error: `has no place in …`.
+        build: what to do with (object, state) where the pickle sets the state of an object.
+    """
+
+    def __init__(
+        self,
+        file: io.BytesIO,
+        known: Mapping[str, Callable],
+        *,
+        place: str,
+        build: Callable[[Any, Any], None],
+    ):
+        super().__init__(file, encoding="latin1")
+        self.known, self.place, self.build = known, place, build
+
+    def find_class(self, module: str, name: str) -> Callable:
+        """The function or type of the table; raises UnpicklingError for all others."""
+        if f"{module}.{name}" not in self.known:
+            raise pickle.UnpicklingError(f"it calls {module}.{name}, which has no place in {self.place}")
+        return self.known[f"{module}.{name}"]
+
+    def _build(self) -> None:
+        state = self.stack.pop()
+        self.build(self.stack[-1], state)
+
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set(key, value)
+
+    def _set_items(self) -> None:
+        items = self.pop_mark()
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            self._set(key, value)
+
+    def _dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            self._set(key, value)
+
+    def _set(self, key: Any, value: Any) -> None:
+        if not isinstance(self.stack[-1], dict) or not isinstance(key, PLAIN_KEYS):
+            # A tuple in a tuple in a tuple … as a key would overflow the stack of the interpreter
+            raise pickle.UnpicklingError(f"a {type(key).__name__} is a key in a {type(self.stack[-1]).__name__}")
+        self.stack[-1][key] = value
+
+    def _bytearray(self) -> None:
+        size = int.from_bytes(self.read(8), "little")
+        self.append(bytearray(self.read(size)))  # read ends where the file does
+
+    def _refuse(self) -> None:
+        raise pickle.UnpicklingError(f"it builds objects or sets, which have no place in {self.place}")
+
+    dispatch = {
+        **pickle._Unpickler.dispatch,
+        pickle.BUILD[0]: _build,
+        pickle.SETITEM[0]: _set_item,
+        pickle.SETITEMS[0]: _set_items,
+        pickle.DICT[0]: _dict,
+        pickle.BYTEARRAY8[0]: _bytearray,
+        **dict.fromkeys(OTHER_OBJECTS, _refuse),
+    }
+
+
+def ordered_dict(*items: Any) -> OrderedDict:
+    """Stand-in for OrderedDict, which a pickle builds from nothing, or from a list of pairs."""
+    result: OrderedDict = OrderedDict()
+    for key, value in items[0] if items else ():
+        if not isinstance(key, PLAIN_KEYS):
+            raise pickle.UnpicklingError(f"a {type(key).__name__} is a key")
+        result[key] = value
+    return result
