@@ -7,7 +7,7 @@ from typing import Any
 
 from src.errors import UserError, unknown_name
 
-MAX_BYTES = 2**20  # of a file of options; a larger one is something else
+MAX_BYTES = 2**16  # of a file of options; a larger one is something else
 NOT_RECORDED = ("config", "resume")  # what a run's config.txt leaves out: it would not repeat the run
 
 
@@ -48,7 +48,7 @@ def _read(path: str) -> dict[str, Any]:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise UserError(f"--config {path} has more than {MAX_BYTES} bytes: not a file of options")
-        options = yaml.safe_load(content.decode())
+        options = _parsed(content.decode())
     except OSError as error:
         raise UserError(f"cannot read --config {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError, MemoryError, OverflowError, TypeError) as error:
@@ -57,6 +57,19 @@ def _read(path: str) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise UserError(f"--config {path} holds no options; write lines such as `learning_rate: 0.01`")
     return options
+
+
+def _parsed(text: str) -> Any:
+    """What YAML says, of plain values alone and without references, which can make a few lines fill the memory."""
+    import yaml
+
+    loader = yaml.SafeLoader(text)
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("it refers to its own parts (*…), which options have no use for")
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _converted(action: argparse.Action, value: Any) -> Any:

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +19,14 @@ from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 from src.measurements import over_ranks, read_tables
 from src.models import build_model
+from src.models.registry import MODELS, Entry
 from src.ood.detectors import DetectorStore, source_of
 from src.resuming import StateFile
 from src.stitching.results import accuracy_matrix, newest_of_each_pair, read_run, read_runs
 from src.stitching.unfinished import find_state
 from src.training import Classification, Settings, train
 from tests import tiny_datasets as tiny
+from tests.mutations import BINARY, TEXT, TORCH, Mutation
 
 OPTIONS = {
     "model_type": "small_cnn", "front_layer": "pool1", "end_layer": "pool2", "stitching_type": "rc2c_pre",
@@ -33,6 +35,10 @@ OPTIONS = {
 }  # fmt: skip
 SHAPE = (1, 8, 8)
 LAYER = "pool1"
+DETECTOR = "repr_cls_vit_minute"  # smaller than those of the zoo
+MODELS[DETECTOR] = Entry(
+    "representation_classifiers", "RepresentationTransformer", {"width": 4, "depth": 1, "heads": 1}, ("representation_shape",)
+)
 
 
 class Reader(NamedTuple):
@@ -41,7 +47,8 @@ class Reader(NamedTuple):
     write: Callable[[Path], None]
     read: Callable[[Path], object]
     files: str = "**/*"  # those that are damaged
-    text: bool = False
+    ways: Sequence[Mutation] = BINARY
+    share: float = 1.0  # of the mutations that the others get: less for what takes long
 
 
 def network(n_classes: int = 10) -> torch.nn.Module:
@@ -140,9 +147,9 @@ def read_the_tables(folder: Path) -> None:
 def write_store(folder: Path) -> None:
     save_state(folder / "source.pt", {"weight": torch.zeros(2)})
     source = source_of(folder / "source.pt")
-    detector = build_model("repr_cls_vit_tiny", n_classes=2, representation_shape=(4, 3))
+    detector = build_model(DETECTOR, n_classes=2, representation_shape=(4, 3))
     entry = {
-        "model_type": "repr_cls_vit_tiny", "source_model_type": "small_cnn", "source_model_path": "source.pt",
+        "model_type": DETECTOR, "source_model_type": "small_cnn", "source_model_path": "source.pt",
         "source_layer": LAYER, "id_dataset": "digits", "orig_input_shape": SHAPE, "required_input_shape": [4, 3],
         "training_loc": "d", "source_sha256": source.sha256,
     }  # fmt: skip
@@ -186,19 +193,19 @@ def dataset(name: str, *, train: bool = True) -> Callable[[Path], None]:
 
 
 READERS = {
-    "checkpoint, zip": Reader(write_checkpoint, read_checkpoint),
-    "checkpoint, legacy": Reader(lambda folder: write_checkpoint(folder, zipped=False), read_checkpoint),
+    "checkpoint, zip": Reader(write_checkpoint, read_checkpoint, ways=TORCH),
+    "checkpoint, legacy": Reader(lambda folder: write_checkpoint(folder, zipped=False), read_checkpoint, ways=TORCH),
     "checkpoint, wrapped": Reader(
-        lambda folder: write_checkpoint(folder, wrapped=True), lambda folder: load_state(folder / "m.pt")
+        lambda folder: write_checkpoint(folder, wrapped=True), lambda folder: load_state(folder / "m.pt"), ways=TORCH
     ),
-    "state": Reader(write_state, read_state),
-    "states found": Reader(write_state, lambda folder: find_state(folder, OPTIONS)),
-    "options in YAML": Reader(write_yaml, read_options(exec_train), text=True),
-    "options in JSON": Reader(write_options_json, read_options(exec_stitch), text=True),
-    "run folders": Reader(write_runs, read_the_runs, text=True),
-    "tables": Reader(write_tables, read_the_tables, text=True),
-    "detector table": Reader(write_store, read_store, "store/meta.json", text=True),
-    "detector": Reader(write_store, read_store, "store/a.pt"),
+    "state": Reader(write_state, read_state, ways=TORCH, share=2),
+    "states found": Reader(write_state, lambda folder: find_state(folder, OPTIONS), ways=TORCH),
+    "options in YAML": Reader(write_yaml, read_options(exec_train), ways=TEXT),
+    "options in JSON": Reader(write_options_json, read_options(exec_stitch), ways=TEXT),
+    "run folders": Reader(write_runs, read_the_runs, ways=TEXT),
+    "tables": Reader(write_tables, read_the_tables, ways=TEXT),
+    "detector table": Reader(write_store, read_store, "store/meta.json", ways=TEXT),
+    "detector": Reader(write_store, read_store, "store/a.pt", TORCH),
     "cifar10": Reader(lambda folder: tiny.write_cifar10(folder, 10, 5), dataset("cifar10"), "*/data_batch_*"),
     "cifar100": Reader(lambda folder: tiny.write_cifar100(folder, 5, 5), dataset("cifar100"), "*/train"),
     "svhn": Reader(lambda folder: tiny.write_svhn(folder, 5, 5), dataset("svhn"), "train*"),
@@ -207,8 +214,8 @@ READERS = {
     "cifar5m": Reader(write_cifar5m(np.savez), dataset("cifar5m"), "*.npz"),
     "cifar5m, compressed": Reader(write_cifar5m(np.savez_compressed), dataset("cifar5m"), "*.npz"),
     "300K images": Reader(write_random_images, dataset("outlier_exposure")),
-    "imagenet": Reader(lambda folder: tiny.write_imagenet(folder, 6, 6), dataset("imagenet", train=False), "v*/**/*.*"),
+    "imagenet": Reader(lambda folder: tiny.write_imagenet(folder, 6, 6), dataset("imagenet", train=False), "v*/**/*.*", share=0.5),
     "imagenet_mem": Reader(
-        lambda folder: tiny.write_imagenet(folder, 6, 6), dataset("imagenet_mem", train=False), "v*/**/*.*"
+        lambda folder: tiny.write_imagenet(folder, 6, 6), dataset("imagenet_mem", train=False), "v*/**/*.*", share=0.5
     ),
 }  # fmt: skip

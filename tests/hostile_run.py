@@ -6,6 +6,7 @@ python -m tests.hostile_run FOLDER MUTATIONS SEED [READER]
 
 import faulthandler
 import json
+import math
 import random
 import resource
 import sys
@@ -59,7 +60,7 @@ def damaged(name: str, folder: Path, n: int, seed: int, others: list[bytes]) -> 
     targets = sorted(path for path in folder.glob(reader.files) if path.is_file())
     for i in range(n):
         path = rng.choice(targets)
-        how, content = mutate(valid[path], rng, others, text=reader.text)
+        how, content = mutate(valid[path], rng, others, reader.ways)
         path.write_bytes(content)
         yield f"{name}, {path.name}, number {i}: {how}"
         path.write_bytes(valid[path])
@@ -78,7 +79,8 @@ def main(folder: Path, n_mutations: int, seed: int, names: list[str]) -> dict:
     limit_memory()
     before, failures, n, slowest = peak(), [], 0, {}
     for name in names:
-        for how in damaged(name, folder / name, -(-n_mutations // len(names)), seed, others):
+        share = READERS[name].share / sum(READERS[other].share for other in names)
+        for how in damaged(name, folder / name, math.ceil(share * n_mutations), seed, others):
             start = time.monotonic()
             wrong = attempt(name, folder / name)
             n, slowest[name] = n + 1, max(slowest.get(name, 0), time.monotonic() - start)

@@ -1,9 +1,12 @@
 """Ways to damage a file, drawn from a generator of random numbers."""
 
+import io
 import random
 import re
 import struct
 from collections.abc import Callable, Sequence
+
+import torch
 
 VALUES = (  # what takes the place of a number or a text in a text file
     "1e999", "-1e999", "NaN", "-1", "0", "null", "true", "[]", "{}", "[[1]]", '""', '"x"', "2147483648", "-" * 9,
@@ -11,6 +14,15 @@ VALUES = (  # what takes the place of a number or a text in a text file
     '"' + "x" * 10_000 + '"', "0x" + "f" * 2000, "2001-01-01", "!!python/object/apply:os.system [exit]", "*a", "&a [*a]",
 )  # fmt: skip
 INTEGERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1)
+
+STRANGE = (  # what takes the place of a part of what torch saved
+    lambda: None, lambda: -1, lambda: True, lambda: 2**70, lambda: float("nan"), lambda: "a\nb", lambda: [],
+    lambda: {}, lambda: [[1]], lambda: {"a": {1: None}}, lambda: (), lambda: torch.zeros(()), lambda: torch.ones(2, 3),
+    lambda: torch.zeros(3, dtype=torch.complex64), lambda: torch.zeros(1).expand(10**12), lambda: torch.empty(0),
+    lambda: torch.zeros(10**12, device="meta"), lambda: torch.eye(3).to_sparse(), lambda: torch.nn.Parameter(torch.ones(2)),
+    lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), lambda: torch.full((2,), torch.nan),
+    lambda: bytearray(3), lambda: {1, 2}, lambda: torch.Size((2,)), lambda: torch.float16, lambda: 1j,
+)  # fmt: skip
 
 
 def truncate(content: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
@@ -77,16 +89,43 @@ def nest(content: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
     return content[:start] + rng.choice((b"[", b"{", b'{"a":', b"- ", b"(")) * depth + content[start:]
 
 
+def change_content(content: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
+    """Something else in place of a part of what torch saved, in a file that is valid otherwise."""
+    parts = [torch.load(io.BytesIO(content), weights_only=True)]
+    while isinstance(inner := rng.choice(_parts(parts[-1])), dict | list) and inner and rng.random() < 0.8:
+        parts.append(inner)
+    whole, key = parts[-1], None
+    if isinstance(whole, dict):
+        key = rng.choice(list(whole))
+        if rng.random() < 0.3:
+            whole[rng.choice(("x", "a\nb", 3, (1, (2,)), None, key))] = whole.pop(key)
+        else:
+            whole[key] = rng.choice(STRANGE)()
+    else:
+        whole[rng.randrange(len(whole))] = rng.choice(STRANGE)()
+    damaged = io.BytesIO()
+    torch.save(parts[0], damaged, _use_new_zipfile_serialization=content.startswith(b"PK"))
+    return damaged.getvalue()
+
+
+def _parts(content: dict | list) -> list:
+    return list(content.values()) if isinstance(content, dict) else content
+
+
 BINARY = (truncate, flip_bits, overwrite, insert, duplicate, cut_out, claim, claim, swap)
-TEXT = (change_value, change_value, change_value, change_key, drop_line, nest)
+TEXT = (*BINARY, *(change_value,) * 9, *(change_key, drop_line, nest) * 3)
+TORCH = (*BINARY, *(change_content,) * len(BINARY))
 Mutation = Callable[[bytes, random.Random, Sequence[bytes]], bytes]
 
 
-def mutate(content: bytes, rng: random.Random, others: Sequence[bytes], *, text: bool) -> tuple[str, bytes]:
-    """Damage a file in one way, or in two; says how."""
-    chosen = [rng.choice(TEXT if text and rng.random() < 0.7 else BINARY) for _ in range(rng.choice((1, 1, 2)))]
-    for mutation in chosen:
-        content = mutation(content or b"x", rng, others)
+def mutate(
+    content: bytes, rng: random.Random, others: Sequence[bytes], ways: Sequence[Mutation]
+) -> tuple[str, bytes]:
+    """Damage a file in one of some ways, or in two; says how."""
+    chosen = sorted((rng.choice(ways) for _ in range(rng.choice((1, 1, 2)))), key=lambda way: way is not change_content)
+    for i, mutation in enumerate(chosen):
+        if i == 0 or mutation is not change_content:  # of a valid file alone
+            content = mutation(content or b"x", rng, others)
     return " and ".join(mutation.__name__ for mutation in chosen), content
 
 
