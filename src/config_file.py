@@ -63,13 +63,13 @@ def _parsed(text: str) -> Any:
     """What YAML says, of plain values alone and without references, which can make a few lines fill the memory."""
     import yaml
 
-    loader = yaml.SafeLoader(text)
-    try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise ValueError("it refers to its own parts (*…), which options have no use for")
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError("it refers to its own parts (*…), which options have no use for")
+            return super().compose_node(parent, index)
+
+    return yaml.load(text, Loader)
 
 
 def _converted(action: argparse.Action, value: Any) -> Any:

@@ -13,12 +13,14 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from src.errors import UserError
 from src.report import silenced
 from tests.hostile_readers import READERS
+from tests.hostile_traps import traps
 from tests.mutations import mutate
 
 SECONDS, BYTES = 10, 2**31  # for one read; for the whole process, beside what it has when it begins
@@ -32,25 +34,31 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def attempt(name: str, folder: Path) -> str:
-    """Read a folder; returns what is wrong with how that ended, nothing if all is well."""
-    start = time.monotonic()
+class Outcome(NamedTuple):
+    """How a read ended."""
+
+    refusal: str  # the line of the UserError; empty: none
+    wrong: str  # what must not happen; empty: all is well
+
+
+def attempt(name: str, folder: Path) -> Outcome:
+    """Read a folder."""
+    start, refusal = time.monotonic(), ""
     faulthandler.dump_traceback_later(3 * SECONDS, exit=True)
     try:
         with silenced(), warnings.catch_warnings():
             warnings.simplefilter("error")
             READERS[name].read(folder)
     except UserError as error:
-        if "\n" in str(error):
-            return f"more than one line: {error}"
-        if isinstance(error.__cause__, MemoryError) or "memory" in str(error):
-            return f"asked for more memory than there may be: {error}"
+        refusal = str(error)
+        if "\n" in refusal or isinstance(error.__cause__, MemoryError) or "memory" in refusal:
+            return Outcome(refusal, f"more than one line, or more memory than there may be: {refusal}")
     except BaseException:
-        return traceback.format_exc()
+        return Outcome(refusal, traceback.format_exc())
     finally:
         faulthandler.cancel_dump_traceback_later()
     seconds = time.monotonic() - start
-    return f"took {seconds:.0f} seconds" if seconds > SECONDS else ""
+    return Outcome(refusal, f"took {seconds:.0f} seconds" if seconds > SECONDS else "")
 
 
 def damaged(name: str, folder: Path, n: int, seed: int, others: list[bytes]) -> Iterator[str]:
@@ -68,27 +76,41 @@ def damaged(name: str, folder: Path, n: int, seed: int, others: list[bytes]) -> 
             extra.unlink()
 
 
-def main(folder: Path, n_mutations: int, seed: int, names: list[str]) -> dict:
-    """Read damaged files of each format, equally many; returns numbers and failures."""
+def prepare(folder: Path) -> None:
+    """Write valid files of each format, and make sure that they are read."""
     for name, reader in READERS.items():
         (folder / name).mkdir(parents=True)
         reader.write(folder / name)
-        assert not attempt(name, folder / name), f"{name}: the valid files are refused: {attempt(name, folder / name)}"
-    others = [min(folder.glob(f"{name}/{READERS[name].files}"), key=lambda path: path.is_dir()).read_bytes()
+        assert attempt(name, folder / name) == Outcome("", ""), f"{name}: {attempt(name, folder / name)}"
+
+
+def read_damaged(folder: Path, n_mutations: int, seed: int, names: Sequence[str]) -> dict[str, Any]:
+    """Read damaged files of each format; returns numbers and failures."""
+    others = [next(path for path in sorted(folder.glob(f"{name}/{READERS[name].files}")) if path.is_file()).read_bytes()
               for name in READERS]  # fmt: skip
-    limit_memory()
-    before, failures, n, slowest = peak(), [], 0, {}
+    failures, slowest = [], {}
+    n = n_refused = 0
     for name in names:
         share = READERS[name].share / sum(READERS[other].share for other in names)
         for how in damaged(name, folder / name, math.ceil(share * n_mutations), seed, others):
             start = time.monotonic()
-            wrong = attempt(name, folder / name)
-            n, slowest[name] = n + 1, max(slowest.get(name, 0), time.monotonic() - start)
-            if wrong:
-                failures.append(f"{how}\n{wrong}")
-                if len(failures) == MAX_FAILURES:
-                    break
-    return {"n": n, "failures": failures, "grown": peak() - before, "slowest": slowest}
+            outcome = attempt(name, folder / name)
+            n, n_refused = n + 1, n_refused + bool(outcome.refusal)
+            slowest[name] = max(slowest.get(name, 0), time.monotonic() - start)
+            failures += [f"{how}\n{outcome.wrong}"] if outcome.wrong and len(failures) < MAX_FAILURES else []
+    return {"n": n, "refused": n_refused, "failures": failures, "slowest": slowest}
+
+
+def read_traps(folder: Path) -> dict[str, Outcome]:
+    """Read files that were made to do harm."""
+    outcomes = {}
+    for name, trap in traps(folder).items():
+        path = folder / trap.reader / trap.file
+        valid = path.read_bytes()
+        path.write_bytes(trap.content)
+        outcomes[name] = attempt(trap.reader, folder / trap.reader)
+        path.write_bytes(valid)
+    return outcomes
 
 
 def peak() -> int:
@@ -99,4 +121,9 @@ def peak() -> int:
 if __name__ == "__main__":
     faulthandler.enable()
     at, n_mutations, seed, *only = sys.argv[1:]
-    print(json.dumps(main(Path(at), int(n_mutations), int(seed), only or list(READERS))))
+    prepare(Path(at))
+    limit_memory()
+    before = peak()
+    done = read_damaged(Path(at), int(n_mutations), int(seed), only or list(READERS))
+    done["traps"] = {} if only else read_traps(Path(at))
+    print(json.dumps(done | {"grown": peak() - before}))
