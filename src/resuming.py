@@ -99,7 +99,8 @@ def read_options(path: Path) -> dict[str, Any]:
 def are_options(content: Any) -> bool:
     """Whether something that was read is a table of options: names with single values or lists of them."""
     return isinstance(content, dict) and all(
-        isinstance(name, str) and all(isinstance(item, SINGLE) for item in (value if isinstance(value, list) else [value]))
+        isinstance(name, str)
+        and all(isinstance(item, SINGLE) for item in (value if isinstance(value, list) else [value]))
         for name, value in content.items()
     )
 

@@ -107,7 +107,14 @@ def _unpickle(file: io.BytesIO, find: Callable[[str, int], bytearray], *, limit:
         return torch.frombuffer(storage.content, dtype=storage.dtype).as_strided(shape, stride, offset)
 
     def tensor_of(
-        storage: Storage, offset: int, size: tuple, stride: tuple, gradient: bool, hooks: Any, dtype: torch.dtype, *_: Any
+        storage: Storage,
+        offset: int,
+        size: tuple,
+        stride: tuple,
+        gradient: bool,
+        hooks: Any,
+        dtype: torch.dtype,
+        *_: Any,
     ) -> Tensor:
         return tensor(Storage(dtype, storage.content), offset, size, stride)
 

@@ -37,7 +37,10 @@ SHAPE = (1, 8, 8)
 LAYER = "pool1"
 DETECTOR = "repr_cls_vit_minute"  # smaller than those of the zoo
 MODELS[DETECTOR] = Entry(
-    "representation_classifiers", "RepresentationTransformer", {"width": 4, "depth": 1, "heads": 1}, ("representation_shape",)
+    "representation_classifiers",
+    "RepresentationTransformer",
+    {"width": 4, "depth": 1, "heads": 1},
+    ("representation_shape",),
 )
 
 
@@ -180,6 +183,10 @@ def write_random_images(folder: Path) -> None:
     np.save(folder / "300K_random_images.npy", tiny.random_images(4, 32, 32, 3))
 
 
+def write_imagenet(folder: Path) -> None:
+    tiny.write_imagenet(folder, 6, 6)
+
+
 def dataset(name: str, *, train: bool = True) -> Callable[[Path], None]:
     """Load a split and look at all of its images."""
 
@@ -214,8 +221,6 @@ READERS = {
     "cifar5m": Reader(write_cifar5m(np.savez), dataset("cifar5m"), "*.npz"),
     "cifar5m, compressed": Reader(write_cifar5m(np.savez_compressed), dataset("cifar5m"), "*.npz"),
     "300K images": Reader(write_random_images, dataset("outlier_exposure")),
-    "imagenet": Reader(lambda folder: tiny.write_imagenet(folder, 6, 6), dataset("imagenet", train=False), "v*/**/*.*", share=0.5),
-    "imagenet_mem": Reader(
-        lambda folder: tiny.write_imagenet(folder, 6, 6), dataset("imagenet_mem", train=False), "v*/**/*.*", share=0.5
-    ),
+    "imagenet": Reader(write_imagenet, dataset("imagenet", train=False), "v*/**/*.*", share=0.5),
+    "imagenet_mem": Reader(write_imagenet, dataset("imagenet_mem", train=False), "v*/**/*.*", share=0.5),
 }  # fmt: skip

@@ -50,9 +50,9 @@ def attempt(name: str, folder: Path) -> Outcome:
             warnings.simplefilter("error")
             READERS[name].read(folder)
     except UserError as error:
-        refusal = str(error)
-        if "\n" in refusal or isinstance(error.__cause__, MemoryError) or "memory" in refusal:
-            return Outcome(refusal, f"more than one line, or more memory than there may be: {refusal}")
+        refusal, whole = str(error), f"{error} {error.__cause__!r}"
+        if "\n" in refusal or any(word in whole for word in ("memory", "MemoryError", "allocate")):
+            return Outcome(refusal, f"more than one line, or more memory than there may be: {whole}")
     except BaseException:
         return Outcome(refusal, traceback.format_exc())
     finally:

@@ -7,6 +7,7 @@ import pickle
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,16 +42,17 @@ def saved(content: object, *, zipped: bool = True) -> bytes:
     return file.getvalue()
 
 
-def array(content: np.ndarray) -> bytes:
+def array_of_code() -> bytes:
     file = io.BytesIO()
-    np.save(file, content, allow_pickle=True)
+    np.save(file, np.array([Code()], dtype=object), allow_pickle=True)
     return file.getvalue()
 
 
-def claiming(shape: tuple[int, ...], *, dtype: str = "|u1", order: bool = False) -> bytes:
+def claiming(shape: tuple[int, ...], *, fortran_order: bool = False) -> bytes:
     """A `.npy` file of a few bytes."""
     file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": order, "shape": shape})
+    header = {"descr": "|u1", "fortran_order": fortran_order, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
     return file.getvalue() + bytes(100)
 
 
@@ -85,11 +87,14 @@ def checkpoint(pickled: bytes) -> bytes:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a/data.pkl", pickled)
         archive.writestr("a/data/0", bytes(4))
+        archive.writestr("a/version", "3\n")
+        archive.writestr("a/byteorder", "little")
     return file.getvalue()
 
 
 def tensor_pickle(*, count: int, size: int, stride: int) -> bytes:
     """A state dict of one tensor, which says of itself what it likes."""
+
     def number(n: int) -> bytes:
         return b"\x8a\x08" + n.to_bytes(8, "little", signed=True)
 
@@ -100,7 +105,9 @@ def tensor_pickle(*, count: int, size: int, stride: int) -> bytes:
 
 def called(function: str, argument: int) -> bytes:
     """A pickle that calls a function with a number."""
-    return b"\x80\2c" + function.replace(" ", "\n").encode() + b"\n\x8a\x08" + argument.to_bytes(8, "little") + b"\x85R."
+    return (
+        b"\x80\2c" + function.replace(" ", "\n").encode() + b"\n\x8a\x08" + argument.to_bytes(8, "little") + b"\x85R."
+    )
 
 
 def matlab(*elements: bytes) -> bytes:
@@ -135,74 +142,178 @@ def detectors(valid: Path, **changes: object) -> bytes:
     return json.dumps({name: entry | changes}).encode()
 
 
-def traps(folder: Path) -> dict[str, Trap]:
-    """All of them, by what they try."""
-    code = Code()
-    made: dict[str, Trap] = {}
+Row = tuple[str, str, str, dict[str, bytes]]  # reader, file, what the error says, contents by what they try
 
-    def add(reader: str, file: str, said: str, **contents: bytes) -> None:
-        for name, content in contents.items():
-            made[f"{reader}: {name}"] = Trap(reader, file, content, said)
 
-    more = "holds more than tensors, or is damaged"
-    add("checkpoint, zip", "m.pt", more, code=saved({"a": code}), buffer=checkpoint(called("__builtin__ bytearray", HUGE)),
-        tensor=checkpoint(called("torch FloatTensor", HUGE)), sparse=saved({"a": torch.eye(3).to_sparse()}),
-        quantised=saved({"a": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}),
-        meta=saved({"a": torch.zeros(10**12, device="meta")}),
-        deep_key=checkpoint(b"\x80\2}K\1" + b"\x85" * 10**6 + b"K\2s."))  # fmt: skip
-    add("checkpoint, legacy", "m.pt", more, code=saved({"a": code}, zipped=False), plain=pickle.dumps({"a": code}))
-    add("checkpoint, zip", "m.pt", "is damaged or no checkpoint at all",
-        storage=checkpoint(tensor_pickle(count=HUGE, size=HUGE, stride=1)),
-        view=checkpoint(tensor_pickle(count=1, size=HUGE, stride=0)),
-        outside=checkpoint(tensor_pickle(count=1, size=4, stride=1)),
-        negative=checkpoint(tensor_pickle(count=1, size=-4, stride=1)),
-        bomb=zipped({"a__data.pkl": (deflated(4), 8, 2**32 - 1)}),
-        stored_twice=zipped({"a__data.pkl": (b"x", 0, 2**32 - 1)}))  # fmt: skip
-    add("checkpoint, zip", "m.pt", "does not fit small_cnn", memo=checkpoint(b"\x80\2}r\xff\xff\xff\x7f."))
-    add("state", "a.resume.pt", more, code=saved({"options": code}))
-    add("state", "a.resume.pt", "does not say where a run stands", tensors=saved({"options": {"seed": torch.ones(2)}}),
-        list=saved([1]), none=saved({"options": None}))  # fmt: skip
-    options = "neither YAML nor JSON"
-    add("options in YAML", "options", options, code=f"seed: !!python/object/apply:os.system ['touch {MARKER}']".encode(),
-        laughs=b"a: &a [x, x]\n" + b"".join(b"%c: &%c [%s]\n" % (c, c, b"*%c, " % (c - 1) * 9) for c in range(98, 123)),
-        merges=b"a: &a {k: v}\n" + b"".join(b"%c: &%c {<<: [%s]}\n" % (c, c, b"*%c, " % (c - 1) * 9) for c in range(98, 123)),
-        deep=b"[" * 50_000, binary=b"\xff\xfe\x00", number=b"seed: " + b"9" * 5000)  # fmt: skip
-    add("run folders", "2024-01-01/config.txt", "is not valid JSON", deep=b"[" * 10**6, number=b"9" * 5000)
-    add("run folders", "2024-01-01/config.txt", "is no folder of a stitching run", list=b"[1]",
-        layer=b'{"front_layer": 3, "end_layer": [], "stitching_type": {}, "init": null, "front_stitch_rank": 1, '
-              b'"front_pinv_rank": 1, "seed": 1}')  # fmt: skip
-    add("run folders", "2024-01-01/metrics.json", "is no folder of a stitching run", number=b'{"accuracy": 1%s}' % (b"0" * 999))
-    add("tables", "grid.csv", "grid.csv", nul=b"\0" * 99, field=b'"' + b"x" * 10**6, bytes=b"\xff")
-    meta = folder / "detector table" / "store" / "meta.json"
-    add("detector table", "store/meta.json", "lacks a shape as required_input_shape",
-        shape=detectors(meta, required_input_shape=[10**9, 10**9]), float=detectors(meta, required_input_shape=[1e300, 3]))  # fmt: skip
-    add("detector table", "store/meta.json", "does not fit the detector repr_cls_vit_gigantic",
-        gigantic=detectors(meta, model_type="repr_cls_vit_gigantic"))  # fmt: skip
-    add("detector table", "store/meta.json", "lacks a name as model_type", list=detectors(meta, model_type=["x"]))
+def checkpoints() -> Iterator[Row]:
+    """Files in torch's formats: code, other objects, claims of memory, members that inflate."""
+    yield (
+        "checkpoint, zip",
+        "m.pt",
+        "holds more than tensors, or is damaged",
+        {
+            "code": saved({"a": Code()}),
+            "buffer": checkpoint(called("__builtin__ bytearray", HUGE)),
+            "tensor": checkpoint(called("torch FloatTensor", HUGE)),
+            "quantised": checkpoint(called("torch QInt8Storage", 1)),
+            "sparse": saved({"a": torch.eye(3).to_sparse()}),
+            "meta": saved({"a": torch.zeros(10**12, device="meta")}),
+            "deep key": checkpoint(b"\x80\2}K\1" + b"\x85" * 10**6 + b"K\2s."),
+        },
+    )
+    yield (
+        "checkpoint, legacy",
+        "m.pt",
+        "holds more than tensors, or is damaged",
+        {
+            "code": saved({"a": Code()}, zipped=False),
+            "code in a plain pickle": pickle.dumps({"a": Code()}),
+        },
+    )
+    yield (
+        "checkpoint, zip",
+        "m.pt",
+        "is damaged or no checkpoint at all",
+        {
+            "storage": checkpoint(tensor_pickle(count=HUGE, size=HUGE, stride=1)),
+            "view that repeats": checkpoint(tensor_pickle(count=1, size=HUGE, stride=0)),
+            "view outside": checkpoint(tensor_pickle(count=1, size=4, stride=1)),
+            "negative size": checkpoint(tensor_pickle(count=1, size=-4, stride=1)),
+            "bomb": zipped({"a/data.pkl": (deflated(4), zipfile.ZIP_DEFLATED, 2**32 - 1)}),
+            "member": zipped({"a/data.pkl": (b"x", zipfile.ZIP_STORED, 2**32 - 1)}),
+        },
+    )
+    yield "checkpoint, zip", "m.pt", "does not fit small_cnn", {"memo": checkpoint(b"\x80\2}r\xff\xff\xff\x7f.")}
+    yield "state", "a.resume.pt", "holds more than tensors, or is damaged", {"code": saved({"options": Code()})}
+    yield (
+        "state",
+        "a.resume.pt",
+        "does not say where a run stands",
+        {
+            "tensors": saved({"options": {"seed": torch.ones(2)}}),
+            "list": saved([1]),
+            "none": saved({"options": None}),
+        },
+    )
 
-    unreadable = "cannot be read as cifar10"
-    add("cifar10", "cifar-10-batches-py/data_batch_1", unreadable, code=pickle.dumps({"data": code}),
-        memo=b"\x80\4}r\xff\xff\xff\x7f.", bytes=b"\x80\5\x8e" + struct.pack("<Q", 2**40) + b".",
-        buffer=b"\x80\5\x96" + struct.pack("<Q", HUGE) + b".", frame=b"\x80\4\x95" + struct.pack("<Q", 2**40) + b".",
-        array=called("numpy ndarray", HUGE), objects=pickle.dumps({"data": np.array([None]), "labels": [1]}))  # fmt: skip
-    unreadable = "cannot be read as svhn"
-    cell = matrix((2**15, 2**15), b"", array_class=1)
-    add("svhn", "train_32x32.mat", unreadable, cell=matlab(cell), claim=matlab(element(14, b"", size=2**32 - 1)),
-        bomb=matlab(element(15, deflated(4, struct.pack("<II", 14, 2**32 - 8), wrapped=True))),
-        shape=matlab(matrix((32, 32, 3, 2**31 - 1), element(2, b"\0" * 8))), older=b"\0" * 200)  # fmt: skip
 
-    file, header = "300K_random_images.npy", b"\x93NUMPY\2\0" + struct.pack("<I", 3 * GIB)
-    add("300K images", file, "Python objects", objects=array(np.array([code], dtype=object)))
-    add("300K images", file, "truncated", claim=claiming((HUGE, 32, 32, 3)))
-    add("300K images", file, "Fortran order", fortran=claiming((1, 32, 32, 3), order=True))
-    add("300K images", file, "no header", header=header)
-    objects = array(np.array([code], dtype=object))
-    add("cifar5m", "cifar5m_part0.npz", "cannot be read",
-        objects=zipped({"X.npy": stored(objects), "Y.npy": stored(objects)}),
-        header=zipped({"X.npy": (deflated(3, header), 8, 2**32 - 1), "Y.npy": stored(b"")}))  # fmt: skip
-    files = sorted(path.relative_to(folder / "imagenet") for path in (folder / "imagenet").glob("v*/**/*.*"))
-    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"
+def texts(meta: Path) -> Iterator[Row]:
+    """YAML, JSON and CSV: code, references to references, deep nesting, huge numbers, values of other kinds."""
+    letters = range(ord("b"), ord("z"))
+    yield "options in YAML", "options", "neither YAML nor JSON", {
+        "code": f"seed: !!python/object/apply:os.system ['touch {MARKER}']".encode(),
+        "laughs": b"a: &a [x]\n" + b"".join(b"%c: &%c [%s]\n" % (c, c, b"*%c, " % (c - 1) * 9) for c in letters),
+        "merges": b"a: &a {}\n" + b"".join(b"%c: &%c {<<: [%s]}\n" % (c, c, b"*%c, " % (c - 1) * 9) for c in letters),
+        "deep": b"[" * 50_000,
+        "binary": b"\xff\xfe\x00",
+        "number": b"seed: " + b"9" * 5000,
+    }  # fmt: skip
+    yield "run folders", "2024-01-01/config.txt", "is not valid JSON", {"deep": b"[" * 10**6, "number": b"9" * 5000}
+    numbers = b'"front_stitch_rank": 1, "front_pinv_rank": 1, "seed": 1'
+    yield (
+        "run folders",
+        "2024-01-01/config.txt",
+        "is no folder of a stitching run",
+        {
+            "list": b"[1]",
+            "layer": b'{"front_layer": 3, "end_layer": [], "stitching_type": {}, "init": null, %s}' % numbers,
+        },
+    )
+    yield (
+        "run folders",
+        "2024-01-01/metrics.json",
+        "is no folder of a stitching run",
+        {"number": b'{"accuracy": 1%s}' % (b"0" * 999)},
+    )
+    yield "tables", "grid.csv", "grid.csv", {"nul": bytes(99), "field": b'"' + b"x" * 10**6, "bytes": b"\xff"}
+    yield (
+        "detector table",
+        "store/meta.json",
+        "lacks a shape as required_input_shape",
+        {
+            "huge shape": detectors(meta, required_input_shape=[10**9, 10**9]),
+            "shape of fractions": detectors(meta, required_input_shape=[1e300, 3]),
+        },
+    )
+    yield (
+        "detector table",
+        "store/meta.json",
+        "does not fit the detector repr_cls_vit_gigantic",
+        {"huge network": detectors(meta, model_type="repr_cls_vit_gigantic")},
+    )
+    yield "detector table", "store/meta.json", "lacks a name as model_type", {"list": detectors(meta, model_type=["x"])}
+
+
+def datasets() -> Iterator[Row]:
+    """Pickles, MATLAB files and arrays: code, objects, claims of memory, members that inflate."""
+    yield (
+        "cifar10",
+        "cifar-10-batches-py/data_batch_1",
+        "cannot be read as cifar10",
+        {
+            "code": pickle.dumps({"data": Code()}),
+            "memo": b"\x80\4}r\xff\xff\xff\x7f.",
+            "bytes": b"\x80\5\x8e" + struct.pack("<Q", 2**40) + b".",
+            "buffer": b"\x80\5\x96" + struct.pack("<Q", HUGE) + b".",
+            "frame": b"\x80\4\x95" + struct.pack("<Q", 2**40) + b".",
+            "array": called("numpy ndarray", HUGE),
+            "objects": pickle.dumps({"data": np.array([None]), "labels": [1]}),
+        },
+    )
+    yield (
+        "svhn",
+        "train_32x32.mat",
+        "cannot be read as svhn",
+        {
+            "cells": matlab(matrix((2**15, 2**15), b"", array_class=1)),
+            "element": matlab(element(14, b"", size=2**32 - 1)),
+            "bomb": matlab(element(15, deflated(4, struct.pack("<II", 14, 2**32 - 8), wrapped=True))),
+            "shape": matlab(matrix((32, 32, 3, 2**31 - 1), element(2, bytes(8)))),
+            "other version": bytes(200),
+        },
+    )
+    file, header, objects = "300K_random_images.npy", b"\x93NUMPY\2\0" + struct.pack("<I", 3 * GIB), array_of_code()
+    yield "300K images", file, "Python objects", {"code": objects}
+    yield "300K images", file, "truncated", {"shape": claiming((HUGE, 32, 32, 3))}
+    yield "300K images", file, "Fortran order", {"order": claiming((1, 32, 32, 3), fortran_order=True)}
+    yield "300K images", file, "no header", {"header": header}
+    inflating = (deflated(3, header), zipfile.ZIP_DEFLATED, 2**32 - 1)
+    yield (
+        "cifar5m",
+        "cifar5m_part0.npz",
+        "cannot be read",
+        {
+            "code": zipped({"X.npy": stored(objects), "Y.npy": stored(objects)}),
+            "header that inflates": zipped({"X.npy": inflating, "Y.npy": stored(b"")}),
+        },
+    )
+
+
+def images(file: str) -> Iterator[Row]:
+    """Images of too many pixels, images that a transform would enlarge to as many, and a program."""
     for reader in ("imagenet", "imagenet_mem"):
-        add(reader, str(files[0]), "cannot be decoded", bomb=png(100_000, 100_000), large=png(10_000, 10_000), program=eps,
-            narrow=image(1, 60_000), wide=image(60_000, 1), none=png(0, 0))  # fmt: skip
-    return made
+        yield (
+            reader,
+            file,
+            "cannot be decoded",
+            {
+                "bomb": png(100_000, 100_000),
+                "large": png(10_000, 10_000),
+                "none": png(0, 0),
+                "narrow": image(1, 60_000),
+                "wide": image(60_000, 1),
+                "program": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n",
+            },
+        )
+
+
+def traps(folder: Path) -> dict[str, Trap]:
+    """All traps by name, for the valid files of all readers in a folder."""
+    meta = folder / "detector table" / "store" / "meta.json"
+    file = min((folder / "imagenet").glob("validation_data/*/*.JPEG")).relative_to(folder / "imagenet")
+    rows = (*checkpoints(), *texts(meta), *datasets(), *images(str(file)))
+    return {
+        f"{reader}: {name}": Trap(reader, path, content, said)
+        for reader, path, said, contents in rows
+        for name, content in contents.items()
+    }

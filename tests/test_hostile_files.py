@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections import Counter
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.io import loadmat
 
 from src.checkpoints import load_model, load_state, load_tensors, save_state
 from src.datasets.matlab_files import read_arrays
@@ -17,8 +19,8 @@ from src.datasets.readers import load_arrays
 from src.errors import MAX_LENGTH, UserError
 from tests.conftest import ROOT
 from tests.hostile_readers import READERS, SHAPE, network, write_checkpoint, write_plain_svhn
-from tests.hostile_run import BYTES
-from tests.hostile_traps import MARKER, traps
+from tests.hostile_run import BYTES, prepare
+from tests.hostile_traps import MARKER, Code, saved, traps
 from tests.tiny_datasets import write_svhn
 
 MUTATIONS = int(os.environ.get("HOSTILE_MUTATIONS", 2_400))
@@ -58,8 +60,6 @@ def test_very_many_damaged_files_are_read_or_refused(tmp_path):
 
 
 def test_traps_are_refused(outcome, tmp_path):
-    from tests.hostile_run import prepare
-
     prepare(tmp_path)
     expected = traps(tmp_path)
     assert outcome["traps"].keys() == expected.keys()
@@ -70,8 +70,6 @@ def test_traps_are_refused(outcome, tmp_path):
 
 def test_the_code_of_the_traps_would_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    from tests.hostile_traps import Code, saved
-
     (tmp_path / "m.pt").write_bytes(saved(Code()))
     torch.load("m.pt", weights_only=False)
     assert (tmp_path / MARKER).exists()
@@ -104,10 +102,12 @@ def test_weights_that_are_not_finite_are_a_warning_only(tmp_path, capsys):
 
 
 STATE = {
-    "network": network().state_dict(), "random": torch.get_rng_state(), "counts": Counter({2: 3}), "rest": [(1, 2.5), None],
+    "network": network().state_dict(), "random": torch.get_rng_state(), "counts": Counter({2: 3}),
+    "rest": [(1, 2.5), None],
     "bfloat16": torch.ones(3, dtype=torch.bfloat16), "empty": torch.empty(0, 3), "scalar": torch.tensor(3),
-    "transposed": torch.arange(6.0).reshape(2, 3).t(), "part": torch.arange(6)[2:4], "repeated": torch.ones(1).expand(5),
-    "flags": torch.tensor([True, False]), "parameter": torch.nn.Parameter(torch.ones(2)), "size": torch.Size([1, 2]),
+    "transposed": torch.arange(6.0).reshape(2, 3).t(), "part": torch.arange(6)[2:4],
+    "repeated": torch.ones(1).expand(5), "flags": torch.tensor([True, False]),
+    "parameter": torch.nn.Parameter(torch.ones(2)), "size": torch.Size([1, 2]),
     "large": 2**70, "text": "ä",
 }  # fmt: skip
 
@@ -121,15 +121,15 @@ def test_what_torch_saves_is_read_as_torch_reads_it(tmp_path, zipped):
     same = dict(zip(found["network"], found["network"].values(), strict=True)) | found
     for key, value in (expected["network"] | expected).items():
         if isinstance(value, torch.Tensor):
-            assert (same[key].dtype, same[key].stride()) == (value.dtype, value.stride()) and torch.equal(same[key], value)
+            assert (same[key].dtype, same[key].stride()) == (value.dtype, value.stride()) and torch.equal(
+                same[key], value
+            )
         elif key != "network":
             assert same[key] == value and type(same[key]) is type(value)
 
 
 @pytest.mark.parametrize("write", [write_svhn, write_plain_svhn])
 def test_matlab_files_are_read_as_scipy_reads_them(tmp_path, write):
-    from scipy.io import loadmat
-
     write(tmp_path)
     found, expected = read_arrays(tmp_path / "train_32x32.mat"), loadmat(tmp_path / "train_32x32.mat")
     for name in "Xy":
@@ -137,8 +137,6 @@ def test_matlab_files_are_read_as_scipy_reads_them(tmp_path, write):
 
 
 def test_large_endian_arrays_in_pickles_keep_their_values(tmp_path):
-    import pickle
-
     array = np.arange(6, dtype=">i4").reshape(2, 3)
     for protocol in range(6):
         (tmp_path / "a").write_bytes(pickle.dumps({"a": np.asfortranarray(array)}, protocol))

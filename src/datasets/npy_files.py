@@ -9,7 +9,6 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
-
 MAX_HEADER = 10_000  # bytes; that of an array without named fields has about 100
 
 

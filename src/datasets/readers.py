@@ -14,7 +14,6 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 from src.datasets.matlab_files import read_arrays
 from src.plain_pickle import PlainUnpickler
 
-
 BYTE_ORDERS = ("<", ">", "|", "=")
 PLAIN_TYPE = (3, None, None, None, -1, -1, 0)  # the state of a type without parts and flags, but for its byte order
 

@@ -94,7 +94,9 @@ class Course:
                 module.load_state_dict(content)
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
-            self.history = [[EpochLog(*(Score(*map(float, score)) for score in log)) for log in logs] for logs in state["history"]]
+            self.history = [
+                [EpochLog(*(Score(*map(float, score)) for score in log)) for log in logs] for logs in state["history"]
+            ]
             self.step = state["step"]
             if is_first():  # the sums are of all processes; what others draw is of their own
                 self.random = state["random"]
@@ -105,12 +107,13 @@ class Course:
     def _check(self, state: Mapping[str, Any]) -> None:
         """Raise ValueError, or whatever it raises, where a state would be taken and fail later."""
         own, given = self.optimizer.state_dict(), state["optimizer"]
-        pairs = zip([self.scheduler.state_dict(), *own["param_groups"]], [state["scheduler"], *given["param_groups"]])
+        kept = (self.scheduler.state_dict(), *own["param_groups"])
+        pairs = zip(kept, (state["scheduler"], *given["param_groups"]), strict=True)
         if not all(_kinds(one) == _kinds(other) for one, other in pairs) or not 0 <= state["step"] < 2**62:
             raise ValueError("values of other kinds")
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        for i, kept in given["state"].items():
-            if any(value.shape not in (parameters[i].shape, torch.Size()) for value in kept.values()):
+        for i, moments in given["state"].items():
+            if any(value.shape not in (parameters[i].shape, torch.Size()) for value in moments.values()):
                 raise ValueError("values of other shapes")
         if any(len(logs) != len(self.task.heads) for logs in state["history"]):
             raise ValueError("logs of other heads")
