@@ -3,7 +3,7 @@
 import io
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 PLAIN_KEYS = (str, bytes, int, float, bool, type(None))
@@ -16,33 +16,30 @@ OTHER_OBJECTS = b"".join((
 class PlainUnpickler(pickle._Unpickler):  # in Python: the one in C takes as much memory as a file claims to need
     """Builds numbers, text, lists, tuples, dictionaries, and what the functions of a table return; nothing else.
 
-    Args:
-        file: the pickle; read to its end and not further.
-        known: by full name, what the pickle may call.
-        place: where it is to be found, for the error: `has no place in …`.
-        build: what to do with (object, state) where the pickle sets the state of an object.
+    A subclass has the table, says where a pickle is to be found, and may let it set the state of what the table builds.
     """
 
-    def __init__(
-        self,
-        file: io.BytesIO,
-        known: Mapping[str, Callable],
-        *,
-        place: str,
-        build: Callable[[Any, Any], None],
-    ):
-        super().__init__(file, encoding="latin1")
-        self.known, self.place, self.build = known, place, build
+    known: Mapping[str, Any]  # by full name, what a pickle may call, or pass to what it calls
+    place: str  # for the error: what is not known has no place in …
 
-    def find_class(self, module: str, name: str) -> Callable:
-        """The function or type of the table; raises UnpicklingError for all others."""
+    def __init__(self, file: io.BytesIO):
+        super().__init__(file, encoding="latin1")  # as numpy and torch need for what Python 2 wrote
+
+    def set_state(self, built: Any, state: Any) -> None:
+        """Set the state of an object, where that is allowed."""
+        raise pickle.UnpicklingError(
+            f"it sets the state of a {type(built).__name__}, which has no place in {self.place}"
+        )
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What the table has; raises UnpicklingError for all others."""
         if f"{module}.{name}" not in self.known:
             raise pickle.UnpicklingError(f"it calls {module}.{name}, which has no place in {self.place}")
         return self.known[f"{module}.{name}"]
 
     def _build(self) -> None:
         state = self.stack.pop()
-        self.build(self.stack[-1], state)
+        self.set_state(self.stack[-1], state)
 
     def _set_item(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()

@@ -1,7 +1,7 @@
 """What `torch.save` writes, in its zip and its legacy format, read without trust.
 
 Nothing but tensors and plain values is built, and nothing takes more memory than the file has bytes. `torch.load` with
-`weights_only` promises the first alone: it allocates what a pickle claims, and believes it where a storage ends.
+`weights_only` promises the first alone, and not before version 2.6: a pickle can have it allocate what it likes.
 """
 
 import io
@@ -60,7 +60,8 @@ def _read_zip(content: bytes) -> Any:
                 stored[key] = bytearray(archive.read(members[f"data/{key}"]))
             return stored[key]
 
-        return _unpickle(io.BytesIO(archive.read(members["data.pkl"])), find, limit=len(content))
+        pickled = io.BytesIO(archive.read(members["data.pkl"]))
+        return _TensorUnpickler(pickled, find, limit=len(content)).load()
 
 
 def _read_legacy(content: bytes) -> Any:
@@ -77,10 +78,11 @@ def _read_legacy(content: bytes) -> Any:
     def refuse(key: str, size: int) -> bytearray:
         raise ValueError("a storage is where none can be")
 
-    if tuple(_unpickle(file, refuse, limit=0) for _ in LEGACY) != LEGACY:
+    if tuple(_TensorUnpickler(file, refuse, limit=0).load() for _ in LEGACY) != LEGACY:
         raise ValueError("it does not begin as such a file does")
-    _unpickle(file, refuse, limit=0)  # the machine that it was written on
-    result, keys = _unpickle(file, find, limit=len(content)), _unpickle(file, refuse, limit=0)
+    _TensorUnpickler(file, refuse, limit=0).load()  # the machine that it was written on
+    result = _TensorUnpickler(file, find, limit=len(content)).load()
+    keys = [str(key) for key in _TensorUnpickler(file, refuse, limit=0).load()]
     if sorted(keys) != sorted(stored):
         raise ValueError("it lists other storages than it uses")
     for key in keys:
@@ -90,65 +92,75 @@ def _read_legacy(content: bytes) -> Any:
     return result
 
 
-def _unpickle(file: io.BytesIO, find: Callable[[str, int], bytearray], *, limit: int) -> Any:
-    """Read one pickle.
+class _TensorUnpickler(PlainUnpickler):
+    """Reads one pickle of a file of torch's.
 
     Args:
         find: the content of the storage of a key, which is to have so many bytes.
         limit: of the number of values in a tensor, which may be a view that repeats what is stored.
     """
 
-    def tensor(storage: Storage, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
-        shape = torch.Size(size)  # whole numbers
-        if math.prod(shape) > limit:
-            raise ValueError("a tensor has more values than the file has bytes")
-        if not storage.content:
-            return torch.empty(shape, dtype=storage.dtype).as_strided(shape, stride, offset)
-        return torch.frombuffer(storage.content, dtype=storage.dtype).as_strided(shape, stride, offset)
+    place = "a checkpoint"
 
-    def tensor_of(
+    def __init__(self, file: io.BytesIO, find: Callable[[str, int], bytearray], *, limit: int):
+        super().__init__(file)
+        self.find, self.limit = find, limit
+        self.known = KNOWN | {
+            "torch._utils._rebuild_tensor": self.tensor,
+            "torch._utils._rebuild_tensor_v2": self.tensor,
+            "torch._utils._rebuild_tensor_v3": self.tensor_of_type,
+        }
+
+    def persistent_load(self, identity: tuple) -> Storage:
+        """The storage that a pickle refers to."""
+        kind, dtype, key, _, count, *view = identity
+        if kind != "storage" or not isinstance(dtype, torch.dtype) or any(view):
+            raise pickle.UnpicklingError("it refers to something else than a storage")
+        size = count * dtype.itemsize
+        content = self.find(str(key), size)
+        if len(content) != size:
+            raise ValueError("a storage is not as large as the file says")
+        return Storage(dtype, content)
+
+    def tensor(self, storage: Storage, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
+        """A view of a storage; raises where it reaches beyond its end."""
+        shape = torch.Size(size)  # whole numbers
+        if math.prod(shape) > self.limit:
+            raise ValueError("a tensor has more values than the file has bytes")
+        dtype, content = storage
+        values = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+        return values.as_strided(shape, stride, offset)
+
+    def tensor_of_type(
+        self,
         storage: Storage,
         offset: int,
         size: tuple,
         stride: tuple,
-        gradient: bool,
-        hooks: Any,
+        _: bool,
+        hooks: dict,
         dtype: torch.dtype,
-        *_: Any,
+        *__: Any,
     ) -> Tensor:
-        return tensor(Storage(dtype, storage.content), offset, size, stride)
+        """The same for types that have no storage of their own."""
+        return self.tensor(Storage(dtype, storage.content), offset, size, stride)
 
-    def persistent(identity: tuple) -> Storage:
-        kind, dtype, key, _, count, *view = identity
-        if kind != "storage" or not isinstance(dtype, torch.dtype) or any(view):
-            raise pickle.UnpicklingError("it refers to something else than a storage")
-        found = find(str(key), count * dtype.itemsize)
-        if len(found) != count * dtype.itemsize:
-            raise ValueError("a storage is not as large as the file says")
-        return Storage(dtype, found)
-
-    known = {
-        "collections.OrderedDict": ordered_dict,
-        "collections.Counter": _counter,
-        "torch._utils._rebuild_tensor": tensor,
-        "torch._utils._rebuild_tensor_v2": tensor,
-        "torch._utils._rebuild_tensor_v3": tensor_of,
-        "torch._utils._rebuild_parameter": lambda data, *_: data,
-        "torch.Size": torch.Size,
-        "torch.storage.UntypedStorage": torch.uint8,
-        **{f"torch.{name}": dtype for name, dtype in STORAGES.items()},
-        **{str(dtype): dtype for dtype in DTYPES},
-    }
-    unpickler = PlainUnpickler(file, known, place="a checkpoint", build=_ignore)
-    unpickler.persistent_load = persistent
-    return unpickler.load()
+    def set_state(self, built: Any, state: Any) -> None:
+        """torch hangs versions of modules on the dictionary of a state; nothing here reads them."""
+        if not isinstance(built, OrderedDict):
+            super().set_state(built, state)
 
 
 def _counter(*counts: dict) -> Counter:
     return Counter({key: count for key, count in counts[0].items() if isinstance(count, int)} if counts else {})
 
 
-def _ignore(built: Any, state: Any) -> None:
-    """torch hangs versions of modules on the dictionary of a state; nothing here reads them."""
-    if not isinstance(built, OrderedDict):
-        raise pickle.UnpicklingError(f"it sets the state of a {type(built).__name__}")
+KNOWN = {
+    "collections.OrderedDict": ordered_dict,
+    "collections.Counter": _counter,
+    "torch._utils._rebuild_parameter": lambda data, *_: data,
+    "torch.Size": torch.Size,
+    "torch.storage.UntypedStorage": torch.uint8,
+    **{f"torch.{name}": dtype for name, dtype in STORAGES.items()},
+    **{str(dtype): dtype for dtype in DTYPES},
+}

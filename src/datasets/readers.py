@@ -49,8 +49,7 @@ def load_arrays(path: Path) -> dict:
     Raises:
         pickle.UnpicklingError: the file asks for something else.
     """
-    file = io.BytesIO(path.read_bytes())
-    return PlainUnpickler(file, NUMPY, place="a data set", build=_set_state).load()
+    return _ArrayUnpickler(io.BytesIO(path.read_bytes())).load()
 
 
 def _bytes(images: np.ndarray) -> np.ndarray:
@@ -83,18 +82,6 @@ def _empty(kind: object, shape: tuple, code: object) -> np.ndarray:
     return np.empty(0, np.uint8)
 
 
-def _set_state(built: object, state: tuple) -> None:
-    """Set the byte order of a type or the content of an array, after a look at whether it fits."""
-    if isinstance(built, np.dtype) and state[1] in BYTE_ORDERS and (state[0], *state[2:]) == PLAIN_TYPE:
-        built.__setstate__(state)
-    elif isinstance(built, np.ndarray):
-        version, shape, dtype, fortran_order, content = state
-        shape = _array(_raw(content), dtype, shape, "C").shape  # fails where the content is not as large
-        built.__setstate__((version, shape, dtype, bool(fortran_order), _raw(content)))
-    else:
-        raise pickle.UnpicklingError(f"it sets the state of a {type(built).__name__}, which has no place in a data set")
-
-
 def _raw(content: str | bytes) -> bytes:
     return content.encode("latin1") if isinstance(content, str) else bytes(content)  # text: from Python 2
 
@@ -106,18 +93,26 @@ def _encode_latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-# With what numpy puts arrays together, wherever its versions keep it.
-NUMPY = {
-    "_codecs.encode": _encode_latin1,
-    "numpy.ndarray": "ndarray",  # what `_reconstruct` is to make; nothing to call
-    "numpy.dtype": _dtype,
-    **{
-        f"numpy.{core}.{function}": stand_in
-        for core in ("core", "_core")
-        for function, stand_in in {
-            "multiarray._reconstruct": _empty,
-            "multiarray.scalar": _scalar,
-            "numeric._frombuffer": _array,
-        }.items()
-    },
-}
+class _ArrayUnpickler(PlainUnpickler):
+    """Knows with what numpy puts arrays together, wherever its versions keep it."""
+
+    place = "a data set"
+    known = {
+        "_codecs.encode": _encode_latin1,
+        "numpy.ndarray": "ndarray",  # what `_reconstruct` is to make; nothing to call
+        "numpy.dtype": _dtype,
+        **{f"numpy.{core}.multiarray._reconstruct": _empty for core in ("core", "_core")},
+        **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
+        **{f"numpy.{core}.numeric._frombuffer": _array for core in ("core", "_core")},
+    }
+
+    def set_state(self, built: object, state: tuple) -> None:
+        """Set the byte order of a type or the content of an array, after a look at whether it fits."""
+        if isinstance(built, np.dtype) and state[1] in BYTE_ORDERS and (state[0], *state[2:]) == PLAIN_TYPE:
+            built.__setstate__(state)
+        elif isinstance(built, np.ndarray):
+            version, shape, dtype, fortran_order, content = state
+            shape = _array(_raw(content), dtype, shape, "C").shape  # fails where the content is not as large
+            built.__setstate__((version, shape, dtype, bool(fortran_order), _raw(content)))
+        else:
+            super().set_state(built, state)
