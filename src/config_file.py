@@ -27,7 +27,7 @@ def take_defaults(parser: argparse.ArgumentParser, path: str) -> None:
     actions = {action.dest: action for action in parser._actions if action.dest not in (*NOT_RECORDED, "help")}
     for name, value in _read(path).items():
         if name not in actions:
-            raise unknown_name(f"option in {path}", str(name), actions)
+            raise unknown_name(f"option in {path}", name, actions)
         if value is None or value == "" or value == [None]:
             continue
         action = actions[name]
@@ -49,6 +49,8 @@ def _read(path: str) -> dict[str, Any]:
         if len(content) > MAX_BYTES:
             raise UserError(f"--config {path} has more than {MAX_BYTES} bytes: not a file of options")
         options = _parsed(content.decode())
+        if isinstance(options, dict):
+            options = {str(name): value for name, value in options.items()}
     except OSError as error:
         raise UserError(f"cannot read --config {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError, MemoryError, OverflowError, TypeError) as error:

@@ -207,6 +207,7 @@ def texts(meta: Path) -> Iterator[Row]:
         "deep": b"[" * 50_000,
         "binary": b"\xff\xfe\x00",
         "number": b"seed: " + b"9" * 5000,
+            "name": b"0x" + b"f" * 9000 + b": 1",
     }  # fmt: skip
     yield "run folders", "2024-01-01/config.txt", "is not valid JSON", {"deep": b"[" * 10**6, "number": b"9" * 5000}
     numbers = b'"front_stitch_rank": 1, "front_pinv_rank": 1, "seed": 1'
@@ -214,10 +215,13 @@ def texts(meta: Path) -> Iterator[Row]:
         "run folders",
         "2024-01-01/config.txt",
         "is no folder of a stitching run",
-        {
-            "list": b"[1]",
-            "layer": b'{"front_layer": 3, "end_layer": [], "stitching_type": {}, "init": null, %s}' % numbers,
-        },
+        {"layers": b'{"front_layer": 3, "end_layer": "a\\u0000", "stitching_type": "x", "init": null, %s}' % numbers},
+    )
+    yield (
+        "run folders",
+        "2024-01-01/config.txt",
+        "holds no options",
+        {"list": b"[1]", "nested": b'{"init": {"a": 1}}'},
     )
     yield (
         "run folders",

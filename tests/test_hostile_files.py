@@ -17,6 +17,8 @@ from src.checkpoints import load_model, load_state, load_tensors, save_state
 from src.datasets.matlab_files import read_arrays
 from src.datasets.readers import load_arrays
 from src.errors import MAX_LENGTH, UserError
+from src.resuming import StateFile
+from src.stitching.runs import claimed_folders
 from tests.conftest import ROOT
 from tests.hostile_readers import READERS, SHAPE, network, write_checkpoint, write_plain_svhn
 from tests.hostile_run import BYTES, prepare
@@ -141,6 +143,16 @@ def test_large_endian_arrays_in_pickles_keep_their_values(tmp_path):
     for protocol in range(6):
         (tmp_path / "a").write_bytes(pickle.dumps({"a": np.asfortranarray(array)}, protocol))
         assert np.array_equal(load_arrays(tmp_path / "a")["a"], array)
+
+
+@pytest.mark.parametrize(
+    "folders", [[["a", "b", ".."]], [["a", "b", ""]], [["a", "b", 3]], [["a"]], 3, [[[], "b", "c"]]]
+)
+def test_a_state_names_folders_below_its_own_or_is_refused(tmp_path, folders):
+    state = StateFile(tmp_path / "a.resume.pt", {}, resume=False)
+    state.write(folders=folders)
+    with pytest.raises(UserError, match=r"a\.resume\.pt"):
+        claimed_folders(StateFile(state.path, {}, resume=True))
 
 
 def test_an_error_quotes_a_strangers_text_in_one_short_line():

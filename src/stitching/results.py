@@ -11,6 +11,7 @@ from src.errors import UserError
 from src.figures import heat_maps
 from src.files import locked, read_json, write_csv
 from src.report import warn
+from src.resuming import read_options
 from src.stitching.stitched_model import Pair
 
 COLUMNS = (
@@ -49,7 +50,7 @@ def read_run(folder: Path) -> Run:
     """
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
-    options = read_json(folder / "config.txt")
+    options = read_options(folder / "config.txt")
     try:
         named = {name: options[name] for name in COLUMNS[:7]}
         if not all(_is_name(value) for value in list(named.values())[:4]):

@@ -59,7 +59,7 @@ class StitchingRuns:
     def _leave_out_finished(self) -> None:
         """Leave out the pairs that are finished, unless they were trained together with others that are not."""
         finished = finished_pairs(self.directory, self.layers, self.options)
-        trained = list(_claimed(self._state)) if "training" in self._state.content else []
+        trained = list(claimed_folders(self._state)) if "training" in self._state.content else []
         left = trained if set(trained) - finished else [pair for pair in self.layers if pair not in finished]
         if finished:
             note(f"{self.directory}: {len(finished)} of {len(self.layers)} runs are finished")
@@ -73,7 +73,7 @@ class StitchingRuns:
     @cached_property
     def folders(self) -> dict[Pair, RunFolder]:
         """The run folder of each pair; claimed when there is something to write, so that a failure leaves none."""
-        claimed = _claimed(self._state)
+        claimed = claimed_folders(self._state)
         return {
             pair: RunFolder(self.directory / claimed[pair], self._options_of(pair), resume=True)
             if pair in claimed
@@ -160,7 +160,7 @@ def _sparsity_lines(sparsity: Mapping[str, float]) -> Iterable[str]:
         yield f"{threshold}: {tabs}{share}"
 
 
-def _claimed(state: StateFile) -> dict[Pair, str]:
+def claimed_folders(state: StateFile) -> dict[Pair, str]:
     """The names of the folders that an interrupted run claimed.
 
     Raises:
