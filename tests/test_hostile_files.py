@@ -20,9 +20,10 @@ from src.errors import MAX_LENGTH, UserError
 from src.resuming import StateFile
 from src.stitching.runs import claimed_folders
 from tests.conftest import ROOT
+from tests.hostile_formats import MARKER, Code, saved
 from tests.hostile_readers import READERS, SHAPE, network, write_checkpoint, write_plain_svhn
 from tests.hostile_run import BYTES, prepare
-from tests.hostile_traps import MARKER, Code, saved, traps
+from tests.hostile_traps import traps
 from tests.tiny_datasets import write_svhn
 
 MUTATIONS = int(os.environ.get("HOSTILE_MUTATIONS", 2_400))
