@@ -65,7 +65,7 @@ def _parsed(text: str) -> Any:
     """What YAML says, of plain values alone and without references, which can make a few lines fill the memory."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # builds plain values alone
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 raise ValueError("it refers to its own parts (*…), which options have no use for")

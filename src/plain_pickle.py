@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 PLAIN_KEYS = (str, bytes, int, float, bool, type(None))
+SIZED = (str, bytes, bytearray, list, tuple, dict)
 OTHER_OBJECTS = b"".join((
     pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4,
     pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET,
@@ -24,6 +25,7 @@ class PlainUnpickler(pickle._Unpickler):  # in Python: the one in C takes as muc
 
     def __init__(self, file: io.BytesIO):
         super().__init__(file, encoding="latin1")  # as numpy and torch need for what Python 2 wrote
+        self.room = 2 * file.getbuffer().nbytes  # arrays are copied twice where a pickle has bytes as text
 
     def set_state(self, built: Any, state: Any) -> None:
         """Set the state of an object, where that is allowed."""
@@ -37,8 +39,19 @@ class PlainUnpickler(pickle._Unpickler):  # in Python: the one in C takes as muc
             raise pickle.UnpicklingError(f"it calls {module}.{name}, which has no place in {self.place}")
         return self.known[f"{module}.{name}"]
 
+    def _charge(self, arguments: Any) -> None:
+        """Refuse what has the same part copied again and again, which would fill the memory from a small file."""
+        self.room -= sum(len(part) for part in arguments if isinstance(part, SIZED)) if arguments else 0
+        if self.room < 0:
+            raise pickle.UnpicklingError("it builds more than it holds")
+
+    def _reduce(self) -> None:
+        self._charge(self.stack[-1])
+        self.load_reduce()
+
     def _build(self) -> None:
         state = self.stack.pop()
+        self._charge(state)
         self.set_state(self.stack[-1], state)
 
     def _set_item(self) -> None:
@@ -71,6 +84,7 @@ class PlainUnpickler(pickle._Unpickler):  # in Python: the one in C takes as muc
 
     dispatch = {
         **pickle._Unpickler.dispatch,
+        pickle.REDUCE[0]: _reduce,
         pickle.BUILD[0]: _build,
         pickle.SETITEM[0]: _set_item,
         pickle.SETITEMS[0]: _set_items,

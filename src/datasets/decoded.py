@@ -161,9 +161,8 @@ def _decoded(content: bytes) -> Image.Image:
         warnings.simplefilter("ignore")  # PIL's, about metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # of more than 89 million pixels
         image = Image.open(io.BytesIO(content), formats=FORMATS)
-        if max(image.size) > MAX_RATIO * min(
-            image.size
-        ):  # enlarged until its short side fits, it would fill the memory
+        short, long = sorted(image.size)
+        if long > MAX_RATIO * short:  # enlarged until its short side fits, it would fill the memory
             raise ValueError(f"{image.size[0]}×{image.size[1]} pixels, too narrow for a photograph")
         return image.convert("RGB")
 

@@ -16,7 +16,7 @@ MATRIX, COMPRESSED = 14, 15
 TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 NUMBERS = range(6, 16)  # the classes of arrays that hold numbers
 HEADER_SIZE = 128
-MAX_BYTES = 2**28  # that an array may have; the house numbers for training have 215 MiB
+MAX_BYTES = 2**28  # that the arrays of a file may inflate to; the house numbers for training have 215 MiB
 
 
 class Element(NamedTuple):
@@ -31,19 +31,21 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read all arrays of numbers, in the types in which they are stored: MATLAB stores small whole numbers as bytes.
 
     Raises:
-        ValueError: it is no such file, is truncated, or an array is larger than `MAX_BYTES`.
+        ValueError: it is no such file, is truncated, or inflates to more than `MAX_BYTES`.
         Exception: others, as it is damaged.
     """
     content = memoryview(path.read_bytes())
     mark = bytes(content[HEADER_SIZE - 2 : HEADER_SIZE])
     if mark not in (b"IM", b"MI"):
         raise ValueError("no MATLAB file of version 5")
-    order, arrays, at = "<" if mark == b"IM" else ">", {}, HEADER_SIZE
+    order, arrays, at, room = "<" if mark == b"IM" else ">", {}, HEADER_SIZE, MAX_BYTES
     while at < len(content):
         element = _element(content, at, order)
         at = element.end
         if element.kind == COMPRESSED:
-            element = _element(_inflated(element.content), 0, order)
+            inflated = _inflated(element.content, room)
+            room -= len(inflated)
+            element = _element(inflated, 0, order)
         if element.kind == MATRIX:
             arrays |= _array(element.content, order)
     return arrays
@@ -59,11 +61,11 @@ def _element(content: memoryview, at: int, order: str) -> Element:
     return Element(kind, content[start : start + size], end)
 
 
-def _inflated(content: memoryview) -> memoryview:
+def _inflated(content: memoryview, room: int) -> memoryview:
     stream = zlib.decompressobj()
-    inflated = stream.decompress(content, MAX_BYTES)
-    if not stream.eof:
-        raise ValueError(f"truncated, or an array of more than {MAX_BYTES} bytes")
+    inflated = stream.decompress(content, room + 1)  # 0 would be without a limit
+    if not stream.eof or len(inflated) > room:
+        raise ValueError(f"truncated, or arrays of more than {MAX_BYTES} bytes")
     return memoryview(inflated)
 
 

@@ -44,9 +44,10 @@ def read_header(stream: BinaryIO, *, size: int) -> Header:
         version = npy.read_magic(stream)
         read, length = {(1, 0): (npy.read_array_header_1_0, "<H"), (2, 0): (npy.read_array_header_2_0, "<I")}[version]
         said = stream.read(struct.calcsize(length))
-        if struct.unpack(length, said)[0] > MAX_HEADER:
+        (n_bytes,) = struct.unpack(length, said)
+        if n_bytes > MAX_HEADER:
             raise ValueError(f"more than {MAX_HEADER} bytes")
-        shape, fortran_order, dtype = read(io.BytesIO(said + stream.read(struct.unpack(length, said)[0])))
+        shape, fortran_order, dtype = read(io.BytesIO(said + stream.read(n_bytes)))
     except Exception as error:  # a damaged header is parsed as Python, which can raise anything
         raise ValueError(f"no header of a .npy file: {error}") from error
     if dtype.hasobject:

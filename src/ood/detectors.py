@@ -19,7 +19,7 @@ from src.report import warn
 Entry = dict[str, Any]
 NAMES = ("model_type", "source_model_path", "source_layer")  # keys whose values are text
 SHAPES = ("orig_input_shape", "required_input_shape")
-MAX_SIZE = 2**20  # of a shape in one dimension
+MAX_SIZE = 2**16  # of a shape in one dimension
 KEYS = ("model_type", "source_model_type", "source_model_path", "source_layer", "id_dataset", "orig_input_shape",
         "required_input_shape", "training_loc")  # fmt: skip
 
