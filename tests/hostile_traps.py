@@ -162,9 +162,9 @@ def datasets() -> Iterator[Row]:
             "buffer": b"\x80\5\x96" + struct.pack("<Q", HUGE) + b".",
             "frame": b"\x80\4\x95" + struct.pack("<Q", 2**40) + b".",
             "array": called("numpy ndarray", HUGE),
-            "copies": b"\x80\2]c_codecs\nencode\nq\0X\0\0\x10\0"
+            "copies": b"\x80\2]c_codecs\nencode\nq\x000X\0\0\x10\0"
             + b"a" * 2**20
-            + b"q\1X\6\0\0\0latin1q\2"
+            + b"q\x010X\6\0\0\0latin1q\x020"
             + b"h\0h\1h\2\x86Ra" * 5000
             + b".",
             "objects": pickle.dumps({"data": np.array([None]), "labels": [1]}),
