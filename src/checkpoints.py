@@ -2,8 +2,7 @@
 
 import io
 import pickle
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from src.files import write_bytes
 from src.models import build_model
 from src.models.blocks import Network
 from src.report import warn
+from src.torch_files import read_tensors
 
 State = dict[str, Tensor]
 
@@ -61,15 +61,13 @@ def load_tensors(path: str | Path) -> Any:
     except OSError as error:
         raise UserError(f"cannot read checkpoint {path}: {error.strerror or error}; check the path") from error
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, about pickles that it is going to refuse
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return read_tensors(content)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"checkpoint {path} holds more than tensors, or is damaged, and was not loaded; "
             "save a plain state dict: torch.save(model.state_dict(), path)"
         ) from error
-    except Exception as error:  # torch raises many kinds for damaged files
+    except Exception as error:  # a damaged file can raise anything
         raise UserError(f"checkpoint {path} is damaged or no checkpoint at all; copy or train it again") from error
 
 
@@ -88,9 +86,28 @@ def load_model(
     Raises:
         UserError: as load_state, or the checkpoint does not fit the network; names the keys.
     """
-    model = build_model(name, n_classes=n_classes, n_channels=image_shape[0], image_shape=tuple(image_shape))
-    load_weights(model, path, wanted=f"{name} with {n_classes} classes")
-    return freeze(model, device)
+
+    def build() -> Network:
+        return build_model(name, n_classes=n_classes, n_channels=image_shape[0], image_shape=tuple(image_shape))
+
+    return freeze(load_network(path, build, wanted=f"{name} with {n_classes} classes"), device)
+
+
+def load_network(path: str | Path, build: Callable[[], Network], *, wanted: str) -> Network:
+    """Build a network with the weights of a checkpoint, once its outline shows that they fit.
+
+    Args:
+        wanted: how the network is called in the error.
+    Raises:
+        UserError: as load_weights, or as `build`.
+    """
+    state = load_state(path)
+    with torch.device("meta"):  # takes no memory, however large a network a stranger's file asks for
+        outline = build()
+    _check_weights(state, outline, path, wanted=wanted)
+    model = build()
+    _take_over(model, state, path, wanted=wanted)
+    return model
 
 
 def load_weights(model: Network, path: str | Path, *, wanted: str) -> None:
@@ -101,14 +118,23 @@ def load_weights(model: Network, path: str | Path, *, wanted: str) -> None:
     Raises:
         UserError: as load_state, or the checkpoint does not fit; names the keys.
     """
-    state, expected = load_state(path), model.state_dict()
+    _take_over(model, load_state(path), path, wanted=wanted)
+
+
+def _take_over(model: Network, state: State, path: str | Path, *, wanted: str) -> None:
+    model.load_state_dict(_check_weights(state, model, path, wanted=wanted))
+    if not all(value.isfinite().all() for value in model.state_dict().values()):
+        warn(f"checkpoint {path} has weights that are not finite")
+
+
+def _check_weights(state: State, model: Network, path: str | Path, *, wanted: str) -> State:
+    """The state, made complete, if it fits."""
+    expected = model.state_dict()
     # Checkpoints from before torch 0.4.1 have no such counters; nothing here reads them.
     counters = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")}
     state = {**counters, **state}
     check_fit(state, expected, given=f"checkpoint {path}", wanted=wanted)
-    model.load_state_dict(state)
-    if not all(value.isfinite().all() for value in state.values()):
-        warn(f"checkpoint {path} has weights that are not finite")
+    return state
 
 
 def freeze(model: Network, device: torch.device | str) -> Network:

@@ -7,7 +7,7 @@ from typing import Any
 
 from src.errors import UserError, unknown_name
 
-MAX_BYTES = 2**20  # of a file of options; a larger one is something else
+MAX_BYTES = 2**16  # of a file of options; a larger one is something else
 NOT_RECORDED = ("config", "resume")  # what a run's config.txt leaves out: it would not repeat the run
 
 
@@ -27,7 +27,7 @@ def take_defaults(parser: argparse.ArgumentParser, path: str) -> None:
     actions = {action.dest: action for action in parser._actions if action.dest not in (*NOT_RECORDED, "help")}
     for name, value in _read(path).items():
         if name not in actions:
-            raise unknown_name(f"option in {path}", str(name), actions)
+            raise unknown_name(f"option in {path}", name, actions)
         if value is None or value == "" or value == [None]:
             continue
         action = actions[name]
@@ -48,7 +48,9 @@ def _read(path: str) -> dict[str, Any]:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise UserError(f"--config {path} has more than {MAX_BYTES} bytes: not a file of options")
-        options = yaml.safe_load(content.decode())
+        options = _parsed(content.decode())
+        if isinstance(options, dict):
+            options = {str(name): value for name, value in options.items()}
     except OSError as error:
         raise UserError(f"cannot read --config {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError, MemoryError, OverflowError, TypeError) as error:
@@ -57,6 +59,19 @@ def _read(path: str) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise UserError(f"--config {path} holds no options; write lines such as `learning_rate: 0.01`")
     return options
+
+
+def _parsed(text: str) -> Any:
+    """What YAML says, of plain values alone and without references, which can make a few lines fill the memory."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # builds plain values alone
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError("it refers to its own parts (*…), which options have no use for")
+            return super().compose_node(parent, index)
+
+    return yaml.load(text, Loader)
 
 
 def _converted(action: argparse.Action, value: Any) -> Any:

@@ -3,9 +3,18 @@
 import difflib
 from collections.abc import Iterable
 
+MAX_LENGTH = 4000
+
 
 class UserError(Exception):
-    """What was given, what is allowed and what to do, in one line; scripts print it and exit with code 2."""
+    """What was given, what is allowed and what to do, in one line; scripts print it and exit with code 2.
+
+    What the line quotes may come from a stranger's file: it is cut, and what does not print is escaped.
+    """
+
+    def __init__(self, line: str):
+        line = line if len(line) <= MAX_LENGTH else f"{line[: MAX_LENGTH // 2]} … {line[-MAX_LENGTH // 2 :]}"
+        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line))
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> UserError:

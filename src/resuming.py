@@ -1,6 +1,7 @@
 """Where a run stands: one file beside its results, from the first epoch until the run is done."""
 
 import json
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from src.config_file import recorded
 from src.errors import UserError
 from src.files import read_json
 
+SINGLE = (str, int, float, bool, type(None))  # what a value of an option is, or the items of a list of them
 # Options that may differ when a run goes on: they do not change what it computes.
 FREE = ("gpu", "n_workers", "prefetch_factor", "verbose")
 
@@ -30,8 +32,16 @@ class StateFile:
         self.path, self.options, self.writes = Path(path), as_written(options), writes
         self.content: dict[str, Any] = {}
         if resume and self.path.exists():
-            self.content = _read(self.path)
+            self.content = read_state(self.path)
             refuse_other_options(self.content["options"], self.options, where=self.path)
+
+    @property
+    def reached(self) -> int:
+        """The number of the training that is under way or was the last one, of those that share the file; -1: none."""
+        reached = self.content.get("stage", -1)
+        if not isinstance(reached, int):
+            raise UserError(f"{self.path} does not say where a run stands; remove it and start anew")
+        return reached
 
     def write(self, **content: Any) -> None:
         """Replace some of the content; what it holds besides stays."""
@@ -42,6 +52,18 @@ class StateFile:
     def remove(self) -> None:
         """Remove the file: the run is done."""
         self.path.unlink(missing_ok=True)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The content of a state file.
+
+    Raises:
+        UserError: it is damaged, or does not say which options it is for.
+    """
+    content = load_tensors(path)
+    if not isinstance(content, dict) or not are_options(content.get("options")):
+        raise UserError(f"{path} does not say where a run stands; remove it and start anew")
+    return content
 
 
 def as_written(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,19 +91,21 @@ def read_options(path: Path) -> dict[str, Any]:
         UserError: it cannot be read, or holds something else.
     """
     options = read_json(path)
-    if not isinstance(options, dict):
+    if not are_options(options):
         raise UserError(f"{path} holds no options; remove its folder")
     return options
+
+
+def are_options(content: Any) -> bool:
+    """Whether something that was read is a table of options: names with single values or lists of them."""
+    return isinstance(content, dict) and all(
+        isinstance(name, str)
+        and all(isinstance(item, SINGLE) for item in (value if isinstance(value, list) else [value]))
+        for name, value in content.items()
+    )
 
 
 def differences(begun: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """How the options of two runs differ, in words; empty if those that both have, and that matter, agree."""
     names = [name for name in begun if name in given and name not in FREE and begun[name] != given[name]]
-    return ", ".join(f"{name} was {begun[name]!r}, now {given[name]!r}" for name in names)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content = load_tensors(path)
-    if not isinstance(content, dict) or not isinstance(content.get("options"), dict):
-        raise UserError(f"{path} does not say where a run stands; remove it and start anew")
-    return content
+    return ", ".join(f"{name} was {reprlib.repr(begun[name])}, now {given[name]!r}" for name in names)

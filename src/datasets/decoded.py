@@ -21,6 +21,9 @@ from src.runtime import seed_of
 
 warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")  # PIL knows others, for which it starts programs
+MAX_RATIO = 100  # of the sides of an image
+
 Transform = Callable[[Image.Image], Tensor]  # to uint8 (C, H, W), all of one shape
 Key = tuple[int, ...]  # the number of an image and, if it is to be augmented, seed and epoch
 
@@ -142,9 +145,7 @@ class _Decoder:
     def _image(self, i: int, *seed_and_epoch: int) -> Tensor:
         content = self.files.read(i)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # PIL's, about metadata
-                image = Image.open(io.BytesIO(content)).convert("RGB")
+            image = _decoded(content)
         except Exception as error:  # a damaged file can raise anything
             reason = "no image" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
             raise UserError(f"{self.files.path(i)} cannot be decoded ({reason}); restore or remove it") from error
@@ -152,6 +153,18 @@ class _Decoder:
             return self.transform(image)
         with _drawing_from(seed_of(*seed_and_epoch, i, 0)):  # four numbers: no other generator's key
             return self.augmentation(image)
+
+
+def _decoded(content: bytes) -> Image.Image:
+    """The RGB image in a file; raises ValueError or whatever a damaged file makes PIL raise."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PIL's, about metadata
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # of more than 89 million pixels
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        short, long = sorted(image.size)
+        if long > MAX_RATIO * short:  # enlarged until its short side fits, it would fill the memory
+            raise ValueError(f"{image.size[0]}×{image.size[1]} pixels, too narrow for a photograph")
+        return image.convert("RGB")
 
 
 @contextlib.contextmanager

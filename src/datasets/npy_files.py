@@ -1,11 +1,15 @@
 """Arrays in numpy's `.npy` format, mapped into memory where they lie: in a file of their own or inside of another."""
 
+import io
 import math
+import struct
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
+
+MAX_HEADER = 10_000  # bytes; that of an array without named fields has about 100
 
 
 class Place(NamedTuple):
@@ -38,8 +42,12 @@ def read_header(stream: BinaryIO, *, size: int) -> Header:
     beginning = stream.tell()
     try:
         version = npy.read_magic(stream)
-        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
-        shape, fortran_order, dtype = read(stream)
+        read, length = {(1, 0): (npy.read_array_header_1_0, "<H"), (2, 0): (npy.read_array_header_2_0, "<I")}[version]
+        said = stream.read(struct.calcsize(length))
+        (n_bytes,) = struct.unpack(length, said)
+        if n_bytes > MAX_HEADER:
+            raise ValueError(f"more than {MAX_HEADER} bytes")
+        shape, fortran_order, dtype = read(io.BytesIO(said + stream.read(n_bytes)))
     except Exception as error:  # a damaged header is parsed as Python, which can raise anything
         raise ValueError(f"no header of a .npy file: {error}") from error
     if dtype.hasobject:

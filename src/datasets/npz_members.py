@@ -55,6 +55,8 @@ class Member(NamedTuple):
         info = members[f"{self.name}.npy"]
         if info.flag_bits & ENCRYPTED:
             raise ValueError("it is encrypted")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError("it is not compressed as numpy does it")
         return info
 
     def header(self) -> Header:
@@ -137,6 +139,8 @@ def _unpack(member: Member) -> None:
                 n_blocks = math.ceil(info.file_size / BLOCK)
                 for block in report.progress(_blocks(stream), member.unpacked.name, n_blocks, unit="MiB"):
                     file.write(block)
+            if file.tell() != info.file_size:
+                raise ValueError(f"{file.tell()} bytes instead of {info.file_size}")
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, member.unpacked)

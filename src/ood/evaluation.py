@@ -41,6 +41,8 @@ def common_options(runs: Sequence[Run]) -> dict:
         values = sorted({str(run.options.get(name)) for run in runs})
         if len(values) > 1:
             raise UserError(f"the runs differ in {name}: {', '.join(values)}; evaluate one kind of runs at a time")
+        if not isinstance(runs[0].options.get(name), str):
+            raise UserError(f"{runs[0].folder / 'config.txt'} names no {name}; restore it or remove the folder")
     return runs[0].options
 
 

@@ -11,12 +11,15 @@ from src.errors import UserError
 from src.figures import heat_maps
 from src.files import locked, read_json, write_csv
 from src.report import warn
+from src.resuming import read_options
 from src.stitching.stitched_model import Pair
 
 COLUMNS = (
     "front_layer", "end_layer", "stitching_type", "init", "front_stitch_rank", "front_pinv_rank", "seed", "accuracy",
     "front_accuracy", "end_accuracy", "matching_error", "representation_difference", "folder",
 )  # fmt: skip
+
+MAX_NAME = 1000  # characters, of a layer
 
 Row = dict[str, Any]
 
@@ -47,21 +50,27 @@ def read_run(folder: Path) -> Run:
     """
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
-    options = read_json(folder / "config.txt")
+    options = read_options(folder / "config.txt")
     try:
         named = {name: options[name] for name in COLUMNS[:7]}
-        if not all(isinstance(value, str) for value in list(named.values())[:4]):
+        if not all(_is_name(value) for value in list(named.values())[:4]):
             raise ValueError("the names in config.txt")
+        if not all(isinstance(value, int | None) for value in list(named.values())[4:]):
+            raise ValueError("the numbers in config.txt")
         measured = _read_summary(folder / "summary.txt")
         if (folder / "metrics.json").is_file():
             measured.update(read_json(folder / "metrics.json"))
         numbers = {name: math.nan if measured.get(name) is None else float(measured[name]) for name in Metrics._fields}
         if "accuracy" not in measured:
             raise ValueError("the accuracy")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{folder} is no folder of a stitching run ({error} missing or damaged)") from error
     row = named | numbers | {"folder": folder.name}
     return Run(folder, options, row)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable() and len(value) <= MAX_NAME
 
 
 def _read_summary(path: Path) -> dict[str, str]:
@@ -151,6 +160,6 @@ def natural_order(names: Iterable[str]) -> list[str]:
     """Distinct layer names in the order a reader expects: blocks.2 before blocks.10."""
 
     def key(name: str) -> list:
-        return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+        return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
     return sorted(set(names), key=key)

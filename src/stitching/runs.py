@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from src.checkpoints import save_state
+from src.errors import UserError
 from src.files import write_json, write_text
 from src.models.blocks import Network
 from src.report import note, result, warn
@@ -58,8 +59,7 @@ class StitchingRuns:
     def _leave_out_finished(self) -> None:
         """Leave out the pairs that are finished, unless they were trained together with others that are not."""
         finished = finished_pairs(self.directory, self.layers, self.options)
-        content = self._state.content
-        trained = [Pair(*names) for *names, _ in content["folders"]] if "training" in content else []
+        trained = list(claimed_folders(self._state)) if "training" in self._state.content else []
         left = trained if set(trained) - finished else [pair for pair in self.layers if pair not in finished]
         if finished:
             note(f"{self.directory}: {len(finished)} of {len(self.layers)} runs are finished")
@@ -73,7 +73,7 @@ class StitchingRuns:
     @cached_property
     def folders(self) -> dict[Pair, RunFolder]:
         """The run folder of each pair; claimed when there is something to write, so that a failure leaves none."""
-        claimed = {Pair(*names): Path(name).name for *names, name in self._state.content.get("folders", [])}
+        claimed = claimed_folders(self._state)
         return {
             pair: RunFolder(self.directory / claimed[pair], self._options_of(pair), resume=True, exclusive=False)
             if pair in claimed
@@ -158,3 +158,18 @@ def _sparsity_lines(sparsity: Mapping[str, float]) -> Iterable[str]:
     for threshold, share in sparsity.items():
         tabs = "\t\t" if threshold == "0" else "\t"
         yield f"{threshold}: {tabs}{share}"
+
+
+def claimed_folders(state: StateFile) -> dict[Pair, str]:
+    """The names of the folders that an interrupted run claimed.
+
+    Raises:
+        UserError: the state says something else, or names what is no folder of a run.
+    """
+    try:
+        claimed = {Pair(front, end): Path(name).name for front, end, name in state.content.get("folders", [])}
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{state.path} does not say where runs stand; remove it and start anew") from error
+    if not all(name.isprintable() and name not in ("", "..") for name in claimed.values()):
+        raise UserError(f"{state.path} names what is no folder of a run; remove it and start anew")
+    return claimed

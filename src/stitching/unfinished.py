@@ -5,10 +5,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from src.checkpoints import load_tensors
 from src.errors import UserError
 from src.report import warn
-from src.resuming import StateFile, as_written, differences, read_options, refuse_other_options
+from src.resuming import StateFile, as_written, differences, read_options, read_state, refuse_other_options
 from src.stitching.stitched_model import Pair
 
 # What makes a run another experiment, so that both may be in one folder. Where only other options differ, such as the
@@ -62,10 +61,10 @@ def find_state(directory: Path, options: Mapping[str, Any]) -> StateFile:
     found = []
     for path in sorted(Path(directory).glob(f"*{SUFFIX}")):
         try:
-            begun = load_tensors(path)["options"]
+            begun = read_state(path)["options"]
             if _same_experiment(begun, given):
                 found.append((bool(differences(begun, given)), path))
-        except (UserError, KeyError, TypeError, AttributeError):
+        except UserError:
             warn(f"{path} is damaged and was left out")
     return StateFile(min(found)[1], options, resume=True) if found else new_state(directory, options)
 

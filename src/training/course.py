@@ -89,22 +89,45 @@ class Course:
     def load(self, state: Mapping[str, Any], *, where: Any) -> None:
         """Go back to a state; raises UserError where it does not fit the task."""
         try:
+            self._check(state)
             for module, content in zip(self.task.modules, state["modules"], strict=True):
                 module.load_state_dict(content)
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
-            self.history = [[EpochLog(*(Score(*score) for score in log)) for log in logs] for logs in state["history"]]
+            self.history = [
+                [EpochLog(*(Score(*map(float, score)) for score in log)) for log in logs] for logs in state["history"]
+            ]
             self.step = state["step"]
             if is_first():  # the sums are of all processes; what others draw is of their own
                 self.random = state["random"]
                 self.sums.sums.copy_(state["sums"])
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except Exception as error:  # depends on what is missing or of another kind
             raise UserError(f"{where} does not fit this run; remove it and start anew") from error
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        """Raise ValueError, or whatever it raises, where a state would be taken and fail later."""
+        own, given = self.optimizer.state_dict(), state["optimizer"]
+        kept = (self.scheduler.state_dict(), *own["param_groups"])
+        pairs = zip(kept, (state["scheduler"], *given["param_groups"]), strict=True)
+        if not all(_kinds(one) == _kinds(other) for one, other in pairs) or not 0 <= state["step"] < 2**62:
+            raise ValueError("values of other kinds")
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        for i, moments in given["state"].items():
+            if any(value.shape not in (parameters[i].shape, torch.Size()) for value in moments.values()):
+                raise ValueError("values of other shapes")
+        if any(len(logs) != len(self.task.heads) for logs in state["history"]):
+            raise ValueError("logs of other heads")
+        torch.Generator().set_state(state["random"]["cpu"])
 
     def restore_random_state(self) -> None:
         """Within an epoch that was interrupted, draw on from where it was."""
         if self.step and self.random is not None:
             set_random_state(self.random, self.device)
+
+
+def _kinds(values: Mapping[str, Any]) -> dict[str, str]:
+    """What each value is: a number, or its type."""
+    return {key: "number" if type(value) in (int, float) else type(value).__name__ for key, value in values.items()}
 
 
 def _optimizer(parameters: list[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:

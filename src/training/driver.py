@@ -40,11 +40,11 @@ def train(
         UserError: the state does not fit the task.
     """
     course = Course(task, settings, train_set.device)
-    reached = state.content.get("stage", -1) if state else -1
+    reached = state.reached if state else -1
     if reached > stage:
         return
     if reached == stage:
-        course.load(state.content["training"], where=state.path)
+        course.load(state.content.get("training"), where=state.path)
         if course.history and not course.step:
             yield course.history
     while len(course.history) < settings.n_epochs:
