@@ -299,15 +299,3 @@ def test_collecting_nothing_is_an_error(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert collect(folder) == 2
     assert ": error: " in capsys.readouterr().err
-
-
-def test_many_processes_into_one_folder(run_script, digit_networks, tmp_path):
-    """Runs that start at once get folders of their own, and all of them are there."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    arguments = [*digit_networks, MODEL, MODEL, "layer4.0", "layer4.0,layer4.1", "rc2c_pre", *DM, "-dir", "p"]
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: run_script("exec_stitch.py", *arguments), range(4)))
-    folders = [path for path in (tmp_path / "results" / "p").iterdir() if path.is_dir()]
-    assert len(folders) == 8
-    assert (tmp_path / "results" / "p" / "grid.csv").read_text().count("\n") == 9
