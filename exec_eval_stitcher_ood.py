@@ -49,7 +49,7 @@ def evaluate(args) -> None:
     end_path = args.end_model or options["end_model_path"]
     end = load_model(end_path, options["end_model_type"], **image)
     ends = natural_order(pair.end_layer for pair in runs)
-    detectors, missing = store.load_all(source_of(end_path), ends, n_classes=test_set.n_classes, device=device)
+    detectors, missing = store.load_all(source_of(end_path), ends, **image)
     runs = {pair: run for pair, run in runs.items() if pair.end_layer in detectors}
     grids, unusable = evaluation.grids_of(runs, front, end, image_shape=test_set.image_shape)
 

@@ -161,8 +161,9 @@ def write_store(folder: Path) -> None:
 
 def read_store(folder: Path) -> None:
     store, source = DetectorStore(folder / "store"), source_of(folder / "source.pt")
-    store.load_all(source, [LAYER, "pool2"], n_classes=2, device=torch.device("cpu"))
-    store.load(source, LAYER, n_classes=2, device=torch.device("cpu"))
+    network = {"n_classes": 2, "image_shape": SHAPE, "device": torch.device("cpu")}
+    store.load_all(source, [LAYER, "pool2"], **network)
+    store.load(source, LAYER, **network)
 
 
 def write_plain_svhn(folder: Path) -> None:

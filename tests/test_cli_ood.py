@@ -159,7 +159,8 @@ def test_energies_are_those_of_the_detector(workplace, digit_networks, capsys):
     images = {"n_classes": 10, "image_shape": (1, 8, 8)}
     front, end = (load_model(path, MODEL, **images) for path in digit_networks)
     store = DetectorStore(workplace / "store")
-    detector = store.load(source_of(digit_networks[1]), "layer2.0", n_classes=10, device=torch.device("cpu"))
+    network = {"n_classes": 10, "image_shape": (1, 8, 8), "device": torch.device("cpu")}
+    detector = store.load(source_of(digit_networks[1]), "layer2.0", **network)
     ((x, _),) = load_dataset("digits", "", train=False).batches(1000)
     with open(workplace / "results" / "dm" / "ood_evaluation.csv") as file:
         row = next(row for row in csv.DictReader(file) if row["front_layer"] == "layer4.1")

@@ -33,6 +33,7 @@ def store(tmp_path):
 
 
 STATE = {"weight": torch.zeros(2)}
+NETWORK = {"n_classes": 10, "image_shape": (1, 8, 8), "device": torch.device("cpu")}
 
 
 def test_reads_the_table_of_the_public_code(tmp_path):
@@ -73,17 +74,19 @@ def test_loads_a_detector_and_refuses_one_of_another_shape(store):
     detector = build_model("repr_cls_resnet18", n_classes=10, **SHAPES)
     store.add(detector.state_dict(), entry())
     source = Source("m.pt", "")
-    loaded = store.load(source, "pool1", n_classes=10, device=torch.device("cpu"))
+    loaded = store.load(source, "pool1", **NETWORK)
     x = torch.rand(2, 4, 2, 2)
     torch.testing.assert_close(loaded(x), detector.eval()(x))
     store.add(detector.state_dict(), entry(source_layer="pool2", required_input_shape=[8, 2, 2]))
-    detectors, missing = store.load_all(source, ["pool1", "pool2", "pool3"], n_classes=10, device=torch.device("cpu"))
+    detectors, missing = store.load_all(source, ["pool1", "pool2", "pool3"], **NETWORK)
     assert list(detectors) == ["pool1"]
     assert "of another shape: conv1.weight" in missing[0] and "no detector for pool3" in missing[1]
     name = store.add(detector.state_dict(), entry(source_layer="pool4"))
     (store.folder / name).unlink()
     with pytest.raises(UserError, match=rf"cannot read checkpoint .*{name}"):
-        store.load(source, "pool4", n_classes=10, device=torch.device("cpu"))
+        store.load(source, "pool4", **NETWORK)
+    with pytest.raises(UserError, match="for pool1 is for images of 1×8×8 pixels, not 3×32×32"):
+        store.load(source, "pool1", **NETWORK | {"image_shape": (3, 32, 32)})
 
 
 @pytest.mark.parametrize(

@@ -120,29 +120,43 @@ class DetectorStore:
             warn(f"{len(found)} detectors for {layer} of {source.path}; the newest is used, {found[-1][0]}")
         return found[-1]
 
-    def load(self, source: Source, layer: str, *, n_classes: int, device: torch.device) -> Network:
+    def load(
+        self, source: Source, layer: str, *, n_classes: int, image_shape: tuple[int, int, int], device: torch.device
+    ) -> Network:
         """Load the newest detector for a layer of a network, frozen and in evaluation mode.
 
+        Args:
+            image_shape: (C, H, W) of the images that the network takes.
         Raises:
-            UserError: as `find`, or its checkpoint is missing, damaged or of another shape.
+            UserError: as `find`, or it is for images of another shape, or its checkpoint is missing, damaged or of
+                another shape.
         """
         name, entry = self.find(source, layer)
+        if tuple(entry["orig_input_shape"]) != image_shape:
+            shapes = ("×".join(map(str, shape)) for shape in (entry["orig_input_shape"], image_shape))
+            raise UserError(f"detector {name} for {layer} is for images of {' pixels, not '.join(shapes)}")
 
         def build() -> Network:
             return build_model(
                 entry["model_type"],
                 n_classes=n_classes,
                 representation_shape=tuple(entry["required_input_shape"]),
-                image_shape=tuple(entry["orig_input_shape"]),
+                image_shape=image_shape,
             )
 
         detector = load_network(self.folder / name, build, wanted=f"the detector {entry['model_type']} for {layer}")
         return freeze(detector, device)
 
     def load_all(
-        self, source: Source, layers: Sequence[str], *, n_classes: int, device: torch.device
+        self,
+        source: Source,
+        layers: Sequence[str],
+        *,
+        n_classes: int,
+        image_shape: tuple[int, int, int],
+        device: torch.device,
     ) -> tuple[dict[str, Network], list[str]]:
-        """Load the detectors for several layers.
+        """Load the detectors for several layers; arguments as in `load`.
 
         Returns:
             Detectors by layer, and why those that are not among them are missing.
@@ -150,10 +164,11 @@ class DetectorStore:
             UserError: there is no store in the folder, or its `meta.json` is damaged.
         """
         self.entries()
+        network = {"n_classes": n_classes, "image_shape": image_shape, "device": device}
         detectors, missing = {}, []
         for layer in layers:
             try:
-                detectors[layer] = self.load(source, layer, n_classes=n_classes, device=device)
+                detectors[layer] = self.load(source, layer, **network)
             except UserError as error:
                 missing.append(str(error))
         return detectors, missing
