@@ -1,10 +1,13 @@
 """The one place that prints: results on stdout, progress and warnings on stderr."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
+
+from src.errors import UserError
 
 _silent = False
 
@@ -21,9 +24,19 @@ def silenced(silent: bool = True) -> Iterator[None]:
 
 
 def result(text: str = "") -> None:
-    """Print what the user asked for."""
-    if not _silent:
+    """Print what the user asked for; a run whose output nobody reads any more (`| head`) goes on.
+
+    Raises:
+        UserError: it cannot be written, to a full disk for example.
+    """
+    if _silent:
+        return
+    try:
         print(text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails once more as it ends
+        if not isinstance(error, BrokenPipeError):
+            raise UserError(f"cannot print the results: {error.strerror}") from None
 
 
 def note(text: str) -> None:

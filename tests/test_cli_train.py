@@ -1,13 +1,17 @@
 """exec_train.py and exec_eval.py as a user runs them."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
 import exec_eval
 import exec_train
 from src.checkpoints import load_state
+from tests.conftest import ROOT
 
 ARGUMENTS = ["small_cnn", "-d", "digits", "-gpu", "-1", "-b", "64"]
 
@@ -39,6 +43,20 @@ def test_trains_and_evaluates(run_script, tmp_path):
     out = run_script("exec_eval.py", "models/a/model_3.pt", *ARGUMENTS)
     val_acc = float(rows[-1].split(",")[2])
     assert out == f"Clean accuracy: {val_acc:.2%}\n"
+
+
+def test_nobody_reads_the_output(tmp_path):
+    command = [sys.executable, ROOT / "exec_train.py", *ARGUMENTS, "-e", "2", "-dir", "m"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as nobody:
+        done = subprocess.run(command, cwd=tmp_path, stdout=nobody, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "model_2.pt" in files(tmp_path / "m")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*command, "-s", "1"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    line = "exec_train.py: error: cannot print the results: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, line)
 
 
 def test_the_same_command_twice_makes_the_same_files(tmp_path, capsys):
