@@ -74,6 +74,7 @@ def compute(args) -> None:
     if args.output:
         reporting.write_files(Path(args.output), models, sum(pairs, []), n_images=n_images)
         Marks.beside(args.output).finish(vars(args))
+        note(f"wrote {args.output}")
 
 
 def main(argv=None) -> int:

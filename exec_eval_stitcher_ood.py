@@ -45,8 +45,9 @@ def evaluate(args) -> None:
     options, runs = evaluation.common_options(found), newest_of_each_pair(found)
     test_set = load_labelled(args.dataset, args.dataset_root, train=False, **placing)
     image = {"n_classes": test_set.n_classes, "image_shape": test_set.image_shape, "device": device}
-    front = load_model(args.front_model or options["front_model_path"], options["front_model_type"], **image)
-    end_path = args.end_model or options["end_model_path"]
+    front_path = evaluation.network_path(options, "front", args.front_model)
+    end_path = evaluation.network_path(options, "end", args.end_model)
+    front = load_model(front_path, options["front_model_type"], **image)
     end = load_model(end_path, options["end_model_type"], **image)
     ends = natural_order(pair.end_layer for pair in runs)
     detectors, missing = store.load_all(source_of(end_path), ends, **image)

@@ -41,14 +41,12 @@ def probe(args) -> None:
 
     settings = Settings(args.n_epochs, args.batch_size, learning_rate=args.learning_rate, seed=args.seed,
                         weight_decay=args.weight_decay, reduce_lr_epochs=decay_epochs(args.n_epochs))  # fmt: skip
-    device, info, state = device_of(args.gpu), labelled_info(args.dataset), None
-    if args.output:
-        marks = Marks.beside(args.output)
-        if args.resume and marks.are_final(vars(args)):
-            return
-        state = marks.begin(vars(args), resume=args.resume)
-    elif args.resume:
+    device, info = device_of(args.gpu), labelled_info(args.dataset)
+    marks = Marks.beside(args.output) if args.output else None
+    if args.resume and not marks:
         raise UserError("--resume goes on from files beside the table of -o; give -o as well")
+    if args.resume and marks.are_final(vars(args)):
+        return
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape}
     model = load_model(args.model_path, args.model_type, **image, device=device)
     layers = list(dict.fromkeys(name for text in args.layer_names for name in model.layers(text)))
@@ -57,6 +55,7 @@ def probe(args) -> None:
     data, placing = (args.dataset, args.dataset_root), cli.placing_of(args, device)
     train_set, test_set = (load_labelled(*data, train=t, **placing) for t in (True, False))
 
+    state = marks.begin(vars(args), resume=args.resume) if marks else None
     result(str(sys.argv))
     for history in train(task, train_set, test_set, settings, state=state):
         epoch, logs = len(history), history[-1]
@@ -76,7 +75,7 @@ def probe(args) -> None:
         result("".join(f"Rank {rank}: {accuracy}\n" for rank, accuracy in accuracies.items()))
         result("\n".join(map(str, accuracies.values())))
     result("\n\n")
-    if args.output:
+    if marks:
         made = {"model": args.model_path, "seed": args.seed, "epochs": args.n_epochs}
         write_table(args.output, last, task.widths, made_with=made)
         marks.finish(vars(args))

@@ -28,6 +28,7 @@ def train(args) -> None:
 
     from src.datasets import labelled_info, load_labelled
     from src.models import build_model
+    from src.report import note
     from src.run_folder import Marks, RunFolder
     from src.runtime import device_of, seeded
     from src.training import Classification
@@ -49,6 +50,7 @@ def train(args) -> None:
     folder = RunFolder(args.save_dir, vars(args), resume=args.resume)
     folder.train(Classification(model), train_set, val_set, settings, save_frequency=args.save_frequency)
     folder.finish()
+    note(f"wrote {folder.path}")
 
 
 def main(argv=None) -> int:

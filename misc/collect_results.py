@@ -20,20 +20,21 @@ def parser() -> cli.Parser:
 
 def collect(args) -> None:
     from src.errors import UserError
-    from src.report import note, result, warn
+    from src.report import result, warn
     from src.stitching.results import accuracy_matrix, newest_of_each_pair, read_runs, update_grid, write_grid
 
-    folders = [Path(args.source_dir)]
+    source_dir = Path(args.source_dir)
+    runs, skipped = read_runs(source_dir)
     if args.recursive:
-        folders = sorted({path.parents[1] for path in folders[0].rglob("config.txt")}) or folders
-    runs, skipped = [], []
-    for folder in folders:
-        for found, all_found in zip(read_runs(folder), (runs, skipped), strict=True):
-            all_found += found
+        below = {marked.parent.parent for marked in source_dir.rglob("config.txt")} - {source_dir, source_dir.parent}
+        for folder in sorted(below):
+            found, others = read_runs(folder)
+            runs, skipped = runs + found, skipped + others
+        runs.sort(key=lambda run: run.folder.name)  # by time
     for reason in skipped:
         warn(f"skipped: {reason}")
     if not runs:
-        raise UserError(f"{args.source_dir} holds no finished stitching run; give the folder that holds their folders")
+        raise UserError(f"{source_dir} holds no finished stitching run; give the folder that holds their folders")
     newest_of_each_pair(runs)
     rows = [run.row for run in runs]
     fronts, ends, matrix = accuracy_matrix(rows)
@@ -44,12 +45,10 @@ def collect(args) -> None:
         cells = ["" if accuracy != accuracy else f"{accuracy:.4f}" for accuracy in line]  # NaN differs from itself
         result(" ".join([f"{front:{width}}", *(f"{cell:>{cell_width}}" for cell in cells)]))
 
-    output = Path(args.output or Path(args.source_dir, "grid.csv"))
-    if args.output:
-        write_grid(output, rows)
+    if args.output or args.recursive:
+        write_grid(Path(args.output or source_dir / "grid.csv"), rows)
     else:  # which runs that end meanwhile keep up to date
-        update_grid(Path(args.source_dir), create=True)
-    note(f"wrote {output} and {output.with_suffix('.png')}")
+        update_grid(source_dir, create=True)
 
 
 def main(argv=None) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
+from src.report import warn
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -80,8 +81,14 @@ def locked(path: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot create {path}: {error.strerror or error}") from error
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # some network file systems have no locks
+            warn(f"{path} cannot be locked ({error.strerror}); let one process at a time write to {path.parent}")
         yield
+
+
+_held: set[int] = set()  # descriptors of folders
 
 
 def hold(folder: Path) -> Callable[[], object]:
@@ -98,4 +105,15 @@ def hold(folder: Path) -> Callable[[], object]:
         raise UserError(f"another run is writing to {folder}; wait for it, or choose another folder") from error
     except OSError:
         pass  # some network file systems do not lock folders
-    return partial(os.close, descriptor)
+    _held.add(descriptor)
+    return partial(_let_go, descriptor)
+
+
+def _let_go(*descriptors: int) -> None:
+    for descriptor in _held & set(descriptors):
+        _held.remove(descriptor)
+        os.close(descriptor)
+
+
+# Processes that decode images may outlive the one that forked them by seconds, and are not to hold its folder.
+os.register_at_fork(after_in_child=lambda: _let_go(*_held))

@@ -1,6 +1,7 @@
 """Where a run stands: one file beside its results, from the first epoch until the run is done."""
 
 import json
+import os
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from src.files import read_json
 
 SINGLE = (str, int, float, bool, type(None))  # what a value of an option is, or the items of a list of them
 # Options that may differ when a run goes on: they do not change what it computes.
-FREE = ("gpu", "n_workers", "prefetch_factor", "verbose")
+FREE = ("gpu", "n_workers", "prefetch_factor", "verbose", "print_freq", "rank", "dist_url", "dist_backend")
 
 
 class StateFile:
@@ -107,5 +108,12 @@ def are_options(content: Any) -> bool:
 
 def differences(begun: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """How the options of two runs differ, in words; empty if those that both have, and that matter, agree."""
-    names = [name for name in begun if name in given and name not in FREE and begun[name] != given[name]]
+    names = [
+        name for name in begun if name in given and name not in FREE and _plain(begun[name]) != _plain(given[name])
+    ]
     return ", ".join(f"{name} was {reprlib.repr(begun[name])}, now {given[name]!r}" for name in names)
+
+
+def _plain(value: Any) -> Any:
+    """An option's value; a path without what does not count in it, as in `models//a/`."""
+    return os.path.normpath(value) if isinstance(value, str) else value

@@ -69,8 +69,7 @@ class RunFolder:
         options: of the run, as `config.txt` is to hold them.
         resume: go on with what an earlier run of the same options left there; otherwise the marks of an earlier run
             (`config.txt`, `run.json`, logs, state) are removed.
-        exclusive: keep other processes out until the run is finished; where the folder is this run's alone anyway,
-            one open file less.
+        exclusive: keep other processes out until the run is finished.
     Raises:
         UserError: the folder cannot be created, another run is writing to it, or what is there is of a run with other
             options.
@@ -88,7 +87,7 @@ class RunFolder:
             raise UserError(f"cannot use {self.path} as folder of this run: {error.strerror or error}") from error
 
     @classmethod
-    def claim(cls, parent: Path, options: Mapping[str, Any]) -> "RunFolder":
+    def claim(cls, parent: Path, options: Mapping[str, Any], *, exclusive: bool) -> "RunFolder":
         """A new folder in `parent`, named by the time; no two runs share one, however close they start."""
         while True:
             path = Path(parent) / str(datetime.now()).replace(" ", "_").replace(":", "-")
@@ -98,7 +97,7 @@ class RunFolder:
                 continue
             except OSError as error:
                 raise UserError(f"cannot create {path}: {error.strerror or error}") from error
-            return cls(path, options, exclusive=False)
+            return cls(path, options, exclusive=exclusive)
 
     @property
     def finished(self) -> bool:
@@ -131,9 +130,11 @@ class RunFolder:
 
     def _keep_last_good(self) -> str:
         """Save the weights of the last epoch that went well; says where they are."""
-        if not self.state.path.exists():
+        good = load_tensors(self.state.path).get("training") if self.state.path.exists() else None
+        if good is None:
             return "no epoch went well"
-        good = load_tensors(self.state.path)["training"]
+        if good["step"]:  # an interruption left it, within that epoch
+            return f"of the epochs before it, the checkpoints in {self.path} are kept"
         path = self.path / f"model_{len(good['history'])}.pt"
         save_state(path, good["modules"][0])
         return f"the weights before that epoch are kept in {path}"

@@ -8,10 +8,13 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import NoReturn
 
+TOGETHER = 1.0  # seconds; `timeout` and Slurm signal a process, and then its whole group
 _pending: list[int] = []  # the signal that waits, if any
+_since = 0.0  # when it came
 _deferring = False
 
 
@@ -68,9 +71,13 @@ def raise_pending() -> None:
 
 
 def _handle(signum: int, frame: object) -> None:
-    if _pending:  # the second one
+    global _since
+    if _pending:
+        if time.monotonic() - _since < TOGETHER:
+            return  # the same one once more
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)
     _pending.append(signum)
+    _since = time.monotonic()
     if not _deferring:
         raise Interrupted(signum)

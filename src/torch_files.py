@@ -146,8 +146,8 @@ class _TensorUnpickler(PlainUnpickler):
         return self.tensor(Storage(dtype, storage.content), offset, size, stride)
 
     def set_state(self, built: Any, state: Any) -> None:
-        """torch hangs versions of modules on the dictionary of a state; nothing here reads them."""
-        if not isinstance(built, OrderedDict):
+        """torch hangs versions of modules on the dictionary of a state, attributes on tensors; nothing reads them."""
+        if not isinstance(built, OrderedDict | Tensor):
             super().set_state(built, state)
 
 
@@ -155,10 +155,16 @@ def _counter(*counts: dict) -> Counter:
     return Counter({key: count for key, count in counts[0].items() if isinstance(count, int)} if counts else {})
 
 
+def _as_it_is(data: Tensor, *_: Any) -> Tensor:
+    return data
+
+
 KNOWN = {
     "collections.OrderedDict": ordered_dict,
     "collections.Counter": _counter,
-    "torch._utils._rebuild_parameter": lambda data, *_: data,
+    "torch._utils._rebuild_parameter": _as_it_is,
+    "torch._utils._rebuild_parameter_with_state": _as_it_is,
+    "torch.nn.parameter.Parameter": _as_it_is,  # of early versions
     "torch.Size": torch.Size,
     "torch.storage.UntypedStorage": torch.uint8,
     **{f"torch.{name}": dtype for name, dtype in STORAGES.items()},

@@ -239,7 +239,7 @@ def test_checkpoints_that_moved_are_given_and_recognised(workplace, digit_networ
         (["-ftidd", "photo_patches"], "'photo_patches' has no labels"),
         (["-ftoodd", "nowhere"], "unknown dataset 'nowhere'"),
         (["-m", "resnet18"], "argument -m/--model-type: invalid choice: 'resnet18'"),
-        (["-m", "repr_cls_vit_tiny"], "representation_shape is (64, 4, 4)"),
+        (["-m", "repr_cls_vit_tiny"], "it takes activations of shape (tokens, width), not (64, 4, 4)"),
         (["-fdir", "broken"], "broken/meta.json is not valid JSON"),
         (["--resume-from", "nowhere.pt"], "cannot read checkpoint nowhere.pt"),
     ],

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ import torch
 import exec_stitch
 from src.checkpoints import load_model, load_state, save_state
 from src.datasets import load_dataset
+from src.files import hold
 from src.models import build_model
+from src.resuming import StateFile
 from src.stitching import Pair, StitchedModel, build_stitching_layer
+from src.stitching.unfinished import SUFFIX
 from tests.conftest import ROOT
 from tests.goldens import DATA
 
@@ -277,6 +281,38 @@ def test_collects_runs_of_folders_below(run_script, tmp_path):
     with open(tmp_path / "all.csv") as file:
         found = {row["folder"] for row in csv.DictReader(file)}
     assert found == {path.parent.name for path in (DATA / "public_runs").rglob("config.txt")} and len(found) > 3
+
+
+def test_collecting_from_below_takes_the_newest_and_writes_all(tmp_path, monkeypatch, capsys):
+    run, *_ = sorted((DATA / "public_runs" / "trained").glob("*/config.txt"))
+    for name, accuracy in (("a/2026-11-25_10-25-39.5", 0.25), ("b/2026-11-25_10-25-32.5", 0.5)):
+        shutil.copytree(run.parent, tmp_path / "n" / name)
+        summary = tmp_path / "n" / name / "summary.txt"
+        summary.write_text(re.sub("Clean accuracy: .*", f"Clean accuracy: {accuracy} ", summary.read_text()))
+    assert collect(tmp_path / "n", "-r") == 0
+    out, err = capsys.readouterr()
+    assert out.split()[-1] == "0.2500" and "the newest counts, 2026-11-25_10-25-39.5" in err and "skipped" not in err
+    with open(tmp_path / "n" / "grid.csv") as file:
+        assert [row["accuracy"] for row in csv.DictReader(file)] == ["0.5", "0.25"]
+    monkeypatch.chdir(tmp_path / "n" / "a" / "2026-11-25_10-25-39.5")
+    assert collect(".", "-r") == 2 and "holds no finished stitching run" in capsys.readouterr().err
+
+
+def test_a_run_that_goes_on_is_not_taken_over(stitch, tmp_path):
+    """A second process finds the state and the folders of a live one: it is refused."""
+    options = [*COMMON, "-e", "1", "-dir", "live"]
+    folder = tmp_path / "results" / "live"
+    stitch("layer4.1", "layer4.1", *options)
+    (run,) = (path for path in folder.iterdir() if path.is_dir())
+    recorded = json.loads((run / "config.txt").read_text())
+    (run / "config.txt").unlink()
+    StateFile(folder / f"x{SUFFIX}", recorded, resume=False).write(folders=[["layer4.1", "layer4.1", run.name]])
+    release = hold(run)
+    with pytest.raises(AssertionError, match=f"another run is writing to {run.relative_to(tmp_path)}"):
+        stitch("layer4.1", "layer4.1", *options, "--resume")
+    release()
+    stitch("layer4.1", "layer4.1", *options, "--resume")
+    assert (run / "config.txt").exists() and not list(folder.glob(f"*{SUFFIX}"))
 
 
 def test_collecting_takes_the_newest_of_a_pair_and_names_what_it_skips(stitch, tmp_path, capsys):

@@ -1,6 +1,9 @@
 """ImageNet: samples as torchvision makes them, whatever the workers; labels by the sorted folders; clear errors."""
 
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from src.datasets.encoded import HeldFiles, available_memory
 from src.datasets.imagenet import MEAN, STD
 from src.errors import UserError
 from src.runtime import seed_of
+from tests.conftest import ROOT
 from tests.tiny_datasets import write_imagenet
 
 NAMES = ("imagenet", "imagenet_mem")
@@ -174,6 +178,22 @@ def test_a_killed_worker_is_no_riddle(root, monkeypatch):
         with pytest.raises(UserError, match="a process that decodes images was killed .*fewer workers"):
             list(dataset.epoch(6, seed=0, epoch=1))
     assert len(list(dataset.epoch(6, seed=0, epoch=1))) == 2  # others take its place
+
+
+def test_a_signal_to_all_processes_of_a_run_interrupts_it_in_order(root, tmp_path):
+    """As `timeout`, containers and Slurm send it: workers see the run to the end of its step."""
+    command = [sys.executable, ROOT / "exec_train.py", "small_cnn", "-d", "imagenet", "-data", root, "-gpu", "-1"]
+    command = [*map(str, command), "-e", "500", "-b", "2", "-workers", "2", "-dir", "m"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    run = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **pipes)
+    while "Epoch #2 train" not in run.stdout.readline():
+        pass
+    os.killpg(run.pid, signal.SIGTERM)
+    _, errors = run.communicate(timeout=60)
+    line = "exec_train.py: interrupted by SIGTERM; to go on, give the same command with --resume\n"
+    assert (run.returncode, errors) == (143, line)
+    with pytest.raises(ProcessLookupError):  # the workers have ended, too
+        os.killpg(run.pid, 0)
 
 
 def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(root, monkeypatch):

@@ -1,12 +1,17 @@
 """Files appear whole or not at all; locks hold between processes; what cannot be read is named."""
 
+import errno
+import fcntl
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from src import files
 from src.errors import UserError
 from src.files import read_json, write_bytes, write_csv, write_json, write_text
 
@@ -57,6 +62,30 @@ def test_broken_json_is_named(tmp_path, content):
 def test_missing_json_is_named(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*meta\.json"):
         read_json(tmp_path / "meta.json")
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with files.locked(tmp_path / "lock"):
+        assert "let one process at a time write to" in capsys.readouterr().err
+    files.hold(tmp_path)()
+
+
+def test_a_process_that_lives_on_does_not_hold_the_folder(tmp_path):
+    release = files.hold(tmp_path)
+    with pytest.raises(UserError, match="another run is writing to"):
+        files.hold(tmp_path)
+    context = multiprocessing.get_context("fork")
+    began = context.Event()
+    child = context.Process(target=lambda: (began.set(), time.sleep(30)))
+    child.start()
+    began.wait()
+    release()
+    files.hold(tmp_path)()
+    child.kill()
 
 
 def test_a_lock_keeps_processes_apart(tmp_path):

@@ -141,7 +141,8 @@ def test_a_failure_stops_no_other_run_and_is_named(tmp_path):
     assert len((tmp_path / "log").read_text().splitlines()) == 4
     (failed,) = done.stderr.partition("failed:\n")[2].splitlines()
     assert "-d svhn" in failed and "-s 1" in failed
-    (log,) = shlex.split(failed.partition("# see ")[2]) if "'" in failed else [failed.partition("# see ")[2]]
+    reason, log = failed.partition("   # ")[2].split("; see ")
+    assert reason == "trouble"
     assert Path(log).read_text() == "trouble\n"
 
 

@@ -110,7 +110,7 @@ def test_sixteen_processes(network_folder):
 def test_folders_are_claimed_by_one_process_each(tmp_path):
     code = (
         "import sys, pathlib; from src.run_folder import RunFolder\n"
-        "for _ in range(20): print(RunFolder.claim(pathlib.Path(sys.argv[1]), {}).path.name)\n"
+        "for _ in range(20): print(RunFolder.claim(pathlib.Path(sys.argv[1]), {}, exclusive=False).path.name)\n"
     )
     command = [sys.executable, "-c", code, tmp_path]
     processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]

@@ -1,5 +1,6 @@
 """A training that is interrupted anywhere and goes on ends as if nothing had happened."""
 
+import math
 import signal
 
 import pytest
@@ -10,6 +11,7 @@ from src import signals
 from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 from src.resuming import StateFile
+from src.run_folder import RunFolder
 from src.training import Classification, NonFiniteLoss, Settings, train
 
 OPTIONS = {"learning_rate": 0.1, "gpu": 0, "resume": False}
@@ -94,6 +96,42 @@ def test_a_loss_that_is_not_finite_stops_the_training(settings):
     step = 2 if settings.learning_rate > 1 else 1
     with pytest.raises(NonFiniteLoss, match=f"epoch 1, step {step}: the loss of the network is not finite"):
         list(train(trained, images, images, settings))
+
+
+def fails_in_epoch_two(folder: RunFolder, images: ImageSet) -> str:
+    """Train with a loss that stops being finite in epoch 2; returns what is said."""
+    trained, settings = task(), SETTINGS[0]
+    epoch = images.epoch
+    images.epoch = lambda *arguments, **options: (
+        (values * (math.nan if options["epoch"] == 2 else 1), labels) for values, labels in epoch(*arguments, **options)
+    )
+    with signals.handled(), pytest.raises(NonFiniteLoss) as raised:
+        folder.train(trained, images, Interrupting(), settings, save_frequency=0)
+    return str(raised.value)
+
+
+def test_the_last_good_weights_are_kept(tmp_path):
+    options = OPTIONS | {"gpu": -1}
+    assert f"kept in {tmp_path / 'model_1.pt'}" in fails_in_epoch_two(RunFolder(tmp_path, options), Interrupting())
+    assert (tmp_path / "model_1.pt").exists()
+
+
+def test_weights_from_within_an_epoch_are_not_kept_as_those_before(tmp_path):
+    options = OPTIONS | {"gpu": -1}
+    folder = RunFolder(tmp_path, options)
+    with signals.handled(), pytest.raises(signals.Interrupted):
+        folder.train(task(), Interrupting(4), Interrupting(), SETTINGS[0], save_frequency=1)
+    before = (tmp_path / "model_1.pt").read_bytes()
+    del folder
+    said = fails_in_epoch_two(RunFolder(tmp_path, options, resume=True), Interrupting())
+    assert f"the checkpoints in {tmp_path} are kept" in said
+    assert (tmp_path / "model_1.pt").read_bytes() == before and len(list(tmp_path.glob("model_*"))) == 1
+
+
+def test_paths_may_be_written_otherwise(tmp_path):
+    state = StateFile(tmp_path / "state.pt", OPTIONS | {"save_dir": "a/b"}, resume=False)
+    state.write(stage=0)
+    assert StateFile(state.path, OPTIONS | {"save_dir": "./a//b/"}, resume=True).content
 
 
 def test_other_options_are_refused_with_their_difference(tmp_path):

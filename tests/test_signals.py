@@ -40,10 +40,11 @@ def test_handlers_are_put_back():
 
 def test_a_second_signal_ends_at_once():
     code = (
-        "import signal\nfrom src import signals\n"
+        "import signal, time\nfrom src import signals\n"
         "with signals.handled(), signals.deferred():\n"
         "    signal.raise_signal(signal.SIGTERM); print('first', flush=True)\n"
-        "    signal.raise_signal(signal.SIGTERM); print('second', flush=True)\n"
+        "    signal.raise_signal(signal.SIGTERM); print('the same', flush=True)\n"
+        "    time.sleep(1.1); signal.raise_signal(signal.SIGTERM); print('second', flush=True)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "first\n" and done.returncode == -signal.SIGTERM
+    assert done.stdout == "first\nthe same\n" and done.returncode == -signal.SIGTERM

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Base networks on ImageNet: ResNet-18 by the recipe of PyTorch's example, as in the authors' README.
-# One GPU each; for several GPUs put `torchrun --nproc_per_node N` in the place of `python`.
+# One GPU each; to train one network on several, take a command of DRY_RUN=1, put `torchrun --nproc_per_node N` in the
+# place of `python`, and leave out -gpu.
 source "$(dirname "$0")/common.sh"
 
 for seed in $SEEDS; do

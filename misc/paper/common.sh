@@ -73,10 +73,11 @@ todo() { # RESULT SCRIPT ARGUMENT...: queue a command, unless its result is ther
 run_queue() { # print what is queued, run it, spread over the GPUs, and exit, with 1 if any of it failed
     local gpus gpu i failed
     read -ra gpus <<< "$GPUS"
+    if [[ ${#gpus[@]} == 0 ]]; then echo 'GPUS is blank; give numbers of GPUs, such as "0 1", or -1' >&2 && exit 2; fi
     for i in "${!QUEUE[@]}"; do
         echo "${QUEUE[i]/ -gpu GPU/ -gpu ${gpus[i % ${#gpus[@]}]}}" # the real run takes the GPU that is free
     done
-    if [[ $DRY_RUN == 1 ]]; then exit; fi
+    if [[ $DRY_RUN != 0 ]]; then exit; fi
     if [[ ${#QUEUE[@]} == 0 ]]; then echo "${0##*/}: nothing is left to do" >&2 && exit; fi
 
     mkdir -p "$LOGS"
@@ -104,7 +105,7 @@ worker() { # GPU: run on it whatever no other worker has begun, one command afte
         echo "[$((i + 1))/${#QUEUE[@]}, GPU $1] $line" >&2
         bash -c "exec $line" &> "$log" &
         child=$!
-        wait "$child" || echo "  $line   # see $log" > "$CLAIMS/$i.failed"
+        wait "$child" || echo "  $line   # $(tail -n 1 "$log"); see $log" > "$CLAIMS/$i.failed"
         child=''
     done
 }

@@ -7,6 +7,7 @@ cd "$(dirname "$0")"
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+unset DRY_RUN
 export PYTHON=${PYTHON:-python} GPUS="-1 -1" WORKERS=0 OMP_NUM_THREADS=1
 export MODELS=$scratch/models RESULTS="$scratch/all results" IMAGENET=$scratch/imagenet
 export STAND_INS="cifar10=digits svhn=digits cifar5m=digits outlier_exposure=photo_patches resnet18=resnet18_samewidth"

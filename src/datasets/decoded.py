@@ -23,6 +23,7 @@ warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")  # PIL knows others, for which it starts programs
 MAX_RATIO = 100  # of the sides of an image
+PATIENCE = 30  # seconds that a worker lives on after SIGTERM
 
 Transform = Callable[[Image.Image], Tensor]  # to uint8 (C, H, W), all of one shape
 Key = tuple[int, ...]  # the number of an image and, if it is to be augmented, seed and epoch
@@ -183,4 +184,6 @@ def _as_it_is(batch: Tensor | UserError) -> Tensor | UserError:
 
 
 def _prepare_worker(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of an interruption the main process alone speaks
+    # A signal to the whole group interrupts the main process alone, which needs its workers until its step is done
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PATIENCE))

@@ -78,9 +78,11 @@ class Member(NamedTuple):
             return file_place(self.unpacked)
         if info.compress_type == zipfile.ZIP_STORED:
             return _stored_place(self.archive, info)
-        if self.unpacked.is_file() and self.unpacked.stat().st_size == info.file_size:
-            return file_place(self.unpacked)
-        return None  # or of another size: unpacked from an archive that this one has replaced
+        if self.unpacked.is_file():
+            unpacked, archive = self.unpacked.stat(), self.archive.stat()
+            if unpacked.st_size == info.file_size and unpacked.st_mtime >= archive.st_mtime:
+                return file_place(self.unpacked)
+        return None  # or unpacked from an archive that this one has replaced
 
 
 def places(members: Sequence[Member]) -> list[Place]:

@@ -90,6 +90,8 @@ class Network(nn.Module):
             UserError: one of them does not exist, or none is named.
         """
         names = list(self.block_names) if text == "all" else [name.strip() for name in text.split(",")]
+        if len(names) > 1 and "all" in names:
+            raise UserError(f"{text!r} names more than all layers; give all, or names of layers with commas between")
         for name in names:
             self.cut(name)
         return list(dict.fromkeys(names))

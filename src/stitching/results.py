@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from src.errors import UserError
 from src.figures import heat_maps
 from src.files import locked, read_json, write_csv
-from src.report import warn
+from src.report import note, warn
 from src.resuming import read_options
 from src.stitching.stitched_model import Pair
 
@@ -20,6 +20,7 @@ COLUMNS = (
 )  # fmt: skip
 
 MAX_NAME = 1000  # characters, of a layer
+RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 
 Row = dict[str, Any]
 
@@ -90,6 +91,8 @@ def _read_summary(path: Path) -> dict[str, str]:
 def read_runs(source_dir: str | Path) -> tuple[list[Run], list[str]]:
     """Read all finished runs in a folder, oldest first (names are times), and say which ones were skipped and why.
 
+    What has neither the name nor the options of a run, such as a folder of runs, is none.
+
     Raises:
         UserError: there is no such folder.
     """
@@ -98,6 +101,8 @@ def read_runs(source_dir: str | Path) -> tuple[list[Run], list[str]]:
         raise UserError(f"{source_dir} is no folder; give the folder that holds the folders of stitching runs")
     runs, skipped = [], []
     for folder in sorted(path for path in source_dir.iterdir() if path.is_dir()):
+        if not (RUN_NAME.fullmatch(folder.name) or (folder / "config.txt").is_file()):
+            continue
         try:
             runs.append(read_run(folder))
         except UserError as error:
@@ -107,8 +112,8 @@ def read_runs(source_dir: str | Path) -> tuple[list[Run], list[str]]:
 
 def write_grid(path: Path, rows: Sequence[Row]) -> None:
     """Write rows as a CSV, and beside it the heat map of their accuracies (the newest of each pair) as a PNG."""
-    write_csv(path, COLUMNS, rows)
     fronts, ends, matrix = accuracy_matrix(rows)
+    write_csv(path, COLUMNS, rows)
     heat_maps(
         path.with_suffix(".png"),
         {"accuracy of the stitched network": matrix},
@@ -117,6 +122,7 @@ def write_grid(path: Path, rows: Sequence[Row]) -> None:
         row_label="front layer",
         column_label="end layer",
     )
+    note(f"wrote {path} and {path.with_suffix('.png')}")
 
 
 def update_grid(directory: Path, *, create: bool) -> None:

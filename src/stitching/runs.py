@@ -55,6 +55,8 @@ class StitchingRuns:
             self._leave_out_finished()
         if options["init"] == "rand" and not options["n_epochs"]:
             warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
+        if options["init"] != "pinv" and options["front_pinv_rank"]:
+            warn("--front-pinv-rank counts with -i pinv only")
 
     def _leave_out_finished(self) -> None:
         """Leave out the pairs that are finished, unless they were trained together with others that are not."""
@@ -73,13 +75,15 @@ class StitchingRuns:
     @cached_property
     def folders(self) -> dict[Pair, RunFolder]:
         """The run folder of each pair; claimed when there is something to write, so that a failure leaves none."""
-        claimed = claimed_folders(self._state)
-        return {
-            pair: RunFolder(self.directory / claimed[pair], self._options_of(pair), resume=True, exclusive=False)
-            if pair in claimed
-            else RunFolder.claim(self.directory, self._options_of(pair))
-            for pair in self.layers
-        }
+        claimed, folders = claimed_folders(self._state), {}
+        for pair in self.layers:
+            options, first = self._options_of(pair), not folders  # it is held: no other process goes on from the state
+            if pair in claimed:
+                path = self.directory / claimed[pair]
+                folders[pair] = RunFolder(path, options, resume=True, exclusive=first)
+            else:
+                folders[pair] = RunFolder.claim(self.directory, options, exclusive=first)
+        return folders
 
     def claim(self) -> StateFile:
         """Claim the run folders; returns where the training is to keep how far it is."""

@@ -218,7 +218,8 @@ def _check_shapes(kind: str, source: Shape, target: Shape, c2t_cls_token: str | 
         raise UserError(f"t2t needs equal token counts, not {source[0]} and {target[0]}; choose other networks")
     if kind == "c2t" and math.prod(source[1:]) + (c2t_cls_token is not None) != target[0]:
         n_patches = math.prod(source[1:])
-        remedy = "-c2t-cls pool or learn" if n_patches + 1 == target[0] else "a front layer of another size"
+        remedy = f"a front layer of {target[0]} positions, or of {target[0] - 1} with -c2t-cls pool or learn"
+        remedy = "-c2t-cls pool or learn" if n_patches + 1 == target[0] else remedy
         made = f"{n_patches} patch tokens{'' if c2t_cls_token is None else ' and a CLS token'}"
         raise UserError(f"c2t makes {made} of {_text(source)}, but the end layer has {target[0]}; use {remedy}")
     if kind == "t2c" and all(math.isqrt(n) ** 2 != n for n in (source[0], source[0] - 1)):
