@@ -117,7 +117,8 @@ STATE = {
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_what_torch_saves_is_read_as_torch_reads_it(tmp_path, zipped):
-    state = STATE | ({"unsigned": torch.ones(2, dtype=torch.uint16)} if zipped else {})
+    newer = zipped and torch.__version__ >= "2.6"  # older ones do not save such tensors
+    state = STATE | ({"unsigned": torch.ones(2, dtype=torch.uint16)} if newer else {})
     torch.save(state, tmp_path / "m.pt", _use_new_zipfile_serialization=zipped)
     found, expected = load_tensors(tmp_path / "m.pt"), torch.load(tmp_path / "m.pt", weights_only=True)
     assert list(found) == list(expected)
