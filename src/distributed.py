@@ -49,6 +49,9 @@ def device_number(gpu: int | None, processes: Processes) -> int:
     return processes.local_rank if gpu is None else gpu
 
 
+_kept: list[dist.ProcessGroup] = []  # all groups that were ever joined
+
+
 @contextlib.contextmanager
 def joined(processes: Processes, device: torch.device, *, backend: str | None, url: str) -> Iterator[None]:
     """Meet the other processes, and part at the end; alone, nothing is done.
@@ -76,6 +79,9 @@ def joined(processes: Processes, device: torch.device, *, backend: str | None, u
             f"the {processes.size} processes did not meet at {url} ({reason}); "
             "start them together: torchrun --nproc_per_node N misc/imagenet_train_main.py …"
         ) from error
+    # Whoever drops a group last waits for its threads, while they may wait for Python's lock, which it holds: kept to
+    # the end of the process, when they have nothing to do, it cannot be DistributedDataParallel in the middle.
+    _kept.append(dist.group.WORLD)
     try:
         yield
     except RuntimeError as error:
