@@ -49,7 +49,7 @@ def device_number(gpu: int | None, processes: Processes) -> int:
     return processes.local_rank if gpu is None else gpu
 
 
-_kept: list[dist.ProcessGroup] = []  # all groups that were ever joined
+_kept: list[object] = []  # all groups that were ever joined
 
 
 @contextlib.contextmanager
