@@ -1,4 +1,4 @@
-"""What SIGINT and SIGTERM do: the first one ends the run in order, the second one at once.
+"""What SIGINT and SIGTERM do: the first one ends the run in order; one that comes `TOGETHER` or more later, at once.
 
 Where nothing would be gained by waiting the first signal raises `Interrupted` on the spot; inside of `deferred` it
 waits for `raise_pending`, so that a training can finish its step and save where it stands.

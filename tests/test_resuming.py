@@ -98,12 +98,13 @@ def test_a_loss_that_is_not_finite_stops_the_training(settings):
         list(train(trained, images, images, settings))
 
 
-def fails_in_epoch_two(folder: RunFolder, images: ImageSet) -> str:
-    """Train with a loss that stops being finite in epoch 2; returns what is said."""
+def fails_in_epoch(folder: RunFolder, images: ImageSet, bad: int) -> str:
+    """Train with a loss that stops being finite in an epoch; returns what is said."""
     trained, settings = task(), SETTINGS[0]
     epoch = images.epoch
     images.epoch = lambda *arguments, **options: (
-        (values * (math.nan if options["epoch"] == 2 else 1), labels) for values, labels in epoch(*arguments, **options)
+        (values * (math.nan if options["epoch"] == bad else 1), labels)
+        for values, labels in epoch(*arguments, **options)
     )
     with signals.handled(), pytest.raises(NonFiniteLoss) as raised:
         folder.train(trained, images, Interrupting(), settings, save_frequency=0)
@@ -112,8 +113,15 @@ def fails_in_epoch_two(folder: RunFolder, images: ImageSet) -> str:
 
 def test_the_last_good_weights_are_kept(tmp_path):
     options = OPTIONS | {"gpu": -1}
-    assert f"kept in {tmp_path / 'model_1.pt'}" in fails_in_epoch_two(RunFolder(tmp_path, options), Interrupting())
+    assert f"kept in {tmp_path / 'model_1.pt'}" in fails_in_epoch(RunFolder(tmp_path, options), Interrupting(), 2)
     assert (tmp_path / "model_1.pt").exists()
+
+
+def test_where_no_epoch_went_well_nothing_is_kept(tmp_path):
+    folder = RunFolder(tmp_path, OPTIONS | {"gpu": -1})
+    folder.state.write(detector="a name")  # as detectors do before they are trained
+    assert "epoch 1, step 1: " in (said := fails_in_epoch(folder, Interrupting(), 1)) and "no epoch went well" in said
+    assert not list(tmp_path.glob("model_*"))
 
 
 def test_weights_from_within_an_epoch_are_not_kept_as_those_before(tmp_path):
@@ -123,7 +131,7 @@ def test_weights_from_within_an_epoch_are_not_kept_as_those_before(tmp_path):
         folder.train(task(), Interrupting(4), Interrupting(), SETTINGS[0], save_frequency=1)
     before = (tmp_path / "model_1.pt").read_bytes()
     del folder
-    said = fails_in_epoch_two(RunFolder(tmp_path, options, resume=True), Interrupting())
+    said = fails_in_epoch(RunFolder(tmp_path, options, resume=True), Interrupting(), 2)
     assert f"the checkpoints in {tmp_path} are kept" in said
     assert (tmp_path / "model_1.pt").read_bytes() == before and len(list(tmp_path.glob("model_*"))) == 1
 

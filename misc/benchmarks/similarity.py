@@ -135,7 +135,7 @@ def spread(n: int, n_chosen: int) -> list[int]:
 
 
 def main() -> None:
-    """Measure; takes about ten minutes on two cores."""
+    """Measure; takes several minutes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000, help="images that are compared (default 1000)")
     parser.add_argument("--measured", type=int, default=4, help="pairs timed of the straightforward way (default 4)")

@@ -87,7 +87,7 @@ class Network(nn.Module):
         """The layers that an option names: one, several with commas between them, or `all` (the blocks).
 
         Raises:
-            UserError: one of them does not exist, or none is named.
+            UserError: one of them does not exist, none is named, or `all` is one of several.
         """
         names = list(self.block_names) if text == "all" else [name.strip() for name in text.split(",")]
         if len(names) > 1 and "all" in names:
