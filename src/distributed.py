@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from src.errors import UserError
 
+PAUSE = 0.5  # seconds, before processes part
 
 class Processes(NamedTuple):
     """This process among all that train together."""
@@ -49,9 +51,6 @@ def device_number(gpu: int | None, processes: Processes) -> int:
     return processes.local_rank if gpu is None else gpu
 
 
-_kept: list[object] = []  # all groups that were ever joined
-
-
 @contextlib.contextmanager
 def joined(processes: Processes, device: torch.device, *, backend: str | None, url: str) -> Iterator[None]:
     """Meet the other processes, and part at the end; alone, nothing is done.
@@ -79,15 +78,16 @@ def joined(processes: Processes, device: torch.device, *, backend: str | None, u
             f"the {processes.size} processes did not meet at {url} ({reason}); "
             "start them together: torchrun --nproc_per_node N misc/imagenet_train_main.py …"
         ) from error
-    # Whoever drops a group last waits for its threads, while they may wait for Python's lock, which it holds: kept to
-    # the end of the process, when they have nothing to do, it cannot be DistributedDataParallel in the middle.
-    _kept.append(dist.group.WORLD)
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise UserError("another process has ended, so this one cannot go on; see what that one said") from error
         raise
+    finally:
+        # Threads of gloo need Python's lock to let go of the last tensors. If the group, or Python, ended before they
+        # got it, the process would hang or abort.
+        time.sleep(PAUSE)
     dist.destroy_process_group()  # after an error there is no parting: the others may be waiting for something else
 
 
