@@ -14,6 +14,7 @@ from src.errors import UserError
 
 PAUSE = 0.5  # seconds, before processes part
 
+
 class Processes(NamedTuple):
     """This process among all that train together."""
 
