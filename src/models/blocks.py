@@ -111,7 +111,25 @@ class Network(nn.Module):
             UserError: a layer does not exist.
             ValueError: `until` does not lie behind `after`, or `images` are needed and missing.
         """
-        steps = list(self.steps().values())
+        name = self.output_name if until is None else until
+        return self.activations(x, [name], after=after, images=images)[name]
+
+    def activations(
+        self, x: Tensor, names: Sequence[str], *, after: str | None = None, images: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The activations of several layers from one pass, which ends at the last of them.
+
+        Args:
+            x: images (B, C, H, W), or with `after` the activation of that layer.
+            names: layers in any order; `output_name` gives the logits.
+            after: as in `forward`; the names lie behind it.
+            images: as in `forward`.
+        Returns:
+            The activations by name, in the order of `names`.
+        Raises:
+            UserError, ValueError: as in `forward`.
+        """
+        cuts, steps = {name: self.cut(name) for name in names}, list(self.steps().values())
         start, replacement = 0, None
         if after is not None:
             start, replacement = self.cut(after)
@@ -119,38 +137,29 @@ class Network(nn.Module):
                 start += 1
             elif images is None:
                 raise ValueError(f"{after} lies inside a block: the rest of that block needs the images")
-        stop, inner = self.cut(until) if until is not None else (len(steps) - 1, None)
-        if stop < start and not (stop == start - 1 and inner is None):
-            raise ValueError(f"{until} does not lie behind {after}")
+        for name, cut in cuts.items():
+            if cut.step < start and (cut.step < start - 1 or cut.inner is not None):
+                raise ValueError(f"{name} does not lie behind {after}")
 
-        with captured({} if inner is None else {until: inner}) as outputs:
-            if replacement is not None:
-                given, x = x, self._run(steps[:start], images)
-                with replaced(replacement, given):
-                    x = steps[start](x)
-                start += 1
-            x = self._run(steps[start : stop + 1], x)
-        return x if inner is None else _output(outputs, until)
-
-    def activations(self, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """The activations of several layers from one pass, which ends at the last of them.
-
-        Args:
-            x: images (B, C, H, W).
-            names: layers in any order; `output_name` gives the logits.
-        Returns:
-            The activations by name, in the order of `names`.
-        """
-        cuts = {name: self.cut(name) for name in names}
-        steps = list(self.steps().values())[: 1 + max((cut.step for cut in cuts.values()), default=-1)]
-        outputs: dict[int, Tensor] = {}
+        outputs: dict[int, Tensor] = {start - 1: x}
         wanted = {cut.step for cut in cuts.values() if cut.inner is None}
+        stop = 1 + max((cut.step for cut in cuts.values()), default=-1)
         with captured({name: cut.inner for name, cut in cuts.items() if cut.inner is not None}) as inner:
-            for i, step in enumerate(steps):
-                x = step(x)
+            for i in range(start, stop):
+                if replacement is not None and i == start:
+                    with replaced(replacement, x):
+                        x = steps[i](self._run(steps[:start], images))
+                else:
+                    x = steps[i](x)
                 if i in wanted:
                     outputs[i] = x
         return {name: outputs[cut.step] if cut.inner is None else _output(inner, name) for name, cut in cuts.items()}
+
+    def behind(self, name: str) -> list[str]:
+        """The blocks behind a layer, in order; behind a layer inside a block, that block is the first of them."""
+        cut = self.cut(name)
+        first = cut.step if cut.inner is not None else cut.step + 1
+        return [block for block in self.block_names if self.cut(block).step >= first]
 
     @staticmethod
     def _run(steps: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
