@@ -24,7 +24,7 @@ def closed_form(form: str, sums: LeastSquares, held_out: LeastSquares, *, rank: 
     Args:
         sums: over the rows to be matched.
         held_out: for `ridge`, sums over more rows, which judge its penalties.
-        rank: the source is truncated to its first principal components beforehand; None leaves it whole.
+        rank: the source is reduced to its first principal components beforehand; None leaves it whole.
     Raises:
         ValueError: an activation was not finite.
     """
@@ -42,11 +42,12 @@ def orthogonal(sums: LeastSquares, *, rank: int | None = None) -> dict[str, Matc
 
     Args, Raises: as for `closed_form`.
     """
-    sums = sums.transformed(sums.truncation(rank))
+    reduction = _reduction(sums, rank)
+    sums = sums.transformed(reduction)
     matchings = {}
     for name in sums.cross:
         u, _, vh = torch.linalg.svd(_cross_about(sums, name, _means(sums, name)), full_matrices=False)
-        matchings[name] = _matching(sums, name, u @ vh)
+        matchings[name] = _matching(sums, name, u @ vh, reduction)
     return matchings
 
 
@@ -59,17 +60,17 @@ def ridge(fitted: LeastSquares, held_out: LeastSquares, *, rank: int | None = No
     Args, Raises: as for `closed_form`; the principal components are those of all rows.
     """
     everything = fitted + held_out
-    truncation = everything.truncation(rank)
-    everything, fitted, held_out = (sums.transformed(truncation) for sums in (everything, fitted, held_out))
+    width, reduction = len(everything.gram) - 1, _reduction(everything, rank)
+    everything, fitted, held_out = (sums.transformed(reduction) for sums in (everything, fitted, held_out))
     gram = _gram_about(everything, _source_mean(everything))
-    penalties = gram.trace() / everything.n_rows / len(gram) * torch.from_numpy(PENALTIES).to(gram)
+    penalties = gram.trace() / everything.n_rows / width * torch.from_numpy(PENALTIES).to(gram)
     spectrum, trial = torch.linalg.eigh(gram), _Trial(fitted, held_out, penalties)
     matchings = {}
     for name in everything.cross:
         penalty = penalties[trial.errors(name).argmin()]
         coordinates = spectrum.eigenvectors.T @ _cross_about(everything, name, _means(everything, name))
         weight = spectrum.eigenvectors @ (_shrinkage(spectrum.eigenvalues, penalty)[:, None] * coordinates)
-        matchings[name] = Fit(_matching(everything, name, weight), penalty.item())
+        matchings[name] = Fit(_matching(everything, name, weight, reduction), penalty.item())
     return matchings
 
 
@@ -93,10 +94,20 @@ class _Trial:
         return squared - 2 * explained  # and ‖Y‖², which is the same for all
 
 
+def _reduction(sums: LeastSquares, rank: int | None) -> Tensor | None:
+    """T (C1+1, rank+1) with [Z 1] = [X 1] T, where Z are principal components of X; None leaves X whole."""
+    if rank is None:
+        return None
+    mean, axes = sums.components(rank)
+    constant = torch.zeros(len(sums.gram), 1).to(axes)
+    constant[-1] = 1
+    return torch.cat([torch.cat([axes, -(mean @ axes)[None]]), constant], dim=1)
+
+
 def _shrinkage(variances: Tensor, penalties: Tensor) -> Tensor:
-    """1 / (variance + penalty); 0 where both are 0, in directions that do not vary."""
-    total = variances.clamp(min=0) + penalties
-    return torch.where(total > 0, 1 / total, 0)
+    """1 / (variance + penalty), and 0 in directions that do not vary, up to rounding."""
+    varies = variances > variances[-1] * len(variances) * torch.finfo(variances.dtype).eps
+    return torch.where(varies, 1 / torch.where(varies, variances + penalties, 1), 0)
 
 
 def _source_mean(sums: LeastSquares) -> Tensor:
@@ -119,10 +130,10 @@ def _cross_about(sums: LeastSquares, name: str, means: tuple[Tensor, Tensor]) ->
     return cross[:-1] - torch.outer(source, cross[-1] - sums.n_rows * target) - torch.outer(sums.gram[-1, :-1], target)
 
 
-def _matching(sums: LeastSquares, name: str, weight: Tensor) -> Matching:
-    """The matching of a map (C1, C2) of the centred source, with the bias that goes with it and its error."""
+def _matching(sums: LeastSquares, name: str, weight: Tensor, reduction: Tensor | None) -> Matching:
+    """The matching of a map (C1, C2) of the centred, reduced source, with the bias that goes with it and its error."""
     source, target = _means(sums, name)
-    bias = target - source @ weight
-    solution, cross = torch.cat([weight, bias[None]]), sums.cross[name]  # (C1+1, C2)
+    solution, cross = torch.cat([weight, (target - source @ weight)[None]]), sums.cross[name]  # (C1+1, C2)
     residual = sums.squared_norm[name] - 2 * (solution * cross).sum() + (solution * (sums.gram @ solution)).sum()
-    return Matching(weight.T, bias, sums.relative(name, residual))
+    whole = solution if reduction is None else reduction @ solution
+    return Matching(whole[:-1].T, whole[-1], sums.relative(name, residual))

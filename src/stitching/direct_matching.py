@@ -20,7 +20,7 @@ from torch import Tensor
 
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
-from src.low_rank import as_rows, principal_axes
+from src.low_rank import Components, as_rows, principal_axes
 from src.report import warn
 from src.stitching.transforms import resize
 
@@ -147,7 +147,7 @@ class LeastSquares:
         return 0.0 if norm == 0 else max(0.0, (squared_residual / norm).item())  # rounding may take it below zero
 
     def transformed(self, map: Tensor | None) -> "LeastSquares":
-        """The sums that [X 1] times a map (C1+1, C1+1) would have given; None is the identity.
+        """The sums that [X 1] times a map (C1+1, …) would have given; None is the identity.
 
         Raises:
             ValueError: an activation was not finite.
@@ -172,6 +172,11 @@ class LeastSquares:
         sums.squared_norm = {name: norm + other.squared_norm[name] for name, norm in self.squared_norm.items()}
         return sums
 
+    def components(self, rank: int) -> Components:
+        """The mean of the source and its first `rank` principal axes."""
+        mean = self.gram[-1, :-1] / self.n_rows
+        return Components(mean, principal_axes(self.gram[:-1, :-1] - self.n_rows * torch.outer(mean, mean), rank))
+
     def truncation(self, rank: int | None) -> Tensor | None:
         """T with [X' 1] = [X 1] T, where X' is X truncated to `rank` principal components around its mean.
 
@@ -179,8 +184,7 @@ class LeastSquares:
         """
         if rank is None:
             return None
-        mean = self.gram[-1, :-1] / self.n_rows
-        axes = principal_axes(self.gram[:-1, :-1] - self.n_rows * torch.outer(mean, mean), rank)
+        mean, axes = self.components(rank)
         truncation = torch.eye(len(self.gram), dtype=self.gram.dtype, device=self.gram.device)
         truncation[:-1, :-1] = axes @ axes.T
         truncation[-1, :-1] = mean - axes @ (axes.T @ mean)

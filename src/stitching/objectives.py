@@ -31,7 +31,7 @@ class Objective(NamedTuple):
 
     loss: Callable[[Stitches], Tensor]  # (P,)
     layers: Callable[[str, Sequence[str]], Sequence[str]] | None = None  # (j, blocks behind j) -> the layers to compare
-    stitched_logits: bool = False
+    stitched_logits: bool = False  # if not, and no layer behind is compared, training runs nothing behind the end layer
     end_logits: bool = False
 
     def compared(self, end_layer: str, behind: Sequence[str]) -> list[str]:
@@ -108,10 +108,12 @@ OBJECTIVES = {  # by name; src.options describes them for --help
     "fula": Objective(
         lambda stitches: functional_loss(stitches.stitched, stitches.targets),
         layers=lambda end_layer, behind: [end_layer, *behind],
+        stitched_logits=True,  # for the accuracy: they cost next to nothing behind the last block
     ),
     "feature": Objective(
         lambda stitches: feature_loss(stitches.stitched[0], stitches.targets[0]),
         layers=lambda end_layer, behind: [end_layer, *behind][-1:],  # the last block, or what is behind it
+        stitched_logits=True,
     ),
 }
 
