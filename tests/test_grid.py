@@ -7,6 +7,7 @@ import torch
 
 from src.errors import UserError
 from src.models import build_model
+from src.resuming import StateFile
 from src.runtime import generator
 from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching
 from src.stitching.objectives import OBJECTIVES, Objective, feature_loss, functional_loss, hint_loss, soft_label_loss
@@ -296,6 +297,22 @@ def test_hint_approaches_the_error_of_direct_matching(networks, data):
     optimizer.step(closure)
     reached = distance(grid).item()
     assert started**2 > 4 * least and least * (1 - 1e-6) <= reached**2 < 1.1 * least
+
+
+def test_training_on_hint_goes_on_where_it_was(networks, data, tmp_path):
+    """Its state holds accuracies that were not measured."""
+    settings, objective = Settings(2, 16), OBJECTIVES["hint"]
+    whole, begun, resumed = (layers_of(networks, ["layer4.0"], ["layer4.1"]) for _ in range(3))
+    expected = logs_of(Grid(*networks, whole, objective=objective), data, settings)
+    path = tmp_path / "state.pt"
+    state = StateFile(path, {}, resume=False)
+    next(train(Grid(*networks, begun, objective=objective), data, data, settings, state=state))
+    state, grid = StateFile(path, {}, resume=True), Grid(*networks, resumed, objective=objective)
+    *_, history = train(grid, data, data, settings, state=state)
+    (pair,) = whole
+    torch.testing.assert_close(resumed[pair].state_dict(), whole[pair].state_dict(), rtol=0, atol=0)
+    for (log,), other in zip(history, expected[pair], strict=True):
+        assert log.train == pytest.approx(other.train, rel=0, nan_ok=True) and log.val == other.val
 
 
 def test_a_sixth_objective_is_one_row(networks, data):
