@@ -6,8 +6,10 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import cohen_kappa_score
 
 import exec_stitch
 from src.checkpoints import load_model, load_state, save_state
@@ -16,6 +18,7 @@ from src.files import hold
 from src.models import build_model
 from src.resuming import StateFile
 from src.stitching import Pair, StitchedModel, build_stitching_layer
+from src.stitching.results import read_grid
 from src.stitching.unfinished import SUFFIX
 from tests.conftest import ROOT
 from tests.goldens import DATA
@@ -98,6 +101,37 @@ def test_numbers_are_those_of_the_saved_layer(stitch, digit_networks):
         assert found["matching_error"] == pytest.approx(error.item(), rel=1e-4)
     values = torch.cat([layer.transform.weight.flatten(), layer.transform.bias]).abs()
     assert found["sparsity"]["1e-2"] == pytest.approx((values <= 1e-2).double().mean().item())
+
+
+def test_predictions_are_those_that_the_metrics_count(stitch):
+    folders, _ = stitch("layer2.0,layer4.1", "layer3.0", *DM, "-dir", "p")
+    for folder in folders:
+        with np.load(folder / "predictions.npz") as arrays:
+            kept = dict(arrays)
+        found = metrics(folder)
+        for name, key in (("accuracy", "stitched"), ("front_accuracy", "front"), ("end_accuracy", "end")):
+            assert found[name] == (kept[key] == kept["labels"]).mean() and kept[key].shape == (360,)
+        assert found["agreement"] == (kept["stitched"] == kept["end"]).mean()
+        assert found["kappa"] == pytest.approx(cohen_kappa_score(kept["stitched"], kept["end"]))
+    rows = read_grid(folders[0].parent / "grid.csv")
+    assert [row.kappa for row in rows] == [metrics(folder)["kappa"] for folder in folders]
+
+
+def test_runs_without_predictions_agree_all_the_same(stitch):
+    (folder,), _ = stitch("layer4.1", "layer4.1", *DM, "--no-predictions")
+    assert not (folder / "predictions.npz").exists() and 0 < metrics(folder)["agreement"] <= 1
+
+
+def test_collecting_gives_each_experiment_a_matrix_of_its_own(stitch, tmp_path, capsys):
+    stitch("layer4.0,layer4.1", "layer4.1", *DM, "-dir", "x")
+    stitch("layer4.1", "layer4.1", *COMMON, "-e", "1", "-i", "pinv", "-b", "512", "--objective", "hint", "-dir", "x")
+    assert collect(tmp_path / "results" / "x") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "objective=task, n_epochs=0" and lines[4] == "objective=hint, n_epochs=1"
+    rows = {(row.objective, row.front_layer): row for row in read_grid(tmp_path / "results" / "x" / "grid.csv")}
+    for line, key in ((2, ("task", "layer4.0")), (3, ("task", "layer4.1")), (6, ("hint", "layer4.1"))):
+        assert lines[line].split() == [key[1], f"{rows[key].accuracy:.4f}"]
+    assert len(lines) == 7 and rows["task", "layer4.0"].dataset == "digits" and rows["hint", "layer4.1"].n_epochs == 1
 
 
 def test_grid_gives_each_pair_what_it_gets_alone(stitch, tmp_path):
