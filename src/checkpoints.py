@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,13 @@ def load_tensors(path: str | Path) -> Any:
         UserError: the file is missing, damaged, or holds code instead of tensors.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        file = open(path, "rb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise UserError(f"cannot read checkpoint {path}: {error.strerror or error}; check the path") from error
+    try:
+        with file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of files that are no checkpoints
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"checkpoint {path} holds more than tensors, or is damaged, and was not loaded; "
