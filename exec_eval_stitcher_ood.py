@@ -74,7 +74,9 @@ def evaluate(args) -> None:
         other.check_like(test_set, option="-scd")
         for layer, energies in evaluation.energies_of(end, detectors, passing(other, "sanity check")).items():
             sanity[layer] = ood_metrics(id_energies[layer], energies)
-            reporting.write_energies(Path(args.energy_dir, layer, f"{dataset_label(args.sanity_check_dataset)}.npy"), energies)
+            reporting.write_energies(
+                Path(args.energy_dir, layer, f"{dataset_label(args.sanity_check_dataset)}.npy"), energies
+            )
     for layer in detectors:
         into = {pair: stitch for pair, stitch in stitches.items() if pair.end_layer == layer}
         rows += reporting.report_layer(layer, id_energies[layer], sanity.get(layer), into, runs)

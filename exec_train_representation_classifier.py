@@ -49,8 +49,8 @@ def train_detectors(args) -> None:
 
     settings, device, store = cli.settings_of(args), device_of(args.gpu), DetectorStore(args.final_save_dir)
     store.check()
-    info, placing = dataset_info(args.dataset, labelled=True), cli.placing_of(args, device)
-    image = {"n_classes": info.n_classes, "image_shape": info.image_shape}
+    info, _ = (dataset_info(name, labelled=True) for name in (args.dataset, args.finetune_id_dataset))
+    placing, image = cli.placing_of(args, device), {"n_classes": info.n_classes, "image_shape": info.image_shape}
     source = load_model(args.source_model_path, args.source_model_type, **image, device=device)
     identity, layers = source_of(args.source_model_path), source.layers(args.source_layer_name)
     train_set, val_set = (load_dataset(args.dataset, args.dataset_root, train=t, **placing) for t in (True, False))

@@ -20,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -190,7 +191,7 @@ def processes(folder: Path, n_test: int) -> None:
 
     def stitch(front: str, end: str) -> None:
         command = [sys.executable, ROOT / "exec_stitch.py", "f.pt", "g.pt", "resnet18", "resnet18", front, end]
-        options = ["rc2c_pre", "-i", "pinv", "-e", "0", "--mod-only-stitch", "-d", "data.npz", "-gpu", "-1", "-b", "100"]
+        options = "rc2c_pre -i pinv -e 0 --mod-only-stitch -d data.npz -gpu -1 -b 100".split()
         subprocess.run([*command, *options], cwd=folder, check=True, capture_output=True)
 
     names = networks[0].block_names
