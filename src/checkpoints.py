@@ -11,8 +11,7 @@ from torch import Tensor
 
 from src.errors import UserError
 from src.files import write_bytes
-from src.models import build_model
-from src.models.blocks import Network
+from src.models import Network, build_model
 from src.report import warn
 from src.torch_files import read_tensors
 
