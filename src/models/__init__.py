@@ -1,4 +1,4 @@
-"""The networks of the suite, built by name, and the wrapper that cuts any network. Importing this does not import torch."""
+"""The networks of the suite, built by name, and `Network`, which cuts any of them. Importing this spares torch."""
 
 from typing import TYPE_CHECKING, Any
 

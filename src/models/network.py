@@ -20,7 +20,8 @@ from src.models.parts import Parts
 from src.models.tracing import Trace, logits_of
 
 SHARED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules",
-          "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")  # fmt: skip
+          "_state_dict_hooks",
+          "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")  # fmt: skip
 OUTPUT = "logits"  # names the output where no module ends there
 
 
@@ -61,7 +62,9 @@ class Network(nn.Module):
     @property
     def _parts(self) -> Parts:
         """The parts for the modes that the modules are in: what depends on a mode is frozen in a trace."""
-        modes = tuple(module.training for module in self._module.modules())
+        if not self._traces:
+            self._every = list(self._module.modules())  # for each batch, to walk through them takes too long
+        modes = tuple(module.training for module in self._every)
         if modes not in self._traces:
             self._traces[modes] = Parts(Trace(self._module))
         return self._traces[modes]

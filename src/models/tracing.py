@@ -14,8 +14,8 @@ Node = fx.Node
 IN_PLACE = {getattr(operator, name): getattr(operator, name[1:], None) for name in inplace_methods}  # iadd: add
 SHAPE_METHODS = {"size", "dim", "numel", "ndimension", "stride", "is_contiguous"}
 SHAPE_ATTRIBUTES = {"shape", "ndim", "dtype", "device", "layout", "is_cuda", "itemsize"}
-VIEWS = {"view", "view_as", "reshape", "flatten", "unflatten", "ravel", "getitem", "transpose", "permute", "movedim", "t",
-         "squeeze", "unsqueeze", "narrow", "select", "chunk", "split", "unbind", "expand", "contiguous"}  # fmt: skip
+VIEWS = {"view", "view_as", "reshape", "flatten", "unflatten", "ravel", "getitem", "transpose", "permute", "movedim",
+         "t", "unsqueeze", "squeeze", "narrow", "select", "chunk", "split", "unbind", "expand", "contiguous"}  # fmt: skip
 NOT_LAYERS = ("torch.nn.modules.module", "torch.nn.modules.container")
 
 
@@ -68,8 +68,8 @@ class Trace:
                 readers = [] if not isinstance(whole, Node) else [n for n in whole.users if not is_shape_read(n)]
                 if any(self.position[reader] > self.position[write] for reader in readers):
                     raise UserError(
-                        f"{name} changes a part of a tensor in place ({write.format_node()}) and reads the whole later, "
-                        "which a trace cannot follow; compute a new tensor instead"
+                        f"{name} changes a part of a tensor in place ({write.format_node()}) and reads the whole "
+                        "later, which a trace cannot follow; compute a new tensor instead"
                     )
 
     def reached(self, wanted: Iterable[Node], after: Node | None) -> set[Node]:
@@ -111,9 +111,8 @@ def logits_of(output: Any, kind: type, module: nn.Module) -> Any:
     """
     first = output[0] if isinstance(output, tuple) and output else output
     if not isinstance(first, kind):
-        raise UserError(
-            f"{type(module).__name__} returns a {type(output).__name__.removeprefix('immutable_')}; let its forward return the logits"
-        )
+        given = type(output).__name__.removeprefix("immutable_")  # as torch.fx calls it
+        raise UserError(f"{type(module).__name__} returns a {given}; let its forward return the logits")
     return first
 
 
