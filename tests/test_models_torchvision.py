@@ -48,7 +48,9 @@ def check_cuts(network: Network, size: int) -> None:
     names = [*network.block_names, network.output_name]
     found, expected = folded.activations(images, names), network.activations(images, names)
     for name in names:
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-5 * expected[name].abs().max().item())
+        torch.testing.assert_close(
+            found[name], expected[name], rtol=1e-5, atol=1e-5 * expected[name].abs().max().item()
+        )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
