@@ -23,21 +23,20 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 import torch
 import torch.nn.functional as F
+from hooks import captured, replaced
 from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
-from src.activations import captured, replaced
 from src.checkpoints import save_state
 from src.datasets.augmentation import CropFlip
 from src.datasets.in_memory import ImageSet
 from src.low_rank import as_rows
-from src.models import build_model
-from src.models.blocks import Network
+from src.models import Network, build_model
 from src.report import note, progress, result
 from src.runtime import keep_freed_memory
 from src.stitching import Grid, Pair, build_layers
-from src.stitching.transforms import StitchingLayer, resize
+from src.stitching.layers import StitchingLayer, resize
 
 SHAPE = (3, 32, 32)
 

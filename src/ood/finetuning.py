@@ -9,8 +9,7 @@ from src.checkpoints import load_weights, save_state
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.files import write_csv
-from src.models import build_model
-from src.models.blocks import Network
+from src.models import Network, build_model
 from src.report import result
 from src.run_folder import RunFolder
 from src.runtime import seeded
