@@ -22,7 +22,7 @@ def write(path, *lines: str):
 
 def test_distances_are_negated_and_what_was_not_measured_is_left_out(tmp_path):
     rows = "a.pt,b.pt,x,y,8,,positions,10,0.5,0.25,0.125,\n", "a.pt,b.pt,x,y,,4,positions,10,0.75,nan,0.5,\n"
-    values, probes = read_tables([write(tmp_path / "s.csv", SIMILARITY, *rows)])
+    values, probes, _ = read_tables([write(tmp_path / "s.csv", SIMILARITY, *rows)])
     models = ("a.pt", "b.pt")
     one, two = Key("x", "y", 8, FULL), Key("x", "y", FULL, 4)
     assert probes == {} and {series.measure for series in values} == {"cka", "pwcca", "procrustes"}
@@ -42,7 +42,7 @@ def test_tables_of_the_same_networks_become_one_and_repetitions_their_mean(tmp_p
 
 def test_probes_of_several_seeds(tmp_path):
     rows = "a.pt,x,4,0.5,,1.5,0,2\n", "a.pt,x,4,0.75,0.5,1.25,1,2\n", "a.pt,x,,0.8,0.5,1.0,0,2\n"
-    values, probes = read_tables([write(tmp_path / "p.csv", PROBING, *rows)])
+    values, probes, _ = read_tables([write(tmp_path / "p.csv", PROBING, *rows)])
     assert values == {}
     assert probes == {("a.pt", "x"): {4: Probe(0.625, (1.25, 1.5)), FULL: Probe(0.8, (1.0,))}}
 
