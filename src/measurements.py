@@ -128,7 +128,10 @@ def _measurements(path: Path, kind: str, row: Mapping[str, str]) -> Iterator[tup
     ranks = (FULL if rank is None else rank for rank in (measured.rank1, measured.rank2))
     key = Key(measured.layer1, measured.layer2, *ranks)
     for measure, value in measured.values.items():
-        yield Series(measure, " -- ".join(models), models), key, MEASURES[measure].sign * value
+        setting = " -- ".join(models)
+        if measured.alignment_option in ("pool", "positions") and MEASURES[measure].of != GRAMS:
+            setting += f", {measured.alignment_option}"  # not to be averaged with values of other samples
+        yield Series(measure, setting, models), key, MEASURES[measure].sign * value
 
 
 def _probe(runs: Sequence[tuple[float, float]]) -> Probe:

@@ -1,6 +1,5 @@
 """Linear centred kernel alignment: the cosine of two centred Gram matrices."""
 
-import torch
 from torch import Tensor
 
 from src.similarity.samples import Undefined, matrices
@@ -58,5 +57,9 @@ def u_centred(grams: Tensor) -> Tensor:
 
 def cosines(matrices1: Tensor, matrices2: Tensor) -> Tensor:
     """The cosines (R1, R2) between matrices (R1, n, n) and (R2, n, n), taken as vectors."""
-    first, second = matrices1.flatten(1), matrices2.flatten(1)
-    return (first @ second.T) / torch.outer(first.norm(dim=1), second.norm(dim=1))
+    return unit(matrices1).flatten(1) @ unit(matrices2).flatten(1).T
+
+
+def unit(matrices: Tensor) -> Tensor:
+    """Divide matrices (R, n, n) by their Frobenius norms."""
+    return matrices / matrices.flatten(1).norm(dim=1)[:, None, None]

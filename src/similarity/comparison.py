@@ -175,8 +175,10 @@ class Comparison:
             elif len(self.orders) and not pair.alignment.by_position:
                 others = [pair.permuted(metric, *ranks, order) for order in self.orders]
                 nulls[metric] = null_of(metric, values[metric], torch.tensor(others, dtype=torch.float64))
-        counts = {"n_samples": pair.first.n_seen, "n_permutations": len(self.orders)}
-        return Row("", "", *names, *ranks, pair.alignment.name, values=values, nulls=nulls, **counts)
+        return Row(
+            "", "", *names, *ranks, pair.alignment.name, n_samples=pair.first.n_seen, values=values, nulls=nulls,
+            alignment_option=self.alignment, n_permutations=len(self.orders),
+        )  # fmt: skip
 
 
 def compare(activations1, activations2, metrics: Sequence[str] = PAPER, *, alignment: str = "auto") -> dict[str, float]:

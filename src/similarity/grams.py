@@ -14,7 +14,7 @@ from torch import Tensor
 
 from src.runtime import full_precision
 
-BLOCK_FEATURES = 4096  # that are multiplied at once
+BLOCK_VALUES = 2**24  # activations that are multiplied at once, 64 MiB
 BLOCK_IMAGES = 128  # rows of the triangle that are computed at once
 
 
@@ -48,7 +48,7 @@ def gram_matrices(
     centred = torch.zeros(len(widths), n, n, **exact)
     offsets, squares = torch.zeros(len(widths), n, **exact), torch.zeros(len(widths), **exact)
     channel_mean = torch.zeros(n_channels, **exact)
-    step = max(1, BLOCK_FEATURES // n_channels)
+    step = max(1, BLOCK_VALUES // (n * n_channels))
     with full_precision(device):
         for start in range(0, n_positions, step):
             part = activations[:, start : start + step].to(device, dtype)  # (n, positions, C)
@@ -80,9 +80,9 @@ def _add_lower_triangle(gram: Tensor, block: Tensor) -> None:
 
 def _centred_exactly(lower: Tensor, offsets: Tensor) -> Grams:
     """Fill the upper triangles, and move what rounding left of the mean to the offsets."""
-    centred = lower + lower.tril(-1).mT
+    centred = lower.add_(lower.tril(-1).mT)
     means = centred.mean(2)  # (R, n)
-    means = means - means.mean(1, keepdim=True) / 2
+    means -= means.mean(1, keepdim=True) / 2
     centred -= means[:, :, None]
     centred -= means[:, None, :]
     return Grams(centred, offsets + means)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from src.similarity.cca import Canonical, canonical_at
-from src.similarity.cka import cosines
 from src.similarity.measures import CANONICAL, GRAMS, MEASURES
 from src.similarity.results import Rank
 from src.similarity.samples import SamplesPair, Undefined
@@ -75,7 +74,8 @@ class LayerPair:
         return SamplesPair(first.positions, second.positions, first.axes.T @ cross @ second.axes)
 
     def _cosines(self, name: str) -> Tensor:
-        return cosines(self.first.matrices[name], self.second.matrices[name]).cpu()
+        first, second = (layer.matrices[name].flatten(1) for layer in (self.first, self.second))
+        return (first @ second.T).cpu()
 
     def _canonical(self, rank1: Rank, rank2: Rank) -> Canonical:
         return canonical_at(self.samples, rank1, rank2)

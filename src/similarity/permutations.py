@@ -43,17 +43,16 @@ def permuted_cosines(matrices1: Tensor, others: Sequence[Tensor], orders: Tensor
     """The cosines of Gram matrices when the images of the first layer are permuted.
 
     Args:
-        matrices1: (R1, n, n).
-        others: (R2, n, n) for each of several layers.
+        matrices1: (R1, n, n), of norm 1.
+        others: (R2, n, n) for each of several layers, of norm 1.
         orders: (N, n), as from `permutations`.
     Returns:
         (N, R1, R2) for each of them, on the CPU.
     """
     orders = orders.to(matrices1.device)
     rows = torch.cat([other.flatten(1) for other in others])  # (ΣR2, n²)
-    norms = torch.outer(matrices1.flatten(1).norm(dim=1), rows.norm(dim=1))  # (R1, ΣR2)
     found = []
     for block in orders.split(BLOCK):
         moved = torch.stack([matrices1[:, order][:, :, order] for order in block])  # (N', R1, n, n)
-        found.append((moved.flatten(2) @ rows.T / norms).cpu())
+        found.append((moved.flatten(2) @ rows.T).cpu())
     return list(torch.cat(found).split([len(other) for other in others], dim=2))

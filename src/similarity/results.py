@@ -33,6 +33,7 @@ class Row(NamedTuple):
     model1_type: str = ""
     model2_type: str = ""
     dataset: str = ""
+    alignment_option: str = ""  # what was asked for: auto, pool or positions
     n_permutations: int | None = None
 
     @classmethod

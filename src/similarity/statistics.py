@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.similarity.cka import unit
 from src.similarity.grams import gram_matrices
 from src.similarity.measures import MEASURES
 from src.similarity.samples import CONSTANT, Samples, Undefined
@@ -57,7 +58,7 @@ class Layer:
     def __init__(self, name: str, n_images: int, *, keep_activations: bool, keep_sums: bool):
         self.name, self.n_images, self.n_seen = name, n_images, 0
         self.keep_activations, self.keep_sums = keep_activations, keep_sums
-        self.matrices: dict[str, Tensor] = {}  # (R, n, n) by measure, from `compute_grams`
+        self.matrices: dict[str, Tensor] = {}  # (R, n, n) of norm 1 by measure, from `compute_grams`
         self.shape: tuple[int, ...] = ()  # of one activation: (C, H, W), (T, D) or (D,)
 
     def add(self, activation: Tensor) -> Tensor | None:
@@ -163,7 +164,7 @@ class Layer:
     def compute_grams(
         self, ranks: Iterable[int | None], measures: Sequence[str], *, device: torch.device | str
     ) -> None:
-        """Make what these measures take of the Gram matrices of all ranks, and drop the activations."""
+        """Make the matrices of these measures at all ranks, and drop the activations."""
         self.widths, self.flaws = sorted({self.width(rank) for rank in ranks}), {}
         activations, whole = self.activations[: self.n_seen], self.widths == [self.n_channels]
         del self.activations
@@ -174,14 +175,14 @@ class Layer:
             return
         # What is constant in exact arithmetic is rounded twice, in the activations and in their projection.
         rounding = max(CONSTANT, (2 * torch.finfo(activations.dtype).eps) ** 2)
-        for width, trace, size in zip(
-            self.widths, _traces(grams.centred), _traces(grams.uncentred[-1:]) * len(self.widths), strict=True
-        ):
-            if not math.isfinite(trace):
+        variations = grams.centred.diagonal(dim1=1, dim2=2).sum(1).tolist()
+        size = variations[-1] + 2 * float(grams.offsets[-1].sum())
+        for width, variation in zip(self.widths, variations, strict=True):
+            if not math.isfinite(variation):
                 self.flaws[width] = f"{self.name} has values that are not finite"
-            elif trace <= rounding * size:
+            elif variation <= rounding * size:
                 self.flaws[width] = f"{self.name} is the same for all images"
-        self.matrices = {name: MEASURES[name].function(grams) for name in measures}
+        self.matrices = {name: unit(MEASURES[name].function(grams)) for name in measures}
 
     def gram_row(self, rank: int | None) -> int:
         """The place of a rank in the matrices (R, n, n) of `compute_grams`.
@@ -193,7 +194,3 @@ class Layer:
         if width in self.flaws:
             raise Undefined(self.flaws[width])
         return self.widths.index(width)
-
-
-def _traces(matrices: Tensor) -> list[float]:
-    return matrices.diagonal(dim1=1, dim2=2).sum(1).tolist()
