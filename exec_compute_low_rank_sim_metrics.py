@@ -38,19 +38,19 @@ def compute(args) -> None:
     from pathlib import Path
 
     from src.checkpoints import load_model
-    from src.datasets import labelled_info, load_labelled
+    from src.datasets import dataset_info, load_dataset
     from src.report import note, progress, warn
     from src.run_folder import Marks
     from src.runtime import device_of
     from src.similarity import Comparison, reporting
 
-    device, info = device_of(args.gpu), labelled_info(args.dataset)
+    device, info = device_of(args.gpu), dataset_info(args.dataset, labelled=True)
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape, "device": device}
     same = (args.model1_path, args.model1_type) == (args.model2_path, args.model2_type)
     model1 = load_model(args.model1_path, args.model1_type, **image)
     model2 = model1 if same else load_model(args.model2_path, args.model2_type, **image)
     layers1, layers2 = model1.layers(args.model1_layer), model2.layers(args.model2_layer)
-    test_set = load_labelled(args.dataset, args.dataset_root, train=False, **cli.placing_of(args, device))
+    test_set = load_dataset(args.dataset, args.dataset_root, train=False, **cli.placing_of(args, device))
     n_images = min(args.n_samples, len(test_set))
     if n_images < args.n_samples:
         warn(f"-n {args.n_samples}: there are only {n_images} validation images")

@@ -28,7 +28,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from src.activations import captured, replaced
 from src.checkpoints import save_state
-from src.datasets.augmentation import AUGMENTATIONS
+from src.datasets.augmentation import CropFlip
 from src.datasets.in_memory import ImageSet
 from src.low_rank import as_rows
 from src.models import build_model
@@ -160,7 +160,7 @@ def check(what: str, difference: float, tolerance: float) -> None:
 def augmentation(batch_size: int = 256, n_images: int = 5120) -> None:
     """Flip and crop of CIFAR-like images against torchvision's transforms of single images."""
     images = torch.randint(256, (n_images, *SHAPE), dtype=torch.uint8)
-    data = ImageSet(images, torch.zeros(n_images), n_classes=10, augmentation=AUGMENTATIONS["cifar10"])
+    data = ImageSet(images, torch.zeros(n_images), n_classes=10, augmentation=CropFlip(4))
     each = transforms.Compose(
         [transforms.RandomHorizontalFlip(), transforms.RandomCrop(32, padding=4), transforms.ToTensor()]
     )

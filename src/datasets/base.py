@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+import torchvision.transforms.functional as TF
 from torch import Tensor
 
 from src import runtime
-from src.datasets.subsets import subset
 from src.errors import UserError
 
 UNLABELLED = -1
@@ -125,3 +125,33 @@ class BaseImageSet:
         for (indices, _), counts, images in zip(wanted, labelled, self._make(wanted), strict=True):
             labels = self.labels[indices.to(self.device)].long()
             yield images, labels if counts else torch.full_like(labels, UNLABELLED)
+
+
+def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
+    """Which of n images epoch number `epoch` visits: the next `size` of one shuffled pass over all.
+
+    A pass visits each image exactly once, then a new shuffle begins. The last subset of a pass is what is left and
+    may be shorter (n = 10, size = 4: 4, 4, 2), as in the public code; nothing is repeated to fill it up.
+
+    Args:
+        n, size: at least 1; a `size` of n or more gives all of them.
+        epoch: counted from 1, as by `training.train`.
+
+    Returns:
+        Indices int64 (size or fewer,) in shuffled order, on the CPU; they depend on the arguments alone.
+
+    Raises:
+        ValueError: `epoch` is below 1.
+    """
+    if epoch < 1:
+        raise ValueError(f"epoch {epoch}: epochs are counted from 1")
+    pass_number, place = divmod(epoch - 1, -(-n // size))
+    order = torch.randperm(n, generator=runtime.generator(seed, pass_number, 0))  # three numbers: no other order's key
+    return order[place * size : (place + 1) * size].clone()  # lets go of the rest of the pass
+
+
+def scaled_(levels: Tensor, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> Tensor:
+    """Bring float levels 0..255 (B, C, H, W) to [0, 1] as torchvision's ToTensor, then normalise them; in place."""
+    # CUDA turns a division by a number into a product with its reciprocal, which rounds differently
+    levels.div_(255 if levels.device.type == "cpu" else torch.full((), 255.0, device=levels.device))
+    return levels if mean is None else TF.normalize(levels, mean, std, inplace=True)

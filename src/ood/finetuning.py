@@ -78,7 +78,7 @@ class HalfAndHalf:
     """Batches whose one half is ID, with labels, and whose other half is OOD, with labels of -1.
 
     An epoch takes as many samples of each set as the smaller one has; they are disjoint from epoch to epoch until
-    all had their turn (see datasets.subsets), where a last, shorter rest ends its epoch early.
+    all had their turn (see datasets.base.subset), where a last, shorter rest ends its epoch early.
 
     Args:
         like: the set that the classified network was trained on; the others must have images of its shape.
