@@ -18,15 +18,15 @@ def parser() -> cli.Parser:
 
 def evaluate(args) -> None:
     from src.checkpoints import load_model
-    from src.datasets import labelled_info, load_labelled
+    from src.datasets import dataset_info, load_dataset
     from src.report import progress, result
     from src.runtime import device_of
     from src.training import accuracy
 
-    device, info = device_of(args.gpu), labelled_info(args.dataset)
+    device, info = device_of(args.gpu), dataset_info(args.dataset, labelled=True)
     model = load_model(args.model_path, args.model_type, n_classes=info.n_classes,
                        image_shape=info.image_shape, device=device)  # fmt: skip
-    test_set = load_labelled(args.dataset, args.dataset_root, train=False, **cli.placing_of(args, device))
+    test_set = load_dataset(args.dataset, args.dataset_root, train=False, **cli.placing_of(args, device))
     batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
     result(f"Clean accuracy: {accuracy(model, batches, device=device):.2%}")
 

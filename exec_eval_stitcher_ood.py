@@ -4,7 +4,6 @@
 import sys
 
 from src import cli
-from src.datasets import DATASET_NAMES
 
 
 def parser() -> cli.Parser:
@@ -13,10 +12,10 @@ def parser() -> cli.Parser:
     add("source_dir", help="folder that holds one folder for each run, all of the same two networks")
     cli.add_data(options, batch_size=64)
     cli.add_gpu(options)
-    add("-idd", "--id-dataset", help="ID dataset; default: that of -d")
+    add("-idd", "--id-dataset", type=cli.dataset, help="ID dataset; default: that of -d")
     add("-iddata", "--id-dataset-root", default=root, help="folder of the ID dataset")
     add("-detectors", "--ood-detector-dir", default="models/repr_cls_ood_detectors", help="folder of the detectors")
-    add("-scd", "--sanity-check-dataset", help=f"dataset that detectors should find OOD, of {', '.join(DATASET_NAMES)}")
+    add("-scd", "--sanity-check-dataset", type=cli.dataset, help="dataset that detectors should find OOD, as -d")
     add("-scdata", "--sanity-check-dataset-root", default=root, help="folder of the sanity-check dataset")
     add("-ed", "--energy-dir", default="results/energies", help="folder for the energies of all images")
     add("--front-model", help="where the front network's checkpoint is now, if it was moved")
@@ -28,7 +27,7 @@ def evaluate(args) -> None:
     from pathlib import Path
 
     from src.checkpoints import load_model
-    from src.datasets import load_dataset, load_labelled
+    from src.datasets import dataset_info, dataset_label, load_dataset
     from src.errors import UserError
     from src.ood import evaluation, ood_metrics, reporting
     from src.ood.detectors import DetectorStore, source_of
@@ -43,7 +42,8 @@ def evaluate(args) -> None:
         raise UserError(f"{folder} holds no finished stitching run; give the folder that holds their folders")
     placing = cli.placing_of(args, device)
     options, runs = evaluation.common_options(found), newest_of_each_pair(found)
-    test_set = load_labelled(args.dataset, args.dataset_root, train=False, **placing)
+    dataset_info(args.dataset, labelled=True)
+    test_set = load_dataset(args.dataset, args.dataset_root, train=False, **placing)
     image = {"n_classes": test_set.n_classes, "image_shape": test_set.image_shape, "device": device}
     front_path = evaluation.network_path(options, "front", args.front_model)
     end_path = evaluation.network_path(options, "end", args.end_model)
@@ -67,14 +67,16 @@ def evaluate(args) -> None:
     id_set = test_set
     if args.id_dataset:
         id_set = load_dataset(args.id_dataset, args.id_dataset_root, train=False, **placing)
-        id_set.check_shape(test_set.image_shape, option="-idd")
+        id_set.check_like(test_set, option="-idd")
     id_energies = evaluation.energies_of(end, detectors, passing(id_set, "ID activations"))
     if args.sanity_check_dataset:
         other = load_dataset(args.sanity_check_dataset, args.sanity_check_dataset_root, train=False, **placing)
-        other.check_shape(test_set.image_shape, option="-scd")
+        other.check_like(test_set, option="-scd")
         for layer, energies in evaluation.energies_of(end, detectors, passing(other, "sanity check")).items():
             sanity[layer] = ood_metrics(id_energies[layer], energies)
-            reporting.write_energies(Path(args.energy_dir, layer, f"{args.sanity_check_dataset}.npy"), energies)
+            reporting.write_energies(
+                Path(args.energy_dir, layer, f"{dataset_label(args.sanity_check_dataset)}.npy"), energies
+            )
     for layer in detectors:
         into = {pair: stitch for pair, stitch in stitches.items() if pair.end_layer == layer}
         rows += reporting.report_layer(layer, id_energies[layer], sanity.get(layer), into, runs)

@@ -31,7 +31,7 @@ def parser() -> cli.Parser:
 
 def probe(args) -> None:
     from src.checkpoints import load_model
-    from src.datasets import labelled_info, load_labelled
+    from src.datasets import dataset_info, load_dataset
     from src.errors import UserError
     from src.probing import Probes, decay_epochs, write_table
     from src.report import note, progress, result
@@ -41,7 +41,7 @@ def probe(args) -> None:
 
     settings = Settings(args.n_epochs, args.batch_size, learning_rate=args.learning_rate, seed=args.seed,
                         weight_decay=args.weight_decay, reduce_lr_epochs=decay_epochs(args.n_epochs))  # fmt: skip
-    device, info = device_of(args.gpu), labelled_info(args.dataset)
+    device, info = device_of(args.gpu), dataset_info(args.dataset, labelled=True)
     marks = Marks.beside(args.output) if args.output else None
     if args.resume and not marks:
         raise UserError("--resume goes on from files beside the table of -o; give -o as well")
@@ -53,7 +53,7 @@ def probe(args) -> None:
     ranks = sorted(set(args.ranks), reverse=True) or [None]
     task = Probes(model, layers, ranks, **image, seed=args.seed)
     data, placing = (args.dataset, args.dataset_root), cli.placing_of(args, device)
-    train_set, test_set = (load_labelled(*data, train=t, **placing) for t in (True, False))
+    train_set, test_set = (load_dataset(*data, train=t, **placing) for t in (True, False))
 
     state = marks.begin(vars(args), resume=args.resume) if marks else None
     result(str(sys.argv))

@@ -45,7 +45,7 @@ def stitch(args) -> None:
     from pathlib import Path
 
     from src.checkpoints import load_model
-    from src.datasets import labelled_info, load_labelled
+    from src.datasets import dataset_info, load_dataset
     from src.report import progress, warn
     from src.runtime import device_of
     from src.stitching import Grid, build_layers, matching_batches, objectives
@@ -54,7 +54,7 @@ def stitch(args) -> None:
     from src.training import train
 
     settings, device, directory = cli.settings_of(args), device_of(args.gpu), Path("results", args.save_dir)
-    info, placing = labelled_info(args.dataset), cli.placing_of(args, device)
+    info, placing = dataset_info(args.dataset, labelled=True), cli.placing_of(args, device)
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape, "device": device}
     front = load_model(args.front_model_path, args.front_model_type, **image)
     same = (args.front_model_path, args.front_model_type) == (args.end_model_path, args.end_model_type)
@@ -70,10 +70,10 @@ def stitch(args) -> None:
     every = [StitchingRuns(directory, part, options=vars(args), resume=args.resume) for part in parts]
     todo = [runs for runs in every if runs.layers]
     if todo:
-        test_set = load_labelled(args.dataset, args.dataset_root, train=False, **placing)
+        test_set = load_dataset(args.dataset, args.dataset_root, train=False, **placing)
         train_set = test_set  # never used where nothing is matched or trained
         if args.init in MATCHED_INITS or args.n_epochs:
-            train_set = load_labelled(args.dataset, args.dataset_root, train=True, **placing)
+            train_set = load_dataset(args.dataset, args.dataset_root, train=True, **placing)
     for runs in todo:
         grid = Grid(front, end, runs.layers, objective=objectives.OBJECTIVES[args.objective],
                     front_rank=args.front_stitch_rank, l1_coef=args.l1_coef, frozen=frozen)  # fmt: skip

@@ -26,7 +26,7 @@ def parser() -> cli.Parser:
 def train(args) -> None:
     import torch
 
-    from src.datasets import labelled_info, load_labelled
+    from src.datasets import dataset_info, load_dataset
     from src.models import build_model
     from src.report import note
     from src.run_folder import Marks, RunFolder
@@ -36,15 +36,15 @@ def train(args) -> None:
     settings = cli.settings_of(args)
     if args.resume and Marks.in_folder(args.save_dir).are_final(vars(args)):
         return
-    device, info = device_of(args.gpu), labelled_info(args.dataset)
+    device, info = device_of(args.gpu), dataset_info(args.dataset, labelled=True)
     placing = cli.placing_of(args, device)
     with seeded(args.seed):
         model = build_model(args.model_type, n_classes=info.n_classes, n_channels=info.image_shape[0],
                             image_shape=info.image_shape)  # fmt: skip
     # Tensor cores want channels last; in float32 the layout is left alone.
     model.to(device, memory_format=torch.channels_last if args.amp == "bf16" else torch.preserve_format)
-    train_set = load_labelled(args.dataset, args.dataset_root, train=True, **placing)
-    val_set = load_labelled(args.dataset, args.dataset_root, train=False, **placing)
+    train_set = load_dataset(args.dataset, args.dataset_root, train=True, **placing)
+    val_set = load_dataset(args.dataset, args.dataset_root, train=False, **placing)
     train_set.epoch_size = args.epoch_size or train_set.epoch_size
 
     folder = RunFolder(args.save_dir, vars(args), resume=args.resume)

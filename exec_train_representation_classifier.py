@@ -33,7 +33,7 @@ def train_detectors(args) -> None:
     from pathlib import Path
 
     from src.checkpoints import load_model
-    from src.datasets import labelled_info, load_dataset, load_labelled
+    from src.datasets import dataset_info, load_dataset
     from src.ood.detectors import DetectorStore, source_of
     from src.ood.energy import energy_penalty, outlier_exposure_penalty
     from src.ood.finetuning import (
@@ -49,13 +49,13 @@ def train_detectors(args) -> None:
 
     settings, device, store = cli.settings_of(args), device_of(args.gpu), DetectorStore(args.final_save_dir)
     store.check()
-    info, placing = labelled_info(args.dataset), cli.placing_of(args, device)
-    image = {"n_classes": info.n_classes, "image_shape": info.image_shape}
+    info, _ = (dataset_info(name, labelled=True) for name in (args.dataset, args.finetune_id_dataset))
+    placing, image = cli.placing_of(args, device), {"n_classes": info.n_classes, "image_shape": info.image_shape}
     source = load_model(args.source_model_path, args.source_model_type, **image, device=device)
     identity, layers = source_of(args.source_model_path), source.layers(args.source_layer_name)
-    train_set, val_set = (load_labelled(args.dataset, args.dataset_root, train=t, **placing) for t in (True, False))
+    train_set, val_set = (load_dataset(args.dataset, args.dataset_root, train=t, **placing) for t in (True, False))
     mixed = HalfAndHalf(
-        load_labelled(args.finetune_id_dataset, args.finetune_id_dataset_root, train=True, **placing),
+        load_dataset(args.finetune_id_dataset, args.finetune_id_dataset_root, train=True, **placing),
         load_dataset(args.finetune_ood_dataset, args.finetune_ood_dataset_root, train=True, **placing),
         like=train_set,
         batch_size=args.batch_size,

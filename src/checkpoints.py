@@ -2,19 +2,18 @@
 
 import io
 import pickle
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from src.errors import UserError
 from src.files import write_bytes
-from src.models import build_model
-from src.models.blocks import Network
+from src.models import Network, build_model
 from src.report import warn
-from src.torch_files import read_tensors
 
 State = dict[str, Tensor]
 
@@ -32,42 +31,61 @@ def save_tensors(path: Path, content: Any) -> None:
 
 
 def load_state(path: str | Path) -> State:
-    """Load a state dict, in torch's zip or legacy format, wrapped in `state_dict` or prefixed `module.` or not.
+    """Load a state dict, in torch's zip or legacy format or as safetensors.
+
+    Takes it out of `state_dict` or `model` where it is wrapped, and strips the prefixes `module.` (DataParallel) and
+    `_orig_mod.` (torch.compile).
 
     Raises:
         UserError: the file is missing, damaged, holds code instead of tensors, or something else than tensors.
     """
-    state = load_tensors(path)
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
+    state = _load_safetensors(path) if str(path).endswith(".safetensors") else load_tensors(path)
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
     if not isinstance(state, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
         raise UserError(f"checkpoint {path} is no state dict; save one with torch.save(model.state_dict(), path)")
-    if state and all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return dict(state)
+    state = dict(state)
+    for prefix in ("module.", "_orig_mod.", "module."):  # either may be the outer one
+        nn.modules.utils.consume_prefix_in_state_dict_if_present(state, prefix)
+    return state
 
 
 def load_tensors(path: str | Path) -> Any:
-    """Load what torch saved, if it is tensors and plain values, onto the CPU.
+    """Load what torch saved, if it is tensors and plain values, onto the CPU; no code in it runs.
 
     Raises:
         UserError: the file is missing, damaged, or holds code instead of tensors.
     """
-    path = Path(path)
     try:
-        content = path.read_bytes()
+        file = open(path, "rb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise UserError(f"cannot read checkpoint {path}: {error.strerror or error}; check the path") from error
     try:
-        return read_tensors(content)
+        with file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of files that are no checkpoints
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"checkpoint {path} holds more than tensors, or is damaged, and was not loaded; "
             "save a plain state dict: torch.save(model.state_dict(), path)"
         ) from error
     except Exception as error:  # a damaged file can raise anything
+        raise UserError(f"checkpoint {path} is damaged or no checkpoint at all; copy or train it again") from error
+
+
+def _load_safetensors(path: str | Path) -> State:
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise UserError(f"checkpoint {path}: install safetensors to read it (pip install safetensors)") from error
+    try:
+        return load_file(path)
+    except OSError as error:
+        raise UserError(f"cannot read checkpoint {path}: {error.strerror or error}; check the path") from error
+    except Exception as error:  # of the package's own kind
         raise UserError(f"checkpoint {path} is damaged or no checkpoint at all; copy or train it again") from error
 
 
@@ -94,7 +112,7 @@ def load_model(
 
 
 def load_network(path: str | Path, build: Callable[[], Network], *, wanted: str) -> Network:
-    """Build a network with the weights of a checkpoint, once its outline shows that they fit.
+    """Build a network with the weights of a checkpoint.
 
     Args:
         wanted: how the network is called in the error.
@@ -102,9 +120,6 @@ def load_network(path: str | Path, build: Callable[[], Network], *, wanted: str)
         UserError: as load_weights, or as `build`.
     """
     state = load_state(path)
-    with torch.device("meta"):  # takes no memory, however large a network a stranger's file asks for
-        outline = build()
-    _check_weights(state, outline, path, wanted=wanted)
     model = build()
     _take_over(model, state, path, wanted=wanted)
     return model

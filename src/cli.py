@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from src import signals
-from src.config_file import take_defaults
+from src.config_file import words_of
 from src.errors import UserError
 from src.options import LR_STEPS, OOD_SCORES, OPTIMIZERS, PRECISIONS, SCHEDULERS
 from src.report import note
@@ -32,11 +32,10 @@ class Parser(argparse.ArgumentParser):
         first.add_argument("--config")
         try:
             path = first.parse_known_args(args)[0].config
-            if path is not None:
-                take_defaults(self, path)
+            words = [] if path is None else words_of(self, path)
         except (argparse.ArgumentError, UserError) as error:
             self.error(str(error))
-        return super().parse_args(args, namespace)
+        return super().parse_args([*words, *args], namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
@@ -131,6 +130,23 @@ def real_number(*, at_least: float = -math.inf, above: float = -math.inf) -> Cal
     return parse
 
 
+def dataset(text: str) -> str:
+    """The type of an option that names a data set, in the table or on disk."""
+    from src.datasets import dataset_name
+
+    try:
+        return dataset_name(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def dataset_help() -> str:
+    """What such an option can name."""
+    from src.datasets import DATASET_NAMES
+
+    return f"one of {', '.join(DATASET_NAMES)}, a folder of images, or an .npz file"
+
+
 def add_gpu(parser: Parser) -> None:
     """`-gpu`, `--amp` and `--tf32`."""
     add = parser.add_argument
@@ -160,10 +176,8 @@ def add_seed(parser: Parser) -> None:
 
 def add_data(parser: Parser, *, batch_size: int) -> None:
     """`-d`, `-data`, `-b`, `-workers` and `-prefetch`."""
-    from src.datasets import DATASET_NAMES
-
     add = parser.add_argument
-    add("-d", "--dataset", default="cifar10", help=f"one of {', '.join(DATASET_NAMES)}")
+    add("-d", "--dataset", type=dataset, default="cifar10", help=dataset_help())
     add("-data", "--dataset-root", default="./data/pytorch", help="folder of the datasets")
     add("-b", "--batch-size", type=whole_number(1), default=batch_size, help="images in a batch")
     add("-workers", "--loader-workers", dest="n_workers", type=whole_number(0), default=1,
@@ -172,7 +186,7 @@ def add_data(parser: Parser, *, batch_size: int) -> None:
 
 
 def placing_of(args: argparse.Namespace, device: Any) -> dict[str, Any]:
-    """Where images go and how they are decoded, for `load_dataset` and `load_labelled`: `device` and `loading`."""
+    """Where images go and how they are decoded, for `load_dataset`: `device` and `loading`."""
     from src.datasets import Loading
 
     return {"device": device, "loading": Loading(args.n_workers, args.prefetch_factor)}
@@ -195,12 +209,10 @@ def add_training(parser: Parser, *, n_epochs: int) -> None:
 
 def add_finetuning(parser: Parser) -> None:
     """The options of fine-tuning OOD detectors."""
-    from src.datasets import DATASET_NAMES
-
     add, real = parser.add_argument, real_number()
-    add("-ftidd", "--finetune-id-dataset", required=True, help=f"ID dataset, one of {', '.join(DATASET_NAMES)}")
+    add("-ftidd", "--finetune-id-dataset", type=dataset, required=True, help="ID dataset, as -d")
     add("-ftiddata", "--finetune-id-dataset-root", default="./data/pytorch", help="folder of the ID dataset")
-    add("-ftoodd", "--finetune-ood-dataset", required=True, help="auxiliary OOD dataset, of the same names")
+    add("-ftoodd", "--finetune-ood-dataset", type=dataset, required=True, help="auxiliary OOD dataset, as -d")
     add("-ftooddata", "--finetune-ood-dataset-root", default="./data/pytorch", help="folder of the OOD dataset")
     add("-fe", "--finetune-epochs", dest="n_finetune_epochs", type=whole_number(0), default=20, help="epochs")
     add("--finetune-decay", choices=LR_STEPS, default="updates",

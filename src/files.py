@@ -7,7 +7,7 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,11 @@ from src.report import warn
 
 
 def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically; raises what `write_blocks` raises."""
+    write_blocks(path, [content])
+
+
+def write_blocks(path: Path, blocks: Iterable[bytes]) -> None:
     """Write a file so that its final name never stands for half of it: write beside, flush, rename.
 
     Raises:
@@ -27,7 +32,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
-            file.write(content)
+            for block in blocks:
+                file.write(block)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -69,6 +75,25 @@ def read_json(path: Path) -> Any:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); it may be damaged: remove or restore it") from error
+
+
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """Read a mapping of plain values in YAML, or in JSON, which is a part of it.
+
+    Raises:
+        UserError: the file is missing, unreadable, or holds something else.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is neither YAML nor JSON: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no options; write lines such as `size: 32`")
+    return content
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from src.errors import UserError
 from src.low_rank import as_rows, low_rank_approx
 from src.stitching.closed_forms import PENALTIES, orthogonal, ridge
 from src.stitching.direct_matching import LeastSquares, direct_matching, split_last_fifth
-from src.stitching.transforms import resize
+from src.stitching.layers import resize
 
 
 def random(*shape, seed=0):

@@ -6,6 +6,7 @@ import pytest
 
 import exec_stitch
 import exec_train
+import exec_train_representation_classifier as exec_detectors
 from src.config_file import recorded
 
 GIVEN = ["resnet18", "-dir", "out"]
@@ -76,17 +77,16 @@ def test_a_config_of_the_public_code_is_taken(config):
     [
         ("lerning_rate: 1", "did you mean learning_rate"),
         ("1: 2", "unknown option"),
-        ("learning_rate: -1", "learning_rate: '-1' is not a finite number above 0"),
+        ("learning_rate: -1", "-lr/--learning-rate: '-1' is not a finite number above 0"),
         ("learning_rate: [1]", "is not a single value"),
-        ("n_epochs: true", "is not a single value"),
-        ("optimizer: foo", "'foo' is not among adam, adamw, sgd"),
+        ("n_epochs: true", "-e/--epochs: 'True' is not a whole number from 0 on"),
+        ("optimizer: foo", "-o/--optimizer: invalid choice: 'foo'"),
         ("reduce_lr_epochs: 3.5", "not a whole number"),
         ("[1, 2]", "holds no options"),
         ("", "holds no options"),
         ("a: [", "neither YAML nor JSON"),
         ("a: !!python/object/apply:os.system ['touch ran']", "neither YAML nor JSON"),
         ("[" * 10_000, "neither YAML nor JSON"),
-        ("x" * (2**20 + 1), "not a file of options"),
     ],
     ids=str,
 )
@@ -106,3 +106,17 @@ def test_a_missing_file_is_named(capsys, tmp_path):
 
 def test_what_is_still_missing_is_named(config, capsys):
     assert "-dir" in refused(capsys, exec_train.parser(), ["--config", config("model_type: resnet18")])
+
+
+def test_a_list_swallows_no_positional_argument(config):
+    path = config("reduce_lr_epochs: [3, 5]\nsave_dir: a\n")
+    args = exec_train.parser().parse_args(["--config", path, "resnet18"])
+    assert (args.model_type, args.reduce_lr_epochs) == ("resnet18", [3, 5])
+    args = exec_train.parser().parse_args(["--config", config("reduce_lr_epochs: [3]\n"), *GIVEN])
+    assert (args.model_type, args.reduce_lr_epochs) == ("resnet18", [3])
+
+
+def test_negative_numbers_are_values(config):
+    argv = ["f.pt", "resnet18", "all", "-m", "repr_cls_resnet18", "-ftidd", "digits", "-ftoodd", "digits", "-dir", "a"]
+    args = exec_detectors.parser().parse_args([*argv, "--config", config("m_in: -3.5\ngpu: -1\n")])
+    assert (args.m_in, args.gpu) == (-3.5, -1)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from src.datasets import load_dataset
-from src.datasets.augmentation import AUGMENTATIONS, Affine, CropFlip
+from src.datasets import dataset_info, load_dataset
+from src.datasets.augmentation import Affine, CropFlip, ResizedCrop, build_augmentation
+from src.datasets.base import Normalisation
 from src.datasets.in_memory import ImageSet
 
 
@@ -38,7 +39,7 @@ def test_indices_choose_and_order():
     assert sorted(labels.tolist()) == list(range(10, 20)) and labels.tolist() != list(range(10, 20))
 
 
-@pytest.mark.parametrize("augmentation", [None, CropFlip(2), Affine(5, (0.9, 1.1), 5, edge=4)], ids=str)
+@pytest.mark.parametrize("augmentation", [None, CropFlip(2), Affine(5, (0.9, 1.1), 5, edge=4), ResizedCrop()], ids=str)
 def test_an_epoch_depends_on_seed_and_epoch_alone(augmentation):
     dataset = make_set(augmentation=augmentation)
     torch.manual_seed(1)
@@ -90,8 +91,24 @@ def test_batches_stay_as_they_are_when_the_next_comes():
     assert len({images.data_ptr() for images, _ in batches}) == len(batches)
 
 
+def test_values_are_normalised_where_that_is_asked_for():
+    plain, normalised = make_set(), make_set(normalisation=Normalisation((0.1, 0.2, 0.3), (0.5, 0.25, 1.0)))
+    expected = (collect(plain.batches(50))[0] - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor(
+        [0.5, 0.25, 1.0]
+    ).view(3, 1, 1)
+    torch.testing.assert_close(collect(normalised.batches(50))[0], expected)
+
+
+def test_sets_that_are_normalised_otherwise_are_named(capsys):
+    plain, normalised = make_set(), make_set(normalisation=Normalisation((0.1, 0.2, 0.3), (0.5, 0.25, 1.0)))
+    plain.check_like(make_set(), option="-scd")
+    assert not capsys.readouterr().err
+    plain.check_like(normalised, option="-scd")
+    assert "warning: images of -scd are not normalised as those of -d" in capsys.readouterr().err
+
+
 def test_large_sets_are_enlarged_in_both_ways_of_going_through():
-    dataset = make_set(n=3, size=224, augmentation=AUGMENTATIONS["cifar10_large"])
+    dataset = make_set(n=3, size=224, augmentation=build_augmentation(dataset_info("cifar10_large").augmentation))
     assert dataset.image_shape == (3, 224, 224)
     for batches in (dataset.batches(2), dataset.epoch(2, seed=0, epoch=0)):
         assert collect(batches)[0].shape == (3, 3, 224, 224)
@@ -110,7 +127,12 @@ def test_test_splits_are_shuffled_but_not_augmented():
 @pytest.mark.parametrize("name", ["cifar10", "svhn", "cifar10_large"])
 def test_a_gpu_makes_the_same_batches(name):
     size = 224 if "large" in name else None
-    on_cpu, on_gpu = (make_set(size=size, augmentation=AUGMENTATIONS[name], device=d) for d in ("cpu", "cuda"))
+    on_cpu, on_gpu = (
+        make_set(size=size, augmentation=build_augmentation(dataset_info(name).augmentation), device=d)
+        for d in ("cpu", "cuda")
+    )
     for ways in ((on_cpu.batches(16), on_gpu.batches(16)), (s.epoch(16, seed=1, epoch=1) for s in (on_cpu, on_gpu))):
         (images, labels), (images_gpu, labels_gpu) = (collect(batches) for batches in ways)
-        assert images_gpu.is_cuda and torch.equal(images, images_gpu.cpu()) and torch.equal(labels, labels_gpu.cpu())
+        assert images_gpu.is_cuda and torch.equal(labels, labels_gpu.cpu())
+        # Crops and flips are exact; a warp may round to another pixel where it falls between two
+        assert (images != images_gpu.cpu()).float().mean() < (1e-2 if name != "cifar10" else 1e-9)

@@ -67,7 +67,7 @@ def write_sparse_npz(path: Path, n: int) -> None:
 def peak_growth(root: Path) -> tuple[int, int]:
     """How many images a fresh process finds in the training split, and by how many KiB it grows at most."""
     code = (
-        "import sys, torch, src.datasets.arrays as arrays; from src.datasets import load_dataset\n"
+        "import sys, torch, src.datasets.arrays; from src.datasets import load_dataset\n"
         "def peak(): return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmHWM'))\n"
         "before = peak(); dataset = load_dataset('cifar5m', sys.argv[1], train=True)\n"
         "opened = peak(); images, _ = next(dataset.epoch(64, seed=0, epoch=1))\n"
@@ -92,7 +92,7 @@ def test_opening_takes_little_memory_however_large_the_parts_are(tmp_path):
         write_sparse_npz(part(tmp_path, i), n)
         assert part(tmp_path, i).stat().st_size > 2**30 > 2**27 > part(tmp_path, i).stat().st_blocks * 512
     n_found, growth = peak_growth(tmp_path)
-    assert n_found == 6 * n and growth < 50 * 1024
+    assert n_found == 6 * n and growth < 200 * 1024
 
 
 @needs_proc
@@ -106,4 +106,4 @@ def test_unpacking_takes_little_memory(tmp_path):
                 stream.write(bytes(3072 * 1000))
         archive.writestr("Y.npy", npy_header("|u1", (n,)) + bytes(labels_of(n, 10)))
     n_found, growth = peak_growth(tmp_path)
-    assert n_found == n + sum(N_IMAGES[1:]) and growth < 50 * 1024
+    assert n_found == n + sum(N_IMAGES[1:]) and growth < 200 * 1024

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.datasets import DATASET_NAMES, dataset_info, load_dataset, load_labelled
-from src.datasets.augmentation import AUGMENTATIONS
+from src.datasets import dataset_info, dataset_label, dataset_name, load_dataset
+from src.datasets.registry import DATASETS, DatasetInfo
 from src.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -26,8 +26,29 @@ def test_unknown_names_suggest_close_ones():
         load_dataset("cifar", "nowhere", train=True)
 
 
-def test_every_data_set_has_an_augmentation():
-    assert set(AUGMENTATIONS) | {"imagenet", "imagenet_mem"} == set(DATASET_NAMES)  # these have torchvision's
+def test_a_data_set_is_one_row_and_one_loader(monkeypatch):
+    from src.datasets import embedded_sets
+    from src.datasets.in_memory import ImageSet
+
+    def load_stripes(info, root, *, train, device, loading):
+        images = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 1, 6, 6)
+        return ImageSet(images, torch.arange(4) % 2, n_classes=info.n_classes, device=device)
+
+    monkeypatch.setattr(embedded_sets, "load_stripes", load_stripes, raising=False)
+    monkeypatch.setitem(DATASETS, "stripes", DatasetInfo("embedded_sets.load_stripes", "stripes", 2, (1, 6, 6)))
+    assert dataset_name("stripes") == dataset_label("stripes") == "stripes"
+    images, labels = next(load_dataset("stripes", ".", train=True).batches(4))
+    assert images.shape == (4, *dataset_info("stripes", labelled=True).image_shape) and labels.tolist() == [0, 1, 0, 1]
+
+
+def test_paths_are_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    np.savez(tmp_path / "arrays.npz", x=np.zeros(1))
+    assert dataset_name("mine") == str(tmp_path / "mine") and dataset_name("arrays.npz") == str(tmp_path / "arrays.npz")
+    assert dataset_label(str(tmp_path / "arrays.npz")) == "arrays"
+    with pytest.raises(UserError, match="unknown dataset 'other.npz'.*path of a folder of images or of an .npz"):
+        dataset_name("other.npz")
 
 
 @pytest.mark.parametrize(("name", "n_train", "n_test"), [("digits", 1437, 360), ("photo_patches", 3000, 1000)])
@@ -63,8 +84,8 @@ def test_photo_patches_are_unlabelled_and_never_plain():
     assert patches.n_classes == 0 and (patches.labels == -1).all()
     assert patches.images.float().flatten(1).std(1).min() >= 8
     with pytest.raises(UserError, match="'photo_patches' has no labels; choose one that has: cifar10, .*digits"):
-        load_labelled("photo_patches", ".", train=True)
-    assert load_labelled("digits", ".", train=False).n_classes == 10
+        dataset_info("photo_patches", labelled=True)
+    assert dataset_info("digits", labelled=True).n_classes == 10
 
 
 def test_embedded_data_names_authors_and_licences():

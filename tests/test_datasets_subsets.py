@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from src.datasets.augmentation import CropFlip
+from src.datasets.base import subset
 from src.datasets.in_memory import ImageSet
-from src.datasets.subsets import subset
 
 
 def make_set(n=50, **options) -> ImageSet:

@@ -1,17 +1,21 @@
-"""Data sets in torchvision's folders: read, damaged, malicious."""
+"""Data sets that torchvision reads and downloads: their batches, and one line for what is missing or damaged."""
 
+import functools
+import http.server
+import multiprocessing
 import os
 import pickle
-import warnings
-from collections import OrderedDict
+import tarfile
+import threading
+import time
+import urllib.request
 
 import numpy as np
 import pytest
 import torch
 from torchvision import datasets as tv
 
-from src.datasets import dataset_info, load_dataset
-from src.datasets.readers import load_arrays
+from src.datasets import dataset_info, load_dataset, torchvision_sets
 from src.errors import UserError
 from tests import tiny_datasets as tiny
 
@@ -33,71 +37,96 @@ TRAIN_FILE = {
 }
 
 
+@pytest.fixture
+def no_network(monkeypatch):
+    """Every connection is refused, also where the machine has a network."""
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)
+
+
 @pytest.mark.parametrize("name", WRITERS)
-def test_both_splits_load(name, tmp_path):
+def test_both_splits_load(name, tmp_path, unofficial_files):
     WRITERS[name](tmp_path)
     for train in (True, False):
         dataset = load_dataset(name, tmp_path, train=train)
         images, labels = next(dataset.batches(8))
         assert dataset.image_shape == dataset_info(name).image_shape == images.shape[1:]
         assert labels.tolist() == list(range(8)) and dataset.n_classes == dataset_info(name).n_classes
-        images, _ = next(dataset.epoch(4, seed=0, epoch=0))
+        images, _ = next(dataset.epoch(4, seed=0, epoch=1))
         assert images.shape == (4, *dataset.image_shape) and images.max() <= 1
-    names = {path.name for path in tmp_path.iterdir()}
-    assert not any(name.startswith(".") for name in names)  # no lock, nothing written
+    assert not any(path.name.startswith(".") for path in tmp_path.iterdir())  # no lock, nothing written
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn", "mnist", "fashion"])
-def test_images_and_labels_equal_torchvisions(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", TRAIN_FILE)
+def test_images_and_labels_are_torchvisions(name, tmp_path, unofficial_files):
     WRITERS[name](tmp_path)
-    source = {"cifar10": tv.CIFAR10, "cifar100": tv.CIFAR100, "svhn": tv.SVHN, "mnist": tv.MNIST,
-              "fashion": tv.FashionMNIST}[name]  # fmt: skip
-    monkeypatch.setattr(source, "_check_integrity", lambda self: True, raising=False)
-    monkeypatch.setattr(source, "_load_meta", lambda self: None, raising=False)
+    source = getattr(tv, dataset_info(name).source)
     theirs = source(tmp_path, **({"split": "train"} if name == "svhn" else {"train": True}))
     ours = load_dataset(name, tmp_path, train=True)
+    assert ours.labels.dtype == torch.int64
     for i in (0, 9, 31):
         image, label = theirs[i]
         array = np.asarray(image).reshape(*image.size[::-1], -1).transpose(2, 0, 1)
         assert np.array_equal(ours.images[i].numpy(), array) and int(ours.labels[i]) == label
 
 
-@pytest.mark.parametrize("protocol", range(6))
-def test_every_pickle_protocol_and_kind_of_label_is_read(protocol, tmp_path):
-    tiny.write_cifar10(tmp_path, protocol=protocol)
-    assert len(load_dataset("cifar10", tmp_path, train=True)) == 50
-    batch = tmp_path / "cifar-10-batches-py" / "test_batch"
-    for labels in (np.arange(10), list(np.arange(10)), np.arange(10, dtype=np.uint8)):
-        batch.write_bytes(pickle.dumps({"data": tiny.random_images(10, 3072), "labels": labels}, protocol))
-        assert load_dataset("cifar10", tmp_path, train=False).labels.tolist() == list(range(10))
+@pytest.mark.parametrize("name", ["cifar10", "cifar100_large", "svhn"])
+def test_files_that_are_not_the_published_ones_are_refused(name, tmp_path, no_network):
+    WRITERS[name](tmp_path)
+    folder = tmp_path / TRAIN_FILE[name.removesuffix("_large")]
+    with pytest.raises(UserError, match=f"dataset {dataset_info(name).source}: .*urlopen.*remove what is damaged"):
+        load_dataset(name, tmp_path, train=True)
+    assert folder.exists()
 
 
-def test_pickles_of_python_2_are_read(tmp_path):
-    """As the published batches: byte strings for keys and pixels, numpy's old module names."""
-    content = (
-        b"\x80\x02}q\x01(U\x04dataq\x02cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\nq\x04K\x00\x85q\x05"
-        b"U\x01bq\x06\x87q\x07Rq\x08(K\x01K\x01M\x00\x0c\x86q\x09cnumpy\ndtype\nq\x0aU\x02u1q\x0bK\x00K\x01\x87q\x0cRq\x0d"
-        b"(K\x03U\x01|q\x0eNNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tq\x0fb\x89T\x00\x0c\x00\x00" + b"\xfe" * 3072
-        + b"q\x10tq\x11bU\x06labelsq\x12]q\x13K\x07au."
-    )  # fmt: skip
-    (tmp_path / "cifar-10-batches-py").mkdir()
-    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(content)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        dataset = load_dataset("cifar10", tmp_path, train=False)
-    assert (dataset.images == 254).all() and dataset.labels.tolist() == [7]
+@pytest.mark.parametrize(
+    ("name", "url", "place"),
+    [
+        ("cifar10", "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "cifar-10-batches-py"),
+        ("cifar100_large", "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "cifar-100-python"),
+        ("svhn", "http://ufldl.stanford.edu/housenumbers/", "."),
+        ("mnist", "mnist/", "MNIST/raw"),
+        ("fashion", "http://fashion-mnist.s3", "FashionMNIST/raw"),
+    ],
+)
+def test_without_a_network_the_error_says_what_to_fetch(name, url, place, tmp_path, no_network):
+    root = tmp_path / "data"
+    with pytest.raises(UserError) as caught:
+        load_dataset(name, root, train=True)
+    text = str(caught.value)
+    for words in (f"dataset {dataset_info(name).source}: ", url, str(root / place), "or fetch", "put it there"):
+        assert words in text
+    assert "\n" not in text
+    assert [path.name for path in root.iterdir()] == [f".{dataset_info(name).source.lower()}.lock"]
 
 
-def test_files_made_by_hand_load_with_a_warning(tmp_path, capsys):
-    tiny.write_cifar10(tmp_path)
-    load_dataset("cifar10", tmp_path, train=False)
-    assert "warning: test_batch in" in capsys.readouterr().err
-    tiny.write_mnist(tmp_path)
-    load_dataset("mnist", tmp_path, train=False)
-    assert capsys.readouterr() == ("", "")
+def test_the_addresses_to_fetch_from_are_torchvisions():
+    for name, (address, folder) in torchvision_sets.SOURCES.items():
+        source = getattr(tv, name)
+        if name == "SVHN":
+            assert all(address.startswith(url[0].rsplit("/", 1)[0]) for url in source.split_list.values())
+        elif hasattr(source, "mirrors"):
+            assert any(address.startswith(mirror) for mirror in source.mirrors) and folder == f"{name}/raw"
+        else:
+            assert address.startswith(source.url) and folder == source.base_folder
 
 
-class _Malicious:
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.7])
+@pytest.mark.parametrize("name", TRAIN_FILE)
+def test_truncated_files_are_the_users_to_mend(name, share, tmp_path, unofficial_files, no_network):
+    WRITERS[name](tmp_path)
+    file = tmp_path / TRAIN_FILE[name]
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(UserError, match=f"dataset {dataset_info(name).source}: .*remove what is damaged in") as caught:
+        load_dataset(name, tmp_path, train=True)
+    assert "\n" not in str(caught.value)
+
+
+class Code:
     def __init__(self, path):
         self.path = str(path)
 
@@ -105,62 +134,95 @@ class _Malicious:
         return os.mkdir, (self.path,)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [OrderedDict(), np.random.default_rng(0), len, np.array([len], dtype=object)],
-    ids=lambda content: type(content).__name__,
-)
-def test_pickles_hold_arrays_and_nothing_else(content, tmp_path):
-    (tmp_path / "file").write_bytes(pickle.dumps(content))
-    with pytest.raises(pickle.UnpicklingError, match="which has no place in a data set"):
-        load_arrays(tmp_path / "file")
-
-
-@pytest.mark.parametrize("protocol", range(6))
-def test_code_in_a_pickle_is_refused_and_does_not_run(protocol, tmp_path):
+def test_code_in_a_batch_does_not_run_since_it_is_not_the_published_one(tmp_path, no_network):
     tiny.write_cifar10(tmp_path)
-    trap = {"data": _Malicious(tmp_path / "ran"), "labels": [0]}
-    (tmp_path / TRAIN_FILE["cifar10"]).write_bytes(pickle.dumps(trap, protocol))
-    with pytest.raises(UserError, match=r"data_batch_1.*cannot be read as cifar10 \(it calls (posix|nt|os)\.mkdir"):
+    (tmp_path / TRAIN_FILE["cifar10"]).write_bytes(pickle.dumps({"data": Code(tmp_path / "ran"), "labels": [0]}))
+    with pytest.raises(UserError, match="remove what is damaged"):
         load_dataset("cifar10", tmp_path, train=True)
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name", TRAIN_FILE)
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.7])
-def test_truncated_files_are_the_users_to_mend(name, share, tmp_path):
-    WRITERS[name](tmp_path)
-    file = tmp_path / TRAIN_FILE[name]
-    content = file.read_bytes()
-    file.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(UserError, match=f"{file}.*cannot be read as {name} .*remove what is damaged") as caught:
-        load_dataset(name, tmp_path, train=True)
-    assert "\n" not in str(caught.value)
-    assert len(load_dataset(name, tmp_path, train=False)) > 0  # the other split is whole
-
-
-def test_labels_and_shapes_that_do_not_fit_are_named(tmp_path):
-    tiny.write_cifar100(tmp_path)
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    (tmp_path / "cifar-100-python" / "test").rename(folder / "test_batch")
-    with pytest.raises(UserError, match="labels from 0 to 99, expected 0 to 9"):
-        load_dataset("cifar10", tmp_path, train=False)
-    batch = {"data": tiny.random_images(3, 3072), "labels": [0]}
-    (folder / "test_batch").write_bytes(pickle.dumps(batch))
-    with pytest.raises(UserError, match="3 images, 1 labels"):
-        load_dataset("cifar10", tmp_path, train=False)
-
-
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_is_only_readable_works(tmp_path):
+def test_a_folder_that_is_only_readable_works(tmp_path, unofficial_files):
     tiny.write_svhn(tmp_path)
     tmp_path.chmod(0o500)
     assert len(load_dataset("svhn", tmp_path, train=True)) == 50
     tmp_path.chmod(0o700)
 
 
-def test_labels_are_int64_and_zero_is_class_zero_in_svhn(tmp_path):
-    tiny.write_svhn(tmp_path)
-    dataset = load_dataset("svhn", tmp_path, train=True)
-    assert dataset.labels.dtype == torch.int64 and dataset.labels[:10].tolist() == list(range(10))
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A server from which torchvision downloads a tiny CIFAR-10, with its checksums; gives the archive."""
+    folder = tmp_path / "server"
+    tiny.write_cifar10(folder)
+    batches = folder / "cifar-10-batches-py"
+    (batches / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    archive = folder / "cifar-10-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(batches, "cifar-10-batches-py")
+    md5 = {path.name: tv.utils.calculate_md5(path) for path in [archive, *batches.iterdir()]}
+    for name in ("train_list", "test_list"):
+        monkeypatch.setattr(tv.CIFAR10, name, [[file, md5[file]] for file, _ in getattr(tv.CIFAR10, name)])
+    monkeypatch.setattr(tv.CIFAR10, "meta", tv.CIFAR10.meta | {"md5": md5["batches.meta"]})
+    monkeypatch.setattr(tv.CIFAR10, "tgz_md5", md5[archive.name])
+    handler = functools.partial(_QuietHandler, directory=folder)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(urllib.request, "_opener", None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        monkeypatch.setattr(tv.CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/{archive.name}")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield archive
+        server.shutdown()
+
+
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_what_is_missing_is_downloaded_once_for_both_splits(published, tmp_path, capsys):
+    root = tmp_path / "new" / "data"
+    assert len(load_dataset("cifar10", root, train=True)) == 50
+    published.unlink()
+    assert len(load_dataset("cifar10", root, train=False)) == 20
+    names = [".cifar10.lock", "cifar-10-batches-py", "cifar-10-python.tar.gz"]
+    assert sorted(path.name for path in root.iterdir()) == names
+    assert not capsys.readouterr().out
+
+
+def test_a_damaged_file_is_downloaded_again(published, tmp_path):
+    load_dataset("cifar10", tmp_path / "data", train=True)
+    (tmp_path / "data" / TRAIN_FILE["cifar10"]).write_bytes(b"")
+    assert len(load_dataset("cifar10", tmp_path / "data", train=True)) == 50
+
+
+def test_a_damaged_download_leaves_nothing_behind(published, tmp_path, monkeypatch):
+    monkeypatch.setattr(tv.CIFAR10, "tgz_md5", "0" * 32)
+    with pytest.raises(UserError, match="dataset CIFAR10: File not found or corrupted"):
+        load_dataset("cifar10", tmp_path / "data", train=True)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [".cifar10.lock"]
+
+
+def _load(root, lengths):
+    lengths.put(len(load_dataset("cifar10", root, train=True)))
+
+
+def test_processes_that_start_together_download_once(published, tmp_path, monkeypatch):
+    download, log = tv.CIFAR10.download, tmp_path / "fetched"
+
+    def slow_download(self):
+        with open(log, "a") as file:
+            file.write("once\n")
+        time.sleep(0.3)
+        download(self)
+
+    monkeypatch.setattr(tv.CIFAR10, "download", slow_download)
+    context = multiprocessing.get_context("fork")  # children inherit the tiny server
+    lengths = context.Queue()
+    processes = [context.Process(target=_load, args=(tmp_path / "data", lengths)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    assert [lengths.get(timeout=30) for _ in processes] == [50] * 3
+    for process in processes:
+        process.join(10)
+    assert log.read_text() == "once\n"

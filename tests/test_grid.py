@@ -10,8 +10,8 @@ from src.models import build_model
 from src.resuming import StateFile
 from src.runtime import generator
 from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching
+from src.stitching.layers import resize
 from src.stitching.objectives import OBJECTIVES, Objective, feature_loss, functional_loss, hint_loss, soft_label_loss
-from src.stitching.transforms import resize
 from src.training import Settings, train
 
 SHAPE = (1, 8, 8)
@@ -94,6 +94,7 @@ def test_one_network_stitched_to_itself_takes_one_pass(networks, data, monkeypat
     layers = layers_of((front, front))
     expected = Grid(front, copy.deepcopy(front), layers).evaluate(data.batches(20))
     grid = Grid(front, front, layers)
+    grid.evaluate(data.batches(20))  # traces the network
     n_calls = count_calls(monkeypatch, grid.front.conv1)
     torch.testing.assert_close(grid.evaluate(data.batches(20)), expected, rtol=0, atol=0)
     assert n_calls[0] == 2
@@ -113,9 +114,10 @@ def count_calls(monkeypatch, module):
 def test_training_computes_nothing_that_is_not_needed(networks, data, monkeypatch):
     front, end = networks
     grid = Grid(front, end, layers_of(networks, ["layer1.0", "layer2.0"], ["layer3.0"]))
-    behind = count_calls(monkeypatch, grid.front.layer2[1])
-    before = count_calls(monkeypatch, grid.end.layer3[0])
-    after = count_calls(monkeypatch, grid.end.layer3[1])
+    list(grid.parts(data.images, data.labels, training=True))  # traces the networks
+    behind = count_calls(monkeypatch, grid.front.layer2[1].conv1)
+    before = count_calls(monkeypatch, grid.end.layer3[0].conv1)
+    after = count_calls(monkeypatch, grid.end.layer3[1].conv1)
     list(grid.parts(data.images, data.labels, training=True))
     assert (behind[0], before[0], after[0]) == (0, 0, 1)
 
@@ -238,9 +240,10 @@ def test_objectives_compute_nothing_that_is_not_needed(networks, data, monkeypat
                 "feature": (1, 1, 2, 1)}  # fmt: skip
     for name, n_calls in expected.items():
         grid = Grid(front, end, layers, objective=OBJECTIVES[name])
-        modules = (grid.end.layer1[0], grid.end.layer2[0], grid.end.layer4[1], grid.end.fc)
+        list(grid.parts(data.images, data.labels, training=True))  # traces the networks
+        modules = (grid.end.layer1[0].conv1, grid.end.layer2[0].conv1, grid.end.layer4[1].conv1, grid.end.fc)
         counts = [count_calls(monkeypatch, module) for module in modules]
-        in_front = count_calls(monkeypatch, grid.front.layer2[1])
+        in_front = count_calls(monkeypatch, grid.front.layer2[1].conv1)
         list(grid.parts(data.images, data.labels, training=True))
         assert (tuple(count[0] for count in counts), in_front[0]) == (n_calls, 0), name
 
@@ -360,7 +363,10 @@ def test_folding_batch_norm_changes_no_activation(networks, data):
     assert folded is not front and "bn1.weight" not in folded.state_dict() and "bn1.weight" in front.state_dict()
     names = [*front.block_names, front.output_name]
     torch.testing.assert_close(folded.activations(data.images, names), front.activations(data.images, names))
-    assert front.for_inference(["layer1.0.conv2"]) is front  # whose own output would no longer exist
+    inner = front.for_inference(["layer1.0.conv2", "layer4.1"])
+    assert "layer1.0.bn2.weight" in inner.state_dict() and "layer1.0.bn1.weight" not in inner.state_dict()
+    names = ["layer1.0.conv2", "layer1.0.bn2", "layer4.1"]
+    torch.testing.assert_close(inner.activations(data.images, names), front.activations(data.images, names))
 
 
 def test_statistics_move_only_when_asked_for(data):

@@ -1,160 +1,365 @@
-"""Files from strangers, damaged or made to do harm: read, or refused in one line; nothing runs, nothing is used up."""
+"""Damaged files and files with code in them: every reader gives one line, and nothing in them runs."""
 
+import contextlib
+import io
 import json
 import os
 import pickle
-import subprocess
-import sys
-from collections import Counter
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from scipy.io import loadmat
+from PIL import Image
 
-from src.checkpoints import load_model, load_state, load_tensors, save_state
-from src.datasets.matlab_files import read_arrays
-from src.datasets.readers import load_arrays
+import exec_stitch
+import exec_train
+from src.checkpoints import load_model, save_state
+from src.datasets import load_dataset
+from src.datasets.in_memory import ImageSet
 from src.errors import MAX_LENGTH, UserError
+from src.measurements import read_tables
+from src.models import build_model
+from src.ood.detectors import DetectorStore, source_of
+from src.report import silenced
 from src.resuming import StateFile
-from src.stitching.runs import claimed_folders
-from tests.conftest import ROOT
-from tests.hostile_formats import MARKER, Code, saved
-from tests.hostile_readers import READERS, SHAPE, network, write_checkpoint, write_plain_svhn
-from tests.hostile_run import BYTES, prepare
-from tests.hostile_traps import traps
-from tests.tiny_datasets import write_svhn
+from src.stitching.results import accuracy_matrix, newest_of_each_pair, read_run, read_runs
+from src.training import Classification, Settings, train
+from tests import tiny_datasets as tiny
 
-MUTATIONS = int(os.environ.get("HOSTILE_MUTATIONS", 2_400))
-
-
-def read_hostile(folder: Path, n_mutations: int, *, seed: int) -> dict:
-    """What `hostile_run` says, run in an empty folder; its crash is a failure here."""
-    here = folder / "empty"
-    here.mkdir()
-    command = [sys.executable, "-m", "tests.hostile_run", folder / "files", n_mutations, seed]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*map(str, command)], cwd=here, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, f"exit code {done.returncode} (negative: a signal)\n{done.stderr[-5000:]}"
-    assert not list(here.iterdir()), "code ran"
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.fixture(scope="module")
-def outcome(tmp_path_factory):
-    return read_hostile(tmp_path_factory.mktemp("hostile"), MUTATIONS, seed=0)
-
-
-def check(outcome: dict, n_mutations: int) -> None:
-    assert not outcome["failures"], "\n\n".join(outcome["failures"])
-    assert outcome["n"] >= n_mutations and outcome["slowest"].keys() == READERS.keys()
-    assert outcome["grown"] < BYTES
-    assert outcome["refused"] > outcome["n"] / 2, "the files are hardly damaged"
-
-
-def test_damaged_files_are_read_or_refused(outcome):
-    check(outcome, MUTATIONS)
-
-
-@pytest.mark.slow
-def test_very_many_damaged_files_are_read_or_refused(tmp_path):
-    check(read_hostile(tmp_path, 20_000, seed=1), 20_000)
-
-
-def test_traps_are_refused(outcome, tmp_path):
-    prepare(tmp_path)
-    expected = traps(tmp_path)
-    assert outcome["traps"].keys() == expected.keys()
-    for name, (refusal, wrong) in outcome["traps"].items():
-        assert not wrong, f"{name}: {wrong}"
-        assert expected[name].said in refusal, f"{name}: {refusal}"
-
-
-def test_the_code_of_the_traps_would_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "m.pt").write_bytes(saved(Code()))
-    torch.load("m.pt", weights_only=False)
-    assert (tmp_path / MARKER).exists()
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_checkpoints_are_refused_wherever_they_are_truncated(tmp_path, zipped):
-    write_checkpoint(tmp_path, zipped=zipped)
-    content = (tmp_path / "m.pt").read_bytes()
-    for length in {*range(0, len(content), 4999), *range(40), len(content) - 1}:
-        (tmp_path / "m.pt").write_bytes(content[:length])
-        with pytest.raises(UserError, match=r"checkpoint .*m\.pt"):
-            load_state(tmp_path / "m.pt")
-
-
-def test_a_wrong_magic_number_is_refused(tmp_path):
-    write_checkpoint(tmp_path, zipped=False)
-    content = (tmp_path / "m.pt").read_bytes()
-    (tmp_path / "m.pt").write_bytes(content.replace(content[4:8], b"\1\2\3\4", 1))
-    with pytest.raises(UserError, match="no checkpoint at all"):
-        load_state(tmp_path / "m.pt")
-
-
-def test_weights_that_are_not_finite_are_a_warning_only(tmp_path, capsys):
-    state = network().state_dict()
-    state["fc.weight"][:] = torch.nan
-    save_state(tmp_path / "m.pt", state)
-    model = load_model(tmp_path / "m.pt", "small_cnn", n_classes=10, image_shape=SHAPE)
-    assert model.fc.weight.isnan().all() and "weights that are not finite" in capsys.readouterr().err
-
-
-STATE = {
-    "network": network().state_dict(), "random": torch.get_rng_state(), "counts": Counter({2: 3}),
-    "rest": [(1, 2.5), None],
-    "bfloat16": torch.ones(3, dtype=torch.bfloat16), "empty": torch.empty(0, 3), "scalar": torch.tensor(3),
-    "transposed": torch.arange(6.0).reshape(2, 3).t(), "part": torch.arange(6)[2:4],
-    "repeated": torch.ones(1).expand(5), "flags": torch.tensor([True, False]),
-    "parameter": torch.nn.Parameter(torch.ones(2)), "size": torch.Size([1, 2]),
-    "large": 2**70, "text": "ä",
+MARKER = "code-ran"  # a file in the working folder, if it did
+SHAPE = (1, 8, 8)
+OPTIONS = {
+    "front_layer": "pool1", "end_layer": "pool2", "stitching_type": "rc2c_pre", "init": "rand", "seed": 0,
+    "front_stitch_rank": None, "front_pinv_rank": 3, "learning_rate": 0.01, "reduce_lr_epochs": [3, 5], "n_epochs": 1,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_what_torch_saves_is_read_as_torch_reads_it(tmp_path, zipped):
-    newer = zipped and torch.__version__ >= "2.6"  # older ones do not save such tensors
-    state = STATE | ({"unsigned": torch.ones(2, dtype=torch.uint16)} if newer else {})
-    torch.save(state, tmp_path / "m.pt", _use_new_zipfile_serialization=zipped)
-    found, expected = load_tensors(tmp_path / "m.pt"), torch.load(tmp_path / "m.pt", weights_only=True)
-    assert list(found) == list(expected)
-    same = dict(zip(found["network"], found["network"].values(), strict=True)) | found
-    for key, value in (expected["network"] | expected).items():
-        if isinstance(value, torch.Tensor):
-            assert (same[key].dtype, same[key].stride()) == (value.dtype, value.stride()) and torch.equal(
-                same[key], value
-            )
-        elif key != "network":
-            assert same[key] == value and type(same[key]) is type(value)
+class Reader(NamedTuple):
+    """A format: valid files are written into an empty folder and read from there."""
+
+    write: Callable[[Path], object]
+    read: Callable[[Path], object]
+    files: str  # those that are damaged
 
 
-@pytest.mark.parametrize("write", [write_svhn, write_plain_svhn])
-def test_matlab_files_are_read_as_scipy_reads_them(tmp_path, write):
-    write(tmp_path)
-    found, expected = read_arrays(tmp_path / "train_32x32.mat"), loadmat(tmp_path / "train_32x32.mat")
-    for name in "Xy":
-        assert np.array_equal(found[name], expected[name]) and found[name].dtype == expected[name].dtype
+class Code:
+    """What runs when it is unpickled by someone who trusts it."""
+
+    def __reduce__(self):
+        return os.system, (f"touch {MARKER}",)
 
 
-def test_large_endian_arrays_in_pickles_keep_their_values(tmp_path):
-    array = np.arange(6, dtype=">i4").reshape(2, 3)
-    for protocol in range(6):
-        (tmp_path / "a").write_bytes(pickle.dumps({"a": np.asfortranarray(array)}, protocol))
-        assert np.array_equal(load_arrays(tmp_path / "a")["a"], array)
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build_model("small_cnn", n_classes=10, n_channels=SHAPE[0])
 
 
-@pytest.mark.parametrize(
-    "folders", [[["a", "b", ".."]], [["a", "b", ""]], [["a", "b", 3]], [["a"]], 3, [[[], "b", "c"]]]
-)
-def test_a_state_names_folders_below_its_own_or_is_refused(tmp_path, folders):
-    state = StateFile(tmp_path / "a.resume.pt", {}, resume=False)
-    state.write(folders=folders)
-    with pytest.raises(UserError, match=r"a\.resume\.pt"):
-        claimed_folders(StateFile(state.path, {}, resume=True))
+def write_checkpoint(folder: Path, *, zipped: bool = True) -> None:
+    torch.save(network().state_dict(), folder / "m.pt", _use_new_zipfile_serialization=zipped)
+
+
+def read_checkpoint(folder: Path) -> None:
+    load_model(folder / "m.pt", "small_cnn", n_classes=10, image_shape=SHAPE)
+
+
+def train_from(folder: Path, *, resume: bool) -> None:
+    images = ImageSet(torch.zeros(4, *SHAPE, dtype=torch.uint8), torch.arange(4), n_classes=10)
+    state = StateFile(folder / "a.resume.pt", OPTIONS, resume=resume)
+    list(train(Classification(network()), images, images, Settings(n_epochs=1, batch_size=4), state=state))
+
+
+def parse(script: object, folder: Path) -> None:
+    """What a script's parser makes of a file; an error of its counts as a UserError."""
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            script.parser().parse_args(["--config", str(folder / "options")])
+    except SystemExit as stop:
+        assert stop.code == 2
+        raise UserError(errors.getvalue().removesuffix("\n")) from stop
+
+
+def write_yaml(folder: Path) -> None:
+    (folder / "options").write_text(
+        "model_type: resnet34\nsave_dir: a\nlearning_rate: 1e-2\nreduce_lr_epochs: [3, 5]\ntf32: true\n"
+    )
+
+
+def write_json(folder: Path) -> None:
+    options = exec_stitch.parser().parse_args("f.pt g.pt resnet18 resnet18 layer1.0 all rc2c_pre -rlre 2 3".split())
+    (folder / "options").write_text(
+        json.dumps({k: v for k, v in vars(options).items() if k not in ("config", "resume")})
+    )
+
+
+def write_run(folder: Path) -> None:
+    run = folder / "2024-01-01"
+    run.mkdir()
+    (run / "config.txt").write_text(json.dumps(OPTIONS, indent=4))
+    (run / "summary.txt").write_text(
+        "Stitching summary\nClean accuracy: 0.5\nNormalized PINV difference: 0.25\n"
+        "Normalized representation difference: 0.125\n"
+    )
+    (run / "metrics.json").write_text(json.dumps({"accuracy": 0.5, "front_accuracy": 0.75, "end_accuracy": 0.5}))
+
+
+def read_folder_of_runs(folder: Path) -> None:
+    runs, _ = read_runs(folder)
+    if runs:
+        newest_of_each_pair(runs)
+        accuracy_matrix([run.row for run in runs])
+    read_run(folder / "2024-01-01")
+
+
+def write_tables(folder: Path) -> None:
+    (folder / "grid.csv").write_text(
+        "front_layer,end_layer,stitching_type,init,front_stitch_rank,accuracy\npool1,pool2,rc2c,rand,,0.5\n"
+        "pool1,pool2,rc2c,rand,3,0.25\n"
+    )
+    (folder / "probes.csv").write_text("model,layer,rank,accuracy,loss\na.pt,l1,1,0.5,0.25\na.pt,l1,,0.75,0.125\n")
+
+
+def write_store(folder: Path) -> None:
+    save_state(folder / "source.pt", {"weight": torch.zeros(2)})
+    detector = build_model("repr_cls_resnet18", n_classes=2, representation_shape=(4, 8, 8), image_shape=SHAPE)
+    entry = {
+        "model_type": "repr_cls_resnet18", "source_model_type": "small_cnn", "source_model_path": "source.pt",
+        "source_layer": "pool1", "id_dataset": "digits", "orig_input_shape": SHAPE, "required_input_shape": [4, 8, 8],
+        "training_loc": "d", "source_sha256": source_of(folder / "source.pt").sha256,
+    }  # fmt: skip
+    DetectorStore(folder / "store").add(detector.state_dict(), entry, name="a.pt")
+
+
+def read_store(folder: Path) -> None:
+    image = {"n_classes": 2, "image_shape": SHAPE, "device": torch.device("cpu")}
+    DetectorStore(folder / "store").load(source_of(folder / "source.pt"), "pool1", **image)
+
+
+def write_cifar5m(folder: Path, save: Callable) -> None:
+    for i in range(6):
+        save(folder / f"cifar5m_part{i}.npz", X=tiny.random_images(3, 32, 32, 3, seed=i), Y=np.arange(3))
+
+
+def write_own_file(folder: Path) -> None:
+    images, labels = tiny.random_images(3, 8, 8, 1), np.arange(3)
+    np.savez(folder / "own.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+
+
+def write_own_folder(folder: Path) -> None:
+    for i, image in enumerate(tiny.random_images(4, 8, 8)):
+        path = folder / ("train", "val")[i // 2] / "ab"[i % 2] / "1.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(image).save(path)
+    (folder / "dataset.yaml").write_text("size: 8\nchannels: 1\naugment: crop_flip\nclasses: [a, b]\n")
+
+
+def read_dataset(name: str, root: Path) -> None:
+    images = load_dataset(name, root, train=True)
+    list(images.epoch(8, seed=0, epoch=1))
+
+
+READERS = {
+    "checkpoint": Reader(write_checkpoint, read_checkpoint, "*.pt"),
+    "legacy checkpoint": Reader(lambda folder: write_checkpoint(folder, zipped=False), read_checkpoint, "*.pt"),
+    "state": Reader(lambda f: train_from(f, resume=False), lambda f: train_from(f, resume=True), "*.pt"),
+    "options in YAML": Reader(write_yaml, lambda folder: parse(exec_train, folder), "options"),
+    "options in JSON": Reader(write_json, lambda folder: parse(exec_stitch, folder), "options"),
+    "run folders": Reader(write_run, read_folder_of_runs, "*/*"),
+    "tables": Reader(write_tables, lambda folder: read_tables(sorted(folder.glob("*.csv"))), "*.csv"),
+    "detector store": Reader(write_store, read_store, "store/*.json"),
+    "mnist": Reader(lambda f: tiny.write_mnist(f, 5, 5), lambda f: read_dataset("mnist", f), "MNIST/raw/train*"),
+    "svhn": Reader(lambda f: tiny.write_svhn(f, 5, 5), lambda f: read_dataset("svhn", f), "train*"),
+    "cifar5m": Reader(lambda f: write_cifar5m(f, np.savez), lambda f: read_dataset("cifar5m", f), "*.npz"),
+    "compressed cifar5m": Reader(
+        lambda f: write_cifar5m(f, np.savez_compressed), lambda f: read_dataset("cifar5m", f), "*.npz"
+    ),
+    "300K images": Reader(
+        lambda folder: np.save(folder / "300K_random_images.npy", tiny.random_images(4, 32, 32, 3)),
+        lambda folder: read_dataset("outlier_exposure", folder),
+        "*.npy",
+    ),
+    "own file": Reader(write_own_file, lambda folder: read_dataset(str(folder / "own.npz"), folder), "*.npz"),
+    "own folder": Reader(write_own_folder, lambda folder: read_dataset(str(folder), folder), "train/*/*.png"),
+    "dataset.yaml": Reader(write_own_folder, lambda folder: read_dataset(str(folder), folder), "dataset.yaml"),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """A folder of valid files for each reader."""
+    made = {}
+    for name, reader in READERS.items():
+        made[name] = tmp_path_factory.mktemp("hostile")
+        reader.write(made[name])
+    return made
+
+
+@pytest.fixture(autouse=True)
+def no_network(tmp_path, monkeypatch, unofficial_files):
+    monkeypatch.chdir(tmp_path)
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
+
+
+def refusal(name: str, folder: Path) -> str:
+    """The line of the UserError that a read ends with; empty: there was none."""
+    try:
+        with silenced():
+            READERS[name].read(folder)
+    except UserError as error:
+        assert "\n" not in str(error) and len(str(error)) < MAX_LENGTH + 10
+        return str(error)
+    finally:
+        assert not Path(MARKER).exists(), "code ran"
+    return ""
+
+
+@contextlib.contextmanager
+def replaced(path: Path, content: bytes) -> Iterator[None]:
+    """Another content of a file, while the block runs; what appears beside it goes."""
+    valid, before = path.read_bytes(), set(path.parent.iterdir())
+    path.write_bytes(content)
+    yield
+    path.write_bytes(valid)
+    for extra in set(path.parent.iterdir()) - before:
+        extra.unlink()
+
+
+def one_of(name: str, folder: Path) -> Path:
+    return min(path for path in folder.glob(READERS[name].files) if path.is_file())
+
+
+def saved(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+def archived(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **dict.fromkeys(("X", "Y", "x_train", "y_train", "x_test", "y_test"), array))
+    return file.getvalue()
+
+
+def torch_saved(content: object, *, zipped: bool = True) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+    return file.getvalue()
+
+
+VALID = {"options in YAML": {"truncated"}, "dataset.yaml": {"truncated"}, "tables": {"truncated"}}  # read all the same
+CODE = np.array([Code()], dtype=object)
+BAD = {
+    "empty": b"",
+    "text": b"<html>404 not found</html>",
+    "pickle with code": pickle.dumps({"a": Code()}),
+    "checkpoint with code": torch_saved({"a": Code()}),
+    "legacy checkpoint with code": torch_saved({"a": Code()}, zipped=False),
+    "array of objects": saved(CODE),
+    "archive of objects": archived(CODE),
+    "array of another type": saved(np.zeros((3, 32, 32, 3))),
+    "archive of another type": archived(np.zeros((3, 32, 32, 3))),
+    "list": torch_saved([1]),
+    "YAML with code": f"seed: !!python/object/apply:os.system ['touch {MARKER}']".encode(),
+    "deep": b"[" * 50_000,
+    "JSON of another kind": b"[1]",
+    "bytes": b"\xff\xfe\x00",
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_bad_files_are_refused_in_one_line(name, folders):
+    path = one_of(name, folders[name])
+    assert refusal(name, folders[name]) == ""
+    contents = BAD | {"truncated": path.read_bytes()[: path.stat().st_size // 2]}
+    taken = []
+    for bad, content in contents.items():
+        with replaced(path, content):
+            taken += [] if refusal(name, folders[name]) else [bad]
+    assert set(taken) <= VALID.get(name, set())
+
+
+def test_the_code_would_run(tmp_path):
+    pickle.loads(BAD["pickle with code"])
+    assert Path(MARKER).exists()
+
+
+def truncate(content: bytes, rng: random.Random) -> bytes:
+    return content[: rng.randrange(len(content))]
+
+
+def flip_bits(content: bytes, rng: random.Random) -> bytes:
+    damaged = bytearray(content)
+    for _ in range(rng.choice((1, 3, 20))):
+        damaged[place(content, rng)] ^= 1 << rng.randrange(8)
+    return bytes(damaged)
+
+
+def overwrite(content: bytes, rng: random.Random) -> bytes:
+    start, length = place(content, rng), rng.choice((1, 4, 8, 64))
+    return (
+        content[:start]
+        + rng.choice((bytes(length), b"\xff" * length, rng.randbytes(length)))
+        + content[start + length :]
+    )
+
+
+def insert(content: bytes, rng: random.Random) -> bytes:
+    start = place(content, rng)
+    return content[:start] + rng.randbytes(rng.choice((1, 4, 100))) + content[start:]
+
+
+def cut_out(content: bytes, rng: random.Random) -> bytes:
+    start = place(content, rng)
+    return content[:start] + content[start + rng.choice((1, 4, 50, 1000)) :]
+
+
+def change_word(content: bytes, rng: random.Random) -> bytes:
+    """Another value in place of a word or a number, as in text files."""
+    words = list(re.finditer(rb'-?\d[\d.e-]*|"[^"\n]*"|\w+', content))
+    start, stop = rng.choice(words).span() if words else (0, 0)
+    values = (b"-1", b"1e999", b"null", b"[]", b"{}", b'"x"', b"9" * 30, b"[[1]]", b"*a", b"")
+    return content[:start] + rng.choice(values) + content[stop:]
+
+
+MUTATIONS: Sequence[Callable] = (truncate, flip_bits, overwrite, insert, cut_out, change_word)
+
+
+def place(content: bytes, rng: random.Random) -> int:
+    """A position, more often near the beginning or the end: there formats keep what they say of themselves."""
+    near = min(len(content), 200)
+    return rng.choice((rng.randrange(near), len(content) - 1 - rng.randrange(near), rng.randrange(len(content))))
+
+
+def read_mutations(folders: dict[str, Path], n: int, *, seed: int) -> None:
+    refused = 0
+    for i in range(n):
+        rng = random.Random(f"{seed} {i}")
+        name = list(READERS)[i % len(READERS)]
+        path = rng.choice(sorted(path for path in folders[name].glob(READERS[name].files) if path.is_file()))
+        mutation = rng.choice(MUTATIONS)
+        with replaced(path, mutation(path.read_bytes(), rng)):
+            try:
+                refused += bool(refusal(name, folders[name]))
+            except Exception as error:
+                raise AssertionError(
+                    f"{name}, {path.name}, mutation {i} of seed {seed}: {mutation.__name__}"
+                ) from error
+    assert refused > n / 3, "the files are hardly damaged"
+
+
+def test_damaged_files_are_read_or_refused(folders):
+    read_mutations(folders, 300, seed=0)
+
+
+@pytest.mark.slow
+def test_very_many_damaged_files_are_read_or_refused(folders):
+    read_mutations(folders, 5000, seed=1)
 
 
 def test_an_error_quotes_a_strangers_text_in_one_short_line():

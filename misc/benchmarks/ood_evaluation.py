@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import torch
+from hooks import captured, replaced
 
-from src.activations import captured, replaced
 from src.checkpoints import freeze
 from src.models import build_model
 from src.ood import energy

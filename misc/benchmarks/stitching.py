@@ -21,24 +21,24 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from hooks import captured, replaced
 from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
-from src.activations import captured, replaced
 from src.checkpoints import save_state
-from src.datasets.augmentation import AUGMENTATIONS
+from src.datasets.augmentation import CropFlip
 from src.datasets.in_memory import ImageSet
 from src.low_rank import as_rows
-from src.models import build_model
-from src.models.blocks import Network
+from src.models import Network, build_model
 from src.report import note, progress, result
 from src.runtime import keep_freed_memory
 from src.stitching import Grid, Pair, build_layers
+from src.stitching.layers import StitchingLayer, resize
 from src.stitching.objectives import OBJECTIVES
-from src.stitching.transforms import StitchingLayer, resize
 
 SHAPE = (3, 32, 32)
 
@@ -207,7 +207,7 @@ def check(what: str, difference: float, tolerance: float) -> None:
 def augmentation(batch_size: int = 256, n_images: int = 5120) -> None:
     """Flip and crop of CIFAR-like images against torchvision's transforms of single images."""
     images = torch.randint(256, (n_images, *SHAPE), dtype=torch.uint8)
-    data = ImageSet(images, torch.zeros(n_images), n_classes=10, augmentation=AUGMENTATIONS["cifar10"])
+    data = ImageSet(images, torch.zeros(n_images), n_classes=10, augmentation=CropFlip(4))
     each = transforms.Compose(
         [transforms.RandomHorizontalFlip(), transforms.RandomCrop(32, padding=4), transforms.ToTensor()]
     )
@@ -226,16 +226,18 @@ def augmentation(batch_size: int = 256, n_images: int = 5120) -> None:
 def processes(folder: Path, n_test: int) -> None:
     """The whole process of a 64-pair grid of direct matching against 64 processes of one pair."""
     sys.path.insert(0, str(ROOT))
-    from tests.tiny_datasets import write_cifar10
+    from tests.tiny_datasets import random_images
 
-    write_cifar10(folder / "data", n_train=300, n_test=n_test)
+    sizes = {"train": 300, "test": n_test}
+    images = {f"x_{split}": random_images(n, 32, 32, 3) for split, n in sizes.items()}
+    np.savez(folder / "data.npz", **images, **{f"y_{split}": np.arange(n) % 10 for split, n in sizes.items()})
     networks = donors(torch.rand(64, *SHAPE))
     for name, network in zip("fg", networks, strict=True):
         save_state(folder / f"{name}.pt", network.state_dict())
 
     def stitch(front: str, end: str) -> None:
         command = [sys.executable, ROOT / "exec_stitch.py", "f.pt", "g.pt", "resnet18", "resnet18", front, end]
-        options = ["rc2c_pre", "-i", "pinv", "-e", "0", "--mod-only-stitch", "-data", "data", "-gpu", "-1", "-b", "100"]
+        options = "rc2c_pre -i pinv -e 0 --mod-only-stitch -d data.npz -gpu -1 -b 100".split()
         subprocess.run([*command, *options], cwd=folder, check=True, capture_output=True)
 
     names = networks[0].block_names

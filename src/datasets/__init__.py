@@ -1,5 +1,12 @@
-"""Image data sets: `load_dataset` gives batches of images in [0, 1] with their labels."""
+"""Image data sets: `load_dataset` gives batches of images with their labels."""
 
-from src.datasets.registry import DATASET_NAMES, Loading, dataset_info, labelled_info, load_dataset, load_labelled
+from src.datasets.registry import (
+    DATASET_NAMES,
+    Loading,
+    dataset_info,
+    dataset_label,
+    dataset_name,
+    load_dataset,
+)
 
-__all__ = ["DATASET_NAMES", "Loading", "dataset_info", "labelled_info", "load_dataset", "load_labelled"]
+__all__ = ["DATASET_NAMES", "Loading", "dataset_info", "dataset_label", "dataset_name", "load_dataset"]

@@ -1,126 +1,116 @@
-"""CIFAR-5M and the 300K Random Images: arrays fetched by hand, too large to be copied into memory."""
+"""Arrays of images on disk, mapped into memory: CIFAR-5M, the 300K Random Images, and a user's `.npz` files."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from src.datasets.in_memory import ImageSet, named_set
-from src.datasets.mapped import MappedImages, MappedImageSet
-from src.datasets.npy_files import Place, check_images, file_place, header_at, map_array
-from src.datasets.npz_members import DAMAGES, Member, places
-from src.datasets.registry import Loading, load_dataset
+from src.datasets.in_memory import ImageSet, split_of
+from src.datasets.mapped import MappedImages, MappedImageSet, map_member, readable, unpack
+from src.datasets.registry import DatasetInfo, Loading, load_dataset
 from src.errors import UserError
 
 RANDOM_IMAGES = "300K_random_images.npy"
 RANDOM_IMAGES_SOURCE = f"https://people.eecs.berkeley.edu/~hendrycks/{RANDOM_IMAGES}"
 CIFAR5M_SOURCE = "https://github.com/preetum/cifar5m"
 N_PARTS = 6
-N_CLASSES = 10
-LABELS_AT_ONCE = 2**17
 
 
-def load(name: str, root: Path, *, train: bool, device: torch.device | str, loading: Loading) -> ImageSet:
-    """Load a split; `root` may be the folder of the data set itself.
+def load_random_images(
+    info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
+) -> ImageSet:
+    """Load the 300K Random Images, whose splits differ in the augmentation alone; raises UserError."""
+    path = _folder(root, info.source, RANDOM_IMAGES) / RANDOM_IMAGES
+    with readable(path, f"fetch {RANDOM_IMAGES_SOURCE} into that place"):
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        _check_images(images, shape=(32, 32, 3))
+    return split_of(info, MappedImages([images]), None, train=train, device=device, kind=MappedImageSet)
 
-    Raises:
-        UserError: files are missing, damaged or hold something else; or, for what has to be unpacked, no room.
-    """
-    if name == "outlier_exposure":
-        return _random_images(root, train=train, device=device)
+
+def load_cifar5m(
+    info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
+) -> ImageSet:
+    """Load CIFAR-5M: its six parts are the training split, the test images of CIFAR-10 the other; raises UserError."""
     if not train:
         return load_dataset("cifar10", root, train=False, device=device)
-    return _cifar5m(root, device=device)
-
-
-def _random_images(root: Path, *, train: bool, device: torch.device | str) -> ImageSet:
-    """The one split: what is trained on and what is tested on differ in the augmentation alone."""
-    path = _folder(root, "oe", [RANDOM_IMAGES]) / RANDOM_IMAGES
-    if not path.is_file():
-        raise UserError(
-            f"dataset outlier_exposure: no {path}; fetch {RANDOM_IMAGES_SOURCE} (300K Random Images, "
-            "from the debiased 80 Million Tiny Images) into that place, then run again"
-        )
-    with _readable(path, RANDOM_IMAGES_SOURCE):
-        place = file_place(path)
-        check_images(header_at(place))
-        images = MappedImages([map_array(place)])
-    return named_set("outlier_exposure", images, None, train=train, device=device, kind=MappedImageSet)
-
-
-def _cifar5m(root: Path, *, device: torch.device | str) -> ImageSet:
-    """The training split: images from all parts, each mapped where it lies, and labels in memory."""
     names = [f"cifar5m_part{i}" for i in range(N_PARTS)]
-    folder = _folder(root, "cifar5m", [f"{name}{ending}" for name in names for ending in (".npz", "_X.npy")])
-    parts = [[Member(folder / f"{name}.npz", array) for array in "XY"] for name in names]
-    missing = [part[0].archive.name for part in parts if not all(member.file.is_file() for member in part)]
+    folder = _folder(root, info.source, f"{names[0]}.npz")
+    archives = [folder / f"{name}.npz" for name in names]
+    missing = [path.name for path in archives if not path.is_file()]
     if missing:
         raise UserError(
             f"dataset cifar5m: no {', '.join(missing)} in {folder}; all {N_PARTS} parts are needed: "
             f"fetch them from {CIFAR5M_SOURCE} into that folder, then run again"
         )
-    for part in parts:
-        _check_part(*part)
-    found = places([member for part in parts for member in part])
+    unpack(archives, "XY", remedy=f"fetch it again from {CIFAR5M_SOURCE}")
     images, labels = [], []
-    for of_images, of_labels in zip(found[::2], found[1::2], strict=True):
-        with _readable(of_images.path, CIFAR5M_SOURCE):
-            images.append(map_array(of_images))
-        with _readable(of_labels.path, CIFAR5M_SOURCE):
-            labels.append(_labels(of_labels))
+    for archive in archives:
+        with readable(archive, f"fetch it again from {CIFAR5M_SOURCE}"):
+            images.append(map_member(archive, "X"))
+            labels.append(_labels(map_member(archive, "Y"), n_images=len(images[-1]), n_classes=info.n_classes))
+            _check_images(images[-1], shape=(32, 32, 3))
     every_label = torch.from_numpy(np.concatenate(labels))
-    return named_set("cifar5m", MappedImages(images), every_label, train=True, device=device, kind=MappedImageSet)
+    return split_of(info, MappedImages(images), every_label, train=True, device=device, kind=MappedImageSet)
 
 
-def _folder(root: Path, name: str, contents: Sequence[str]) -> Path:
-    """The folder `name` in `root`, or `root` itself if it is that folder already."""
-
-    def holds(folder: Path) -> bool:
-        return any((folder / content).is_file() for content in contents)
-
-    inner = root / name
-    return root if not holds(inner) and (holds(root) or root.name == name) else inner
+def _folder(root: Path, name: str, content: str) -> Path:
+    """The folder `name` in `root`, or `root` itself where it is that folder."""
+    return root if root.name == name or (root / content).is_file() else root / name
 
 
-def _check_part(images: Member, labels: Member) -> None:
-    """Refuse a part before anything is unpacked."""
-    headers = []
-    for member in (images, labels):
-        with _readable(member.file, CIFAR5M_SOURCE):
-            member.place()  # a truncated archive shows here
-            headers.append(member.header())
-    of_images, of_labels = headers
-    with _readable(images.file, CIFAR5M_SOURCE):
-        check_images(of_images)
-        if of_labels.dtype.kind not in "iu" or of_labels.shape != of_images.shape[:1]:
-            raise ValueError(f"Y is {of_labels.dtype} {of_labels.shape}, expected whole numbers {of_images.shape[:1]}")
-
-
-def _labels(place: Place) -> np.ndarray:
-    """Read labels 0..9 as int8 (N,): millions of them, a few at a time.
+def describe(path: Path) -> DatasetInfo:
+    """What a user's `.npz` file of images is: `x_train`, `x_test`, and `y_train`, `y_test` if it is labelled.
 
     Raises:
-        ValueError: there are others.
+        UserError: it cannot be read, or its arrays are not as they should be.
     """
-    header = header_at(place)
-    labels = np.empty(header.shape, dtype=np.int8)
-    with open(place.path, "rb") as file:
-        file.seek(place.offset + header.start)
-        for start in range(0, len(labels), LABELS_AT_ONCE):
-            some = np.fromfile(file, header.dtype, min(LABELS_AT_ONCE, len(labels) - start))
-            if some.min() < 0 or some.max() >= N_CLASSES:
-                raise ValueError(f"labels from {some.min()} to {some.max()}, expected 0 to {N_CLASSES - 1}")
-            labels[start : start + len(some)] = some
-    return labels
+    images, labels = zip(*(_own_arrays(path, split) for split in ("train", "test")), strict=True)
+    if any(one is None for one in labels) and not all(one is None for one in labels):
+        raise UserError(f"{path} has labels for one split only; save both y_train and y_test, or none for OOD data")
+    n_classes = 0 if labels[0] is None else 1 + max(int(one.max()) for one in labels)
+    if images[0].shape[1:] != images[1].shape[1:]:
+        raise UserError(f"{path}: x_train and x_test have images of unequal shapes; save them in one shape")
+    height, width, channels = (*images[0].shape[1:], 1)[:3]
+    if channels > 4 >= height:
+        raise UserError(f"{path}: images are {images[0].shape[1:]}, but channels come last: save (N, H, W, C)")
+    return DatasetInfo("arrays.load_file", str(path), n_classes, (channels, height, width))
 
 
-@contextlib.contextmanager
-def _readable(path: Path, source: str) -> Iterator[None]:
-    """Turn what a damaged file raises into an error that says where to get another."""
-    try:
-        yield
-    except DAMAGES as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read ({reason}); remove it and fetch it again from {source}") from error
+def load_file(info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading) -> ImageSet:
+    """Load a split of a user's `.npz` file; raises UserError as `describe` does."""
+    images, labels = _own_arrays(Path(info.source), "train" if train else "test")
+    labels = None if labels is None else torch.from_numpy(labels)
+    images = images if images.ndim == 4 else images[..., None]
+    return split_of(info, MappedImages([images]), labels, train=train, device=device, kind=MappedImageSet)
+
+
+def _own_arrays(path: Path, split: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images uint8 (N, H, W, C) or (N, H, W), mapped, and labels int64 (N,) if there are any, of a user's file."""
+    remedy = f"save it with numpy.savez: x_{split} uint8 (N, H, W, C) or (N, H, W), y_{split} whole numbers from 0"
+    with readable(path, remedy), zipfile.ZipFile(path) as archive:
+        names = [name for name in (f"x_{split}", f"y_{split}") if name[0] == "x" or f"{name}.npy" in archive.namelist()]
+    unpack([path], names, remedy=remedy)
+    with readable(path, remedy):
+        images = map_member(path, names[0])
+        _check_images(images)
+        labels = _labels(map_member(path, names[1]), n_images=len(images)) if len(names) == 2 else None
+    return images, labels
+
+
+def _check_images(images: np.ndarray, *, shape: tuple[int, ...] | None = None) -> None:
+    """Raises ValueError for what is not uint8 (N, H, W, C) or (N, H, W), of a given (H, W, C) or any."""
+    fits = images.ndim in (3, 4) if shape is None else images.shape[1:] == shape
+    if images.dtype != np.uint8 or not fits or not len(images):
+        expected = "(N, H, W, C) or (N, H, W)" if shape is None else f"(N, {', '.join(map(str, shape))})"
+        raise ValueError(f"{images.dtype} {images.shape}, expected uint8 {expected}")
+
+
+def _labels(labels: np.ndarray, *, n_images: int, n_classes: int | None = None) -> np.ndarray:
+    """Labels in memory, (N,): int8 where the classes are known to be few; raises ValueError for others."""
+    if labels.dtype.kind not in "iu" or labels.shape != (n_images,):
+        raise ValueError(f"labels are {labels.dtype} {labels.shape}, expected whole numbers ({n_images},)")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or (n_classes and high >= n_classes):
+        raise ValueError(f"labels from {low} to {high}, expected 0 to {n_classes - 1 if n_classes else 'classes - 1'}")
+    return labels.astype(np.int8 if n_classes else np.int64)

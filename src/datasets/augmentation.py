@@ -1,18 +1,21 @@
 """Augmentation of a batch at once, with the distribution of torchvision's transforms of single images.
 
 An augmentation draws its random numbers (`draw`) apart from using them (`apply`). Numbers are always drawn on the
-CPU and coordinates are whole numbers, so that a run on a GPU sees the same pixels as one on the CPU.
+CPU, so that a run on a GPU sees the same images as one on the CPU.
 """
 
+import sys
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+import torchvision.transforms.functional as TF
+from numpy.lib.stride_tricks import sliding_window_view
 from torch import Generator, Tensor
 
-from src.datasets.pixels import crop, enlarge, mirror_, take
-
-FIXED_POINT_BITS = 16  # PIL's affine transform counts in units of 2^-16 pixel
+from src.datasets.registry import Recipe
 
 
 class Augmentation(Protocol):
@@ -27,6 +30,11 @@ class Augmentation(Protocol):
         """The uint8 images (B, C, H, W) at `indices` (B,) of the set, changed by the rows of `parameters`."""
 
 
+def build_augmentation(recipe: Recipe | None) -> Augmentation | None:
+    """Build the augmentation that a row of the table of data sets names."""
+    return None if recipe is None else getattr(sys.modules[__name__], recipe.name)(**recipe.arguments)
+
+
 @dataclass(frozen=True)
 class CropFlip:
     """RandomCrop behind zero padding, and RandomHorizontalFlip."""
@@ -35,7 +43,7 @@ class CropFlip:
     flip: bool = True
 
     def draw(self, generator: Generator, n: int) -> Tensor:
-        """Columns: top and left of the crop, 0..2*padding, and whether to flip, 0 or 1; int64 (n, 3)."""
+        """Columns: top and left edge of the crop, 0..2*padding, and whether to flip, 0 or 1; int64 (n, 3)."""
         top, left = torch.randint(0, 2 * self.padding + 1, (2, n), generator=generator)
         return torch.stack([top, left, _coin(generator, n, fair=self.flip)], dim=1)
 
@@ -52,10 +60,10 @@ class Affine:
     """Resize, RandomAffine around the centre without translation, RandomHorizontalFlip.
 
     The image lies on a canvas which repeats its edge pixels `edge` times on every side (Pad, then CenterCrop);
-    beyond the canvas all is black. With `size`, images are first enlarged to (size, size).
+    beyond the canvas all is black. With `size`, images are first resized to (size, size).
     """
 
-    padding: ClassVar[int] = 0  # the canvas is a matter of indices
+    padding: ClassVar[int] = 0  # the canvas is made of the edge pixels
 
     degrees: float
     scale: tuple[float, float] = (1.0, 1.0)
@@ -79,74 +87,105 @@ class Affine:
         )
 
     def apply(self, padded: Tensor, indices: Tensor, parameters: Tensor) -> Tensor:
-        """Enlarge, turn, shear, scale and flip images of the set (N, C, H, W) to uint8 (B, C, H or size, W or size)."""
+        """Resize, turn, shear, scale and flip images of the set (N, C, H, W) to uint8 (B, C, H or size, W or size)."""
         angle, shear, scale, flip = parameters.unbind(1)
-        images = enlarge(take(padded, indices), self.size)
-        warped = warp(images, angle, shear, scale, edge=self.edge)
-        return mirror_(warped, flip) if self.flip else warped
+        images = resize(take(padded, indices), self.size)
+        canvas = F.pad(images.float(), (self.edge,) * 4, mode="replicate")
+        slant, cos, sin = shear.deg2rad().tan(), angle.deg2rad().cos(), angle.deg2rad().sin()
+        # From the result back to the image: torchvision's rotation, scale and shear, inverted
+        inverse = torch.stack([cos - sin * slant, cos * slant + sin, -sin, cos], dim=1) / scale[:, None]
+        warped = sample(canvas, inverse.view(-1, 2, 2), torch.zeros(len(images), 2), mode="nearest")
+        height, width = images.shape[2:]
+        seen = warped[:, :, self.edge : self.edge + height, self.edge : self.edge + width]
+        return mirror_(seen, flip) if self.flip else seen
 
 
-def warp(images: Tensor, angle: Tensor, shear: Tensor, scale: Tensor, *, edge: int = 0) -> Tensor:
-    """Each image (B, C, H, W) seen through its own affine map, with the nearest pixel, exactly as PIL does it.
+@dataclass(frozen=True)
+class ResizedCrop:
+    """RandomResizedCrop to the size of the image, and RandomHorizontalFlip, with torchvision's default ranges."""
+
+    padding: ClassVar[int] = 0
+
+    def draw(self, generator: Generator, n: int) -> Tensor:
+        """Columns: height, width, top and left of the crop as shares of the image, whether to flip; float64 (n, 5).
+
+        torchvision draws area and aspect ratio anew, up to ten times, until the crop fits into the image; so does this.
+        """
+        area, ratio, *place = torch.rand(4, 10, n, generator=generator, dtype=torch.float64)
+        area, ratio = 0.08 + 0.92 * area, ((2 * ratio - 1) * np.log(4 / 3)).exp()
+        height, width = (area / ratio).sqrt(), (area * ratio).sqrt()
+        fits = (height <= 1) & (width <= 1)
+        first = fits.to(torch.uint8).argmax(0)[None]  # the first of the draws that fit
+        height, width, top, left = (column.gather(0, first)[0] for column in (height, width, *place))
+        whole = ~fits.any(0)
+        height, width = height.masked_fill(whole, 1), width.masked_fill(whole, 1)
+        flip = _coin(generator, n, fair=True).double()
+        return torch.stack([height, width, top * (1 - height), left * (1 - width), flip], dim=1)
+
+    def apply(self, padded: Tensor, indices: Tensor, parameters: Tensor) -> Tensor:
+        """Crop images of the set (N, C, H, W), enlarge the crops bilinearly and flip: uint8 (B, C, H, W)."""
+        height, width, top, left, flip = parameters.unbind(1)
+        centre = torch.stack([2 * left + width - 1, 2 * top + height - 1], dim=1)  # x, y in [-1, 1]
+        zoom = torch.diag_embed(torch.stack([width, height], dim=1))
+        cropped = sample(take(padded, indices).float(), zoom, centre, mode="bilinear", padding_mode="border")
+        return mirror_(cropped, flip)
+
+
+def sample(images: Tensor, matrix: Tensor, centre: Tensor, *, mode: str, padding_mode: str = "zeros") -> Tensor:
+    """See each image through its own affine map: float (B, C, H, W) -> uint8 of the same shape.
 
     Args:
-        angle, shear, scale: float64 (B,) on the CPU: clockwise and along x, in degrees; a factor.
-        edge: how many times the edge pixels are repeated on every side before the map; further out is 0.
+        matrix: (B, 2, 2), from (x, y) of a pixel of the result to that of the image, both in pixels from the centre.
+        centre: (B, 2), what the centre of the result shows, in units of half the width and half the height.
     """
     height, width = images.shape[2:]
-    x, y = _source_pixels(angle, shear, scale, height=height, width=width, edge=edge, device=images.device)
-    inside = (x >= -edge) & (x < width + edge) & (y >= -edge) & (y < height + edge)  # (B, H, W): on the canvas
-    nearest = y.clamp_(0, height - 1).mul_(width).add_(x.clamp_(0, width - 1)).long()
-    flat = nearest.flatten(1)[:, None].expand(-1, images.shape[1], -1)  # (B, C, H*W)
-    return images.flatten(2).gather(2, flat).view(images.shape) * inside[:, None]
+    units = matrix.new_tensor([[1, height / width], [width / height, 1]])  # affine_grid counts both axes from -1 to 1
+    theta = torch.cat([matrix * units, centre.to(matrix)[:, :, None]], dim=2)
+    grid = F.affine_grid(theta.to(images), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode, padding_mode, align_corners=False).round_().to(torch.uint8)
 
 
-def _source_pixels(angle, shear, scale, *, height, width, edge, device) -> tuple[Tensor, Tensor]:
-    """Column x and row y, int32 (B, H, W), of the pixel that each pixel of the result shows."""
-    a, b, c, d = _inverse_matrix(angle, shear, scale)
-    centre_x, centre_y = width / 2 + edge, height / 2 + edge
-    # PIL starts at the middle of the canvas' first pixel and adds rounded steps; so do these sums
-    x0 = _fixed(a * (0.5 - centre_x) + b * (0.5 - centre_y) + centre_x, device)
-    y0 = _fixed(c * (0.5 - centre_x) + d * (0.5 - centre_y) + centre_y, device)
-    column = torch.arange(edge, edge + width, dtype=torch.int32, device=device)  # (W,)
-    row = torch.arange(edge, edge + height, dtype=torch.int32, device=device)[:, None]  # (H, 1)
-    x = (x0 + _fixed(b, device) * row) + _fixed(a, device) * column
-    y = (y0 + _fixed(d, device) * row) + _fixed(c, device) * column
-    return (x >> FIXED_POINT_BITS) - edge, (y >> FIXED_POINT_BITS) - edge
+def take(images: Tensor, indices: Tensor) -> Tensor:
+    """The images (B, C, H, W) at `indices` (B,), a CPU tensor, of a set (N, C, H, W)."""
+    if _on_cpu(images):
+        return torch.from_numpy(images.numpy()[indices.numpy()])
+    return images[indices.to(images.device)]
 
 
-def _inverse_matrix(angle: Tensor, shear: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The map from the result back to the image: torchvision's rotation, scale and shear, inverted; each (B,)."""
-    angle, slant = angle.deg2rad(), shear.deg2rad().tan()
-    cos, sin = angle.cos(), angle.sin()
-    return (cos - sin * slant) / scale, (cos * slant + sin) / scale, -sin / scale, cos / scale
+def crop(images: Tensor, indices: Tensor, top: Tensor, left: Tensor, *, size: tuple[int, int]) -> Tensor:
+    """Take images (N, C, ., .) at `indices` (B,) and cut (height, width) out of each, at its own `top` and `left` (B,).
+
+    The three index tensors are on the CPU.
+    """
+    if _on_cpu(images):
+        near = images.numpy()[indices.numpy()]  # whole images first: single rows from all over the set are slow
+        windows = sliding_window_view(near, size, axis=(2, 3))  # (B, C, tops, lefts, *size), not copied
+        return torch.from_numpy(windows[np.arange(len(near)), :, top.numpy(), left.numpy()])
+    windows = images.unfold(2, size[0], 1).unfold(3, size[1], 1)
+    indices, top, left = (index.to(images.device) for index in (indices, top, left))
+    return windows[indices, :, top, left]
 
 
-def _fixed(values: Tensor, device: torch.device) -> Tensor:
-    """Real numbers (B,) as int32 (B, 1, 1) in PIL's fixed point; computed on the CPU, since cosines differ on GPUs."""
-    return (values * 2**FIXED_POINT_BITS + 0.5).floor().to(torch.int32).to(device)[:, None, None]
+def mirror_(images: Tensor, chosen: Tensor) -> Tensor:
+    """Flip the chosen ones of the images (B, C, H, W), in place; `chosen` (B,) is 0 or 1, on the CPU."""
+    if _on_cpu(images):
+        pixels, rows = images.numpy(), chosen.bool().numpy()
+        pixels[rows] = pixels[rows][..., ::-1]
+        return images
+    chosen = chosen.bool().to(images.device)[:, None, None, None]
+    return images.copy_(torch.where(chosen, images.flip(-1), images))
+
+
+def resize(images: Tensor, size: int | None) -> Tensor:
+    """Resize uint8 images (B, C, H, W) to (B, C, size, size), bilinear, antialiased; None leaves them as they are."""
+    return images if size is None else TF.resize(images, [size, size], antialias=True)
+
+
+def _on_cpu(images: Tensor) -> bool:
+    """Whether numpy can index the images; it copies rows of bytes 3 to 5 times faster than torch."""
+    return images.device.type == "cpu"
 
 
 def _coin(generator: Generator, n: int, *, fair: bool) -> Tensor:
     """0 or 1, int64 (n,); all 0 unless `fair`."""
     return torch.randint(0, 2 if fair else 1, (n,), generator=generator)
-
-
-CROP_AND_FLIP = CropFlip(padding=4)
-JITTER = Affine(degrees=5, scale=(0.9, 1.1), shear=5, edge=4)
-# The random crop of the public code's large sets takes 224 of 224 pixels: it has no choice and is left out
-TURN_AND_FLIP = Affine(degrees=15, flip=True, size=224)
-
-AUGMENTATIONS: dict[str, Augmentation | None] = {
-    "cifar10": CROP_AND_FLIP,
-    "cifar100": CROP_AND_FLIP,
-    "svhn": JITTER,
-    "mnist": JITTER,
-    "fashion": CROP_AND_FLIP,
-    "cifar10_large": TURN_AND_FLIP,
-    "cifar100_large": TURN_AND_FLIP,
-    "cifar5m": None,  # so many images that none is seen often
-    "outlier_exposure": CROP_AND_FLIP,
-    "digits": CropFlip(padding=1, flip=False),  # a mirrored digit is none
-    "photo_patches": CropFlip(padding=1),
-}

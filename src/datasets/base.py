@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+import torchvision.transforms.functional as TF
 from torch import Tensor
 
 from src import runtime
-from src.datasets.subsets import subset
 from src.errors import UserError
+from src.report import warn
 
 UNLABELLED = -1
 
@@ -25,6 +26,13 @@ class Wanted(NamedTuple):
 
     indices: Tensor
     draws: Tensor | None  # None: without augmentation
+
+
+class Normalisation(NamedTuple):
+    """What is taken from values in [0, 1], and what they are divided by then, in each channel."""
+
+    mean: tuple[float, ...] | None = None  # None: they are left as they are
+    std: tuple[float, ...] | None = None
 
 
 class BaseImageSet:
@@ -44,6 +52,7 @@ class BaseImageSet:
         self.n_classes = n_classes
         self.epoch_size = epoch_size
         self.share = Share()  # may be set later
+        self.normalisation = Normalisation()  # set by subclasses
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,15 +70,20 @@ class BaseImageSet:
         """What the augmentation of each image of `order` (N,) is made from: a row each, on the CPU; None: none."""
         raise NotImplementedError
 
-    def check_shape(self, image_shape: tuple[int, int, int], *, option: str) -> None:
-        """Make sure that the images have a given shape (C, H, W).
+    def check_like(self, other: "BaseImageSet", *, option: str) -> None:
+        """Make sure that the images have the shape (C, H, W) of another set's; warns if they are normalised otherwise.
 
         Raises:
-            UserError: they have not; names the option that chose the set.
+            UserError: they have another shape; names the option that chose the set.
         """
-        if self.image_shape != tuple(image_shape):
-            own, wanted = ("×".join(map(str, shape)) for shape in (self.image_shape, image_shape))
-            raise UserError(f"images of {option} are {own}, those of -d {wanted}; choose sets that agree")
+        if self.image_shape != other.image_shape:
+            own, expected = ("×".join(map(str, images.image_shape)) for images in (self, other))
+            raise UserError(f"images of {option} are {own}, those of -d {expected}; choose sets that agree")
+        if self.normalisation != other.normalisation:
+            warn(
+                f"images of {option} are not normalised as those of -d ({self.normalisation} instead of "
+                f"{other.normalisation}): that alone tells them apart"
+            )
 
     def n_batches(self, batch_size: int) -> int:
         """How many batches an epoch has; of a set with an `epoch_size`, the last of a pass may have fewer."""
@@ -125,3 +139,33 @@ class BaseImageSet:
         for (indices, _), counts, images in zip(wanted, labelled, self._make(wanted), strict=True):
             labels = self.labels[indices.to(self.device)].long()
             yield images, labels if counts else torch.full_like(labels, UNLABELLED)
+
+
+def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
+    """Which of n images epoch number `epoch` visits: the next `size` of one shuffled pass over all.
+
+    A pass visits each image exactly once, then a new shuffle begins. The last subset of a pass is what is left and
+    may be shorter (n = 10, size = 4: 4, 4, 2), as in the public code; nothing is repeated to fill it up.
+
+    Args:
+        n, size: at least 1; a `size` of n or more gives all of them.
+        epoch: counted from 1, as by `training.train`.
+
+    Returns:
+        Indices int64 (size or fewer,) in shuffled order, on the CPU; they depend on the arguments alone.
+
+    Raises:
+        ValueError: `epoch` is below 1.
+    """
+    if epoch < 1:
+        raise ValueError(f"epoch {epoch}: epochs are counted from 1")
+    pass_number, place = divmod(epoch - 1, -(-n // size))
+    order = torch.randperm(n, generator=runtime.generator(seed, pass_number, 0))  # three numbers: no other order's key
+    return order[place * size : (place + 1) * size].clone()  # lets go of the rest of the pass
+
+
+def scaled_(levels: Tensor, normalisation: Normalisation) -> Tensor:
+    """Bring float levels 0..255 (B, C, H, W) to [0, 1] as torchvision's ToTensor, then normalise them; in place."""
+    # CUDA turns a division by a number into a product with its reciprocal, which rounds differently
+    levels.div_(255 if levels.device.type == "cpu" else torch.full((), 255.0, device=levels.device))
+    return levels if normalisation.mean is None else TF.normalize(levels, *normalisation, inplace=True)

@@ -1,32 +1,95 @@
 """Images that are decoded batch by batch, by worker processes that live as long as their set."""
 
-import contextlib
 import io
+import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
 
+import numpy as np
 import torch
-import torchvision.transforms.functional as TF
 from PIL import Image, UnidentifiedImageError  # torchvision's own dependency
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.datasets.base import BaseImageSet, Wanted
-from src.datasets.encoded import EncodedFiles
-from src.datasets.pixels import to_unit_range_
+from src.datasets.base import BaseImageSet, Normalisation, Wanted, scaled_
 from src.datasets.registry import Loading
 from src.errors import UserError
+from src.report import progress
 from src.runtime import seed_of
 
 warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")  # PIL knows others, for which it starts programs
-MAX_RATIO = 100  # of the sides of an image
-PATIENCE = 30  # seconds that a worker lives on after SIGTERM
-
 Transform = Callable[[Image.Image], Tensor]  # to uint8 (C, H, W), all of one shape
 Key = tuple[int, ...]  # the number of an image and, if it is to be augmented, seed and epoch
+
+
+class EncodedFiles:
+    """Files by their number, each read when it is asked for.
+
+    Paths lie in one array, which worker processes share: of a list, each would make a copy as it counts references.
+    """
+
+    def __init__(self, paths: Sequence[str]):
+        self._paths = np.array([os.fsencode(path) for path in paths])
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def path(self, i: int) -> str:
+        """The path of file i."""
+        return os.fsdecode(self._paths[i])
+
+    def read(self, i: int) -> bytes:
+        """The content of file i.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        try:
+            return Path(self.path(i)).read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read {self.path(i)}: {error.strerror or error}") from error
+
+
+class HeldFiles(EncodedFiles):
+    """Files whose contents lie in memory, one behind the other in a block that worker processes share.
+
+    Args:
+        n_threads: how many files are read at the same time.
+    Raises:
+        UserError: they do not fit into the memory, or one cannot be read.
+    """
+
+    def __init__(self, paths: Sequence[str], *, n_threads: int):
+        super().__init__(paths)
+        self._starts = np.cumsum([0, *(os.stat(path).st_size for path in paths)])
+        try:
+            self._block = np.empty(self._starts[-1], dtype=np.uint8)
+        except MemoryError as error:
+            size = self._starts[-1] / 2**30
+            raise UserError(
+                f"{size:.1f} GiB of images do not fit in memory; use -d imagenet, which reads them"
+            ) from error
+        with ThreadPool(n_threads) as pool:
+            done = pool.imap_unordered(self._fill, range(len(self)), chunksize=256)
+            for _ in progress(done, "reading images", len(self), unit="file"):
+                pass
+
+    def read(self, i: int) -> bytes:
+        """The content of file i."""
+        return self._place(i).tobytes()
+
+    def _place(self, i: int) -> np.ndarray:
+        return self._block[self._starts[i] : self._starts[i + 1]]
+
+    def _fill(self, i: int) -> None:
+        content = np.frombuffer(super().read(i), dtype=np.uint8)
+        if len(content) != len(self._place(i)):
+            raise UserError(f"{self.path(i)} changed while it was read; run again when it stays as it is")
+        self._place(i)[:] = content
 
 
 class DecodedImageSet(BaseImageSet):
@@ -37,12 +100,12 @@ class DecodedImageSet(BaseImageSet):
     Args:
         files: one image each.
         labels: whole numbers (N,).
-        image_shape: (C, H, W) of what the transforms make.
+        image_shape: (C, H, W) of what the transforms make of an image with C channels.
         transform: what is done to images without augmentation.
         augmentation: what `epoch` does to them instead, with random numbers from torch; None: the same.
-        mean, std: of each channel, of values in [0, 1].
+        normalisation: of values in [0, 1].
         loading: processes and the batches that each prepares ahead.
-        epoch_size, device: as in BaseImageSet.
+        n_classes, epoch_size, device: as in BaseImageSet.
     """
 
     def __init__(
@@ -54,14 +117,13 @@ class DecodedImageSet(BaseImageSet):
         image_shape: tuple[int, int, int],
         transform: Transform,
         augmentation: Transform | None = None,
-        mean: Sequence[float],
-        std: Sequence[float],
+        normalisation: Normalisation,
         loading: Loading,
         epoch_size: int | None = None,
         device: torch.device | str = "cpu",
     ):
         super().__init__(labels, n_classes=n_classes, epoch_size=epoch_size, device=device)
-        self.files, self.loading, self.mean, self.std = files, loading, mean, std
+        self.files, self.loading, self.normalisation = files, loading, normalisation
         self.transform, self.augmentation = transform, augmentation
         self._image_shape = image_shape
         self._idle: list[DataLoader] = []  # whose workers wait for the next batches
@@ -71,17 +133,19 @@ class DecodedImageSet(BaseImageSet):
         """(C, H, W) of the images in a batch."""
         return self._image_shape
 
-    def _draws(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
-        return torch.tensor([[seed, epoch]]).expand(len(order), 2) if self.augmentation else None
+    def levels(self, batches: Sequence[Wanted]) -> Iterator[Tensor]:
+        """The images of each batch in turn as they are decoded: uint8 (B, C, H, W) on the CPU.
 
-    def _make(self, batches: Sequence[Wanted]) -> Iterator[Tensor]:
+        Raises:
+            UserError: an image cannot be decoded, or a worker was killed.
+        """
         loader = self._idle.pop() if self._idle else self._loader()
         loader.batch_sampler.batches = batches
         try:
-            for levels in loader:
-                if isinstance(levels, UserError):
-                    raise levels
-                yield self._normalised(levels)
+            for images in loader:
+                if isinstance(images, UserError):
+                    raise images
+                yield images
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -94,23 +158,25 @@ class DecodedImageSet(BaseImageSet):
         finally:
             del loader  # after a failure its workers end here, and not when the traceback has gone
 
-    def _normalised(self, levels: Tensor) -> Tensor:
-        """uint8 (B, C, H, W), normalised as torchvision's ToTensor and Normalize do it, on the device."""
-        # Workers send bytes: a quarter of what floats would need on the way
-        values = to_unit_range_(levels.to(self.device, non_blocking=True).float())
-        return TF.normalize(values, self.mean, self.std, inplace=True)
+    def _draws(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
+        return torch.tensor([[seed, epoch]]).expand(len(order), 2) if self.augmentation else None
+
+    def _make(self, batches: Sequence[Wanted]) -> Iterator[Tensor]:
+        for levels in self.levels(batches):  # workers send bytes: a quarter of what floats would need on the way
+            yield scaled_(levels.to(self.device, non_blocking=True).float(), self.normalisation)
 
     def _loader(self) -> DataLoader:
         n_workers, prefetch_factor = self.loading
         # Forked processes share the files that are held in memory
         options = {"multiprocessing_context": "fork", "prefetch_factor": prefetch_factor, "persistent_workers": True}
+        mode = "RGB" if self.image_shape[0] == 3 else "L"
         return DataLoader(
-            _Decoder(self.files, self.transform, self.augmentation),
+            _Decoder(self.files, mode, self.transform, self.augmentation),
             batch_sampler=_NextBatches(),
-            collate_fn=_as_it_is,
+            collate_fn=lambda images: images,
             num_workers=n_workers,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=_prepare_worker,
+            worker_init_fn=_ignore_signals,
             generator=torch.Generator(),  # of seeds that nothing uses; otherwise the global one would move
             **(options if n_workers else {}),
         )
@@ -133,8 +199,8 @@ class _NextBatches:
 class _Decoder:
     """What runs in the workers: from keys to uint8 images."""
 
-    def __init__(self, files: EncodedFiles, transform: Transform, augmentation: Transform | None):
-        self.files, self.transform, self.augmentation = files, transform, augmentation
+    def __init__(self, files: EncodedFiles, mode: str, transform: Transform, augmentation: Transform | None):
+        self.files, self.mode, self.transform, self.augmentation = files, mode, transform, augmentation
 
     def __getitems__(self, keys: Sequence[Key]) -> Tensor | UserError:
         """The images (B, C, H, W); an error comes as a value, which the loader does not wrap in a traceback."""
@@ -146,44 +212,18 @@ class _Decoder:
     def _image(self, i: int, *seed_and_epoch: int) -> Tensor:
         content = self.files.read(i)
         try:
-            image = _decoded(content)
+            image = Image.open(io.BytesIO(content)).convert(self.mode)
         except Exception as error:  # a damaged file can raise anything
             reason = "no image" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
             raise UserError(f"{self.files.path(i)} cannot be decoded ({reason}); restore or remove it") from error
         if not seed_and_epoch:
             return self.transform(image)
-        with _drawing_from(seed_of(*seed_and_epoch, i, 0)):  # four numbers: no other generator's key
+        with torch.random.fork_rng(devices=[]):  # torchvision's transforms draw from torch's generator of the CPU
+            torch.default_generator.manual_seed(seed_of(*seed_and_epoch, i, 0))  # four numbers: no other generator's
             return self.augmentation(image)
 
 
-def _decoded(content: bytes) -> Image.Image:
-    """The RGB image in a file; raises ValueError or whatever a damaged file makes PIL raise."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL's, about metadata
-        warnings.simplefilter("error", Image.DecompressionBombWarning)  # of more than 89 million pixels
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-        short, long = sorted(image.size)
-        if long > MAX_RATIO * short:  # enlarged until its short side fits, it would fill the memory
-            raise ValueError(f"{image.size[0]}×{image.size[1]} pixels, too narrow for a photograph")
-        return image.convert("RGB")
-
-
-@contextlib.contextmanager
-def _drawing_from(seed: int) -> Iterator[None]:
-    """Draw from torch's generator of the CPU, and it alone, as if freshly seeded; it is left as it was."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs as well
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
-
-
-def _as_it_is(batch: Tensor | UserError) -> Tensor | UserError:
-    return batch
-
-
-def _prepare_worker(worker: int) -> None:
-    # A signal to the whole group interrupts the main process alone, which needs its workers until its step is done
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PATIENCE))
+def _ignore_signals(worker: int) -> None:
+    """Leave signals to the main process, which needs its workers until its step is done, and ends them."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)

@@ -5,17 +5,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.datasets.in_memory import ImageSet, named_set
-from src.datasets.registry import Loading
+from src.datasets.in_memory import ImageSet, split_of
+from src.datasets.registry import DatasetInfo, Loading
 
 FOLDER = Path(__file__).parent / "embedded"
 
 
-def load(name: str, root: Path, *, train: bool, device: torch.device | str, loading: Loading) -> ImageSet:
+def load(info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading) -> ImageSet:
     """Load a split of an embedded data set; there is nothing to find under `root`."""
     split = "train" if train else "test"
-    with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as arrays:
+    with np.load(FOLDER / f"{info.source}.npz", allow_pickle=False) as arrays:
         images = torch.from_numpy(arrays[f"{split}_images"])  # uint8 (N, 1, 8, 8)
-        labelled = f"{split}_labels" in arrays
-        labels = torch.from_numpy(arrays[f"{split}_labels"]).long() if labelled else None
-    return named_set(name, images, labels, train=train, device=device)
+        labels = torch.from_numpy(arrays[f"{split}_labels"]).long() if info.n_classes else None
+    return split_of(info, images, labels, train=train, device=device)

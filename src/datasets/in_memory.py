@@ -7,22 +7,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.datasets.augmentation import AUGMENTATIONS, Augmentation
-from src.datasets.base import UNLABELLED, BaseImageSet, Wanted
-from src.datasets.pixels import enlarge, take, to_unit_range_
-from src.datasets.registry import dataset_info
+from src.datasets.augmentation import Augmentation, build_augmentation, resize, take
+from src.datasets.base import UNLABELLED, BaseImageSet, Normalisation, Wanted, scaled_
+from src.datasets.registry import DatasetInfo
 
 CACHE_BYTES = 2**20  # a CPU works on so many pixels at once: what lies between two steps stays in its cache
 
 
 class ImageSet(BaseImageSet):
-    """Images with labels, delivered in batches of float32 (B, C, H, W) in [0, 1] and int64 (B,).
+    """Images with labels, delivered in batches of float32 (B, C, H, W) and int64 (B,).
 
     Args:
         images: uint8 (N, C, H, W).
         labels: as in BaseImageSet; None makes the set unlabelled: n_classes is 0, all labels are -1.
-        size: `batches` come enlarged to (size, size), as `augmentation` has to enlarge them for `epoch`; None: as is.
+        size: `batches` come resized to (size, size), as `augmentation` has to resize them for `epoch`; None: as is.
         augmentation: what `epoch` does to the images; None for nothing.
+        normalisation: of values in [0, 1]; the default leaves them there.
         epoch_size: as in BaseImageSet.
         device: where images are kept and batches are made.
     """
@@ -35,13 +35,13 @@ class ImageSet(BaseImageSet):
         n_classes: int = 0,
         size: int | None = None,
         augmentation: Augmentation | None = None,
+        normalisation: Normalisation = Normalisation(),  # noqa: B008 - immutable
         epoch_size: int | None = None,
         device: torch.device | str = "cpu",
     ):
         labels = torch.full((len(images),), UNLABELLED) if labels is None else labels
         super().__init__(labels, n_classes=n_classes, epoch_size=epoch_size, device=device)
-        self.size = size
-        self.augmentation = augmentation
+        self.size, self.augmentation, self.normalisation = size, augmentation, normalisation
         self.images = self._keep(images)
 
     @property
@@ -66,10 +66,10 @@ class ImageSet(BaseImageSet):
             part = slice(start, start + n)
             images, rows = self._source(indices[part], margin=margin)
             if parameters is None:
-                batch[part] = enlarge(take(images, rows), self.size)
+                batch[part] = resize(take(images, rows), self.size)
             else:
                 batch[part] = self.augmentation.apply(images, rows, parameters[part])
-        return to_unit_range_(batch)
+        return scaled_(batch, self.normalisation)
 
     def _keep(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) as they are kept: inside of the padding that the augmentation asks for."""
@@ -83,8 +83,8 @@ class ImageSet(BaseImageSet):
         return (self._padded if margin else self.images), indices
 
 
-def named_set(
-    name: str,
+def split_of(
+    info: DatasetInfo,
     images: Tensor,
     labels: Tensor | None,
     *,
@@ -92,17 +92,17 @@ def named_set(
     device: torch.device | str,
     kind: type[ImageSet] = ImageSet,
 ) -> ImageSet:
-    """The `ImageSet` of a data set of the registry: its classes, its size and, for training, its augmentation.
+    """The `ImageSet` of a split of a data set: its classes, its size and, for training, its augmentation.
 
     `kind` says how the images (N, C, H, W) are kept.
     """
-    info = dataset_info(name)
+    size = info.image_shape[-1]
     return kind(
         images,
         labels,
         n_classes=info.n_classes,
-        size=info.image_shape[-1] if images.shape[-1] != info.image_shape[-1] else None,
-        augmentation=AUGMENTATIONS[name] if train else None,
+        size=size if images.shape[-1] != size else None,
+        augmentation=build_augmentation(info.augmentation) if train else None,
         epoch_size=info.epoch_size if train else None,
         device=device,
     )

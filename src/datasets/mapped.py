@@ -1,21 +1,35 @@
-"""Images too many for the memory: they stay in their files, and each batch reads its own."""
+"""Images too many for the memory: they stay in their files, and each batch reads its own.
 
+A file is one `.npy`, or a member of an `.npz` archive: one that is stored is mapped where it lies, a compressed one is
+unpacked once, beside the archive.
+"""
+
+import contextlib
 import mmap
-from collections.abc import Sequence
+import shutil
+import struct
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.lib import format as npy
 from torch import Tensor
 
+from src import files, report
 from src.datasets.in_memory import ImageSet
+from src.errors import UserError
+
+BLOCK = 2**20  # bytes held in memory while unpacking
 
 
 class MappedImages:
     """Images in several arrays on disk, as if they were one.
 
     Args:
-        parts: memory-mapped uint8 (N_i, H, W, C), in C order.
+        parts: memory-mapped uint8 (N_i, H, W, C).
     """
 
     def __init__(self, parts: Sequence[np.memmap]):
@@ -61,4 +75,78 @@ def _announce(part: np.memmap, rows: np.ndarray) -> None:
     first = part.offset % mmap.ALLOCATIONGRANULARITY  # of the array, within what is mapped
     for start in (first + rows * n_bytes).tolist():
         page = start - start % mmap.PAGESIZE
-        part.base.madvise(mmap.MADV_WILLNEED, page, start + n_bytes - page)
+        part._mmap.madvise(mmap.MADV_WILLNEED, page, start + n_bytes - page)
+
+
+def map_member(archive: Path, name: str) -> np.memmap:
+    """Map an array of an `.npz` archive: in place where it is stored, from the file beside it where it was unpacked."""
+    with zipfile.ZipFile(archive) as content:
+        info = content.getinfo(f"{name}.npy")
+        if info.compress_type != zipfile.ZIP_STORED:
+            return np.load(_unpacked(archive, name), mmap_mode="r", allow_pickle=False)
+        with content.open(info) as member:
+            read_header = {1: npy.read_array_header_1_0, 2: npy.read_array_header_2_0}[npy.read_magic(member)[0]]
+            shape, fortran_order, dtype = read_header(member)
+            start = member.tell()
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, not numbers")
+    with open(archive, "rb") as file:
+        file.seek(info.header_offset + 26)  # zip's local header: 30 bytes, a name and an extra field of these lengths
+        start += info.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+    return np.memmap(archive, dtype, "r", start, shape, "F" if fortran_order else "C")
+
+
+def unpack(archives: Sequence[Path], names: Sequence[str], *, remedy: str) -> None:
+    """Unpack the compressed arrays of these names beside their archives, once; processes wait for each other.
+
+    Raises:
+        UserError: there is no room for them, the folder is not writable, or an archive is damaged.
+    """
+    pending = list(_compressed(archives, names, remedy=remedy))
+    if not pending:
+        return
+    folder = archives[0].parent
+    with files.locked(folder / ".unpacking.lock"):
+        for left in folder.glob(".*.part"):  # by a process that was killed; it takes room
+            left.unlink()
+        pending = list(_compressed(archives, names, remedy=remedy))
+        needed, free = sum(info.file_size for _, _, info in pending), shutil.disk_usage(folder).free
+        if free < needed:
+            raise UserError(
+                f"{folder}: {needed} bytes are needed to unpack arrays, {free} are free; free {needed - free}"
+            )
+        for archive, target, info in pending:
+            with readable(archive, remedy), zipfile.ZipFile(archive) as content, content.open(info) as member:
+                blocks = iter(lambda member=member: member.read(BLOCK), b"")
+                size = -(-info.file_size // BLOCK)
+                files.write_blocks(target, report.progress(blocks, f"unpacking {target.name}", size, unit="MiB"))
+
+
+def _compressed(
+    archives: Sequence[Path], names: Sequence[str], *, remedy: str
+) -> Iterator[tuple[Path, Path, zipfile.ZipInfo]]:
+    """The compressed arrays that are not unpacked yet: archive, place for the array, entry in the archive."""
+    for archive in archives:
+        with readable(archive, remedy), zipfile.ZipFile(archive) as content:
+            for name in names:
+                info, target = content.getinfo(f"{name}.npy"), _unpacked(archive, name)
+                fresh = target.is_file() and target.stat().st_mtime >= archive.stat().st_mtime
+                if info.compress_type != zipfile.ZIP_STORED and not fresh:
+                    yield archive, target, info
+
+
+def _unpacked(archive: Path, name: str) -> Path:
+    """Where an array lies once unpacked: `part.npz` and `X` give `part_X.npy`."""
+    return archive.with_name(f"{archive.stem}_{name}.npy")
+
+
+@contextlib.contextmanager
+def readable(path: Path, remedy: str) -> Iterator[None]:
+    """Turn what a missing or damaged file raises into one line that says what to do."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file can raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: cannot be read ({reason}); {remedy}, then run again") from error

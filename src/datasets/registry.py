@@ -1,13 +1,14 @@
-"""The data sets by name: what is known before anything is loaded, and where the loader of each lives.
+"""The data sets by name, one row each, and a user's own: a folder of images or an `.npz` file.
 
-Importing this module is cheap: the parsers of all scripts list the names, so torch stays out.
+A row says what is known before anything is loaded; a new data set is one row here and one loader function. Importing
+this module is cheap: the parsers of all scripts list the names, so torch stays out.
 """
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.errors import UserError, unknown_name
 
@@ -17,12 +18,21 @@ if TYPE_CHECKING:
     from src.datasets.base import BaseImageSet
 
 
+class Recipe(NamedTuple):
+    """An augmentation: the name of its class in `src.datasets.augmentation`, and the arguments."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
 class DatasetInfo(NamedTuple):
     """What is known of a data set without loading it."""
 
-    module: str  # of this package; has load(name, root, *, train, device, loading)
+    loader: str  # "module.function" of this package: (info, root, *, train, device, loading) -> BaseImageSet
+    source: str  # what the loader reads: the name of a class, file or folder
     n_classes: int  # 0: unlabelled
     image_shape: tuple[int, int, int]  # (C, H, W) of what its batches deliver
+    augmentation: Recipe | None = None  # of the training images
     epoch_size: int | None = None  # images of an epoch of training; None: all
 
 
@@ -33,34 +43,69 @@ class Loading(NamedTuple):
     prefetch_factor: int = 1  # batches that each of them prepares ahead
 
 
+CROP_FLIP = Recipe("CropFlip", {"padding": 4})
+JITTER = Recipe("Affine", {"degrees": 5, "scale": (0.9, 1.1), "shear": 5, "edge": 4})
+# The random crop of the public code's large sets takes 224 of 224 pixels: it has no choice and is left out
+TURN_AND_FLIP = Recipe("Affine", {"degrees": 15, "flip": True, "size": 224})
+SHIFT = Recipe("CropFlip", {"padding": 1, "flip": False})  # a mirrored digit is none
+SHIFT_FLIP = Recipe("CropFlip", {"padding": 1})
+TORCHVISION = "torchvision_sets.load"
+
 DATASETS: dict[str, DatasetInfo] = {
-    "cifar10": DatasetInfo("torchvision_sets", 10, (3, 32, 32)),
-    "cifar100": DatasetInfo("torchvision_sets", 100, (3, 32, 32)),
-    "svhn": DatasetInfo("torchvision_sets", 10, (3, 32, 32)),
-    "mnist": DatasetInfo("torchvision_sets", 10, (1, 28, 28)),
-    "fashion": DatasetInfo("torchvision_sets", 10, (1, 28, 28)),
-    "cifar10_large": DatasetInfo("torchvision_sets", 10, (3, 224, 224)),
-    "cifar100_large": DatasetInfo("torchvision_sets", 100, (3, 224, 224)),
-    "imagenet": DatasetInfo("imagenet", 1000, (3, 224, 224)),
-    "imagenet_mem": DatasetInfo("imagenet", 1000, (3, 224, 224)),
-    "cifar5m": DatasetInfo("arrays", 10, (3, 32, 32), epoch_size=50_000),
-    "outlier_exposure": DatasetInfo("arrays", 0, (3, 32, 32)),
-    "digits": DatasetInfo("embedded_sets", 10, (1, 8, 8)),
-    "photo_patches": DatasetInfo("embedded_sets", 0, (1, 8, 8)),
-}
+    "cifar10": DatasetInfo(TORCHVISION, "CIFAR10", 10, (3, 32, 32), CROP_FLIP),
+    "cifar100": DatasetInfo(TORCHVISION, "CIFAR100", 100, (3, 32, 32), CROP_FLIP),
+    "svhn": DatasetInfo(TORCHVISION, "SVHN", 10, (3, 32, 32), JITTER),
+    "mnist": DatasetInfo(TORCHVISION, "MNIST", 10, (1, 28, 28), JITTER),
+    "fashion": DatasetInfo(TORCHVISION, "FashionMNIST", 10, (1, 28, 28), CROP_FLIP),
+    "cifar10_large": DatasetInfo(TORCHVISION, "CIFAR10", 10, (3, 224, 224), TURN_AND_FLIP),
+    "cifar100_large": DatasetInfo(TORCHVISION, "CIFAR100", 100, (3, 224, 224), TURN_AND_FLIP),
+    "imagenet": DatasetInfo("folders.load_imagenet", "disk", 1000, (3, 224, 224)),
+    "imagenet_mem": DatasetInfo("folders.load_imagenet", "memory", 1000, (3, 224, 224)),
+    "cifar5m": DatasetInfo("arrays.load_cifar5m", "cifar5m", 10, (3, 32, 32), epoch_size=50_000),
+    "outlier_exposure": DatasetInfo("arrays.load_random_images", "oe", 0, (3, 32, 32), CROP_FLIP),
+    "digits": DatasetInfo("embedded_sets.load", "digits", 10, (1, 8, 8), SHIFT),
+    "photo_patches": DatasetInfo("embedded_sets.load", "photo_patches", 0, (1, 8, 8), SHIFT_FLIP),
+}  # fmt: skip
 
 DATASET_NAMES = tuple(DATASETS)
 
 
-def dataset_info(name: str) -> DatasetInfo:
-    """Look up a data set.
+def dataset_name(text: str) -> str:
+    """The name of a data set as options take it: that of a row, or the absolute path of a user's folder or `.npz`.
 
     Raises:
-        UserError: there is none of this name; suggests close ones and lists all.
+        UserError: there is no such row and no such path.
     """
-    if name not in DATASETS:
-        raise unknown_name("dataset", name, DATASET_NAMES)
-    return DATASETS[name]
+    path = Path(text).expanduser()
+    if text in DATASETS:
+        return text
+    if path.is_dir() or (path.suffix == ".npz" and path.is_file()):
+        return str(path.resolve())
+    raise unknown_name("dataset", text, (*DATASET_NAMES, "or the path of a folder of images or of an .npz file"))
+
+
+def dataset_label(name: str) -> str:
+    """A short name for files and figures: of a user's own data the last part of the path."""
+    return name if name in DATASETS else Path(name).stem
+
+
+def dataset_info(name: str, *, labelled: bool = False) -> DatasetInfo:
+    """Look up a data set: a row of the table, or what a user's folder or `.npz` file says of itself.
+
+    Args:
+        labelled: it is to have classes.
+    Raises:
+        UserError: there is none of this name, it cannot be read, or it has no labels where it is to have them.
+    """
+    if name in DATASETS:
+        info = DATASETS[name]
+    else:
+        path = Path(dataset_name(name))
+        info = importlib.import_module("src.datasets." + ("folders" if path.is_dir() else "arrays")).describe(path)
+    if labelled and info.n_classes == 0:
+        choice = ", ".join(other for other, row in DATASETS.items() if row.n_classes)
+        raise UserError(f"dataset {name!r} has no labels; choose one that has: {choice}, or label your own")
+    return info
 
 
 def load_dataset(
@@ -71,48 +116,20 @@ def load_dataset(
     device: torch.device | str = "cpu",
     loading: Loading = Loading(),  # noqa: B008 - immutable
 ) -> BaseImageSet:
-    """Load one split of a data set; what torchvision knows is downloaded when missing.
+    """Load one split of a data set; torchvision downloads its own when they are missing.
 
     Args:
-        name: one of `DATASET_NAMES`.
-        root: the folder under which data sets lie (`-data`); the embedded ones ignore it; those of `arrays` have
-            a folder of their own in it, which may be given as well.
+        name: one of `DATASET_NAMES`, or the path of a folder of images or of an `.npz` file.
+        root: the folder under which data sets lie (`-data`); embedded ones and a user's own ignore it; CIFAR-5M and
+            the 300K images have a folder of their own in it, which may be given as well.
         train: the training split, with its augmentation; otherwise the test split, without any.
         device: where images are kept and batches are made.
-        loading: how ImageNet is decoded.
+        loading: how images are decoded from disk.
 
     Raises:
         UserError: the name is unknown; files are missing and cannot be downloaded, or damaged: says how to mend it.
     """
-    family = importlib.import_module(f"src.datasets.{dataset_info(name).module}")
-    return family.load(name, Path(root).expanduser(), train=train, device=device, loading=loading)
-
-
-def load_labelled(
-    name: str,
-    root: str | Path,
-    *,
-    train: bool,
-    device: torch.device | str = "cpu",
-    loading: Loading = Loading(),  # noqa: B008 - immutable
-) -> BaseImageSet:
-    """`load_dataset` for what needs classes.
-
-    Raises:
-        UserError: as `load_dataset`, or the data set is unlabelled.
-    """
-    labelled_info(name)
-    return load_dataset(name, root, train=train, device=device, loading=loading)
-
-
-def labelled_info(name: str) -> DatasetInfo:
-    """`dataset_info` for what needs classes.
-
-    Raises:
-        UserError: there is no such data set, or it is unlabelled.
-    """
     info = dataset_info(name)
-    if info.n_classes == 0:
-        labelled = ", ".join(other for other, known in DATASETS.items() if known.n_classes)
-        raise UserError(f"dataset {name!r} has no labels; choose one that has: {labelled}")
-    return info
+    module, function = info.loader.split(".")
+    load = getattr(importlib.import_module(f"src.datasets.{module}"), function)
+    return load(info, Path(root).expanduser(), train=train, device=device, loading=loading)

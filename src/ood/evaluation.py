@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from src.checkpoints import check_fit, load_state
 from src.errors import UserError
-from src.models.blocks import Network
+from src.models import Network
 from src.ood.energy import energy
 from src.stitching.grid import Grid, build_layers
+from src.stitching.layers import StitchingLayer
 from src.stitching.results import Run
 from src.stitching.stitched_model import Pair
-from src.stitching.transforms import StitchingLayer
 
 Module = TypeVar("Module", bound=nn.Module)
 Batches = Iterable[tuple[Tensor, Tensor]]

@@ -9,8 +9,7 @@ from src.checkpoints import load_weights, save_state
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.files import write_csv
-from src.models import build_model
-from src.models.blocks import Network
+from src.models import Network, build_model
 from src.report import result
 from src.run_folder import RunFolder
 from src.runtime import seeded
@@ -78,7 +77,7 @@ class HalfAndHalf:
     """Batches whose one half is ID, with labels, and whose other half is OOD, with labels of -1.
 
     An epoch takes as many samples of each set as the smaller one has; they are disjoint from epoch to epoch until
-    all had their turn (see datasets.subsets), where a last, shorter rest ends its epoch early.
+    all had their turn (see datasets.base.subset), where a last, shorter rest ends its epoch early.
 
     Args:
         like: the set that the classified network was trained on; the others must have images of its shape.
@@ -92,7 +91,7 @@ class HalfAndHalf:
         if batch_size < 2:
             raise UserError(f"-b {batch_size}: half of a fine-tuning batch is ID, half OOD; give at least 2")
         for option, images in (("-ftidd", id_set), ("-ftoodd", ood_set)):
-            images.check_shape(like.image_shape, option=option)
+            images.check_like(like, option=option)
         if id_set.n_classes != like.n_classes:
             raise UserError(f"-ftidd has {id_set.n_classes} classes, -d {like.n_classes}; choose sets that agree")
         self.id_set, self.ood_set, self.device = id_set, ood_set, id_set.device

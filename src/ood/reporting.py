@@ -10,7 +10,7 @@ import numpy as np
 
 from src.figures import heat_maps
 from src.files import write_bytes, write_csv, write_json
-from src.models.blocks import Network
+from src.models import Network
 from src.ood.evaluation import PairEvaluation
 from src.ood.metrics import OODMetrics, ood_metrics
 from src.report import result

@@ -22,7 +22,7 @@ from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.low_rank import Components, as_rows, principal_axes
 from src.report import warn
-from src.stitching.transforms import resize
+from src.stitching.layers import resize
 
 
 class Matching(NamedTuple):

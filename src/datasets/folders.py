@@ -1,0 +1,263 @@
+"""Folders of encoded images, a folder for each class: ImageNet (ILSVRC 2012) and a user's own.
+
+A `dataset.yaml` beside the splits may say how the images are to be taken; what it leaves out is as for ImageNet.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision import transforms as T
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import is_image_file
+
+from src.datasets.augmentation import Augmentation, CropFlip, ResizedCrop
+from src.datasets.base import UNLABELLED, BaseImageSet, Normalisation, Wanted
+from src.datasets.decoded import DecodedImageSet, EncodedFiles, HeldFiles, Transform
+from src.datasets.in_memory import ImageSet
+from src.datasets.registry import DatasetInfo, Loading
+from src.errors import UserError, unknown_name
+from src.files import read_yaml
+from src.report import progress, warn
+
+SPLITS = {True: ("train", "training_data"), False: ("val", "validation", "test", "validation_data")}
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+AUGMENTATIONS = ("none", "flip", "crop_flip", "resized_crop")
+IN_MEMORY = 64  # pixels: images up to this size are decoded once, where they fit
+IMAGENET = (
+    "fetch ILSVRC 2012 from https://image-net.org/download and rename its folders to training_data, validation_data"
+)
+
+
+class Settings(NamedTuple):
+    """What `dataset.yaml` can say."""
+
+    size: int = 224  # images are (channels, size, size)
+    channels: int = 3
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+    augment: str = "resized_crop"
+    classes: tuple[str, ...] = ()  # in the order of the labels; empty: the class folders, sorted
+
+
+def read_settings(root: Path) -> Settings:
+    """Read `dataset.yaml` in `root`, if there is one.
+
+    Raises:
+        UserError: it cannot be read, or has a key or a value that is not allowed.
+    """
+    path = root / "dataset.yaml"
+    given = read_yaml(path) if path.is_file() else {}
+    for key in given:
+        if key not in Settings._fields:
+            raise unknown_name(f"key in {path}", str(key), Settings._fields)
+    channels = given.get("channels", 3)
+    for key, default in (("mean", MEAN), ("std", STD)):
+        given[key] = _numbers(given.get(key), default if channels == 3 else (sum(default) / len(default),))
+    if isinstance(given.get("classes"), list):
+        given["classes"] = tuple(map(str, given["classes"]))
+    settings = Settings(**given)
+    allowed = {
+        "size": isinstance(settings.size, int) and settings.size > 0,
+        "channels": settings.channels in (1, 3),
+        "mean": len(settings.mean) == channels,
+        "std": len(settings.std) == channels and min(settings.std) > 0,
+        "augment": settings.augment in AUGMENTATIONS,
+        "classes": isinstance(settings.classes, tuple) and len(set(settings.classes)) == len(settings.classes),
+    }
+    for key, fits in allowed.items():
+        if not fits:
+            raise UserError(
+                f"{path}: {key} cannot be {getattr(settings, key)}; allowed are size: 224, channels: 1 or 3, mean and "
+                f"std: a number a channel, augment: {', '.join(AUGMENTATIONS)}, classes: a list of different names"
+            )
+    return settings
+
+
+def _numbers(given: Any, default: tuple[float, ...]) -> tuple[float, ...]:
+    """Numbers of a list or a single one; nothing where it is neither."""
+    values = default if given is None else given if isinstance(given, list) else [given]
+    return tuple(map(float, values)) if all(isinstance(value, int | float) for value in values) else ()
+
+
+def describe(root: Path) -> DatasetInfo:
+    """What a user's folder of images is; raises UserError where it is none."""
+    settings = read_settings(root)
+    shape = (settings.channels, settings.size, settings.size)
+    return DatasetInfo("folders.load_folder", str(root), len(_classes(root, settings)), shape)
+
+
+def load_folder(
+    info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
+) -> BaseImageSet:
+    """Load a split of a user's folder of images.
+
+    Images of up to 64 pixels are decoded once and kept on the device where they take at most a quarter of its memory;
+    others are decoded by workers.
+
+    Raises:
+        UserError: folders are missing or empty, splits have other classes than each other, or an image is damaged.
+    """
+    root, device = Path(info.source), torch.device(device)
+    settings = read_settings(root)
+    classes = _classes(root, settings)
+    paths, labels = _scan(_split_folder(root, train), classes)
+    n_bytes = len(paths) * settings.channels * settings.size**2
+    if settings.size > IN_MEMORY or n_bytes > _memory_of(device) / 4:
+        return _decoded(
+            EncodedFiles(paths), labels, settings, len(classes), train=train, device=device, loading=loading
+        )
+    kept = settings._replace(augment="none") if train else settings
+    small = _decoded(EncodedFiles(paths), labels, kept, len(classes), train=False, device="cpu", loading=loading)
+    batches = [Wanted(indices, None) for indices in torch.arange(len(paths)).split(256)]
+    images = torch.cat(list(progress(small.levels(batches), "decoding images", len(batches))))
+    return ImageSet(
+        images,
+        labels,
+        n_classes=len(classes),
+        augmentation=_of_kept_images(settings) if train else None,
+        normalisation=_normalisation(settings),
+        device=device,
+    )
+
+
+def load_imagenet(
+    info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
+) -> DecodedImageSet:
+    """Load a split of ImageNet, whose files are read when they are needed or held in memory; samples are equal.
+
+    Raises:
+        UserError: as `load_folder`, or there are other classes than ImageNet's thousand.
+    """
+    settings = Settings(classes=read_settings(root).classes)
+    folder = _split_folder(root, train, remedy=IMAGENET)
+    classes = _classes(root, settings)
+    if len(classes) > info.n_classes or (settings.classes and len(classes) < info.n_classes):
+        raise UserError(f"{root} has {len(classes)} classes, ImageNet has {info.n_classes}; use -d {root} for your own")
+    if len(classes) < info.n_classes:
+        _warn_of_subset(root, len(classes))
+    paths, labels = _scan(folder, classes)
+    held = info.source == "memory"
+    files = HeldFiles(paths, n_threads=max(1, loading.n_workers)) if held else EncodedFiles(paths)
+    return _decoded(files, labels, settings, info.n_classes, train=train, device=device, loading=loading)
+
+
+@cache  # once for both splits
+def _warn_of_subset(root: Path, n_classes: int) -> None:
+    warn(
+        f"{root} has {n_classes} class folders of ImageNet's 1000: labels are their places among them; for the labels "
+        f"of a network of 1,000 outputs list all class names in {root / 'dataset.yaml'} (classes: [n01440764, …])"
+    )
+
+
+def _decoded(
+    files: EncodedFiles, labels: Tensor, settings: Settings, n_classes: int, *, train: bool, **options: Any
+) -> DecodedImageSet:
+    return DecodedImageSet(
+        files,
+        labels,
+        n_classes=n_classes,
+        image_shape=(settings.channels, settings.size, settings.size),
+        transform=_plain(settings),
+        augmentation=_augmented(settings) if train and settings.augment != "none" else None,
+        normalisation=_normalisation(settings),
+        **options,
+    )
+
+
+def _normalisation(settings: Settings) -> Normalisation:
+    unchanged = set(settings.mean) == {0} and set(settings.std) == {1}
+    return Normalisation() if unchanged else Normalisation(settings.mean, settings.std)
+
+
+def _plain(settings: Settings) -> Transform:
+    """The whole image, or with `resized_crop` its middle, as for ImageNet: Resize(256) and CenterCrop(224)."""
+    short = round(settings.size * 8 / 7) if settings.augment == "resized_crop" else settings.size
+    return T.Compose([T.Resize(short), T.CenterCrop(settings.size), T.PILToTensor()])
+
+
+def _augmented(settings: Settings) -> Transform:
+    size = settings.size
+    steps = {
+        "flip": [T.Resize(size), T.CenterCrop(size)],
+        "crop_flip": [T.Resize(size), T.CenterCrop(size), T.RandomCrop(size, padding=_padding(size))],
+        "resized_crop": [T.RandomResizedCrop(size)],
+    }
+    return T.Compose([*steps[settings.augment], T.RandomHorizontalFlip(), T.PILToTensor()])
+
+
+def _of_kept_images(settings: Settings) -> Augmentation | None:
+    """The same for images that have their size already, a batch at a time."""
+    padding = _padding(settings.size)
+    return {"none": None, "flip": CropFlip(0), "crop_flip": CropFlip(padding), "resized_crop": ResizedCrop()}[
+        settings.augment
+    ]
+
+
+def _padding(size: int) -> int:
+    return max(1, size // 8)  # 4 for 32 pixels, as for CIFAR
+
+
+def _split_names(root: Path, train: bool) -> list[str]:
+    return [name for name in SPLITS[train] if (root / name).is_dir()]
+
+
+def _split_folder(root: Path, train: bool, *, remedy: str = "give a folder with train and val in it") -> Path:
+    """The folder of a split: the first of its possible names that is there."""
+    if _split_names(root, train):
+        return root / _split_names(root, train)[0]
+    names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    content = f"it holds {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else "it holds nothing"
+    raise UserError(f"{root} has no folder {' or '.join(SPLITS[train])} ({content}); {remedy}")
+
+
+def _classes(root: Path, settings: Settings) -> list[str]:
+    """The names of the classes in the order of their labels; empty: images lie in the splits without class folders.
+
+    Raises:
+        UserError: there is no split, or one has other classes than `dataset.yaml` or the other one.
+    """
+    splits = [_split_folder(root, train) for train in SPLITS if _split_names(root, train)] or [
+        _split_folder(root, True)
+    ]
+    folders = {split.name: {entry.name for entry in os.scandir(split) if entry.is_dir()} for split in splits}
+    if not any(folders.values()):
+        return []
+    expected, whose = set(settings.classes), "dataset.yaml"
+    if not expected:
+        expected, whose = folders[splits[0].name], splits[0].name
+    for name, own in folders.items():
+        missing = set() if settings.classes else expected - own
+        if missing or own - expected:
+            differing = ", ".join(sorted(missing or own - expected)[:3])
+            raise UserError(
+                f"{root}: {name} {'lacks' if missing else 'has'} class folders ({differing}) that {whose} "
+                f"{'has' if missing else 'lacks'}; list all classes in {root / 'dataset.yaml'}, or make them agree"
+            )
+    return list(settings.classes) or sorted(expected)
+
+
+def _scan(folder: Path, classes: list[str]) -> tuple[list[str], Tensor]:
+    """The images in a folder and their labels int64 (N,)."""
+    if not classes:
+        paths = sorted(entry.path for entry in os.scandir(folder) if is_image_file(entry.name))
+        if not paths:
+            raise UserError(f"{folder} holds neither images nor folders of images")
+        return paths, torch.full((len(paths),), UNLABELLED)
+    try:
+        images = ImageFolder(folder)
+    except OSError as error:  # a class, or all of them, without images
+        raise UserError(
+            f"{' '.join(str(error).split()).rstrip('.')}; put a folder of images there for each class"
+        ) from error
+    labels = torch.tensor([classes.index(name) for name in images.classes])
+    return [path for path, _ in images.samples], labels[torch.tensor(images.targets)]
+
+
+def _memory_of(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
