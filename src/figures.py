@@ -83,9 +83,7 @@ def curves(
     _save(figure, path)
 
 
-def scatter(
-    path: Path, points: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str, y_label: str
-) -> None:
+def scatter(path: Path, points: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str, y_label: str) -> None:
     """Draw points in one panel, in a colour for each group.
 
     Args:
