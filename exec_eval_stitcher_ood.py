@@ -67,11 +67,11 @@ def evaluate(args) -> None:
     id_set = test_set
     if args.id_dataset:
         id_set = load_dataset(args.id_dataset, args.id_dataset_root, train=False, **placing)
-        id_set.check_shape(test_set.image_shape, option="-idd")
+        id_set.check_like(test_set, option="-idd")
     id_energies = evaluation.energies_of(end, detectors, passing(id_set, "ID activations"))
     if args.sanity_check_dataset:
         other = load_dataset(args.sanity_check_dataset, args.sanity_check_dataset_root, train=False, **placing)
-        other.check_shape(test_set.image_shape, option="-scd")
+        other.check_like(test_set, option="-scd")
         for layer, energies in evaluation.energies_of(end, detectors, passing(other, "sanity check")).items():
             sanity[layer] = ood_metrics(id_energies[layer], energies)
             reporting.write_energies(Path(args.energy_dir, layer, f"{dataset_label(args.sanity_check_dataset)}.npy"), energies)

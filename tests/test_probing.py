@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
 
-from src.datasets import load_labelled
+from src.datasets import load_dataset
 from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 from src.low_rank import as_rows, low_rank_approx, principal_components
@@ -50,7 +50,7 @@ class Toy(Network):
 @pytest.fixture(scope="module")
 def digits():
     """Digits for training, not augmented, and for testing."""
-    whole, test = (load_labelled("digits", "", train=split) for split in (True, False))
+    whole, test = (load_dataset("digits", "", train=split) for split in (True, False))
     return ImageSet(whole.images, whole.labels, n_classes=10), test
 
 

@@ -15,7 +15,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import is_image_file
 
 from src.datasets.augmentation import Augmentation, CropFlip, ResizedCrop
-from src.datasets.base import UNLABELLED, BaseImageSet, Wanted
+from src.datasets.base import UNLABELLED, BaseImageSet, Normalisation, Wanted
 from src.datasets.decoded import DecodedImageSet, EncodedFiles, HeldFiles, Transform
 from src.datasets.in_memory import ImageSet
 from src.datasets.registry import DatasetInfo, Loading
@@ -115,8 +115,7 @@ def load_folder(
         labels,
         n_classes=len(classes),
         augmentation=_of_kept_images(settings) if train else None,
-        mean=settings.mean,
-        std=settings.std,
+        normalisation=_normalisation(settings),
         device=device,
     )
 
@@ -160,10 +159,14 @@ def _decoded(
         image_shape=(settings.channels, settings.size, settings.size),
         transform=_plain(settings),
         augmentation=_augmented(settings) if train and settings.augment != "none" else None,
-        mean=settings.mean,
-        std=settings.std,
+        normalisation=_normalisation(settings),
         **options,
     )
+
+
+def _normalisation(settings: Settings) -> Normalisation:
+    unchanged = set(settings.mean) == {0} and set(settings.std) == {1}
+    return Normalisation() if unchanged else Normalisation(settings.mean, settings.std)
 
 
 def _plain(settings: Settings) -> Transform:
