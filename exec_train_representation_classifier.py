@@ -35,7 +35,7 @@ def train_detectors(args) -> None:
     from src.checkpoints import load_model
     from src.datasets import dataset_info, load_dataset
     from src.ood.detectors import DetectorStore, source_of
-    from src.ood.energy import energy_penalty, outlier_exposure_penalty
+    from src.ood.losses import energy_penalty, outlier_exposure_penalty
     from src.ood.finetuning import (
         HalfAndHalf,
         RepresentationClassification,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from src.checkpoints import check_fit, load_state
 from src.errors import UserError
 from src.models.blocks import Network
-from src.ood.energy import energy
+from src.ood.losses import energy
 from src.stitching.grid import Grid, build_layers
 from src.stitching.results import Run
 from src.stitching.stitched_model import Pair
