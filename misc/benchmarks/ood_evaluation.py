@@ -21,6 +21,8 @@ from src.checkpoints import freeze
 from src.models import build_model
 from src.ood import energy
 from src.ood.evaluation import energies_of, evaluate_stitches
+from src.ood.scorers import Scorer, fitted_scorers
+from src.ood.scores import SCORES
 from src.report import progress, result
 from src.runtime import keep_freed_memory
 from src.stitching import Grid, build_layers
@@ -83,8 +85,9 @@ def main() -> None:
     front, end = (freeze(network, "cpu") for network in (front, end))
     detectors = {layer: freeze(detector, "cpu") for layer, detector in detectors.items()}
     start = time.perf_counter()
-    found = evaluate_stitches(Grid(front, end, layers), detectors, [(images, labels)])
-    energies_of(end, detectors, [(images, labels)])
+    scorers = {layer: Scorer(lambda x, d=detector: energy(d(x)), "", "") for layer, detector in detectors.items()}
+    found = evaluate_stitches(Grid(front, end, layers), scorers, [(images, labels)])
+    energies_of(end, scorers, [(images, labels)])
     ours = time.perf_counter() - start
 
     difference = max(abs(torch.from_numpy(found[pair].energies) - expected[pair][1]).max().item() for pair in layers)

@@ -190,7 +190,20 @@ def processes(folder: Path, n_test: int) -> None:
 
     def stitch(front: str, end: str) -> None:
         command = [sys.executable, ROOT / "exec_stitch.py", "f.pt", "g.pt", "resnet18", "resnet18", front, end]
-        options = ["rc2c_pre", "-i", "pinv", "-e", "0", "--mod-only-stitch", "-d", "data.npz", "-gpu", "-1", "-b", "100"]
+        options = [
+            "rc2c_pre",
+            "-i",
+            "pinv",
+            "-e",
+            "0",
+            "--mod-only-stitch",
+            "-d",
+            "data.npz",
+            "-gpu",
+            "-1",
+            "-b",
+            "100",
+        ]
         subprocess.run([*command, *options], cwd=folder, check=True, capture_output=True)
 
     names = networks[0].block_names

@@ -50,9 +50,12 @@ class Detector:
 
     def features(self, activations: Tensor) -> Tensor:
         """What is scored (B, C), in double precision."""
-        features = activations.detach().double()
+        from src.runtime import at_least_single
+
+        features = at_least_single(activations.detach())
         if features.ndim > 2:
             features = features.mean((2, 3)) if features.ndim == 4 else features.mean(1)
+        features = features.double()
         if self.normalised:
             features = features / features.norm(dim=1, keepdim=True).clamp(min=1e-30)
         return features
