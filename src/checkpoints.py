@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from src.errors import UserError
 from src.files import write_bytes
-from src.models import build_model
-from src.models.blocks import Network
+from src.models import Network, build_model
 from src.report import warn
 
 State = dict[str, Tensor]

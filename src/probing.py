@@ -15,7 +15,7 @@ from src.errors import UserError
 from src.figures import curves
 from src.files import write_csv
 from src.low_rank import principal_components
-from src.models.blocks import Network
+from src.models import Network
 from src.runtime import seeded
 from src.training import EpochLog, Part, part_of
 

@@ -27,7 +27,9 @@ def write_folder(root: Path) -> None:
     """Some of the digits, and as OOD data the same images upside down, without classes."""
     digits = np.load(DIGITS)
     for split, n in N.items():
-        for i, (image, label) in enumerate(zip(digits[f"{split}_images"][:n, 0], digits[f"{split}_labels"], strict=False)):
+        for i, (image, label) in enumerate(
+            zip(digits[f"{split}_images"][:n, 0], digits[f"{split}_labels"], strict=False)
+        ):
             for path in (root / "own" / split / str(label), root / "ood" / split):
                 path.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image if "own" in path.parts else image[::-1].copy()).save(path / f"{i}.png")
@@ -38,7 +40,9 @@ def write_folder(root: Path) -> None:
 def write_files(root: Path) -> None:
     digits = np.load(DIGITS)
     images = {f"x_{split}": digits[f"{split}_images"][:n, 0] for split, n in N.items()}
-    np.savez_compressed(root / "own.npz", **images, **{f"y_{split}": digits[f"{split}_labels"][:n] for split, n in N.items()})
+    np.savez_compressed(
+        root / "own.npz", **images, **{f"y_{split}": digits[f"{split}_labels"][:n] for split, n in N.items()}
+    )
     np.savez(root / "ood.npz", **{name: array[:, ::-1] for name, array in images.items()})
 
 
@@ -57,7 +61,20 @@ def test_every_script_takes_them(write, ending, tmp_path, monkeypatch, capsys):
     assert json.loads((tmp_path / "m" / "config.txt").read_text())["dataset"] == str(tmp_path / own)
     assert "Clean accuracy" in run(exec_eval, "m/model_2.pt", model)
     networks = ["m/model_2.pt", "m/model_2.pt", model, model]
-    run(exec_stitch, *networks, "pool1,pool2", "pool2", "rc2c_pre", "-i", "pinv", "-e", "1", "--mod-only-stitch", "-dir", "s")
+    run(
+        exec_stitch,
+        *networks,
+        "pool1,pool2",
+        "pool2",
+        "rc2c_pre",
+        "-i",
+        "pinv",
+        "-e",
+        "1",
+        "--mod-only-stitch",
+        "-dir",
+        "s",
+    )
     detector = ["m/model_2.pt", model, "pool2", "-m", "repr_cls_resnet18", "-e", "1", "-fe", "1", "-dir", "d"]
     run(exec_train_representation_classifier, *detector, "-ftidd", own, "-ftoodd", ood)
     entry = next(iter(json.loads(Path("models/repr_cls_ood_detectors/meta.json").read_text()).values()))

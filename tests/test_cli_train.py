@@ -3,11 +3,10 @@
 import json
 import os
 import re
-
-import numpy as np
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import exec_eval

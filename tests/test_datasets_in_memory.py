@@ -127,7 +127,10 @@ def test_test_splits_are_shuffled_but_not_augmented():
 @pytest.mark.parametrize("name", ["cifar10", "svhn", "cifar10_large"])
 def test_a_gpu_makes_the_same_batches(name):
     size = 224 if "large" in name else None
-    on_cpu, on_gpu = (make_set(size=size, augmentation=build_augmentation(dataset_info(name).augmentation), device=d) for d in ("cpu", "cuda"))
+    on_cpu, on_gpu = (
+        make_set(size=size, augmentation=build_augmentation(dataset_info(name).augmentation), device=d)
+        for d in ("cpu", "cuda")
+    )
     for ways in ((on_cpu.batches(16), on_gpu.batches(16)), (s.epoch(16, seed=1, epoch=1) for s in (on_cpu, on_gpu))):
         (images, labels), (images_gpu, labels_gpu) = (collect(batches) for batches in ways)
         assert images_gpu.is_cuda and torch.equal(labels, labels_gpu.cpu())

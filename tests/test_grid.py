@@ -9,7 +9,7 @@ from src.errors import UserError
 from src.models import build_model
 from src.runtime import generator
 from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching
-from src.stitching.transforms import resize
+from src.stitching.layers import resize
 from src.training import Settings, train
 
 SHAPE = (1, 8, 8)
@@ -92,6 +92,7 @@ def test_one_network_stitched_to_itself_takes_one_pass(networks, data, monkeypat
     layers = layers_of((front, front))
     expected = Grid(front, copy.deepcopy(front), layers).evaluate(data.batches(20))
     grid = Grid(front, front, layers)
+    grid.evaluate(data.batches(20))  # traces the network
     n_calls = count_calls(monkeypatch, grid.front.conv1)
     assert grid.evaluate(data.batches(20)) == expected
     assert n_calls[0] == 2
@@ -111,9 +112,10 @@ def count_calls(monkeypatch, module):
 def test_training_computes_nothing_that_is_not_needed(networks, data, monkeypatch):
     front, end = networks
     grid = Grid(front, end, layers_of(networks, ["layer1.0", "layer2.0"], ["layer3.0"]))
-    behind = count_calls(monkeypatch, grid.front.layer2[1])
-    before = count_calls(monkeypatch, grid.end.layer3[0])
-    after = count_calls(monkeypatch, grid.end.layer3[1])
+    list(grid.parts(data.images, data.labels, training=True))  # traces the networks
+    behind = count_calls(monkeypatch, grid.front.layer2[1].conv1)
+    before = count_calls(monkeypatch, grid.end.layer3[0].conv1)
+    after = count_calls(monkeypatch, grid.end.layer3[1].conv1)
     list(grid.parts(data.images, data.labels, training=True))
     assert (behind[0], before[0], after[0]) == (0, 0, 1)
 
@@ -193,7 +195,10 @@ def test_folding_batch_norm_changes_no_activation(networks, data):
     assert folded is not front and "bn1.weight" not in folded.state_dict() and "bn1.weight" in front.state_dict()
     names = [*front.block_names, front.output_name]
     torch.testing.assert_close(folded.activations(data.images, names), front.activations(data.images, names))
-    assert front.for_inference(["layer1.0.conv2"]) is front  # whose own output would no longer exist
+    inner = front.for_inference(["layer1.0.conv2", "layer4.1"])
+    assert "layer1.0.bn2.weight" in inner.state_dict() and "layer1.0.bn1.weight" not in inner.state_dict()
+    names = ["layer1.0.conv2", "layer1.0.bn2", "layer4.1"]
+    torch.testing.assert_close(inner.activations(data.images, names), front.activations(data.images, names))
 
 
 def test_statistics_move_only_when_asked_for(data):

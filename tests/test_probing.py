@@ -11,8 +11,7 @@ from src.datasets import load_dataset
 from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 from src.low_rank import as_rows, low_rank_approx, principal_components
-from src.models import build_model
-from src.models.blocks import Network
+from src.models import Network, build_model
 from src.probing import Probes, decay_epochs, pool, truncated_pools
 from src.runtime import seeded
 from src.training import Settings, evaluate, train
@@ -26,7 +25,12 @@ def activations(shape) -> torch.Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=generator) * torch.rand(shape[1:], generator=generator) + 2
 
 
-class Toy(Network):
+class Tokens(nn.Module):
+    def forward(self, x):
+        return x.flatten(2).transpose(1, 2).relu()
+
+
+class Toy(nn.Module):
     """8×8 images as 4×4 maps of 20 channels, as 16 tokens of width 20, and as 320 features."""
 
     block_names = ("maps", "tokens", "flat")
@@ -34,17 +38,16 @@ class Toy(Network):
     def __init__(self):
         super().__init__()
         with seeded(3):
-            self.conv = nn.Conv2d(1, 20, 2, stride=2)
+            self.maps = nn.Conv2d(1, 20, 2, stride=2)
+            self.tokens, self.flat = Tokens(), nn.Flatten()
             self.head = nn.Linear(320, 10)
-        self.eval().requires_grad_(False)
 
-    def steps(self):
-        return {
-            "maps": lambda x: self.conv(x),
-            "tokens": lambda x: x.flatten(2).transpose(1, 2).relu(),
-            "flat": lambda x: x.flatten(1),
-            "head": self.head,
-        }
+    def forward(self, images):
+        return self.head(self.flat(self.tokens(self.maps(images))))
+
+
+def toy() -> Network:
+    return Network(Toy()).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +126,7 @@ SETTINGS = Settings(2, 100, learning_rate=0.01, seed=5)
 
 def trained(layers, ranks, digits, settings=SETTINGS, network=None):
     """Probes on the toy network after training, and their last logs."""
-    task = Probes(network or Toy(), layers, ranks, **IMAGES, seed=settings.seed)
+    task = Probes(network or toy(), layers, ranks, **IMAGES, seed=settings.seed)
     *_, (*_, logs) = train(task, *digits, settings)
     return task.probes, dict(zip(task.probes, logs, strict=True))
 
@@ -142,7 +145,7 @@ def test_together_they_become_what_each_becomes_alone(digits):
 @pytest.mark.parametrize(("layer", "rank"), [("maps", 7), ("tokens", 7), ("flat", 2), ("maps", None)])
 def test_equals_the_straightforward_way(layer, rank, digits):
     """A pass and a truncation of whole activations for one probe, by a loop of its own."""
-    network, (train_set, test_set) = Toy(), digits
+    network, (train_set, test_set) = toy(), digits
     with seeded(5):
         probe = nn.Linear(320 if layer == "flat" else 20, 10)
     optimizer = torch.optim.Adam(probe.parameters(), lr=0.01, weight_decay=1e-5)
@@ -164,7 +167,7 @@ def test_equals_the_straightforward_way(layer, rank, digits):
 def test_a_well_trained_probe_is_as_good_as_logistic_regression(digits):
     train_set, test_set = digits
     (features, labels), (test_features, test_labels) = (
-        (pool(Toy()(split.images / 255, until="tokens")), split.labels) for split in digits
+        (pool(toy()(split.images / 255, until="tokens")), split.labels) for split in digits
     )
     scale = features.abs().max()  # for the solver's sake
     oracle = LogisticRegression(C=1e6, max_iter=2000).fit(features / scale, labels)
@@ -181,13 +184,13 @@ def test_a_separable_problem_is_solved_at_rank_one():
     images = torch.zeros(60, 1, 8, 8, dtype=torch.uint8)
     images[labels == 1] = 200
     data = ImageSet(images, labels, n_classes=2)
-    task = Probes(Toy(), ["maps", "flat"], [None, 1], n_classes=2, image_shape=(1, 8, 8), seed=0)
+    task = Probes(toy(), ["maps", "flat"], [None, 1], n_classes=2, image_shape=(1, 8, 8), seed=0)
     *_, (*_, logs) = train(task, data, data, Settings(20, 30, learning_rate=0.05))
     assert [log.val.accuracy for log in logs] == [1.0] * 4
 
 
 def test_truncation_at_test_time_is_that_of_each_batch(digits):
-    task = Probes(Toy(), ["flat"], [1, None], **IMAGES, seed=0)
+    task = Probes(toy(), ["flat"], [1, None], **IMAGES, seed=0)
     losses = {}
     for batch_size in (20, 360):
         scores = evaluate(task, digits[1].batches(batch_size), device=torch.device("cpu"))
@@ -206,7 +209,7 @@ def test_the_network_is_left_alone(digits):
 
 
 def test_the_seed_draws_the_probes():
-    one, same, other = (Probes(Toy(), ["maps", "tokens"], [4, 2], **IMAGES, seed=seed) for seed in (0, 0, 1))
+    one, same, other = (Probes(toy(), ["maps", "tokens"], [4, 2], **IMAGES, seed=seed) for seed in (0, 0, 1))
     weights = [probe.weight for probe in one.heads]
     assert all(torch.equal(weight, weights[0]) for weight in weights)  # of equal width, as if each were alone
     assert torch.equal(same.heads[0].weight, weights[0]) and not torch.equal(other.heads[0].weight, weights[0])

@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import torch
+from hooks import captured
 from torch.nn.functional import cross_entropy
 
-from src.activations import captured
 from src.checkpoints import freeze
 from src.low_rank import low_rank_approx
 from src.models import build_model

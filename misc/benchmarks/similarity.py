@@ -21,13 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import torch
+from hooks import captured
 from torch import Tensor
 
-from src.activations import captured
 from src.checkpoints import freeze
 from src.low_rank import as_rows
-from src.models import build_model
-from src.models.blocks import Network
+from src.models import Network, build_model
 from src.report import progress, result
 from src.runtime import keep_freed_memory
 from src.similarity import Comparison

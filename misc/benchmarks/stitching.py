@@ -20,23 +20,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from hooks import captured, replaced
 from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
-from src.activations import captured, replaced
 from src.checkpoints import save_state
 from src.datasets.augmentation import CropFlip
 from src.datasets.in_memory import ImageSet
 from src.low_rank import as_rows
-from src.models import build_model
-from src.models.blocks import Network
+from src.models import Network, build_model
 from src.report import note, progress, result
 from src.runtime import keep_freed_memory
 from src.stitching import Grid, Pair, build_layers
-from src.stitching.transforms import StitchingLayer, resize
+from src.stitching.layers import StitchingLayer, resize
 
 SHAPE = (3, 32, 32)
 
@@ -190,20 +190,7 @@ def processes(folder: Path, n_test: int) -> None:
 
     def stitch(front: str, end: str) -> None:
         command = [sys.executable, ROOT / "exec_stitch.py", "f.pt", "g.pt", "resnet18", "resnet18", front, end]
-        options = [
-            "rc2c_pre",
-            "-i",
-            "pinv",
-            "-e",
-            "0",
-            "--mod-only-stitch",
-            "-d",
-            "data.npz",
-            "-gpu",
-            "-1",
-            "-b",
-            "100",
-        ]
+        options = "rc2c_pre -i pinv -e 0 --mod-only-stitch -d data.npz -gpu -1 -b 100".split()
         subprocess.run([*command, *options], cwd=folder, check=True, capture_output=True)
 
     names = networks[0].block_names

@@ -70,7 +70,9 @@ class HeldFiles(EncodedFiles):
             self._block = np.empty(self._starts[-1], dtype=np.uint8)
         except MemoryError as error:
             size = self._starts[-1] / 2**30
-            raise UserError(f"{size:.1f} GiB of images do not fit in memory; use -d imagenet, which reads them") from error
+            raise UserError(
+                f"{size:.1f} GiB of images do not fit in memory; use -d imagenet, which reads them"
+            ) from error
         with ThreadPool(n_threads) as pool:
             done = pool.imap_unordered(self._fill, range(len(self)), chunksize=256)
             for _ in progress(done, "reading images", len(self), unit="file"):

@@ -4,14 +4,11 @@ The three families of this kind, `preact_resnet*`, `wide_resnet_*` and `liu2020_
 in small things and, in the checkpoints of the public code, in the names of their modules. So a family is a row of data.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from src.models.blocks import Network
 
 
 class Family(NamedTuple):
@@ -93,7 +90,7 @@ class PreActBlock(nn.Module):
         return x + residual
 
 
-class PreActResNet(Network):
+class PreActResNet(nn.Module):
     """A stem, stages of pre-activation blocks, and a last normalisation in front of pooling and head.
 
     Images are normalised inside the network. The constants are those of three colour channels; for other numbers of
@@ -133,16 +130,11 @@ class PreActResNet(Network):
         self.relu = family.activation()
         self.add_module(family.head, nn.Linear(in_width, n_classes))
 
-    def steps(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        trunk = {name: self.get_submodule(name) for name in (*self.block_names, self.family.norm, "relu")}
-        return {self.family.stem: self._stem, **trunk, self.family.head: self._classify}
-
-    def _stem(self, images: Tensor) -> Tensor:
-        return self.get_submodule(self.family.stem)((images - self.mean) / self.std)
-
-    def _classify(self, x: Tensor) -> Tensor:
-        pooled = x.mean(dim=(2, 3))  # (B, C, H, W) -> (B, C)
-        return self.get_submodule(self.family.head)(pooled)
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.get_submodule(self.family.stem)((images - self.mean) / self.std)
+        for name in (*self.block_names, self.family.norm, "relu"):
+            x = self.get_submodule(name)(x)
+        return self.get_submodule(self.family.head)(x.mean(dim=(2, 3)))  # (B, C, H, W) -> (B, C) -> (B, n_classes)
 
 
 def preact_resnet(*, depths: tuple[int, ...], n_classes: int, n_channels: int) -> PreActResNet:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from src.errors import unknown_name
 
 if TYPE_CHECKING:
-    from src.models.blocks import Network
+    from src.models.network import Network
 
 
 class Entry(NamedTuple):
@@ -116,5 +116,8 @@ def build_model(
         raise unknown_name("model", name, MODEL_NAMES)
     entry = MODELS[name]
     options = {"n_channels": n_channels, "representation_shape": representation_shape, "image_shape": image_shape}
+    from src.models.network import Network
+
     builder = getattr(importlib.import_module(f"src.models.{entry.module}"), entry.builder)
-    return builder(**entry.arguments, **{key: options[key] for key in entry.options}, n_classes=n_classes)
+    module = builder(**entry.arguments, **{key: options[key] for key in entry.options}, n_classes=n_classes)
+    return Network(module)

@@ -3,8 +3,6 @@
 They are the networks of the zoo behind a piece that fits the representation to them.
 """
 
-from collections.abc import Callable
-
 from torch import Tensor, nn
 
 from src.errors import UserError
@@ -35,8 +33,8 @@ class RepresentationResNet(ResNet):
         size = (32, 32) if image_shape is None else tuple(image_shape[1:])
         self.resize = nn.Upsample(size=size, mode="bilinear", align_corners=False)
 
-    def steps(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        return {"resize": self.resize, **super().steps()}
+    def forward(self, representation: Tensor) -> Tensor:
+        return super().forward(self.resize(representation))
 
 
 class RepresentationTransformer(Transformer):
@@ -57,8 +55,8 @@ class RepresentationTransformer(Transformer):
         super().__init__({"dim_transform": dim_transform}, width=width, **transformer)
         self.apply(init_linear)
 
-    def embedding_steps(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        return {"dim_transform": self.dim_transform}
+    def embed(self, tokens: Tensor) -> Tensor:
+        return self.dim_transform(tokens)
 
 
 def _checked(shape: tuple[int, ...] | None, expected: tuple[str, ...], other_family: str) -> tuple[int, ...]:

@@ -1,16 +1,12 @@
 """ResNets (He et al. 2016, arXiv 1512.03385), their wide and grouped relatives among them, of torchvision's blocks."""
 
-from collections.abc import Callable
-
 from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
-
-from src.models.blocks import Network
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
-class ResNet(Network):
+class ResNet(nn.Module):
     """A ResNet with the keys of torchvision's, whose checkpoints of the same stem load as they are.
 
     Args:
@@ -40,7 +36,7 @@ class ResNet(Network):
         block_class = getattr(torchvision_resnet, block)
         self.conv1 = _stem_convolution(n_channels, imagenet_stem=imagenet_stem)
         self.bn1 = nn.BatchNorm2d(64)
-        self.relu = nn.ReLU()  # not in place: what was captured at bn1 must stay
+        self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if imagenet_stem else nn.Identity()
         in_width = 64
         for i, (stage, depth) in enumerate(zip(STAGES, depths, strict=True)):
@@ -55,20 +51,10 @@ class ResNet(Network):
         )
         self.apply(init_convolution)
 
-    def steps(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        names = ("conv1", "bn1", "relu", "maxpool", *self.block_names, "avgpool")
-        return {name: self.get_submodule(name) for name in names} | {"fc": self._classify}
-
-    def norms_behind_convolutions(self) -> dict[str, str]:
-        norms = {}
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Conv2d):  # conv1 -> bn1, downsample.0 -> downsample.1
-                parent, _, leaf = name.rpartition(".")
-                norms[name] = f"{parent}.1" if leaf == "0" else name.removesuffix(leaf) + leaf.replace("conv", "bn")
-        return norms
-
-    def _classify(self, x: Tensor) -> Tensor:
-        return self.fc(x.flatten(1))  # (B, C, 1, 1) -> (B, n_classes)
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(self.avgpool(x).flatten(1))  # (B, C, 1, 1) -> (B, n_classes)
 
 
 def _stem_convolution(n_channels: int, *, imagenet_stem: bool) -> nn.Conv2d:

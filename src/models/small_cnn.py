@@ -1,17 +1,14 @@
 """A small plain convolutional network for quick experiments."""
 
-from collections.abc import Callable
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.models.blocks import Network
 from src.models.resnet import init_convolution
 
 WIDTHS = (16, 32, 64, 128)
 
 
-class SmallCNN(Network):
+class SmallCNN(nn.Module):
     """Four 3×3 convolutions with ReLU and pooling behind a normalisation of the images; about 100,000 parameters.
 
     Images need at least 8×8 pixels. The names of the blocks are those of the poolings, which end them.
@@ -28,16 +25,8 @@ class SmallCNN(Network):
         self.bn = nn.BatchNorm2d(n_channels)
         self.apply(init_convolution)
 
-    def steps(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        steps: dict[str, Callable[[Tensor], Tensor]] = {"bn": self.bn}
-        for i, pool in enumerate(self.block_names, start=1):
-            steps[f"conv{i}"] = self.get_submodule(f"conv{i}")
-            steps[pool] = _behind_relu(self.get_submodule(pool))
-        return steps | {"fc": self._classify}
-
-    def _classify(self, x: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.bn(images)
+        for i in range(1, len(WIDTHS) + 1):
+            x = self.get_submodule(f"pool{i}")(F.relu(self.get_submodule(f"conv{i}")(x)))
         return self.fc(x.flatten(1))  # (B, C, 1, 1) -> (B, n_classes)
-
-
-def _behind_relu(pool: nn.Module) -> Callable[[Tensor], Tensor]:
-    return lambda x: pool(F.relu(x))

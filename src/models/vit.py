@@ -1,14 +1,13 @@
 """Vision transformers (Dosovitskiy et al. 2021, arXiv 2010.11929) with timm's keys, so that its checkpoints load."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src.errors import UserError
-from src.models.blocks import Network
 
 
 class Attention(nn.Module):
@@ -66,11 +65,11 @@ class PatchEmbedding(nn.Module):
         return self.proj(images).flatten(2).transpose(1, 2)  # (B, D, H', W') -> (B, H' W', D)
 
 
-class Transformer(Network):
+class Transformer(nn.Module):
     """The part behind the embedding: blocks, a LayerNorm and a head that reads the first token.
 
     Args:
-        embedding: the modules that stand in front, which `embedding_steps` of the subclass uses.
+        embedding: the modules that stand in front, which `embed` of the subclass uses.
         width, depth, heads: features of a token, number of blocks, attention heads of a block.
     """
 
@@ -85,15 +84,12 @@ class Transformer(Network):
         self.head = nn.Linear(width, n_classes)
         self.block_names = tuple(f"blocks.{i}" for i in range(depth))
 
-    def embedding_steps(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """The steps from the input to the first block's tokens (B, N, width)."""
+    def embed(self, x: Tensor) -> Tensor:
+        """From the input to the first block's tokens (B, N, width)."""
         raise NotImplementedError
 
-    def steps(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        blocks = dict(zip(self.block_names, self.blocks, strict=True))
-        return {**self.embedding_steps(), **blocks, "norm": self.norm, "head": self._classify}
-
-    def _classify(self, tokens: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.norm(self.blocks(self.embed(x)))
         return self.head(tokens[:, 0])  # (B, N, D) -> (B, n_classes)
 
 
@@ -134,18 +130,19 @@ class VisionTransformer(Transformer):
         nn.init.normal_(self.cls_token, std=1e-6)
         self.apply(init_linear)
 
-    def embedding_steps(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        return {"patch_embed": self.patch_embed, "pos_drop": self._add_positions}
+    def embed(self, images: Tensor) -> Tensor:
+        return self.pos_drop(_with_positions(self.patch_embed(images), self.cls_token, self.pos_embed))
 
-    def _add_positions(self, patches: Tensor) -> Tensor:
-        expected = self.pos_embed.shape[1] - 1
-        if patches.shape[1] != expected:
-            raise UserError(
-                f"the images give {patches.shape[1]} patches, this network was built for {expected}; "
-                "build it with the image_shape of the data or resize the images"
-            )
-        cls = self.cls_token.expand(len(patches), -1, -1)
-        return self.pos_drop(torch.cat([cls, patches], dim=1) + self.pos_embed)  # (B, 1 + N, D)
+
+@torch.fx.wrap  # a trace takes it as a whole, since it looks at shapes
+def _with_positions(patches: Tensor, cls_token: Tensor, pos_embed: Tensor) -> Tensor:
+    """Put the CLS token in front of patches (B, N, D) and add the positions: (B, 1 + N, D)."""
+    if patches.shape[1] != pos_embed.shape[1] - 1:
+        raise UserError(
+            f"the images give {patches.shape[1]} patches, this network was built for {pos_embed.shape[1] - 1}; "
+            "build it with the image_shape of the data or resize the images"
+        )
+    return torch.cat([cls_token.expand(len(patches), -1, -1), patches], dim=1) + pos_embed
 
 
 def init_linear(module: nn.Module) -> None:

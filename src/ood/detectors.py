@@ -12,8 +12,7 @@ from torch import Tensor
 from src.checkpoints import freeze, load_network, save_state
 from src.errors import UserError
 from src.files import locked, read_json, write_json
-from src.models import build_model
-from src.models.blocks import Network
+from src.models import Network, build_model
 from src.report import warn
 
 Entry = dict[str, Any]

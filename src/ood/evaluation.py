@@ -1,7 +1,7 @@
 """How far the activations that stitches make are out of distribution for the network they are made for."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from src.checkpoints import check_fit, load_state
 from src.errors import UserError
-from src.models.blocks import Network
+from src.models import Network
 from src.ood.scorers import Batches, Scorer
 from src.stitching.grid import Grid, build_layers
+from src.stitching.layers import StitchingLayer
 from src.stitching.results import Run
 from src.stitching.stitched_model import Pair
-from src.stitching.transforms import StitchingLayer
 
 Module = TypeVar("Module", bound=nn.Module)
 LAYER_OPTIONS = ("c2t_cls_token", "t2c_cls_token", "upsample_mode")
@@ -30,12 +30,14 @@ class PairEvaluation(NamedTuple):
     energies: np.ndarray  # (N,): scores of the stitched activations by the detector of the end layer
 
 
-def common_options(runs: Sequence[Run]) -> dict:
+def common_options(runs: Sequence[Run], folder: Path) -> dict:
     """The options that all runs of a folder must share: networks and stitching type.
 
     Raises:
-        UserError: they differ; lists the values.
+        UserError: there are no runs, or they differ; lists the values.
     """
+    if not runs:
+        raise UserError(f"{folder} holds no finished stitching run; give the folder that holds their folders")
     for name in SAME:
         values = sorted({str(run.options.get(name)) for run in runs})
         if len(values) > 1:
@@ -43,6 +45,19 @@ def common_options(runs: Sequence[Run]) -> dict:
         if not isinstance(runs[0].options.get(name), str):
             raise UserError(f"{runs[0].folder / 'config.txt'} names no {name}; restore it or remove the folder")
     return runs[0].options
+
+
+def made_with(
+    options: Mapping, detector: str, dataset: str, id_dataset: str | None, checked: str | None
+) -> dict[str, str]:
+    """What all rows of an evaluation were made with, by columns of `ood_evaluation.csv`.
+
+    Args:
+        options: those of `common_options`.
+        checked: the dataset of the sanity check, if there is one.
+    """
+    data = {"detector": detector, "dataset": dataset, "id_dataset": id_dataset or dataset}
+    return {name: options[name] for name in SAME} | data | {"sanity_dataset": checked or ""}
 
 
 def network_path(options: Mapping, side: str, given: str | None) -> str:
@@ -58,16 +73,25 @@ def network_path(options: Mapping, side: str, given: str | None) -> str:
 
 
 def grids_of(
-    runs: Mapping[Pair, Run], front: Network, end: Network, *, image_shape: Sequence[int]
+    runs: Mapping[Pair, Run],
+    front: Network,
+    end: Network,
+    end_layers: Collection[str],
+    *,
+    image_shape: Sequence[int],
 ) -> tuple[list[Grid], list[str]]:
     """Rebuild the stitches of runs: one grid for each retained rank, and one for each whole checkpoint.
 
+    Args:
+        end_layers: stitches into others are left out.
     Returns:
         The grids, and why what is not in them is missing.
     """
     shared: dict[int | None, dict[Pair, StitchingLayer]] = {}
     whole, unusable = [], []
     for pair, run in runs.items():
+        if pair.end_layer not in end_layers:
+            continue
         options = {name: run.options.get(name) for name in LAYER_OPTIONS}
         rank = run.options.get("front_stitch_rank")
         try:

@@ -9,8 +9,7 @@ from src.checkpoints import load_weights, save_state
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.files import write_csv
-from src.models import build_model
-from src.models.blocks import Network
+from src.models import Network, build_model
 from src.report import result
 from src.run_folder import RunFolder
 from src.runtime import seeded
@@ -72,6 +71,18 @@ def fresh_classifier(
     if resume_from is not None:
         load_weights(classifier, resume_from, wanted=f"{name} for {layer} of shape {'×'.join(map(str, shape))}")
     return classifier.to(image.device), shape
+
+
+def refuse_equal_sets(id_set: tuple[str, str], ood_set: tuple[str, str]) -> None:
+    """Make sure that the ID data of fine-tuning are not the OOD data as well; each is a name and a folder.
+
+    Raises:
+        UserError: they are.
+    """
+    if id_set == ood_set:
+        raise UserError(
+            f"-ftidd and -ftoodd are both {id_set[0]}: no detector tells it from itself; choose two sets"
+        )
 
 
 class HalfAndHalf:

@@ -13,7 +13,7 @@ from scipy.stats import kendalltau, spearmanr
 from src.errors import UserError
 from src.figures import heat_maps
 from src.files import write_bytes, write_csv, write_json
-from src.models.blocks import Network
+from src.models import Network
 from src.ood.evaluation import PairEvaluation
 from src.ood.metrics import OODMetrics, ood_metrics
 from src.report import result, warn
@@ -100,6 +100,15 @@ def read_evaluations(folder: Path) -> dict[str, list[Row]]:
     return found
 
 
+def check(
+    id_energies: Mapping[str, np.ndarray], energies: Mapping[str, np.ndarray], folder: Path, *, name: str
+) -> dict[str, OODMetrics]:
+    """How well the detector of each layer tells ID data from the sanity-check data `name`; keeps the scores of that."""
+    for layer, values in energies.items():
+        write_energies(folder / layer / f"{name}.npy", values)
+    return {layer: ood_metrics(id_energies[layer], values) for layer, values in energies.items()}
+
+
 def report_layer(
     layer: str,
     id_energies: np.ndarray,
@@ -107,11 +116,13 @@ def report_layer(
     stitches: Mapping[Pair, PairEvaluation],
     runs: Mapping[Pair, Run],
     made_with: Mapping[str, str],
+    energies_to: Path,
 ) -> list[Row]:
     """Print an end layer: mean ID energy, how its detector does on the sanity-check data, and each stitch into it.
 
     Args:
         made_with: the fields of the rows behind `folder`, but for `sanity_auroc`.
+        energies_to: the folder that the scores of each stitch are written to.
     """
     result(f"Evaluating layer {layer}\n{id_energies.mean()}")
     if sanity is not None:
@@ -122,6 +133,7 @@ def report_layer(
         result(f"{pair.front_layer}\nAccuracy: {accuracy}\n{_lines(metrics)}\n")
         means = (float(energies.mean()), float(id_energies.mean()))
         row = Row(*pair, accuracy, *metrics, *means, runs[pair].folder.name, **made_with)
+        write_energies(energies_to / f"{pair.front_layer}.npy", energies)
         rows.append(row if sanity is None else row._replace(sanity_auroc=sanity.auroc))
     return rows
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.models.blocks import Network
+from src.models import Network
 from src.ood.detectors import DetectorStore, Source
 from src.ood.losses import energy
 from src.ood.scores import make_detector
@@ -20,6 +20,11 @@ class Scorer(NamedTuple):
     score: Callable[[Tensor], Tensor]  # activations -> (B,), high for out of distribution
     id_data: str  # what it has learned to be in distribution
     ood_data: str  # what it has learned to be out of distribution; empty: nothing
+
+    @property
+    def data(self) -> dict[str, str]:
+        """What it was made with, by columns of `ood_evaluation.csv`."""
+        return {"detector_id_data": self.id_data, "detector_ood_data": self.ood_data}
 
 
 def stored_scorers(

@@ -227,6 +227,11 @@ SCORES = {
 }
 
 
+def descriptions() -> str:
+    """What the scores are, for `--help`."""
+    return "; ".join(f"{name}: {score.description}" for name, score in SCORES.items())
+
+
 def make_detector(name: str) -> Detector:
     """A detector that needs no training, by the name of its score: `add` batches of activations, `fit`, then `score`.
 

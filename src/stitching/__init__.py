@@ -2,8 +2,8 @@
 
 from src.stitching.direct_matching import Matching, direct_matching, matching_samples
 from src.stitching.grid import Grid, build_layers
+from src.stitching.layers import build_stitching_layer
 from src.stitching.stitched_model import Pair, StitchedModel
-from src.stitching.transforms import build_stitching_layer
 
 __all__ = [
     "Grid",

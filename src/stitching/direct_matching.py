@@ -19,7 +19,7 @@ from torch import Tensor
 from src.datasets.base import BaseImageSet
 from src.low_rank import as_rows, principal_axes
 from src.report import warn
-from src.stitching.transforms import resize
+from src.stitching.layers import resize
 
 
 class Matching(NamedTuple):

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from src.errors import UserError
 from src.low_rank import low_rank_approx
-from src.models.blocks import Network
+from src.models import Network
 from src.report import progress
 from src.runtime import at_least_single, seeded
 from src.stitching.direct_matching import LeastSquares
+from src.stitching.layers import ConvToTokens, StitchingLayer, build_stitching_layer
 from src.stitching.stitched_model import Pair
-from src.stitching.transforms import ConvToTokens, StitchingLayer, build_stitching_layer
 from src.training import Part, part_of
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -181,7 +181,7 @@ class Grid:
         n_together = 4 if self.rows_at_once is None else max(1, self.rows_at_once // len(images))
         for end_layer in self.end_layers:
             group = [pair for pair in self.layers if pair.end_layer == end_layer]
-            needs_images = self.end.cut(end_layer).inner is not None
+            needs_images = self.end.needs_images(end_layer)
             for start in range(0, len(group), n_together):
                 pairs = group[start : start + n_together]
                 stitched = torch.cat([self.layers[pair](sources[pair.front_layer]) for pair in pairs])

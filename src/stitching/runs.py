@@ -14,14 +14,14 @@ from typing import Any
 from src.checkpoints import save_state
 from src.errors import UserError
 from src.files import write_json, write_text
-from src.models.blocks import Network
+from src.models import Network
 from src.report import note, result, warn
 from src.resuming import StateFile
 from src.run_folder import RunFolder
 from src.stitching.grid import GridScore
+from src.stitching.layers import StitchingLayer
 from src.stitching.results import Metrics
 from src.stitching.stitched_model import Pair, full_state
-from src.stitching.transforms import StitchingLayer
 from src.stitching.unfinished import find_state, finished_pairs, new_state
 from src.training import EpochLog, Score, report_epoch
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from src.low_rank import low_rank_approx
-from src.models.blocks import Network
-from src.stitching.transforms import StitchingLayer
+from src.models import Network
+from src.stitching.layers import StitchingLayer
 
 
 class Pair(NamedTuple):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.errors import UserError
-from src.stitching.transforms import ConvToConv, build_stitching_layer, resize
+from src.stitching.layers import ConvToConv, build_stitching_layer, resize
 from tests.golden_weights import load_golden_weights
 from tests.goldens import notes, numbers, tensor
 

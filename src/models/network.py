@@ -1,0 +1,214 @@
+"""A network is a sequence of named steps: the idea that carries the suite.
+
+h      = front(images, until="layer2.0")        # nothing behind layer2.0 is computed
+logits = end(transform(h), after="layer3.1")    # nothing in front of layer3.1 is computed
+acts   = front.activations(images, names)       # several layers from one pass that ends at the last of them
+"""
+
+import copy
+import difflib
+import fnmatch
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from src.errors import UserError
+from src.models.block_names import find_blocks
+from src.models.folding import fold_norms
+from src.models.parts import Parts
+from src.models.tracing import Trace, logits_of
+
+SHARED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules",
+          "_state_dict_hooks",
+          "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")  # fmt: skip
+OUTPUT = "logits"  # names the output where no module ends there
+
+
+class Network(nn.Module):
+    """Any module from images to logits, whose layers are found by tracing it (torch.fx).
+
+    It has the children, parameters and buffers of the module, so its state dict is that of the module. A layer is the
+    output of a module, under the module's name: a tensor whose first axis is the batch. A module that is called
+    several times stands for its last call, a container that is not called for its last child.
+
+    Args:
+        module: takes images (B, C, H, W) and returns logits (B, n_classes). Its attribute `block_names`, if it has
+            one, names the layers that `all` stands for; otherwise they are inferred (see block_names.find_blocks).
+    """
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        for name in SHARED:
+            setattr(self, name, getattr(module, name))
+        self.training = module.training
+        # Neither is a child: the module's would have a prefix, and the parts have no parameters of their own.
+        self.__dict__.update(_module=module, _traces={})
+
+    def train(self, mode: bool = True) -> "Network":
+        """Switch the module between training and evaluation mode."""
+        self._module.train(mode)
+        self.training = mode
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Network":
+        self._module._apply(fn, recurse)
+        self._traces.clear()  # parts keep the buffers that they were made with
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_traces": {}}
+
+    @property
+    def _parts(self) -> Parts:
+        """The parts for the modes that the modules are in: what depends on a mode is frozen in a trace."""
+        if not self._traces:
+            self._every = list(self._module.modules())  # for each batch, to walk through them takes too long
+        modes = tuple(module.training for module in self._every)
+        if modes not in self._traces:
+            self._traces[modes] = Parts(Trace(self._module))
+        return self._traces[modes]
+
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """The layers at which the network is meant to be cut, in order: what `all` stands for."""
+        declared = getattr(self._module, "block_names", None)
+        return tuple(declared) if declared else find_blocks(self._module, self._parts.trace)
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """The names of all layers, in the order in which they are computed."""
+        return tuple(self._parts.trace.layers)
+
+    @property
+    def cut_names(self) -> tuple[str, ...]:
+        """The layers through which alone everything behind them depends on the images."""
+        trace = self._parts.trace
+        cuts = set(trace.cuts())
+        return tuple(name for name, node in trace.layers.items() if node in cuts)
+
+    @property
+    def output_name(self) -> str:
+        """The name of the layer whose activation are the logits."""
+        trace = self._parts.trace
+        return next((name for name, node in trace.layers.items() if node is trace.output), OUTPUT)
+
+    def needs_images(self, after: str) -> bool:
+        """Whether what follows a layer needs the images too: the rest of its block, or a shape."""
+        parts = self._parts
+        return parts.between(self._find(after), [parts.trace.output]).needs_images
+
+    def layers(self, text: str) -> list[str]:
+        """The layers that an option names: names and shell patterns with commas between them, or `all` (the blocks).
+
+        A pattern is compared name by name between the dots: `layer*.1` is not `layer1.0.conv1`.
+
+        Raises:
+            UserError: one of them does not exist, none is named, or `all` is one of several.
+        """
+        if text == "all":
+            return list(self.block_names)
+        names = [name.strip() for name in text.split(",")]
+        if "all" in names:
+            raise UserError(f"{text!r} names more than all layers; give all, or names of layers with commas between")
+        found = [layer for name in names for layer in self._matching(name)]
+        return list(dict.fromkeys(found))
+
+    def _matching(self, pattern: str) -> list[str]:
+        found = [pattern]
+        if set(pattern) & set("*?["):
+            found = [name for name in self.layer_names if _matches(name, pattern)]
+        for name in found or [pattern]:
+            self._find(name)
+        return found
+
+    def _find(self, name: str) -> fx.Node:
+        """The node whose value a layer is.
+
+        Raises:
+            UserError: there is no such layer, it is never called, or it gives no single tensor.
+        """
+        trace = self._parts.trace
+        if name in trace.layers:
+            return trace.layers[name]
+        if name == self.output_name:
+            return trace.output
+        if name and name in dict(self._module.named_modules()):
+            raise UserError(f"layer {name!r} is never called by this network or gives no tensor; choose another one")
+        close = difflib.get_close_matches(name, trace.layers, n=3, cutoff=0.6)
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        raise UserError(
+            f"unknown layer {name!r}; {hint}known: {', '.join(self.block_names)}; "
+            "for all others: python misc/list_layers.py MODEL"
+        )
+
+    def for_inference(self, names: Sequence[str]) -> "Network":
+        """The fastest form of this network that gives the same logits and activations at `names` in evaluation mode.
+
+        That is a frozen copy in which each BatchNorm has become part of the convolution in front of it, where no
+        other reader of the convolution's output is left; the network itself where there is none.
+        """
+        network = Network(copy.deepcopy(self._module)).eval()
+        nodes = {network._find(name) for name in names}
+        if not fold_norms(network._module, network._parts.trace, kept=nodes):
+            return self
+        network._traces.clear()
+        return network.requires_grad_(False)
+
+    def forward(
+        self, x: Tensor, *, until: str | None = None, after: str | None = None, images: Tensor | None = None
+    ) -> Tensor:
+        """Compute what lies between two layers.
+
+        Args:
+            x: images (B, C, H, W) as the module takes them, or with `after` the activation of that layer.
+            until: the layer to stop at; its activation is returned instead of the logits (B, n_classes).
+            after: the layer whose activation `x` is.
+            images: needed only where `needs_images(after)`: the images from which the rest of that block, such as
+                its residual branch, is computed.
+        Raises:
+            UserError: a layer does not exist, is no tensor with the batch as first axis, or the logits do not depend
+                on `after`.
+            ValueError: `until` does not lie behind `after`, or `images` are needed and missing.
+        """
+        if until is None and after is None:
+            return logits_of(self._module(x), Tensor, self._module)
+        parts = self._parts
+        start = None if after is None else self._find(after)
+        stop = parts.trace.output if until is None else self._find(until)
+        part = parts.between(start, [stop])
+        if not part.follows and until is None:
+            raise UserError(f"the logits do not depend on layer {after!r}; choose another one")
+        if not part.follows:
+            raise ValueError(f"{until} does not lie behind {after}")
+        if part.needs_images and images is None:
+            raise ValueError(f"{after} lies inside a block: the rest of that block needs the images")
+        (value,) = parts.run(part, x, images)
+        return _checked(value, until or self.output_name, len(x))
+
+    def activations(self, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """The activations of several layers from one pass, which ends at the last of them.
+
+        Args:
+            x: images (B, C, H, W).
+            names: layers in any order; `output_name` gives the logits.
+        Returns:
+            The activations by name, in the order of `names`.
+        Raises:
+            UserError: a layer does not exist, or is no tensor with the batch as first axis.
+        """
+        parts = self._parts
+        values = parts.run(parts.between(None, [self._find(name) for name in names]), x)
+        return {name: _checked(value, name, len(x)) for name, value in zip(names, values, strict=True)}
+
+
+def _matches(name: str, pattern: str) -> bool:
+    parts = name.split("."), pattern.split(".")
+    return len(parts[0]) == len(parts[1]) and all(map(fnmatch.fnmatchcase, *parts))
+
+
+def _checked(value: Any, name: str, n: int) -> Tensor:
+    if isinstance(value, Tensor) and value.ndim > 1 and len(value) == n:
+        return value
+    given = "×".join(map(str, value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    raise UserError(f"layer {name!r} gives {given}, not one tensor of {n} images; choose another one")

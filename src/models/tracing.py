@@ -1,0 +1,203 @@
+"""A module as a graph, found by torch.fx: which nodes are the outputs of its modules, and where it can be cut."""
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.graph import inplace_methods
+
+from src.errors import UserError
+
+Node = fx.Node
+IN_PLACE = {getattr(operator, name): getattr(operator, name[1:], None) for name in inplace_methods}  # iadd: add
+SHAPE_METHODS = {"size", "dim", "numel", "ndimension", "stride", "is_contiguous"}
+SHAPE_ATTRIBUTES = {"shape", "ndim", "dtype", "device", "layout", "is_cuda", "itemsize"}
+VIEWS = {"view", "view_as", "reshape", "flatten", "unflatten", "ravel", "getitem", "transpose", "permute", "movedim",
+         "t", "unsqueeze", "squeeze", "narrow", "select", "chunk", "split", "unbind", "expand", "contiguous"}  # fmt: skip
+NOT_LAYERS = ("torch.nn.modules.module", "torch.nn.modules.container")
+
+
+class Trace:
+    """The graph of a module in the mode in which it is; `inplace` flags of its modules are switched off.
+
+    Attributes:
+        layers: by name, in the order in which they are computed, the nodes that are the outputs of modules: of the
+            last call where there are several, of the last child where a container is not called itself.
+        data: the nodes that depend on the images by more than their shape.
+    Raises:
+        UserError: torch.fx cannot trace it, it draws random numbers that a trace would freeze, or it returns no logits.
+    """
+
+    def __init__(self, module: nn.Module):
+        self.root, tracer = _Root(module), _Tracer()
+        random = torch.get_rng_state()
+        try:
+            self.graph = tracer.trace(self.root)
+        except Exception as error:  # whatever the module does with a stand-in for its images
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(
+                f"{type(module).__name__} cannot be traced to find its layers ({reason[:300]}); let its control flow "
+                "depend on no data, or put what does into a function that is given to torch.fx.wrap"
+            ) from error
+        if not torch.equal(random, torch.get_rng_state()):
+            torch.set_rng_state(random)
+            raise UserError(
+                f"{type(module).__name__} draws random tensors in its forward, which a trace would freeze; draw them "
+                "like a tensor that depends on the images (torch.rand_like), or in a function given to torch.fx.wrap"
+            )
+        for each in module.modules():
+            if getattr(each, "inplace", False) is True:
+                each.inplace = False
+        nodes = list(self.graph.nodes)
+        self.images, self.data = nodes[0], tracer.data
+        self.output = logits_of(nodes[-1].args[0], Node, module)
+        self.position = {node: i for i, node in enumerate(nodes)}
+        self._refuse_writes_through_views(type(module).__name__)
+        named = {name: _value(each, tracer.values) for name, each in module.named_modules(remove_duplicate=False)}
+        found = [(name, node) for name, node in named.items() if name and node is not None]
+        self.layers = dict(sorted(found, key=lambda item: self.position[item[1]]))
+
+    def _refuse_writes_through_views(self, name: str) -> None:
+        """Refuse what edges do not show: an operation changes a view in place, and the whole is read afterwards."""
+        for write in (node for node in self.graph.nodes if "changes" in node.meta):
+            whole = write.args[0]
+            while isinstance(whole, Node) and getattr(whole.target, "__name__", whole.target) in VIEWS:
+                whole = whole.args[0]
+                readers = [] if not isinstance(whole, Node) else [n for n in whole.users if not is_shape_read(n)]
+                if any(self.position[reader] > self.position[write] for reader in readers):
+                    raise UserError(
+                        f"{name} changes a part of a tensor in place ({write.format_node()}) and reads the whole "
+                        "later, which a trace cannot follow; compute a new tensor instead"
+                    )
+
+    def reached(self, wanted: Iterable[Node], after: Node | None) -> set[Node]:
+        """The data nodes that the wanted ones are computed of, back to `after`, which is among them if it is met."""
+        reached, open_nodes = set(), [node for node in wanted if node in self.data]
+        while open_nodes:
+            node = open_nodes.pop()
+            if node not in reached:
+                reached.add(node)
+                open_nodes += [] if node is after else self.data.intersection(node.all_input_nodes)
+        return reached
+
+    def cuts(self) -> list[Node]:
+        """The nodes that no edge between data nodes jumps over, in order.
+
+        What lies behind a cut depends on the images through it alone (or by their shape).
+        """
+        live = self.reached([self.output], None)
+        cuts, reach = [], 0
+        for node in sorted(live, key=self.position.__getitem__):
+            if node is not self.images and reach <= self.position[node]:
+                cuts.append(node)
+            reach = max([reach, *(self.position[user] for user in live.intersection(node.users))])
+        return cuts
+
+
+def is_shape_read(node: Node) -> bool:
+    """Whether a node reads the shape of a tensor, or what else its values do not change."""
+    if node.op == "call_method":
+        return node.target in SHAPE_METHODS
+    return node.op == "call_function" and node.target is getattr and node.args[1] in SHAPE_ATTRIBUTES
+
+
+def logits_of(output: Any, kind: type, module: nn.Module) -> Any:
+    """The logits among the outputs: the first of a tuple, as GoogLeNet and Inception give in training.
+
+    Raises:
+        UserError: that is not of the kind (a tensor, or a node that stands for one).
+    """
+    first = output[0] if isinstance(output, tuple) and output else output
+    if not isinstance(first, kind):
+        given = type(output).__name__.removeprefix("immutable_")  # as torch.fx calls it
+        raise UserError(f"{type(module).__name__} returns a {given}; let its forward return the logits")
+    return first
+
+
+def _value(module: nn.Module, values: dict[nn.Module, Node | None]) -> Node | None:
+    if module in values:
+        return values[module]
+    of_children = [_value(child, values) for child in module.children()]
+    return next((node for node in reversed(of_children) if node is not None), None)
+
+
+class _Root(nn.Module):
+    """The children, parameters and buffers of a module, whose forward takes images alone."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self._modules, self._parameters, self._buffers = module._modules, module._parameters, module._buffers
+        self.__dict__["module"] = module  # no child: that would put a prefix in front of all names
+
+    def forward(self, images: Tensor) -> Any:
+        return self.module.forward(images)
+
+
+class _Proxy(fx.Proxy):
+    """A value in a trace; in-place operators are recorded as such (torch.fx would take `x += y` for `x = x + y`)."""
+
+
+def _in_place(name: str):
+    def method(self: _Proxy, *others: Any) -> _Proxy:
+        return self.tracer.create_proxy("call_function", getattr(operator, name), (self, *others), {})
+
+    return method
+
+
+for _name in inplace_methods:
+    setattr(_Proxy, f"__{_name}__", _in_place(_name))
+
+
+class _Tracer(fx.Tracer):
+    """Keeps the value of the last call of each module, and lets what follows an in-place operation read its result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[nn.Module, Node | None] = {}  # None: not a single tensor
+        self.data: set[Node] = set()
+        self._changed: dict[Node, Node] = {}  # by what an in-place operation changes: its result
+
+    def proxy(self, node: Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+    def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
+        """Layers of torch, and classes derived from them, in which there are no names."""
+        bases = [base.__module__ for base in type(module).__mro__]
+        is_layer = any(base.startswith("torch.nn.modules.") and base not in NOT_LAYERS for base in bases)
+        return super().is_leaf_module(module, module_qualified_name) or (is_layer and not any(module.children()))
+
+    def call_module(self, m: nn.Module, forward: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        output = super().call_module(m, forward, args, kwargs)
+        self.values[m] = self._now(output.node) if isinstance(output, fx.Proxy) else None
+        return output
+
+    def create_node(self, kind: str, target: Any, args: tuple, kwargs: dict[str, Any], *rest: Any, **more: Any) -> Node:
+        args, kwargs = fx.node.map_arg(args, self._now), fx.node.map_arg(kwargs, self._now)
+        changed = args[0] if args and isinstance(args[0], Node) and _is_in_place(kind, target, kwargs) else None
+        if changed is not None and changed not in self.data and IN_PLACE.get(target) is not None:
+            target, changed = IN_PLACE[target], None  # a number, such as a size
+        if kwargs.get("inplace") is True:
+            kwargs = kwargs | {"inplace": False}
+        node = super().create_node(kind, target, args, kwargs, *rest, **more)
+        if kind == "placeholder" or not (is_shape_read(node) or self.data.isdisjoint(node.all_input_nodes)):
+            self.data.add(node)
+        if changed is not None:
+            self._changed[changed] = node
+            if "inplace" not in kwargs:
+                node.meta["changes"] = True
+        return node
+
+    def _now(self, node: Node) -> Node:
+        while node in self._changed:
+            node = self._changed[node]
+        return node
+
+
+def _is_in_place(kind: str, target: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether an operation overwrites its first argument."""
+    if kind not in ("call_function", "call_method"):
+        return False
+    name = target if kind == "call_method" else getattr(target, "__name__", "")
+    return kwargs.get("inplace") is True or target in IN_PLACE or (name.endswith("_") and not name.endswith("__"))

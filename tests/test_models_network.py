@@ -1,0 +1,415 @@
+"""Any module as a network: what tracing must get right, on small modules that each have one trap."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from src.errors import UserError
+from src.models import Network
+
+
+def conv(width: int = 6) -> nn.Conv2d:
+    return nn.Conv2d(width, width, 3, padding=1)
+
+
+class Base(nn.Module):
+    """A stem, a head, and `middle` between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.one, self.two = conv(), conv()
+        self.norm = nn.BatchNorm2d(6)
+        self.relu = nn.ReLU(inplace=True)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, images):
+        return self.head(self.middle(self.stem(images)).mean((2, 3)))
+
+    def middle(self, x):
+        return self.two(self.one(x))
+
+
+class CalledTwice(Base):
+    def middle(self, x):
+        return self.two(self.one(self.relu(self.one(x))))
+
+
+class SharedRelu(Base):
+    def middle(self, x):
+        return self.relu(self.norm(self.two(self.relu(self.one(x)))))
+
+
+class FunctionalInPlace(Base):
+    def middle(self, x):
+        y = F.relu(self.one(x), inplace=True)
+        y = F.dropout(y, 0.5, self.training, True)
+        return F.leaky_relu_(self.two(y))
+
+
+class InPlaceSum(Base):
+    def middle(self, x):
+        identity = x
+        x = self.one(x)
+        x += identity
+        y = self.two(x)
+        y.relu_()  # the result is not used, but y is
+        return y
+
+
+class InPlaceOnAnotherName(Base):
+    def middle(self, x):
+        same = x
+        x += 1
+        return self.one(x) + same  # same has changed as well
+
+
+class InPlaceItem(Base):
+    def middle(self, x):
+        y = self.one(x)
+        y[:, 0] = 0
+        return self.two(y)
+
+
+class InPlaceView(Base):
+    def middle(self, x):
+        y = self.one(x)
+        y.flatten(1).add_(1)
+        return self.two(y)
+
+
+class InPlaceOnTheImages(Base):
+    def forward(self, images):
+        images -= 0.5
+        return super().forward(images)
+
+
+class LateShape(Base):
+    def forward(self, images):
+        n, _, height, width = images.shape
+        x = self.stem(images)
+        side = x.size(-1)
+        side += 1
+        x = self.two(self.one(x)).reshape(n, 6, height * width)
+        return self.head(x.mean(2).view(n, -1) * side)
+
+
+class Listed(Base):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([conv(), nn.ModuleDict({"a": conv(), "b": conv()})])
+
+    def middle(self, x):
+        return self.blocks[1]["b"](self.blocks[1]["a"](self.blocks[0](x)))
+
+
+class Optional(Base):
+    def forward(self, images, scale=2.0, mask=None, *, flip=False):
+        if mask is not None or flip:
+            images = images * mask
+        return super().forward(images * scale)
+
+
+class Dropout(Base):
+    def middle(self, x):
+        return self.two(F.dropout(self.one(x), 0.5, self.training))
+
+
+class Attention(nn.Module):
+    """A tuple as a value, a transposed value, a parameter that is added, a buffer, and a layer that leads nowhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(3, 8)
+        self.position = nn.Parameter(torch.randn(1, 16, 8))
+        self.register_buffer("scale", torch.rand(8))
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.transposed, self.nowhere, self.never = nn.Identity(), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, images):
+        x = self.embed(images.flatten(2).transpose(1, 2)) + self.position
+        x = x + self.attention(x, x, x, need_weights=False)[0] * self.scale
+        self.nowhere(x)
+        return F.log_softmax(self.head(self.transposed(x.transpose(0, 1)).mean(0)), -1)
+
+
+TRAPS = [Base, CalledTwice, SharedRelu, FunctionalInPlace, InPlaceSum, InPlaceOnAnotherName, InPlaceItem, LateShape,
+ Listed, Optional, Dropout, Attention]  # fmt: skip
+
+
+@pytest.fixture
+def images():
+    return torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def built(kind) -> tuple[nn.Module, Network]:
+    """A module in evaluation mode with statistics that are not trivial, and a network of a copy of it."""
+    torch.manual_seed(0)
+    module = kind()
+    for buffer in module.buffers():
+        buffer.data = torch.rand(buffer.shape) + 0.5 if buffer.is_floating_point() else buffer
+    module.eval().requires_grad_(False)
+    return module, Network(copy.deepcopy(module))
+
+
+def hooked(module, images) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """What modules put out, copied at once, by names; and the logits."""
+    outputs = {}
+
+    def keep(name):
+        return lambda module, inputs, output: outputs.update({name: copy.deepcopy(output)})
+
+    hooks = [each.register_forward_hook(keep(name)) for name, each in module.named_modules() if name]
+    logits = module(images)
+    for hook in hooks:
+        hook.remove()
+    return outputs, logits
+
+
+@pytest.mark.parametrize("kind", TRAPS)
+def test_every_layer_equals_a_plain_hook(kind, images):
+    module, network = built(kind)
+    before = images.clone()
+    outputs, logits = hooked(module, images)
+    names = [name for name, value in outputs.items() if isinstance(value, torch.Tensor) and len(value) == len(images)]
+    acts = network.activations(images, [*names, network.output_name])
+    assert torch.equal(acts[network.output_name], logits)
+    for name in names:
+        assert torch.equal(acts[name], outputs[name]), name  # nothing that came later changed it
+        assert torch.equal(network(images, until=name), outputs[name]), name
+    assert torch.equal(network(images), logits) and torch.equal(images, before)
+
+
+@pytest.mark.parametrize("kind", TRAPS)
+def test_after_any_layer_equals_a_hook_that_replaces_its_last_output(kind, images):
+    module, network = built(kind)
+    _, logits = hooked(module, images)
+    for name in [name for name in network.cut_names if name not in ("transposed", "blocks", "blocks.1")]:
+        h = network(images, until=name)
+        kept = h.clone()
+        assert torch.equal(network(h, after=name, images=images), logits), name
+        assert torch.equal(h, kept), name  # a part does not change its input
+        replacement = torch.randn(h.shape)
+        n_calls = {"CalledTwice one": 2, "SharedRelu relu": 2, "CalledTwice relu": 1}.get(f"{kind.__name__} {name}", 1)
+        calls = iter([*[None] * (n_calls - 1), replacement.clone()])
+        hook = module.get_submodule(name).register_forward_hook(lambda *_, calls=calls: next(calls))
+        assert torch.equal(network(replacement, after=name, images=images), module(images)), name
+        hook.remove()
+
+
+def test_images_are_not_changed_by_a_part(images):
+    module, network = built(InPlaceOnTheImages)
+    expected = module.stem(images - 0.5)
+    before = images.clone()
+    assert torch.equal(network(images, until="stem"), expected) and torch.equal(images, before)
+
+
+def test_cuts():
+    cuts = {
+        kind: [name for name in built(kind)[1].cut_names if name not in ("stem", "head")] for kind in (*TRAPS, Base)
+    }
+    assert cuts[Base] == cuts[FunctionalInPlace] == cuts[InPlaceItem] == cuts[LateShape] == ["one", "two"]
+    assert cuts[CalledTwice] == ["relu", "one", "two"]  # `one` stands for its last call
+    assert cuts[InPlaceSum] == ["two"] and cuts[InPlaceOnAnotherName] == []
+    assert cuts[Listed] == ["blocks.0", "blocks.1.a", "blocks", "blocks.1", "blocks.1.b"]
+    assert cuts[Attention] == ["embed", "transposed"]
+
+
+def test_a_container_that_is_not_called_means_its_last_child(images):
+    _, network = built(Listed)
+    assert torch.equal(network(images, until="blocks"), network(images, until="blocks.1.b"))
+
+
+def test_a_shape_from_in_front_needs_the_images_but_no_pass_of_the_front(images, monkeypatch):
+    module, network = built(LateShape)
+    h = network(images, until="one")
+    assert network.needs_images("one") and not built(Base)[1].needs_images("one")
+    expected = module(images)
+    with pytest.raises(ValueError, match="one lies inside a block"):
+        network(h, after="one")
+
+    def computed(*_):
+        raise AssertionError("the front was computed")
+
+    monkeypatch.setattr(network.stem, "forward", lambda x: computed() if type(x) is torch.Tensor else F.conv2d(
+        x, network.stem.weight, network.stem.bias, padding=1))  # fmt: skip
+    assert torch.equal(network(h, after="one", images=images), expected)
+    assert network(h[:2], after="one", images=images[:2]).shape == (2, 4)
+
+
+def test_a_trace_for_each_mode(images):
+    module, network = built(Dropout)
+    assert torch.equal(network(images, until="two"), module.two(module.one(module.stem(images))))
+    network.train()
+    assert network._module.training and network.one.training
+    torch.manual_seed(1)
+    trained = network(images, until="two")
+    torch.manual_seed(1)
+    expected = module.two(F.dropout(module.one(module.stem(images)), 0.5, True))
+    assert torch.equal(trained, expected) and not torch.equal(trained, network(images, until="two"))
+    network.eval()
+    assert torch.equal(network(images), module(images)) and not network._module.training
+
+
+def test_statistics_of_batch_norm_move_in_parts_in_training_mode(images):
+    module, network = built(SharedRelu)
+    network(images, until="norm")
+    assert torch.equal(network.norm.running_mean, module.norm.running_mean)
+    network.train()
+    module.train()
+    network(network(images, until="one"), after="one")
+    module(images)
+    assert torch.equal(network.norm.running_mean, module.norm.running_mean) and network.norm.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("kind", [Attention, SharedRelu])
+def test_moving_and_casting_after_a_trace(kind, images):
+    module, network = built(kind)
+    network(images, until=network.output_name)
+    network.double()
+    name = network.cut_names[0]
+    h = network(images.double(), until=name)
+    assert h.dtype == torch.float64
+    assert torch.equal(network(h, after=name), module.double()(images.double()))
+    assert network.to("meta") is network and network(images.double().to("meta"), until=name).is_meta
+
+
+def test_copies_are_independent(images):
+    _, network = built(SharedRelu)
+    expected = network(images, until="norm")
+    other = copy.deepcopy(network)
+    other.norm.weight.data.fill_(0)
+    assert torch.equal(network(images, until="norm"), expected)
+    assert not torch.equal(other(images, until="norm"), expected)
+    assert other.norm is other._module.norm and other.norm is not network.norm
+
+
+def test_state_and_parameters_are_those_of_the_module(images):
+    module, network = built(Attention)
+    assert list(network.state_dict()) == list(module.state_dict())
+    assert [name for name, _ in network.named_parameters()] == [name for name, _ in module.named_parameters()]
+    network(images, until="embed")
+    state = {key: torch.zeros_like(value) for key, value in module.state_dict().items()}
+    network.load_state_dict(state)
+    assert not network(images, until="embed").any()
+    assert "_tensor_constant0" not in vars(network)
+
+
+def test_gradients_flow_through_parts_into_the_module(images):
+    module, network = built(Base)
+    module.requires_grad_(True)
+    network.requires_grad_(True)
+    network(network(images, until="one"), after="one").square().sum().backward()
+    module(images).square().sum().backward()
+    for (name, ours), theirs in zip(network.named_parameters(), module.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
+    torch.optim.SGD(network.parameters(), lr=0.1).step()
+    assert torch.equal(network(images), network(images, until="head"))
+
+
+def test_bfloat16_autocast_reaches_into_parts(images):
+    _, network = built(Base)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(images, until="one").dtype == torch.bfloat16
+
+
+class Control(Base):
+    def middle(self, x):
+        return self.one(x) if x.sum() > 0 else self.two(x)
+
+
+class RandomTensor(Base):
+    def middle(self, x):
+        return self.one(x + torch.randn(6, 1, 1))
+
+
+class DictOutput(Base):
+    def forward(self, images):
+        return {"logits": super().forward(images)}
+
+
+class TwoOutputs(Base):
+    def forward(self, images):
+        logits = super().forward(images)
+        return (logits, logits * 2) if self.training else logits
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        (Control, "Control cannot be traced to find its layers .*control flow.*torch.fx.wrap"),
+        (RandomTensor, "RandomTensor draws random tensors in its forward"),
+        (InPlaceView, r"InPlaceView changes a part of a tensor in place .*add_.* and reads the whole later"),
+        (DictOutput, "DictOutput returns a dict; let its forward return the logits"),
+    ],
+)
+def test_what_cannot_be_traced_is_refused_in_a_line(kind, line, images):
+    _, network = built(kind)
+    with pytest.raises(UserError, match=line):
+        network(images, until="one")
+    if kind is not DictOutput:
+        assert network(images).shape == (5, 4)  # it can still be trained
+
+
+def test_a_tuple_in_training_counts_by_its_first_output(images):
+    module, network = built(TwoOutputs)
+    network.train()
+    module.train()
+    assert torch.equal(network(images), module(images)[0])
+    assert torch.equal(network(network(images, until="one"), after="one"), module(images)[0])
+
+
+@pytest.mark.parametrize(
+    ("layer", "line"),
+    [
+        ("attention", "layer 'attention' gives a tuple, not one tensor of 5 images"),
+        ("transposed", "layer 'transposed' gives 16×5×8, not one tensor of 5 images"),
+        ("never", "layer 'never' is never called"),
+    ],
+)
+def test_layers_that_are_no_activations(layer, line, images):
+    _, network = built(Attention)
+    with pytest.raises(UserError, match=line):
+        network(images, until=layer)
+    with pytest.raises(UserError, match=line):
+        network.activations(images, ["embed", layer])
+
+
+def test_after_a_layer_that_leads_nowhere(images):
+    _, network = built(Attention)
+    h = network(images, until="nowhere")
+    with pytest.raises(UserError, match="the logits do not depend on layer 'nowhere'; choose another one"):
+        network(h, after="nowhere", images=images)
+
+
+class Folded(Base):
+    """Convolutions of which just one may take over its norm: the others have two readers, or run twice, or share."""
+
+    def __init__(self):
+        super().__init__()
+        self.pairs = nn.ModuleList([nn.ModuleList([conv(), nn.BatchNorm2d(6)]) for _ in range(5)])
+        self.pairs[4][0].weight = self.pairs[3][0].weight
+        self.again = self.pairs[2][1]
+
+    def middle(self, x):
+        plain, twice, again, tied, other = self.pairs
+        x = plain[1](plain[0](x))
+        y = twice[0](x)
+        x = twice[1](y) + y
+        x = again[1](again[0](again[1](again[0](x))))
+        return other[1](other[0](tied[1](tied[0](x))))
+
+
+def test_folding_takes_what_it_may_and_changes_nothing(images):
+    module, network = built(Folded)
+    names = ["stem", *[f"pairs.{i}.1" for i in range(5)], network.output_name]
+    folded = network.for_inference(names)
+    kept = [name for name, each in folded.named_modules() if isinstance(each, nn.BatchNorm2d)]
+    assert kept == ["norm", "pairs.1.1", "pairs.2.1", "pairs.3.1", "pairs.4.1"]
+    torch.testing.assert_close(folded.activations(images, names), network.activations(images, names))
+    assert network.for_inference(["pairs.0.0"]) is network  # whose own output would no longer exist
+    assert isinstance(network.pairs[0][1], nn.BatchNorm2d)

@@ -1,0 +1,75 @@
+"""Networks of torchvision: which layers `all` stands for, and that cutting at every block changes nothing."""
+
+import pytest
+import torch
+import torchvision
+
+from src.errors import UserError
+from src.models import Network
+from src.runtime import seeded
+
+# The architecture, the size of its images, and what `all` stands for where that is told here.
+NETWORKS = {
+    "resnet18": (32, ["layer1.0", "layer1.1", "layer2.0", "layer2.1", "layer3.0", "layer3.1", "layer4.0", "layer4.1"]),
+    "convnext_tiny": (32, [f"features.{i}.{j}" for i, n in ((1, 3), (3, 3), (5, 9), (7, 3)) for j in range(n)]),
+    "swin_t": (32, [f"features.{i}.{j}" for i, n in ((1, 2), (3, 2), (5, 6), (7, 2)) for j in range(n)]),
+    "vit_b_32": (224, [f"encoder.layers.encoder_layer_{i}" for i in range(12)]),
+    "efficientnet_b0": (32, [f"features.{i}.{j}" for i, n in enumerate((1, 2, 2, 3, 3, 4, 1), 1) for j in range(n)]),
+    "densenet121": (32, ["features.denseblock1", *[f"features.{name}{i + ('dense' in name)}" for i in (1, 2, 3)
+                                                   for name in ("transition", "denseblock")]]),
+    "vgg11": (32, [f"features.{i}" for i in (0, 2, 3, 5, 6, 8, 10, 11, 13, 15, 16, 18, 20)] + ["avgpool"]),
+    "alexnet": (64, [f"features.{i}" for i in (0, 2, 3, 5, 6, 8, 10, 12)] + ["avgpool"]),
+    "squeezenet1_1": (32, [f"features.{i}" for i in (3, 4, 6, 7, 9, 10, 11, 12)]),
+    "mobilenet_v3_small": (32, [f"features.{i}" for i in range(1, 12)]),
+    "shufflenet_v2_x0_5": (32, [f"stage{i}.{j}" for i, n in ((2, 4), (3, 8), (4, 4)) for j in range(n)]),
+    "googlenet": (64, [f"inception{name}" for name in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")]),
+}  # fmt: skip
+# Two networks of torchvision trace in every mode and size; these are the ones of list_models that do not (README).
+UNTRACEABLE: set[str] = set()
+CLASSIFIERS = torchvision.models.list_models(module=torchvision.models)
+
+
+def built(name: str, **options) -> Network:
+    with seeded(0):
+        if name in ("googlenet", "inception_v3"):
+            options["init_weights"] = False  # drawing truncated normal numbers takes half a minute
+        network = Network(torchvision.models.get_model(name, weights=None, num_classes=7, **options))
+    return network.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def check_cuts(network: Network, size: int) -> None:
+    """Behind every block, going on gives the logits of the whole, exactly."""
+    images = torch.rand(2, 3, size, size)
+    logits = network(images)
+    for name in network.block_names:
+        assert torch.equal(network(network(images, until=name), after=name, images=images), logits), name
+    folded = network.for_inference(network.block_names)
+    names = [*network.block_names, network.output_name]
+    found, expected = folded.activations(images, names), network.activations(images, names)
+    for name in names:
+        torch.testing.assert_close(
+            found[name], expected[name], rtol=1e-5, atol=1e-5 * expected[name].abs().max().item()
+        )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_blocks_and_cuts(name):
+    size, blocks = NETWORKS[name]
+    network = built(name)
+    assert list(network.block_names) == blocks
+    check_cuts(network, size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({*CLASSIFIERS} - NETWORKS.keys()))
+def test_every_classifier_of_torchvision(name):
+    size = 224 if name.startswith(("vit", "maxvit")) else 75 if name == "inception_v3" else 64
+    size = {"vit_h_14": 224}.get(name, size)
+    if name in UNTRACEABLE:
+        with pytest.raises(UserError, match="cannot be traced"):
+            built(name).block_names  # noqa: B018
+        return
+    network = built(name)
+    assert len(network.block_names) > 1
+    check_cuts(network, size)
