@@ -45,8 +45,8 @@ def train_detectors(args) -> None:
     store.check()
     id_data = (args.finetune_id_dataset, args.finetune_id_dataset_root)
     ood_data = (args.finetune_ood_dataset, args.finetune_ood_dataset_root)
-    finetuning.refuse_equal_sets(id_data, ood_data)
     info, _ = (dataset_info(name, labelled=True) for name in (args.dataset, args.finetune_id_dataset))
+    finetuning.refuse_equal_sets(id_data, ood_data)
     placing, image = cli.placing_of(args, device), {"n_classes": info.n_classes, "image_shape": info.image_shape}
     source = load_model(args.source_model_path, args.source_model_type, **image, device=device)
     identity, layers = source_of(args.source_model_path), source.layers(args.source_layer_name)
