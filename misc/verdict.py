@@ -21,6 +21,7 @@ def parser() -> cli.Parser:
         help="AUROC below which stitched activations count as in distribution")  # fmt: skip
     add("-o", "--output", type=cli.csv_file, default="verdict.csv",
         help="CSV to write; the sentences (.md) and a map of each method (.png) go beside it")  # fmt: skip
+    add("--pdf", action="store_true", help="draw the map as a PDF instead of a PNG")
     return options
 
 
@@ -49,7 +50,7 @@ def give_verdict(args) -> None:
                f"{verdict.accuracy.value:.4f}, penalty {verdict.penalty.value:.4f} [{low:.4f}, {high:.4f}]; "
                f"{verdict.reason})")  # fmt: skip
     result("\n" + "\n".join(reporting.sentences(verdicts, **limits)))
-    reporting.write_files(Path(args.output), verdicts, **limits)
+    reporting.write_files(Path(args.output), verdicts, figure=".pdf" if args.pdf else ".png", **limits)
     note(f"wrote {args.output}")
 
 

@@ -123,9 +123,7 @@ def curves(
     _save(figure, path)
 
 
-def scatter(
-    path: Path, points: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str, y_label: str
-) -> None:
+def scatter(path: Path, points: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str, y_label: str) -> None:
     """Draw points in one panel, in a colour for each group.
 
     Args:
@@ -158,5 +156,5 @@ def _figure(path: Path, n_panels: int, size: tuple[float, float]) -> Any | None:
 
 def _save(figure: Any, path: Path) -> None:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.savefig(buffer, format=Path(path).suffix[1:], dpi=120)
     write_bytes(path, buffer.getvalue())

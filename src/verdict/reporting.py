@@ -7,18 +7,20 @@ from pathlib import Path
 from src.figures import class_maps
 from src.files import write_csv, write_text
 from src.stitching.results import natural_order
-from src.verdict.judging import FAR, SIMILAR, UNDECIDED, VERDICTS, Verdict
+from src.verdict.rows import FAR, SIMILAR, UNDECIDED, VERDICTS, Verdict
 
 COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#ff9f1c", "#c1c1d7", "#ffffff"), strict=True))  # told apart in grey as well
 
 
-def write_files(path: Path, verdicts: Sequence[Verdict], *, tolerance: float, in_distribution: float) -> None:
-    """Write the CSV, and beside it the paragraph (`.md`) and the maps (`.png`)."""
+def write_files(
+    path: Path, verdicts: Sequence[Verdict], *, figure: str, tolerance: float, in_distribution: float
+) -> None:
+    """Write the CSV, and beside it the paragraph (`.md`) and the maps; `figure` is their suffix, .png or .pdf."""
     write_csv(path, Verdict.columns(), [verdict.record() for verdict in verdicts])
     lines = [f"# Verdict on {len(verdicts)} stitched pairs of layers", ""]
     lines += [*sentences(verdicts, tolerance=tolerance, in_distribution=in_distribution), ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
-    draw(path.with_suffix(".png"), verdicts)
+    draw(path.with_suffix(figure), verdicts)
 
 
 def sentences(verdicts: Sequence[Verdict], *, tolerance: float, in_distribution: float) -> list[str]:
