@@ -227,6 +227,35 @@ def test_script_says_what_is_missing(tmp_path, run_script):
     assert "p.csv is a table of probing" in run_script(SCRIPT, "dm", "-sim", "p.csv", status=2)
 
 
+def test_stitches_of_real_networks(tmp_path, digit_networks, monkeypatch, capsys):
+    """A network stitched to itself at a layer, by direct matching on many samples, is similar to itself."""
+    import exec_compute_low_rank_sim_metrics
+    import exec_eval_stitcher_ood
+    import exec_stitch
+    from misc.verdict import main
+
+    monkeypatch.chdir(tmp_path)
+    model, data = "resnet18_samewidth", ["-d", "digits", "-gpu", "-1"]
+    networks = [str(digit_networks[0])] * 2 + [model, model]
+    stitch = ["layer2.0,layer4.1", "layer2.0", "rc2c_pre", "-e", "0", "-i", "pinv", "-pinv-samples", "500"]
+    assert exec_stitch.main([*networks, *stitch, *data, "--mod-only-stitch", "-dir", "dm"]) == 0
+    ood = ["results/dm", *data, "--detector", "mahalanobis", "-scd", "photo_patches"]
+    assert exec_eval_stitcher_ood.main(ood) == 0
+    compare = [*networks, "layer2.0,layer4.1", "layer2.0", *data, "-n", "100", "--permutations", "19", "-o", "s.csv"]
+    assert exec_compute_low_rank_sim_metrics.main([*compare, "--metrics", "cka", "cka_debiased"]) == 0
+    capsys.readouterr()
+    assert main(["results/dm", "-sim", "s.csv"]) == 0
+    with open("verdict.csv", newline="") as file:
+        rows = {row["front_layer"]: row for row in csv.DictReader(file)}
+    own, other = rows["layer2.0"], rows["layer4.1"]
+    assert abs(float(own["penalty"])) < 0.01 and float(own["penalty_images_high"]) < 0.05
+    assert float(own["cka"]) == pytest.approx(1) and float(own["cka_debiased_calibrated"]) == pytest.approx(1)
+    assert float(own["auroc_mahalanobis"]) < 0.6 and own["verdict"] == (
+        SIMILAR if own["trusted_mahalanobis"] == "True" else UNDECIDED
+    )
+    assert float(other["penalty"]) > float(own["penalty"]) and float(other["agreement"]) < float(own["agreement"])
+
+
 def test_folders_of_the_public_code_are_read(tmp_path):
     stitches, skipped = read_stitches(ROOT / "tests" / "data" / "public_runs" / "det")
     assert not skipped and all(stitch.predictions is None for stitch in stitches)
