@@ -46,7 +46,7 @@ def give_verdict(args) -> None:
     verdicts = judge(stitches, similarities, **limits)
     for verdict in verdicts:
         low, high = verdict.penalty.interval
-        result(f"{verdict.method}: {verdict.front_layer} -> {verdict.end_layer}: {verdict.verdict} (accuracy "
+        result(f"{verdict.method}, {verdict.networks}: {verdict.front_layer} -> {verdict.end_layer}: {verdict.verdict} (accuracy "
                f"{verdict.accuracy.value:.4f}, penalty {verdict.penalty.value:.4f} [{low:.4f}, {high:.4f}]; "
                f"{verdict.reason})")  # fmt: skip
     result("\n" + "\n".join(reporting.sentences(verdicts, **limits)))

@@ -10,7 +10,7 @@ import pytest
 
 from src.errors import UserError
 from src.files import write_csv
-from src.intervals import NO_INTERVAL, Interval
+from src.intervals import NO_INTERVAL, Interval, over_images, resample_counts
 from src.ood.reporting import Row as Evaluation
 from src.ood.reporting import file_stem
 from src.similarity.results import Null
@@ -137,7 +137,8 @@ def test_independent_networks_have_an_interval_of_their_own(tmp_path):
         networks = {"front_model_path": f"f{i}.pt", "end_model_path": f"g{i}.pt"}
         write_run(tmp_path / "three", str(i), n_right=n_right, **networks)
     verdict = verdict_on(tmp_path / "three")
-    assert (verdict.n_runs, verdict.n_networks) == (3, 3) and math.isnan(verdict.seed_spread)
+    assert (verdict.n_runs, verdict.n_networks, verdict.networks) == (3, 3, "3 pairs of networks")
+    assert math.isnan(verdict.seed_spread)
     # standard error 0.05 / √3, and 4.303 of them
     half = 4.302653 * 0.05 / math.sqrt(3)
     assert verdict.accuracy.runs == pytest.approx((0.9 - half, 0.9 + half), abs=1e-6)
@@ -145,17 +146,29 @@ def test_independent_networks_have_an_interval_of_their_own(tmp_path):
     assert verdict.penalty.images.width < verdict.penalty.runs.width and verdict.verdict == UNDECIDED
 
 
-def test_seeds_and_shared_networks_are_no_independent_runs(tmp_path):
+def test_other_seeds_are_no_independent_runs(tmp_path):
     for i, n_right in enumerate((950, 940, 900)):
-        write_run(tmp_path / "seeds", str(i), n_right=n_right, seed=i)
-        write_run(tmp_path / "shared", str(i), n_right=n_right, front_model_path=f"f{i}.pt")
-    seeds, shared = verdict_on(tmp_path / "seeds"), verdict_on(tmp_path / "shared")
-    assert (seeds.n_runs, seeds.n_networks, seeds.seed_spread) == (3, 1, pytest.approx(0.05))
-    assert (shared.n_runs, shared.n_networks) == (3, 3)
-    for verdict in (seeds, shared):
-        assert math.isnan(verdict.accuracy.runs.low) and not math.isnan(verdict.accuracy.images.low)
-        assert verdict.accuracy.value == pytest.approx(0.93)
-    assert seeds.accuracy.images == pytest.approx(shared.accuracy.images)
+        write_run(tmp_path, str(i), n_right=n_right, seed=i)
+    verdict = verdict_on(tmp_path)
+    assert (verdict.n_runs, verdict.n_networks, verdict.seed_spread) == (3, 1, pytest.approx(0.05))
+    assert math.isnan(verdict.accuracy.runs.low) and not math.isnan(verdict.accuracy.images.low)
+    assert verdict.accuracy.value == pytest.approx(0.93)
+    counts_once = np.mean([predicted(n) == LABELS for n in (950, 940, 900)], axis=0)
+    assert verdict.accuracy.images == pytest.approx(over_images(counts_once, resample_counts(N)))
+
+
+def test_pairs_that_share_a_network_are_not_taken_together(tmp_path):
+    """Such as both directions of a pair, or an untrained front network as a control."""
+    write_run(tmp_path, "1", n_right=940)
+    write_run(tmp_path, "2", n_right=930, front_model_path="g.pt", end_model_path="f.pt")
+    write_run(tmp_path, "3", n_right=500, front_model_path="-")
+    stitches, _ = read_stitches(tmp_path)
+    verdicts = judge(stitches, **LIMITS)
+    assert {verdict.networks: verdict.accuracy.value for verdict in verdicts} == {
+        "f.pt → g.pt": 0.94, "g.pt → f.pt": 0.93, "- → g.pt": 0.5,
+    }  # fmt: skip
+    assert list(reporting.by_title(verdicts)) == [f"direct matching, {verdict.networks}" for verdict in verdicts]
+    assert list(reporting.by_title(verdicts[:1])) == ["direct matching"]
 
 
 def test_methods_are_kept_apart_and_named(tmp_path):
@@ -202,7 +215,7 @@ def test_script_writes_table_sentences_and_maps(tmp_path, run_script):
     header = "model1,model2,layer1,layer2,rank1,rank2,alignment,n_samples,cka,pwcca,procrustes,pwcca_morcos\n"
     (tmp_path / "s.csv").write_text(header + "f.pt,g.pt,x,y,,,positions,10,0.5,,,\n")
     out = run_script(SCRIPT, "dm", "tlm", "-sim", "s.csv", "-o", "out/v.csv")
-    assert "direct matching: x -> y: similar (accuracy 0.9450, penalty 0.0050 [" in out
+    assert "direct matching, f.pt → g.pt: x -> y: similar (accuracy 0.9450, penalty 0.0050 [" in out
     assert "Task loss matching: of 2 pairs 0 are similar, 0 accurate but out of distribution, 2 not similar" in out
     with open(tmp_path / "out" / "v.csv", newline="") as file:
         rows = list(csv.DictReader(file))

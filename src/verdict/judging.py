@@ -6,6 +6,7 @@ out of distribution. Both together decide; the intervals are those of `src.inter
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +21,16 @@ from src.verdict.stitches import Stitch
 METHOD = (
     "stitching_type", "init", "objective", "n_epochs", "n_pinv_init_samples", "front_stitch_rank", "front_pinv_rank",
 )  # fmt: skip
+# Runs that differ in one of these are never taken together.
+SETTING = ("front_model_type", "end_model_type", "dataset")
 
 
 def judge(
     stitches: Iterable[Stitch], similarities: Sequence[Similarity] = (), *, tolerance: float, in_distribution: float
 ) -> list[Verdict]:
-    """The verdict on each pair of layers and method.
+    """The verdict on each pair of layers, method and pair of networks.
+
+    Pairs of networks of the same kind that share no network are repetitions of one experiment, and are taken together.
 
     Args:
         similarities: rows of tables of similarity; those at full rank of the same networks count.
@@ -34,13 +39,37 @@ def judge(
     """
     stitches = list(stitches)
     names = method_names([stitch.row for stitch in stitches])
-    groups: dict[tuple[str, str, str], list[Stitch]] = {}
+    experiments: dict[tuple, list[Stitch]] = {}
     for stitch, name in zip(stitches, names, strict=True):
-        groups.setdefault((name, stitch.row.front_layer, stitch.row.end_layer), []).append(stitch)
+        setting = tuple(getattr(stitch.row, field) for field in SETTING)
+        experiments.setdefault((name, *setting), []).append(stitch)
+    limits = {"tolerance": tolerance, "in_distribution": in_distribution}
     return [
-        _judge(key, group, similarities, tolerance=tolerance, in_distribution=in_distribution)
-        for key, group in groups.items()
+        _judge((name, networks), by_layers, similarities, **limits)
+        for (name, *_), runs in experiments.items()
+        for networks, same in _by_networks(runs).items()
+        for by_layers in _groups(same, lambda stitch: stitch.row.pair).values()
     ]
+
+
+def _by_networks(stitches: Sequence[Stitch]) -> dict[str, list[Stitch]]:
+    """The runs on each pair of networks, or all together where no two pairs share a network; under a title."""
+    groups = _groups(stitches, lambda stitch: networks_of(stitch.row))
+    if len(groups) > 1 and independent(list(groups)):
+        return {f"{len(groups)} pairs of networks": list(stitches)}
+    return {" → ".join(networks): runs for networks, runs in groups.items()}
+
+
+def networks_of(row: Row) -> tuple[str, str]:
+    """The checkpoints of the front and the end network."""
+    return str(row.front_model_path), str(row.end_model_path)
+
+
+def _groups(stitches: Iterable[Stitch], key: Callable[[Stitch], Any]) -> dict[Any, list[Stitch]]:
+    groups: dict[Any, list[Stitch]] = {}
+    for stitch in stitches:
+        groups.setdefault(key(stitch), []).append(stitch)
+    return groups
 
 
 def method_names(rows: Sequence[Row]) -> list[str]:
@@ -63,18 +92,19 @@ def _plain_name(row: Row) -> str:
 
 
 def _judge(
-    key: tuple[str, str, str],
+    key: tuple[str, str],
     group: Sequence[Stitch],
     similarities: Sequence[Similarity],
     *,
     tolerance: float,
     in_distribution: float,
 ) -> Verdict:
-    method, front_layer, end_layer = key
+    """The verdict on runs of one method that stitch the same layers."""
     rows = [stitch.row for stitch in group]
-    by_networks: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        by_networks.setdefault((str(row.front_model_path), str(row.end_model_path)), []).append(row)
+    by_networks = {
+        networks: [s.row for s in runs]
+        for networks, runs in _groups(group, lambda stitch: networks_of(stitch.row)).items()
+    }
     right = _right(group)
     spreads = [_spread([row.accuracy for row in runs]) for runs in by_networks.values() if len(runs) > 1]
     accuracy = _mean(by_networks, lambda row: row.accuracy, None if right is None else right[0])
@@ -85,7 +115,7 @@ def _judge(
     limits = {"tolerance": tolerance, "in_distribution": in_distribution}
     verdict, reason = decide(penalty.interval, aurocs.values(), _is_at_chance(group, right), **limits)
     return Verdict(
-        method, front_layer, end_layer, verdict, reason, len(rows), len(by_networks), accuracy, penalty,
+        *key, *rows[0].pair, verdict, reason, len(rows), len(by_networks), accuracy, penalty,
         max(spreads, default=math.nan), _average(row.end_accuracy for row in rows),
         _average(row.agreement for row in rows), _average(row.kappa for row in rows),
         _average(row.representation_difference for row in rows), aurocs, _similarity(rows, similarities),
@@ -125,11 +155,11 @@ def _right(group: Sequence[Stitch]) -> np.ndarray | None:
     arrays = [stitch.predictions for stitch in group]
     if any(array is None or not np.array_equal(array["labels"], arrays[0]["labels"]) for array in arrays):
         return None
-    by_networks: dict[tuple, list[np.ndarray]] = {}
-    for stitch, array in zip(group, arrays, strict=True):
-        right = np.stack([array[name] == array["labels"] for name in ("stitched", "end")]).astype(float)
-        by_networks.setdefault((stitch.row.front_model_path, stitch.row.end_model_path), []).append(right)
-    return np.mean([np.mean(runs, axis=0) for runs in by_networks.values()], axis=0)
+    means = []
+    for runs in _groups(group, lambda stitch: networks_of(stitch.row)).values():
+        right = [[run.predictions[name] == run.predictions["labels"] for name in ("stitched", "end")] for run in runs]
+        means.append(np.mean(right, axis=0))
+    return np.mean(means, axis=0)
 
 
 def _mean(
@@ -164,7 +194,7 @@ def _aurocs(group: Sequence[Stitch]) -> dict[str, Auroc]:
 
 def _similarity(rows: Sequence[Row], similarities: Sequence[Similarity]) -> dict[str, float]:
     """The mean values of the same layers of the same networks at full rank."""
-    first, networks = rows[0], {(row.front_model_path, row.end_model_path) for row in rows}
+    first, networks = rows[0], {networks_of(row) for row in rows}
     known = [
         row.record()
         for row in similarities

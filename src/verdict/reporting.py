@@ -29,11 +29,10 @@ def sentences(verdicts: Sequence[Verdict], *, tolerance: float, in_distribution:
         f"A pair is similar if its penalty against the end network is below {100 * tolerance:g} points and no trusted "
         f"detector reaches an AUROC of {in_distribution:g}; penalties are judged by the limits of their 95 % intervals."
     ]
-    for method in dict.fromkeys(verdict.method for verdict in verdicts):
-        rows = [verdict for verdict in verdicts if verdict.method == method]
+    for title, rows in by_title(verdicts).items():
         counts = Counter(verdict.verdict for verdict in rows)
         parts = [f"{counts[name]} {'are ' if i == 0 else ''}{name}" for i, name in enumerate(VERDICTS)]
-        said.append(f"{method[0].upper()}{method[1:]}: of {len(rows)} pairs {', '.join(parts)}.")
+        said.append(f"{title[0].upper()}{title[1:]}: of {len(rows)} pairs {', '.join(parts)}.")
         reasons = Counter(verdict.reason for verdict in rows if verdict.verdict == UNDECIDED)
         if reasons:
             said.append(f"Undecided: {'; '.join(f'{reason} ({n})' for reason, n in reasons.most_common())}.")
@@ -48,14 +47,27 @@ def sentences(verdicts: Sequence[Verdict], *, tolerance: float, in_distribution:
     return said
 
 
+def by_title(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
+    """The verdicts of each method, and of each pair of networks where a method has several."""
+    networks: dict[str, set[str]] = {}
+    for verdict in verdicts:
+        networks.setdefault(verdict.method, set()).add(verdict.networks)
+    groups: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        several = len(networks[verdict.method]) > 1
+        title = f"{verdict.method}, {verdict.networks}" if several else verdict.method
+        groups.setdefault(title, []).append(verdict)
+    return groups
+
+
 def draw(path: Path, verdicts: Sequence[Verdict]) -> None:
     """Draw a map of layers by layers for each method, in the colours of the verdicts, with accuracies in the cells."""
     fronts = natural_order(verdict.front_layer for verdict in verdicts)
     ends = natural_order(verdict.end_layer for verdict in verdicts)
     panels = {}
-    for method in dict.fromkeys(verdict.method for verdict in verdicts):
-        by_pair = {(v.front_layer, v.end_layer): v for v in verdicts if v.method == method}
-        panels[method] = [
+    for title, chosen in by_title(verdicts).items():
+        by_pair = {(verdict.front_layer, verdict.end_layer): verdict for verdict in chosen}
+        panels[title.replace(", ", "\n")] = [
             [(by_pair[f, e].verdict, by_pair[f, e].accuracy.value) if (f, e) in by_pair else None for e in ends]
             for f in fronts
         ]

@@ -37,6 +37,7 @@ class Verdict(NamedTuple):
     """One pair of layers stitched by one method: a row of `verdict.csv`."""
 
     method: str
+    networks: str  # both checkpoints, or how many pairs are taken together
     front_layer: str
     end_layer: str
     verdict: str
