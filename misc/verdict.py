@@ -46,9 +46,9 @@ def give_verdict(args) -> None:
     verdicts = judge(stitches, similarities, **limits)
     for verdict in verdicts:
         low, high = verdict.penalty.interval
-        result(f"{verdict.method}, {verdict.networks}: {verdict.front_layer} -> {verdict.end_layer}: {verdict.verdict} (accuracy "
-               f"{verdict.accuracy.value:.4f}, penalty {verdict.penalty.value:.4f} [{low:.4f}, {high:.4f}]; "
-               f"{verdict.reason})")  # fmt: skip
+        place = f"{verdict.networks}: {verdict.front_layer} -> {verdict.end_layer}"
+        result(f"{verdict.method}, {place}: {verdict.verdict} (accuracy {verdict.accuracy.value:.4f}, penalty "
+               f"{verdict.penalty.value:.4f} [{low:.4f}, {high:.4f}]; {verdict.reason})")  # fmt: skip
     result("\n" + "\n".join(reporting.sentences(verdicts, **limits)))
     reporting.write_files(Path(args.output), verdicts, figure=".pdf" if args.pdf else ".png", **limits)
     note(f"wrote {args.output}")
