@@ -4,6 +4,7 @@
 import sys
 
 from src import cli
+from src.network_options import network
 
 
 def parser() -> cli.Parser:
@@ -20,6 +21,8 @@ def parser() -> cli.Parser:
     add("-ed", "--energy-dir", default="results/energies", help="folder for the energies of all images")
     add("--front-model", help="where the front network's checkpoint is now, if it was moved")
     add("--end-model", help="where the end network's checkpoint is now, if it was moved")
+    add("--front-type", type=network, help="FILE.py:FUNCTION of the front network, whose code runs only if named here")
+    add("--end-type", type=network, help="likewise, of the end network")
     return options
 
 
@@ -45,12 +48,11 @@ def evaluate(args) -> None:
     dataset_info(args.dataset, labelled=True)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **placing)
     image = {"n_classes": test_set.n_classes, "image_shape": test_set.image_shape, "device": device}
-    front_path = evaluation.network_path(options, "front", args.front_model)
-    end_path = evaluation.network_path(options, "end", args.end_model)
-    front = load_model(front_path, options["front_model_type"], **image)
-    end = load_model(end_path, options["end_model_type"], **image)
-    ends = natural_order(pair.end_layer for pair in runs)
-    detectors, missing = store.load_all(source_of(end_path), ends, **image)
+    starts = evaluation.network_of(options, "front", path=args.front_model, name=args.front_type)
+    ends = evaluation.network_of(options, "end", path=args.end_model, name=args.end_type)
+    front, end = (load_model(**given, **image) for given in (starts, ends))
+    end_layers = natural_order(pair.end_layer for pair in runs)
+    detectors, missing = store.load_all(source_of(**ends), end_layers, **image)
     runs = {pair: run for pair, run in runs.items() if pair.end_layer in detectors}
     grids, unusable = evaluation.grids_of(runs, front, end, image_shape=test_set.image_shape)
 

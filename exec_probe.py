@@ -4,14 +4,14 @@
 import sys
 
 from src import cli
-from src.models import MODEL_NAMES
+from src.network_options import CHECKPOINT, NETWORKS, checkpoint, named, network
 
 
 def parser() -> cli.Parser:
     options = cli.Parser("Train linear probes at all given layers and ranks together; prints their test accuracies.")
     add = options.add_argument
-    add("model_path", help="checkpoint (a state dict)")
-    add("model_type", help=f"one of {', '.join(MODEL_NAMES)}")
+    add("model_path", type=checkpoint, help=CHECKPOINT)
+    add("model_type", type=network, help=NETWORKS)
     add("-l", "--layers", dest="layer_names", nargs="+", required=True,
         help="layers to probe, with blanks or commas between them, or all")  # fmt: skip
     add("-ranks", "--ranks", type=cli.whole_number(1), nargs="*", default=[],
@@ -48,7 +48,7 @@ def probe(args) -> None:
     if args.resume and marks.are_final(vars(args)):
         return
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape}
-    model = load_model(args.model_path, args.model_type, **image, device=device)
+    model = load_model(**named(args, "model"), **image, device=device)
     layers = list(dict.fromkeys(name for text in args.layer_names for name in model.layers(text)))
     ranks = sorted(set(args.ranks), reverse=True) or [None]
     task = Probes(model, layers, ranks, **image, seed=args.seed)

@@ -4,17 +4,17 @@
 import sys
 
 from src import cli
-from src.models import MODEL_NAMES
+from src.network_options import CHECKPOINT, NETWORKS, checkpoint, named, network
 from src.options import C2T_CLS_TOKENS, INITS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
 
 
 def parser() -> cli.Parser:
     options = cli.Parser("Stitch one pair of layers, several, or all; writes a folder for each pair.")
     add, positive = options.add_argument, cli.whole_number(1)
-    add("front_model_path", help="checkpoint of the network that the stitched one starts as")
-    add("end_model_path", help="checkpoint of the network that it ends as")
-    add("front_model_type", help=f"one of {', '.join(MODEL_NAMES)}")
-    add("end_model_type", help="as front_model_type")
+    add("front_model_path", type=checkpoint, help=f"checkpoint of the network it starts as: {CHECKPOINT}")
+    add("end_model_path", type=checkpoint, help="checkpoint of the network that it ends as")
+    add("front_model_type", type=network, help=NETWORKS)
+    add("end_model_type", type=network, help="as front_model_type")
     add("front_layer", help="layer to stitch from; several with commas between them, or all")
     add("end_layer", help="layer to stitch to; several with commas between them, or all")
     add("stitching_type", choices=STITCHING_TYPES, help="rc2c_pre for convolutional layers, t2t for transformers")
@@ -53,9 +53,9 @@ def stitch(args) -> None:
     settings, device, directory = cli.settings_of(args), device_of(args.gpu), Path("results", args.save_dir)
     info, placing = dataset_info(args.dataset, labelled=True), cli.placing_of(args, device)
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape, "device": device}
-    front = load_model(args.front_model_path, args.front_model_type, **image)
-    same = (args.front_model_path, args.front_model_type) == (args.end_model_path, args.end_model_type)
-    end = front if same else load_model(args.end_model_path, args.end_model_type, **image)
+    starts, ends = named(args, "front_model"), named(args, "end_model")
+    front = load_model(**starts, **image)
+    end = front if starts == ends else load_model(**ends, **image)
     layers, misfits = build_layers(
         front, end, front.layers(args.front_layer), end.layers(args.end_layer), args.stitching_type,
         image_shape=info.image_shape, seed=args.seed, init=args.init, upsample_mode=args.upsample_mode,

@@ -5,6 +5,7 @@ import sys
 
 from src import cli
 from src.models import MODEL_NAMES
+from src.network_options import CHECKPOINT, NETWORKS, checkpoint, named, network
 
 CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_"))
 
@@ -12,8 +13,8 @@ CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_")
 def parser() -> cli.Parser:
     options = cli.Parser("Train an OOD detector for one layer of a network, for several, or for all of its blocks.")
     add = options.add_argument
-    add("source_model_path", help="checkpoint of the network whose activations are classified")
-    add("source_model_type", help="network in it")
+    add("source_model_path", type=checkpoint, help=f"checkpoint of the network to detect for: {CHECKPOINT}")
+    add("source_model_type", type=network, help=NETWORKS)
     add("source_layer_name", help="layer; several with commas between them, or all: one detector after the other")
     add("-m", "--model-type", choices=CLASSIFIERS, required=True, help="the detector")
     cli.add_data(options, batch_size=64)
@@ -37,11 +38,7 @@ def train_detectors(args) -> None:
     from src.ood.detectors import DetectorStore, source_of
     from src.ood.energy import energy_penalty, outlier_exposure_penalty
     from src.ood.finetuning import (
-        HalfAndHalf,
-        RepresentationClassification,
-        finetune,
-        finetuning_settings,
-        fresh_classifier,
+        HalfAndHalf, RepresentationClassification, finetune, finetuning_settings, fresh_classifier,
     )  # fmt: skip
     from src.report import note
     from src.run_folder import Marks, RunFolder
@@ -51,8 +48,8 @@ def train_detectors(args) -> None:
     store.check()
     info, placing = dataset_info(args.dataset, labelled=True), cli.placing_of(args, device)
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape}
-    source = load_model(args.source_model_path, args.source_model_type, **image, device=device)
-    identity, layers = source_of(args.source_model_path), source.layers(args.source_layer_name)
+    source = load_model(**named(args, "source_model"), **image, device=device)
+    identity, layers = source_of(**named(args, "source_model")), source.layers(args.source_layer_name)
     train_set, val_set = (load_dataset(args.dataset, args.dataset_root, train=t, **placing) for t in (True, False))
     mixed = HalfAndHalf(
         load_dataset(args.finetune_id_dataset, args.finetune_id_dataset_root, train=True, **placing),

@@ -11,6 +11,7 @@ import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from src.errors import UserError
@@ -141,6 +142,32 @@ class Network(nn.Module):
             f"unknown layer {name!r}; {hint}known: {', '.join(self.block_names)}; "
             "for all others: python misc/list_layers.py MODEL"
         )
+
+    def check(self, name: str, *, n_classes: int, image_shape: Sequence[int]) -> None:
+        """Let an image through, in evaluation mode.
+
+        Args:
+            name: what the network is called in the error.
+        Raises:
+            UserError: it cannot take images of this shape, or gives something else than logits of so many classes.
+        """
+        training, shape = self.training, "×".join(map(str, image_shape))
+        parameter = next(self.parameters(), torch.empty(0))
+        try:
+            with torch.no_grad():
+                logits = self.eval()(parameter.new_zeros(1, *image_shape))
+        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"{name} cannot take images of {shape} ({reason}); choose another one or a dataset"
+            ) from error
+        finally:
+            self.train(training)
+        if logits.shape != (1, n_classes):
+            given = "×".join(map(str, logits.shape))
+            raise UserError(
+                f"{name} gives {given} for an image, not the logits of {n_classes} classes; let it take n_classes"
+            )
 
     def for_inference(self, names: Sequence[str]) -> "Network":
         """The fastest form of this network that gives the same logits and activations at `names` in evaluation mode.

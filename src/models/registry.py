@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.errors import unknown_name
+from src.models.own import is_own, own_network
 
 if TYPE_CHECKING:
     from src.models.network import Network
@@ -101,7 +102,9 @@ def build_model(
     """Build the network `name` with fresh weights, drawn from torch's global generator.
 
     Args:
-        name: one of `MODEL_NAMES`.
+        name: one of `MODEL_NAMES`; `tv_NAME` for any classification network of torchvision; or FILE.py:FUNCTION, a
+            function that takes those of `n_classes`, `n_channels` and `image_shape` that it wants by name and returns
+            an `nn.Module`. Its file is run.
         n_classes: number of logits.
         n_channels: channels of the images. `repr_cls_*` take the channels of the representation instead.
         representation_shape: of one sample, needed by `repr_cls_*` alone: (C, H, W) for `repr_cls_resnet*`,
@@ -110,14 +113,25 @@ def build_model(
             name), `repr_cls_resnet*` resize representations to its H×W (without it 32×32); the others take images
             of any size.
     Raises:
-        UserError: no such network (the close names are listed), or a shape does not suit it.
+        UserError: no such network (the close names are listed), or it does not suit the images or classes.
     """
-    if name not in MODELS:
-        raise unknown_name("model", name, MODEL_NAMES)
-    entry = MODELS[name]
-    options = {"n_channels": n_channels, "representation_shape": representation_shape, "image_shape": image_shape}
     from src.models.network import Network
 
-    builder = getattr(importlib.import_module(f"src.models.{entry.module}"), entry.builder)
-    module = builder(**entry.arguments, **{key: options[key] for key in entry.options}, n_classes=n_classes)
-    return Network(module)
+    options = {"n_channels": n_channels, "representation_shape": representation_shape, "image_shape": image_shape}
+    if name in MODELS:
+        entry = MODELS[name]
+        builder = getattr(importlib.import_module(f"src.models.{entry.module}"), entry.builder)
+        return Network(builder(**entry.arguments, **{key: options[key] for key in entry.options}, n_classes=n_classes))
+    del options["representation_shape"]
+    if is_own(name):
+        module = own_network(name, **options, n_classes=n_classes)
+    elif name.startswith("tv_"):
+        from src.models.torchvision_networks import torchvision_network
+
+        module = torchvision_network(name, **options, n_classes=n_classes)
+    else:
+        raise unknown_name("model", name, (*MODEL_NAMES, "tv_NAME of torchvision", "FILE.py:FUNCTION"))
+    network = module if isinstance(module, Network) else Network(module)
+    if image_shape is not None:
+        network.check(name, n_classes=n_classes, image_shape=image_shape)
+    return network

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.checkpoints import check_fit, load_state
+from src.checkpoints import check_fit, is_entry, load_state
 from src.errors import UserError
 from src.models import Network
+from src.models.own import is_own, sha256_of, split_own
 from src.ood.energy import energy
+from src.report import warn
 from src.stitching.grid import Grid, build_layers
 from src.stitching.layers import StitchingLayer
 from src.stitching.results import Run
@@ -46,16 +48,32 @@ def common_options(runs: Sequence[Run]) -> dict:
     return runs[0].options
 
 
-def network_path(options: Mapping, side: str, given: str | None) -> str:
-    """The checkpoint of the front or end network: the given one, or that of the runs.
+def network_of(options: Mapping, side: str, *, path: str | None, name: str | None) -> dict:
+    """What `load_model` needs for the front or end network of runs, whose checkpoint may have been moved.
 
+    Args:
+        options: of a run.
+        side: `front` or `end`.
+        path: of the checkpoint, if another is given than that of the runs.
+        name: of the network, if the user gave it. The code of a file runs only if it is named there.
     Raises:
-        UserError: that of the runs is not where it was.
+        UserError: the checkpoint is not where it was, the network is from a file that was not named, or another one
+            was named.
     """
-    path = given or options[f"{side}_model_path"]
-    if not given and not Path(path).exists():
-        raise UserError(f"{path}, the {side} network of these runs, is not there; name its place with --{side}-model")
-    return path
+    known, stored = options[f"{side}_model_type"], options[f"{side}_model_path"]
+    if is_own(known) and name is None:
+        raise UserError(
+            f"the {side} network of these runs is {known}, and the code that a folder names is not run by itself; "
+            f"name it with --{side}-type FILE.py:FUNCTION"
+        )
+    if name is not None and (not is_own(known) or split_own(known)[1] != split_own(name)[1]):
+        raise UserError(f"--{side}-type {name}: the {side} network of these runs is {known}; name that one")
+    if name is not None and sha256_of(name) != options.get(f"{side}_model_type_sha256"):
+        warn(f"{name} is not the file that these runs were made with: it has changed since")
+    is_file = path is None and stored != "-" and not is_entry(stored)
+    if is_file and not Path(stored).exists():
+        raise UserError(f"{stored}, the {side} network of these runs, is not there; name its place with --{side}-model")
+    return {"path": path or stored, "name": name or known, "seed": options.get(f"{side}_model_path_seed")}
 
 
 def grids_of(
