@@ -4,8 +4,9 @@
 import sys
 
 from src import cli
-from src.network_options import CHECKPOINT, NETWORKS, checkpoint, named, network
-from src.options import PAPER_SIMILARITIES, SIMILARITIES
+from src.network_options import CHECKPOINT, NETWORKS, add_channels_last, checkpoint, choose, named, network
+from src.options import ALIGNMENTS
+from src.similarity.measures import MEASURES, PAPER
 
 
 def parser() -> cli.Parser:
@@ -19,10 +20,16 @@ def parser() -> cli.Parser:
     add("model2_layer", help="layer of the second network; likewise")
     add("-m1r", "--model1-ranks", type=rank, nargs="*", default=None, help="ranks of the first layer; default: full")
     add("-m2r", "--model2-ranks", type=rank, nargs="*", default=None, help="ranks of the second layer; default: full")
+    add_channels_last(options, "1", "2")
     cli.add_data(options, batch_size=64)
     cli.add_gpu(options)
     add("-n", "--n-samples", type=cli.whole_number(2), default=1000, help="the first so many validation images")
-    add("--metrics", nargs="+", choices=tuple(SIMILARITIES), default=list(PAPER_SIMILARITIES), help="what is measured")
+    descriptions = ", ".join(f"{name}: {measure.description}" for name, measure in MEASURES.items())
+    add("--metrics", nargs="+", choices=tuple(MEASURES), default=list(PAPER), metavar="MEASURE", help=descriptions)
+    add("--alignment", choices=ALIGNMENTS, default="auto", help="samples of CCA and Procrustes. auto, as the paper's "
+        "code: positions of maps of equal shape, otherwise images; pool: images; positions: positions")  # fmt: skip
+    add("--permutations", dest="n_permutations", type=cli.whole_number(19), default=None,
+        help="so many permutations of images, such as 200, for p-values and calibrated values")  # fmt: skip
     add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure goes beside it")
     add("--verbose", action="store_true", help="say how layers are aligned, and what ranks they have")
     return options
@@ -40,40 +47,45 @@ def compute(args) -> None:
 
     device, info = device_of(args.gpu), dataset_info(args.dataset, labelled=True)
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape, "device": device}
-    models = (args.model1_path, args.model2_path)
     first, second = named(args, "model1"), named(args, "model2")
     same = first == second
     model1 = load_model(**first, **image)
     model2 = model1 if same else load_model(**second, **image)
-    layers1, layers2 = model1.layers(args.model1_layer), model2.layers(args.model2_layer)
+    layers1 = choose(model1, args.model1_layer, args, "1", image_shape=info.image_shape)
+    layers2 = choose(model2, args.model2_layer, args, "2", image_shape=info.image_shape)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **cli.placing_of(args, device))
     n_images = min(args.n_samples, len(test_set))
     if n_images < args.n_samples:
         warn(f"-n {args.n_samples}: there are only {n_images} validation images")
 
-    # The Morcos value costs nothing once PWCCA is known, so the CSV has it, too.
-    metrics = list(dict.fromkeys([*args.metrics, *(["pwcca_morcos"] if "pwcca" in args.metrics else [])]))
-    comparison = Comparison(layers1, layers2, n_images=n_images, metrics=metrics, one_network=same)
+    ranks1, ranks2 = (reporting.descending(ranks) for ranks in (args.model1_ranks, args.model2_ranks))
+    comparison = Comparison(
+        layers1, layers2, n_images=n_images, metrics=args.metrics, ranks1=ranks1, ranks2=ranks2, one_network=same,
+        alignment=args.alignment, n_permutations=args.n_permutations or 0, describe=args.verbose,
+    )  # fmt: skip
     network1 = model1.for_inference([*layers1, *(layers2 if same else [])])
     network2 = network1 if same else model2.for_inference(layers2)
     batches = test_set.batches(args.batch_size, indices=range(n_images))
     for images, _ in progress(batches, "activations", -(-n_images // args.batch_size)):
         activations = network1.activations(images, [*layers1, *(layers2 if same else [])])
         comparison.add(activations, activations if same else network2.activations(images, layers2))
-    ranks = [reporting.descending(ranks) for ranks in (args.model1_ranks, args.model2_ranks)]
-    pairs = list(progress(comparison.rows(*ranks, device=device), "pairs", len(layers1) * len(layers2)))
+    if comparison.n_biased and not args.n_permutations:
+        warn(f"CKA of {comparison.n_biased} layers is biased upwards: they have more features than there are images; "
+             "give --permutations 200, or --metrics cka_debiased")  # fmt: skip
+    source = {name: getattr(args, f"{name}_path") for name in ("model1", "model2")}
+    source |= {name: getattr(args, name) for name in ("model1_type", "model2_type", "dataset")}
+    pairs = progress(comparison.rows(device=device), "pairs", len(layers1) * len(layers2))
+    pairs = [[row._replace(**source) for row in rows] for rows in pairs]
     if args.verbose:
         note(comparison.summary())
     for rows in pairs:
         if args.verbose:
             note(f"{rows[0].layer1} -- {rows[0].layer2}: samples of CCA and Procrustes: {rows[0].alignment}")
-        reporting.print_tables(models, rows, dict.fromkeys(args.metrics))
-    for reason, lacking in comparison.undefined.items():
-        warn(f"{', '.join(lacking)} nan: {reason}")
-    if comparison.n_saturated:
-        warn(f"PWCCA of {comparison.n_saturated} pairs is 0 for want of images: fewer than pooled features; raise -n")
+        reporting.print_tables(rows, dict.fromkeys(args.metrics))
+    for line in comparison.warnings():
+        warn(line)
     if args.output:
-        reporting.write_files(Path(args.output), models, sum(pairs, []), n_images=n_images)
+        reporting.write_files(Path(args.output), sum(pairs, []))
         Marks.beside(args.output).finish(vars(args))
         note(f"wrote {args.output}")
 

@@ -51,6 +51,7 @@ def evaluate(args) -> None:
     starts = evaluation.network_of(options, "front", path=args.front_model, name=args.front_type)
     ends = evaluation.network_of(options, "end", path=args.end_model, name=args.end_type)
     front, end = (load_model(**given, **image) for given in (starts, ends))
+    evaluation.choose_layers(front, end, runs, image_shape=test_set.image_shape)
     end_layers = natural_order(pair.end_layer for pair in runs)
     detectors, missing = store.load_all(source_of(**ends), end_layers, **image)
     runs = {pair: run for pair, run in runs.items() if pair.end_layer in detectors}
@@ -69,14 +70,16 @@ def evaluate(args) -> None:
     id_set = test_set
     if args.id_dataset:
         id_set = load_dataset(args.id_dataset, args.id_dataset_root, train=False, **placing)
-        id_set.check_shape(test_set.image_shape, option="-idd")
+        id_set.check_like(test_set, option="-idd")
     id_energies = evaluation.energies_of(end, detectors, passing(id_set, "ID activations"))
     if args.sanity_check_dataset:
         other = load_dataset(args.sanity_check_dataset, args.sanity_check_dataset_root, train=False, **placing)
-        other.check_shape(test_set.image_shape, option="-scd")
+        other.check_like(test_set, option="-scd")
         for layer, energies in evaluation.energies_of(end, detectors, passing(other, "sanity check")).items():
             sanity[layer] = ood_metrics(id_energies[layer], energies)
-            reporting.write_energies(Path(args.energy_dir, layer, f"{dataset_label(args.sanity_check_dataset)}.npy"), energies)
+            reporting.write_energies(
+                Path(args.energy_dir, layer, f"{dataset_label(args.sanity_check_dataset)}.npy"), energies
+            )
     for layer in detectors:
         into = {pair: stitch for pair, stitch in stitches.items() if pair.end_layer == layer}
         rows += reporting.report_layer(layer, id_energies[layer], sanity.get(layer), into, runs)

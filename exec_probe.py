@@ -4,7 +4,7 @@
 import sys
 
 from src import cli
-from src.network_options import CHECKPOINT, NETWORKS, checkpoint, named, network
+from src.network_options import CHECKPOINT, NETWORKS, add_channels_last, checkpoint, choose, named, network
 
 
 def parser() -> cli.Parser:
@@ -18,6 +18,7 @@ def parser() -> cli.Parser:
         help="principal components to keep, in each batch; a probe for each at every layer; default: all")  # fmt: skip
     cli.add_gpu(options)
     cli.add_data(options, batch_size=64)
+    add_channels_last(options)
     add("-e", "--epochs", dest="n_epochs", type=cli.whole_number(0), default=10, help="number of epochs")
     add("-lr", "--learning-rate", type=cli.real_number(above=0), default=1e-3,
         help="learning rate; of more than five epochs, the last five have a tenth of it")  # fmt: skip
@@ -49,7 +50,8 @@ def probe(args) -> None:
         return
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape}
     model = load_model(**named(args, "model"), **image, device=device)
-    layers = list(dict.fromkeys(name for text in args.layer_names for name in model.layers(text)))
+    chosen = [choose(model, text, args, image_shape=info.image_shape) for text in args.layer_names]
+    layers = list(dict.fromkeys(sum(chosen, [])))
     ranks = sorted(set(args.ranks), reverse=True) or [None]
     task = Probes(model, layers, ranks, **image, seed=args.seed)
     data, placing = (args.dataset, args.dataset_root), cli.placing_of(args, device)

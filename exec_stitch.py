@@ -4,7 +4,7 @@
 import sys
 
 from src import cli
-from src.network_options import CHECKPOINT, NETWORKS, checkpoint, named, network
+from src.network_options import CHECKPOINT, NETWORKS, add_channels_last, checkpoint, choose, named, network
 from src.options import C2T_CLS_TOKENS, INITS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
 
 
@@ -31,6 +31,7 @@ def parser() -> cli.Parser:
     add("-c2t-cls", "--c2t-cls-token", choices=C2T_CLS_TOKENS, default=None, help="CLS token that c2t makes")
     add("-t2c-cls", "--t2c-cls-token", choices=T2C_CLS_TOKENS, default=None, help="what t2c does with the CLS token")
     add("-upsample", "--upsample-mode", choices=UPSAMPLE_MODES, default="bilinear", help="how sizes are matched")
+    add_channels_last(options, "front", "end")
     add("--front-stitch-rank", type=positive, default=None, help="retained rank of the source, in each batch")
     cli.add_resume(options)
     add("--front-pinv-rank", type=positive, default=None, help="retained rank of the source in direct matching")
@@ -56,10 +57,11 @@ def stitch(args) -> None:
     starts, ends = named(args, "front_model"), named(args, "end_model")
     front = load_model(**starts, **image)
     end = front if starts == ends else load_model(**ends, **image)
+    sides = ((front, args.front_layer, "front"), (end, args.end_layer, "end"))
+    chosen = [choose(network, text, args, side, image_shape=info.image_shape) for network, text, side in sides]
     layers, misfits = build_layers(
-        front, end, front.layers(args.front_layer), end.layers(args.end_layer), args.stitching_type,
-        image_shape=info.image_shape, seed=args.seed, init=args.init, upsample_mode=args.upsample_mode,
-        c2t_cls_token=args.c2t_cls_token, t2c_cls_token=args.t2c_cls_token,
+        front, end, *chosen, args.stitching_type, image_shape=info.image_shape, seed=args.seed, init=args.init,
+        upsample_mode=args.upsample_mode, c2t_cls_token=args.c2t_cls_token, t2c_cls_token=args.t2c_cls_token,
     )  # fmt: skip
     # All pairs share the frozen networks; where the networks' statistics move, each pair has networks of its own.
     frozen = args.mod_only_stitch or args.n_epochs == 0
@@ -67,10 +69,7 @@ def stitch(args) -> None:
     every = [StitchingRuns(directory, part, options=vars(args), resume=args.resume) for part in parts]
     todo = [runs for runs in every if runs.layers]
     if todo:
-        test_set = load_dataset(args.dataset, args.dataset_root, train=False, **placing)
-        train_set = test_set  # never used where nothing is matched or trained
-        if args.init == "pinv" or args.n_epochs:
-            train_set = load_dataset(args.dataset, args.dataset_root, train=True, **placing)
+        train_set, test_set = (load_dataset(args.dataset, args.dataset_root, train=t, **placing) for t in (True, False))
     for runs in todo:
         networks = (front, end) if frozen else (deepcopy(front), deepcopy(end))
         grid = Grid(*networks, runs.layers, front_rank=args.front_stitch_rank, l1_coef=args.l1_coef, frozen=frozen)

@@ -5,7 +5,7 @@ import sys
 
 from src import cli
 from src.models import MODEL_NAMES
-from src.network_options import CHECKPOINT, NETWORKS, checkpoint, named, network
+from src.network_options import CHECKPOINT, NETWORKS, add_channels_last, checkpoint, choose, named, network
 
 CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_"))
 
@@ -17,6 +17,7 @@ def parser() -> cli.Parser:
     add("source_model_type", type=network, help=NETWORKS)
     add("source_layer_name", help="layer; several with commas between them, or all: one detector after the other")
     add("-m", "--model-type", choices=CLASSIFIERS, required=True, help="the detector")
+    add_channels_last(options)
     cli.add_data(options, batch_size=64)
     cli.add_gpu(options)
     cli.add_training(options, n_epochs=100)
@@ -35,23 +36,23 @@ def train_detectors(args) -> None:
 
     from src.checkpoints import load_model
     from src.datasets import dataset_info, load_dataset
+    from src.ood import finetuning
     from src.ood.detectors import DetectorStore, source_of
     from src.ood.energy import energy_penalty, outlier_exposure_penalty
-    from src.ood.finetuning import (
-        HalfAndHalf, RepresentationClassification, finetune, finetuning_settings, fresh_classifier,
-    )  # fmt: skip
+    from src.ood.finetuning import RepresentationClassification, finetuning_settings, fresh_classifier
     from src.report import note
     from src.run_folder import Marks, RunFolder
     from src.runtime import device_of
 
     settings, device, store = cli.settings_of(args), device_of(args.gpu), DetectorStore(args.final_save_dir)
     store.check()
-    info, placing = dataset_info(args.dataset, labelled=True), cli.placing_of(args, device)
-    image = {"n_classes": info.n_classes, "image_shape": info.image_shape}
+    info, _ = (dataset_info(name, labelled=True) for name in (args.dataset, args.finetune_id_dataset))
+    placing, image = cli.placing_of(args, device), {"n_classes": info.n_classes, "image_shape": info.image_shape}
     source = load_model(**named(args, "source_model"), **image, device=device)
-    identity, layers = source_of(**named(args, "source_model")), source.layers(args.source_layer_name)
+    identity = source_of(**named(args, "source_model"))
+    layers = choose(source, args.source_layer_name, args, image_shape=info.image_shape)
     train_set, val_set = (load_dataset(args.dataset, args.dataset_root, train=t, **placing) for t in (True, False))
-    mixed = HalfAndHalf(
+    mixed = finetuning.HalfAndHalf(
         load_dataset(args.finetune_id_dataset, args.finetune_id_dataset_root, train=True, **placing),
         load_dataset(args.finetune_ood_dataset, args.finetune_ood_dataset_root, train=True, **placing),
         like=train_set,
@@ -76,7 +77,7 @@ def train_detectors(args) -> None:
         task = RepresentationClassification(source, layer, classifier)
         folder.train(task, train_set, val_set, settings, save_frequency=args.save_frequency)
         task.penalty = penalty
-        scores = finetune(folder, task, mixed, val_set, tuning)
+        scores = finetuning.finetune(folder, task, mixed, val_set, tuning)
         store.add(classifier.state_dict(), name=name, entry={
             "model_type": args.model_type, "source_model_type": args.source_model_type,
             "source_model_path": args.source_model_path, "source_layer": layer, "id_dataset": args.dataset,

@@ -103,7 +103,8 @@ def train(args) -> None:
         return (DummyImageSet(n, **image, seed=int(train), device=device) if args.dummy else
                 load_dataset("imagenet", args.data, train=train, device=device, loading=loading))  # fmt: skip
 
-    sets = [images(train) for train in ((False,) if args.evaluate else (False, True))]
+    with silenced(processes.rank > 0):
+        sets = [images(train) for train in ((False,) if args.evaluate else (False, True))]
     for one in sets:
         one.share = Share(processes.rank, processes.size)
     with joined(processes, device, backend=args.dist_backend, url=args.dist_url), silenced(processes.rank > 0):

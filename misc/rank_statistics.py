@@ -22,7 +22,14 @@ def statistics(args) -> None:
     from src.errors import UserError
     from src.files import write_csv
     from src.measurements import read_tables
-    from src.rank_statistics import COLUMNS, sensitivity, specificity, summary_of_correlations, summary_of_places
+    from src.rank_statistics import (
+        COLUMNS,
+        MIXED,
+        sensitivity,
+        specificity,
+        summary_of_correlations,
+        summary_of_places,
+    )
     from src.report import note, result, warn
 
     tables = read_tables(args.tables)
@@ -43,6 +50,10 @@ def statistics(args) -> None:
         show(places, {"n": "layers", "place": "place", "note": ""}, summary=summary_of_places)
     else:
         warn("no specificity: no two layers of the same name were measured at full rank beside others")
+    mixed = dict.fromkeys(row["measure"] for row in places if MIXED in row["note"])
+    if mixed:
+        warn(f"specificity of {', '.join(mixed)}: {MIXED}, so alignments are ranked rather than layers; "
+             "measure with --alignment pool")  # fmt: skip
     if args.output:
         write_csv(args.output, COLUMNS, [*correlations, *places])
         note(f"wrote {args.output}")

@@ -8,12 +8,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
 
-MEASURES = {  # label, and what makes values in [0, 1] of what src.measurements gives: distances with their sign flipped
-    "cka": ("CKA", lambda value: value),
-    "pwcca": ("1 − PWCCA distance", lambda value: 1 + value),
-    "procrustes": ("1 − Procrustes distance / 2", lambda value: 1 + value / 2),
-}
-
 
 def parser() -> cli.Parser:
     options = cli.Parser("Draw sensitivity curves: measures of similarity, accuracy of probes and of stitching over "
@@ -59,18 +53,21 @@ def draw(args) -> None:
 def lines_of(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:
     """The curves of a pair of layers by label; full rank has no place on an axis of ranks."""
     from src.measurements import over_ranks
+    from src.similarity.measures import MEASURES
 
+    brought = {name for measure in MEASURES.values() for name in measure.brings}  # variants of what is drawn
     found, models = [], set()  # found: (label, what tells it from others of that label, values by rank)
     for series, values in tables.values.items():
         measured = {layers: by_rank for layers, _, by_rank in over_ranks(values, side=0)}.get(pair)
-        if measured is None:
+        if measured is None or series.measure in brought:
             continue
         if series.models[0]:
             models.add(series.models[0])
-        kind, scale = MEASURES.get(series.measure, (None, None))
-        if kind:
-            found.append((kind, series.setting, {rank: scale(value) for rank, value in measured.items()}))
-        elif series.measure == "stitching accuracy":
+        measure = MEASURES.get(series.measure)
+        if measure:  # distances have their sign flipped
+            scaled = {rank: measure.similarity(measure.sign * value) for rank, value in measured.items()}
+            found.append((measure.similarity_title, series.setting, scaled))
+        else:
             found.append((f"stitching accuracy ({series.setting.split(', ')[-1]})", series.setting, measured))
     for (model, layer), probes in tables.probes.items():
         if layer == pair[0] and (not models or model in models):

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ def heat_maps(
     row_label: str,
     column_label: str,
     value_range: tuple[float, float] | None = (0.0, 1.0),
+    reverse: Collection[str] = (),
 ) -> None:
     """Draw matrices of the same rows and columns side by side, with every value written into its cell.
 
     Args:
         matrices: by title; each (rows, columns). A missing value is NaN and its cell stays blank.
         value_range: what the two ends of the colour scale stand for; None fits them to each matrix.
+        reverse: titles of matrices whose low values are bright, such as distances.
     """
     size = (max(5.0, 2.2 + 0.62 * len(columns)), 1.6 + 0.45 * len(rows))
     figure = _figure(path, len(matrices), size)
@@ -33,7 +35,8 @@ def heat_maps(
     for axes, (title, matrix) in zip(figure.axes, matrices.items(), strict=True):
         values = [value for line in matrix for value in line if not math.isnan(value)]
         low, high = value_range or (min(values, default=0.0), max(values, default=1.0))
-        image = axes.imshow(matrix, vmin=low, vmax=high, cmap="viridis", aspect="auto")
+        colours = "viridis_r" if title in reverse else "viridis"
+        image = axes.imshow(matrix, vmin=low, vmax=high, cmap=colours, aspect="auto")
         axes.set_title(title)
         axes.set_xticks(range(len(columns)), columns, rotation=90)
         axes.set_yticks(range(len(rows)), rows)
@@ -43,7 +46,7 @@ def heat_maps(
         for y, line in enumerate(matrix):
             for x, value in enumerate(line):
                 if not math.isnan(value):
-                    colour = "black" if value > middle else "white"
+                    colour = "black" if (value > middle) != (title in reverse) else "white"
                     axes.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
         figure.colorbar(image, ax=axes)
     _save(figure, path)

@@ -4,11 +4,13 @@ import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from src.errors import UserError
+from src.similarity.measures import GRAMS, MEASURES
+from src.similarity.results import Row
 
-SIMILARITY_SIGNS = {"cka": 1, "pwcca": -1, "pwcca_morcos": -1, "procrustes": -1}
 HEADERS = {  # what tells the three kinds of CSV apart
     "similarity": {"model1", "model2", "layer1", "layer2", "rank1", "rank2"},
     "probing": {"model", "layer", "rank", "accuracy", "loss"},
@@ -46,6 +48,7 @@ class Tables(NamedTuple):
 
     values: dict[Series, dict[Key, float]]
     probes: dict[tuple[str, str], dict[float, Probe]]  # by model and layer: the probes by rank
+    alignments: Mapping[Series, dict[Key, str]] = MappingProxyType({})  # what the samples were, where measures differ
 
 
 def read_tables(paths: Sequence[str | Path]) -> Tables:
@@ -56,6 +59,7 @@ def read_tables(paths: Sequence[str | Path]) -> Tables:
     """
     values: dict[Series, dict[Key, list[float]]] = {}
     accuracies: dict[tuple[str, str], dict[float, list[tuple[float, float]]]] = {}
+    alignments: dict[Series, dict[Key, str]] = {}
     for path in dict.fromkeys(map(Path, paths)):
         kind, rows = _read(path)
         for number, row in enumerate(rows, start=2):
@@ -66,13 +70,16 @@ def read_tables(paths: Sequence[str | Path]) -> Tables:
                     continue
                 for series, key, value in _measurements(path, kind, row):
                     values.setdefault(series, {}).setdefault(key, []).append(value)
-            except (TypeError, ValueError) as error:
+                    if series.measure in MEASURES and MEASURES[series.measure].of != GRAMS:
+                        alignments.setdefault(series, {})[key] = row["alignment"]
+            except (KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{path}, line {number} is damaged ({error}); write the table again") from error
     means = {
         series: {key: sum(repeated) / len(repeated) for key, repeated in known.items()}
         for series, known in values.items()
     }
-    return Tables(means, {key: {r: _probe(runs) for r, runs in by_rank.items()} for key, by_rank in accuracies.items()})
+    probes = {key: {rank: _probe(runs) for rank, runs in by_rank.items()} for key, by_rank in accuracies.items()}
+    return Tables(means, probes, alignments)
 
 
 def over_ranks(values: Mapping[Key, float], side: int) -> Iterator[tuple[tuple[str, str], float, dict[float, float]]]:
@@ -116,11 +123,15 @@ def _measurements(path: Path, kind: str, row: Mapping[str, str]) -> Iterator[tup
         key = Key(row["front_layer"], row["end_layer"], _rank(row["front_stitch_rank"]), FULL)
         yield Series("stitching accuracy", setting, (None, None)), key, float(row["accuracy"])
         return
-    models = (_path(row["model1"]), _path(row["model2"]))
-    key = Key(row["layer1"], row["layer2"], _rank(row["rank1"]), _rank(row["rank2"]))
-    for measure, sign in SIMILARITY_SIGNS.items():
-        if row.get(measure):  # empty: was not asked for
-            yield Series(measure, " -- ".join(models), models), key, sign * float(row[measure])
+    measured = Row.read(row)
+    models = (_path(measured.model1), _path(measured.model2))
+    ranks = (FULL if rank is None else rank for rank in (measured.rank1, measured.rank2))
+    key = Key(measured.layer1, measured.layer2, *ranks)
+    for measure, value in measured.values.items():
+        setting = " -- ".join(models)
+        if measured.alignment_option in ("pool", "positions") and MEASURES[measure].of != GRAMS:
+            setting += f", {measured.alignment_option}"  # not to be averaged with values of other samples
+        yield Series(measure, setting, models), key, MEASURES[measure].sign * value
 
 
 def _probe(runs: Sequence[tuple[float, float]]) -> Probe:

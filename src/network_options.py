@@ -3,11 +3,14 @@
 import argparse
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from src.errors import UserError
 from src.models import MODEL_NAMES
 from src.models.own import is_own, sha256_of, split_own
+
+if TYPE_CHECKING:
+    from src.models import Network
 
 NETWORKS = (
     f"one of {', '.join(MODEL_NAMES)}; tv_NAME, any classification network of torchvision (tv_convnext_tiny); or "
@@ -51,6 +54,22 @@ def complete(parser: argparse.ArgumentParser, args: argparse.Namespace, words: S
         elif action.type is checkpoint and value == FRESH:
             key = f"{getattr(args, 'seed', 0)} {action.dest}"
             setattr(args, f"{action.dest}_seed", int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big"))
+
+
+def add_channels_last(parser: argparse.ArgumentParser, *sides: str) -> None:
+    """`--channels-last`, for one network, or for those of two that are said."""
+    what = "activations of three axes are height, width, channels where their shape does not tell"
+    if sides:
+        parser.add_argument("--channels-last", choices=(*sides, "both"), default=None, help=f"whose {what}")
+    else:
+        parser.add_argument("--channels-last", action="store_true", help=what)
+
+
+def choose(
+    network: "Network", text: str, args: argparse.Namespace, side: str = "both", *, image_shape: Sequence[int]
+) -> list[str]:
+    """The layers that an option names, with `--channels-last` as the options have it; see Network.choose."""
+    return network.choose(text, image_shape=image_shape, channels_last=args.channels_last in (True, side, "both"))
 
 
 def named(args: argparse.Namespace, side: str) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """The names that options can take, in tables that need no torch: parsers offer them, the code behind looks them up."""
 
-from typing import NamedTuple
-
 STITCHING_TYPES = {  # type: (kind of the front layer, kind of the end layer)
     "rc2c_pre": ("conv", "conv"),
     "rc2c_post": ("conv", "conv"),
@@ -19,19 +17,4 @@ SCHEDULERS = ("none", "cosine")
 OOD_SCORES = ("energy", "OE")
 LR_STEPS = ("updates", "epochs")
 PRECISIONS = ("none", "bf16")
-
-
-class Similarity(NamedTuple):
-    """How a measure is called in printed tables (as in the public code) and in figures."""
-
-    heading: str
-    title: str
-
-
-SIMILARITIES = {  # by the name of a method of src.similarity.pairs.LayerPair
-    "cka": Similarity("CKA", "linear CKA"),
-    "pwcca": Similarity("CCA", "PWCCA distance"),
-    "procrustes": Similarity("Orth. Procr", "Procrustes distance"),
-    "pwcca_morcos": Similarity("CCA (Morcos)", "PWCCA distance (Morcos)"),
-}
-PAPER_SIMILARITIES = ("cka", "pwcca", "procrustes")
+ALIGNMENTS = ("auto", "pool", "positions")  # of layers whose similarity is measured

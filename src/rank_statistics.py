@@ -15,6 +15,7 @@ from scipy.stats import kendalltau, rankdata, spearmanr
 from src.measurements import FULL, Probe, Series, Tables, over_ranks
 
 SIGNIFICANT = 0.05
+MIXED = "alignments differ"  # a note on specificity: the measure may rank them instead of the layers
 COLUMNS = (
     "test", "measure", "setting", "layer1", "layer2", "varied", "n", "spearman", "spearman_p", "kendall", "kendall_p",
     "place", "note",
@@ -89,15 +90,20 @@ def specificity(tables: Tables) -> Iterator[dict[str, Any]]:
     """
     for series, values in tables.values.items():
         matrix = {(key.layer1, key.layer2): value for key, value in values.items() if key[2:] == (FULL, FULL)}
+        alignments = {key[:2]: name for key, name in tables.alignments.get(series, {}).items()}
         seconds = {second for _, second in matrix}
         for own in dict.fromkeys(first for first, _ in matrix if first in seconds):
             for side, other in ((1, 0), (0, 1)):
                 line = {pair[side]: value for pair, value in matrix.items() if pair[other] == own}
                 if len(line) > 1:
                     n, found = place(line, own)
-                    note = "its similarity has no value" if math.isnan(found) else ""
+                    mixed = dict.fromkeys(
+                        alignments[pair] for pair in matrix if pair[other] == own and pair in alignments
+                    )
+                    notes = ["its similarity has no value"] if math.isnan(found) else []
+                    notes += [f"{MIXED}: {', '.join(mixed)}"] if len(mixed) > 1 else []
                     row = _row("specificity", series, (own, own), side)
-                    yield row | {"n": n, "place": found, "note": note}
+                    yield row | {"n": n, "place": found, "note": "; ".join(notes)}
 
 
 def summary_of_correlations(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -69,6 +69,18 @@ def precision(*, gpu: int, amp: str, tf32: bool) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+@contextlib.contextmanager
+def full_precision(device: torch.device | str) -> Iterator[None]:
+    """Multiply float32 matrices exactly as such while the block runs, whatever `precision` allows networks."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(torch.device(device).type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def at_least_single(values: torch.Tensor) -> torch.Tensor:
     """Values to be measured: bfloat16 as float32, all else as it is."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

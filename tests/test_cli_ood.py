@@ -14,7 +14,7 @@ import exec_train_representation_classifier as exec_detectors
 from src.checkpoints import load_state, save_state
 from src.models import build_model
 from src.ood import ood_metrics
-from tests.tiny_datasets import write_svhn
+from tests.tiny_datasets import random_images
 
 MODEL = "resnet18_samewidth"
 DATA = ["-d", "digits", "-gpu", "-1"]
@@ -273,9 +273,9 @@ def test_bad_input_to_the_evaluation(workplace, tmp_path, capsys):
     assert evaluate(workplace, "empty") == 2 and "holds no finished stitching run" in capsys.readouterr().err
     assert evaluate(workplace, "dm", "-detectors", "nowhere") == 2
     assert "no detectors in nowhere: there is no meta.json" in capsys.readouterr().err
-    write_svhn(tmp_path)
+    np.savez(tmp_path / "other.npz", x_train=random_images(2, 32, 32, 3), x_test=random_images(2, 32, 32, 3))
     for option in ("-scd", "-idd"):
-        assert evaluate(workplace, "dm", option, "svhn", f"{option}ata", str(tmp_path)) == 2
+        assert evaluate(workplace, "dm", option, str(tmp_path / "other.npz")) == 2
         assert f"images of {option} are 3×32×32, those of -d 1×8×8" in capsys.readouterr().err
     shutil.copytree(workplace / "results" / "dm", workplace / "results" / "mixed")
     one, *_ = sorted(path for path in (workplace / "results" / "mixed").iterdir() if path.is_dir())

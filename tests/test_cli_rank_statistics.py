@@ -61,6 +61,21 @@ def test_reads_what_the_probes_wrote(tmp_path, run_script, digit_networks, capsy
     assert -1 <= float(found["kendall"]) <= 1
 
 
+def test_warns_of_mixed_alignments(run_script, tmp_path, capsys):
+    from misc.rank_statistics import main
+
+    kinds = {("x", "x"): "positions", ("x", "y"): "average pool", ("y", "y"): "positions"}
+    rows = [f"a.pt,b.pt,{one},{two},,,{kind},10,0.5,0.5,,\n" for (one, two), kind in kinds.items()]
+    write(tmp_path / "mixed.csv", SIMILARITY, *rows)
+    assert main([str(tmp_path / "mixed.csv")]) == 0
+    printed, said = capsys.readouterr()
+    assert "warning: specificity of pwcca: alignments differ, so alignments are ranked rather than layers" in said
+    assert "alignments differ: positions, average pool" in printed
+    write(tmp_path / "alike.csv", SIMILARITY, *(row.replace("average pool", "positions") for row in rows))
+    assert main([str(tmp_path / "alike.csv")]) == 0
+    assert "alignments differ" not in "".join(capsys.readouterr())
+
+
 def test_says_what_is_missing(run_script, tmp_path):
     tables(tmp_path)
     out = run_script(SCRIPT, "grid.csv", "-o", "s.csv")

@@ -27,7 +27,7 @@ def tables(tmp_path):
 
 def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
     assert lines_of(read_tables(tables), ("x", "x")) == {
-        "CKA": {4: 0.5, 2: 0.5, 1: 0.5},
+        "linear CKA": {4: 0.5, 2: 0.5, 1: 0.5},
         "1 − PWCCA distance": {4: 0.75, 2: 0.75, 1: 0.75},
         "1 − Procrustes distance / 2": {4: 0, 2: 0.5, 1: 0.75},
         "stitching accuracy (pinv)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},

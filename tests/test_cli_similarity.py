@@ -79,7 +79,7 @@ def public_run(tmp_path_factory):
         ("sim_det_full", ["layer2.0", "layer2.1"], []),
     ],
 )
-def test_repeats_the_run_of_the_public_code(public_run, monkeypatch, capsys, name, layers, ranks):
+def test_repeats_the_run_of_the_public_code(public_run, monkeypatch, capsys, unofficial_files, name, layers, ranks):
     monkeypatch.chdir(public_run)
     networks = ["models/det0.pt", "models/det1.pt", "resnet18", "resnet18"]
     assert script.main([*networks, *layers, "-gpu", "-1", "-data", "data", *ranks]) == 0
@@ -188,6 +188,35 @@ def test_networks_of_different_kinds(trained, monkeypatch, tmp_path, capsys):
     assert "PWCCA of 1 pairs is 0 for want of images" in capsys.readouterr().err  # 80 images, 192 features
 
 
+def test_debiased_and_calibrated_values_of_pooled_layers(trained, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    metrics = ["--metrics", "cka", "cka_debiased", "mutual_knn", "procrustes"]
+    options = [*DIGITS, *metrics, "--permutations", "19", "--alignment", "pool", "-o", "p.csv"]
+    assert script.main([*trained, MODEL, MODEL, "layer3.0", "layer3.0,layer4.1", *options]) == 0
+    printed, said = capsys.readouterr()
+    assert "warning" not in said
+    assert re.search(r"Mutual kNN:\nModel1 rank None:\n\tModel2 rank None: 0\.\d+ \(p 0\.05, null 0\.\d+, cal", printed)
+    rows = read("p.csv")
+    assert [row["alignment"] for row in rows] == ["average pool"] * 2 and rows[0]["n_permutations"] == "19"
+    assert rows[0]["model1_type"] == rows[0]["model2_type"] == MODEL and rows[0]["dataset"] == "digits"
+    for name in metrics[1:]:
+        assert float(rows[0][f"{name}_p_value"]) == 1 / 20
+        assert 0 < float(rows[0][f"{name}_calibrated"]) <= 1 and rows[0][f"{name}_null_95"]
+    assert 0 < float(rows[0]["cka_debiased"]) < float(rows[0]["cka"])
+    assert rows[0]["pwcca"] == rows[0]["pwcca_p_value"] == ""
+
+
+def test_warnings_on_bias_and_positions(trained, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert script.main([*trained, MODEL, MODEL, "layer1.0,layer4.1", "layer1.0", *DIGITS, "-n", "20"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("warning: CKA of 3 layers is biased upwards") == said.count(" biased") == 1
+    assert script.main([*trained, MODEL, MODEL, "layer1.0", "layer1.0", *DIGITS, "--permutations", "19"]) == 0
+    said = capsys.readouterr().err
+    assert " biased" not in said
+    assert "pwcca, procrustes, pwcca_morcos of 1 pairs have no p-values: their samples are positions" in said
+
+
 def test_what_has_no_value_is_nan_with_a_warning(trained, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     state = load_state(trained[0])
@@ -213,6 +242,8 @@ def test_what_has_no_value_is_nan_with_a_warning(trained, monkeypatch, tmp_path,
         (["layer1.0", "layer1.0", "-m2r", "half"], "'half' is not a whole number from 1 on"),
         (["layer1.0", "layer1.0", "-n", "1"], "argument -n/--n-samples: '1' is not a whole number from 2 on"),
         (["layer1.0", "layer1.0", "--metrics", "svcca"], "invalid choice: 'svcca'"),
+        (["layer1.0", "layer1.0", "--alignment", "max"], "invalid choice: 'max'"),
+        (["layer1.0", "layer1.0", "--permutations", "18"], "'18' is not a whole number from 19 on"),
         (
             ["layer1.0", "layer1.0", "-o", "out.png"],
             "argument -o/--output: out.png is to be a CSV; give it a name",

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import exec_eval
@@ -95,15 +96,17 @@ def test_vision_transformers_take_other_image_sizes(tmp_path, capsys):
 
 
 def test_reads_checkpoints_of_the_public_code(tmp_path, run_script):
-    """Legacy format, CIFAR-10 folder: what the goldens of the evaluation are made of."""
+    """Legacy format, images of CIFAR-10's shape: what the goldens of the evaluation are made of."""
     import torch
 
     from src.models import build_model
     from tests.golden_weights import load_golden_weights
-    from tests.tiny_datasets import write_cifar10
+    from tests.tiny_datasets import random_images
 
-    write_cifar10(tmp_path / "data", 20, 30)
+    arrays = {name: random_images(30, 32, 32, 3) if name[0] == "x" else np.arange(30) % 10
+              for name in ("x_train", "y_train", "x_test", "y_test")}  # fmt: skip
+    np.savez(tmp_path / "data.npz", **arrays)
     model = load_golden_weights(build_model("resnet18"), 0)
     torch.save(model.state_dict(), tmp_path / "det0.pt", _use_new_zipfile_serialization=False)
-    out = run_script("exec_eval.py", "det0.pt", "resnet18", "-data", "data", "-gpu", "-1")
+    out = run_script("exec_eval.py", "det0.pt", "resnet18", "-d", "data.npz", "-gpu", "-1")
     assert re.fullmatch(r"Clean accuracy: \d+\.\d\d%\n", out)

@@ -194,7 +194,9 @@ def test_too_little_room_is_noticed_before_anything_is_unpacked(tmp_path, monkey
     write_cifar5m(tmp_path, save=np.savez_compressed)
     needed = sum(128 + n * 3072 + 128 + n * 8 for n in N_IMAGES)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 50_000, 50_000))
-    with pytest.raises(UserError, match=f"{needed} bytes are needed to unpack arrays, 50000 are free; free {needed - 50_000}"):
+    with pytest.raises(
+        UserError, match=f"{needed} bytes are needed to unpack arrays, 50000 are free; free {needed - 50_000}"
+    ):
         load_dataset("cifar5m", tmp_path, train=True)
     assert not list(tmp_path.glob("cifar5m/*.npy"))
 

@@ -136,7 +136,9 @@ def test_splits_of_other_classes_are_named(tmp_path):
 
 def test_what_is_no_folder_of_images_is_named(tmp_path):
     (tmp_path / "pictures").mkdir()
-    with pytest.raises(UserError, match=r"has no folder train or training_data \(it holds pictures\); give a folder wi"):
+    with pytest.raises(
+        UserError, match=r"has no folder train or training_data \(it holds pictures\); give a folder wi"
+    ):
         dataset_info(str(tmp_path))
     (tmp_path / "train" / "a").mkdir(parents=True)
     Image.new("L", (8, 8)).save(tmp_path / "train" / "a" / "1.png")

@@ -131,7 +131,9 @@ def test_class_folders(root, tmp_path):
     with pytest.raises(UserError, match="Found no valid file for the classes n01.*a folder of images there for each"):
         load_dataset("imagenet", tmp_path, train=False)
     (tmp_path / "validation_data" / "n01").rmdir()
-    with pytest.raises(UserError, match=r"validation_data lacks class folders \(n01\) that training_data has; list all"):
+    with pytest.raises(
+        UserError, match=r"validation_data lacks class folders \(n01\) that training_data has; list all"
+    ):
         load_dataset("imagenet", tmp_path, train=False)
     (tmp_path / "flat" / "training_data").mkdir(parents=True)
     with pytest.raises(UserError, match="training_data holds neither images nor folders of images"):

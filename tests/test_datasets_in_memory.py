@@ -5,6 +5,7 @@ import torch
 
 from src.datasets import dataset_info, load_dataset
 from src.datasets.augmentation import Affine, CropFlip, ResizedCrop, build_augmentation
+from src.datasets.base import Normalisation
 from src.datasets.in_memory import ImageSet
 
 
@@ -91,11 +92,19 @@ def test_batches_stay_as_they_are_when_the_next_comes():
 
 
 def test_values_are_normalised_where_that_is_asked_for():
-    plain, normalised = make_set(), make_set(mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
+    plain, normalised = make_set(), make_set(normalisation=Normalisation((0.1, 0.2, 0.3), (0.5, 0.25, 1.0)))
     expected = (collect(plain.batches(50))[0] - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor(
         [0.5, 0.25, 1.0]
     ).view(3, 1, 1)
     torch.testing.assert_close(collect(normalised.batches(50))[0], expected)
+
+
+def test_sets_that_are_normalised_otherwise_are_named(capsys):
+    plain, normalised = make_set(), make_set(normalisation=Normalisation((0.1, 0.2, 0.3), (0.5, 0.25, 1.0)))
+    plain.check_like(make_set(), option="-scd")
+    assert not capsys.readouterr().err
+    plain.check_like(normalised, option="-scd")
+    assert "warning: images of -scd are not normalised as those of -d" in capsys.readouterr().err
 
 
 def test_large_sets_are_enlarged_in_both_ways_of_going_through():
@@ -118,7 +127,10 @@ def test_test_splits_are_shuffled_but_not_augmented():
 @pytest.mark.parametrize("name", ["cifar10", "svhn", "cifar10_large"])
 def test_a_gpu_makes_the_same_batches(name):
     size = 224 if "large" in name else None
-    on_cpu, on_gpu = (make_set(size=size, augmentation=build_augmentation(dataset_info(name).augmentation), device=d) for d in ("cpu", "cuda"))
+    on_cpu, on_gpu = (
+        make_set(size=size, augmentation=build_augmentation(dataset_info(name).augmentation), device=d)
+        for d in ("cpu", "cuda")
+    )
     for ways in ((on_cpu.batches(16), on_gpu.batches(16)), (s.epoch(16, seed=1, epoch=1) for s in (on_cpu, on_gpu))):
         (images, labels), (images_gpu, labels_gpu) = (collect(batches) for batches in ways)
         assert images_gpu.is_cuda and torch.equal(labels, labels_gpu.cpu())

@@ -152,7 +152,7 @@ def test_a_folder_that_is_only_readable_works(tmp_path, unofficial_files):
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
-    """A server from which torchvision downloads a tiny CIFAR-10, checksums and all; gives the archive that it serves."""
+    """A server from which torchvision downloads a tiny CIFAR-10, with its checksums; gives the archive."""
     folder = tmp_path / "server"
     tiny.write_cifar10(folder)
     batches = folder / "cifar-10-batches-py"

@@ -86,13 +86,15 @@ def parse(script: object, folder: Path) -> None:
 
 def write_yaml(folder: Path) -> None:
     (folder / "options").write_text(
-        "model_type: resnet34\nsave_dir: a\nlearning_rate: 1e-2\nreduce_lr_epochs: [3, 5]\ntf32: true\ngrad_clip: null\n"
+        "model_type: resnet34\nsave_dir: a\nlearning_rate: 1e-2\nreduce_lr_epochs: [3, 5]\ntf32: true\n"
     )
 
 
 def write_json(folder: Path) -> None:
     options = exec_stitch.parser().parse_args("f.pt g.pt resnet18 resnet18 layer1.0 all rc2c_pre -rlre 2 3".split())
-    (folder / "options").write_text(json.dumps({k: v for k, v in vars(options).items() if k not in ("config", "resume")}))
+    (folder / "options").write_text(
+        json.dumps({k: v for k, v in vars(options).items() if k not in ("config", "resume")})
+    )
 
 
 def write_run(folder: Path) -> None:
@@ -300,7 +302,11 @@ def flip_bits(content: bytes, rng: random.Random) -> bytes:
 
 def overwrite(content: bytes, rng: random.Random) -> bytes:
     start, length = place(content, rng), rng.choice((1, 4, 8, 64))
-    return content[:start] + rng.choice((bytes(length), b"\xff" * length, rng.randbytes(length))) + content[start + length :]
+    return (
+        content[:start]
+        + rng.choice((bytes(length), b"\xff" * length, rng.randbytes(length)))
+        + content[start + length :]
+    )
 
 
 def insert(content: bytes, rng: random.Random) -> bytes:
@@ -341,7 +347,9 @@ def read_mutations(folders: dict[str, Path], n: int, *, seed: int) -> None:
             try:
                 refused += bool(refusal(name, folders[name]))
             except Exception as error:
-                raise AssertionError(f"{name}, {path.name}, mutation {i} of seed {seed}: {mutation.__name__}") from error
+                raise AssertionError(
+                    f"{name}, {path.name}, mutation {i} of seed {seed}: {mutation.__name__}"
+                ) from error
     assert refused > n / 3, "the files are hardly damaged"
 
 

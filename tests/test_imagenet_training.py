@@ -116,7 +116,8 @@ def test_without_batch_norm_two_processes_equal_one(root, tmp_path, capsys):
     for rank, process in enumerate(both):
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
-        assert len(out.splitlines()) == (2 if rank == 0 else 0) and not err
+        assert len(out.splitlines()) == (2 if rank == 0 else 0)
+        assert len(err.splitlines()) == (1 if rank == 0 else 0), err  # ImageNet has more classes than this folder
     one, two = (load_state(tmp_path / name / "model_1.pt") for name in ("one", "two"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-5, msg=name)
@@ -174,7 +175,7 @@ def test_the_recipe(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "environment", "line"),
     [
-        (["nowhere"], {}, "no folder validation_data in nowhere (there is nothing); give the folder that holds"),
+        (["nowhere"], {}, "nowhere has no folder val or validation or test or validation_data (it holds"),
         (["--dummy", "-a", "tv_resnet19"], {}, "unknown model 'tv_resnet19'; did you mean tv_resnet"),
         (["--dummy", "--gpu", "99"], {}, "-gpu 99: this machine has"),
         (["--dummy", "-e"], {}, "-e measures the accuracy of a checkpoint; give it as --weights FILE"),

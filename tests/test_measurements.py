@@ -22,7 +22,7 @@ def write(path, *lines: str):
 
 def test_distances_are_negated_and_what_was_not_measured_is_left_out(tmp_path):
     rows = "a.pt,b.pt,x,y,8,,positions,10,0.5,0.25,0.125,\n", "a.pt,b.pt,x,y,,4,positions,10,0.75,nan,0.5,\n"
-    values, probes = read_tables([write(tmp_path / "s.csv", SIMILARITY, *rows)])
+    values, probes, _ = read_tables([write(tmp_path / "s.csv", SIMILARITY, *rows)])
     models = ("a.pt", "b.pt")
     one, two = Key("x", "y", 8, FULL), Key("x", "y", FULL, 4)
     assert probes == {} and {series.measure for series in values} == {"cka", "pwcca", "procrustes"}
@@ -40,9 +40,21 @@ def test_tables_of_the_same_networks_become_one_and_repetitions_their_mean(tmp_p
     assert values == {Key("x", "y", FULL, FULL): pytest.approx(0.6), Key("z", "y", FULL, FULL): 0.1}
 
 
+def test_values_of_other_alignments_are_kept_apart(tmp_path):
+    header = SIMILARITY.replace("\n", ",alignment_option\n")
+    rows = "a.pt,b.pt,x,y,,,positions,10,0.5,0.25,,,auto\n", "a.pt,b.pt,x,y,,,average pool,10,0.5,0.75,,,pool\n"
+    values, _, alignments = read_tables([write(tmp_path / "s.csv", header, *rows)])
+    assert {(series.measure, series.setting): list(found.values()) for series, found in values.items()} == {
+        ("cka", "a.pt -- b.pt"): [0.5],
+        ("pwcca", "a.pt -- b.pt"): [-0.25],
+        ("pwcca", "a.pt -- b.pt, pool"): [-0.75],
+    }
+    assert [list(names.values()) for names in alignments.values()] == [["positions"], ["average pool"]]
+
+
 def test_probes_of_several_seeds(tmp_path):
     rows = "a.pt,x,4,0.5,,1.5,0,2\n", "a.pt,x,4,0.75,0.5,1.25,1,2\n", "a.pt,x,,0.8,0.5,1.0,0,2\n"
-    values, probes = read_tables([write(tmp_path / "p.csv", PROBING, *rows)])
+    values, probes, _ = read_tables([write(tmp_path / "p.csv", PROBING, *rows)])
     assert values == {}
     assert probes == {("a.pt", "x"): {4: Probe(0.625, (1.25, 1.5)), FULL: Probe(0.8, (1.0,))}}
 

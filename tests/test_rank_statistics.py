@@ -155,6 +155,16 @@ def test_specificity_by_hand():
     )
 
 
+def test_specificity_says_where_alignments_differ():
+    values = {Key(*pair, FULL, FULL): 0.5 for pair in [("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")]}
+    alignments = {key: "positions" for key in values} | {Key("a", "b", FULL, FULL): "average pool"}
+    rows = list(specificity(Tables({CKA: values}, {}, {CKA: alignments})))
+    notes = {(row["layer1"], row["varied"]): row["note"] for row in rows}
+    assert notes["a", "layer2"] == notes["b", "layer1"].replace("average pool, positions", "positions, average pool")
+    assert notes["a", "layer2"] == "alignments differ: positions, average pool"
+    assert notes["b", "layer2"] == notes["a", "layer1"] == ""
+
+
 def test_a_single_pair_or_other_names_have_no_specificity():
     for pairs in ([("a", "a")], [("a", "b"), ("a", "c"), ("d", "b")]):
         values = {Key(*pair, FULL, FULL): 0.5 for pair in pairs}

@@ -8,10 +8,18 @@ import torch
 
 from src.errors import UserError
 from src.low_rank import as_rows, low_rank_approx
-from src.options import SIMILARITIES
-from src.similarity import Comparison, Undefined, compare, linear_cka, procrustes_distance, pwcca_distance
-from src.similarity.layers import Layer, alignment
-from src.similarity.pairs import LayerPair
+from src.similarity import (
+    Comparison,
+    Undefined,
+    compare,
+    debiased_cka,
+    linear_cka,
+    mutual_knn,
+    procrustes_distance,
+    pwcca_distance,
+)
+from src.similarity.measures import MEASURES
+from src.similarity.statistics import Layer, alignment
 from tests.goldens import numbers, tensor
 
 GOLDENS = sorted(
@@ -34,10 +42,11 @@ def golden_case(key: str):
 
 def at_ranks(activations, ranks1, ranks2, *, batch_size: int = 7, **options):
     """The rows of two activations, given batch by batch."""
-    comparison = Comparison(["a"], ["b"], n_images=len(activations[0]), **options)
+    options = {"n_images": len(activations[0]), "ranks1": ranks1, "ranks2": ranks2, **options}
+    comparison = Comparison(["a"], ["b"], **options)
     for first, second in zip(*(x.split(batch_size) for x in activations), strict=True):
         comparison.add({"a": first}, {"b": second})
-    (rows,) = comparison.rows(ranks1, ranks2)
+    (rows,) = comparison.rows()
     return rows
 
 
@@ -49,7 +58,9 @@ def test_equals_the_public_code_where_that_is_stable(key):
     cka, pwcca, procrustes = single
     assert found["cka"] == pytest.approx(cka, abs=5e-6) and found["procrustes"] == pytest.approx(procrustes, abs=5e-6)
     if double is not None:
-        assert found["cka"] == pytest.approx(double[0], abs=1e-12)
+        (exact,) = at_ranks([x.double() for x in activations], [rank1], [rank2])
+        assert exact.values["cka"] == pytest.approx(double[0], abs=1e-12)
+        assert found["cka"] == pytest.approx(double[0], abs=1e-6)
         assert found["procrustes"] == pytest.approx(double[2], abs=1e-12)
     widths = [as_rows(low_rank_approx(x, rank)).shape[1] for x, rank in zip(activations, (rank1, rank2), strict=True)]
     effective = [min(rank or width, width) for rank, width in zip((rank1, rank2), widths, strict=True)]
@@ -70,7 +81,8 @@ def test_number_of_samples_of_the_public_code(n):
     activations = [tensor("metrics", f"conv_same/act{side}")[:n] for side in (1, 2)]
     cka, pwcca, procrustes = numbers("metrics")[f"conv_same/n_samples={n}/cka_pwcca_procrustes"]
     found = compare(*activations, metrics=["procrustes", "cka", "pwcca"])
-    assert list(found) == ["procrustes", "cka", "pwcca"]
+    assert list(found) == ["procrustes", "cka", "pwcca", "pwcca_morcos"]
+    assert found.pop("pwcca_morcos") >= 0
     assert found == pytest.approx({"cka": cka, "pwcca": pwcca, "procrustes": procrustes}, abs=1e-5)
 
 
@@ -111,22 +123,54 @@ def test_all_ranks_equal_one_at_a_time(name):
     activations = random(*shape1), random(*shape2, seed=1)
     by_position = said in ("positions", "tokens", "samples")
     ranks = [1000, 5, 3, 1, None]
-    rows = at_ranks(activations, ranks, ranks)
+    rows = at_ranks(activations, ranks, ranks, metrics=list(MEASURES))
     assert [(row.rank1, row.rank2) for row in rows] == [(rank1, rank2) for rank1 in ranks for rank2 in ranks]
     for row in rows:
         x, y = (low_rank_approx(x, rank) for x, rank in zip(activations, (row.rank1, row.rank2), strict=True))
         samples = [aligned(z, by_position=by_position) for z in (x, y)]
         assert row.alignment == said
         assert row.values["cka"] == pytest.approx(linear_cka(x, y), abs=1e-10)
+        assert row.values["cka_debiased"] == pytest.approx(debiased_cka(x, y), abs=1e-10)
+        if len(x) > 10:
+            assert row.values["mutual_knn"] == pytest.approx(mutual_knn(x, y), abs=1e-10)
+        else:
+            assert math.isnan(row.values["mutual_knn"])
         assert row.values["procrustes"] == pytest.approx(procrustes_distance(*samples), abs=1e-10)
         assert row.values["pwcca"] == pytest.approx(pwcca_distance(*samples), abs=1e-8)
-        assert row.values == pytest.approx(compare(x, y), abs=1e-8)
+        for metric, value in compare(x, y).items():
+            assert row.values[metric] == pytest.approx(value, abs=1e-8)
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_alignment_names(name):
     shape1, shape2, said = SHAPES[name]
     assert alignment(shape1[1:], shape2[1:])[0] == said
+
+
+POOLED = {"positions": "average pool", "tokens": "token mean"}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_pooling_treats_all_pairs_alike(name):
+    shape1, shape2, said = SHAPES[name]
+    x, y = random(*shape1), random(*shape2, seed=1)
+    assert alignment(shape1[1:], shape2[1:], "pool") == (POOLED.get(said, said), False)
+    found = compare(x, y, ["procrustes", "pwcca"], alignment="pool")
+    samples = [aligned(z, by_position=False) for z in (x, y)]
+    assert found["procrustes"] == pytest.approx(procrustes_distance(*samples), abs=1e-10)
+    assert found["pwcca"] == pytest.approx(pwcca_distance(*samples), abs=1e-8)
+
+
+def test_positions_are_samples_wherever_they_correspond():
+    x, wider, smaller = random(30, 6, 3, 3), random(30, 9, 3, 3, seed=1), random(30, 9, 2, 2, seed=2)
+    found = compare(x, wider, ["procrustes"], alignment="positions")["procrustes"]
+    assert found == pytest.approx(procrustes_distance(as_rows(x), as_rows(wider)), abs=1e-10)
+    assert compare(x, wider, ["procrustes"])["procrustes"] != pytest.approx(found, abs=1e-3)
+    with pytest.raises(Undefined, match="positions of it of model 1 and it of model 2 do not correspond; --alignment"):
+        compare(x, smaller, ["procrustes"], alignment="positions")
+    assert compare(x, smaller, ["cka"], alignment="positions") == compare(x, smaller, ["cka"])
+    vectors = random(30, 6), random(30, 9, seed=1)
+    assert compare(*vectors, alignment="positions") == compare(*vectors)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -156,11 +200,11 @@ def test_small_perturbations_hardly_count():
 def test_many_layers_equal_single_pairs():
     first = {"a": random(20, 6, 3, 3), "b": random(20, 5, 7), "c": random(20, 4)}
     second = {"d": random(20, 6, 3, 3, seed=1), "e": random(20, 5, 4, seed=2)}
-    comparison = Comparison(first, second, n_images=20)
+    comparison = Comparison(first, second, n_images=20, ranks1=[3, None], ranks2=[2])
     for start in range(0, 20, 8):
         batch = slice(start, start + 8)
         comparison.add({k: v[batch] for k, v in first.items()}, {k: v[batch] for k, v in second.items()})
-    pairs = list(comparison.rows([3, None], [2]))
+    pairs = list(comparison.rows())
     assert [(rows[0].layer1, rows[0].layer2) for rows in pairs] == [(one, two) for one in first for two in second]
     for rows in pairs:
         alone = at_ranks((first[rows[0].layer1], second[rows[0].layer2]), [3, None], [2])
@@ -170,10 +214,11 @@ def test_many_layers_equal_single_pairs():
 
 def test_one_network_keeps_each_layer_once():
     layers = {"a": random(20, 6, 3, 3), "b": random(20, 6, 3, 3, seed=1), "c": random(20, 4)}
-    comparison = Comparison(["a", "b"], ["b", "c"], n_images=20, one_network=True)
+    ranks = {"ranks1": [4, 2], "ranks2": [None, 3]}
+    comparison = Comparison(["a", "b"], ["b", "c"], n_images=20, one_network=True, **ranks)
     comparison.add(layers, layers)
     assert comparison.layers1["b"] is comparison.layers2["b"]
-    found = {(rows[0].layer1, rows[0].layer2): rows for rows in comparison.rows([4, 2], [None, 3])}
+    found = {(rows[0].layer1, rows[0].layer2): rows for rows in comparison.rows()}
     for (one, two), rows in found.items():
         alone = at_ranks((layers[one], layers[two]), [4, 2], [None, 3])
         for row, other in zip(rows, alone, strict=True):
@@ -183,28 +228,26 @@ def test_one_network_keeps_each_layer_once():
 def test_takes_arrays_whole_numbers_and_single_precision():
     x, y = random(30, 5, 6), random(30, 5, 6, seed=1)
     expected = compare(x, y)
-    assert list(expected) == list(SIMILARITIES)
+    assert list(expected) == ["cka", "pwcca", "procrustes", "pwcca_morcos"]
     assert compare(x.numpy(), y.numpy()) == expected
     assert compare(x.float().numpy(), y.float()) == pytest.approx(expected, abs=1e-5)
     rounded = (10 * x).round()
     assert compare(rounded.long(), y) == pytest.approx(compare(rounded, y), abs=1e-12)
 
 
-def test_every_measure_is_a_method_of_a_pair():
-    assert all(callable(getattr(LayerPair, name)) for name in SIMILARITIES)
-
-
-def test_only_cka_needs_the_activations():
-    layer = Layer("it", 30, keep_activations=False)
+def test_what_is_kept_is_what_measures_need():
+    layer = Layer("it", 30, keep_activations=False, keep_sums=True)
     layer.add(random(30, 6, 3, 3))
     assert not hasattr(layer, "activations")
+    layer = Layer("it", 30, keep_activations=True, keep_sums=False)
+    assert layer.add(random(30, 6, 3, 3)) is None and not hasattr(layer, "products")
     (row,) = at_ranks((random(30, 6, 3, 3), random(30, 6, 3, 3, seed=1)), [3], [3], metrics=["pwcca"])
-    assert list(row.values) == ["pwcca"]
+    assert list(row.values) == ["pwcca", "pwcca_morcos"]
 
 
 def test_measures_without_a_value_are_nan_and_say_why():
     x, same_for_all = random(20, 6, 3, 3), random(1, 6, 3, 3, seed=1).expand(20, -1, -1, -1)
-    comparison = Comparison(["a"], ["constant", "same", "broken"], n_images=20)
+    comparison = Comparison(["a"], ["constant", "same", "broken"], n_images=20, metrics=list(MEASURES))
     constant, broken = torch.full_like(x, 0.1), x.clone()
     broken[3, 2, 1, 0] = math.nan
     comparison.add({"a": x}, {"constant": constant, "same": same_for_all, "broken": broken})
@@ -212,10 +255,10 @@ def test_measures_without_a_value_are_nan_and_say_why():
     assert all(math.isnan(value) for name in ("constant", "broken") for value in values[name].values())
     assert math.isnan(values["same"]["cka"]) and values["same"]["procrustes"] > 0  # its positions do differ
     said = {reason: sorted(metrics) for reason, metrics in comparison.undefined.items()}
-    everything = sorted(SIMILARITIES)
-    assert said["broken of model 2 has values that are not finite"] == everything
-    assert said["constant of model 2 is constant over the samples"] == [m for m in everything if m != "cka"]
-    assert said["same of model 2 is the same for all images"] == ["cka"]
+    of_grams = ["cka", "cka_debiased", "mutual_knn"]
+    assert said["broken of model 2 has values that are not finite"] == sorted(MEASURES)
+    assert said["constant of model 2 is constant over the samples"] == sorted(set(MEASURES) - set(of_grams))
+    assert said["same of model 2 is the same for all images"] == of_grams
     with pytest.raises(Undefined, match="no cka: it of model 2 is the same for all images"):
         compare(x, constant, metrics=["cka"])
 

@@ -5,13 +5,16 @@ import math
 import pytest
 
 from src.similarity import reporting
-from src.similarity.compare import Row
+from src.similarity.results import Row
 
 
 def rows_of(layers1, layers2, ranks1, ranks2) -> list[Row]:
     """Rows with values that tell them apart."""
     cases = [(a, b, r, s) for a in layers1 for b in layers2 for r in ranks1 for s in ranks2]
-    return [Row(*case, "positions", {"cka": float(i), "pwcca": math.nan}) for i, case in enumerate(cases)]
+    return [
+        Row("f.pt", "g.pt", *case, "positions", 9, {"cka": float(i), "pwcca": math.nan}, {})
+        for i, case in enumerate(cases)
+    ]
 
 
 @pytest.fixture

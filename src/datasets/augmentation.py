@@ -177,7 +177,7 @@ def mirror_(images: Tensor, chosen: Tensor) -> Tensor:
 
 
 def resize(images: Tensor, size: int | None) -> Tensor:
-    """Resize uint8 images (B, C, H, W) to (B, C, size, size), bilinear and antialiased; None leaves them as they are."""
+    """Resize uint8 images (B, C, H, W) to (B, C, size, size), bilinear, antialiased; None leaves them as they are."""
     return images if size is None else TF.resize(images, [size, size], antialias=True)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from src import runtime
 from src.errors import UserError
+from src.report import warn
 
 UNLABELLED = -1
 
@@ -25,6 +26,13 @@ class Wanted(NamedTuple):
 
     indices: Tensor
     draws: Tensor | None  # None: without augmentation
+
+
+class Normalisation(NamedTuple):
+    """What is taken from values in [0, 1], and what they are divided by then, in each channel."""
+
+    mean: tuple[float, ...] | None = None  # None: they are left as they are
+    std: tuple[float, ...] | None = None
 
 
 class BaseImageSet:
@@ -44,6 +52,7 @@ class BaseImageSet:
         self.n_classes = n_classes
         self.epoch_size = epoch_size
         self.share = Share()  # may be set later
+        self.normalisation = Normalisation()  # set by subclasses
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,15 +70,20 @@ class BaseImageSet:
         """What the augmentation of each image of `order` (N,) is made from: a row each, on the CPU; None: none."""
         raise NotImplementedError
 
-    def check_shape(self, image_shape: tuple[int, int, int], *, option: str) -> None:
-        """Make sure that the images have a given shape (C, H, W).
+    def check_like(self, other: "BaseImageSet", *, option: str) -> None:
+        """Make sure that the images have the shape (C, H, W) of another set's; warns if they are normalised otherwise.
 
         Raises:
-            UserError: they have not; names the option that chose the set.
+            UserError: they have another shape; names the option that chose the set.
         """
-        if self.image_shape != tuple(image_shape):
-            own, wanted = ("×".join(map(str, shape)) for shape in (self.image_shape, image_shape))
-            raise UserError(f"images of {option} are {own}, those of -d {wanted}; choose sets that agree")
+        if self.image_shape != other.image_shape:
+            own, expected = ("×".join(map(str, images.image_shape)) for images in (self, other))
+            raise UserError(f"images of {option} are {own}, those of -d {expected}; choose sets that agree")
+        if self.normalisation != other.normalisation:
+            warn(
+                f"images of {option} are not normalised as those of -d ({self.normalisation} instead of "
+                f"{other.normalisation}): that alone tells them apart"
+            )
 
     def n_batches(self, batch_size: int) -> int:
         """How many batches an epoch has; of a set with an `epoch_size`, the last of a pass may have fewer."""
@@ -150,8 +164,8 @@ def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
     return order[place * size : (place + 1) * size].clone()  # lets go of the rest of the pass
 
 
-def scaled_(levels: Tensor, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> Tensor:
+def scaled_(levels: Tensor, normalisation: Normalisation) -> Tensor:
     """Bring float levels 0..255 (B, C, H, W) to [0, 1] as torchvision's ToTensor, then normalise them; in place."""
     # CUDA turns a division by a number into a product with its reciprocal, which rounds differently
     levels.div_(255 if levels.device.type == "cpu" else torch.full((), 255.0, device=levels.device))
-    return levels if mean is None else TF.normalize(levels, mean, std, inplace=True)
+    return levels if normalisation.mean is None else TF.normalize(levels, *normalisation, inplace=True)

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError  # torchvision's own dependency
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.datasets.base import BaseImageSet, Wanted, scaled_
+from src.datasets.base import BaseImageSet, Normalisation, Wanted, scaled_
 from src.datasets.registry import Loading
 from src.errors import UserError
 from src.report import progress
@@ -70,7 +70,9 @@ class HeldFiles(EncodedFiles):
             self._block = np.empty(self._starts[-1], dtype=np.uint8)
         except MemoryError as error:
             size = self._starts[-1] / 2**30
-            raise UserError(f"{size:.1f} GiB of images do not fit in memory; use -d imagenet, which reads them") from error
+            raise UserError(
+                f"{size:.1f} GiB of images do not fit in memory; use -d imagenet, which reads them"
+            ) from error
         with ThreadPool(n_threads) as pool:
             done = pool.imap_unordered(self._fill, range(len(self)), chunksize=256)
             for _ in progress(done, "reading images", len(self), unit="file"):
@@ -101,7 +103,7 @@ class DecodedImageSet(BaseImageSet):
         image_shape: (C, H, W) of what the transforms make of an image with C channels.
         transform: what is done to images without augmentation.
         augmentation: what `epoch` does to them instead, with random numbers from torch; None: the same.
-        mean, std: of each channel, of values in [0, 1].
+        normalisation: of values in [0, 1].
         loading: processes and the batches that each prepares ahead.
         n_classes, epoch_size, device: as in BaseImageSet.
     """
@@ -115,14 +117,13 @@ class DecodedImageSet(BaseImageSet):
         image_shape: tuple[int, int, int],
         transform: Transform,
         augmentation: Transform | None = None,
-        mean: Sequence[float],
-        std: Sequence[float],
+        normalisation: Normalisation,
         loading: Loading,
         epoch_size: int | None = None,
         device: torch.device | str = "cpu",
     ):
         super().__init__(labels, n_classes=n_classes, epoch_size=epoch_size, device=device)
-        self.files, self.loading, self.mean, self.std = files, loading, mean, std
+        self.files, self.loading, self.normalisation = files, loading, normalisation
         self.transform, self.augmentation = transform, augmentation
         self._image_shape = image_shape
         self._idle: list[DataLoader] = []  # whose workers wait for the next batches
@@ -162,7 +163,7 @@ class DecodedImageSet(BaseImageSet):
 
     def _make(self, batches: Sequence[Wanted]) -> Iterator[Tensor]:
         for levels in self.levels(batches):  # workers send bytes: a quarter of what floats would need on the way
-            yield scaled_(levels.to(self.device, non_blocking=True).float(), self.mean, self.std)
+            yield scaled_(levels.to(self.device, non_blocking=True).float(), self.normalisation)
 
     def _loader(self) -> DataLoader:
         n_workers, prefetch_factor = self.loading

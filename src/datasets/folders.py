@@ -15,7 +15,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import is_image_file
 
 from src.datasets.augmentation import Augmentation, CropFlip, ResizedCrop
-from src.datasets.base import UNLABELLED, BaseImageSet, Wanted
+from src.datasets.base import UNLABELLED, BaseImageSet, Normalisation, Wanted
 from src.datasets.decoded import DecodedImageSet, EncodedFiles, HeldFiles, Transform
 from src.datasets.in_memory import ImageSet
 from src.datasets.registry import DatasetInfo, Loading
@@ -27,7 +27,9 @@ SPLITS = {True: ("train", "training_data"), False: ("val", "validation", "test",
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 AUGMENTATIONS = ("none", "flip", "crop_flip", "resized_crop")
 IN_MEMORY = 64  # pixels: images up to this size are decoded once, where they fit
-IMAGENET = "fetch ILSVRC 2012 from https://image-net.org/download and rename its folders to training_data, validation_data"
+IMAGENET = (
+    "fetch ILSVRC 2012 from https://image-net.org/download and rename its folders to training_data, validation_data"
+)
 
 
 class Settings(NamedTuple):
@@ -105,7 +107,9 @@ def load_folder(
     paths, labels = _scan(_split_folder(root, train), classes)
     n_bytes = len(paths) * settings.channels * settings.size**2
     if settings.size > IN_MEMORY or n_bytes > _memory_of(device) / 4:
-        return _decoded(EncodedFiles(paths), labels, settings, len(classes), train=train, device=device, loading=loading)
+        return _decoded(
+            EncodedFiles(paths), labels, settings, len(classes), train=train, device=device, loading=loading
+        )
     kept = settings._replace(augment="none") if train else settings
     small = _decoded(EncodedFiles(paths), labels, kept, len(classes), train=False, device="cpu", loading=loading)
     batches = [Wanted(indices, None) for indices in torch.arange(len(paths)).split(256)]
@@ -115,8 +119,7 @@ def load_folder(
         labels,
         n_classes=len(classes),
         augmentation=_of_kept_images(settings) if train else None,
-        mean=settings.mean,
-        std=settings.std,
+        normalisation=_normalisation(settings),
         device=device,
     )
 
@@ -160,10 +163,14 @@ def _decoded(
         image_shape=(settings.channels, settings.size, settings.size),
         transform=_plain(settings),
         augmentation=_augmented(settings) if train and settings.augment != "none" else None,
-        mean=settings.mean,
-        std=settings.std,
+        normalisation=_normalisation(settings),
         **options,
     )
+
+
+def _normalisation(settings: Settings) -> Normalisation:
+    unchanged = set(settings.mean) == {0} and set(settings.std) == {1}
+    return Normalisation() if unchanged else Normalisation(settings.mean, settings.std)
 
 
 def _plain(settings: Settings) -> Transform:
@@ -213,7 +220,9 @@ def _classes(root: Path, settings: Settings) -> list[str]:
     Raises:
         UserError: there is no split, or one has other classes than `dataset.yaml` or the other one.
     """
-    splits = [_split_folder(root, train) for train in SPLITS if _split_names(root, train)] or [_split_folder(root, True)]
+    splits = [_split_folder(root, train) for train in SPLITS if _split_names(root, train)] or [
+        _split_folder(root, True)
+    ]
     folders = {split.name: {entry.name for entry in os.scandir(split) if entry.is_dir()} for split in splits}
     if not any(folders.values()):
         return []
@@ -241,7 +250,9 @@ def _scan(folder: Path, classes: list[str]) -> tuple[list[str], Tensor]:
     try:
         images = ImageFolder(folder)
     except OSError as error:  # a class, or all of them, without images
-        raise UserError(f"{' '.join(str(error).split()).rstrip('.')}; put a folder of images there for each class") from error
+        raise UserError(
+            f"{' '.join(str(error).split()).rstrip('.')}; put a folder of images there for each class"
+        ) from error
     labels = torch.tensor([classes.index(name) for name in images.classes])
     return [path for path, _ in images.samples], labels[torch.tensor(images.targets)]
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.datasets.augmentation import Augmentation, build_augmentation, resize, take
-from src.datasets.base import UNLABELLED, BaseImageSet, Wanted, scaled_
+from src.datasets.base import UNLABELLED, BaseImageSet, Normalisation, Wanted, scaled_
 from src.datasets.registry import DatasetInfo
 
 CACHE_BYTES = 2**20  # a CPU works on so many pixels at once: what lies between two steps stays in its cache
@@ -22,7 +22,7 @@ class ImageSet(BaseImageSet):
         labels: as in BaseImageSet; None makes the set unlabelled: n_classes is 0, all labels are -1.
         size: `batches` come resized to (size, size), as `augmentation` has to resize them for `epoch`; None: as is.
         augmentation: what `epoch` does to the images; None for nothing.
-        mean, std: of each channel, of values in [0, 1]; None: values stay in [0, 1].
+        normalisation: of values in [0, 1]; the default leaves them there.
         epoch_size: as in BaseImageSet.
         device: where images are kept and batches are made.
     """
@@ -35,14 +35,13 @@ class ImageSet(BaseImageSet):
         n_classes: int = 0,
         size: int | None = None,
         augmentation: Augmentation | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        normalisation: Normalisation = Normalisation(),  # noqa: B008 - immutable
         epoch_size: int | None = None,
         device: torch.device | str = "cpu",
     ):
         labels = torch.full((len(images),), UNLABELLED) if labels is None else labels
         super().__init__(labels, n_classes=n_classes, epoch_size=epoch_size, device=device)
-        self.size, self.augmentation, self.mean, self.std = size, augmentation, mean, std
+        self.size, self.augmentation, self.normalisation = size, augmentation, normalisation
         self.images = self._keep(images)
 
     @property
@@ -70,7 +69,7 @@ class ImageSet(BaseImageSet):
                 batch[part] = resize(take(images, rows), self.size)
             else:
                 batch[part] = self.augmentation.apply(images, rows, parameters[part])
-        return scaled_(batch, self.mean, self.std)
+        return scaled_(batch, self.normalisation)
 
     def _keep(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) as they are kept: inside of the padding that the augmentation asks for."""

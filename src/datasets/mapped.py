@@ -112,7 +112,9 @@ def unpack(archives: Sequence[Path], names: Sequence[str], *, remedy: str) -> No
         pending = list(_compressed(archives, names, remedy=remedy))
         needed, free = sum(info.file_size for _, _, info in pending), shutil.disk_usage(folder).free
         if free < needed:
-            raise UserError(f"{folder}: {needed} bytes are needed to unpack arrays, {free} are free; free {needed - free}")
+            raise UserError(
+                f"{folder}: {needed} bytes are needed to unpack arrays, {free} are free; free {needed - free}"
+            )
         for archive, target, info in pending:
             with readable(archive, remedy), zipfile.ZipFile(archive) as content, content.open(info) as member:
                 blocks = iter(lambda member=member: member.read(BLOCK), b"")

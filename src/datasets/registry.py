@@ -47,6 +47,8 @@ CROP_FLIP = Recipe("CropFlip", {"padding": 4})
 JITTER = Recipe("Affine", {"degrees": 5, "scale": (0.9, 1.1), "shear": 5, "edge": 4})
 # The random crop of the public code's large sets takes 224 of 224 pixels: it has no choice and is left out
 TURN_AND_FLIP = Recipe("Affine", {"degrees": 15, "flip": True, "size": 224})
+SHIFT = Recipe("CropFlip", {"padding": 1, "flip": False})  # a mirrored digit is none
+SHIFT_FLIP = Recipe("CropFlip", {"padding": 1})
 TORCHVISION = "torchvision_sets.load"
 
 DATASETS: dict[str, DatasetInfo] = {
@@ -61,9 +63,8 @@ DATASETS: dict[str, DatasetInfo] = {
     "imagenet_mem": DatasetInfo("folders.load_imagenet", "memory", 1000, (3, 224, 224)),
     "cifar5m": DatasetInfo("arrays.load_cifar5m", "cifar5m", 10, (3, 32, 32), epoch_size=50_000),
     "outlier_exposure": DatasetInfo("arrays.load_random_images", "oe", 0, (3, 32, 32), CROP_FLIP),
-    # A mirrored digit is none
-    "digits": DatasetInfo("embedded_sets.load", "digits", 10, (1, 8, 8), Recipe("CropFlip", {"padding": 1, "flip": False})),
-    "photo_patches": DatasetInfo("embedded_sets.load", "photo_patches", 0, (1, 8, 8), Recipe("CropFlip", {"padding": 1})),
+    "digits": DatasetInfo("embedded_sets.load", "digits", 10, (1, 8, 8), SHIFT),
+    "photo_patches": DatasetInfo("embedded_sets.load", "photo_patches", 0, (1, 8, 8), SHIFT_FLIP),
 }  # fmt: skip
 
 DATASET_NAMES = tuple(DATASETS)

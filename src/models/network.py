@@ -6,8 +6,6 @@ acts   = front.activations(images, names)       # several layers from one pass t
 """
 
 import copy
-import difflib
-import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +13,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from src.errors import UserError
+from src.models import layer_names, layouts
 from src.models.block_names import find_blocks
 from src.models.folding import fold_norms
 from src.models.parts import Parts
 from src.models.tracing import Trace, logits_of
+from src.report import note, warn
 
 SHARED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules",
           "_state_dict_hooks",
@@ -43,8 +43,8 @@ class Network(nn.Module):
         for name in SHARED:
             setattr(self, name, getattr(module, name))
         self.training = module.training
-        # Neither is a child: the module's would have a prefix, and the parts have no parameters of their own.
-        self.__dict__.update(_module=module, _traces={})
+        # No children: the module's would have a prefix, and the parts have no parameters of their own.
+        self.__dict__.update(_module=module, _traces={}, _turned=set())
 
     def train(self, mode: bool = True) -> "Network":
         """Switch the module between training and evaluation mode."""
@@ -115,11 +115,35 @@ class Network(nn.Module):
         found = [layer for name in names for layer in self._matching(name)]
         return list(dict.fromkeys(found))
 
+    def choose(self, text: str, *, image_shape: Sequence[int], channels_last: bool = False) -> list[str]:
+        """The layers that an option names; from now on, activations (B, H, W, C) at them are given and taken turned.
+
+        So all that follows sees maps (B, C, H, W). Maps are square as a rule: what has two equal axes in front of
+        another one is taken to be (H, W, C), which a note says. Where the shape does not tell and the module has no
+        attribute `channels_last`, (C, H, W) is assumed with a warning, or `channels_last` decides.
+
+        Args:
+            text: see `layers`.
+            image_shape: (C, H, W) of the images.
+        Raises:
+            UserError: as `layers`, or a layer is no tensor with the batch as first axis.
+        """
+        names, declared = self.layers(text), getattr(self._module, "channels_last", None)
+        image = next(self.parameters()).new_zeros(1, *image_shape)
+        with torch.no_grad():
+            shapes = {name: tuple(act.shape[1:]) for name, act in self._native(image, names).items()}
+        turned, unclear = layouts.of(shapes, declared=declared, assumed=channels_last)
+        self._turned.update(turned)
+        if turned:
+            note(f"activations (height, width, channels) are turned at {', '.join(turned)}")
+        if unclear:
+            given = "×".join(map(str, shapes[unclear[0]]))
+            warn(f"{', '.join(unclear)}: {given} is taken for channels×height×width; otherwise give --channels-last")
+        return names
+
     def _matching(self, pattern: str) -> list[str]:
-        found = [pattern]
-        if set(pattern) & set("*?["):
-            found = [name for name in self.layer_names if _matches(name, pattern)]
-        for name in found or [pattern]:
+        found = layer_names.matching(self.layer_names, pattern)
+        for name in found:
             self._find(name)
         return found
 
@@ -136,12 +160,7 @@ class Network(nn.Module):
             return trace.output
         if name and name in dict(self._module.named_modules()):
             raise UserError(f"layer {name!r} is never called by this network or gives no tensor; choose another one")
-        close = difflib.get_close_matches(name, trace.layers, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
-        raise UserError(
-            f"unknown layer {name!r}; {hint}known: {', '.join(self.block_names)}; "
-            "for all others: python misc/list_layers.py MODEL"
-        )
+        raise layer_names.unknown(name, trace.layers, self.block_names)
 
     def check(self, name: str, *, n_classes: int, image_shape: Sequence[int]) -> None:
         """Let an image through, in evaluation mode.
@@ -180,6 +199,7 @@ class Network(nn.Module):
         if not fold_norms(network._module, network._parts.trace, kept=nodes):
             return self
         network._traces.clear()
+        network._turned.update(self._turned)
         return network.requires_grad_(False)
 
     def forward(
@@ -210,8 +230,9 @@ class Network(nn.Module):
             raise ValueError(f"{until} does not lie behind {after}")
         if part.needs_images and images is None:
             raise ValueError(f"{after} lies inside a block: the rest of that block needs the images")
-        (value,) = parts.run(part, x, images)
-        return _checked(value, until or self.output_name, len(x))
+        (value,) = parts.run(part, x.movedim(1, -1) if after in self._turned else x, images)
+        value = _checked(value, until or self.output_name, len(x))
+        return value.movedim(-1, 1) if until in self._turned else value
 
     def activations(self, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """The activations of several layers from one pass, which ends at the last of them.
@@ -224,14 +245,13 @@ class Network(nn.Module):
         Raises:
             UserError: a layer does not exist, or is no tensor with the batch as first axis.
         """
+        acts = self._native(x, names)
+        return {name: act.movedim(-1, 1) if name in self._turned else act for name, act in acts.items()}
+
+    def _native(self, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         parts = self._parts
         values = parts.run(parts.between(None, [self._find(name) for name in names]), x)
         return {name: _checked(value, name, len(x)) for name, value in zip(names, values, strict=True)}
-
-
-def _matches(name: str, pattern: str) -> bool:
-    parts = name.split("."), pattern.split(".")
-    return len(parts[0]) == len(parts[1]) and all(map(fnmatch.fnmatchcase, *parts))
 
 
 def _checked(value: Any, name: str, n: int) -> Tensor:

@@ -76,6 +76,17 @@ def network_of(options: Mapping, side: str, *, path: str | None, name: str | Non
     return {"path": path or stored, "name": name or known, "seed": options.get(f"{side}_model_path_seed")}
 
 
+def choose_layers(front: Network, end: Network, runs: Mapping[Pair, Run], *, image_shape: Sequence[int]) -> None:
+    """Let the networks give the activations of the stitched layers as the runs had them (see Network.choose)."""
+    for side, network in (("front", front), ("end", end)):
+        for last in (False, True):
+            names = {getattr(pair, f"{side}_layer"): True for pair, run in runs.items()
+                     if (run.options.get("channels_last") in (side, "both")) == last}  # fmt: skip
+            known = [name for name in names if name in network.layer_names]
+            if known:
+                network.choose(",".join(known), image_shape=image_shape, channels_last=last)
+
+
 def grids_of(
     runs: Mapping[Pair, Run], front: Network, end: Network, *, image_shape: Sequence[int]
 ) -> tuple[list[Grid], list[str]]:

@@ -91,7 +91,7 @@ class HalfAndHalf:
         if batch_size < 2:
             raise UserError(f"-b {batch_size}: half of a fine-tuning batch is ID, half OOD; give at least 2")
         for option, images in (("-ftidd", id_set), ("-ftoodd", ood_set)):
-            images.check_shape(like.image_shape, option=option)
+            images.check_like(like, option=option)
         if id_set.n_classes != like.n_classes:
             raise UserError(f"-ftidd has {id_set.n_classes} classes, -d {like.n_classes}; choose sets that agree")
         self.id_set, self.ood_set, self.device = id_set, ood_set, id_set.device

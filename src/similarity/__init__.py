@@ -1,9 +1,17 @@
-"""Similarity of representations: linear CKA, PWCCA and orthogonal Procrustes, at any rank."""
+"""Similarity of representations, at any rank. Importing this does not import torch."""
 
-from src.similarity.cca import pwcca_distance
-from src.similarity.cka import linear_cka
-from src.similarity.compare import Comparison, compare
-from src.similarity.procrustes import procrustes_distance
-from src.similarity.samples import Undefined
+from importlib import import_module
+from typing import Any
 
-__all__ = ["Comparison", "Undefined", "compare", "linear_cka", "procrustes_distance", "pwcca_distance"]
+_PLACES = {
+    "Comparison": "comparison", "Undefined": "samples", "compare": "comparison", "debiased_cka": "cka",
+    "linear_cka": "cka", "mutual_knn": "neighbours", "procrustes_distance": "procrustes", "pwcca_distance": "cca",
+}  # fmt: skip
+__all__ = list(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module when it is first asked for."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

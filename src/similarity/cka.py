@@ -1,22 +1,14 @@
-"""Linear centred kernel alignment (Kornblith et al. 2019, arXiv 1905.00414, equation 4), at any rank.
+"""Linear centred kernel alignment: the cosine of two centred Gram matrices."""
 
-With the principal axes of the channels as coordinates, the Gram matrix of the first r of them is the sum of their
-own ones: each rank needs only the increment of its block, and all pairs of ranks are one matrix product.
-"""
-
-from collections.abc import Sequence
-from itertools import pairwise
-
-import torch
 from torch import Tensor
 
-from src.similarity.samples import matrices
-
-CHUNK = 2**22  # values that are worked on at once, 32 MiB
+from src.similarity.samples import Undefined, matrices
 
 
 def linear_cka(x, y) -> float:
-    """Linear CKA of two representations of the same n samples, in [0, 1].
+    """Linear CKA of two representations of the same n samples, in [0, 1] (Kornblith et al. 2019, equation 4).
+
+    Where features outnumber samples it is near 1, whatever the representations are; see `debiased_cka`.
 
     Args:
         x, y: (n, ...), array or tensor; each sample is flattened.
@@ -25,36 +17,49 @@ def linear_cka(x, y) -> float:
     """
     x, y = matrices(x, y)
     if len(x) < max(x.shape[1], y.shape[1]):
-        return float(alignments((x @ x.T)[None], (y @ y.T)[None]))
+        return float(cosines((x @ x.T)[None], (y @ y.T)[None]))
     return float((x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm()))
 
 
-def alignments(grams1: Tensor, grams2: Tensor) -> Tensor:
-    """CKA (R1, R2) of centred Gram matrices (R1, n, n) and (R2, n, n)."""
-    first, second = grams1.flatten(1), grams2.flatten(1)
-    return (first @ second.T) / (first.norm(dim=1)[:, None] * second.norm(dim=1))
+def debiased_cka(x, y) -> float:
+    """Linear CKA by the unbiased estimator of HSIC, at most 1 (Song et al. 2012, JMLR 13).
 
-
-def centred_grams(activations: Tensor, axes: Tensor, widths: Sequence[int], *, device: torch.device | str) -> Tensor:
-    """The centred Gram matrices (len(widths), n, n) of a layer whose positions are projected to few coordinates.
+    Of independent representations it is 0 on average, so it may be negative.
 
     Args:
-        activations: (n, positions, C).
-        axes: (C, C), the coordinates in columns, in double precision.
-        widths: how many coordinates are kept, in ascending order, at most C.
-        device: where they are computed and stay.
+        x, y: (n, ...) with n of at least 4, array or tensor; each sample is flattened.
+    Raises:
+        ValueError: the shapes do not allow it; `Undefined`, a ValueError: there are fewer than four samples, or one
+            representation is constant over them.
     """
-    n, n_positions, n_channels = activations.shape
-    grams = torch.zeros(len(widths), n, n, dtype=torch.float64, device=device)
-    axes = axes[:, : widths[-1]].to(device)
-    whole = list(widths) == [n_channels]  # any coordinates will do
-    step = max(1, CHUNK // (n * n_channels))
-    for start in range(0, n_positions, step):
-        part = activations[:, start : start + step].to(device, torch.float64)
-        part = part - part.mean(0)
-        if not whole:
-            part = part @ axes  # (n, positions, widths[-1])
-        for gram, (low, high) in zip(grams, pairwise([0, *widths]), strict=True):
-            block = part[..., low:high].flatten(1)
-            gram.addmm_(block, block.T)
-    return grams.cumsum_(0)
+    x, y = matrices(x, y)
+    if len(x) < 4:
+        raise Undefined(f"the unbiased estimator of HSIC needs at least 4 samples, not {len(x)}")
+    return float(cosines(u_centred((x @ x.T)[None]), u_centred((y @ y.T)[None])))
+
+
+def u_centred(grams: Tensor) -> Tensor:
+    """Centre Gram matrices (R, n, n) without their diagonals, which become 0 (Székely and Rizzo 2014, definition 2).
+
+    Inner products of such matrices are n(n − 3) times the unbiased HSIC of Song et al. 2012.
+    """
+    n = grams.shape[-1]
+    grams = grams.clone()
+    diagonal = grams.diagonal(dim1=1, dim2=2)
+    diagonal.zero_()
+    sums = grams.sum(2) / (n - 2)  # (R, n)
+    grams -= sums[:, :, None]
+    grams -= sums[:, None, :]
+    grams += (sums.sum(1) / (n - 1))[:, None, None]
+    diagonal.zero_()
+    return grams
+
+
+def cosines(matrices1: Tensor, matrices2: Tensor) -> Tensor:
+    """The cosines (R1, R2) between matrices (R1, n, n) and (R2, n, n), taken as vectors."""
+    return unit(matrices1).flatten(1) @ unit(matrices2).flatten(1).T
+
+
+def unit(matrices: Tensor) -> Tensor:
+    """Divide matrices (R, n, n) by their Frobenius norms."""
+    return matrices / matrices.flatten(1).norm(dim=1)[:, None, None]

@@ -1,16 +1,15 @@
 """What a comparison prints and writes: the tables of the paper's code, a CSV and a figure."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from src.figures import curves, heat_maps
 from src.files import write_csv
-from src.options import SIMILARITIES
 from src.report import result
-from src.similarity.compare import Row
-from src.similarity.pairs import Rank
+from src.similarity.measures import MEASURES
+from src.similarity.results import Rank, Row
 
-COLUMNS = ("model1", "model2", "layer1", "layer2", "rank1", "rank2", "alignment", "n_samples", *SIMILARITIES)
 MAX_CURVES = 10  # in one panel
 
 
@@ -19,15 +18,15 @@ def descending(ranks: Sequence[int] | None) -> list[Rank]:
     return sorted(set(ranks), reverse=True) if ranks else [None]
 
 
-def print_tables(models: tuple[str, str], rows: Sequence[Row], metrics: Sequence[str]) -> None:
+def print_tables(rows: Sequence[Row], metrics: Sequence[str]) -> None:
     """Print the rows of one pair of layers the way the public code does, a block for each rank of the first layer."""
     for rank1 in dict.fromkeys(row.rank1 for row in rows):
         block = [row for row in rows if row.rank1 == rank1]
-        result(f"{models[0]} -- {models[1]}\n{block[0].layer1} -- {block[0].layer2}")
+        result(f"{block[0].model1} -- {block[0].model2}\n{block[0].layer1} -- {block[0].layer2}")
         for metric in metrics:
-            result(f"{SIMILARITIES[metric].heading}:\nModel1 rank {rank1}:")
+            result(f"{MEASURES[metric].heading}:\nModel1 rank {rank1}:")
             for row in block:
-                result(f"\tModel2 rank {row.rank2}: {row.values[metric]}")
+                result(f"\tModel2 rank {row.rank2}: {row.values[metric]}{_against_null(row, metric)}")
             result()
             for row in block:
                 result(f"{row.values[metric]}")
@@ -35,13 +34,19 @@ def print_tables(models: tuple[str, str], rows: Sequence[Row], metrics: Sequence
         result("\n")
 
 
-def write_files(path: Path, models: tuple[str, str], rows: Sequence[Row], *, n_images: int) -> None:
+def _against_null(row: Row, metric: str) -> str:
+    if metric not in row.nulls:
+        return ""
+    p_value, null, calibrated = row.nulls[metric]
+    return f" (p {p_value:.3g}, null {null:.4f}, calibrated {calibrated:.4f})"
+
+
+def write_files(path: Path, rows: Sequence[Row]) -> None:
     """Write the CSV, one row for each pair of layers and ranks, and the figure beside it.
 
     A full rank is empty; what a measure has no value for is `nan`, and the columns of measures not asked for are empty.
     """
-    common = {"model1": models[0], "model2": models[1], "n_samples": n_images}
-    write_csv(path, COLUMNS, [common | dict(zip(Row._fields[:-1], row, strict=False)) | row.values for row in rows])
+    write_csv(path, Row.columns(), [row.record() for row in rows])
     draw(path.with_suffix(".png"), rows)
 
 
@@ -67,18 +72,24 @@ def _draw_heat_maps(path: Path, rows: Sequence[Row], axis: str, said1: str, said
     """Heat maps over `layer1` × `layer2` or `rank1` × `rank2`."""
     places = [(getattr(row, f"{axis}1"), getattr(row, f"{axis}2")) for row in rows]
     firsts, seconds = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
-    values = {place: row.values for place, row in zip(places, rows, strict=True)}
+    by_place = dict(zip(places, rows, strict=True))
+    panels, reversed_panels = {}, []
+    for metric, measure in MEASURES.items():
+        if any(metric in row.values for row in rows):
+            panels[measure.title] = [[by_place[f, s].values[metric] for s in seconds] for f in firsts]
+            reversed_panels += [measure.title] * measure.is_distance
+        if any(metric in row.nulls for row in rows):
+            nulls = [[by_place[f, s].nulls.get(metric) for s in seconds] for f in firsts]
+            panels[f"{measure.title}, calibrated"] = [[n.calibrated if n else math.nan for n in line] for line in nulls]
     heat_maps(
         path,
-        {
-            SIMILARITIES[metric].title: [[values[first, second][metric] for second in seconds] for first in firsts]
-            for metric in rows[0].values
-        },
+        panels,
         rows=[str(first) for first in firsts],
         columns=[str(second) for second in seconds],
         row_label=axis + said1,
         column_label=axis + said2,
         value_range=None,
+        reverse=reversed_panels,
     )
 
 
@@ -90,5 +101,5 @@ def _draw_curves(path: Path, rows: Sequence[Row], *, side: int) -> None:
         label = f"{row.layer1} – {row.layer2}" + (f", rank {other} of model {3 - side}" if other else "")
         for metric, value in row.values.items():
             rank = row.rank1 if side == 1 else row.rank2
-            panels.setdefault(SIMILARITIES[metric].title, {}).setdefault(label, {})[rank] = value
+            panels.setdefault(MEASURES[metric].title, {}).setdefault(label, {})[rank] = value
     curves(path, panels, x_label=f"rank of model {side}", y_label="value")

@@ -77,30 +77,33 @@ class SamplesPair(NamedTuple):
         return self.cross[: self.first.width(rank1), : self.second.width(rank2)]
 
 
-def matrices(x, y) -> tuple[Tensor, Tensor]:
-    """Samples × features as centred doubles, from arrays or tensors; what has more dimensions is flattened.
+def matrices(x, y, *, centred: bool = True) -> tuple[Tensor, Tensor]:
+    """Samples × features in double precision, from arrays or tensors; what has more dimensions is flattened.
+
+    Args:
+        centred: subtract the mean over the samples.
 
     Raises:
         ValueError: there are no features, fewer than two samples, or different numbers of samples.
         Undefined: there are values that are not finite, or none that vary.
     """
-    x, y = _matrix(x, "the first representation"), _matrix(y, "the second representation")
+    x, y = _matrix(x, "the first representation", centred), _matrix(y, "the second representation", centred)
     if len(x) != len(y):
         raise ValueError(f"{len(x)} samples cannot be compared with {len(y)}")
     return x, y
 
 
-def _matrix(x, name: str) -> Tensor:
+def _matrix(x, name: str, centred: bool) -> Tensor:
     x = torch.as_tensor(x).detach().double()
     if x.ndim < 2 or len(x) < 2 or x[0].numel() == 0:
         raise ValueError(f"{name} has shape {tuple(x.shape)}; give at least two samples × features")
     x = x.flatten(1)
     if not x.isfinite().all():
         raise Undefined(f"{name} has values that are not finite")
-    centred = x - x.mean(0)
-    if centred.square().sum() <= CONSTANT * x.square().sum():
+    moved = x - x.mean(0)
+    if moved.square().sum() <= CONSTANT * x.square().sum():
         raise Undefined(f"{name} is constant over the samples")
-    return centred
+    return moved if centred else x
 
 
 def samples_pair(x, y) -> SamplesPair:

@@ -17,7 +17,7 @@ from src.models import Network
 from src.report import progress
 from src.runtime import at_least_single, seeded
 from src.stitching.direct_matching import LeastSquares
-from src.stitching.layers import ConvToTokens, StitchingLayer, build_stitching_layer
+from src.stitching.layers import StitchingLayer, build_stitching_layer
 from src.stitching.stitched_model import Pair
 from src.training import Part, part_of
 
@@ -139,7 +139,7 @@ class Grid:
         """
         groups: dict[tuple, list[Pair]] = {}  # pairs with the same source, laid out and resized in the same way
         for pair, layer in self.layers.items():
-            groups.setdefault((pair.front_layer, layer.size, layer.upsample_mode), []).append(pair)
+            groups.setdefault((pair.front_layer, layer.size, layer.upsample_mode, layer.source_key), []).append(pair)
         sums = {key: LeastSquares(key[1], key[2]) for key in groups}
         cls_sums: dict[Pair, Tensor] = {}
         n_samples = 0
@@ -152,7 +152,7 @@ class Grid:
                 targets = {pair.end_layer: self.layers[pair].targets(end_acts[pair.end_layer]) for pair in pairs}
                 sums[key].add(source, targets)
             for pair, layer in self.layers.items():
-                if isinstance(layer, ConvToTokens) and layer.cls_use == "learn":
+                if hasattr(layer, "cls_token"):
                     cls_sums[pair] = cls_sums.get(pair, 0.0) + end_acts[pair.end_layer][:, 0].sum(0)
         errors = {}
         for key, pairs in progress(groups.items(), "direct matching", len(groups)):

@@ -1,0 +1,88 @@
+"""Gram matrices of whole layers: the products of the flattened activations of n images, at any rank.
+
+With the principal axes of the channels as coordinates, the Gram matrix of the first r of them is the sum of their own
+ones, so each rank needs only the increment of its block. Blocks of features are multiplied in the precision of the
+activations and added up in float64, one triangle only.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from src.runtime import full_precision
+
+BLOCK_VALUES = 2**24  # activations that are multiplied at once, 64 MiB
+BLOCK_IMAGES = 128  # rows of the triangle that are computed at once
+
+
+class Grams(NamedTuple):
+    """Gram matrices of one layer at several ranks, in float64."""
+
+    centred: Tensor  # (R, n, n), of activations whose mean over the images is 0
+    offsets: Tensor  # (R, n): the matrix of the activations as they are is centred_ij + offsets_i + offsets_j
+
+    @property
+    def uncentred(self) -> Tensor:
+        """The Gram matrices (R, n, n) of the activations as they are."""
+        return self.centred + self.offsets[:, :, None] + self.offsets[:, None, :]
+
+
+def gram_matrices(
+    activations: Tensor, axes: Tensor | None, widths: Sequence[int], *, device: torch.device | str
+) -> Grams:
+    """The Gram matrices of a layer whose positions keep some of their principal components.
+
+    Args:
+        activations: (n, positions, C); float32 is multiplied as float32, float64 as float64.
+        axes: (C, C), the principal axes in columns; None where `widths` is [C], as any coordinates will do.
+        widths: how many axes are kept, in ascending order, at most C.
+        device: where they are computed and stay.
+    """
+    n, n_positions, n_channels = activations.shape
+    exact = {"dtype": torch.float64, "device": device}
+    dtype = torch.promote_types(activations.dtype, torch.float32)
+    axes = None if axes is None else axes[:, : widths[-1]].to(device, dtype)
+    centred = torch.zeros(len(widths), n, n, **exact)
+    offsets, squares = torch.zeros(len(widths), n, **exact), torch.zeros(len(widths), **exact)
+    channel_mean = torch.zeros(n_channels, **exact)
+    step = max(1, BLOCK_VALUES // (n * n_channels))
+    with full_precision(device):
+        for start in range(0, n_positions, step):
+            part = activations[:, start : start + step].to(device, dtype)  # (n, positions, C)
+            first = part[0]
+            part = part - first  # exact where activations hardly differ
+            shift = part.mean(0)
+            part, mean = part.sub_(shift), first + shift  # (positions, C)
+            channel_mean += mean.double().sum(0) / n_positions
+            if axes is not None:
+                part, mean = part @ axes, mean @ axes  # (n, positions, widths[-1]), (positions, widths[-1])
+            for i, (low, high) in enumerate(pairwise([0, *widths])):
+                block, block_mean = part[..., low:high].flatten(1), mean[..., low:high].flatten()
+                _add_lower_triangle(centred[i], block)
+                offsets[i] += block @ block_mean
+                squares[i] += block_mean.double().square().sum()
+    centred, offsets = centred.cumsum_(0), offsets.cumsum_(0) + squares.cumsum_(0)[:, None] / 2
+    if axes is not None:  # truncation keeps the mean over all positions
+        kept = (axes.double().T @ channel_mean).square().cumsum(0)[[width - 1 for width in widths]]
+        offsets += n_positions * (channel_mean.square().sum() - kept)[:, None] / 2
+    return _centred_exactly(centred.tril_(), offsets)
+
+
+def _add_lower_triangle(gram: Tensor, block: Tensor) -> None:
+    """Add the products of the rows of a block (n, features) to the lower triangle of (n, n), and some above it."""
+    for start in range(0, len(block), BLOCK_IMAGES):
+        stop = start + BLOCK_IMAGES
+        gram[start:stop, :stop] += block[start:stop] @ block[:stop].T
+
+
+def _centred_exactly(lower: Tensor, offsets: Tensor) -> Grams:
+    """Fill the upper triangles, and move what rounding left of the mean to the offsets."""
+    centred = lower.add_(lower.tril(-1).mT)
+    means = centred.mean(2)  # (R, n)
+    means -= means.mean(1, keepdim=True) / 2
+    centred -= means[:, :, None]
+    centred -= means[:, None, :]
+    return Grams(centred, offsets + means)

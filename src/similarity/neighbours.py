@@ -1,0 +1,41 @@
+"""Mutual nearest neighbours (Huh, Cheung, Wang and Isola 2024, arXiv 2405.07987, section 3)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from src.similarity.cka import cosines
+from src.similarity.samples import Undefined, matrices
+
+
+def mutual_knn(x, y, k: int = 10) -> float:
+    """The share of the k nearest neighbours that a sample has in both representations, on average, in [0, 1].
+
+    Neighbours are those of the highest cosine; the representations are not centred.
+
+    Args:
+        x, y: (n, ...) with n above k, array or tensor; each sample is flattened.
+        k: number of neighbours.
+    Raises:
+        ValueError: the shapes do not allow it; `Undefined`, a ValueError: there are too few samples, or one
+            representation is constant over them.
+    """
+    x, y = matrices(x, y, centred=False)
+    if not 0 < k < len(x):
+        raise Undefined(f"{k} neighbours need at least {k + 1} samples, not {len(x)}")
+    nearest = [nearest_by_cosine((z @ z.T)[None], k) for z in (x, y)]
+    return float(cosines(*nearest))
+
+
+def nearest_by_cosine(grams: Tensor, k: int) -> Tensor:
+    """Mark the k nearest neighbours of each sample: (R, n, n) Gram matrices -> 1 where j is one of i's, else 0.
+
+    The cosine of two such matrices is the share of common neighbours.
+    """
+    norms = grams.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+    norms = torch.where(norms > 0, norms, 1)
+    similarity = grams / norms[:, :, None] / norms[:, None, :]
+    similarity.diagonal(dim1=1, dim2=2).fill_(-math.inf)  # no sample is its own neighbour
+    nearest = similarity.topk(k, dim=2).indices
+    return torch.zeros_like(similarity).scatter_(2, nearest, 1)

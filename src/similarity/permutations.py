@@ -1,0 +1,58 @@
+"""Whether a similarity means anything: values when the images of one network are permuted.
+
+Gröger et al. (ICML 2026) take the 95 % quantile of these values as the zero of the measure.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from src.runtime import generator
+from src.similarity.measures import MEASURES
+from src.similarity.results import Null
+
+BLOCK = 4  # permutations of Gram matrices that are held at once
+MIN_PERMUTATIONS = 19  # fewer have no 95 % quantile
+TIE = 1e-12  # values this near to each other count as equal
+
+
+def permutations(n_permutations: int, n_images: int) -> Tensor:
+    """Random orders of the images (n_permutations, n_images), the same ones each time."""
+    orders = [torch.randperm(n_images, generator=generator(i)) for i in range(n_permutations)]
+    return torch.stack(orders) if orders else torch.empty(0, n_images, dtype=torch.long)
+
+
+def null_of(name: str, value: float, permuted: Tensor) -> Null:
+    """Compare the value of a measure with those (N,) of permutations.
+
+    Raises:
+        ValueError: there are fewer than `MIN_PERMUTATIONS`.
+    """
+    n, measure = len(permuted), MEASURES[name]
+    if n < MIN_PERMUTATIONS:
+        raise ValueError(f"{n} permutations are fewer than {MIN_PERMUTATIONS}")
+    signed = measure.sign * permuted.double()
+    p_value = (1 + int((signed >= measure.sign * value - TIE).sum())) / (n + 1)
+    null = measure.sign * float(signed.sort().values[-(-95 * (n + 1) // 100) - 1])  # the ceiling, counted from 1
+    room = measure.equal - null
+    return Null(p_value, null, max(0.0, (value - null) / room) if abs(room) > TIE else 0.0)
+
+
+def permuted_cosines(matrices1: Tensor, others: Sequence[Tensor], orders: Tensor) -> list[Tensor]:
+    """The cosines of Gram matrices when the images of the first layer are permuted.
+
+    Args:
+        matrices1: (R1, n, n), of norm 1.
+        others: (R2, n, n) for each of several layers, of norm 1.
+        orders: (N, n), as from `permutations`.
+    Returns:
+        (N, R1, R2) for each of them, on the CPU.
+    """
+    orders = orders.to(matrices1.device)
+    rows = torch.cat([other.flatten(1) for other in others])  # (ΣR2, n²)
+    found = []
+    for block in orders.split(BLOCK):
+        moved = torch.stack([matrices1[:, order][:, :, order] for order in block])  # (N', R1, n, n)
+        found.append((moved.flatten(2) @ rows.T).cpu())
+    return list(torch.cat(found).split([len(other) for other in others], dim=2))

@@ -1,0 +1,130 @@
+"""Measures of Gram matrices: precision of the matrices, and independent computations of debiased CKA and mutual kNN."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+
+from src.similarity import Undefined, debiased_cka, linear_cka, mutual_knn
+from src.similarity.cka import cosines, u_centred
+from src.similarity.grams import gram_matrices
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def layer(n: int = 60, n_positions: int = 9, n_channels: int = 12, *, seed: int = 0, mean: float = 3) -> torch.Tensor:
+    """Activations (n, positions, C) in double precision, off centre, with few large principal components."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, n_positions, n_channels, generator=generator, dtype=torch.float64)
+    return x / torch.arange(1, n_channels + 1) + mean * torch.rand(n_positions, n_channels, generator=generator)
+
+
+def principal_axes(x: torch.Tensor) -> torch.Tensor:
+    rows = x.flatten(0, 1)
+    return torch.linalg.eigh((rows - rows.mean(0)).T @ (rows - rows.mean(0))).eigenvectors.flip(1)
+
+
+@pytest.mark.parametrize("widths", [[12], [1, 5, 12], [3, 4]], ids=str)
+def test_gram_matrices_are_those_of_the_truncated_activations(widths):
+    x = layer()
+    axes = None if widths == [12] else principal_axes(x)
+    grams = gram_matrices(x, axes, widths, device="cpu")
+    for i, width in enumerate(widths):
+        mean = x.mean((0, 1))
+        cut = x if axes is None else (x - mean) @ axes[:, :width] @ axes[:, :width].T + mean
+        flat = cut.flatten(1)
+        torch.testing.assert_close(grams.uncentred[i], flat @ flat.T, rtol=1e-12, atol=1e-10)
+        flat = flat - flat.mean(0)
+        torch.testing.assert_close(grams.centred[i], flat @ flat.T, rtol=1e-12, atol=1e-10)
+
+
+@pytest.mark.parametrize("mean", [0.0, 3.0, 100.0])
+def test_products_in_single_precision_cost_few_digits(mean):
+    """More features than a block has, and more images than a block of the triangle."""
+    x = layer(150, 100, 64, mean=mean).float()
+    exact = x.double().flatten(1) - x.double().flatten(1).mean(0)
+    (gram,), _ = gram_matrices(x, None, [64], device="cpu")
+    assert (gram - exact @ exact.T).norm() / (exact @ exact.T).norm() < 1e-6
+    torch.testing.assert_close(gram, gram.T, rtol=0, atol=1e-9)
+    y = layer(150, 50, 64, seed=1, mean=mean)
+    others = gram_matrices(y.float(), None, [64], device="cpu").centred
+    assert float(cosines(gram[None], others)) == pytest.approx(linear_cka(x, y), abs=1e-6)
+
+
+def test_equal_activations_have_gram_matrices_of_zeros():
+    x = torch.rand(1, 9, 12).expand(40, -1, -1) * 1e4
+    assert gram_matrices(x, None, [12], device="cpu").centred.abs().max() == 0
+
+
+def test_autocast_changes_nothing():
+    x = layer().float()
+    expected = gram_matrices(x, None, [12], device="cpu").centred
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(gram_matrices(x, None, [12], device="cpu").centred, expected)
+
+
+def hsic_by_4_tuples(k: np.ndarray, other: np.ndarray) -> float:
+    """The unbiased estimator as a U-statistic: the mean over all ordered 4-tuples of different samples."""
+    tuples = itertools.permutations(range(len(k)), 4)
+    values = [k[i, j] * (other[i, j] + other[q, r] - 2 * other[i, q]) for i, j, q, r in tuples]
+    return float(np.mean(values))
+
+
+def test_debiased_cka_equals_the_mean_over_4_tuples(rng):
+    x, y = rng.normal(size=(8, 5)) + 2, rng.normal(size=(8, 3))
+    k, other = x @ x.T, y @ y.T
+    expected = hsic_by_4_tuples(k, other) / np.sqrt(hsic_by_4_tuples(k, k) * hsic_by_4_tuples(other, other))
+    assert debiased_cka(x, y) == pytest.approx(expected, abs=1e-12)
+    inner = (u_centred(torch.tensor(k)[None]) * u_centred(torch.tensor(other)[None])).sum() / (8 * 5)
+    assert float(inner) == pytest.approx(hsic_by_4_tuples(k, other), abs=1e-10)
+
+
+def test_debiased_cka_of_independent_representations_is_zero_on_average(rng):
+    """20 images and 200 features: the biased one is near 1 throughout."""
+    pairs = [rng.normal(size=(2, 20, 200)) for _ in range(200)]
+    found = np.array([debiased_cka(*pair) for pair in pairs])
+    assert abs(found.mean()) < 3 * found.std() / np.sqrt(200) and found.std() < 0.1
+    assert np.mean([linear_cka(*pair) for pair in pairs[:20]]) > 0.85
+
+
+@pytest.mark.parametrize("k", [1, 10, 39])
+def test_mutual_knn_equals_scikit_learn(rng, k):
+    common = rng.normal(size=(40, 6))
+    pair = [common @ rng.normal(size=(6, width)) + rng.normal(size=(40, width)) + 1 for width in (7, 9)]
+    sets = [NearestNeighbors(n_neighbors=k, metric="cosine").fit(z).kneighbors(return_distance=False) for z in pair]
+    expected = np.mean([len(set(one) & set(other)) / k for one, other in zip(*sets, strict=True)])
+    assert mutual_knn(*pair, k=k) == pytest.approx(expected, abs=1e-12)
+    assert (expected == 1) == (k == 39)
+
+
+@pytest.mark.parametrize("measure", [debiased_cka, mutual_knn])
+def test_equal_and_transformed_representations(rng, measure):
+    x, y = rng.normal(size=(40, 6)) + 1, rng.normal(size=(40, 7))
+    rotation = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    assert measure(x, x) == pytest.approx(1)
+    assert measure(x, y) == pytest.approx(measure(y, x))
+    assert measure(3 * x @ rotation, y) == pytest.approx(measure(x, y))
+    order = rng.permutation(40)
+    assert measure(x[order], y[order]) == pytest.approx(measure(x, y))
+    assert measure(torch.tensor(x), y) == measure(x, y)
+
+
+def test_cosines_are_of_what_is_not_centred(rng):
+    x, y = rng.normal(size=(40, 6)), rng.normal(size=(40, 6))
+    assert debiased_cka(x + 5, y) == pytest.approx(debiased_cka(x, y), abs=1e-10)
+    assert mutual_knn(x + 5, y) != mutual_knn(x, y)
+
+
+def test_too_few_samples(rng):
+    x = rng.normal(size=(10, 3))
+    with pytest.raises(Undefined, match="at least 4 samples, not 3"):
+        debiased_cka(x[:3], x[:3])
+    with pytest.raises(Undefined, match="10 neighbours need at least 11 samples, not 10"):
+        mutual_knn(x, x)
+    with pytest.raises(Undefined, match="0 neighbours"):
+        mutual_knn(x, x, k=0)
