@@ -30,7 +30,7 @@ class Tokens(nn.Module):
 
 
 class Toy(nn.Module):
-    """8×8 images as 4×4 maps of 20 channels, as 15 tokens of width 20 (no square, so the first is CLS), as 300 features."""
+    """8×8 images as 4×4 maps of 20 channels, as 15 tokens of width 20 (the first counts as CLS), as 300 features."""
 
     block_names = ("maps", "tokens", "flat")
 
@@ -146,7 +146,7 @@ def test_equals_the_straightforward_way(layer, rank, digits):
     """A pass and a truncation of whole activations for one probe, by a loop of its own."""
     network, (train_set, test_set) = toy(), digits
     with seeded(5):
-        probe = nn.Linear(320 if layer == "flat" else 20, 10)
+        probe = nn.Linear(300 if layer == "flat" else 20, 10)
     optimizer = torch.optim.Adam(probe.parameters(), lr=0.01, weight_decay=1e-5)
     for epoch in (1, 2):
         for images, labels in train_set.epoch(100, seed=5, epoch=epoch):

@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(ROOT.glob("exec_*.py")) + [
-    ROOT / "misc" / name for name in ("collect_results.py", "rank_statistics.py", "sensitivity_figure.py")
+    ROOT / "misc" / f"{name}.py" for name in ("collect_results", "rank_statistics", "sensitivity_figure", "list_layers")
 ]
 LONG_SCRIPTS = [ROOT / "misc" / "imagenet_train_main.py"]  # has all the options of PyTorch's example
 

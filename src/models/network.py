@@ -162,32 +162,6 @@ class Network(nn.Module):
             raise UserError(f"layer {name!r} is never called by this network or gives no tensor; choose another one")
         raise layer_names.unknown(name, trace.layers, self.block_names)
 
-    def check(self, name: str, *, n_classes: int, image_shape: Sequence[int]) -> None:
-        """Let an image through, in evaluation mode.
-
-        Args:
-            name: what the network is called in the error.
-        Raises:
-            UserError: it cannot take images of this shape, or gives something else than logits of so many classes.
-        """
-        training, shape = self.training, "×".join(map(str, image_shape))
-        parameter = next(self.parameters(), torch.empty(0))
-        try:
-            with torch.no_grad():
-                logits = self.eval()(parameter.new_zeros(1, *image_shape))
-        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(
-                f"{name} cannot take images of {shape} ({reason}); choose another one or a dataset"
-            ) from error
-        finally:
-            self.train(training)
-        if logits.shape != (1, n_classes):
-            given = "×".join(map(str, logits.shape))
-            raise UserError(
-                f"{name} gives {given} for an image, not the logits of {n_classes} classes; let it take n_classes"
-            )
-
     def for_inference(self, names: Sequence[str]) -> "Network":
         """The fastest form of this network that gives the same logits and activations at `names` in evaluation mode.
 
@@ -248,14 +222,25 @@ class Network(nn.Module):
         acts = self._native(x, names)
         return {name: act.movedim(-1, 1) if name in self._turned else act for name, act in acts.items()}
 
+    def shapes(self, images: Tensor) -> dict[str, tuple[int, ...]]:
+        """The shapes of one activation of each layer, in order; of what is no tensor of the images, none."""
+        parts, names = self._parts, self.layer_names
+        values = parts.run(parts.between(None, list(parts.trace.layers.values())), images)
+        acts = dict(zip(names, values, strict=True))
+        return {name: tuple(act.shape[1:]) for name, act in acts.items() if _is_activation(act, len(images))}
+
     def _native(self, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         parts = self._parts
         values = parts.run(parts.between(None, [self._find(name) for name in names]), x)
         return {name: _checked(value, name, len(x)) for name, value in zip(names, values, strict=True)}
 
 
+def _is_activation(value: Any, n: int) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 1 and len(value) == n
+
+
 def _checked(value: Any, name: str, n: int) -> Tensor:
-    if isinstance(value, Tensor) and value.ndim > 1 and len(value) == n:
+    if _is_activation(value, n):
         return value
     given = "×".join(map(str, value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"
     raise UserError(f"layer {name!r} gives {given}, not one tensor of {n} images; choose another one")

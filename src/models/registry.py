@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from src.errors import unknown_name
+from src.errors import UserError, unknown_name
 from src.models.own import is_own, own_network
 
 if TYPE_CHECKING:
@@ -133,5 +133,25 @@ def build_model(
         raise unknown_name("model", name, (*MODEL_NAMES, "tv_NAME of torchvision", "FILE.py:FUNCTION"))
     network = module if isinstance(module, Network) else Network(module)
     if image_shape is not None:
-        network.check(name, n_classes=n_classes, image_shape=image_shape)
+        _check(network, name, n_classes, image_shape)
     return network
+
+
+def _check(network: Network, name: str, n_classes: int, image_shape: tuple[int, int, int]) -> None:
+    """Let an image through a network that is not of the zoo, in evaluation mode."""
+    import torch
+
+    shape = "×".join(map(str, image_shape))
+    image = next(network.parameters(), torch.empty(0)).new_zeros(1, *image_shape)
+    try:
+        with torch.no_grad():
+            logits = network.eval()(image)
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{name} cannot take images of {shape} ({reason}); choose another one or a dataset") from error
+    network.train()
+    if logits.shape != (1, n_classes):
+        given = "×".join(map(str, logits.shape))
+        raise UserError(
+            f"{name} gives {given} for an image, not the logits of {n_classes} classes; let it take n_classes"
+        )
