@@ -140,8 +140,9 @@ def test_stitching(front, end, layers, kind, options, folder, tmp_path, monkeypa
 
 
 def test_similarity(folder, tmp_path, capsys):
-    run(exec_compute_low_rank_sim_metrics.main, *named(folder, "attention", "cnn"), "embed,blocks.1,features", "all", "-m1r",
-        8, "-n", 100, "-o", tmp_path / "table.csv")  # fmt: skip
+    layers = ["embed,blocks.1,features", "all"]
+    run(exec_compute_low_rank_sim_metrics.main, *named(folder, "attention", "cnn"), *layers, "-m1r", 8, "-n", 100,
+        "-o", tmp_path / "table.csv")  # fmt: skip
     rows = (tmp_path / "table.csv").read_text().splitlines()
     assert len(rows) == 1 + 3 * 2 and "turned at embed" in capsys.readouterr().err
 
@@ -157,8 +158,8 @@ def test_similarity(folder, tmp_path, capsys):
 def test_detectors_and_their_evaluation(front, end, layers, kind, detector, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     path, network = named(folder, end)
-    run(exec_train_representation_classifier.main, path, network, layers[1], "-m", detector, "-e", 1, "-fe", 1, "-b", 256,
-        "-ftidd", "digits", "-ftoodd", "photo_patches", "-dir", "detector", "-fdir", "store")  # fmt: skip
+    run(exec_train_representation_classifier.main, path, network, layers[1], "-m", detector, "-e", 1, "-fe", 1,
+        "-b", 256, "-ftidd", "digits", "-ftoodd", "photo_patches", "-dir", "detector", "-fdir", "store")  # fmt: skip
     run(exec_stitch.main, *named(folder, front, end), *layers, kind, "-i", "pinv", "-e", 0, "-dir", "runs")
     arguments = ["results/runs", "-detectors", "store"]
     assert exec_eval_stitcher_ood.main([*arguments, *DIGITS]) == 2
