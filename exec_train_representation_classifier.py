@@ -38,29 +38,27 @@ def train_detectors(args) -> None:
     from src.datasets import dataset_info, load_dataset
     from src.ood import finetuning
     from src.ood.detectors import DetectorStore, source_of
-    from src.ood.energy import energy_penalty, outlier_exposure_penalty
-    from src.ood.finetuning import RepresentationClassification, finetuning_settings, fresh_classifier
+    from src.ood.losses import energy_penalty, outlier_exposure_penalty
     from src.report import note
     from src.run_folder import Marks, RunFolder
     from src.runtime import device_of
 
     settings, device, store = cli.settings_of(args), device_of(args.gpu), DetectorStore(args.final_save_dir)
     store.check()
+    id_data = (args.finetune_id_dataset, args.finetune_id_dataset_root)
+    ood_data = (args.finetune_ood_dataset, args.finetune_ood_dataset_root)
     info, _ = (dataset_info(name, labelled=True) for name in (args.dataset, args.finetune_id_dataset))
+    finetuning.refuse_equal_sets(id_data, ood_data)
     placing, image = cli.placing_of(args, device), {"n_classes": info.n_classes, "image_shape": info.image_shape}
     source = load_model(**named(args, "source_model"), **image, device=device)
     identity = source_of(**named(args, "source_model"))
     layers = choose(source, args.source_layer_name, args, image_shape=info.image_shape)
     train_set, val_set = (load_dataset(args.dataset, args.dataset_root, train=t, **placing) for t in (True, False))
-    mixed = finetuning.HalfAndHalf(
-        load_dataset(args.finetune_id_dataset, args.finetune_id_dataset_root, train=True, **placing),
-        load_dataset(args.finetune_ood_dataset, args.finetune_ood_dataset_root, train=True, **placing),
-        like=train_set,
-        batch_size=args.batch_size,
-    )
+    both = (load_dataset(*data, train=True, **placing) for data in (id_data, ood_data))
+    mixed = finetuning.HalfAndHalf(*both, like=train_set, batch_size=args.batch_size)
     hinge = partial(energy_penalty, m_in=args.m_in, m_out=args.m_out)
     penalty = {"energy": hinge, "OE": outlier_exposure_penalty}[args.score]
-    tuning = finetuning_settings(settings, n_epochs=args.n_finetune_epochs, decay=args.finetune_decay)
+    tuning = finetuning.finetuning_settings(settings, n_epochs=args.n_finetune_epochs, decay=args.finetune_decay)
 
     for layer in layers:
         path = Path(args.save_dir, layer) if len(layers) > 1 else Path(args.save_dir)
@@ -68,13 +66,13 @@ def train_detectors(args) -> None:
         if args.resume and Marks.in_folder(path).are_final(options):
             continue
         note(f"detector for {layer}")
-        classifier, shape = fresh_classifier(
+        classifier, shape = finetuning.fresh_classifier(
             args.model_type, source, layer, **image, seed=args.seed, resume_from=args.resume_from
         )
         folder = RunFolder(path, options, resume=args.resume)
         name = folder.state.content.get("detector") or store.new_name()
         folder.state.write(detector=name)
-        task = RepresentationClassification(source, layer, classifier)
+        task = finetuning.RepresentationClassification(source, layer, classifier)
         folder.train(task, train_set, val_set, settings, save_frequency=args.save_frequency)
         task.penalty = penalty
         scores = finetuning.finetune(folder, task, mixed, val_set, tuning)

@@ -8,7 +8,7 @@ import contextlib
 import math
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from src import signals
@@ -100,6 +100,11 @@ def whole_number(minimum: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def described(names: Mapping[str, str]) -> str:
+    """Names of choices and what they mean, for a help text."""
+    return "; ".join(f"{name}: {meaning}" for name, meaning in names.items())
 
 
 def csv_file(text: str) -> str:

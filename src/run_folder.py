@@ -1,5 +1,6 @@
 """The folder of a run: logs while it goes on, and `config.txt`, which is written last and marks it as finished."""
 
+import math
 import weakref
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -105,9 +106,10 @@ class RunFolder:
         return self.marks.config.exists()
 
     def write_logs(self, logs: Sequence[EpochLog]) -> None:
-        """Write `training_logs.csv`, one row an epoch."""
+        """Write `training_logs.csv`, one row an epoch; an accuracy that was not measured stays empty."""
         columns = ("train_acc", "train_loss", "val_acc", "val_loss")
-        rows = [(log.train.accuracy, log.train.loss, log.val.accuracy, log.val.loss) for log in logs]
+        measured = [(log.train.accuracy, log.train.loss, log.val.accuracy, log.val.loss) for log in logs]
+        rows = [["" if math.isnan(value) else value for value in row] for row in measured]
         write_csv(self.path / "training_logs.csv", columns, [dict(zip(columns, row, strict=True)) for row in rows])
 
     def train(

@@ -94,6 +94,12 @@ class Network(nn.Module):
         trace = self._parts.trace
         return next((name for name, node in trace.layers.items() if node is trace.output), OUTPUT)
 
+    def behind(self, layer: str) -> list[str]:
+        """The blocks that depend on a layer, in order, itself left out."""
+        trace, start = self._parts.trace, self._find(layer)
+        nodes = {name: self._find(name) for name in self.block_names}
+        return [name for name, node in nodes.items() if node is not start and start in trace.reached([node], start)]
+
     def needs_images(self, after: str) -> bool:
         """Whether what follows a layer needs the images too: the rest of its block, or a shape."""
         parts = self._parts
@@ -194,32 +200,27 @@ class Network(nn.Module):
         """
         if until is None and after is None:
             return logits_of(self._module(x), Tensor, self._module)
-        parts = self._parts
-        start = None if after is None else self._find(after)
-        stop = parts.trace.output if until is None else self._find(until)
-        part = parts.between(start, [stop])
-        if not part.follows and until is None:
-            raise UserError(f"the logits do not depend on layer {after!r}; choose another one")
-        if not part.follows:
-            raise ValueError(f"{until} does not lie behind {after}")
-        if part.needs_images and images is None:
-            raise ValueError(f"{after} lies inside a block: the rest of that block needs the images")
-        (value,) = parts.run(part, x.movedim(1, -1) if after in self._turned else x, images)
-        value = _checked(value, until or self.output_name, len(x))
-        return value.movedim(-1, 1) if until in self._turned else value
+        name = until or self.output_name
+        return self.activations(x, [name], after=after, images=images)[name]
 
-    def activations(self, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    def activations(
+        self, x: Tensor, names: Sequence[str], *, after: str | None = None, images: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The activations of several layers from one pass, which ends at the last of them.
 
         Args:
-            x: images (B, C, H, W).
+            x: images (B, C, H, W), or with `after` the activation of that layer.
             names: layers in any order; `output_name` gives the logits.
+            after: a layer that all of the named ones lie behind.
+            images: as in `forward`.
         Returns:
             The activations by name, in the order of `names`.
         Raises:
-            UserError: a layer does not exist, or is no tensor with the batch as first axis.
+            UserError: a layer does not exist, is no tensor with the batch as first axis, or the logits do not depend
+                on `after`.
+            ValueError: a layer does not lie behind `after`, or `images` are needed and missing.
         """
-        acts = self._native(x, names)
+        acts = self._native(x.movedim(1, -1) if after in self._turned else x, names, after, images)
         return {name: act.movedim(-1, 1) if name in self._turned else act for name, act in acts.items()}
 
     def shapes(self, images: Tensor) -> dict[str, tuple[int, ...]]:
@@ -229,9 +230,19 @@ class Network(nn.Module):
         acts = dict(zip(names, values, strict=True))
         return {name: tuple(act.shape[1:]) for name, act in acts.items() if _is_activation(act, len(images))}
 
-    def _native(self, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        parts = self._parts
-        values = parts.run(parts.between(None, [self._find(name) for name in names]), x)
+    def _native(
+        self, x: Tensor, names: Sequence[str], after: str | None = None, images: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The activations as the module has them, not turned."""
+        parts, start = self._parts, None if after is None else self._find(after)
+        part = parts.between(start, [self._find(name) for name in names])
+        if not part.follows:
+            if list(names) == [self.output_name]:
+                raise UserError(f"the logits do not depend on layer {after!r}; choose another one")
+            raise ValueError(f"{', '.join(names)} does not lie behind {after}")
+        if part.needs_images and images is None:
+            raise ValueError(f"{after} lies inside a block: the rest of that block needs the images")
+        values = parts.run(part, x, images)
         return {name: _checked(value, name, len(x)) for name, value in zip(names, values, strict=True)}
 
 

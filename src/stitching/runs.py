@@ -1,6 +1,7 @@
 """The run folders of a grid, one a pair, as if each pair had run alone.
 
-`final_model.pt`, `summary.txt`, `config.txt` and `training_logs.csv` are the public code's; `metrics.json` is new.
+`final_model.pt`, `summary.txt`, `config.txt` and `training_logs.csv` are the public code's; `metrics.json` and
+`predictions.npz` are new.
 """
 
 import math
@@ -15,11 +16,13 @@ from src.checkpoints import save_state
 from src.errors import UserError
 from src.files import write_json, write_text
 from src.models import Network
+from src.options import MATCHED_INITS
 from src.report import note, result, warn
 from src.resuming import StateFile
 from src.run_folder import RunFolder
-from src.stitching.grid import GridScore
+from src.stitching.grid import GridScore, Matched
 from src.stitching.layers import StitchingLayer
+from src.stitching.predictions import agreement, write_predictions
 from src.stitching.results import Metrics
 from src.stitching.stitched_model import Pair, full_state
 from src.stitching.unfinished import find_state, finished_pairs, new_state
@@ -37,7 +40,8 @@ class StitchingRuns:
         options: the options of the script; those of a pair's `config.txt` name that pair's layers.
         resume: go on with runs of the same options in `directory`; `layers` are then those that are left to do.
     Raises:
-        UserError: on resuming, there are runs of these pairs whose options differ.
+        UserError: there is an objective but no training; or, on resuming, there are runs of these pairs whose options
+            differ.
     """
 
     def __init__(
@@ -50,13 +54,15 @@ class StitchingRuns:
     ):
         self.directory, self.layers, self.options = Path(directory), dict(layers), dict(options)
         whole = self._options_of(next(iter(layers))) if len(layers) == 1 else self.options
+        if options["objective"] != "task" and not options["n_epochs"]:
+            raise UserError(f"--objective {options['objective']} with -e 0: nothing is trained; leave one of them out")
         self._state = find_state(self.directory, whole) if resume else new_state(self.directory, whole)
         if resume:
             self._leave_out_finished()
         if options["init"] == "rand" and not options["n_epochs"]:
             warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
-        if options["init"] != "pinv" and options["front_pinv_rank"]:
-            warn("--front-pinv-rank counts with -i pinv only")
+        if options["init"] not in MATCHED_INITS and options["front_pinv_rank"]:
+            warn(f"--front-pinv-rank counts with -i {', '.join(MATCHED_INITS)} only")
 
     def _leave_out_finished(self) -> None:
         """Leave out the pairs that are finished, unless they were trained together with others that are not."""
@@ -101,30 +107,29 @@ class StitchingRuns:
         report_epoch(len(history), EpochLog(train, val))
 
     def finish(
-        self, score: GridScore, matching_errors: Mapping[Pair, float], *, whole_networks: tuple[Network, Network] | None
+        self, score: GridScore, matched: Mapping[Pair, Matched], *, whole_networks: tuple[Network, Network] | None
     ) -> None:
         """Write the results of every pair and report its accuracy.
 
         Args:
-            matching_errors: of the pairs that were matched directly.
+            matched: the pairs that were matched directly.
             whole_networks: front and end network where they are to be saved as well.
         """
         self.claim()
         for pair, layer in self.layers.items():
             folder, options = self.folders[pair], self._options_of(pair)
-            accuracy, difference = score.pairs[pair]
-            error = matching_errors.get(pair, 0.0)
-            metrics = Metrics(accuracy, score.front_accuracy, score.end_accuracy, error, difference)
             if folder.finished:  # before the run was killed
                 continue
             if not options["no_save"]:
                 state = layer.state_dict() if whole_networks is None else full_state(*whole_networks, layer, pair)
                 save_state(folder.path / "final_model.pt", state)
-            _write_summary(folder.path, options, metrics, layer)
+            if not options["no_predictions"]:
+                write_predictions(folder.path / "predictions.npz", score, pair)
+            _write_summary(folder.path, options, _metrics(score, pair, matched.get(pair)), layer, matched.get(pair))
             folder.finish()
             if len(self.layers) == 1:
                 note(f"wrote {folder.path}")
-            result(f"{self._title(pair)}Clean accuracy: {accuracy:.2%}")
+            result(f"{self._title(pair)}Clean accuracy: {score.pairs[pair].accuracy:.2%}")
         self._state.remove()
 
     def _title(self, pair: Pair) -> str:
@@ -132,7 +137,21 @@ class StitchingRuns:
         return "" if alone else f"{pair.front_layer} -> {pair.end_layer}: "
 
 
-def _write_summary(folder: Path, options: Mapping[str, Any], metrics: Metrics, layer: StitchingLayer) -> None:
+def _metrics(score: GridScore, pair: Pair, matched: Matched | None) -> Metrics:
+    accuracy, difference, predictions = score.pairs[pair]
+    return Metrics(
+        accuracy,
+        score.front_accuracy,
+        score.end_accuracy,
+        None if matched is None else matched.error,
+        difference,
+        *agreement(predictions, score.end_predictions),
+    )
+
+
+def _write_summary(
+    folder: Path, options: Mapping[str, Any], metrics: Metrics, layer: StitchingLayer, matched: Matched | None
+) -> None:
     """Write `summary.txt` (some lines end with a blank, which readers rely on) and `metrics.json`."""
     sparsity = {threshold: layer.sparsity(float(threshold)) for threshold in THRESHOLDS}
     lines = [
@@ -141,7 +160,7 @@ def _write_summary(folder: Path, options: Mapping[str, Any], metrics: Metrics, l
         f"Front layer: {options['front_layer']} ",
         f"End layer: {options['end_layer']} ",
         f"Clean accuracy: {metrics.accuracy:.4f} ",
-        f"Normalized PINV difference: {metrics.matching_error:.4f}",
+        f"Normalized PINV difference: {metrics.matching_error or 0:.4f}",  # 0 as there: nothing was matched
         f"Normalized representation difference: {metrics.representation_difference:.4f}",
         "",
         f"Command: {' '.join(sys.argv)}",
@@ -152,9 +171,11 @@ def _write_summary(folder: Path, options: Mapping[str, Any], metrics: Metrics, l
     write_text(folder / "summary.txt", "\n".join(lines) + "\n")
     values = metrics._asdict()
     for name, value in values.items():
-        if not math.isfinite(value):  # JSON has no word for it
+        if value is not None and not math.isfinite(value):  # JSON has no word for it
             warn(f"{options['front_layer']} -> {options['end_layer']}: the {name} is not finite ({value})")
             values[name] = None
+    if matched is not None and matched.ridge_penalty is not None:
+        values["ridge_penalty"] = matched.ridge_penalty
     write_json(folder / "metrics.json", values | {"sparsity": sparsity})
 
 

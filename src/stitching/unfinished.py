@@ -8,14 +8,13 @@ from typing import Any
 from src.errors import UserError
 from src.report import warn
 from src.resuming import StateFile, as_written, differences, read_options, read_state, refuse_other_options
+from src.stitching.results import EXPERIMENT
 from src.stitching.stitched_model import Pair
 
 # What makes a run another experiment, so that both may be in one folder. Where only other options differ, such as the
 # learning rate, a resumed command would not do what it was given, and is refused.
-IDENTITY = (
-    "front_model_path", "end_model_path", "front_model_type", "end_model_type", "front_layer", "end_layer",
-    "stitching_type", "init", "n_pinv_init_samples", "front_stitch_rank", "front_pinv_rank", "seed", "dataset",
-)  # fmt: skip
+IDENTITY = (*Pair._fields, *(name for name in EXPERIMENT if name != "n_epochs"))
+ABSENT = {"objective": "task"}  # what an option that runs of earlier versions do not name was
 SUFFIX = ".resume.pt"
 
 
@@ -70,4 +69,5 @@ def find_state(directory: Path, options: Mapping[str, Any]) -> StateFile:
 
 
 def _same_experiment(begun: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    begun, given = ABSENT | dict(begun), ABSENT | dict(given)
     return all(begun.get(name) == given.get(name) for name in IDENTITY)
