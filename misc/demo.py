@@ -20,7 +20,7 @@ from src.report import note, result
 MODEL = "resnet18_samewidth"
 LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
 COMMON = ["-d", "digits", "-gpu", "-1"]
-TRAINED = ["-i", "rand", "-e", "5", "-b", "128", "-lr", "1e-2"]
+TRAINED = ["-i", "rand", "-e", "4", "-b", "128", "-lr", "1e-2"]
 METHODS = {  # title: (folder in results/, options)
     "direct matching": ("demo_dm", ["-i", "pinv", "-pinv-samples", "500", "-e", "0"]),
     "task loss matching": ("demo_tlm", TRAINED),
