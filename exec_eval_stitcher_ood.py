@@ -85,7 +85,7 @@ def evaluate(args) -> None:
         into = {pair: stitch for pair, stitch in stitches.items() if pair.end_layer == layer}
         scores = (id_energies[layer], sanity.get(layer), into)
         rows += reporting.report_layer(layer, *scores, runs, made_with | scorer.data, energies / layer)
-    table = reporting.finish(folder, rows, front, end, sanity, args.detector)
+    table = reporting.finish(folder, rows, front, end, sanity, runs.values(), n_images=len(test_set))
     Marks.beside(table).finish(vars(args))
     note(f"evaluated {len(rows)} stitches; skipped {len(skipped) + len(unusable)} runs and {len(missing)} end layers")
 

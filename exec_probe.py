@@ -79,6 +79,7 @@ def probe(args) -> None:
     result("\n\n")
     if marks:
         made = {"model": args.model_path, "seed": args.seed, "epochs": args.n_epochs}
+        made |= {"model_type": args.model_type, "dataset": args.dataset, "n_images": len(test_set)}
         write_table(args.output, last, task.widths, made_with=made)
         marks.finish(vars(args))
         note(f"wrote {args.output}")

@@ -49,7 +49,7 @@ def stitch(args) -> None:
     from src.report import progress, warn
     from src.runtime import device_of
     from src.stitching import Grid, build_layers, matching_batches, objectives
-    from src.stitching.results import update_grid
+    from src.stitching.reporting import update_grid
     from src.stitching.runs import StitchingRuns
     from src.training import train
 

@@ -10,29 +10,57 @@ from src import cli
 
 
 def parser() -> cli.Parser:
-    options = cli.Parser("Print the accuracy matrix of a folder of stitching runs; write it as CSV and heat map.")
-    options.add_argument("source_dir", help="folder that holds one folder for each run")
-    options.add_argument("-r", "--recursive", action="store_true", help="take the runs in all folders below, as well")
-    options.add_argument("-o", "--output", type=cli.csv_file,
-                         help="CSV to write, a PNG goes beside it; default: grid.csv in source_dir")  # fmt: skip
+    options = cli.Parser("Print the accuracy matrix of a folder of stitching runs; write it as CSV and heat map. Of "
+                         "two folders: both matrices, and the second less the first.")  # fmt: skip
+    add = options.add_argument
+    add("source_dir", help="folder that holds one folder for each run")
+    add("other_dir", nargs="?", help="folder to compare with it; each of them then holds one experiment")
+    add("-r", "--recursive", action="store_true", help="take the runs in all folders below, as well")
+    add("-o", "--output", type=cli.table_or_figure,
+        help="CSV or figure (.png, .pdf) to write; the other one goes beside it, a CSV has a PNG. Default: grid.csv in "
+        "source_dir, and for two folders nothing")  # fmt: skip
+    cli.add_title(options)
     return options
 
 
 def collect(args) -> None:
-    from src.errors import UserError
-    from src.report import result, warn
-    from src.stitching.results import (
-        accuracy_matrix,
-        by_experiment,
-        read_runs,
-        update_grid,
-        warn_of_repetitions,
-        write_grid,
-    )
+    from src.report import result
+    from src.stitching.reporting import Comparison, update_grid, write_grid
+    from src.stitching.results import accuracy_matrix, by_experiment, warn_of_repetitions
 
-    source_dir = Path(args.source_dir)
+    folders = [args.source_dir, args.other_dir] if args.other_dir else [args.source_dir]
+    experiments = [rows_of(Path(folder), recursive=args.recursive) for folder in folders]
+    for title, group in (item for rows in experiments for item in by_experiment(rows).items()):
+        warn_of_repetitions(group)
+        if not args.other_dir:
+            if title:
+                result(title)
+            for line in table(*accuracy_matrix(group)):
+                result(line)
+    output = Path(args.output or Path(args.source_dir) / "grid.csv")
+    texts = {"figure": ".png" if output.suffix == ".csv" else output.suffix, "title": args.title}
+    if args.other_dir:
+        comparison = Comparison(folders, experiments)
+        for name, panel in comparison.panels.items():
+            result(name)
+            for line in table(comparison.fronts, comparison.ends, panel.values):
+                result(line)
+        if args.output:
+            comparison.write(output.with_suffix(".csv"), **texts)
+    elif args.output or args.recursive:
+        write_grid(output.with_suffix(".csv"), experiments[0], **texts)
+    else:  # which runs that end meanwhile keep up to date
+        update_grid(Path(args.source_dir), create=True, title=args.title)
+
+
+def rows_of(source_dir: Path, *, recursive: bool):
+    """The rows of the finished runs of a folder, oldest first; warns of what is skipped."""
+    from src.errors import UserError
+    from src.report import warn
+    from src.stitching.results import read_runs
+
     runs, skipped = read_runs(source_dir)
-    if args.recursive:
+    if recursive:
         below = {marked.parent.parent for marked in source_dir.rglob("config.txt")} - {source_dir, source_dir.parent}
         for folder in sorted(below):
             found, others = read_runs(folder)
@@ -42,18 +70,7 @@ def collect(args) -> None:
         warn(f"skipped: {reason}")
     if not runs:
         raise UserError(f"{source_dir} holds no finished stitching run; give the folder that holds their folders")
-    rows = [run.row for run in runs]
-    for title, group in by_experiment(rows).items():
-        if title:
-            result(title)
-        warn_of_repetitions(group)
-        for line in table(*accuracy_matrix(group)):
-            result(line)
-
-    if args.output or args.recursive:
-        write_grid(Path(args.output or source_dir / "grid.csv"), rows)
-    else:  # which runs that end meanwhile keep up to date
-        update_grid(source_dir, create=True)
+    return [run.row for run in runs]
 
 
 def table(fronts: list[str], ends: list[str], matrix: list[list[float]]) -> list[str]:

@@ -13,7 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from src.figures import heat_maps, scatter
+from src.captions import caption
+from src.figures import HeatMap, heat_maps, scatter
 from src.files import write_text
 from src.report import note, result
 
@@ -118,7 +119,10 @@ def report(folder: Path) -> Path:
     ]
     points = {title: [(float(row["accuracy"]), float(row["auroc"])) for row in rows]
               for title, rows in evaluations.items()}  # fmt: skip
-    scatter(folder / "objectives.png", points, x_label="accuracy of the stitched network",
+    below = caption(
+        networks=f"two {MODEL}", data="digits", method="rc2c_pre", detector="energy (ID digits, OOD photo_patches)"
+    )
+    scatter(folder / "objectives.png", points, caption=below, x_label="accuracy of the stitched network",
             y_label="AUROC of its activations (1: far out of distribution)")  # fmt: skip
     lines += ["", "Similarity without stitching; the distances are 0 where layers are equal:", ""]
     lines += ["![similarity](similarity.png)", "", *similarity_finding(read(folder / "statistics.csv"))]
@@ -126,8 +130,10 @@ def report(folder: Path) -> Path:
               "stitching and measures find in it:", "", "![sensitivity](sensitivity.png)"]  # fmt: skip
     for name, title, table in (("accuracy", "accuracy", grids), ("auroc", "AUROC", evaluations)):
         matrices = {f"{title} of {method}": matrix(rows, name) for method, rows in table.items()}
-        heat_maps(folder / f"{name}.png", matrices, rows=LAYERS, columns=LAYERS,
-                  row_label="front layer", column_label="end layer")  # fmt: skip
+        scale = (1, 0) if name == "auroc" else (0, 1)  # bright: like the end network
+        panels = {heading: HeatMap(values, scale) for heading, values in matrices.items()}
+        heat_maps(folder / f"{name}.png", panels, rows=LAYERS, columns=LAYERS,
+                  row_label="front layer", column_label="end layer", caption=below)  # fmt: skip
         lines += ["", f"![{title}]({name}.png)"]
         for heading, values in matrices.items():
             lines += ["", f"## {capital(heading)}", "", *markdown(values)]

@@ -18,19 +18,17 @@ def parser() -> cli.Parser:
     add("-l", "--layers", nargs="+", help="truncated layers of the first (front) network, a panel for each; default: "
         "all that were measured at several ranks")  # fmt: skip
     add("-other", "--other-layer", help="layer of the second (end) network; default: the one of the same name")
-    add("-o", "--output", required=True, help="figure to write, a PNG")
+    add("-o", "--output", type=cli.figure_file, required=True, help="figure to write, a PNG or a PDF")
+    cli.add_title(options)
     return options
 
 
 def draw(args) -> None:
     from src.errors import UserError
     from src.figures import curves
-    from src.measurements import over_ranks, read_tables
+    from src.measurements import describe, over_ranks, read_tables
     from src.report import note
 
-    output = Path(args.output)
-    if output.suffix != ".png":
-        raise UserError(f"-o {output} is to be a figure; give it a name that ends in .png")
     tables = read_tables(args.tables)
     known = dict.fromkeys(layers for values in tables.values.values() for layers, *_ in over_ranks(values, side=0))
     if args.layers:
@@ -46,8 +44,9 @@ def draw(args) -> None:
         )
     panels = {first if first == second else f"{first} → {second}": lines_of(tables, (first, second))
               for first, second in wanted}  # fmt: skip
-    curves(output, panels, x_label="retained rank", y_label="similarity, accuracy", y_range=(-0.02, 1.02))
-    note(f"wrote {output}")
+    labels = {"x_label": "retained rank", "y_label": "similarity, accuracy", "y_range": (-0.02, 1.02)}
+    curves(Path(args.output), panels, **labels, title=args.title, caption=describe(args.tables))
+    note(f"wrote {args.output}")
 
 
 def lines_of(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:

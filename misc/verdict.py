@@ -22,6 +22,7 @@ def parser() -> cli.Parser:
     add("-o", "--output", type=cli.csv_file, default="verdict.csv",
         help="CSV to write; the sentences (.md) and a map of each method (.png) go beside it")  # fmt: skip
     add("--pdf", action="store_true", help="draw the map as a PDF instead of a PNG")
+    cli.add_title(options)
     return options
 
 
@@ -50,8 +51,17 @@ def give_verdict(args) -> None:
         result(f"{verdict.method}, {place}: {verdict.verdict} (accuracy {verdict.accuracy.value:.4f}, penalty "
                f"{verdict.penalty.value:.4f} [{low:.4f}, {high:.4f}]; {verdict.reason})")  # fmt: skip
     result("\n" + "\n".join(reporting.sentences(verdicts, **limits)))
-    reporting.write_files(Path(args.output), verdicts, figure=".pdf" if args.pdf else ".png", **limits)
+    texts = {"title": args.title, "caption": described(stitches)}
+    reporting.write_files(Path(args.output), verdicts, figure=".pdf" if args.pdf else ".png", **limits, **texts)
     note(f"wrote {args.output}")
+
+
+def described(stitches) -> str:
+    """What all stitches have in common: networks, data, method and number of images, as far as it is known."""
+    from src.stitching.reporting import describe
+
+    sizes = {None if stitch.predictions is None else len(stitch.predictions["labels"]) for stitch in stitches}
+    return describe([stitch.row for stitch in stitches], n_images=sizes.pop() if len(sizes) == 1 else None)
 
 
 def main(argv=None) -> int:

@@ -107,11 +107,25 @@ def described(names: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {meaning}" for name, meaning in names.items())
 
 
-def csv_file(text: str) -> str:
-    """The type of an option that names a CSV to write: a figure beside it has the same name with another ending."""
-    if not text.endswith(".csv"):
-        raise argparse.ArgumentTypeError(f"{text} is to be a CSV; give it a name that ends in .csv")
-    return text
+def output_file(kind: str, *endings: str) -> Callable[[str], str]:
+    """The type of an option that names a file to write; what is written beside it has the same name, but for the end.
+
+    Args:
+        kind: what it is to be, such as "a figure".
+    """
+
+    def parse(text: str) -> str:
+        if not text.endswith(endings):
+            message = f"{text} is to be {kind}; give it a name that ends in {' or '.join(endings)}"
+            raise argparse.ArgumentTypeError(message)
+        return text
+
+    return parse
+
+
+csv_file = output_file("a CSV", ".csv")
+figure_file = output_file("a figure", ".png", ".pdf")
+table_or_figure = output_file("a CSV or a figure", ".csv", ".png", ".pdf")
 
 
 def one_of(names: Sequence[str]) -> Callable[[str], str]:
@@ -178,6 +192,11 @@ def add_resume(parser: Parser) -> None:
 def add_seed(parser: Parser) -> None:
     """`-s`."""
     parser.add_argument("-s", "--seed", type=whole_number(0), default=0, help="random seed")
+
+
+def add_title(parser: Parser) -> None:
+    """`--title`."""
+    parser.add_argument("--title", default="", help="title of the figure")
 
 
 def add_data(parser: Parser, *, batch_size: int) -> None:

@@ -1,55 +1,84 @@
-"""Figures: heat maps over layers and curves over ranks. matplotlib is imported only where one is drawn."""
+"""Figures at the size of a paper's column: heat maps over layers, curves over ranks. Imports matplotlib to draw one."""
 
+import contextlib
+import importlib.util
 import io
 import math
-from collections.abc import Collection, Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from src.files import write_bytes
 from src.report import warn
 
+COLUMN = 3.3  # inches: the width of a panel
+POINTS = 8  # the size of all text but the numbers in cells
+STYLE = {
+    "font.size": POINTS, "axes.titlesize": POINTS, "figure.titlesize": POINTS + 1,
+    "pdf.fonttype": 42,  # TrueType: text stays text, and publishers take it
+}  # fmt: skip
+CHARACTER, LINE = 0.065, 0.16  # inches, of this text
+SIMILARITY, DISTANCE, DIFFERENCE = "viridis", "viridis_r", "RdBu_r"  # colour maps
+
+
+class HeatMap(NamedTuple):
+    """A panel: a matrix, and what its colours mean. Bright stands for similar."""
+
+    values: Sequence[Sequence[float]]  # (rows, columns); a cell of NaN stays blank
+    scale: tuple[float, float] = (0.0, 1.0)  # values of the darkest and the brightest colour; a distance has (1, 0)
+    is_difference: bool = False  # blue below 0, red above; `scale` is then symmetric
+    marked: Collection[tuple[int, int]] = ()  # rows and columns of cells with a red corner
+
+    @classmethod
+    def difference(cls, values: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> "HeatMap":
+        """Values less others, with the colours centred at 0."""
+        both = zip(values, others, strict=True)
+        matrix = [[a - b for a, b in zip(line, other, strict=True)] for line, other in both]
+        largest = max((abs(value) for line in matrix for value in line if not math.isnan(value)), default=0) or 1.0
+        return cls(matrix, (-largest, largest), is_difference=True)
+
+    @property
+    def colours(self) -> str:
+        """The name of the colour map."""
+        return DIFFERENCE if self.is_difference else SIMILARITY if self.scale[0] < self.scale[1] else DISTANCE
+
 
 def heat_maps(
     path: Path,
-    matrices: Mapping[str, Sequence[Sequence[float]]],
+    panels: Mapping[str, HeatMap],
     *,
     rows: Sequence[str],
     columns: Sequence[str],
     row_label: str,
     column_label: str,
-    value_range: tuple[float, float] | None = (0.0, 1.0),
-    reverse: Collection[str] = (),
+    title: str = "",
+    caption: str = "",
 ) -> None:
-    """Draw matrices of the same rows and columns side by side, with every value written into its cell.
+    """Draw matrices of the same rows and columns, with every value written into its cell.
 
     Args:
-        matrices: by title; each (rows, columns). A missing value is NaN and its cell stays blank.
-        value_range: what the two ends of the colour scale stand for; None fits them to each matrix.
-        reverse: titles of matrices whose low values are bright, such as distances.
+        panels: by title.
+        caption: the text below the figure.
     """
-    size = (max(5.0, 2.2 + 0.62 * len(columns)), 1.6 + 0.45 * len(rows))
-    figure = _figure(path, len(matrices), size)
-    if figure is None:
+    if not _can_draw(path):
         return
-    for axes, (title, matrix) in zip(figure.axes, matrices.items(), strict=True):
-        values = [value for line in matrix for value in line if not math.isnan(value)]
-        low, high = value_range or (min(values, default=0.0), max(values, default=1.0))
-        colours = "viridis_r" if title in reverse else "viridis"
-        image = axes.imshow(matrix, vmin=low, vmax=high, cmap=colours, aspect="auto")
-        axes.set_title(title)
-        axes.set_xticks(range(len(columns)), columns, rotation=90)
-        axes.set_yticks(range(len(rows)), rows)
-        axes.set_xlabel(column_label)
-        axes.set_ylabel(row_label)
-        middle = (low + high) / 2
-        for y, line in enumerate(matrix):
-            for x, value in enumerate(line):
-                if not math.isnan(value):
-                    colour = "black" if (value > middle) != (title in reverse) else "white"
-                    axes.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
-        figure.colorbar(image, ax=axes)
-    _save(figure, path)
+    labels = {"rows": rows, "columns": columns, "row_label": row_label, "column_label": column_label}
+    with _figure(path, list(panels), _map_size(rows, columns), title=title, caption=caption) as figure:
+        for axes, panel in zip(figure.axes, panels.values(), strict=True):
+            _label_cells(axes, **labels)
+            low, high = sorted(panel.scale)
+            image = axes.imshow(panel.values, vmin=low, vmax=high, cmap=panel.colours, aspect="auto")
+            for y, line in enumerate(panel.values):
+                for x, value in enumerate(line):
+                    if not math.isnan(value):
+                        red, green, blue, _ = image.cmap(image.norm(value))
+                        colour = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
+                        _write_cell(axes, x, y, value, colour)
+            for y, x in panel.marked:
+                corner = [(x + 0.5, y - 0.5), (x + 0.2, y - 0.5), (x + 0.5, y - 0.2)]
+                axes.fill(*zip(*corner, strict=True), facecolor="red", edgecolor="white", linewidth=0.5)
+            figure.colorbar(image, ax=axes)
 
 
 def class_maps(
@@ -61,35 +90,33 @@ def class_maps(
     columns: Sequence[str],
     row_label: str,
     column_label: str,
+    title: str = "",
+    caption: str = "",
 ) -> None:
-    """Draw maps whose cells have the colour of a class and a number, side by side, with one legend.
+    """Draw maps whose cells have the colour of a class and a number, with one legend.
 
     Args:
         panels: by title; each (rows, columns) of class and number, None where a cell stays blank.
         colours: by class.
     """
-    size = (max(5.0, 2.2 + 0.62 * len(columns)), 2.2 + 0.45 * len(rows))
-    figure = _figure(path, len(panels), size)
-    if figure is None:
+    if not _can_draw(path):
         return
     from matplotlib.patches import Patch, Rectangle
 
-    for axes, (title, cells) in zip(figure.axes, panels.items(), strict=True):
-        axes.set_title(title)
-        axes.set_xlim(-0.5, len(columns) - 0.5)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xticks(range(len(columns)), columns, rotation=90)
-        axes.set_yticks(range(len(rows)), rows)
-        axes.set_xlabel(column_label)
-        axes.set_ylabel(row_label)
-        for y, line in enumerate(cells):
-            for x, cell in enumerate(line):
-                if cell is not None:
-                    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colours[cell[0]], edgecolor="grey"))
-                    axes.text(x, y, f"{cell[1]:.2f}", ha="center", va="center", fontsize=8)
-    handles = [Patch(facecolor=colour, edgecolor="grey", label=name) for name, colour in colours.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    _save(figure, path)
+    labels = {"rows": rows, "columns": columns, "row_label": row_label, "column_label": column_label}
+    texts = {"title": title, "caption": caption, "legend": colours}
+    with _figure(path, list(panels), _map_size(rows, columns), **texts) as figure:
+        for axes, cells in zip(figure.axes, panels.values(), strict=True):
+            axes.set_xlim(-0.5, len(columns) - 0.5)
+            axes.set_ylim(len(rows) - 0.5, -0.5)
+            _label_cells(axes, **labels)
+            for y, line in enumerate(cells):
+                for x, cell in enumerate(line):
+                    if cell is not None:
+                        look = {"facecolor": colours[cell[0]], "edgecolor": "grey"}
+                        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **look))
+                        _write_cell(axes, x, y, cell[1], "black")
+        _add_legend(figure, {name: Patch(facecolor=colour, edgecolor="grey") for name, colour in colours.items()})
 
 
 def curves(
@@ -99,62 +126,153 @@ def curves(
     x_label: str,
     y_label: str,
     y_range: tuple[float, float] | None = None,
+    title: str = "",
+    caption: str = "",
 ) -> None:
-    """Draw curves over ranks, in panels side by side, on a logarithmic axis (to the base of 2).
+    """Draw curves over ranks on a logarithmic axis (to the base of 2), in panels of equal scales with one legend.
 
     Args:
         panels: by title, the curves by label; each maps ranks (at least 1) to values. NaN leaves a gap.
-        y_range: the ends of the vertical axis; None fits them to each panel's curves.
+        y_range: the ends of the vertical axes; None fits them to the curves of all panels.
     """
-    figure = _figure(path, len(panels), (5.6, 4.2))
-    if figure is None:
+    if not _can_draw(path):
         return
-    for axes, (title, lines) in zip(figure.axes, panels.items(), strict=True):
-        for label, values in lines.items():
-            ranks = sorted(values)
-            axes.plot(ranks, [values[rank] for rank in ranks], marker="o", markersize=3, label=label)
-        axes.set_xscale("log", base=2)
-        axes.set_title(title)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.set_ylim(y_range)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    _save(figure, path)
+    labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
+    texts = {"title": title, "caption": caption, "legend": labels}
+    with _figure(path, list(panels), (COLUMN, 2.4), **texts) as figure:
+        handles = {}
+        for axes, lines in zip(figure.axes, panels.values(), strict=True):
+            for label, values in lines.items():
+                number, ranks = labels.index(label), sorted(values)
+                look = {"color": f"C{number % 10}", "marker": "osv^D*"[number // 10 % 6]}  # after ten curves
+                points = ranks, [values[rank] for rank in ranks]
+                (handles[label],) = axes.plot(*points, **look, markersize=3, linewidth=1)
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.set_xlabel(x_label)
+            axes.set_ylabel(y_label)
+            axes.grid(alpha=0.3)
+        ends = [end for axes in figure.axes for end in axes.get_ylim()]
+        for axes in figure.axes:
+            axes.set_ylim(y_range or (min(ends), max(ends)))
+        _add_legend(figure, handles)
 
 
-def scatter(path: Path, points: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str, y_label: str) -> None:
+def scatter(
+    path: Path,
+    points: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    x_label: str,
+    y_label: str,
+    title: str = "",
+    caption: str = "",
+) -> None:
     """Draw points in one panel, in a colour for each group.
 
     Args:
         points: by the label of their group, (x, y) each.
     """
-    figure = _figure(path, 1, (6.4, 4.8))
-    if figure is None:
+    if not _can_draw(path):
         return
-    (axes,) = figure.axes
-    for label, group in points.items():
-        axes.scatter(*zip(*group, strict=True), s=16, alpha=0.7, label=label)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    _save(figure, path)
+    with _figure(path, [""], (COLUMN, 2.6), title=title, caption=caption, legend=points) as figure:
+        (axes,) = figure.axes
+        handles = {label: axes.scatter(*zip(*group, strict=True), s=10, alpha=0.7) for label, group in points.items()}
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.grid(alpha=0.3)
+        _add_legend(figure, handles)
 
 
-def _figure(path: Path, n_panels: int, size: tuple[float, float]) -> Any | None:
-    """A figure of panels side by side, each of that size in inches; without matplotlib None, and a warning."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
+def _label_cells(axes: Any, rows: Sequence[str], columns: Sequence[str], row_label: str, column_label: str) -> None:
+    axes.set_facecolor("0.9")  # of cells without a value
+    axes.set_xticks(range(len(columns)), columns, rotation=90)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xlabel(column_label)
+    axes.set_ylabel(row_label)
+
+
+def _write_cell(axes: Any, x: int, y: int, value: float, colour: str) -> None:
+    axes.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=POINTS - 1)
+
+
+def _add_legend(figure: Any, handles: Mapping[str, Any]) -> None:
+    """Add one legend for all panels below them, in as many columns as the figure has room for."""
+    n_columns, labels = _legend_layout(handles, figure.get_figwidth())
+    bottom = figure.get_layout_engine().get()["rect"][1]  # of the panels
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, bottom), "borderaxespad": 0, "borderpad": 0.2}
+    figure.legend(handles.values(), labels, ncols=n_columns, frameon=False, **place)
+
+
+def _legend_layout(labels: Collection[str], width: float) -> tuple[int, list[str]]:
+    """How many columns a legend has, and its labels in lines that fit."""
+    wrapped = [_wrap(label, width - 0.5) for label in labels]
+    longest = max(len(line) for label in wrapped for line in label.splitlines())
+    return max(1, min(len(wrapped), int(width / (0.5 + CHARACTER * longest)))), wrapped
+
+
+def _map_size(rows: Sequence[str], columns: Sequence[str]) -> tuple[float, float]:
+    """Inches of a panel with cells, whose numbers need 0.26 by 0.2; at least a column wide."""
+    row_names, column_names = (CHARACTER * max(map(len, names), default=0) for names in (rows, columns))
+    return max(COLUMN, 0.9 + row_names + 0.26 * len(columns)), 0.5 + column_names + max(0.8, 0.2 * len(rows))
+
+
+def _wrap(text: str, width: float) -> str:
+    """The text in lines of that many inches; its own line breaks stay."""
+    return "\n".join(textwrap.fill(line, max(10, int(width / CHARACTER))) for line in text.splitlines())
+
+
+def _can_draw(path: Path) -> bool:
+    """Whether matplotlib is there; warns if it is not."""
+    if importlib.util.find_spec("matplotlib") is None:
         warn(f"{path} was not drawn: matplotlib is not installed")
-        return None
-    figure = Figure(figsize=(size[0] * n_panels, size[1]), layout="constrained")
-    figure.subplots(1, n_panels)
-    return figure
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _figure(
+    path: Path, titles: Sequence[str], panel: tuple[float, float], *, title: str, caption: str, legend: Collection = ()
+) -> Iterator[Any]:
+    """Make a figure with a panel for each title, to be drawn in; then write it in the format that its name ends in.
+
+    Up to three panels stand side by side; four make two rows, and more a square or one panel wider.
+
+    Args:
+        panel: inches of each.
+        legend: labels of the legend that is to be added, for which there is room.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    n_columns = len(titles) if len(titles) <= 3 else math.ceil(math.sqrt(len(titles)))
+    n_rows = math.ceil(len(titles) / n_columns)
+    width = n_columns * panel[0]
+    titles = [_wrap(text, 0.75 * panel[0]) for text in titles]
+    title, caption = _wrap(title, width), _wrap(caption, width)
+    below = LINE * (len(caption.splitlines()) + 0.5) if caption else 0
+    if legend:
+        n_in_row, labels = _legend_layout(legend, width)
+        n_lines = math.ceil(len(labels) / n_in_row) * max(len(label.splitlines()) for label in labels)
+        below += LINE * (1.1 * n_lines + 0.3)
+    above = LINE * (len(title.splitlines()) + n_rows * max(len(text.splitlines()) for text in titles))
+    height = n_rows * panel[1] + above + below
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.get_layout_engine().set(rect=(0, below / height, 1, 1 - below / height))
+        for axes, text in zip(figure.subplots(n_rows, n_columns, squeeze=False).flat, titles, strict=False):
+            axes.set_title(text)
+        for axes in figure.axes[len(titles) :]:
+            axes.remove()
+        if title:
+            figure.suptitle(title)
+        if caption:
+            figure.text(0.5, 0.25 * LINE / height, caption, ha="center", va="bottom")
+        yield figure
+        _save(figure, path)
 
 
 def _save(figure: Any, path: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=Path(path).suffix[1:], dpi=120)
+    buffer, suffix = io.BytesIO(), Path(path).suffix[1:]
+    metadata = {"CreationDate": None} if suffix == "pdf" else {}  # equal figures make equal files
+    figure.savefig(buffer, format=suffix, dpi=200, metadata=metadata)
     write_bytes(path, buffer.getvalue())

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from src.captions import caption, network
 from src.errors import UserError
 from src.similarity.measures import GRAMS, MEASURES
 from src.similarity.results import Row
@@ -16,6 +17,13 @@ HEADERS = {  # what tells the three kinds of CSV apart
     "probing": {"model", "layer", "rank", "accuracy", "loss"},
     "stitching": {"front_layer", "end_layer", "stitching_type", "init", "front_stitch_rank", "accuracy"},
 }
+MADE_WITH = {  # of each kind: columns of networks and of their types; what images are for; the column of their number
+    "similarity": ({"model1": "model1_type", "model2": "model2_type"}, "similarity", "n_samples"),
+    "probing": ({"model": "model_type"}, "probes", "n_images"),
+    "stitching": (
+        {"front_model_path": "front_model_type", "end_model_path": "end_model_type"}, "matching", "n_pinv_init_samples",
+    ),
+}  # fmt: skip
 FULL = math.inf  # the rank of what is not truncated: above all others
 
 
@@ -95,6 +103,30 @@ def read_similarities(path: Path) -> list[Row]:
         return [Row.read(row) for row in rows]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); write the table again") from error
+
+
+def describe(paths: Sequence[str | Path]) -> str:
+    """What tables say they were made with, for below a figure that shows them.
+
+    Raises:
+        UserError: as `read_tables`.
+    """
+    types, datasets = {}, {}  # networks: their types by path; datasets as keys
+    images: dict[str, set[str]] = {}  # by what they were used for
+    for path in dict.fromkeys(map(Path, paths)):
+        kind, rows = _read(path)
+        columns, use, count = MADE_WITH[kind]
+        for row in rows:
+            for column, type_column in columns.items():
+                if row.get(column):
+                    types[_path(row[column])] = row.get(type_column) or types.get(_path(row[column]), "")
+            if row.get("dataset"):
+                datasets[row["dataset"]] = None
+            if row.get(count):
+                images.setdefault(use, set()).add(row[count])
+    counts = [f"{', '.join(sorted(numbers, key=float))} ({use})" for use, numbers in images.items()]
+    named = ", ".join(network(path, kind) for path, kind in types.items())
+    return caption(networks=named, data=", ".join(datasets), images=", ".join(counts))
 
 
 def over_ranks(values: Mapping[Key, float], side: int) -> Iterator[tuple[tuple[str, str], float, dict[float, float]]]:

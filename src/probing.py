@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from src.captions import caption, network
 from src.errors import UserError
 from src.figures import curves
 from src.files import write_csv
@@ -20,7 +21,10 @@ from src.runtime import seeded
 from src.stitching.layers import has_cls_token
 from src.training import EpochLog, Part, part_of
 
-COLUMNS = ("model", "layer", "rank", "accuracy", "train_accuracy", "loss", "seed", "epochs")
+COLUMNS = (
+    "model", "layer", "rank", "accuracy", "train_accuracy", "loss", "seed", "epochs", "model_type", "dataset",
+    "n_images",
+)  # fmt: skip
 LAST_EPOCHS = 5  # that have a tenth of the learning rate
 
 
@@ -148,8 +152,11 @@ def write_table(
         rows.append({**made_with, "layer": layer, "rank": rank, **scores})
         lines[layer][min(rank or widths[layer], widths[layer])] = val.accuracy
     write_csv(path, COLUMNS, rows)
-    panels = {"linear probes": lines}
-    curves(Path(path).with_suffix(".png"), panels, x_label="rank", y_label="accuracy", y_range=(0, 1))
+    method = f"linear probes, {made_with['epochs']} epochs"
+    probed = network(made_with["model"], made_with["model_type"])
+    below = caption(network=probed, data=made_with["dataset"], method=method, images=made_with["n_images"])
+    labels = {"x_label": "rank", "y_label": "accuracy", "y_range": (0, 1)}
+    curves(Path(path).with_suffix(".png"), {"linear probes": lines}, **labels, caption=below)
 
 
 def _widths(network: Network, layers: Sequence[str], image: Tensor) -> dict[str, int]:

@@ -60,3 +60,19 @@ def unofficial_files(monkeypatch):
     for source in (datasets.CIFAR10, datasets.SVHN):  # CIFAR100 is a CIFAR10
         monkeypatch.setattr(source, "_check_integrity", lambda self: True)
     monkeypatch.setattr(datasets.CIFAR10, "_load_meta", lambda self: None)
+
+
+@pytest.fixture
+def drawn_figures(monkeypatch):
+    """The figures that are drawn in this process, by the names of their files; they are written as well."""
+    pytest.importorskip("matplotlib")
+    from src import figures
+
+    drawn, save = {}, figures._save
+
+    def keep(figure, path):
+        drawn[Path(path).name] = figure
+        save(figure, path)
+
+    monkeypatch.setattr(figures, "_save", keep)
+    return drawn

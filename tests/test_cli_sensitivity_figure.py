@@ -58,4 +58,4 @@ def test_says_what_is_missing(run_script, tables):
     error = run_script(SCRIPT, tables[1], "-o", "f.png", status=2)
     assert "have them: none" in error
     error = run_script(SCRIPT, *tables, "-o", "f.jpg", status=2)
-    assert "-o f.jpg is to be a figure; give it a name that ends in .png" in error
+    assert "-o/--output: f.jpg is to be a figure; give it a name that ends in .png or .pdf" in error

@@ -1,44 +1,122 @@
-"""Figures: what they show, drawn without a display."""
+"""Figures: what they show and how large they are, drawn without a display."""
 
+import importlib.util
 import math
 
 import pytest
 
-from src.figures import curves, heat_maps, scatter
+from src.figures import COLUMN, HeatMap, class_maps, curves, heat_maps, scatter
 
 pytest.importorskip("matplotlib")
 PNG = b"\x89PNG\r\n\x1a\n"
+LAYERS = {"rows": ["a", "b"], "columns": ["c"], "row_label": "front layer", "column_label": "end layer"}
 
 
-def test_heat_maps_leave_missing_values_blank(tmp_path):
-    labels = {"rows": ["a", "b"], "columns": ["c"], "row_label": "front", "column_label": "end"}
-    heat_maps(tmp_path / "full.png", {"accuracy": [[0.5], [0.25]]}, **labels)
-    heat_maps(tmp_path / "gap.png", {"accuracy": [[0.5], [math.nan]]}, **labels)
-    full, gap = ((tmp_path / name).read_bytes() for name in ("full.png", "gap.png"))
-    assert full.startswith(PNG) and gap.startswith(PNG) and full != gap
+def panels_of(figure) -> list:
+    return [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
 
 
-def test_heat_maps_can_fit_their_colours_to_each_matrix(tmp_path):
-    labels = {"rows": ["a", "b"], "columns": ["c"], "row_label": "front", "column_label": "end"}
-    matrices = {"distance": [[0.5], [1.7]], "missing": [[math.nan], [math.nan]]}
-    heat_maps(tmp_path / "fixed.png", matrices, **labels)
-    heat_maps(tmp_path / "fitted.png", matrices, **labels, value_range=None)
-    assert (tmp_path / "fixed.png").read_bytes() != (tmp_path / "fitted.png").read_bytes()
+def test_bright_stands_for_similar(tmp_path, drawn_figures):
+    values = [[0.25], [1.5]]
+    maps = {"cka": HeatMap(values), "distance": HeatMap(values, (2, 0)), "both": HeatMap.difference(values, [[1], [1]])}
+    heat_maps(tmp_path / "f.png", maps, **LAYERS)
+    images = [axes.images[0] for axes in panels_of(drawn_figures["f.png"])]
+    assert [image.get_cmap().name for image in images] == ["viridis", "viridis_r", "RdBu_r"]
+    assert [image.get_clim() for image in images] == [(0, 1), (0, 2), (-0.75, 0.75)]
+    assert (tmp_path / "f.png").read_bytes().startswith(PNG)
+    similar, unlike = (sum(images[1].cmap(images[1].norm(value))[:3]) for value in (0, 2))
+    assert similar > unlike
 
 
-def test_scatter_shows_every_group(tmp_path):
-    groups = {"one": [(0.1, 0.5), (0.9, 0.6)], "other": [(0.5, 1.0)]}
-    for name, points in (("both", groups), ("one", {"one": groups["one"]})):
-        scatter(tmp_path / f"{name}.png", points, x_label="accuracy", y_label="AUROC")
-    both, one = ((tmp_path / f"{name}.png").read_bytes() for name in ("both", "one"))
-    assert both.startswith(PNG) and both != one
+def test_a_difference_of_nothing_is_white():
+    assert HeatMap.difference([[0.5, math.nan]], [[0.5, 0.5]]).scale == (-1, 1)
 
 
-def test_curves_have_a_panel_for_each_title(tmp_path):
-    from matplotlib.image import imread
+def test_cells_without_a_value_stay_blank_and_marked_ones_have_a_corner(tmp_path, drawn_figures):
+    heat_maps(tmp_path / "f.png", {"accuracy": HeatMap([[0.5], [math.nan]], marked=[(1, 0)])}, **LAYERS)
+    axes, _ = drawn_figures["f.png"].axes
+    assert [text.get_text() for text in axes.texts] == ["0.50"]
+    (corner,) = axes.patches
+    assert corner.get_xy()[0].tolist() == [0.5, 0.5]  # the upper right of the second row
+    assert axes.get_xlim() == (-0.5, 0.5) and axes.get_ylim() == (1.5, -0.5)
 
-    line = {"layer1.0": {1: 0.3, 2: 0.5, 64: 0.9}, "layer2.0": {64: 0.8, 1: math.nan}}
-    curves(tmp_path / "one.png", {"accuracy": line}, x_label="rank", y_label="accuracy", y_range=(0, 1))
-    curves(tmp_path / "two.png", {"cka": line, "pwcca": line}, x_label="rank", y_label="similarity")
-    one, two = (imread(tmp_path / name).shape for name in ("one.png", "two.png"))
-    assert two[1] == 2 * one[1] and two[0] == one[0]
+
+@pytest.mark.parametrize(
+    ("n_panels", "shape"), [(1, (1, 1)), (2, (1, 2)), (3, (1, 3)), (4, (2, 2)), (5, (2, 3)), (9, (3, 3)), (12, (3, 4))]
+)
+def test_four_panels_make_two_rows(tmp_path, drawn_figures, n_panels, shape):
+    heat_maps(tmp_path / "f.png", {str(i): HeatMap([[0.5], [1]]) for i in range(n_panels)}, **LAYERS)
+    figure = drawn_figures["f.png"]
+    assert len(panels_of(figure)) == n_panels
+    assert figure.axes[0].get_gridspec().get_geometry() == shape
+    assert figure.get_figwidth() == pytest.approx(shape[1] * COLUMN)
+
+
+def test_text_is_readable_at_the_width_of_a_column(tmp_path, drawn_figures):
+    """The numbers of eight layers fit into their cells, at 7 points and more; the caption into the figure."""
+    names = [f"layer{i}.{j}" for i in range(1, 5) for j in range(2)]
+    layers = {"rows": names, "columns": names, "row_label": "front layer", "column_label": "end layer"}
+    caption = "Networks: models/a/model_10.pt (resnet18) → models/b/model_10.pt (resnet18). Data: cifar10."
+    heat_maps(tmp_path / "f.pdf", {"t": HeatMap([[-0.25] * 8] * 8)}, **layers, title="A title", caption=caption)
+    figure = drawn_figures["f.pdf"]
+    axes = figure.axes[0]
+    ticks = [*axes.get_xticklabels(), *axes.get_yticklabels()]
+    assert {text.get_fontsize() for text in (*ticks, axes.title, axes.xaxis.label, figure.texts[-1])} == {8}
+    figure.draw_without_rendering()
+    width = axes.get_window_extent().width / 8
+    assert all(text.get_fontsize() >= 7 and text.get_window_extent().width < width for text in axes.texts)
+    below = figure.texts[-1]
+    assert below.get_text().replace("\n", " ") == caption and figure.get_suptitle() == "A title"
+    box = below.get_window_extent()
+    assert 0 <= box.x0 and box.x1 <= figure.bbox.width and 0 <= box.y0
+    assert box.y1 <= axes.xaxis.label.get_window_extent().y0
+
+
+def test_vectors(tmp_path):
+    for name in ("a.pdf", "b.pdf"):
+        heat_maps(tmp_path / name, {"t": HeatMap([[0.5], [1]])}, **LAYERS, title="A title")
+    written = (tmp_path / "a.pdf").read_bytes()
+    assert written.startswith(b"%PDF") and written == (tmp_path / "b.pdf").read_bytes()
+    assert b"/TrueType" in written or b"/CIDFontType2" in written  # text, not outlines
+
+
+def test_class_maps_have_one_legend_between_panels_and_caption(tmp_path, drawn_figures):
+    colours = {"similar": "#4daf4a", "accurate but out of distribution": "#ff9f1c", "undecided": "#ffffff"}
+    cells = [[("similar", 0.9)], [None]]
+    class_maps(tmp_path / "f.png", {"dm": cells, "tlm": cells}, colours, **LAYERS, caption="Data: digits.")
+    figure = drawn_figures["f.png"]
+    assert [len(axes.patches) for axes in figure.axes] == [1, 1]
+    (legend,), (below,) = figure.legends, figure.texts
+    assert [text.get_text() for text in legend.get_texts()] == list(colours)
+    box = legend.get_window_extent()
+    assert below.get_window_extent().y1 <= box.y0
+    assert all(box.y1 <= axes.xaxis.label.get_window_extent().y0 for axes in figure.axes)
+
+
+def test_curves_of_one_figure_have_one_scale_and_one_legend(tmp_path, drawn_figures):
+    lines = {"layer1.0": {1: 0.3, 2: 0.5, 64: 0.9}, "layer2.0": {64: 0.8, 1: math.nan}}
+    curves(tmp_path / "f.png", {"cka": lines, "pwcca": {"layer2.0": {1: -2.0, 64: 0.5}}}, x_label="rank", y_label="y")
+    figure = drawn_figures["f.png"]
+    one, other = figure.axes
+    assert one.get_ylim() == other.get_ylim() and one.get_ylim()[0] <= -2 and one.get_ylim()[1] >= 0.9
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["layer1.0", "layer2.0"]
+    assert one.lines[1].get_color() == other.lines[0].get_color() != one.lines[0].get_color()
+    curves(tmp_path / "g.png", {"accuracy": lines}, x_label="rank", y_label="accuracy", y_range=(0, 1))
+    assert drawn_figures["g.png"].axes[0].get_ylim() == (0, 1)
+
+
+def test_scatter_shows_every_group(tmp_path, drawn_figures):
+    scatter(tmp_path / "f.png", {"one": [(0.1, 0.5), (0.9, 0.6)], "other": [(0.5, 1.0)]}, x_label="x", y_label="y")
+    figure = drawn_figures["f.png"]
+    assert [points.get_offsets().tolist() for points in figure.axes[0].collections] == [
+        [[0.1, 0.5], [0.9, 0.6]], [[0.5, 1.0]],
+    ]  # fmt: skip
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "other"]
+
+
+def test_without_matplotlib_a_warning_says_what_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    heat_maps(tmp_path / "f.png", {"t": HeatMap([[0.5], [1]])}, **LAYERS)
+    assert "f.png was not drawn: matplotlib is not installed" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

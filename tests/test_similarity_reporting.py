@@ -31,7 +31,8 @@ def drawn(monkeypatch):
 def test_layers(drawn):
     reporting.draw("x.png", rows_of("ab", "cde", [None], [None]))
     panels, said = drawn["heat_maps"]
-    assert panels["linear CKA"] == [[0, 1, 2], [3, 4, 5]] and all(map(math.isnan, panels["PWCCA distance"][0]))
+    assert panels["linear CKA"].values == [[0, 1, 2], [3, 4, 5]]
+    assert all(map(math.isnan, panels["PWCCA distance"].values[0]))
     assert said["rows"] == ["a", "b"] and said["columns"] == ["c", "d", "e"]
     assert said["row_label"] == "layer of model 1" and said["column_label"] == "layer of model 2"
 
@@ -39,7 +40,9 @@ def test_layers(drawn):
 def test_both_ranks_of_a_pair(drawn):
     reporting.draw("x.png", rows_of("a", "c", [8, 4], [6, 3]))
     panels, said = drawn["heat_maps"]
-    assert panels["linear CKA"] == [[0, 1], [2, 3]] and said["rows"] == ["8", "4"] and said["columns"] == ["6", "3"]
+    assert (
+        panels["linear CKA"].values == [[0, 1], [2, 3]] and said["rows"] == ["8", "4"] and said["columns"] == ["6", "3"]
+    )
     assert said["row_label"] == "rank of a, model 1" and said["column_label"] == "rank of c, model 2"
 
 
@@ -56,7 +59,7 @@ def test_ranks_of_one_side(drawn):
 def test_many_layers_at_many_ranks_show_the_highest(drawn):
     reporting.draw("x.png", rows_of("ab", "c", [8, 4], [6, 3]))
     panels, said = drawn["heat_maps"]
-    assert panels["linear CKA"] == [[0], [4]]
+    assert panels["linear CKA"].values == [[0], [4]]
     assert said["row_label"] == "layer of model 1 at rank 8" and said["column_label"] == "layer of model 2 at rank 6"
     reporting.draw("x.png", rows_of("abcdefgh", "ij", [8, 4], [None]))
     assert drawn["heat_maps"][1]["rows"] == list("abcdefgh") and "curves" not in drawn

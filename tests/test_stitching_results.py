@@ -12,7 +12,8 @@ from src.errors import UserError
 from src.stitching import Pair
 from src.stitching.grid import GridScore, PairScore
 from src.stitching.predictions import agreement, write_predictions
-from src.stitching.results import Row, by_experiment, read_grid, read_run, write_grid
+from src.stitching.reporting import Comparison, describe, write_grid
+from src.stitching.results import Row, by_experiment, read_grid, read_run
 
 COLUMNS_OF_BEFORE = (
     "front_layer", "end_layer", "stitching_type", "init", "front_stitch_rank", "front_pinv_rank", "seed", "accuracy",
@@ -113,6 +114,65 @@ def test_two_directions_of_the_same_networks_are_not_mixed(tmp_path):
     assert [title for title in groups] == [
         "front_model_path=a.pt, end_model_path=b.pt", "front_model_path=b.pt, end_model_path=a.pt",
     ]  # fmt: skip
+
+
+def test_the_caption_names_what_all_rows_share():
+    assert describe([row(), row(end_layer="layer3.0", seed=1)], n_images=360) == (
+        "Networks: a.pt (resnet18) → b.pt (resnet18). Data: digits. "
+        "Method: task loss matching (rc2c_pre, 3 epochs, init rand). Images: 360."
+    )
+    back = row(front_model_path="b.pt", end_model_path="a.pt", init="pinv", n_epochs=0)
+    assert describe([row(), back]) == "Networks: resnet18 → resnet18. Data: digits."
+    assert describe([back]).endswith("Method: direct matching (rc2c_pre, matched on 100 images).")
+    soft = row(objective="soft", init="pinv")
+    assert describe([soft]).endswith("soft matching (rc2c_pre, 3 epochs, init pinv, matched on 100 images).")
+    old = row(front_model_path=None, front_model_type=None, end_model_type=None, dataset=None, n_epochs=None)
+    assert describe([old]) == "Method: task loss matching (rc2c_pre, init rand)."
+
+
+def test_the_grid_has_a_panel_for_each_experiment_all_of_one_scale(tmp_path, drawn_figures):
+    rows = [row(accuracy=0.5), row(accuracy=0.9, init="pinv", n_epochs=0), row(end_layer="layer3.0")]
+    write_grid(tmp_path / "grid.csv", rows, figure=".pdf", title="Digits")
+    ((path, figure),) = drawn_figures.items()
+    panels = [axes for axes in figure.axes if axes.images]
+    assert path == "grid.pdf" and figure.get_suptitle() == "Digits"
+    assert [axes.get_title().split("\n")[0] for axes in panels] == ["init=rand", "init=pinv"]
+    assert [axes.images[0].get_clim() for axes in panels] == [(0, 1)] * 2
+    assert "Data: digits" in figure.texts[-1].get_text()
+    assert panels[0].images[0].get_array().filled(-1).tolist() == [[0.5, 0.5]]
+    assert panels[1].images[0].get_array().filled(-1).tolist() == [[0.9, -1]]
+
+
+def matched(accuracy: float, **values) -> Row:
+    return row(accuracy=accuracy, init="pinv", n_epochs=0, **values)
+
+
+def test_two_experiments_are_compared_by_the_second_less_the_first(tmp_path, drawn_figures):
+    first = [matched(0.5), matched(0.75, end_layer="layer3.0"), matched(1.0, end_layer="layer4.0")]
+    second = [row(accuracy=0.75), row(accuracy=0.5, end_layer="layer3.0")]
+    Comparison(["dm", "tlm"], [first, second]).write(tmp_path / "c.csv", figure=".png")
+    assert (tmp_path / "c.csv").read_text() == (
+        "front_layer,end_layer,accuracy_1,accuracy_2,difference\nlayer1.0,layer2.0,0.5,0.75,0.25\n"
+        "layer1.0,layer3.0,0.75,0.5,-0.25\nlayer1.0,layer4.0,1.0,nan,nan\n"
+    )
+    figure = drawn_figures["c.png"]
+    panels = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images}
+    assert list(panels) == [
+        "direct matching", "task loss matching", "task loss matching − direct matching",
+    ]  # fmt: skip
+    assert [image.get_clim() for image in panels.values()] == [(0, 1), (0, 1), (-0.25, 0.25)]
+    assert [image.get_cmap().name for image in panels.values()] == ["viridis", "viridis", "RdBu_r"]
+    caption = figure.texts[0].get_text().replace("\n", " ")
+    assert "direct matching (rc2c_pre, matched on 100 images); task loss matching (" in caption
+
+
+def test_methods_of_one_name_are_told_apart_by_their_folders():
+    assert list(Comparison(["a", "b"], [[row()], [row(n_epochs=9)]]).panels) == ["a", "b", "b − a"]
+
+
+def test_a_folder_of_several_experiments_has_no_one_matrix():
+    with pytest.raises(UserError, match=r"^b holds 2 experiments \(seed=0; seed=1\); to compare two folders, give"):
+        Comparison(["a", "b"], [[row()], [row(), row(seed=1)]])
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -21,8 +21,8 @@ LAYERS = (
     "cli", "network_options", "verdict", "rank_statistics", "measurements", "ood", "probing", "similarity", "stitching",
     "run_folder",
     "data_parallel", "training", "resuming", "checkpoints", "datasets", "models",
-    "low_rank", "distributed", "intervals", "figures", "runtime", "config_file", "files", "options", "report",
-    "signals", "errors",
+    "low_rank", "distributed", "intervals", "figures", "captions", "runtime", "config_file", "files", "options",
+    "report", "signals", "errors",
 )  # fmt: skip
 STRANGERS = {("datasets", "models"), ("models", "datasets")}
 

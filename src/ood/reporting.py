@@ -3,20 +3,22 @@
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
+from src.captions import caption, common, networks
 from src.errors import UserError
-from src.figures import heat_maps
+from src.figures import HeatMap, heat_maps
 from src.files import write_bytes, write_csv, write_json
 from src.models import Network
 from src.ood.evaluation import PairEvaluation
 from src.ood.metrics import OODMetrics, ood_metrics
 from src.report import result, warn
+from src.stitching.reporting import method
 from src.stitching.results import Run, natural_order
 from src.stitching.stitched_model import Pair
 
@@ -27,6 +29,7 @@ TITLES = {
     "fpr95": "STITCHING OOD Detection FPR95",
 }
 NAMES = ("AUROC", "AUPR", "FPR95")
+DISTANCES = ("auroc", "aupr")  # high where activations are far from the end network's own
 TRUSTED = 0.8  # AUROC on the sanity-check data, from which on a detector does its job
 
 
@@ -143,12 +146,21 @@ def _lines(metrics: OODMetrics) -> str:
 
 
 def finish(
-    folder: Path, rows: Sequence[Row], front: Network, end: Network, sanity: Mapping[str, OODMetrics], detector: str
+    folder: Path,
+    rows: Sequence[Row],
+    front: Network,
+    end: Network,
+    sanity: Mapping[str, OODMetrics],
+    runs: Iterable[Run],
+    *,
+    n_images: int,
 ) -> Path:
     """Print the four matrices and the sanity checks; write CSV, JSON and figure into the folder.
 
     Args:
         sanity: metrics of each detector on the sanity-check dataset, if there is one.
+        runs: those that were evaluated; the figure names their method.
+        n_images: how many were stitched; the figure names it.
     Returns:
         The path of the CSV.
     """
@@ -168,6 +180,7 @@ def finish(
         warn(f"detectors of {', '.join(failing)} do not find {rows[0].sanity_dataset} OOD (AUROC below {TRUSTED}): "
              "their values say little")  # fmt: skip
 
+    detector = rows[0].detector
     path = folder / f"{file_stem(detector)}.csv"
     table = [row._asdict() for row in rows]
     checks = {layer: metrics._asdict() for layer, metrics in sanity.items()}
@@ -175,11 +188,30 @@ def finish(
     agreement = _agreement(read_evaluations(folder), detector)
     content = {"stitches": table, "sanity_checks": checks, "rank_correlations": agreement}
     write_json(path.with_suffix(".json"), content)
+    panels = {
+        TITLES[name]: HeatMap(matrix, scale=(1, 0) if name in DISTANCES else (0, 1))
+        for name, matrix in matrices.items()
+    }
     marked = [f"{layer} *" if layer in failing else layer for layer in ends]
-    note = f" (*: the detector does not find {rows[0].sanity_dataset} OOD)" if failing else ""
-    labels = {"row_label": "front layer", "column_label": f"end layer{note}"}
-    heat_maps(path.with_suffix(".png"), matrices, rows=fronts, columns=marked, **labels)
+    below = describe(rows, stitched_by=method([run.row for run in runs]), n_images=n_images)
+    below += f" *: the detector does not find {rows[0].sanity_dataset} OOD." if failing else ""
+    labels = {"row_label": "front layer", "column_label": "end layer", "caption": below}
+    heat_maps(path.with_suffix(".png"), panels, rows=fronts, columns=marked, **labels)
     return path
+
+
+def describe(rows: Sequence[Row], *, stitched_by: str, n_images: int) -> str:
+    """The text below the figure of an evaluation."""
+    made_with = {"ID": common(rows, "detector_id_data"), "OOD": common(rows, "detector_ood_data")}
+    made_with = ", ".join(f"{kind} {data}" for kind, data in made_with.items() if data)
+    data, id_data = common(rows, "dataset"), common(rows, "id_dataset")
+    return caption(
+        networks=networks(rows, "front_model", "end_model"),
+        data=data if id_data == data else f"{data}, ID {id_data}",
+        method=stitched_by,
+        detector=common(rows, "detector") + (f" ({made_with})" if made_with else ""),
+        images=n_images,
+    )
 
 
 def _agreement(evaluations: Mapping[str, Sequence[Row]], detector: str) -> dict[str, dict[str, float]]:

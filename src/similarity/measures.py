@@ -49,6 +49,11 @@ class Measure(NamedTuple):
         return self.equal < self.unrelated
 
     @property
+    def scale(self) -> tuple[float, float]:
+        """The values of unrelated and of equal representations: the ends of a scale of colours."""
+        return self.unrelated, self.equal
+
+    @property
     def sign(self) -> int:
         """What makes higher mean more similar."""
         return -1 if self.is_distance else 1

@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.figures import curves, heat_maps
+from src.captions import caption, common, networks
+from src.figures import HeatMap, curves, heat_maps
 from src.files import write_csv
 from src.report import result
-from src.similarity.measures import MEASURES
+from src.similarity.measures import GRAMS, MEASURES
 from src.similarity.results import Rank, Row
 
 MAX_CURVES = 10  # in one panel
@@ -73,14 +74,20 @@ def _draw_heat_maps(path: Path, rows: Sequence[Row], axis: str, said1: str, said
     places = [(getattr(row, f"{axis}1"), getattr(row, f"{axis}2")) for row in rows]
     firsts, seconds = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
     by_place = dict(zip(places, rows, strict=True))
-    panels, reversed_panels = {}, []
+    marked = [(firsts.index(f), seconds.index(s)) for (f, s), row in by_place.items() if row.is_by_position]
+    if len(marked) == len(rows):  # all are alike
+        marked = []
+    panels = {}
     for metric, measure in MEASURES.items():
+        corners = [] if measure.of == GRAMS else marked
         if any(metric in row.values for row in rows):
-            panels[measure.title] = [[by_place[f, s].values[metric] for s in seconds] for f in firsts]
-            reversed_panels += [measure.title] * measure.is_distance
+            values = [[by_place[f, s].values[metric] for s in seconds] for f in firsts]
+            panels[measure.title] = HeatMap(values, measure.scale, marked=corners)
         if any(metric in row.nulls for row in rows):
             nulls = [[by_place[f, s].nulls.get(metric) for s in seconds] for f in firsts]
-            panels[f"{measure.title}, calibrated"] = [[n.calibrated if n else math.nan for n in line] for line in nulls]
+            values = [[null.calibrated if null else math.nan for null in line] for line in nulls]
+            panels[f"{measure.title}, calibrated"] = HeatMap(values, marked=corners)
+    legend = " Red corners: positions or tokens are the samples, in all other cells images."
     heat_maps(
         path,
         panels,
@@ -88,8 +95,18 @@ def _draw_heat_maps(path: Path, rows: Sequence[Row], axis: str, said1: str, said
         columns=[str(second) for second in seconds],
         row_label=axis + said1,
         column_label=axis + said2,
-        value_range=None,
-        reverse=reversed_panels,
+        caption=describe(rows) + (legend if any(panel.marked for panel in panels.values()) else ""),
+    )
+
+
+def describe(rows: Sequence[Row]) -> str:
+    """The text below a figure."""
+    is_aligned = any(MEASURES[name].of != GRAMS for row in rows for name in row.values)
+    return caption(
+        networks=networks(rows, "model1", "model2", path="", sign="–"),
+        data=common(rows, "dataset"),
+        samples=common(rows, "alignment") if is_aligned else "",
+        images=common(rows, "n_samples") or "",
     )
 
 
@@ -101,5 +118,7 @@ def _draw_curves(path: Path, rows: Sequence[Row], *, side: int) -> None:
         label = f"{row.layer1} – {row.layer2}" + (f", rank {other} of model {3 - side}" if other else "")
         for metric, value in row.values.items():
             rank = row.rank1 if side == 1 else row.rank2
-            panels.setdefault(MEASURES[metric].title, {}).setdefault(label, {})[rank] = value
-    curves(path, panels, x_label=f"rank of model {side}", y_label="value")
+            measure = MEASURES[metric]
+            lines = panels.setdefault(measure.similarity_title, {})
+            lines.setdefault(label, {})[rank] = measure.similarity(value)
+    curves(path, panels, x_label=f"rank of model {side}", y_label="similarity", caption=describe(rows))

@@ -69,6 +69,11 @@ class Row(NamedTuple):
         n_samples = int(texts["n_samples"] or 0)
         return cls(**texts | numbers | {"n_samples": n_samples, "values": values, "nulls": nulls})
 
+    @property
+    def is_by_position(self) -> bool:
+        """Whether positions or tokens are the samples of CCA and Procrustes; otherwise images are."""
+        return self.alignment in ("positions", "tokens")
+
     def value(self, name: str) -> float:
         """The value of a measure, NaN where it was not measured."""
         return self.values.get(name, math.nan)

@@ -1,4 +1,4 @@
-"""Stitching runs read back, ours and the public code's, and the table and heat map of all runs in a folder."""
+"""Stitching runs read back, ours and the public code's, and their accuracies as a matrix."""
 
 import csv
 import math
@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from src.errors import UserError
-from src.figures import heat_maps
-from src.files import locked, read_json, write_csv
+from src.files import read_json
 from src.options import MATCHED_INITS
-from src.report import note, warn
+from src.report import warn
 from src.resuming import read_options
 from src.stitching.stitched_model import Pair
 
@@ -22,7 +21,6 @@ EXPERIMENT = (
     "front_model_path", "end_model_path", "front_model_type", "end_model_type", "dataset", "stitching_type", "init",
     "n_pinv_init_samples", "front_pinv_rank", "front_stitch_rank", "objective", "n_epochs", "seed",
 )  # fmt: skip
-MAX_PANELS = 12  # heat maps in one figure
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 
 
@@ -79,6 +77,13 @@ class Row(NamedTuple):
     def pair(self) -> Pair:
         """The layers that the run stitched."""
         return Pair(self.front_layer, self.end_layer)
+
+    @property
+    def method(self) -> str:
+        """The name of the way of stitching, such as task loss matching."""
+        if self.n_epochs == 0:
+            return "direct matching" if self.init == "pinv" else f"init {self.init}"
+        return "task loss matching" if self.objective == "task" else f"{self.objective} matching"
 
 
 def _typed(name: str, kind: Any, value: Any) -> Any:
@@ -167,27 +172,6 @@ def read_runs(source_dir: str | Path) -> tuple[list[Run], list[str]]:
     return runs, skipped
 
 
-def write_grid(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows as a CSV, and beside it as a PNG heat maps of their accuracies, one for each experiment."""
-    write_csv(path, Row._fields, [row._asdict() for row in rows])
-    groups = list(by_experiment(rows).items())
-    if len(groups) > MAX_PANELS:
-        note(f"{path.with_suffix('.png')} shows the last {MAX_PANELS} of {len(groups)} experiments")
-    fronts, ends = natural_order(row.front_layer for row in rows), natural_order(row.end_layer for row in rows)
-    heat_maps(
-        path.with_suffix(".png"),
-        {
-            title.replace(", ", "\n") or "accuracy of the stitched network": accuracies(group, fronts, ends)
-            for title, group in groups[-MAX_PANELS:]
-        },
-        rows=fronts,
-        columns=ends,
-        row_label="front layer",
-        column_label="end layer",
-    )
-    note(f"wrote {path} and {path.with_suffix('.png')}")
-
-
 def read_grid(path: Path) -> list[Row]:
     """Read a `grid.csv`.
 
@@ -211,18 +195,6 @@ def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
     varied = [i for i in range(len(EXPERIMENT)) if len({experiment[i] for experiment in groups}) > 1]
     titles = (", ".join(f"{EXPERIMENT[i]}={experiment[i]}" for i in varied) for experiment in groups)
     return dict(zip(titles, groups.values(), strict=True))
-
-
-def update_grid(directory: Path, *, create: bool) -> None:
-    """Rebuild `grid.csv` and `grid.png` from all finished runs of a folder; safe when several processes do so.
-
-    Args:
-        create: also where there are none yet, and no other process is about to make them.
-    """
-    table, lock = directory / "grid.csv", directory / ".grid.lock"
-    if create or table.exists() or lock.exists():
-        with locked(lock):
-            write_grid(table, [run.row for run in read_runs(directory)[0]])
 
 
 def newest_of_each_pair(runs: Sequence[Run]) -> dict[Pair, Run]:

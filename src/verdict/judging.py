@@ -75,7 +75,7 @@ def _groups(stitches: Iterable[Stitch], key: Callable[[Stitch], Any]) -> dict[An
 def method_names(rows: Sequence[Row]) -> list[str]:
     """A name for the method of each run; where one name stands for several methods, with what tells them apart."""
     methods = [tuple(getattr(row, field) for field in METHOD) for row in rows]
-    plain = {method: _plain_name(row) for method, row in zip(methods, rows, strict=True)}
+    plain = {method: row.method for method, row in zip(methods, rows, strict=True)}
     names = {}
     for method, name in plain.items():
         alike = [other for other, other_name in plain.items() if other_name == name]
@@ -83,12 +83,6 @@ def method_names(rows: Sequence[Row]) -> list[str]:
         details = ", ".join(f"{METHOD[i]}={method[i]}" for i in varied)
         names[method] = f"{name} ({details})" if details else name
     return [names[method] for method in methods]
-
-
-def _plain_name(row: Row) -> str:
-    if row.n_epochs == 0:
-        return "direct matching" if row.init == "pinv" else f"init {row.init}"
-    return "task loss matching" if row.objective == "task" else f"{row.objective} matching"
 
 
 def _judge(

@@ -13,14 +13,27 @@ COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#ff9f1c", "#c1c1d7", "#ffffff"), stric
 
 
 def write_files(
-    path: Path, verdicts: Sequence[Verdict], *, figure: str, tolerance: float, in_distribution: float
+    path: Path,
+    verdicts: Sequence[Verdict],
+    *,
+    figure: str,
+    tolerance: float,
+    in_distribution: float,
+    title: str = "",
+    caption: str = "",
 ) -> None:
-    """Write the CSV, and beside it the paragraph (`.md`) and the maps; `figure` is their suffix, .png or .pdf."""
+    """Write the CSV, and beside it the paragraph (`.md`) and the maps.
+
+    Args:
+        figure: the ending of the name of the maps, .png or .pdf.
+        title, caption: the texts above and below the maps.
+    """
     write_csv(path, Verdict.columns(), [verdict.record() for verdict in verdicts])
     lines = [f"# Verdict on {len(verdicts)} stitched pairs of layers", ""]
     lines += [*sentences(verdicts, tolerance=tolerance, in_distribution=in_distribution), ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
-    draw(path.with_suffix(figure), verdicts)
+    rule = f"Similar: less than {100 * tolerance:g} points are lost, at an AUROC below {in_distribution:g}."
+    draw(path.with_suffix(figure), verdicts, title=title, caption=f"{caption} {rule}".strip())
 
 
 def sentences(verdicts: Sequence[Verdict], *, tolerance: float, in_distribution: float) -> list[str]:
@@ -60,15 +73,16 @@ def by_title(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
     return groups
 
 
-def draw(path: Path, verdicts: Sequence[Verdict]) -> None:
+def draw(path: Path, verdicts: Sequence[Verdict], *, title: str = "", caption: str = "") -> None:
     """Draw a map of layers by layers for each method, in the colours of the verdicts, with accuracies in the cells."""
     fronts = natural_order(verdict.front_layer for verdict in verdicts)
     ends = natural_order(verdict.end_layer for verdict in verdicts)
     panels = {}
-    for title, chosen in by_title(verdicts).items():
+    for name, chosen in by_title(verdicts).items():
         by_pair = {(verdict.front_layer, verdict.end_layer): verdict for verdict in chosen}
-        panels[title.replace(", ", "\n")] = [
+        panels[name.replace(", ", "\n")] = [
             [(by_pair[f, e].verdict, by_pair[f, e].accuracy.value) if (f, e) in by_pair else None for e in ends]
             for f in fronts
         ]
-    class_maps(path, panels, COLOURS, rows=fronts, columns=ends, row_label="front layer", column_label="end layer")
+    labels = {"row_label": "front layer", "column_label": "end layer", "title": title, "caption": caption}
+    class_maps(path, panels, COLOURS, rows=fronts, columns=ends, **labels)
