@@ -231,16 +231,25 @@ def test_rank_correlations_with_energy(tmp_path, capsys):
     assert _agreement(read_evaluations(tmp_path), "knn") == {}
 
 
-def test_a_detector_that_does_not_do_its_job_is_marked(workplace, monkeypatch, capsys):
+def test_a_detector_that_does_not_do_its_job_is_marked(workplace, drawn_figures, capsys):
     """Digits themselves are not out of distribution."""
     from src.ood import reporting
 
-    drawn = {}
-    monkeypatch.setattr(reporting, "heat_maps", lambda path, matrices, **labels: drawn.update(labels))
     assert evaluate(workplace, "dm", "-scd", "digits") == 0
     assert "warning: detectors of layer2.0 do not find digits OOD (AUROC below 0.8)" in capsys.readouterr().err
-    assert "layer2.0 *" in drawn["columns"] and "layer4.0" in drawn["columns"]
-    assert drawn["column_label"] == "end layer (*: the detector does not find digits OOD)"
+    figure = drawn_figures["ood_evaluation.png"]
+    ends = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert "layer2.0 *" in ends and "layer4.0" in ends
+    below = figure.texts[-1].get_text().replace("\n", " ")
+    assert below.endswith("*: the detector does not find digits OOD.")
+    assert "Data: digits. Method: direct matching (rc2c_pre, matched on" in below and "Images: 360." in below
+    assert "Detector: energy (ID digits, OOD photo_patches)." in below and f"({MODEL})" in below
+    panels = {axes.get_title().split()[-1]: axes.images[0] for axes in figure.axes if axes.images}
+    assert {name: image.get_cmap().name for name, image in panels.items()} == {
+        "ACCURACY": "viridis", "AUROC": "viridis_r", "AUPR": "viridis_r", "FPR95": "viridis",
+    }  # fmt: skip
+    assert figure.axes[0].get_gridspec().get_geometry() == (2, 2)
+    assert {image.get_clim() for image in panels.values()} == {(0, 1)}
     assert not reporting.read_evaluations(workplace / "results" / "dm")["energy"][0].is_trusted
 
 

@@ -62,13 +62,21 @@ def test_probes_layers_and_ranks(run_script, tmp_path, digit_networks):
 
     with open(tmp_path / "t" / "probes.csv") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["model", "layer", "rank", "accuracy", "train_accuracy", "loss", "seed", "epochs"]
+    assert list(rows[0])[:8] == ["model", "layer", "rank", "accuracy", "train_accuracy", "loss", "seed", "epochs"]
     assert len(rows) == 9
     for row in rows:
         assert float(row["accuracy"]) == found[row["layer"]][row["rank"]]
         assert 0 < float(row["train_accuracy"]) < 1 and float(row["loss"]) > 0
         assert (row["model"], row["seed"], row["epochs"]) == (str(digit_networks[0]), "0", "2")
+        assert (row["model_type"], row["dataset"], row["n_images"]) == (MODEL, "digits", "360")
     assert (tmp_path / "t" / "probes.png").read_bytes().startswith(PNG)
+
+
+def test_the_figure_says_what_it_shows(tmp_path, digit_networks, drawn_figures, capsys):
+    arguments = [digit_networks[0], MODEL, "-l", "layer4.1", *DIGITS, "-e", "0", "-ranks", "4", "1"]
+    run([*arguments, "-o", tmp_path / "p.csv"], capsys)
+    below = drawn_figures["p.png"].texts[0].get_text().replace("\n", "").replace(" ", "")
+    assert below.endswith(f"({MODEL}).Data:digits.Method:linearprobes,0epochs.Images:360.")
 
 
 def run(arguments, capsys) -> str:

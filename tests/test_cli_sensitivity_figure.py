@@ -2,7 +2,7 @@
 
 import pytest
 
-from misc.sensitivity_figure import lines_of
+from misc.sensitivity_figure import lines_of, main
 from src.measurements import read_tables
 from tests.test_measurements import PROBING, SIMILARITY, STITCHING, write
 
@@ -50,6 +50,17 @@ def test_draws_a_panel_for_each_layer(run_script, tables, tmp_path):
     run_script(SCRIPT, *tables, "-l", "x", "-other", "y", "-o", "one.png")
     both, one = (imread(tmp_path / name).shape for name in ("both.png", "one.png"))
     assert both[1] == 2 * one[1]
+
+
+def test_the_caption_names_networks_data_and_images(tables, tmp_path, drawn_figures):
+    header = SIMILARITY.replace("\n", ",model1_type,model2_type,dataset\n")
+    rows = [f"a.pt,b.pt,x,x,{rank},,p,10,0.5,0.25,{rank / 2},0.25,resnet18,vit,digits\n" for rank in RANKS]
+    write(tables[0], header, *rows)
+    assert main([*map(str, tables), "-o", str(tmp_path / "f.pdf"), "--title", "Layer x"]) == 0
+    figure = drawn_figures["f.pdf"]
+    below = figure.texts[-1].get_text().replace("\n", " ")
+    assert below == "Networks: a.pt (resnet18), b.pt (vit). Data: digits. Images: 10 (similarity)."
+    assert figure.get_suptitle() == "Layer x" and (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_says_what_is_missing(run_script, tables):

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import math
 import re
 import shutil
 
@@ -309,6 +310,40 @@ def test_collects_runs_of_the_public_code(run_script, tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["accuracy"] for row in rows] == ["0.76", "0.77", "0.54"] and rows[0]["front_accuracy"] == "nan"
     assert (tmp_path / "all.png").exists()
+
+
+def test_two_folders_are_compared(run_script, tmp_path):
+    trained = sorted((DATA / "public_runs" / "trained").glob("*/config.txt"))
+    for name, n_runs in (("one", 3), ("other", 2)):
+        for run in trained[:n_runs]:
+            shutil.copytree(run.parent, tmp_path / name / run.parent.name)
+    summary = tmp_path / "other" / trained[0].parent.name / "summary.txt"
+    summary.write_text(re.sub("Clean accuracy: .*", "Clean accuracy: 0.5000 ", summary.read_text()))
+    out = run_script("misc/collect_results.py", "one", "other", "-o", "new/both.pdf", "--title", "Two folders")
+    assert (tmp_path / "new" / "both.pdf").read_bytes().startswith(b"%PDF")
+    with open(tmp_path / "new" / "both.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 and sum(row["accuracy_2"] == "nan" for row in rows) == 1
+    for row in rows:
+        one, other, difference = (float(row[name]) for name in ("accuracy_1", "accuracy_2", "difference"))
+        assert math.isnan(other) or difference == other - one
+    assert 0.5 in {float(row["accuracy_2"]) for row in rows}
+    lines = out.splitlines()
+    assert [lines[i] for i in (0, 5, 10)] == ["one", "other", "other − one"] and len(lines) == 15
+    assert not (tmp_path / "one" / "grid.csv").exists() and not (tmp_path / "new" / "both.png").exists()
+    assert run_script("misc/collect_results.py", "one", "other") == out  # and writes nothing
+    shutil.copytree(tmp_path / "one", tmp_path / "mixed")
+    config = tmp_path / "mixed" / trained[0].parent.name / "config.txt"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"seed": 77}))
+    error = run_script("misc/collect_results.py", "one", "mixed", status=2)
+    assert "mixed holds 2 experiments (seed=77; seed=" in error and "of one experiment each" in error
+
+
+def test_a_folder_can_be_drawn_as_vectors(run_script, tmp_path):
+    run_script("misc/collect_results.py", DATA / "public_runs" / "trained", "-o", "all.pdf", "--title", "All of them")
+    assert (tmp_path / "all.pdf").read_bytes().startswith(b"%PDF") and (tmp_path / "all.csv").is_file()
+    error = run_script("misc/collect_results.py", "one", "-o", "all.jpg", status=2)
+    assert "all.jpg is to be a CSV or a figure; give it a name that ends in .csv or .png or .pdf" in error
 
 
 def test_collects_runs_of_folders_below(run_script, tmp_path):

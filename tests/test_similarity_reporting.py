@@ -65,6 +65,43 @@ def test_many_layers_at_many_ranks_show_the_highest(drawn):
     assert drawn["heat_maps"][1]["rows"] == list("abcdefgh") and "curves" not in drawn
 
 
+def test_every_measure_has_its_own_scale_on_which_bright_is_similar(tmp_path, drawn_figures):
+    reporting.draw(tmp_path / "x.png", rows_of("ab", "cd", [None], [None]))
+    images = {axes.get_title(): axes.images[0] for axes in drawn_figures["x.png"].axes if axes.images}
+    assert [(title, image.get_cmap().name, image.get_clim()) for title, image in images.items()] == [
+        ("linear CKA", "viridis", (0, 1)),
+        ("PWCCA distance", "viridis_r", (0, 1)),
+    ]
+
+
+def test_cells_whose_samples_differ_are_marked_where_samples_count(tmp_path, drawn_figures):
+    first, *others = rows_of("ab", "c", [None], [None])
+    mixed = [first, *(row._replace(alignment="average pool") for row in others)]
+    only_positions = [first, *(row._replace(alignment="none") for row in others)]
+    for name, rows in (("mixed", mixed), ("equal", [first, *others]), ("none", only_positions)):
+        reporting.draw(tmp_path / f"{name}.png", rows)
+    cka, pwcca, *_ = drawn_figures["mixed.png"].axes
+    assert not cka.patches and pwcca.patches[0].get_xy()[0].tolist() == [0.5, -0.5]  # of the first row
+    assert "Red corners: positions or tokens are the samples" in drawn_figures["mixed.png"].texts[0].get_text()
+    assert not drawn_figures["equal.png"].axes[1].patches and not drawn_figures["none.png"].axes[1].patches
+    assert drawn_figures["equal.png"].texts[0].get_text().endswith(" Samples: positions. Images: 9.")
+
+
+def test_the_caption_names_networks_data_samples_and_images():
+    made_with = {"model1_type": "resnet18", "model2_type": "vit", "dataset": "digits"}
+    rows = [row._replace(**made_with) for row in rows_of("ab", "c", [None], [None])]
+    whole = "Networks: f.pt (resnet18) – g.pt (vit). Data: digits. Samples: positions. Images: 9."
+    assert reporting.describe(rows) == whole
+    by_grams = [row._replace(values={"cka": 0.5}) for row in rows]
+    assert reporting.describe(by_grams) == whole.replace("Samples: positions. ", "")
+
+
+def test_curves_of_distances_rise_with_similarity(drawn):
+    rows = [row._replace(values={"procrustes": 0.5}) for row in rows_of("a", "c", [8, 4], [None])]
+    reporting.draw("x.png", rows)
+    assert drawn["curves"][0] == {"1 − Procrustes distance / 2": {"a – c": {8: 0.75, 4: 0.75}}}
+
+
 def test_descending_ranks():
     assert reporting.descending([4, 64, 4]) == [64, 4]
     assert reporting.descending(None) == reporting.descending([]) == [None]

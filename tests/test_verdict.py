@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from misc.verdict import main
 from src.errors import UserError
 from src.files import write_csv
 from src.intervals import NO_INTERVAL, Interval, over_images, resample_counts
@@ -225,10 +226,23 @@ def test_script_writes_table_sentences_and_maps(tmp_path, run_script):
     assert rows[0]["cka"] == "0.5" and rows[1]["cka"] == "" and rows[0]["auroc_energy"] == "0.5"
     assert (tmp_path / "out" / "v.md").read_text().splitlines()[2:] == out.strip().split("\n\n")[1].splitlines()
     assert (tmp_path / "out" / "v.png").read_bytes().startswith(b"\x89PNG")
-    run_script(SCRIPT, "dm", "--pdf", "-o", "w.csv", "--tolerance", "0.1")
+    run_script(SCRIPT, "dm", "--pdf", "-o", "w.csv", "--tolerance", "0.1", "--title", "A title")
     assert (tmp_path / "w.pdf").read_bytes().startswith(b"%PDF") and not (tmp_path / "w.png").exists()
     with open(tmp_path / "w.csv", newline="") as file:
         assert {row["verdict"] for row in csv.DictReader(file)} == {UNDECIDED}
+
+
+def test_the_map_says_what_it_shows(tmp_path, drawn_figures):
+    for name in ("dm", "tlm"):
+        more = {"init": "rand", "n_epochs": 3} if name == "tlm" else {}
+        write_run(tmp_path / name, "x", n_right=945, front_layer="x", **more)
+    folders = [str(tmp_path / name) for name in ("dm", "tlm")]
+    for name, chosen in (("one", folders[:1]), ("both", folders)):
+        assert main([*chosen, "-o", str(tmp_path / f"{name}.csv"), "--title", "A title"]) == 0
+    one, both = (drawn_figures[f"{name}.png"].texts[-1].get_text().replace("\n", " ") for name in ("one", "both"))
+    assert "Method: direct matching (" in one and f"Images: {N}. Similar: less than 5 points are lost" in one
+    assert "f.pt" in both and "g.pt" in both and "Method" not in both
+    assert drawn_figures["one.png"].get_suptitle() == "A title"
 
 
 def test_script_says_what_is_missing(tmp_path, run_script):

@@ -75,7 +75,7 @@ def _draw_heat_maps(path: Path, rows: Sequence[Row], axis: str, said1: str, said
     firsts, seconds = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
     by_place = dict(zip(places, rows, strict=True))
     marked = [(firsts.index(f), seconds.index(s)) for (f, s), row in by_place.items() if row.is_by_position]
-    if len(marked) == len(rows):  # all are alike
+    if not any(row.is_by_image for row in rows):  # all cells that have a value are alike
         marked = []
     panels = {}
     for metric, measure in MEASURES.items():

@@ -71,8 +71,13 @@ class Row(NamedTuple):
 
     @property
     def is_by_position(self) -> bool:
-        """Whether positions or tokens are the samples of CCA and Procrustes; otherwise images are."""
+        """Whether positions or tokens are the samples of CCA and Procrustes."""
         return self.alignment in ("positions", "tokens")
+
+    @property
+    def is_by_image(self) -> bool:
+        """Whether images are the samples of CCA and Procrustes; neither is where there are no samples."""
+        return not self.is_by_position and self.alignment != "none"
 
     def value(self, name: str) -> float:
         """The value of a measure, NaN where it was not measured."""
