@@ -76,7 +76,7 @@ def heat_maps(
                         colour = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
                         _write_cell(axes, x, y, value, colour)
             for y, x in panel.marked:
-                corner = [(x + 0.5, y - 0.5), (x + 0.2, y - 0.5), (x + 0.5, y - 0.2)]
+                corner = [(x + 0.5, y - 0.5), (x + 0.26, y - 0.5), (x + 0.5, y - 0.26)]
                 axes.fill(*zip(*corner, strict=True), facecolor="red", edgecolor="white", linewidth=0.5)
             figure.colorbar(image, ax=axes)
 
@@ -192,7 +192,8 @@ def _label_cells(axes: Any, rows: Sequence[str], columns: Sequence[str], row_lab
 
 
 def _write_cell(axes: Any, x: int, y: int, value: float, colour: str) -> None:
-    axes.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=POINTS - 1)
+    """Write a number, 0.00 without a sign."""
+    axes.text(x, y, f"{round(value, 2) + 0.0:.2f}", ha="center", va="center", color=colour, fontsize=POINTS - 1)
 
 
 def _add_legend(figure: Any, handles: Mapping[str, Any]) -> None:

@@ -244,9 +244,9 @@ def test_a_detector_that_does_not_do_its_job_is_marked(workplace, drawn_figures,
     assert below.endswith("*: the detector does not find digits OOD.")
     assert "Data: digits. Method: direct matching (rc2c_pre, matched on" in below and "Images: 360." in below
     assert "Detector: energy (ID digits, OOD photo_patches)." in below and f"({MODEL})" in below
-    panels = {axes.get_title().split()[-1]: axes.images[0] for axes in figure.axes if axes.images}
+    panels = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images}
     assert {name: image.get_cmap().name for name, image in panels.items()} == {
-        "ACCURACY": "viridis", "AUROC": "viridis_r", "AUPR": "viridis_r", "FPR95": "viridis",
+        "accuracy": "viridis", "AUROC": "viridis_r", "AUPR": "viridis_r", "FPR95": "viridis",
     }  # fmt: skip
     assert figure.axes[0].get_gridspec().get_geometry() == (2, 2)
     assert {image.get_clim() for image in panels.values()} == {(0, 1)}

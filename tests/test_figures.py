@@ -32,6 +32,11 @@ def test_a_difference_of_nothing_is_white():
     assert HeatMap.difference([[0.5, math.nan]], [[0.5, 0.5]]).scale == (-1, 1)
 
 
+def test_what_rounds_to_nothing_has_no_sign(tmp_path, drawn_figures):
+    heat_maps(tmp_path / "f.png", {"t": HeatMap([[-0.004], [-0.006]], (-1, 1), is_difference=True)}, **LAYERS)
+    assert [text.get_text() for text in drawn_figures["f.png"].axes[0].texts] == ["0.00", "-0.01"]
+
+
 def test_cells_without_a_value_stay_blank_and_marked_ones_have_a_corner(tmp_path, drawn_figures):
     heat_maps(tmp_path / "f.png", {"accuracy": HeatMap([[0.5], [math.nan]], marked=[(1, 0)])}, **LAYERS)
     axes, _ = drawn_figures["f.png"].axes

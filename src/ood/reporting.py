@@ -189,8 +189,8 @@ def finish(
     content = {"stitches": table, "sanity_checks": checks, "rank_correlations": agreement}
     write_json(path.with_suffix(".json"), content)
     panels = {
-        TITLES[name]: HeatMap(matrix, scale=(1, 0) if name in DISTANCES else (0, 1))
-        for name, matrix in matrices.items()
+        title: HeatMap(matrix, scale=(1, 0) if name in DISTANCES else (0, 1))
+        for title, (name, matrix) in zip(("accuracy", *NAMES), matrices.items(), strict=True)
     }
     marked = [f"{layer} *" if layer in failing else layer for layer in ends]
     below = describe(rows, stitched_by=method([run.row for run in runs]), n_images=n_images)

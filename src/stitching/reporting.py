@@ -65,7 +65,7 @@ def describe(*experiments: Sequence[Row], n_images: int | None = None) -> str:
 def method(rows: Sequence[Row]) -> str:
     """The way of stitching that all rows share, with its details; "" where they differ."""
     name, n_epochs, n_samples = (common(rows, field) for field in ("method", "n_epochs", "n_pinv_init_samples"))
-    details = [common(rows, "stitching_type"), f"{n_epochs} epochs" if n_epochs else ""]
+    details = [common(rows, "stitching_type"), f"{n_epochs} epoch{'s' if n_epochs > 1 else ''}" if n_epochs else ""]
     if common(rows, "init"):
         matched = common(rows, "init") in MATCHED_INITS
         details += [] if n_epochs == 0 else [f"init {common(rows, 'init')}"]
