@@ -6,13 +6,7 @@ import sys
 from src import cli
 from src.network_options import CHECKPOINT, NETWORKS, add_channels_last, checkpoint, choose, named, network
 from src.options import (
-    C2T_CLS_TOKENS,
-    INITS,
-    MATCHED_INITS,
-    OBJECTIVES,
-    STITCHING_TYPES,
-    T2C_CLS_TOKENS,
-    UPSAMPLE_MODES,
+    C2T_CLS_TOKENS, INITS, MATCHED_INITS, OBJECTIVES, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES,
 )  # fmt: skip
 
 
