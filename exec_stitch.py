@@ -5,9 +5,7 @@ import sys
 
 from src import cli
 from src.network_options import CHECKPOINT, NETWORKS, add_channels_last, checkpoint, choose, named, network
-from src.options import (
-    C2T_CLS_TOKENS, INITS, MATCHED_INITS, OBJECTIVES, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES,
-)  # fmt: skip
+from src.options import C2T_CLS_TOKENS, INITS, OBJECTIVES, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
 
 
 def parser() -> cli.Parser:
@@ -47,6 +45,7 @@ def stitch(args) -> None:
 
     from src.checkpoints import load_model
     from src.datasets import dataset_info, load_dataset
+    from src.options import MATCHED_INITS
     from src.report import progress, warn
     from src.runtime import device_of
     from src.stitching import Grid, build_layers, matching_batches, objectives

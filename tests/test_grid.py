@@ -288,8 +288,9 @@ def test_hint_approaches_the_error_of_direct_matching(networks, data):
     layers = layers_of(networks, ["layer1.0"], ["layer1.1"])
     grid = Grid(*networks, layers, objective=OBJECTIVES["hint"])
     (layer,) = layers.values()
-    started, optimizer = distance(grid).item(), torch.optim.LBFGS(
-        layer.parameters(), max_iter=200, line_search_fn="strong_wolfe"
+    started, optimizer = (
+        distance(grid).item(),
+        torch.optim.LBFGS(layer.parameters(), max_iter=200, line_search_fn="strong_wolfe"),
     )
 
     def closure():

@@ -11,15 +11,17 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(ROOT.glob("exec_*.py")) + [
-    ROOT / "misc" / f"{name}.py" for name in ("collect_results", "rank_statistics", "sensitivity_figure", "list_layers")
+    ROOT / "misc" / f"{name}.py"
+    for name in ("collect_results", "rank_statistics", "sensitivity_figure", "list_layers", "verdict")
 ]
 LONG_SCRIPTS = [ROOT / "misc" / "imagenet_train_main.py"]  # has all the options of PyTorch's example
 
 # From top to bottom; a module imports only from layers below its own.
 LAYERS = (
-    "cli", "network_options", "rank_statistics", "measurements", "ood", "probing", "similarity", "stitching", "run_folder",
+    "cli", "network_options", "verdict", "rank_statistics", "measurements", "ood", "probing", "similarity", "stitching",
+    "run_folder",
     "data_parallel", "training", "resuming", "checkpoints", "datasets", "models",
-    "low_rank", "distributed", "figures", "runtime", "config_file", "files", "options", "report",
+    "low_rank", "distributed", "intervals", "figures", "runtime", "config_file", "files", "options", "report",
     "signals", "errors",
 )  # fmt: skip
 STRANGERS = {("datasets", "models"), ("models", "datasets")}

@@ -130,7 +130,12 @@ class Grid:
             yield part
 
     def _part(
-        self, heads: list[int], end_layer: str, stitched: Mapping[str, Tensor], own: Mapping[str, Tensor], labels: Tensor
+        self,
+        heads: list[int],
+        end_layer: str,
+        stitched: Mapping[str, Tensor],
+        own: Mapping[str, Tensor],
+        labels: Tensor,
     ) -> Part:
         """The objective of some pairs with the same end layer, from stitched (P, B, …) and own (B, …) activations."""
         logits = stitched.get(self.end.output_name)
@@ -199,7 +204,7 @@ class Grid:
             groups.setdefault((pair.front_layer, layer.size, layer.upsample_mode, layer.source_key), []).append(pair)
         sums = {key: (LeastSquares(*key[1:3]), LeastSquares(*key[1:3])) for key in groups}
         cls_tokens: dict[Pair, list[Tensor]] = {}
-        for part, images in ((part, images) for part in (0, 1) for images, _ in (batches, held_out)[part]):
+        for part, images in ((i, images) for i in (0, 1) for images, _ in (batches, held_out)[i]):
             front_acts, end_acts = self._donor_activations(images)
             end_acts = {name: act.double() for name, act in end_acts.items()}  # once for all sources
             for key, pairs in groups.items():
