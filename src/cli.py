@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from src import signals
 from src.config_file import words_of
 from src.errors import UserError
+from src.network_options import complete
 from src.options import LR_STEPS, OOD_SCORES, OPTIMIZERS, PRECISIONS, SCHEDULERS
 from src.report import note
 
@@ -35,7 +36,12 @@ class Parser(argparse.ArgumentParser):
             words = [] if path is None else words_of(self, path)
         except (argparse.ArgumentError, UserError) as error:
             self.error(str(error))
-        return super().parse_args([*words, *args], namespace)
+        parsed = super().parse_args([*words, *args], namespace)
+        try:
+            complete(self, parsed, args)
+        except UserError as error:
+            self.error(str(error))
+        return parsed
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")

@@ -80,9 +80,7 @@ def refuse_equal_sets(id_set: tuple[str, str], ood_set: tuple[str, str]) -> None
         UserError: they are.
     """
     if id_set == ood_set:
-        raise UserError(
-            f"-ftidd and -ftoodd are both {id_set[0]}: no detector tells it from itself; choose two sets"
-        )
+        raise UserError(f"-ftidd and -ftoodd are both {id_set[0]}: no detector tells it from itself; choose two sets")
 
 
 class HalfAndHalf:
