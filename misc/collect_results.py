@@ -28,7 +28,7 @@ def collect(args) -> None:
     from src.stitching.reporting import Comparison, update_grid, write_grid
     from src.stitching.results import accuracy_matrix, by_experiment, warn_of_repetitions
 
-    folders = [args.source_dir, args.other_dir] if args.other_dir else [args.source_dir]
+    folders = [str(Path(folder)) for folder in (args.source_dir, args.other_dir) if folder]
     experiments = [rows_of(Path(folder), recursive=args.recursive) for folder in folders]
     for title, group in (item for rows in experiments for item in by_experiment(rows).items()):
         warn_of_repetitions(group)

@@ -16,6 +16,7 @@ COLUMN = 3.3  # inches: the width of a panel
 POINTS = 8  # the size of all text but the numbers in cells
 STYLE = {
     "font.size": POINTS, "axes.titlesize": POINTS, "figure.titlesize": POINTS + 1,
+    "text.parse_math": False,  # a $ in the name of a file is a $
     "pdf.fonttype": 42,  # TrueType: text stays text, and publishers take it
 }  # fmt: skip
 CHARACTER, LINE = 0.065, 0.16  # inches, of this text

@@ -79,7 +79,7 @@ def test_text_is_readable_at_the_width_of_a_column(tmp_path, drawn_figures):
 
 def test_vectors(tmp_path):
     for name in ("a.pdf", "b.pdf"):
-        heat_maps(tmp_path / name, {"t": HeatMap([[0.5], [1]])}, **LAYERS, title="A title")
+        heat_maps(tmp_path / name, {"t": HeatMap([[0.5], [1]])}, **LAYERS, title="a/$x_{$.pt is no formula")
     written = (tmp_path / "a.pdf").read_bytes()
     assert written.startswith(b"%PDF") and written == (tmp_path / "b.pdf").read_bytes()
     assert b"/TrueType" in written or b"/CIDFontType2" in written  # text, not outlines

@@ -173,6 +173,8 @@ def test_methods_of_one_name_are_told_apart_by_their_folders():
 def test_a_folder_of_several_experiments_has_no_one_matrix():
     with pytest.raises(UserError, match=r"^b holds 2 experiments \(seed=0; seed=1\); to compare two folders, give"):
         Comparison(["a", "b"], [[row()], [row(), row(seed=1)]])
+    with pytest.raises(UserError, match="^a is given twice"):
+        Comparison(["a", "a"], [[row()], [row()]])
 
 
 @pytest.mark.parametrize("seed", range(5))

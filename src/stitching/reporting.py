@@ -82,10 +82,12 @@ class Comparison:
         folders: names of both, for what is printed and drawn where the methods have one name.
         experiments: the rows of both.
     Raises:
-        UserError: one of them holds several experiments, which have no one matrix.
+        UserError: both are the same, or one of them holds several experiments, which have no one matrix.
     """
 
     def __init__(self, folders: Sequence[str], experiments: Sequence[Sequence[Row]]):
+        if len(set(folders)) == 1:
+            raise UserError(f"{folders[0]} is given twice; give another folder to compare it with")
         for folder, rows in zip(folders, experiments, strict=True):
             titles = list(by_experiment(rows))
             if len(titles) > 1:
