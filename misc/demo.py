@@ -196,8 +196,8 @@ def verdict(folder: Path) -> list[str]:
             words = [row["verdict"] for row in rows if row["method"] == method]
             shares.setdefault(method, []).append(f"{words.count('similar')} of {len(words)}")
     said = [f"{' against '.join(share)} by {method}" for method, share in shares.items()]
-    return [f"**Verdict: the pairs that are similar are {', '.join(said)}; behind *against*, those of the control, whose "
-            "front network was never trained.**"]  # fmt: skip
+    return [f"**Verdict: similar are {', '.join(said)}; behind *against*, those of the control, whose front network "
+            "was never trained.**"]  # fmt: skip
 
 
 def similarity_finding(rows: list[Row]) -> list[str]:
