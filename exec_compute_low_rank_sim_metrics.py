@@ -40,7 +40,7 @@ def compute(args) -> None:
     from src.checkpoints import load_model
     from src.datasets import dataset_info, load_dataset
     from src.report import note, progress, warn
-    from src.run_folder import Marks
+    from src.runs import Run
     from src.runtime import device_of
     from src.similarity import Comparison, reporting
 
@@ -83,7 +83,7 @@ def compute(args) -> None:
         warn(line)
     if args.output:
         reporting.write_files(Path(args.output), sum(pairs, []))
-        Marks.beside(args.output).finish(vars(args))
+        Run.beside(args.output, vars(args)).finish()
         note(f"wrote {args.output}")
 
 

@@ -32,7 +32,7 @@ def evaluate(args) -> None:
     from src.ood import evaluation, ood_metrics, reporting
     from src.ood.detectors import DetectorStore, source_of
     from src.report import note, progress, warn
-    from src.run_folder import Marks
+    from src.runs import Run
     from src.runtime import device_of
     from src.stitching.results import natural_order, newest_of_each_pair, read_runs
 
@@ -83,7 +83,7 @@ def evaluate(args) -> None:
         for pair, stitch in into.items():
             reporting.write_energies(Path(args.energy_dir, layer, f"{pair.front_layer}.npy"), stitch.energies)
     reporting.finish(folder, rows, front, end, sanity, args.sanity_check_dataset)
-    Marks.beside(folder / "ood_evaluation.csv").finish(vars(args))
+    Run.beside(folder / "ood_evaluation.csv", vars(args)).finish()
     note(f"evaluated {len(rows)} stitches; skipped {len(skipped) + len(unusable)} runs and {len(missing)} end layers")
 
 

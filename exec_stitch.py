@@ -78,8 +78,8 @@ def stitch(args) -> None:
         if args.init == "pinv":
             samples = matching_samples(train_set, args.n_pinv_init_samples, seed=args.seed)
             errors = grid.match(train_set.batches(args.batch_size, indices=samples), rank=args.front_pinv_rank)
-        for history in train(grid, train_set, test_set, settings, state=runs.claim() if args.n_epochs else None):
-            runs.log(history)
+        for history, state in train(grid, train_set, test_set, settings, state=runs.state):
+            runs.log(history, state)
         batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
         scores = grid.evaluate(batches)
         if not frozen:  # the networks alone are those that were given, not those whose statistics moved

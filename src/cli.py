@@ -6,12 +6,12 @@ Nothing here imports torch, so that `--help` and a mistyped option are answered 
 import argparse
 import contextlib
 import math
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from src import signals
 from src.config_file import words_of
 from src.errors import UserError
 from src.options import LR_STEPS, OOD_SCORES, OPTIMIZERS, PRECISIONS, SCHEDULERS
@@ -51,24 +51,45 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
+class Terminated(BaseException):
+    """SIGTERM came; a BaseException, as KeyboardInterrupt is, so that no handler of errors takes it for one."""
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Raise an exception for SIGINT and SIGTERM while the block runs. A second signal kills the process."""
+
+    def handle(signum: int, frame: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
+
+    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
 def run(parser: Parser, experiment: Callable[[argparse.Namespace], None], argv: Sequence[str] | None = None) -> int:
-    """Parse the command line, run the experiment, and turn what the user can mend into one line.
+    """Parse the command line, run the experiment, and turn errors of the user into one line.
 
     Returns:
-        The exit code: 0, 2 for what the user can mend, 128 and the number of the signal after one (130, 143), 1 for
-        any other failure.
+        The exit code: 0, 2 for an error of the user, 130 after SIGINT, 143 after SIGTERM, 1 for any other failure.
     """
     args = parser.parse_args(argv)
     try:
-        with signals.handled(), _precision(args):
+        with _signals(), _precision(args):
             experiment(args)
     except UserError as error:
         note(f"{parser.prog}: error: {error}")
         return 2
-    except signals.Interrupted as interruption:
+    except (KeyboardInterrupt, Terminated) as stop:
+        signum = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
         remedy = "; to go on, give the same command with --resume" if hasattr(args, "resume") else ""
-        note(f"{parser.prog}: interrupted by {interruption}{remedy}")
-        return 128 + interruption.signum
+        note(f"{parser.prog}: interrupted by {signum.name}{remedy}")
+        return 128 + signum
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, named without importing torch
             note(f"{parser.prog}: error: the memory of the GPU is used up; lower -b")
@@ -159,9 +180,12 @@ def _precision(args: argparse.Namespace) -> contextlib.AbstractContextManager:
     return precision(gpu=args.gpu, amp=args.amp, tf32=args.tf32)
 
 
-def add_resume(parser: Parser) -> None:
-    """`--resume`."""
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same options")
+def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
+    """`--resume` and, for scripts that write into a folder of the user's choice, `--overwrite`."""
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--resume", action="store_true", help="go on with an interrupted run of the same options")
+    if overwrite:
+        add("--overwrite", action="store_true", help="write over a finished run of other options in -dir")
 
 
 def add_seed(parser: Parser) -> None:

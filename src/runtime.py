@@ -97,19 +97,6 @@ def seeded(seed: int) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
-def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The states of torch's global generators of the CPU and of the device."""
-    states = {"cpu": torch.get_rng_state()}
-    return states if device.type == "cpu" else states | {"device": torch.cuda.get_rng_state(device)}
-
-
-def set_random_state(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
-    """Go back to what `random_state` gave; a generator that it did not know is left alone."""
-    torch.set_rng_state(states["cpu"])
-    if device.type != "cpu" and "device" in states:
-        torch.cuda.set_rng_state(states["device"], device)
-
-
 def generator(*key: int) -> torch.Generator:
     """A generator of its own for each key, such as (seed, epoch): what else runs does not change its numbers."""
     return torch.Generator().manual_seed(seed_of(*key))

@@ -4,14 +4,20 @@ import pytest
 import torch
 from torch import nn
 
-from src.data_parallel import DataParallelClassification
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import Share
 from src.datasets.dummy import DummyImageSet
 from src.datasets.in_memory import ImageSet
-from src.distributed import Processes, add_up, device_number, joined, launched
 from src.errors import UserError
 from src.report import note, progress, result, silenced
+from src.training.distributed import (
+    DataParallelClassification,
+    Processes,
+    add_up,
+    device_number,
+    joined,
+    launched,
+)
 
 
 def image_set(n: int = 11) -> ImageSet:
@@ -20,7 +26,7 @@ def image_set(n: int = 11) -> ImageSet:
 
 
 def passes(images: ImageSet):
-    return images.epoch(5, seed=1, epoch=1), images.batches(5), images.epoch(5, seed=1, epoch=1, start=1)
+    return images.epoch(5, seed=1, epoch=1), images.batches(5)
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -128,7 +134,7 @@ def test_progress_is_noted_every_so_many_batches(capsys):
 
 
 def test_dropout_differs_between_processes(monkeypatch):
-    monkeypatch.setattr("src.data_parallel.DistributedDataParallel", lambda model: model)
+    monkeypatch.setattr("src.training.distributed.DistributedDataParallel", lambda model: model)
     drawn = []
     for rank in (0, 1, 1):
         torch.manual_seed(0)

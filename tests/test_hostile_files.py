@@ -20,15 +20,12 @@ import exec_stitch
 import exec_train
 from src.checkpoints import load_model, save_state
 from src.datasets import load_dataset
-from src.datasets.in_memory import ImageSet
 from src.errors import MAX_LENGTH, UserError
 from src.measurements import read_tables
 from src.models import build_model
 from src.ood.detectors import DetectorStore, source_of
 from src.report import silenced
-from src.resuming import StateFile
 from src.stitching.results import accuracy_matrix, newest_of_each_pair, read_run, read_runs
-from src.training import Classification, Settings, train
 from tests import tiny_datasets as tiny
 
 MARKER = "code-ran"  # a file in the working folder, if it did
@@ -65,12 +62,6 @@ def write_checkpoint(folder: Path, *, zipped: bool = True) -> None:
 
 def read_checkpoint(folder: Path) -> None:
     load_model(folder / "m.pt", "small_cnn", n_classes=10, image_shape=SHAPE)
-
-
-def train_from(folder: Path, *, resume: bool) -> None:
-    images = ImageSet(torch.zeros(4, *SHAPE, dtype=torch.uint8), torch.arange(4), n_classes=10)
-    state = StateFile(folder / "a.resume.pt", OPTIONS, resume=resume)
-    list(train(Classification(network()), images, images, Settings(n_epochs=1, batch_size=4), state=state))
 
 
 def parse(script: object, folder: Path) -> None:
@@ -166,7 +157,6 @@ def read_dataset(name: str, root: Path) -> None:
 READERS = {
     "checkpoint": Reader(write_checkpoint, read_checkpoint, "*.pt"),
     "legacy checkpoint": Reader(lambda folder: write_checkpoint(folder, zipped=False), read_checkpoint, "*.pt"),
-    "state": Reader(lambda f: train_from(f, resume=False), lambda f: train_from(f, resume=True), "*.pt"),
     "options in YAML": Reader(write_yaml, lambda folder: parse(exec_train, folder), "options"),
     "options in JSON": Reader(write_json, lambda folder: parse(exec_stitch, folder), "options"),
     "run folders": Reader(write_run, read_folder_of_runs, "*/*"),

@@ -78,17 +78,6 @@ def test_epochs_take_disjoint_samples_of_the_larger_set():
     assert sorted(sum(seen, [])) == list(range(25))
 
 
-def test_an_epoch_may_start_at_a_later_batch():
-    mixed = HalfAndHalf(image_set(10), image_set(25, n_classes=0), like=image_set(5), batch_size=4)
-    for epoch in (1, 3):  # the third has a shorter rest of the larger set
-        whole = list(mixed.epoch(4, seed=0, epoch=epoch))
-        for start in range(len(whole) + 2):
-            rest = list(mixed.epoch(4, seed=0, epoch=epoch, start=start))
-            assert len(rest) == max(0, len(whole) - start)
-            for (images, labels), (images_there, labels_there) in zip(rest, whole[start:], strict=True):
-                assert torch.equal(images, images_there) and torch.equal(labels, labels_there)
-
-
 @pytest.mark.parametrize(
     ("id_set", "ood_set", "batch_size", "reason"),
     [

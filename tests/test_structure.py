@@ -17,10 +17,10 @@ LONG_SCRIPTS = [ROOT / "misc" / "imagenet_train_main.py"]  # has all the options
 
 # From top to bottom; a module imports only from layers below its own.
 LAYERS = (
-    "cli", "rank_statistics", "measurements", "ood", "probing", "similarity", "stitching", "run_folder",
-    "data_parallel", "training", "resuming", "checkpoints", "datasets", "models",
-    "low_rank", "distributed", "figures", "runtime", "config_file", "files", "options", "report",
-    "signals", "errors",
+    "cli", "rank_statistics", "measurements", "ood", "probing", "similarity", "stitching", "runs",
+    "training", "checkpoints", "datasets", "models",
+    "low_rank", "figures", "runtime", "config_file", "files", "options", "report",
+    "errors",
 )  # fmt: skip
 STRANGERS = {("datasets", "models"), ("models", "datasets")}
 

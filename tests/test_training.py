@@ -6,7 +6,7 @@ from torch import nn
 
 import exec_train
 from src.datasets.in_memory import ImageSet
-from src.training import Classification, Settings, course, part_of, train
+from src.training import Classification, NonFiniteLoss, Settings, loop, part_of, train
 
 
 @pytest.fixture
@@ -18,14 +18,14 @@ def images():
 
 def learning_rates(images, monkeypatch, **settings) -> list[float]:
     """The learning rate at the start of each update."""
-    rates, build = [], course._optimizer
+    rates, build = [], loop._optimizer
 
     def recording(*arguments):
         optimizer = build(*arguments)
         optimizer.register_step_pre_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
         return optimizer
 
-    monkeypatch.setattr(course, "_optimizer", recording)
+    monkeypatch.setattr(loop, "_optimizer", recording)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     list(train(Classification(model), images, images, Settings(batch_size=10, learning_rate=1.0, **settings)))
     return rates
@@ -49,6 +49,18 @@ def test_a_milestone_of_zero_updates_counts_from_the_start(images, monkeypatch):
 def test_cosine_goes_down_to_zero(images, monkeypatch):
     rates = learning_rates(images, monkeypatch, n_epochs=4, scheduler="cosine")
     assert rates[::2] == pytest.approx([(1 + torch.tensor(torch.pi * k / 4).cos().item()) / 2 for k in range(4)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "bias", "step"),
+    [({"learning_rate": 1e38, "optimizer": "sgd"}, 0.0, 2), ({}, torch.nan, 1)],
+    ids=["diverging", "from the start"],
+)
+def test_a_loss_that_is_not_finite_stops_the_training(settings, bias, step, images):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    model[1].bias.data[0] = bias
+    with pytest.raises(NonFiniteLoss, match=f"epoch 1, step {step}: the loss of the network is not finite"):
+        list(train(Classification(model), images, images, Settings(3, 8, **settings)))
 
 
 def test_unlabelled_samples_count_neither_in_the_loss_nor_in_the_accuracy():

@@ -101,12 +101,11 @@ class BaseImageSet:
         yield from self._deliver(self._indices(indices), None, batch_size)
 
     def epoch(
-        self, batch_size: int, *, seed: int, epoch: int, indices: Tensor | None = None, start: int = 0
+        self, batch_size: int, *, seed: int, epoch: int, indices: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Go once through the set, or through `indices`, shuffled and augmented; the last batch may be smaller.
 
-        With an `epoch_size` an epoch is the next subset of them, and epochs are counted from 1. With `start` the
-        first so many batches are left out, at no cost; the others are those of the whole epoch, bit for bit.
+        With an `epoch_size` an epoch is the next subset of them, and epochs are counted from 1.
 
         Order and augmentation depend on (seed, epoch) alone: not on the device, the batch size, the global
         generators, the number of processes or what else runs.
@@ -117,21 +116,19 @@ class BaseImageSet:
             order = order[subset(len(order), self.epoch_size, seed=seed, epoch=epoch)]
         order = order[torch.randperm(len(order), generator=generator)]
         draws = self._draws(order, generator, seed=seed, epoch=epoch)
-        yield from self._deliver(order, draws, batch_size, start=start)
+        yield from self._deliver(order, draws, batch_size)
 
     def _indices(self, indices: Tensor | None) -> Tensor:
         return torch.arange(len(self)) if indices is None else torch.as_tensor(indices, device="cpu")
 
-    def _deliver(
-        self, order: Tensor, draws: Tensor | None, batch_size: int, *, start: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _deliver(self, order: Tensor, draws: Tensor | None, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of `order`, of each this process' share.
 
         All processes get as many batches. Where a batch has no image for one of them, that gets the batch's first
         one without a label: it counts nowhere, but the process can take part in what all do together.
         """
         wanted, labelled = [], []
-        for first in range(start * batch_size, len(order), batch_size):
+        for first in range(0, len(order), batch_size):
             rows = slice(first + self.share.rank, min(first + batch_size, len(order)), self.share.size)
             labelled.append(rows.start < rows.stop)
             rows = rows if labelled[-1] else slice(first, first + 1)

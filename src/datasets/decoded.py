@@ -224,6 +224,6 @@ class _Decoder:
 
 
 def _ignore_signals(worker: int) -> None:
-    """Leave signals to the main process, which needs its workers until its step is done, and ends them."""
+    """Leaves signals to the main process, which ends its workers."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)

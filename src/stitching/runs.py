@@ -5,31 +5,44 @@
 
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from src.checkpoints import save_state
-from src.errors import UserError
+from src.checkpoints import load_tensors, save_state
 from src.files import write_json, write_text
 from src.models import Network
 from src.report import note, result, warn
-from src.resuming import StateFile
-from src.run_folder import RunFolder
+from src.runs import (
+    Run,
+    as_written,
+    differences,
+    new_folder,
+    read_options,
+    refuse_other_options,
+    report_epoch,
+    write_logs,
+)
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.results import Metrics
 from src.stitching.stitched_model import Pair, full_state
-from src.stitching.unfinished import find_state, finished_pairs, new_state
-from src.training import EpochLog, Score, report_epoch
+from src.training import EpochLog, History, Score, State
 
+# What makes a run another experiment, so that both may be in one folder. Where only other options differ, such as the
+# learning rate, a resumed command would not do what it was given, and is refused.
+IDENTITY = (
+    "front_model_path", "end_model_path", "front_model_type", "end_model_type", "front_layer", "end_layer",
+    "stitching_type", "init", "n_pinv_init_samples", "front_stitch_rank", "front_pinv_rank", "seed", "dataset",
+)  # fmt: skip
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")
 
 
 class StitchingRuns:
-    """A run folder for every pair: follows the training, and writes what came of it.
+    """A run folder for every pair of a grid: keeps what comes of its training, and the state to go on from.
+
+    The state of all pairs that train together lies in the folder of the last one, which is finished last.
 
     Args:
         directory: the folder that holds the run folders.
@@ -37,7 +50,7 @@ class StitchingRuns:
         options: the options of the script; those of a pair's `config.txt` name that pair's layers.
         resume: go on with runs of the same options in `directory`; `layers` are then those that are left to do.
     Raises:
-        UserError: on resuming, there are runs of these pairs whose options differ.
+        UserError: on resuming, there are runs of the same experiment whose other options differ.
     """
 
     def __init__(
@@ -49,51 +62,69 @@ class StitchingRuns:
         resume: bool = False,
     ):
         self.directory, self.layers, self.options = Path(directory), dict(layers), dict(options)
-        whole = self._options_of(next(iter(layers))) if len(layers) == 1 else self.options
-        self._state = find_state(self.directory, whole) if resume else new_state(self.directory, whole)
+        self.folders: dict[Pair, Path] = {}  # created when there is something to write, so that a failure leaves none
+        self._whole = self._options_of(next(iter(layers))) if len(layers) == 1 else self.options
+        self._run: Run | None = None  # keeps the state of all pairs
         if resume:
-            self._leave_out_finished()
+            self._find_what_is_left()
         if options["init"] == "rand" and not options["n_epochs"]:
             warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
         if options["init"] != "pinv" and options["front_pinv_rank"]:
             warn("--front-pinv-rank counts with -i pinv only")
 
-    def _leave_out_finished(self) -> None:
-        """Leave out the pairs that are finished, unless they were trained together with others that are not."""
-        finished = finished_pairs(self.directory, self.layers, self.options)
-        trained = list(claimed_folders(self._state)) if "training" in self._state.content else []
-        left = trained if set(trained) - finished else [pair for pair in self.layers if pair not in finished]
+    @property
+    def state(self) -> State | None:
+        """The state of the training to go on from, if there is one."""
+        return self._run.state.get("loop") if self._run else None
+
+    def _find_what_is_left(self) -> None:
+        """Take over an interrupted run, and leave out pairs that are finished unless they train with others."""
+        finished, self._run = self._finished_pairs(), _interrupted(self.directory, self._whole)
+        if self._run:
+            self._run.claim(resume=True)
+            self.folders = {Pair(*pair): self.directory / name for *pair, name in self._run.state["folders"]}
+        left = [pair for pair in self.layers if pair not in finished]
+        if self.state and self.folders.keys() - finished:
+            left = [pair for pair in self.layers if pair in self.folders]
         if finished:
             note(f"{self.directory}: {len(finished)} of {len(self.layers)} runs are finished")
         self.layers = {pair: self.layers[pair] for pair in left}
-        if not left:
-            self._state.remove()
+        if self._run and not left:
+            self._run.discard()
+
+    def _finished_pairs(self) -> set[Pair]:
+        finished, refused = set(), {}
+        for config in sorted(self.directory.glob("*/config.txt")):
+            begun = read_options(config)
+            pair = Pair(begun.get("front_layer"), begun.get("end_layer"))
+            if pair in self.layers and _same_experiment(begun, self._options_of(pair)):
+                if differences(begun, as_written(self._options_of(pair))):
+                    refused[pair] = config
+                else:
+                    finished.add(pair)
+        for pair, config in refused.items():
+            if pair not in finished:
+                refuse_other_options(read_options(config), as_written(self._options_of(pair)), where=config.parent)
+        return finished
 
     def _options_of(self, pair: Pair) -> dict[str, Any]:
         return self.options | pair._asdict()
 
-    @cached_property
-    def folders(self) -> dict[Pair, RunFolder]:
-        """The run folder of each pair; claimed when there is something to write, so that a failure leaves none."""
-        claimed, folders = claimed_folders(self._state), {}
-        for pair in self.layers:
-            options, first = self._options_of(pair), not folders  # it is held: no other process goes on from the state
-            if pair in claimed:
-                path = self.directory / claimed[pair]
-                folders[pair] = RunFolder(path, options, resume=True, exclusive=first)
-            else:
-                folders[pair] = RunFolder.claim(self.directory, options, exclusive=first)
-        return folders
+    def _claim(self) -> None:
+        """Create the folders that are not there yet, and lock that of the state."""
+        if self.folders:
+            return
+        self.folders = {pair: new_folder(self.directory) for pair in self.layers}
+        self._run = Run.in_folder(list(self.folders.values())[-1], self._whole)
+        self._run.claim(resume=False)
+        self._run.save(folders=[[*pair, folder.name] for pair, folder in self.folders.items()])
 
-    def claim(self) -> StateFile:
-        """Claim the run folders; returns where the training is to keep how far it is."""
-        self._state.write(folders=[[*pair, folder.path.name] for pair, folder in self.folders.items()])
-        return self._state
-
-    def log(self, history: Sequence[Sequence[EpochLog]]) -> None:
+    def log(self, history: History, state: State) -> None:
         """Write the logs of all epochs so far, one a pair; report the last, or its mean when there are several."""
+        self._claim()
         for pair, logs in zip(self.layers, zip(*history, strict=True), strict=True):
-            self.folders[pair].write_logs(logs)
+            write_logs(self.folders[pair], logs)
+        self._run.save(loop=state)
         title = self._title(next(iter(self.layers)))
         if title:
             note(title if len(self.layers) == 1 else f"means over {len(self.layers)} pairs:")
@@ -109,23 +140,23 @@ class StitchingRuns:
             matching_errors: of the pairs that were matched directly.
             whole_networks: front and end network where they are to be saved as well.
         """
-        self.claim()
+        self._claim()
         for pair, layer in self.layers.items():
-            folder, options = self.folders[pair], self._options_of(pair)
+            run, options = Run.in_folder(self.folders[pair], self._options_of(pair)), self._options_of(pair)
             accuracy, difference = score.pairs[pair]
             error = matching_errors.get(pair, 0.0)
             metrics = Metrics(accuracy, score.front_accuracy, score.end_accuracy, error, difference)
-            if folder.finished:  # before the run was killed
+            if run.config.exists():  # finished before the run was killed
                 continue
             if not options["no_save"]:
                 state = layer.state_dict() if whole_networks is None else full_state(*whole_networks, layer, pair)
-                save_state(folder.path / "final_model.pt", state)
-            _write_summary(folder.path, options, metrics, layer)
-            folder.finish()
+                save_state(run.folder / "final_model.pt", state)
+            _write_summary(run.folder, options, metrics, layer)
+            run.finish()
             if len(self.layers) == 1:
-                note(f"wrote {folder.path}")
+                note(f"wrote {run.folder}")
             result(f"{self._title(pair)}Clean accuracy: {accuracy:.2%}")
-        self._state.remove()
+        self._run.discard()
 
     def _title(self, pair: Pair) -> str:
         alone = tuple(pair) == (self.options["front_layer"], self.options["end_layer"])
@@ -164,16 +195,15 @@ def _sparsity_lines(sparsity: Mapping[str, float]) -> Iterable[str]:
         yield f"{threshold}: {tabs}{share}"
 
 
-def claimed_folders(state: StateFile) -> dict[Pair, str]:
-    """The names of the folders that an interrupted run claimed.
+def _interrupted(directory: Path, options: Mapping[str, Any]) -> Run | None:
+    """The interrupted run in a folder of runs that has these options, or else one of the same experiment."""
+    given, found = as_written(options), []
+    for state in sorted(directory.glob("*/resume.pt")):
+        begun = load_tensors(state)["options"]
+        if _same_experiment(begun, given):
+            found.append((bool(differences(begun, given)), state.parent))
+    return Run.in_folder(min(found)[1], options) if found else None
 
-    Raises:
-        UserError: the state says something else, or names what is no folder of a run.
-    """
-    try:
-        claimed = {Pair(front, end): Path(name).name for front, end, name in state.content.get("folders", [])}
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{state.path} does not say where runs stand; remove it and start anew") from error
-    if not all(name.isprintable() and name not in ("", "..") for name in claimed.values()):
-        raise UserError(f"{state.path} names what is no folder of a run; remove it and start anew")
-    return claimed
+
+def _same_experiment(begun: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    return all(begun.get(name) == given.get(name) for name in IDENTITY)

@@ -3,11 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.distributed import add_up
 from src.runtime import at_least_single
 
 
@@ -71,22 +69,3 @@ class EpochLog(NamedTuple):
 
     train: Score
     val: Score
-
-
-class Sums:
-    """Running sums over batches for each head, kept on the device so that nothing waits for it.
-
-    Scores count what all processes saw that train together.
-    """
-
-    def __init__(self, n_heads: int, device: torch.device):
-        self.sums = torch.zeros(4, n_heads, dtype=torch.float64, device=device)
-
-    def add(self, part: Part) -> None:
-        values = (part.n_correct, part.losses * part.n_samples, part.cross_entropies * part.n_samples)
-        rows = [value.detach().double() for value in values]
-        self.sums[:, list(part.heads)] += torch.stack([*rows, part.n_samples.double().expand_as(rows[0])])
-
-    def scores(self) -> list[Score]:
-        *totals, n_samples = add_up(self.sums.clone()).tolist()
-        return [Score(*(total / n for total in row)) for *row, n in zip(*totals, n_samples, strict=True)]
