@@ -11,15 +11,15 @@ from src.similarity.measures import MEASURES, PAPER
 
 def parser() -> cli.Parser:
     options = cli.Parser("Compare layers of two networks by CKA, PWCCA and orthogonal Procrustes, at any ranks.")
-    add, rank = options.add_argument, cli.whole_number(1)
+    add, rank = options.add_argument, cli.whole_number(0)
     add("model1_path", help="checkpoint of the first network")
     add("model2_path", help="checkpoint of the second network")
     add("model1_type", help=f"one of {', '.join(MODEL_NAMES)}")
     add("model2_type", help="as model1_type")
     add("model1_layer", help="layer of the first network; several with commas between them, or all")
     add("model2_layer", help="layer of the second network; likewise")
-    add("-m1r", "--model1-ranks", type=rank, nargs="*", default=None, help="ranks of the first layer; default: full")
-    add("-m2r", "--model2-ranks", type=rank, nargs="*", default=None, help="ranks of the second layer; default: full")
+    add("-m1r", "--model1-ranks", type=rank, nargs="*", default=None, help="ranks of the first layer; 0, and default: full")
+    add("-m2r", "--model2-ranks", type=rank, nargs="*", default=None, help="ranks of the second layer; 0, and default: full")
     cli.add_data(options, batch_size=64)
     cli.add_gpu(options)
     add("-n", "--n-samples", type=cli.whole_number(2), default=1000, help="the first so many validation images")
@@ -39,6 +39,7 @@ def compute(args) -> None:
 
     from src.checkpoints import load_model
     from src.datasets import dataset_info, load_dataset
+    from src.low_rank import descending
     from src.report import note, progress, warn
     from src.runs import Run
     from src.runtime import device_of
@@ -55,7 +56,7 @@ def compute(args) -> None:
     if n_images < args.n_samples:
         warn(f"-n {args.n_samples}: there are only {n_images} validation images")
 
-    ranks1, ranks2 = (reporting.descending(ranks) for ranks in (args.model1_ranks, args.model2_ranks))
+    ranks1, ranks2 = (descending(ranks) for ranks in (args.model1_ranks, args.model2_ranks))
     comparison = Comparison(
         layers1, layers2, n_images=n_images, metrics=args.metrics, ranks1=ranks1, ranks2=ranks2, one_network=same,
         alignment=args.alignment, n_permutations=args.n_permutations or 0, describe=args.verbose,

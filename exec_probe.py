@@ -14,8 +14,8 @@ def parser() -> cli.Parser:
     add("model_type", help=f"one of {', '.join(MODEL_NAMES)}")
     add("-l", "--layers", dest="layer_names", nargs="+", required=True,
         help="layers to probe, with blanks or commas between them, or all")  # fmt: skip
-    add("-ranks", "--ranks", type=cli.whole_number(1), nargs="*", default=[],
-        help="principal components to keep, in each batch; a probe for each at every layer; default: all")  # fmt: skip
+    add("-ranks", "--ranks", type=cli.whole_number(0), nargs="*", default=[],
+        help="principal components to keep, in each batch; a probe for each at every layer; 0, and default: all")  # fmt: skip
     cli.add_gpu(options)
     cli.add_data(options, batch_size=64)
     add("-e", "--epochs", dest="n_epochs", type=cli.whole_number(0), default=10, help="number of epochs")
@@ -33,6 +33,7 @@ def probe(args) -> None:
     from src.checkpoints import load_model
     from src.datasets import dataset_info, load_dataset
     from src.errors import UserError
+    from src.low_rank import descending
     from src.probing import Probes, decay_epochs, write_table
     from src.report import note, progress, result
     from src.runs import Run
@@ -50,7 +51,7 @@ def probe(args) -> None:
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape}
     model = load_model(args.model_path, args.model_type, **image, device=device)
     layers = list(dict.fromkeys(name for text in args.layer_names for name in model.layers(text)))
-    ranks = sorted(set(args.ranks), reverse=True) or [None]
+    ranks = descending(args.ranks)
     task = Probes(model, layers, ranks, **image, seed=args.seed)
     data, placing = (args.dataset, args.dataset_root), cli.placing_of(args, device)
     train_set, test_set = (load_dataset(*data, train=t, **placing) for t in (True, False))

@@ -31,9 +31,9 @@ def parser() -> cli.Parser:
     add("-c2t-cls", "--c2t-cls-token", choices=C2T_CLS_TOKENS, default=None, help="CLS token that c2t makes")
     add("-t2c-cls", "--t2c-cls-token", choices=T2C_CLS_TOKENS, default=None, help="what t2c does with the CLS token")
     add("-upsample", "--upsample-mode", choices=UPSAMPLE_MODES, default="bilinear", help="how sizes are matched")
-    add("--front-stitch-rank", type=positive, default=None, help="retained rank of the source, in each batch")
+    add("--front-stitch-rank", type=cli.rank, default=None, help="retained rank of the source, in each batch")
     cli.add_resume(options)
-    add("--front-pinv-rank", type=positive, default=None, help="retained rank of the source in direct matching")
+    add("--front-pinv-rank", type=cli.rank, default=None, help="retained rank of the source in direct matching")
     return options
 
 

@@ -5,6 +5,7 @@ Nothing here imports torch, so that `--help` and a mistyped option are answered 
 
 import argparse
 import contextlib
+import difflib
 import math
 import signal
 import sys
@@ -15,7 +16,7 @@ from typing import Any, NoReturn
 from src.config_file import words_of
 from src.errors import UserError
 from src.options import LR_STEPS, OOD_SCORES, OPTIMIZERS, PRECISIONS, SCHEDULERS
-from src.report import note
+from src.report import note, warn
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,7 +36,18 @@ class Parser(argparse.ArgumentParser):
             words = [] if path is None else words_of(self, path)
         except (argparse.ArgumentError, UserError) as error:
             self.error(str(error))
+        self._refuse_near_misses(args)
         return super().parse_args([*words, *args], namespace)
+
+    def _refuse_near_misses(self, args: Sequence[str]) -> None:
+        """Refuse words such as `-dirr` and `-epochs`, which argparse reads as `-d irr` and `-e pochs`."""
+        long = {option.lstrip("-"): option for option in self._option_string_actions if len(option.lstrip("-")) > 1}
+        for word in args:
+            given = word.split("=")[0]
+            if given.startswith("-") and not given.startswith("--") and given not in self._option_string_actions:
+                close = difflib.get_close_matches(given[1:], long, n=2, cutoff=0.75)
+                if close:
+                    self.error(f"unknown option {given}; did you mean {' or '.join(long[name] for name in close)}?")
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
@@ -122,6 +134,11 @@ def csv_file(text: str) -> str:
     if not text.endswith(".csv"):
         raise argparse.ArgumentTypeError(f"{text} is to be a CSV; give it a name that ends in .csv")
     return text
+
+
+def rank(text: str) -> int | None:
+    """The type of an option that takes a rank; 0 is the full rank, as in the public code."""
+    return whole_number(0)(text) or None
 
 
 def one_of(names: Sequence[str]) -> Callable[[str], str]:
@@ -219,7 +236,7 @@ def add_training(parser: Parser, *, n_epochs: int) -> None:
     add("-lr", "--learning-rate", type=real_number(above=0), default=1e-3, help="initial learning rate")
     add("-wd", "--weight_decay", "--weight-decay", type=real_number(at_least=0), default=1e-5, help="weight decay")
     add_seed(parser)
-    add("-sched", "--lr-scheduler", dest="scheduler", choices=SCHEDULERS, default="none",
+    add("-sched", "--lr-scheduler", dest="scheduler", type=lambda text: text or "none", choices=SCHEDULERS, default="none",
         help="cosine: from the initial learning rate to 0 over all epochs")  # fmt: skip
     add("-rlre", "--reduce-lr-epochs", type=whole_number(1), nargs="*", default=[],
         help="multiply the learning rate by 0.1 after these epochs")  # fmt: skip
@@ -253,5 +270,9 @@ def settings_of(args: argparse.Namespace) -> Any:
 
     if args.scheduler != "none" and args.reduce_lr_epochs:
         raise UserError(f"-sched {args.scheduler} and -rlre both set the learning rate; give one of them")
+    late = [epoch for epoch in args.reduce_lr_epochs if epoch >= args.n_epochs]
+    if late:
+        said = " ".join(map(str, late))
+        warn(f"-rlre {said}: of -e {args.n_epochs} epochs, none comes after that; the learning rate does not drop then")
     options = vars(args)
     return Settings(**{name: options[name] for name in Settings._fields if name in options})

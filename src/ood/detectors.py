@@ -16,9 +16,6 @@ from src.models import Network, build_model
 from src.report import warn
 
 Entry = dict[str, Any]
-NAMES = ("model_type", "source_model_path", "source_layer")  # keys whose values are text
-SHAPES = ("orig_input_shape", "required_input_shape")
-MAX_SIZE = 2**16  # of a shape in one dimension
 KEYS = ("model_type", "source_model_type", "source_model_path", "source_layer", "id_dataset", "orig_input_shape",
         "required_input_shape", "training_loc")  # fmt: skip
 
@@ -65,9 +62,11 @@ class DetectorStore:
         if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
             raise UserError(f"{self.meta} is no table of detectors; restore it or move it away")
         for name, entry in entries.items():
-            wrong = _wrong(name, entry)
-            if wrong:
-                raise UserError(f"{self.meta}: entry {name!r} lacks {wrong}; restore it or remove the entry")
+            missing = [key for key in KEYS if key not in entry]
+            if missing:
+                raise UserError(
+                    f"{self.meta}: entry {name!r} lacks {', '.join(missing)}; restore it or remove the entry"
+                )
         return entries
 
     def check(self) -> None:
@@ -171,20 +170,6 @@ class DetectorStore:
             except UserError as error:
                 missing.append(str(error))
         return detectors, missing
-
-
-def _wrong(name: str, entry: Entry) -> str:
-    """What is missing in an entry or not as it must be, in words; empty if it is fine."""
-    missing = [key for key in KEYS if key not in entry]
-    if missing or Path(name).name != name or not name.isprintable():
-        return ", ".join(missing) or "a plain file name"
-    names = [key for key in NAMES if not isinstance(entry[key], str) or not entry[key].isprintable()]
-    shapes = [key for key in SHAPES if not _is_shape(entry[key])]
-    return ", ".join([*(f"a name as {key}" for key in names), *(f"a shape as {key}" for key in shapes)])
-
-
-def _is_shape(value: Any) -> bool:
-    return isinstance(value, list) and all(type(size) is int and 0 < size <= MAX_SIZE for size in value)
 
 
 def _same_path(one: str, other: str) -> bool:
