@@ -4,6 +4,7 @@
 import sys
 
 from src import cli
+from src.ood.scores import SCORES, descriptions
 
 
 def parser() -> cli.Parser:
@@ -17,7 +18,8 @@ def parser() -> cli.Parser:
     add("-detectors", "--ood-detector-dir", default="models/repr_cls_ood_detectors", help="folder of the detectors")
     add("-scd", "--sanity-check-dataset", type=cli.dataset, help="dataset that detectors should find OOD, as -d")
     add("-scdata", "--sanity-check-dataset-root", default=root, help="folder of the sanity-check dataset")
-    add("-ed", "--energy-dir", default="results/energies", help="folder for the energies of all images")
+    add("--detector", choices=tuple(SCORES), default="energy", help=descriptions())
+    add("-ed", "--energy-dir", help="folder for the scores of all images; default: energies in source_dir")
     add("--front-model", help="where the front network's checkpoint is now, if it was moved")
     add("--end-model", help="where the end network's checkpoint is now, if it was moved")
     return options
@@ -28,62 +30,61 @@ def evaluate(args) -> None:
 
     from src.checkpoints import load_model
     from src.datasets import dataset_info, dataset_label, load_dataset
-    from src.errors import UserError
-    from src.ood import evaluation, ood_metrics, reporting
+    from src.ood import evaluation, reporting
     from src.ood.detectors import DetectorStore, source_of
+    from src.ood.scorers import fitted_scorers, stored_scorers
     from src.report import note, progress, warn
     from src.runs import Run
     from src.runtime import device_of
     from src.stitching.results import natural_order, newest_of_each_pair, read_runs
 
-    device, store, folder = device_of(args.gpu), DetectorStore(args.ood_detector_dir), Path(args.source_dir)
+    device, folder = device_of(args.gpu), Path(args.source_dir)
     found, skipped = read_runs(folder)
-    if not found:
-        raise UserError(f"{folder} holds no finished stitching run; give the folder that holds their folders")
     placing = cli.placing_of(args, device)
-    options, runs = evaluation.common_options(found), newest_of_each_pair(found)
+    options, runs = evaluation.common_options(found, folder), newest_of_each_pair(found)
     dataset_info(args.dataset, labelled=True)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **placing)
     image = {"n_classes": test_set.n_classes, "image_shape": test_set.image_shape, "device": device}
-    front_path = evaluation.network_path(options, "front", args.front_model)
-    end_path = evaluation.network_path(options, "end", args.end_model)
-    front = load_model(front_path, options["front_model_type"], **image)
-    end = load_model(end_path, options["end_model_type"], **image)
+    paths = {side: evaluation.network_path(options, side, getattr(args, f"{side}_model")) for side in ("front", "end")}
+    front, end = (load_model(path, options[f"{side}_model_type"], **image) for side, path in paths.items())
     ends = natural_order(pair.end_layer for pair in runs)
-    detectors, missing = store.load_all(source_of(end_path), ends, **image)
-    runs = {pair: run for pair, run in runs.items() if pair.end_layer in detectors}
-    grids, unusable = evaluation.grids_of(runs, front, end, image_shape=test_set.image_shape)
 
-    def passing(data, title):
-        return progress(data.batches(args.batch_size), title, data.n_batches(args.batch_size))
+    def passing(data, title, **order):
+        return progress(data.batches(args.batch_size, **order), title, data.n_batches(args.batch_size))
 
+    def like_test_set(name, data_root, option):
+        images = load_dataset(name, data_root, train=False, **placing)
+        images.check_like(test_set, option=option)
+        return images
+
+    if args.detector == "energy":
+        scorers, missing = stored_scorers(DetectorStore(args.ood_detector_dir), source_of(paths["end"]), ends, **image)
+    else:
+        train_set = load_dataset(args.dataset, args.dataset_root, train=True, **placing)
+        batches = passing(train_set, "training activations", indices=train_set.permutation(0))
+        scorers, missing = fitted_scorers(args.detector, end, ends, batches, id_data=args.dataset)
+    grids, unusable = evaluation.grids_of(runs, front, end, scorers, image_shape=test_set.image_shape)
     for reason in (*skipped, *missing, *unusable):
         warn(f"skipped: {reason}")
     if not grids:
         sys.exit("nothing could be evaluated")
     stitches, sanity, rows = {}, {}, []
+    energies = Path(args.energy_dir or folder / reporting.energy_folder(args.detector))
     for grid in grids:
-        stitches |= evaluation.evaluate_stitches(grid, detectors, passing(test_set, "stitched activations"))
-    id_set = test_set
-    if args.id_dataset:
-        id_set = load_dataset(args.id_dataset, args.id_dataset_root, train=False, **placing)
-        id_set.check_like(test_set, option="-idd")
-    id_energies = evaluation.energies_of(end, detectors, passing(id_set, "ID activations"))
+        stitches |= evaluation.evaluate_stitches(grid, scorers, passing(test_set, "stitched activations"))
+    id_set = like_test_set(args.id_dataset, args.id_dataset_root, "-idd") if args.id_dataset else test_set
+    id_energies = evaluation.energies_of(end, scorers, passing(id_set, "ID activations"))
     if args.sanity_check_dataset:
-        other = load_dataset(args.sanity_check_dataset, args.sanity_check_dataset_root, train=False, **placing)
-        other.check_like(test_set, option="-scd")
-        for layer, energies in evaluation.energies_of(end, detectors, passing(other, "sanity check")).items():
-            sanity[layer] = ood_metrics(id_energies[layer], energies)
-            reporting.write_energies(
-                Path(args.energy_dir, layer, f"{dataset_label(args.sanity_check_dataset)}.npy"), energies
-            )
-    for layer in detectors:
+        other = like_test_set(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd")
+        found = evaluation.energies_of(end, scorers, passing(other, "sanity check"))
+        sanity = reporting.check(id_energies, found, energies, name=dataset_label(args.sanity_check_dataset))
+    made_with = evaluation.made_with(options, args.detector, args.dataset, args.id_dataset, args.sanity_check_dataset)
+    for layer, scorer in scorers.items():
         into = {pair: stitch for pair, stitch in stitches.items() if pair.end_layer == layer}
-        rows += reporting.report_layer(layer, id_energies[layer], sanity.get(layer), into, runs)
-        for pair, stitch in into.items():
-            reporting.write_energies(Path(args.energy_dir, layer, f"{pair.front_layer}.npy"), stitch.energies)
-    reporting.finish(folder, rows, front, end, sanity, args.sanity_check_dataset)
-    Run.beside(folder / "ood_evaluation.csv", vars(args)).finish()
+        scores = (id_energies[layer], sanity.get(layer), into)
+        rows += reporting.report_layer(layer, *scores, runs, made_with | scorer.data, energies / layer)
+    table = reporting.finish(folder, rows, front, end, sanity, args.detector)
+    Run.beside(table, vars(args)).finish()
     note(f"evaluated {len(rows)} stitches; skipped {len(skipped) + len(unusable)} runs and {len(missing)} end layers")
 
 

@@ -5,7 +5,9 @@ import sys
 
 from src import cli
 from src.models import MODEL_NAMES
-from src.options import C2T_CLS_TOKENS, INITS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
+from src.options import (
+    C2T_CLS_TOKENS, INITS, MATCHED_INITS, OBJECTIVES, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES,
+)  # fmt: skip
 
 
 def parser() -> cli.Parser:
@@ -22,9 +24,11 @@ def parser() -> cli.Parser:
     cli.add_data(options, batch_size=256)
     cli.add_training(options, n_epochs=30)
     add("-dir", "--save-dir", default="", help="folder in results/ to write to")
-    add("--no-save", action="store_true", help="do not save the stitched model (logs and summary are saved)")
+    add("--no-save", action="store_true", help="do not save the stitched model (all else is saved)")
     add("--mod-only-stitch", action="store_true", help="train and save the stitching layer only")
-    add("-i", "--init", choices=INITS, default="rand", help="start of the stitching layer; pinv: direct matching")
+    add("--no-predictions", action="store_true", help="do not keep the predicted classes of all test images")
+    add("-i", "--init", choices=INITS, default="rand", help=f"start of the stitching layer: {cli.described(INITS)}")
+    add("--objective", choices=OBJECTIVES, default="task", help=f"what is trained on: {cli.described(OBJECTIVES)}")
     add("-pinv-samples", "--pinv-init-samples", dest="n_pinv_init_samples", type=positive, default=100,
         help="training images used for direct matching")  # fmt: skip
     add("-l1", "--l1-coef", type=cli.real_number(at_least=0), default=0, help="weight of the l1 norm in the loss")
@@ -38,17 +42,16 @@ def parser() -> cli.Parser:
 
 
 def stitch(args) -> None:
-    from copy import deepcopy
     from pathlib import Path
 
     from src.checkpoints import load_model
     from src.datasets import dataset_info, load_dataset
     from src.report import progress, warn
     from src.runtime import device_of
-    from src.stitching import Grid, build_layers, matching_samples
+    from src.stitching import Grid, build_layers, matching_batches, objectives
     from src.stitching.results import update_grid
-    from src.stitching.runs import StitchingRuns
-    from src.training import accuracy, train
+    from src.stitching.runs import StitchingRuns, check_options
+    from src.training import train
 
     settings, device, directory = cli.settings_of(args), device_of(args.gpu), Path("results", args.save_dir)
     info, placing = dataset_info(args.dataset, labelled=True), cli.placing_of(args, device)
@@ -61,6 +64,7 @@ def stitch(args) -> None:
         image_shape=info.image_shape, seed=args.seed, init=args.init, upsample_mode=args.upsample_mode,
         c2t_cls_token=args.c2t_cls_token, t2c_cls_token=args.t2c_cls_token,
     )  # fmt: skip
+    check_options(vars(args), layers, (front, end))
     # All pairs share the frozen networks; where the networks' statistics move, each pair has networks of its own.
     frozen = args.mod_only_stitch or args.n_epochs == 0
     parts = [layers] if frozen else [{pair: layer} for pair, layer in layers.items()]
@@ -68,24 +72,20 @@ def stitch(args) -> None:
     todo = [runs for runs in every if runs.layers]
     if todo:
         test_set = load_dataset(args.dataset, args.dataset_root, train=False, **placing)
-        train_set = test_set  # never used where nothing is matched or trained
-        if args.init == "pinv" or args.n_epochs:
-            train_set = load_dataset(args.dataset, args.dataset_root, train=True, **placing)
+        learns = args.init in MATCHED_INITS or args.n_epochs
+        train_set = load_dataset(args.dataset, args.dataset_root, train=True, **placing) if learns else test_set
     for runs in todo:
-        networks = (front, end) if frozen else (deepcopy(front), deepcopy(end))
-        grid = Grid(*networks, runs.layers, front_rank=args.front_stitch_rank, l1_coef=args.l1_coef, frozen=frozen)
-        errors = {}
-        if args.init == "pinv":
-            samples = matching_samples(train_set, args.n_pinv_init_samples, seed=args.seed)
-            errors = grid.match(train_set.batches(args.batch_size, indices=samples), rank=args.front_pinv_rank)
+        grid = Grid(front, end, runs.layers, objective=objectives.OBJECTIVES[args.objective],
+                    front_rank=args.front_stitch_rank, l1_coef=args.l1_coef, frozen=frozen)  # fmt: skip
+        matched = {}
+        if args.init in MATCHED_INITS:
+            batches = matching_batches(train_set, args.n_pinv_init_samples, args.batch_size, seed=args.seed,
+                                       hold_out=args.init == "ridge")  # fmt: skip
+            matched = grid.match(*batches, form=args.init, rank=args.front_pinv_rank)
         for history, state in train(grid, train_set, test_set, settings, state=runs.state):
             runs.log(history, state)
         batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
-        scores = grid.evaluate(batches)
-        if not frozen:  # the networks alone are those that were given, not those whose statistics moved
-            own = [accuracy(network, test_set.batches(args.batch_size), device=device) for network in (front, end)]
-            scores = scores._replace(front_accuracy=own[0], end_accuracy=own[1])
-        runs.finish(scores, errors, whole_networks=None if frozen else networks)
+        runs.finish(grid.evaluate(batches), matched, whole_networks=None if frozen else (grid.front, grid.end))
     update_grid(directory, create=len(layers) > 1)
     for reason in misfits:
         warn(f"not stitched: {reason}")

@@ -34,18 +34,19 @@ def train_detectors(args) -> None:
 
     from src.checkpoints import load_model
     from src.datasets import dataset_info, load_dataset
+    from src.ood import finetuning
     from src.ood.detectors import DetectorStore, source_of
-    from src.ood.energy import energy_penalty, outlier_exposure_penalty
-    from src.ood.finetuning import (
-        HalfAndHalf, RepresentationClassification, finetune, finetuning_settings, fresh_classifier,
-    )  # fmt: skip
+    from src.ood.losses import energy_penalty, outlier_exposure_penalty
     from src.report import note
     from src.runs import Run, train_network
     from src.runtime import device_of
 
     settings, device, store = cli.settings_of(args), device_of(args.gpu), DetectorStore(args.final_save_dir)
     store.check()
+    id_data = (args.finetune_id_dataset, args.finetune_id_dataset_root)
+    ood_data = (args.finetune_ood_dataset, args.finetune_ood_dataset_root)
     info, _ = (dataset_info(name, labelled=True) for name in (args.dataset, args.finetune_id_dataset))
+    finetuning.refuse_equal_sets(id_data, ood_data)
     placing, image = cli.placing_of(args, device), {"n_classes": info.n_classes, "image_shape": info.image_shape}
     source = load_model(args.source_model_path, args.source_model_type, **image, device=device)
     identity, layers = source_of(args.source_model_path), source.layers(args.source_layer_name)
@@ -55,30 +56,26 @@ def train_detectors(args) -> None:
         runs[layer] = Run.in_folder(path, vars(args) | {"source_layer_name": layer, "save_dir": path})
     todo = [layer for layer in layers if runs[layer].left_to_do(resume=args.resume, overwrite=args.overwrite)]
     train_set, val_set = (load_dataset(args.dataset, args.dataset_root, train=t, **placing) for t in (True, False))
-    mixed = HalfAndHalf(
-        load_dataset(args.finetune_id_dataset, args.finetune_id_dataset_root, train=True, **placing),
-        load_dataset(args.finetune_ood_dataset, args.finetune_ood_dataset_root, train=True, **placing),
-        like=train_set,
-        batch_size=args.batch_size,
-    )
+    both = (load_dataset(*data, train=True, **placing) for data in (id_data, ood_data))
+    mixed = finetuning.HalfAndHalf(*both, like=train_set, batch_size=args.batch_size)
     hinge = partial(energy_penalty, m_in=args.m_in, m_out=args.m_out)
     penalty = {"energy": hinge, "OE": outlier_exposure_penalty}[args.score]
-    tuning = finetuning_settings(settings, n_epochs=args.n_finetune_epochs, decay=args.finetune_decay)
+    tuning = finetuning.finetuning_settings(settings, n_epochs=args.n_finetune_epochs, decay=args.finetune_decay)
 
     for layer in todo:
         note(f"detector for {layer}")
         run = runs[layer]
-        classifier, shape = fresh_classifier(
+        classifier, shape = finetuning.fresh_classifier(
             args.model_type, source, layer, **image, seed=args.seed, resume_from=args.resume_from
         )
         run.claim(resume=args.resume)
         name = run.state.get("detector") or store.new_name()
         run.save(detector=name)
-        task = RepresentationClassification(source, layer, classifier)
+        task = finetuning.RepresentationClassification(source, layer, classifier)
         if "finetuning" not in run.state:
             train_network(run, task, train_set, val_set, settings, save_frequency=args.save_frequency)
         task.penalty = penalty
-        scores = finetune(run, task, mixed, val_set, tuning)
+        scores = finetuning.finetune(run, task, mixed, val_set, tuning)
         store.add(classifier.state_dict(), name=name, entry={
             "model_type": args.model_type, "source_model_type": args.source_model_type,
             "source_model_path": args.source_model_path, "source_layer": layer, "id_dataset": args.dataset,

@@ -21,7 +21,9 @@ def parser() -> cli.Parser:
 def collect(args) -> None:
     from src.errors import UserError
     from src.report import result, warn
-    from src.stitching.results import accuracy_matrix, newest_of_each_pair, read_runs, update_grid, write_grid
+    from src.stitching.results import (
+        accuracy_matrix, by_experiment, read_runs, update_grid, warn_of_repetitions, write_grid,
+    )  # fmt: skip
 
     source_dir = Path(args.source_dir)
     runs, skipped = read_runs(source_dir)
@@ -35,20 +37,28 @@ def collect(args) -> None:
         warn(f"skipped: {reason}")
     if not runs:
         raise UserError(f"{source_dir} holds no finished stitching run; give the folder that holds their folders")
-    newest_of_each_pair(runs)
     rows = [run.row for run in runs]
-    fronts, ends, matrix = accuracy_matrix(rows)
-    width = max(map(len, fronts))
-    cell_width = max(8, *map(len, ends))
-    result(" ".join([f"{'':{width}}", *(f"{end:>{cell_width}}" for end in ends)]))
-    for front, line in zip(fronts, matrix, strict=True):
-        cells = ["" if accuracy != accuracy else f"{accuracy:.4f}" for accuracy in line]  # NaN differs from itself
-        result(" ".join([f"{front:{width}}", *(f"{cell:>{cell_width}}" for cell in cells)]))
+    for title, group in by_experiment(rows).items():
+        if title:
+            result(title)
+        warn_of_repetitions(group)
+        for line in table(*accuracy_matrix(group)):
+            result(line)
 
     if args.output or args.recursive:
         write_grid(Path(args.output or source_dir / "grid.csv"), rows)
     else:  # which runs that end meanwhile keep up to date
         update_grid(source_dir, create=True)
+
+
+def table(fronts: list[str], ends: list[str], matrix: list[list[float]]) -> list[str]:
+    """A matrix as lines of text, with the names of its rows and columns."""
+    width, cell_width = max(map(len, fronts)), max(8, *map(len, ends))
+    lines = [" ".join([f"{'':{width}}", *(f"{end:>{cell_width}}" for end in ends)])]
+    for front, values in zip(fronts, matrix, strict=True):
+        cells = ["" if value != value else f"{value:.4f}" for value in values]  # NaN differs from itself
+        lines.append(" ".join([f"{front:{width}}", *(f"{cell:>{cell_width}}" for cell in cells)]))
+    return lines
 
 
 def main(argv=None) -> int:

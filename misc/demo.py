@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The paper on the embedded digits: train two networks, stitch all their layers both ways, compare, and report.
+"""The paper on the embedded digits: train two networks, stitch all their layers in four ways, compare, and report.
 
 Every step is a command that could be typed; it is printed before it runs.
 """
@@ -13,16 +13,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from src.figures import heat_maps
+from src.figures import heat_maps, scatter
 from src.files import write_text
 from src.report import note, result
 
 MODEL = "resnet18_samewidth"
 LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
 COMMON = ["-d", "digits", "-gpu", "-1"]
+TRAINED = ["-i", "rand", "-e", "5", "-b", "128", "-lr", "1e-2"]
 METHODS = {  # title: (folder in results/, options)
     "direct matching": ("demo_dm", ["-i", "pinv", "-pinv-samples", "500", "-e", "0"]),
-    "task loss matching": ("demo_tlm", ["-i", "rand", "-e", "10", "-b", "128", "-lr", "1e-2"]),
+    "task loss matching": ("demo_tlm", TRAINED),
+    "soft label matching": ("demo_soft", [*TRAINED, "--objective", "soft"]),
+    "functional latent alignment": ("demo_fula", [*TRAINED, "--objective", "fula"]),
 }
 DETECTOR = ["-m", "repr_cls_resnet18", "-e", "2", "-fe", "2", "-ftidd", "digits", "-ftoodd", "photo_patches"]
 RANKS = ["64", "48", "32", "24", "16", "12", "8", "6", "4", "3", "2", "1"]
@@ -50,7 +53,7 @@ def train(folder: Path) -> list[str]:
 
 
 def stitch(folder: Path, checkpoints: list[str]) -> None:
-    """Stitch all pairs of layers in both ways."""
+    """Stitch all pairs of layers in every way."""
     for title, (name, options) in METHODS.items():
         shutil.rmtree(folder / "results" / name, ignore_errors=True)
         networks = [*checkpoints, MODEL, MODEL, "all", "all", "rc2c_pre"]
@@ -59,7 +62,7 @@ def stitch(folder: Path, checkpoints: list[str]) -> None:
 
 
 def detect(folder: Path, checkpoint: str) -> None:
-    """Train an OOD detector for every block of the end network, and evaluate both grids with them."""
+    """Train an OOD detector for every block of the end network, and evaluate all grids with them."""
     options = [checkpoint, MODEL, "all", *COMMON, *DETECTOR, "-dir", "models/detectors", "-fdir", "models/store"]
     step("Train OOD detectors", "exec_train_representation_classifier.py", *options, folder=folder)
     for title, (name, _) in METHODS.items():
@@ -102,13 +105,21 @@ def report(folder: Path) -> Path:
         "",
         f"Two `{MODEL}` were trained on `digits` with different seeds; on the test images they reach "
         f"{float(donors['front_accuracy']):.1%} (front) and {float(donors['end_accuracy']):.1%} (end). Every layer of "
-        "the one was stitched to every layer of the other, by direct matching and by task loss matching. A detector "
+        f"the one was stitched to every layer of the other, by {', '.join(METHODS)}. A detector "
         "for every end layer, which learned to tell activations of digits from those of patches of photographs, then "
         "looked at the stitched activations: an AUROC of 0.5 means that they look like the end network's own, "
         f"{FAR} and more that they are far out of distribution.",
         "",
         *finding(evaluations),
+        "",
+        *comparison(evaluations),
+        "",
+        "![objectives](objectives.png)",
     ]
+    points = {title: [(float(row["accuracy"]), float(row["auroc"])) for row in rows]
+              for title, rows in evaluations.items()}  # fmt: skip
+    scatter(folder / "objectives.png", points, x_label="accuracy of the stitched network",
+            y_label="AUROC of its activations (1: far out of distribution)")  # fmt: skip
     lines += ["", "Similarity without stitching; the distances are 0 where layers are equal:", ""]
     lines += ["![similarity](similarity.png)", "", *similarity_finding(read(folder / "statistics.csv"))]
     lines += ["", f"Cut to fewer principal components, `{CUT_LAYER}` of the front network keeps less of what probes, ",
@@ -133,6 +144,19 @@ def finding(evaluations: dict[str, list[Row]]) -> list[str]:
         count = f"{len(accurate)} of {len(rows)} stitches at least {ACCURATE:.0%} accurate"
         said.append(f"{title} makes {count}, {len(far)} of them with activations far out of distribution")
     return [f"**{capital('; '.join(said))}.**"]
+
+
+def comparison(evaluations: dict[str, list[Row]]) -> list[str]:
+    """One sentence that says which methods reach the accuracy without leaving the distribution."""
+    counts, staying, leaving = [], [], []
+    for title, rows in evaluations.items():
+        accurate = [float(row["auroc"]) for row in rows if float(row["accuracy"]) >= ACCURATE]
+        n_near = sum(auroc < FAR for auroc in accurate)
+        counts.append(f"{n_near} of {len(accurate)} by {title}")
+        (staying if 2 * n_near > len(accurate) else leaving).append(title)
+    said = f"of the stitches at least {ACCURATE:.0%} accurate, these stay nearer to the distribution: {', '.join(counts)}"
+    said += f"; most of them do so by {' and by '.join(staying) or 'none of these'}"
+    return [f"**{capital(said)}{f', not by ' + ' or by '.join(leaving) if leaving else ''}.**"]
 
 
 def similarity_finding(rows: list[Row]) -> list[str]:

@@ -10,7 +10,7 @@ import math
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from src.config_file import words_of
@@ -127,6 +127,11 @@ def whole_number(minimum: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def described(names: Mapping[str, str]) -> str:
+    """Names of choices and what they mean, for a help text."""
+    return "; ".join(f"{name}: {meaning}" for name, meaning in names.items())
 
 
 def csv_file(text: str) -> str:

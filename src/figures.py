@@ -83,6 +83,27 @@ def curves(
     _save(figure, path)
 
 
+def scatter(
+    path: Path, points: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str, y_label: str
+) -> None:
+    """Draw points in one panel, in a colour for each group.
+
+    Args:
+        points: by the label of their group, (x, y) each.
+    """
+    figure = _figure(path, 1, (6.4, 4.8))
+    if figure is None:
+        return
+    (axes,) = figure.axes
+    for label, group in points.items():
+        axes.scatter(*zip(*group, strict=True), s=16, alpha=0.7, label=label)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
 def _figure(path: Path, n_panels: int, size: tuple[float, float]) -> Any | None:
     """A figure of panels side by side, each of that size in inches; without matplotlib None, and a warning."""
     try:

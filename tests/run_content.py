@@ -1,5 +1,6 @@
 """What a run left, so that two runs can be compared byte by byte."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -25,8 +26,9 @@ def content(folder: Path) -> dict[str, bytes]:
         elif (path.parent / "meta.json").exists():
             name = f"{path.parent.name}/detector" if path.suffix == ".pt" else name
             data = data if path.suffix == ".pt" else json.dumps(list(json.loads(data).values())).encode()
-        elif path.name in ("grid.csv", "ood_evaluation.csv"):  # their rows end with the name of the run folder
-            data = b"\n".join(sorted(line.rsplit(b",", 1)[0] for line in data.splitlines()))
+        elif path.name in ("grid.csv", "ood_evaluation.csv"):  # they name the run folders
+            rows = csv.DictReader(data.decode().splitlines())
+            data = json.dumps(sorted([row | {"folder": None} for row in rows], key=str)).encode()
         assert name not in found, f"{name} is there twice"
         found[name] = data
     return found

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import sys
 from collections import OrderedDict
 
 import pytest
@@ -71,10 +72,30 @@ def test_loads_frozen_and_in_evaluation_mode(tmp_path, model):
     torch.testing.assert_close(loaded(x), model.eval()(x))
 
 
-def test_reads_wrapped_and_data_parallel_checkpoints(tmp_path, model):
-    prefixed = {f"module.{key}": value for key, value in model.state_dict().items()}
-    torch.save({"epoch": 3, "state_dict": prefixed}, tmp_path / "m.pt")
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+def test_reads_wrapped_data_parallel_and_compiled_checkpoints(tmp_path, model, wrapper, prefix):
+    state = {f"{prefix}{key}": value for key, value in model.state_dict().items()}
+    torch.save({"epoch": 3, wrapper: state} if wrapper else state, tmp_path / "m.pt")
     assert load_state(tmp_path / "m.pt").keys() == model.state_dict().keys()
+
+
+def test_safetensors_are_read_where_the_package_is_installed(tmp_path, model):
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    save_file(model.state_dict(), tmp_path / "m.safetensors")
+    state = load_state(tmp_path / "m.safetensors")
+    assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+    (tmp_path / "m.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(UserError, match="m.safetensors is damaged or no checkpoint"):
+        load_state(tmp_path / "m.safetensors")
+    with pytest.raises(UserError, match="cannot read checkpoint .*nowhere.safetensors"):
+        load_state(tmp_path / "nowhere.safetensors")
+
+
+def test_safetensors_without_the_package_say_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(UserError, match=r"m.safetensors: install safetensors to read it \(pip install safetensors\)"):
+        load_state(tmp_path / "m.safetensors")
 
 
 class Code:

@@ -26,6 +26,7 @@ DEFAULTS = {
     ("exec_train_representation_classifier", "save_frequency"): 0,
     ("exec_train_representation_classifier", "dataset"): "cifar10",
     ("exec_probe", "weight_decay"): 1e-5,
+    ("exec_eval_stitcher_ood", "energy_dir"): None,  # in the evaluated folder, so that evaluations keep theirs
     ("exec_probe", "ranks"): [],
 }
 # What the README calls required, and the public parser only misses later.

@@ -143,7 +143,7 @@ def test_evaluation_prints_and_writes_what_it_finds(workplace, run_script, digit
     written = json.loads((folder / "ood_evaluation.json").read_text())
     for row, saved in zip(rows, written["stitches"], strict=True):
         assert row["accuracy"] == accuracies[row["front_layer"], row["end_layer"]] == str(saved["accuracy"])
-    assert written["sanity_checks"]["layer2.0"]["auroc"] == float(lines[-3].split(": ")[1])
+    assert written["sanity_checks"]["layer2.0"]["auroc"] == float(lines[-3].removeprefix("AUROC: layer2.0 "))
     assert (folder / "ood_evaluation.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -169,12 +169,79 @@ def test_energies_are_those_of_the_detector(workplace, digit_networks, capsys):
     with torch.no_grad():
         stitched = energy(detector(layer(front(x, until="layer4.1")))).numpy()
         own = energy(detector(end(x, until="layer2.0"))).numpy()
-    saved = np.load(workplace / "results" / "energies" / "layer2.0" / "layer4.1.npy")
+    saved = np.load(workplace / "results" / "dm" / "energies" / "layer2.0" / "layer4.1.npy")
     assert saved.dtype == np.float32
     np.testing.assert_allclose(saved, stitched, rtol=1e-3, atol=1e-3)
     metrics = ood_metrics(own, stitched)
     assert float(row["auroc"]) == pytest.approx(metrics.auroc, abs=1e-3)
-    assert (workplace / "results" / "energies" / "layer2.0" / "photo_patches.npy").is_file()
+    assert (workplace / "results" / "dm" / "energies" / "layer2.0" / "photo_patches.npy").is_file()
+    assert (row["detector"], row["detector_id_data"], row["detector_ood_data"]) == ("energy", "digits", "photo_patches")
+    assert (row["id_dataset"], row["sanity_dataset"], row["stitching_type"]) == ("digits", "photo_patches", "rc2c_pre")
+    assert row["end_model_path"] == str(digit_networks[1]) and row["front_model_type"] == MODEL
+
+
+def test_detectors_that_need_no_training(workplace, digit_networks, capsys):
+    """All end layers, without a store; scores recomputed; correlations with the energies of the same runs."""
+    from src.checkpoints import load_model
+    from src.datasets import load_dataset
+    from src.ood import make_detector
+    from src.ood.reporting import read_evaluations
+
+    shutil.copytree(workplace / "results" / "dm", workplace / "results" / "fitted")
+    assert evaluate(workplace, "fitted", "--detector", "knn", "-scd", "photo_patches", "-detectors", "nowhere") == 0
+    folder = workplace / "results" / "fitted"
+    rows = read_evaluations(folder)["knn"]
+    assert [(row.front_layer, row.end_layer) for row in rows] == [
+        (front, end) for end in ("layer2.0", "layer4.0") for front in ("layer3.0", "layer4.1")
+    ]
+    assert {(row.detector, row.detector_id_data, row.detector_ood_data) for row in rows} == {("knn", "digits", "")}
+    assert all(0 <= row.auroc <= 1 and 0 <= row.sanity_auroc <= 1 for row in rows)
+    assert {row.is_trusted for row in rows} <= {True, False} and rows[0].dataset == rows[0].id_dataset == "digits"
+    assert (folder / "ood_evaluation_knn.png").is_file() and (folder / "ood_evaluation_knn.config.txt").is_file()
+
+    end, detector = load_model(digit_networks[1], MODEL, n_classes=10, image_shape=(1, 8, 8)), make_detector("knn")
+    ((x, labels),) = load_dataset("digits", "", train=True).batches(2000)
+    ((test_x, _),) = load_dataset("digits", "", train=False).batches(1000)
+    with torch.no_grad():
+        detector.add(end(x, until="layer2.0"), labels)
+        detector.fit()
+        own = detector.score(end(test_x, until="layer2.0")).numpy()
+    assert rows[0].mean_id_energy == pytest.approx(own.mean(), rel=1e-4)
+    saved = np.load(folder / "energies_knn" / "layer2.0" / "layer3.0.npy")
+    assert rows[0].auroc == pytest.approx(ood_metrics(own, saved).auroc, abs=1e-3)
+
+    capsys.readouterr()
+    assert evaluate(workplace, "fitted", "--detector", "residual") == 0
+    assert read_evaluations(folder)["residual"][0].is_trusted is None
+    assert "rho" not in capsys.readouterr().out  # energy has not been run, or on too few pairs
+
+
+def test_rank_correlations_with_energy(tmp_path, capsys):
+    from src.files import write_csv
+    from src.ood.reporting import Row, _agreement, file_stem, read_evaluations
+
+    for detector, aurocs in (("energy", [0.1, 0.2, 0.3, 0.4]), ("rmd", [0.5, 0.7, 0.6, 0.9]), ("knn", [0.5, 0.6])):
+        rows = [Row(f"f{i}", "e", 0.5, v, v, v, 1, 2, f"run{i}", detector) for i, v in enumerate(aurocs)]
+        write_csv(tmp_path / f"{file_stem(detector)}.csv", Row._fields, [row._asdict() for row in rows])
+    assert read_evaluations(tmp_path)["rmd"][3] == Row("f3", "e", 0.5, 0.9, 0.9, 0.9, 1.0, 2.0, "run3", "rmd")
+    expected = {"rmd": {"n": 4, "spearman": pytest.approx(0.8), "kendall": pytest.approx(2 / 3)}}
+    assert _agreement(read_evaluations(tmp_path), "energy") == expected
+    assert capsys.readouterr().out == "AUROC of energy and rmd over 4 stitches: rho 0.8000, tau 0.6667\n"
+    assert _agreement(read_evaluations(tmp_path), "rmd") == expected
+    assert _agreement(read_evaluations(tmp_path), "knn") == {}
+
+
+def test_a_detector_that_does_not_do_its_job_is_marked(workplace, monkeypatch, capsys):
+    """Digits themselves are not out of distribution."""
+    from src.ood import reporting
+
+    drawn = {}
+    monkeypatch.setattr(reporting, "heat_maps", lambda path, matrices, **labels: drawn.update(labels))
+    assert evaluate(workplace, "dm", "-scd", "digits") == 0
+    assert "warning: detectors of layer2.0 do not find digits OOD (AUROC below 0.8)" in capsys.readouterr().err
+    assert "layer2.0 *" in drawn["columns"] and "layer4.0" in drawn["columns"]
+    assert drawn["column_label"] == "end layer (*: the detector does not find digits OOD)"
+    assert not reporting.read_evaluations(workplace / "results" / "dm")["energy"][0].is_trusted
 
 
 def test_the_retained_rank_of_a_run_is_honoured(workplace, capsys):
@@ -217,7 +284,8 @@ def test_what_cannot_be_evaluated_is_named_skipped_and_counted(workplace, capsys
 def test_nothing_to_evaluate_is_exit_code_one(workplace, capsys):
     shutil.copytree(workplace / "results" / "dm", workplace / "results" / "few")
     for folder in (workplace / "results" / "few").iterdir():
-        if folder.is_dir() and json.loads((folder / "config.txt").read_text())["end_layer"] == "layer2.0":
+        config = folder / "config.txt"
+        if config.is_file() and json.loads(config.read_text())["end_layer"] == "layer2.0":
             shutil.rmtree(folder)
     assert evaluate(workplace, "few") in (1, "nothing could be evaluated")
 
@@ -237,6 +305,7 @@ def test_checkpoints_that_moved_are_given_and_recognised(workplace, digit_networ
         (["-b", "1"], "-b 1: half of a fine-tuning batch is ID, half OOD; give at least 2"),
         (["-score", "msp"], "argument -score/--ood-score: invalid choice: 'msp'"),
         (["-ftidd", "photo_patches"], "'photo_patches' has no labels"),
+        (["-ftoodd", "digits"], "-ftidd and -ftoodd are both digits: no detector tells it from itself"),
         (["-ftoodd", "nowhere"], "unknown dataset 'nowhere'"),
         (["-m", "resnet18"], "argument -m/--model-type: invalid choice: 'resnet18'"),
         (["-m", "repr_cls_vit_tiny"], "it takes activations of shape (tokens, width), not (64, 4, 4)"),

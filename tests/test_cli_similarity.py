@@ -79,7 +79,7 @@ def public_run(tmp_path_factory):
         ("sim_det_full", ["layer2.0", "layer2.1"], []),
     ],
 )
-def test_repeats_the_run_of_the_public_code(public_run, monkeypatch, capsys, unofficial_files, name, layers, ranks):
+def test_repeats_the_run_of_the_public_code(public_run, unofficial_files, monkeypatch, capsys, name, layers, ranks):
     monkeypatch.chdir(public_run)
     networks = ["models/det0.pt", "models/det1.pt", "resnet18", "resnet18"]
     assert script.main([*networks, *layers, "-gpu", "-1", "-data", "data", *ranks]) == 0

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from src.figures import curves, heat_maps
+from src.figures import curves, heat_maps, scatter
 
 pytest.importorskip("matplotlib")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -24,6 +24,14 @@ def test_heat_maps_can_fit_their_colours_to_each_matrix(tmp_path):
     heat_maps(tmp_path / "fixed.png", matrices, **labels)
     heat_maps(tmp_path / "fitted.png", matrices, **labels, value_range=None)
     assert (tmp_path / "fixed.png").read_bytes() != (tmp_path / "fitted.png").read_bytes()
+
+
+def test_scatter_shows_every_group(tmp_path):
+    groups = {"one": [(0.1, 0.5), (0.9, 0.6)], "other": [(0.5, 1.0)]}
+    for name, points in (("both", groups), ("one", {"one": groups["one"]})):
+        scatter(tmp_path / f"{name}.png", points, x_label="accuracy", y_label="AUROC")
+    both, one = ((tmp_path / f"{name}.png").read_bytes() for name in ("both", "one"))
+    assert both.startswith(PNG) and both != one
 
 
 def test_curves_have_a_panel_for_each_title(tmp_path):

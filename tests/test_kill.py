@@ -20,6 +20,8 @@ DETECTOR = ["exec_train_representation_classifier.py", "f.pt", MODEL, "layer4.0"
             "-fdir", "store"]  # fmt: skip
 TLM = ["exec_stitch.py", "f.pt", "g.pt", MODEL, MODEL, "layer2.0,layer4.0", "layer3.1,layer4.1", "rc2c_pre", *DIGITS,
        "-e", "2", "-b", "256", "--mod-only-stitch", "-dir", "grid"]  # fmt: skip
+HINT = ["exec_stitch.py", "f.pt", "g.pt", MODEL, MODEL, "layer4.0,layer4.1", "layer4.1", "rc2c_pre", *DIGITS, "-e", "2",
+        "-b", "256", "--mod-only-stitch", "--objective", "hint", "-i", "ridge", "-dir", "grid"]  # fmt: skip
 MOVING = ["exec_stitch.py", "f.pt", "g.pt", MODEL, MODEL, "layer4.0", "layer3.1,layer4.1", "rc2c_pre", *DIGITS,
           "-e", "1", "-b", "256", "-dir", "grid"]  # fmt: skip
 DM = ["exec_stitch.py", "f.pt", "g.pt", MODEL, MODEL, "layer3.0,layer4.0", "all", "rc2c_pre", *DIGITS,
@@ -93,7 +95,7 @@ def test_a_grid_of_task_loss_matching(network_folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "command", [TRAIN, DETECTOR, TLM, MOVING, DM], ids=["train", "detector", "tlm", "moving", "dm"]
+    "command", [TRAIN, DETECTOR, TLM, HINT, MOVING, DM], ids=["train", "detector", "tlm", "hint", "moving", "dm"]
 )
 def test_many_kills(command, network_folder):
     met = []

@@ -154,6 +154,32 @@ def test_between_two_layers(family):
         network(end, after=last, until=first)
 
 
+def test_activations_of_many_layers_behind_another(family):
+    network, images, inner = family
+    outputs, _ = plain_outputs(network, images)
+    layers = [name for name in network.layer_names if name in outputs]
+    for name in network.block_names[::2]:
+        names = layers[layers.index(name) + 1 :][::-1]
+        activations = network.activations(outputs[name], names, after=name)
+        assert list(activations) == names
+        assert all(torch.equal(activations[other], outputs[other]) for other in names)
+    for name in inner:
+        changed = 2 * outputs[name] + 1
+        expected, _ = plain_outputs(network, images, replaced=name, replacement=changed)
+        names = [*network.behind(name)[::-1], network.output_name]
+        activations = network.activations(changed, names, after=name, images=images)
+        assert all(torch.equal(activations[other], expected[other]) for other in names), name
+    with pytest.raises(ValueError, match="does not lie behind"):
+        network.activations(outputs[network.block_names[-1]], network.block_names, after=network.block_names[-1])
+
+
+def test_blocks_behind_a_layer(resnet):
+    blocks = list(resnet.block_names)
+    assert resnet.behind("conv1") == blocks and resnet.behind("layer4.1") == resnet.behind("fc") == []
+    assert resnet.behind("layer3.0") == blocks[5:] and resnet.behind("layer3.0.conv2") == blocks[4:]
+    assert resnet.behind("layer2") == resnet.behind("layer2.1") == blocks[4:]
+
+
 def test_nothing_behind_until_and_nothing_in_front_of_after_is_computed(family):
     network, images, _ = family
     everything = called(network, lambda: network(images))

@@ -62,6 +62,10 @@ def test_content_counts_more_than_the_path(store, tmp_path, capsys):
     newer = store.add(STATE, entry(source_model_path=source.path, source_sha256=source.sha256))
     assert store.find(source_of(tmp_path / "moved.pt"), "pool1")[0] == newer != older
     assert f"2 detectors for pool1 of {tmp_path}/moved.pt; the newest is used, {newer}" in capsys.readouterr().err
+    other = entry(source_model_path=source.path, source_sha256=source.sha256, finetune_ood_dataset="svhn")
+    store.add(STATE, other)
+    store.find(source, "pool1")
+    assert "(they differ in finetune_ood_dataset: None, svhn); the newest" in capsys.readouterr().err
     with pytest.raises(UserError, match="no detector for pool1"):
         store.find(source_of(tmp_path / "other.pt"), "pool1")
     # a checkpoint that was trained anew under the old path is another network

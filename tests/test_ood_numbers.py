@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from src.ood import energy, ood_metrics
-from src.ood.energy import energy_penalty, outlier_exposure_penalty
+from src.ood.losses import energy_penalty, outlier_exposure_penalty
 from tests.goldens import numbers, tensor
 
 LOSSES = sorted({key.split("/")[0] for key in numbers("finetune_loss")})

@@ -50,7 +50,7 @@ def evaluation(energies: str) -> list[str]:
 def check_stitches(folder: Path, printed: list[str], pairs: list[tuple[str, str]]) -> None:
     """Every pair has its own whole run, and the table has them all, with the accuracies that were printed."""
     runs, skipped = read_runs(folder / "results" / "all")
-    assert not skipped and sorted((run.row["front_layer"], run.row["end_layer"]) for run in runs) == sorted(pairs)
+    assert not skipped and sorted(run.row.pair for run in runs) == sorted(pairs)
     for run in runs:
         width = load_state(run.folder / "final_model.pt")["transform.weight"].shape
         assert width == (64, 64, 1, 1) and json.loads((run.folder / "run.json").read_text())["end"]

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from src.ood.energy import energy
+from src.ood.losses import energy
 from src.runtime import precision
 from src.training import part_of
 

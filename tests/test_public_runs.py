@@ -49,7 +49,7 @@ def test_direct_matching_repeats_the_run(networks, name):
     for key, value in layers[pair].state_dict().items():
         torch.testing.assert_close(value, state[key], rtol=0, atol=7e-6)
     error = golden["loss of float64 pinv weights, cutoff max(rows,cols)*eps32"]
-    assert errors[pair] == pytest.approx(error, rel=1e-5)
+    assert errors[pair].error == pytest.approx(error, rel=1e-5)
 
     score = grid.evaluate(batches("test"))
     assert score.pairs[pair].accuracy == pytest.approx(golden["accuracy"])
@@ -61,14 +61,14 @@ def test_reads_the_folders_of_the_public_code():
     runs, skipped = read_runs(RUNS / "trained")
     assert not skipped
     rows = [run.row for run in runs]
-    assert [(row["front_layer"], row["end_layer"], row["accuracy"]) for row in rows] == [
+    assert [(*row.pair, row.accuracy) for row in rows] == [
         ("layer2.0", "layer2.0", 0.76),
         ("layer3.1", "layer2.0", 0.77),
         ("layer4.1", "layer1.0", 0.54),
     ]
-    assert rows[0]["matching_error"] == 0.0811 and rows[0]["representation_difference"] == 0.0821
-    assert rows[0]["init"] == "pinv" and rows[0]["seed"] == 0
-    assert math.isnan(rows[0]["front_accuracy"])
+    assert rows[0].matching_error == 0.0811 and rows[0].representation_difference == 0.0821
+    assert rows[0].init == "pinv" and rows[0].seed == 0 and rows[0].objective == "task" and rows[0].n_epochs == 0
+    assert math.isnan(rows[0].front_accuracy) and math.isnan(rows[0].kappa)
     fronts, ends, matrix = accuracy_matrix(rows)
     assert (fronts, ends) == (["layer2.0", "layer3.1", "layer4.1"], ["layer1.0", "layer2.0"])
     np.testing.assert_equal(matrix, [[math.nan, 0.76], [math.nan, 0.77], [0.54, math.nan]])

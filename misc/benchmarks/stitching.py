@@ -3,7 +3,8 @@
 
 The straightforward way takes one pair after the other. The front network runs whole with a hook that reads the front
 layer; the end network runs whole with a hook that puts the stitched activation in the place of its own, once for the
-accuracy, and both run once more for the representation difference. Direct matching resizes the source, appends a one
+accuracy, and both run once more for the representation difference; objectives that compare with the end network's own
+activations take one more pass of it. Direct matching resizes the source, appends a one
 and takes the pseudo-inverse of all rows. Both ways must agree, or the benchmark fails.
 """
 
@@ -37,6 +38,7 @@ from src.report import note, progress, result
 from src.runtime import keep_freed_memory
 from src.stitching import Grid, Pair, build_layers
 from src.stitching.layers import StitchingLayer, resize
+from src.stitching.objectives import OBJECTIVES
 
 SHAPE = (3, 32, 32)
 
@@ -81,14 +83,50 @@ class OnePairAtATime:
             scores.append((accuracy, difference.item()))
         return scores
 
-    def train(self, images: Tensor, labels: Tensor) -> list[float]:
+    def train(self, images: Tensor, labels: Tensor, objective: str) -> list[float]:
         """One training step of every pair; returns the losses."""
         losses = []
         for pair in progress(self.layers, "one pair at a time"):
-            loss = F.cross_entropy(self.stitched(pair, images)[1], labels)
+            loss = getattr(self, objective)(pair, images, labels)
             loss.backward()
             losses.append(loss.item())
         return losses
+
+    def task(self, pair: Pair, images: Tensor, labels: Tensor) -> Tensor:
+        """The cross-entropy."""
+        return F.cross_entropy(self.stitched(pair, images)[1], labels)
+
+    def soft(self, pair: Pair, images: Tensor, labels: Tensor) -> Tensor:
+        """The divergence from the end network's predictions."""
+        with torch.no_grad():
+            expected = self.end(images)
+        return F.kl_div(self.stitched(pair, images)[1].log_softmax(1), expected.softmax(1), reduction="batchmean")
+
+    def compared(self, pair: Pair, images: Tensor, names: list[str]) -> list[tuple[Tensor, Tensor]]:
+        """Stitched and own activations of the end network at some layers."""
+        modules = {name: self.end.get_submodule(name) for name in names}
+        with torch.no_grad(), captured(modules) as own:
+            self.end(images)
+        with captured(modules) as stitched:
+            activation, _ = self.stitched(pair, images)
+        return [(activation if name == pair.end_layer else stitched[name], own[name]) for name in names]
+
+    def hint(self, pair: Pair, images: Tensor, labels: Tensor) -> Tensor:
+        """The relative distance at the end layer."""
+        with torch.no_grad(), captured({"front": self.front.get_submodule(pair.front_layer)}) as outputs:
+            self.front(images)
+        with torch.no_grad(), captured({"end": self.end.get_submodule(pair.end_layer)}) as targets:
+            self.end(images)
+        return (self.layers[pair](outputs["front"]) - targets["end"]).norm() / targets["end"].norm()
+
+    def fula(self, pair: Pair, images: Tensor, labels: Tensor) -> Tensor:
+        """The mean relative distance from the end layer on."""
+        names = self.end.block_names[self.end.block_names.index(pair.end_layer) :]
+        return torch.stack([(h - g).norm() / g.norm() for h, g in self.compared(pair, images, names)]).mean()
+
+    def feature(self, pair: Pair, images: Tensor, labels: Tensor) -> Tensor:
+        """The mean squared difference at the last block."""
+        return F.mse_loss(*self.compared(pair, images, self.end.block_names[-1:])[0])
 
     def match(self, images: Tensor) -> list[Tensor]:
         """The weights of direct matching for every pair."""
@@ -116,12 +154,13 @@ def donors(batch: Tensor) -> list:
 
 
 def passes(n_images: int) -> None:
-    """Evaluation, one training pass and direct matching of 64 pairs."""
+    """Evaluation, one training step on each objective, and direct matching of 64 pairs."""
     images, labels = torch.rand(n_images, *SHAPE), torch.randint(10, (n_images,))
     front, end = donors(images)
     layers, _ = build_layers(front, end, front.block_names, end.block_names, "rc2c_pre", image_shape=SHAPE, seed=0)
     alone = OnePairAtATime(front, end, layers)
-    grid = Grid(*(copy.deepcopy(network).to(memory_format=torch.channels_last) for network in (front, end)), layers)
+    front, end = (copy.deepcopy(network).to(memory_format=torch.channels_last) for network in (front, end))
+    grid = Grid(front, end, layers)
     grid.evaluate([(images[:8], labels[:8])])  # warms up
     alone.stitched(next(iter(layers)), images[:8])
 
@@ -131,23 +170,31 @@ def passes(n_images: int) -> None:
     check("representation differences", max(abs(a.representation_difference - b) for a, (_, b) in pairs), 1e-4)
     line(f"evaluate 64 pairs, {n_images} images", theirs, ours, 9)
 
-    def step() -> list[float]:
-        losses = torch.zeros(len(layers))
-        for part in grid.parts(images, labels, training=True):
-            part.losses.sum().backward()
-            losses[list(part.heads)] = part.losses.detach()
-        return losses.tolist()
-
-    ours, losses = timed(step)
-    theirs, expected = timed(lambda: alone.train(images, labels))
-    check("losses", max(abs(a - b) for a, b in zip(losses, expected, strict=True)), 1e-3)
-    line(f"task loss matching, 64 pairs, one step on {n_images} images", theirs, ours, 3)
+    seconds = {}
+    for name, objective in OBJECTIVES.items():
+        grid = Grid(front, end, layers, objective=objective)
+        step(grid, images[:8], labels[:8])  # warms up
+        seconds[name], losses = timed(lambda grid=grid: step(grid, images, labels))
+        theirs, expected = timed(lambda name=name: alone.train(images, labels, name))
+        check(f"losses of {name}", max(abs(a / b - 1) for a, b in zip(losses, expected, strict=True)), 1e-3)
+        goal = 8 if name == "hint" else 3
+        line(f"{name}, 64 pairs, one step on {n_images} images", theirs, seconds[name], goal)
+    line("the 64-pair steps of task (left) and hint (right)", seconds["task"], seconds["hint"], 3)
 
     ours, _ = timed(lambda: grid.match([(images, labels)]))
     theirs, expected = timed(lambda: alone.match(images))
     weights = [layer.transform.weight.detach()[:, :, 0, 0] for layer in layers.values()]
     check("weights", max((a - b).abs().max().item() for a, b in zip(weights, expected, strict=True)), 1e-3)
     line(f"64 direct matchings, {n_images} samples", theirs, ours, 25)
+
+
+def step(grid: Grid, images: Tensor, labels: Tensor) -> list[float]:
+    """Losses and gradients of all pairs; returns the losses."""
+    losses = torch.zeros(len(grid.layers))
+    for part in grid.parts(images, labels, training=True):
+        part.losses.sum().backward()
+        losses[list(part.heads)] = part.losses.detach()
+    return losses.tolist()
 
 
 def check(what: str, difference: float, tolerance: float) -> None:
@@ -201,7 +248,7 @@ def processes(folder: Path, n_test: int) -> None:
 
 
 def main() -> None:
-    """Measure everything; on two cores that takes about a quarter of an hour."""
+    """Measure everything; on two cores that takes about twenty minutes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100, help="images in a pass (default 100)")
     parser.add_argument("--test-images", type=int, default=100, help="of the whole processes, beside 300 for training")

@@ -33,6 +33,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.." # all paths are relative to the reposi
 : "${FINETUNE_EPOCHS:=10}" # of detectors
 : "${TLM_EPOCHS:=30}"      # of task loss matching
 : "${DM_SAMPLES:=100}"     # of direct matching
+: "${METHODS:=dm tlm}"     # of the stitches that 05 evaluates
+: "${OBJECTIVES:=soft hint fula feature}" # of 12, beside task loss matching
+: "${FORMS:=ortho ridge}"                 # of 12, beside direct matching by least squares
 : "${PROBE_EPOCHS:=10}"
 : "${IMAGENET_EPOCHS:=90}"
 : "${STAND_INS:=}" # words to replace in all commands: "cifar10=digits svhn=digits" is how smoke.sh makes them small

@@ -93,6 +93,12 @@ class Network(nn.Module):
         trace = self._parts.trace
         return next((name for name, node in trace.layers.items() if node is trace.output), OUTPUT)
 
+    def behind(self, layer: str) -> list[str]:
+        """The blocks that depend on a layer, in order, itself left out."""
+        trace, start = self._parts.trace, self._find(layer)
+        nodes = {name: self._find(name) for name in self.block_names}
+        return [name for name, node in nodes.items() if node is not start and start in trace.reached([node], start)]
+
     def needs_images(self, after: str) -> bool:
         """Whether what follows a layer needs the images too: the rest of its block, or a shape."""
         parts = self._parts
@@ -186,19 +192,29 @@ class Network(nn.Module):
         (value,) = parts.run(part, x, images)
         return _checked(value, until or self.output_name, len(x))
 
-    def activations(self, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    def activations(
+        self, x: Tensor, names: Sequence[str], *, after: str | None = None, images: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The activations of several layers from one pass, which ends at the last of them.
 
         Args:
-            x: images (B, C, H, W).
+            x: images (B, C, H, W), or with `after` the activation of that layer.
             names: layers in any order; `output_name` gives the logits.
+            after: a layer that all of the named ones lie behind.
+            images: as in `forward`.
         Returns:
             The activations by name, in the order of `names`.
         Raises:
             UserError: a layer does not exist, or is no tensor with the batch as first axis.
+            ValueError: a layer does not lie behind `after`, or `images` are needed and missing.
         """
         parts = self._parts
-        values = parts.run(parts.between(None, [self._find(name) for name in names]), x)
+        part = parts.between(None if after is None else self._find(after), [self._find(name) for name in names])
+        if not part.follows:
+            raise ValueError(f"one of {', '.join(names)} does not lie behind {after}")
+        if part.needs_images and images is None:
+            raise ValueError(f"{after} lies inside a block: the rest of that block needs the images")
+        values = parts.run(part, x, images)
         return {name: _checked(value, name, len(x)) for name, value in zip(names, values, strict=True)}
 
 

@@ -17,7 +17,7 @@ class Part(NamedTuple):
     start: Node | None  # what its first input stands for; None: the images, and it has no other input
     needs_images: bool
     shapes: tuple[Node, ...]  # reads of shapes in front of the start: inputs behind the images
-    follows: bool  # whether the outputs depend on the start
+    follows: bool  # whether all outputs depend on the start
 
 
 class Parts:
@@ -60,7 +60,8 @@ class Parts:
             open_nodes += node.all_input_nodes
         module = fx.GraphModule(trace.root, self._graph(start, needed, shapes, wanted))
         needs_images = start is not None and bool(trace.images in needed or shapes)
-        return Part(module, start, needs_images, tuple(shapes), start is None or start in data)
+        follows = start is None or all(start in trace.reached([node], start) for node in wanted)
+        return Part(module, start, needs_images, tuple(shapes), follows)
 
     def _graph(self, start: Node | None, needed: set[Node], shapes: Sequence[Node], wanted: Sequence[Node]) -> fx.Graph:
         graph, images = fx.Graph(), self.trace.images

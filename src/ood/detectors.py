@@ -18,6 +18,14 @@ from src.report import warn
 Entry = dict[str, Any]
 KEYS = ("model_type", "source_model_type", "source_model_path", "source_layer", "id_dataset", "orig_input_shape",
         "required_input_shape", "training_loc")  # fmt: skip
+DIFFERENCES = ("model_type", "id_dataset", "finetune_id_dataset", "finetune_ood_dataset", "score", "training_loc")
+
+
+class Stored(NamedTuple):
+    """A detector from the store, and what `meta.json` says of it."""
+
+    network: Network
+    entry: Entry
 
 
 class Source(NamedTuple):
@@ -115,7 +123,8 @@ class DetectorStore:
             known = f"; it has detectors for {', '.join(dict.fromkeys(layers))}" if layers else ""
             raise UserError(f"no detector for {layer} of {source.path} in {self.folder}{known}")
         if len(found) > 1:
-            warn(f"{len(found)} detectors for {layer} of {source.path}; the newest is used, {found[-1][0]}")
+            several = f"{len(found)} detectors for {layer} of {source.path}"
+            warn(f"{several}{_differences([entry for _, entry in found])}; the newest is used, {found[-1][0]}")
         return found[-1]
 
     def load(
@@ -129,7 +138,13 @@ class DetectorStore:
             UserError: as `find`, or it is for images of another shape, or its checkpoint is missing, damaged or of
                 another shape.
         """
-        name, entry = self.find(source, layer)
+        image = {"n_classes": n_classes, "image_shape": image_shape, "device": device}
+        return self._load(*self.find(source, layer), **image)
+
+    def _load(
+        self, name: str, entry: Entry, *, n_classes: int, image_shape: tuple[int, int, int], device: torch.device
+    ) -> Network:
+        layer = entry["source_layer"]
         if tuple(entry["orig_input_shape"]) != image_shape:
             shapes = ("×".join(map(str, shape)) for shape in (entry["orig_input_shape"], image_shape))
             raise UserError(f"detector {name} for {layer} is for images of {' pixels, not '.join(shapes)}")
@@ -153,7 +168,7 @@ class DetectorStore:
         n_classes: int,
         image_shape: tuple[int, int, int],
         device: torch.device,
-    ) -> tuple[dict[str, Network], list[str]]:
+    ) -> tuple[dict[str, Stored], list[str]]:
         """Load the detectors for several layers; arguments as in `load`.
 
         Returns:
@@ -166,10 +181,18 @@ class DetectorStore:
         detectors, missing = {}, []
         for layer in layers:
             try:
-                detectors[layer] = self.load(source, layer, **network)
+                name, entry = self.find(source, layer)
+                detectors[layer] = Stored(self._load(name, entry, **network), entry)
             except UserError as error:
                 missing.append(str(error))
         return detectors, missing
+
+
+def _differences(entries: Sequence[Entry]) -> str:
+    """In what several detectors for one layer differ, in words; empty if in nothing that tells."""
+    values = {key: list(dict.fromkeys(str(entry.get(key)) for entry in entries)) for key in DIFFERENCES}
+    said = [f"{key}: {', '.join(known)}" for key, known in values.items() if len(known) > 1]
+    return f" (they differ in {'; '.join(said)})" if said else ""
 
 
 def _same_path(one: str, other: str) -> bool:

@@ -1,7 +1,7 @@
 """How far the activations that stitches make are out of distribution for the network they are made for."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from src.checkpoints import check_fit, load_state
 from src.errors import UserError
 from src.models import Network
-from src.ood.energy import energy
+from src.ood.scorers import Batches, Scorer
 from src.stitching.grid import Grid, build_layers
 from src.stitching.layers import StitchingLayer
 from src.stitching.results import Run
 from src.stitching.stitched_model import Pair
 
 Module = TypeVar("Module", bound=nn.Module)
-Batches = Iterable[tuple[Tensor, Tensor]]
 LAYER_OPTIONS = ("c2t_cls_token", "t2c_cls_token", "upsample_mode")
 SAME = ("front_model_path", "end_model_path", "front_model_type", "end_model_type", "stitching_type")
 
@@ -28,15 +27,17 @@ class PairEvaluation(NamedTuple):
     """What a stitch reaches over a dataset."""
 
     accuracy: float  # in [0, 1]
-    energies: np.ndarray  # (N,): of the stitched activations, in the eyes of the detector of the end layer
+    energies: np.ndarray  # (N,): scores of the stitched activations by the detector of the end layer
 
 
-def common_options(runs: Sequence[Run]) -> dict:
+def common_options(runs: Sequence[Run], folder: Path) -> dict:
     """The options that all runs of a folder must share: networks and stitching type.
 
     Raises:
-        UserError: they differ; lists the values.
+        UserError: there are no runs, or they differ; lists the values.
     """
+    if not runs:
+        raise UserError(f"{folder} holds no finished stitching run; give the folder that holds their folders")
     for name in SAME:
         values = sorted({str(run.options.get(name)) for run in runs})
         if len(values) > 1:
@@ -44,6 +45,19 @@ def common_options(runs: Sequence[Run]) -> dict:
         if not isinstance(runs[0].options.get(name), str):
             raise UserError(f"{runs[0].folder / 'config.txt'} names no {name}; restore it or remove the folder")
     return runs[0].options
+
+
+def made_with(
+    options: Mapping, detector: str, dataset: str, id_dataset: str | None, checked: str | None
+) -> dict[str, str]:
+    """What all rows of an evaluation were made with, by columns of `ood_evaluation.csv`.
+
+    Args:
+        options: those of `common_options`.
+        checked: the dataset of the sanity check, if there is one.
+    """
+    data = {"detector": detector, "dataset": dataset, "id_dataset": id_dataset or dataset}
+    return {name: options[name] for name in SAME} | data | {"sanity_dataset": checked or ""}
 
 
 def network_path(options: Mapping, side: str, given: str | None) -> str:
@@ -59,16 +73,25 @@ def network_path(options: Mapping, side: str, given: str | None) -> str:
 
 
 def grids_of(
-    runs: Mapping[Pair, Run], front: Network, end: Network, *, image_shape: Sequence[int]
+    runs: Mapping[Pair, Run],
+    front: Network,
+    end: Network,
+    end_layers: Collection[str],
+    *,
+    image_shape: Sequence[int],
 ) -> tuple[list[Grid], list[str]]:
     """Rebuild the stitches of runs: one grid for each retained rank, and one for each whole checkpoint.
 
+    Args:
+        end_layers: stitches into others are left out.
     Returns:
         The grids, and why what is not in them is missing.
     """
     shared: dict[int | None, dict[Pair, StitchingLayer]] = {}
     whole, unusable = [], []
     for pair, run in runs.items():
+        if pair.end_layer not in end_layers:
+            continue
         options = {name: run.options.get(name) for name in LAYER_OPTIONS}
         rank = run.options.get("front_stitch_rank")
         try:
@@ -109,11 +132,11 @@ def _take_over(module: Module, state: dict[str, Tensor], path: Path) -> Module:
 
 
 @torch.no_grad()
-def evaluate_stitches(grid: Grid, detectors: Mapping[str, Network], batches: Batches) -> dict[Pair, PairEvaluation]:
-    """Accuracies and energies of all stitches of a grid from one pass over labelled images.
+def evaluate_stitches(grid: Grid, scorers: Mapping[str, Scorer], batches: Batches) -> dict[Pair, PairEvaluation]:
+    """Accuracies and scores of all stitches of a grid from one pass over labelled images.
 
     Args:
-        detectors: by end layer; each takes the activation of that layer.
+        scorers: by end layer.
     """
     grid.train(False)
     n_samples = 0
@@ -123,7 +146,7 @@ def evaluate_stitches(grid: Grid, detectors: Mapping[str, Network], batches: Bat
         n_samples += len(labels)
         sources = grid.truncated(grid.front.activations(images, grid.front_layers))
         for pairs, stitched, logits in grid.stitched(images, sources):
-            scored = energy(detectors[pairs[0].end_layer](stitched.flatten(0, 1))).unflatten(0, (len(pairs), -1))
+            scored = scorers[pairs[0].end_layer].score(stitched.flatten(0, 1)).unflatten(0, (len(pairs), -1))
             for pair, pair_energies, pair_logits in zip(pairs, scored, logits, strict=True):
                 energies[pair].append(pair_energies)
                 n_correct[pair] = n_correct.get(pair, 0) + (pair_logits.argmax(-1) == labels).sum()
@@ -134,11 +157,11 @@ def evaluate_stitches(grid: Grid, detectors: Mapping[str, Network], batches: Bat
 
 
 @torch.no_grad()
-def energies_of(network: Network, detectors: Mapping[str, Network], batches: Batches) -> dict[str, np.ndarray]:
-    """The energies (N,) of a network's own activations by layer, from one pass that ends at the last of them."""
-    network = network.for_inference(list(detectors))
-    energies: dict[str, list[Tensor]] = {layer: [] for layer in detectors}
+def energies_of(network: Network, scorers: Mapping[str, Scorer], batches: Batches) -> dict[str, np.ndarray]:
+    """The scores (N,) of a network's own activations by layer, from one pass that ends at the last of them."""
+    network = network.for_inference(list(scorers))
+    energies: dict[str, list[Tensor]] = {layer: [] for layer in scorers}
     for images, _ in batches:
-        for layer, activation in network.activations(images, list(detectors)).items():
-            energies[layer].append(energy(detectors[layer](activation)))
+        for layer, activation in network.activations(images, list(scorers)).items():
+            energies[layer].append(scorers[layer].score(activation))
     return {layer: torch.cat(parts).cpu().numpy() for layer, parts in energies.items()}

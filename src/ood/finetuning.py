@@ -73,6 +73,18 @@ def fresh_classifier(
     return classifier.to(image.device), shape
 
 
+def refuse_equal_sets(id_set: tuple[str, str], ood_set: tuple[str, str]) -> None:
+    """Make sure that the ID data of fine-tuning are not the OOD data as well; each is a name and a folder.
+
+    Raises:
+        UserError: they are.
+    """
+    if id_set == ood_set:
+        raise UserError(
+            f"-ftidd and -ftoodd are both {id_set[0]}: no detector tells it from itself; choose two sets"
+        )
+
+
 class HalfAndHalf:
     """Batches whose one half is ID, with labels, and whose other half is OOD, with labels of -1.
 

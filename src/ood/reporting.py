@@ -1,5 +1,6 @@
 """What the OOD evaluation of a folder of stitching runs prints and writes."""
 
+import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -7,13 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import kendalltau, spearmanr
 
+from src.errors import UserError
 from src.figures import heat_maps
 from src.files import write_bytes, write_csv, write_json
 from src.models import Network
 from src.ood.evaluation import PairEvaluation
 from src.ood.metrics import OODMetrics, ood_metrics
-from src.report import result
+from src.report import result, warn
 from src.stitching.results import Run, natural_order
 from src.stitching.stitched_model import Pair
 
@@ -24,6 +27,7 @@ TITLES = {
     "fpr95": "STITCHING OOD Detection FPR95",
 }
 NAMES = ("AUROC", "AUPR", "FPR95")
+TRUSTED = 0.8  # AUROC on the sanity-check data, from which on a detector does its job
 
 
 class Row(NamedTuple):
@@ -35,9 +39,74 @@ class Row(NamedTuple):
     auroc: float
     aupr: float
     fpr95: float
-    mean_energy: float
+    mean_energy: float  # the mean score, of whatever detector
     mean_id_energy: float
     folder: str
+    detector: str = "energy"
+    detector_id_data: str = ""  # what the detector was made with
+    detector_ood_data: str = ""
+    id_dataset: str = ""
+    sanity_dataset: str = ""
+    sanity_auroc: float | None = None  # of the detector of the end layer; None: not checked
+    dataset: str = ""
+    front_model_path: str = ""
+    end_model_path: str = ""
+    front_model_type: str = ""
+    end_model_type: str = ""
+    stitching_type: str = ""
+
+    @property
+    def is_trusted(self) -> bool | None:
+        """Whether the detector does its job; None where that was not checked."""
+        return None if self.sanity_auroc is None else self.sanity_auroc >= TRUSTED
+
+    @classmethod
+    def read(cls, record: Mapping[str, str]) -> "Row":
+        """The row that a line of the file holds; columns that an older file lacks have their defaults.
+
+        Raises:
+            KeyError, ValueError: it is damaged.
+        """
+        there = {name: record[name] for name in cls._fields if record.get(name) or name not in cls._field_defaults}
+        numbers = (*(name.lower() for name in NAMES), "accuracy", "mean_energy", "mean_id_energy", "sanity_auroc")
+        return cls(**{name: float(text) if name in numbers else text for name, text in there.items()})
+
+
+def file_stem(detector: str) -> str:
+    """The name of the files of an evaluation, without their suffixes."""
+    return "ood_evaluation" if detector == "energy" else f"ood_evaluation_{detector}"
+
+
+def energy_folder(detector: str) -> str:
+    """The folder of the scores of all images, in the evaluated one."""
+    return "energies" if detector == "energy" else f"energies_{detector}"
+
+
+def read_evaluations(folder: Path) -> dict[str, list[Row]]:
+    """The OOD evaluations of a folder of stitching runs, by detector.
+
+    Raises:
+        UserError: a file is damaged; names it.
+    """
+    found: dict[str, list[Row]] = {}
+    for path in sorted(folder.glob("ood_evaluation*.csv")):
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                rows = [Row.read(record) for record in csv.DictReader(file)]
+        except (OSError, KeyError, ValueError) as error:
+            raise UserError(f"{path} is damaged ({error}); evaluate the folder again") from error
+        for row in rows:
+            found.setdefault(row.detector, []).append(row)
+    return found
+
+
+def check(
+    id_energies: Mapping[str, np.ndarray], energies: Mapping[str, np.ndarray], folder: Path, *, name: str
+) -> dict[str, OODMetrics]:
+    """How well the detector of each layer tells ID data from the sanity-check data `name`; keeps the scores of that."""
+    for layer, values in energies.items():
+        write_energies(folder / layer / f"{name}.npy", values)
+    return {layer: ood_metrics(id_energies[layer], values) for layer, values in energies.items()}
 
 
 def report_layer(
@@ -46,8 +115,15 @@ def report_layer(
     sanity: OODMetrics | None,
     stitches: Mapping[Pair, PairEvaluation],
     runs: Mapping[Pair, Run],
+    made_with: Mapping[str, str],
+    energies_to: Path,
 ) -> list[Row]:
-    """Print an end layer: mean ID energy, how its detector does on the sanity-check data, and each stitch into it."""
+    """Print an end layer: mean ID energy, how its detector does on the sanity-check data, and each stitch into it.
+
+    Args:
+        made_with: the fields of the rows behind `folder`, but for `sanity_auroc`.
+        energies_to: the folder that the scores of each stitch are written to.
+    """
     result(f"Evaluating layer {layer}\n{id_energies.mean()}")
     if sanity is not None:
         result(f"Sanity checking {layer}'s OOD detector:\n{_lines(sanity)}\n")
@@ -56,7 +132,9 @@ def report_layer(
         metrics = ood_metrics(id_energies, energies)
         result(f"{pair.front_layer}\nAccuracy: {accuracy}\n{_lines(metrics)}\n")
         means = (float(energies.mean()), float(id_energies.mean()))
-        rows.append(Row(*pair, accuracy, *metrics, *means, runs[pair].folder.name))
+        row = Row(*pair, accuracy, *metrics, *means, runs[pair].folder.name, **made_with)
+        write_energies(energies_to / f"{pair.front_layer}.npy", energies)
+        rows.append(row if sanity is None else row._replace(sanity_auroc=sanity.auroc))
     return rows
 
 
@@ -65,18 +143,14 @@ def _lines(metrics: OODMetrics) -> str:
 
 
 def finish(
-    folder: Path,
-    rows: Sequence[Row],
-    front: Network,
-    end: Network,
-    sanity: Mapping[str, OODMetrics],
-    checked: str | None,
-) -> None:
-    """Print the four matrices and the sanity checks; write `ood_evaluation.csv`, `.json` and `.png` into the folder.
+    folder: Path, rows: Sequence[Row], front: Network, end: Network, sanity: Mapping[str, OODMetrics], detector: str
+) -> Path:
+    """Print the four matrices and the sanity checks; write CSV, JSON and figure into the folder.
 
     Args:
-        sanity: metrics of each detector on the sanity-check dataset.
-        checked: the name of that dataset; None when there is none.
+        sanity: metrics of each detector on the sanity-check dataset, if there is one.
+    Returns:
+        The path of the CSV.
     """
     fronts = _axis(front, [row.front_layer for row in rows])
     ends = _axis(end, [row.end_layer for row in rows])
@@ -85,17 +159,46 @@ def finish(
     for name, title in TITLES.items():
         matrices[name] = [[by_pair.get((f, e), {}).get(name, math.nan) for e in ends] for f in fronts]
         result(f"{title}\n{matrices[name]}")
-    if checked is not None:
-        result(f"OOD detector sanity checks: {checked}")
+    if sanity:
+        result(f"OOD detector sanity checks: {rows[0].sanity_dataset}")
         for name, values in zip(NAMES, zip(*sanity.values(), strict=True), strict=True):
-            result(f"{name}: {';'.join(map(str, values))}")
+            result(f"{name}: {'; '.join(f'{layer} {value}' for layer, value in zip(sanity, values, strict=True))}")
+    failing = [layer for layer, metrics in sanity.items() if metrics.auroc < TRUSTED]
+    if failing:
+        warn(f"detectors of {', '.join(failing)} do not find {rows[0].sanity_dataset} OOD (AUROC below {TRUSTED}): "
+             "their values say little")  # fmt: skip
 
+    path = folder / f"{file_stem(detector)}.csv"
     table = [row._asdict() for row in rows]
     checks = {layer: metrics._asdict() for layer, metrics in sanity.items()}
-    write_csv(folder / "ood_evaluation.csv", Row._fields, table)
-    write_json(folder / "ood_evaluation.json", {"stitches": table, "sanity_checks": checks})
-    labels = {"row_label": "front layer", "column_label": "end layer"}
-    heat_maps(folder / "ood_evaluation.png", matrices, rows=fronts, columns=ends, **labels)
+    write_csv(path, Row._fields, table)
+    agreement = _agreement(read_evaluations(folder), detector)
+    content = {"stitches": table, "sanity_checks": checks, "rank_correlations": agreement}
+    write_json(path.with_suffix(".json"), content)
+    marked = [f"{layer} *" if layer in failing else layer for layer in ends]
+    note = f" (*: the detector does not find {rows[0].sanity_dataset} OOD)" if failing else ""
+    labels = {"row_label": "front layer", "column_label": f"end layer{note}"}
+    heat_maps(path.with_suffix(".png"), matrices, rows=fronts, columns=marked, **labels)
+    return path
+
+
+def _agreement(evaluations: Mapping[str, Sequence[Row]], detector: str) -> dict[str, dict[str, float]]:
+    """Rank correlations of AUROC over the runs that both `energy` and another detector evaluated; prints them.
+
+    Of `energy` itself with all others, of another detector with `energy` alone.
+    """
+    others = [name for name in evaluations if name != "energy" and detector in (name, "energy")]
+    found = {}
+    for name in others if "energy" in evaluations else []:
+        one, other = ({row.folder: row.auroc for row in evaluations[key]} for key in ("energy", name))
+        common = [folder for folder in one if folder in other]
+        columns = [[values[folder] for folder in common] for values in (one, other)]
+        if len(common) < 3 or any(len(set(column)) == 1 for column in columns):
+            continue
+        rho, tau = float(spearmanr(*columns).statistic), float(kendalltau(*columns).statistic)
+        found[name] = {"n": len(common), "spearman": rho, "kendall": tau}
+        result(f"AUROC of energy and {name} over {len(common)} stitches: rho {rho:.4f}, tau {tau:.4f}")
+    return found
 
 
 def _axis(network: Network, layers: Sequence[str]) -> list[str]:

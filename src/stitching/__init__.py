@@ -1,6 +1,6 @@
 """Stitching: layers, direct matching, and the grid that evaluates and trains many pairs on shared passes."""
 
-from src.stitching.direct_matching import Matching, direct_matching, matching_samples
+from src.stitching.direct_matching import Matching, direct_matching, matching_batches, matching_samples
 from src.stitching.grid import Grid, build_layers
 from src.stitching.layers import build_stitching_layer
 from src.stitching.stitched_model import Pair, StitchedModel
@@ -13,5 +13,6 @@ __all__ = [
     "build_layers",
     "build_stitching_layer",
     "direct_matching",
+    "matching_batches",
     "matching_samples",
 ]

@@ -4,12 +4,14 @@ With X the source rows (one a sample and position) and Y the target rows, direct
 solution of [X 1] B = Y (section 3 of the paper; Csiszárik et al. 2021). As in the paper's code, singular values
 of [X 1] below max(rows, columns)·eps(float32)·σ_max count as zero: with many rows it is a truncated solution.
 
+Maps with other constraints that follow from the same sums are in `closed_forms`.
+
 Only sums over rows are kept, so many samples need no more memory than few, and all targets of a source share
 one eigen-decomposition. An upsampled source is never laid out: for X = R Z, with R resizing the positions,
 XᵀX = Zᵀ(RᵀR)Z and XᵀY = Zᵀ(RᵀY).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -17,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.datasets.base import BaseImageSet
-from src.low_rank import as_rows, principal_axes
+from src.errors import UserError
+from src.low_rank import Components, as_rows, principal_axes
 from src.report import warn
 from src.stitching.layers import resize
 
@@ -50,6 +53,31 @@ def matching_samples(train_set: BaseImageSet, n: int, *, seed: int) -> Tensor:
     if len(samples) < n:
         warn(f"-pinv-samples {n}: there are only {len(samples)} training images")
     return samples
+
+
+def split_last_fifth(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Split samples (n,) into those that the penalties of ridge are tried on and the last fifth, which judges them.
+
+    Raises:
+        UserError: there are fewer than two.
+    """
+    if len(samples) < 2:
+        raise UserError(f"-i ridge needs at least two samples, not {len(samples)}; raise -pinv-samples")
+    n_held_out = max(1, len(samples) // 5)
+    return samples[:-n_held_out], samples[-n_held_out:]
+
+
+def matching_batches(
+    train_set: BaseImageSet, n: int, batch_size: int, *, seed: int, hold_out: bool = False
+) -> list[Iterable[tuple[Tensor, Tensor]]]:
+    """Batches of the n training images to match on, not augmented; with `hold_out` those of the last fifth apart.
+
+    Raises:
+        UserError: as for `split_last_fifth`.
+    """
+    samples = matching_samples(train_set, n, seed=seed)
+    parts = split_last_fifth(samples) if hold_out else [samples]
+    return [train_set.batches(batch_size, indices=part) for part in parts]
 
 
 class LeastSquares:
@@ -98,35 +126,65 @@ class LeastSquares:
         Raises:
             ValueError: an activation was not finite.
         """
-        truncation = None if rank is None else self._truncation(rank)
-        gram = self.gram if truncation is None else truncation.T @ self.gram @ truncation
-        if not torch.isfinite(gram).all():
-            raise ValueError("the source activations are not finite")
-        squared_sigma, axes = torch.linalg.eigh(gram)
-        cutoff = max(self.n_rows, len(gram)) * torch.finfo(torch.float32).eps
+        sums = self.transformed(self.truncation(rank))
+        squared_sigma, axes = torch.linalg.eigh(sums.gram)
+        cutoff = max(self.n_rows, len(sums.gram)) * torch.finfo(torch.float32).eps
         kept = squared_sigma > cutoff**2 * squared_sigma[-1]
         axes, squared_sigma = axes[:, kept], squared_sigma[kept]
         matchings = {}
-        for name, cross in self.cross.items():
-            coordinates = axes.T @ (cross if truncation is None else truncation.T @ cross)
+        for name, cross in sums.cross.items():
+            coordinates = axes.T @ cross
             scaled = coordinates / squared_sigma[:, None]
             solution = axes @ scaled  # (C1+1, C2)
             matched = (coordinates * scaled).sum()  # ‖[X 1] B‖², the part of ‖Y‖² that the solution explains
-            matchings[name] = Matching(solution[:-1].T, solution[-1], self._error(name, matched))
+            error = self.relative(name, self.squared_norm[name] - matched)
+            matchings[name] = Matching(solution[:-1].T, solution[-1], error)
         return matchings
 
-    def _error(self, name: str, matched: Tensor) -> float:
+    def relative(self, name: str, squared_residual: Tensor) -> float:
+        """The error ‖residual‖²/‖Y‖² of a matching; 0 for a target of zeros."""
         norm = self.squared_norm[name]
-        if not torch.isfinite(norm):
-            raise ValueError("the target activations are not finite")
-        if norm == 0:
-            return 0.0  # a target of zeros is met exactly
-        return max(0.0, 1 - (matched / norm).item())  # rounding may take an exact match below zero
+        return 0.0 if norm == 0 else max(0.0, (squared_residual / norm).item())  # rounding may take it below zero
 
-    def _truncation(self, rank: int) -> Tensor:
-        """T with [X' 1] = [X 1] T, where X' is X truncated to `rank` principal components around its mean."""
+    def transformed(self, map: Tensor | None) -> "LeastSquares":
+        """The sums that [X 1] times a map (C1+1, …) would have given; None is the identity.
+
+        Raises:
+            ValueError: an activation was not finite.
+        """
+        if not torch.isfinite(self.gram).all():
+            raise ValueError("the source activations are not finite")
+        if not all(torch.isfinite(norm) for norm in self.squared_norm.values()):
+            raise ValueError("the target activations are not finite")
+        if map is None:
+            return self
+        sums = LeastSquares()
+        sums.n_rows, sums.squared_norm = self.n_rows, self.squared_norm
+        sums.gram = map.T @ self.gram @ map
+        sums.cross = {name: map.T @ cross for name, cross in self.cross.items()}
+        return sums
+
+    def __add__(self, other: "LeastSquares") -> "LeastSquares":
+        """The sums over the rows of both, which have the same targets."""
+        sums = LeastSquares()
+        sums.n_rows, sums.gram = self.n_rows + other.n_rows, self.gram + other.gram
+        sums.cross = {name: cross + other.cross[name] for name, cross in self.cross.items()}
+        sums.squared_norm = {name: norm + other.squared_norm[name] for name, norm in self.squared_norm.items()}
+        return sums
+
+    def components(self, rank: int) -> Components:
+        """The mean of the source and its first `rank` principal axes."""
         mean = self.gram[-1, :-1] / self.n_rows
-        axes = principal_axes(self.gram[:-1, :-1] - self.n_rows * torch.outer(mean, mean), rank)
+        return Components(mean, principal_axes(self.gram[:-1, :-1] - self.n_rows * torch.outer(mean, mean), rank))
+
+    def truncation(self, rank: int | None) -> Tensor | None:
+        """T with [X' 1] = [X 1] T, where X' is X truncated to `rank` principal components around its mean.
+
+        A rank of None leaves X whole, and gives None.
+        """
+        if rank is None:
+            return None
+        mean, axes = self.components(rank)
         truncation = torch.eye(len(self.gram), dtype=self.gram.dtype, device=self.gram.device)
         truncation[:-1, :-1] = axes @ axes.T
         truncation[-1, :-1] = mean - axes @ (axes.T @ mean)

@@ -5,6 +5,8 @@ Stitches into the same end layer go on together, one behind the other along the 
 evaluation mode treat samples independently, so every pair gets what it would get alone.
 """
 
+import copy
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,8 +18,10 @@ from src.low_rank import low_rank_approx
 from src.models import Network
 from src.report import progress
 from src.runtime import at_least_single, seeded
+from src.stitching.closed_forms import closed_form
 from src.stitching.direct_matching import LeastSquares
 from src.stitching.layers import ConvToTokens, StitchingLayer, build_stitching_layer
+from src.stitching.objectives import OBJECTIVES, Objective, Stitches
 from src.stitching.stitched_model import Pair
 from src.training import Part, part_of
 
@@ -29,14 +33,25 @@ class PairScore(NamedTuple):
 
     accuracy: float  # in [0, 1]
     representation_difference: float  # ‖stitched − end‖² / ‖end‖² over all samples
+    predictions: Tensor  # (N,): classes
 
 
 class GridScore(NamedTuple):
-    """What all stitches of a grid reach, and the accuracies of the two networks alone."""
+    """What all stitches of a grid reach, and the two networks alone."""
 
     pairs: dict[Pair, PairScore]
     front_accuracy: float
     end_accuracy: float
+    front_predictions: Tensor  # (N,): classes
+    end_predictions: Tensor  # (N,)
+    labels: Tensor  # (N,)
+
+
+class Matched(NamedTuple):
+    """How a pair was matched directly."""
+
+    error: float  # ‖XW+b−Y‖²/‖Y‖² on the images that it was matched on
+    ridge_penalty: float | None  # the one that ridge chose
 
 
 class Grid:
@@ -47,9 +62,11 @@ class Grid:
         end: the network that they end with; may be the same object.
         layers: the stitching layer of each pair.
         front_rank: retained rank of front activations, cut in each batch (see low_rank_approx); None keeps all.
+        objective: what training minimises.
         l1_coef: weight of the l1 norm of weights and biases in the training loss.
         frozen: keep both networks in evaluation mode while training. Otherwise, as in the public code, their
-            parameters are fixed but their BatchNorm statistics move; then there can be only one pair.
+            parameters are fixed but their BatchNorm statistics move, in copies that are `front` and `end` of the
+            grid; then there can be only one pair.
         rows_at_once: how many stitched activations go through the end network together, at most, but at least
             one batch: that bounds the memory. None: 256 on a CPU, whose caches more would overrun, and four
             batches on a GPU.
@@ -62,6 +79,7 @@ class Grid:
         layers: Mapping[Pair, StitchingLayer],
         *,
         front_rank: int | None = None,
+        objective: Objective = OBJECTIVES["task"],
         l1_coef: float = 0.0,
         frozen: bool = True,
         rows_at_once: int | None = None,
@@ -70,16 +88,21 @@ class Grid:
             raise ValueError("networks whose statistics move cannot be shared by several pairs")
         self.layers = dict(layers)
         self.heads: Sequence[nn.Module] = list(self.layers.values())
-        self.front_rank, self.l1_coef, self.frozen = front_rank, l1_coef, frozen
+        self.front_rank, self.objective, self.l1_coef, self.frozen = front_rank, objective, l1_coef, frozen
         self.rows_at_once = rows_at_once or (256 if next(front.parameters()).device.type == "cpu" else None)
         self.front_layers = list(dict.fromkeys(pair.front_layer for pair in self.layers))
         self.end_layers = list(dict.fromkeys(pair.end_layer for pair in self.layers))
+        self.compared = {name: objective.compared(name, end.behind(name)) for name in self.end_layers}
+        targets = dict.fromkeys(name for names in self.compared.values() for name in names)
+        self.targets = [*targets, *([end.output_name] if objective.end_logits else [])]
         self.donors = (front, end)
-        self.front, self.end = front, end
         if frozen:
-            shared = front is end
-            self.front = front.for_inference([*self.front_layers, *(self.end_layers if shared else [])])
-            self.end = self.front if shared else end.for_inference(self.end_layers)
+            shared, end_names = front is end, list(dict.fromkeys([*self.end_layers, *targets]))
+            self.front = front.for_inference([*self.front_layers, *(end_names if shared else [])])
+            self.end = self.front if shared else end.for_inference(end_names)
+        else:
+            self.front, self.end = copy.deepcopy(front), copy.deepcopy(end)
+        self.reference = self.end if frozen else end  # gives the targets, which do not move with the statistics
         self.modules = [*self.heads, *([] if frozen else [self.front, self.end])]
         self.names = [f"{pair.front_layer} -> {pair.end_layer}" for pair in self.layers]
 
@@ -89,29 +112,57 @@ class Grid:
             module.train(mode)
 
     def parts(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[Part]:
-        """The cross-entropy of all stitches on a batch, in training plus the l1 term."""
+        """The objective of all stitches on a batch, in training plus the l1 term.
+
+        An objective that does without logits is trained without them: cross-entropies and hits are then NaN.
+        """
         with torch.no_grad():
-            sources = self.truncated(self.front.activations(images, self.front_layers))
+            acts, own = _activations(self.front, self.front_layers, self.reference, self.targets, images)
+            sources = self.truncated(acts)
+        logits = [self.end.output_name] if self.objective.stitched_logits or not training else []
+        behind = {name: [*compared, *logits] for name, compared in self.compared.items()}
         numbers = {pair: number for number, pair in enumerate(self.layers)}
-        for pairs, _, logits in self.stitched(images, sources):
-            part = part_of([numbers[pair] for pair in pairs], logits, labels)
+        for pairs, stitched in self._tails(images, sources, behind):
+            part = self._part([numbers[pair] for pair in pairs], pairs[0].end_layer, stitched, own, labels)
             if training and self.l1_coef:
                 penalties = torch.stack([self.layers[pair].l1_norm() for pair in pairs])
                 part = part._replace(losses=part.losses + self.l1_coef * penalties)
             yield part
 
+    def _part(
+        self, heads: list[int], end_layer: str, stitched: Mapping[str, Tensor], own: Mapping[str, Tensor], labels: Tensor
+    ) -> Part:
+        """The objective of some pairs with the same end layer, from stitched (P, B, …) and own (B, …) activations."""
+        logits = stitched.get(self.end.output_name)
+        if logits is None:
+            unknown = torch.full((len(heads),), math.nan, device=labels.device)
+            part = Part(heads, unknown, unknown, unknown, (labels >= 0).sum())
+        else:
+            part = part_of(heads, logits, labels)
+        compared = self.compared[end_layer]
+        stitches = Stitches(
+            labels=labels,
+            stitched=[stitched[name] for name in compared],
+            targets=[own[name] for name in compared],
+            stitched_logits=logits,
+            end_logits=own.get(self.end.output_name),
+            cross_entropies=part.cross_entropies,
+        )
+        return part._replace(losses=self.objective.loss(stitches))
+
     @torch.no_grad()
     def evaluate(self, batches: Batches) -> GridScore:
-        """Accuracy and representation difference of all stitches, and the networks' own accuracies."""
+        """Accuracy, predictions and representation difference of all stitches, and what the given networks reach."""
         self.train(False)
-        n_samples, n_correct = 0, {}
+        predictions: dict[Pair | str, list[Tensor]] = {}
         distance: dict[Pair, Tensor] = {}
         norm: dict[str, Tensor] = {}
         for images, labels in batches:
-            n_samples += len(labels)
             names = ([*self.front_layers, self.front.output_name], [*self.end_layers, self.end.output_name])
             front_acts, end_acts = _activations(self.front, names[0], self.end, names[1], images)
-            hits = {"front": front_acts.pop(self.front.output_name), "end": end_acts.pop(self.end.output_name)}
+            logits_of = {"front": front_acts.pop(self.front.output_name), "end": end_acts.pop(self.end.output_name)}
+            if not self.frozen:  # the networks alone are those that were given, not those whose statistics moved
+                logits_of = {name: network(images) for name, network in zip(logits_of, self.donors, strict=True)}
             for name, act in end_acts.items():
                 norm[name] = norm.get(name, 0.0) + at_least_single(act).square().sum(dtype=torch.float64)
             for pairs, stitched, logits in self.stitched(images, self.truncated(front_acts)):
@@ -119,53 +170,58 @@ class Grid:
                 differences = squares.flatten(1).sum(1, dtype=torch.float64)
                 for pair, difference, pair_logits in zip(pairs, differences, logits, strict=True):
                     distance[pair] = distance.get(pair, 0.0) + difference
-                    hits[pair] = pair_logits
-            for name, logits in hits.items():
-                n_correct[name] = n_correct.get(name, 0) + (logits.argmax(-1) == labels).sum()
-        accuracy = {name: count.item() / n_samples for name, count in n_correct.items()}
-        scores = {p: PairScore(accuracy[p], (distance[p] / norm[p.end_layer]).item()) for p in self.layers}
-        return GridScore(scores, accuracy["front"], accuracy["end"])
+                    logits_of[pair] = pair_logits
+            predictions.setdefault("labels", []).append(labels)
+            for name, logits in logits_of.items():
+                predictions.setdefault(name, []).append(logits.argmax(-1))
+        found = {name: torch.cat(parts) for name, parts in predictions.items()}
+        labels = found.pop("labels")
+        accuracy = {name: (classes == labels).sum().item() / len(labels) for name, classes in found.items()}
+        found = {name: classes.cpu() for name, classes in found.items()}
+        scores = {p: PairScore(accuracy[p], (distance[p] / norm[p.end_layer]).item(), found[p]) for p in self.layers}
+        return GridScore(scores, accuracy["front"], accuracy["end"], found["front"], found["end"], labels.cpu())
 
     @torch.no_grad()
-    def match(self, batches: Batches, *, rank: int | None = None) -> dict[Pair, float]:
+    def match(
+        self, batches: Batches, held_out: Batches = (), *, form: str = "pinv", rank: int | None = None
+    ) -> dict[Pair, Matched]:
         """Set all stitching layers by direct matching on the given images.
 
         Args:
+            held_out: more images, on which ridge judges its penalties.
+            form: `pinv` (least squares), `ortho` or `ridge`, see `closed_forms`.
             rank: retained rank of the resized front activations; None keeps all.
-        Returns:
-            The matching error of each pair.
         Raises:
             UserError: activations are not finite; names the pair.
         """
         groups: dict[tuple, list[Pair]] = {}  # pairs with the same source, laid out and resized in the same way
         for pair, layer in self.layers.items():
             groups.setdefault((pair.front_layer, layer.size, layer.upsample_mode), []).append(pair)
-        sums = {key: LeastSquares(key[1], key[2]) for key in groups}
-        cls_sums: dict[Pair, Tensor] = {}
-        n_samples = 0
-        for images, _ in batches:
-            n_samples += len(images)
+        sums = {key: (LeastSquares(*key[1:]), LeastSquares(*key[1:])) for key in groups}
+        cls_tokens: dict[Pair, list[Tensor]] = {}
+        for part, images in ((part, images) for part in (0, 1) for images, _ in (batches, held_out)[part]):
             front_acts, end_acts = self._donor_activations(images)
             end_acts = {name: act.double() for name, act in end_acts.items()}  # once for all sources
             for key, pairs in groups.items():
                 source = self.layers[pairs[0]].layout(front_acts[key[0]])
                 targets = {pair.end_layer: self.layers[pair].targets(end_acts[pair.end_layer]) for pair in pairs}
-                sums[key].add(source, targets)
+                sums[key][part].add(source, targets)
             for pair, layer in self.layers.items():
                 if isinstance(layer, ConvToTokens) and layer.cls_use == "learn":
-                    cls_sums[pair] = cls_sums.get(pair, 0.0) + end_acts[pair.end_layer][:, 0].sum(0)
-        errors = {}
+                    cls_tokens.setdefault(pair, []).append(end_acts[pair.end_layer][:, 0])
+        matched = {}
         for key, pairs in progress(groups.items(), "direct matching", len(groups)):
             try:
-                matchings = sums[key].solve(rank=rank)
+                fits = closed_form(form, *sums[key], rank=rank)
             except ValueError as error:
                 raise UserError(f"{pairs[0].front_layer} -> {pairs[0].end_layer}: {error}; check the models") from error
             for pair in pairs:
-                weight, bias, errors[pair] = matchings[pair.end_layer]
+                (weight, bias, error), penalty = fits[pair.end_layer]
                 self.layers[pair].set_affine(weight, bias)
-        for pair, total in cls_sums.items():
-            self.layers[pair].cls_token.copy_(total / n_samples)
-        return errors
+                matched[pair] = Matched(error, penalty)
+        for pair, tokens in cls_tokens.items():
+            self.layers[pair].cls_token.copy_(torch.cat(tokens).mean(0))
+        return {pair: matched[pair] for pair in self.layers}
 
     def _donor_activations(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Activations of the networks as they were given: matchings are then exactly those of each pair alone."""
@@ -178,16 +234,30 @@ class Grid:
 
     def stitched(self, images: Tensor, sources: Mapping[str, Tensor]) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
         """Yield some pairs at a time with their stitched activations (P, B, …) and logits (P, B, n_classes)."""
+        for pairs, acts in self._tails(images, sources, dict.fromkeys(self.end_layers, [self.end.output_name])):
+            yield pairs, acts[pairs[0].end_layer], acts[self.end.output_name]
+
+    def _tails(
+        self, images: Tensor, sources: Mapping[str, Tensor], behind: Mapping[str, Sequence[str]]
+    ) -> Iterator[tuple[list[Pair], dict[str, Tensor]]]:
+        """Yield some pairs at a time with their activations (P, B, …) at the end layer and at others behind it.
+
+        Args:
+            behind: those others by end layer; where there are none, no part of the end network runs.
+        """
         n_together = 4 if self.rows_at_once is None else max(1, self.rows_at_once // len(images))
         for end_layer in self.end_layers:
             group = [pair for pair in self.layers if pair.end_layer == end_layer]
-            needs_images = self.end.needs_images(end_layer)
+            names = [name for name in behind[end_layer] if name != end_layer]
+            needs_images = names and self.end.needs_images(end_layer)
             for start in range(0, len(group), n_together):
                 pairs = group[start : start + n_together]
                 stitched = torch.cat([self.layers[pair](sources[pair.front_layer]) for pair in pairs])
                 repeated = images.repeat(len(pairs), *[1] * (images.ndim - 1)) if needs_images else None
-                logits = self.end(stitched, after=end_layer, images=repeated)
-                yield pairs, stitched.unflatten(0, (len(pairs), -1)), logits.unflatten(0, (len(pairs), -1))
+                acts = {end_layer: stitched}
+                if names:
+                    acts |= self.end.activations(stitched, names, after=end_layer, images=repeated)
+                yield pairs, {name: act.unflatten(0, (len(pairs), -1)) for name, act in acts.items()}
 
 
 def _activations(

@@ -1,38 +1,102 @@
 """Stitching runs read back, ours and the public code's, and the table and heat map of all runs in a folder."""
 
+import csv
 import math
 import re
+import types
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from src.errors import UserError
 from src.figures import heat_maps
 from src.files import locked, read_json, write_csv
+from src.options import MATCHED_INITS
 from src.report import note, warn
 from src.runs import read_options
 from src.stitching.stitched_model import Pair
 
-COLUMNS = (
-    "front_layer", "end_layer", "stitching_type", "init", "front_stitch_rank", "front_pinv_rank", "seed", "accuracy",
-    "front_accuracy", "end_accuracy", "matching_error", "representation_difference", "folder",
+# What tells one experiment of a folder from another, beside the two layers.
+EXPERIMENT = (
+    "front_model_path", "end_model_path", "front_model_type", "end_model_type", "dataset", "stitching_type", "init",
+    "n_pinv_init_samples", "front_pinv_rank", "front_stitch_rank", "objective", "n_epochs", "seed",
 )  # fmt: skip
-
-MAX_NAME = 1000  # characters, of a layer
+MAX_PANELS = 12  # heat maps in one figure
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
-
-Row = dict[str, Any]
 
 
 class Metrics(NamedTuple):
-    """What a stitching run measured; accuracies in [0, 1]."""
+    """What a stitching run measured; accuracies and agreement in [0, 1]."""
 
     accuracy: float
     front_accuracy: float
     end_accuracy: float
-    matching_error: float
+    matching_error: float | None  # None where nothing was matched
     representation_difference: float
+    agreement: float  # share of test images for which stitched and end network predict the same class
+    kappa: float  # Cohen's kappa of these predictions
+
+
+class Row(NamedTuple):
+    """A finished run: a row of `grid.csv`, whose columns are these. What a run does not say is None or NaN."""
+
+    front_layer: str
+    end_layer: str
+    stitching_type: str
+    init: str
+    front_stitch_rank: int | None
+    front_pinv_rank: int | None
+    seed: int | None
+    accuracy: float
+    front_accuracy: float
+    end_accuracy: float
+    matching_error: float | None
+    representation_difference: float
+    folder: str
+    front_model_path: str | None
+    end_model_path: str | None
+    front_model_type: str | None
+    end_model_type: str | None
+    dataset: str | None
+    objective: str
+    n_epochs: int | None
+    n_pinv_init_samples: int | None
+    agreement: float
+    kappa: float
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Row":
+        """A row from values by name, as JSON or as the text of a CSV.
+
+        Raises:
+            ValueError: a value is missing or of another type; names it.
+        """
+        values = {"objective": "task"} | dict(values)  # older runs do not say so
+        return cls(**{name: _typed(name, kind, values.get(name)) for name, kind in get_type_hints(cls).items()})
+
+    @property
+    def pair(self) -> Pair:
+        """The layers that the run stitched."""
+        return Pair(self.front_layer, self.end_layer)
+
+
+def _typed(name: str, kind: Any, value: Any) -> Any:
+    kinds = get_args(kind) or (kind,)
+    if value is None or value == "":
+        if types.NoneType not in kinds and kind is not float:
+            raise ValueError(name)
+        return math.nan if kind is float else None
+    if kinds[0] is str:
+        if not isinstance(value, str) or not value.isprintable():
+            raise ValueError(name)
+        return value
+    if isinstance(value, bool) or (kinds[0] is int and isinstance(value, float)):
+        raise ValueError(name)
+    try:
+        return kinds[0](value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(name) from error
 
 
 class Run(NamedTuple):
@@ -52,26 +116,19 @@ def read_run(folder: Path) -> Run:
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
     options = read_options(folder / "config.txt")
+    measured: dict[str, Any] = _read_summary(folder / "summary.txt")
+    if (folder / "metrics.json").is_file():
+        written = read_json(folder / "metrics.json")
+        measured |= written if isinstance(written, dict) else {}
     try:
-        named = {name: options[name] for name in COLUMNS[:7]}
-        if not all(_is_name(value) for value in list(named.values())[:4]):
-            raise ValueError("the names in config.txt")
-        if not all(isinstance(value, int | None) for value in list(named.values())[4:]):
-            raise ValueError("the numbers in config.txt")
-        measured = _read_summary(folder / "summary.txt")
-        if (folder / "metrics.json").is_file():
-            measured.update(read_json(folder / "metrics.json"))
-        numbers = {name: math.nan if measured.get(name) is None else float(measured[name]) for name in Metrics._fields}
         if "accuracy" not in measured:
-            raise ValueError("the accuracy")
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError("accuracy")
+        row = Row.of({**options, **measured, "folder": folder.name})
+    except ValueError as error:
         raise UserError(f"{folder} is no folder of a stitching run ({error} missing or damaged)") from error
-    row = named | numbers | {"folder": folder.name}
+    if row.init not in MATCHED_INITS:
+        row = row._replace(matching_error=None)  # for which the public code writes 0
     return Run(folder, options, row)
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value.isprintable() and len(value) <= MAX_NAME
 
 
 def _read_summary(path: Path) -> dict[str, str]:
@@ -111,18 +168,49 @@ def read_runs(source_dir: str | Path) -> tuple[list[Run], list[str]]:
 
 
 def write_grid(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows as a CSV, and beside it the heat map of their accuracies (the newest of each pair) as a PNG."""
-    fronts, ends, matrix = accuracy_matrix(rows)
-    write_csv(path, COLUMNS, rows)
+    """Write rows as a CSV, and beside it as a PNG heat maps of their accuracies, one for each experiment."""
+    write_csv(path, Row._fields, [row._asdict() for row in rows])
+    groups = list(by_experiment(rows).items())
+    if len(groups) > MAX_PANELS:
+        note(f"{path.with_suffix('.png')} shows the last {MAX_PANELS} of {len(groups)} experiments")
+    fronts, ends = natural_order(row.front_layer for row in rows), natural_order(row.end_layer for row in rows)
     heat_maps(
         path.with_suffix(".png"),
-        {"accuracy of the stitched network": matrix},
+        {
+            title.replace(", ", "\n") or "accuracy of the stitched network": accuracies(group, fronts, ends)
+            for title, group in groups[-MAX_PANELS:]
+        },
         rows=fronts,
         columns=ends,
         row_label="front layer",
         column_label="end layer",
     )
     note(f"wrote {path} and {path.with_suffix('.png')}")
+
+
+def read_grid(path: Path) -> list[Row]:
+    """Read a `grid.csv`.
+
+    Raises:
+        UserError: it cannot be read, or a row of it is damaged.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [Row.of(values) for values in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); misc/collect_results.py writes it again") from error
+
+
+def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The rows of each experiment, under a title that says in what they differ from the others; "" for a single one."""
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(getattr(row, name) for name in EXPERIMENT), []).append(row)
+    varied = [i for i in range(len(EXPERIMENT)) if len({experiment[i] for experiment in groups}) > 1]
+    titles = (", ".join(f"{EXPERIMENT[i]}={experiment[i]}" for i in varied) for experiment in groups)
+    return dict(zip(titles, groups.values(), strict=True))
 
 
 def update_grid(directory: Path, *, create: bool) -> None:
@@ -139,27 +227,28 @@ def update_grid(directory: Path, *, create: bool) -> None:
 
 def newest_of_each_pair(runs: Sequence[Run]) -> dict[Pair, Run]:
     """The newest run of each pair (names are times); warns where there are several."""
-    newest: dict[Pair, Run] = {}
-    counts = Counter(pair_of(run) for run in runs)
-    for run in runs:
-        newest[pair_of(run)] = run
-    for pair, count in counts.items():
+    warn_of_repetitions([run.row for run in runs])
+    return {run.row.pair: run for run in runs}
+
+
+def warn_of_repetitions(rows: Sequence[Row]) -> None:
+    """Warn where there are several runs of a pair, of which the newest is to count."""
+    newest = {row.pair: row.folder for row in rows}
+    for pair, count in Counter(row.pair for row in rows).items():
         if count > 1:
-            newest_name = newest[pair].folder.name
-            warn(f"{pair.front_layer} -> {pair.end_layer} has {count} runs; the newest counts, {newest_name}")
-    return newest
+            warn(f"{pair.front_layer} -> {pair.end_layer} has {count} runs; the newest counts, {newest[pair]}")
 
 
-def pair_of(run: Run) -> Pair:
-    """The layers that a run stitched."""
-    return Pair(run.row["front_layer"], run.row["end_layer"])
-
-
-def accuracy_matrix(rows: Iterable[Row]) -> tuple[list[str], list[str], list[list[float]]]:
+def accuracy_matrix(rows: Sequence[Row]) -> tuple[list[str], list[str], list[list[float]]]:
     """Front layers and end layers in natural order, and the newest accuracy of each pair, NaN where there is none."""
-    accuracy = {(row["front_layer"], row["end_layer"]): row["accuracy"] for row in rows}
-    fronts, ends = (natural_order(names) for names in zip(*accuracy, strict=True))
-    return fronts, ends, [[accuracy.get((front, end), math.nan) for end in ends] for front in fronts]
+    fronts, ends = natural_order(row.front_layer for row in rows), natural_order(row.end_layer for row in rows)
+    return fronts, ends, accuracies(rows, fronts, ends)
+
+
+def accuracies(rows: Iterable[Row], fronts: Sequence[str], ends: Sequence[str]) -> list[list[float]]:
+    """The newest accuracy of each pair of the given layers, NaN where there is none."""
+    newest = {row.pair: row.accuracy for row in rows}
+    return [[newest.get((front, end), math.nan) for end in ends] for front in fronts]
 
 
 def natural_order(names: Iterable[str]) -> list[str]:

@@ -1,42 +1,70 @@
 """The run folders of a grid, one a pair, as if each pair had run alone.
 
-`final_model.pt`, `summary.txt`, `config.txt` and `training_logs.csv` are the public code's; `metrics.json` is new.
+`final_model.pt`, `summary.txt`, `config.txt` and `training_logs.csv` are the public code's; `metrics.json` and
+`predictions.npz` are new.
 """
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from torch import nn
+
 from src.checkpoints import load_tensors, save_state
+from src.errors import UserError
 from src.files import write_json, write_text
 from src.models import Network
+from src.options import MATCHED_INITS
 from src.report import note, result, warn
 from src.runs import (
-    Run,
-    as_written,
-    differences,
-    new_folder,
-    read_options,
-    refuse_other_options,
-    report_epoch,
-    write_logs,
-)
-from src.stitching.grid import GridScore
+    Run, as_written, differences, new_folder, read_options, refuse_other_options, report_epoch, write_logs,
+)  # fmt: skip
+from src.stitching.grid import GridScore, Matched
 from src.stitching.layers import StitchingLayer
-from src.stitching.results import Metrics
+from src.stitching.predictions import agreement, write_predictions
+from src.stitching.results import EXPERIMENT, Metrics
 from src.stitching.stitched_model import Pair, full_state
 from src.training import EpochLog, History, Score, State
 
 # What makes a run another experiment, so that both may be in one folder. Where only other options differ, such as the
 # learning rate, a resumed command would not do what it was given, and is refused.
-IDENTITY = (
-    "front_model_path", "end_model_path", "front_model_type", "end_model_type", "front_layer", "end_layer",
-    "stitching_type", "init", "n_pinv_init_samples", "front_stitch_rank", "front_pinv_rank", "seed", "dataset",
-)  # fmt: skip
+IDENTITY = (*Pair._fields, *(name for name in EXPERIMENT if name != "n_epochs"))
+ABSENT = {"objective": "task"}  # what an option that runs of earlier versions do not name was
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")
+
+
+def check_options(
+    options: Mapping[str, Any], layers: Mapping[Pair, StitchingLayer], networks: Sequence[Network]
+) -> None:
+    """Warn of options that have no effect, or one that surprises.
+
+    Args:
+        layers: the stitching layer of each pair.
+        networks: front and end network.
+    Raises:
+        UserError: there is an objective but no training.
+    """
+    kind, init, n_epochs = options["stitching_type"], options["init"], options["n_epochs"]
+    if options["objective"] != "task" and not n_epochs:
+        raise UserError(f"--objective {options['objective']} with -e 0: nothing is trained; leave one of them out")
+    if init == "rand" and not n_epochs:
+        warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
+    if init not in MATCHED_INITS and options["front_pinv_rank"]:
+        warn(f"--front-pinv-rank counts with -i {', '.join(MATCHED_INITS)} only")
+    for name, option in (("c2t", "-c2t-cls"), ("t2c", "-t2c-cls")):
+        if options[f"{name}_cls_token"] and kind != name:
+            warn(f"{option} counts with {name} only, not with {kind}")
+    widths = {pair.front_layer: layer.transform.weight.shape[1] for pair, layer in layers.items()}
+    for option in ("front_stitch_rank", "front_pinv_rank"):
+        whole = [f"{name} ({width})" for name, width in widths.items() if (options[option] or 0) > width]
+        if whole:
+            warn(f"--{option.replace('_', '-')} {options[option]} is above the width of {', '.join(whole)}: no effect")
+    moves = any(isinstance(module, nn.BatchNorm2d) for network in networks for module in network.modules())
+    if moves and n_epochs and not options["mod_only_stitch"]:
+        note("without --mod-only-stitch the BatchNorm statistics of both networks move, as in the public code")
 
 
 class StitchingRuns:
@@ -67,10 +95,6 @@ class StitchingRuns:
         self._run: Run | None = None  # keeps the state of all pairs
         if resume:
             self._find_what_is_left()
-        if options["init"] == "rand" and not options["n_epochs"]:
-            warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
-        if options["init"] != "pinv" and options["front_pinv_rank"]:
-            warn("--front-pinv-rank counts with -i pinv only")
 
     @property
     def state(self) -> State | None:
@@ -132,30 +156,29 @@ class StitchingRuns:
         report_epoch(len(history), EpochLog(train, val))
 
     def finish(
-        self, score: GridScore, matching_errors: Mapping[Pair, float], *, whole_networks: tuple[Network, Network] | None
+        self, score: GridScore, matched: Mapping[Pair, Matched], *, whole_networks: tuple[Network, Network] | None
     ) -> None:
         """Write the results of every pair and report its accuracy.
 
         Args:
-            matching_errors: of the pairs that were matched directly.
+            matched: the pairs that were matched directly.
             whole_networks: front and end network where they are to be saved as well.
         """
         self._claim()
         for pair, layer in self.layers.items():
             run, options = Run.in_folder(self.folders[pair], self._options_of(pair)), self._options_of(pair)
-            accuracy, difference = score.pairs[pair]
-            error = matching_errors.get(pair, 0.0)
-            metrics = Metrics(accuracy, score.front_accuracy, score.end_accuracy, error, difference)
             if run.config.exists():  # finished before the run was killed
                 continue
             if not options["no_save"]:
                 state = layer.state_dict() if whole_networks is None else full_state(*whole_networks, layer, pair)
                 save_state(run.folder / "final_model.pt", state)
-            _write_summary(run.folder, options, metrics, layer)
+            if not options["no_predictions"]:
+                write_predictions(run.folder / "predictions.npz", score, pair)
+            _write_summary(run.folder, options, _metrics(score, pair, matched.get(pair)), layer, matched.get(pair))
             run.finish()
             if len(self.layers) == 1:
                 note(f"wrote {run.folder}")
-            result(f"{self._title(pair)}Clean accuracy: {accuracy:.2%}")
+            result(f"{self._title(pair)}Clean accuracy: {score.pairs[pair].accuracy:.2%}")
         self._run.discard()
 
     def _title(self, pair: Pair) -> str:
@@ -163,7 +186,21 @@ class StitchingRuns:
         return "" if alone else f"{pair.front_layer} -> {pair.end_layer}: "
 
 
-def _write_summary(folder: Path, options: Mapping[str, Any], metrics: Metrics, layer: StitchingLayer) -> None:
+def _metrics(score: GridScore, pair: Pair, matched: Matched | None) -> Metrics:
+    accuracy, difference, predictions = score.pairs[pair]
+    return Metrics(
+        accuracy,
+        score.front_accuracy,
+        score.end_accuracy,
+        None if matched is None else matched.error,
+        difference,
+        *agreement(predictions, score.end_predictions),
+    )
+
+
+def _write_summary(
+    folder: Path, options: Mapping[str, Any], metrics: Metrics, layer: StitchingLayer, matched: Matched | None
+) -> None:
     """Write `summary.txt` (some lines end with a blank, which readers rely on) and `metrics.json`."""
     sparsity = {threshold: layer.sparsity(float(threshold)) for threshold in THRESHOLDS}
     lines = [
@@ -172,7 +209,7 @@ def _write_summary(folder: Path, options: Mapping[str, Any], metrics: Metrics, l
         f"Front layer: {options['front_layer']} ",
         f"End layer: {options['end_layer']} ",
         f"Clean accuracy: {metrics.accuracy:.4f} ",
-        f"Normalized PINV difference: {metrics.matching_error:.4f}",
+        f"Normalized PINV difference: {metrics.matching_error or 0:.4f}",  # 0 as there: nothing was matched
         f"Normalized representation difference: {metrics.representation_difference:.4f}",
         "",
         f"Command: {' '.join(sys.argv)}",
@@ -183,9 +220,11 @@ def _write_summary(folder: Path, options: Mapping[str, Any], metrics: Metrics, l
     write_text(folder / "summary.txt", "\n".join(lines) + "\n")
     values = metrics._asdict()
     for name, value in values.items():
-        if not math.isfinite(value):  # JSON has no word for it
+        if value is not None and not math.isfinite(value):  # JSON has no word for it
             warn(f"{options['front_layer']} -> {options['end_layer']}: the {name} is not finite ({value})")
             values[name] = None
+    if matched is not None and matched.ridge_penalty is not None:
+        values["ridge_penalty"] = matched.ridge_penalty
     write_json(folder / "metrics.json", values | {"sparsity": sparsity})
 
 
@@ -206,4 +245,5 @@ def _interrupted(directory: Path, options: Mapping[str, Any]) -> Run | None:
 
 
 def _same_experiment(begun: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    begun, given = ABSENT | dict(begun), ABSENT | dict(given)
     return all(begun.get(name) == given.get(name) for name in IDENTITY)

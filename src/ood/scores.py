@@ -1,0 +1,246 @@
+"""Scores of how far activations are out of distribution: one row each, next to the detector that computes it.
+
+A detector of this file is not trained: it sums up the activations that a layer has for training images. Importing this
+imports no torch. To add a score, write its detector and its row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from src.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ROUNDING = 1e-24  # of the squared mean: less variance than that is rounding, in double precision
+RIDGE = 1e-6  # of the mean variance, added to each: dead channels make covariances singular
+N_NEIGHBOURS = 50
+BANK_SIZE = 10_000  # samples that the nearest neighbours are sought among
+KEPT_VARIANCE = 0.95  # in the principal subspace
+
+
+class Detector:
+    """Scores the activations (B, C, H, W), (B, T, D) or (B, D) of one layer by their means over the positions.
+
+    `normalised` says whether these means are divided by their norms (Mahalanobis++, Mueller and Hein 2025).
+    """
+
+    normalised = True
+
+    def __init__(self):
+        self.moments = Moments()
+
+    def add(self, activations: Tensor, labels: Tensor) -> None:
+        """Take in a batch of training images: activations, and labels (B,) from 0 on."""
+        self.moments.add(self.features(activations), labels)
+
+    def fit(self) -> None:
+        """Get ready to score what `add` has taken in.
+
+        Raises:
+            ValueError: it does not suffice; says why.
+        """
+        raise NotImplementedError
+
+    def score(self, activations: Tensor) -> Tensor:
+        """Score a batch: (B,) in double precision, high for out of distribution."""
+        raise NotImplementedError
+
+    def features(self, activations: Tensor) -> Tensor:
+        """What is scored (B, C), in double precision."""
+        from src.runtime import at_least_single
+
+        features = at_least_single(activations.detach())
+        if features.ndim > 2:
+            features = features.mean((2, 3)) if features.ndim == 4 else features.mean(1)
+        features = features.double()
+        if self.normalised:
+            features = features / features.norm(dim=1, keepdim=True).clamp(min=1e-30)
+        return features
+
+
+class Moments:
+    """Sums over samples (n, C) by class, from batches; about a point near their mean, so that no digits are lost."""
+
+    def __init__(self):
+        self.n = 0
+
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        """Add samples (B, C) with their labels (B,)."""
+        if len(labels) and int(labels.min()) < 0:
+            raise ValueError("training images without labels have no classes")
+        if self.n == 0:
+            self.shift = features.mean(0)
+            self.products = features.new_zeros(features.shape[1], features.shape[1])
+            self.sums, self.counts = features.new_zeros(0, features.shape[1]), features.new_zeros(0)
+        features = features - self.shift
+        n_new = int(labels.max()) + 1 - len(self.counts)
+        if n_new > 0:
+            self.sums, self.counts = (_longer(values, n_new) for values in (self.sums, self.counts))
+        self.sums.index_add_(0, labels, features)
+        self.counts.index_add_(0, labels, features.new_ones(len(labels)))
+        self.products.addmm_(features.T, features)
+        self.n += len(features)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of all samples (C,)."""
+        return self.shift + self.sums.sum(0) / self.n
+
+    def class_means(self) -> Tensor:
+        """The means (K, C) of the classes that have samples."""
+        there = self.counts > 0
+        return self.shift + self.sums[there] / self.counts[there, None]
+
+    def covariance(self) -> Tensor:
+        """The covariance (C, C) of all samples, divided by their number."""
+        total = self.sums.sum(0)
+        return (self.products - total.outer(total) / self.n) / self.n
+
+    def covariance_within(self) -> Tensor:
+        """The covariance (C, C) of the samples about the means of their classes."""
+        there = self.counts > 0
+        sums = self.sums[there] / self.counts[there, None].sqrt()
+        return (self.products - sums.T @ sums) / self.n
+
+
+def _longer(values: Tensor, n: int) -> Tensor:
+    """Append n zeros along the first dimension."""
+    longer = values.new_zeros(len(values) + n, *values.shape[1:])
+    longer[: len(values)] = values
+    return longer
+
+
+class Gaussians:
+    """Gaussians of one covariance.
+
+    Args:
+        means: (K, C).
+        covariance: (C, C); `RIDGE` times its mean variance is added to each.
+    Raises:
+        ValueError: there is no variance.
+    """
+
+    def __init__(self, means: Tensor, covariance: Tensor):
+        import torch
+
+        variance = covariance.trace() / len(covariance)
+        if not variance > ROUNDING * means.square().mean():
+            raise ValueError("the activations are constant or not finite")
+        ridged = covariance + RIDGE * variance * torch.eye(len(covariance)).to(covariance)
+        self.factor = torch.linalg.cholesky(ridged)
+        self.means = self._whitened(means)
+
+    def _whitened(self, features: Tensor) -> Tensor:
+        import torch
+
+        return torch.linalg.solve_triangular(self.factor, features.T, upper=False).T
+
+    def distances(self, features: Tensor) -> Tensor:
+        """Squared Mahalanobis distances (B, K) of (B, C)."""
+        import torch
+
+        return torch.cdist(self._whitened(features), self.means).square()
+
+
+class Mahalanobis(Detector):
+    """The least squared Mahalanobis distance to a class mean, with pooled covariance (Lee et al. 2018)."""
+
+    def fit(self) -> None:
+        self.classes = Gaussians(self.moments.class_means(), self.moments.covariance_within())
+
+    def score(self, activations: Tensor) -> Tensor:
+        return self.classes.distances(self.features(activations)).min(1).values
+
+
+class RelativeMahalanobis(Mahalanobis):
+    """The same less the distance to one Gaussian of all classes (Ren et al. 2021)."""
+
+    def fit(self) -> None:
+        super().fit()
+        self.background = Gaussians(self.moments.mean[None], self.moments.covariance())
+
+    def score(self, activations: Tensor) -> Tensor:
+        return super().score(activations) - self.background.distances(self.features(activations))[:, 0]
+
+
+class NearestNeighbours(Detector):
+    """The distance to the 50th nearest neighbour among the first 10,000 samples (Sun et al. 2022)."""
+
+    def __init__(self):
+        self.parts: list[Tensor] = []
+        self.n = 0
+
+    def add(self, activations: Tensor, labels: Tensor) -> None:
+        features = self.features(activations)[: BANK_SIZE - self.n]
+        self.parts.append(features)
+        self.n += len(features)
+
+    def fit(self) -> None:
+        import torch
+
+        if self.n < N_NEIGHBOURS:
+            raise ValueError(f"{self.n} training images are fewer than {N_NEIGHBOURS} neighbours")
+        self.bank = torch.cat(self.parts)
+        self.parts.clear()
+
+    def score(self, activations: Tensor) -> Tensor:
+        import torch
+
+        return torch.cdist(self.features(activations), self.bank).kthvalue(N_NEIGHBOURS, dim=1).values
+
+
+class Residual(Detector):
+    """The norm outside of the principal subspace that holds 95 % of the variance (ViM, Wang et al. 2022)."""
+
+    normalised = False
+
+    def fit(self) -> None:
+        import torch
+
+        self.mean = self.moments.mean
+        variances, axes = torch.linalg.eigh(self.moments.covariance())  # the largest variance last
+        below = variances.clamp(min=0).cumsum(0)
+        n_outside = int((below <= (1 - KEPT_VARIANCE) * below[-1] * (1 + 1e-12)).sum())
+        self.outside = axes[:, :n_outside]
+
+    def score(self, activations: Tensor) -> Tensor:
+        return ((self.features(activations) - self.mean) @ self.outside).norm(dim=1)
+
+
+class Score(NamedTuple):
+    """A score of how far activations are out of distribution."""
+
+    title: str  # in figures
+    description: str  # for `--help`
+    detector: Callable[[], Detector] | None  # None: a trained network, from the store
+
+
+SCORES = {
+    "energy": Score("energy", "of a detector from the store, as in the paper", None),
+    "mahalanobis": Score("Mahalanobis", "distance to the nearest class mean (Lee et al. 2018)", Mahalanobis),
+    "rmd": Score("relative Mahalanobis", "less that to the mean of all (Ren et al. 2021)", RelativeMahalanobis),
+    "knn": Score(f"{N_NEIGHBOURS} nearest neighbours", "distance to the last (Sun et al. 2022)", NearestNeighbours),
+    "residual": Score("residual", "norm outside of the principal subspace (Wang et al. 2022)", Residual),
+}
+
+
+def descriptions() -> str:
+    """What the scores are, for `--help`."""
+    return "; ".join(f"{name}: {score.description}" for name, score in SCORES.items())
+
+
+def make_detector(name: str) -> Detector:
+    """A detector that needs no training, by the name of its score: `add` batches of activations, `fit`, then `score`.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in SCORES:
+        raise unknown_name("OOD score", name, SCORES)
+    make = SCORES[name].detector
+    if make is None:
+        raise UserError(f"the {name} of activations needs a trained detector; load it from a DetectorStore")
+    return make()

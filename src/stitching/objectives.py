@@ -1,0 +1,119 @@
+"""What stitching layers are trained on: one row of `OBJECTIVES` each, a loss and what it needs.
+
+With h≤k the activation of the stitched network at layer k, g≤k that of the end network, and j the end layer, h≤k and
+g≤k are compared by the relative distance d(h, g) = ‖h − g‖ / ‖g‖ over the batch. Losses work on one pair, and on P pairs
+at once, whose stitched tensors have one axis more, in front. No gradients reach the end network's own activations.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from src.runtime import at_least_single
+
+
+class Stitches(NamedTuple):
+    """What P stitches into one end layer j make of a batch; what the objective does not need is None or empty."""
+
+    labels: Tensor  # (B,)
+    stitched: Sequence[Tensor]  # at the layers that the objective compares, (P, B, …) each
+    targets: Sequence[Tensor]  # the end network's own activations there, (B, …) each
+    stitched_logits: Tensor | None  # (P, B, n_classes)
+    end_logits: Tensor | None  # (B, n_classes)
+    cross_entropies: Tensor | None  # (P,), of the stitched logits; means over the batch
+
+
+class Objective(NamedTuple):
+    """A loss of stitches, and what has to be computed for it."""
+
+    loss: Callable[[Stitches], Tensor]  # (P,)
+    layers: Callable[[str, Sequence[str]], Sequence[str]] | None = None  # (j, blocks behind j) -> the layers to compare
+    stitched_logits: bool = False  # if not, and no layer behind is compared, training runs nothing behind the end layer
+    end_logits: bool = False
+
+    def compared(self, end_layer: str, behind: Sequence[str]) -> list[str]:
+        """The layers at which stitched and own activations are compared.
+
+        Args:
+            behind: the blocks behind the end layer.
+        """
+        return [] if self.layers is None else list(self.layers(end_layer, behind))
+
+
+def soft_label_loss(stitched_logits: Tensor, end_logits: Tensor) -> Tensor:
+    """KL(softmax g(x) ‖ softmax h(x)), the mean over the batch (Csiszárik et al. 2021, arXiv 2110.14633).
+
+    Args:
+        stitched_logits: (B, n_classes), or (P, B, n_classes).
+        end_logits: (B, n_classes).
+    Returns:
+        A scalar, or (P,).
+    """
+    expected = at_least_single(end_logits.detach()).log_softmax(-1)
+    found = at_least_single(stitched_logits).log_softmax(-1)
+    return F.kl_div(found, expected, reduction="none", log_target=True).sum(-1).mean(-1)
+
+
+def hint_loss(stitched: Tensor, target: Tensor) -> Tensor:
+    """The relative distance ‖h≤j − g≤j‖ / ‖g≤j‖ (not squared) over the batch; 0 where the target is all zeros.
+
+    Args:
+        stitched: (B, …), or (P, B, …).
+        target: (B, …).
+    Returns:
+        A scalar, or (P,).
+    """
+    squares, norm = _squares(stitched, target).sum(-1), at_least_single(target.detach()).square().sum()
+    defined = (squares != 0) & (norm != 0)  # the root has no gradient at 0
+    ratio = squares / torch.where(norm == 0, 1, norm)
+    return torch.where(defined, torch.where(defined, ratio, 1).sqrt(), 0)
+
+
+def functional_loss(stitched: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """Functional latent alignment (arXiv 2505.20142): the mean of `hint_loss` over several layers.
+
+    Args:
+        stitched: for each layer (B, …), or (P, B, …).
+        targets: for each layer (B, …).
+    Returns:
+        A scalar, or (P,).
+    """
+    return torch.stack([hint_loss(*pair) for pair in zip(stitched, targets, strict=True)]).mean(0)
+
+
+def feature_loss(stitched: Tensor, target: Tensor) -> Tensor:
+    """Feature matching (arXiv 2603.12433): the mean squared difference over all elements; shapes as in `hint_loss`."""
+    return _squares(stitched, target).mean(-1)
+
+
+def _squares(stitched: Tensor, target: Tensor) -> Tensor:
+    """Squared differences (n,), or (P, n), in single precision at least."""
+    return (at_least_single(stitched) - at_least_single(target.detach())).flatten(-target.ndim).square()
+
+
+OBJECTIVES = {  # by name; src.options describes them for --help
+    "task": Objective(lambda stitches: stitches.cross_entropies, stitched_logits=True),
+    "soft": Objective(
+        lambda stitches: soft_label_loss(stitches.stitched_logits, stitches.end_logits),
+        stitched_logits=True,
+        end_logits=True,
+    ),
+    "hint": Objective(
+        lambda stitches: hint_loss(stitches.stitched[0], stitches.targets[0]),
+        layers=lambda end_layer, behind: [end_layer],
+    ),
+    "fula": Objective(
+        lambda stitches: functional_loss(stitches.stitched, stitches.targets),
+        layers=lambda end_layer, behind: [end_layer, *behind],
+        stitched_logits=True,  # for the accuracy: they cost next to nothing behind the last block
+    ),
+    "feature": Objective(
+        lambda stitches: feature_loss(stitches.stitched[0], stitches.targets[0]),
+        layers=lambda end_layer, behind: [end_layer, *behind][-1:],  # the last block, or what is behind it
+        stitched_logits=True,
+    ),
+}
+

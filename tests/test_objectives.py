@@ -1,0 +1,130 @@
+"""Objectives of stitching: goldens of the authors' functions, limits, gradients, and what a grid computes for them."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from src import options
+from src.stitching.objectives import (
+    OBJECTIVES,
+    Stitches,
+    feature_loss,
+    functional_loss,
+    hint_loss,
+    soft_label_loss,
+)
+from tests.goldens import numbers, tensor
+
+LAYERS = ["l0", "l1", "l2", "l3"]
+
+
+def golden(j: int) -> tuple[list, list]:
+    return [[tensor("objectives", f"{side}/{name}") for name in LAYERS[j:]] for side in ("stitched", "end")]
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_equals_the_authors_functions():
+    values = numbers("objectives")
+    logits = [tensor("objectives", f"{side}/logits") for side in ("stitched", "end")]
+    assert soft_label_loss(*logits).item() == pytest.approx(float(values["soft"]), rel=1e-12)
+    for j in range(4):
+        stitched, targets = golden(j)
+        assert hint_loss(stitched[0], targets[0]).item() == pytest.approx(float(values[f"hint/{j}"]), rel=1e-12)
+        assert functional_loss(stitched, targets).item() == pytest.approx(float(values[f"fula/{j}"]), rel=1e-12)
+
+
+def test_soft_labels_by_hand():
+    end, stitched = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 3.0]]).log()
+    expected = 0.5 * torch.tensor(0.5 / 0.25).log() + 0.5 * torch.tensor(0.5 / 0.75).log()
+    assert soft_label_loss(stitched, end).item() == pytest.approx(expected.item())
+    assert soft_label_loss(end + 7, end).item() == pytest.approx(0, abs=1e-7)  # a shift of logits is none of classes
+    assert soft_label_loss(torch.tensor([[200.0, 0]]), torch.tensor([[0.0, 200]])).item() == pytest.approx(200)
+
+
+def test_distances_do_not_depend_on_units_but_features_do():
+    h, g = random(5, 4, 3, 3), random(5, 4, 3, 3, seed=1)
+    assert hint_loss(3 * h, 3 * g).item() == pytest.approx(hint_loss(h, g).item())
+    assert hint_loss(torch.zeros_like(g), g) == 1 and hint_loss(2 * g, g).item() == pytest.approx(1)
+    assert feature_loss(3 * h, 3 * g).item() == pytest.approx(9 * F.mse_loss(h, g).item())
+
+
+PAIRWISE = {
+    "soft": (lambda h, g: soft_label_loss(h[0], g[0]), [(6, 10)]),
+    "hint": (lambda h, g: hint_loss(h[0], g[0]), [(6, 4, 3, 3)]),
+    "fula": (functional_loss, [(6, 4, 3, 3), (6, 7, 5)]),
+    "feature": (lambda h, g: feature_loss(h[0], g[0]), [(6, 7, 5)]),
+}
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
+def test_several_pairs_at_once_equal_each_alone(name):
+    loss, shapes = PAIRWISE[name]
+    targets = [random(*shape) for shape in shapes]
+    stitched = [random(3, *shape, seed=1) for shape in shapes]
+    together = loss(stitched, targets)
+    assert together.shape == (3,)
+    for i in range(3):
+        torch.testing.assert_close(loss([h[i] for h in stitched], targets), together[i])
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
+def test_no_gradient_reaches_the_target_and_none_is_nan_where_both_are_equal(name):
+    loss, shapes = PAIRWISE[name]
+    targets = [random(*shape).requires_grad_() for shape in shapes]
+    stitched = [target.detach().clone().requires_grad_() for target in targets]
+    value = loss(stitched, targets)
+    assert value.item() == pytest.approx(0, abs=1e-12)
+    value.backward()
+    assert all(target.grad is None for target in targets) and all(h.grad.isfinite().all() for h in stitched)
+
+
+def test_gradient_of_a_distance():
+    assert torch.autograd.gradcheck(lambda h: hint_loss(h, random(2, 3)), random(4, 2, 3, seed=1).requires_grad_())
+
+
+def test_a_target_of_zeros_counts_nothing_but_is_among_the_layers():
+    g, zeros = random(4, 3), torch.zeros(4, 3, dtype=torch.float64)
+    h = random(4, 3, seed=1).requires_grad_()
+    hint_loss(h, zeros).backward()
+    assert hint_loss(h, zeros) == 0 and h.grad.abs().max() == 0
+    assert functional_loss([h, h], [g, zeros]).item() == pytest.approx(hint_loss(h, g).item() / 2)
+    assert hint_loss(h * torch.nan, g).isnan() and hint_loss(h, g * torch.nan).isnan()
+
+
+def test_sums_are_in_single_precision_at_least():
+    h, g = (random(2000, 100, seed=seed).bfloat16() for seed in (0, 1))
+    for loss in (hint_loss, feature_loss, soft_label_loss):
+        value = loss(h, g)
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(loss(h.double(), g.double()).item(), rel=1e-5)
+
+
+def test_which_layers_are_compared():
+    behind = ["layer3.1", "layer4.0", "layer4.1"]
+    expected = {
+        "task": [],
+        "soft": [],
+        "hint": ["layer3.0"],
+        "fula": ["layer3.0", *behind],
+        "feature": ["layer4.1"],
+    }
+    assert {name: objective.compared("layer3.0", behind) for name, objective in OBJECTIVES.items()} == expected
+    assert OBJECTIVES["fula"].compared("avgpool", []) == OBJECTIVES["feature"].compared("avgpool", []) == ["avgpool"]
+
+
+def test_each_objective_is_described_and_uses_what_it_asks_for_alone():
+    assert OBJECTIVES.keys() == options.OBJECTIVES.keys()
+    for objective in OBJECTIVES.values():
+        n_layers = len(objective.compared("a", ["b", "c"]))
+        stitches = Stitches(
+            labels=torch.zeros(2, dtype=torch.long),
+            stitched=[torch.rand(3, 2, 5) for _ in range(n_layers)],
+            targets=[torch.rand(2, 5) for _ in range(n_layers)],
+            stitched_logits=torch.rand(3, 2, 4) if objective.stitched_logits else None,
+            end_logits=torch.rand(2, 4) if objective.end_logits else None,
+            cross_entropies=torch.rand(3) if objective.stitched_logits else None,
+        )
+        assert objective.loss(stitches).shape == (3,)

@@ -1,0 +1,149 @@
+"""Scores that need no training: scikit-learn as oracle, limits, and what they refuse."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.covariance import EmpiricalCovariance
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
+
+from src.errors import UserError
+from src.ood import make_detector, ood_metrics
+from src.ood.scores import SCORES, Score
+
+NAMES = [name for name, score in SCORES.items() if score.detector]
+N_CLASSES, WIDTH = 4, 12
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def samples(rng, n: int = 300, *, offset: float = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Classes with means of their own and a common covariance, off centre: (n, WIDTH) and labels."""
+    centres = np.random.default_rng(1).normal(size=(N_CLASSES, WIDTH)) + 1
+    labels = np.arange(n) % N_CLASSES
+    spread = np.linspace(0.1, 1, WIDTH)
+    return centres[labels] + rng.normal(size=(n, WIDTH)) * spread + offset, labels
+
+
+def fitted(name: str, x: np.ndarray, labels: np.ndarray, *, batch_size: int = 64):
+    detector = make_detector(name)
+    for start in range(0, len(x), batch_size):
+        batch = slice(start, start + batch_size)
+        detector.add(torch.tensor(x[batch]), torch.tensor(labels[batch]))
+    detector.fit()
+    return detector
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def mahalanobis(x: np.ndarray, mean: np.ndarray, centred: np.ndarray) -> np.ndarray:
+    """scikit-learn's squared distances, with the ridge added to its covariance."""
+    found = EmpiricalCovariance(assume_centered=True).fit(centred).covariance_
+    ridged = found + 1e-6 * np.trace(found) / WIDTH * np.eye(WIDTH)
+    oracle = EmpiricalCovariance()
+    oracle.location_, oracle.precision_, oracle.store_precision = mean, np.linalg.inv(ridged), True
+    return oracle.mahalanobis(x)
+
+
+def test_mahalanobis_equals_scikit_learn(rng):
+    (x, labels), (new, _) = samples(rng), samples(rng, 50, offset=0.3)
+    z, means = unit(x), np.stack([unit(x)[labels == c].mean(0) for c in range(N_CLASSES)])
+    expected = np.min([mahalanobis(unit(new), mean, z - means[labels]) for mean in means], axis=0)
+    found = fitted("mahalanobis", x, labels).score(torch.tensor(new))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-8)
+    background = mahalanobis(unit(new), z.mean(0), z - z.mean(0))
+    found = fitted("rmd", x, labels).score(torch.tensor(new))
+    np.testing.assert_allclose(found.numpy(), expected - background, rtol=1e-8, atol=1e-8)
+
+
+def test_neighbours_equal_scikit_learn(rng):
+    (x, labels), (new, _) = samples(rng), samples(rng, 50, offset=0.3)
+    distances, _ = NearestNeighbors(n_neighbors=50).fit(unit(x)).kneighbors(unit(new))
+    np.testing.assert_allclose(fitted("knn", x, labels).score(torch.tensor(new)).numpy(), distances[:, -1], rtol=1e-6)
+
+
+def test_the_bank_has_the_first_ten_thousand(rng):
+    x = rng.normal(size=(10_100, 3))
+    detector = fitted("knn", x, np.zeros(10_100, dtype=int), batch_size=4000)
+    torch.testing.assert_close(detector.bank, torch.tensor(unit(x[:10_000])))
+
+
+def test_residual_equals_scikit_learn(rng):
+    (x, labels), (new, _) = samples(rng), samples(rng, 50, offset=0.3)
+    oracle = PCA(n_components=0.95, svd_solver="full").fit(x)
+    assert 1 < oracle.n_components_ < WIDTH
+    expected = np.linalg.norm(new - oracle.inverse_transform(oracle.transform(new)), axis=1)
+    np.testing.assert_allclose(fitted("residual", x, labels).score(torch.tensor(new)).numpy(), expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batches_order_and_classes_without_samples_do_not_count(rng, name):
+    (x, labels), (new, _) = samples(rng), samples(rng, 50)
+    expected = fitted(name, x, labels).score(torch.tensor(new))
+    order = rng.permutation(len(x))
+    found = fitted(name, x[order], 3 * labels[order] + 2, batch_size=7).score(torch.tensor(new))
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_maps_and_tokens_are_averaged_over_positions(rng, name):
+    x, labels = samples(rng)
+    maps = x[:, :, None, None] + rng.normal(size=(len(x), WIDTH, 3, 2))
+    tokens = maps.reshape(len(x), WIDTH, 6).transpose(0, 2, 1)
+    expected = fitted(name, maps.mean((2, 3)), labels).score(torch.tensor(x))
+    for activations in (maps, tokens):
+        torch.testing.assert_close(fitted(name, activations, labels).score(torch.tensor(x)), expected)
+    single = fitted(name, maps.astype(np.float32), labels).score(torch.tensor(x))
+    torch.testing.assert_close(single, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_lies_elsewhere_scores_high(rng, name):
+    (x, labels), (same, _) = samples(rng), samples(rng, 100)
+    detector = fitted(name, x, labels)
+    other = rng.normal(size=(100, WIDTH)) - 1
+    scores = [detector.score(torch.tensor(z)).numpy() for z in (same, other)]
+    assert ood_metrics(*scores).auroc > 0.9
+
+
+@pytest.mark.parametrize("name", ["mahalanobis", "rmd", "residual"])
+def test_dead_channels_are_no_hiding_place(rng, name):
+    """What leaves the subspace of the training data, by a channel that was dead in it, is far away."""
+    x, labels = samples(rng)
+    x[:, 3] = 0
+    new = x[:20].copy()
+    new[:, 3] = 1
+    detector = fitted(name, x, labels)
+    before, after = (detector.score(torch.tensor(z)) for z in (x[:20], new))
+    assert before.isfinite().all()
+    if name == "residual":
+        torch.testing.assert_close(after, (before.square() + 1).sqrt())
+    else:
+        assert (after > 100 * before.abs() + 100).all()
+
+
+def test_what_cannot_be_fitted(rng):
+    x, labels = samples(rng, 40)
+    with pytest.raises(ValueError, match="40 training images are fewer than 50 neighbours"):
+        fitted("knn", x, labels)
+    with pytest.raises(ValueError, match="without labels"):
+        fitted("mahalanobis", x, labels - 1)
+    for name in ("mahalanobis", "rmd"):
+        with pytest.raises(ValueError, match="constant"):
+            fitted(name, np.ones_like(x), labels)
+    zeros = fitted("residual", np.zeros_like(x), labels).score(torch.tensor(x))
+    np.testing.assert_allclose(zeros.numpy(), np.linalg.norm(x, axis=1))
+
+
+def test_names(monkeypatch):
+    with pytest.raises(UserError, match="unknown OOD score 'mahalanobi'; did you mean mahalanobis"):
+        make_detector("mahalanobi")
+    with pytest.raises(UserError, match="the energy of activations needs a trained detector"):
+        make_detector("energy")
+    monkeypatch.setitem(SCORES, "toy", Score("toy", "a toy", dict))
+    assert make_detector("toy") == {}
