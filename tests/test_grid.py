@@ -163,7 +163,7 @@ def test_other_closed_forms_are_those_of_each_pair_too(networks, data, form):
 
 def logs_of(grid: Grid, data, settings: Settings) -> dict[Pair, list]:
     """The logs of all epochs of each pair."""
-    *_, history = train(grid, data, data, settings)
+    *_, (history, _) = train(grid, data, data, settings)
     return dict(zip(grid.layers, zip(*history, strict=True), strict=True))
 
 
@@ -349,7 +349,7 @@ def test_targets_stay_where_statistics_move(data):
 def test_training_lowers_the_loss_and_leaves_the_networks_alone(networks, data):
     before = [{key: value.clone() for key, value in network.state_dict().items()} for network in networks]
     layers = layers_of(networks, ["layer2.0"], ["layer2.0"])
-    *_, history = train(Grid(*networks, layers), data, data, Settings(8, 8, learning_rate=1e-2))
+    *_, (history, _) = train(Grid(*networks, layers), data, data, Settings(8, 8, learning_rate=1e-2))
     logs = [log for (log,) in history]
     assert logs[-1].train.loss < logs[0].train.loss
     for network, state in zip(networks, before, strict=True):
