@@ -58,7 +58,9 @@ def evaluate(args) -> None:
         return images
 
     if args.detector == "energy":
-        scorers, missing = stored_scorers(DetectorStore(args.ood_detector_dir), source_of(paths["end"]), ends, **image)
+        store, source = DetectorStore(args.ood_detector_dir), source_of(paths["end"])
+        others = set(store.layers(source)) - set(ends) if args.sanity_check_dataset else ()
+        scorers, missing = stored_scorers(store, source, [*ends, *natural_order(others)], **image)
     else:
         train_set = load_dataset(args.dataset, args.dataset_root, train=True, **placing)
         batches = passing(train_set, "training activations", indices=train_set.permutation(0))
@@ -82,8 +84,8 @@ def evaluate(args) -> None:
     for layer, scorer in scorers.items():
         into = {pair: stitch for pair, stitch in stitches.items() if pair.end_layer == layer}
         scores = (id_energies[layer], sanity.get(layer), into)
-        rows += reporting.report_layer(layer, *scores, runs, made_with | scorer.data, energies / layer)
-    table = reporting.finish(folder, rows, front, end, sanity, args.detector)
+        rows += reporting.rows_of(*scores, runs, made_with | scorer.data, energies / layer)
+    table = reporting.finish(folder, rows, front, end, id_energies, sanity, args.detector)
     Run.beside(table, vars(args)).finish()
     note(f"evaluated {len(rows)} stitches; skipped {len(skipped) + len(unusable)} runs and {len(missing)} end layers")
 

@@ -13,7 +13,7 @@ import exec_stitch
 import exec_train_representation_classifier as exec_detectors
 from src.checkpoints import load_state, save_state
 from src.models import build_model
-from src.ood import ood_metrics
+from src.ood import ood_metrics, reporting
 from tests.tiny_datasets import random_images
 
 MODEL = "resnet18_samewidth"
@@ -33,6 +33,8 @@ def workplace(digit_networks, tmp_path_factory):
         assert exec_stitch.main([*stitch, "-i", "pinv", "-dir", "dm"]) == 0
         assert exec_stitch.main([*stitch, "-i", "pinv", "-dir", "ranks", "--front-stitch-rank", "2"]) == 0
         train = [paths[1], MODEL, "layer2.0", *CLASSIFIER, "-e", "1", "-fe", "1", "-dir", "d", "-fdir", "store"]
+        assert exec_detectors.main(train) == 0
+        train[2], train[-3] = "layer3.1", "d31"  # no stitch ends at that layer
         assert exec_detectors.main(train) == 0
     return folder
 
@@ -124,12 +126,17 @@ def test_evaluation_prints_and_writes_what_it_finds(workplace, run_script, digit
     out = run_script("exec_eval_stitcher_ood.py", "results/dm", *DATA, "-detectors", "store", "-scd", "photo_patches",
                      cwd=workplace)  # fmt: skip
     lines = out.splitlines()
-    assert lines[0] == "Evaluating layer layer2.0" and lines[2] == "Sanity checking layer2.0's OOD detector:"
-    assert lines[7:9][0] == "layer3.0" and lines[8].startswith("Accuracy: ")
-    for title in ("STITCHING ACCURACY", "STITCHING OOD Detection AUROC", "STITCHING OOD Detection AUPR"):
-        matrix = lines[lines.index(title) + 1]
-        assert matrix.count("[") == 9 and matrix.count("nan") == 62 and "float" not in matrix
-    assert lines[-4] == "OOD detector sanity checks: photo_patches" and lines[-3].startswith("AUROC: ")
+    blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
+    matrices = {}
+    for title in reporting.TITLES.values():
+        columns, *matrix = [line.split() for line in lines[lines.index(title) + 1 : lines.index(title) + 10]]
+        assert columns == blocks and [row for row, *_ in matrix] == blocks
+        matrices[title] = {(row, column): value for row, *values in matrix for column, value in zip(blocks, values)}
+        assert list(matrices[title].values()).count("nan") == 62
+    heading, columns, layer2, layer3 = lines[-4:]
+    assert heading == "OOD detector sanity checks: photo_patches" and columns.split("  ")[-1] == "FPR95"
+    assert layer2.split()[0] == "layer2.0" and layer3.split()[0] == "layer3.1"  # no stitch ends there
+    assert len(lines) == 4 * 10 + 4
 
     folder = workplace / "results" / "dm"
     with open(folder / "ood_evaluation.csv") as file:
@@ -143,7 +150,10 @@ def test_evaluation_prints_and_writes_what_it_finds(workplace, run_script, digit
     written = json.loads((folder / "ood_evaluation.json").read_text())
     for row, saved in zip(rows, written["stitches"], strict=True):
         assert row["accuracy"] == accuracies[row["front_layer"], row["end_layer"]] == str(saved["accuracy"])
-    assert written["sanity_checks"]["layer2.0"]["auroc"] == float(lines[-3].removeprefix("AUROC: layer2.0 "))
+        pair = row["front_layer"], row["end_layer"]
+        assert matrices["STITCHING OOD Detection AUROC"][pair] == f"{saved['auroc']:.4f}"
+    assert f"{written['sanity_checks']['layer2.0']['auroc']:.4f}" == layer2.split()[2]
+    assert set(written["sanity_checks"]) == {"layer2.0", "layer3.1"}
     assert (folder / "ood_evaluation.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -106,21 +106,29 @@ class DetectorStore:
             write_json(self.meta, entries | {name: entry})
         return name
 
+    def layers(self, source: Source) -> list[str]:
+        """The layers of a network that have a detector, each once."""
+        return list(dict.fromkeys(entry["source_layer"] for _, entry in self._of(source)))
+
+    def _of(self, source: Source) -> list[tuple[str, Entry]]:
+        """Names and entries of the detectors of a network; its checkpoint's content counts, its path as fallback."""
+        found = []
+        for name, entry in self.entries().items():
+            sha256 = entry.get("source_sha256")
+            if source.sha256 == sha256 if sha256 else _same_path(source.path, entry["source_model_path"]):
+                found.append((name, entry))
+        return found
+
     def find(self, source: Source, layer: str) -> tuple[str, Entry]:
-        """The newest detector for a layer of a network; the content of its checkpoint counts, its path as fallback.
+        """The newest detector for a layer of a network.
 
         Raises:
             UserError: there is none; lists the layers that have one.
         """
-        layers, found = [], []
-        for name, entry in self.entries().items():
-            sha256 = entry.get("source_sha256")
-            if source.sha256 == sha256 if sha256 else _same_path(source.path, entry["source_model_path"]):
-                layers.append(entry["source_layer"])
-                if entry["source_layer"] == layer:
-                    found.append((name, entry))
+        found = [(name, entry) for name, entry in self._of(source) if entry["source_layer"] == layer]
         if not found:
-            known = f"; it has detectors for {', '.join(dict.fromkeys(layers))}" if layers else ""
+            layers = self.layers(source)
+            known = f"; it has detectors for {', '.join(layers)}" if layers else ""
             raise UserError(f"no detector for {layer} of {source.path} in {self.folder}{known}")
         if len(found) > 1:
             several = f"{len(found)} detectors for {layer} of {source.path}"
