@@ -55,7 +55,7 @@ def test_detector_files_have_the_layout_of_the_public_code(workplace, digit_netw
     names = {path.name for path in folder.iterdir()}
     assert names == {"model_1.pt", "ft_model_1.pt", "training_logs.csv", "ft_logs.csv", "config.txt", "run.json"}
     assert (folder / "ft_logs.csv").read_text().splitlines()[0] == "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc"
-    ((name, entry),) = json.loads((workplace / "store" / "meta.json").read_text()).items()
+    (name, entry), *_ = json.loads((workplace / "store" / "meta.json").read_text()).items()
     assert entry["source_layer"] == "layer2.0" and entry["required_input_shape"] == [64, 4, 4]
     assert entry["orig_input_shape"] == [1, 8, 8] and entry["training_loc"] == "d"
     assert entry["source_model_path"] == str(digit_networks[1]) and len(entry["source_sha256"]) == 64
