@@ -40,7 +40,7 @@ def compute(args) -> None:
     from src.checkpoints import load_model
     from src.datasets import dataset_info, load_dataset
     from src.low_rank import descending
-    from src.report import note, progress, warn
+    from src.console import note, progress, warn
     from src.runs import Run
     from src.runtime import device_of
     from src.similarity import Comparison, reporting

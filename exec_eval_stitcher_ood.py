@@ -33,7 +33,7 @@ def evaluate(args) -> None:
     from src.ood import evaluation, reporting
     from src.ood.detectors import DetectorStore, source_of
     from src.ood.scorers import fitted_scorers, stored_scorers
-    from src.report import note, progress, warn
+    from src.console import note, progress, warn
     from src.runs import Run
     from src.runtime import device_of
     from src.stitching.results import natural_order, newest_of_each_pair, read_runs

@@ -35,7 +35,7 @@ def probe(args) -> None:
     from src.errors import UserError
     from src.low_rank import descending
     from src.probing import Probes, decay_epochs, write_table
-    from src.report import note, progress, result
+    from src.console import note, progress, result
     from src.runs import Run
     from src.runtime import device_of
     from src.training import EpochLog, Settings, evaluate, train

@@ -46,7 +46,7 @@ def stitch(args) -> None:
 
     from src.checkpoints import load_model
     from src.datasets import dataset_info, load_dataset
-    from src.report import progress, warn
+    from src.console import progress, warn
     from src.runtime import device_of
     from src.stitching import Grid, build_layers, matching_batches, objectives
     from src.stitching.results import update_grid
@@ -59,7 +59,7 @@ def stitch(args) -> None:
     front = load_model(args.front_model_path, args.front_model_type, **image)
     same = (args.front_model_path, args.front_model_type) == (args.end_model_path, args.end_model_type)
     end = front if same else load_model(args.end_model_path, args.end_model_type, **image)
-    layers, misfits = build_layers(
+    layers, skipped = build_layers(
         front, end, front.layers(args.front_layer), end.layers(args.end_layer), args.stitching_type,
         image_shape=info.image_shape, seed=args.seed, init=args.init, upsample_mode=args.upsample_mode,
         c2t_cls_token=args.c2t_cls_token, t2c_cls_token=args.t2c_cls_token,
@@ -67,8 +67,8 @@ def stitch(args) -> None:
     check_options(vars(args), layers, (front, end))
     # All pairs share the frozen networks; where the networks' statistics move, each pair has networks of its own.
     frozen = args.mod_only_stitch or args.n_epochs == 0
-    parts = [layers] if frozen else [{pair: layer} for pair, layer in layers.items()]
-    every = [StitchingRuns(directory, part, options=vars(args), resume=args.resume) for part in parts]
+    groups = [layers] if frozen else [{pair: layer} for pair, layer in layers.items()]
+    every = [StitchingRuns(directory, group, options=vars(args), resume=args.resume) for group in groups]
     todo = [runs for runs in every if runs.layers]
     if todo:
         test_set = load_dataset(args.dataset, args.dataset_root, train=False, **placing)
@@ -87,7 +87,7 @@ def stitch(args) -> None:
         batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
         runs.finish(grid.evaluate(batches), matched, whole_networks=None if frozen else (grid.front, grid.end))
     update_grid(directory, create=len(layers) > 1)
-    for reason in misfits:
+    for reason in skipped:
         warn(f"not stitched: {reason}")
 
 

@@ -28,7 +28,7 @@ def train(args) -> None:
 
     from src.datasets import dataset_info, load_dataset
     from src.models import build_model
-    from src.report import note
+    from src.console import note
     from src.runs import Run, train_network
     from src.runtime import device_of, seeded
     from src.training import Classification

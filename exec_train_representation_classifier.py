@@ -37,7 +37,7 @@ def train_detectors(args) -> None:
     from src.ood import finetuning
     from src.ood.detectors import DetectorStore, source_of
     from src.ood.losses import energy_penalty, outlier_exposure_penalty
-    from src.report import note
+    from src.console import note
     from src.runs import Run, train_network
     from src.runtime import device_of
 

@@ -20,7 +20,7 @@ def parser() -> cli.Parser:
 
 def collect(args) -> None:
     from src.errors import UserError
-    from src.report import table, warn
+    from src.console import table, warn
     from src.stitching.results import (
         accuracy_matrix, by_experiment, read_runs, update_grid, warn_of_repetitions, write_grid,
     )  # fmt: skip

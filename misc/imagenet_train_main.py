@@ -76,10 +76,10 @@ def train(args) -> None:
     from src import training
     from src.checkpoints import load_weights
     from src.datasets import Loading, dataset_info, load_dataset
-    from src.datasets.base import Share
+    from src.datasets.base import Shard
     from src.datasets.dummy import DummyImageSet
     from src.models import build_model
-    from src.report import progress, result, silenced
+    from src.console import progress, result, silenced
     from src.runs import Run, train_network
     from src.runtime import device_of, seeded
     from src.training.distributed import DataParallelClassification, device_number, joined, launched
@@ -106,7 +106,7 @@ def train(args) -> None:
     with silenced(processes.rank > 0):
         sets = [images(train) for train in ((False,) if args.evaluate else (False, True))]
     for one in sets:
-        one.share = Share(processes.rank, processes.size)
+        one.shard = Shard(processes.rank, processes.size)
     with joined(processes, device, backend=args.dist_backend, url=args.dist_url), silenced(processes.rank > 0):
         task = DataParallelClassification(model.to(device), processes, amp=args.bf16, note_every=args.print_freq)
         if args.evaluate:

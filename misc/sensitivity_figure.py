@@ -26,7 +26,7 @@ def draw(args) -> None:
     from src.errors import UserError
     from src.figures import curves
     from src.measurements import over_ranks, read_tables
-    from src.report import note
+    from src.console import note
 
     output = Path(args.output)
     if output.suffix != ".png":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from src.errors import UserError
 from src.files import write_bytes
 from src.models import Network, build_model
-from src.report import warn
+from src.console import warn
 
 State = dict[str, Tensor]
 

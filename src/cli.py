@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from src.config_file import words_of
 from src.errors import UserError
 from src.options import LR_STEPS, OOD_SCORES, OPTIMIZERS, PRECISIONS, SCHEDULERS
-from src.report import note, warn
+from src.console import note, warn
 
 
 class Parser(argparse.ArgumentParser):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from src.files import write_bytes
-from src.report import warn
+from src.console import warn
 
 
 def heat_maps(

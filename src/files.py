@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from src.errors import UserError
-from src.report import warn
+from src.console import warn
 
 
 def write_bytes(path: Path, content: bytes) -> None:

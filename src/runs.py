@@ -20,7 +20,7 @@ from src.config_file import recorded
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.files import hold, read_json, write_csv, write_json
-from src.report import note, result
+from src.console import note, result
 from src.runtime import provenance
 from src.training import EpochLog, NonFiniteLoss, Settings, Task, train
 

@@ -114,11 +114,11 @@ def count_calls(monkeypatch, module):
 def test_training_computes_nothing_that_is_not_needed(networks, data, monkeypatch):
     front, end = networks
     grid = Grid(front, end, layers_of(networks, ["layer1.0", "layer2.0"], ["layer3.0"]))
-    list(grid.parts(data.images, data.labels, training=True))  # traces the networks
+    list(grid.losses(data.images, data.labels, training=True))  # traces the networks
     behind = count_calls(monkeypatch, grid.front.layer2[1].conv1)
     before = count_calls(monkeypatch, grid.end.layer3[0].conv1)
     after = count_calls(monkeypatch, grid.end.layer3[1].conv1)
-    list(grid.parts(data.images, data.labels, training=True))
+    list(grid.losses(data.images, data.labels, training=True))
     assert (behind[0], before[0], after[0]) == (0, 0, 1)
 
 
@@ -213,8 +213,8 @@ def test_losses_are_those_of_plain_passes(networks, data, objective):
     }
     for training in (True, False):
         losses = {}
-        for part in grid.parts(data.images, data.labels, training=training):
-            losses |= dict(zip(part.heads, part.losses.tolist(), strict=True))
+        for group in grid.losses(data.images, data.labels, training=training):
+            losses |= dict(zip(group.heads, group.losses.tolist(), strict=True))
         for number, (pair, layer) in enumerate(layers.items()):
             h, g = layer(front(data.images, until=pair.front_layer)), end(data.images, until=pair.end_layer)
 
@@ -240,11 +240,11 @@ def test_objectives_compute_nothing_that_is_not_needed(networks, data, monkeypat
                 "feature": (1, 1, 2, 1)}  # fmt: skip
     for name, n_calls in expected.items():
         grid = Grid(front, end, layers, objective=OBJECTIVES[name])
-        list(grid.parts(data.images, data.labels, training=True))  # traces the networks
+        list(grid.losses(data.images, data.labels, training=True))  # traces the networks
         modules = (grid.end.layer1[0].conv1, grid.end.layer2[0].conv1, grid.end.layer4[1].conv1, grid.end.fc)
         counts = [count_calls(monkeypatch, module) for module in modules]
         in_front = count_calls(monkeypatch, grid.front.layer2[1].conv1)
-        list(grid.parts(data.images, data.labels, training=True))
+        list(grid.losses(data.images, data.labels, training=True))
         assert (tuple(count[0] for count in counts), in_front[0]) == (n_calls, 0), name
 
 
@@ -258,9 +258,9 @@ def test_first_losses_in_single_precision_equal_each_pair_alone(networks, data, 
         optimizer = torch.optim.Adam([parameter for layer in layers.values() for parameter in layer.parameters()])
         for images, labels in batches:
             optimizer.zero_grad()
-            for part in grid.parts(images, labels, training=True):
-                part.losses.sum().backward()
-                for head, loss in zip(part.heads, part.losses.tolist(), strict=True):
+            for group in grid.losses(images, labels, training=True):
+                group.losses.sum().backward()
+                for head, loss in zip(group.heads, group.losses.tolist(), strict=True):
                     losses[list(layers)[head]].append(loss)
             optimizer.step()
         return losses
@@ -276,7 +276,7 @@ def test_hint_approaches_the_error_of_direct_matching(networks, data):
     (images, labels), *_ = data.batches(10)
 
     def distance(grid: Grid):
-        ((loss,),) = (part.losses for part in grid.parts(images, labels, training=True))
+        ((loss,),) = (group.losses for group in grid.losses(images, labels, training=True))
         return loss
 
     layers = layers_of(networks, ["layer1.0"], ["layer1.1"])
@@ -327,7 +327,7 @@ def test_a_sixth_objective_is_one_row(networks, data):
 
     def losses_of(objective: Objective) -> list[float]:
         grid = Grid(*networks, layers, objective=objective)
-        return [loss for part in grid.parts(data.images, data.labels, training=True) for loss in part.losses.tolist()]
+        return [loss for group in grid.losses(data.images, data.labels, training=True) for loss in group.losses.tolist()]
 
     summands = zip(losses_of(OBJECTIVES["task"]), losses_of(OBJECTIVES["feature"]), strict=True)
     assert losses_of(toy) == pytest.approx([sum(pair) for pair in summands])
@@ -341,7 +341,7 @@ def test_targets_stay_where_statistics_move(data):
     before = end(data.images, until="layer3.0")
     for _ in range(2):
         grid.train(True)
-        list(grid.parts(data.images, data.labels, training=True))
+        list(grid.losses(data.images, data.labels, training=True))
         assert torch.equal(grid.reference(data.images, until="layer3.0"), before)
     assert grid.end.layer3[0].bn1.num_batches_tracked == 2 and grid.end.layer1[0].bn1.num_batches_tracked == 0
 

@@ -24,7 +24,7 @@ from src.errors import UserError
 from src.measurements import read_tables
 from src.models import build_model
 from src.ood.detectors import DetectorStore, source_of
-from src.report import silenced
+from src.console import silenced
 from src.stitching.results import accuracy_matrix, newest_of_each_pair, read_run, read_runs
 from tests import tiny_datasets as tiny
 

@@ -34,13 +34,13 @@ def test_only_the_front_part_of_the_source_runs_and_nothing_of_it_learns(source,
     def behind(*_):
         raise AssertionError("a layer behind the last one needed was computed")
 
-    list(task.parts(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), training=True))  # traces the source
+    list(task.losses(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), training=True))  # traces the source
     classifier.zero_grad()
     monkeypatch.setattr(task.source.layer2[1].conv1, "forward", behind)
     task.train(True)
     assert classifier.training and not task.source.training
-    (part,) = task.parts(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), training=True)
-    part.losses.sum().backward()
+    (group,) = task.losses(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), training=True)
+    group.losses.sum().backward()
     assert classifier.conv1.weight.grad is not None
     assert all(parameter.grad is None for parameter in task.source.parameters())
 
@@ -52,7 +52,7 @@ def test_the_penalty_belongs_to_the_training_loss_only(source):
     )
     task.train(False)
     images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, -1, -1])
-    (trained,), (validated,) = (list(task.parts(images, labels, training=mode)) for mode in (True, False))
+    (trained,), (validated,) = (list(task.losses(images, labels, training=mode)) for mode in (True, False))
     torch.testing.assert_close(trained.losses - 7, trained.cross_entropies)
     torch.testing.assert_close(validated.losses, trained.cross_entropies)
 

@@ -19,7 +19,7 @@ LONG_SCRIPTS = [ROOT / "misc" / "imagenet_train_main.py"]  # has all the options
 LAYERS = (
     "cli", "rank_statistics", "measurements", "ood", "probing", "similarity", "stitching", "runs",
     "training", "checkpoints", "datasets", "models",
-    "low_rank", "figures", "runtime", "config_file", "files", "options", "report",
+    "low_rank", "figures", "runtime", "config_file", "files", "options", "console",
     "errors",
 )  # fmt: skip
 STRANGERS = {("datasets", "models"), ("models", "datasets")}
@@ -55,10 +55,10 @@ def test_imports_point_downwards(path):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_report_prints(path):
+def test_only_the_console_prints(path):
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     printing = [call for call in calls if getattr(call.func, "id", "") == "print"]
-    assert not printing or path.name == "report.py"
+    assert not printing or path.name == "console.py"
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)

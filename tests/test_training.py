@@ -6,7 +6,7 @@ from torch import nn
 
 import exec_train
 from src.datasets.in_memory import ImageSet
-from src.training import Classification, NonFiniteLoss, Settings, loop, part_of, train
+from src.training import Classification, NonFiniteLoss, Settings, loop, classification_losses, train
 
 
 @pytest.fixture
@@ -65,10 +65,10 @@ def test_a_loss_that_is_not_finite_stops_the_training(settings, bias, step, imag
 
 def test_unlabelled_samples_count_neither_in_the_loss_nor_in_the_accuracy():
     logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0], [5.0, 0.0]]])
-    part = part_of([0], logits, torch.tensor([0, 1, -1]))
-    labelled = part_of([0], logits[:, :2], torch.tensor([0, 1]))
-    assert part.n_samples == 2 and part.n_correct.tolist() == [2]
-    torch.testing.assert_close(part.cross_entropies, labelled.cross_entropies)
+    group = classification_losses([0], logits, torch.tensor([0, 1, -1]))
+    labelled = classification_losses([0], logits[:, :2], torch.tensor([0, 1]))
+    assert group.n_samples == 2 and group.n_correct.tolist() == [2]
+    torch.testing.assert_close(group.cross_entropies, labelled.cross_entropies)
 
 
 def test_the_seed_counts_for_networks_that_drop_out(tmp_path, capsys):

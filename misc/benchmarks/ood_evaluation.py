@@ -25,7 +25,7 @@ from src.ood import energy, make_detector
 from src.ood.evaluation import energies_of, evaluate_stitches
 from src.ood.scorers import Scorer
 from src.ood.scores import SCORES
-from src.report import progress, result
+from src.console import progress, result
 from src.runtime import keep_freed_memory
 from src.stitching import Grid, build_layers
 

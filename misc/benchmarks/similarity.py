@@ -27,7 +27,7 @@ from torch import Tensor
 from src.checkpoints import freeze
 from src.low_rank import as_rows
 from src.models import Network, build_model
-from src.report import progress, result
+from src.console import progress, result
 from src.runtime import keep_freed_memory
 from src.similarity import Comparison
 

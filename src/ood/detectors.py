@@ -13,7 +13,7 @@ from src.checkpoints import freeze, load_network, save_state
 from src.errors import UserError
 from src.files import locked, read_json, write_json
 from src.models import Network, build_model
-from src.report import warn
+from src.console import warn
 
 Entry = dict[str, Any]
 KEYS = ("model_type", "source_model_type", "source_model_path", "source_layer", "id_dataset", "orig_input_shape",

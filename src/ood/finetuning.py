@@ -10,10 +10,10 @@ from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.files import write_csv
 from src.models import Network, build_model
-from src.report import result
+from src.console import result
 from src.runs import Run
 from src.runtime import seeded
-from src.training import EpochLog, Part, Settings, part_of, train
+from src.training import EpochLog, HeadLosses, Settings, classification_losses, train
 
 COLUMNS = ("ft_loss", "ce_loss", "train_acc", "val_ce_loss", "val_acc")
 Penalty = Callable[[Tensor, Tensor], Tensor]  # logits (B, n_classes), labels (B,) with -1 for OOD -> ()
@@ -36,14 +36,14 @@ class RepresentationClassification:
     def train(self, mode: bool) -> None:
         self.heads[0].train(mode)
 
-    def parts(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[Part]:
+    def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         with torch.no_grad():
             activations = self.source(images, until=self.layer)
         logits = self.heads[0](activations)
-        part = part_of([0], logits[None], labels)
+        group = classification_losses([0], logits[None], labels)
         if training and self.penalty is not None:
-            part = part._replace(losses=part.losses + self.penalty(logits, labels))
-        yield part
+            group = group._replace(losses=group.losses + self.penalty(logits, labels))
+        yield group
 
 
 def fresh_classifier(

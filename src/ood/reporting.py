@@ -16,7 +16,7 @@ from src.files import write_bytes, write_csv, write_json
 from src.models import Network
 from src.ood.evaluation import PairEvaluation
 from src.ood.metrics import OODMetrics, ood_metrics
-from src.report import result, table, warn
+from src.console import result, table, warn
 from src.stitching.results import Run, natural_order
 from src.stitching.stitched_model import Pair
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from src.figures import curves, heat_maps
 from src.files import write_csv
-from src.report import result
+from src.console import result
 from src.similarity.measures import MEASURES
 from src.similarity.results import Row
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.low_rank import Components, as_rows, principal_axes
-from src.report import warn
+from src.console import warn
 from src.stitching.layers import resize
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from src.errors import UserError
 from src.options import STITCHING_TYPES
-from src.report import warn
+from src.console import warn
 
 Shape = Sequence[int]
 

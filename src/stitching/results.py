@@ -13,7 +13,7 @@ from src.errors import UserError
 from src.figures import heat_maps
 from src.files import locked, read_json, write_csv
 from src.options import MATCHED_INITS
-from src.report import note, warn
+from src.console import note, warn
 from src.runs import read_options
 from src.stitching.stitched_model import Pair
 

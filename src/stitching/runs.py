@@ -18,7 +18,7 @@ from src.errors import UserError
 from src.files import write_json, write_text
 from src.models import Network
 from src.options import MATCHED_INITS
-from src.report import note, result, warn
+from src.console import note, result, warn
 from src.runs import (
     Run, as_written, differences, new_folder, read_options, refuse_other_options, report_epoch, write_logs,
 )  # fmt: skip

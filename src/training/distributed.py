@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from src.errors import UserError
-from src.report import note
+from src.console import note
 from src.runtime import seed_of
-from src.training.task import Classification, Part, part_of
+from src.training.task import Classification, HeadLosses, classification_losses
 
 PAUSE = 0.5  # seconds, before processes part
 
@@ -156,18 +156,18 @@ class DataParallelClassification(Classification):
         elif self.processes.rank:  # so that dropout is not the same in all of them
             torch.manual_seed(seed_of(torch.initial_seed(), self.processes.rank))
 
-    def parts(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[Part]:
+    def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         if not training:
-            yield from super().parts(images, labels, training=False)
+            yield from super().losses(images, labels, training=False)
             return
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.amp):
             logits = self.network(images).float()
-        part = part_of([0], logits[None], labels)
+        group = classification_losses([0], logits[None], labels)
         if self.processes.size > 1:  # the wrapper takes the mean over processes, whatever their shares
-            weight = part.n_samples * self.processes.size / add_up(part.n_samples.clone())
+            weight = group.n_samples * self.processes.size / add_up(group.n_samples.clone())
             logits.register_hook(lambda gradient: gradient * weight)
         self.step += 1
         if self.note_every and self.step % self.note_every == 0:
-            correct = part.n_correct.item() / max(1, part.n_samples.item())
-            note(f"batch {self.step}: loss {part.losses.item():.4f}, accuracy {correct:.2%}")
-        yield part
+            correct = group.n_correct.item() / max(1, group.n_samples.item())
+            note(f"batch {self.step}: loss {group.losses.item():.4f}, accuracy {correct:.2%}")
+        yield group

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
-from src.report import progress
+from src.console import progress
 from src.runtime import seed_of, seeded
 from src.training.distributed import add_up, lowest
-from src.training.task import Classification, EpochLog, Part, Score, Task
+from src.training.task import Classification, EpochLog, HeadLosses, Score, Task
 
 CHECK_EVERY = 16  # steps between two checks that losses are finite: each waits for the GPU
 NEVER = 2**62
@@ -114,9 +114,9 @@ def _train_epoch(
     title, total = f"epoch {epoch}/{settings.n_epochs}", train_set.n_batches(settings.batch_size)
     for step, (images, labels) in enumerate(progress(batches, title, total), start=1):
         optimizer.zero_grad(set_to_none=True)
-        for part in task.parts(images, labels, training=True):
-            part.losses.sum().backward()
-            sums.add(part, step=step)
+        for group in task.losses(images, labels, training=True):
+            group.losses.sum().backward()
+            sums.add(group, step=step)
         if settings.grad_clip is not None:
             for head in task.heads:
                 nn.utils.clip_grad_norm_(head.parameters(), settings.grad_clip)
@@ -148,12 +148,12 @@ class Sums:
         self.sums = torch.zeros(4, n_heads, dtype=torch.float64, device=device)
         self.first_bad = torch.full((n_heads,), NEVER, device=device)  # step of the first loss that is not finite
 
-    def add(self, part: Part, *, step: int) -> None:
+    def add(self, group: HeadLosses, *, step: int) -> None:
         """Add the losses of some heads on a batch."""
-        heads, losses = list(part.heads), part.losses.detach()
-        values = (part.n_correct, losses * part.n_samples, part.cross_entropies.detach() * part.n_samples)
+        heads, losses = list(group.heads), group.losses.detach()
+        values = (group.n_correct, losses * group.n_samples, group.cross_entropies.detach() * group.n_samples)
         rows = [value.double() for value in values]
-        self.sums[:, heads] += torch.stack([*rows, part.n_samples.double().expand_as(rows[0])])
+        self.sums[:, heads] += torch.stack([*rows, group.n_samples.double().expand_as(rows[0])])
         first = self.first_bad[heads]
         self.first_bad[heads] = torch.where(losses.isfinite(), first, first.clamp(max=step))
 
@@ -169,8 +169,8 @@ def evaluate(task: Task, batches: Iterable[tuple[Tensor, Tensor]], *, device: to
     task.train(False)
     sums = Sums(len(task.heads), device)
     for step, (images, labels) in enumerate(batches, start=1):
-        for part in task.parts(images, labels, training=False):
-            sums.add(part, step=step)
+        for group in task.losses(images, labels, training=False):
+            sums.add(group, step=step)
     return sums.scores()
 
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from src.runtime import at_least_single
 
 
-class Part(NamedTuple):
-    """What some of the heads make of one batch; all but the first are tensors on the device."""
+class HeadLosses(NamedTuple):
+    """The losses of a group of heads on one batch; all fields but the first are tensors on the device."""
 
-    heads: Sequence[int]
+    heads: Sequence[int]  # their numbers
     losses: Tensor  # (len(heads),): what is minimised
     cross_entropies: Tensor  # (len(heads),): means over the labelled samples
     n_correct: Tensor  # (len(heads),)
@@ -29,8 +29,11 @@ class Task(Protocol):
     def train(self, mode: bool) -> None:
         """Switch what is trained between training and evaluation mode."""
 
-    def parts(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[Part]:
-        """The losses of all heads on images (B, C, H, W) with labels (B,); with penalties only in training."""
+    def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
+        """Yield the losses of all heads on images (B, C, H, W) with labels (B,), group by group.
+
+        Penalties count in training only. What a group keeps for its gradients is freed before the next is computed.
+        """
 
 
 class Classification:
@@ -43,17 +46,17 @@ class Classification:
     def train(self, mode: bool) -> None:
         self.heads[0].train(mode)
 
-    def parts(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[Part]:
-        yield part_of([0], self.heads[0](images)[None], labels)
+    def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
+        yield classification_losses([0], self.heads[0](images)[None], labels)
 
 
-def part_of(heads: Sequence[int], logits: Tensor, labels: Tensor) -> Part:
+def classification_losses(heads: Sequence[int], logits: Tensor, labels: Tensor) -> HeadLosses:
     """Cross-entropy and hits of logits (len(heads), B, n_classes) for labels (B,), of which -1 means unlabelled."""
     n_samples = (labels >= 0).sum()
     logits = at_least_single(logits)
     losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(heads)), reduction="none", ignore_index=-1)
     means = losses.view(len(heads), -1).sum(1) / n_samples.clamp(min=1)
-    return Part(heads, means, means, (logits.argmax(-1) == labels).sum(1), n_samples)
+    return HeadLosses(heads, means, means, (logits.argmax(-1) == labels).sum(1), n_samples)
 
 
 class Score(NamedTuple):
