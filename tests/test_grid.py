@@ -38,8 +38,7 @@ class DoubleSet:
         for chosen in indices.split(batch_size):
             yield self.images[chosen], self.labels[chosen]
 
-    def epoch(self, batch_size, *, seed, epoch, start):
-        assert start == 0
+    def epoch(self, batch_size, *, seed, epoch):
         return self.batches(batch_size, indices=torch.randperm(len(self), generator=generator(seed, epoch)))
 
 
