@@ -4,7 +4,7 @@
 import sys
 
 from src import cli
-from src.models import MODEL_NAMES
+from src.network_options import CHECKPOINT, NETWORKS, add_channels_last, checkpoint, choose, named, network
 from src.options import ALIGNMENTS
 from src.similarity.measures import MEASURES, PAPER
 
@@ -12,14 +12,15 @@ from src.similarity.measures import MEASURES, PAPER
 def parser() -> cli.Parser:
     options = cli.Parser("Compare layers of two networks by CKA, PWCCA and orthogonal Procrustes, at any ranks.")
     add, rank = options.add_argument, cli.whole_number(0)
-    add("model1_path", help="checkpoint of the first network")
-    add("model2_path", help="checkpoint of the second network")
-    add("model1_type", help=f"one of {', '.join(MODEL_NAMES)}")
-    add("model2_type", help="as model1_type")
+    add("model1_path", type=checkpoint, help=f"checkpoint of the first network: {CHECKPOINT}")
+    add("model2_path", type=checkpoint, help="checkpoint of the second network")
+    add("model1_type", type=network, help=NETWORKS)
+    add("model2_type", type=network, help="as model1_type")
     add("model1_layer", help="layer of the first network; several with commas between them, or all")
     add("model2_layer", help="layer of the second network; likewise")
     add("-m1r", "--model1-ranks", type=rank, nargs="*", default=None, help="ranks of the first layer; 0, and default: full")
     add("-m2r", "--model2-ranks", type=rank, nargs="*", default=None, help="ranks of the second layer; 0, and default: full")
+    add_channels_last(options, "1", "2")
     cli.add_data(options, batch_size=64)
     cli.add_gpu(options)
     add("-n", "--n-samples", type=cli.whole_number(2), default=1000, help="the first so many validation images")
@@ -47,10 +48,12 @@ def compute(args) -> None:
 
     device, info = device_of(args.gpu), dataset_info(args.dataset, labelled=True)
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape, "device": device}
-    same = (args.model1_path, args.model1_type) == (args.model2_path, args.model2_type)
-    model1 = load_model(args.model1_path, args.model1_type, **image)
-    model2 = model1 if same else load_model(args.model2_path, args.model2_type, **image)
-    layers1, layers2 = model1.layers(args.model1_layer), model2.layers(args.model2_layer)
+    first, second = named(args, "model1"), named(args, "model2")
+    same = first == second
+    model1 = load_model(**first, **image)
+    model2 = model1 if same else load_model(**second, **image)
+    layers1 = choose(model1, args.model1_layer, args, "1", image_shape=info.image_shape)
+    layers2 = choose(model2, args.model2_layer, args, "2", image_shape=info.image_shape)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **cli.placing_of(args, device))
     n_images = min(args.n_samples, len(test_set))
     if n_images < args.n_samples:

@@ -4,6 +4,7 @@
 import sys
 
 from src import cli
+from src.network_options import network
 from src.ood.scores import SCORES, descriptions
 
 
@@ -22,16 +23,18 @@ def parser() -> cli.Parser:
     add("-ed", "--energy-dir", help="folder for the scores of all images; default: energies in source_dir")
     add("--front-model", help="where the front network's checkpoint is now, if it was moved")
     add("--end-model", help="where the end network's checkpoint is now, if it was moved")
+    add("--front-type", type=network, help="FILE.py:FUNCTION of the front network, whose code runs only if named here")
+    add("--end-type", type=network, help="likewise, of the end network")
     return options
 
 
 def evaluate(args) -> None:
     from pathlib import Path
 
-    from src.checkpoints import load_model
     from src.datasets import dataset_info, dataset_label, load_dataset
     from src.ood import evaluation, reporting
-    from src.ood.detectors import DetectorStore, source_of
+    from src.ood.detectors import DetectorStore
+    from src.ood.networks import load_networks
     from src.ood.scorers import fitted_scorers, stored_scorers
     from src.console import note, progress, warn
     from src.runs import Run
@@ -45,8 +48,7 @@ def evaluate(args) -> None:
     dataset_info(args.dataset, labelled=True)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **placing)
     image = {"n_classes": test_set.n_classes, "image_shape": test_set.image_shape, "device": device}
-    paths = {side: evaluation.network_path(options, side, getattr(args, f"{side}_model")) for side in ("front", "end")}
-    front, end = (load_model(path, options[f"{side}_model_type"], **image) for side, path in paths.items())
+    front, end, source = load_networks(options, runs, vars(args), **image)
     ends = natural_order(pair.end_layer for pair in runs)
 
     def passing(data, title, **order):
@@ -58,9 +60,8 @@ def evaluate(args) -> None:
         return images
 
     if args.detector == "energy":
-        store, source = DetectorStore(args.ood_detector_dir), source_of(paths["end"])
-        others = set(store.layers(source)) - set(ends) if args.sanity_check_dataset else ()
-        scorers, missing = stored_scorers(store, source, [*ends, *natural_order(others)], **image)
+        scorers, missing = stored_scorers(DetectorStore(args.ood_detector_dir), source, ends,
+                                          others=bool(args.sanity_check_dataset), **image)  # fmt: skip
     else:
         train_set = load_dataset(args.dataset, args.dataset_root, train=True, **placing)
         batches = passing(train_set, "training activations", indices=train_set.permutation(0))

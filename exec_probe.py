@@ -4,20 +4,21 @@
 import sys
 
 from src import cli
-from src.models import MODEL_NAMES
+from src.network_options import CHECKPOINT, NETWORKS, add_channels_last, checkpoint, choose, named, network
 
 
 def parser() -> cli.Parser:
     options = cli.Parser("Train linear probes at all given layers and ranks together; prints their test accuracies.")
     add = options.add_argument
-    add("model_path", help="checkpoint (a state dict)")
-    add("model_type", help=f"one of {', '.join(MODEL_NAMES)}")
+    add("model_path", type=checkpoint, help=CHECKPOINT)
+    add("model_type", type=network, help=NETWORKS)
     add("-l", "--layers", dest="layer_names", nargs="+", required=True,
         help="layers to probe, with blanks or commas between them, or all")  # fmt: skip
     add("-ranks", "--ranks", type=cli.whole_number(0), nargs="*", default=[],
         help="principal components to keep, in each batch; a probe for each at every layer; 0, and default: all")  # fmt: skip
     cli.add_gpu(options)
     cli.add_data(options, batch_size=64)
+    add_channels_last(options)
     add("-e", "--epochs", dest="n_epochs", type=cli.whole_number(0), default=10, help="number of epochs")
     add("-lr", "--learning-rate", type=cli.real_number(above=0), default=1e-3,
         help="learning rate; of more than five epochs, the last five have a tenth of it")  # fmt: skip
@@ -49,8 +50,9 @@ def probe(args) -> None:
     if args.resume and not run.left_to_do(resume=True):
         return
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape}
-    model = load_model(args.model_path, args.model_type, **image, device=device)
-    layers = list(dict.fromkeys(name for text in args.layer_names for name in model.layers(text)))
+    model = load_model(**named(args, "model"), **image, device=device)
+    chosen = [choose(model, text, args, image_shape=info.image_shape) for text in args.layer_names]
+    layers = list(dict.fromkeys(sum(chosen, [])))
     ranks = descending(args.ranks)
     task = Probes(model, layers, ranks, **image, seed=args.seed)
     data, placing = (args.dataset, args.dataset_root), cli.placing_of(args, device)

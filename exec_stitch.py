@@ -4,19 +4,17 @@
 import sys
 
 from src import cli
-from src.models import MODEL_NAMES
-from src.options import (
-    C2T_CLS_TOKENS, INITS, MATCHED_INITS, OBJECTIVES, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES,
-)  # fmt: skip
+from src.network_options import CHECKPOINT, NETWORKS, add_channels_last, checkpoint, choose, named, network
+from src.options import C2T_CLS_TOKENS, INITS, OBJECTIVES, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
 
 
 def parser() -> cli.Parser:
     options = cli.Parser("Stitch one pair of layers, several, or all; writes a folder for each pair.")
     add, positive = options.add_argument, cli.whole_number(1)
-    add("front_model_path", help="checkpoint of the network that the stitched one starts as")
-    add("end_model_path", help="checkpoint of the network that it ends as")
-    add("front_model_type", help=f"one of {', '.join(MODEL_NAMES)}")
-    add("end_model_type", help="as front_model_type")
+    add("front_model_path", type=checkpoint, help=f"checkpoint of the network it starts as: {CHECKPOINT}")
+    add("end_model_path", type=checkpoint, help="checkpoint of the network that it ends as")
+    add("front_model_type", type=network, help=NETWORKS)
+    add("end_model_type", type=network, help="as front_model_type")
     add("front_layer", help="layer to stitch from; several with commas between them, or all")
     add("end_layer", help="layer to stitch to; several with commas between them, or all")
     add("stitching_type", choices=STITCHING_TYPES, help="rc2c_pre for convolutional layers, t2t for transformers")
@@ -35,6 +33,7 @@ def parser() -> cli.Parser:
     add("-c2t-cls", "--c2t-cls-token", choices=C2T_CLS_TOKENS, default=None, help="CLS token that c2t makes")
     add("-t2c-cls", "--t2c-cls-token", choices=T2C_CLS_TOKENS, default=None, help="what t2c does with the CLS token")
     add("-upsample", "--upsample-mode", choices=UPSAMPLE_MODES, default="bilinear", help="how sizes are matched")
+    add_channels_last(options, "front", "end")
     add("--front-stitch-rank", type=cli.rank, default=None, help="retained rank of the source, in each batch")
     cli.add_resume(options)
     add("--front-pinv-rank", type=cli.rank, default=None, help="retained rank of the source in direct matching")
@@ -47,6 +46,7 @@ def stitch(args) -> None:
     from src.checkpoints import load_model
     from src.datasets import dataset_info, load_dataset
     from src.console import progress, warn
+    from src.options import MATCHED_INITS
     from src.runtime import device_of
     from src.stitching import Grid, build_layers, matching_batches, objectives
     from src.stitching.results import update_grid
@@ -56,13 +56,14 @@ def stitch(args) -> None:
     settings, device, directory = cli.settings_of(args), device_of(args.gpu), Path("results", args.save_dir)
     info, placing = dataset_info(args.dataset, labelled=True), cli.placing_of(args, device)
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape, "device": device}
-    front = load_model(args.front_model_path, args.front_model_type, **image)
-    same = (args.front_model_path, args.front_model_type) == (args.end_model_path, args.end_model_type)
-    end = front if same else load_model(args.end_model_path, args.end_model_type, **image)
+    starts, ends = named(args, "front_model"), named(args, "end_model")
+    front = load_model(**starts, **image)
+    end = front if starts == ends else load_model(**ends, **image)
+    sides = ((front, args.front_layer, "front"), (end, args.end_layer, "end"))
+    chosen = [choose(network, text, args, side, image_shape=info.image_shape) for network, text, side in sides]
     layers, skipped = build_layers(
-        front, end, front.layers(args.front_layer), end.layers(args.end_layer), args.stitching_type,
-        image_shape=info.image_shape, seed=args.seed, init=args.init, upsample_mode=args.upsample_mode,
-        c2t_cls_token=args.c2t_cls_token, t2c_cls_token=args.t2c_cls_token,
+        front, end, *chosen, args.stitching_type, image_shape=info.image_shape, seed=args.seed, init=args.init,
+        upsample_mode=args.upsample_mode, c2t_cls_token=args.c2t_cls_token, t2c_cls_token=args.t2c_cls_token,
     )  # fmt: skip
     check_options(vars(args), layers, (front, end))
     # All pairs share the frozen networks; where the networks' statistics move, each pair has networks of its own.
@@ -71,9 +72,7 @@ def stitch(args) -> None:
     every = [StitchingRuns(directory, group, options=vars(args), resume=args.resume) for group in groups]
     todo = [runs for runs in every if runs.layers]
     if todo:
-        test_set = load_dataset(args.dataset, args.dataset_root, train=False, **placing)
-        learns = args.init in MATCHED_INITS or args.n_epochs
-        train_set = load_dataset(args.dataset, args.dataset_root, train=True, **placing) if learns else test_set
+        train_set, test_set = (load_dataset(args.dataset, args.dataset_root, train=t, **placing) for t in (True, False))
     for runs in todo:
         grid = Grid(front, end, runs.layers, objective=objectives.OBJECTIVES[args.objective],
                     front_rank=args.front_stitch_rank, l1_coef=args.l1_coef, frozen=frozen)  # fmt: skip

@@ -4,13 +4,13 @@
 import sys
 
 from src import cli
-from src.models import MODEL_NAMES
+from src.network_options import NETWORKS, network
 
 
 def parser() -> cli.Parser:
     options = cli.Parser("Train a network; writes model_<epoch>.pt, training_logs.csv and config.txt.")
     add = options.add_argument
-    add("model_type", help=f"one of {', '.join(MODEL_NAMES)}")
+    add("model_type", type=network, help=NETWORKS)
     cli.add_gpu(options)
     cli.add_data(options, batch_size=64)
     cli.add_training(options, n_epochs=100)

@@ -5,6 +5,7 @@ import sys
 
 from src import cli
 from src.models import MODEL_NAMES
+from src.network_options import CHECKPOINT, NETWORKS, add_channels_last, checkpoint, choose, named, network
 
 CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_"))
 
@@ -12,10 +13,11 @@ CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_")
 def parser() -> cli.Parser:
     options = cli.Parser("Train an OOD detector for one layer of a network, for several, or for all of its blocks.")
     add = options.add_argument
-    add("source_model_path", help="checkpoint of the network whose activations are classified")
-    add("source_model_type", help="network in it")
+    add("source_model_path", type=checkpoint, help=f"checkpoint of the network to detect for: {CHECKPOINT}")
+    add("source_model_type", type=network, help=NETWORKS)
     add("source_layer_name", help="layer; several with commas between them, or all: one detector after the other")
     add("-m", "--model-type", choices=CLASSIFIERS, required=True, help="the detector")
+    add_channels_last(options)
     cli.add_data(options, batch_size=64)
     cli.add_gpu(options)
     cli.add_training(options, n_epochs=100)
@@ -48,8 +50,9 @@ def train_detectors(args) -> None:
     info, _ = (dataset_info(name, labelled=True) for name in (args.dataset, args.finetune_id_dataset))
     finetuning.refuse_equal_sets(id_data, ood_data)
     placing, image = cli.placing_of(args, device), {"n_classes": info.n_classes, "image_shape": info.image_shape}
-    source = load_model(args.source_model_path, args.source_model_type, **image, device=device)
-    identity, layers = source_of(args.source_model_path), source.layers(args.source_layer_name)
+    source = load_model(**named(args, "source_model"), **image, device=device)
+    identity = source_of(**named(args, "source_model"))
+    layers = choose(source, args.source_layer_name, args, image_shape=info.image_shape)
     runs = {}
     for layer in layers:
         path = str(Path(args.save_dir, layer) if len(layers) > 1 else Path(args.save_dir))

@@ -22,8 +22,13 @@ def collect(args) -> None:
     from src.errors import UserError
     from src.console import table, warn
     from src.stitching.results import (
-        accuracy_matrix, by_experiment, read_runs, update_grid, warn_of_repetitions, write_grid,
-    )  # fmt: skip
+        accuracy_matrix,
+        by_experiment,
+        read_runs,
+        update_grid,
+        warn_of_repetitions,
+        write_grid,
+    )
 
     source_dir = Path(args.source_dir)
     runs, skipped = read_runs(source_dir)

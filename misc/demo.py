@@ -154,9 +154,10 @@ def comparison(evaluations: dict[str, list[Row]]) -> list[str]:
         n_near = sum(auroc < FAR for auroc in accurate)
         counts.append(f"{n_near} of {len(accurate)} by {title}")
         (staying if 2 * n_near > len(accurate) else leaving).append(title)
-    said = f"of the stitches at least {ACCURATE:.0%} accurate, these stay nearer to the distribution: {', '.join(counts)}"
-    said += f"; most of them do so by {' and by '.join(staying) or 'none of these'}"
-    return [f"**{capital(said)}{f', not by ' + ' or by '.join(leaving) if leaving else ''}.**"]
+    said = f"of the stitches at least {ACCURATE:.0%} accurate, these stay nearer to the distribution: "
+    said += f"{', '.join(counts)}; most of them do so by {' and by '.join(staying) or 'none of these'}"
+    said += f", not by {' or by '.join(leaving)}" if leaving else ""
+    return [f"**{capital(said)}.**"]
 
 
 def similarity_finding(rows: list[Row]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
-from src.models import MODEL_NAMES
+from src.network_options import NETWORKS, network
 
 INSTEAD = {  # options of PyTorch's example that are not honoured, and what to do instead
     "start_epoch": "an interrupted run goes on where it was with --resume",
@@ -21,7 +21,7 @@ def parser() -> cli.Parser:
     options = cli.Parser("Train a network on ImageNet; writes model_<epoch>.pt, training_logs.csv and config.txt.")
     add, whole, real = options.add_argument, cli.whole_number, cli.real_number
     add("data", nargs="?", default="imagenet", help="folder that holds training_data and validation_data")
-    add("-a", "--arch", default="tv_resnet18", help=f"one of {', '.join(MODEL_NAMES)}")
+    add("-a", "--arch", default="tv_resnet18", type=network, help=NETWORKS)
     add("-j", "--workers", dest="n_workers", type=whole(0), default=4, help="processes that decode images, of each GPU")
     add("--epochs", dest="n_epochs", type=whole(0), default=90, help="epochs; the learning rate drops after every 30")
     add("-b", "--batch-size", type=whole(1), default=256, help="images in a batch, of all GPUs together")
@@ -87,7 +87,7 @@ def train(args) -> None:
     processes, info = launched(rank=args.rank, size=args.world_size), dataset_info("imagenet")
     check(args, processes.size)
     args.gpu = device_number(args.gpu, processes)
-    args.save_dir = args.save_dir or f"models/imagenet/{args.arch}_{args.seed}"
+    args.save_dir = args.save_dir or f"models/imagenet/{args.arch.rpartition('/')[2]}_{args.seed}"
     run = Run.in_folder(args.save_dir, vars(args))
     if not args.evaluate and not run.left_to_do(resume=args.resume, overwrite=args.overwrite):
         return

@@ -14,6 +14,7 @@ from src.errors import UserError
 from src.files import write_bytes
 from src.models import Network, build_model
 from src.console import warn
+from src.runtime import seeded
 
 State = dict[str, Tensor]
 
@@ -96,11 +97,15 @@ def load_model(
     n_classes: int,
     image_shape: Sequence[int],
     device: torch.device | str = "cpu",
+    seed: int | None = None,
 ) -> Network:
     """Build the network `name` with the weights of a checkpoint, frozen and in eval mode.
 
     Args:
+        path: a file; for `tv_NAME` also `DEFAULT` or the name of an entry of torchvision's weights; `-` leaves the
+            fresh weights.
         image_shape: (C, H, W) of the images it is to take.
+        seed: of the fresh weights.
     Raises:
         UserError: as load_state, or the checkpoint does not fit the network; names the keys.
     """
@@ -108,7 +113,25 @@ def load_model(
     def build() -> Network:
         return build_model(name, n_classes=n_classes, n_channels=image_shape[0], image_shape=tuple(image_shape))
 
-    return freeze(load_network(path, build, wanted=f"{name} with {n_classes} classes"), device)
+    wanted = f"{name} with {n_classes} classes"
+    if path == "-":
+        with seeded(seed or 0):
+            model = build()
+    elif is_entry(path):
+        from src.models.torchvision_networks import torchvision_weights
+
+        state, model = torchvision_weights(name, str(path), n_classes=n_classes), build()
+        _take_over(model, state, path, wanted=wanted)
+        if hasattr(model._module, "transform_input"):  # GoogLeNet and Inception: their weights want other statistics
+            model._module.transform_input = True
+    else:
+        model = load_network(path, build, wanted=wanted)
+    return freeze(model, device)
+
+
+def is_entry(path: str | Path) -> bool:
+    """Whether a path is the name of an entry of torchvision's weights instead, such as DEFAULT or IMAGENET1K_V2."""
+    return str(path).isidentifier() and str(path).isupper() and not Path(path).exists()
 
 
 def load_network(path: str | Path, build: Callable[[], Network], *, wanted: str) -> Network:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from src.config_file import words_of
 from src.errors import UserError
+from src.network_options import complete
 from src.options import LR_STEPS, OOD_SCORES, OPTIMIZERS, PRECISIONS, SCHEDULERS
 from src.console import note, warn
 
@@ -37,7 +38,12 @@ class Parser(argparse.ArgumentParser):
         except (argparse.ArgumentError, UserError) as error:
             self.error(str(error))
         self._refuse_near_misses(args)
-        return super().parse_args([*words, *args], namespace)
+        parsed = super().parse_args([*words, *args], namespace)
+        try:
+            complete(self, parsed, args)
+        except UserError as error:
+            self.error(str(error))
+        return parsed
 
     def _refuse_near_misses(self, args: Sequence[str]) -> None:
         """Refuse words such as `-dirr` and `-epochs`, which argparse reads as `-d irr` and `-e pochs`."""

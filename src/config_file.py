@@ -15,6 +15,11 @@ def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in NOT_RECORDED}
 
 
+def is_derived(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether an entry of `config.txt` was made out of another option (see network_options.complete)."""
+    return any(name.endswith(suffix) and name.removesuffix(suffix) in options for suffix in ("_sha256", "_seed"))
+
+
 def words_of(parser: argparse.ArgumentParser, path: str) -> list[str]:
     """The words of a command line that stand for the options in a file; positional ones become defaults of the parser.
 
@@ -26,6 +31,8 @@ def words_of(parser: argparse.ArgumentParser, path: str) -> list[str]:
     actions = {action.dest: action for action in parser._actions if action.dest not in (*NOT_RECORDED, "help")}
     words, lists = [], []
     for name, value in read_yaml(path).items():
+        if is_derived(str(name), actions):
+            continue
         if name not in actions:
             raise unknown_name(f"option in {path}", str(name), actions)
         action, several = actions[name], actions[name].nargs in ("*", "+")

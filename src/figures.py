@@ -52,6 +52,46 @@ def heat_maps(
     _save(figure, path)
 
 
+def class_maps(
+    path: Path,
+    panels: Mapping[str, Sequence[Sequence[tuple[str, float] | None]]],
+    colours: Mapping[str, str],
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    row_label: str,
+    column_label: str,
+) -> None:
+    """Draw maps whose cells have the colour of a class and a number, side by side, with one legend.
+
+    Args:
+        panels: by title; each (rows, columns) of class and number, None where a cell stays blank.
+        colours: by class.
+    """
+    size = (max(5.0, 2.2 + 0.62 * len(columns)), 2.2 + 0.45 * len(rows))
+    figure = _figure(path, len(panels), size)
+    if figure is None:
+        return
+    from matplotlib.patches import Patch, Rectangle
+
+    for axes, (title, cells) in zip(figure.axes, panels.items(), strict=True):
+        axes.set_title(title)
+        axes.set_xlim(-0.5, len(columns) - 0.5)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xticks(range(len(columns)), columns, rotation=90)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_xlabel(column_label)
+        axes.set_ylabel(row_label)
+        for y, line in enumerate(cells):
+            for x, cell in enumerate(line):
+                if cell is not None:
+                    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colours[cell[0]], edgecolor="grey"))
+                    axes.text(x, y, f"{cell[1]:.2f}", ha="center", va="center", fontsize=8)
+    handles = [Patch(facecolor=colour, edgecolor="grey", label=name) for name, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    _save(figure, path)
+
+
 def curves(
     path: Path,
     panels: Mapping[str, Mapping[str, Mapping[int, float]]],
@@ -83,9 +123,7 @@ def curves(
     _save(figure, path)
 
 
-def scatter(
-    path: Path, points: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str, y_label: str
-) -> None:
+def scatter(path: Path, points: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str, y_label: str) -> None:
     """Draw points in one panel, in a colour for each group.
 
     Args:
@@ -118,5 +156,5 @@ def _figure(path: Path, n_panels: int, size: tuple[float, float]) -> Any | None:
 
 def _save(figure: Any, path: Path) -> None:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.savefig(buffer, format=Path(path).suffix[1:], dpi=120)
     write_bytes(path, buffer.getvalue())

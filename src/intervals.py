@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -26,15 +27,17 @@ class Interval(NamedTuple):
 NO_INTERVAL = Interval(math.nan, math.nan)
 
 
+@lru_cache(maxsize=2)
 def resample_counts(n_images: int, *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> np.ndarray:
     """How often each image is drawn in each resample: (n_resamples, n_images), n_images draws with replacement.
 
     The same for each number of images, so that all pairs and methods are resampled alike.
     """
-    draws = np.random.default_rng((n_images, seed)).integers(n_images, size=(n_resamples, n_images))
-    draws += n_images * np.arange(n_resamples)[:, None]
-    counts = np.bincount(draws.ravel(), minlength=n_resamples * n_images)
-    return counts.reshape(n_resamples, n_images).astype(np.float32)  # exact up to 2²⁴, and faster to multiply
+    rng = np.random.default_rng((n_images, seed))
+    counts = np.empty((n_resamples, n_images), dtype=np.float32)  # exact up to 2²⁴, and faster to multiply
+    for resample in counts:
+        resample[:] = np.bincount(rng.integers(n_images, size=n_images), minlength=n_images)
+    return counts
 
 
 def resampled_means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:

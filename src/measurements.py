@@ -82,6 +82,21 @@ def read_tables(paths: Sequence[str | Path]) -> Tables:
     return Tables(means, probes, alignments)
 
 
+def read_similarities(path: Path) -> list[Row]:
+    """The rows of a table of similarity.
+
+    Raises:
+        UserError: it is none, or damaged; names it.
+    """
+    kind, rows = _read(path)
+    if kind != "similarity":
+        raise UserError(f"{path} is a table of {kind}; give one of exec_compute_low_rank_sim_metrics.py -o")
+    try:
+        return [Row.read(row) for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); write the table again") from error
+
+
 def over_ranks(values: Mapping[Key, float], side: int) -> Iterator[tuple[tuple[str, str], float, dict[float, float]]]:
     """Each pair of layers that was measured at two or more ranks of one of them, the other at its highest rank.
 

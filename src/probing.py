@@ -17,6 +17,7 @@ from src.files import write_csv
 from src.low_rank import principal_components
 from src.models import Network
 from src.runtime import seeded
+from src.stitching.layers import has_cls_token
 from src.training import EpochLog, HeadLosses, classification_losses
 
 COLUMNS = ("model", "layer", "rank", "accuracy", "train_accuracy", "loss", "seed", "epochs")
@@ -27,12 +28,14 @@ def pool(activations: Tensor) -> Tensor:
     """The features (B, D) that a probe reads.
 
     Args:
-        activations: (B, D, H, W), averaged over the positions; (B, T, D), of which the first token, CLS, is taken;
-            or (B, D), taken as they are.
+        activations: (B, D, H, W), averaged over the positions; (B, T, D), of which the first token, CLS, is taken, or
+            the average where all tokens form a square, so that there is none; or (B, D), taken as they are.
     """
     if activations.ndim == 4:
         return activations.mean((2, 3))
-    return activations[:, 0] if activations.ndim == 3 else activations
+    if activations.ndim == 3:
+        return activations[:, 0] if has_cls_token(activations.shape[1]) else activations.mean(1)
+    return activations
 
 
 def truncated_pools(activations: Tensor, ranks: Sequence[int | None]) -> Tensor:
@@ -73,8 +76,6 @@ class Probes:
         ranks: components that are kept of each layer; None, or at least its width, keeps all.
         image_shape: (C, H, W) of the images.
         seed: of the initial weights.
-    Raises:
-        UserError: a layer of a transformer has no CLS token.
     """
 
     def __init__(
@@ -154,9 +155,5 @@ def write_table(
 def _widths(network: Network, layers: Sequence[str], image: Tensor) -> dict[str, int]:
     """How many features each layer has."""
     with torch.no_grad():
-        acts = network.activations(image, [*layers, network.block_names[0]])
-    usual = acts[network.block_names[0]].shape
-    for layer in layers:
-        if acts[layer].ndim == len(usual) == 3 and acts[layer].shape[1] != usual[1]:
-            raise UserError(f"layer {layer} has no CLS token to probe; choose one behind it, such as a block")
+        acts = network.activations(image, layers)
     return {layer: pool(acts[layer]).shape[1] for layer in layers}

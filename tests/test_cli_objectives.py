@@ -9,11 +9,12 @@ import torch
 from sklearn.linear_model import Ridge
 
 import exec_stitch
+from src import options
 from src.checkpoints import load_model, load_state, save_state
 from src.datasets import load_dataset
 from src.low_rank import as_rows
 from src.models import build_model
-from src.stitching.objectives import OBJECTIVES
+from src.stitching.objectives import OBJECTIVES, Objective, hint_loss
 
 MODEL = "resnet18_samewidth"
 COMMON = ["-d", "digits", "-gpu", "-1", "--mod-only-stitch"]
@@ -22,7 +23,7 @@ TRAINED = [*COMMON, "-e", "1", "-b", "512", "-lr", "1e-2"]
 
 @pytest.fixture
 def stitch(digit_networks, tmp_path, monkeypatch, capsys):
-    """Run exec_stitch.py in an empty folder; returns the newest run folder, or with `status` the last line of stderr."""
+    """Run exec_stitch.py in an empty folder; returns the newest run folder, or with `status` the error."""
     monkeypatch.chdir(tmp_path)
 
     def run(front: str, end: str, *arguments: str, kind="rc2c_pre", networks=None, status=0):
@@ -84,7 +85,9 @@ def test_the_logged_loss_is_the_objective(stitch):
     ],
     ids=str,
 )
-def test_every_stitching_type_and_start(objective, types, layers, kind, options, stitch, digit_networks, vit_checkpoint):
+def test_every_stitching_type_and_start(
+    objective, types, layers, kind, options, stitch, digit_networks, vit_checkpoint
+):
     names = {"vit": ("vit_tiny_patch4_32", vit_checkpoint), "cnn": (MODEL, digit_networks[0])}
     networks = [names[kind][1] for kind in types], [names[kind][0] for kind in types]
     folder = stitch(*layers, *TRAINED, "--objective", objective, *options, kind=kind, networks=networks)
@@ -99,9 +102,22 @@ def vit_checkpoint(tmp_path_factory):
     return path
 
 
+def test_a_sixth_objective_is_a_row_and_its_description(stitch, monkeypatch):
+    toy = Objective(
+        lambda stitches: 2 * hint_loss(stitches.stitched[0], stitches.targets[0]),
+        layers=lambda end_layer, behind: [end_layer],
+    )
+    monkeypatch.setitem(OBJECTIVES, "toy", toy)
+    monkeypatch.setitem(options.OBJECTIVES, "toy", "twice the hint")
+    twice, once = (stitch("layer4.0", "layer4.1", *TRAINED, "--objective", name) for name in ("toy", "hint"))
+    assert read(twice, "config.txt")["objective"] == "toy"
+    losses = [float(logs(folder)[0]["train_loss"]) for folder in (twice, once)]
+    assert losses[0] == pytest.approx(2 * losses[1], rel=1e-3)  # Adam does not see the factor
+
+
 def test_with_statistics_that_move(stitch):
-    options = [option for option in TRAINED if option != "--mod-only-stitch"]
-    folder = stitch("layer3.0", "layer3.1", *options, "--objective", "fula", "-dir", "moving")
+    still = [option for option in TRAINED if option != "--mod-only-stitch"]
+    folder = stitch("layer3.0", "layer3.1", *still, "--objective", "fula", "-dir", "moving")
     state = load_state(folder / "final_model.pt")
     assert state["end_model.model.layer4.1.bn2.num_batches_tracked"] > 0 and float(logs(folder)[0]["val_acc"]) > 0
 

@@ -7,7 +7,8 @@ import torch
 
 from src.checkpoints import load_tensors, save_tensors
 from src.errors import UserError
-from src.models import build_model
+from src.models import Network, build_model
+from src.models.vit import VisionTransformer
 from src.runtime import generator
 from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching
 from src.stitching.layers import resize
@@ -286,8 +287,9 @@ def test_hint_approaches_the_error_of_direct_matching(networks, data):
     layers = layers_of(networks, ["layer1.0"], ["layer1.1"])
     grid = Grid(*networks, layers, objective=OBJECTIVES["hint"])
     (layer,) = layers.values()
-    started, optimizer = distance(grid).item(), torch.optim.LBFGS(
-        layer.parameters(), max_iter=200, line_search_fn="strong_wolfe"
+    started, optimizer = (
+        distance(grid).item(),
+        torch.optim.LBFGS(layer.parameters(), max_iter=200, line_search_fn="strong_wolfe"),
     )
 
     def closure():
@@ -409,3 +411,28 @@ def test_end_layers_inside_a_block_get_the_rest_of_the_block_from_the_images(net
 def test_names_the_pair_whose_shapes_do_not_fit(networks):
     with pytest.raises(UserError, match="layer1.0 -> layer1.1: t2t stitches from a token layer"):
         layers_of(networks, kind="t2t")
+
+
+@pytest.mark.parametrize("kinds", ["c2t", "t2t", "t2c"])
+def test_matching_between_maps_and_tokens_of_any_size_is_least_squares(kinds):
+    """Direct matching through sums equals least squares between the resized source and the target, row by row."""
+    torch.manual_seed(0)
+    images = torch.rand(12, 1, 16, 16, dtype=torch.float64)
+    patches = {"patch": 8, "image_size": 16, "width": 24, "depth": 2, "heads": 2, "n_classes": 10, "n_channels": 1}
+    cnn, coarse = build_model("small_cnn", n_channels=1), Network(VisionTransformer(**patches))
+    fine = build_model("vit_tiny_patch4_32", n_channels=1, image_shape=(1, 16, 16))
+    front, end = {"c2t": (cnn, coarse), "t2t": (coarse, fine), "t2c": (coarse, cnn)}[kinds]
+    front, end = (network.double().eval().requires_grad_(False) for network in (front, end))
+    layer_of = {"c": "pool1", "t": "blocks.1"}
+    pair = Pair(layer_of[kinds[0]], layer_of[kinds[2]])
+    layers, _ = build_layers(front, end, [pair.front_layer], [pair.end_layer], kinds, image_shape=images.shape[1:],
+                             seed=0, c2t_cls_token="pool")  # fmt: skip
+    errors = Grid(front, end, layers).match([(images, None)])
+    source, target = front(images, until=pair.front_layer), end(images, until=pair.end_layer)
+    layer = layers[pair]
+    laid_out = layer.layout(source)
+    if layer.size is not None:
+        laid_out = resize(laid_out, layer.size, "bilinear")
+    expected = direct_matching(laid_out, layer.targets(target))
+    torch.testing.assert_close(layer.transform.bias.detach(), expected.bias)
+    assert errors[pair] == pytest.approx(expected.error, rel=1e-8)

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from src.datasets import load_dataset
 from src.datasets.in_memory import ImageSet
-from src.errors import UserError
 from src.low_rank import as_rows, low_rank_approx, principal_components
 from src.models import Network, build_model
 from src.probing import Probes, decay_epochs, pool, truncated_pools
@@ -27,11 +26,11 @@ def activations(shape) -> torch.Tensor:
 
 class Tokens(nn.Module):
     def forward(self, x):
-        return x.flatten(2).transpose(1, 2).relu()
+        return x.flatten(2)[:, :, :15].transpose(1, 2).relu()
 
 
 class Toy(nn.Module):
-    """8×8 images as 4×4 maps of 20 channels, as 16 tokens of width 20, and as 320 features."""
+    """8×8 images as 4×4 maps of 20 channels, as 15 tokens of width 20 (the first counts as CLS), as 300 features."""
 
     block_names = ("maps", "tokens", "flat")
 
@@ -40,7 +39,7 @@ class Toy(nn.Module):
         with seeded(3):
             self.maps = nn.Conv2d(1, 20, 2, stride=2)
             self.tokens, self.flat = Tokens(), nn.Flatten()
-            self.head = nn.Linear(320, 10)
+            self.head = nn.Linear(300, 10)
 
     def forward(self, images):
         return self.head(self.flat(self.tokens(self.maps(images))))
@@ -147,7 +146,7 @@ def test_equals_the_straightforward_way(layer, rank, digits):
     """A pass and a truncation of whole activations for one probe, by a loop of its own."""
     network, (train_set, test_set) = toy(), digits
     with seeded(5):
-        probe = nn.Linear(320 if layer == "flat" else 20, 10)
+        probe = nn.Linear(300 if layer == "flat" else 20, 10)
     optimizer = torch.optim.Adam(probe.parameters(), lr=0.01, weight_decay=1e-5)
     for epoch in (1, 2):
         for images, labels in train_set.epoch(100, seed=5, epoch=epoch):
@@ -224,6 +223,7 @@ def test_transformers_are_probed_at_their_first_token_where_they_have_one():
     network = build_model("vit_tiny_patch4_32", n_classes=10, n_channels=1, image_shape=(1, 8, 8)).eval()
     task = Probes(network, ["pos_drop", "blocks.0", "norm", "head", "blocks.1.attn"], [4], **IMAGES, seed=0)
     assert list(task.widths.values()) == [192, 192, 192, 10, 192]
-    with pytest.raises(UserError, match="patch_embed has no CLS token"):
-        Probes(network, ["blocks.0", "patch_embed"], [4], **IMAGES, seed=0)
+    tokens = network(torch.rand(2, 1, 8, 8), until="blocks.0")
+    assert tokens.shape[1] == 5 and torch.equal(pool(tokens), tokens[:, 0])
+    assert torch.equal(pool(tokens[:, 1:]), tokens[:, 1:].mean(1))  # a square of patches, without CLS
     assert Probes(network, ["patch_embed.proj"], [4], **IMAGES, seed=0).widths == {"patch_embed.proj": 192}  # maps

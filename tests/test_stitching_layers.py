@@ -14,13 +14,13 @@ LAYERS = notes(NAME)["layers"]
 REFUSED = {
     "c2c_eye_unequal": "equal widths",
     "c2c_size_mismatch": "equal size",
-    "t2t_token_count_differs": "equal token counts",
-    "c2t_None": "patch tokens",
+    "c2t_None": "17 tokens, which form no square; use -c2t-cls pool or learn",
     "c2t_eye_is_ignored": "patch tokens",
     "t2c_non_square_18tok": "square",
 }
+OTHERS = {"t2t_token_count_differs"}  # is resized to the tokens of the target, where the public code keeps the source's
 REACHABLE = [case for case in LAYERS if isinstance(LAYERS[case], dict) and "state_dict" in LAYERS[case]]
-BUILT = [case for case in REACHABLE if case not in REFUSED]
+BUILT = [case for case in REACHABLE if case not in {*REFUSED, *OTHERS}]
 
 
 def build(case: str, **changes):
@@ -106,3 +106,69 @@ def test_sparsity_and_l1_count_weight_and_bias():
     assert shares == pytest.approx(golden["sparsity_weight_bias"].tolist())
     total = golden["cross_entropy"] + 0.1 * layer.l1_norm().item()
     assert total == pytest.approx(golden["l1_loss/coef=0.1"].item(), rel=1e-6)
+
+
+def tokens_of(maps: torch.Tensor) -> torch.Tensor:
+    return maps.flatten(2).transpose(1, 2)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize(("size", "n_tokens", "cls"), [((8, 8), 17, "pool"), ((3, 5), 16, None), ((2, 4), 8, None),
+                                                       ((2, 2), 10, "learn")])  # fmt: skip
+def test_c2t_resizes_to_the_grid_of_tokens(size, n_tokens, cls, mode):
+    layer = build_stitching_layer("c2t", (6, *size), (n_tokens, 7), c2t_cls_token=cls, upsample_mode=mode)
+    x = torch.randn(2, 6, *size)
+    side = 2 if n_tokens == 8 else int((n_tokens - (cls is not None)) ** 0.5)
+    grid = (2, 4) if n_tokens == 8 else (side, side)
+    patches = tokens_of(layer.transform(resize(x, grid, mode)))
+    found = layer(x)
+    assert found.shape == (2, n_tokens, 7)
+    torch.testing.assert_close(found[:, cls is not None :], patches)
+    if cls == "pool":
+        torch.testing.assert_close(found[:, 0], patches.mean(1))
+    target = torch.randn(2, n_tokens, 7)
+    torch.testing.assert_close(tokens_of(layer.targets(target)), target[:, cls is not None :])
+
+
+@pytest.mark.parametrize("n_source", [4, 5])
+@pytest.mark.parametrize("n_target", [16, 17])
+def test_t2t_resizes_the_grid_of_patches_and_keeps_the_cls_token(n_source, n_target):
+    layer = build_stitching_layer("t2t", (n_source, 6), (n_target, 7), c2t_cls_token="pool")
+    x = torch.randn(2, n_source, 6)
+    assert list(layer.state_dict()) == ["transform.weight", "transform.bias"]
+    maps = x[:, n_source % 2 :].transpose(1, 2).unflatten(2, (2, 2)) if n_source == 5 else x.mT.unflatten(2, (2, 2))
+    patches = layer.transform(tokens_of(resize(maps, (4, 4), "bilinear")))
+    found = layer(x)
+    assert found.shape == (2, n_target, 7)
+    torch.testing.assert_close(found[:, n_target - 16 :], patches)
+    if n_target == 17:
+        cls = layer.transform(x[:, 0]) if n_source == 5 else patches.mean(1)
+        torch.testing.assert_close(found[:, 0], cls)
+
+
+@pytest.mark.parametrize(("use", "expected"), [(None, 0.0), ("add", 0.1), ("only", 1.0)])
+def test_t2t_uses_a_cls_token_of_the_source_alone(use, expected):
+    layer = build_stitching_layer("t2t", (5, 3), (4, 3), init="eye", t2c_cls_token=use)
+    x = torch.randn(2, 5, 3)
+    patches = x[:, 1:] * (use != "only") + expected * x[:, :1]
+    torch.testing.assert_close(layer(x), patches)
+
+
+def test_t2t_without_tokens():
+    layer = build_stitching_layer("t2t", (6,), (7,))
+    x = torch.randn(4, 6)
+    torch.testing.assert_close(layer(x), x @ layer.transform.weight.T + layer.transform.bias)
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "target", "options", "line"),
+    [
+        ("t2t", (7, 6), (4, 6), {}, "equal token counts, or patch tokens that form squares, not 7 and 4"),
+        ("t2t", (4, 6), (5, 6), {}, "say how it is made, -c2t-cls pool or learn"),
+        ("t2t", (6,), (4, 6), {}, "choose layers"),
+        ("c2t", (6, 3, 3), (16, 6), {"c2t_cls_token": "pool"}, "16 tokens, which form no square; leave out -c2t-cls"),
+    ],
+)
+def test_tokens_that_do_not_fit(kind, source, target, options, line):
+    with pytest.raises(UserError, match=line):
+        build_stitching_layer(kind, source, target, **options)

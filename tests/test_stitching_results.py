@@ -87,7 +87,9 @@ def test_old_runs_matched_nothing_where_nothing_is_matched(tmp_path):
     assert ",,0.25," in (tmp_path / "grid.csv").read_text()
 
 
-@pytest.mark.parametrize("damage", [{"seed": 0.5}, {"seed": "x"}, {"init": 3}, {"front_layer": "a\nb"}, {"dataset": []}])
+@pytest.mark.parametrize(
+    "damage", [{"seed": 0.5}, {"seed": "x"}, {"init": 3}, {"front_layer": "a\nb"}, {"dataset": []}]
+)
 def test_damaged_runs_are_refused(tmp_path, damage):
     with pytest.raises(UserError, match=f"no folder of a stitching run \\({next(iter(damage))} missing or damaged"):
         run(tmp_path / "a", **damage)

@@ -11,15 +11,16 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(ROOT.glob("exec_*.py")) + [
-    ROOT / "misc" / name for name in ("collect_results.py", "rank_statistics.py", "sensitivity_figure.py")
+    ROOT / "misc" / f"{name}.py"
+    for name in ("collect_results", "rank_statistics", "sensitivity_figure", "list_layers", "verdict")
 ]
 LONG_SCRIPTS = [ROOT / "misc" / "imagenet_train_main.py"]  # has all the options of PyTorch's example
 
 # From top to bottom; a module imports only from layers below its own.
 LAYERS = (
-    "cli", "rank_statistics", "measurements", "ood", "probing", "similarity", "stitching", "runs",
-    "training", "checkpoints", "datasets", "models",
-    "low_rank", "figures", "runtime", "config_file", "files", "options", "console",
+    "cli", "network_options", "verdict", "rank_statistics", "measurements", "ood", "probing", "similarity", "stitching",
+    "runs", "training", "checkpoints", "datasets", "models",
+    "low_rank", "intervals", "figures", "runtime", "config_file", "files", "options", "console",
     "errors",
 )  # fmt: skip
 STRANGERS = {("datasets", "models"), ("models", "datasets")}

@@ -20,7 +20,9 @@ def find_blocks(module: nn.Module, trace: Trace) -> tuple[str, ...]:
     last = max((trace.position[node] for node in trace.reached(cuts, None) if _has_parameters(module, node)), default=0)
     inner = {node for node in cuts if trace.position[node] < last}
     modules = {name: module.get_submodule(name) for name, node in trace.layers.items() if node in inner}
-    groups = {name: each for name, each in modules.items() if any(each.children()) and not _is_single(each)}
+    groups = {
+        name: each for name, each in modules.items() if any(each.children()) and not _is_single(module, trace, name)
+    }
     blocks = {name for name, each in groups.items() if not (_is_sequence(each) and _holds(name, groups))}
     outermost = _outermost(blocks)
     while len(outermost) == 1 and len(blocks) > 1:
@@ -52,11 +54,22 @@ def _is_sequence(module: nn.Module) -> bool:
     return type(module) in (nn.Sequential, nn.ModuleList)
 
 
-def _is_single(module: nn.Module) -> bool:
-    """Whether it is one convolution or linear map, with norm and activation at most."""
-    leaves = [each for each in module.modules() if not any(each.children())]
-    weights = sum(getattr(each, "weight", None) is not None and each.weight.ndim > 1 for each in leaves)
-    return weights <= 1 and not any(map(_is_pooling, leaves))
+def _is_single(module: nn.Module, trace: Trace, name: str) -> bool:
+    """Whether a layer is a chain of one convolution or linear map, with norm and activation at most."""
+    leaves = [each for each in module.get_submodule(name).modules() if not any(each.children())]
+    if sum(map(_is_map, leaves)) > 1 or any(map(_is_pooling, leaves)):
+        return False
+    node = trace.layers[name]
+    while len(sources := trace.data.intersection(node.all_input_nodes)) == 1:
+        if node.op == "call_module" and _is_map(module.get_submodule(node.target)):
+            return True
+        (node,) = sources
+    return False  # branches meet behind the map
+
+
+def _is_map(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return weight is not None and weight.ndim > 1
 
 
 def _is_pooling(module: nn.Module) -> bool:

@@ -6,18 +6,19 @@ acts   = front.activations(images, names)       # several layers from one pass t
 """
 
 import copy
-import difflib
-import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from src.errors import UserError
+from src.models import layer_names, layouts
 from src.models.block_names import find_blocks
 from src.models.folding import fold_norms
 from src.models.parts import Parts
 from src.models.tracing import Trace, logits_of
+from src.report import note, warn
 
 SHARED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules",
           "_state_dict_hooks",
@@ -42,8 +43,8 @@ class Network(nn.Module):
         for name in SHARED:
             setattr(self, name, getattr(module, name))
         self.training = module.training
-        # Neither is a child: the module's would have a prefix, and the parts have no parameters of their own.
-        self.__dict__.update(_module=module, _traces={})
+        # No children: the module's would have a prefix, and the parts have no parameters of their own.
+        self.__dict__.update(_module=module, _traces={}, _turned=set())
 
     def train(self, mode: bool = True) -> "Network":
         """Switch the module between training and evaluation mode."""
@@ -120,11 +121,35 @@ class Network(nn.Module):
         found = [layer for name in names for layer in self._matching(name)]
         return list(dict.fromkeys(found))
 
+    def choose(self, text: str, *, image_shape: Sequence[int], channels_last: bool = False) -> list[str]:
+        """The layers that an option names; from now on, activations (B, H, W, C) at them are given and taken turned.
+
+        So all that follows sees maps (B, C, H, W). Maps are square as a rule: what has two equal axes in front of
+        another one is taken to be (H, W, C), which a note says. Where the shape does not tell and the module has no
+        attribute `channels_last`, (C, H, W) is assumed with a warning, or `channels_last` decides.
+
+        Args:
+            text: see `layers`.
+            image_shape: (C, H, W) of the images.
+        Raises:
+            UserError: as `layers`, or a layer is no tensor with the batch as first axis.
+        """
+        names, declared = self.layers(text), getattr(self._module, "channels_last", None)
+        image = next(self.parameters()).new_zeros(1, *image_shape)
+        with torch.no_grad():
+            shapes = {name: tuple(act.shape[1:]) for name, act in self._native(image, names).items()}
+        turned, unclear = layouts.of(shapes, declared=declared, assumed=channels_last)
+        self._turned.update(turned)
+        if turned:
+            note(f"activations (height, width, channels) are turned at {', '.join(turned)}")
+        if unclear:
+            given = "×".join(map(str, shapes[unclear[0]]))
+            warn(f"{', '.join(unclear)}: {given} is taken for channels×height×width; otherwise give --channels-last")
+        return names
+
     def _matching(self, pattern: str) -> list[str]:
-        found = [pattern]
-        if set(pattern) & set("*?["):
-            found = [name for name in self.layer_names if _matches(name, pattern)]
-        for name in found or [pattern]:
+        found = layer_names.matching(self.layer_names, pattern)
+        for name in found:
             self._find(name)
         return found
 
@@ -141,12 +166,7 @@ class Network(nn.Module):
             return trace.output
         if name and name in dict(self._module.named_modules()):
             raise UserError(f"layer {name!r} is never called by this network or gives no tensor; choose another one")
-        close = difflib.get_close_matches(name, trace.layers, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
-        raise UserError(
-            f"unknown layer {name!r}; {hint}known: {', '.join(self.block_names)}; "
-            "for all others: python misc/list_layers.py MODEL"
-        )
+        raise layer_names.unknown(name, trace.layers, self.block_names)
 
     def for_inference(self, names: Sequence[str]) -> "Network":
         """The fastest form of this network that gives the same logits and activations at `names` in evaluation mode.
@@ -159,6 +179,7 @@ class Network(nn.Module):
         if not fold_norms(network._module, network._parts.trace, kept=nodes):
             return self
         network._traces.clear()
+        network._turned.update(self._turned)
         return network.requires_grad_(False)
 
     def forward(
@@ -179,18 +200,8 @@ class Network(nn.Module):
         """
         if until is None and after is None:
             return logits_of(self._module(x), Tensor, self._module)
-        parts = self._parts
-        start = None if after is None else self._find(after)
-        stop = parts.trace.output if until is None else self._find(until)
-        part = parts.between(start, [stop])
-        if not part.follows and until is None:
-            raise UserError(f"the logits do not depend on layer {after!r}; choose another one")
-        if not part.follows:
-            raise ValueError(f"{until} does not lie behind {after}")
-        if part.needs_images and images is None:
-            raise ValueError(f"{after} lies inside a block: the rest of that block needs the images")
-        (value,) = parts.run(part, x, images)
-        return _checked(value, until or self.output_name, len(x))
+        name = until or self.output_name
+        return self.activations(x, [name], after=after, images=images)[name]
 
     def activations(
         self, x: Tensor, names: Sequence[str], *, after: str | None = None, images: Tensor | None = None
@@ -205,26 +216,42 @@ class Network(nn.Module):
         Returns:
             The activations by name, in the order of `names`.
         Raises:
-            UserError: a layer does not exist, or is no tensor with the batch as first axis.
+            UserError: a layer does not exist, is no tensor with the batch as first axis, or the logits do not depend
+                on `after`.
             ValueError: a layer does not lie behind `after`, or `images` are needed and missing.
         """
-        parts = self._parts
-        part = parts.between(None if after is None else self._find(after), [self._find(name) for name in names])
+        acts = self._native(x.movedim(1, -1) if after in self._turned else x, names, after, images)
+        return {name: act.movedim(-1, 1) if name in self._turned else act for name, act in acts.items()}
+
+    def shapes(self, images: Tensor) -> dict[str, tuple[int, ...]]:
+        """The shapes of one activation of each layer, in order; of what is no tensor of the images, none."""
+        parts, names = self._parts, self.layer_names
+        values = parts.run(parts.between(None, list(parts.trace.layers.values())), images)
+        acts = dict(zip(names, values, strict=True))
+        return {name: tuple(act.shape[1:]) for name, act in acts.items() if _is_activation(act, len(images))}
+
+    def _native(
+        self, x: Tensor, names: Sequence[str], after: str | None = None, images: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The activations as the module has them, not turned."""
+        parts, start = self._parts, None if after is None else self._find(after)
+        part = parts.between(start, [self._find(name) for name in names])
         if not part.follows:
-            raise ValueError(f"one of {', '.join(names)} does not lie behind {after}")
+            if list(names) == [self.output_name]:
+                raise UserError(f"the logits do not depend on layer {after!r}; choose another one")
+            raise ValueError(f"{', '.join(names)} does not lie behind {after}")
         if part.needs_images and images is None:
             raise ValueError(f"{after} lies inside a block: the rest of that block needs the images")
         values = parts.run(part, x, images)
         return {name: _checked(value, name, len(x)) for name, value in zip(names, values, strict=True)}
 
 
-def _matches(name: str, pattern: str) -> bool:
-    parts = name.split("."), pattern.split(".")
-    return len(parts[0]) == len(parts[1]) and all(map(fnmatch.fnmatchcase, *parts))
+def _is_activation(value: Any, n: int) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 1 and len(value) == n
 
 
 def _checked(value: Any, name: str, n: int) -> Tensor:
-    if isinstance(value, Tensor) and value.ndim > 1 and len(value) == n:
+    if _is_activation(value, n):
         return value
     given = "×".join(map(str, value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"
     raise UserError(f"layer {name!r} gives {given}, not one tensor of {n} images; choose another one")

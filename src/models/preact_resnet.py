@@ -102,6 +102,8 @@ class PreActResNet(nn.Module):
         stem_width: channels of the stem.
     """
 
+    channels_last = False
+
     def __init__(
         self,
         family: Family,

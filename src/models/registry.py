@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from src.errors import unknown_name
+from src.errors import UserError, unknown_name
+from src.models.own import is_own, own_network
 
 if TYPE_CHECKING:
     from src.models.network import Network
@@ -101,7 +102,9 @@ def build_model(
     """Build the network `name` with fresh weights, drawn from torch's global generator.
 
     Args:
-        name: one of `MODEL_NAMES`.
+        name: one of `MODEL_NAMES`; `tv_NAME` for any classification network of torchvision; or FILE.py:FUNCTION, a
+            function that takes those of `n_classes`, `n_channels` and `image_shape` that it wants by name and returns
+            an `nn.Module`. Its file is run.
         n_classes: number of logits.
         n_channels: channels of the images. `repr_cls_*` take the channels of the representation instead.
         representation_shape: of one sample, needed by `repr_cls_*` alone: (C, H, W) for `repr_cls_resnet*`,
@@ -110,14 +113,45 @@ def build_model(
             name), `repr_cls_resnet*` resize representations to its H×W (without it 32×32); the others take images
             of any size.
     Raises:
-        UserError: no such network (the close names are listed), or a shape does not suit it.
+        UserError: no such network (the close names are listed), or it does not suit the images or classes.
     """
-    if name not in MODELS:
-        raise unknown_name("model", name, MODEL_NAMES)
-    entry = MODELS[name]
-    options = {"n_channels": n_channels, "representation_shape": representation_shape, "image_shape": image_shape}
     from src.models.network import Network
 
-    builder = getattr(importlib.import_module(f"src.models.{entry.module}"), entry.builder)
-    module = builder(**entry.arguments, **{key: options[key] for key in entry.options}, n_classes=n_classes)
-    return Network(module)
+    options = {"n_channels": n_channels, "representation_shape": representation_shape, "image_shape": image_shape}
+    if name in MODELS:
+        entry = MODELS[name]
+        builder = getattr(importlib.import_module(f"src.models.{entry.module}"), entry.builder)
+        return Network(builder(**entry.arguments, **{key: options[key] for key in entry.options}, n_classes=n_classes))
+    del options["representation_shape"]
+    if is_own(name):
+        module = own_network(name, **options, n_classes=n_classes)
+    elif name.startswith("tv_"):
+        from src.models.torchvision_networks import torchvision_network
+
+        module = torchvision_network(name, **options, n_classes=n_classes)
+    else:
+        raise unknown_name("model", name, (*MODEL_NAMES, "tv_NAME of torchvision", "FILE.py:FUNCTION"))
+    network = module if isinstance(module, Network) else Network(module)
+    if image_shape is not None:
+        _check(network, name, n_classes, image_shape)
+    return network
+
+
+def _check(network: Network, name: str, n_classes: int, image_shape: tuple[int, int, int]) -> None:
+    """Let an image through a network that is not of the zoo, in evaluation mode."""
+    import torch
+
+    shape = "×".join(map(str, image_shape))
+    image = next(network.parameters(), torch.empty(0)).new_zeros(1, *image_shape)
+    try:
+        with torch.no_grad():
+            logits = network.eval()(image)
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{name} cannot take images of {shape} ({reason}); choose another one or a dataset") from error
+    network.train()
+    if logits.shape != (1, n_classes):
+        given = "×".join(map(str, logits.shape))
+        raise UserError(
+            f"{name} gives {given} for an image, not the logits of {n_classes} classes; let it take n_classes"
+        )

@@ -43,20 +43,22 @@ class RepresentationTransformer(Transformer):
     Tokens keep the positions that they carry: there are no CLS token and no positions of its own.
 
     Args:
-        representation_shape: (tokens, width) of one sample.
+        representation_shape: (tokens, width) of one sample; (width,) is a single token.
         transformer: the other arguments of `Transformer`.
     Raises:
         UserError: `representation_shape` is missing or has not two entries.
     """
 
     def __init__(self, *, representation_shape: tuple[int, ...] | None, width: int, **transformer) -> None:
-        _, given_width = _checked(representation_shape, ("tokens", "width"), "repr_cls_resnet*")
+        shape = representation_shape and (1,) * (2 - len(representation_shape)) + tuple(representation_shape)
+        _, given_width = _checked(shape, ("tokens", "width"), "repr_cls_resnet*")
         dim_transform = nn.Identity() if given_width == width else nn.Linear(given_width, width)
         super().__init__({"dim_transform": dim_transform}, width=width, **transformer)
+        self.is_flat = len(representation_shape) == 1
         self.apply(init_linear)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        return self.dim_transform(tokens)
+        return self.dim_transform(tokens[:, None] if self.is_flat else tokens)  # (B, D) -> (B, 1, D)
 
 
 def _checked(shape: tuple[int, ...] | None, expected: tuple[str, ...], other_family: str) -> tuple[int, ...]:

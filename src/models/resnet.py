@@ -19,6 +19,8 @@ class ResNet(nn.Module):
         imagenet_stem: 7×7 convolution with stride 2 and pooling, instead of CIFAR's 3×3 with stride 1.
     """
 
+    channels_last = False
+
     def __init__(
         self,
         *,

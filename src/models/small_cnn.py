@@ -15,6 +15,7 @@ class SmallCNN(nn.Module):
     """
 
     block_names = ("pool1", "pool2", "pool3", "pool4")
+    channels_last = False
 
     def __init__(self, *, n_classes: int, n_channels: int) -> None:
         super().__init__()

@@ -14,8 +14,8 @@ Node = fx.Node
 IN_PLACE = {getattr(operator, name): getattr(operator, name[1:], None) for name in inplace_methods}  # iadd: add
 SHAPE_METHODS = {"size", "dim", "numel", "ndimension", "stride", "is_contiguous"}
 SHAPE_ATTRIBUTES = {"shape", "ndim", "dtype", "device", "layout", "is_cuda", "itemsize"}
-VIEWS = {"view", "view_as", "reshape", "flatten", "unflatten", "ravel", "getitem", "transpose", "permute", "movedim",
-         "t", "unsqueeze", "squeeze", "narrow", "select", "chunk", "split", "unbind", "expand", "contiguous"}  # fmt: skip
+VIEWS = {"view", "view_as", "reshape", "flatten", "unflatten", "ravel", "getitem", "transpose", "permute", "t",
+         "movedim", "unsqueeze", "squeeze", "narrow", "select", "chunk", "split", "unbind", "expand"}  # fmt: skip
 NOT_LAYERS = ("torch.nn.modules.module", "torch.nn.modules.container")
 
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from src.checkpoints import freeze, load_network, save_state
-from src.errors import UserError
+from src.checkpoints import freeze, is_entry, load_network, save_state
+from src.errors import UserError, unknown_name
 from src.files import locked, read_json, write_json
-from src.models import Network, build_model
+from src.models import MODEL_NAMES, Network, build_model
 from src.console import warn
 
 Entry = dict[str, Any]
@@ -35,12 +35,16 @@ class Source(NamedTuple):
     sha256: str
 
 
-def source_of(path: str | Path) -> Source:
+def source_of(path: str | Path, name: str = "", *, seed: int | None = None) -> Source:
     """Identify a checkpoint by its path and its content.
 
+    Args:
+        name: of the network; with `seed`, it tells fresh weights and weights of torchvision apart, which are no file.
     Raises:
         UserError: it cannot be read.
     """
+    if path == "-" or is_entry(path):
+        return Source(str(path), hashlib.sha256(f"{path} {name} {seed}".encode()).hexdigest())
     try:
         return Source(str(path), hashlib.sha256(Path(path).read_bytes()).hexdigest())
     except OSError as error:
@@ -153,6 +157,8 @@ class DetectorStore:
         self, name: str, entry: Entry, *, n_classes: int, image_shape: tuple[int, int, int], device: torch.device
     ) -> Network:
         layer = entry["source_layer"]
+        if entry["model_type"] not in MODEL_NAMES:
+            raise unknown_name(f"detector in {self.meta}", entry["model_type"], MODEL_NAMES)
         if tuple(entry["orig_input_shape"]) != image_shape:
             shapes = ("×".join(map(str, shape)) for shape in (entry["orig_input_shape"], image_shape))
             raise UserError(f"detector {name} for {layer} is for images of {' pixels, not '.join(shapes)}")

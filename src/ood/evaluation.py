@@ -60,18 +60,6 @@ def made_with(
     return {name: options[name] for name in SAME} | data | {"sanity_dataset": checked or ""}
 
 
-def network_path(options: Mapping, side: str, given: str | None) -> str:
-    """The checkpoint of the front or end network: the given one, or that of the runs.
-
-    Raises:
-        UserError: that of the runs is not where it was.
-    """
-    path = given or options[f"{side}_model_path"]
-    if not given and not Path(path).exists():
-        raise UserError(f"{path}, the {side} network of these runs, is not there; name its place with --{side}-model")
-    return path
-
-
 def grids_of(
     runs: Mapping[Pair, Run],
     front: Network,

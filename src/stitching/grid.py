@@ -20,7 +20,7 @@ from src.console import progress
 from src.runtime import at_least_single, seeded
 from src.stitching.closed_forms import closed_form
 from src.stitching.direct_matching import LeastSquares
-from src.stitching.layers import ConvToTokens, StitchingLayer, build_stitching_layer
+from src.stitching.layers import StitchingLayer, build_stitching_layer
 from src.stitching.objectives import OBJECTIVES, Objective, Stitches
 from src.stitching.stitched_model import Pair
 from src.training import HeadLosses, classification_losses
@@ -130,7 +130,12 @@ class Grid:
             yield group
 
     def _losses_of(
-        self, heads: list[int], end_layer: str, stitched: Mapping[str, Tensor], own: Mapping[str, Tensor], labels: Tensor
+        self,
+        heads: list[int],
+        end_layer: str,
+        stitched: Mapping[str, Tensor],
+        own: Mapping[str, Tensor],
+        labels: Tensor,
     ) -> HeadLosses:
         """The objective of some pairs with the same end layer, from stitched (P, B, …) and own (B, …) activations."""
         logits = stitched.get(self.end.output_name)
@@ -196,10 +201,10 @@ class Grid:
         """
         groups: dict[tuple, list[Pair]] = {}  # pairs with the same source, laid out and resized in the same way
         for pair, layer in self.layers.items():
-            groups.setdefault((pair.front_layer, layer.size, layer.upsample_mode), []).append(pair)
-        sums = {key: (LeastSquares(*key[1:]), LeastSquares(*key[1:])) for key in groups}
+            groups.setdefault((pair.front_layer, layer.size, layer.upsample_mode, layer.source_key), []).append(pair)
+        sums = {key: (LeastSquares(*key[1:3]), LeastSquares(*key[1:3])) for key in groups}
         cls_tokens: dict[Pair, list[Tensor]] = {}
-        for part, images in ((part, images) for part in (0, 1) for images, _ in (batches, held_out)[part]):
+        for part, images in ((i, images) for i in (0, 1) for images, _ in (batches, held_out)[i]):
             front_acts, end_acts = self._given_activations(images)
             end_acts = {name: act.double() for name, act in end_acts.items()}  # once for all sources
             for key, pairs in groups.items():
@@ -207,7 +212,7 @@ class Grid:
                 targets = {pair.end_layer: self.layers[pair].targets(end_acts[pair.end_layer]) for pair in pairs}
                 sums[key][part].add(source, targets)
             for pair, layer in self.layers.items():
-                if isinstance(layer, ConvToTokens) and layer.cls_use == "learn":
+                if hasattr(layer, "cls_token"):
                     cls_tokens.setdefault(pair, []).append(end_acts[pair.end_layer][:, 0])
         matched = {}
         for key, pairs in progress(groups.items(), "direct matching", len(groups)):

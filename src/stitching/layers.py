@@ -5,156 +5,16 @@ Their state dicts are those of the public code: `transform.weight`, `transform.b
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from src.errors import UserError
 from src.options import STITCHING_TYPES
 from src.console import warn
+from src.stitching.affine import ConvToConv, Shape, StitchingLayer, resize
+from src.stitching.tokens import ConvToTokens, ResizedTokens, TokensToConv, TokensToTokens, has_cls_token, is_grid
 
-Shape = Sequence[int]
-
-
-def resize(maps: Tensor, size: Sequence[int], mode: str) -> Tensor:
-    """Resize feature maps (B, C, H, W) to (B, C, *size), `bilinear` without aligned corners, or `nearest`."""
-    return F.interpolate(maps, size=tuple(size), mode=mode, align_corners=False if mode == "bilinear" else None)
-
-
-class StitchingLayer(nn.Module):
-    """Base: lay out the source, then map each position affinely.
-
-    A subclass has an affine `transform` (a 1×1 convolution or a linear map); `layout` gives what it is applied
-    to, and `targets` the part of a target activation that it is to meet position by position. With a `size`,
-    the laid-out map is resized to it.
-    """
-
-    transform: nn.Conv2d | nn.Linear
-    size: tuple[int, int] | None = None
-    upsample_mode = "bilinear"
-
-    def layout(self, source: Tensor) -> Tensor:
-        """The source as a map (B, C, H, W) or as tokens (B, T, D), before any resizing."""
-        return source
-
-    def targets(self, target: Tensor) -> Tensor:
-        """The part of the target activation whose positions are those of the laid-out, resized source."""
-        return target
-
-    def forward(self, source: Tensor) -> Tensor:
-        """Map source activations (B, …) to the shape of target activations (B, …)."""
-        return self.transform(self.layout(source))
-
-    def set_affine(self, weight: Tensor, bias: Tensor) -> None:
-        """Take over an affine map: weight (C2, C1), bias (C2,)."""
-        with torch.no_grad():
-            self.transform.weight.copy_(weight.reshape(self.transform.weight.shape))
-            self.transform.bias.copy_(bias)
-
-    @torch.no_grad()
-    def sparsity(self, threshold: float) -> float:
-        """The share of weights and biases of the affine map whose magnitude is at most `threshold`."""
-        values = torch.cat([self.transform.weight.flatten(), self.transform.bias])
-        return (values.abs() <= threshold).double().mean().item()
-
-    def l1_norm(self) -> Tensor:
-        """The sum of the magnitudes of weights and biases of the affine map."""
-        return self.transform.weight.abs().sum() + self.transform.bias.abs().sum()
-
-
-class ConvToConv(StitchingLayer):
-    """A 1×1 convolution between feature maps, which resizes where the sizes differ.
-
-    Args:
-        source: shape (C1, H1, W1).
-        target: shape (C2, H2, W2).
-        upsample_mode: `bilinear` or `nearest`.
-    """
-
-    def __init__(self, source: Shape, target: Shape, *, upsample_mode: str = "bilinear"):
-        super().__init__()
-        self.size = None if tuple(source[1:]) == tuple(target[1:]) else tuple(target[1:])
-        self.upsample_mode = upsample_mode
-        # Resizing weighs positions with weights that sum to 1, the convolution weighs channels: the two commute,
-        # bias included, so the one that leaves less to do goes first.
-        self.convolves_first = math.prod(target[1:]) > math.prod(source[1:])
-        self.transform = nn.Conv2d(source[0], target[0], 1)
-
-    def forward(self, source: Tensor) -> Tensor:
-        maps = self.layout(source)
-        if self.size is None:
-            return self.transform(maps)
-        if self.convolves_first:
-            return resize(self.transform(maps), self.size, self.upsample_mode)
-        return self.transform(resize(maps, self.size, self.upsample_mode))
-
-
-class TokensToConv(ConvToConv):
-    """Patch tokens laid out as a square map, then as between maps: (B, T, D) -> (B, C, H, W).
-
-    Args:
-        source: shape (T, D); there is a CLS token in front unless T is a square.
-        target: shape (C, H, W).
-        cls_token: what becomes of the CLS token: dropped (`drop` or None), added to each patch token with a
-            learned weight (`add`), or put in the place of all of them (`only`).
-        upsample_mode: as in ConvToConv.
-    """
-
-    def __init__(self, source: Shape, target: Shape, *, cls_token: str | None = None, upsample_mode: str = "bilinear"):
-        n_tokens, width = source
-        has_cls = math.isqrt(n_tokens) ** 2 != n_tokens
-        side = math.isqrt(n_tokens - has_cls)
-        super().__init__((width, side, side), target, upsample_mode=upsample_mode)
-        self.side, self.has_cls = side, has_cls
-        self.cls_use = cls_token if has_cls else None
-        if cls_token == "add":
-            self.cls_token_weight = nn.Parameter(torch.tensor([0.1]))
-
-    def layout(self, source: Tensor) -> Tensor:
-        cls, patches = source[:, :1], source[:, self.has_cls :]
-        if self.cls_use == "add":
-            patches = patches + self.cls_token_weight * cls
-        elif self.cls_use == "only":
-            patches = cls.expand_as(patches)
-        return patches.transpose(1, 2).unflatten(2, (self.side, self.side))  # (B, D, side, side)
-
-
-class TokensToTokens(StitchingLayer):
-    """One linear map for all tokens: (B, T, D1) -> (B, T, D2)."""
-
-    def __init__(self, source: Shape, target: Shape):
-        super().__init__()
-        self.transform = nn.Linear(source[1], target[1])
-
-
-class ConvToTokens(StitchingLayer):
-    """A 1×1 convolution whose positions become patch tokens: (B, C, H, W) -> (B, H·W, D), or one token more.
-
-    Args:
-        source: shape (C, H, W).
-        target: shape (T, D).
-        cls_token: the CLS token put in front: `pool` (the mean of the patch tokens), `learn` (a parameter) or
-            None (there is none).
-    """
-
-    def __init__(self, source: Shape, target: Shape, *, cls_token: str | None = None):
-        super().__init__()
-        self.cls_use = cls_token
-        self.transform = nn.Conv2d(source[0], target[1], 1)
-        if cls_token == "learn":
-            self.cls_token = nn.Parameter(torch.randn(1, 1, target[1]) * 1e-6)
-
-    def targets(self, target: Tensor) -> Tensor:
-        return target if self.cls_use is None else target[:, 1:]
-
-    def forward(self, source: Tensor) -> Tensor:
-        tokens = self.transform(source).flatten(2).transpose(1, 2)  # (B, H·W, D)
-        if self.cls_use is None:
-            return tokens
-        cls = tokens.mean(1, keepdim=True) if self.cls_use == "pool" else self.cls_token.expand(len(tokens), -1, -1)
-        return torch.cat([cls, tokens], dim=1)
+__all__ = ["ConvToConv", "StitchingLayer", "build_stitching_layer", "has_cls_token", "resize"]
 
 
 def build_stitching_layer(
@@ -171,7 +31,7 @@ def build_stitching_layer(
 
     Args:
         kind: `rc2c_pre`, `rc2c_post` (the same function; see ConvToConv), `c2c` (equal sizes), `t2t`, `c2t`, `t2c`.
-        source: shape of one front activation, (C, H, W) or (T, D).
+        source: shape of one front activation, (C, H, W), (T, D) or (D,).
         target: shape of one end activation.
         init: `eye` starts as the identity; `rand` (torch's default, drawn from the global generator) is also
             where `pinv` starts from before direct matching.
@@ -179,10 +39,13 @@ def build_stitching_layer(
         UserError: the shapes do not fit the kind, or an identity is asked for where there is none.
     """
     _check_shapes(kind, source, target, c2t_cls_token)
-    if kind == "t2t":
+    if kind == "t2t" and source[:-1] == target[:-1]:
         layer = TokensToTokens(source, target)
+    elif kind == "t2t":
+        use = {"made_cls": c2t_cls_token, "used_cls": t2c_cls_token}
+        layer = ResizedTokens(source, target, **use, upsample_mode=upsample_mode)
     elif kind == "c2t":
-        layer = ConvToTokens(source, target, cls_token=c2t_cls_token)
+        layer = ConvToTokens(source, target, cls_token=c2t_cls_token, upsample_mode=upsample_mode)
     elif kind == "t2c":
         layer = TokensToConv(source, target, cls_token=t2c_cls_token, upsample_mode=upsample_mode)
     else:
@@ -205,8 +68,9 @@ def _set_identity(layer: StitchingLayer, kind: str) -> None:
 
 def _check_shapes(kind: str, source: Shape, target: Shape, c2t_cls_token: str | None) -> None:
     kinds = tuple({3: "conv", 2: "token"}.get(len(shape), "flat") for shape in (source, target))
-    if kinds != STITCHING_TYPES[kind]:
-        fitting = [name for name, wanted in STITCHING_TYPES.items() if wanted == kinds]
+    fitting = [name for name, wanted in STITCHING_TYPES.items() if wanted == kinds]
+    fitting += ["t2t"] if kinds == ("flat", "flat") else []
+    if kind not in fitting:
         remedy = f"use {' or '.join(fitting)}" if fitting else "choose layers with feature maps or tokens"
         raise UserError(
             f"{kind} stitches from a {STITCHING_TYPES[kind][0]} layer to a {STITCHING_TYPES[kind][1]} layer, "
@@ -214,16 +78,32 @@ def _check_shapes(kind: str, source: Shape, target: Shape, c2t_cls_token: str | 
         )
     if kind == "c2c" and tuple(source[1:]) != tuple(target[1:]):
         raise UserError(f"c2c needs maps of equal size, not {_text(source)} and {_text(target)}; use rc2c_pre")
-    if kind == "t2t" and source[0] != target[0]:
-        raise UserError(f"t2t needs equal token counts, not {source[0]} and {target[0]}; choose other networks")
-    if kind == "c2t" and math.prod(source[1:]) + (c2t_cls_token is not None) != target[0]:
-        n_patches = math.prod(source[1:])
-        remedy = f"a front layer of {target[0]} positions, or of {target[0] - 1} with -c2t-cls pool or learn"
-        remedy = "-c2t-cls pool or learn" if n_patches + 1 == target[0] else remedy
-        made = f"{n_patches} patch tokens{'' if c2t_cls_token is None else ' and a CLS token'}"
-        raise UserError(f"c2t makes {made} of {_text(source)}, but the end layer has {target[0]}; use {remedy}")
-    if kind == "t2c" and all(math.isqrt(n) ** 2 != n for n in (source[0], source[0] - 1)):
+    if kind == "t2t" and source[:-1] != target[:-1]:
+        _check_grids(source[0], target[0], c2t_cls_token)
+    if kind == "c2t":
+        n_patches = target[0] - (c2t_cls_token is not None)
+        if math.prod(source[1:]) != n_patches and (n_patches < 1 or has_cls_token(n_patches)):
+            remedy = "use -c2t-cls pool or learn" if c2t_cls_token is None else "leave out -c2t-cls"
+            raise UserError(
+                f"c2t makes {n_patches} patch tokens{'' if c2t_cls_token is None else ' and a CLS token'} for an end "
+                f"layer of {target[0]} tokens, which form no square; {remedy}, or choose another layer"
+            )
+    if kind == "t2c" and not is_grid(source[0]):
         raise UserError(f"t2c needs patch tokens that form a square, not {source[0]} tokens; choose another one")
+
+
+def _check_grids(n_source: int, n_target: int, c2t_cls_token: str | None) -> None:
+    for n_tokens in (n_source, n_target):
+        if not is_grid(n_tokens):
+            raise UserError(
+                f"t2t needs equal token counts, or patch tokens that form squares, not {n_source} and {n_target}; "
+                "choose another layer"
+            )
+    if has_cls_token(n_target) and not has_cls_token(n_source) and c2t_cls_token is None:
+        raise UserError(
+            f"t2t from {n_source} tokens, without a CLS token, to {n_target} with one: say how it is made, "
+            "-c2t-cls pool or learn"
+        )
 
 
 def _text(shape: Shape) -> str:

@@ -1,8 +1,8 @@
 """What stitching layers are trained on: one row of `OBJECTIVES` each, a loss and what it needs.
 
 With h≤k the activation of the stitched network at layer k, g≤k that of the end network, and j the end layer, h≤k and
-g≤k are compared by the relative distance d(h, g) = ‖h − g‖ / ‖g‖ over the batch. Losses work on one pair, and on P pairs
-at once, whose stitched tensors have one axis more, in front. No gradients reach the end network's own activations.
+g≤k are compared by the relative distance d(h, g) = ‖h − g‖ / ‖g‖ over the batch. Losses work on one pair, and on P
+pairs at once, whose stitched tensors have one axis more, in front. No gradient reaches the end network's activations.
 """
 
 from collections.abc import Callable, Sequence
@@ -116,4 +116,3 @@ OBJECTIVES = {  # by name; src.options describes them for --help
         stitched_logits=True,
     ),
 }
-

@@ -17,7 +17,7 @@ class Agreement(NamedTuple):
     """How far two networks predict the same classes."""
 
     agreement: float  # share of equal predictions
-    kappa: float  # Cohen's kappa: 1 for equal, 0 for as many as by chance; NaN where both predict one and the same class
+    kappa: float  # Cohen's: 1 for equal, 0 for no more than chance; NaN where both give one and the same class
 
 
 def agreement(predictions: Tensor, others: Tensor) -> Agreement:

@@ -55,8 +55,8 @@ def check_options(
     if init not in MATCHED_INITS and options["front_pinv_rank"]:
         warn(f"--front-pinv-rank counts with -i {', '.join(MATCHED_INITS)} only")
     for name, option in (("c2t", "-c2t-cls"), ("t2c", "-t2c-cls")):
-        if options[f"{name}_cls_token"] and kind != name:
-            warn(f"{option} counts with {name} only, not with {kind}")
+        if options[f"{name}_cls_token"] and kind not in (name, "t2t"):
+            warn(f"{option} counts with {name} and t2t only, not with {kind}")
     widths = {pair.front_layer: layer.transform.weight.shape[1] for pair, layer in layers.items()}
     for option in ("front_stitch_rank", "front_pinv_rank"):
         whole = [f"{name} ({width})" for name, width in widths.items() if (options[option] or 0) > width]

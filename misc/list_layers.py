@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""List the layers of a network with the shapes of their activations."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from src import cli
+from src.network_options import NETWORKS, network
+
+
+def parser() -> cli.Parser:
+    options = cli.Parser("List the layers of a network in their order, with the shape of one activation of each.")
+    options.add_argument("model_type", type=network, help=NETWORKS)
+    options.add_argument("-d", "--dataset", type=cli.dataset, default="cifar10", help="dataset whose images it takes")
+    return options
+
+
+def list_layers(args) -> None:
+    import torch
+
+    from src.datasets import dataset_info
+    from src.models import build_model
+    from src.console import note, result
+
+    info = dataset_info(args.dataset, labelled=True)
+    model = build_model(args.model_type, n_classes=info.n_classes, n_channels=info.image_shape[0],
+                        image_shape=info.image_shape).eval()  # fmt: skip
+    with torch.no_grad():
+        shapes = model.shapes(torch.zeros(1, *info.image_shape))
+    cuts, width = set(model.cut_names), max(map(len, shapes))
+    for name, shape in shapes.items():
+        marks = f"{'all' if name in model.block_names else '':4}{'' if name in cuts else 'inside'}"
+        result(f"{name:{width}}  {'×'.join(map(str, shape)):16}  {marks}".rstrip())
+    note(
+        f"{len(shapes)} layers, {len(model.block_names)} of them in all; inside: the rest of the block comes beside it"
+    )
+
+
+def main(argv=None) -> int:
+    return cli.run(parser(), list_layers, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

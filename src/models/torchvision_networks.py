@@ -1,0 +1,96 @@
+"""Any classification network of torchvision, and the weights that torchvision offers for it."""
+
+import warnings
+from typing import Any
+
+import torchvision
+from torch import Tensor, hub, nn
+
+from src.errors import UserError, unknown_name
+
+PREFIX = "tv_"
+
+
+def torchvision_network(
+    name: str, *, n_classes: int, n_channels: int, image_shape: tuple[int, int, int] | None
+) -> nn.Module:
+    """Build `tv_NAME` with fresh weights.
+
+    Args:
+        n_channels: where it is not 3, the first convolution is drawn anew for it.
+        image_shape: (C, H, W); vision transformers and MaxViT are built for images of this size.
+    Raises:
+        UserError: torchvision has no such classification network, or it cannot take images of this size.
+    """
+    given, options = name.removeprefix(PREFIX), {}
+    if given not in classifiers():
+        raise unknown_name("model", name, [f"{PREFIX}{known}" for known in classifiers()])
+    if image_shape is not None and given.startswith("vit_"):
+        if image_shape[1] != image_shape[2]:
+            raise UserError(
+                f"{name} takes square images, not {image_shape[1]}×{image_shape[2]}; choose another network"
+            )
+        options["image_size"] = image_shape[1]
+    if image_shape is not None and given.startswith("maxvit_"):
+        options["input_size"] = image_shape[1:]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # that another way to draw weights may come
+            network = torchvision.models.get_model(given, weights=None, num_classes=n_classes, **options)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{name} cannot be built: {error}; choose another network or dataset") from error
+    if n_channels != 3:
+        _take_channels(network, n_channels)
+    return network
+
+
+def classifiers() -> list[str]:
+    """The names of torchvision's classification networks."""
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def torchvision_weights(name: str, entry: str, *, n_classes: int) -> dict[str, Tensor]:
+    """The state dict of torchvision's weights for `tv_NAME`, from torch.hub's cache or downloaded.
+
+    Args:
+        entry: DEFAULT, or the name of an entry such as IMAGENET1K_V2.
+    Raises:
+        UserError: there are no such weights, they are for another number of classes, or there is no network.
+    """
+    weights = find_weights(name, entry)
+    n_given = len(weights.meta["categories"])
+    if n_given != n_classes:
+        raise UserError(
+            f"{entry} of {name} has {n_given} classes, the dataset {n_classes}; give a checkpoint of your own"
+        )
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:  # URLError among them
+        raise UserError(
+            f"cannot download {weights.url} ({error}); put the file into {hub.get_dir()}/checkpoints, or set TORCH_HOME"
+        ) from error
+
+
+def find_weights(name: str, entry: str) -> Any:
+    """The entry of torchvision's table of weights.
+
+    Raises:
+        UserError: the network is not torchvision's, or has no such entry.
+    """
+    given = name.removeprefix(PREFIX)
+    if not name.startswith(PREFIX) or given not in classifiers():
+        raise UserError(f"{entry} names weights of torchvision's networks (tv_NAME), not of {name}; give a checkpoint")
+    table = torchvision.models.get_model_weights(given)
+    if entry not in table.__members__:
+        raise unknown_name(f"weights of {name}", entry, ["DEFAULT", *(each.name for each in table)])
+    return table[entry]
+
+
+def _take_channels(network: nn.Module, n_channels: int) -> None:
+    """Put a convolution for other images in the place of the first one."""
+    name, first = next((name, each) for name, each in network.named_modules() if isinstance(each, nn.Conv2d))
+    fresh = nn.Conv2d(
+        n_channels, first.out_channels, first.kernel_size, stride=first.stride, padding=first.padding,
+        dilation=first.dilation, bias=first.bias is not None,
+    )  # fmt: skip
+    network.set_submodule(name, fresh)

@@ -1,0 +1,74 @@
+"""What a verdict writes: a table, a map of each method, and a paragraph of computed sentences."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from src.figures import class_maps
+from src.files import write_csv, write_text
+from src.stitching.results import natural_order
+from src.verdict.rows import FAR, SIMILAR, UNDECIDED, VERDICTS, Verdict
+
+COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#ff9f1c", "#c1c1d7", "#ffffff"), strict=True))  # told apart in grey as well
+
+
+def write_files(
+    path: Path, verdicts: Sequence[Verdict], *, figure: str, tolerance: float, in_distribution: float
+) -> None:
+    """Write the CSV, and beside it the paragraph (`.md`) and the maps; `figure` is their suffix, .png or .pdf."""
+    write_csv(path, Verdict.columns(), [verdict.record() for verdict in verdicts])
+    lines = [f"# Verdict on {len(verdicts)} stitched pairs of layers", ""]
+    lines += [*sentences(verdicts, tolerance=tolerance, in_distribution=in_distribution), ""]
+    write_text(path.with_suffix(".md"), "\n".join(lines))
+    draw(path.with_suffix(figure), verdicts)
+
+
+def sentences(verdicts: Sequence[Verdict], *, tolerance: float, in_distribution: float) -> list[str]:
+    """The verdicts in words: one sentence on the rule, and some on each method."""
+    said = [
+        f"A pair is similar if its penalty against the end network is below {100 * tolerance:g} points and no trusted "
+        f"detector reaches an AUROC of {in_distribution:g}; penalties are judged by the limits of their 95 % intervals."
+    ]
+    for title, rows in by_title(verdicts).items():
+        counts = Counter(verdict.verdict for verdict in rows)
+        parts = [f"{counts[name]} {'are ' if i == 0 else ''}{name}" for i, name in enumerate(VERDICTS)]
+        said.append(f"{title[0].upper()}{title[1:]}: of {len(rows)} pairs {', '.join(parts)}.")
+        reasons = Counter(verdict.reason for verdict in rows if verdict.verdict == UNDECIDED)
+        if reasons:
+            said.append(f"Undecided: {'; '.join(f'{reason} ({n})' for reason, n in reasons.most_common())}.")
+        own = [verdict for verdict in rows if verdict.front_layer == verdict.end_layer]
+        if own and len(own) < len(rows):
+            n = sum(verdict.verdict == SIMILAR for verdict in own)
+            said.append(f"Of the {len(own)} pairs of layers of the same name {n} are similar.")
+        accurate = counts[SIMILAR] + counts[FAR]
+        if accurate:
+            share = f"{counts[FAR]} of the {accurate} accurate pairs"
+            said.append(f"Activations that the end network has never seen make {share}.")
+    return said
+
+
+def by_title(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
+    """The verdicts of each method, and of each pair of networks where a method has several."""
+    networks: dict[str, set[str]] = {}
+    for verdict in verdicts:
+        networks.setdefault(verdict.method, set()).add(verdict.networks)
+    groups: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        several = len(networks[verdict.method]) > 1
+        title = f"{verdict.method}, {verdict.networks}" if several else verdict.method
+        groups.setdefault(title, []).append(verdict)
+    return groups
+
+
+def draw(path: Path, verdicts: Sequence[Verdict]) -> None:
+    """Draw a map of layers by layers for each method, in the colours of the verdicts, with accuracies in the cells."""
+    fronts = natural_order(verdict.front_layer for verdict in verdicts)
+    ends = natural_order(verdict.end_layer for verdict in verdicts)
+    panels = {}
+    for title, chosen in by_title(verdicts).items():
+        by_pair = {(verdict.front_layer, verdict.end_layer): verdict for verdict in chosen}
+        panels[title.replace(", ", "\n")] = [
+            [(by_pair[f, e].verdict, by_pair[f, e].accuracy.value) if (f, e) in by_pair else None for e in ends]
+            for f in fronts
+        ]
+    class_maps(path, panels, COLOURS, rows=fronts, columns=ends, row_label="front layer", column_label="end layer")

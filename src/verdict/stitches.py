@@ -1,0 +1,55 @@
+"""Stitching runs with everything that was measured of them: what a verdict rests on."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from src.errors import UserError
+from src.ood.reporting import Row as Evaluation
+from src.ood.reporting import read_evaluations
+from src.stitching.results import Row, Run, read_runs
+
+NAMES = ("stitched", "front", "end", "labels")  # arrays of predictions.npz
+
+
+class Stitch(NamedTuple):
+    """A run with everything that was measured of it."""
+
+    row: Row
+    predictions: Mapping[str, np.ndarray] | None  # (N,) each: `NAMES`; None in folders of older runs
+    evaluations: dict[str, Evaluation]  # by detector
+
+
+def read_stitches(folder: Path) -> tuple[list[Stitch], list[str]]:
+    """Read the runs of a folder with their predictions and OOD evaluations, and say which ones were skipped and why.
+
+    Raises:
+        UserError: there is no such folder, or a file of an evaluation is damaged.
+    """
+    runs, skipped = read_runs(folder)
+    by_run: dict[str, dict[str, Evaluation]] = {}
+    for detector, rows in read_evaluations(folder).items():
+        for row in rows:
+            by_run.setdefault(row.folder, {})[detector] = row
+    return [Stitch(run.row, read_predictions(run), by_run.get(run.folder.name, {})) for run in runs], skipped
+
+
+def read_predictions(run: Run) -> dict[str, np.ndarray] | None:
+    """The predicted classes of a run; None where it has kept none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = run.folder / "predictions.npz"
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in NAMES}
+        if len({array.shape for array in found.values()}) > 1 or found["labels"].ndim != 1:
+            raise ValueError("arrays of different lengths")
+    except Exception as error:  # a damaged archive can raise anything
+        raise UserError(f"{path} is damaged ({error}); stitch this pair again") from error
+    return found

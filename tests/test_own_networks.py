@@ -1,0 +1,250 @@
+"""Networks of a user's own file through every script; the README's example; code that files name is not run."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import exec_compute_low_rank_sim_metrics
+import exec_eval
+import exec_eval_stitcher_ood
+import exec_probe
+import exec_stitch
+import exec_train
+import exec_train_representation_classifier
+from src.checkpoints import load_model
+from src.errors import UserError
+from src.models import build_model
+from src.models.own import is_own
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+SECTION = README[README.index("### Your own network") : README.index("## Scripts")]
+FILE = re.search(r"```python\n(.*?)```", SECTION, re.DOTALL).group(1)
+DIGITS = ["-d", "digits", "-gpu", "-1"]
+MORE = '''
+
+class Attention(nn.Module):
+    """Two blocks of attention behind a CLS token, in maps of (H, W, C) in front of them."""
+
+    def __init__(self, n_classes, n_channels, width=24):
+        super().__init__()
+        self.embed = nn.Sequential(nn.Conv2d(n_channels, width, 2, stride=2), ToTheEnd())
+        self.mix = nn.Linear(width, width)
+        self.cls = nn.Parameter(torch.zeros(1, 1, width))
+        self.blocks = nn.ModuleList([nn.TransformerEncoderLayer(width, 2, 32, batch_first=True) for _ in range(2)])
+        self.features, self.head = nn.Linear(width, 16), nn.Linear(16, n_classes)
+
+    def forward(self, images):
+        x = self.mix(self.embed(images)).relu()
+        x = torch.cat([self.cls.expand(x.shape[0], -1, -1), x.flatten(1, 2)], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.features(x[:, 0]).relu())
+
+
+class ToTheEnd(nn.Module):
+    def forward(self, x):
+        return x.permute(0, 2, 3, 1)
+
+
+attention = Attention
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with nets.py and a network of each of its functions, trained for one epoch by the script."""
+    path = tmp_path_factory.mktemp("own")
+    (path / "nets.py").write_text("import torch\n" + FILE + MORE)
+    for name in ("mixer", "attention", "cnn"):
+        arguments = [f"{path}/nets.py:{name}", *DIGITS, "-e", "1", "-dir", str(path / name)]
+        assert exec_train.main(arguments) == 0
+    return path
+
+
+def named(folder: Path, *names: str) -> list[str]:
+    return [str(folder / name / "model_1.pt") for name in names] + [f"{folder}/nets.py:{name}" for name in names]
+
+
+def run(main, *arguments) -> None:
+    assert main([*map(str, arguments), *DIGITS]) == 0
+
+
+def test_the_commands_of_the_readme(tmp_path, run_script):
+    (tmp_path / "nets.py").write_text(FILE)
+    commands = [line for line in SECTION.splitlines() if line.startswith("python exec_") and "digits" in line]
+    assert len(commands) == 5
+    for command in commands:
+        output = run_script(*shlex.split(command)[1:])
+    table = (tmp_path / "results/own/grid.csv").read_text().splitlines()
+    assert len(table) == 1 + 2 * 4 and "layer4.1" in output
+
+
+def test_a_config_has_the_absolute_path_and_the_digest(folder):
+    import hashlib
+
+    config = json.loads((folder / "mixer" / "config.txt").read_text())
+    assert config["model_type"] == f"{folder}/nets.py:mixer"
+    assert config["model_type_sha256"] == hashlib.sha256((folder / "nets.py").read_bytes()).hexdigest()
+
+
+def test_a_config_does_not_run_code(folder, tmp_path, capsys, monkeypatch):
+    config = ["--config", str(folder / "mixer" / "config.txt"), "-dir", str(tmp_path / "again")]
+    with pytest.raises(SystemExit, match="2"):
+        exec_train.main(config)
+    assert "a file of options does not run code; name it on the command line as well" in capsys.readouterr().err
+    monkeypatch.chdir(folder)
+    assert exec_train.main(["nets.py:mixer", *config]) == 0  # a relative path to the same file
+    first, again = (path / "model_1.pt" for path in (folder / "mixer", tmp_path / "again"))
+    assert first.read_bytes() == again.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["mixer", "attention", "cnn"])
+def test_evaluation_and_probes(name, folder, tmp_path, capsys):
+    path, kind = named(folder, name)
+    run(exec_eval.main, path, kind)
+    run(exec_probe.main, path, kind, "-l", "all", "-ranks", 8, "-e", 1, "-o", tmp_path / "probes.csv")
+    assert "nan" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("front", "end", "layers", "kind", "options"),
+    [
+        ("cnn", "mixer", ("all", "all"), "c2t", []),
+        ("mixer", "cnn", ("blocks.*", "[01]"), "t2c", []),
+        ("cnn", "attention", ("1", "blocks.*"), "c2t", ["-c2t-cls", "learn"]),
+        ("attention", "mixer", ("blocks.0", "blocks.3"), "t2t", []),
+        ("mixer", "attention", ("blocks.0", "blocks.1"), "t2t", ["-c2t-cls", "pool"]),
+        ("attention", "cnn", ("embed,mix", "1"), "rc2c_pre", []),
+        ("cnn", "attention", ("0", "mix"), "rc2c_pre", []),
+        ("attention", "attention", ("features", "features"), "t2t", []),
+    ],
+)
+def test_stitching(front, end, layers, kind, options, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*named(folder, front, end), *layers, kind, *options, "-dir", "all", "--mod-only-stitch", "-i", "pinv"]
+    run(exec_stitch.main, *arguments, "-e", 0)
+    run(exec_stitch.main, *arguments, "-e", 1)
+    captured = capsys.readouterr()
+    assert "not stitched" not in captured.err
+    assert ("activations (height, width, channels) are turned at" in captured.err) == ("mix" in "".join(layers))
+    for metrics in (tmp_path / "results" / "all").glob("*/metrics.json"):
+        values = json.loads(metrics.read_text())
+        assert 0 <= values["matching_error"] <= 1 and np.isfinite(values["representation_difference"])
+        assert front != end or values["matching_error"] < 1e-6  # the identity is found
+
+
+def test_similarity(folder, tmp_path, capsys):
+    layers = ["embed,blocks.1,features", "all"]
+    run(exec_compute_low_rank_sim_metrics.main, *named(folder, "attention", "cnn"), *layers, "-m1r", 8, "-n", 100,
+        "-o", tmp_path / "table.csv")  # fmt: skip
+    rows = (tmp_path / "table.csv").read_text().splitlines()
+    assert len(rows) == 1 + 3 * 2 and "turned at embed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("front", "end", "layers", "kind", "detector"),
+    [
+        ("cnn", "attention", ("1", "mix"), "rc2c_pre", "repr_cls_resnet18"),
+        ("attention", "mixer", ("blocks.1", "blocks.2"), "t2t", "repr_cls_vit_tiny"),
+        ("attention", "attention", ("features", "features"), "t2t", "repr_cls_vit_tiny"),
+    ],
+)
+def test_detectors_and_their_evaluation(front, end, layers, kind, detector, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path, network = named(folder, end)
+    run(exec_train_representation_classifier.main, path, network, layers[1], "-m", detector, "-e", 1, "-fe", 1,
+        "-b", 256, "-ftidd", "digits", "-ftoodd", "photo_patches", "-dir", "detector", "-fdir", "store")  # fmt: skip
+    run(exec_stitch.main, *named(folder, front, end), *layers, kind, "-i", "pinv", "-e", 0, "-dir", "runs")
+    arguments = ["results/runs", "-detectors", "store"]
+    assert exec_eval_stitcher_ood.main([*arguments, *DIGITS]) == 2
+    assert "the code that a folder names is not run by itself" in capsys.readouterr().err
+    types = ["--front-type", f"{folder}/nets.py:{front}", "--end-type", f"{folder}/nets.py:{end}"]
+    run(exec_eval_stitcher_ood.main, *arguments, *types)
+    (table,) = json.loads((tmp_path / "results/runs/ood_evaluation.json").read_text())["stitches"]
+    assert np.isfinite(table["auroc"]) and table["end_layer"] == layers[1]
+
+
+def test_fresh_weights_have_seeds_of_their_own(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    types = [f"{folder}/nets.py:cnn"] * 2
+    configs, errors = [], []
+    for seed in (0, 0, 1):
+        run(exec_stitch.main, "-", "-", *types, "0", "0", "rc2c_pre", "-i", "pinv", "-e", 0, "-s", seed)
+        newest = sorted(path for path in (tmp_path / "results").iterdir() if path.is_dir())[-1]
+        configs.append(json.loads((newest / "config.txt").read_text()))
+        errors.append(json.loads((newest / "metrics.json").read_text())["matching_error"])
+    seeds = [(config["front_model_path_seed"], config["end_model_path_seed"]) for config in configs]
+    assert seeds[0] == seeds[1] != seeds[2] and len({*seeds[0], *seeds[2]}) == 4
+    assert errors[0] == errors[1] != errors[2] and errors[0] > 1e-6  # front and end are not the same network
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("nets.py:mixr", "unknown function in .*nets.py 'mixr'; did you mean mixer"),
+        ("nets.py:five", r"nets.py:five gives 1×5 for an image, not the logits of 10 classes; let it take n_classes"),
+        ("nets.py:text", "returns a str; let it return an nn.Module"),
+        ("nets.py:big", "cannot take images of 1×8×8"),
+        ("nothing.py:mixer", "No such file or directory"),
+        ("broken.py:mixer", "cannot run .*broken.py: No module named 'nothing_like_it'"),
+    ],
+)
+def test_what_a_file_must_give(name, line, tmp_path):
+    (tmp_path / "nets.py").write_text(
+        FILE + "five = lambda: cnn(5, 1)\ntext = lambda: 'x'\nbig = lambda: nn.Sequential(nn.Conv2d(1, 1, 9))\n"
+    )
+    (tmp_path / "broken.py").write_text("import nothing_like_it\n")
+    with pytest.raises(UserError, match=line):
+        build_model(f"{tmp_path}/{name}", n_channels=1, image_shape=(1, 8, 8))
+
+
+def test_names_of_files():
+    assert is_own("nets.py:make") and is_own("/a:b/nets.py:make")
+    assert not any(map(is_own, ("resnet18", "nets.py", "nets:make", "nets.py:", "C:nets.py")))
+
+
+def test_weights_of_torchvision(tmp_path, monkeypatch):
+    image = {"n_classes": 1000, "image_shape": (3, 64, 64)}
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    state = build_model("tv_squeezenet1_1", n_classes=1000).state_dict()
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    torch.save(state, tmp_path / "hub/checkpoints/squeezenet1_1-b8a52dc0.pth")
+    network = load_model("DEFAULT", "tv_squeezenet1_1", **image)
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    for path, name, line in (
+        ("IMAGENET1K_V1", "tv_alexnet", f"cannot download https://.*; put the file into {tmp_path}/hub/checkpoints"),
+        ("IMAGENET1K_V9", "tv_alexnet", "unknown weights of tv_alexnet 'IMAGENET1K_V9'; did you mean IMAGENET1K_V1"),
+        ("DEFAULT", "small_cnn", "names weights of torchvision's networks"),
+    ):
+        with pytest.raises(UserError, match=line):
+            load_model(path, name, **image)
+    with pytest.raises(UserError, match="DEFAULT of tv_squeezenet1_1 has 1000 classes, the dataset 10"):
+        load_model("DEFAULT", "tv_squeezenet1_1", n_classes=10, image_shape=(3, 64, 64))
+
+
+@pytest.mark.parametrize(("name", "shape"), [("tv_convnext_tiny", (1, 32, 32)), ("tv_vit_b_32", (2, 64, 64))])
+def test_torchvision_networks_take_other_channels_and_sizes(name, shape):
+    network = build_model(name, n_classes=5, n_channels=shape[0], image_shape=shape).eval()
+    with torch.no_grad():
+        assert network(torch.rand(2, *shape)).shape == (2, 5)
+
+
+def test_torchvision_networks_that_do_not_fit():
+    for name, shape, line in (
+        ("tv_inception_v3", (3, 32, 32), "tv_inception_v3 cannot take images of 3×32×32"),
+        ("tv_vit_b_16", (3, 32, 48), "takes square images"),
+        ("tv_resnet19", (3, 32, 32), "unknown model 'tv_resnet19'; did you mean tv_resnet18"),
+    ):
+        with pytest.raises(UserError, match=line):
+            build_model(name, image_shape=shape)

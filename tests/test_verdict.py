@@ -1,0 +1,275 @@
+"""Verdicts: the rule by hand, intervals of runs and seeds, what is read from folders, and misc/verdict.py."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.errors import UserError
+from src.files import write_csv
+from src.intervals import NO_INTERVAL, Interval, over_images, resample_counts
+from src.ood.reporting import Row as Evaluation
+from src.ood.reporting import file_stem
+from src.similarity.results import Null
+from src.similarity.results import Row as Similarity
+from src.verdict import judge, read_stitches, reporting
+from src.verdict.judging import decide
+from src.verdict.rows import FAR, NOT_SIMILAR, SIMILAR, UNDECIDED, Auroc, Verdict
+from tests.conftest import ROOT
+
+SCRIPT = "misc/verdict.py"
+LIMITS = {"tolerance": 0.05, "in_distribution": 0.75}
+N, N_CLASSES = 1000, 10
+OPTIONS = {
+    "front_model_path": "f.pt", "end_model_path": "g.pt", "front_model_type": "resnet18", "end_model_type": "resnet18",
+    "front_layer": "x", "end_layer": "y", "stitching_type": "rc2c_pre", "init": "pinv", "front_stitch_rank": None,
+    "front_pinv_rank": None, "seed": 0, "dataset": "digits", "n_epochs": 0, "n_pinv_init_samples": 100,
+    "objective": "task", "gpu": -1,
+}  # fmt: skip
+LABELS = np.arange(N) % N_CLASSES
+
+
+def predicted(n_right: int) -> np.ndarray:
+    """Right on the first images, and on the others the next class."""
+    return np.where(np.arange(N) < n_right, LABELS, (LABELS + 1) % N_CLASSES)
+
+
+def write_run(folder: Path, name: str, *, n_right: int, n_end_right: int = 950, keep: bool = True, **options) -> None:
+    """A finished run whose stitch and end network are right on so many test images."""
+    path = folder / f"2025-01-01_00-00-00.{name}"
+    path.mkdir(parents=True)
+    metrics = {"accuracy": n_right / N, "front_accuracy": 0.9, "end_accuracy": n_end_right / N, "kappa": 0.5}
+    metrics |= {"agreement": 0.75, "matching_error": None, "representation_difference": 0.25}
+    (path / "metrics.json").write_text(json.dumps(metrics))
+    (path / "summary.txt").write_text(f"Clean accuracy: {n_right / N}\n")
+    if keep:
+        arrays = {"stitched": predicted(n_right), "end": predicted(n_end_right), "front": LABELS, "labels": LABELS}
+        np.savez_compressed(path / "predictions.npz", **{k: v.astype(np.int16) for k, v in arrays.items()})
+    (path / "config.txt").write_text(json.dumps(OPTIONS | options))
+
+
+def write_evaluation(folder: Path, aurocs: dict[str, float], *, detector: str = "energy", sanity: float | None = 0.9):
+    rows = [
+        Evaluation("x", "y", 0.5, auroc, 0.5, 0.5, 1, 2, f"2025-01-01_00-00-00.{run}", detector, sanity_auroc=sanity)
+        for run, auroc in aurocs.items()
+    ]
+    write_csv(folder / f"{file_stem(detector)}.csv", Evaluation._fields, [row._asdict() for row in rows])
+
+
+def verdict_on(folder: Path, similarities=(), **limits) -> Verdict:
+    stitches, skipped = read_stitches(folder)
+    assert not skipped
+    (verdict,) = judge(stitches, similarities, **LIMITS | limits)
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("penalty", "aurocs", "expected"),
+    [
+        (Interval(0.01, 0.04), [Auroc(0.6, True)], SIMILAR),
+        (Interval(0.01, 0.04), [Auroc(0.6, True), Auroc(0.9, False)], SIMILAR),
+        (Interval(0.01, 0.04), [Auroc(0.6, True), Auroc(0.75, True)], FAR),
+        (Interval(0.01, 0.04), [Auroc(0.6, False)], UNDECIDED),
+        (Interval(0.01, 0.04), [], UNDECIDED),
+        (Interval(0.01, 0.05), [Auroc(0.6, True)], UNDECIDED),
+        (Interval(0.05, 0.2), [Auroc(0.6, True)], UNDECIDED),
+        (Interval(0.06, 0.2), [Auroc(0.9, True)], NOT_SIMILAR),
+        (Interval(0.06, 0.2), [], NOT_SIMILAR),
+        (Interval(-0.1, -0.05), [Auroc(0.2, True)], SIMILAR),
+        (NO_INTERVAL, [Auroc(0.6, True)], UNDECIDED),
+    ],
+)
+def test_the_rule(penalty, aurocs, expected):
+    assert decide(penalty, aurocs, False, **LIMITS)[0] == expected
+    assert decide(penalty, aurocs, True, **LIMITS) == (UNDECIDED, "the end network is at chance")
+
+
+def test_a_similar_pair_with_all_that_was_measured(tmp_path):
+    write_run(tmp_path, "1", n_right=945)
+    write_evaluation(tmp_path, {"1": 0.6})
+    write_evaluation(tmp_path, {"1": 0.9}, detector="knn", sanity=0.7)
+    common = {"alignment": "positions", "n_samples": 9}
+    rows = [
+        Similarity("f.pt", "g.pt", "x", "y", None, None, **common, values={"cka": 0.8},
+                   nulls={"cka": Null(0.005, 0.3, 0.7)}),
+        Similarity("f.pt", "g.pt", "x", "y", 4, None, **common, values={"cka": 0.1}, nulls={}),
+        Similarity("f.pt", "other.pt", "x", "y", None, None, **common, values={"cka": 0.2}, nulls={}),
+    ]  # fmt: skip
+    verdict = verdict_on(tmp_path, rows)
+    assert (verdict.method, verdict.front_layer, verdict.end_layer) == ("direct matching", "x", "y")
+    assert verdict.verdict == SIMILAR and verdict.reason == "accurate, and in distribution by every trusted detector"
+    assert verdict.accuracy.value == 0.945 and verdict.penalty.value == pytest.approx(0.005)
+    assert 0 <= verdict.penalty.images.low < 0.005 < verdict.penalty.images.high < 0.02  # paired: five images differ
+    assert verdict.accuracy.images.width > 2 * verdict.penalty.images.width and math.isnan(verdict.accuracy.runs.low)
+    assert verdict.aurocs == {"energy": Auroc(0.6, True), "knn": Auroc(0.9, False)}
+    assert verdict.similarities == {"cka": 0.8, "cka_p_value": 0.005, "cka_null_95": 0.3, "cka_calibrated": 0.7}
+    assert (verdict.agreement, verdict.kappa, verdict.representation_difference) == (0.75, 0.5, 0.25)
+    record = verdict.record()
+    assert set(record) <= set(Verdict.columns()) and record["auroc_energy"] == 0.6 and record["trusted_knn"] is False
+    assert record["cka_null_95"] == 0.3 and "penalty_runs_low" not in record and "seed_spread" not in record
+
+
+def test_other_verdicts(tmp_path):
+    for name, (n_right, auroc, sanity) in {
+        "far": (940, 0.95, 0.9), "low": (700, 0.5, 0.9), "wide": (905, 0.5, 0.9), "unchecked": (940, 0.5, None),
+    }.items():  # fmt: skip
+        write_run(tmp_path / name, "1", n_right=n_right)
+        write_evaluation(tmp_path / name, {"1": auroc}, sanity=sanity)
+    found = {name: verdict_on(tmp_path / name).verdict for name in ("far", "low", "wide", "unchecked")}
+    assert found == {"far": FAR, "low": NOT_SIMILAR, "wide": UNDECIDED, "unchecked": UNDECIDED}
+    assert verdict_on(tmp_path / "low", tolerance=0.4).verdict == SIMILAR
+    assert verdict_on(tmp_path / "far", in_distribution=0.97).verdict == SIMILAR
+    write_run(tmp_path / "chance", "1", n_right=110, n_end_right=100)
+    assert verdict_on(tmp_path / "chance").reason == "the end network is at chance"
+    write_run(tmp_path / "old", "1", n_right=940, keep=False)
+    verdict = verdict_on(tmp_path / "old")
+    assert (
+        verdict.verdict == UNDECIDED and verdict.reason == "no interval: neither predictions nor three independent runs"
+    )
+    assert verdict.accuracy.value == 0.94 and math.isnan(verdict.accuracy.images.low)
+
+
+def test_independent_networks_have_an_interval_of_their_own(tmp_path):
+    for i, n_right in enumerate((950, 900, 850)):
+        networks = {"front_model_path": f"f{i}.pt", "end_model_path": f"g{i}.pt"}
+        write_run(tmp_path / "three", str(i), n_right=n_right, **networks)
+    verdict = verdict_on(tmp_path / "three")
+    assert (verdict.n_runs, verdict.n_networks, verdict.networks) == (3, 3, "3 pairs of networks")
+    assert math.isnan(verdict.seed_spread)
+    # standard error 0.05 / √3, and 4.303 of them
+    half = 4.302653 * 0.05 / math.sqrt(3)
+    assert verdict.accuracy.runs == pytest.approx((0.9 - half, 0.9 + half), abs=1e-6)
+    assert verdict.penalty.interval == verdict.penalty.runs == pytest.approx((0.05 - half, 0.05 + half), abs=1e-6)
+    assert verdict.penalty.images.width < verdict.penalty.runs.width and verdict.verdict == UNDECIDED
+
+
+def test_other_seeds_are_no_independent_runs(tmp_path):
+    for i, n_right in enumerate((950, 940, 900)):
+        write_run(tmp_path, str(i), n_right=n_right, seed=i)
+    verdict = verdict_on(tmp_path)
+    assert (verdict.n_runs, verdict.n_networks, verdict.seed_spread) == (3, 1, pytest.approx(0.05))
+    assert math.isnan(verdict.accuracy.runs.low) and not math.isnan(verdict.accuracy.images.low)
+    assert verdict.accuracy.value == pytest.approx(0.93)
+    counts_once = np.mean([predicted(n) == LABELS for n in (950, 940, 900)], axis=0)
+    assert verdict.accuracy.images == pytest.approx(over_images(counts_once, resample_counts(N)))
+
+
+def test_pairs_that_share_a_network_are_not_taken_together(tmp_path):
+    """Such as both directions of a pair, or an untrained front network as a control."""
+    write_run(tmp_path, "1", n_right=940)
+    write_run(tmp_path, "2", n_right=930, front_model_path="g.pt", end_model_path="f.pt")
+    write_run(tmp_path, "3", n_right=500, front_model_path="-")
+    stitches, _ = read_stitches(tmp_path)
+    verdicts = judge(stitches, **LIMITS)
+    assert {verdict.networks: verdict.accuracy.value for verdict in verdicts} == {
+        "f.pt → g.pt": 0.94, "g.pt → f.pt": 0.93, "- → g.pt": 0.5,
+    }  # fmt: skip
+    assert list(reporting.by_title(verdicts)) == [f"direct matching, {verdict.networks}" for verdict in verdicts]
+    assert list(reporting.by_title(verdicts[:1])) == ["direct matching"]
+
+
+def test_methods_are_kept_apart_and_named(tmp_path):
+    for name, options in {
+        "1": {}, "2": {"init": "rand", "n_epochs": 10}, "3": {"init": "pinv", "n_epochs": 10},
+        "4": {"init": "ridge"}, "5": {"init": "rand", "n_epochs": 10, "objective": "hint"},
+    }.items():  # fmt: skip
+        write_run(tmp_path, name, n_right=900, **options)
+    stitches, _ = read_stitches(tmp_path)
+    assert [verdict.method for verdict in judge(stitches, **LIMITS)] == [
+        "direct matching", "task loss matching (init=rand)", "task loss matching (init=pinv)", "init ridge",
+        "hint matching",
+    ]  # fmt: skip
+
+
+def test_sentences(tmp_path):
+    for name, (front, n_right) in {"1": ("y", 945), "2": ("x", 945), "3": ("z", 500), "4": ("w", 905)}.items():
+        write_run(tmp_path, name, n_right=n_right, front_layer=front)
+    write_evaluation(tmp_path, {"1": 0.5, "2": 0.9, "3": 0.9, "4": 0.9})
+    stitches, _ = read_stitches(tmp_path)
+    rule, counts, undecided, same, far = reporting.sentences(judge(stitches, **LIMITS), **LIMITS)
+    assert "below 5 points" in rule and "an AUROC of 0.75" in rule
+    assert counts == (
+        "Direct matching: of 4 pairs 1 are similar, 1 accurate but out of distribution, 1 not similar, 1 undecided."
+    )
+    assert undecided == "Undecided: the interval of the penalty holds the tolerance (1)."
+    assert same == "Of the 1 pairs of layers of the same name 1 are similar."
+    assert far == "Activations that the end network has never seen make 1 of the 2 accurate pairs."
+
+
+def test_damaged_predictions_are_named(tmp_path):
+    write_run(tmp_path, "1", n_right=900)
+    (path,) = tmp_path.glob("*/predictions.npz")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"predictions\.npz is damaged"):
+        read_stitches(tmp_path)
+
+
+def test_script_writes_table_sentences_and_maps(tmp_path, run_script):
+    for front in ("x", "y"):
+        write_run(tmp_path / "dm", front, n_right=945, front_layer=front)
+        write_run(tmp_path / "tlm", front, n_right=500, front_layer=front, init="rand", n_epochs=3)
+    write_evaluation(tmp_path / "dm", {"x": 0.5, "y": 0.9})
+    header = "model1,model2,layer1,layer2,rank1,rank2,alignment,n_samples,cka,pwcca,procrustes,pwcca_morcos\n"
+    (tmp_path / "s.csv").write_text(header + "f.pt,g.pt,x,y,,,positions,10,0.5,,,\n")
+    out = run_script(SCRIPT, "dm", "tlm", "-sim", "s.csv", "-o", "out/v.csv")
+    assert "direct matching, f.pt → g.pt: x -> y: similar (accuracy 0.9450, penalty 0.0050 [" in out
+    assert "Task loss matching: of 2 pairs 0 are similar, 0 accurate but out of distribution, 2 not similar" in out
+    with open(tmp_path / "out" / "v.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == Verdict.columns() and [row["verdict"] for row in rows] == [
+        SIMILAR, FAR, NOT_SIMILAR, NOT_SIMILAR,
+    ]  # fmt: skip
+    assert rows[0]["cka"] == "0.5" and rows[1]["cka"] == "" and rows[0]["auroc_energy"] == "0.5"
+    assert (tmp_path / "out" / "v.md").read_text().splitlines()[2:] == out.strip().split("\n\n")[1].splitlines()
+    assert (tmp_path / "out" / "v.png").read_bytes().startswith(b"\x89PNG")
+    run_script(SCRIPT, "dm", "--pdf", "-o", "w.csv", "--tolerance", "0.1")
+    assert (tmp_path / "w.pdf").read_bytes().startswith(b"%PDF") and not (tmp_path / "w.png").exists()
+    with open(tmp_path / "w.csv", newline="") as file:
+        assert {row["verdict"] for row in csv.DictReader(file)} == {UNDECIDED}
+
+
+def test_script_says_what_is_missing(tmp_path, run_script):
+    (tmp_path / "empty").mkdir()
+    error = run_script(SCRIPT, "empty", status=2)
+    assert error.startswith("verdict.py: error: ") and "empty: no finished stitching run; give folders that" in error
+    write_run(tmp_path / "dm", "1", n_right=945)
+    (tmp_path / "p.csv").write_text("model,layer,rank,accuracy,train_accuracy,loss,seed,epochs\n")
+    assert "p.csv is a table of probing" in run_script(SCRIPT, "dm", "-sim", "p.csv", status=2)
+
+
+def test_stitches_of_real_networks(tmp_path, digit_networks, monkeypatch, capsys):
+    """A network stitched to itself at a layer, by direct matching on many samples, is similar to itself."""
+    import exec_compute_low_rank_sim_metrics
+    import exec_eval_stitcher_ood
+    import exec_stitch
+    from misc.verdict import main
+
+    monkeypatch.chdir(tmp_path)
+    model, data = "resnet18_samewidth", ["-d", "digits", "-gpu", "-1"]
+    networks = [str(digit_networks[0])] * 2 + [model, model]
+    stitch = ["layer2.0,layer4.1", "layer2.0", "rc2c_pre", "-e", "0", "-i", "pinv", "-pinv-samples", "500"]
+    assert exec_stitch.main([*networks, *stitch, *data, "--mod-only-stitch", "-dir", "dm"]) == 0
+    ood = ["results/dm", *data, "--detector", "mahalanobis", "-scd", "photo_patches"]
+    assert exec_eval_stitcher_ood.main(ood) == 0
+    compare = [*networks, "layer2.0,layer4.1", "layer2.0", *data, "-n", "100", "--permutations", "19", "-o", "s.csv"]
+    assert exec_compute_low_rank_sim_metrics.main([*compare, "--metrics", "cka", "cka_debiased"]) == 0
+    capsys.readouterr()
+    assert main(["results/dm", "-sim", "s.csv"]) == 0
+    with open("verdict.csv", newline="") as file:
+        rows = {row["front_layer"]: row for row in csv.DictReader(file)}
+    own, other = rows["layer2.0"], rows["layer4.1"]
+    assert abs(float(own["penalty"])) < 0.01 and float(own["penalty_images_high"]) < 0.05
+    assert float(own["cka"]) == pytest.approx(1) and float(own["cka_debiased_calibrated"]) == pytest.approx(1)
+    assert float(own["auroc_mahalanobis"]) < 0.6 and own["verdict"] == (
+        SIMILAR if own["trusted_mahalanobis"] == "True" else UNDECIDED
+    )
+    assert float(other["penalty"]) > float(own["penalty"]) and float(other["agreement"]) < float(own["agreement"])
+
+
+def test_folders_of_the_public_code_are_read(tmp_path):
+    stitches, skipped = read_stitches(ROOT / "tests" / "data" / "public_runs" / "det")
+    assert not skipped and all(stitch.predictions is None for stitch in stitches)
+    assert {verdict.verdict for verdict in judge(stitches, **LIMITS)} == {UNDECIDED}
