@@ -18,8 +18,8 @@ def parser() -> cli.Parser:
     add("model2_type", type=network, help="as model1_type")
     add("model1_layer", help="layer of the first network; several with commas between them, or all")
     add("model2_layer", help="layer of the second network; likewise")
-    add("-m1r", "--model1-ranks", type=rank, nargs="*", default=None, help="ranks of the first layer; 0, and default: full")
-    add("-m2r", "--model2-ranks", type=rank, nargs="*", default=None, help="ranks of the second layer; 0, and default: full")
+    add("-m1r", "--model1-ranks", type=rank, nargs="*", default=None, help="ranks of the first layer; 0, default: full")
+    add("-m2r", "--model2-ranks", type=rank, nargs="*", default=None, help="ranks of the second one; 0, default: full")
     add_channels_last(options, "1", "2")
     cli.add_data(options, batch_size=64)
     cli.add_gpu(options)
@@ -39,9 +39,9 @@ def compute(args) -> None:
     from pathlib import Path
 
     from src.checkpoints import load_model
+    from src.console import note, progress, warn
     from src.datasets import dataset_info, load_dataset
     from src.low_rank import descending
-    from src.console import note, progress, warn
     from src.runs import Run
     from src.runtime import device_of
     from src.similarity import Comparison, reporting

@@ -31,12 +31,12 @@ def parser() -> cli.Parser:
 def evaluate(args) -> None:
     from pathlib import Path
 
+    from src.console import note, progress, warn
     from src.datasets import dataset_info, dataset_label, load_dataset
     from src.ood import evaluation, reporting
     from src.ood.detectors import DetectorStore
     from src.ood.networks import load_networks
     from src.ood.scorers import fitted_scorers, stored_scorers
-    from src.console import note, progress, warn
     from src.runs import Run
     from src.runtime import device_of
     from src.stitching.results import natural_order, newest_of_each_pair, read_runs

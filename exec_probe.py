@@ -15,7 +15,7 @@ def parser() -> cli.Parser:
     add("-l", "--layers", dest="layer_names", nargs="+", required=True,
         help="layers to probe, with blanks or commas between them, or all")  # fmt: skip
     add("-ranks", "--ranks", type=cli.whole_number(0), nargs="*", default=[],
-        help="principal components to keep, in each batch; a probe for each at every layer; 0, and default: all")  # fmt: skip
+        help="principal components to keep, in each batch; one probe each at every layer; 0, default: all")  # fmt: skip
     cli.add_gpu(options)
     cli.add_data(options, batch_size=64)
     add_channels_last(options)
@@ -32,11 +32,11 @@ def parser() -> cli.Parser:
 
 def probe(args) -> None:
     from src.checkpoints import load_model
+    from src.console import note, progress, result
     from src.datasets import dataset_info, load_dataset
     from src.errors import UserError
     from src.low_rank import descending
     from src.probing import Probes, decay_epochs, write_table
-    from src.console import note, progress, result
     from src.runs import Run
     from src.runtime import device_of
     from src.training import EpochLog, Settings, evaluate, train

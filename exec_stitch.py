@@ -44,8 +44,8 @@ def stitch(args) -> None:
     from pathlib import Path
 
     from src.checkpoints import load_model
-    from src.datasets import dataset_info, load_dataset
     from src.console import progress, warn
+    from src.datasets import dataset_info, load_dataset
     from src.options import MATCHED_INITS
     from src.runtime import device_of
     from src.stitching import Grid, build_layers, matching_batches, objectives

@@ -26,9 +26,9 @@ def parser() -> cli.Parser:
 def train(args) -> None:
     import torch
 
+    from src.console import note
     from src.datasets import dataset_info, load_dataset
     from src.models import build_model
-    from src.console import note
     from src.runs import Run, train_network
     from src.runtime import device_of, seeded
     from src.training import Classification

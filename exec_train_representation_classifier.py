@@ -35,11 +35,11 @@ def train_detectors(args) -> None:
     from pathlib import Path
 
     from src.checkpoints import load_model
+    from src.console import note
     from src.datasets import dataset_info, load_dataset
     from src.ood import finetuning
     from src.ood.detectors import DetectorStore, source_of
     from src.ood.losses import energy_penalty, outlier_exposure_penalty
-    from src.console import note
     from src.runs import Run, train_network
     from src.runtime import device_of
 

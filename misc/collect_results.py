@@ -19,8 +19,8 @@ def parser() -> cli.Parser:
 
 
 def collect(args) -> None:
-    from src.errors import UserError
     from src.console import table, warn
+    from src.errors import UserError
     from src.stitching.results import (
         accuracy_matrix,
         by_experiment,

@@ -13,9 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from src.console import note, result
 from src.figures import heat_maps, scatter
 from src.files import write_text
-from src.console import note, result
 
 MODEL = "resnet18_samewidth"
 LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]

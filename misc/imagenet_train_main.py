@@ -75,11 +75,11 @@ def check(args, n_processes: int) -> None:
 def train(args) -> None:
     from src import training
     from src.checkpoints import load_weights
+    from src.console import progress, result, silenced
     from src.datasets import Loading, dataset_info, load_dataset
     from src.datasets.base import Shard
     from src.datasets.dummy import DummyImageSet
     from src.models import build_model
-    from src.console import progress, result, silenced
     from src.runs import Run, train_network
     from src.runtime import device_of, seeded
     from src.training.distributed import DataParallelClassification, device_number, joined, launched

@@ -19,6 +19,7 @@ def parser() -> cli.Parser:
 
 
 def statistics(args) -> None:
+    from src.console import note, result, warn
     from src.errors import UserError
     from src.files import write_csv
     from src.measurements import read_tables
@@ -30,7 +31,6 @@ def statistics(args) -> None:
         summary_of_correlations,
         summary_of_places,
     )
-    from src.console import note, result, warn
 
     tables = read_tables(args.tables)
     if not tables.values:

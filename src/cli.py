@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from src.config_file import words_of
+from src.console import note, warn
 from src.errors import UserError
 from src.network_options import complete
 from src.options import LR_STEPS, OOD_SCORES, OPTIMIZERS, PRECISIONS, SCHEDULERS
-from src.console import note, warn
 
 
 class Parser(argparse.ArgumentParser):
@@ -247,8 +247,8 @@ def add_training(parser: Parser, *, n_epochs: int) -> None:
     add("-lr", "--learning-rate", type=real_number(above=0), default=1e-3, help="initial learning rate")
     add("-wd", "--weight_decay", "--weight-decay", type=real_number(at_least=0), default=1e-5, help="weight decay")
     add_seed(parser)
-    add("-sched", "--lr-scheduler", dest="scheduler", type=lambda text: text or "none", choices=SCHEDULERS, default="none",
-        help="cosine: from the initial learning rate to 0 over all epochs")  # fmt: skip
+    add("-sched", "--lr-scheduler", dest="scheduler", type=lambda text: text or "none", choices=SCHEDULERS,
+        default="none", help="cosine: from the initial learning rate to 0 over all epochs")  # fmt: skip
     add("-rlre", "--reduce-lr-epochs", type=whole_number(1), nargs="*", default=[],
         help="multiply the learning rate by 0.1 after these epochs")  # fmt: skip
     add("--grad-clip", type=real_number(above=0), default=None, help="l2 norm that gradients are clipped to")

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from src.errors import UserError
 from src.console import warn
+from src.errors import UserError
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -1,7 +1,7 @@
 """Runs: the files that say what a run is, how far it is, and that it is finished.
 
-`config.txt` holds the options. It is written last, so a run that has it is finished. `run.json` says with what the run was
-made. `resume.pt` is the state to go on from until then. A run that writes one table has these files beside it
+`config.txt` holds the options. It is written last, so a run that has it is finished. `run.json` says with what the run
+was made. `resume.pt` is the state to go on from until then. A run that writes one table has these files beside it
 (`table.config.txt`, `table.run.json`, `table.resume.pt`).
 """
 
@@ -17,10 +17,10 @@ from typing import IO, Any
 
 from src.checkpoints import load_tensors, save_state, save_tensors
 from src.config_file import recorded
+from src.console import note, result
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.files import hold, read_json, write_csv, write_json
-from src.console import note, result
 from src.runtime import provenance
 from src.training import EpochLog, NonFiniteLoss, Settings, Task, train
 
@@ -55,9 +55,7 @@ class Run:
     @classmethod
     def beside(cls, table: str | Path, options: Mapping[str, Any]) -> "Run":
         """A run that writes one table."""
-        config, made_with, state = (
-            Path(table).with_suffix(end) for end in (".config.txt", ".run.json", ".resume.pt")
-        )
+        config, made_with, state = (Path(table).with_suffix(end) for end in (".config.txt", ".run.json", ".resume.pt"))
         return cls(options, config=config, made_with=made_with, state=state, logs=[])
 
     def left_to_do(self, *, resume: bool, overwrite: bool = False) -> bool:

@@ -5,7 +5,7 @@ import ctypes
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version

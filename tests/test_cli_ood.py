@@ -131,7 +131,9 @@ def test_evaluation_prints_and_writes_what_it_finds(workplace, run_script, digit
     for title in reporting.TITLES.values():
         columns, *matrix = [line.split() for line in lines[lines.index(title) + 1 : lines.index(title) + 10]]
         assert columns == blocks and [row for row, *_ in matrix] == blocks
-        matrices[title] = {(row, column): value for row, *values in matrix for column, value in zip(blocks, values)}
+        matrices[title] = {
+            (row, column): value for row, *values in matrix for column, value in zip(blocks, values, strict=True)
+        }
         assert list(matrices[title].values()).count("nan") == 62
     heading, columns, layer2, layer3 = lines[-4:]
     assert heading == "OOD detector sanity checks: photo_patches" and columns.split("  ")[-1] == "FPR95"

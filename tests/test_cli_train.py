@@ -57,7 +57,9 @@ def test_nobody_reads_the_output(tmp_path):
     )
     assert "model_2.pt" in files(tmp_path / "m")
     with open("/dev/full", "w") as full:
-        done = subprocess.run([*command, "-s", "1", "--overwrite"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [*command, "-s", "1", "--overwrite"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True
+        )
     line = "exec_train.py: error: cannot print the results: No space left on device\n"
     assert (done.returncode, done.stderr) == (2, line)
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from src.console import note, progress, result, silenced
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import Shard
 from src.datasets.dummy import DummyImageSet
 from src.datasets.in_memory import ImageSet
 from src.errors import UserError
-from src.console import note, progress, result, silenced
 from src.training.distributed import (
     DataParallelClassification,
     Processes,
@@ -50,7 +50,7 @@ def test_the_shares_of_all_processes_make_up_each_batch(size):
 
 
 def test_an_image_that_does_not_count_has_no_gradient_and_no_place_in_the_sums():
-    from src.training import evaluate, classification_losses
+    from src.training import classification_losses, evaluate
 
     logits = torch.randn(1, 1, 3, requires_grad=True)
     group = classification_losses([0], logits, torch.tensor([-1]))

@@ -328,7 +328,9 @@ def test_a_sixth_objective_is_one_row(networks, data):
 
     def losses_of(objective: Objective) -> list[float]:
         grid = Grid(*networks, layers, objective=objective)
-        return [loss for group in grid.losses(data.images, data.labels, training=True) for loss in group.losses.tolist()]
+        return [
+            loss for group in grid.losses(data.images, data.labels, training=True) for loss in group.losses.tolist()
+        ]
 
     summands = zip(losses_of(OBJECTIVES["task"]), losses_of(OBJECTIVES["feature"]), strict=True)
     assert losses_of(toy) == pytest.approx([sum(pair) for pair in summands])

@@ -19,12 +19,12 @@ from PIL import Image
 import exec_stitch
 import exec_train
 from src.checkpoints import load_model, save_state
+from src.console import silenced
 from src.datasets import load_dataset
 from src.errors import UserError
 from src.measurements import read_tables
 from src.models import build_model
 from src.ood.detectors import DetectorStore, source_of
-from src.console import silenced
 from src.stitching.results import accuracy_matrix, newest_of_each_pair, read_run, read_runs
 from tests import tiny_datasets as tiny
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from src.low_rank import descending, as_rows, low_rank_approx
+from src.low_rank import as_rows, descending, low_rank_approx
 from tests.goldens import numbers, tensor
 
 CASES = sorted(key for key in numbers("low_rank") if "/rank" in key and "directly" not in key)

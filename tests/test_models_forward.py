@@ -53,7 +53,9 @@ def test_activations_in_double_precision(run):
 
 def test_only_infinite_weights_are_clamped(monkeypatch):
     """To -2, as by timm, whose networks of the same seed are then equal to the last weight."""
-    monkeypatch.setattr(torch.Tensor, "uniform_", lambda self, low, high: self.copy_(torch.tensor([-1.0, 0.0, 0.9999999])))
+    monkeypatch.setattr(
+        torch.Tensor, "uniform_", lambda self, low, high: self.copy_(torch.tensor([-1.0, 0.0, 0.9999999]))
+    )
     weight = torch.empty(3)
     vit.draw_normal(weight)
     assert weight[0] == -2 and weight[1] == 0 and weight[2] == pytest.approx(0.02 * 5.3, rel=0.05)

@@ -6,7 +6,7 @@ from torch import nn
 
 import exec_train
 from src.datasets.in_memory import ImageSet
-from src.training import Classification, NonFiniteLoss, Settings, loop, classification_losses, train
+from src.training import Classification, NonFiniteLoss, Settings, classification_losses, loop, train
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from hooks import captured
 from torch.nn.functional import cross_entropy
 
 from src.checkpoints import freeze
+from src.console import progress, result
 from src.low_rank import low_rank_approx
 from src.models import build_model
 from src.probing import Probes, pool
-from src.console import progress, result
 from src.runtime import keep_freed_memory
 
 SHAPE = (3, 32, 32)

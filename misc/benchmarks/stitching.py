@@ -30,11 +30,11 @@ from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
 from src.checkpoints import save_state
+from src.console import note, progress, result
 from src.datasets.augmentation import CropFlip
 from src.datasets.in_memory import ImageSet
 from src.low_rank import as_rows
 from src.models import Network, build_model
-from src.console import note, progress, result
 from src.runtime import keep_freed_memory
 from src.stitching import Grid, Pair, build_layers
 from src.stitching.layers import StitchingLayer, resize

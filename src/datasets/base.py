@@ -8,8 +8,8 @@ import torchvision.transforms.functional as TF
 from torch import Tensor
 
 from src import runtime
-from src.errors import UserError
 from src.console import warn
+from src.errors import UserError
 
 UNLABELLED = -1
 

@@ -14,10 +14,10 @@ from PIL import Image, UnidentifiedImageError  # torchvision's own dependency
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.datasets.base import BaseImageSet, Normalisation, BatchSpec, scaled_
+from src.console import progress
+from src.datasets.base import BaseImageSet, BatchSpec, Normalisation, scaled_
 from src.datasets.registry import Loading
 from src.errors import UserError
-from src.console import progress
 from src.runtime import seed_of
 
 warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores

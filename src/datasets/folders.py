@@ -14,14 +14,14 @@ from torchvision import transforms as T
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import is_image_file
 
+from src.console import progress, warn
 from src.datasets.augmentation import Augmentation, CropFlip, ResizedCrop
-from src.datasets.base import UNLABELLED, BaseImageSet, Normalisation, BatchSpec
+from src.datasets.base import UNLABELLED, BaseImageSet, BatchSpec, Normalisation
 from src.datasets.decoded import DecodedImageSet, EncodedFiles, HeldFiles, Transform
 from src.datasets.in_memory import ImageSet
 from src.datasets.registry import DatasetInfo, Loading
 from src.errors import UserError, unknown_name
 from src.files import read_yaml
-from src.console import progress, warn
 
 SPLITS = {True: ("train", "training_data"), False: ("val", "validation", "test", "validation_data")}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet

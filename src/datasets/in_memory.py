@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.datasets.augmentation import Augmentation, build_augmentation, resize, take
-from src.datasets.base import UNLABELLED, BaseImageSet, Normalisation, BatchSpec, scaled_
+from src.datasets.base import UNLABELLED, BaseImageSet, BatchSpec, Normalisation, scaled_
 from src.datasets.registry import DatasetInfo
 
 CACHE_BYTES = 2**20  # a CPU works on so many pixels at once: what lies between two steps stays in its cache

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from src.checkpoints import freeze, is_entry, load_network, save_state
+from src.console import warn
 from src.errors import UserError, unknown_name
 from src.files import locked, read_json, write_json
 from src.models import MODEL_NAMES, Network, build_model
-from src.console import warn
 
 Entry = dict[str, Any]
 KEYS = ("model_type", "source_model_type", "source_model_path", "source_layer", "id_dataset", "orig_input_shape",

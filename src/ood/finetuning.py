@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from src.checkpoints import load_weights, save_state
+from src.console import result
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.files import write_csv
 from src.models import Network, build_model
-from src.console import result
 from src.runs import Run
 from src.runtime import seeded
 from src.training import EpochLog, HeadLosses, Settings, classification_losses, train
@@ -80,9 +80,7 @@ def refuse_equal_sets(id_set: tuple[str, str], ood_set: tuple[str, str]) -> None
         UserError: they are.
     """
     if id_set == ood_set:
-        raise UserError(
-            f"-ftidd and -ftoodd are both {id_set[0]}: no detector tells it from itself; choose two sets"
-        )
+        raise UserError(f"-ftidd and -ftoodd are both {id_set[0]}: no detector tells it from itself; choose two sets")
 
 
 class HalfAndHalf:

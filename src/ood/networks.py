@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from src.checkpoints import is_entry, load_model
+from src.console import warn
 from src.errors import UserError
 from src.models import Network
 from src.models.own import is_own, sha256_of, split_own
 from src.ood.detectors import Source, source_of
-from src.console import warn
 from src.stitching.results import Run
 from src.stitching.stitched_model import Pair
 

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
+from src.console import result, table, warn
 from src.errors import UserError
 from src.figures import heat_maps
 from src.files import write_bytes, write_csv, write_json
 from src.models import Network
 from src.ood.evaluation import PairEvaluation
 from src.ood.metrics import OODMetrics, ood_metrics
-from src.console import result, table, warn
 from src.stitching.results import Run, natural_order
 from src.stitching.stitched_model import Pair
 

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from src.console import result
 from src.figures import curves, heat_maps
 from src.files import write_csv
-from src.console import result
 from src.similarity.measures import MEASURES
 from src.similarity.results import Row
 

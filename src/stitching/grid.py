@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from src.console import progress
 from src.errors import UserError
 from src.low_rank import low_rank_approx
 from src.models import Network
-from src.console import progress
 from src.runtime import at_least_single, seeded
 from src.stitching.closed_forms import closed_form
 from src.stitching.direct_matching import LeastSquares
@@ -167,7 +167,9 @@ class Grid:
             front_acts, end_acts = _activations(self.front, names[0], self.end, names[1], images)
             logits_of = {"front": front_acts.pop(self.front.output_name), "end": end_acts.pop(self.end.output_name)}
             if not self.frozen:  # the networks alone are those that were given, not those whose statistics moved
-                logits_of = {name: network(images) for name, network in zip(logits_of, self.given_networks, strict=True)}
+                logits_of = {
+                    name: network(images) for name, network in zip(logits_of, self.given_networks, strict=True)
+                }
             for name, act in end_acts.items():
                 norm[name] = norm.get(name, 0.0) + at_least_single(act).square().sum(dtype=torch.float64)
             for pairs, stitched, logits in self.stitched(images, self.truncated(front_acts)):

@@ -14,13 +14,20 @@ from typing import Any
 from torch import nn
 
 from src.checkpoints import load_tensors, save_state
+from src.console import note, result, warn
 from src.errors import UserError
 from src.files import write_json, write_text
 from src.models import Network
 from src.options import MATCHED_INITS
-from src.console import note, result, warn
 from src.runs import (
-    Run, as_written, differences, new_folder, read_options, refuse_other_options, report_epoch, write_logs,
+    Run,
+    as_written,
+    differences,
+    new_folder,
+    read_options,
+    refuse_other_options,
+    report_epoch,
+    write_logs,
 )  # fmt: skip
 from src.stitching.grid import GridScore, Matched
 from src.stitching.layers import StitchingLayer

@@ -1,7 +1,8 @@
 """One loop of epochs for everything that is trained: one network, or many heads on shared activations.
 
-A task names its heads (the modules whose parameters are trained) and yields their losses for each batch. All heads share
-one optimiser: Adam and SGD work elementwise, so that equals one optimiser for each. Gradients are clipped for each head.
+A task names its heads (the modules whose parameters are trained) and yields their losses for each batch. All heads
+share one optimiser: Adam and SGD work elementwise, so that equals one optimiser for each. Gradients are clipped for
+each head.
 """
 
 from src.training.loop import History, NonFiniteLoss, Settings, State, accuracy, evaluate, train

@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from src.errors import UserError
 from src.console import note
+from src.errors import UserError
 from src.runtime import seed_of
 from src.training.task import Classification, HeadLosses, classification_losses
 

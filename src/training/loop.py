@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from src.console import progress
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
-from src.console import progress
 from src.runtime import seed_of, seeded
 from src.training.distributed import add_up, lowest
 from src.training.task import Classification, EpochLog, HeadLosses, Score, Task
@@ -75,12 +75,15 @@ def train(
         if settings.reduce_lr_each == "epochs":
             scheduler.step()
         history = [*history, [EpochLog(*scores) for scores in zip(trained, validated, strict=True)]]
-        yield history, {
-            "modules": [module.state_dict() for module in task.modules],
-            "optimizer": optimizer.state_dict(),
-            "scheduler": scheduler.state_dict(),
-            "history": [[[list(score) for score in log] for log in logs] for logs in history],
-        }
+        yield (
+            history,
+            {
+                "modules": [module.state_dict() for module in task.modules],
+                "optimizer": optimizer.state_dict(),
+                "scheduler": scheduler.state_dict(),
+                "history": [[[list(score) for score in log] for log in logs] for logs in history],
+            },
+        )
 
 
 def _restore(
