@@ -81,6 +81,31 @@ def test_fine_tuning_changes_a_checkpoint_it_starts_from(workplace, digit_networ
     assert not torch.equal(before["fc.weight"], after["fc.weight"])
 
 
+def test_a_finished_detector_of_other_options_is_not_written_over(workplace, digit_networks, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    before = (workplace / "d" / "model_1.pt").read_bytes()
+    train = [
+        str(digit_networks[1]),
+        MODEL,
+        "layer2.0",
+        *CLASSIFIER,
+        "-e",
+        "1",
+        "-fe",
+        "1",
+        "-dir",
+        "d",
+        "-fdir",
+        "store",
+    ]
+    assert exec_detectors.main([*train, "-m-in", "-20"]) == 2
+    assert "m_in was -25, now -20.0); choose another folder, or give --overwrite" in capsys.readouterr().err
+    assert exec_detectors.main([*train, "--resume"]) == 0
+    assert "nothing is left to do" in capsys.readouterr().err
+    assert (workplace / "d" / "model_1.pt").read_bytes() == before
+    assert len(json.loads((workplace / "store" / "meta.json").read_text())) == 2
+
+
 def test_the_seed_counts_and_the_same_seed_repeats(digit_networks, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     train = [str(digit_networks[1]), MODEL, "layer4.1", *CLASSIFIER, "-e", "0", "-fe", "1", "-fdir", "s"]
