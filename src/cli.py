@@ -167,8 +167,8 @@ def real_number(*, at_least: float = -math.inf, above: float = -math.inf) -> Cal
             number = math.nan
         if not math.isfinite(number) or number < at_least or number <= above:
             bounds = {" at least": at_least, " above": above}
-            said = "".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound > -math.inf)
-            raise argparse.ArgumentTypeError(f"{text!r} is not a finite number{said}")
+            limits = "".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound > -math.inf)
+            raise argparse.ArgumentTypeError(f"{text!r} is not a finite number{limits}")
         return number
 
     return parse
@@ -283,7 +283,7 @@ def settings_of(args: argparse.Namespace) -> Any:
         raise UserError(f"-sched {args.scheduler} and -rlre both set the learning rate; give one of them")
     late = [epoch for epoch in args.reduce_lr_epochs if epoch >= args.n_epochs]
     if late:
-        said = " ".join(map(str, late))
-        warn(f"-rlre {said}: of -e {args.n_epochs} epochs, none comes after that; the learning rate does not drop then")
+        epochs = " ".join(map(str, late))
+        warn(f"-rlre {epochs}: of -e {args.n_epochs} epochs, none comes after that; the learning rate does not drop then")
     options = vars(args)
     return Settings(**{name: options[name] for name in Settings._fields if name in options})

@@ -40,7 +40,7 @@ class Run:
     def __init__(self, options: Mapping[str, Any], *, config: Path, made_with: Path, state: Path, logs: Sequence[Path]):
         self.options, self.config, self.made_with, self.state_file = dict(options), config, made_with, state
         self.folder, self.logs = config.parent, logs
-        self.state: dict[str, Any] = {}  # what `claim` found or `save` saved
+        self.state: dict[str, Any] = {}  # to go on from
         self._lock: IO | None = None
 
     @classmethod
@@ -59,7 +59,7 @@ class Run:
         return cls(options, config=config, made_with=made_with, state=state, logs=[])
 
     def left_to_do(self, *, resume: bool, overwrite: bool = False) -> bool:
-        """Whether there is something to do; notes it if not: the run is to be resumed and is finished.
+        """Whether the run is still to be made. A finished run that is to be resumed is not; a note says so.
 
         Args:
             overwrite: finished runs of other options may be overwritten.
@@ -182,9 +182,9 @@ def refuse_other_options(
     remedy: str = "give the same ones, or start anew without --resume",
 ) -> None:
     """Raise a UserError that names the differences if the options of a run are not those given."""
-    said = differences(begun, given)
-    if said:
-        raise UserError(f"{where} is of a run with other options ({said}); {remedy}")
+    differing = differences(begun, given)
+    if differing:
+        raise UserError(f"{where} is of a run with other options ({differing}); {remedy}")
 
 
 def write_logs(folder: Path, logs: Sequence[EpochLog]) -> None:

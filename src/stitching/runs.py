@@ -142,7 +142,7 @@ class StitchingRuns:
         return self.options | pair._asdict()
 
     def _claim(self) -> None:
-        """Create the folders that are not there yet, and lock that of the state."""
+        """Create the run folders, and lock that of the state, unless that has been done."""
         if self.folders:
             return
         self.folders = {pair: new_folder(self.directory) for pair in self.layers}
@@ -216,7 +216,7 @@ def _write_summary(
         f"Front layer: {options['front_layer']} ",
         f"End layer: {options['end_layer']} ",
         f"Clean accuracy: {metrics.accuracy:.4f} ",
-        f"Normalized PINV difference: {metrics.matching_error or 0:.4f}",  # 0 as there: nothing was matched
+        f"Normalized PINV difference: {metrics.matching_error or 0:.4f}",  # the public code's 0 where nothing was matched
         f"Normalized representation difference: {metrics.representation_difference:.4f}",
         "",
         f"Command: {' '.join(sys.argv)}",
@@ -243,12 +243,12 @@ def _sparsity_lines(sparsity: Mapping[str, float]) -> Iterable[str]:
 
 def _interrupted(directory: Path, options: Mapping[str, Any]) -> Run | None:
     """The interrupted run in a folder of runs that has these options, or else one of the same experiment."""
-    given, found = as_written(options), []
+    given, candidates = as_written(options), []
     for state in sorted(directory.glob("*/resume.pt")):
         begun = load_tensors(state)["options"]
         if _same_experiment(begun, given):
-            found.append((bool(differences(begun, given)), state.parent))
-    return Run.in_folder(min(found)[1], options) if found else None
+            candidates.append((bool(differences(begun, given)), state.parent))
+    return Run.in_folder(min(candidates)[1], options) if candidates else None
 
 
 def _same_experiment(begun: Mapping[str, Any], given: Mapping[str, Any]) -> bool:

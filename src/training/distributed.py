@@ -104,11 +104,6 @@ def together() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def is_first() -> bool:
-    """Whether this process is the one that keeps what all have in common; alone, it is."""
-    return not together() or dist.get_rank() == 0
-
-
 def lowest(values: Tensor) -> Tensor:
     """The elementwise minimum over all processes, in place and in each of them; alone, the values themselves."""
     if together():
