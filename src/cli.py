@@ -284,6 +284,6 @@ def settings_of(args: argparse.Namespace) -> Any:
     late = [epoch for epoch in args.reduce_lr_epochs if epoch >= args.n_epochs]
     if late:
         epochs = " ".join(map(str, late))
-        warn(f"-rlre {epochs}: of -e {args.n_epochs} epochs, none comes after that; the learning rate does not drop then")
+        warn(f"-rlre {epochs}: none of the -e {args.n_epochs} epochs comes after that; the learning rate does not drop")
     options = vars(args)
     return Settings(**{name: options[name] for name in Settings._fields if name in options})

@@ -184,7 +184,7 @@ def test_milestones_behind_the_last_epoch_are_named(capsys):
 
     args = exec_train.parser().parse_args([*TRAIN, "-e", "3", "-rlre", "2", "3", "40"])
     assert cli.settings_of(args).reduce_lr_epochs == [2, 3, 40]
-    assert "warning: -rlre 3 40: of -e 3 epochs, none comes after that" in capsys.readouterr().err
+    assert "warning: -rlre 3 40: none of the -e 3 epochs comes after that" in capsys.readouterr().err
 
 
 def test_an_unknown_name_lists_the_close_ones_and_no_long_list():

@@ -216,7 +216,7 @@ def _write_summary(
         f"Front layer: {options['front_layer']} ",
         f"End layer: {options['end_layer']} ",
         f"Clean accuracy: {metrics.accuracy:.4f} ",
-        f"Normalized PINV difference: {metrics.matching_error or 0:.4f}",  # the public code's 0 where nothing was matched
+        f"Normalized PINV difference: {metrics.matching_error or 0:.4f}",  # 0 as in the public code: nothing was matched
         f"Normalized representation difference: {metrics.representation_difference:.4f}",
         "",
         f"Command: {' '.join(sys.argv)}",
@@ -245,7 +245,10 @@ def _interrupted(directory: Path, options: Mapping[str, Any]) -> Run | None:
     """The interrupted run in a folder of runs that has these options, or else one of the same experiment."""
     given, candidates = as_written(options), []
     for state in sorted(directory.glob("*/resume.pt")):
-        begun = load_tensors(state)["options"]
+        try:
+            begun = load_tensors(state)["options"]
+        except UserError:  # its process has just finished it
+            continue
         if _same_experiment(begun, given):
             candidates.append((bool(differences(begun, given)), state.parent))
     return Run.in_folder(min(candidates)[1], options) if candidates else None
