@@ -216,7 +216,7 @@ def _write_summary(
         f"Front layer: {options['front_layer']} ",
         f"End layer: {options['end_layer']} ",
         f"Clean accuracy: {metrics.accuracy:.4f} ",
-        f"Normalized PINV difference: {metrics.matching_error or 0:.4f}",  # 0 as in the public code: nothing was matched
+        f"Normalized PINV difference: {metrics.matching_error or 0:.4f}",  # 0 where nothing was matched
         f"Normalized representation difference: {metrics.representation_difference:.4f}",
         "",
         f"Command: {' '.join(sys.argv)}",
