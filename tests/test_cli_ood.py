@@ -275,7 +275,7 @@ def test_a_detector_that_does_not_do_its_job_is_marked(workplace, monkeypatch, c
     drawn = {}
     monkeypatch.setattr(reporting, "heat_maps", lambda path, matrices, **labels: drawn.update(labels))
     assert evaluate(workplace, "dm", "-scd", "digits") == 0
-    assert "warning: detectors of layer2.0 do not find digits OOD (AUROC below 0.8)" in capsys.readouterr().err
+    assert "warning: detectors of layer2.0, layer3.1 do not find digits OOD (AUROC below 0.8)" in capsys.readouterr().err
     assert "layer2.0 *" in drawn["columns"] and "layer4.0" in drawn["columns"]
     assert drawn["column_label"] == "end layer (*: the detector does not find digits OOD)"
     assert not reporting.read_evaluations(workplace / "results" / "dm")["energy"][0].is_trusted
