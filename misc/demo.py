@@ -20,13 +20,14 @@ from src.files import write_text
 MODEL = "resnet18_samewidth"
 LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
 COMMON = ["-d", "digits", "-gpu", "-1"]
-TRAINED = ["-i", "rand", "-e", "5", "-b", "128", "-lr", "1e-2"]
+TRAINED = ["-i", "rand", "-e", "4", "-b", "128", "-lr", "1e-2"]
 METHODS = {  # title: (folder in results/, options)
     "direct matching": ("demo_dm", ["-i", "pinv", "-pinv-samples", "500", "-e", "0"]),
     "task loss matching": ("demo_tlm", TRAINED),
     "soft label matching": ("demo_soft", [*TRAINED, "--objective", "soft"]),
     "functional latent alignment": ("demo_fula", [*TRAINED, "--objective", "fula"]),
 }
+CONTROL = {title: METHODS[title][1] for title in ("direct matching", "task loss matching")}
 DETECTOR = ["-m", "repr_cls_resnet18", "-e", "2", "-fe", "2", "-ftidd", "digits", "-ftoodd", "photo_patches"]
 RANKS = ["64", "48", "32", "24", "16", "12", "8", "6", "4", "3", "2", "1"]
 CUT_LAYER = "layer3.0"  # of the front network, for the sensitivity test
@@ -66,9 +67,31 @@ def detect(folder: Path, checkpoint: str) -> None:
     options = [checkpoint, MODEL, "all", *COMMON, *DETECTOR, "-dir", "models/detectors", "-fdir", "models/store"]
     step("Train OOD detectors", "exec_train_representation_classifier.py", *options, folder=folder)
     for title, (name, _) in METHODS.items():
-        options = [f"results/{name}", *COMMON, "-detectors", "models/store", "-scd", "photo_patches"]
-        options += ["-ed", f"results/{name}_energies"]
-        step(f"Look for OOD activations of {title}", "exec_eval_stitcher_ood.py", *options, folder=folder)
+        evaluate(folder, name, title)
+
+
+def judge(folder: Path, checkpoint: str) -> None:
+    """Give the verdict of all stitches, and as a control of stitches from a network that was never trained."""
+    for title, options in CONTROL.items():
+        name = f"demo_control_{METHODS[title][0].removeprefix('demo_')}"
+        shutil.rmtree(folder / "results" / name, ignore_errors=True)
+        networks = ["-", checkpoint, MODEL, MODEL, "all", "all", "rc2c_pre", *COMMON, *options, "--mod-only-stitch"]
+        step(
+            f"Control: stitch an untrained network by {title}", "exec_stitch.py", *networks, "-dir", name, folder=folder
+        )
+        evaluate(folder, name, f"the control of {title}")
+    folders = [f"results/{name}" for name, _ in METHODS.values()]
+    step("Give the verdict", "misc/verdict.py", *folders, "-sim", "similarity.csv", "-o", "verdict.csv", folder=folder)
+    controls = sorted(str(path.relative_to(folder)) for path in (folder / "results").glob("demo_control_*"))
+    step("Give the verdict of the control", "misc/verdict.py", *controls, "-o", "control.csv", folder=folder)
+
+
+def evaluate(folder: Path, name: str, title: str) -> None:
+    """Look for OOD activations with the trained detectors and with one that needs no training."""
+    options = [f"results/{name}", *COMMON, "-detectors", "models/store", "-scd", "photo_patches"]
+    for detector in ("energy", "mahalanobis"):
+        step(f"Look for OOD activations of {title} ({detector})", "exec_eval_stitcher_ood.py", *options,
+             "--detector", detector, folder=folder)  # fmt: skip
 
 
 def compare(folder: Path, checkpoints: list[str]) -> None:
@@ -113,6 +136,10 @@ def report(folder: Path) -> Path:
         *finding(evaluations),
         "",
         *comparison(evaluations),
+        "",
+        *verdict(folder),
+        "",
+        "![verdict](verdict.png)",
         "",
         "![objectives](objectives.png)",
     ]
@@ -160,6 +187,19 @@ def comparison(evaluations: dict[str, list[Row]]) -> list[str]:
     return [f"**{capital(said)}.**"]
 
 
+def verdict(folder: Path) -> list[str]:
+    """One sentence that says how many pairs are similar, and how many of those of a network that was never trained."""
+    shares: dict[str, list[str]] = {}
+    for table in ("verdict.csv", "control.csv"):
+        rows = read(folder / table)
+        for method in dict.fromkeys(row["method"] for row in rows):
+            words = [row["verdict"] for row in rows if row["method"] == method]
+            shares.setdefault(method, []).append(f"{words.count('similar')} of {len(words)}")
+    said = [f"{' against '.join(share)} by {method}" for method, share in shares.items()]
+    return [f"**Verdict: the pairs that are similar are {', '.join(said)}; behind *against*, those of the control, whose "
+            "front network was never trained.**"]  # fmt: skip
+
+
 def similarity_finding(rows: list[Row]) -> list[str]:
     """One sentence that says how often the layer of the same name is the most similar one."""
     said = []
@@ -202,6 +242,7 @@ def main() -> None:
     stitch(folder, checkpoints)
     detect(folder, checkpoints[1])
     compare(folder, checkpoints)
+    judge(folder, checkpoints[1])
     result(str(report(folder)))
 
 

@@ -12,9 +12,8 @@ sys.path.insert(0, str(ROOT))
 from src.files import write_text
 
 FILES = [*sorted(ROOT.glob("exec_*.py")), *sorted((ROOT / "misc").glob("*.py"))]
-SCRIPTS = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES if "\ndef parser(" in path.read_text()
-]
+PARSERS = [path for path in FILES if "\ndef parser(" in path.read_text()]
+SCRIPTS = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in PARSERS]
 INTRODUCTION = """# Options
 
 Made by `python misc/make_docs.py` from the parsers; `--help` says the same. Every option has its short and its long

@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from misc import make_docs
+from tests.conftest import ROOT
 from tests.goldens import DATA
 
 FLAGS = json.loads((DATA / "cli_flags.json").read_text())
@@ -31,7 +33,6 @@ DEFAULTS = {
 }
 # What the README calls required, and the public parser only misses later.
 REQUIRED = {"model_type", "finetune_id_dataset", "finetune_ood_dataset", "layer_names"}
-SHARED = ("--config", "--amp", "--tf32")  # documented once
 # Spellings that only the README of the public code names.
 README_ONLY = {"exec_stitch": ["-sched", "--grad-clip"]}
 
@@ -61,25 +62,12 @@ def test_flags_that_only_the_readme_names(script, spellings):
     assert set(spellings) <= set(actions(script))
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_readme_names_every_option_with_its_default(script):
-    section = readme_section(script)
-    shared = readme_section("Options of every script")
-    for action in {id(action): action for action in actions(script).values()}.values():
-        if action.dest == "help":
-            continue
-        name = action.option_strings[0] if action.option_strings else action.dest
-        row = re.search(rf"^\| `{re.escape(name)}`.*\|$", shared if name in SHARED else section, re.MULTILINE)
-        assert row, f"{script}.py: the README has no row for {name}"
-        if action.option_strings and not action.required and action.const is not True:
-            said = row.group().split("|")[-2].strip()
-            default = " ".join(action.default) if isinstance(action.default, list) else action.default
-            assert said == ("–" if default in (None, "") else f"`{default}`"), f"{name}: {said}"
-
-
-def readme_section(script: str) -> str:
-    text = (DATA.parents[1] / "README.md").read_text()
-    scripts = text.index("## Scripts")
-    start = text.find(f"`{script}.py`", scripts) if f"`{script}.py`" in text else text.index(script, scripts)
-    end = text.find("\n### ", start)
-    return text[start : end if end != -1 else None]
+def test_the_page_of_options_is_that_of_the_parsers():
+    page = (ROOT / "misc" / "docs" / "options.md").read_text()
+    assert page == make_docs.options(), "run python misc/make_docs.py"
+    for script in SCRIPTS:
+        section = page[page.index(f"## `{script}.py`") :].split("\n## ")[0]
+        for action in importlib.import_module(script).parser()._actions:
+            if action.dest != "help":
+                name = action.option_strings[0] if action.option_strings else action.dest
+                assert re.search(rf"^\| `{re.escape(name)}`.*\|$", section, re.MULTILINE), f"{script}: {name}"

@@ -437,4 +437,4 @@ def test_matching_between_maps_and_tokens_of_any_size_is_least_squares(kinds):
         laid_out = resize(laid_out, layer.size, "bilinear")
     expected = direct_matching(laid_out, layer.targets(target))
     torch.testing.assert_close(layer.transform.bias.detach(), expected.bias)
-    assert errors[pair] == pytest.approx(expected.error, rel=1e-8)
+    assert errors[pair].error == pytest.approx(expected.error, rel=1e-8)

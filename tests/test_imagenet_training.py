@@ -4,7 +4,6 @@ import copy
 import importlib.util
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -204,20 +203,3 @@ def test_without_a_gpu_there_is_no_silent_fallback(capsys, tmp_path, monkeypatch
     assert "this machine has no GPU; choose one that exists, or -gpu -1 for the CPU" in fails(
         script.main, ["--dummy"], capsys
     )
-
-
-def test_readme_names_every_option_with_its_default():
-    text = (ROOT / "README.md").read_text()
-    section = text[text.index("### `misc/imagenet_train_main.py`") :]
-    section = section[: section.index("\n#", 5)]
-    for action in script.parser()._actions:
-        name = action.option_strings[0] if action.option_strings else action.dest
-        if name in ("-h", "--config"):
-            continue
-        row = re.search(rf"^\| `{re.escape(name)}`.*\|$", section, re.MULTILINE)
-        assert row, f"the README has no row for {name}"
-        said = row.group().split("|")[-2].strip()
-        if action.const is True:
-            assert said in ("off", "–"), name
-        else:
-            assert said == ("–" if action.default is None else f"`{action.default}`"), name

@@ -413,3 +413,66 @@ def test_folding_takes_what_it_may_and_changes_nothing(images):
     torch.testing.assert_close(folded.activations(images, names), network.activations(images, names))
     assert network.for_inference(["pairs.0.0"]) is network  # whose own output would no longer exist
     assert isinstance(network.pairs[0][1], nn.BatchNorm2d)
+
+
+class ChannelsLast(nn.Module):
+    """Maps of (H, W, C) between the embedding and the head."""
+
+    def __init__(self, width: int = 6):
+        super().__init__()
+        self.embed, self.turn = nn.Conv2d(3, width, 1), nn.Identity()
+        self.mix, self.head = nn.Linear(width, width), nn.Linear(width, 4)
+
+    def forward(self, images):
+        x = self.turn(self.embed(images).permute(0, 2, 3, 1))
+        return self.head(self.mix(x).mean((1, 2)))
+
+
+def chosen(network: Network, text: str, images, **options) -> list[str]:
+    return network.choose(text, image_shape=images.shape[1:], **options)
+
+
+def test_channels_last_is_told_by_two_equal_axes_in_front(images, capsys):
+    module, network = built(ChannelsLast)
+    native = network.activations(images, ["embed", "turn", "mix"])
+    assert chosen(network, "embed,turn,mix,head", images) == ["embed", "turn", "mix", "head"]
+    assert "activations (height, width, channels) are turned at turn, mix\n" in capsys.readouterr().err
+    acts = network.activations(images, ["embed", "turn", "mix"])
+    assert torch.equal(acts["embed"], native["embed"])
+    for name in ("turn", "mix"):
+        assert acts[name].shape == (5, 6, 4, 4) and torch.equal(acts[name], native[name].permute(0, 3, 1, 2))
+        assert torch.equal(network(images, until=name), acts[name])
+        assert torch.equal(network(acts[name], after=name), module(images))
+    assert torch.equal(network(acts["turn"], after="turn", until="mix"), acts["mix"])
+    assert copy.deepcopy(network)(images, until="mix").shape == (5, 6, 4, 4)
+
+
+def test_where_the_shape_does_not_tell_an_option_decides(images, capsys):
+    _, network = built(lambda: ChannelsLast(4))
+    chosen(network, "mix", images)
+    assert "warning: mix: 4×4×4 is taken for channels×height×width; otherwise give --channels-last" in (
+        capsys.readouterr().err
+    )
+    native = network(images, until="mix")
+    chosen(network, "mix", images, channels_last=True)
+    assert torch.equal(network(images, until="mix"), native.permute(0, 3, 1, 2))
+
+
+def test_what_a_module_declares_goes_before_shapes(images, capsys):
+    module, network = built(lambda: ChannelsLast(4))
+    network._module.channels_last = True
+    chosen(network, "mix", images)
+    assert "turned at mix" in capsys.readouterr().err
+    module, network = built(ChannelsLast)
+    network._module.channels_last = False
+    chosen(network, "mix", images, channels_last=True)
+    assert torch.equal(network(images, until="mix"), module.mix(module.embed(images).permute(0, 2, 3, 1)))
+    assert not capsys.readouterr().err
+
+
+class Declared(Base):
+    block_names = ("one", "relu")
+
+
+def test_a_module_may_declare_its_blocks():
+    assert built(Declared)[1].layers("all") == ["one", "relu"]

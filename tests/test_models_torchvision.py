@@ -4,7 +4,6 @@ import pytest
 import torch
 import torchvision
 
-from src.errors import UserError
 from src.models import Network
 from src.runtime import seeded
 
@@ -24,8 +23,6 @@ NETWORKS = {
     "shufflenet_v2_x0_5": (32, [f"stage{i}.{j}" for i, n in ((2, 4), (3, 8), (4, 4)) for j in range(n)]),
     "googlenet": (64, [f"inception{name}" for name in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")]),
 }  # fmt: skip
-# Two networks of torchvision trace in every mode and size; these are the ones of list_models that do not (README).
-UNTRACEABLE: set[str] = set()
 CLASSIFIERS = torchvision.models.list_models(module=torchvision.models)
 
 
@@ -61,15 +58,19 @@ def test_blocks_and_cuts(name):
     check_cuts(network, size)
 
 
+def test_googlenet_trains_on_the_first_of_its_outputs():
+    network = built("googlenet").train().requires_grad_(True)
+    logits = network(torch.rand(2, 3, 64, 64))
+    assert logits.shape == (2, 7)
+    logits.sum().backward()
+    assert network.fc.weight.grad is not None and network.aux1.fc2.weight.grad is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*CLASSIFIERS} - NETWORKS.keys()))
 def test_every_classifier_of_torchvision(name):
     size = 224 if name.startswith(("vit", "maxvit")) else 75 if name == "inception_v3" else 64
     size = {"vit_h_14": 224}.get(name, size)
-    if name in UNTRACEABLE:
-        with pytest.raises(UserError, match="cannot be traced"):
-            built(name).block_names  # noqa: B018
-        return
     network = built(name)
     assert len(network.block_names) > 1
     check_cuts(network, size)

@@ -23,7 +23,7 @@ from src.models.own import is_own
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
-SECTION = README[README.index("### Your own network") : README.index("## Scripts")]
+SECTION = README[README.index("## Your own network") : README.index("## Scripts")]
 FILE = re.search(r"```python\n(.*?)```", SECTION, re.DOTALL).group(1)
 DIGITS = ["-d", "digits", "-gpu", "-1"]
 MORE = '''
@@ -77,7 +77,8 @@ def run(main, *arguments) -> None:
 
 def test_the_commands_of_the_readme(tmp_path, run_script):
     (tmp_path / "nets.py").write_text(FILE)
-    commands = [line for line in SECTION.splitlines() if line.startswith("python exec_") and "digits" in line]
+    lines = SECTION.replace("\\\n", "").splitlines()
+    commands = [line for line in lines if line.startswith("python exec_") and "digits" in line]
     assert len(commands) == 5
     for command in commands:
         output = run_script(*shlex.split(command)[1:])

@@ -80,8 +80,8 @@ def test_prints_commands_that_the_scripts_take(name, tmp_path):
                 assert value.startswith((f"{tmp_path}/all models/", f"{tmp_path}/all results/"))
     assert len({tuple(line) for line in lines}) == len(lines)
 
-    row = re.search(rf"^\| .*`{name}`.*\|$", (ROOT / "README.md").read_text(), re.MULTILINE).group()
-    assert int(row.split("|")[3]) == len(lines), "the README counts other runs"
+    row = re.search(rf"^\| .*`{name}`.*\|$", (ROOT / "misc" / "docs" / "paper.md").read_text(), re.MULTILINE).group()
+    assert int(row.split("|")[3]) == len(lines), "misc/docs/paper.md counts other runs"
     assert all(len(line) <= 120 for line in (PAPER / name).read_text().splitlines())
 
 

@@ -200,7 +200,7 @@ class Network(nn.Module):
         """
         if until is None and after is None:
             return logits_of(self._module(x), Tensor, self._module)
-        name = until or self.output_name
+        name = self.output_name if until is None else until
         return self.activations(x, [name], after=after, images=images)[name]
 
     def activations(

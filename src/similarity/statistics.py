@@ -173,8 +173,9 @@ class Layer:
         except Undefined as reason:
             self.flaws = dict.fromkeys(self.widths, str(reason))
             return
-        # What is constant in exact arithmetic is rounded twice, in the activations and in their projection.
-        rounding = max(CONSTANT, (2 * torch.finfo(activations.dtype).eps) ** 2)
+        # Of constant activations the projection leaves the rounding of the products.
+        eps = torch.finfo(torch.promote_types(activations.dtype, torch.float32)).eps
+        rounding = max(CONSTANT, (2 * eps) ** 2)
         variations = grams.centred.diagonal(dim1=1, dim2=2).sum(1).tolist()
         size = variations[-1] + 2 * float(grams.offsets[-1].sum())
         for width, variation in zip(self.widths, variations, strict=True):
