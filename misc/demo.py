@@ -122,12 +122,12 @@ def report(folder: Path) -> Path:
     evaluations = {
         title: read(folder / "results" / name / "ood_evaluation.csv") for title, (name, _) in METHODS.items()
     }
-    alone = next(iter(grids.values()))[0]
+    row = next(iter(grids.values()))[0]
     lines = [
         "# Stitching two networks that read handwritten digits",
         "",
         f"Two `{MODEL}` were trained on `digits` with different seeds; on the test images they reach "
-        f"{float(alone['front_accuracy']):.1%} (front) and {float(alone['end_accuracy']):.1%} (end). Every layer of "
+        f"{float(row['front_accuracy']):.1%} (front) and {float(row['end_accuracy']):.1%} (end). Every layer of "
         f"the one was stitched to every layer of the other, by {', '.join(METHODS)}. A detector "
         "for every end layer, which learned to tell activations of digits from those of patches of photographs, then "
         "looked at the stitched activations: an AUROC of 0.5 means that they look like the end network's own, "
