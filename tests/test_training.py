@@ -1,4 +1,4 @@
-"""The epoch driver: learning rates, seeds, unlabelled samples, and what it cannot train on."""
+"""The loop of epochs: learning rates, seeds, unlabelled samples, and what it cannot train on."""
 
 import pytest
 import torch
