@@ -301,9 +301,9 @@ def test_collects_runs_of_the_public_code(run_script, tmp_path):
     out = run_script("misc/collect_results.py", DATA / "public_runs" / "trained", "-o", "all.csv")
     assert [line.split() for line in out.splitlines()] == [
         ["layer1.0", "layer2.0"],
-        ["layer2.0", "0.7600"],
-        ["layer3.1", "0.7700"],
-        ["layer4.1", "0.5400"],
+        ["layer2.0", "nan", "0.7600"],
+        ["layer3.1", "nan", "0.7700"],
+        ["layer4.1", "0.5400", "nan"],
     ]
     with open(tmp_path / "all.csv") as file:
         rows = list(csv.DictReader(file))

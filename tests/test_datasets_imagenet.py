@@ -193,7 +193,7 @@ def test_a_killed_worker_is_no_riddle(root, monkeypatch):
 
 
 def test_a_signal_to_all_processes_of_a_run_interrupts_it_in_order(root, tmp_path):
-    """As `timeout`, containers and Slurm send it: workers see the run to the end of its step."""
+    """As `timeout`, containers and Slurm send it: the workers leave it to the main process, and end with it."""
     command = [sys.executable, ROOT / "exec_train.py", "small_cnn", "-d", "imagenet", "-data", root, "-gpu", "-1"]
     command = [*map(str, command), "-e", "500", "-b", "2", "-workers", "2", "-dir", "m"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -203,7 +203,11 @@ def test_a_signal_to_all_processes_of_a_run_interrupts_it_in_order(root, tmp_pat
     os.killpg(run.pid, signal.SIGTERM)
     _, errors = run.communicate(timeout=60)
     line = "exec_train.py: interrupted by SIGTERM; to go on, give the same command with --resume\n"
-    assert run.returncode == 143 and errors.splitlines(keepends=True)[1:] == [line]  # behind that of the few classes
+    assert run.returncode == 143
+    others = [
+        error for error in errors.splitlines(keepends=True)[1:] if " left\n" not in error
+    ]  # the first: few classes
+    assert others == [line]
     with pytest.raises(ProcessLookupError):  # the workers have ended, too
         os.killpg(run.pid, 0)
 
