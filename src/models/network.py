@@ -118,7 +118,9 @@ class Network(nn.Module):
         names = [name.strip() for name in text.split(",")]
         if "all" in names:
             raise UserError(f"{text!r} names more than all layers; give all, or names of layers with commas between")
-        found = [layer for name in names for layer in self._matching(name)]
+        found = [layer for name in names for layer in layer_names.matching(self.layer_names, name)]
+        for layer in found:
+            self._find(layer)
         return list(dict.fromkeys(found))
 
     def choose(self, text: str, *, image_shape: Sequence[int], channels_last: bool = False) -> list[str]:
@@ -146,12 +148,6 @@ class Network(nn.Module):
             given = "×".join(map(str, shapes[unclear[0]]))
             warn(f"{', '.join(unclear)}: {given} is taken for channels×height×width; otherwise give --channels-last")
         return names
-
-    def _matching(self, pattern: str) -> list[str]:
-        found = layer_names.matching(self.layer_names, pattern)
-        for name in found:
-            self._find(name)
-        return found
 
     def _find(self, name: str) -> fx.Node:
         """The node whose value a layer is.
