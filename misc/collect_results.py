@@ -19,8 +19,8 @@ def parser() -> cli.Parser:
 
 
 def collect(args) -> None:
+    from src.console import table, warn
     from src.errors import UserError
-    from src.report import result, warn
     from src.stitching.results import (
         accuracy_matrix,
         by_experiment,
@@ -44,26 +44,13 @@ def collect(args) -> None:
         raise UserError(f"{source_dir} holds no finished stitching run; give the folder that holds their folders")
     rows = [run.row for run in runs]
     for title, group in by_experiment(rows).items():
-        if title:
-            result(title)
         warn_of_repetitions(group)
-        for line in table(*accuracy_matrix(group)):
-            result(line)
+        table(title, *accuracy_matrix(group))
 
     if args.output or args.recursive:
         write_grid(Path(args.output or source_dir / "grid.csv"), rows)
     else:  # which runs that end meanwhile keep up to date
         update_grid(source_dir, create=True)
-
-
-def table(fronts: list[str], ends: list[str], matrix: list[list[float]]) -> list[str]:
-    """A matrix as lines of text, with the names of its rows and columns."""
-    width, cell_width = max(map(len, fronts)), max(8, *map(len, ends))
-    lines = [" ".join([f"{'':{width}}", *(f"{end:>{cell_width}}" for end in ends)])]
-    for front, values in zip(fronts, matrix, strict=True):
-        cells = ["" if value != value else f"{value:.4f}" for value in values]  # NaN differs from itself
-        lines.append(" ".join([f"{front:{width}}", *(f"{cell:>{cell_width}}" for cell in cells)]))
-    return lines
 
 
 def main(argv=None) -> int:

@@ -23,10 +23,10 @@ def parser() -> cli.Parser:
 
 
 def draw(args) -> None:
+    from src.console import note
     from src.errors import UserError
     from src.figures import curves
     from src.measurements import over_ranks, read_tables
-    from src.report import note
 
     output = Path(args.output)
     if output.suffix != ".png":

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from src.console import warn
 from src.files import write_bytes
-from src.report import warn
 
 
 def heat_maps(

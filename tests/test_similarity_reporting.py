@@ -60,8 +60,3 @@ def test_many_layers_at_many_ranks_show_the_highest(drawn):
     assert said["row_label"] == "layer of model 1 at rank 8" and said["column_label"] == "layer of model 2 at rank 6"
     reporting.draw("x.png", rows_of("abcdefgh", "ij", [8, 4], [None]))
     assert drawn["heat_maps"][1]["rows"] == list("abcdefgh") and "curves" not in drawn
-
-
-def test_descending_ranks():
-    assert reporting.descending([4, 64, 4]) == [64, 4]
-    assert reporting.descending(None) == reporting.descending([]) == [None]

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
 
+from src.console import note, warn
 from src.errors import UserError
 from src.figures import heat_maps
 from src.files import locked, read_json, write_csv
 from src.options import MATCHED_INITS
-from src.report import note, warn
-from src.resuming import read_options
+from src.runs import read_options
 from src.stitching.stitched_model import Pair
 
 # What tells one experiment of a folder from another, beside the two layers.
