@@ -11,15 +11,15 @@ from src.similarity.measures import MEASURES, PAPER
 
 def parser() -> cli.Parser:
     options = cli.Parser("Compare layers of two networks by CKA, PWCCA and orthogonal Procrustes, at any ranks.")
-    add, rank = options.add_argument, cli.whole_number(1)
+    add, rank = options.add_argument, cli.whole_number(0)
     add("model1_path", type=checkpoint, help=f"checkpoint of the first network: {CHECKPOINT}")
     add("model2_path", type=checkpoint, help="checkpoint of the second network")
     add("model1_type", type=network, help=NETWORKS)
     add("model2_type", type=network, help="as model1_type")
     add("model1_layer", help="layer of the first network; several with commas between them, or all")
     add("model2_layer", help="layer of the second network; likewise")
-    add("-m1r", "--model1-ranks", type=rank, nargs="*", default=None, help="ranks of the first layer; default: full")
-    add("-m2r", "--model2-ranks", type=rank, nargs="*", default=None, help="ranks of the second layer; default: full")
+    add("-m1r", "--model1-ranks", type=rank, nargs="*", default=None, help="ranks of the first layer; 0, default: full")
+    add("-m2r", "--model2-ranks", type=rank, nargs="*", default=None, help="ranks of the second one; 0, default: full")
     add_channels_last(options, "1", "2")
     cli.add_data(options, batch_size=64)
     cli.add_gpu(options)
@@ -39,9 +39,10 @@ def compute(args) -> None:
     from pathlib import Path
 
     from src.checkpoints import load_model
+    from src.console import note, progress, warn
     from src.datasets import dataset_info, load_dataset
-    from src.report import note, progress, warn
-    from src.run_folder import Marks
+    from src.low_rank import descending
+    from src.runs import Run
     from src.runtime import device_of
     from src.similarity import Comparison, reporting
 
@@ -58,7 +59,7 @@ def compute(args) -> None:
     if n_images < args.n_samples:
         warn(f"-n {args.n_samples}: there are only {n_images} validation images")
 
-    ranks1, ranks2 = (reporting.descending(ranks) for ranks in (args.model1_ranks, args.model2_ranks))
+    ranks1, ranks2 = (descending(ranks) for ranks in (args.model1_ranks, args.model2_ranks))
     comparison = Comparison(
         layers1, layers2, n_images=n_images, metrics=args.metrics, ranks1=ranks1, ranks2=ranks2, one_network=same,
         alignment=args.alignment, n_permutations=args.n_permutations or 0, describe=args.verbose,
@@ -86,7 +87,7 @@ def compute(args) -> None:
         warn(line)
     if args.output:
         reporting.write_files(Path(args.output), sum(pairs, []))
-        Marks.beside(args.output).finish(vars(args))
+        Run.beside(args.output, vars(args)).finish()
         note(f"wrote {args.output}")
 
 

@@ -18,8 +18,8 @@ def parser() -> cli.Parser:
 
 def evaluate(args) -> None:
     from src.checkpoints import load_model
+    from src.console import progress, result
     from src.datasets import dataset_info, load_dataset
-    from src.report import progress, result
     from src.runtime import device_of
     from src.training import accuracy
 

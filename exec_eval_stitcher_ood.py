@@ -31,13 +31,13 @@ def parser() -> cli.Parser:
 def evaluate(args) -> None:
     from pathlib import Path
 
+    from src.console import note, progress, warn
     from src.datasets import dataset_info, dataset_label, load_dataset
     from src.ood import evaluation, reporting
     from src.ood.detectors import DetectorStore
-    from src.ood.donors import load_donors
+    from src.ood.networks import load_networks
     from src.ood.scorers import fitted_scorers, stored_scorers
-    from src.report import note, progress, warn
-    from src.run_folder import Marks
+    from src.runs import Run
     from src.runtime import device_of
     from src.stitching.results import natural_order, newest_of_each_pair, read_runs
 
@@ -48,7 +48,7 @@ def evaluate(args) -> None:
     dataset_info(args.dataset, labelled=True)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **placing)
     image = {"n_classes": test_set.n_classes, "image_shape": test_set.image_shape, "device": device}
-    front, end, source = load_donors(options, runs, vars(args), **image)
+    front, end, source = load_networks(options, runs, vars(args), **image)
     ends = natural_order(pair.end_layer for pair in runs)
 
     def passing(data, title, **order):
@@ -60,7 +60,8 @@ def evaluate(args) -> None:
         return images
 
     if args.detector == "energy":
-        scorers, missing = stored_scorers(DetectorStore(args.ood_detector_dir), source, ends, **image)
+        scorers, missing = stored_scorers(DetectorStore(args.ood_detector_dir), source, ends,
+                                          others=bool(args.sanity_check_dataset), **image)  # fmt: skip
     else:
         train_set = load_dataset(args.dataset, args.dataset_root, train=True, **placing)
         batches = passing(train_set, "training activations", indices=train_set.permutation(0))
@@ -84,9 +85,9 @@ def evaluate(args) -> None:
     for layer, scorer in scorers.items():
         into = {pair: stitch for pair, stitch in stitches.items() if pair.end_layer == layer}
         scores = (id_energies[layer], sanity.get(layer), into)
-        rows += reporting.report_layer(layer, *scores, runs, made_with | scorer.data, energies / layer)
-    table = reporting.finish(folder, rows, front, end, sanity, runs.values(), n_images=len(test_set))
-    Marks.beside(table).finish(vars(args))
+        rows += reporting.rows_of(*scores, runs, made_with | scorer.data, energies / layer)
+    table = reporting.finish(folder, rows, front, end, id_energies, sanity, runs.values(), n_images=len(test_set))
+    Run.beside(table, vars(args)).finish()
     note(f"evaluated {len(rows)} stitches; skipped {len(skipped) + len(unusable)} runs and {len(missing)} end layers")
 
 

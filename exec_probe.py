@@ -14,8 +14,8 @@ def parser() -> cli.Parser:
     add("model_type", type=network, help=NETWORKS)
     add("-l", "--layers", dest="layer_names", nargs="+", required=True,
         help="layers to probe, with blanks or commas between them, or all")  # fmt: skip
-    add("-ranks", "--ranks", type=cli.whole_number(1), nargs="*", default=[],
-        help="principal components to keep, in each batch; a probe for each at every layer; default: all")  # fmt: skip
+    add("-ranks", "--ranks", type=cli.whole_number(0), nargs="*", default=[],
+        help="principal components to keep, in each batch; one probe each at every layer; 0, default: all")  # fmt: skip
     cli.add_gpu(options)
     cli.add_data(options, batch_size=64)
     add_channels_last(options)
@@ -32,35 +32,39 @@ def parser() -> cli.Parser:
 
 def probe(args) -> None:
     from src.checkpoints import load_model
+    from src.console import note, progress, result
     from src.datasets import dataset_info, load_dataset
     from src.errors import UserError
+    from src.low_rank import descending
     from src.probing import Probes, decay_epochs, write_table
-    from src.report import note, progress, result
-    from src.run_folder import Marks
+    from src.runs import Run
     from src.runtime import device_of
     from src.training import EpochLog, Settings, evaluate, train
 
     settings = Settings(args.n_epochs, args.batch_size, learning_rate=args.learning_rate, seed=args.seed,
                         weight_decay=args.weight_decay, reduce_lr_epochs=decay_epochs(args.n_epochs))  # fmt: skip
     device, info = device_of(args.gpu), dataset_info(args.dataset, labelled=True)
-    marks = Marks.beside(args.output) if args.output else None
-    if args.resume and not marks:
+    run = Run.beside(args.output, vars(args)) if args.output else None
+    if args.resume and not run:
         raise UserError("--resume goes on from files beside the table of -o; give -o as well")
-    if args.resume and marks.are_final(vars(args)):
+    if args.resume and not run.left_to_do(resume=True):
         return
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape}
     model = load_model(**named(args, "model"), **image, device=device)
     chosen = [choose(model, text, args, image_shape=info.image_shape) for text in args.layer_names]
     layers = list(dict.fromkeys(sum(chosen, [])))
-    ranks = sorted(set(args.ranks), reverse=True) or [None]
+    ranks = descending(args.ranks)
     task = Probes(model, layers, ranks, **image, seed=args.seed)
     data, placing = (args.dataset, args.dataset_root), cli.placing_of(args, device)
     train_set, test_set = (load_dataset(*data, train=t, **placing) for t in (True, False))
 
-    state = marks.begin(vars(args), resume=args.resume) if marks else None
+    if run:
+        run.claim(resume=args.resume)
     result(str(sys.argv))
-    for history in train(task, train_set, test_set, settings, state=state):
+    for history, state in train(task, train_set, test_set, settings, state=run and run.state.get("loop")):
         epoch, logs = len(history), history[-1]
+        if run:
+            run.save(loop=state)
         for (layer, rank), log in zip(task.probes, logs, strict=True):
             if args.verbose:
                 whose = f"{layer} -- rank {rank} -- " if len(logs) > 1 else ""
@@ -77,11 +81,11 @@ def probe(args) -> None:
         result("".join(f"Rank {rank}: {accuracy}\n" for rank, accuracy in accuracies.items()))
         result("\n".join(map(str, accuracies.values())))
     result("\n\n")
-    if marks:
+    if run:
         made = {"model": args.model_path, "seed": args.seed, "epochs": args.n_epochs}
         made |= {"model_type": args.model_type, "dataset": args.dataset, "n_images": len(test_set)}
         write_table(args.output, last, task.widths, made_with=made)
-        marks.finish(vars(args))
+        run.finish()
         note(f"wrote {args.output}")
 
 

@@ -34,9 +34,9 @@ def parser() -> cli.Parser:
     add("-t2c-cls", "--t2c-cls-token", choices=T2C_CLS_TOKENS, default=None, help="what t2c does with the CLS token")
     add("-upsample", "--upsample-mode", choices=UPSAMPLE_MODES, default="bilinear", help="how sizes are matched")
     add_channels_last(options, "front", "end")
-    add("--front-stitch-rank", type=positive, default=None, help="retained rank of the source, in each batch")
+    add("--front-stitch-rank", type=cli.rank, default=None, help="retained rank of the source, in each batch")
     cli.add_resume(options)
-    add("--front-pinv-rank", type=positive, default=None, help="retained rank of the source in direct matching")
+    add("--front-pinv-rank", type=cli.rank, default=None, help="retained rank of the source in direct matching")
     return options
 
 
@@ -44,13 +44,13 @@ def stitch(args) -> None:
     from pathlib import Path
 
     from src.checkpoints import load_model
+    from src.console import progress, warn
     from src.datasets import dataset_info, load_dataset
     from src.options import MATCHED_INITS
-    from src.report import progress, warn
     from src.runtime import device_of
     from src.stitching import Grid, build_layers, matching_batches, objectives
     from src.stitching.reporting import update_grid
-    from src.stitching.runs import StitchingRuns
+    from src.stitching.runs import StitchingRuns, check_options
     from src.training import train
 
     settings, device, directory = cli.settings_of(args), device_of(args.gpu), Path("results", args.save_dir)
@@ -61,14 +61,15 @@ def stitch(args) -> None:
     end = front if starts == ends else load_model(**ends, **image)
     sides = ((front, args.front_layer, "front"), (end, args.end_layer, "end"))
     chosen = [choose(network, text, args, side, image_shape=info.image_shape) for network, text, side in sides]
-    layers, misfits = build_layers(
+    layers, skipped = build_layers(
         front, end, *chosen, args.stitching_type, image_shape=info.image_shape, seed=args.seed, init=args.init,
         upsample_mode=args.upsample_mode, c2t_cls_token=args.c2t_cls_token, t2c_cls_token=args.t2c_cls_token,
     )  # fmt: skip
+    check_options(vars(args), layers, (front, end))
     # All pairs share the frozen networks; where the networks' statistics move, each pair has networks of its own.
     frozen = args.mod_only_stitch or args.n_epochs == 0
-    parts = [layers] if frozen else [{pair: layer} for pair, layer in layers.items()]
-    every = [StitchingRuns(directory, part, options=vars(args), resume=args.resume) for part in parts]
+    groups = [layers] if frozen else [{pair: layer} for pair, layer in layers.items()]
+    every = [StitchingRuns(directory, group, options=vars(args), resume=args.resume) for group in groups]
     todo = [runs for runs in every if runs.layers]
     if todo:
         train_set, test_set = (load_dataset(args.dataset, args.dataset_root, train=t, **placing) for t in (True, False))
@@ -80,12 +81,12 @@ def stitch(args) -> None:
             batches = matching_batches(train_set, args.n_pinv_init_samples, args.batch_size, seed=args.seed,
                                        hold_out=args.init == "ridge")  # fmt: skip
             matched = grid.match(*batches, form=args.init, rank=args.front_pinv_rank)
-        for history in train(grid, train_set, test_set, settings, state=runs.claim() if args.n_epochs else None):
-            runs.log(history)
+        for history, state in train(grid, train_set, test_set, settings, state=runs.state):
+            runs.log(history, state)
         batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
         runs.finish(grid.evaluate(batches), matched, whole_networks=None if frozen else (grid.front, grid.end))
     update_grid(directory, create=len(layers) > 1)
-    for reason in misfits:
+    for reason in skipped:
         warn(f"not stitched: {reason}")
 
 

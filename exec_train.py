@@ -14,27 +14,28 @@ def parser() -> cli.Parser:
     cli.add_gpu(options)
     cli.add_data(options, batch_size=64)
     cli.add_training(options, n_epochs=100)
-    add("-dir", "--save-dir", required=True, help="folder to write to; files of an earlier run are overwritten")
+    add("-dir", "--save-dir", required=True, help="folder to write to")
     add("-sf", "--save-frequency", type=cli.whole_number(0), default=0,
         help="save every so many epochs, and the last one; 0: the last one only")  # fmt: skip
     add("-epoch-size", "--epoch-size", type=cli.whole_number(1), default=None,
         help="images in an epoch, disjoint from epoch to epoch; default: all, of cifar5m 50,000")  # fmt: skip
-    cli.add_resume(options)
+    cli.add_resume(options, overwrite=True)
     return options
 
 
 def train(args) -> None:
     import torch
 
+    from src.console import note
     from src.datasets import dataset_info, load_dataset
     from src.models import build_model
-    from src.report import note
-    from src.run_folder import Marks, RunFolder
+    from src.runs import Run, train_network
     from src.runtime import device_of, seeded
     from src.training import Classification
 
     settings = cli.settings_of(args)
-    if args.resume and Marks.in_folder(args.save_dir).are_final(vars(args)):
+    run = Run.in_folder(args.save_dir, vars(args))
+    if not run.left_to_do(resume=args.resume, overwrite=args.overwrite):
         return
     device, info = device_of(args.gpu), dataset_info(args.dataset, labelled=True)
     placing = cli.placing_of(args, device)
@@ -47,10 +48,10 @@ def train(args) -> None:
     val_set = load_dataset(args.dataset, args.dataset_root, train=False, **placing)
     train_set.epoch_size = args.epoch_size or train_set.epoch_size
 
-    folder = RunFolder(args.save_dir, vars(args), resume=args.resume)
-    folder.train(Classification(model), train_set, val_set, settings, save_frequency=args.save_frequency)
-    folder.finish()
-    note(f"wrote {folder.path}")
+    run.claim(resume=args.resume)
+    train_network(run, Classification(model), train_set, val_set, settings, save_frequency=args.save_frequency)
+    run.finish()
+    note(f"wrote {run.folder}")
 
 
 def main(argv=None) -> int:

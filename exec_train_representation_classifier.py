@@ -24,7 +24,7 @@ def parser() -> cli.Parser:
     add("-dir", "--save-dir", required=True, help="folder to write to; with several layers, a folder in it for each")
     add("-sf", "--save-frequency", type=cli.whole_number(0), default=0,
         help="save every so many epochs of pre-training, and the last one; 0: the last one only")  # fmt: skip
-    cli.add_resume(options)
+    cli.add_resume(options, overwrite=True)
     add("--resume-from", help="checkpoint of a classifier to go on from; with -e 0 it is only fine-tuned")
     cli.add_finetuning(options)
     return options
@@ -35,12 +35,12 @@ def train_detectors(args) -> None:
     from pathlib import Path
 
     from src.checkpoints import load_model
+    from src.console import note
     from src.datasets import dataset_info, load_dataset
     from src.ood import finetuning
     from src.ood.detectors import DetectorStore, source_of
     from src.ood.losses import energy_penalty, outlier_exposure_penalty
-    from src.report import note
-    from src.run_folder import Marks, RunFolder
+    from src.runs import Run, train_network
     from src.runtime import device_of
 
     settings, device, store = cli.settings_of(args), device_of(args.gpu), DetectorStore(args.final_save_dir)
@@ -53,6 +53,11 @@ def train_detectors(args) -> None:
     source = load_model(**named(args, "source_model"), **image, device=device)
     identity = source_of(**named(args, "source_model"))
     layers = choose(source, args.source_layer_name, args, image_shape=info.image_shape)
+    runs = {}
+    for layer in layers:
+        path = str(Path(args.save_dir, layer) if len(layers) > 1 else Path(args.save_dir))
+        runs[layer] = Run.in_folder(path, vars(args) | {"source_layer_name": layer, "save_dir": path})
+    todo = [layer for layer in layers if runs[layer].left_to_do(resume=args.resume, overwrite=args.overwrite)]
     train_set, val_set = (load_dataset(args.dataset, args.dataset_root, train=t, **placing) for t in (True, False))
     both = (load_dataset(*data, train=True, **placing) for data in (id_data, ood_data))
     mixed = finetuning.HalfAndHalf(*both, like=train_set, batch_size=args.batch_size)
@@ -60,30 +65,28 @@ def train_detectors(args) -> None:
     penalty = {"energy": hinge, "OE": outlier_exposure_penalty}[args.score]
     tuning = finetuning.finetuning_settings(settings, n_epochs=args.n_finetune_epochs, decay=args.finetune_decay)
 
-    for layer in layers:
-        path = Path(args.save_dir, layer) if len(layers) > 1 else Path(args.save_dir)
-        options = vars(args) | {"source_layer_name": layer, "save_dir": str(path)}
-        if args.resume and Marks.in_folder(path).are_final(options):
-            continue
+    for layer in todo:
         note(f"detector for {layer}")
+        run = runs[layer]
         classifier, shape = finetuning.fresh_classifier(
             args.model_type, source, layer, **image, seed=args.seed, resume_from=args.resume_from
         )
-        folder = RunFolder(path, options, resume=args.resume)
-        name = folder.state.content.get("detector") or store.new_name()
-        folder.state.write(detector=name)
+        run.claim(resume=args.resume)
+        name = run.state.get("detector") or store.new_name()
+        run.save(detector=name)
         task = finetuning.RepresentationClassification(source, layer, classifier)
-        folder.train(task, train_set, val_set, settings, save_frequency=args.save_frequency)
+        if "finetuning" not in run.state:
+            train_network(run, task, train_set, val_set, settings, save_frequency=args.save_frequency)
         task.penalty = penalty
-        scores = finetuning.finetune(folder, task, mixed, val_set, tuning)
+        scores = finetuning.finetune(run, task, mixed, val_set, tuning)
         store.add(classifier.state_dict(), name=name, entry={
             "model_type": args.model_type, "source_model_type": args.source_model_type,
             "source_model_path": args.source_model_path, "source_layer": layer, "id_dataset": args.dataset,
-            "orig_input_shape": image["image_shape"], "required_input_shape": shape, "training_loc": str(folder.path),
+            "orig_input_shape": image["image_shape"], "required_input_shape": shape, "training_loc": str(run.folder),
             "source_sha256": identity.sha256, "finetune_id_dataset": args.finetune_id_dataset,
             "finetune_ood_dataset": args.finetune_ood_dataset, "score": args.score, "scores": scores,
         })  # fmt: skip
-        folder.finish()
+        run.finish()
         note(f"added {store.folder / name}")
 
 

@@ -24,7 +24,7 @@ def parser() -> cli.Parser:
 
 
 def collect(args) -> None:
-    from src.report import result
+    from src.console import table
     from src.stitching.reporting import Comparison, update_grid, write_grid
     from src.stitching.results import accuracy_matrix, by_experiment, warn_of_repetitions
 
@@ -33,18 +33,13 @@ def collect(args) -> None:
     for title, group in (item for rows in experiments for item in by_experiment(rows).items()):
         warn_of_repetitions(group)
         if not args.other_dir:
-            if title:
-                result(title)
-            for line in table(*accuracy_matrix(group)):
-                result(line)
+            table(title, *accuracy_matrix(group))
     output = Path(args.output or Path(args.source_dir) / "grid.csv")
     texts = {"figure": ".png" if output.suffix == ".csv" else output.suffix, "title": args.title}
     if args.other_dir:
         comparison = Comparison(folders, experiments)
         for name, panel in comparison.panels.items():
-            result(name)
-            for line in table(comparison.fronts, comparison.ends, panel.values):
-                result(line)
+            table(name, comparison.fronts, comparison.ends, panel.values)
         if args.output:
             comparison.write(output.with_suffix(".csv"), **texts)
     elif args.output or args.recursive:
@@ -55,8 +50,8 @@ def collect(args) -> None:
 
 def rows_of(source_dir: Path, *, recursive: bool):
     """The rows of the finished runs of a folder, oldest first; warns of what is skipped."""
+    from src.console import warn
     from src.errors import UserError
-    from src.report import warn
     from src.stitching.results import read_runs
 
     runs, skipped = read_runs(source_dir)
@@ -71,16 +66,6 @@ def rows_of(source_dir: Path, *, recursive: bool):
     if not runs:
         raise UserError(f"{source_dir} holds no finished stitching run; give the folder that holds their folders")
     return [run.row for run in runs]
-
-
-def table(fronts: list[str], ends: list[str], matrix: list[list[float]]) -> list[str]:
-    """A matrix as lines of text, with the names of its rows and columns."""
-    width, cell_width = max(map(len, fronts)), max(8, *map(len, ends))
-    lines = [" ".join([f"{'':{width}}", *(f"{end:>{cell_width}}" for end in ends)])]
-    for front, values in zip(fronts, matrix, strict=True):
-        cells = ["" if value != value else f"{value:.4f}" for value in values]  # NaN differs from itself
-        lines.append(" ".join([f"{front:{width}}", *(f"{cell:>{cell_width}}" for cell in cells)]))
-    return lines
 
 
 def main(argv=None) -> int:

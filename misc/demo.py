@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from src.captions import caption
+from src.console import note, result
 from src.figures import HeatMap, heat_maps, scatter
 from src.files import write_text
-from src.report import note, result
 
 MODEL = "resnet18_samewidth"
 LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
@@ -123,12 +123,12 @@ def report(folder: Path) -> Path:
     evaluations = {
         title: read(folder / "results" / name / "ood_evaluation.csv") for title, (name, _) in METHODS.items()
     }
-    donors = next(iter(grids.values()))[0]
+    row = next(iter(grids.values()))[0]
     lines = [
         "# Stitching two networks that read handwritten digits",
         "",
         f"Two `{MODEL}` were trained on `digits` with different seeds; on the test images they reach "
-        f"{float(donors['front_accuracy']):.1%} (front) and {float(donors['end_accuracy']):.1%} (end). Every layer of "
+        f"{float(row['front_accuracy']):.1%} (front) and {float(row['end_accuracy']):.1%} (end). Every layer of "
         f"the one was stitched to every layer of the other, by {', '.join(METHODS)}. A detector "
         "for every end layer, which learned to tell activations of digits from those of patches of photographs, then "
         "looked at the stitched activations: an AUROC of 0.5 means that they look like the end network's own, "
@@ -202,8 +202,8 @@ def verdict(folder: Path) -> list[str]:
             words = [row["verdict"] for row in rows if row["method"] == method]
             shares.setdefault(method, []).append(f"{words.count('similar')} of {len(words)}")
     said = [f"{' against '.join(share)} by {method}" for method, share in shares.items()]
-    return [f"**Verdict: the pairs that are similar are {', '.join(said)}; behind *against*, those of the control, whose "
-            "front network was never trained.**"]  # fmt: skip
+    return [f"**Verdict: similar are {', '.join(said)}; behind *against*, those of the control, whose front network "
+            "was never trained.**"]  # fmt: skip
 
 
 def similarity_finding(rows: list[Row]) -> list[str]:

@@ -29,8 +29,10 @@ def parser() -> cli.Parser:
     add("--momentum", type=real(at_least=0), default=0.9, help="momentum of SGD")
     add("--wd", "--weight-decay", dest="weight_decay", type=real(at_least=0), default=1e-4, help="weight decay")
     add("-p", "--print-freq", type=whole(0), default=10, help="batches from one line of progress to the next; 0: none")
-    add("--resume", metavar="FILE", nargs="?", const=True, default=False,
+    again = options.add_mutually_exclusive_group().add_argument
+    again("--resume", metavar="FILE", nargs="?", const=True, default=False,
         help="go on with an interrupted run of the same options; with a FILE: --weights")  # fmt: skip
+    again("--overwrite", action="store_true", help="write over a finished run of other options in -dir")
     add("--weights", metavar="FILE", help="checkpoint to start from, or with -e to evaluate")
     add("-e", "--evaluate", action="store_true", help="measure the accuracy of --weights, and train nothing")
     add("--seed", type=whole(0), default=0, help="random seed: weights, order, augmentation")
@@ -73,23 +75,21 @@ def check(args, n_processes: int) -> None:
 def train(args) -> None:
     from src import training
     from src.checkpoints import load_weights
-    from src.data_parallel import DataParallelClassification
+    from src.console import progress, result, silenced
     from src.datasets import Loading, dataset_info, load_dataset
-    from src.datasets.base import Share
+    from src.datasets.base import Shard
     from src.datasets.dummy import DummyImageSet
-    from src.distributed import device_number, joined, launched
     from src.models import build_model
-    from src.report import progress, result, silenced
-    from src.resuming import StateFile
-    from src.run_folder import Marks, RunFolder
+    from src.runs import Run, train_network
     from src.runtime import device_of, seeded
+    from src.training.distributed import DataParallelClassification, device_number, joined, launched
 
     processes, info = launched(rank=args.rank, size=args.world_size), dataset_info("imagenet")
     check(args, processes.size)
     args.gpu = device_number(args.gpu, processes)
     args.save_dir = args.save_dir or f"models/imagenet/{args.arch.rpartition('/')[2]}_{args.seed}"
-    marks = Marks.in_folder(args.save_dir)
-    if args.resume and marks.are_final(vars(args)):
+    run = Run.in_folder(args.save_dir, vars(args))
+    if not args.evaluate and not run.left_to_do(resume=args.resume, overwrite=args.overwrite):
         return
     device, image = device_of(args.gpu), {"n_classes": info.n_classes, "image_shape": info.image_shape}
     with seeded(args.seed):
@@ -106,7 +106,7 @@ def train(args) -> None:
     with silenced(processes.rank > 0):
         sets = [images(train) for train in ((False,) if args.evaluate else (False, True))]
     for one in sets:
-        one.share = Share(processes.rank, processes.size)
+        one.shard = Shard(processes.rank, processes.size)
     with joined(processes, device, backend=args.dist_backend, url=args.dist_url), silenced(processes.rank > 0):
         task = DataParallelClassification(model.to(device), processes, amp=args.bf16, note_every=args.print_freq)
         if args.evaluate:
@@ -119,11 +119,11 @@ def train(args) -> None:
             reduce_lr_epochs=range(30, args.n_epochs, 30), seed=args.seed,
         )  # fmt: skip
         if processes.rank == 0:
-            folder = RunFolder(args.save_dir, vars(args), resume=args.resume)
-            folder.train(task, sets[1], sets[0], settings, save_frequency=args.save_frequency)
-            folder.finish()
-        else:  # the same work, to be written by the first process
-            state = StateFile(marks.state, vars(args), resume=args.resume, writes=False)
+            run.claim(resume=args.resume)
+            train_network(run, task, sets[1], sets[0], settings, save_frequency=args.save_frequency)
+            run.finish()
+        else:  # the same work; the first process saves it
+            state = run.saved().get("loop") if args.resume else None
             for _ in training.train(task, sets[1], sets[0], settings, state=state):
                 pass
 

@@ -20,9 +20,9 @@ def parser() -> cli.Parser:
 def list_layers(args) -> None:
     import torch
 
+    from src.console import note, result
     from src.datasets import dataset_info
     from src.models import build_model
-    from src.report import note, result
 
     info = dataset_info(args.dataset, labelled=True)
     model = build_model(args.model_type, n_classes=info.n_classes, n_channels=info.image_shape[0],

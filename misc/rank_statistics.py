@@ -19,6 +19,7 @@ def parser() -> cli.Parser:
 
 
 def statistics(args) -> None:
+    from src.console import note, result, warn
     from src.errors import UserError
     from src.files import write_csv
     from src.measurements import read_tables
@@ -30,7 +31,6 @@ def statistics(args) -> None:
         summary_of_correlations,
         summary_of_places,
     )
-    from src.report import note, result, warn
 
     tables = read_tables(args.tables)
     if not tables.values:
@@ -61,7 +61,7 @@ def statistics(args) -> None:
 
 def show(rows: list[dict], columns: dict[str, str], *, summary) -> None:
     """Print rows by setting and measure, each group followed by its summary."""
-    from src.report import result
+    from src.console import result
 
     names = {"layer1": "layer1", "layer2": "layer2", "varied": "varied", **columns}
     cells = [list(names.values())] + [[text(row[name]) for name in names] for row in rows]

@@ -24,10 +24,10 @@ def parser() -> cli.Parser:
 
 
 def draw(args) -> None:
+    from src.console import note
     from src.errors import UserError
     from src.figures import curves
     from src.measurements import describe, over_ranks, read_tables
-    from src.report import note
 
     tables = read_tables(args.tables)
     known = dict.fromkeys(layers for values in tables.values.values() for layers, *_ in over_ranks(values, side=0))

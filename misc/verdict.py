@@ -27,9 +27,9 @@ def parser() -> cli.Parser:
 
 
 def give_verdict(args) -> None:
+    from src.console import note, result, warn
     from src.errors import UserError
     from src.measurements import read_similarities
-    from src.report import note, result, warn
     from src.verdict import judge, read_stitches, reporting
 
     stitches = []

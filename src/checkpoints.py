@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from src.console import warn
 from src.errors import UserError
 from src.files import write_bytes
 from src.models import Network, build_model
-from src.report import warn
 from src.runtime import seeded
 
 State = dict[str, Tensor]

@@ -5,18 +5,19 @@ Nothing here imports torch, so that `--help` and a mistyped option are answered 
 
 import argparse
 import contextlib
+import difflib
 import math
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from src import signals
 from src.config_file import words_of
+from src.console import note, warn
 from src.errors import UserError
 from src.network_options import complete
 from src.options import LR_STEPS, OOD_SCORES, OPTIMIZERS, PRECISIONS, SCHEDULERS
-from src.report import note
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,12 +37,23 @@ class Parser(argparse.ArgumentParser):
             words = [] if path is None else words_of(self, path)
         except (argparse.ArgumentError, UserError) as error:
             self.error(str(error))
+        self._refuse_near_misses(args)
         parsed = super().parse_args([*words, *args], namespace)
         try:
             complete(self, parsed, args)
         except UserError as error:
             self.error(str(error))
         return parsed
+
+    def _refuse_near_misses(self, args: Sequence[str]) -> None:
+        """Refuse words such as `-dirr` and `-epochs`, which argparse reads as `-d irr` and `-e pochs`."""
+        long = {option.lstrip("-"): option for option in self._option_string_actions if len(option.lstrip("-")) > 1}
+        for word in args:
+            given = word.split("=")[0]
+            if given.startswith("-") and not given.startswith("--") and given not in self._option_string_actions:
+                close = difflib.get_close_matches(given[1:], long, n=2, cutoff=0.75)
+                if close:
+                    self.error(f"unknown option {given}; did you mean {' or '.join(long[name] for name in close)}?")
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
@@ -57,24 +69,45 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
+class Terminated(BaseException):
+    """SIGTERM came; a BaseException, as KeyboardInterrupt is, so that no handler of errors takes it for one."""
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Raise an exception for SIGINT and SIGTERM while the block runs. A second signal kills the process."""
+
+    def handle(signum: int, frame: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
+
+    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
 def run(parser: Parser, experiment: Callable[[argparse.Namespace], None], argv: Sequence[str] | None = None) -> int:
-    """Parse the command line, run the experiment, and turn what the user can mend into one line.
+    """Parse the command line, run the experiment, and turn errors of the user into one line.
 
     Returns:
-        The exit code: 0, 2 for what the user can mend, 128 and the number of the signal after one (130, 143), 1 for
-        any other failure.
+        The exit code: 0, 2 for an error of the user, 130 after SIGINT, 143 after SIGTERM, 1 for any other failure.
     """
     args = parser.parse_args(argv)
     try:
-        with signals.handled(), _precision(args):
+        with _signals(), _precision(args):
             experiment(args)
     except UserError as error:
         note(f"{parser.prog}: error: {error}")
         return 2
-    except signals.Interrupted as interruption:
+    except (KeyboardInterrupt, Terminated) as stop:
+        signum = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
         remedy = "; to go on, give the same command with --resume" if hasattr(args, "resume") else ""
-        note(f"{parser.prog}: interrupted by {interruption}{remedy}")
-        return 128 + interruption.signum
+        note(f"{parser.prog}: interrupted by {signum.name}{remedy}")
+        return 128 + signum
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, named without importing torch
             note(f"{parser.prog}: error: the memory of the GPU is used up; lower -b")
@@ -128,6 +161,11 @@ figure_file = output_file("a figure", ".png", ".pdf")
 table_or_figure = output_file("a CSV or a figure", ".csv", ".png", ".pdf")
 
 
+def rank(text: str) -> int | None:
+    """The type of an option that takes a rank; 0 is the full rank, as in the public code."""
+    return whole_number(0)(text) or None
+
+
 def one_of(names: Sequence[str]) -> Callable[[str], str]:
     """The type of an option that takes a name in any case; what is unknown is left for `choices` to refuse."""
     return lambda text: next((name for name in names if name.lower() == text.lower()), text)
@@ -143,8 +181,8 @@ def real_number(*, at_least: float = -math.inf, above: float = -math.inf) -> Cal
             number = math.nan
         if not math.isfinite(number) or number < at_least or number <= above:
             bounds = {" at least": at_least, " above": above}
-            said = "".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound > -math.inf)
-            raise argparse.ArgumentTypeError(f"{text!r} is not a finite number{said}")
+            limits = "".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound > -math.inf)
+            raise argparse.ArgumentTypeError(f"{text!r} is not a finite number{limits}")
         return number
 
     return parse
@@ -184,9 +222,12 @@ def _precision(args: argparse.Namespace) -> contextlib.AbstractContextManager:
     return precision(gpu=args.gpu, amp=args.amp, tf32=args.tf32)
 
 
-def add_resume(parser: Parser) -> None:
-    """`--resume`."""
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same options")
+def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
+    """`--resume` and, for scripts that write into a folder of the user's choice, `--overwrite`."""
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--resume", action="store_true", help="go on with an interrupted run of the same options")
+    if overwrite:
+        add("--overwrite", action="store_true", help="write over a finished run of other options in -dir")
 
 
 def add_seed(parser: Parser) -> None:
@@ -225,8 +266,8 @@ def add_training(parser: Parser, *, n_epochs: int) -> None:
     add("-lr", "--learning-rate", type=real_number(above=0), default=1e-3, help="initial learning rate")
     add("-wd", "--weight_decay", "--weight-decay", type=real_number(at_least=0), default=1e-5, help="weight decay")
     add_seed(parser)
-    add("-sched", "--lr-scheduler", dest="scheduler", choices=SCHEDULERS, default="none",
-        help="cosine: from the initial learning rate to 0 over all epochs")  # fmt: skip
+    add("-sched", "--lr-scheduler", dest="scheduler", type=lambda text: text or "none", choices=SCHEDULERS,
+        default="none", help="cosine: from the initial learning rate to 0 over all epochs")  # fmt: skip
     add("-rlre", "--reduce-lr-epochs", type=whole_number(1), nargs="*", default=[],
         help="multiply the learning rate by 0.1 after these epochs")  # fmt: skip
     add("--grad-clip", type=real_number(above=0), default=None, help="l2 norm that gradients are clipped to")
@@ -259,5 +300,9 @@ def settings_of(args: argparse.Namespace) -> Any:
 
     if args.scheduler != "none" and args.reduce_lr_epochs:
         raise UserError(f"-sched {args.scheduler} and -rlre both set the learning rate; give one of them")
+    late = [epoch for epoch in args.reduce_lr_epochs if epoch >= args.n_epochs]
+    if late:
+        epochs = " ".join(map(str, late))
+        warn(f"-rlre {epochs}: none of the -e {args.n_epochs} epochs comes after that; the learning rate does not drop")
     options = vars(args)
     return Settings(**{name: options[name] for name in Settings._fields if name in options})

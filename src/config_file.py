@@ -7,7 +7,7 @@ from typing import Any
 from src.errors import UserError, unknown_name
 from src.files import read_yaml
 
-NOT_RECORDED = ("config", "resume")  # what a run's config.txt leaves out: it would not repeat the run
+NOT_RECORDED = ("config", "resume", "overwrite")  # what a run's config.txt leaves out: it would not repeat the run
 
 
 def recorded(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from src.console import warn
 from src.files import write_bytes
-from src.report import warn
 
 COLUMN = 3.3  # inches: the width of a panel
 POINTS = 8  # the size of all text but the numbers in cells

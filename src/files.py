@@ -7,13 +7,12 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from src.console import warn
 from src.errors import UserError
-from src.report import warn
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -113,32 +112,19 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-_held: set[int] = set()  # descriptors of folders
-
-
-def hold(folder: Path) -> Callable[[], object]:
-    """Keep other processes from holding a folder until the function that is returned is called, or this process ends.
+def hold(path: Path) -> IO:
+    """Keep other processes from holding a lock file until the returned file is closed or this process ends.
 
     Raises:
         UserError: another process holds it.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    file = open(path, "a")  # noqa: SIM115 - the caller closes it
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by processes that decode images
     except BlockingIOError as error:
-        os.close(descriptor)
+        file.close()
+        folder = Path(path).parent
         raise UserError(f"another run is writing to {folder}; wait for it, or choose another folder") from error
     except OSError:
-        pass  # some network file systems do not lock folders
-    _held.add(descriptor)
-    return partial(_let_go, descriptor)
-
-
-def _let_go(*descriptors: int) -> None:
-    for descriptor in _held & set(descriptors):
-        _held.remove(descriptor)
-        os.close(descriptor)
-
-
-# Processes that decode images may outlive the one that forked them by seconds, and are not to hold its folder.
-os.register_at_fork(after_in_child=lambda: _let_go(*_held))
+        pass  # some network file systems have no locks
+    return file

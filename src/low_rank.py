@@ -1,9 +1,19 @@
 """Truncation of a representation to its first principal components (the sensitivity test of the paper)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+def descending(ranks: Sequence[int] | None) -> list[int | None]:
+    """The ranks of an option, each once, the largest first. 0 is the full rank, which None stands for; so are no ranks.
+
+    Example: [4, 0, 64, 4] -> [None, 64, 4].
+    """
+    distinct = set(ranks or [0])
+    return [None] * (0 in distinct) + sorted(distinct - {0}, reverse=True)
 
 
 def as_rows(activations: Tensor) -> Tensor:

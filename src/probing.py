@@ -19,7 +19,7 @@ from src.low_rank import principal_components
 from src.models import Network
 from src.runtime import seeded
 from src.stitching.layers import has_cls_token
-from src.training import EpochLog, Part, part_of
+from src.training import EpochLog, HeadLosses, classification_losses
 
 COLUMNS = (
     "model", "layer", "rank", "accuracy", "train_accuracy", "loss", "seed", "epochs", "model_type", "dataset",
@@ -110,7 +110,7 @@ class Probes:
         for head in self.heads:
             head.train(mode)
 
-    def parts(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[Part]:
+    def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """The cross-entropy of all probes on a batch, one layer at a time."""
         with torch.no_grad():
             acts = self.network.activations(images, self.layers)
@@ -124,7 +124,7 @@ class Probes:
             weights = torch.stack([head.weight for head in heads])  # (R, n_classes, D)
             biases = torch.stack([head.bias for head in heads])  # (R, n_classes)
             logits = torch.baddbmm(biases[:, None], features, weights.transpose(1, 2))  # (R, B, n_classes)
-            yield part_of([numbers[layer, rank] for rank in self.ranks], logits, labels)
+            yield classification_losses([numbers[layer, rank] for rank in self.ranks], logits, labels)
 
 
 def decay_epochs(n_epochs: int) -> list[int]:

@@ -5,7 +5,7 @@ import ctypes
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
@@ -95,19 +95,6 @@ def seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(state)
-
-
-def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The states of torch's global generators of the CPU and of the device."""
-    states = {"cpu": torch.get_rng_state()}
-    return states if device.type == "cpu" else states | {"device": torch.cuda.get_rng_state(device)}
-
-
-def set_random_state(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
-    """Go back to what `random_state` gave; a generator that it did not know is left alone."""
-    torch.set_rng_state(states["cpu"])
-    if device.type != "cpu" and "device" in states:
-        torch.cuda.set_rng_state(states["device"], device)
 
 
 def generator(*key: int) -> torch.Generator:

@@ -8,6 +8,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from src.checkpoints import load_tensors
@@ -36,6 +37,9 @@ def assert_whole(folder: Path) -> None:
             load_tensors(path)
         elif path.suffix == ".json" or path.name.endswith("config.txt"):
             read_json(path)
+        elif path.suffix == ".npz":
+            with np.load(path) as arrays:
+                assert all(array.size for array in arrays.values())
         elif path.suffix == ".png":
             assert path.read_bytes().endswith(b"IEND\xaeB`\x82")
         elif path.suffix in (".csv", ".txt"):

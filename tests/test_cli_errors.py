@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +14,12 @@ import exec_eval
 import exec_stitch
 import exec_train
 from src.checkpoints import save_state
-from src.models import build_model
+from src.datasets import DATASET_NAMES
+from src.errors import UserError, unknown_name
+from src.models import MODEL_NAMES, build_model
+from src.options import INITS, OPTIMIZERS
 
+ROOT = Path(__file__).parents[1]
 TRAIN = ["small_cnn", "-d", "digits", "-gpu", "-1", "-dir", "m"]
 
 
@@ -54,6 +61,11 @@ def fails(main, arguments, capsys) -> str:
         ([*TRAIN, "-gpu", "-2"], "'-2' is not a whole number from -1 on"),
         ([*TRAIN, "-gpu", "99"], "-gpu 99: this machine has"),
         ([*TRAIN, "--nonsense"], "unrecognized arguments: --nonsense"),
+        ([*TRAIN, "-dirr", "x"], "unknown option -dirr; did you mean -dir?"),
+        ([*TRAIN, "-epochs", "3"], "unknown option -epochs; did you mean --epochs or"),
+        ([*TRAIN, "-optimiser=adam"], "unknown option -optimiser; did you mean --optimizer?"),
+        ([*TRAIN, "-seed", "1"], "unknown option -seed; did you mean --seed?"),
+        ([*TRAIN, "--resume", "--overwrite"], "argument --overwrite: not allowed with argument --resume"),
         (TRAIN[:-2], "the following arguments are required: -dir/--save-dir"),
         (["vit_tiny_patch16_224", *TRAIN[1:]], "8×8"),
     ],
@@ -95,8 +107,8 @@ def test_eval(capsys, checkpoint, tmp_path):
         ({5: "fc"}, "not from shape 64×8×8 to 10"),
         (["-i", "foo"], "argument -i/--init: invalid choice: 'foo' (choose from"),
         (["-pinv-samples", "0"], "'0' is not a whole number from 1 on"),
-        (["--front-stitch-rank", "0"], "'0' is not a whole number from 1 on"),
-        (["--front-pinv-rank", "-3"], "'-3' is not a whole number from 1 on"),
+        (["--front-stitch-rank", "-1"], "'-1' is not a whole number from 0 on"),
+        (["--front-pinv-rank", "-3"], "'-3' is not a whole number from 0 on"),
         (["-l1", "-1"], "'-1' is not a finite number at least 0"),
         (["-upsample", "cubic"], "invalid choice: 'cubic'"),
         (["-c2t-cls", "mean"], "invalid choice: 'mean'"),
@@ -146,6 +158,48 @@ def test_a_mistake_in_the_program_shows_its_traceback(capsys, monkeypatch):
     assert "RuntimeError: oops" in capsys.readouterr().err
 
 
+def test_values_that_follow_their_option_at_once_are_read():
+    """As argparse reads them: `-dmnist` and `-e30`."""
+    parser = exec_train.parser()
+    for name in DATASET_NAMES:
+        assert parser.parse_args([*TRAIN, f"-d{name}"]).dataset == name
+    for name in OPTIMIZERS:
+        assert parser.parse_args([*TRAIN, f"-o{name}"]).optimizer == name
+    args = parser.parse_args([*TRAIN, "-e30", "-b8", "-lr=1e-2", "-wd", "1e-5"])
+    assert (args.n_epochs, args.batch_size, args.learning_rate) == (30, 8, 0.01)
+    networks = ["a", "b", "resnet18", "resnet18", "layer1.0", "layer1.0", "rc2c_pre"]
+    for name in INITS:
+        assert exec_stitch.parser().parse_args([*networks, f"-i{name}"]).init == name
+
+
+def test_what_empty_values_mean_in_the_public_code():
+    assert exec_train.parser().parse_args([*TRAIN, "-sched", ""]).scheduler == "none"
+    networks = ["a", "b", "resnet18", "resnet18", "layer1.0", "layer1.0", "rc2c_pre"]
+    args = exec_stitch.parser().parse_args([*networks, "--front-stitch-rank", "0", "--front-pinv-rank", "0"])
+    assert args.front_stitch_rank is args.front_pinv_rank is None
+
+
+def test_milestones_behind_the_last_epoch_are_named(capsys):
+    from src import cli
+
+    args = exec_train.parser().parse_args([*TRAIN, "-e", "3", "-rlre", "2", "3", "40"])
+    assert cli.settings_of(args).reduce_lr_epochs == [2, 3, 40]
+    assert "warning: -rlre 3 40: none of the -e 3 epochs comes after that" in capsys.readouterr().err
+
+
+def test_an_unknown_name_lists_the_close_ones_and_no_long_list():
+    assert str(unknown_name("model", "resnet19", MODEL_NAMES)) == (
+        "unknown model 'resnet19'; did you mean resnet18 or resnet152 or resnet101? --help lists all"
+    )
+    assert str(unknown_name("key", "sise", ["size", "channels"])) == (
+        "unknown key 'sise'; did you mean size? known: size, channels"
+    )
+
+
+def test_an_error_is_one_line():
+    assert str(UserError("a\nb\r\nc")) == "a b c"
+
+
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interruption_says_so(signum, status, capsys):
     from src import cli
@@ -153,5 +207,19 @@ def test_an_interruption_says_so(signum, status, capsys):
     def interrupted(args):
         signal.raise_signal(signum)
 
+    before = signal.getsignal(signum)
     assert cli.run(exec_eval.parser(), interrupted, ["a", "b"]) == status
     assert f"interrupted by {signal.Signals(signum).name}" in capsys.readouterr().err
+    assert signal.getsignal(signum) is before
+
+
+def test_a_second_signal_kills():
+    code = (
+        "import signal\nimport exec_eval\nfrom src import cli\n"
+        "def experiment(args):\n"
+        "    try: signal.raise_signal(signal.SIGTERM)\n"
+        "    finally: print('cleaning up', flush=True); signal.raise_signal(signal.SIGTERM); print('not reached')\n"
+        "cli.run(exec_eval.parser(), experiment, ['a', 'b'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("cleaning up\n", -signal.SIGTERM)

@@ -13,7 +13,7 @@ import exec_stitch
 import exec_train_representation_classifier as exec_detectors
 from src.checkpoints import load_state, save_state
 from src.models import build_model
-from src.ood import ood_metrics
+from src.ood import ood_metrics, reporting
 from tests.tiny_datasets import random_images
 
 MODEL = "resnet18_samewidth"
@@ -34,6 +34,8 @@ def workplace(digit_networks, tmp_path_factory):
         assert exec_stitch.main([*stitch, "-i", "pinv", "-dir", "ranks", "--front-stitch-rank", "2"]) == 0
         train = [paths[1], MODEL, "layer2.0", *CLASSIFIER, "-e", "1", "-fe", "1", "-dir", "d", "-fdir", "store"]
         assert exec_detectors.main(train) == 0
+        train[2], train[-3] = "layer3.1", "d31"  # no stitch ends at that layer
+        assert exec_detectors.main(train) == 0
     return folder
 
 
@@ -53,7 +55,7 @@ def test_detector_files_have_the_layout_of_the_public_code(workplace, digit_netw
     names = {path.name for path in folder.iterdir()}
     assert names == {"model_1.pt", "ft_model_1.pt", "training_logs.csv", "ft_logs.csv", "config.txt", "run.json"}
     assert (folder / "ft_logs.csv").read_text().splitlines()[0] == "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc"
-    ((name, entry),) = json.loads((workplace / "store" / "meta.json").read_text()).items()
+    (name, entry), *_ = json.loads((workplace / "store" / "meta.json").read_text()).items()
     assert entry["source_layer"] == "layer2.0" and entry["required_input_shape"] == [64, 4, 4]
     assert entry["orig_input_shape"] == [1, 8, 8] and entry["training_loc"] == "d"
     assert entry["source_model_path"] == str(digit_networks[1]) and len(entry["source_sha256"]) == 64
@@ -77,6 +79,31 @@ def test_fine_tuning_changes_a_checkpoint_it_starts_from(workplace, digit_networ
     assert json.loads((tmp_path / "a" / "config.txt").read_text())["score"] == "OE"
     before, after = load_state(workplace / "d" / "model_1.pt"), load_state(tmp_path / "a" / "ft_model_2.pt")
     assert not torch.equal(before["fc.weight"], after["fc.weight"])
+
+
+def test_a_finished_detector_of_other_options_is_not_written_over(workplace, digit_networks, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    before = (workplace / "d" / "model_1.pt").read_bytes()
+    train = [
+        str(digit_networks[1]),
+        MODEL,
+        "layer2.0",
+        *CLASSIFIER,
+        "-e",
+        "1",
+        "-fe",
+        "1",
+        "-dir",
+        "d",
+        "-fdir",
+        "store",
+    ]
+    assert exec_detectors.main([*train, "-m-in", "-20"]) == 2
+    assert "m_in was -25, now -20.0); choose another folder, or give --overwrite" in capsys.readouterr().err
+    assert exec_detectors.main([*train, "--resume"]) == 0
+    assert "nothing is left to do" in capsys.readouterr().err
+    assert (workplace / "d" / "model_1.pt").read_bytes() == before
+    assert len(json.loads((workplace / "store" / "meta.json").read_text())) == 2
 
 
 def test_the_seed_counts_and_the_same_seed_repeats(digit_networks, tmp_path, monkeypatch, capsys):
@@ -124,12 +151,19 @@ def test_evaluation_prints_and_writes_what_it_finds(workplace, run_script, digit
     out = run_script("exec_eval_stitcher_ood.py", "results/dm", *DATA, "-detectors", "store", "-scd", "photo_patches",
                      cwd=workplace)  # fmt: skip
     lines = out.splitlines()
-    assert lines[0] == "Evaluating layer layer2.0" and lines[2] == "Sanity checking layer2.0's OOD detector:"
-    assert lines[7:9][0] == "layer3.0" and lines[8].startswith("Accuracy: ")
-    for title in ("STITCHING ACCURACY", "STITCHING OOD Detection AUROC", "STITCHING OOD Detection AUPR"):
-        matrix = lines[lines.index(title) + 1]
-        assert matrix.count("[") == 9 and matrix.count("nan") == 62 and "float" not in matrix
-    assert lines[-4] == "OOD detector sanity checks: photo_patches" and lines[-3].startswith("AUROC: ")
+    blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
+    matrices = {}
+    for title in reporting.TITLES.values():
+        columns, *matrix = [line.split() for line in lines[lines.index(title) + 1 : lines.index(title) + 10]]
+        assert columns == blocks and [row for row, *_ in matrix] == blocks
+        matrices[title] = {
+            (row, column): value for row, *values in matrix for column, value in zip(blocks, values, strict=True)
+        }
+        assert list(matrices[title].values()).count("nan") == 62
+    heading, columns, layer2, layer3 = lines[-4:]
+    assert heading == "OOD detector sanity checks: photo_patches" and columns.split("  ")[-1] == "FPR95"
+    assert layer2.split()[0] == "layer2.0" and layer3.split()[0] == "layer3.1"  # no stitch ends there
+    assert len(lines) == 4 * 10 + 4
 
     folder = workplace / "results" / "dm"
     with open(folder / "ood_evaluation.csv") as file:
@@ -143,7 +177,10 @@ def test_evaluation_prints_and_writes_what_it_finds(workplace, run_script, digit
     written = json.loads((folder / "ood_evaluation.json").read_text())
     for row, saved in zip(rows, written["stitches"], strict=True):
         assert row["accuracy"] == accuracies[row["front_layer"], row["end_layer"]] == str(saved["accuracy"])
-    assert written["sanity_checks"]["layer2.0"]["auroc"] == float(lines[-3].removeprefix("AUROC: layer2.0 "))
+        pair = row["front_layer"], row["end_layer"]
+        assert matrices["STITCHING OOD Detection AUROC"][pair] == f"{saved['auroc']:.4f}"
+    assert f"{written['sanity_checks']['layer2.0']['auroc']:.4f}" == layer2.split()[2]
+    assert set(written["sanity_checks"]) == {"layer2.0", "layer3.1"}
     assert (folder / "ood_evaluation.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -260,7 +297,9 @@ def test_a_detector_that_does_not_do_its_job_is_marked(workplace, drawn_figures,
     from src.ood import reporting
 
     assert evaluate(workplace, "dm", "-scd", "digits") == 0
-    assert "warning: detectors of layer2.0 do not find digits OOD (AUROC below 0.8)" in capsys.readouterr().err
+    assert (
+        "warning: detectors of layer2.0, layer3.1 do not find digits OOD (AUROC below 0.8)" in capsys.readouterr().err
+    )
     figure = drawn_figures["ood_evaluation.png"]
     ends = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert "layer2.0 *" in ends and "layer4.0" in ends

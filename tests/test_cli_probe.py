@@ -84,6 +84,14 @@ def run(arguments, capsys) -> str:
     return capsys.readouterr().out
 
 
+def test_rank_0_is_the_full_rank(digit_networks, tmp_path, capsys):
+    table = tmp_path / "p.csv"
+    out = run([digit_networks[0], MODEL, "-l", "layer4.1", *DIGITS, "-e", "0", "-ranks", "4", "0", "-o", table], capsys)
+    assert list(parse(out)["layer4.1"]) == ["None", "4"]
+    with open(table) as file:
+        assert [row["rank"] for row in csv.DictReader(file)] == ["", "4"]
+
+
 def test_a_probe_gets_what_it_gets_alone(tmp_path, capsys, digit_networks):
     common = [digit_networks[0], MODEL, *DIGITS, "-e", "1", "-lr", "0.01", "-s", "3", "-o", tmp_path / "p.csv"]
     rows = {}
@@ -158,7 +166,7 @@ def test_training_is_what_the_options_say(monkeypatch, capsys, digit_networks):
         ([], "the following arguments are required: -l/--layers"),
         (["-l"], "argument -l/--layers: expected at least one argument"),
         (["-l", "layer4.2"], "unknown layer 'layer4.2'; did you mean layer4.1"),
-        (["-l", "layer4.1", "-ranks", "4", "0"], "argument -ranks/--ranks: '0' is not a whole number from 1 on"),
+        (["-l", "layer4.1", "-ranks", "4", "-1"], "argument -ranks/--ranks: '-1' is not a whole number from 0 on"),
         (
             ["-l", "layer4.1", "-o", "probes.txt"],
             "argument -o/--output: probes.txt is to be a CSV; give it a name",

@@ -6,6 +6,8 @@ import json
 import math
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,12 +17,10 @@ from sklearn.metrics import cohen_kappa_score
 import exec_stitch
 from src.checkpoints import load_model, load_state, save_state
 from src.datasets import load_dataset
-from src.files import hold
 from src.models import build_model
-from src.resuming import StateFile
+from src.runs import Run
 from src.stitching import Pair, StitchedModel, build_stitching_layer
 from src.stitching.results import read_grid
-from src.stitching.unfinished import SUFFIX
 from tests.conftest import ROOT
 from tests.goldens import DATA
 
@@ -302,9 +302,9 @@ def test_collects_runs_of_the_public_code(run_script, tmp_path):
     out = run_script("misc/collect_results.py", DATA / "public_runs" / "trained", "-o", "all.csv")
     assert [line.split() for line in out.splitlines()] == [
         ["layer1.0", "layer2.0"],
-        ["layer2.0", "0.7600"],
-        ["layer3.1", "0.7700"],
-        ["layer4.1", "0.5400"],
+        ["layer2.0", "nan", "0.7600"],
+        ["layer3.1", "nan", "0.7700"],
+        ["layer4.1", "0.5400", "nan"],
     ]
     with open(tmp_path / "all.csv") as file:
         rows = list(csv.DictReader(file))
@@ -374,15 +374,18 @@ def test_a_run_that_goes_on_is_not_taken_over(stitch, tmp_path):
     folder = tmp_path / "results" / "live"
     stitch("layer4.1", "layer4.1", *options)
     (run,) = (path for path in folder.iterdir() if path.is_dir())
-    recorded = json.loads((run / "config.txt").read_text())
+    options_of_run = json.loads((run / "config.txt").read_text())
     (run / "config.txt").unlink()
-    StateFile(folder / f"x{SUFFIX}", recorded, resume=False).write(folders=[["layer4.1", "layer4.1", run.name]])
-    release = hold(run)
-    with pytest.raises(AssertionError, match=f"another run is writing to {run.relative_to(tmp_path)}"):
-        stitch("layer4.1", "layer4.1", *options, "--resume")
-    release()
+    Run.in_folder(run, options_of_run).save(folders=[["layer4.1", "layer4.1", run.name]])
+    code = f"from src.files import hold; lock = hold('{run}/.resume.pt.lock'); print('held', flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as live:
+        assert live.stdout.readline() == "held\n"
+        with pytest.raises(AssertionError, match=f"another run is writing to {run.relative_to(tmp_path)}"):
+            stitch("layer4.1", "layer4.1", *options, "--resume")
+        live.communicate("\n")
     stitch("layer4.1", "layer4.1", *options, "--resume")
-    assert (run / "config.txt").exists() and not list(folder.glob(f"*{SUFFIX}"))
+    assert (run / "config.txt").exists() and not list(folder.glob("*/resume.pt"))
 
 
 def test_collecting_takes_the_newest_of_a_pair_and_names_what_it_skips(stitch, tmp_path, capsys):

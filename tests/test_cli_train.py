@@ -52,10 +52,14 @@ def test_nobody_reads_the_output(tmp_path):
     os.close(reading)
     with open(writing, "w") as nobody:
         done = subprocess.run(command, cwd=tmp_path, stdout=nobody, stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (0, "wrote m\n")
+    assert done.returncode == 0 and re.fullmatch(
+        r"epoch 1/2: \d+\.\d s an epoch, about 0:\d\d:\d\d left\nwrote m\n", done.stderr
+    )
     assert "model_2.pt" in files(tmp_path / "m")
     with open("/dev/full", "w") as full:
-        done = subprocess.run([*command, "-s", "1"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [*command, "-s", "1", "--overwrite"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True
+        )
     line = "exec_train.py: error: cannot print the results: No space left on device\n"
     assert (done.returncode, done.stderr) == (2, line)
 
@@ -110,3 +114,28 @@ def test_reads_checkpoints_of_the_public_code(tmp_path, run_script):
     torch.save(model.state_dict(), tmp_path / "det0.pt", _use_new_zipfile_serialization=False)
     out = run_script("exec_eval.py", "det0.pt", "resnet18", "-d", "data.npz", "-gpu", "-1")
     assert re.fullmatch(r"Clean accuracy: \d+\.\d\d%\n", out)
+
+
+def test_a_finished_run_of_other_options_is_not_written_over(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train = [*ARGUMENTS, "-e", "1", "-dir", "m"]
+    assert exec_train.main(train) == exec_train.main(train) == 0  # the same options may be run again
+    before = (tmp_path / "m" / "model_1.pt").read_bytes()
+    assert exec_train.main([*train, "-s", "1"]) == 2
+    assert "seed was 0, now 1); choose another folder, or give --overwrite" in capsys.readouterr().err
+    assert (tmp_path / "m" / "model_1.pt").read_bytes() == before
+    assert exec_train.main([*train, "-s", "1", "--overwrite"]) == 0
+    assert (tmp_path / "m" / "model_1.pt").read_bytes() != before
+    assert "overwrite" not in json.loads((tmp_path / "m" / "config.txt").read_text())
+    (tmp_path / "m" / "config.txt").unlink()  # unfinished runs are written over
+    assert exec_train.main(train) == 0 and (tmp_path / "m" / "model_1.pt").read_bytes() == before
+
+
+def test_a_finished_folder_of_the_public_code_is_finished(tmp_path, capsys):
+    """It writes "" where no scheduler is used, and has no options that are new."""
+    train = [*ARGUMENTS, "-e", "1", "-sched", "", "-dir", str(tmp_path)]
+    options = vars(exec_train.parser().parse_args(train))
+    public = {name: value for name, value in options.items() if name not in ("config", "resume", "amp", "tf32")}
+    (tmp_path / "config.txt").write_text(json.dumps(public | {"scheduler": ""}))
+    assert exec_train.main([*train, "--resume"]) == 0
+    assert "nothing is left to do" in capsys.readouterr().err and files(tmp_path) == {"config.txt"}

@@ -4,14 +4,20 @@ import pytest
 import torch
 from torch import nn
 
-from src.data_parallel import DataParallelClassification
+from src.console import note, progress, result, silenced
 from src.datasets.augmentation import CropFlip
-from src.datasets.base import Share
+from src.datasets.base import Shard
 from src.datasets.dummy import DummyImageSet
 from src.datasets.in_memory import ImageSet
-from src.distributed import Processes, add_up, device_number, joined, launched
 from src.errors import UserError
-from src.report import note, progress, result, silenced
+from src.training.distributed import (
+    DataParallelClassification,
+    Processes,
+    add_up,
+    device_number,
+    joined,
+    launched,
+)
 
 
 def image_set(n: int = 11) -> ImageSet:
@@ -20,7 +26,7 @@ def image_set(n: int = 11) -> ImageSet:
 
 
 def passes(images: ImageSet):
-    return images.epoch(5, seed=1, epoch=1), images.batches(5), images.epoch(5, seed=1, epoch=1, start=1)
+    return images.epoch(5, seed=1, epoch=1), images.batches(5)
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -28,7 +34,7 @@ def test_the_shares_of_all_processes_make_up_each_batch(size):
     images, whole = image_set(), [list(batches) for batches in passes(image_set())]
     shares = []
     for rank in range(size):
-        images.share = Share(rank, size)
+        images.shard = Shard(rank, size)
         shares.append([list(batches) for batches in passes(images)])
     for kind, batches in enumerate(whole):
         assert {len(share[kind]) for share in shares} == {len(batches)}  # no process waits for another in vain
@@ -44,19 +50,19 @@ def test_the_shares_of_all_processes_make_up_each_batch(size):
 
 
 def test_an_image_that_does_not_count_has_no_gradient_and_no_place_in_the_sums():
-    from src.training import evaluate, part_of
+    from src.training import classification_losses, evaluate
 
     logits = torch.randn(1, 1, 3, requires_grad=True)
-    part = part_of([0], logits, torch.tensor([-1]))
-    part.losses.sum().backward()
-    assert part.losses.item() == part.n_samples.item() == 0 and not logits.grad.any()
+    group = classification_losses([0], logits, torch.tensor([-1]))
+    group.losses.sum().backward()
+    assert group.losses.item() == group.n_samples.item() == 0 and not logits.grad.any()
 
     images, model = image_set(), nn.Sequential(nn.Flatten(), nn.Linear(36, 11))
     task = DataParallelClassification(model)
     (whole,) = evaluate(task, images.batches(5), device=images.device)
     parts = []
     for rank in range(2):
-        images.share = Share(rank, 2)
+        images.shard = Shard(rank, 2)
         (score,) = evaluate(task, images.batches(5), device=images.device)
         parts.append(score)
     n = 3 + 3 + 1, 2 + 2 + 0
@@ -112,8 +118,8 @@ def test_amp_is_for_training_only():
     model[1].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     task, (pixels, labels) = DataParallelClassification(model, amp=True), next(image_set().batches(5))
     for training in (True, False):
-        (part,) = task.parts(pixels, labels, training=training)
-        assert part.losses.dtype == torch.float32
+        (group,) = task.losses(pixels, labels, training=training)
+        assert group.losses.dtype == torch.float32
     assert seen == [torch.bfloat16, torch.float32]
 
 
@@ -122,13 +128,13 @@ def test_progress_is_noted_every_so_many_batches(capsys):
     for _ in range(2):
         task.train(True)
         for pixels, labels in image_set().batches(3):
-            list(task.parts(pixels, labels, training=True))
+            list(task.losses(pixels, labels, training=True))
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in lines] == ["batch 2", "batch 4"] * 2
 
 
 def test_dropout_differs_between_processes(monkeypatch):
-    monkeypatch.setattr("src.data_parallel.DistributedDataParallel", lambda model: model)
+    monkeypatch.setattr("src.training.distributed.DistributedDataParallel", lambda model: model)
     drawn = []
     for rank in (0, 1, 1):
         torch.manual_seed(0)

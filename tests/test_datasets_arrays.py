@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import exec_train
-from src import files, report
+from src import console, files
 from src.datasets import dataset_info, load_dataset
 from src.errors import UserError
 from tests.tiny_datasets import random_images, write_cifar10
@@ -167,7 +167,7 @@ def test_what_is_interrupted_leaves_nothing_behind(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(report, "progress", interrupted)
+        patch.setattr(console, "progress", interrupted)
         load_dataset("cifar5m", tmp_path, train=True)
     assert names(tmp_path) == before | {".unpacking.lock"}
     assert len(load_dataset("cifar5m", tmp_path, train=True)) == 27

@@ -85,7 +85,7 @@ def test_workers_live_as_long_as_the_set(root):
 
     workers = pids()
     assert len(workers) == 2
-    assert torch.equal(collect(dataset.epoch(4, seed=0, epoch=2, start=1))[0], whole[1][4:])
+    assert torch.equal(collect(dataset.epoch(4, seed=0, epoch=2))[0], whole[1])
     assert len(list(dataset.batches(4, indices=torch.tensor([3, 1])))) == 1
     assert pids() == workers
     # two passes at once, one of which is given up
@@ -93,13 +93,6 @@ def test_workers_live_as_long_as_the_set(root):
     assert torch.equal(next(first)[0], whole[0][:4]) and torch.equal(collect(second)[0], whole[1])
     first.close()
     assert torch.equal(collect(dataset.epoch(4, seed=0, epoch=1))[0], whole[0])
-
-
-def test_skipped_batches_are_not_decoded(root, monkeypatch):
-    dataset = load_dataset("imagenet", root, train=True)
-    read, decoded = dataset.files.read, []
-    monkeypatch.setattr(dataset.files, "read", lambda i: decoded.append(i) or read(i))
-    assert len(list(dataset.epoch(5, seed=0, epoch=1, start=2))) == 1 and len(decoded) == 2
 
 
 def test_test_splits_are_shuffled_but_not_augmented(root):
@@ -200,7 +193,7 @@ def test_a_killed_worker_is_no_riddle(root, monkeypatch):
 
 
 def test_a_signal_to_all_processes_of_a_run_interrupts_it_in_order(root, tmp_path):
-    """As `timeout`, containers and Slurm send it: workers see the run to the end of its step."""
+    """As `timeout`, containers and Slurm send it: the workers leave it to the main process, and end with it."""
     command = [sys.executable, ROOT / "exec_train.py", "small_cnn", "-d", "imagenet", "-data", root, "-gpu", "-1"]
     command = [*map(str, command), "-e", "500", "-b", "2", "-workers", "2", "-dir", "m"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -210,7 +203,11 @@ def test_a_signal_to_all_processes_of_a_run_interrupts_it_in_order(root, tmp_pat
     os.killpg(run.pid, signal.SIGTERM)
     _, errors = run.communicate(timeout=60)
     line = "exec_train.py: interrupted by SIGTERM; to go on, give the same command with --resume\n"
-    assert run.returncode == 143 and errors.splitlines(keepends=True)[1:] == [line]  # behind that of the few classes
+    assert run.returncode == 143
+    others = [
+        error for error in errors.splitlines(keepends=True)[1:] if " left\n" not in error
+    ]  # the first: few classes
+    assert others == [line]
     with pytest.raises(ProcessLookupError):  # the workers have ended, too
         os.killpg(run.pid, 0)
 

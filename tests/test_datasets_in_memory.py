@@ -63,20 +63,6 @@ def test_epochs_may_be_interleaved():
         assert torch.equal(torch.cat([pair[i][0] for pair in both]), alone[i])
 
 
-@pytest.mark.parametrize("epoch_size", [None, 20])
-def test_an_epoch_may_start_at_a_later_batch(epoch_size, monkeypatch):
-    dataset = make_set(augmentation=CropFlip(2), epoch_size=epoch_size)
-    whole = list(dataset.epoch(8, seed=3, epoch=2))
-    for start in range(len(whole) + 2):
-        rest = list(dataset.epoch(8, seed=3, epoch=2, start=start))
-        assert len(rest) == max(0, len(whole) - start)
-        for (images, labels), (images_there, labels_there) in zip(rest, whole[start:], strict=True):
-            assert torch.equal(images, images_there) and torch.equal(labels, labels_there)
-    made = []
-    monkeypatch.setattr(dataset, "_batch", lambda indices, drawn=None: made.append(indices))
-    assert len(list(dataset.epoch(8, seed=3, epoch=2, start=1))) == len(made) == len(whole) - 1  # none in vain
-
-
 def test_the_permutation_is_none_of_the_epochs():
     dataset = make_set(n=200)
     order = dataset.permutation(5)

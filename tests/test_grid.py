@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
+from src.checkpoints import load_tensors, save_tensors
 from src.errors import UserError
 from src.models import Network, build_model
 from src.models.vit import VisionTransformer
-from src.resuming import StateFile
 from src.runtime import generator
 from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching
 from src.stitching.layers import resize
@@ -20,7 +20,7 @@ FRONTS, ENDS = ["layer1.0", "layer2.1", "layer4.1"], ["layer1.1", "layer3.0", "l
 
 
 class DoubleSet:
-    """A data set as the driver wants it, in float64: float32 would let rounding decide over ReLU masks."""
+    """A data set as the loop wants it, in float64: float32 would let rounding decide over ReLU masks."""
 
     device = torch.device("cpu")
 
@@ -39,8 +39,7 @@ class DoubleSet:
         for chosen in indices.split(batch_size):
             yield self.images[chosen], self.labels[chosen]
 
-    def epoch(self, batch_size, *, seed, epoch, start):
-        assert start == 0
+    def epoch(self, batch_size, *, seed, epoch):
         return self.batches(batch_size, indices=torch.randperm(len(self), generator=generator(seed, epoch)))
 
 
@@ -115,11 +114,11 @@ def count_calls(monkeypatch, module):
 def test_training_computes_nothing_that_is_not_needed(networks, data, monkeypatch):
     front, end = networks
     grid = Grid(front, end, layers_of(networks, ["layer1.0", "layer2.0"], ["layer3.0"]))
-    list(grid.parts(data.images, data.labels, training=True))  # traces the networks
+    list(grid.losses(data.images, data.labels, training=True))  # traces the networks
     behind = count_calls(monkeypatch, grid.front.layer2[1].conv1)
     before = count_calls(monkeypatch, grid.end.layer3[0].conv1)
     after = count_calls(monkeypatch, grid.end.layer3[1].conv1)
-    list(grid.parts(data.images, data.labels, training=True))
+    list(grid.losses(data.images, data.labels, training=True))
     assert (behind[0], before[0], after[0]) == (0, 0, 1)
 
 
@@ -164,7 +163,7 @@ def test_other_closed_forms_are_those_of_each_pair_too(networks, data, form):
 
 def logs_of(grid: Grid, data, settings: Settings) -> dict[Pair, list]:
     """The logs of all epochs of each pair."""
-    *_, history = train(grid, data, data, settings)
+    *_, (history, _) = train(grid, data, data, settings)
     return dict(zip(grid.layers, zip(*history, strict=True), strict=True))
 
 
@@ -214,8 +213,8 @@ def test_losses_are_those_of_plain_passes(networks, data, objective):
     }
     for training in (True, False):
         losses = {}
-        for part in grid.parts(data.images, data.labels, training=training):
-            losses |= dict(zip(part.heads, part.losses.tolist(), strict=True))
+        for group in grid.losses(data.images, data.labels, training=training):
+            losses |= dict(zip(group.heads, group.losses.tolist(), strict=True))
         for number, (pair, layer) in enumerate(layers.items()):
             h, g = layer(front(data.images, until=pair.front_layer)), end(data.images, until=pair.end_layer)
 
@@ -241,11 +240,11 @@ def test_objectives_compute_nothing_that_is_not_needed(networks, data, monkeypat
                 "feature": (1, 1, 2, 1)}  # fmt: skip
     for name, n_calls in expected.items():
         grid = Grid(front, end, layers, objective=OBJECTIVES[name])
-        list(grid.parts(data.images, data.labels, training=True))  # traces the networks
+        list(grid.losses(data.images, data.labels, training=True))  # traces the networks
         modules = (grid.end.layer1[0].conv1, grid.end.layer2[0].conv1, grid.end.layer4[1].conv1, grid.end.fc)
         counts = [count_calls(monkeypatch, module) for module in modules]
         in_front = count_calls(monkeypatch, grid.front.layer2[1].conv1)
-        list(grid.parts(data.images, data.labels, training=True))
+        list(grid.losses(data.images, data.labels, training=True))
         assert (tuple(count[0] for count in counts), in_front[0]) == (n_calls, 0), name
 
 
@@ -259,9 +258,9 @@ def test_first_losses_in_single_precision_equal_each_pair_alone(networks, data, 
         optimizer = torch.optim.Adam([parameter for layer in layers.values() for parameter in layer.parameters()])
         for images, labels in batches:
             optimizer.zero_grad()
-            for part in grid.parts(images, labels, training=True):
-                part.losses.sum().backward()
-                for head, loss in zip(part.heads, part.losses.tolist(), strict=True):
+            for group in grid.losses(images, labels, training=True):
+                group.losses.sum().backward()
+                for head, loss in zip(group.heads, group.losses.tolist(), strict=True):
                     losses[list(layers)[head]].append(loss)
             optimizer.step()
         return losses
@@ -277,7 +276,7 @@ def test_hint_approaches_the_error_of_direct_matching(networks, data):
     (images, labels), *_ = data.batches(10)
 
     def distance(grid: Grid):
-        ((loss,),) = (part.losses for part in grid.parts(images, labels, training=True))
+        ((loss,),) = (group.losses for group in grid.losses(images, labels, training=True))
         return loss
 
     layers = layers_of(networks, ["layer1.0"], ["layer1.1"])
@@ -309,11 +308,10 @@ def test_training_on_hint_goes_on_where_it_was(networks, data, tmp_path):
     settings, objective = Settings(2, 16), OBJECTIVES["hint"]
     whole, begun, resumed = (layers_of(networks, ["layer4.0"], ["layer4.1"]) for _ in range(3))
     expected = logs_of(Grid(*networks, whole, objective=objective), data, settings)
-    path = tmp_path / "state.pt"
-    state = StateFile(path, {}, resume=False)
-    next(train(Grid(*networks, begun, objective=objective), data, data, settings, state=state))
-    state, grid = StateFile(path, {}, resume=True), Grid(*networks, resumed, objective=objective)
-    *_, history = train(grid, data, data, settings, state=state)
+    _, state = next(train(Grid(*networks, begun, objective=objective), data, data, settings))
+    save_tensors(tmp_path / "state.pt", state)
+    grid, state = Grid(*networks, resumed, objective=objective), load_tensors(tmp_path / "state.pt")
+    *_, (history, _) = train(grid, data, data, settings, state=state)
     (pair,) = whole
     torch.testing.assert_close(resumed[pair].state_dict(), whole[pair].state_dict(), rtol=0, atol=0)
     for (log,), other in zip(history, expected[pair], strict=True):
@@ -330,7 +328,9 @@ def test_a_sixth_objective_is_one_row(networks, data):
 
     def losses_of(objective: Objective) -> list[float]:
         grid = Grid(*networks, layers, objective=objective)
-        return [loss for part in grid.parts(data.images, data.labels, training=True) for loss in part.losses.tolist()]
+        return [
+            loss for group in grid.losses(data.images, data.labels, training=True) for loss in group.losses.tolist()
+        ]
 
     summands = zip(losses_of(OBJECTIVES["task"]), losses_of(OBJECTIVES["feature"]), strict=True)
     assert losses_of(toy) == pytest.approx([sum(pair) for pair in summands])
@@ -344,7 +344,7 @@ def test_targets_stay_where_statistics_move(data):
     before = end(data.images, until="layer3.0")
     for _ in range(2):
         grid.train(True)
-        list(grid.parts(data.images, data.labels, training=True))
+        list(grid.losses(data.images, data.labels, training=True))
         assert torch.equal(grid.reference(data.images, until="layer3.0"), before)
     assert grid.end.layer3[0].bn1.num_batches_tracked == 2 and grid.end.layer1[0].bn1.num_batches_tracked == 0
 
@@ -352,7 +352,7 @@ def test_targets_stay_where_statistics_move(data):
 def test_training_lowers_the_loss_and_leaves_the_networks_alone(networks, data):
     before = [{key: value.clone() for key, value in network.state_dict().items()} for network in networks]
     layers = layers_of(networks, ["layer2.0"], ["layer2.0"])
-    *_, history = train(Grid(*networks, layers), data, data, Settings(8, 8, learning_rate=1e-2))
+    *_, (history, _) = train(Grid(*networks, layers), data, data, Settings(8, 8, learning_rate=1e-2))
     logs = [log for (log,) in history]
     assert logs[-1].train.loss < logs[0].train.loss
     for network, state in zip(networks, before, strict=True):

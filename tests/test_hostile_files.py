@@ -19,16 +19,13 @@ from PIL import Image
 import exec_stitch
 import exec_train
 from src.checkpoints import load_model, save_state
+from src.console import silenced
 from src.datasets import load_dataset
-from src.datasets.in_memory import ImageSet
-from src.errors import MAX_LENGTH, UserError
+from src.errors import UserError
 from src.measurements import read_tables
 from src.models import build_model
 from src.ood.detectors import DetectorStore, source_of
-from src.report import silenced
-from src.resuming import StateFile
 from src.stitching.results import accuracy_matrix, newest_of_each_pair, read_run, read_runs
-from src.training import Classification, Settings, train
 from tests import tiny_datasets as tiny
 
 MARKER = "code-ran"  # a file in the working folder, if it did
@@ -65,12 +62,6 @@ def write_checkpoint(folder: Path, *, zipped: bool = True) -> None:
 
 def read_checkpoint(folder: Path) -> None:
     load_model(folder / "m.pt", "small_cnn", n_classes=10, image_shape=SHAPE)
-
-
-def train_from(folder: Path, *, resume: bool) -> None:
-    images = ImageSet(torch.zeros(4, *SHAPE, dtype=torch.uint8), torch.arange(4), n_classes=10)
-    state = StateFile(folder / "a.resume.pt", OPTIONS, resume=resume)
-    list(train(Classification(network()), images, images, Settings(n_epochs=1, batch_size=4), state=state))
 
 
 def parse(script: object, folder: Path) -> None:
@@ -166,7 +157,6 @@ def read_dataset(name: str, root: Path) -> None:
 READERS = {
     "checkpoint": Reader(write_checkpoint, read_checkpoint, "*.pt"),
     "legacy checkpoint": Reader(lambda folder: write_checkpoint(folder, zipped=False), read_checkpoint, "*.pt"),
-    "state": Reader(lambda f: train_from(f, resume=False), lambda f: train_from(f, resume=True), "*.pt"),
     "options in YAML": Reader(write_yaml, lambda folder: parse(exec_train, folder), "options"),
     "options in JSON": Reader(write_json, lambda folder: parse(exec_stitch, folder), "options"),
     "run folders": Reader(write_run, read_folder_of_runs, "*/*"),
@@ -212,7 +202,7 @@ def refusal(name: str, folder: Path) -> str:
         with silenced():
             READERS[name].read(folder)
     except UserError as error:
-        assert "\n" not in str(error) and len(str(error)) < MAX_LENGTH + 10
+        assert "\n" not in str(error)
         return str(error)
     finally:
         assert not Path(MARKER).exists(), "code ran"
@@ -360,8 +350,3 @@ def test_damaged_files_are_read_or_refused(folders):
 @pytest.mark.slow
 def test_very_many_damaged_files_are_read_or_refused(folders):
     read_mutations(folders, 5000, seed=1)
-
-
-def test_an_error_quotes_a_strangers_text_in_one_short_line():
-    assert str(UserError("a\nb\x1b[31m\ud800")) == "a\\nb\\x1b[31m\\ud800"
-    assert len(str(UserError("x" * 10**6))) < MAX_LENGTH + 10

@@ -143,17 +143,17 @@ def test_dummy_images_amp_and_evaluation(tmp_path, capsys, monkeypatch):
 
 def test_the_recipe(tmp_path, monkeypatch, capsys):
     """SGD 0.1, momentum 0.9, weight decay 1e-4, a tenth every 30 epochs; --weights gives the first weights."""
-    from src import run_folder
+    from src import runs
     from src.checkpoints import save_state
-    from src.training import course
+    from src.training import loop
 
     with seeded(7):
         start = build_model("small_cnn", n_classes=1000)
     save_state(tmp_path / "start.pt", start.state_dict())
 
     def record(task, train_set, val_set, settings, **options):
-        optimizer = course._optimizer(list(task.heads[0].parameters()), settings)
-        scheduler = course._scheduler(optimizer, settings)
+        optimizer = loop._optimizer(list(task.heads[0].parameters()), settings)
+        scheduler = loop._scheduler(optimizer, settings)
         (group,) = optimizer.param_groups
         assert type(optimizer) is torch.optim.SGD
         assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 1e-4, False)
@@ -165,7 +165,7 @@ def test_the_recipe(tmp_path, monkeypatch, capsys):
         return iter(())
 
     rates = []
-    monkeypatch.setattr(run_folder, "train", record)
+    monkeypatch.setattr(runs, "train", record)
     arguments = ["-a", "small_cnn", "--dummy", "--dummy-size", "4", "--gpu", "-1", "-dir", str(tmp_path / "m")]
     assert script.main([*arguments, "--weights", str(tmp_path / "start.pt")]) == 0
     assert rates == pytest.approx([0.1] * 30 + [0.01] * 30 + [0.001] * 30)

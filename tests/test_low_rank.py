@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from src.low_rank import as_rows, low_rank_approx
+from src.low_rank import as_rows, descending, low_rank_approx
 from tests.goldens import numbers, tensor
 
 CASES = sorted(key for key in numbers("low_rank") if "/rank" in key and "directly" not in key)
@@ -61,3 +61,8 @@ def test_gradients_pass_through_the_projection(x):
     x.requires_grad_()
     low_rank_approx(x, 2).sum().backward()
     assert x.grad.shape == x.shape and x.grad.isfinite().all()
+
+
+def test_ranks_of_an_option():
+    assert descending([4, 64, 4]) == [64, 4] and descending([4, 0, 64]) == [None, 64, 4]
+    assert descending(None) == descending([]) == descending([0]) == [None]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.models import build_model
+from src.models import build_model, vit
 from tests.golden_weights import golden_input, load_golden_weights
 
 GOLDENS = json.loads((Path(__file__).parent / "data" / "models" / "forward.json").read_text())
@@ -49,3 +49,13 @@ def test_activations_in_double_precision(run):
         assert statistics == pytest.approx(expected["stats"], rel=1e-9, abs=tolerance), name
         assert values[:8].tolist() == pytest.approx(expected["first"], rel=1e-9, abs=tolerance), name
         assert values[-8:].tolist() == pytest.approx(expected["last"], rel=1e-9, abs=tolerance), name
+
+
+def test_only_infinite_weights_are_clamped(monkeypatch):
+    """To -2, as by timm, whose networks of the same seed are then equal to the last weight."""
+    monkeypatch.setattr(
+        torch.Tensor, "uniform_", lambda self, low, high: self.copy_(torch.tensor([-1.0, 0.0, 0.9999999]))
+    )
+    weight = torch.empty(3)
+    vit.draw_normal(weight)
+    assert weight[0] == -2 and weight[1] == 0 and weight[2] == pytest.approx(0.02 * 5.3, rel=0.05)

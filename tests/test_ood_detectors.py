@@ -106,13 +106,6 @@ def test_a_damaged_table_is_named_and_not_overwritten(store, content, reason):
     assert store.meta.read_text() == content
 
 
-def test_a_table_that_points_out_of_its_folder_is_refused(store):
-    store.folder.mkdir()
-    store.meta.write_text(json.dumps({"../x.pt": entry()}))
-    with pytest.raises(UserError, match="plain file name"):
-        store.entries()
-
-
 def test_no_store_is_an_error_that_says_so(store):
     store.check()
     with pytest.raises(UserError, match=r"no detectors in .*there is no meta\.json"):

@@ -34,13 +34,13 @@ def test_only_the_front_part_of_the_source_runs_and_nothing_of_it_learns(source,
     def behind(*_):
         raise AssertionError("a layer behind the last one needed was computed")
 
-    list(task.parts(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), training=True))  # traces the source
+    list(task.losses(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), training=True))  # traces the source
     classifier.zero_grad()
     monkeypatch.setattr(task.source.layer2[1].conv1, "forward", behind)
     task.train(True)
     assert classifier.training and not task.source.training
-    (part,) = task.parts(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), training=True)
-    part.losses.sum().backward()
+    (group,) = task.losses(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), training=True)
+    group.losses.sum().backward()
     assert classifier.conv1.weight.grad is not None
     assert all(parameter.grad is None for parameter in task.source.parameters())
 
@@ -52,7 +52,7 @@ def test_the_penalty_belongs_to_the_training_loss_only(source):
     )
     task.train(False)
     images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, -1, -1])
-    (trained,), (validated,) = (list(task.parts(images, labels, training=mode)) for mode in (True, False))
+    (trained,), (validated,) = (list(task.losses(images, labels, training=mode)) for mode in (True, False))
     torch.testing.assert_close(trained.losses - 7, trained.cross_entropies)
     torch.testing.assert_close(validated.losses, trained.cross_entropies)
 
@@ -76,17 +76,6 @@ def test_epochs_take_disjoint_samples_of_the_larger_set():
         seen.append([number for batch in numbers for number in batch])
     assert [len(numbers) for numbers in seen] == [10, 10, 5]
     assert sorted(sum(seen, [])) == list(range(25))
-
-
-def test_an_epoch_may_start_at_a_later_batch():
-    mixed = HalfAndHalf(image_set(10), image_set(25, n_classes=0), like=image_set(5), batch_size=4)
-    for epoch in (1, 3):  # the third has a shorter rest of the larger set
-        whole = list(mixed.epoch(4, seed=0, epoch=epoch))
-        for start in range(len(whole) + 2):
-            rest = list(mixed.epoch(4, seed=0, epoch=epoch, start=start))
-            assert len(rest) == max(0, len(whole) - start)
-            for (images, labels), (images_there, labels_there) in zip(rest, whole[start:], strict=True):
-                assert torch.equal(images, images_there) and torch.equal(labels, labels_there)
 
 
 @pytest.mark.parametrize(

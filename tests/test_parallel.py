@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from src.checkpoints import load_state
-from src.errors import UserError
 from src.ood.detectors import DetectorStore
-from src.run_folder import RunFolder
 from src.stitching.results import read_runs
 
 ROOT = Path(__file__).parents[1]
@@ -105,26 +103,3 @@ def test_sixteen_processes(network_folder):
     run_together([detector(LAYERS[6 + number % 2], number) for number in range(16)], folder)
     check_store(folder, [LAYERS[6 + number % 2] for number in range(16)])
     check_evaluations(folder, run_together([evaluation("one"), evaluation("two")], folder))
-
-
-def test_folders_are_claimed_by_one_process_each(tmp_path):
-    code = (
-        "import sys, pathlib; from src.run_folder import RunFolder\n"
-        "for _ in range(20): print(RunFolder.claim(pathlib.Path(sys.argv[1]), {}, exclusive=False).path.name)\n"
-    )
-    command = [sys.executable, "-c", code, tmp_path]
-    processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    names = [name for process in processes for name in process.communicate(timeout=100)[0].split()]
-    assert len(names) == len(set(names)) == 60 and set(names) == set(os.listdir(tmp_path))
-
-
-def test_two_runs_do_not_write_to_one_folder(tmp_path):
-    """The second is refused before it removes anything of the first; once that is finished it may."""
-    first = RunFolder(tmp_path, {"seed": 0, "gpu": -1})
-    first.write_logs([])
-    with pytest.raises(UserError, match="another run is writing to"):
-        RunFolder(tmp_path, {"seed": 1, "gpu": -1})
-    assert (tmp_path / "training_logs.csv").exists()
-    first.finish()
-    RunFolder(tmp_path, {"seed": 1, "gpu": -1})
-    assert not (tmp_path / "training_logs.csv").exists()

@@ -8,7 +8,7 @@ import torch
 
 from src.ood.losses import energy
 from src.runtime import precision
-from src.training import part_of
+from src.training import classification_losses
 
 NETWORK = "resnet18_samewidth"
 
@@ -32,9 +32,9 @@ def test_tf32_is_torchs_default_unless_asked_for():
 
 def test_what_is_measured_is_summed_in_single_precision():
     logits = torch.randn(1, 300, 10, dtype=torch.bfloat16)
-    part = part_of([0], logits, torch.zeros(300, dtype=torch.long))
-    exact = part_of([0], logits.float(), torch.zeros(300, dtype=torch.long))
-    assert torch.equal(part.losses, exact.losses)
+    group = classification_losses([0], logits, torch.zeros(300, dtype=torch.long))
+    exact = classification_losses([0], logits.float(), torch.zeros(300, dtype=torch.long))
+    assert torch.equal(group.losses, exact.losses)
     assert torch.equal(energy(logits[0]), energy(logits[0].float()))
 
 

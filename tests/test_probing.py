@@ -126,7 +126,7 @@ SETTINGS = Settings(2, 100, learning_rate=0.01, seed=5)
 def trained(layers, ranks, digits, settings=SETTINGS, network=None):
     """Probes on the toy network after training, and their last logs."""
     task = Probes(network or toy(), layers, ranks, **IMAGES, seed=settings.seed)
-    *_, (*_, logs) = train(task, *digits, settings)
+    *_, ((*_, logs), _) = train(task, *digits, settings)
     return task.probes, dict(zip(task.probes, logs, strict=True))
 
 
@@ -184,7 +184,7 @@ def test_a_separable_problem_is_solved_at_rank_one():
     images[labels == 1] = 200
     data = ImageSet(images, labels, n_classes=2)
     task = Probes(toy(), ["maps", "flat"], [None, 1], n_classes=2, image_shape=(1, 8, 8), seed=0)
-    *_, (*_, logs) = train(task, data, data, Settings(20, 30, learning_rate=0.05))
+    *_, ((*_, logs), _) = train(task, data, data, Settings(20, 30, learning_rate=0.05))
     assert [log.val.accuracy for log in logs] == [1.0] * 4
 
 

@@ -100,8 +100,3 @@ def test_curves_of_distances_rise_with_similarity(drawn):
     rows = [row._replace(values={"procrustes": 0.5}) for row in rows_of("a", "c", [8, 4], [None])]
     reporting.draw("x.png", rows)
     assert drawn["curves"][0] == {"1 − Procrustes distance / 2": {"a – c": {8: 0.75, 4: 0.75}}}
-
-
-def test_descending_ranks():
-    assert reporting.descending([4, 64, 4]) == [64, 4]
-    assert reporting.descending(None) == reporting.descending([]) == [None]

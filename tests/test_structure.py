@@ -19,10 +19,9 @@ LONG_SCRIPTS = [ROOT / "misc" / "imagenet_train_main.py"]  # has all the options
 # From top to bottom; a module imports only from layers below its own.
 LAYERS = (
     "cli", "network_options", "verdict", "rank_statistics", "measurements", "ood", "probing", "similarity", "stitching",
-    "run_folder",
-    "data_parallel", "training", "resuming", "checkpoints", "datasets", "models",
-    "low_rank", "distributed", "intervals", "figures", "captions", "runtime", "config_file", "files", "options",
-    "report", "signals", "errors",
+    "runs", "training", "checkpoints", "datasets", "models",
+    "low_rank", "intervals", "figures", "captions", "runtime", "config_file", "files", "options", "console",
+    "errors",
 )  # fmt: skip
 STRANGERS = {("datasets", "models"), ("models", "datasets")}
 
@@ -57,10 +56,10 @@ def test_imports_point_downwards(path):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_report_prints(path):
+def test_only_the_console_prints(path):
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     printing = [call for call in calls if getattr(call.func, "id", "") == "print"]
-    assert not printing or path.name == "report.py"
+    assert not printing or path.name == "console.py"
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)

@@ -1,4 +1,4 @@
-"""The epoch driver: learning rates, seeds, unlabelled samples, and what it cannot train on."""
+"""The loop of epochs: learning rates, seeds, unlabelled samples, and what it cannot train on."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 import exec_train
 from src.datasets.in_memory import ImageSet
-from src.training import Classification, Settings, course, part_of, train
+from src.training import Classification, NonFiniteLoss, Settings, classification_losses, loop, train
 
 
 @pytest.fixture
@@ -18,14 +18,14 @@ def images():
 
 def learning_rates(images, monkeypatch, **settings) -> list[float]:
     """The learning rate at the start of each update."""
-    rates, build = [], course._optimizer
+    rates, build = [], loop._optimizer
 
     def recording(*arguments):
         optimizer = build(*arguments)
         optimizer.register_step_pre_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
         return optimizer
 
-    monkeypatch.setattr(course, "_optimizer", recording)
+    monkeypatch.setattr(loop, "_optimizer", recording)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     list(train(Classification(model), images, images, Settings(batch_size=10, learning_rate=1.0, **settings)))
     return rates
@@ -51,12 +51,24 @@ def test_cosine_goes_down_to_zero(images, monkeypatch):
     assert rates[::2] == pytest.approx([(1 + torch.tensor(torch.pi * k / 4).cos().item()) / 2 for k in range(4)])
 
 
+@pytest.mark.parametrize(
+    ("settings", "bias", "step"),
+    [({"learning_rate": 1e38, "optimizer": "sgd"}, 0.0, 2), ({}, torch.nan, 1)],
+    ids=["diverging", "from the start"],
+)
+def test_a_loss_that_is_not_finite_stops_the_training(settings, bias, step, images):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    model[1].bias.data[0] = bias
+    with pytest.raises(NonFiniteLoss, match=f"epoch 1, step {step}: the loss of the network is not finite"):
+        list(train(Classification(model), images, images, Settings(3, 8, **settings)))
+
+
 def test_unlabelled_samples_count_neither_in_the_loss_nor_in_the_accuracy():
     logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0], [5.0, 0.0]]])
-    part = part_of([0], logits, torch.tensor([0, 1, -1]))
-    labelled = part_of([0], logits[:, :2], torch.tensor([0, 1]))
-    assert part.n_samples == 2 and part.n_correct.tolist() == [2]
-    torch.testing.assert_close(part.cross_entropies, labelled.cross_entropies)
+    group = classification_losses([0], logits, torch.tensor([0, 1, -1]))
+    labelled = classification_losses([0], logits[:, :2], torch.tensor([0, 1]))
+    assert group.n_samples == 2 and group.n_correct.tolist() == [2]
+    torch.testing.assert_close(group.cross_entropies, labelled.cross_entropies)
 
 
 def test_the_seed_counts_for_networks_that_drop_out(tmp_path, capsys):

@@ -20,12 +20,12 @@ import torch
 from hooks import captured, replaced
 
 from src.checkpoints import freeze
+from src.console import progress, result
 from src.models import build_model
 from src.ood import energy, make_detector
 from src.ood.evaluation import energies_of, evaluate_stitches
 from src.ood.scorers import Scorer
 from src.ood.scores import SCORES
-from src.report import progress, result
 from src.runtime import keep_freed_memory
 from src.stitching import Grid, build_layers
 

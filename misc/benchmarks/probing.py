@@ -18,10 +18,10 @@ from hooks import captured
 from torch.nn.functional import cross_entropy
 
 from src.checkpoints import freeze
+from src.console import progress, result
 from src.low_rank import low_rank_approx
 from src.models import build_model
 from src.probing import Probes, pool
-from src.report import progress, result
 from src.runtime import keep_freed_memory
 
 SHAPE = (3, 32, 32)
@@ -46,9 +46,9 @@ def together(task, images, labels) -> list[float]:
     """The same for all of them at once."""
     optimizer = torch.optim.Adam([parameter for probe in task.heads for parameter in probe.parameters()])
     losses = []
-    for part in task.parts(images, labels, training=True):
-        part.losses.sum().backward()
-        losses += part.losses.tolist()
+    for group in task.losses(images, labels, training=True):
+        group.losses.sum().backward()
+        losses += group.losses.tolist()
     optimizer.step()
     return losses
 

@@ -25,9 +25,9 @@ from hooks import captured
 from torch import Tensor
 
 from src.checkpoints import freeze
+from src.console import progress, result
 from src.low_rank import as_rows
 from src.models import Network, build_model
-from src.report import progress, result
 from src.runtime import keep_freed_memory
 from src.similarity import Comparison
 

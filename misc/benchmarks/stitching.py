@@ -30,11 +30,11 @@ from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
 from src.checkpoints import save_state
+from src.console import note, progress, result
 from src.datasets.augmentation import CropFlip
 from src.datasets.in_memory import ImageSet
 from src.low_rank import as_rows
 from src.models import Network, build_model
-from src.report import note, progress, result
 from src.runtime import keep_freed_memory
 from src.stitching import Grid, Pair, build_layers
 from src.stitching.layers import StitchingLayer, resize
@@ -142,7 +142,7 @@ class OnePairAtATime:
         return weights
 
 
-def donors(batch: Tensor) -> list:
+def given_networks(batch: Tensor) -> list:
     """Two resnet18 whose BatchNorm statistics fit the images."""
     networks = []
     for seed in (0, 1):
@@ -156,7 +156,7 @@ def donors(batch: Tensor) -> list:
 def passes(n_images: int) -> None:
     """Evaluation, one training step on each objective, and direct matching of 64 pairs."""
     images, labels = torch.rand(n_images, *SHAPE), torch.randint(10, (n_images,))
-    front, end = donors(images)
+    front, end = given_networks(images)
     layers, _ = build_layers(front, end, front.block_names, end.block_names, "rc2c_pre", image_shape=SHAPE, seed=0)
     alone = OnePairAtATime(front, end, layers)
     front, end = (copy.deepcopy(network).to(memory_format=torch.channels_last) for network in (front, end))
@@ -191,9 +191,9 @@ def passes(n_images: int) -> None:
 def step(grid: Grid, images: Tensor, labels: Tensor) -> list[float]:
     """Losses and gradients of all pairs; returns the losses."""
     losses = torch.zeros(len(grid.layers))
-    for part in grid.parts(images, labels, training=True):
-        part.losses.sum().backward()
-        losses[list(part.heads)] = part.losses.detach()
+    for group in grid.losses(images, labels, training=True):
+        group.losses.sum().backward()
+        losses[list(group.heads)] = group.losses.detach()
     return losses.tolist()
 
 
@@ -231,7 +231,7 @@ def processes(folder: Path, n_test: int) -> None:
     sizes = {"train": 300, "test": n_test}
     images = {f"x_{split}": random_images(n, 32, 32, 3) for split, n in sizes.items()}
     np.savez(folder / "data.npz", **images, **{f"y_{split}": np.arange(n) % 10 for split, n in sizes.items()})
-    networks = donors(torch.rand(64, *SHAPE))
+    networks = given_networks(torch.rand(64, *SHAPE))
     for name, network in zip("fg", networks, strict=True):
         save_state(folder / f"{name}.pt", network.state_dict())
 

@@ -113,7 +113,7 @@ worker() { # GPU: run on it whatever no other worker has begun, one command afte
     done
 }
 
-interrupt() { # STATUS: let the commands that run save where they stand, and end
+interrupt() { # STATUS: end the commands that run; their state is that of the last finished epoch
     trap '' HUP INT TERM
     echo "${0##*/}: interrupted; to go on, start it again" >&2
     jobs -p | xargs -r kill -TERM 2> /dev/null || true

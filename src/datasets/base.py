@@ -8,24 +8,24 @@ import torchvision.transforms.functional as TF
 from torch import Tensor
 
 from src import runtime
+from src.console import warn
 from src.errors import UserError
-from src.report import warn
 
 UNLABELLED = -1
 
 
-class Share(NamedTuple):
-    """Which images of each batch a process takes, of several that train together: every `size`-th from `rank` on."""
+class Shard(NamedTuple):
+    """The images of each batch that one of several processes takes: every `size`-th from number `rank` on."""
 
     rank: int = 0
     size: int = 1
 
 
-class Wanted(NamedTuple):
-    """The images that a batch is to have, by their indices (B,), and a row of random numbers (B, K) for each."""
+class BatchSpec(NamedTuple):
+    """The images of a batch: their indices (B,), and for each a row of random parameters (B, K) of the augmentation."""
 
     indices: Tensor
-    draws: Tensor | None  # None: without augmentation
+    parameters: Tensor | None  # None: without augmentation
 
 
 class Normalisation(NamedTuple):
@@ -51,7 +51,7 @@ class BaseImageSet:
         self.labels = labels.to(self.device)
         self.n_classes = n_classes
         self.epoch_size = epoch_size
-        self.share = Share()  # may be set later
+        self.shard = Shard()  # may be set later
         self.normalisation = Normalisation()  # set by subclasses
 
     def __len__(self) -> int:
@@ -62,12 +62,12 @@ class BaseImageSet:
         """(C, H, W) of the images in a batch."""
         raise NotImplementedError
 
-    def _make(self, batches: Sequence[Wanted]) -> Iterable[Tensor]:
+    def _make(self, batches: Sequence[BatchSpec]) -> Iterable[Tensor]:
         """The images of each batch in turn: float32 (B, C, H, W) on the device."""
         raise NotImplementedError
 
-    def _draws(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
-        """What the augmentation of each image of `order` (N,) is made from: a row each, on the CPU; None: none."""
+    def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
+        """The random parameters of the augmentation, a row for each image of `order` (N,), on the CPU; None: none."""
         raise NotImplementedError
 
     def check_like(self, other: "BaseImageSet", *, option: str) -> None:
@@ -101,12 +101,11 @@ class BaseImageSet:
         yield from self._deliver(self._indices(indices), None, batch_size)
 
     def epoch(
-        self, batch_size: int, *, seed: int, epoch: int, indices: Tensor | None = None, start: int = 0
+        self, batch_size: int, *, seed: int, epoch: int, indices: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Go once through the set, or through `indices`, shuffled and augmented; the last batch may be smaller.
 
-        With an `epoch_size` an epoch is the next subset of them, and epochs are counted from 1. With `start` the
-        first so many batches are left out, at no cost; the others are those of the whole epoch, bit for bit.
+        With an `epoch_size` an epoch is the next subset of them, and epochs are counted from 1.
 
         Order and augmentation depend on (seed, epoch) alone: not on the device, the batch size, the global
         generators, the number of processes or what else runs.
@@ -116,27 +115,25 @@ class BaseImageSet:
         if self.epoch_size is not None and self.epoch_size < len(order):
             order = order[subset(len(order), self.epoch_size, seed=seed, epoch=epoch)]
         order = order[torch.randperm(len(order), generator=generator)]
-        draws = self._draws(order, generator, seed=seed, epoch=epoch)
-        yield from self._deliver(order, draws, batch_size, start=start)
+        parameters = self._random_parameters(order, generator, seed=seed, epoch=epoch)
+        yield from self._deliver(order, parameters, batch_size)
 
     def _indices(self, indices: Tensor | None) -> Tensor:
         return torch.arange(len(self)) if indices is None else torch.as_tensor(indices, device="cpu")
 
-    def _deliver(
-        self, order: Tensor, draws: Tensor | None, batch_size: int, *, start: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of `order`, of each this process' share.
+    def _deliver(self, order: Tensor, parameters: Tensor | None, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of `order`, of each the shard of this process.
 
         All processes get as many batches. Where a batch has no image for one of them, that gets the batch's first
         one without a label: it counts nowhere, but the process can take part in what all do together.
         """
-        wanted, labelled = [], []
-        for first in range(start * batch_size, len(order), batch_size):
-            rows = slice(first + self.share.rank, min(first + batch_size, len(order)), self.share.size)
+        specs, labelled = [], []
+        for first in range(0, len(order), batch_size):
+            rows = slice(first + self.shard.rank, min(first + batch_size, len(order)), self.shard.size)
             labelled.append(rows.start < rows.stop)
             rows = rows if labelled[-1] else slice(first, first + 1)
-            wanted.append(Wanted(order[rows], None if draws is None else draws[rows]))
-        for (indices, _), counts, images in zip(wanted, labelled, self._make(wanted), strict=True):
+            specs.append(BatchSpec(order[rows], None if parameters is None else parameters[rows]))
+        for (indices, _), counts, images in zip(specs, labelled, self._make(specs), strict=True):
             labels = self.labels[indices.to(self.device)].long()
             yield images, labels if counts else torch.full_like(labels, UNLABELLED)
 

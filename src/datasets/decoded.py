@@ -14,10 +14,10 @@ from PIL import Image, UnidentifiedImageError  # torchvision's own dependency
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.datasets.base import BaseImageSet, Normalisation, Wanted, scaled_
+from src.console import progress
+from src.datasets.base import BaseImageSet, BatchSpec, Normalisation, scaled_
 from src.datasets.registry import Loading
 from src.errors import UserError
-from src.report import progress
 from src.runtime import seed_of
 
 warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores
@@ -133,7 +133,7 @@ class DecodedImageSet(BaseImageSet):
         """(C, H, W) of the images in a batch."""
         return self._image_shape
 
-    def levels(self, batches: Sequence[Wanted]) -> Iterator[Tensor]:
+    def levels(self, batches: Sequence[BatchSpec]) -> Iterator[Tensor]:
         """The images of each batch in turn as they are decoded: uint8 (B, C, H, W) on the CPU.
 
         Raises:
@@ -158,10 +158,10 @@ class DecodedImageSet(BaseImageSet):
         finally:
             del loader  # after a failure its workers end here, and not when the traceback has gone
 
-    def _draws(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
+    def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
         return torch.tensor([[seed, epoch]]).expand(len(order), 2) if self.augmentation else None
 
-    def _make(self, batches: Sequence[Wanted]) -> Iterator[Tensor]:
+    def _make(self, batches: Sequence[BatchSpec]) -> Iterator[Tensor]:
         for levels in self.levels(batches):  # workers send bytes: a quarter of what floats would need on the way
             yield scaled_(levels.to(self.device, non_blocking=True).float(), self.normalisation)
 
@@ -185,14 +185,14 @@ class DecodedImageSet(BaseImageSet):
 class _NextBatches:
     """The sampler of a loader whose workers live on: what it gives is set before each pass."""
 
-    batches: Sequence[Wanted] = ()
+    batches: Sequence[BatchSpec] = ()
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        for indices, draws in self.batches:
-            randomness = [()] * len(indices) if draws is None else draws.tolist()
+        for indices, parameters in self.batches:
+            randomness = [()] * len(indices) if parameters is None else parameters.tolist()
             yield [(i, *row) for i, row in zip(indices.tolist(), randomness, strict=True)]
 
 
@@ -224,6 +224,6 @@ class _Decoder:
 
 
 def _ignore_signals(worker: int) -> None:
-    """Leave signals to the main process, which needs its workers until its step is done, and ends them."""
+    """Leaves signals to the main process, which ends its workers."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from src import runtime
-from src.datasets.base import BaseImageSet, Wanted
+from src.datasets.base import BaseImageSet, BatchSpec
 
 N_IMAGES = 256  # different ones
 
@@ -27,9 +27,9 @@ class DummyImageSet(BaseImageSet):
         """(C, H, W) of the images in a batch."""
         return tuple(self.images.shape[1:])
 
-    def _draws(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> None:
+    def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> None:
         return None
 
-    def _make(self, batches: Sequence[Wanted]) -> Iterator[Tensor]:
+    def _make(self, batches: Sequence[BatchSpec]) -> Iterator[Tensor]:
         for indices, _ in batches:
             yield self.images[(indices % len(self.images)).to(self.device)]

@@ -14,14 +14,14 @@ from torchvision import transforms as T
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import is_image_file
 
+from src.console import progress, warn
 from src.datasets.augmentation import Augmentation, CropFlip, ResizedCrop
-from src.datasets.base import UNLABELLED, BaseImageSet, Normalisation, Wanted
+from src.datasets.base import UNLABELLED, BaseImageSet, BatchSpec, Normalisation
 from src.datasets.decoded import DecodedImageSet, EncodedFiles, HeldFiles, Transform
 from src.datasets.in_memory import ImageSet
 from src.datasets.registry import DatasetInfo, Loading
 from src.errors import UserError, unknown_name
 from src.files import read_yaml
-from src.report import progress, warn
 
 SPLITS = {True: ("train", "training_data"), False: ("val", "validation", "test", "validation_data")}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
@@ -112,7 +112,7 @@ def load_folder(
         )
     kept = settings._replace(augment="none") if train else settings
     small = _decoded(EncodedFiles(paths), labels, kept, len(classes), train=False, device="cpu", loading=loading)
-    batches = [Wanted(indices, None) for indices in torch.arange(len(paths)).split(256)]
+    batches = [BatchSpec(indices, None) for indices in torch.arange(len(paths)).split(256)]
     images = torch.cat(list(progress(small.levels(batches), "decoding images", len(batches))))
     return ImageSet(
         images,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.datasets.augmentation import Augmentation, build_augmentation, resize, take
-from src.datasets.base import UNLABELLED, BaseImageSet, Normalisation, Wanted, scaled_
+from src.datasets.base import UNLABELLED, BaseImageSet, BatchSpec, Normalisation, scaled_
 from src.datasets.registry import DatasetInfo
 
 CACHE_BYTES = 2**20  # a CPU works on so many pixels at once: what lies between two steps stays in its cache
@@ -50,12 +50,12 @@ class ImageSet(BaseImageSet):
         channels, height, width = self.images.shape[1:]
         return (channels, self.size or height, self.size or width)
 
-    def _draws(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
+    def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
         return self.augmentation.draw(generator, len(order)) if self.augmentation else None
 
-    def _make(self, batches: Sequence[Wanted]) -> Iterator[Tensor]:
-        for indices, draws in batches:
-            yield self._batch(indices, draws)
+    def _make(self, batches: Sequence[BatchSpec]) -> Iterator[Tensor]:
+        for indices, parameters in batches:
+            yield self._batch(indices, parameters)
 
     def _batch(self, indices: Tensor, parameters: Tensor | None = None) -> Tensor:
         """The images at `indices` (B,), augmented by `parameters` if there are any; float32 (B, C, H, W)."""

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.lib import format as npy
 from torch import Tensor
 
-from src import files, report
+from src import console, files
 from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 
@@ -119,7 +119,7 @@ def unpack(archives: Sequence[Path], names: Sequence[str], *, remedy: str) -> No
             with readable(archive, remedy), zipfile.ZipFile(archive) as content, content.open(info) as member:
                 blocks = iter(lambda member=member: member.read(BLOCK), b"")
                 size = -(-info.file_size // BLOCK)
-                files.write_blocks(target, report.progress(blocks, f"unpacking {target.name}", size, unit="MiB"))
+                files.write_blocks(target, console.progress(blocks, f"unpacking {target.name}", size, unit="MiB"))
 
 
 def _compressed(

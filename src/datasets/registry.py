@@ -81,7 +81,9 @@ def dataset_name(text: str) -> str:
         return text
     if path.is_dir() or (path.suffix == ".npz" and path.is_file()):
         return str(path.resolve())
-    raise unknown_name("dataset", text, (*DATASET_NAMES, "or the path of a folder of images or of an .npz file"))
+    raise unknown_name(
+        "dataset", text, DATASET_NAMES, where="--help lists all; or give a folder of images or an .npz file"
+    )
 
 
 def dataset_label(name: str) -> str:

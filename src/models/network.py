@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from src.console import note, warn
 from src.errors import UserError
 from src.models import layer_names, layouts
 from src.models.block_names import find_blocks
 from src.models.folding import fold_norms
 from src.models.parts import Parts
 from src.models.tracing import Trace, logits_of
-from src.report import note, warn
 
 SHARED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules",
           "_state_dict_hooks",

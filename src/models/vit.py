@@ -156,7 +156,7 @@ def init_linear(module: nn.Module) -> None:
 def draw_normal(weight: Tensor, std: float = 0.02) -> None:
     """Fill `weight` from a normal distribution through its inverse: a seed gives the same weights as in timm."""
     weight.uniform_(-1, 1).erfinv_().mul_(std * math.sqrt(2))
-    weight.clamp_(-6 * std, 6 * std)  # uniform_ may give -1 itself, whose inverse is -inf
+    weight.clamp_(-2, 2)  # uniform_ may give -1 itself, whose inverse is -inf; timm makes it -2, too
 
 
 def _layer_norm(width: int) -> nn.LayerNorm:

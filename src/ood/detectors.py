@@ -10,15 +10,12 @@ import torch
 from torch import Tensor
 
 from src.checkpoints import freeze, is_entry, load_network, save_state
+from src.console import warn
 from src.errors import UserError, unknown_name
 from src.files import locked, read_json, write_json
 from src.models import MODEL_NAMES, Network, build_model
-from src.report import warn
 
 Entry = dict[str, Any]
-NAMES = ("model_type", "source_model_path", "source_layer")  # keys whose values are text
-SHAPES = ("orig_input_shape", "required_input_shape")
-MAX_SIZE = 2**16  # of a shape in one dimension
 KEYS = ("model_type", "source_model_type", "source_model_path", "source_layer", "id_dataset", "orig_input_shape",
         "required_input_shape", "training_loc")  # fmt: skip
 DIFFERENCES = ("model_type", "id_dataset", "finetune_id_dataset", "finetune_ood_dataset", "score", "training_loc")
@@ -77,9 +74,11 @@ class DetectorStore:
         if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
             raise UserError(f"{self.meta} is no table of detectors; restore it or move it away")
         for name, entry in entries.items():
-            wrong = _wrong(name, entry)
-            if wrong:
-                raise UserError(f"{self.meta}: entry {name!r} lacks {wrong}; restore it or remove the entry")
+            missing = [key for key in KEYS if key not in entry]
+            if missing:
+                raise UserError(
+                    f"{self.meta}: entry {name!r} lacks {', '.join(missing)}; restore it or remove the entry"
+                )
         return entries
 
     def check(self) -> None:
@@ -111,21 +110,29 @@ class DetectorStore:
             write_json(self.meta, entries | {name: entry})
         return name
 
+    def layers(self, source: Source) -> list[str]:
+        """The layers of a network that have a detector, each once."""
+        return list(dict.fromkeys(entry["source_layer"] for _, entry in self._of(source)))
+
+    def _of(self, source: Source) -> list[tuple[str, Entry]]:
+        """Names and entries of the detectors of a network; its checkpoint's content counts, its path as fallback."""
+        found = []
+        for name, entry in self.entries().items():
+            sha256 = entry.get("source_sha256")
+            if source.sha256 == sha256 if sha256 else _same_path(source.path, entry["source_model_path"]):
+                found.append((name, entry))
+        return found
+
     def find(self, source: Source, layer: str) -> tuple[str, Entry]:
-        """The newest detector for a layer of a network; the content of its checkpoint counts, its path as fallback.
+        """The newest detector for a layer of a network.
 
         Raises:
             UserError: there is none; lists the layers that have one.
         """
-        layers, found = [], []
-        for name, entry in self.entries().items():
-            sha256 = entry.get("source_sha256")
-            if source.sha256 == sha256 if sha256 else _same_path(source.path, entry["source_model_path"]):
-                layers.append(entry["source_layer"])
-                if entry["source_layer"] == layer:
-                    found.append((name, entry))
+        found = [(name, entry) for name, entry in self._of(source) if entry["source_layer"] == layer]
         if not found:
-            known = f"; it has detectors for {', '.join(dict.fromkeys(layers))}" if layers else ""
+            layers = self.layers(source)
+            known = f"; it has detectors for {', '.join(layers)}" if layers else ""
             raise UserError(f"no detector for {layer} of {source.path} in {self.folder}{known}")
         if len(found) > 1:
             several = f"{len(found)} detectors for {layer} of {source.path}"
@@ -200,20 +207,6 @@ def _differences(entries: Sequence[Entry]) -> str:
     values = {key: list(dict.fromkeys(str(entry.get(key)) for entry in entries)) for key in DIFFERENCES}
     said = [f"{key}: {', '.join(known)}" for key, known in values.items() if len(known) > 1]
     return f" (they differ in {'; '.join(said)})" if said else ""
-
-
-def _wrong(name: str, entry: Entry) -> str:
-    """What is missing in an entry or not as it must be, in words; empty if it is fine."""
-    missing = [key for key in KEYS if key not in entry]
-    if missing or Path(name).name != name or not name.isprintable():
-        return ", ".join(missing) or "a plain file name"
-    names = [key for key in NAMES if not isinstance(entry[key], str) or not entry[key].isprintable()]
-    shapes = [key for key in SHAPES if not _is_shape(entry[key])]
-    return ", ".join([*(f"a name as {key}" for key in names), *(f"a shape as {key}" for key in shapes)])
-
-
-def _is_shape(value: Any) -> bool:
-    return isinstance(value, list) and all(type(size) is int and 0 < size <= MAX_SIZE for size in value)
 
 
 def _same_path(one: str, other: str) -> bool:

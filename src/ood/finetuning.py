@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from src.checkpoints import load_weights, save_state
+from src.console import result
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.files import write_csv
 from src.models import Network, build_model
-from src.report import result
-from src.run_folder import RunFolder
+from src.runs import Run
 from src.runtime import seeded
-from src.training import EpochLog, Part, Settings, part_of, train
+from src.training import EpochLog, HeadLosses, Settings, classification_losses, train
 
 COLUMNS = ("ft_loss", "ce_loss", "train_acc", "val_ce_loss", "val_acc")
 Penalty = Callable[[Tensor, Tensor], Tensor]  # logits (B, n_classes), labels (B,) with -1 for OOD -> ()
@@ -36,14 +36,14 @@ class RepresentationClassification:
     def train(self, mode: bool) -> None:
         self.heads[0].train(mode)
 
-    def parts(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[Part]:
+    def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         with torch.no_grad():
             activations = self.source(images, until=self.layer)
         logits = self.heads[0](activations)
-        part = part_of([0], logits[None], labels)
+        group = classification_losses([0], logits[None], labels)
         if training and self.penalty is not None:
-            part = part._replace(losses=part.losses + self.penalty(logits, labels))
-        yield part
+            group = group._replace(losses=group.losses + self.penalty(logits, labels))
+        yield group
 
 
 def fresh_classifier(
@@ -111,19 +111,15 @@ class HalfAndHalf:
         """How many batches an epoch has, at most."""
         return self.id_set.n_batches(batch_size // 2)
 
-    def epoch(self, batch_size: int, *, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of images (B, C, H, W) and labels (B,), shuffled and augmented; `batch_size` is at least 2.
-
-        With `start` the first so many batches are left out; the others are those of the whole epoch, bit for bit.
-        """
-        sets, options = (self.id_set, self.ood_set), {"seed": seed, "epoch": epoch, "start": start}
-        halves = [images.epoch(batch_size // 2, **options) for images in sets]
+    def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch of images (B, C, H, W) and labels (B,), shuffled and augmented; `batch_size` is at least 2."""
+        halves = [images.epoch(batch_size // 2, seed=seed, epoch=epoch) for images in (self.id_set, self.ood_set)]
         for (id_images, labels), (ood_images, ood_labels) in zip(*halves, strict=False):
             yield torch.cat([id_images, ood_images]), torch.cat([labels, torch.full_like(ood_labels, -1)])
 
 
 def finetune(
-    folder: RunFolder, task: RepresentationClassification, mixed: HalfAndHalf, val_set: BaseImageSet, settings: Settings
+    run: Run, task: RepresentationClassification, mixed: HalfAndHalf, val_set: BaseImageSet, settings: Settings
 ) -> dict[str, float]:
     """Fine-tune; report and log every epoch in `ft_logs.csv`, and save each as `ft_model_<epoch>.pt`.
 
@@ -131,12 +127,13 @@ def finetune(
         The last row of the log: `ft_loss`, `ce_loss`, `train_acc`, `val_ce_loss`, `val_acc`; empty without epochs.
     """
     rows: list[dict[str, float]] = []
-    for history in train(task, mixed, val_set, settings, state=folder.state, stage=1):
+    for history, state in train(task, mixed, val_set, settings, state=run.state.get("finetuning")):
         epoch, rows = len(history), [_row(log) for (log,) in history]
+        write_csv(run.folder / "ft_logs.csv", COLUMNS, rows)
+        save_state(run.folder / f"ft_model_{epoch}.pt", task.heads[0].state_dict())
+        run.save(loop=None, finetuning=state)
         result("FT Epoch #{} FT loss: {}, CE Loss: {}, accuracy: {}".format(epoch, *list(rows[-1].values())[:3]))
         result("FT Epoch #{} val loss: {}, accuracy: {}".format(epoch, *list(rows[-1].values())[3:]))
-        write_csv(folder.path / "ft_logs.csv", COLUMNS, rows)
-        save_state(folder.path / f"ft_model_{epoch}.pt", task.heads[0].state_dict())
     return rows[-1] if rows else {}
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from src.captions import caption, common, networks
+from src.console import result, table, warn
 from src.errors import UserError
 from src.figures import HeatMap, heat_maps
 from src.files import write_bytes, write_csv, write_json
 from src.models import Network
 from src.ood.evaluation import PairEvaluation
 from src.ood.metrics import OODMetrics, ood_metrics
-from src.report import result, warn
 from src.stitching.reporting import method
 from src.stitching.results import Run, natural_order
 from src.stitching.stitched_model import Pair
@@ -112,8 +112,7 @@ def check(
     return {layer: ood_metrics(id_energies[layer], values) for layer, values in energies.items()}
 
 
-def report_layer(
-    layer: str,
+def rows_of(
     id_energies: np.ndarray,
     sanity: OODMetrics | None,
     stitches: Mapping[Pair, PairEvaluation],
@@ -121,19 +120,15 @@ def report_layer(
     made_with: Mapping[str, str],
     energies_to: Path,
 ) -> list[Row]:
-    """Print an end layer: mean ID energy, how its detector does on the sanity-check data, and each stitch into it.
+    """The rows of the stitches into one end layer; writes their scores.
 
     Args:
         made_with: the fields of the rows behind `folder`, but for `sanity_auroc`.
         energies_to: the folder that the scores of each stitch are written to.
     """
-    result(f"Evaluating layer {layer}\n{id_energies.mean()}")
-    if sanity is not None:
-        result(f"Sanity checking {layer}'s OOD detector:\n{_lines(sanity)}\n")
     rows = []
     for pair, (accuracy, energies) in stitches.items():
         metrics = ood_metrics(id_energies, energies)
-        result(f"{pair.front_layer}\nAccuracy: {accuracy}\n{_lines(metrics)}\n")
         means = (float(energies.mean()), float(id_energies.mean()))
         row = Row(*pair, accuracy, *metrics, *means, runs[pair].folder.name, **made_with)
         write_energies(energies_to / f"{pair.front_layer}.npy", energies)
@@ -141,23 +136,21 @@ def report_layer(
     return rows
 
 
-def _lines(metrics: OODMetrics) -> str:
-    return "\n".join(f"{name}: {value}" for name, value in zip(NAMES, metrics, strict=True))
-
-
 def finish(
     folder: Path,
     rows: Sequence[Row],
     front: Network,
     end: Network,
+    id_energies: Mapping[str, np.ndarray],
     sanity: Mapping[str, OODMetrics],
     runs: Iterable[Run],
     *,
     n_images: int,
 ) -> Path:
-    """Print the four matrices and the sanity checks; write CSV, JSON and figure into the folder.
+    """Print the four matrices and a table of the detectors; write CSV, JSON and figure into the folder.
 
     Args:
+        id_energies: (N,) of each layer that has a detector.
         sanity: metrics of each detector on the sanity-check dataset, if there is one.
         runs: those that were evaluated; the figure names their method.
         n_images: how many were stitched; the figure names it.
@@ -170,11 +163,10 @@ def finish(
     matrices = {}
     for name, title in TITLES.items():
         matrices[name] = [[by_pair.get((f, e), {}).get(name, math.nan) for e in ends] for f in fronts]
-        result(f"{title}\n{matrices[name]}")
-    if sanity:
-        result(f"OOD detector sanity checks: {rows[0].sanity_dataset}")
-        for name, values in zip(NAMES, zip(*sanity.values(), strict=True), strict=True):
-            result(f"{name}: {'; '.join(f'{layer} {value}' for layer, value in zip(sanity, values, strict=True))}")
+        table(title, fronts, ends, matrices[name])
+    title = f"OOD detector sanity checks: {rows[0].sanity_dataset}" if sanity else "OOD detectors"
+    values = [[float(energies.mean()), *sanity.get(layer, ())] for layer, energies in id_energies.items()]
+    table(title, list(id_energies), ["mean ID energy", *(NAMES if sanity else ())], values)
     failing = [layer for layer, metrics in sanity.items() if metrics.auroc < TRUSTED]
     if failing:
         warn(f"detectors of {', '.join(failing)} do not find {rows[0].sanity_dataset} OOD (AUROC below {TRUSTED}): "
@@ -182,11 +174,11 @@ def finish(
 
     detector = rows[0].detector
     path = folder / f"{file_stem(detector)}.csv"
-    table = [row._asdict() for row in rows]
+    records = [row._asdict() for row in rows]
     checks = {layer: metrics._asdict() for layer, metrics in sanity.items()}
-    write_csv(path, Row._fields, table)
+    write_csv(path, Row._fields, records)
     agreement = _agreement(read_evaluations(folder), detector)
-    content = {"stitches": table, "sanity_checks": checks, "rank_correlations": agreement}
+    content = {"stitches": records, "sanity_checks": checks, "rank_correlations": agreement}
     write_json(path.with_suffix(".json"), content)
     panels = {
         title: HeatMap(matrix, scale=(1, 0) if name in DISTANCES else (0, 1))

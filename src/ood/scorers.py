@@ -10,6 +10,7 @@ from src.models import Network
 from src.ood.detectors import DetectorStore, Source
 from src.ood.losses import energy
 from src.ood.scores import make_detector
+from src.stitching.results import natural_order
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -32,11 +33,18 @@ def stored_scorers(
     source: Source,
     layers: Sequence[str],
     *,
+    others: bool,
     n_classes: int,
     image_shape: tuple[int, int, int],
     device: torch.device,
 ) -> tuple[dict[str, Scorer], list[str]]:
-    """The energies of trained detectors, by layer, and why some are missing; arguments as `DetectorStore.load_all`."""
+    """The energies of trained detectors, by layer, and why some are missing; arguments as `DetectorStore.load_all`.
+
+    Args:
+        others: behind those layers, all others that have a detector, too.
+    """
+    if others:
+        layers = [*layers, *natural_order(set(store.layers(source)) - set(layers))]
     image = {"n_classes": n_classes, "image_shape": image_shape, "device": device}
     detectors, missing = store.load_all(source, layers, **image)
     scorers = {}

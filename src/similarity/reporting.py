@@ -5,18 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.captions import caption, common, networks
+from src.console import result
 from src.figures import HeatMap, curves, heat_maps
 from src.files import write_csv
-from src.report import result
 from src.similarity.measures import GRAMS, MEASURES
-from src.similarity.results import Rank, Row
+from src.similarity.results import Row
 
 MAX_CURVES = 10  # in one panel
-
-
-def descending(ranks: Sequence[int] | None) -> list[Rank]:
-    """The ranks of an option, each once, the largest first; none mean full rank."""
-    return sorted(set(ranks), reverse=True) if ranks else [None]
 
 
 def print_tables(rows: Sequence[Row], metrics: Sequence[str]) -> None:

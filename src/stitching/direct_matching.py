@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.console import warn
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.low_rank import Components, as_rows, principal_axes
-from src.report import warn
 from src.stitching.layers import resize
 
 

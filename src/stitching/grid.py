@@ -13,17 +13,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from src.console import progress
 from src.errors import UserError
 from src.low_rank import low_rank_approx
 from src.models import Network
-from src.report import progress
 from src.runtime import at_least_single, seeded
 from src.stitching.closed_forms import closed_form
 from src.stitching.direct_matching import LeastSquares
 from src.stitching.layers import StitchingLayer, build_stitching_layer
 from src.stitching.objectives import OBJECTIVES, Objective, Stitches
 from src.stitching.stitched_model import Pair
-from src.training import Part, part_of
+from src.training import HeadLosses, classification_losses
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -95,7 +95,7 @@ class Grid:
         self.compared = {name: objective.compared(name, end.behind(name)) for name in self.end_layers}
         targets = dict.fromkeys(name for names in self.compared.values() for name in names)
         self.targets = [*targets, *([end.output_name] if objective.end_logits else [])]
-        self.donors = (front, end)
+        self.given_networks = (front, end)
         if frozen:
             shared, end_names = front is end, list(dict.fromkeys([*self.end_layers, *targets]))
             self.front = front.for_inference([*self.front_layers, *(end_names if shared else [])])
@@ -111,7 +111,7 @@ class Grid:
         for module in self.modules:
             module.train(mode)
 
-    def parts(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[Part]:
+    def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """The objective of all stitches on a batch, in training plus the l1 term.
 
         An objective that does without logits is trained without them: cross-entropies and hits are then NaN.
@@ -123,27 +123,27 @@ class Grid:
         behind = {name: [*compared, *logits] for name, compared in self.compared.items()}
         numbers = {pair: number for number, pair in enumerate(self.layers)}
         for pairs, stitched in self._tails(images, sources, behind):
-            part = self._part([numbers[pair] for pair in pairs], pairs[0].end_layer, stitched, own, labels)
+            group = self._losses_of([numbers[pair] for pair in pairs], pairs[0].end_layer, stitched, own, labels)
             if training and self.l1_coef:
                 penalties = torch.stack([self.layers[pair].l1_norm() for pair in pairs])
-                part = part._replace(losses=part.losses + self.l1_coef * penalties)
-            yield part
+                group = group._replace(losses=group.losses + self.l1_coef * penalties)
+            yield group
 
-    def _part(
+    def _losses_of(
         self,
         heads: list[int],
         end_layer: str,
         stitched: Mapping[str, Tensor],
         own: Mapping[str, Tensor],
         labels: Tensor,
-    ) -> Part:
+    ) -> HeadLosses:
         """The objective of some pairs with the same end layer, from stitched (P, B, …) and own (B, …) activations."""
         logits = stitched.get(self.end.output_name)
         if logits is None:
             unknown = torch.full((len(heads),), math.nan, device=labels.device)
-            part = Part(heads, unknown, unknown, unknown, (labels >= 0).sum())
+            group = HeadLosses(heads, unknown, unknown, unknown, (labels >= 0).sum())
         else:
-            part = part_of(heads, logits, labels)
+            group = classification_losses(heads, logits, labels)
         compared = self.compared[end_layer]
         stitches = Stitches(
             labels=labels,
@@ -151,9 +151,9 @@ class Grid:
             targets=[own[name] for name in compared],
             stitched_logits=logits,
             end_logits=own.get(self.end.output_name),
-            cross_entropies=part.cross_entropies,
+            cross_entropies=group.cross_entropies,
         )
-        return part._replace(losses=self.objective.loss(stitches))
+        return group._replace(losses=self.objective.loss(stitches))
 
     @torch.no_grad()
     def evaluate(self, batches: Batches) -> GridScore:
@@ -167,7 +167,9 @@ class Grid:
             front_acts, end_acts = _activations(self.front, names[0], self.end, names[1], images)
             logits_of = {"front": front_acts.pop(self.front.output_name), "end": end_acts.pop(self.end.output_name)}
             if not self.frozen:  # the networks alone are those that were given, not those whose statistics moved
-                logits_of = {name: network(images) for name, network in zip(logits_of, self.donors, strict=True)}
+                logits_of = {
+                    name: network(images) for name, network in zip(logits_of, self.given_networks, strict=True)
+                }
             for name, act in end_acts.items():
                 norm[name] = norm.get(name, 0.0) + at_least_single(act).square().sum(dtype=torch.float64)
             for pairs, stitched, logits in self.stitched(images, self.truncated(front_acts)):
@@ -205,7 +207,7 @@ class Grid:
         sums = {key: (LeastSquares(*key[1:3]), LeastSquares(*key[1:3])) for key in groups}
         cls_tokens: dict[Pair, list[Tensor]] = {}
         for part, images in ((i, images) for i in (0, 1) for images, _ in (batches, held_out)[i]):
-            front_acts, end_acts = self._donor_activations(images)
+            front_acts, end_acts = self._given_activations(images)
             end_acts = {name: act.double() for name, act in end_acts.items()}  # once for all sources
             for key, pairs in groups.items():
                 source = self.layers[pairs[0]].layout(front_acts[key[0]])
@@ -228,9 +230,9 @@ class Grid:
             self.layers[pair].cls_token.copy_(torch.cat(tokens).mean(0))
         return {pair: matched[pair] for pair in self.layers}
 
-    def _donor_activations(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _given_activations(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Activations of the networks as they were given: matchings are then exactly those of each pair alone."""
-        front, end = self.donors
+        front, end = self.given_networks
         return _activations(front, self.front_layers, end, self.end_layers, images)
 
     def truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -302,14 +304,14 @@ def build_layers(
     with torch.no_grad():
         sources = {name: act.shape[1:] for name, act in front.activations(image, front_layers).items()}
         targets = {name: act.shape[1:] for name, act in end.activations(image, end_layers).items()}
-    layers, misfits = {}, []
+    layers, skipped = {}, []
     for pair in (Pair(front_layer, end_layer) for front_layer in front_layers for end_layer in end_layers):
         try:
             with seeded(seed):
                 layer = build_stitching_layer(kind, sources[pair.front_layer], targets[pair.end_layer], **options)
             layers[pair] = layer.to(parameter)
         except UserError as error:
-            misfits.append(f"{pair.front_layer} -> {pair.end_layer}: {error}")
+            skipped.append(f"{pair.front_layer} -> {pair.end_layer}: {error}")
     if not layers:
-        raise UserError(misfits[0])
-    return layers, misfits
+        raise UserError(skipped[0])
+    return layers, skipped

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.captions import caption, common, networks
+from src.console import note
 from src.errors import UserError
 from src.figures import HeatMap, heat_maps
 from src.files import locked, write_csv
 from src.options import MATCHED_INITS
-from src.report import note
 from src.stitching.results import Row, accuracies, by_experiment, natural_order, read_runs
 
 MAX_PANELS = 12  # heat maps in one figure

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
 
+from src.console import warn
 from src.errors import UserError
 from src.files import read_json
 from src.options import MATCHED_INITS
-from src.report import warn
-from src.resuming import read_options
+from src.runs import read_options
 from src.stitching.stitched_model import Pair
 
 # What tells one experiment of a folder from another, beside the two layers.

@@ -7,32 +7,77 @@
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from src.checkpoints import save_state
+from torch import nn
+
+from src.checkpoints import load_tensors, save_state
+from src.console import note, result, warn
 from src.errors import UserError
 from src.files import write_json, write_text
 from src.models import Network
 from src.options import MATCHED_INITS
-from src.report import note, result, warn
-from src.resuming import StateFile
-from src.run_folder import RunFolder
+from src.runs import (
+    Run,
+    as_written,
+    differences,
+    new_folder,
+    read_options,
+    refuse_other_options,
+    report_epoch,
+    write_logs,
+)  # fmt: skip
 from src.stitching.grid import GridScore, Matched
 from src.stitching.layers import StitchingLayer
 from src.stitching.predictions import agreement, write_predictions
-from src.stitching.results import Metrics
+from src.stitching.results import EXPERIMENT, Metrics
 from src.stitching.stitched_model import Pair, full_state
-from src.stitching.unfinished import find_state, finished_pairs, new_state
-from src.training import EpochLog, Score, report_epoch
+from src.training import EpochLog, History, Score, State
 
+# What makes a run another experiment, so that both may be in one folder. Where only other options differ, such as the
+# learning rate, a resumed command would not do what it was given, and is refused.
+IDENTITY = (*Pair._fields, *(name for name in EXPERIMENT if name != "n_epochs"))
+ABSENT = {"objective": "task"}  # what an option that runs of earlier versions do not name was
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")
 
 
+def check_options(
+    options: Mapping[str, Any], layers: Mapping[Pair, StitchingLayer], networks: Sequence[Network]
+) -> None:
+    """Warn of options that have no effect, or one that surprises.
+
+    Args:
+        layers: the stitching layer of each pair.
+        networks: front and end network.
+    Raises:
+        UserError: there is an objective but no training.
+    """
+    kind, init, n_epochs = options["stitching_type"], options["init"], options["n_epochs"]
+    if options["objective"] != "task" and not n_epochs:
+        raise UserError(f"--objective {options['objective']} with -e 0: nothing is trained; leave one of them out")
+    if init == "rand" and not n_epochs:
+        warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
+    if init not in MATCHED_INITS and options["front_pinv_rank"]:
+        warn(f"--front-pinv-rank counts with -i {', '.join(MATCHED_INITS)} only")
+    for name, option in (("c2t", "-c2t-cls"), ("t2c", "-t2c-cls")):
+        if options[f"{name}_cls_token"] and kind not in (name, "t2t"):
+            warn(f"{option} counts with {name} and t2t only, not with {kind}")
+    widths = {pair.front_layer: layer.transform.weight.shape[1] for pair, layer in layers.items()}
+    for option in ("front_stitch_rank", "front_pinv_rank"):
+        whole = [f"{name} ({width})" for name, width in widths.items() if (options[option] or 0) > width]
+        if whole:
+            warn(f"--{option.replace('_', '-')} {options[option]} is above the width of {', '.join(whole)}: no effect")
+    moves = any(isinstance(module, nn.BatchNorm2d) for network in networks for module in network.modules())
+    if moves and n_epochs and not options["mod_only_stitch"]:
+        note("without --mod-only-stitch the BatchNorm statistics of both networks move, as in the public code")
+
+
 class StitchingRuns:
-    """A run folder for every pair: follows the training, and writes what came of it.
+    """A run folder for every pair of a grid: keeps what comes of its training, and the state to go on from.
+
+    The state of all pairs that train together lies in the folder of the last one, which is finished last.
 
     Args:
         directory: the folder that holds the run folders.
@@ -40,8 +85,7 @@ class StitchingRuns:
         options: the options of the script; those of a pair's `config.txt` name that pair's layers.
         resume: go on with runs of the same options in `directory`; `layers` are then those that are left to do.
     Raises:
-        UserError: there is an objective but no training; or, on resuming, there are runs of these pairs whose options
-            differ.
+        UserError: on resuming, there are runs of the same experiment whose other options differ.
     """
 
     def __init__(
@@ -53,53 +97,65 @@ class StitchingRuns:
         resume: bool = False,
     ):
         self.directory, self.layers, self.options = Path(directory), dict(layers), dict(options)
-        whole = self._options_of(next(iter(layers))) if len(layers) == 1 else self.options
-        if options["objective"] != "task" and not options["n_epochs"]:
-            raise UserError(f"--objective {options['objective']} with -e 0: nothing is trained; leave one of them out")
-        self._state = find_state(self.directory, whole) if resume else new_state(self.directory, whole)
+        self.folders: dict[Pair, Path] = {}  # created when there is something to write, so that a failure leaves none
+        self._whole = self._options_of(next(iter(layers))) if len(layers) == 1 else self.options
+        self._run: Run | None = None  # keeps the state of all pairs
         if resume:
-            self._leave_out_finished()
-        if options["init"] == "rand" and not options["n_epochs"]:
-            warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
-        if options["init"] not in MATCHED_INITS and options["front_pinv_rank"]:
-            warn(f"--front-pinv-rank counts with -i {', '.join(MATCHED_INITS)} only")
+            self._find_what_is_left()
 
-    def _leave_out_finished(self) -> None:
-        """Leave out the pairs that are finished, unless they were trained together with others that are not."""
-        finished = finished_pairs(self.directory, self.layers, self.options)
-        trained = list(claimed_folders(self._state)) if "training" in self._state.content else []
-        left = trained if set(trained) - finished else [pair for pair in self.layers if pair not in finished]
+    @property
+    def state(self) -> State | None:
+        """The state of the training to go on from, if there is one."""
+        return self._run.state.get("loop") if self._run else None
+
+    def _find_what_is_left(self) -> None:
+        """Take over an interrupted run, and leave out pairs that are finished unless they train with others."""
+        finished, self._run = self._finished_pairs(), _interrupted(self.directory, self._whole)
+        if self._run:
+            self._run.claim(resume=True)
+            self.folders = {Pair(*pair): self.directory / name for *pair, name in self._run.state["folders"]}
+        left = [pair for pair in self.layers if pair not in finished]
+        if self.state and self.folders.keys() - finished:
+            left = [pair for pair in self.layers if pair in self.folders]
         if finished:
             note(f"{self.directory}: {len(finished)} of {len(self.layers)} runs are finished")
         self.layers = {pair: self.layers[pair] for pair in left}
-        if not left:
-            self._state.remove()
+        if self._run and not left:
+            self._run.discard()
+
+    def _finished_pairs(self) -> set[Pair]:
+        finished, refused = set(), {}
+        for config in sorted(self.directory.glob("*/config.txt")):
+            begun = read_options(config)
+            pair = Pair(begun.get("front_layer"), begun.get("end_layer"))
+            if pair in self.layers and _same_experiment(begun, self._options_of(pair)):
+                if differences(begun, as_written(self._options_of(pair))):
+                    refused[pair] = config
+                else:
+                    finished.add(pair)
+        for pair, config in refused.items():
+            if pair not in finished:
+                refuse_other_options(read_options(config), as_written(self._options_of(pair)), where=config.parent)
+        return finished
 
     def _options_of(self, pair: Pair) -> dict[str, Any]:
         return self.options | pair._asdict()
 
-    @cached_property
-    def folders(self) -> dict[Pair, RunFolder]:
-        """The run folder of each pair; claimed when there is something to write, so that a failure leaves none."""
-        claimed, folders = claimed_folders(self._state), {}
-        for pair in self.layers:
-            options, first = self._options_of(pair), not folders  # it is held: no other process goes on from the state
-            if pair in claimed:
-                path = self.directory / claimed[pair]
-                folders[pair] = RunFolder(path, options, resume=True, exclusive=first)
-            else:
-                folders[pair] = RunFolder.claim(self.directory, options, exclusive=first)
-        return folders
+    def _claim(self) -> None:
+        """Create the run folders, and lock that of the state, unless that has been done."""
+        if self.folders:
+            return
+        self.folders = {pair: new_folder(self.directory) for pair in self.layers}
+        self._run = Run.in_folder(list(self.folders.values())[-1], self._whole)
+        self._run.claim(resume=False)
+        self._run.save(folders=[[*pair, folder.name] for pair, folder in self.folders.items()])
 
-    def claim(self) -> StateFile:
-        """Claim the run folders; returns where the training is to keep how far it is."""
-        self._state.write(folders=[[*pair, folder.path.name] for pair, folder in self.folders.items()])
-        return self._state
-
-    def log(self, history: Sequence[Sequence[EpochLog]]) -> None:
+    def log(self, history: History, state: State) -> None:
         """Write the logs of all epochs so far, one a pair; report the last, or its mean when there are several."""
+        self._claim()
         for pair, logs in zip(self.layers, zip(*history, strict=True), strict=True):
-            self.folders[pair].write_logs(logs)
+            write_logs(self.folders[pair], logs)
+        self._run.save(loop=state)
         title = self._title(next(iter(self.layers)))
         if title:
             note(title if len(self.layers) == 1 else f"means over {len(self.layers)} pairs:")
@@ -115,22 +171,22 @@ class StitchingRuns:
             matched: the pairs that were matched directly.
             whole_networks: front and end network where they are to be saved as well.
         """
-        self.claim()
+        self._claim()
         for pair, layer in self.layers.items():
-            folder, options = self.folders[pair], self._options_of(pair)
-            if folder.finished:  # before the run was killed
+            run, options = Run.in_folder(self.folders[pair], self._options_of(pair)), self._options_of(pair)
+            if run.config.exists():  # finished before the run was killed
                 continue
             if not options["no_save"]:
                 state = layer.state_dict() if whole_networks is None else full_state(*whole_networks, layer, pair)
-                save_state(folder.path / "final_model.pt", state)
+                save_state(run.folder / "final_model.pt", state)
             if not options["no_predictions"]:
-                write_predictions(folder.path / "predictions.npz", score, pair)
-            _write_summary(folder.path, options, _metrics(score, pair, matched.get(pair)), layer, matched.get(pair))
-            folder.finish()
+                write_predictions(run.folder / "predictions.npz", score, pair)
+            _write_summary(run.folder, options, _metrics(score, pair, matched.get(pair)), layer, matched.get(pair))
+            run.finish()
             if len(self.layers) == 1:
-                note(f"wrote {folder.path}")
+                note(f"wrote {run.folder}")
             result(f"{self._title(pair)}Clean accuracy: {score.pairs[pair].accuracy:.2%}")
-        self._state.remove()
+        self._run.discard()
 
     def _title(self, pair: Pair) -> str:
         alone = tuple(pair) == (self.options["front_layer"], self.options["end_layer"])
@@ -160,7 +216,7 @@ def _write_summary(
         f"Front layer: {options['front_layer']} ",
         f"End layer: {options['end_layer']} ",
         f"Clean accuracy: {metrics.accuracy:.4f} ",
-        f"Normalized PINV difference: {metrics.matching_error or 0:.4f}",  # 0 as there: nothing was matched
+        f"Normalized PINV difference: {metrics.matching_error or 0:.4f}",  # 0 where nothing was matched
         f"Normalized representation difference: {metrics.representation_difference:.4f}",
         "",
         f"Command: {' '.join(sys.argv)}",
@@ -185,16 +241,19 @@ def _sparsity_lines(sparsity: Mapping[str, float]) -> Iterable[str]:
         yield f"{threshold}: {tabs}{share}"
 
 
-def claimed_folders(state: StateFile) -> dict[Pair, str]:
-    """The names of the folders that an interrupted run claimed.
+def _interrupted(directory: Path, options: Mapping[str, Any]) -> Run | None:
+    """The interrupted run in a folder of runs that has these options, or else one of the same experiment."""
+    given, candidates = as_written(options), []
+    for state in sorted(directory.glob("*/resume.pt")):
+        try:
+            begun = load_tensors(state)["options"]
+        except UserError:  # its process has just finished it
+            continue
+        if _same_experiment(begun, given):
+            candidates.append((bool(differences(begun, given)), state.parent))
+    return Run.in_folder(min(candidates)[1], options) if candidates else None
 
-    Raises:
-        UserError: the state says something else, or names what is no folder of a run.
-    """
-    try:
-        claimed = {Pair(front, end): Path(name).name for front, end, name in state.content.get("folders", [])}
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{state.path} does not say where runs stand; remove it and start anew") from error
-    if not all(name.isprintable() and name not in ("", "..") for name in claimed.values()):
-        raise UserError(f"{state.path} names what is no folder of a run; remove it and start anew")
-    return claimed
+
+def _same_experiment(begun: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    begun, given = ABSENT | dict(begun), ABSENT | dict(given)
+    return all(begun.get(name) == given.get(name) for name in IDENTITY)

@@ -3,18 +3,16 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.distributed import add_up
 from src.runtime import at_least_single
 
 
-class Part(NamedTuple):
-    """What some of the heads make of one batch; all but the first are tensors on the device."""
+class HeadLosses(NamedTuple):
+    """The losses of a group of heads on one batch; all fields but the first are tensors on the device."""
 
-    heads: Sequence[int]
+    heads: Sequence[int]  # their numbers
     losses: Tensor  # (len(heads),): what is minimised
     cross_entropies: Tensor  # (len(heads),): means over the labelled samples
     n_correct: Tensor  # (len(heads),)
@@ -31,8 +29,11 @@ class Task(Protocol):
     def train(self, mode: bool) -> None:
         """Switch what is trained between training and evaluation mode."""
 
-    def parts(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[Part]:
-        """The losses of all heads on images (B, C, H, W) with labels (B,); with penalties only in training."""
+    def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
+        """Yield the losses of all heads on images (B, C, H, W) with labels (B,), group by group.
+
+        Penalties count in training only. What a group keeps for its gradients is freed before the next is computed.
+        """
 
 
 class Classification:
@@ -45,17 +46,17 @@ class Classification:
     def train(self, mode: bool) -> None:
         self.heads[0].train(mode)
 
-    def parts(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[Part]:
-        yield part_of([0], self.heads[0](images)[None], labels)
+    def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
+        yield classification_losses([0], self.heads[0](images)[None], labels)
 
 
-def part_of(heads: Sequence[int], logits: Tensor, labels: Tensor) -> Part:
+def classification_losses(heads: Sequence[int], logits: Tensor, labels: Tensor) -> HeadLosses:
     """Cross-entropy and hits of logits (len(heads), B, n_classes) for labels (B,), of which -1 means unlabelled."""
     n_samples = (labels >= 0).sum()
     logits = at_least_single(logits)
     losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(heads)), reduction="none", ignore_index=-1)
     means = losses.view(len(heads), -1).sum(1) / n_samples.clamp(min=1)
-    return Part(heads, means, means, (logits.argmax(-1) == labels).sum(1), n_samples)
+    return HeadLosses(heads, means, means, (logits.argmax(-1) == labels).sum(1), n_samples)
 
 
 class Score(NamedTuple):
@@ -71,22 +72,3 @@ class EpochLog(NamedTuple):
 
     train: Score
     val: Score
-
-
-class Sums:
-    """Running sums over batches for each head, kept on the device so that nothing waits for it.
-
-    Scores count what all processes saw that train together.
-    """
-
-    def __init__(self, n_heads: int, device: torch.device):
-        self.sums = torch.zeros(4, n_heads, dtype=torch.float64, device=device)
-
-    def add(self, part: Part) -> None:
-        values = (part.n_correct, part.losses * part.n_samples, part.cross_entropies * part.n_samples)
-        rows = [value.detach().double() for value in values]
-        self.sums[:, list(part.heads)] += torch.stack([*rows, part.n_samples.double().expand_as(rows[0])])
-
-    def scores(self) -> list[Score]:
-        *totals, n_samples = add_up(self.sums.clone()).tolist()
-        return [Score(*(total / n for total in row)) for *row, n in zip(*totals, n_samples, strict=True)]

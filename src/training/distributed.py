@@ -1,18 +1,25 @@
-"""Several processes that train one network together: who they are, how they meet, what they add up."""
+"""Training of one network by several processes: who they are, how they meet, what they add up, their task."""
 
 import contextlib
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from src.console import note
 from src.errors import UserError
+from src.runtime import seed_of
+from src.training.task import Classification, HeadLosses, classification_losses
 
 PAUSE = 0.5  # seconds, before processes part
+
+warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of little consequence
 
 
 class Processes(NamedTuple):
@@ -97,16 +104,6 @@ def together() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def is_first() -> bool:
-    """Whether this process is the one that keeps what all have in common; alone, it is."""
-    return not together() or dist.get_rank() == 0
-
-
-def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether a flag is raised in any process; all get the same answer."""
-    return bool(add_up(torch.tensor(float(flag), device=device)) > 0) if together() else flag
-
-
 def lowest(values: Tensor) -> Tensor:
     """The elementwise minimum over all processes, in place and in each of them; alone, the values themselves."""
     if together():
@@ -126,3 +123,46 @@ def copy_from_first(tensors: Iterable[Tensor]) -> None:
     if together():
         for tensor in tensors:
             dist.broadcast(tensor, 0)
+
+
+class DataParallelClassification(Classification):
+    """The task of training one network in several processes, or in one.
+
+    Gradients are those of the mean over the whole batch, however unequal the shares: but for rounding, and for
+    BatchNorm, which sees the images of one process at a time, the network becomes what one process would make of it.
+
+    Args:
+        model: on the device of this process, with equal weights in all of them.
+        amp: compute in bfloat16 while training, where torch thinks it safe; validation is in float32.
+        note_every: batches after which to note how training goes; 0: never.
+    """
+
+    def __init__(self, model: nn.Module, processes: Processes = Processes(), *, amp: bool = False, note_every: int = 0):  # noqa: B008
+        super().__init__(model)
+        self.processes, self.amp, self.note_every, self.step = processes, amp, note_every, 0
+        # `heads` keeps the network itself, whose state dict knows nothing of this wrapper
+        self.network = DistributedDataParallel(model) if processes.size > 1 else model
+
+    def train(self, mode: bool) -> None:
+        self.network.train(mode)
+        self.step = 0
+        if not mode:  # each process has statistics of its own; those of the first are saved
+            copy_from_first(self.heads[0].buffers())
+        elif self.processes.rank:  # so that dropout is not the same in all of them
+            torch.manual_seed(seed_of(torch.initial_seed(), self.processes.rank))
+
+    def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
+        if not training:
+            yield from super().losses(images, labels, training=False)
+            return
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.amp):
+            logits = self.network(images).float()
+        group = classification_losses([0], logits[None], labels)
+        if self.processes.size > 1:  # the wrapper takes the mean over processes, whatever their shares
+            weight = group.n_samples * self.processes.size / add_up(group.n_samples.clone())
+            logits.register_hook(lambda gradient: gradient * weight)
+        self.step += 1
+        if self.note_every and self.step % self.note_every == 0:
+            correct = group.n_correct.item() / max(1, group.n_samples.item())
+            note(f"batch {self.step}: loss {group.losses.item():.4f}, accuracy {correct:.2%}")
+        yield group

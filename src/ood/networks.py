@@ -7,16 +7,16 @@ from typing import Any
 import torch
 
 from src.checkpoints import is_entry, load_model
+from src.console import warn
 from src.errors import UserError
 from src.models import Network
 from src.models.own import is_own, sha256_of, split_own
 from src.ood.detectors import Source, source_of
-from src.report import warn
 from src.stitching.results import Run
 from src.stitching.stitched_model import Pair
 
 
-def load_donors(
+def load_networks(
     options: Mapping[str, Any],
     runs: Mapping[Pair, Run],
     given: Mapping[str, Any],

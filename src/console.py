@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from tqdm import tqdm
 
@@ -37,6 +37,15 @@ def result(text: str = "") -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails once more as it ends
         if not isinstance(error, BrokenPipeError):
             raise UserError(f"cannot print the results: {error.strerror}") from None
+
+
+def table(title: str, rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]]) -> None:
+    """Print a matrix with the labels of its rows and columns and four digits; NaN stands for what is missing."""
+    width, widths = max(map(len, rows)), [max(8, len(column)) for column in columns]
+    lines = [[f"{column:>{width}}" for column, width in zip(columns, widths, strict=True)]]
+    lines += [[f"{value:>{width}.4f}" for value, width in zip(line, widths, strict=True)] for line in values]
+    texts = [" ".join([f"{row:{width}}", *cells]) for row, cells in zip(["", *rows], lines, strict=True)]
+    result("\n".join([title, *texts] if title else texts))
 
 
 def note(text: str) -> None:

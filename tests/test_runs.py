@@ -1,0 +1,210 @@
+"""Runs: what is left to do, claims, states; a training that is interrupted ends as one that never was."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from src.checkpoints import load_tensors
+from src.datasets.in_memory import ImageSet
+from src.errors import UserError
+from src.runs import Run, new_folder, read_options, train_network
+from src.training import Classification, NonFiniteLoss, Settings, train
+
+ROOT = Path(__file__).parents[1]
+OPTIONS = {"learning_rate": 0.1, "gpu": -1, "resume": False}
+SETTINGS = [
+    Settings(3, 8),
+    Settings(3, 8, optimizer="adamw", scheduler="cosine", grad_clip=0.1),
+    Settings(3, 8, optimizer="sgd", reduce_lr_epochs=[1, 2]),
+    Settings(3, 8, reduce_lr_epochs=[4], reduce_lr_each="updates"),
+]
+
+
+def image_set() -> ImageSet:
+    pixels = torch.randint(256, (20, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return ImageSet(pixels, torch.arange(20) % 2, n_classes=2)
+
+
+def task() -> Classification:
+    torch.manual_seed(3)
+    layers = (nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 2))
+    return Classification(nn.Sequential(*layers))
+
+
+def weights_of(trained: Classification) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in trained.heads[0].state_dict().items()}
+
+
+def claimed(folder: Path, *, resume: bool = False, **changes) -> Run:
+    run = Run.in_folder(folder, OPTIONS | changes)
+    run.claim(resume=resume)
+    return run
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_training_that_goes_on_from_a_state_ends_as_one_that_was_not_interrupted(settings, at, tmp_path):
+    whole, images = task(), image_set()
+    weights = {}
+    for history, _ in train(whole, images, images, settings):
+        weights[len(history)] = weights_of(whole)
+
+    epochs, run = train(task(), images, images, settings), claimed(tmp_path)
+    for _ in range(at):
+        _, state = next(epochs)
+    run.save(loop=state)
+    again, run = task(), claimed(tmp_path, resume=True)
+    torch.rand(7)  # the global generator is somewhere else
+    yielded = []
+    for again_history, _ in train(again, images, images, settings, state=run.state["loop"]):
+        yielded.append(len(again_history))
+        assert all(torch.equal(value, weights[len(again_history)][key]) for key, value in weights_of(again).items())
+    assert yielded == list(range(at, 4)) and again_history == history
+
+
+def test_a_state_of_other_networks_is_refused(tmp_path):
+    images = image_set()
+    _, state = next(train(task(), images, images, SETTINGS[0]))
+    other = Classification(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)))
+    with pytest.raises(UserError, match="does not fit: was a checkpoint replaced"):
+        next(train(other, images, images, SETTINGS[0], state=state))
+
+
+def test_a_network_is_trained_logged_and_kept(tmp_path, capsys):
+    run = claimed(tmp_path)
+    train_network(run, task(), image_set(), image_set(), SETTINGS[0], save_frequency=2)
+    assert {path.name for path in tmp_path.glob("model_*")} == {"model_2.pt", "model_3.pt"}
+    assert len((tmp_path / "training_logs.csv").read_text().splitlines()) == 4
+    out, err = capsys.readouterr()
+    assert [line.split(" loss")[0] for line in out.splitlines()][-1] == "Epoch #3 val"
+    assert "epoch 2/3: " in err and err.count(" left") == 2
+    assert list(load_tensors(tmp_path / "resume.pt")) == ["loop", "options"]
+    run.finish()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "model_2.pt", "model_3.pt", "training_logs.csv", "config.txt", "run.json",
+    }  # fmt: skip
+
+
+def failure(run: Run, bad: int) -> str:
+    """Train with a loss that is not finite in one epoch; returns the error."""
+    images = image_set()
+    epoch = images.epoch
+    images.epoch = lambda *arguments, **options: (
+        (values * (math.nan if options["epoch"] == bad else 1), labels)
+        for values, labels in epoch(*arguments, **options)
+    )
+    with pytest.raises(NonFiniteLoss) as raised:
+        train_network(run, task(), images, image_set(), SETTINGS[0], save_frequency=0)
+    return str(raised.value)
+
+
+def test_the_last_good_weights_are_kept(tmp_path):
+    said = failure(claimed(tmp_path), 2)
+    assert f"the weights before that epoch are kept in {tmp_path / 'model_1.pt'}" in said
+    one = Settings(1, 8)
+    train_network(claimed(tmp_path / "one"), task(), image_set(), image_set(), one, save_frequency=0)
+    assert (tmp_path / "model_1.pt").read_bytes() == (tmp_path / "one" / "model_1.pt").read_bytes()
+
+
+def test_where_no_epoch_went_well_nothing_is_kept(tmp_path):
+    run = claimed(tmp_path)
+    run.save(detector="a name")  # as detectors do before they are trained
+    assert "epoch 1, step 1: " in (said := failure(run, 1)) and "no epoch went well" in said
+    assert not list(tmp_path.glob("model_*"))
+
+
+def test_what_is_left_to_do(tmp_path, capsys):
+    run = claimed(tmp_path)
+    assert run.left_to_do(resume=True)
+    run.save(loop=None)
+    run.finish()
+    assert not run.left_to_do(resume=True) and "nothing is left to do" in capsys.readouterr().err
+    assert run.left_to_do(resume=False)  # written over
+    other = Run.in_folder(tmp_path, OPTIONS | {"learning_rate": 0.2})
+    with pytest.raises(UserError, match="learning_rate was 0.1, now 0.2.*or give --overwrite"):
+        other.left_to_do(resume=False)
+    with pytest.raises(UserError, match="or leave out --resume"):
+        other.left_to_do(resume=True)
+    assert other.left_to_do(resume=False, overwrite=True)
+
+
+def test_a_new_run_removes_what_an_earlier_one_left(tmp_path):
+    run = claimed(tmp_path)
+    (tmp_path / "ft_logs.csv").touch()
+    run.finish()
+    claimed(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".resume.pt.lock"]
+
+
+def test_an_interrupted_run_of_other_options_is_refused(tmp_path):
+    claimed(tmp_path, save_dir="a/b").save(loop=None)
+    assert claimed(tmp_path, resume=True, save_dir="./a//b/", gpu=0).state == {"loop": None}  # the same place
+    with pytest.raises(UserError, match="learning_rate was 0.1, now 0.2.*start anew without --resume"):
+        claimed(tmp_path, resume=True, learning_rate=0.2)
+
+
+def test_a_table_has_its_files_beside_it(tmp_path):
+    (tmp_path / "training_logs.csv").touch()  # of another run
+    run = Run.beside(tmp_path / "probes.csv", OPTIONS)
+    run.claim(resume=False)
+    run.save(loop=None)
+    assert (tmp_path / "probes.resume.pt").exists()
+    run.finish()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "probes.config.txt", "probes.run.json", "training_logs.csv",
+    }  # fmt: skip
+
+
+def test_empty_options_of_the_public_code(tmp_path):
+    """It writes "" for no scheduler, and 0 for the full rank."""
+    path = tmp_path / "config.txt"
+    path.write_text(json.dumps({"scheduler": "", "front_stitch_rank": 0, "seed": 0}))
+    assert read_options(path) == {"scheduler": "none", "front_stitch_rank": None, "seed": 0}
+    assert not Run.in_folder(tmp_path, {"scheduler": "none", "front_stitch_rank": None}).left_to_do(resume=True)
+
+
+def process(code: str, *arguments) -> subprocess.Popen:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+
+
+def test_folders_are_claimed_by_one_process_each(tmp_path):
+    code = "import sys; from src.runs import new_folder\nfor _ in range(20): print(new_folder(sys.argv[1]).name)\n"
+    processes = [process(code, tmp_path) for _ in range(3)]
+    names = [name for each in processes for name in each.communicate(timeout=100)[0].split()]
+    assert len(names) == len(set(names)) == 60 and set(names) == set(os.listdir(tmp_path))
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path):
+    """The second is refused before it removes anything of the first, whose own child processes do not count."""
+    code = (
+        "import os, sys, time; from src.runs import Run\n"
+        "run = Run.in_folder(sys.argv[1], {'gpu': -1}); run.claim(resume=False)\n"
+        "run.save(loop=None)\n"
+        "if os.fork() == 0: time.sleep(30); os._exit(0)\n"  # as a process that decodes images
+        "print('claimed', flush=True); input()\n"
+    )
+    first = process(code, tmp_path)
+    assert first.stdout.readline() == "claimed\n"
+    for resume in (False, True):
+        with pytest.raises(UserError, match=f"another run is writing to {tmp_path}"):
+            claimed(tmp_path, resume=resume)
+    assert (tmp_path / "resume.pt").exists()
+    first.kill()
+    first.wait()
+    assert claimed(tmp_path, resume=True).state == {"loop": None}
+
+
+def test_a_folder_that_cannot_be_created(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="Not a directory"):
+        claimed(tmp_path / "file" / "m")
+    with pytest.raises(UserError, match="Not a directory"):
+        new_folder(tmp_path / "file" / "m")

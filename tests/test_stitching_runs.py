@@ -1,0 +1,106 @@
+"""Options of stitches that have no effect, and what is left to do in a folder of runs."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import exec_stitch
+from src.errors import UserError
+from src.models import build_model
+from src.runs import Run
+from src.stitching import Pair, build_layers
+from src.stitching.runs import StitchingRuns, check_options
+from tests.goldens import DATA
+
+PAIR = Pair("layer2.0", "layer3.0")
+WORDS = ["f.pt", "g.pt", "resnet18", "resnet18", *PAIR, "rc2c_pre"]
+
+
+def options_of(*arguments: str) -> dict:
+    return vars(exec_stitch.parser().parse_args([*WORDS, *arguments]))
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return [build_model("resnet18_samewidth", n_channels=1, image_shape=(1, 8, 8)) for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
+def layers(networks):
+    layers, _ = build_layers(*networks, [PAIR.front_layer], [PAIR.end_layer], "rc2c_pre", image_shape=(1, 8, 8), seed=0)
+    return layers
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--front-stitch-rank", "65"], "--front-stitch-rank 65 is above the width of layer2.0 (64): no effect"),
+        (["-i", "pinv", "--front-pinv-rank", "99"], "--front-pinv-rank 99 is above the width of layer2.0 (64)"),
+        (["--front-pinv-rank", "8"], "--front-pinv-rank counts with -i pinv, ortho, ridge only"),
+        (["-c2t-cls", "learn"], "-c2t-cls counts with c2t and t2t only, not with rc2c_pre"),
+        (["-t2c-cls", "add"], "-t2c-cls counts with t2c and t2t only, not with rc2c_pre"),
+        (["-e", "0"], "-e 0 -i rand: a random stitching layer is measured"),
+        ([], "without --mod-only-stitch the BatchNorm statistics of both networks move"),
+        (["--mod-only-stitch"], ""),
+        (["-e", "0", "-i", "pinv"], ""),
+        (["--mod-only-stitch", "--front-stitch-rank", "64"], ""),
+    ],
+    ids=str,
+)
+def test_options_without_effect_are_named(arguments, line, networks, layers, capsys):
+    check_options(options_of(*arguments), layers, networks)
+    err = capsys.readouterr().err
+    assert line in err and bool(line) == bool(err)
+
+
+def test_networks_without_batch_norm_need_no_note(layers, capsys):
+    vit = build_model("vit_tiny_patch4_32", n_channels=1, image_shape=(1, 8, 8))
+    check_options(options_of(), layers, [vit, vit])
+    assert not capsys.readouterr().err
+
+
+def test_an_objective_needs_a_training(layers, networks):
+    with pytest.raises(UserError, match="--objective hint with -e 0: nothing is trained"):
+        check_options(options_of("--objective", "hint", "-e", "0"), layers, networks)
+
+
+def test_a_finished_run_of_the_public_code_is_finished(layers, tmp_path, capsys):
+    """Its scheduler is "", and it has no options that are new."""
+    public = min((DATA / "public_runs" / "trained").iterdir())
+    shutil.copytree(public, tmp_path / public.name)
+    written = json.loads((public / "config.txt").read_text())
+    assert "objective" not in written
+    (tmp_path / public.name / "config.txt").write_text(json.dumps(written | {"scheduler": ""}))
+    pair = Pair(written["front_layer"], written["end_layer"])
+    options = options_of() | written
+    (layer,) = layers.values()
+    assert not StitchingRuns(tmp_path, {pair: layer}, options=options, resume=True).layers
+    with pytest.raises(UserError, match="learning_rate was"):
+        StitchingRuns(tmp_path, {pair: layer}, options=options | {"learning_rate": 7}, resume=True)
+    assert StitchingRuns(tmp_path, {pair: layer}, options=options | {"seed": 7}, resume=True).layers == {pair: layer}
+    assert StitchingRuns(tmp_path, {pair: layer}, options=options | {"objective": "hint"}, resume=True).layers
+
+
+def test_pairs_that_train_together_go_on_together(layers, tmp_path, capsys):
+    """A grid that was killed after its first pair was finished: all pairs train on, in the folders that they have."""
+    (layer,) = layers.values()
+    pairs = {PAIR: layer, Pair("layer2.0", "layer3.1"): layer}
+    options = options_of("--mod-only-stitch", "-e", "1", "-gpu", "-1")
+    begun = StitchingRuns(tmp_path, pairs, options=options)
+    assert not list(tmp_path.iterdir())  # a failure in the first epoch leaves nothing
+    score = [0.5, 1.0, 1.0]
+    from src.training import EpochLog, Score
+
+    begun.log(
+        [[EpochLog(Score(*score), Score(*score))] * 2], {"history": [[[score, score]] * 2], "weight": torch.ones(1)}
+    )
+    Run.in_folder(begun.folders[PAIR], options | PAIR._asdict()).finish()
+    states = list(tmp_path.glob("*/resume.pt"))
+    assert [state.parent for state in states] == [begun.folders[Pair("layer2.0", "layer3.1")]]
+    again = StitchingRuns(tmp_path, pairs, options=options, resume=True)
+    assert list(again.layers) == list(pairs) and again.folders == begun.folders and again.state["weight"] == 1
+    assert "1 of 2 runs are finished" in capsys.readouterr().err
+    with pytest.raises(UserError, match="n_epochs was 1, now 2"):
+        StitchingRuns(tmp_path, pairs, options=options | {"n_epochs": 2}, resume=True)
