@@ -13,10 +13,10 @@ from src.checkpoints import check_fit, load_state
 from src.errors import UserError
 from src.models import Network
 from src.ood.scorers import Batches, Scorer
-from src.stitching.grid import Grid, build_layers
+from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.results import Run
-from src.stitching.stitched_model import Pair
+from src.stitching.stitched_model import Pair, build_layers
 
 Module = TypeVar("Module", bound=nn.Module)
 LAYER_OPTIONS = ("c2t_cls_token", "t2c_cls_token", "upsample_mode")

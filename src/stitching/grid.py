@@ -17,10 +17,10 @@ from src.console import progress
 from src.errors import UserError
 from src.low_rank import low_rank_approx
 from src.models import Network
-from src.runtime import at_least_single, seeded
+from src.runtime import at_least_single
 from src.stitching.closed_forms import closed_form
 from src.stitching.direct_matching import LeastSquares
-from src.stitching.layers import StitchingLayer, build_stitching_layer
+from src.stitching.layers import StitchingLayer
 from src.stitching.objectives import OBJECTIVES, Objective, Stitches
 from src.stitching.stitched_model import Pair
 from src.training import HeadLosses, classification_losses
@@ -275,43 +275,3 @@ def _activations(
         acts = front.activations(images, list(dict.fromkeys([*front_names, *end_names])))
         return {name: acts[name] for name in front_names}, {name: acts[name] for name in end_names}
     return front.activations(images, front_names), end.activations(images, end_names)
-
-
-def build_layers(
-    front: Network,
-    end: Network,
-    front_layers: Sequence[str],
-    end_layers: Sequence[str],
-    kind: str,
-    *,
-    image_shape: Sequence[int],
-    seed: int,
-    **options: str | None,
-) -> tuple[dict[Pair, StitchingLayer], list[str]]:
-    """Build the stitching layers between all given front and end layers, each as if it were the only one.
-
-    Args:
-        image_shape: (C, H, W) of the images that the networks take.
-        seed: each layer is initialised with a generator seeded by it.
-        options: as for build_stitching_layer.
-    Returns:
-        The layers, and for each pair that cannot be stitched the reason.
-    Raises:
-        UserError: no pair can be stitched; names the first reason.
-    """
-    parameter = next(front.parameters())
-    image = parameter.new_zeros(1, *image_shape)
-    with torch.no_grad():
-        sources = {name: act.shape[1:] for name, act in front.activations(image, front_layers).items()}
-        targets = {name: act.shape[1:] for name, act in end.activations(image, end_layers).items()}
-    layers, skipped = {}, []
-    for pair in (Pair(front_layer, end_layer) for front_layer in front_layers for end_layer in end_layers):
-        try:
-            with seeded(seed):
-                layer = build_stitching_layer(kind, sources[pair.front_layer], targets[pair.end_layer], **options)
-            layers[pair] = layer.to(parameter)
-        except UserError as error:
-            skipped.append(f"{pair.front_layer} -> {pair.end_layer}: {error}")
-    if not layers:
-        raise UserError(skipped[0])
-    return layers, skipped

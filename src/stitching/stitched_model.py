@@ -1,12 +1,16 @@
-"""The stitched network: front part, stitching layer, end part."""
+"""Pairs of layers, their stitching layers, and the stitched network: front part, stitching layer, end part."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from src.errors import UserError
 from src.low_rank import low_rank_approx
 from src.models import Network
-from src.stitching.layers import StitchingLayer
+from src.runtime import seeded
+from src.stitching.layers import StitchingLayer, build_stitching_layer
 
 
 class Pair(NamedTuple):
@@ -61,3 +65,43 @@ def full_state(front: Network, end: Network, layer: StitchingLayer, pair: Pair) 
         "stitching_layer": layer,
     }
     return {f"{prefix}.{key}": value for prefix, module in parts.items() for key, value in module.state_dict().items()}
+
+
+def build_layers(
+    front: Network,
+    end: Network,
+    front_layers: Sequence[str],
+    end_layers: Sequence[str],
+    kind: str,
+    *,
+    image_shape: Sequence[int],
+    seed: int,
+    **options: str | None,
+) -> tuple[dict[Pair, StitchingLayer], list[str]]:
+    """Build the stitching layers between all given front and end layers, each as if it were the only one.
+
+    Args:
+        image_shape: (C, H, W) of the images that the networks take.
+        seed: each layer is initialised with a generator seeded by it.
+        options: as for build_stitching_layer.
+    Returns:
+        The layers, and for each pair that cannot be stitched the reason.
+    Raises:
+        UserError: no pair can be stitched; names the first reason.
+    """
+    parameter = next(front.parameters())
+    image = parameter.new_zeros(1, *image_shape)
+    with torch.no_grad():
+        sources = {name: act.shape[1:] for name, act in front.activations(image, front_layers).items()}
+        targets = {name: act.shape[1:] for name, act in end.activations(image, end_layers).items()}
+    layers, skipped = {}, []
+    for pair in (Pair(front_layer, end_layer) for front_layer in front_layers for end_layer in end_layers):
+        try:
+            with seeded(seed):
+                layer = build_stitching_layer(kind, sources[pair.front_layer], targets[pair.end_layer], **options)
+            layers[pair] = layer.to(parameter)
+        except UserError as error:
+            skipped.append(f"{pair.front_layer} -> {pair.end_layer}: {error}")
+    if not layers:
+        raise UserError(skipped[0])
+    return layers, skipped
