@@ -27,9 +27,11 @@ def collect(args) -> None:
     from src.console import table
     from src.stitching.reporting import Comparison, update_grid, write_grid
     from src.stitching.results import accuracy_matrix, by_experiment, warn_of_repetitions
+    from src.verdict.reporting import write_intervals
 
     folders = [str(Path(folder)) for folder in (args.source_dir, args.other_dir) if folder]
-    experiments = [rows_of(Path(folder), recursive=args.recursive) for folder in folders]
+    runs = [runs_of(Path(folder), recursive=args.recursive) for folder in folders]
+    experiments = [[run.row for run in found] for found in runs]
     for title, group in (item for rows in experiments for item in by_experiment(rows).items()):
         warn_of_repetitions(group)
         if not args.other_dir:
@@ -42,14 +44,16 @@ def collect(args) -> None:
             table(name, comparison.fronts, comparison.ends, panel.values)
         if args.output:
             comparison.write(output.with_suffix(".csv"), **texts)
-    elif args.output or args.recursive:
+        return
+    if args.output or args.recursive:
         write_grid(output.with_suffix(".csv"), experiments[0], **texts)
     else:  # which runs that end meanwhile keep up to date
         update_grid(Path(args.source_dir), create=True, title=args.title)
+    write_intervals(output.with_name(f"{output.stem}_intervals.csv"), runs[0])
 
 
-def rows_of(source_dir: Path, *, recursive: bool):
-    """The rows of the finished runs of a folder, oldest first; warns of what is skipped."""
+def runs_of(source_dir: Path, *, recursive: bool):
+    """The finished runs of a folder, oldest first; warns of what is skipped."""
     from src.console import warn
     from src.errors import UserError
     from src.stitching.results import read_runs
@@ -65,7 +69,7 @@ def rows_of(source_dir: Path, *, recursive: bool):
         warn(f"skipped: {reason}")
     if not runs:
         raise UserError(f"{source_dir} holds no finished stitching run; give the folder that holds their folders")
-    return [run.row for run in runs]
+    return runs
 
 
 def main(argv=None) -> int:

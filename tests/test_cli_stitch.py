@@ -133,6 +133,14 @@ def test_collecting_gives_each_experiment_a_matrix_of_its_own(stitch, tmp_path, 
     for line, key in ((2, ("task", "layer4.0")), (3, ("task", "layer4.1")), (6, ("hint", "layer4.1"))):
         assert lines[line].split() == [key[1], f"{rows[key].accuracy:.4f}"]
     assert len(lines) == 7 and rows["task", "layer4.0"].dataset == "digits" and rows["hint", "layer4.1"].n_epochs == 1
+    with open(tmp_path / "results" / "x" / "grid_intervals.csv") as file:
+        table = list(csv.DictReader(file))
+    assert {row["method"] for row in table} == {"direct matching", "hint matching"} and len(table) == 3
+    for row in table:  # near those of the binomial distribution
+        accuracy, low, high = (float(row[f"accuracy{end}"]) for end in ("", "_images_low", "_images_high"))
+        assert high - low == pytest.approx(2 * 1.96 * (accuracy * (1 - accuracy) / 360) ** 0.5, abs=0.015)
+        assert float(row["penalty_images_low"]) <= float(row["penalty"]) <= float(row["penalty_images_high"])
+        assert low <= accuracy <= high and row["accuracy_runs_low"] == ""  # one run has no interval over runs
 
 
 def test_grid_gives_each_pair_what_it_gets_alone(stitch, tmp_path):

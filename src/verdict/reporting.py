@@ -1,13 +1,15 @@
 """What a verdict writes: a table, a map of each method, and a paragraph of computed sentences."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from src.figures import class_maps
 from src.files import write_csv, write_text
-from src.stitching.results import natural_order
+from src.stitching.results import Run, natural_order
+from src.verdict.judging import judge
 from src.verdict.rows import FAR, SIMILAR, UNDECIDED, VERDICTS, Verdict
+from src.verdict.stitches import Stitch, read_predictions
 
 COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#ff9f1c", "#c1c1d7", "#ffffff"), strict=True))  # told apart in grey as well
 
@@ -34,6 +36,18 @@ def write_files(
     write_text(path.with_suffix(".md"), "\n".join(lines))
     rule = f"Similar: less than {100 * tolerance:g} points are lost, at an AUROC below {in_distribution:g}."
     draw(path.with_suffix(figure), verdicts, title=title, caption=f"{caption} {rule}".strip())
+
+
+def write_intervals(path: Path, runs: Iterable[Run]) -> None:
+    """Write the accuracies and penalties of stitching runs with their 95 % intervals, and no verdict.
+
+    A row is a pair of layers and a method, as in a verdict; the columns are those of its table that need no limits.
+    """
+    stitches = [Stitch(run.row, read_predictions(run), {}) for run in runs]
+    start = Verdict.columns().index("n_runs")
+    columns = [*Verdict.columns()[:4], *Verdict.columns()[start : Verdict.columns().index("auroc_energy")]]
+    rows = [verdict.record() for verdict in judge(stitches, tolerance=0.0, in_distribution=0.0)]
+    write_csv(path, columns, [{name: value for name, value in row.items() if name in columns} for row in rows])
 
 
 def sentences(verdicts: Sequence[Verdict], *, tolerance: float, in_distribution: float) -> list[str]:
