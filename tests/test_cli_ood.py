@@ -106,6 +106,7 @@ def test_a_finished_detector_of_other_options_is_not_written_over(workplace, dig
     assert len(json.loads((workplace / "store" / "meta.json").read_text())) == 2
 
 
+@pytest.mark.slow
 def test_the_seed_counts_and_the_same_seed_repeats(digit_networks, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     train = [str(digit_networks[1]), MODEL, "layer4.1", *CLASSIFIER, "-e", "0", "-fe", "1", "-fdir", "s"]

@@ -55,6 +55,7 @@ def test_a_run_is_repeated_by_its_config(script, network_folder, run_script):
     repeat(script, *COMMANDS[script], network_folder("first"), network_folder("second"), run_script)
 
 
+@pytest.mark.slow
 def test_scripts_that_keep_no_options_answer_the_same_twice(network_folder, run_script):
     folder, first, second = network_folder("once"), {}, {}
     stitch = [*PAIR, "layer3.0,layer4.1", "layer4.1", "rc2c_pre", *DIGITS, "-e", "0", "-i", "pinv", "-dir", "dm"]
