@@ -152,7 +152,9 @@ def test_similarity(folder, tmp_path, capsys):
     ("front", "end", "layers", "kind", "detector"),
     [
         ("cnn", "attention", ("1", "mix"), "rc2c_pre", "repr_cls_resnet18"),
-        pytest.param("attention", "mixer", ("blocks.1", "blocks.2"), "t2t", "repr_cls_vit_tiny", marks=pytest.mark.slow),
+        pytest.param(
+            "attention", "mixer", ("blocks.1", "blocks.2"), "t2t", "repr_cls_vit_tiny", marks=pytest.mark.slow
+        ),
         ("attention", "attention", ("features", "features"), "t2t", "repr_cls_vit_tiny"),
     ],
 )
