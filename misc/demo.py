@@ -21,7 +21,7 @@ from src.files import write_text
 MODEL = "resnet18_samewidth"
 LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
 COMMON = ["-d", "digits", "-gpu", "-1"]
-TRAINED = ["-i", "rand", "-e", "4", "-b", "128", "-lr", "1e-2"]
+TRAINED = ["-i", "rand", "-e", "2", "-b", "48", "-lr", "1e-2"]
 METHODS = {  # title: (folder in results/, options)
     "direct matching": ("demo_dm", ["-i", "pinv", "-pinv-samples", "500", "-e", "0"]),
     "task loss matching": ("demo_tlm", TRAINED),
@@ -99,7 +99,9 @@ def compare(folder: Path, checkpoints: list[str]) -> None:
     """Measure the similarity of all pairs of layers, and how everything falls as one layer is cut to fewer ranks."""
     networks = [*checkpoints, MODEL, MODEL]
     script = "exec_compute_low_rank_sim_metrics.py"
-    step("Compare all pairs of layers", script, *networks, "all", "all", *COMMON, "-o", "similarity.csv", folder=folder)
+    for alignment, name in (("pool", "similarity"), ("auto", "similarity_paper")):
+        step(f"Compare all pairs of layers, alignment {alignment}", script, *networks, "all", "all", *COMMON,
+             "--alignment", alignment, "-o", f"{name}.csv", folder=folder)  # fmt: skip
     pair = [CUT_LAYER, CUT_LAYER]
     step(f"Compare {CUT_LAYER} at fewer and fewer ranks", script, *networks, *pair, *COMMON, "-m1r", *RANKS,
          "-o", "ranks.csv", folder=folder)  # fmt: skip
@@ -153,6 +155,8 @@ def report(folder: Path) -> Path:
             y_label="AUROC of its activations (1: far out of distribution)")  # fmt: skip
     lines += ["", "Similarity without stitching; the distances are 0 where layers are equal:", ""]
     lines += ["![similarity](similarity.png)", "", *similarity_finding(read(folder / "statistics.csv"))]
+    lines += ["", "The same with the paper's alignment, which takes positions as samples where shapes agree:", "",
+              "![similarity, as in the paper](similarity_paper.png)"]  # fmt: skip
     lines += ["", f"Cut to fewer principal components, `{CUT_LAYER}` of the front network keeps less of what probes, ",
               "stitching and measures find in it:", "", "![sensitivity](sensitivity.png)"]  # fmt: skip
     for name, title, table in (("accuracy", "accuracy", grids), ("auroc", "AUROC", evaluations)):
