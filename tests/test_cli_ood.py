@@ -62,6 +62,7 @@ def test_detector_files_have_the_layout_of_the_public_code(workplace, digit_netw
     assert (workplace / "store" / name).read_bytes() == (folder / "ft_model_1.pt").read_bytes()
 
 
+@pytest.mark.slow
 def test_fine_tuning_changes_a_checkpoint_it_starts_from(workplace, digit_networks, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     start = [

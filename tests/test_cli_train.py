@@ -46,6 +46,7 @@ def test_trains_and_evaluates(run_script, tmp_path):
     assert out == f"Clean accuracy: {val_acc:.2%}\n"
 
 
+@pytest.mark.slow
 def test_nobody_reads_the_output(tmp_path):
     command = [sys.executable, ROOT / "exec_train.py", *ARGUMENTS, "-e", "2", "-dir", "m"]
     reading, writing = os.pipe()

@@ -78,6 +78,7 @@ def check_evaluations(folder: Path, printed: list[str]) -> None:
     assert ours == theirs and ours
 
 
+@pytest.mark.slow
 def test_a_few_processes(network_folder):
     folder = network_folder("few")
     pairs = [("layer4.0", "layer4.1"), ("layer4.1", "layer4.1"), ("layer3.1", "layer4.1")]
