@@ -5,15 +5,7 @@ import sys
 
 from src import cli
 from src.network_options import CHECKPOINT, NETWORKS, add_channels_last, checkpoint, choose, named, network
-from src.options import (
-    C2T_CLS_TOKENS,
-    INITS,
-    MATCHED_INITS,
-    OBJECTIVES,
-    STITCHING_TYPES,
-    T2C_CLS_TOKENS,
-    UPSAMPLE_MODES,
-)
+from src.options import C2T_CLS_TOKENS, INITS, OBJECTIVES, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
 
 
 def parser() -> cli.Parser:
@@ -54,6 +46,7 @@ def stitch(args) -> None:
     from src.checkpoints import load_model
     from src.console import progress, warn
     from src.datasets import dataset_info, load_dataset
+    from src.options import MATCHED_INITS
     from src.runtime import device_of
     from src.stitching import Grid, build_layers, matching_batches, objectives
     from src.stitching.reporting import update_grid
@@ -79,18 +72,17 @@ def stitch(args) -> None:
     every = [StitchingRuns(directory, group, options=vars(args), resume=args.resume) for group in groups]
     todo = [runs for runs in every if runs.layers]
     if todo:
-        splits = (True, False) if args.init in MATCHED_INITS or args.n_epochs else (False,)  # never loaded in vain
-        sets = [load_dataset(args.dataset, args.dataset_root, train=split, **placing) for split in splits]
-        train_set, test_set = sets[0], sets[-1]
+        splits = (True, False) if args.init in MATCHED_INITS or args.n_epochs else (False,)
+        *_, test_set = sets = [load_dataset(args.dataset, args.dataset_root, train=t, **placing) for t in splits]
     for runs in todo:
         grid = Grid(front, end, runs.layers, objective=objectives.OBJECTIVES[args.objective],
                     front_rank=args.front_stitch_rank, l1_coef=args.l1_coef, frozen=frozen)  # fmt: skip
         matched = {}
         if args.init in MATCHED_INITS:
-            batches = matching_batches(train_set, args.n_pinv_init_samples, args.batch_size, seed=args.seed,
+            batches = matching_batches(sets[0], args.n_pinv_init_samples, args.batch_size, seed=args.seed,
                                        hold_out=args.init == "ridge")  # fmt: skip
             matched = grid.match(*batches, form=args.init, rank=args.front_pinv_rank)
-        for history, state in train(grid, train_set, test_set, settings, state=runs.state):
+        for history, state in train(grid, sets[0], test_set, settings, state=runs.state):
             runs.log(history, state)
         batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
         runs.finish(grid.evaluate(batches), matched, whole_networks=None if frozen else (grid.front, grid.end))
