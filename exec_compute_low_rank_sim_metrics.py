@@ -24,8 +24,8 @@ def parser() -> cli.Parser:
     cli.add_data(options, batch_size=64)
     cli.add_gpu(options)
     add("-n", "--n-samples", type=cli.whole_number(2), default=1000, help="the first so many validation images")
-    descriptions = ", ".join(f"{name}: {measure.description}" for name, measure in MEASURES.items())
-    add("--metrics", nargs="+", choices=tuple(MEASURES), default=list(PAPER), metavar="MEASURE", help=descriptions)
+    add("--metrics", nargs="+", choices=tuple(MEASURES), default=list(PAPER), metavar="MEASURE",
+        help=cli.described(MEASURES))  # fmt: skip
     add("--alignment", choices=ALIGNMENTS, default="auto", help="samples of CCA and Procrustes. auto, as the paper's "
         "code: positions of maps of equal shape, otherwise images; pool: images; positions: positions")  # fmt: skip
     add("--permutations", dest="n_permutations", type=cli.whole_number(19), default=None,

@@ -5,7 +5,7 @@ import sys
 
 from src import cli
 from src.network_options import network
-from src.ood.scores import SCORES, descriptions
+from src.ood.scores import SCORES
 
 
 def parser() -> cli.Parser:
@@ -19,7 +19,7 @@ def parser() -> cli.Parser:
     add("-detectors", "--ood-detector-dir", default="models/repr_cls_ood_detectors", help="folder of the detectors")
     add("-scd", "--sanity-check-dataset", type=cli.dataset, help="dataset that detectors should find OOD, as -d")
     add("-scdata", "--sanity-check-dataset-root", default=root, help="folder of the sanity-check dataset")
-    add("--detector", choices=tuple(SCORES), default="energy", help=descriptions())
+    add("--detector", choices=tuple(SCORES), default="energy", help=cli.described(SCORES))
     add("-ed", "--energy-dir", help="folder for the scores of all images; default: energies in source_dir")
     add("--front-model", help="where the front network's checkpoint is now, if it was moved")
     add("--end-model", help="where the end network's checkpoint is now, if it was moved")
@@ -42,9 +42,9 @@ def evaluate(args) -> None:
     from src.stitching.results import natural_order, newest_of_each_pair, read_runs
 
     device, folder = device_of(args.gpu), Path(args.source_dir)
-    found, skipped = read_runs(folder)
+    finished, skipped = read_runs(folder)
     placing = cli.placing_of(args, device)
-    options, runs = evaluation.common_options(found, folder), newest_of_each_pair(found)
+    options, runs = evaluation.common_options(finished, folder), newest_of_each_pair(finished)
     dataset_info(args.dataset, labelled=True)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **placing)
     image = {"n_classes": test_set.n_classes, "image_shape": test_set.image_shape, "device": device}
@@ -79,8 +79,8 @@ def evaluate(args) -> None:
     id_energies = evaluation.energies_of(end, scorers, passing(id_set, "ID activations"))
     if args.sanity_check_dataset:
         other = like_test_set(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd")
-        found = evaluation.energies_of(end, scorers, passing(other, "sanity check"))
-        sanity = reporting.check(id_energies, found, energies, name=dataset_label(args.sanity_check_dataset))
+        check_energies = evaluation.energies_of(end, scorers, passing(other, "sanity check"))
+        sanity = reporting.check(id_energies, check_energies, energies, name=dataset_label(args.sanity_check_dataset))
     made_with = evaluation.made_with(options, args.detector, args.dataset, args.id_dataset, args.sanity_check_dataset)
     for layer, scorer in scorers.items():
         into = {pair: stitch for pair, stitch in stitches.items() if pair.end_layer == layer}

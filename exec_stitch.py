@@ -5,7 +5,8 @@ import sys
 
 from src import cli
 from src.network_options import CHECKPOINT, NETWORKS, add_channels_last, checkpoint, choose, named, network
-from src.options import C2T_CLS_TOKENS, INITS, OBJECTIVES, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
+from src.options import C2T_CLS_TOKENS, INITS, MATCHED_INITS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
+from src.stitching.objectives import OBJECTIVES
 
 
 def parser() -> cli.Parser:
@@ -46,9 +47,8 @@ def stitch(args) -> None:
     from src.checkpoints import load_model
     from src.console import progress, warn
     from src.datasets import dataset_info, load_dataset
-    from src.options import MATCHED_INITS
     from src.runtime import device_of
-    from src.stitching import Grid, build_layers, matching_batches, objectives
+    from src.stitching import Grid, build_layers, matching_batches
     from src.stitching.reporting import update_grid
     from src.stitching.runs import StitchingRuns, check_options
     from src.training import train
@@ -75,7 +75,7 @@ def stitch(args) -> None:
         splits = (True, False) if args.init in MATCHED_INITS or args.n_epochs else (False,)
         *_, test_set = sets = [load_dataset(args.dataset, args.dataset_root, train=t, **placing) for t in splits]
     for runs in todo:
-        grid = Grid(front, end, runs.layers, objective=objectives.OBJECTIVES[args.objective],
+        grid = Grid(front, end, runs.layers, objective=OBJECTIVES[args.objective],
                     front_rank=args.front_stitch_rank, l1_coef=args.l1_coef, frozen=frozen)  # fmt: skip
         matched = {}
         if args.init in MATCHED_INITS:

@@ -31,7 +31,7 @@ def collect(args) -> None:
 
     folders = [str(Path(folder)) for folder in (args.source_dir, args.other_dir) if folder]
     runs = [runs_of(Path(folder), recursive=args.recursive) for folder in folders]
-    experiments = [[run.row for run in found] for found in runs]
+    experiments = [[run.row for run in folder_runs] for folder_runs in runs]
     for title, group in (item for rows in experiments for item in by_experiment(rows).items()):
         warn_of_repetitions(group)
         if not args.other_dir:
@@ -62,8 +62,8 @@ def runs_of(source_dir: Path, *, recursive: bool):
     if recursive:
         below = {marked.parent.parent for marked in source_dir.rglob("config.txt")} - {source_dir, source_dir.parent}
         for folder in sorted(below):
-            found, others = read_runs(folder)
-            runs, skipped = runs + found, skipped + others
+            folder_runs, others = read_runs(folder)
+            runs, skipped = runs + folder_runs, skipped + others
         runs.sort(key=lambda run: run.folder.name)  # by time
     for reason in skipped:
         warn(f"skipped: {reason}")

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from src.captions import caption
 from src.console import note, result
-from src.figures import HeatMap, heat_maps, scatter
+from src.figures import HeatMap, maps, scatter
 from src.files import write_text
 
 MODEL = "resnet18_samewidth"
@@ -163,7 +163,7 @@ def report(folder: Path) -> Path:
         matrices = {f"{title} of {method}": matrix(rows, name) for method, rows in table.items()}
         scale = (1, 0) if name == "auroc" else (0, 1)  # bright: like the end network
         panels = {heading: HeatMap(values, scale) for heading, values in matrices.items()}
-        heat_maps(folder / f"{name}.png", panels, rows=LAYERS, columns=LAYERS,
+        maps(folder / f"{name}.png", panels, rows=LAYERS, columns=LAYERS,
                   row_label="front layer", column_label="end layer", caption=below)  # fmt: skip
         lines += ["", f"![{title}]({name}.png)"]
         for heading, values in matrices.items():
@@ -174,13 +174,13 @@ def report(folder: Path) -> Path:
 
 def finding(evaluations: dict[str, list[Row]]) -> list[str]:
     """One sentence that says what the matrices show."""
-    said = []
+    parts = []
     for title, rows in evaluations.items():
         accurate = [row for row in rows if float(row["accuracy"]) >= ACCURATE]
         far = [row for row in accurate if float(row["auroc"]) >= FAR]
         count = f"{len(accurate)} of {len(rows)} stitches at least {ACCURATE:.0%} accurate"
-        said.append(f"{title} makes {count}, {len(far)} of them with activations far out of distribution")
-    return [f"**{capital('; '.join(said))}.**"]
+        parts.append(f"{title} makes {count}, {len(far)} of them with activations far out of distribution")
+    return [f"**{capital('; '.join(parts))}.**"]
 
 
 def comparison(evaluations: dict[str, list[Row]]) -> list[str]:
@@ -191,10 +191,10 @@ def comparison(evaluations: dict[str, list[Row]]) -> list[str]:
         n_near = sum(auroc < FAR for auroc in accurate)
         counts.append(f"{n_near} of {len(accurate)} by {title}")
         (staying if 2 * n_near > len(accurate) else leaving).append(title)
-    said = f"of the stitches at least {ACCURATE:.0%} accurate, these stay nearer to the distribution: "
-    said += f"{', '.join(counts)}; most of them do so by {' and by '.join(staying) or 'none of these'}"
-    said += f", not by {' or by '.join(leaving)}" if leaving else ""
-    return [f"**{capital(said)}.**"]
+    sentence = f"of the stitches at least {ACCURATE:.0%} accurate, these stay nearer to the distribution: "
+    sentence += f"{', '.join(counts)}; most of them do so by {' and by '.join(staying) or 'none of these'}"
+    sentence += f", not by {' or by '.join(leaving)}" if leaving else ""
+    return [f"**{capital(sentence)}.**"]
 
 
 def verdict(folder: Path) -> list[str]:
@@ -205,18 +205,18 @@ def verdict(folder: Path) -> list[str]:
         for method in dict.fromkeys(row["method"] for row in rows):
             words = [row["verdict"] for row in rows if row["method"] == method]
             shares.setdefault(method, []).append(f"{words.count('similar')} of {len(words)}")
-    said = [f"{' against '.join(share)} by {method}" for method, share in shares.items()]
-    return [f"**Verdict: similar are {', '.join(said)}; behind *against*, those of the control, whose front network "
+    parts = [f"{' against '.join(share)} by {method}" for method, share in shares.items()]
+    return [f"**Verdict: similar are {', '.join(parts)}; behind *against*, those of the control, whose front network "
             "was never trained.**"]  # fmt: skip
 
 
 def similarity_finding(rows: list[Row]) -> list[str]:
     """One sentence that says how often the layer of the same name is the most similar one."""
-    said = []
+    parts = []
     for measure, title in {**MEASURES, "stitching accuracy": "stitching by direct matching"}.items():
         places = [row["place"] for row in rows if row["test"] == "specificity" and row["measure"] == measure]
-        said.append(f"{title} {sum(float(place) == 1 for place in places)} times of {len(places)}")
-    return [f"**The layer of the same name comes first by {', '.join(said)}.**"]
+        parts.append(f"{title} {sum(float(place) == 1 for place in places)} times of {len(places)}")
+    return [f"**The layer of the same name comes first by {', '.join(parts)}.**"]
 
 
 def capital(text: str) -> str:

@@ -30,17 +30,17 @@ def draw(args) -> None:
     from src.measurements import describe, over_ranks, read_tables
 
     tables = read_tables(args.tables)
-    known = dict.fromkeys(layers for values in tables.values.values() for layers, *_ in over_ranks(values, side=0))
+    pairs = dict.fromkeys(layers for values in tables.values.values() for layers, *_ in over_ranks(values, side=0))
     if args.layers:
         wanted = [(layer, args.other_layer or layer) for layer in args.layers]
     else:
-        wanted = [pair for pair in known if pair[1] == (args.other_layer or pair[0])]
-    if not wanted or not known.keys() >= set(wanted):
-        there = ", ".join(map(" and ".join, known)) or "none"
+        wanted = [pair for pair in pairs if pair[1] == (args.other_layer or pair[0])]
+    if not wanted or not pairs.keys() >= set(wanted):
+        listed = ", ".join(map(" and ".join, pairs)) or "none"
         raise UserError(
             "these tables have no two ranks of the first layer of "
-            f"{', '.join(' and '.join(pair) for pair in wanted if pair not in known) or 'a pair of that kind'}; "
-            f"choose by -l and -other among the pairs that have them: {there}"
+            f"{', '.join(' and '.join(pair) for pair in wanted if pair not in pairs) or 'a pair of that kind'}; "
+            f"choose by -l and -other among the pairs that have them: {listed}"
         )
     panels = {first if first == second else f"{first} → {second}": lines_of(tables, (first, second))
               for first, second in wanted}  # fmt: skip
@@ -55,7 +55,7 @@ def lines_of(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:
     from src.similarity.measures import MEASURES
 
     brought = {name for measure in MEASURES.values() for name in measure.brings}  # variants of what is drawn
-    found, models = [], set()  # found: (label, what tells it from others of that label, values by rank)
+    lines, models = [], set()  # lines: (label, what tells it from others of that label, values by rank)
     for series, values in tables.values.items():
         measured = {layers: by_rank for layers, _, by_rank in over_ranks(values, side=0)}.get(pair)
         if measured is None or series.measure in brought:
@@ -65,17 +65,17 @@ def lines_of(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:
         measure = MEASURES.get(series.measure)
         if measure:  # distances have their sign flipped
             scaled = {rank: measure.similarity(measure.sign * value) for rank, value in measured.items()}
-            found.append((measure.similarity_title, series.setting, scaled))
+            lines.append((measure.similarity_title, series.setting, scaled))
         else:
-            found.append((f"stitching accuracy ({series.setting.split(', ')[-1]})", series.setting, measured))
+            lines.append((f"stitching accuracy ({series.setting.split(', ')[-1]})", series.setting, measured))
     for (model, layer), probes in tables.probes.items():
         if layer == pair[0] and (not models or model in models):
-            found.append(("probe accuracy", model, {rank: probe.accuracy for rank, probe in probes.items()}))
-    labels = [label for label, *_ in found]
+            lines.append(("probe accuracy", model, {rank: probe.accuracy for rank, probe in probes.items()}))
+    labels = [label for label, *_ in lines]
     return {
         label if labels.count(label) == 1 else f"{label}, {setting}":
         {int(rank): value for rank, value in values.items() if rank != float("inf")}
-        for label, setting, values in found
+        for label, setting, values in lines
     }  # fmt: skip
 
 

@@ -34,8 +34,8 @@ def give_verdict(args) -> None:
 
     stitches = []
     for folder in args.source_dirs:
-        found, skipped = read_stitches(Path(folder))
-        stitches += found
+        of_folder, skipped = read_stitches(Path(folder))
+        stitches += of_folder
         for reason in skipped:
             warn(f"skipped: {reason}")
     if not stitches:

@@ -196,9 +196,9 @@ def check_fit(state: State, expected: State, *, given: str, wanted: str) -> None
             if key in state and state[key].shape != expected[key].shape
         ],
     }
-    said = [f"{what}: {_some(keys)}" for what, keys in differences.items() if keys]
-    if said:
-        raise UserError(f"{given} does not fit {wanted}; {'; '.join(said)}; name the model and data it was made with")
+    parts = [f"{what}: {_some(keys)}" for what, keys in differences.items() if keys]
+    if parts:
+        raise UserError(f"{given} does not fit {wanted}; {'; '.join(parts)}; name the model and data it was made with")
 
 
 def _shape(value: Tensor) -> str:

@@ -135,9 +135,9 @@ def whole_number(minimum: int) -> Callable[[str], int]:
     return parse
 
 
-def described(names: Mapping[str, str]) -> str:
-    """Names of choices and what they mean, for a help text."""
-    return "; ".join(f"{name}: {meaning}" for name, meaning in names.items())
+def described(choices: Mapping[str, Any]) -> str:
+    """Names of choices and what they mean, for a help text; a choice is a text or has a `description`."""
+    return "; ".join(f"{name}: {getattr(choice, 'description', choice)}" for name, choice in choices.items())
 
 
 def output_file(kind: str, *endings: str) -> Callable[[str], str]:

@@ -13,14 +13,14 @@ class UserError(Exception):
         super().__init__(" ".join(line.splitlines()))
 
 
-def unknown_name(kind: str, given: str, known: Iterable[str], *, where: str = "--help lists all") -> UserError:
+def unknown_name(kind: str, given: str, allowed: Iterable[str], *, where: str = "--help lists all") -> UserError:
     """The error for a name that is not among `known`: the close ones, or all if they are few.
 
     Args:
         where: the place to find all names.
     """
-    known = list(known)
-    close = difflib.get_close_matches(given, known, n=3, cutoff=0.6)
+    allowed = list(allowed)
+    close = difflib.get_close_matches(given, allowed, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    names = f"known: {', '.join(known)}" if len(known) <= FEW else where
+    names = f"known: {', '.join(allowed)}" if len(allowed) <= FEW else where
     return UserError(f"unknown {kind} {given!r}; {hint}{names}")

@@ -39,15 +39,46 @@ class HeatMap(NamedTuple):
         largest = max((abs(value) for line in matrix for value in line if not math.isnan(value)), default=0) or 1.0
         return cls(matrix, (-largest, largest), is_difference=True)
 
-    @property
-    def colours(self) -> str:
-        """The name of the colour map."""
-        return DIFFERENCE if self.is_difference else SIMILARITY if self.scale[0] < self.scale[1] else DISTANCE
+    def paint(self, axes: Any) -> None:
+        """Draw the cells with their values, and a bar that explains the colours."""
+        low, high = sorted(self.scale)
+        colours = DIFFERENCE if self.is_difference else SIMILARITY if self.scale[0] < self.scale[1] else DISTANCE
+        image = axes.imshow(self.values, vmin=low, vmax=high, cmap=colours, aspect="auto")
+        for y, line in enumerate(self.values):
+            for x, value in enumerate(line):
+                if not math.isnan(value):
+                    red, green, blue, _ = image.cmap(image.norm(value))
+                    is_bright = 0.3 * red + 0.59 * green + 0.11 * blue > 0.5
+                    _write_cell(axes, x, y, value, "black" if is_bright else "white")
+        for y, x in self.marked:
+            corner = [(x + 0.5, y - 0.5), (x + 0.26, y - 0.5), (x + 0.5, y - 0.26)]
+            axes.fill(*zip(*corner, strict=True), facecolor="red", edgecolor="white", linewidth=0.5)
+        axes.figure.colorbar(image, ax=axes)
 
 
-def heat_maps(
+class ClassMap(NamedTuple):
+    """A panel whose cells have the colour of a class, and a number."""
+
+    cells: Sequence[Sequence[tuple[str, float] | None]]  # (rows, columns): class and number, None stays blank
+    colours: Mapping[str, str]  # by class; they are in the legend
+
+    def paint(self, axes: Any) -> None:
+        """Draw the cells with their numbers."""
+        from matplotlib.patches import Rectangle
+
+        axes.set_xlim(-0.5, len(self.cells[0]) - 0.5)
+        axes.set_ylim(len(self.cells) - 0.5, -0.5)
+        for y, line in enumerate(self.cells):
+            for x, cell in enumerate(line):
+                if cell is not None:
+                    look = {"facecolor": self.colours[cell[0]], "edgecolor": "grey"}
+                    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **look))
+                    _write_cell(axes, x, y, cell[1], "black")
+
+
+def maps(
     path: Path,
-    panels: Mapping[str, HeatMap],
+    panels: Mapping[str, HeatMap | ClassMap],
     *,
     rows: Sequence[str],
     columns: Sequence[str],
@@ -56,7 +87,7 @@ def heat_maps(
     title: str = "",
     caption: str = "",
 ) -> None:
-    """Draw matrices of the same rows and columns, with every value written into its cell.
+    """Draw matrices of the same rows and columns, with every value written into its cell, and one legend of classes.
 
     Args:
         panels: by title.
@@ -64,60 +95,20 @@ def heat_maps(
     """
     if not _can_draw(path):
         return
-    labels = {"rows": rows, "columns": columns, "row_label": row_label, "column_label": column_label}
-    with _figure(path, list(panels), _map_size(rows, columns), title=title, caption=caption) as figure:
-        for axes, panel in zip(figure.axes, panels.values(), strict=True):
-            _label_cells(axes, **labels)
-            low, high = sorted(panel.scale)
-            image = axes.imshow(panel.values, vmin=low, vmax=high, cmap=panel.colours, aspect="auto")
-            for y, line in enumerate(panel.values):
-                for x, value in enumerate(line):
-                    if not math.isnan(value):
-                        red, green, blue, _ = image.cmap(image.norm(value))
-                        colour = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
-                        _write_cell(axes, x, y, value, colour)
-            for y, x in panel.marked:
-                corner = [(x + 0.5, y - 0.5), (x + 0.26, y - 0.5), (x + 0.5, y - 0.26)]
-                axes.fill(*zip(*corner, strict=True), facecolor="red", edgecolor="white", linewidth=0.5)
-            figure.colorbar(image, ax=axes)
+    from matplotlib.patches import Patch
 
-
-def class_maps(
-    path: Path,
-    panels: Mapping[str, Sequence[Sequence[tuple[str, float] | None]]],
-    colours: Mapping[str, str],
-    *,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    row_label: str,
-    column_label: str,
-    title: str = "",
-    caption: str = "",
-) -> None:
-    """Draw maps whose cells have the colour of a class and a number, with one legend.
-
-    Args:
-        panels: by title; each (rows, columns) of class and number, None where a cell stays blank.
-        colours: by class.
-    """
-    if not _can_draw(path):
-        return
-    from matplotlib.patches import Patch, Rectangle
-
-    labels = {"rows": rows, "columns": columns, "row_label": row_label, "column_label": column_label}
+    colours = {name: colour for panel in panels.values() for name, colour in getattr(panel, "colours", {}).items()}
     texts = {"title": title, "caption": caption, "legend": colours}
     with _figure(path, list(panels), _map_size(rows, columns), **texts) as figure:
-        for axes, cells in zip(figure.axes, panels.values(), strict=True):
-            axes.set_xlim(-0.5, len(columns) - 0.5)
-            axes.set_ylim(len(rows) - 0.5, -0.5)
-            _label_cells(axes, **labels)
-            for y, line in enumerate(cells):
-                for x, cell in enumerate(line):
-                    if cell is not None:
-                        look = {"facecolor": colours[cell[0]], "edgecolor": "grey"}
-                        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **look))
-                        _write_cell(axes, x, y, cell[1], "black")
-        _add_legend(figure, {name: Patch(facecolor=colour, edgecolor="grey") for name, colour in colours.items()})
+        for axes, panel in zip(figure.axes, panels.values(), strict=True):
+            axes.set_facecolor("0.9")  # of cells without a value
+            axes.set_xticks(range(len(columns)), columns, rotation=90)
+            axes.set_yticks(range(len(rows)), rows)
+            axes.set_xlabel(column_label)
+            axes.set_ylabel(row_label)
+            panel.paint(axes)
+        if colours:
+            _add_legend(figure, {name: Patch(facecolor=colour, edgecolor="grey") for name, colour in colours.items()})
 
 
 def curves(
@@ -182,14 +173,6 @@ def scatter(
         axes.set_ylabel(y_label)
         axes.grid(alpha=0.3)
         _add_legend(figure, handles)
-
-
-def _label_cells(axes: Any, rows: Sequence[str], columns: Sequence[str], row_label: str, column_label: str) -> None:
-    axes.set_facecolor("0.9")  # of cells without a value
-    axes.set_xticks(range(len(columns)), columns, rotation=90)
-    axes.set_yticks(range(len(rows)), rows)
-    axes.set_xlabel(column_label)
-    axes.set_ylabel(row_label)
 
 
 def _write_cell(axes: Any, x: int, y: int, value: float, colour: str) -> None:

@@ -83,8 +83,8 @@ def read_tables(paths: Sequence[str | Path]) -> Tables:
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{path}, line {number} is damaged ({error}); write the table again") from error
     means = {
-        series: {key: sum(repeated) / len(repeated) for key, repeated in known.items()}
-        for series, known in values.items()
+        series: {key: sum(repeated) / len(repeated) for key, repeated in values_by_key.items()}
+        for series, values_by_key in values.items()
     }
     probes = {key: {rank: _probe(runs) for rank, runs in by_rank.items()} for key, by_rank in accuracies.items()}
     return Tables(means, probes, alignments)

@@ -14,13 +14,6 @@ MATCHED_INITS = {  # direct matching, in closed form
     "ridge": "least squares with a penalty",
 }
 INITS = {"rand": "random", "eye": "the identity", **MATCHED_INITS}
-OBJECTIVES = {  # a row each in src.stitching.objectives
-    "task": "cross-entropy",
-    "soft": "KL divergence to the end network's predictions",
-    "hint": "relative distance at the end layer",
-    "fula": "mean relative distance at the end layer and all blocks behind it",
-    "feature": "mean squared difference at the last block",
-}
 C2T_CLS_TOKENS = ("pool", "learn")
 T2C_CLS_TOKENS = ("drop", "add", "only")
 UPSAMPLE_MODES = ("bilinear", "nearest")

@@ -58,11 +58,11 @@ def place(similarities: Mapping[str, float], own: str) -> tuple[int, float]:
 
     What is NaN is left out; the place is NaN if that is `own`.
     """
-    known = {name: value for name, value in similarities.items() if not math.isnan(value)}
-    if own not in known:
-        return len(known), math.nan
-    places = rankdata([-value for value in known.values()], method="max")
-    return len(known), int(places[list(known).index(own)])
+    defined = {name: value for name, value in similarities.items() if not math.isnan(value)}
+    if own not in defined:
+        return len(defined), math.nan
+    places = rankdata([-value for value in defined.values()], method="max")
+    return len(defined), int(places[list(defined).index(own)])
 
 
 def sensitivity(tables: Tables) -> Iterator[dict[str, Any]]:
@@ -78,9 +78,9 @@ def sensitivity(tables: Tables) -> Iterator[dict[str, Any]]:
                 common, repeated = _common_ranks(measured, probes)
                 if repeated:
                     notes.append(f"ranks above the width left out: {repeated}")
-                found = correlation([measured[rank] for rank in common], [probes[rank].accuracy for rank in common])
-                row = _row("sensitivity", series, layers, side) | found._asdict()
-                yield row | {"note": "; ".join(note for note in [*notes, reason or found.note] if note)}
+                result = correlation([measured[rank] for rank in common], [probes[rank].accuracy for rank in common])
+                row = _row("sensitivity", series, layers, side) | result._asdict()
+                yield row | {"note": "; ".join(note for note in [*notes, reason or result.note] if note)}
 
 
 def specificity(tables: Tables) -> Iterator[dict[str, Any]]:
@@ -96,36 +96,36 @@ def specificity(tables: Tables) -> Iterator[dict[str, Any]]:
             for side, other in ((1, 0), (0, 1)):
                 line = {pair[side]: value for pair, value in matrix.items() if pair[other] == own}
                 if len(line) > 1:
-                    n, found = place(line, own)
+                    n, rank_of_own = place(line, own)
                     mixed = dict.fromkeys(
                         alignments[pair] for pair in matrix if pair[other] == own and pair in alignments
                     )
-                    notes = ["its similarity has no value"] if math.isnan(found) else []
+                    notes = ["its similarity has no value"] if math.isnan(rank_of_own) else []
                     notes += [f"{MIXED}: {', '.join(mixed)}"] if len(mixed) > 1 else []
                     row = _row("specificity", series, (own, own), side)
-                    yield row | {"n": n, "place": found, "note": "; ".join(notes)}
+                    yield row | {"n": n, "place": rank_of_own, "note": "; ".join(notes)}
 
 
 def summary_of_correlations(rows: Sequence[Mapping[str, Any]]) -> str:
     """The mean correlations, and how many of them are significant."""
-    known = [row for row in rows if not math.isnan(row["spearman"])]
-    if not known:
+    defined = [row for row in rows if not math.isnan(row["spearman"])]
+    if not defined:
         return "no correlation is defined"
-    said = []
+    parts = []
     for label, name in (("rho", "spearman"), ("tau", "kendall")):
-        n = sum(row[f"{name}_p"] < SIGNIFICANT for row in known)
-        said.append(f"{label} {fmean(row[name] for row in known):.4f} (p < {SIGNIFICANT} in {n} of {len(known)})")
-    return f"mean {', mean '.join(said)}"
+        n = sum(row[f"{name}_p"] < SIGNIFICANT for row in defined)
+        parts.append(f"{label} {fmean(row[name] for row in defined):.4f} (p < {SIGNIFICANT} in {n} of {len(defined)})")
+    return f"mean {', mean '.join(parts)}"
 
 
 def summary_of_places(rows: Sequence[Mapping[str, Any]]) -> str:
     """How often the corresponding layer comes first, and its mean place, among either network's layers."""
-    said = []
+    parts = []
     for varied in ("layer2", "layer1"):
-        known = [row["place"] for row in rows if row["varied"] == varied and not math.isnan(row["place"])]
-        if known:
-            said.append(f"{varied}: first in {known.count(1)} of {len(known)}, mean place {fmean(known):.2f}")
-    return "; ".join(said) or "no place is defined"
+        places = [row["place"] for row in rows if row["varied"] == varied and not math.isnan(row["place"])]
+        if places:
+            parts.append(f"{varied}: first in {places.count(1)} of {len(places)}, mean place {fmean(places):.2f}")
+    return "; ".join(parts) or "no place is defined"
 
 
 def _row(test: str, series: Series, layers: tuple[str, str], side: int) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _row(test: str, series: Series, layers: tuple[str, str], side: int) -> dict[
 
 def _probes(tables: Tables, model: str | None, layer: str) -> tuple[dict[float, Probe], str]:
     """The probes of a layer by rank, or none and the reason."""
-    models = [known for known, name in tables.probes if name == layer and model in (None, known)]
+    models = [probed for probed, name in tables.probes if name == layer and model in (None, probed)]
     if not models:
         return {}, f"no probes of {layer}" + (f" of {model}" if model else "")
     if len(models) > 1:

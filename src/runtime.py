@@ -42,8 +42,8 @@ def device_of(gpu: int) -> torch.device:
         return torch.device("cpu")
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not 0 <= gpu < n_gpus:
-        there = f"GPUs 0 to {n_gpus - 1}" if n_gpus else "no GPU"
-        raise UserError(f"-gpu {gpu}: this machine has {there}; choose one that exists, or -gpu -1 for the CPU")
+        gpus = f"GPUs 0 to {n_gpus - 1}" if n_gpus else "no GPU"
+        raise UserError(f"-gpu {gpu}: this machine has {gpus}; choose one that exists, or -gpu -1 for the CPU")
     return torch.device("cuda", gpu)
 
 

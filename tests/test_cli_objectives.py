@@ -9,12 +9,11 @@ import torch
 from sklearn.linear_model import Ridge
 
 import exec_stitch
-from src import options
 from src.checkpoints import load_model, load_state, save_state
 from src.datasets import load_dataset
 from src.low_rank import as_rows
 from src.models import build_model
-from src.stitching.objectives import OBJECTIVES, Objective, hint_loss
+from src.stitching.objectives import OBJECTIVES
 
 MODEL = "resnet18_samewidth"
 COMMON = ["-d", "digits", "-gpu", "-1", "--mod-only-stitch"]
@@ -100,19 +99,6 @@ def vit_checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("vit") / "vit.pt"
     save_state(path, build_model("vit_tiny_patch4_32", n_channels=1, image_shape=(1, 8, 8)).state_dict())
     return path
-
-
-def test_a_sixth_objective_is_a_row_and_its_description(stitch, monkeypatch):
-    toy = Objective(
-        lambda stitches: 2 * hint_loss(stitches.stitched[0], stitches.targets[0]),
-        layers=lambda end_layer, behind: [end_layer],
-    )
-    monkeypatch.setitem(OBJECTIVES, "toy", toy)
-    monkeypatch.setitem(options.OBJECTIVES, "toy", "twice the hint")
-    twice, once = (stitch("layer4.0", "layer4.1", *TRAINED, "--objective", name) for name in ("toy", "hint"))
-    assert read(twice, "config.txt")["objective"] == "toy"
-    losses = [float(logs(folder)[0]["train_loss"]) for folder in (twice, once)]
-    assert losses[0] == pytest.approx(2 * losses[1], rel=1e-3)  # Adam does not see the factor
 
 
 def test_with_statistics_that_move(stitch):

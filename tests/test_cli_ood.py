@@ -255,30 +255,6 @@ def test_detectors_that_need_no_training(workplace, digit_networks, capsys):
     assert "rho" not in capsys.readouterr().out  # energy has not been run, or on too few pairs
 
 
-def test_a_new_score_is_one_row(workplace, monkeypatch, capsys):
-    """Its detector and its row are all that the script and its help need."""
-    from src.ood.reporting import read_evaluations
-    from src.ood.scores import SCORES, Detector, Score
-
-    class Norm(Detector):
-        """How far the norm is from the mean one."""
-
-        normalised = False
-
-        def fit(self) -> None:
-            self.norm = self.moments.mean.norm()
-
-        def score(self, activations: torch.Tensor) -> torch.Tensor:
-            return (self.features(activations).norm(dim=1) - self.norm).abs()
-
-    monkeypatch.setitem(SCORES, "norm", Score("norm", "is the norm another one?", Norm))
-    assert "is the norm another one?" in " ".join(exec_eval_stitcher_ood.parser().format_help().split())
-    assert evaluate(workplace, "dm", "--detector", "norm") == 0
-    rows = read_evaluations(workplace / "results" / "dm")["norm"]
-    assert len(rows) == 4 and all(row.mean_energy >= 0 for row in rows)
-    assert (workplace / "results" / "dm" / "energies_norm" / "layer4.0" / "layer3.0.npy").is_file()
-
-
 def test_rank_correlations_with_energy(tmp_path, capsys):
     from src.files import write_csv
     from src.ood.reporting import Row, _agreement, file_stem, read_evaluations

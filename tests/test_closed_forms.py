@@ -10,8 +10,8 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from src.errors import UserError
 from src.low_rank import as_rows, low_rank_approx
 from src.stitching.closed_forms import PENALTIES, orthogonal, ridge
-from src.stitching.direct_matching import LeastSquares, direct_matching, split_last_fifth
 from src.stitching.layers import resize
+from src.stitching.matching import LeastSquares, direct_matching, split_last_fifth
 
 
 def random(*shape, seed=0):

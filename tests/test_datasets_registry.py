@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from src.datasets import dataset_info, dataset_label, dataset_name, load_dataset
-from src.datasets.registry import DATASETS, DatasetInfo
 from src.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -24,21 +23,6 @@ def test_importing_the_registry_does_not_import_torch():
 def test_unknown_names_suggest_close_ones():
     with pytest.raises(UserError, match=r"unknown dataset 'cifar'; did you mean .*cifar10.*--help lists all"):
         load_dataset("cifar", "nowhere", train=True)
-
-
-def test_a_data_set_is_one_row_and_one_loader(monkeypatch):
-    from src.datasets import embedded_sets
-    from src.datasets.in_memory import ImageSet
-
-    def load_stripes(info, root, *, train, device, loading):
-        images = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 1, 6, 6)
-        return ImageSet(images, torch.arange(4) % 2, n_classes=info.n_classes, device=device)
-
-    monkeypatch.setattr(embedded_sets, "load_stripes", load_stripes, raising=False)
-    monkeypatch.setitem(DATASETS, "stripes", DatasetInfo("embedded_sets.load_stripes", "stripes", 2, (1, 6, 6)))
-    assert dataset_name("stripes") == dataset_label("stripes") == "stripes"
-    images, labels = next(load_dataset("stripes", ".", train=True).batches(4))
-    assert images.shape == (4, *dataset_info("stripes", labelled=True).image_shape) and labels.tolist() == [0, 1, 0, 1]
 
 
 def test_paths_are_made_absolute(tmp_path, monkeypatch):

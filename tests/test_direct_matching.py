@@ -6,8 +6,8 @@ import torch
 
 from src.low_rank import as_rows, low_rank_approx
 from src.stitching import direct_matching
-from src.stitching.direct_matching import LeastSquares
 from src.stitching.layers import resize
+from src.stitching.matching import LeastSquares
 from tests.goldens import numbers, tensor
 
 CASES = sorted({key.split("/")[0] for key in numbers("ps_inv")})

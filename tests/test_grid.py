@@ -141,7 +141,7 @@ def test_matching_equals_direct_matching_of_each_pair(networks, data, rank):
 @pytest.mark.parametrize("form", ["ortho", "ridge"])
 def test_other_closed_forms_are_those_of_each_pair_too(networks, data, form):
     from src.stitching.closed_forms import closed_form
-    from src.stitching.direct_matching import LeastSquares
+    from src.stitching.matching import LeastSquares
 
     layers = layers_of(networks, ["layer2.1"], ENDS)
     parts = torch.arange(40).split([30, 10])

@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from src.errors import UserError
 from src.ood import make_detector, ood_metrics
-from src.ood.scores import SCORES, Score
+from src.ood.scores import SCORES
 
 NAMES = [name for name, score in SCORES.items() if score.detector]
 N_CLASSES, WIDTH = 4, 12
@@ -140,10 +140,8 @@ def test_what_cannot_be_fitted(rng):
     np.testing.assert_allclose(zeros.numpy(), np.linalg.norm(x, axis=1))
 
 
-def test_names(monkeypatch):
+def test_names():
     with pytest.raises(UserError, match="unknown OOD score 'mahalanobi'; did you mean mahalanobis"):
         make_detector("mahalanobi")
     with pytest.raises(UserError, match="the energy of activations needs a trained detector"):
         make_detector("energy")
-    monkeypatch.setitem(SCORES, "toy", Score("toy", "a toy", dict))
-    assert make_detector("toy") == {}

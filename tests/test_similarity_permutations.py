@@ -8,7 +8,7 @@ import torch
 from scipy.stats import kstest
 
 from src.similarity import Comparison, debiased_cka, linear_cka, mutual_knn, procrustes_distance, pwcca_distance
-from src.similarity.measures import MEASURES, Measure
+from src.similarity.measures import MEASURES
 from src.similarity.permutations import null_of, permutations
 from src.similarity.results import Row
 
@@ -103,29 +103,6 @@ def test_biased_measures_are_counted():
         comparison = Comparison(["a"], ["b"], n_images=20, metrics=metrics)
         comparison.add({"a": x}, {"b": x})
         assert comparison.n_biased == n
-
-
-def test_a_new_measure_is_one_row(monkeypatch, tmp_path, digit_networks, capsys):
-    """Its function and its row are all that the script, its help, the table and the figure need."""
-    import csv
-
-    import exec_compute_low_rank_sim_metrics as script
-
-    def same_norms(grams):
-        return grams.centred.diagonal(dim1=1, dim2=2).sqrt().diag_embed()
-
-    row = Measure("Norms", "cosine of norms", "do images have the same norms?", "grams", same_norms, 1, 0)
-    monkeypatch.setitem(MEASURES, "norms", row)
-    monkeypatch.chdir(tmp_path)
-    assert "do images have the same norms?" in " ".join(script.parser().format_help().split())
-    model = "resnet18_samewidth"
-    networks = [*map(str, digit_networks), model, model]
-    options = ["-d", "digits", "-gpu", "-1", "-n", "40", "--metrics", "norms", "--permutations", "19", "-o", "n.csv"]
-    assert script.main([*networks, "layer3.0", "layer3.0,layer4.0", *options]) == 0
-    assert "Norms:\nModel1 rank None:\n\tModel2 rank None: 0.9" in capsys.readouterr().out
-    with open("n.csv", newline="") as file:
-        first, _ = csv.DictReader(file)
-    assert 0.9 < float(first["norms"]) <= 1 and float(first["norms_p_value"]) >= 1 / 20
 
 
 @pytest.mark.slow

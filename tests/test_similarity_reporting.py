@@ -21,7 +21,7 @@ def rows_of(layers1, layers2, ranks1, ranks2) -> list[Row]:
 def drawn(monkeypatch):
     """What is drawn, by the function that draws it."""
     calls = {}
-    for name in ("heat_maps", "curves"):
+    for name in ("maps", "curves"):
         monkeypatch.setattr(
             reporting, name, lambda path, panels, name=name, **said: calls.update({name: (panels, said)})
         )
@@ -30,7 +30,7 @@ def drawn(monkeypatch):
 
 def test_layers(drawn):
     reporting.draw("x.png", rows_of("ab", "cde", [None], [None]))
-    panels, said = drawn["heat_maps"]
+    panels, said = drawn["maps"]
     assert panels["linear CKA"].values == [[0, 1, 2], [3, 4, 5]]
     assert all(map(math.isnan, panels["PWCCA distance"].values[0]))
     assert said["rows"] == ["a", "b"] and said["columns"] == ["c", "d", "e"]
@@ -39,7 +39,7 @@ def test_layers(drawn):
 
 def test_both_ranks_of_a_pair(drawn):
     reporting.draw("x.png", rows_of("a", "c", [8, 4], [6, 3]))
-    panels, said = drawn["heat_maps"]
+    panels, said = drawn["maps"]
     assert (
         panels["linear CKA"].values == [[0, 1], [2, 3]] and said["rows"] == ["8", "4"] and said["columns"] == ["6", "3"]
     )
@@ -58,11 +58,11 @@ def test_ranks_of_one_side(drawn):
 
 def test_many_layers_at_many_ranks_show_the_highest(drawn):
     reporting.draw("x.png", rows_of("ab", "c", [8, 4], [6, 3]))
-    panels, said = drawn["heat_maps"]
+    panels, said = drawn["maps"]
     assert panels["linear CKA"].values == [[0], [4]]
     assert said["row_label"] == "layer of model 1 at rank 8" and said["column_label"] == "layer of model 2 at rank 6"
     reporting.draw("x.png", rows_of("abcdefgh", "ij", [8, 4], [None]))
-    assert drawn["heat_maps"][1]["rows"] == list("abcdefgh") and "curves" not in drawn
+    assert drawn["maps"][1]["rows"] == list("abcdefgh") and "curves" not in drawn
 
 
 def test_every_measure_has_its_own_scale_on_which_bright_is_similar(tmp_path, drawn_figures):

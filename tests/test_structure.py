@@ -21,7 +21,7 @@ LAYERS = (
     "cli", "network_options", "verdict", "rank_statistics", "measurements", "ood", "probing", "similarity", "stitching",
     "runs", "training", "checkpoints", "datasets", "models",
     "low_rank", "intervals", "figures", "captions", "runtime", "config_file", "files", "options", "console",
-    "errors",
+    "errors", "lazy",
 )  # fmt: skip
 STRANGERS = {("datasets", "models"), ("models", "datasets")}
 

@@ -55,15 +55,15 @@ def straightforward(front, end, layers, detectors, images, labels) -> dict:
         with replaced(end.get_submodule(pair.end_layer), activation):
             return activation, end(images)
 
-    found = {}
+    results = {}
     for pair in progress(layers, "one stitch at a time"):
         accuracy = (stitched(pair)[1].argmax(1) == labels).double().mean().item()
-        found[pair] = accuracy, energy(detectors[pair.end_layer](stitched(pair)[0])).detach()
+        results[pair] = accuracy, energy(detectors[pair.end_layer](stitched(pair)[0])).detach()
     for layer in progress(detectors, "ID energies"):
         with captured({"end": end.get_submodule(layer)}) as outputs:
             end(images)
         energy(detectors[layer](outputs["end"]))
-    return found
+    return results
 
 
 def fitting(network, images: torch.Tensor, labels: torch.Tensor) -> None:
@@ -122,12 +122,12 @@ def main() -> None:
     detectors = {layer: freeze(detector, "cpu") for layer, detector in detectors.items()}
     start = time.perf_counter()
     scorers = {layer: Scorer(lambda x, d=detector: energy(d(x)), "", "") for layer, detector in detectors.items()}
-    found = evaluate_stitches(Grid(front, end, layers), scorers, [(images, labels)])
+    measured = evaluate_stitches(Grid(front, end, layers), scorers, [(images, labels)])
     energies_of(end, scorers, [(images, labels)])
     ours = time.perf_counter() - start
 
-    difference = max(abs(torch.from_numpy(found[pair].energies) - expected[pair][1]).max().item() for pair in layers)
-    if difference > 1e-3 or any(found[pair].accuracy != expected[pair][0] for pair in layers):
+    difference = max(abs(torch.from_numpy(measured[pair].energies) - expected[pair][1]).max().item() for pair in layers)
+    if difference > 1e-3 or any(measured[pair].accuracy != expected[pair][0] for pair in layers):
         sys.exit(f"the two ways disagree: energies differ by {difference}")
     times = f"{theirs:.1f} s one at a time, {ours:.1f} s here"
     with torch.no_grad():

@@ -75,10 +75,10 @@ def main() -> None:
     theirs = time.perf_counter() - start
     task = fresh(freeze(network, "cpu"))
     start = time.perf_counter()
-    found = together(task, images, labels)
+    measured = together(task, images, labels)
     ours = time.perf_counter() - start
 
-    difference = max(abs(a - b) for a, b in zip(found, expected, strict=True))
+    difference = max(abs(a - b) for a, b in zip(measured, expected, strict=True))
     if difference > 1e-4:
         sys.exit(f"the two ways disagree: losses differ by {difference}")
     times = f"{theirs:.1f} s one at a time, {ours:.2f} s here"

@@ -50,12 +50,12 @@ def networks(images: Tensor) -> list[Network]:
 
 def activations(network: Network, images: Tensor, layer: str) -> Tensor:
     """The activations of one layer for all images: whole passes with a hook."""
-    found = []
+    batches = []
     for batch in images.split(64):
         with captured({"it": network.get_submodule(layer)}) as outputs:
             network(batch)
-        found.append(outputs["it"])
-    return torch.cat(found)
+        batches.append(outputs["it"])
+    return torch.cat(batches)
 
 
 def truncated(activation: Tensor, rank: int | None) -> Tensor:
@@ -118,13 +118,13 @@ def straightforward(models: list[Network], images: Tensor, layers: Sequence[str]
 
 def race(title: str, models: list[Network], images: Tensor, layers, ranks, *, n_measured: int, columns) -> None:
     """All pairs here, and some of them, spread evenly, the straightforward way; compare some of `METRICS`."""
-    seconds, found = timed(lambda: list(ours(models, images, layers, ranks)))
+    seconds, values = timed(lambda: list(ours(models, images, layers, ranks)))
     cases = list(product(product(*layers), product(*ranks)))
     chosen = spread(len(cases), n_measured)
     theirs, expected = timed(
         lambda: [straightforward(models, images, *cases[i]) for i in progress(chosen, "one at a time")]
     )
-    difference = (torch.tensor([found[i] for i in chosen]) - torch.tensor(expected))[:, columns].abs().max().item()
+    difference = (torch.tensor([values[i] for i in chosen]) - torch.tensor(expected))[:, columns].abs().max().item()
     if difference > 1e-4:
         sys.exit(f"the two ways disagree by {difference}")
     theirs *= len(cases) / len(chosen)

@@ -118,10 +118,10 @@ class Network(nn.Module):
         names = [name.strip() for name in text.split(",")]
         if "all" in names:
             raise UserError(f"{text!r} names more than all layers; give all, or names of layers with commas between")
-        found = [layer for name in names for layer in layer_names.matching(self.layer_names, name)]
-        for layer in found:
+        layers = [layer for name in names for layer in layer_names.matching(self.layer_names, name)]
+        for layer in layers:
             self._find(layer)
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(layers))
 
     def choose(self, text: str, *, image_shape: Sequence[int], channels_last: bool = False) -> list[str]:
         """The layers that an option names; from now on, activations (B, H, W, C) at them are given and taken turned.

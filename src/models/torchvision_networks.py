@@ -24,7 +24,7 @@ def torchvision_network(
     """
     given, options = name.removeprefix(PREFIX), {}
     if given not in classifiers():
-        raise unknown_name("model", name, [f"{PREFIX}{known}" for known in classifiers()])
+        raise unknown_name("model", name, [f"{PREFIX}{other}" for other in classifiers()])
     if image_shape is not None and given.startswith("vit_"):
         if image_shape[1] != image_shape[2]:
             raise UserError(

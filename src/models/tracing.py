@@ -56,8 +56,8 @@ class Trace:
         self.position = {node: i for i, node in enumerate(nodes)}
         self._refuse_writes_through_views(type(module).__name__)
         named = {name: _value(each, tracer.values) for name, each in module.named_modules(remove_duplicate=False)}
-        found = [(name, node) for name, node in named.items() if name and node is not None]
-        self.layers = dict(sorted(found, key=lambda item: self.position[item[1]]))
+        layers = [(name, node) for name, node in named.items() if name and node is not None]
+        self.layers = dict(sorted(layers, key=lambda item: self.position[item[1]]))
 
     def _refuse_writes_through_views(self, name: str) -> None:
         """Refuse what edges do not show: an operation changes a view in place, and the whole is read afterwards."""

@@ -116,12 +116,12 @@ class DetectorStore:
 
     def _of(self, source: Source) -> list[tuple[str, Entry]]:
         """Names and entries of the detectors of a network; its checkpoint's content counts, its path as fallback."""
-        found = []
+        entries = []
         for name, entry in self.entries().items():
             sha256 = entry.get("source_sha256")
             if source.sha256 == sha256 if sha256 else _same_path(source.path, entry["source_model_path"]):
-                found.append((name, entry))
-        return found
+                entries.append((name, entry))
+        return entries
 
     def find(self, source: Source, layer: str) -> tuple[str, Entry]:
         """The newest detector for a layer of a network.
@@ -129,15 +129,15 @@ class DetectorStore:
         Raises:
             UserError: there is none; lists the layers that have one.
         """
-        found = [(name, entry) for name, entry in self._of(source) if entry["source_layer"] == layer]
-        if not found:
+        entries = [(name, entry) for name, entry in self._of(source) if entry["source_layer"] == layer]
+        if not entries:
             layers = self.layers(source)
-            known = f"; it has detectors for {', '.join(layers)}" if layers else ""
-            raise UserError(f"no detector for {layer} of {source.path} in {self.folder}{known}")
-        if len(found) > 1:
-            several = f"{len(found)} detectors for {layer} of {source.path}"
-            warn(f"{several}{_differences([entry for _, entry in found])}; the newest is used, {found[-1][0]}")
-        return found[-1]
+            others = f"; it has detectors for {', '.join(layers)}" if layers else ""
+            raise UserError(f"no detector for {layer} of {source.path} in {self.folder}{others}")
+        if len(entries) > 1:
+            several = f"{len(entries)} detectors for {layer} of {source.path}"
+            warn(f"{several}{_differences([entry for _, entry in entries])}; the newest is used, {entries[-1][0]}")
+        return entries[-1]
 
     def load(
         self, source: Source, layer: str, *, n_classes: int, image_shape: tuple[int, int, int], device: torch.device
@@ -205,8 +205,8 @@ class DetectorStore:
 def _differences(entries: Sequence[Entry]) -> str:
     """In what several detectors for one layer differ, in words; empty if in nothing that tells."""
     values = {key: list(dict.fromkeys(str(entry.get(key)) for entry in entries)) for key in DIFFERENCES}
-    said = [f"{key}: {', '.join(known)}" for key, known in values.items() if len(known) > 1]
-    return f" (they differ in {'; '.join(said)})" if said else ""
+    parts = [f"{key}: {', '.join(different)}" for key, different in values.items() if len(different) > 1]
+    return f" (they differ in {'; '.join(parts)})" if parts else ""
 
 
 def _same_path(one: str, other: str) -> bool:

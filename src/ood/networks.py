@@ -57,20 +57,20 @@ def network_of(options: Mapping, side: str, *, path: str | None, name: str | Non
         UserError: the checkpoint is not where it was, the network is from a file that was not named, or another one
             was named.
     """
-    known, stored = options[f"{side}_model_type"], options[f"{side}_model_path"]
-    if is_own(known) and name is None:
+    recorded, stored = options[f"{side}_model_type"], options[f"{side}_model_path"]
+    if is_own(recorded) and name is None:
         raise UserError(
-            f"the {side} network of these runs is {known}, and the code that a folder names is not run by itself; "
+            f"the {side} network of these runs is {recorded}, and the code that a folder names is not run by itself; "
             f"name it with --{side}-type FILE.py:FUNCTION"
         )
-    if name is not None and (not is_own(known) or split_own(known)[1] != split_own(name)[1]):
-        raise UserError(f"--{side}-type {name}: the {side} network of these runs is {known}; name that one")
+    if name is not None and (not is_own(recorded) or split_own(recorded)[1] != split_own(name)[1]):
+        raise UserError(f"--{side}-type {name}: the {side} network of these runs is {recorded}; name that one")
     if name is not None and sha256_of(name) != options.get(f"{side}_model_type_sha256"):
         warn(f"{name} is not the file that these runs were made with: it has changed since")
     is_file = path is None and stored != "-" and not is_entry(stored)
     if is_file and not Path(stored).exists():
         raise UserError(f"{stored}, the {side} network of these runs, is not there; name its place with --{side}-model")
-    return {"path": path or stored, "name": name or known, "seed": options.get(f"{side}_model_path_seed")}
+    return {"path": path or stored, "name": name or recorded, "seed": options.get(f"{side}_model_path_seed")}
 
 
 def choose_layers(front: Network, end: Network, runs: Mapping[Pair, Run], *, image_shape: Sequence[int]) -> None:
@@ -79,6 +79,6 @@ def choose_layers(front: Network, end: Network, runs: Mapping[Pair, Run], *, ima
         for last in (False, True):
             names = {getattr(pair, f"{side}_layer"): True for pair, run in runs.items()
                      if (run.options.get("channels_last") in (side, "both")) == last}  # fmt: skip
-            known = [name for name in names if name in network.layer_names]
-            if known:
-                network.choose(",".join(known), image_shape=image_shape, channels_last=last)
+            layers = [name for name in names if name in network.layer_names]
+            if layers:
+                network.choose(",".join(layers), image_shape=image_shape, channels_last=last)

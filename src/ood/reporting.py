@@ -13,7 +13,7 @@ from scipy.stats import kendalltau, spearmanr
 from src.captions import caption, common, networks
 from src.console import result, table, warn
 from src.errors import UserError
-from src.figures import HeatMap, heat_maps
+from src.figures import HeatMap, maps
 from src.files import write_bytes, write_csv, write_json
 from src.models import Network
 from src.ood.evaluation import PairEvaluation
@@ -70,9 +70,9 @@ class Row(NamedTuple):
         Raises:
             KeyError, ValueError: it is damaged.
         """
-        there = {name: record[name] for name in cls._fields if record.get(name) or name not in cls._field_defaults}
+        given = {name: record[name] for name in cls._fields if record.get(name) or name not in cls._field_defaults}
         numbers = (*(name.lower() for name in NAMES), "accuracy", "mean_energy", "mean_id_energy", "sanity_auroc")
-        return cls(**{name: float(text) if name in numbers else text for name, text in there.items()})
+        return cls(**{name: float(text) if name in numbers else text for name, text in given.items()})
 
 
 def file_stem(detector: str) -> str:
@@ -91,7 +91,7 @@ def read_evaluations(folder: Path) -> dict[str, list[Row]]:
     Raises:
         UserError: a file is damaged; names it.
     """
-    found: dict[str, list[Row]] = {}
+    evaluations: dict[str, list[Row]] = {}
     for path in sorted(folder.glob("ood_evaluation*.csv")):
         try:
             with open(path, newline="", encoding="utf-8") as file:
@@ -99,8 +99,8 @@ def read_evaluations(folder: Path) -> dict[str, list[Row]]:
         except (OSError, KeyError, ValueError) as error:
             raise UserError(f"{path} is damaged ({error}); evaluate the folder again") from error
         for row in rows:
-            found.setdefault(row.detector, []).append(row)
-    return found
+            evaluations.setdefault(row.detector, []).append(row)
+    return evaluations
 
 
 def check(
@@ -188,7 +188,7 @@ def finish(
     below = describe(rows, stitched_by=method([run.row for run in runs]), n_images=n_images)
     below += f" *: the detector does not find {rows[0].sanity_dataset} OOD." if failing else ""
     labels = {"row_label": "front layer", "column_label": "end layer", "caption": below}
-    heat_maps(path.with_suffix(".png"), panels, rows=fronts, columns=marked, **labels)
+    maps(path.with_suffix(".png"), panels, rows=fronts, columns=marked, **labels)
     return path
 
 
@@ -212,7 +212,7 @@ def _agreement(evaluations: Mapping[str, Sequence[Row]], detector: str) -> dict[
     Of `energy` itself with all others, of another detector with `energy` alone.
     """
     others = [name for name in evaluations if name != "energy" and detector in (name, "energy")]
-    found = {}
+    correlations = {}
     for name in others if "energy" in evaluations else []:
         one, other = ({row.folder: row.auroc for row in evaluations[key]} for key in ("energy", name))
         common = [folder for folder in one if folder in other]
@@ -220,9 +220,9 @@ def _agreement(evaluations: Mapping[str, Sequence[Row]], detector: str) -> dict[
         if len(common) < 3 or any(len(set(column)) == 1 for column in columns):
             continue
         rho, tau = float(spearmanr(*columns).statistic), float(kendalltau(*columns).statistic)
-        found[name] = {"n": len(common), "spearman": rho, "kendall": tau}
+        correlations[name] = {"n": len(common), "spearman": rho, "kendall": tau}
         result(f"AUROC of energy and {name} over {len(common)} stitches: rho {rho:.4f}, tau {tau:.4f}")
-    return found
+    return correlations
 
 
 def _axis(network: Network, layers: Sequence[str]) -> list[str]:

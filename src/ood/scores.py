@@ -1,7 +1,7 @@
 """Scores of how far activations are out of distribution: one row each, next to the detector that computes it.
 
 A detector of this file is not trained: it sums up the activations that a layer has for training images. Importing this
-imports no torch. To add a score, write its detector and its row here.
+spares torch. To add a score, write its detector and its row here.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class Moments:
 
     def class_means(self) -> Tensor:
         """The means (K, C) of the classes that have samples."""
-        there = self.counts > 0
-        return self.shift + self.sums[there] / self.counts[there, None]
+        present = self.counts > 0
+        return self.shift + self.sums[present] / self.counts[present, None]
 
     def covariance(self) -> Tensor:
         """The covariance (C, C) of all samples, divided by their number."""
@@ -101,8 +101,8 @@ class Moments:
 
     def covariance_within(self) -> Tensor:
         """The covariance (C, C) of the samples about the means of their classes."""
-        there = self.counts > 0
-        sums = self.sums[there] / self.counts[there, None].sqrt()
+        present = self.counts > 0
+        sums = self.sums[present] / self.counts[present, None].sqrt()
         return (self.products - sums.T @ sums) / self.n
 
 
@@ -225,11 +225,6 @@ SCORES = {
     "knn": Score(f"{N_NEIGHBOURS} nearest neighbours", "distance to the last (Sun et al. 2022)", NearestNeighbours),
     "residual": Score("residual", "norm outside of the principal subspace (Wang et al. 2022)", Residual),
 }
-
-
-def descriptions() -> str:
-    """What the scores are, for `--help`."""
-    return "; ".join(f"{name}: {score.description}" for name, score in SCORES.items())
 
 
 def make_detector(name: str) -> Detector:

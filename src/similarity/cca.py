@@ -58,9 +58,9 @@ def canonical_at(pair: SamplesPair, rank1: int | None, rank2: int | None) -> Can
     overlap = first.whitening.T @ pair.block(rank1, rank2) @ second.whitening  # (k1, k2), Q₁ᵀQ₂
     n_directions, n_shared = len(overlap), min(overlap.shape)
     # All k1 left singular vectors are needed; the right ones never are.
-    directions, found, _ = torch.linalg.svd(overlap, full_matrices=n_directions > n_shared)
-    correlations = torch.zeros(n_directions, dtype=found.dtype)
-    correlations[:n_shared] = found.clamp(max=1)  # rounding
+    directions, cosines, _ = torch.linalg.svd(overlap, full_matrices=n_directions > n_shared)
+    correlations = torch.zeros(n_directions, dtype=cosines.dtype)
+    correlations[:n_shared] = cosines.clamp(max=1)  # rounding
     coordinates = directions.T @ first.factor  # (k1, features1): the products of directions and features
     start = 0
     for size in _ties(correlations):

@@ -54,8 +54,8 @@ class Comparison:
             "keep_sums": by_samples or describe or {*ranks1, *ranks2} != {None},
         }
         self.layers1 = {name: Layer(f"{name} of model 1", n_images, **keep) for name in layers1}
-        known = self.layers1 if one_network else {}
-        self.layers2 = {name: known.get(name) or Layer(f"{name} of model 2", n_images, **keep) for name in layers2}
+        shared = self.layers1 if one_network else {}
+        self.layers2 = {name: shared.get(name) or Layer(f"{name} of model 2", n_images, **keep) for name in layers2}
         self.products: dict[tuple[str, str], Tensor] | None = {} if by_samples else None
         self.orders = permutations(n_permutations, n_images)  # (N, n)
         self.n_saturated = 0  # pairs of layers whose PWCCA at full rank is 0 for want of images
@@ -75,8 +75,8 @@ class Comparison:
             for name2, second in self.layers2.items():
                 if alignment(first.shape, second.shape, self.alignment).by_position:
                     product = rows1[name1].T @ rows2[name2]
-                    known = self.products.setdefault((name1, name2), torch.zeros_like(product))
-                    known += product
+                    total = self.products.setdefault((name1, name2), torch.zeros_like(product))
+                    total += product
 
     def rows(self, *, device: torch.device | str = "cpu") -> Iterator[list[Row]]:
         """The rows of each pair of layers, all ranks of layer 1 times all ranks of layer 2; once only.
@@ -150,12 +150,12 @@ class Comparison:
         """The values (N, R1, R2) of permutations of a layer, by measure of Gram matrices and other layer."""
         if not len(self.orders):
             return {}
-        found = {}
+        nulls = {}
         for metric in first.matrices:
             others = [layer.matrices[metric] for layer in self.layers2.values()]
             permuted = permuted_cosines(first.matrices[metric], others, self.orders)
-            found[metric] = dict(zip(self.layers2, permuted, strict=True))
-        return found
+            nulls[metric] = dict(zip(self.layers2, permuted, strict=True))
+        return nulls
 
     def _row(
         self, pair: LayerPair, names: tuple[str, str], ranks: tuple[Rank, Rank], permuted: Mapping[str, Tensor]

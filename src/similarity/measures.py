@@ -1,4 +1,4 @@
-"""The measures of similarity: one row each, next to the function that computes it. Importing this imports no torch.
+"""The measures of similarity: one row each, next to the function that computes it. Importing this spares torch.
 
 To add a measure, write its function and its row here: options, help, tables, signs and figures read the row.
 """

@@ -51,8 +51,8 @@ def permuted_cosines(matrices1: Tensor, others: Sequence[Tensor], orders: Tensor
     """
     orders = orders.to(matrices1.device)
     rows = torch.cat([other.flatten(1) for other in others])  # (ΣR2, n²)
-    found = []
+    products = []
     for block in orders.split(BLOCK):
         moved = torch.stack([matrices1[:, order][:, :, order] for order in block])  # (N', R1, n, n)
-        found.append((moved.flatten(2) @ rows.T).cpu())
-    return list(torch.cat(found).split([len(other) for other in others], dim=2))
+        products.append((moved.flatten(2) @ rows.T).cpu())
+    return list(torch.cat(products).split([len(other) for other in others], dim=2))

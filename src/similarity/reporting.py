@@ -6,7 +6,7 @@ from pathlib import Path
 
 from src.captions import caption, common, networks
 from src.console import result
-from src.figures import HeatMap, curves, heat_maps
+from src.figures import HeatMap, curves, maps
 from src.files import write_csv
 from src.similarity.measures import GRAMS, MEASURES
 from src.similarity.results import Row
@@ -57,14 +57,14 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
     if min(len(ranks1), len(ranks2)) == 1 < max(len(ranks1), len(ranks2)) and len(pairs) <= MAX_CURVES:
         _draw_curves(path, rows, side=1 if len(ranks1) > 1 else 2)
     elif len(pairs) == 1 and len(ranks1) > 1:
-        _draw_heat_maps(path, rows, "rank", f" of {pairs[0][0]}, model 1", f" of {pairs[0][1]}, model 2")
+        _draw_maps(path, rows, "rank", f" of {pairs[0][0]}, model 1", f" of {pairs[0][1]}, model 2")
     else:
         highest = [row for row in rows if (row.rank1, row.rank2) == (ranks1[0], ranks2[0])]
-        said = [f" at rank {rank}" if rank else "" for rank in (ranks1[0], ranks2[0])]
-        _draw_heat_maps(path, highest, "layer", f" of model 1{said[0]}", f" of model 2{said[1]}")
+        suffix = [f" at rank {rank}" if rank else "" for rank in (ranks1[0], ranks2[0])]
+        _draw_maps(path, highest, "layer", f" of model 1{suffix[0]}", f" of model 2{suffix[1]}")
 
 
-def _draw_heat_maps(path: Path, rows: Sequence[Row], axis: str, said1: str, said2: str) -> None:
+def _draw_maps(path: Path, rows: Sequence[Row], axis: str, suffix1: str, suffix2: str) -> None:
     """Heat maps over `layer1` × `layer2` or `rank1` × `rank2`."""
     places = [(getattr(row, f"{axis}1"), getattr(row, f"{axis}2")) for row in rows]
     firsts, seconds = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
@@ -83,13 +83,13 @@ def _draw_heat_maps(path: Path, rows: Sequence[Row], axis: str, said1: str, said
             values = [[null.calibrated if null else math.nan for null in line] for line in nulls]
             panels[f"{measure.title}, calibrated"] = HeatMap(values, marked=corners)
     legend = " Red corners: positions or tokens are the samples, in all other cells images."
-    heat_maps(
+    maps(
         path,
         panels,
         rows=[str(first) for first in firsts],
         columns=[str(second) for second in seconds],
-        row_label=axis + said1,
-        column_label=axis + said2,
+        row_label=axis + suffix1,
+        column_label=axis + suffix2,
         caption=describe(rows) + (legend if any(panel.marked for panel in panels.values()) else ""),
     )
 

@@ -1,18 +1,11 @@
-"""Stitching: layers, direct matching, and the grid that evaluates and trains many pairs on shared passes."""
+"""Stitching: layers, direct matching, and the grid of many pairs on shared passes. Importing this spares torch."""
 
-from src.stitching.direct_matching import Matching, direct_matching, matching_batches, matching_samples
-from src.stitching.grid import Grid
-from src.stitching.layers import build_stitching_layer
-from src.stitching.stitched_model import Pair, StitchedModel, build_layers
+from src.lazy import lazy_names
 
-__all__ = [
-    "Grid",
-    "Matching",
-    "Pair",
-    "StitchedModel",
-    "build_layers",
-    "build_stitching_layer",
-    "direct_matching",
-    "matching_batches",
-    "matching_samples",
-]
+_PLACES = {
+    "Grid": "grid", "Matching": "matching", "Pair": "stitched_model", "StitchedModel": "stitched_model",
+    "build_layers": "stitched_model", "build_stitching_layer": "layers", "direct_matching": "matching",
+    "matching_batches": "matching", "matching_samples": "matching",
+}  # fmt: skip
+__all__ = list(_PLACES)
+__getattr__ = lazy_names(__name__, _PLACES)

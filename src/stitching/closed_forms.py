@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.stitching.direct_matching import LeastSquares, Matching
+from src.stitching.matching import LeastSquares, Matching
 
 PENALTIES = np.geomspace(1e-6, 10, 20)  # of ridge, in mean variances of the source
 

@@ -19,8 +19,8 @@ from src.low_rank import low_rank_approx
 from src.models import Network
 from src.runtime import at_least_single
 from src.stitching.closed_forms import closed_form
-from src.stitching.direct_matching import LeastSquares
 from src.stitching.layers import StitchingLayer
+from src.stitching.matching import LeastSquares
 from src.stitching.objectives import OBJECTIVES, Objective, Stitches
 from src.stitching.stitched_model import Pair
 from src.training import HeadLosses, classification_losses
@@ -181,12 +181,16 @@ class Grid:
             predictions.setdefault("labels", []).append(labels)
             for name, logits in logits_of.items():
                 predictions.setdefault(name, []).append(logits.argmax(-1))
-        found = {name: torch.cat(parts) for name, parts in predictions.items()}
-        labels = found.pop("labels")
-        accuracy = {name: (classes == labels).sum().item() / len(labels) for name, classes in found.items()}
-        found = {name: classes.cpu() for name, classes in found.items()}
-        scores = {p: PairScore(accuracy[p], (distance[p] / norm[p.end_layer]).item(), found[p]) for p in self.layers}
-        return GridScore(scores, accuracy["front"], accuracy["end"], found["front"], found["end"], labels.cpu())
+        classes_of = {name: torch.cat(parts) for name, parts in predictions.items()}
+        labels = classes_of.pop("labels")
+        accuracy = {name: (classes == labels).sum().item() / len(labels) for name, classes in classes_of.items()}
+        classes_of = {name: classes.cpu() for name, classes in classes_of.items()}
+        scores = {
+            p: PairScore(accuracy[p], (distance[p] / norm[p.end_layer]).item(), classes_of[p]) for p in self.layers
+        }
+        return GridScore(
+            scores, accuracy["front"], accuracy["end"], classes_of["front"], classes_of["end"], labels.cpu()
+        )
 
     @torch.no_grad()
     def match(

@@ -1,18 +1,19 @@
-"""What stitching layers are trained on: one row of `OBJECTIVES` each, a loss and what it needs.
+"""What stitching layers are trained on: one row of `OBJECTIVES` each, next to its loss. Importing this spares torch.
+
+To add an objective, write its loss and its row here: the option and its help read the row.
 
 With h≤k the activation of the stitched network at layer k, g≤k that of the end network, and j the end layer, h≤k and
 g≤k are compared by the relative distance d(h, g) = ‖h − g‖ / ‖g‖ over the batch. Losses work on one pair, and on P
 pairs at once, whose stitched tensors have one axis more, in front. No gradient reaches the end network's activations.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from src.runtime import at_least_single
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Stitches(NamedTuple):
@@ -29,6 +30,7 @@ class Stitches(NamedTuple):
 class Objective(NamedTuple):
     """A loss of stitches, and what has to be computed for it."""
 
+    description: str  # for `--help`
     loss: Callable[[Stitches], Tensor]  # (P,)
     layers: Callable[[str, Sequence[str]], Sequence[str]] | None = None  # (j, blocks behind j) -> the layers to compare
     stitched_logits: bool = False  # if not, and no layer behind is compared, training runs nothing behind the end layer
@@ -52,9 +54,13 @@ def soft_label_loss(stitched_logits: Tensor, end_logits: Tensor) -> Tensor:
     Returns:
         A scalar, or (P,).
     """
+    from torch.nn.functional import kl_div
+
+    from src.runtime import at_least_single
+
     expected = at_least_single(end_logits.detach()).log_softmax(-1)
-    found = at_least_single(stitched_logits).log_softmax(-1)
-    return F.kl_div(found, expected, reduction="none", log_target=True).sum(-1).mean(-1)
+    given = at_least_single(stitched_logits).log_softmax(-1)
+    return kl_div(given, expected, reduction="none", log_target=True).sum(-1).mean(-1)
 
 
 def hint_loss(stitched: Tensor, target: Tensor) -> Tensor:
@@ -66,6 +72,10 @@ def hint_loss(stitched: Tensor, target: Tensor) -> Tensor:
     Returns:
         A scalar, or (P,).
     """
+    import torch
+
+    from src.runtime import at_least_single
+
     squares, norm = _squares(stitched, target).sum(-1), at_least_single(target.detach()).square().sum()
     defined = (squares != 0) & (norm != 0)  # the root has no gradient at 0
     ratio = squares / torch.where(norm == 0, 1, norm)
@@ -81,6 +91,8 @@ def functional_loss(stitched: Sequence[Tensor], targets: Sequence[Tensor]) -> Te
     Returns:
         A scalar, or (P,).
     """
+    import torch
+
     return torch.stack([hint_loss(*pair) for pair in zip(stitched, targets, strict=True)]).mean(0)
 
 
@@ -91,26 +103,36 @@ def feature_loss(stitched: Tensor, target: Tensor) -> Tensor:
 
 def _squares(stitched: Tensor, target: Tensor) -> Tensor:
     """Squared differences (n,), or (P, n), in single precision at least."""
+    from src.runtime import at_least_single
+
     return (at_least_single(stitched) - at_least_single(target.detach())).flatten(-target.ndim).square()
 
 
-OBJECTIVES = {  # by name; src.options describes them for --help
-    "task": Objective(lambda stitches: stitches.cross_entropies, stitched_logits=True),
+OBJECTIVES = {
+    "task": Objective(
+        "cross-entropy",
+        lambda stitches: stitches.cross_entropies,
+        stitched_logits=True,
+    ),
     "soft": Objective(
+        "KL divergence to the end network's predictions",
         lambda stitches: soft_label_loss(stitches.stitched_logits, stitches.end_logits),
         stitched_logits=True,
         end_logits=True,
     ),
     "hint": Objective(
+        "relative distance at the end layer",
         lambda stitches: hint_loss(stitches.stitched[0], stitches.targets[0]),
         layers=lambda end_layer, behind: [end_layer],
     ),
     "fula": Objective(
+        "mean relative distance at the end layer and all blocks behind it",
         lambda stitches: functional_loss(stitches.stitched, stitches.targets),
         layers=lambda end_layer, behind: [end_layer, *behind],
         stitched_logits=True,  # for the accuracy: they cost next to nothing behind the last block
     ),
     "feature": Objective(
+        "mean squared difference at the last block",
         lambda stitches: feature_loss(stitches.stitched[0], stitches.targets[0]),
         layers=lambda end_layer, behind: [end_layer, *behind][-1:],  # the last block, or what is behind it
         stitched_logits=True,

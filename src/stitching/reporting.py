@@ -7,7 +7,7 @@ from pathlib import Path
 from src.captions import caption, common, networks
 from src.console import note
 from src.errors import UserError
-from src.figures import HeatMap, heat_maps
+from src.figures import HeatMap, maps
 from src.files import locked, write_csv
 from src.options import MATCHED_INITS
 from src.stitching.results import Row, accuracies, by_experiment, natural_order, read_runs
@@ -34,7 +34,7 @@ def write_grid(path: Path, rows: Sequence[Row], *, figure: str = ".png", title: 
         for name, group in groups[-MAX_PANELS:]
     }
     texts = {"title": title, "caption": describe(rows)}
-    heat_maps(drawn, panels, rows=fronts, columns=ends, **LABELS, **texts)
+    maps(drawn, panels, rows=fronts, columns=ends, **LABELS, **texts)
     note(f"wrote {path} and {drawn}")
 
 
@@ -118,7 +118,7 @@ class Comparison:
                     records.append(dict(zip(columns, (front, end, *values), strict=True)))
         write_csv(path, columns, records)
         drawn, texts = path.with_suffix(figure), {"title": title, "caption": self.caption}
-        heat_maps(drawn, self.panels, rows=self.fronts, columns=self.ends, **LABELS, **texts)
+        maps(drawn, self.panels, rows=self.fronts, columns=self.ends, **LABELS, **texts)
         note(f"wrote {path} and {drawn}")
 
 

@@ -178,25 +178,25 @@ def _is_at_chance(group: Sequence[Stitch], right: np.ndarray | None) -> bool:
 
 def _aurocs(group: Sequence[Stitch]) -> dict[str, Auroc]:
     """The mean AUROC of each detector that evaluated all runs; it is trusted where it is for each of them."""
-    found = {}
+    aurocs = {}
     for name in SCORES:
         rows = [stitch.evaluations.get(name) for stitch in group]
         if all(rows):
-            found[name] = Auroc(_average(row.auroc for row in rows), all(row.is_trusted is True for row in rows))
-    return found
+            aurocs[name] = Auroc(_average(row.auroc for row in rows), all(row.is_trusted is True for row in rows))
+    return aurocs
 
 
 def _similarity(rows: Sequence[Row], similarities: Sequence[Similarity]) -> dict[str, float]:
     """The mean values of the same layers of the same networks at full rank."""
     first, networks = rows[0], {networks_of(row) for row in rows}
-    known = [
+    records = [
         row.record()
         for row in similarities
         if (row.layer1, row.layer2, row.rank1, row.rank2) == (first.front_layer, first.end_layer, None, None)
         and (row.model1, row.model2) in networks
     ]
-    columns = [name for name in similarity_columns() if known and all(name in record for record in known)]
-    return {name: _average(record[name] for record in known) for name in columns}
+    columns = [name for name in similarity_columns() if records and all(name in record for record in records)]
+    return {name: _average(record[name] for record in records) for name in columns}
 
 
 def _average(values: Iterable[float]) -> float:

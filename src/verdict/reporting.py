@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from src.figures import class_maps
+from src.figures import ClassMap, maps
 from src.files import write_csv, write_text
 from src.stitching.results import Run, natural_order
 from src.verdict.judging import judge
@@ -52,26 +52,26 @@ def write_intervals(path: Path, runs: Iterable[Run]) -> None:
 
 def sentences(verdicts: Sequence[Verdict], *, tolerance: float, in_distribution: float) -> list[str]:
     """The verdicts in words: one sentence on the rule, and some on each method."""
-    said = [
+    lines = [
         f"A pair is similar if its penalty against the end network is below {100 * tolerance:g} points and no trusted "
         f"detector reaches an AUROC of {in_distribution:g}; penalties are judged by the limits of their 95 % intervals."
     ]
     for title, rows in by_title(verdicts).items():
         counts = Counter(verdict.verdict for verdict in rows)
         parts = [f"{counts[name]} {'are ' if i == 0 else ''}{name}" for i, name in enumerate(VERDICTS)]
-        said.append(f"{title[0].upper()}{title[1:]}: of {len(rows)} pairs {', '.join(parts)}.")
+        lines.append(f"{title[0].upper()}{title[1:]}: of {len(rows)} pairs {', '.join(parts)}.")
         reasons = Counter(verdict.reason for verdict in rows if verdict.verdict == UNDECIDED)
         if reasons:
-            said.append(f"Undecided: {'; '.join(f'{reason} ({n})' for reason, n in reasons.most_common())}.")
+            lines.append(f"Undecided: {'; '.join(f'{reason} ({n})' for reason, n in reasons.most_common())}.")
         own = [verdict for verdict in rows if verdict.front_layer == verdict.end_layer]
         if own and len(own) < len(rows):
             n = sum(verdict.verdict == SIMILAR for verdict in own)
-            said.append(f"Of the {len(own)} pairs of layers of the same name {n} are similar.")
+            lines.append(f"Of the {len(own)} pairs of layers of the same name {n} are similar.")
         accurate = counts[SIMILAR] + counts[FAR]
         if accurate:
             share = f"{counts[FAR]} of the {accurate} accurate pairs"
-            said.append(f"Activations that the end network has never seen make {share}.")
-    return said
+            lines.append(f"Activations that the end network has never seen make {share}.")
+    return lines
 
 
 def by_title(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
@@ -94,9 +94,10 @@ def draw(path: Path, verdicts: Sequence[Verdict], *, title: str = "", caption: s
     panels = {}
     for name, chosen in by_title(verdicts).items():
         by_pair = {(verdict.front_layer, verdict.end_layer): verdict for verdict in chosen}
-        panels[name.replace(", ", "\n")] = [
+        cells = [
             [(by_pair[f, e].verdict, by_pair[f, e].accuracy.value) if (f, e) in by_pair else None for e in ends]
             for f in fronts
         ]
+        panels[name.replace(", ", "\n")] = ClassMap(cells, COLOURS)
     labels = {"row_label": "front layer", "column_label": "end layer", "title": title, "caption": caption}
-    class_maps(path, panels, COLOURS, rows=fronts, columns=ends, **labels)
+    maps(path, panels, rows=fronts, columns=ends, **labels)

@@ -47,9 +47,9 @@ def read_predictions(run: Run) -> dict[str, np.ndarray] | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in NAMES}
-        if len({array.shape for array in found.values()}) > 1 or found["labels"].ndim != 1:
+            predictions = {name: arrays[name] for name in NAMES}
+        if len({array.shape for array in predictions.values()}) > 1 or predictions["labels"].ndim != 1:
             raise ValueError("arrays of different lengths")
     except Exception as error:  # a damaged archive can raise anything
         raise UserError(f"{path} is damaged ({error}); stitch this pair again") from error
-    return found
+    return predictions
