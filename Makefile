@@ -4,10 +4,10 @@ BIN := .venv/bin
 .PHONY: test test-slow demo paper-smoke benchmark clean
 
 test: .venv/ready        # the whole suite on the CPU, a few minutes on two cores
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: .venv/ready   # the long checks that `make test` leaves out
-	$(BIN)/python -m pytest -n auto -m slow
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 demo: .venv/ready        # the main job on embedded data, a few minutes; prints the path of its report last
 	$(BIN)/python misc/demo.py

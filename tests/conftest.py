@@ -1,6 +1,8 @@
 """What tests share: a way to run a script as a user would, and a pair of small trained networks."""
 
+import contextlib
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,44 @@ def run_script(tmp_path):
         return done.stdout if status == 0 else done.stderr
 
     return run
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch, capsys):
+    """Run a script as `run_script` does, but in this process, which spares the seconds that importing torch takes.
+
+    What it wrote to stderr is left in `errors`.
+    """
+
+    def run(script: str, *arguments: str, cwd: Path = tmp_path, status: int = 0) -> str:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(cwd)
+            patch.setattr(sys, "argv", [str(ROOT / script), *map(str, arguments)])
+            with pytest.raises(SystemExit) as stop:
+                runpy.run_path(str(ROOT / script), run_name="__main__")
+        out, err = capsys.readouterr()
+        run.errors = err
+        assert stop.value.code == status, err
+        return out if status == 0 else err
+
+    return run
+
+
+@contextlib.contextmanager
+def few_images(n_images: int | None = 256):
+    """The embedded data sets have only so many training images (None: all), in this process, while the block runs."""
+    from src.datasets import embedded_sets
+
+    split_of = embedded_sets.split_of
+
+    def first_of(info, images, labels, *, train, device):
+        n = n_images if train else None
+        return split_of(info, images[:n], None if labels is None else labels[:n], train=train, device=device)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedded_sets, "split_of", first_of)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -140,11 +140,11 @@ def test_missing_data_says_what_to_put_where(run_script, tmp_path, monkeypatch):
     assert line.count("\n") == 1 and line.startswith("exec_eval.py: error: ") and "cifar-10-python.tar.gz" in line
 
 
-def test_pickles_with_code_are_refused_by_the_script(run_script, tmp_path):
+def test_pickles_with_code_are_refused_by_the_script(run_here, tmp_path):
     from tests.test_checkpoints import Code
 
     torch.save({"a": Code(f"touch {tmp_path}/ran")}, tmp_path / "m.pt")
-    line = run_script("exec_eval.py", "m.pt", *EVAL, status=2)
+    line = run_here("exec_eval.py", "m.pt", *EVAL, status=2)
     assert "holds more than tensors" in line and not (tmp_path / "ran").exists()
 
 

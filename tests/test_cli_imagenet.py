@@ -60,14 +60,18 @@ def test_a_damaged_image_ends_a_run_with_one_line(run_script, tmp_path):
     assert "n01/train_1.JPEG cannot be decoded (no image); restore or remove it" in line
 
 
-def test_an_interruption_is_answered_by_the_main_process_alone(root, tmp_path):
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_is_answered_by_the_main_process_alone(signum, root, tmp_path):
+    """Ctrl-C, `timeout`, containers and Slurm signal all processes: workers leave it to the main one, and end."""
     command = [sys.executable, ROOT / "exec_train.py", "small_cnn", *options(root), "-e", "100000", "-dir", "m"]
     process = subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)  # fmt: skip
     for _ in range(4):  # the workers of both sets are there
         process.stdout.readline()
-    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does it
+    os.killpg(process.pid, signum)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + signum
     lines = [line for line in err.splitlines() if not line.startswith("epoch ")]  # what is left of the run
-    assert len(lines) == 2 and "interrupted" in lines[1], err  # behind the warning of few classes
+    assert len(lines) == 2 and f"interrupted by {signum.name}" in lines[1], err  # behind the warning of few classes
+    with pytest.raises(ProcessLookupError):  # the workers have ended, too
+        os.killpg(process.pid, 0)

@@ -14,10 +14,11 @@ from src.datasets import load_dataset
 from src.low_rank import as_rows
 from src.models import build_model
 from src.stitching.objectives import OBJECTIVES
+from tests.conftest import few_images
 
 MODEL = "resnet18_samewidth"
 COMMON = ["-d", "digits", "-gpu", "-1", "--mod-only-stitch"]
-TRAINED = [*COMMON, "-e", "1", "-b", "512", "-lr", "1e-2"]
+TRAINED = [*COMMON, "-e", "1", "-b", "128", "-lr", "1e-2"]
 
 
 @pytest.fixture
@@ -27,7 +28,8 @@ def stitch(digit_networks, tmp_path, monkeypatch, capsys):
 
     def run(front: str, end: str, *arguments: str, kind="rc2c_pre", networks=None, status=0):
         paths, types = networks or (digit_networks, [MODEL, MODEL])
-        assert exec_stitch.main([*map(str, paths), *types, front, end, kind, *arguments]) == status
+        with few_images(256 if "-b" in arguments else None):  # matched directly: all
+            assert exec_stitch.main([*map(str, paths), *types, front, end, kind, *arguments]) == status
         if status:
             return capsys.readouterr().err.splitlines()[-1]
         return max((path.parent for path in tmp_path.glob("results/**/config.txt")), key=lambda path: path.name)
@@ -159,7 +161,7 @@ def test_orthogonal_maps_keep_distances(stitch, activations):
 
 
 def test_least_squares_has_the_least_matching_error(stitch):
-    options = [*COMMON, "-e", "0", "-pinv-samples", "300"]
+    options = [*COMMON, "-e", "0", "-pinv-samples", "200"]
     errors = [read(stitch("layer3.1", "layer2.0", *options, "-i", form))["matching_error"]
               for form in ("pinv", "ridge", "ortho")]  # fmt: skip
     assert errors == sorted(errors)

@@ -14,6 +14,7 @@ import exec_train_representation_classifier as exec_detectors
 from src.checkpoints import load_state, save_state
 from src.models import build_model
 from src.ood import ood_metrics, reporting
+from tests.conftest import few_images
 from tests.tiny_datasets import random_images
 
 MODEL = "resnet18_samewidth"
@@ -33,9 +34,10 @@ def workplace(digit_networks, tmp_path_factory):
         assert exec_stitch.main([*stitch, "-i", "pinv", "-dir", "dm"]) == 0
         assert exec_stitch.main([*stitch, "-i", "pinv", "-dir", "ranks", "--front-stitch-rank", "2"]) == 0
         train = [paths[1], MODEL, "layer2.0", *CLASSIFIER, "-e", "1", "-fe", "1", "-dir", "d", "-fdir", "store"]
-        assert exec_detectors.main(train) == 0
-        train[2], train[-3] = "layer3.1", "d31"  # no stitch ends at that layer
-        assert exec_detectors.main(train) == 0
+        with few_images():
+            assert exec_detectors.main(train) == 0
+            train[2], train[-3] = "layer3.1", "d31"  # no stitch ends at that layer
+            assert exec_detectors.main(train) == 0
     return folder
 
 
@@ -65,14 +67,8 @@ def test_detector_files_have_the_layout_of_the_public_code(workplace, digit_netw
 @pytest.mark.slow
 def test_fine_tuning_changes_a_checkpoint_it_starts_from(workplace, digit_networks, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    start = [
-        str(digit_networks[1]),
-        MODEL,
-        "layer2.0",
-        *CLASSIFIER,
-        "--resume-from",
-        str(workplace / "d" / "model_1.pt"),
-    ]
+    begun = ["--resume-from", str(workplace / "d" / "model_1.pt")]
+    start = [str(digit_networks[1]), MODEL, "layer2.0", *CLASSIFIER, *begun]
     assert exec_detectors.main([*start, "-e", "0", "-fe", "2", "-dir", "a", "-score", "oe", "-fdir", "s"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 4 and out[0].startswith("FT Epoch #1 FT loss: ") and "CE Loss: " in out[0]
@@ -85,20 +81,8 @@ def test_fine_tuning_changes_a_checkpoint_it_starts_from(workplace, digit_networ
 def test_a_finished_detector_of_other_options_is_not_written_over(workplace, digit_networks, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     before = (workplace / "d" / "model_1.pt").read_bytes()
-    train = [
-        str(digit_networks[1]),
-        MODEL,
-        "layer2.0",
-        *CLASSIFIER,
-        "-e",
-        "1",
-        "-fe",
-        "1",
-        "-dir",
-        "d",
-        "-fdir",
-        "store",
-    ]
+    train = [str(digit_networks[1]), MODEL, "layer2.0", *CLASSIFIER, "-e", "1", "-fe", "1", "-dir", "d"]
+    train += ["-fdir", "store"]
     assert exec_detectors.main([*train, "-m-in", "-20"]) == 2
     assert "m_in was -25, now -20.0); choose another folder, or give --overwrite" in capsys.readouterr().err
     assert exec_detectors.main([*train, "--resume"]) == 0
@@ -123,23 +107,9 @@ def test_all_layers_get_a_detector_each(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     vit = build_model("vit_tiny_patch4_32", n_channels=1, image_shape=(1, 8, 8))
     save_state(tmp_path / "vit.pt", vit.state_dict())
-    options = [
-        "-m",
-        "repr_cls_vit_tiny",
-        *DATA,
-        *FINETUNING,
-        "-b",
-        "512",
-        "-e",
-        "0",
-        "-fe",
-        "1",
-        "-dir",
-        "d",
-        "-fdir",
-        "s",
-    ]
-    assert exec_detectors.main(["vit.pt", "vit_tiny_patch4_32", "blocks.0,blocks.11", *options]) == 0
+    options = ["-m", "repr_cls_vit_tiny", *DATA, *FINETUNING, "-b", "64", "-e", "0", "-fe", "1", "-dir", "d"]
+    with few_images(128):
+        assert exec_detectors.main(["vit.pt", "vit_tiny_patch4_32", "blocks.0,blocks.11", *options, "-fdir", "s"]) == 0
     assert {path.name for path in (tmp_path / "d").iterdir()} == {"blocks.0", "blocks.11"}
     entries = json.loads((tmp_path / "s" / "meta.json").read_text()).values()
     assert [(entry["source_layer"], entry["required_input_shape"]) for entry in entries] == [

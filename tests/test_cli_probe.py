@@ -104,9 +104,9 @@ def test_a_probe_gets_what_it_gets_alone(tmp_path, capsys, digit_networks):
     assert rows[1]["seed"] == "3"
 
 
-def test_verbose_prints_what_the_public_code_prints(run_script, digit_networks):
+def test_verbose_prints_what_the_public_code_prints(run_here, digit_networks):
     arguments = [digit_networks[0], MODEL, "-l", "layer4.1", *DIGITS, "--verbose"]
-    out = run_script("exec_probe.py", *arguments, "-e", "2")
+    out = run_here("exec_probe.py", *arguments, "-e", "2")
     (accuracy,) = parse(out)["layer4.1"].values()
     lines = [line.rpartition(": ")[0] for line in out.splitlines()[1:5]]
     assert lines == [f"Epoch #{epoch} {split} acc" for epoch in (1, 2) for split in ("train", "val")]
@@ -129,8 +129,8 @@ def test_no_epochs_evaluate_the_probes_as_drawn(tmp_path, capsys, digit_networks
     assert {(row["rank"], row["train_accuracy"], row["epochs"]) for row in rows} == {("", "", "0")}
 
 
-def test_without_an_output_nothing_is_written(run_script, tmp_path, digit_networks):
-    run_script("exec_probe.py", digit_networks[0], MODEL, "-l", "layer4.1", *DIGITS, "-e", "0", "-ranks")
+def test_without_an_output_nothing_is_written(run_here, tmp_path, digit_networks):
+    run_here("exec_probe.py", digit_networks[0], MODEL, "-l", "layer4.1", *DIGITS, "-e", "0", "-ranks")
     assert not list(tmp_path.iterdir())
 
 

@@ -49,19 +49,19 @@ def test_prints_and_writes_both_tests(run_script, tmp_path):
     }  # fmt: skip
 
 
-def test_reads_what_the_probes_wrote(tmp_path, run_script, digit_networks, capsys):
+def test_reads_what_the_probes_wrote(tmp_path, run_here, digit_networks, capsys):
     arguments = [str(digit_networks[0]), "resnet18_samewidth", "-l", "layer4.1", "-d", "digits", "-gpu", "-1"]
     ranks = ["128", "64", "16", "4", "1"]
     assert exec_probe.main([*arguments, "-e", "1", "-ranks", *ranks, "-o", str(tmp_path / "probes.csv")]) == 0
     row = "layer4.1,layer1.0,rc2c_pre,pinv,{0},{0},0,{1},0.9,0.9,0.1,0.2,t\n"
     write(tmp_path / "grid.csv", STITCHING, *(row.format(rank, min(int(rank), 64)) for rank in ranks))
-    run_script(SCRIPT, "probes.csv", "grid.csv", "-o", "s.csv")
+    run_here(SCRIPT, "probes.csv", "grid.csv", "-o", "s.csv")
     (found,) = read(tmp_path / "s.csv")
     assert found["n"] == "4" and found["note"] == "ranks above the width left out: 1"
     assert -1 <= float(found["kendall"]) <= 1
 
 
-def test_warns_of_mixed_alignments(run_script, tmp_path, capsys):
+def test_warns_of_mixed_alignments(run_here, tmp_path, capsys):
     from misc.rank_statistics import main
 
     kinds = {("x", "x"): "positions", ("x", "y"): "average pool", ("y", "y"): "positions"}
@@ -76,17 +76,17 @@ def test_warns_of_mixed_alignments(run_script, tmp_path, capsys):
     assert "alignments differ" not in "".join(capsys.readouterr())
 
 
-def test_says_what_is_missing(run_script, tmp_path):
+def test_says_what_is_missing(run_here, tmp_path):
     tables(tmp_path)
-    out = run_script(SCRIPT, "grid.csv", "-o", "s.csv")
+    out = run_here(SCRIPT, "grid.csv", "-o", "s.csv")
     assert "nan" in out and "no probes of x" in out and "no correlation is defined" in out
     assert read(tmp_path / "s.csv")[0]["spearman"] == "nan"
-    error = run_script(SCRIPT, "probes.csv", status=2)
+    error = run_here(SCRIPT, "probes.csv", status=2)
     assert (
         error
         == "rank_statistics.py: error: these tables hold no similarity and no stitching; add a CSV of one of them\n"
     )
-    error = run_script(SCRIPT, "grid.csv", "-o", "s.txt", status=2)
+    error = run_here(SCRIPT, "grid.csv", "-o", "s.txt", status=2)
     assert "argument -o/--output: s.txt is to be a CSV; give it a name that ends in .csv" in error
-    error = run_script(SCRIPT, "nowhere.csv", status=2)
+    error = run_here(SCRIPT, "nowhere.csv", status=2)
     assert "cannot read nowhere.csv: No such file or directory" in error

@@ -44,10 +44,10 @@ def test_what_would_be_named_alike_says_where_it_is_from(tables):
     assert "dm.csv" in labels[0] and "2.csv" in labels[1] and labels[2:] == [f"probe accuracy, {m}.pt" for m in "ab"]
 
 
-def test_draws_a_panel_for_each_layer(run_script, tables, tmp_path):
+def test_draws_a_panel_for_each_layer(run_script, run_here, tables, tmp_path):
     imread = pytest.importorskip("matplotlib.image").imread
     run_script(SCRIPT, *tables, "-o", "both.png")
-    run_script(SCRIPT, *tables, "-l", "x", "-other", "y", "-o", "one.png")
+    run_here(SCRIPT, *tables, "-l", "x", "-other", "y", "-o", "one.png")
     both, one = (imread(tmp_path / name).shape for name in ("both.png", "one.png"))
     assert both[1] == 2 * one[1]
 
@@ -63,10 +63,10 @@ def test_the_caption_names_networks_data_and_images(tables, tmp_path, drawn_figu
     assert figure.get_suptitle() == "Layer x" and (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_says_what_is_missing(run_script, tables):
-    error = run_script(SCRIPT, *tables, "-l", "x", "z", "-o", "f.png", status=2)
+def test_says_what_is_missing(run_here, tables):
+    error = run_here(SCRIPT, *tables, "-l", "x", "z", "-o", "f.png", status=2)
     assert "no two ranks of the first layer of z and z; choose" in error and "x and x, x and y, y and y" in error
-    error = run_script(SCRIPT, tables[1], "-o", "f.png", status=2)
+    error = run_here(SCRIPT, tables[1], "-o", "f.png", status=2)
     assert "have them: none" in error
-    error = run_script(SCRIPT, *tables, "-o", "f.jpg", status=2)
+    error = run_here(SCRIPT, *tables, "-o", "f.jpg", status=2)
     assert "-o/--output: f.jpg is to be a figure; give it a name that ends in .png or .pdf" in error

@@ -263,6 +263,6 @@ def test_errors(trained, monkeypatch, tmp_path, capsys, arguments, line):
     assert not list(tmp_path.iterdir())
 
 
-def test_error_of_the_process(run_script, trained):
-    said = run_script(NAME, "nowhere.pt", trained[1], MODEL, MODEL, "all", "all", *DIGITS, status=2)
+def test_error_of_the_process(run_here, trained):
+    said = run_here(NAME, "nowhere.pt", trained[1], MODEL, MODEL, "all", "all", *DIGITS, status=2)
     assert said.startswith(f"{NAME}: error: ") and "nowhere.pt" in said

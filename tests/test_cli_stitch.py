@@ -320,14 +320,14 @@ def test_collects_runs_of_the_public_code(run_script, tmp_path):
     assert (tmp_path / "all.png").exists()
 
 
-def test_two_folders_are_compared(run_script, tmp_path):
+def test_two_folders_are_compared(run_here, tmp_path):
     trained = sorted((DATA / "public_runs" / "trained").glob("*/config.txt"))
     for name, n_runs in (("one", 3), ("other", 2)):
         for run in trained[:n_runs]:
             shutil.copytree(run.parent, tmp_path / name / run.parent.name)
     summary = tmp_path / "other" / trained[0].parent.name / "summary.txt"
     summary.write_text(re.sub("Clean accuracy: .*", "Clean accuracy: 0.5000 ", summary.read_text()))
-    out = run_script("misc/collect_results.py", "one", "other", "-o", "new/both.pdf", "--title", "Two folders")
+    out = run_here("misc/collect_results.py", "one", "other", "-o", "new/both.pdf", "--title", "Two folders")
     assert (tmp_path / "new" / "both.pdf").read_bytes().startswith(b"%PDF")
     with open(tmp_path / "new" / "both.csv") as file:
         rows = list(csv.DictReader(file))
@@ -339,23 +339,23 @@ def test_two_folders_are_compared(run_script, tmp_path):
     lines = out.splitlines()
     assert [lines[i] for i in (0, 5, 10)] == ["one", "other", "other − one"] and len(lines) == 15
     assert not (tmp_path / "one" / "grid.csv").exists() and not (tmp_path / "new" / "both.png").exists()
-    assert run_script("misc/collect_results.py", "one", "other") == out  # and writes nothing
+    assert run_here("misc/collect_results.py", "one", "other") == out  # and writes nothing
     shutil.copytree(tmp_path / "one", tmp_path / "mixed")
     config = tmp_path / "mixed" / trained[0].parent.name / "config.txt"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"seed": 77}))
-    error = run_script("misc/collect_results.py", "one", "mixed", status=2)
+    error = run_here("misc/collect_results.py", "one", "mixed", status=2)
     assert "mixed holds 2 experiments (seed=77; seed=" in error and "of one experiment each" in error
 
 
-def test_a_folder_can_be_drawn_as_vectors(run_script, tmp_path):
-    run_script("misc/collect_results.py", DATA / "public_runs" / "trained", "-o", "all.pdf", "--title", "All of them")
+def test_a_folder_can_be_drawn_as_vectors(run_here, tmp_path):
+    run_here("misc/collect_results.py", DATA / "public_runs" / "trained", "-o", "all.pdf", "--title", "All of them")
     assert (tmp_path / "all.pdf").read_bytes().startswith(b"%PDF") and (tmp_path / "all.csv").is_file()
-    error = run_script("misc/collect_results.py", "one", "-o", "all.jpg", status=2)
+    error = run_here("misc/collect_results.py", "one", "-o", "all.jpg", status=2)
     assert "all.jpg is to be a CSV or a figure; give it a name that ends in .csv or .png or .pdf" in error
 
 
-def test_collects_runs_of_folders_below(run_script, tmp_path):
-    run_script("misc/collect_results.py", DATA / "public_runs", "-r", "-o", "all.csv")
+def test_collects_runs_of_folders_below(run_here, tmp_path):
+    run_here("misc/collect_results.py", DATA / "public_runs", "-r", "-o", "all.csv")
     with open(tmp_path / "all.csv") as file:
         found = {row["folder"] for row in csv.DictReader(file)}
     assert found == {path.parent.name for path in (DATA / "public_runs").rglob("config.txt")} and len(found) > 3

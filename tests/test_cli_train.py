@@ -100,7 +100,7 @@ def test_vision_transformers_take_other_image_sizes(tmp_path, capsys):
     assert exec_eval.main([str(tmp_path / "model_1.pt"), "vit_tiny_patch4_32", "-d", "digits", "-gpu", "-1"]) == 0
 
 
-def test_reads_checkpoints_of_the_public_code(tmp_path, run_script):
+def test_reads_checkpoints_of_the_public_code(tmp_path, run_here):
     """Legacy format, images of CIFAR-10's shape: what the goldens of the evaluation are made of."""
     import torch
 
@@ -113,7 +113,7 @@ def test_reads_checkpoints_of_the_public_code(tmp_path, run_script):
     np.savez(tmp_path / "data.npz", **arrays)
     model = load_golden_weights(build_model("resnet18"), 0)
     torch.save(model.state_dict(), tmp_path / "det0.pt", _use_new_zipfile_serialization=False)
-    out = run_script("exec_eval.py", "det0.pt", "resnet18", "-d", "data.npz", "-gpu", "-1")
+    out = run_here("exec_eval.py", "det0.pt", "resnet18", "-d", "data.npz", "-gpu", "-1")
     assert re.fullmatch(r"Clean accuracy: \d+\.\d\d%\n", out)
 
 

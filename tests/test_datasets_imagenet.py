@@ -2,9 +2,6 @@
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,7 +12,6 @@ from src.datasets import Loading, load_dataset
 from src.datasets.folders import MEAN, STD
 from src.errors import UserError
 from src.runtime import seed_of
-from tests.conftest import ROOT
 from tests.tiny_datasets import write_imagenet
 
 NAMES = ("imagenet", "imagenet_mem")
@@ -190,26 +186,6 @@ def test_a_killed_worker_is_no_riddle(root, monkeypatch):
         with pytest.raises(UserError, match="a process that decodes images was killed .*fewer workers"):
             list(dataset.epoch(6, seed=0, epoch=1))
     assert len(list(dataset.epoch(6, seed=0, epoch=1))) == 2  # others take its place
-
-
-def test_a_signal_to_all_processes_of_a_run_interrupts_it_in_order(root, tmp_path):
-    """As `timeout`, containers and Slurm send it: the workers leave it to the main process, and end with it."""
-    command = [sys.executable, ROOT / "exec_train.py", "small_cnn", "-d", "imagenet", "-data", root, "-gpu", "-1"]
-    command = [*map(str, command), "-e", "500", "-b", "2", "-workers", "2", "-dir", "m"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    run = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **pipes)
-    while "Epoch #2 train" not in run.stdout.readline():
-        pass
-    os.killpg(run.pid, signal.SIGTERM)
-    _, errors = run.communicate(timeout=60)
-    line = "exec_train.py: interrupted by SIGTERM; to go on, give the same command with --resume\n"
-    assert run.returncode == 143
-    others = [
-        error for error in errors.splitlines(keepends=True)[1:] if " left\n" not in error
-    ]  # the first: few classes
-    assert others == [line]
-    with pytest.raises(ProcessLookupError):  # the workers have ended, too
-        os.killpg(run.pid, 0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

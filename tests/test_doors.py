@@ -56,13 +56,13 @@ def test_a_network(monkeypatch, folder):
 
 def test_a_data_set(monkeypatch, folder):
     def load_stripes(info, root, *, train, device, loading):
-        images = (255 * torch.eye(6, dtype=torch.uint8)[:, None, :, None]).expand(6, 1, 6, 6)
-        return ImageSet(images, torch.arange(6) % 2, n_classes=info.n_classes, device=device)
+        images = (255 * torch.eye(8, dtype=torch.uint8)[:, None, :, None]).expand(8, 1, 8, 8)
+        return ImageSet(images, torch.arange(8) % 2, n_classes=info.n_classes, device=device)
 
     monkeypatch.setattr(embedded_sets, "load_stripes", load_stripes, raising=False)
-    monkeypatch.setitem(DATASETS, "stripes", DatasetInfo("embedded_sets.load_stripes", "stripes", 2, (1, 6, 6)))
+    monkeypatch.setitem(DATASETS, "stripes", DatasetInfo("embedded_sets.load_stripes", "stripes", 2, (1, 8, 8)))
     assert exec_train.main(["small_cnn", "-d", "stripes", "-gpu", "-1", "-e", "1", "-dir", "trained"]) == 0
-    assert json.loads((folder / "trained" / "meta.json").read_text())["dataset"] == "stripes"
+    assert json.loads((folder / "trained" / "config.txt").read_text())["dataset"] == "stripes"
 
 
 def test_an_objective(monkeypatch, folder, digit_networks):

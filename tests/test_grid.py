@@ -204,6 +204,7 @@ def test_training_on_other_objectives_equals_each_pair_alone(networks, data, obj
 @pytest.mark.parametrize("objective", OTHERS)
 def test_losses_are_those_of_plain_passes(networks, data, objective):
     front, end = networks
+    images, labels = data.images[:12], data.labels[:12]
     layers = layers_of(networks, *SOME)
     grid = Grid(front, end, layers, objective=OBJECTIVES[objective], l1_coef=1e-3)
     behind = {
@@ -213,18 +214,18 @@ def test_losses_are_those_of_plain_passes(networks, data, objective):
     }
     for training in (True, False):
         losses = {}
-        for group in grid.losses(data.images, data.labels, training=training):
+        for group in grid.losses(images, labels, training=training):
             losses |= dict(zip(group.heads, group.losses.tolist(), strict=True))
         for number, (pair, layer) in enumerate(layers.items()):
-            h, g = layer(front(data.images, until=pair.front_layer)), end(data.images, until=pair.end_layer)
+            h, g = layer(front(images, until=pair.front_layer)), end(images, until=pair.end_layer)
 
             def onward(act, until=None, pair=pair):
-                return end(act, after=pair.end_layer, until=until, images=data.images)
+                return end(act, after=pair.end_layer, until=until, images=images)
 
             stitched = [h, *(onward(h, name) for name in behind[pair.end_layer])]
-            targets = [g, *(end(data.images, until=name) for name in behind[pair.end_layer])]
+            targets = [g, *(end(images, until=name) for name in behind[pair.end_layer])]
             expected = {
-                "soft": lambda h=h, onward=onward: soft_label_loss(onward(h), end(data.images)),
+                "soft": lambda h=h, onward=onward: soft_label_loss(onward(h), end(images)),
                 "hint": lambda h=h, g=g: hint_loss(h, g),
                 "fula": lambda h=stitched, g=targets: functional_loss(h, g),
                 "feature": lambda h=stitched, g=targets: (h[-1] - g[-1]).square().mean(),
@@ -321,6 +322,7 @@ def test_training_on_hint_goes_on_where_it_was(networks, data, tmp_path):
 def test_a_sixth_objective_is_one_row(networks, data):
     layers = layers_of(networks, *SOME)
     toy = Objective(
+        "both",
         lambda stitches: stitches.cross_entropies + feature_loss(stitches.stitched[0], stitches.targets[0]),
         layers=lambda end_layer, behind: [end_layer, *behind][-1:],
         stitched_logits=True,

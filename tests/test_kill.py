@@ -35,13 +35,6 @@ def start(command: list[str], folder: Path) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, ROOT / script, *arguments], cwd=folder, env=environment, **pipes)
 
 
-def finish(command: list[str], folder: Path) -> str:
-    process = start(command, folder)
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output
-    return output
-
-
 def kill_after(command: list[str], folder: Path, said: str) -> None:
     """Start a command and kill it as soon as it says something."""
     process = start([*command, "--resume"], folder)
@@ -64,46 +57,49 @@ def kill_often(command: list[str], folder: Path, n_kills: int, seed: int, within
     return met
 
 
-def compare(command: list[str], network_folder, kill) -> None:
-    """Kill a command, let it finish, and compare what it left with what it leaves undisturbed.
+@pytest.fixture
+def compare(network_folder, run_here):
+    """Kills a command, lets it finish, and compares what it left with what it leaves undisturbed."""
 
-    Args:
-        kill: is given the folder to work in, and how many seconds the whole run takes.
-    """
-    whole, killed = network_folder("whole"), network_folder("killed")
-    began = time.monotonic()
-    finish(command, whole)
-    kill(killed, time.monotonic() - began)
-    finish([*command, "--resume"], killed)
-    expected, found = content(whole), content(killed)
-    assert expected.keys() == found.keys()
-    assert [name for name in expected if expected[name] != found[name]] == []
-    assert "finished" in finish([*command, "--resume"], killed) and content(killed) == found
+    def run(command: list[str], kill) -> None:
+        """`kill` is given the folder to work in, and how many seconds the whole run takes in a process of its own."""
+        whole, killed = network_folder("whole"), network_folder("killed")
+        began = time.monotonic()
+        run_here(*command, cwd=whole)
+        kill(killed, time.monotonic() - began + 3)  # the imports
+        run_here(*command, "--resume", cwd=killed)
+        expected, left = content(whole), content(killed)
+        assert expected.keys() == left.keys()
+        assert [name for name in expected if expected[name] != left[name]] == []
+        run_here(*command, "--resume", cwd=killed)
+        assert "finished" in run_here.errors and content(killed) == left
+
+    return run
 
 
-def test_a_training(network_folder):
+def test_a_training(compare):
     def kill(path, _):
         kill_after(TRAIN, path, "Epoch #1 val")
         kill_after(TRAIN, path, "Epoch #2 train")
 
-    compare(TRAIN, network_folder, kill)
+    compare(TRAIN, kill)
 
 
-def test_a_grid_of_task_loss_matching(network_folder):
-    compare(TLM, network_folder, lambda path, _: kill_after(TLM, path, "Epoch #1 val"))
+def test_a_grid_of_task_loss_matching(compare):
+    compare(TLM, lambda path, _: kill_after(TLM, path, "Epoch #1 val"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "command", [TRAIN, DETECTOR, TLM, HINT, MOVING, DM], ids=["train", "detector", "tlm", "hint", "moving", "dm"]
 )
-def test_many_kills(command, network_folder):
+def test_many_kills(command, compare):
     met = []
 
     def kill(path, seconds):
         met.append(kill_often(command, path, n_kills=10, seed=len(command), within=seconds * 0.6))
 
-    compare(command, network_folder, kill)
+    compare(command, kill)
     assert met[0] >= 4
 
 

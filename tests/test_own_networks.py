@@ -20,7 +20,7 @@ from src.checkpoints import load_model
 from src.errors import UserError
 from src.models import build_model
 from src.models.own import is_own
-from tests.conftest import ROOT
+from tests.conftest import ROOT, few_images
 
 README = (ROOT / "README.md").read_text()
 SECTION = README[README.index("## Your own network") : README.index("## Scripts")]
@@ -75,13 +75,13 @@ def run(main, *arguments) -> None:
     assert main([*map(str, arguments), *DIGITS]) == 0
 
 
-def test_the_commands_of_the_readme(tmp_path, run_script):
+def test_the_commands_of_the_readme(tmp_path, run_here):
     (tmp_path / "nets.py").write_text(FILE)
     lines = SECTION.replace("\\\n", "").splitlines()
     commands = [line for line in lines if line.startswith("python exec_") and "digits" in line]
     assert len(commands) == 5
     for command in commands:
-        output = run_script(*shlex.split(command)[1:])
+        output = run_here(*shlex.split(command)[1:])
     table = (tmp_path / "results/own/grid.csv").read_text().splitlines()
     assert len(table) == 1 + 2 * 4 and "layer4.1" in output
 
@@ -161,8 +161,9 @@ def test_similarity(folder, tmp_path, capsys):
 def test_detectors_and_their_evaluation(front, end, layers, kind, detector, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     path, network = named(folder, end)
-    run(exec_train_representation_classifier.main, path, network, layers[1], "-m", detector, "-e", 1, "-fe", 1,
-        "-b", 256, "-ftidd", "digits", "-ftoodd", "photo_patches", "-dir", "detector", "-fdir", "store")  # fmt: skip
+    with few_images():
+        run(exec_train_representation_classifier.main, path, network, layers[1], "-m", detector, "-e", 1, "-fe", 1,
+            "-b", 64, "-ftidd", "digits", "-ftoodd", "photo_patches", "-dir", "detector", "-fdir", "store")  # fmt: skip
     run(exec_stitch.main, *named(folder, front, end), *layers, kind, "-i", "pinv", "-e", 0, "-dir", "runs")
     arguments = ["results/runs", "-detectors", "store"]
     assert exec_eval_stitcher_ood.main([*arguments, *DIGITS]) == 2

@@ -38,22 +38,22 @@ def test_what_is_measured_is_summed_in_single_precision():
     assert torch.equal(energy(logits[0]), energy(logits[0].float()))
 
 
-def test_weights_follow_training_under_bf16(run_script, tmp_path):
+def test_weights_follow_training_under_bf16(run_here, tmp_path):
     """A cast of the weights that were kept from step to step would never learn."""
     options = ["-d", "digits", "-gpu", "-1", "--amp", "bf16"]
-    run_script("exec_train.py", NETWORK, *options, "-e", "2", "-dir", "m")
+    run_here("exec_train.py", NETWORK, *options, "-e", "2", "-dir", "m")
     rows = list(csv.DictReader(open(tmp_path / "m" / "training_logs.csv")))
     assert float(rows[1]["train_acc"]) > float(rows[0]["train_acc"]) > 0.2
     state = torch.load(tmp_path / "m" / "model_2.pt")
     assert all(value.dtype in (torch.float32, torch.int64) for value in state.values())
 
 
-def test_stitches_under_bf16_are_near_those_in_single_precision(run_script, tmp_path, digit_networks):
+def test_stitches_under_bf16_are_near_those_in_single_precision(run_here, tmp_path, digit_networks):
     networks = [*map(str, digit_networks), NETWORK, NETWORK, "layer2.0", "layer2.1", "rc2c_pre"]
     options = ["-d", "digits", "-gpu", "-1", "-e", "0", "-i", "pinv", "--mod-only-stitch"]
     found = {}
     for amp in ("none", "bf16"):
-        run_script("exec_stitch.py", *networks, *options, "--amp", amp, "-dir", amp)
+        run_here("exec_stitch.py", *networks, *options, "--amp", amp, "-dir", amp)
         (path,) = (tmp_path / "results" / amp).glob("*/metrics.json")
         found[amp] = json.loads(path.read_text())
     exact, near = found["none"], found["bf16"]

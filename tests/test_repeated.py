@@ -35,11 +35,12 @@ COMMANDS = {  # script: (arguments, where its options are written down)
 }  # fmt: skip
 
 
-def repeat(script: str, arguments: list[str], pattern: str, first: Path, second: Path, run_script) -> None:
+def repeat(script: str, arguments: list[str], pattern: str, first: Path, second: Path, run_script, run_here) -> None:
+    """Run a script as a process, then by its options in this one."""
     printed = run_script(script, *arguments, cwd=first)
     (config,) = first.glob(pattern)
     shutil.copy(config, second.parent / "options.json")
-    again = run_script(script, "--config", "../options.json", cwd=second)
+    again = run_here(script, "--config", "../options.json", cwd=second)
     ours, theirs = content(first), content(second)
     assert ours.keys() == theirs.keys() and len(ours) >= 1
     assert [name for name in ours if ours[name] != theirs[name]] == []
@@ -51,8 +52,8 @@ DETECTORS = pytest.param("exec_train_representation_classifier.py", marks=pytest
 
 
 @pytest.mark.parametrize("script", [DETECTORS if script == DETECTORS.values[0] else script for script in COMMANDS])
-def test_a_run_is_repeated_by_its_config(script, network_folder, run_script):
-    repeat(script, *COMMANDS[script], network_folder("first"), network_folder("second"), run_script)
+def test_a_run_is_repeated_by_its_config(script, network_folder, run_script, run_here):
+    repeat(script, *COMMANDS[script], network_folder("first"), network_folder("second"), run_script, run_here)
 
 
 @pytest.mark.slow
@@ -76,7 +77,7 @@ def test_scripts_that_keep_no_options_answer_the_same_twice(network_folder, run_
 
 
 @pytest.mark.slow
-def test_an_evaluation_is_repeated_by_its_config(network_folder, run_script):
+def test_an_evaluation_is_repeated_by_its_config(network_folder, run_script, run_here):
     first = network_folder("first")
     arguments, _ = COMMANDS["exec_train_representation_classifier.py"]
     run_script("exec_train_representation_classifier.py", *arguments, "-e", "0", cwd=first)
@@ -84,4 +85,5 @@ def test_an_evaluation_is_repeated_by_its_config(network_folder, run_script):
     run_script("exec_stitch.py", *stitch, cwd=first)
     second = shutil.copytree(first, first.parent / "second", symlinks=True)
     evaluation = ["results/dm", *DIGITS, "-detectors", "store", "-scd", "photo_patches"]
-    repeat("exec_eval_stitcher_ood.py", evaluation, "results/dm/ood_evaluation.config.txt", first, second, run_script)
+    options = "results/dm/ood_evaluation.config.txt"
+    repeat("exec_eval_stitcher_ood.py", evaluation, options, first, second, run_script, run_here)

@@ -208,7 +208,7 @@ def test_damaged_predictions_are_named(tmp_path):
         read_stitches(tmp_path)
 
 
-def test_script_writes_table_sentences_and_maps(tmp_path, run_script):
+def test_script_writes_table_sentences_and_maps(tmp_path, run_script, run_here):
     for front in ("x", "y"):
         write_run(tmp_path / "dm", front, n_right=945, front_layer=front)
         write_run(tmp_path / "tlm", front, n_right=500, front_layer=front, init="rand", n_epochs=3)
@@ -226,7 +226,7 @@ def test_script_writes_table_sentences_and_maps(tmp_path, run_script):
     assert rows[0]["cka"] == "0.5" and rows[1]["cka"] == "" and rows[0]["auroc_energy"] == "0.5"
     assert (tmp_path / "out" / "v.md").read_text().splitlines()[2:] == out.strip().split("\n\n")[1].splitlines()
     assert (tmp_path / "out" / "v.png").read_bytes().startswith(b"\x89PNG")
-    run_script(SCRIPT, "dm", "--pdf", "-o", "w.csv", "--tolerance", "0.1", "--title", "A title")
+    run_here(SCRIPT, "dm", "--pdf", "-o", "w.csv", "--tolerance", "0.1", "--title", "A title")
     assert (tmp_path / "w.pdf").read_bytes().startswith(b"%PDF") and not (tmp_path / "w.png").exists()
     with open(tmp_path / "w.csv", newline="") as file:
         assert {row["verdict"] for row in csv.DictReader(file)} == {UNDECIDED}
@@ -245,13 +245,13 @@ def test_the_map_says_what_it_shows(tmp_path, drawn_figures):
     assert drawn_figures["one.png"].get_suptitle() == "A title"
 
 
-def test_script_says_what_is_missing(tmp_path, run_script):
+def test_script_says_what_is_missing(tmp_path, run_here):
     (tmp_path / "empty").mkdir()
-    error = run_script(SCRIPT, "empty", status=2)
+    error = run_here(SCRIPT, "empty", status=2)
     assert error.startswith("verdict.py: error: ") and "empty: no finished stitching run; give folders that" in error
     write_run(tmp_path / "dm", "1", n_right=945)
     (tmp_path / "p.csv").write_text("model,layer,rank,accuracy,train_accuracy,loss,seed,epochs\n")
-    assert "p.csv is a table of probing" in run_script(SCRIPT, "dm", "-sim", "p.csv", status=2)
+    assert "p.csv is a table of probing" in run_here(SCRIPT, "dm", "-sim", "p.csv", status=2)
 
 
 def test_stitches_of_real_networks(tmp_path, digit_networks, monkeypatch, capsys):
