@@ -34,7 +34,7 @@ def workplace(digit_networks, tmp_path_factory):
         assert exec_stitch.main([*stitch, "-i", "pinv", "-dir", "dm"]) == 0
         assert exec_stitch.main([*stitch, "-i", "pinv", "-dir", "ranks", "--front-stitch-rank", "2"]) == 0
         train = [paths[1], MODEL, "layer2.0", *CLASSIFIER, "-e", "1", "-fe", "1", "-dir", "d", "-fdir", "store"]
-        with few_images():
+        with few_images(128):
             assert exec_detectors.main(train) == 0
             train[2], train[-3] = "layer3.1", "d31"  # no stitch ends at that layer
             assert exec_detectors.main(train) == 0

@@ -18,6 +18,8 @@ from src.training import Settings, train
 SHAPE = (1, 8, 8)
 FRONTS, ENDS = ["layer1.0", "layer2.1", "layer4.1"], ["layer1.1", "layer3.0", "layer4.1"]
 
+N = 24  # images
+
 
 class DoubleSet:
     """A data set as the loop wants it, in float64: float32 would let rounding decide over ReLU masks."""
@@ -45,7 +47,7 @@ class DoubleSet:
 
 @pytest.fixture(scope="module")
 def data():
-    return DoubleSet(40)
+    return DoubleSet(N)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def layers_of(networks, fronts=FRONTS, ends=ENDS, kind="rc2c_pre", **options):
     return build_layers(*networks, fronts, ends, kind, image_shape=SHAPE, seed=3, **options)[0]
 
 
-@pytest.mark.parametrize("rows_at_once", [1, 40, 1024])
+@pytest.mark.parametrize("rows_at_once", [1, N, 1024])
 @pytest.mark.parametrize("front_rank", [None, 3])
 @torch.no_grad()
 def test_evaluation_equals_each_stitched_model_alone(networks, data, rows_at_once, front_rank):
@@ -77,7 +79,7 @@ def test_evaluation_equals_each_stitched_model_alone(networks, data, rows_at_onc
             stitched = layer(model_source(model, images))
             target = networks[1](images, until=pair.end_layer)
             distance, norm = distance + (stitched - target).square().sum(), norm + target.square().sum()
-        assert score.pairs[pair].accuracy == n_correct / 40
+        assert score.pairs[pair].accuracy == n_correct / N
         assert score.pairs[pair].representation_difference == pytest.approx((distance / norm).item(), rel=1e-9)
     for network, accuracy in zip(networks, (score.front_accuracy, score.end_accuracy), strict=True):
         assert accuracy == (network(data.images).argmax(1) == data.labels).double().mean().item()
@@ -144,7 +146,7 @@ def test_other_closed_forms_are_those_of_each_pair_too(networks, data, form):
     from src.stitching.matching import LeastSquares
 
     layers = layers_of(networks, ["layer2.1"], ENDS)
-    parts = torch.arange(40).split([30, 10])
+    parts = torch.arange(N).split([18, 6])
     batches = [data.batches(17, indices=indices) for indices in parts]
     matched = Grid(*networks, layers).match(*batches, form=form, rank=5)
     for pair, layer in layers.items():
@@ -404,7 +406,7 @@ def test_end_layers_inside_a_block_get_the_rest_of_the_block_from_the_images(net
     front, end = networks
     pair = Pair("layer1.1", "layer2.0.conv2")
     layers = layers_of(networks, [pair.front_layer], [pair.end_layer])
-    score = Grid(front, end, layers).evaluate(data.batches(40))
+    score = Grid(front, end, layers).evaluate(data.batches(N))
     h = layers[pair](front(data.images, until=pair.front_layer))
     hook = end.layer2[0].conv2.register_forward_hook(lambda *_: h.clone())
     logits = end(data.images)

@@ -127,7 +127,7 @@ def test_without_batch_norm_two_processes_equal_one(root, tmp_path, capsys):
 
 def test_dummy_images_amp_and_evaluation(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    arguments = ["-a", "small_cnn", "--dummy", "--dummy-size", "50", "--amp", "--epochs", "3", "-b", "25", "-sf", "2"]
+    arguments = ["-a", "small_cnn", "--dummy", "--dummy-size", "20", "--amp", "--epochs", "3", "-b", "10", "-sf", "2"]
     assert script.main([*arguments, "--gpu", "-1", "-p", "2"]) == 0
     captured = capsys.readouterr()
     assert captured.err.count("batch 2: loss ") == 3
@@ -136,7 +136,7 @@ def test_dummy_images_amp_and_evaluation(tmp_path, capsys, monkeypatch):
     config = json.loads((folder / "config.txt").read_text())
     assert config["arch"] == "small_cnn" and config["gpu"] == -1 and config["bf16"] is True
     accuracy = logs_of(folder)[-1]["val_acc"]
-    assert script.main(["-a", "small_cnn", "--dummy", "--dummy-size", "50", "-e", "--gpu", "-1", "-b", "1",
+    assert script.main(["-a", "small_cnn", "--dummy", "--dummy-size", "20", "-e", "--gpu", "-1", "-b", "1",
                         "--resume", str(folder / "model_3.pt")]) == 0  # fmt: skip
     assert capsys.readouterr().out == f"Clean accuracy: {accuracy:.2%}\n"
 

@@ -14,7 +14,7 @@ from tests.run_content import content
 
 ROOT = Path(__file__).parents[1]
 MODEL, DIGITS = "resnet18_samewidth", ["-d", "digits", "-gpu", "-1"]
-TRAIN = ["exec_train.py", MODEL, *DIGITS, "-b", "128", "-e", "3", "-sf", "1", "-dir", "m"]
+TRAIN = ["exec_train.py", MODEL, *DIGITS, "-b", "128", "-e", "2", "-sf", "1", "-dir", "m"]
 DETECTOR = ["exec_train_representation_classifier.py", "f.pt", MODEL, "layer4.0", "-m", "repr_cls_resnet18", *DIGITS,
             "-b", "256", "-e", "1", "-fe", "2", "-ftidd", "digits", "-ftoodd", "photo_patches", "-dir", "m",
             "-fdir", "store"]  # fmt: skip

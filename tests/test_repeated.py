@@ -29,7 +29,7 @@ COMMANDS = {  # script: (arguments, where its options are written down)
         "s.config.txt",
     ),
     "misc/imagenet_train_main.py": (
-        ["-a", "small_cnn", "--dummy", "--dummy-size", "50", "--epochs", "1", "-b", "25", "--gpu", "-1", "-dir", "m"],
+        ["-a", "small_cnn", "--dummy", "--dummy-size", "20", "--epochs", "1", "-b", "10", "--gpu", "-1", "-dir", "m"],
         "m/config.txt",
     ),
 }  # fmt: skip
