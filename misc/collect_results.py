@@ -53,7 +53,7 @@ def collect(args) -> None:
 
 
 def runs_of(source_dir: Path, *, recursive: bool):
-    """The finished runs of a folder, oldest first; warns of what is skipped."""
+    """Return the finished runs of a folder, oldest first; warns of what is skipped."""
     from src.console import warn
     from src.errors import UserError
     from src.stitching.results import read_runs

@@ -220,12 +220,12 @@ def similarity_finding(rows: list[Row]) -> list[str]:
 
 
 def capital(text: str) -> str:
-    """The text with a capital in front, the rest as it is."""
+    """Return the text with a capital in front, the rest as it is."""
     return text[0].upper() + text[1:]
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a CSV."""
+    """Return the rows of a CSV."""
     with open(path) as file:
         return list(csv.DictReader(file))
 
@@ -237,7 +237,7 @@ def matrix(rows: list[Row], name: str) -> list[list[float]]:
 
 
 def markdown(values: list[list[float]]) -> list[str]:
-    """A matrix in Markdown."""
+    """Write a matrix in Markdown."""
     lines = [f"| front \\ end | {' | '.join(LAYERS)} |", f"|---{'|---' * len(LAYERS)}|"]
     for layer, line in zip(LAYERS, values, strict=True):
         lines.append(f"| **{layer}** | {' | '.join(f'{value:.2f}' for value in line)} |")

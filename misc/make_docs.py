@@ -23,7 +23,7 @@ another.
 
 
 def options() -> str:
-    """The page as Markdown."""
+    """Return the page as Markdown."""
     return "\n".join([INTRODUCTION, *(section(script) for script in SCRIPTS)])
 
 
@@ -48,7 +48,7 @@ def row(action: argparse.Action) -> str:
 
 
 def default(action: argparse.Action) -> str:
-    """The default as it is typed."""
+    """Return the default as it is typed."""
     if action.required or (not action.option_strings and action.nargs != "?"):
         return "required"
     if action.const is True or isinstance(action.default, bool):

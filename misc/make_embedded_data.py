@@ -15,7 +15,7 @@ MIN_CONTRAST = 8.0  # standard deviation of the grey values: leaves out plain sk
 
 
 def digits() -> dict[str, np.ndarray]:
-    """The 1,797 digits, 0..16 scaled to 0..255, with every class divided alike between train and test."""
+    """Return the 1,797 digits, 0..16 scaled to 0..255, with every class divided alike between train and test."""
     data = load_digits()
     images = np.round(data.images * (255 / 16)).astype(np.uint8)[:, None]
     train, test = train_test_split(np.arange(len(images)), test_size=360, random_state=0, stratify=data.target)

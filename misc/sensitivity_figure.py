@@ -50,7 +50,7 @@ def draw(args) -> None:
 
 
 def lines_of(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:
-    """The curves of a pair of layers by label; full rank has no place on an axis of ranks."""
+    """Return the curves of a pair of layers by label; full rank has no place on an axis of ranks."""
     from src.measurements import over_ranks
     from src.similarity.measures import MEASURES
 

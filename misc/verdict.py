@@ -57,7 +57,7 @@ def give_verdict(args) -> None:
 
 
 def described(stitches) -> str:
-    """What all stitches have in common: networks, data, method and number of images, as far as it is known."""
+    """Describe what all stitches share: networks, data, method and number of images."""
     from src.stitching.reporting import describe
 
     sizes = {None if stitch.predictions is None else len(stitch.predictions["labels"]) for stitch in stitches}

@@ -130,7 +130,7 @@ def load_model(
 
 
 def is_entry(path: str | Path) -> bool:
-    """Whether a path is the name of an entry of torchvision's weights instead, such as DEFAULT or IMAGENET1K_V2."""
+    """Return whether a path is instead the name of an entry of torchvision's weights, such as DEFAULT."""
     return str(path).isidentifier() and str(path).isupper() and not Path(path).exists()
 
 
@@ -166,7 +166,7 @@ def _take_over(model: Network, state: State, path: str | Path, *, wanted: str) -
 
 
 def _check_weights(state: State, model: Network, path: str | Path, *, wanted: str) -> State:
-    """The state, made complete, if it fits."""
+    """Return the state, made complete, if it fits."""
     expected = model.state_dict()
     # Checkpoints from before torch 0.4.1 have no such counters; nothing here reads them.
     counters = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")}

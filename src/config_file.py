@@ -11,17 +11,17 @@ NOT_RECORDED = ("config", "resume", "overwrite")  # what a run's config.txt leav
 
 
 def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that say what a run is, as its `config.txt` holds them."""
+    """Return the options that say what a run is, as its `config.txt` holds them."""
     return {name: value for name, value in options.items() if name not in NOT_RECORDED}
 
 
 def is_derived(name: str, options: Mapping[str, Any]) -> bool:
-    """Whether an entry of `config.txt` was made out of another option (see network_options.complete)."""
+    """Return whether an entry of `config.txt` was derived from another option (see network_options.complete)."""
     return any(name.endswith(suffix) and name.removesuffix(suffix) in options for suffix in ("_sha256", "_seed"))
 
 
 def words_of(parser: argparse.ArgumentParser, path: str) -> list[str]:
-    """The words of a command line that stand for the options in a file; positional ones become defaults of the parser.
+    """Turn the options in a file into words of a command line; positional ones become defaults of the parser.
 
     `null` and empty texts, as the public code writes them, leave an option as it is. argparse converts and checks.
 

@@ -1,4 +1,4 @@
-"""The one place that prints: results on stdout, progress and warnings on stderr."""
+"""Prints: results to stdout, progress and warnings to stderr. No other module prints."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ _silent = False
 
 @contextlib.contextmanager
 def silenced(silent: bool = True) -> Iterator[None]:
-    """Print nothing, if `silent`: of several processes that do the same, one is to speak."""
+    """Print nothing while the block runs, if `silent`; one of several equal processes prints for all."""
     global _silent
     before, _silent = _silent, silent
     try:
@@ -24,7 +24,7 @@ def silenced(silent: bool = True) -> Iterator[None]:
 
 
 def result(text: str = "") -> None:
-    """Print what the user asked for; a run whose output nobody reads any more (`| head`) goes on.
+    """Print a result to stdout; a closed pipe (`| head`) does not end the run.
 
     Raises:
         UserError: it cannot be written, to a full disk for example.
@@ -34,7 +34,7 @@ def result(text: str = "") -> None:
     try:
         print(text, flush=True)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails again at exit
         if not isinstance(error, BrokenPipeError):
             raise UserError(f"cannot print the results: {error.strerror}") from None
 
@@ -49,17 +49,17 @@ def table(title: str, rows: Sequence[str], columns: Sequence[str], values: Seque
 
 
 def note(text: str) -> None:
-    """Say what is going on, without mixing it into the results."""
+    """Print a message to stderr, apart from the results."""
     if not _silent:
         tqdm.write(text, file=sys.stderr)
 
 
 def warn(text: str) -> None:
-    """Say what may surprise, and go on."""
+    """Print a warning to stderr."""
     note(f"warning: {text}")
 
 
 def progress(items: Iterable, description: str, total: int | None = None, **options) -> Iterable:
-    """Iterate behind a bar that vanishes when done and never appears when stderr is no terminal."""
+    """Iterate with a progress bar, which is removed at the end and shown in terminals only."""
     disable = _silent or None
     return tqdm(items, desc=description, total=total, leave=False, disable=disable, file=sys.stderr, **options)

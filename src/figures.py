@@ -189,7 +189,7 @@ def _add_legend(figure: Any, handles: Mapping[str, Any]) -> None:
 
 
 def _legend_layout(labels: Collection[str], width: float) -> tuple[int, list[str]]:
-    """How many columns a legend has, and its labels in lines that fit."""
+    """Choose the number of columns of a legend, and break its labels into lines that fit."""
     wrapped = [_wrap(label, width - 0.5) for label in labels]
     longest = max(len(line) for label in wrapped for line in label.splitlines())
     return max(1, min(len(wrapped), int(width / (0.5 + CHARACTER * longest)))), wrapped
@@ -202,12 +202,12 @@ def _map_size(rows: Sequence[str], columns: Sequence[str]) -> tuple[float, float
 
 
 def _wrap(text: str, width: float) -> str:
-    """The text in lines of that many inches; its own line breaks stay."""
+    """Return the text in lines of that many inches; its own line breaks stay."""
     return "\n".join(textwrap.fill(line, max(10, int(width / CHARACTER))) for line in text.splitlines())
 
 
 def _can_draw(path: Path) -> bool:
-    """Whether matplotlib is there; warns if it is not."""
+    """Return whether matplotlib is installed; warn if it is not."""
     if importlib.util.find_spec("matplotlib") is None:
         warn(f"{path} was not drawn: matplotlib is not installed")
         return False

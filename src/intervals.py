@@ -29,7 +29,7 @@ NO_INTERVAL = Interval(math.nan, math.nan)
 
 @lru_cache(maxsize=2)
 def resample_counts(n_images: int, *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> np.ndarray:
-    """How often each image is drawn in each resample: (n_resamples, n_images), n_images draws with replacement.
+    """Count how often each image is drawn in each resample: (n_resamples, n_images); n_images draws with replacement.
 
     The same for each number of images, so that all pairs and methods are resampled alike.
     """
@@ -41,7 +41,7 @@ def resample_counts(n_images: int, *, n_resamples: int = N_RESAMPLES, seed: int 
 
 
 def resampled_means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The means (..., n_resamples) of values (..., n_images) over the resamples of `resample_counts`, by one product.
+    """Average values (..., n_images) over the resamples of `resample_counts`: (..., n_resamples).
 
     Differences of two such means are those of paired resamples.
     """
@@ -50,13 +50,13 @@ def resampled_means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def percentile_interval(resampled: np.ndarray) -> Interval:
-    """The interval (Efron 1979) between the 2.5 and the 97.5 percentile of resampled statistics (n_resamples,)."""
+    """Return the 2.5 and the 97.5 percentile of resampled statistics (n_resamples,) (Efron 1979)."""
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high))
 
 
 def over_images(values: np.ndarray, counts: np.ndarray) -> Interval:
-    """The interval of the mean of values (n_images,), or of their paired differences, over test images.
+    """Return the interval of the mean of values (n_images,), or of their paired differences, over test images.
 
     Args:
         values: one for each image; for a penalty, whether the end network is right less whether the stitch is.
@@ -76,12 +76,12 @@ def over_runs(values: Sequence[float]) -> Interval:
 
 
 def wider(one: Interval, other: Interval) -> Interval:
-    """The wider of two intervals, of which one may be missing."""
+    """Return the wider of two intervals, of which one may be missing."""
     return other if math.isnan(one.width) or other.width > one.width else one
 
 
 def independent(pairs: Sequence[tuple[str, str]]) -> bool:
-    """Whether pairs of networks share none, so that runs on them are independent.
+    """Return whether no network is in two pairs, so that runs on the pairs are independent.
 
     Args:
         pairs: front and end network of each run; a network stitched to itself counts once.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def descending(ranks: Sequence[int] | None) -> list[int | None]:
-    """The ranks of an option, each once, the largest first. 0 is the full rank, which None stands for; so are no ranks.
+    """Sort the ranks of an option, the largest first, each once; 0, or no rank at all, is the full rank: None.
 
     Example: [4, 0, 64, 4] -> [None, 64, 4].
     """
@@ -24,7 +24,7 @@ def as_rows(activations: Tensor) -> Tensor:
 
 
 def principal_axes(covariance: Tensor, rank: int) -> Tensor:
-    """The first `rank` principal axes (C, rank) of a covariance (C, C), or all of them when C is smaller."""
+    """Return the first `rank` principal axes (C, rank) of a covariance (C, C), or all of them when C is smaller."""
     return torch.linalg.eigh(covariance).eigenvectors[:, -min(rank, len(covariance)) :]
 
 
@@ -36,7 +36,7 @@ class Components(NamedTuple):
 
 
 def principal_components(activations: Tensor, rank: int) -> Components:
-    """The mean and the first `rank` principal axes of an activation, whose positions are the samples.
+    """Return the mean and the first `rank` principal axes of an activation, whose positions are the samples.
 
     Args:
         activations: (B, C, H, W), (B, T, D) or (B, D).

@@ -28,7 +28,7 @@ FULL = math.inf  # the rank of what is not truncated: above all others
 
 
 class Series(NamedTuple):
-    """What belongs together: one measure of the layers of two networks."""
+    """One measure of the layers of two networks under one setting."""
 
     measure: str
     setting: str  # the networks, or the file and the kind of stitch
@@ -36,7 +36,7 @@ class Series(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What a value was measured at; ranks are FULL where nothing is cut."""
+    """Layers and ranks that a value was measured at; FULL where nothing is truncated."""
 
     layer1: str
     layer2: str
@@ -91,7 +91,7 @@ def read_tables(paths: Sequence[str | Path]) -> Tables:
 
 
 def read_similarities(path: Path) -> list[Row]:
-    """The rows of a table of similarity.
+    """Return the rows of a table of similarity.
 
     Raises:
         UserError: it is none, or damaged; names it.
@@ -106,7 +106,7 @@ def read_similarities(path: Path) -> list[Row]:
 
 
 def describe(paths: Sequence[str | Path]) -> str:
-    """What tables say they were made with, for below a figure that shows them.
+    """Describe what tables were made with, for the caption of a figure.
 
     Raises:
         UserError: as `read_tables`.
@@ -130,7 +130,7 @@ def describe(paths: Sequence[str | Path]) -> str:
 
 
 def over_ranks(values: Mapping[Key, float], side: int) -> Iterator[tuple[tuple[str, str], float, dict[float, float]]]:
-    """Each pair of layers that was measured at two or more ranks of one of them, the other at its highest rank.
+    """Return each pair of layers that was measured at two or more ranks of one of them, the other at its highest rank.
 
     Args:
         side: 0 where the first layer is truncated, 1 where the second is.
@@ -164,7 +164,7 @@ def _read(path: Path) -> tuple[str, list[dict[str, str]]]:
 
 
 def _measurements(path: Path, kind: str, row: Mapping[str, str]) -> Iterator[tuple[Series, Key, float]]:
-    """What a row says, with higher for more similar."""
+    """Read the values of a row, signed so that higher means more similar."""
     if kind == "stitching":
         setting = f"{path}: {row['stitching_type']}, {row['init']}"
         key = Key(row["front_layer"], row["end_layer"], _rank(row["front_stitch_rank"]), FULL)

@@ -21,7 +21,7 @@ FRESH = "-"
 
 
 def network(text: str) -> str:
-    """The type of an option that names a network: the file of one's own becomes an absolute path."""
+    """Return the type of an option that names a network: the file of one's own becomes an absolute path."""
     if not is_own(text):
         return text
     file, function = split_own(text)
@@ -29,7 +29,7 @@ def network(text: str) -> str:
 
 
 def checkpoint(text: str) -> str:
-    """The type of an option that names the weights of a network."""
+    """Return the type of an option that names the weights of a network."""
     return text
 
 
@@ -68,12 +68,12 @@ def add_channels_last(parser: argparse.ArgumentParser, *sides: str) -> None:
 def choose(
     network: "Network", text: str, args: argparse.Namespace, side: str = "both", *, image_shape: Sequence[int]
 ) -> list[str]:
-    """The layers that an option names, with `--channels-last` as the options have it; see Network.choose."""
+    """Return the layers that an option names, with `--channels-last` as the options have it; see Network.choose."""
     return network.choose(text, image_shape=image_shape, channels_last=args.channels_last in (True, side, "both"))
 
 
 def named(args: argparse.Namespace, side: str) -> dict[str, Any]:
-    """What the options say of a network, as `load_model` takes it: the network `front_model` is named by
+    """Collect the options of a network for `load_model`: the network `front_model` is named by
     `front_model_path` and `front_model_type`."""
     options = vars(args)
     return {"path": options[f"{side}_path"], "name": options[f"{side}_type"], "seed": options.get(f"{side}_path_seed")}

@@ -29,7 +29,7 @@ LAST_EPOCHS = 5  # that have a tenth of the learning rate
 
 
 def pool(activations: Tensor) -> Tensor:
-    """The features (B, D) that a probe reads.
+    """Return the features (B, D) that a probe reads.
 
     Args:
         activations: (B, D, H, W), averaged over the positions; (B, T, D), of which the first token, CLS, is taken, or
@@ -111,7 +111,7 @@ class Probes:
             head.train(mode)
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
-        """The cross-entropy of all probes on a batch, one layer at a time."""
+        """Return the cross-entropy of all probes on a batch, one layer at a time."""
         with torch.no_grad():
             acts = self.network.activations(images, self.layers)
         numbers = {key: number for number, key in enumerate(self.probes)}
@@ -128,7 +128,7 @@ class Probes:
 
 
 def decay_epochs(n_epochs: int) -> list[int]:
-    """The epochs after which the learning rate drops: the last five have a tenth of it, if there are more than five."""
+    """Return the epochs after which the learning rate drops: the last five have a tenth of it, if there are more."""
     return [n_epochs - LAST_EPOCHS] if n_epochs > LAST_EPOCHS else []
 
 
@@ -160,7 +160,7 @@ def write_table(
 
 
 def _widths(network: Network, layers: Sequence[str], image: Tensor) -> dict[str, int]:
-    """How many features each layer has."""
+    """Count the features of each layer."""
     with torch.no_grad():
         acts = network.activations(image, layers)
     return {layer: pool(acts[layer]).shape[1] for layer in layers}

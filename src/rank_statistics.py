@@ -66,7 +66,7 @@ def place(similarities: Mapping[str, float], own: str) -> tuple[int, float]:
 
 
 def sensitivity(tables: Tables) -> Iterator[dict[str, Any]]:
-    """The correlation of each measure with the accuracy of probes, over the ranks of one layer of each pair.
+    """Return the correlation of each measure with the accuracy of probes, over the ranks of one layer of each pair.
 
     The other layer is at full rank or, where that was not measured, at its highest rank (with a note).
     """
@@ -84,7 +84,7 @@ def sensitivity(tables: Tables) -> Iterator[dict[str, Any]]:
 
 
 def specificity(tables: Tables) -> Iterator[dict[str, Any]]:
-    """The place of the layer of the same name among all layers of the other network, at full rank.
+    """Return the place of the layer of the same name among all layers of the other network, at full rank.
 
     Once among the second layers for each first one (`varied` is layer2), once the other way round.
     """
@@ -107,7 +107,7 @@ def specificity(tables: Tables) -> Iterator[dict[str, Any]]:
 
 
 def summary_of_correlations(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The mean correlations, and how many of them are significant."""
+    """Return the mean correlations, and how many of them are significant."""
     defined = [row for row in rows if not math.isnan(row["spearman"])]
     if not defined:
         return "no correlation is defined"
@@ -119,7 +119,7 @@ def summary_of_correlations(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def summary_of_places(rows: Sequence[Mapping[str, Any]]) -> str:
-    """How often the corresponding layer comes first, and its mean place, among either network's layers."""
+    """Describe how often the corresponding layer comes first, and its mean place, among either network's layers."""
     parts = []
     for varied in ("layer2", "layer1"):
         places = [row["place"] for row in rows if row["varied"] == varied and not math.isnan(row["place"])]
@@ -135,7 +135,7 @@ def _row(test: str, series: Series, layers: tuple[str, str], side: int) -> dict[
 
 
 def _probes(tables: Tables, model: str | None, layer: str) -> tuple[dict[float, Probe], str]:
-    """The probes of a layer by rank, or none and the reason."""
+    """Return the probes of a layer by rank, or none and the reason."""
     models = [probed for probed, name in tables.probes if name == layer and model in (None, probed)]
     if not models:
         return {}, f"no probes of {layer}" + (f" of {model}" if model else "")

@@ -45,7 +45,7 @@ class Run:
 
     @classmethod
     def in_folder(cls, folder: str | Path, options: Mapping[str, Any]) -> "Run":
-        """A run that has a folder of its own."""
+        """Make the run of a folder of its own."""
         path = Path(folder)
         logs = [path / "training_logs.csv", path / "ft_logs.csv"]
         return cls(
@@ -54,12 +54,12 @@ class Run:
 
     @classmethod
     def beside(cls, table: str | Path, options: Mapping[str, Any]) -> "Run":
-        """A run that writes one table."""
+        """Make the run that writes one table."""
         config, made_with, state = (Path(table).with_suffix(end) for end in (".config.txt", ".run.json", ".resume.pt"))
         return cls(options, config=config, made_with=made_with, state=state, logs=[])
 
     def left_to_do(self, *, resume: bool, overwrite: bool = False) -> bool:
-        """Whether the run is still to be made. A finished run that is to be resumed is not; a note says so.
+        """Return whether the run is still to be made; a note says where a resumed run is finished.
 
         Args:
             overwrite: finished runs of other options may be overwritten.
@@ -94,7 +94,7 @@ class Run:
         self.state = self.saved() if resume else {}
 
     def saved(self) -> dict[str, Any]:
-        """The state of an interrupted run; empty where there is none.
+        """Return the state of an interrupted run; empty where there is none.
 
         Raises:
             UserError: it is of a run with other options; names the differences.
@@ -146,7 +146,7 @@ def new_folder(parent: Path) -> Path:
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """The options in a `config.txt`, this suite's or the public code's.
+    """Return the options in a `config.txt`, this suite's or the public code's.
 
     Raises:
         UserError: it cannot be read, or holds something else.
@@ -163,14 +163,14 @@ def as_written(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(begun: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """How the options of two runs differ, in words; empty if those that both have, and that matter, agree."""
+    """Describe how the options of two runs differ; empty if those that both have, and that matter, agree."""
     names = [name for name in begun if name in given and name not in FREE]
     differing = [name for name in names if _normalised(begun[name]) != _normalised(given[name])]
     return ", ".join(f"{name} was {reprlib.repr(begun[name])}, now {given[name]!r}" for name in differing)
 
 
 def _normalised(value: Any) -> Any:
-    """The value of an option; of paths that name the same place, the same one."""
+    """Return the value of an option; of paths that name the same place, the same one."""
     return os.path.normpath(value) if isinstance(value, str) else value
 
 

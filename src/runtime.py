@@ -98,18 +98,18 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def generator(*key: int) -> torch.Generator:
-    """A generator of its own for each key, such as (seed, epoch): what else runs does not change its numbers."""
+    """Make the generator of a key, such as (seed, epoch); its numbers do not depend on what else runs."""
     return torch.Generator().manual_seed(seed_of(*key))
 
 
 def seed_of(*key: int) -> int:
-    """A seed for each key; keys of different lengths differ."""
+    """Derive a seed from a key; keys of different lengths have different seeds."""
     state = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)  # zeros at its end would not count
     return int(state[0] >> np.uint64(1))
 
 
 def provenance(*, gpu: int) -> dict[str, str | None]:
-    """What a run is made with: command line, versions, device, commit of this checkout (None outside of git), times."""
+    """Record what a run is made with: command line, versions, device, commit (None outside of git) and times."""
     packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "scipy")}
     device = "CPU" if gpu == -1 else torch.cuda.get_device_name(gpu)
     times = {"start": STARTED.isoformat(), "end": datetime.now().isoformat()}

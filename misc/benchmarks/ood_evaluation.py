@@ -67,7 +67,7 @@ def straightforward(front, end, layers, detectors, images, labels) -> dict:
 
 
 def fitting(network, images: torch.Tensor, labels: torch.Tensor) -> None:
-    """All scores of all blocks in one pass, against a plain pass; the better of three runs each."""
+    """Measure fitting all scores of all blocks in one pass against a plain pass; the better of three runs each."""
     layers, batches = list(network.block_names), list(zip(images.split(64), labels.split(64), strict=True))
     names = [name for name, score in SCORES.items() if score.detector]
     folded = network.for_inference(layers)

@@ -29,7 +29,7 @@ RANKS = [512, 448, 384, 320, 256, 192, 128, 64, 32, 16, 8, 4, 2, 1]
 
 
 def straightforward(network, probes, images, labels) -> list[float]:
-    """The losses of all probes, and a step of each, one after the other."""
+    """Return the losses of all probes, and a step of each, one after the other."""
     losses = []
     for (layer, rank), probe in progress(probes.items(), "one probe at a time"):
         optimizer = torch.optim.Adam(probe.parameters())
@@ -43,7 +43,7 @@ def straightforward(network, probes, images, labels) -> list[float]:
 
 
 def together(task, images, labels) -> list[float]:
-    """The same for all of them at once."""
+    """Return the same for all of them at once."""
     optimizer = torch.optim.Adam([parameter for probe in task.heads for parameter in probe.parameters()])
     losses = []
     for group in task.losses(images, labels, training=True):

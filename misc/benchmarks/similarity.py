@@ -49,7 +49,7 @@ def networks(images: Tensor) -> list[Network]:
 
 
 def activations(network: Network, images: Tensor, layer: str) -> Tensor:
-    """The activations of one layer for all images: whole passes with a hook."""
+    """Return the activations of one layer for all images: whole passes with a hook."""
     batches = []
     for batch in images.split(64):
         with captured({"it": network.get_submodule(layer)}) as outputs:
@@ -59,7 +59,7 @@ def activations(network: Network, images: Tensor, layer: str) -> Tensor:
 
 
 def truncated(activation: Tensor, rank: int | None) -> Tensor:
-    """The first principal components by a singular value decomposition of all positions."""
+    """Return the first principal components by a singular value decomposition of all positions."""
     if rank is None or rank >= activation.shape[1]:
         return activation
     rows = as_rows(activation)
@@ -70,7 +70,7 @@ def truncated(activation: Tensor, rank: int | None) -> Tensor:
 
 
 def measured(x: Tensor, y: Tensor) -> list[float]:
-    """The three measures in double precision, each on its own."""
+    """Return the three measures in double precision, each on its own."""
     flat = [z.flatten(1).double() for z in (x, y)]
     grams = [(z - z.mean(0)) @ (z - z.mean(0)).T for z in flat]
     cka = (grams[0] * grams[1]).sum() / grams[0].norm() / grams[1].norm()
@@ -102,7 +102,7 @@ def timed(run: Callable[[], object]) -> tuple[float, object]:
 
 
 def ours(models: list[Network], images: Tensor, layers: tuple[list[str], list[str]], ranks) -> Iterator[list[float]]:
-    """All pairs of layers and ranks; one pass of each network."""
+    """Measure all pairs of layers and ranks, with one pass of each network."""
     comparison = Comparison(*layers, n_images=len(images), metrics=METRICS, ranks1=ranks[0], ranks2=ranks[1])
     for batch in images.split(64):
         comparison.add(*(model.activations(batch, names) for model, names in zip(models, layers, strict=True)))
@@ -117,7 +117,7 @@ def straightforward(models: list[Network], images: Tensor, layers: Sequence[str]
 
 
 def race(title: str, models: list[Network], images: Tensor, layers, ranks, *, n_measured: int, columns) -> None:
-    """All pairs here, and some of them, spread evenly, the straightforward way; compare some of `METRICS`."""
+    """Measure all pairs here, and some of them, spread evenly, the straightforward way; compare some of `METRICS`."""
     seconds, values = timed(lambda: list(ours(models, images, layers, ranks)))
     cases = list(product(product(*layers), product(*ranks)))
     chosen = spread(len(cases), n_measured)

@@ -93,11 +93,11 @@ class OnePairAtATime:
         return losses
 
     def task(self, pair: Pair, images: Tensor, labels: Tensor) -> Tensor:
-        """The cross-entropy."""
+        """Return the cross-entropy."""
         return F.cross_entropy(self.stitched(pair, images)[1], labels)
 
     def soft(self, pair: Pair, images: Tensor, labels: Tensor) -> Tensor:
-        """The divergence from the end network's predictions."""
+        """Return the divergence from the end network's predictions."""
         with torch.no_grad():
             expected = self.end(images)
         return F.kl_div(self.stitched(pair, images)[1].log_softmax(1), expected.softmax(1), reduction="batchmean")
@@ -112,7 +112,7 @@ class OnePairAtATime:
         return [(activation if name == pair.end_layer else stitched[name], own[name]) for name in names]
 
     def hint(self, pair: Pair, images: Tensor, labels: Tensor) -> Tensor:
-        """The relative distance at the end layer."""
+        """Return the relative distance at the end layer."""
         with torch.no_grad(), captured({"front": self.front.get_submodule(pair.front_layer)}) as outputs:
             self.front(images)
         with torch.no_grad(), captured({"end": self.end.get_submodule(pair.end_layer)}) as targets:
@@ -120,16 +120,16 @@ class OnePairAtATime:
         return (self.layers[pair](outputs["front"]) - targets["end"]).norm() / targets["end"].norm()
 
     def fula(self, pair: Pair, images: Tensor, labels: Tensor) -> Tensor:
-        """The mean relative distance from the end layer on."""
+        """Return the mean relative distance from the end layer on."""
         names = self.end.block_names[self.end.block_names.index(pair.end_layer) :]
         return torch.stack([(h - g).norm() / g.norm() for h, g in self.compared(pair, images, names)]).mean()
 
     def feature(self, pair: Pair, images: Tensor, labels: Tensor) -> Tensor:
-        """The mean squared difference at the last block."""
+        """Return the mean squared difference at the last block."""
         return F.mse_loss(*self.compared(pair, images, self.end.block_names[-1:])[0])
 
     def match(self, images: Tensor) -> list[Tensor]:
-        """The weights of direct matching for every pair."""
+        """Return the weights of direct matching for every pair."""
         weights = []
         for pair in progress(self.layers, "one pair at a time"):
             with torch.no_grad(), captured({"front": self.front.get_submodule(pair.front_layer)}) as outputs:
@@ -224,7 +224,7 @@ def augmentation(batch_size: int = 256, n_images: int = 5120) -> None:
 
 
 def processes(folder: Path, n_test: int) -> None:
-    """The whole process of a 64-pair grid of direct matching against 64 processes of one pair."""
+    """Return the whole process of a 64-pair grid of direct matching against 64 processes of one pair."""
     sys.path.insert(0, str(ROOT))
     from tests.tiny_datasets import random_images
 

@@ -55,12 +55,12 @@ def load_cifar5m(
 
 
 def _folder(root: Path, name: str, content: str) -> Path:
-    """The folder `name` in `root`, or `root` itself where it is that folder."""
+    """Return the folder `name` in `root`, or `root` itself where it is that folder."""
     return root if root.name == name or (root / content).is_file() else root / name
 
 
 def describe(path: Path) -> DatasetInfo:
-    """What a user's `.npz` file of images is: `x_train`, `x_test`, and `y_train`, `y_test` if it is labelled.
+    """Describe a user's `.npz` file: `x_train`, `x_test`, and `y_train`, `y_test` if it is labelled.
 
     Raises:
         UserError: it cannot be read, or its arrays are not as they should be.

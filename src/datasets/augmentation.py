@@ -27,7 +27,7 @@ class Augmentation(Protocol):
         """Random parameters for n images, one row each, on the CPU."""
 
     def apply(self, padded: Tensor, indices: Tensor, parameters: Tensor) -> Tensor:
-        """The uint8 images (B, C, H, W) at `indices` (B,) of the set, changed by the rows of `parameters`."""
+        """Return the uint8 images (B, C, H, W) at `indices` (B,) of the set, changed by the rows of `parameters`."""
 
 
 def build_augmentation(recipe: Recipe | None) -> Augmentation | None:
@@ -132,7 +132,7 @@ class ResizedCrop:
 
 
 def sample(images: Tensor, matrix: Tensor, centre: Tensor, *, mode: str, padding_mode: str = "zeros") -> Tensor:
-    """See each image through its own affine map: float (B, C, H, W) -> uint8 of the same shape.
+    """Apply an affine map to each image: float (B, C, H, W) -> uint8 of the same shape.
 
     Args:
         matrix: (B, 2, 2), from (x, y) of a pixel of the result to that of the image, both in pixels from the centre.
@@ -146,7 +146,7 @@ def sample(images: Tensor, matrix: Tensor, centre: Tensor, *, mode: str, padding
 
 
 def take(images: Tensor, indices: Tensor) -> Tensor:
-    """The images (B, C, H, W) at `indices` (B,), a CPU tensor, of a set (N, C, H, W)."""
+    """Return the images (B, C, H, W) at `indices` (B,), a CPU tensor, of a set (N, C, H, W)."""
     if _on_cpu(images):
         return torch.from_numpy(images.numpy()[indices.numpy()])
     return images[indices.to(images.device)]
@@ -182,7 +182,7 @@ def resize(images: Tensor, size: int | None) -> Tensor:
 
 
 def _on_cpu(images: Tensor) -> bool:
-    """Whether numpy can index the images; it copies rows of bytes 3 to 5 times faster than torch."""
+    """Return whether numpy can index the images; it copies rows of bytes 3 to 5 times faster than torch."""
     return images.device.type == "cpu"
 
 

@@ -29,7 +29,7 @@ class BatchSpec(NamedTuple):
 
 
 class Normalisation(NamedTuple):
-    """What is taken from values in [0, 1], and what they are divided by then, in each channel."""
+    """Mean that is subtracted from values in [0, 1], and standard deviation that divides them, by channel."""
 
     mean: tuple[float, ...] | None = None  # None: they are left as they are
     std: tuple[float, ...] | None = None
@@ -63,11 +63,11 @@ class BaseImageSet:
         raise NotImplementedError
 
     def _make(self, batches: Sequence[BatchSpec]) -> Iterable[Tensor]:
-        """The images of each batch in turn: float32 (B, C, H, W) on the device."""
+        """Return the images of each batch in turn: float32 (B, C, H, W) on the device."""
         raise NotImplementedError
 
     def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
-        """The random parameters of the augmentation, a row for each image of `order` (N,), on the CPU; None: none."""
+        """Draw the parameters of the augmentation, a row for each image of `order` (N,), on the CPU; or None."""
         raise NotImplementedError
 
     def check_like(self, other: "BaseImageSet", *, option: str) -> None:
@@ -86,11 +86,11 @@ class BaseImageSet:
             )
 
     def n_batches(self, batch_size: int) -> int:
-        """How many batches an epoch has; of a set with an `epoch_size`, the last of a pass may have fewer."""
+        """Count the batches of an epoch; with an `epoch_size`, the last epoch of a pass may have fewer."""
         return -(-min(len(self), self.epoch_size or len(self)) // batch_size)
 
     def permutation(self, seed: int) -> Tensor:
-        """All indices (N,) in an order that depends on the seed alone and is that of no epoch; on the CPU."""
+        """Shuffle all indices (N,), on the CPU; the order depends on the seed alone and is that of no epoch."""
         return torch.randperm(len(self), generator=runtime.generator(seed))
 
     def batches(self, batch_size: int, *, indices: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -122,7 +122,7 @@ class BaseImageSet:
         return torch.arange(len(self)) if indices is None else torch.as_tensor(indices, device="cpu")
 
     def _deliver(self, order: Tensor, parameters: Tensor | None, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of `order`, of each the shard of this process.
+        """Return the batches of `order`, of each the shard of this process.
 
         All processes get as many batches. Where a batch has no image for one of them, that gets the batch's first
         one without a label: it counts nowhere, but the process can take part in what all do together.
@@ -139,7 +139,7 @@ class BaseImageSet:
 
 
 def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
-    """Which of n images epoch number `epoch` visits: the next `size` of one shuffled pass over all.
+    """Choose the images of epoch number `epoch`: the next `size` of one shuffled pass over all n.
 
     A pass visits each image exactly once, then a new shuffle begins. The last subset of a pass is what is left and
     may be shorter (n = 10, size = 4: 4, 4, 2), as in the public code; nothing is repeated to fill it up.
@@ -157,8 +157,8 @@ def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
     if epoch < 1:
         raise ValueError(f"epoch {epoch}: epochs are counted from 1")
     pass_number, place = divmod(epoch - 1, -(-n // size))
-    order = torch.randperm(n, generator=runtime.generator(seed, pass_number, 0))  # three numbers: no other order's key
-    return order[place * size : (place + 1) * size].clone()  # lets go of the rest of the pass
+    order = torch.randperm(n, generator=runtime.generator(seed, pass_number, 0))  # no other order has a key of three numbers
+    return order[place * size : (place + 1) * size].clone()  # frees the rest of the pass
 
 
 def scaled_(levels: Tensor, normalisation: Normalisation) -> Tensor:

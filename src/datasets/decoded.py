@@ -39,11 +39,11 @@ class EncodedFiles:
         return len(self._paths)
 
     def path(self, i: int) -> str:
-        """The path of file i."""
+        """Return the path of file i."""
         return os.fsdecode(self._paths[i])
 
     def read(self, i: int) -> bytes:
-        """The content of file i.
+        """Return the content of file i.
 
         Raises:
             UserError: it cannot be read.
@@ -79,7 +79,7 @@ class HeldFiles(EncodedFiles):
                 pass
 
     def read(self, i: int) -> bytes:
-        """The content of file i."""
+        """Return the content of file i."""
         return self._place(i).tobytes()
 
     def _place(self, i: int) -> np.ndarray:
@@ -134,7 +134,7 @@ class DecodedImageSet(BaseImageSet):
         return self._image_shape
 
     def levels(self, batches: Sequence[BatchSpec]) -> Iterator[Tensor]:
-        """The images of each batch in turn as they are decoded: uint8 (B, C, H, W) on the CPU.
+        """Return the images of each batch in turn as they are decoded: uint8 (B, C, H, W) on the CPU.
 
         Raises:
             UserError: an image cannot be decoded, or a worker was killed.
@@ -156,7 +156,7 @@ class DecodedImageSet(BaseImageSet):
         else:
             self._idle.append(loader)
         finally:
-            del loader  # after a failure its workers end here, and not when the traceback has gone
+            del loader  # ends the workers now, after a failure too, not when the traceback is freed
 
     def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
         return torch.tensor([[seed, epoch]]).expand(len(order), 2) if self.augmentation else None
@@ -177,7 +177,7 @@ class DecodedImageSet(BaseImageSet):
             num_workers=n_workers,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=_ignore_signals,
-            generator=torch.Generator(),  # of seeds that nothing uses; otherwise the global one would move
+            generator=torch.Generator(),  # for the workers' seeds, which nothing uses: the global generator must not advance
             **(options if n_workers else {}),
         )
 
@@ -203,7 +203,7 @@ class _Decoder:
         self.files, self.mode, self.transform, self.augmentation = files, mode, transform, augmentation
 
     def __getitems__(self, keys: Sequence[Key]) -> Tensor | UserError:
-        """The images (B, C, H, W); an error comes as a value, which the loader does not wrap in a traceback."""
+        """Return the images (B, C, H, W); an error comes as a value, which the loader does not wrap in a traceback."""
         try:
             return torch.stack([self._image(*key) for key in keys])
         except UserError as error:
@@ -219,7 +219,7 @@ class _Decoder:
         if not seed_and_epoch:
             return self.transform(image)
         with torch.random.fork_rng(devices=[]):  # torchvision's transforms draw from torch's generator of the CPU
-            torch.default_generator.manual_seed(seed_of(*seed_and_epoch, i, 0))  # four numbers: no other generator's
+            torch.default_generator.manual_seed(seed_of(*seed_and_epoch, i, 0))  # no other generator has a key of four numbers
             return self.augmentation(image)
 
 

@@ -84,7 +84,7 @@ def _numbers(given: Any, default: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def describe(root: Path) -> DatasetInfo:
-    """What a user's folder of images is; raises UserError where it is none."""
+    """Describe a user's folder of images; raises UserError where it is none."""
     settings = read_settings(root)
     shape = (settings.channels, settings.size, settings.size)
     return DatasetInfo("folders.load_folder", str(root), len(_classes(root, settings)), shape)
@@ -174,7 +174,7 @@ def _normalisation(settings: Settings) -> Normalisation:
 
 
 def _plain(settings: Settings) -> Transform:
-    """The whole image, or with `resized_crop` its middle, as for ImageNet: Resize(256) and CenterCrop(224)."""
+    """Return the whole image, or with `resized_crop` its middle, as for ImageNet: Resize(256) and CenterCrop(224)."""
     short = round(settings.size * 8 / 7) if settings.augment == "resized_crop" else settings.size
     return T.Compose([T.Resize(short), T.CenterCrop(settings.size), T.PILToTensor()])
 
@@ -190,7 +190,7 @@ def _augmented(settings: Settings) -> Transform:
 
 
 def _of_kept_images(settings: Settings) -> Augmentation | None:
-    """The same for images that have their size already, a batch at a time."""
+    """Return the same for images that have their size already, a batch at a time."""
     padding = _padding(settings.size)
     return {"none": None, "flip": CropFlip(0), "crop_flip": CropFlip(padding), "resized_crop": ResizedCrop()}[
         settings.augment
@@ -206,7 +206,7 @@ def _split_names(root: Path, train: bool) -> list[str]:
 
 
 def _split_folder(root: Path, train: bool, *, remedy: str = "give a folder with train and val in it") -> Path:
-    """The folder of a split: the first of its possible names that is there."""
+    """Return the folder of a split: the first of its possible names that is there."""
     if _split_names(root, train):
         return root / _split_names(root, train)[0]
     names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
@@ -215,7 +215,7 @@ def _split_folder(root: Path, train: bool, *, remedy: str = "give a folder with 
 
 
 def _classes(root: Path, settings: Settings) -> list[str]:
-    """The names of the classes in the order of their labels; empty: images lie in the splits without class folders.
+    """List the names of the classes in the order of their labels; none where images lie in the splits themselves.
 
     Raises:
         UserError: there is no split, or one has other classes than `dataset.yaml` or the other one.
@@ -241,7 +241,7 @@ def _classes(root: Path, settings: Settings) -> list[str]:
 
 
 def _scan(folder: Path, classes: list[str]) -> tuple[list[str], Tensor]:
-    """The images in a folder and their labels int64 (N,)."""
+    """Return the images in a folder and their labels int64 (N,)."""
     if not classes:
         paths = sorted(entry.path for entry in os.scandir(folder) if is_image_file(entry.name))
         if not paths:

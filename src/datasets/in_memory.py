@@ -58,7 +58,7 @@ class ImageSet(BaseImageSet):
             yield self._batch(indices, parameters)
 
     def _batch(self, indices: Tensor, parameters: Tensor | None = None) -> Tensor:
-        """The images at `indices` (B,), augmented by `parameters` if there are any; float32 (B, C, H, W)."""
+        """Return the images at `indices` (B,), augmented by `parameters` if there are any; float32 (B, C, H, W)."""
         batch = torch.empty((len(indices), *self.image_shape), device=self.device)
         n = len(indices) if self.device.type != "cpu" else max(1, CACHE_BYTES // math.prod(self.image_shape))
         margin = 0 if parameters is None else self.augmentation.padding
@@ -92,7 +92,7 @@ def split_of(
     device: torch.device | str,
     kind: type[ImageSet] = ImageSet,
 ) -> ImageSet:
-    """The `ImageSet` of a split of a data set: its classes, its size and, for training, its augmentation.
+    """Return the `ImageSet` of a split of a data set: its classes, its size and, for training, its augmentation.
 
     `kind` says how the images (N, C, H, W) are kept.
     """

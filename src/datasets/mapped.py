@@ -125,7 +125,7 @@ def unpack(archives: Sequence[Path], names: Sequence[str], *, remedy: str) -> No
 def _compressed(
     archives: Sequence[Path], names: Sequence[str], *, remedy: str
 ) -> Iterator[tuple[Path, Path, zipfile.ZipInfo]]:
-    """The compressed arrays that are not unpacked yet: archive, place for the array, entry in the archive."""
+    """Return the compressed arrays that are not unpacked yet: archive, place for the array, entry in the archive."""
     for archive in archives:
         with readable(archive, remedy), zipfile.ZipFile(archive) as content:
             for name in names:
@@ -136,7 +136,7 @@ def _compressed(
 
 
 def _unpacked(archive: Path, name: str) -> Path:
-    """Where an array lies once unpacked: `part.npz` and `X` give `part_X.npy`."""
+    """Name the file of an unpacked array: `part.npz` and `X` give `part_X.npy`."""
     return archive.with_name(f"{archive.stem}_{name}.npy")
 
 

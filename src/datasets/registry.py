@@ -47,7 +47,7 @@ CROP_FLIP = Recipe("CropFlip", {"padding": 4})
 JITTER = Recipe("Affine", {"degrees": 5, "scale": (0.9, 1.1), "shear": 5, "edge": 4})
 # The random crop of the public code's large sets takes 224 of 224 pixels: it has no choice and is left out
 TURN_AND_FLIP = Recipe("Affine", {"degrees": 15, "flip": True, "size": 224})
-SHIFT = Recipe("CropFlip", {"padding": 1, "flip": False})  # a mirrored digit is none
+SHIFT = Recipe("CropFlip", {"padding": 1, "flip": False})  # a mirrored digit is no digit
 SHIFT_FLIP = Recipe("CropFlip", {"padding": 1})
 TORCHVISION = "torchvision_sets.load"
 
@@ -71,7 +71,7 @@ DATASET_NAMES = tuple(DATASETS)
 
 
 def dataset_name(text: str) -> str:
-    """The name of a data set as options take it: that of a row, or the absolute path of a user's folder or `.npz`.
+    """Check the name of a data set; returns that of a row, or the absolute path of a user's folder or `.npz`.
 
     Raises:
         UserError: there is no such row and no such path.
@@ -87,7 +87,7 @@ def dataset_name(text: str) -> str:
 
 
 def dataset_label(name: str) -> str:
-    """A short name for files and figures: of a user's own data the last part of the path."""
+    """Return a short name for files and figures: for a user's own data the last part of the path."""
     return name if name in DATASETS else Path(name).stem
 
 

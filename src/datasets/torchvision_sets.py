@@ -64,7 +64,7 @@ def _download(source: str, root: Path) -> None:
     options = [{"split": split} for split in ("train", "test")] if source == "SVHN" else [{"train": True}]
     with files.locked(root / f".{source.lower()}.lock"):
         with contextlib.suppress(RuntimeError):
-            return [dataset(root, **option) for option in options]  # another process was faster
+            return [dataset(root, **option) for option in options]  # another process has downloaded it
         with tempfile.TemporaryDirectory(dir=root, prefix=f".{source.lower()}.") as fresh:
             with contextlib.redirect_stdout(sys.stderr):
                 for option in options:

@@ -10,7 +10,7 @@ POOLINGS = ("MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "Fractio
 
 
 def find_blocks(module: nn.Module, trace: Trace) -> tuple[str, ...]:
-    """The outermost modules with children through which alone all that follows depends on the images.
+    """Return the outermost modules with children through which alone all that follows depends on the images.
 
     Not counted are those behind the last parameters, which give the logits, `Sequential`s that hold others, and
     single groups of convolution, norm and activation; nor is one module that holds all others. Where fewer than two
@@ -55,7 +55,7 @@ def _is_sequence(module: nn.Module) -> bool:
 
 
 def _is_single(module: nn.Module, trace: Trace, name: str) -> bool:
-    """Whether a layer is a chain of one convolution or linear map, with norm and activation at most."""
+    """Return whether a layer is one convolution or linear map, at most with a norm and an activation."""
     leaves = [each for each in module.get_submodule(name).modules() if not any(each.children())]
     if sum(map(_is_map, leaves)) > 1 or any(map(_is_pooling, leaves)):
         return False

@@ -8,7 +8,7 @@ from src.errors import UserError
 
 
 def matching(names: Iterable[str], pattern: str) -> list[str]:
-    """The names that a shell pattern matches, compared name by name between the dots; itself where none does."""
+    """Return the names that a shell pattern matches, compared name by name between the dots; itself where none does."""
     if not set(pattern) & set("*?["):
         return [pattern]
     wanted = pattern.split(".")
@@ -20,7 +20,7 @@ def _match(name: list[str], wanted: list[str]) -> bool:
 
 
 def unknown(name: str, layers: Iterable[str], blocks: Iterable[str]) -> UserError:
-    """The error for a name that is no layer: close ones, and the blocks."""
+    """Return the error for a name that is no layer: close ones, and the blocks."""
     close = difflib.get_close_matches(name, layers, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     return UserError(

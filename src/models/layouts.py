@@ -6,7 +6,7 @@ Shape = tuple[int, ...]
 
 
 def of(shapes: Mapping[str, Shape], *, declared: bool | None, assumed: bool) -> tuple[list[str], list[str]]:
-    """The layers whose channels are last, and those of which the shape does not tell.
+    """Return the layers whose channels are last, and those of which the shape does not tell.
 
     Maps are square as a rule: (H, W, C) has two equal axes in front of another one, (C, H, W) behind it.
 

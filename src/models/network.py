@@ -64,7 +64,7 @@ class Network(nn.Module):
     def _parts(self) -> Parts:
         """The parts for the modes that the modules are in: what depends on a mode is frozen in a trace."""
         if not self._traces:
-            self._every = list(self._module.modules())  # for each batch, to walk through them takes too long
+            self._every = list(self._module.modules())  # walking through all modules for each batch takes too long
         modes = tuple(module.training for module in self._every)
         if modes not in self._traces:
             self._traces[modes] = Parts(Trace(self._module))
@@ -95,18 +95,18 @@ class Network(nn.Module):
         return next((name for name, node in trace.layers.items() if node is trace.output), OUTPUT)
 
     def behind(self, layer: str) -> list[str]:
-        """The blocks that depend on a layer, in order, itself left out."""
+        """Return the blocks that depend on a layer, in order, itself left out."""
         trace, start = self._parts.trace, self._find(layer)
         nodes = {name: self._find(name) for name in self.block_names}
         return [name for name, node in nodes.items() if node is not start and start in trace.reached([node], start)]
 
     def needs_images(self, after: str) -> bool:
-        """Whether what follows a layer needs the images too: the rest of its block, or a shape."""
+        """Return whether what follows a layer needs the images too, for the rest of its block or for a shape."""
         parts = self._parts
         return parts.between(self._find(after), [parts.trace.output]).needs_images
 
     def layers(self, text: str) -> list[str]:
-        """The layers that an option names: names and shell patterns with commas between them, or `all` (the blocks).
+        """List the layers that an option names: names and shell patterns between commas, or `all` (the blocks).
 
         A pattern is compared name by name between the dots: `layer*.1` is not `layer1.0.conv1`.
 
@@ -124,7 +124,7 @@ class Network(nn.Module):
         return list(dict.fromkeys(layers))
 
     def choose(self, text: str, *, image_shape: Sequence[int], channels_last: bool = False) -> list[str]:
-        """The layers that an option names; from now on, activations (B, H, W, C) at them are given and taken turned.
+        """List the layers that an option names; from now on activations (B, H, W, C) at them are turned both ways.
 
         So all that follows sees maps (B, C, H, W). Maps are square as a rule: what has two equal axes in front of
         another one is taken to be (H, W, C), which a note says. Where the shape does not tell and the module has no
@@ -150,7 +150,7 @@ class Network(nn.Module):
         return names
 
     def _find(self, name: str) -> fx.Node:
-        """The node whose value a layer is.
+        """Return the node whose value a layer is.
 
         Raises:
             UserError: there is no such layer, it is never called, or it gives no single tensor.
@@ -165,7 +165,7 @@ class Network(nn.Module):
         raise layer_names.unknown(name, trace.layers, self.block_names)
 
     def for_inference(self, names: Sequence[str]) -> "Network":
-        """The fastest form of this network that gives the same logits and activations at `names` in evaluation mode.
+        """Make the fastest network that gives the same logits and activations at `names` in evaluation mode.
 
         That is a frozen copy in which each BatchNorm has become part of the convolution in front of it, where no
         other reader of the convolution's output is left; the network itself where there is none.
@@ -202,7 +202,7 @@ class Network(nn.Module):
     def activations(
         self, x: Tensor, names: Sequence[str], *, after: str | None = None, images: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The activations of several layers from one pass, which ends at the last of them.
+        """Return the activations of several layers from one pass, which ends at the last of them.
 
         Args:
             x: images (B, C, H, W), or with `after` the activation of that layer.
@@ -220,7 +220,7 @@ class Network(nn.Module):
         return {name: act.movedim(-1, 1) if name in self._turned else act for name, act in acts.items()}
 
     def shapes(self, images: Tensor) -> dict[str, tuple[int, ...]]:
-        """The shapes of one activation of each layer, in order; of what is no tensor of the images, none."""
+        """Return the shapes of one activation of each layer, in order; of what is no tensor of the images, none."""
         parts, names = self._parts, self.layer_names
         values = parts.run(parts.between(None, list(parts.trace.layers.values())), images)
         acts = dict(zip(names, values, strict=True))
@@ -229,7 +229,7 @@ class Network(nn.Module):
     def _native(
         self, x: Tensor, names: Sequence[str], after: str | None = None, images: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The activations as the module has them, not turned."""
+        """Return the activations as the module has them, not turned."""
         parts, start = self._parts, None if after is None else self._find(after)
         part = parts.between(start, [self._find(name) for name in names])
         if not part.follows:

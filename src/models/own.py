@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def is_own(name: str) -> bool:
-    """Whether a name has the form FILE.py:FUNCTION."""
+    """Return whether a name has the form FILE.py:FUNCTION."""
     file, _, function = name.rpartition(":")
     return file.endswith(".py") and function.isidentifier()
 
@@ -31,7 +31,7 @@ def split_own(name: str) -> tuple[Path, str]:
 
 
 def sha256_of(name: str) -> str:
-    """The SHA-256 of the file that a network of one's own is from.
+    """Return the SHA-256 of the file that a network of one's own is from.
 
     Raises:
         UserError: it cannot be read.

@@ -29,7 +29,7 @@ class Parts:
         self._known_shapes: dict[tuple, tuple] = {}
 
     def between(self, start: Node | None, wanted: Sequence[Node]) -> Part:
-        """The part from a node (None: the images) to others, with just the nodes that its outputs need.
+        """Return the part from a node (None: the images) to others, with just the nodes that its outputs need.
 
         Where these depend on the images past the start, the images become a second input, and reads of shapes in
         front of the start further ones.
@@ -80,7 +80,7 @@ class Parts:
         return graph
 
     def _may_share_memory(self, node: Node, copied: set[Node]) -> Iterator[Node]:
-        """The node and those that it may be a view of: a module with parameters is sure to make a new tensor."""
+        """Return the node and those that it may be a view of: a module with parameters is sure to make a new tensor."""
         yield node
         if node in copied or (node.op == "call_module" and self._has_parameters(node.target)):
             return
@@ -91,7 +91,7 @@ class Parts:
         return any(True for _ in self.trace.root.get_submodule(name).parameters())
 
     def _shapes(self, reads: tuple[Node, ...], images: Tensor) -> tuple[Any, ...]:
-        """What reads of shapes give for images of this shape; found once, on tensors without values."""
+        """Compute what reads of shapes give for images of this shape, once, on tensors without values."""
         key = (reads, images.shape, images.dtype, images.device)
         if key not in self._known_shapes:
             with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():

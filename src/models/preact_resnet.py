@@ -140,7 +140,7 @@ class PreActResNet(nn.Module):
 
 
 def preact_resnet(*, depths: tuple[int, ...], n_classes: int, n_channels: int) -> PreActResNet:
-    """A pre-activation ResNet with the stages of a CIFAR ResNet."""
+    """Build a pre-activation ResNet with the stages of a CIFAR ResNet."""
     widths = (64, 128, 256, 512)
     return PreActResNet(PREACT, depths=depths, widths=widths, stem_width=64, n_classes=n_classes, n_channels=n_channels)
 

@@ -138,7 +138,7 @@ def build_model(
 
 
 def _check(network: Network, name: str, n_classes: int, image_shape: tuple[int, int, int]) -> None:
-    """Let an image through a network that is not of the zoo, in evaluation mode."""
+    """Run a network that is not of the zoo on one image, and check its logits."""
     import torch
 
     shape = "×".join(map(str, image_shape))

@@ -35,7 +35,7 @@ def torchvision_network(
         options["input_size"] = image_shape[1:]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # that another way to draw weights may come
+            warnings.simplefilter("ignore", FutureWarning)  # of a coming change in how weights are drawn
             network = torchvision.models.get_model(given, weights=None, num_classes=n_classes, **options)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{name} cannot be built: {error}; choose another network or dataset") from error
@@ -45,12 +45,12 @@ def torchvision_network(
 
 
 def classifiers() -> list[str]:
-    """The names of torchvision's classification networks."""
+    """Return the names of torchvision's classification networks."""
     return torchvision.models.list_models(module=torchvision.models)
 
 
 def torchvision_weights(name: str, entry: str, *, n_classes: int) -> dict[str, Tensor]:
-    """The state dict of torchvision's weights for `tv_NAME`, from torch.hub's cache or downloaded.
+    """Return the state dict of torchvision's weights for `tv_NAME`, from torch.hub's cache or downloaded.
 
     Args:
         entry: DEFAULT, or the name of an entry such as IMAGENET1K_V2.
@@ -72,7 +72,7 @@ def torchvision_weights(name: str, entry: str, *, n_classes: int) -> dict[str, T
 
 
 def find_weights(name: str, entry: str) -> Any:
-    """The entry of torchvision's table of weights.
+    """Return the entry of torchvision's table of weights.
 
     Raises:
         UserError: the network is not torchvision's, or has no such entry.
@@ -87,7 +87,7 @@ def find_weights(name: str, entry: str) -> Any:
 
 
 def _take_channels(network: nn.Module, n_channels: int) -> None:
-    """Put a convolution for other images in the place of the first one."""
+    """Replace the first convolution by one for other channels."""
     name, first = next((name, each) for name, each in network.named_modules() if isinstance(each, nn.Conv2d))
     fresh = nn.Conv2d(
         n_channels, first.out_channels, first.kernel_size, stride=first.stride, padding=first.padding,

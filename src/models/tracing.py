@@ -73,7 +73,7 @@ class Trace:
                     )
 
     def reached(self, wanted: Iterable[Node], after: Node | None) -> set[Node]:
-        """The data nodes that the wanted ones are computed of, back to `after`, which is among them if it is met."""
+        """Collect the data nodes that the wanted ones are computed from, back to `after` (included if reached)."""
         reached, open_nodes = set(), [node for node in wanted if node in self.data]
         while open_nodes:
             node = open_nodes.pop()
@@ -83,7 +83,7 @@ class Trace:
         return reached
 
     def cuts(self) -> list[Node]:
-        """The nodes that no edge between data nodes jumps over, in order.
+        """Return the nodes that no edge between data nodes jumps over, in order.
 
         What lies behind a cut depends on the images through it alone (or by their shape).
         """
@@ -97,14 +97,14 @@ class Trace:
 
 
 def is_shape_read(node: Node) -> bool:
-    """Whether a node reads the shape of a tensor, or what else its values do not change."""
+    """Return whether a node reads the shape of a tensor, its type or its device: no data."""
     if node.op == "call_method":
         return node.target in SHAPE_METHODS
     return node.op == "call_function" and node.target is getattr and node.args[1] in SHAPE_ATTRIBUTES
 
 
 def logits_of(output: Any, kind: type, module: nn.Module) -> Any:
-    """The logits among the outputs: the first of a tuple, as GoogLeNet and Inception give in training.
+    """Return the logits among the outputs: the first of a tuple, as GoogLeNet and Inception give in training.
 
     Raises:
         UserError: that is not of the kind (a tensor, or a node that stands for one).
@@ -196,7 +196,7 @@ class _Tracer(fx.Tracer):
 
 
 def _is_in_place(kind: str, target: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether an operation overwrites its first argument."""
+    """Return whether an operation overwrites its first argument."""
     if kind not in ("call_function", "call_method"):
         return False
     name = target if kind == "call_method" else getattr(target, "__name__", "")

@@ -63,7 +63,7 @@ class DetectorStore:
         self.meta = self.folder / "meta.json"
 
     def entries(self) -> dict[str, Entry]:
-        """What `meta.json` says, by file name, oldest first.
+        """Read the entries of `meta.json` by file name, oldest first.
 
         Raises:
             UserError: there is none, or it is damaged; says what is wrong where.
@@ -82,7 +82,7 @@ class DetectorStore:
         return entries
 
     def check(self) -> None:
-        """Look into `meta.json`, if there is one, before hours of training end in a damaged one.
+        """Check `meta.json`, if there is one, before training starts.
 
         Raises:
             UserError: it is damaged.
@@ -92,7 +92,7 @@ class DetectorStore:
 
     @staticmethod
     def new_name() -> str:
-        """A file name that no other detector has."""
+        """Make up a file name that no other detector has."""
         return f"{uuid.uuid4().hex}.pt"
 
     def add(self, state: Mapping[str, Tensor], entry: Entry, *, name: str | None = None) -> str:
@@ -111,7 +111,7 @@ class DetectorStore:
         return name
 
     def layers(self, source: Source) -> list[str]:
-        """The layers of a network that have a detector, each once."""
+        """Return the layers of a network that have a detector, each once."""
         return list(dict.fromkeys(entry["source_layer"] for _, entry in self._of(source)))
 
     def _of(self, source: Source) -> list[tuple[str, Entry]]:
@@ -124,7 +124,7 @@ class DetectorStore:
         return entries
 
     def find(self, source: Source, layer: str) -> tuple[str, Entry]:
-        """The newest detector for a layer of a network.
+        """Return the newest detector for a layer of a network.
 
         Raises:
             UserError: there is none; lists the layers that have one.

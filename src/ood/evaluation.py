@@ -31,7 +31,7 @@ class PairEvaluation(NamedTuple):
 
 
 def common_options(runs: Sequence[Run], folder: Path) -> dict:
-    """The options that all runs of a folder must share: networks and stitching type.
+    """Return the options that all runs of a folder must share: networks and stitching type.
 
     Raises:
         UserError: there are no runs, or they differ; lists the values.
@@ -50,7 +50,7 @@ def common_options(runs: Sequence[Run], folder: Path) -> dict:
 def made_with(
     options: Mapping, detector: str, dataset: str, id_dataset: str | None, checked: str | None
 ) -> dict[str, str]:
-    """What all rows of an evaluation were made with, by columns of `ood_evaluation.csv`.
+    """Collect what all rows of an evaluation share, by columns of `ood_evaluation.csv`.
 
     Args:
         options: those of `common_options`.
@@ -146,7 +146,7 @@ def evaluate_stitches(grid: Grid, scorers: Mapping[str, Scorer], batches: Batche
 
 @torch.no_grad()
 def energies_of(network: Network, scorers: Mapping[str, Scorer], batches: Batches) -> dict[str, np.ndarray]:
-    """The scores (N,) of a network's own activations by layer, from one pass that ends at the last of them."""
+    """Return the scores (N,) of a network's own activations by layer, from one pass that ends at the last of them."""
     network = network.for_inference(list(scorers))
     energies: dict[str, list[Tensor]] = {layer: [] for layer in scorers}
     for images, _ in batches:

@@ -108,7 +108,7 @@ class HalfAndHalf:
         id_set.epoch_size = ood_set.epoch_size = min(len(id_set), len(ood_set))
 
     def n_batches(self, batch_size: int) -> int:
-        """How many batches an epoch has, at most."""
+        """Return the largest number of batches of an epoch."""
         return self.id_set.n_batches(batch_size // 2)
 
     def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -143,7 +143,7 @@ def _row(log: EpochLog) -> dict[str, float]:
 
 
 def finetuning_settings(settings: Settings, *, n_epochs: int, decay: str) -> Settings:
-    """The settings of fine-tuning: those of pre-training, with a learning rate that drops to a tenth on half way.
+    """Derive the settings of fine-tuning: those of pre-training, with a learning rate that drops to a tenth half way.
 
     Args:
         decay: what is counted to n_epochs // 2. `updates` is what the paper's code does: the rate drops after that

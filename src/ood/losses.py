@@ -14,12 +14,12 @@ OUTLIER_EXPOSURE_WEIGHT = 0.5
 
 
 def energy(logits: Tensor) -> Tensor:
-    """The free energy −logsumexp(logits) at temperature 1: (B, n_classes) -> (B,); low for ID (equation 4)."""
+    """Return the free energy −logsumexp(logits) at temperature 1: (B, n_classes) -> (B,); low for ID (equation 4)."""
     return -torch.logsumexp(at_least_single(logits), dim=-1)
 
 
 def energy_penalty(logits: Tensor, labels: Tensor, *, m_in: float, m_out: float) -> Tensor:
-    """The squared hinge that wants ID energies below `m_in` and OOD energies above `m_out` (equations 8 and 9).
+    """Return the squared hinge that wants ID energies below `m_in` and OOD energies above `m_out` (equations 8 and 9).
 
     Args:
         logits: (B, n_classes).
@@ -34,7 +34,7 @@ def energy_penalty(logits: Tensor, labels: Tensor, *, m_in: float, m_out: float)
 
 
 def outlier_exposure_penalty(logits: Tensor, labels: Tensor) -> Tensor:
-    """The cross-entropy of OOD samples to the uniform distribution, times 0.5 (Hendrycks et al. 2019, section 3).
+    """Return half the cross-entropy of OOD samples to the uniform distribution (Hendrycks et al. 2019, section 3).
 
     Up to a constant, as in their code: the logarithm of the number of classes is left out.
     """

@@ -37,14 +37,14 @@ def ood_metrics(id_energies: np.ndarray, ood_energies: np.ndarray, *, recall: fl
 
 
 def _auroc(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """The share of pairs that are in order, ties counting half (Mann and Whitney 1947)."""
+    """Return the share of pairs that are in order, ties counting half (Mann and Whitney 1947)."""
     n, m = len(positives), len(negatives)
     ranks = rankdata(np.concatenate([positives, negatives]))[:n]
     return float((ranks.sum() - n * (n + 1) / 2) / (n * m))
 
 
 def _counts_above_thresholds(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many positives and negatives reach each distinct score, from the highest score down."""
+    """Count the positives and negatives that reach each distinct score, from the highest score down."""
     thresholds = np.unique(np.concatenate([positives, negatives]))[::-1]
     true, false = (
         len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left") for scores in (positives, negatives)

@@ -46,7 +46,7 @@ def load_networks(
 
 
 def network_of(options: Mapping, side: str, *, path: str | None, name: str | None) -> dict:
-    """What `load_model` needs for the front or end network of runs, whose checkpoint may have been moved.
+    """Collect the arguments of `load_model` for the front or end network of runs; its checkpoint may have been moved.
 
     Args:
         options: of a run.

@@ -65,7 +65,7 @@ class Row(NamedTuple):
 
     @classmethod
     def read(cls, record: Mapping[str, str]) -> "Row":
-        """The row that a line of the file holds; columns that an older file lacks have their defaults.
+        """Return the row that a line of the file holds; columns that an older file lacks have their defaults.
 
         Raises:
             KeyError, ValueError: it is damaged.
@@ -76,17 +76,17 @@ class Row(NamedTuple):
 
 
 def file_stem(detector: str) -> str:
-    """The name of the files of an evaluation, without their suffixes."""
+    """Return the name of the files of an evaluation, without their suffixes."""
     return "ood_evaluation" if detector == "energy" else f"ood_evaluation_{detector}"
 
 
 def energy_folder(detector: str) -> str:
-    """The folder of the scores of all images, in the evaluated one."""
+    """Return the folder of the scores of all images, in the evaluated one."""
     return "energies" if detector == "energy" else f"energies_{detector}"
 
 
 def read_evaluations(folder: Path) -> dict[str, list[Row]]:
-    """The OOD evaluations of a folder of stitching runs, by detector.
+    """Return the OOD evaluations of a folder of stitching runs, by detector.
 
     Raises:
         UserError: a file is damaged; names it.
@@ -106,7 +106,7 @@ def read_evaluations(folder: Path) -> dict[str, list[Row]]:
 def check(
     id_energies: Mapping[str, np.ndarray], energies: Mapping[str, np.ndarray], folder: Path, *, name: str
 ) -> dict[str, OODMetrics]:
-    """How well the detector of each layer tells ID data from the sanity-check data `name`; keeps the scores of that."""
+    """Measure how well the detector of each layer tells ID data from the data `name`; save the scores of these."""
     for layer, values in energies.items():
         write_energies(folder / layer / f"{name}.npy", values)
     return {layer: ood_metrics(id_energies[layer], values) for layer, values in energies.items()}
@@ -120,7 +120,7 @@ def rows_of(
     made_with: Mapping[str, str],
     energies_to: Path,
 ) -> list[Row]:
-    """The rows of the stitches into one end layer; writes their scores.
+    """Return the rows of the stitches into one end layer; writes their scores.
 
     Args:
         made_with: the fields of the rows behind `folder`, but for `sanity_auroc`.
@@ -193,7 +193,7 @@ def finish(
 
 
 def describe(rows: Sequence[Row], *, stitched_by: str, n_images: int) -> str:
-    """The text below the figure of an evaluation."""
+    """Return the text below the figure of an evaluation."""
     made_with = {"ID": common(rows, "detector_id_data"), "OOD": common(rows, "detector_ood_data")}
     made_with = ", ".join(f"{kind} {data}" for kind, data in made_with.items() if data)
     data, id_data = common(rows, "dataset"), common(rows, "id_dataset")
@@ -226,7 +226,7 @@ def _agreement(evaluations: Mapping[str, Sequence[Row]], detector: str) -> dict[
 
 
 def _axis(network: Network, layers: Sequence[str]) -> list[str]:
-    """The blocks of the network, all of them as the paper's code has it, unless other layers were stitched."""
+    """Return the blocks of the network, all of them as the paper's code has it, unless other layers were stitched."""
     return list(network.block_names) if set(layers) <= set(network.block_names) else natural_order(layers)
 
 

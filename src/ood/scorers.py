@@ -38,7 +38,7 @@ def stored_scorers(
     image_shape: tuple[int, int, int],
     device: torch.device,
 ) -> tuple[dict[str, Scorer], list[str]]:
-    """The energies of trained detectors, by layer, and why some are missing; arguments as `DetectorStore.load_all`.
+    """Load trained detectors by layer; say why some are missing. Arguments as in `DetectorStore.load_all`.
 
     Args:
         others: behind those layers, all others that have a detector, too.

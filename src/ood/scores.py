@@ -49,7 +49,7 @@ class Detector:
         raise NotImplementedError
 
     def features(self, activations: Tensor) -> Tensor:
-        """What is scored (B, C), in double precision."""
+        """Pool activations to the features (B, C) that are scored, in double precision."""
         from src.runtime import at_least_single
 
         features = at_least_single(activations.detach())
@@ -90,17 +90,17 @@ class Moments:
         return self.shift + self.sums.sum(0) / self.n
 
     def class_means(self) -> Tensor:
-        """The means (K, C) of the classes that have samples."""
+        """Return the means (K, C) of the classes that have samples."""
         present = self.counts > 0
         return self.shift + self.sums[present] / self.counts[present, None]
 
     def covariance(self) -> Tensor:
-        """The covariance (C, C) of all samples, divided by their number."""
+        """Return the covariance (C, C) of all samples, divided by their number."""
         total = self.sums.sum(0)
         return (self.products - total.outer(total) / self.n) / self.n
 
     def covariance_within(self) -> Tensor:
-        """The covariance (C, C) of the samples about the means of their classes."""
+        """Return the covariance (C, C) of the samples about the means of their classes."""
         present = self.counts > 0
         sums = self.sums[present] / self.counts[present, None].sqrt()
         return (self.products - sums.T @ sums) / self.n
@@ -228,7 +228,7 @@ SCORES = {
 
 
 def make_detector(name: str) -> Detector:
-    """A detector that needs no training, by the name of its score: `add` batches of activations, `fit`, then `score`.
+    """Make a detector that needs no training, by the name of its score; call `add` for each batch, `fit`, then `score`.
 
     Raises:
         UserError: there is none of that name.

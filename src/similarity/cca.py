@@ -53,7 +53,7 @@ def pwcca_distance(x, y) -> float:
 
 
 def canonical_at(pair: SamplesPair, rank1: int | None, rank2: int | None) -> Canonical:
-    """The canonical directions at two ranks."""
+    """Return the canonical directions at two ranks."""
     first, second = pair.first.basis(rank1), pair.second.basis(rank2)
     overlap = first.whitening.T @ pair.block(rank1, rank2) @ second.whitening  # (k1, k2), Q₁ᵀQ₂
     n_directions, n_shared = len(overlap), min(overlap.shape)
@@ -74,7 +74,7 @@ def canonical_at(pair: SamplesPair, rank1: int | None, rank2: int | None) -> Can
 
 
 def _ties(correlations: Tensor) -> list[int]:
-    """The sizes of groups of equal correlations, which descend."""
+    """Return the sizes of groups of equal correlations, which descend."""
     ends = (correlations[:-1] - correlations[1:] > TIE).nonzero().flatten() + 1
     bounds = torch.cat([torch.zeros(1, dtype=ends.dtype), ends, torch.tensor([len(correlations)])])
     return bounds.diff().tolist()

@@ -56,7 +56,7 @@ def u_centred(grams: Tensor) -> Tensor:
 
 
 def cosines(matrices1: Tensor, matrices2: Tensor) -> Tensor:
-    """The cosines (R1, R2) between matrices (R1, n, n) and (R2, n, n), taken as vectors."""
+    """Return the cosines (R1, R2) between matrices (R1, n, n) and (R2, n, n), taken as vectors."""
     return unit(matrices1).flatten(1) @ unit(matrices2).flatten(1).T
 
 

@@ -79,7 +79,7 @@ class Comparison:
                     total += product
 
     def rows(self, *, device: torch.device | str = "cpu") -> Iterator[list[Row]]:
-        """The rows of each pair of layers, all ranks of layer 1 times all ranks of layer 2; once only.
+        """Return the rows of each pair of layers, all ranks of layer 1 times all ranks of layer 2; once only.
 
         What has no value is NaN, and `undefined` says why. The names of the networks and of the data set are empty.
 
@@ -108,7 +108,7 @@ class Comparison:
                 first.matrices.clear()
 
     def summary(self) -> str:
-        """The layers with their shapes and numerical ranks, one a line."""
+        """Return the layers with their shapes and numerical ranks, one a line."""
         layers = dict.fromkeys([*self.layers1.values(), *self.layers2.values()])
         return "\n".join(layer.describe() for layer in layers)
 
@@ -120,7 +120,7 @@ class Comparison:
         return sum(layer.n_features > layer.n_seen for layer in layers) if is_asked_for else 0
 
     def warnings(self) -> Iterator[str]:
-        """What may surprise in the values, once all rows are made."""
+        """List what may surprise in the values, once all rows are made."""
         for reason, lacking in self.undefined.items():
             yield f"{', '.join(lacking)} nan: {reason}"
         if self.n_saturated:
@@ -147,7 +147,7 @@ class Comparison:
         self.n_unpermuted += bool(by_samples and len(self.orders) and pair.alignment.by_position)
 
     def _permuted_cosines(self, first: Layer) -> dict[str, dict[str, Tensor]]:
-        """The values (N, R1, R2) of permutations of a layer, by measure of Gram matrices and other layer."""
+        """Return the values (N, R1, R2) of permutations of a layer, by measure of Gram matrices and other layer."""
         if not len(self.orders):
             return {}
         nulls = {}
@@ -182,7 +182,7 @@ class Comparison:
 
 
 def compare(activations1, activations2, metrics: Sequence[str] = PAPER, *, alignment: str = "auto") -> dict[str, float]:
-    """The similarity of two activations for the same n inputs.
+    """Return the similarity of two activations for the same n inputs.
 
     Measures of Gram matrices take each flattened. For the others, positions of feature maps of equal shape and tokens
     in equal number are the samples, and otherwise averages over positions or tokens are the features, as in the

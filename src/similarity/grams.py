@@ -33,7 +33,7 @@ class Grams(NamedTuple):
 def gram_matrices(
     activations: Tensor, axes: Tensor | None, widths: Sequence[int], *, device: torch.device | str
 ) -> Grams:
-    """The Gram matrices of a layer whose positions keep some of their principal components.
+    """Return the Gram matrices of a layer whose positions keep some of their principal components.
 
     Args:
         activations: (n, positions, C); float32 is multiplied as float32, float64 as float64.

@@ -59,7 +59,7 @@ class Measure(NamedTuple):
         return -1 if self.is_distance else 1
 
     def similarity(self, value: float) -> float:
-        """The value on a scale from 0, unrelated, to 1, equal."""
+        """Return the value on a scale from 0, unrelated, to 1, equal."""
         return (value - self.unrelated) / (self.equal - self.unrelated)
 
     @property
@@ -130,7 +130,7 @@ PAPER = tuple(name for name, measure in MEASURES.items() if measure.in_paper)
 
 
 def with_brought(names: Sequence[str]) -> list[str]:
-    """The measures of the given names, each once, and behind them those that cost nothing beside them.
+    """Return the measures of the given names, each once, and behind them those that cost nothing beside them.
 
     Raises:
         UserError: one of them is unknown.
@@ -142,5 +142,5 @@ def with_brought(names: Sequence[str]) -> list[str]:
 
 
 def any_of(names: Sequence[str], *kinds: str) -> bool:
-    """Whether one of these measures is computed from one of these."""
+    """Return whether a measure of these names is computed from one of these kinds."""
     return any(MEASURES[name].of in kinds for name in names)

@@ -10,7 +10,7 @@ from src.similarity.samples import Undefined, matrices
 
 
 def mutual_knn(x, y, k: int = 10) -> float:
-    """The share of the k nearest neighbours that a sample has in both representations, on average, in [0, 1].
+    """Return the share of the k nearest neighbours that a sample has in both representations, on average, in [0, 1].
 
     Neighbours are those of the highest cosine; the representations are not centred.
 

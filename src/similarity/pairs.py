@@ -25,7 +25,7 @@ class LayerPair:
         self.cosines = cache(self._cosines)
 
     def value(self, name: str, rank1: Rank, rank2: Rank) -> float:
-        """The value of a measure at two ranks.
+        """Return the value of a measure at two ranks.
 
         Raises:
             Undefined: there is none.
@@ -41,7 +41,7 @@ class LayerPair:
         return measure.function(self.samples, rank1, rank2)
 
     def permuted(self, name: str, rank1: Rank, rank2: Rank, order: Tensor) -> float:
-        """The value of a measure of pooled features when the images of the first network come in another order."""
+        """Measure pooled features when the images of the first network come in another order."""
         first, second, measure = self.first, self.second, MEASURES[name]
         cross = first.centred_pooled[order].T @ second.centred_pooled
         samples = SamplesPair(first.images, second.images, cross)

@@ -40,7 +40,7 @@ def null_of(name: str, value: float, permuted: Tensor) -> Null:
 
 
 def permuted_cosines(matrices1: Tensor, others: Sequence[Tensor], orders: Tensor) -> list[Tensor]:
-    """The cosines of Gram matrices when the images of the first layer are permuted.
+    """Return the cosines of Gram matrices when the images of the first layer are permuted.
 
     Args:
         matrices1: (R1, n, n), of norm 1.

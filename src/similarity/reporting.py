@@ -70,7 +70,7 @@ def _draw_maps(path: Path, rows: Sequence[Row], axis: str, suffix1: str, suffix2
     firsts, seconds = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
     by_place = dict(zip(places, rows, strict=True))
     marked = [(firsts.index(f), seconds.index(s)) for (f, s), row in by_place.items() if row.is_by_position]
-    if not any(row.is_by_image for row in rows):  # all cells that have a value are alike
+    if not any(row.is_by_image for row in rows):  # all cells with a value have the same samples
         marked = []
     panels = {}
     for metric, measure in MEASURES.items():
@@ -95,7 +95,7 @@ def _draw_maps(path: Path, rows: Sequence[Row], axis: str, suffix1: str, suffix2
 
 
 def describe(rows: Sequence[Row]) -> str:
-    """The text below a figure."""
+    """Return the text below a figure."""
     is_aligned = any(MEASURES[name].of != GRAMS for row in rows for name in row.values)
     return caption(
         networks=networks(rows, "model1", "model2", path="", sign="–"),

@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
     @classmethod
     def columns(cls) -> list[str]:
-        """The columns of the file."""
+        """Return the columns of the file."""
         parts = {
             "values": list(MEASURES),
             "nulls": [f"{name}_{part}" for name in MEASURES for part in Null._fields],
@@ -46,14 +46,14 @@ class Row(NamedTuple):
         return [column for field in cls._fields for column in parts.get(field, [field])]
 
     def record(self) -> dict[str, Any]:
-        """The row by columns; what was not measured is missing."""
+        """Return the row by columns; what was not measured is missing."""
         record = {field: value for field, value in self._asdict().items() if field not in ("values", "nulls")}
         nulls = {f"{name}_{part}": value for name, null in self.nulls.items() for part, value in null._asdict().items()}
         return record | self.values | nulls
 
     @classmethod
     def read(cls, record: Mapping[str, str]) -> "Row":
-        """The row that a line of the file holds; columns that an older file lacks are as if empty.
+        """Return the row that a line of the file holds; columns that an older file lacks are as if empty.
 
         Raises:
             ValueError, KeyError: it is damaged.
@@ -80,7 +80,7 @@ class Row(NamedTuple):
         return not self.is_by_position and self.alignment != "none"
 
     def value(self, name: str) -> float:
-        """The value of a measure, NaN where it was not measured."""
+        """Return the value of a measure, NaN where it was not measured."""
         return self.values.get(name, math.nan)
 
 

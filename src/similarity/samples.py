@@ -37,12 +37,12 @@ class Samples:
         self._bases: dict[int, Basis] = {}
 
     def width(self, rank: int | None) -> int:
-        """The number of coordinates that a rank stands for: at most all of them, which None means, too."""
+        """Return the number of coordinates that a rank stands for: at most all of them, which None means, too."""
         n_coordinates = self.axes.shape[1]
         return n_coordinates if rank is None else min(rank, n_coordinates)
 
     def basis(self, rank: int | None = None) -> Basis:
-        """The directions in which the samples vary, of one rank (None: full).
+        """Return the directions in which the samples vary, of one rank (None: full).
 
         Raises:
             Undefined: they do not vary.
@@ -73,7 +73,7 @@ class SamplesPair(NamedTuple):
     cross: Tensor  # (features1, features2): Σ z₁z₂ᵀ in the coordinates of both
 
     def block(self, rank1: int | None, rank2: int | None) -> Tensor:
-        """The cross moments of two ranks, (width1, width2)."""
+        """Return the cross moments of two ranks, (width1, width2)."""
         return self.cross[: self.first.width(rank1), : self.second.width(rank2)]
 
 

@@ -158,7 +158,7 @@ class Layer:
         return f"{self.name}: {shape}, numerical rank {rank} of {self.n_channels}"
 
     def width(self, rank: int | None) -> int:
-        """The number of axes that a rank stands for; None is full rank, and so is what exceeds it."""
+        """Return the number of axes that a rank stands for; None is full rank, and so is what exceeds it."""
         return self.n_channels if rank is None else min(rank, self.n_channels)
 
     def compute_grams(
@@ -186,7 +186,7 @@ class Layer:
         self.matrices = {name: unit(MEASURES[name].function(grams)) for name in measures}
 
     def gram_row(self, rank: int | None) -> int:
-        """The place of a rank in the matrices (R, n, n) of `compute_grams`.
+        """Return the place of a rank in the matrices (R, n, n) of `compute_grams`.
 
         Raises:
             Undefined: at this rank there are no such matrices.

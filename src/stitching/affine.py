@@ -29,11 +29,11 @@ class StitchingLayer(nn.Module):
     upsample_mode = "bilinear"
 
     def layout(self, source: Tensor) -> Tensor:
-        """The source as a map (B, C, H, W) or as tokens (B, T, D), before any resizing."""
+        """Return the source as a map (B, C, H, W) or as tokens (B, T, D), before any resizing."""
         return source
 
     def targets(self, target: Tensor) -> Tensor:
-        """The part of the target activation whose positions are those of the laid-out, resized source."""
+        """Return the part of the target activation whose positions are those of the laid-out, resized source."""
         return target
 
     def forward(self, source: Tensor) -> Tensor:
@@ -48,12 +48,12 @@ class StitchingLayer(nn.Module):
 
     @torch.no_grad()
     def sparsity(self, threshold: float) -> float:
-        """The share of weights and biases of the affine map whose magnitude is at most `threshold`."""
+        """Return the share of weights and biases of the affine map whose magnitude is at most `threshold`."""
         values = torch.cat([self.transform.weight.flatten(), self.transform.bias])
         return (values.abs() <= threshold).double().mean().item()
 
     def l1_norm(self) -> Tensor:
-        """The sum of the magnitudes of weights and biases of the affine map."""
+        """Return the sum of the magnitudes of weights and biases of the affine map."""
         return self.transform.weight.abs().sum() + self.transform.bias.abs().sum()
 
 

@@ -19,7 +19,7 @@ class Fit(NamedTuple):
 
 
 def closed_form(form: str, sums: LeastSquares, held_out: LeastSquares, *, rank: int | None = None) -> dict[str, Fit]:
-    """The map of the form `pinv` (least squares), `ortho` or `ridge` for each target.
+    """Return the map of the form `pinv` (least squares), `ortho` or `ridge` for each target.
 
     Args:
         sums: over the rows to be matched.
@@ -35,7 +35,7 @@ def closed_form(form: str, sums: LeastSquares, held_out: LeastSquares, *, rank: 
 
 
 def orthogonal(sums: LeastSquares, *, rank: int | None = None) -> dict[str, Matching]:
-    """The orthogonal map of the centred activations, with a bias, for each target (Schönemann 1966).
+    """Return the orthogonal map of the centred activations, with a bias, for each target (Schönemann 1966).
 
     It is UVᵀ of the cross-covariance UΣVᵀ. Between unequal widths it has orthonormal rows or columns and maximises the
     trace; only where the target is no narrower than the source has it the least error among such maps.
@@ -52,7 +52,7 @@ def orthogonal(sums: LeastSquares, *, rank: int | None = None) -> dict[str, Matc
 
 
 def ridge(fitted: LeastSquares, held_out: LeastSquares, *, rank: int | None = None) -> dict[str, Fit]:
-    """The map that minimises ‖XW+b−Y‖² + penalty·‖W‖² over all rows, for each target.
+    """Return the map that minimises ‖XW+b−Y‖² + penalty·‖W‖² over all rows, for each target.
 
     The penalty is one of `PENALTIES` times the mean variance of the source: the one whose map, fitted to the first
     samples, has the least squared error on the others.
@@ -131,7 +131,7 @@ def _cross_about(sums: LeastSquares, name: str, means: tuple[Tensor, Tensor]) ->
 
 
 def _matching(sums: LeastSquares, name: str, weight: Tensor, reduction: Tensor | None) -> Matching:
-    """The matching of a map (C1, C2) of the centred, reduced source, with the bias that goes with it and its error."""
+    """Complete a map (C1, C2) of the centred, reduced source to a matching, with its bias and its error."""
     source, target = _means(sums, name)
     solution, cross = torch.cat([weight, (target - source @ weight)[None]]), sums.cross[name]  # (C1+1, C2)
     residual = sums.squared_norm[name] - 2 * (solution * cross).sum() + (solution * (sums.gram @ solution)).sum()

@@ -112,7 +112,7 @@ class Grid:
             module.train(mode)
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
-        """The objective of all stitches on a batch, in training plus the l1 term.
+        """Return the objective of all stitches on a batch, in training plus the l1 term.
 
         An objective that does without logits is trained without them: cross-entropies and hits are then NaN.
         """
@@ -137,7 +137,7 @@ class Grid:
         own: Mapping[str, Tensor],
         labels: Tensor,
     ) -> HeadLosses:
-        """The objective of some pairs with the same end layer, from stitched (P, B, …) and own (B, …) activations."""
+        """Compute the objective of pairs with the same end layer from stitched (P, B, …) and own (B, …) activations."""
         logits = stitched.get(self.end.output_name)
         if logits is None:
             unknown = torch.full((len(heads),), math.nan, device=labels.device)

@@ -48,7 +48,7 @@ def direct_matching(source: Tensor, target: Tensor) -> Matching:
 
 
 def matching_samples(train_set: BaseImageSet, n: int, *, seed: int) -> Tensor:
-    """Which training images to match on: the first n of one shuffled pass; warns if there are fewer."""
+    """Choose the training images to match on: the first n of one shuffled pass; warn if there are fewer."""
     samples = train_set.permutation(seed)[:n]
     if len(samples) < n:
         warn(f"-pinv-samples {n}: there are only {len(samples)} training images")
@@ -119,7 +119,7 @@ class LeastSquares:
             self.cross[name] = self.cross.get(name, 0.0) + rows.T @ as_rows(adjoint)
 
     def solve(self, *, rank: int | None = None) -> dict[str, Matching]:
-        """The matchings, by target.
+        """Return the matchings, by target.
 
         Args:
             rank: the source is truncated to its first principal components beforehand; None leaves it whole.
@@ -142,12 +142,12 @@ class LeastSquares:
         return matchings
 
     def relative(self, name: str, squared_residual: Tensor) -> float:
-        """The error ‖residual‖²/‖Y‖² of a matching; 0 for a target of zeros."""
+        """Return the error ‖residual‖²/‖Y‖² of a matching; 0 for a target of zeros."""
         norm = self.squared_norm[name]
         return 0.0 if norm == 0 else max(0.0, (squared_residual / norm).item())  # rounding may take it below zero
 
     def transformed(self, map: Tensor | None) -> "LeastSquares":
-        """The sums that [X 1] times a map (C1+1, …) would have given; None is the identity.
+        """Return the sums that [X 1] times a map (C1+1, …) would have given; None is the identity.
 
         Raises:
             ValueError: an activation was not finite.
@@ -165,7 +165,7 @@ class LeastSquares:
         return sums
 
     def __add__(self, other: "LeastSquares") -> "LeastSquares":
-        """The sums over the rows of both, which have the same targets."""
+        """Return the sums over the rows of both, which have the same targets."""
         sums = LeastSquares()
         sums.n_rows, sums.gram = self.n_rows + other.n_rows, self.gram + other.gram
         sums.cross = {name: cross + other.cross[name] for name, cross in self.cross.items()}
@@ -173,7 +173,7 @@ class LeastSquares:
         return sums
 
     def components(self, rank: int) -> Components:
-        """The mean of the source and its first `rank` principal axes."""
+        """Return the mean of the source and its first `rank` principal axes."""
         mean = self.gram[-1, :-1] / self.n_rows
         return Components(mean, principal_axes(self.gram[:-1, :-1] - self.n_rows * torch.outer(mean, mean), rank))
 
@@ -209,7 +209,7 @@ class _Upsampling:
 
 
 def _resize_matrix(n_in: int, n_out: int, mode: str) -> Tensor:
-    """The matrix (n_out, n_in) that resizes a line of n_in pixels to n_out, read off the resize of unit lines."""
+    """Return the matrix (n_out, n_in) that resizes a line of n_in pixels to n_out, from the resize of unit lines."""
     lines = torch.eye(n_in, dtype=torch.float64)[:, None, :]  # (n_in, 1, n_in)
     if mode == "nearest":
         return F.interpolate(lines, size=n_out, mode="nearest")[:, 0].T

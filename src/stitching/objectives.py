@@ -37,7 +37,7 @@ class Objective(NamedTuple):
     end_logits: bool = False
 
     def compared(self, end_layer: str, behind: Sequence[str]) -> list[str]:
-        """The layers at which stitched and own activations are compared.
+        """Return the layers at which stitched and own activations are compared.
 
         Args:
             behind: the blocks behind the end layer.
@@ -64,7 +64,7 @@ def soft_label_loss(stitched_logits: Tensor, end_logits: Tensor) -> Tensor:
 
 
 def hint_loss(stitched: Tensor, target: Tensor) -> Tensor:
-    """The relative distance ‖h≤j − g≤j‖ / ‖g≤j‖ (not squared) over the batch; 0 where the target is all zeros.
+    """Return the relative distance ‖h≤j − g≤j‖ / ‖g≤j‖ (not squared) over the batch; 0 where the target is all zeros.
 
     Args:
         stitched: (B, …), or (P, B, …).

@@ -51,7 +51,7 @@ def update_grid(directory: Path, *, create: bool, title: str = "") -> None:
 
 
 def describe(*experiments: Sequence[Row], n_images: int | None = None) -> str:
-    """What all rows have in common, for below a figure, and the method of each experiment.
+    """Describe what all rows share, and the method of each experiment, for a caption.
 
     Args:
         n_images: how many test images were stitched, which rows do not say.
@@ -63,7 +63,7 @@ def describe(*experiments: Sequence[Row], n_images: int | None = None) -> str:
 
 
 def method(rows: Sequence[Row]) -> str:
-    """The way of stitching that all rows share, with its details; "" where they differ."""
+    """Return the way of stitching that all rows share, with its details; "" where they differ."""
     name, n_epochs, n_samples = (common(rows, field) for field in ("method", "n_epochs", "n_pinv_init_samples"))
     details = [common(rows, "stitching_type"), f"{n_epochs} epoch{'s' if n_epochs > 1 else ''}" if n_epochs else ""]
     if common(rows, "init"):

@@ -1,4 +1,4 @@
-"""Stitching runs read back, ours and the public code's, and their accuracies as a matrix."""
+"""Reads stitching runs, of this suite and of the public code, and arranges their accuracies as a matrix."""
 
 import csv
 import math
@@ -65,7 +65,7 @@ class Row(NamedTuple):
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Row":
-        """A row from values by name, as JSON or as the text of a CSV.
+        """Make a row from values by name, as JSON or as the text of a CSV.
 
         Raises:
             ValueError: a value is missing or of another type; names it.
@@ -188,7 +188,7 @@ def read_grid(path: Path) -> list[Row]:
 
 
 def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """The rows of each experiment, under a title that says in what they differ from the others; "" for a single one."""
+    """Group rows by experiment, under a title that names what tells it from the others; "" for a single one."""
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(getattr(row, name) for name in EXPERIMENT), []).append(row)
@@ -198,7 +198,7 @@ def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def newest_of_each_pair(runs: Sequence[Run]) -> dict[Pair, Run]:
-    """The newest run of each pair (names are times); warns where there are several."""
+    """Return the newest run of each pair (names are times); warns where there are several."""
     warn_of_repetitions([run.row for run in runs])
     return {run.row.pair: run for run in runs}
 
@@ -218,7 +218,7 @@ def accuracy_matrix(rows: Sequence[Row]) -> tuple[list[str], list[str], list[lis
 
 
 def accuracies(rows: Iterable[Row], fronts: Sequence[str], ends: Sequence[str]) -> list[list[float]]:
-    """The newest accuracy of each pair of the given layers, NaN where there is none."""
+    """Return the newest accuracy of each pair of the given layers, NaN where there is none."""
     newest = {row.pair: row.accuracy for row in rows}
     return [[newest.get((front, end), math.nan) for end in ends] for front in fronts]
 

@@ -1,4 +1,4 @@
-"""The run folders of a grid, one a pair, as if each pair had run alone.
+"""Writes the run folders of a grid, one for each pair, as if each pair had run alone.
 
 `final_model.pt`, `summary.txt`, `config.txt` and `training_logs.csv` are the public code's; `metrics.json` and
 `predictions.npz` are new.
@@ -109,7 +109,7 @@ class StitchingRuns:
         return self._run.state.get("loop") if self._run else None
 
     def _find_what_is_left(self) -> None:
-        """Take over an interrupted run, and leave out pairs that are finished unless they train with others."""
+        """Take over an interrupted run, and drop finished pairs unless they train together with others."""
         finished, self._run = self._finished_pairs(), _interrupted(self.directory, self._whole)
         if self._run:
             self._run.claim(resume=True)
@@ -242,7 +242,7 @@ def _sparsity_lines(sparsity: Mapping[str, float]) -> Iterable[str]:
 
 
 def _interrupted(directory: Path, options: Mapping[str, Any]) -> Run | None:
-    """The interrupted run in a folder of runs that has these options, or else one of the same experiment."""
+    """Return the interrupted run in a folder of runs that has these options, or else one of the same experiment."""
     given, candidates = as_written(options), []
     for state in sorted(directory.glob("*/resume.pt")):
         try:

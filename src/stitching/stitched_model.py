@@ -53,7 +53,7 @@ class StitchedModel(nn.Module):
 
 
 def full_state(front: Network, end: Network, layer: StitchingLayer, pair: Pair) -> dict[str, Tensor]:
-    """The state dict of a whole stitched network, under the keys of the public code.
+    """Return the state dict of a whole stitched network, under the keys of the public code.
 
     The stitched layers' own entries stand in it twice, as there: within their network and once more.
     """

@@ -108,7 +108,7 @@ class ConvToTokens(ConvToConv):
 
 
 def has_cls_token(n_tokens: int) -> bool:
-    """Whether a number of tokens says that there is a CLS token in front: unless it is a square."""
+    """Return whether a number of tokens includes a CLS token, as it does unless it is a square."""
     return math.isqrt(n_tokens) ** 2 != n_tokens
 
 
@@ -117,7 +117,7 @@ def _side(n_tokens: int) -> int:
 
 
 def is_grid(n_tokens: int) -> bool:
-    """Whether tokens form a square, beside a CLS token."""
+    """Return whether tokens form a square, a CLS token left out."""
     return _side(n_tokens) ** 2 == n_tokens - has_cls_token(n_tokens) and n_tokens > 0
 
 

@@ -1,4 +1,4 @@
-"""Training of one network by several processes: who they are, how they meet, what they add up, their task."""
+"""Trains one network in several processes: ranks, process group, sums over processes, and the task."""
 
 import contextlib
 import os
@@ -19,11 +19,11 @@ from src.training.task import Classification, HeadLosses, classification_losses
 
 PAUSE = 0.5  # seconds, before processes part
 
-warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of little consequence
+warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # its value hardly matters
 
 
 class Processes(NamedTuple):
-    """This process among all that train together."""
+    """Rank of this process and number of processes that train together."""
 
     rank: int = 0
     size: int = 1
@@ -46,7 +46,7 @@ def launched(*, rank: int | None = None, size: int | None = None) -> Processes:
 
 
 def device_number(gpu: int | None, processes: Processes) -> int:
-    """The GPU of this process, or -1 for the CPU: what `--gpu` says, or that of the local rank.
+    """Return the GPU of this process, or -1 for the CPU: what `--gpu` says, or that of the local rank.
 
     Raises:
         UserError: several processes were to share one GPU.
@@ -61,7 +61,7 @@ def device_number(gpu: int | None, processes: Processes) -> int:
 
 @contextlib.contextmanager
 def joined(processes: Processes, device: torch.device, *, backend: str | None, url: str) -> Iterator[None]:
-    """Meet the other processes, and part at the end; alone, nothing is done.
+    """Join the process group while the block runs; a single process does nothing.
 
     Args:
         device: where this process computes.
@@ -93,26 +93,26 @@ def joined(processes: Processes, device: torch.device, *, backend: str | None, u
             raise UserError("another process has ended, so this one cannot go on; see what that one said") from error
         raise
     finally:
-        # Threads of gloo need Python's lock to let go of the last tensors. If the group, or Python, ended before they
+        # Threads of gloo need Python's lock to free the last tensors. If the group, or Python, ended before they
         # got it, the process would hang or abort.
         time.sleep(PAUSE)
-    dist.destroy_process_group()  # after an error there is no parting: the others may be waiting for something else
+    dist.destroy_process_group()  # not after an error: other processes may be waiting in another operation
 
 
 def together() -> bool:
-    """Whether several processes have met."""
+    """Return whether several processes train together."""
     return dist.is_available() and dist.is_initialized()
 
 
 def lowest(values: Tensor) -> Tensor:
-    """The elementwise minimum over all processes, in place and in each of them; alone, the values themselves."""
+    """Return the elementwise minimum over all processes, in place and in each of them; alone, the values themselves."""
     if together():
         dist.all_reduce(values, op=dist.ReduceOp.MIN)
     return values
 
 
 def add_up(values: Tensor) -> Tensor:
-    """The sum over all processes, in place and in each of them; alone, the values themselves."""
+    """Return the sum over all processes, in place and in each of them; alone, the values themselves."""
     if together():
         dist.all_reduce(values)
     return values

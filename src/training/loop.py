@@ -161,7 +161,7 @@ class Sums:
         self.first_bad[heads] = torch.where(losses.isfinite(), first, first.clamp(max=step))
 
     def scores(self) -> list[Score]:
-        """The means so far, one score for each head."""
+        """Return the means so far, one score for each head."""
         *totals, n_samples = add_up(self.sums.clone()).tolist()
         return [Score(*(total / n for total in row)) for *row, n in zip(*totals, n_samples, strict=True)]
 
@@ -178,7 +178,7 @@ def evaluate(task: Task, batches: Iterable[tuple[Tensor, Tensor]], *, device: to
 
 
 def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, device: torch.device) -> float:
-    """The share of images that a network classifies correctly, in [0, 1]."""
+    """Return the share of images that a network classifies correctly, in [0, 1]."""
     (score,) = evaluate(Classification(network), batches, device=device)
     return score.accuracy
 

@@ -1,4 +1,4 @@
-"""The verdict on stitches: is a pair of layers functionally similar, how sure is that, and may we believe it?
+"""Judges stitches: is a pair of layers functionally similar, how sure is that, and is the stitch in distribution?
 
 A stitch costs accuracy (the *penalty*: end accuracy − stitched accuracy) and makes activations that a detector may find
 out of distribution. Both together decide; the intervals are those of `src.intervals`.
@@ -28,7 +28,7 @@ SETTING = ("front_model_type", "end_model_type", "dataset")
 def judge(
     stitches: Iterable[Stitch], similarities: Sequence[Similarity] = (), *, tolerance: float, in_distribution: float
 ) -> list[Verdict]:
-    """The verdict on each pair of layers, method and pair of networks.
+    """Return the verdict on each pair of layers, method and pair of networks.
 
     Pairs of networks of the same kind that share no network are repetitions of one experiment, and are taken together.
 
@@ -53,7 +53,7 @@ def judge(
 
 
 def _by_networks(stitches: Sequence[Stitch]) -> dict[str, list[Stitch]]:
-    """The runs on each pair of networks, or all together where no two pairs share a network; under a title."""
+    """Return the runs on each pair of networks, or all together where no two pairs share a network; under a title."""
     groups = _groups(stitches, lambda stitch: networks_of(stitch.row))
     if len(groups) > 1 and independent(list(groups)):
         return {f"{len(groups)} pairs of networks": list(stitches)}
@@ -61,7 +61,7 @@ def _by_networks(stitches: Sequence[Stitch]) -> dict[str, list[Stitch]]:
 
 
 def networks_of(row: Row) -> tuple[str, str]:
-    """The checkpoints of the front and the end network."""
+    """Return the checkpoints of the front and the end network."""
     return str(row.front_model_path), str(row.end_model_path)
 
 
@@ -73,7 +73,7 @@ def _groups(stitches: Iterable[Stitch], key: Callable[[Stitch], Any]) -> dict[An
 
 
 def method_names(rows: Sequence[Row]) -> list[str]:
-    """A name for the method of each run; where one name stands for several methods, with what tells them apart."""
+    """Name the method of each run; where methods share a name, add what tells them apart."""
     methods = [tuple(getattr(row, field) for field in METHOD) for row in rows]
     plain = {method: row.method for method, row in zip(methods, rows, strict=True)}
     names = {}
@@ -93,7 +93,7 @@ def _judge(
     tolerance: float,
     in_distribution: float,
 ) -> Verdict:
-    """The verdict on runs of one method that stitch the same layers."""
+    """Return the verdict on runs of one method that stitch the same layers."""
     rows = [stitch.row for stitch in group]
     by_networks = {
         networks: [s.row for s in runs]
@@ -142,7 +142,7 @@ def decide(
 
 
 def _right(group: Sequence[Stitch]) -> np.ndarray | None:
-    """How often the stitch and the end network are right about each image, (2, N); None without predictions.
+    """Count how often stitch and end network are right about each image, (2, N); None without predictions.
 
     Every pair of networks counts alike, however many seeds it has.
     """
@@ -168,7 +168,7 @@ def _mean(
 
 
 def _is_at_chance(group: Sequence[Stitch], right: np.ndarray | None) -> bool:
-    """Whether the end network may do no better than always predicting the commonest class."""
+    """Return whether the end network may do no better than always predicting the commonest class."""
     if right is None:
         return False
     labels = group[0].predictions["labels"]
@@ -177,7 +177,7 @@ def _is_at_chance(group: Sequence[Stitch], right: np.ndarray | None) -> bool:
 
 
 def _aurocs(group: Sequence[Stitch]) -> dict[str, Auroc]:
-    """The mean AUROC of each detector that evaluated all runs; it is trusted where it is for each of them."""
+    """Return the mean AUROC of each detector that evaluated all runs; it is trusted where it is for each of them."""
     aurocs = {}
     for name in SCORES:
         rows = [stitch.evaluations.get(name) for stitch in group]
@@ -187,7 +187,7 @@ def _aurocs(group: Sequence[Stitch]) -> dict[str, Auroc]:
 
 
 def _similarity(rows: Sequence[Row], similarities: Sequence[Similarity]) -> dict[str, float]:
-    """The mean values of the same layers of the same networks at full rank."""
+    """Return the mean values of the same layers of the same networks at full rank."""
     first, networks = rows[0], {networks_of(row) for row in rows}
     records = [
         row.record()

@@ -51,7 +51,7 @@ def write_intervals(path: Path, runs: Iterable[Run]) -> None:
 
 
 def sentences(verdicts: Sequence[Verdict], *, tolerance: float, in_distribution: float) -> list[str]:
-    """The verdicts in words: one sentence on the rule, and some on each method."""
+    """Return the verdicts in words: one sentence on the rule, and some on each method."""
     lines = [
         f"A pair is similar if its penalty against the end network is below {100 * tolerance:g} points and no trusted "
         f"detector reaches an AUROC of {in_distribution:g}; penalties are judged by the limits of their 95 % intervals."
@@ -75,7 +75,7 @@ def sentences(verdicts: Sequence[Verdict], *, tolerance: float, in_distribution:
 
 
 def by_title(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
-    """The verdicts of each method, and of each pair of networks where a method has several."""
+    """Return the verdicts of each method, and of each pair of networks where a method has several."""
     networks: dict[str, set[str]] = {}
     for verdict in verdicts:
         networks.setdefault(verdict.method, set()).add(verdict.networks)

@@ -56,7 +56,7 @@ class Verdict(NamedTuple):
 
     @staticmethod
     def columns() -> list[str]:
-        """The columns of the file."""
+        """Return the columns of the file."""
         columns = []
         for field in Verdict._fields:
             if field in ("accuracy", "penalty"):
@@ -71,7 +71,7 @@ class Verdict(NamedTuple):
         return columns
 
     def record(self) -> dict[str, Any]:
-        """The row by columns; what was not measured is missing."""
+        """Return the row by columns; what was not measured is missing."""
         record = self._asdict() | self.similarities
         for field in ("accuracy", "penalty"):
             mean = record[field]
@@ -85,5 +85,5 @@ class Verdict(NamedTuple):
 
 
 def similarity_columns() -> list[str]:
-    """The columns that are taken over from a table of similarity."""
+    """Return the columns that are taken over from a table of similarity."""
     return [f"{name}{end}" for name in MEASURES for end in ("", "_p_value", "_null_95", "_calibrated")]

@@ -37,7 +37,7 @@ def read_stitches(folder: Path) -> tuple[list[Stitch], list[str]]:
 
 
 def read_predictions(run: Run) -> dict[str, np.ndarray] | None:
-    """The predicted classes of a run; None where it has kept none.
+    """Return the predicted classes of a run; None where it has kept none.
 
     Raises:
         UserError: the file is damaged.

@@ -1,0 +1,104 @@
+"""Groups of options that several scripts have, and the settings that they stand for."""
+
+from argparse import Namespace
+from typing import Any
+
+from src.cli.parser import Parser
+from src.cli.types import dataset, dataset_help, one_of, real_number, whole_number
+from src.console import warn
+from src.errors import UserError
+from src.options import LR_STEPS, OOD_SCORES, OPTIMIZERS, PRECISIONS, SCHEDULERS
+
+
+def add_gpu(parser: Parser) -> None:
+    """`-gpu`, `--amp` and `--tf32`."""
+    add = parser.add_argument
+    add("-gpu", "--gpu", type=whole_number(-1), default=0, help="GPU to run on; -1 is the CPU")
+    add("--amp", choices=PRECISIONS, default="none", help="bf16: networks compute in bfloat16 where that is safe")
+    add("--tf32", action="store_true", help="let the GPU multiply float32 matrices in TF32")
+
+
+def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
+    """`--resume` and, for scripts that write into a folder of the user's choice, `--overwrite`."""
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--resume", action="store_true", help="go on with an interrupted run of the same options")
+    if overwrite:
+        add("--overwrite", action="store_true", help="write over a finished run of other options in -dir")
+
+
+def add_seed(parser: Parser) -> None:
+    """`-s`."""
+    parser.add_argument("-s", "--seed", type=whole_number(0), default=0, help="random seed")
+
+
+def add_title(parser: Parser) -> None:
+    """`--title`."""
+    parser.add_argument("--title", default="", help="title of the figure")
+
+
+def add_data(parser: Parser, *, batch_size: int) -> None:
+    """`-d`, `-data`, `-b`, `-workers` and `-prefetch`."""
+    add = parser.add_argument
+    add("-d", "--dataset", type=dataset, default="cifar10", help=dataset_help())
+    add("-data", "--dataset-root", default="./data/pytorch", help="folder of the datasets")
+    add("-b", "--batch-size", type=whole_number(1), default=batch_size, help="images in a batch")
+    add("-workers", "--loader-workers", dest="n_workers", type=whole_number(0), default=1,
+        help="processes that decode images from disk; small images need none")  # fmt: skip
+    add("-prefetch", "--prefetch-factor", type=whole_number(1), default=1, help="batches each worker prepares ahead")
+
+
+def placing_of(args: Namespace, device: Any) -> dict[str, Any]:
+    """Collect the arguments `device` and `loading` of `load_dataset`."""
+    from src.datasets import Loading
+
+    return {"device": device, "loading": Loading(args.n_workers, args.prefetch_factor)}
+
+
+def add_training(parser: Parser, *, n_epochs: int) -> None:
+    """Return the options of training: `-o`, `-e`, `-lr`, `-wd`, `-s`, `-sched`, `-rlre` and `--grad-clip`."""
+    add = parser.add_argument
+    add("-o", "--optimizer", choices=OPTIMIZERS, default="adam", help="sgd is without momentum")
+    add("-e", "--epochs", dest="n_epochs", type=whole_number(0), default=n_epochs, help="number of epochs")
+    add("-lr", "--learning-rate", type=real_number(above=0), default=1e-3, help="initial learning rate")
+    add("-wd", "--weight_decay", "--weight-decay", type=real_number(at_least=0), default=1e-5, help="weight decay")
+    add_seed(parser)
+    add("-sched", "--lr-scheduler", dest="scheduler", type=lambda text: text or "none", choices=SCHEDULERS,
+        default="none", help="cosine: from the initial learning rate to 0 over all epochs")  # fmt: skip
+    add("-rlre", "--reduce-lr-epochs", type=whole_number(1), nargs="*", default=[],
+        help="multiply the learning rate by 0.1 after these epochs")  # fmt: skip
+    add("--grad-clip", type=real_number(above=0), default=None, help="l2 norm that gradients are clipped to")
+
+
+def add_finetuning(parser: Parser) -> None:
+    """Return the options of fine-tuning OOD detectors."""
+    add, real = parser.add_argument, real_number()
+    add("-ftidd", "--finetune-id-dataset", type=dataset, required=True, help="ID dataset, as -d")
+    add("-ftiddata", "--finetune-id-dataset-root", default="./data/pytorch", help="folder of the ID dataset")
+    add("-ftoodd", "--finetune-ood-dataset", type=dataset, required=True, help="auxiliary OOD dataset, as -d")
+    add("-ftooddata", "--finetune-ood-dataset-root", default="./data/pytorch", help="folder of the OOD dataset")
+    add("-fe", "--finetune-epochs", dest="n_finetune_epochs", type=whole_number(0), default=20, help="epochs")
+    add("--finetune-decay", choices=LR_STEPS, default="updates",
+        help="what is counted to -fe // 2, where the learning rate drops to a tenth; published: updates")  # fmt: skip
+    add("-m-in", "--mean-in-score", dest="m_in", type=real, default=-25, help="energy that ID is to stay below")
+    add("-m-out", "--mean-out-score", dest="m_out", type=real, default=-7, help="energy that OOD is to stay above")
+    add("-score", "--ood-score", dest="score", type=one_of(OOD_SCORES), choices=OOD_SCORES, default="energy",
+        help="what is added to the cross-entropy: the energy hinge, or outlier exposure")  # fmt: skip
+    add("-fdir", "--final-save-dir", default="./models/repr_cls_ood_detectors", help="folder of the detector store")
+
+
+def settings_of(args: Namespace) -> Any:
+    """Return the training settings that the options of `add_training` and `-b` stand for.
+
+    Raises:
+        UserError: two of them contradict each other.
+    """
+    from src.training import Settings
+
+    if args.scheduler != "none" and args.reduce_lr_epochs:
+        raise UserError(f"-sched {args.scheduler} and -rlre both set the learning rate; give one of them")
+    late = [epoch for epoch in args.reduce_lr_epochs if epoch >= args.n_epochs]
+    if late:
+        epochs = " ".join(map(str, late))
+        warn(f"-rlre {epochs}: none of the -e {args.n_epochs} epochs comes after that; the learning rate does not drop")
+    options = vars(args)
+    return Settings(**{name: options[name] for name in Settings._fields if name in options})

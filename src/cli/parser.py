@@ -1,0 +1,125 @@
+"""A parser that reports a mistake in one line, and one way for every script to run and to fail."""
+
+import argparse
+import contextlib
+import difflib
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+from src.config_file import words_of
+from src.console import note
+from src.errors import UserError
+from src.network_options import complete
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that shows defaults and reports a mistake in one line, with exit code 2."""
+
+    def __init__(self, description: str):
+        super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
+        self.add_argument("--config", help="YAML or JSON file of options, such as the config.txt of a run; "
+                          "what is given here as well wins")  # fmt: skip
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
+        """Parse the words of `--config`, then `args`, which win; end the process where one is wrong."""
+        args = sys.argv[1:] if args is None else args
+        first = argparse.ArgumentParser(prog=self.prog, add_help=False, allow_abbrev=False, exit_on_error=False)
+        first.add_argument("--config")
+        try:
+            path = first.parse_known_args(args)[0].config
+            words = [] if path is None else words_of(self, path)
+        except (argparse.ArgumentError, UserError) as error:
+            self.error(str(error))
+        self._refuse_near_misses(args)
+        parsed = super().parse_args([*words, *args], namespace)
+        try:
+            complete(self, parsed, args)
+        except UserError as error:
+            self.error(str(error))
+        return parsed
+
+    def _refuse_near_misses(self, args: Sequence[str]) -> None:
+        """Refuse words such as `-dirr` and `-epochs`, which argparse reads as `-d irr` and `-e pochs`."""
+        long = {option.lstrip("-"): option for option in self._option_string_actions if len(option.lstrip("-")) > 1}
+        for word in args:
+            given = word.split("=")[0]
+            if given.startswith("-") and not given.startswith("--") and given not in self._option_string_actions:
+                close = difflib.get_close_matches(given[1:], long, n=2, cutoff=0.75)
+                if close:
+                    self.error(f"unknown option {given}; did you mean {' or '.join(long[name] for name in close)}?")
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=36, width=120)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.required or action.const is True:
+            return action.help
+        return super()._get_help_string(action)
+
+
+class Terminated(BaseException):
+    """Raised on SIGTERM; a BaseException like KeyboardInterrupt, so that `except Exception` lets it pass."""
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Raise an exception for SIGINT and SIGTERM while the block runs. A second signal kills the process."""
+
+    def handle(signum: int, frame: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
+
+    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _precision(args: argparse.Namespace) -> contextlib.AbstractContextManager:
+    """Apply `--amp` and `--tf32` while the block runs; torch is imported only where one is given."""
+    if getattr(args, "amp", "none") == "none" and not getattr(args, "tf32", False):
+        return contextlib.nullcontext()
+    from src.runtime import precision
+
+    return precision(gpu=args.gpu, amp=args.amp, tf32=args.tf32)
+
+
+def run(parser: Parser, experiment: Callable[[argparse.Namespace], None], argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, run the experiment, and turn errors of the user into one line.
+
+    Returns:
+        The exit code: 0, 2 for an error of the user, 130 after SIGINT, 143 after SIGTERM, 1 for any other failure.
+    """
+    args = parser.parse_args(argv)
+    try:
+        with _signals(), _precision(args):
+            experiment(args)
+    except UserError as error:
+        note(f"{parser.prog}: error: {error}")
+        return 2
+    except (KeyboardInterrupt, Terminated) as stop:
+        signum = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+        remedy = "; to go on, give the same command with --resume" if hasattr(args, "resume") else ""
+        note(f"{parser.prog}: interrupted by {signum.name}{remedy}")
+        return 128 + signum
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, named without importing torch
+            note(f"{parser.prog}: error: the memory of the GPU is used up; lower -b")
+            return 2
+        if "Expected more than 1 value per channel" in str(error):  # torch's, of BatchNorm in training
+            note(f"{parser.prog}: error: a training batch has a single image, too few for BatchNorm; change -b")
+            return 2
+        traceback.print_exc()
+        return 1
+    return 0
