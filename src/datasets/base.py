@@ -157,7 +157,7 @@ def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
     if epoch < 1:
         raise ValueError(f"epoch {epoch}: epochs are counted from 1")
     pass_number, place = divmod(epoch - 1, -(-n // size))
-    order = torch.randperm(n, generator=runtime.generator(seed, pass_number, 0))  # no other order has a key of three numbers
+    order = torch.randperm(n, generator=runtime.generator(seed, pass_number, 0))  # three: a key of no other order
     return order[place * size : (place + 1) * size].clone()  # frees the rest of the pass
 
 

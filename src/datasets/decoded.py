@@ -177,7 +177,7 @@ class DecodedImageSet(BaseImageSet):
             num_workers=n_workers,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=_ignore_signals,
-            generator=torch.Generator(),  # for the workers' seeds, which nothing uses: the global generator must not advance
+            generator=torch.Generator(),  # of workers' seeds, unused; the global one must not advance
             **(options if n_workers else {}),
         )
 
@@ -219,7 +219,7 @@ class _Decoder:
         if not seed_and_epoch:
             return self.transform(image)
         with torch.random.fork_rng(devices=[]):  # torchvision's transforms draw from torch's generator of the CPU
-            torch.default_generator.manual_seed(seed_of(*seed_and_epoch, i, 0))  # no other generator has a key of four numbers
+            torch.default_generator.manual_seed(seed_of(*seed_and_epoch, i, 0))  # four: a key of no other generator
             return self.augmentation(image)
 
 
