@@ -21,16 +21,16 @@ from src.files import write_text
 MODEL = "resnet18_samewidth"
 LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
 COMMON = ["-d", "digits", "-gpu", "-1"]
-TRAINED = ["-i", "rand", "-e", "2", "-b", "48", "-lr", "1e-2"]
+TRAINED = ["-i", "pinv", "-pinv-samples", "500", "-e", "2", "-b", "48"]  # on from direct matching
 METHODS = {  # title: (folder in results/, options)
     "direct matching": ("demo_dm", ["-i", "pinv", "-pinv-samples", "500", "-e", "0"]),
     "task loss matching": ("demo_tlm", TRAINED),
     "soft label matching": ("demo_soft", [*TRAINED, "--objective", "soft"]),
     "functional latent alignment": ("demo_fula", [*TRAINED, "--objective", "fula"]),
 }
-CONTROL = {title: METHODS[title][1] for title in ("direct matching", "task loss matching")}
-DETECTOR = ["-m", "repr_cls_resnet18", "-e", "2", "-fe", "2", "-ftidd", "digits", "-ftoodd", "photo_patches"]
-RANKS = ["64", "48", "32", "24", "16", "12", "8", "6", "4", "3", "2", "1"]
+CONTROL = "direct matching"
+DETECTOR = ["-m", "repr_cls_resnet18", "-e", "1", "-fe", "1", "-ftidd", "digits", "-ftoodd", "photo_patches"]
+RANKS = ["64", "32", "16", "8", "4", "2", "1"]
 CUT_LAYER = "layer3.0"  # of the front network, for the sensitivity test
 MEASURES = {"cka": "linear CKA", "pwcca": "PWCCA distance", "procrustes": "Procrustes distance"}
 ACCURATE, FAR = 0.9, 0.9  # an accuracy, and an AUROC from which on activations count as far out of distribution
@@ -73,26 +73,21 @@ def detect(folder: Path, checkpoint: str) -> None:
 
 def judge(folder: Path, checkpoint: str) -> None:
     """Give the verdict of all stitches, and as a control of stitches from a network that was never trained."""
-    for title, options in CONTROL.items():
-        name = f"demo_control_{METHODS[title][0].removeprefix('demo_')}"
-        shutil.rmtree(folder / "results" / name, ignore_errors=True)
-        networks = ["-", checkpoint, MODEL, MODEL, "all", "all", "rc2c_pre", *COMMON, *options, "--mod-only-stitch"]
-        step(
-            f"Control: stitch an untrained network by {title}", "exec_stitch.py", *networks, "-dir", name, folder=folder
-        )
-        evaluate(folder, name, f"the control of {title}")
+    networks = ["-", checkpoint, MODEL, MODEL, "all", "all", "rc2c_pre", *COMMON, *METHODS[CONTROL][1]]
+    shutil.rmtree(folder / "results" / "demo_control", ignore_errors=True)
+    step(f"Control: stitch an untrained network by {CONTROL}", "exec_stitch.py", *networks, "--mod-only-stitch",
+         "-dir", "demo_control", folder=folder)  # fmt: skip
+    evaluate(folder, "demo_control", f"the control of {CONTROL}")
     folders = [f"results/{name}" for name, _ in METHODS.values()]
     step("Give the verdict", "misc/verdict.py", *folders, "-sim", "similarity.csv", "-o", "verdict.csv", folder=folder)
-    controls = sorted(str(path.relative_to(folder)) for path in (folder / "results").glob("demo_control_*"))
-    step("Give the verdict of the control", "misc/verdict.py", *controls, "-o", "control.csv", folder=folder)
+    step("Give that of the control", "misc/verdict.py", "results/demo_control", "-o", "control.csv", folder=folder)
 
 
 def evaluate(folder: Path, name: str, title: str) -> None:
     """Look for OOD activations with the trained detectors and with one that needs no training."""
     options = [f"results/{name}", *COMMON, "-detectors", "models/store", "-scd", "photo_patches"]
-    for detector in ("energy", "mahalanobis"):
-        step(f"Look for OOD activations of {title} ({detector})", "exec_eval_stitcher_ood.py", *options,
-             "--detector", detector, folder=folder)  # fmt: skip
+    step(f"Look for OOD activations of {title}", "exec_eval_stitcher_ood.py", *options,
+         "--detector", "energy,mahalanobis", folder=folder)  # fmt: skip
 
 
 def compare(folder: Path, checkpoints: list[str]) -> None:
@@ -131,7 +126,8 @@ def report(folder: Path) -> Path:
         "",
         f"Two `{MODEL}` were trained on `digits` with different seeds; on the test images they reach "
         f"{float(row['front_accuracy']):.1%} (front) and {float(row['end_accuracy']):.1%} (end). Every layer of "
-        f"the one was stitched to every layer of the other, by {', '.join(METHODS)}. A detector "
+        f"the one was stitched to every layer of the other, by {', '.join(METHODS)}; training went on from direct "
+        "matching. A detector "
         "for every end layer, which learned to tell activations of digits from those of patches of photographs, then "
         "looked at the stitched activations: an AUROC of 0.5 means that they look like the end network's own, "
         f"{FAR} and more that they are far out of distribution.",

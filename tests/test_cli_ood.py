@@ -194,7 +194,7 @@ def test_detectors_that_need_no_training(workplace, digit_networks, capsys):
     from src.checkpoints import load_model
     from src.datasets import load_dataset
     from src.ood import make_detector
-    from src.ood.reporting import read_evaluations
+    from src.ood.results import read_evaluations
 
     shutil.copytree(workplace / "results" / "dm", workplace / "results" / "fitted")
     assert evaluate(workplace, "fitted", "--detector", "knn", "-scd", "photo_patches", "-detectors", "nowhere") == 0
@@ -227,7 +227,8 @@ def test_detectors_that_need_no_training(workplace, digit_networks, capsys):
 
 def test_rank_correlations_with_energy(tmp_path, capsys):
     from src.files import write_csv
-    from src.ood.reporting import Row, _agreement, file_stem, read_evaluations
+    from src.ood.reporting import _agreement
+    from src.ood.results import Row, file_stem, read_evaluations
 
     for detector, aurocs in (("energy", [0.1, 0.2, 0.3, 0.4]), ("rmd", [0.5, 0.7, 0.6, 0.9]), ("knn", [0.5, 0.6])):
         rows = [Row(f"f{i}", "e", 0.5, v, v, v, 1, 2, f"run{i}", detector) for i, v in enumerate(aurocs)]
@@ -242,7 +243,7 @@ def test_rank_correlations_with_energy(tmp_path, capsys):
 
 def test_a_detector_that_does_not_do_its_job_is_marked(workplace, drawn_figures, capsys):
     """Digits themselves are not out of distribution."""
-    from src.ood import reporting
+    from src.ood import results
 
     assert evaluate(workplace, "dm", "-scd", "digits") == 0
     assert (
@@ -261,7 +262,7 @@ def test_a_detector_that_does_not_do_its_job_is_marked(workplace, drawn_figures,
     }  # fmt: skip
     assert figure.axes[0].get_gridspec().get_geometry() == (2, 2)
     assert {image.get_clim() for image in panels.values()} == {(0, 1)}
-    assert not reporting.read_evaluations(workplace / "results" / "dm")["energy"][0].is_trusted
+    assert not results.read_evaluations(workplace / "results" / "dm")["energy"][0].is_trusted
 
 
 def test_the_retained_rank_of_a_run_is_honoured(workplace, capsys):

@@ -12,8 +12,8 @@ from misc.verdict import main
 from src.errors import UserError
 from src.files import write_csv
 from src.intervals import NO_INTERVAL, Interval, over_images, resample_counts
-from src.ood.reporting import Row as Evaluation
-from src.ood.reporting import file_stem
+from src.ood.results import Row as Evaluation
+from src.ood.results import file_stem
 from src.similarity.results import Null
 from src.similarity.results import Row as Similarity
 from src.verdict import judge, read_stitches, reporting

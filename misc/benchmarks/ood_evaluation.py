@@ -122,8 +122,8 @@ def main() -> None:
     detectors = {layer: freeze(detector, "cpu") for layer, detector in detectors.items()}
     start = time.perf_counter()
     scorers = {layer: Scorer(lambda x, d=detector: energy(d(x)), "", "") for layer, detector in detectors.items()}
-    measured = evaluate_stitches(Grid(front, end, layers), scorers, [(images, labels)])
-    energies_of(end, scorers, [(images, labels)])
+    measured = evaluate_stitches([Grid(front, end, layers)], {"energy": scorers}, lambda: [(images, labels)])["energy"]
+    energies_of(end, {"energy": scorers}, [(images, labels)])
     ours = time.perf_counter() - start
 
     difference = max(abs(torch.from_numpy(measured[pair].energies) - expected[pair][1]).max().item() for pair in layers)

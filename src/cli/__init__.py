@@ -15,10 +15,20 @@ from src.cli.groups import (
     settings_of,
 )
 from src.cli.parser import Parser, run
-from src.cli.types import csv_file, dataset, described, figure_file, rank, real_number, table_or_figure, whole_number
+from src.cli.types import (
+    csv_file,
+    dataset,
+    described,
+    figure_file,
+    rank,
+    real_number,
+    several,
+    table_or_figure,
+    whole_number,
+)
 
 __all__ = [
     "Parser", "add_data", "add_finetuning", "add_gpu", "add_resume", "add_seed", "add_title", "add_training",
     "csv_file", "dataset", "described", "figure_file", "placing_of", "rank", "real_number", "run", "settings_of",
-    "table_or_figure", "whole_number",
+    "several", "table_or_figure", "whole_number",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from src.errors import UserError
@@ -52,6 +52,19 @@ table_or_figure = output_file("a CSV or a figure", ".csv", ".png", ".pdf")
 def rank(text: str) -> int | None:
     """Return the type of an option that takes a rank; 0 is the full rank, as in the public code."""
     return whole_number(0)(text) or None
+
+
+def several(names: Collection[str]) -> Callable[[str], list[str]]:
+    """Return the type of an option that takes one or more of some names, with commas between them."""
+
+    def parse(text: str) -> list[str]:
+        chosen = list(dict.fromkeys(text.split(",")))
+        for name in chosen:
+            if name not in names:
+                raise argparse.ArgumentTypeError(f"invalid choice: {name!r} (choose from {', '.join(names)})")
+        return chosen
+
+    return parse
 
 
 def one_of(names: Sequence[str]) -> Callable[[str], str]:

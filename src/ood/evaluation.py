@@ -1,7 +1,7 @@
 """How far the activations that stitches make are out of distribution for the network they are made for."""
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from src.checkpoints import check_fit, load_state
 from src.errors import UserError
 from src.models import Network
-from src.ood.scorers import Batches, Scorer
+from src.ood.scorers import Batches, Scorers
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.results import Run
@@ -47,16 +47,14 @@ def common_options(runs: Sequence[Run], folder: Path) -> dict:
     return runs[0].options
 
 
-def made_with(
-    options: Mapping, detector: str, dataset: str, id_dataset: str | None, checked: str | None
-) -> dict[str, str]:
+def made_with(options: Mapping, dataset: str, id_dataset: str | None, checked: str | None) -> dict[str, str]:
     """Collect what all rows of an evaluation share, by columns of `ood_evaluation.csv`.
 
     Args:
         options: those of `common_options`.
         checked: the dataset of the sanity check, if there is one.
     """
-    data = {"detector": detector, "dataset": dataset, "id_dataset": id_dataset or dataset}
+    data = {"dataset": dataset, "id_dataset": id_dataset or dataset}
     return {name: options[name] for name in SAME} | data | {"sanity_dataset": checked or ""}
 
 
@@ -64,21 +62,21 @@ def grids_of(
     runs: Mapping[Pair, Run],
     front: Network,
     end: Network,
-    end_layers: Collection[str],
+    scorers: Mapping[str, Scorers],
     *,
     image_shape: Sequence[int],
 ) -> tuple[list[Grid], list[str]]:
     """Rebuild the stitches of runs: one grid for each retained rank, and one for each whole checkpoint.
 
     Args:
-        end_layers: stitches into others are left out.
+        scorers: by detector; stitches into layers without any are left out.
     Returns:
         The grids, and why what is not in them is missing.
     """
     shared: dict[int | None, dict[Pair, StitchingLayer]] = {}
     whole, unusable = [], []
     for pair, run in runs.items():
-        if pair.end_layer not in end_layers:
+        if not any(pair.end_layer in by_layer for by_layer in scorers.values()):
             continue
         options = {name: run.options.get(name) for name in LAYER_OPTIONS}
         rank = run.options.get("front_stitch_rank")
@@ -120,36 +118,54 @@ def _take_over(module: Module, state: dict[str, Tensor], path: Path) -> Module:
 
 
 @torch.no_grad()
-def evaluate_stitches(grid: Grid, scorers: Mapping[str, Scorer], batches: Batches) -> dict[Pair, PairEvaluation]:
-    """Accuracies and scores of all stitches of a grid from one pass over labelled images.
+def evaluate_stitches(
+    grids: Iterable[Grid], scorers: Mapping[str, Scorers], batches: Callable[[], Batches]
+) -> dict[str, dict[Pair, PairEvaluation]]:
+    """Measure accuracies and scores of all stitches in one pass over labelled images for each grid.
 
     Args:
-        scorers: by end layer.
+        scorers: by detector.
+        batches: gives the images, once for each grid.
+    Returns:
+        By detector, the stitches into its layers.
     """
-    grid.train(False)
-    n_samples = 0
+    n_samples: dict[Pair, int] = {}
     n_correct: dict[Pair, Tensor] = {}
-    energies: dict[Pair, list[Tensor]] = {pair: [] for pair in grid.layers}
-    for images, labels in batches:
-        n_samples += len(labels)
-        sources = grid.truncated(grid.front.activations(images, grid.front_layers))
-        for pairs, stitched, logits in grid.stitched(images, sources):
-            scored = scorers[pairs[0].end_layer].score(stitched.flatten(0, 1)).unflatten(0, (len(pairs), -1))
-            for pair, pair_energies, pair_logits in zip(pairs, scored, logits, strict=True):
-                energies[pair].append(pair_energies)
-                n_correct[pair] = n_correct.get(pair, 0) + (pair_logits.argmax(-1) == labels).sum()
+    energies: dict[str, dict[Pair, list[Tensor]]] = {name: {} for name in scorers}
+    for grid in grids:
+        grid.train(False)
+        for images, labels in batches():
+            sources = grid.truncated(grid.front.activations(images, grid.front_layers))
+            for pairs, stitched, logits in grid.stitched(images, sources):
+                for pair, pair_logits in zip(pairs, logits, strict=True):
+                    n_samples[pair] = n_samples.get(pair, 0) + len(labels)
+                    n_correct[pair] = n_correct.get(pair, 0) + (pair_logits.argmax(-1) == labels).sum()
+                for name, by_layer in scorers.items():
+                    if pairs[0].end_layer in by_layer:
+                        scored = by_layer[pairs[0].end_layer].score(stitched.flatten(0, 1))
+                        for pair, part in zip(pairs, scored.unflatten(0, (len(pairs), -1)), strict=True):
+                            energies[name].setdefault(pair, []).append(part)
+    accuracy = {pair: count.item() / n_samples[pair] for pair, count in n_correct.items()}
     return {
-        pair: PairEvaluation(n_correct[pair].item() / n_samples, torch.cat(energies[pair]).cpu().numpy())
-        for pair in grid.layers
+        name: {pair: PairEvaluation(accuracy[pair], torch.cat(parts).cpu().numpy()) for pair, parts in of.items()}
+        for name, of in energies.items()
     }
 
 
 @torch.no_grad()
-def energies_of(network: Network, scorers: Mapping[str, Scorer], batches: Batches) -> dict[str, np.ndarray]:
-    """Return the scores (N,) of a network's own activations by layer, from one pass that ends at the last of them."""
-    network = network.for_inference(list(scorers))
-    energies: dict[str, list[Tensor]] = {layer: [] for layer in scorers}
+def energies_of(network: Network, scorers: Mapping[str, Scorers], batches: Batches) -> dict[str, dict[str, np.ndarray]]:
+    """Score (N,) a network's own activations, by detector and layer, in one pass that ends at the last layer."""
+    layers = list(dict.fromkeys(layer for by_layer in scorers.values() for layer in by_layer))
+    network = network.for_inference(layers)
+    energies: dict[str, dict[str, list[Tensor]]] = {
+        name: {layer: [] for layer in by_layer} for name, by_layer in scorers.items()
+    }
     for images, _ in batches:
-        for layer, activation in network.activations(images, list(scorers)).items():
-            energies[layer].append(scorers[layer].score(activation))
-    return {layer: torch.cat(parts).cpu().numpy() for layer, parts in energies.items()}
+        activations = network.activations(images, layers)
+        for name, by_layer in scorers.items():
+            for layer, scorer in by_layer.items():
+                energies[name][layer].append(scorer.score(activations[layer]))
+    return {
+        name: {layer: torch.cat(parts).cpu().numpy() for layer, parts in of_layers.items()}
+        for name, of_layers in energies.items()
+    }

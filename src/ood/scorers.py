@@ -1,7 +1,7 @@
 """What scores the activations of a network's layers: trained detectors from a store, or fitted ones."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from src.ood.detectors import DetectorStore, Source
 from src.ood.losses import energy
 from src.ood.scores import make_detector
 from src.stitching.results import natural_order
+from src.stitching.stitched_model import Pair
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -28,6 +29,45 @@ class Scorer(NamedTuple):
         return {"detector_id_data": self.id_data, "detector_ood_data": self.ood_data}
 
 
+Scorers = dict[str, Scorer]  # by layer
+
+
+def make_scorers(
+    names: Sequence[str],
+    store: str,
+    source: Source,
+    network: Network,
+    pairs: Iterable[Pair],
+    batches: Callable[[], Batches],
+    *,
+    others: bool,
+    id_data: str,
+    **image: Any,
+) -> tuple[dict[str, Scorers], list[str]]:
+    """Load the trained detectors of a network's layers, or fit those that need no training.
+
+    Args:
+        names: of `SCORES`.
+        store: the folder of the trained ones.
+        pairs: the stitches, whose end layers are scored.
+        batches: gives labelled training images, shuffled and not augmented; called where a detector is fitted.
+        others: load trained detectors of all other layers, too.
+        id_data: the name of the training images.
+        image: `n_classes`, `image_shape` and `device`.
+    Returns:
+        Scorers by detector, but for detectors without any, and why some are missing.
+    """
+    layers = natural_order(pair.end_layer for pair in pairs)
+    scorers: dict[str, Scorers] = {}
+    missing, fitted = [], [name for name in names if name != "energy"]
+    if "energy" in names:
+        scorers["energy"], missing = stored_scorers(DetectorStore(store), source, layers, others=others, **image)
+    if fitted:
+        more, unfit = fitted_scorers(fitted, network, layers, batches(), id_data=id_data)
+        scorers, missing = scorers | more, missing + unfit
+    return {name: scorers[name] for name in names if scorers[name]}, missing
+
+
 def stored_scorers(
     store: DetectorStore,
     source: Source,
@@ -37,7 +77,7 @@ def stored_scorers(
     n_classes: int,
     image_shape: tuple[int, int, int],
     device: torch.device,
-) -> tuple[dict[str, Scorer], list[str]]:
+) -> tuple[Scorers, list[str]]:
     """Load trained detectors by layer; say why some are missing. Arguments as in `DetectorStore.load_all`.
 
     Args:
@@ -60,26 +100,30 @@ def _energy_by(network: Network) -> Callable[[Tensor], Tensor]:
 
 @torch.no_grad()
 def fitted_scorers(
-    name: str, network: Network, layers: Sequence[str], batches: Batches, *, id_data: str
-) -> tuple[dict[str, Scorer], list[str]]:
-    """Fit a detector of `SCORES` for each layer in one pass over training images.
+    names: Sequence[str], network: Network, layers: Sequence[str], batches: Batches, *, id_data: str
+) -> tuple[dict[str, Scorers], list[str]]:
+    """Fit detectors of `SCORES` for each layer in one pass over training images.
 
     Args:
+        names: of the detectors.
         batches: labelled training images, shuffled and not augmented.
         id_data: their name.
     Returns:
-        Scorers by layer, and why some are missing.
+        Scorers by detector and layer, and why some are missing.
     """
-    network, detectors = network.for_inference(list(layers)), {layer: make_detector(name) for layer in layers}
+    network = network.for_inference(list(layers))
+    detectors = {(name, layer): make_detector(name) for name in names for layer in layers}
     for images, labels in batches:
-        for layer, activations in network.activations(images, list(layers)).items():
-            detectors[layer].add(activations, labels)
-    scorers, missing = {}, []
-    for layer, detector in detectors.items():
+        activations = network.activations(images, list(layers))
+        for (_, layer), detector in detectors.items():
+            detector.add(activations[layer], labels)
+    scorers: dict[str, Scorers] = {name: {} for name in names}
+    missing = []
+    for (name, layer), detector in detectors.items():
         try:
             detector.fit()
         except ValueError as error:
             missing.append(f"no {name} for {layer}: {error}")
         else:
-            scorers[layer] = Scorer(detector.score, id_data, "")
+            scorers[name][layer] = Scorer(detector.score, id_data, "")
     return scorers, missing

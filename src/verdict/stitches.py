@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from src.errors import UserError
-from src.ood.reporting import Row as Evaluation
-from src.ood.reporting import read_evaluations
+from src.ood.results import Row as Evaluation
+from src.ood.results import read_evaluations
 from src.stitching.results import Row, Run, read_runs
 
 NAMES = ("stitched", "front", "end", "labels")  # arrays of predictions.npz

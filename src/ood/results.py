@@ -1,0 +1,140 @@
+"""The results of an OOD evaluation: a row for each stitch, and the scores of all images."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from src.errors import UserError
+from src.files import write_bytes
+from src.ood.evaluation import PairEvaluation
+from src.ood.metrics import OODMetrics, ood_metrics
+from src.ood.scorers import Scorer
+from src.stitching.results import Run
+from src.stitching.stitched_model import Pair
+
+TRUSTED = 0.8  # AUROC on the sanity-check data, from which on a detector does its job
+
+
+class Row(NamedTuple):
+    """One stitch: a row of `ood_evaluation.csv`."""
+
+    front_layer: str
+    end_layer: str
+    accuracy: float
+    auroc: float
+    aupr: float
+    fpr95: float
+    mean_energy: float  # the mean score, of whatever detector
+    mean_id_energy: float
+    folder: str
+    detector: str = "energy"
+    detector_id_data: str = ""  # what the detector was made with
+    detector_ood_data: str = ""
+    id_dataset: str = ""
+    sanity_dataset: str = ""
+    sanity_auroc: float | None = None  # of the detector of the end layer; None: not checked
+    dataset: str = ""
+    front_model_path: str = ""
+    end_model_path: str = ""
+    front_model_type: str = ""
+    end_model_type: str = ""
+    stitching_type: str = ""
+
+    @property
+    def is_trusted(self) -> bool | None:
+        """Whether the detector does its job; None where that was not checked."""
+        return None if self.sanity_auroc is None else self.sanity_auroc >= TRUSTED
+
+    @classmethod
+    def read(cls, record: Mapping[str, str]) -> "Row":
+        """Return the row that a line of the file holds; columns that an older file lacks have their defaults.
+
+        Raises:
+            KeyError, ValueError: it is damaged.
+        """
+        given = {name: record[name] for name in cls._fields if record.get(name) or name not in cls._field_defaults}
+        numbers = (*OODMetrics._fields, "accuracy", "mean_energy", "mean_id_energy", "sanity_auroc")
+        return cls(**{name: float(text) if name in numbers else text for name, text in given.items()})
+
+
+def file_stem(detector: str) -> str:
+    """Return the name of the files of an evaluation, without their suffixes."""
+    return "ood_evaluation" if detector == "energy" else f"ood_evaluation_{detector}"
+
+
+def energy_folder(detector: str, folder: Path, given: str | None, *, of_several: bool) -> Path:
+    """Return the folder of the scores of all images: in the evaluated one, or the one that the user gave.
+
+    Args:
+        of_several: several detectors are evaluated together, each with a folder in the given one.
+    """
+    if given:
+        return Path(given, detector) if of_several else Path(given)
+    return folder / ("energies" if detector == "energy" else f"energies_{detector}")
+
+
+def read_evaluations(folder: Path) -> dict[str, list[Row]]:
+    """Return the OOD evaluations of a folder of stitching runs, by detector.
+
+    Raises:
+        UserError: a file is damaged; names it.
+    """
+    evaluations: dict[str, list[Row]] = {}
+    for path in sorted(folder.glob("ood_evaluation*.csv")):
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                rows = [Row.read(record) for record in csv.DictReader(file)]
+        except (OSError, KeyError, ValueError) as error:
+            raise UserError(f"{path} is damaged ({error}); evaluate the folder again") from error
+        for row in rows:
+            evaluations.setdefault(row.detector, []).append(row)
+    return evaluations
+
+
+def check(
+    id_energies: Mapping[str, np.ndarray], energies: Mapping[str, np.ndarray], folder: Path, *, name: str
+) -> dict[str, OODMetrics]:
+    """Measure how well the detector of each layer tells ID data from the data `name`; save the scores of these."""
+    for layer, values in energies.items():
+        write_energies(folder / layer / f"{name}.npy", values)
+    return {layer: ood_metrics(id_energies[layer], values) for layer, values in energies.items()}
+
+
+def rows_of(
+    scorers: Mapping[str, Scorer],
+    id_energies: Mapping[str, np.ndarray],
+    sanity: Mapping[str, OODMetrics],
+    stitches: Mapping[Pair, PairEvaluation],
+    runs: Mapping[Pair, Run],
+    made_with: Mapping[str, str],
+    energies_to: Path,
+) -> list[Row]:
+    """Make the row of each stitch, one end layer after the other; save the scores.
+
+    Args:
+        scorers, id_energies, sanity: by end layer; `sanity` may be empty.
+        made_with: the fields of the rows that all of them share.
+        energies_to: the folder that the scores are saved in.
+    """
+    rows = []
+    for layer, scorer in scorers.items():
+        for pair, (accuracy, energies) in stitches.items():
+            if pair.end_layer != layer:
+                continue
+            metrics = ood_metrics(id_energies[layer], energies)
+            means = (float(energies.mean()), float(id_energies[layer].mean()))
+            row = Row(*pair, accuracy, *metrics, *means, runs[pair].folder.name, **made_with, **scorer.data)
+            write_energies(energies_to / layer / f"{pair.front_layer}.npy", energies)
+            rows.append(row._replace(sanity_auroc=sanity[layer].auroc) if layer in sanity else row)
+    return rows
+
+
+def write_energies(path: Path, energies: np.ndarray) -> None:
+    """Write energies (N,) as float32 `.npy`."""
+    buffer = io.BytesIO()
+    np.save(buffer, energies.astype(np.float32), allow_pickle=False)
+    write_bytes(path, buffer.getvalue())
