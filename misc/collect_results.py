@@ -26,7 +26,7 @@ def parser() -> cli.Parser:
 def collect(args) -> None:
     from src.console import table
     from src.stitching.reporting import Comparison, update_grid, write_grid
-    from src.stitching.results import accuracy_matrix, by_experiment, warn_of_repetitions
+    from src.stitching.rows import accuracy_matrix, by_experiment, warn_of_repetitions
     from src.verdict.reporting import write_intervals
 
     folders = [str(Path(folder)) for folder in (args.source_dir, args.other_dir) if folder]

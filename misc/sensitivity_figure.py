@@ -67,7 +67,7 @@ def lines_of(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:
             scaled = {rank: measure.similarity(measure.sign * value) for rank, value in measured.items()}
             lines.append((measure.similarity_title, series.setting, scaled))
         else:
-            lines.append((f"stitching accuracy ({series.setting.split(', ')[-1]})", series.setting, measured))
+            lines.append((f"stitching accuracy ({series.method})", series.setting, measured))
     for (model, layer), probes in tables.probes.items():
         if layer == pair[0] and (not models or model in models):
             lines.append(("probe accuracy", model, {rank: probe.accuracy for rank, probe in probes.items()}))

@@ -8,9 +8,12 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from src.captions import caption, network
+from src.console import warn
 from src.errors import UserError
 from src.similarity.measures import GRAMS, MEASURES
 from src.similarity.results import Row
+from src.stitching.rows import EXPERIMENT, method_names
+from src.stitching.rows import Row as Stitch
 
 HEADERS = {  # what tells the three kinds of CSV apart
     "similarity": {"model1", "model2", "layer1", "layer2", "rank1", "rank2"},
@@ -25,14 +28,16 @@ MADE_WITH = {  # of each kind: columns of networks and of their types; what imag
     ),
 }  # fmt: skip
 FULL = math.inf  # the rank of what is not truncated: above all others
+VARIED = ("front_stitch_rank", "front_pinv_rank")  # in the sensitivity test; all else tells stitches apart
 
 
 class Series(NamedTuple):
     """One measure of the layers of two networks under one setting."""
 
     measure: str
-    setting: str  # the networks, or the file and the kind of stitch
-    models: tuple[str | None, str | None]  # paths; None where the file does not say
+    setting: str  # the networks, and of stitches the method
+    models: tuple[str | None, str | None]  # paths; None in tables of earlier versions, which do not say
+    method: str = ""  # of stitching
 
 
 class Key(NamedTuple):
@@ -45,14 +50,14 @@ class Key(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """A probe of a layer, or several that differ in their seeds."""
+    """A probe of a layer."""
 
-    accuracy: float  # their mean
-    losses: tuple[float, ...]  # equal where a rank above the width of the layer changes nothing
+    accuracy: float
+    loss: float  # equal where a rank above the width of the layer changes nothing
 
 
 class Tables(NamedTuple):
-    """What the given files hold; repeated measurements are averaged."""
+    """What the given files hold; of measurements that are repeated, the last one."""
 
     values: dict[Series, dict[Key, float]]
     probes: dict[tuple[str, str], dict[float, Probe]]  # by model and layer: the probes by rank
@@ -65,29 +70,35 @@ def read_tables(paths: Sequence[str | Path]) -> Tables:
     Raises:
         UserError: a file cannot be read, is none of these, or holds something else than numbers; names it.
     """
-    values: dict[Series, dict[Key, list[float]]] = {}
-    accuracies: dict[tuple[str, str], dict[float, list[tuple[float, float]]]] = {}
+    values: dict[Series, dict[Key, float]] = {}
+    probes: dict[tuple[str, str], dict[float, Probe]] = {}
     alignments: dict[Series, dict[Key, str]] = {}
+    stitches: list[tuple[Path, Stitch]] = []
+    n_repeated = 0
     for path in dict.fromkeys(map(Path, paths)):
         kind, rows = _read(path)
         for number, row in enumerate(rows, start=2):
             try:
-                if kind == "probing":
-                    probes = accuracies.setdefault((_path(row["model"]), row["layer"]), {})
-                    probes.setdefault(_rank(row["rank"]), []).append((float(row["loss"]), float(row["accuracy"])))
-                    continue
-                for series, key, value in _measurements(path, kind, row):
-                    values.setdefault(series, {}).setdefault(key, []).append(value)
-                    if series.measure in MEASURES and MEASURES[series.measure].of != GRAMS:
-                        alignments.setdefault(series, {})[key] = row["alignment"]
+                if kind == "stitching":
+                    stitches.append((path, Stitch.of(row)))
+                elif kind == "probing":
+                    of_layer = probes.setdefault((_path(row["model"]), row["layer"]), {})
+                    n_repeated += _rank(row["rank"]) in of_layer
+                    of_layer[_rank(row["rank"])] = Probe(float(row["accuracy"]), float(row["loss"]))
+                else:
+                    for series, key, value in _similarities(row):
+                        n_repeated += key in values.setdefault(series, {})
+                        values[series][key] = value
+                        if MEASURES[series.measure].of != GRAMS:
+                            alignments.setdefault(series, {})[key] = row["alignment"]
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{path}, line {number} is damaged ({error}); write the table again") from error
-    means = {
-        series: {key: sum(repeated) / len(repeated) for key, repeated in values_by_key.items()}
-        for series, values_by_key in values.items()
-    }
-    probes = {key: {rank: _probe(runs) for rank, runs in by_rank.items()} for key, by_rank in accuracies.items()}
-    return Tables(means, probes, alignments)
+    for series, key, value in _accuracies(stitches):
+        n_repeated += key in values.setdefault(series, {})
+        values[series][key] = value
+    if n_repeated:
+        warn(f"these tables hold {n_repeated} measurements of what was measured before; the last of each counts")
+    return Tables(values, probes, alignments)
 
 
 def read_similarities(path: Path) -> list[Row]:
@@ -163,13 +174,20 @@ def _read(path: Path) -> tuple[str, list[dict[str, str]]]:
     )
 
 
-def _measurements(path: Path, kind: str, row: Mapping[str, str]) -> Iterator[tuple[Series, Key, float]]:
-    """Read the values of a row, signed so that higher means more similar."""
-    if kind == "stitching":
-        setting = f"{path}: {row['stitching_type']}, {row['init']}"
-        key = Key(row["front_layer"], row["end_layer"], _rank(row["front_stitch_rank"]), FULL)
-        yield Series("stitching accuracy", setting, (None, None)), key, float(row["accuracy"])
-        return
+def _accuracies(stitches: Sequence[tuple[Path, Stitch]]) -> Iterator[tuple[Series, Key, float]]:
+    """The accuracies of stitches; the method tells apart those of the same networks."""
+    rows = [row for _, row in stitches]
+    fields = [name for name in EXPERIMENT if name not in VARIED and "_model_" not in name]
+    for (file, row), name in zip(stitches, method_names(rows, fields), strict=True):
+        models = tuple(path and _path(path) for path in (row.front_model_path, row.end_model_path))
+        networks = " -- ".join(models) if all(models) else str(file)
+        rank = FULL if row.front_stitch_rank is None else row.front_stitch_rank
+        series = Series("stitching accuracy", f"{networks}: {row.stitching_type}, {name}", models, name)
+        yield series, Key(*row.pair, rank, FULL), row.accuracy
+
+
+def _similarities(row: Mapping[str, str]) -> Iterator[tuple[Series, Key, float]]:
+    """The values of a row, signed so that higher means more similar."""
     measured = Row.read(row)
     models = (_path(measured.model1), _path(measured.model2))
     ranks = (FULL if rank is None else rank for rank in (measured.rank1, measured.rank2))
@@ -177,13 +195,8 @@ def _measurements(path: Path, kind: str, row: Mapping[str, str]) -> Iterator[tup
     for measure, value in measured.values.items():
         setting = " -- ".join(models)
         if measured.alignment_option in ("pool", "positions") and MEASURES[measure].of != GRAMS:
-            setting += f", {measured.alignment_option}"  # not to be averaged with values of other samples
+            setting += f", {measured.alignment_option}"  # not to be mixed with values of other samples
         yield Series(measure, setting, models), key, MEASURES[measure].sign * value
-
-
-def _probe(runs: Sequence[tuple[float, float]]) -> Probe:
-    losses, accuracies = zip(*sorted(runs), strict=True)
-    return Probe(sum(accuracies) / len(accuracies), losses)
 
 
 def _path(text: str) -> str:

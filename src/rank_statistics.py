@@ -150,6 +150,6 @@ def _common_ranks(measured: Mapping[float, float], probes: Mapping[float, Probe]
     different = [
         rank
         for lower, rank in zip([None, *common], common, strict=False)
-        if lower is None or probes[lower].losses != probes[rank].losses
+        if lower is None or probes[lower].loss != probes[rank].loss
     ]
     return different, len(common) - len(different)

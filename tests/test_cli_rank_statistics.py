@@ -36,7 +36,7 @@ def test_prints_and_writes_both_tests(run_script, tmp_path):
     assert cka[2].split()[:5] == ["x", "x", "layer1", "3", "1"]
     assert cka[3].startswith("mean rho 1.0000 (p < 0.05 in 1 of 1), mean tau 1.0000 (p < 0.05 in 0 of 1)")
     assert sensitivity["pwcca | a.pt -- b.pt"][3].startswith("mean rho -1.0000")
-    assert sensitivity["stitching accuracy | grid.csv: rc2c_pre, pinv"][3].startswith("mean rho 1.0000")
+    assert sensitivity["stitching accuracy | grid.csv: rc2c_pre, init pinv"][3].startswith("mean rho 1.0000")
     assert blocks[4][0].startswith("Specificity: ") and "ties count against it" in blocks[4][1]
     assert blocks[5][0] == "cka | a.pt -- b.pt"
     assert blocks[5][-1] == "layer2: first in 1 of 2, mean place 1.50; layer1: first in 2 of 2, mean place 1.00"

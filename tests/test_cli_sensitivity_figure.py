@@ -30,17 +30,17 @@ def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
         "linear CKA": {4: 0.5, 2: 0.5, 1: 0.5},
         "1 − PWCCA distance": {4: 0.75, 2: 0.75, 1: 0.75},
         "1 − Procrustes distance / 2": {4: 0, 2: 0.5, 1: 0.75},
-        "stitching accuracy (pinv)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
-        "stitching accuracy (rand)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
+        "stitching accuracy (init pinv)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
+        "stitching accuracy (init rand)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
         "probe accuracy": {8: 1, 4: 0.5, 2: 0.25, 1: 0.125},
     }
-    assert "stitching accuracy (pinv)" not in lines_of(read_tables(tables), ("x", "y"))
+    assert "stitching accuracy (init pinv)" not in lines_of(read_tables(tables), ("x", "y"))
 
 
 def test_what_would_be_named_alike_says_where_it_is_from(tables):
     labels = list(lines_of(read_tables([*tables[1:3], write(tables[0].parent / "2.csv", tables[2].read_text())]),
                            ("x", "x")))  # fmt: skip
-    assert [label.split(", ")[0] for label in labels] == ["stitching accuracy (pinv)"] * 2 + ["probe accuracy"] * 2
+    assert [label.split(", ")[0] for label in labels] == ["stitching accuracy (init pinv)"] * 2 + ["probe accuracy"] * 2
     assert "dm.csv" in labels[0] and "2.csv" in labels[1] and labels[2:] == [f"probe accuracy, {m}.pt" for m in "ab"]
 
 

@@ -20,7 +20,7 @@ from src.datasets import load_dataset
 from src.models import build_model
 from src.runs import Run
 from src.stitching import Pair, StitchedModel, build_stitching_layer
-from src.stitching.results import read_grid
+from src.stitching.rows import read_grid
 from tests.conftest import ROOT
 from tests.goldens import DATA
 

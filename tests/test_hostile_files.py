@@ -25,7 +25,8 @@ from src.errors import UserError
 from src.measurements import read_tables
 from src.models import build_model
 from src.ood.detectors import DetectorStore, source_of
-from src.stitching.results import accuracy_matrix, newest_of_each_pair, read_run, read_runs
+from src.stitching.results import newest_of_each_pair, read_run, read_runs
+from src.stitching.rows import accuracy_matrix
 from tests import tiny_datasets as tiny
 
 MARKER = "code-ran"  # a file in the working folder, if it did

@@ -32,12 +32,13 @@ def test_distances_are_negated_and_what_was_not_measured_is_left_out(tmp_path):
     assert pwcca[one] == -0.25 and math.isnan(pwcca[two])
 
 
-def test_tables_of_the_same_networks_become_one_and_repetitions_their_mean(tmp_path):
+def test_tables_of_the_same_networks_become_one_and_the_last_of_repetitions_counts(tmp_path, capsys):
     one = write(tmp_path / "1.csv", SIMILARITY, "./m/a.pt,b.pt,x,y,,,p,10,0.5,,,\n")
     two = write(tmp_path / "2.csv", SIMILARITY, "m/a.pt,b.pt,x,y,,,p,10,0.7,,,\n", "m/a.pt,b.pt,z,y,,,p,10,0.1,,,\n")
     ((series, values),) = read_tables([one, two, one]).values.items()
     assert series.models == ("m/a.pt", "b.pt")
-    assert values == {Key("x", "y", FULL, FULL): pytest.approx(0.6), Key("z", "y", FULL, FULL): 0.1}
+    assert values == {Key("x", "y", FULL, FULL): 0.7, Key("z", "y", FULL, FULL): 0.1}
+    assert "hold 1 measurements of what was measured before; the last of each counts" in capsys.readouterr().err
 
 
 def test_values_of_other_alignments_are_kept_apart(tmp_path):
@@ -52,19 +53,35 @@ def test_values_of_other_alignments_are_kept_apart(tmp_path):
     assert [list(names.values()) for names in alignments.values()] == [["positions"], ["average pool"]]
 
 
-def test_probes_of_several_seeds(tmp_path):
+def test_the_last_probe_of_a_rank_counts(tmp_path, capsys):
     rows = "a.pt,x,4,0.5,,1.5,0,2\n", "a.pt,x,4,0.75,0.5,1.25,1,2\n", "a.pt,x,,0.8,0.5,1.0,0,2\n"
     values, probes, _ = read_tables([write(tmp_path / "p.csv", PROBING, *rows)])
-    assert values == {}
-    assert probes == {("a.pt", "x"): {4: Probe(0.625, (1.25, 1.5)), FULL: Probe(0.8, (1.0,))}}
+    assert values == {} and "hold 1 measurements" in capsys.readouterr().err
+    assert probes == {("a.pt", "x"): {4: Probe(0.75, 1.25), FULL: Probe(0.8, 1.0)}}
 
 
-def test_stitching_is_kept_apart_by_file_kind_and_start(tmp_path):
+def test_stitches_are_kept_apart_by_networks_and_method(tmp_path, capsys):
+    """Direct matching and training that goes on from it, and two directions of the same networks, never mix."""
+    header = STITCHING.replace("\n", ",front_model_path,end_model_path,objective,n_epochs,n_pinv_init_samples\n")
+    row = "x,y,rc2c_pre,pinv,,,0,{},0.9,0.9,0.1,0.2,t,{},{},task,{},100\n"
+    measured = ((0.1, "a.pt", "b.pt", 0), (0.9, "a.pt", "b.pt", 5), (0.2, "./b.pt", "a.pt", 0))
+    path = write(tmp_path / "grid.csv", header, *(row.format(*values) for values in measured))
+    values = {(s.models, s.method): list(found.values()) for s, found in read_tables([path]).values.items()}
+    assert values == {
+        (("a.pt", "b.pt"), "direct matching"): [0.1],
+        (("a.pt", "b.pt"), "task loss matching"): [0.9],
+        (("b.pt", "a.pt"), "direct matching"): [0.2],
+    }
+    assert not capsys.readouterr().err
+
+
+def test_old_tables_of_stitching_are_kept_apart_by_file_and_start(tmp_path):
     rows = "x,y,rc2c_pre,pinv,8,8,0,0.25,0.9,0.9,0.1,0.2,t1\n", "x,y,rc2c_pre,rand,,,0,0.5,nan,nan,nan,nan,t2\n"
     path = write(tmp_path / "grid.csv", STITCHING, *rows)
+    settings = {init: f"{path}: rc2c_pre, init {init}" for init in ("pinv", "rand")}
     assert read_tables([path]).values == {
-        Series("stitching accuracy", f"{path}: rc2c_pre, pinv", (None, None)): {Key("x", "y", 8, FULL): 0.25},
-        Series("stitching accuracy", f"{path}: rc2c_pre, rand", (None, None)): {Key("x", "y", FULL, FULL): 0.5},
+        Series("stitching accuracy", settings["pinv"], (None, None), "init pinv"): {Key("x", "y", 8, FULL): 0.25},
+        Series("stitching accuracy", settings["rand"], (None, None), "init rand"): {Key("x", "y", FULL, FULL): 0.5},
     }
 
 

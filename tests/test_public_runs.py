@@ -11,7 +11,8 @@ from src.checkpoints import load_state
 from src.errors import UserError
 from src.models import build_model
 from src.stitching import Grid, Pair, build_layers
-from src.stitching.results import accuracy_matrix, read_run, read_runs
+from src.stitching.results import read_run, read_runs
+from src.stitching.rows import accuracy_matrix
 from tests.golden_weights import load_golden_weights
 from tests.goldens import DATA
 

@@ -13,7 +13,8 @@ from src.stitching import Pair
 from src.stitching.grid import GridScore, PairScore
 from src.stitching.predictions import agreement, write_predictions
 from src.stitching.reporting import Comparison, describe, write_grid
-from src.stitching.results import Row, by_experiment, read_grid, read_run
+from src.stitching.results import read_run
+from src.stitching.rows import Row, by_experiment, read_grid
 
 COLUMNS_OF_BEFORE = (
     "front_layer", "end_layer", "stitching_type", "init", "front_stitch_rank", "front_pinv_rank", "seed", "accuracy",

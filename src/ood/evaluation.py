@@ -16,7 +16,8 @@ from src.ood.scorers import Batches, Scorers
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.results import Run
-from src.stitching.stitched_model import Pair, build_layers
+from src.stitching.rows import Pair
+from src.stitching.stitched_model import build_layers
 
 Module = TypeVar("Module", bound=nn.Module)
 LAYER_OPTIONS = ("c2t_cls_token", "t2c_cls_token", "upsample_mode")

@@ -13,7 +13,7 @@ from src.models import Network
 from src.models.own import is_own, sha256_of, split_own
 from src.ood.detectors import Source, source_of
 from src.stitching.results import Run
-from src.stitching.stitched_model import Pair
+from src.stitching.rows import Pair
 
 
 def load_networks(

@@ -15,7 +15,8 @@ from src.models import Network
 from src.ood.metrics import OODMetrics
 from src.ood.results import TRUSTED, Row, file_stem, read_evaluations
 from src.stitching.reporting import method
-from src.stitching.results import Run, natural_order
+from src.stitching.results import Run
+from src.stitching.rows import natural_order
 
 TITLES = {
     "accuracy": "STITCHING ACCURACY",

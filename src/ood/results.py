@@ -14,7 +14,7 @@ from src.ood.evaluation import PairEvaluation
 from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.scorers import Scorer
 from src.stitching.results import Run
-from src.stitching.stitched_model import Pair
+from src.stitching.rows import Pair
 
 TRUSTED = 0.8  # AUROC on the sanity-check data, from which on a detector does its job
 

@@ -10,8 +10,7 @@ from src.models import Network
 from src.ood.detectors import DetectorStore, Source
 from src.ood.losses import energy
 from src.ood.scores import make_detector
-from src.stitching.results import natural_order
-from src.stitching.stitched_model import Pair
+from src.stitching.rows import Pair, natural_order
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 

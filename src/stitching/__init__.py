@@ -3,7 +3,7 @@
 from src.lazy import lazy_names
 
 _PLACES = {
-    "Grid": "grid", "Matching": "matching", "Pair": "stitched_model", "StitchedModel": "stitched_model",
+    "Grid": "grid", "Matching": "matching", "Pair": "rows", "StitchedModel": "stitched_model",
     "build_layers": "stitched_model", "build_stitching_layer": "layers", "direct_matching": "matching",
     "matching_batches": "matching", "matching_samples": "matching",
 }  # fmt: skip

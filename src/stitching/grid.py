@@ -22,7 +22,7 @@ from src.stitching.closed_forms import closed_form
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import LeastSquares
 from src.stitching.objectives import OBJECTIVES, Objective, Stitches
-from src.stitching.stitched_model import Pair
+from src.stitching.rows import Pair
 from src.training import HeadLosses, classification_losses
 
 Batches = Iterable[tuple[Tensor, Tensor]]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from src.files import write_bytes
 from src.stitching.grid import GridScore
-from src.stitching.stitched_model import Pair
+from src.stitching.rows import Pair
 
 
 class Agreement(NamedTuple):

@@ -10,7 +10,8 @@ from src.errors import UserError
 from src.figures import HeatMap, maps
 from src.files import locked, write_csv
 from src.options import MATCHED_INITS
-from src.stitching.results import Row, accuracies, by_experiment, natural_order, read_runs
+from src.stitching.results import read_runs
+from src.stitching.rows import Row, accuracies, by_experiment, natural_order
 
 MAX_PANELS = 12  # heat maps in one figure
 ACCURACY = "accuracy of the stitched network"

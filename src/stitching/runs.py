@@ -32,8 +32,8 @@ from src.runs import (
 from src.stitching.grid import GridScore, Matched
 from src.stitching.layers import StitchingLayer
 from src.stitching.predictions import agreement, write_predictions
-from src.stitching.results import EXPERIMENT, Metrics
-from src.stitching.stitched_model import Pair, full_state
+from src.stitching.rows import EXPERIMENT, Metrics, Pair
+from src.stitching.stitched_model import full_state
 from src.training import EpochLog, History, Score, State
 
 # What makes a run another experiment, so that both may be in one folder. Where only other options differ, such as the

@@ -1,7 +1,6 @@
 """Pairs of layers, their stitching layers, and the stitched network: front part, stitching layer, end part."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +10,7 @@ from src.low_rank import low_rank_approx
 from src.models import Network
 from src.runtime import seeded
 from src.stitching.layers import StitchingLayer, build_stitching_layer
-
-
-class Pair(NamedTuple):
-    """The two layers that a stitch connects."""
-
-    front_layer: str
-    end_layer: str
+from src.stitching.rows import Pair
 
 
 class StitchedModel(nn.Module):

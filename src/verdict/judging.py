@@ -13,7 +13,7 @@ import numpy as np
 from src.intervals import NO_INTERVAL, Interval, independent, over_images, over_runs, resample_counts
 from src.ood.scores import SCORES
 from src.similarity.results import Row as Similarity
-from src.stitching.results import Row
+from src.stitching.rows import Row, method_names
 from src.verdict.rows import FAR, NOT_SIMILAR, SIMILAR, UNDECIDED, Auroc, Mean, Verdict, similarity_columns
 from src.verdict.stitches import Stitch
 
@@ -38,7 +38,7 @@ def judge(
         in_distribution: the AUROC below which activations count as in distribution.
     """
     stitches = list(stitches)
-    names = method_names([stitch.row for stitch in stitches])
+    names = method_names([stitch.row for stitch in stitches], METHOD)
     experiments: dict[tuple, list[Stitch]] = {}
     for stitch, name in zip(stitches, names, strict=True):
         setting = tuple(getattr(stitch.row, field) for field in SETTING)
@@ -70,19 +70,6 @@ def _groups(stitches: Iterable[Stitch], key: Callable[[Stitch], Any]) -> dict[An
     for stitch in stitches:
         groups.setdefault(key(stitch), []).append(stitch)
     return groups
-
-
-def method_names(rows: Sequence[Row]) -> list[str]:
-    """Name the method of each run; where methods share a name, add what tells them apart."""
-    methods = [tuple(getattr(row, field) for field in METHOD) for row in rows]
-    plain = {method: row.method for method, row in zip(methods, rows, strict=True)}
-    names = {}
-    for method, name in plain.items():
-        alike = [other for other, other_name in plain.items() if other_name == name]
-        varied = [i for i in range(len(METHOD)) if len({other[i] for other in alike}) > 1]
-        details = ", ".join(f"{METHOD[i]}={method[i]}" for i in varied)
-        names[method] = f"{name} ({details})" if details else name
-    return [names[method] for method in methods]
 
 
 def _judge(

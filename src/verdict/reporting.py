@@ -6,7 +6,8 @@ from pathlib import Path
 
 from src.figures import ClassMap, maps
 from src.files import write_csv, write_text
-from src.stitching.results import Run, natural_order
+from src.stitching.results import Run
+from src.stitching.rows import natural_order
 from src.verdict.judging import judge
 from src.verdict.rows import FAR, SIMILAR, UNDECIDED, VERDICTS, Verdict
 from src.verdict.stitches import Stitch, read_predictions

@@ -9,7 +9,8 @@ import numpy as np
 from src.errors import UserError
 from src.ood.results import Row as Evaluation
 from src.ood.results import read_evaluations
-from src.stitching.results import Row, Run, read_runs
+from src.stitching.results import Run, read_runs
+from src.stitching.rows import Row
 
 NAMES = ("stitched", "front", "end", "labels")  # arrays of predictions.npz
 
