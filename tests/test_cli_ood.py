@@ -225,6 +225,24 @@ def test_detectors_that_need_no_training(workplace, digit_networks, capsys):
     assert "rho" not in capsys.readouterr().out  # energy has not been run, or on too few pairs
 
 
+def test_several_detectors_share_a_pass_and_give_what_each_gives_alone(workplace, tmp_path, capsys):
+    from src.ood.results import read_evaluations
+
+    for name in ("together", "apart"):
+        shutil.copytree(workplace / "results" / "dm", workplace / "results" / name)
+    assert evaluate(workplace, "together", "--detector", "energy,rmd", "-ed", str(tmp_path)) == 0
+    assert "evaluated 4 stitches; skipped 0 runs and 1 end layers" in capsys.readouterr().err  # energy: into layer2.0
+    for detector in ("energy", "rmd"):
+        assert evaluate(workplace, "apart", "--detector", detector) == 0
+    together, apart = (read_evaluations(workplace / "results" / name) for name in ("together", "apart"))
+    assert {name: len(rows) for name, rows in together.items()} == {"energy": 2, "rmd": 4} and together == apart
+    config = json.loads((workplace / "results" / "together" / "ood_evaluation_rmd.config.txt").read_text())
+    assert config["detector"] == "rmd"
+    assert {path.name for path in tmp_path.iterdir()} == {"energy", "rmd"}
+    assert evaluate(workplace, "together", "--detector", "energy,nothing") == 2
+    assert "invalid choice: 'nothing' (choose from energy, mahalanobis" in capsys.readouterr().err
+
+
 def test_rank_correlations_with_energy(tmp_path, capsys):
     from src.files import write_csv
     from src.ood.reporting import _agreement
