@@ -48,9 +48,9 @@ def stitch(args) -> None:
     from src.console import progress, warn
     from src.datasets import dataset_info, load_dataset
     from src.runtime import device_of
-    from src.stitching import Grid, build_layers, matching_batches
+    from src.stitching import Grid, build_layers, check_options, matching_batches
     from src.stitching.reporting import update_grid
-    from src.stitching.runs import StitchingRuns, check_options
+    from src.stitching.runs import StitchingRuns
     from src.training import train
 
     settings, device, directory = cli.settings_of(args), device_of(args.gpu), Path("results", args.save_dir)

@@ -9,8 +9,8 @@ from PIL import Image
 from torchvision import transforms as T
 
 from src.datasets import Loading, dataset_info, folders, load_dataset
+from src.datasets.dataset_yaml import MEAN, STD
 from src.datasets.decoded import DecodedImageSet
-from src.datasets.folders import MEAN, STD
 from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 from tests.tiny_datasets import random_images

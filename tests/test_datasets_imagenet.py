@@ -9,7 +9,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from src.datasets import Loading, load_dataset
-from src.datasets.folders import MEAN, STD
+from src.datasets.dataset_yaml import MEAN, STD
 from src.errors import UserError
 from src.runtime import seed_of
 from tests.tiny_datasets import write_imagenet

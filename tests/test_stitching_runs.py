@@ -11,7 +11,8 @@ from src.errors import UserError
 from src.models import build_model
 from src.runs import Run
 from src.stitching import Pair, build_layers
-from src.stitching.runs import StitchingRuns, check_options
+from src.stitching.check import check_options
+from src.stitching.runs import StitchingRuns
 from tests.goldens import DATA
 
 PAIR = Pair("layer2.0", "layer3.0")

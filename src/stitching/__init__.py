@@ -4,8 +4,8 @@ from src.lazy import lazy_names
 
 _PLACES = {
     "Grid": "grid", "Matching": "matching", "Pair": "rows", "StitchedModel": "stitched_model",
-    "build_layers": "stitched_model", "build_stitching_layer": "layers", "direct_matching": "matching",
-    "matching_batches": "matching", "matching_samples": "matching",
+    "build_layers": "stitched_model", "build_stitching_layer": "layers", "check_options": "check",
+    "direct_matching": "matching", "matching_batches": "matching", "matching_samples": "matching",
 }  # fmt: skip
 __all__ = list(_PLACES)
 __getattr__ = lazy_names(__name__, _PLACES)

@@ -1,0 +1,61 @@
+"""`dataset.yaml` beside the splits of a folder of images: how they are taken; what it leaves out is as for ImageNet."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from src.errors import UserError, unknown_name
+from src.files import read_yaml
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+AUGMENTATIONS = ("none", "flip", "crop_flip", "resized_crop")
+
+
+class Settings(NamedTuple):
+    """What `dataset.yaml` can say."""
+
+    size: int = 224  # images are (channels, size, size)
+    channels: int = 3
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+    augment: str = "resized_crop"
+    classes: tuple[str, ...] = ()  # in the order of the labels; empty: the class folders, sorted
+
+
+def read_settings(root: Path) -> Settings:
+    """Read `dataset.yaml` in `root`, if there is one.
+
+    Raises:
+        UserError: it cannot be read, or has a key or a value that is not allowed.
+    """
+    path = root / "dataset.yaml"
+    given = read_yaml(path) if path.is_file() else {}
+    for key in given:
+        if key not in Settings._fields:
+            raise unknown_name(f"key in {path}", str(key), Settings._fields)
+    channels = given.get("channels", 3)
+    for key, default in (("mean", MEAN), ("std", STD)):
+        given[key] = _numbers(given.get(key), default if channels == 3 else (sum(default) / len(default),))
+    if isinstance(given.get("classes"), list):
+        given["classes"] = tuple(map(str, given["classes"]))
+    settings = Settings(**given)
+    allowed = {
+        "size": isinstance(settings.size, int) and settings.size > 0,
+        "channels": settings.channels in (1, 3),
+        "mean": len(settings.mean) == channels,
+        "std": len(settings.std) == channels and min(settings.std) > 0,
+        "augment": settings.augment in AUGMENTATIONS,
+        "classes": isinstance(settings.classes, tuple) and len(set(settings.classes)) == len(settings.classes),
+    }
+    for key, fits in allowed.items():
+        if not fits:
+            raise UserError(
+                f"{path}: {key} cannot be {getattr(settings, key)}; allowed are size: 224, channels: 1 or 3, mean and "
+                f"std: a number a channel, augment: {', '.join(AUGMENTATIONS)}, classes: a list of different names"
+            )
+    return settings
+
+
+def _numbers(given: Any, default: tuple[float, ...]) -> tuple[float, ...]:
+    """Numbers of a list or a single one; nothing where it is neither."""
+    values = default if given is None else given if isinstance(given, list) else [given]
+    return tuple(map(float, values)) if all(isinstance(value, int | float) for value in values) else ()

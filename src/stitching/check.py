@@ -1,0 +1,44 @@
+"""Warns of options of a stitch that have no effect, or one that surprises."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from src.console import note, warn
+from src.errors import UserError
+from src.models import Network
+from src.options import MATCHED_INITS
+from src.stitching.layers import StitchingLayer
+from src.stitching.rows import Pair
+
+
+def check_options(
+    options: Mapping[str, Any], layers: Mapping[Pair, StitchingLayer], networks: Sequence[Network]
+) -> None:
+    """Warn of options that have no effect, or one that surprises.
+
+    Args:
+        layers: the stitching layer of each pair.
+        networks: front and end network.
+    Raises:
+        UserError: there is an objective but no training.
+    """
+    kind, init, n_epochs = options["stitching_type"], options["init"], options["n_epochs"]
+    if options["objective"] != "task" and not n_epochs:
+        raise UserError(f"--objective {options['objective']} with -e 0: nothing is trained; leave one of them out")
+    if init == "rand" and not n_epochs:
+        warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
+    if init not in MATCHED_INITS and options["front_pinv_rank"]:
+        warn(f"--front-pinv-rank counts with -i {', '.join(MATCHED_INITS)} only")
+    for name, option in (("c2t", "-c2t-cls"), ("t2c", "-t2c-cls")):
+        if options[f"{name}_cls_token"] and kind not in (name, "t2t"):
+            warn(f"{option} counts with {name} and t2t only, not with {kind}")
+    widths = {pair.front_layer: layer.transform.weight.shape[1] for pair, layer in layers.items()}
+    for option in ("front_stitch_rank", "front_pinv_rank"):
+        whole = [f"{name} ({width})" for name, width in widths.items() if (options[option] or 0) > width]
+        if whole:
+            warn(f"--{option.replace('_', '-')} {options[option]} is above the width of {', '.join(whole)}: no effect")
+    moves = any(isinstance(module, nn.BatchNorm2d) for network in networks for module in network.modules())
+    if moves and n_epochs and not options["mod_only_stitch"]:
+        note("without --mod-only-stitch the BatchNorm statistics of both networks move, as in the public code")
