@@ -32,7 +32,7 @@ def parser() -> cli.Parser:
 def evaluate(args) -> None:
     from pathlib import Path
 
-    from src.console import note, progress, warn
+    from src.console import note, progress, result, warn
     from src.datasets import dataset_info, dataset_label, load_dataset
     from src.ood import evaluation, reporting, results
     from src.ood.networks import load_networks
@@ -76,6 +76,8 @@ def evaluate(args) -> None:
         other = energies_of(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd")
     made_with = evaluation.made_with(options, args.dataset, args.id_dataset, args.sanity_check_dataset)
     for name in scorers:
+        if len(scorers) > 1:
+            result(f"DETECTOR: {name}")
         into = results.energy_folder(name, folder, args.energy_dir, of_several=len(scorers) > 1)
         sanity = results.check(own[name], other.get(name, {}), into, name=label)
         rows = results.rows_of(scorers[name], own[name], sanity, stitches[name], runs,

@@ -231,7 +231,10 @@ def test_several_detectors_share_a_pass_and_give_what_each_gives_alone(workplace
     for name in ("together", "apart"):
         shutil.copytree(workplace / "results" / "dm", workplace / "results" / name)
     assert evaluate(workplace, "together", "--detector", "energy,rmd", "-ed", str(tmp_path)) == 0
-    assert "evaluated 4 stitches; skipped 0 runs and 1 end layers" in capsys.readouterr().err  # energy: into layer2.0
+    captured = capsys.readouterr()
+    assert "evaluated 4 stitches; skipped 0 runs and 1 end layers" in captured.err  # energy: into layer2.0 alone
+    lines = captured.out.splitlines()
+    assert lines[0] == "DETECTOR: energy" and "DETECTOR: rmd" in lines
     for detector in ("energy", "rmd"):
         assert evaluate(workplace, "apart", "--detector", detector) == 0
     together, apart = (read_evaluations(workplace / "results" / name) for name in ("together", "apart"))
