@@ -60,20 +60,8 @@ def test_every_script_takes_them(write, ending, tmp_path, monkeypatch, capsys):
     assert json.loads((tmp_path / "m" / "config.txt").read_text())["dataset"] == str(tmp_path / own)
     assert "Clean accuracy" in run(exec_eval, "m/model_2.pt", model)
     networks = ["m/model_2.pt", "m/model_2.pt", model, model]
-    run(
-        exec_stitch,
-        *networks,
-        "pool1,pool2",
-        "pool2",
-        "rc2c_pre",
-        "-i",
-        "pinv",
-        "-e",
-        "1",
-        "--mod-only-stitch",
-        "-dir",
-        "s",
-    )
+    stitch = [*networks, "pool1,pool2", "pool2", "rc2c_pre", "-i", "pinv", "-e", "1", "--mod-only-stitch"]
+    run(exec_stitch, *stitch, "-dir", "s")
     detector = ["m/model_2.pt", model, "pool2", "-m", "repr_cls_resnet18", "-e", "1", "-fe", "1", "-dir", "d"]
     run(exec_train_representation_classifier, *detector, "-ftidd", own, "-ftoodd", ood)
     entry = next(iter(json.loads(Path("models/repr_cls_ood_detectors/meta.json").read_text()).values()))
