@@ -30,7 +30,7 @@ def parser() -> cli.Parser:
     add("--objective", choices=OBJECTIVES, default="task", help=f"what is trained on: {cli.described(OBJECTIVES)}")
     add("-pinv-samples", "--pinv-init-samples", dest="n_pinv_init_samples", type=positive, default=100,
         help="training images used for direct matching")  # fmt: skip
-    add("-l1", "--l1-coef", type=cli.real_number(at_least=0), default=0, help="weight of the l1 norm in the loss")
+    add("-l1", "--l1-coef", type=cli.real_number(at_least=0), default=0.0, help="weight of the l1 norm in the loss")
     add("-c2t-cls", "--c2t-cls-token", choices=C2T_CLS_TOKENS, default=None, help="CLS token that c2t makes")
     add("-t2c-cls", "--t2c-cls-token", choices=T2C_CLS_TOKENS, default=None, help="what t2c does with the CLS token")
     add("-upsample", "--upsample-mode", choices=UPSAMPLE_MODES, default="bilinear", help="how sizes are matched")

@@ -84,7 +84,7 @@ def test_a_finished_detector_of_other_options_is_not_written_over(workplace, dig
     train = [str(digit_networks[1]), MODEL, "layer2.0", *CLASSIFIER, "-e", "1", "-fe", "1", "-dir", "d"]
     train += ["-fdir", "store"]
     assert exec_detectors.main([*train, "-m-in", "-20"]) == 2
-    assert "m_in was -25, now -20.0); choose another folder, or give --overwrite" in capsys.readouterr().err
+    assert "m_in was -25.0, now -20.0); choose another folder, or give --overwrite" in capsys.readouterr().err
     assert exec_detectors.main([*train, "--resume"]) == 0
     assert "nothing is left to do" in capsys.readouterr().err
     assert (workplace / "d" / "model_1.pt").read_bytes() == before

@@ -16,7 +16,7 @@ export EPOCHS=1 FINETUNE_EPOCHS=1 TLM_EPOCHS=1 PROBE_EPOCHS=1 IMAGENET_EPOCHS=1
 
 fail() { echo "smoke.sh: $1" >&2 && exit 1; }
 
-(cd ../.. && "$PYTHON" -c "from tests.tiny_datasets import write_imagenet; write_imagenet('$IMAGENET', 4, 2)")
+(cd ../.. && "$PYTHON" -c "from tests.tiny_datasets import write_imagenet; write_imagenet('$IMAGENET', 4, 3)")
 for script in [0-9]*.sh; do
     case $script in # each kind of pair once
         01*) export DATASETS="cifar10 svhn" ;;

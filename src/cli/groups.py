@@ -79,8 +79,8 @@ def add_finetuning(parser: Parser) -> None:
     add("-fe", "--finetune-epochs", dest="n_finetune_epochs", type=whole_number(0), default=20, help="epochs")
     add("--finetune-decay", choices=LR_STEPS, default="updates",
         help="what is counted to -fe // 2, where the learning rate drops to a tenth; published: updates")  # fmt: skip
-    add("-m-in", "--mean-in-score", dest="m_in", type=real, default=-25, help="energy that ID is to stay below")
-    add("-m-out", "--mean-out-score", dest="m_out", type=real, default=-7, help="energy that OOD is to stay above")
+    add("-m-in", "--mean-in-score", dest="m_in", type=real, default=-25.0, help="energy that ID is to stay below")
+    add("-m-out", "--mean-out-score", dest="m_out", type=real, default=-7.0, help="energy that OOD is to stay above")
     add("-score", "--ood-score", dest="score", type=one_of(OOD_SCORES), choices=OOD_SCORES, default="energy",
         help="what is added to the cross-entropy: the energy hinge, or outlier exposure")  # fmt: skip
     add("-fdir", "--final-save-dir", default="./models/repr_cls_ood_detectors", help="folder of the detector store")

@@ -164,12 +164,13 @@ class DetectorStore:
             raise UserError(f"detector {name} for {layer} is for images of {' pixels, not '.join(shapes)}")
 
         def build() -> Network:
-            return build_model(
-                entry["model_type"],
-                n_classes=n_classes,
-                representation_shape=tuple(entry["required_input_shape"]),
-                image_shape=image_shape,
-            )
+            """Build the detector of an entry, whose shape may be none."""
+            try:
+                shape = tuple(entry["required_input_shape"])
+                image = {"n_classes": n_classes, "image_shape": image_shape}
+                return build_model(entry["model_type"], representation_shape=shape, **image)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise UserError(f"{self.meta}: entry {name!r} is damaged ({error}); restore or remove it") from error
 
         detector = load_network(self.folder / name, build, wanted=f"the detector {entry['model_type']} for {layer}")
         return freeze(detector, device)
