@@ -7,6 +7,7 @@ from src.errors import UserError, unknown_name
 from src.files import read_yaml
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+MAX_SIZE = 10_000  # pixels
 AUGMENTATIONS = ("none", "flip", "crop_flip", "resized_crop")
 
 
@@ -39,7 +40,7 @@ def read_settings(root: Path) -> Settings:
         given["classes"] = tuple(map(str, given["classes"]))
     settings = Settings(**given)
     allowed = {
-        "size": isinstance(settings.size, int) and settings.size > 0,
+        "size": isinstance(settings.size, int) and 0 < settings.size <= MAX_SIZE,
         "channels": settings.channels in (1, 3),
         "mean": len(settings.mean) == channels,
         "std": len(settings.std) == channels and min(settings.std) > 0,

@@ -156,23 +156,22 @@ class DetectorStore:
     def _load(
         self, name: str, entry: Entry, *, n_classes: int, image_shape: tuple[int, int, int], device: torch.device
     ) -> Network:
-        layer = entry["source_layer"]
-        if entry["model_type"] not in MODEL_NAMES:
-            raise unknown_name(f"detector in {self.meta}", entry["model_type"], MODEL_NAMES)
-        if tuple(entry["orig_input_shape"]) != image_shape:
-            shapes = ("×".join(map(str, shape)) for shape in (entry["orig_input_shape"], image_shape))
-            raise UserError(f"detector {name} for {layer} is for images of {' pixels, not '.join(shapes)}")
-
         def build() -> Network:
-            """Build the detector of an entry, whose shape may be none."""
-            try:
-                shape = tuple(entry["required_input_shape"])
-                image = {"n_classes": n_classes, "image_shape": image_shape}
-                return build_model(entry["model_type"], representation_shape=shape, **image)
-            except (TypeError, ValueError, RuntimeError) as error:
-                raise UserError(f"{self.meta}: entry {name!r} is damaged ({error}); restore or remove it") from error
+            """Build the detector that the entry describes."""
+            kind, shapes = str(entry["model_type"]), (tuple(entry["orig_input_shape"]), tuple(image_shape))
+            if kind not in MODEL_NAMES:
+                raise unknown_name(f"detector in {self.meta}", kind, MODEL_NAMES)
+            if shapes[0] != shapes[1]:
+                given = " pixels, not ".join("×".join(map(str, shape)) for shape in shapes)
+                raise UserError(f"detector {name} for {entry['source_layer']} is for images of {given}")
+            shape = tuple(entry["required_input_shape"])
+            return build_model(kind, n_classes=n_classes, representation_shape=shape, image_shape=image_shape)
 
-        detector = load_network(self.folder / name, build, wanted=f"the detector {entry['model_type']} for {layer}")
+        wanted = f"the detector {entry['model_type']} for {entry['source_layer']}"
+        try:
+            detector = load_network(self.folder / name, build, wanted=wanted)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"{self.meta}: entry {name!r} is damaged ({error}); restore or remove it") from error
         return freeze(detector, device)
 
     def load_all(
