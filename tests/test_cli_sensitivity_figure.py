@@ -31,7 +31,7 @@ def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
         "1 − PWCCA distance": {4: 0.75, 2: 0.75, 1: 0.75},
         "1 − Procrustes distance / 2": {4: 0, 2: 0.5, 1: 0.75},
         "stitching accuracy (init pinv)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
-        "stitching accuracy (init rand)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
+        "stitching accuracy (task loss matching)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
         "probe accuracy": {8: 1, 4: 0.5, 2: 0.25, 1: 0.125},
     }
     assert "stitching accuracy (init pinv)" not in lines_of(read_tables(tables), ("x", "y"))

@@ -110,8 +110,8 @@ def read_folder_of_runs(folder: Path) -> None:
 
 def write_tables(folder: Path) -> None:
     (folder / "grid.csv").write_text(
-        "front_layer,end_layer,stitching_type,init,front_stitch_rank,accuracy\npool1,pool2,rc2c,rand,,0.5\n"
-        "pool1,pool2,rc2c,rand,3,0.25\n"
+        "front_layer,end_layer,stitching_type,init,front_stitch_rank,accuracy,folder\npool1,pool2,rc2c,rand,,0.5,a\n"
+        "pool1,pool2,rc2c,rand,3,0.25,b\n"
     )
     (folder / "probes.csv").write_text("model,layer,rank,accuracy,loss\na.pt,l1,1,0.5,0.25\na.pt,l1,,0.75,0.125\n")
 

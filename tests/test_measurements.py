@@ -78,10 +78,12 @@ def test_stitches_are_kept_apart_by_networks_and_method(tmp_path, capsys):
 def test_old_tables_of_stitching_are_kept_apart_by_file_and_start(tmp_path):
     rows = "x,y,rc2c_pre,pinv,8,8,0,0.25,0.9,0.9,0.1,0.2,t1\n", "x,y,rc2c_pre,rand,,,0,0.5,nan,nan,nan,nan,t2\n"
     path = write(tmp_path / "grid.csv", STITCHING, *rows)
-    settings = {init: f"{path}: rc2c_pre, init {init}" for init in ("pinv", "rand")}
+    settings = {name: f"{path}: rc2c_pre, {name}" for name in ("init pinv", "task loss matching")}
     assert read_tables([path]).values == {
-        Series("stitching accuracy", settings["pinv"], (None, None), "init pinv"): {Key("x", "y", 8, FULL): 0.25},
-        Series("stitching accuracy", settings["rand"], (None, None), "init rand"): {Key("x", "y", FULL, FULL): 0.5},
+        Series("stitching accuracy", settings["init pinv"], (None, None), "init pinv"): {Key("x", "y", 8, FULL): 0.25},
+        Series("stitching accuracy", settings["task loss matching"], (None, None), "task loss matching"): {
+            Key("x", "y", FULL, FULL): 0.5
+        },
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 from src.console import warn
 from src.errors import UserError
+from src.options import MATCHED_INITS
 
 # What tells one experiment of a folder from another, beside the two layers.
 EXPERIMENT = (
@@ -82,9 +83,11 @@ class Row(NamedTuple):
 
     @property
     def method(self) -> str:
-        """The name of the way of stitching, such as task loss matching; of old tables, how it started."""
-        if not self.n_epochs:  # None in tables of earlier versions
-            return "direct matching" if self.init == "pinv" and self.n_epochs == 0 else f"init {self.init}"
+        """The name of the way of stitching, such as task loss matching; of old tables, how a matched layer started."""
+        if self.n_epochs == 0:
+            return "direct matching" if self.init == "pinv" else f"init {self.init}"
+        if self.n_epochs is None and self.init in MATCHED_INITS:  # they do not say whether it was trained on
+            return f"init {self.init}"
         return "task loss matching" if self.objective == "task" else f"{self.objective} matching"
 
 
