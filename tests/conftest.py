@@ -51,14 +51,17 @@ def run_here(tmp_path, monkeypatch, capsys):
 
 
 @contextlib.contextmanager
-def few_images(n_images: int | None = 256):
-    """The embedded data sets have only so many training images (None: all), in this process, while the block runs."""
+def few_images(n_images: int | None = 256, *, n_patches: int | None = None):
+    """Embedded data sets have only so many training images, and test patches, in this process, while the block runs.
+
+    None stands for all.
+    """
     from src.datasets import embedded_sets
 
     split_of = embedded_sets.split_of
 
     def first_of(info, images, labels, *, train, device):
-        n = n_images if train else None
+        n = n_images if train else n_patches if info.source == "photo_patches" else None
         return split_of(info, images[:n], None if labels is None else labels[:n], train=train, device=device)
 
     with pytest.MonkeyPatch.context() as patch:

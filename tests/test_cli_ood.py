@@ -47,7 +47,8 @@ def evaluate(workplace, name: str, *arguments: str):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workplace)
         try:
-            return exec_eval_stitcher_ood.main(options)
+            with few_images(None, n_patches=200):
+                return exec_eval_stitcher_ood.main(options)
         except SystemExit as stop:
             return stop.code
 

@@ -65,8 +65,7 @@ def layers_of(networks, fronts=FRONTS, ends=ENDS, kind="rc2c_pre", **options):
     return build_layers(*networks, fronts, ends, kind, image_shape=SHAPE, seed=3, **options)[0]
 
 
-@pytest.mark.parametrize("rows_at_once", [1, N, 1024])
-@pytest.mark.parametrize("front_rank", [None, 3])
+@pytest.mark.parametrize(("rows_at_once", "front_rank"), [(1, None), (N, 3), (1024, None)])
 @torch.no_grad()
 def test_evaluation_equals_each_stitched_model_alone(networks, data, rows_at_once, front_rank):
     layers = layers_of(networks)

@@ -36,8 +36,9 @@ COMMANDS = {  # script: (arguments, where its options are written down)
 
 
 def repeat(script: str, arguments: list[str], pattern: str, first: Path, second: Path, run_script, run_here) -> None:
-    """Run a script as a process, then by its options in this one."""
-    printed = run_script(script, *arguments, cwd=first)
+    """Run a script, the two that train as a process, then by its options in this one."""
+    run = run_script if script in ("exec_train.py", "exec_stitch.py") else run_here
+    printed = run(script, *arguments, cwd=first)
     (config,) = first.glob(pattern)
     shutil.copy(config, second.parent / "options.json")
     again = run_here(script, "--config", "../options.json", cwd=second)
