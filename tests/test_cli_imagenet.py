@@ -60,7 +60,7 @@ def test_a_damaged_image_ends_a_run_with_one_line(run_script, tmp_path):
     assert "n01/train_1.JPEG cannot be decoded (no image); restore or remove it" in line
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interruption_is_answered_by_the_main_process_alone(signum, root, tmp_path):
     """Ctrl-C, `timeout`, containers and Slurm signal all processes: workers leave it to the main one, and end."""
     command = [sys.executable, ROOT / "exec_train.py", "small_cnn", *options(root), "-e", "100000", "-dir", "m"]

@@ -173,6 +173,7 @@ def test_what_is_interrupted_leaves_nothing_behind(tmp_path, monkeypatch):
     assert len(load_dataset("cifar5m", tmp_path, train=True)) == 27
 
 
+@pytest.mark.slow
 def test_two_processes_unpack_together(tmp_path):
     images, _ = write_cifar5m(tmp_path, save=np.savez_compressed)
     code = (

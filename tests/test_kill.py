@@ -77,6 +77,7 @@ def compare(network_folder, run_here):
     return run
 
 
+@pytest.mark.slow
 def test_a_training(compare):
     compare(TRAIN, lambda path, _: kill_after(TRAIN, path, "Epoch #2 train"))
 

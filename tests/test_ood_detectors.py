@@ -112,6 +112,7 @@ def test_no_store_is_an_error_that_says_so(store):
         store.entries()
 
 
+@pytest.mark.slow
 def test_four_processes_add_five_detectors_each(store):
     code = (
         "import sys, torch; from src.ood.detectors import DetectorStore; from tests.test_ood_detectors import entry\n"

@@ -155,7 +155,9 @@ def test_similarity(folder, tmp_path, capsys):
         pytest.param(
             "attention", "mixer", ("blocks.1", "blocks.2"), "t2t", "repr_cls_vit_tiny", marks=pytest.mark.slow
         ),
-        ("attention", "attention", ("features", "features"), "t2t", "repr_cls_vit_tiny"),
+        pytest.param(
+            "attention", "attention", ("features", "features"), "t2t", "repr_cls_vit_tiny", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_detectors_and_their_evaluation(front, end, layers, kind, detector, folder, tmp_path, monkeypatch, capsys):

@@ -49,10 +49,12 @@ def repeat(script: str, arguments: list[str], pattern: str, first: Path, second:
         assert printed == again
 
 
-DETECTORS = pytest.param("exec_train_representation_classifier.py", marks=pytest.mark.slow)
+LONG = ("exec_train_representation_classifier.py", "misc/imagenet_train_main.py")
 
 
-@pytest.mark.parametrize("script", [DETECTORS if script == DETECTORS.values[0] else script for script in COMMANDS])
+@pytest.mark.parametrize(
+    "script", [pytest.param(script, marks=pytest.mark.slow) if script in LONG else script for script in COMMANDS]
+)
 def test_a_run_is_repeated_by_its_config(script, network_folder, run_script, run_here):
     repeat(script, *COMMANDS[script], network_folder("first"), network_folder("second"), run_script, run_here)
 

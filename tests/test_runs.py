@@ -175,6 +175,7 @@ def process(code: str, *arguments) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_folders_are_claimed_by_one_process_each(tmp_path):
     code = "import sys; from src.runs import new_folder\nfor _ in range(30): print(new_folder(sys.argv[1]).name)\n"
     processes = [process(code, tmp_path) for _ in range(2)]
