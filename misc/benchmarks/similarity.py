@@ -142,8 +142,8 @@ def race_against_passes(models: list[Network], images: Tensor, names: list[str],
     def cka(n: int = 0, *, double: bool = False) -> Tensor:
         comparison = Comparison(names, names, n_images=len(images), metrics=["cka"], n_permutations=n)
         for batch in images.split(64):
-            found = [model.activations(batch, names) for model in folded]
-            comparison.add(*({name: x.double() if double else x for name, x in layers.items()} for layers in found))
+            layers_of = [model.activations(batch, names) for model in folded]
+            comparison.add(*({name: x.double() if double else x for name, x in layers.items()} for layers in layers_of))
         return torch.tensor([rows[0].values["cka"] for rows in comparison.rows()])
 
     runs = [(timed(passes)[0], *timed(cka)) for _ in range(2)]
