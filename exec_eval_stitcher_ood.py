@@ -75,7 +75,7 @@ def evaluate(args) -> None:
     if args.sanity_check_dataset:
         other = energies_of(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd")
     made_with = evaluation.made_with(options, args.dataset, args.id_dataset, args.sanity_check_dataset)
-    for name in scorers:
+    for name in filter(stitches.get, scorers):  # the others have detectors for other layers alone
         if len(scorers) > 1:
             result(f"DETECTOR: {name}")
         into = results.energy_folder(name, folder, args.energy_dir, of_several=len(scorers) > 1)

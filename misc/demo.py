@@ -169,7 +169,7 @@ def report(folder: Path) -> Path:
 
 
 def finding(evaluations: dict[str, list[Row]]) -> list[str]:
-    """One sentence that says what the matrices show."""
+    """Write one sentence that says what the matrices show."""
     parts = []
     for title, rows in evaluations.items():
         accurate = [row for row in rows if float(row["accuracy"]) >= ACCURATE]
@@ -180,7 +180,7 @@ def finding(evaluations: dict[str, list[Row]]) -> list[str]:
 
 
 def comparison(evaluations: dict[str, list[Row]]) -> list[str]:
-    """One sentence that says which methods reach the accuracy without leaving the distribution."""
+    """Write one sentence that says which methods reach the accuracy without leaving the distribution."""
     counts, staying, leaving = [], [], []
     for title, rows in evaluations.items():
         accurate = [float(row["auroc"]) for row in rows if float(row["accuracy"]) >= ACCURATE]
@@ -194,7 +194,7 @@ def comparison(evaluations: dict[str, list[Row]]) -> list[str]:
 
 
 def verdict(folder: Path) -> list[str]:
-    """One sentence that says how many pairs are similar, and how many of those of a network that was never trained."""
+    """Write one sentence that says how many pairs are similar, and how many of the control are."""
     shares: dict[str, list[str]] = {}
     for table in ("verdict.csv", "control.csv"):
         rows = read(folder / table)
@@ -207,7 +207,7 @@ def verdict(folder: Path) -> list[str]:
 
 
 def similarity_finding(rows: list[Row]) -> list[str]:
-    """One sentence that says how often the layer of the same name is the most similar one."""
+    """Write one sentence that says how often the layer of the same name is the most similar one."""
     parts = []
     for measure, title in {**MEASURES, "stitching accuracy": "stitching by direct matching"}.items():
         places = [row["place"] for row in rows if row["test"] == "specificity" and row["measure"] == measure]

@@ -14,7 +14,7 @@ class UserError(Exception):
 
 
 def unknown_name(kind: str, given: str, allowed: Iterable[str], *, where: str = "--help lists all") -> UserError:
-    """Return the error for a name that is not among `known`: the close ones, or all if they are few.
+    """Return the error for a name that is not allowed: it lists the close ones, or all if they are few.
 
     Args:
         where: the place to find all names.

@@ -33,7 +33,7 @@ class HeatMap(NamedTuple):
 
     @classmethod
     def difference(cls, values: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> "HeatMap":
-        """Values less others, with the colours centred at 0."""
+        """Subtract others from values, with the colours centred at 0."""
         both = zip(values, others, strict=True)
         matrix = [[a - b for a, b in zip(line, other, strict=True)] for line, other in both]
         largest = max((abs(value) for line in matrix for value in line if not math.isnan(value)), default=0) or 1.0
@@ -196,7 +196,7 @@ def _legend_layout(labels: Collection[str], width: float) -> tuple[int, list[str
 
 
 def _map_size(rows: Sequence[str], columns: Sequence[str]) -> tuple[float, float]:
-    """Inches of a panel with cells, whose numbers need 0.26 by 0.2; at least a column wide."""
+    """Return the inches of a panel with cells, whose numbers need 0.26 by 0.2; at least a column wide."""
     row_names, column_names = (CHARACTER * max(map(len, names), default=0) for names in (rows, columns))
     return max(COLUMN, 0.9 + row_names + 0.26 * len(columns)), 0.5 + column_names + max(0.8, 0.2 * len(rows))
 

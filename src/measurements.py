@@ -141,7 +141,7 @@ def describe(paths: Sequence[str | Path]) -> str:
 
 
 def over_ranks(values: Mapping[Key, float], side: int) -> Iterator[tuple[tuple[str, str], float, dict[float, float]]]:
-    """Return each pair of layers that was measured at two or more ranks of one of them, the other at its highest rank.
+    """Yield each pair of layers that was measured at two or more ranks of one of them, the other at its highest rank.
 
     Args:
         side: 0 where the first layer is truncated, 1 where the second is.
@@ -175,7 +175,7 @@ def _read(path: Path) -> tuple[str, list[dict[str, str]]]:
 
 
 def _accuracies(stitches: Sequence[tuple[Path, Stitch]]) -> Iterator[tuple[Series, Key, float]]:
-    """The accuracies of stitches; the method tells apart those of the same networks."""
+    """Yield the accuracies of stitches; the method tells apart those of the same networks."""
     rows = [row for _, row in stitches]
     fields = [name for name in EXPERIMENT if name not in VARIED and "_model_" not in name]
     for (file, row), name in zip(stitches, method_names(rows, fields), strict=True):
@@ -187,7 +187,7 @@ def _accuracies(stitches: Sequence[tuple[Path, Stitch]]) -> Iterator[tuple[Serie
 
 
 def _similarities(row: Mapping[str, str]) -> Iterator[tuple[Series, Key, float]]:
-    """The values of a row, signed so that higher means more similar."""
+    """Yield the values of a row, signed so that higher means more similar."""
     measured = Row.read(row)
     models = (_path(measured.model1), _path(measured.model2))
     ranks = (FULL if rank is None else rank for rank in (measured.rank1, measured.rank2))

@@ -21,7 +21,7 @@ FRESH = "-"
 
 
 def network(text: str) -> str:
-    """Return the type of an option that names a network: the file of one's own becomes an absolute path."""
+    """Check the name of a network: the type of an option; the file of one's own becomes an absolute path."""
     if not is_own(text):
         return text
     file, function = split_own(text)
@@ -29,7 +29,7 @@ def network(text: str) -> str:
 
 
 def checkpoint(text: str) -> str:
-    """Return the type of an option that names the weights of a network."""
+    """Check the name of the weights of a network: the type of an option."""
     return text
 
 
@@ -57,7 +57,7 @@ def complete(parser: argparse.ArgumentParser, args: argparse.Namespace, words: S
 
 
 def add_channels_last(parser: argparse.ArgumentParser, *sides: str) -> None:
-    """`--channels-last`, for one network, or for those of two that are said."""
+    """Add `--channels-last`, for one network or for the given sides."""
     what = "activations of three axes are height, width, channels where their shape does not tell"
     if sides:
         parser.add_argument("--channels-last", choices=(*sides, "both"), default=None, help=f"whose {what}")

@@ -111,7 +111,7 @@ class Probes:
             head.train(mode)
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
-        """Return the cross-entropy of all probes on a batch, one layer at a time."""
+        """Yield the cross-entropy of all probes on a batch, one layer at a time."""
         with torch.no_grad():
             acts = self.network.activations(images, self.layers)
         numbers = {key: number for number, key in enumerate(self.probes)}

@@ -54,7 +54,7 @@ def correlation(values: Sequence[float], accuracies: Sequence[float]) -> Correla
 
 
 def place(similarities: Mapping[str, float], own: str) -> tuple[int, float]:
-    """Among how many the similarity of `own` stands, and its place: 1 is best, and ties count against it.
+    """Count the similarities, and return the place of `own` among them: 1 is best, and ties count against it.
 
     What is NaN is left out; the place is NaN if that is `own`.
     """
@@ -66,7 +66,7 @@ def place(similarities: Mapping[str, float], own: str) -> tuple[int, float]:
 
 
 def sensitivity(tables: Tables) -> Iterator[dict[str, Any]]:
-    """Return the correlation of each measure with the accuracy of probes, over the ranks of one layer of each pair.
+    """Yield the correlation of each measure with the accuracy of probes, over the ranks of one layer of each pair.
 
     The other layer is at full rank or, where that was not measured, at its highest rank (with a note).
     """
@@ -84,7 +84,7 @@ def sensitivity(tables: Tables) -> Iterator[dict[str, Any]]:
 
 
 def specificity(tables: Tables) -> Iterator[dict[str, Any]]:
-    """Return the place of the layer of the same name among all layers of the other network, at full rank.
+    """Yield the place of the layer of the same name among all layers of the other network, at full rank.
 
     Once among the second layers for each first one (`varied` is layer2), once the other way round.
     """
@@ -145,7 +145,7 @@ def _probes(tables: Tables, model: str | None, layer: str) -> tuple[dict[float, 
 
 
 def _common_ranks(measured: Mapping[float, float], probes: Mapping[float, Probe]) -> tuple[list[float], int]:
-    """Ranks of both, ascending, each above the width of the layer but the first left out, and how many those are."""
+    """List the ranks of both, ascending, and count those left out: all above the width of the layer but the first."""
     common = sorted(set(measured) & set(probes))
     different = [
         rank

@@ -247,6 +247,20 @@ def test_several_detectors_share_a_pass_and_give_what_each_gives_alone(workplace
     assert "invalid choice: 'nothing' (choose from energy, mahalanobis" in capsys.readouterr().err
 
 
+def test_a_detector_of_other_layers_alone_is_left_out(workplace, capsys):
+    """The store has one for layer3.1, which -scd checks, but no stitch ends there or at layer2.0."""
+    folder = shutil.copytree(workplace / "results" / "dm", workplace / "results" / "late")
+    for config in folder.glob("*/config.txt"):
+        if json.loads(config.read_text())["end_layer"] == "layer2.0":
+            shutil.rmtree(config.parent)
+    for table in folder.glob("ood_evaluation*"):
+        table.unlink()
+    assert evaluate(workplace, "late", "--detector", "energy,rmd", "-scd", "photo_patches") == 0
+    captured = capsys.readouterr()
+    assert "evaluated 2 stitches; skipped 0 runs and 1 end layers" in captured.err and "energy" not in captured.out[:20]
+    assert {path.name for path in folder.glob("ood_evaluation*.csv")} == {"ood_evaluation_rmd.csv"}
+
+
 def test_rank_correlations_with_energy(tmp_path, capsys):
     from src.files import write_csv
     from src.ood.reporting import _agreement

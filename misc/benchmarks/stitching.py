@@ -224,7 +224,7 @@ def augmentation(batch_size: int = 256, n_images: int = 5120) -> None:
 
 
 def processes(folder: Path, n_test: int) -> None:
-    """Return the whole process of a 64-pair grid of direct matching against 64 processes of one pair."""
+    """Measure the whole process of a 64-pair grid of direct matching against 64 processes of one pair."""
     sys.path.insert(0, str(ROOT))
     from tests.tiny_datasets import random_images
 

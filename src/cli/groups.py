@@ -11,7 +11,7 @@ from src.options import LR_STEPS, OOD_SCORES, OPTIMIZERS, PRECISIONS, SCHEDULERS
 
 
 def add_gpu(parser: Parser) -> None:
-    """`-gpu`, `--amp` and `--tf32`."""
+    """Add `-gpu`, `--amp` and `--tf32`."""
     add = parser.add_argument
     add("-gpu", "--gpu", type=whole_number(-1), default=0, help="GPU to run on; -1 is the CPU")
     add("--amp", choices=PRECISIONS, default="none", help="bf16: networks compute in bfloat16 where that is safe")
@@ -19,7 +19,7 @@ def add_gpu(parser: Parser) -> None:
 
 
 def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
-    """`--resume` and, for scripts that write into a folder of the user's choice, `--overwrite`."""
+    """Add `--resume` and, for scripts that write into a folder of the user's choice, `--overwrite`."""
     add = parser.add_mutually_exclusive_group().add_argument
     add("--resume", action="store_true", help="go on with an interrupted run of the same options")
     if overwrite:
@@ -27,17 +27,17 @@ def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
 
 
 def add_seed(parser: Parser) -> None:
-    """`-s`."""
+    """Add `-s`."""
     parser.add_argument("-s", "--seed", type=whole_number(0), default=0, help="random seed")
 
 
 def add_title(parser: Parser) -> None:
-    """`--title`."""
+    """Add `--title`."""
     parser.add_argument("--title", default="", help="title of the figure")
 
 
 def add_data(parser: Parser, *, batch_size: int) -> None:
-    """`-d`, `-data`, `-b`, `-workers` and `-prefetch`."""
+    """Add `-d`, `-data`, `-b`, `-workers` and `-prefetch`."""
     add = parser.add_argument
     add("-d", "--dataset", type=dataset, default="cifar10", help=dataset_help())
     add("-data", "--dataset-root", default="./data/pytorch", help="folder of the datasets")
@@ -55,7 +55,7 @@ def placing_of(args: Namespace, device: Any) -> dict[str, Any]:
 
 
 def add_training(parser: Parser, *, n_epochs: int) -> None:
-    """Return the options of training: `-o`, `-e`, `-lr`, `-wd`, `-s`, `-sched`, `-rlre` and `--grad-clip`."""
+    """Add the options of training: `-o`, `-e`, `-lr`, `-wd`, `-s`, `-sched`, `-rlre` and `--grad-clip`."""
     add = parser.add_argument
     add("-o", "--optimizer", choices=OPTIMIZERS, default="adam", help="sgd is without momentum")
     add("-e", "--epochs", dest="n_epochs", type=whole_number(0), default=n_epochs, help="number of epochs")
@@ -70,7 +70,7 @@ def add_training(parser: Parser, *, n_epochs: int) -> None:
 
 
 def add_finetuning(parser: Parser) -> None:
-    """Return the options of fine-tuning OOD detectors."""
+    """Add the options of fine-tuning OOD detectors."""
     add, real = parser.add_argument, real_number()
     add("-ftidd", "--finetune-id-dataset", type=dataset, required=True, help="ID dataset, as -d")
     add("-ftiddata", "--finetune-id-dataset-root", default="./data/pytorch", help="folder of the ID dataset")

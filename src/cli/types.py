@@ -24,7 +24,7 @@ def whole_number(minimum: int) -> Callable[[str], int]:
 
 
 def described(choices: Mapping[str, Any]) -> str:
-    """Names of choices and what they mean, for a help text; a choice is a text or has a `description`."""
+    """List choices and what they mean, for a help text; a choice is a text or has a `description`."""
     return "; ".join(f"{name}: {getattr(choice, 'description', choice)}" for name, choice in choices.items())
 
 
@@ -50,7 +50,7 @@ table_or_figure = output_file("a CSV or a figure", ".csv", ".png", ".pdf")
 
 
 def rank(text: str) -> int | None:
-    """Return the type of an option that takes a rank; 0 is the full rank, as in the public code."""
+    """Read a rank: the type of an option; 0 is the full rank, as in the public code."""
     return whole_number(0)(text) or None
 
 
@@ -90,7 +90,7 @@ def real_number(*, at_least: float = -math.inf, above: float = -math.inf) -> Cal
 
 
 def dataset(text: str) -> str:
-    """Return the type of an option that names a data set, in the table or on disk."""
+    """Check the name of a data set, in the table or on disk: the type of an option."""
     from src.datasets import dataset_name
 
     try:

@@ -99,7 +99,7 @@ def _own_arrays(path: Path, split: str) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _check_images(images: np.ndarray, *, shape: tuple[int, ...] | None = None) -> None:
-    """Raises ValueError for what is not uint8 (N, H, W, C) or (N, H, W), of a given (H, W, C) or any."""
+    """Raise ValueError for what is not uint8 (N, H, W, C) or (N, H, W), of a given (H, W, C) or any."""
     fits = images.ndim in (3, 4) if shape is None else images.shape[1:] == shape
     if images.dtype != np.uint8 or not fits or not len(images):
         expected = "(N, H, W, C) or (N, H, W)" if shape is None else f"(N, {', '.join(map(str, shape))})"

@@ -63,7 +63,7 @@ class BaseImageSet:
         raise NotImplementedError
 
     def _make(self, batches: Sequence[BatchSpec]) -> Iterable[Tensor]:
-        """Return the images of each batch in turn: float32 (B, C, H, W) on the device."""
+        """Yield the images of each batch in turn: float32 (B, C, H, W) on the device."""
         raise NotImplementedError
 
     def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
@@ -122,7 +122,7 @@ class BaseImageSet:
         return torch.arange(len(self)) if indices is None else torch.as_tensor(indices, device="cpu")
 
     def _deliver(self, order: Tensor, parameters: Tensor | None, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return the batches of `order`, of each the shard of this process.
+        """Yield the batches of `order`, of each the shard of this process.
 
         All processes get as many batches. Where a batch has no image for one of them, that gets the batch's first
         one without a label: it counts nowhere, but the process can take part in what all do together.

@@ -134,7 +134,7 @@ class DecodedImageSet(BaseImageSet):
         return self._image_shape
 
     def levels(self, batches: Sequence[BatchSpec]) -> Iterator[Tensor]:
-        """Return the images of each batch in turn as they are decoded: uint8 (B, C, H, W) on the CPU.
+        """Yield the images of each batch in turn as they are decoded: uint8 (B, C, H, W) on the CPU.
 
         Raises:
             UserError: an image cannot be decoded, or a worker was killed.
@@ -224,6 +224,6 @@ class _Decoder:
 
 
 def _ignore_signals(worker: int) -> None:
-    """Leaves signals to the main process, which ends its workers."""
+    """Leave signals to the main process, which ends its workers."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)

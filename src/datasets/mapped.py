@@ -125,7 +125,7 @@ def unpack(archives: Sequence[Path], names: Sequence[str], *, remedy: str) -> No
 def _compressed(
     archives: Sequence[Path], names: Sequence[str], *, remedy: str
 ) -> Iterator[tuple[Path, Path, zipfile.ZipInfo]]:
-    """Return the compressed arrays that are not unpacked yet: archive, place for the array, entry in the archive."""
+    """Yield the compressed arrays that are not unpacked yet: archive, place for the array, entry in the archive."""
     for archive in archives:
         with readable(archive, remedy), zipfile.ZipFile(archive) as content:
             for name in names:

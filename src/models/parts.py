@@ -80,7 +80,7 @@ class Parts:
         return graph
 
     def _may_share_memory(self, node: Node, copied: set[Node]) -> Iterator[Node]:
-        """Return the node and those that it may be a view of: a module with parameters is sure to make a new tensor."""
+        """Yield the node and those that it may be a view of: a module with parameters is sure to make a new tensor."""
         yield node
         if node in copied or (node.op == "call_module" and self._has_parameters(node.target)):
             return

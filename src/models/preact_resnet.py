@@ -81,6 +81,7 @@ class PreActBlock(nn.Module):
             self.add_module(name, module)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C1, H, W) to (B, C2, H/stride, W/stride)."""
         norm_0, activation_0, convolution_0, norm_1, activation_1, convolution_1, *shortcut = self.children()
         activated = activation_0(norm_0(x))
         hidden = activation_1(norm_1(convolution_0(activated)))

@@ -174,6 +174,7 @@ class _Tracer(fx.Tracer):
         return output
 
     def create_node(self, kind: str, target: Any, args: tuple, kwargs: dict[str, Any], *rest: Any, **more: Any) -> Node:
+        """Record an operation on the latest values of its arguments, and what it changes in place."""
         args, kwargs = fx.node.map_arg(args, self._now), fx.node.map_arg(kwargs, self._now)
         changed = args[0] if args and isinstance(args[0], Node) and _is_in_place(kind, target, kwargs) else None
         if changed is not None and changed not in self.data and IN_PLACE.get(target) is not None:

@@ -115,7 +115,7 @@ class DetectorStore:
         return list(dict.fromkeys(entry["source_layer"] for _, entry in self._of(source)))
 
     def _of(self, source: Source) -> list[tuple[str, Entry]]:
-        """Names and entries of the detectors of a network; its checkpoint's content counts, its path as fallback."""
+        """List the detectors of a network, name and entry; its checkpoint's content counts, its path as fallback."""
         entries = []
         for name, entry in self.entries().items():
             sha256 = entry.get("source_sha256")
@@ -203,7 +203,7 @@ class DetectorStore:
 
 
 def _differences(entries: Sequence[Entry]) -> str:
-    """In what several detectors for one layer differ, in words; empty if in nothing that tells."""
+    """Describe how several detectors for one layer differ; empty if they do not."""
     values = {key: list(dict.fromkeys(str(entry.get(key)) for entry in entries)) for key in DIFFERENCES}
     parts = [f"{key}: {', '.join(different)}" for key, different in values.items() if len(different) > 1]
     return f" (they differ in {'; '.join(parts)})" if parts else ""

@@ -34,9 +34,11 @@ class RepresentationClassification:
         self.modules, self.names = self.heads, ["the detector"]
 
     def train(self, mode: bool) -> None:
+        """Switch the classifier; the source stays in evaluation mode."""
         self.heads[0].train(mode)
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
+        """Yield the cross-entropy on images (B, C, H, W) with labels (B,), in training plus the penalty."""
         with torch.no_grad():
             activations = self.source(images, until=self.layer)
         logits = self.heads[0](activations)

@@ -104,7 +104,7 @@ def describe(rows: Sequence[Row], *, stitched_by: str, n_images: int) -> str:
 
 
 def _agreement(evaluations: Mapping[str, Sequence[Row]], detector: str) -> dict[str, dict[str, float]]:
-    """Rank correlations of AUROC over the runs that both `energy` and another detector evaluated; prints them.
+    """Compute and print the rank correlations of AUROC over the runs that `energy` and another detector evaluated.
 
     Of `energy` itself with all others, of another detector with `energy` alone.
     """

@@ -179,6 +179,7 @@ class NearestNeighbours(Detector):
         self.n += len(features)
 
     def fit(self) -> None:
+        """Put the bank of samples together; raises ValueError where it holds fewer than `N_NEIGHBOURS`."""
         import torch
 
         if self.n < N_NEIGHBOURS:
@@ -198,6 +199,7 @@ class Residual(Detector):
     normalised = False
 
     def fit(self) -> None:
+        """Find the axes (C, n) outside of the principal subspace."""
         import torch
 
         self.mean = self.moments.mean

@@ -79,7 +79,7 @@ class Comparison:
                     total += product
 
     def rows(self, *, device: torch.device | str = "cpu") -> Iterator[list[Row]]:
-        """Return the rows of each pair of layers, all ranks of layer 1 times all ranks of layer 2; once only.
+        """Yield the rows of each pair of layers, all ranks of layer 1 times all ranks of layer 2; once only.
 
         What has no value is NaN, and `undefined` says why. The names of the networks and of the data set are empty.
 

@@ -65,7 +65,7 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _draw_maps(path: Path, rows: Sequence[Row], axis: str, suffix1: str, suffix2: str) -> None:
-    """Heat maps over `layer1` × `layer2` or `rank1` × `rank2`."""
+    """Draw heat maps over `layer1` × `layer2` or `rank1` × `rank2`."""
     places = [(getattr(row, f"{axis}1"), getattr(row, f"{axis}2")) for row in rows]
     firsts, seconds = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
     by_place = dict(zip(places, rows, strict=True))
@@ -106,7 +106,7 @@ def describe(rows: Sequence[Row]) -> str:
 
 
 def _draw_curves(path: Path, rows: Sequence[Row], *, side: int) -> None:
-    """Curves over the ranks of one side, one for each pair of layers."""
+    """Draw curves over the ranks of one side, one for each pair of layers."""
     panels: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:
         other = row.rank2 if side == 1 else row.rank1

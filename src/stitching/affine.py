@@ -76,6 +76,7 @@ class ConvToConv(StitchingLayer):
         self.transform = nn.Conv2d(source[0], target[0], 1)
 
     def forward(self, source: Tensor) -> Tensor:
+        """Map an activation of the front layer (B, …) to one of the end layer (B, C, H, W)."""
         maps = self.layout(source)
         if self.size is None:
             return self.transform(maps)

@@ -112,7 +112,7 @@ class Grid:
             module.train(mode)
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
-        """Return the objective of all stitches on a batch, in training plus the l1 term.
+        """Yield the objective of all stitches on a batch, in training plus the l1 term.
 
         An objective that does without logits is trained without them: cross-entropies and hits are then NaN.
         """
@@ -157,7 +157,7 @@ class Grid:
 
     @torch.no_grad()
     def evaluate(self, batches: Batches) -> GridScore:
-        """Accuracy, predictions and representation difference of all stitches, and what the given networks reach."""
+        """Measure accuracy, predictions and representation difference of all stitches, and the given networks."""
         self.train(False)
         predictions: dict[Pair | str, list[Tensor]] = {}
         distance: dict[Pair, Tensor] = {}
@@ -240,7 +240,7 @@ class Grid:
         return _activations(front, self.front_layers, end, self.end_layers, images)
 
     def truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Front activations cut to the rank of the grid."""
+        """Truncate front activations to the rank of the grid."""
         return {name: low_rank_approx(act, self.front_rank) for name, act in acts.items()}
 
     def stitched(self, images: Tensor, sources: Mapping[str, Tensor]) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
@@ -274,7 +274,7 @@ class Grid:
 def _activations(
     front: Network, front_names: Sequence[str], end: Network, end_names: Sequence[str], images: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Activations of two networks, from one pass each, or from one for both if they are one."""
+    """Compute the activations of two networks, from one pass each, or from one for both if they are one."""
     if front is end:
         acts = front.activations(images, list(dict.fromkeys([*front_names, *end_names])))
         return {name: acts[name] for name in front_names}, {name: acts[name] for name in end_names}

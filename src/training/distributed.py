@@ -32,7 +32,7 @@ class Processes(NamedTuple):
 
 
 def launched(*, rank: int | None = None, size: int | None = None) -> Processes:
-    """Who this process is, as torchrun says it in the environment, or else as the arguments do.
+    """Read the rank and the number of processes from torchrun's environment, or else from the arguments.
 
     Raises:
         UserError: the arguments contradict each other.
@@ -144,6 +144,7 @@ class DataParallelClassification(Classification):
         self.network = DistributedDataParallel(model) if processes.size > 1 else model
 
     def train(self, mode: bool) -> None:
+        """Switch the network; for evaluation all processes take over the buffers of the first."""
         self.network.train(mode)
         self.step = 0
         if not mode:  # each process has statistics of its own; those of the first are saved
@@ -152,6 +153,7 @@ class DataParallelClassification(Classification):
             torch.manual_seed(seed_of(torch.initial_seed(), self.processes.rank))
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
+        """Yield the loss on this process's shard; gradients then add up to those of the whole batch."""
         if not training:
             yield from super().losses(images, labels, training=False)
             return

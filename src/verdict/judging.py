@@ -106,7 +106,7 @@ def _judge(
 def decide(
     penalty: Interval, aurocs: Iterable[Auroc], is_at_chance: bool, *, tolerance: float, in_distribution: float
 ) -> tuple[str, str]:
-    """One of `VERDICTS`, and why.
+    """Decide for one of `VERDICTS`, and say why.
 
     Args:
         penalty: its interval, NaN where there is none.
