@@ -51,7 +51,7 @@ def table(title: str, rows: Sequence[str], columns: Sequence[str], values: Seque
 def note(text: str) -> None:
     """Print a message to stderr, apart from the results."""
     if not _silent:
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(f"{text}\n", file=sys.stderr, end="")  # one write: a signal cannot leave half a line
 
 
 def warn(text: str) -> None:

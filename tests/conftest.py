@@ -51,21 +51,25 @@ def run_here(tmp_path, monkeypatch, capsys):
 
 
 @contextlib.contextmanager
-def few_images(n_images: int | None = 256, *, n_patches: int | None = None):
-    """Embedded data sets have only so many training images, and test patches, in this process, while the block runs.
-
-    None stands for all.
-    """
+def few_images(n_train: int | None = 256, *, n_test: int | None = None):
+    """Embedded data sets have only so many images, in this process, while the block runs. None stands for all."""
     from src.datasets import embedded_sets
 
     split_of = embedded_sets.split_of
 
     def first_of(info, images, labels, *, train, device):
-        n = n_images if train else n_patches if info.source == "photo_patches" else None
+        n = n_train if train else n_test
         return split_of(info, images[:n], None if labels is None else labels[:n], train=train, device=device)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedded_sets, "split_of", first_of)
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_test_images():
+    """The tests of a module evaluate on 120 images; scripts that run as processes take all of them."""
+    with few_images(None, n_test=120):
         yield
 
 

@@ -16,6 +16,8 @@ from src.models import build_model
 from src.stitching.objectives import OBJECTIVES
 from tests.conftest import few_images
 
+pytestmark = pytest.mark.usefixtures("few_test_images")
+
 MODEL = "resnet18_samewidth"
 COMMON = ["-d", "digits", "-gpu", "-1", "--mod-only-stitch"]
 TRAINED = [*COMMON, "-e", "1", "-b", "128", "-lr", "1e-2"]

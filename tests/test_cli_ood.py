@@ -24,14 +24,15 @@ CLASSIFIER = ["-m", "repr_cls_resnet18", *DATA, *FINETUNING, "-b", "512"]
 
 
 @pytest.fixture(scope="module")
-def workplace(digit_networks, tmp_path_factory):
+def workplace(digit_networks, tmp_path_factory, request):
     """A folder with two grids of stitches, and detectors for one of their two end layers."""
     folder = tmp_path_factory.mktemp("ood")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         paths = [str(path) for path in digit_networks]
         stitch = [*paths, MODEL, MODEL, "layer3.0,layer4.1", "layer2.0,layer4.0", "rc2c_pre", *DATA, "-e", "0"]
-        assert exec_stitch.main([*stitch, "-i", "pinv", "-dir", "dm"]) == 0
+        assert exec_stitch.main([*stitch, "-i", "pinv", "-dir", "dm"]) == 0  # a process evaluates it on all images
+        request.getfixturevalue("few_test_images")
         assert exec_stitch.main([*stitch, "-i", "pinv", "-dir", "ranks", "--front-stitch-rank", "2"]) == 0
         train = [paths[1], MODEL, "layer2.0", *CLASSIFIER, "-e", "1", "-fe", "1", "-dir", "d", "-fdir", "store"]
         with few_images(128):
@@ -47,7 +48,7 @@ def evaluate(workplace, name: str, *arguments: str):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workplace)
         try:
-            with few_images(None, n_patches=200):
+            with few_images(None):
                 return exec_eval_stitcher_ood.main(options)
         except SystemExit as stop:
             return stop.code
@@ -290,7 +291,7 @@ def test_a_detector_that_does_not_do_its_job_is_marked(workplace, drawn_figures,
     assert "layer2.0 *" in ends and "layer4.0" in ends
     below = figure.texts[-1].get_text().replace("\n", " ")
     assert below.endswith("*: the detector does not find digits OOD.")
-    assert "Data: digits. Method: direct matching (rc2c_pre, matched on" in below and "Images: 360." in below
+    assert "Data: digits. Method: direct matching (rc2c_pre, matched on" in below and "Images: 120." in below
     assert "Detector: energy (ID digits, OOD photo_patches)." in below and f"({MODEL})" in below
     panels = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images}
     assert {name: image.get_cmap().name for name, image in panels.items()} == {

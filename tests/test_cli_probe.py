@@ -14,6 +14,8 @@ from src.models import build_model
 from tests.goldens import DATA
 from tests.test_cli_errors import fails
 
+pytestmark = pytest.mark.usefixtures("few_test_images")
+
 MODEL = "resnet18_samewidth"
 DIGITS = ["-d", "digits", "-gpu", "-1"]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -76,7 +78,7 @@ def test_the_figure_says_what_it_shows(tmp_path, digit_networks, drawn_figures, 
     arguments = [digit_networks[0], MODEL, "-l", "layer4.1", *DIGITS, "-e", "0", "-ranks", "4", "1"]
     run([*arguments, "-o", tmp_path / "p.csv"], capsys)
     below = drawn_figures["p.png"].texts[0].get_text().replace("\n", "").replace(" ", "")
-    assert below.endswith(f"({MODEL}).Data:digits.Method:linearprobes,0epochs.Images:360.")
+    assert below.endswith(f"({MODEL}).Data:digits.Method:linearprobes,0epochs.Images:120.")
 
 
 def run(arguments, capsys) -> str:

@@ -24,6 +24,8 @@ from src.stitching.rows import read_grid
 from tests.conftest import ROOT
 from tests.goldens import DATA
 
+pytestmark = pytest.mark.usefixtures("few_test_images")
+
 MODEL = "resnet18_samewidth"
 COMMON = ["-d", "digits", "-gpu", "-1", "--mod-only-stitch"]
 DM = [*COMMON, "-i", "pinv", "-e", "0"]
@@ -111,7 +113,7 @@ def test_predictions_are_those_that_the_metrics_count(stitch):
             kept = dict(arrays)
         found = metrics(folder)
         for name, key in (("accuracy", "stitched"), ("front_accuracy", "front"), ("end_accuracy", "end")):
-            assert found[name] == (kept[key] == kept["labels"]).mean() and kept[key].shape == (360,)
+            assert found[name] == (kept[key] == kept["labels"]).mean() and kept[key].shape == (120,)
         assert found["agreement"] == (kept["stitched"] == kept["end"]).mean()
         assert found["kappa"] == pytest.approx(cohen_kappa_score(kept["stitched"], kept["end"]))
     rows = read_grid(folders[0].parent / "grid.csv")
@@ -138,7 +140,7 @@ def test_collecting_gives_each_experiment_a_matrix_of_its_own(stitch, tmp_path, 
     assert {row["method"] for row in table} == {"direct matching", "hint matching"} and len(table) == 3
     for row in table:  # near those of the binomial distribution
         accuracy, low, high = (float(row[f"accuracy{end}"]) for end in ("", "_images_low", "_images_high"))
-        assert high - low == pytest.approx(2 * 1.96 * (accuracy * (1 - accuracy) / 360) ** 0.5, abs=0.015)
+        assert high - low == pytest.approx(2 * 1.96 * (accuracy * (1 - accuracy) / 120) ** 0.5, abs=0.015)
         assert float(row["penalty_images_low"]) <= float(row["penalty"]) <= float(row["penalty_images_high"])
         assert low <= accuracy <= high and row["accuracy_runs_low"] == ""  # one run has no interval over runs
 

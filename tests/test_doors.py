@@ -20,6 +20,8 @@ from src.ood.scores import SCORES, Detector, Score
 from src.similarity.measures import GRAMS, MEASURES, Measure
 from src.stitching.objectives import OBJECTIVES, Objective, hint_loss
 
+pytestmark = pytest.mark.usefixtures("few_test_images")
+
 MODEL = "resnet18_samewidth"
 ON_DIGITS = ["-d", "digits", "-gpu", "-1"]
 

@@ -22,6 +22,8 @@ from src.models import build_model
 from src.models.own import is_own
 from tests.conftest import ROOT, few_images
 
+pytestmark = pytest.mark.usefixtures("few_test_images")
+
 README = (ROOT / "README.md").read_text()
 SECTION = README[README.index("## Your own network") : README.index("## Scripts")]
 FILE = re.search(r"```python\n(.*?)```", SECTION, re.DOTALL).group(1)
