@@ -14,6 +14,7 @@ from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matchi
 from src.stitching.layers import resize
 from src.stitching.objectives import OBJECTIVES, Objective, feature_loss, functional_loss, hint_loss, soft_label_loss
 from src.training import Settings, train
+from tests.tiny_networks import narrow_resnet
 
 SHAPE = (1, 8, 8)
 FRONTS, ENDS = ["layer1.0", "layer2.1", "layer4.1"], ["layer1.1", "layer3.0", "layer4.1"]
@@ -55,7 +56,7 @@ def networks(data):
     models = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        model = build_model("resnet18_samewidth", n_channels=1).double()
+        model = narrow_resnet().double()
         model(data.images)  # lets the BatchNorm statistics move off their start
         models.append(model.eval().requires_grad_(False))
     return models
@@ -341,7 +342,7 @@ def test_a_sixth_objective_is_one_row(networks, data):
 
 def test_targets_stay_where_statistics_move(data):
     torch.manual_seed(0)
-    front, end = (build_model("resnet18_samewidth", n_channels=1).double().eval().requires_grad_(False) for _ in "12")
+    front, end = (narrow_resnet().double().eval().requires_grad_(False) for _ in "12")
     layers = layers_of((front, end), ["layer2.0"], ["layer2.0"])
     grid = Grid(front, end, layers, frozen=False, objective=OBJECTIVES["fula"])
     before = end(data.images, until="layer3.0")
@@ -376,7 +377,7 @@ def test_folding_batch_norm_changes_no_activation(networks, data):
 
 def test_statistics_move_only_when_asked_for(data):
     torch.manual_seed(0)
-    front, end = (build_model("resnet18_samewidth", n_channels=1).double().eval().requires_grad_(False) for _ in "12")
+    front, end = (narrow_resnet().double().eval().requires_grad_(False) for _ in "12")
     layers = layers_of((front, end), ["layer2.0"], ["layer2.0"])
     grid = Grid(front, end, layers, frozen=False)
     list(train(grid, data, data, Settings(1, 20)))
@@ -390,7 +391,7 @@ def test_statistics_move_only_when_asked_for(data):
 
 def test_learned_cls_token_starts_at_the_mean_target(data):
     torch.manual_seed(0)
-    front = build_model("resnet18_samewidth", n_channels=1).double().eval()
+    front = narrow_resnet().double().eval()
     end = build_model("vit_tiny_patch4_32", n_channels=1, image_shape=SHAPE).double().eval()
     pair = Pair("layer3.0", "blocks.1")
     layers = layers_of((front, end), [pair.front_layer], [pair.end_layer], kind="c2t", c2t_cls_token="learn")

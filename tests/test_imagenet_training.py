@@ -28,6 +28,11 @@ spec.loader.exec_module(script)
 
 SIZES = {"n_train": 12, "n_val": 6}
 COMMON = ["--gpu", "-1", "--epochs", "1", "--seed", "1", "-p", "0"]
+PERCEPTRON = """from torch import nn
+def perceptron(n_classes):
+    pixels = nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.Flatten())
+    return nn.Sequential(pixels, nn.Linear(192, 50), nn.GELU(), nn.LayerNorm(50), nn.Linear(50, n_classes))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +104,9 @@ def test_two_processes_under_torchrun_equal_one_that_averages(root, tmp_path, ca
 
 def test_without_batch_norm_two_processes_equal_one(root, tmp_path, capsys):
     """Batches of 11 and 1, in shares of 6 and 5, or of 1 and none; the processes are started by hand here."""
-    arguments = [str(root), "-a", "vit_tiny_patch16_224", "--lr", "0.01", "-j", "0", "-b", "11", *COMMON]
+    (tmp_path / "mine.py").write_text(PERCEPTRON)
+    network = f"{tmp_path / 'mine.py'}:perceptron"
+    arguments = [str(root), "-a", network, "--lr", "0.01", "-j", "0", "-b", "11", *COMMON]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
