@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from src.files import read_json
+from src.stitching.rows import Row
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -32,3 +33,9 @@ def content(folder: Path) -> dict[str, bytes]:
         assert name not in found, f"{name} is there twice"
         found[name] = data
     return found
+
+
+def grid_rows(folder: Path) -> list[Row]:
+    """The rows of the `grid.csv` in a folder of stitches."""
+    with open(folder / "grid.csv", newline="") as file:
+        return [Row.of(values) for values in csv.DictReader(file)]

@@ -20,9 +20,9 @@ from src.datasets import load_dataset
 from src.models import build_model
 from src.runs import Run
 from src.stitching import Pair, StitchedModel, build_stitching_layer
-from src.stitching.rows import read_grid
 from tests.conftest import ROOT
 from tests.goldens import DATA
+from tests.run_content import grid_rows
 
 pytestmark = pytest.mark.usefixtures("few_test_images")
 
@@ -116,7 +116,7 @@ def test_predictions_are_those_that_the_metrics_count(stitch):
             assert found[name] == (kept[key] == kept["labels"]).mean() and kept[key].shape == (120,)
         assert found["agreement"] == (kept["stitched"] == kept["end"]).mean()
         assert found["kappa"] == pytest.approx(cohen_kappa_score(kept["stitched"], kept["end"]))
-    rows = read_grid(folders[0].parent / "grid.csv")
+    rows = grid_rows(folders[0].parent)
     assert [row.kappa for row in rows] == [metrics(folder)["kappa"] for folder in folders]
 
 
@@ -131,7 +131,7 @@ def test_collecting_gives_each_experiment_a_matrix_of_its_own(stitch, tmp_path, 
     assert collect(tmp_path / "results" / "x") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "objective=task, n_epochs=0" and lines[4] == "objective=hint, n_epochs=1"
-    rows = {(row.objective, row.front_layer): row for row in read_grid(tmp_path / "results" / "x" / "grid.csv")}
+    rows = {(row.objective, row.front_layer): row for row in grid_rows(tmp_path / "results" / "x")}
     for line, key in ((2, ("task", "layer4.0")), (3, ("task", "layer4.1")), (6, ("hint", "layer4.1"))):
         assert lines[line].split() == [key[1], f"{rows[key].accuracy:.4f}"]
     assert len(lines) == 7 and rows["task", "layer4.0"].dataset == "digits" and rows["hint", "layer4.1"].n_epochs == 1

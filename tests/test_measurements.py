@@ -95,6 +95,8 @@ def test_old_tables_of_stitching_are_kept_apart_by_file_and_start(tmp_path):
         (PROBING + "a.pt,x,4,high,,1.5,0,2\n", "line 2 is damaged .*'high'"),
         (PROBING + "a.pt,x,4,0.5,,1.5,0,2\na.pt,x\n", "line 3 is damaged"),
         (SIMILARITY + "a.pt,b.pt,x,y,4.5,,p,10,0.5,,,\n", "line 2 is damaged .*'4.5'"),
+        (STITCHING + "x,y,rc2c_pre,rand,,,0,high,nan,nan,0.0,0.2,t1\n", "line 2 is damaged .*accuracy"),
+        (STITCHING + "x,y,rc2c_pre,rand,z,,0,0.5,nan,nan,0.0,0.2,t1\n", "line 2 is damaged .*front_stitch_rank"),
     ],
 )
 def test_refuses_other_files_and_damaged_ones(tmp_path, content, message):

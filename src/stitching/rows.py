@@ -1,16 +1,13 @@
 """Rows of `grid.csv`, one a stitch, and their accuracies as a matrix. Importing this spares torch."""
 
-import csv
 import math
 import re
 import types
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from src.console import warn
-from src.errors import UserError
 from src.options import MATCHED_INITS
 
 # What tells one experiment of a folder from another, beside the two layers.
@@ -107,21 +104,6 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
         return kinds[0](value)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(name) from error
-
-
-def read_grid(path: Path) -> list[Row]:
-    """Read a `grid.csv`.
-
-    Raises:
-        UserError: it cannot be read, or a row of it is damaged.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [Row.of(values) for values in csv.DictReader(file)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); misc/collect_results.py writes it again") from error
 
 
 def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
