@@ -98,25 +98,27 @@ run_queue() { # print what is queued, run it, spread over the GPUs, and exit, wi
 }
 
 worker() { # GPU: run on it whatever no other worker has begun, one command after the other
-    local i line log child=''
+    local i line log
     set +e
-    trap 'if [[ $child ]]; then kill -TERM "$child" 2> /dev/null; wait "$child"; fi; exit 143' TERM
+    trap 'end_jobs; exit 143' TERM
     for i in "${!QUEUE[@]}"; do
         mkdir "$CLAIMS/$i" 2> /dev/null || continue # of several that try, one makes the folder
         line=${QUEUE[i]/ -gpu GPU/ -gpu $1}
         log="$LOGS/$(basename "$0" .sh)-$(date +%Y%m%d-%H%M%S)-$$-$i.log"
         echo "[$((i + 1))/${#QUEUE[@]}, GPU $1] $line" >&2
         bash -c "exec $line" &> "$log" &
-        child=$!
-        wait "$child" || echo "  $line   # $(tail -n 1 "$log"); see $log" > "$CLAIMS/$i.failed"
-        child=''
+        wait $! || echo "  $line   # $(tail -n 1 "$log"); see $log" > "$CLAIMS/$i.failed"
     done
 }
 
 interrupt() { # STATUS: end the commands that run; their state is that of the last finished epoch
     trap '' HUP INT TERM
     echo "${0##*/}: interrupted; to go on, start it again" >&2
+    end_jobs
+    exit "$1"
+}
+
+end_jobs() { # of this shell
     jobs -p | xargs -r kill -TERM 2> /dev/null || true
     wait
-    exit "$1"
 }
