@@ -21,7 +21,7 @@ def parser() -> cli.Parser:
     add("-scdata", "--sanity-check-dataset-root", default=root, help="folder of the sanity-check dataset")
     add("--detector", type=cli.several(SCORES), default="energy",
         help=f"one, or several with commas between them. {cli.described(SCORES)}")  # fmt: skip
-    add("-ed", "--energy-dir", help="folder for the scores of all images; default: energies in source_dir")
+    add("-ed", "--energy-dir", help="folder for the scores of all images; default: one in source_dir")
     add("--front-model", help="where the front network's checkpoint is now, if it was moved")
     add("--end-model", help="where the end network's checkpoint is now, if it was moved")
     add("--front-type", type=network, help="FILE.py:FUNCTION of the front network, whose code runs only if named here")
@@ -71,21 +71,23 @@ def evaluate(args) -> None:
         sys.exit("nothing could be evaluated")
     stitches = evaluation.evaluate_stitches(grids, scorers, lambda: passing(test_set, "stitched activations"))
     own = energies_of(args.id_dataset, args.id_dataset_root, "-idd")
-    other, label = {}, args.sanity_check_dataset and dataset_label(args.sanity_check_dataset)
-    if args.sanity_check_dataset:
-        other = energies_of(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd")
-    made_with = evaluation.made_with(options, args.dataset, args.id_dataset, args.sanity_check_dataset)
+    checked, other = args.sanity_check_dataset, {}
+    if checked:
+        other = energies_of(checked, args.sanity_check_dataset_root, "-scd")
+    data = {"dataset": args.dataset, "id_dataset": args.id_dataset or args.dataset, "sanity_dataset": checked or ""}
+    checks = {}
     for name in filter(stitches.get, scorers):  # the others have detectors for other layers alone
         if len(scorers) > 1:
             result(f"DETECTOR: {name}")
         into = results.energy_folder(name, folder, args.energy_dir, of_several=len(scorers) > 1)
-        sanity = results.check(own[name], other.get(name, {}), into, name=label)
-        rows = results.rows_of(scorers[name], own[name], sanity, stitches[name], runs,
-                               made_with | {"detector": name}, into)  # fmt: skip
-        table = reporting.report(folder, rows, (front, end), own[name], sanity, runs.values(), n_images=len(test_set))
+        checks[name] = results.check(own[name], other.get(name, {}), into, name=checked and dataset_label(checked))
+        rows = results.rows_of(scorers[name], own[name], checks[name], stitches[name], data | {"detector": name}, into)
+        reporting.report(folder, rows, (front, end), own[name], checks[name], runs, n_images=len(test_set))
+    for name, table in reporting.write_results(folder, checks).items():
         Run.beside(table, vars(args) | {"detector": name}).finish()
-    n_evaluated = len({pair for by_pair in stitches.values() for pair in by_pair})
-    note(f"evaluated {n_evaluated} stitches; skipped {len(skipped) + len(unusable)} runs and {len(missing)} end layers")
+    n_evaluated = len({stitch.run.folder for of_detector in stitches.values() for stitch in of_detector})
+    n_skipped = len(skipped) + len(finished) - len(runs) + len(unusable)
+    note(f"evaluated {n_evaluated} stitches; skipped {n_skipped} runs and {len(missing)} end layers")
 
 
 def main(argv=None) -> int:

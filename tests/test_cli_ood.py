@@ -128,7 +128,8 @@ def test_evaluation_prints_and_writes_what_it_finds(workplace, run_script, digit
     blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
     matrices = {}
     for title in reporting.TITLES.values():
-        columns, *matrix = [line.split() for line in lines[lines.index(title) + 1 : lines.index(title) + 10]]
+        printed = [line.replace("*", "").split() for line in lines]  # of layers whose detector fails
+        columns, *matrix = printed[lines.index(title) + 1 : lines.index(title) + 10]
         assert columns == blocks and [row for row, *_ in matrix] == blocks
         matrices[title] = {
             (row, column): value for row, *values in matrix for column, value in zip(blocks, values, strict=True)
@@ -248,6 +249,34 @@ def test_several_detectors_share_a_pass_and_give_what_each_gives_alone(workplace
     assert "invalid choice: 'nothing' (choose from energy, mahalanobis" in capsys.readouterr().err
 
 
+def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures, capsys):
+    """Two experiments on the same pairs have a matrix each, and rows that say which is which."""
+    from src.ood.results import read_evaluations
+
+    folder = shutil.copytree(workplace / "results" / "dm", workplace / "results" / "mixed")
+    for run in (workplace / "results" / "ranks").glob("2*"):
+        shutil.copytree(run, folder / run.name)
+    assert evaluate(workplace, "mixed") == 0
+    captured = capsys.readouterr()
+    titles = [line for line in captured.out.splitlines() if line.startswith("EXPERIMENT")]
+    assert titles == ["EXPERIMENT: front_stitch_rank=full", "EXPERIMENT: front_stitch_rank=2"]
+    assert "evaluated 4 stitches; skipped 0 runs" in captured.err and "newest" not in captured.err
+    panels = [axes.get_title() for axes in drawn_figures["ood_evaluation.png"].axes if axes.images]
+    assert panels[:2] == ["accuracy\nfront_stitch_rank=full", "AUROC\nfront_stitch_rank=full"] and len(panels) == 8
+    rows = read_evaluations(folder)["energy"]
+    assert [(row.front_layer, row.front_stitch_rank) for row in rows] == [
+        ("layer3.0", None), ("layer4.1", None), ("layer3.0", 2), ("layer4.1", 2),
+    ]  # fmt: skip
+    assert {(row.init, row.objective, row.n_epochs, row.seed, row.n_pinv_init_samples) for row in rows} == {
+        ("pinv", "task", 0, 0, 100)
+    }
+    assert {path.name for path in (folder / "energies" / "layer2.0").iterdir()} == {
+        f"{row.front_layer} {row.folder}.npy" for row in rows
+    }
+    assert evaluate(workplace, "ranks") == 0
+    assert rows[2:] == read_evaluations(workplace / "results" / "ranks")["energy"]
+
+
 def test_a_detector_of_other_layers_alone_is_left_out(workplace, capsys):
     """The store has one for layer3.1, which -scd checks, but no stitch ends there or at layer2.0."""
     folder = shutil.copytree(workplace / "results" / "dm", workplace / "results" / "late")
@@ -264,18 +293,26 @@ def test_a_detector_of_other_layers_alone_is_left_out(workplace, capsys):
 
 def test_rank_correlations_with_energy(tmp_path, capsys):
     from src.files import write_csv
-    from src.ood.reporting import _agreement
     from src.ood.results import Row, file_stem, read_evaluations
 
     for detector, aurocs in (("energy", [0.1, 0.2, 0.3, 0.4]), ("rmd", [0.5, 0.7, 0.6, 0.9]), ("knn", [0.5, 0.6])):
         rows = [Row(f"f{i}", "e", 0.5, v, v, v, 1, 2, f"run{i}", detector) for i, v in enumerate(aurocs)]
         write_csv(tmp_path / f"{file_stem(detector)}.csv", Row._fields, [row._asdict() for row in rows])
+    (tmp_path / "ood_evaluation_rmd_old.csv").write_text("kept by the user")
     assert read_evaluations(tmp_path)["rmd"][3] == Row("f3", "e", 0.5, 0.9, 0.9, 0.9, 1.0, 2.0, "run3", "rmd")
     expected = {"rmd": {"n": 4, "spearman": pytest.approx(0.8), "kendall": pytest.approx(2 / 3)}}
-    assert _agreement(read_evaluations(tmp_path), "energy") == expected
-    assert capsys.readouterr().out == "AUROC of energy and rmd over 4 stitches: rho 0.8000, tau 0.6667\n"
-    assert _agreement(read_evaluations(tmp_path), "rmd") == expected
-    assert _agreement(read_evaluations(tmp_path), "knn") == {}
+    for checks, of_each in (
+        ({"energy": {}, "rmd": {}}, {"energy": expected, "rmd": expected}),
+        ({"rmd": {}}, {"rmd": expected}),
+        ({"knn": {}}, {"knn": {}}),
+    ):
+        tables = reporting.write_results(tmp_path, checks)
+        correlations = {
+            k: json.loads(v.with_suffix(".json").read_text())["rank_correlations"] for k, v in tables.items()
+        }
+        assert correlations == of_each
+        line = "AUROC of energy and rmd over 4 stitches: rho 0.8000, tau 0.6667\n"
+        assert capsys.readouterr().out == ("" if "knn" in checks else line)
 
 
 def test_a_detector_that_does_not_do_its_job_is_marked(workplace, drawn_figures, capsys):
@@ -284,11 +321,12 @@ def test_a_detector_that_does_not_do_its_job_is_marked(workplace, drawn_figures,
 
     assert evaluate(workplace, "dm", "-scd", "digits") == 0
     assert (
-        "warning: detectors of layer2.0, layer3.1 do not find digits OOD (AUROC below 0.8)" in capsys.readouterr().err
+        "warning: detectors of layer2.0, layer3.1 (*) do not find digits OOD (AUROC below 0.8)"
+        in capsys.readouterr().err
     )
     figure = drawn_figures["ood_evaluation.png"]
     ends = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert "layer2.0 *" in ends and "layer4.0" in ends
+    assert "layer2.0*" in ends and "layer4.0" in ends
     below = figure.texts[-1].get_text().replace("\n", " ")
     assert below.endswith("*: the detector does not find digits OOD.")
     assert "Data: digits. Method: direct matching (rc2c_pre, matched on" in below and "Images: 120." in below

@@ -20,7 +20,7 @@ LONG_SCRIPTS = [ROOT / "misc" / "imagenet_train_main.py"]  # has all the options
 LAYERS = (
     "cli", "network_options", "verdict", "rank_statistics", "measurements", "ood", "probing", "similarity", "stitching",
     "runs", "training", "checkpoints", "datasets", "models",
-    "low_rank", "intervals", "figures", "captions", "runtime", "config_file", "files", "options", "console",
+    "low_rank", "intervals", "figures", "captions", "runtime", "config_file", "files", "options", "console", "records",
     "errors", "lazy",
 )  # fmt: skip
 STRANGERS = {("datasets", "models"), ("models", "datasets")}

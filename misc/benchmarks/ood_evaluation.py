@@ -122,7 +122,9 @@ def main() -> None:
     detectors = {layer: freeze(detector, "cpu") for layer, detector in detectors.items()}
     start = time.perf_counter()
     scorers = {layer: Scorer(lambda x, d=detector: energy(d(x)), "", "") for layer, detector in detectors.items()}
-    measured = evaluate_stitches([Grid(front, end, layers)], {"energy": scorers}, lambda: [(images, labels)])["energy"]
+    grid = Grid(front, end, layers), {pair: pair for pair in layers}  # in the place of runs
+    evaluations = evaluate_stitches([grid], {"energy": scorers}, lambda: [(images, labels)])["energy"]
+    measured = {evaluation.run: evaluation for evaluation in evaluations}
     energies_of(end, {"energy": scorers}, [(images, labels)])
     ours = time.perf_counter() - start
 

@@ -16,7 +16,7 @@ from src.ood.scorers import Batches, Scorers
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.results import Run
-from src.stitching.rows import Pair
+from src.stitching.rows import Pair, by_experiment
 from src.stitching.stitched_model import build_layers
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -24,9 +24,10 @@ LAYER_OPTIONS = ("c2t_cls_token", "t2c_cls_token", "upsample_mode")
 SAME = ("front_model_path", "end_model_path", "front_model_type", "end_model_type", "stitching_type")
 
 
-class PairEvaluation(NamedTuple):
-    """What a stitch reaches over a dataset."""
+class StitchEvaluation(NamedTuple):
+    """What the stitch of a run reaches over a dataset."""
 
+    run: Run
     accuracy: float  # in [0, 1]
     energies: np.ndarray  # (N,): scores of the stitched activations by the detector of the end layer
 
@@ -48,53 +49,40 @@ def common_options(runs: Sequence[Run], folder: Path) -> dict:
     return runs[0].options
 
 
-def made_with(options: Mapping, dataset: str, id_dataset: str | None, checked: str | None) -> dict[str, str]:
-    """Collect what all rows of an evaluation share, by columns of `ood_evaluation.csv`.
-
-    Args:
-        options: those of `common_options`.
-        checked: the dataset of the sanity check, if there is one.
-    """
-    data = {"dataset": dataset, "id_dataset": id_dataset or dataset}
-    return {name: options[name] for name in SAME} | data | {"sanity_dataset": checked or ""}
-
-
 def grids_of(
-    runs: Mapping[Pair, Run],
-    front: Network,
-    end: Network,
-    scorers: Mapping[str, Scorers],
-    *,
-    image_shape: Sequence[int],
-) -> tuple[list[Grid], list[str]]:
-    """Rebuild the stitches of runs: one grid for each retained rank, and one for each whole checkpoint.
+    runs: Iterable[Run], front: Network, end: Network, scorers: Mapping[str, Scorers], *, image_shape: Sequence[int]
+) -> tuple[list[tuple[Grid, dict[Pair, Run]]], list[str]]:
+    """Rebuild the stitches of runs: one grid for each experiment, and one for each whole checkpoint.
 
     Args:
+        runs: one of each pair in each experiment.
         scorers: by detector; stitches into layers without any are left out.
     Returns:
-        The grids, and why what is not in them is missing.
+        The grids with their runs, and why what is not in them is missing.
     """
-    shared: dict[int | None, dict[Pair, StitchingLayer]] = {}
-    whole, unusable = [], []
-    for pair, run in runs.items():
-        if not any(pair.end_layer in by_layer for by_layer in scorers.values()):
-            continue
-        options = {name: run.options.get(name) for name in LAYER_OPTIONS}
-        rank = run.options.get("front_stitch_rank")
-        try:
-            layers, _ = build_layers(
-                front, end, [pair.front_layer], [pair.end_layer], run.options["stitching_type"],
-                image_shape=image_shape, seed=0, **options,
-            )  # fmt: skip
-            own_networks = _load(run.folder / "final_model.pt", layers[pair], front, end)
-        except UserError as error:
-            unusable.append(str(error))
-        else:
+    grids, unusable = [], []
+    for rows in by_experiment([run.row for run in runs]).values():
+        folders, layers, shared = {row.folder for row in rows}, {}, {}
+        for run in (run for run in runs if run.row.folder in folders):
+            pair, options = run.row.pair, {name: run.options.get(name) for name in LAYER_OPTIONS}
+            if not any(pair.end_layer in by_layer for by_layer in scorers.values()):
+                continue
+            try:
+                own_layers, _ = build_layers(
+                    front, end, [pair.front_layer], [pair.end_layer], run.options["stitching_type"],
+                    image_shape=image_shape, seed=0, **options,
+                )  # fmt: skip
+                own_networks = _load(run.folder / "final_model.pt", own_layers[pair], front, end)
+            except UserError as error:
+                unusable.append(str(error))
+                continue
             if own_networks:
-                whole.append(Grid(*own_networks, layers, front_rank=rank))
+                grids.append((Grid(*own_networks, own_layers, front_rank=run.row.front_stitch_rank), {pair: run}))
             else:
-                shared.setdefault(rank, {}).update(layers)
-    return [*(Grid(front, end, layers, front_rank=rank) for rank, layers in shared.items()), *whole], unusable
+                layers, shared = layers | own_layers, shared | {pair: run}
+        if layers:
+            grids.append((Grid(front, end, layers, front_rank=rows[0].front_stitch_rank), shared))
+    return grids, unusable
 
 
 def _load(path: Path, layer: StitchingLayer, front: Network, end: Network) -> list[Network]:
@@ -120,37 +108,36 @@ def _take_over(module: Module, state: dict[str, Tensor], path: Path) -> Module:
 
 @torch.no_grad()
 def evaluate_stitches(
-    grids: Iterable[Grid], scorers: Mapping[str, Scorers], batches: Callable[[], Batches]
-) -> dict[str, dict[Pair, PairEvaluation]]:
+    grids: Iterable[tuple[Grid, Mapping[Pair, Run]]], scorers: Mapping[str, Scorers], batches: Callable[[], Batches]
+) -> dict[str, list[StitchEvaluation]]:
     """Measure accuracies and scores of all stitches in one pass over labelled images for each grid.
 
     Args:
+        grids: with the run of each pair.
         scorers: by detector.
         batches: gives the images, once for each grid.
     Returns:
         By detector, the stitches into its layers.
     """
-    n_samples: dict[Pair, int] = {}
-    n_correct: dict[Pair, Tensor] = {}
-    energies: dict[str, dict[Pair, list[Tensor]]] = {name: {} for name in scorers}
-    for grid in grids:
+    evaluations: dict[str, list[StitchEvaluation]] = {name: [] for name in scorers}
+    for grid, runs in grids:
         grid.train(False)
+        hits: dict[Pair, list[Tensor]] = {}
+        energies: dict[tuple[str, Pair], list[Tensor]] = {}
         for images, labels in batches():
             sources = grid.truncated(grid.front.activations(images, grid.front_layers))
             for pairs, stitched, logits in grid.stitched(images, sources):
                 for pair, pair_logits in zip(pairs, logits, strict=True):
-                    n_samples[pair] = n_samples.get(pair, 0) + len(labels)
-                    n_correct[pair] = n_correct.get(pair, 0) + (pair_logits.argmax(-1) == labels).sum()
+                    hits.setdefault(pair, []).append(pair_logits.argmax(-1) == labels)
                 for name, by_layer in scorers.items():
                     if pairs[0].end_layer in by_layer:
                         scored = by_layer[pairs[0].end_layer].score(stitched.flatten(0, 1))
                         for pair, part in zip(pairs, scored.unflatten(0, (len(pairs), -1)), strict=True):
-                            energies[name].setdefault(pair, []).append(part)
-    accuracy = {pair: count.item() / n_samples[pair] for pair, count in n_correct.items()}
-    return {
-        name: {pair: PairEvaluation(accuracy[pair], torch.cat(parts).cpu().numpy()) for pair, parts in of.items()}
-        for name, of in energies.items()
-    }
+                            energies.setdefault((name, pair), []).append(part)
+        for (name, pair), parts in energies.items():
+            accuracy = torch.cat(hits[pair]).double().mean().item()
+            evaluations[name].append(StitchEvaluation(runs[pair], accuracy, torch.cat(parts).cpu().numpy()))
+    return evaluations
 
 
 @torch.no_grad()

@@ -13,12 +13,11 @@ from src.models import Network
 from src.models.own import is_own, sha256_of, split_own
 from src.ood.detectors import Source, source_of
 from src.stitching.results import Run
-from src.stitching.rows import Pair
 
 
 def load_networks(
     options: Mapping[str, Any],
-    runs: Mapping[Pair, Run],
+    runs: Sequence[Run],
     given: Mapping[str, Any],
     *,
     n_classes: int,
@@ -73,11 +72,11 @@ def network_of(options: Mapping, side: str, *, path: str | None, name: str | Non
     return {"path": path or stored, "name": name or recorded, "seed": options.get(f"{side}_model_path_seed")}
 
 
-def choose_layers(front: Network, end: Network, runs: Mapping[Pair, Run], *, image_shape: Sequence[int]) -> None:
+def choose_layers(front: Network, end: Network, runs: Sequence[Run], *, image_shape: Sequence[int]) -> None:
     """Let the networks give the activations of the stitched layers as the runs had them (see Network.choose)."""
     for side, network in (("front", front), ("end", end)):
         for last in (False, True):
-            names = {getattr(pair, f"{side}_layer"): True for pair, run in runs.items()
+            names = {getattr(run.row, f"{side}_layer"): True for run in runs
                      if (run.options.get("channels_last") in (side, "both")) == last}  # fmt: skip
             layers = [name for name in names if name in network.layer_names]
             if layers:

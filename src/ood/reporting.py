@@ -8,15 +8,16 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from src.captions import caption, common, networks
-from src.console import result, table, warn
+from src.console import note, result, table, warn
+from src.datasets import dataset_label
 from src.figures import HeatMap, maps
 from src.files import write_csv, write_json
 from src.models import Network
 from src.ood.metrics import OODMetrics
 from src.ood.results import TRUSTED, Row, file_stem, read_evaluations
-from src.stitching.reporting import method
+from src.stitching.reporting import MAX_PANELS, method
 from src.stitching.results import Run
-from src.stitching.rows import natural_order
+from src.stitching.rows import by_experiment, natural_order
 
 TITLES = {
     "accuracy": "STITCHING ACCURACY",
@@ -37,8 +38,8 @@ def report(
     runs: Iterable[Run],
     *,
     n_images: int,
-) -> Path:
-    """Print the evaluation by one detector; write its CSV, JSON and figure into the folder.
+) -> None:
+    """Print the evaluation by one detector; write its CSV and figure into the folder, a matrix for each experiment.
 
     Args:
         pair_of_networks: front and end.
@@ -46,47 +47,71 @@ def report(
         sanity: metrics of each detector on the sanity-check dataset, if there is one.
         runs: those that were evaluated; the figure names their method.
         n_images: how many were stitched; the figure names it.
-    Returns:
-        The path of the CSV.
     """
     layers = [(row.front_layer, row.end_layer) for row in rows]
     fronts, ends = (_axis(*side) for side in zip(pair_of_networks, zip(*layers, strict=True), strict=True))
-    by_pair = {(row.front_layer, row.end_layer): row._asdict() for row in rows}
-    matrices = {name: [[by_pair.get((f, e), {}).get(name, math.nan) for e in ends] for f in fronts] for name in TITLES}
-    for name, title in TITLES.items():
-        table(title, fronts, ends, matrices[name])
-    failing = _print_detectors(rows[0], id_energies, sanity)
+    failing = [layer for layer, metrics in sanity.items() if metrics.auroc < TRUSTED]
+    marked = [f"{layer}*" if layer in failing else layer for layer in ends]
+    panels = {}
+    for experiment, group in by_experiment(rows).items():
+        by_pair = {(row.front_layer, row.end_layer): row._asdict() for row in group}
+        if experiment:
+            result(f"EXPERIMENT: {experiment}")
+        for name, title in TITLES.items():
+            matrix = [[by_pair.get((f, e), {}).get(name, math.nan) for e in ends] for f in fronts]
+            table(title, fronts, marked, matrix)
+            short = "accuracy" if name == "accuracy" else name.upper()
+            scale = (1, 0) if name in DISTANCES else (0, 1)
+            panels[f"{short}\n{experiment}".strip()] = HeatMap(matrix, scale=scale)
+    _print_detectors(rows[0], id_energies, sanity, failing)
 
     path = folder / f"{file_stem(rows[0].detector)}.csv"
-    records = [row._asdict() for row in rows]
-    write_csv(path, Row._fields, records)
-    checks = {layer: metrics._asdict() for layer, metrics in sanity.items()}
-    agreement = _agreement(read_evaluations(folder), rows[0].detector)
-    write_json(
-        path.with_suffix(".json"), {"stitches": records, "sanity_checks": checks, "rank_correlations": agreement}
-    )
-    panels = {
-        title: HeatMap(matrix, scale=(1, 0) if name in DISTANCES else (0, 1))
-        for title, (name, matrix) in zip(("accuracy", *NAMES), matrices.items(), strict=True)
-    }
-    marked = [f"{layer} *" if layer in failing else layer for layer in ends]
+    write_csv(path, Row._fields, [row._asdict() for row in rows])
+    if len(panels) > MAX_PANELS:
+        note(f"{path.with_suffix('.png')} shows the last {MAX_PANELS // 4} of {len(panels) // 4} experiments")
     below = describe(rows, stitched_by=method([run.row for run in runs]), n_images=n_images)
     below += f" *: the detector does not find {rows[0].sanity_dataset} OOD." if failing else ""
     labels = {"row_label": "front layer", "column_label": "end layer", "caption": below}
-    maps(path.with_suffix(".png"), panels, rows=fronts, columns=marked, **labels)
-    return path
+    shown = dict(list(panels.items())[-MAX_PANELS:])
+    maps(path.with_suffix(".png"), shown, rows=fronts, columns=marked, **labels)
 
 
-def _print_detectors(row: Row, id_energies: Mapping[str, np.ndarray], sanity: Mapping[str, OODMetrics]) -> list[str]:
-    """Print a line for each detector; return the layers of those that do not do their job, after a warning."""
-    title = f"OOD detector sanity checks: {row.sanity_dataset}" if sanity else "OOD detectors"
+def _print_detectors(
+    row: Row, id_energies: Mapping[str, np.ndarray], sanity: Mapping[str, OODMetrics], failing: Sequence[str]
+) -> None:
+    """Print a line for each detector, and a warning of those that fail."""
+    title = f"OOD detector sanity checks: {dataset_label(row.sanity_dataset)}" if sanity else "OOD detectors"
     values = [[float(energies.mean()), *sanity.get(layer, ())] for layer, energies in id_energies.items()]
-    table(title, list(id_energies), ["mean ID energy", *(NAMES if sanity else ())], values)
-    failing = [layer for layer, metrics in sanity.items() if metrics.auroc < TRUSTED]
+    mean = "mean ID energy" if row.detector == "energy" else "mean ID score"
+    table(title, list(id_energies), [mean, *(NAMES if sanity else ())], values)
     if failing:
-        warn(f"detectors of {', '.join(failing)} do not find {row.sanity_dataset} OOD (AUROC below {TRUSTED}): "
+        warn(f"detectors of {', '.join(failing)} (*) do not find {row.sanity_dataset} OOD (AUROC below {TRUSTED}): "
              "their values say little")  # fmt: skip
-    return failing
+
+
+def write_results(folder: Path, checks: Mapping[str, Mapping[str, OODMetrics]]) -> dict[str, Path]:
+    """Write the JSON beside each table, and print the rank correlations between `energy` and other detectors.
+
+    Args:
+        checks: by detector whose table was written: its metrics on the sanity-check data, by layer.
+    Returns:
+        The tables, by detector.
+    """
+    evaluations = read_evaluations(folder)
+    correlations = {name: _correlation(evaluations, name) for name in evaluations if name != "energy"}
+    for name, values in correlations.items():
+        if values and not checks.keys().isdisjoint((name, "energy")):
+            figures = f"rho {values['spearman']:.4f}, tau {values['kendall']:.4f}"
+            result(f"AUROC of energy and {name} over {values['n']} stitches: {figures}")
+    tables = {name: folder / f"{file_stem(name)}.csv" for name in checks}
+    for name, table_path in tables.items():
+        content = {
+            "stitches": [row._asdict() for row in evaluations[name]],
+            "sanity_checks": {layer: metrics._asdict() for layer, metrics in checks[name].items()},
+            "rank_correlations": {k: v for k, v in correlations.items() if v and name in (k, "energy")},
+        }
+        write_json(table_path.with_suffix(".json"), content)
+    return tables
 
 
 def describe(rows: Sequence[Row], *, stitched_by: str, n_images: int) -> str:
@@ -103,23 +128,19 @@ def describe(rows: Sequence[Row], *, stitched_by: str, n_images: int) -> str:
     )
 
 
-def _agreement(evaluations: Mapping[str, Sequence[Row]], detector: str) -> dict[str, dict[str, float]]:
-    """Compute and print the rank correlations of AUROC over the runs that `energy` and another detector evaluated.
+def _correlation(evaluations: Mapping[str, Sequence[Row]], detector: str) -> dict[str, float]:
+    """Compute the rank correlations of the AUROCs of `energy` and another detector over the runs that both evaluated.
 
-    Of `energy` itself with all others, of another detector with `energy` alone.
+    Returns:
+        An empty dict where there are fewer than three runs, or all values of a detector are equal.
     """
-    others = [name for name in evaluations if name != "energy" and detector in (name, "energy")]
-    correlations = {}
-    for name in others if "energy" in evaluations else []:
-        one, other = ({row.folder: row.auroc for row in evaluations[key]} for key in ("energy", name))
-        common = [folder for folder in one if folder in other]
-        columns = [[values[folder] for folder in common] for values in (one, other)]
-        if len(common) < 3 or any(len(set(column)) == 1 for column in columns):
-            continue
-        rho, tau = float(spearmanr(*columns).statistic), float(kendalltau(*columns).statistic)
-        correlations[name] = {"n": len(common), "spearman": rho, "kendall": tau}
-        result(f"AUROC of energy and {name} over {len(common)} stitches: rho {rho:.4f}, tau {tau:.4f}")
-    return correlations
+    one, other = ({row.folder: row.auroc for row in evaluations.get(key, [])} for key in ("energy", detector))
+    common = [folder for folder in one if folder in other]
+    columns = [[values[folder] for folder in common] for values in (one, other)]
+    if len(common) < 3 or any(len(set(column)) == 1 for column in columns):
+        return {}
+    rho, tau = float(spearmanr(*columns).statistic), float(kendalltau(*columns).statistic)
+    return {"n": len(common), "spearman": rho, "kendall": tau}
 
 
 def _axis(network: Network, layers: Sequence[str]) -> list[str]:

@@ -2,7 +2,9 @@
 
 import csv
 import io
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,11 +12,12 @@ import numpy as np
 
 from src.errors import UserError
 from src.files import write_bytes
-from src.ood.evaluation import PairEvaluation
+from src.ood.evaluation import StitchEvaluation
 from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.scorers import Scorer
-from src.stitching.results import Run
-from src.stitching.rows import Pair
+from src.ood.scores import SCORES
+from src.records import read_record
+from src.stitching.rows import EXPERIMENT
 
 TRUSTED = 0.8  # AUROC on the sanity-check data, from which on a detector does its job
 
@@ -37,12 +40,19 @@ class Row(NamedTuple):
     id_dataset: str = ""
     sanity_dataset: str = ""
     sanity_auroc: float | None = None  # of the detector of the end layer; None: not checked
-    dataset: str = ""
+    dataset: str = ""  # whose images are stitched; all that follows is that of the run
     front_model_path: str = ""
     end_model_path: str = ""
     front_model_type: str = ""
     end_model_type: str = ""
     stitching_type: str = ""
+    init: str | None = None
+    objective: str | None = None
+    n_epochs: int | None = None
+    n_pinv_init_samples: int | None = None
+    front_stitch_rank: int | None = None
+    front_pinv_rank: int | None = None
+    seed: int | None = None
 
     @property
     def is_trusted(self) -> bool | None:
@@ -54,11 +64,13 @@ class Row(NamedTuple):
         """Return the row that a line of the file holds; columns that an older file lacks have their defaults.
 
         Raises:
-            KeyError, ValueError: it is damaged.
+            ValueError: it is damaged.
         """
-        given = {name: record[name] for name in cls._fields if record.get(name) or name not in cls._field_defaults}
-        numbers = (*OODMetrics._fields, "accuracy", "mean_energy", "mean_id_energy", "sanity_auroc")
-        return cls(**{name: float(text) if name in numbers else text for name, text in given.items()})
+        row = read_record(cls, record)
+        for name in ("accuracy", *OODMetrics._fields):
+            if math.isnan(getattr(row, name)):
+                raise ValueError(name)
+        return row
 
 
 def file_stem(detector: str) -> str:
@@ -84,14 +96,15 @@ def read_evaluations(folder: Path) -> dict[str, list[Row]]:
         UserError: a file is damaged; names it.
     """
     evaluations: dict[str, list[Row]] = {}
-    for path in sorted(folder.glob("ood_evaluation*.csv")):
+    for detector in SCORES:
+        path = folder / f"{file_stem(detector)}.csv"
+        if not path.exists():
+            continue
         try:
             with open(path, newline="", encoding="utf-8") as file:
-                rows = [Row.read(record) for record in csv.DictReader(file)]
-        except (OSError, KeyError, ValueError) as error:
+                evaluations[detector] = [Row.read(record) for record in csv.DictReader(file)]
+        except (OSError, ValueError) as error:
             raise UserError(f"{path} is damaged ({error}); evaluate the folder again") from error
-        for row in rows:
-            evaluations.setdefault(row.detector, []).append(row)
     return evaluations
 
 
@@ -108,8 +121,7 @@ def rows_of(
     scorers: Mapping[str, Scorer],
     id_energies: Mapping[str, np.ndarray],
     sanity: Mapping[str, OODMetrics],
-    stitches: Mapping[Pair, PairEvaluation],
-    runs: Mapping[Pair, Run],
+    evaluations: Sequence[StitchEvaluation],
     made_with: Mapping[str, str],
     energies_to: Path,
 ) -> list[Row]:
@@ -117,19 +129,22 @@ def rows_of(
 
     Args:
         scorers, id_energies, sanity: by end layer; `sanity` may be empty.
-        made_with: the fields of the rows that all of them share.
-        energies_to: the folder that the scores are saved in.
+        made_with: the detector and the data: the fields of the rows that all of them share.
+        energies_to: the folder that the scores are saved in, as END_LAYER/FRONT_LAYER.npy; where a pair has several
+            runs, behind the name of its front layer stands that of the run's folder.
     """
-    rows = []
+    rows, n_runs = [], Counter(evaluation.run.row.pair for evaluation in evaluations)
     for layer, scorer in scorers.items():
-        for pair, (accuracy, energies) in stitches.items():
-            if pair.end_layer != layer:
+        for run, accuracy, energies in evaluations:
+            if run.row.end_layer != layer:
                 continue
             metrics = ood_metrics(id_energies[layer], energies)
             means = (float(energies.mean()), float(id_energies[layer].mean()))
-            row = Row(*pair, accuracy, *metrics, *means, runs[pair].folder.name, **made_with, **scorer.data)
-            write_energies(energies_to / layer / f"{pair.front_layer}.npy", energies)
+            of_run = {name: getattr(run.row, name) for name in EXPERIMENT} | dict(made_with)
+            row = Row(*run.row.pair, accuracy, *metrics, *means, run.folder.name, **of_run, **scorer.data)
             rows.append(row._replace(sanity_auroc=sanity[layer].auroc) if layer in sanity else row)
+            name = run.row.front_layer if n_runs[run.row.pair] == 1 else f"{run.row.front_layer} {run.folder.name}"
+            write_energies(energies_to / layer / f"{name}.npy", energies)
     return rows
 
 

@@ -10,7 +10,8 @@ from src.models import Network
 from src.ood.detectors import DetectorStore, Source
 from src.ood.losses import energy
 from src.ood.scores import make_detector
-from src.stitching.rows import Pair, natural_order
+from src.stitching.results import Run
+from src.stitching.rows import natural_order
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -36,7 +37,7 @@ def make_scorers(
     store: str,
     source: Source,
     network: Network,
-    pairs: Iterable[Pair],
+    runs: Iterable[Run],
     batches: Callable[[], Batches],
     *,
     others: bool,
@@ -48,7 +49,7 @@ def make_scorers(
     Args:
         names: of `SCORES`.
         store: the folder of the trained ones.
-        pairs: the stitches, whose end layers are scored.
+        runs: of stitches, whose end layers are scored.
         batches: gives labelled training images, shuffled and not augmented; called where a detector is fitted.
         others: load trained detectors of all other layers, too.
         id_data: the name of the training images.
@@ -56,7 +57,7 @@ def make_scorers(
     Returns:
         Scorers by detector, but for detectors without any, and why some are missing.
     """
-    layers = natural_order(pair.end_layer for pair in pairs)
+    layers = natural_order(run.row.end_layer for run in runs)
     scorers: dict[str, Scorers] = {}
     missing, fitted = [], [name for name in names if name != "energy"]
     if "energy" in names:

@@ -9,7 +9,7 @@ from src.errors import UserError
 from src.files import read_json
 from src.options import MATCHED_INITS
 from src.runs import read_options
-from src.stitching.rows import Pair, Row, warn_of_repetitions
+from src.stitching.rows import Row, by_experiment, warn_of_repetitions
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 
@@ -82,7 +82,11 @@ def read_runs(source_dir: str | Path) -> tuple[list[Run], list[str]]:
     return runs, skipped
 
 
-def newest_of_each_pair(runs: Sequence[Run]) -> dict[Pair, Run]:
-    """Return the newest run of each pair (names are times); warns where there are several."""
-    warn_of_repetitions([run.row for run in runs])
-    return {run.row.pair: run for run in runs}
+def newest_of_each_pair(runs: Sequence[Run]) -> list[Run]:
+    """Return the newest run of each pair in each experiment (names are times); warns where there are several."""
+    newest = []
+    for rows in by_experiment([run.row for run in runs]).values():
+        warn_of_repetitions(rows)
+        newest += {row.pair: row for row in rows}.values()
+    folders = {row.folder for row in newest}
+    return [run for run in runs if run.row.folder in folders]

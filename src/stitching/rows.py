@@ -2,19 +2,22 @@
 
 import math
 import re
-import types
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple, TypeVar
 
 from src.console import warn
 from src.options import MATCHED_INITS
+from src.records import read_record
 
 # What tells one experiment of a folder from another, beside the two layers.
 EXPERIMENT = (
     "front_model_path", "end_model_path", "front_model_type", "end_model_type", "dataset", "stitching_type", "init",
     "n_pinv_init_samples", "front_pinv_rank", "front_stitch_rank", "objective", "n_epochs", "seed",
 )  # fmt: skip
+
+
+RowOfStitch = TypeVar("RowOfStitch", bound=NamedTuple)
 
 
 class Pair(NamedTuple):
@@ -70,8 +73,7 @@ class Row(NamedTuple):
         Raises:
             ValueError: a value is missing or of another type; names it.
         """
-        values = {"objective": "task"} | dict(values)  # older runs do not say so
-        return cls(**{name: _typed(name, kind, values.get(name)) for name, kind in get_type_hints(cls).items()})
+        return read_record(cls, {"objective": "task"} | dict(values))  # older runs do not say so
 
     @property
     def pair(self) -> Pair:
@@ -88,32 +90,22 @@ class Row(NamedTuple):
         return "task loss matching" if self.objective == "task" else f"{self.objective} matching"
 
 
-def _typed(name: str, kind: Any, value: Any) -> Any:
-    kinds = get_args(kind) or (kind,)
-    if value is None or value == "":
-        if types.NoneType not in kinds and kind is not float:
-            raise ValueError(name)
-        return math.nan if kind is float else None
-    if kinds[0] is str:
-        if not isinstance(value, str) or not value.isprintable():
-            raise ValueError(name)
-        return value
-    if isinstance(value, bool) or (kinds[0] is int and isinstance(value, float)):
-        raise ValueError(name)
-    try:
-        return kinds[0](value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(name) from error
+def by_experiment(rows: Iterable[RowOfStitch]) -> dict[str, list[RowOfStitch]]:
+    """Group rows by experiment, under a title that names what tells it from the others; "" for a single one.
 
-
-def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Group rows by experiment, under a title that names what tells it from the others; "" for a single one."""
-    groups: dict[tuple, list[Row]] = {}
+    Args:
+        rows: of any table whose rows have the fields `EXPERIMENT`.
+    """
+    groups: dict[tuple, list[RowOfStitch]] = {}
     for row in rows:
         groups.setdefault(tuple(getattr(row, name) for name in EXPERIMENT), []).append(row)
     varied = [i for i in range(len(EXPERIMENT)) if len({experiment[i] for experiment in groups}) > 1]
-    titles = (", ".join(f"{EXPERIMENT[i]}={experiment[i]}" for i in varied) for experiment in groups)
+    titles = (", ".join(_setting(EXPERIMENT[i], experiment[i]) for i in varied) for experiment in groups)
     return dict(zip(titles, groups.values(), strict=True))
+
+
+def _setting(name: str, value: Any) -> str:
+    return f"{name}={'full' if value is None and name.endswith('_rank') else value}"
 
 
 def method_names(rows: Sequence[Row], fields: Sequence[str]) -> list[str]:
@@ -128,7 +120,7 @@ def method_names(rows: Sequence[Row], fields: Sequence[str]) -> list[str]:
     for method, name in plain.items():
         alike = [other for other, other_name in plain.items() if other_name == name]
         varied = [i for i in range(len(fields)) if len({other[i] for other in alike}) > 1]
-        details = ", ".join(f"{fields[i]}={method[i]}" for i in varied)
+        details = ", ".join(_setting(fields[i], method[i]) for i in varied)
         names[method] = f"{name} ({details})" if details else name
     return [names[method] for method in methods]
 
