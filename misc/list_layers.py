@@ -29,13 +29,12 @@ def list_layers(args) -> None:
                         image_shape=info.image_shape).eval()  # fmt: skip
     with torch.no_grad():
         shapes = model.shapes(torch.zeros(1, *info.image_shape))
-    cuts, width = set(model.cut_names), max(map(len, shapes))
+    cuts, width = set(model.cut_names), max(map(len, shapes), default=0)
     for name, shape in shapes.items():
         marks = f"{'all' if name in model.block_names else '':4}{'' if name in cuts else 'inside'}"
         result(f"{name:{width}}  {'×'.join(map(str, shape)):16}  {marks}".rstrip())
-    note(
-        f"{len(shapes)} layers, {len(model.block_names)} of them in all; inside: the rest of the block comes beside it"
-    )
+    note(f"{len(shapes)} layers, of which all stands for {len(model.block_names)}; inside: a part of a block, whose "
+         "other branches are computed from the images")  # fmt: skip
 
 
 def main(argv=None) -> int:

@@ -168,6 +168,8 @@ def _take_over(model: Network, state: State, path: str | Path, *, wanted: str) -
 def _check_weights(state: State, model: Network, path: str | Path, *, wanted: str) -> State:
     """Return the state, made complete, if it fits."""
     expected = model.state_dict()
+    if state.keys().isdisjoint(expected) and all(key.startswith("module.") for key in expected):
+        state = {f"module.{key}": value for key, value in state.items()}  # the network has a child of that name
     # Checkpoints from before torch 0.4.1 have no such counters; nothing here reads them.
     counters = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")}
     state = {**counters, **state}

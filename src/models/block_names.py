@@ -6,6 +6,7 @@ from torch import nn
 
 from src.models.tracing import Trace
 
+TUPLES = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)  # what they return is no single tensor
 POOLINGS = ("MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "FractionalMaxPool", "LPPool")
 
 
@@ -20,6 +21,7 @@ def find_blocks(module: nn.Module, trace: Trace) -> tuple[str, ...]:
     last = max((trace.position[node] for node in trace.reached(cuts, None) if _has_parameters(module, node)), default=0)
     inner = {node for node in cuts if trace.position[node] < last}
     modules = {name: module.get_submodule(name) for name, node in trace.layers.items() if node in inner}
+    modules = {name: each for name, each in modules.items() if not isinstance(each, TUPLES)}
     groups = {
         name: each for name, each in modules.items() if any(each.children()) and not _is_single(module, trace, name)
     }

@@ -57,6 +57,10 @@ class Network(nn.Module):
         self._traces.clear()  # parts keep the buffers that they were made with
         return self
 
+    def get_submodule(self, target: str) -> nn.Module:
+        """Return a module by its name, even where the network has a method of that name, such as `layers`."""
+        return self._module.get_submodule(target)
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_traces": {}}
 
@@ -111,9 +115,11 @@ class Network(nn.Module):
         A pattern is compared name by name between the dots: `layer*.1` is not `layer1.0.conv1`.
 
         Raises:
-            UserError: one of them does not exist, none is named, or `all` is one of several.
+            UserError: one of them does not exist, none is named, `all` is one of several, or there are no blocks.
         """
         if text == "all":
+            if not self.block_names:
+                raise UserError("this network has no blocks that `all` stands for; name layers (misc/list_layers.py)")
             return list(self.block_names)
         names = [name.strip() for name in text.split(",")]
         if "all" in names:
@@ -161,7 +167,10 @@ class Network(nn.Module):
         if name == self.output_name:
             return trace.output
         if name and name in dict(self._module.named_modules()):
-            raise UserError(f"layer {name!r} is never called by this network or gives no tensor; choose another one")
+            raise UserError(
+                f"layer {name!r} is never called by this network, gives no tensor, or lies inside a layer that is taken "
+                "as a whole; choose another one"
+            )
         raise layer_names.unknown(name, trace.layers, self.block_names)
 
     def for_inference(self, names: Sequence[str]) -> "Network":

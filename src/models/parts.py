@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from src.models.tracing import Node, Trace, is_shape_read
+from src.models.tracing import IN_PLACE, Node, Trace, is_shape_read
+
+FRESH = {torch.cat, torch.add, *filter(None, IN_PLACE.values())}  # functions that always make a new tensor
 
 
 class Part(NamedTuple):
@@ -82,9 +84,10 @@ class Parts:
     def _may_share_memory(self, node: Node, copied: set[Node]) -> Iterator[Node]:
         """Yield the node and those that it may be a view of: a module with parameters is sure to make a new tensor."""
         yield node
-        if node in copied or (node.op == "call_module" and self._has_parameters(node.target)):
+        if node in copied or node.target in FRESH or (node.op == "call_module" and self._has_parameters(node.target)):
             return
-        for source in self.trace.data.intersection(node.all_input_nodes):
+        sources = node.args[:1] if "changes" in node.meta else node.all_input_nodes
+        for source in self.trace.data.intersection(sources):
             yield from self._may_share_memory(source, copied)
 
     def _has_parameters(self, name: str) -> bool:
@@ -94,6 +97,11 @@ class Parts:
         """Compute what reads of shapes give for images of this shape, once, on tensors without values."""
         key = (reads, images.shape, images.dtype, images.device)
         if key not in self._known_shapes:
-            with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
-                self._known_shapes[key] = self.run(self.between(None, reads), mode.from_tensor(images))
+            part = self.between(None, reads)
+            try:
+                with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+                    self._known_shapes[key] = self.run(part, mode.from_tensor(images))
+            except RuntimeError:  # a function given to torch.fx.wrap looks at values
+                with torch.no_grad():
+                    self._known_shapes[key] = self.run(part, images)
         return self._known_shapes[key]

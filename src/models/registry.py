@@ -121,7 +121,11 @@ def build_model(
     if name in MODELS:
         entry = MODELS[name]
         builder = getattr(importlib.import_module(f"src.models.{entry.module}"), entry.builder)
-        return Network(builder(**entry.arguments, **{key: options[key] for key in entry.options}, n_classes=n_classes))
+        arguments = entry.arguments | {key: options[key] for key in entry.options}
+        network = Network(builder(**arguments, n_classes=n_classes))
+        if name == "small_cnn" and image_shape is not None:  # the only one that small images are too small for
+            _check(network, name, n_classes, image_shape)
+        return network
     del options["representation_shape"]
     if is_own(name):
         module = own_network(name, **options, n_classes=n_classes)
@@ -138,15 +142,16 @@ def build_model(
 
 
 def _check(network: Network, name: str, n_classes: int, image_shape: tuple[int, int, int]) -> None:
-    """Run a network that is not of the zoo on one image, and check its logits."""
+    """Run a network on one image, and check its logits."""
     import torch
 
     shape = "×".join(map(str, image_shape))
-    image = next(network.parameters(), torch.empty(0)).new_zeros(1, *image_shape)
     try:
         with torch.no_grad():
-            logits = network.eval()(image)
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+            logits = network.eval()(torch.zeros(1, *image_shape))
+    except UserError:
+        raise
+    except Exception as error:  # whatever its forward raises
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{name} cannot take images of {shape} ({reason}); choose another one or a dataset") from error
     network.train()

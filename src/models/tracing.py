@@ -14,13 +14,20 @@ Node = fx.Node
 IN_PLACE = {getattr(operator, name): getattr(operator, name[1:], None) for name in inplace_methods}  # iadd: add
 SHAPE_METHODS = {"size", "dim", "numel", "ndimension", "stride", "is_contiguous"}
 SHAPE_ATTRIBUTES = {"shape", "ndim", "dtype", "device", "layout", "is_cuda", "itemsize"}
-VIEWS = {"view", "view_as", "reshape", "flatten", "unflatten", "ravel", "getitem", "transpose", "permute", "t",
-         "movedim", "unsqueeze", "squeeze", "narrow", "select", "chunk", "split", "unbind", "expand"}  # fmt: skip
+# What may return the memory of its input: all of it, or a part.
+VIEWS = {"view", "view_as", "reshape", "flatten", "unflatten", "ravel", "transpose", "permute", "t", "movedim",
+         "unsqueeze", "squeeze", "expand", "contiguous", "to", "type_as", "float", "double", "detach", "dropout",
+         "stochastic_depth"}  # fmt: skip
+PARTS = {"getitem", "narrow", "select", "chunk", "split", "unbind"}
+VIEW_MODULES = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
+WRAPPED = "the wrapped module"  # the name of an attribute that no child can have
 NOT_LAYERS = ("torch.nn.modules.module", "torch.nn.modules.container")
 
 
 class Trace:
-    """The graph of a module in the mode in which it is; `inplace` flags of its modules are switched off.
+    """The graph of a module in the mode in which it is.
+
+    What is changed in place is read by all that follows from the node that changes it, whose `meta` has "changes".
 
     Attributes:
         layers: by name, in the order in which they are computed, the nodes that are the outputs of modules: of the
@@ -47,30 +54,45 @@ class Trace:
                 f"{type(module).__name__} draws random tensors in its forward, which a trace would freeze; draw them "
                 "like a tensor that depends on the images (torch.rand_like), or in a function given to torch.fx.wrap"
             )
-        for each in module.modules():
-            if getattr(each, "inplace", False) is True:
-                each.inplace = False
         nodes = list(self.graph.nodes)
         self.images, self.data = nodes[0], tracer.data
         self.output = logits_of(nodes[-1].args[0], Node, module)
         self.position = {node: i for i, node in enumerate(nodes)}
-        self._refuse_writes_through_views(type(module).__name__)
+        self._writes = tracer.changed
+        self._refuse_shared_writes(type(module).__name__)
         named = {name: _value(each, tracer.values) for name, each in module.named_modules(remove_duplicate=False)}
         layers = [(name, node) for name, node in named.items() if name and node is not None]
         self.layers = dict(sorted(layers, key=lambda item: self.position[item[1]]))
 
-    def _refuse_writes_through_views(self, name: str) -> None:
-        """Refuse what edges do not show: an operation changes a view in place, and the whole is read afterwards."""
-        for write in (node for node in self.graph.nodes if "changes" in node.meta):
-            whole = write.args[0]
-            while isinstance(whole, Node) and getattr(whole.target, "__name__", whole.target) in VIEWS:
-                whole = whole.args[0]
-                readers = [] if not isinstance(whole, Node) else [n for n in whole.users if not is_shape_read(n)]
-                if any(self.position[reader] > self.position[write] for reader in readers):
+    def _refuse_shared_writes(self, name: str) -> None:
+        """Refuse what edges do not show: a tensor is changed in place, and another one in its memory is read later."""
+        memory: dict[Node, list[Node]] = {}  # by the node that made it: those that may share it
+        for node in self.graph.nodes:
+            memory.setdefault(self._memory(node)[0], []).append(node)
+        for tensor, write in self._writes.items():
+            place, (maker, *parts) = self.position[write], self._memory(tensor)
+            for node in memory[maker]:
+                if node is tensor or self.position[node] >= place:
+                    continue
+                is_shared = all(a is b for a, b in zip(parts, self._memory(node)[1:], strict=False))
+                if is_shared and any(self.position[user] > place and not is_shape_read(user) for user in node.users):
                     raise UserError(
-                        f"{name} changes a part of a tensor in place ({write.format_node()}) and reads the whole "
-                        "later, which a trace cannot follow; compute a new tensor instead"
+                        f"{name} changes a tensor in place ({write.format_node()}) and later reads another one that "
+                        f"shares its memory ({node.name}), which a trace cannot follow; compute a new tensor instead"
                     )
+
+    def _memory(self, node: Node) -> tuple[Node, ...]:
+        """Return the node that made the memory which a node may share, and the parts of it that led to the node."""
+        name = getattr(node.target, "__name__", node.target)
+        is_module = node.op == "call_module"
+        if node in self._writes.values():
+            return self._memory(node.args[0])
+        if is_module and not isinstance(self.root.get_submodule(node.target), VIEW_MODULES):
+            return (node,)
+        if not node.all_input_nodes or not (is_module or name in VIEWS | PARTS):
+            return (node,)
+        source = self._memory(node.all_input_nodes[0])
+        return (*source, node) if name in PARTS else source
 
     def reached(self, wanted: Iterable[Node], after: Node | None) -> set[Node]:
         """Collect the data nodes that the wanted ones are computed from, back to `after` (included if reached)."""
@@ -129,10 +151,10 @@ class _Root(nn.Module):
     def __init__(self, module: nn.Module):
         super().__init__()
         self._modules, self._parameters, self._buffers = module._modules, module._parameters, module._buffers
-        self.__dict__["module"] = module  # no child: that would put a prefix in front of all names
+        self.__dict__[WRAPPED] = module  # no child: that would put a prefix in front of all names
 
     def forward(self, images: Tensor) -> Any:
-        return self.module.forward(images)
+        return self.__dict__[WRAPPED].forward(images)
 
 
 class _Proxy(fx.Proxy):
@@ -157,7 +179,7 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self.values: dict[nn.Module, Node | None] = {}  # None: not a single tensor
         self.data: set[Node] = set()
-        self._changed: dict[Node, Node] = {}  # by what an in-place operation changes: its result
+        self.changed: dict[Node, Node] = {}  # by what an in-place operation changes: its result
 
     def proxy(self, node: Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -169,14 +191,18 @@ class _Tracer(fx.Tracer):
         return super().is_leaf_module(module, module_qualified_name) or (is_layer and not any(module.children()))
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-        output = super().call_module(m, forward, args, kwargs)
+        if type(m) is nn.TransformerEncoder and len(args) == 1 and not kwargs:  # its forward looks at shapes
+            output = nn.Sequential.forward([*m.layers, *([] if m.norm is None else [m.norm])], *args)
+        else:
+            output = super().call_module(m, forward, args, kwargs)
         self.values[m] = self._now(output.node) if isinstance(output, fx.Proxy) else None
         return output
 
     def create_node(self, kind: str, target: Any, args: tuple, kwargs: dict[str, Any], *rest: Any, **more: Any) -> Node:
         """Record an operation on the latest values of its arguments, and what it changes in place."""
         args, kwargs = fx.node.map_arg(args, self._now), fx.node.map_arg(kwargs, self._now)
-        changed = args[0] if args and isinstance(args[0], Node) and _is_in_place(kind, target, kwargs) else None
+        is_in_place = self._is_in_place(kind, target, kwargs)
+        changed = args[0] if is_in_place and args and isinstance(args[0], Node) else None
         if changed is not None and changed not in self.data and IN_PLACE.get(target) is not None:
             target, changed = IN_PLACE[target], None  # a number, such as a size
         if kwargs.get("inplace") is True:
@@ -185,20 +211,21 @@ class _Tracer(fx.Tracer):
         if kind == "placeholder" or not (is_shape_read(node) or self.data.isdisjoint(node.all_input_nodes)):
             self.data.add(node)
         if changed is not None:
-            self._changed[changed] = node
+            self.changed[changed] = node
             if "inplace" not in kwargs:
                 node.meta["changes"] = True
         return node
 
     def _now(self, node: Node) -> Node:
-        while node in self._changed:
-            node = self._changed[node]
+        while node in self.changed:
+            node = self.changed[node]
         return node
 
-
-def _is_in_place(kind: str, target: Any, kwargs: dict[str, Any]) -> bool:
-    """Return whether an operation overwrites its first argument."""
-    if kind not in ("call_function", "call_method"):
-        return False
-    name = target if kind == "call_method" else getattr(target, "__name__", "")
-    return kwargs.get("inplace") is True or target in IN_PLACE or (name.endswith("_") and not name.endswith("__"))
+    def _is_in_place(self, kind: str, target: Any, kwargs: dict[str, Any]) -> bool:
+        """Return whether an operation overwrites its first argument."""
+        if kind == "call_module":
+            return getattr(self.root.get_submodule(target), "inplace", False) is True
+        if kind not in ("call_function", "call_method"):
+            return False
+        name = target if kind == "call_method" else getattr(target, "__name__", "")
+        return kwargs.get("inplace") is True or target in IN_PLACE or (name.endswith("_") and not name.endswith("__"))

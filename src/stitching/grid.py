@@ -163,15 +163,19 @@ class Grid:
         distance: dict[Pair, Tensor] = {}
         norm: dict[str, Tensor] = {}
         for images, labels in batches:
-            names = ([*self.front_layers, self.front.output_name], [*self.end_layers, self.end.output_name])
+            names = [
+                list(dict.fromkeys([*layers, network.output_name]))
+                for layers, network in ((self.front_layers, self.front), (self.end_layers, self.end))
+            ]
             front_acts, end_acts = _activations(self.front, names[0], self.end, names[1], images)
-            logits_of = {"front": front_acts.pop(self.front.output_name), "end": end_acts.pop(self.end.output_name)}
+            logits_of = {"front": front_acts[self.front.output_name], "end": end_acts[self.end.output_name]}
             if not self.frozen:  # the networks alone are those that were given, not those whose statistics moved
                 logits_of = {
                     name: network(images) for name, network in zip(logits_of, self.given_networks, strict=True)
                 }
-            for name, act in end_acts.items():
-                norm[name] = norm.get(name, 0.0) + at_least_single(act).square().sum(dtype=torch.float64)
+            for name in self.end_layers:
+                squares = at_least_single(end_acts[name]).square()
+                norm[name] = norm.get(name, 0.0) + squares.sum(dtype=torch.float64)
             for pairs, stitched, logits in self.stitched(images, self.truncated(front_acts)):
                 squares = (at_least_single(stitched) - end_acts[pairs[0].end_layer]).square_()
                 differences = squares.flatten(1).sum(1, dtype=torch.float64)
@@ -240,8 +244,8 @@ class Grid:
         return _activations(front, self.front_layers, end, self.end_layers, images)
 
     def truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Truncate front activations to the rank of the grid."""
-        return {name: low_rank_approx(act, self.front_rank) for name, act in acts.items()}
+        """Truncate the activations at the front layers to the rank of the grid."""
+        return {name: low_rank_approx(acts[name], self.front_rank) for name in self.front_layers}
 
     def stitched(self, images: Tensor, sources: Mapping[str, Tensor]) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
         """Yield some pairs at a time with their stitched activations (P, B, …) and logits (P, B, n_classes)."""
