@@ -45,6 +45,8 @@ def give_verdict(args) -> None:
     similarities = [row for path in args.similarity for row in read_similarities(Path(path))]
     limits = {"tolerance": args.tolerance / 100, "in_distribution": args.in_distribution}
     verdicts = judge(stitches, similarities, **limits)
+    if similarities and not any(verdict.similarities for verdict in verdicts):
+        warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
     for verdict in verdicts:
         low, high = verdict.penalty.interval
         place = f"{verdict.networks}: {verdict.front_layer} -> {verdict.end_layer}"

@@ -165,11 +165,11 @@ def as_written(options: Mapping[str, Any]) -> dict[str, Any]:
 def differences(begun: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """Describe how the options of two runs differ; empty if those that both have, and that matter, agree."""
     names = [name for name in begun if name in given and name not in FREE]
-    differing = [name for name in names if _normalised(begun[name]) != _normalised(given[name])]
+    differing = [name for name in names if normalised(begun[name]) != normalised(given[name])]
     return ", ".join(f"{name} was {reprlib.repr(begun[name])}, now {given[name]!r}" for name in differing)
 
 
-def _normalised(value: Any) -> Any:
+def normalised(value: Any) -> Any:
     """Return the value of an option; of paths that name the same place, the same one."""
     return os.path.normpath(value) if isinstance(value, str) else value
 

@@ -233,7 +233,9 @@ def test_every_layer_equals_a_plain_hook(kind, images):
 def test_after_any_layer_equals_a_hook_that_replaces_its_last_output(kind, images):
     module, network = built(kind)
     _, logits = hooked(module, images)
-    for name in [name for name in network.cut_names if name not in ("transposed", "blocks", "blocks.1", "module.layers")]:
+    for name in [
+        name for name in network.cut_names if name not in ("transposed", "blocks", "blocks.1", "module.layers")
+    ]:
         h = network(images, until=name)
         kept = h.clone()
         assert torch.equal(network(h, after=name, images=images), logits), name

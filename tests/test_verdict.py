@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from misc.verdict import main
-from src.errors import UserError
 from src.files import write_csv
 from src.intervals import NO_INTERVAL, Interval, over_images, resample_counts
 from src.ood.results import Row as Evaluation
-from src.ood.results import file_stem
+from src.ood.results import file_stem, read_evaluations
 from src.similarity.results import Null
 from src.similarity.results import Row as Similarity
 from src.verdict import judge, read_stitches, reporting
@@ -68,24 +67,24 @@ def verdict_on(folder: Path, similarities=(), **limits) -> Verdict:
 
 
 @pytest.mark.parametrize(
-    ("penalty", "aurocs", "expected"),
+    ("penalty", "trusted", "expected"),
     [
-        (Interval(0.01, 0.04), [Auroc(0.6, True)], SIMILAR),
-        (Interval(0.01, 0.04), [Auroc(0.6, True), Auroc(0.9, False)], SIMILAR),
-        (Interval(0.01, 0.04), [Auroc(0.6, True), Auroc(0.75, True)], FAR),
-        (Interval(0.01, 0.04), [Auroc(0.6, False)], UNDECIDED),
+        (Interval(0.01, 0.04), [0.6], SIMILAR),
+        (Interval(0.01, 0.04), [0.6], SIMILAR),
+        (Interval(0.01, 0.04), [0.6, 0.75], FAR),
         (Interval(0.01, 0.04), [], UNDECIDED),
-        (Interval(0.01, 0.05), [Auroc(0.6, True)], UNDECIDED),
-        (Interval(0.05, 0.2), [Auroc(0.6, True)], UNDECIDED),
-        (Interval(0.06, 0.2), [Auroc(0.9, True)], NOT_SIMILAR),
+        (Interval(0.01, 0.04), [], UNDECIDED),
+        (Interval(0.01, 0.05), [0.6], UNDECIDED),
+        (Interval(0.05, 0.2), [0.6], UNDECIDED),
+        (Interval(0.06, 0.2), [0.9], NOT_SIMILAR),
         (Interval(0.06, 0.2), [], NOT_SIMILAR),
-        (Interval(-0.1, -0.05), [Auroc(0.2, True)], SIMILAR),
-        (NO_INTERVAL, [Auroc(0.6, True)], UNDECIDED),
+        (Interval(-0.1, -0.05), [0.2], SIMILAR),
+        (NO_INTERVAL, [0.6], UNDECIDED),
     ],
 )
-def test_the_rule(penalty, aurocs, expected):
-    assert decide(penalty, aurocs, False, **LIMITS)[0] == expected
-    assert decide(penalty, aurocs, True, **LIMITS) == (UNDECIDED, "the end network is at chance")
+def test_the_rule(penalty, trusted, expected):
+    assert decide(penalty, trusted, False, **LIMITS)[0] == expected
+    assert decide(penalty, trusted, True, **LIMITS) == (UNDECIDED, "the end network is at chance")
 
 
 def test_a_similar_pair_with_all_that_was_measured(tmp_path):
@@ -195,17 +194,87 @@ def test_sentences(tmp_path):
     assert counts == (
         "Direct matching: of 4 pairs 1 are similar, 1 accurate but out of distribution, 1 not similar, 1 undecided."
     )
-    assert undecided == "Undecided: the interval of the penalty holds the tolerance (1)."
+    assert undecided == "Undecided: the interval of the penalty contains the tolerance (1)."
     assert same == "Of the 1 pairs of layers of the same name 1 are similar."
     assert far == "Activations that the end network has never seen make 1 of the 2 accurate pairs."
 
 
-def test_damaged_predictions_are_named(tmp_path):
+def test_damaged_predictions_are_named_and_left_out(tmp_path, capsys):
     write_run(tmp_path, "1", n_right=900)
     (path,) = tmp_path.glob("*/predictions.npz")
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"predictions\.npz is damaged"):
-        read_stitches(tmp_path)
+    assert verdict_on(tmp_path).reason.startswith("no interval")
+    assert "predictions.npz is damaged" in capsys.readouterr().err
+
+
+def test_one_network_under_several_names_is_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for i, folder in enumerate(("", "./", f"{tmp_path}/")):
+        paths = {"front_model_path": f"{folder}f.pt", "end_model_path": f"{folder}g.pt"}
+        write_run(tmp_path / "one", str(i), n_right=900, seed=i, **paths)
+    verdict = verdict_on(tmp_path / "one", [Similarity("./f.pt", f"{tmp_path}/g.pt", "x", "y", None, None, "", 9,
+                                                       {"cka": 0.8}, {}, "resnet18")])  # fmt: skip
+    assert (verdict.n_runs, verdict.n_networks, verdict.similarities) == (3, 1, {"cka": 0.8})
+    for i in range(3):
+        write_run(tmp_path / "fresh", str(i), n_right=900, seed=i, front_model_path="-", end_model_path="-")
+    assert verdict_on(tmp_path / "fresh").n_networks == 3
+    assert "repeat" not in capsys.readouterr().err
+
+
+def test_of_repeated_runs_the_last_one_counts(tmp_path, capsys):
+    write_run(tmp_path, "1", n_right=500)
+    write_run(tmp_path, "2", n_right=900)
+    stitches, _ = read_stitches(tmp_path)
+    (verdict,) = judge([*stitches, *stitches], **LIMITS)
+    assert (verdict.n_runs, verdict.accuracy.value) == (1, 0.9)
+    assert "warning: 3 runs repeat others of the same experiment" in capsys.readouterr().err
+
+
+def test_one_end_network_that_may_be_at_chance_leaves_it_undecided(tmp_path):
+    for name, n_end_right, keep in (("bad", 100, True), ("unknown", 450, False)):
+        for i in range(3):
+            networks = {"front_model_path": f"f{i}.pt", "end_model_path": f"g{i}.pt"}
+            right = {"n_right": n_end_right - i if i else 950, "n_end_right": n_end_right - i if i else 950}
+            write_run(tmp_path / name, str(i), **right, keep=keep, **networks)
+        write_evaluation(tmp_path / name, dict.fromkeys("012", 0.5))
+        assert verdict_on(tmp_path / name).reason == "the end network is at chance"
+
+
+def test_each_trusted_detector_of_each_run_counts(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path, str(seed), n_right=945, seed=seed)
+    write_evaluation(tmp_path, {"0": 0.5, "1": 0.6})
+    assert verdict_on(tmp_path).verdict == SIMILAR
+    write_evaluation(tmp_path, {"0": 0.99}, detector="knn")  # the mean is below the limit, one run is not
+    assert verdict_on(tmp_path).verdict == FAR and verdict_on(tmp_path).aurocs["knn"] == Auroc(0.99, True)
+    write_evaluation(tmp_path, {"0": 0.95, "1": 0.5}, detector="knn")
+    assert verdict_on(tmp_path).verdict == FAR
+    write_evaluation(tmp_path, {"0": 0.95, "1": 0.5}, detector="knn", sanity=0.7)
+    assert verdict_on(tmp_path).verdict == SIMILAR
+    write_evaluation(tmp_path, {"0": 0.5})
+    assert verdict_on(tmp_path).reason == "accurate, but no trusted detector"  # of run 1
+
+
+def test_evaluations_of_other_data_are_left_out(tmp_path, capsys):
+    write_run(tmp_path, "1", n_right=945)
+    write_evaluation(tmp_path, {"1": 0.5})
+    path = tmp_path / "ood_evaluation.csv"
+    rows = [row._replace(dataset="mnist") for row in read_evaluations(tmp_path)["energy"]]
+    write_csv(path, Evaluation._fields, [row._asdict() for row in rows])
+    assert not verdict_on(tmp_path).aurocs
+    assert "evaluation by energy is of mnist, on which nothing was stitched" in capsys.readouterr().err
+
+
+def test_of_several_tables_of_similarity_the_last_counts(tmp_path):
+    write_run(tmp_path, "1", n_right=945)
+    start = ("f.pt", "g.pt", "x", "y", None, None, "", 9)
+    tables = [
+        Similarity(*start, {"cka": 0.8, "cka_debiased": 0.7}, {"cka": Null(0.005, 0.3, 0.7)}),
+        Similarity(*start, {"cka": 0.9}, {}),
+        Similarity(*start, {"cka": 0.1}, {}, "vit", "resnet18", "mnist"),
+    ]
+    expected = {"cka": 0.9, "cka_debiased": 0.7, "cka_p_value": 0.005, "cka_null_95": 0.3, "cka_calibrated": 0.7}
+    assert verdict_on(tmp_path, tables).similarities == expected
 
 
 def test_script_writes_table_sentences_and_maps(tmp_path, run_script, run_here):

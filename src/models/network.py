@@ -168,8 +168,8 @@ class Network(nn.Module):
             return trace.output
         if name and name in dict(self._module.named_modules()):
             raise UserError(
-                f"layer {name!r} is never called by this network, gives no tensor, or lies inside a layer that is taken "
-                "as a whole; choose another one"
+                f"layer {name!r} is never called by this network, gives no tensor, or lies inside a layer that is "
+                "taken as a whole; choose another one"
             )
         raise layer_names.unknown(name, trace.layers, self.block_names)
 

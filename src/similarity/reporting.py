@@ -113,6 +113,8 @@ def _draw_curves(path: Path, rows: Sequence[Row], *, side: int) -> None:
         label = f"{row.layer1} – {row.layer2}" + (f", rank {other} of model {3 - side}" if other else "")
         for metric, value in row.values.items():
             rank = row.rank1 if side == 1 else row.rank2
+            if rank is None:  # full, whose number the rows do not say
+                continue
             measure = MEASURES[metric]
             lines = panels.setdefault(measure.similarity_title, {})
             lines.setdefault(label, {})[rank] = measure.similarity(value)

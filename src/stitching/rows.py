@@ -1,6 +1,7 @@
 """Rows of `grid.csv`, one a stitch, and their accuracies as a matrix. Importing this spares torch."""
 
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -73,7 +74,9 @@ class Row(NamedTuple):
         Raises:
             ValueError: a value is missing or of another type; names it.
         """
-        return read_record(cls, {"objective": "task"} | dict(values))  # older runs do not say so
+        row = read_record(cls, {"objective": "task"} | dict(values))  # older runs do not say so
+        paths = {name: getattr(row, name) for name in ("front_model_path", "end_model_path")}
+        return row._replace(**{name: path and os.path.normpath(path) for name, path in paths.items()})
 
     @property
     def pair(self) -> Pair:

@@ -21,6 +21,7 @@ from src.runs import (
     as_written,
     differences,
     new_folder,
+    normalised,
     read_options,
     refuse_other_options,
     report_epoch,
@@ -221,5 +222,5 @@ def _interrupted(directory: Path, options: Mapping[str, Any]) -> Run | None:
 
 
 def _same_experiment(begun: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    begun, given = ABSENT | dict(begun), ABSENT | dict(given)
-    return all(begun.get(name) == given.get(name) for name in IDENTITY)
+    begun, given = ({**ABSENT, **options, "is_trained": options.get("n_epochs") != 0} for options in (begun, given))
+    return all(normalised(begun.get(name)) == normalised(given.get(name)) for name in (*IDENTITY, "is_trained"))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.errors import UserError
+from src.console import warn
 from src.ood.results import Row as Evaluation
 from src.ood.results import read_evaluations
 from src.stitching.results import Run, read_runs
@@ -31,18 +31,19 @@ def read_stitches(folder: Path) -> tuple[list[Stitch], list[str]]:
     """
     runs, skipped = read_runs(folder)
     by_run: dict[str, dict[str, Evaluation]] = {}
+    stitched = {run.folder.name: run.row.dataset for run in runs}
     for detector, rows in read_evaluations(folder).items():
+        others = {row.dataset for row in rows if row.dataset and row.dataset != stitched.get(row.folder, row.dataset)}
+        if others:
+            warn(f"{folder}: the evaluation by {detector} is of {', '.join(others)}, on which nothing was stitched")
         for row in rows:
-            by_run.setdefault(row.folder, {})[detector] = row
+            if row.dataset not in others:
+                by_run.setdefault(row.folder, {})[detector] = row
     return [Stitch(run.row, read_predictions(run), by_run.get(run.folder.name, {})) for run in runs], skipped
 
 
 def read_predictions(run: Run) -> dict[str, np.ndarray] | None:
-    """Return the predicted classes of a run; None where it has kept none.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """Return the predicted classes of a run; None where it has kept none, or with a warning they are damaged."""
     path = run.folder / "predictions.npz"
     if not path.is_file():
         return None
@@ -52,5 +53,6 @@ def read_predictions(run: Run) -> dict[str, np.ndarray] | None:
         if len({array.shape for array in predictions.values()}) > 1 or predictions["labels"].ndim != 1:
             raise ValueError("arrays of different lengths")
     except Exception as error:  # a damaged archive can raise anything
-        raise UserError(f"{path} is damaged ({error}); stitch this pair again") from error
+        warn(f"{path} is damaged ({error}) and left out; stitch this pair again")
+        return None
     return predictions
