@@ -90,6 +90,8 @@ def read_yaml(path: Path) -> dict[Any, Any]:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is neither YAML nor JSON: {' '.join(str(error).split())[:200]}") from error
+    if content is None:  # no line but comments
+        return {}
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no options; write lines such as `size: 32`")
     return content

@@ -67,7 +67,7 @@ def test_every_script_takes_them(write, ending, tmp_path, monkeypatch, capsys):
     entry = next(iter(json.loads(Path("models/repr_cls_ood_detectors/meta.json").read_text()).values()))
     assert (entry["id_dataset"], entry["finetune_ood_dataset"]) == (str(tmp_path / own), str(tmp_path / ood))
     out = run(exec_eval_stitcher_ood, "results/s", "-scd", ood, "-idd", own)
-    assert "mean ID energy" in out and str(tmp_path / ood) in out
+    assert "mean ID energy" in out and "OOD detector sanity checks: ood\n" in out
     assert sum(path.name == "ood.npy" for path in tmp_path.rglob("*.npy")) == 1
     run(exec_probe, "m/model_2.pt", model, "-l", "pool2", "-e", "1", "-o", "probes.csv")
     run(exec_compute_low_rank_sim_metrics, *networks, "pool1", "pool2", "-n", "40", "-o", "similarity.csv")

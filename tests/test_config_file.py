@@ -83,7 +83,6 @@ def test_a_config_of_the_public_code_is_taken(config):
         ("optimizer: foo", "-o/--optimizer: invalid choice: 'foo'"),
         ("reduce_lr_epochs: 3.5", "not a whole number"),
         ("[1, 2]", "holds no options"),
-        ("", "holds no options"),
         ("a: [", "neither YAML nor JSON"),
         ("a: !!python/object/apply:os.system ['touch ran']", "neither YAML nor JSON"),
         ("[" * 10_000, "neither YAML nor JSON"),

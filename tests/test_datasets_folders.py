@@ -124,6 +124,29 @@ def test_classes_in_their_order_of_which_some_may_be_missing(tmp_path):
     assert load(tmp_path / "numbered", train=True).labels.tolist() == [1, 1, 1, 0, 0, 0]
 
 
+def test_a_listed_class_may_be_empty_and_hidden_folders_are_none(tmp_path):
+    write_folder(tmp_path, yaml="size: 12\nclasses: [ant, bee, cat, dog]\n")
+    (tmp_path / "train" / "dog").mkdir()
+    (tmp_path / "val" / ".ipynb_checkpoints").mkdir()
+    assert load(tmp_path, train=True).labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert load(tmp_path, train=False).n_classes == 4
+    (tmp_path / "dataset.yaml").write_text("# all as for ImageNet")
+    with pytest.raises(UserError, match="lacks class folders .dog."):
+        load(tmp_path, train=True)
+    (tmp_path / "val" / "dog").mkdir()
+    with pytest.raises(UserError, match="valid file for the classes dog"):
+        load(tmp_path, train=True)
+
+
+@pytest.mark.parametrize("image", [np.full((12, 12), 300, np.uint16), np.full((12, 12), 0.5, np.float32)])
+def test_images_of_more_than_8_bits_are_named(image, tmp_path):
+    write_folder(tmp_path, yaml="size: 12\n")
+    name = "x.png" if image.dtype == np.uint16 else "x.tif"
+    Image.fromarray(image).save(tmp_path / "train" / "bee" / name)
+    with pytest.raises(UserError, match=f"{name} cannot be decoded .its pixels have more than 8 bits"):
+        load(tmp_path, train=True)
+
+
 def test_splits_of_other_classes_are_named(tmp_path):
     write_folder(tmp_path)
     (tmp_path / "val" / "bee").rename(tmp_path / "val" / "bees")
@@ -154,6 +177,10 @@ def test_what_is_no_folder_of_images_is_named(tmp_path):
         ("size: small", "size cannot be small; allowed are size: 224, channels: 1 or 3"),
         ("size: 0", "size cannot be 0"),
         ("channels: 2", "channels cannot be 2"),
+        ("channels: true", "channels cannot be True"),
+        ("size: true", "size cannot be True"),
+        ("mean: .nan", "mean cannot be"),
+        ("std: .inf", "std cannot be"),
         ("mean: [1, 2]", r"mean cannot be \(1.0, 2.0\)"),
         ("std: [0, 1, 1]", "std cannot be"),
         ("std: [a, b, c]", "std cannot be"),

@@ -243,7 +243,9 @@ def torch_saved(content: object, *, zipped: bool = True) -> bytes:
     return file.getvalue()
 
 
-VALID = {"options in YAML": {"truncated"}, "dataset.yaml": {"truncated"}, "tables": {"truncated"}}  # read all the same
+VALID = {  # read all the same
+    "options in YAML": {"truncated", "empty"}, "dataset.yaml": {"truncated", "empty"}, "tables": {"truncated"},
+}  # fmt: skip
 CODE = np.array([Code()], dtype=object)
 BAD = {
     "empty": b"",

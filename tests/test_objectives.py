@@ -126,3 +126,12 @@ def test_each_objective_uses_what_it_asks_for_alone():
             cross_entropies=torch.rand(3) if objective.stitched_logits else None,
         )
         assert objective.loss(stitches).shape == (3,)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    for loss in (hint_loss, feature_loss):
+        for stitched, target in (((4, 1, 2, 2), (4, 3, 2, 2)), ((1, 3), (4, 3)), ((4, 3, 2, 2), (4, 3, 1, 1))):
+            with pytest.raises(ValueError, match="cannot be compared"):
+                loss(torch.rand(stitched), torch.rand(target))
+    with pytest.raises(ValueError, match="cannot be compared"):
+        soft_label_loss(torch.rand(7, 5), torch.rand(7, 1))

@@ -90,6 +90,22 @@ def test_batches_order_and_classes_without_samples_do_not_count(rng, name):
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("name", ["mahalanobis", "rmd"])
+def test_little_variance_about_a_far_mean_keeps_its_digits(rng, name):
+    """Distances do not change with the scale of the differences, which here are a millionth of the means."""
+    (x, labels), (new, _) = samples(rng), samples(rng, 50)
+    detector = make_detector(name)
+    detector.normalised = False
+    far = make_detector(name)
+    far.normalised = False
+    detector.add(torch.tensor(x), torch.tensor(labels))
+    far.add(torch.tensor(1e-6 * x + 1), torch.tensor(labels))
+    detector.fit()
+    far.fit()
+    expected, found = detector.score(torch.tensor(new)), far.score(torch.tensor(1e-6 * new + 1))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_maps_and_tokens_are_averaged_over_positions(rng, name):
     x, labels = samples(rng)
@@ -136,6 +152,13 @@ def test_what_cannot_be_fitted(rng):
     for name in ("mahalanobis", "rmd"):
         with pytest.raises(ValueError, match="constant"):
             fitted(name, np.ones_like(x), labels)
+    with pytest.raises(ValueError, match="of one class"):
+        fitted("rmd", x, np.full_like(labels, 3))
+    x_many, labels_many = samples(rng)
+    x_many[70, 2] = np.nan
+    for name in NAMES:
+        with pytest.raises(ValueError, match="not finite"):
+            fitted(name, x_many, labels_many)
     zeros = fitted("residual", np.zeros_like(x), labels).score(torch.tensor(x))
     np.testing.assert_allclose(zeros.numpy(), np.linalg.norm(x, axis=1))
 

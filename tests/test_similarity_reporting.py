@@ -44,6 +44,8 @@ def test_both_ranks_of_a_pair(drawn):
         panels["linear CKA"].values == [[0, 1], [2, 3]] and said["rows"] == ["8", "4"] and said["columns"] == ["6", "3"]
     )
     assert said["row_label"] == "rank of a, model 1" and said["column_label"] == "rank of c, model 2"
+    reporting.draw("x.png", rows_of("a", "c", [None, 4], [None, 3]))
+    assert drawn["maps"][1]["rows"] == ["full", "4"]
 
 
 def test_ranks_of_one_side(drawn):
@@ -54,6 +56,8 @@ def test_ranks_of_one_side(drawn):
     panels, said = drawn["curves"]
     assert panels["linear CKA"] == {"a – c": {6: 0, 3: 1}, "b – c": {6: 2, 3: 3}}
     assert said["x_label"] == "rank of model 1"
+    reporting.draw("x.png", rows_of("a", "c", [None, 6, 3], [None]))  # the number of the full rank is not in the rows
+    assert drawn["curves"][0]["linear CKA"] == {"a – c": {6: 1, 3: 2}}
 
 
 def test_many_layers_at_many_ranks_show_the_highest(drawn):

@@ -43,7 +43,7 @@ def layers(networks):
         (["-c2t-cls", "learn"], "-c2t-cls counts with c2t and t2t only, not with rc2c_pre"),
         (["-t2c-cls", "add"], "-t2c-cls counts with t2c and t2t only, not with rc2c_pre"),
         (["-e", "0"], "-e 0 -i rand: a random stitching layer is measured"),
-        ([], "without --mod-only-stitch the BatchNorm statistics of both networks move"),
+        ([], "without --mod-only-stitch the BatchNorm statistics of what the stitch uses"),
         (["--mod-only-stitch"], ""),
         (["-e", "0", "-i", "pinv"], ""),
         (["--mod-only-stitch", "--front-stitch-rank", "64"], ""),

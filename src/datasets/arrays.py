@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from src.console import warn
 from src.datasets.in_memory import ImageSet, split_of
 from src.datasets.mapped import MappedImages, MappedImageSet, map_member, readable, unpack
 from src.datasets.registry import DatasetInfo, Loading, load_dataset
@@ -69,6 +70,8 @@ def describe(path: Path) -> DatasetInfo:
     if any(one is None for one in labels) and not all(one is None for one in labels):
         raise UserError(f"{path} has labels for one split only; save both y_train and y_test, or none for OOD data")
     n_classes = 0 if labels[0] is None else 1 + max(int(one.max()) for one in labels)
+    if n_classes > 1 and min(int(one.min()) for one in labels) > 0:
+        warn(f"{path}: no image has label 0; labels are taken to count from 0, so there are {n_classes} classes")
     if images[0].shape[1:] != images[1].shape[1:]:
         raise UserError(f"{path}: x_train and x_test have images of unequal shapes; save them in one shape")
     height, width, channels = (*images[0].shape[1:], 1)[:3]

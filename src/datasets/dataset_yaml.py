@@ -1,5 +1,6 @@
 """`dataset.yaml` beside the splits of a folder of images: how they are taken; what it leaves out is as for ImageNet."""
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,10 +41,10 @@ def read_settings(root: Path) -> Settings:
         given["classes"] = tuple(map(str, given["classes"]))
     settings = Settings(**given)
     allowed = {
-        "size": isinstance(settings.size, int) and 0 < settings.size <= MAX_SIZE,
-        "channels": settings.channels in (1, 3),
-        "mean": len(settings.mean) == channels,
-        "std": len(settings.std) == channels and min(settings.std) > 0,
+        "size": type(settings.size) is int and 0 < settings.size <= MAX_SIZE,  # True is an int, too
+        "channels": type(settings.channels) is int and settings.channels in (1, 3),
+        "mean": len(settings.mean) == channels and all(map(math.isfinite, settings.mean)),
+        "std": len(settings.std) == channels and all(0 < value < math.inf for value in settings.std),
         "augment": settings.augment in AUGMENTATIONS,
         "classes": isinstance(settings.classes, tuple) and len(set(settings.classes)) == len(settings.classes),
     }

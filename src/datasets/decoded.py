@@ -212,7 +212,10 @@ class _Decoder:
     def _image(self, i: int, *seed_and_epoch: int) -> Tensor:
         content = self.files.read(i)
         try:
-            image = Image.open(io.BytesIO(content)).convert(self.mode)
+            image = Image.open(io.BytesIO(content))
+            if image.mode.startswith(("I", "F")):  # PIL would clip them at 255
+                raise ValueError(f"its pixels have more than 8 bits, mode {image.mode}; convert it")
+            image = image.convert(self.mode)
         except Exception as error:  # a damaged file can raise anything
             reason = "no image" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
             raise UserError(f"{self.files.path(i)} cannot be decoded ({reason}); restore or remove it") from error

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchvision import transforms as T
-from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import is_image_file
+from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file, make_dataset
 
 from src.console import progress, warn
 from src.datasets.augmentation import Augmentation, CropFlip, ResizedCrop
@@ -48,7 +47,7 @@ def load_folder(
     root, device = Path(info.source), torch.device(device)
     settings = read_settings(root)
     classes = _classes(root, settings)
-    paths, labels = _scan(_split_folder(root, train), classes)
+    paths, labels = _scan(_split_folder(root, train), classes, some_empty=bool(settings.classes))
     n_bytes = len(paths) * settings.channels * settings.size**2
     if settings.size > IN_MEMORY or n_bytes > _memory_of(device) / 4:
         return _decoded(
@@ -83,7 +82,7 @@ def load_imagenet(
         raise UserError(f"{root} has {len(classes)} classes, ImageNet has {info.n_classes}; use -d {root} for your own")
     if len(classes) < info.n_classes:
         _warn_of_subset(root, len(classes))
-    paths, labels = _scan(folder, classes)
+    paths, labels = _scan(folder, classes, some_empty=bool(settings.classes))
     held = info.source == "memory"
     files = HeldFiles(paths, n_threads=max(1, loading.n_workers)) if held else EncodedFiles(paths)
     return _decoded(files, labels, settings, info.n_classes, train=train, device=device, loading=loading)
@@ -167,7 +166,7 @@ def _classes(root: Path, settings: Settings) -> list[str]:
     splits = [_split_folder(root, train) for train in SPLITS if _split_names(root, train)] or [
         _split_folder(root, True)
     ]
-    folders = {split.name: {entry.name for entry in os.scandir(split) if entry.is_dir()} for split in splits}
+    folders = {split.name: {entry.name for entry in os.scandir(split) if _is_class(entry)} for split in splits}
     if not any(folders.values()):
         return []
     expected, whose = set(settings.classes), "dataset.yaml"
@@ -184,21 +183,28 @@ def _classes(root: Path, settings: Settings) -> list[str]:
     return list(settings.classes) or sorted(expected)
 
 
-def _scan(folder: Path, classes: list[str]) -> tuple[list[str], Tensor]:
-    """Return the images in a folder and their labels int64 (N,)."""
+def _is_class(entry: os.DirEntry) -> bool:
+    return entry.is_dir() and not entry.name.startswith(".")  # .ipynb_checkpoints and the like
+
+
+def _scan(folder: Path, classes: list[str], *, some_empty: bool) -> tuple[list[str], Tensor]:
+    """Return the images in a folder and their labels int64 (N,); classes may be empty if `some_empty`."""
     if not classes:
         paths = sorted(entry.path for entry in os.scandir(folder) if is_image_file(entry.name))
         if not paths:
             raise UserError(f"{folder} holds neither images nor folders of images")
         return paths, torch.full((len(paths),), UNLABELLED)
+    label_of = {name: label for label, name in enumerate(classes)}
     try:
-        images = ImageFolder(folder)
+        images = make_dataset(str(folder), label_of, IMG_EXTENSIONS, allow_empty=some_empty)
+        if not images:
+            raise FileNotFoundError(f"{folder} holds no images")
     except OSError as error:  # a class, or all of them, without images
         raise UserError(
             f"{' '.join(str(error).split()).rstrip('.')}; put a folder of images there for each class"
         ) from error
-    labels = torch.tensor([classes.index(name) for name in images.classes])
-    return [path for path, _ in images.samples], labels[torch.tensor(images.targets)]
+    paths, labels = zip(*images, strict=True)
+    return list(paths), torch.tensor(labels)
 
 
 def _memory_of(device: torch.device) -> int:

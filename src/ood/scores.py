@@ -18,6 +18,7 @@ ROUNDING = 1e-24  # of the squared mean: less variance than that is rounding, in
 RIDGE = 1e-6  # of the mean variance, added to each: dead channels make covariances singular
 N_NEIGHBOURS = 50
 BANK_SIZE = 10_000  # samples that the nearest neighbours are sought among
+NOT_FINITE = "the activations are not finite"
 KEPT_VARIANCE = 0.95  # in the principal subspace
 
 
@@ -131,12 +132,13 @@ class Gaussians:
             raise ValueError("the activations are constant or not finite")
         ridged = covariance + RIDGE * variance * torch.eye(len(covariance)).to(covariance)
         self.factor = torch.linalg.cholesky(ridged)
+        self.centre = means.mean(0)  # distances of differences keep the digits that far means would cost
         self.means = self._whitened(means)
 
     def _whitened(self, features: Tensor) -> Tensor:
         import torch
 
-        return torch.linalg.solve_triangular(self.factor, features.T, upper=False).T
+        return torch.linalg.solve_triangular(self.factor, (features - self.centre).T, upper=False).T
 
     def distances(self, features: Tensor) -> Tensor:
         """Squared Mahalanobis distances (B, K) of (B, C)."""
@@ -159,6 +161,8 @@ class RelativeMahalanobis(Mahalanobis):
     """The same less the distance to one Gaussian of all classes (Ren et al. 2021)."""
 
     def fit(self) -> None:
+        if int((self.moments.counts > 0).sum()) < 2:
+            raise ValueError("the training images are of one class, whose distance is that to the mean of all")
         super().fit()
         self.background = Gaussians(self.moments.mean[None], self.moments.covariance())
 
@@ -179,12 +183,14 @@ class NearestNeighbours(Detector):
         self.n += len(features)
 
     def fit(self) -> None:
-        """Put the bank of samples together; raises ValueError where it holds fewer than `N_NEIGHBOURS`."""
+        """Put the bank of samples together; raises ValueError of fewer than `N_NEIGHBOURS`, or not finite ones."""
         import torch
 
         if self.n < N_NEIGHBOURS:
             raise ValueError(f"{self.n} training images are fewer than {N_NEIGHBOURS} neighbours")
         self.bank = torch.cat(self.parts)
+        if not self.bank.isfinite().all():
+            raise ValueError(NOT_FINITE)
         self.parts.clear()
 
     def score(self, activations: Tensor) -> Tensor:
@@ -202,8 +208,10 @@ class Residual(Detector):
         """Find the axes (C, n) outside of the principal subspace."""
         import torch
 
-        self.mean = self.moments.mean
-        variances, axes = torch.linalg.eigh(self.moments.covariance())  # the largest variance last
+        self.mean, covariance = self.moments.mean, self.moments.covariance()
+        if not covariance.isfinite().all():
+            raise ValueError(NOT_FINITE)
+        variances, axes = torch.linalg.eigh(covariance)  # the largest variance last
         below = variances.clamp(min=0).cumsum(0)
         n_outside = int((below <= (1 - KEPT_VARIANCE) * below[-1] * (1 + 1e-12)).sum())
         self.outside = axes[:, :n_outside]

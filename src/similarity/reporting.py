@@ -86,8 +86,8 @@ def _draw_maps(path: Path, rows: Sequence[Row], axis: str, suffix1: str, suffix2
     maps(
         path,
         panels,
-        rows=[str(first) for first in firsts],
-        columns=[str(second) for second in seconds],
+        rows=["full" if first is None else str(first) for first in firsts],
+        columns=["full" if second is None else str(second) for second in seconds],
         row_label=axis + suffix1,
         column_label=axis + suffix2,
         caption=describe(rows) + (legend if any(panel.marked for panel in panels.values()) else ""),

@@ -39,6 +39,6 @@ def check_options(
         whole = [f"{name} ({width})" for name, width in widths.items() if (options[option] or 0) > width]
         if whole:
             warn(f"--{option.replace('_', '-')} {options[option]} is above the width of {', '.join(whole)}: no effect")
-    moves = any(isinstance(module, nn.BatchNorm2d) for network in networks for module in network.modules())
-    if moves and n_epochs and not options["mod_only_stitch"]:
-        note("without --mod-only-stitch the BatchNorm statistics of both networks move, as in the public code")
+    norms = [isinstance(each, nn.modules.batchnorm._BatchNorm) for network in networks for each in network.modules()]
+    if any(norms) and n_epochs and not options["mod_only_stitch"]:
+        note("without --mod-only-stitch the BatchNorm statistics of what the stitch uses of both networks move")

@@ -53,11 +53,15 @@ def soft_label_loss(stitched_logits: Tensor, end_logits: Tensor) -> Tensor:
         end_logits: (B, n_classes).
     Returns:
         A scalar, or (P,).
+    Raises:
+        ValueError: the shapes differ; so do the other losses.
     """
     from torch.nn.functional import kl_div
 
     from src.runtime import at_least_single
 
+    if stitched_logits.shape[-2:] != end_logits.shape:
+        raise ValueError(f"logits {tuple(stitched_logits.shape)} cannot be compared with {tuple(end_logits.shape)}")
     expected = at_least_single(end_logits.detach()).log_softmax(-1)
     given = at_least_single(stitched_logits).log_softmax(-1)
     return kl_div(given, expected, reduction="none", log_target=True).sum(-1).mean(-1)
@@ -105,6 +109,8 @@ def _squares(stitched: Tensor, target: Tensor) -> Tensor:
     """Squared differences (n,), or (P, n), in single precision at least."""
     from src.runtime import at_least_single
 
+    if stitched.shape[-target.ndim :] != target.shape:
+        raise ValueError(f"activations {tuple(stitched.shape)} cannot be compared with a target {tuple(target.shape)}")
     return (at_least_single(stitched) - at_least_single(target.detach())).flatten(-target.ndim).square()
 
 

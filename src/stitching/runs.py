@@ -195,8 +195,9 @@ def _write_summary(
     values = metrics._asdict()
     for name, value in values.items():
         if value is not None and not math.isfinite(value):  # JSON has no word for it
-            warn(f"{options['front_layer']} -> {options['end_layer']}: the {name} is not finite ({value})")
             values[name] = None
+            if name != "kappa":  # which has no value where one class is predicted alone
+                warn(f"{options['front_layer']} -> {options['end_layer']}: the {name} is not finite ({value})")
     if matched is not None and matched.ridge_penalty is not None:
         values["ridge_penalty"] = matched.ridge_penalty
     write_json(folder / "metrics.json", values | {"sparsity": sparsity})
