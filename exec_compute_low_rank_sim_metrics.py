@@ -31,6 +31,7 @@ def parser() -> cli.Parser:
     add("--permutations", dest="n_permutations", type=cli.whole_number(19), default=None,
         help="so many permutations of images, such as 200, for p-values and calibrated values")  # fmt: skip
     add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure goes beside it")
+    cli.add_figure(options)
     add("--verbose", action="store_true", help="say how layers are aligned, and what ranks they have")
     return options
 
@@ -70,13 +71,10 @@ def compute(args) -> None:
     for images, _ in progress(batches, "activations", -(-n_images // args.batch_size)):
         activations = network1.activations(images, [*layers1, *(layers2 if same else [])])
         comparison.add(activations, activations if same else network2.activations(images, layers2))
-    if comparison.n_biased and not args.n_permutations:
-        warn(f"CKA of {comparison.n_biased} layers is biased upwards: they have more features than there are images; "
-             "give --permutations 200, or --metrics cka_debiased")  # fmt: skip
-    source = {name: getattr(args, f"{name}_path") for name in ("model1", "model2")}
-    source |= {name: getattr(args, name) for name in ("model1_type", "model2_type", "dataset")}
-    pairs = progress(comparison.rows(device=device), "pairs", len(layers1) * len(layers2))
-    pairs = [[row._replace(**source) for row in rows] for rows in pairs]
+    source = {"model1": args.model1_path, "model2": args.model2_path, "model1_type": args.model1_type,
+              "model2_type": args.model2_type, "dataset": args.dataset}  # fmt: skip
+    pairs = [[row._replace(**source) for row in rows]
+             for rows in progress(comparison.rows(device=device), "pairs", len(layers1) * len(layers2))]  # fmt: skip
     if args.verbose:
         note(comparison.summary())
     for rows in pairs:
@@ -86,7 +84,7 @@ def compute(args) -> None:
     for line in comparison.warnings():
         warn(line)
     if args.output:
-        reporting.write_files(Path(args.output), sum(pairs, []))
+        reporting.write_files(Path(args.output), sum(pairs, []), **cli.figure_of(args))
         Run.beside(args.output, vars(args)).finish()
         note(f"wrote {args.output}")
 

@@ -26,6 +26,7 @@ def parser() -> cli.Parser:
     add("--end-model", help="where the end network's checkpoint is now, if it was moved")
     add("--front-type", type=network, help="FILE.py:FUNCTION of the front network, whose code runs only if named here")
     add("--end-type", type=network, help="likewise, of the end network")
+    cli.add_figure(options)
     return options
 
 
@@ -75,14 +76,14 @@ def evaluate(args) -> None:
     if checked:
         other = energies_of(checked, args.sanity_check_dataset_root, "-scd")
     data = {"dataset": args.dataset, "id_dataset": args.id_dataset or args.dataset, "sanity_dataset": checked or ""}
-    checks = {}
+    checks, texts = {}, cli.figure_of(args)
     for name in filter(stitches.get, scorers):  # the others have detectors for other layers alone
         if len(scorers) > 1:
             result(f"DETECTOR: {name}")
         into = results.energy_folder(name, folder, args.energy_dir, of_several=len(scorers) > 1)
         checks[name] = results.check(own[name], other.get(name, {}), into, name=checked and dataset_label(checked))
         rows = results.rows_of(scorers[name], own[name], checks[name], stitches[name], data | {"detector": name}, into)
-        reporting.report(folder, rows, (front, end), own[name], checks[name], runs, n_images=len(test_set))
+        reporting.report(folder, rows, (front, end), own[name], checks[name], runs, n_images=len(test_set), **texts)
     for name, table in reporting.write_results(folder, checks).items():
         Run.beside(table, vars(args) | {"detector": name}).finish()
     n_evaluated = len({stitch.run.folder for of_detector in stitches.values() for stitch in of_detector})

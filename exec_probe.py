@@ -26,6 +26,7 @@ def parser() -> cli.Parser:
     cli.add_seed(options)
     add("--verbose", action="store_true", help="print both accuracies after every epoch")
     add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure, accuracy over rank, goes beside it")
+    cli.add_figure(options)
     cli.add_resume(options)
     return options
 
@@ -36,7 +37,8 @@ def probe(args) -> None:
     from src.datasets import dataset_info, load_dataset
     from src.errors import UserError
     from src.low_rank import descending
-    from src.probing import Probes, decay_epochs, write_table
+    from src.probe_results import rows_of, write_table
+    from src.probing import Probes, decay_epochs
     from src.runs import Run
     from src.runtime import device_of
     from src.training import EpochLog, Settings, evaluate, train
@@ -84,7 +86,7 @@ def probe(args) -> None:
     if run:
         made = {"model": args.model_path, "seed": args.seed, "epochs": args.n_epochs}
         made |= {"model_type": args.model_type, "dataset": args.dataset, "n_images": len(test_set)}
-        write_table(args.output, last, task.widths, made_with=made)
+        write_table(args.output, rows_of(last, made_with=made), task.widths, **cli.figure_of(args))
         run.finish()
         note(f"wrote {args.output}")
 

@@ -21,8 +21,7 @@ def parser() -> cli.Parser:
         help="AUROC below which stitched activations count as in distribution")  # fmt: skip
     add("-o", "--output", type=cli.csv_file, default="verdict.csv",
         help="CSV to write; the sentences (.md) and a map of each method (.png) go beside it")  # fmt: skip
-    add("--pdf", action="store_true", help="draw the map as a PDF instead of a PNG")
-    cli.add_title(options)
+    cli.add_figure(options)
     return options
 
 
@@ -53,8 +52,8 @@ def give_verdict(args) -> None:
         result(f"{verdict.method}, {place}: {verdict.verdict} (accuracy {verdict.accuracy.value:.4f}, penalty "
                f"{verdict.penalty.value:.4f} [{low:.4f}, {high:.4f}]; {verdict.reason})")  # fmt: skip
     result("\n" + "\n".join(reporting.sentences(verdicts, **limits)))
-    texts = {"title": args.title, "caption": described(stitches)}
-    reporting.write_files(Path(args.output), verdicts, figure=".pdf" if args.pdf else ".png", **limits, **texts)
+    texts = cli.figure_of(args) | {"caption": described(stitches)}
+    reporting.write_files(Path(args.output), verdicts, **limits, **texts)
     note(f"wrote {args.output}")
 
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from src.captions import caption, network
 from src.console import warn
 from src.errors import UserError
+from src.probe_results import Row as ProbeRow
+from src.records import read_record
 from src.similarity.measures import GRAMS, MEASURES
 from src.similarity.results import Row
 from src.stitching.rows import EXPERIMENT, method_names
@@ -82,9 +84,11 @@ def read_tables(paths: Sequence[str | Path]) -> Tables:
                 if kind == "stitching":
                     stitches.append((path, Stitch.of(row)))
                 elif kind == "probing":
-                    of_layer = probes.setdefault((_path(row["model"]), row["layer"]), {})
-                    n_repeated += _rank(row["rank"]) in of_layer
-                    of_layer[_rank(row["rank"])] = Probe(float(row["accuracy"]), float(row["loss"]))
+                    probe = read_record(ProbeRow, row)
+                    of_layer = probes.setdefault((_path(probe.model), probe.layer), {})
+                    rank = FULL if probe.rank is None else probe.rank
+                    n_repeated += rank in of_layer
+                    of_layer[rank] = Probe(probe.accuracy, probe.loss)
                 else:
                     for series, key, value in _similarities(row):
                         n_repeated += key in values.setdefault(series, {})
@@ -201,7 +205,3 @@ def _similarities(row: Mapping[str, str]) -> Iterator[tuple[Series, Key, float]]
 
 def _path(text: str) -> str:
     return str(Path(text))  # ./models/a.pt is models/a.pt
-
-
-def _rank(text: str) -> float:
-    return int(text) if text else FULL

@@ -4,27 +4,18 @@ One pass of the network, which ends at the last layer, serves all probes. Trunca
 the pooling: pool(lowrank(X)) = (pool(X) − m)VVᵀ + m. One eigen-decomposition a layer and batch serves all its ranks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from src.captions import caption, network
 from src.errors import UserError
-from src.figures import curves
-from src.files import write_csv
 from src.low_rank import principal_components
 from src.models import Network
 from src.runtime import seeded
 from src.stitching.layers import has_cls_token
-from src.training import EpochLog, HeadLosses, classification_losses
+from src.training import HeadLosses, classification_losses
 
-COLUMNS = (
-    "model", "layer", "rank", "accuracy", "train_accuracy", "loss", "seed", "epochs", "model_type", "dataset",
-    "n_images",
-)  # fmt: skip
 LAST_EPOCHS = 5  # that have a tenth of the learning rate
 
 
@@ -130,33 +121,6 @@ class Probes:
 def decay_epochs(n_epochs: int) -> list[int]:
     """Return the epochs after which the learning rate drops: the last five have a tenth of it, if there are more."""
     return [n_epochs - LAST_EPOCHS] if n_epochs > LAST_EPOCHS else []
-
-
-def write_table(
-    path: Path,
-    logs: Mapping[tuple[str, int | None], EpochLog],
-    widths: Mapping[str, int],
-    *,
-    made_with: Mapping[str, Any],
-) -> None:
-    """Write a CSV with one row a probe, and beside it a figure of accuracy over rank.
-
-    Args:
-        logs: of the last epoch, by layer and rank; full rank is None, and is empty in the CSV.
-        widths: features of each layer; full rank is drawn there, and so is every rank above.
-        made_with: the columns that are the same in all rows.
-    """
-    rows, lines = [], {layer: {} for layer in widths}
-    for (layer, rank), (trained, val) in logs.items():
-        scores = {"accuracy": val.accuracy, "train_accuracy": trained and trained.accuracy, "loss": val.loss}
-        rows.append({**made_with, "layer": layer, "rank": rank, **scores})
-        lines[layer][min(rank or widths[layer], widths[layer])] = val.accuracy
-    write_csv(path, COLUMNS, rows)
-    method = f"linear probes, {made_with['epochs']} epochs"
-    probed = network(made_with["model"], made_with["model_type"])
-    below = caption(network=probed, data=made_with["dataset"], method=method, images=made_with["n_images"])
-    labels = {"x_label": "rank", "y_label": "accuracy", "y_range": (0, 1)}
-    curves(Path(path).with_suffix(".png"), {"linear probes": lines}, **labels, caption=below)
 
 
 def _widths(network: Network, layers: Sequence[str], image: Tensor) -> dict[str, int]:

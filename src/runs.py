@@ -25,7 +25,18 @@ from src.runtime import provenance
 from src.training import EpochLog, NonFiniteLoss, Settings, Task, train
 
 # Options that do not change what a run computes.
-FREE = ("gpu", "n_workers", "prefetch_factor", "verbose", "print_freq", "rank", "dist_url", "dist_backend")
+FREE = (
+    "gpu",
+    "n_workers",
+    "prefetch_factor",
+    "verbose",
+    "print_freq",
+    "rank",
+    "dist_url",
+    "dist_backend",
+    "title",
+    "pdf",
+)
 # What an empty text or 0 means in a config.txt of the public code.
 EMPTY = {"scheduler": "none", "front_stitch_rank": None, "front_pinv_rank": None}
 

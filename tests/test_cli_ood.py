@@ -253,10 +253,12 @@ def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures, cap
     """Two experiments on the same pairs have a matrix each, and rows that say which is which."""
     from src.ood.results import read_evaluations
 
-    folder = shutil.copytree(workplace / "results" / "dm", workplace / "results" / "mixed")
+    folder = workplace / "results" / "both"
+    for run in (workplace / "results" / "dm").glob("2*"):
+        shutil.copytree(run, folder / run.name)
     for run in (workplace / "results" / "ranks").glob("2*"):
         shutil.copytree(run, folder / run.name)
-    assert evaluate(workplace, "mixed") == 0
+    assert evaluate(workplace, "both") == 0
     captured = capsys.readouterr()
     titles = [line for line in captured.out.splitlines() if line.startswith("EXPERIMENT")]
     assert titles == ["EXPERIMENT: front_stitch_rank=full", "EXPERIMENT: front_stitch_rank=2"]

@@ -92,7 +92,7 @@ def test_old_tables_of_stitching_are_kept_apart_by_file_and_start(tmp_path):
     [
         ("a,b\n1,2\n", "is no table of similarity, probing or stitching; give the CSV of"),
         ("", "is no table of similarity"),
-        (PROBING + "a.pt,x,4,high,,1.5,0,2\n", "line 2 is damaged .*'high'"),
+        (PROBING + "a.pt,x,4,high,,1.5,0,2\n", "line 2 is damaged .*accuracy"),
         (PROBING + "a.pt,x,4,0.5,,1.5,0,2\na.pt,x\n", "line 3 is damaged"),
         (SIMILARITY + "a.pt,b.pt,x,y,4.5,,p,10,0.5,,,\n", "line 2 is damaged .*'4.5'"),
         (STITCHING + "x,y,rc2c_pre,rand,,,0,high,nan,nan,0.0,0.2,t1\n", "line 2 is damaged .*accuracy"),

@@ -99,10 +99,16 @@ def test_a_row_is_read_as_it_was_written():
 
 def test_biased_measures_are_counted():
     x = torch.rand(20, 5, 3, 3)
-    for metrics, n in ((["cka"], 2), (["cka_debiased"], 0), (["procrustes"], 0)):
-        comparison = Comparison(["a"], ["b"], n_images=20, metrics=metrics)
+    for metrics, n_permutations, n in (
+        (["cka"], 0, 2),
+        (["cka"], 20, 0),
+        (["cka_debiased"], 0, 0),
+        (["procrustes"], 0, 0),
+    ):
+        comparison = Comparison(["a"], ["b"], n_images=20, metrics=metrics, n_permutations=n_permutations)
         comparison.add({"a": x}, {"b": x})
-        assert comparison.n_biased == n
+        warnings = [line for line in comparison.warnings() if "biased upwards" in line]
+        assert [line[:15] for line in warnings] == ([f"CKA of {n} layers"[:15]] if n else [])
 
 
 @pytest.mark.slow

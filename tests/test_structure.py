@@ -18,7 +18,8 @@ LONG_SCRIPTS = [ROOT / "misc" / "imagenet_train_main.py"]  # has all the options
 
 # From top to bottom; a module imports only from layers below its own.
 LAYERS = (
-    "cli", "network_options", "verdict", "rank_statistics", "measurements", "ood", "probing", "similarity", "stitching",
+    "cli", "network_options", "verdict", "rank_statistics", "measurements", "ood", "probe_results", "probing",
+    "similarity", "stitching",
     "runs", "training", "checkpoints", "datasets", "models",
     "low_rank", "intervals", "figures", "captions", "runtime", "config_file", "files", "options", "console", "records",
     "errors", "lazy",

@@ -5,12 +5,14 @@ Nothing here imports torch, so that `--help` and a mistyped option are answered 
 
 from src.cli.groups import (
     add_data,
+    add_figure,
     add_finetuning,
     add_gpu,
     add_resume,
     add_seed,
     add_title,
     add_training,
+    figure_of,
     placing_of,
     settings_of,
 )
@@ -28,7 +30,7 @@ from src.cli.types import (
 )
 
 __all__ = [
-    "Parser", "add_data", "add_finetuning", "add_gpu", "add_resume", "add_seed", "add_title", "add_training",
-    "csv_file", "dataset", "described", "figure_file", "placing_of", "rank", "real_number", "run", "settings_of",
-    "several", "table_or_figure", "whole_number",
+    "Parser", "add_data", "add_figure", "add_finetuning", "add_gpu", "add_resume", "add_seed", "add_title",
+    "add_training", "csv_file", "dataset", "described", "figure_file", "figure_of", "placing_of", "rank", "real_number",
+    "run", "settings_of", "several", "table_or_figure", "whole_number",
 ]  # fmt: skip

@@ -36,6 +36,17 @@ def add_title(parser: Parser) -> None:
     parser.add_argument("--title", default="", help="title of the figure")
 
 
+def add_figure(parser: Parser) -> None:
+    """Add `--title` and `--pdf`."""
+    add_title(parser)
+    parser.add_argument("--pdf", action="store_true", help="draw the figure as a PDF instead of a PNG")
+
+
+def figure_of(args: Namespace) -> dict[str, str]:
+    """Return what these options say of a figure: the ending of its name, and its title."""
+    return {"figure": ".pdf" if args.pdf else ".png", "title": args.title}
+
+
 def add_data(parser: Parser, *, batch_size: int) -> None:
     """Add `-d`, `-data`, `-b`, `-workers` and `-prefetch`."""
     add = parser.add_argument

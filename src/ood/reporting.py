@@ -38,6 +38,8 @@ def report(
     runs: Iterable[Run],
     *,
     n_images: int,
+    figure: str = ".png",
+    title: str = "",
 ) -> None:
     """Print the evaluation by one detector; write its CSV and figure into the folder, a matrix for each experiment.
 
@@ -47,6 +49,7 @@ def report(
         sanity: metrics of each detector on the sanity-check dataset, if there is one.
         runs: those that were evaluated; the figure names their method.
         n_images: how many were stitched; the figure names it.
+        figure: the ending of its name, .png or .pdf.
     """
     layers = [(row.front_layer, row.end_layer) for row in rows]
     fronts, ends = (_axis(*side) for side in zip(pair_of_networks, zip(*layers, strict=True), strict=True))
@@ -57,9 +60,9 @@ def report(
         by_pair = {(row.front_layer, row.end_layer): row._asdict() for row in group}
         if experiment:
             result(f"EXPERIMENT: {experiment}")
-        for name, title in TITLES.items():
+        for name, heading in TITLES.items():
             matrix = [[by_pair.get((f, e), {}).get(name, math.nan) for e in ends] for f in fronts]
-            table(title, fronts, marked, matrix)
+            table(heading, fronts, marked, matrix)
             short = "accuracy" if name == "accuracy" else name.upper()
             scale = (1, 0) if name in DISTANCES else (0, 1)
             panels[f"{short}\n{experiment}".strip()] = HeatMap(matrix, scale=scale)
@@ -68,12 +71,12 @@ def report(
     path = folder / f"{file_stem(rows[0].detector)}.csv"
     write_csv(path, Row._fields, [row._asdict() for row in rows])
     if len(panels) > MAX_PANELS:
-        note(f"{path.with_suffix('.png')} shows the last {MAX_PANELS // 4} of {len(panels) // 4} experiments")
+        note(f"{path.with_suffix(figure)} shows the last {MAX_PANELS // 4} of {len(panels) // 4} experiments")
     below = describe(rows, stitched_by=method([run.row for run in runs]), n_images=n_images)
     below += f" *: the detector does not find {rows[0].sanity_dataset} OOD." if failing else ""
-    labels = {"row_label": "front layer", "column_label": "end layer", "caption": below}
+    labels = {"row_label": "front layer", "column_label": "end layer", "title": title, "caption": below}
     shown = dict(list(panels.items())[-MAX_PANELS:])
-    maps(path.with_suffix(".png"), shown, rows=fronts, columns=marked, **labels)
+    maps(path.with_suffix(figure), shown, rows=fronts, columns=marked, **labels)
 
 
 def _print_detectors(

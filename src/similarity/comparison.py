@@ -113,7 +113,7 @@ class Comparison:
         return "\n".join(layer.describe() for layer in layers)
 
     @property
-    def n_biased(self) -> int:
+    def _n_biased(self) -> int:
         """The number of layers with more features than images, if a measure that such layers bias is asked for."""
         layers = {*self.layers1.values(), *self.layers2.values()}
         is_asked_for = any(MEASURES[name].is_biased for name in self.metrics)
@@ -121,6 +121,11 @@ class Comparison:
 
     def warnings(self) -> Iterator[str]:
         """List what may surprise in the values, once all rows are made."""
+        if self._n_biased and not len(self.orders):
+            yield (
+                f"CKA of {self._n_biased} layers is biased upwards: they have more features than there are images; "
+                "give --permutations 200, or --metrics cka_debiased"
+            )
         for reason, lacking in self.undefined.items():
             yield f"{', '.join(lacking)} nan: {reason}"
         if self.n_saturated:

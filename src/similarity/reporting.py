@@ -37,16 +37,16 @@ def _against_null(row: Row, metric: str) -> str:
     return f" (p {p_value:.3g}, null {null:.4f}, calibrated {calibrated:.4f})"
 
 
-def write_files(path: Path, rows: Sequence[Row]) -> None:
-    """Write the CSV, one row for each pair of layers and ranks, and the figure beside it.
+def write_files(path: Path, rows: Sequence[Row], *, figure: str = ".png", title: str = "") -> None:
+    """Write the CSV, one row for each pair of layers and ranks, and the figure (.png or .pdf) beside it.
 
     A full rank is empty; what a measure has no value for is `nan`, and the columns of measures not asked for are empty.
     """
     write_csv(path, Row.columns(), [row.record() for row in rows])
-    draw(path.with_suffix(".png"), rows)
+    draw(path.with_suffix(figure), rows, title=title)
 
 
-def draw(path: Path, rows: Sequence[Row]) -> None:
+def draw(path: Path, rows: Sequence[Row], *, title: str = "") -> None:
     """Draw what varies: heat maps over layers or over both ranks, curves over the ranks of one side.
 
     Of several pairs of layers at several ranks there are curves for each pair when only one side has ranks and the
@@ -55,16 +55,16 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
     pairs = list(dict.fromkeys((row.layer1, row.layer2) for row in rows))
     ranks1, ranks2 = list(dict.fromkeys(row.rank1 for row in rows)), list(dict.fromkeys(row.rank2 for row in rows))
     if min(len(ranks1), len(ranks2)) == 1 < max(len(ranks1), len(ranks2)) and len(pairs) <= MAX_CURVES:
-        _draw_curves(path, rows, side=1 if len(ranks1) > 1 else 2)
+        _draw_curves(path, rows, side=1 if len(ranks1) > 1 else 2, title=title)
     elif len(pairs) == 1 and len(ranks1) > 1:
-        _draw_maps(path, rows, "rank", f" of {pairs[0][0]}, model 1", f" of {pairs[0][1]}, model 2")
+        _draw_maps(path, rows, "rank", f" of {pairs[0][0]}, model 1", f" of {pairs[0][1]}, model 2", title=title)
     else:
         highest = [row for row in rows if (row.rank1, row.rank2) == (ranks1[0], ranks2[0])]
         suffix = [f" at rank {rank}" if rank else "" for rank in (ranks1[0], ranks2[0])]
-        _draw_maps(path, highest, "layer", f" of model 1{suffix[0]}", f" of model 2{suffix[1]}")
+        _draw_maps(path, highest, "layer", f" of model 1{suffix[0]}", f" of model 2{suffix[1]}", title=title)
 
 
-def _draw_maps(path: Path, rows: Sequence[Row], axis: str, suffix1: str, suffix2: str) -> None:
+def _draw_maps(path: Path, rows: Sequence[Row], axis: str, suffix1: str, suffix2: str, *, title: str) -> None:
     """Draw heat maps over `layer1` × `layer2` or `rank1` × `rank2`."""
     places = [(getattr(row, f"{axis}1"), getattr(row, f"{axis}2")) for row in rows]
     firsts, seconds = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
@@ -90,6 +90,7 @@ def _draw_maps(path: Path, rows: Sequence[Row], axis: str, suffix1: str, suffix2
         columns=["full" if second is None else str(second) for second in seconds],
         row_label=axis + suffix1,
         column_label=axis + suffix2,
+        title=title,
         caption=describe(rows) + (legend if any(panel.marked for panel in panels.values()) else ""),
     )
 
@@ -105,7 +106,7 @@ def describe(rows: Sequence[Row]) -> str:
     )
 
 
-def _draw_curves(path: Path, rows: Sequence[Row], *, side: int) -> None:
+def _draw_curves(path: Path, rows: Sequence[Row], *, side: int, title: str) -> None:
     """Draw curves over the ranks of one side, one for each pair of layers."""
     panels: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:
@@ -118,4 +119,5 @@ def _draw_curves(path: Path, rows: Sequence[Row], *, side: int) -> None:
             measure = MEASURES[metric]
             lines = panels.setdefault(measure.similarity_title, {})
             lines.setdefault(label, {})[rank] = measure.similarity(value)
-    curves(path, panels, x_label=f"rank of model {side}", y_label="similarity", caption=describe(rows))
+    texts = {"x_label": f"rank of model {side}", "y_label": "similarity", "title": title, "caption": describe(rows)}
+    curves(path, panels, **texts)

@@ -28,6 +28,10 @@ class Pair(NamedTuple):
     end_layer: str
 
 
+# What older runs, or those of the public code, do not store.
+NOT_STORED = ("front_accuracy", "end_accuracy", "representation_difference", "agreement", "kappa")
+
+
 class Metrics(NamedTuple):
     """What a stitching run measured; accuracies and agreement in [0, 1]."""
 
@@ -74,7 +78,7 @@ class Row(NamedTuple):
         Raises:
             ValueError: a value is missing or of another type; names it.
         """
-        row = read_record(cls, {"objective": "task"} | dict(values))  # older runs do not say so
+        row = read_record(cls, {"objective": "task"} | dict(values), may_lack=NOT_STORED)  # older runs do not say so
         paths = {name: getattr(row, name) for name in ("front_model_path", "end_model_path")}
         return row._replace(**{name: path and os.path.normpath(path) for name, path in paths.items()})
 
