@@ -29,6 +29,7 @@ def give_verdict(args) -> None:
     from src.console import note, result, warn
     from src.errors import UserError
     from src.measurements import read_similarities
+    from src.stitching.reporting import describe
     from src.verdict import judge, read_stitches, reporting
 
     stitches = []
@@ -52,17 +53,9 @@ def give_verdict(args) -> None:
         result(f"{verdict.method}, {place}: {verdict.verdict} (accuracy {verdict.accuracy.value:.4f}, penalty "
                f"{verdict.penalty.value:.4f} [{low:.4f}, {high:.4f}]; {verdict.reason})")  # fmt: skip
     result("\n" + "\n".join(reporting.sentences(verdicts, **limits)))
-    texts = cli.figure_of(args) | {"caption": described(stitches)}
+    texts = cli.figure_of(args) | {"caption": describe([stitch.row for stitch in stitches])}
     reporting.write_files(Path(args.output), verdicts, **limits, **texts)
     note(f"wrote {args.output}")
-
-
-def described(stitches) -> str:
-    """Describe what all stitches share: networks, data, method and number of images."""
-    from src.stitching.reporting import describe
-
-    sizes = {None if stitch.predictions is None else len(stitch.predictions["labels"]) for stitch in stitches}
-    return describe([stitch.row for stitch in stitches], n_images=sizes.pop() if len(sizes) == 1 else None)
 
 
 def main(argv=None) -> int:

@@ -374,7 +374,7 @@ def test_what_cannot_be_evaluated_is_named_skipped_and_counted(workplace, capsys
     (workplace / "results" / "broken" / "2020-01-01_00-00-00.000000").mkdir()
     assert evaluate(workplace, "broken") == 0
     err = capsys.readouterr().err
-    assert "no detector for layer4.0" in err and "it has detectors for layer2.0" in err
+    assert "no detector for layer4.0" in err and "the store has detectors for layer2.0" in err
     assert f"cannot read checkpoint results/broken/{one.name}/final_model.pt" in err and "did not finish" in err
     assert "evaluated 1 stitches; skipped 2 runs and 1 end layers" in err
 
@@ -406,7 +406,7 @@ def test_checkpoints_that_moved_are_given_and_recognised(workplace, digit_networ
         (["-ftoodd", "digits"], "-ftidd and -ftoodd are both digits: no detector tells it from itself"),
         (["-ftoodd", "nowhere"], "unknown dataset 'nowhere'"),
         (["-m", "resnet18"], "argument -m/--model-type: invalid choice: 'resnet18'"),
-        (["-m", "repr_cls_vit_tiny"], "it takes activations of shape (tokens, width), not (64, 4, 4)"),
+        (["-m", "repr_cls_vit_tiny"], "this classifier takes activations of shape (tokens, width), not (64, 4, 4)"),
         (["-fdir", "broken"], "broken/meta.json is not valid JSON"),
         (["--resume-from", "nowhere.pt"], "cannot read checkpoint nowhere.pt"),
     ],

@@ -171,7 +171,7 @@ def test_training_is_what_the_options_say(monkeypatch, capsys, digit_networks):
         (["-l", "layer4.1", "-ranks", "4", "-1"], "argument -ranks/--ranks: '-1' is not a whole number from 0 on"),
         (
             ["-l", "layer4.1", "-o", "probes.txt"],
-            "argument -o/--output: probes.txt is to be a CSV; give it a name",
+            "argument -o/--output: probes.txt must be a CSV; give it a name",
         ),
         (["-l", "layer4.1", "-d", "photo_patches"], "'photo_patches' has no labels"),
     ],

@@ -87,6 +87,6 @@ def test_says_what_is_missing(run_here, tmp_path):
         == "rank_statistics.py: error: these tables hold no similarity and no stitching; add a CSV of one of them\n"
     )
     error = run_here(SCRIPT, "grid.csv", "-o", "s.txt", status=2)
-    assert "argument -o/--output: s.txt is to be a CSV; give it a name that ends in .csv" in error
+    assert "argument -o/--output: s.txt must be a CSV; give it a name that ends in .csv" in error
     error = run_here(SCRIPT, "nowhere.csv", status=2)
     assert "cannot read nowhere.csv: No such file or directory" in error

@@ -69,4 +69,4 @@ def test_says_what_is_missing(run_here, tables):
     error = run_here(SCRIPT, tables[1], "-o", "f.png", status=2)
     assert "have them: none" in error
     error = run_here(SCRIPT, *tables, "-o", "f.jpg", status=2)
-    assert "-o/--output: f.jpg is to be a figure; give it a name that ends in .png or .pdf" in error
+    assert "-o/--output: f.jpg must be a figure; give it a name that ends in .png or .pdf" in error

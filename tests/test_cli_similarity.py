@@ -246,7 +246,7 @@ def test_what_has_no_value_is_nan_with_a_warning(trained, monkeypatch, tmp_path,
         (["layer1.0", "layer1.0", "--permutations", "18"], "'18' is not a whole number from 19 on"),
         (
             ["layer1.0", "layer1.0", "-o", "out.png"],
-            "argument -o/--output: out.png is to be a CSV; give it a name",
+            "argument -o/--output: out.png must be a CSV; give it a name",
         ),
         (["layer1.0", "layer1.0", "-d", "photo_patches"], "'photo_patches' has no labels"),
     ],

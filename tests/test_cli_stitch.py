@@ -353,7 +353,7 @@ def test_a_folder_can_be_drawn_as_vectors(run_here, tmp_path):
     run_here("misc/collect_results.py", DATA / "public_runs" / "trained", "-o", "all.pdf", "--title", "All of them")
     assert (tmp_path / "all.pdf").read_bytes().startswith(b"%PDF") and (tmp_path / "all.csv").is_file()
     error = run_here("misc/collect_results.py", "one", "-o", "all.jpg", status=2)
-    assert "all.jpg is to be a CSV or a figure; give it a name that ends in .csv or .png or .pdf" in error
+    assert "all.jpg must be a CSV or a figure; give it a name that ends in .csv or .png or .pdf" in error
 
 
 def test_collects_runs_of_folders_below(run_here, tmp_path):

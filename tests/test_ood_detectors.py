@@ -41,7 +41,7 @@ def test_reads_the_table_of_the_public_code(tmp_path):
     store = DetectorStore(tmp_path)
     name, found = store.find(Source("models/m1/model_3.pt", "unknown"), "layer2.0")
     assert found == PUBLIC[name] and found["source_layer"] == "layer2.0"
-    with pytest.raises(UserError, match=r"no detector for nope .*it has detectors for layer"):
+    with pytest.raises(UserError, match=r"no detector for nope .*the store has detectors for layer"):
         store.find(Source("models/m1/model_3.pt", "unknown"), "nope")
 
 

@@ -109,7 +109,7 @@ def test_two_directions_of_the_same_networks_are_not_mixed(tmp_path):
 
 
 def test_the_caption_names_what_all_rows_share():
-    assert describe([row(), row(end_layer="layer3.0", seed=1)], n_images=360) == (
+    assert describe([row(n_images=360), row(end_layer="layer3.0", seed=1, n_images=360)]) == (
         "Networks: a.pt (resnet18) → b.pt (resnet18). Data: digits. "
         "Method: task loss matching (rc2c_pre, 3 epochs, init rand). Images: 360."
     )

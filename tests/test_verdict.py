@@ -41,7 +41,8 @@ def write_run(folder: Path, name: str, *, n_right: int, n_end_right: int = 950, 
     """A finished run whose stitch and end network are right on so many test images."""
     path = folder / f"2025-01-01_00-00-00.{name}"
     path.mkdir(parents=True)
-    metrics = {"accuracy": n_right / N, "front_accuracy": 0.9, "end_accuracy": n_end_right / N, "kappa": 0.5}
+    metrics = {"accuracy": n_right / N, "front_accuracy": 0.9, "end_accuracy": n_end_right / N, "kappa": 0.5,
+               "n_images": N}  # fmt: skip
     metrics |= {"agreement": 0.75, "matching_error": None, "representation_difference": 0.25}
     (path / "metrics.json").write_text(json.dumps(metrics))
     (path / "summary.txt").write_text(f"Clean accuracy: {n_right / N}\n")

@@ -110,6 +110,6 @@ def settings_of(args: Namespace) -> Any:
     late = [epoch for epoch in args.reduce_lr_epochs if epoch >= args.n_epochs]
     if late:
         epochs = " ".join(map(str, late))
-        warn(f"-rlre {epochs}: none of the -e {args.n_epochs} epochs comes after that; the learning rate does not drop")
+        warn(f"-rlre {epochs}: none of the -e {args.n_epochs} epochs comes after that: no effect")
     options = vars(args)
     return Settings(**{name: options[name] for name in Settings._fields if name in options})

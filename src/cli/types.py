@@ -37,7 +37,7 @@ def output_file(kind: str, *endings: str) -> Callable[[str], str]:
 
     def parse(text: str) -> str:
         if not text.endswith(endings):
-            message = f"{text} is to be {kind}; give it a name that ends in {' or '.join(endings)}"
+            message = f"{text} must be {kind}; give it a name that ends in {' or '.join(endings)}"
             raise argparse.ArgumentTypeError(message)
         return text
 

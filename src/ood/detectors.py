@@ -132,7 +132,7 @@ class DetectorStore:
         entries = [(name, entry) for name, entry in self._of(source) if entry["source_layer"] == layer]
         if not entries:
             layers = self.layers(source)
-            others = f"; it has detectors for {', '.join(layers)}" if layers else ""
+            others = f"; the store has detectors for {', '.join(layers)}" if layers else ""
             raise UserError(f"no detector for {layer} of {source.path} in {self.folder}{others}")
         if len(entries) > 1:
             several = f"{len(entries)} detectors for {layer} of {source.path}"

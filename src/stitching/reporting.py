@@ -51,16 +51,13 @@ def update_grid(directory: Path, *, create: bool, title: str = "") -> None:
             write_grid(table, [run.row for run in read_runs(directory)[0]], title=title)
 
 
-def describe(*experiments: Sequence[Row], n_images: int | None = None) -> str:
-    """Describe what all rows share, and the method of each experiment, for a caption.
-
-    Args:
-        n_images: how many test images were stitched, which rows do not say.
-    """
+def describe(*experiments: Sequence[Row]) -> str:
+    """Describe what all rows share, and the method of each experiment, for a caption."""
     rows = [row for experiment in experiments for row in experiment]
     methods = dict.fromkeys(filter(None, map(method, experiments)))
     stitched = networks(rows, "front_model", "end_model")
-    return caption(networks=stitched, data=common(rows, "dataset"), method="; ".join(methods), images=n_images)
+    images = common(rows, "n_images")
+    return caption(networks=stitched, data=common(rows, "dataset"), method="; ".join(methods), images=images)
 
 
 def method(rows: Sequence[Row]) -> str:

@@ -42,6 +42,7 @@ class Metrics(NamedTuple):
     representation_difference: float
     agreement: float  # share of test images for which stitched and end network predict the same class
     kappa: float  # Cohen's kappa of these predictions
+    n_images: int  # test images
 
 
 class Row(NamedTuple):
@@ -70,6 +71,7 @@ class Row(NamedTuple):
     n_pinv_init_samples: int | None
     agreement: float
     kappa: float
+    n_images: int | None = None  # test images; None in older tables
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Row":

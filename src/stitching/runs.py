@@ -169,6 +169,7 @@ def _metrics(score: GridScore, pair: Pair, matched: Matched | None) -> Metrics:
         None if matched is None else matched.error,
         difference,
         *agreement(predictions, score.end_predictions),
+        len(score.labels),
     )
 
 

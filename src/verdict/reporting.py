@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from src.console import note
 from src.figures import ClassMap, maps
 from src.files import write_csv, write_text
 from src.stitching.results import Run
@@ -49,6 +50,7 @@ def write_intervals(path: Path, runs: Iterable[Run]) -> None:
     columns = [*Verdict.columns()[:4], *Verdict.columns()[start : Verdict.columns().index("auroc_energy")]]
     rows = [verdict.record() for verdict in judge(stitches, tolerance=0.0, in_distribution=0.0)]
     write_csv(path, columns, [{name: value for name, value in row.items() if name in columns} for row in rows])
+    note(f"wrote {path}")
 
 
 def sentences(verdicts: Sequence[Verdict], *, tolerance: float, in_distribution: float) -> list[str]:
