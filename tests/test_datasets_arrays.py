@@ -147,14 +147,16 @@ def test_compressed_members_are_unpacked_once(tmp_path):
     dataset = load_dataset("cifar5m", tmp_path, train=True)
     assert all(map(np.array_equal, everything(dataset), (images, labels)))
     unpacked = sorted((tmp_path / "cifar5m").glob("*.npy"))
-    assert [path.name for path in unpacked] == [f"cifar5m_part{i}_{name}.npy" for i in range(6) for name in "XY"]
+    stems = [path.name.split(".")[0] for path in unpacked]  # behind them stands the checksum
+    assert stems == [f"cifar5m_part{i}_{name}" for i in range(6) for name in "XY"]
     assert np.array_equal(np.load(unpacked[0]), images[:5]) and not list(tmp_path.glob("cifar5m/*.part"))
     times = [path.stat().st_mtime_ns for path in unpacked]
     assert np.array_equal(everything(load_dataset("cifar5m", tmp_path, train=True))[0], images)
     assert [path.stat().st_mtime_ns for path in unpacked] == times
 
     images[0] ^= 1
-    np.savez_compressed(part(tmp_path, 0), X=images[:5], Y=labels[:5])  # another archive
+    np.savez_compressed(part(tmp_path, 0), X=images[:5], Y=labels[:5])  # another archive, even an older one
+    os.utime(part(tmp_path, 0), (0, 0))
     assert np.array_equal(everything(load_dataset("cifar5m", tmp_path, train=True))[0], images)
 
 
@@ -239,7 +241,7 @@ def test_a_damaged_compressed_member_never_gets_the_final_name(tmp_path):
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"{path}: cannot be read .*fetch it again"):
         load_dataset("cifar5m", tmp_path, train=True)
-    assert not list(tmp_path.glob("cifar5m/*part0_X.npy*"))
+    assert not list(tmp_path.glob("cifar5m/*part0_X.*npy*"))
 
 
 @pytest.mark.parametrize("save", SAVE.values(), ids=SAVE)

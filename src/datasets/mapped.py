@@ -83,7 +83,7 @@ def map_member(archive: Path, name: str) -> np.memmap:
     with zipfile.ZipFile(archive) as content:
         info = content.getinfo(f"{name}.npy")
         if info.compress_type != zipfile.ZIP_STORED:
-            return np.load(_unpacked(archive, name), mmap_mode="r", allow_pickle=False)
+            return np.load(_unpacked(archive, info), mmap_mode="r", allow_pickle=False)
         with content.open(info) as member:
             read_header = {1: npy.read_array_header_1_0, 2: npy.read_array_header_2_0}[npy.read_magic(member)[0]]
             shape, fortran_order, dtype = read_header(member)
@@ -129,15 +129,15 @@ def _compressed(
     for archive in archives:
         with readable(archive, remedy), zipfile.ZipFile(archive) as content:
             for name in names:
-                info, target = content.getinfo(f"{name}.npy"), _unpacked(archive, name)
-                fresh = target.is_file() and target.stat().st_mtime >= archive.stat().st_mtime
-                if info.compress_type != zipfile.ZIP_STORED and not fresh:
+                info = content.getinfo(f"{name}.npy")
+                target = _unpacked(archive, info)
+                if info.compress_type != zipfile.ZIP_STORED and not target.is_file():
                     yield archive, target, info
 
 
-def _unpacked(archive: Path, name: str) -> Path:
-    """Name the file of an unpacked array: `part.npz` and `X` give `part_X.npy`."""
-    return archive.with_name(f"{archive.stem}_{name}.npy")
+def _unpacked(archive: Path, info: zipfile.ZipInfo) -> Path:
+    """Name the file of an unpacked array by its checksum: it is no file of a user's, nor of another archive."""
+    return archive.with_name(f"{archive.stem}_{Path(info.filename).stem}.{info.CRC:08x}.npy")
 
 
 @contextlib.contextmanager

@@ -69,5 +69,7 @@ def _checked(shape: tuple[int, ...] | None, expected: tuple[str, ...], other_fam
             "exec_train_representation_classifier.py trains it"
         )
     if len(shape) != len(expected):
-        raise UserError(f"this classifier takes activations of shape {entries}, not {tuple(shape)}; did you mean {other_family}?")
+        raise UserError(
+            f"this classifier takes activations of shape {entries}, not {tuple(shape)}; did you mean {other_family}?"
+        )
     return tuple(shape)
