@@ -1,4 +1,4 @@
-"""Tables of similarity, probing and stitching read back as what they have in common: values at layers and ranks."""
+"""Reads tables of similarity, probing and stitching as one kind of thing: values of measures at layers and ranks."""
 
 import csv
 import math

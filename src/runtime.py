@@ -82,7 +82,7 @@ def full_precision(device: torch.device | str) -> Iterator[None]:
 
 
 def at_least_single(values: torch.Tensor) -> torch.Tensor:
-    """Values to be measured: bfloat16 as float32, all else as it is."""
+    """Cast values to float32 if they have fewer digits, so that sums and norms of them are exact enough."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 

@@ -1,4 +1,4 @@
-"""Groups of options that several scripts have, and the settings that they stand for."""
+"""Groups of options that several scripts have, and what the code behind takes instead of them."""
 
 from argparse import Namespace
 from typing import Any

@@ -41,8 +41,8 @@ def load(info: DatasetInfo, root: Path, *, train: bool, device: torch.device | s
         address, folder = SOURCES[info.source]
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"dataset {info.source}: {reason}; remove what is damaged in {root / folder} and run again with an internet "
-            f"connection, or fetch {address} and put it there"
+            f"dataset {info.source}: {reason}; remove what is damaged in {root / folder} and run again with a "
+            f"connection to the internet, or fetch {address} and put it there"
         ) from error
     images = torch.as_tensor(data.data)
     if images.ndim == 3:  # MNIST's (N, H, W)

@@ -66,7 +66,7 @@ class Network(nn.Module):
 
     @property
     def _parts(self) -> Parts:
-        """The parts for the modes that the modules are in: what depends on a mode is frozen in a trace."""
+        """The parts for the current training or evaluation mode of all modules, which a trace freezes."""
         if not self._traces:
             self._every = list(self._module.modules())  # walking through all modules for each batch takes too long
         modes = tuple(module.training for module in self._every)

@@ -64,7 +64,7 @@ class Measure(NamedTuple):
 
     @property
     def similarity_title(self) -> str:
-        """What `similarity` gives, for figures."""
+        """The title of `similarity` in figures."""
         if not self.is_distance:
             return self.title
         return f"1 − {self.title}" + (f" / {self.unrelated:g}" if self.unrelated != 1 else "")

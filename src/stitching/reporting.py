@@ -1,4 +1,4 @@
-"""What a folder of stitching runs becomes: a table with heat maps, and the comparison of two such folders."""
+"""Writes the table and the heat maps of a folder of stitching runs, and the comparison of two such folders."""
 
 import math
 from collections.abc import Sequence

@@ -42,7 +42,7 @@ THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")
 
 
 class StitchingRuns:
-    """A run folder for every pair of a grid: keeps what comes of its training, and the state to go on from.
+    """Keeps a run folder for every pair of a grid: logs, results, and the state to go on from.
 
     The state of all pairs that train together lies in the folder of the last one, which is finished last.
 

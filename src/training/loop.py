@@ -89,7 +89,7 @@ def train(
 def _restore(
     state: State, task: Task, optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler
 ) -> History:
-    """Load a state into what it is of; returns its history."""
+    """Load a state into the modules, the optimiser and the schedule of a training; return its history."""
     try:
         for module, content in zip(task.modules, state["modules"], strict=True):
             module.load_state_dict(content)
