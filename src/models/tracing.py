@@ -66,33 +66,38 @@ class Trace:
 
     def _refuse_shared_writes(self, name: str) -> None:
         """Refuse what edges do not show: a tensor is changed in place, and another one in its memory is read later."""
-        memory: dict[Node, list[Node]] = {}  # by the node that made it: those that may share it
-        for node in self.graph.nodes:
-            memory.setdefault(self._memory(node)[0], []).append(node)
+        memory, sharing = self._memory(), {}
+        for node, (maker, *_) in memory.items():
+            sharing.setdefault(maker, []).append(node)
         for tensor, write in self._writes.items():
-            place, (maker, *parts) = self.position[write], self._memory(tensor)
-            for node in memory[maker]:
+            place, (maker, *parts) = self.position[write], memory[tensor]
+            for node in sharing[maker]:
                 if node is tensor or self.position[node] >= place:
                     continue
-                is_shared = all(a is b for a, b in zip(parts, self._memory(node)[1:], strict=False))
+                is_shared = all(a is b for a, b in zip(parts, memory[node][1:], strict=False))
                 if is_shared and any(self.position[user] > place and not is_shape_read(user) for user in node.users):
                     raise UserError(
                         f"{name} changes a tensor in place ({write.format_node()}) and later reads another one that "
                         f"shares its memory ({node.name}), which a trace cannot follow; compute a new tensor instead"
                     )
 
-    def _memory(self, node: Node) -> tuple[Node, ...]:
-        """Return the node that made the memory which a node may share, and the parts of it that led to the node."""
-        name = getattr(node.target, "__name__", node.target)
-        is_module = node.op == "call_module"
-        if node in self._writes.values():
-            return self._memory(node.args[0])
-        if is_module and not isinstance(self.root.get_submodule(node.target), VIEW_MODULES):
-            return (node,)
-        if not node.all_input_nodes or not (is_module or name in VIEWS | PARTS):
-            return (node,)
-        source = self._memory(node.all_input_nodes[0])
-        return (*source, node) if name in PARTS else source
+    def _memory(self) -> dict[Node, tuple[Node, ...]]:
+        """Return for each node the one that made the memory it may share, and the parts of that which led to it."""
+        memory, writes = {}, set(self._writes.values())
+        for node in self.graph.nodes:
+            name = getattr(node.target, "__name__", node.target)
+            if node.op == "call_module":
+                is_view = isinstance(self.root.get_submodule(node.target), VIEW_MODULES)
+            else:
+                is_view = name in VIEWS | PARTS and bool(node.all_input_nodes)
+            if node in writes:
+                memory[node] = memory[node.args[0]]
+            elif is_view:
+                source = memory[node.all_input_nodes[0]]
+                memory[node] = (*source, node) if name in PARTS else source
+            else:
+                memory[node] = (node,)
+        return memory
 
     def reached(self, wanted: Iterable[Node], after: Node | None) -> set[Node]:
         """Collect the data nodes that the wanted ones are computed from, back to `after` (included if reached)."""

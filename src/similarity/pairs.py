@@ -51,7 +51,7 @@ class LayerPair:
 
     @property
     def is_saturated(self) -> bool:
-        """Whether the second layer has as many dimensions as images can span: PWCCA is 0 then, whatever the first is."""
+        """Whether the second layer has as many dimensions as images can span: then PWCCA is 0 for any first one."""
         if self.alignment.by_position or self.alignment == NO_ALIGNMENT:
             return False
         return len(self.samples.second.basis().factor) >= self.first.n_seen - 1
