@@ -7,25 +7,21 @@ evaluation mode treat samples independently, so every pair gets what it would ge
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from src.console import progress
-from src.errors import UserError
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.runtime import at_least_single
-from src.stitching.closed_forms import closed_form
+from src.stitching.grid_matching import Batches, Matched, match_layers
 from src.stitching.layers import StitchingLayer
-from src.stitching.matching import LeastSquares
 from src.stitching.objectives import OBJECTIVES, Objective, Stitches
 from src.stitching.rows import Pair
+from src.stitching.stitched_model import activations_of_both
 from src.training import HeadLosses, classification_losses
-
-Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 class PairScore(NamedTuple):
@@ -45,13 +41,6 @@ class GridScore(NamedTuple):
     front_predictions: Tensor  # (N,): classes
     end_predictions: Tensor  # (N,)
     labels: Tensor  # (N,)
-
-
-class Matched(NamedTuple):
-    """How a pair was matched directly."""
-
-    error: float  # ‖XW+b−Y‖²/‖Y‖² on the images that it was matched on
-    ridge_penalty: float | None  # the one that ridge chose
 
 
 class Grid:
@@ -117,7 +106,7 @@ class Grid:
         An objective that does without logits is trained without them: cross-entropies and hits are then NaN.
         """
         with torch.no_grad():
-            acts, own = _activations(self.front, self.front_layers, self.reference, self.targets, images)
+            acts, own = activations_of_both(self.front, self.front_layers, self.reference, self.targets, images)
             sources = self.truncated(acts)
         logits = [self.end.output_name] if self.objective.stitched_logits or not training else []
         behind = {name: [*compared, *logits] for name, compared in self.compared.items()}
@@ -167,7 +156,7 @@ class Grid:
                 list(dict.fromkeys([*layers, network.output_name]))
                 for layers, network in ((self.front_layers, self.front), (self.end_layers, self.end))
             ]
-            front_acts, end_acts = _activations(self.front, names[0], self.end, names[1], images)
+            front_acts, end_acts = activations_of_both(self.front, names[0], self.end, names[1], images)
             logits_of = {"front": front_acts[self.front.output_name], "end": end_acts[self.end.output_name]}
             if not self.frozen:  # the networks alone are those that were given, not those whose statistics moved
                 logits_of = {
@@ -196,52 +185,11 @@ class Grid:
             scores, accuracy["front"], accuracy["end"], classes_of["front"], classes_of["end"], labels.cpu()
         )
 
-    @torch.no_grad()
     def match(
         self, batches: Batches, held_out: Batches = (), *, form: str = "pinv", rank: int | None = None
     ) -> dict[Pair, Matched]:
-        """Set all stitching layers by direct matching on the given images.
-
-        Args:
-            held_out: more images, on which ridge judges its penalties.
-            form: `pinv` (least squares), `ortho` or `ridge`, see `closed_forms`.
-            rank: retained rank of the resized front activations; None keeps all.
-        Raises:
-            UserError: activations are not finite; names the pair.
-        """
-        groups: dict[tuple, list[Pair]] = {}  # pairs with the same source, laid out and resized in the same way
-        for pair, layer in self.layers.items():
-            groups.setdefault((pair.front_layer, layer.size, layer.upsample_mode, layer.source_key), []).append(pair)
-        sums = {key: (LeastSquares(*key[1:3]), LeastSquares(*key[1:3])) for key in groups}
-        cls_tokens: dict[Pair, list[Tensor]] = {}
-        for part, images in ((i, images) for i in (0, 1) for images, _ in (batches, held_out)[i]):
-            front_acts, end_acts = self._given_activations(images)
-            end_acts = {name: act.double() for name, act in end_acts.items()}  # once for all sources
-            for key, pairs in groups.items():
-                source = self.layers[pairs[0]].layout(front_acts[key[0]])
-                targets = {pair.end_layer: self.layers[pair].targets(end_acts[pair.end_layer]) for pair in pairs}
-                sums[key][part].add(source, targets)
-            for pair, layer in self.layers.items():
-                if hasattr(layer, "cls_token"):
-                    cls_tokens.setdefault(pair, []).append(end_acts[pair.end_layer][:, 0])
-        matched = {}
-        for key, pairs in progress(groups.items(), "direct matching", len(groups)):
-            try:
-                fits = closed_form(form, *sums[key], rank=rank)
-            except ValueError as error:
-                raise UserError(f"{pairs[0].front_layer} -> {pairs[0].end_layer}: {error}; check the models") from error
-            for pair in pairs:
-                (weight, bias, error), penalty = fits[pair.end_layer]
-                self.layers[pair].set_affine(weight, bias)
-                matched[pair] = Matched(error, penalty)
-        for pair, tokens in cls_tokens.items():
-            self.layers[pair].cls_token.copy_(torch.cat(tokens).mean(0))
-        return {pair: matched[pair] for pair in self.layers}
-
-    def _given_activations(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Activations of the networks as they were given: matchings are then exactly those of each pair alone."""
-        front, end = self.given_networks
-        return _activations(front, self.front_layers, end, self.end_layers, images)
+        """Set all stitching layers by direct matching on the given images; see `match_layers`."""
+        return match_layers(*self.given_networks, self.layers, batches, held_out, form=form, rank=rank)
 
     def truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Truncate the activations at the front layers to the rank of the grid."""
@@ -273,13 +221,3 @@ class Grid:
                 if names:
                     acts |= self.end.activations(stitched, names, after=end_layer, images=repeated)
                 yield pairs, {name: act.unflatten(0, (len(pairs), -1)) for name, act in acts.items()}
-
-
-def _activations(
-    front: Network, front_names: Sequence[str], end: Network, end_names: Sequence[str], images: Tensor
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Compute the activations of two networks, from one pass each, or from one for both if they are one."""
-    if front is end:
-        acts = front.activations(images, list(dict.fromkeys([*front_names, *end_names])))
-        return {name: acts[name] for name in front_names}, {name: acts[name] for name in end_names}
-    return front.activations(images, front_names), end.activations(images, end_names)

@@ -27,7 +27,8 @@ from src.runs import (
     report_epoch,
     write_logs,
 )  # fmt: skip
-from src.stitching.grid import GridScore, Matched
+from src.stitching.grid import GridScore
+from src.stitching.grid_matching import Matched
 from src.stitching.layers import StitchingLayer
 from src.stitching.predictions import agreement, write_predictions
 from src.stitching.rows import EXPERIMENT, Metrics, Pair

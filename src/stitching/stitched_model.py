@@ -98,3 +98,13 @@ def build_layers(
     if not layers:
         raise UserError(skipped[0])
     return layers, skipped
+
+
+def activations_of_both(
+    front: Network, front_names: Sequence[str], end: Network, end_names: Sequence[str], images: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Compute the activations of two networks, from one pass each, or from one for both if they are one."""
+    if front is end:
+        acts = front.activations(images, list(dict.fromkeys([*front_names, *end_names])))
+        return {name: acts[name] for name in front_names}, {name: acts[name] for name in end_names}
+    return front.activations(images, front_names), end.activations(images, end_names)
