@@ -315,6 +315,13 @@ def test_rank_correlations_with_energy(tmp_path, capsys):
         assert correlations == of_each
         line = "AUROC of energy and rmd over 4 stitches: rho 0.8000, tau 0.6667\n"
         assert capsys.readouterr().out == ("" if "knn" in checks else line)
+    rows = [row._replace(dataset="mnist") for row in read_evaluations(tmp_path)["energy"]]
+    write_csv(tmp_path / "ood_evaluation.csv", Row._fields, [row._asdict() for row in rows])
+    reporting.write_results(tmp_path, {"rmd": {}})
+    assert capsys.readouterr().out == ""  # of other images
+    (tmp_path / "ood_evaluation.csv").write_text("front_layer\nx\n")
+    reporting.write_results(tmp_path, {"rmd": {}})
+    assert "no rank correlation with energy" in capsys.readouterr().err
 
 
 def test_a_detector_that_does_not_do_its_job_is_marked(workplace, drawn_figures, capsys):
@@ -450,3 +457,8 @@ def test_bad_input_to_the_evaluation(workplace, tmp_path, capsys):
     (one / "config.txt").write_text(json.dumps(options))
     assert evaluate(workplace, "mixed") == 2
     assert "the runs differ in end_model_path: " in capsys.readouterr().err
+    for seed, config in enumerate((workplace / "results" / "mixed").glob("*/config.txt")):
+        fresh = {"end_model_path": "-", "end_model_path_seed": seed}
+        config.write_text(json.dumps(json.loads(config.read_text()) | fresh))
+    assert evaluate(workplace, "mixed") == 2
+    assert "the runs differ in end_model_path_seed: 0, 1" in capsys.readouterr().err

@@ -128,6 +128,7 @@ def test_a_listed_class_may_be_empty_and_hidden_folders_are_none(tmp_path):
     write_folder(tmp_path, yaml="size: 12\nclasses: [ant, bee, cat, dog]\n")
     (tmp_path / "train" / "dog").mkdir()
     (tmp_path / "val" / ".ipynb_checkpoints").mkdir()
+    write_folder(tmp_path / "train" / "ant" / ".cache", n=1)
     assert load(tmp_path, train=True).labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert load(tmp_path, train=False).n_classes == 4
     (tmp_path / "dataset.yaml").write_text("# all as for ImageNet")

@@ -89,6 +89,14 @@ class ReadView(Base):
         return self.two(y.unflatten(2, (4, 4)))
 
 
+class ReadOverlap(Base):
+    def middle(self, x):
+        x = self.one(x)
+        left, right = x[:, :4], x[:, 2:]
+        left = F.relu_(left)
+        return self.norm(torch.cat([left[:, :2], right], 1))
+
+
 class ReadAlias(Base):
     def __init__(self):
         super().__init__()
@@ -108,6 +116,27 @@ class InPlaceModule(Base):
         left, right = x.chunk(2, 1)
         x = torch.cat([self.relu(left), right], 1)
         return self.norm(x) + self.two(self.relu(x))
+
+
+class CapturedView(Base):
+    """Nothing reads the aliases later, but they may be asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop, self.same = nn.Dropout(0.3), nn.Identity()
+
+    def middle(self, x):
+        x = self.one(x)
+        pooled = self.drop(x).mean((2, 3), keepdim=True)
+        same = self.two(self.same(x))
+        x = self.relu(input=x)
+        return x + pooled + same
+
+
+class TruthyFlag(Base):
+    def middle(self, x):
+        self.relu.inplace = 1
+        return self.two(self.relu(self.norm(x)))
 
 
 class Encoder(nn.Module):
@@ -181,7 +210,7 @@ class Attention(nn.Module):
 
 
 TRAPS = [Base, CalledTwice, SharedRelu, FunctionalInPlace, InPlaceSum, InPlaceOnAnotherName, InPlaceItem, LateShape,
- Listed, Optional, Dropout, Attention, InPlaceModule, Encoder]  # fmt: skip
+ Listed, Optional, Dropout, Attention, InPlaceModule, CapturedView, TruthyFlag, Encoder]  # fmt: skip
 
 
 @pytest.fixture
@@ -392,6 +421,7 @@ class TwoOutputs(Base):
         (RandomTensor, "RandomTensor draws random tensors in its forward"),
         (InPlaceView, r"InPlaceView changes a tensor in place .*add_.* and later reads another one .*\(one\)"),
         (ReadView, r"ReadView changes a tensor in place .*relu_.* and later reads another one .*\(flatten\)"),
+        (ReadOverlap, r"ReadOverlap changes a tensor in place .*relu_.* and later reads another one .*\(getitem_1\)"),
         (ReadAlias, r"ReadAlias changes a tensor in place .*relu.* and later reads another one .*\(shortcut\)"),
         (DictOutput, "DictOutput returns a dict; let its forward return the logits"),
     ],

@@ -206,6 +206,9 @@ def test_damaged_predictions_are_named_and_left_out(tmp_path, capsys):
     path.write_bytes(path.read_bytes()[:100])
     assert verdict_on(tmp_path).reason.startswith("no interval")
     assert "predictions.npz is damaged" in capsys.readouterr().err
+    for labels in (LABELS / 2, LABELS - 1, LABELS[:0]):
+        np.savez_compressed(path, stitched=labels, front=labels, end=labels, labels=labels)
+        assert verdict_on(tmp_path).reason.startswith("no interval")
 
 
 def test_one_network_under_several_names_is_one(tmp_path, monkeypatch, capsys):
@@ -218,7 +221,9 @@ def test_one_network_under_several_names_is_one(tmp_path, monkeypatch, capsys):
     assert (verdict.n_runs, verdict.n_networks, verdict.similarities) == (3, 1, {"cka": 0.8})
     for i in range(3):
         write_run(tmp_path / "fresh", str(i), n_right=900, seed=i, front_model_path="-", end_model_path="-")
-    assert verdict_on(tmp_path / "fresh").n_networks == 3
+    of_fresh = Similarity("-", "-", "x", "y", None, None, "", 9, {"cka": 0.8}, {})
+    assert verdict_on(tmp_path / "fresh", [of_fresh]).n_networks == 3
+    assert verdict_on(tmp_path / "fresh", [of_fresh]).similarities == {}  # it does not say of which seed
     assert "repeat" not in capsys.readouterr().err
 
 

@@ -197,6 +197,7 @@ def _scan(folder: Path, classes: list[str], *, some_empty: bool) -> tuple[list[s
     label_of = {name: label for label, name in enumerate(classes)}
     try:
         images = make_dataset(str(folder), label_of, IMG_EXTENSIONS, allow_empty=some_empty)
+        images = [image for image in images if f"{os.sep}." not in image[0][len(str(folder)) :]]  # hidden ones
         if not images:
             raise FileNotFoundError(f"{folder} holds no images")
     except OSError as error:  # a class, or all of them, without images

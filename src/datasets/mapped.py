@@ -5,6 +5,7 @@ unpacked once, beside the archive.
 """
 
 import contextlib
+import glob
 import mmap
 import shutil
 import struct
@@ -116,6 +117,8 @@ def unpack(archives: Sequence[Path], names: Sequence[str], *, remedy: str) -> No
                 f"{folder}: {needed} bytes are needed to unpack arrays, {free} are free; free {needed - free}"
             )
         for archive, target, info in pending:
+            for other in folder.glob(f"{glob.escape(target.name[:-13])}.{'[0-9a-f]' * 8}.npy"):
+                other.unlink()  # of an archive of this name that is no more
             with readable(archive, remedy), zipfile.ZipFile(archive) as content, content.open(info) as member:
                 blocks = iter(lambda member=member: member.read(BLOCK), b"")
                 size = -(-info.file_size // BLOCK)

@@ -73,13 +73,19 @@ class Parts:
         kept, copied = {*wanted, start, images}, set()  # what nothing may change; what is changed in a copy of it
         for node in sorted(needed - {images}, key=self.trace.position.__getitem__):
             copy = graph.node_copy(node, env.__getitem__)
-            if "changes" in node.meta and not kept.isdisjoint(self._may_share_memory(node.args[0], copied)):
+            if "changes" in node.meta and self._must_copy(node, kept, copied):
                 with graph.inserting_before(copy):
                     copy.args = (graph.call_method("clone", (copy.args[0],)), *copy.args[1:])
                 copied.add(node)
             env[node] = copy
         graph.output(tuple(env[node] for node in wanted))
         return graph
+
+    def _must_copy(self, write: Node, kept: set[Node | None], copied: set[Node]) -> bool:
+        """Return whether an in-place operation may change what is kept: its input, or another view of that memory."""
+        if any(node is not None and self.trace.is_overwritten(node, write) for node in kept):
+            return True
+        return not kept.isdisjoint(self._may_share_memory(write.args[0], copied))
 
     def _may_share_memory(self, node: Node, copied: set[Node]) -> Iterator[Node]:
         """Yield the node and those that it may be a view of: a module with parameters is sure to make a new tensor."""

@@ -14,11 +14,13 @@ Node = fx.Node
 IN_PLACE = {getattr(operator, name): getattr(operator, name[1:], None) for name in inplace_methods}  # iadd: add
 SHAPE_METHODS = {"size", "dim", "numel", "ndimension", "stride", "is_contiguous"}
 SHAPE_ATTRIBUTES = {"shape", "ndim", "dtype", "device", "layout", "is_cuda", "itemsize"}
-# What may return the memory of its input: all of it, or a part.
-VIEWS = {"view", "view_as", "reshape", "flatten", "unflatten", "ravel", "transpose", "permute", "t", "movedim",
-         "unsqueeze", "squeeze", "expand", "contiguous", "to", "type_as", "float", "double", "detach", "dropout",
-         "stochastic_depth"}  # fmt: skip
-PARTS = {"getitem", "narrow", "select", "chunk", "split", "unbind"}
+# What may return the memory of its input.
+VIEWS = {"view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel", "transpose", "swapaxes",
+         "swapdims", "permute", "t", "movedim", "moveaxis", "unsqueeze", "squeeze", "expand", "expand_as",
+         "broadcast_to", "narrow", "select", "unfold", "diagonal", "getitem", "contiguous", "to", "type_as", "float",
+         "double", "half", "bfloat16", "detach", "dropout", "stochastic_depth"}  # fmt: skip
+VIEW_ATTRIBUTES = {"T", "mT", "H", "mH", "data", "real"}
+SPLITS = {"chunk", "split", "tensor_split", "split_with_sizes", "unbind"}  # whose items share no memory
 VIEW_MODULES = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
 WRAPPED = "the wrapped module"  # the name of an attribute that no child can have
 NOT_LAYERS = ("torch.nn.modules.module", "torch.nn.modules.container")
@@ -56,9 +58,13 @@ class Trace:
             )
         nodes = list(self.graph.nodes)
         self.images, self.data = nodes[0], tracer.data
-        self.output = logits_of(nodes[-1].args[0], Node, module)
+        output = nodes[-1].args[0]
+        if isinstance(output, Node) and isinstance(output.target, type) and issubclass(output.target, tuple):
+            output = tuple(output.args)  # a NamedTuple, such as GoogLeNet's in training
+        self.output = logits_of(output, Node, module)
         self.position = {node: i for i, node in enumerate(nodes)}
         self._writes = tracer.changed
+        self._memory = self._find_memory()
         self._refuse_shared_writes(type(module).__name__)
         named = {name: _value(each, tracer.values) for name, each in module.named_modules(remove_duplicate=False)}
         layers = [(name, node) for name, node in named.items() if name and node is not None]
@@ -66,35 +72,38 @@ class Trace:
 
     def _refuse_shared_writes(self, name: str) -> None:
         """Refuse what edges do not show: a tensor is changed in place, and another one in its memory is read later."""
-        memory, sharing = self._memory(), {}
-        for node, (maker, *_) in memory.items():
+        sharing: dict[Node, list[Node]] = {}
+        for node, (maker, *_) in self._memory.items():
             sharing.setdefault(maker, []).append(node)
         for tensor, write in self._writes.items():
-            place, (maker, *parts) = self.position[write], memory[tensor]
-            for node in sharing[maker]:
-                if node is tensor or self.position[node] >= place:
-                    continue
-                is_shared = all(a is b for a, b in zip(parts, memory[node][1:], strict=False))
-                if is_shared and any(self.position[user] > place and not is_shape_read(user) for user in node.users):
+            for node in sharing[self._memory[tensor][0]]:
+                place = self.position[write]
+                is_read = any(self.position[user] > place and not is_shape_read(user) for user in node.users)
+                if is_read and node is not tensor and self.is_overwritten(node, write):
                     raise UserError(
                         f"{name} changes a tensor in place ({write.format_node()}) and later reads another one that "
                         f"shares its memory ({node.name}), which a trace cannot follow; compute a new tensor instead"
                     )
 
-    def _memory(self) -> dict[Node, tuple[Node, ...]]:
-        """Return for each node the one that made the memory it may share, and the parts of that which led to it."""
+    def is_overwritten(self, node: Node, write: Node) -> bool:
+        """Return whether an operation changes, in place, memory that an earlier node may share."""
+        pairs = zip(self._memory[node], self._memory[write.args[0]], strict=False)
+        return self.position[node] < self.position[write] and all(one is other for one, other in pairs)
+
+    def _find_memory(self) -> dict[Node, tuple[Node, ...]]:
+        """Return for each node the one that made the memory it may share, and the items of splits that led to it."""
         memory, writes = {}, set(self._writes.values())
         for node in self.graph.nodes:
-            name = getattr(node.target, "__name__", node.target)
+            name, sources = getattr(node.target, "__name__", node.target), node.all_input_nodes
             if node.op == "call_module":
                 is_view = isinstance(self.root.get_submodule(node.target), VIEW_MODULES)
             else:
-                is_view = name in VIEWS | PARTS and bool(node.all_input_nodes)
+                is_view = name in VIEWS | SPLITS or (name == "getattr" and node.args[1] in VIEW_ATTRIBUTES)
             if node in writes:
                 memory[node] = memory[node.args[0]]
-            elif is_view:
-                source = memory[node.all_input_nodes[0]]
-                memory[node] = (*source, node) if name in PARTS else source
+            elif is_view and sources:
+                split = getattr(sources[0].target, "__name__", sources[0].target) in SPLITS
+                memory[node] = (*memory[sources[0]], node) if split else memory[sources[0]]
             else:
                 memory[node] = (node,)
         return memory
@@ -207,10 +216,12 @@ class _Tracer(fx.Tracer):
         """Record an operation on the latest values of its arguments, and what it changes in place."""
         args, kwargs = fx.node.map_arg(args, self._now), fx.node.map_arg(kwargs, self._now)
         is_in_place = self._is_in_place(kind, target, kwargs)
+        if is_in_place and not args and isinstance(kwargs.get("input"), Node):
+            args, kwargs = (kwargs["input"],), {key: value for key, value in kwargs.items() if key != "input"}
         changed = args[0] if is_in_place and args and isinstance(args[0], Node) else None
         if changed is not None and changed not in self.data and IN_PLACE.get(target) is not None:
             target, changed = IN_PLACE[target], None  # a number, such as a size
-        if kwargs.get("inplace") is True:
+        if kwargs.get("inplace"):
             kwargs = kwargs | {"inplace": False}
         node = super().create_node(kind, target, args, kwargs, *rest, **more)
         if kind == "placeholder" or not (is_shape_read(node) or self.data.isdisjoint(node.all_input_nodes)):
@@ -229,8 +240,8 @@ class _Tracer(fx.Tracer):
     def _is_in_place(self, kind: str, target: Any, kwargs: dict[str, Any]) -> bool:
         """Return whether an operation overwrites its first argument."""
         if kind == "call_module":
-            return getattr(self.root.get_submodule(target), "inplace", False) is True
+            return bool(getattr(self.root.get_submodule(target), "inplace", False))
         if kind not in ("call_function", "call_method"):
             return False
         name = target if kind == "call_method" else getattr(target, "__name__", "")
-        return kwargs.get("inplace") is True or target in IN_PLACE or (name.endswith("_") and not name.endswith("__"))
+        return bool(kwargs.get("inplace")) or target in IN_PLACE or (name.endswith("_") and not name.endswith("__"))

@@ -40,11 +40,11 @@ def common_options(runs: Sequence[Run], folder: Path) -> dict:
     """
     if not runs:
         raise UserError(f"{folder} holds no finished stitching run; give the folder that holds their folders")
-    for name in SAME:
+    for name in (*SAME, "front_model_path_seed", "end_model_path_seed"):  # the seeds are those of fresh weights
         values = sorted({str(run.options.get(name)) for run in runs})
         if len(values) > 1:
             raise UserError(f"the runs differ in {name}: {', '.join(values)}; evaluate one kind of runs at a time")
-        if not isinstance(runs[0].options.get(name), str):
+        if name in SAME and not isinstance(runs[0].options.get(name), str):
             raise UserError(f"{runs[0].folder / 'config.txt'} names no {name}; restore it or remove the folder")
     return runs[0].options
 

@@ -10,11 +10,13 @@ from scipy.stats import kendalltau, spearmanr
 from src.captions import caption, common, networks
 from src.console import note, result, table, warn
 from src.datasets import dataset_label
+from src.errors import UserError
 from src.figures import HeatMap, maps
 from src.files import write_csv, write_json
 from src.models import Network
 from src.ood.metrics import OODMetrics
 from src.ood.results import TRUSTED, Row, file_stem, read_evaluations
+from src.ood.scores import SCORES
 from src.stitching.reporting import MAX_PANELS, method
 from src.stitching.results import Run
 from src.stitching.rows import by_experiment, natural_order
@@ -100,7 +102,12 @@ def write_results(folder: Path, checks: Mapping[str, Mapping[str, OODMetrics]]) 
     Returns:
         The tables, by detector.
     """
-    evaluations = read_evaluations(folder)
+    evaluations = read_evaluations(folder, checks)
+    for other in SCORES.keys() - checks.keys():
+        try:
+            evaluations |= read_evaluations(folder, [other])
+        except UserError as error:
+            warn(f"no rank correlation with {other}: {error}")
     correlations = {name: _correlation(evaluations, name) for name in evaluations if name != "energy"}
     for name, values in correlations.items():
         if values and not checks.keys().isdisjoint((name, "energy")):
@@ -137,9 +144,12 @@ def _correlation(evaluations: Mapping[str, Sequence[Row]], detector: str) -> dic
     Returns:
         An empty dict where there are fewer than three runs, or all values of a detector are equal.
     """
-    one, other = ({row.folder: row.auroc for row in evaluations.get(key, [])} for key in ("energy", detector))
-    common = [folder for folder in one if folder in other]
-    columns = [[values[folder] for folder in common] for values in (one, other)]
+    one, other = (
+        {(row.folder, row.dataset, row.id_dataset): row.auroc for row in evaluations.get(key, [])}
+        for key in ("energy", detector)
+    )
+    common = [key for key in one if key in other]
+    columns = [[values[key] for key in common] for values in (one, other)]
     if len(common) < 3 or any(len(set(column)) == 1 for column in columns):
         return {}
     rho, tau = float(spearmanr(*columns).statistic), float(kendalltau(*columns).statistic)

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,14 +84,14 @@ def energy_folder(detector: str, folder: Path, given: str | None, *, of_several:
     return folder / ("energies" if detector == "energy" else f"energies_{detector}")
 
 
-def read_evaluations(folder: Path) -> dict[str, list[Row]]:
-    """Return the OOD evaluations of a folder of stitching runs, by detector.
+def read_evaluations(folder: Path, detectors: Iterable[str] = tuple(SCORES)) -> dict[str, list[Row]]:
+    """Return the OOD evaluations of a folder of stitching runs by these detectors, as far as there are any.
 
     Raises:
         UserError: a file is damaged; names it.
     """
     evaluations: dict[str, list[Row]] = {}
-    for detector in SCORES:
+    for detector in detectors:
         path = folder / f"{file_stem(detector)}.csv"
         if not path.exists():
             continue

@@ -146,7 +146,7 @@ def decide(
         return UNDECIDED, "the interval of the penalty contains the tolerance"
     if not trusted:
         return UNDECIDED, "accurate, but no trusted detector"
-    if max(trusted) >= in_distribution:
+    if not all(auroc < in_distribution for auroc in trusted):
         return FAR, "accurate, and a trusted detector finds it out of distribution"
     return SIMILAR, "accurate, and in distribution by every trusted detector"
 
@@ -222,7 +222,8 @@ def _similarity(rows: Sequence[Row], similarities: Sequence[Similarity]) -> dict
             continue
         for networks, row in wanted.items():
             if _is_same(table_row, row):
-                measured[networks] = measured.get(networks, {}) | table_row.record()
+                record = {name: value for name, value in table_row.record().items() if value == value}  # no NaN
+                measured[networks] = measured.get(networks, {}) | record
     columns = [c for c in similarity_columns() if measured and all(c in record for record in measured.values())]
     return {name: _average(record[name] for record in measured.values()) for name in columns}
 
@@ -234,6 +235,8 @@ def _is_same(measured: Similarity, row: Row) -> bool:
         (measured.model2_type, row.end_model_type),
         (measured.dataset, row.dataset),
     ]
+    if "-" in (measured.model1, measured.model2):  # fresh weights, of which tables do not say the seed
+        return False
     places = (_place(measured.model1), _place(measured.model2))
     return places == (_place(row.front_model_path), _place(row.end_model_path)) and all(
         not one or not other or one == other for one, other in facts

@@ -52,6 +52,10 @@ def read_predictions(run: Run) -> dict[str, np.ndarray] | None:
             predictions = {name: arrays[name] for name in NAMES}
         if len({array.shape for array in predictions.values()}) > 1 or predictions["labels"].ndim != 1:
             raise ValueError("arrays of different lengths")
+        if not len(predictions["labels"]) or any(array.dtype.kind not in "iu" for array in predictions.values()):
+            raise ValueError("no whole numbers")
+        if predictions["labels"].min() < 0:
+            raise ValueError("negative labels")
     except Exception as error:  # a damaged archive can raise anything
         warn(f"{path} is damaged ({error}) and left out; stitch this pair again")
         return None
