@@ -146,9 +146,10 @@ def _check(network: Network, name: str, n_classes: int, image_shape: tuple[int, 
     import torch
 
     shape = "×".join(map(str, image_shape))
+    device = next((parameter.device for parameter in network.parameters()), "cpu")
     try:
         with torch.no_grad():
-            logits = network.eval()(torch.zeros(1, *image_shape))
+            logits = network.eval()(torch.zeros(1, *image_shape, device=device))
     except UserError:
         raise
     except Exception as error:  # whatever its forward raises

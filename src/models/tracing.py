@@ -206,7 +206,9 @@ class _Tracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         if type(m) is nn.TransformerEncoder and len(args) == 1 and not kwargs:  # its forward looks at shapes
-            output = nn.Sequential.forward([*m.layers, *([] if m.norm is None else [m.norm])], *args)
+            (output,) = args
+            for layer in (*m.layers, *([] if m.norm is None else [m.norm])):
+                output = layer(output)
         else:
             output = super().call_module(m, forward, args, kwargs)
         self.values[m] = self._now(output.node) if isinstance(output, fx.Proxy) else None
