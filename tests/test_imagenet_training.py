@@ -70,10 +70,11 @@ def one_process_with_two_halves(root, *, lr: float):
     return model.eval()
 
 
-def test_two_processes_under_torchrun_equal_one_that_averages(root, tmp_path, capsys):
+@pytest.mark.parametrize("n_workers", ["0", pytest.param("1", marks=pytest.mark.slow)])
+def test_two_processes_under_torchrun_equal_one_that_averages(n_workers, root, tmp_path, capsys):
     """Batches of 5, 5 and 2, in shares of 3 and 2, or of 1."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
-    command += [str(root), "-a", "small_cnn", "--lr", "0.1", "-j", "1", "-b", "5", *COMMON]
+    command += [str(root), "-a", "small_cnn", "--lr", "0.1", "-j", n_workers, "-b", "5", *COMMON]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
