@@ -4,8 +4,7 @@
 import sys
 
 from src import cli
-from src.network_options import network
-from src.ood.scores import SCORES
+from src.ood.registry import SCORES
 
 
 def parser() -> cli.Parser:
@@ -19,13 +18,18 @@ def parser() -> cli.Parser:
     add("-detectors", "--ood-detector-dir", default="models/repr_cls_ood_detectors", help="folder of the detectors")
     add("-scd", "--sanity-check-dataset", type=cli.dataset, help="dataset that detectors should find OOD, as -d")
     add("-scdata", "--sanity-check-dataset-root", default=root, help="folder of the sanity-check dataset")
-    add("--detector", type=cli.several(SCORES), default="energy",
-        help=f"one, or several with commas between them. {cli.described(SCORES)}")  # fmt: skip
+    add(
+        "--detector",
+        type=cli.several(SCORES),
+        default="energy",
+        help=f"one, or several with commas between them. {cli.described(SCORES)}",
+    )
     add("-ed", "--energy-dir", help="folder for the scores of all images; default: one in source_dir")
     add("--front-model", help="where the front network's checkpoint is now, if it was moved")
     add("--end-model", help="where the end network's checkpoint is now, if it was moved")
-    add("--front-type", type=network, help="FILE.py:FUNCTION of the front network, whose code runs only if named here")
-    add("--end-type", type=network, help="likewise, of the end network")
+    own = "FILE.py:FUNCTION of the {} network, whose code runs only if named here"
+    add("--front-type", type=cli.network, help=own.format("front"))
+    add("--end-type", type=cli.network, help="likewise, of the end network")
     cli.add_figure(options)
     return options
 
@@ -33,60 +37,81 @@ def parser() -> cli.Parser:
 def evaluate(args) -> None:
     from pathlib import Path
 
-    from src.console import note, progress, result, warn
+    from src.console import note, progress, warn
     from src.datasets import dataset_info, dataset_label, load_dataset
-    from src.ood import evaluation, reporting, results
-    from src.ood.networks import load_networks
-    from src.ood.scorers import make_scorers
-    from src.runs import Run
+    from src.ood import evaluation
+    from src.ood.networks import check_runs, load_networks
+    from src.ood.report import report
+    from src.ood.store import DetectorStore
+    from src.results.experiments import newest_stitches
+    from src.results.folders import evaluation_file, read_runs
+    from src.results.run import Run
     from src.runtime import device_of
-    from src.stitching.results import newest_of_each_pair, read_runs
 
+    # The runs, the images and the two networks.
     device, folder = device_of(args.gpu), Path(args.source_dir)
     finished, skipped = read_runs(folder)
-    options, runs = evaluation.common_options(finished, folder), newest_of_each_pair(finished)
+    check_runs(finished, folder)
+    counted = newest_stitches(run.row for run in finished)
+    runs = [run for run in finished if run.row in counted]
     dataset_info(args.dataset, labelled=True)
-    placing = cli.placing_of(args, device)
-    test_set = load_dataset(args.dataset, args.dataset_root, train=False, **placing)
-    image = {"n_classes": test_set.n_classes, "image_shape": test_set.image_shape, "device": device}
-    front, end, source = load_networks(options, runs, vars(args), **image)
+    loading = cli.load_options(args, device)
+    test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
+    networks = load_networks(runs, vars(args), test_set.spec, device=device)
 
-    def passing(data, title, **order):
+    def batches_of(data, title, **order):
         return progress(data.batches(args.batch_size, **order), title, data.n_batches(args.batch_size))
 
     def training_batches():
-        data = load_dataset(args.dataset, args.dataset_root, train=True, **placing)
-        return passing(data, "training activations", indices=data.permutation(0))
+        data = load_dataset(args.dataset, args.dataset_root, train=True, **loading)
+        return batches_of(data, "training activations", indices=data.permutation(0))
 
-    def energies_of(name, root, option):
-        data = load_dataset(name, root, train=False, **placing) if name else test_set
+    def test_batches(name, root, option):
+        data = load_dataset(name, root, train=False, **loading) if name else test_set
         data.check_like(test_set, option=option)
-        return evaluation.energies_of(end, scorers, passing(data, f"activations of {option}"))
+        return batches_of(data, f"activations of {option}")
 
-    scorers, missing = make_scorers(args.detector, args.ood_detector_dir, source, end, runs, training_batches,
-                                    others=bool(args.sanity_check_dataset), id_data=args.dataset, **image)  # fmt: skip
-    grids, unusable = evaluation.grids_of(runs, front, end, scorers, image_shape=test_set.image_shape)
+    # A detector for each end layer, and the stitches into these layers.
+    detectors, missing = evaluation.make_detectors(
+        args.detector,
+        networks,
+        [run.row.pair.end_layer for run in runs],
+        test_set.spec,
+        store=DetectorStore(args.ood_detector_dir),
+        all_in_store=bool(args.sanity_check_dataset),
+        training_batches=training_batches,
+        id_data=args.dataset,
+    )
+    grids, unusable = evaluation.rebuild_grids(runs, networks, detectors, image_shape=test_set.image_shape)
     for reason in (*skipped, *missing, *unusable):
         warn(f"skipped: {reason}")
     if not grids:
         sys.exit("nothing could be evaluated")
-    stitches = evaluation.evaluate_stitches(grids, scorers, lambda: passing(test_set, "stitched activations"))
-    own = energies_of(args.id_dataset, args.id_dataset_root, "-idd")
-    checked, other = args.sanity_check_dataset, {}
+
+    # The scores of stitched activations, of the end network's own, and of those of the sanity-check data.
+    stitches = evaluation.score_stitches(grids, detectors, lambda: batches_of(test_set, "stitched activations"))
+    own_batches = test_batches(args.id_dataset, args.id_dataset_root, "-idd")
+    own, other = evaluation.score_network(networks.end, detectors, own_batches), {}
+    checked = args.sanity_check_dataset or ""
     if checked:
-        other = energies_of(checked, args.sanity_check_dataset_root, "-scd")
-    data = {"dataset": args.dataset, "id_dataset": args.id_dataset or args.dataset, "sanity_dataset": checked or ""}
-    checks, texts = {}, cli.figure_of(args)
-    for name in filter(stitches.get, scorers):  # the others have detectors for other layers alone
-        if len(scorers) > 1:
-            result(f"DETECTOR: {name}")
-        into = results.energy_folder(name, folder, args.energy_dir, of_several=len(scorers) > 1)
-        checks[name] = results.check(own[name], other.get(name, {}), into, name=checked and dataset_label(checked))
-        rows = results.rows_of(scorers[name], own[name], checks[name], stitches[name], data | {"detector": name}, into)
-        reporting.report(folder, rows, (front, end), own[name], checks[name], runs, n_images=len(test_set), **texts)
-    for name, table in reporting.write_results(folder, checks).items():
-        Run.beside(table, vars(args) | {"detector": name}).finish()
-    n_evaluated = len({stitch.run.folder for of_detector in stitches.values() for stitch in of_detector})
+        other_batches = test_batches(checked, args.sanity_check_dataset_root, "-scd")
+        other = evaluation.score_network(networks.end, detectors, other_batches)
+
+    # The metrics, the report, and the scores of all images.
+    data = {"dataset": args.dataset, "id_dataset": args.id_dataset or args.dataset, "sanity_dataset": checked}
+    evaluations = {
+        name: evaluation.evaluate(name, detectors[name], stitches[name], own[name], other.get(name, {}), data)
+        for name in detectors
+        if stitches[name]  # the others have detectors for other layers alone
+    }
+    report(folder, evaluations, n_images=len(test_set), **cli.figure_options(args))
+    for name in evaluations:
+        into = folder / ("energies" if name == "energy" else f"energies_{name}")
+        if args.energy_dir:
+            into = Path(args.energy_dir, name) if len(detectors) > 1 else Path(args.energy_dir)
+        evaluation.save_scores(into, evaluations[name], sanity_name=checked and dataset_label(checked))
+        Run.beside(evaluation_file(folder, name), vars(args) | {"detector": name}).finish()
+    n_evaluated = len({stitch.run.folder for of_score in stitches.values() for stitch in of_score})
     n_skipped = len(skipped) + len(finished) - len(runs) + len(unusable)
     note(f"evaluated {n_evaluated} stitches; skipped {n_skipped} runs and {len(missing)} end layers")
 

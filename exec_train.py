@@ -4,21 +4,30 @@
 import sys
 
 from src import cli
-from src.network_options import NETWORKS, network
 
 
 def parser() -> cli.Parser:
     options = cli.Parser("Train a network; writes model_<epoch>.pt, training_logs.csv and config.txt.")
     add = options.add_argument
-    add("model_type", type=network, help=NETWORKS)
+    add("model_type", type=cli.network, help=cli.NETWORKS)
     cli.add_gpu(options)
     cli.add_data(options, batch_size=64)
     cli.add_training(options, n_epochs=100)
     add("-dir", "--save-dir", required=True, help="folder to write to")
-    add("-sf", "--save-frequency", type=cli.whole_number(0), default=0,
-        help="save every so many epochs, and the last one; 0: the last one only")  # fmt: skip
-    add("-epoch-size", "--epoch-size", type=cli.whole_number(1), default=None,
-        help="images in an epoch, disjoint from epoch to epoch; default: all, of cifar5m 50,000")  # fmt: skip
+    add(
+        "-sf",
+        "--save-frequency",
+        type=cli.whole_number(0),
+        default=0,
+        help="save every so many epochs, and the last one; 0: the last one only",
+    )
+    add(
+        "-epoch-size",
+        "--epoch-size",
+        type=cli.whole_number(1),
+        default=None,
+        help="images in an epoch, disjoint from epoch to epoch; default: all, of cifar5m 50,000",
+    )
     cli.add_resume(options, overwrite=True)
     return options
 
@@ -29,23 +38,23 @@ def train(args) -> None:
     from src.console import note
     from src.datasets import dataset_info, load_dataset
     from src.models import build_model
-    from src.runs import Run, train_network
+    from src.results.run import Run
     from src.runtime import device_of, seeded
     from src.training import Classification
+    from src.training.recorded import train_network
 
-    settings = cli.settings_of(args)
+    settings = cli.training_settings(args)
     run = Run.in_folder(args.save_dir, vars(args))
-    if not run.left_to_do(resume=args.resume, overwrite=args.overwrite):
+    if run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
         return
-    device, info = device_of(args.gpu), dataset_info(args.dataset, labelled=True)
-    placing = cli.placing_of(args, device)
+    device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
     with seeded(args.seed):
-        model = build_model(args.model_type, n_classes=info.n_classes, n_channels=info.image_shape[0],
-                            image_shape=info.image_shape)  # fmt: skip
+        model = build_model(args.model_type, n_classes=spec.n_classes, n_channels=spec.shape[0], image_shape=spec.shape)
     # Tensor cores want channels last; in float32 the layout is left alone.
     model.to(device, memory_format=torch.channels_last if args.amp == "bf16" else torch.preserve_format)
-    train_set = load_dataset(args.dataset, args.dataset_root, train=True, **placing)
-    val_set = load_dataset(args.dataset, args.dataset_root, train=False, **placing)
+    loading = cli.load_options(args, device)
+    train_set = load_dataset(args.dataset, args.dataset_root, train=True, **loading)
+    val_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
     train_set.epoch_size = args.epoch_size or train_set.epoch_size
 
     run.claim(resume=args.resume)

@@ -13,10 +13,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from src.captions import caption
 from src.console import note, result
-from src.figures import HeatMap, maps, scatter
 from src.files import write_text
+from src.results.captions import caption
+from src.results.figures import HeatMap, maps, scatter
+from src.results.matrices import Matrix
 
 MODEL = "resnet18_samewidth"
 LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
@@ -158,9 +159,8 @@ def report(folder: Path) -> Path:
     for name, title, table in (("accuracy", "accuracy", grids), ("auroc", "AUROC", evaluations)):
         matrices = {f"{title} of {method}": matrix(rows, name) for method, rows in table.items()}
         scale = (1, 0) if name == "auroc" else (0, 1)  # bright: like the end network
-        panels = {heading: HeatMap(values, scale) for heading, values in matrices.items()}
-        maps(folder / f"{name}.png", panels, rows=LAYERS, columns=LAYERS,
-                  row_label="front layer", column_label="end layer", caption=below)  # fmt: skip
+        panels = {heading: HeatMap(Matrix(LAYERS, LAYERS, values), scale) for heading, values in matrices.items()}
+        maps(folder / f"{name}.png", panels, row_label="front layer", column_label="end layer", caption=below)
         lines += ["", f"![{title}]({name}.png)"]
         for heading, values in matrices.items():
             lines += ["", f"## {capital(heading)}", "", *markdown(values)]

@@ -7,7 +7,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
-from src.network_options import NETWORKS, network
 
 INSTEAD = {  # options of PyTorch's example that are not honoured, and what to do instead
     "start_epoch": "an interrupted run goes on where it was with --resume",
@@ -21,7 +20,7 @@ def parser() -> cli.Parser:
     options = cli.Parser("Train a network on ImageNet; writes model_<epoch>.pt, training_logs.csv and config.txt.")
     add, whole, real = options.add_argument, cli.whole_number, cli.real_number
     add("data", nargs="?", default="imagenet", help="folder that holds training_data and validation_data")
-    add("-a", "--arch", default="tv_resnet18", type=network, help=NETWORKS)
+    add("-a", "--arch", default="tv_resnet18", type=cli.network, help=cli.NETWORKS)
     add("-j", "--workers", dest="n_workers", type=whole(0), default=4, help="processes that decode images, of each GPU")
     add("--epochs", dest="n_epochs", type=whole(0), default=90, help="epochs; the learning rate drops after every 30")
     add("-b", "--batch-size", type=whole(1), default=256, help="images in a batch, of all GPUs together")
@@ -80,16 +79,17 @@ def train(args) -> None:
     from src.datasets.base import Shard
     from src.datasets.dummy import DummyImageSet
     from src.models import build_model
-    from src.runs import Run, train_network
+    from src.results.run import Run
     from src.runtime import device_of, seeded
     from src.training.distributed import DataParallelClassification, device_number, joined, launched
+    from src.training.recorded import train_network
 
     processes, info = launched(rank=args.rank, size=args.world_size), dataset_info("imagenet")
     check(args, processes.size)
     args.gpu = device_number(args.gpu, processes)
     args.save_dir = args.save_dir or f"models/imagenet/{args.arch.rpartition('/')[2]}_{args.seed}"
     run = Run.in_folder(args.save_dir, vars(args))
-    if not args.evaluate and not run.left_to_do(resume=args.resume, overwrite=args.overwrite):
+    if not args.evaluate and run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
         return
     device, image = device_of(args.gpu), {"n_classes": info.n_classes, "image_shape": info.image_shape}
     with seeded(args.seed):

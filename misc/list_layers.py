@@ -7,12 +7,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
-from src.network_options import NETWORKS, network
 
 
 def parser() -> cli.Parser:
     options = cli.Parser("List the layers of a network in their order, with the shape of one activation of each.")
-    options.add_argument("model_type", type=network, help=NETWORKS)
+    options.add_argument("model_type", type=cli.network, help=cli.NETWORKS)
     options.add_argument("-d", "--dataset", type=cli.dataset, default="cifar10", help="dataset whose images it takes")
     return options
 
@@ -24,17 +23,18 @@ def list_layers(args) -> None:
     from src.datasets import dataset_info
     from src.models import build_model
 
-    info = dataset_info(args.dataset, labelled=True)
-    model = build_model(args.model_type, n_classes=info.n_classes, n_channels=info.image_shape[0],
-                        image_shape=info.image_shape).eval()  # fmt: skip
+    spec = dataset_info(args.dataset, labelled=True).spec
+    model = build_model(args.model_type, n_classes=spec.n_classes, n_channels=spec.shape[0], image_shape=spec.shape)
     with torch.no_grad():
-        shapes = model.shapes(torch.zeros(1, *info.image_shape))
+        shapes = model.eval().shapes(torch.zeros(1, *spec.shape))
     cuts, width = set(model.cut_names), max(map(len, shapes), default=0)
     for name, shape in shapes.items():
         marks = f"{'all' if name in model.block_names else '':4}{'' if name in cuts else 'inside'}"
         result(f"{name:{width}}  {'×'.join(map(str, shape)):16}  {marks}".rstrip())
-    note(f"{len(shapes)} layers, of which all stands for {len(model.block_names)}; inside: a part of a block, whose "
-         "other branches are computed from the images")  # fmt: skip
+    note(
+        f"{len(shapes)} layers, of which all stands for {len(model.block_names)}; inside: a part of a block, whose "
+        "other branches are computed from the images"
+    )
 
 
 def main(argv=None) -> int:

@@ -10,10 +10,16 @@ from src import cli
 
 
 def parser() -> cli.Parser:
-    options = cli.Parser("Test how well measures of similarity follow probing accuracy over ranks (sensitivity) and "
-                         "find the corresponding layer (specificity), after Ding et al. 2021.")  # fmt: skip
-    options.add_argument("tables", nargs="+", help="CSVs of exec_compute_low_rank_sim_metrics.py -o, of "
-                         "exec_probe.py -o, and grid.csv of exec_stitch.py, in any order")  # fmt: skip
+    options = cli.Parser(
+        "Test how well measures of similarity follow probing accuracy over ranks (sensitivity) and find the "
+        "corresponding layer (specificity), after Ding et al. 2021."
+    )
+    options.add_argument(
+        "tables",
+        nargs="+",
+        help="CSVs of exec_compute_low_rank_sim_metrics.py -o, of exec_probe.py -o, and grid.csv of exec_stitch.py, "
+        "in any order",
+    )
     options.add_argument("-o", "--output", type=cli.csv_file, help="CSV to write, one row a test")
     return options
 
@@ -21,19 +27,19 @@ def parser() -> cli.Parser:
 def statistics(args) -> None:
     from src.console import note, result, warn
     from src.errors import UserError
-    from src.files import write_csv
     from src.measurements import read_tables
     from src.rank_statistics import (
-        COLUMNS,
         MIXED,
         sensitivity,
         specificity,
         summary_of_correlations,
         summary_of_places,
     )
+    from src.results.records import write_table
+    from src.results.rows import RankTestRow
 
     tables = read_tables(args.tables)
-    if not tables.values:
+    if not tables.measurements:
         raise UserError("these tables hold no similarity and no stitching; add a CSV of one of them")
     correlations, places = list(sensitivity(tables)), list(specificity(tables))
 
@@ -50,25 +56,27 @@ def statistics(args) -> None:
         show(places, {"n": "layers", "place": "place", "note": ""}, summary=summary_of_places)
     else:
         warn("no specificity: no two layers of the same name were measured at full rank beside others")
-    mixed = dict.fromkeys(row["measure"] for row in places if MIXED in row["note"])
+    mixed = dict.fromkeys(row.measure for row in places if MIXED in row.note)
     if mixed:
-        warn(f"specificity of {', '.join(mixed)}: {MIXED}, so alignments are ranked rather than layers; "
-             "measure with --alignment pool")  # fmt: skip
+        warn(
+            f"specificity of {', '.join(mixed)}: {MIXED}, so alignments are ranked rather than layers; "
+            "measure with --alignment pool"
+        )
     if args.output:
-        write_csv(args.output, COLUMNS, [*correlations, *places])
+        write_table(args.output, RankTestRow, [*correlations, *places])
         note(f"wrote {args.output}")
 
 
-def show(rows: list[dict], columns: dict[str, str], *, summary) -> None:
+def show(rows: list, columns: dict[str, str], *, summary) -> None:
     """Print rows by setting and measure, each group followed by its summary."""
     from src.console import result
 
     names = {"layer1": "layer1", "layer2": "layer2", "varied": "varied", **columns}
-    cells = [list(names.values())] + [[text(row[name]) for name in names] for row in rows]
+    cells = [list(names.values())] + [[text(getattr(row, name)) for name in names] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    for group in dict.fromkeys((row["setting"], row["measure"]) for row in rows):
-        members = [i for i, row in enumerate(rows) if (row["setting"], row["measure"]) == group]
+    for group in dict.fromkeys((row.setting, row.measure) for row in rows):
+        members = [i for i, row in enumerate(rows) if (row.setting, row.measure) == group]
         result(f"\n{group[1]} | {group[0]}")
         result("\n".join(f"  {lines[i]}" for i in [0, *(i + 1 for i in members)]))
         result(f"  {summary([rows[i] for i in members])}")

@@ -10,13 +10,24 @@ from src import cli
 
 
 def parser() -> cli.Parser:
-    options = cli.Parser("Draw sensitivity curves: measures of similarity, accuracy of probes and of stitching over "
-                         "the retained rank of a layer, in one figure.")  # fmt: skip
+    options = cli.Parser(
+        "Draw sensitivity curves: measures of similarity, accuracy of probes and of stitching over the retained rank "
+        "of a layer, in one figure."
+    )
     add = options.add_argument
-    add("tables", nargs="+", help="CSVs of exec_compute_low_rank_sim_metrics.py -o, of exec_probe.py -o, and grid.csv "
-        "of exec_stitch.py, in any order")  # fmt: skip
-    add("-l", "--layers", nargs="+", help="truncated layers of the first (front) network, a panel for each; default: "
-        "all that were measured at several ranks")  # fmt: skip
+    add(
+        "tables",
+        nargs="+",
+        help="CSVs of exec_compute_low_rank_sim_metrics.py -o, of exec_probe.py -o, and grid.csv of exec_stitch.py, "
+        "in any order",
+    )
+    add(
+        "-l",
+        "--layers",
+        nargs="+",
+        help="truncated layers of the first (front) network, a panel for each; default: all that were measured at "
+        "several ranks",
+    )
     add("-other", "--other-layer", help="layer of the second (end) network; default: the one of the same name")
     add("-o", "--output", type=cli.figure_file, required=True, help="figure to write, a PNG or a PDF")
     cli.add_title(options)
@@ -26,11 +37,12 @@ def parser() -> cli.Parser:
 def draw(args) -> None:
     from src.console import note
     from src.errors import UserError
-    from src.figures import curves
-    from src.measurements import describe, over_ranks, read_tables
+    from src.measurements import by_series, describe, over_ranks, read_tables
+    from src.results.figures import curves
 
     tables = read_tables(args.tables)
-    pairs = dict.fromkeys(layers for values in tables.values.values() for layers, *_ in over_ranks(values, side=0))
+    series = by_series(tables.measurements)
+    pairs = dict.fromkeys(layers for each in series for layers, *_ in over_ranks(each, side=0))
     if args.layers:
         wanted = [(layer, args.other_layer or layer) for layer in args.layers]
     else:
@@ -42,8 +54,10 @@ def draw(args) -> None:
             f"{', '.join(' and '.join(pair) for pair in wanted if pair not in pairs) or 'a pair of that kind'}; "
             f"choose by -l and -other among the pairs that have them: {listed}"
         )
-    panels = {first if first == second else f"{first} → {second}": lines_of(tables, (first, second))
-              for first, second in wanted}  # fmt: skip
+    panels = {
+        first if first == second else f"{first} → {second}": lines_of(tables, (first, second))
+        for first, second in wanted
+    }
     labels = {"x_label": "retained rank", "y_label": "similarity, accuracy", "y_range": (-0.02, 1.02)}
     curves(Path(args.output), panels, **labels, title=args.title, caption=describe(args.tables))
     note(f"wrote {args.output}")
@@ -51,32 +65,34 @@ def draw(args) -> None:
 
 def lines_of(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:
     """Return the curves of a pair of layers by label; full rank has no place on an axis of ranks."""
-    from src.measurements import over_ranks
-    from src.similarity.measures import MEASURES
+    from src.measurements import FULL, by_series, over_ranks
+    from src.similarity.registry import MEASURES
 
-    brought = {name for measure in MEASURES.values() for name in measure.brings}  # variants of what is drawn
-    lines, models = [], set()  # lines: (label, what tells it from others of that label, values by rank)
-    for series, values in tables.values.items():
-        measured = {layers: by_rank for layers, _, by_rank in over_ranks(values, side=0)}.get(pair)
-        if measured is None or series.measure in brought:
+    variants = {name for measure in MEASURES.values() for name in measure.companions}
+    lines, models = [], set()  # lines: (label, setting, values by rank)
+    for series in by_series(tables.measurements):
+        first = series[0]
+        measured = {layers: by_rank for layers, _, by_rank in over_ranks(series, side=0)}.get(pair)
+        if measured is None or first.measure in variants:
             continue
-        if series.models[0]:
-            models.add(series.models[0])
-        measure = MEASURES.get(series.measure)
+        models.add(first.models[0])
+        measure = MEASURES.get(first.measure)
         if measure:  # distances have their sign flipped
             scaled = {rank: measure.similarity(measure.sign * value) for rank, value in measured.items()}
-            lines.append((measure.similarity_title, series.setting, scaled))
+            lines.append((measure.similarity_title, first.setting, scaled))
         else:
-            lines.append((f"stitching accuracy ({series.method})", series.setting, measured))
+            lines.append((f"stitching accuracy ({first.method})", first.setting, measured))
     for (model, layer), probes in tables.probes.items():
-        if layer == pair[0] and (not models or model in models):
-            lines.append(("probe accuracy", model, {rank: probe.accuracy for rank, probe in probes.items()}))
+        if layer == pair[0] and model in models:
+            accuracies = {rank: probe.accuracy for rank, probe in probes.items()}
+            lines.append(("probe accuracy", tables.names[model].path, accuracies))
     labels = [label for label, *_ in lines]
     return {
-        label if labels.count(label) == 1 else f"{label}, {setting}":
-        {int(rank): value for rank, value in values.items() if rank != float("inf")}
+        label if labels.count(label) == 1 else f"{label}, {setting}": {
+            int(rank): value for rank, value in values.items() if rank != FULL
+        }
         for label, setting, values in lines
-    }  # fmt: skip
+    }
 
 
 def main(argv=None) -> int:

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from src.console import warn
 from src.errors import UserError
 from src.files import write_bytes
+from src.images import ImageSpec
 from src.models import Network, build_model
+from src.networks import NetworkName
 from src.runtime import seeded
 
 State = dict[str, Tensor]
@@ -90,48 +92,33 @@ def _load_safetensors(path: str | Path) -> State:
         raise UserError(f"checkpoint {path} is damaged or no checkpoint at all; copy or train it again") from error
 
 
-def load_model(
-    path: str | Path,
-    name: str,
-    *,
-    n_classes: int,
-    image_shape: Sequence[int],
-    device: torch.device | str = "cpu",
-    seed: int | None = None,
-) -> Network:
-    """Build the network `name` with the weights of a checkpoint, frozen and in eval mode.
+def load_model(name: NetworkName, images: ImageSpec, *, device: torch.device | str = "cpu") -> Network:
+    """Build a network with the weights that its name says, frozen and in eval mode.
 
     Args:
-        path: a file; for `tv_NAME` also `DEFAULT` or the name of an entry of torchvision's weights; `-` leaves the
-            fresh weights.
-        image_shape: (C, H, W) of the images it is to take.
-        seed: of the fresh weights.
+        images: that it is to take.
     Raises:
         UserError: as load_state, or the checkpoint does not fit the network; names the keys.
     """
 
     def build() -> Network:
-        return build_model(name, n_classes=n_classes, n_channels=image_shape[0], image_shape=tuple(image_shape))
+        channels = {"n_channels": images.shape[0], "image_shape": tuple(images.shape)}
+        return build_model(name.type, n_classes=images.n_classes, **channels)
 
-    wanted = f"{name} with {n_classes} classes"
-    if path == "-":
-        with seeded(seed or 0):
+    wanted = f"{name.type} with {images.n_classes} classes"
+    if name.is_fresh:
+        with seeded(name.seed or 0):
             model = build()
-    elif is_entry(path):
+    elif name.is_file:
+        model = load_network(name.path, build, wanted=wanted)
+    else:
         from src.models.torchvision_networks import torchvision_weights
 
-        state, model = torchvision_weights(name, str(path), n_classes=n_classes), build()
-        _take_over(model, state, path, wanted=wanted)
+        state, model = torchvision_weights(name.type, name.path, n_classes=images.n_classes), build()
+        _take_over(model, state, name.path, wanted=wanted)
         if hasattr(model._module, "transform_input"):  # GoogLeNet and Inception: their weights want other statistics
             model._module.transform_input = True
-    else:
-        model = load_network(path, build, wanted=wanted)
     return freeze(model, device)
-
-
-def is_entry(path: str | Path) -> bool:
-    """Return whether a path is instead the name of an entry of torchvision's weights, such as DEFAULT."""
-    return str(path).isidentifier() and str(path).isupper() and not Path(path).exists()
 
 
 def load_network(path: str | Path, build: Callable[[], Network], *, wanted: str) -> Network:

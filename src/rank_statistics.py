@@ -8,18 +8,15 @@ higher always means more similar.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from scipy.stats import kendalltau, rankdata, spearmanr
 
-from src.measurements import FULL, Probe, Series, Tables, over_ranks
+from src.measurements import FULL, Measurement, Tables, by_series, over_ranks
+from src.results.rows import ProbeRow, RankTestRow
 
 SIGNIFICANT = 0.05
 MIXED = "alignments differ"  # a note on specificity: the measure may rank them instead of the layers
-COLUMNS = (
-    "test", "measure", "setting", "layer1", "layer2", "varied", "n", "spearman", "spearman_p", "kendall", "kendall_p",
-    "place", "note",
-)  # fmt: skip
 
 
 class Correlation(NamedTuple):
@@ -65,86 +62,79 @@ def place(similarities: Mapping[str, float], own: str) -> tuple[int, float]:
     return len(defined), int(places[list(defined).index(own)])
 
 
-def sensitivity(tables: Tables) -> Iterator[dict[str, Any]]:
+def sensitivity(tables: Tables) -> Iterator[RankTestRow]:
     """Yield the correlation of each measure with the accuracy of probes, over the ranks of one layer of each pair.
 
     The other layer is at full rank or, where that was not measured, at its highest rank (with a note).
     """
-    for series, values in tables.values.items():
+    for series in by_series(tables.measurements):
         for side in (0, 1):
-            for layers, reference, measured in over_ranks(values, side):
+            for layers, reference, measured in over_ranks(series, side):
                 notes = [] if reference == FULL else [f"{layers[1 - side]} at rank {reference:.0f}"]
-                probes, reason = _probes(tables, series.models[side], layers[side])
+                probes, reason = _probes(tables, series[0].models[side], layers[side])
                 common, repeated = _common_ranks(measured, probes)
                 if repeated:
                     notes.append(f"ranks above the width left out: {repeated}")
-                result = correlation([measured[rank] for rank in common], [probes[rank].accuracy for rank in common])
-                row = _row("sensitivity", series, layers, side) | result._asdict()
-                yield row | {"note": "; ".join(note for note in [*notes, reason or result.note] if note)}
+                found = correlation([measured[rank] for rank in common], [probes[rank].accuracy for rank in common])
+                note = "; ".join(note for note in [*notes, reason or found.note] if note)
+                yield _row("sensitivity", series[0], layers, side, **found._replace(note=note)._asdict())
 
 
-def specificity(tables: Tables) -> Iterator[dict[str, Any]]:
+def specificity(tables: Tables) -> Iterator[RankTestRow]:
     """Yield the place of the layer of the same name among all layers of the other network, at full rank.
 
     Once among the second layers for each first one (`varied` is layer2), once the other way round.
     """
-    for series, values in tables.values.items():
-        matrix = {(key.layer1, key.layer2): value for key, value in values.items() if key[2:] == (FULL, FULL)}
-        alignments = {key[:2]: name for key, name in tables.alignments.get(series, {}).items()}
-        seconds = {second for _, second in matrix}
-        for own in dict.fromkeys(first for first, _ in matrix if first in seconds):
+    for series in by_series(tables.measurements):
+        full = [each for each in series if each.ranks == (FULL, FULL)]
+        seconds = {each.layers[1] for each in full}
+        for own in dict.fromkeys(each.layers[0] for each in full if each.layers[0] in seconds):
             for side, other in ((1, 0), (0, 1)):
-                line = {pair[side]: value for pair, value in matrix.items() if pair[other] == own}
+                line = [each for each in full if each.layers[other] == own]
                 if len(line) > 1:
-                    n, rank_of_own = place(line, own)
-                    mixed = dict.fromkeys(
-                        alignments[pair] for pair in matrix if pair[other] == own and pair in alignments
-                    )
+                    n, rank_of_own = place({each.layers[side]: each.value for each in line}, own)
+                    mixed = dict.fromkeys(each.alignment for each in line if each.alignment)
                     notes = ["its similarity has no value"] if math.isnan(rank_of_own) else []
                     notes += [f"{MIXED}: {', '.join(mixed)}"] if len(mixed) > 1 else []
-                    row = _row("specificity", series, (own, own), side)
-                    yield row | {"n": n, "place": rank_of_own, "note": "; ".join(notes)}
+                    texts = {"n": n, "place": rank_of_own, "note": "; ".join(notes)}
+                    yield _row("specificity", series[0], (own, own), side, **texts)
 
 
-def summary_of_correlations(rows: Sequence[Mapping[str, Any]]) -> str:
+def summary_of_correlations(rows: Sequence[RankTestRow]) -> str:
     """Return the mean correlations, and how many of them are significant."""
-    defined = [row for row in rows if not math.isnan(row["spearman"])]
+    defined = [row for row in rows if not math.isnan(row.spearman)]
     if not defined:
         return "no correlation is defined"
     parts = []
     for label, name in (("rho", "spearman"), ("tau", "kendall")):
-        n = sum(row[f"{name}_p"] < SIGNIFICANT for row in defined)
-        parts.append(f"{label} {fmean(row[name] for row in defined):.4f} (p < {SIGNIFICANT} in {n} of {len(defined)})")
+        n = sum(getattr(row, f"{name}_p") < SIGNIFICANT for row in defined)
+        mean = fmean(getattr(row, name) for row in defined)
+        parts.append(f"{label} {mean:.4f} (p < {SIGNIFICANT} in {n} of {len(defined)})")
     return f"mean {', mean '.join(parts)}"
 
 
-def summary_of_places(rows: Sequence[Mapping[str, Any]]) -> str:
+def summary_of_places(rows: Sequence[RankTestRow]) -> str:
     """Describe how often the corresponding layer comes first, and its mean place, among either network's layers."""
     parts = []
     for varied in ("layer2", "layer1"):
-        places = [row["place"] for row in rows if row["varied"] == varied and not math.isnan(row["place"])]
+        places = [row.place for row in rows if row.varied == varied and not math.isnan(row.place)]
         if places:
             parts.append(f"{varied}: first in {places.count(1)} of {len(places)}, mean place {fmean(places):.2f}")
     return "; ".join(parts) or "no place is defined"
 
 
-def _row(test: str, series: Series, layers: tuple[str, str], side: int) -> dict[str, Any]:
-    varied = ("layer1", "layer2")[side]
-    names = {"layer1": layers[0], "layer2": layers[1], "varied": varied}
-    return {"test": test, "measure": series.measure, "setting": series.setting, **names}
+def _row(test: str, measured: Measurement, layers: tuple[str, str], side: int, **values: float | str) -> RankTestRow:
+    return RankTestRow(test, measured.measure, measured.setting, *layers, ("layer1", "layer2")[side], **values)
 
 
-def _probes(tables: Tables, model: str | None, layer: str) -> tuple[dict[float, Probe], str]:
+def _probes(tables: Tables, model: str, layer: str) -> tuple[dict[float, ProbeRow], str]:
     """Return the probes of a layer by rank, or none and the reason."""
-    models = [probed for probed, name in tables.probes if name == layer and model in (None, probed)]
-    if not models:
-        return {}, f"no probes of {layer}" + (f" of {model}" if model else "")
-    if len(models) > 1:
-        return {}, f"probes of {layer} of several networks; give those of the front network alone"
-    return tables.probes[models[0], layer], ""
+    if (model, layer) not in tables.probes:
+        return {}, f"no probes of {layer} of {tables.names[model].path}"
+    return tables.probes[model, layer], ""
 
 
-def _common_ranks(measured: Mapping[float, float], probes: Mapping[float, Probe]) -> tuple[list[float], int]:
+def _common_ranks(measured: Mapping[float, float], probes: Mapping[float, ProbeRow]) -> tuple[list[float], int]:
     """List the ranks of both, ascending, and count those left out: all above the width of the layer but the first."""
     common = sorted(set(measured) & set(probes))
     different = [

@@ -18,14 +18,14 @@ sys.path.insert(0, str(ROOT))
 
 import torch
 from hooks import captured, replaced
+from src.ood.scorers import Scorer
+from src.ood.scores import SCORES
 
 from src.checkpoints import freeze
 from src.console import progress, result
 from src.models import build_model
 from src.ood import energy, make_detector
 from src.ood.evaluation import energies_of, evaluate_stitches
-from src.ood.scorers import Scorer
-from src.ood.scores import SCORES
 from src.runtime import keep_freed_memory
 from src.stitching import Grid, build_layers
 

@@ -1,4 +1,4 @@
-"""What the scripts share: a parser, types and groups of options, one way to run and to fail.
+"""The command line of all scripts: a parser, types and groups of options, one way to run and to fail.
 
 Nothing here imports torch, so that `--help` and a mistyped option are answered at once.
 """
@@ -12,9 +12,18 @@ from src.cli.groups import (
     add_seed,
     add_title,
     add_training,
-    figure_of,
-    placing_of,
-    settings_of,
+    figure_options,
+    load_options,
+    training_settings,
+)
+from src.cli.networks import (
+    CHECKPOINT,
+    NETWORKS,
+    add_channels_last,
+    checkpoint,
+    choose_layers,
+    named_network,
+    network,
 )
 from src.cli.parser import Parser, run
 from src.cli.types import (
@@ -30,7 +39,8 @@ from src.cli.types import (
 )
 
 __all__ = [
-    "Parser", "add_data", "add_figure", "add_finetuning", "add_gpu", "add_resume", "add_seed", "add_title",
-    "add_training", "csv_file", "dataset", "described", "figure_file", "figure_of", "placing_of", "rank", "real_number",
-    "run", "settings_of", "several", "table_or_figure", "whole_number",
+    "CHECKPOINT", "NETWORKS", "Parser", "add_channels_last", "add_data", "add_figure", "add_finetuning", "add_gpu",
+    "add_resume", "add_seed", "add_title", "add_training", "checkpoint", "choose_layers", "csv_file", "dataset",
+    "described", "figure_file", "figure_options", "load_options", "named_network", "network", "rank", "real_number",
+    "run", "several", "table_or_figure", "training_settings", "whole_number",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Groups of options that several scripts have, and what the code behind takes instead of them."""
+"""Groups of options that several scripts have, and the values that they stand for."""
 
 from argparse import Namespace
 from typing import Any
@@ -42,8 +42,8 @@ def add_figure(parser: Parser) -> None:
     parser.add_argument("--pdf", action="store_true", help="draw the figure as a PDF instead of a PNG")
 
 
-def figure_of(args: Namespace) -> dict[str, str]:
-    """Return what these options say of a figure: the ending of its name, and its title."""
+def figure_options(args: Namespace) -> dict[str, str]:
+    """Return the ending of a figure's name, and its title."""
     return {"figure": ".pdf" if args.pdf else ".png", "title": args.title}
 
 
@@ -58,7 +58,7 @@ def add_data(parser: Parser, *, batch_size: int) -> None:
     add("-prefetch", "--prefetch-factor", type=whole_number(1), default=1, help="batches each worker prepares ahead")
 
 
-def placing_of(args: Namespace, device: Any) -> dict[str, Any]:
+def load_options(args: Namespace, device: Any) -> dict[str, Any]:
     """Collect the arguments `device` and `loading` of `load_dataset`."""
     from src.datasets import Loading
 
@@ -97,7 +97,7 @@ def add_finetuning(parser: Parser) -> None:
     add("-fdir", "--final-save-dir", default="./models/repr_cls_ood_detectors", help="folder of the detector store")
 
 
-def settings_of(args: Namespace) -> Any:
+def training_settings(args: Namespace) -> Any:
     """Return the training settings that the options of `add_training` and `-b` stand for.
 
     Raises:

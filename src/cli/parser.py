@@ -9,10 +9,10 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from src.config_file import words_of
+from src.cli.config_file import words_of
+from src.cli.networks import add_derived_options
 from src.console import note
 from src.errors import UserError
-from src.network_options import complete
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
         self._refuse_near_misses(args)
         parsed = super().parse_args([*words, *args], namespace)
         try:
-            complete(self, parsed, args)
+            add_derived_options(self, parsed, args)
         except UserError as error:
             self.error(str(error))
         return parsed

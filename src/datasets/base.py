@@ -10,6 +10,7 @@ from torch import Tensor
 from src import runtime
 from src.console import warn
 from src.errors import UserError
+from src.images import ImageSpec
 
 UNLABELLED = -1
 
@@ -56,6 +57,11 @@ class BaseImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def spec(self) -> ImageSpec:
+        """Its classes and the shape of its images."""
+        return ImageSpec(self.n_classes, self.image_shape)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

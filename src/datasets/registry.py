@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.errors import UserError, unknown_name
+from src.images import ImageSpec
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,11 @@ class DatasetInfo(NamedTuple):
     image_shape: tuple[int, int, int]  # (C, H, W) of what its batches deliver
     augmentation: Recipe | None = None  # of the training images
     epoch_size: int | None = None  # images of an epoch of training; None: all
+
+    @property
+    def spec(self) -> ImageSpec:
+        """Its classes and the shape of its images."""
+        return ImageSpec(self.n_classes, self.image_shape)
 
 
 class Loading(NamedTuple):

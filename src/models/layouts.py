@@ -1,11 +1,13 @@
-"""Where the channels of an activation with three axes are: in front (convolutions) or last (Swin, ConvNeXt inside)."""
+"""Finds the axis of the channels: the first of three (convolutions) or the last (Swin, ConvNeXt inside)."""
 
 from collections.abc import Mapping
 
 Shape = tuple[int, ...]
 
 
-def of(shapes: Mapping[str, Shape], *, declared: bool | None, assumed: bool) -> tuple[list[str], list[str]]:
+def find_channels_last(
+    shapes: Mapping[str, Shape], *, declared: bool | None, assumed: bool
+) -> tuple[list[str], list[str]]:
     """Return the layers whose channels are last, and those of which the shape does not tell.
 
     Maps are square as a rule: (H, W, C) has two equal axes in front of another one, (C, H, W) behind it.

@@ -129,31 +129,33 @@ class Network(nn.Module):
             self._find(layer)
         return list(dict.fromkeys(layers))
 
-    def choose(self, text: str, *, image_shape: Sequence[int], channels_last: bool = False) -> list[str]:
-        """List the layers that an option names; from now on activations (B, H, W, C) at them are turned both ways.
+    def channels_first(
+        self, names: Sequence[str], *, image_shape: Sequence[int], channels_last: bool = False
+    ) -> "Network":
+        """Return a view of this network whose activations at these layers are maps (B, C, H, W), wherever it has them.
 
-        So all that follows sees maps (B, C, H, W). Maps are square as a rule: what has two equal axes in front of
-        another one is taken to be (H, W, C), which a note says. Where the shape does not tell and the module has no
-        attribute `channels_last`, (C, H, W) is assumed with a warning, or `channels_last` decides.
+        Maps are square as a rule: an activation with two equal axes in front of another one is taken to be (H, W, C),
+        which a note says. Where the shape does not tell and the module has no attribute `channels_last`, (C, H, W) is
+        assumed with a warning, or `channels_last` decides.
 
         Args:
-            text: see `layers`.
             image_shape: (C, H, W) of the images.
         Raises:
-            UserError: as `layers`, or a layer is no tensor with the batch as first axis.
+            UserError: a layer is no tensor with the batch as first axis.
         """
-        names, declared = self.layers(text), getattr(self._module, "channels_last", None)
         image = next(self.parameters()).new_zeros(1, *image_shape)
         with torch.no_grad():
             shapes = {name: tuple(act.shape[1:]) for name, act in self._native(image, names).items()}
-        turned, unclear = layouts.of(shapes, declared=declared, assumed=channels_last)
-        self._turned.update(turned)
+        declared = getattr(self._module, "channels_last", None)
+        turned, unclear = layouts.find_channels_last(shapes, declared=declared, assumed=channels_last)
         if turned:
             note(f"activations (height, width, channels) are turned at {', '.join(turned)}")
         if unclear:
             given = "×".join(map(str, shapes[unclear[0]]))
             warn(f"{', '.join(unclear)}: {given} is taken for channels×height×width; otherwise give --channels-last")
-        return names
+        view = copy.copy(self)
+        view.__dict__["_turned"] = self._turned | set(turned)
+        return view
 
     def _find(self, name: str) -> fx.Node:
         """Return the node whose value a layer is.

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from src.doors import resolve
 from src.errors import UserError, unknown_name
-from src.models.own import is_own, own_network
+from src.models.user_file import is_user_network, user_network
 
 if TYPE_CHECKING:
     from src.models.network import Network
 
 
 class Entry(NamedTuple):
-    """How to build a network: `builder` in `src.models.<module>`, called with `arguments` and some of the options."""
+    """How to build a network: a function, called with `arguments` and some of the options."""
 
-    module: str
-    builder: str
+    builder: str  # "module.function" of this package
     arguments: dict[str, Any]
     options: tuple[str, ...] = ("n_channels",)  # those of `build_model` that it takes beside `n_classes`
 
@@ -54,35 +53,34 @@ VITS = {
 VIT_INPUTS = {"patch4_32": {"patch": 4, "image_size": 32}, "patch16_224": {"patch": 16, "image_size": 224}}
 
 MODELS = {
-    **{name: Entry("resnet", "ResNet", arguments) for name, arguments in (RESNETS | RESNET_VARIANTS).items()},
+    **{name: Entry("resnet.ResNet", arguments) for name, arguments in (RESNETS | RESNET_VARIANTS).items()},
     **{
-        f"preact_{name}": Entry("preact_resnet", "preact_resnet", {"depths": RESNETS[name]["depths"]})
+        f"preact_{name}": Entry("preact_resnet.preact_resnet", {"depths": RESNETS[name]["depths"]})
         for name in ("resnet18", "resnet34")
     },
     **{
-        f"wide_resnet_{depth}_10": Entry("wide_resnet", "wide_resnet", {"depth": depth, "widening": 10})
+        f"wide_resnet_{depth}_10": Entry("wide_resnet.wide_resnet", {"depth": depth, "widening": 10})
         for depth in (28, 34)
     },
-    "liu2020_wrn": Entry("wide_resnet", "liu2020_wrn", {"depth": 40, "widening": 2}),
+    "liu2020_wrn": Entry("wide_resnet.liu2020_wrn", {"depth": 40, "widening": 2}),
     **{
-        f"tv_{name}": Entry("resnet", "ResNet", arguments | {"imagenet_stem": True})
-        for name, arguments in RESNETS.items()
+        f"tv_{name}": Entry("resnet.ResNet", arguments | {"imagenet_stem": True}) for name, arguments in RESNETS.items()
     },
-    "small_cnn": Entry("small_cnn", "SmallCNN", {}),
+    "small_cnn": Entry("small_cnn.SmallCNN", {}),
     **{
-        f"vit_{size}_{suffix}": Entry("vit", "VisionTransformer", arguments | patches, ("n_channels", "image_shape"))
+        f"vit_{size}_{suffix}": Entry("vit.VisionTransformer", arguments | patches, ("n_channels", "image_shape"))
         for suffix, patches in VIT_INPUTS.items()
         for size, arguments in VITS.items()
     },
     **{
         f"repr_cls_{name}": Entry(
-            "representation_classifiers", "RepresentationResNet", arguments, ("representation_shape", "image_shape")
+            "representation_classifiers.RepresentationResNet", arguments, ("representation_shape", "image_shape")
         )
         for name, arguments in RESNETS.items()
     },
     **{
         f"repr_cls_vit_{size}": Entry(
-            "representation_classifiers", "RepresentationTransformer", arguments, ("representation_shape",)
+            "representation_classifiers.RepresentationTransformer", arguments, ("representation_shape",)
         )
         for size, arguments in VITS.items()
     },
@@ -120,15 +118,14 @@ def build_model(
     options = {"n_channels": n_channels, "representation_shape": representation_shape, "image_shape": image_shape}
     if name in MODELS:
         entry = MODELS[name]
-        builder = getattr(importlib.import_module(f"src.models.{entry.module}"), entry.builder)
         arguments = entry.arguments | {key: options[key] for key in entry.options}
-        network = Network(builder(**arguments, n_classes=n_classes))
+        network = Network(resolve(__package__, entry.builder)(**arguments, n_classes=n_classes))
         if name == "small_cnn" and image_shape is not None:  # the only one that small images are too small for
             _check(network, name, n_classes, image_shape)
         return network
     del options["representation_shape"]
-    if is_own(name):
-        module = own_network(name, **options, n_classes=n_classes)
+    if is_user_network(name):
+        module = user_network(name, **options, n_classes=n_classes)
     elif name.startswith("tv_"):
         from src.models.torchvision_networks import torchvision_network
 

@@ -1,213 +1,237 @@
-"""The detector store: a folder with one checkpoint for each detector, and `meta.json`, which says what they are for."""
+"""Detectors: each scores how far the activations of a layer are out of distribution. `registry.SCORES` has their rows.
 
-import hashlib
-import uuid
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+One is a trained network from a store. The others are not trained: they sum up the activations of training images.
+"""
 
 import torch
 from torch import Tensor
 
-from src.checkpoints import freeze, is_entry, load_network, save_state
-from src.console import warn
 from src.errors import UserError, unknown_name
-from src.files import locked, read_json, write_json
-from src.models import MODEL_NAMES, Network, build_model
+from src.models import Network
+from src.ood.losses import energy
+from src.ood.registry import N_NEIGHBOURS, SCORES
+from src.runtime import at_least_single
 
-Entry = dict[str, Any]
-KEYS = ("model_type", "source_model_type", "source_model_path", "source_layer", "id_dataset", "orig_input_shape",
-        "required_input_shape", "training_loc")  # fmt: skip
-DIFFERENCES = ("model_type", "id_dataset", "finetune_id_dataset", "finetune_ood_dataset", "score", "training_loc")
-
-
-class Stored(NamedTuple):
-    """A detector from the store, and what `meta.json` says of it."""
-
-    network: Network
-    entry: Entry
+ROUNDING = 1e-24  # of the squared mean: less variance than that is rounding, in double precision
+RIDGE = 1e-6  # of the mean variance, added to each: dead channels make covariances singular
+BANK_SIZE = 10_000  # samples that the nearest neighbours are sought among
+NOT_FINITE = "the activations are not finite"
+KEPT_VARIANCE = 0.95  # in the principal subspace
 
 
-class Source(NamedTuple):
-    """The network that a detector is for."""
+class Detector:
+    """Scores the activations (B, C, H, W), (B, T, D) or (B, D) of one layer.
 
-    path: str
-    sha256: str
+    Attributes:
+        id_data, ood_data: the data that it was made with; of most, there is no OOD data.
+    """
+
+    id_data = ood_data = ""
+
+    def add(self, activations: Tensor, labels: Tensor) -> None:
+        """Take in a batch of training images: activations, and labels (B,) from 0 on."""
+
+    def fit(self) -> None:
+        """Get ready to score, once `add` has taken in all training images.
+
+        Raises:
+            ValueError: they do not suffice; says why.
+        """
+
+    def score(self, activations: Tensor) -> Tensor:
+        """Score a batch: (B,), high for out of distribution."""
+        raise NotImplementedError
 
 
-def source_of(path: str | Path, name: str = "", *, seed: int | None = None) -> Source:
-    """Identify a checkpoint by its path and its content.
+class EnergyDetector(Detector):
+    """The energy of a classifier of activations that was fine-tuned to tell ID from OOD data (Liu et al. 2020)."""
+
+    def __init__(self, network: Network):
+        self.network = network
+
+    def score(self, activations: Tensor) -> Tensor:
+        return energy(self.network(activations))
+
+
+class PooledDetector(Detector):
+    """Scores activations by their means over the positions.
+
+    `normalised` says whether these means are divided by their norms (Mahalanobis++, Mueller and Hein 2025).
+    """
+
+    normalised = True
+
+    def __init__(self):
+        self.moments = Moments()
+
+    def add(self, activations: Tensor, labels: Tensor) -> None:
+        self.moments.add(self.features(activations), labels)
+
+    def features(self, activations: Tensor) -> Tensor:
+        """Pool activations to the features (B, C) that are scored, in double precision."""
+        features = at_least_single(activations.detach())
+        if features.ndim > 2:
+            features = features.mean((2, 3)) if features.ndim == 4 else features.mean(1)
+        features = features.double()
+        if self.normalised:
+            features = features / features.norm(dim=1, keepdim=True).clamp(min=1e-30)
+        return features
+
+
+class Moments:
+    """Sums over samples (n, C) by class, from batches; about a point near their mean, so that no digits are lost."""
+
+    def __init__(self):
+        self.n = 0
+
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        """Add samples (B, C) with their labels (B,)."""
+        if len(labels) and int(labels.min()) < 0:
+            raise ValueError("training images without labels have no classes")
+        if self.n == 0:
+            self.shift = features.mean(0)
+            self.products = features.new_zeros(features.shape[1], features.shape[1])
+            self.sums, self.counts = features.new_zeros(0, features.shape[1]), features.new_zeros(0)
+        features = features - self.shift
+        n_new = int(labels.max()) + 1 - len(self.counts)
+        if n_new > 0:
+            self.sums, self.counts = (_longer(values, n_new) for values in (self.sums, self.counts))
+        self.sums.index_add_(0, labels, features)
+        self.counts.index_add_(0, labels, features.new_ones(len(labels)))
+        self.products.addmm_(features.T, features)
+        self.n += len(features)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of all samples (C,)."""
+        return self.shift + self.sums.sum(0) / self.n
+
+    def class_means(self) -> Tensor:
+        """Return the means (K, C) of the classes that have samples."""
+        present = self.counts > 0
+        return self.shift + self.sums[present] / self.counts[present, None]
+
+    def covariance(self) -> Tensor:
+        """Return the covariance (C, C) of all samples, divided by their number."""
+        total = self.sums.sum(0)
+        return (self.products - total.outer(total) / self.n) / self.n
+
+    def covariance_within(self) -> Tensor:
+        """Return the covariance (C, C) of the samples about the means of their classes."""
+        present = self.counts > 0
+        sums = self.sums[present] / self.counts[present, None].sqrt()
+        return (self.products - sums.T @ sums) / self.n
+
+
+def _longer(values: Tensor, n: int) -> Tensor:
+    """Append n zeros along the first dimension."""
+    longer = values.new_zeros(len(values) + n, *values.shape[1:])
+    longer[: len(values)] = values
+    return longer
+
+
+class Gaussians:
+    """Gaussians of one covariance.
 
     Args:
-        name: of the network; with `seed`, it tells fresh weights and weights of torchvision apart, which are no file.
+        means: (K, C).
+        covariance: (C, C); `RIDGE` times its mean variance is added to each.
     Raises:
-        UserError: it cannot be read.
-    """
-    if path == "-" or is_entry(path):
-        return Source(str(path), hashlib.sha256(f"{path} {name} {seed}".encode()).hexdigest())
-    try:
-        return Source(str(path), hashlib.sha256(Path(path).read_bytes()).hexdigest())
-    except OSError as error:
-        raise UserError(f"cannot read checkpoint {path}: {error.strerror or error}; check the path") from error
-
-
-class DetectorStore:
-    """Detectors in a folder; several processes may add to it at the same time.
-
-    Args:
-        folder: created when the first detector is added.
+        ValueError: there is no variance.
     """
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        self.meta = self.folder / "meta.json"
+    def __init__(self, means: Tensor, covariance: Tensor):
+        variance = covariance.trace() / len(covariance)
+        if not variance > ROUNDING * means.square().mean():
+            raise ValueError("the activations are constant or not finite")
+        ridged = covariance + RIDGE * variance * torch.eye(len(covariance)).to(covariance)
+        self.factor = torch.linalg.cholesky(ridged)
+        self.centre = means.mean(0)  # distances of differences keep the digits that far means would cost
+        self.means = self._whitened(means)
 
-    def entries(self) -> dict[str, Entry]:
-        """Read the entries of `meta.json` by file name, oldest first.
+    def _whitened(self, features: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(self.factor, (features - self.centre).T, upper=False).T
 
-        Raises:
-            UserError: there is none, or it is damaged; says what is wrong where.
-        """
-        if not self.meta.is_file():
-            raise UserError(f"no detectors in {self.folder}: there is no meta.json; train some, or give -detectors")
-        entries = read_json(self.meta)
-        if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-            raise UserError(f"{self.meta} is no table of detectors; restore it or move it away")
-        for name, entry in entries.items():
-            missing = [key for key in KEYS if key not in entry]
-            if missing:
-                raise UserError(
-                    f"{self.meta}: entry {name!r} lacks {', '.join(missing)}; restore it or remove the entry"
-                )
-        return entries
-
-    def check(self) -> None:
-        """Check `meta.json`, if there is one, before training starts.
-
-        Raises:
-            UserError: it is damaged.
-        """
-        if self.meta.exists():
-            self.entries()
-
-    @staticmethod
-    def new_name() -> str:
-        """Make up a file name that no other detector has."""
-        return f"{uuid.uuid4().hex}.pt"
-
-    def add(self, state: Mapping[str, Tensor], entry: Entry, *, name: str | None = None) -> str:
-        """Save a detector and enter it into `meta.json`; returns its file name.
-
-        Args:
-            name: what `new_name` gave, so that adding a detector again changes nothing; None for a new one.
-        Raises:
-            UserError: `meta.json` is damaged (nothing is overwritten), or the folder cannot be written.
-        """
-        name = name or self.new_name()
-        save_state(self.folder / name, state)
-        with locked(self.folder / ".meta.lock"):
-            entries = self.entries() if self.meta.exists() else {}
-            write_json(self.meta, entries | {name: entry})
-        return name
-
-    def layers(self, source: Source) -> list[str]:
-        """Return the layers of a network that have a detector, each once."""
-        return list(dict.fromkeys(entry["source_layer"] for _, entry in self._of(source)))
-
-    def _of(self, source: Source) -> list[tuple[str, Entry]]:
-        """List the detectors of a network, name and entry; its checkpoint's content counts, its path as fallback."""
-        entries = []
-        for name, entry in self.entries().items():
-            sha256 = entry.get("source_sha256")
-            if source.sha256 == sha256 if sha256 else _same_path(source.path, entry["source_model_path"]):
-                entries.append((name, entry))
-        return entries
-
-    def find(self, source: Source, layer: str) -> tuple[str, Entry]:
-        """Return the newest detector for a layer of a network.
-
-        Raises:
-            UserError: there is none; lists the layers that have one.
-        """
-        entries = [(name, entry) for name, entry in self._of(source) if entry["source_layer"] == layer]
-        if not entries:
-            layers = self.layers(source)
-            others = f"; the store has detectors for {', '.join(layers)}" if layers else ""
-            raise UserError(f"no detector for {layer} of {source.path} in {self.folder}{others}")
-        if len(entries) > 1:
-            several = f"{len(entries)} detectors for {layer} of {source.path}"
-            warn(f"{several}{_differences([entry for _, entry in entries])}; the newest is used, {entries[-1][0]}")
-        return entries[-1]
-
-    def load(
-        self, source: Source, layer: str, *, n_classes: int, image_shape: tuple[int, int, int], device: torch.device
-    ) -> Network:
-        """Load the newest detector for a layer of a network, frozen and in evaluation mode.
-
-        Args:
-            image_shape: (C, H, W) of the images that the network takes.
-        Raises:
-            UserError: as `find`, or it is for images of another shape, or its checkpoint is missing, damaged or of
-                another shape.
-        """
-        image = {"n_classes": n_classes, "image_shape": image_shape, "device": device}
-        return self._load(*self.find(source, layer), **image)
-
-    def _load(
-        self, name: str, entry: Entry, *, n_classes: int, image_shape: tuple[int, int, int], device: torch.device
-    ) -> Network:
-        def build() -> Network:
-            """Build the detector that the entry describes."""
-            kind, shapes = str(entry["model_type"]), (tuple(entry["orig_input_shape"]), tuple(image_shape))
-            if kind not in MODEL_NAMES:
-                raise unknown_name(f"detector in {self.meta}", kind, MODEL_NAMES)
-            if shapes[0] != shapes[1]:
-                given = " pixels, not ".join("×".join(map(str, shape)) for shape in shapes)
-                raise UserError(f"detector {name} for {entry['source_layer']} is for images of {given}")
-            shape = tuple(entry["required_input_shape"])
-            return build_model(kind, n_classes=n_classes, representation_shape=shape, image_shape=image_shape)
-
-        wanted = f"the detector {entry['model_type']} for {entry['source_layer']}"
-        try:
-            detector = load_network(self.folder / name, build, wanted=wanted)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"{self.meta}: entry {name!r} is damaged ({error}); restore or remove it") from error
-        return freeze(detector, device)
-
-    def load_all(
-        self,
-        source: Source,
-        layers: Sequence[str],
-        *,
-        n_classes: int,
-        image_shape: tuple[int, int, int],
-        device: torch.device,
-    ) -> tuple[dict[str, Stored], list[str]]:
-        """Load the detectors for several layers; arguments as in `load`.
-
-        Returns:
-            Detectors by layer, and why those that are not among them are missing.
-        Raises:
-            UserError: there is no store in the folder, or its `meta.json` is damaged.
-        """
-        self.entries()
-        network = {"n_classes": n_classes, "image_shape": image_shape, "device": device}
-        detectors, missing = {}, []
-        for layer in layers:
-            try:
-                name, entry = self.find(source, layer)
-                detectors[layer] = Stored(self._load(name, entry, **network), entry)
-            except UserError as error:
-                missing.append(str(error))
-        return detectors, missing
+    def distances(self, features: Tensor) -> Tensor:
+        """Squared Mahalanobis distances (B, K) of (B, C)."""
+        return torch.cdist(self._whitened(features), self.means).square()
 
 
-def _differences(entries: Sequence[Entry]) -> str:
-    """Describe how several detectors for one layer differ; empty if they do not."""
-    values = {key: list(dict.fromkeys(str(entry.get(key)) for entry in entries)) for key in DIFFERENCES}
-    parts = [f"{key}: {', '.join(different)}" for key, different in values.items() if len(different) > 1]
-    return f" (they differ in {'; '.join(parts)})" if parts else ""
+class Mahalanobis(PooledDetector):
+    """The least squared Mahalanobis distance to a class mean, with pooled covariance (Lee et al. 2018)."""
+
+    def fit(self) -> None:
+        self.classes = Gaussians(self.moments.class_means(), self.moments.covariance_within())
+
+    def score(self, activations: Tensor) -> Tensor:
+        return self.classes.distances(self.features(activations)).min(1).values
 
 
-def _same_path(one: str, other: str) -> bool:
-    return one == other or Path(one).resolve() == Path(other).resolve()
+class RelativeMahalanobis(Mahalanobis):
+    """The same less the distance to one Gaussian of all classes (Ren et al. 2021)."""
+
+    def fit(self) -> None:
+        if int((self.moments.counts > 0).sum()) < 2:
+            raise ValueError("the training images are of one class, whose distance is that to the mean of all")
+        super().fit()
+        self.background = Gaussians(self.moments.mean[None], self.moments.covariance())
+
+    def score(self, activations: Tensor) -> Tensor:
+        return super().score(activations) - self.background.distances(self.features(activations))[:, 0]
+
+
+class NearestNeighbours(PooledDetector):
+    """The distance to the 50th nearest neighbour among the first 10,000 samples (Sun et al. 2022)."""
+
+    def __init__(self):
+        self.parts: list[Tensor] = []
+        self.n = 0
+
+    def add(self, activations: Tensor, labels: Tensor) -> None:
+        features = self.features(activations)[: BANK_SIZE - self.n]
+        self.parts.append(features)
+        self.n += len(features)
+
+    def fit(self) -> None:
+        """Put the bank of samples together; raises ValueError of fewer than `N_NEIGHBOURS`, or not finite ones."""
+        if self.n < N_NEIGHBOURS:
+            raise ValueError(f"{self.n} training images are fewer than {N_NEIGHBOURS} neighbours")
+        self.bank = torch.cat(self.parts)
+        if not self.bank.isfinite().all():
+            raise ValueError(NOT_FINITE)
+        self.parts.clear()
+
+    def score(self, activations: Tensor) -> Tensor:
+        return torch.cdist(self.features(activations), self.bank).kthvalue(N_NEIGHBOURS, dim=1).values
+
+
+class Residual(PooledDetector):
+    """The norm outside of the principal subspace that holds 95 % of the variance (ViM, Wang et al. 2022)."""
+
+    normalised = False
+
+    def fit(self) -> None:
+        """Find the axes (C, n) outside of the principal subspace."""
+        self.mean, covariance = self.moments.mean, self.moments.covariance()
+        if not covariance.isfinite().all():
+            raise ValueError(NOT_FINITE)
+        variances, axes = torch.linalg.eigh(covariance)  # the largest variance last
+        below = variances.clamp(min=0).cumsum(0)
+        n_outside = int((below <= (1 - KEPT_VARIANCE) * below[-1] * (1 + 1e-12)).sum())
+        self.outside = axes[:, :n_outside]
+
+    def score(self, activations: Tensor) -> Tensor:
+        return ((self.features(activations) - self.mean) @ self.outside).norm(dim=1)
+
+
+def make_detector(name: str) -> Detector:
+    """Make a detector that needs no training, by the name of its score; call `add` for each batch, `fit`, then `score`.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in SCORES:
+        raise unknown_name("OOD score", name, SCORES)
+    if SCORES[name].is_trained:
+        raise UserError(f"the {name} of activations needs a trained detector; load it from a DetectorStore")
+    return SCORES[name].detector()

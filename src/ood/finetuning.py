@@ -9,13 +9,14 @@ from src.checkpoints import load_weights, save_state
 from src.console import result
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
-from src.files import write_csv
+from src.images import ImageSpec
 from src.models import Network, build_model
-from src.runs import Run
+from src.results.records import write_table
+from src.results.rows import FinetuningRow
+from src.results.run import Run
 from src.runtime import seeded
 from src.training import EpochLog, HeadLosses, Settings, classification_losses, train
 
-COLUMNS = ("ft_loss", "ce_loss", "train_acc", "val_ce_loss", "val_acc")
 Penalty = Callable[[Tensor, Tensor], Tensor]  # logits (B, n_classes), labels (B,) with -1 for OOD -> ()
 
 
@@ -25,7 +26,7 @@ class RepresentationClassification:
     Args:
         source: the network; only its part up to `layer` runs, in evaluation mode and without gradients.
         classifier: takes that activation.
-        penalty: what fine-tuning adds to the cross-entropy; None in pre-training.
+        penalty: added to the cross-entropy by fine-tuning; None in pre-training.
     """
 
     def __init__(self, source: Network, layer: str, classifier: Network, *, penalty: Penalty | None = None):
@@ -41,6 +42,7 @@ class RepresentationClassification:
         """Yield the cross-entropy on images (B, C, H, W) with labels (B,), in training plus the penalty."""
         with torch.no_grad():
             activations = self.source(images, until=self.layer)
+            activations = activations.contiguous()  # in channels_last, BatchNorm's gradients on a CPU are imprecise
         logits = self.heads[0](activations)
         group = classification_losses([0], logits[None], labels)
         if training and self.penalty is not None:
@@ -49,27 +51,20 @@ class RepresentationClassification:
 
 
 def fresh_classifier(
-    name: str,
-    source: Network,
-    layer: str,
-    *,
-    n_classes: int,
-    image_shape: tuple[int, int, int],
-    seed: int,
-    resume_from: str | None = None,
+    name: str, source: Network, layer: str, images: ImageSpec, *, seed: int, resume_from: str | None = None
 ) -> tuple[Network, tuple[int, ...]]:
     """Build the classifier `name` for the activations of `source` at a layer; returns it and their shape.
 
     Args:
-        image_shape: (C, H, W) of the images that `source` takes.
+        images: that `source` takes.
         resume_from: a checkpoint whose weights it takes over.
     Raises:
         UserError: the classifier cannot take activations of this shape, or the checkpoint does not fit it.
     """
-    image = next(source.parameters()).new_zeros(1, *image_shape)
+    image = next(source.parameters()).new_zeros(1, *images.shape)
     shape = tuple(source(image, until=layer).shape[1:])
     with seeded(seed):
-        classifier = build_model(name, n_classes=n_classes, representation_shape=shape, image_shape=image_shape)
+        classifier = build_model(name, n_classes=images.n_classes, representation_shape=shape, image_shape=images.shape)
     if resume_from is not None:
         load_weights(classifier, resume_from, wanted=f"{name} for {layer} of shape {'×'.join(map(str, shape))}")
     return classifier.to(image.device), shape
@@ -126,30 +121,32 @@ def finetune(
     """Fine-tune; report and log every epoch in `ft_logs.csv`, and save each as `ft_model_<epoch>.pt`.
 
     Returns:
-        The last row of the log: `ft_loss`, `ce_loss`, `train_acc`, `val_ce_loss`, `val_acc`; empty without epochs.
+        The last row of the log, see `FinetuningRow`; empty without epochs.
     """
-    rows: list[dict[str, float]] = []
+    rows: list[FinetuningRow] = []
     for history, state in train(task, mixed, val_set, settings, state=run.state.get("finetuning")):
         epoch, rows = len(history), [_row(log) for (log,) in history]
-        write_csv(run.folder / "ft_logs.csv", COLUMNS, rows)
+        write_table(run.folder / "ft_logs.csv", FinetuningRow, rows)
         save_state(run.folder / f"ft_model_{epoch}.pt", task.heads[0].state_dict())
         run.save(loop=None, finetuning=state)
-        result("FT Epoch #{} FT loss: {}, CE Loss: {}, accuracy: {}".format(epoch, *list(rows[-1].values())[:3]))
-        result("FT Epoch #{} val loss: {}, accuracy: {}".format(epoch, *list(rows[-1].values())[3:]))
-    return rows[-1] if rows else {}
+        row = rows[-1]
+        result(f"FT Epoch #{epoch} FT loss: {row.ft_loss}, CE Loss: {row.ce_loss}, accuracy: {row.train_acc}")
+        result(f"FT Epoch #{epoch} val loss: {row.val_ce_loss}, accuracy: {row.val_acc}")
+    return rows[-1]._asdict() if rows else {}
 
 
-def _row(log: EpochLog) -> dict[str, float]:
-    values = (log.train.loss, log.train.cross_entropy, log.train.accuracy, log.val.cross_entropy, log.val.accuracy)
-    return dict(zip(COLUMNS, values, strict=True))
+def _row(log: EpochLog) -> FinetuningRow:
+    return FinetuningRow(
+        log.train.loss, log.train.cross_entropy, log.train.accuracy, log.val.cross_entropy, log.val.accuracy
+    )
 
 
 def finetuning_settings(settings: Settings, *, n_epochs: int, decay: str) -> Settings:
     """Derive the settings of fine-tuning: those of pre-training, with a learning rate that drops to a tenth half way.
 
     Args:
-        decay: what is counted to n_epochs // 2. `updates` is what the paper's code does: the rate drops after that
-            many batches, with one epoch before the first of them. `epochs` drops it after that many epochs.
+        decay: `updates` or `epochs`, of which the rate drops after n_epochs // 2. The paper's code counts updates: the
+            rate drops after that many batches; with one epoch, before the first of them.
     """
     half = n_epochs // 2 if decay == "updates" else max(1, n_epochs // 2)
     return settings._replace(n_epochs=n_epochs, scheduler="none", reduce_lr_epochs=[half], reduce_lr_each=decay)

@@ -2,82 +2,97 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from src.checkpoints import is_entry, load_model
+from src.checkpoints import load_model
 from src.console import warn
 from src.errors import UserError
+from src.images import ImageSpec
 from src.models import Network
-from src.models.own import is_own, sha256_of, split_own
-from src.ood.detectors import Source, source_of
-from src.stitching.results import Run
+from src.models.user_file import file_and_function, is_user_network
+from src.networks import NetworkName, content_of
+from src.results.folders import StitchingRun
+
+SHARED = ("front_model_path", "end_model_path", "front_model_type", "end_model_type", "stitching_type")
+SEEDS = ("front_model_path_seed", "end_model_path_seed")  # of fresh weights
+
+
+class StitchedNetworks(NamedTuple):
+    """The networks of stitching runs."""
+
+    front: Network
+    end: Network
+    end_name: NetworkName
+
+
+def check_runs(runs: Sequence[StitchingRun], folder: Path) -> None:
+    """Check that there are runs, and that all share the networks and the stitching type.
+
+    Raises:
+        UserError: there are none, or they differ; lists the values.
+    """
+    if not runs:
+        raise UserError(f"{folder} holds no finished stitching run; give the folder that holds their folders")
+    for name in (*SHARED, *SEEDS):
+        values = sorted({str(run.options.get(name)) for run in runs})
+        if len(values) > 1:
+            raise UserError(f"the runs differ in {name}: {', '.join(values)}; evaluate one kind of runs at a time")
+        if name in SHARED and not isinstance(runs[0].options.get(name), str):
+            raise UserError(f"{runs[0].folder / 'config.txt'} names no {name}; restore it or remove the folder")
 
 
 def load_networks(
-    options: Mapping[str, Any],
-    runs: Sequence[Run],
-    given: Mapping[str, Any],
-    *,
-    n_classes: int,
-    image_shape: Sequence[int],
-    device: torch.device,
-) -> tuple[Network, Network, Source]:
-    """Load the front and the end network; returns them, and what tells the end network apart.
+    runs: Sequence[StitchingRun], given: Mapping[str, Any], images: ImageSpec, *, device: torch.device
+) -> StitchedNetworks:
+    """Load the front and the end network, which give the activations of the stitched layers as the runs had them.
 
     Args:
-        options: what all runs share, see evaluation.common_options.
+        runs: checked by `check_runs`.
         given: the options of the script, of which `front_model`, `front_type`, `end_model` and `end_type` count.
-        image_shape: (C, H, W) of the images.
     Raises:
-        UserError: see network_of; or a checkpoint does not fit.
+        UserError: as for `name_of`; or a checkpoint does not fit.
     """
-    named = {
-        side: network_of(options, side, path=given[f"{side}_model"], name=given[f"{side}_type"])
-        for side in ("front", "end")
-    }
-    front, end = (
-        load_model(**network, n_classes=n_classes, image_shape=image_shape, device=device) for network in named.values()
-    )
-    choose_layers(front, end, runs, image_shape=image_shape)
-    return front, end, source_of(**named["end"])
+    networks = {}
+    for side in ("front", "end"):
+        name = name_of(runs[0].options, side, path=given[f"{side}_model"], type=given[f"{side}_type"])
+        network = load_model(name, images, device=device)
+        for channels_last in (False, True):
+            layers = {getattr(run.row.pair, f"{side}_layer") for run in runs
+                      if (run.options.get("channels_last") in (side, "both")) == channels_last}  # fmt: skip
+            known = [layer for layer in network.layer_names if layer in layers]
+            network = network.channels_first(known, image_shape=images.shape, channels_last=channels_last)
+        networks[side] = network, name
+    return StitchedNetworks(networks["front"][0], *networks["end"])
 
 
-def network_of(options: Mapping, side: str, *, path: str | None, name: str | None) -> dict:
-    """Collect the arguments of `load_model` for the front or end network of runs; its checkpoint may have been moved.
+def name_of(options: Mapping[str, Any], side: str, *, path: str | None, type: str | None) -> NetworkName:
+    """Return the name of the front or end network of a run; its checkpoint may have been moved.
 
     Args:
-        options: of a run.
+        options: of the run.
         side: `front` or `end`.
-        path: of the checkpoint, if another is given than that of the runs.
-        name: of the network, if the user gave it. The code of a file runs only if it is named there.
+        path: the checkpoint, if another is given than that of the run.
+        type: the network, if the user gave it. The code of a file runs only if it is named there.
     Raises:
         UserError: the checkpoint is not where it was, the network is from a file that was not named, or another one
             was named.
     """
-    recorded, stored = options[f"{side}_model_type"], options[f"{side}_model_path"]
-    if is_own(recorded) and name is None:
+    recorded = NetworkName(*(options.get(f"{side}_model_{part}") for part in ("path", "type", "path_seed")))
+    if is_user_network(recorded.type) and type is None:
         raise UserError(
-            f"the {side} network of these runs is {recorded}, and the code that a folder names is not run by itself; "
-            f"name it with --{side}-type FILE.py:FUNCTION"
+            f"the {side} network of these runs is {recorded.type}, and the code that a folder names is not run by "
+            f"itself; name it with --{side}-type FILE.py:FUNCTION"
         )
-    if name is not None and (not is_own(recorded) or split_own(recorded)[1] != split_own(name)[1]):
-        raise UserError(f"--{side}-type {name}: the {side} network of these runs is {recorded}; name that one")
-    if name is not None and sha256_of(name) != options.get(f"{side}_model_type_sha256"):
-        warn(f"{name} is not the file that these runs were made with: it has changed since")
-    is_file = path is None and stored != "-" and not is_entry(stored)
-    if is_file and not Path(stored).exists():
-        raise UserError(f"{stored}, the {side} network of these runs, is not there; name its place with --{side}-model")
-    return {"path": path or stored, "name": name or recorded, "seed": options.get(f"{side}_model_path_seed")}
-
-
-def choose_layers(front: Network, end: Network, runs: Sequence[Run], *, image_shape: Sequence[int]) -> None:
-    """Let the networks give the activations of the stitched layers as the runs had them (see Network.choose)."""
-    for side, network in (("front", front), ("end", end)):
-        for last in (False, True):
-            names = {getattr(run.row, f"{side}_layer"): True for run in runs
-                     if (run.options.get("channels_last") in (side, "both")) == last}  # fmt: skip
-            layers = [name for name in names if name in network.layer_names]
-            if layers:
-                network.choose(",".join(layers), image_shape=image_shape, channels_last=last)
+    if type is not None:
+        file, function = file_and_function(type)
+        if not is_user_network(recorded.type) or file_and_function(recorded.type)[1] != function:
+            raise UserError(f"--{side}-type {type}: the {side} network of these runs is {recorded.type}; name that one")
+        if content_of(file) != options.get(f"{side}_model_type_sha256"):
+            warn(f"{type} is not the file that these runs were made with: it has changed since")
+    if path is None and recorded.is_file and not Path(recorded.path).exists():
+        raise UserError(
+            f"{recorded.path}, the {side} network of these runs, is not there; name its place with --{side}-model"
+        )
+    return recorded._replace(path=path or recorded.path, type=type or recorded.type)

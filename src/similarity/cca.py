@@ -21,16 +21,16 @@ class Canonical(NamedTuple):
     weights: Tensor  # (k1,): how much of the first representation lies in each
     n_shared: int  # the first of them have partners
 
-    @property
-    def distance(self) -> float:
-        """1 − Σ wρ / Σ w over all directions, those without a partner included: PWCCA of the paper's code."""
-        return max(0.0, float(1 - self.weights @ self.correlations / self.weights.sum()))
 
-    @property
-    def distance_morcos(self) -> float:
-        """The same over the directions that have partners (Morcos et al. 2018, section 2.2)."""
-        shared = self.weights[: self.n_shared]
-        return max(0.0, float(1 - shared @ self.correlations[: self.n_shared] / shared.sum()))
+def distance(canonical: Canonical) -> float:
+    """1 − Σ wρ / Σ w over all directions, those without a partner included: PWCCA of the paper's code."""
+    return max(0.0, float(1 - canonical.weights @ canonical.correlations / canonical.weights.sum()))
+
+
+def distance_morcos(canonical: Canonical) -> float:
+    """The same over the directions that have partners (Morcos et al. 2018, section 2.2)."""
+    shared = canonical.weights[: canonical.n_shared]
+    return max(0.0, float(1 - shared @ canonical.correlations[: canonical.n_shared] / shared.sum()))
 
 
 def pwcca_distance(x, y) -> float:
@@ -49,7 +49,7 @@ def pwcca_distance(x, y) -> float:
     Raises:
         ValueError: the shapes do not allow it; `Undefined`, a ValueError: one is constant over the samples.
     """
-    return canonical_at(samples_pair(x, y), None, None).distance
+    return distance(canonical_at(samples_pair(x, y), None, None))
 
 
 def canonical_at(pair: SamplesPair, rank1: int | None, rank2: int | None) -> Canonical:

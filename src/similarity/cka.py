@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from src.similarity.grams import Grams
 from src.similarity.samples import Undefined, matrices
 
 
@@ -36,6 +37,11 @@ def debiased_cka(x, y) -> float:
     if len(x) < 4:
         raise Undefined(f"the unbiased estimator of HSIC needs at least 4 samples, not {len(x)}")
     return float(cosines(u_centred((x @ x.T)[None]), u_centred((y @ y.T)[None])))
+
+
+def u_centred_grams(grams: Grams) -> Tensor:
+    """Return `u_centred` matrices, whose cosines are the debiased CKA."""
+    return u_centred(grams.centred)
 
 
 def u_centred(grams: Tensor) -> Tensor:

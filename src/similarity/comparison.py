@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from src.similarity.measures import CANONICAL, GRAMS, MEASURES, PAPER, SAMPLES, any_of, with_brought
+from src.results.rows import Rank, SimilarityRow
 from src.similarity.pairs import LayerPair
 from src.similarity.permutations import null_of, permutations, permuted_cosines
-from src.similarity.results import Rank, Row
+from src.similarity.registry import CANONICAL, GRAMS, MEASURES, PAPER, SAMPLES, take_any, with_companions
 from src.similarity.samples import Undefined
 from src.similarity.statistics import Layer, alignment
+
+UNNAMED = dict.fromkeys(("model1", "model2", "model1_type", "model2_type", "dataset"), "")
 
 
 class Comparison:
@@ -27,6 +29,7 @@ class Comparison:
         n_permutations: how often the images of the first network are permuted; 0, or at least 19.
         one_network: both are the same network, so a layer that is named twice is kept once.
         describe: keep what `summary` needs to tell numerical ranks.
+        source: the fields of `SimilarityRow` that name the networks and the data set.
     Raises:
         UserError: a measure is unknown.
     """
@@ -44,11 +47,12 @@ class Comparison:
         n_permutations: int = 0,
         one_network: bool = False,
         describe: bool = False,
+        source: Mapping[str, str] = UNNAMED,
     ):
-        self.metrics = with_brought(metrics)
-        self.ranks1, self.ranks2, self.alignment = ranks1, ranks2, alignment
+        self.metrics = with_companions(metrics)
+        self.ranks1, self.ranks2, self.alignment, self.source = ranks1, ranks2, alignment, source
         self.gram_metrics = [name for name in self.metrics if MEASURES[name].of == GRAMS]
-        by_samples = any_of(self.metrics, SAMPLES, CANONICAL)
+        by_samples = take_any(self.metrics, SAMPLES, CANONICAL)
         keep = {
             "keep_activations": bool(self.gram_metrics),
             "keep_sums": by_samples or describe or {*ranks1, *ranks2} != {None},
@@ -78,10 +82,10 @@ class Comparison:
                     total = self.products.setdefault((name1, name2), torch.zeros_like(product))
                     total += product
 
-    def rows(self, *, device: torch.device | str = "cpu") -> Iterator[list[Row]]:
+    def rows(self, *, device: torch.device | str = "cpu") -> Iterator[list[SimilarityRow]]:
         """Yield the rows of each pair of layers, all ranks of layer 1 times all ranks of layer 2; once only.
 
-        What has no value is NaN, and `undefined` says why. The names of the networks and of the data set are empty.
+        A value that is not defined is NaN, and `undefined` says why.
 
         Args:
             device: where Gram matrices are computed.
@@ -147,8 +151,8 @@ class Comparison:
 
     def _count(self, pair: LayerPair) -> None:
         with contextlib.suppress(Undefined):
-            self.n_saturated += any_of(self.metrics, CANONICAL) and pair.is_saturated
-        by_samples = any_of(self.metrics, SAMPLES, CANONICAL)
+            self.n_saturated += take_any(self.metrics, CANONICAL) and pair.is_saturated
+        by_samples = take_any(self.metrics, SAMPLES, CANONICAL)
         self.n_unpermuted += bool(by_samples and len(self.orders) and pair.alignment.by_position)
 
     def _permuted_cosines(self, first: Layer) -> dict[str, dict[str, Tensor]]:
@@ -164,7 +168,7 @@ class Comparison:
 
     def _row(
         self, pair: LayerPair, names: tuple[str, str], ranks: tuple[Rank, Rank], permuted: Mapping[str, Tensor]
-    ) -> Row:
+    ) -> SimilarityRow:
         values, nulls = {}, {}
         for metric in self.metrics:
             try:
@@ -180,8 +184,9 @@ class Comparison:
             elif len(self.orders) and not pair.alignment.by_position:
                 others = [pair.permuted(metric, *ranks, order) for order in self.orders]
                 nulls[metric] = null_of(metric, values[metric], torch.tensor(others, dtype=torch.float64))
-        return Row(
-            "", "", *names, *ranks, pair.alignment.name, n_samples=pair.first.n_seen, values=values, nulls=nulls,
+        return SimilarityRow(
+            **self.source, layer1=names[0], layer2=names[1], rank1=ranks[0], rank2=ranks[1],
+            alignment=pair.alignment.name, n_samples=pair.first.n_seen, values=values, nulls=nulls,
             alignment_option=self.alignment, n_permutations=len(self.orders),
         )  # fmt: skip
 

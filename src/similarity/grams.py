@@ -30,6 +30,11 @@ class Grams(NamedTuple):
         return self.centred + self.offsets[:, :, None] + self.offsets[:, None, :]
 
 
+def centred(grams: Grams) -> Tensor:
+    """Return the centred matrices (R, n, n), whose cosines are CKA."""
+    return grams.centred
+
+
 def gram_matrices(
     activations: Tensor, axes: Tensor | None, widths: Sequence[int], *, device: torch.device | str
 ) -> Grams:
@@ -45,7 +50,7 @@ def gram_matrices(
     exact = {"dtype": torch.float64, "device": device}
     dtype = torch.promote_types(activations.dtype, torch.float32)
     axes = None if axes is None else axes[:, : widths[-1]].to(device, dtype)
-    centred = torch.zeros(len(widths), n, n, **exact)
+    total = torch.zeros(len(widths), n, n, **exact)
     offsets, squares = torch.zeros(len(widths), n, **exact), torch.zeros(len(widths), **exact)
     channel_mean = torch.zeros(n_channels, **exact)
     step = max(1, BLOCK_VALUES // (n * n_channels))
@@ -61,14 +66,14 @@ def gram_matrices(
                 part, mean = part @ axes, mean @ axes  # (n, positions, widths[-1]), (positions, widths[-1])
             for i, (low, high) in enumerate(pairwise([0, *widths])):
                 block, block_mean = part[..., low:high].flatten(1), mean[..., low:high].flatten()
-                _add_lower_triangle(centred[i], block)
+                _add_lower_triangle(total[i], block)
                 offsets[i] += block @ block_mean
                 squares[i] += block_mean.double().square().sum()
-    centred, offsets = centred.cumsum_(0), offsets.cumsum_(0) + squares.cumsum_(0)[:, None] / 2
+    total, offsets = total.cumsum_(0), offsets.cumsum_(0) + squares.cumsum_(0)[:, None] / 2
     if axes is not None:  # truncation keeps the mean over all positions
         kept = (axes.double().T @ channel_mean).square().cumsum(0)[[width - 1 for width in widths]]
         offsets += n_positions * (channel_mean.square().sum() - kept)[:, None] / 2
-    return _centred_exactly(centred.tril_(), offsets)
+    return _centred_exactly(total.tril_(), offsets)
 
 
 def _add_lower_triangle(gram: Tensor, block: Tensor) -> None:
@@ -80,9 +85,9 @@ def _add_lower_triangle(gram: Tensor, block: Tensor) -> None:
 
 def _centred_exactly(lower: Tensor, offsets: Tensor) -> Grams:
     """Fill the upper triangles, and move what rounding left of the mean to the offsets."""
-    centred = lower.add_(lower.tril(-1).mT)
-    means = centred.mean(2)  # (R, n)
+    grams = lower.add_(lower.tril(-1).mT)
+    means = grams.mean(2)  # (R, n)
     means -= means.mean(1, keepdim=True) / 2
-    centred -= means[:, :, None]
-    centred -= means[:, None, :]
-    return Grams(centred, offsets + means)
+    grams -= means[:, :, None]
+    grams -= means[:, None, :]
+    return Grams(grams, offsets + means)

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from src.similarity.cka import cosines
+from src.similarity.grams import Grams
+from src.similarity.registry import N_NEIGHBOURS
 from src.similarity.samples import Undefined, matrices
 
 
-def mutual_knn(x, y, k: int = 10) -> float:
+def mutual_knn(x, y, k: int = N_NEIGHBOURS) -> float:
     """Return the share of the k nearest neighbours that a sample has in both representations, on average, in [0, 1].
 
     Neighbours are those of the highest cosine; the representations are not centred.
@@ -24,8 +26,13 @@ def mutual_knn(x, y, k: int = 10) -> float:
     x, y = matrices(x, y, centred=False)
     if not 0 < k < len(x):
         raise Undefined(f"{k} neighbours need at least {k + 1} samples, not {len(x)}")
-    nearest = [nearest_by_cosine((z @ z.T)[None], k) for z in (x, y)]
-    return float(cosines(*nearest))
+    marks = [nearest_by_cosine((z @ z.T)[None], k) for z in (x, y)]
+    return float(cosines(*marks))
+
+
+def nearest(grams: Grams) -> Tensor:
+    """Mark the nearest neighbours of each sample, whose cosines are the measure `mutual_knn`."""
+    return nearest_by_cosine(grams.uncentred, N_NEIGHBOURS)
 
 
 def nearest_by_cosine(grams: Tensor, k: int) -> Tensor:
@@ -37,5 +44,5 @@ def nearest_by_cosine(grams: Tensor, k: int) -> Tensor:
     norms = torch.where(norms > 0, norms, 1)
     similarity = grams / norms[:, :, None] / norms[:, None, :]
     similarity.diagonal(dim1=1, dim2=2).fill_(-math.inf)  # no sample is its own neighbour
-    nearest = similarity.topk(k, dim=2).indices
-    return torch.zeros_like(similarity).scatter_(2, nearest, 1)
+    indices = similarity.topk(k, dim=2).indices
+    return torch.zeros_like(similarity).scatter_(2, indices, 1)

@@ -5,9 +5,9 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor
 
+from src.results.rows import Rank
 from src.similarity.cca import Canonical, canonical_at
-from src.similarity.measures import CANONICAL, GRAMS, MEASURES
-from src.similarity.results import Rank
+from src.similarity.registry import CANONICAL, GRAMS, MEASURES
 from src.similarity.samples import SamplesPair, Undefined
 from src.similarity.statistics import NO_ALIGNMENT, Alignment, Layer
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from src.results.rows import Null
 from src.runtime import generator
-from src.similarity.measures import MEASURES
-from src.similarity.results import Null
+from src.similarity.registry import MEASURES
 
 BLOCK = 4  # permutations of Gram matrices that are held at once
 MIN_PERMUTATIONS = 19  # fewer have no 95 % quantile

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from src.similarity.cka import unit
 from src.similarity.grams import gram_matrices
-from src.similarity.measures import MEASURES
+from src.similarity.registry import MEASURES
 from src.similarity.samples import CONSTANT, Samples, Undefined
 
 POOLS = {3: "average pool", 2: "token mean", 1: "samples"}  # by the dimensions of one activation

@@ -9,8 +9,8 @@ from src.console import note, warn
 from src.errors import UserError
 from src.models import Network
 from src.options import MATCHED_INITS
+from src.results.experiments import Pair
 from src.stitching.layers import StitchingLayer
-from src.stitching.rows import Pair
 
 
 def check_options(

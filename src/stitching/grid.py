@@ -10,16 +10,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from src.low_rank import low_rank_approx
 from src.models import Network
+from src.results.experiments import Pair
 from src.runtime import at_least_single
 from src.stitching.grid_matching import Batches, Matched, match_layers
 from src.stitching.layers import StitchingLayer
-from src.stitching.objectives import OBJECTIVES, Objective, Stitches
-from src.stitching.rows import Pair
+from src.stitching.objectives import Stitches
+from src.stitching.registry import OBJECTIVES, Objective
 from src.stitching.stitched_model import activations_of_both
 from src.training import HeadLosses, classification_losses
 
@@ -41,6 +43,12 @@ class GridScore(NamedTuple):
     front_predictions: Tensor  # (N,): classes
     end_predictions: Tensor  # (N,)
     labels: Tensor  # (N,)
+
+    def predictions_of(self, pair: Pair) -> dict[str, np.ndarray]:
+        """Return the predicted classes (N,) of a stitch and of both networks, and the labels."""
+        arrays = {"stitched": self.pairs[pair].predictions, "front": self.front_predictions}
+        arrays |= {"end": self.end_predictions, "labels": self.labels}
+        return {name: array.numpy() for name, array in arrays.items()}
 
 
 class Grid:

@@ -9,10 +9,10 @@ from torch import Tensor
 from src.console import progress
 from src.errors import UserError
 from src.models import Network
+from src.results.experiments import Pair
 from src.stitching.closed_forms import closed_form
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import LeastSquares
-from src.stitching.rows import Pair
 from src.stitching.stitched_model import activations_of_both
 
 Batches = Iterable[tuple[Tensor, Tensor]]

@@ -1,23 +1,22 @@
-"""What stitching layers are trained on: one row of `OBJECTIVES` each, next to its loss. Importing this spares torch.
-
-To add an objective, write its loss and its row here: the option and its help read the row.
+"""The losses that stitching layers are trained on; `registry.OBJECTIVES` has a row for each.
 
 With h≤k the activation of the stitched network at layer k, g≤k that of the end network, and j the end layer, h≤k and
 g≤k are compared by the relative distance d(h, g) = ‖h − g‖ / ‖g‖ over the batch. Losses work on one pair, and on P
 pairs at once, whose stitched tensors have one axis more, in front. No gradient reaches the end network's activations.
 """
 
-from __future__ import annotations
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+import torch
+from torch import Tensor
+from torch.nn.functional import kl_div
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from src.runtime import at_least_single
 
 
 class Stitches(NamedTuple):
-    """What P stitches into one end layer j make of a batch; what the objective does not need is None or empty."""
+    """What P stitches into one end layer j make of a batch; None or empty where the objective does not need it."""
 
     labels: Tensor  # (B,)
     stitched: Sequence[Tensor]  # at the layers that the objective compares, (P, B, …) each
@@ -25,24 +24,6 @@ class Stitches(NamedTuple):
     stitched_logits: Tensor | None  # (P, B, n_classes)
     end_logits: Tensor | None  # (B, n_classes)
     cross_entropies: Tensor | None  # (P,), of the stitched logits; means over the batch
-
-
-class Objective(NamedTuple):
-    """A loss of stitches, and what has to be computed for it."""
-
-    description: str  # for `--help`
-    loss: Callable[[Stitches], Tensor]  # (P,)
-    layers: Callable[[str, Sequence[str]], Sequence[str]] | None = None  # (j, blocks behind j) -> the layers to compare
-    stitched_logits: bool = False  # if not, and no layer behind is compared, training runs nothing behind the end layer
-    end_logits: bool = False
-
-    def compared(self, end_layer: str, behind: Sequence[str]) -> list[str]:
-        """Return the layers at which stitched and own activations are compared.
-
-        Args:
-            behind: the blocks behind the end layer.
-        """
-        return [] if self.layers is None else list(self.layers(end_layer, behind))
 
 
 def soft_label_loss(stitched_logits: Tensor, end_logits: Tensor) -> Tensor:
@@ -56,10 +37,6 @@ def soft_label_loss(stitched_logits: Tensor, end_logits: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ; so do the other losses.
     """
-    from torch.nn.functional import kl_div
-
-    from src.runtime import at_least_single
-
     if stitched_logits.shape[-2:] != end_logits.shape:
         raise ValueError(f"logits {tuple(stitched_logits.shape)} cannot be compared with {tuple(end_logits.shape)}")
     expected = at_least_single(end_logits.detach()).log_softmax(-1)
@@ -76,10 +53,6 @@ def hint_loss(stitched: Tensor, target: Tensor) -> Tensor:
     Returns:
         A scalar, or (P,).
     """
-    import torch
-
-    from src.runtime import at_least_single
-
     squares, norm = _squares(stitched, target).sum(-1), at_least_single(target.detach()).square().sum()
     defined = (squares != 0) & (norm != 0)  # the root has no gradient at 0
     ratio = squares / torch.where(norm == 0, 1, norm)
@@ -95,8 +68,6 @@ def functional_loss(stitched: Sequence[Tensor], targets: Sequence[Tensor]) -> Te
     Returns:
         A scalar, or (P,).
     """
-    import torch
-
     return torch.stack([hint_loss(*pair) for pair in zip(stitched, targets, strict=True)]).mean(0)
 
 
@@ -107,40 +78,31 @@ def feature_loss(stitched: Tensor, target: Tensor) -> Tensor:
 
 def _squares(stitched: Tensor, target: Tensor) -> Tensor:
     """Squared differences (n,), or (P, n), in single precision at least."""
-    from src.runtime import at_least_single
-
     if stitched.shape[-target.ndim :] != target.shape:
         raise ValueError(f"activations {tuple(stitched.shape)} cannot be compared with a target {tuple(target.shape)}")
     return (at_least_single(stitched) - at_least_single(target.detach())).flatten(-target.ndim).square()
 
 
-OBJECTIVES = {
-    "task": Objective(
-        "cross-entropy",
-        lambda stitches: stitches.cross_entropies,
-        stitched_logits=True,
-    ),
-    "soft": Objective(
-        "KL divergence to the end network's predictions",
-        lambda stitches: soft_label_loss(stitches.stitched_logits, stitches.end_logits),
-        stitched_logits=True,
-        end_logits=True,
-    ),
-    "hint": Objective(
-        "relative distance at the end layer",
-        lambda stitches: hint_loss(stitches.stitched[0], stitches.targets[0]),
-        layers=lambda end_layer, behind: [end_layer],
-    ),
-    "fula": Objective(
-        "mean relative distance at the end layer and all blocks behind it",
-        lambda stitches: functional_loss(stitches.stitched, stitches.targets),
-        layers=lambda end_layer, behind: [end_layer, *behind],
-        stitched_logits=True,  # for the accuracy: they cost next to nothing behind the last block
-    ),
-    "feature": Objective(
-        "mean squared difference at the last block",
-        lambda stitches: feature_loss(stitches.stitched[0], stitches.targets[0]),
-        layers=lambda end_layer, behind: [end_layer, *behind][-1:],  # the last block, or what is behind it
-        stitched_logits=True,
-    ),
-}
+def task(stitches: Stitches) -> Tensor:
+    """Return the cross-entropies (P,)."""
+    return stitches.cross_entropies
+
+
+def soft(stitches: Stitches) -> Tensor:
+    """Return `soft_label_loss` of each stitch (P,)."""
+    return soft_label_loss(stitches.stitched_logits, stitches.end_logits)
+
+
+def hint(stitches: Stitches) -> Tensor:
+    """Return `hint_loss` of each stitch (P,)."""
+    return hint_loss(stitches.stitched[0], stitches.targets[0])
+
+
+def functional(stitches: Stitches) -> Tensor:
+    """Return `functional_loss` of each stitch (P,)."""
+    return functional_loss(stitches.stitched, stitches.targets)
+
+
+def feature(stitches: Stitches) -> Tensor:
+    """Return `feature_loss` of each stitch (P,)."""
+    return feature_loss(stitches.stitched[0], stitches.targets[0])

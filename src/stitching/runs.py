@@ -6,7 +6,7 @@
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,33 +16,24 @@ from src.console import note, result, warn
 from src.errors import UserError
 from src.files import write_json, write_text
 from src.models import Network
-from src.runs import (
-    Run,
-    as_written,
-    differences,
-    new_folder,
-    normalised,
-    read_options,
-    refuse_other_options,
-    report_epoch,
-    write_logs,
-)  # fmt: skip
+from src.results.experiments import Experiment, Pair
+from src.results.options import as_written, differences, read_options, refuse_other_options
+from src.results.predictions import write_predictions
+from src.results.records import to_record
+from src.results.rows import Metrics
+from src.results.run import Run, new_folder
+from src.stitching.agreement import agreement
 from src.stitching.grid import GridScore
 from src.stitching.grid_matching import Matched
 from src.stitching.layers import StitchingLayer
-from src.stitching.predictions import agreement, write_predictions
-from src.stitching.rows import EXPERIMENT, Metrics, Pair
 from src.stitching.stitched_model import full_state
 from src.training import EpochLog, History, Score, State
+from src.training.recorded import report_epoch, write_logs
 
-# What makes a run another experiment, so that both may be in one folder. Where only other options differ, such as the
-# learning rate, a resumed command would not do what it was given, and is refused.
-IDENTITY = (*Pair._fields, *(name for name in EXPERIMENT if name != "n_epochs"))
-ABSENT = {"objective": "task"}  # what an option that runs of earlier versions do not name was
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")
 
 
-class StitchingRuns:
+class GridRuns:
     """Keeps a run folder for every pair of a grid: logs, results, and the state to go on from.
 
     The state of all pairs that train together lies in the folder of the last one, which is finished last.
@@ -51,7 +42,7 @@ class StitchingRuns:
         directory: the folder that holds the run folders.
         layers: the stitching layer of each pair.
         options: the options of the script; those of a pair's `config.txt` name that pair's layers.
-        resume: go on with runs of the same options in `directory`; `layers` are then those that are left to do.
+        resume: go on with runs of the same options in `directory`; `layers` are then those of unfinished pairs.
     Raises:
         UserError: on resuming, there are runs of the same experiment whose other options differ.
     """
@@ -69,14 +60,14 @@ class StitchingRuns:
         self._whole = self._options_of(next(iter(layers))) if len(layers) == 1 else self.options
         self._run: Run | None = None  # keeps the state of all pairs
         if resume:
-            self._find_what_is_left()
+            self._take_up()
 
     @property
     def state(self) -> State | None:
         """The state of the training to go on from, if there is one."""
         return self._run.state.get("loop") if self._run else None
 
-    def _find_what_is_left(self) -> None:
+    def _take_up(self) -> None:
         """Take over an interrupted run, and drop finished pairs unless they train together with others."""
         finished, self._run = self._finished_pairs(), _interrupted(self.directory, self._whole)
         if self._run:
@@ -148,37 +139,36 @@ class StitchingRuns:
                 state = layer.state_dict() if whole_networks is None else full_state(*whole_networks, layer, pair)
                 save_state(run.folder / "final_model.pt", state)
             if not options["no_predictions"]:
-                write_predictions(run.folder / "predictions.npz", score, pair)
-            _write_summary(run.folder, options, _metrics(score, pair, matched.get(pair)), layer, matched.get(pair))
+                write_predictions(run.folder / "predictions.npz", score.predictions_of(pair))
+            metrics = _metrics(score, pair, matched.get(pair))
+            _write_summary(run.folder, options, metrics, layer)
+            _write_metrics(run.folder, pair, metrics, layer, matched.get(pair))
             run.finish()
             if len(self.layers) == 1:
                 note(f"wrote {run.folder}")
-            result(f"{self._title(pair)}Clean accuracy: {score.pairs[pair].accuracy:.2%}")
+            result(f"{self._title(pair)}Clean accuracy: {metrics.accuracy:.2%}")
         self._run.discard()
 
     def _title(self, pair: Pair) -> str:
         alone = tuple(pair) == (self.options["front_layer"], self.options["end_layer"])
-        return "" if alone else f"{pair.front_layer} -> {pair.end_layer}: "
+        return "" if alone else f"{pair}: "
 
 
 def _metrics(score: GridScore, pair: Pair, matched: Matched | None) -> Metrics:
-    accuracy, difference, predictions = score.pairs[pair]
+    of_pair = score.pairs[pair]
     return Metrics(
-        accuracy,
+        of_pair.accuracy,
         score.front_accuracy,
         score.end_accuracy,
         None if matched is None else matched.error,
-        difference,
-        *agreement(predictions, score.end_predictions),
+        of_pair.representation_difference,
+        *agreement(of_pair.predictions, score.end_predictions),
         len(score.labels),
     )
 
 
-def _write_summary(
-    folder: Path, options: Mapping[str, Any], metrics: Metrics, layer: StitchingLayer, matched: Matched | None
-) -> None:
-    """Write `summary.txt` (some lines end with a blank, which readers rely on) and `metrics.json`."""
-    sparsity = {threshold: layer.sparsity(float(threshold)) for threshold in THRESHOLDS}
+def _write_summary(folder: Path, options: Mapping[str, Any], metrics: Metrics, layer: StitchingLayer) -> None:
+    """Write `summary.txt`; some lines end with a blank, which readers rely on."""
     lines = [
         f"Front model: {options['front_model_path']} ",
         f"End model: {options['end_model_path']} ",
@@ -191,24 +181,28 @@ def _write_summary(
         f"Command: {' '.join(sys.argv)}",
         "",
         "Sparsity",
-        *(_sparsity_lines(sparsity)),
     ]
+    for threshold, share in _sparsity(layer).items():
+        tabs = "\t\t" if threshold == "0" else "\t"
+        lines.append(f"{threshold}: {tabs}{share}")
     write_text(folder / "summary.txt", "\n".join(lines) + "\n")
-    values = metrics._asdict()
+
+
+def _write_metrics(folder: Path, pair: Pair, metrics: Metrics, layer: StitchingLayer, matched: Matched | None) -> None:
+    """Write `metrics.json`, which has null for what is not finite."""
+    values = to_record(metrics)
     for name, value in values.items():
-        if value is not None and not math.isfinite(value):  # JSON has no word for it
+        if value is not None and not math.isfinite(value):
             values[name] = None
             if name != "kappa":  # which has no value where one class is predicted alone
-                warn(f"{options['front_layer']} -> {options['end_layer']}: the {name} is not finite ({value})")
+                warn(f"{pair}: the {name} is not finite ({value})")
     if matched is not None and matched.ridge_penalty is not None:
         values["ridge_penalty"] = matched.ridge_penalty
-    write_json(folder / "metrics.json", values | {"sparsity": sparsity})
+    write_json(folder / "metrics.json", values | {"sparsity": _sparsity(layer)})
 
 
-def _sparsity_lines(sparsity: Mapping[str, float]) -> Iterable[str]:
-    for threshold, share in sparsity.items():
-        tabs = "\t\t" if threshold == "0" else "\t"
-        yield f"{threshold}: {tabs}{share}"
+def _sparsity(layer: StitchingLayer) -> dict[str, float]:
+    return {threshold: layer.sparsity(float(threshold)) for threshold in THRESHOLDS}
 
 
 def _interrupted(directory: Path, options: Mapping[str, Any]) -> Run | None:
@@ -225,5 +219,16 @@ def _interrupted(directory: Path, options: Mapping[str, Any]) -> Run | None:
 
 
 def _same_experiment(begun: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    begun, given = ({**ABSENT, **options, "is_trained": options.get("n_epochs") != 0} for options in (begun, given))
-    return all(normalised(begun.get(name)) == normalised(given.get(name)) for name in (*IDENTITY, "is_trained"))
+    """Return whether runs with these options belong to one experiment, but for the number of epochs and other options.
+
+    A resumed command whose other options differ, such as the learning rate, would not do what it says, and is refused.
+    """
+    keys = []
+    for options in (begun, given):
+        try:
+            experiment, pair = Experiment.of(options), (options["front_layer"], options["end_layer"])
+        except (KeyError, ValueError):  # of another script
+            return False
+        is_trained = experiment.method.n_epochs != 0
+        keys.append((pair, experiment._replace(method=experiment.method._replace(n_epochs=is_trained)).key))
+    return keys[0] == keys[1]

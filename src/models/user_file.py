@@ -1,10 +1,9 @@
-"""A network of one's own: a function in a Python file, named as FILE.py:FUNCTION."""
+"""A network in a user's file: a function that returns it, named as FILE.py:FUNCTION."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import importlib.util
 import inspect
 import sys
@@ -21,32 +20,19 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def is_own(name: str) -> bool:
+def is_user_network(name: str) -> bool:
     """Return whether a name has the form FILE.py:FUNCTION."""
     file, _, function = name.rpartition(":")
     return file.endswith(".py") and function.isidentifier()
 
 
-def split_own(name: str) -> tuple[Path, str]:
-    """File and function of a name of this form."""
+def file_and_function(name: str) -> tuple[Path, str]:
+    """Split a name of this form."""
     file, _, function = name.rpartition(":")
     return Path(file), function
 
 
-def sha256_of(name: str) -> str:
-    """Return the SHA-256 of the file that a network of one's own is from.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    file, _ = split_own(name)
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}; give FILE.py:FUNCTION") from error
-
-
-def own_network(name: str, **options: Any) -> nn.Module:
+def user_network(name: str, **options: Any) -> nn.Module:
     """Run the file and call its function with those of the options that it takes by name.
 
     Raises:
@@ -54,7 +40,7 @@ def own_network(name: str, **options: Any) -> nn.Module:
     """
     from torch import nn
 
-    path, function = split_own(name)
+    path, function = file_and_function(name)
     path = path.expanduser().absolute()
     module = _run(path)
     make = getattr(module, function, None)
@@ -72,7 +58,7 @@ def own_network(name: str, **options: Any) -> nn.Module:
 
 @functools.cache  # two networks may come from one file
 def _run(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"user_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent))  # as for a script: it may import its neighbours
     sys.modules[spec.name] = module  # dataclasses look their module up

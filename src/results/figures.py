@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from src.console import warn
 from src.files import write_bytes
+from src.results.matrices import Matrix
 
 COLUMN = 3.3  # inches: the width of a panel
 POINTS = 8  # the size of all text but the numbers in cells
@@ -24,33 +25,32 @@ SIMILARITY, DISTANCE, DIFFERENCE = "viridis", "viridis_r", "RdBu_r"  # colour ma
 
 
 class HeatMap(NamedTuple):
-    """A panel: a matrix, and what its colours mean. Bright stands for similar."""
+    """A panel: a matrix, and the meaning of its colours. Bright stands for similar."""
 
-    values: Sequence[Sequence[float]]  # (rows, columns); a cell of NaN stays blank
+    matrix: Matrix  # a cell of NaN stays blank
     scale: tuple[float, float] = (0.0, 1.0)  # values of the darkest and the brightest colour; a distance has (1, 0)
     is_difference: bool = False  # blue below 0, red above; `scale` is then symmetric
-    marked: Collection[tuple[int, int]] = ()  # rows and columns of cells with a red corner
+    marked: Collection[tuple[str, str]] = ()  # row and column of cells with a red corner
 
     @classmethod
-    def difference(cls, values: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> "HeatMap":
-        """Subtract others from values, with the colours centred at 0."""
-        both = zip(values, others, strict=True)
-        matrix = [[a - b for a, b in zip(line, other, strict=True)] for line, other in both]
-        largest = max((abs(value) for line in matrix for value in line if not math.isnan(value)), default=0) or 1.0
-        return cls(matrix, (-largest, largest), is_difference=True)
+    def difference(cls, matrix: Matrix) -> "HeatMap":
+        """Make the panel of a matrix of differences, with the colours centred at 0."""
+        largest = max((abs(value) for line in matrix.values for value in line if not math.isnan(value)), default=0)
+        return cls(matrix, (-(largest or 1.0), largest or 1.0), is_difference=True)
 
     def paint(self, axes: Any) -> None:
         """Draw the cells with their values, and a bar that explains the colours."""
         low, high = sorted(self.scale)
         colours = DIFFERENCE if self.is_difference else SIMILARITY if self.scale[0] < self.scale[1] else DISTANCE
-        image = axes.imshow(self.values, vmin=low, vmax=high, cmap=colours, aspect="auto")
-        for y, line in enumerate(self.values):
+        image = axes.imshow(self.matrix.values, vmin=low, vmax=high, cmap=colours, aspect="auto")
+        for y, line in enumerate(self.matrix.values):
             for x, value in enumerate(line):
                 if not math.isnan(value):
                     red, green, blue, _ = image.cmap(image.norm(value))
                     is_bright = 0.3 * red + 0.59 * green + 0.11 * blue > 0.5
                     _write_cell(axes, x, y, value, "black" if is_bright else "white")
-        for y, x in self.marked:
+        for row, column in self.marked:
+            y, x = self.matrix.rows.index(row), self.matrix.columns.index(column)
             corner = [(x + 0.5, y - 0.5), (x + 0.26, y - 0.5), (x + 0.5, y - 0.26)]
             axes.fill(*zip(*corner, strict=True), facecolor="red", edgecolor="white", linewidth=0.5)
         axes.figure.colorbar(image, ax=axes)
@@ -59,16 +59,16 @@ class HeatMap(NamedTuple):
 class ClassMap(NamedTuple):
     """A panel whose cells have the colour of a class, and a number."""
 
-    cells: Sequence[Sequence[tuple[str, float] | None]]  # (rows, columns): class and number, None stays blank
+    matrix: Matrix  # of classes and numbers; a cell of None stays blank
     colours: Mapping[str, str]  # by class; they are in the legend
 
     def paint(self, axes: Any) -> None:
         """Draw the cells with their numbers."""
         from matplotlib.patches import Rectangle
 
-        axes.set_xlim(-0.5, len(self.cells[0]) - 0.5)
-        axes.set_ylim(len(self.cells) - 0.5, -0.5)
-        for y, line in enumerate(self.cells):
+        axes.set_xlim(-0.5, len(self.matrix.columns) - 0.5)
+        axes.set_ylim(len(self.matrix.rows) - 0.5, -0.5)
+        for y, line in enumerate(self.matrix.values):
             for x, cell in enumerate(line):
                 if cell is not None:
                     look = {"facecolor": self.colours[cell[0]], "edgecolor": "grey"}
@@ -80,17 +80,15 @@ def maps(
     path: Path,
     panels: Mapping[str, HeatMap | ClassMap],
     *,
-    rows: Sequence[str],
-    columns: Sequence[str],
     row_label: str,
     column_label: str,
     title: str = "",
     caption: str = "",
 ) -> None:
-    """Draw matrices of the same rows and columns, with every value written into its cell, and one legend of classes.
+    """Draw matrices, with every value written into its cell, and one legend of classes.
 
     Args:
-        panels: by title.
+        panels: by title; each has axes of its own.
         caption: the text below the figure.
     """
     if not _can_draw(path):
@@ -98,12 +96,13 @@ def maps(
     from matplotlib.patches import Patch
 
     colours = {name: colour for panel in panels.values() for name, colour in getattr(panel, "colours", {}).items()}
+    size = tuple(map(max, zip(*(_map_size(panel.matrix) for panel in panels.values()), strict=True)))
     texts = {"title": title, "caption": caption, "legend": colours}
-    with _figure(path, list(panels), _map_size(rows, columns), **texts) as figure:
+    with _figure(path, list(panels), size, **texts) as figure:
         for axes, panel in zip(figure.axes, panels.values(), strict=True):
             axes.set_facecolor("0.9")  # of cells without a value
-            axes.set_xticks(range(len(columns)), columns, rotation=90)
-            axes.set_yticks(range(len(rows)), rows)
+            axes.set_xticks(range(len(panel.matrix.columns)), panel.matrix.columns, rotation=90)
+            axes.set_yticks(range(len(panel.matrix.rows)), panel.matrix.rows)
             axes.set_xlabel(column_label)
             axes.set_ylabel(row_label)
             panel.paint(axes)
@@ -195,8 +194,9 @@ def _legend_layout(labels: Collection[str], width: float) -> tuple[int, list[str
     return max(1, min(len(wrapped), int(width / (0.5 + CHARACTER * longest)))), wrapped
 
 
-def _map_size(rows: Sequence[str], columns: Sequence[str]) -> tuple[float, float]:
+def _map_size(matrix: Matrix) -> tuple[float, float]:
     """Return the inches of a panel with cells, whose numbers need 0.26 by 0.2; at least a column wide."""
+    rows, columns, _ = matrix
     row_names, column_names = (CHARACTER * max(map(len, names), default=0) for names in (rows, columns))
     return max(COLUMN, 0.9 + row_names + 0.26 * len(columns)), 0.5 + column_names + max(0.8, 0.2 * len(rows))
 

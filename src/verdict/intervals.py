@@ -1,30 +1,15 @@
 """Intervals of 95 %: over test images by a paired bootstrap, over independent runs by Student's t."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
+from src.results.rows import Interval
+
 N_RESAMPLES = 2000
 LEVEL = 0.95
-
-
-class Interval(NamedTuple):
-    """The ends of an interval; NaN where there is none."""
-
-    low: float
-    high: float
-
-    @property
-    def width(self) -> float:
-        """Its length; NaN where there is none."""
-        return self.high - self.low
-
-
-NO_INTERVAL = Interval(math.nan, math.nan)
 
 
 @lru_cache(maxsize=2)
@@ -65,22 +50,22 @@ def over_images(values: np.ndarray, counts: np.ndarray) -> Interval:
     return percentile_interval(resampled_means(values, counts))
 
 
-def over_runs(values: Sequence[float]) -> Interval:
-    """Student's interval of the mean of independent runs; `NO_INTERVAL` of fewer than three."""
+def over_runs(values: Sequence[float]) -> Interval | None:
+    """Return Student's interval of the mean of independent runs; None of fewer than three, which have none."""
     if len(values) < 3:
-        return NO_INTERVAL
+        return None
     centre, error = float(np.mean(values)), float(stats.sem(values))
     if error == 0:
         return Interval(centre, centre)
     return Interval(*map(float, stats.t.interval(LEVEL, len(values) - 1, centre, error)))
 
 
-def wider(one: Interval, other: Interval) -> Interval:
-    """Return the wider of two intervals, of which one may be missing."""
-    return other if math.isnan(one.width) or other.width > one.width else one
+def wider(*intervals: Interval | None) -> Interval | None:
+    """Return the widest of some intervals, the first of several; None where there is none."""
+    return max((interval for interval in intervals if interval), key=lambda interval: interval.width, default=None)
 
 
-def independent(pairs: Sequence[tuple[str, str]]) -> bool:
+def are_independent(pairs: Sequence[tuple[Hashable, Hashable]]) -> bool:
     """Return whether no network is in two pairs, so that runs on the pairs are independent.
 
     Args:

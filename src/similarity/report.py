@@ -1,20 +1,21 @@
-"""What a comparison prints and writes: the tables of the paper's code, a CSV and a figure."""
+"""The tables of the paper's code that a comparison prints, its CSV and its figure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from src.captions import caption, common, networks
 from src.console import result
-from src.figures import HeatMap, curves, maps
-from src.files import write_csv
-from src.similarity.measures import GRAMS, MEASURES
-from src.similarity.results import Row
+from src.results.captions import caption, common, network, pair_of_networks, short
+from src.results.figures import HeatMap, curves, maps
+from src.results.matrices import Matrix
+from src.results.records import read_table, write_table
+from src.results.rows import Rank, SimilarityRow
+from src.similarity.registry import GRAMS, MEASURES
 
 MAX_CURVES = 10  # in one panel
 
 
-def print_tables(rows: Sequence[Row], metrics: Sequence[str]) -> None:
+def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
     """Print the rows of one pair of layers the way the public code does, a block for each rank of the first layer."""
     for rank1 in dict.fromkeys(row.rank1 for row in rows):
         block = [row for row in rows if row.rank1 == rank1]
@@ -24,29 +25,35 @@ def print_tables(rows: Sequence[Row], metrics: Sequence[str]) -> None:
             for row in block:
                 result(f"\tModel2 rank {row.rank2}: {row.values[metric]}{_against_null(row, metric)}")
             result()
-            for row in block:
-                result(f"{row.values[metric]}")
-            result()
         result("\n")
 
 
-def _against_null(row: Row, metric: str) -> str:
+def _against_null(row: SimilarityRow, metric: str) -> str:
     if metric not in row.nulls:
         return ""
     p_value, null, calibrated = row.nulls[metric]
     return f" (p {p_value:.3g}, null {null:.4f}, calibrated {calibrated:.4f})"
 
 
-def write_files(path: Path, rows: Sequence[Row], *, figure: str = ".png", title: str = "") -> None:
+def write_files(path: Path, rows: Sequence[SimilarityRow], *, figure: str = ".png", title: str = "") -> None:
     """Write the CSV, one row for each pair of layers and ranks, and the figure (.png or .pdf) beside it.
 
-    A full rank is empty; what a measure has no value for is `nan`, and the columns of measures not asked for are empty.
+    A full rank is empty; an undefined value is `nan`. The columns of measures that were not asked for are empty.
     """
-    write_csv(path, Row.columns(), [row.record() for row in rows])
+    write_table(path, SimilarityRow, rows, values=MEASURES, nulls=MEASURES)
     draw(path.with_suffix(figure), rows, title=title)
 
 
-def draw(path: Path, rows: Sequence[Row], *, title: str = "") -> None:
+def read_similarities(path: str | Path) -> list[SimilarityRow]:
+    """Read the rows of a table of similarity.
+
+    Raises:
+        UserError: as for `read_table`.
+    """
+    return read_table(path, SimilarityRow, values=MEASURES, nulls=MEASURES)
+
+
+def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
     """Draw what varies: heat maps over layers or over both ranks, curves over the ranks of one side.
 
     Of several pairs of layers at several ranks there are curves for each pair when only one side has ranks and the
@@ -57,56 +64,61 @@ def draw(path: Path, rows: Sequence[Row], *, title: str = "") -> None:
     if min(len(ranks1), len(ranks2)) == 1 < max(len(ranks1), len(ranks2)) and len(pairs) <= MAX_CURVES:
         _draw_curves(path, rows, side=1 if len(ranks1) > 1 else 2, title=title)
     elif len(pairs) == 1 and len(ranks1) > 1:
-        _draw_maps(path, rows, "rank", f" of {pairs[0][0]}, model 1", f" of {pairs[0][1]}, model 2", title=title)
+        by_rank = {(_text(row.rank1), _text(row.rank2)): row for row in rows}
+        _draw_maps(path, by_rank, "rank", f" of {pairs[0][0]}, model 1", f" of {pairs[0][1]}, model 2", title=title)
     else:
-        highest = [row for row in rows if (row.rank1, row.rank2) == (ranks1[0], ranks2[0])]
+        highest = {(row.layer1, row.layer2): row for row in rows if (row.rank1, row.rank2) == (ranks1[0], ranks2[0])}
         suffix = [f" at rank {rank}" if rank else "" for rank in (ranks1[0], ranks2[0])]
         _draw_maps(path, highest, "layer", f" of model 1{suffix[0]}", f" of model 2{suffix[1]}", title=title)
 
 
-def _draw_maps(path: Path, rows: Sequence[Row], axis: str, suffix1: str, suffix2: str, *, title: str) -> None:
-    """Draw heat maps over `layer1` × `layer2` or `rank1` × `rank2`."""
-    places = [(getattr(row, f"{axis}1"), getattr(row, f"{axis}2")) for row in rows]
-    firsts, seconds = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
-    by_place = dict(zip(places, rows, strict=True))
-    marked = [(firsts.index(f), seconds.index(s)) for (f, s), row in by_place.items() if row.is_by_position]
+def _draw_maps(
+    path: Path,
+    cells: Mapping[tuple[str, str], SimilarityRow],
+    axis: str,
+    suffix1: str,
+    suffix2: str,
+    *,
+    title: str,
+) -> None:
+    """Draw heat maps of each measure over two axes, layers or ranks, in the order of the rows."""
+    rows, firsts, seconds = list(cells.values()), *(list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+    marked = [place for place, row in cells.items() if row.is_by_position]
     if not any(row.is_by_image for row in rows):  # all cells with a value have the same samples
         marked = []
     panels = {}
     for metric, measure in MEASURES.items():
         corners = [] if measure.of == GRAMS else marked
         if any(metric in row.values for row in rows):
-            values = [[by_place[f, s].values[metric] for s in seconds] for f in firsts]
-            panels[measure.title] = HeatMap(values, measure.scale, marked=corners)
+            values = [[cells[f, s].values[metric] for s in seconds] for f in firsts]
+            panels[measure.title] = HeatMap(Matrix(firsts, seconds, values), measure.scale, marked=corners)
         if any(metric in row.nulls for row in rows):
-            nulls = [[by_place[f, s].nulls.get(metric) for s in seconds] for f in firsts]
+            nulls = [[cells[f, s].nulls.get(metric) for s in seconds] for f in firsts]
             values = [[null.calibrated if null else math.nan for null in line] for line in nulls]
-            panels[f"{measure.title}, calibrated"] = HeatMap(values, marked=corners)
+            panels[f"{measure.title}, calibrated"] = HeatMap(Matrix(firsts, seconds, values), marked=corners)
     legend = " Red corners: positions or tokens are the samples, in all other cells images."
-    maps(
-        path,
-        panels,
-        rows=["full" if first is None else str(first) for first in firsts],
-        columns=["full" if second is None else str(second) for second in seconds],
-        row_label=axis + suffix1,
-        column_label=axis + suffix2,
-        title=title,
-        caption=describe(rows) + (legend if any(panel.marked for panel in panels.values()) else ""),
-    )
+    below = describe(rows) + (legend if any(panel.marked for panel in panels.values()) else "")
+    labels = {"row_label": axis + suffix1, "column_label": axis + suffix2, "title": title, "caption": below}
+    maps(path, panels, **labels)
 
 
-def describe(rows: Sequence[Row]) -> str:
+def _text(rank: Rank) -> str:
+    return "full" if rank is None else str(rank)
+
+
+def describe(rows: Sequence[SimilarityRow]) -> str:
     """Return the text below a figure."""
     is_aligned = any(MEASURES[name].of != GRAMS for row in rows for name in row.values)
+    models = [network(common(rows, name), common(rows, f"{name}_type")) for name in ("model1", "model2")]
     return caption(
-        networks=networks(rows, "model1", "model2", path="", sign="–"),
-        data=common(rows, "dataset"),
+        networks=pair_of_networks(models, sign="–"),
+        data=short(common(rows, "dataset")),
         samples=common(rows, "alignment") if is_aligned else "",
-        images=common(rows, "n_samples") or "",
+        images=common(rows, "n_samples"),
     )
 
 
-def _draw_curves(path: Path, rows: Sequence[Row], *, side: int, title: str) -> None:
+def _draw_curves(path: Path, rows: Sequence[SimilarityRow], *, side: int, title: str) -> None:
     """Draw curves over the ranks of one side, one for each pair of layers."""
     panels: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:

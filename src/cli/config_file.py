@@ -1,23 +1,11 @@
 """Options from a file: `--config` puts them in front of those of the command line, under the names of `config.txt`."""
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
 
+from src.cli.networks import is_derived
 from src.errors import UserError, unknown_name
 from src.files import read_yaml
-
-NOT_RECORDED = ("config", "resume", "overwrite")  # what a run's config.txt leaves out: it would not repeat the run
-
-
-def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that say what a run is, as its `config.txt` holds them."""
-    return {name: value for name, value in options.items() if name not in NOT_RECORDED}
-
-
-def is_derived(name: str, options: Mapping[str, Any]) -> bool:
-    """Return whether an entry of `config.txt` was derived from another option (see network_options.complete)."""
-    return any(name.endswith(suffix) and name.removesuffix(suffix) in options for suffix in ("_sha256", "_seed"))
+from src.results.options import NOT_RECORDED
 
 
 def words_of(parser: argparse.ArgumentParser, path: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Linear probes: how well classes can be read from a layer, at many layers and ranks together.
+"""Linear probes at many layers and ranks together.
 
 One pass of the network, which ends at the last layer, serves all probes. Truncation is linear, so it may come after
 the pooling: pool(lowrank(X)) = (pool(X) − m)VVᵀ + m. One eigen-decomposition a layer and batch serves all its ranks.
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from src.errors import UserError
+from src.images import ImageSpec
 from src.low_rank import principal_components
 from src.models import Network
 from src.runtime import seeded
@@ -69,7 +70,7 @@ class Probes:
         network: frozen and in evaluation mode, as `load_model` gives it.
         layers: their names.
         ranks: components that are kept of each layer; None, or at least its width, keeps all.
-        image_shape: (C, H, W) of the images.
+        images: that the network takes.
         seed: of the initial weights.
     """
 
@@ -78,20 +79,19 @@ class Probes:
         network: Network,
         layers: Sequence[str],
         ranks: Sequence[int | None],
+        images: ImageSpec,
         *,
-        n_classes: int,
-        image_shape: Sequence[int],
         seed: int,
     ):
         self.network = network.for_inference(layers)
         self.layers, self.ranks = list(layers), list(ranks)
-        image = next(network.parameters()).new_zeros(1, *image_shape)
+        image = next(network.parameters()).new_zeros(1, *images.shape)
         self.widths = _widths(self.network, self.layers, image)
         self.probes: dict[tuple[str, int | None], nn.Linear] = {}
         for layer, width in self.widths.items():
             for rank in self.ranks:
                 with seeded(seed):
-                    self.probes[layer, rank] = nn.Linear(width, n_classes).to(image)
+                    self.probes[layer, rank] = nn.Linear(width, images.n_classes).to(image)
         self.heads: Sequence[nn.Module] = list(self.probes.values())
         self.modules = self.heads
         self.names = [f"the probe of {layer}, rank {rank}" for layer, rank in self.probes]

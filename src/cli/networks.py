@@ -1,0 +1,95 @@
+"""How networks are named on the command line."""
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from src.errors import UserError
+from src.models import MODEL_NAMES
+from src.models.user_file import file_and_function, is_user_network
+from src.networks import FRESH, NetworkName, content_of, fresh_seed
+
+if TYPE_CHECKING:
+    from src.models import Network
+
+NETWORKS = (
+    f"one of {', '.join(MODEL_NAMES)}; tv_NAME, any classification network of torchvision (tv_convnext_tiny); or "
+    "FILE.py:FUNCTION, one of your own"
+)
+CHECKPOINT = "a state dict; for tv_NAME also DEFAULT or the name of torchvision's weights; - for fresh weights"
+
+
+def network(text: str) -> str:
+    """Check the name of a network: the type of an option; the path of a user's file becomes absolute."""
+    if not is_user_network(text):
+        return text
+    file, function = file_and_function(text)
+    return f"{file.expanduser().absolute()}:{function}"
+
+
+def checkpoint(text: str) -> str:
+    """Check the name of the weights of a network: the type of an option."""
+    return text
+
+
+def add_derived_options(parser: argparse.ArgumentParser, args: argparse.Namespace, words: Sequence[str]) -> None:
+    """Add the SHA-256 of users' files that options name networks of, and the seeds of fresh weights.
+
+    Args:
+        words: the command line itself, without the words that stand for a file of options.
+    Raises:
+        UserError: a file of options alone names code, which is not run then, or a file cannot be read.
+    """
+    given = {network(word) for word in words for word in (word, word.partition("=")[2]) if is_user_network(word)}
+    for action in parser._actions:
+        value = getattr(args, action.dest, None)
+        if action.type is network and value and is_user_network(value):
+            if value not in given:
+                raise UserError(
+                    f"{action.dest} {value} stands in the file of --config alone, and a file of options does not run "
+                    "code; name it on the command line as well"
+                )
+            setattr(args, f"{action.dest}_sha256", content_of(file_and_function(value)[0]))
+        elif action.type is checkpoint and value == FRESH:
+            setattr(args, f"{action.dest}_seed", fresh_seed(getattr(args, "seed", 0), action.dest))
+
+
+def is_derived(name: str, options: Sequence[str] | dict[str, Any]) -> bool:
+    """Return whether an entry of `config.txt` was added by `add_derived_options`."""
+    return any(name.endswith(suffix) and name.removesuffix(suffix) in options for suffix in ("_sha256", "_seed"))
+
+
+def add_channels_last(parser: argparse.ArgumentParser, *sides: str) -> None:
+    """Add `--channels-last`, for one network or for the given sides."""
+    what = "activations of three axes are height, width, channels where their shape does not tell"
+    if sides:
+        parser.add_argument("--channels-last", choices=(*sides, "both"), default=None, help=f"whose {what}")
+    else:
+        parser.add_argument("--channels-last", action="store_true", help=what)
+
+
+def named_network(args: argparse.Namespace, side: str) -> NetworkName:
+    """Return the network that options name: `front_model` by `front_model_path` and `front_model_type`."""
+    options = vars(args)
+    return NetworkName(options[f"{side}_path"], options[f"{side}_type"], options.get(f"{side}_path_seed"))
+
+
+def choose_layers(
+    network: "Network",
+    text: str | Sequence[str],
+    args: argparse.Namespace,
+    *,
+    image_shape: Sequence[int],
+    side: str = "both",
+) -> tuple["Network", list[str]]:
+    """Return the layers that an option names, and the network with their activations as maps (B, C, H, W).
+
+    Args:
+        text: as `Network.layers` takes it, or several such texts.
+        image_shape: (C, H, W) of the images.
+        side: whose layers they are, for `--channels-last`.
+    """
+    texts = [text] if isinstance(text, str) else text
+    layers = list(dict.fromkeys(layer for each in texts for layer in network.layers(each)))
+    is_last = args.channels_last in (True, side, "both")
+    return network.channels_first(layers, image_shape=image_shape, channels_last=is_last), layers

@@ -1,0 +1,10 @@
+"""What a network must know of the images that it takes."""
+
+from typing import NamedTuple
+
+
+class ImageSpec(NamedTuple):
+    """The classes and the shape of the images of a data set."""
+
+    n_classes: int  # 0: unlabelled
+    shape: tuple[int, int, int]  # (C, H, W)

@@ -1,0 +1,75 @@
+"""The names of trained networks: checkpoint, type, and for fresh weights a seed."""
+
+import functools
+import hashlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from src.errors import UserError
+
+FRESH = "-"  # stands for a checkpoint: weights as they are drawn
+
+
+class NetworkName(NamedTuple):
+    """A network as a command, a run or a row names it."""
+
+    path: str  # of the checkpoint; FRESH; or, for `tv_NAME`, an entry of torchvision's weights
+    type: str  # as `build_model` takes it
+    seed: int | None = None  # of fresh weights
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether its weights are freshly drawn."""
+        return self.path == FRESH
+
+    @property
+    def is_file(self) -> bool:
+        """Whether its weights are in a file."""
+        return not (self.is_fresh or is_entry(self.path))
+
+    @property
+    def identity(self) -> str:
+        """A text that two names share if they name the same network: the SHA-256 of its checkpoint's content.
+
+        Of fresh weights and torchvision's, which are no files, it is that of the name itself; of a file that is not
+        there, its normalised path.
+        """
+        if not self.is_file:
+            return hashlib.sha256(f"{self.path} {self.type} {self.seed}".encode()).hexdigest()
+        try:
+            return content_of(self.path)
+        except UserError:
+            return os.path.realpath(self.path)
+
+
+def is_entry(path: str | Path) -> bool:
+    """Return whether a path is instead the name of an entry of torchvision's weights, such as DEFAULT."""
+    return str(path).isidentifier() and str(path).isupper() and not Path(path).exists()
+
+
+def content_of(path: str | Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        status = os.stat(path)
+        return _sha256(os.path.realpath(path), status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check the path") from error
+
+
+@functools.cache  # a table names the same few files in every row
+def _sha256(path: str, modified: int, size: int) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def fresh_seed(seed: int | None, option: str) -> int:
+    """Derive the seed of fresh weights from that of a run.
+
+    Args:
+        option: that names the network: the front and the end network of one run differ.
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed or 0} {option}".encode()).digest()[:6], "big")

@@ -1,0 +1,161 @@
+"""The report of the OOD evaluation of a folder of stitching runs: what it prints, and the files that it writes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from scipy.stats import kendalltau, spearmanr
+
+from src.console import note, result, table, warn
+from src.datasets import dataset_label
+from src.errors import UserError
+from src.files import write_json
+from src.ood.evaluation import Evaluation
+from src.ood.registry import SCORES
+from src.results.captions import caption, common, describe_method, short, stitched_networks
+from src.results.experiments import by_experiment
+from src.results.figures import HeatMap, maps
+from src.results.folders import evaluation_file, read_evaluations
+from src.results.matrices import Matrix, pivot
+from src.results.records import to_record, write_table
+from src.results.rows import EvaluationRow
+from src.stitching.report import AXES, MAX_PANELS
+
+TITLES = {
+    "accuracy": "STITCHING ACCURACY",
+    "auroc": "STITCHING OOD Detection AUROC",
+    "aupr": "STITCHING OOD Detection AUPR",
+    "fpr95": "STITCHING OOD Detection FPR95",
+}
+NAMES = ("AUROC", "AUPR", "FPR95")
+DISTANCES = ("auroc", "aupr")  # high where activations are far from the end network's own
+
+
+def report(
+    folder: Path, evaluations: Mapping[str, Evaluation], *, n_images: int, figure: str = ".png", title: str = ""
+) -> None:
+    """Print the evaluations by each detector, and write their tables, figures and JSON into the folder.
+
+    Args:
+        n_images: how many were stitched; the figure names it.
+        figure: the ending of its name, .png or .pdf.
+    """
+    for name, evaluation in evaluations.items():
+        if len(evaluations) > 1:
+            result(f"DETECTOR: {name}")
+        matrices = _matrices(evaluation)
+        for experiment, of_experiment in matrices.items():
+            if experiment:
+                result(f"EXPERIMENT: {experiment}")
+            for column, matrix in of_experiment.items():
+                table(TITLES[column], *matrix)
+        _print_detectors(name, evaluation)
+        path = evaluation_file(folder, name)
+        write_table(path, EvaluationRow, evaluation.rows)
+        _draw(path.with_suffix(figure), evaluation, matrices, n_images=n_images, title=title)
+    _compare_detectors(folder, evaluations)
+
+
+def failing_layers(evaluation: Evaluation) -> list[str]:
+    """Return the layers whose detector does not pass its sanity check."""
+    return [layer for layer, metrics in evaluation.sanity.items() if metrics.auroc < EvaluationRow.TRUSTED]
+
+
+def _matrices(evaluation: Evaluation) -> dict[str, dict[str, Matrix]]:
+    """Return the matrix of each column by experiment; layers whose detector fails its check get a star."""
+    failing, matrices = failing_layers(evaluation), {}
+    for experiment, rows in by_experiment(evaluation.rows).items():
+        of_columns = {name: pivot({row.pair: getattr(row, name) for row in rows}) for name in TITLES}
+        matrices[experiment] = {
+            name: matrix._replace(columns=[f"{end}*" if end in failing else end for end in matrix.columns])
+            for name, matrix in of_columns.items()
+        }
+    return matrices
+
+
+def _print_detectors(name: str, evaluation: Evaluation) -> None:
+    """Print a line for each detector, and a warning of those that fail."""
+    data, failing = evaluation.rows[0].sanity_dataset, failing_layers(evaluation)
+    title = f"OOD detector sanity checks: {dataset_label(data)}" if data else "OOD detectors"
+    values = [[float(own.mean()), *evaluation.sanity.get(layer, ())] for layer, own in evaluation.own.items()]
+    mean = "mean ID energy" if name == "energy" else "mean ID score"
+    table(title, list(evaluation.own), [mean, *(NAMES if data else ())], values)
+    if failing:
+        warn(
+            f"detectors of {', '.join(failing)} (*) do not find {data} OOD (AUROC below {EvaluationRow.TRUSTED}): "
+            "their values say little"
+        )
+
+
+def _draw(
+    path: Path, evaluation: Evaluation, matrices: Mapping[str, Mapping[str, Matrix]], *, n_images: int, title: str
+) -> None:
+    """Draw the last experiments, four panels each."""
+    if len(matrices) > MAX_PANELS // len(TITLES):
+        note(f"{path} shows the last {MAX_PANELS // len(TITLES)} of {len(matrices)} experiments")
+    panels = {}
+    for experiment, of_experiment in matrices.items():
+        for name, matrix in of_experiment.items():
+            short_name = "accuracy" if name == "accuracy" else name.upper()
+            scale = (1, 0) if name in DISTANCES else (0, 1)
+            panels[f"{short_name}\n{experiment}".strip()] = HeatMap(matrix, scale=scale)
+    below = describe(evaluation.rows, n_images=n_images)
+    if failing_layers(evaluation):
+        below += f" *: the detector does not find {evaluation.rows[0].sanity_dataset} OOD."
+    maps(path, dict(list(panels.items())[-MAX_PANELS:]), **AXES, title=title, caption=below)
+
+
+def describe(rows: Sequence[EvaluationRow], *, n_images: int) -> str:
+    """Return the text below the figure of an evaluation."""
+    made_with = {"ID": common(rows, "detector_id_data"), "OOD": common(rows, "detector_ood_data")}
+    made_with = ", ".join(f"{kind} {short(data)}" for kind, data in made_with.items() if data)
+    data, id_data = short(common(rows, "experiment.dataset")), short(common(rows, "id_dataset"))
+    return caption(
+        networks=stitched_networks(rows),
+        data=data if id_data == data else f"{data}, ID {id_data}",
+        method=describe_method(rows),
+        detector=common(rows, "detector") + (f" ({made_with})" if made_with else ""),
+        images=n_images,
+    )
+
+
+def _compare_detectors(folder: Path, evaluations: Mapping[str, Evaluation]) -> None:
+    """Print the rank correlations between `energy` and the others, and write the JSON beside each table.
+
+    Evaluations by other detectors that lie in the folder count as well.
+    """
+    rows = {name: evaluation.rows for name, evaluation in evaluations.items()}
+    for other in [name for name in SCORES if name not in evaluations]:
+        try:
+            rows |= read_evaluations(folder, [other])
+        except UserError as error:
+            warn(f"no rank correlation with {other}: {error}")
+    correlations = {name: _correlation(rows.get("energy", []), rows[name]) for name in rows if name != "energy"}
+    for name, values in correlations.items():
+        if values and not evaluations.keys().isdisjoint((name, "energy")):
+            figures = f"rho {values['spearman']:.4f}, tau {values['kendall']:.4f}"
+            result(f"AUROC of energy and {name} over {values['n']} stitches: {figures}")
+    for name, evaluation in evaluations.items():
+        content = {
+            "stitches": [to_record(row) for row in evaluation.rows],
+            "sanity_checks": {layer: metrics._asdict() for layer, metrics in evaluation.sanity.items()},
+            "rank_correlations": {k: v for k, v in correlations.items() if v and name in (k, "energy")},
+        }
+        write_json(evaluation_file(folder, name).with_suffix(".json"), content)
+
+
+def _correlation(rows: Sequence[EvaluationRow], others: Sequence[EvaluationRow]) -> dict[str, float]:
+    """Compute the rank correlations of the AUROCs of two detectors over the runs that both evaluated.
+
+    Returns:
+        An empty dict where there are fewer than three runs, or all values of a detector are equal.
+    """
+    one, other = (
+        {(row.folder, row.experiment.dataset, row.id_dataset): row.auroc for row in of_detector}
+        for of_detector in (rows, others)
+    )
+    both = [key for key in one if key in other]
+    values = [[aurocs[key] for key in both] for aurocs in (one, other)]
+    if len(both) < 3 or any(len(set(column)) == 1 for column in values):
+        return {}
+    rho, tau = float(spearmanr(*values).statistic), float(kendalltau(*values).statistic)
+    return {"n": len(both), "spearman": rho, "kendall": tau}

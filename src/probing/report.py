@@ -1,0 +1,55 @@
+"""The table of linear probes, a row each, and its figure."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from src.results.captions import caption, common, network, short
+from src.results.figures import curves
+from src.results.records import write_table
+from src.results.rows import ProbeRow, Rank
+from src.training import EpochLog
+
+
+def rows_of(logs: Mapping[tuple[str, Rank], EpochLog], *, made_with: Mapping[str, Any]) -> list[ProbeRow]:
+    """Make the rows of probes from their logs of the last epoch.
+
+    Args:
+        logs: by layer and rank.
+        made_with: the fields that are the same in all rows.
+    """
+    return [
+        ProbeRow(
+            layer=layer,
+            rank=rank,
+            accuracy=val.accuracy,
+            train_accuracy=trained and trained.accuracy,
+            loss=val.loss,
+            **made_with,
+        )
+        for (layer, rank), (trained, val) in logs.items()
+    ]
+
+
+def write_files(
+    path: Path, rows: Sequence[ProbeRow], widths: Mapping[str, int], *, figure: str = ".png", title: str = ""
+) -> None:
+    """Write a CSV with one row a probe, and beside it a figure of accuracy over rank.
+
+    Args:
+        widths: features of each layer; full rank is drawn there, and so is every rank above.
+        figure: the ending of its name, .png or .pdf.
+    """
+    write_table(path, ProbeRow, rows)
+    lines: dict[str, dict[int, float]] = {layer: {} for layer in widths}
+    for row in rows:
+        lines[row.layer][min(row.rank or widths[row.layer], widths[row.layer])] = row.accuracy
+    n_epochs = common(rows, "epochs")
+    below = caption(
+        network=network(common(rows, "model"), common(rows, "model_type")),
+        data=short(common(rows, "dataset")),
+        method=f"linear probes, {n_epochs} epoch{'' if n_epochs == 1 else 's'}",
+        images=common(rows, "n_images"),
+    )
+    texts = {"x_label": "rank", "y_label": "accuracy", "y_range": (0, 1), "title": title, "caption": below}
+    curves(Path(path).with_suffix(figure), {"linear probes": lines}, **texts)

@@ -1,0 +1,74 @@
+"""Captions of figures: networks, data, method and number of images."""
+
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from src.options import MATCHED_INITS
+from src.results.rows import EvaluationRow, StitchRow
+
+
+def caption(**facts: Any) -> str:
+    """Build the text below a figure, such as "Networks: a.pt → b.pt.", from the facts that are not empty."""
+    return " ".join(f"{name.capitalize()}: {fact}." for name, fact in facts.items() if fact not in (None, ""))
+
+
+def common(rows: Iterable[Any], field: str) -> Any:
+    """Return the value of a field, such as "experiment.seed", that all rows share; "" where they differ, or of None."""
+    values = set(map(attrgetter(field), rows))
+    value = values.pop() if len(values) == 1 else ""
+    return "" if value is None else value
+
+
+def network(path: str, kind: str) -> str:
+    """Name a network by checkpoint and type, or by the one that is given."""
+    return f"{short(path)} ({short(kind)})" if path and kind else short(path or kind)
+
+
+def short(name: str) -> str:
+    """Shorten an absolute path, of a checkpoint, a data set or a file of networks, to its last two parts."""
+    return "/".join(Path(name).parts[-2:]) if Path(name).is_absolute() else name
+
+
+def pair_of_networks(names: Sequence[str], *, sign: str = "→") -> str:
+    """Name two networks; "" where one of them is unknown."""
+    return f" {sign} ".join(names) if all(names) else ""
+
+
+def describe_stitches(rows: Sequence[StitchRow]) -> str:
+    """Describe what all rows share, for a caption."""
+    return describe_experiments([rows])
+
+
+def describe_experiments(groups: Sequence[Sequence[StitchRow]]) -> str:
+    """Describe what all rows share, and the method of each group, for a caption."""
+    rows = [row for group in groups for row in group]
+    methods = dict.fromkeys(filter(None, map(describe_method, groups)))
+    return caption(
+        networks=stitched_networks(rows),
+        data=short(common(rows, "experiment.dataset")),
+        method="; ".join(methods),
+        images=common(rows, "metrics.n_images"),
+    )
+
+
+def stitched_networks(rows: Sequence[StitchRow | EvaluationRow]) -> str:
+    """Name the front and the end network that all rows share; "" where they differ."""
+    sides = [[f"experiment.networks.{side}_model_{part}" for part in ("path", "type")] for side in ("front", "end")]
+    return pair_of_networks([network(*(common(rows, field) for field in fields)) for fields in sides])
+
+
+def describe_method(rows: Sequence[StitchRow | EvaluationRow]) -> str:
+    """Return the way of stitching that all rows share, with its details; "" where they differ."""
+    name, n_epochs, init, n_samples, kind = (
+        common(rows, f"experiment.method.{field}")
+        for field in ("name", "n_epochs", "init", "n_pinv_init_samples", "stitching_type")
+    )
+    if not name:
+        return ""
+    details = [kind, f"{n_epochs} epoch{'s' if n_epochs > 1 else ''}" if n_epochs else ""]
+    if init:
+        details += [] if n_epochs == 0 else [f"init {init}"]
+        details += [f"matched on {n_samples} images"] if init in MATCHED_INITS and n_samples else []
+    return f"{name} ({', '.join(filter(None, details))})"

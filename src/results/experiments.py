@@ -1,0 +1,160 @@
+"""The experiment that a result belongs to: which results may be taken together, and which one of them counts."""
+
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from src.console import warn
+from src.networks import FRESH, NetworkName, fresh_seed
+from src.results.records import from_record, to_record
+
+Result = TypeVar("Result")
+
+
+class Pair(NamedTuple):
+    """The two layers that a stitch connects."""
+
+    front_layer: str
+    end_layer: str
+
+    inline = True
+
+    def __str__(self) -> str:
+        return f"{self.front_layer} -> {self.end_layer}"
+
+
+class Networks(NamedTuple):
+    """The two networks of a stitch; None where a run does not say."""
+
+    front_model_path: str | None
+    end_model_path: str | None
+    front_model_type: str | None
+    end_model_type: str | None
+
+    inline = True
+
+
+class Method(NamedTuple):
+    """How a stitching layer is made; None where a run does not say."""
+
+    stitching_type: str
+    init: str
+    objective: str = "task"  # the only one of the public code, which does not name it
+    n_epochs: int | None = None
+    n_pinv_init_samples: int | None = None
+    front_stitch_rank: int | None = None
+    front_pinv_rank: int | None = None
+
+    inline = True
+
+    @property
+    def name(self) -> str:
+        """The name of the way of stitching, such as task loss matching."""
+        if self.n_epochs == 0:
+            return "direct matching" if self.init == "pinv" else f"init {self.init}"
+        return "task loss matching" if self.objective == "task" else f"{self.objective} matching"
+
+
+class Experiment(NamedTuple):
+    """What tells a stitch from others between the same layers."""
+
+    dataset: str | None
+    networks: Networks
+    method: Method
+    seed: int | None
+
+    inline = True
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "Experiment":
+        """Return the experiment of a run with these options.
+
+        Raises:
+            ValueError: an option is missing or of another type; names it.
+        """
+        return from_record(cls, options)
+
+    @property
+    def front(self) -> NetworkName:
+        """The front network."""
+        return self._network("front")
+
+    @property
+    def end(self) -> NetworkName:
+        """The end network."""
+        return self._network("end")
+
+    def _network(self, side: str) -> NetworkName:
+        path, kind = (getattr(self.networks, f"{side}_model_{part}") for part in ("path", "type"))
+        seed = fresh_seed(self.seed, f"{side}_model_path") if path == FRESH else None
+        return NetworkName(path or "", kind or "", seed)
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """What two experiments share if they are the same one, under whatever names of their networks."""
+        return self._replace(networks=self.network_keys)
+
+    @property
+    def network_keys(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Identity and type of the front and the end network."""
+        return (self.front.identity, self.front.type), (self.end.identity, self.end.type)
+
+
+def by_experiment(rows: Iterable[Result]) -> dict[str, list[Result]]:
+    """Group rows that have an `experiment`, under titles that name what tells one from another; "" for a single one."""
+    groups = grouped(rows, lambda row: row.experiment.key)
+    titles = _details([to_record(same[0].experiment) for same in groups.values()])
+    return dict(zip(titles, groups.values(), strict=True))
+
+
+def grouped(items: Iterable[Result], key: Callable[[Result], Hashable]) -> dict[Hashable, list[Result]]:
+    """Return the items by key, each group in the given order."""
+    groups: dict[Hashable, list[Result]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[Result]:
+    """Return of repeated results, which share a key, the last one; warn where there are any.
+
+    Args:
+        items: the oldest first.
+    """
+    groups = grouped(items, key)
+    n_repeated = sum(len(same) - 1 for same in groups.values())
+    if n_repeated:
+        warn(f"{n_repeated} results repeat others of the same experiment; the newest of each counts")
+    return [same[-1] for same in groups.values()]
+
+
+def newest_stitches(rows: Iterable[Result]) -> list[Result]:
+    """Return the newest of the rows that stitch the same layers in the same experiment; see `newest`."""
+    return newest(rows, lambda row: (row.pair, row.experiment.key))
+
+
+def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[str]) -> list[str]:
+    """Name the method of each experiment; where methods share a name, add the settings that tell them apart.
+
+    Args:
+        apart_from: columns of `Experiment` that tell no methods apart.
+    """
+    methods = [
+        tuple((name, value) for name, value in to_record(each).items() if name not in apart_from)
+        for each in experiments
+    ]
+    plain = dict(zip(methods, (each.method.name for each in experiments), strict=True))
+    names = {}
+    for name, alike in grouped(plain, plain.__getitem__).items():
+        for method, details in zip(alike, _details([dict(method) for method in alike]), strict=True):
+            names[method] = f"{name} ({details})" if details else name
+    return [names[method] for method in methods]
+
+
+def _details(alike: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Describe each of several settings by the values that differ among them."""
+    differing = [name for name in alike[0] if len({values[name] for values in alike}) > 1] if alike else []
+    return [", ".join(f"{name}={_text(name, values[name])}" for name in differing) for values in alike]
+
+
+def _text(name: str, value: Any) -> Any:
+    return "full" if value is None and name.endswith("_rank") else value

@@ -1,0 +1,140 @@
+"""Reads a folder of stitching runs, of this suite or of the public code: options, metrics, predictions, evaluations."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.console import warn
+from src.errors import UserError
+from src.files import read_json
+from src.options import MATCHED_INITS
+from src.results.options import read_options
+from src.results.predictions import read_predictions
+from src.results.records import from_record, read_table
+from src.results.rows import EvaluationRow, StitchRow
+
+RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
+SUMMARY = {  # lines of `summary.txt`, and the metrics that they give
+    "Clean accuracy": "accuracy",
+    "Normalized PINV difference": "matching_error",
+    "Normalized representation difference": "representation_difference",
+}
+
+
+@dataclass(frozen=True)
+class StitchingRun:
+    """A finished run with everything that was measured of it."""
+
+    folder: Path
+    options: dict[str, Any]  # its config.txt
+    row: StitchRow
+    evaluations: Mapping[str, EvaluationRow] = field(default_factory=dict)  # by detector, as far as they were read
+
+    @cached_property
+    def predictions(self) -> dict[str, np.ndarray] | None:
+        """The predicted classes (N,), see `predictions`; None where the run has kept none, or they are damaged."""
+        return read_predictions(self.folder / "predictions.npz")
+
+
+def read_runs(
+    source_dir: str | Path, *, recursive: bool = False, detectors: Iterable[str] = ()
+) -> tuple[list[StitchingRun], list[str]]:
+    """Read all finished runs in a folder, oldest first (names are times), and say which ones were skipped and why.
+
+    A folder that has neither the name nor the options of a run is no run.
+
+    Args:
+        recursive: read the runs in all folders below as well.
+        detectors: whose OOD evaluations are read with them.
+    Raises:
+        UserError: there is no such folder, or a table of an evaluation is damaged.
+    """
+    source_dir = Path(source_dir)
+    if not source_dir.is_dir():
+        raise UserError(f"{source_dir} is no folder; give the folder that holds the folders of stitching runs")
+    runs, skipped = [], []
+    for path in sorted(path for path in source_dir.iterdir() if path.is_dir()):
+        if RUN_NAME.fullmatch(path.name) or (path / "config.txt").is_file():
+            try:
+                runs.append(read_run(path))
+            except UserError as error:
+                skipped.append(str(error))
+    runs = _with_evaluations(runs, source_dir, detectors)
+    for below in sorted(folders_of_runs(source_dir)) if recursive else ():
+        more, reasons = read_runs(below, detectors=detectors)
+        runs, skipped = runs + more, skipped + reasons
+    return sorted(runs, key=lambda run: run.folder.name), skipped
+
+
+def folders_of_runs(source_dir: Path) -> set[Path]:
+    """Return the folders below this one that hold runs."""
+    configs = source_dir.rglob("config.txt")
+    return {config.parent.parent for config in configs} - {source_dir, source_dir.parent}
+
+
+def read_run(folder: Path) -> StitchingRun:
+    """Read a finished run; the metrics that the public code does not store are NaN.
+
+    Raises:
+        UserError: the run is unfinished or a file of it is damaged.
+    """
+    if not (folder / "config.txt").is_file():
+        raise UserError(f"{folder} has no config.txt: the run in it did not finish")
+    options = read_options(folder / "config.txt")
+    measured: dict[str, Any] = _read_summary(folder / "summary.txt")
+    if (folder / "metrics.json").is_file():
+        written = read_json(folder / "metrics.json")
+        measured |= written if isinstance(written, dict) else {}
+    if options.get("init") not in MATCHED_INITS:
+        measured["matching_error"] = None  # for which the public code writes 0
+    paths = {f"{side}_model_path": options.get(f"{side}_model_path") for side in ("front", "end")}
+    normalised = {name: os.path.normpath(path) for name, path in paths.items() if isinstance(path, str) and path}
+    try:
+        row = from_record(StitchRow, options | normalised | measured | {"folder": folder.name})
+    except ValueError as error:
+        raise UserError(f"{folder} is no folder of a stitching run ({error} missing or damaged)") from error
+    return StitchingRun(folder, options, row)
+
+
+def _read_summary(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    pairs = (line.split(": ", 1) for line in lines[:7] if ": " in line)
+    return {SUMMARY[key]: value.strip() for key, value in pairs if key in SUMMARY}
+
+
+def evaluation_file(folder: Path, detector: str) -> Path:
+    """Return the table of the evaluation of a folder by a detector."""
+    return folder / ("ood_evaluation.csv" if detector == "energy" else f"ood_evaluation_{detector}.csv")
+
+
+def read_evaluations(folder: Path, detectors: Iterable[str]) -> dict[str, list[EvaluationRow]]:
+    """Read the OOD evaluations of a folder by these detectors, as far as there are any.
+
+    Raises:
+        UserError: a table is damaged; names it.
+    """
+    tables = {name: evaluation_file(folder, name) for name in detectors}
+    return {name: read_table(path, EvaluationRow) for name, path in tables.items() if path.exists()}
+
+
+def _with_evaluations(runs: list[StitchingRun], folder: Path, detectors: Iterable[str]) -> list[StitchingRun]:
+    """Add to each run its evaluations; those on another data set than it was stitched on are left out."""
+    data, found = {run.folder.name: run.row.experiment.dataset for run in runs}, {}
+    for detector, rows in read_evaluations(folder, detectors).items():
+        named = {row.folder: row.experiment.dataset for row in rows if row.experiment.dataset}
+        others = {dataset for run, dataset in named.items() if dataset != data.get(run, dataset)}
+        if others:
+            warn(f"{folder}: the evaluation by {detector} is of {', '.join(others)}, on which nothing was stitched")
+        for row in rows:
+            if row.experiment.dataset not in others:
+                found.setdefault(row.folder, {})[detector] = row
+    return [StitchingRun(run.folder, run.options, run.row, found.get(run.folder.name, {})) for run in runs]

@@ -1,0 +1,69 @@
+"""The options of runs, as `config.txt` keeps them: written, read back and compared. Importing this spares torch."""
+
+import json
+import os
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from src.errors import UserError
+from src.files import read_json
+from src.networks import content_of
+
+NOT_RECORDED = ("config", "resume", "overwrite")  # a `config.txt` with them would not repeat the run
+FREE = (  # options that do not change the results of a run
+    "gpu", "n_workers", "prefetch_factor", "verbose", "print_freq", "rank", "dist_url", "dist_backend", "title", "pdf",
+)  # fmt: skip
+EMPTY = {"scheduler": "none", "front_stitch_rank": None, "front_pinv_rank": None}  # for "" and 0 of the public code
+
+
+def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that say what a run is, as its `config.txt` holds them."""
+    return {name: value for name, value in options.items() if name not in NOT_RECORDED}
+
+
+def as_written(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as `read_options` reads them back."""
+    return json.loads(json.dumps(recorded(options)))
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """Read a `config.txt`, this suite's or the public code's.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    options = read_json(path)
+    if not isinstance(options, dict):
+        raise UserError(f"{path} holds no options; remove its folder")
+    return options | {name: value for name, value in EMPTY.items() if name in options and not options[name]}
+
+
+def differences(begun: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Describe how the options of two runs differ; empty if those that both have, and that matter, agree."""
+    names = [name for name in begun if name in given and name not in FREE]
+    differing = [name for name in names if not _is_same(begun[name], given[name])]
+    return ", ".join(f"{name} was {reprlib.repr(begun[name])}, now {given[name]!r}" for name in differing)
+
+
+def refuse_other_options(
+    begun: Mapping[str, Any],
+    given: Mapping[str, Any],
+    *,
+    where: Path,
+    remedy: str = "give the same ones, or start anew without --resume",
+) -> None:
+    """Raise a UserError that names the differences if the options of a run are not those given."""
+    differing = differences(begun, given)
+    if differing:
+        raise UserError(f"{where} is of a run with other options ({differing}); {remedy}")
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Compare two values of an option; paths are the same if they name one place, or files of the same content."""
+    if not (isinstance(one, str) and isinstance(other, str)):
+        return one == other
+    if os.path.normpath(one) == os.path.normpath(other):
+        return True
+    return os.path.isfile(one) and os.path.isfile(other) and content_of(one) == content_of(other)

@@ -1,0 +1,240 @@
+"""The row types of all tables and of `metrics.json`. Importing this spares torch.
+
+The fields stand in the order of the columns, but for columns that a type names as `leading`. What was not measured is
+None or NaN. See `records` for how rows become columns.
+"""
+
+import math
+from typing import Annotated, NamedTuple
+
+from src.results.experiments import Experiment, Pair
+
+Rank = int | None  # None: full
+
+
+class Metrics(NamedTuple):
+    """The measurements of a stitch: `metrics.json`. The public code keeps the accuracy and the two errors alone."""
+
+    accuracy: float  # in [0, 1], like all accuracies
+    front_accuracy: float = math.nan  # of the front network alone
+    end_accuracy: float = math.nan
+    matching_error: float | None = None  # ‖XW+b−Y‖²/‖Y‖² on the matched images; None where nothing was matched
+    representation_difference: float = math.nan  # the same ratio, of stitched to end activations of the test images
+    agreement: float = math.nan  # share of test images for which stitched and end network predict the same class
+    kappa: float = math.nan  # Cohen's kappa of these predictions
+    n_images: int | None = None  # test images
+
+    inline = True
+
+
+class StitchRow(NamedTuple):
+    """A finished stitching run: a row of `grid.csv`."""
+
+    pair: Pair
+    experiment: Experiment
+    metrics: Metrics
+    folder: str  # the name of the run's folder
+
+    contents, written_by = "stitching", "exec_stitch.py"
+    leading = (
+        "front_layer", "end_layer", "stitching_type", "init", "front_stitch_rank", "front_pinv_rank", "seed",
+        "accuracy", "front_accuracy", "end_accuracy", "matching_error", "representation_difference", "folder",
+        "front_model_path", "end_model_path", "front_model_type", "end_model_type",
+    )  # fmt: skip
+
+
+class EvaluationRow(NamedTuple):
+    """A stitch and a detector of its end layer: a row of `ood_evaluation.csv`."""
+
+    pair: Pair
+    accuracy: float
+    auroc: float  # of telling the stitched activations, as OOD, from the end network's own
+    aupr: float
+    fpr95: float
+    mean_energy: float  # the mean score of the stitched activations, of whatever detector
+    mean_id_energy: float
+    folder: str  # of the stitching run
+    detector: str
+    detector_id_data: str  # the data that the detector was made with
+    detector_ood_data: str  # "": it needs none
+    id_dataset: str
+    sanity_dataset: str  # "": not checked
+    sanity_auroc: float | None  # of telling that data set from the ID data; None: not checked
+    experiment: Experiment  # of the run, but for the data set, whose images were stitched here
+
+    contents, written_by = "OOD evaluation", "exec_eval_stitcher_ood.py"
+    TRUSTED = 0.8  # the sanity AUROC from which on a detector is trusted
+
+    @property
+    def is_trusted(self) -> bool | None:
+        """Whether the detector passed its sanity check; None where it had none."""
+        return None if self.sanity_auroc is None else self.sanity_auroc >= self.TRUSTED
+
+
+class ProbeRow(NamedTuple):
+    """A linear probe: a row of the table of `exec_probe.py`."""
+
+    model: str
+    layer: str
+    rank: Rank
+    accuracy: float
+    train_accuracy: float | None  # None: not trained
+    loss: float
+    seed: int | None
+    epochs: int | None
+    model_type: str
+    dataset: str
+    n_images: int | None  # test images
+
+    contents, written_by = "probing", "exec_probe.py -o"
+
+
+class Null(NamedTuple):
+    """A similarity against its values when the images of one network are permuted (Gröger et al. 2026)."""
+
+    p_value: float  # (1 + number of permutations that are as similar) / (1 + number of permutations)
+    null_95: float  # 95 % of permutations are less similar
+    calibrated: float  # 0 up to `null_95`, 1 for equal representations
+
+
+class SimilarityRow(NamedTuple):
+    """Two layers at two ranks: a row of the table of `exec_compute_low_rank_sim_metrics.py`."""
+
+    model1: str
+    model2: str
+    layer1: str
+    layer2: str
+    rank1: Rank
+    rank2: Rank
+    alignment: str  # how CCA and Procrustes make samples of activations
+    n_samples: int
+    values: Annotated[dict[str, float], "{key}"]  # by measure, NaN where there is none
+    nulls: Annotated[dict[str, Null], "{key}_{part}"]  # by measure
+    model1_type: str
+    model2_type: str
+    dataset: str
+    alignment_option: str  # the option: auto, pool or positions
+    n_permutations: int | None
+
+    contents, written_by = "similarity", "exec_compute_low_rank_sim_metrics.py -o"
+
+    @property
+    def is_by_position(self) -> bool:
+        """Whether positions or tokens are the samples of CCA and Procrustes."""
+        return self.alignment in ("positions", "tokens")
+
+    @property
+    def is_by_image(self) -> bool:
+        """Whether images are the samples of CCA and Procrustes; with alignment `none` there are no samples."""
+        return not self.is_by_position and self.alignment != "none"
+
+
+class Interval(NamedTuple):
+    """The ends of an interval of 95 %."""
+
+    low: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        """Its length."""
+        return self.high - self.low
+
+
+class Mean(NamedTuple):
+    """A mean with its intervals over images and over independent runs."""
+
+    value: float
+    images: Interval | None
+    runs: Interval | None
+
+
+class Auroc(NamedTuple):
+    """How well a detector tells stitched activations from those of the end network."""
+
+    auroc: float
+    trusted: bool  # it passed its sanity check
+
+
+class Summary(NamedTuple):
+    """All runs that stitch the same layers by one method."""
+
+    n_runs: int
+    n_networks: int  # pairs of networks
+    accuracy: Mean
+    penalty: Mean  # accuracy of the end network less that of the stitch
+    seed_spread: float | None  # largest difference of accuracies between runs on the same networks; None of single ones
+    end_accuracy: float | None
+    agreement: float | None
+    kappa: float | None
+    representation_difference: float | None
+
+    inline = True
+
+
+class IntervalRow(NamedTuple):
+    """A pair of layers stitched by one method: a row of `grid_intervals.csv`."""
+
+    method: str
+    networks: str  # both checkpoints, or how many pairs are taken together
+    pair: Pair
+    summary: Summary
+
+
+class VerdictRow(NamedTuple):
+    """A pair of layers stitched by one method, and the verdict on it: a row of `verdict.csv`."""
+
+    method: str
+    networks: str
+    pair: Pair
+    verdict: str
+    reason: str
+    summary: Summary
+    aurocs: Annotated[dict[str, Auroc], "{part}_{key}"]  # by detector
+    similarities: Annotated[dict[str, float], "{key}"]  # by column of a table of similarity
+
+
+class ComparisonRow(NamedTuple):
+    """The accuracies of a pair of layers in two folders of stitches, and the second less the first."""
+
+    pair: Pair
+    accuracy_1: float
+    accuracy_2: float
+    difference: float
+
+
+class RankTestRow(NamedTuple):
+    """A sensitivity or specificity test of a measure: a row of the table of `misc/rank_statistics.py`."""
+
+    test: str
+    measure: str
+    setting: str  # the networks, and of stitches the method
+    layer1: str
+    layer2: str
+    varied: str  # layer1 or layer2
+    n: int  # ranks, or layers
+    spearman: float | None = None
+    spearman_p: float | None = None
+    kendall: float | None = None
+    kendall_p: float | None = None
+    place: float | None = None  # of the corresponding layer; 1 is the most similar
+    note: str = ""
+
+
+class EpochRow(NamedTuple):
+    """An epoch of training: a row of `training_logs.csv`."""
+
+    train_acc: float | None  # None: not measured
+    train_loss: float
+    val_acc: float
+    val_loss: float
+
+
+class FinetuningRow(NamedTuple):
+    """An epoch of fine-tuning a detector: a row of `ft_logs.csv`."""
+
+    ft_loss: float
+    ce_loss: float
+    train_acc: float
+    val_ce_loss: float
+    val_acc: float

@@ -1,0 +1,133 @@
+"""A run: the files that say which one it is, how far it is, and that it is finished.
+
+`config.txt` holds the options. It is written last, so a run that has it is finished. `run.json` says with what the run
+was made. `resume.pt` is the state to go on from until then. A run that writes one table has these files beside it
+(`table.config.txt`, `table.run.json`, `table.resume.pt`).
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from src.checkpoints import load_tensors, save_tensors
+from src.console import note
+from src.errors import UserError
+from src.files import hold, write_json
+from src.results.options import as_written, read_options, recorded, refuse_other_options
+from src.runtime import provenance
+
+
+class Run:
+    """The files of one run.
+
+    Args:
+        options: of the run, as `config.txt` is to hold them.
+    """
+
+    def __init__(self, options: Mapping[str, Any], *, config: Path, made_with: Path, state: Path, logs: Sequence[Path]):
+        self.options, self.config, self.made_with, self.state_file = dict(options), config, made_with, state
+        self.folder, self.logs = config.parent, logs
+        self.state: dict[str, Any] = {}  # to go on from
+        self._lock: IO | None = None
+
+    @classmethod
+    def in_folder(cls, folder: str | Path, options: Mapping[str, Any]) -> "Run":
+        """Make the run of a folder of its own."""
+        path = Path(folder)
+        logs = [path / "training_logs.csv", path / "ft_logs.csv"]
+        return cls(
+            options, config=path / "config.txt", made_with=path / "run.json", state=path / "resume.pt", logs=logs
+        )
+
+    @classmethod
+    def beside(cls, table: str | Path, options: Mapping[str, Any]) -> "Run":
+        """Make the run that writes one table."""
+        config, made_with, state = (Path(table).with_suffix(end) for end in (".config.txt", ".run.json", ".resume.pt"))
+        return cls(options, config=config, made_with=made_with, state=state, logs=[])
+
+    def skip_if_finished(self, *, resume: bool, overwrite: bool = False) -> bool:
+        """Return whether a resumed run is finished, so that nothing is left to do; a note says so.
+
+        Args:
+            overwrite: finished runs of other options may be overwritten.
+        Raises:
+            UserError: there is a finished run of other options; names the differences.
+        """
+        if overwrite or not self.config.exists():
+            return False
+        remedy = "give the same ones, or leave out --resume" if resume else "choose another folder, or give --overwrite"
+        refuse_other_options(read_options(self.config), as_written(self.options), where=self.config, remedy=remedy)
+        if resume:
+            note(f"{self.config} is of a finished run of these options: nothing is left to do")
+            self.discard()
+        return resume
+
+    def claim(self, *, resume: bool) -> None:
+        """Create the folder, keep other processes out until the run ends, and get the state to go on from.
+
+        Args:
+            resume: go on with an interrupted run. Otherwise its logs, options and state are removed.
+        Raises:
+            UserError: the folder cannot be created, another process is writing to it, or it holds an interrupted run of
+                other options.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = hold(self._lock_file)
+            for path in () if resume else (self.config, self.made_with, self.state_file, *self.logs):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot use {self.folder} as folder of this run: {error.strerror or error}") from error
+        self.state = self.saved() if resume else {}
+
+    def saved(self) -> dict[str, Any]:
+        """Return the state of an interrupted run; empty where there is none.
+
+        Raises:
+            UserError: it is of a run with other options; names the differences.
+        """
+        if not self.state_file.exists():
+            return {}
+        state = load_tensors(self.state_file)
+        refuse_other_options(state.pop("options"), as_written(self.options), where=self.state_file)
+        return state
+
+    def save(self, **changes: Any) -> None:
+        """Save the state, after these changes to it."""
+        self.state |= changes
+        save_tensors(self.state_file, {**self.state, "options": as_written(self.options)})
+
+    def finish(self) -> None:
+        """Mark the run as finished, and let go of its folder."""
+        write_json(self.made_with, provenance(gpu=self.options["gpu"]))
+        write_json(self.config, recorded(self.options))
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the state, and let go of the folder."""
+        self.state_file.unlink(missing_ok=True)
+        if self._lock:
+            self._lock_file.unlink(missing_ok=True)
+            self._lock.close()
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.folder / f".{self.state_file.name}.lock"
+
+
+def new_folder(parent: Path) -> Path:
+    """Create a folder named by the time; no two processes get the same one.
+
+    Raises:
+        UserError: it cannot be created.
+    """
+    while True:
+        path = Path(parent) / str(datetime.now()).replace(" ", "_").replace(":", "-")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"cannot create {path}: {error.strerror or error}") from error
+        return path

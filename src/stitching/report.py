@@ -1,0 +1,94 @@
+"""Writes the table and the heat maps of a folder of stitching runs, and the comparison of two such folders."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from src.console import note
+from src.errors import UserError
+from src.files import locked
+from src.results.captions import common, describe_experiments, describe_stitches
+from src.results.experiments import Pair, by_experiment
+from src.results.figures import HeatMap, maps
+from src.results.folders import read_runs
+from src.results.matrices import accuracies, pivot
+from src.results.records import write_table
+from src.results.rows import ComparisonRow, StitchRow
+
+MAX_PANELS = 12  # heat maps in one figure
+AXES = {"row_label": "front layer", "column_label": "end layer"}
+
+
+def write_grid(path: Path, rows: Sequence[StitchRow], *, figure: str = ".png", title: str = "") -> None:
+    """Write rows as a CSV, and beside it heat maps of their accuracies, one for each experiment.
+
+    Args:
+        figure: the ending of its name, and so its format: .png or .pdf.
+    """
+    drawn = path.with_suffix(figure)
+    write_table(path, StitchRow, rows)
+    groups = list(by_experiment(rows).items())
+    if len(groups) > MAX_PANELS:
+        note(f"{drawn} shows the last {MAX_PANELS} of {len(groups)} experiments")
+    panels = {
+        name.replace(", ", "\n") or "accuracy of the stitched network": HeatMap(accuracies(group))
+        for name, group in groups[-MAX_PANELS:]
+    }
+    maps(drawn, panels, **AXES, title=title, caption=describe_stitches(rows))
+    note(f"wrote {path} and {drawn}")
+
+
+def update_grid(directory: Path, *, create: bool, title: str = "") -> None:
+    """Rebuild `grid.csv` and `grid.png` from all finished runs of a folder; safe when several processes do so.
+
+    Args:
+        create: also where there are none yet, and no other process is about to make them.
+    """
+    table, lock = directory / "grid.csv", directory / ".grid.lock"
+    if create or table.exists() or lock.exists():
+        with locked(lock):
+            write_grid(table, [run.row for run in read_runs(directory)[0]], title=title)
+
+
+class Comparison:
+    """The accuracies of two experiments over the same layers, and the second less the first.
+
+    Args:
+        folders: names of both, for tables and figures where the methods have one name.
+        experiments: the rows of both.
+    Raises:
+        UserError: both are the same, or one of them holds several experiments, which have no one matrix.
+    """
+
+    def __init__(self, folders: Sequence[str], experiments: Sequence[Sequence[StitchRow]]):
+        if len(set(folders)) == 1:
+            raise UserError(f"{folders[0]} is given twice; give another folder to compare it with")
+        for folder, rows in zip(folders, experiments, strict=True):
+            titles = list(by_experiment(rows))
+            if len(titles) > 1:
+                raise UserError(
+                    f"{folder} holds {len(titles)} experiments ({'; '.join(titles)}); "
+                    "to compare two folders, give folders of one experiment each"
+                )
+        self.caption = describe_experiments(experiments)
+        methods = [common(rows, "experiment.method.name") for rows in experiments]
+        first, second = folders if len(set(methods)) == 1 else methods
+        accuracies = [{row.pair: row.metrics.accuracy for row in rows} for rows in experiments]
+        pairs = dict.fromkeys(pair for measured in accuracies for pair in measured)
+        one, other = ({pair: measured.get(pair, math.nan) for pair in pairs} for measured in accuracies)
+        self.rows = [ComparisonRow(pair, one[pair], other[pair], other[pair] - one[pair]) for pair in pairs]
+        self.panels = {
+            first: HeatMap(pivot(one)),
+            second: HeatMap(pivot(other)),
+            f"{second} − {first}": HeatMap.difference(pivot({row.pair: row.difference for row in self.rows})),
+        }
+
+    def write(self, path: Path, *, figure: str, title: str = "") -> None:
+        """Write the CSV, one row for each pair of layers, and beside it the figure of three panels."""
+        front_layers, end_layers, _ = pivot(dict.fromkeys(row.pair for row in self.rows))
+        by_pair = {row.pair: row for row in self.rows}
+        pairs = [Pair(front, end) for front in front_layers for end in end_layers]
+        write_table(path, ComparisonRow, [by_pair[pair] for pair in pairs if pair in by_pair])
+        drawn = path.with_suffix(figure)
+        maps(drawn, self.panels, **AXES, title=title, caption=self.caption)
+        note(f"wrote {path} and {drawn}")
