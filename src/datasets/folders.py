@@ -53,8 +53,8 @@ def load_folder(
     settings = read_settings(root)
     classes = _classes(root, settings)
     paths, labels = _scan(_split_folder(root, train), classes, some_empty=bool(settings.classes))
-    if not (root / "dataset.yaml").is_file():
-        _note_enlargement(root, Path(paths[0]), settings.size)
+    if not (root / "dataset.yaml").is_file() and _is_smaller(paths[0], settings.size):
+        _note_enlargement(root, settings.size)
     n_bytes = len(paths) * settings.channels * settings.size**2
     if settings.size > IN_MEMORY or n_bytes > _memory_of(device) / 4:
         return _decoded(
@@ -103,20 +103,20 @@ def _warn_of_subset(root: Path, n_classes: int) -> None:
     )
 
 
-@cache  # once for both splits
-def _note_enlargement(root: Path, path: Path, size: int) -> None:
-    """Say how images without a `dataset.yaml` are taken, where one of them is smaller than that."""
+def _is_smaller(path: str, size: int) -> bool:
     try:
         with Image.open(path) as image:
-            width, height = image.size
-    except Exception:  # a damaged file can raise anything; an error names it when it is decoded
-        return
-    if min(width, height) < size:
-        note(
-            f"{root} has no dataset.yaml, so images are taken as 3×{size}×{size}, resized, and in random crops for "
-            f"training; {path.name} has {height}×{width} pixels: give the size (size: {min(width, height)}) and the "
-            f"augmentation in {root / 'dataset.yaml'} to take them as they are"
-        )
+            return min(image.size) < size
+    except Exception:  # a damaged file can raise anything; decoding will report it
+        return False
+
+
+@cache  # once for both splits
+def _note_enlargement(root: Path, size: int) -> None:
+    note(
+        f"{root} has no dataset.yaml, so images become 3×{size}×{size}, in resized crops; they are smaller: to keep "
+        f"their size give it in {root / 'dataset.yaml'} (size: 32, and augment: crop_flip, for example)"
+    )
 
 
 def _decoded(
