@@ -67,7 +67,7 @@ def test_small_images_without_dataset_yaml_are_noted_once(tmp_path, capsys):
     for train in (True, False):
         load(tmp_path, train=train)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{tmp_path} has no dataset.yaml, so images become 3×224×224, in resized crops; they are s")
+    assert line.startswith(f"{tmp_path} has no dataset.yaml, so images become 3×224×224, in resized crops; the first")
     assert f"give it in {tmp_path}/dataset.yaml (size: 32, and augment: crop_flip, for example)" in line
 
 

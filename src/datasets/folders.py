@@ -114,8 +114,8 @@ def _is_smaller(path: str, size: int) -> bool:
 @cache  # once for both splits
 def _note_enlargement(root: Path, size: int) -> None:
     note(
-        f"{root} has no dataset.yaml, so images become 3×{size}×{size}, in resized crops; they are smaller: to keep "
-        f"their size give it in {root / 'dataset.yaml'} (size: 32, and augment: crop_flip, for example)"
+        f"{root} has no dataset.yaml, so images become 3×{size}×{size}, in resized crops; the first one is smaller: to "
+        f"keep its size give it in {root / 'dataset.yaml'} (size: 32, and augment: crop_flip, for example)"
     )
 
 
