@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
 
-INSTEAD = {  # options of PyTorch's example that are not honoured, and what to do instead
+INSTEAD = {  # options of PyTorch's example that are refused, and what to do instead
     "start_epoch": "an interrupted run goes on where it was with --resume",
     "pretrained": "nothing is downloaded here; fetch https://download.pytorch.org/models/resnet18-f37072fd.pth (for "
     "tv_resnet18; torchvision.models lists the others) and give it as --weights FILE",  # fmt: skip
@@ -57,7 +57,7 @@ def parser() -> cli.Parser:
 
 
 def check(args, n_processes: int) -> None:
-    """Refuse what cannot be done, before anything is loaded."""
+    """Refuse options that contradict each other or are not supported, before anything is loaded."""
     from src.errors import UserError
 
     for name, remedy in INSTEAD.items():

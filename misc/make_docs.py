@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write misc/docs/options.md: every option of every script, from the parsers themselves."""
+"""Write misc/docs/options.md, which lists every option of every script, from the parsers."""
 
 import argparse
 import importlib
@@ -28,7 +28,7 @@ def options() -> str:
 
 
 def section(script: str) -> str:
-    """One script: what it does, and a row for each option."""
+    """Return the section of a script: its description and a row for each option."""
     parser = importlib.import_module(script).parser()
     rows = [row(action) for action in parser._actions if action.dest != "help"]
     table = ["| option | meaning | default |", "|---|---|---|", *rows]
@@ -36,7 +36,7 @@ def section(script: str) -> str:
 
 
 def row(action: argparse.Action) -> str:
-    """One option: its spellings, what it means, and its default."""
+    """Return the row of an option: its spellings, its help text and its default."""
     names = ", ".join(f"`{name}`" for name in action.option_strings or [action.dest])
     written = max(action.option_strings, key=len, default="").lstrip("-").replace("-", "_")
     if action.option_strings and written != action.dest:
@@ -48,7 +48,7 @@ def row(action: argparse.Action) -> str:
 
 
 def default(action: argparse.Action) -> str:
-    """Return the default as it is typed."""
+    """Return the default of an option as a user would type it."""
     if action.required or (not action.option_strings and action.nargs != "?"):
         return "required"
     if action.const is True or isinstance(action.default, bool):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Make src/datasets/embedded/*.npz again. Needs scikit-learn, which ships the originals; the suite itself does not."""
+"""Make src/datasets/embedded/*.npz from the originals in scikit-learn, which only this script needs."""
 
 import sys
 from pathlib import Path
@@ -10,12 +10,12 @@ from sklearn.datasets import load_digits, load_sample_image
 from sklearn.model_selection import train_test_split
 
 FOLDER = Path(__file__).parents[1] / "src/datasets/embedded"
-SHRINK = 3  # 8 pixels of the full photograph show hardly more than one colour
-MIN_CONTRAST = 8.0  # standard deviation of the grey values: leaves out plain sky
+SHRINK = 3  # in full resolution, 8×8 pixels hardly show more than one colour
+MIN_CONTRAST = 8.0  # least standard deviation of the grey values: excludes plain sky
 
 
 def digits() -> dict[str, np.ndarray]:
-    """Return the 1,797 digits, 0..16 scaled to 0..255, with every class divided alike between train and test."""
+    """Return the 1,797 digits, 0..16 scaled to 0..255; the split has equal shares of every class."""
     data = load_digits()
     images = np.round(data.images * (255 / 16)).astype(np.uint8)[:, None]
     train, test = train_test_split(np.arange(len(images)), test_size=360, random_state=0, stratify=data.target)
@@ -29,7 +29,7 @@ def digits() -> dict[str, np.ndarray]:
 
 
 def patches(photograph: str, n: int) -> np.ndarray:
-    """n different 8x8 patches, uint8 (n, 1, 8, 8), of a grey photograph, none of them plain."""
+    """Return n different patches uint8 (n, 1, 8, 8) of a grey photograph, all with enough contrast."""
     image = Image.fromarray(load_sample_image(photograph)).convert("L").reduce(SHRINK)
     windows = np.lib.stride_tricks.sliding_window_view(np.asarray(image), (8, 8)).reshape(-1, 1, 8, 8)
     windows = windows[windows.std(axis=(1, 2, 3)) >= MIN_CONTRAST]

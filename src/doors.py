@@ -1,35 +1,34 @@
-"""One mechanism for tables whose rows name their function, and for names that a package offers.
-
-A row holds "module.function"; the function is imported when it is first needed. So importing a table, as the parsers of
-all scripts do, spares torch.
-"""
+"""Functions and classes that a table or a package names, imported when first used: reading a table spares torch."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 
-def resolve(package: str, name: str) -> Any:
-    """Import what a row names.
+def resolve(package: str, place: str) -> Any:
+    """Import what a row of a table names.
 
     Args:
-        package: the package of the table, such as "src.datasets".
-        name: "module.attribute" within it.
+        package: name of the package.
+        place: "module.name", below the package.
+
+    Example: resolve("src.datasets", "folders.load_folder").
     """
-    module, _, attribute = name.rpartition(".")
-    return getattr(import_module(f"{package}.{module}"), attribute)
+    module, name = place.rsplit(".", 1)
+    return getattr(import_module(f"{package}.{module}"), name)
 
 
-def offers(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """Make the `__getattr__` of a package (PEP 562).
+def lazy_names(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
+    """Make the `__getattr__` (PEP 562) of a package, whose public names are imported when first used.
 
     Args:
-        names: by public name, the module of the package that defines it.
+        package: name of the package.
+        places: the module of the package that defines each public name.
     """
 
     def find(name: str) -> Any:
-        if name not in names:
+        if name not in places:
             raise AttributeError(f"module {package} has no attribute {name}")
-        return resolve(package, f"{names[name]}.{name}")
+        return resolve(package, f"{places[name]}.{name}")
 
     return find

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def descending(ranks: Sequence[int] | None) -> list[int | None]:
-    """Sort the ranks of an option, the largest first, each once; 0, or no rank at all, is the full rank: None.
+    """Sort the distinct ranks of an option in descending order; 0 or an empty list stands for full rank, None.
 
     Example: [4, 0, 64, 4] -> [None, 64, 4].
     """
@@ -17,22 +17,22 @@ def descending(ranks: Sequence[int] | None) -> list[int | None]:
 
 
 def as_rows(activations: Tensor) -> Tensor:
-    """Lay out an activation with one position a row: (B, C, H, W) -> (B·H·W, C), (B, T, D) -> (B·T, D)."""
+    """Reshape an activation to one row for each position: (B, C, H, W) -> (B·H·W, C), (B, T, D) -> (B·T, D)."""
     if activations.ndim == 4:
         activations = activations.movedim(1, -1)  # (B, H, W, C)
     return activations.reshape(-1, activations.shape[-1])
 
 
 def principal_axes(covariance: Tensor, rank: int) -> Tensor:
-    """Return the first `rank` principal axes (C, rank) of a covariance (C, C), or all of them when C is smaller."""
+    """Return the first `rank` principal axes of a covariance (C, C): (C, min(rank, C)), the largest variance last."""
     return torch.linalg.eigh(covariance).eigenvectors[:, -min(rank, len(covariance)) :]
 
 
 class Components(NamedTuple):
-    """Where the positions of an activation lie, in float64."""
+    """Mean and principal axes of the positions of an activation, in float64."""
 
     mean: Tensor  # (C,)
-    axes: Tensor  # (C, r), orthonormal, of the largest variance first
+    axes: Tensor  # (C, r), orthonormal, the largest variance first
 
 
 def principal_components(activations: Tensor, rank: int) -> Components:
@@ -41,7 +41,7 @@ def principal_components(activations: Tensor, rank: int) -> Components:
     Args:
         activations: (B, C, H, W), (B, T, D) or (B, D).
     Returns:
-        Fewer axes where there are fewer features, or fewer directions in which the positions differ at all.
+        At most as many axes as there are features, or directions in which the positions vary.
     Raises:
         ValueError: the activations are not finite.
     """
@@ -56,7 +56,7 @@ def principal_components(activations: Tensor, rank: int) -> Components:
     # Fewer samples than features: the axes are X'u/σ for the eigenvectors u of the smaller Gram matrix XX'.
     variances, vectors = torch.linalg.eigh(rows @ rows.T)
     variances, vectors = variances[-rank:], vectors[:, -rank:]
-    real = variances > variances[-1] * n_features * torch.finfo(variances.dtype).eps  # the rest is rounding
+    real = variances > variances[-1] * n_features * torch.finfo(variances.dtype).eps  # smaller ones are rounding
     axes = rows.T @ (vectors[:, real] / variances[real].sqrt())
     return Components(mean, axes.flip(1))
 
@@ -64,15 +64,14 @@ def principal_components(activations: Tensor, rank: int) -> Components:
 def low_rank_approx(activations: Tensor, rank: int | None) -> Tensor:
     """Keep the mean and the first `rank` principal components of the given activations.
 
-    Positions are the samples, channels the features, and mean and components are those of these activations
-    alone (of one batch, that is), as in the paper's code. Gradients pass through the projection, which is
-    taken as constant.
+    Positions are the samples, channels the features. As in the paper's code, mean and components are those of this
+    batch alone. Gradients pass through the projection, which is treated as a constant.
 
     Args:
         activations: (B, C, H, W), (B, T, D) or (B, D).
-        rank: number of components; None, or at least the number of features, changes nothing.
+        rank: number of components; None, or at least the number of features: nothing changes.
     Returns:
-        The nearest activations of that rank around their mean (Eckart and Young 1936), of the same shape.
+        The best approximation of that rank around the mean (Eckart and Young 1936), of the same shape.
     Raises:
         ValueError: the rank is below 1, or the activations are not finite.
     """

@@ -1,4 +1,4 @@
-"""Seeds, the device of a run, and what a run was made with."""
+"""Seeds, device, precision and provenance of a run."""
 
 import contextlib
 import ctypes
@@ -20,22 +20,22 @@ STARTED = datetime.now()  # this module is among the first that a script imports
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep freed memory for the next tensor instead of returning it page by page.
+    """Let glibc keep freed memory for the next tensor instead of returning it to the system.
 
-    On a CPU that halves the time of batches whose activations exceed 32 MiB, where glibc would otherwise map and
-    clear fresh pages for every single one. Without glibc nothing is changed.
+    For tensors of more than 32 MiB glibc would map and clear fresh pages each time. On a CPU, keeping them halves the
+    time of batches with such activations. Without glibc this does nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(-3, 2**31 - 1)  # M_MMAP_THRESHOLD: the size from which memory is mapped on its own
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the free memory at the top from which it is returned
+        mallopt(-3, 2**31 - 1)  # M_MMAP_THRESHOLD: larger blocks are mapped separately
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: more free memory than this is returned
 
 
 def device_of(gpu: int) -> torch.device:
-    """Get ready the device that `-gpu` names: -1 is the CPU, any other number a GPU that must exist.
+    """Return the device of a `-gpu` number: -1 is the CPU, which also calls `keep_freed_memory`.
 
     Raises:
-        UserError: there is no such GPU (nothing falls back silently to the CPU).
+        UserError: there is no such GPU; the run does not fall back to the CPU.
     """
     if gpu == -1:
         keep_freed_memory()
@@ -49,12 +49,12 @@ def device_of(gpu: int) -> torch.device:
 
 @contextlib.contextmanager
 def precision(*, gpu: int, amp: str, tf32: bool) -> Iterator[None]:
-    """Choose how exactly networks compute while the block runs.
+    """Choose the precision of networks while the block runs.
 
     Args:
-        amp: `bf16` lets convolutions and matrix products take bfloat16 (autocast); what is measured is still summed
-            in float32 and float64. `none` leaves everything in float32.
-        tf32: let matrix products of float32 use TF32 on GPUs that have it; otherwise torch's default holds.
+        amp: `bf16`: convolutions and matrix products use bfloat16 (autocast), measures still sum in float32 and
+            float64. `none`: everything uses float32.
+        tf32: let float32 matrix products use TF32 on GPUs that have it; otherwise torch's default holds.
     """
     before = torch.get_float32_matmul_precision()
     if tf32:
@@ -62,7 +62,7 @@ def precision(*, gpu: int, amp: str, tf32: bool) -> Iterator[None]:
     try:
         if amp == "none":
             yield
-        else:  # casts of weights are not kept, as training changes the weights within the block
+        else:  # casts of weights are not cached, as training changes the weights within the block
             with torch.autocast(device_of(gpu).type, torch.bfloat16, cache_enabled=False):
                 yield
     finally:
@@ -71,7 +71,7 @@ def precision(*, gpu: int, amp: str, tf32: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def full_precision(device: torch.device | str) -> Iterator[None]:
-    """Multiply float32 matrices exactly as such while the block runs, whatever `precision` allows networks."""
+    """Use full float32 for matrix products while the block runs, whatever `precision` has chosen."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -82,13 +82,13 @@ def full_precision(device: torch.device | str) -> Iterator[None]:
 
 
 def at_least_single(values: torch.Tensor) -> torch.Tensor:
-    """Cast values to float32 if they have fewer digits, so that sums and norms of them are exact enough."""
+    """Cast values of less than float32 precision to float32, so that sums and norms are exact enough."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw from torch's global generators as if freshly seeded; that of the CPU is left afterwards as it was."""
+    """Seed torch's global generators while the block runs; afterwards that of the CPU is as before."""
     state = torch.get_rng_state()
     torch.manual_seed(seed)
     try:
@@ -98,18 +98,18 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def generator(*key: int) -> torch.Generator:
-    """Make the generator of a key, such as (seed, epoch); its numbers do not depend on what else runs."""
+    """Make the generator of a key, such as (seed, epoch); its numbers depend on the key alone."""
     return torch.Generator().manual_seed(seed_of(*key))
 
 
 def seed_of(*key: int) -> int:
     """Derive a seed from a key; keys of different lengths have different seeds."""
-    state = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)  # zeros at its end would not count
+    state = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)  # numpy drops zeros at the end
     return int(state[0] >> np.uint64(1))
 
 
 def provenance(*, gpu: int) -> dict[str, str | None]:
-    """Record what a run is made with: command line, versions, device, commit (None outside of git) and times."""
+    """Record command line, versions, device, git commit (None outside of a repository) and times of a run."""
     packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "scipy")}
     device = "CPU" if gpu == -1 else torch.cuda.get_device_name(gpu)
     times = {"start": STARTED.isoformat(), "end": datetime.now().isoformat()}

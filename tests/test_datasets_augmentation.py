@@ -15,12 +15,13 @@ from src.datasets import augmentation as module
 from src.datasets import dataset_info
 from src.datasets.augmentation import Affine, CropFlip, ResizedCrop, build_augmentation
 from src.datasets.in_memory import ImageSet
+from tests import tiny_datasets as tiny
 
 EVERY = torch.arange
 
 
-def random_images(*shape, seed=0):
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+def random_images(*shape):
+    return torch.from_numpy(tiny.random_images(*shape))
 
 
 def augmentation_of(name):

@@ -1,10 +1,12 @@
 """ImageNet: samples as torchvision makes them, whatever the workers; labels by the sorted folders; clear errors."""
 
 import os
+import pickle
 import shutil
 
 import pytest
 import torch
+import torch.distributed as dist
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
@@ -12,7 +14,7 @@ from src.datasets import Loading, load_dataset
 from src.datasets.dataset_yaml import MEAN, STD
 from src.errors import UserError
 from src.runtime import seed_of
-from tests.tiny_datasets import write_imagenet
+from tests.tiny_datasets import collect, write_imagenet
 
 NAMES = ("imagenet", "imagenet_mem")
 TO_VALUES = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
@@ -25,11 +27,6 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("imagenet")
     write_imagenet(root)
     return root
-
-
-def collect(batches):
-    images, labels = zip(*batches, strict=True)
-    return torch.cat(images), torch.cat(labels)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -91,6 +88,26 @@ def test_workers_live_as_long_as_the_set(root):
     assert torch.equal(collect(dataset.epoch(4, seed=0, epoch=1))[0], whole[0])
 
 
+@pytest.fixture
+def process_group():
+    """A group of this process alone, with the threads of gloo."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_beside_a_process_group_workers_are_not_forked(name, root, process_group):
+    """The test of two processes in test_imagenet_training.py, a slow one, starts such workers."""
+    dataset = load_dataset(name, root, train=True, loading=Loading(1))
+    loader = dataset._loader()
+    assert loader.multiprocessing_context.get_start_method() == "forkserver"
+    keys = [(7,), (3, 0, 1)]
+    decoder, collate, _ = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn, loader.worker_init_fn)))
+    assert torch.equal(collate(decoder.__getitems__(keys[:1])), loader.dataset.__getitems__(keys[:1]))
+    assert torch.equal(decoder.__getitems__(keys[1:]), loader.dataset.__getitems__(keys[1:]))
+
+
 def test_test_splits_are_shuffled_but_not_augmented(root):
     dataset = load_dataset("imagenet", root, train=False)
     images, labels = collect(dataset.epoch(4, seed=1, epoch=1))
@@ -99,34 +116,17 @@ def test_test_splits_are_shuffled_but_not_augmented(root):
     assert torch.equal(images, in_order[order]) and torch.equal(labels, dataset.labels[order])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_wrong_folders_are_named(name, root, tmp_path):
+def test_wrong_folders_are_named(root, tmp_path):
     os.symlink(root / "training_data", tmp_path / "training")
     os.symlink(root / "validation_data", tmp_path / "validating")
     for train, folder in ((True, "train or training_data"), (False, "val or validation or test or validation_data")):
         with pytest.raises(UserError) as error:
-            load_dataset(name, tmp_path, train=train)
+            load_dataset("imagenet", tmp_path, train=train)
         line = str(error.value)
         assert f"{tmp_path} has no folder {folder} (it holds training, validating)" in line
         assert "training_data, validation_data" in line and "image-net.org" in line and "\n" not in line
     with pytest.raises(UserError, match=r"nowhere has no folder train or training_data \(it holds nothing\)"):
-        load_dataset(name, tmp_path / "nowhere", train=True)
-
-
-def test_class_folders(root, tmp_path):
-    write_imagenet(tmp_path)
-    for path in (tmp_path / "validation_data" / "n01").iterdir():
-        path.unlink()
-    with pytest.raises(UserError, match="Found no valid file for the classes n01.*a folder of images there for each"):
-        load_dataset("imagenet", tmp_path, train=False)
-    (tmp_path / "validation_data" / "n01").rmdir()
-    with pytest.raises(
-        UserError, match=r"validation_data lacks class folders \(n01\) that training_data has; list all"
-    ):
-        load_dataset("imagenet", tmp_path, train=False)
-    (tmp_path / "flat" / "training_data").mkdir(parents=True)
-    with pytest.raises(UserError, match="training_data holds neither images nor folders of images"):
-        load_dataset("imagenet", tmp_path / "flat", train=True)
+        load_dataset("imagenet", tmp_path / "nowhere", train=True)
 
 
 def test_names_of_all_classes_give_the_labels_of_a_subset(tmp_path, capsys):

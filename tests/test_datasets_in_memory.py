@@ -1,22 +1,21 @@
-"""Batches: their order, their size, and what they depend on."""
+"""Batches: order, size, dependence on seed and epoch, and epochs that are disjoint subsets of a pass."""
 
 import pytest
 import torch
 
-from src.datasets import dataset_info, load_dataset
+from src.datasets import dataset_info
 from src.datasets.augmentation import Affine, CropFlip, ResizedCrop, build_augmentation
-from src.datasets.base import Normalisation
+from src.datasets.base import Normalisation, subset
 from src.datasets.in_memory import ImageSet
+from tests.tiny_datasets import collect, random_images
 
 
 def make_set(n=50, **options) -> ImageSet:
-    images = torch.randint(0, 256, (n, 3, 12, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return ImageSet(images, torch.arange(n), n_classes=n, **options)
+    return ImageSet(torch.from_numpy(random_images(n, 3, 12, 10)), torch.arange(n), n_classes=n, **options)
 
 
-def collect(batches):
-    images, labels = zip(*batches, strict=True)
-    return torch.cat(images), torch.cat(labels)
+def labels_of_epoch(dataset, **options) -> list[int]:
+    return collect(dataset.epoch(7, **options))[1].tolist()
 
 
 def test_batches_come_in_order_and_the_last_may_be_smaller():
@@ -39,16 +38,17 @@ def test_indices_choose_and_order():
     assert sorted(labels.tolist()) == list(range(10, 20)) and labels.tolist() != list(range(10, 20))
 
 
+@pytest.mark.parametrize("epoch_size", [None, 20])
 @pytest.mark.parametrize("augmentation", [None, CropFlip(2), Affine(5, (0.9, 1.1), 5, edge=4), ResizedCrop()], ids=str)
-def test_an_epoch_depends_on_seed_and_epoch_alone(augmentation):
-    dataset = make_set(augmentation=augmentation)
+def test_an_epoch_depends_on_seed_and_epoch_alone(augmentation, epoch_size):
+    dataset = make_set(augmentation=augmentation, epoch_size=epoch_size)
     torch.manual_seed(1)
     images, labels = collect(dataset.epoch(16, seed=3, epoch=2))
     state = torch.get_rng_state()
     again, labels_again = collect(dataset.epoch(7, seed=3, epoch=2))
     assert torch.equal(images, again) and torch.equal(labels, labels_again)  # whatever the batch size
     assert torch.equal(state, torch.get_rng_state())  # the global generator was not touched
-    assert sorted(labels.tolist()) == list(range(50))
+    assert len(labels) == len(labels.unique()) == (epoch_size or 50)
     for other in ({"seed": 3, "epoch": 1}, {"seed": 2, "epoch": 2}):
         assert not torch.equal(labels, collect(dataset.epoch(16, **other))[1])
     unchanged = torch.equal(images, dataset.images[labels] / 255)
@@ -72,41 +72,77 @@ def test_the_permutation_is_none_of_the_epochs():
         assert not torch.equal(order, collect(dataset.epoch(64, seed=5, epoch=epoch))[1])
 
 
-def test_batches_stay_as_they_are_when_the_next_comes():
-    batches = list(make_set(augmentation=CropFlip(2)).epoch(16, seed=0, epoch=0))
-    assert len({images.data_ptr() for images, _ in batches}) == len(batches)
-
-
-def test_values_are_normalised_where_that_is_asked_for():
+def test_normalised_values_and_a_warning_where_only_one_of_two_sets_has_them(capsys):
     plain, normalised = make_set(), make_set(normalisation=Normalisation((0.1, 0.2, 0.3), (0.5, 0.25, 1.0)))
-    expected = (collect(plain.batches(50))[0] - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor(
-        [0.5, 0.25, 1.0]
-    ).view(3, 1, 1)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in normalised.normalisation)
+    expected = (collect(plain.batches(50))[0] - mean) / std
     torch.testing.assert_close(collect(normalised.batches(50))[0], expected)
-
-
-def test_sets_that_are_normalised_otherwise_are_named(capsys):
-    plain, normalised = make_set(), make_set(normalisation=Normalisation((0.1, 0.2, 0.3), (0.5, 0.25, 1.0)))
     plain.check_like(make_set(), option="-scd")
     assert not capsys.readouterr().err
     plain.check_like(normalised, option="-scd")
     assert "warning: images of -scd are not normalised as those of -d" in capsys.readouterr().err
 
 
-def test_large_sets_are_enlarged_in_both_ways_of_going_through():
-    dataset = make_set(n=3, size=224, augmentation=build_augmentation(dataset_info("cifar10_large").augmentation))
-    assert dataset.image_shape == (3, 224, 224)
-    for batches in (dataset.batches(2), dataset.epoch(2, seed=0, epoch=0)):
-        assert collect(batches)[0].shape == (3, 3, 224, 224)
+# Epochs that are subsets
 
 
-def test_test_splits_are_shuffled_but_not_augmented():
-    dataset = load_dataset("digits", ".", train=False)
-    images, labels = collect(dataset.epoch(100, seed=0, epoch=0))
-    assert sorted(image.numpy().tobytes() for image in images) == sorted(
-        image.numpy().tobytes() for image in collect(dataset.batches(100))[0]
-    )
-    assert not torch.equal(labels, dataset.labels)
+# Of the public code's sampler: goldens, numerics/sampler.json
+@pytest.mark.parametrize(
+    ("n", "size", "sizes"),
+    [(10, 4, [4, 4, 2]), (10, 5, [5, 5]), (10, 10, [10]), (10, 12, [10]), (10, 3, [3, 3, 3, 1]), (1, 1, [1])],
+)
+def test_a_pass_visits_each_image_once_in_subsets_like_the_public_codes(n, size, sizes):
+    for number in range(3):
+        epochs = range(1 + number * len(sizes), 1 + (number + 1) * len(sizes))
+        parts = [subset(n, size, seed=0, epoch=epoch).tolist() for epoch in epochs]
+        assert [len(part) for part in parts] == sizes
+        assert sorted(index for part in parts for index in part) == list(range(n))
+
+
+def test_each_pass_and_each_seed_has_an_order_of_its_own():
+    passes = [subset(100, 100, seed=seed, epoch=epoch).tolist() for seed in range(3) for epoch in range(1, 4)]
+    assert len({tuple(order) for order in [*passes, range(100)]}) == 10
+    state = torch.get_rng_state()
+    assert passes[0] == subset(100, 100, seed=0, epoch=1).tolist() and torch.equal(state, torch.get_rng_state())
+
+
+def test_a_subset_keeps_no_more_memory_than_its_own():
+    chosen = subset(1000, 10, seed=0, epoch=3)
+    assert chosen.dtype == torch.int64 and chosen.untyped_storage().nbytes() == 80
+
+
+def test_epochs_are_counted_from_one():
+    with pytest.raises(ValueError, match="epoch 0: epochs are counted from 1"):
+        subset(10, 4, seed=0, epoch=0)
+
+
+def test_epochs_of_a_set_are_disjoint_until_all_had_their_turn():
+    dataset = make_set(epoch_size=20)
+    assert len(dataset) == 50 and dataset.n_batches(7) == 3
+    for first in (1, 4):
+        epochs = [labels_of_epoch(dataset, seed=5, epoch=epoch) for epoch in range(first, first + 3)]
+        assert [len(epoch) for epoch in epochs] == [20, 20, 10]
+        assert sorted(sum(epochs, [])) == list(range(50))
+    assert [len(labels) for _, labels in dataset.epoch(7, seed=5, epoch=1)] == [7, 7, 6]
+    assert collect(dataset.batches(7))[1].tolist() == list(range(50))  # not an epoch
+
+
+def test_indices_are_gone_through_in_subsets_as_well():
+    dataset, indices = make_set(epoch_size=6), torch.arange(30, 40)
+    first, second = (labels_of_epoch(dataset, seed=0, epoch=epoch, indices=indices) for epoch in (1, 2))
+    assert (len(first), len(second)) == (6, 4) and sorted(first + second) == list(range(30, 40))
+
+
+@pytest.mark.parametrize("epoch_size", [50, 1000])
+def test_an_epoch_size_of_all_images_changes_nothing(epoch_size):
+    dataset = make_set()
+    expected = labels_of_epoch(dataset, seed=0, epoch=0)
+    assert dataset.epoch_size is None
+    dataset.epoch_size = epoch_size  # may be set later
+    assert labels_of_epoch(dataset, seed=0, epoch=0) == expected and dataset.n_batches(7) == 8
+
+
+# On a GPU
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -2,9 +2,11 @@
 
 import pickle
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from scipy.io import savemat
 
@@ -12,6 +14,12 @@ from scipy.io import savemat
 def random_images(n: int, *shape: int, seed: int = 0) -> np.ndarray:
     """uint8 (n, *shape)."""
     return np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8)
+
+
+def collect(batches: Iterable) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (N, C, H, W) and labels (N,) of all batches."""
+    images, labels = zip(*batches, strict=True)
+    return torch.cat(images), torch.cat(labels)
 
 
 def labels_of(n: int, n_classes: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Look into a module while it runs, through forward hooks that never outlive their `with` block."""
+"""Capture or replace the outputs of modules, by forward hooks that are removed at the end of a `with` block."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 @contextlib.contextmanager
 def captured(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Collect the outputs of `modules` while the block runs, under the names given here.
+    """Collect copies of the outputs of `modules` by name while the block runs.
 
-    Of a module that is called several times, the last output is kept. Outputs are copied, so that operations
-    which work in place behind the module (ReLU, the residual addition) do not change what was captured.
+    If a module is called several times, its last output is kept. A copy is not changed by later in-place operations,
+    such as ReLU or a residual addition.
     """
     outputs: dict[str, Tensor] = {}
 
@@ -29,12 +29,12 @@ def captured(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
 
 @contextlib.contextmanager
 def replaced(module: nn.Module, output: Tensor) -> Iterator[None]:
-    """Let `module` put out `output` (a copy of it) while the block runs, whatever it computes.
+    """Replace the output of `module` by a copy of `output` while the block runs.
 
-    A module that is called several times does so in the calls whose own output has that shape.
+    If the module is called several times, each output of this shape is replaced.
 
     Raises:
-        ValueError: there was no such call.
+        ValueError: no output had this shape.
     """
     shapes = []
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How much faster the OOD evaluation of a folder is than the straightforward way, side by side on the CPU.
+"""Measure how much faster the OOD evaluation of a folder is than the straightforward way, on the CPU.
 
-16 stitches between two resnet18 (four front layers × four end layers) with a detector for each end layer. The
-straightforward way takes one stitch after the other, whole networks with hooks and gradients on: one pass for the
-accuracy, another for the energies, and the end network's own energies once for every end layer.
+There are 16 stitches between two resnet18 (four front layers × four end layers) and a detector for each end layer. The
+straightforward way evaluates one stitch after the other. It runs whole networks with hooks and gradients: a pass for
+the accuracy, a second one for the energies, and for each end layer a pass for the end network's own energies.
 
-Fitting all detectors that need no training, for the eight blocks, is held against one plain pass over the same images.
+Fitting the detectors that need no training, at all eight blocks, is compared with one plain pass over the same images.
 """
 
 import argparse
@@ -34,7 +34,7 @@ LAYERS = ["layer1.1", "layer2.1", "layer3.1", "layer4.1"]
 
 
 def networks(images: torch.Tensor) -> list:
-    """Two resnet18 whose BatchNorm statistics fit the images."""
+    """Make two resnet18 whose BatchNorm statistics fit the images."""
     made = []
     for seed in (0, 1):
         torch.manual_seed(seed)
@@ -46,7 +46,7 @@ def networks(images: torch.Tensor) -> list:
 
 
 def straightforward(front, end, layers, detectors, images, labels) -> dict:
-    """Accuracy and energies of every stitch, one after the other."""
+    """Return accuracy and energies of every stitch, computed one after the other."""
 
     def stitched(pair):
         with captured({"front": front.get_submodule(pair.front_layer)}) as outputs:
@@ -67,7 +67,7 @@ def straightforward(front, end, layers, detectors, images, labels) -> dict:
 
 
 def fitting(network, images: torch.Tensor, labels: torch.Tensor) -> None:
-    """Measure fitting all scores of all blocks in one pass against a plain pass; the better of three runs each."""
+    """Compare fitting all scores of all blocks in one pass with a plain pass; prints the best of three runs each."""
     layers, batches = list(network.block_names), list(zip(images.split(64), labels.split(64), strict=True))
     names = [name for name, score in SCORES.items() if score.detector]
     folded = network.for_inference(layers)
@@ -92,7 +92,7 @@ def fitting(network, images: torch.Tensor, labels: torch.Tensor) -> None:
 
 
 def timed(run) -> float:
-    """Seconds of the processor that a call takes: other jobs do not count."""
+    """Return the processor time of a call in seconds, which other jobs do not change."""
     start = time.process_time()
     run()
     return time.process_time() - start
@@ -122,7 +122,7 @@ def main() -> None:
     detectors = {layer: freeze(detector, "cpu") for layer, detector in detectors.items()}
     start = time.perf_counter()
     scorers = {layer: Scorer(lambda x, d=detector: energy(d(x)), "", "") for layer, detector in detectors.items()}
-    grid = Grid(front, end, layers), {pair: pair for pair in layers}  # in the place of runs
+    grid = Grid(front, end, layers), {pair: pair for pair in layers}  # pairs instead of runs
     evaluations = evaluate_stitches([grid], {"energy": scorers}, lambda: [(images, labels)])["energy"]
     measured = {evaluation.run: evaluation for evaluation in evaluations}
     energies_of(end, {"energy": scorers}, [(images, labels)])

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""How much faster probes at all layers and ranks together are than one after the other, side by side on the CPU.
+"""Measure how much faster probes at all layers and ranks are trained together than one after the other, on the CPU.
 
-One training step of 112 probes: the eight blocks of a resnet18 at the fourteen ranks of the README. The
-straightforward way takes a pass of the whole network for each, with a hook, and truncates whole activations.
+It is one training step of 112 probes: the eight blocks of a resnet18 at the fourteen ranks of the README. The
+straightforward way runs the whole network with a hook for each probe, and truncates whole activations.
 """
 
 import argparse
@@ -29,7 +29,7 @@ RANKS = [512, 448, 384, 320, 256, 192, 128, 64, 32, 16, 8, 4, 2, 1]
 
 
 def straightforward(network, probes, images, labels) -> list[float]:
-    """Return the losses of all probes, and a step of each, one after the other."""
+    """Train each probe for one step, one after the other; returns the losses."""
     losses = []
     for (layer, rank), probe in progress(probes.items(), "one probe at a time"):
         optimizer = torch.optim.Adam(probe.parameters())
@@ -43,7 +43,7 @@ def straightforward(network, probes, images, labels) -> list[float]:
 
 
 def together(task, images, labels) -> list[float]:
-    """Return the same for all of them at once."""
+    """Train all probes for one step at once; returns the losses."""
     optimizer = torch.optim.Adam([parameter for probe in task.heads for parameter in probe.parameters()])
     losses = []
     for group in task.losses(images, labels, training=True):
@@ -63,7 +63,7 @@ def main() -> None:
     images, labels = torch.rand(n_images, *SHAPE), torch.randint(10, (n_images,))
     network = build_model("resnet18")
     with torch.no_grad():
-        network(images)  # statistics of the BatchNorms that fit the images
+        network(images)  # so that the BatchNorm statistics fit the images
     network.eval().requires_grad_(False)
 
     def fresh(network) -> Probes:

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""How much faster all ranks and all pairs of layers are than the straightforward way, side by side on one core.
+"""Measure how much faster all ranks and all pairs of layers are than the straightforward way, on one core.
 
-The straightforward way measures one pair of ranks or of layers after the other, as the paper's code does: it makes both
-activations anew, truncates them by a singular value decomposition, aligns them, and computes Gram matrices (CKA),
-whitened samples and the singular value decomposition of their product (PWCCA), and that of the product of normalised
-samples (Procrustes). Both ways must agree, or the benchmark fails.
+The straightforward way measures one pair of ranks or of layers after the other, as the paper's code does. Each time it
+computes both activations, truncates them by a singular value decomposition and aligns them. CKA then takes Gram
+matrices; PWCCA takes whitened samples and the singular values of their product; Procrustes takes the singular values of
+the product of normalised samples. The benchmark fails if the two ways disagree.
 
-CKA of all pairs of layers is also held against what cannot be saved: one plain pass of each network. Its products are
-in single precision; the benchmark fails where a value differs by 1e-5 from one of double precision.
+CKA of all pairs of layers is also compared with one plain pass of each network, which no method can avoid. Its products
+are in single precision; the benchmark fails if a value differs by 1e-5 from that in double precision.
 """
 
 import argparse
@@ -37,7 +37,7 @@ N_RANKS = 14
 
 
 def networks(images: Tensor) -> list[Network]:
-    """Two resnet18 whose BatchNorm statistics fit the images."""
+    """Make two resnet18 whose BatchNorm statistics fit the images."""
     made = []
     for seed in (0, 1):
         torch.manual_seed(seed)
@@ -49,7 +49,7 @@ def networks(images: Tensor) -> list[Network]:
 
 
 def activations(network: Network, images: Tensor, layer: str) -> Tensor:
-    """Return the activations of one layer for all images: whole passes with a hook."""
+    """Return the activations of one layer for all images, by whole passes with a hook."""
     batches = []
     for batch in images.split(64):
         with captured({"it": network.get_submodule(layer)}) as outputs:
@@ -70,7 +70,7 @@ def truncated(activation: Tensor, rank: int | None) -> Tensor:
 
 
 def measured(x: Tensor, y: Tensor) -> list[float]:
-    """Return the three measures in double precision, each on its own."""
+    """Return the three measures in double precision, each computed separately."""
     flat = [z.flatten(1).double() for z in (x, y)]
     grams = [(z - z.mean(0)) @ (z - z.mean(0)).T for z in flat]
     cka = (grams[0] * grams[1]).sum() / grams[0].norm() / grams[1].norm()
@@ -95,7 +95,7 @@ def measured(x: Tensor, y: Tensor) -> list[float]:
 
 
 def timed(run: Callable[[], object]) -> tuple[float, object]:
-    """Seconds of the processor that a call takes, and its result."""
+    """Return the processor time of a call in seconds, and its result."""
     start = time.process_time()
     value = run()
     return time.process_time() - start, value
@@ -111,13 +111,13 @@ def ours(models: list[Network], images: Tensor, layers: tuple[list[str], list[st
 
 
 def straightforward(models: list[Network], images: Tensor, layers: Sequence[str], ranks: Sequence[int | None]):
-    """One pair of layers at one pair of ranks."""
+    """Measure one pair of layers at one pair of ranks."""
     both = [activations(model, images, layer) for model, layer in zip(models, layers, strict=True)]
     return measured(*(truncated(activation, rank) for activation, rank in zip(both, ranks, strict=True)))
 
 
 def race(title: str, models: list[Network], images: Tensor, layers, ranks, *, n_measured: int, columns) -> None:
-    """Measure all pairs here, and some of them, spread evenly, the straightforward way; compare some of `METRICS`."""
+    """Time all pairs of this suite, and evenly spread ones of the straightforward way; compares some of `METRICS`."""
     seconds, values = timed(lambda: list(ours(models, images, layers, ranks)))
     cases = list(product(product(*layers), product(*ranks)))
     chosen = spread(len(cases), n_measured)
@@ -132,7 +132,7 @@ def race(title: str, models: list[Network], images: Tensor, layers, ranks, *, n_
 
 
 def race_against_passes(models: list[Network], images: Tensor, names: list[str], *, n_permutations: int) -> None:
-    """CKA of all pairs of layers in the time of two plain passes, and what permutations add; the better of two runs."""
+    """Compare CKA of all pairs of layers with two plain passes, and time permutations; takes the best of two runs."""
     folded = [model.for_inference(names) for model in models]
 
     def passes() -> None:
@@ -157,7 +157,7 @@ def race_against_passes(models: list[Network], images: Tensor, names: list[str],
 
 
 def spread(n: int, n_chosen: int) -> list[int]:
-    """Some of n numbers, evenly spread but out of step with rows and columns."""
+    """Choose some of n numbers, evenly spread but not aligned with rows and columns."""
     return [round((i + 0.5) * n / n_chosen) for i in range(min(n, n_chosen))]
 
 

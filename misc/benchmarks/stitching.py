@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How much faster a grid is than the straightforward way, measured side by side on the CPU.
+"""Measure how much faster a grid is than the straightforward way, on the CPU.
 
-The straightforward way takes one pair after the other. The front network runs whole with a hook that reads the front
-layer; the end network runs whole with a hook that puts the stitched activation in the place of its own, once for the
-accuracy, and both run once more for the representation difference; objectives that compare with the end network's own
-activations take one more pass of it. Direct matching resizes the source, appends a one
-and takes the pseudo-inverse of all rows. Both ways must agree, or the benchmark fails.
+The straightforward way takes one pair after the other. A hook reads the front layer in a pass of the whole front
+network; another replaces the activation of the end layer in a pass of the whole end network. Both networks run once for
+the accuracy and once for the representation difference. Objectives that compare with the end network's own activations
+need one more pass of it. Direct matching resizes the source, appends a one and takes the pseudo-inverse of all rows.
+The benchmark fails if the two ways disagree.
 """
 
 import argparse
@@ -44,7 +44,7 @@ SHAPE = (3, 32, 32)
 
 
 def timed(run: Callable[[], object]) -> tuple[float, object]:
-    """Seconds that a call takes, and its result."""
+    """Return the seconds that a call takes, and its result."""
     start = time.perf_counter()
     value = run()
     return time.perf_counter() - start, value
@@ -57,13 +57,13 @@ def line(title: str, straightforward: float, ours: float, goal: float) -> None:
 
 
 class OnePairAtATime:
-    """The straightforward way: hooks on whole passes."""
+    """The straightforward way: whole passes with hooks, one pair after the other."""
 
     def __init__(self, front: Network, end: Network, layers: dict[Pair, StitchingLayer]):
         self.front, self.end, self.layers = front, end, layers
 
     def stitched(self, pair: Pair, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Stitched activation and logits of one pair."""
+        """Return the stitched activation and the logits of one pair."""
         with torch.no_grad(), captured({"front": self.front.get_submodule(pair.front_layer)}) as outputs:
             self.front(images)
         activation = self.layers[pair](outputs["front"])
@@ -71,7 +71,7 @@ class OnePairAtATime:
             return activation, self.end(images)
 
     def evaluate(self, images: Tensor, labels: Tensor) -> list[tuple[float, float]]:
-        """Accuracy and representation difference of every pair."""
+        """Return accuracy and representation difference of every pair."""
         scores = []
         for pair in progress(self.layers, "one pair at a time"):
             with torch.no_grad():
@@ -84,7 +84,7 @@ class OnePairAtATime:
         return scores
 
     def train(self, images: Tensor, labels: Tensor, objective: str) -> list[float]:
-        """One training step of every pair; returns the losses."""
+        """Train each pair for one step; returns the losses."""
         losses = []
         for pair in progress(self.layers, "one pair at a time"):
             loss = getattr(self, objective)(pair, images, labels)
@@ -103,7 +103,7 @@ class OnePairAtATime:
         return F.kl_div(self.stitched(pair, images)[1].log_softmax(1), expected.softmax(1), reduction="batchmean")
 
     def compared(self, pair: Pair, images: Tensor, names: list[str]) -> list[tuple[Tensor, Tensor]]:
-        """Stitched and own activations of the end network at some layers."""
+        """Return stitched and own activations of the end network at some layers."""
         modules = {name: self.end.get_submodule(name) for name in names}
         with torch.no_grad(), captured(modules) as own:
             self.end(images)
@@ -143,7 +143,7 @@ class OnePairAtATime:
 
 
 def given_networks(batch: Tensor) -> list:
-    """Two resnet18 whose BatchNorm statistics fit the images."""
+    """Make two resnet18 whose BatchNorm statistics fit the images."""
     networks = []
     for seed in (0, 1):
         torch.manual_seed(seed)
@@ -154,7 +154,7 @@ def given_networks(batch: Tensor) -> list:
 
 
 def passes(n_images: int) -> None:
-    """Evaluation, one training step on each objective, and direct matching of 64 pairs."""
+    """Compare evaluation, one training step on each objective, and direct matching of 64 pairs."""
     images, labels = torch.rand(n_images, *SHAPE), torch.randint(10, (n_images,))
     front, end = given_networks(images)
     layers, _ = build_layers(front, end, front.block_names, end.block_names, "rc2c_pre", image_shape=SHAPE, seed=0)
@@ -189,7 +189,7 @@ def passes(n_images: int) -> None:
 
 
 def step(grid: Grid, images: Tensor, labels: Tensor) -> list[float]:
-    """Losses and gradients of all pairs; returns the losses."""
+    """Compute losses and gradients of all pairs; returns the losses."""
     losses = torch.zeros(len(grid.layers))
     for group in grid.losses(images, labels, training=True):
         group.losses.sum().backward()
@@ -205,7 +205,7 @@ def check(what: str, difference: float, tolerance: float) -> None:
 
 
 def augmentation(batch_size: int = 256, n_images: int = 5120) -> None:
-    """Flip and crop of CIFAR-like images against torchvision's transforms of single images."""
+    """Compare flip and crop of CIFAR-like images with torchvision's transforms of single images."""
     images = torch.randint(256, (n_images, *SHAPE), dtype=torch.uint8)
     data = ImageSet(images, torch.zeros(n_images), n_classes=10, augmentation=CropFlip(4))
     each = transforms.Compose(
@@ -217,14 +217,14 @@ def augmentation(batch_size: int = 256, n_images: int = 5120) -> None:
         for start in range(0, n_images, batch_size):
             torch.stack([each(picture) for picture in pictures[start : start + batch_size]])
 
-    # Both are short: the best of several runs tells them apart from what else the machine does.
+    # Both are short; the best of several runs is least disturbed by other jobs.
     ours = min(timed(lambda: deque(data.epoch(batch_size, seed=0, epoch=1), maxlen=0))[0] for _ in range(10))
     theirs = min(timed(one_by_one)[0] for _ in range(5))
     line(f"flip and crop of {n_images} images", theirs, ours, 20)
 
 
 def processes(folder: Path, n_test: int) -> None:
-    """Measure the whole process of a 64-pair grid of direct matching against 64 processes of one pair."""
+    """Compare the whole process of a 64-pair grid of direct matching with 64 processes of one pair."""
     sys.path.insert(0, str(ROOT))
     from tests.tiny_datasets import random_images
 
@@ -248,7 +248,7 @@ def processes(folder: Path, n_test: int) -> None:
 
 
 def main() -> None:
-    """Measure everything; on two cores that takes about twenty minutes."""
+    """Measure everything; takes about twenty minutes on two cores."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100, help="images in a pass (default 100)")
     parser.add_argument("--test-images", type=int, default=100, help="of the whole processes, beside 300 for training")

@@ -1,6 +1,8 @@
 """Arrays of images on disk, mapped into memory: CIFAR-5M, the 300K Random Images, and a user's `.npz` files."""
 
 import zipfile
+from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +18,17 @@ RANDOM_IMAGES = "300K_random_images.npy"
 RANDOM_IMAGES_SOURCE = f"https://people.eecs.berkeley.edu/~hendrycks/{RANDOM_IMAGES}"
 CIFAR5M_SOURCE = "https://github.com/preetum/cifar5m"
 N_PARTS = 6
+FEW = 5  # labels that a warning lists
 
 
 def load_random_images(
     info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
 ) -> ImageSet:
-    """Load the 300K Random Images, whose splits differ in the augmentation alone; raises UserError."""
+    """Load the 300K Random Images: both splits have all images, the training split augments them.
+
+    Raises:
+        UserError: the file is missing, or is no such array.
+    """
     path = _folder(root, info.source, RANDOM_IMAGES) / RANDOM_IMAGES
     with readable(path, f"fetch {RANDOM_IMAGES_SOURCE} into that place"):
         images = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -32,7 +39,11 @@ def load_random_images(
 def load_cifar5m(
     info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
 ) -> ImageSet:
-    """Load CIFAR-5M: its six parts are the training split, the test images of CIFAR-10 the other; raises UserError."""
+    """Load CIFAR-5M: its six parts are the training split, the test images of CIFAR-10 the test split.
+
+    Raises:
+        UserError: a part is missing or damaged.
+    """
     if not train:
         return load_dataset("cifar10", root, train=False, device=device)
     names = [f"cifar5m_part{i}" for i in range(N_PARTS)]
@@ -56,7 +67,7 @@ def load_cifar5m(
 
 
 def _folder(root: Path, name: str, content: str) -> Path:
-    """Return the folder `name` in `root`, or `root` itself where it is that folder."""
+    """Return the folder `name` in `root`, or `root` itself where that has this name or contains the file `content`."""
     return root if root.name == name or (root / content).is_file() else root / name
 
 
@@ -64,14 +75,14 @@ def describe(path: Path) -> DatasetInfo:
     """Describe a user's `.npz` file: `x_train`, `x_test`, and `y_train`, `y_test` if it is labelled.
 
     Raises:
-        UserError: it cannot be read, or its arrays are not as they should be.
+        UserError: the file cannot be read, or its arrays do not fit.
     """
     images, labels = zip(*(_own_arrays(path, split) for split in ("train", "test")), strict=True)
     if any(one is None for one in labels) and not all(one is None for one in labels):
         raise UserError(f"{path} has labels for one split only; save both y_train and y_test, or none for OOD data")
     n_classes = 0 if labels[0] is None else 1 + max(int(one.max()) for one in labels)
-    if n_classes > 1 and min(int(one.min()) for one in labels) > 0:
-        warn(f"{path}: no image has label 0; labels are taken to count from 0, so there are {n_classes} classes")
+    if n_classes:
+        _warn_of_gaps(path, frozenset(np.unique(labels[0]).tolist()), n_classes)
     if images[0].shape[1:] != images[1].shape[1:]:
         raise UserError(f"{path}: x_train and x_test have images of unequal shapes; save them in one shape")
     height, width, channels = (*images[0].shape[1:], 1)[:3]
@@ -80,8 +91,24 @@ def describe(path: Path) -> DatasetInfo:
     return DatasetInfo("arrays.load_file", str(path), n_classes, (channels, height, width))
 
 
+@cache  # once for all that ask about the file
+def _warn_of_gaps(path: Path, present: frozenset[int], n_classes: int) -> None:
+    n_absent = n_classes - len(present)
+    if n_absent:
+        absent = islice((str(label) for label in range(n_classes) if label not in present), FEW)
+        dots = ", …" if n_absent > FEW else ""
+        warn(
+            f"{path}: no training image has label {', '.join(absent)}{dots}; labels count from 0, so there are "
+            f"{n_classes} classes, {n_absent} of them without a training image"
+        )
+
+
 def load_file(info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading) -> ImageSet:
-    """Load a split of a user's `.npz` file; raises UserError as `describe` does."""
+    """Load a split of a user's `.npz` file.
+
+    Raises:
+        UserError: as `describe`.
+    """
     images, labels = _own_arrays(Path(info.source), "train" if train else "test")
     labels = None if labels is None else torch.from_numpy(labels)
     images = images if images.ndim == 4 else images[..., None]
@@ -89,7 +116,7 @@ def load_file(info: DatasetInfo, root: Path, *, train: bool, device: torch.devic
 
 
 def _own_arrays(path: Path, split: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Images uint8 (N, H, W, C) or (N, H, W), mapped, and labels int64 (N,) if there are any, of a user's file."""
+    """Map the images uint8 (N, H, W, C) or (N, H, W) of a split and read its labels int64 (N,), if it has any."""
     remedy = f"save it with numpy.savez: x_{split} uint8 (N, H, W, C) or (N, H, W), y_{split} whole numbers from 0"
     with readable(path, remedy), zipfile.ZipFile(path) as archive:
         names = [name for name in (f"x_{split}", f"y_{split}") if name[0] == "x" or f"{name}.npy" in archive.namelist()]
@@ -102,7 +129,7 @@ def _own_arrays(path: Path, split: str) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _check_images(images: np.ndarray, *, shape: tuple[int, ...] | None = None) -> None:
-    """Raise ValueError for what is not uint8 (N, H, W, C) or (N, H, W), of a given (H, W, C) or any."""
+    """Check that images are uint8 (N, *shape), or without a `shape` (N, H, W, C) or (N, H, W); raises ValueError."""
     fits = images.ndim in (3, 4) if shape is None else images.shape[1:] == shape
     if images.dtype != np.uint8 or not fits or not len(images):
         expected = "(N, H, W, C) or (N, H, W)" if shape is None else f"(N, {', '.join(map(str, shape))})"
@@ -110,7 +137,11 @@ def _check_images(images: np.ndarray, *, shape: tuple[int, ...] | None = None) -
 
 
 def _labels(labels: np.ndarray, *, n_images: int, n_classes: int | None = None) -> np.ndarray:
-    """Labels in memory, (N,): int8 where the classes are known to be few; raises ValueError for others."""
+    """Read labels (N,) into memory, as int8 where `n_classes` is known, else as int64.
+
+    Raises:
+        ValueError: they are not whole numbers (N,), or not in the range of the classes.
+    """
     if labels.dtype.kind not in "iu" or labels.shape != (n_images,):
         raise ValueError(f"labels are {labels.dtype} {labels.shape}, expected whole numbers ({n_images},)")
     low, high = int(labels.min()), int(labels.max())

@@ -1,7 +1,7 @@
-"""Augmentation of a batch at once, with the distribution of torchvision's transforms of single images.
+"""Augmentation of whole batches, with the distribution of torchvision's transforms of single images.
 
-An augmentation draws its random numbers (`draw`) apart from using them (`apply`). Numbers are always drawn on the
-CPU, so that a run on a GPU sees the same images as one on the CPU.
+`draw` draws the random numbers, `apply` uses them. Numbers are always drawn on the CPU, so that a run on a GPU sees the
+same images as one on the CPU.
 """
 
 import sys
@@ -19,19 +19,19 @@ from src.datasets.registry import Recipe
 
 
 class Augmentation(Protocol):
-    """A random change of images; works on a set that carries `padding` zeros around every image."""
+    """A random change of images, which have `padding` zeros on every side."""
 
     padding: int
 
     def draw(self, generator: Generator, n: int) -> Tensor:
-        """Random parameters for n images, one row each, on the CPU."""
+        """Draw random parameters for n images, one row each, on the CPU."""
 
     def apply(self, padded: Tensor, indices: Tensor, parameters: Tensor) -> Tensor:
-        """Return the uint8 images (B, C, H, W) at `indices` (B,) of the set, changed by the rows of `parameters`."""
+        """Change the images at `indices` (B,) of a set by the rows of `parameters`: returns uint8 (B, C, H, W)."""
 
 
 def build_augmentation(recipe: Recipe | None) -> Augmentation | None:
-    """Build the augmentation that a row of the table of data sets names."""
+    """Build the augmentation that a row of the table of data sets names; None stays None."""
     return None if recipe is None else getattr(sys.modules[__name__], recipe.name)(**recipe.arguments)
 
 
@@ -43,7 +43,7 @@ class CropFlip:
     flip: bool = True
 
     def draw(self, generator: Generator, n: int) -> Tensor:
-        """Columns: top and left edge of the crop, 0..2*padding, and whether to flip, 0 or 1; int64 (n, 3)."""
+        """Draw int64 (n, 3): top and left edge of the crop, 0..2*padding, and whether to flip, 0 or 1."""
         top, left = torch.randint(0, 2 * self.padding + 1, (2, n), generator=generator)
         return torch.stack([top, left, _coin(generator, n, fair=self.flip)], dim=1)
 
@@ -59,11 +59,11 @@ class CropFlip:
 class Affine:
     """Resize, RandomAffine around the centre without translation, RandomHorizontalFlip.
 
-    The image lies on a canvas which repeats its edge pixels `edge` times on every side (Pad, then CenterCrop);
-    beyond the canvas all is black. With `size`, images are first resized to (size, size).
+    As with Pad and CenterCrop, edge pixels are repeated `edge` times on every side; beyond them, pixels are black. With
+    `size`, images are first resized to (size, size).
     """
 
-    padding: ClassVar[int] = 0  # the canvas is made of the edge pixels
+    padding: ClassVar[int] = 0  # `apply` pads with edge pixels
 
     degrees: float
     scale: tuple[float, float] = (1.0, 1.0)
@@ -73,7 +73,7 @@ class Affine:
     size: int | None = None
 
     def draw(self, generator: Generator, n: int) -> Tensor:
-        """Columns: clockwise angle and shear along x in degrees, scale, whether to flip; float64 (n, 4)."""
+        """Draw float64 (n, 4): clockwise angle and shear along x in degrees, scale, whether to flip."""
         angle, shear, scale = torch.rand(3, n, generator=generator, dtype=torch.float64)
         low, high = self.scale
         return torch.stack(
@@ -92,7 +92,7 @@ class Affine:
         images = resize(take(padded, indices), self.size)
         canvas = F.pad(images.float(), (self.edge,) * 4, mode="replicate")
         slant, cos, sin = shear.deg2rad().tan(), angle.deg2rad().cos(), angle.deg2rad().sin()
-        # From the result back to the image: torchvision's rotation, scale and shear, inverted
+        # The inverse of torchvision's rotation, scale and shear maps pixels of the result to those of the image
         inverse = torch.stack([cos - sin * slant, cos * slant + sin, -sin, cos], dim=1) / scale[:, None]
         warped = sample(canvas, inverse.view(-1, 2, 2), torch.zeros(len(images), 2), mode="nearest")
         height, width = images.shape[2:]
@@ -107,9 +107,9 @@ class ResizedCrop:
     padding: ClassVar[int] = 0
 
     def draw(self, generator: Generator, n: int) -> Tensor:
-        """Columns: height, width, top and left of the crop as shares of the image, whether to flip; float64 (n, 5).
+        """Draw float64 (n, 5): height, width, top and left of the crop as shares of the image, whether to flip.
 
-        torchvision draws area and aspect ratio anew, up to ten times, until the crop fits into the image; so does this.
+        As in torchvision, area and aspect ratio are drawn up to ten times, until the crop fits into the image.
         """
         area, ratio, *place = torch.rand(4, 10, n, generator=generator, dtype=torch.float64)
         area, ratio = 0.08 + 0.92 * area, ((2 * ratio - 1) * np.log(4 / 3)).exp()
@@ -136,7 +136,7 @@ def sample(images: Tensor, matrix: Tensor, centre: Tensor, *, mode: str, padding
 
     Args:
         matrix: (B, 2, 2), from (x, y) of a pixel of the result to that of the image, both in pixels from the centre.
-        centre: (B, 2), what the centre of the result shows, in units of half the width and half the height.
+        centre: (B, 2), (x, y) of the point that becomes the centre, in units of half the width and half the height.
     """
     height, width = images.shape[2:]
     units = matrix.new_tensor([[1, height / width], [width / height, 1]])  # affine_grid counts both axes from -1 to 1
@@ -153,12 +153,12 @@ def take(images: Tensor, indices: Tensor) -> Tensor:
 
 
 def crop(images: Tensor, indices: Tensor, top: Tensor, left: Tensor, *, size: tuple[int, int]) -> Tensor:
-    """Take images (N, C, ., .) at `indices` (B,) and cut (height, width) out of each, at its own `top` and `left` (B,).
+    """Take images (N, C, ., .) at `indices` (B,) and crop each to `size` (height, width) at its `top` and `left` (B,).
 
     The three index tensors are on the CPU.
     """
     if _on_cpu(images):
-        near = images.numpy()[indices.numpy()]  # whole images first: single rows from all over the set are slow
+        near = images.numpy()[indices.numpy()]  # copies whole images, as single rows from all over the set are slow
         windows = sliding_window_view(near, size, axis=(2, 3))  # (B, C, tops, lefts, *size), not copied
         return torch.from_numpy(windows[np.arange(len(near)), :, top.numpy(), left.numpy()])
     windows = images.unfold(2, size[0], 1).unfold(3, size[1], 1)
@@ -167,7 +167,7 @@ def crop(images: Tensor, indices: Tensor, top: Tensor, left: Tensor, *, size: tu
 
 
 def mirror_(images: Tensor, chosen: Tensor) -> Tensor:
-    """Flip the chosen ones of the images (B, C, H, W), in place; `chosen` (B,) is 0 or 1, on the CPU."""
+    """Flip images (B, C, H, W) in place where `chosen` (B,), a CPU tensor, is 1 and not 0."""
     if _on_cpu(images):
         pixels, rows = images.numpy(), chosen.bool().numpy()
         pixels[rows] = pixels[rows][..., ::-1]
@@ -187,5 +187,5 @@ def _on_cpu(images: Tensor) -> bool:
 
 
 def _coin(generator: Generator, n: int, *, fair: bool) -> Tensor:
-    """0 or 1, int64 (n,); all 0 unless `fair`."""
+    """Draw 0 or 1, int64 (n,); all are 0 unless `fair`."""
     return torch.randint(0, 2 if fair else 1, (n,), generator=generator)

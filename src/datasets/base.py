@@ -1,4 +1,4 @@
-"""What all image sets share: the order of their images, and how it is cut into batches and divided among processes."""
+"""The base of all image sets: order of the images, batches, and the share of each of several processes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -16,35 +16,35 @@ UNLABELLED = -1
 
 
 class Shard(NamedTuple):
-    """The images of each batch that one of several processes takes: every `size`-th from number `rank` on."""
+    """The share of one of several processes: of each batch the images `rank`, `rank + size`, `rank + 2 * size`, …"""
 
     rank: int = 0
     size: int = 1
 
 
 class BatchSpec(NamedTuple):
-    """The images of a batch: their indices (B,), and for each a row of random parameters (B, K) of the augmentation."""
+    """The images of a batch: indices (B,), and random parameters of the augmentation (B, K), a row for each."""
 
     indices: Tensor
     parameters: Tensor | None  # None: without augmentation
 
 
 class Normalisation(NamedTuple):
-    """Mean that is subtracted from values in [0, 1], and standard deviation that divides them, by channel."""
+    """Mean that is subtracted from values in [0, 1], and standard deviation that divides them, for each channel."""
 
-    mean: tuple[float, ...] | None = None  # None: they are left as they are
+    mean: tuple[float, ...] | None = None  # None: values are not changed
     std: tuple[float, ...] | None = None
 
 
 class BaseImageSet:
-    """Images with labels in an order; a subclass has the images.
+    """Images with labels, in batches; a subclass holds the images.
 
     Args:
-        labels: whole numbers (N,) in 0..n_classes-1, kept in their type; -1 is no label.
+        labels: whole numbers (N,) in 0..n_classes-1, kept in their dtype; -1 is no label.
         n_classes: 0 for an unlabelled set.
-        epoch_size: how many images an `epoch` has, disjoint from epoch to epoch (see `subset`); None or N and more:
-            all of them. May be set later.
-        device: where batches are made.
+        epoch_size: number of images of an `epoch`, disjoint from epoch to epoch (see `subset`); None, or N or more:
+            all images. May be set later.
+        device: of the batches.
     """
 
     def __init__(self, labels: Tensor, *, n_classes: int, epoch_size: int | None, device: torch.device | str):
@@ -73,14 +73,16 @@ class BaseImageSet:
         raise NotImplementedError
 
     def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
-        """Draw the parameters of the augmentation, a row for each image of `order` (N,), on the CPU; or None."""
+        """Draw parameters of the augmentation on the CPU, a row for each image of `order` (N,); without one, None."""
         raise NotImplementedError
 
     def check_like(self, other: "BaseImageSet", *, option: str) -> None:
-        """Make sure that the images have the shape (C, H, W) of another set's; warns if they are normalised otherwise.
+        """Check that another set has images of the same shape (C, H, W); warns if their normalisation differs.
 
+        Args:
+            option: the option that chose this set, for messages.
         Raises:
-            UserError: they have another shape; names the option that chose the set.
+            UserError: the shapes differ.
         """
         if self.image_shape != other.image_shape:
             own, expected = ("×".join(map(str, images.image_shape)) for images in (self, other))
@@ -96,11 +98,11 @@ class BaseImageSet:
         return -(-min(len(self), self.epoch_size or len(self)) // batch_size)
 
     def permutation(self, seed: int) -> Tensor:
-        """Shuffle all indices (N,), on the CPU; the order depends on the seed alone and is that of no epoch."""
+        """Shuffle all indices (N,), on the CPU; the order depends on the seed alone and differs from all epochs'."""
         return torch.randperm(len(self), generator=runtime.generator(seed))
 
     def batches(self, batch_size: int, *, indices: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Go through the set in order, or through `indices` in theirs, without augmentation.
+        """Yield images and labels of the whole set, or of `indices`, in order and without augmentation.
 
         The last batch may be smaller.
         """
@@ -109,12 +111,13 @@ class BaseImageSet:
     def epoch(
         self, batch_size: int, *, seed: int, epoch: int, indices: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Go once through the set, or through `indices`, shuffled and augmented; the last batch may be smaller.
+        """Yield images and labels of the whole set, or of `indices`, shuffled and augmented.
 
-        With an `epoch_size` an epoch is the next subset of them, and epochs are counted from 1.
+        With an `epoch_size`, each epoch is the next `subset` of the images; epochs are then counted from 1. The last
+        batch may be smaller.
 
-        Order and augmentation depend on (seed, epoch) alone: not on the device, the batch size, the global
-        generators, the number of processes or what else runs.
+        Order and augmentation depend on (seed, epoch) alone: not on the device, the batch size, the global generators,
+        the number of processes or other runs.
         """
         generator = runtime.generator(seed, epoch)
         order = self._indices(indices)
@@ -128,10 +131,10 @@ class BaseImageSet:
         return torch.arange(len(self)) if indices is None else torch.as_tensor(indices, device="cpu")
 
     def _deliver(self, order: Tensor, parameters: Tensor | None, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of `order`, of each the shard of this process.
+        """Yield the share of this process in each batch of `order`.
 
-        All processes get as many batches. Where a batch has no image for one of them, that gets the batch's first
-        one without a label: it counts nowhere, but the process can take part in what all do together.
+        All processes get the same number of batches, since they exchange gradients after each. A batch may be too small
+        for all: a process without a share gets the first image with the label -1, which enters no loss and no accuracy.
         """
         specs, labelled = [], []
         for first in range(0, len(order), batch_size):
@@ -145,13 +148,13 @@ class BaseImageSet:
 
 
 def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
-    """Choose the images of epoch number `epoch`: the next `size` of one shuffled pass over all n.
+    """Choose the images of an epoch: the next `size` of a shuffled pass over all n.
 
-    A pass visits each image exactly once, then a new shuffle begins. The last subset of a pass is what is left and
-    may be shorter (n = 10, size = 4: 4, 4, 2), as in the public code; nothing is repeated to fill it up.
+    A pass visits each image exactly once; then a new pass begins in another order. The last subset of a pass may be
+    smaller (n = 10, size = 4: 4, 4, 2), as in the public code.
 
     Args:
-        n, size: at least 1; a `size` of n or more gives all of them.
+        n, size: at least 1; with a `size` of n or more, a pass is one subset.
         epoch: counted from 1, as by `training.train`.
 
     Returns:
@@ -163,12 +166,12 @@ def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
     if epoch < 1:
         raise ValueError(f"epoch {epoch}: epochs are counted from 1")
     pass_number, place = divmod(epoch - 1, -(-n // size))
-    order = torch.randperm(n, generator=runtime.generator(seed, pass_number, 0))  # three: a key of no other order
-    return order[place * size : (place + 1) * size].clone()  # frees the rest of the pass
+    order = torch.randperm(n, generator=runtime.generator(seed, pass_number, 0))  # only these keys have three parts
+    return order[place * size : (place + 1) * size].clone()  # a view would keep the whole pass in memory
 
 
 def scaled_(levels: Tensor, normalisation: Normalisation) -> Tensor:
-    """Bring float levels 0..255 (B, C, H, W) to [0, 1] as torchvision's ToTensor, then normalise them; in place."""
-    # CUDA turns a division by a number into a product with its reciprocal, which rounds differently
+    """Scale float levels 0..255 (B, C, H, W) to [0, 1] as torchvision's ToTensor, and normalise them; in place."""
+    # CUDA replaces a division by a number by a product with its reciprocal, which rounds differently
     levels.div_(255 if levels.device.type == "cpu" else torch.full((), 255.0, device=levels.device))
     return levels if normalisation.mean is None else TF.normalize(levels, *normalisation, inplace=True)

@@ -1,4 +1,4 @@
-"""`dataset.yaml` beside the splits of a folder of images: how they are taken; what it leaves out is as for ImageNet."""
+"""`dataset.yaml` in a folder of images: size, normalisation, augmentation and classes; by default ImageNet's."""
 
 import math
 from pathlib import Path
@@ -13,9 +13,9 @@ AUGMENTATIONS = ("none", "flip", "crop_flip", "resized_crop")
 
 
 class Settings(NamedTuple):
-    """What `dataset.yaml` can say."""
+    """The keys of `dataset.yaml`, with their defaults."""
 
-    size: int = 224  # images are (channels, size, size)
+    size: int = 224  # images become (channels, size, size)
     channels: int = 3
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
@@ -24,10 +24,10 @@ class Settings(NamedTuple):
 
 
 def read_settings(root: Path) -> Settings:
-    """Read `dataset.yaml` in `root`, if there is one.
+    """Read `dataset.yaml` in `root`; without one, all settings are the defaults.
 
     Raises:
-        UserError: it cannot be read, or has a key or a value that is not allowed.
+        UserError: the file cannot be read, or a key or a value is not allowed.
     """
     path = root / "dataset.yaml"
     given = read_yaml(path) if path.is_file() else {}
@@ -41,7 +41,7 @@ def read_settings(root: Path) -> Settings:
         given["classes"] = tuple(map(str, given["classes"]))
     settings = Settings(**given)
     allowed = {
-        "size": type(settings.size) is int and 0 < settings.size <= MAX_SIZE,  # True is an int, too
+        "size": type(settings.size) is int and 0 < settings.size <= MAX_SIZE,  # isinstance would allow True
         "channels": type(settings.channels) is int and settings.channels in (1, 3),
         "mean": len(settings.mean) == channels and all(map(math.isfinite, settings.mean)),
         "std": len(settings.std) == channels and all(0 < value < math.inf for value in settings.std),
@@ -58,6 +58,6 @@ def read_settings(root: Path) -> Settings:
 
 
 def _numbers(given: Any, default: tuple[float, ...]) -> tuple[float, ...]:
-    """Numbers of a list or a single one; nothing where it is neither."""
+    """Convert a number or a list of numbers to a tuple, which is empty for anything else."""
     values = default if given is None else given if isinstance(given, list) else [given]
     return tuple(map(float, values)) if all(isinstance(value, int | float) for value in values) else ()

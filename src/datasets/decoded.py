@@ -1,15 +1,18 @@
-"""Images that are decoded batch by batch, by worker processes that live as long as their set."""
+"""Images that are decoded batch by batch, by worker processes that live as long as their image set."""
 
 import io
+import multiprocessing
 import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.context import BaseContext
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from PIL import Image, UnidentifiedImageError  # torchvision's own dependency
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -23,13 +26,14 @@ from src.runtime import seed_of
 warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores
 
 Transform = Callable[[Image.Image], Tensor]  # to uint8 (C, H, W), all of one shape
-Key = tuple[int, ...]  # the number of an image and, if it is to be augmented, seed and epoch
+Key = tuple[int, ...]  # the index of an image and, where it is augmented, seed and epoch
 
 
 class EncodedFiles:
-    """Files by their number, each read when it is asked for.
+    """Files by index, each read when it is needed.
 
-    Paths lie in one array, which worker processes share: of a list, each would make a copy as it counts references.
+    The paths are one array, which forked workers share. They would copy a list, as reading it changes its reference
+    counts.
     """
 
     def __init__(self, paths: Sequence[str]):
@@ -55,10 +59,10 @@ class EncodedFiles:
 
 
 class HeldFiles(EncodedFiles):
-    """Files whose contents lie in memory, one behind the other in a block that worker processes share.
+    """Files whose contents are held in one block of memory, which forked workers share and others copy.
 
     Args:
-        n_threads: how many files are read at the same time.
+        n_threads: number of files that are read at the same time.
     Raises:
         UserError: they do not fit into the memory, or one cannot be read.
     """
@@ -95,16 +99,16 @@ class HeldFiles(EncodedFiles):
 class DecodedImageSet(BaseImageSet):
     """Images in encoded files, delivered in batches of float32 (B, C, H, W), normalised, and int64 (B,).
 
-    The augmentation of an image depends on (seed, epoch, its number) alone, not on the workers.
+    The augmentation of an image depends on (seed, epoch, index) alone, not on the workers.
 
     Args:
         files: one image each.
         labels: whole numbers (N,).
-        image_shape: (C, H, W) of what the transforms make of an image with C channels.
-        transform: what is done to images without augmentation.
-        augmentation: what `epoch` does to them instead, with random numbers from torch; None: the same.
+        image_shape: (C, H, W) of an image after `transform` or `augmentation`.
+        transform: applied to each image by `batches`.
+        augmentation: applied to each image by `epoch`, with random numbers from torch; None: `transform` is.
         normalisation: of values in [0, 1].
-        loading: processes and the batches that each prepares ahead.
+        loading: number of workers, and of batches that each prepares ahead.
         n_classes, epoch_size, device: as in BaseImageSet.
     """
 
@@ -126,7 +130,7 @@ class DecodedImageSet(BaseImageSet):
         self.files, self.loading, self.normalisation = files, loading, normalisation
         self.transform, self.augmentation = transform, augmentation
         self._image_shape = image_shape
-        self._idle: list[DataLoader] = []  # whose workers wait for the next batches
+        self._idle: list[DataLoader] = []  # their workers wait for the next pass
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -134,7 +138,7 @@ class DecodedImageSet(BaseImageSet):
         return self._image_shape
 
     def levels(self, batches: Sequence[BatchSpec]) -> Iterator[Tensor]:
-        """Yield the images of each batch in turn as they are decoded: uint8 (B, C, H, W) on the CPU.
+        """Decode the images of each batch in turn: yields uint8 (B, C, H, W) on the CPU.
 
         Raises:
             UserError: an image cannot be decoded, or a worker was killed.
@@ -156,34 +160,45 @@ class DecodedImageSet(BaseImageSet):
         else:
             self._idle.append(loader)
         finally:
-            del loader  # ends the workers now, after a failure too, not when the traceback is freed
+            del loader  # after a failure, this ends its workers now and not when the traceback is freed
 
     def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
         return torch.tensor([[seed, epoch]]).expand(len(order), 2) if self.augmentation else None
 
     def _make(self, batches: Sequence[BatchSpec]) -> Iterator[Tensor]:
-        for levels in self.levels(batches):  # workers send bytes: a quarter of what floats would need on the way
+        for levels in self.levels(batches):  # workers send bytes, a quarter of the size of floats
             yield scaled_(levels.to(self.device, non_blocking=True).float(), self.normalisation)
 
     def _loader(self) -> DataLoader:
         n_workers, prefetch_factor = self.loading
-        # Forked processes share the files that are held in memory
-        options = {"multiprocessing_context": "fork", "prefetch_factor": prefetch_factor, "persistent_workers": True}
+        options = {"prefetch_factor": prefetch_factor, "persistent_workers": True}
         mode = "RGB" if self.image_shape[0] == 3 else "L"
         return DataLoader(
             _Decoder(self.files, mode, self.transform, self.augmentation),
             batch_sampler=_NextBatches(),
-            collate_fn=lambda images: images,
+            collate_fn=_as_is,
             num_workers=n_workers,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=_ignore_signals,
-            generator=torch.Generator(),  # of workers' seeds, unused; the global one must not advance
-            **(options if n_workers else {}),
+            generator=torch.Generator(),  # for seeds that workers do not use: the global generator must not advance
+            **(options | {"multiprocessing_context": _context()} if n_workers else {}),
         )
 
 
+def _context() -> BaseContext:
+    """Choose how workers start: as forks, which share the memory of this process, or from a fork server.
+
+    A process group runs threads of its own. A fork copies the locks that they hold, and then waits for them forever.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torchvision"])  # imported once and not in each worker
+    return context
+
+
 class _NextBatches:
-    """The sampler of a loader whose workers live on: what it gives is set before each pass."""
+    """The sampler of a loader whose workers live on; its batches are set before each pass."""
 
     batches: Sequence[BatchSpec] = ()
 
@@ -197,13 +212,13 @@ class _NextBatches:
 
 
 class _Decoder:
-    """What runs in the workers: from keys to uint8 images."""
+    """The data set that each worker has: decodes and transforms the images of a list of keys."""
 
     def __init__(self, files: EncodedFiles, mode: str, transform: Transform, augmentation: Transform | None):
         self.files, self.mode, self.transform, self.augmentation = files, mode, transform, augmentation
 
     def __getitems__(self, keys: Sequence[Key]) -> Tensor | UserError:
-        """Return the images (B, C, H, W); an error comes as a value, which the loader does not wrap in a traceback."""
+        """Return the images uint8 (B, C, H, W), or an error; the loader would wrap a raised one in a traceback."""
         try:
             return torch.stack([self._image(*key) for key in keys])
         except UserError as error:
@@ -213,7 +228,7 @@ class _Decoder:
         content = self.files.read(i)
         try:
             image = Image.open(io.BytesIO(content))
-            if image.mode.startswith(("I", "F")):  # PIL would clip them at 255
+            if image.mode.startswith(("I", "F")):  # PIL would clip their values at 255
                 raise ValueError(f"its pixels have more than 8 bits, mode {image.mode}; convert it")
             image = image.convert(self.mode)
         except Exception as error:  # a damaged file can raise anything
@@ -222,11 +237,15 @@ class _Decoder:
         if not seed_and_epoch:
             return self.transform(image)
         with torch.random.fork_rng(devices=[]):  # torchvision's transforms draw from torch's generator of the CPU
-            torch.default_generator.manual_seed(seed_of(*seed_and_epoch, i, 0))  # four: a key of no other generator
+            torch.default_generator.manual_seed(seed_of(*seed_and_epoch, i, 0))  # no other key has four parts
             return self.augmentation(image)
 
 
+def _as_is(images: Tensor | UserError) -> Tensor | UserError:
+    return images
+
+
 def _ignore_signals(worker: int) -> None:
-    """Leave signals to the main process, which ends its workers."""
+    """Ignore signals in a worker: the main process handles them and ends its workers."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)

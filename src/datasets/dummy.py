@@ -1,4 +1,4 @@
-"""Random images in the place of real ones, to measure how fast a network trains."""
+"""Random images instead of real ones, to measure how fast a network trains."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,11 +8,11 @@ from torch import Tensor
 from src import runtime
 from src.datasets.base import BaseImageSet, BatchSpec
 
-N_IMAGES = 256  # different ones
+N_IMAGES = 256  # that are different
 
 
 class DummyImageSet(BaseImageSet):
-    """`n` images of noise (the same few over and over), of standard normal pixels, with random labels."""
+    """`n` images of standard normal noise with random labels; only the first 256 images are different."""
 
     def __init__(
         self, n: int, *, n_classes: int, image_shape: tuple[int, int, int], seed: int, device: torch.device | str

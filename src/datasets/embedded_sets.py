@@ -1,4 +1,4 @@
-"""`digits` and `photo_patches`: 8x8 grey images shipped with the suite (sources and licences: embedded/README.md)."""
+"""`digits` and `photo_patches`: 8×8 grey images shipped with the suite (sources and licences: embedded/README.md)."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent / "embedded"
 
 
 def load(info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading) -> ImageSet:
-    """Load a split of an embedded data set; there is nothing to find under `root`."""
+    """Load a split of an embedded data set; `root` is not used."""
     split = "train" if train else "test"
     with np.load(FOLDER / f"{info.source}.npz", allow_pickle=False) as arrays:
         images = torch.from_numpy(arrays[f"{split}_images"])  # uint8 (N, 1, 8, 8)

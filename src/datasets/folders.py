@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision import transforms as T
 from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file, make_dataset
 
-from src.console import progress, warn
+from src.console import note, progress, warn
 from src.datasets.augmentation import Augmentation, CropFlip, ResizedCrop
 from src.datasets.base import UNLABELLED, BaseImageSet, BatchSpec, Normalisation
 from src.datasets.dataset_yaml import Settings, read_settings
@@ -27,7 +28,11 @@ IMAGENET = (
 
 
 def describe(root: Path) -> DatasetInfo:
-    """Describe a user's folder of images; raises UserError where it is none."""
+    """Describe a user's folder of images.
+
+    Raises:
+        UserError: it is not one, or `dataset.yaml` is wrong.
+    """
     settings = read_settings(root)
     shape = (settings.channels, settings.size, settings.size)
     return DatasetInfo("folders.load_folder", str(root), len(_classes(root, settings)), shape)
@@ -38,16 +43,18 @@ def load_folder(
 ) -> BaseImageSet:
     """Load a split of a user's folder of images.
 
-    Images of up to 64 pixels are decoded once and kept on the device where they take at most a quarter of its memory;
-    others are decoded by workers.
+    Images of at most 64×64 pixels that fit into a quarter of the device's memory are decoded once and kept there.
+    Others are decoded by workers for each batch.
 
     Raises:
-        UserError: folders are missing or empty, splits have other classes than each other, or an image is damaged.
+        UserError: folders are missing or empty, the classes of the splits differ, or an image is damaged.
     """
     root, device = Path(info.source), torch.device(device)
     settings = read_settings(root)
     classes = _classes(root, settings)
     paths, labels = _scan(_split_folder(root, train), classes, some_empty=bool(settings.classes))
+    if not (root / "dataset.yaml").is_file() and _is_smaller(paths[0], settings.size):
+        _note_enlargement(root, settings.size)
     n_bytes = len(paths) * settings.channels * settings.size**2
     if settings.size > IN_MEMORY or n_bytes > _memory_of(device) / 4:
         return _decoded(
@@ -70,10 +77,10 @@ def load_folder(
 def load_imagenet(
     info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
 ) -> DecodedImageSet:
-    """Load a split of ImageNet, whose files are read when they are needed or held in memory; samples are equal.
+    """Load a split of ImageNet; its files are read for each batch, or once and held in memory.
 
     Raises:
-        UserError: as `load_folder`, or there are other classes than ImageNet's thousand.
+        UserError: as `load_folder`, or the classes are not those of ImageNet.
     """
     settings = Settings(classes=read_settings(root).classes)
     folder = _split_folder(root, train, remedy=IMAGENET)
@@ -93,6 +100,22 @@ def _warn_of_subset(root: Path, n_classes: int) -> None:
     warn(
         f"{root} has {n_classes} class folders of ImageNet's 1000: labels are their places among them; for the labels "
         f"of a network of 1,000 outputs list all class names in {root / 'dataset.yaml'} (classes: [n01440764, …])"
+    )
+
+
+def _is_smaller(path: str, size: int) -> bool:
+    try:
+        with Image.open(path) as image:
+            return min(image.size) < size
+    except Exception:  # a damaged file can raise anything; decoding will report it
+        return False
+
+
+@cache  # once for both splits
+def _note_enlargement(root: Path, size: int) -> None:
+    note(
+        f"{root} has no dataset.yaml, so images become 3×{size}×{size}, in resized crops; the first one is smaller: to "
+        f"keep its size give it in {root / 'dataset.yaml'} (size: 32, and augment: crop_flip, for example)"
     )
 
 
@@ -117,7 +140,7 @@ def _normalisation(settings: Settings) -> Normalisation:
 
 
 def _plain(settings: Settings) -> Transform:
-    """Return the whole image, or with `resized_crop` its middle, as for ImageNet: Resize(256) and CenterCrop(224)."""
+    """Return the transform of test images: the whole image, or with `resized_crop` its middle, as for ImageNet."""
     short = round(settings.size * 8 / 7) if settings.augment == "resized_crop" else settings.size
     return T.Compose([T.Resize(short), T.CenterCrop(settings.size), T.PILToTensor()])
 
@@ -133,7 +156,7 @@ def _augmented(settings: Settings) -> Transform:
 
 
 def _of_kept_images(settings: Settings) -> Augmentation | None:
-    """Return the same for images that have their size already, a batch at a time."""
+    """Return the augmentation of batches of images that have the right size already."""
     padding = _padding(settings.size)
     return {"none": None, "flip": CropFlip(0), "crop_flip": CropFlip(padding), "resized_crop": ResizedCrop()}[
         settings.augment
@@ -149,7 +172,11 @@ def _split_names(root: Path, train: bool) -> list[str]:
 
 
 def _split_folder(root: Path, train: bool, *, remedy: str = "give a folder with train and val in it") -> Path:
-    """Return the folder of a split: the first of its possible names that is there."""
+    """Return the folder of a split: the first of its possible names that exists.
+
+    Raises:
+        UserError: none exists.
+    """
     if _split_names(root, train):
         return root / _split_names(root, train)[0]
     names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
@@ -158,10 +185,10 @@ def _split_folder(root: Path, train: bool, *, remedy: str = "give a folder with 
 
 
 def _classes(root: Path, settings: Settings) -> list[str]:
-    """List the names of the classes in the order of their labels; none where images lie in the splits themselves.
+    """List the names of the classes in the order of their labels; an empty list where images are unlabelled.
 
     Raises:
-        UserError: there is no split, or one has other classes than `dataset.yaml` or the other one.
+        UserError: there is no split, or its classes differ from those of `dataset.yaml` or of the other split.
     """
     splits = [_split_folder(root, train) for train in SPLITS if _split_names(root, train)] or [
         _split_folder(root, True)
@@ -188,7 +215,13 @@ def _is_class(entry: os.DirEntry) -> bool:
 
 
 def _scan(folder: Path, classes: list[str], *, some_empty: bool) -> tuple[list[str], Tensor]:
-    """Return the images in a folder and their labels int64 (N,); classes may be empty if `some_empty`."""
+    """List the images in the folder of a split, with their labels int64 (N,).
+
+    Args:
+        some_empty: allow classes without images.
+    Raises:
+        UserError: there are no images, or a class has none.
+    """
     if not classes:
         paths = sorted(entry.path for entry in os.scandir(folder) if is_image_file(entry.name))
         if not paths:
@@ -197,7 +230,7 @@ def _scan(folder: Path, classes: list[str], *, some_empty: bool) -> tuple[list[s
     label_of = {name: label for label, name in enumerate(classes)}
     try:
         images = make_dataset(str(folder), label_of, IMG_EXTENSIONS, allow_empty=some_empty)
-        images = [image for image in images if f"{os.sep}." not in image[0][len(str(folder)) :]]  # hidden ones
+        images = [image for image in images if f"{os.sep}." not in image[0][len(str(folder)) :]]  # not hidden
         if not images:
             raise FileNotFoundError(f"{folder} holds no images")
     except OSError as error:  # a class, or all of them, without images

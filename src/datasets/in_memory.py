@@ -1,4 +1,4 @@
-"""Small images: one uint8 tensor on the device of the run; a batch is an index and a vectorised augmentation."""
+"""Small images in memory: one uint8 tensor on the device of the run, indexed and augmented batch by batch."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from src.datasets.augmentation import Augmentation, build_augmentation, resize, 
 from src.datasets.base import UNLABELLED, BaseImageSet, BatchSpec, Normalisation, scaled_
 from src.datasets.registry import DatasetInfo
 
-CACHE_BYTES = 2**20  # a CPU works on so many pixels at once: what lies between two steps stays in its cache
+CACHE_BYTES = 2**20  # pixels that a CPU augments at once, so that intermediate results fit in its cache
 
 
 class ImageSet(BaseImageSet):
@@ -19,12 +19,12 @@ class ImageSet(BaseImageSet):
 
     Args:
         images: uint8 (N, C, H, W).
-        labels: as in BaseImageSet; None makes the set unlabelled: n_classes is 0, all labels are -1.
-        size: `batches` come resized to (size, size), as `augmentation` has to resize them for `epoch`; None: as is.
-        augmentation: what `epoch` does to the images; None for nothing.
-        normalisation: of values in [0, 1]; the default leaves them there.
+        labels: as in BaseImageSet; None: the set is unlabelled, all labels are -1 and `n_classes` is 0.
+        size: `batches` resizes images to (size, size), and `augmentation` must do so too; None: nothing is resized.
+        augmentation: applied by `epoch`; None: nothing is.
+        normalisation: of values in [0, 1]; by default they are not changed.
         epoch_size: as in BaseImageSet.
-        device: where images are kept and batches are made.
+        device: of the images and the batches.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ImageSet(BaseImageSet):
             yield self._batch(indices, parameters)
 
     def _batch(self, indices: Tensor, parameters: Tensor | None = None) -> Tensor:
-        """Return the images at `indices` (B,), augmented by `parameters` if there are any; float32 (B, C, H, W)."""
+        """Return the images at `indices` (B,), augmented if `parameters` are given; float32 (B, C, H, W)."""
         batch = torch.empty((len(indices), *self.image_shape), device=self.device)
         n = len(indices) if self.device.type != "cpu" else max(1, CACHE_BYTES // math.prod(self.image_shape))
         margin = 0 if parameters is None else self.augmentation.padding
@@ -72,14 +72,14 @@ class ImageSet(BaseImageSet):
         return scaled_(batch, self.normalisation)
 
     def _keep(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) as they are kept: inside of the padding that the augmentation asks for."""
+        """Move images (N, C, H, W) to the device, with padding for the augmentation; returns them without it."""
         margin = self.augmentation.padding if self.augmentation else 0
         height, width = images.shape[2:]
         self._padded = F.pad(images.to(self.device), (margin,) * 4).contiguous()
-        return self._padded[:, :, margin : margin + height, margin : margin + width]  # shares its memory
+        return self._padded[:, :, margin : margin + height, margin : margin + width]  # a view
 
     def _source(self, indices: Tensor, *, margin: int) -> tuple[Tensor, Tensor]:
-        """Images with `margin` zeros on every side, on the device, and where among them those at `indices` (B,) are."""
+        """Return images on the device, with `margin` zeros on every side, and where among them `indices` (B,) are."""
         return (self._padded if margin else self.images), indices
 
 
@@ -92,9 +92,12 @@ def split_of(
     device: torch.device | str,
     kind: type[ImageSet] = ImageSet,
 ) -> ImageSet:
-    """Return the `ImageSet` of a split of a data set: its classes, its size and, for training, its augmentation.
+    """Make the `ImageSet` of a split of a data set from its row: classes, size and, for training, augmentation.
 
-    `kind` says how the images (N, C, H, W) are kept.
+    Args:
+        images: uint8 (N, C, H, W); `MappedImages` if `kind` is `MappedImageSet`.
+        labels: whole numbers (N,), or None.
+        kind: class of the set.
     """
     size = info.image_shape[-1]
     return kind(

@@ -1,7 +1,7 @@
-"""Images too many for the memory: they stay in their files, and each batch reads its own.
+"""Images that are too many for the memory: they stay in their files, and each batch is read when it is needed.
 
-A file is one `.npy`, or a member of an `.npz` archive: one that is stored is mapped where it lies, a compressed one is
-unpacked once, beside the archive.
+A file is an `.npy`, or a member of an `.npz` archive. A stored member is memory-mapped in the archive; a compressed one
+is unpacked once, beside the archive.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ from src import console, files
 from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 
-BLOCK = 2**20  # bytes held in memory while unpacking
+BLOCK = 2**20  # bytes that are unpacked at once
 
 
 class MappedImages:
-    """Images in several arrays on disk, as if they were one.
+    """Several arrays of images on disk, indexed as one.
 
     Args:
         parts: memory-mapped uint8 (N_i, H, W, C).
@@ -35,7 +35,7 @@ class MappedImages:
 
     def __init__(self, parts: Sequence[np.memmap]):
         self.parts = tuple(parts)
-        self._starts = np.cumsum([0, *(len(part) for part in parts)])  # of each part, and the end
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])  # of each part, and the total
         height, width, channels = parts[0].shape[1:]
         self.shape = (int(self._starts[-1]), channels, height, width)
 
@@ -56,7 +56,7 @@ class MappedImages:
 
 
 class MappedImageSet(ImageSet):
-    """An `ImageSet` whose images stay on disk: `images` are `MappedImages`; all else is as there."""
+    """An `ImageSet` whose images are `MappedImages` and stay on disk."""
 
     def _keep(self, images: MappedImages) -> MappedImages:
         return images
@@ -67,20 +67,20 @@ class MappedImageSet(ImageSet):
 
 
 def _announce(part: np.memmap, rows: np.ndarray) -> None:
-    """Ask the system to read these rows all at once, before they are looked at.
+    """Ask the system to read all these rows at once.
 
-    Single images from all over a file that is not in the page cache come 17 times faster than by page faults, which
-    wait for one another and read 128 KiB for the 3 KiB of an image.
+    For single images from all over a file that is not in the page cache this is 17 times faster than page faults, which
+    come one after the other and read 128 KiB for the 3 KiB of an image.
     """
     n_bytes = part[0].nbytes
-    first = part.offset % mmap.ALLOCATIONGRANULARITY  # of the array, within what is mapped
+    first = part.offset % mmap.ALLOCATIONGRANULARITY  # where the array begins within the mapped pages
     for start in (first + rows * n_bytes).tolist():
         page = start - start % mmap.PAGESIZE
         part._mmap.madvise(mmap.MADV_WILLNEED, page, start + n_bytes - page)
 
 
 def map_member(archive: Path, name: str) -> np.memmap:
-    """Map an array of an `.npz` archive: in place where it is stored, from the file beside it where it was unpacked."""
+    """Memory-map an array of an `.npz` archive: in place where it is stored, or the file that `unpack` made of it."""
     with zipfile.ZipFile(archive) as content:
         info = content.getinfo(f"{name}.npy")
         if info.compress_type != zipfile.ZIP_STORED:
@@ -92,23 +92,27 @@ def map_member(archive: Path, name: str) -> np.memmap:
     if dtype.hasobject:
         raise ValueError("it holds Python objects, not numbers")
     with open(archive, "rb") as file:
-        file.seek(info.header_offset + 26)  # zip's local header: 30 bytes, a name and an extra field of these lengths
+        file.seek(info.header_offset + 26)  # the local header: 30 bytes, a name and an extra field of these lengths
         start += info.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
     return np.memmap(archive, dtype, "r", start, shape, "F" if fortran_order else "C")
 
 
 def unpack(archives: Sequence[Path], names: Sequence[str], *, remedy: str) -> None:
-    """Unpack the compressed arrays of these names beside their archives, once; processes wait for each other.
+    """Unpack compressed arrays beside their archives, where that is not done yet; one process does it at a time.
 
+    Args:
+        archives: `.npz` files in one folder.
+        names: of the arrays of each.
+        remedy: says in errors how to mend a damaged archive.
     Raises:
-        UserError: there is no room for them, the folder is not writable, or an archive is damaged.
+        UserError: there is not enough room, the folder is not writable, or an archive is damaged.
     """
     pending = list(_compressed(archives, names, remedy=remedy))
     if not pending:
         return
     folder = archives[0].parent
     with files.locked(folder / ".unpacking.lock"):
-        for left in folder.glob(".*.part"):  # by a process that was killed; it takes room
+        for left in folder.glob(".*.part"):  # by a process that was killed
             left.unlink()
         pending = list(_compressed(archives, names, remedy=remedy))
         needed, free = sum(info.file_size for _, _, info in pending), shutil.disk_usage(folder).free
@@ -118,7 +122,7 @@ def unpack(archives: Sequence[Path], names: Sequence[str], *, remedy: str) -> No
             )
         for archive, target, info in pending:
             for other in folder.glob(f"{glob.escape(target.name[:-13])}.{'[0-9a-f]' * 8}.npy"):
-                other.unlink()  # of an archive of this name that is no more
+                other.unlink()  # from an earlier archive of this name
             with readable(archive, remedy), zipfile.ZipFile(archive) as content, content.open(info) as member:
                 blocks = iter(lambda member=member: member.read(BLOCK), b"")
                 size = -(-info.file_size // BLOCK)
@@ -128,7 +132,7 @@ def unpack(archives: Sequence[Path], names: Sequence[str], *, remedy: str) -> No
 def _compressed(
     archives: Sequence[Path], names: Sequence[str], *, remedy: str
 ) -> Iterator[tuple[Path, Path, zipfile.ZipInfo]]:
-    """Yield the compressed arrays that are not unpacked yet: archive, place for the array, entry in the archive."""
+    """Yield the compressed arrays that are not unpacked yet: archive, file for the array, entry in the archive."""
     for archive in archives:
         with readable(archive, remedy), zipfile.ZipFile(archive) as content:
             for name in names:
@@ -139,13 +143,13 @@ def _compressed(
 
 
 def _unpacked(archive: Path, info: zipfile.ZipInfo) -> Path:
-    """Name the file of an unpacked array by its checksum: it is no file of a user's, nor of another archive."""
+    """Return the file for an unpacked array; with a checksum in its name it cannot be that of another array."""
     return archive.with_name(f"{archive.stem}_{Path(info.filename).stem}.{info.CRC:08x}.npy")
 
 
 @contextlib.contextmanager
 def readable(path: Path, remedy: str) -> Iterator[None]:
-    """Turn what a missing or damaged file raises into one line that says what to do."""
+    """Turn any exception about a missing or damaged file into a UserError that ends with the remedy."""
     try:
         yield
     except UserError:

@@ -1,15 +1,15 @@
-"""The data sets by name, one row each, and a user's own: a folder of images or an `.npz` file.
+"""The table of data sets, and a user's own: a folder of images or an `.npz` file.
 
-A row says what is known before anything is loaded; a new data set is one row here and one loader function. Importing
-this module is cheap: the parsers of all scripts list the names, so torch stays out.
+A new data set is one row here and one loader function, which is imported when it is first used. The parsers of all
+scripts list the names, so this module imports no torch.
 """
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from src.doors import resolve
 from src.errors import UserError, unknown_name
 from src.images import ImageSpec
 
@@ -27,12 +27,12 @@ class Recipe(NamedTuple):
 
 
 class DatasetInfo(NamedTuple):
-    """What is known of a data set without loading it."""
+    """A row of the table: describes a data set without loading it."""
 
     loader: str  # "module.function" of this package: (info, root, *, train, device, loading) -> BaseImageSet
-    source: str  # what the loader reads: the name of a class, file or folder
+    source: str  # name of the class, file or folder that the loader reads
     n_classes: int  # 0: unlabelled
-    image_shape: tuple[int, int, int]  # (C, H, W) of what its batches deliver
+    image_shape: tuple[int, int, int]  # (C, H, W) of an image in a batch
     augmentation: Recipe | None = None  # of the training images
     epoch_size: int | None = None  # images of an epoch of training; None: all
 
@@ -43,15 +43,15 @@ class DatasetInfo(NamedTuple):
 
 
 class Loading(NamedTuple):
-    """How images are decoded from disk; sets that live in memory have no use for it."""
+    """How images are decoded from disk; data sets that are kept in memory ignore it."""
 
-    n_workers: int = 0  # processes; 0: the main one
-    prefetch_factor: int = 1  # batches that each of them prepares ahead
+    n_workers: int = 0  # worker processes; 0: the main process decodes
+    prefetch_factor: int = 1  # batches that each worker prepares ahead
 
 
 CROP_FLIP = Recipe("CropFlip", {"padding": 4})
 JITTER = Recipe("Affine", {"degrees": 5, "scale": (0.9, 1.1), "shear": 5, "edge": 4})
-# The random crop of the public code's large sets takes 224 of 224 pixels: it has no choice and is left out
+# The public code crops 224 of 224 pixels, which changes nothing: there is no crop here
 TURN_AND_FLIP = Recipe("Affine", {"degrees": 15, "flip": True, "size": 224})
 SHIFT = Recipe("CropFlip", {"padding": 1, "flip": False})  # a mirrored digit is no digit
 SHIFT_FLIP = Recipe("CropFlip", {"padding": 1})
@@ -77,10 +77,10 @@ DATASET_NAMES = tuple(DATASETS)
 
 
 def dataset_name(text: str) -> str:
-    """Check the name of a data set; returns that of a row, or the absolute path of a user's folder or `.npz`.
+    """Check the name of a data set; the path of a user's folder or `.npz` file is made absolute.
 
     Raises:
-        UserError: there is no such row and no such path.
+        UserError: there is neither such a row nor such a path.
     """
     path = Path(text).expanduser()
     if text in DATASETS:
@@ -98,18 +98,18 @@ def dataset_label(name: str) -> str:
 
 
 def dataset_info(name: str, *, labelled: bool = False) -> DatasetInfo:
-    """Look up a data set: a row of the table, or what a user's folder or `.npz` file says of itself.
+    """Look up a data set by name, or describe a user's folder or `.npz` file.
 
     Args:
-        labelled: it is to have classes.
+        labelled: raise an error for a data set without labels.
     Raises:
-        UserError: there is none of this name, it cannot be read, or it has no labels where it is to have them.
+        UserError: the name is unknown, the files cannot be read, or labels are missing.
     """
     if name in DATASETS:
         info = DATASETS[name]
     else:
         path = Path(dataset_name(name))
-        info = importlib.import_module("src.datasets." + ("folders" if path.is_dir() else "arrays")).describe(path)
+        info = resolve(__package__, "folders.describe" if path.is_dir() else "arrays.describe")(path)
     if labelled and info.n_classes == 0:
         choice = ", ".join(other for other, row in DATASETS.items() if row.n_classes)
         raise UserError(f"dataset {name!r} has no labels; choose one that has: {choice}, or label your own")
@@ -128,16 +128,15 @@ def load_dataset(
 
     Args:
         name: one of `DATASET_NAMES`, or the path of a folder of images or of an `.npz` file.
-        root: the folder under which data sets lie (`-data`); embedded ones and a user's own ignore it; CIFAR-5M and
-            the 300K images have a folder of their own in it, which may be given as well.
-        train: the training split, with its augmentation; otherwise the test split, without any.
+        root: the folder of all data sets (`-data`). For CIFAR-5M and the 300K images it may also be their own folder
+            below that one. Embedded data sets and a user's own ignore it.
+        train: load the training split, with augmentation; otherwise the test split, without.
         device: where images are kept and batches are made.
         loading: how images are decoded from disk.
 
     Raises:
-        UserError: the name is unknown; files are missing and cannot be downloaded, or damaged: says how to mend it.
+        UserError: the name is unknown, or files are damaged, or missing and cannot be downloaded.
     """
     info = dataset_info(name)
-    module, function = info.loader.split(".")
-    load = getattr(importlib.import_module(f"src.datasets.{module}"), function)
+    load = resolve(__package__, info.loader)
     return load(info, Path(root).expanduser(), train=train, device=device, loading=loading)

@@ -14,7 +14,7 @@ from src.datasets.in_memory import ImageSet, split_of
 from src.datasets.registry import DatasetInfo, Loading
 from src.errors import UserError
 
-SOURCES = {  # what to fetch by hand, and where below the root it belongs
+SOURCES = {  # by class of torchvision: address to fetch the files from by hand, and their folder below the root
     "CIFAR10": ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz, unpack it", "cifar-10-batches-py"),
     "CIFAR100": ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz, unpack it", "cifar-100-python"),
     "SVHN": ("http://ufldl.stanford.edu/housenumbers/{train,test}_32x32.mat", "."),
@@ -26,15 +26,15 @@ SOURCES = {  # what to fetch by hand, and where below the root it belongs
 
 
 def load(info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading) -> ImageSet:
-    """Load a split from below `root`, after downloading the data set where it is missing.
+    """Load a split of a data set below `root`, which is downloaded where it is missing.
 
     Raises:
-        UserError: it is missing or damaged and cannot be downloaded.
+        UserError: files are missing or damaged and cannot be downloaded.
     """
     try:
         try:
             data = _read(info.source, root, train=train)
-        except RuntimeError:  # torchvision's, of files that are missing or not the published ones
+        except RuntimeError:  # torchvision's: files are missing, or their checksums are wrong
             _download(info.source, root)
             data = _read(info.source, root, train=train)
     except Exception as error:  # a damaged file can raise anything
@@ -59,7 +59,7 @@ def _read(source: str, root: Path, *, train: bool) -> torchvision.datasets.Visio
 
 
 def _download(source: str, root: Path) -> None:
-    """Download both splits; processes that want the same wait for the first. Files appear whole or not at all."""
+    """Download both splits, in one process at a time; files appear whole or not at all."""
     dataset = getattr(torchvision.datasets, source)
     options = [{"split": split} for split in ("train", "test")] if source == "SVHN" else [{"train": True}]
     with files.locked(root / f".{source.lower()}.lock"):

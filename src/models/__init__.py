@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from src.doors import offers
+from src.doors import lazy_names
 from src.models.registry import MODEL_NAMES, build_model
 
 if TYPE_CHECKING:
     from src.models.network import Network
 
 __all__ = ["MODEL_NAMES", "Network", "build_model"]
-__getattr__ = offers(__name__, {"Network": "network"})
+__getattr__ = lazy_names(__name__, {"Network": "network"})

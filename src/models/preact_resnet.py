@@ -1,7 +1,7 @@
-"""Pre-activation ResNets (He et al. 2016, arXiv 1603.05027): normalisation and activation precede a convolution.
+"""Pre-activation ResNets (He et al. 2016, arXiv 1603.05027): normalisation and activation precede each convolution.
 
-The three families of this kind, `preact_resnet*`, `wide_resnet_*` and `liu2020_wrn`, have one structure. They differ
-in small things and, in the checkpoints of the public code, in the names of their modules. So a family is a row of data.
+The three families `preact_resnet*`, `wide_resnet_*` and `liu2020_wrn` have one structure. They differ in details and,
+in the checkpoints of the public code, in the names of their modules. A `Family` lists these differences.
 """
 
 from typing import NamedTuple
@@ -12,16 +12,16 @@ from torch.nn import functional as F
 
 
 class Family(NamedTuple):
-    """What sets a family apart: the names of its modules (a dot leads into a container), and its details."""
+    """Names of the modules of a family (a dot leads into a container), and details in which families differ."""
 
     stem: str
     stages: tuple[str, ...]
     block: tuple[str, ...]  # norm, activation, convolution, norm, activation, convolution, shortcut
     norm: str
     head: str
-    activation: type[nn.Module]  # called `relu...`, whatever it is
+    activation: type[nn.Module]  # of modules called `relu…`, also where it is SiLU
     shortcut_size: int  # kernel size of the shortcut where the shape changes
-    shortcut_activated: bool  # whether that shortcut maps the activated input or the raw one
+    shortcut_activated: bool  # that shortcut maps the activated input, and not the raw one
     same_padding: bool  # pad strided convolutions as TensorFlow does
     mean: tuple[float, ...]  # of the training images, per channel
     std: tuple[float, ...]
@@ -45,9 +45,9 @@ PREACT = Family(
 
 
 class SamePaddedConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow's "SAME": size n becomes ceil(n / stride), an odd pixel goes to the end.
+    """A convolution padded as TensorFlow's "SAME": size n becomes ceil(n / stride), an odd pixel of padding is last.
 
-    At even sizes and stride 2 `padding=1` would put that pixel in front instead.
+    At even sizes and stride 2, `padding=1` would put that pixel first.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,9 +59,9 @@ class SamePaddedConv2d(nn.Conv2d):
 
 
 class PreActBlock(nn.Module):
-    """norm, activation, 3×3 convolution, twice, around a residual: (B, C1, H, W) -> (B, C2, H/stride, W/stride).
+    """A residual block of twice norm, activation and 3×3 convolution: (B, C1, H, W) -> (B, C2, H/stride, W/stride).
 
-    Where the shape changes, the shortcut is a convolution; elsewhere it is the input itself.
+    Where the shape changes, the shortcut is a convolution, elsewhere the identity.
     """
 
     def __init__(self, family: Family, in_width: int, width: int, *, stride: int) -> None:
@@ -92,14 +92,14 @@ class PreActBlock(nn.Module):
 
 
 class PreActResNet(nn.Module):
-    """A stem, stages of pre-activation blocks, and a last normalisation in front of pooling and head.
+    """A stem, stages of pre-activation blocks, normalisation, activation, pooling and a head.
 
-    Images are normalised inside the network. The constants are those of three colour channels; for other numbers of
-    channels their average is used.
+    The network normalises the images by constants of three colour channels; for other numbers of channels it uses their
+    mean.
 
     Args:
         family: names and details.
-        depths, widths: number and channels of the blocks in each stage; from the second on, a stage halves the size.
+        depths, widths: number and channels of the blocks in each stage; all stages but the first halve the resolution.
         stem_width: channels of the stem.
     """
 
@@ -159,7 +159,7 @@ def _per_channel(constants: tuple[float, ...], n_channels: int) -> Tensor:
 
 
 def _place(root: nn.Module, path: str, module: nn.Module) -> None:
-    """Register `module` at the dotted `path` below `root`, with the containers in between."""
+    """Register `module` at the dotted `path` below `root`, and make the containers on the way."""
     *containers, name = path.split(".")
     for container in containers:
         if container not in dict(root.named_children()):

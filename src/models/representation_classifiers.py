@@ -1,6 +1,6 @@
-"""Networks that classify from another network's activations: the OOD detectors of the paper (section 5).
+"""Networks that classify the activations of another network: the OOD detectors of the paper (section 5).
 
-They are the networks of the zoo behind a piece that fits the representation to them.
+They are networks of the zoo behind a resize or a linear map, which fits the activations to their input.
 """
 
 from torch import Tensor, nn
@@ -11,14 +11,14 @@ from src.models.vit import Transformer, init_linear
 
 
 class RepresentationResNet(ResNet):
-    """A CIFAR ResNet on a representation (B, C, H, W), which is resized to the size of the images.
+    """A CIFAR ResNet on a representation (B, C, H, W) that is resized to the size of the images.
 
     Args:
         representation_shape: (C, H, W) of one sample.
-        image_shape: (C, H, W) of the images that the representation comes from.
+        image_shape: (C, H, W) of the images; None: 32×32 pixels.
         resnet: the other arguments of `ResNet`.
     Raises:
-        UserError: `representation_shape` is missing or has not three entries.
+        UserError: `representation_shape` is None or does not have three entries.
     """
 
     def __init__(
@@ -38,15 +38,15 @@ class RepresentationResNet(ResNet):
 
 
 class RepresentationTransformer(Transformer):
-    """A ViT on tokens (B, N, D) of another network; where its own width is not D, a linear map stands in front.
+    """A ViT on tokens (B, N, D) of another network, behind a linear map where its width is not D.
 
-    Tokens keep the positions that they carry: there are no CLS token and no positions of its own.
+    It adds neither a CLS token nor positions, since the tokens have them already.
 
     Args:
         representation_shape: (tokens, width) of one sample; (width,) is a single token.
         transformer: the other arguments of `Transformer`.
     Raises:
-        UserError: `representation_shape` is missing or has not two entries.
+        UserError: `representation_shape` is None or has neither one nor two entries.
     """
 
     def __init__(self, *, representation_shape: tuple[int, ...] | None, width: int, **transformer) -> None:

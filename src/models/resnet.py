@@ -1,4 +1,4 @@
-"""ResNets (He et al. 2016, arXiv 1512.03385), their wide and grouped relatives among them, of torchvision's blocks."""
+"""ResNets, ResNeXts and wide ResNets (He et al. 2016, arXiv 1512.03385), built of torchvision's blocks."""
 
 from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
@@ -7,16 +7,16 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
 class ResNet(nn.Module):
-    """A ResNet with the keys of torchvision's, whose checkpoints of the same stem load as they are.
+    """A ResNet with torchvision's state-dict keys; torchvision's checkpoints load where the stem is the same.
 
     Args:
         block: "BasicBlock" or "Bottleneck".
         depths: the number of blocks in each of the four stages.
         groups: groups of the 3×3 convolutions in a Bottleneck (ResNeXt: Xie et al. 2017).
         base_width: width of these convolutions per 64 channels (Wide ResNet: Zagoruyko & Komodakis 2016).
-        same_width: all stages have 64 channels instead of 64, 128, 256, 512.
-        same_size: all stages keep the resolution of the stem instead of halving it.
-        imagenet_stem: 7×7 convolution with stride 2 and pooling, instead of CIFAR's 3×3 with stride 1.
+        same_width: give all stages 64 channels instead of 64, 128, 256, 512.
+        same_size: keep the resolution of the stem in all stages instead of halving it.
+        imagenet_stem: use a 7×7 convolution with stride 2 and pooling instead of CIFAR's 3×3 with stride 1.
     """
 
     channels_last = False
@@ -78,6 +78,6 @@ def _stage(
 
 
 def init_convolution(module: nn.Module) -> None:
-    """Draw a convolution's weights as in He et al. 2015 (arXiv 1502.01852), by fan-out; other modules are kept."""
+    """Draw a convolution's weights as in He et al. 2015 (arXiv 1502.01852), by fan-out; skip other modules."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -9,9 +9,9 @@ WIDTHS = (16, 32, 64, 128)
 
 
 class SmallCNN(nn.Module):
-    """Four 3×3 convolutions with ReLU and pooling behind a normalisation of the images; about 100,000 parameters.
+    """BatchNorm of the images and four 3×3 convolutions with ReLU and pooling; about 100,000 parameters.
 
-    Images need at least 8×8 pixels. The names of the blocks are those of the poolings, which end them.
+    Images have at least 8×8 pixels. Each block has the name of the pooling that ends it.
     """
 
     block_names = ("pool1", "pool2", "pool3", "pool4")

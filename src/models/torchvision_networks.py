@@ -1,4 +1,4 @@
-"""Any classification network of torchvision, and the weights that torchvision offers for it."""
+"""The classification networks of torchvision, and their published weights."""
 
 import warnings
 from typing import Any
@@ -17,8 +17,8 @@ def torchvision_network(
     """Build `tv_NAME` with fresh weights.
 
     Args:
-        n_channels: where it is not 3, the first convolution is drawn anew for it.
-        image_shape: (C, H, W); vision transformers and MaxViT are built for images of this size.
+        n_channels: of the images; where it is not 3, the first convolution is replaced.
+        image_shape: (C, H, W) of the images, which vision transformers and MaxViT are built for.
     Raises:
         UserError: torchvision has no such classification network, or it cannot take images of this size.
     """
@@ -35,7 +35,7 @@ def torchvision_network(
         options["input_size"] = image_shape[1:]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of a coming change in how weights are drawn
+            warnings.simplefilter("ignore", FutureWarning)  # about a later change of the initialisation
             network = torchvision.models.get_model(given, weights=None, num_classes=n_classes, **options)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{name} cannot be built: {error}; choose another network or dataset") from error
@@ -55,7 +55,7 @@ def torchvision_weights(name: str, entry: str, *, n_classes: int) -> dict[str, T
     Args:
         entry: DEFAULT, or the name of an entry such as IMAGENET1K_V2.
     Raises:
-        UserError: there are no such weights, they are for another number of classes, or there is no network.
+        UserError: there are no such weights, their number of classes differs, or the download fails.
     """
     weights = find_weights(name, entry)
     n_given = len(weights.meta["categories"])
@@ -75,7 +75,7 @@ def find_weights(name: str, entry: str) -> Any:
     """Return the entry of torchvision's table of weights.
 
     Raises:
-        UserError: the network is not torchvision's, or has no such entry.
+        UserError: torchvision has no such network, or no such entry for it.
     """
     given = name.removeprefix(PREFIX)
     if not name.startswith(PREFIX) or given not in classifiers():
@@ -87,7 +87,7 @@ def find_weights(name: str, entry: str) -> Any:
 
 
 def _take_channels(network: nn.Module, n_channels: int) -> None:
-    """Replace the first convolution by one for other channels."""
+    """Replace the first convolution by a fresh one for another number of channels."""
     name, first = next((name, each) for name, each in network.named_modules() if isinstance(each, nn.Conv2d))
     fresh = nn.Conv2d(
         n_channels, first.out_channels, first.kernel_size, stride=first.stride, padding=first.padding,

@@ -55,7 +55,7 @@ class Block(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """One token for each patch: images (B, C, H, W) -> (B, H/patch · W/patch, width)."""
+    """A linear map of each patch to a token: images (B, C, H, W) -> (B, H/patch · W/patch, width)."""
 
     def __init__(self, n_channels: int, width: int, patch: int) -> None:
         super().__init__()
@@ -66,10 +66,10 @@ class PatchEmbedding(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The part behind the embedding: blocks, a LayerNorm and a head that reads the first token.
+    """Blocks, a LayerNorm and a head that reads the first token; a subclass defines the embedding in front of them.
 
     Args:
-        embedding: the modules that stand in front, which `embed` of the subclass uses.
+        embedding: the modules by name that `embed` of the subclass uses.
         width, depth, heads: features of a token, number of blocks, attention heads of a block.
     """
 
@@ -85,7 +85,7 @@ class Transformer(nn.Module):
         self.block_names = tuple(f"blocks.{i}" for i in range(depth))
 
     def embed(self, x: Tensor) -> Tensor:
-        """From the input to the first block's tokens (B, N, width)."""
+        """Map the input to the tokens (B, N, width) of the first block."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,7 +98,8 @@ class VisionTransformer(Transformer):
 
     Args:
         patch: side of a patch in pixels.
-        image_size: side of the images in pixels, unless `image_shape` (C, H, W) says otherwise.
+        image_size: side of the images in pixels, used where `image_shape` is None.
+        image_shape: (C, H, W) of the images.
     Raises:
         UserError: the image cannot be cut into whole patches.
     """
@@ -121,7 +122,7 @@ class VisionTransformer(Transformer):
             )
         n_tokens = 1 + (height // patch) * (breadth // patch)
         patch_embed = PatchEmbedding(n_channels, width, patch)
-        # Drawn here only to be drawn again below: so a seed gives the weights that it gives in timm.
+        # Drawn here and again below, as in timm: a seed then gives timm's weights.
         pos_embed = nn.Parameter(torch.randn(1, n_tokens, width))
         super().__init__({"patch_embed": patch_embed, "pos_drop": nn.Identity()}, width=width, **transformer)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -134,7 +135,7 @@ class VisionTransformer(Transformer):
         return self.pos_drop(_with_positions(self.patch_embed(images), self.cls_token, self.pos_embed))
 
 
-@torch.fx.wrap  # a trace takes it as a whole, since it looks at shapes
+@torch.fx.wrap  # a trace cannot follow the comparison of shapes, so the function is one node of it
 def _with_positions(patches: Tensor, cls_token: Tensor, pos_embed: Tensor) -> Tensor:
     """Put the CLS token in front of patches (B, N, D) and add the positions: (B, 1 + N, D)."""
     if patches.shape[1] != pos_embed.shape[1] - 1:
@@ -146,7 +147,7 @@ def _with_positions(patches: Tensor, cls_token: Tensor, pos_embed: Tensor) -> Te
 
 
 def init_linear(module: nn.Module) -> None:
-    """Draw the weights of a linear layer from a normal distribution, its bias becomes 0; other modules are kept."""
+    """Draw the weights of a linear layer from a normal distribution and set its bias to 0; skip other modules."""
     if isinstance(module, nn.Linear):
         draw_normal(module.weight)
         nn.init.zeros_(module.bias)
@@ -154,9 +155,9 @@ def init_linear(module: nn.Module) -> None:
 
 @torch.no_grad()
 def draw_normal(weight: Tensor, std: float = 0.02) -> None:
-    """Fill `weight` from a normal distribution through its inverse: a seed gives the same weights as in timm."""
+    """Fill `weight` from a normal distribution by the inverse of its distribution function, as timm does."""
     weight.uniform_(-1, 1).erfinv_().mul_(std * math.sqrt(2))
-    weight.clamp_(-2, 2)  # uniform_ may give -1 itself, whose inverse is -inf; timm makes it -2, too
+    weight.clamp_(-2, 2)  # uniform_ may give -1, whose inverse is -inf; timm clamps it to -2, too
 
 
 def _layer_norm(width: int) -> nn.LayerNorm:

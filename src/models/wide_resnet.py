@@ -1,4 +1,4 @@
-"""Wide ResNets (Zagoruyko & Komodakis 2016, arXiv 1605.07146): fewer layers with more channels."""
+"""Wide ResNets (Zagoruyko & Komodakis 2016, arXiv 1605.07146)."""
 
 from torch import nn
 
@@ -32,12 +32,12 @@ LIU2020 = Family(
 
 
 def wide_resnet(*, depth: int, widening: int, n_classes: int, n_channels: int) -> PreActResNet:
-    """WRN-`depth`-`widening` with torch's default initialisation."""
+    """Build WRN-`depth`-`widening` with torch's default initialisation."""
     return _wide(WIDE, depth, widening, n_classes=n_classes, n_channels=n_channels)
 
 
 def liu2020_wrn(*, depth: int, widening: int, n_classes: int, n_channels: int) -> PreActResNet:
-    """WRN-`depth`-`widening` with the initialisation of He et al. 2015 and dropout."""
+    """Build WRN-`depth`-`widening` with dropout and the initialisation of He et al. 2015."""
     network = _wide(LIU2020, depth, widening, n_classes=n_classes, n_channels=n_channels)
     network.apply(init_convolution)
     nn.init.zeros_(network.fc.bias)
@@ -45,7 +45,7 @@ def liu2020_wrn(*, depth: int, widening: int, n_classes: int, n_channels: int) -
 
 
 def _wide(family: Family, depth: int, widening: int, **sizes: int) -> PreActResNet:
-    """Three stages of blocks with two convolutions each; `depth` counts four more layers, stem and head among them."""
+    """Build three stages of (depth - 4) / 6 blocks with two convolutions each."""
     depths = ((depth - 4) // 6,) * 3
     widths = (16 * widening, 32 * widening, 64 * widening)
     return PreActResNet(family, depths=depths, widths=widths, stem_width=16, **sizes)

@@ -1,7 +1,7 @@
-"""Projection-weighted canonical correlation analysis (Morcos et al. 2018, arXiv 1806.05759), where it is determined.
+"""Projection-weighted canonical correlation analysis (Morcos et al. 2018, arXiv 1806.05759), with unique directions.
 
-The canonical directions of A (n, features1) and B (n, features2) are the left singular vectors of Q_Aᵀ Q_B, where Q
-are orthonormal bases of the centred samples within their numerical rank; the correlations are its singular values.
+The canonical directions of A (n, features1) and B (n, features2) are the left singular vectors of Q_Aᵀ Q_B, the
+correlations its singular values. Q_A and Q_B are orthonormal bases of the centred samples within their numerical rank.
 """
 
 from typing import NamedTuple
@@ -15,20 +15,20 @@ TIE = 1e-6  # canonical correlations this near to each other count as equal
 
 
 class Canonical(NamedTuple):
-    """The canonical directions of the first representation, one for each dimension that it has."""
+    """The canonical directions of the first representation, one for each of its dimensions."""
 
     correlations: Tensor  # (k1,) in [0, 1], descending; 0 for directions without a partner
-    weights: Tensor  # (k1,): how much of the first representation lies in each
-    n_shared: int  # the first of them have partners
+    weights: Tensor  # (k1,): sums over the features of their absolute products with each direction
+    n_shared: int  # number of directions with a partner, which come first
 
 
 def distance(canonical: Canonical) -> float:
-    """1 − Σ wρ / Σ w over all directions, those without a partner included: PWCCA of the paper's code."""
+    """PWCCA distance of the paper's code: 1 − Σ wρ / Σ w over all directions, also those without a partner."""
     return max(0.0, float(1 - canonical.weights @ canonical.correlations / canonical.weights.sum()))
 
 
 def distance_morcos(canonical: Canonical) -> float:
-    """The same over the directions that have partners (Morcos et al. 2018, section 2.2)."""
+    """PWCCA distance over the directions that have partners (Morcos et al. 2018, section 2.2)."""
     shared = canonical.weights[: canonical.n_shared]
     return max(0.0, float(1 - shared @ canonical.correlations[: canonical.n_shared] / shared.sum()))
 
@@ -37,12 +37,13 @@ def pwcca_distance(x, y) -> float:
     """PWCCA distance from one representation to another, in [0, 1]; not symmetric, as `x` gives the weights.
 
     Whitening is restricted to the numerical rank: eigenvalues of the covariance below 1e-10 of the largest count as
-    zero. The weight of a direction is the sum over the features of `x` of its absolute products with them; directions
-    of `x` that have no partner in `y` count in the normalisation, with correlation 0. Where correlations are equal to
-    1e-6, which includes all directions without a partner, the directions are the principal axes of `x` within that
-    group, so the value is unique: it does not depend on the order of samples, nor, where correlations have gaps, on
-    perturbations much below these. Where correlations lie just about 1e-6 apart, or such principal axes have equal
-    variances, the directions, and with them the weights, are not determined; no definition can promise more.
+    zero. The weight of a direction is the sum over the features of `x` of its absolute products with them. Directions
+    of `x` without a partner in `y` have correlation 0 and count in the normalisation.
+
+    Correlations that differ by at most 1e-6 count as equal, and so do all directions without a partner. The directions
+    of such a group are the principal axes of `x` within it. The value is then unique: it does not depend on the order
+    of samples, nor on perturbations much smaller than the gaps between correlations. It is not determined where
+    correlations are about 1e-6 apart, or where principal axes of a group have equal variances.
 
     Args:
         x, y: (samples, features1) and (samples, features2), array or tensor.
@@ -53,7 +54,7 @@ def pwcca_distance(x, y) -> float:
 
 
 def canonical_at(pair: SamplesPair, rank1: int | None, rank2: int | None) -> Canonical:
-    """Return the canonical directions at two ranks."""
+    """Return the canonical directions at two ranks (None: full rank)."""
     first, second = pair.first.basis(rank1), pair.second.basis(rank2)
     overlap = first.whitening.T @ pair.block(rank1, rank2) @ second.whitening  # (k1, k2), Q₁ᵀQ₂
     n_directions, n_shared = len(overlap), min(overlap.shape)
@@ -74,7 +75,7 @@ def canonical_at(pair: SamplesPair, rank1: int | None, rank2: int | None) -> Can
 
 
 def _ties(correlations: Tensor) -> list[int]:
-    """Return the sizes of groups of equal correlations, which descend."""
+    """Return the sizes of the groups of equal values in descending correlations (k,)."""
     ends = (correlations[:-1] - correlations[1:] > TIE).nonzero().flatten() + 1
     bounds = torch.cat([torch.zeros(1, dtype=ends.dtype), ends, torch.tensor([len(correlations)])])
     return bounds.diff().tolist()

@@ -9,7 +9,7 @@ from src.similarity.samples import Undefined, matrices
 def linear_cka(x, y) -> float:
     """Linear CKA of two representations of the same n samples, in [0, 1] (Kornblith et al. 2019, equation 4).
 
-    Where features outnumber samples it is near 1, whatever the representations are; see `debiased_cka`.
+    With more features than samples it is near 1 for all representations; see `debiased_cka`.
 
     Args:
         x, y: (n, ...), array or tensor; each sample is flattened.
@@ -25,7 +25,7 @@ def linear_cka(x, y) -> float:
 def debiased_cka(x, y) -> float:
     """Linear CKA by the unbiased estimator of HSIC, at most 1 (Song et al. 2012, JMLR 13).
 
-    Of independent representations it is 0 on average, so it may be negative.
+    For independent representations it is about 0 on average, so it may be negative.
 
     Args:
         x, y: (n, ...) with n of at least 4, array or tensor; each sample is flattened.
@@ -62,7 +62,7 @@ def u_centred(grams: Tensor) -> Tensor:
 
 
 def cosines(matrices1: Tensor, matrices2: Tensor) -> Tensor:
-    """Return the cosines (R1, R2) between matrices (R1, n, n) and (R2, n, n), taken as vectors."""
+    """Return the cosines (R1, R2) between matrices (R1, n, n) and (R2, n, n) as vectors of n² numbers."""
     return unit(matrices1).flatten(1) @ unit(matrices2).flatten(1).T
 
 

@@ -1,8 +1,8 @@
-"""Gram matrices of whole layers: the products of the flattened activations of n images, at any rank.
+"""Gram matrices of whole layers: products of the flattened activations of n images, at several ranks.
 
-With the principal axes of the channels as coordinates, the Gram matrix of the first r of them is the sum of their own
-ones, so each rank needs only the increment of its block. Blocks of features are multiplied in the precision of the
-activations and added up in float64, one triangle only.
+In coordinates of the principal axes of the channels, the Gram matrix of rank r is the sum of those of the first r
+axes. So the next rank only adds the Gram matrix of its further axes. Blocks of features are multiplied in the precision
+of the activations and added up in float64; only the lower triangle is computed.
 """
 
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from torch import Tensor
 
 from src.runtime import full_precision
 
-BLOCK_VALUES = 2**24  # activations that are multiplied at once, 64 MiB
+BLOCK_VALUES = 2**24  # numbers that are multiplied at once, 64 MiB of float32
 BLOCK_IMAGES = 128  # rows of the triangle that are computed at once
 
 
 class Grams(NamedTuple):
     """Gram matrices of one layer at several ranks, in float64."""
 
-    centred: Tensor  # (R, n, n), of activations whose mean over the images is 0
-    offsets: Tensor  # (R, n): the matrix of the activations as they are is centred_ij + offsets_i + offsets_j
+    centred: Tensor  # (R, n, n), of activations minus their mean over the images
+    offsets: Tensor  # (R, n): the Gram matrix without centring is centred_ij + offsets_i + offsets_j
 
     @property
     def uncentred(self) -> Tensor:
-        """The Gram matrices (R, n, n) of the activations as they are."""
+        """Gram matrices (R, n, n) without centring."""
         return self.centred + self.offsets[:, :, None] + self.offsets[:, None, :]
 
 
@@ -38,13 +38,13 @@ def centred(grams: Grams) -> Tensor:
 def gram_matrices(
     activations: Tensor, axes: Tensor | None, widths: Sequence[int], *, device: torch.device | str
 ) -> Grams:
-    """Return the Gram matrices of a layer whose positions keep some of their principal components.
+    """Return the Gram matrices of a layer at several ranks.
 
     Args:
-        activations: (n, positions, C); float32 is multiplied as float32, float64 as float64.
-        axes: (C, C), the principal axes in columns; None where `widths` is [C], as any coordinates will do.
-        widths: how many axes are kept, in ascending order, at most C.
-        device: where they are computed and stay.
+        activations: (n, positions, C); multiplied in their own precision, at least float32.
+        axes: (C, C), the principal axes in columns; may be None where `widths` is [C].
+        widths: the ranks: numbers of axes that are kept, ascending, at most C.
+        device: of the computation and the result.
     """
     n, n_positions, n_channels = activations.shape
     exact = {"dtype": torch.float64, "device": device}
@@ -58,7 +58,7 @@ def gram_matrices(
         for start in range(0, n_positions, step):
             part = activations[:, start : start + step].to(device, dtype)  # (n, positions, C)
             first = part[0]
-            part = part - first  # exact where activations hardly differ
+            part = part - first  # loses no digits where activations hardly differ
             shift = part.mean(0)
             part, mean = part.sub_(shift), first + shift  # (positions, C)
             channel_mean += mean.double().sum(0) / n_positions
@@ -77,14 +77,14 @@ def gram_matrices(
 
 
 def _add_lower_triangle(gram: Tensor, block: Tensor) -> None:
-    """Add the products of the rows of a block (n, features) to the lower triangle of (n, n), and some above it."""
+    """Add the products of the rows of a block (n, features) to the lower triangle of (n, n); changes parts above it."""
     for start in range(0, len(block), BLOCK_IMAGES):
         stop = start + BLOCK_IMAGES
         gram[start:stop, :stop] += block[start:stop] @ block[:stop].T
 
 
 def _centred_exactly(lower: Tensor, offsets: Tensor) -> Grams:
-    """Fill the upper triangles, and move what rounding left of the mean to the offsets."""
+    """Fill the upper triangles, and centre again: rounding has left a mean, which moves to the offsets."""
     grams = lower.add_(lower.tril(-1).mT)
     means = grams.mean(2)  # (R, n)
     means -= means.mean(1, keepdim=True) / 2

@@ -12,9 +12,9 @@ from src.similarity.samples import Undefined, matrices
 
 
 def mutual_knn(x, y, k: int = N_NEIGHBOURS) -> float:
-    """Return the share of the k nearest neighbours that a sample has in both representations, on average, in [0, 1].
+    """Return the mean share of a sample's k nearest neighbours that are the same in both representations, in [0, 1].
 
-    Neighbours are those of the highest cosine; the representations are not centred.
+    The nearest neighbours have the highest cosines; the representations are not centred.
 
     Args:
         x, y: (n, ...) with n above k, array or tensor; each sample is flattened.
@@ -36,7 +36,7 @@ def nearest(grams: Grams) -> Tensor:
 
 
 def nearest_by_cosine(grams: Tensor, k: int) -> Tensor:
-    """Mark the k nearest neighbours of each sample: (R, n, n) Gram matrices -> 1 where j is one of i's, else 0.
+    """Mark the k nearest neighbours of each sample: Gram matrices (R, n, n) -> 1 where j is a neighbour of i, else 0.
 
     The cosine of two such matrices is the share of common neighbours.
     """

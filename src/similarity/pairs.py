@@ -1,4 +1,4 @@
-"""One layer of each network: every measure, at every pair of ranks."""
+"""All measures of two layers, at any pair of ranks."""
 
 from functools import cache, cached_property
 
@@ -16,7 +16,7 @@ class LayerPair:
     """Two layers that have seen the same images.
 
     Args:
-        products: Σ x₁x₂ᵀ (C1, C2) of the rows that `Layer.add` returned, if positions or tokens are samples.
+        products: Σ x₁x₂ᵀ (C1, C2) of the rows that `Layer.add` returns, needed if positions or tokens are samples.
     """
 
     def __init__(self, first: Layer, second: Layer, alignment: Alignment, products: Tensor | None = None):
@@ -28,7 +28,7 @@ class LayerPair:
         """Return the value of a measure at two ranks.
 
         Raises:
-            Undefined: there is none.
+            Undefined: the measure has no value here.
         """
         measure = MEASURES[name]
         if self.first.n_seen < measure.min_images:
@@ -41,7 +41,7 @@ class LayerPair:
         return measure.function(self.samples, rank1, rank2)
 
     def permuted(self, name: str, rank1: Rank, rank2: Rank, order: Tensor) -> float:
-        """Measure pooled features when the images of the first network come in another order."""
+        """Return the value of a measure of pooled features, with the images of the first network in another order."""
         first, second, measure = self.first, self.second, MEASURES[name]
         cross = first.centred_pooled[order].T @ second.centred_pooled
         samples = SamplesPair(first.images, second.images, cross)
@@ -51,7 +51,7 @@ class LayerPair:
 
     @property
     def is_saturated(self) -> bool:
-        """Whether the second layer has as many dimensions as images can span: then PWCCA is 0 for any first one."""
+        """Whether the second layer has as many dimensions as images can span: PWCCA is then 0 for any first layer."""
         if self.alignment.by_position or self.alignment == NO_ALIGNMENT:
             return False
         return len(self.samples.second.basis().factor) >= self.first.n_seen - 1

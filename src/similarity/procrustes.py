@@ -8,7 +8,7 @@ from src.similarity.samples import SamplesPair, samples_pair
 def procrustes_distance(x, y) -> float:
     """Squared distance of two representations after the best rotation: min ‖X − YR‖² with R orthogonal, in [0, 2].
 
-    X and Y are centred and have Frobenius norm 1; of unequal widths, the narrower gets features of zeros.
+    X and Y are centred and scaled to Frobenius norm 1; the narrower one is padded with zero features.
 
     Args:
         x, y: (samples, features1) and (samples, features2), array or tensor.
@@ -19,7 +19,7 @@ def procrustes_distance(x, y) -> float:
 
 
 def procrustes_at(pair: SamplesPair, rank1: int | None, rank2: int | None) -> float:
-    """`procrustes_distance` at two ranks: 2 − 2‖Z₁ᵀZ₂‖\\*/(‖Z₁‖‖Z₂‖), with \\* the sum of singular values."""
+    """Return `procrustes_distance` at two ranks: 2 − 2‖Z₁ᵀZ₂‖\\*/(‖Z₁‖‖Z₂‖), with ‖·‖\\* the sum of singular values."""
     norms = pair.first.basis(rank1).norm * pair.second.basis(rank2).norm
     nuclear = float(torch.linalg.svdvals(pair.block(rank1, rank2)).sum())
     return max(0.0, 2 - 2 * nuclear / norms)

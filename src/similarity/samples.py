@@ -1,20 +1,20 @@
-"""A representation as samples × features, known by its second moments: all that CCA and Procrustes need."""
+"""Representations as samples × features, stored as the second moments that CCA and Procrustes need."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-EIGENVALUE_CUTOFF = 1e-10  # of the largest: what is smaller counts as zero
-CONSTANT = 1e-24  # of the sum of squares: less variation than that is rounding, in double precision
+EIGENVALUE_CUTOFF = 1e-10  # times the largest eigenvalue: smaller ones count as zero
+CONSTANT = 1e-24  # times the sum of squares: less variation than that is rounding, in double precision
 
 
 class Undefined(ValueError):
-    """A measure has no value for these activations; says why."""
+    """A measure has no value for these activations; the message says why."""
 
 
 class Basis(NamedTuple):
-    """The samples (n, features) at one rank as `basis @ factor`, with `basis` (n, k) orthonormal and never formed."""
+    """The samples (n, features) at one rank as `basis @ factor`; `basis` (n, k) is orthonormal and not computed."""
 
     whitening: Tensor  # (rank, k): from the first `rank` axes to the basis; k is the numerical rank
     factor: Tensor  # (k, features)
@@ -22,13 +22,13 @@ class Basis(NamedTuple):
 
 
 class Samples:
-    """Centred samples × features in coordinates whose leading ones are the representation of lower rank.
+    """Centred samples × features; the first r coordinates are the representation of rank r.
 
     Args:
-        name: what it is called in errors.
+        name: of the representation, for errors.
         axes: (features, coordinates), orthonormal columns; rank r is the projection onto the first r.
-        moments: second moments Σ zzᵀ (coordinates, coordinates) of the centred samples in these coordinates, or
-            their diagonal (coordinates,) when there is nothing beside it.
+        moments: second moments Σ zzᵀ (coordinates, coordinates) of the centred samples in these coordinates; or
+            (coordinates,), the diagonal of a diagonal matrix.
         scale: sum of squares of the samples before centring.
     """
 
@@ -37,15 +37,15 @@ class Samples:
         self._bases: dict[int, Basis] = {}
 
     def width(self, rank: int | None) -> int:
-        """Return the number of coordinates that a rank stands for: at most all of them, which None means, too."""
+        """Return the number of coordinates of a rank: all of them for None and for larger ranks."""
         n_coordinates = self.axes.shape[1]
         return n_coordinates if rank is None else min(rank, n_coordinates)
 
     def basis(self, rank: int | None = None) -> Basis:
-        """Return the directions in which the samples vary, of one rank (None: full).
+        """Return the basis of the directions in which the samples vary, at one rank (None: full).
 
         Raises:
-            Undefined: they do not vary.
+            Undefined: the samples are constant.
         """
         width = self.width(rank)
         if width not in self._bases:
@@ -78,14 +78,14 @@ class SamplesPair(NamedTuple):
 
 
 def matrices(x, y, *, centred: bool = True) -> tuple[Tensor, Tensor]:
-    """Samples × features in double precision, from arrays or tensors; what has more dimensions is flattened.
+    """Convert two arrays or tensors (n, ...) to samples × features in double precision.
 
     Args:
         centred: subtract the mean over the samples.
 
     Raises:
         ValueError: there are no features, fewer than two samples, or different numbers of samples.
-        Undefined: there are values that are not finite, or none that vary.
+        Undefined: a value is not finite, or all samples are the same.
     """
     x, y = _matrix(x, "the first representation", centred), _matrix(y, "the second representation", centred)
     if len(x) != len(y):
@@ -107,7 +107,7 @@ def _matrix(x, name: str, centred: bool) -> Tensor:
 
 
 def samples_pair(x, y) -> SamplesPair:
-    """Two arrays (n, features1) and (n, features2) in coordinates of their own principal axes; raises as `matrices`."""
+    """Express arrays (n, features1) and (n, features2) by their own principal axes; raises as `matrices`."""
     factors = [torch.linalg.svd(z, full_matrices=False) for z in matrices(x, y)]
     first, second = (
         Samples(name, axes.T, deviations.square(), scale=0.0)

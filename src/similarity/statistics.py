@@ -1,4 +1,4 @@
-"""What is kept of a layer while batches go by: sums for CCA and Procrustes, and for Gram matrices the activations."""
+"""Statistics of a layer, added up batch by batch: sums for CCA and Procrustes, activations for Gram matrices."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ POOLS = {3: "average pool", 2: "token mean", 1: "samples"}  # by the dimensions 
 
 
 class Alignment(NamedTuple):
-    """How CCA and Procrustes make samples × features of the activations of two layers."""
+    """The way in which CCA and Procrustes convert the activations of two layers to samples × features."""
 
     name: str
     by_position: bool  # positions or tokens are the samples; otherwise images are
@@ -27,12 +27,12 @@ NO_ALIGNMENT = Alignment("none", False)
 
 
 def alignment(shape1: tuple[int, ...], shape2: tuple[int, ...], mode: str = "auto") -> Alignment:
-    """Align two layers, given the shapes of one activation each: (C, H, W), (T, D) or (D,).
+    """Choose the alignment of two layers with activations of these shapes: (C, H, W), (T, D) or (D,).
 
     Args:
-        mode: `auto`: positions are the samples of feature maps of equal shape, tokens those of tokens in equal number,
-            whatever their widths; otherwise images are, by the average over positions or tokens. `pool`: images
-            always. `positions`: positions or tokens wherever there are equally many, and `NO_ALIGNMENT` elsewhere.
+        mode: `auto`: for feature maps of equal shape, positions are the samples; for equal numbers of tokens, tokens
+            are; otherwise images are, with features averaged over positions or tokens. `pool`: images always are.
+            `positions`: positions or tokens are where both layers have equally many; elsewhere `NO_ALIGNMENT`.
     """
     kind = len(shape1) if len(shape1) == len(shape2) else 0
     equal_maps = kind == 3 and (shape1 == shape2 if mode == "auto" else shape1[1:] == shape2[1:])
@@ -50,9 +50,9 @@ class Layer:
     """The activations of one layer for n images, added batch by batch.
 
     Args:
-        name: what it is called in messages.
-        keep_activations: needed for Gram matrices; in main memory, in their own precision.
-        keep_sums: needed for everything else, ranks included.
+        name: of the layer, for messages.
+        keep_activations: keep activations in main memory, in their own precision; Gram matrices need them.
+        keep_sums: keep the sums that all else needs: CCA, Procrustes and lower ranks.
     """
 
     def __init__(self, name: str, n_images: int, *, keep_activations: bool, keep_sums: bool):
@@ -65,8 +65,8 @@ class Layer:
         """Add a batch (B, *shape).
 
         Returns:
-            Its rows (B·positions, C) in double precision, shifted, for cross products with another layer; None where
-            no sums are kept.
+            The shifted rows (B·positions, C) in double precision, for cross products with another layer; None
+            where no sums are kept.
         """
         activation = activation.detach()
         rows = activation.movedim(1, -1) if activation.ndim == 4 else activation
@@ -80,7 +80,7 @@ class Layer:
         if not self.keep_sums:
             return None
         exact = rows.double()
-        # Sums about a point near the mean lose no digits when the mean is taken off in the end.
+        # With the values near 0, subtracting the mean from the sums in the end loses no digits.
         exact = exact - self.shift
         self.pooled[batch] = exact.mean(1)
         exact = exact.flatten(0, 1)
@@ -100,17 +100,17 @@ class Layer:
 
     @property
     def n_rows(self) -> int:
-        """Images × positions."""
+        """Number of images × positions."""
         return self.n_seen * self.n_positions
 
     @property
     def n_features(self) -> int:
-        """Channels × positions."""
+        """Number of channels × positions."""
         return self.n_channels * self.n_positions
 
     @cached_property
     def _spectrum(self) -> tuple[Tensor, Tensor]:
-        """Variances (C,) along the principal axes (C, C) of the positions, the largest first; on the CPU."""
+        """Variances (C,) of the positions, the largest first, and their principal axes (C, C); on the CPU."""
         if not self.products.isfinite().all():
             raise Undefined(f"{self.name} has values that are not finite")
         products = self.products - torch.outer(self.sum, self.sum) / self.n_rows
@@ -119,7 +119,7 @@ class Layer:
 
     @property
     def axes(self) -> Tensor:
-        """The principal axes of the positions (C, C), in columns; the first r span the representation of rank r."""
+        """Principal axes of the positions (C, C), in columns; the first r span the representation of rank r."""
         return self._spectrum[1]
 
     @cached_property
@@ -147,7 +147,7 @@ class Layer:
         return Samples(self.name, self.axes, moments, scale=self.scale / self.n_positions)
 
     def describe(self) -> str:
-        """Shape and, where sums are kept, numerical rank."""
+        """Describe the layer in a line: its shape and, where sums are kept, its numerical rank."""
         shape = "×".join(map(str, self.shape))
         if not self.keep_sums:
             return f"{self.name}: {shape}"
@@ -158,13 +158,13 @@ class Layer:
         return f"{self.name}: {shape}, numerical rank {rank} of {self.n_channels}"
 
     def width(self, rank: int | None) -> int:
-        """Return the number of axes that a rank stands for; None is full rank, and so is what exceeds it."""
+        """Return the number of axes of a rank: all of them for None and for larger ranks."""
         return self.n_channels if rank is None else min(rank, self.n_channels)
 
     def compute_grams(
         self, ranks: Iterable[int | None], measures: Sequence[str], *, device: torch.device | str
     ) -> None:
-        """Make the matrices of these measures at all ranks, and drop the activations."""
+        """Compute the matrices of these measures at all ranks, and drop the activations."""
         self.widths, self.flaws = sorted({self.width(rank) for rank in ranks}), {}
         activations, whole = self.activations[: self.n_seen], self.widths == [self.n_channels]
         del self.activations
@@ -173,7 +173,7 @@ class Layer:
         except Undefined as reason:
             self.flaws = dict.fromkeys(self.widths, str(reason))
             return
-        # Of constant activations the projection leaves the rounding of the products.
+        # A projection of constant activations is not constant: it has the rounding errors of the products.
         eps = torch.finfo(torch.promote_types(activations.dtype, torch.float32)).eps
         rounding = max(CONSTANT, (2 * eps) ** 2)
         variations = grams.centred.diagonal(dim1=1, dim2=2).sum(1).tolist()
@@ -189,7 +189,7 @@ class Layer:
         """Return the place of a rank in the matrices (R, n, n) of `compute_grams`.
 
         Raises:
-            Undefined: at this rank there are no such matrices.
+            Undefined: there are no such matrices at this rank.
         """
         width = self.width(rank)
         if width in self.flaws:

@@ -1,6 +1,6 @@
 """Stitching: layers, direct matching, and the grid of many pairs on shared passes. Importing this spares torch."""
 
-from src.doors import offers
+from src.doors import lazy_names
 from src.results.experiments import Pair
 
 _NAMES = {
@@ -9,4 +9,4 @@ _NAMES = {
     "matching_batches": "matching", "matching_samples": "matching",
 }  # fmt: skip
 __all__ = ["Pair", *_NAMES]
-__getattr__ = offers(__name__, _NAMES)
+__getattr__ = lazy_names(__name__, _NAMES)
