@@ -1,4 +1,4 @@
-"""What a network must know of the images that it takes."""
+"""The images that a network takes, as far as building it depends on them."""
 
 from typing import NamedTuple
 

@@ -55,7 +55,7 @@ class Method(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """What tells a stitch from others between the same layers."""
+    """The settings that tell a stitch from others between the same layers."""
 
     dataset: str | None
     networks: Networks
@@ -90,7 +90,7 @@ class Experiment(NamedTuple):
 
     @property
     def key(self) -> tuple[Hashable, ...]:
-        """What two experiments share if they are the same one, under whatever names of their networks."""
+        """A value that two experiments share if they are the same one, under whatever names of their networks."""
         return self._replace(networks=self.network_keys)
 
     @property

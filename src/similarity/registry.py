@@ -53,7 +53,7 @@ class Measure(NamedTuple):
 
     @property
     def sign(self) -> int:
-        """What makes higher mean more similar."""
+        """The factor that makes higher values mean more similar."""
         return -1 if self.is_distance else 1
 
     def similarity(self, value: float) -> float:

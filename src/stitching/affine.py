@@ -1,4 +1,4 @@
-"""What all stitching layers have in common, and those between feature maps."""
+"""The base of all stitching layers, and those between feature maps."""
 
 import math
 from collections.abc import Sequence

@@ -27,7 +27,7 @@ from src.training import HeadLosses, classification_losses
 
 
 class PairScore(NamedTuple):
-    """What a stitch reaches over a dataset."""
+    """The measurements of a stitch over a data set."""
 
     accuracy: float  # in [0, 1]
     representation_difference: float  # ‖stitched − end‖² / ‖end‖² over all samples
@@ -35,7 +35,7 @@ class PairScore(NamedTuple):
 
 
 class GridScore(NamedTuple):
-    """What all stitches of a grid reach, and the two networks alone."""
+    """The measurements of all stitches of a grid, and of the two networks alone."""
 
     pairs: dict[Pair, PairScore]
     front_accuracy: float

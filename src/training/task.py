@@ -1,4 +1,4 @@
-"""What can be trained, and what is measured of it."""
+"""Tasks of training: their heads, their losses, and the scores that are measured."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
@@ -20,7 +20,7 @@ class HeadLosses(NamedTuple):
 
 
 class Task(Protocol):
-    """What can be trained."""
+    """Heads to be trained, and their losses on a batch."""
 
     heads: Sequence[nn.Module]
     names: Sequence[str]  # what the heads are called in messages
@@ -60,7 +60,7 @@ def classification_losses(heads: Sequence[int], logits: Tensor, labels: Tensor) 
 
 
 class Score(NamedTuple):
-    """What one head reaches over a dataset: accuracy in [0, 1], means over labelled samples of the losses."""
+    """The accuracy of one head over a data set, in [0, 1], and the means of its losses over the labelled samples."""
 
     accuracy: float
     loss: float  # what is minimised
@@ -68,7 +68,7 @@ class Score(NamedTuple):
 
 
 class EpochLog(NamedTuple):
-    """What one head reaches in an epoch, while training and afterwards on the validation images."""
+    """The scores of one head in an epoch, while training and afterwards on the validation images."""
 
     train: Score
     val: Score
