@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from src import cli
 from src.console import note, result
 from src.files import write_text
 from src.results.captions import caption
@@ -240,9 +241,14 @@ def markdown(values: list[list[float]]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Run the demo in the folder given as argument, or in ./demo."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "demo").resolve()
+def parser() -> cli.Parser:
+    options = cli.Parser("Run the paper on the embedded digits, and report; a few minutes on two cores.")
+    options.add_argument("folder", nargs="?", default="demo", help="folder to write to")
+    return options
+
+
+def run(args) -> None:
+    folder = Path(args.folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints = train(folder)
     stitch(folder, checkpoints)
@@ -252,5 +258,9 @@ def main() -> None:
     result(str(report(folder)))
 
 
+def main(argv=None) -> int:
+    return cli.run(parser(), run, argv)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

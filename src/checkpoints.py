@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from src.console import warn
-from src.errors import UserError
+from src.errors import Misfit, UserError
 from src.files import write_bytes
 from src.images import ImageSpec
 from src.models import Network, build_model
@@ -187,7 +187,7 @@ def check_fit(state: State, expected: State, *, given: str, wanted: str) -> None
     }
     parts = [f"{what}: {_some(keys)}" for what, keys in differences.items() if keys]
     if parts:
-        raise UserError(f"{given} does not fit {wanted}; {'; '.join(parts)}; name the model and data it was made with")
+        raise Misfit(f"{given} does not fit {wanted}; {'; '.join(parts)}; name the model and data it was made with")
 
 
 def _shape(value: Tensor) -> str:

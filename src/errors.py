@@ -13,6 +13,10 @@ class UserError(Exception):
         super().__init__(" ".join(line.splitlines()))
 
 
+class Misfit(UserError):
+    """A network, a checkpoint and images do not fit each other; naming another data set may mend it."""
+
+
 def unknown_name(kind: str, given: str, allowed: Iterable[str], *, where: str = "--help lists all") -> UserError:
     """Return the error for a name that is not allowed: it lists the close ones, or all if they are few.
 

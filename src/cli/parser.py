@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from src.cli.config_file import words_of
 from src.cli.networks import add_derived_options
 from src.console import note
-from src.errors import UserError
+from src.errors import Misfit, UserError
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,12 +34,18 @@ class Parser(argparse.ArgumentParser):
         except (argparse.ArgumentError, UserError) as error:
             self.error(str(error))
         self._refuse_near_misses(args)
-        parsed = super().parse_args([*words, *args], namespace)
+        self._words = [*words, *args]
+        parsed = super().parse_args(self._words, namespace)
         try:
             add_derived_options(self, parsed, args)
         except UserError as error:
             self.error(str(error))
         return parsed
+
+    def has(self, option: str) -> bool:
+        """Return whether an option, such as `-d`, was among the parsed words."""
+        spellings = self._option_string_actions[option].option_strings
+        return any(word.split("=")[0] in spellings for word in self._words)
 
     def _refuse_near_misses(self, args: Sequence[str]) -> None:
         """Refuse words such as `-dirr` and `-epochs`, which argparse reads as `-d irr` and `-e pochs`."""
@@ -106,7 +112,9 @@ def run(parser: Parser, experiment: Callable[[argparse.Namespace], None], argv: 
         with _signals(), _precision(args):
             experiment(args)
     except UserError as error:
-        note(f"{parser.prog}: error: {error}")
+        is_default = isinstance(error, Misfit) and hasattr(args, "dataset") and not parser.has("-d")
+        hint = f" (-d was not given: {args.dataset} is the default)" if is_default else ""
+        note(f"{parser.prog}: error: {error}{hint}")
         return 2
     except (KeyboardInterrupt, Terminated) as stop:
         signum = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.doors import resolve
-from src.errors import UserError, unknown_name
+from src.errors import Misfit, UserError, unknown_name
 from src.models.user_file import is_user_network, user_network
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _check(network: Network, name: str, n_classes: int, image_shape: tuple[int, 
         raise
     except Exception as error:  # whatever its forward raises
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{name} cannot take images of {shape} ({reason}); choose another one or a dataset") from error
+        raise Misfit(f"{name} cannot take images of {shape} ({reason}); choose another one or a dataset") from error
     network.train()
     if logits.shape != (1, n_classes):
         given = "×".join(map(str, logits.shape))
