@@ -7,7 +7,7 @@ FEW = 12  # names that fit into one line
 
 
 class UserError(Exception):
-    """An error that the user can mend: one line with the given, the allowed and the remedy; scripts exit with code 2."""
+    """An error that the user can mend: one line with what was given, what is allowed, and the remedy; exit code 2."""
 
     def __init__(self, line: str):
         super().__init__(" ".join(line.splitlines()))

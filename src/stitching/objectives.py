@@ -16,7 +16,7 @@ from src.runtime import at_least_single
 
 
 class Stitches(NamedTuple):
-    """The outputs of P stitches into one end layer j on a batch; None or empty where the objective does not need them."""
+    """The outputs of P stitches into one end layer j on a batch; None or empty where an objective needs none."""
 
     labels: Tensor  # (B,)
     stitched: Sequence[Tensor]  # at the layers that the objective compares, (P, B, …) each
