@@ -4,12 +4,9 @@ To add a score, write its detector in a module of this package and its row here.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from src.doors import resolve
-
-if TYPE_CHECKING:
-    from src.ood.detectors import Detector
 
 N_NEIGHBOURS = 50
 
@@ -23,8 +20,8 @@ class Score(NamedTuple):
     is_trained: bool = False  # its detectors are networks from a store
 
     @property
-    def detector(self) -> "Callable[..., Detector]":
-        """The class."""
+    def detector(self) -> Callable[..., Any]:
+        """The class, derived from `detectors.Detector`."""
         return resolve(__package__, self.name)
 
 
