@@ -13,13 +13,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from src.datasets.base import BaseImageSet
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.runtime import at_least_single
-from src.stitching.grid_matching import Batches, Matched, match_layers
+from src.stitching.closed_forms import Cutoff, Matching
+from src.stitching.grid_matching import Batches, match_layers
 from src.stitching.layers import StitchingLayer
+from src.stitching.moments import Target, TargetMoments
 from src.stitching.objectives import OBJECTIVES, Objective, Stitches
 from src.stitching.rows import Pair
+from src.stitching.sample_size import match_until_settled
 from src.stitching.stitched_model import activations_of_both
 from src.training import HeadLosses, classification_losses
 
@@ -41,6 +45,7 @@ class GridScore(NamedTuple):
     front_predictions: Tensor  # (N,): classes
     end_predictions: Tensor  # (N,)
     labels: Tensor  # (N,)
+    r2: Mapping[Pair, float] | None = None  # 1 − ‖stitched − end‖² / ‖end − mean‖²; NaN where the end does not vary
 
 
 class Grid:
@@ -151,6 +156,7 @@ class Grid:
         predictions: dict[Pair | str, list[Tensor]] = {}
         distance: dict[Pair, Tensor] = {}
         norm: dict[str, Tensor] = {}
+        targets: dict[str, TargetMoments] = {}
         for images, labels in batches:
             names = [
                 list(dict.fromkeys([*layers, network.output_name]))
@@ -165,6 +171,8 @@ class Grid:
             for name in self.end_layers:
                 squares = at_least_single(end_acts[name]).square()
                 norm[name] = norm.get(name, 0.0) + squares.sum(dtype=torch.float64)
+                batch = Target.of(end_acts[name]).moments
+                targets[name] = targets[name].pooled(batch) if name in targets else batch
             for pairs, stitched, logits in self.stitched(images, self.truncated(front_acts)):
                 squares = (at_least_single(stitched) - end_acts[pairs[0].end_layer]).square_()
                 differences = squares.flatten(1).sum(1, dtype=torch.float64)
@@ -181,15 +189,37 @@ class Grid:
         scores = {
             p: PairScore(accuracy[p], (distance[p] / norm[p.end_layer]).item(), classes_of[p]) for p in self.layers
         }
+        r2 = {pair: targets[pair.end_layer].r2(residual) for pair, residual in distance.items()}
         return GridScore(
-            scores, accuracy["front"], accuracy["end"], classes_of["front"], classes_of["end"], labels.cpu()
+            scores, accuracy["front"], accuracy["end"], classes_of["front"], classes_of["end"], labels.cpu(), r2
         )
 
     def match(
-        self, batches: Batches, held_out: Batches = (), *, form: str = "pinv", rank: int | None = None
-    ) -> dict[Pair, Matched]:
+        self,
+        batches: Batches,
+        held_out: Batches = (),
+        *,
+        form: str = "pinv",
+        rank: int | None = None,
+        cutoff: Cutoff = "paper",
+    ) -> dict[Pair, Matching]:
         """Set all stitching layers by direct matching on the given images; see `match_layers`."""
-        return match_layers(*self.given_networks, self.layers, batches, held_out, form=form, rank=rank)
+        options = {"form": form, "rank": rank, "cutoff": cutoff}
+        return match_layers(*self.given_networks, self.layers, batches, held_out, **options)
+
+    def match_until_settled(
+        self,
+        train_set: BaseImageSet,
+        batch_size: int,
+        *,
+        seed: int,
+        form: str = "pinv",
+        rank: int | None = None,
+        cutoff: Cutoff = "paper",
+    ) -> dict[Pair, Matching]:
+        """Set all stitching layers by direct matching on as many images as each needs; see `match_until_settled`."""
+        options = {"seed": seed, "form": form, "rank": rank, "cutoff": cutoff}
+        return match_until_settled(*self.given_networks, self.layers, train_set, batch_size, **options)
 
     def truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Truncate the activations at the front layers to the rank of the grid."""
