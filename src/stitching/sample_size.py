@@ -68,7 +68,7 @@ def match_until_settled(
         set_layers(layers, settled, whole)
         matched |= settled
         left = {pair: layer for pair, layer in left.items() if pair not in settled}
-        seen, n = _joined({**seen, **more}, n_fitted(total)), 2 * n
+        seen, n = {**_joined(seen, n_fitted(total)), **more}, 2 * n
     if left:
         seen = {**seen, **images.between(n, total, left)} if n < total else seen
         found = solve(left, *images.parts(seen, total), **options)
