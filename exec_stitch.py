@@ -4,8 +4,8 @@
 import sys
 
 from src import cli
-from src.options import C2T_CLS_TOKENS, INITS, MATCHED_INITS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
-from src.stitching.registry import OBJECTIVES
+from src.options import C2T_CLS_TOKENS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
+from src.stitching.registry import FORMS, INITS, OBJECTIVES
 
 
 def parser() -> cli.Parser:
@@ -31,9 +31,16 @@ def parser() -> cli.Parser:
         "-pinv-samples",
         "--pinv-init-samples",
         dest="n_pinv_init_samples",
-        type=cli.whole_number(1),
+        type=cli.whole_number_or("auto", minimum=1),
         default=100,
-        help="training images used for direct matching",
+        help="training images used for direct matching; auto: doubled from 100 until each pair's fit holds on others",
+    )
+    add(
+        "--pinv-cutoff",
+        type=cli.cutoff,
+        default="paper",
+        help="share of the largest singular value below which least squares takes them for zero. paper: max(rows, "
+        "columns)·eps(float32), so more images drop more directions; exact: columns·eps(float32); or a number",
     )
     add("-l1", "--l1-coef", type=cli.real_number(at_least=0), default=0.0, help="weight of the l1 norm in the loss")
     add("-c2t-cls", "--c2t-cls-token", choices=C2T_CLS_TOKENS, default=None, help="CLS token that c2t makes")
@@ -91,7 +98,7 @@ def stitch(args) -> None:
     unfinished = [runs for runs in runs_of_groups if runs.layers]
     if unfinished:
         data, loading, train_set = (args.dataset, args.dataset_root), cli.load_options(args, device), None
-        if args.init in MATCHED_INITS or args.n_epochs:
+        if args.init in FORMS or args.n_epochs:
             train_set = load_dataset(*data, train=True, **loading)
         test_set = load_dataset(*data, train=False, **loading)
 
@@ -106,11 +113,14 @@ def stitch(args) -> None:
             frozen=frozen,
         )
         matched = {}
-        if args.init in MATCHED_INITS:
-            batches = matching_batches(
-                train_set, args.n_pinv_init_samples, args.batch_size, seed=args.seed, hold_out=args.init == "ridge"
-            )
-            matched = grid.match(*batches, form=args.init, rank=args.front_pinv_rank)
+        if args.init in FORMS:
+            how = {"form": args.init, "rank": args.front_pinv_rank, "cutoff": args.pinv_cutoff}
+            n, order = args.n_pinv_init_samples, {"batch_size": args.batch_size, "seed": args.seed}
+            if n == "auto":
+                matched = grid.match_until_settled(train_set, **order, **how)
+            else:
+                batches = matching_batches(train_set, n, **order, hold_out=FORMS[args.init].held_out)
+                matched = grid.match(*batches, **how)
         for history, state in train(grid, train_set, test_set, settings, state=runs.state):
             runs.log(history, state)
         batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))

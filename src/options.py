@@ -8,12 +8,7 @@ STITCHING_TYPES = {  # type: (kind of the front layer, kind of the end layer)
     "c2t": ("conv", "token"),
     "t2c": ("token", "conv"),
 }
-MATCHED_INITS = {  # direct matching, in closed form
-    "pinv": "least squares",
-    "ortho": "an orthogonal map",
-    "ridge": "least squares with a penalty",
-}
-INITS = {"rand": "random", "eye": "the identity", **MATCHED_INITS}
+STARTS = {"rand": "random", "eye": "the identity"}  # of a stitching layer that is not matched
 C2T_CLS_TOKENS = ("pool", "learn")
 T2C_CLS_TOKENS = ("drop", "add", "only")
 UPSAMPLE_MODES = ("bilinear", "nearest")

@@ -1,17 +1,18 @@
-"""The orthogonal map and ridge against scipy and scikit-learn, and what they have to be by definition."""
+"""Closed forms against numpy, scipy and scikit-learn, and what they have to be by definition."""
 
 import numpy as np
 import pytest
 import torch
-from scipy.linalg import orthogonal_procrustes
+from scipy.linalg import expm, orthogonal_procrustes
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
 from src.errors import UserError
 from src.low_rank import as_rows, low_rank_approx
-from src.stitching.closed_forms import PENALTIES, orthogonal, ridge
+from src.stitching.closed_forms import FORMS, PENALTIES, closed_form, orthogonal, ridge
 from src.stitching.layers import resize
-from src.stitching.matching import LeastSquares, direct_matching, split_last_fifth
+from src.stitching.matching import direct_matching, split_last_fifth
+from src.stitching.moments import Moments, Target
 
 
 def random(*shape, seed=0):
@@ -19,9 +20,17 @@ def random(*shape, seed=0):
 
 
 def sums_of(source, *targets, size=None):
-    sums = LeastSquares(size)
-    sums.add(source, {str(i): target for i, target in enumerate(targets)})
-    return sums
+    return Moments.of(source, {str(i): Target.of(y, full=True) for i, y in enumerate(targets)}, size=size)
+
+
+def map_of(x, y, form, **options):
+    """The map of a form as numpy arrays: W (C1, C2), b (C2,)."""
+    found = direct_matching(x, y, form=form, **options)
+    return found.weight.numpy().T, found.bias.numpy()
+
+
+def covariance_of(rows):
+    return np.cov(np.asarray(rows).T, bias=True).reshape(rows.shape[1], rows.shape[1])
 
 
 def error_of(matching, rows, target):
@@ -71,10 +80,10 @@ def test_ridge_equals_scikit_learn(scale):
     found = ridge(sums_of(x[first], *(y[first] for y in targets)), sums_of(x[last], *(y[last] for y in targets)))
     alphas = PENALTIES * x.numpy().var(0).mean()
     split = PredefinedSplit([-1] * 80 + [0] * 20)
-    for y, (matching, penalty) in zip(targets, found.values(), strict=True):
+    for y, matching in zip(targets, found.values(), strict=True):
         search = GridSearchCV(Ridge(), {"alpha": alphas}, cv=split, scoring="neg_mean_squared_error")
         search.fit(x.numpy(), y.numpy())
-        assert penalty == pytest.approx(search.best_params_["alpha"], rel=1e-9)
+        assert matching.ridge_penalty == pytest.approx(search.best_params_["alpha"], rel=1e-9)
         np.testing.assert_allclose(matching.weight, search.best_estimator_.coef_, rtol=1e-6, atol=1e-8)
         np.testing.assert_allclose(matching.bias, search.best_estimator_.intercept_, rtol=1e-6, atol=1e-6 * scale)
         assert matching.error == pytest.approx(error_of(matching, x, y), rel=1e-6, abs=1e-12)
@@ -85,7 +94,7 @@ def test_ridge_with_little_penalty_approaches_least_squares():
     x, y = random(40, 5), random(40, 3, seed=1)
     y += 10 * x @ random(5, 3, seed=2)
     (found,) = ridge(sums_of(x[:32], y[:32]), sums_of(x[32:], y[32:])).values()
-    torch.testing.assert_close(found.matching.weight, direct_matching(x, y).weight, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(found.weight, direct_matching(x, y).weight, rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("rank", [None, 2])
@@ -93,30 +102,209 @@ def test_ridge_with_little_penalty_approaches_least_squares():
 def test_resized_and_truncated_sources_equal_doing_so_first(source, target, rank):
     x, y = random(10, 6, *source), random(10, 3, *target, seed=1)
     plain = low_rank_approx(resize(x, target, "bilinear"), rank)
-    found, expected = orthogonal(sums_of(x, y, size=target), rank=rank), orthogonal(sums_of(plain, y))
-    rows = as_rows(plain)
-    for one, other in zip(found.values(), expected.values(), strict=True):
+    for form in ("pinv", "ortho", "repair", "covariance"):
+        one = closed_form(form, sums_of(x, y, size=target), rank=rank)["0"]
+        other = closed_form(form, sums_of(plain, y))["0"]
+        rows = as_rows(plain)
         torch.testing.assert_close(rows @ one.weight.T + one.bias, rows @ other.weight.T + other.bias)
-        assert one.error == pytest.approx(other.error, rel=1e-9)
-    found = ridge(sums_of(x[:8], y[:8], size=target), sums_of(x[8:], y[8:], size=target), rank=rank)["0"]
+        assert one.error == pytest.approx(other.error, rel=1e-9) and one.r2 == pytest.approx(other.r2, rel=1e-9)
+    parts = sums_of(x[:8], y[:8], size=target), sums_of(x[8:], y[8:], size=target)
+    found = closed_form("ridge", *parts, rank=rank)["0"]
     expected = ridge(sums_of(plain[:8], y[:8]), sums_of(plain[8:], y[8:]))["0"]
-    torch.testing.assert_close(found.matching.weight, expected.matching.weight)
+    torch.testing.assert_close(found.weight, expected.weight)
     assert found.ridge_penalty == pytest.approx(expected.ridge_penalty)
 
 
-def test_a_source_that_does_not_vary_gives_the_mean_target():
-    x, y = torch.ones(10, 3, dtype=torch.float64), random(10, 2)
-    (found,) = ridge(sums_of(x[:8], y[:8]), sums_of(x[8:], y[8:])).values()
-    assert found.matching.weight.abs().max() == 0
-    torch.testing.assert_close(found.matching.bias, y.mean(0))
+@pytest.mark.parametrize("form", ["repair", "covariance", "ridge"])
+def test_a_source_that_does_not_vary_gives_the_mean_target(form):
+    x, y = torch.full((13, 3), 0.1, dtype=torch.float64), random(13, 2)
+    found = direct_matching(x, y, form=form)
+    torch.testing.assert_close(found.weight, torch.zeros(2, 3, dtype=torch.float64))
+    torch.testing.assert_close(found.bias, y.mean(0))
+    assert found.r2 == pytest.approx(0, abs=1e-12)
+
+
+def numpy_repair(x, y):
+    """Least squares with rows in numpy, then each output brought to the target's mean and standard deviation."""
+    augmented = np.hstack([x, np.ones((len(x), 1))])
+    solution = np.linalg.pinv(augmented, rcond=1e-10) @ y
+    made = augmented @ solution
+    spread = made.std(0)
+    scale = np.where(spread > 1e-6 * y.std(0), y.std(0) / np.where(spread > 0, spread, 1), 0)
+    weight = solution[:-1] * scale
+    return weight, y.mean(0) - x.mean(0) @ weight
+
+
+def root(matrix, power):
+    values, vectors = np.linalg.eigh(matrix)
+    kept = values > 1e-10 * values[-1]
+    return vectors[:, kept] * values[kept] ** power @ vectors[:, kept].T
+
+
+def numpy_covariance(x, y):
+    """The formula as it stands."""
+    cross = (x - x.mean(0)).T @ (y - y.mean(0)) / len(x)
+    inverse_root, target_root = root(covariance_of(x), -0.5), root(covariance_of(y), 0.5)
+    u, _, vh = np.linalg.svd(inverse_root @ cross @ target_root, full_matrices=False)
+    weight = inverse_root @ u @ vh @ target_root
+    return weight, y.mean(0) - x.mean(0) @ weight
+
+
+ORACLES = {"repair": numpy_repair, "covariance": numpy_covariance}
+
+
+def rows_of_case(case):
+    """Source and target rows that hang together in part, with means that are far from zero."""
+    n_in, n_out = {"wide": (4, 7), "narrow": (7, 4)}.get(case, (6, 6))
+    x = random(200, n_in) @ random(n_in, n_in, seed=5) + 3
+    y = x @ random(n_in, n_out, seed=1) + 2 * random(200, n_out, seed=2) - 5
+    if case == "deficient source":
+        x[:, 4] = x[:, 0] - 2 * x[:, 1]
+        x[:, 5] = 7
+    if case == "deficient target":
+        y[:, 4] = y[:, 0] + y[:, 1]
+        y[:, 5] = 0
+    return x, y
+
+
+CASES = ["square", "wide", "narrow", "deficient source", "deficient target"]
+
+
+@pytest.mark.parametrize("form", ORACLES)
+@pytest.mark.parametrize("case", CASES)
+def test_variance_keeping_forms_equal_numpy(case, form):
+    x, y = rows_of_case(case)
+    weight, bias = map_of(x, y, form, cutoff="exact")
+    expected = ORACLES[form](x.numpy(), y.numpy())
+    made, wanted = x.numpy() @ weight + bias, x.numpy() @ expected[0] + expected[1]
+    np.testing.assert_allclose(made, wanted, atol=1e-9)
+    np.testing.assert_allclose(weight, expected[0], atol=1e-9)
+    found = direct_matching(x, y, form=form, cutoff="exact")
+    assert found.error == pytest.approx(np.square(wanted - y.numpy()).sum() / np.square(y.numpy()).sum(), rel=1e-9)
+    assert found.r2 == pytest.approx(1 - np.square(wanted - y.numpy()).sum() / y.numpy().var(0).sum() / 200, rel=1e-9)
+
+
+@pytest.mark.parametrize("form", ORACLES)
+@pytest.mark.parametrize("kind", ["maps", "tokens", "maps as tokens"])
+def test_maps_and_tokens_are_rows(form, kind):
+    x, y = rows_of_case("narrow")
+    expected = direct_matching(x, y, form=form)
+    tokens = [rows.view(50, 4, -1) for rows in (x, y)]
+    maps = [rows.transpose(1, 2).unflatten(2, (2, 2)) for rows in tokens]
+    given = {"maps": maps, "tokens": tokens, "maps as tokens": [maps[0], tokens[1]]}[kind]
+    found = direct_matching(*given, form=form)
+    torch.testing.assert_close(found.weight, expected.weight)
+    assert found.error == pytest.approx(expected.error) and found.n_samples == 50
+
+
+@pytest.mark.parametrize("case", ["square", "narrow", "deficient target"])
+def test_covariance_gives_the_stitched_rows_the_covariance_of_the_target(case):
+    x, y = rows_of_case(case)
+    weight, bias = map_of(x, y, "covariance")
+    np.testing.assert_allclose(weight.T @ covariance_of(x) @ weight, covariance_of(y), atol=1e-9)
+    np.testing.assert_allclose((x.numpy() @ weight + bias).mean(0), y.mean(0), atol=1e-9)
+
+
+@pytest.mark.parametrize("case", ["wide", "deficient source"])
+def test_covariance_is_reached_on_as_many_directions_as_the_source_has(case):
+    """In white coordinates of the target, the covariance of the stitched rows is a projection of the source's rank."""
+    x, y = rows_of_case(case)
+    weight, _ = map_of(x, y, "covariance")
+    whitening = root(covariance_of(y), -0.5)
+    values = np.linalg.eigvalsh(whitening @ weight.T @ covariance_of(x) @ weight @ whitening)
+    rank = np.linalg.matrix_rank(covariance_of(x))
+    np.testing.assert_allclose(values, [0] * (y.shape[1] - rank) + [1] * rank, atol=1e-8)
+    assert direct_matching(x, y, form="covariance").rank == rank == 4
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_covariance_does_not_depend_on_the_coordinates_of_the_source(case):
+    x, y = rows_of_case(case)
+    other = x @ (random(x.shape[1], x.shape[1], seed=8) + 2 * torch.eye(x.shape[1])) - 40
+    (weight, bias), (other_weight, other_bias) = (map_of(rows, y, "covariance") for rows in (x, other))
+    np.testing.assert_allclose(other.numpy() @ other_weight + other_bias, x.numpy() @ weight + bias, atol=1e-7)
+
+
+def white(rows):
+    return (rows - rows.mean(0)) @ torch.from_numpy(root(covariance_of(rows), -0.5))
+
+
+def test_covariance_is_the_orthogonal_map_between_white_activations():
+    x, y = (white(rows) for rows in rows_of_case("square"))
+    found, expected = (direct_matching(x, y, form=form) for form in ("covariance", "ortho"))
+    torch.testing.assert_close(found.weight, expected.weight)
+    torch.testing.assert_close(found.bias, expected.bias)
+
+
+def test_no_other_map_that_keeps_the_covariance_has_less_error():
+    x, y = rows_of_case("square")
+    weight, bias = map_of(x, y, "covariance")
+    least = direct_matching(x, y, form="covariance").error
+    square = root(covariance_of(y), 0.5)
+    for seed in range(20):
+        generator = 0.3 * random(6, 6, seed=seed).numpy()
+        turn = expm(generator - generator.T)
+        other = root(covariance_of(x), -0.5) @ root(covariance_of(x), 0.5) @ weight @ np.linalg.inv(square) @ turn
+        other = other @ square
+        np.testing.assert_allclose(other.T @ covariance_of(x) @ other, covariance_of(y), atol=1e-8)
+        made = (x.numpy() - x.numpy().mean(0)) @ other + y.numpy().mean(0)
+        assert np.square(made - y.numpy()).sum() / np.square(y.numpy()).sum() > least
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_repair_gives_each_channel_the_mean_and_deviation_of_the_target(case):
+    x, y = rows_of_case(case)
+    weight, bias = map_of(x, y, "repair")
+    made = x.numpy() @ weight + bias
+    np.testing.assert_allclose(made.std(0), y.numpy().std(0), atol=1e-9)
+    np.testing.assert_allclose(made.mean(0), y.numpy().mean(0), atol=1e-9)
+
+
+def test_repair_leaves_a_channel_of_which_nothing_is_explained_at_its_mean():
+    x = random(40, 3) + 1
+    y = torch.stack([x[:, 0], random(40, seed=1)], dim=1)
+    basis = torch.linalg.qr(torch.cat([x, torch.ones(40, 1)], dim=1)).Q
+    y[:, 1] = y[:, 1] - basis @ (basis.T @ y[:, 1]) + 4  # uncorrelated with the source
+    weight, bias = map_of(x, y, "repair")
+    np.testing.assert_allclose(weight, [[1, 0], [0, 0], [0, 0]], atol=1e-12)
+    np.testing.assert_allclose(bias, [0, 4], atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ORACLES)
+def test_both_restore_what_is_explained_and_double_the_error_of_what_is_not(form):
+    x, y = random(20000, 5), random(20000, 4, seed=1)
+    exact = direct_matching(x, x @ random(5, 4, seed=2), form=form)
+    assert exact.r2 == pytest.approx(1, abs=1e-12)
+    found = direct_matching(x, y, form=form)
+    more, wanted = random(20000, 5, seed=3), random(20000, 4, seed=4)
+    assert error_of(found, more, wanted) == pytest.approx(2, abs=0.03)
+    assert error_of(direct_matching(x, y), more, wanted) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("form", ["pinv", "repair"])
+def test_the_exact_cutoff_does_not_depend_on_the_number_of_rows(form):
+    x, y = rows_of_case("square")
+    x = x * torch.logspace(0, -3, 6)
+    few = direct_matching(x, y, form=form, cutoff="exact")
+    many = direct_matching(x.repeat(300, 1), y.repeat(300, 1), form=form, cutoff="exact")
+    assert many.rank == few.rank == 7
+    assert many.error == pytest.approx(few.error, rel=1e-6) and many.r2 == pytest.approx(few.r2, rel=1e-6)
+    assert direct_matching(x.repeat(300, 1), y.repeat(300, 1), form=form).truncated
+
+
+def test_direct_matching_with_ridge_holds_out_the_last_fifth():
+    x, y = random(100, 6), random(100, 3, seed=1)
+    expected = ridge(sums_of(x[:80], y[:80]), sums_of(x[80:], y[80:]))["0"]
+    found = direct_matching(x, y, form="ridge")
+    assert found.ridge_penalty == expected.ridge_penalty and torch.equal(found.weight, expected.weight)
 
 
 def test_refuses_what_is_not_finite_and_too_few_samples():
     x, y = random(9, 4), random(9, 2)
     y[0, 0] = torch.inf
-    for run in (lambda: orthogonal(sums_of(x, y)), lambda: ridge(sums_of(x, y), sums_of(x, y))):
+    for form in FORMS:
         with pytest.raises(ValueError, match="target activations are not finite"):
-            run()
+            direct_matching(x, y, form=form)
     with pytest.raises(UserError, match="at least two samples"):
         split_last_fifth(torch.arange(1))
     assert [len(part) for part in split_last_fifth(torch.arange(103))] == [83, 20]

@@ -7,6 +7,7 @@ import torch
 
 from src.checkpoints import load_tensors, save_tensors
 from src.errors import UserError
+from src.low_rank import as_rows
 from src.models import Network, build_model
 from src.models.vit import VisionTransformer
 from src.runtime import generator
@@ -81,6 +82,8 @@ def test_evaluation_equals_each_stitched_model_alone(networks, data, rows_at_onc
             distance, norm = distance + (stitched - target).square().sum(), norm + target.square().sum()
         assert score.pairs[pair].accuracy == n_correct / N
         assert score.pairs[pair].representation_difference == pytest.approx((distance / norm).item(), rel=1e-9)
+        rows = as_rows(networks[1](data.images, until=pair.end_layer))
+        assert score.r2[pair] == pytest.approx(1 - (distance / (rows - rows.mean(0)).square().sum()).item(), rel=1e-9)
     for network, accuracy in zip(networks, (score.front_accuracy, score.end_accuracy), strict=True):
         assert accuracy == (network(data.images).argmax(1) == data.labels).double().mean().item()
 
@@ -140,27 +143,26 @@ def test_matching_equals_direct_matching_of_each_pair(networks, data, rank):
         assert errors[pair].error == pytest.approx(expected.error, rel=1e-8)
 
 
-@pytest.mark.parametrize("form", ["ortho", "ridge"])
+@pytest.mark.parametrize("form", ["ortho", "ridge", "repair", "covariance"])
 def test_other_closed_forms_are_those_of_each_pair_too(networks, data, form):
     from src.stitching.closed_forms import closed_form
-    from src.stitching.matching import LeastSquares
+    from src.stitching.moments import Moments, Target
 
     layers = layers_of(networks, ["layer2.1"], ENDS)
     parts = torch.arange(N).split([18, 6])
     batches = [data.batches(17, indices=indices) for indices in parts]
     matched = Grid(*networks, layers).match(*batches, form=form, rank=5)
     for pair, layer in layers.items():
-        sums = [LeastSquares(layer.size), LeastSquares(layer.size)]
-        for part, indices in zip(sums, parts, strict=True):
+        moments = []
+        for indices in parts if form == "ridge" else parts[:1]:
             source = networks[0](data.images[indices], until=pair.front_layer)
-            part.add(source, {"target": networks[1](data.images[indices], until=pair.end_layer)})
-        (weight, bias, error), penalty = closed_form(form, *sums, rank=5)["target"]
-        torch.testing.assert_close(layer.transform.weight.detach()[:, :, 0, 0], weight)
-        torch.testing.assert_close(layer.transform.bias.detach(), bias)
-        assert matched[pair].error == pytest.approx(error, rel=1e-8)
-        assert (matched[pair].ridge_penalty, penalty) == (None, None) or penalty == pytest.approx(
-            matched[pair].ridge_penalty
-        )
+            target = Target.of(networks[1](data.images[indices], until=pair.end_layer), full=True)
+            moments.append(Moments.of(source, {"target": target}, size=layer.size))
+        alone = closed_form(form, *moments, rank=5)["target"]
+        torch.testing.assert_close(layer.transform.weight.detach()[:, :, 0, 0], alone.weight)
+        torch.testing.assert_close(layer.transform.bias.detach(), alone.bias)
+        for found, expected in zip(matched[pair][2:], alone[2:], strict=True):
+            assert found == expected or found == pytest.approx(expected, rel=1e-8)
 
 
 def logs_of(grid: Grid, data, settings: Settings) -> dict[Pair, list]:

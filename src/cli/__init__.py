@@ -28,6 +28,7 @@ from src.cli.networks import (
 from src.cli.parser import Parser, run
 from src.cli.types import (
     csv_file,
+    cutoff,
     dataset,
     described,
     figure_file,
@@ -36,11 +37,12 @@ from src.cli.types import (
     several,
     table_or_figure,
     whole_number,
+    whole_number_or,
 )
 
 __all__ = [
     "CHECKPOINT", "NETWORKS", "Parser", "add_channels_last", "add_data", "add_figure", "add_finetuning", "add_gpu",
-    "add_resume", "add_seed", "add_title", "add_training", "checkpoint", "choose_layers", "csv_file", "dataset",
-    "described", "figure_file", "figure_options", "load_options", "named_network", "network", "rank", "real_number",
-    "run", "several", "table_or_figure", "training_settings", "whole_number",
+    "add_resume", "add_seed", "add_title", "add_training", "checkpoint", "choose_layers", "csv_file", "cutoff",
+    "dataset", "described", "figure_file", "figure_options", "load_options", "named_network", "network", "rank",
+    "real_number", "run", "several", "table_or_figure", "training_settings", "whole_number", "whole_number_or",
 ]  # fmt: skip

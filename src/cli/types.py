@@ -72,6 +72,23 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
     return lambda text: next((name for name in names if name.lower() == text.lower()), text)
 
 
+def whole_number_or(word: str, *, minimum: int) -> Callable[[str], int | str]:
+    """Return the type of an option that takes a whole number from `minimum` on, or a word."""
+    return lambda text: word if text == word else whole_number(minimum)(text)
+
+
+def cutoff(text: str) -> str:
+    """Check a cutoff of singular values: the type of an option."""
+    if text not in ("paper", "exact"):
+        try:
+            is_share = 0 <= float(text) < 1
+        except ValueError:
+            is_share = False
+        if not is_share:
+            raise argparse.ArgumentTypeError(f"{text!r} is not paper, exact or a number from 0 up to 1")
+    return text
+
+
 def real_number(*, at_least: float = -math.inf, above: float = -math.inf) -> Callable[[str], float]:
     """Return the type of an option that takes a finite number within bounds."""
 

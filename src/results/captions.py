@@ -5,7 +5,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from src.options import MATCHED_INITS
+from src.options import STARTS
 from src.results.rows import EvaluationRow, StitchRow
 
 
@@ -70,5 +70,6 @@ def describe_method(rows: Sequence[StitchRow | EvaluationRow]) -> str:
     details = [kind, f"{n_epochs} epoch{'s' if n_epochs > 1 else ''}" if n_epochs else ""]
     if init:
         details += [] if n_epochs == 0 else [f"init {init}"]
-        details += [f"matched on {n_samples} images"] if init in MATCHED_INITS and n_samples else []
+        number = "as many images as each pair needs" if n_samples == "auto" else f"{n_samples} images"
+        details += [f"matched on {number}"] if init not in STARTS and n_samples else []
     return f"{name} ({', '.join(filter(None, details))})"

@@ -40,9 +40,10 @@ class Method(NamedTuple):
     init: str
     objective: str = "task"  # the only one of the public code, which does not name it
     n_epochs: int | None = None
-    n_pinv_init_samples: int | None = None
+    n_pinv_init_samples: int | str | None = None  # "auto": as many as each pair needs
     front_stitch_rank: int | None = None
     front_pinv_rank: int | None = None
+    pinv_cutoff: str = "paper"  # the only one of the public code
 
     inline = True
 

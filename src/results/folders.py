@@ -13,7 +13,7 @@ import numpy as np
 from src.console import warn
 from src.errors import UserError
 from src.files import read_json
-from src.options import MATCHED_INITS
+from src.options import STARTS
 from src.results.options import read_options
 from src.results.predictions import read_predictions
 from src.results.records import from_record, read_table
@@ -91,7 +91,7 @@ def read_run(folder: Path) -> StitchingRun:
     if (folder / "metrics.json").is_file():
         written = read_json(folder / "metrics.json")
         measured |= written if isinstance(written, dict) else {}
-    if options.get("init") not in MATCHED_INITS:
+    if options.get("init") in STARTS:
         measured["matching_error"] = None  # for which the public code writes 0
     paths = {f"{side}_model_path": options.get(f"{side}_model_path") for side in ("front", "end")}
     normalised = {name: os.path.normpath(path) for name, path in paths.items() if isinstance(path, str) and path}

@@ -6,6 +6,7 @@ columns for each key, named by the template that annotates it, such as `Annotate
 keys are those of a science, which hands them in. A type may name columns that come first (`leading`).
 """
 
+import contextlib
 import csv
 import functools
 import types
@@ -159,19 +160,22 @@ def _is_missing(record: Mapping[str, Any], leaf: Leaf) -> bool:
 
 
 def _typed(column: str, hint: Any, value: Any) -> Any:
-    """Convert a value to the type of its field."""
-    kinds = get_args(hint) or (hint,)
+    """Convert a value to the type of its field, or to the first that fits of several."""
+    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not types.NoneType]
     if value is None or value == "":
-        if types.NoneType not in kinds:
+        if types.NoneType not in get_args(hint):
             raise ValueError(column)
         return None
-    if kinds[0] is bool:
+    for kind in kinds:
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            return _converted(kind, value)
+    raise ValueError(column)
+
+
+def _converted(kind: type, value: Any) -> Any:
+    if kind is bool and value in (True, False, "True", "False"):
         return value in (True, "True")
-    if isinstance(value, bool) or (kinds[0] is int and isinstance(value, float)):
-        raise ValueError(column)
-    if kinds[0] is str and not (isinstance(value, str) and value.isprintable()):
-        raise ValueError(column)
-    try:
-        return kinds[0](value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(column) from error
+    is_text = isinstance(value, str) and value.isprintable()
+    if (kind is str and not is_text) or isinstance(value, bool) or (kind is int and isinstance(value, float)):
+        raise ValueError(value)
+    return kind(value)

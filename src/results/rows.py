@@ -23,6 +23,10 @@ class Metrics(NamedTuple):
     agreement: float = math.nan  # share of test images for which stitched and end network predict the same class
     kappa: float = math.nan  # Cohen's kappa of these predictions
     n_images: int | None = None  # test images
+    n_matched: int | None = None  # images that it was matched on
+    matching_rank: int | None = None  # directions of the source that the matching keeps
+    r2_matched: float | None = None  # 1 − residual over variance about the mean, on the matched images
+    r2_test: float = math.nan  # the same of stitched against end activations of the test images
 
     inline = True
 
@@ -39,7 +43,8 @@ class StitchRow(NamedTuple):
     leading = (
         "front_layer", "end_layer", "stitching_type", "init", "front_stitch_rank", "front_pinv_rank", "seed",
         "accuracy", "front_accuracy", "end_accuracy", "matching_error", "representation_difference", "folder",
-        "front_model_path", "end_model_path", "front_model_type", "end_model_type",
+        "front_model_path", "end_model_path", "front_model_type", "end_model_type", "dataset", "objective", "n_epochs",
+        "n_pinv_init_samples", "agreement", "kappa", "n_images",
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ class StitchingLayer(nn.Module):
     transform: nn.Conv2d | nn.Linear
     size: tuple[int, int] | None = None
     source_key: tuple = ()  # what `layout` depends on beside `size` and `upsample_mode`
+    target_key: tuple = ()  # what `targets` depends on
     upsample_mode = "bilinear"
 
     def layout(self, source: Tensor) -> Tensor:

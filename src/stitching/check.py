@@ -1,5 +1,6 @@
-"""Warns of options of a stitch that have no effect, or one that surprises."""
+"""Warns of options of a stitch that have no effect or one that surprises, and of matchings that mislead."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,9 +9,11 @@ from torch import nn
 from src.console import note, warn
 from src.errors import UserError
 from src.models import Network
-from src.options import MATCHED_INITS
 from src.results.experiments import Pair
+from src.results.rows import Metrics
+from src.stitching.closed_forms import Matching
 from src.stitching.layers import StitchingLayer
+from src.stitching.registry import FORMS
 
 
 def check_options(
@@ -29,8 +32,11 @@ def check_options(
         raise UserError(f"--objective {options['objective']} with -e 0: nothing is trained; leave one of them out")
     if init == "rand" and not n_epochs:
         warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
-    if init not in MATCHED_INITS and options["front_pinv_rank"]:
-        warn(f"--front-pinv-rank counts with -i {', '.join(MATCHED_INITS)} only")
+    if init not in FORMS and options["front_pinv_rank"]:
+        warn(f"--front-pinv-rank counts with -i {', '.join(FORMS)} only")
+    cut_off = [name for name, form in FORMS.items() if form.cuts_off]
+    if init not in cut_off and options["pinv_cutoff"] != "paper":
+        warn(f"--pinv-cutoff counts with -i {', '.join(cut_off)} only")
     for name, option in (("c2t", "-c2t-cls"), ("t2c", "-t2c-cls")):
         if options[f"{name}_cls_token"] and kind not in (name, "t2t"):
             warn(f"{option} counts with {name} and t2t only, not with {kind}")
@@ -42,3 +48,30 @@ def check_options(
     norms = [isinstance(each, nn.modules.batchnorm._BatchNorm) for network in networks for each in network.modules()]
     if any(norms) and n_epochs and not options["mod_only_stitch"]:
         note("without --mod-only-stitch the BatchNorm statistics of what the stitch uses of both networks move")
+
+
+def warn_of_matching(measured: Mapping[Pair, Metrics], matched: Mapping[Pair, Matching]) -> None:
+    """Warn of pairs whose matching is truncated by the cutoff, or that were matched on too few images."""
+    truncated = [pair for pair in measured if pair in matched and matched[pair].truncated]
+    if truncated:
+        warn(
+            f"the cutoff of singular values spoils the matching of {_listed(truncated)}: more rows drop more "
+            "directions; --pinv-cutoff exact does not depend on the number of rows"
+        )
+    few = [pair for pair, metrics in measured.items() if pair in matched and is_matched_on_few(metrics)]
+    if few:
+        warn(
+            f"too few images to match {_listed(few)}: R² is much lower on the test images than on the matched ones; "
+            "raise -pinv-samples, or give -pinv-samples auto"
+        )
+
+
+def is_matched_on_few(metrics: Metrics) -> bool:
+    """Return whether the fit of a matched pair does not hold on the test images."""
+    if metrics.r2_matched is None or math.isnan(metrics.r2_matched) or math.isnan(metrics.r2_test):
+        return False
+    return metrics.r2_test < metrics.r2_matched - 0.03 - 0.2 * abs(metrics.r2_matched)
+
+
+def _listed(pairs: Sequence[Pair], n: int = 8) -> str:
+    return ", ".join(map(str, pairs[:n])) + (f" and {len(pairs) - n} more pairs" if len(pairs) > n else "")

@@ -1,4 +1,13 @@
-"""Closed forms beside the least squares of direct matching, from the same sums: an orthogonal map, and ridge."""
+"""Direct matching: affine maps between two activations in closed form, each from their moments.
+
+With X the source rows (one a sample and position) and Y the target rows, the paper's direct matching is least squares,
+the minimum-norm solution of [X 1] B = Y (section 3 of the paper; Csiszárik et al. 2021). Least squares shrinks what it
+makes to the share of the variance that it explains. `repair` and `covariance` give the variance back, and inflate
+what they cannot predict: where nothing is explained, their error on other rows is 2 in variances of the target, and
+that of least squares 1.
+
+Each function takes moments and returns a `Matching` for each target; `registry.FORMS` has a row for each.
+"""
 
 from typing import NamedTuple
 
@@ -6,134 +15,210 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.stitching.matching import LeastSquares, Matching
+from src.stitching.moments import EPS, Moments, TargetMoments, varying
+from src.stitching.registry import FORMS
 
 PENALTIES = np.geomspace(1e-6, 10, 20)  # of ridge, in mean variances of the source
+EPS32 = torch.finfo(torch.float32).eps
+
+Cutoff = str | float  # `paper`, `exact`, or relative to the largest singular value; see `relative_cutoff`
 
 
-class Fit(NamedTuple):
-    """A map, and the penalty on ‖W‖² that was chosen for it if it is that of ridge."""
+class Matching(NamedTuple):
+    """An affine map x -> weight @ x + bias, and how it fits the rows that it was matched on."""
 
-    matching: Matching
-    ridge_penalty: float | None = None
+    weight: Tensor  # (C2, C1), float64
+    bias: Tensor  # (C2,), float64
+    error: float  # ‖XW+b−Y‖²/‖Y‖², the paper's
+    r2: float  # 1 − ‖XW+b−Y‖²/‖Y−mean‖²; NaN where the target does not vary
+    rank: int  # directions of [X 1] that least squares keeps, or of the centred source that another form uses
+    n_samples: int
+    truncated: bool = False  # the cutoff drops directions that `exact` keeps, and least squares fits visibly worse
+    ridge_penalty: float | None = None  # the one that ridge chose
 
 
-def closed_form(form: str, sums: LeastSquares, held_out: LeastSquares, *, rank: int | None = None) -> dict[str, Fit]:
-    """Return the map of the form `pinv` (least squares), `ortho` or `ridge` for each target.
+def closed_form(
+    form: str, moments: Moments, held_out: Moments | None = None, *, rank: int | None = None, cutoff: Cutoff = "paper"
+) -> dict[str, Matching]:
+    """Return the map of a form of `FORMS` for each target.
 
     Args:
-        sums: over the rows to be matched.
-        held_out: for `ridge`, sums over more rows, which judge its penalties.
+        moments: over the rows to be matched.
+        held_out: for `ridge`, over more rows, which judge its penalties.
         rank: the source is reduced to its first principal components beforehand; None leaves it whole.
+        cutoff: of `pinv` and `repair`, see `relative_cutoff`; the other forms are not truncated.
     Raises:
         ValueError: an activation was not finite.
     """
-    if form == "ridge":
-        return ridge(sums, held_out, rank=rank)
-    matchings = orthogonal(sums, rank=rank) if form == "ortho" else sums.solve(rank=rank)
-    return {name: Fit(matching) for name, matching in matchings.items()}
+    row = FORMS[form]
+    everything = moments if held_out is None else moments.pooled(held_out)
+    everything.check()
+    cut = {"cutoff": cutoff} if row.cuts_off else {}
+    if rank is None:
+        return row.solve(*filter(None, (moments, held_out)), **cut)
+    components = everything.components(rank)
+    if not row.along_axes:
+        return row.solve(*(part.truncated(components) for part in (moments, held_out) if part), **cut)
+    axes = components.axes
+    matchings = row.solve(*(part.in_coordinates(axes) for part in (moments, held_out) if part), **cut)
+    return {name: matching._replace(weight=matching.weight @ axes.T) for name, matching in matchings.items()}
 
 
-def orthogonal(sums: LeastSquares, *, rank: int | None = None) -> dict[str, Matching]:
+def relative_cutoff(cutoff: Cutoff, n_rows: int, n_columns: int) -> float:
+    """Return the singular value of [X 1] below which directions count as zero, relative to the largest.
+
+    Args:
+        cutoff: `paper` is max(rows, columns)·eps(float32), as in the paper's code: it grows with the rows, so that
+            with many of them least squares is truncated. `exact` is columns·eps(float32). Or the value itself; below
+            the rounding of float64 it has no effect.
+    Raises:
+        ValueError: it is neither of these.
+    """
+    if cutoff in ("paper", "exact"):
+        return (n_columns if cutoff == "exact" else max(n_rows, n_columns)) * EPS32
+    if not 0 <= float(cutoff) < 1:
+        raise ValueError(f"cutoff {cutoff} is not paper, exact or a number from 0 up to 1")
+    return max(float(cutoff), (10 * n_columns * EPS) ** 0.5)
+
+
+def least_squares(moments: Moments, cutoff: Cutoff = "paper") -> dict[str, Matching]:
+    """Return the minimum-norm solution of [X 1] B = Y for each target, its small singular values cut off."""
+    n_rows, mean = moments.n_rows, moments.mean
+    total = (n_rows * mean)[:, None]  # (C1, 1)
+    gram = torch.cat([moments.scatter + total @ mean[None], total], dim=1)
+    gram = torch.cat([gram, torch.cat([total.T, total.new_full((1, 1), n_rows)], dim=1)])  # [X 1]ᵀ[X 1]
+    squared_sigma, axes = torch.linalg.eigh(gram)
+    kept, kept_by_exact = (
+        squared_sigma > relative_cutoff(each, n_rows, len(gram)) ** 2 * squared_sigma[-1] for each in (cutoff, "exact")
+    )
+    inverse = torch.where(kept, 1 / squared_sigma, 0)
+    drops = (kept_by_exact & ~kept).any().item()
+    matchings = {}
+    for name, target in moments.targets.items():
+        product = torch.cat([moments.cross[name] + total * target.mean, n_rows * target.mean[None]])  # [X 1]ᵀY
+        coordinates = axes.T @ product  # (C1+1, C2)
+        solution = axes @ (inverse[:, None] * coordinates)
+        explained = coordinates.square().sum(1) / squared_sigma  # of ‖Y‖², by direction
+        residual, least = (target.squared_norm - explained[which].sum() for which in (kept, kept_by_exact))
+        error, least = _relative(residual, target), _relative(least, target)
+        matchings[name] = Matching(
+            solution[:-1].T,
+            solution[-1],
+            error,
+            target.r2(residual),
+            int(kept.sum()),
+            moments.n_samples,
+            truncated=drops and error - least > max(min(0.01, least / 10), 1e-9),  # less is rounding
+        )
+    return matchings
+
+
+def repair(moments: Moments, cutoff: Cutoff = "paper") -> dict[str, Matching]:
+    """Return least squares with each output channel rescaled to the mean and standard deviation of the target.
+
+    After Jordan et al., REPAIR (ICLR 2023). A channel of which nothing is explained is constant, at the target's mean.
+    """
+    matchings = {}
+    for name, fitted in least_squares(moments, cutoff).items():
+        made = (fitted.weight * (fitted.weight @ moments.scatter)).sum(1)  # Σ(ŷ−mean)², (C2,)
+        wanted = moments.targets[name].variations
+        explained = made > EPS32**2 * wanted  # less is rounding
+        scale = torch.where(explained, (wanted / torch.where(explained, made, 1)).sqrt(), 0)
+        matchings[name] = _about_means(moments, name, scale[:, None] * fitted.weight, fitted.rank)._replace(
+            truncated=fitted.truncated
+        )
+    return matchings
+
+
+def covariance(moments: Moments) -> dict[str, Matching]:
+    """Return the map of least error among those that give the stitched rows the covariance of the target.
+
+    It is W = Σx^(−1/2) U Vᵀ Σy^(1/2) with U S Vᵀ the singular value decomposition of Σx^(−1/2) Σxy Σy^(1/2): the
+    orthogonal map of the whitened source to the target in the metric of its covariance. Where the source varies in
+    fewer directions than the target, that covariance is reached on as many of the target's.
+    """
+    variations, axes = torch.linalg.eigh(moments.scatter)
+    varies = varying(variations, moments.n_rows, moments.mean)
+    whitening = axes[:, varies] / variations[varies].sqrt()  # (C1, r)
+    matchings = {}
+    for name, target in moments.targets.items():
+        predicted, root = whitening.T @ moments.cross[name], target.root()  # (r, C2), (q, C2)
+        u, _, vh = torch.linalg.svd(predicted @ root.T, full_matrices=False)
+        made = u @ (vh @ root)  # (r, C2), from the white coordinates
+        residual = target.variations.sum() - 2 * (predicted * made).sum() + made.square().sum()
+        matchings[name] = _about_means(moments, name, (whitening @ made).T, whitening.shape[1], residual)
+    return matchings
+
+
+def orthogonal(moments: Moments) -> dict[str, Matching]:
     """Return the orthogonal map of the centred activations, with a bias, for each target (Schönemann 1966).
 
     It is UVᵀ of the cross-covariance UΣVᵀ. Between unequal widths it has orthonormal rows or columns and maximises the
     trace; only where the target is no narrower than the source has it the least error among such maps.
-
-    Args, Raises: as for `closed_form`.
     """
-    reduction = _reduction(sums, rank)
-    sums = sums.transformed(reduction)
     matchings = {}
-    for name in sums.cross:
-        u, _, vh = torch.linalg.svd(_cross_about(sums, name, _means(sums, name)), full_matrices=False)
-        matchings[name] = _matching(sums, name, u @ vh, reduction)
+    for name, cross in moments.cross.items():
+        u, _, vh = torch.linalg.svd(cross, full_matrices=False)
+        matchings[name] = _about_means(moments, name, (u @ vh).T, u.shape[1])
     return matchings
 
 
-def ridge(fitted: LeastSquares, held_out: LeastSquares, *, rank: int | None = None) -> dict[str, Fit]:
+def ridge(fitted: Moments, held_out: Moments) -> dict[str, Matching]:
     """Return the map that minimises ‖XW+b−Y‖² + penalty·‖W‖² over all rows, for each target.
 
     The penalty is one of `PENALTIES` times the mean variance of the source: the one whose map, fitted to the first
     samples, has the least squared error on the others.
-
-    Args, Raises: as for `closed_form`; the principal components are those of all rows.
     """
-    everything = fitted + held_out
-    width, reduction = len(everything.gram) - 1, _reduction(everything, rank)
-    everything, fitted, held_out = (sums.transformed(reduction) for sums in (everything, fitted, held_out))
-    gram = _gram_about(everything, _source_mean(everything))
-    penalties = gram.trace() / everything.n_rows / width * torch.from_numpy(PENALTIES).to(gram)
-    spectrum, trial = torch.linalg.eigh(gram), _Trial(fitted, held_out, penalties)
+    everything = fitted.pooled(held_out)
+    gram = everything.scatter
+    penalties = gram.trace() / everything.n_rows / len(gram) * torch.from_numpy(PENALTIES).to(gram)
+    variations, axes = torch.linalg.eigh(gram)
+    varies, trial = varying(variations, everything.n_rows, everything.mean), _Trial(fitted, held_out, penalties)
     matchings = {}
-    for name in everything.cross:
+    for name, cross in everything.cross.items():
         penalty = penalties[trial.errors(name).argmin()]
-        coordinates = spectrum.eigenvectors.T @ _cross_about(everything, name, _means(everything, name))
-        weight = spectrum.eigenvectors @ (_shrinkage(spectrum.eigenvalues, penalty)[:, None] * coordinates)
-        matchings[name] = Fit(_matching(everything, name, weight, reduction), penalty.item())
+        weight = axes @ (_shrinkage(variations, varies, penalty)[:, None] * (axes.T @ cross))
+        matching = _about_means(everything, name, weight.T, int(varies.sum()))
+        matchings[name] = matching._replace(ridge_penalty=penalty.item())
     return matchings
 
 
 class _Trial:
-    """What each penalty gives on samples that it is not fitted to."""
+    """The error of each penalty of ridge on samples that it is not fitted to."""
 
-    def __init__(self, fitted: LeastSquares, held_out: LeastSquares, penalties: Tensor):
+    def __init__(self, fitted: Moments, held_out: Moments, penalties: Tensor):
         self.fitted, self.held_out = fitted, held_out
-        mean = _source_mean(fitted)
-        variances, self.axes = torch.linalg.eigh(_gram_about(fitted, mean))
-        self.shrinkage = _shrinkage(variances, penalties[:, None])  # (20, C1)
-        self.gram = self.axes.T @ _gram_about(held_out, mean) @ self.axes
+        variations, self.axes = torch.linalg.eigh(fitted.scatter)
+        varies = varying(variations, fitted.n_rows, fitted.mean)
+        self.shrinkage = _shrinkage(variations, varies, penalties[:, None])  # (20, C1)
+        self.step = held_out.mean - fitted.mean
+        about = held_out.scatter + held_out.n_rows * torch.outer(self.step, self.step)  # Σ(x−m)(x−m)ᵀ, m as fitted
+        self.gram = self.axes.T @ about @ self.axes
 
     def errors(self, name: str) -> Tensor:
         """‖XW+b−Y‖² over the held-out rows of a target, for each penalty, (20,)."""
-        means = _means(self.fitted, name)
-        coordinates = self.axes.T @ _cross_about(self.fitted, name, means)  # times the shrinkage: W along the axes
-        cross = self.axes.T @ _cross_about(self.held_out, name, means)
+        step = self.held_out.targets[name].mean - self.fitted.targets[name].mean
+        coordinates = self.axes.T @ self.fitted.cross[name]  # times the shrinkage: W along the axes
+        cross = self.axes.T @ (self.held_out.cross[name] + self.held_out.n_rows * torch.outer(self.step, step))
         explained = self.shrinkage @ (coordinates * cross).sum(1)  # ⟨W, C⟩
         squared = ((self.shrinkage @ (self.gram * (coordinates @ coordinates.T))) * self.shrinkage).sum(1)  # ⟨W, GW⟩
         return squared - 2 * explained  # and ‖Y‖², which is the same for all
 
 
-def _reduction(sums: LeastSquares, rank: int | None) -> Tensor | None:
-    """T (C1+1, rank+1) with [Z 1] = [X 1] T, where Z are principal components of X; None leaves X whole."""
-    if rank is None:
-        return None
-    mean, axes = sums.components(rank)
-    constant = torch.zeros(len(sums.gram), 1).to(axes)
-    constant[-1] = 1
-    return torch.cat([torch.cat([axes, -(mean @ axes)[None]]), constant], dim=1)
+def _shrinkage(variations: Tensor, varies: Tensor, penalties: Tensor) -> Tensor:
+    """1 / (variation + penalty), and 0 in directions that do not vary."""
+    return torch.where(varies, 1 / torch.where(varies, variations + penalties, 1), 0)
 
 
-def _shrinkage(variances: Tensor, penalties: Tensor) -> Tensor:
-    """1 / (variance + penalty), and 0 in directions that do not vary, up to rounding."""
-    varies = variances > variances[-1] * len(variances) * torch.finfo(variances.dtype).eps
-    return torch.where(varies, 1 / torch.where(varies, variances + penalties, 1), 0)
+def _about_means(moments: Moments, name: str, weight: Tensor, rank: int, residual: Tensor | None = None) -> Matching:
+    """Complete a map (C2, C1) of the centred activations, and its ‖residual‖² if it is known, to a matching."""
+    target = moments.targets[name]
+    bias = target.mean - weight @ moments.mean
+    residual = moments.squared_residual(name, weight, bias) if residual is None else residual
+    return Matching(weight, bias, _relative(residual, target), target.r2(residual), rank, moments.n_samples)
 
 
-def _source_mean(sums: LeastSquares) -> Tensor:
-    return sums.gram[-1, :-1] / sums.n_rows  # (C1,)
-
-
-def _means(sums: LeastSquares, name: str) -> tuple[Tensor, Tensor]:
-    return _source_mean(sums), sums.cross[name][-1] / sums.n_rows  # (C1,), (C2,)
-
-
-def _gram_about(sums: LeastSquares, mean: Tensor) -> Tensor:
-    """(X−μ)ᵀ(X−μ), (C1, C1)."""
-    mixed = torch.outer(mean, sums.gram[-1, :-1])
-    return sums.gram[:-1, :-1] - mixed - mixed.T + sums.n_rows * torch.outer(mean, mean)
-
-
-def _cross_about(sums: LeastSquares, name: str, means: tuple[Tensor, Tensor]) -> Tensor:
-    """(X−μ)ᵀ(Y−ν), (C1, C2)."""
-    (source, target), cross = means, sums.cross[name]
-    return cross[:-1] - torch.outer(source, cross[-1] - sums.n_rows * target) - torch.outer(sums.gram[-1, :-1], target)
-
-
-def _matching(sums: LeastSquares, name: str, weight: Tensor, reduction: Tensor | None) -> Matching:
-    """Complete a map (C1, C2) of the centred, reduced source to a matching, with its bias and its error."""
-    source, target = _means(sums, name)
-    solution, cross = torch.cat([weight, (target - source @ weight)[None]]), sums.cross[name]  # (C1+1, C2)
-    residual = sums.squared_norm[name] - 2 * (solution * cross).sum() + (solution * (sums.gram @ solution)).sum()
-    whole = solution if reduction is None else reduction @ solution
-    return Matching(whole[:-1].T, whole[-1], sums.relative(name, residual))
+def _relative(squared_residual: Tensor, target: TargetMoments) -> float:
+    """‖residual‖²/‖Y‖²; 0 for a target of zeros."""
+    norm = target.squared_norm
+    return 0.0 if norm == 0 else max(0.0, (squared_residual / norm).item())  # rounding may take it below zero

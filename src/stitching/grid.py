@@ -14,14 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from src.datasets.base import BaseImageSet
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.results.experiments import Pair
 from src.runtime import at_least_single
-from src.stitching.grid_matching import Batches, Matched, match_layers
+from src.stitching.closed_forms import Cutoff, Matching
+from src.stitching.grid_matching import Batches, match_layers
 from src.stitching.layers import StitchingLayer
+from src.stitching.moments import Target, TargetMoments
 from src.stitching.objectives import Stitches
 from src.stitching.registry import OBJECTIVES, Objective
+from src.stitching.sample_size import match_until_settled
 from src.stitching.stitched_model import activations_of_both
 from src.training import HeadLosses, classification_losses
 
@@ -32,6 +36,7 @@ class PairScore(NamedTuple):
     accuracy: float  # in [0, 1]
     representation_difference: float  # ‖stitched − end‖² / ‖end‖² over all samples
     predictions: Tensor  # (N,): classes
+    r2: float = math.nan  # 1 − ‖stitched − end‖² / ‖end − mean‖² over all samples; NaN where the end does not vary
 
 
 class GridScore(NamedTuple):
@@ -159,6 +164,7 @@ class Grid:
         predictions: dict[Pair | str, list[Tensor]] = {}
         distance: dict[Pair, Tensor] = {}
         norm: dict[str, Tensor] = {}
+        targets: dict[str, TargetMoments] = {}
         for images, labels in batches:
             names = [
                 list(dict.fromkeys([*layers, network.output_name]))
@@ -173,6 +179,8 @@ class Grid:
             for name in self.end_layers:
                 squares = at_least_single(end_acts[name]).square()
                 norm[name] = norm.get(name, 0.0) + squares.sum(dtype=torch.float64)
+                batch = Target.of(end_acts[name]).moments
+                targets[name] = targets[name].pooled(batch) if name in targets else batch
             for pairs, stitched, logits in self.stitched(images, self.truncated(front_acts)):
                 squares = (at_least_single(stitched) - end_acts[pairs[0].end_layer]).square_()
                 differences = squares.flatten(1).sum(1, dtype=torch.float64)
@@ -186,18 +194,41 @@ class Grid:
         labels = classes_of.pop("labels")
         accuracy = {name: (classes == labels).sum().item() / len(labels) for name, classes in classes_of.items()}
         classes_of = {name: classes.cpu() for name, classes in classes_of.items()}
-        scores = {
-            p: PairScore(accuracy[p], (distance[p] / norm[p.end_layer]).item(), classes_of[p]) for p in self.layers
-        }
+        scores = {}
+        for pair, residual in distance.items():
+            r2 = targets[pair.end_layer].r2(residual)
+            difference = (residual / norm[pair.end_layer]).item()
+            scores[pair] = PairScore(accuracy[pair], difference, classes_of[pair], r2)
         return GridScore(
             scores, accuracy["front"], accuracy["end"], classes_of["front"], classes_of["end"], labels.cpu()
         )
 
     def match(
-        self, batches: Batches, held_out: Batches = (), *, form: str = "pinv", rank: int | None = None
-    ) -> dict[Pair, Matched]:
+        self,
+        batches: Batches,
+        held_out: Batches = (),
+        *,
+        form: str = "pinv",
+        rank: int | None = None,
+        cutoff: Cutoff = "paper",
+    ) -> dict[Pair, Matching]:
         """Set all stitching layers by direct matching on the given images; see `match_layers`."""
-        return match_layers(*self.given_networks, self.layers, batches, held_out, form=form, rank=rank)
+        options = {"form": form, "rank": rank, "cutoff": cutoff}
+        return match_layers(*self.given_networks, self.layers, batches, held_out, **options)
+
+    def match_until_settled(
+        self,
+        train_set: BaseImageSet,
+        batch_size: int,
+        *,
+        seed: int,
+        form: str = "pinv",
+        rank: int | None = None,
+        cutoff: Cutoff = "paper",
+    ) -> dict[Pair, Matching]:
+        """Set all stitching layers by direct matching on as many images as each needs; see `match_until_settled`."""
+        options = {"seed": seed, "form": form, "rank": rank, "cutoff": cutoff}
+        return match_until_settled(*self.given_networks, self.layers, train_set, batch_size, **options)
 
     def truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Truncate the activations at the front layers to the rank of the grid."""

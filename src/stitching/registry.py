@@ -1,14 +1,15 @@
-"""The objectives that stitching layers are trained on, one row each.
+"""The closed forms that stitching layers are matched by, and the objectives that they are trained on, one row each.
 
-To add an objective, write its loss in a module of this package and its row here: the option and its help read the row.
+To add one, write its function in a module of this package and its row here: the option and its help read the row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.doors import resolve
+from src.options import STARTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +17,22 @@ if TYPE_CHECKING:
     from src.stitching.objectives import Stitches
 
 AT_END, FROM_END, AT_LAST = "at the end layer", "at the end layer and all blocks behind", "at the last block"
+
+
+class Form(NamedTuple):
+    """A closed form of direct matching."""
+
+    description: str  # for `--help`
+    function: str  # "module.function" of this package: moments -> the matching of each target
+    along_axes: bool = False  # of a source of low rank it takes the coordinates along the principal axes
+    target_scatter: bool = False  # it needs the covariance of the target, not only the variances
+    held_out: bool = False  # it takes moments of more rows, on which it chooses a penalty
+    cuts_off: bool = False  # it takes the cutoff of small singular values
+
+    @property
+    def solve(self) -> Callable[..., Any]:
+        """The function."""
+        return resolve(__package__, self.function)
 
 
 class Objective(NamedTuple):
@@ -41,6 +58,17 @@ class Objective(NamedTuple):
         layers = [end_layer, *behind]
         return {None: [], AT_END: layers[:1], FROM_END: layers, AT_LAST: layers[-1:]}[self.compares]
 
+
+FORMS = {
+    "pinv": Form("least squares", "closed_forms.least_squares", cuts_off=True),
+    "repair": Form("least squares, each channel rescaled to the target's deviation", "closed_forms.repair",
+                   cuts_off=True),
+    "covariance": Form("the best map that gives the target's covariance", "closed_forms.covariance",
+                       target_scatter=True),
+    "ortho": Form("an orthogonal map", "closed_forms.orthogonal", along_axes=True),
+    "ridge": Form("least squares with a penalty", "closed_forms.ridge", held_out=True),
+}  # fmt: skip
+INITS = {**STARTS, **{name: form.description for name, form in FORMS.items()}}
 
 OBJECTIVES = {
     "task": Objective("cross-entropy", "objectives.task", stitched_logits=True),

@@ -23,8 +23,9 @@ from src.results.records import to_record
 from src.results.rows import Metrics
 from src.results.run import Run, new_folder
 from src.stitching.agreement import agreement
+from src.stitching.check import warn_of_matching
+from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore
-from src.stitching.grid_matching import Matched
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import full_state
 from src.training import EpochLog, History, Score, State
@@ -122,7 +123,7 @@ class GridRuns:
         report_epoch(len(history), EpochLog(train, val))
 
     def finish(
-        self, score: GridScore, matched: Mapping[Pair, Matched], *, whole_networks: tuple[Network, Network] | None
+        self, score: GridScore, matched: Mapping[Pair, Matching], *, whole_networks: tuple[Network, Network] | None
     ) -> None:
         """Write the results of every pair and report its accuracy.
 
@@ -131,6 +132,7 @@ class GridRuns:
             whole_networks: front and end network where they are to be saved as well.
         """
         self._claim()
+        measured: dict[Pair, Metrics] = {}
         for pair, layer in self.layers.items():
             run, options = Run.in_folder(self.folders[pair], self._options_of(pair)), self._options_of(pair)
             if run.config.exists():  # finished before the run was killed
@@ -147,14 +149,16 @@ class GridRuns:
             if len(self.layers) == 1:
                 note(f"wrote {run.folder}")
             result(f"{self._title(pair)}Clean accuracy: {metrics.accuracy:.2%}")
+            measured[pair] = metrics
         self._run.discard()
+        warn_of_matching(measured, matched)
 
     def _title(self, pair: Pair) -> str:
         alone = tuple(pair) == (self.options["front_layer"], self.options["end_layer"])
         return "" if alone else f"{pair}: "
 
 
-def _metrics(score: GridScore, pair: Pair, matched: Matched | None) -> Metrics:
+def _metrics(score: GridScore, pair: Pair, matched: Matching | None) -> Metrics:
     of_pair = score.pairs[pair]
     return Metrics(
         of_pair.accuracy,
@@ -164,6 +168,8 @@ def _metrics(score: GridScore, pair: Pair, matched: Matched | None) -> Metrics:
         of_pair.representation_difference,
         *agreement(of_pair.predictions, score.end_predictions),
         len(score.labels),
+        *(None, None, None) if matched is None else (matched.n_samples, matched.rank, matched.r2),
+        of_pair.r2,
     )
 
 
@@ -188,13 +194,13 @@ def _write_summary(folder: Path, options: Mapping[str, Any], metrics: Metrics, l
     write_text(folder / "summary.txt", "\n".join(lines) + "\n")
 
 
-def _write_metrics(folder: Path, pair: Pair, metrics: Metrics, layer: StitchingLayer, matched: Matched | None) -> None:
+def _write_metrics(folder: Path, pair: Pair, metrics: Metrics, layer: StitchingLayer, matched: Matching | None) -> None:
     """Write `metrics.json`, which has null for what is not finite."""
     values = to_record(metrics)
     for name, value in values.items():
         if value is not None and not math.isfinite(value):
             values[name] = None
-            if name != "kappa":  # which has no value where one class is predicted alone
+            if name not in ("kappa", "r2_matched", "r2_test"):  # of one class, or of activations that do not vary
                 warn(f"{pair}: the {name} is not finite ({value})")
     if matched is not None and matched.ridge_penalty is not None:
         values["ridge_penalty"] = matched.ridge_penalty

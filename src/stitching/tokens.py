@@ -61,6 +61,7 @@ class ResizedTokens(TokensToTokens):
         self.keeps_cls = all(has_cls)
         self.source_key = (self.grid, self.keeps_cls)
         self.cls_use = made_cls if has_cls == [False, True] else None
+        self.target_key = (self.cls_use is not None,)
         if self.cls_use == "learn":
             self.cls_token = nn.Parameter(torch.randn(1, 1, target[1]) * 1e-6)
         self.used_cls = used_cls if has_cls == [True, False] else None
@@ -96,6 +97,7 @@ class ConvToTokens(ConvToConv):
         grid = tuple(source[1:]) if math.prod(source[1:]) == n_patches else (math.isqrt(n_patches),) * 2
         super().__init__(source, (target[1], *grid), upsample_mode=upsample_mode)
         self.grid, self.cls_use = grid, cls_token
+        self.target_key = (grid, cls_token is not None)
         if cls_token == "learn":
             self.cls_token = nn.Parameter(torch.randn(1, 1, target[1]) * 1e-6)
 

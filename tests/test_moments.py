@@ -1,0 +1,63 @@
+"""Moments against plain sums over rows."""
+
+import pytest
+import torch
+
+from src.low_rank import as_rows
+from src.stitching.layers import resize
+from src.stitching.moments import Moments, Target
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def moments_of(x, y, *, full=True, **options):
+    return Moments.of(x, {"y": Target.of(y, full=full)}, **options)
+
+
+@pytest.mark.parametrize("shape", [(7, 5, 3, 2), (7, 6, 5), (7, 5)])
+def test_moments_are_those_of_the_rows(shape):
+    channels = 1 if len(shape) == 4 else -1
+    x, y = random(*shape) + 3, random(*shape, seed=1).narrow(channels, 0, 4)
+    found = moments_of(x, y)
+    rows, target = as_rows(x), as_rows(y)
+    assert (found.n_samples, found.n_rows) == (7, len(rows))
+    torch.testing.assert_close(found.mean, rows.mean(0))
+    torch.testing.assert_close(found.scatter, rows.T.cov(correction=0) * len(rows))
+    torch.testing.assert_close(found.cross["y"], (rows - rows.mean(0)).T @ (target - target.mean(0)))
+    torch.testing.assert_close(found.targets["y"].scatter, target.T.cov(correction=0) * len(rows))
+    torch.testing.assert_close(moments_of(x, y, full=False).targets["y"].scatter, found.targets["y"].variations)
+    torch.testing.assert_close(found.targets["y"].squared_norm, y.square().sum())
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize(("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((3, 5), (7, 6)), ((3, 8), (6, 4))])
+def test_moments_of_a_resized_source_are_those_of_its_rows(source, target, mode):
+    x, y = random(5, 6, *source) + 2, random(5, 3, *target, seed=1)
+    torch.testing.assert_close(moments_of(x, y, size=target, mode=mode), moments_of(resize(x, target, mode), y))
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_pooled_moments_are_those_of_all_rows(full):
+    x, y = random(12, 5, 2, 2) + torch.arange(12.0)[:, None, None, None], random(12, 3, 2, 2, seed=1)
+    parts = [moments_of(x[part], y[part], full=full) for part in torch.arange(12).split(5)]
+    torch.testing.assert_close(parts[0].pooled(parts[1]).pooled(parts[2]), moments_of(x, y, full=full))
+
+
+def test_a_large_mean_costs_no_digits():
+    x, y = random(30, 4), random(30, 3, seed=1)
+    far = [moments_of(x[part] + 1e6, y[part] - 1e6) for part in torch.arange(30).split(10)]
+    pooled, expected = far[0].pooled(far[1]).pooled(far[2]), moments_of(x, y)
+    for name in ("scatter", "cross", "targets"):
+        found, wanted = (getattr(moments, name) for moments in (pooled, expected))
+        if name == "targets":
+            found, wanted = found["y"].scatter, wanted["y"].scatter
+        torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-7)
+
+
+def test_residual_is_that_of_the_map():
+    x, y, weight, bias = random(9, 4, 2, 2) + 1, random(9, 3, 2, 2, seed=1), random(3, 4, seed=2), random(3, seed=3)
+    residual = as_rows(x) @ weight.T + bias - as_rows(y)
+    found = moments_of(x, y).squared_residual("y", weight, bias)
+    torch.testing.assert_close(found, residual.square().sum())

@@ -1,0 +1,154 @@
+"""Direct matching on as many images as each pair needs."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from src.errors import UserError
+from src.models import Network
+from src.stitching import Grid, Pair, build_layers
+from src.stitching.closed_forms import FORMS
+from src.stitching.grid_matching import grid_moments, match_layers
+from src.stitching.matching import matching_batches
+from src.stitching.sample_size import FIRST, GAP
+
+WIDE, NARROW, SINGLE = 16, 6, 2
+
+
+class Layered(torch.nn.Module):
+    """Three layers that can be stitched with each other: many channels, few, and few of which less is explained."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.wide = torch.nn.Sequential(torch.nn.Conv2d(3, WIDE, 1), torch.nn.ReLU())
+        self.narrow = torch.nn.Conv2d(WIDE, NARROW, 1)
+        self.last = torch.nn.Conv2d(NARROW, SINGLE, 2, stride=2)
+        self.fc = torch.nn.Linear(SINGLE, 10)
+
+    def forward(self, x):
+        x = self.narrow(self.wide(x)).relu()
+        return self.fc(self.last(x).mean((2, 3)))
+
+
+class DoubleSet:
+    """A training set in float64 that counts how often each image is taken."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, n: int, shape=(3, 2, 2)):
+        self.images = torch.randn(n, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        self.taken = Counter()
+
+    def __len__(self):
+        return len(self.images)
+
+    def permutation(self, seed):
+        return torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+
+    def batches(self, batch_size, *, indices):
+        for chosen in indices.split(batch_size):
+            self.taken.update(chosen.tolist())
+            yield self.images[chosen], None
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return [Network(Layered(seed)).double().eval().requires_grad_(False) for seed in (0, 1)]
+
+
+FRONTS, ENDS = ["wide", "narrow", "last"], ["narrow", "last"]
+
+
+def layers_of(networks, fronts=FRONTS, ends=ENDS):
+    return build_layers(*networks, fronts, ends, "rc2c_pre", image_shape=(3, 2, 2), seed=3)[0]
+
+
+def settled(networks, layers, data, batch_size=64, **options):
+    return Grid(*networks, layers).match_until_settled(data, batch_size, seed=5, **options)
+
+
+def equal_maps(one, other):
+    assert torch.equal(one.weight, other.weight) and torch.equal(one.bias, other.bias) and one[2:] == other[2:]
+
+
+@pytest.mark.parametrize(("form", "rank"), [*((form, None) for form in FORMS), ("pinv", 3), ("covariance", 3)])
+def test_a_pair_alone_equals_the_pair_in_a_grid(networks, form, rank):
+    layers = layers_of(networks, ["wide", "last"])
+    together = settled(networks, layers, DoubleSet(1700), 300, form=form, rank=rank)
+    for pair, layer in layers.items():
+        alone = layers_of(networks, [pair.front_layer], [pair.end_layer])
+        equal_maps(together[pair], settled(networks, alone, DoubleSet(1700), 300, form=form, rank=rank)[pair])
+        assert torch.equal(layer.transform.weight, alone[pair].transform.weight)
+        assert torch.equal(layer.transform.weight[:, :, 0, 0], together[pair].weight)
+    if form == "pinv":
+        assert len({matching.n_samples for matching in together.values()}) > 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("n_images", [3000, 1000, 875, 430, 110, 60])
+def test_the_result_is_that_of_so_many_images(networks, form, n_images):
+    """The sizes are such that the last fifth of all images begins in any of the pieces that are summed apart."""
+    layers, data = layers_of(networks, ["wide", "last"]), DoubleSet(n_images)
+    for pair, found in settled(networks, layers, data, form=form).items():
+        given = layers_of(networks, [pair.front_layer], [pair.end_layer])
+        batches = matching_batches(data, found.n_samples, 50, seed=5, hold_out=FORMS[form].held_out)
+        expected = Grid(*networks, given).match(*batches, form=form)[pair]
+        torch.testing.assert_close(found.weight, expected.weight)
+        torch.testing.assert_close(found.bias, expected.bias)
+        for one, other in zip(found[2:], expected[2:], strict=True):
+            assert one == other or one == pytest.approx(other, rel=1e-8)
+
+
+@pytest.mark.parametrize("form", ["covariance", "ridge"])
+def test_each_image_is_taken_once_and_no_more_than_are_needed(networks, form):
+    data = DoubleSet(30000)
+    matched = settled(networks, layers_of(networks, ["wide", "narrow"], ["narrow"]), data, 500, form=form)
+    assert set(data.taken.values()) == {1}
+    largest = max(matching.n_samples for matching in matched.values())
+    samples = data.permutation(5)
+    assert largest < 15000 and data.taken.keys() == set(samples[: 2 * largest].tolist())
+
+
+def test_sizes_follow_from_the_gaps(networks):
+    """The number of a pair is the first size at which the gap is small, and was at the half, with rows enough."""
+    data, layers = DoubleSet(15000), layers_of(networks, ["wide", "last"])
+    samples, sizes = data.permutation(5), [100 * 2**i for i in range(6)]
+    for pair, found in settled(networks, layers, data, 500).items():
+        one = layers_of(networks, [pair.front_layer], [pair.end_layer])
+        (layer,), gaps = one.values(), {}
+        for n in sizes:
+            r2 = match_layers(*networks, one, data.batches(500, indices=samples[:n]))[pair].r2
+            more = grid_moments(*networks, one, data.batches(500, indices=samples[n : 2 * n]), form="pinv")
+            (rows,) = more.sources.values()
+            weight, bias = layer.transform.weight[:, :, 0, 0], layer.transform.bias
+            residual = rows.squared_residual(pair.end_layer, weight, bias)
+            gaps[n] = abs(r2 - rows.targets[pair.end_layer].r2(residual))
+        n_positions, width = rows.n_rows // rows.n_samples, len(rows.mean)
+        fitting = [n for n in sizes[1:] if gaps[n] <= GAP and gaps[n // 2] <= GAP]
+        assert found.n_samples == next(n for n in fitting if n * n_positions >= 10 * width)
+
+
+def test_there_are_ten_rows_for_each_channel_of_the_source(networks):
+    """A front layer whose target is an affine map of it has no gap, so the rows alone decide."""
+    front = Network(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 37), torch.nn.Linear(37, 10))).double()
+    pair = Pair("1", "2")
+    layers, _ = build_layers(front, front, ["1"], ["2"], "t2t", image_shape=(1, 2, 2), seed=0)
+    with torch.no_grad():
+        matched = settled([front, front], layers, DoubleSet(2000, (1, 2, 2)))
+    assert matched[pair].n_samples == 400 and matched[pair].r2 == pytest.approx(1)
+
+
+def test_says_when_the_images_are_used_up(networks, capsys):
+    layers = layers_of(networks)
+    matched = settled(networks, layers, DoubleSet(190))
+    assert {matching.n_samples for matching in matched.values()} == {190}
+    assert "matched on all 190 training images: more might still change the fit" in capsys.readouterr().err
+    matched = settled(networks, layers, DoubleSet(15000), 500)
+    assert "all" not in capsys.readouterr().err and FIRST * 2 <= min(found.n_samples for found in matched.values())
+
+
+def test_ridge_needs_two_images(networks):
+    with pytest.raises(UserError, match="at least two samples"):
+        settled(networks, layers_of(networks), DoubleSet(1), form="ridge")
