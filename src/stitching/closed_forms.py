@@ -54,8 +54,8 @@ def closed_form(
     Args:
         moments: over the rows to be matched.
         held_out: for `ridge`, over more rows, which judge its penalties.
-        rank: the source is reduced to its first principal components beforehand; None leaves it whole.
-        cutoff: of `pinv` and `repair`, see `relative_cutoff`; the other forms are not truncated.
+        rank: the source is truncated to its first principal components beforehand; None leaves it whole.
+        cutoff: of `pinv` and `repair`, see `relative_cutoff`; the other forms do without.
     Raises:
         ValueError: an activation was not finite.
     """
