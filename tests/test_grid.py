@@ -127,20 +127,21 @@ def test_training_computes_nothing_that_is_not_needed(networks, data, monkeypatc
     assert (behind[0], before[0], after[0]) == (0, 0, 1)
 
 
-@pytest.mark.parametrize("rank", [None, 4])
-def test_matching_equals_direct_matching_of_each_pair(networks, data, rank):
+@pytest.mark.parametrize(("rank", "cutoff"), [(None, "paper"), (4, "paper"), (None, 0.1)])
+def test_matching_equals_direct_matching_of_each_pair(networks, data, rank, cutoff):
     from src.low_rank import low_rank_approx
 
     layers = layers_of(networks)
-    errors = Grid(*networks, layers).match(data.batches(17), rank=rank)
+    matched = Grid(*networks, layers).match(data.batches(17), rank=rank, cutoff=cutoff)
     for pair, layer in layers.items():
         source = networks[0](data.images, until=pair.front_layer)
         target = networks[1](data.images, until=pair.end_layer)
         source = low_rank_approx(resize(source, target.shape[2:], "bilinear"), rank)
-        expected = direct_matching(source, target)
+        expected = direct_matching(source, target, cutoff=cutoff)
         torch.testing.assert_close(layer.transform.weight.detach()[:, :, 0, 0], expected.weight)
         torch.testing.assert_close(layer.transform.bias.detach(), expected.bias)
-        assert errors[pair].error == pytest.approx(expected.error, rel=1e-8)
+        assert matched[pair].error == pytest.approx(expected.error, rel=1e-8)
+        assert matched[pair].rank == expected.rank and matched[pair].n_samples == N
 
 
 @pytest.mark.parametrize("form", ["ortho", "ridge", "repair", "covariance"])
@@ -421,9 +422,10 @@ def test_names_the_pair_whose_shapes_do_not_fit(networks):
         layers_of(networks, kind="t2t")
 
 
+@pytest.mark.parametrize("form", ["pinv", "repair", "covariance"])
 @pytest.mark.parametrize("kinds", ["c2t", "t2t", "t2c"])
-def test_matching_between_maps_and_tokens_of_any_size_is_least_squares(kinds):
-    """Direct matching through sums equals least squares between the resized source and the target, row by row."""
+def test_matching_between_maps_and_tokens_of_any_size_is_that_of_the_rows(kinds, form):
+    """Direct matching of a grid equals that of the resized source and the target, row by row."""
     torch.manual_seed(0)
     images = torch.rand(12, 1, 16, 16, dtype=torch.float64)
     patches = {"patch": 8, "image_size": 16, "width": 24, "depth": 2, "heads": 2, "n_classes": 10, "n_channels": 1}
@@ -435,12 +437,12 @@ def test_matching_between_maps_and_tokens_of_any_size_is_least_squares(kinds):
     pair = Pair(layer_of[kinds[0]], layer_of[kinds[2]])
     layers, _ = build_layers(front, end, [pair.front_layer], [pair.end_layer], kinds, image_shape=images.shape[1:],
                              seed=0, c2t_cls_token="pool")  # fmt: skip
-    errors = Grid(front, end, layers).match([(images, None)])
+    matched = Grid(front, end, layers).match([(images, None)], form=form)
     source, target = front(images, until=pair.front_layer), end(images, until=pair.end_layer)
     layer = layers[pair]
     laid_out = layer.layout(source)
     if layer.size is not None:
         laid_out = resize(laid_out, layer.size, "bilinear")
-    expected = direct_matching(laid_out, layer.targets(target))
+    expected = direct_matching(laid_out, layer.targets(target), form=form)
     torch.testing.assert_close(layer.transform.bias.detach(), expected.bias)
-    assert errors[pair].error == pytest.approx(expected.error, rel=1e-8)
+    assert matched[pair].error == pytest.approx(expected.error, rel=1e-8)

@@ -45,8 +45,8 @@ def closed_form(
     Args:
         moments: over the rows to be matched.
         held_out: for `ridge`, over more rows, which judge its penalties.
-        rank: the source is reduced to its first principal components beforehand; None leaves it whole.
-        cutoff: of `pinv` and `repair`, see `relative_cutoff`; the other forms are not truncated.
+        rank: the source is truncated to its first principal components beforehand; None leaves it whole.
+        cutoff: of `pinv` and `repair`, see `relative_cutoff`; the other forms do without.
     Raises:
         ValueError: an activation was not finite.
     """
@@ -83,10 +83,9 @@ def relative_cutoff(cutoff: Cutoff, n_rows: int, n_columns: int) -> float:
 
 def least_squares(moments: Moments, cutoff: Cutoff = "paper") -> dict[str, Matching]:
     """Return the minimum-norm solution of [X 1] B = Y for each target, its small singular values cut off."""
-    n_rows, mean = moments.n_rows, moments.mean
-    total = (n_rows * mean)[:, None]  # (C1, 1)
-    gram = torch.cat([moments.scatter + total @ mean[None], total], dim=1)
-    gram = torch.cat([gram, torch.cat([total.T, total.new_full((1, 1), n_rows)], dim=1)])  # [X 1]ᵀ[X 1]
+    n_rows, mean = moments.n_rows, torch.cat([moments.mean, moments.mean.new_ones(1)])  # of [X 1]
+    gram = n_rows * torch.outer(mean, mean)
+    gram[:-1, :-1] += moments.scatter  # [X 1]ᵀ[X 1], (C1+1, C1+1)
     squared_sigma, axes = torch.linalg.eigh(gram)
     kept, kept_by_exact = (
         squared_sigma > relative_cutoff(each, n_rows, len(gram)) ** 2 * squared_sigma[-1] for each in (cutoff, "exact")
@@ -95,8 +94,7 @@ def least_squares(moments: Moments, cutoff: Cutoff = "paper") -> dict[str, Match
     drops = (kept_by_exact & ~kept).any().item()
     matchings = {}
     for name, target in moments.targets.items():
-        product = torch.cat([moments.cross[name] + total * target.mean, n_rows * target.mean[None]])  # [X 1]ᵀY
-        coordinates = axes.T @ product  # (C1+1, C2)
+        coordinates = torch.addr(axes[:-1].T @ moments.cross[name], n_rows * (mean @ axes), target.mean)  # of [X 1]ᵀY
         solution = axes @ (inverse[:, None] * coordinates)
         explained = coordinates.square().sum(1) / squared_sigma  # of ‖Y‖², by direction
         residual, least = (target.squared_norm - explained[which].sum() for which in (kept, kept_by_exact))
@@ -124,9 +122,10 @@ def repair(moments: Moments, cutoff: Cutoff = "paper") -> dict[str, Matching]:
         wanted = moments.targets[name].variations
         explained = made > EPS32**2 * wanted  # less is rounding
         scale = torch.where(explained, (wanted / torch.where(explained, made, 1)).sqrt(), 0)
-        matchings[name] = _about_means(moments, name, scale[:, None] * fitted.weight, fitted.rank)._replace(
-            truncated=fitted.truncated
-        )
+        shared = (fitted.weight.T * moments.cross[name]).sum(0)  # Σ(ŷ−mean)(y−mean), (C2,)
+        residual = (wanted - 2 * scale * shared + scale.square() * made).sum()
+        matching = _about_means(moments, name, scale[:, None] * fitted.weight, fitted.rank, residual)
+        matchings[name] = matching._replace(truncated=fitted.truncated)
     return matchings
 
 

@@ -51,7 +51,10 @@ class TargetMoments(NamedTuple):
         )
 
     def root(self) -> Tensor:
-        """Return S (q, C2) of full row rank q with SᵀS = Σ(y−μ)(y−μ)ᵀ up to rounding."""
+        """Return S (q, C2) with q at most C2 and SᵀS = Σ(y−μ)(y−μ)ᵀ up to rounding."""
+        factor, failed = torch.linalg.cholesky_ex(self.scatter)
+        if not failed:
+            return factor.T
         variations, axes = torch.linalg.eigh(self.scatter)
         varies = varying(variations, self.n_rows, self.mean)
         return variations[varies].sqrt()[:, None] * axes[:, varies].T
