@@ -12,7 +12,8 @@ from src.models.vit import VisionTransformer
 from src.runtime import generator
 from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching
 from src.stitching.layers import resize
-from src.stitching.objectives import OBJECTIVES, Objective, feature_loss, functional_loss, hint_loss, soft_label_loss
+from src.stitching.objectives import feature_loss, functional_loss, hint_loss, soft_label_loss
+from src.stitching.registry import OBJECTIVES, Objective
 from src.training import Settings, train
 from tests.tiny_networks import narrow_resnet
 
