@@ -12,7 +12,8 @@ from src.models.vit import VisionTransformer
 from src.runtime import generator
 from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching
 from src.stitching.layers import resize
-from src.stitching.objectives import OBJECTIVES, Objective, feature_loss, functional_loss, hint_loss, soft_label_loss
+from src.stitching.objectives import feature_loss, functional_loss, hint_loss, soft_label_loss
+from src.stitching.registry import AT_LAST, OBJECTIVES, Objective
 from src.training import Settings, train
 from tests.tiny_networks import narrow_resnet
 
@@ -321,14 +322,13 @@ def test_training_on_hint_goes_on_where_it_was(networks, data, tmp_path):
         assert log.train == pytest.approx(other.train, rel=0, nan_ok=True) and log.val == other.val
 
 
-def test_a_sixth_objective_is_one_row(networks, data):
+def test_a_sixth_objective_is_one_row(networks, data, monkeypatch):
+    def both(stitches):
+        return stitches.cross_entropies + feature_loss(stitches.stitched[0], stitches.targets[0])
+
+    monkeypatch.setattr("src.stitching.objectives.both", both, raising=False)
     layers = layers_of(networks, *SOME)
-    toy = Objective(
-        "both",
-        lambda stitches: stitches.cross_entropies + feature_loss(stitches.stitched[0], stitches.targets[0]),
-        layers=lambda end_layer, behind: [end_layer, *behind][-1:],
-        stitched_logits=True,
-    )
+    toy = Objective("both", "objectives.both", AT_LAST, stitched_logits=True)
 
     def losses_of(objective: Objective) -> list[float]:
         grid = Grid(*networks, layers, objective=objective)

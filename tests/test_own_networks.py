@@ -18,8 +18,10 @@ import exec_train
 import exec_train_representation_classifier
 from src.checkpoints import load_model
 from src.errors import UserError
+from src.images import ImageSpec
 from src.models import build_model
-from src.models.own import is_own
+from src.models.user_file import is_user_network
+from src.networks import NetworkName
 from tests.conftest import ROOT, few_images
 
 pytestmark = pytest.mark.usefixtures("few_test_images")
@@ -219,17 +221,17 @@ def test_what_a_file_must_give(name, line, tmp_path):
 
 
 def test_names_of_files():
-    assert is_own("nets.py:make") and is_own("/a:b/nets.py:make")
-    assert not any(map(is_own, ("resnet18", "nets.py", "nets:make", "nets.py:", "C:nets.py")))
+    assert is_user_network("nets.py:make") and is_user_network("/a:b/nets.py:make")
+    assert not any(map(is_user_network, ("resnet18", "nets.py", "nets:make", "nets.py:", "C:nets.py")))
 
 
 def test_weights_of_torchvision(tmp_path, monkeypatch):
-    image = {"n_classes": 1000, "image_shape": (3, 64, 64)}
+    images = ImageSpec(1000, (3, 64, 64))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     state = build_model("tv_squeezenet1_1", n_classes=1000).state_dict()
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
     torch.save(state, tmp_path / "hub/checkpoints/squeezenet1_1-b8a52dc0.pth")
-    network = load_model("DEFAULT", "tv_squeezenet1_1", **image)
+    network = load_model(NetworkName("DEFAULT", "tv_squeezenet1_1"), images)
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
 
     def offline(*_, **__):
@@ -242,9 +244,9 @@ def test_weights_of_torchvision(tmp_path, monkeypatch):
         ("DEFAULT", "small_cnn", "names weights of torchvision's networks"),
     ):
         with pytest.raises(UserError, match=line):
-            load_model(path, name, **image)
+            load_model(NetworkName(path, name), images)
     with pytest.raises(UserError, match="DEFAULT of tv_squeezenet1_1 has 1000 classes, the dataset 10"):
-        load_model("DEFAULT", "tv_squeezenet1_1", n_classes=10, image_shape=(3, 64, 64))
+        load_model(NetworkName("DEFAULT", "tv_squeezenet1_1"), images._replace(n_classes=10))
 
 
 @pytest.mark.parametrize(("name", "shape"), [("tv_convnext_tiny", (1, 32, 32)), ("tv_vit_b_32", (2, 64, 64))])
