@@ -144,7 +144,7 @@ class Interval(NamedTuple):
 class Mean(NamedTuple):
     """A mean with its intervals over images and over independent runs."""
 
-    value: float
+    value: float | None  # None where a run does not say
     images: Interval | None
     runs: Interval | None
 
