@@ -65,18 +65,17 @@ COLUMNS = {  # the headers of all tables
         "cka_debiased_null_95,cka_debiased_calibrated"
     ),
     ComparisonRow: "front_layer,end_layer,accuracy_1,accuracy_2,difference",
-    RankTestRow: (
-        "test,measure,setting,layer1,layer2,varied,n,spearman,spearman_p,kendall,kendall_p,place,note"
-    ),
+    RankTestRow: "test,measure,setting,layer1,layer2,varied,n,spearman,spearman_p,kendall,kendall_p,place,note",
     EpochRow: "train_acc,train_loss,val_acc,val_loss",
     FinetuningRow: "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc",
-}  # fmt: skip
+}
 KEYS = {
     SimilarityRow: {"values": MEASURES, "nulls": MEASURES},
     VerdictRow: {"aurocs": SCORES, "similarities": SIMILARITY_COLUMNS},
 }
 PAIR, INTERVAL = Pair("layer1.0", 'fc, "last"'), Interval(-0.125, 1 / 3)
-KNOWN = Summary(3, 2, Mean(0.1 + 0.2, INTERVAL, Interval(0.0, 1e-300)), Mean(0.0, INTERVAL, None), 0.5, 0.9, 0.8, -0.1, 2.0)
+ACCURACY, PENALTY = Mean(0.1 + 0.2, INTERVAL, Interval(0.0, 1e-300)), Mean(0.0, INTERVAL, None)
+KNOWN = Summary(3, 2, ACCURACY, PENALTY, 0.5, 0.9, 0.8, -0.1, 2.0)
 UNKNOWN = Summary(1, 1, Mean(0.5, None, None), Mean(None, None, None), None, None, None, None, None)
 ROWS = [
     stitch_row(front_stitch_rank=8, matching_error=0.1, init="pinv", kappa=-0.25, accuracy=1 / 3, n_images=360),
