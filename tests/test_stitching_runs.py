@@ -91,7 +91,7 @@ def test_a_run_whose_checkpoint_has_another_name_now_is_finished(layers, tmp_pat
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"weights")
     (tmp_path / "other.pt").write_bytes(b"others")
-    options = options_of() | {"front_model_path": "f.pt"}
+    options = options_of("-gpu", "-1") | {"front_model_path": "f.pt"}
     finished = Run.in_folder(tmp_path / "x" / "1", options)
     finished.claim(resume=False)
     finished.finish()
