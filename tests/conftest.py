@@ -113,7 +113,7 @@ def unofficial_files(monkeypatch):
 def drawn_figures(monkeypatch):
     """The figures that are drawn in this process, by the names of their files; they are written as well."""
     pytest.importorskip("matplotlib")
-    from src import figures
+    from src.results import figures
 
     drawn, save = {}, figures._save
 

@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 
 from src.files import read_json
-from src.stitching.rows import Row
+from src.results.records import read_table
+from src.results.rows import StitchRow
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -35,7 +36,6 @@ def content(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def grid_rows(folder: Path) -> list[Row]:
+def grid_rows(folder: Path) -> list[StitchRow]:
     """The rows of the `grid.csv` in a folder of stitches."""
-    with open(folder / "grid.csv", newline="") as file:
-        return [Row.of(values) for values in csv.DictReader(file)]
+    return read_table(folder / "grid.csv", StitchRow)

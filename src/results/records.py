@@ -166,6 +166,8 @@ def _typed(column: str, hint: Any, value: Any) -> Any:
             raise ValueError(column)
         return None
     if kinds[0] is bool:
+        if value not in (True, False, "True", "False"):
+            raise ValueError(column)
         return value in (True, "True")
     if isinstance(value, bool) or (kinds[0] is int and isinstance(value, float)):
         raise ValueError(column)

@@ -161,9 +161,12 @@ def _mean(group: Group, value_of: Callable[[StitchRow], float], values: np.ndarr
         values: of each image (N,), if there are predictions.
     """
     means = [_average(value_of(run.row) for run in runs) for runs in group.by_networks]
+    mean = _average(means)
+    if math.isnan(mean):
+        return Mean(None, None, None)
     pairs = [runs[0].row.experiment.network_keys for runs in group.by_networks]
     images = None if values is None else over_images(values, resample_counts(len(values)))
-    return Mean(_average(means), images, over_runs(means) if are_independent(pairs) else None)
+    return Mean(mean, images, over_runs(means) if are_independent(pairs) else None)
 
 
 def _is_at_chance(group: Group) -> bool:
