@@ -57,7 +57,7 @@ def test_tables_of_the_same_networks_become_one_and_the_last_of_repetitions_coun
     assert {(each.setting, each.layers, each.ranks): each.value for each in measurements} == {
         ("m/a.pt -- b.pt", ("x", "y"), (FULL, FULL)): 0.7, ("m/a.pt -- b.pt", ("z", "y"), (FULL, FULL)): 0.1,
     }  # fmt: skip
-    assert "1 results repeat others of the same experiment; the newest of each counts" in capsys.readouterr().err
+    assert "1 result repeats another of the same experiment; the newest of each counts" in capsys.readouterr().err
 
 
 def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch, capsys):
@@ -76,7 +76,7 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch, capsy
         ("stitching accuracy", "f.pt -- b.pt: rc2c_pre, task loss matching"): [0.5],
     }
     assert list(tables.probes) == [(tables.measurements[0].models[0], "x")]
-    assert "1 results repeat others" in capsys.readouterr().err
+    assert "1 result repeats another" in capsys.readouterr().err
 
 
 def test_values_of_other_alignments_are_kept_apart(tmp_path):
@@ -100,7 +100,7 @@ def test_the_last_probe_of_a_rank_counts(tmp_path, capsys):
         probe_row(rank=None, accuracy=0.8, loss=1.0),
     ]
     tables = read_tables([write(tmp_path / "p.csv", *rows)])
-    assert tables.measurements == [] and "1 results repeat others" in capsys.readouterr().err
+    assert tables.measurements == [] and "1 result repeats another" in capsys.readouterr().err
     ((identity, layer),) = tables.probes
     assert (tables.names[identity].path, layer) == ("a.pt", "x")
     assert tables.probes[identity, layer] == {4: rows[1], FULL: rows[2]}

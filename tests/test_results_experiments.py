@@ -154,7 +154,7 @@ def test_of_repeated_stitches_the_newest_counts(capsys):
     assert newest_stitches(rows) == rows and not capsys.readouterr().err
     again = stitch_row(folder="4", front_model_path="./a.pt")
     assert [row.folder for row in newest_stitches([*rows, again])] == ["4", "2", "3"]
-    assert "1 results repeat others" in capsys.readouterr().err
+    assert "1 result repeats another" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

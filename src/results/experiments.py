@@ -38,11 +38,11 @@ class Method(NamedTuple):
 
     stitching_type: str
     init: str
+    n_pinv_init_samples: int | None = None
+    front_pinv_rank: int | None = None
+    front_stitch_rank: int | None = None
     objective: str = "task"  # the only one of the public code, which does not name it
     n_epochs: int | None = None
-    n_pinv_init_samples: int | None = None
-    front_stitch_rank: int | None = None
-    front_pinv_rank: int | None = None
 
     inline = True
 
@@ -57,8 +57,8 @@ class Method(NamedTuple):
 class Experiment(NamedTuple):
     """The settings that tell a stitch from others between the same layers."""
 
-    dataset: str | None
     networks: Networks
+    dataset: str | None
     method: Method
     seed: int | None
 
@@ -123,7 +123,8 @@ def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[R
     groups = grouped(items, key)
     n_repeated = sum(len(same) - 1 for same in groups.values())
     if n_repeated:
-        warn(f"{n_repeated} results repeat others of the same experiment; the newest of each counts")
+        results = "1 result repeats another" if n_repeated == 1 else f"{n_repeated} results repeat others"
+        warn(f"{results} of the same experiment; the newest of each counts")
     return [same[-1] for same in groups.values()]
 
 

@@ -39,7 +39,8 @@ class StitchRow(NamedTuple):
     leading = (
         "front_layer", "end_layer", "stitching_type", "init", "front_stitch_rank", "front_pinv_rank", "seed",
         "accuracy", "front_accuracy", "end_accuracy", "matching_error", "representation_difference", "folder",
-        "front_model_path", "end_model_path", "front_model_type", "end_model_type",
+        "front_model_path", "end_model_path", "front_model_type", "end_model_type", "dataset", "objective", "n_epochs",
+        "n_pinv_init_samples", "agreement", "kappa", "n_images",
     )  # fmt: skip
 
 
@@ -63,6 +64,12 @@ class EvaluationRow(NamedTuple):
     experiment: Experiment  # of the run, but for the data set, whose images were stitched here
 
     contents, written_by = "OOD evaluation", "exec_eval_stitcher_ood.py"
+    leading = (
+        "front_layer", "end_layer", "accuracy", "auroc", "aupr", "fpr95", "mean_energy", "mean_id_energy", "folder",
+        "detector", "detector_id_data", "detector_ood_data", "id_dataset", "sanity_dataset", "sanity_auroc", "dataset",
+        "front_model_path", "end_model_path", "front_model_type", "end_model_type", "stitching_type", "init",
+        "objective", "n_epochs", "n_pinv_init_samples", "front_stitch_rank", "front_pinv_rank", "seed",
+    )  # fmt: skip
     TRUSTED = 0.8  # the sanity AUROC from which on a detector is trusted
 
     @property
