@@ -1,9 +1,12 @@
 """misc/sensitivity_figure.py: which curves it draws, and the figure as a user gets it."""
 
+from pathlib import Path
+
 import pytest
 
 from misc.sensitivity_figure import lines_of, main
 from src.measurements import read_tables
+from tests.commands import PDF, run, run_process
 from tests.test_measurements import PROBING, SIMILARITY, STITCHING, write
 
 SCRIPT = "misc/sensitivity_figure.py"
@@ -12,17 +15,21 @@ RANKS = [4, 2, 1]
 
 @pytest.fixture
 def tables(tmp_path):
+    return write_tables(tmp_path)
+
+
+def write_tables(folder: Path) -> list[Path]:
     """Layers `x` and `y` of `a.pt` compared at three ranks and at full rank with those of `b.pt`."""
     rows = [f"a.pt,b.pt,{one},{two},{rank},,p,10,0.5,0.25,{rank / 2},0.25\n"
             for one, two in (("x", "x"), ("x", "y"), ("y", "y")) for rank in (*RANKS, "") if rank]  # fmt: skip
     rows.append("a.pt,b.pt,x,x,,,p,10,1,0,0,0\n")
-    write(tmp_path / "similarity.csv", SIMILARITY, *rows)
+    write(folder / "similarity.csv", SIMILARITY, *rows)
     rows = [f"{model},x,{rank},{rank / 8},,1,0,10\n" for model in ("a.pt", "b.pt") for rank in (8, *RANKS)]
-    write(tmp_path / "probes.csv", PROBING, *rows)
+    write(folder / "probes.csv", PROBING, *rows)
     for name, init in (("dm", "pinv"), ("tlm", "rand")):
         rows = [f"x,x,rc2c_pre,{init},{rank},{rank},0,{rank / 9},0.9,0.9,0.1,0.2,t\n" for rank in RANKS]
-        write(tmp_path / f"{name}.csv", STITCHING, *rows)
-    return [tmp_path / f"{name}.csv" for name in ("similarity", "probes", "dm", "tlm")]
+        write(folder / f"{name}.csv", STITCHING, *rows)
+    return [folder / f"{name}.csv" for name in ("similarity", "probes", "dm", "tlm")]
 
 
 def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
@@ -61,12 +68,3 @@ def test_the_caption_names_networks_data_and_images(tables, tmp_path, drawn_figu
     below = figure.texts[-1].get_text().replace("\n", " ")
     assert below == "Networks: a.pt (resnet18), b.pt (vit). Data: digits. Images: 10 (similarity)."
     assert figure.get_suptitle() == "Layer x" and (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
-
-
-def test_says_what_is_missing(run_here, tables):
-    error = run_here(SCRIPT, *tables, "-l", "x", "z", "-o", "f.png", status=2)
-    assert "no two ranks of the first layer of z and z; choose" in error and "x and x, x and y, y and y" in error
-    error = run_here(SCRIPT, tables[1], "-o", "f.png", status=2)
-    assert "have them: none" in error
-    error = run_here(SCRIPT, *tables, "-o", "f.jpg", status=2)
-    assert "-o/--output: f.jpg must be a figure; give it a name that ends in .png or .pdf" in error

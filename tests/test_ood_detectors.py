@@ -11,7 +11,7 @@ from src.checkpoints import save_state
 from src.errors import UserError
 from src.models import build_model
 from src.ood.detectors import DetectorStore, Source, source_of
-from tests.conftest import ROOT
+from tests.commands import ROOT
 from tests.goldens import DATA
 
 PUBLIC = json.loads((DATA / "public_meta.json").read_text())

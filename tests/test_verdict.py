@@ -18,7 +18,7 @@ from src.similarity.results import Row as Similarity
 from src.verdict import judge, read_stitches, reporting
 from src.verdict.judging import decide
 from src.verdict.rows import FAR, NOT_SIMILAR, SIMILAR, UNDECIDED, Auroc, Verdict
-from tests.conftest import ROOT
+from tests.commands import ROOT
 
 SCRIPT = "misc/verdict.py"
 LIMITS = {"tolerance": 0.05, "in_distribution": 0.75}
