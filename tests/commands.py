@@ -102,7 +102,7 @@ def run_process(script: str, *arguments: Any, cwd: Path | str = ".", status: int
     return Output(done.stdout, done.stderr)
 
 
-def stitch(networks, front: str, end: str, *arguments: Any, kind: str = "rc2c_pre", types=(MODEL, MODEL)) -> Stitches:
+def stitch(front: str, end: str, *arguments: Any, networks, types=(MODEL, MODEL), kind="rc2c_pre") -> Stitches:
     """Stitch checkpoints in the working folder, on whatever data the arguments name."""
     printed = run("exec_stitch.py", *networks, *types, front, end, kind, *arguments)
     folders = [path for path in Path("results").rglob("2*") if path.is_dir()]

@@ -43,8 +43,8 @@ def run_here(tmp_path):
 
 @pytest.fixture
 def stitch(in_tmp_path, digit_networks):
-    """Stitch the two networks on the digits, in an empty folder (see `commands.stitch`)."""
-    return partial(commands.stitch, digit_networks)
+    """Stitch the two networks, if no others are given, in an empty folder (see `commands.stitch`)."""
+    return partial(commands.stitch, networks=digit_networks)
 
 
 @contextlib.contextmanager

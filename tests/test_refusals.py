@@ -153,7 +153,6 @@ REFUSALS = [
     # Results
     (f"{COLLECT} nowhere", "nowhere is no folder"),
     (f"{COLLECT} empty", "holds no finished stitching run"),
-    (f"{COLLECT} trained/2026-11-24_22-46-04.470782 -r", "holds no finished stitching run"),
     (f"{COLLECT} one -o a.jpg", "a.jpg must be a CSV or a figure; give it a name that ends in .csv or .png or .pdf"),
     (f"{COLLECT} trained seeds", ("seeds holds 2 experiments (seed=77; seed=", "of one experiment each")),
     (f"{STATISTICS} probes.csv", "these tables hold no similarity and no stitching; add a CSV of one of them"),
