@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from misc.sensitivity_figure import lines_of, main
+from misc.sensitivity_figure import lines_of
 from src.measurements import read_tables
 from tests.commands import PDF, run, run_process
 from tests.test_measurements import PROBING, SIMILARITY, STITCHING, write
@@ -51,10 +51,10 @@ def test_what_would_be_named_alike_says_where_it_is_from(tables):
     assert "dm.csv" in labels[0] and "2.csv" in labels[1] and labels[2:] == [f"probe accuracy, {m}.pt" for m in "ab"]
 
 
-def test_draws_a_panel_for_each_layer(run_script, run_here, tables, tmp_path):
+def test_draws_a_panel_for_each_layer(tables, tmp_path):
     imread = pytest.importorskip("matplotlib.image").imread
-    run_script(SCRIPT, *tables, "-o", "both.png")
-    run_here(SCRIPT, *tables, "-l", "x", "-other", "y", "-o", "one.png")
+    run_process(SCRIPT, *tables, "-o", "both.png", cwd=tmp_path)
+    run(SCRIPT, *tables, "-l", "x", "-other", "y", "-o", "one.png", cwd=tmp_path)
     both, one = (imread(tmp_path / name).shape for name in ("both.png", "one.png"))
     assert both[1] == 2 * one[1]
 
@@ -63,8 +63,8 @@ def test_the_caption_names_networks_data_and_images(tables, tmp_path, drawn_figu
     header = SIMILARITY.replace("\n", ",model1_type,model2_type,dataset\n")
     rows = [f"a.pt,b.pt,x,x,{rank},,p,10,0.5,0.25,{rank / 2},0.25,resnet18,vit,digits\n" for rank in RANKS]
     write(tables[0], header, *rows)
-    assert main([*map(str, tables), "-o", str(tmp_path / "f.pdf"), "--title", "Layer x"]) == 0
+    run(SCRIPT, *tables, "-o", tmp_path / "f.pdf", "--title", "Layer x")
     figure = drawn_figures["f.pdf"]
     below = figure.texts[-1].get_text().replace("\n", " ")
     assert below == "Networks: a.pt (resnet18), b.pt (vit). Data: digits. Images: 10 (similarity)."
-    assert figure.get_suptitle() == "Layer x" and (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
+    assert figure.get_suptitle() == "Layer x" and (tmp_path / "f.pdf").read_bytes().startswith(PDF)
