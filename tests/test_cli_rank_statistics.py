@@ -1,9 +1,11 @@
 """misc/rank_statistics.py as a user runs it, on tables made by hand and on those that exec_probe.py writes."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.commands import MODEL, ON_DIGITS, read_csv, run, run_process
-from tests.test_measurements import PROBING, SIMILARITY, STITCHING, write
+from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
@@ -11,16 +13,18 @@ SCRIPT = "misc/rank_statistics.py"
 RANKS = [4, 2, 1]
 
 
-def tables(folder) -> list[str]:
+def tables(folder) -> list[Path]:
     """Two layers of two networks: CKA and PWCCA follow the probes of `x` in opposite directions, stitching exactly."""
     cka = {("x", "x"): 0.9, ("x", "y"): 0.2, ("y", "x"): 0.3, ("y", "y"): 0.25}
-    rows = [f"a.pt,b.pt,{one},{two},,,p,10,{value},{1 - value},,\n" for (one, two), value in cka.items()]
-    rows += [f"a.pt,b.pt,x,x,{rank},,p,10,{rank / 10},{rank / 20},,\n" for rank in RANKS]
-    write(folder / "similarity.csv", SIMILARITY, *rows)
-    write(folder / "probes.csv", PROBING, *(f"a.pt,x,{rank},{rank / 8},,{1 / rank},0,10\n" for rank in RANKS))
-    rows = [f"x,y,rc2c_pre,pinv,{rank},,0,{rank / 9},0.9,0.9,0.1,0.2,t\n" for rank in RANKS]
-    write(folder / "grid.csv", STITCHING, *rows)
-    return ["similarity.csv", "probes.csv", "grid.csv"]
+    whole = [{"layer1": one, "layer2": two, "cka": value, "pwcca": 1 - value} for (one, two), value in cka.items()]
+    cut = [{"layer2": "x", "rank1": rank, "cka": rank / 10, "pwcca": rank / 20} for rank in RANKS]
+    probes = [{"rank": rank, "accuracy": rank / 8, "loss": 1 / rank} for rank in RANKS]
+    stitches = [{"front_stitch_rank": rank, "accuracy": rank / 9} for rank in RANKS]
+    return [
+        write_table(folder / "similarity.csv", SIMILARITY, *whole, *cut),
+        write_table(folder / "probes.csv", PROBE, *probes),
+        write_table(folder / "grid.csv", STITCH, *stitches),
+    ]
 
 
 def test_prints_and_writes_both_tests(tmp_path):
@@ -33,7 +37,7 @@ def test_prints_and_writes_both_tests(tmp_path):
     assert cka[2].split()[:5] == ["x", "x", "layer1", "3", "1"]
     assert cka[3].startswith("mean rho 1.0000 (p < 0.05 in 1 of 1), mean tau 1.0000 (p < 0.05 in 0 of 1)")
     assert sensitivity["pwcca | a.pt -- b.pt"][3].startswith("mean rho -1.0000")
-    assert sensitivity["stitching accuracy | grid.csv: rc2c_pre, init pinv"][3].startswith("mean rho 1.0000")
+    assert sensitivity["stitching accuracy | a.pt -- b.pt: rc2c_pre, direct matching"][3].startswith("mean rho 1.0000")
     assert blocks[4][0].startswith("Specificity: ") and "ties count against it" in blocks[4][1]
     assert blocks[5][0] == "cka | a.pt -- b.pt"
     assert blocks[5][-1] == "layer2: first in 1 of 2, mean place 1.50; layer1: first in 2 of 2, mean place 1.00"
@@ -50,8 +54,9 @@ def test_reads_what_the_probes_wrote(tmp_path, digit_networks):
     ranks = ["128", "64", "16", "4", "1"]
     probes = [digit_networks[0], MODEL, "-l", "layer4.1", *ON_DIGITS, "-e", "1", "-ranks", *ranks, "-o", "probes.csv"]
     run("exec_probe.py", *probes)
-    row = "layer4.1,layer1.0,rc2c_pre,pinv,{0},{0},0,{1},0.9,0.9,0.1,0.2,t\n"
-    write(tmp_path / "grid.csv", STITCHING, *(row.format(rank, min(int(rank), 64)) for rank in ranks))
+    pair = {"front_layer": "layer4.1", "end_layer": "layer1.0", "front_model_path": digit_networks[0]}
+    stitches = [pair | {"front_stitch_rank": rank, "accuracy": min(int(rank), 64) / 64} for rank in ranks]
+    write_table(tmp_path / "grid.csv", STITCH, *stitches)
     run(SCRIPT, "probes.csv", "grid.csv", "-o", "s.csv")
     (found,) = read_csv("s.csv")
     assert found["n"] == "4" and found["note"] == "ranks above the width left out: 1"
@@ -60,11 +65,12 @@ def test_reads_what_the_probes_wrote(tmp_path, digit_networks):
 
 def test_warns_of_mixed_alignments(tmp_path):
     kinds = {("x", "x"): "positions", ("x", "y"): "average pool", ("y", "y"): "positions"}
-    rows = [f"a.pt,b.pt,{one},{two},,,{kind},10,0.5,0.5,,\n" for (one, two), kind in kinds.items()]
-    printed, said = run(SCRIPT, write(tmp_path / "mixed.csv", SIMILARITY, *rows))
+    rows = [{"layer1": one, "layer2": two, "alignment": kind, "cka": 0.5, "pwcca": 0.5}
+            for (one, two), kind in kinds.items()]  # fmt: skip
+    printed, said = run(SCRIPT, write_table(tmp_path / "mixed.csv", SIMILARITY, *rows))
     assert "warning: specificity of pwcca: alignments differ, so alignments are ranked rather than layers" in said
     assert "alignments differ: positions, average pool" in printed
-    alike = write(tmp_path / "alike.csv", SIMILARITY, *(row.replace("average pool", "positions") for row in rows))
+    alike = write_table(tmp_path / "alike.csv", SIMILARITY, *(row | {"alignment": "positions"} for row in rows))
     assert "alignments differ" not in "".join(run(SCRIPT, alike))
 
 
