@@ -18,7 +18,8 @@ from tests.run_content import content
 
 COMMANDS = {
     "exec_train": [MODEL, *ON_DIGITS, "-e", "2", "-sf", "1", "-epoch-size", "64", "-dir", "m"],
-    "exec_stitch": [*PAIR, "layer4.0", "layer4.0,layer4.1", "rc2c_pre", *ON_DIGITS, "-e", "0", "-i", "pinv", "-dir", "grid"],
+    "exec_stitch": [*PAIR, "layer4.0", "layer4.0,layer4.1", "rc2c_pre", *ON_DIGITS, "-e", "0", "-i", "pinv",
+                    "-dir", "grid"],
     "exec_probe": ["f.pt", MODEL, "-l", "layer1.0", *ON_DIGITS, "-b", "512", "-e", "1", "-o", "p.csv"],
     "exec_train_representation_classifier": [
         "g.pt", MODEL, "layer4.1", "-m", "repr_cls_resnet18", *ON_DIGITS, "-b", "256", "-e", "1", "-fe", "1", "-ftidd",

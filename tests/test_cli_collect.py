@@ -54,8 +54,30 @@ def test_runs_of_the_public_code(tmp_path):
         ["layer4.1", "0.5400", "nan"],
     ]
     rows = read_csv("all.csv")
-    assert [row["accuracy"] for row in rows] == ["0.76", "0.77", "0.54"] and rows[0]["front_accuracy"] == "nan"
+    assert [row["accuracy"] for row in rows] == ["0.76", "0.77", "0.54"]
+    assert [pair_of(row) for row in rows] == [
+        ("layer2.0", "layer2.0"), ("layer3.1", "layer2.0"), ("layer4.1", "layer1.0"),
+    ]  # fmt: skip
+    written = {"init": "pinv", "seed": "0", "objective": "task", "n_epochs": "0", "matching_error": "0.0811",
+               "representation_difference": "0.0821", "front_accuracy": "nan", "kappa": "nan"}  # fmt: skip
+    assert {name: rows[0][name] for name in written} == written
     assert (tmp_path / "all.png").exists()
+
+
+def test_unfinished_and_damaged_runs_are_skipped_and_named(tmp_path):
+    unfinished, damaged, whole = (tmp_path / "n" / source.name for source in TRAINED)
+    for source in TRAINED:
+        copy_run(source, tmp_path / "n" / source.name)
+    (unfinished / "config.txt").unlink()
+    (damaged / "config.txt").write_text("{}")
+    (tmp_path / "n" / "stray.txt").touch()
+    one, two = (line for line in run(SCRIPT, "n").err.splitlines() if line.startswith("warning: skipped: "))
+    assert unfinished.name in one and "did not finish" in one
+    assert damaged.name in two and "no folder of a stitching run" in two
+    assert [row["folder"] for row in read_csv("n/grid.csv")] == [whole.name]
+    (whole / "summary.txt").unlink()
+    refused = run(SCRIPT, "n", status=2).err
+    assert "summary.txt" in refused and "holds no finished stitching run" in refused.splitlines()[-1]
 
 
 def test_two_folders_are_compared(tmp_path):

@@ -1,6 +1,5 @@
 """exec_train_representation_classifier.py and exec_eval_stitcher_ood.py as a user runs them."""
 
-import json
 import shutil
 from pathlib import Path
 

@@ -23,7 +23,7 @@ def write_tables(folder: Path) -> list[Path]:
     pairs = [{"layer1": one, "layer2": two} for one, two in (("x", "x"), ("x", "y"), ("y", "y"))]
     cut = [pair | {"rank1": rank} | measured(rank) for pair in pairs for rank in RANKS]
     whole = pairs[0] | {"cka": 1, "pwcca": 0, "procrustes": 0, "pwcca_morcos": 0}
-    probes = [{"model": model, "rank": rank, "accuracy": rank / 8} for model in ("a.pt", "b.pt") for rank in (8, *RANKS)]
+    probes = [{"model": f"{name}.pt", "rank": rank, "accuracy": rank / 8} for name in "ab" for rank in (8, *RANKS)]
     stitches = [{"end_layer": "x", "front_stitch_rank": rank, "accuracy": rank / 9} for rank in RANKS]
     return [
         write_table(folder / "similarity.csv", SIMILARITY, *cut, whole),

@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pytest
-import torch
 
 from src.checkpoints import load_state, save_state
 from src.models import build_model

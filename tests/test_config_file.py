@@ -90,6 +90,7 @@ def test_a_list_swallows_no_positional_argument(config):
 
 
 def test_negative_numbers_are_values(config):
-    argv = ["f.pt", "resnet18", "all", "-m", "repr_cls_resnet18", "-ftidd", "digits", "-ftoodd", "digits", "-dir", "a"]
-    args = parser_of("exec_train_representation_classifier.py").parse_args([*argv, "--config", config("m_in: -3.5\ngpu: -1\n")])
+    given = "f.pt resnet18 all -m repr_cls_resnet18 -ftidd digits -ftoodd photo_patches -dir a".split()
+    parser = parser_of("exec_train_representation_classifier.py")
+    args = parser.parse_args([*given, "--config", config("m_in: -3.5\ngpu: -1\n")])
     assert (args.m_in, args.gpu) == (-3.5, -1)

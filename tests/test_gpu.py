@@ -27,7 +27,7 @@ def both(network_folder):
     folders = {device: network_folder(device) for device in DEVICES}
 
     def run(script: str, *arguments: str):
-        printed = [run_process(script, *arguments, "-gpu", DEVICES[d], cwd=folders[d]).out for d in DEVICES]
+        printed = [run_process(script, *arguments, "-gpu", DEVICES[name], cwd=folders[name]).out for name in DEVICES]
         return printed, list(folders.values())
 
     return run

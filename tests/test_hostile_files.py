@@ -28,6 +28,7 @@ from src.ood.detectors import DetectorStore, source_of
 from src.stitching.results import newest_of_each_pair, read_run, read_runs
 from src.stitching.rows import accuracy_matrix
 from tests import tiny_datasets as tiny
+from tests.tables import PROBE, STITCH, write_table
 
 MARKER = "code-ran"  # a file in the working folder, if it did
 SHAPE = (1, 8, 8)
@@ -109,11 +110,8 @@ def read_folder_of_runs(folder: Path) -> None:
 
 
 def write_tables(folder: Path) -> None:
-    (folder / "grid.csv").write_text(
-        "front_layer,end_layer,stitching_type,init,front_stitch_rank,accuracy,folder\npool1,pool2,rc2c,rand,,0.5,a\n"
-        "pool1,pool2,rc2c,rand,3,0.25,b\n"
-    )
-    (folder / "probes.csv").write_text("model,layer,rank,accuracy,loss\na.pt,l1,1,0.5,0.25\na.pt,l1,,0.75,0.125\n")
+    write_table(folder / "grid.csv", STITCH, {"accuracy": 0.5}, {"accuracy": 0.25, "front_stitch_rank": 3})
+    write_table(folder / "probes.csv", PROBE, {"rank": 1, "loss": 0.25}, {"rank": ""})
 
 
 def write_store(folder: Path) -> None:
