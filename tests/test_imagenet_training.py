@@ -185,7 +185,7 @@ def test_the_recipe(tmp_path, monkeypatch, capsys):
         (["--dummy", "-a", "tv_resnet19"], {}, "unknown model 'tv_resnet19'; did you mean tv_resnet"),
         (["--dummy", "--gpu", "99"], {}, "-gpu 99: this machine has"),
         (["--dummy", "-e"], {}, "-e measures the accuracy of a checkpoint; give it as --weights FILE"),
-        (["--dummy", "--pretrained"], {}, "--pretrained: nothing is downloaded here; fetch https://download.pytorch."),
+        (["--dummy", "--pretrained"], {}, "--pretrained: nothing is downloaded here; fetch https://download.pytorch.org/"),
         (["--dummy", "--start-epoch", "5"], {}, "--start-epoch: "),
         (["--dummy", "--multiprocessing-distributed"], {}, "start the processes with torchrun --nproc_per_node N"),
         (["--dummy", "--rank", "2", "--world-size", "2"], {}, "give both --world-size and --rank"),
