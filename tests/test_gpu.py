@@ -83,7 +83,7 @@ def test_detectors_and_their_evaluation(both):
     networks = [*PAIR, "layer3.0", "layer4.0", "rc2c_pre"]
     both("exec_stitch.py", *networks, *DIGITS, "-e", "0", "-i", "pinv", "--mod-only-stitch", "-dir", "dm")
     both("exec_eval_stitcher_ood.py", "results/dm", *DIGITS, "-detectors", "store", "-scd", "photo_patches")
-    cpu, gpu = (np.load(folder / "results" / "energies" / "layer4.0" / "layer3.0.npy") for folder in folders)
+    cpu, gpu = (np.load(folder / "results" / "dm" / "energies" / "layer4.0" / "layer3.0.npy") for folder in folders)
     np.testing.assert_allclose(gpu.mean(), cpu.mean(), rtol=0.1, atol=0.1)
 
 
