@@ -17,8 +17,7 @@ from src.checkpoints import load_state
 from src.datasets import load_dataset
 from src.models import build_model
 from src.runtime import seeded
-from tests.conftest import ROOT
-from tests.test_cli_errors import fails
+from tests.commands import ROOT, error_line
 from tests.tiny_datasets import write_imagenet
 
 SCRIPT = ROOT / "misc" / "imagenet_train_main.py"
@@ -197,17 +196,15 @@ def test_the_recipe(tmp_path, monkeypatch, capsys):
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )  # fmt: skip
-def test_errors(arguments, environment, line, capsys, tmp_path, monkeypatch):
+def test_errors(arguments, environment, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert line in fails(script.main, ["--gpu", "-1", *arguments], capsys)
+    assert line in error_line("misc/imagenet_train_main.py", "--gpu", "-1", *arguments)
     assert not os.listdir(tmp_path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_without_a_gpu_there_is_no_silent_fallback(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert "this machine has no GPU; choose one that exists, or -gpu -1 for the CPU" in fails(
-        script.main, ["--dummy"], capsys
-    )
+def test_without_a_gpu_there_is_no_silent_fallback(in_tmp_path):
+    line = error_line("misc/imagenet_train_main.py", "--dummy")
+    assert "this machine has no GPU; choose one that exists, or -gpu -1 for the CPU" in line

@@ -16,7 +16,7 @@ from src.ood.evaluation import make_detectors
 from src.ood.losses import energy
 from src.ood.networks import StitchedNetworks
 from src.ood.store import DetectorStore
-from tests.conftest import ROOT
+from tests.commands import ROOT
 from tests.goldens import DATA
 
 PUBLIC = json.loads((DATA / "public_meta.json").read_text())

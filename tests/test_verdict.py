@@ -17,6 +17,7 @@ from src.similarity.registry import MEASURES
 from src.verdict import Limits, intervals, judge, report
 from src.verdict.intervals import over_images, resample_counts, wider
 from src.verdict.judging import FAR, NOT_SIMILAR, SIMILAR, SIMILARITY_COLUMNS, UNDECIDED, decide
+from tests.commands import ON_DIGITS, read_csv, run
 from tests.goldens import DATA
 from tests.result_rows import evaluation_row, similarity_row
 
@@ -349,33 +350,26 @@ def test_script_says_what_is_missing(tmp_path, run_here):
     assert "p.csv is no table of similarity (" in run_here(SCRIPT, "dm", "-sim", "p.csv", status=2)
 
 
-def test_stitches_of_real_networks(tmp_path, digit_networks, monkeypatch, capsys):
-    """A network stitched to itself at a layer, by direct matching on many samples, is similar to itself."""
-    import exec_compute_low_rank_sim_metrics
-    import exec_eval_stitcher_ood
-    import exec_stitch
-    from misc.verdict import main
+def test_stitches_of_a_real_network(in_tmp_path):
+    """Stitched to itself at a layer, by direct matching on many samples, it is similar; it loses from a later layer.
 
-    monkeypatch.chdir(tmp_path)
-    model, data = "resnet18_samewidth", ["-d", "digits", "-gpu", "-1"]
-    networks = [str(digit_networks[0])] * 2 + [model, model]
-    stitch = ["layer2.0,layer4.1", "layer2.0", "rc2c_pre", "-e", "0", "-i", "pinv", "-pinv-samples", "500"]
-    assert exec_stitch.main([*networks, *stitch, *data, "--mod-only-stitch", "-dir", "dm"]) == 0
-    ood = ["results/dm", *data, "--detector", "mahalanobis", "-scd", "photo_patches"]
-    assert exec_eval_stitcher_ood.main(ood) == 0
-    compare = [*networks, "layer2.0,layer4.1", "layer2.0", *data, "-n", "100", "--permutations", "19", "-o", "s.csv"]
-    assert exec_compute_low_rank_sim_metrics.main([*compare, "--metrics", "cka", "cka_debiased"]) == 0
-    capsys.readouterr()
-    assert main(["results/dm", "-sim", "s.csv"]) == 0
-    with open("verdict.csv", newline="") as file:
-        rows = {row["front_layer"]: row for row in csv.DictReader(file)}
-    own, other = rows["layer2.0"], rows["layer4.1"]
+    It gets most digits right, so that what is lost is no noise.
+    """
+    run("exec_train.py", "small_cnn", *ON_DIGITS, "-e", "5", "-lr", "0.01", "-dir", "m")
+    networks = ["m/model_5.pt", "m/model_5.pt", "small_cnn", "small_cnn", "pool1,pool3", "pool1"]
+    options = ["-e", "0", "-i", "pinv", "-pinv-samples", "500", "--mod-only-stitch", "-dir", "dm"]
+    run("exec_stitch.py", *networks, "rc2c_pre", *ON_DIGITS, *options)
+    run("exec_eval_stitcher_ood.py", "results/dm", *ON_DIGITS, "--detector", "mahalanobis", "-scd", "photo_patches")
+    options = ["-n", "100", "--permutations", "19", "--metrics", "cka", "cka_debiased", "-o", "s.csv"]
+    run("exec_compute_low_rank_sim_metrics.py", *networks, *ON_DIGITS, *options)
+    run(SCRIPT, "results/dm", "-sim", "s.csv")
+    own, other = (row for layer in ("pool1", "pool3") for row in read_csv("verdict.csv") if row["front_layer"] == layer)
+    assert float(own["end_accuracy"]) > 0.7
     assert abs(float(own["penalty"])) < 0.01 and float(own["penalty_images_high"]) < 0.05
     assert float(own["cka"]) == pytest.approx(1) and float(own["cka_debiased_calibrated"]) == pytest.approx(1)
-    assert float(own["auroc_mahalanobis"]) < 0.6 and own["verdict"] == (
-        SIMILAR if own["trusted_mahalanobis"] == "True" else UNDECIDED
-    )
-    assert float(other["penalty"]) > float(own["penalty"]) and float(other["agreement"]) < float(own["agreement"])
+    assert float(own["auroc_mahalanobis"]) < 0.6 and own["verdict"] == SIMILAR
+    assert float(other["penalty"]) > 0.3 and float(other["agreement"]) < 0.6 and other["verdict"] == NOT_SIMILAR
+
 
 
 def test_folders_of_the_public_code_are_read():
