@@ -71,7 +71,8 @@ def test_text_is_readable_at_the_width_of_a_column(tmp_path, drawn_figures):
     """The numbers of eight layers fit into their cells, at 7 points and more; the caption into the figure."""
     names = [f"layer{i}.{j}" for i in range(1, 5) for j in range(2)]
     caption = "Networks: models/a/model_10.pt (resnet18) → models/b/model_10.pt (resnet18). Data: cifar10."
-    maps(tmp_path / "f.pdf", {"t": HeatMap(Matrix(names, names, [[-0.25] * 8] * 8))}, **AXES, title="A title", caption=caption)
+    panels = {"t": HeatMap(Matrix(names, names, [[-0.25] * 8] * 8))}
+    maps(tmp_path / "f.pdf", panels, **AXES, title="A title", caption=caption)
     figure = drawn_figures["f.pdf"]
     axes = figure.axes[0]
     ticks = [*axes.get_xticklabels(), *axes.get_yticklabels()]

@@ -35,7 +35,8 @@ def both(network_folder):
 
 def table(path) -> list[list[float]]:
     """The numbers of a CSV."""
-    return [[float(value) for value in row.values() if re.fullmatch(r"-?[\d.]+(e-?\d+)?", value)] for row in read_csv(path)]
+    number = re.compile(r"-?[\d.]+(e-?\d+)?")
+    return [[float(value) for value in row.values() if number.fullmatch(value)] for row in read_csv(path)]
 
 
 def the_only(folder, pattern: str):
