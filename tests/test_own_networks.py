@@ -21,8 +21,37 @@ from tests.conftest import few_images
 pytestmark = pytest.mark.usefixtures("few_test_images")
 
 README = (ROOT / "README.md").read_text()
-SECTION = README[README.index("## Your own network") : README.index("## Scripts")]
-FILE = re.search(r"```python\n(.*?)```", SECTION, re.DOTALL).group(1)
+SECTION = README[README.index("## Your own network") : README.index("## Your own images")]
+FILE = re.search(r"```python\n(.*?)```", SECTION, re.DOTALL).group(1) + '''
+
+class Block(nn.Module):
+    def __init__(self, n_tokens, width):
+        super().__init__()
+        self.norm, self.tokens = nn.LayerNorm(width), nn.Linear(n_tokens, n_tokens)
+        self.channels = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
+
+    def forward(self, x):
+        x = x + self.tokens(self.norm(x).transpose(1, 2)).transpose(1, 2)
+        return x + self.channels(x)
+
+
+class Mixer(nn.Module):
+    def __init__(self, n_classes, image_shape, width=64):
+        super().__init__()
+        self.embed = nn.Conv2d(image_shape[0], width, 2, stride=2)
+        self.blocks = nn.ModuleList([Block(image_shape[1] * image_shape[2] // 4, width) for _ in range(4)])
+        self.head = nn.Linear(width, n_classes)
+
+    def forward(self, images):
+        x = self.embed(images).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean(1))
+
+
+def mixer(n_classes, image_shape):
+    return Mixer(n_classes, image_shape)
+'''
 MORE = '''
 
 class Attention(nn.Module):
