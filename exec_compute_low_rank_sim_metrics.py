@@ -53,8 +53,9 @@ def compute(args) -> None:
     same = first == second
     model1 = load_model(**first, **image)
     model2 = model1 if same else load_model(**second, **image)
-    layers1 = choose(model1, args.model1_layer, args, "1", image_shape=info.image_shape)
-    layers2 = choose(model2, args.model2_layer, args, "2", image_shape=info.image_shape)
+    model1, layers1 = choose(model1, args.model1_layer, args, "1", image_shape=info.image_shape)
+    model2, layers2 = choose(model1 if same else model2, args.model2_layer, args, "2", image_shape=info.image_shape)
+    model1 = model2 if same else model1
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **cli.placing_of(args, device))
     n_images = min(args.n_samples, len(test_set))
     if n_images < args.n_samples:

@@ -53,8 +53,10 @@ def probe(args) -> None:
         return
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape}
     model = load_model(**named(args, "model"), **image, device=device)
-    chosen = [choose(model, text, args, image_shape=info.image_shape) for text in args.layer_names]
-    layers = list(dict.fromkeys(sum(chosen, [])))
+    layers = []
+    for text in args.layer_names:
+        model, chosen = choose(model, text, args, image_shape=info.image_shape)
+        layers += [layer for layer in chosen if layer not in layers]
     ranks = descending(args.ranks)
     task = Probes(model, layers, ranks, **image, seed=args.seed)
     data, placing = (args.dataset, args.dataset_root), cli.placing_of(args, device)

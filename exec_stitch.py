@@ -59,10 +59,12 @@ def stitch(args) -> None:
     starts, ends = named(args, "front_model"), named(args, "end_model")
     front = load_model(**starts, **image)
     end = front if starts == ends else load_model(**ends, **image)
-    sides = ((front, args.front_layer, "front"), (end, args.end_layer, "end"))
-    chosen = [choose(network, text, args, side, image_shape=info.image_shape) for network, text, side in sides]
+    front, front_layers = choose(front, args.front_layer, args, "front", image_shape=info.image_shape)
+    end, end_layers = choose(front if starts == ends else end, args.end_layer, args, "end",
+                             image_shape=info.image_shape)  # fmt: skip
+    front = end if starts == ends else front
     layers, skipped = build_layers(
-        front, end, *chosen, args.stitching_type, image_shape=info.image_shape, seed=args.seed, init=args.init,
+        front, end, front_layers, end_layers, args.stitching_type, image_shape=info.image_shape, seed=args.seed, init=args.init,
         upsample_mode=args.upsample_mode, c2t_cls_token=args.c2t_cls_token, t2c_cls_token=args.t2c_cls_token,
     )  # fmt: skip
     check_options(vars(args), layers, (front, end))

@@ -52,7 +52,7 @@ def train_detectors(args) -> None:
     placing, image = cli.placing_of(args, device), {"n_classes": info.n_classes, "image_shape": info.image_shape}
     source = load_model(**named(args, "source_model"), **image, device=device)
     identity = source_of(**named(args, "source_model"))
-    layers = choose(source, args.source_layer_name, args, image_shape=info.image_shape)
+    source, layers = choose(source, args.source_layer_name, args, image_shape=info.image_shape)
     runs = {}
     for layer in layers:
         path = str(Path(args.save_dir, layer) if len(layers) > 1 else Path(args.save_dir))

@@ -14,6 +14,7 @@ from src.console import warn
 from src.errors import UserError
 from src.files import write_bytes
 from src.models import Network, build_model
+from src.models.heads import LinearProbe
 from src.runtime import seeded
 
 State = dict[str, Tensor]
@@ -98,20 +99,26 @@ def load_model(
     image_shape: Sequence[int],
     device: torch.device | str = "cpu",
     seed: int | None = None,
+    encoder: bool = False,
 ) -> Network:
     """Build the network `name` with the weights of a checkpoint, frozen and in eval mode.
+
+    A checkpoint with `linear_probe.weight` and `linear_probe.bias` beside the keys of an encoder makes it a classifier.
 
     Args:
         path: a file; for `tv_NAME` also `DEFAULT` or the name of an entry of torchvision's weights; `-` leaves the
             fresh weights.
         image_shape: (C, H, W) of the images it is to take.
         seed: of the fresh weights.
+        encoder: take a network that gives features instead of logits as well.
     Raises:
-        UserError: as load_state, or the checkpoint does not fit the network; names the keys.
+        UserError: as load_state, or the checkpoint does not fit the network, names the keys; or as build_model.
     """
 
-    def build() -> Network:
-        return build_model(name, n_classes=n_classes, n_channels=image_shape[0], image_shape=tuple(image_shape))
+    def build(has_head: bool = False) -> Network:
+        image = {"n_channels": image_shape[0], "image_shape": tuple(image_shape)}
+        network = build_model(name, n_classes=n_classes, **image, encoder=encoder or has_head)
+        return network.with_head() if has_head and network.is_encoder else network
 
     wanted = f"{name} with {n_classes} classes"
     if path == "-":
@@ -122,10 +129,12 @@ def load_model(
 
         state, model = torchvision_weights(name, str(path), n_classes=n_classes), build()
         _take_over(model, state, path, wanted=wanted)
-        if hasattr(model._module, "transform_input"):  # GoogLeNet and Inception: their weights want other statistics
-            model._module.transform_input = True
+        if hasattr(model.module, "transform_input"):  # GoogLeNet and Inception: their weights want other statistics
+            model.module.transform_input = True
     else:
-        model = load_network(path, build, wanted=wanted)
+        state = load_state(path)
+        model = build(f"{LinearProbe.NAME}.weight" in state)
+        _take_over(model, state, path, wanted=wanted)
     return freeze(model, device)
 
 

@@ -67,9 +67,11 @@ def add_channels_last(parser: argparse.ArgumentParser, *sides: str) -> None:
 
 def choose(
     network: "Network", text: str, args: argparse.Namespace, side: str = "both", *, image_shape: Sequence[int]
-) -> list[str]:
-    """Return the layers that an option names, with `--channels-last` as the options have it; see Network.choose."""
-    return network.choose(text, image_shape=image_shape, channels_last=args.channels_last in (True, side, "both"))
+) -> tuple["Network", list[str]]:
+    """Return the layers that an option names, and a view with `--channels-last` as the options have it; see
+    Network.channels_first."""
+    layers, last = network.layers(text), args.channels_last in (True, side, "both")
+    return network.channels_first(layers, image_shape=image_shape, channels_last=last), layers
 
 
 def named(args: argparse.Namespace, side: str) -> dict[str, Any]:

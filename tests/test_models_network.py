@@ -311,8 +311,8 @@ def test_a_shape_from_in_front_needs_the_images_but_no_pass_of_the_front(images,
     def computed(*_):
         raise AssertionError("the front was computed")
 
-    monkeypatch.setattr(network.stem, "forward", lambda x: computed() if type(x) is torch.Tensor else F.conv2d(
-        x, network.stem.weight, network.stem.bias, padding=1))  # fmt: skip
+    monkeypatch.setattr(network.module.stem, "forward", lambda x: computed() if type(x) is torch.Tensor else F.conv2d(
+        x, network.module.stem.weight, network.module.stem.bias, padding=1))  # fmt: skip
     assert torch.equal(network(h, after="one", images=images), expected)
     assert network(h[:2], after="one", images=images[:2]).shape == (2, 4)
 
@@ -321,25 +321,25 @@ def test_a_trace_for_each_mode(images):
     module, network = built(Dropout)
     assert torch.equal(network(images, until="two"), module.two(module.one(module.stem(images))))
     network.train()
-    assert network._module.training and network.one.training
+    assert network.module.training and network.module.one.training
     torch.manual_seed(1)
     trained = network(images, until="two")
     torch.manual_seed(1)
     expected = module.two(F.dropout(module.one(module.stem(images)), 0.5, True))
     assert torch.equal(trained, expected) and not torch.equal(trained, network(images, until="two"))
     network.eval()
-    assert torch.equal(network(images), module(images)) and not network._module.training
+    assert torch.equal(network(images), module(images)) and not network.module.training
 
 
 def test_statistics_of_batch_norm_move_in_parts_in_training_mode(images):
     module, network = built(SharedRelu)
     network(images, until="norm")
-    assert torch.equal(network.norm.running_mean, module.norm.running_mean)
+    assert torch.equal(network.module.norm.running_mean, module.norm.running_mean)
     network.train()
     module.train()
     network(network(images, until="one"), after="one")
     module(images)
-    assert torch.equal(network.norm.running_mean, module.norm.running_mean) and network.norm.num_batches_tracked == 1
+    assert torch.equal(network.module.norm.running_mean, module.norm.running_mean) and network.module.norm.num_batches_tracked == 1
 
 
 @pytest.mark.parametrize("kind", [Attention, SharedRelu])
@@ -358,10 +358,10 @@ def test_copies_are_independent(images):
     _, network = built(SharedRelu)
     expected = network(images, until="norm")
     other = copy.deepcopy(network)
-    other.norm.weight.data.fill_(0)
+    other.module.norm.weight.data.fill_(0)
     assert torch.equal(network(images, until="norm"), expected)
     assert not torch.equal(other(images, until="norm"), expected)
-    assert other.norm is other._module.norm and other.norm is not network.norm
+    assert other.module.norm is other.module.norm and other.module.norm is not network.module.norm
 
 
 def test_state_and_parameters_are_those_of_the_module(images):
@@ -372,7 +372,7 @@ def test_state_and_parameters_are_those_of_the_module(images):
     state = {key: torch.zeros_like(value) for key, value in module.state_dict().items()}
     network.load_state_dict(state)
     assert not network(images, until="embed").any()
-    assert "_tensor_constant0" not in vars(network)
+    assert "_tensor_constant0" not in vars(network.module)
 
 
 def test_gradients_flow_through_parts_into_the_module(images):
@@ -491,7 +491,7 @@ def test_folding_takes_what_it_may_and_changes_nothing(images):
     assert kept == ["norm", "pairs.1.1", "pairs.2.1", "pairs.3.1", "pairs.4.1"]
     torch.testing.assert_close(folded.activations(images, names), network.activations(images, names))
     assert network.for_inference(["pairs.0.0"]) is network  # whose own output would no longer exist
-    assert isinstance(network.pairs[0][1], nn.BatchNorm2d)
+    assert isinstance(network.module.pairs[0][1], nn.BatchNorm2d)
 
 
 class ChannelsLast(nn.Module):
@@ -539,11 +539,11 @@ def test_where_the_shape_does_not_tell_an_option_decides(images, capsys):
 
 def test_what_a_module_declares_goes_before_shapes(images, capsys):
     module, network = built(lambda: ChannelsLast(4))
-    network._module.channels_last = True
+    network.module.channels_last = True
     chosen(network, "mix", images)
     assert "turned at mix" in capsys.readouterr().err
     module, network = built(ChannelsLast)
-    network._module.channels_last = False
+    network.module.channels_last = False
     chosen(network, "mix", images, channels_last=True)
     assert torch.equal(network(images, until="mix"), module.mix(module.embed(images).permute(0, 2, 3, 1)))
     assert not capsys.readouterr().err

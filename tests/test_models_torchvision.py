@@ -63,7 +63,7 @@ def test_googlenet_trains_on_the_first_of_its_outputs():
     logits = network(torch.rand(2, 3, 64, 64))
     assert logits.shape == (2, 7)
     logits.sum().backward()
-    assert network.fc.weight.grad is not None and network.aux1.fc2.weight.grad is None
+    assert network.module.fc.weight.grad is not None and network.module.aux1.fc2.weight.grad is None
 
 
 @pytest.mark.slow

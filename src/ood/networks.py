@@ -40,7 +40,7 @@ def load_networks(
     front, end = (
         load_model(**network, n_classes=n_classes, image_shape=image_shape, device=device) for network in named.values()
     )
-    choose_layers(front, end, runs, image_shape=image_shape)
+    front, end = choose_layers(front, end, runs, image_shape=image_shape)
     return front, end, source_of(**named["end"])
 
 
@@ -72,12 +72,16 @@ def network_of(options: Mapping, side: str, *, path: str | None, name: str | Non
     return {"path": path or stored, "name": name or recorded, "seed": options.get(f"{side}_model_path_seed")}
 
 
-def choose_layers(front: Network, end: Network, runs: Sequence[Run], *, image_shape: Sequence[int]) -> None:
-    """Let the networks give the activations of the stitched layers as the runs had them (see Network.choose)."""
-    for side, network in (("front", front), ("end", end)):
+def choose_layers(
+    front: Network, end: Network, runs: Sequence[Run], *, image_shape: Sequence[int]
+) -> tuple[Network, Network]:
+    """Let the networks give the activations of the stitched layers as the runs had them (Network.channels_first)."""
+    networks = {"front": front, "end": end}
+    for side, network in networks.items():
         for last in (False, True):
             names = {getattr(run.row, f"{side}_layer"): True for run in runs
                      if (run.options.get("channels_last") in (side, "both")) == last}  # fmt: skip
             layers = [name for name in names if name in network.layer_names]
             if layers:
-                network.choose(",".join(layers), image_shape=image_shape, channels_last=last)
+                networks[side] = network = network.channels_first(layers, image_shape=image_shape, channels_last=last)
+    return networks["front"], networks["end"]
