@@ -58,7 +58,8 @@ class Engines:
         if isinstance(engine, Traced) and self.image_shape is not None and not self._like.is_meta:
             different = self._differences(engine, names, after)
             if different:
-                self._give_way(f"{type(self.module).__name__} (layer {different[0]} of its trace has other values)")
+                name = type(self.module).__name__
+                self._give_way(f"{name} cannot be traced (layer {different[0]} would have other values)")
         self._checked.add(key)
         return self._made[self._mode]
 
@@ -67,8 +68,7 @@ class Engines:
         if self._mode not in self._hooks:
             if self.image_shape is None:
                 raise UserError(
-                    f"{reason or type(self.module).__name__} cannot be traced, and hooks need to know its images: "
-                    "Network(module, image_shape=(channels, height, width))"
+                    f"{reason}; to cut it by hooks, say what images it takes: Network(module, image_shape=(C, H, W))"
                 )
             self._hooks[self._mode] = Hooked(self.module, self.images())
         return self._hooks[self._mode]
@@ -101,8 +101,8 @@ class Engines:
     def _give_way(self, reason: str) -> None:
         self._made[self._mode] = self.hooks(reason)
         if not self._is_noted:
-            note(f"{reason} cannot be traced, so the network is cut by hooks: results are the same, but each group of "
-                 "stitches takes a whole pass of the end network")  # fmt: skip
+            note(f"{reason}, so the network is cut by hooks: results are the same, but each group of stitches takes a "
+                 "whole pass of the end network")  # fmt: skip
         self._is_noted = True
 
     @property

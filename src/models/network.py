@@ -226,6 +226,7 @@ class Network:
             ValueError: `until` does not lie behind `after`, or `images` are needed and missing.
         """
         if until is None and after is None:
+            self._engines.image_shape = self.image_shape or tuple(x.shape[1:])
             return logits_of(self.module, self.module(x))
         name = self.output_name if until is None else until
         return self.activations(x, [name], after=after, images=images)[name]
@@ -264,9 +265,8 @@ class Network:
     def _values(
         self, x: Tensor, names: Sequence[str], after: str | None = None, images: Tensor | None = None
     ) -> dict[str, Tensor | None]:
-        given = x if after is None else images
-        if self._engines.image_shape is None and given is not None:
-            self._engines.image_shape = tuple(given.shape[1:])
+        if self.image_shape is None and (after is None or images is not None):
+            self._engines.image_shape = tuple((x if after is None else images).shape[1:])
         names, after = list(map(self._found, names)), None if after is None else self._found(after)
         engine = self._engines.checked(names, after)
         if after is not None and images is None and engine.needs_images(after):

@@ -45,14 +45,14 @@ class Trace:
             self.graph = tracer.trace(self.root)
             is_random = not torch.equal(random, torch.get_rng_state())
         except Exception as error:  # whatever the module does with a stand-in for its images
-            raise Untraceable(f"{tracer.failed or type(module).__name__} {_reason(error)}") from error
+            raise Untraceable(f"{tracer.failed or type(module).__name__} cannot be traced ({_reason(error)})") from error
         finally:
             torch.set_rng_state(random)
             for each, values in attributes:  # a forward may keep what it computes, here stand-ins
                 vars(each).clear()
                 vars(each).update(values)
         if is_random:
-            raise Untraceable(f"{type(module).__name__} draws random tensors, which a trace would freeze")
+            raise Untraceable(f"{type(module).__name__} cannot be traced (it draws random tensors)")
         nodes = list(self.graph.nodes)
         self.images, self.output, self.data, self.writes = nodes[0], nodes[-1].args[0], tracer.data, tracer.writes
         self.position = {node: i for i, node in enumerate(nodes)}
@@ -103,7 +103,7 @@ def _reason(error: Exception) -> str:
     """Return the line at which tracing failed, and why."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(HIDDEN)]
     place = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: " if frames else ""
-    return f"({place}{' '.join(str(error).split())[:160] or type(error).__name__})"
+    return f"{place}{' '.join(str(error).split())[:160] or type(error).__name__}"
 
 
 class _Root(nn.Module):
