@@ -89,7 +89,7 @@ class Engines:
         missing = [name for name in (*names, *start) if name in traced.layers and name not in hooks.layers]
         if missing:
             return missing
-        x = hooks.known(start)[after].flip(0) if start else self.images()  # flipped: not what the images give
+        x = hooks.known(start)[after].flip(0) if start else self.images()  # flipped: not what these images give
         expected, given = hooks.known(names, after, x if start else None), x.clone()
         with steady(self.module, x), torch.no_grad():
             try:

@@ -145,9 +145,13 @@ def build_model(
 
 
 def _check(network: Network, name: str, *, encoder: bool) -> None:
-    """Run a network on images, and check that it gives logits or may be an encoder."""
+    """Run a network on one image, and check that it gives logits or may be an encoder."""
+    import torch
+
+    device = next((parameter.device for parameter in network.parameters()), "cpu")
     try:
-        shape = network.eval().output_shape
+        with torch.no_grad():
+            output = network.eval()(torch.zeros(1, *network.image_shape, device=device))
     except UserError:
         raise
     except Exception as error:  # whatever its forward raises
@@ -156,7 +160,7 @@ def _check(network: Network, name: str, *, encoder: bool) -> None:
     network.train()
     if network.is_encoder and not encoder:
         raise UserError(
-            f"{name} gives {'×'.join(map(str, (1, *shape)))} for an image, not the logits of {network.n_classes} "
+            f"{name} gives {'×'.join(map(str, output.shape))} for an image, not the logits of {network.n_classes} "
             "classes; let it take n_classes, or give this encoder a head: exec_probe.py CHECKPOINT TYPE -l output "
             "-d DATASET --with-head DIR, and name DIR/model_EPOCH.pt as its checkpoint"
         )
