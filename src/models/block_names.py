@@ -33,7 +33,7 @@ def find_blocks(module: nn.Module, engine: Traced | Hooked, *, is_encoder: bool 
     inner = [name for name in layers if engine.layers[name] < last]
     groups = {name: layers[name] for name in inner if name not in leaves}
     groups = {name: each for name, each in groups.items()
-              if not isinstance(each, nn.MultiheadAttention) and engine.is_cut(name)
+              if not isinstance(each, nn.MultiheadAttention) and _has_parameters(each) and engine.is_cut(name)
               and not _is_single(name, each, engine)}  # fmt: skip
     blocks = {name for name, each in groups.items() if not (_is_sequence(each) and _held(name, groups))}
     outermost = _outermost(blocks)

@@ -32,7 +32,7 @@ class Hooked:
     def __init__(self, module: nn.Module, images: Tensor):
         self.module, self.images = module, images
         self._calls: Counter[nn.Module] = Counter()
-        self._cuts: dict[int, bool] = {}
+        self._cuts: dict[str, bool] = {}
         self._behind: dict[tuple[str, str], bool] = {}
         values: dict[nn.Module, tuple[Tensor, int]] = {}
 
@@ -60,13 +60,12 @@ class Hooked:
         Then its values of the images in another order give the output in that order, and the output has no gradient
         with respect to the images.
         """
-        position = self.layers.get(name, -1)
-        if position not in self._cuts:
+        if name not in self._cuts:
             own, images = self._own, self.images.clone().requires_grad_()
             output = self.known([OUTPUT], name, own[name].flip(0), images)[OUTPUT]
             is_permuted = self._trains or close(output, own[OUTPUT].flip(0))  # dropout differs between images
-            self._cuts[position] = is_permuted and not _has_gradient(output, images)
-        return self._cuts[position]
+            self._cuts[name] = is_permuted and not _has_gradient(output, images)
+        return self._cuts[name]
 
     def behind(self, layer: str, names: Sequence[str]) -> list[str]:
         """Return those of the names whose values depend on another value, that of a layer."""

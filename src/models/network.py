@@ -270,7 +270,8 @@ class Network:
         names, after = list(map(self._found, names)), None if after is None else self._found(after)
         engine = self._engines.checked(names, after)
         if after is not None and images is None and engine.needs_images(after):
-            raise ValueError(f"{after} lies inside a block: the rest of that block needs the images")
+            place = "is cut by hooks" if isinstance(engine, Hooked) else "lies inside a block"
+            raise ValueError(f"{after} {place}: what follows it needs the images")
         return {name: first_tensor(value) for name, value in engine.run(x, names, after, images).items()}
 
 
