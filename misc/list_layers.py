@@ -26,15 +26,15 @@ def list_layers(args) -> None:
 
     info = dataset_info(args.dataset, labelled=True)
     model = build_model(args.model_type, n_classes=info.n_classes, n_channels=info.image_shape[0],
-                        image_shape=info.image_shape).eval()  # fmt: skip
+                        image_shape=info.image_shape, encoder=True).eval()  # fmt: skip
     with torch.no_grad():
         shapes = model.shapes(torch.zeros(1, *info.image_shape))
     cuts, width = set(model.cut_names), max(map(len, shapes), default=0)
     for name, shape in shapes.items():
         marks = f"{'all' if name in model.block_names else '':4}{'' if name in cuts else 'inside'}"
         result(f"{name:{width}}  {'×'.join(map(str, shape)):16}  {marks}".rstrip())
-    note(f"{len(shapes)} layers, of which all stands for {len(model.block_names)}; inside: a part of a block, whose "
-         "other branches are computed from the images")  # fmt: skip
+    note(f"{len(shapes)} layers, of which all stands for {len(model.block_names)}; inside: no true cut, as what follows "
+         "depends on the images past this layer too")  # fmt: skip
 
 
 def main(argv=None) -> int:

@@ -54,7 +54,8 @@ def logits_of(module: nn.Module, output: Any, kind: type = Tensor) -> Any:
     if first is None:
         raise UserError(f"{type(module).__name__} returns a {type(output).__name__}; let its forward return the logits")
     head = module._modules.get(LinearProbe.NAME)
-    return head(first) if isinstance(head, LinearProbe) else first
+    applies_it = type(module).forward is nn.Sequential.forward  # as its last child
+    return head(first) if isinstance(head, LinearProbe) and not applies_it else first
 
 
 def _items(value: Any) -> dict[Any, Any]:
