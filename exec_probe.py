@@ -4,7 +4,7 @@
 import sys
 
 from src import cli
-from src.network_options import CHECKPOINT, NETWORKS, add_channels_last, checkpoint, choose, named, network
+from src.network_options import CHECKPOINT, NETWORKS, add_channels_last, checkpoint, named, network
 
 
 def parser() -> cli.Parser:
@@ -53,10 +53,8 @@ def probe(args) -> None:
         return
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape}
     model = load_model(**named(args, "model"), **image, device=device)
-    layers = []
-    for text in args.layer_names:
-        model, chosen = choose(model, text, args, image_shape=info.image_shape)
-        layers += [layer for layer in chosen if layer not in layers]
+    layers = list(dict.fromkeys(layer for text in args.layer_names for layer in model.layers(text)))
+    model = model.channels_first(layers, image_shape=info.image_shape, channels_last=args.channels_last)
     ranks = descending(args.ranks)
     task = Probes(model, layers, ranks, **image, seed=args.seed)
     data, placing = (args.dataset, args.dataset_root), cli.placing_of(args, device)

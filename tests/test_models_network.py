@@ -341,7 +341,8 @@ def test_statistics_of_batch_norm_move_in_parts_in_training_mode(images):
     module.train()
     network(network(images, until="one"), after="one")
     module(images)
-    assert torch.equal(network.module.norm.running_mean, module.norm.running_mean) and network.module.norm.num_batches_tracked == 1
+    assert torch.equal(network.module.norm.running_mean, module.norm.running_mean)
+    assert network.module.norm.num_batches_tracked == 1
 
 
 @pytest.mark.parametrize("kind", [Attention, SharedRelu])

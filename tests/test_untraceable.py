@@ -166,8 +166,8 @@ def test_every_script(kind, tmp_path, monkeypatch, capsys):
             assert exec_stitch.main([*pair, layers, layers, stitching, "--mod-only-stitch", *options, "-dir", "runs",
                                      *DIGITS]) == 0  # fmt: skip
         assert exec_train_representation_classifier.main(
-            ["net/model_1.pt", network, LAYERS[kind][0], "-m", detector, "-e", "1", "-fe", "1", "-b", "32", "-ftidd", "digits",
-             "-ftoodd", "photo_patches", "-dir", "detector", "-fdir", "store", *DIGITS]) == 0  # fmt: skip
+            ["net/model_1.pt", network, LAYERS[kind][0], "-m", detector, "-e", "1", "-fe", "1", "-b", "32", "-ftidd",
+             "digits", "-ftoodd", "photo_patches", "-dir", "detector", "-fdir", "store", *DIGITS]) == 0  # fmt: skip
         assert exec_eval_stitcher_ood.main(["results/runs", "-detectors", "store", "--front-type", network,
                                             "--end-type", network, *DIGITS]) == 0  # fmt: skip
         assert exec_compute_low_rank_sim_metrics.main([*pair, layers, layers, "-n", "50", *DIGITS]) == 0

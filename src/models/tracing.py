@@ -45,7 +45,8 @@ class Trace:
             self.graph = tracer.trace(self.root)
             is_random = not torch.equal(random, torch.get_rng_state())
         except Exception as error:  # whatever the module does with a stand-in for its images
-            raise Untraceable(f"{tracer.failed or type(module).__name__} cannot be traced ({_reason(error)})") from error
+            name = tracer.failed or type(module).__name__
+            raise Untraceable(f"{name} cannot be traced ({_reason(error)})") from error
         finally:
             torch.set_rng_state(random)
             for each, values in attributes:  # a forward may keep what it computes, here stand-ins
