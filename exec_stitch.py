@@ -57,12 +57,12 @@ def stitch(args) -> None:
     info, placing = dataset_info(args.dataset, labelled=True), cli.placing_of(args, device)
     image = {"n_classes": info.n_classes, "image_shape": info.image_shape, "device": device}
     starts, ends = named(args, "front_model"), named(args, "end_model")
-    front, layers1 = choose(load_model(**starts, **image), args.front_layer, args, "front", image_shape=info.image_shape)
+    front, ins = choose(load_model(**starts, **image), args.front_layer, args, "front", image_shape=info.image_shape)
     end = front if starts == ends else load_model(**ends, **image)
-    end, layers2 = choose(end, args.end_layer, args, "end", image_shape=info.image_shape)
+    end, outs = choose(end, args.end_layer, args, "end", image_shape=info.image_shape)
     front = end if starts == ends else front
     layers, skipped = build_layers(
-        front, end, layers1, layers2, args.stitching_type, image_shape=info.image_shape, seed=args.seed, init=args.init,
+        front, end, ins, outs, args.stitching_type, image_shape=info.image_shape, seed=args.seed, init=args.init,
         upsample_mode=args.upsample_mode, c2t_cls_token=args.c2t_cls_token, t2c_cls_token=args.t2c_cls_token,
     )  # fmt: skip
     check_options(vars(args), layers, (front, end))

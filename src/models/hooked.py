@@ -1,7 +1,6 @@
 """The engine that works for every module: hooks that collect or replace the outputs of its modules while it runs."""
 
 import contextlib
-import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -61,7 +60,7 @@ class Hooked:
         with respect to the images.
         """
         if name not in self._cuts:
-            own, images = self._own, self.images.clone().requires_grad_()
+            own, images = self.known([name, OUTPUT]), self.images.clone().requires_grad_()
             output = self.known([OUTPUT], name, own[name].flip(0), images)[OUTPUT]
             is_permuted = self._trains or close(output, own[OUTPUT].flip(0))  # dropout differs between images
             self._cuts[name] = is_permuted and not _has_gradient(output, images)
@@ -72,7 +71,7 @@ class Hooked:
         names = [name for name in names if self.layers.get(name, -1) != self.layers.get(layer, -1)]
         unknown = [name for name in names if (layer, name) not in self._behind]
         if unknown:
-            own = self._own
+            own = self.known([layer, *unknown])
             start = own[layer].flip(0).requires_grad_(own[layer].is_floating_point())
             new = self.known(unknown, layer, start)
             for name in unknown:
@@ -110,11 +109,6 @@ class Hooked:
             except RuntimeError:  # NumPy takes no tensors that have gradients
                 with torch.no_grad():
                     return self._pass(images.detach(), names, after, None if x is None else x.detach())
-
-    @functools.cached_property
-    def _own(self) -> dict[str, Tensor]:
-        """The values of all layers for the images of the first pass."""
-        return self.known([*self.layers, OUTPUT])
 
     @property
     def _trains(self) -> bool:
