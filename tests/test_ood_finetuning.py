@@ -36,13 +36,13 @@ def test_only_the_front_part_of_the_source_runs_and_nothing_of_it_learns(source,
         raise AssertionError("a layer behind the last one needed was computed")
 
     list(task.losses(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), training=True))  # traces the source
-    classifier.zero_grad()
-    monkeypatch.setattr(task.source.layer2[1].conv1, "forward", behind)
+    classifier.module.zero_grad()
+    monkeypatch.setattr(task.source.module.layer2[1].conv1, "forward", behind)
     task.train(True)
     assert classifier.training and not task.source.training
     (group,) = task.losses(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), training=True)
     group.losses.sum().backward()
-    assert classifier.conv1.weight.grad is not None
+    assert classifier.module.conv1.weight.grad is not None
     assert all(parameter.grad is None for parameter in task.source.parameters())
 
 

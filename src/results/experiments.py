@@ -85,8 +85,7 @@ class Experiment(NamedTuple):
 
     def _network(self, side: str) -> NetworkName:
         path, kind = (getattr(self.networks, f"{side}_model_{part}") for part in ("path", "type"))
-        seed = fresh_seed(self.seed, f"{side}_model_path") if path == FRESH else None
-        return NetworkName(path or "", kind or "", seed)
+        return named_in_row(path, kind, seed=self.seed)
 
     @property
     def key(self) -> tuple[Hashable, ...]:
@@ -97,6 +96,11 @@ class Experiment(NamedTuple):
     def network_keys(self) -> tuple[tuple[str, str], tuple[str, str]]:
         """Identity and type of the front and the end network."""
         return (self.front.identity, self.front.type), (self.end.identity, self.end.type)
+
+
+def named_in_row(path: str | None, kind: str | None, *, seed: int | None) -> NetworkName:
+    """Return the network that a row names by the path of its checkpoint, its type, and the seed of fresh weights."""
+    return NetworkName(path or "", kind or "", fresh_seed(seed) if path == FRESH else None)
 
 
 def by_experiment(rows: Iterable[Result]) -> dict[str, list[Result]]:

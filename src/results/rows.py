@@ -7,7 +7,8 @@ None or NaN. See `records` for how rows become columns.
 import math
 from typing import Annotated, NamedTuple
 
-from src.results.experiments import Experiment, Pair
+from src.networks import NetworkName
+from src.results.experiments import Experiment, Pair, named_in_row
 
 Rank = int | None  # None: full
 
@@ -34,6 +35,11 @@ class StitchRow(NamedTuple):
     experiment: Experiment
     metrics: Metrics
     folder: str  # the name of the run's folder
+
+    @property
+    def networks(self) -> tuple[NetworkName, NetworkName]:
+        """The front and the end network."""
+        return self.experiment.front, self.experiment.end
 
     contents, written_by = "stitching", "exec_stitch.py"
     leading = (
@@ -93,6 +99,11 @@ class ProbeRow(NamedTuple):
     dataset: str
     n_images: int | None  # test images
 
+    @property
+    def networks(self) -> tuple[NetworkName]:
+        """The network."""
+        return (named_in_row(self.model, self.model_type, seed=self.seed),)
+
     contents, written_by = "probing", "exec_probe.py -o"
 
 
@@ -122,8 +133,15 @@ class SimilarityRow(NamedTuple):
     dataset: str
     alignment_option: str  # the option: auto, pool or positions
     n_permutations: int | None
+    seed: int | None = None  # of fresh weights
 
     contents, written_by = "similarity", "exec_compute_low_rank_sim_metrics.py -o"
+
+    @property
+    def networks(self) -> tuple[NetworkName, NetworkName]:
+        """Both networks."""
+        first, second = (self.model1, self.model1_type), (self.model2, self.model2_type)
+        return named_in_row(*first, seed=self.seed), named_in_row(*second, seed=self.seed)
 
     @property
     def is_by_position(self) -> bool:

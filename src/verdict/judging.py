@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.networks import NetworkName
 from src.ood.registry import SCORES
 from src.results.experiments import Networks, grouped, method_names, newest
 from src.results.folders import StitchingRun
@@ -221,12 +220,9 @@ def _similarity(group: Group, similarities: Sequence[SimilarityRow]) -> dict[str
 
 
 def _is_same(measured: SimilarityRow, row: StitchRow) -> bool:
-    """Return whether a similarity is of the networks and data of a stitch; no table has the seed of fresh weights."""
-    first = NetworkName(measured.model1, measured.model1_type)
-    second = NetworkName(measured.model2, measured.model2_type)
-    if first.is_fresh or second.is_fresh or measured.dataset != row.experiment.dataset:
-        return False
-    return ((first.identity, first.type), (second.identity, second.type)) == row.experiment.network_keys
+    """Return whether a similarity is of the networks and data of a stitch."""
+    networks = tuple((each.identity, each.type) for each in measured.networks)
+    return networks == row.experiment.network_keys and measured.dataset == row.experiment.dataset
 
 
 def _is_missing(value: float | None) -> bool:
