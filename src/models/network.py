@@ -202,6 +202,8 @@ class Network:
         That is a frozen copy in which each BatchNorm has become part of the convolution in front of it, where no
         other reader of the convolution's output is left; the network itself where there is none.
         """
+        if isinstance(self._engines.current(), Hooked):
+            return self
         network = copy.deepcopy(self).eval()
         engine = network._engines.checked(list(map(network._found, names)))
         if isinstance(engine, Hooked) or not fold_norms(network.module, engine.trace, kept=names):
