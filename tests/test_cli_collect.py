@@ -110,7 +110,7 @@ def test_from_below_the_newest_counts_and_all_are_written(tmp_path):
     for name, accuracy in (("a/2026-11-25_10-25-39.5", 0.25), ("b/2026-11-25_10-25-32.5", 0.5)):
         copy_run(TRAINED[0], tmp_path / "n" / name, accuracy)
     out, err = run(SCRIPT, "n", "-r")
-    assert out.split()[-1] == "0.2500" and "the newest counts, 2026-11-25_10-25-39.5" in err and "skipped" not in err
+    assert out.split()[-1] == "0.2500" and "in 2026-11-25_10-25-39.5" in err and "skipped" not in err
     assert [row["accuracy"] for row in read_csv("n/grid.csv")] == ["0.5", "0.25"]
     inside = tmp_path / "n" / "a" / "2026-11-25_10-25-39.5"
     assert "holds no finished stitching run" in error_line(SCRIPT, ".", "-r", cwd=inside)
@@ -122,7 +122,7 @@ def test_of_two_runs_of_a_pair_the_newest_counts_and_what_is_skipped_is_named(st
     dead = tmp_path / "results" / "x" / "2020-01-01_00-00-00.000000"
     dead.mkdir()
     out, err = run(SCRIPT, tmp_path / "results" / "x")
-    assert f"layer4.1 -> layer4.1 has 2 runs; the newest counts, {newest.name}" in err
+    assert f"the newest of each counts: layer4.1 -> layer4.1 in {newest.name}" in err
     assert f"skipped: {dead}" in err and "did not finish" in err
     assert f"{read_metrics(newest)['accuracy']:.4f}" in out.splitlines()[1]
     # once there is a grid.csv, single runs keep it up to date

@@ -24,7 +24,7 @@ def test_a_mistake_in_the_program_shows_its_traceback(capsys):
 
 def test_milestones_behind_the_last_epoch_are_named(capsys):
     args = exec_train.parser().parse_args("small_cnn -d digits -dir m -e 3 -rlre 2 3 40".split())
-    assert cli.settings_of(args).reduce_lr_epochs == [2, 3, 40]
+    assert cli.training_settings(args).reduce_lr_epochs == [2, 3, 40]
     assert "warning: -rlre 3 40: none of the -e 3 epochs comes after that" in capsys.readouterr().err
 
 

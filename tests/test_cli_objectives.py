@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 
 from src.checkpoints import load_state
 from src.low_rank import as_rows
-from src.stitching.objectives import OBJECTIVES
+from src.stitching.registry import OBJECTIVES
 from tests.commands import (
     MODEL,
     ON_DIGITS,

@@ -150,9 +150,8 @@ def test_dummy_images_amp_and_evaluation(tmp_path, capsys, monkeypatch):
 
 def test_the_recipe(tmp_path, monkeypatch, capsys):
     """SGD 0.1, momentum 0.9, weight decay 1e-4, a tenth every 30 epochs; --weights gives the first weights."""
-    from src import runs
     from src.checkpoints import save_state
-    from src.training import loop
+    from src.training import loop, recorded
 
     with seeded(7):
         start = build_model("small_cnn", n_classes=1000)
@@ -172,7 +171,7 @@ def test_the_recipe(tmp_path, monkeypatch, capsys):
         return iter(())
 
     rates = []
-    monkeypatch.setattr(runs, "train", record)
+    monkeypatch.setattr(recorded, "train", record)
     arguments = ["-a", "small_cnn", "--dummy", "--dummy-size", "4", "--gpu", "-1", "-dir", str(tmp_path / "m")]
     assert script.main([*arguments, "--weights", str(tmp_path / "start.pt")]) == 0
     assert rates == pytest.approx([0.1] * 30 + [0.01] * 30 + [0.001] * 30)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.commands import ROOT
 
 PAGES = ["README.md", *(f"misc/docs/{name}.md" for name in ("methods", "differences", "costs", "paper"))]
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)

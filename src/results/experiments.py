@@ -118,23 +118,28 @@ def grouped(items: Iterable[Result], key: Callable[[Result], Hashable]) -> dict[
     return groups
 
 
-def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[Result]:
+def newest(
+    items: Iterable[Result], key: Callable[[Result], Hashable], *, name: Callable[[Result], str] | None = None
+) -> list[Result]:
     """Return of repeated results, which share a key, the last one; warn where there are any.
 
     Args:
         items: the oldest first.
+        name: of an item, for the warning.
     """
     groups = grouped(items, key)
     n_repeated = sum(len(same) - 1 for same in groups.values())
     if n_repeated:
         results = "1 result repeats another" if n_repeated == 1 else f"{n_repeated} results repeat others"
-        warn(f"{results} of the same experiment; the newest of each counts")
+        repeated = [name(same[-1]) for same in groups.values() if name and len(same) > 1]
+        named = f": {', '.join(repeated[:3])}{' …' * (len(repeated) > 3)}" if repeated else ""
+        warn(f"{results} of the same experiment; the newest of each counts{named}")
     return [same[-1] for same in groups.values()]
 
 
 def newest_stitches(rows: Iterable[Result]) -> list[Result]:
     """Return the newest of the rows that stitch the same layers in the same experiment; see `newest`."""
-    return newest(rows, lambda row: (row.pair, row.experiment.key))
+    return newest(rows, lambda row: (row.pair, row.experiment.key), name=lambda row: f"{row.pair} in {row.folder}")
 
 
 def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[str]) -> list[str]:
