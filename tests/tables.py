@@ -22,7 +22,7 @@ SIMILARITY = {
     "alignment": "positions", "n_samples": 10, **dict.fromkeys(MEASURES, ""),
     **{f"{name}_{part}": "" for name in MEASURES for part in ("p_value", "null_95", "calibrated")},
     "model1_type": "resnet18", "model2_type": "resnet18", "dataset": "digits", "alignment_option": "auto",
-    "n_permutations": "",
+    "n_permutations": "", "seed": "",
 }  # fmt: skip
 
 

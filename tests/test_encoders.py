@@ -5,8 +5,10 @@ import torch
 
 from src.checkpoints import load_model, save_state
 from src.errors import UserError
+from src.images import ImageSpec
 from src.models import Network, build_model
 from src.models.heads import LinearProbe, pool
+from src.networks import NetworkName
 
 FILE = """
 import torch
@@ -29,7 +31,7 @@ def tokens(n_channels):
 def flat(n_channels):
     return nn.Sequential(maps(n_channels), nn.Flatten(), nn.Linear(80, 12))
 """
-IMAGE = {"n_classes": 10, "image_shape": (1, 8, 8)}
+IMAGES = ImageSpec(10, (1, 8, 8))
 SHAPES = {"maps": (5, 4, 4), "tokens": (16, 5), "flat": (12,)}
 
 
@@ -47,14 +49,14 @@ def test_a_checkpoint_with_a_probe_makes_a_classifier(kind, tmp_path):
     save_state(tmp_path / "head.pt", encoder.state_dict() | {f"linear_probe.{key}": value
                                                              for key, value in probe.state_dict().items()})  # fmt: skip
     with pytest.raises(UserError, match=r"not the logits of 10 classes.*exec_probe.py .* --with-head DIR"):
-        load_model(tmp_path / "encoder.pt", name, **IMAGE)
-    loaded = load_model(tmp_path / "encoder.pt", name, **IMAGE, encoder=True)
+        load_model(NetworkName(str(tmp_path / "encoder.pt"), name), IMAGES)
+    loaded = load_model(NetworkName(str(tmp_path / "encoder.pt"), name), IMAGES, encoder=True)
     torch.testing.assert_close(pool(loaded(images)), features)
-    network = load_model(tmp_path / "head.pt", name, **IMAGE)
+    network = load_model(NetworkName(str(tmp_path / "head.pt"), name), IMAGES)
     assert isinstance(network, Network) and not network.is_encoder and network.output_name == LinearProbe.NAME
     logits = network(images)
     torch.testing.assert_close(logits, probe(features))
     assert set(network.layer_names) == {*encoder.layer_names, LinearProbe.NAME}
     assert torch.equal(network(network(images, until="0"), after="0"), logits)
     with pytest.raises(UserError, match="linear_probe.weight"):
-        load_model(tmp_path / "head.pt", name, n_classes=7, image_shape=(1, 8, 8))
+        load_model(NetworkName(str(tmp_path / "head.pt"), name), IMAGES._replace(n_classes=7))

@@ -351,7 +351,8 @@ def test_targets_stay_where_statistics_move(data):
         grid.train(True)
         list(grid.losses(data.images, data.labels, training=True))
         assert torch.equal(grid.reference(data.images, until="layer3.0"), before)
-    assert grid.end.module.layer3[0].bn1.num_batches_tracked == 2 and grid.end.module.layer1[0].bn1.num_batches_tracked == 0
+    assert grid.end.module.layer3[0].bn1.num_batches_tracked == 2
+    assert grid.end.module.layer1[0].bn1.num_batches_tracked == 0
 
 
 def test_training_lowers_the_loss_and_leaves_the_networks_alone(networks, data):
@@ -383,7 +384,8 @@ def test_statistics_move_only_when_asked_for(data):
     grid = Grid(front, end, layers, frozen=False)
     list(train(grid, data, data, Settings(1, 20)))
     assert grid.front.module.bn1.num_batches_tracked == 2 and grid.end.module.layer3[0].bn1.num_batches_tracked == 2
-    assert grid.front.module.layer3[0].bn1.num_batches_tracked == 0 and grid.end.module.layer2[0].bn1.num_batches_tracked == 0
+    assert grid.front.module.layer3[0].bn1.num_batches_tracked == 0
+    assert grid.end.module.layer2[0].bn1.num_batches_tracked == 0
     assert front.module.bn1.num_batches_tracked == end.module.layer3[0].bn1.num_batches_tracked == 0
     assert not front.training and not end.training
     with pytest.raises(ValueError, match="several pairs"):

@@ -55,7 +55,7 @@ COLUMNS = {  # the headers of all tables
         "procrustes_p_value,procrustes_null_95,procrustes_calibrated,pwcca_morcos_p_value,pwcca_morcos_null_95,"
         "pwcca_morcos_calibrated,cka_debiased_p_value,cka_debiased_null_95,cka_debiased_calibrated,"
         "mutual_knn_p_value,mutual_knn_null_95,mutual_knn_calibrated,model1_type,model2_type,dataset,"
-        "alignment_option,n_permutations"
+        "alignment_option,n_permutations,seed"
     ),
     IntervalRow: f"method,networks,front_layer,end_layer,n_runs,n_networks,{MEANS}",
     VerdictRow: (
@@ -85,7 +85,7 @@ ROWS = [
     probe_row(rank=4),
     probe_row(train_accuracy=None, seed=None, epochs=None, n_images=None, loss=math.inf),
     similarity_row(rank1=8, values={"cka": 0.5, "pwcca": math.nan}, nulls={"cka": Null(0.005, 0.25, 1 / 7)}),
-    similarity_row(rank2=4, n_permutations=200, alignment="none"),
+    similarity_row(rank2=4, n_permutations=200, alignment="none", seed=3),
     IntervalRow("direct matching", "f.pt → g.pt", PAIR, KNOWN),
     IntervalRow("direct matching (seed=0, init=rand)", "3 pairs of networks", PAIR, UNKNOWN),
     VerdictRow("m", "n", PAIR, "similar", "because", KNOWN, {"energy": Auroc(0.5, True), "knn": Auroc(0.9, False)},

@@ -229,9 +229,10 @@ def test_one_network_under_several_names_is_one(tmp_path, monkeypatch, capsys):
     assert (verdict.summary.n_runs, verdict.summary.n_networks, verdict.similarities) == (3, 1, {"cka": 0.8})
     for i in range(3):
         write_run(tmp_path / "fresh", str(i), n_right=900, seed=i, front_model_path="-", end_model_path="-")
-    of_fresh = of_networks("-", "-", values={"cka": 0.8})
+    of_fresh = of_networks("-", "-", values={"cka": 0.8}, seed=1)
     assert verdict_on(tmp_path / "fresh", [of_fresh]).summary.n_networks == 3
-    assert verdict_on(tmp_path / "fresh", [of_fresh]).similarities == {}  # it does not say of which seed
+    assert verdict_on(tmp_path / "fresh", [of_fresh]).similarities == {"cka": 0.8}
+    assert verdict_on(tmp_path / "fresh", [of_fresh._replace(seed=7)]).similarities == {}  # other weights
     assert "repeat" not in capsys.readouterr().err
 
 
