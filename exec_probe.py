@@ -91,8 +91,8 @@ def probe(args) -> None:
     train_set = load_dataset(args.dataset, args.dataset_root, train=True, **loading)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
 
-    if args.with_head and (layers, ranks) != ([model.output_name], [None]):
-        raise UserError(f"--with-head takes one probe, of the output at full rank: -l {model.output_name}, no -ranks")
+    if args.with_head and (layers not in (["output"], [model.output_name]) or ranks != [None]):
+        raise UserError("--with-head takes one probe, of the output at full rank: give -l output and no -ranks")
 
     # All of them train together.
     if run:

@@ -194,7 +194,7 @@ def _write_metrics(folder: Path, pair: Pair, metrics: Metrics, layer: StitchingL
     for name, value in values.items():
         if value is not None and not math.isfinite(value):
             values[name] = None
-            if name != "kappa":  # which has no value where one class is predicted alone
+            if name not in ("kappa", "front_accuracy"):  # of one predicted class, and of an encoder
                 warn(f"{pair}: the {name} is not finite ({value})")
     if matched is not None and matched.ridge_penalty is not None:
         values["ridge_penalty"] = matched.ridge_penalty
