@@ -22,6 +22,7 @@ def parser() -> cli.Parser:
     cli.add_channels_last(options, "1", "2")
     cli.add_data(options, batch_size=64)
     cli.add_gpu(options)
+    cli.add_seed(options, help="seed of fresh weights")
     add("-n", "--n-samples", type=cli.whole_number(2), default=1000, help="the first so many validation images")
     add(
         "--metrics",
@@ -67,8 +68,8 @@ def compute(args) -> None:
     device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
     first, second = cli.named_network(args, "model1"), cli.named_network(args, "model2")
     one_network = first == second
-    model1 = load_model(first, spec, device=device)
-    model2 = model1 if one_network else load_model(second, spec, device=device)
+    model1 = load_model(first, spec, device=device, encoder=True)
+    model2 = model1 if one_network else load_model(second, spec, device=device, encoder=True)
     model1, layers1 = cli.choose_layers(model1, args.model1_layer, args, image_shape=spec.shape, side="1")
     model2 = model1 if one_network else model2
     model2, layers2 = cli.choose_layers(model2, args.model2_layer, args, image_shape=spec.shape, side="2")
@@ -95,6 +96,7 @@ def compute(args) -> None:
             "model1_type": args.model1_type,
             "model2_type": args.model2_type,
             "dataset": args.dataset,
+            "seed": args.seed if first.is_fresh or second.is_fresh else None,
         },
     )
     if one_network:

@@ -43,6 +43,12 @@ def parser() -> cli.Parser:
     add("--verbose", action="store_true", help="print both accuracies after every epoch")
     add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure, accuracy over rank, goes beside it")
     cli.add_figure(options)
+    add(
+        "--with-head",
+        metavar="DIR",
+        help="with -l output: write DIR/model_<epoch>.pt, the network with the probe as its head, for an encoder that "
+        "is to be an end network",
+    )
     cli.add_resume(options)
     return options
 
@@ -50,7 +56,7 @@ def parser() -> cli.Parser:
 def probe(args) -> None:
     from pathlib import Path
 
-    from src.checkpoints import load_model
+    from src.checkpoints import load_model, save_state
     from src.console import note, progress, result
     from src.datasets import dataset_info, load_dataset
     from src.errors import UserError
@@ -77,13 +83,16 @@ def probe(args) -> None:
         return
 
     # One probe for each layer and rank.
-    model = load_model(cli.named_network(args, "model"), spec, device=device)
+    model = load_model(cli.named_network(args, "model"), spec, device=device, encoder=True)
     model, layers = cli.choose_layers(model, args.layer_names, args, image_shape=spec.shape)
     ranks = descending(args.ranks)
     task = Probes(model, layers, ranks, spec, seed=args.seed)
     loading = cli.load_options(args, device)
     train_set = load_dataset(args.dataset, args.dataset_root, train=True, **loading)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
+
+    if args.with_head and (layers not in (["output"], [model.output_name]) or ranks != [None]):
+        raise UserError("--with-head takes one probe, of the output at full rank: give -l output and no -ranks")
 
     # All of them train together.
     if run:
@@ -110,6 +119,13 @@ def probe(args) -> None:
         result("".join(f"Rank {rank}: {accuracy}\n" for rank, accuracy in accuracies.items()))
         result("\n".join(map(str, accuracies.values())))
     result("\n\n")
+    if args.with_head:
+        (head,) = task.heads
+        path = Path(args.with_head, f"model_{args.n_epochs}.pt")
+        save_state(
+            path, model.state_dict() | {f"linear_probe.{key}": value for key, value in head.state_dict().items()}
+        )
+        note(f"wrote {path}")
     if run:
         made_with = {"model": args.model_path, "seed": args.seed, "epochs": args.n_epochs}
         made_with |= {"model_type": args.model_type, "dataset": args.dataset, "n_images": len(test_set)}

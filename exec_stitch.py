@@ -70,7 +70,7 @@ def stitch(args) -> None:
     spec = dataset_info(args.dataset, labelled=True).spec
     front_name, end_name = cli.named_network(args, "front_model"), cli.named_network(args, "end_model")
     one_network = front_name == end_name
-    front = load_model(front_name, spec, device=device)
+    front = load_model(front_name, spec, device=device, encoder=not one_network)
     end = front if one_network else load_model(end_name, spec, device=device)
     front, front_layers = cli.choose_layers(front, args.front_layer, args, image_shape=spec.shape, side="front")
     end = front if one_network else end

@@ -35,6 +35,7 @@ def parser() -> cli.Parser:
 def train(args) -> None:
     import torch
 
+    from src.checkpoints import save_state
     from src.console import note
     from src.datasets import dataset_info, load_dataset
     from src.models import build_model
@@ -59,6 +60,8 @@ def train(args) -> None:
 
     run.claim(resume=args.resume)
     train_network(run, Classification(model), train_set, val_set, settings, save_frequency=args.save_frequency)
+    if not args.n_epochs:
+        save_state(run.folder / "model_0.pt", model.state_dict())
     run.finish()
     note(f"wrote {run.folder}")
 

@@ -24,7 +24,8 @@ def list_layers(args) -> None:
     from src.models import build_model
 
     spec = dataset_info(args.dataset, labelled=True).spec
-    model = build_model(args.model_type, n_classes=spec.n_classes, n_channels=spec.shape[0], image_shape=spec.shape)
+    shape = {"n_channels": spec.shape[0], "image_shape": spec.shape}
+    model = build_model(args.model_type, n_classes=spec.n_classes, **shape, encoder=True)
     with torch.no_grad():
         shapes = model.eval().shapes(torch.zeros(1, *spec.shape))
     cuts, width = set(model.cut_names), max(map(len, shapes), default=0)
@@ -32,8 +33,8 @@ def list_layers(args) -> None:
         marks = f"{'all' if name in model.block_names else '':4}{'' if name in cuts else 'inside'}"
         result(f"{name:{width}}  {'×'.join(map(str, shape)):16}  {marks}".rstrip())
     note(
-        f"{len(shapes)} layers, of which all stands for {len(model.block_names)}; inside: a part of a block, whose "
-        "other branches are computed from the images"
+        f"{len(shapes)} layers, of which all stands for {len(model.block_names)}; inside: no true cut, as what follows "
+        "depends on the images past this layer too"
     )
 
 

@@ -15,6 +15,7 @@ from src.errors import Misfit, UserError
 from src.files import write_bytes
 from src.images import ImageSpec
 from src.models import Network, build_model
+from src.models.heads import LinearProbe
 from src.networks import NetworkName
 from src.runtime import seeded
 
@@ -92,32 +93,40 @@ def _load_safetensors(path: str | Path) -> State:
         raise UserError(f"checkpoint {path} is damaged or no checkpoint at all; copy or train it again") from error
 
 
-def load_model(name: NetworkName, images: ImageSpec, *, device: torch.device | str = "cpu") -> Network:
+def load_model(
+    name: NetworkName, images: ImageSpec, *, device: torch.device | str = "cpu", encoder: bool = False
+) -> Network:
     """Build a network with the weights that its name says, frozen and in eval mode.
+
+    A checkpoint with `linear_probe.weight` and `linear_probe.bias` beside the keys of an encoder makes it a classifier.
 
     Args:
         images: that it is to take.
+        encoder: take a network that gives features instead of logits as well.
     Raises:
-        UserError: as load_state, or the checkpoint does not fit the network; names the keys.
+        UserError: as load_state, or the checkpoint does not fit the network, names the keys; or as build_model.
     """
 
-    def build() -> Network:
-        channels = {"n_channels": images.shape[0], "image_shape": tuple(images.shape)}
-        return build_model(name.type, n_classes=images.n_classes, **channels)
+    def build(has_head: bool = False) -> Network:
+        shape = {"n_channels": images.shape[0], "image_shape": tuple(images.shape)}
+        network = build_model(name.type, n_classes=images.n_classes, **shape, encoder=encoder or has_head)
+        return network.with_head() if has_head and network.is_encoder else network
 
     wanted = f"{name.type} with {images.n_classes} classes"
     if name.is_fresh:
         with seeded(name.seed or 0):
             model = build()
     elif name.is_file:
-        model = load_network(name.path, build, wanted=wanted)
+        state = load_state(name.path)
+        model = build(f"{LinearProbe.NAME}.weight" in state)
+        _take_over(model, state, name.path, wanted=wanted)
     else:
         from src.models.torchvision_networks import torchvision_weights
 
         state, model = torchvision_weights(name.type, name.path, n_classes=images.n_classes), build()
         _take_over(model, state, name.path, wanted=wanted)
-        if hasattr(model._module, "transform_input"):  # GoogLeNet and Inception: their weights want other statistics
-            model._module.transform_input = True
+        if hasattr(model.module, "transform_input"):  # GoogLeNet and Inception: their weights want other statistics
+            model.module.transform_input = True
     return freeze(model, device)
 
 

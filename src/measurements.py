@@ -45,7 +45,7 @@ def read_tables(paths: Sequence[str | Path]) -> Tables:
         UserError: a file cannot be read, is none of these, or is damaged; names it.
     """
     rows = [row for path in dict.fromkeys(map(Path, paths)) for row in read_rows(path)]
-    names = {name.identity: name for row in reversed(rows) for name in _networks(row)}
+    names = {name.identity: name for row in reversed(rows) for name in row.networks}
     similarities = (row for row in rows if isinstance(row, SimilarityRow))
     measurements = [measurement for row in similarities for measurement in _similarities(row, names)]
     measurements += _accuracies([row for row in rows if isinstance(row, StitchRow)], names)
@@ -70,13 +70,13 @@ def describe(paths: Sequence[str | Path]) -> str:
         UserError: as for `read_tables`.
     """
     rows = [row for path in dict.fromkeys(map(Path, paths)) for row in read_rows(path)]
-    names = {name.identity: name for row in reversed(rows) for name in _networks(row)}
+    names = {name.identity: name for row in reversed(rows) for name in row.networks}
     datasets = dict.fromkeys(filter(None, map(_dataset, rows)))
     counts = []
     for kind, use in ((SimilarityRow, "similarity"), (ProbeRow, "probes"), (StitchRow, "matching")):
         numbers = {_n_images(row) for row in rows if isinstance(row, kind)} - {None}
         counts += [f"{', '.join(map(str, sorted(numbers)))} ({use})"] if numbers else []
-    shown = dict.fromkeys(network(names[name.identity].path, name.type) for row in rows for name in _networks(row))
+    shown = dict.fromkeys(network(names[name.identity].path, name.type) for row in rows for name in row.networks)
     return caption(networks=", ".join(shown), data=", ".join(map(short, datasets)), images=", ".join(counts))
 
 
@@ -103,7 +103,7 @@ def over_ranks(series: Sequence[Measurement], side: int) -> Iterator[tuple[tuple
 
 def _similarities(row: SimilarityRow, names: dict[str, NetworkName]) -> Iterator[Measurement]:
     """Yield the values of a row; those of different samples are not mixed."""
-    models = tuple(name.identity for name in _networks(row))
+    models = tuple(name.identity for name in row.networks)
     for measure, value in row.values.items():
         is_aligned = MEASURES[measure].of != GRAMS
         setting = _setting(models, names)
@@ -119,20 +119,12 @@ def _accuracies(rows: Sequence[StitchRow], names: dict[str, NetworkName]) -> Ite
     """Yield the accuracies of stitches; the method tells apart those of the same networks."""
     methods = method_names([row.experiment for row in rows], apart_from=(*Networks._fields, *RANKS))
     for row, method in zip(rows, methods, strict=True):
-        models = tuple(name.identity for name in _networks(row))
+        models = tuple(name.identity for name in row.networks)
         setting = f"{_setting(models, names)}: {row.experiment.method.stitching_type}, {method}"
         ranks = (_number(row.experiment.method.front_stitch_rank), FULL)
         yield Measurement(
             "stitching accuracy", setting, models, tuple(row.pair), ranks, row.metrics.accuracy, method=method
         )
-
-
-def _networks(row: SimilarityRow | ProbeRow | StitchRow) -> tuple[NetworkName, ...]:
-    if isinstance(row, SimilarityRow):
-        return NetworkName(row.model1, row.model1_type), NetworkName(row.model2, row.model2_type)
-    if isinstance(row, ProbeRow):
-        return (NetworkName(row.model, row.model_type),)
-    return row.experiment.front, row.experiment.end
 
 
 def _dataset(row: SimilarityRow | ProbeRow | StitchRow) -> str | None:
@@ -146,7 +138,8 @@ def _n_images(row: SimilarityRow | ProbeRow | StitchRow) -> int | None:
 
 
 def _probe_key(row: ProbeRow) -> tuple[str, str, float]:
-    return NetworkName(row.model, row.model_type).identity, row.layer, _number(row.rank)
+    (model,) = row.networks
+    return model.identity, row.layer, _number(row.rank)
 
 
 def _setting(models: Sequence[str], names: dict[str, NetworkName]) -> str:

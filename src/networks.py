@@ -66,10 +66,6 @@ def _sha256(path: str, modified: int, size: int) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def fresh_seed(seed: int | None, option: str) -> int:
-    """Derive the seed of fresh weights from that of a run.
-
-    Args:
-        option: that names the network: the front and the end network of one run differ.
-    """
-    return int.from_bytes(hashlib.sha256(f"{seed or 0} {option}".encode()).digest()[:6], "big")
+def fresh_seed(seed: int | None) -> int:
+    """Derive the seed of fresh weights from that of a run, so that they are not those that training begins with."""
+    return int.from_bytes(hashlib.sha256(f"{seed or 0} fresh weights".encode()).digest()[:6], "big")

@@ -1,17 +1,22 @@
-"""What tests share: a way to run a script as a user would, and a pair of small trained networks."""
+"""What tests share: scripts that run in an empty folder, fewer images, and a pair of small trained networks."""
 
 import contextlib
-import os
-import runpy
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
+from tests import commands
+
 torch.set_num_threads(1)  # several tests run at once
+
+
+@pytest.fixture
+def in_tmp_path(tmp_path, monkeypatch):
+    """The working folder is an empty one; returns it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
@@ -19,35 +24,27 @@ def run_script(tmp_path):
     """Run a script as a process in an empty folder; returns what it printed, or with `status` its error line."""
 
     def run(script: str, *arguments: str, cwd: Path = tmp_path, status: int = 0, timeout: int = 300) -> str:
-        command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=environment)
-        assert done.returncode == status, done.stderr
-        return done.stdout if status == 0 else done.stderr
+        printed = commands.run_process(script, *arguments, cwd=cwd, status=status, timeout=timeout)
+        return printed.out if status == 0 else printed.err
 
     return run
 
 
 @pytest.fixture
-def run_here(tmp_path, monkeypatch, capsys):
-    """Run a script as `run_script` does, but in this process, which spares the seconds that importing torch takes.
-
-    What it wrote to stderr is left in `errors`.
-    """
+def run_here(tmp_path):
+    """Run a script as `run_script` does, but in this process."""
 
     def run(script: str, *arguments: str, cwd: Path = tmp_path, status: int = 0) -> str:
-        capsys.readouterr()
-        with monkeypatch.context() as patch:
-            patch.chdir(cwd)
-            patch.setattr(sys, "argv", [str(ROOT / script), *map(str, arguments)])
-            with pytest.raises(SystemExit) as stop:
-                runpy.run_path(str(ROOT / script), run_name="__main__")
-        out, err = capsys.readouterr()
-        run.errors = err
-        assert stop.value.code == status, err
-        return out if status == 0 else err
+        printed = commands.run(script, *arguments, cwd=cwd, status=status)
+        return printed.out if status == 0 else printed.err
 
     return run
+
+
+@pytest.fixture
+def stitch(in_tmp_path, digit_networks):
+    """Stitch the two networks, if no others are given, in an empty folder (see `commands.stitch`)."""
+    return partial(commands.stitch, networks=digit_networks)
 
 
 @contextlib.contextmanager
@@ -77,11 +74,8 @@ def few_test_images():
 def digit_networks(tmp_path_factory):
     """Two `resnet18_samewidth` trained for one epoch on the digits, by the script: their checkpoints."""
     folder = tmp_path_factory.mktemp("networks")
-    import exec_train
-
     for seed in ("0", "1"):
-        arguments = ["resnet18_samewidth", "-d", "digits", "-gpu", "-1", "-e", "1", "-s", seed]
-        assert exec_train.main([*arguments, "-dir", str(folder / seed)]) == 0
+        commands.run("exec_train.py", commands.MODEL, *commands.ON_DIGITS, "-e", "1", "-s", seed, "-dir", folder / seed)
     return [folder / seed / "model_1.pt" for seed in ("0", "1")]
 
 
@@ -113,7 +107,7 @@ def unofficial_files(monkeypatch):
 def drawn_figures(monkeypatch):
     """The figures that are drawn in this process, by the names of their files; they are written as well."""
     pytest.importorskip("matplotlib")
-    from src import figures
+    from src.results import figures
 
     drawn, save = {}, figures._save
 

@@ -1,11 +1,11 @@
 """What a run left, so that two runs can be compared byte by byte."""
 
-import csv
 import json
 from pathlib import Path
 
-from src.files import read_json
-from src.stitching.rows import Row
+from src.results.records import read_table
+from src.results.rows import StitchRow
+from tests.commands import pair_of, read_csv
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -20,22 +20,19 @@ def content(folder: Path) -> dict[str, bytes]:
         if path.name.endswith(("run.json", ".lock", ".part")):
             continue
         if (path.parent / "summary.txt").exists():
-            config = read_json(path.parent / "config.txt")
-            name = f"{config['front_layer']} -> {config['end_layer']}/{path.name}"
+            name = " -> ".join(pair_of(path.parent)) + f"/{path.name}"
             if path.name == "summary.txt":
                 data = b"\n".join(line for line in data.splitlines() if not line.startswith(b"Command"))
         elif (path.parent / "meta.json").exists():
             name = f"{path.parent.name}/detector" if path.suffix == ".pt" else name
             data = data if path.suffix == ".pt" else json.dumps(list(json.loads(data).values())).encode()
         elif path.name in ("grid.csv", "ood_evaluation.csv"):  # they name the run folders
-            rows = csv.DictReader(data.decode().splitlines())
-            data = json.dumps(sorted([row | {"folder": None} for row in rows], key=str)).encode()
+            data = json.dumps(sorted([row | {"folder": None} for row in read_csv(path)], key=str)).encode()
         assert name not in found, f"{name} is there twice"
         found[name] = data
     return found
 
 
-def grid_rows(folder: Path) -> list[Row]:
+def grid_rows(folder: Path) -> list[StitchRow]:
     """The rows of the `grid.csv` in a folder of stitches."""
-    with open(folder / "grid.csv", newline="") as file:
-        return [Row.of(values) for values in csv.DictReader(file)]
+    return read_table(folder / "grid.csv", StitchRow)

@@ -5,7 +5,6 @@ import resource
 import signal
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +12,17 @@ import pytest
 
 from src.checkpoints import load_tensors
 from src.errors import UserError
-from src.files import read_json, write_bytes
+from src.files import write_bytes
+from tests.commands import MODEL, ON_DIGITS, PAIR, ROOT, main_of, read_json, run, words
 from tests.run_content import content
 
-ROOT = Path(__file__).parents[1]
-MODEL, DIGITS = "resnet18_samewidth", ["-d", "digits", "-gpu", "-1"]
 COMMANDS = {
-    "exec_train": [MODEL, *DIGITS, "-e", "2", "-sf", "1", "-epoch-size", "64", "-dir", "m"],
-    "exec_stitch": ["f.pt", "g.pt", MODEL, MODEL, "layer4.0", "layer4.0,layer4.1", "rc2c_pre", *DIGITS, "-e", "0",
-                    "-i", "pinv", "-dir", "grid"],
-    "exec_probe": ["f.pt", MODEL, "-l", "layer1.0", *DIGITS, "-b", "512", "-e", "1", "-o", "p.csv"],
+    "exec_train": [MODEL, *ON_DIGITS, "-e", "2", "-sf", "1", "-epoch-size", "64", "-dir", "m"],
+    "exec_stitch": [*PAIR, "layer4.0", "layer4.0,layer4.1", "rc2c_pre", *ON_DIGITS, "-e", "0", "-i", "pinv",
+                    "-dir", "grid"],
+    "exec_probe": ["f.pt", MODEL, "-l", "layer1.0", *ON_DIGITS, "-b", "512", "-e", "1", "-o", "p.csv"],
     "exec_train_representation_classifier": [
-        "g.pt", MODEL, "layer4.1", "-m", "repr_cls_resnet18", *DIGITS, "-b", "256", "-e", "1", "-fe", "1", "-ftidd",
+        "g.pt", MODEL, "layer4.1", "-m", "repr_cls_resnet18", *ON_DIGITS, "-b", "256", "-e", "1", "-fe", "1", "-ftidd",
         "digits", "-ftoodd", "photo_patches", "-dir", "d", "-fdir", "store"],
 }  # fmt: skip
 LONG = ("exec_train", "exec_train_representation_classifier")
@@ -52,9 +50,8 @@ def assert_whole(folder: Path) -> None:
 @pytest.mark.parametrize("script", ["exec_stitch", "exec_probe", *SLOW])
 def test_a_disk_that_fills_up_at_any_write(script, network_folder, monkeypatch, capfd):
     """Run with room for no file, for one more, for two more ..., always going on, until all of them are written."""
-    main, command = import_module(script).main, [*COMMANDS[script], "--resume"]
-    monkeypatch.chdir(network_folder("whole"))
-    assert main(command) == 0
+    main, command = main_of(script), [*COMMANDS[script], "--resume"]
+    run(script, *command, cwd=network_folder("whole"))
     broken = network_folder("broken")
     monkeypatch.chdir(broken)
     capfd.readouterr()
@@ -82,7 +79,7 @@ def test_a_file_that_grows_too_large_leaves_the_old_one(tmp_path):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
 
-    command = [sys.executable, ROOT / "exec_train.py", MODEL, *DIGITS, "-e", "1", "-epoch-size", "64", "-dir", "m"]
+    command = words("exec_train.py", MODEL, *ON_DIGITS, "-e", "1", "-epoch-size", "64", "-dir", "m")
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "model_1.pt").write_bytes(b"old")
     done = subprocess.run(command, cwd=tmp_path, preexec_fn=limit, capture_output=True, text=True, timeout=120)

@@ -11,9 +11,11 @@ import torch
 
 from src.checkpoints import load_model, load_state, load_tensors, save_state
 from src.errors import UserError
+from src.images import ImageSpec
 from src.models import build_model
+from src.networks import NetworkName
 
-IMAGES = {"n_classes": 10, "image_shape": (3, 32, 32)}
+IMAGES = ImageSpec(10, (3, 32, 32))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def zip_magic(path) -> bool:
 
 def test_loads_frozen_and_in_evaluation_mode(tmp_path, model):
     save_state(tmp_path / "m.pt", model.state_dict())
-    loaded = load_model(tmp_path / "m.pt", "small_cnn", **IMAGES)
+    loaded = load_model(NetworkName(str(tmp_path / "m.pt"), "small_cnn"), IMAGES)
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
     x = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(loaded(x), model.eval()(x))
@@ -136,16 +138,17 @@ def test_missing_checkpoints_are_named(tmp_path):
 
 
 def test_other_architectures_are_refused_with_the_keys_that_differ(tmp_path, model):
+    path = str(tmp_path / "m.pt")
     save_state(tmp_path / "m.pt", model.state_dict())
     with pytest.raises(UserError, match=r"does not fit resnet18 .* missing: bn1.weight.* and \d+ more; unexpected: "):
-        load_model(tmp_path / "m.pt", "resnet18", **IMAGES)
+        load_model(NetworkName(path, "resnet18"), IMAGES)
     with pytest.raises(UserError, match=r"of another shape: fc.weight \(10×128 instead of 100×128\)"):
-        load_model(tmp_path / "m.pt", "small_cnn", n_classes=100, image_shape=(3, 32, 32))
+        load_model(NetworkName(path, "small_cnn"), IMAGES._replace(n_classes=100))
 
 
 def test_weights_that_are_not_finite_are_loaded_with_a_warning(tmp_path, model, capsys):
     state = {key: value.clone() for key, value in model.state_dict().items()}
     state["fc.bias"][0] = torch.nan
     save_state(tmp_path / "m.pt", state)
-    load_model(tmp_path / "m.pt", "small_cnn", **IMAGES)
+    load_model(NetworkName(str(tmp_path / "m.pt"), "small_cnn"), IMAGES)
     assert "not finite" in capsys.readouterr().err

@@ -1,17 +1,17 @@
 """Every option of the public code, in every spelling, with its name in `config.txt` and its default."""
 
 import argparse
-import importlib
-import json
 import re
 
 import pytest
 
 from misc import make_docs
-from tests.conftest import ROOT
+from src.datasets import DATASET_NAMES
+from src.options import INITS, OPTIMIZERS
+from tests.commands import ROOT, parser_of, read_json
 from tests.goldens import DATA
 
-FLAGS = json.loads((DATA / "cli_flags.json").read_text())
+FLAGS = read_json(DATA / "cli_flags.json")
 SCRIPTS = [
     "exec_train",
     "exec_eval",
@@ -38,8 +38,7 @@ README_ONLY = {"exec_stitch": ["-sched", "--grad-clip"]}
 
 
 def actions(script: str) -> dict[str, argparse.Action]:
-    parser = importlib.import_module(script).parser()
-    return {name: action for action in parser._actions for name in [*action.option_strings, action.dest]}
+    return {name: action for action in parser_of(script)._actions for name in [*action.option_strings, action.dest]}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +66,33 @@ def test_the_page_of_options_is_that_of_the_parsers():
     assert page == make_docs.options(), "run python misc/make_docs.py"
     for script in SCRIPTS:
         section = page[page.index(f"## `{script}.py`") :].split("\n## ")[0]
-        for action in importlib.import_module(script).parser()._actions:
+        for action in parser_of(script)._actions:
             if action.dest != "help":
                 name = action.option_strings[0] if action.option_strings else action.dest
                 assert re.search(rf"^\| `{re.escape(name)}`.*\|$", section, re.MULTILINE), f"{script}: {name}"
+
+
+TRAIN, STITCH = "small_cnn -d digits -dir m", "a b resnet18 resnet18 layer1.0 layer1.0 rc2c_pre"
+
+
+@pytest.mark.parametrize(
+    ("script", "given", "dest", "value"),
+    [
+        *(("exec_train", f"{TRAIN} -d{name}", "dataset", name) for name in DATASET_NAMES),
+        *(("exec_train", f"{TRAIN} -o{name}", "optimizer", name) for name in OPTIMIZERS),
+        *(("exec_stitch", f"{STITCH} -i{name}", "init", name) for name in INITS),
+        ("exec_train", f"{TRAIN} -e30", "n_epochs", 30),
+        ("exec_train", f"{TRAIN} -b8", "batch_size", 8),
+        ("exec_train", f"{TRAIN} -lr=1e-2", "learning_rate", 0.01),
+        ("exec_train", f"{TRAIN} -wd 1e-5", "weight_decay", 1e-5),
+        ("exec_stitch", f"{STITCH} --front-stitch-rank 0", "front_stitch_rank", None),
+        ("exec_stitch", f"{STITCH} --front-pinv-rank 0", "front_pinv_rank", None),
+    ],
+)
+def test_values_that_follow_their_option_at_once_and_ranks_of_0(script, given, dest, value):
+    """As argparse reads them, and as the public code takes ranks."""
+    assert vars(parser_of(script).parse_args(given.split()))[dest] == value
+
+
+def test_an_empty_scheduler_is_none():
+    assert parser_of("exec_train").parse_args([*TRAIN.split(), "-sched", ""]).scheduler == "none"

@@ -1,6 +1,5 @@
 """A user's own images, as a folder and as an `.npz` file, go through every script; so do the README's commands."""
 
-import json
 import shlex
 import subprocess
 from pathlib import Path
@@ -9,14 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import exec_compute_low_rank_sim_metrics
-import exec_eval
-import exec_eval_stitcher_ood
-import exec_probe
-import exec_stitch
-import exec_train
-import exec_train_representation_classifier
-from tests.conftest import ROOT
+from tests.commands import ROOT, read_json, run
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 DIGITS = ROOT / "src" / "datasets" / "embedded" / "digits.npz"
 N = {"train": 60, "test": 40}
@@ -46,52 +40,37 @@ def write_files(root: Path) -> None:
 
 
 @pytest.mark.parametrize(("write", "ending"), [(write_folder, ""), (write_files, ".npz")], ids=["folder", "file"])
-def test_every_script_takes_them(write, ending, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_every_script_takes_them(write, ending, tmp_path):
     write(tmp_path)
     own, ood, model = f"own{ending}", f"ood{ending}", "small_cnn"
-    cpu = ["-gpu", "-1", "-d", own, "-b", "20"]
+    data = ["-gpu", "-1", "-d", own, "-b", "20"]
 
-    def run(script, *words: str) -> str:
-        assert script.main([*words, *cpu]) == 0, capsys.readouterr().err
-        return capsys.readouterr().out
-
-    run(exec_train, model, "-e", "2", "-dir", "m")
-    assert json.loads((tmp_path / "m" / "config.txt").read_text())["dataset"] == str(tmp_path / own)
-    assert "Clean accuracy" in run(exec_eval, "m/model_2.pt", model)
+    run("exec_train.py", model, *data, "-e", "2", "-dir", "m")
+    assert read_json("m/config.txt")["dataset"] == str(tmp_path / own)
+    assert "Clean accuracy" in run("exec_eval.py", "m/model_2.pt", model, *data).out
     networks = ["m/model_2.pt", "m/model_2.pt", model, model]
-    stitch = [*networks, "pool1,pool2", "pool2", "rc2c_pre", "-i", "pinv", "-e", "1", "--mod-only-stitch"]
-    run(exec_stitch, *stitch, "-dir", "s")
-    detector = ["m/model_2.pt", model, "pool2", "-m", "repr_cls_resnet18", "-e", "1", "-fe", "1", "-dir", "d"]
-    run(exec_train_representation_classifier, *detector, "-ftidd", own, "-ftoodd", ood)
-    entry = next(iter(json.loads(Path("models/repr_cls_ood_detectors/meta.json").read_text()).values()))
+    options = ["-i", "pinv", "-e", "1", "--mod-only-stitch", "-dir", "s"]
+    run("exec_stitch.py", *networks, "pool1,pool2", "pool2", "rc2c_pre", *data, *options)
+    options = ["-m", "repr_cls_resnet18", "-e", "1", "-fe", "1", "-dir", "d", "-ftidd", own, "-ftoodd", ood]
+    run("exec_train_representation_classifier.py", "m/model_2.pt", model, "pool2", *data, *options)
+    (entry,) = read_json("models/repr_cls_ood_detectors/meta.json").values()
     assert (entry["id_dataset"], entry["finetune_ood_dataset"]) == (str(tmp_path / own), str(tmp_path / ood))
-    out = run(exec_eval_stitcher_ood, "results/s", "-scd", ood, "-idd", own)
+    out = run("exec_eval_stitcher_ood.py", "results/s", *data, "-scd", ood, "-idd", own).out
     assert "mean ID energy" in out and "OOD detector sanity checks: ood\n" in out
     assert sum(path.name == "ood.npy" for path in tmp_path.rglob("*.npy")) == 1
-    run(exec_probe, "m/model_2.pt", model, "-l", "pool2", "-e", "1", "-o", "probes.csv")
-    run(exec_compute_low_rank_sim_metrics, *networks, "pool1", "pool2", "-n", "40", "-o", "similarity.csv")
+    run("exec_probe.py", "m/model_2.pt", model, *data, "-l", "pool2", "-e", "1", "-o", "probes.csv")
+    options = ["-n", "40", "-o", "similarity.csv"]
+    run("exec_compute_low_rank_sim_metrics.py", *networks, "pool1", "pool2", *data, *options)
     assert (tmp_path / "probes.csv").exists() and (tmp_path / "similarity.csv").exists()
 
 
-def test_a_config_with_a_path_repeats_a_run_elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_config_with_a_path_repeats_a_run_elsewhere(tmp_path):
     write_files(tmp_path)
-    assert exec_train.main(["small_cnn", "-d", "own.npz", "-gpu", "-1", "-e", "1", "-dir", str(tmp_path / "a")]) == 0
+    run("exec_train.py", "small_cnn", "-d", "own.npz", "-gpu", "-1", "-e", "1", "-dir", tmp_path / "a")
     (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    assert exec_train.main(["--config", "../a/config.txt", "-dir", "b"]) == 0
-    assert Path("b/model_1.pt").read_bytes() == (tmp_path / "a" / "model_1.pt").read_bytes()
-
-
-def test_data_without_labels_or_of_no_path_is_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    write_folder(tmp_path)
-    assert exec_train.main(["small_cnn", "-d", "ood", "-gpu", "-1", "-dir", "m"]) == 2
-    assert "ood' has no labels; choose one that has" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as stop:
-        exec_train.main(["small_cnn", "-d", "owns", "-gpu", "-1", "-dir", "m"])
-    assert stop.value.code == 2 and "argument -d/--dataset: unknown dataset 'owns'" in capsys.readouterr().err
+    run("exec_train.py", "--config", "../a/config.txt", "-dir", "b", cwd="elsewhere")
+    again = tmp_path / "elsewhere" / "b" / "model_1.pt"
+    assert again.read_bytes() == (tmp_path / "a" / "model_1.pt").read_bytes()
 
 
 def readme_blocks(title: str) -> list[tuple[str, str]]:
@@ -101,10 +80,9 @@ def readme_blocks(title: str) -> list[tuple[str, str]]:
     return [(language, code) for language, _, code in blocks if language in ("bash", "python")]
 
 
-def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, run_here):
+def test_the_commands_of_the_readme_run(tmp_path):
     """As they stand, one after the other."""
     (tmp_path / "src").symlink_to(ROOT / "src")  # the Python block reads the digits from there
-    monkeypatch.chdir(tmp_path)
     printed = ""
     for language, code in readme_blocks("Your own images"):
         if language == "python":
@@ -113,7 +91,7 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, run_here):
             for line in filter(None, code.replace("\\\n", "").splitlines()):
                 command, *arguments = shlex.split(line)
                 if command == "python":
-                    printed += run_here(*arguments)
+                    printed += run(*arguments).out
                 else:
                     subprocess.run(["bash", "-c", line], check=True)
     assert "Clean accuracy" in printed and (tmp_path / "results" / "mine" / "ood_evaluation.csv").exists()

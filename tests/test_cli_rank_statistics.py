@@ -1,33 +1,34 @@
 """misc/rank_statistics.py as a user runs it, on tables made by hand and on those that exec_probe.py writes."""
 
-import csv
+from pathlib import Path
 
-import exec_probe
-from tests.test_measurements import PROBING, SIMILARITY, STITCHING, write
+import pytest
+
+from tests.commands import MODEL, ON_DIGITS, read_csv, run, run_process
+from tests.tables import PROBE, SIMILARITY, STITCH, write_table
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 SCRIPT = "misc/rank_statistics.py"
 RANKS = [4, 2, 1]
 
 
-def tables(folder) -> list[str]:
+def tables(folder) -> list[Path]:
     """Two layers of two networks: CKA and PWCCA follow the probes of `x` in opposite directions, stitching exactly."""
     cka = {("x", "x"): 0.9, ("x", "y"): 0.2, ("y", "x"): 0.3, ("y", "y"): 0.25}
-    rows = [f"a.pt,b.pt,{one},{two},,,p,10,{value},{1 - value},,\n" for (one, two), value in cka.items()]
-    rows += [f"a.pt,b.pt,x,x,{rank},,p,10,{rank / 10},{rank / 20},,\n" for rank in RANKS]
-    write(folder / "similarity.csv", SIMILARITY, *rows)
-    write(folder / "probes.csv", PROBING, *(f"a.pt,x,{rank},{rank / 8},,{1 / rank},0,10\n" for rank in RANKS))
-    rows = [f"x,y,rc2c_pre,pinv,{rank},,0,{rank / 9},0.9,0.9,0.1,0.2,t\n" for rank in RANKS]
-    write(folder / "grid.csv", STITCHING, *rows)
-    return ["similarity.csv", "probes.csv", "grid.csv"]
+    whole = [{"layer1": one, "layer2": two, "cka": value, "pwcca": 1 - value} for (one, two), value in cka.items()]
+    cut = [{"layer2": "x", "rank1": rank, "cka": rank / 10, "pwcca": rank / 20} for rank in RANKS]
+    probes = [{"rank": rank, "accuracy": rank / 8, "loss": 1 / rank} for rank in RANKS]
+    stitches = [{"front_stitch_rank": rank, "accuracy": rank / 9} for rank in RANKS]
+    return [
+        write_table(folder / "similarity.csv", SIMILARITY, *whole, *cut),
+        write_table(folder / "probes.csv", PROBE, *probes),
+        write_table(folder / "grid.csv", STITCH, *stitches),
+    ]
 
 
-def read(path) -> list[dict]:
-    with open(path) as file:
-        return list(csv.DictReader(file))
-
-
-def test_prints_and_writes_both_tests(run_script, tmp_path):
-    out = run_script(SCRIPT, *tables(tmp_path), "-o", "statistics.csv")
+def test_prints_and_writes_both_tests(tmp_path):
+    out = run_process(SCRIPT, *tables(tmp_path), "-o", "statistics.csv").out
     blocks = [[line.strip() for line in block.splitlines()] for block in out.split("\n\n")]
     assert blocks[0][0].startswith("Sensitivity: ") and "sign flipped" in blocks[0][1]
     sensitivity = {block[0]: block for block in blocks[1:4]}
@@ -36,12 +37,12 @@ def test_prints_and_writes_both_tests(run_script, tmp_path):
     assert cka[2].split()[:5] == ["x", "x", "layer1", "3", "1"]
     assert cka[3].startswith("mean rho 1.0000 (p < 0.05 in 1 of 1), mean tau 1.0000 (p < 0.05 in 0 of 1)")
     assert sensitivity["pwcca | a.pt -- b.pt"][3].startswith("mean rho -1.0000")
-    assert sensitivity["stitching accuracy | grid.csv: rc2c_pre, init pinv"][3].startswith("mean rho 1.0000")
+    assert sensitivity["stitching accuracy | a.pt -- b.pt: rc2c_pre, direct matching"][3].startswith("mean rho 1.0000")
     assert blocks[4][0].startswith("Specificity: ") and "ties count against it" in blocks[4][1]
     assert blocks[5][0] == "cka | a.pt -- b.pt"
     assert blocks[5][-1] == "layer2: first in 1 of 2, mean place 1.50; layer1: first in 2 of 2, mean place 1.00"
 
-    rows = read(tmp_path / "statistics.csv")
+    rows = read_csv("statistics.csv")
     assert len(rows) == 3 + 2 * 4
     assert [row["spearman"] for row in rows[:3]] == ["1.0", "-1.0", "1.0"] and rows[0]["place"] == ""
     assert {(r["layer1"], r["varied"], r["place"]) for r in rows[3:] if r["measure"] == "pwcca"} == {
@@ -49,44 +50,32 @@ def test_prints_and_writes_both_tests(run_script, tmp_path):
     }  # fmt: skip
 
 
-def test_reads_what_the_probes_wrote(tmp_path, run_here, digit_networks, capsys):
-    arguments = [str(digit_networks[0]), "resnet18_samewidth", "-l", "layer4.1", "-d", "digits", "-gpu", "-1"]
+def test_reads_what_the_probes_wrote(tmp_path, digit_networks):
     ranks = ["128", "64", "16", "4", "1"]
-    assert exec_probe.main([*arguments, "-e", "1", "-ranks", *ranks, "-o", str(tmp_path / "probes.csv")]) == 0
-    row = "layer4.1,layer1.0,rc2c_pre,pinv,{0},{0},0,{1},0.9,0.9,0.1,0.2,t\n"
-    write(tmp_path / "grid.csv", STITCHING, *(row.format(rank, min(int(rank), 64)) for rank in ranks))
-    run_here(SCRIPT, "probes.csv", "grid.csv", "-o", "s.csv")
-    (found,) = read(tmp_path / "s.csv")
+    probes = [digit_networks[0], MODEL, "-l", "layer4.1", *ON_DIGITS, "-e", "1", "-ranks", *ranks, "-o", "probes.csv"]
+    run("exec_probe.py", *probes)
+    pair = {"front_layer": "layer4.1", "end_layer": "layer1.0", "front_model_path": digit_networks[0]}
+    stitches = [pair | {"front_stitch_rank": rank, "accuracy": min(int(rank), 64) / 64} for rank in ranks]
+    write_table(tmp_path / "grid.csv", STITCH, *stitches)
+    run(SCRIPT, "probes.csv", "grid.csv", "-o", "s.csv")
+    (found,) = read_csv("s.csv")
     assert found["n"] == "4" and found["note"] == "ranks above the width left out: 1"
     assert -1 <= float(found["kendall"]) <= 1
 
 
-def test_warns_of_mixed_alignments(run_here, tmp_path, capsys):
-    from misc.rank_statistics import main
-
+def test_warns_of_mixed_alignments(tmp_path):
     kinds = {("x", "x"): "positions", ("x", "y"): "average pool", ("y", "y"): "positions"}
-    rows = [f"a.pt,b.pt,{one},{two},,,{kind},10,0.5,0.5,,\n" for (one, two), kind in kinds.items()]
-    write(tmp_path / "mixed.csv", SIMILARITY, *rows)
-    assert main([str(tmp_path / "mixed.csv")]) == 0
-    printed, said = capsys.readouterr()
+    rows = [{"layer1": one, "layer2": two, "alignment": kind, "cka": 0.5, "pwcca": 0.5}
+            for (one, two), kind in kinds.items()]  # fmt: skip
+    printed, said = run(SCRIPT, write_table(tmp_path / "mixed.csv", SIMILARITY, *rows))
     assert "warning: specificity of pwcca: alignments differ, so alignments are ranked rather than layers" in said
     assert "alignments differ: positions, average pool" in printed
-    write(tmp_path / "alike.csv", SIMILARITY, *(row.replace("average pool", "positions") for row in rows))
-    assert main([str(tmp_path / "alike.csv")]) == 0
-    assert "alignments differ" not in "".join(capsys.readouterr())
+    alike = write_table(tmp_path / "alike.csv", SIMILARITY, *(row | {"alignment": "positions"} for row in rows))
+    assert "alignments differ" not in "".join(run(SCRIPT, alike))
 
 
-def test_says_what_is_missing(run_here, tmp_path):
+def test_says_where_no_correlation_is_defined(tmp_path):
     tables(tmp_path)
-    out = run_here(SCRIPT, "grid.csv", "-o", "s.csv")
+    out = run(SCRIPT, "grid.csv", "-o", "s.csv").out
     assert "nan" in out and "no probes of x" in out and "no correlation is defined" in out
-    assert read(tmp_path / "s.csv")[0]["spearman"] == "nan"
-    error = run_here(SCRIPT, "probes.csv", status=2)
-    assert (
-        error
-        == "rank_statistics.py: error: these tables hold no similarity and no stitching; add a CSV of one of them\n"
-    )
-    error = run_here(SCRIPT, "grid.csv", "-o", "s.txt", status=2)
-    assert "argument -o/--output: s.txt must be a CSV; give it a name that ends in .csv" in error
-    error = run_here(SCRIPT, "nowhere.csv", status=2)
-    assert "cannot read nowhere.csv: No such file or directory" in error
+    assert read_csv("s.csv")[0]["spearman"] == "nan"

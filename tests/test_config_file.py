@@ -4,10 +4,8 @@ import json
 
 import pytest
 
-import exec_stitch
-import exec_train
-import exec_train_representation_classifier as exec_detectors
-from src.config_file import recorded
+from src.results.options import recorded
+from tests.commands import error_line, parser_of
 
 GIVEN = ["resnet18", "-dir", "out"]
 
@@ -22,53 +20,32 @@ def config(tmp_path):
     return write
 
 
-def refused(capsys, parser, argv) -> str:
-    with pytest.raises(SystemExit) as stop:
-        parser.parse_args(argv)
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
-
-
 def test_values_are_those_of_the_command_line(config):
     path = config("model_type: resnet34\nsave_dir: a\nlearning_rate: 1e-2\nreduce_lr_epochs: [3, 5]\nn_epochs: 7\n")
-    given = exec_train.parser().parse_args("resnet34 -dir a -lr 1e-2 -rlre 3 5 -e 7".split())
-    args = exec_train.parser().parse_args(["--config", path])
+    given = parser_of("exec_train.py").parse_args("resnet34 -dir a -lr 1e-2 -rlre 3 5 -e 7".split())
+    args = parser_of("exec_train.py").parse_args(["--config", path])
     assert vars(args) | {"config": None} == vars(given)
 
 
 def test_explicit_arguments_win(config):
     path = config("model_type: resnet34\nsave_dir: a\nlearning_rate: 0.01\n")
-    args = exec_train.parser().parse_args(["resnet18", "-lr", "0.5", f"--config={path}"])
+    args = parser_of("exec_train.py").parse_args(["resnet18", "-lr", "0.5", f"--config={path}"])
     assert (args.model_type, args.learning_rate, args.save_dir) == ("resnet18", 0.5, "a")
 
 
 def test_options_of_a_parser_come_back_from_json(config):
-    networks = ["f.pt", "g.pt", "resnet18", "resnet18", "layer1.0", "all"]
-    argv = [
-        *networks,
-        "rc2c_pre",
-        "-i",
-        "pinv",
-        "--mod-only-stitch",
-        "--front-pinv-rank",
-        "3",
-        "-rlre",
-        "2",
-        "-wd",
-        "0",
-    ]
-    args = exec_stitch.parser().parse_args(argv)
+    pair, options = "f.pt g.pt resnet18 resnet18 layer1.0 all rc2c_pre", "-i pinv --mod-only-stitch -rlre 2 -wd 0"
+    args = parser_of("exec_stitch.py").parse_args(f"{pair} {options} --front-pinv-rank 3".split())
     path = config(json.dumps(vars(args), indent=4))
     with pytest.raises(SystemExit):  # config is no option of a config file
-        exec_stitch.parser().parse_args(["--config", path])
-    again = exec_stitch.parser().parse_args(["--config", config(json.dumps(recorded(vars(args))))])
+        parser_of("exec_stitch.py").parse_args(["--config", path])
+    again = parser_of("exec_stitch.py").parse_args(["--config", config(json.dumps(recorded(vars(args))))])
     assert vars(again) | {"config": None} == vars(args)
 
 
 def test_a_config_of_the_public_code_is_taken(config):
     path = config(json.dumps({"scheduler": "", "reduce_lr_epochs": [], "grad_clip": None, "seed": 4}))
-    args = exec_train.parser().parse_args([*GIVEN, "--config", path])
+    args = parser_of("exec_train.py").parse_args([*GIVEN, "--config", path])
     assert (args.scheduler, args.reduce_lr_epochs, args.grad_clip, args.seed) == ("none", [], None, 4)
 
 
@@ -85,37 +62,35 @@ def test_a_config_of_the_public_code_is_taken(config):
         ("[1, 2]", "holds no options"),
         ("a: [", "neither YAML nor JSON"),
         ("a: !!python/object/apply:os.system ['touch ran']", "neither YAML nor JSON"),
-        ("[" * 10_000, "neither YAML nor JSON"),
+        pytest.param("[" * 10_000, "neither YAML nor JSON", id="deep"),
+        ("no_save: true", "unknown option"),
+        (None, "config.yaml"),
     ],
-    ids=str,
 )
-def test_what_is_refused(text, said, config, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert said in refused(capsys, exec_train.parser(), [*GIVEN, "--config", config(text)])
+def test_what_is_refused(text, said, config, tmp_path):
+    path = config(text) if text is not None else tmp_path / "config.yaml"
+    assert said in error_line("exec_train.py", *GIVEN, "--config", path, cwd=tmp_path)
     assert not (tmp_path / "ran").exists()
 
 
-def test_switches_take_true_and_false_alone(config, capsys):
-    assert "neither true nor false" in refused(capsys, exec_stitch.parser(), ["--config", config("no_save: 1")])
+def test_switches_take_true_and_false_alone(config):
+    assert "neither true nor false" in error_line("exec_stitch.py", "--config", config("no_save: 1"))
 
 
-def test_a_missing_file_is_named(capsys, tmp_path):
-    assert "nowhere.yaml" in refused(capsys, exec_train.parser(), ["--config", str(tmp_path / "nowhere.yaml")])
-
-
-def test_what_is_still_missing_is_named(config, capsys):
-    assert "-dir" in refused(capsys, exec_train.parser(), ["--config", config("model_type: resnet18")])
+def test_what_is_still_missing_is_named(config):
+    assert "-dir" in error_line("exec_train.py", "--config", config("model_type: resnet18"))
 
 
 def test_a_list_swallows_no_positional_argument(config):
     path = config("reduce_lr_epochs: [3, 5]\nsave_dir: a\n")
-    args = exec_train.parser().parse_args(["--config", path, "resnet18"])
+    args = parser_of("exec_train.py").parse_args(["--config", path, "resnet18"])
     assert (args.model_type, args.reduce_lr_epochs) == ("resnet18", [3, 5])
-    args = exec_train.parser().parse_args(["--config", config("reduce_lr_epochs: [3]\n"), *GIVEN])
+    args = parser_of("exec_train.py").parse_args(["--config", config("reduce_lr_epochs: [3]\n"), *GIVEN])
     assert (args.model_type, args.reduce_lr_epochs) == ("resnet18", [3])
 
 
 def test_negative_numbers_are_values(config):
-    argv = ["f.pt", "resnet18", "all", "-m", "repr_cls_resnet18", "-ftidd", "digits", "-ftoodd", "digits", "-dir", "a"]
-    args = exec_detectors.parser().parse_args([*argv, "--config", config("m_in: -3.5\ngpu: -1\n")])
+    given = "f.pt resnet18 all -m repr_cls_resnet18 -ftidd digits -ftoodd photo_patches -dir a".split()
+    parser = parser_of("exec_train_representation_classifier.py")
+    args = parser.parse_args([*given, "--config", config("m_in: -3.5\ngpu: -1\n")])
     assert (args.m_in, args.gpu) == (-3.5, -1)

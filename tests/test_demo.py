@@ -1,25 +1,24 @@
 """The demo from its first to its last line; slow."""
 
-import csv
-
 import pytest
+
+from tests.commands import PNG, read_csv, run_process
 
 
 @pytest.mark.slow
-def test_demo_writes_its_report(run_script, tmp_path):
-    out = run_script("misc/demo.py", tmp_path / "demo", timeout=1200)
+def test_demo_writes_its_report(tmp_path):
+    out = run_process("misc/demo.py", tmp_path / "demo", cwd=tmp_path, timeout=1200).out
     report = tmp_path / "demo" / "report.md"
     assert out.splitlines()[-1] == str(report)
     text = report.read_text()
     for figure in ("accuracy.png", "auroc.png", "objectives.png", "similarity.png", "sensitivity.png"):
-        assert figure in text and (tmp_path / "demo" / figure).read_bytes()[:4] == b"\x89PNG"
+        assert figure in text and (tmp_path / "demo" / figure).read_bytes().startswith(PNG)
     accuracies = [float(word.rstrip("%")) for word in text.split() if word.endswith("%")][:2]
     assert min(accuracies) >= 95
     assert "**Direct matching makes " in text and "far out of distribution" in text
     assert "these stay nearer to the distribution: " in text and " by functional latent alignment" in text
     assert "**The layer of the same name comes first by linear CKA " in text
-    with open(tmp_path / "demo" / "statistics.csv") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(tmp_path / "demo" / "statistics.csv")
     measures = {"cka", "pwcca", "procrustes", "stitching accuracy"}
     for test in ("sensitivity", "specificity"):
         assert measures <= {row["measure"] for row in rows if row["test"] == test}

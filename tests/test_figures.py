@@ -5,11 +5,17 @@ import math
 
 import pytest
 
-from src.figures import COLUMN, ClassMap, HeatMap, curves, maps, scatter
+from src.results.figures import COLUMN, ClassMap, HeatMap, curves, maps, scatter
+from src.results.matrices import Matrix
 
 pytest.importorskip("matplotlib")
 PNG = b"\x89PNG\r\n\x1a\n"
-LAYERS = {"rows": ["a", "b"], "columns": ["c"], "row_label": "front layer", "column_label": "end layer"}
+AXES = {"row_label": "front layer", "column_label": "end layer"}
+
+
+def of_layers(*values: list) -> Matrix:
+    """One column of two layers."""
+    return Matrix(["a", "b"], ["c"], values)
 
 
 def panels_of(figure) -> list:
@@ -17,13 +23,13 @@ def panels_of(figure) -> list:
 
 
 def test_bright_stands_for_similar(tmp_path, drawn_figures):
-    values = [[0.25], [1.5]]
+    values = of_layers([0.25], [1.5])
     panels = {
         "cka": HeatMap(values),
         "distance": HeatMap(values, (2, 0)),
-        "both": HeatMap.difference(values, [[1], [1]]),
+        "difference": HeatMap.difference(of_layers([-0.75], [0.5])),
     }
-    maps(tmp_path / "f.png", panels, **LAYERS)
+    maps(tmp_path / "f.png", panels, **AXES)
     images = [axes.images[0] for axes in panels_of(drawn_figures["f.png"])]
     assert [image.get_cmap().name for image in images] == ["viridis", "viridis_r", "RdBu_r"]
     assert [image.get_clim() for image in images] == [(0, 1), (0, 2), (-0.75, 0.75)]
@@ -33,16 +39,16 @@ def test_bright_stands_for_similar(tmp_path, drawn_figures):
 
 
 def test_a_difference_of_nothing_is_white():
-    assert HeatMap.difference([[0.5, math.nan]], [[0.5, 0.5]]).scale == (-1, 1)
+    assert HeatMap.difference(of_layers([0.0], [math.nan])).scale == (-1, 1)
 
 
 def test_what_rounds_to_nothing_has_no_sign(tmp_path, drawn_figures):
-    maps(tmp_path / "f.png", {"t": HeatMap([[-0.004], [-0.006]], (-1, 1), is_difference=True)}, **LAYERS)
+    maps(tmp_path / "f.png", {"t": HeatMap(of_layers([-0.004], [-0.006]), (-1, 1), is_difference=True)}, **AXES)
     assert [text.get_text() for text in drawn_figures["f.png"].axes[0].texts] == ["0.00", "-0.01"]
 
 
 def test_cells_without_a_value_stay_blank_and_marked_ones_have_a_corner(tmp_path, drawn_figures):
-    maps(tmp_path / "f.png", {"accuracy": HeatMap([[0.5], [math.nan]], marked=[(1, 0)])}, **LAYERS)
+    maps(tmp_path / "f.png", {"accuracy": HeatMap(of_layers([0.5], [math.nan]), marked=[("b", "c")])}, **AXES)
     axes, _ = drawn_figures["f.png"].axes
     assert [text.get_text() for text in axes.texts] == ["0.50"]
     (corner,) = axes.patches
@@ -54,7 +60,7 @@ def test_cells_without_a_value_stay_blank_and_marked_ones_have_a_corner(tmp_path
     ("n_panels", "shape"), [(1, (1, 1)), (2, (1, 2)), (3, (1, 3)), (4, (2, 2)), (5, (2, 3)), (9, (3, 3)), (12, (3, 4))]
 )
 def test_four_panels_make_two_rows(tmp_path, drawn_figures, n_panels, shape):
-    maps(tmp_path / "f.png", {str(i): HeatMap([[0.5], [1]]) for i in range(n_panels)}, **LAYERS)
+    maps(tmp_path / "f.png", {str(i): HeatMap(of_layers([0.5], [1])) for i in range(n_panels)}, **AXES)
     figure = drawn_figures["f.png"]
     assert len(panels_of(figure)) == n_panels
     assert figure.axes[0].get_gridspec().get_geometry() == shape
@@ -64,9 +70,9 @@ def test_four_panels_make_two_rows(tmp_path, drawn_figures, n_panels, shape):
 def test_text_is_readable_at_the_width_of_a_column(tmp_path, drawn_figures):
     """The numbers of eight layers fit into their cells, at 7 points and more; the caption into the figure."""
     names = [f"layer{i}.{j}" for i in range(1, 5) for j in range(2)]
-    layers = {"rows": names, "columns": names, "row_label": "front layer", "column_label": "end layer"}
     caption = "Networks: models/a/model_10.pt (resnet18) → models/b/model_10.pt (resnet18). Data: cifar10."
-    maps(tmp_path / "f.pdf", {"t": HeatMap([[-0.25] * 8] * 8)}, **layers, title="A title", caption=caption)
+    panels = {"t": HeatMap(Matrix(names, names, [[-0.25] * 8] * 8))}
+    maps(tmp_path / "f.pdf", panels, **AXES, title="A title", caption=caption)
     figure = drawn_figures["f.pdf"]
     axes = figure.axes[0]
     ticks = [*axes.get_xticklabels(), *axes.get_yticklabels()]
@@ -81,9 +87,24 @@ def test_text_is_readable_at_the_width_of_a_column(tmp_path, drawn_figures):
     assert box.y1 <= axes.xaxis.label.get_window_extent().y0
 
 
+def test_panels_have_axes_of_their_own_and_equal_sizes(tmp_path, drawn_figures):
+    large = Matrix([f"layer{i}" for i in range(20)], ["x", "y"], [[0.5, 0.5]] * 20)
+    maps(tmp_path / "f.png", {"small": HeatMap(of_layers([0.5], [1])), "large": HeatMap(large)}, **AXES)
+    figure = drawn_figures["f.png"]
+    labels = [[text.get_text() for text in axes.get_yticklabels()] for axes in panels_of(figure)]
+    assert labels == [["a", "b"], list(large.rows)]
+    assert [[text.get_text() for text in axes.get_xticklabels()] for axes in panels_of(figure)] == [["c"], ["x", "y"]]
+    assert [axes.get_ylabel() for axes in panels_of(figure)] == ["front layer"] * 2
+    figure.draw_without_rendering()
+    cells = [text.get_window_extent().height for text in panels_of(figure)[1].texts]
+    assert max(cells) < panels_of(figure)[1].get_window_extent().height / 20  # the largest panel sets the size
+    small, large = (axes.get_window_extent() for axes in panels_of(figure))
+    assert small.height == pytest.approx(large.height, rel=0.1)
+
+
 def test_vectors(tmp_path):
     for name in ("a.pdf", "b.pdf"):
-        maps(tmp_path / name, {"t": HeatMap([[0.5], [1]])}, **LAYERS, title="a/$x_{$.pt is no formula")
+        maps(tmp_path / name, {"t": HeatMap(of_layers([0.5], [1]))}, **AXES, title="a/$x_{$.pt is no formula")
     written = (tmp_path / "a.pdf").read_bytes()
     assert written.startswith(b"%PDF") and written == (tmp_path / "b.pdf").read_bytes()
     assert b"/TrueType" in written or b"/CIDFontType2" in written  # text, not outlines
@@ -91,9 +112,9 @@ def test_vectors(tmp_path):
 
 def test_class_maps_have_one_legend_between_panels_and_caption(tmp_path, drawn_figures):
     colours = {"similar": "#4daf4a", "accurate but out of distribution": "#ff9f1c", "undecided": "#ffffff"}
-    cells = [[("similar", 0.9)], [None]]
+    cells = of_layers([("similar", 0.9)], [None])
     panels = {name: ClassMap(cells, colours) for name in ("dm", "tlm")}
-    maps(tmp_path / "f.png", panels, **LAYERS, caption="Data: digits.")
+    maps(tmp_path / "f.png", panels, **AXES, caption="Data: digits.")
     figure = drawn_figures["f.png"]
     assert [len(axes.patches) for axes in figure.axes] == [1, 1]
     (legend,), (below,) = figure.legends, figure.texts
@@ -127,6 +148,6 @@ def test_scatter_shows_every_group(tmp_path, drawn_figures):
 
 def test_without_matplotlib_a_warning_says_what_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    maps(tmp_path / "f.png", {"t": HeatMap([[0.5], [1]])}, **LAYERS)
+    maps(tmp_path / "f.png", {"t": HeatMap(of_layers([0.5], [1]))}, **AXES)
     assert "f.png was not drawn: matplotlib is not installed" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

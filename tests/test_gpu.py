@@ -4,8 +4,6 @@ Where there is no GPU these tests are skipped; `TEST_GPU=-1 pytest tests/test_gp
 try the tests themselves.
 """
 
-import csv
-import json
 import os
 import re
 
@@ -13,21 +11,23 @@ import numpy as np
 import pytest
 import torch
 
+from tests.commands import MODEL, PAIR, read_csv, read_metrics, run_process
+
 GPU = os.environ.get("TEST_GPU", "0")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and GPU != "-1", reason="no GPU")
 
-MODEL, DIGITS = "resnet18_samewidth", ["-d", "digits"]
+DIGITS = ["-d", "digits"]
 DEVICES = {"cpu": "-1", "gpu": GPU}
 CLASSIFIER = ["-m", "repr_cls_resnet18", *DIGITS, "-ftidd", "digits", "-ftoodd", "photo_patches", "-b", "256"]
 
 
 @pytest.fixture
-def both(run_script, network_folder):
+def both(network_folder):
     """Runs a script on both devices, in a folder for each; returns what it printed and the folders."""
     folders = {device: network_folder(device) for device in DEVICES}
 
     def run(script: str, *arguments: str):
-        printed = [run_script(script, *arguments, "-gpu", DEVICES[d], cwd=folders[d]) for d in DEVICES]
+        printed = [run_process(script, *arguments, "-gpu", DEVICES[name], cwd=folders[name]).out for name in DEVICES]
         return printed, list(folders.values())
 
     return run
@@ -35,9 +35,8 @@ def both(run_script, network_folder):
 
 def table(path) -> list[list[float]]:
     """The numbers of a CSV."""
-    with open(path) as file:
-        rows = list(csv.reader(file))[1:]
-    return [[float(value) for value in row if re.fullmatch(r"-?[\d.]+(e-?\d+)?", value)] for row in rows]
+    number = re.compile(r"-?[\d.]+(e-?\d+)?")
+    return [[float(value) for value in row.values() if number.fullmatch(value)] for row in read_csv(path)]
 
 
 def the_only(folder, pattern: str):
@@ -59,9 +58,9 @@ def test_evaluation(both):
 
 @pytest.mark.parametrize("rank", [[], ["--front-stitch-rank", "4"]], ids=["full", "rank 4"])
 def test_direct_matching(both, rank):
-    networks = ["f.pt", "g.pt", MODEL, MODEL, "layer3.0", "layer2.1", "rc2c_pre"]
+    networks = [*PAIR, "layer3.0", "layer2.1", "rc2c_pre"]
     _, folders = both("exec_stitch.py", *networks, *DIGITS, "-e", "0", "-i", "pinv", "--mod-only-stitch", *rank)
-    cpu, gpu = (json.loads(the_only(folder, "results/*/metrics.json").read_text()) for folder in folders)
+    cpu, gpu = (read_metrics(the_only(folder, "results/2*")) for folder in folders)
     for name in ("matching_error", "representation_difference"):
         assert gpu[name] == pytest.approx(cpu[name], rel=1e-3), name
     for name in ("accuracy", "front_accuracy", "end_accuracy"):
@@ -71,7 +70,7 @@ def test_direct_matching(both, rank):
 
 
 def test_task_loss_matching_of_a_grid(both):
-    networks = ["f.pt", "g.pt", MODEL, MODEL, "layer2.0,layer3.0", "layer2.1,layer4.1", "rc2c_pre"]
+    networks = [*PAIR, "layer2.0,layer3.0", "layer2.1,layer4.1", "rc2c_pre"]
     _, folders = both("exec_stitch.py", *networks, *DIGITS, "-e", "1", "-lr", "1e-4", "--mod-only-stitch", "-dir", "g")
     cpu, gpu = (table(folder / "results" / "g" / "grid.csv") for folder in folders)
     np.testing.assert_allclose(np.array(gpu), np.array(cpu), rtol=0.05, atol=0.03)
@@ -82,10 +81,10 @@ def test_detectors_and_their_evaluation(both):
     _, folders = both("exec_train_representation_classifier.py", "g.pt", MODEL, "layer4.0", *options)
     cpu, gpu = (np.array(table(folder / "d" / "ft_logs.csv")) for folder in folders)
     np.testing.assert_allclose(gpu, cpu, rtol=0.1, atol=0.05)
-    networks = ["f.pt", "g.pt", MODEL, MODEL, "layer3.0", "layer4.0", "rc2c_pre"]
+    networks = [*PAIR, "layer3.0", "layer4.0", "rc2c_pre"]
     both("exec_stitch.py", *networks, *DIGITS, "-e", "0", "-i", "pinv", "--mod-only-stitch", "-dir", "dm")
     both("exec_eval_stitcher_ood.py", "results/dm", *DIGITS, "-detectors", "store", "-scd", "photo_patches")
-    cpu, gpu = (np.load(folder / "results" / "energies" / "layer4.0" / "layer3.0.npy") for folder in folders)
+    cpu, gpu = (np.load(folder / "results" / "dm" / "energies" / "layer4.0" / "layer3.0.npy") for folder in folders)
     np.testing.assert_allclose(gpu.mean(), cpu.mean(), rtol=0.1, atol=0.1)
 
 
@@ -97,7 +96,7 @@ def test_probes(both):
 
 
 def test_similarity(both):
-    arguments = ["f.pt", "g.pt", MODEL, MODEL, "layer3.0", "layer3.1", *DIGITS, "-m1r", "32", "4", "-o", "s.csv"]
+    arguments = [*PAIR, "layer3.0", "layer3.1", *DIGITS, "-m1r", "32", "4", "-o", "s.csv"]
     _, folders = both("exec_compute_low_rank_sim_metrics.py", *arguments, "-n", "300")
     cpu, gpu = (np.array(table(folder / "s.csv")) for folder in folders)
     np.testing.assert_allclose(gpu, cpu, rtol=1e-3, atol=1e-3)

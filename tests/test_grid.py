@@ -13,7 +13,8 @@ from src.models.vit import VisionTransformer
 from src.runtime import generator
 from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching
 from src.stitching.layers import resize
-from src.stitching.objectives import OBJECTIVES, Objective, feature_loss, functional_loss, hint_loss, soft_label_loss
+from src.stitching.objectives import feature_loss, functional_loss, hint_loss, soft_label_loss
+from src.stitching.registry import AT_LAST, OBJECTIVES, Objective
 from src.training import Settings, train
 from tests.tiny_networks import narrow_resnet
 
@@ -100,7 +101,7 @@ def test_one_network_stitched_to_itself_takes_one_pass(networks, data, monkeypat
     expected = Grid(front, copy.deepcopy(front), layers).evaluate(data.batches(20))
     grid = Grid(front, front, layers)
     grid.evaluate(data.batches(20))  # traces the network
-    n_calls = count_calls(monkeypatch, grid.front.conv1)
+    n_calls = count_calls(monkeypatch, grid.front.module.conv1)
     torch.testing.assert_close(grid.evaluate(data.batches(20)), expected, rtol=0, atol=0)
     assert n_calls[0] == 2
 
@@ -120,9 +121,9 @@ def test_training_computes_nothing_that_is_not_needed(networks, data, monkeypatc
     front, end = networks
     grid = Grid(front, end, layers_of(networks, ["layer1.0", "layer2.0"], ["layer3.0"]))
     list(grid.losses(data.images, data.labels, training=True))  # traces the networks
-    behind = count_calls(monkeypatch, grid.front.layer2[1].conv1)
-    before = count_calls(monkeypatch, grid.end.layer3[0].conv1)
-    after = count_calls(monkeypatch, grid.end.layer3[1].conv1)
+    behind = count_calls(monkeypatch, grid.front.module.layer2[1].conv1)
+    before = count_calls(monkeypatch, grid.end.module.layer3[0].conv1)
+    after = count_calls(monkeypatch, grid.end.module.layer3[1].conv1)
     list(grid.losses(data.images, data.labels, training=True))
     assert (behind[0], before[0], after[0]) == (0, 0, 1)
 
@@ -247,16 +248,17 @@ def test_objectives_compute_nothing_that_is_not_needed(networks, data, monkeypat
     for name, n_calls in expected.items():
         grid = Grid(front, end, layers, objective=OBJECTIVES[name])
         list(grid.losses(data.images, data.labels, training=True))  # traces the networks
-        modules = (grid.end.layer1[0].conv1, grid.end.layer2[0].conv1, grid.end.layer4[1].conv1, grid.end.fc)
+        names = ("layer1.0.conv1", "layer2.0.conv1", "layer4.1.conv1", "fc")
+        modules = [grid.end.get_submodule(name) for name in names]
         counts = [count_calls(monkeypatch, module) for module in modules]
-        in_front = count_calls(monkeypatch, grid.front.layer2[1].conv1)
+        in_front = count_calls(monkeypatch, grid.front.module.layer2[1].conv1)
         list(grid.losses(data.images, data.labels, training=True))
         assert (tuple(count[0] for count in counts), in_front[0]) == (n_calls, 0), name
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_first_losses_in_single_precision_equal_each_pair_alone(networks, data, objective):
-    single = [copy.deepcopy(network).float() for network in networks]
+    single = [copy.deepcopy(network).to(torch.float32) for network in networks]
     batches = [(images.float(), labels) for images, labels in data.batches(16)]
 
     def losses_of(layers) -> dict[Pair, list[float]]:
@@ -324,14 +326,13 @@ def test_training_on_hint_goes_on_where_it_was(networks, data, tmp_path):
         assert log.train == pytest.approx(other.train, rel=0, nan_ok=True) and log.val == other.val
 
 
-def test_a_sixth_objective_is_one_row(networks, data):
+def test_a_sixth_objective_is_one_row(networks, data, monkeypatch):
+    def both(stitches):
+        return stitches.cross_entropies + feature_loss(stitches.stitched[0], stitches.targets[0])
+
+    monkeypatch.setattr("src.stitching.objectives.both", both, raising=False)
     layers = layers_of(networks, *SOME)
-    toy = Objective(
-        "both",
-        lambda stitches: stitches.cross_entropies + feature_loss(stitches.stitched[0], stitches.targets[0]),
-        layers=lambda end_layer, behind: [end_layer, *behind][-1:],
-        stitched_logits=True,
-    )
+    toy = Objective("both", "objectives.both", AT_LAST, stitched_logits=True)
 
     def losses_of(objective: Objective) -> list[float]:
         grid = Grid(*networks, layers, objective=objective)
@@ -353,7 +354,8 @@ def test_targets_stay_where_statistics_move(data):
         grid.train(True)
         list(grid.losses(data.images, data.labels, training=True))
         assert torch.equal(grid.reference(data.images, until="layer3.0"), before)
-    assert grid.end.layer3[0].bn1.num_batches_tracked == 2 and grid.end.layer1[0].bn1.num_batches_tracked == 0
+    assert grid.end.module.layer3[0].bn1.num_batches_tracked == 2
+    assert grid.end.module.layer1[0].bn1.num_batches_tracked == 0
 
 
 def test_training_lowers_the_loss_and_leaves_the_networks_alone(networks, data):
@@ -384,9 +386,10 @@ def test_statistics_move_only_when_asked_for(data):
     layers = layers_of((front, end), ["layer2.0"], ["layer2.0"])
     grid = Grid(front, end, layers, frozen=False)
     list(train(grid, data, data, Settings(1, 20)))
-    assert grid.front.bn1.num_batches_tracked == 2 and grid.end.layer3[0].bn1.num_batches_tracked == 2
-    assert grid.front.layer3[0].bn1.num_batches_tracked == 0 and grid.end.layer2[0].bn1.num_batches_tracked == 0
-    assert front.bn1.num_batches_tracked == end.layer3[0].bn1.num_batches_tracked == 0
+    assert grid.front.module.bn1.num_batches_tracked == 2 and grid.end.module.layer3[0].bn1.num_batches_tracked == 2
+    assert grid.front.module.layer3[0].bn1.num_batches_tracked == 0
+    assert grid.end.module.layer2[0].bn1.num_batches_tracked == 0
+    assert front.module.bn1.num_batches_tracked == end.module.layer3[0].bn1.num_batches_tracked == 0
     assert not front.training and not end.training
     with pytest.raises(ValueError, match="several pairs"):
         Grid(front, end, layers_of((front, end)), frozen=False)
@@ -411,7 +414,7 @@ def test_end_layers_inside_a_block_get_the_rest_of_the_block_from_the_images(net
     layers = layers_of(networks, [pair.front_layer], [pair.end_layer])
     score = Grid(front, end, layers).evaluate(data.batches(N))
     h = layers[pair](front(data.images, until=pair.front_layer))
-    hook = end.layer2[0].conv2.register_forward_hook(lambda *_: h.clone())
+    hook = end.module.layer2[0].conv2.register_forward_hook(lambda *_: h.clone())
     logits = end(data.images)
     hook.remove()
     assert score.pairs[pair].accuracy == (logits.argmax(1) == data.labels).double().mean().item()

@@ -22,12 +22,16 @@ from src.checkpoints import load_model, save_state
 from src.console import silenced
 from src.datasets import load_dataset
 from src.errors import UserError
+from src.images import ImageSpec
 from src.measurements import read_tables
 from src.models import build_model
-from src.ood.detectors import DetectorStore, source_of
-from src.stitching.results import newest_of_each_pair, read_run, read_runs
-from src.stitching.rows import accuracy_matrix
+from src.networks import NetworkName
+from src.ood.store import DetectorStore
+from src.results.experiments import newest_stitches
+from src.results.folders import read_run, read_runs
+from src.results.matrices import accuracies
 from tests import tiny_datasets as tiny
+from tests.tables import PROBE, STITCH, write_table
 
 MARKER = "code-ran"  # a file in the working folder, if it did
 SHAPE = (1, 8, 8)
@@ -62,7 +66,7 @@ def write_checkpoint(folder: Path, *, zipped: bool = True) -> None:
 
 
 def read_checkpoint(folder: Path) -> None:
-    load_model(folder / "m.pt", "small_cnn", n_classes=10, image_shape=SHAPE)
+    load_model(NetworkName(str(folder / "m.pt"), "small_cnn"), ImageSpec(10, SHAPE))
 
 
 def parse(script: object, folder: Path) -> None:
@@ -103,17 +107,17 @@ def write_run(folder: Path) -> None:
 def read_folder_of_runs(folder: Path) -> None:
     runs, _ = read_runs(folder)
     if runs:
-        newest_of_each_pair(runs)
-        accuracy_matrix([run.row for run in runs])
+        accuracies(newest_stitches(run.row for run in runs))
     read_run(folder / "2024-01-01")
 
 
 def write_tables(folder: Path) -> None:
-    (folder / "grid.csv").write_text(
-        "front_layer,end_layer,stitching_type,init,front_stitch_rank,accuracy,folder\npool1,pool2,rc2c,rand,,0.5,a\n"
-        "pool1,pool2,rc2c,rand,3,0.25,b\n"
-    )
-    (folder / "probes.csv").write_text("model,layer,rank,accuracy,loss\na.pt,l1,1,0.5,0.25\na.pt,l1,,0.75,0.125\n")
+    write_table(folder / "grid.csv", STITCH, {"accuracy": 0.5}, {"accuracy": 0.25, "front_stitch_rank": 3})
+    write_table(folder / "probes.csv", PROBE, {"rank": 1, "loss": 0.25}, {"rank": ""})
+
+
+def source_in(folder: Path) -> NetworkName:
+    return NetworkName(str(folder / "source.pt"), "small_cnn")
 
 
 def write_store(folder: Path) -> None:
@@ -122,14 +126,13 @@ def write_store(folder: Path) -> None:
     entry = {
         "model_type": "repr_cls_resnet18", "source_model_type": "small_cnn", "source_model_path": "source.pt",
         "source_layer": "pool1", "id_dataset": "digits", "orig_input_shape": SHAPE, "required_input_shape": [4, 8, 8],
-        "training_loc": "d", "source_sha256": source_of(folder / "source.pt").sha256,
+        "training_loc": "d", "source_sha256": source_in(folder).identity,
     }  # fmt: skip
     DetectorStore(folder / "store").add(detector.state_dict(), entry, name="a.pt")
 
 
 def read_store(folder: Path) -> None:
-    image = {"n_classes": 2, "image_shape": SHAPE, "device": torch.device("cpu")}
-    DetectorStore(folder / "store").load(source_of(folder / "source.pt"), "pool1", **image)
+    DetectorStore(folder / "store").load(source_in(folder), "pool1", ImageSpec(2, SHAPE), device=torch.device("cpu"))
 
 
 def write_cifar5m(folder: Path, save: Callable) -> None:

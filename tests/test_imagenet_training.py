@@ -17,8 +17,7 @@ from src.checkpoints import load_state
 from src.datasets import load_dataset
 from src.models import build_model
 from src.runtime import seeded
-from tests.conftest import ROOT
-from tests.test_cli_errors import fails
+from tests.commands import ROOT, error_line
 from tests.tiny_datasets import write_imagenet
 
 SCRIPT = ROOT / "misc" / "imagenet_train_main.py"
@@ -151,9 +150,8 @@ def test_dummy_images_amp_and_evaluation(tmp_path, capsys, monkeypatch):
 
 def test_the_recipe(tmp_path, monkeypatch, capsys):
     """SGD 0.1, momentum 0.9, weight decay 1e-4, a tenth every 30 epochs; --weights gives the first weights."""
-    from src import runs
     from src.checkpoints import save_state
-    from src.training import loop
+    from src.training import loop, recorded
 
     with seeded(7):
         start = build_model("small_cnn", n_classes=1000)
@@ -173,7 +171,7 @@ def test_the_recipe(tmp_path, monkeypatch, capsys):
         return iter(())
 
     rates = []
-    monkeypatch.setattr(runs, "train", record)
+    monkeypatch.setattr(recorded, "train", record)
     arguments = ["-a", "small_cnn", "--dummy", "--dummy-size", "4", "--gpu", "-1", "-dir", str(tmp_path / "m")]
     assert script.main([*arguments, "--weights", str(tmp_path / "start.pt")]) == 0
     assert rates == pytest.approx([0.1] * 30 + [0.01] * 30 + [0.001] * 30)
@@ -197,17 +195,15 @@ def test_the_recipe(tmp_path, monkeypatch, capsys):
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )  # fmt: skip
-def test_errors(arguments, environment, line, capsys, tmp_path, monkeypatch):
+def test_errors(arguments, environment, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert line in fails(script.main, ["--gpu", "-1", *arguments], capsys)
+    assert line in error_line("misc/imagenet_train_main.py", "--gpu", "-1", *arguments)
     assert not os.listdir(tmp_path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_without_a_gpu_there_is_no_silent_fallback(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert "this machine has no GPU; choose one that exists, or -gpu -1 for the CPU" in fails(
-        script.main, ["--dummy"], capsys
-    )
+def test_without_a_gpu_there_is_no_silent_fallback(in_tmp_path):
+    line = error_line("misc/imagenet_train_main.py", "--dummy")
+    assert "this machine has no GPU; choose one that exists, or -gpu -1 for the CPU" in line

@@ -1,15 +1,12 @@
 """Intervals: scipy and scikit-learn as oracles, and coverage on simulated predictions."""
 
-import math
-
 import numpy as np
 import pytest
 from scipy import stats
 
-from src.intervals import (
-    NO_INTERVAL,
-    Interval,
-    independent,
+from src.results.rows import Interval
+from src.verdict.intervals import (
+    are_independent,
     over_images,
     over_runs,
     percentile_interval,
@@ -66,20 +63,20 @@ def test_runs_equal_scipys_t_interval():
     result = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert over_runs(values) == pytest.approx((result.low, result.high))
     assert over_runs([0.5, 0.5, 0.5]) == (0.5, 0.5)
-    assert math.isnan(over_runs([0.5, 0.6]).low)
+    assert over_runs([0.5, 0.6]) is None
 
 
 def test_the_wider_interval():
     narrow, wide = Interval(0.1, 0.2), Interval(0.0, 0.15)
     assert wider(narrow, wide) == wider(wide, narrow) == wide
-    assert wider(narrow, NO_INTERVAL) == wider(NO_INTERVAL, narrow) == narrow
-    assert math.isnan(wider(NO_INTERVAL, NO_INTERVAL).low)
+    assert wider(narrow, None) == wider(None, narrow) == narrow
+    assert wider(None, None) is None
 
 
 def test_pairs_that_share_a_network_are_not_independent():
-    assert independent([("a", "b"), ("c", "d"), ("e", "e")])
-    assert not independent([("a", "b"), ("b", "c")])
-    assert not independent([("a", "b"), ("a", "b")])
+    assert are_independent([("a", "b"), ("c", "d"), ("e", "e")])
+    assert not are_independent([("a", "b"), ("b", "c")])
+    assert not are_independent([("a", "b"), ("a", "b")])
 
 
 @pytest.mark.slow

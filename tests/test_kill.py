@@ -10,35 +10,36 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import ENVIRONMENT, MODEL, ON_DIGITS, PAIR, ROOT, error_line, run, start
 from tests.run_content import content
 
-ROOT = Path(__file__).parents[1]
-MODEL, DIGITS = "resnet18_samewidth", ["-d", "digits", "-gpu", "-1"]
-TRAIN = ["exec_train.py", MODEL, *DIGITS, "-b", "128", "-e", "2", "-sf", "1", "-dir", "m"]
-DETECTOR = ["exec_train_representation_classifier.py", "f.pt", MODEL, "layer4.0", "-m", "repr_cls_resnet18", *DIGITS,
+TRAIN = ["exec_train.py", MODEL, *ON_DIGITS, "-b", "128", "-e", "2", "-sf", "1", "-dir", "m"]
+DETECTOR = ["exec_train_representation_classifier.py", "f.pt", MODEL, "layer4.0", "-m", "repr_cls_resnet18", *ON_DIGITS,
             "-b", "256", "-e", "1", "-fe", "2", "-ftidd", "digits", "-ftoodd", "photo_patches", "-dir", "m",
             "-fdir", "store"]  # fmt: skip
-TLM = ["exec_stitch.py", "f.pt", "g.pt", MODEL, MODEL, "layer2.0,layer4.0", "layer3.1,layer4.1", "rc2c_pre", *DIGITS,
+TLM = ["exec_stitch.py", *PAIR, "layer2.0,layer4.0", "layer3.1,layer4.1", "rc2c_pre", *ON_DIGITS,
        "-e", "2", "-b", "256", "--mod-only-stitch", "-dir", "grid"]  # fmt: skip
-HINT = ["exec_stitch.py", "f.pt", "g.pt", MODEL, MODEL, "layer4.0,layer4.1", "layer4.1", "rc2c_pre", *DIGITS, "-e", "2",
+HINT = ["exec_stitch.py", *PAIR, "layer4.0,layer4.1", "layer4.1", "rc2c_pre", *ON_DIGITS, "-e", "2",
         "-b", "256", "--mod-only-stitch", "--objective", "hint", "-i", "ridge", "-dir", "grid"]  # fmt: skip
-MOVING = ["exec_stitch.py", "f.pt", "g.pt", MODEL, MODEL, "layer4.0", "layer3.1,layer4.1", "rc2c_pre", *DIGITS,
+MOVING = ["exec_stitch.py", *PAIR, "layer4.0", "layer3.1,layer4.1", "rc2c_pre", *ON_DIGITS,
           "-e", "1", "-b", "256", "-dir", "grid"]  # fmt: skip
-DM = ["exec_stitch.py", "f.pt", "g.pt", MODEL, MODEL, "layer3.0,layer4.0", "all", "rc2c_pre", *DIGITS,
+DM = ["exec_stitch.py", *PAIR, "layer3.0,layer4.0", "all", "rc2c_pre", *ON_DIGITS,
       "-e", "0", "-i", "pinv", "-dir", "grid"]  # fmt: skip
 
 
-def start(command: list[str], folder: Path) -> subprocess.Popen:
-    script, *arguments = command
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([sys.executable, ROOT / script, *arguments], cwd=folder, env=environment, **pipes)
+def begin(command: list[str], folder: Path) -> subprocess.Popen:
+    """Start a command that goes on where it was; stdout has all that it prints."""
+    return start(*command, "--resume", cwd=folder, stderr=subprocess.STDOUT)
 
 
 def kill_after(command: list[str], folder: Path, said: str) -> None:
-    """Start a command and kill it as soon as it says something."""
-    process = start([*command, "--resume"], folder)
+    """Start a command and kill it as soon as it says something and has saved a state."""
+    process = begin(command, folder)
     assert any(said in line for line in process.stdout), "it ended before"
+    while process.poll() is None and not list(folder.rglob("resume.pt")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGSTOP)
+    assert "another run is writing to " in error_line(*command, "--resume", cwd=folder)
     process.kill()
     process.communicate()
 
@@ -47,7 +48,7 @@ def kill_often(command: list[str], folder: Path, n_kills: int, seed: int, within
     """Start a command again and again and kill it within so many seconds; returns how many kills met a running one."""
     moments, met = random.Random(seed), 0
     for _ in range(n_kills):
-        process = start([*command, "--resume"], folder)
+        process = begin(command, folder)
         try:
             process.wait(timeout=moments.uniform(0.1, 1) * within)
         except subprocess.TimeoutExpired:
@@ -58,23 +59,22 @@ def kill_often(command: list[str], folder: Path, n_kills: int, seed: int, within
 
 
 @pytest.fixture
-def compare(network_folder, run_here):
+def compare(network_folder):
     """Kills a command, lets it finish, and compares what it left with what it leaves undisturbed."""
 
-    def run(command: list[str], kill) -> None:
+    def check(command: list[str], kill) -> None:
         """`kill` is given the folder to work in, and how many seconds the whole run takes in a process of its own."""
         whole, killed = network_folder("whole"), network_folder("killed")
         began = time.monotonic()
-        run_here(*command, cwd=whole)
+        run(*command, cwd=whole)
         kill(killed, time.monotonic() - began + 3)  # the imports
-        run_here(*command, "--resume", cwd=killed)
+        run(*command, "--resume", cwd=killed)
         expected, left = content(whole), content(killed)
         assert expected.keys() == left.keys()
         assert [name for name in expected if expected[name] != left[name]] == []
-        run_here(*command, "--resume", cwd=killed)
-        assert "finished" in run_here.errors and content(killed) == left
+        assert "finished" in run(*command, "--resume", cwd=killed).err and content(killed) == left
 
-    return run
+    return check
 
 
 @pytest.mark.slow
@@ -107,11 +107,11 @@ def test_two_processes_that_train_together(tmp_path, signum):
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     command = [*launch, ROOT / "misc" / "imagenet_train_main.py", *arguments, "--resume"]
 
-    def run(folder: str, kill_after: str | None = None) -> None:
+    def train(folder: str, kill_after: str | None = None) -> None:
         (tmp_path / folder).mkdir(exist_ok=True)
         undisturbed = kill_after is None
         process = subprocess.Popen(command, cwd=tmp_path / folder, stdout=subprocess.PIPE, text=True,
-                                   env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+                                   env=os.environ | ENVIRONMENT)  # fmt: skip
         for line in process.stdout:
             if kill_after and kill_after in line:
                 children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -121,8 +121,8 @@ def test_two_processes_that_train_together(tmp_path, signum):
         process.stdout.read()
         assert (process.wait(timeout=300) == 0) == undisturbed
 
-    run("whole")
+    train("whole")
     for said in ("Epoch #1 val", "Epoch #2 val"):
-        run("killed", kill_after=said)
-    run("killed")
+        train("killed", kill_after=said)
+    train("killed")
     assert content(tmp_path / "killed") == content(tmp_path / "whole")

@@ -1,107 +1,173 @@
-"""Tables read back: what tells them apart, signs, full ranks, repetitions, and what is refused."""
+"""Tables read back as measurements: what tells them apart, signs, full ranks, repetitions, and refused files."""
 
 import math
+import shutil
 
 import pytest
 
 from src.errors import UserError
-from src.measurements import FULL, Key, Probe, Series, read_tables
-
-SIMILARITY = "model1,model2,layer1,layer2,rank1,rank2,alignment,n_samples,cka,pwcca,procrustes,pwcca_morcos\n"
-PROBING = "model,layer,rank,accuracy,train_accuracy,loss,seed,epochs\n"
-STITCHING = (
-    "front_layer,end_layer,stitching_type,init,front_stitch_rank,front_pinv_rank,seed,accuracy,front_accuracy,"
-    "end_accuracy,matching_error,representation_difference,folder\n"
-)
+from src.measurements import FULL, Measurement, describe, read_tables
+from src.results.records import columns, write_table
+from src.results.rows import ProbeRow, SimilarityRow, StitchRow
+from src.similarity.registry import MEASURES
+from tests.result_rows import probe_row, similarity_row, stitch_row
 
 
-def write(path, *lines: str):
-    path.write_text("".join(lines))
+def write(path, *rows):
+    keys = {"values": MEASURES, "nulls": MEASURES} if isinstance(rows[0], SimilarityRow) else {}
+    write_table(path, type(rows[0]), rows, **keys)
     return path
 
 
+def settings_of(measurements: list[Measurement]) -> dict[tuple[str, str], list[float]]:
+    """The values by measure and setting."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for each in measurements:
+        found.setdefault((each.measure, each.setting), []).append(each.value)
+    return found
+
+
 def test_distances_are_negated_and_what_was_not_measured_is_left_out(tmp_path):
-    rows = "a.pt,b.pt,x,y,8,,positions,10,0.5,0.25,0.125,\n", "a.pt,b.pt,x,y,,4,positions,10,0.75,nan,0.5,\n"
-    values, probes, _ = read_tables([write(tmp_path / "s.csv", SIMILARITY, *rows)])
-    models = ("a.pt", "b.pt")
-    one, two = Key("x", "y", 8, FULL), Key("x", "y", FULL, 4)
-    assert probes == {} and {series.measure for series in values} == {"cka", "pwcca", "procrustes"}
-    assert values[Series("cka", "a.pt -- b.pt", models)] == {one: 0.5, two: 0.75}
-    assert values[Series("procrustes", "a.pt -- b.pt", models)] == {one: -0.125, two: -0.5}
-    pwcca = values[Series("pwcca", "a.pt -- b.pt", models)]
-    assert pwcca[one] == -0.25 and math.isnan(pwcca[two])
+    rows = [
+        similarity_row(rank1=8, values={"cka": 0.5, "pwcca": 0.25, "procrustes": 0.125}),
+        similarity_row(rank2=4, values={"cka": 0.75, "pwcca": math.nan, "procrustes": 0.5}),
+    ]
+    tables = read_tables([write(tmp_path / "s.csv", *rows)])
+    assert tables.probes == {} and {each.setting for each in tables.measurements} == {"a.pt -- b.pt"}
+    models = {each.models for each in tables.measurements}
+    assert [[tables.names[name].path for name in pair] for pair in models] == [["a.pt", "b.pt"]]
+    assert all(each.layers == ("x", "y") and each.method == "" for each in tables.measurements)
+    values = {(each.measure, each.ranks): each.value for each in tables.measurements}
+    one, two = (8, FULL), (FULL, 4)
+    assert math.isnan(values.pop(("pwcca", two)))
+    assert values == {
+        ("cka", one): 0.5, ("cka", two): 0.75, ("procrustes", one): -0.125, ("procrustes", two): -0.5,
+        ("pwcca", one): -0.25,
+    }  # fmt: skip
 
 
 def test_tables_of_the_same_networks_become_one_and_the_last_of_repetitions_counts(tmp_path, capsys):
-    one = write(tmp_path / "1.csv", SIMILARITY, "./m/a.pt,b.pt,x,y,,,p,10,0.5,,,\n")
-    two = write(tmp_path / "2.csv", SIMILARITY, "m/a.pt,b.pt,x,y,,,p,10,0.7,,,\n", "m/a.pt,b.pt,z,y,,,p,10,0.1,,,\n")
-    ((series, values),) = read_tables([one, two, one]).values.items()
-    assert series.models == ("m/a.pt", "b.pt")
-    assert values == {Key("x", "y", FULL, FULL): 0.7, Key("z", "y", FULL, FULL): 0.1}
-    assert "hold 1 measurements of what was measured before; the last of each counts" in capsys.readouterr().err
+    one = write(tmp_path / "1.csv", similarity_row(model1="./m/a.pt", values={"cka": 0.5}))
+    two = write(
+        tmp_path / "2.csv",
+        similarity_row(model1="m/a.pt", values={"cka": 0.7}),
+        similarity_row(model1="m/a.pt", layer1="z", values={"cka": 0.1}),
+    )
+    measurements = read_tables([one, two, one]).measurements
+    assert {(each.setting, each.layers, each.ranks): each.value for each in measurements} == {
+        ("m/a.pt -- b.pt", ("x", "y"), (FULL, FULL)): 0.7, ("m/a.pt -- b.pt", ("z", "y"), (FULL, FULL)): 0.1,
+    }  # fmt: skip
+    assert "1 result repeats another of the same experiment; the newest of each counts" in capsys.readouterr().err
+
+
+def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch, capsys):
+    """In tables of every kind: probes of a copy are those of the network."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "f.pt").write_bytes(b"weights")
+    shutil.copy("f.pt", "copy.pt")
+    tables = read_tables([
+        write(tmp_path / "s.csv", similarity_row(model1="f.pt", values={"cka": 0.5}),
+              similarity_row(model1="copy.pt", values={"cka": 0.7})),
+        write(tmp_path / "p.csv", probe_row(model="copy.pt")),
+        write(tmp_path / "grid.csv", stitch_row(front_model_path="copy.pt")),
+    ])  # fmt: skip
+    assert settings_of(tables.measurements) == {
+        ("cka", "f.pt -- b.pt"): [0.7],  # by the name that was read first
+        ("stitching accuracy", "f.pt -- b.pt: rc2c_pre, task loss matching"): [0.5],
+    }
+    assert list(tables.probes) == [(tables.measurements[0].models[0], "x")]
+    assert "1 result repeats another" in capsys.readouterr().err
 
 
 def test_values_of_other_alignments_are_kept_apart(tmp_path):
-    header = SIMILARITY.replace("\n", ",alignment_option\n")
-    rows = "a.pt,b.pt,x,y,,,positions,10,0.5,0.25,,,auto\n", "a.pt,b.pt,x,y,,,average pool,10,0.5,0.75,,,pool\n"
-    values, _, alignments = read_tables([write(tmp_path / "s.csv", header, *rows)])
-    assert {(series.measure, series.setting): list(found.values()) for series, found in values.items()} == {
+    rows = [
+        similarity_row(alignment_option="auto", values={"cka": 0.5, "pwcca": 0.25}),
+        similarity_row(alignment="average pool", alignment_option="pool", values={"cka": 0.5, "pwcca": 0.75}),
+    ]
+    measurements = read_tables([write(tmp_path / "s.csv", *rows)]).measurements
+    assert settings_of(measurements) == {
         ("cka", "a.pt -- b.pt"): [0.5],
         ("pwcca", "a.pt -- b.pt"): [-0.25],
         ("pwcca", "a.pt -- b.pt, pool"): [-0.75],
     }
-    assert [list(names.values()) for names in alignments.values()] == [["positions"], ["average pool"]]
+    assert [each.alignment for each in measurements] == ["", "positions", "average pool"]
 
 
 def test_the_last_probe_of_a_rank_counts(tmp_path, capsys):
-    rows = "a.pt,x,4,0.5,,1.5,0,2\n", "a.pt,x,4,0.75,0.5,1.25,1,2\n", "a.pt,x,,0.8,0.5,1.0,0,2\n"
-    values, probes, _ = read_tables([write(tmp_path / "p.csv", PROBING, *rows)])
-    assert values == {} and "hold 1 measurements" in capsys.readouterr().err
-    assert probes == {("a.pt", "x"): {4: Probe(0.75, 1.25), FULL: Probe(0.8, 1.0)}}
+    rows = [
+        probe_row(rank=4, accuracy=0.5, train_accuracy=None, loss=1.5),
+        probe_row(rank=4, accuracy=0.75, loss=1.25, seed=1),
+        probe_row(rank=None, accuracy=0.8, loss=1.0),
+    ]
+    tables = read_tables([write(tmp_path / "p.csv", *rows)])
+    assert tables.measurements == [] and "1 result repeats another" in capsys.readouterr().err
+    ((identity, layer),) = tables.probes
+    assert (tables.names[identity].path, layer) == ("a.pt", "x")
+    assert tables.probes[identity, layer] == {4: rows[1], FULL: rows[2]}
 
 
 def test_stitches_are_kept_apart_by_networks_and_method(tmp_path, capsys):
     """Direct matching and training that goes on from it, and two directions of the same networks, never mix."""
-    header = STITCHING.replace("\n", ",front_model_path,end_model_path,objective,n_epochs,n_pinv_init_samples\n")
-    row = "x,y,rc2c_pre,pinv,,,0,{},0.9,0.9,0.1,0.2,t,{},{},task,{},100\n"
     measured = ((0.1, "a.pt", "b.pt", 0), (0.9, "a.pt", "b.pt", 5), (0.2, "./b.pt", "a.pt", 0))
-    path = write(tmp_path / "grid.csv", header, *(row.format(*values) for values in measured))
-    values = {(s.models, s.method): list(found.values()) for s, found in read_tables([path]).values.items()}
-    assert values == {
-        (("a.pt", "b.pt"), "direct matching"): [0.1],
-        (("a.pt", "b.pt"), "task loss matching"): [0.9],
-        (("b.pt", "a.pt"), "direct matching"): [0.2],
+    rows = [
+        stitch_row(init="pinv", accuracy=accuracy, front_model_path=front, end_model_path=end, n_epochs=n_epochs)
+        for accuracy, front, end, n_epochs in measured
+    ]
+    tables = read_tables([write(tmp_path / "grid.csv", *rows)])
+    found = {
+        (tuple(tables.names[name].path for name in each.models), each.method): each.value
+        for each in tables.measurements
+    }
+    assert found == {
+        (("a.pt", "b.pt"), "direct matching"): 0.1,
+        (("a.pt", "b.pt"), "task loss matching"): 0.9,
+        (("b.pt", "a.pt"), "direct matching"): 0.2,
     }
     assert not capsys.readouterr().err
 
 
-def test_old_tables_of_stitching_are_kept_apart_by_file_and_start(tmp_path):
-    rows = "x,y,rc2c_pre,pinv,8,8,0,0.25,0.9,0.9,0.1,0.2,t1\n", "x,y,rc2c_pre,rand,,,0,0.5,nan,nan,nan,nan,t2\n"
-    path = write(tmp_path / "grid.csv", STITCHING, *rows)
-    settings = {name: f"{path}: rc2c_pre, {name}" for name in ("init pinv", "task loss matching")}
-    assert read_tables([path]).values == {
-        Series("stitching accuracy", settings["init pinv"], (None, None), "init pinv"): {Key("x", "y", 8, FULL): 0.25},
-        Series("stitching accuracy", settings["task loss matching"], (None, None), "task loss matching"): {
-            Key("x", "y", FULL, FULL): 0.5
-        },
-    }
+def test_ranks_of_the_front_network_are_measured_and_tell_no_methods_apart(tmp_path):
+    rows = [stitch_row(front_stitch_rank=8, front_pinv_rank=8, accuracy=0.25), stitch_row(accuracy=0.5)]
+    measurements = read_tables([write(tmp_path / "grid.csv", *rows)]).measurements
+    assert [(each.setting, each.ranks, each.value) for each in measurements] == [
+        ("a.pt -- b.pt: rc2c_pre, task loss matching", (8, FULL), 0.25),
+        ("a.pt -- b.pt: rc2c_pre, task loss matching", (FULL, FULL), 0.5),
+    ]
+
+
+def test_the_caption_names_networks_data_and_images(tmp_path):
+    tables = [
+        write(tmp_path / "s.csv", similarity_row(model1="/home/me/m/a.pt", n_samples=500, values={"cka": 0.5})),
+        write(tmp_path / "p.csv", probe_row(model="/home/me/m/a.pt"), probe_row(model="/home/me/m/a.pt", rank=4)),
+        write(tmp_path / "grid.csv", stitch_row(front_model_path="/home/me/m/a.pt", dataset="/data/sets/flowers")),
+    ]
+    assert describe(tables) == (
+        "Networks: m/a.pt (resnet18), b.pt (resnet18). Data: digits, sets/flowers. "
+        "Images: 500 (similarity), 360 (probes), 100 (matching)."
+    )
+
+
+PROBING, STITCHING = (",".join(columns(kind)) + "\n" for kind in (ProbeRow, StitchRow))
+SIMILARITY = ",".join(columns(SimilarityRow, values=["cka"])) + "\n"
+PROBE, STITCH = "a.pt,x,{},{},,1.5,0,2,resnet18,digits,9\n", "x,y,rc2c_pre,rand,{},,0,{}" + 4 * ",nan" + ",t" + 11 * ","
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b\n1,2\n", "is no table of similarity, probing or stitching; give the CSV of"),
+        ("a,b\n1,2\n", r"is no table of similarity \(exec_compute_.* -o\) or probing .* or stitching"),
         ("", "is no table of similarity"),
-        (PROBING + "a.pt,x,4,high,,1.5,0,2\n", "line 2 is damaged .*accuracy"),
-        (PROBING + "a.pt,x,4,0.5,,1.5,0,2\na.pt,x\n", "line 3 is damaged"),
-        (SIMILARITY + "a.pt,b.pt,x,y,4.5,,p,10,0.5,,,\n", "line 2 is damaged .*'4.5'"),
-        (STITCHING + "x,y,rc2c_pre,rand,,,0,high,nan,nan,0.0,0.2,t1\n", "line 2 is damaged .*accuracy"),
-        (STITCHING + "x,y,rc2c_pre,rand,z,,0,0.5,nan,nan,0.0,0.2,t1\n", "line 2 is damaged .*front_stitch_rank"),
+        (PROBING + PROBE.format(4, "high"), r"line 2 is damaged \(accuracy\)"),
+        (PROBING + PROBE.format(4, 0.5) + "a.pt,x\n", r"line 3 is damaged \(accuracy\)"),
+        (SIMILARITY + "a.pt,b.pt,x,y,4.5,,p,10,0.5,r,r,digits,auto,\n", r"line 2 is damaged \(rank1\)"),
+        (STITCHING + STITCH.format("", "high"), r"line 2 is damaged \(accuracy\)"),
+        (STITCHING + STITCH.format("z", 0.5), r"line 2 is damaged \(front_stitch_rank\)"),
     ],
 )
 def test_refuses_other_files_and_damaged_ones(tmp_path, content, message):
-    with pytest.raises(UserError, match=message):
-        read_tables([write(tmp_path / "t.csv", content)])
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(UserError, match=rf"t\.csv.* {message}"):
+        read_tables([tmp_path / "t.csv"])
 
 
 def test_refuses_what_cannot_be_read(tmp_path):

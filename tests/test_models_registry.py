@@ -124,8 +124,8 @@ def test_representation_resnet_resizes_to_the_images():
 
 def test_constants_of_three_channels_are_averaged_for_others_and_not_saved():
     network = build_model("preact_resnet18", n_channels=2)
-    assert network.mean.flatten().tolist() == pytest.approx([(0.4914 + 0.4822 + 0.4465) / 3] * 2)
-    assert network.std.flatten().tolist() == pytest.approx([(0.2471 + 0.2435 + 0.2616) / 3] * 2)
+    assert network.module.mean.flatten().tolist() == pytest.approx([(0.4914 + 0.4822 + 0.4465) / 3] * 2)
+    assert network.module.std.flatten().tolist() == pytest.approx([(0.2471 + 0.2435 + 0.2616) / 3] * 2)
     assert not {"mean", "std"} & network.state_dict().keys()
 
 

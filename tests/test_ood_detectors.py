@@ -9,9 +9,14 @@ import torch
 
 from src.checkpoints import save_state
 from src.errors import UserError
+from src.images import ImageSpec
 from src.models import build_model
-from src.ood.detectors import DetectorStore, Source, source_of
-from tests.conftest import ROOT
+from src.networks import NetworkName, content_of
+from src.ood.evaluation import make_detectors
+from src.ood.losses import energy
+from src.ood.networks import StitchedNetworks
+from src.ood.store import DetectorStore
+from tests.commands import ROOT
 from tests.goldens import DATA
 
 PUBLIC = json.loads((DATA / "public_meta.json").read_text())
@@ -33,16 +38,16 @@ def store(tmp_path):
 
 
 STATE = {"weight": torch.zeros(2)}
-NETWORK = {"n_classes": 10, "image_shape": (1, 8, 8), "device": torch.device("cpu")}
+IMAGES, CPU = ImageSpec(10, (1, 8, 8)), torch.device("cpu")
 
 
 def test_reads_the_table_of_the_public_code(tmp_path):
     (tmp_path / "meta.json").write_text(json.dumps(PUBLIC, indent=4))
     store = DetectorStore(tmp_path)
-    name, found = store.find(Source("models/m1/model_3.pt", "unknown"), "layer2.0")
+    name, found = store.find(NetworkName("models/m1/model_3.pt", "resnet18"), "layer2.0")
     assert found == PUBLIC[name] and found["source_layer"] == "layer2.0"
     with pytest.raises(UserError, match=r"no detector for nope .*the store has detectors for layer"):
-        store.find(Source("models/m1/model_3.pt", "unknown"), "nope")
+        store.find(NetworkName("models/m1/model_3.pt", "resnet18"), "nope")
 
 
 def test_adding_keeps_what_is_there_and_the_layout(store):
@@ -55,42 +60,45 @@ def test_adding_keeps_what_is_there_and_the_layout(store):
 
 
 def test_content_counts_more_than_the_path(store, tmp_path, capsys):
-    for name in ("a.pt", "moved.pt", "other.pt"):
+    names = ("a.pt", "moved.pt", "other.pt")
+    for name in names:
         save_state(tmp_path / name, {"weight": torch.full((2,), float(name == "other.pt"))})
-    source = source_of(tmp_path / "a.pt")
-    older = store.add(STATE, entry(source_model_path=source.path, source_sha256=source.sha256))
-    newer = store.add(STATE, entry(source_model_path=source.path, source_sha256=source.sha256))
-    assert store.find(source_of(tmp_path / "moved.pt"), "pool1")[0] == newer != older
+    source, moved, other = (NetworkName(str(tmp_path / name), "small_cnn") for name in names)
+    of_source = {"source_model_path": source.path, "source_sha256": content_of(source.path)}
+    older, newer = (store.add(STATE, entry(**of_source)) for _ in range(2))
+    assert store.find(moved, "pool1")[0] == newer != older
     assert f"2 detectors for pool1 of {tmp_path}/moved.pt; the newest is used, {newer}" in capsys.readouterr().err
-    other = entry(source_model_path=source.path, source_sha256=source.sha256, finetune_ood_dataset="svhn")
-    store.add(STATE, other)
+    store.add(STATE, entry(**of_source, finetune_ood_dataset="svhn"))
     store.find(source, "pool1")
     assert "(they differ in finetune_ood_dataset: None, svhn); the newest" in capsys.readouterr().err
     with pytest.raises(UserError, match="no detector for pool1"):
-        store.find(source_of(tmp_path / "other.pt"), "pool1")
+        store.find(other, "pool1")
     # a checkpoint that was trained anew under the old path is another network
     (tmp_path / "a.pt").write_bytes((tmp_path / "other.pt").read_bytes())
     with pytest.raises(UserError, match="no detector for pool1"):
-        store.find(source_of(tmp_path / "a.pt"), "pool1")
+        store.find(source, "pool1")
 
 
 def test_loads_a_detector_and_refuses_one_of_another_shape(store):
     detector = build_model("repr_cls_resnet18", n_classes=10, **SHAPES)
     store.add(detector.state_dict(), entry())
-    source = Source("m.pt", "")
-    loaded = store.load(source, "pool1", **NETWORK)
+    source = NetworkName("m.pt", "small_cnn")
+    loaded = store.load(source, "pool1", IMAGES, device=CPU)
     x = torch.rand(2, 4, 2, 2)
-    torch.testing.assert_close(loaded(x), detector.eval()(x))
+    torch.testing.assert_close(loaded.network(x), detector.eval()(x))
+    torch.testing.assert_close(loaded.score(x), energy(detector(x)))
     store.add(detector.state_dict(), entry(source_layer="pool2", required_input_shape=[8, 2, 2]))
-    detectors, missing = store.load_all(source, ["pool1", "pool2", "pool3"], **NETWORK)
-    assert list(detectors) == ["pool1"]
+    networks = StitchedNetworks(build_model("small_cnn"), build_model("small_cnn"), source)
+    options = {"store": store, "all_in_store": False, "training_batches": list, "id_data": "digits"}
+    detectors, missing = make_detectors(["energy"], networks, ["pool1", "pool2", "pool3"], IMAGES, **options)
+    assert list(detectors["energy"]) == ["pool1"]
     assert "of another shape: conv1.weight" in missing[0] and "no detector for pool3" in missing[1]
     name = store.add(detector.state_dict(), entry(source_layer="pool4"))
     (store.folder / name).unlink()
     with pytest.raises(UserError, match=rf"cannot read checkpoint .*{name}"):
-        store.load(source, "pool4", **NETWORK)
+        store.load(source, "pool4", IMAGES, device=CPU)
     with pytest.raises(UserError, match="for pool1 is for images of 1×8×8 pixels, not 3×32×32"):
-        store.load(source, "pool1", **NETWORK | {"image_shape": (3, 32, 32)})
+        store.load(source, "pool1", ImageSpec(10, (3, 32, 32)), device=CPU)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +123,7 @@ def test_no_store_is_an_error_that_says_so(store):
 @pytest.mark.slow
 def test_four_processes_add_five_detectors_each(store):
     code = (
-        "import sys, torch; from src.ood.detectors import DetectorStore; from tests.test_ood_detectors import entry\n"
+        "import sys, torch; from src.ood.store import DetectorStore; from tests.test_ood_detectors import entry\n"
         "store = DetectorStore(sys.argv[1])\n"
         "for i in range(5): store.add({'weight': torch.zeros(2)}, entry(source_layer=f'{sys.argv[2]}.{i}'))\n"
     )

@@ -6,11 +6,12 @@ import torch
 from src.checkpoints import freeze
 from src.datasets.in_memory import ImageSet
 from src.errors import UserError
+from src.images import ImageSpec
 from src.models import build_model
 from src.ood.finetuning import HalfAndHalf, RepresentationClassification, finetuning_settings, fresh_classifier
 from src.training import Settings
 
-IMAGES = {"n_classes": 10, "image_shape": (1, 8, 8)}
+IMAGES = ImageSpec(10, (1, 8, 8))
 
 
 def image_set(n: int, *, n_classes: int = 10, shape=(1, 8, 8)) -> ImageSet:
@@ -27,7 +28,7 @@ def source():
 
 
 def test_only_the_front_part_of_the_source_runs_and_nothing_of_it_learns(source, monkeypatch):
-    classifier, shape = fresh_classifier("repr_cls_resnet18", source, "layer2.0", seed=0, **IMAGES)
+    classifier, shape = fresh_classifier("repr_cls_resnet18", source, "layer2.0", IMAGES, seed=0)
     task = RepresentationClassification(source, "layer2.0", classifier)
     assert shape == (64, 4, 4)
 
@@ -35,18 +36,18 @@ def test_only_the_front_part_of_the_source_runs_and_nothing_of_it_learns(source,
         raise AssertionError("a layer behind the last one needed was computed")
 
     list(task.losses(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), training=True))  # traces the source
-    classifier.zero_grad()
-    monkeypatch.setattr(task.source.layer2[1].conv1, "forward", behind)
+    classifier.module.zero_grad()
+    monkeypatch.setattr(task.source.module.layer2[1].conv1, "forward", behind)
     task.train(True)
     assert classifier.training and not task.source.training
     (group,) = task.losses(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), training=True)
     group.losses.sum().backward()
-    assert classifier.conv1.weight.grad is not None
+    assert classifier.module.conv1.weight.grad is not None
     assert all(parameter.grad is None for parameter in task.source.parameters())
 
 
 def test_the_penalty_belongs_to_the_training_loss_only(source):
-    classifier, _ = fresh_classifier("repr_cls_resnet18", source, "layer4.0", seed=0, **IMAGES)
+    classifier, _ = fresh_classifier("repr_cls_resnet18", source, "layer4.0", IMAGES, seed=0)
     task = RepresentationClassification(
         source, "layer4.0", classifier, penalty=lambda logits, labels: torch.tensor(7.0)
     )
@@ -104,9 +105,7 @@ def test_the_learning_rate_drops_half_way(n_epochs, decay, half):
 def test_sources_on_large_images_get_classifiers_of_that_size():
     torch.manual_seed(0)
     source = freeze(build_model("tv_resnet18"), "cpu")
-    classifier, shape = fresh_classifier(
-        "repr_cls_resnet18", source, "layer3.0", n_classes=10, image_shape=(3, 224, 224), seed=0
-    )
+    classifier, shape = fresh_classifier("repr_cls_resnet18", source, "layer3.0", ImageSpec(10, (3, 224, 224)), seed=0)
     assert shape == (256, 14, 14)
     with torch.no_grad():
         activation = source(torch.rand(1, 3, 224, 224), until="layer3.0")

@@ -9,9 +9,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from src.errors import UserError
 from src.ood import make_detector, ood_metrics
-from src.ood.scores import SCORES
+from src.ood.registry import SCORES
 
-NAMES = [name for name, score in SCORES.items() if score.detector]
+NAMES = [name for name, score in SCORES.items() if not score.is_trained]
 N_CLASSES, WIDTH = 4, 12
 
 

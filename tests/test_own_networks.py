@@ -1,6 +1,5 @@
 """Networks of a user's own file through every script; the README's example; code that files name is not run."""
 
-import json
 import re
 import shlex
 from pathlib import Path
@@ -9,25 +8,50 @@ import numpy as np
 import pytest
 import torch
 
-import exec_compute_low_rank_sim_metrics
-import exec_eval
-import exec_eval_stitcher_ood
-import exec_probe
-import exec_stitch
-import exec_train
-import exec_train_representation_classifier
 from src.checkpoints import load_model
 from src.errors import UserError
+from src.images import ImageSpec
 from src.models import build_model
-from src.models.own import is_own
-from tests.conftest import ROOT, few_images
+from src.models.user_file import is_user_network
+from src.networks import NetworkName
+from tests import commands
+from tests.commands import ON_DIGITS, ROOT, Output, read_csv, read_json, read_metrics
+from tests.conftest import few_images
 
 pytestmark = pytest.mark.usefixtures("few_test_images")
 
 README = (ROOT / "README.md").read_text()
-SECTION = README[README.index("## Your own network") : README.index("## Scripts")]
-FILE = re.search(r"```python\n(.*?)```", SECTION, re.DOTALL).group(1)
-DIGITS = ["-d", "digits", "-gpu", "-1"]
+SECTION = README[README.index("## Your own network") : README.index("## Your own images")]
+FILE = re.search(r"```python\n(.*?)```", SECTION, re.DOTALL).group(1) + '''
+
+class Block(nn.Module):
+    def __init__(self, n_tokens, width):
+        super().__init__()
+        self.norm, self.tokens = nn.LayerNorm(width), nn.Linear(n_tokens, n_tokens)
+        self.channels = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
+
+    def forward(self, x):
+        x = x + self.tokens(self.norm(x).transpose(1, 2)).transpose(1, 2)
+        return x + self.channels(x)
+
+
+class Mixer(nn.Module):
+    def __init__(self, n_classes, image_shape, width=64):
+        super().__init__()
+        self.embed = nn.Conv2d(image_shape[0], width, 2, stride=2)
+        self.blocks = nn.ModuleList([Block(image_shape[1] * image_shape[2] // 4, width) for _ in range(4)])
+        self.head = nn.Linear(width, n_classes)
+
+    def forward(self, images):
+        x = self.embed(images).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean(1))
+
+
+def mixer(n_classes, image_shape):
+    return Mixer(n_classes, image_shape)
+'''
 MORE = '''
 
 class Attention(nn.Module):
@@ -64,8 +88,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("own")
     (path / "nets.py").write_text("import torch\n" + FILE + MORE)
     for name in ("mixer", "attention", "cnn"):
-        arguments = [f"{path}/nets.py:{name}", *DIGITS, "-e", "1", "-dir", str(path / name)]
-        assert exec_train.main(arguments) == 0
+        run("exec_train.py", f"{path}/nets.py:{name}", "-e", 1, "-dir", path / name)
     return path
 
 
@@ -73,46 +96,43 @@ def named(folder: Path, *names: str) -> list[str]:
     return [str(folder / name / "model_1.pt") for name in names] + [f"{folder}/nets.py:{name}" for name in names]
 
 
-def run(main, *arguments) -> None:
-    assert main([*map(str, arguments), *DIGITS]) == 0
+def run(script: str, *arguments, cwd=".", status: int = 0) -> Output:
+    return commands.run(script, *arguments, *ON_DIGITS, cwd=cwd, status=status)
 
 
-def test_the_commands_of_the_readme(tmp_path, run_here):
+def test_the_commands_of_the_readme(tmp_path):
     (tmp_path / "nets.py").write_text(FILE)
     lines = SECTION.replace("\\\n", "").splitlines()
-    commands = [line for line in lines if line.startswith("python exec_") and "digits" in line]
-    assert len(commands) == 5
-    for command in commands:
-        output = run_here(*shlex.split(command)[1:])
-    table = (tmp_path / "results/own/grid.csv").read_text().splitlines()
-    assert len(table) == 1 + 2 * 4 and "layer4.1" in output
+    given = [line for line in lines if line.startswith("python exec_") and "digits" in line]
+    assert len(given) == 5
+    for command in given:
+        output = commands.run(*shlex.split(command)[1:], cwd=tmp_path).out
+    assert len(read_csv(tmp_path / "results/own/grid.csv")) == 2 * 4 and "layer4.1" in output
 
 
 def test_a_config_has_the_absolute_path_and_the_digest(folder):
     import hashlib
 
-    config = json.loads((folder / "mixer" / "config.txt").read_text())
+    config = read_json(folder / "mixer" / "config.txt")
     assert config["model_type"] == f"{folder}/nets.py:mixer"
     assert config["model_type_sha256"] == hashlib.sha256((folder / "nets.py").read_bytes()).hexdigest()
 
 
-def test_a_config_does_not_run_code(folder, tmp_path, capsys, monkeypatch):
-    config = ["--config", str(folder / "mixer" / "config.txt"), "-dir", str(tmp_path / "again")]
-    with pytest.raises(SystemExit, match="2"):
-        exec_train.main(config)
-    assert "a file of options does not run code; name it on the command line as well" in capsys.readouterr().err
-    monkeypatch.chdir(folder)
-    assert exec_train.main(["nets.py:mixer", *config]) == 0  # a relative path to the same file
+def test_a_config_does_not_run_code(folder, tmp_path):
+    config = ["--config", folder / "mixer" / "config.txt", "-dir", tmp_path / "again"]
+    line = commands.error_line("exec_train.py", *config)
+    assert "a file of options does not run code; name it on the command line as well" in line
+    run("exec_train.py", "nets.py:mixer", *config, cwd=folder)  # a relative path to the same file
     first, again = (path / "model_1.pt" for path in (folder / "mixer", tmp_path / "again"))
     assert first.read_bytes() == again.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["mixer", "attention", "cnn"])
-def test_evaluation_and_probes(name, folder, tmp_path, capsys):
+def test_evaluation_and_probes(name, folder, tmp_path):
     path, kind = named(folder, name)
-    run(exec_eval.main, path, kind)
-    run(exec_probe.main, path, kind, "-l", "all", "-ranks", 8, "-e", 1, "-o", tmp_path / "probes.csv")
-    assert "nan" not in capsys.readouterr().out
+    assert "nan" not in run("exec_eval.py", path, kind).out
+    options = ["-l", "all", "-ranks", 8, "-e", 1, "-o", tmp_path / "probes.csv"]
+    assert "nan" not in run("exec_probe.py", path, kind, *options).out
 
 
 @pytest.mark.parametrize(
@@ -128,26 +148,21 @@ def test_evaluation_and_probes(name, folder, tmp_path, capsys):
         ("attention", "attention", ("features", "features"), "t2t", []),
     ],
 )
-def test_stitching(front, end, layers, kind, options, folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_stitching(front, end, layers, kind, options, folder, in_tmp_path):
     arguments = [*named(folder, front, end), *layers, kind, *options, "-dir", "all", "--mod-only-stitch", "-i", "pinv"]
-    run(exec_stitch.main, *arguments, "-e", 0)
-    run(exec_stitch.main, *arguments, "-e", 1)
-    captured = capsys.readouterr()
-    assert "not stitched" not in captured.err
-    assert ("activations (height, width, channels) are turned at" in captured.err) == ("mix" in "".join(layers))
-    for metrics in (tmp_path / "results" / "all").glob("*/metrics.json"):
-        values = json.loads(metrics.read_text())
+    said = run("exec_stitch.py", *arguments, "-e", 0).err + run("exec_stitch.py", *arguments, "-e", 1).err
+    assert "not stitched" not in said
+    assert ("activations (height, width, channels) are turned at" in said) == ("mix" in "".join(layers))
+    for stitch in (in_tmp_path / "results" / "all").glob("2*"):
+        values = read_metrics(stitch)
         assert 0 <= values["matching_error"] <= 1 and np.isfinite(values["representation_difference"])
         assert front != end or values["matching_error"] < 1e-6  # the identity is found
 
 
-def test_similarity(folder, tmp_path, capsys):
-    layers = ["embed,blocks.1,features", "all"]
-    run(exec_compute_low_rank_sim_metrics.main, *named(folder, "attention", "cnn"), *layers, "-m1r", 8, "-n", 100,
-        "-o", tmp_path / "table.csv")  # fmt: skip
-    rows = (tmp_path / "table.csv").read_text().splitlines()
-    assert len(rows) == 1 + 3 * 2 and "turned at embed" in capsys.readouterr().err
+def test_similarity(folder, tmp_path):
+    given = [*named(folder, "attention", "cnn"), "embed,blocks.1,features", "all", "-m1r", 8, "-n", 100]
+    said = run("exec_compute_low_rank_sim_metrics.py", *given, "-o", tmp_path / "table.csv").err
+    assert len(read_csv(tmp_path / "table.csv")) == 3 * 2 and "turned at embed" in said
 
 
 @pytest.mark.parametrize(
@@ -162,34 +177,32 @@ def test_similarity(folder, tmp_path, capsys):
         ),
     ],
 )
-def test_detectors_and_their_evaluation(front, end, layers, kind, detector, folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_detectors_and_their_evaluation(front, end, layers, kind, detector, folder, in_tmp_path):
     path, network = named(folder, end)
     with few_images():
-        run(exec_train_representation_classifier.main, path, network, layers[1], "-m", detector, "-e", 1, "-fe", 1,
+        run("exec_train_representation_classifier.py", path, network, layers[1], "-m", detector, "-e", 1, "-fe", 1,
             "-b", 64, "-ftidd", "digits", "-ftoodd", "photo_patches", "-dir", "detector", "-fdir", "store")  # fmt: skip
-    run(exec_stitch.main, *named(folder, front, end), *layers, kind, "-i", "pinv", "-e", 0, "-dir", "runs")
+    run("exec_stitch.py", *named(folder, front, end), *layers, kind, "-i", "pinv", "-e", 0, "-dir", "runs")
     arguments = ["results/runs", "-detectors", "store"]
-    assert exec_eval_stitcher_ood.main([*arguments, *DIGITS]) == 2
-    assert "the code that a folder names is not run by itself" in capsys.readouterr().err
+    refused = run("exec_eval_stitcher_ood.py", *arguments, status=2).err
+    assert "the code that a folder names is not run by itself" in refused
     types = ["--front-type", f"{folder}/nets.py:{front}", "--end-type", f"{folder}/nets.py:{end}"]
-    run(exec_eval_stitcher_ood.main, *arguments, *types)
-    (table,) = json.loads((tmp_path / "results/runs/ood_evaluation.json").read_text())["stitches"]
+    run("exec_eval_stitcher_ood.py", *arguments, *types)
+    (table,) = read_json("results/runs/ood_evaluation.json")["stitches"]
     assert np.isfinite(table["auroc"]) and table["end_layer"] == layers[1]
 
 
-def test_fresh_weights_have_seeds_of_their_own(folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    types = [f"{folder}/nets.py:cnn"] * 2
-    configs, errors = [], []
+def test_fresh_weights_have_seeds_of_their_own(folder, in_tmp_path):
+    types = [f"{folder}/nets.py:cnn"] * 2  # front and end are the same network
+    configs, metrics = [], []
     for seed in (0, 0, 1):
-        run(exec_stitch.main, "-", "-", *types, "0", "0", "rc2c_pre", "-i", "pinv", "-e", 0, "-s", seed)
-        newest = sorted(path for path in (tmp_path / "results").iterdir() if path.is_dir())[-1]
-        configs.append(json.loads((newest / "config.txt").read_text()))
-        errors.append(json.loads((newest / "metrics.json").read_text())["matching_error"])
+        options = [*ON_DIGITS, "-i", "pinv", "-e", 0, "-s", seed]
+        newest = commands.stitch("0", "0", *options, networks="--", types=types).newest
+        configs.append(read_json(newest / "config.txt"))
+        metrics.append(read_metrics(newest))
     seeds = [(config["front_model_path_seed"], config["end_model_path_seed"]) for config in configs]
-    assert seeds[0] == seeds[1] != seeds[2] and len({*seeds[0], *seeds[2]}) == 4
-    assert errors[0] == errors[1] != errors[2] and errors[0] > 1e-6  # front and end are not the same network
+    assert seeds[0] == seeds[1] != seeds[2] and len({*seeds[0], *seeds[2]}) == 2
+    assert metrics[0] == metrics[1] != metrics[2] and metrics[0]["matching_error"] < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -219,17 +232,17 @@ def test_what_a_file_must_give(name, line, tmp_path):
 
 
 def test_names_of_files():
-    assert is_own("nets.py:make") and is_own("/a:b/nets.py:make")
-    assert not any(map(is_own, ("resnet18", "nets.py", "nets:make", "nets.py:", "C:nets.py")))
+    assert is_user_network("nets.py:make") and is_user_network("/a:b/nets.py:make")
+    assert not any(map(is_user_network, ("resnet18", "nets.py", "nets:make", "nets.py:", "C:nets.py")))
 
 
 def test_weights_of_torchvision(tmp_path, monkeypatch):
-    image = {"n_classes": 1000, "image_shape": (3, 64, 64)}
+    images = ImageSpec(1000, (3, 64, 64))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     state = build_model("tv_squeezenet1_1", n_classes=1000).state_dict()
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
     torch.save(state, tmp_path / "hub/checkpoints/squeezenet1_1-b8a52dc0.pth")
-    network = load_model("DEFAULT", "tv_squeezenet1_1", **image)
+    network = load_model(NetworkName("DEFAULT", "tv_squeezenet1_1"), images)
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
 
     def offline(*_, **__):
@@ -242,9 +255,9 @@ def test_weights_of_torchvision(tmp_path, monkeypatch):
         ("DEFAULT", "small_cnn", "names weights of torchvision's networks"),
     ):
         with pytest.raises(UserError, match=line):
-            load_model(path, name, **image)
+            load_model(NetworkName(path, name), images)
     with pytest.raises(UserError, match="DEFAULT of tv_squeezenet1_1 has 1000 classes, the dataset 10"):
-        load_model("DEFAULT", "tv_squeezenet1_1", n_classes=10, image_shape=(3, 64, 64))
+        load_model(NetworkName("DEFAULT", "tv_squeezenet1_1"), images._replace(n_classes=10))
 
 
 @pytest.mark.parametrize(("name", "shape"), [("tv_convnext_tiny", (1, 32, 32)), ("tv_vit_b_32", (2, 64, 64))])

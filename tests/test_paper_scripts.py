@@ -1,6 +1,5 @@
 """misc/paper: the commands that its scripts print, and how they run them; the experiments themselves are slow."""
 
-import importlib.util
 import os
 import re
 import shlex
@@ -14,7 +13,7 @@ import pytest
 
 from src.datasets import DATASET_NAMES
 from src.models import MODEL_NAMES
-from tests.conftest import ROOT
+from tests.commands import ROOT, parser_of
 
 PAPER = ROOT / "misc" / "paper"
 SCRIPTS = sorted(path.name for path in PAPER.glob("[0-9]*.sh"))
@@ -61,15 +60,10 @@ def test_syntax(path):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_prints_commands_that_the_scripts_take(name, tmp_path):
-    parsers, lines = {}, commands(name, tmp_path)
+    lines = commands(name, tmp_path)
     for python, script, *arguments in lines:
         assert python == "python"
-        if script not in parsers:
-            spec = importlib.util.spec_from_file_location(Path(script).stem, ROOT / script)
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            parsers[script] = module.parser
-        args = vars(parsers[script]().parse_args(arguments))
+        args = vars(parser_of(script).parse_args(arguments))
         assert args.get("gpu", 0) == 0 and args.get("resume", True)
         for option, value in args.items():
             if option.endswith("dataset") and value:

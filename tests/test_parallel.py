@@ -1,69 +1,61 @@
 """Many processes at once, in one folder of stitches or one store of detectors: all results are there, unmixed."""
 
-import csv
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from src.checkpoints import load_state
-from src.ood.detectors import DetectorStore
-from src.stitching.results import read_runs
+from tests.commands import MODEL, ON_DIGITS, PAIR, pair_of, read_csv, read_json, start
 
-ROOT = Path(__file__).parents[1]
-MODEL, DIGITS = "resnet18_samewidth", ["-d", "digits", "-gpu", "-1"]
 LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
 
 
 def run_together(commands: list[list[str]], folder: Path) -> list[str]:
     """Start commands at once and wait for all of them; returns what each of them printed."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [
-        subprocess.Popen([sys.executable, ROOT / script, *arguments], cwd=folder,
-                         env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes)
-        for script, *arguments in commands
-    ]  # fmt: skip
+    processes = [start(*command, cwd=folder) for command in commands]
     printed = [process.communicate(timeout=900) for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), printed
     return [output for output, _ in printed]
 
 
 def stitching(front_layer: str, end_layer: str) -> list[str]:
-    command = ["exec_stitch.py", "f.pt", "g.pt", MODEL, MODEL, front_layer, end_layer, "rc2c_pre", *DIGITS]
+    command = ["exec_stitch.py", *PAIR, front_layer, end_layer, "rc2c_pre", *ON_DIGITS]
     return [*command, "-e", "0", "-i", "pinv", "-dir", "all"]
 
 
 def detector(layer: str, number: int) -> list[str]:
-    command = ["exec_train_representation_classifier.py", "g.pt", MODEL, layer, "-m", "repr_cls_resnet18", *DIGITS]
+    command = ["exec_train_representation_classifier.py", "g.pt", MODEL, layer, "-m", "repr_cls_resnet18", *ON_DIGITS]
     options = ["-b", "512", "-e", "0", "-fe", "1", "-ftidd", "digits", "-ftoodd", "photo_patches", "-s", str(number)]
     return [*command, *options, "-dir", f"detectors/{number}", "-fdir", "store"]
 
 
 def evaluation(energies: str) -> list[str]:
-    command = ["exec_eval_stitcher_ood.py", "results/all", *DIGITS, "-b", "512", "-detectors", "store"]
+    command = ["exec_eval_stitcher_ood.py", "results/all", *ON_DIGITS, "-b", "512", "-detectors", "store"]
     return [*command, "-scd", "photo_patches", "-ed", energies]
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The run folders, of which each has to be finished."""
+    runs = sorted((folder / "results" / "all").glob("2*"))
+    assert all((run / "config.txt").exists() for run in runs)
+    return runs
 
 
 def check_stitches(folder: Path, printed: list[str], pairs: list[tuple[str, str]]) -> None:
     """Every pair has its own whole run, and the table has them all, with the accuracies that were printed."""
-    runs, skipped = read_runs(folder / "results" / "all")
-    assert not skipped and sorted(run.row.pair for run in runs) == sorted(pairs)
+    runs, rows = runs_in(folder), read_csv(folder / "results" / "all" / "grid.csv")
+    assert sorted(map(pair_of, runs)) == sorted(pairs)
     for run in runs:
-        width = load_state(run.folder / "final_model.pt")["transform.weight"].shape
-        assert width == (64, 64, 1, 1) and json.loads((run.folder / "run.json").read_text())["end"]
-    with open(folder / "results" / "all" / "grid.csv") as table:
-        rows = list(csv.DictReader(table))
-    assert sorted(row["folder"] for row in rows) == sorted(run.folder.name for run in runs)
+        width = load_state(run / "final_model.pt")["transform.weight"].shape
+        assert width == (64, 64, 1, 1) and read_json(run / "run.json")["end"]
+    assert sorted(row["folder"] for row in rows) == sorted(run.name for run in runs)
     said = sorted(line.split(": ")[-1] for output in printed for line in output.splitlines() if "accuracy" in line)
     assert said == sorted(f"{float(row['accuracy']):.2%}" for row in rows)
 
 
 def check_store(folder: Path, layers: list[str]) -> None:
     """Every detector is entered, with a whole checkpoint of its own."""
-    entries = DetectorStore(folder / "store").entries()
+    entries = read_json(folder / "store" / "meta.json")
     assert sorted(entry["source_layer"] for entry in entries.values()) == sorted(layers)
     assert len({(folder / "store" / name).read_bytes() for name in entries}) == len(layers)
     assert sorted(path.name for path in (folder / "store").glob("*.pt")) == sorted(entries)
@@ -72,7 +64,7 @@ def check_store(folder: Path, layers: list[str]) -> None:
 def check_evaluations(folder: Path, printed: list[str]) -> None:
     """Both said the same but for their command, and the files are those of one evaluation."""
     assert len(set(printed)) == 1
-    assert json.loads((folder / "results" / "all" / "ood_evaluation.json").read_text())["stitches"]
+    assert read_json(folder / "results" / "all" / "ood_evaluation.json")["stitches"]
     ours, theirs = ({path.relative_to(root): path.read_bytes() for path in root.rglob("*.npy")}
                     for root in (folder / "one", folder / "two"))  # fmt: skip
     assert ours == theirs and ours
@@ -97,10 +89,8 @@ def test_sixteen_processes(network_folder):
     printed = run_together([stitching(*pair) for pair in pairs[4:]] + [stitching("layer1.0,layer1.1", "layer4.1")] * 4,
                            folder)  # fmt: skip
     assert len(printed) == 16
-    runs, skipped = read_runs(folder / "results" / "all")
-    assert not skipped and len(runs) == 2 + 12 + 8
-    with open(folder / "results" / "all" / "grid.csv") as table:
-        assert {row["folder"] for row in csv.DictReader(table)} == {run.folder.name for run in runs}
+    runs, rows = runs_in(folder), read_csv(folder / "results" / "all" / "grid.csv")
+    assert len(runs) == 2 + 12 + 8 and {row["folder"] for row in rows} == {run.name for run in runs}
     run_together([detector(LAYERS[6 + number % 2], number) for number in range(16)], folder)
     check_store(folder, [LAYERS[6 + number % 2] for number in range(16)])
     check_evaluations(folder, run_together([evaluation("one"), evaluation("two")], folder))

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from src.datasets import load_dataset
 from src.datasets.in_memory import ImageSet
+from src.images import ImageSpec
 from src.low_rank import as_rows, low_rank_approx, principal_components
 from src.models import Network, build_model
 from src.probing import Probes, decay_epochs, pool, truncated_pools
@@ -16,7 +17,7 @@ from src.runtime import seeded
 from src.training import Settings, evaluate, train
 
 SHAPES = {"maps": (6, 12, 4, 3), "tokens": (6, 5, 12), "flat": (20, 12), "few samples": (7, 12), "one": (1, 12)}
-IMAGES = {"n_classes": 10, "image_shape": (1, 8, 8)}
+IMAGES = ImageSpec(10, (1, 8, 8))
 
 
 def activations(shape) -> torch.Tensor:
@@ -125,7 +126,7 @@ SETTINGS = Settings(2, 100, learning_rate=0.01, seed=5)
 
 def trained(layers, ranks, digits, settings=SETTINGS, network=None):
     """Probes on the toy network after training, and their last logs."""
-    task = Probes(network or toy(), layers, ranks, **IMAGES, seed=settings.seed)
+    task = Probes(network or toy(), layers, ranks, IMAGES, seed=settings.seed)
     *_, ((*_, logs), _) = train(task, *digits, settings)
     return task.probes, dict(zip(task.probes, logs, strict=True))
 
@@ -183,13 +184,13 @@ def test_a_separable_problem_is_solved_at_rank_one():
     images = torch.zeros(60, 1, 8, 8, dtype=torch.uint8)
     images[labels == 1] = 200
     data = ImageSet(images, labels, n_classes=2)
-    task = Probes(toy(), ["maps", "flat"], [None, 1], n_classes=2, image_shape=(1, 8, 8), seed=0)
+    task = Probes(toy(), ["maps", "flat"], [None, 1], IMAGES._replace(n_classes=2), seed=0)
     *_, ((*_, logs), _) = train(task, data, data, Settings(20, 30, learning_rate=0.05))
     assert [log.val.accuracy for log in logs] == [1.0] * 4
 
 
 def test_truncation_at_test_time_is_that_of_each_batch(digits):
-    task = Probes(toy(), ["flat"], [1, None], **IMAGES, seed=0)
+    task = Probes(toy(), ["flat"], [1, None], IMAGES, seed=0)
     losses = {}
     for batch_size in (20, 360):
         scores = evaluate(task, digits[1].batches(batch_size), device=torch.device("cpu"))
@@ -208,7 +209,7 @@ def test_the_network_is_left_alone(digits):
 
 
 def test_the_seed_draws_the_probes():
-    one, same, other = (Probes(toy(), ["maps", "tokens"], [4, 2], **IMAGES, seed=seed) for seed in (0, 0, 1))
+    one, same, other = (Probes(toy(), ["maps", "tokens"], [4, 2], IMAGES, seed=seed) for seed in (0, 0, 1))
     weights = [probe.weight for probe in one.heads]
     assert all(torch.equal(weight, weights[0]) for weight in weights)  # of equal width, as if each were alone
     assert torch.equal(same.heads[0].weight, weights[0]) and not torch.equal(other.heads[0].weight, weights[0])
@@ -221,9 +222,9 @@ def test_the_last_five_epochs_decay_if_there_are_more(n_epochs, epochs):
 
 def test_transformers_are_probed_at_their_first_token_where_they_have_one():
     network = build_model("vit_tiny_patch4_32", n_classes=10, n_channels=1, image_shape=(1, 8, 8)).eval()
-    task = Probes(network, ["pos_drop", "blocks.0", "norm", "head", "blocks.1.attn"], [4], **IMAGES, seed=0)
+    task = Probes(network, ["pos_drop", "blocks.0", "norm", "head", "blocks.1.attn"], [4], IMAGES, seed=0)
     assert list(task.widths.values()) == [192, 192, 192, 10, 192]
     tokens = network(torch.rand(2, 1, 8, 8), until="blocks.0")
     assert tokens.shape[1] == 5 and torch.equal(pool(tokens), tokens[:, 0])
     assert torch.equal(pool(tokens[:, 1:]), tokens[:, 1:].mean(1))  # a square of patches, without CLS
-    assert Probes(network, ["patch_embed.proj"], [4], **IMAGES, seed=0).widths == {"patch_embed.proj": 192}  # maps
+    assert Probes(network, ["patch_embed.proj"], [4], IMAGES, seed=0).widths == {"patch_embed.proj": 192}  # maps

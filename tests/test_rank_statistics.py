@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.measurements import FULL, Key, Probe, Series, Tables
+from src.measurements import FULL, Measurement, Tables
+from src.networks import NetworkName
 from src.rank_statistics import (
     correlation,
     place,
@@ -15,13 +16,39 @@ from src.rank_statistics import (
     summary_of_correlations,
     summary_of_places,
 )
+from src.results.rows import ProbeRow, RankTestRow
+from tests.result_rows import probe_row
 
-CKA = Series("cka", "a.pt -- b.pt", ("a.pt", "b.pt"))
+CKA = Measurement("cka", "a.pt -- b.pt", ("A", "B"), ("x", "y"), (FULL, FULL), 0.5)
+NAMES = {"A": NetworkName("a.pt", "resnet18"), "B": NetworkName("b.pt", "resnet18")}  # by identity
 
 
-def probes(accuracies: dict[float, float], *, width: float = FULL) -> dict[float, Probe]:
+def at(layers: tuple[str, str], values: dict[tuple[float, float], float], of: Measurement = CKA) -> list[Measurement]:
+    """Measurements of two layers, by their ranks."""
+    return [of._replace(layers=layers, ranks=ranks, value=value) for ranks, value in values.items()]
+
+
+def at_full_rank(values: dict[tuple[str, str], float]) -> list[Measurement]:
+    """Measurements by layers."""
+    return [CKA._replace(layers=layers, value=value) for layers, value in values.items()]
+
+
+def over_first(values: dict[float, float], of: Measurement = CKA) -> list[Measurement]:
+    """Measurements of x and y by the rank of x."""
+    return at(("x", "y"), {(rank, FULL): value for rank, value in values.items()}, of)
+
+
+def probes(accuracies: dict[float, float], *, width: float = FULL) -> dict[float, ProbeRow]:
     """Probes whose loss says their accuracy, and the same one for all ranks from the width on."""
-    return {rank: Probe(accuracy, (accuracy if rank < width else -1.0,)) for rank, accuracy in accuracies.items()}
+    return {
+        rank: probe_row(accuracy=accuracy, loss=accuracy if rank < width else -1.0)
+        for rank, accuracy in accuracies.items()
+    }
+
+
+def tables(measurements: list[Measurement], known: dict | None = None) -> Tables:
+    """Tables of these measurements and, by identity and layer, probes by rank."""
+    return Tables(measurements, known or {}, NAMES)
 
 
 def only(rows):
@@ -90,61 +117,60 @@ def test_places():
 
 
 def test_sensitivity_of_either_side():
-    first = {Key("x", "y", rank, FULL): value for rank, value in {1: 0.1, 2: 0.2, 4: 0.4, FULL: 0.3}.items()}
-    second = {Key("x", "y", FULL, rank): value for rank, value in {1: 0.9, 2: 0.6, 4: 0.5}.items()}
+    first = over_first({1: 0.1, 2: 0.2, 4: 0.4, FULL: 0.3})
+    second = at(("x", "y"), {(FULL, 1): 0.9, (FULL, 2): 0.6, (FULL, 4): 0.5})
     known = {
-        ("a.pt", "x"): probes({1: 0.2, 2: 0.5, 4: 0.6, FULL: 0.9}),
-        ("b.pt", "y"): probes({1: 0.2, 2: 0.5, 4: 0.6}),
+        ("A", "x"): probes({1: 0.2, 2: 0.5, 4: 0.6, FULL: 0.9}),
+        ("B", "y"): probes({1: 0.2, 2: 0.5, 4: 0.6}),
     }
-    one, two = sensitivity(Tables({CKA: first | second}, known))
-    assert (one["varied"], one["n"], one["note"]) == ("layer1", 4, "")
-    assert one["spearman"] == pytest.approx(0.8) and one["kendall"] == pytest.approx(2 / 3)
-    assert (two["varied"], two["n"]) == ("layer2", 3)
-    assert two["spearman"] == pytest.approx(-1) and two["kendall"] == pytest.approx(-1)
-    assert (two["test"], two["measure"], two["layer1"], two["layer2"]) == ("sensitivity", "cka", "x", "y")
+    one, two = sensitivity(tables(first + second, known))
+    assert (one.varied, one.n, one.note) == ("layer1", 4, "")
+    assert one.spearman == pytest.approx(0.8) and one.kendall == pytest.approx(2 / 3)
+    assert (two.varied, two.n) == ("layer2", 3)
+    assert two.spearman == pytest.approx(-1) and two.kendall == pytest.approx(-1)
+    assert (two.test, two.measure, two.layer1, two.layer2) == ("sensitivity", "cka", "x", "y")
 
 
 def test_where_full_rank_was_not_measured_the_highest_rank_counts():
-    values = {Key("x", "y", rank1, rank2): rank1 * rank2 for rank1 in (1, 2, 4) for rank2 in (8, 16)}
-    values[Key("x", "y", 1, 8)] = 100.0
-    row, other = sensitivity(Tables({CKA: values}, {("a.pt", "x"): probes({1: 0.2, 2: 0.5, 4: 0.6})}))
-    assert row["spearman"] == pytest.approx(1) and row["note"] == "y at rank 16"
-    assert other["varied"] == "layer2" and other["note"] == "x at rank 4; no probes of y of b.pt"
+    values = {(rank1, rank2): rank1 * rank2 for rank1 in (1, 2, 4) for rank2 in (8, 16)}
+    values[1, 8] = 100.0
+    known = {("A", "x"): probes({1: 0.2, 2: 0.5, 4: 0.6})}
+    row, other = sensitivity(tables(at(("x", "y"), values), known))
+    assert row.spearman == pytest.approx(1) and row.note == "y at rank 16"
+    assert other.varied == "layer2" and other.note == "x at rank 4; no probes of y of b.pt"
 
 
 def test_ranks_above_the_width_count_once():
     ranks = (1, 2, 4, 8, 16, FULL)
-    values = {Key("x", "y", rank, FULL): min(rank, 4.0) for rank in ranks}
+    values = over_first({rank: min(rank, 4.0) for rank in ranks})
     known = probes({rank: [0.5, 0.2, 0.9, 0.9, 0.9, 0.9][i] for i, rank in enumerate(ranks)}, width=4)
-    row = only(sensitivity(Tables({CKA: values}, {("a.pt", "x"): known})))
-    assert row["n"] == 3 and row["note"] == "ranks above the width left out: 3"
-    assert row["kendall"] == pytest.approx(1 / 3)
+    row = only(sensitivity(tables(values, {("A", "x"): known})))
+    assert row.n == 3 and row.note == "ranks above the width left out: 3"
+    assert row.kendall == pytest.approx(1 / 3)
 
 
 def test_probes_belong_to_the_network_that_was_cut():
-    values = {Key("x", "y", rank, FULL): rank for rank in (1, 2, 4)}
-    stitching = Series("stitching accuracy", "grid.csv: rc2c_pre, pinv", (None, None))
     three = probes({1: 0.2, 2: 0.5, 4: 0.6})
+    back = Measurement("stitching accuracy", "b.pt -- a.pt: rc2c_pre, pinv", ("B", "A"), ("x", "y"), (FULL, FULL), 0.5)
 
-    def note(series, known) -> str:
-        return only(sensitivity(Tables({series: values}, known)))["note"]
+    def note(of: Measurement, known) -> str:
+        return only(sensitivity(tables(over_first({1: 1, 2: 2, 4: 4}, of), known))).note
 
-    assert note(CKA, {}) == "no probes of x of a.pt" and note(stitching, {}) == "no probes of x"
-    assert note(CKA, {("b.pt", "x"): three}) == "no probes of x of a.pt"
-    assert note(stitching, {("b.pt", "x"): three}) == ""
-    several = {("b.pt", "x"): three, ("a.pt", "x"): three}
-    assert note(stitching, several) == "probes of x of several networks; give those of the front network alone"
-    assert note(CKA, several) == ""
-    assert note(CKA, {("a.pt", "x"): probes({1: 0.2, 2: 0.5, 64: 0.9})}) == "fewer than 3 common ranks"
+    assert note(CKA, {}) == "no probes of x of a.pt" and note(back, {}) == "no probes of x of b.pt"
+    assert note(CKA, {("B", "x"): three}) == "no probes of x of a.pt"
+    assert note(CKA, {("A", "y"): three}) == "no probes of x of a.pt"
+    assert note(back, {("B", "x"): three}) == ""
+    several = {("B", "x"): three, ("A", "x"): three}
+    assert note(back, several) == note(CKA, several) == ""
+    assert note(CKA, {("A", "x"): probes({1: 0.2, 2: 0.5, 64: 0.9})}) == "fewer than 3 common ranks"
 
 
 def test_specificity_by_hand():
     # Layer "a" is found in its row and in its column; "b" in its column only; "c" is known to the second network alone.
     matrix = {("a", "a"): 0.9, ("a", "b"): 0.2, ("a", "c"): 0.1, ("b", "a"): 0.3, ("b", "b"): 0.6, ("b", "c"): 0.7}
-    values = {Key(*pair, FULL, FULL): value for pair, value in matrix.items()}
-    values |= {Key("a", "b", 4, FULL): 5.0, Key("a", "b", FULL, 4): 5.0}  # truncated ones are another matter
-    rows = list(specificity(Tables({CKA: values}, {})))
-    assert [(row["layer1"], row["varied"], row["n"], row["place"]) for row in rows] == [
+    truncated = at(("a", "b"), {(4, FULL): 5.0, (FULL, 4): 5.0})  # which is another matter
+    rows = list(specificity(tables(at_full_rank(matrix) + truncated)))
+    assert [(row.layer1, row.varied, row.n, row.place) for row in rows] == [
         ("a", "layer2", 3, 1),
         ("a", "layer1", 2, 1),
         ("b", "layer2", 3, 2),
@@ -155,36 +181,50 @@ def test_specificity_by_hand():
     )
 
 
+def test_measures_and_settings_are_tested_apart():
+    """The layers of one series are not ranked among those of another."""
+    one = {("a", "a"): 0.9, ("a", "b"): 0.2, ("b", "a"): 0.3, ("b", "b"): 0.6}
+    other = [each._replace(setting="b.pt -- a.pt", value=-each.value) for each in at_full_rank(one)]
+    third = [each._replace(measure="pwcca", value=0.5) for each in at_full_rank(one)]
+    found = {(row.measure, row.setting, row.layer1, row.varied): row.place for row in specificity(
+        tables([*at_full_rank(one), *other, *third]))}  # fmt: skip
+    assert len(found) == 12
+    assert {place for (measure, setting, *_), place in found.items() if (measure, setting) == CKA[:2]} == {1}
+    assert {place for (_, setting, *_), place in found.items() if setting == "b.pt -- a.pt"} == {2}
+    assert {place for (measure, *_), place in found.items() if measure == "pwcca"} == {2}  # ties count against it
+
+
 def test_specificity_says_where_alignments_differ():
-    values = {Key(*pair, FULL, FULL): 0.5 for pair in [("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")]}
-    alignments = {key: "positions" for key in values} | {Key("a", "b", FULL, FULL): "average pool"}
-    rows = list(specificity(Tables({CKA: values}, {}, {CKA: alignments})))
-    notes = {(row["layer1"], row["varied"]): row["note"] for row in rows}
+    values = at_full_rank(dict.fromkeys([("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")], 0.5))
+    mixed = [
+        each._replace(alignment="average pool" if each.layers == ("a", "b") else "positions") for each in values
+    ]
+    notes = {(row.layer1, row.varied): row.note for row in specificity(tables(mixed))}
     assert notes["a", "layer2"] == notes["b", "layer1"].replace("average pool, positions", "positions, average pool")
     assert notes["a", "layer2"] == "alignments differ: positions, average pool"
     assert notes["b", "layer2"] == notes["a", "layer1"] == ""
+    assert {row.note for row in specificity(tables(values))} == {""}  # of measures without one, such as CKA
 
 
 def test_a_single_pair_or_other_names_have_no_specificity():
     for pairs in ([("a", "a")], [("a", "b"), ("a", "c"), ("d", "b")]):
-        values = {Key(*pair, FULL, FULL): 0.5 for pair in pairs}
-        assert not list(specificity(Tables({CKA: values}, {})))
+        assert not list(specificity(tables(at_full_rank(dict.fromkeys(pairs, 0.5)))))
 
 
 def test_a_missing_pair_has_no_place():
-    values = {Key("a", "b", FULL, FULL): 0.5, Key("a", "c", FULL, FULL): 0.5, Key("b", "b", FULL, FULL): math.nan}
-    values[Key("b", "c", FULL, FULL)] = 0.1
-    rows = list(specificity(Tables({CKA: values}, {})))
-    assert [(row["layer1"], row["varied"], row["n"]) for row in rows] == [("b", "layer2", 1), ("b", "layer1", 1)]
-    assert all(math.isnan(row["place"]) and row["note"] == "its similarity has no value" for row in rows)
+    values = {("a", "b"): 0.5, ("a", "c"): 0.5, ("b", "b"): math.nan, ("b", "c"): 0.1}
+    rows = list(specificity(tables(at_full_rank(values))))
+    assert [(row.layer1, row.varied, row.n) for row in rows] == [("b", "layer2", 1), ("b", "layer1", 1)]
+    assert all(math.isnan(row.place) and row.note == "its similarity has no value" for row in rows)
     assert summary_of_places(rows) == "no place is defined"
 
 
 def test_summary_of_correlations():
+    row = RankTestRow("sensitivity", "cka", "a.pt -- b.pt", "x", "y", "layer1", 4)
     rows = [
-        {"spearman": 1.0, "spearman_p": 0.01, "kendall": 0.5, "kendall_p": 0.2},
-        {"spearman": 0.5, "spearman_p": 0.3, "kendall": 0.25, "kendall_p": 0.4},
-        dict.fromkeys(["spearman", "spearman_p", "kendall", "kendall_p"], math.nan),
+        row._replace(spearman=1.0, spearman_p=0.01, kendall=0.5, kendall_p=0.2),
+        row._replace(spearman=0.5, spearman_p=0.3, kendall=0.25, kendall_p=0.4),
+        row._replace(**dict.fromkeys(["spearman", "spearman_p", "kendall", "kendall_p"], math.nan)),
     ]
     said = "mean rho 0.7500 (p < 0.05 in 1 of 2), mean tau 0.3750 (p < 0.05 in 0 of 2)"
     assert summary_of_correlations(rows) == said

@@ -5,27 +5,26 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import MODEL, ON_DIGITS, PAIR, run, run_process
 from tests.run_content import content
 
-MODEL, DIGITS = "resnet18_samewidth", ["-d", "digits", "-gpu", "-1"]
-PAIR = ["f.pt", "g.pt", MODEL, MODEL]
 COMMANDS = {  # script: (arguments, where its options are written down)
-    "exec_train.py": ([MODEL, *DIGITS, "-e", "1", "-rlre", "1", "--grad-clip", "1", "-dir", "m"], "m/config.txt"),
+    "exec_train.py": ([MODEL, *ON_DIGITS, "-e", "1", "-rlre", "1", "--grad-clip", "1", "-dir", "m"], "m/config.txt"),
     "exec_stitch.py": (
-        [*PAIR, "layer3.0", "layer4.1", "rc2c_pre", *DIGITS, "-e", "1", "-b", "512", "-i", "pinv", "-l1", "1e-4"],
+        [*PAIR, "layer3.0", "layer4.1", "rc2c_pre", *ON_DIGITS, "-e", "1", "-b", "512", "-i", "pinv", "-l1", "1e-4"],
         "results/*/config.txt",
     ),
     "exec_train_representation_classifier.py": (
-        ["g.pt", MODEL, "layer4.0", "-m", "repr_cls_resnet18", *DIGITS, "-b", "512", "-e", "1", "-fe", "1",
+        ["g.pt", MODEL, "layer4.0", "-m", "repr_cls_resnet18", *ON_DIGITS, "-b", "512", "-e", "1", "-fe", "1",
          "-ftidd", "digits", "-ftoodd", "photo_patches", "-dir", "d", "-fdir", "store"],
         "d/config.txt",
     ),
     "exec_probe.py": (
-        ["f.pt", MODEL, "-l", "layer3.0", "layer4.1", *DIGITS, "-e", "1", "-ranks", "4", "1", "-o", "p.csv"],
+        ["f.pt", MODEL, "-l", "layer3.0", "layer4.1", *ON_DIGITS, "-e", "1", "-ranks", "4", "1", "-o", "p.csv"],
         "p.config.txt",
     ),
     "exec_compute_low_rank_sim_metrics.py": (
-        [*PAIR, "layer3.0", "layer4.1", *DIGITS, "-m1r", "8", "2", "-n", "100", "-o", "s.csv"],
+        [*PAIR, "layer3.0", "layer4.1", *ON_DIGITS, "-m1r", "8", "2", "-n", "100", "-o", "s.csv"],
         "s.config.txt",
     ),
     "misc/imagenet_train_main.py": (
@@ -35,13 +34,13 @@ COMMANDS = {  # script: (arguments, where its options are written down)
 }  # fmt: skip
 
 
-def repeat(script: str, arguments: list[str], pattern: str, first: Path, second: Path, run_script, run_here) -> None:
+def repeat(script: str, arguments: list[str], pattern: str, first: Path, second: Path) -> None:
     """Run a script, the two that train as a process, then by its options in this one."""
-    run = run_script if script in ("exec_train.py", "exec_stitch.py") else run_here
-    printed = run(script, *arguments, cwd=first)
+    execute = run_process if script in ("exec_train.py", "exec_stitch.py") else run
+    printed = execute(script, *arguments, cwd=first).out
     (config,) = first.glob(pattern)
     shutil.copy(config, second.parent / "options.json")
-    again = run_here(script, "--config", "../options.json", cwd=second)
+    again = run(script, "--config", "../options.json", cwd=second).out
     ours, theirs = content(first), content(second)
     assert ours.keys() == theirs.keys() and len(ours) >= 1
     assert [name for name in ours if ours[name] != theirs[name]] == []
@@ -55,38 +54,38 @@ LONG = ("exec_train_representation_classifier.py", "misc/imagenet_train_main.py"
 @pytest.mark.parametrize(
     "script", [pytest.param(script, marks=pytest.mark.slow) if script in LONG else script for script in COMMANDS]
 )
-def test_a_run_is_repeated_by_its_config(script, network_folder, run_script, run_here):
-    repeat(script, *COMMANDS[script], network_folder("first"), network_folder("second"), run_script, run_here)
+def test_a_run_is_repeated_by_its_config(script, network_folder):
+    repeat(script, *COMMANDS[script], network_folder("first"), network_folder("second"))
 
 
 @pytest.mark.slow
-def test_scripts_that_keep_no_options_answer_the_same_twice(network_folder, run_script):
+def test_scripts_that_keep_no_options_answer_the_same_twice(network_folder):
     folder, first, second = network_folder("once"), {}, {}
-    stitch = [*PAIR, "layer3.0,layer4.1", "layer4.1", "rc2c_pre", *DIGITS, "-e", "0", "-i", "pinv", "-dir", "dm"]
-    run_script("exec_stitch.py", *stitch, cwd=folder)
-    run_script("exec_compute_low_rank_sim_metrics.py", *PAIR, "all", "all", *DIGITS, "-o", "all.csv", cwd=folder)
-    ranks = [*PAIR, "layer3.0", "layer3.0", *DIGITS, "-m1r", "8", "4", "1", "-o", "ranks.csv"]
-    run_script("exec_compute_low_rank_sim_metrics.py", *ranks, cwd=folder)
+    stitch = [*PAIR, "layer3.0,layer4.1", "layer4.1", "rc2c_pre", *ON_DIGITS, "-e", "0", "-i", "pinv", "-dir", "dm"]
+    run_process("exec_stitch.py", *stitch, cwd=folder)
+    run_process("exec_compute_low_rank_sim_metrics.py", *PAIR, "all", "all", *ON_DIGITS, "-o", "all.csv", cwd=folder)
+    ranks = [*PAIR, "layer3.0", "layer3.0", *ON_DIGITS, "-m1r", "8", "4", "1", "-o", "ranks.csv"]
+    run_process("exec_compute_low_rank_sim_metrics.py", *ranks, cwd=folder)
     commands = [
-        ["exec_eval.py", "f.pt", MODEL, *DIGITS],
+        ["exec_eval.py", "f.pt", MODEL, *ON_DIGITS],
         ["misc/collect_results.py", "results/dm", "-o", "collected.csv"],
         ["misc/rank_statistics.py", "all.csv", "ranks.csv", "results/dm/grid.csv", "-o", "statistics.csv"],
         ["misc/sensitivity_figure.py", "ranks.csv", "-o", "sensitivity.png"],
     ]
     for answers in (first, second):
-        answers["printed"] = [run_script(*command, cwd=folder) for command in commands]
+        answers["printed"] = [run_process(*command, cwd=folder).out for command in commands]
         answers |= content(folder)
     assert first == second and {"collected.csv", "statistics.csv", "sensitivity.png"} <= first.keys()
 
 
 @pytest.mark.slow
-def test_an_evaluation_is_repeated_by_its_config(network_folder, run_script, run_here):
+def test_an_evaluation_is_repeated_by_its_config(network_folder):
     first = network_folder("first")
     arguments, _ = COMMANDS["exec_train_representation_classifier.py"]
-    run_script("exec_train_representation_classifier.py", *arguments, "-e", "0", cwd=first)
-    stitch = [*PAIR, "layer3.0,layer4.1", "layer4.0", "rc2c_pre", *DIGITS, "-e", "0", "-i", "pinv", "-dir", "dm"]
-    run_script("exec_stitch.py", *stitch, cwd=first)
+    run_process("exec_train_representation_classifier.py", *arguments, "-e", "0", cwd=first)
+    stitch = [*PAIR, "layer3.0,layer4.1", "layer4.0", "rc2c_pre", *ON_DIGITS, "-e", "0", "-i", "pinv", "-dir", "dm"]
+    run_process("exec_stitch.py", *stitch, cwd=first)
     second = shutil.copytree(first, first.parent / "second", symlinks=True)
-    evaluation = ["results/dm", *DIGITS, "-detectors", "store", "-scd", "photo_patches"]
+    evaluation = ["results/dm", *ON_DIGITS, "-detectors", "store", "-scd", "photo_patches"]
     options = "results/dm/ood_evaluation.config.txt"
-    repeat("exec_eval_stitcher_ood.py", evaluation, options, first, second, run_script, run_here)
+    repeat("exec_eval_stitcher_ood.py", evaluation, options, first, second)

@@ -1,4 +1,4 @@
-"""Runs: what is left to do, claims, states; a training that is interrupted ends as one that never was."""
+"""Runs: finished ones, claims, states; a training that is interrupted ends as one that never was."""
 
 import json
 import math
@@ -14,8 +14,10 @@ from torch import nn
 from src.checkpoints import load_tensors
 from src.datasets.in_memory import ImageSet
 from src.errors import UserError
-from src.runs import Run, new_folder, read_options, train_network
+from src.results.options import read_options
+from src.results.run import Run, new_folder
 from src.training import Classification, NonFiniteLoss, Settings, train
+from src.training.recorded import train_network
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = {"learning_rate": 0.1, "gpu": -1, "resume": False}
@@ -120,19 +122,19 @@ def test_where_no_epoch_went_well_nothing_is_kept(tmp_path):
     assert not list(tmp_path.glob("model_*"))
 
 
-def test_what_is_left_to_do(tmp_path, capsys):
+def test_a_finished_run_is_skipped_when_it_is_resumed(tmp_path, capsys):
     run = claimed(tmp_path)
-    assert run.left_to_do(resume=True)
+    assert not run.skip_if_finished(resume=True)
     run.save(loop=None)
     run.finish()
-    assert not run.left_to_do(resume=True) and "nothing is left to do" in capsys.readouterr().err
-    assert run.left_to_do(resume=False)  # written over
+    assert run.skip_if_finished(resume=True) and "nothing is left to do" in capsys.readouterr().err
+    assert not run.skip_if_finished(resume=False)  # written over
     other = Run.in_folder(tmp_path, OPTIONS | {"learning_rate": 0.2})
     with pytest.raises(UserError, match="learning_rate was 0.1, now 0.2.*or give --overwrite"):
-        other.left_to_do(resume=False)
+        other.skip_if_finished(resume=False)
     with pytest.raises(UserError, match="or leave out --resume"):
-        other.left_to_do(resume=True)
-    assert other.left_to_do(resume=False, overwrite=True)
+        other.skip_if_finished(resume=True)
+    assert not other.skip_if_finished(resume=False, overwrite=True)
 
 
 def test_a_new_run_removes_what_an_earlier_one_left(tmp_path):
@@ -167,7 +169,7 @@ def test_empty_options_of_the_public_code(tmp_path):
     path = tmp_path / "config.txt"
     path.write_text(json.dumps({"scheduler": "", "front_stitch_rank": 0, "seed": 0}))
     assert read_options(path) == {"scheduler": "none", "front_stitch_rank": None, "seed": 0}
-    assert not Run.in_folder(tmp_path, {"scheduler": "none", "front_stitch_rank": None}).left_to_do(resume=True)
+    assert Run.in_folder(tmp_path, {"scheduler": "none", "front_stitch_rank": None}).skip_if_finished(resume=True)
 
 
 def process(code: str, *arguments) -> subprocess.Popen:
@@ -177,7 +179,10 @@ def process(code: str, *arguments) -> subprocess.Popen:
 
 @pytest.mark.slow
 def test_folders_are_claimed_by_one_process_each(tmp_path):
-    code = "import sys; from src.runs import new_folder\nfor _ in range(30): print(new_folder(sys.argv[1]).name)\n"
+    code = (
+        "import sys; from src.results.run import new_folder\n"
+        "for _ in range(30): print(new_folder(sys.argv[1]).name)\n"
+    )
     processes = [process(code, tmp_path) for _ in range(2)]
     names = [name for each in processes for name in each.communicate(timeout=100)[0].split()]
     assert len(names) == len(set(names)) == 60 and set(names) == set(os.listdir(tmp_path))
@@ -186,7 +191,7 @@ def test_folders_are_claimed_by_one_process_each(tmp_path):
 def test_two_runs_do_not_write_to_one_folder(tmp_path):
     """The second is refused before it removes anything of the first, whose own child processes do not count."""
     code = (
-        "import os, sys, time; from src.runs import Run\n"
+        "import os, sys, time; from src.results.run import Run\n"
         "run = Run.in_folder(sys.argv[1], {'gpu': -1}); run.claim(resume=False)\n"
         "run.save(loop=None)\n"
         "if os.fork() == 0: time.sleep(30); os._exit(0)\n"  # as a process that decodes images

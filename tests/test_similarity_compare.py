@@ -18,7 +18,7 @@ from src.similarity import (
     procrustes_distance,
     pwcca_distance,
 )
-from src.similarity.measures import MEASURES
+from src.similarity.registry import MEASURES
 from src.similarity.statistics import Layer, alignment
 from tests.goldens import numbers, tensor
 

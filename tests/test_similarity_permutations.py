@@ -7,10 +7,11 @@ import pytest
 import torch
 from scipy.stats import kstest
 
+from src.results.records import columns, from_record, to_record
+from src.results.rows import SimilarityRow
 from src.similarity import Comparison, debiased_cka, linear_cka, mutual_knn, procrustes_distance, pwcca_distance
-from src.similarity.measures import MEASURES
 from src.similarity.permutations import null_of, permutations
-from src.similarity.results import Row
+from src.similarity.registry import MEASURES
 
 FUNCTIONS = {
     "cka": linear_cka, "cka_debiased": debiased_cka, "mutual_knn": mutual_knn,
@@ -18,7 +19,7 @@ FUNCTIONS = {
 }  # fmt: skip
 
 
-def compared(x, y, *, n_permutations: int, **options) -> Row:
+def compared(x, y, *, n_permutations: int, **options) -> SimilarityRow:
     """The row of two activations at full rank."""
     comparison = Comparison(["a"], ["b"], n_images=len(x), n_permutations=n_permutations, **options)
     comparison.add({"a": torch.as_tensor(x)}, {"b": torch.as_tensor(y)})
@@ -85,16 +86,23 @@ def test_positions_as_samples_have_no_permutations():
 def test_a_row_is_read_as_it_was_written():
     row = compared(*np.random.default_rng(0).normal(size=(2, 20, 5)), metrics=list(MEASURES), n_permutations=19)
     row = row._replace(model1="f.pt", model2="g.pt", model1_type="cnn", model2_type="vit", dataset="digits", rank1=3)
-    record = row.record()
-    assert list(record) != Row.columns() and set(record) == set(Row.columns())
-    assert Row.read({name: "" if value is None else str(value) for name, value in record.items()}) == row
-    old = "model1 model2 layer1 layer2 rank1 rank2 alignment n_samples cka pwcca procrustes pwcca_morcos".split()
-    assert Row.columns()[:12] == old
+    record, keys = to_record(row), {"values": MEASURES, "nulls": MEASURES}
+    names = columns(SimilarityRow, **keys)
+    assert set(record) == set(names)
+    assert from_record(SimilarityRow, {name: text_of(value) for name, value in record.items()}, **keys) == row
+    first = "model1 model2 layer1 layer2 rank1 rank2 alignment n_samples cka pwcca procrustes pwcca_morcos".split()
+    assert names[:12] == first
     texts = ["f.pt", "g.pt", "a", "b", "", "4", "positions", "20", "0.5", "", "nan", ""]
-    read = Row.read(dict(zip(old, texts, strict=True)))
+    record = dict.fromkeys(names, "") | dict(zip(first, texts, strict=True))
+    read = from_record(SimilarityRow, record | {"model1_type": "cnn", "model2_type": "vit", "dataset": "digits",
+                                                "alignment_option": "auto"}, **keys)  # fmt: skip
     assert read[:8] == ("f.pt", "g.pt", "a", "b", None, 4, "positions", 20) and read.nulls == {}
     assert list(read.values) == ["cka", "procrustes"] and math.isnan(read.values["procrustes"])
     assert read.n_permutations is None
+
+
+def text_of(value) -> str:
+    return "" if value is None else str(value)
 
 
 def test_biased_measures_are_counted():

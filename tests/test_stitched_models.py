@@ -56,4 +56,4 @@ def test_whole_state_has_the_keys_of_the_public_code():
     assert len(state) == golden["n_state_keys"]
     doubled = {key for key in state if ".stitch_from_layer." in key or ".stitch_to_layer." in key}
     assert set(golden["state_keys_with_prefix_stitch_from_layer_or_stitch_to_layer"]) <= doubled
-    assert torch.equal(state["front_model.model.fc.bias"], front.fc.bias)
+    assert torch.equal(state["front_model.model.fc.bias"], front.module.fc.bias)

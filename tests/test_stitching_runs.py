@@ -1,4 +1,4 @@
-"""Options of stitches that have no effect, and what is left to do in a folder of runs."""
+"""Options of stitches that have no effect, and the runs of a folder that are resumed."""
 
 import json
 import shutil
@@ -9,10 +9,10 @@ import torch
 import exec_stitch
 from src.errors import UserError
 from src.models import build_model
-from src.runs import Run
+from src.results.run import Run
 from src.stitching import Pair, build_layers
 from src.stitching.check import check_options
-from src.stitching.runs import StitchingRuns
+from src.stitching.runs import GridRuns
 from tests.goldens import DATA
 
 PAIR = Pair("layer2.0", "layer3.0")
@@ -77,11 +77,35 @@ def test_a_finished_run_of_the_public_code_is_finished(layers, tmp_path, capsys)
     pair = Pair(written["front_layer"], written["end_layer"])
     options = options_of() | written
     (layer,) = layers.values()
-    assert not StitchingRuns(tmp_path, {pair: layer}, options=options, resume=True).layers
+    assert not GridRuns(tmp_path, {pair: layer}, options=options, resume=True).layers
     with pytest.raises(UserError, match="learning_rate was"):
-        StitchingRuns(tmp_path, {pair: layer}, options=options | {"learning_rate": 7}, resume=True)
-    assert StitchingRuns(tmp_path, {pair: layer}, options=options | {"seed": 7}, resume=True).layers == {pair: layer}
-    assert StitchingRuns(tmp_path, {pair: layer}, options=options | {"objective": "hint"}, resume=True).layers
+        GridRuns(tmp_path, {pair: layer}, options=options | {"learning_rate": 7}, resume=True)
+    assert GridRuns(tmp_path, {pair: layer}, options=options | {"seed": 7}, resume=True).layers == {pair: layer}
+    assert GridRuns(tmp_path, {pair: layer}, options=options | {"objective": "hint"}, resume=True).layers
+
+
+def test_a_run_whose_checkpoint_has_another_name_now_is_finished(layers, tmp_path, monkeypatch, capsys):
+    """The content of the checkpoint counts, as far as both files are there."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("f.pt", "copy.pt", "m/f.pt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"weights")
+    (tmp_path / "other.pt").write_bytes(b"others")
+    options = options_of("-gpu", "-1") | {"front_model_path": "f.pt"}
+    finished = Run.in_folder(tmp_path / "x" / "1", options)
+    finished.claim(resume=False)
+    finished.finish()
+
+    def left(**changes) -> int:
+        return len(GridRuns(tmp_path / "x", layers, options=options | changes, resume=True).layers)
+
+    for name in ("f.pt", "./f.pt", str(tmp_path / "f.pt"), "copy.pt", "m/f.pt"):
+        assert left(front_model_path=name) == 0
+    assert left(front_model_path="other.pt") == left(front_model_path="no.pt") == 1
+    with pytest.raises(UserError, match="learning_rate was"):
+        left(front_model_path="copy.pt", learning_rate=7)
+    (tmp_path / "f.pt").unlink()
+    assert left(front_model_path="f.pt") == 0 and left(front_model_path="m/f.pt") == 1
 
 
 def test_pairs_that_train_together_go_on_together(layers, tmp_path, capsys):
@@ -89,7 +113,7 @@ def test_pairs_that_train_together_go_on_together(layers, tmp_path, capsys):
     (layer,) = layers.values()
     pairs = {PAIR: layer, Pair("layer2.0", "layer3.1"): layer}
     options = options_of("--mod-only-stitch", "-e", "1", "-gpu", "-1")
-    begun = StitchingRuns(tmp_path, pairs, options=options)
+    begun = GridRuns(tmp_path, pairs, options=options)
     assert not list(tmp_path.iterdir())  # a failure in the first epoch leaves nothing
     score = [0.5, 1.0, 1.0]
     from src.training import EpochLog, Score
@@ -100,8 +124,8 @@ def test_pairs_that_train_together_go_on_together(layers, tmp_path, capsys):
     Run.in_folder(begun.folders[PAIR], options | PAIR._asdict()).finish()
     states = list(tmp_path.glob("*/resume.pt"))
     assert [state.parent for state in states] == [begun.folders[Pair("layer2.0", "layer3.1")]]
-    again = StitchingRuns(tmp_path, pairs, options=options, resume=True)
+    again = GridRuns(tmp_path, pairs, options=options, resume=True)
     assert list(again.layers) == list(pairs) and again.folders == begun.folders and again.state["weight"] == 1
     assert "1 of 2 runs are finished" in capsys.readouterr().err
     with pytest.raises(UserError, match="n_epochs was 1, now 2"):
-        StitchingRuns(tmp_path, pairs, options=options | {"n_epochs": 2}, resume=True)
+        GridRuns(tmp_path, pairs, options=options | {"n_epochs": 2}, resume=True)

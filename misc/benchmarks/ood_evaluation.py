@@ -9,6 +9,7 @@ Fitting the detectors that need no training, at all eight blocks, is compared wi
 """
 
 import argparse
+import math
 import sys
 import time
 from pathlib import Path
@@ -18,14 +19,17 @@ sys.path.insert(0, str(ROOT))
 
 import torch
 from hooks import captured, replaced
-from src.ood.scorers import Scorer
-from src.ood.scores import SCORES
 
 from src.checkpoints import freeze
 from src.console import progress, result
 from src.models import build_model
-from src.ood import energy, make_detector
-from src.ood.evaluation import energies_of, evaluate_stitches
+from src.ood import energy
+from src.ood.detectors import EnergyDetector
+from src.ood.evaluation import fit_detectors, score_network, score_stitches
+from src.ood.registry import SCORES
+from src.results.experiments import Experiment, Pair
+from src.results.folders import StitchingRun
+from src.results.rows import Metrics, StitchRow
 from src.runtime import keep_freed_memory
 from src.stitching import Grid, build_layers
 
@@ -69,26 +73,25 @@ def straightforward(front, end, layers, detectors, images, labels) -> dict:
 def fitting(network, images: torch.Tensor, labels: torch.Tensor) -> None:
     """Compare fitting all scores of all blocks in one pass with a plain pass; prints the best of three runs each."""
     layers, batches = list(network.block_names), list(zip(images.split(64), labels.split(64), strict=True))
-    names = [name for name, score in SCORES.items() if score.detector]
-    folded = network.for_inference(layers)
+    names = [name for name, score in SCORES.items() if not score.is_trained]
 
     def plain() -> None:
         for batch, _ in batches:
             network(batch)
 
     def fit() -> None:
-        detectors = [(layer, make_detector(name)) for layer in layers for name in names]
-        for batch, batch_labels in batches:
-            activations = folded.activations(batch, layers)
-            for layer, detector in detectors:
-                detector.add(activations[layer], batch_labels)
-        for _, detector in detectors:
-            detector.fit()
+        fit_detectors(names, network, layers, batches)
 
     seconds = [[timed(run) for run in (plain, fit)] for _ in range(3)]
     theirs, ours = (min(column) for column in zip(*seconds, strict=True))
     what = f"{len(names)} scores of {len(layers)} layers, {len(images)} images"
     result(f"{what}: {ours:.1f} s, {ours / theirs:.2f} times a plain pass (goal 1.5)")
+
+
+def run_of(pair: Pair) -> StitchingRun:
+    """Make a run of a pair, as the evaluation takes it."""
+    experiment = Experiment.of({"stitching_type": "rc2c_pre", "init": "rand"})
+    return StitchingRun(Path(), {}, StitchRow(pair, experiment, Metrics(math.nan), ""))
 
 
 def timed(run) -> float:
@@ -119,16 +122,15 @@ def main() -> None:
     expected = straightforward(front, end, layers, detectors, images, labels)
     theirs = time.perf_counter() - start
     front, end = (freeze(network, "cpu") for network in (front, end))
-    detectors = {layer: freeze(detector, "cpu") for layer, detector in detectors.items()}
+    detectors = {"energy": {layer: EnergyDetector(freeze(network, "cpu")) for layer, network in detectors.items()}}
+    grid = Grid(front, end, layers), {pair: run_of(pair) for pair in layers}
     start = time.perf_counter()
-    scorers = {layer: Scorer(lambda x, d=detector: energy(d(x)), "", "") for layer, detector in detectors.items()}
-    grid = Grid(front, end, layers), {pair: pair for pair in layers}  # pairs instead of runs
-    evaluations = evaluate_stitches([grid], {"energy": scorers}, lambda: [(images, labels)])["energy"]
-    measured = {evaluation.run: evaluation for evaluation in evaluations}
-    energies_of(end, {"energy": scorers}, [(images, labels)])
+    stitches = score_stitches([grid], detectors, lambda: [(images, labels)])["energy"]
+    measured = {stitch.run.row.pair: stitch for stitch in stitches}
+    score_network(end, detectors, [(images, labels)])
     ours = time.perf_counter() - start
 
-    difference = max(abs(torch.from_numpy(measured[pair].energies) - expected[pair][1]).max().item() for pair in layers)
+    difference = max(abs(torch.from_numpy(measured[pair].scores) - expected[pair][1]).max().item() for pair in layers)
     if difference > 1e-3 or any(measured[pair].accuracy != expected[pair][0] for pair in layers):
         sys.exit(f"the two ways disagree: energies differ by {difference}")
     times = f"{theirs:.1f} s one at a time, {ours:.1f} s here"

@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from src.checkpoints import freeze
 from src.console import progress, result
+from src.images import ImageSpec
 from src.low_rank import low_rank_approx
 from src.models import build_model
 from src.probing import Probes, pool
@@ -67,7 +68,7 @@ def main() -> None:
     network.eval().requires_grad_(False)
 
     def fresh(network) -> Probes:
-        return Probes(network, network.block_names, RANKS, n_classes=10, image_shape=SHAPE, seed=0)
+        return Probes(network, network.block_names, RANKS, ImageSpec(10, SHAPE), seed=0)
 
     probes = fresh(network).probes
     start = time.perf_counter()

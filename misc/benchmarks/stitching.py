@@ -38,7 +38,7 @@ from src.models import Network, build_model
 from src.runtime import keep_freed_memory
 from src.stitching import Grid, Pair, build_layers
 from src.stitching.layers import StitchingLayer, resize
-from src.stitching.objectives import OBJECTIVES
+from src.stitching.registry import OBJECTIVES
 
 SHAPE = (3, 32, 32)
 

@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.." # all paths are relative to the reposi
 : "${DRY_RUN:=0}"  # 1: print the commands, one a line, and run nothing
 : "${WORKERS:=16}" # processes that decode ImageNet, for each command
 
-# Data: folders as in the README's section "Data"
+# Data: folders as in misc/docs/methods.md, section "Data"
 : "${DATA:=./data/pytorch}" # CIFAR-10 and SVHN, downloaded when they are missing
 : "${CIFAR5M:=$DATA}"       # holds cifar5m/
 : "${OE:=$DATA}"            # holds oe/

@@ -26,9 +26,9 @@ def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
         add("--overwrite", action="store_true", help="write over a finished run of other options in -dir")
 
 
-def add_seed(parser: Parser) -> None:
+def add_seed(parser: Parser, *, help: str = "random seed") -> None:
     """Add `-s`."""
-    parser.add_argument("-s", "--seed", type=whole_number(0), default=0, help="random seed")
+    parser.add_argument("-s", "--seed", type=whole_number(0), default=0, help=help)
 
 
 def add_title(parser: Parser) -> None:

@@ -51,7 +51,7 @@ def add_derived_options(parser: argparse.ArgumentParser, args: argparse.Namespac
                 )
             setattr(args, f"{action.dest}_sha256", content_of(file_and_function(value)[0]))
         elif action.type is checkpoint and value == FRESH:
-            setattr(args, f"{action.dest}_seed", fresh_seed(getattr(args, "seed", 0), action.dest))
+            setattr(args, f"{action.dest}_seed", fresh_seed(getattr(args, "seed", 0)))
 
 
 def is_derived(name: str, options: Sequence[str] | dict[str, Any]) -> bool:

@@ -1,82 +1,95 @@
 """The layers that `all` stands for, of a network that does not declare them."""
 
+import math
 from collections.abc import Iterable
 
 from torch import nn
 
-from src.models.tracing import Trace
+from src.models.hooked import Hooked
+from src.models.parts import OUTPUT, Traced
 
-TUPLES = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)  # what they return is no single tensor
 POOLINGS = ("MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "FractionalMaxPool", "LPPool")
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-def find_blocks(module: nn.Module, trace: Trace) -> tuple[str, ...]:
+def find_blocks(module: nn.Module, engine: Traced | Hooked, *, is_encoder: bool = False) -> tuple[str, ...]:
     """Return the outermost modules with children through which alone all that follows depends on the images.
 
     Not counted are those behind the last parameters, which give the logits, `Sequential`s that hold others, and
-    single groups of convolution, norm and activation; nor is one module that holds all others. Where fewer than two
-    are left (VGG, AlexNet), these are the layers with parameters and the poolings in front of the classifier.
+    single groups of convolution, norm and activation; nor is one module that alone holds others. Where fewer than two
+    are left (VGG, AlexNet), the nonlinearities and poolings in front of the classifier count. A convolution or norm
+    does where the next one follows it directly, so that no module is the nonlinearity between them.
+
+    Args:
+        engine: of the module.
+        is_encoder: the last parameters give no logits.
     """
-    cuts = trace.cuts()
-    last = max((trace.position[node] for node in trace.reached(cuts, None) if _has_parameters(module, node)), default=0)
-    inner = {node for node in cuts if trace.position[node] < last}
-    modules = {name: module.get_submodule(name) for name, node in trace.layers.items() if node in inner}
-    modules = {name: each for name, each in modules.items() if not isinstance(each, TUPLES)}
-    groups = {
-        name: each for name, each in modules.items() if any(each.children()) and not _is_single(module, trace, name)
-    }
-    blocks = {name for name, each in groups.items() if not (_is_sequence(each) and _holds(name, groups))}
+    layers = {name: module.get_submodule(name) for name in engine.layers}
+    leaves = {name: each for name, each in layers.items() if not any(each.children())}
+    end = engine.layers.get(engine.output_name)
+    with_parameters = ((name, engine.layers[name]) for name in reversed(leaves) if _has_parameters(leaves[name]))
+    ends = (place for name, place in with_parameters if place == end or engine.behind(name, [OUTPUT]))
+    last = math.inf if is_encoder else next(ends, -1)
+    inner = [name for name in layers if engine.layers[name] < last]
+    groups = {name: layers[name] for name in inner if name not in leaves}
+    groups = {name: each for name, each in groups.items()
+              if not isinstance(each, nn.MultiheadAttention) and _has_parameters(each) and engine.is_cut(name)
+              and not _is_single(name, each, engine)}  # fmt: skip
+    blocks = {name for name, each in groups.items() if not (_is_sequence(each) and _held(name, groups))}
     outermost = _outermost(blocks)
-    while len(outermost) == 1 and len(blocks) > 1:
-        blocks -= outermost
+    while len(holders := [name for name in outermost if len(_held(name, blocks)) > 1]) == 1 or (
+        len(outermost) == 1 and len(blocks) > 1
+    ):
+        blocks -= set(holders or outermost)
         outermost = _outermost(blocks)
     if len(outermost) > 1:
-        return tuple(name for name in modules if name in outermost)
-    leaves = [name for name, each in modules.items() if not any(each.children()) and _counts(each)]
-    classifier = {name.partition(".")[0] for name, node in trace.layers.items() if trace.position[node] >= last}
-    in_front = [name for name in leaves if name.partition(".")[0] not in classifier]
-    return tuple(in_front if len(in_front) > 1 else leaves)
+        return tuple(name for name in inner if name in outermost)
+    cuts = [name for name in inner if name in leaves and _counts(leaves[name]) and engine.is_cut(name)]
+    chain = [name for name, next_one in zip(cuts, [*cuts[1:], None], strict=True)
+             if not _is_affine(leaves[name]) or next_one is None or _is_map(leaves[next_one])]  # fmt: skip
+    classifier = {name.partition(".")[0] for name, position in engine.layers.items() if position >= last}
+    in_front = [name for name in chain if name.partition(".")[0] not in classifier]
+    return tuple(in_front if len(in_front) > 1 else chain)
 
 
-def _has_parameters(module: nn.Module, node) -> bool:
-    if node.op == "call_module":
-        return any(True for _ in module.get_submodule(node.target).parameters())
-    return any(source.op == "get_attr" for source in node.all_input_nodes)
+def _has_parameters(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())
 
 
-def _holds(name: str, others: Iterable[str]) -> bool:
-    return any(other.startswith(f"{name}.") for other in others)
+def _held(name: str, others: Iterable[str]) -> list[str]:
+    return [other for other in others if other.startswith(f"{name}.")]
 
 
 def _outermost(names: set[str]) -> set[str]:
-    return {name for name in names if not any(_holds(other, [name]) for other in names)}
+    return {name for name in names if not any(_held(other, [name]) for other in names)}
 
 
 def _is_sequence(module: nn.Module) -> bool:
     return type(module) in (nn.Sequential, nn.ModuleList)
 
 
-def _is_single(module: nn.Module, trace: Trace, name: str) -> bool:
+def _is_single(name: str, module: nn.Module, engine: Traced | Hooked) -> bool:
     """Return whether a layer is one convolution or linear map, at most with a norm and an activation."""
-    leaves = [each for each in module.get_submodule(name).modules() if not any(each.children())]
-    if sum(map(_is_map, leaves)) > 1 or any(map(_is_pooling, leaves)):
+    leaves = {f"{name}.{inner}": each for inner, each in module.named_modules() if not any(each.children())}
+    maps = [inner for inner, each in leaves.items() if _is_map(each)]
+    if len(maps) > 1 or any(map(_is_pooling, leaves.values())):
         return False
-    node = trace.layers[name]
-    while len(sources := trace.data.intersection(node.all_input_nodes)) == 1:
-        if node.op == "call_module" and _is_map(module.get_submodule(node.target)):
-            return True
-        (node,) = sources
-    return False  # branches meet behind the map
+    return all(inner in engine.layers and engine.is_cut(inner) for inner in maps)  # no branch goes around it
 
 
 def _is_map(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return weight is not None and weight.ndim > 1
+    return any(parameter.ndim > 1 for parameter in module.parameters())
 
 
 def _is_pooling(module: nn.Module) -> bool:
     return type(module).__name__.startswith(POOLINGS)
 
 
+def _is_affine(module: nn.Module) -> bool:
+    """Return whether a stitch at its output equals one at its input: maps of one more or less, and norms."""
+    return isinstance(module, (nn.Linear, nn.modules.conv._ConvNd, *NORMS))
+
+
 def _counts(module: nn.Module) -> bool:
-    return _is_pooling(module) or any(True for _ in module.parameters())
+    is_activation = any(base.__module__ == "torch.nn.modules.activation" for base in type(module).__mro__)
+    return is_activation or _is_pooling(module) or _has_parameters(module)

@@ -1,6 +1,7 @@
 """BatchNorm folded into the convolution in front of it, which saves a pass over the activation."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -10,7 +11,7 @@ from src.models.tracing import Trace
 FOLDABLE = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d, nn.Conv3d: nn.BatchNorm3d}
 
 
-def fold_norms(module: nn.Module, trace: Trace, *, kept: set[fx.Node]) -> int:
+def fold_norms(module: nn.Module, trace: Trace, *, kept: Sequence[str]) -> int:
     """Fold norms into convolutions, in place; in evaluation mode the module then computes what it did before.
 
     A convolution is left alone that has another reader beside the norm, and both are if they are called more than
@@ -18,7 +19,7 @@ def fold_norms(module: nn.Module, trace: Trace, *, kept: set[fx.Node]) -> int:
 
     Args:
         trace: of the module.
-        kept: nodes whose values are asked for: their convolutions stay.
+        kept: layers whose values are asked for: their convolutions stay.
     Returns:
         How many were folded.
     """
@@ -33,10 +34,10 @@ def fold_norms(module: nn.Module, trace: Trace, *, kept: set[fx.Node]) -> int:
         is_plain = calls[name] == owners[modules[name]] == 1 and parameters.isdisjoint(read)
         return is_plain and all(shared[parameter] == 1 for parameter in parameters)
 
-    n_folded = 0
+    n_folded, asked = 0, {trace.layers.get(name) for name in kept}
     for node in trace.graph.nodes:
         (source,) = node.all_input_nodes if len(node.all_input_nodes) == 1 else (None,)
-        if node.op != "call_module" or source is None or source.op != "call_module" or source in kept:
+        if node.op != "call_module" or source is None or source.op != "call_module" or source in asked:
             continue
         convolution, norm = modules[source.target], modules[node.target]
         if FOLDABLE.get(type(convolution)) is not type(norm) or norm.running_mean is None or len(source.users) > 1:

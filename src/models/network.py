@@ -10,104 +10,128 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from src.console import note, warn
 from src.errors import UserError
 from src.models import layer_names, layouts
 from src.models.block_names import find_blocks
+from src.models.engines import Engines
 from src.models.folding import fold_norms
-from src.models.parts import Parts
-from src.models.tracing import Trace, logits_of
+from src.models.heads import LinearProbe, pool
+from src.models.hooked import Hooked
+from src.models.parts import OUTPUT
+from src.models.values import first_tensor, logits_of
 
-SHARED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules",
-          "_state_dict_hooks",
-          "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")  # fmt: skip
-OUTPUT = "logits"  # names the output where no module ends there
+FORWARDED = ("training", "parameters", "named_parameters", "buffers", "modules", "named_modules", "state_dict",
+             "load_state_dict", "get_submodule")  # fmt: skip
 
 
-class Network(nn.Module):
-    """Any module from images to logits, whose layers are found by tracing it (torch.fx).
+class Network:
+    """A view on any module from images to logits, or of an encoder to features, which can be cut at its layers.
 
-    It has the children, parameters and buffers of the module, so its state dict is that of the module. A layer is the
-    output of a module, under the module's name: a tensor whose first axis is the batch. A module that is called
-    several times stands for its last call, a container that is not called for its last child.
+    A layer is the output of a module, under the module's name: a tensor whose first axis is the batch, or the first
+    such tensor of a tuple, list, dict or dataclass. A module that is called several times stands for its last call, a
+    container that is not called for its last child; `output` is what the network itself returns.
+
+    A cut is defined by a hook that replaces the layer's output. Where torch.fx can trace the module, and its parts
+    give what the hooks give for two random images, the parts are used: they leave out what is not needed.
 
     Args:
-        module: takes images (B, C, H, W) and returns logits (B, n_classes). Its attribute `block_names`, if it has
-            one, names the layers that `all` stands for; otherwise they are inferred (see block_names.find_blocks).
+        module: takes images (B, C, H, W). Its attribute `block_names`, if it has one, names the layers that `all`
+            stands for; otherwise they are inferred (see block_names.find_blocks).
+        image_shape: (C, H, W) of the images; if it is not given, that of the first images.
+        n_classes: a module that gives no so many numbers is an encoder; if it is not given, none is.
+
+    Attributes:
+        module: the module itself, for training and checkpoints. Of its methods, the view has those that are named in
+            FORWARDED, and train, eval, to, double and requires_grad_, which return the view.
     """
 
-    def __init__(self, module: nn.Module):
-        super().__init__()
-        for name in SHARED:
-            setattr(self, name, getattr(module, name))
-        self.training = module.training
-        # No children: the module's would have a prefix, and the parts have no parameters of their own.
-        self.__dict__.update(_module=module, _traces={}, _turned=set())
+    def __init__(self, module: nn.Module, *, image_shape: Sequence[int] | None = None, n_classes: int | None = None):
+        self.module, self.n_classes = module, n_classes
+        self._engines = Engines(module, image_shape)
+        self._turned: frozenset[str] = frozenset()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in FORWARDED:
+            return getattr(self.module, name)
+        raise AttributeError(f"a Network has no attribute {name!r}; its module may have: network.module.{name}")
 
     def train(self, mode: bool = True) -> "Network":
         """Switch the module between training and evaluation mode."""
-        self._module.train(mode)
-        self.training = mode
+        self.module.train(mode)
         return self
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "Network":
-        self._module._apply(fn, recurse)
-        self._traces.clear()  # parts keep the buffers that they were made with
+    def eval(self) -> "Network":
+        """Switch the module to evaluation mode."""
+        return self.train(False)
+
+    def to(self, *args: Any, **options: Any) -> "Network":
+        """Move or cast the module."""
+        self.module.to(*args, **options)
         return self
 
-    def get_submodule(self, target: str) -> nn.Module:
-        """Return a module by its name, even where the network has a method of that name, such as `layers`."""
-        return self._module.get_submodule(target)
+    def requires_grad_(self, requires_grad: bool = True) -> "Network":
+        """Let the parameters of the module have gradients or not."""
+        self.module.requires_grad_(requires_grad)
+        return self
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_traces": {}}
+    def double(self) -> "Network":
+        """Cast the module to double precision."""
+        return self.to(torch.float64)
 
     @property
-    def _parts(self) -> Parts:
-        """The parts for the current training or evaluation mode of all modules, which a trace freezes."""
-        if not self._traces:
-            self._every = list(self._module.modules())  # walking through all modules for each batch takes too long
-        modes = tuple(module.training for module in self._every)
-        if modes not in self._traces:
-            self._traces[modes] = Parts(Trace(self._module))
-        return self._traces[modes]
+    def image_shape(self) -> tuple[int, ...] | None:
+        """The shape (C, H, W) of the images, as far as it is known."""
+        return self._engines.image_shape
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of the output for one image: (n_classes,), or that of an encoder's features."""
+        return self._engines.output_shape()
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether the network gives features instead of `n_classes` logits."""
+        return self.n_classes is not None and self.output_shape != (self.n_classes,)
+
+    def with_head(self) -> "Network":
+        """Return a classifier of this encoder's module, which gets a fresh LinearProbe as its child `linear_probe`."""
+        width = pool(torch.empty(1, *self.output_shape, device="meta")).shape[1]
+        self.module.add_module(LinearProbe.NAME, LinearProbe(width, self.n_classes).to(next(self.parameters())))
+        return Network(self.module, image_shape=self.image_shape, n_classes=self.n_classes)
 
     @property
     def block_names(self) -> tuple[str, ...]:
         """The layers at which the network is meant to be cut, in order: what `all` stands for."""
-        declared = getattr(self._module, "block_names", None)
-        return tuple(declared) if declared else find_blocks(self._module, self._parts.trace)
+        declared = getattr(self.module, "block_names", None)
+        return tuple(declared or find_blocks(self.module, self._engines.current(), is_encoder=self.is_encoder))
 
     @property
     def layer_names(self) -> tuple[str, ...]:
         """The names of all layers, in the order in which they are computed."""
-        return tuple(self._parts.trace.layers)
+        return tuple(self._engines.current().layers)
 
     @property
     def cut_names(self) -> tuple[str, ...]:
         """The layers through which alone everything behind them depends on the images."""
-        trace = self._parts.trace
-        cuts = set(trace.cuts())
-        return tuple(name for name, node in trace.layers.items() if node in cuts)
+        engine = self._engines.current()
+        return tuple(filter(engine.is_cut, engine.layers))
 
     @property
     def output_name(self) -> str:
-        """The name of the layer whose activation are the logits."""
-        trace = self._parts.trace
-        return next((name for name, node in trace.layers.items() if node is trace.output), OUTPUT)
+        """The name of the layer whose activation is the output."""
+        return self._engines.current().output_name
 
     def behind(self, layer: str) -> list[str]:
         """Return the blocks that depend on a layer, in order, itself left out."""
-        trace, start = self._parts.trace, self._find(layer)
-        nodes = {name: self._find(name) for name in self.block_names}
-        return [name for name, node in nodes.items() if node is not start and start in trace.reached([node], start)]
+        return self._engines.current().behind(self._found(layer), self.block_names)
 
     def needs_images(self, after: str) -> bool:
-        """Return whether what follows a layer needs the images too, for the rest of its block or for a shape."""
-        parts = self._parts
-        return parts.between(self._find(after), [parts.trace.output]).needs_images
+        """Return whether what follows a layer needs the images too: for the rest of its block, a shape or hooks."""
+        engine = self._engines.checked([self.output_name], self._found(after))
+        return engine.needs_images(after)
 
     def layers(self, text: str) -> list[str]:
         """List the layers that an option names: names and shell patterns between commas, or `all` (the blocks).
@@ -125,20 +149,19 @@ class Network(nn.Module):
         if "all" in names:
             raise UserError(f"{text!r} names more than all layers; give all, or names of layers with commas between")
         layers = [layer for name in names for layer in layer_names.matching(self.layer_names, name)]
-        for layer in layers:
-            self._find(layer)
-        return list(dict.fromkeys(layers))
+        return list(dict.fromkeys(map(self._found, layers)))
 
     def channels_first(
         self, names: Sequence[str], *, image_shape: Sequence[int], channels_last: bool = False
     ) -> "Network":
-        """Return a view of this network whose activations at these layers are maps (B, C, H, W), wherever it has them.
+        """Return a view on the same module with activations (B, C, H, W) where it has (B, H, W, C), both ways.
 
-        Maps are square as a rule: an activation with two equal axes in front of another one is taken to be (H, W, C),
-        which a note says. Where the shape does not tell and the module has no attribute `channels_last`, (C, H, W) is
-        assumed with a warning, or `channels_last` decides.
+        Maps are square as a rule: what has two equal axes in front of another one is taken to be (H, W, C), which a
+        note says. Where the shape does not tell and the module has no attribute `channels_last`, (C, H, W) is assumed
+        with a warning, or `channels_last` decides.
 
         Args:
+            names: the layers that count.
             image_shape: (C, H, W) of the images.
         Raises:
             UserError: a layer is no tensor with the batch as first axis.
@@ -146,7 +169,7 @@ class Network(nn.Module):
         image = next(self.parameters()).new_zeros(1, *image_shape)
         with torch.no_grad():
             shapes = {name: tuple(act.shape[1:]) for name, act in self._native(image, names).items()}
-        declared = getattr(self._module, "channels_last", None)
+        declared = getattr(self.module, "channels_last", None)
         turned, unclear = layouts.find_channels_last(shapes, declared=declared, assumed=channels_last)
         if turned:
             note(f"activations (height, width, channels) are turned at {', '.join(turned)}")
@@ -154,26 +177,24 @@ class Network(nn.Module):
             given = "×".join(map(str, shapes[unclear[0]]))
             warn(f"{', '.join(unclear)}: {given} is taken for channels×height×width; otherwise give --channels-last")
         view = copy.copy(self)
-        view.__dict__["_turned"] = self._turned | set(turned)
+        view._turned = self._turned.union(turned)
         return view
 
-    def _find(self, name: str) -> fx.Node:
-        """Return the node whose value a layer is.
+    def _found(self, name: str) -> str:
+        """Return the name of a layer that there is.
 
         Raises:
-            UserError: there is no such layer, it is never called, or it gives no single tensor.
+            UserError: there is no such layer, it is never called, or it gives no tensor.
         """
-        trace = self._parts.trace
-        if name in trace.layers:
-            return trace.layers[name]
-        if name == self.output_name:
-            return trace.output
-        if name and name in dict(self._module.named_modules()):
+        engine = self._engines.current()
+        if name in engine.layers or name == OUTPUT:
+            return name
+        if name and name in dict(self.module.named_modules()):
             raise UserError(
                 f"layer {name!r} is never called by this network, gives no tensor, or lies inside a layer that is "
                 "taken as a whole; choose another one"
             )
-        raise layer_names.unknown(name, trace.layers, self.block_names)
+        raise layer_names.unknown(name, engine.layers, self.block_names)
 
     def for_inference(self, names: Sequence[str]) -> "Network":
         """Make the fastest network that gives the same logits and activations at `names` in evaluation mode.
@@ -181,15 +202,16 @@ class Network(nn.Module):
         That is a frozen copy in which each BatchNorm has become part of the convolution in front of it, where no
         other reader of the convolution's output is left; the network itself where there is none.
         """
-        network = Network(copy.deepcopy(self._module)).eval()
-        nodes = {network._find(name) for name in names}
-        if not fold_norms(network._module, network._parts.trace, kept=nodes):
+        if isinstance(self._engines.current(), Hooked):
             return self
-        network._traces.clear()
-        network._turned.update(self._turned)
+        network = copy.deepcopy(self).eval()
+        engine = network._engines.checked(list(map(network._found, names)))
+        if isinstance(engine, Hooked) or not fold_norms(network.module, engine.trace, kept=names):
+            return self
+        network._engines = Engines(network.module, self.image_shape)
         return network.requires_grad_(False)
 
-    def forward(
+    def __call__(
         self, x: Tensor, *, until: str | None = None, after: str | None = None, images: Tensor | None = None
     ) -> Tensor:
         """Compute what lies between two layers.
@@ -206,7 +228,8 @@ class Network(nn.Module):
             ValueError: `until` does not lie behind `after`, or `images` are needed and missing.
         """
         if until is None and after is None:
-            return logits_of(self._module(x), Tensor, self._module)
+            self._engines.image_shape = self.image_shape or tuple(x.shape[1:])
+            return logits_of(self.module, self.module(x))
         name = self.output_name if until is None else until
         return self.activations(x, [name], after=after, images=images)[name]
 
@@ -219,7 +242,7 @@ class Network(nn.Module):
             x: images (B, C, H, W), or with `after` the activation of that layer.
             names: layers in any order; `output_name` gives the logits.
             after: a layer that all of the named ones lie behind.
-            images: as in `forward`.
+            images: as in `__call__`.
         Returns:
             The activations by name, in the order of `names`.
         Raises:
@@ -232,25 +255,26 @@ class Network(nn.Module):
 
     def shapes(self, images: Tensor) -> dict[str, tuple[int, ...]]:
         """Return the shapes of one activation of each layer, in order; of what is no tensor of the images, none."""
-        parts, names = self._parts, self.layer_names
-        values = parts.run(parts.between(None, list(parts.trace.layers.values())), images)
-        acts = dict(zip(names, values, strict=True))
-        return {name: tuple(act.shape[1:]) for name, act in acts.items() if _is_activation(act, len(images))}
+        values = self._values(images, self.layer_names)
+        return {name: tuple(act.shape[1:]) for name, act in values.items() if _is_activation(act, len(images))}
 
     def _native(
         self, x: Tensor, names: Sequence[str], after: str | None = None, images: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Return the activations as the module has them, not turned."""
-        parts, start = self._parts, None if after is None else self._find(after)
-        part = parts.between(start, [self._find(name) for name in names])
-        if not part.follows:
-            if list(names) == [self.output_name]:
-                raise UserError(f"the logits do not depend on layer {after!r}; choose another one")
-            raise ValueError(f"{', '.join(names)} does not lie behind {after}")
-        if part.needs_images and images is None:
-            raise ValueError(f"{after} lies inside a block: the rest of that block needs the images")
-        values = parts.run(part, x, images)
-        return {name: _checked(value, name, len(x)) for name, value in zip(names, values, strict=True)}
+        return {name: _checked(value, name, len(x)) for name, value in self._values(x, names, after, images).items()}
+
+    def _values(
+        self, x: Tensor, names: Sequence[str], after: str | None = None, images: Tensor | None = None
+    ) -> dict[str, Tensor | None]:
+        if self.image_shape is None and (after is None or images is not None):
+            self._engines.image_shape = tuple((x if after is None else images).shape[1:])
+        names, after = list(map(self._found, names)), None if after is None else self._found(after)
+        engine = self._engines.checked(names, after)
+        if after is not None and images is None and engine.needs_images(after):
+            place = "is cut by hooks" if isinstance(engine, Hooked) else "lies inside a block"
+            raise ValueError(f"{after} {place}: what follows it needs the images")
+        return {name: first_tensor(value) for name, value in engine.run(x, names, after, images).items()}
 
 
 def _is_activation(value: Any, n: int) -> bool:
@@ -260,5 +284,5 @@ def _is_activation(value: Any, n: int) -> bool:
 def _checked(value: Any, name: str, n: int) -> Tensor:
     if _is_activation(value, n):
         return value
-    given = "×".join(map(str, value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    given = "×".join(map(str, value.shape)) if isinstance(value, Tensor) else "no tensor"
     raise UserError(f"layer {name!r} gives {given}, not one tensor of {n} images; choose another one")

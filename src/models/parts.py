@@ -1,113 +1,128 @@
-"""The parts of a traced network: sub-graphs from one layer, or from the images, to others."""
+"""The engine that computes just what lies between two layers: sub-graphs of a traced module."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from src.models.tracing import IN_PLACE, Node, Trace, is_shape_read
+from src.models.tracing import Node, Trace, is_shape_read
 
-FRESH = {torch.cat, torch.add, *filter(None, IN_PLACE.values())}  # functions that always make a new tensor
+OUTPUT = "output"  # names the output of a network, beside the name of the module that ends there
 
 
 class Part(NamedTuple):
     """A sub-graph as a module, which gives a tuple; its parameters and buffers are the network's own."""
 
     module: fx.GraphModule
-    start: Node | None  # what its first input stands for; None: the images, and it has no other input
     needs_images: bool
     shapes: tuple[Node, ...]  # reads of shapes in front of the start: inputs behind the images
-    follows: bool  # whether all outputs depend on the start
 
 
-class Parts:
-    """The parts of a trace that were asked for so far."""
+class Traced:
+    """Runs the parts of a trace, made on demand and kept.
 
-    def __init__(self, trace: Trace):
-        self.trace = trace
-        self._made: dict[tuple[Node | None, ...], Part] = {}
+    Attributes:
+        layers: names in the order in which they are computed, with the position of their values.
+    Raises:
+        Untraceable: the module has no trace.
+    """
+
+    def __init__(self, module: nn.Module):
+        self.trace = Trace(module)
+        self.layers = {name: self.trace.position[node] for name, node in self.trace.layers.items()}
+        self._cuts = set(self.trace.cuts())
+        self._parts: dict[tuple[Node | None, ...], Part] = {}
         self._known_shapes: dict[tuple, tuple] = {}
 
-    def between(self, start: Node | None, wanted: Sequence[Node]) -> Part:
+    @property
+    def output_name(self) -> str:
+        """The name of the layer whose value is the output."""
+        return next((name for name, node in self.trace.layers.items() if node is self.trace.output), OUTPUT)
+
+    def is_cut(self, name: str) -> bool:
+        """Return whether everything behind a layer depends on the images through it alone."""
+        return self._node(name) in self._cuts
+
+    def behind(self, layer: str, names: Sequence[str]) -> list[str]:
+        """Return those of the names whose values depend on another value, that of a layer."""
+        start = self._node(layer)
+        nodes = {name: self._node(name) for name in names}
+        return [n for n, node in nodes.items() if node is not start and start in self.trace.reached([node], start)]
+
+    def needs_images(self, after: str) -> bool:
+        """Return whether the output needs the images besides a layer, for the rest of its block or for a shape."""
+        return self._between(self._node(after), [self.trace.output]).needs_images
+
+    def run(
+        self, x: Tensor, names: Sequence[str], after: str | None = None, images: Tensor | None = None
+    ) -> dict[str, Any]:
+        """Return the values of layers, computed from images, or with `after` from the value of that layer."""
+        part = self._between(None if after is None else self._node(after), [self._node(name) for name in names])
+        if after is None:
+            return dict(zip(names, part.module(x), strict=True))
+        shapes = self._shapes(part.shapes, images) if part.shapes else ()
+        return dict(zip(names, part.module(x, images, *shapes), strict=True))
+
+    def _node(self, name: str) -> Node:
+        return self.trace.layers.get(name, self.trace.output)
+
+    def _between(self, start: Node | None, wanted: Sequence[Node]) -> Part:
         """Return the part from a node (None: the images) to others, with just the nodes that its outputs need.
 
         Where these depend on the images past the start, the images become a second input, and reads of shapes in
         front of the start further ones.
         """
         key = (start, *wanted)
-        if key not in self._made:
-            self._made[key] = self._make(start, wanted)
-        return self._made[key]
-
-    def run(self, part: Part, x: Tensor, images: Tensor | None = None) -> tuple[Any, ...]:
-        """Run a part; the modes of its modules are those of the network."""
-        if part.start is None:
-            return part.module(x)
-        return part.module(x, images, *(self._shapes(part.shapes, images) if part.shapes else ()))
-
-    def _make(self, start: Node | None, wanted: Sequence[Node]) -> Part:
-        trace = self.trace
-        data = trace.reached(wanted, start)
-        needed, shapes, open_nodes = set(), {}, list(wanted)
-        while open_nodes:
-            node = open_nodes.pop()
-            if node in needed or node is start:
-                continue
-            if start is not None and is_shape_read(node) and node.args[0] in trace.data - data:
-                shapes[node] = True
-                continue
-            needed.add(node)
-            open_nodes += node.all_input_nodes
-        module = fx.GraphModule(trace.root, self._graph(start, needed, shapes, wanted))
-        needs_images = start is not None and bool(trace.images in needed or shapes)
-        follows = start is None or all(start in trace.reached([node], start) for node in wanted)
-        return Part(module, start, needs_images, tuple(shapes), follows)
+        if key not in self._parts:
+            data = self.trace.reached(wanted, start)
+            needed, shapes, open_nodes = set(), {}, list(wanted)
+            while open_nodes:
+                node = open_nodes.pop()
+                if node in needed or node is start:
+                    continue
+                if start is not None and is_shape_read(node) and node.args[0] in self.trace.data - data:
+                    shapes[node] = True
+                    continue
+                needed.add(node)
+                open_nodes += node.all_input_nodes
+            module = fx.GraphModule(self.trace.root, self._graph(start, needed, shapes, wanted))
+            needs_images = start is not None and bool(self.trace.images in needed or shapes)
+            self._parts[key] = Part(module, needs_images, tuple(shapes))
+        return self._parts[key]
 
     def _graph(self, start: Node | None, needed: set[Node], shapes: Sequence[Node], wanted: Sequence[Node]) -> fx.Graph:
         graph, images = fx.Graph(), self.trace.images
         env = {} if start is None else {start: graph.placeholder("x")}
         env[images] = graph.placeholder("images")
         env.update({node: graph.placeholder(f"shape_{i}") for i, node in enumerate(shapes)})
-        kept, copied = {*wanted, start, images}, set()  # what nothing may change; what is changed in a copy of it
         for node in sorted(needed - {images}, key=self.trace.position.__getitem__):
             copy = graph.node_copy(node, env.__getitem__)
-            if "changes" in node.meta and self._must_copy(node, kept, copied):
+            if node in self.trace.writes and (node.args[0] in {*wanted, start} or not self._is_free(node, needed)):
                 with graph.inserting_before(copy):
                     copy.args = (graph.call_method("clone", (copy.args[0],)), *copy.args[1:])
-                copied.add(node)
             env[node] = copy
         graph.output(tuple(env[node] for node in wanted))
         return graph
 
-    def _must_copy(self, write: Node, kept: set[Node | None], copied: set[Node]) -> bool:
-        """Return whether an in-place operation may change what is kept: its input, or another view of that memory."""
-        if any(node is not None and self.trace.is_overwritten(node, write) for node in kept):
-            return True
-        return not kept.isdisjoint(self._may_share_memory(write.args[0], copied))
-
-    def _may_share_memory(self, node: Node, copied: set[Node]) -> Iterator[Node]:
-        """Yield the node and those that it may be a view of: a module with parameters is sure to make a new tensor."""
-        yield node
-        if node in copied or node.target in FRESH or (node.op == "call_module" and self._has_parameters(node.target)):
-            return
-        sources = node.args[:1] if "changes" in node.meta else node.all_input_nodes
-        for source in self.trace.data.intersection(sources):
-            yield from self._may_share_memory(source, copied)
-
-    def _has_parameters(self, name: str) -> bool:
-        return any(True for _ in self.trace.root.get_submodule(name).parameters())
+    def _is_free(self, write: Node, needed: set[Node]) -> bool:
+        """Return whether an in-place operation may overwrite its input: a new tensor that nothing else reads."""
+        source = write.args[0]
+        readers = {node for node in needed.intersection(source.users) if not is_shape_read(node)}
+        maker = self.trace.root.get_submodule(source.target) if source.op == "call_module" else nn.Identity()
+        is_new = source in self.trace.writes or any(True for _ in maker.parameters())
+        return readers == {write} and is_new
 
     def _shapes(self, reads: tuple[Node, ...], images: Tensor) -> tuple[Any, ...]:
         """Compute what reads of shapes give for images of this shape, once, on tensors without values."""
         key = (reads, images.shape, images.dtype, images.device)
         if key not in self._known_shapes:
-            part = self.between(None, reads)
+            part = self._between(None, reads).module
             try:
                 with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
-                    self._known_shapes[key] = self.run(part, mode.from_tensor(images))
+                    self._known_shapes[key] = part(mode.from_tensor(images))
             except RuntimeError:  # a function given to torch.fx.wrap looks at values
                 with torch.no_grad():
-                    self._known_shapes[key] = self.run(part, images)
+                    self._known_shapes[key] = part(images)
         return self._known_shapes[key]

@@ -96,6 +96,7 @@ def build_model(
     n_channels: int = 3,
     representation_shape: tuple[int, ...] | None = None,
     image_shape: tuple[int, int, int] | None = None,
+    encoder: bool = False,
 ) -> Network:
     """Build the network `name` with fresh weights, drawn from torch's global generator.
 
@@ -110,6 +111,7 @@ def build_model(
         image_shape: (C, H, W) of the data. `vit_*` derive their number of tokens from it (without it from their
             name), `repr_cls_resnet*` resize representations to its H×W (without it 32×32); the others take images
             of any size.
+        encoder: take a network that gives features instead of logits as well.
     Raises:
         UserError: no such network (the close names are listed), or it does not suit the images or classes.
     """
@@ -119,9 +121,11 @@ def build_model(
     if name in MODELS:
         entry = MODELS[name]
         arguments = entry.arguments | {key: options[key] for key in entry.options}
-        network = Network(resolve(__package__, entry.builder)(**arguments, n_classes=n_classes))
+        images = representation_shape if "representation_shape" in entry.options else image_shape
+        builder = resolve(__package__, entry.builder)
+        network = Network(builder(**arguments, n_classes=n_classes), image_shape=images, n_classes=n_classes)
         if name == "small_cnn" and image_shape is not None:  # the only one that small images are too small for
-            _check(network, name, n_classes, image_shape)
+            _check(network, name, encoder=False)
         return network
     del options["representation_shape"]
     if is_user_network(name):
@@ -132,29 +136,29 @@ def build_model(
         module = torchvision_network(name, **options, n_classes=n_classes)
     else:
         raise unknown_name("model", name, (*MODEL_NAMES, "tv_NAME of torchvision", "FILE.py:FUNCTION"))
-    network = module if isinstance(module, Network) else Network(module)
+    network = Network(module, image_shape=image_shape, n_classes=n_classes)
     if image_shape is not None:
-        _check(network, name, n_classes, image_shape)
+        _check(network, name, encoder=encoder)
     return network
 
 
-def _check(network: Network, name: str, n_classes: int, image_shape: tuple[int, int, int]) -> None:
-    """Run a network on one image, and check its logits."""
+def _check(network: Network, name: str, *, encoder: bool) -> None:
+    """Run a network on one image, and check that it gives logits or may be an encoder."""
     import torch
 
-    shape = "×".join(map(str, image_shape))
     device = next((parameter.device for parameter in network.parameters()), "cpu")
     try:
         with torch.no_grad():
-            logits = network.eval()(torch.zeros(1, *image_shape, device=device))
+            output = network.eval()(torch.zeros(1, *network.image_shape, device=device))
     except UserError:
         raise
     except Exception as error:  # whatever its forward raises
-        reason = " ".join(str(error).split())[:300]
-        raise Misfit(f"{name} cannot take images of {shape} ({reason}); choose another one or a dataset") from error
+        reason, images = " ".join(str(error).split())[:300], "×".join(map(str, network.image_shape))
+        raise Misfit(f"{name} cannot take images of {images} ({reason}); choose another one or a dataset") from error
     network.train()
-    if logits.shape != (1, n_classes):
-        given = "×".join(map(str, logits.shape))
+    if network.is_encoder and not encoder:
         raise UserError(
-            f"{name} gives {given} for an image, not the logits of {n_classes} classes; let it take n_classes"
+            f"{name} gives {'×'.join(map(str, output.shape))} for an image, not the logits of {network.n_classes} "
+            "classes; let it take n_classes, or give this encoder a head: exec_probe.py CHECKPOINT TYPE -l output "
+            "-d DATASET --with-head DIR, and name DIR/model_EPOCH.pt as its checkpoint"
         )

@@ -1,112 +1,65 @@
 """A module as a graph, found by torch.fx: which nodes are the outputs of its modules, and where it can be cut."""
 
 import operator
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.graph import inplace_methods
 
-from src.errors import UserError
+from src.models.values import first_tensor, logits_of
 
 Node = fx.Node
 IN_PLACE = {getattr(operator, name): getattr(operator, name[1:], None) for name in inplace_methods}  # iadd: add
 SHAPE_METHODS = {"size", "dim", "numel", "ndimension", "stride", "is_contiguous"}
 SHAPE_ATTRIBUTES = {"shape", "ndim", "dtype", "device", "layout", "is_cuda", "itemsize"}
-# What may return the memory of its input.
-VIEWS = {"view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel", "transpose", "swapaxes",
-         "swapdims", "permute", "t", "movedim", "moveaxis", "unsqueeze", "squeeze", "expand", "expand_as",
-         "broadcast_to", "narrow", "select", "unfold", "diagonal", "getitem", "contiguous", "to", "type_as", "float",
-         "double", "half", "bfloat16", "detach", "dropout", "stochastic_depth"}  # fmt: skip
-VIEW_ATTRIBUTES = {"T", "mT", "H", "mH", "data", "real"}
-SPLITS = {"chunk", "split", "tensor_split", "split_with_sizes", "unbind"}  # whose items share no memory
-VIEW_MODULES = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
+TUPLES = (nn.RNNBase, nn.LSTMCell, nn.MultiheadAttention)  # modules of torch that return two values
 WRAPPED = "the wrapped module"  # the name of an attribute that no child can have
 NOT_LAYERS = ("torch.nn.modules.module", "torch.nn.modules.container")
+HIDDEN = (str(Path(torch.__file__).parent), str(Path(__file__).parent))  # no code of the user's
+
+
+class Untraceable(Exception):
+    """A module has no graph, or one that computes something else; says where and why."""
 
 
 class Trace:
-    """The graph of a module in the mode in which it is.
-
-    What is changed in place is read by all that follows from the node that changes it, whose `meta` has "changes".
+    """The graph of a module in its current mode. After an in-place operation, later nodes read its result.
 
     Attributes:
         layers: by name, in the order in which they are computed, the nodes that are the outputs of modules: of the
             last call where there are several, of the last child where a container is not called itself.
         data: the nodes that depend on the images by more than their shape.
+        writes: the in-place operations.
     Raises:
-        UserError: torch.fx cannot trace it, it draws random numbers that a trace would freeze, or it returns no logits.
+        Untraceable: torch.fx cannot trace it, or it draws random numbers that a trace would freeze.
     """
 
     def __init__(self, module: nn.Module):
         self.root, tracer = _Root(module), _Tracer()
-        random = torch.get_rng_state()
+        random, attributes = torch.get_rng_state(), [(each, dict(vars(each))) for each in module.modules()]
         try:
             self.graph = tracer.trace(self.root)
+            is_random = not torch.equal(random, torch.get_rng_state())
         except Exception as error:  # whatever the module does with a stand-in for its images
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(
-                f"{type(module).__name__} cannot be traced to find its layers ({reason[:300]}); let its control flow "
-                "depend on no data, or put what does into a function that is given to torch.fx.wrap"
-            ) from error
-        if not torch.equal(random, torch.get_rng_state()):
+            name = tracer.failed or type(module).__name__
+            raise Untraceable(f"{name} cannot be traced ({_reason(error)})") from error
+        finally:
             torch.set_rng_state(random)
-            raise UserError(
-                f"{type(module).__name__} draws random tensors in its forward, which a trace would freeze; draw them "
-                "like a tensor that depends on the images (torch.rand_like), or in a function given to torch.fx.wrap"
-            )
+            for each, values in attributes:  # a forward may keep what it computes, here stand-ins
+                vars(each).clear()
+                vars(each).update(values)
+        if is_random:
+            raise Untraceable(f"{type(module).__name__} cannot be traced (it draws random tensors)")
         nodes = list(self.graph.nodes)
-        self.images, self.data = nodes[0], tracer.data
-        output = nodes[-1].args[0]
-        if isinstance(output, Node) and isinstance(output.target, type) and issubclass(output.target, tuple):
-            output = tuple(output.args)  # a NamedTuple, such as GoogLeNet's in training
-        self.output = logits_of(output, Node, module)
+        self.images, self.output, self.data, self.writes = nodes[0], nodes[-1].args[0], tracer.data, tracer.writes
         self.position = {node: i for i, node in enumerate(nodes)}
-        self._writes = tracer.changed
-        self._memory = self._find_memory()
-        self._refuse_shared_writes(type(module).__name__)
-        named = {name: _value(each, tracer.values) for name, each in module.named_modules(remove_duplicate=False)}
-        layers = [(name, node) for name, node in named.items() if name and node is not None]
+        values = {name: value_of(each, tracer.values) for name, each in module.named_modules(remove_duplicate=False)}
+        layers = [(name, node) for name, node in values.items() if name and node is not None]
         self.layers = dict(sorted(layers, key=lambda item: self.position[item[1]]))
-
-    def _refuse_shared_writes(self, name: str) -> None:
-        """Refuse what edges do not show: a tensor is changed in place, and another one in its memory is read later."""
-        sharing: dict[Node, list[Node]] = {}
-        for node, (maker, *_) in self._memory.items():
-            sharing.setdefault(maker, []).append(node)
-        for tensor, write in self._writes.items():
-            for node in sharing[self._memory[tensor][0]]:
-                place = self.position[write]
-                is_read = any(self.position[user] > place and not is_shape_read(user) for user in node.users)
-                if is_read and node is not tensor and self.is_overwritten(node, write):
-                    raise UserError(
-                        f"{name} changes a tensor in place ({write.format_node()}) and later reads another one that "
-                        f"shares its memory ({node.name}), which a trace cannot follow; compute a new tensor instead"
-                    )
-
-    def is_overwritten(self, node: Node, write: Node) -> bool:
-        """Return whether an operation changes, in place, memory that an earlier node may share."""
-        pairs = zip(self._memory[node], self._memory[write.args[0]], strict=False)
-        return self.position[node] < self.position[write] and all(one is other for one, other in pairs)
-
-    def _find_memory(self) -> dict[Node, tuple[Node, ...]]:
-        """Return for each node the one that made the memory it may share, and the items of splits that led to it."""
-        memory, writes = {}, set(self._writes.values())
-        for node in self.graph.nodes:
-            name, sources = getattr(node.target, "__name__", node.target), node.all_input_nodes
-            if node.op == "call_module":
-                is_view = isinstance(self.root.get_submodule(node.target), VIEW_MODULES)
-            else:
-                is_view = name in VIEWS | SPLITS or (name == "getattr" and node.args[1] in VIEW_ATTRIBUTES)
-            if node in writes:
-                memory[node] = memory[node.args[0]]
-            elif is_view and sources:
-                split = getattr(sources[0].target, "__name__", sources[0].target) in SPLITS
-                memory[node] = (*memory[sources[0]], node) if split else memory[sources[0]]
-            else:
-                memory[node] = (node,)
-        return memory
 
     def reached(self, wanted: Iterable[Node], after: Node | None) -> set[Node]:
         """Collect the data nodes that the wanted ones are computed from, back to `after` (included if reached)."""
@@ -121,7 +74,7 @@ class Trace:
     def cuts(self) -> list[Node]:
         """Return the nodes that no edge between data nodes jumps over, in order.
 
-        What lies behind a cut depends on the images through it alone (or by their shape).
+        The nodes behind a cut depend on the images through it alone (or by their shape).
         """
         live = self.reached([self.output], None)
         cuts, reach = [], 0
@@ -139,24 +92,19 @@ def is_shape_read(node: Node) -> bool:
     return node.op == "call_function" and node.target is getattr and node.args[1] in SHAPE_ATTRIBUTES
 
 
-def logits_of(output: Any, kind: type, module: nn.Module) -> Any:
-    """Return the logits among the outputs: the first of a tuple, as GoogLeNet and Inception give in training.
-
-    Raises:
-        UserError: that is not of the kind (a tensor, or a node that stands for one).
-    """
-    first = output[0] if isinstance(output, tuple) and output else output
-    if not isinstance(first, kind):
-        given = type(output).__name__.removeprefix("immutable_")  # as torch.fx calls it
-        raise UserError(f"{type(module).__name__} returns a {given}; let its forward return the logits")
-    return first
-
-
-def _value(module: nn.Module, values: dict[nn.Module, Node | None]) -> Node | None:
+def value_of(module: nn.Module, values: dict[nn.Module, Any]) -> Any:
+    """Return the value of a module, for a container that is not called that of its last child; None: it has none."""
     if module in values:
         return values[module]
-    of_children = [_value(child, values) for child in module.children()]
-    return next((node for node in reversed(of_children) if node is not None), None)
+    of_children = [value_of(child, values) for child in module.children()]
+    return next((value for value in reversed(of_children) if value is not None), None)
+
+
+def _reason(error: Exception) -> str:
+    """Return the line at which tracing failed, and why."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(HIDDEN)]
+    place = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: " if frames else ""
+    return f"{place}{' '.join(str(error).split())[:160] or type(error).__name__}"
 
 
 class _Root(nn.Module):
@@ -168,7 +116,8 @@ class _Root(nn.Module):
         self.__dict__[WRAPPED] = module  # no child: that would put a prefix in front of all names
 
     def forward(self, images: Tensor) -> Any:
-        return self.__dict__[WRAPPED].forward(images)
+        module = self.__dict__[WRAPPED]
+        return logits_of(module, module.forward(images), fx.Proxy)
 
 
 class _Proxy(fx.Proxy):
@@ -187,13 +136,15 @@ for _name in inplace_methods:
 
 
 class _Tracer(fx.Tracer):
-    """Keeps the value of the last call of each module, and lets what follows an in-place operation read its result."""
+    """Keeps the value of the last call of each module, and lets nodes behind an in-place operation read its result."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.values: dict[nn.Module, Node | None] = {}  # None: not a single tensor
+        self.values: dict[nn.Module, Node | None] = {}  # None: no tensor
         self.data: set[Node] = set()
-        self.changed: dict[Node, Node] = {}  # by what an in-place operation changes: its result
+        self.writes: set[Node] = set()
+        self.changed: dict[Node, Node] = {}  # by the input of an in-place operation: its result
+        self.failed = ""  # the innermost module that could not be traced
 
     def proxy(self, node: Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -205,33 +156,37 @@ class _Tracer(fx.Tracer):
         return super().is_leaf_module(module, module_qualified_name) or (is_layer and not any(module.children()))
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-        if type(m) is nn.TransformerEncoder and len(args) == 1 and not kwargs:  # its forward looks at shapes
-            (output,) = args
-            for layer in (*m.layers, *([] if m.norm is None else [m.norm])):
-                output = layer(output)
-        else:
-            output = super().call_module(m, forward, args, kwargs)
-        self.values[m] = self._now(output.node) if isinstance(output, fx.Proxy) else None
+        try:
+            if type(m) is nn.TransformerEncoder and len(args) == 1 and not kwargs:  # its forward looks at shapes
+                (output,) = args
+                for layer in (*m.layers, *([] if m.norm is None else [m.norm])):
+                    output = layer(output)
+            else:
+                output = super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.failed = self.failed or self.path_of_module(m)
+            raise
+        if isinstance(m, TUPLES) and isinstance(output, fx.Proxy):
+            output = (output[0], output[1])
+        first = first_tensor(output, fx.Proxy)
+        self.values[m] = None if first is None else self._now(first.node)
         return output
 
     def create_node(self, kind: str, target: Any, args: tuple, kwargs: dict[str, Any], *rest: Any, **more: Any) -> Node:
-        """Record an operation on the latest values of its arguments, and what it changes in place."""
+        """Record an operation on the latest values of its arguments, and which of them it changes in place."""
         args, kwargs = fx.node.map_arg(args, self._now), fx.node.map_arg(kwargs, self._now)
-        is_in_place = self._is_in_place(kind, target, kwargs)
-        if is_in_place and not args and isinstance(kwargs.get("input"), Node):
-            args, kwargs = (kwargs["input"],), {key: value for key, value in kwargs.items() if key != "input"}
+        is_function = bool(kwargs.get("inplace"))  # such as relu, which makes a new tensor as well
+        kwargs = kwargs | {"inplace": False} if is_function else kwargs
+        is_in_place = is_function or self._is_in_place(kind, target)
         changed = args[0] if is_in_place and args and isinstance(args[0], Node) else None
         if changed is not None and changed not in self.data and IN_PLACE.get(target) is not None:
             target, changed = IN_PLACE[target], None  # a number, such as a size
-        if kwargs.get("inplace"):
-            kwargs = kwargs | {"inplace": False}
         node = super().create_node(kind, target, args, kwargs, *rest, **more)
         if kind == "placeholder" or not (is_shape_read(node) or self.data.isdisjoint(node.all_input_nodes)):
             self.data.add(node)
         if changed is not None:
             self.changed[changed] = node
-            if "inplace" not in kwargs:
-                node.meta["changes"] = True
+            self.writes |= set() if is_function else {node}
         return node
 
     def _now(self, node: Node) -> Node:
@@ -239,11 +194,11 @@ class _Tracer(fx.Tracer):
             node = self.changed[node]
         return node
 
-    def _is_in_place(self, kind: str, target: Any, kwargs: dict[str, Any]) -> bool:
+    def _is_in_place(self, kind: str, target: Any) -> bool:
         """Return whether an operation overwrites its first argument."""
         if kind == "call_module":
             return bool(getattr(self.root.get_submodule(target), "inplace", False))
         if kind not in ("call_function", "call_method"):
             return False
         name = target if kind == "call_method" else getattr(target, "__name__", "")
-        return bool(kwargs.get("inplace")) or target in IN_PLACE or (name.endswith("_") and not name.endswith("__"))
+        return target in IN_PLACE or (name.endswith("_") and not name.endswith("__"))

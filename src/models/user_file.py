@@ -40,6 +40,8 @@ def user_network(name: str, **options: Any) -> nn.Module:
     """
     from torch import nn
 
+    from src.models.network import Network
+
     path, function = file_and_function(name)
     path = path.expanduser().absolute()
     module = _run(path)
@@ -51,6 +53,7 @@ def user_network(name: str, **options: Any) -> nn.Module:
     given = {key: value for key, value in options.items() if key in parameters}
     with _failing_in(path):
         network = make(**given)
+    network = network.module if isinstance(network, Network) else network
     if not isinstance(network, nn.Module):
         raise UserError(f"{name} returns a {type(network).__name__}; let it return an nn.Module")
     return network

@@ -259,9 +259,9 @@ def evaluate(
             run.folder.name,
             name,
             detectors[layer].id_data,
-            detectors[layer].ood_data,
+            detectors[layer].ood_data or None,
             data["id_dataset"],
-            data["sanity_dataset"],
+            data["sanity_dataset"] or None,
             sanity[layer].auroc if layer in sanity else None,
             run.row.experiment._replace(dataset=data["dataset"]),
         ))  # fmt: skip

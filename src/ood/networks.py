@@ -57,7 +57,7 @@ def load_networks(
     networks = {}
     for side in ("front", "end"):
         name = name_of(runs[0].options, side, path=given[f"{side}_model"], type=given[f"{side}_type"])
-        network = load_model(name, images, device=device)
+        network = load_model(name, images, device=device, encoder=side == "front")
         for channels_last in (False, True):
             layers = {getattr(run.row.pair, f"{side}_layer") for run in runs
                       if (run.options.get("channels_last") in (side, "both")) == channels_last}  # fmt: skip

@@ -13,25 +13,11 @@ from src.errors import UserError
 from src.images import ImageSpec
 from src.low_rank import principal_components
 from src.models import Network
+from src.models.heads import pool
 from src.runtime import seeded
-from src.stitching.layers import has_cls_token
 from src.training import HeadLosses, classification_losses
 
 LAST_EPOCHS = 5  # that have a tenth of the learning rate
-
-
-def pool(activations: Tensor) -> Tensor:
-    """Return the features (B, D) that a probe reads.
-
-    Args:
-        activations: (B, D, H, W), averaged over the positions; (B, T, D), of which the first token, CLS, is taken, or
-            the average where all tokens form a square, so that there is none; or (B, D), taken as they are.
-    """
-    if activations.ndim == 4:
-        return activations.mean((2, 3))
-    if activations.ndim == 3:
-        return activations[:, 0] if has_cls_token(activations.shape[1]) else activations.mean(1)
-    return activations
 
 
 def truncated_pools(activations: Tensor, ranks: Sequence[int | None]) -> Tensor:

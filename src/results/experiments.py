@@ -38,11 +38,11 @@ class Method(NamedTuple):
 
     stitching_type: str
     init: str
+    n_pinv_init_samples: int | str | None = None  # "auto": as many as each pair needs
+    front_pinv_rank: int | None = None
+    front_stitch_rank: int | None = None
     objective: str = "task"  # the only one of the public code, which does not name it
     n_epochs: int | None = None
-    n_pinv_init_samples: int | str | None = None  # "auto": as many as each pair needs
-    front_stitch_rank: int | None = None
-    front_pinv_rank: int | None = None
     pinv_cutoff: str = "paper"  # the only one of the public code
 
     inline = True
@@ -58,8 +58,8 @@ class Method(NamedTuple):
 class Experiment(NamedTuple):
     """The settings that tell a stitch from others between the same layers."""
 
-    dataset: str | None
     networks: Networks
+    dataset: str | None
     method: Method
     seed: int | None
 
@@ -86,8 +86,7 @@ class Experiment(NamedTuple):
 
     def _network(self, side: str) -> NetworkName:
         path, kind = (getattr(self.networks, f"{side}_model_{part}") for part in ("path", "type"))
-        seed = fresh_seed(self.seed, f"{side}_model_path") if path == FRESH else None
-        return NetworkName(path or "", kind or "", seed)
+        return named_in_row(path, kind, seed=self.seed)
 
     @property
     def key(self) -> tuple[Hashable, ...]:
@@ -98,6 +97,11 @@ class Experiment(NamedTuple):
     def network_keys(self) -> tuple[tuple[str, str], tuple[str, str]]:
         """Identity and type of the front and the end network."""
         return (self.front.identity, self.front.type), (self.end.identity, self.end.type)
+
+
+def named_in_row(path: str | None, kind: str | None, *, seed: int | None) -> NetworkName:
+    """Return the network that a row names by the path of its checkpoint, its type, and the seed of fresh weights."""
+    return NetworkName(path or "", kind or "", fresh_seed(seed) if path == FRESH else None)
 
 
 def by_experiment(rows: Iterable[Result]) -> dict[str, list[Result]]:
@@ -115,22 +119,28 @@ def grouped(items: Iterable[Result], key: Callable[[Result], Hashable]) -> dict[
     return groups
 
 
-def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[Result]:
+def newest(
+    items: Iterable[Result], key: Callable[[Result], Hashable], *, name: Callable[[Result], str] | None = None
+) -> list[Result]:
     """Return of repeated results, which share a key, the last one; warn where there are any.
 
     Args:
         items: the oldest first.
+        name: of an item, for the warning.
     """
     groups = grouped(items, key)
     n_repeated = sum(len(same) - 1 for same in groups.values())
     if n_repeated:
-        warn(f"{n_repeated} results repeat others of the same experiment; the newest of each counts")
+        results = "1 result repeats another" if n_repeated == 1 else f"{n_repeated} results repeat others"
+        repeated = [name(same[-1]) for same in groups.values() if name and len(same) > 1]
+        named = f": {', '.join(repeated[:3])}{' …' * (len(repeated) > 3)}" if repeated else ""
+        warn(f"{results} of the same experiment; the newest of each counts{named}")
     return [same[-1] for same in groups.values()]
 
 
 def newest_stitches(rows: Iterable[Result]) -> list[Result]:
     """Return the newest of the rows that stitch the same layers in the same experiment; see `newest`."""
-    return newest(rows, lambda row: (row.pair, row.experiment.key))
+    return newest(rows, lambda row: (row.pair, row.experiment.key), name=lambda row: f"{row.pair} in {row.folder}")
 
 
 def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[str]) -> list[str]:

@@ -41,8 +41,12 @@ def read_options(path: Path) -> dict[str, Any]:
 
 
 def differences(begun: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Describe how the options of two runs differ; empty if those that both have, and that matter, agree."""
-    names = [name for name in begun if name in given and name not in FREE]
+    """Describe how the options of two runs differ; empty if those that both have, and that matter, agree.
+
+    Not those of the content of a user's file: the state of an interrupted run and the checkpoints tell whether the
+    networks that it builds are still the same.
+    """
+    names = [name for name in begun if name in given and name not in FREE and not name.endswith("_sha256")]
     differing = [name for name in names if not _is_same(begun[name], given[name])]
     return ", ".join(f"{name} was {reprlib.repr(begun[name])}, now {given[name]!r}" for name in differing)
 

@@ -7,7 +7,8 @@ None or NaN. See `records` for how rows become columns.
 import math
 from typing import Annotated, NamedTuple
 
-from src.results.experiments import Experiment, Pair
+from src.networks import NetworkName
+from src.results.experiments import Experiment, Pair, named_in_row
 
 Rank = int | None  # None: full
 
@@ -39,6 +40,11 @@ class StitchRow(NamedTuple):
     metrics: Metrics
     folder: str  # the name of the run's folder
 
+    @property
+    def networks(self) -> tuple[NetworkName, NetworkName]:
+        """The front and the end network."""
+        return self.experiment.front, self.experiment.end
+
     contents, written_by = "stitching", "exec_stitch.py"
     leading = (
         "front_layer", "end_layer", "stitching_type", "init", "front_stitch_rank", "front_pinv_rank", "seed",
@@ -61,13 +67,19 @@ class EvaluationRow(NamedTuple):
     folder: str  # of the stitching run
     detector: str
     detector_id_data: str  # the data that the detector was made with
-    detector_ood_data: str  # "": it needs none
+    detector_ood_data: str | None  # None: it needs none
     id_dataset: str
-    sanity_dataset: str  # "": not checked
+    sanity_dataset: str | None  # None: not checked
     sanity_auroc: float | None  # of telling that data set from the ID data; None: not checked
     experiment: Experiment  # of the run, but for the data set, whose images were stitched here
 
     contents, written_by = "OOD evaluation", "exec_eval_stitcher_ood.py"
+    leading = (
+        "front_layer", "end_layer", "accuracy", "auroc", "aupr", "fpr95", "mean_energy", "mean_id_energy", "folder",
+        "detector", "detector_id_data", "detector_ood_data", "id_dataset", "sanity_dataset", "sanity_auroc", "dataset",
+        "front_model_path", "end_model_path", "front_model_type", "end_model_type", "stitching_type", "init",
+        "objective", "n_epochs", "n_pinv_init_samples", "front_stitch_rank", "front_pinv_rank", "seed",
+    )  # fmt: skip
     TRUSTED = 0.8  # the sanity AUROC from which on a detector is trusted
 
     @property
@@ -90,6 +102,11 @@ class ProbeRow(NamedTuple):
     model_type: str
     dataset: str
     n_images: int | None  # test images
+
+    @property
+    def networks(self) -> tuple[NetworkName]:
+        """The network."""
+        return (named_in_row(self.model, self.model_type, seed=self.seed),)
 
     contents, written_by = "probing", "exec_probe.py -o"
 
@@ -120,8 +137,15 @@ class SimilarityRow(NamedTuple):
     dataset: str
     alignment_option: str  # the option: auto, pool or positions
     n_permutations: int | None
+    seed: int | None = None  # of fresh weights
 
     contents, written_by = "similarity", "exec_compute_low_rank_sim_metrics.py -o"
+
+    @property
+    def networks(self) -> tuple[NetworkName, NetworkName]:
+        """Both networks."""
+        first, second = (self.model1, self.model1_type), (self.model2, self.model2_type)
+        return named_in_row(*first, seed=self.seed), named_in_row(*second, seed=self.seed)
 
     @property
     def is_by_position(self) -> bool:
@@ -149,7 +173,7 @@ class Interval(NamedTuple):
 class Mean(NamedTuple):
     """A mean with its intervals over images and over independent runs."""
 
-    value: float
+    value: float | None  # None where a run does not say
     images: Interval | None
     runs: Interval | None
 

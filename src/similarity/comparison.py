@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from src.similarity.registry import CANONICAL, GRAMS, MEASURES, PAPER, SAMPLES, 
 from src.similarity.samples import Undefined
 from src.similarity.statistics import Layer, alignment
 
-UNNAMED = dict.fromkeys(("model1", "model2", "model1_type", "model2_type", "dataset"), "")
+UNNAMED = {**dict.fromkeys(("model1", "model2", "model1_type", "model2_type", "dataset"), ""), "seed": None}
 
 
 class Comparison:
@@ -47,7 +48,7 @@ class Comparison:
         n_permutations: int = 0,
         one_network: bool = False,
         describe: bool = False,
-        source: Mapping[str, str] = UNNAMED,
+        source: Mapping[str, Any] = UNNAMED,
     ):
         self.metrics = with_companions(metrics)
         self.ranks1, self.ranks2, self.alignment, self.source = ranks1, ranks2, alignment, source

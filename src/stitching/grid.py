@@ -43,9 +43,9 @@ class GridScore(NamedTuple):
     """The measurements of all stitches of a grid, and of the two networks alone."""
 
     pairs: dict[Pair, PairScore]
-    front_accuracy: float
+    front_accuracy: float  # NaN of an encoder
     end_accuracy: float
-    front_predictions: Tensor  # (N,): classes
+    front_predictions: Tensor  # (N,): classes; -1 of an encoder
     end_predictions: Tensor  # (N,)
     labels: Tensor  # (N,)
 
@@ -161,21 +161,21 @@ class Grid:
     def evaluate(self, batches: Batches) -> GridScore:
         """Measure accuracy, predictions and representation difference of all stitches, and the given networks."""
         self.train(False)
+        front_output = [] if self.front.is_encoder else [self.front.output_name]
+        front_names = list(dict.fromkeys([*self.front_layers, *front_output]))
+        end_names = list(dict.fromkeys([*self.end_layers, self.end.output_name]))
         predictions: dict[Pair | str, list[Tensor]] = {}
         distance: dict[Pair, Tensor] = {}
         norm: dict[str, Tensor] = {}
         targets: dict[str, TargetMoments] = {}
         for images, labels in batches:
-            names = [
-                list(dict.fromkeys([*layers, network.output_name]))
-                for layers, network in ((self.front_layers, self.front), (self.end_layers, self.end))
-            ]
-            front_acts, end_acts = activations_of_both(self.front, names[0], self.end, names[1], images)
-            logits_of = {"front": front_acts[self.front.output_name], "end": end_acts[self.end.output_name]}
+            front_acts, end_acts = activations_of_both(self.front, front_names, self.end, end_names, images)
+            logits_of = {"end": end_acts[self.end.output_name]}
+            if front_output:
+                logits_of["front"] = front_acts[self.front.output_name]
             if not self.frozen:  # the networks alone are those that were given, not those whose statistics moved
-                logits_of = {
-                    name: network(images) for name, network in zip(logits_of, self.given_networks, strict=True)
-                }
+                given = dict(zip(("front", "end"), self.given_networks, strict=True))
+                logits_of = {side: given[side](images) for side in logits_of}
             for name in self.end_layers:
                 squares = at_least_single(end_acts[name]).square()
                 norm[name] = norm.get(name, 0.0) + squares.sum(dtype=torch.float64)
@@ -192,6 +192,7 @@ class Grid:
                 predictions.setdefault(name, []).append(logits.argmax(-1))
         classes_of = {name: torch.cat(parts) for name, parts in predictions.items()}
         labels = classes_of.pop("labels")
+        classes_of = {"front": torch.full_like(labels, -1)} | classes_of
         accuracy = {name: (classes == labels).sum().item() / len(labels) for name, classes in classes_of.items()}
         classes_of = {name: classes.cpu() for name, classes in classes_of.items()}
         scores = {}
@@ -199,9 +200,8 @@ class Grid:
             r2 = targets[pair.end_layer].r2(residual)
             difference = (residual / norm[pair.end_layer]).item()
             scores[pair] = PairScore(accuracy[pair], difference, classes_of[pair], r2)
-        return GridScore(
-            scores, accuracy["front"], accuracy["end"], classes_of["front"], classes_of["end"], labels.cpu()
-        )
+        front_accuracy = accuracy["front"] if front_output else math.nan
+        return GridScore(scores, front_accuracy, accuracy["end"], classes_of["front"], classes_of["end"], labels.cpu())
 
     def match(
         self,

@@ -200,7 +200,7 @@ def _write_metrics(folder: Path, pair: Pair, metrics: Metrics, layer: StitchingL
     for name, value in values.items():
         if value is not None and not math.isfinite(value):
             values[name] = None
-            if name not in ("kappa", "r2_matched", "r2_test"):  # of one class, or of activations that do not vary
+            if name not in ("kappa", "front_accuracy", "r2_matched", "r2_test"):  # where they are not defined
                 warn(f"{pair}: the {name} is not finite ({value})")
     if matched is not None and matched.ridge_penalty is not None:
         values["ridge_penalty"] = matched.ridge_penalty

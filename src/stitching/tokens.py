@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from src.models.heads import has_cls_token
 from src.stitching.affine import ConvToConv, Shape, StitchingLayer, resize
 
 
@@ -107,11 +108,6 @@ class ConvToTokens(ConvToConv):
 
     def forward(self, source: Tensor) -> Tensor:
         return _with_cls(super().forward(source).flatten(2).transpose(1, 2), self)  # (B, H·W, D)
-
-
-def has_cls_token(n_tokens: int) -> bool:
-    """Return whether a number of tokens includes a CLS token, as it does unless it is a square."""
-    return math.isqrt(n_tokens) ** 2 != n_tokens
 
 
 def _side(n_tokens: int) -> int:

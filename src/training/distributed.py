@@ -14,6 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from src.console import note
 from src.errors import UserError
+from src.models import Network
+from src.models.values import logits_of
 from src.runtime import seed_of
 from src.training.task import Classification, HeadLosses, classification_losses
 
@@ -137,11 +139,19 @@ class DataParallelClassification(Classification):
         note_every: batches after which to note how training goes; 0: never.
     """
 
-    def __init__(self, model: nn.Module, processes: Processes = Processes(), *, amp: bool = False, note_every: int = 0):  # noqa: B008
+    def __init__(
+        self,
+        model: Network | nn.Module,
+        processes: Processes = Processes(),  # noqa: B008
+        *,
+        amp: bool = False,
+        note_every: int = 0,
+    ):
         super().__init__(model)
         self.processes, self.amp, self.note_every, self.step = processes, amp, note_every, 0
         # `heads` keeps the network itself, whose state dict knows nothing of this wrapper
-        self.network = DistributedDataParallel(model) if processes.size > 1 else model
+        self.module = model if isinstance(model, nn.Module) else model.module
+        self.network = DistributedDataParallel(self.module) if processes.size > 1 else model
 
     def train(self, mode: bool) -> None:
         """Switch the network; for evaluation all processes take over the buffers of the first."""
@@ -158,7 +168,7 @@ class DataParallelClassification(Classification):
             yield from super().losses(images, labels, training=False)
             return
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.amp):
-            logits = self.network(images).float()
+            logits = logits_of(self.module, self.network(images)).float()
         group = classification_losses([0], logits[None], labels)
         if self.processes.size > 1:  # the wrapper takes the mean over processes, whatever their shares
             weight = group.n_samples * self.processes.size / add_up(group.n_samples.clone())

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.networks import NetworkName
 from src.ood.registry import SCORES
 from src.results.experiments import Networks, grouped, method_names, newest
 from src.results.folders import StitchingRun
@@ -161,9 +160,12 @@ def _mean(group: Group, value_of: Callable[[StitchRow], float], values: np.ndarr
         values: of each image (N,), if there are predictions.
     """
     means = [_average(value_of(run.row) for run in runs) for runs in group.by_networks]
+    mean = _average(means)
+    if math.isnan(mean):
+        return Mean(None, None, None)
     pairs = [runs[0].row.experiment.network_keys for runs in group.by_networks]
     images = None if values is None else over_images(values, resample_counts(len(values)))
-    return Mean(_average(means), images, over_runs(means) if are_independent(pairs) else None)
+    return Mean(mean, images, over_runs(means) if are_independent(pairs) else None)
 
 
 def _is_at_chance(group: Group) -> bool:
@@ -218,12 +220,9 @@ def _similarity(group: Group, similarities: Sequence[SimilarityRow]) -> dict[str
 
 
 def _is_same(measured: SimilarityRow, row: StitchRow) -> bool:
-    """Return whether a similarity is of the networks and data of a stitch; no table has the seed of fresh weights."""
-    first = NetworkName(measured.model1, measured.model1_type)
-    second = NetworkName(measured.model2, measured.model2_type)
-    if first.is_fresh or second.is_fresh or measured.dataset != row.experiment.dataset:
-        return False
-    return ((first.identity, first.type), (second.identity, second.type)) == row.experiment.network_keys
+    """Return whether a similarity is of the networks and data of a stitch."""
+    networks = tuple((each.identity, each.type) for each in measured.networks)
+    return networks == row.experiment.network_keys and measured.dataset == row.experiment.dataset
 
 
 def _is_missing(value: float | None) -> bool:

@@ -1,5 +1,6 @@
 """The report of a verdict: a table, a map of each method, and a paragraph of computed sentences."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from src.results.experiments import grouped
 from src.results.figures import ClassMap, maps
 from src.results.matrices import pivot
 from src.results.records import write_table
-from src.results.rows import VerdictRow
+from src.results.rows import Interval, VerdictRow
 from src.stitching.report import AXES
 from src.verdict.intervals import wider
 from src.verdict.judging import FAR, SIMILAR, SIMILARITY_COLUMNS, UNDECIDED, VERDICTS, Limits
@@ -22,10 +23,11 @@ COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#ff9f1c", "#c1c1d7", "#ffffff"), stric
 def print_verdicts(rows: Sequence[VerdictRow]) -> None:
     """Print a line for each verdict."""
     for row in rows:
-        penalty = row.summary.penalty
-        interval = wider(penalty.images, penalty.runs)
-        limits = f"{interval.low:.4f}, {interval.high:.4f}" if interval else "nan, nan"
-        measured = f"accuracy {row.summary.accuracy.value:.4f}, penalty {penalty.value:.4f} [{limits}]"
+        penalty, *intervals = row.summary.penalty
+        interval = wider(*intervals) or Interval(math.nan, math.nan)
+        limits = f"{interval.low:.4f}, {interval.high:.4f}"
+        cost = math.nan if penalty is None else penalty
+        measured = f"accuracy {row.summary.accuracy.value:.4f}, penalty {cost:.4f} [{limits}]"
         result(f"{row.method}, {row.networks}: {row.pair}: {row.verdict} ({measured}; {row.reason})")
 
 

@@ -1,0 +1,68 @@
+"""Tensors inside of what modules return: tensors, tuples, lists, dicts and dataclasses, nested at will."""
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from src.errors import UserError
+from src.models.heads import LinearProbe
+
+
+def first_tensor(value: Any, kind: type = Tensor) -> Any:
+    """Return the first tensor of a value, or None where it has none.
+
+    Args:
+        kind: the type that counts as a tensor; in a trace, that of its stand-ins.
+    """
+    if isinstance(value, kind):
+        return value
+    found = (first_tensor(item, kind) for item in _items(value).values())
+    return next((tensor for tensor in found if tensor is not None), None)
+
+
+def with_first(value: Any, tensor: Tensor) -> Any:
+    """Return a value like the given one, whose first tensor is another one."""
+    if isinstance(value, Tensor):
+        return tensor
+    items = _items(value)
+    key = next(key for key, item in items.items() if first_tensor(item) is not None)
+    items[key] = with_first(items[key], tensor)
+    if isinstance(value, tuple):
+        return type(value)(*items.values()) if hasattr(value, "_fields") else type(value)(items.values())
+    changed = copy.copy(value)
+    if isinstance(value, (list, Mapping)):
+        changed[key] = items[key]
+    else:
+        object.__setattr__(changed, key, items[key])  # the dataclass may be frozen
+    return changed
+
+
+def logits_of(module: nn.Module, output: Any, kind: type = Tensor) -> Any:
+    """Return the logits among the outputs of a network, or the features of an encoder without a head.
+
+    That is a tensor; `logits` of a dict or dataclass, else the first tensor of what is returned. Where the module has
+    a `LinearProbe` named `linear_probe`, that makes the logits of it.
+
+    Raises:
+        UserError: there is no tensor.
+    """
+    items = {} if isinstance(output, (kind, tuple)) else _items(output)
+    first = first_tensor(items.get("logits", output), kind)
+    if first is None:
+        raise UserError(f"{type(module).__name__} returns a {type(output).__name__}; let its forward return the logits")
+    head = module._modules.get(LinearProbe.NAME)
+    applies_it = type(module).forward is nn.Sequential.forward  # as its last child
+    return head(first) if isinstance(head, LinearProbe) and not applies_it else first
+
+
+def _items(value: Any) -> dict[Any, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (tuple, list)):
+        return dict(enumerate(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return {}

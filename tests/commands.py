@@ -1,0 +1,211 @@
+"""Commands as a user gives them, in this process and in others; what they print and what they write.
+
+Scripts are named by their paths in the checkout: `exec_train.py`, `misc/verdict.py`.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODEL = "resnet18_samewidth"
+ON_DIGITS = ["-d", "digits", "-gpu", "-1"]
+PAIR = ["f.pt", "g.pt", MODEL, MODEL]  # in a folder of the fixture `network_folder`
+PNG, PDF = b"\x89PNG\r\n\x1a\n", b"%PDF"
+ENVIRONMENT = {"OMP_NUM_THREADS": "1"}  # several tests run at once
+SIMILARITY_HEADINGS = {"CKA": "cka", "CCA": "pwcca", "Orth. Procr": "procrustes", "CCA (Morcos)": "pwcca_morcos"}
+
+
+class Output(NamedTuple):
+    """What a command printed."""
+
+    out: str
+    err: str
+
+
+class Stitches(NamedTuple):
+    """What exec_stitch.py printed, and all run folders in `results/`, the oldest first."""
+
+    folders: list[Path]
+    out: str
+    err: str
+
+    @property
+    def newest(self) -> Path:
+        return self.folders[-1]
+
+
+def main_of(script: str):
+    """The function `main` of a script."""
+    return import_module(script.removesuffix(".py").replace("/", ".")).main
+
+
+def parser_of(script: str):
+    """The parser of a script."""
+    return import_module(script.removesuffix(".py").replace("/", ".")).parser()
+
+
+def run(script: str, *arguments: Any, cwd: Path | str = ".", status: int = 0) -> Output:
+    """Run a script in this process, which spares the seconds that importing torch takes.
+
+    Its exit status has to be `status`; a message in the place of a status is printed and counts as 1, as in Python.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", [str(ROOT / script), *map(str, arguments)])
+        try:
+            ended = main_of(script)()
+        except SystemExit as stop:
+            ended = stop.code
+        if isinstance(ended, str):
+            print(ended, file=sys.stderr)
+            ended = 1
+    assert ended == status, err.getvalue()
+    return Output(out.getvalue(), err.getvalue())
+
+
+def error_line(script: str, *arguments: Any, cwd: Path | str = ".") -> str:
+    """The line on stderr with which a command ends that a user can mend; what stands before it is no error."""
+    *before, line = run(script, *arguments, cwd=cwd, status=2).err.splitlines()
+    assert not [said for said in before if "error" in said or "usage" in said or "Traceback" in said], before
+    assert line.startswith(f"{Path(script).name}: error: "), line
+    return line
+
+
+def words(script: str, *arguments: Any) -> list[str]:
+    """The command line of a script as a process."""
+    return [sys.executable, str(ROOT / script), *map(str, arguments)]
+
+
+def start(script: str, *arguments: Any, cwd: Path | str = ".", **options: Any) -> subprocess.Popen:
+    """Start a script as a process of its own, with pipes for what it prints."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.Popen(words(script, *arguments), cwd=cwd, env=os.environ | ENVIRONMENT, text=True, **pipes)
+
+
+def run_process(script: str, *arguments: Any, cwd: Path | str = ".", status: int = 0, timeout: int = 300) -> Output:
+    """Run a script as a process of its own; its exit status has to be `status`."""
+    done = subprocess.run(words(script, *arguments), cwd=cwd, capture_output=True, text=True, timeout=timeout,
+                          env=os.environ | ENVIRONMENT)  # fmt: skip
+    assert done.returncode == status, done.stderr
+    return Output(done.stdout, done.stderr)
+
+
+def stitch(front: str, end: str, *arguments: Any, networks, types=(MODEL, MODEL), kind="rc2c_pre") -> Stitches:
+    """Stitch checkpoints in the working folder, on whatever data the arguments name."""
+    printed = run("exec_stitch.py", *networks, *types, front, end, kind, *arguments)
+    folders = [path for path in Path("results").rglob("2*") if path.is_dir()]
+    return Stitches(sorted(folders, key=lambda path: path.name), *printed)
+
+
+def read_json(path: Path | str) -> Any:
+    """The content of a JSON file, such as a `config.txt`."""
+    return json.loads(Path(path).read_text())
+
+
+def read_csv(path: Path | str) -> list[dict[str, str]]:
+    """The rows of a table."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The numbers of a stitching run."""
+    return read_json(folder / "metrics.json")
+
+
+def pair_of(run: Path | dict[str, str]) -> tuple[str, str]:
+    """The layers that a run folder, or a row of a table, is of."""
+    options = read_json(run / "config.txt") if isinstance(run, Path) else run
+    return options["front_layer"], options["end_layer"]
+
+
+def names_in(folder: Path) -> set[str]:
+    """The names of what lies in a folder."""
+    return {path.name for path in folder.iterdir()}
+
+
+def digit_network(path: Path | str):
+    """Load a `MODEL` for the digits."""
+    from src.checkpoints import load_model
+    from src.images import ImageSpec
+    from src.networks import NetworkName
+
+    return load_model(NetworkName(str(path), MODEL), ImageSpec(10, (1, 8, 8)))
+
+
+def digit_images(*, train: bool):
+    """Load the digits; the scripts evaluate on their test images."""
+    from src.datasets import load_dataset
+
+    return load_dataset("digits", "", train=train)
+
+
+def save_network(path: Path, name: str, **options: Any) -> Path:
+    """Save a fresh network, of which the seed is 0."""
+    import torch
+
+    from src.checkpoints import save_state
+    from src.models import build_model
+
+    torch.manual_seed(0)
+    save_state(path, build_model(name, **options).state_dict())
+    return path
+
+
+def parse_probes(text: str) -> dict[str, dict[str, float]]:
+    """The accuracies by layer and rank that exec_probe.py printed; fails where the format is not the public code's."""
+    lines = text.split("\n")
+    assert lines[0].startswith("['") and "exec_probe.py'" in lines[0]
+    while lines[1].startswith("Epoch #"):
+        assert re.fullmatch(r"Epoch #\d+ (train|val) acc: \d\.\d+", lines.pop(1))
+    assert lines[-4:] == [""] * 4  # three newlines behind the last number's own
+    found, body = {}, lines[1:-4]
+    while body:
+        layer = body.pop(0).split(" -- ")[1]
+        ranked = [re.fullmatch(r"Rank (\w+): (.+)", line).groups() for line in body[: body.index("")]]
+        again = body[len(ranked) + 1 : 2 * len(ranked) + 1]
+        assert again == [accuracy for _, accuracy in ranked] and len(ranked) > 0
+        found[layer] = {rank: float(accuracy) for rank, accuracy in ranked}
+        body = body[2 * len(ranked) + 1 :]
+    return found
+
+
+def parse_similarity(printed: str) -> dict[tuple[str, ...], float]:
+    """(layer1, layer2, measure, rank1, rank2) -> value; the public code prints each value twice."""
+    found = {}
+    for block in printed.split("\n\n\n\n")[:-1]:
+        _, layers, tables = block.split("\n", 2)
+        for part in re.split(r"\n\n(?=\D)", tables):
+            heading, first, *lines = part.split("\n")
+            rows = [line for line in lines if line.startswith("\t")]
+            rank1 = re.fullmatch(r"Model1 rank (\w+):", first).group(1)
+            for row in rows:
+                rank2, value = re.fullmatch(r"\tModel2 rank (\w+): (.*)", row).groups()
+                key = (*layers.split(" -- "), SIMILARITY_HEADINGS[heading.removesuffix(":")], rank1, rank2)
+                assert key not in found
+                found[key] = float(value)
+    return found
+
+
+def parse_matrix(printed: str, title: str) -> dict[tuple[str, str], str]:
+    """(row, column) -> value of a printed matrix; the marks of detectors that fail, `*`, are taken from the names."""
+    _, columns, *lines = printed[printed.index(f"{title}\n") :].replace("*", "").splitlines()
+    found = {}
+    for line in lines:
+        row, *values = line.split() or [""]
+        if not values or not all(re.fullmatch(r"nan|-?\d+\.\d{4}", value) for value in values):
+            break
+        found |= {(row, column): value for column, value in zip(columns.split(), values, strict=True)}
+    return found

@@ -1,0 +1,131 @@
+"""misc/collect_results.py as a user runs it, on runs of this suite and on those of the public code."""
+
+import math
+import re
+import shutil
+
+import pytest
+
+from tests.commands import ON_DIGITS, PDF, error_line, pair_of, read_csv, read_metrics, run, run_process
+from tests.goldens import DATA
+
+pytestmark = pytest.mark.usefixtures("few_test_images", "in_tmp_path")
+
+SCRIPT = "misc/collect_results.py"
+COMMON = [*ON_DIGITS, "--mod-only-stitch"]
+DM = [*COMMON, "-i", "pinv", "-e", "0"]
+PUBLIC = DATA / "public_runs"
+TRAINED = sorted(config.parent for config in (PUBLIC / "trained").glob("*/config.txt"))
+
+
+def copy_run(source, target, accuracy: float | None = None) -> None:
+    """Copy a run of the public code, if wanted with another accuracy."""
+    shutil.copytree(source, target)
+    if accuracy is not None:
+        summary = target / "summary.txt"
+        summary.write_text(re.sub("Clean accuracy: .*", f"Clean accuracy: {accuracy} ", summary.read_text()))
+
+
+def test_each_experiment_has_a_matrix_of_its_own(stitch):
+    stitch("layer4.0,layer4.1", "layer4.1", *DM, "-dir", "x")
+    stitch("layer4.1", "layer4.1", *COMMON, "-e", "1", "-i", "pinv", "-b", "512", "--objective", "hint", "-dir", "x")
+    lines = run(SCRIPT, "results/x").out.splitlines()
+    assert lines[0] == "objective=task, n_epochs=0" and lines[4] == "objective=hint, n_epochs=1"
+    rows = {(row["objective"], row["front_layer"]): row for row in read_csv("results/x/grid.csv")}
+    for line, key in ((2, ("task", "layer4.0")), (3, ("task", "layer4.1")), (6, ("hint", "layer4.1"))):
+        assert lines[line].split() == [key[1], f"{float(rows[key]['accuracy']):.4f}"]
+    assert len(lines) == 7
+    assert rows["task", "layer4.0"]["dataset"] == "digits" and rows["hint", "layer4.1"]["n_epochs"] == "1"
+    table = read_csv("results/x/grid_intervals.csv")
+    assert {row["method"] for row in table} == {"direct matching", "hint matching"} and len(table) == 3
+    for row in table:  # near those of the binomial distribution
+        accuracy, low, high = (float(row[f"accuracy{end}"]) for end in ("", "_images_low", "_images_high"))
+        assert high - low == pytest.approx(2 * 1.96 * (accuracy * (1 - accuracy) / 120) ** 0.5, abs=0.015)
+        assert float(row["penalty_images_low"]) <= float(row["penalty"]) <= float(row["penalty_images_high"])
+        assert low <= accuracy <= high and row["accuracy_runs_low"] == ""  # one run has no interval over runs
+
+
+def test_runs_of_the_public_code(tmp_path):
+    out = run_process(SCRIPT, PUBLIC / "trained", "-o", "all.csv").out
+    assert [line.split() for line in out.splitlines()] == [
+        ["layer1.0", "layer2.0"],
+        ["layer2.0", "nan", "0.7600"],
+        ["layer3.1", "nan", "0.7700"],
+        ["layer4.1", "0.5400", "nan"],
+    ]
+    rows = read_csv("all.csv")
+    assert [row["accuracy"] for row in rows] == ["0.76", "0.77", "0.54"]
+    assert [pair_of(row) for row in rows] == [
+        ("layer2.0", "layer2.0"), ("layer3.1", "layer2.0"), ("layer4.1", "layer1.0"),
+    ]  # fmt: skip
+    written = {"init": "pinv", "seed": "0", "objective": "task", "n_epochs": "0", "matching_error": "0.0811",
+               "representation_difference": "0.0821", "front_accuracy": "nan", "kappa": "nan"}  # fmt: skip
+    assert {name: rows[0][name] for name in written} == written
+    assert (tmp_path / "all.png").exists()
+
+
+def test_unfinished_and_damaged_runs_are_skipped_and_named(tmp_path):
+    unfinished, damaged, whole = (tmp_path / "n" / source.name for source in TRAINED)
+    for source in TRAINED:
+        copy_run(source, tmp_path / "n" / source.name)
+    (unfinished / "config.txt").unlink()
+    (damaged / "config.txt").write_text("{}")
+    (tmp_path / "n" / "stray.txt").touch()
+    one, two = (line for line in run(SCRIPT, "n").err.splitlines() if line.startswith("warning: skipped: "))
+    assert unfinished.name in one and "did not finish" in one
+    assert damaged.name in two and "no folder of a stitching run" in two
+    assert [row["folder"] for row in read_csv("n/grid.csv")] == [whole.name]
+    (whole / "summary.txt").unlink()
+    refused = run(SCRIPT, "n", status=2).err
+    assert "summary.txt" in refused and "holds no finished stitching run" in refused.splitlines()[-1]
+
+
+def test_two_folders_are_compared(tmp_path):
+    for i, source in enumerate(TRAINED):
+        copy_run(source, tmp_path / "one" / source.name)
+        if i < 2:
+            copy_run(source, tmp_path / "other" / source.name, accuracy=None if i else 0.5)
+    out = run(SCRIPT, "one", "other", "-o", "new/both.pdf", "--title", "Two folders").out
+    assert (tmp_path / "new" / "both.pdf").read_bytes().startswith(PDF)
+    rows = read_csv("new/both.csv")
+    assert len(rows) == 3 and sum(row["accuracy_2"] == "nan" for row in rows) == 1
+    for row in rows:
+        one, other, difference = (float(row[name]) for name in ("accuracy_1", "accuracy_2", "difference"))
+        assert math.isnan(other) or difference == other - one
+    assert 0.5 in {float(row["accuracy_2"]) for row in rows}
+    lines = out.splitlines()
+    assert [lines[i] for i in (0, 5, 10)] == ["one", "other", "other − one"] and len(lines) == 15
+    assert not (tmp_path / "one" / "grid.csv").exists() and not (tmp_path / "new" / "both.png").exists()
+    assert run(SCRIPT, "one", "other").out == out  # and writes nothing
+
+
+def test_runs_of_folders_below(tmp_path):
+    run(SCRIPT, PUBLIC, "-r", "-o", "all.pdf", "--title", "All of them")
+    found = {row["folder"] for row in read_csv("all.csv")}
+    assert found == {path.parent.name for path in PUBLIC.rglob("config.txt")} and len(found) > 3
+    assert (tmp_path / "all.pdf").read_bytes().startswith(PDF)
+
+
+def test_from_below_the_newest_counts_and_all_are_written(tmp_path):
+    for name, accuracy in (("a/2026-11-25_10-25-39.5", 0.25), ("b/2026-11-25_10-25-32.5", 0.5)):
+        copy_run(TRAINED[0], tmp_path / "n" / name, accuracy)
+    out, err = run(SCRIPT, "n", "-r")
+    assert out.split()[-1] == "0.2500" and "in 2026-11-25_10-25-39.5" in err and "skipped" not in err
+    assert [row["accuracy"] for row in read_csv("n/grid.csv")] == ["0.5", "0.25"]
+    inside = tmp_path / "n" / "a" / "2026-11-25_10-25-39.5"
+    assert "holds no finished stitching run" in error_line(SCRIPT, ".", "-r", cwd=inside)
+
+
+def test_of_two_runs_of_a_pair_the_newest_counts_and_what_is_skipped_is_named(stitch, tmp_path):
+    stitch("layer4.1", "layer4.1", *DM, "-dir", "x")
+    newest = stitch("layer4.1", "layer4.1", *DM, "-lr", "0.1", "-dir", "x").newest  # which changes nothing
+    dead = tmp_path / "results" / "x" / "2020-01-01_00-00-00.000000"
+    dead.mkdir()
+    out, err = run(SCRIPT, tmp_path / "results" / "x")
+    assert f"the newest of each counts: layer4.1 -> layer4.1 in {newest.name}" in err
+    assert f"skipped: {dead}" in err and "did not finish" in err
+    assert f"{read_metrics(newest)['accuracy']:.4f}" in out.splitlines()[1]
+    # once there is a grid.csv, single runs keep it up to date
+    stitch("layer4.0", "layer4.1", *DM, "-dir", "x")
+    pairs = [pair_of(row)[0] for row in read_csv("results/x/grid.csv")]
+    assert sorted(pairs) == ["layer4.0", "layer4.1", "layer4.1"]

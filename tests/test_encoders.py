@@ -1,0 +1,95 @@
+"""Encoders without a class head: fronts as they are, classifiers with a linear probe from a checkpoint."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.checkpoints import load_model, load_state, save_state
+from src.errors import UserError
+from src.images import ImageSpec
+from src.models import Network, build_model
+from src.models.heads import LinearProbe, pool
+from src.networks import NetworkName
+from tests.commands import ON_DIGITS, error_line, read_csv, read_metrics, run
+
+FILE = """
+import torch
+from torch import nn
+
+
+class Tokens(nn.Module):
+    def forward(self, x):
+        return x.flatten(2).transpose(1, 2)
+
+
+def maps(n_channels):
+    return nn.Sequential(nn.Conv2d(n_channels, 6, 2, stride=2), nn.ReLU(), nn.Conv2d(6, 5, 1))
+
+
+def tokens(n_channels):
+    return nn.Sequential(maps(n_channels), Tokens(), nn.TransformerEncoderLayer(5, 1, 8, batch_first=True))
+
+
+def flat(n_channels):
+    return nn.Sequential(maps(n_channels), nn.Flatten(), nn.Linear(80, 12))
+"""
+IMAGES = ImageSpec(10, (1, 8, 8))
+SHAPES = {"maps": (5, 4, 4), "tokens": (16, 5), "flat": (12,)}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_checkpoint_with_a_probe_makes_a_classifier(kind, tmp_path):
+    (tmp_path / "nets.py").write_text(FILE)
+    name = f"{tmp_path}/nets.py:{kind}"
+    encoder = build_model(name, n_channels=1, image_shape=(1, 8, 8), encoder=True).eval()
+    assert encoder.is_encoder and encoder.output_shape == SHAPES[kind]
+    images = torch.rand(3, 1, 8, 8)
+    features = pool(encoder(images, until="output"))
+    width = features.shape[1]
+    probe = torch.nn.Linear(width, 10)
+    save_state(tmp_path / "encoder.pt", encoder.state_dict())
+    save_state(tmp_path / "head.pt", encoder.state_dict() | {f"linear_probe.{key}": value
+                                                             for key, value in probe.state_dict().items()})  # fmt: skip
+    with pytest.raises(UserError, match=r"not the logits of 10 classes.*exec_probe.py .* --with-head DIR"):
+        load_model(NetworkName(str(tmp_path / "encoder.pt"), name), IMAGES)
+    loaded = load_model(NetworkName(str(tmp_path / "encoder.pt"), name), IMAGES, encoder=True)
+    torch.testing.assert_close(pool(loaded(images)), features)
+    network = load_model(NetworkName(str(tmp_path / "head.pt"), name), IMAGES)
+    assert isinstance(network, Network) and not network.is_encoder and network.output_name == LinearProbe.NAME
+    logits = network(images)
+    torch.testing.assert_close(logits, probe(features))
+    assert set(network.layer_names) == {*encoder.layer_names, LinearProbe.NAME}
+    assert torch.equal(network(network(images, until="0"), after="0"), logits)
+    with pytest.raises(UserError, match="linear_probe.weight"):
+        load_model(NetworkName(str(tmp_path / "head.pt"), name), IMAGES._replace(n_classes=7))
+
+
+def test_every_script_takes_an_encoder(in_tmp_path):
+    """As a front network, compared, probed and listed; with a trained head as an end network."""
+    Path("nets.py").write_text(FILE)
+    encoder = build_model(f"{in_tmp_path}/nets.py:maps", n_channels=1, image_shape=(1, 8, 8), encoder=True)
+    save_state(in_tmp_path / "e.pt", encoder.state_dict())
+    run("exec_train.py", "small_cnn", *ON_DIGITS, "-e", 0, "-dir", "c")
+    assert [line.split()[0] for line in run("misc/list_layers.py", "nets.py:maps", "-d", "digits").out.splitlines()]
+    dm = [*ON_DIGITS, "-e", 0, "-i", "pinv", "--mod-only-stitch"]
+    to_end = ["e.pt", "c/model_0.pt", "nets.py:maps", "small_cnn", "0", "pool1", "rc2c_pre"]
+    run("exec_stitch.py", *to_end, *dm, "-dir", "from_encoder")
+    (metrics,) = map(read_metrics, Path("results/from_encoder").glob("2*"))
+    assert metrics["front_accuracy"] is None and metrics["matching_error"] < 1
+    ood = ["results/from_encoder", *ON_DIGITS, "--front-type", "nets.py:maps", "--detector", "mahalanobis"]
+    run("exec_eval_stitcher_ood.py", *ood)
+    pair = ["e.pt", "c/model_0.pt", "nets.py:maps", "small_cnn", "0,output", "pool1"]
+    run("exec_compute_low_rank_sim_metrics.py", *pair, *ON_DIGITS, "--alignment", "pool", "-n", 40, "-o", "s.csv")
+    assert len(read_csv("s.csv")) == 2
+
+    back = ["c/model_0.pt", "e.pt", "small_cnn", "nets.py:maps", "pool1", "0", "rc2c_pre"]
+    assert "exec_probe.py CHECKPOINT TYPE -l output" in error_line("exec_stitch.py", *back, *dm)
+    probe = ["e.pt", "nets.py:maps", *ON_DIGITS, "-e", 1, "-lr", 0.01, "--with-head", "h"]
+    assert "--with-head takes one probe" in error_line("exec_probe.py", *probe, "-l", "0")
+    printed = run("exec_probe.py", *probe, "-l", "output").out
+    assert set(load_state("h/model_1.pt")) == {*encoder.state_dict(), "linear_probe.weight", "linear_probe.bias"}
+    back[1] = "h/model_1.pt"
+    run("exec_stitch.py", *back, *dm, "-dir", "to_encoder")
+    (metrics,) = map(read_metrics, Path("results/to_encoder").glob("2*"))
+    assert f"Rank None: {metrics['end_accuracy']}" in printed  # the head is the probe

@@ -1,0 +1,209 @@
+"""Experiments: which results belong together, under what titles, and which of repeated ones counts."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from src.networks import FRESH, NetworkName, fresh_seed
+from src.results.experiments import Experiment, by_experiment, method_names, newest, newest_stitches
+from src.results.options import differences
+from src.results.records import to_record
+from tests.result_rows import OPTIONS, evaluation_row, stitch_row
+
+RANKS = ("front_stitch_rank", "front_pinv_rank")
+NETWORKS = ("front_model_path", "end_model_path", "front_model_type", "end_model_type")
+
+
+def experiment(**options) -> Experiment:
+    return Experiment.of(OPTIONS | options)
+
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch) -> Path:
+    """A file f.pt in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "f.pt").write_bytes(b"weights")
+    return tmp_path / "f.pt"
+
+
+def identity(path, kind: str = "resnet18", seed: int | None = None) -> str:
+    return NetworkName(str(path), kind, seed).identity
+
+
+def test_a_copy_of_a_checkpoint_under_another_name_is_the_same_network(checkpoint, tmp_path):
+    (tmp_path / "m").mkdir()
+    copy = shutil.copy(checkpoint, tmp_path / "m" / "other.pt")
+    (tmp_path / "link.pt").symlink_to(checkpoint)
+    names = ("f.pt", "./f.pt", "m/../f.pt", checkpoint, copy, "link.pt")
+    assert len({identity(name) for name in names}) == 1
+    assert len({experiment(front_model_path=str(name)).key for name in names}) == 1
+    Path(copy).write_bytes(b"others")
+    assert identity(copy) != identity("f.pt")
+
+
+def test_a_checkpoint_that_was_replaced_is_another_network(checkpoint):
+    before = identity("f.pt")
+    checkpoint.write_bytes(b"trained longer")
+    assert identity("f.pt") != before
+
+
+def test_of_a_file_that_is_not_there_the_normalised_path_counts(checkpoint, tmp_path):
+    names = ("m/no.pt", "./m//no.pt", "x/../m/no.pt", tmp_path / "m" / "no.pt")
+    assert {identity(name) for name in names} == {str(tmp_path / "m" / "no.pt")}
+    assert identity("no.pt") not in (identity("m/no.pt"), identity("f.pt"))
+
+
+def test_fresh_weights_are_the_same_by_seed_and_type():
+    names = [(FRESH, "resnet18", 0), (FRESH, "resnet18", 1), (FRESH, "resnet34", 0)]
+    assert len({identity(*name) for name in names}) == 3 and identity(*names[0]) == identity(*names[0])
+    fresh = {"front_model_path": FRESH, "end_model_path": FRESH}
+    one, other = experiment(**fresh, seed=1), experiment(**fresh, seed=2)
+    assert one.front.seed == fresh_seed(1) and one.front.is_fresh
+    assert one.front == one.end and one.front.identity != other.front.identity
+    assert experiment(**fresh, seed=1, init="eye").network_keys == one.network_keys
+    assert experiment(seed=1).network_keys == experiment(seed=2).network_keys  # of checkpoints, it seeds the stitch
+
+
+def test_an_entry_of_torchvision_is_named_unless_a_file_has_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert not NetworkName("DEFAULT", "tv_resnet18").is_file and not NetworkName("DEFAULT", "tv_resnet18").is_fresh
+    assert identity("DEFAULT", "tv_resnet18") == identity("DEFAULT", "tv_resnet18")
+    assert identity("DEFAULT", "tv_resnet18") != identity("DEFAULT", "tv_resnet34")
+    for name in ("DEFAULT", "f.pt"):
+        (tmp_path / name).write_bytes(b"weights")
+    assert NetworkName("DEFAULT", "tv_resnet18").is_file and identity("DEFAULT") == identity("f.pt")
+
+
+OTHER = {
+    "dataset": "mnist", "front_model_path": "c.pt", "end_model_path": "c.pt", "front_model_type": "resnet34",
+    "end_model_type": "resnet34", "stitching_type": "t2t", "init": "eye", "objective": "soft", "n_epochs": 30,
+    "n_pinv_init_samples": 7, "front_stitch_rank": 8, "front_pinv_rank": 8, "seed": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_every_setting_tells_experiments_apart(name):
+    assert experiment(**{name: OTHER[name]}).key != experiment().key
+    titles = by_experiment([stitch_row(), stitch_row(**{name: OTHER[name]})])
+    usual = {"objective": "task"} | OPTIONS
+    usual = "full" if name in RANKS else usual[name]
+    assert list(titles) == [f"{name}={usual}", f"{name}={OTHER[name]}"]
+
+
+def test_an_experiment_has_no_other_settings():
+    assert to_record(experiment()).keys() == OTHER.keys()
+    more = {"front_layer": "x", "learning_rate": 7, "gpu": 3, "folder": "g"}
+    assert experiment(**more) == experiment() and experiment(objective="task") == experiment()
+
+
+def test_options_of_another_script_are_refused():
+    with pytest.raises(ValueError, match="^stitching_type$"):
+        Experiment.of({"dataset": "digits", "init": "rand"})
+
+
+def test_experiments_are_told_apart_by_what_differs():
+    same = [stitch_row(), stitch_row(end_layer="layer3.0"), stitch_row(folder="g")]
+    assert by_experiment(same) == {"": same}
+    rows = [
+        stitch_row(), stitch_row(init="pinv", n_epochs=0), stitch_row(objective="soft"), stitch_row(),
+        stitch_row(seed=1),
+    ]  # fmt: skip
+    assert {title: len(group) for title, group in by_experiment(rows).items()} == {
+        "init=rand, objective=task, n_epochs=3, seed=0": 2,
+        "init=pinv, objective=task, n_epochs=0, seed=0": 1,
+        "init=rand, objective=soft, n_epochs=3, seed=0": 1,
+        "init=rand, objective=task, n_epochs=3, seed=1": 1,
+    }
+    assert by_experiment([]) == {}
+
+
+def test_two_directions_of_the_same_networks_are_not_mixed():
+    back = {"front_model_path": "b.pt", "end_model_path": "a.pt"}
+    groups = by_experiment([stitch_row(accuracy=0.1), stitch_row(accuracy=0.9, **back)])
+    assert [title for title in groups] == [
+        "front_model_path=a.pt, end_model_path=b.pt", "front_model_path=b.pt, end_model_path=a.pt",
+    ]  # fmt: skip
+
+
+def test_one_network_under_two_names_is_one_experiment(checkpoint, tmp_path):
+    shutil.copy(checkpoint, tmp_path / "copy.pt")
+    rows = [stitch_row(front_model_path="f.pt"), stitch_row(front_model_path="copy.pt")]
+    assert list(by_experiment(rows)) == [""]
+    rows.append(stitch_row(front_model_path="copy.pt", seed=1))
+    assert {title: len(group) for title, group in by_experiment(rows).items()} == {
+        "front_model_path=f.pt, seed=0": 2, "front_model_path=copy.pt, seed=1": 1,
+    }  # fmt: skip
+
+
+def test_rows_of_an_evaluation_have_experiments_too():
+    assert list(by_experiment([evaluation_row(seed=0), evaluation_row(seed=1)])) == ["seed=0", "seed=1"]
+
+
+def test_of_repeated_results_the_newest_counts(capsys):
+    assert newest([], len) == [] and newest(["a", "bb"], len) == ["a", "bb"]
+    assert not capsys.readouterr().err
+    assert newest(["a", "bb", "c", "dd", "e"], len) == ["e", "dd"]
+    warning = "warning: 3 results repeat others of the same experiment; the newest of each counts"
+    assert capsys.readouterr().err.strip() == warning
+
+
+def test_of_repeated_stitches_the_newest_counts(capsys):
+    """Of the same layers in the same experiment; other layers and other experiments are no repetitions."""
+    rows = [stitch_row(folder="1"), stitch_row(folder="2", end_layer="layer3.0"), stitch_row(folder="3", seed=1)]
+    assert newest_stitches(rows) == rows and not capsys.readouterr().err
+    again = stitch_row(folder="4", front_model_path="./a.pt")
+    assert [row.folder for row in newest_stitches([*rows, again])] == ["4", "2", "3"]
+    assert "1 result repeats another" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"n_epochs": 0, "init": "pinv"}, "direct matching"),
+        ({"n_epochs": 0, "init": "ridge"}, "init ridge"),
+        ({"n_epochs": 0, "init": "eye", "objective": "hint"}, "init eye"),
+        ({"n_epochs": 3, "init": "pinv"}, "task loss matching"),
+        ({"n_epochs": None}, "task loss matching"),
+        ({"n_epochs": 3, "objective": "hint"}, "hint matching"),
+    ],
+    ids=str,
+)
+def test_the_name_of_a_method(options, name):
+    assert experiment(**options).method.name == name
+
+
+def test_methods_of_one_name_are_named_by_what_tells_them_apart():
+    settings = [{}, {"init": "eye"}, {"init": "pinv", "n_epochs": 0}, {"seed": 1}, {"front_stitch_rank": 8}]
+    experiments = [experiment(**options) for options in settings]
+    assert method_names(experiments, apart_from=[*NETWORKS, "seed", "dataset"]) == [
+        "task loss matching (init=rand, front_stitch_rank=full)",
+        "task loss matching (init=eye, front_stitch_rank=full)",
+        "direct matching",
+        "task loss matching (init=rand, front_stitch_rank=full)",
+        "task loss matching (init=rand, front_stitch_rank=8)",
+    ]
+    assert method_names(experiments[:1] + experiments[4:], apart_from=RANKS) == ["task loss matching"] * 2
+    assert method_names([], apart_from=[]) == []
+
+
+def test_options_name_the_same_file_if_its_content_is_the_same(checkpoint, tmp_path):
+    (tmp_path / "m").mkdir()
+    shutil.copy(checkpoint, tmp_path / "m" / "g.pt")
+    (tmp_path / "other.pt").write_bytes(b"others")
+
+    def differing(now, before="f.pt") -> str:
+        return differences({"front_model_path": before, "seed": 0}, {"front_model_path": str(now), "seed": 0})
+
+    for name in ("./f.pt", tmp_path / "f.pt", "m/g.pt", tmp_path / "m" / "g.pt"):
+        assert differing(name) == ""
+    assert differing("other.pt") == "front_model_path was 'f.pt', now 'other.pt'"
+    assert differing("no.pt") == "front_model_path was 'f.pt', now 'no.pt'"
+    assert differing("m/no.pt", before="./m//no.pt") == ""  # the same place
+    assert differing("m", before="other.pt") == "front_model_path was 'other.pt', now 'm'"  # a folder has no content
+
+
+def test_options_that_change_no_result_do_not_differ():
+    begun = {"seed": 0, "gpu": 0, "n_workers": 4, "title": "a", "of_the_public_code": 1}
+    assert differences(begun, {"seed": 0, "gpu": -1, "n_workers": 0, "title": "b", "new": 1}) == ""
+    assert differences(begun, {"seed": 1, "gpu": -1}) == "seed was 0, now 1"

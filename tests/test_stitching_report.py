@@ -1,0 +1,143 @@
+"""The tables and figures of folders of stitches: rows read from runs, captions, grids and comparisons."""
+
+import json
+import math
+
+import pytest
+
+from src.errors import UserError
+from src.results.captions import describe_stitches, short
+from src.results.folders import folders_of_runs, read_run, read_runs
+from src.results.rows import StitchRow
+from src.stitching.report import Comparison, write_grid
+from tests.result_rows import OPTIONS, stitch_row
+from tests.run_content import grid_rows
+
+SUMMARY = (
+    "Front model: a.pt \nEnd model: b.pt \nFront layer: layer1.0 \nEnd layer: layer2.0 \nClean accuracy: 0.7500 \n"
+    "Normalized PINV difference: 0.0000\nNormalized representation difference: 0.2500\n"
+)
+
+
+def run(folder, *, metrics=None, **options):
+    folder.mkdir()
+    (folder / "config.txt").write_text(json.dumps(OPTIONS | options))
+    (folder / "summary.txt").write_text(SUMMARY)
+    if metrics is not None:
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    return read_run(folder)
+
+
+def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_path):
+    """Its summary.txt says 0."""
+    metrics = {"accuracy": 0.75, "front_accuracy": 0.9, "end_accuracy": 0.8, "representation_difference": 0.25}
+    assert run(tmp_path / "a").row.metrics.matching_error is None
+    assert run(tmp_path / "b", metrics=metrics | {"matching_error": None}).row.metrics.matching_error is None
+    matched = run(tmp_path / "c", metrics=metrics | {"matching_error": 0.125}, init="pinv").row.metrics
+    assert matched.matching_error == 0.125 and matched.end_accuracy == 0.8 and math.isnan(matched.agreement)
+    write_grid(tmp_path / "grid.csv", [run(tmp_path / "d").row])
+    assert ",,0.25," in (tmp_path / "grid.csv").read_text()
+    (found,) = grid_rows(tmp_path)
+    assert found.metrics.accuracy == 0.75 and found.experiment.method.objective == "task"  # which it does not name
+
+
+def test_runs_of_a_folder_are_read_oldest_first_and_those_below_if_asked(tmp_path):
+    for folder, name in (("b", "1"), ("a", "2"), ("a/deep", "3")):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        run(tmp_path / folder / f"2025-01-01_00-00-0{name}.5")
+    (tmp_path / "a" / "2025-01-01_00-00-09").mkdir()  # which did not finish
+    (tmp_path / "a" / "notes").mkdir()  # which is no run
+
+    def names(folder: str, **options) -> tuple[list[str], int]:
+        runs, skipped = read_runs(tmp_path / folder, **options)
+        assert all("2025-01-01_00-00-09 has no config.txt: the run in it did not finish" in line for line in skipped)
+        return [each.folder.name[-3:] for each in runs], len(skipped)
+
+    assert names("a") == (["2.5"], 1) and names("a", recursive=True) == (["2.5", "3.5"], 1)
+    assert names(".") == ([], 0) and names(".", recursive=True) == (["1.5", "2.5", "3.5"], 1)
+    assert folders_of_runs(tmp_path) == {tmp_path / name for name in ("a", "b", "a/deep")}
+    assert folders_of_runs(tmp_path / "b") == set()
+    with pytest.raises(UserError, match="no is no folder; give the folder that holds the folders of stitching runs"):
+        read_runs(tmp_path / "no")
+
+
+def test_paths_of_networks_are_normalised(tmp_path):
+    networks = run(tmp_path / "a", front_model_path="./m//a.pt", end_model_path=None).row.experiment.networks
+    assert networks.front_model_path == "m/a.pt" and networks.end_model_path is None
+
+
+@pytest.mark.parametrize(
+    "damage", [{"seed": 0.5}, {"seed": "x"}, {"init": 3}, {"front_layer": "a\nb"}, {"dataset": []}]
+)
+def test_damaged_runs_are_refused(tmp_path, damage):
+    with pytest.raises(UserError, match=f"no folder of a stitching run \\({next(iter(damage))} missing or damaged"):
+        run(tmp_path / "a", **damage)
+
+
+def test_the_caption_names_what_all_rows_share():
+    assert describe_stitches([stitch_row(n_images=360), stitch_row(end_layer="layer3.0", seed=1, n_images=360)]) == (
+        "Networks: a.pt (resnet18) → b.pt (resnet18). Data: digits. "
+        "Method: task loss matching (rc2c_pre, 3 epochs, init rand). Images: 360."
+    )
+    back = stitch_row(front_model_path="b.pt", end_model_path="a.pt", init="pinv", n_epochs=0)
+    assert describe_stitches([stitch_row(), back]) == "Networks: resnet18 → resnet18. Data: digits."
+    assert describe_stitches([back]).endswith("Method: direct matching (rc2c_pre, matched on 100 images).")
+    soft = stitch_row(objective="soft", init="pinv")
+    assert describe_stitches([soft]).endswith("soft matching (rc2c_pre, 3 epochs, init pinv, matched on 100 images).")
+    unnamed = stitch_row(front_model_path=None, front_model_type=None, end_model_type=None, dataset=None, n_epochs=None)
+    assert describe_stitches([unnamed]) == "Method: task loss matching (rc2c_pre, init rand)."
+
+
+def test_captions_shorten_absolute_paths(tmp_path):
+    """To their last two parts: of checkpoints, of files of networks, and of data sets."""
+    assert short("/home/me/models/a.pt") == "models/a.pt" and short("models/x/a.pt") == "models/x/a.pt"
+    values = {"front_model_path": "/home/me/m/a.pt", "front_model_type": "/home/me/nets/own.py:build"}
+    found = describe_stitches([stitch_row(**values, dataset="/data/sets/flowers")])
+    assert found.startswith("Networks: m/a.pt (nets/own.py:build) → b.pt (resnet18). Data: sets/flowers. Method:")
+
+
+def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale(tmp_path, drawn_figures):
+    rows = [stitch_row(), stitch_row(accuracy=0.9, init="pinv", n_epochs=0), stitch_row(end_layer="layer3.0")]
+    write_grid(tmp_path / "grid.csv", rows, figure=".pdf", title="Digits")
+    ((path, figure),) = drawn_figures.items()
+    panels = [axes for axes in figure.axes if axes.images]
+    assert path == "grid.pdf" and figure.get_suptitle() == "Digits"
+    assert [axes.get_title().split("\n")[0] for axes in panels] == ["init=rand", "init=pinv"]
+    assert [axes.images[0].get_clim() for axes in panels] == [(0, 1)] * 2
+    assert "Data: digits" in figure.texts[-1].get_text()
+    assert panels[0].images[0].get_array().filled(-1).tolist() == [[0.5, 0.5]]
+    assert panels[1].images[0].get_array().filled(-1).tolist() == [[0.9]]
+
+
+def matched(accuracy: float, **values) -> StitchRow:
+    return stitch_row(accuracy=accuracy, init="pinv", n_epochs=0, **values)
+
+
+def test_two_experiments_are_compared_by_the_second_less_the_first(tmp_path, drawn_figures):
+    first = [matched(0.5), matched(0.75, end_layer="layer3.0"), matched(1.0, end_layer="layer4.0")]
+    second = [stitch_row(accuracy=0.75), stitch_row(accuracy=0.5, end_layer="layer3.0")]
+    Comparison(["dm", "tlm"], [first, second]).write(tmp_path / "c.csv", figure=".png")
+    assert (tmp_path / "c.csv").read_text() == (
+        "front_layer,end_layer,accuracy_1,accuracy_2,difference\nlayer1.0,layer2.0,0.5,0.75,0.25\n"
+        "layer1.0,layer3.0,0.75,0.5,-0.25\nlayer1.0,layer4.0,1.0,nan,nan\n"
+    )
+    figure = drawn_figures["c.png"]
+    panels = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images}
+    assert list(panels) == [
+        "direct matching", "task loss matching", "task loss matching − direct matching",
+    ]  # fmt: skip
+    assert [image.get_clim() for image in panels.values()] == [(0, 1), (0, 1), (-0.25, 0.25)]
+    assert [image.get_cmap().name for image in panels.values()] == ["viridis", "viridis", "RdBu_r"]
+    caption = figure.texts[0].get_text().replace("\n", " ")
+    assert "direct matching (rc2c_pre, matched on 100 images); task loss matching (" in caption
+
+
+def test_methods_of_one_name_are_told_apart_by_their_folders():
+    assert list(Comparison(["a", "b"], [[stitch_row()], [stitch_row(n_epochs=9)]]).panels) == ["a", "b", "b − a"]
+
+
+def test_a_folder_of_several_experiments_has_no_one_matrix():
+    with pytest.raises(UserError, match=r"^b holds 2 experiments \(seed=0; seed=1\); to compare two folders, give"):
+        Comparison(["a", "b"], [[stitch_row()], [stitch_row(), stitch_row(seed=1)]])
+    with pytest.raises(UserError, match="^a is given twice"):
+        Comparison(["a", "a"], [[stitch_row()], [stitch_row()]])
