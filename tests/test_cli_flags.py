@@ -7,7 +7,8 @@ import pytest
 
 from misc import make_docs
 from src.datasets import DATASET_NAMES
-from src.options import INITS, OPTIMIZERS
+from src.options import OPTIMIZERS
+from src.stitching.registry import INITS
 from tests.commands import ROOT, parser_of, read_json
 from tests.goldens import DATA
 

@@ -9,10 +9,11 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
 from src.errors import UserError
 from src.low_rank import as_rows, low_rank_approx
-from src.stitching.closed_forms import FORMS, PENALTIES, closed_form, orthogonal, ridge
+from src.stitching.closed_forms import PENALTIES, closed_form, orthogonal, ridge
 from src.stitching.layers import resize
 from src.stitching.matching import direct_matching, split_last_fifth
 from src.stitching.moments import Moments, Target
+from src.stitching.registry import FORMS
 
 
 def random(*shape, seed=0):

@@ -8,9 +8,9 @@ import torch
 from src.errors import UserError
 from src.models import Network
 from src.stitching import Grid, Pair, build_layers
-from src.stitching.closed_forms import FORMS
 from src.stitching.grid_matching import grid_moments, match_layers
 from src.stitching.matching import matching_batches
+from src.stitching.registry import FORMS
 from src.stitching.sample_size import FIRST, GAP
 
 WIDE, NARROW, SINGLE = 16, 6, 2

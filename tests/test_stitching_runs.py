@@ -39,7 +39,7 @@ def layers(networks):
     [
         (["--front-stitch-rank", "65"], "--front-stitch-rank 65 is above the width of layer2.0 (64): no effect"),
         (["-i", "pinv", "--front-pinv-rank", "99"], "--front-pinv-rank 99 is above the width of layer2.0 (64)"),
-        (["--front-pinv-rank", "8"], "--front-pinv-rank counts with -i pinv, ortho, ridge only"),
+        (["--front-pinv-rank", "8"], "--front-pinv-rank counts with -i pinv, repair, covariance, ortho, ridge only"),
         (["-c2t-cls", "learn"], "-c2t-cls counts with c2t and t2t only, not with rc2c_pre"),
         (["-t2c-cls", "add"], "-t2c-cls counts with t2c and t2t only, not with rc2c_pre"),
         (["-e", "0"], "-e 0 -i rand: a random stitching layer is measured"),
