@@ -23,11 +23,12 @@ from src.results.matrices import Matrix
 MODEL = "resnet18_samewidth"
 LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
 COMMON = ["-d", "digits", "-gpu", "-1"]
+MATCHED = ["-pinv-samples", "auto", "--pinv-cutoff", "exact", "-e", "0"]
 TRAINED = ["-i", "pinv", "-pinv-samples", "500", "-e", "2", "-b", "48"]  # on from direct matching
 METHODS = {  # title: (folder in results/, options)
-    "direct matching": ("demo_dm", ["-i", "pinv", "-pinv-samples", "500", "-e", "0"]),
+    "direct matching": ("demo_dm", ["-i", "pinv", *MATCHED]),
+    "repair": ("demo_repair", ["-i", "repair", *MATCHED]),
     "task loss matching": ("demo_tlm", TRAINED),
-    "soft label matching": ("demo_soft", [*TRAINED, "--objective", "soft"]),
     "functional latent alignment": ("demo_fula", [*TRAINED, "--objective", "fula"]),
 }
 CONTROL = "direct matching"

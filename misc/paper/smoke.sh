@@ -34,7 +34,7 @@ done
 cd "$RESULTS"
 for network in resnet18 vit_tiny_patch4_32; do
     for result in {cifar10/$network/0-1,svhn/$network/0-0,imagenet/tv_resnet18/0-1}/{dm,tlm}/grid.png \
-        cifar10/$network/0-1/{soft,hint,fula,feature,ortho,ridge}/grid.png \
+        cifar10/$network/0-1/{soft,hint,fula,feature,repair,covariance,ortho,ridge}/grid.png \
         cifar10/$network/{0-1/{{dm,tlm}/ood_evaluation,similarity},sensitivity}.png \
         cifar10/$network/{0-1/sensitivity/{probes,{dm,tlm}/grid},statistics}.csv; do
         [[ -s $result ]] || fail "$result is missing"
