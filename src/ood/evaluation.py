@@ -259,9 +259,9 @@ def evaluate(
             run.folder.name,
             name,
             detectors[layer].id_data,
-            detectors[layer].ood_data or None,
+            detectors[layer].ood_data,
             data["id_dataset"],
-            data["sanity_dataset"] or None,
+            data["sanity_dataset"],
             sanity[layer].auroc if layer in sanity else None,
             run.row.experiment._replace(dataset=data["dataset"]),
         ))  # fmt: skip

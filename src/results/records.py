@@ -38,7 +38,8 @@ def columns(kind: type[NamedTuple], **keys: Iterable[str]) -> list[str]:
 def to_record(row: NamedTuple) -> dict[str, Any]:
     """Return the values of a row by column; a dict has the keys that it has."""
     dicts = {name: value for name, value in row._asdict().items() if isinstance(value, dict)}
-    return {leaf.column: functools.reduce(_inside, leaf.path, row) for leaf in _leaves(type(row), dicts)}
+    record = {leaf.column: functools.reduce(_inside, leaf.path, row) for leaf in _leaves(type(row), dicts)}
+    return {name: record[name] for name in columns(type(row), **dicts)}
 
 
 def from_record(kind: type[Row], record: Mapping[str, Any], **keys: Iterable[str]) -> Row:
@@ -163,9 +164,9 @@ def _typed(column: str, hint: Any, value: Any) -> Any:
     """Convert a value to the type of its field, or to the first that fits of several."""
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not types.NoneType]
     if value is None or value == "":
-        if types.NoneType not in get_args(hint):
+        if types.NoneType not in get_args(hint) and not (value == "" and hint is str):
             raise ValueError(column)
-        return None
+        return None if types.NoneType in get_args(hint) else ""
     for kind in kinds:
         with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
             return _converted(kind, value)

@@ -67,9 +67,9 @@ class EvaluationRow(NamedTuple):
     folder: str  # of the stitching run
     detector: str
     detector_id_data: str  # the data that the detector was made with
-    detector_ood_data: str | None  # None: it needs none
+    detector_ood_data: str  # "": it needs none
     id_dataset: str
-    sanity_dataset: str | None  # None: not checked
+    sanity_dataset: str  # "": not checked
     sanity_auroc: float | None  # of telling that data set from the ID data; None: not checked
     experiment: Experiment  # of the run, but for the data set, whose images were stitched here
 
