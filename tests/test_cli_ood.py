@@ -414,7 +414,7 @@ def test_checkpoints_that_moved_are_given_and_recognised(workplace, digit_networ
         (["-ftoodd", "nowhere"], "unknown dataset 'nowhere'"),
         (["-m", "resnet18"], "argument -m/--model-type: invalid choice: 'resnet18'"),
         (["-m", "repr_cls_vit_tiny"], "this classifier takes activations of shape (tokens, width), not (64, 4, 4)"),
-        (["-fdir", "broken"], "broken/meta.json is not valid JSON"),
+        (["-fdir", "broken"], "cannot read broken/meta.json: "),
         (["--resume-from", "nowhere.pt"], "cannot read checkpoint nowhere.pt"),
     ],
     ids=str,

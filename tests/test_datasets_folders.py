@@ -195,9 +195,9 @@ def test_what_is_no_folder_of_images_is_named(tmp_path):
         ("augment: mirror", "augment cannot be mirror; .*none, flip, crop_flip, resized_crop"),
         ("classes: [a, a]", "classes cannot be"),
         ("classes: abc", "classes cannot be abc"),
-        ("[1, 2]", "holds no options"),
-        ("size: [", "neither YAML nor JSON"),
-        ("size: !!python/object/apply:os.system ['touch ran']", "neither YAML nor JSON"),
+        ("[1, 2]", "it holds no options but"),
+        ("size: [", "it is to be YAML or JSON"),
+        ("size: !!python/object/apply:os.system ['touch ran']", "it is to be YAML or JSON"),
     ],
 )
 def test_mistakes_in_dataset_yaml_are_one_line(yaml, said, tmp_path, monkeypatch):
