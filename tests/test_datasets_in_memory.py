@@ -104,3 +104,47 @@ def test_each_pass_and_each_seed_has_an_order_of_its_own():
     assert len({tuple(order) for order in [*passes, range(100)]}) == 10
     state = torch.get_rng_state()
     assert passes[0] == subset(100, 100, seed=0, epoch=1).tolist() and torch.equal(state, torch.get_rng_state())
+
+
+def test_epochs_of_a_set_are_disjoint_until_all_had_their_turn():
+    dataset = make_set(epoch_size=20)
+    assert len(dataset) == 50 and dataset.n_batches(7) == 3
+    for first in (1, 4):
+        epochs = [labels_of_epoch(dataset, seed=5, epoch=epoch) for epoch in range(first, first + 3)]
+        assert [len(epoch) for epoch in epochs] == [20, 20, 10]
+        assert sorted(sum(epochs, [])) == list(range(50))
+    assert [len(labels) for _, labels in dataset.epoch(7, seed=5, epoch=1)] == [7, 7, 6]
+    assert collect(dataset.batches(7))[1].tolist() == list(range(50))  # not an epoch
+
+
+def test_indices_are_gone_through_in_subsets_as_well():
+    dataset, indices = make_set(epoch_size=6), torch.arange(30, 40)
+    first, second = (labels_of_epoch(dataset, seed=0, epoch=epoch, indices=indices) for epoch in (1, 2))
+    assert (len(first), len(second)) == (6, 4) and sorted(first + second) == list(range(30, 40))
+
+
+@pytest.mark.parametrize("epoch_size", [50, 1000])
+def test_an_epoch_size_of_all_images_changes_nothing(epoch_size):
+    dataset = make_set()
+    expected = labels_of_epoch(dataset, seed=0, epoch=0)
+    assert dataset.epoch_size is None
+    dataset.epoch_size = epoch_size  # may be set later
+    assert labels_of_epoch(dataset, seed=0, epoch=0) == expected and dataset.n_batches(7) == 8
+
+
+# On a GPU
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["cifar10", "svhn", "cifar10_large"])
+def test_a_gpu_makes_the_same_batches(name):
+    size = 224 if "large" in name else None
+    on_cpu, on_gpu = (
+        make_set(size=size, augmentation=build_augmentation(dataset_info(name).augmentation), device=d)
+        for d in ("cpu", "cuda")
+    )
+    for ways in ((on_cpu.batches(16), on_gpu.batches(16)), (s.epoch(16, seed=1, epoch=1) for s in (on_cpu, on_gpu))):
+        (images, labels), (images_gpu, labels_gpu) = (collect(batches) for batches in ways)
+        assert images_gpu.is_cuda and torch.equal(labels, labels_gpu.cpu())
+        # Crops and flips are exact; a warp may round to another pixel where it falls between two
+        assert (images != images_gpu.cpu()).float().mean() < (1e-2 if name != "cifar10" else 1e-9)

@@ -55,8 +55,8 @@ def load_folder(
     settings = read_settings(root)
     classes = _classes(root, settings)
     paths, labels = _scan(_split_folder(root, train), classes, some_empty=bool(settings.classes))
-    if not (root / "dataset.yaml").is_file():
-        _note_enlargement(root, paths[0], settings.size)
+    if not (root / "dataset.yaml").is_file() and _is_smaller(paths[0], settings.size):
+        _note_enlargement(root, settings.size)
     augmented, of_kept_images = _augmentations(settings) if train else (None, None)
     options = _options(settings, len(classes))
     decoded = DecodedImageSet(
@@ -109,16 +109,18 @@ def _warn_of_subset(root: Path, n_classes: int) -> None:
     )
 
 
+def _is_smaller(path: str, size: int) -> bool:
+    with contextlib.suppress(Exception), Image.open(path) as image:  # decoding will report a damaged one
+        return min(image.size) < size
+    return False
+
+
 @cache  # once for both splits
-def _note_enlargement(root: Path, first: str, size: int) -> None:
-    """Note that images without a `dataset.yaml` are enlarged, if the first one is."""
-    with contextlib.suppress(Exception), Image.open(first) as image:  # decoding will report a damaged one
-        if min(image.size) < size:
-            note(
-                f"{root} has no dataset.yaml, so images become 3×{size}×{size}, in resized crops; the first one is "
-                f"smaller: to keep its size give it in {root / 'dataset.yaml'} (size: 32, and augment: crop_flip, for "
-                "example)"
-            )
+def _note_enlargement(root: Path, size: int) -> None:
+    note(
+        f"{root} has no dataset.yaml, so images become 3×{size}×{size}, in resized crops; the first one is smaller: to "
+        f"keep its size give it in {root / 'dataset.yaml'} (size: 32, and augment: crop_flip, for example)"
+    )
 
 
 def _options(settings: Settings, n_classes: int) -> dict[str, Any]:

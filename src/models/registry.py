@@ -150,7 +150,7 @@ def _check(network: Network, name: str, n_classes: int, image_shape: tuple[int, 
     except UserError:
         raise
     except Exception as error:  # whatever its forward raises
-        reason = " ".join(str(error).split())[:300]
+        reason = str(error)[:300]
         raise Misfit(f"{name} cannot take images of {shape} ({reason}); choose another one or a dataset") from error
     network.train()
     if logits.shape != (1, n_classes):
