@@ -155,7 +155,7 @@ def test_images_of_more_than_8_bits_are_named(image, tmp_path):
 def test_splits_of_other_classes_are_named(tmp_path):
     write_folder(tmp_path)
     (tmp_path / "val" / "bee").rename(tmp_path / "val" / "bees")
-    with pytest.raises(UserError, match=r"val and train do not have the same classes \(bees\); list all classes in .*yaml"):
+    with pytest.raises(UserError, match=r"val and train do not have the same classes \(bees\); list all"):
         dataset_info(str(tmp_path))
     (tmp_path / "dataset.yaml").write_text("classes: [ant, bee, cat]\n")
     with pytest.raises(UserError, match=r"val and dataset.yaml do not have the same classes \(bees\)"):
