@@ -62,18 +62,26 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, An
     write_text(path, text.getvalue())
 
 
+@contextlib.contextmanager
+def readable(path: Path | str, remedy: str) -> Iterator[None]:
+    """Turn whatever a missing or damaged file makes a library raise into a UserError that ends with the remedy."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)[:300]
+        raise UserError(f"cannot read {path}: {reason or type(error).__name__}; {remedy}") from error
+
+
 def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
         UserError: the file is missing, unreadable or not JSON; says which.
     """
-    try:
+    with readable(path, "it is to be JSON: restore or remove it"):
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); it may be damaged: remove or restore it") from error
 
 
 def read_yaml(path: Path) -> dict[Any, Any]:
@@ -84,17 +92,11 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     """
     import yaml
 
-    try:
+    with readable(path, "it is to be YAML or JSON: lines such as `size: 32`"):
         content = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is neither YAML nor JSON: {' '.join(str(error).split())[:200]}") from error
-    if content is None:  # no line but comments
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no options; write lines such as `size: 32`")
-    return content
+        if not isinstance(content, dict | type(None)):  # None where all lines are comments
+            raise ValueError(f"it holds no options but {content!r}")
+        return content or {}
 
 
 @contextlib.contextmanager

@@ -89,12 +89,9 @@ def at_least_single(values: torch.Tensor) -> torch.Tensor:
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's global generators while the block runs; afterwards that of the CPU is as before."""
-    state = torch.get_rng_state()
-    torch.manual_seed(seed)
-    try:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
         yield
-    finally:
-        torch.set_rng_state(state)
 
 
 def generator(*key: int) -> torch.Generator:

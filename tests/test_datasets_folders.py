@@ -136,7 +136,7 @@ def test_a_listed_class_may_be_empty_and_hidden_folders_are_none(tmp_path):
     assert load(tmp_path, train=True).labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert load(tmp_path, train=False).n_classes == 4
     (tmp_path / "dataset.yaml").write_text("# all as for ImageNet")
-    with pytest.raises(UserError, match="lacks class folders .dog."):
+    with pytest.raises(UserError, match="val and train do not have the same classes .dog."):
         load(tmp_path, train=True)
     (tmp_path / "val" / "dog").mkdir()
     with pytest.raises(UserError, match="valid file for the classes dog"):
@@ -148,17 +148,17 @@ def test_images_of_more_than_8_bits_are_named(image, tmp_path):
     write_folder(tmp_path, yaml="size: 12\n")
     name = "x.png" if image.dtype == np.uint16 else "x.tif"
     Image.fromarray(image).save(tmp_path / "train" / "bee" / name)
-    with pytest.raises(UserError, match=f"{name} cannot be decoded .its pixels have more than 8 bits"):
+    with pytest.raises(UserError, match=f"cannot read .*{name}: its pixels have more than 8 bits"):
         load(tmp_path, train=True)
 
 
 def test_splits_of_other_classes_are_named(tmp_path):
     write_folder(tmp_path)
     (tmp_path / "val" / "bee").rename(tmp_path / "val" / "bees")
-    with pytest.raises(UserError, match=r"val lacks class folders \(bee\) that train has; list all classes in .*yaml"):
+    with pytest.raises(UserError, match=r"val and train do not have the same classes \(bees\); list all"):
         dataset_info(str(tmp_path))
     (tmp_path / "dataset.yaml").write_text("classes: [ant, bee, cat]\n")
-    with pytest.raises(UserError, match=r"val has class folders \(bees\) that dataset.yaml lacks"):
+    with pytest.raises(UserError, match=r"val and dataset.yaml do not have the same classes \(bees\)"):
         dataset_info(str(tmp_path))
 
 
@@ -195,9 +195,9 @@ def test_what_is_no_folder_of_images_is_named(tmp_path):
         ("augment: mirror", "augment cannot be mirror; .*none, flip, crop_flip, resized_crop"),
         ("classes: [a, a]", "classes cannot be"),
         ("classes: abc", "classes cannot be abc"),
-        ("[1, 2]", "holds no options"),
-        ("size: [", "neither YAML nor JSON"),
-        ("size: !!python/object/apply:os.system ['touch ran']", "neither YAML nor JSON"),
+        ("[1, 2]", "it holds no options but"),
+        ("size: [", "it is to be YAML or JSON"),
+        ("size: !!python/object/apply:os.system ['touch ran']", "it is to be YAML or JSON"),
     ],
 )
 def test_mistakes_in_dataset_yaml_are_one_line(yaml, said, tmp_path, monkeypatch):
@@ -212,5 +212,5 @@ def test_a_damaged_image_is_named(tmp_path):
     write_folder(tmp_path, yaml="size: 12\n")
     damaged = tmp_path / "train" / "bee" / "001.png"
     damaged.write_bytes(damaged.read_bytes()[:50])
-    with pytest.raises(UserError, match=f"{damaged} cannot be decoded"):
+    with pytest.raises(UserError, match=f"cannot read {damaged}: "):
         list(load(tmp_path, train=True).epoch(4, seed=0, epoch=1))

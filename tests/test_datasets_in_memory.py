@@ -106,16 +106,6 @@ def test_each_pass_and_each_seed_has_an_order_of_its_own():
     assert passes[0] == subset(100, 100, seed=0, epoch=1).tolist() and torch.equal(state, torch.get_rng_state())
 
 
-def test_a_subset_keeps_no_more_memory_than_its_own():
-    chosen = subset(1000, 10, seed=0, epoch=3)
-    assert chosen.dtype == torch.int64 and chosen.untyped_storage().nbytes() == 80
-
-
-def test_epochs_are_counted_from_one():
-    with pytest.raises(ValueError, match="epoch 0: epochs are counted from 1"):
-        subset(10, 4, seed=0, epoch=0)
-
-
 def test_epochs_of_a_set_are_disjoint_until_all_had_their_turn():
     dataset = make_set(epoch_size=20)
     assert len(dataset) == 50 and dataset.n_batches(7) == 3

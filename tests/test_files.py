@@ -53,7 +53,7 @@ def test_csv_keeps_every_digit_and_leaves_gaps_empty(tmp_path):
 def test_broken_json_is_named(tmp_path, content):
     path = tmp_path / "meta.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError, match=r"meta\.json is not valid JSON"):
+    with pytest.raises(UserError, match=r"cannot read .*meta\.json: .*; it is to be JSON"):
         read_json(path)
 
 

@@ -117,7 +117,7 @@ REFUSALS = [
         f"{DETECTOR} -m repr_cls_vit_tiny",
         "this classifier takes activations of shape (tokens, width), not (64, 4, 4)",
     ),
-    (f"{DETECTOR} -fdir broken", "broken/meta.json is not valid JSON"),
+    (f"{DETECTOR} -fdir broken", "cannot read broken/meta.json: "),
     (f"{DETECTOR} --resume-from nowhere.pt", "cannot read checkpoint nowhere.pt"),
     *((without(DETECTOR, option), f"required: {option}") for option in ("-m", "-ftidd", "-ftoodd", "-dir")),
     (EVALUATE.replace("dm", "nowhere"), "is no folder"),

@@ -53,15 +53,14 @@ def test_cosine_goes_down_to_zero(images, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("settings", "bias", "step"),
-    [({"learning_rate": 1e38, "optimizer": "sgd"}, 0.0, 2), ({}, torch.nan, 1)],
+    ("settings", "bias"),
+    [({"learning_rate": 1e38, "optimizer": "sgd"}, 0.0), ({}, torch.nan)],
     ids=["diverging", "from the start"],
 )
-def test_a_loss_that_is_not_finite_stops_the_training(settings, bias, step, images):
-    torch.manual_seed(0)  # the step depends on the weights
+def test_a_loss_that_is_not_finite_stops_the_training(settings, bias, images):
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     model[1].bias.data[0] = bias
-    with pytest.raises(NonFiniteLoss, match=f"epoch 1, step {step}: the loss of the network is not finite"):
+    with pytest.raises(NonFiniteLoss, match="epoch 1, up to step 3: the loss of the network is not finite"):
         list(train(Classification(model), images, images, Settings(3, 8, **settings)))
 
 

@@ -9,44 +9,22 @@ Fitting the detectors that need no training, at all eight blocks, is compared wi
 """
 
 import argparse
-import math
-import sys
 import time
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from types import SimpleNamespace
 
 import torch
-from hooks import captured, replaced
+from common import SHAPE, captured, check, frozen, replaced, resnets, timed
 
-from src.checkpoints import freeze
 from src.console import progress, result
 from src.models import build_model
 from src.ood import energy
 from src.ood.detectors import EnergyDetector
 from src.ood.evaluation import fit_detectors, score_network, score_stitches
 from src.ood.registry import SCORES
-from src.results.experiments import Experiment, Pair
-from src.results.folders import StitchingRun
-from src.results.rows import Metrics, StitchRow
 from src.runtime import keep_freed_memory
 from src.stitching import Grid, build_layers
 
-SHAPE = (3, 32, 32)
 LAYERS = ["layer1.1", "layer2.1", "layer3.1", "layer4.1"]
-
-
-def networks(images: torch.Tensor) -> list:
-    """Make two resnet18 whose BatchNorm statistics fit the images."""
-    made = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        network = build_model("resnet18")
-        with torch.no_grad():
-            network(images)
-        made.append(network.eval())
-    return made
 
 
 def straightforward(front, end, layers, detectors, images, labels) -> dict:
@@ -82,23 +60,10 @@ def fitting(network, images: torch.Tensor, labels: torch.Tensor) -> None:
     def fit() -> None:
         fit_detectors(names, network, layers, batches)
 
-    seconds = [[timed(run) for run in (plain, fit)] for _ in range(3)]
+    seconds = [[timed(run, time.process_time)[0] for run in (plain, fit)] for _ in range(3)]
     theirs, ours = (min(column) for column in zip(*seconds, strict=True))
     what = f"{len(names)} scores of {len(layers)} layers, {len(images)} images"
     result(f"{what}: {ours:.1f} s, {ours / theirs:.2f} times a plain pass (goal 1.5)")
-
-
-def run_of(pair: Pair) -> StitchingRun:
-    """Make a run of a pair, as the evaluation takes it."""
-    experiment = Experiment.of({"stitching_type": "rc2c_pre", "init": "rand"})
-    return StitchingRun(Path(), {}, StitchRow(pair, experiment, Metrics(math.nan), ""))
-
-
-def timed(run) -> float:
-    """Return the processor time of a call in seconds, which other jobs do not change."""
-    start = time.process_time()
-    run()
-    return time.process_time() - start
 
 
 def main() -> None:
@@ -111,28 +76,27 @@ def main() -> None:
     keep_freed_memory()
     torch.manual_seed(0)
     images, labels = torch.rand(n_images, *SHAPE), torch.randint(10, (n_images,))
-    front, end = networks(images)
+    front, end = (network.requires_grad_(True) for network in resnets(images))
     layers, _ = build_layers(front, end, LAYERS, LAYERS, "rc2c_pre", image_shape=SHAPE, seed=0)
-    detectors = {}
+    classifiers = {}
     for layer in LAYERS:
         shape = tuple(end(images[:1], until=layer).shape[1:])
-        detectors[layer] = build_model("repr_cls_resnet18", representation_shape=shape).eval()
+        classifiers[layer] = build_model("repr_cls_resnet18", representation_shape=shape).eval()
 
-    start = time.perf_counter()
-    expected = straightforward(front, end, layers, detectors, images, labels)
-    theirs = time.perf_counter() - start
-    front, end = (freeze(network, "cpu") for network in (front, end))
-    detectors = {"energy": {layer: EnergyDetector(freeze(network, "cpu")) for layer, network in detectors.items()}}
-    grid = Grid(front, end, layers), {pair: run_of(pair) for pair in layers}
-    start = time.perf_counter()
-    stitches = score_stitches([grid], detectors, lambda: [(images, labels)])["energy"]
-    measured = {stitch.run.row.pair: stitch for stitch in stitches}
-    score_network(end, detectors, [(images, labels)])
-    ours = time.perf_counter() - start
+    theirs, expected = timed(lambda: straightforward(front, end, layers, classifiers, images, labels))
+    front, end = frozen(front), frozen(end)
+    detectors = {"energy": {layer: EnergyDetector(frozen(network)) for layer, network in classifiers.items()}}
+    runs = {pair: SimpleNamespace(row=SimpleNamespace(pair=pair)) for pair in layers}  # of which the pair is read
 
-    difference = max(abs(torch.from_numpy(measured[pair].scores) - expected[pair][1]).max().item() for pair in layers)
-    if difference > 1e-3 or any(measured[pair].accuracy != expected[pair][0] for pair in layers):
-        sys.exit(f"the two ways disagree: energies differ by {difference}")
+    def here() -> list:
+        score_network(end, detectors, [(images, labels)])
+        return score_stitches([(Grid(front, end, layers), runs)], detectors, lambda: [(images, labels)])["energy"]
+
+    ours, stitches = timed(here)
+    for stitch in stitches:
+        accuracy, energies = expected[stitch.run.row.pair]
+        check("energies", (torch.from_numpy(stitch.scores) - energies).abs().max().item(), 1e-3)
+        check("accuracies", abs(stitch.accuracy - accuracy), 0)
     times = f"{theirs:.1f} s one at a time, {ours:.1f} s here"
     with torch.no_grad():
         fitting(end, torch.rand(options.training_images, *SHAPE), torch.arange(options.training_images) % 10)

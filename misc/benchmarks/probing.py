@@ -6,26 +6,17 @@ straightforward way runs the whole network with a hook for each probe, and trunc
 """
 
 import argparse
-import sys
-import time
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
 
 import torch
-from hooks import captured
+from common import SHAPE, captured, check, frozen, resnets, timed
 from torch.nn.functional import cross_entropy
 
-from src.checkpoints import freeze
 from src.console import progress, result
 from src.images import ImageSpec
 from src.low_rank import low_rank_approx
-from src.models import build_model
 from src.probing import Probes, pool
 from src.runtime import keep_freed_memory
 
-SHAPE = (3, 32, 32)
 RANKS = [512, 448, 384, 320, 256, 192, 128, 64, 32, 16, 8, 4, 2, 1]
 
 
@@ -62,26 +53,16 @@ def main() -> None:
     keep_freed_memory()
     torch.manual_seed(0)
     images, labels = torch.rand(n_images, *SHAPE), torch.randint(10, (n_images,))
-    network = build_model("resnet18")
-    with torch.no_grad():
-        network(images)  # so that the BatchNorm statistics fit the images
-    network.eval().requires_grad_(False)
+    network, _ = resnets(images)
 
     def fresh(network) -> Probes:
         return Probes(network, network.block_names, RANKS, ImageSpec(10, SHAPE), seed=0)
 
     probes = fresh(network).probes
-    start = time.perf_counter()
-    expected = straightforward(network, probes, images, labels)
-    theirs = time.perf_counter() - start
-    task = fresh(freeze(network, "cpu"))
-    start = time.perf_counter()
-    measured = together(task, images, labels)
-    ours = time.perf_counter() - start
-
-    difference = max(abs(a - b) for a, b in zip(measured, expected, strict=True))
-    if difference > 1e-4:
-        sys.exit(f"the two ways disagree: losses differ by {difference}")
+    theirs, expected = timed(lambda: straightforward(network, probes, images, labels))
+    task = fresh(frozen(network))
+    ours, measured = timed(lambda: together(task, images, labels))
+    check("losses", max(abs(a - b) for a, b in zip(measured, expected, strict=True)), 1e-4)
     times = f"{theirs:.1f} s one at a time, {ours:.2f} s here"
     result(f"a step of {len(probes)} probes, {n_images} images: {times}: {theirs / ours:.0f}x")
 

@@ -11,41 +11,25 @@ are in single precision; the benchmark fails if a value differs by 1e-5 from tha
 """
 
 import argparse
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import product
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
+import common
 import torch
-from hooks import captured
+from common import captured, check, frozen, resnets
 from torch import Tensor
 
-from src.checkpoints import freeze
 from src.console import progress, result
 from src.low_rank import as_rows
-from src.models import Network, build_model
+from src.models import Network
 from src.runtime import keep_freed_memory
 from src.similarity import Comparison
 
-SHAPE = (3, 32, 32)
 METRICS = ("cka", "pwcca", "procrustes")
 N_RANKS = 14
-
-
-def networks(images: Tensor) -> list[Network]:
-    """Make two resnet18 whose BatchNorm statistics fit the images."""
-    made = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        network = build_model("resnet18")
-        with torch.no_grad():
-            network(images)
-        made.append(freeze(network, "cpu"))
-    return made
+timed = partial(common.timed, clock=time.process_time)
 
 
 def activations(network: Network, images: Tensor, layer: str) -> Tensor:
@@ -94,13 +78,6 @@ def measured(x: Tensor, y: Tensor) -> list[float]:
     ]
 
 
-def timed(run: Callable[[], object]) -> tuple[float, object]:
-    """Return the processor time of a call in seconds, and its result."""
-    start = time.process_time()
-    value = run()
-    return time.process_time() - start, value
-
-
 def ours(models: list[Network], images: Tensor, layers: tuple[list[str], list[str]], ranks) -> Iterator[list[float]]:
     """Measure all pairs of layers and ranks, with one pass of each network."""
     comparison = Comparison(*layers, n_images=len(images), metrics=METRICS, ranks1=ranks[0], ranks2=ranks[1])
@@ -125,8 +102,7 @@ def race(title: str, models: list[Network], images: Tensor, layers, ranks, *, n_
         lambda: [straightforward(models, images, *cases[i]) for i in progress(chosen, "one at a time")]
     )
     difference = (torch.tensor([values[i] for i in chosen]) - torch.tensor(expected))[:, columns].abs().max().item()
-    if difference > 1e-4:
-        sys.exit(f"the two ways disagree by {difference}")
+    check(f"values of {title}", difference, 1e-4)
     theirs *= len(cases) / len(chosen)
     result(f"{title:32} {len(chosen)} of {len(cases)} timed {theirs:9.1f} s {seconds:9.1f} s {theirs / seconds:8.1f}x")
 
@@ -150,8 +126,7 @@ def race_against_passes(models: list[Network], images: Tensor, names: list[str],
     plain, ours = min(run[0] for run in runs), min(run[1] for run in runs)
     seconds, _ = timed(lambda: cka(n_permutations))
     error = (runs[0][2] - cka(double=True)).abs().max().item()
-    if error > 1e-5:
-        sys.exit(f"CKA differs by {error} from that in double precision")
+    check("CKA in single and in double precision", error, 1e-5)
     result(f"8×8 CKA: {ours:.1f} s, {ours / plain:.2f} times two plain passes (goal 1.4); error {error:.0e}")
     result(f"{n_permutations} permutations of it: {seconds - ours:.1f} s more (goal 60 s on two cores)")
 
@@ -171,8 +146,8 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(1)  # so that processor time is not spent on waiting, and other jobs do not count
     torch.manual_seed(0)
-    images = torch.rand(options.images, *SHAPE)
-    models = networks(images[:64])
+    images = torch.rand(options.images, *common.SHAPE)
+    models = [frozen(network) for network in resnets(images[:64])]
     names = list(models[0].block_names)
     with torch.no_grad():
         race_against_passes(models, images, names, n_permutations=options.permutations)

@@ -13,41 +13,27 @@ import copy
 import subprocess
 import sys
 import tempfile
-import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hooks import captured, replaced
+from common import ROOT, SHAPE, captured, check, replaced, resnets, timed
 from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
 from src.checkpoints import save_state
-from src.console import note, progress, result
+from src.console import progress, result
 from src.datasets.augmentation import CropFlip
 from src.datasets.in_memory import ImageSet
 from src.low_rank import as_rows
-from src.models import Network, build_model
+from src.models import Network
 from src.runtime import keep_freed_memory
 from src.stitching import Grid, Pair, build_layers
 from src.stitching.layers import StitchingLayer, resize
 from src.stitching.registry import OBJECTIVES
-
-SHAPE = (3, 32, 32)
-
-
-def timed(run: Callable[[], object]) -> tuple[float, object]:
-    """Return the seconds that a call takes, and its result."""
-    start = time.perf_counter()
-    value = run()
-    return time.perf_counter() - start, value
 
 
 def line(title: str, straightforward: float, ours: float, goal: float) -> None:
@@ -142,21 +128,10 @@ class OnePairAtATime:
         return weights
 
 
-def given_networks(batch: Tensor) -> list:
-    """Make two resnet18 whose BatchNorm statistics fit the images."""
-    networks = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        network = build_model("resnet18")
-        network(batch)
-        networks.append(network.eval().requires_grad_(False))
-    return networks
-
-
 def passes(n_images: int) -> None:
     """Compare evaluation, one training step on each objective, and direct matching of 64 pairs."""
     images, labels = torch.rand(n_images, *SHAPE), torch.randint(10, (n_images,))
-    front, end = given_networks(images)
+    front, end = resnets(images)
     layers, _ = build_layers(front, end, front.block_names, end.block_names, "rc2c_pre", image_shape=SHAPE, seed=0)
     alone = OnePairAtATime(front, end, layers)
     front, end = (copy.deepcopy(network).to(memory_format=torch.channels_last) for network in (front, end))
@@ -197,13 +172,6 @@ def step(grid: Grid, images: Tensor, labels: Tensor) -> list[float]:
     return losses.tolist()
 
 
-def check(what: str, difference: float, tolerance: float) -> None:
-    """End the benchmark if the two ways do not agree."""
-    note(f"largest difference of {what}: {difference:.1e}")
-    if not difference <= tolerance:
-        sys.exit(f"the two ways disagree: {what} differ by {difference}")
-
-
 def augmentation(batch_size: int = 256, n_images: int = 5120) -> None:
     """Compare flip and crop of CIFAR-like images with torchvision's transforms of single images."""
     images = torch.randint(256, (n_images, *SHAPE), dtype=torch.uint8)
@@ -225,13 +193,12 @@ def augmentation(batch_size: int = 256, n_images: int = 5120) -> None:
 
 def processes(folder: Path, n_test: int) -> None:
     """Compare the whole process of a 64-pair grid of direct matching with 64 processes of one pair."""
-    sys.path.insert(0, str(ROOT))
     from tests.tiny_datasets import random_images
 
     sizes = {"train": 300, "test": n_test}
     images = {f"x_{split}": random_images(n, 32, 32, 3) for split, n in sizes.items()}
     np.savez(folder / "data.npz", **images, **{f"y_{split}": np.arange(n) % 10 for split, n in sizes.items()})
-    networks = given_networks(torch.rand(64, *SHAPE))
+    networks = resnets(torch.rand(64, *SHAPE))
     for name, network in zip("fg", networks, strict=True):
         save_state(folder / f"{name}.pt", network.state_dict())
 

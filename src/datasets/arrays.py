@@ -1,6 +1,5 @@
 """Arrays of images on disk, mapped into memory: CIFAR-5M, the 300K Random Images, and a user's `.npz` files."""
 
-import zipfile
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -10,9 +9,10 @@ import torch
 
 from src.console import warn
 from src.datasets.in_memory import ImageSet, split_of
-from src.datasets.mapped import MappedImages, MappedImageSet, map_member, readable, unpack
+from src.datasets.mapped import MappedImages, MappedImageSet, map_archive
 from src.datasets.registry import DatasetInfo, Loading, load_dataset
 from src.errors import UserError
+from src.files import readable
 
 RANDOM_IMAGES = "300K_random_images.npy"
 RANDOM_IMAGES_SOURCE = f"https://people.eecs.berkeley.edu/~hendrycks/{RANDOM_IMAGES}"
@@ -30,9 +30,8 @@ def load_random_images(
         UserError: the file is missing, or is no such array.
     """
     path = _folder(root, info.source, RANDOM_IMAGES) / RANDOM_IMAGES
-    with readable(path, f"fetch {RANDOM_IMAGES_SOURCE} into that place"):
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-        _check_images(images, shape=(32, 32, 3))
+    with readable(path, f"fetch {RANDOM_IMAGES_SOURCE} into that place, then run again"):
+        images = _checked_images(np.load(path, mmap_mode="r", allow_pickle=False), shape=(32, 32, 3))
     return split_of(info, MappedImages([images]), None, train=train, device=device, kind=MappedImageSet)
 
 
@@ -46,22 +45,14 @@ def load_cifar5m(
     """
     if not train:
         return load_dataset("cifar10", root, train=False, device=device)
-    names = [f"cifar5m_part{i}" for i in range(N_PARTS)]
-    folder = _folder(root, info.source, f"{names[0]}.npz")
-    archives = [folder / f"{name}.npz" for name in names]
-    missing = [path.name for path in archives if not path.is_file()]
-    if missing:
-        raise UserError(
-            f"dataset cifar5m: no {', '.join(missing)} in {folder}; all {N_PARTS} parts are needed: "
-            f"fetch them from {CIFAR5M_SOURCE} into that folder, then run again"
-        )
-    unpack(archives, "XY", remedy=f"fetch it again from {CIFAR5M_SOURCE}")
+    folder = _folder(root, info.source, "cifar5m_part0.npz")
     images, labels = [], []
-    for archive in archives:
-        with readable(archive, f"fetch it again from {CIFAR5M_SOURCE}"):
-            images.append(map_member(archive, "X"))
-            labels.append(_labels(map_member(archive, "Y"), n_images=len(images[-1]), n_classes=info.n_classes))
-            _check_images(images[-1], shape=(32, 32, 3))
+    for i in range(N_PARTS):
+        archive = folder / f"cifar5m_part{i}.npz"
+        with readable(archive, f"fetch all {N_PARTS} parts from {CIFAR5M_SOURCE} into that folder, then run again"):
+            arrays = map_archive(archive, "XY")
+            images.append(_checked_images(arrays["X"], shape=(32, 32, 3)))
+            labels.append(_labels(arrays["Y"], n_images=len(images[-1]), n_classes=info.n_classes))
     every_label = torch.from_numpy(np.concatenate(labels))
     return split_of(info, MappedImages(images), every_label, train=True, device=device, kind=MappedImageSet)
 
@@ -118,22 +109,20 @@ def load_file(info: DatasetInfo, root: Path, *, train: bool, device: torch.devic
 def _own_arrays(path: Path, split: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Map the images uint8 (N, H, W, C) or (N, H, W) of a split and read its labels int64 (N,), if it has any."""
     remedy = f"save it with numpy.savez: x_{split} uint8 (N, H, W, C) or (N, H, W), y_{split} whole numbers from 0"
-    with readable(path, remedy), zipfile.ZipFile(path) as archive:
-        names = [name for name in (f"x_{split}", f"y_{split}") if name[0] == "x" or f"{name}.npy" in archive.namelist()]
-    unpack([path], names, remedy=remedy)
     with readable(path, remedy):
-        images = map_member(path, names[0])
-        _check_images(images)
-        labels = _labels(map_member(path, names[1]), n_images=len(images)) if len(names) == 2 else None
-    return images, labels
+        arrays = map_archive(path, (f"x_{split}", f"y_{split}"))
+        images = _checked_images(arrays[f"x_{split}"])
+        labels = arrays.get(f"y_{split}")
+        return images, None if labels is None else _labels(labels, n_images=len(images))
 
 
-def _check_images(images: np.ndarray, *, shape: tuple[int, ...] | None = None) -> None:
-    """Check that images are uint8 (N, *shape), or without a `shape` (N, H, W, C) or (N, H, W); raises ValueError."""
+def _checked_images(images: np.ndarray, *, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Return images that are uint8 (N, *shape), or without a `shape` (N, H, W, C) or (N, H, W); raises ValueError."""
     fits = images.ndim in (3, 4) if shape is None else images.shape[1:] == shape
     if images.dtype != np.uint8 or not fits or not len(images):
         expected = "(N, H, W, C) or (N, H, W)" if shape is None else f"(N, {', '.join(map(str, shape))})"
         raise ValueError(f"{images.dtype} {images.shape}, expected uint8 {expected}")
+    return images
 
 
 def _labels(labels: np.ndarray, *, n_images: int, n_classes: int | None = None) -> np.ndarray:

@@ -42,18 +42,30 @@ class BaseImageSet:
     Args:
         labels: whole numbers (N,) in 0..n_classes-1, kept in their dtype; -1 is no label.
         n_classes: 0 for an unlabelled set.
+        image_shape: (C, H, W) of the images in a batch.
+        normalisation: of values in [0, 1]; by default they are not changed.
         epoch_size: number of images of an `epoch`, disjoint from epoch to epoch (see `subset`); None, or N or more:
             all images. May be set later.
         device: of the batches.
     """
 
-    def __init__(self, labels: Tensor, *, n_classes: int, epoch_size: int | None, device: torch.device | str):
+    def __init__(
+        self,
+        labels: Tensor,
+        *,
+        n_classes: int,
+        image_shape: tuple[int, int, int],
+        normalisation: Normalisation = Normalisation(),  # noqa: B008 - immutable
+        epoch_size: int | None = None,
+        device: torch.device | str,
+    ):
         self.device = torch.device(device)
         self.labels = labels.to(self.device)
         self.n_classes = n_classes
+        self.image_shape = image_shape
+        self.normalisation = normalisation
         self.epoch_size = epoch_size
         self.shard = Shard()  # may be set later
-        self.normalisation = Normalisation()  # set by subclasses
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,18 +75,13 @@ class BaseImageSet:
         """Its classes and the shape of its images."""
         return ImageSpec(self.n_classes, self.image_shape)
 
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images in a batch."""
-        raise NotImplementedError
-
     def _make(self, batches: Sequence[BatchSpec]) -> Iterable[Tensor]:
         """Yield the images of each batch in turn: float32 (B, C, H, W) on the device."""
         raise NotImplementedError
 
     def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
         """Draw parameters of the augmentation on the CPU, a row for each image of `order` (N,); without one, None."""
-        raise NotImplementedError
+        return None
 
     def check_like(self, other: "BaseImageSet", *, option: str) -> None:
         """Check that another set has images of the same shape (C, H, W); warns if their normalisation differs.
@@ -159,15 +166,10 @@ def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
 
     Returns:
         Indices int64 (size or fewer,) in shuffled order, on the CPU; they depend on the arguments alone.
-
-    Raises:
-        ValueError: `epoch` is below 1.
     """
-    if epoch < 1:
-        raise ValueError(f"epoch {epoch}: epochs are counted from 1")
     pass_number, place = divmod(epoch - 1, -(-n // size))
     order = torch.randperm(n, generator=runtime.generator(seed, pass_number, 0))  # only these keys have three parts
-    return order[place * size : (place + 1) * size].clone()  # a view would keep the whole pass in memory
+    return order[place * size : (place + 1) * size]
 
 
 def scaled_(levels: Tensor, normalisation: Normalisation) -> Tensor:

@@ -1,4 +1,4 @@
-"""Images that are decoded batch by batch, by worker processes that live as long as their image set."""
+"""Images that are decoded batch by batch, by worker processes."""
 
 import io
 import multiprocessing
@@ -9,22 +9,25 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from PIL import Image, UnidentifiedImageError  # torchvision's own dependency
+from PIL import Image  # torchvision's own dependency
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from src.console import progress
-from src.datasets.base import BaseImageSet, BatchSpec, Normalisation, scaled_
+from src.datasets.base import BaseImageSet, BatchSpec, scaled_
 from src.datasets.registry import Loading
 from src.errors import UserError
+from src.files import readable
 from src.runtime import seed_of
 
 warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores
 
+MISSING = "restore or remove it"
 Transform = Callable[[Image.Image], Tensor]  # to uint8 (C, H, W), all of one shape
 Key = tuple[int, ...]  # the index of an image and, where it is augmented, seed and epoch
 
@@ -52,14 +55,12 @@ class EncodedFiles:
         Raises:
             UserError: it cannot be read.
         """
-        try:
+        with readable(self.path(i), MISSING):
             return Path(self.path(i)).read_bytes()
-        except OSError as error:
-            raise UserError(f"cannot read {self.path(i)}: {error.strerror or error}") from error
 
 
 class HeldFiles(EncodedFiles):
-    """Files whose contents are held in one block of memory, which forked workers share and others copy.
+    """Files whose contents are held in memory, which forked workers share and others copy.
 
     Args:
         n_threads: number of files that are read at the same time.
@@ -69,31 +70,19 @@ class HeldFiles(EncodedFiles):
 
     def __init__(self, paths: Sequence[str], *, n_threads: int):
         super().__init__(paths)
-        self._starts = np.cumsum([0, *(os.stat(path).st_size for path in paths)])
-        try:
-            self._block = np.empty(self._starts[-1], dtype=np.uint8)
-        except MemoryError as error:
-            size = self._starts[-1] / 2**30
-            raise UserError(
-                f"{size:.1f} GiB of images do not fit in memory; use -d imagenet, which reads them"
-            ) from error
+        needed, memory = sum(map(os.path.getsize, paths)), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if needed > memory:
+            size = needed / 2**30
+            raise UserError(f"{size:.1f} GiB of images do not fit in memory; use -d imagenet, which reads them")
         with ThreadPool(n_threads) as pool:
-            done = pool.imap_unordered(self._fill, range(len(self)), chunksize=256)
-            for _ in progress(done, "reading images", len(self), unit="file"):
-                pass
+            contents = pool.imap(super().read, range(len(paths)), chunksize=256)
+            contents = progress(contents, "reading images", len(paths), unit="file")
+            # as arrays: reading one leaves its pages as they are, while bytes have a reference count in front of them
+            self._contents = [np.frombuffer(content, dtype=np.uint8) for content in contents]
 
     def read(self, i: int) -> bytes:
         """Return the content of file i."""
-        return self._place(i).tobytes()
-
-    def _place(self, i: int) -> np.ndarray:
-        return self._block[self._starts[i] : self._starts[i + 1]]
-
-    def _fill(self, i: int) -> None:
-        content = np.frombuffer(super().read(i), dtype=np.uint8)
-        if len(content) != len(self._place(i)):
-            raise UserError(f"{self.path(i)} changed while it was read; run again when it stays as it is")
-        self._place(i)[:] = content
+        return self._contents[i].tobytes()
 
 
 class DecodedImageSet(BaseImageSet):
@@ -104,12 +93,10 @@ class DecodedImageSet(BaseImageSet):
     Args:
         files: one image each.
         labels: whole numbers (N,).
-        image_shape: (C, H, W) of an image after `transform` or `augmentation`.
         transform: applied to each image by `batches`.
         augmentation: applied to each image by `epoch`, with random numbers from torch; None: `transform` is.
-        normalisation: of values in [0, 1].
         loading: number of workers, and of batches that each prepares ahead.
-        n_classes, epoch_size, device: as in BaseImageSet.
+        options: as in BaseImageSet; `image_shape` is that after `transform` or `augmentation`.
     """
 
     def __init__(
@@ -117,25 +104,14 @@ class DecodedImageSet(BaseImageSet):
         files: EncodedFiles,
         labels: Tensor,
         *,
-        n_classes: int,
-        image_shape: tuple[int, int, int],
         transform: Transform,
         augmentation: Transform | None = None,
-        normalisation: Normalisation,
         loading: Loading,
-        epoch_size: int | None = None,
-        device: torch.device | str = "cpu",
+        **options: Any,
     ):
-        super().__init__(labels, n_classes=n_classes, epoch_size=epoch_size, device=device)
-        self.files, self.loading, self.normalisation = files, loading, normalisation
+        super().__init__(labels, **options)
+        self.files, self.loading = files, loading
         self.transform, self.augmentation = transform, augmentation
-        self._image_shape = image_shape
-        self._idle: list[DataLoader] = []  # their workers wait for the next pass
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images in a batch."""
-        return self._image_shape
 
     def levels(self, batches: Sequence[BatchSpec]) -> Iterator[Tensor]:
         """Decode the images of each batch in turn: yields uint8 (B, C, H, W) on the CPU.
@@ -143,10 +119,8 @@ class DecodedImageSet(BaseImageSet):
         Raises:
             UserError: an image cannot be decoded, or a worker was killed.
         """
-        loader = self._idle.pop() if self._idle else self._loader()
-        loader.batch_sampler.batches = batches
         try:
-            for images in loader:
+            for images in self._loader(batches):
                 if isinstance(images, UserError):
                     raise images
                 yield images
@@ -154,13 +128,9 @@ class DecodedImageSet(BaseImageSet):
             if "DataLoader worker" not in str(error):
                 raise
             raise UserError(
-                f"a process that decodes images was killed ({' '.join(str(error).split())}); "
+                f"a process that decodes images was killed ({error}); "
                 "there may be too little memory: give fewer workers, or a container more /dev/shm"
             ) from error
-        else:
-            self._idle.append(loader)
-        finally:
-            del loader  # after a failure, this ends its workers now and not when the traceback is freed
 
     def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
         return torch.tensor([[seed, epoch]]).expand(len(order), 2) if self.augmentation else None
@@ -169,19 +139,21 @@ class DecodedImageSet(BaseImageSet):
         for levels in self.levels(batches):  # workers send bytes, a quarter of the size of floats
             yield scaled_(levels.to(self.device, non_blocking=True).float(), self.normalisation)
 
-    def _loader(self) -> DataLoader:
+    def _loader(self, batches: Sequence[BatchSpec]) -> DataLoader:
         n_workers, prefetch_factor = self.loading
-        options = {"prefetch_factor": prefetch_factor, "persistent_workers": True}
-        mode = "RGB" if self.image_shape[0] == 3 else "L"
+        options = {
+            "num_workers": n_workers,
+            "prefetch_factor": prefetch_factor,
+            "multiprocessing_context": _context(),
+            "worker_init_fn": _ignore_signals,
+        }
         return DataLoader(
-            _Decoder(self.files, mode, self.transform, self.augmentation),
-            batch_sampler=_NextBatches(),
-            collate_fn=_as_is,
-            num_workers=n_workers,
+            _Decoder(self.files, "RGB" if self.image_shape[0] == 3 else "L", self.transform, self.augmentation),
+            batch_size=None,  # what is sampled is a batch already
+            sampler=_keys(batches),
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=_ignore_signals,
             generator=torch.Generator(),  # for seeds that workers do not use: the global generator must not advance
-            **(options | {"multiprocessing_context": _context()} if n_workers else {}),
+            **(options if n_workers else {}),
         )
 
 
@@ -197,18 +169,11 @@ def _context() -> BaseContext:
     return context
 
 
-class _NextBatches:
-    """The sampler of a loader whose workers live on; its batches are set before each pass."""
-
-    batches: Sequence[BatchSpec] = ()
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        for indices, parameters in self.batches:
-            randomness = [()] * len(indices) if parameters is None else parameters.tolist()
-            yield [(i, *row) for i, row in zip(indices.tolist(), randomness, strict=True)]
+def _keys(batches: Sequence[BatchSpec]) -> Iterator[list[Key]]:
+    """Yield for each batch what `_Decoder` makes it from."""
+    for indices, parameters in batches:
+        randomness = [()] * len(indices) if parameters is None else parameters.tolist()
+        yield [(i, *row) for i, row in zip(indices.tolist(), randomness, strict=True)]
 
 
 class _Decoder:
@@ -217,7 +182,7 @@ class _Decoder:
     def __init__(self, files: EncodedFiles, mode: str, transform: Transform, augmentation: Transform | None):
         self.files, self.mode, self.transform, self.augmentation = files, mode, transform, augmentation
 
-    def __getitems__(self, keys: Sequence[Key]) -> Tensor | UserError:
+    def __getitem__(self, keys: Sequence[Key]) -> Tensor | UserError:
         """Return the images uint8 (B, C, H, W), or an error; the loader would wrap a raised one in a traceback."""
         try:
             return torch.stack([self._image(*key) for key in keys])
@@ -225,24 +190,16 @@ class _Decoder:
             return error
 
     def _image(self, i: int, *seed_and_epoch: int) -> Tensor:
-        content = self.files.read(i)
-        try:
-            image = Image.open(io.BytesIO(content))
+        with readable(self.files.path(i), MISSING):
+            image = Image.open(io.BytesIO(self.files.read(i)))
             if image.mode.startswith(("I", "F")):  # PIL would clip their values at 255
                 raise ValueError(f"its pixels have more than 8 bits, mode {image.mode}; convert it")
             image = image.convert(self.mode)
-        except Exception as error:  # a damaged file can raise anything
-            reason = "no image" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
-            raise UserError(f"{self.files.path(i)} cannot be decoded ({reason}); restore or remove it") from error
         if not seed_and_epoch:
             return self.transform(image)
         with torch.random.fork_rng(devices=[]):  # torchvision's transforms draw from torch's generator of the CPU
             torch.default_generator.manual_seed(seed_of(*seed_and_epoch, i, 0))  # no other key has four parts
             return self.augmentation(image)
-
-
-def _as_is(images: Tensor | UserError) -> Tensor | UserError:
-    return images
 
 
 def _ignore_signals(worker: int) -> None:

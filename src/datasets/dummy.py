@@ -19,16 +19,8 @@ class DummyImageSet(BaseImageSet):
     ):
         generator = runtime.generator(seed)
         labels = torch.randint(n_classes, (n,), generator=generator)
-        super().__init__(labels, n_classes=n_classes, epoch_size=None, device=device)
+        super().__init__(labels, n_classes=n_classes, image_shape=image_shape, device=device)
         self.images = torch.randn(min(n, N_IMAGES), *image_shape, generator=generator).to(self.device)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images in a batch."""
-        return tuple(self.images.shape[1:])
-
-    def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> None:
-        return None
 
     def _make(self, batches: Sequence[BatchSpec]) -> Iterator[Tensor]:
         for indices, _ in batches:

@@ -1,5 +1,7 @@
 """Folders of encoded images, a folder for each class: ImageNet (ILSVRC 2012) and a user's own."""
 
+import contextlib
+import math
 import os
 from functools import cache
 from pathlib import Path
@@ -55,21 +57,23 @@ def load_folder(
     paths, labels = _scan(_split_folder(root, train), classes, some_empty=bool(settings.classes))
     if not (root / "dataset.yaml").is_file() and _is_smaller(paths[0], settings.size):
         _note_enlargement(root, settings.size)
-    n_bytes = len(paths) * settings.channels * settings.size**2
-    if settings.size > IN_MEMORY or n_bytes > _memory_of(device) / 4:
-        return _decoded(
-            EncodedFiles(paths), labels, settings, len(classes), train=train, device=device, loading=loading
-        )
-    kept = settings._replace(augment="none") if train else settings
-    small = _decoded(EncodedFiles(paths), labels, kept, len(classes), train=False, device="cpu", loading=loading)
+    augmented, of_kept_images = _augmentations(settings) if train else (None, None)
+    options = _options(settings, len(classes))
+    decoded = DecodedImageSet(
+        EncodedFiles(paths), labels, **options, augmentation=augmented, loading=loading, device=device
+    )
+    if settings.size > IN_MEMORY or len(paths) * math.prod(decoded.image_shape) > _memory_of(device) / 4:
+        return decoded
+    if train and settings.augment == "resized_crop":
+        decoded.transform = _plain(settings._replace(augment="none"))  # whole images, of which crops are taken
     batches = [BatchSpec(indices, None) for indices in torch.arange(len(paths)).split(256)]
-    images = torch.cat(list(progress(small.levels(batches), "decoding images", len(batches))))
+    images = torch.cat(list(progress(decoded.levels(batches), "decoding images", len(batches))))
     return ImageSet(
         images,
         labels,
         n_classes=len(classes),
-        augmentation=_of_kept_images(settings) if train else None,
-        normalisation=_normalisation(settings),
+        augmentation=of_kept_images,
+        normalisation=decoded.normalisation,
         device=device,
     )
 
@@ -92,7 +96,9 @@ def load_imagenet(
     paths, labels = _scan(folder, classes, some_empty=bool(settings.classes))
     held = info.source == "memory"
     files = HeldFiles(paths, n_threads=max(1, loading.n_workers)) if held else EncodedFiles(paths)
-    return _decoded(files, labels, settings, info.n_classes, train=train, device=device, loading=loading)
+    augmented = _augmentations(settings)[0] if train else None
+    options = _options(settings, info.n_classes)
+    return DecodedImageSet(files, labels, **options, augmentation=augmented, loading=loading, device=device)
 
 
 @cache  # once for both splits
@@ -104,11 +110,9 @@ def _warn_of_subset(root: Path, n_classes: int) -> None:
 
 
 def _is_smaller(path: str, size: int) -> bool:
-    try:
-        with Image.open(path) as image:
-            return min(image.size) < size
-    except Exception:  # a damaged file can raise anything; decoding will report it
-        return False
+    with contextlib.suppress(Exception), Image.open(path) as image:  # decoding will report a damaged one
+        return min(image.size) < size
+    return False
 
 
 @cache  # once for both splits
@@ -119,24 +123,15 @@ def _note_enlargement(root: Path, size: int) -> None:
     )
 
 
-def _decoded(
-    files: EncodedFiles, labels: Tensor, settings: Settings, n_classes: int, *, train: bool, **options: Any
-) -> DecodedImageSet:
-    return DecodedImageSet(
-        files,
-        labels,
-        n_classes=n_classes,
-        image_shape=(settings.channels, settings.size, settings.size),
-        transform=_plain(settings),
-        augmentation=_augmented(settings) if train and settings.augment != "none" else None,
-        normalisation=_normalisation(settings),
-        **options,
-    )
-
-
-def _normalisation(settings: Settings) -> Normalisation:
+def _options(settings: Settings, n_classes: int) -> dict[str, Any]:
+    """Return the arguments of `DecodedImageSet` that the settings choose for both splits."""
     unchanged = set(settings.mean) == {0} and set(settings.std) == {1}
-    return Normalisation() if unchanged else Normalisation(settings.mean, settings.std)
+    return {
+        "n_classes": n_classes,
+        "image_shape": (settings.channels, settings.size, settings.size),
+        "transform": _plain(settings),
+        "normalisation": Normalisation() if unchanged else Normalisation(settings.mean, settings.std),
+    }
 
 
 def _plain(settings: Settings) -> Transform:
@@ -145,43 +140,36 @@ def _plain(settings: Settings) -> Transform:
     return T.Compose([T.Resize(short), T.CenterCrop(settings.size), T.PILToTensor()])
 
 
-def _augmented(settings: Settings) -> Transform:
-    size = settings.size
-    steps = {
-        "flip": [T.Resize(size), T.CenterCrop(size)],
-        "crop_flip": [T.Resize(size), T.CenterCrop(size), T.RandomCrop(size, padding=_padding(size))],
-        "resized_crop": [T.RandomResizedCrop(size)],
-    }
-    return T.Compose([*steps[settings.augment], T.RandomHorizontalFlip(), T.PILToTensor()])
+def _augmentations(settings: Settings) -> tuple[Transform | None, Augmentation | None]:
+    """Return the augmentation of encoded images, and that of batches of images that have the right size already."""
+    size, padding = settings.size, max(1, settings.size // 8)  # 4 for 32 pixels, as for CIFAR
+    whole = [T.Resize(size), T.CenterCrop(size)]
+    steps, of_batches = {
+        "none": (None, None),
+        "flip": (whole, CropFlip(0)),
+        "crop_flip": ([*whole, T.RandomCrop(size, padding=padding)], CropFlip(padding)),
+        "resized_crop": ([T.RandomResizedCrop(size)], ResizedCrop()),
+    }[settings.augment]
+    return steps and T.Compose([*steps, T.RandomHorizontalFlip(), T.PILToTensor()]), of_batches
 
 
-def _of_kept_images(settings: Settings) -> Augmentation | None:
-    """Return the augmentation of batches of images that have the right size already."""
-    padding = _padding(settings.size)
-    return {"none": None, "flip": CropFlip(0), "crop_flip": CropFlip(padding), "resized_crop": ResizedCrop()}[
-        settings.augment
-    ]
-
-
-def _padding(size: int) -> int:
-    return max(1, size // 8)  # 4 for 32 pixels, as for CIFAR
-
-
-def _split_names(root: Path, train: bool) -> list[str]:
-    return [name for name in SPLITS[train] if (root / name).is_dir()]
+def _splits(root: Path) -> dict[bool, Path]:
+    """Find the folders of the splits, by whether they are for training: the first of the possible names that exists."""
+    found = {train: [root / name for name in names if (root / name).is_dir()] for train, names in SPLITS.items()}
+    return {train: folders[0] for train, folders in found.items() if folders}
 
 
 def _split_folder(root: Path, train: bool, *, remedy: str = "give a folder with train and val in it") -> Path:
-    """Return the folder of a split: the first of its possible names that exists.
+    """Return the folder of a split.
 
     Raises:
-        UserError: none exists.
+        UserError: it does not exist.
     """
-    if _split_names(root, train):
-        return root / _split_names(root, train)[0]
-    names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
-    content = f"it holds {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else "it holds nothing"
-    raise UserError(f"{root} has no folder {' or '.join(SPLITS[train])} ({content}); {remedy}")
+    if train not in _splits(root):
+        names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+        content = f"it holds {', '.join(names[:5]) or 'nothing'}{' …' if len(names) > 5 else ''}"
+        raise UserError(f"{root} has no folder {' or '.join(SPLITS[train])} ({content}); {remedy}")
+    return _splits(root)[train]
 
 
 def _classes(root: Path, settings: Settings) -> list[str]:
@@ -190,22 +178,17 @@ def _classes(root: Path, settings: Settings) -> list[str]:
     Raises:
         UserError: there is no split, or its classes differ from those of `dataset.yaml` or of the other split.
     """
-    splits = [_split_folder(root, train) for train in SPLITS if _split_names(root, train)] or [
-        _split_folder(root, True)
-    ]
+    splits = _splits(root).values() or [_split_folder(root, True)]
     folders = {split.name: {entry.name for entry in os.scandir(split) if _is_class(entry)} for split in splits}
     if not any(folders.values()):
         return []
-    expected, whose = set(settings.classes), "dataset.yaml"
-    if not expected:
-        expected, whose = folders[splits[0].name], splits[0].name
+    whose, expected = ("dataset.yaml", set(settings.classes)) if settings.classes else next(iter(folders.items()))
     for name, own in folders.items():
-        missing = set() if settings.classes else expected - own
-        if missing or own - expected:
-            differing = ", ".join(sorted(missing or own - expected)[:3])
+        differing = own - expected or (set() if settings.classes else expected - own)
+        if differing:
             raise UserError(
-                f"{root}: {name} {'lacks' if missing else 'has'} class folders ({differing}) that {whose} "
-                f"{'has' if missing else 'lacks'}; list all classes in {root / 'dataset.yaml'}, or make them agree"
+                f"{root}: {name} and {whose} do not have the same classes ({', '.join(sorted(differing)[:3])}); list "
+                f"all classes in {root / 'dataset.yaml'}, or make the folders agree"
             )
     return list(settings.classes) or sorted(expected)
 
@@ -234,9 +217,7 @@ def _scan(folder: Path, classes: list[str], *, some_empty: bool) -> tuple[list[s
         if not images:
             raise FileNotFoundError(f"{folder} holds no images")
     except OSError as error:  # a class, or all of them, without images
-        raise UserError(
-            f"{' '.join(str(error).split()).rstrip('.')}; put a folder of images there for each class"
-        ) from error
+        raise UserError(f"{str(error).rstrip('.')}; put a folder of images there for each class") from error
     paths, labels = zip(*images, strict=True)
     return list(paths), torch.tensor(labels)
 

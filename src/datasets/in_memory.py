@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from src.datasets.augmentation import Augmentation, build_augmentation, resize, take
-from src.datasets.base import UNLABELLED, BaseImageSet, BatchSpec, Normalisation, scaled_
+from src.datasets.base import UNLABELLED, BaseImageSet, BatchSpec, scaled_
 from src.datasets.registry import DatasetInfo
 
 CACHE_BYTES = 2**20  # pixels that a CPU augments at once, so that intermediate results fit in its cache
@@ -22,8 +23,7 @@ class ImageSet(BaseImageSet):
         labels: as in BaseImageSet; None: the set is unlabelled, all labels are -1 and `n_classes` is 0.
         size: `batches` resizes images to (size, size), and `augmentation` must do so too; None: nothing is resized.
         augmentation: applied by `epoch`; None: nothing is.
-        normalisation: of values in [0, 1]; by default they are not changed.
-        epoch_size: as in BaseImageSet.
+        options: `normalisation` and `epoch_size` of BaseImageSet.
         device: of the images and the batches.
     """
 
@@ -35,20 +35,15 @@ class ImageSet(BaseImageSet):
         n_classes: int = 0,
         size: int | None = None,
         augmentation: Augmentation | None = None,
-        normalisation: Normalisation = Normalisation(),  # noqa: B008 - immutable
-        epoch_size: int | None = None,
         device: torch.device | str = "cpu",
+        **options: Any,
     ):
         labels = torch.full((len(images),), UNLABELLED) if labels is None else labels
-        super().__init__(labels, n_classes=n_classes, epoch_size=epoch_size, device=device)
-        self.size, self.augmentation, self.normalisation = size, augmentation, normalisation
+        channels, height, width = images.shape[1:]
+        shape = (channels, size or height, size or width)
+        super().__init__(labels, n_classes=n_classes, image_shape=shape, device=device, **options)
+        self.size, self.augmentation = size, augmentation
         self.images = self._keep(images)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images in a batch."""
-        channels, height, width = self.images.shape[1:]
-        return (channels, self.size or height, self.size or width)
 
     def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
         return self.augmentation.draw(generator, len(order)) if self.augmentation else None
@@ -57,7 +52,7 @@ class ImageSet(BaseImageSet):
         for indices, parameters in batches:
             yield self._batch(indices, parameters)
 
-    def _batch(self, indices: Tensor, parameters: Tensor | None = None) -> Tensor:
+    def _batch(self, indices: Tensor, parameters: Tensor | None) -> Tensor:
         """Return the images at `indices` (B,), augmented if `parameters` are given; float32 (B, C, H, W)."""
         batch = torch.empty((len(indices), *self.image_shape), device=self.device)
         n = len(indices) if self.device.type != "cpu" else max(1, CACHE_BYTES // math.prod(self.image_shape))

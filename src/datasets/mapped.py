@@ -4,14 +4,13 @@ A file is an `.npy`, or a member of an `.npz` archive. A stored member is memory
 is unpacked once, beside the archive.
 """
 
-import contextlib
-import glob
 import mmap
 import shutil
-import struct
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -79,81 +78,49 @@ def _announce(part: np.memmap, rows: np.ndarray) -> None:
         part._mmap.madvise(mmap.MADV_WILLNEED, page, start + n_bytes - page)
 
 
-def map_member(archive: Path, name: str) -> np.memmap:
-    """Memory-map an array of an `.npz` archive: in place where it is stored, or the file that `unpack` made of it."""
-    with zipfile.ZipFile(archive) as content:
-        info = content.getinfo(f"{name}.npy")
-        if info.compress_type != zipfile.ZIP_STORED:
-            return np.load(_unpacked(archive, info), mmap_mode="r", allow_pickle=False)
-        with content.open(info) as member:
-            read_header = {1: npy.read_array_header_1_0, 2: npy.read_array_header_2_0}[npy.read_magic(member)[0]]
-            shape, fortran_order, dtype = read_header(member)
-            start = member.tell()
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects, not numbers")
-    with open(archive, "rb") as file:
-        file.seek(info.header_offset + 26)  # the local header: 30 bytes, a name and an extra field of these lengths
-        start += info.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
-    return np.memmap(archive, dtype, "r", start, shape, "F" if fortran_order else "C")
+def map_archive(archive: Path, names: Collection[str]) -> dict[str, np.memmap]:
+    """Memory-map those arrays of an `.npz` archive that have one of the names; compressed ones are unpacked first.
 
-
-def unpack(archives: Sequence[Path], names: Sequence[str], *, remedy: str) -> None:
-    """Unpack compressed arrays beside their archives, where that is not done yet; one process does it at a time.
-
-    Args:
-        archives: `.npz` files in one folder.
-        names: of the arrays of each.
-        remedy: says in errors how to mend a damaged archive.
     Raises:
-        UserError: there is not enough room, the folder is not writable, or an archive is damaged.
+        UserError: there is not enough room to unpack, or the folder is not writable.
+        Exception: whatever a damaged archive makes zipfile and numpy raise.
     """
-    pending = list(_compressed(archives, names, remedy=remedy))
-    if not pending:
-        return
-    folder = archives[0].parent
-    with files.locked(folder / ".unpacking.lock"):
-        for left in folder.glob(".*.part"):  # by a process that was killed
-            left.unlink()
-        pending = list(_compressed(archives, names, remedy=remedy))
-        needed, free = sum(info.file_size for _, _, info in pending), shutil.disk_usage(folder).free
-        if free < needed:
-            raise UserError(
-                f"{folder}: {needed} bytes are needed to unpack arrays, {free} are free; free {needed - free}"
-            )
-        for archive, target, info in pending:
-            for other in folder.glob(f"{glob.escape(target.name[:-13])}.{'[0-9a-f]' * 8}.npy"):
-                other.unlink()  # from an earlier archive of this name
-            with readable(archive, remedy), zipfile.ZipFile(archive) as content, content.open(info) as member:
-                blocks = iter(lambda member=member: member.read(BLOCK), b"")
-                size = -(-info.file_size // BLOCK)
+    arrays = {}
+    with open(archive, "rb") as file, zipfile.ZipFile(file) as content:
+        for info in content.infolist():
+            name = info.filename.removesuffix(".npy")
+            if name in names and info.compress_type == zipfile.ZIP_STORED:
+                content.open(info).close()  # leaves the file at the first byte of the array
+                arrays[name] = _map_at(file, archive)
+            elif name in names:
+                target = _unpacked(content, info, beside=archive)
+                arrays[name] = np.load(target, mmap_mode="r", allow_pickle=False)
+    return arrays
+
+
+def _map_at(file: IO[bytes], path: Path) -> np.memmap:
+    """Map the array whose `.npy` content begins at the position of the open file."""
+    npy.read_magic(file)
+    shape, fortran_order, dtype = npy.read_array_header_1_0(file)
+    if dtype.hasobject:  # numpy would take the bytes for pointers
+        raise ValueError("it holds Python objects, not numbers")
+    return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran_order else "C")
+
+
+def _unpacked(content: zipfile.ZipFile, info: zipfile.ZipInfo, *, beside: Path) -> Path:
+    """Unpack a compressed array beside its archive, where that is not done yet; one process does it at a time.
+
+    With a checksum in its name the file cannot be that of another array.
+    """
+    target = beside.with_name(f"{beside.stem}_{Path(info.filename).stem}.{info.CRC:08x}.npy")
+    if target.is_file():
+        return target
+    with files.locked(beside.parent / ".unpacking.lock"):
+        needed, free = info.file_size, shutil.disk_usage(beside.parent).free
+        if not target.is_file() and free < needed:
+            raise UserError(f"{target}: {needed} bytes are needed to unpack it, {free} are free; free {needed - free}")
+        if not target.is_file():
+            with content.open(info) as member:
+                blocks, size = iter(partial(member.read, BLOCK), b""), -(-needed // BLOCK)
                 files.write_blocks(target, console.progress(blocks, f"unpacking {target.name}", size, unit="MiB"))
-
-
-def _compressed(
-    archives: Sequence[Path], names: Sequence[str], *, remedy: str
-) -> Iterator[tuple[Path, Path, zipfile.ZipInfo]]:
-    """Yield the compressed arrays that are not unpacked yet: archive, file for the array, entry in the archive."""
-    for archive in archives:
-        with readable(archive, remedy), zipfile.ZipFile(archive) as content:
-            for name in names:
-                info = content.getinfo(f"{name}.npy")
-                target = _unpacked(archive, info)
-                if info.compress_type != zipfile.ZIP_STORED and not target.is_file():
-                    yield archive, target, info
-
-
-def _unpacked(archive: Path, info: zipfile.ZipInfo) -> Path:
-    """Return the file for an unpacked array; with a checksum in its name it cannot be that of another array."""
-    return archive.with_name(f"{archive.stem}_{Path(info.filename).stem}.{info.CRC:08x}.npy")
-
-
-@contextlib.contextmanager
-def readable(path: Path, remedy: str) -> Iterator[None]:
-    """Turn any exception about a missing or damaged file into a UserError that ends with the remedy."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # a damaged file can raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: cannot be read ({reason}); {remedy}, then run again") from error
+    return target

@@ -153,7 +153,7 @@ def _check(network: Network, name: str, *, encoder: bool) -> None:
     except UserError:
         raise
     except Exception as error:  # whatever its forward raises
-        reason, images = " ".join(str(error).split())[:300], "×".join(map(str, network.image_shape))
+        reason, images = str(error)[:300], "×".join(map(str, network.image_shape))
         raise Misfit(f"{name} cannot take images of {images} ({reason}); choose another one or a dataset") from error
     network.train()
     if network.is_encoder and not encoder:

@@ -36,7 +36,8 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         block_class = getattr(torchvision_resnet, block)
-        self.conv1 = _stem_convolution(n_channels, imagenet_stem=imagenet_stem)
+        size, stride = (7, 2) if imagenet_stem else (3, 1)
+        self.conv1 = nn.Conv2d(n_channels, 64, size, stride=stride, padding=size // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if imagenet_stem else nn.Identity()
@@ -48,21 +49,13 @@ class ResNet(nn.Module):
             in_width = planes * block_class.expansion
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(in_width, n_classes)
-        self.block_names = tuple(
-            f"{stage}.{i}" for stage, depth in zip(STAGES, depths, strict=True) for i in range(depth)
-        )
+        self.block_names = tuple(f"{stage}.{i}" for stage in STAGES for i in range(len(self.get_submodule(stage))))
         self.apply(init_convolution)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(self.avgpool(x).flatten(1))  # (B, C, 1, 1) -> (B, n_classes)
-
-
-def _stem_convolution(n_channels: int, *, imagenet_stem: bool) -> nn.Conv2d:
-    if imagenet_stem:
-        return nn.Conv2d(n_channels, 64, 7, stride=2, padding=3, bias=False)
-    return nn.Conv2d(n_channels, 64, 3, padding=1, bias=False)
 
 
 def _stage(

@@ -26,10 +26,6 @@ def torchvision_network(
     if given not in classifiers():
         raise unknown_name("model", name, [f"{PREFIX}{other}" for other in classifiers()])
     if image_shape is not None and given.startswith("vit_"):
-        if image_shape[1] != image_shape[2]:
-            raise UserError(
-                f"{name} takes square images, not {image_shape[1]}×{image_shape[2]}; choose another network"
-            )
         options["image_size"] = image_shape[1]
     if image_shape is not None and given.startswith("maxvit_"):
         options["input_size"] = image_shape[1:]

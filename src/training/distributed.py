@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -78,14 +78,11 @@ def joined(processes: Processes, device: torch.device, *, backend: str | None, u
         yield
         return
     backend = backend or ("nccl" if device.type == "cuda" else "gloo")
-    if backend == "nccl" and device.type == "cpu":
-        raise UserError("--dist-backend nccl is for GPUs; use gloo on CPUs")
     try:
         dist.init_process_group(backend, init_method=url, world_size=processes.size, rank=processes.rank)
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"the {processes.size} processes did not meet at {url} ({reason}); "
+            f"the {processes.size} processes did not meet at {url} ({str(error)[:200]}); "
             "start them together: torchrun --nproc_per_node N misc/imagenet_train_main.py …"
         ) from error
     try:
@@ -101,30 +98,11 @@ def joined(processes: Processes, device: torch.device, *, backend: str | None, u
     dist.destroy_process_group()  # not after an error: other processes may be waiting in another operation
 
 
-def together() -> bool:
-    """Return whether several processes train together."""
-    return dist.is_available() and dist.is_initialized()
-
-
-def lowest(values: Tensor) -> Tensor:
-    """Return the elementwise minimum over all processes, in place and in each of them; alone, the values themselves."""
-    if together():
-        dist.all_reduce(values, op=dist.ReduceOp.MIN)
-    return values
-
-
 def add_up(values: Tensor) -> Tensor:
     """Return the sum over all processes, in place and in each of them; alone, the values themselves."""
-    if together():
+    if dist.is_available() and dist.is_initialized():
         dist.all_reduce(values)
     return values
-
-
-def copy_from_first(tensors: Iterable[Tensor]) -> None:
-    """Overwrite tensors by those of the first process; alone, nothing is done."""
-    if together():
-        for tensor in tensors:
-            dist.broadcast(tensor, 0)
 
 
 class DataParallelClassification(Classification):
@@ -157,8 +135,9 @@ class DataParallelClassification(Classification):
         """Switch the network; for evaluation all processes take over the buffers of the first."""
         self.network.train(mode)
         self.step = 0
-        if not mode:  # each process has statistics of its own; those of the first are saved
-            copy_from_first(self.heads[0].buffers())
+        if not mode and self.processes.size > 1:  # each has statistics of its own; those of the first are saved
+            for buffer in self.heads[0].buffers():
+                dist.broadcast(buffer, 0)
         elif self.processes.rank:  # so that dropout is not the same in all of them
             torch.manual_seed(seed_of(torch.initial_seed(), self.processes.rank))
 

@@ -3,6 +3,7 @@
 Nothing here touches a file: a training yields its state after each epoch and starts from one, and who calls it saves.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,11 +14,10 @@ from src.console import progress
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.runtime import seed_of, seeded
-from src.training.distributed import add_up, lowest
+from src.training.distributed import add_up
 from src.training.task import Classification, EpochLog, HeadLosses, Score, Task
 
 CHECK_EVERY = 16  # steps between two checks that losses are finite: each waits for the GPU
-NEVER = 2**62
 
 History = list[list[EpochLog]]  # for each epoch, the log of each head
 State = dict[str, Any]
@@ -119,7 +119,7 @@ def _train_epoch(
         optimizer.zero_grad(set_to_none=True)
         for group in task.losses(images, labels, training=True):
             group.losses.sum().backward()
-            sums.add(group, step=step)
+            sums.add(group)
         if settings.grad_clip is not None:
             for head in task.heads:
                 nn.utils.clip_grad_norm_(head.parameters(), settings.grad_clip)
@@ -127,18 +127,18 @@ def _train_epoch(
         if settings.reduce_lr_each == "updates":
             scheduler.step()
         if step % CHECK_EVERY == 0:
-            _check_losses(task, sums, epoch)
-    _check_losses(task, sums, epoch)
+            _check_losses(task, sums, epoch, step)
+    _check_losses(task, sums, epoch, step)
     return sums.scores()
 
 
-def _check_losses(task: Task, sums: "Sums", epoch: int) -> None:
-    step, head = lowest(sums.first_bad.clone()).min(0)
-    if step.item() != NEVER:
-        raise NonFiniteLoss(
-            f"epoch {epoch}, step {step.item()}: the loss of {task.names[head.item()]} is not finite; "
-            "lower -lr, or limit gradients with --grad-clip where there is one"
-        )
+def _check_losses(task: Task, sums: "Sums", epoch: int, step: int) -> None:
+    for name, score in zip(task.names, sums.scores(), strict=True):
+        if not math.isfinite(score.loss):  # as one loss makes the sum
+            raise NonFiniteLoss(
+                f"epoch {epoch}, up to step {step}: the loss of {name} is not finite; "
+                "lower -lr, or limit gradients with --grad-clip where there is one"
+            )
 
 
 class Sums:
@@ -149,16 +149,13 @@ class Sums:
 
     def __init__(self, n_heads: int, device: torch.device):
         self.sums = torch.zeros(4, n_heads, dtype=torch.float64, device=device)
-        self.first_bad = torch.full((n_heads,), NEVER, device=device)  # step of the first loss that is not finite
 
-    def add(self, group: HeadLosses, *, step: int) -> None:
+    def add(self, group: HeadLosses) -> None:
         """Add the losses of some heads on a batch."""
         heads, losses = list(group.heads), group.losses.detach()
         values = (group.n_correct, losses * group.n_samples, group.cross_entropies.detach() * group.n_samples)
         rows = [value.double() for value in values]
         self.sums[:, heads] += torch.stack([*rows, group.n_samples.double().expand_as(rows[0])])
-        first = self.first_bad[heads]
-        self.first_bad[heads] = torch.where(losses.isfinite(), first, first.clamp(max=step))
 
     def scores(self) -> list[Score]:
         """Return the means so far, one score for each head."""
@@ -171,9 +168,9 @@ def evaluate(task: Task, batches: Iterable[tuple[Tensor, Tensor]], *, device: to
     """Accuracy and loss of each head over the batches, in evaluation mode."""
     task.train(False)
     sums = Sums(len(task.heads), device)
-    for step, (images, labels) in enumerate(batches, start=1):
+    for images, labels in batches:
         for group in task.losses(images, labels, training=False):
-            sums.add(group, step=step)
+            sums.add(group)
     return sums.scores()
 
 
