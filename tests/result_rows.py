@@ -12,7 +12,8 @@ OPTIONS = {  # of a stitching run
 }  # fmt: skip
 SCORES = {
     "accuracy": 0.5, "auroc": 0.5, "aupr": 0.5, "fpr95": 0.5, "mean_energy": 1, "mean_id_energy": 2,
-    "detector": "energy", "detector_id_data": "digits", "id_dataset": "digits", "folder": "f",
+    "detector": "energy", "detector_id_data": "digits", "detector_ood_data": "", "id_dataset": "digits",
+    "sanity_dataset": "", "folder": "f",
 }  # fmt: skip
 
 

@@ -84,7 +84,8 @@ def test_evaluation_equals_each_stitched_model_alone(networks, data, rows_at_onc
         assert score.pairs[pair].accuracy == n_correct / N
         assert score.pairs[pair].representation_difference == pytest.approx((distance / norm).item(), rel=1e-9)
         rows = as_rows(networks[1](data.images, until=pair.end_layer))
-        assert score.pairs[pair].r2 == pytest.approx(1 - (distance / (rows - rows.mean(0)).square().sum()).item(), rel=1e-9)
+        variation = (rows - rows.mean(0)).square().sum()
+        assert score.pairs[pair].r2 == pytest.approx(1 - (distance / variation).item(), rel=1e-9)
     for network, accuracy in zip(networks, (score.front_accuracy, score.end_accuracy), strict=True):
         assert accuracy == (network(data.images).argmax(1) == data.labels).double().mean().item()
 

@@ -270,7 +270,7 @@ def test_torchvision_networks_take_other_channels_and_sizes(name, shape):
 def test_torchvision_networks_that_do_not_fit():
     for name, shape, line in (
         ("tv_inception_v3", (3, 32, 32), "tv_inception_v3 cannot take images of 3×32×32"),
-        ("tv_vit_b_16", (3, 32, 48), "takes square images"),
+        ("tv_vit_b_16", (3, 32, 48), "Wrong image width"),
         ("tv_resnet19", (3, 32, 32), "unknown model 'tv_resnet19'; did you mean tv_resnet18"),
     ):
         with pytest.raises(UserError, match=line):

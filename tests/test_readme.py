@@ -44,7 +44,7 @@ def test_the_scripts_take_the_commands(page, at_least, tmp_path, monkeypatch):
     found = commands(page, tmp_path)
     assert len(found) >= at_least
     (tmp_path / "my_digits").mkdir(exist_ok=True)
-    for name in ("negatives.npz", "nets.py"):
+    for name in ("negatives.npz", "nets.py", "others.py"):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     for script, *arguments in found:

@@ -259,11 +259,11 @@ def evaluate(
             run.folder.name,
             name,
             detectors[layer].id_data,
-            detectors[layer].ood_data,
             data["id_dataset"],
+            run.row.experiment._replace(dataset=data["dataset"]),
+            detectors[layer].ood_data,
             data["sanity_dataset"],
             sanity[layer].auroc if layer in sanity else None,
-            run.row.experiment._replace(dataset=data["dataset"]),
         ))  # fmt: skip
     return Evaluation(list(stitches), dict(own), dict(other), sanity, rows)
 

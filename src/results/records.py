@@ -164,9 +164,9 @@ def _typed(column: str, hint: Any, value: Any) -> Any:
     """Convert a value to the type of its field, or to the first that fits of several."""
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not types.NoneType]
     if value is None or value == "":
-        if types.NoneType not in get_args(hint) and not (value == "" and hint is str):
+        if types.NoneType not in get_args(hint):
             raise ValueError(column)
-        return None if types.NoneType in get_args(hint) else ""
+        return None
     for kind in kinds:
         with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
             return _converted(kind, value)

@@ -67,11 +67,11 @@ class EvaluationRow(NamedTuple):
     folder: str  # of the stitching run
     detector: str
     detector_id_data: str  # the data that the detector was made with
-    detector_ood_data: str  # "": it needs none
     id_dataset: str
-    sanity_dataset: str  # "": not checked
-    sanity_auroc: float | None  # of telling that data set from the ID data; None: not checked
     experiment: Experiment  # of the run, but for the data set, whose images were stitched here
+    detector_ood_data: str = ""  # the detector needs none
+    sanity_dataset: str = ""  # it was not checked
+    sanity_auroc: float | None = None  # of telling the sanity-check data from the ID data
 
     contents, written_by = "OOD evaluation", "exec_eval_stitcher_ood.py"
     leading = (
