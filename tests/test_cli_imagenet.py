@@ -41,7 +41,7 @@ def test_a_damaged_image_ends_a_run_with_one_line(tmp_path):
     arguments = ["small_cnn", *options(tmp_path), "-dir", "m"]
     warning, line = run_process("exec_train.py", *arguments, cwd=tmp_path, status=2).err.splitlines()
     assert warning.startswith("warning: ") and line.startswith("exec_train.py: error: ")
-    assert "n01/train_1.JPEG cannot be decoded (no image); restore or remove it" in line
+    assert "n01/train_1.JPEG: not an image of a known format; restore or remove it" in line
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])

@@ -68,9 +68,9 @@ def test_save_frequency(tmp_path, frequency, saved):
     assert {name for name in names_in(tmp_path) if name.endswith(".pt")} == {f"model_{epoch}.pt" for epoch in saved}
 
 
-def test_no_epochs_leave_the_options_only(tmp_path):
+def test_no_epochs_write_the_fresh_network(tmp_path):
     train("-e", "0", "-dir", "m")
-    assert names_in(tmp_path / "m") == {"config.txt", "run.json"}
+    assert names_in(tmp_path / "m") == {"config.txt", "run.json", "model_0.pt"}
 
 
 @pytest.mark.parametrize(("optimizer", "scheduler"), [("adamw", "cosine"), ("sgd", "none")])

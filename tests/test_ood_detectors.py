@@ -103,7 +103,7 @@ def test_loads_a_detector_and_refuses_one_of_another_shape(store):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [("{", "not valid JSON"), ("[]", "no table of detectors"), ('{"a.pt": {}}', "entry 'a.pt' lacks model_type")],
+    [("{", "it is to be JSON"), ("[]", "no table of detectors"), ('{"a.pt": {}}', "entry 'a.pt' lacks model_type")],
 )
 def test_a_damaged_table_is_named_and_not_overwritten(store, content, reason):
     store.folder.mkdir()

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.usefixtures("few_test_images")
 
 README = (ROOT / "README.md").read_text()
 SECTION = README[README.index("## Your own network") : README.index("## Your own images")]
-FILE = re.search(r"```python\n(.*?)```", SECTION, re.DOTALL).group(1) + '''
+FILE = (
+    re.search(r"```python\n(.*?)```", SECTION, re.DOTALL).group(1)
+    + """
 
 class Block(nn.Module):
     def __init__(self, n_tokens, width):
@@ -51,7 +53,8 @@ class Mixer(nn.Module):
 
 def mixer(n_classes, image_shape):
     return Mixer(n_classes, image_shape)
-'''
+"""
+)
 MORE = '''
 
 class Attention(nn.Module):

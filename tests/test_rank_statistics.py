@@ -196,9 +196,7 @@ def test_measures_and_settings_are_tested_apart():
 
 def test_specificity_says_where_alignments_differ():
     values = at_full_rank(dict.fromkeys([("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")], 0.5))
-    mixed = [
-        each._replace(alignment="average pool" if each.layers == ("a", "b") else "positions") for each in values
-    ]
+    mixed = [each._replace(alignment="average pool" if each.layers == ("a", "b") else "positions") for each in values]
     notes = {(row.layer1, row.varied): row.note for row in specificity(tables(mixed))}
     assert notes["a", "layer2"] == notes["b", "layer1"].replace("average pool, positions", "positions, average pool")
     assert notes["a", "layer2"] == "alignments differ: positions, average pool"

@@ -180,8 +180,7 @@ def process(code: str, *arguments) -> subprocess.Popen:
 @pytest.mark.slow
 def test_folders_are_claimed_by_one_process_each(tmp_path):
     code = (
-        "import sys; from src.results.run import new_folder\n"
-        "for _ in range(30): print(new_folder(sys.argv[1]).name)\n"
+        "import sys; from src.results.run import new_folder\nfor _ in range(30): print(new_folder(sys.argv[1]).name)\n"
     )
     processes = [process(code, tmp_path) for _ in range(2)]
     names = [name for each in processes for name in each.communicate(timeout=100)[0].split()]

@@ -24,9 +24,7 @@ def drawn(monkeypatch):
     """What is drawn, by the function that draws it."""
     calls = {}
     for name in ("maps", "curves"):
-        monkeypatch.setattr(
-            report, name, lambda path, panels, name=name, **said: calls.update({name: (panels, said)})
-        )
+        monkeypatch.setattr(report, name, lambda path, panels, name=name, **said: calls.update({name: (panels, said)}))
     return calls
 
 

@@ -372,7 +372,6 @@ def test_stitches_of_a_real_network(in_tmp_path):
     assert float(other["penalty"]) > 0.3 and float(other["agreement"]) < 0.6 and other["verdict"] == NOT_SIMILAR
 
 
-
 def test_folders_of_the_public_code_are_read():
     runs = runs_of(DATA / "public_runs" / "det")
     assert all(run.predictions is None for run in runs)

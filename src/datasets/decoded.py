@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from PIL import Image  # torchvision's own dependency
+from PIL import Image, UnidentifiedImageError  # torchvision's own dependency
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -191,7 +191,10 @@ class _Decoder:
 
     def _image(self, i: int, *seed_and_epoch: int) -> Tensor:
         with readable(self.files.path(i), MISSING):
-            image = Image.open(io.BytesIO(self.files.read(i)))
+            try:
+                image = Image.open(io.BytesIO(self.files.read(i)))
+            except UnidentifiedImageError as error:  # its text is about the bytes in memory
+                raise ValueError("not an image of a known format") from error
             if image.mode.startswith(("I", "F")):  # PIL would clip their values at 255
                 raise ValueError(f"its pixels have more than 8 bits, mode {image.mode}; convert it")
             image = image.convert(self.mode)
