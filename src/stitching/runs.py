@@ -151,7 +151,7 @@ class GridRuns:
             result(f"{self._title(pair)}Clean accuracy: {metrics.accuracy:.2%}")
             measured[pair] = metrics
         self._run.discard()
-        warn_of_matching(measured, matched)
+        warn_of_matching(measured, matched, self.options)
 
     def _title(self, pair: Pair) -> str:
         alone = tuple(pair) == (self.options["front_layer"], self.options["end_layer"])
