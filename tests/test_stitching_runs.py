@@ -77,6 +77,10 @@ def test_too_few_images_are_told_from_training_and_truncation(arguments, is_warn
     assert ("too few images to match" in capsys.readouterr().err) == is_warned
 
 
+def test_equal_cutoffs_are_one_experiment_however_they_are_spelled():
+    assert {options_of("--pinv-cutoff", text)["pinv_cutoff"] for text in ("3e-1", "0.3", "0.30")} == {"0.3"}
+
+
 def test_networks_without_batch_norm_need_no_note(layers, capsys):
     vit = build_model("vit_tiny_patch4_32", n_channels=1, image_shape=(1, 8, 8))
     check_options(options_of(), layers, [vit, vit])
