@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.networks import NetworkName
+from src.options import STARTS
 from src.results.captions import caption, network, short
 from src.results.experiments import Networks, grouped, method_names, newest
 from src.results.records import read_table
@@ -133,7 +134,8 @@ def _dataset(row: SimilarityRow | ProbeRow | StitchRow) -> str | None:
 
 def _n_images(row: SimilarityRow | ProbeRow | StitchRow) -> int | None:
     if isinstance(row, StitchRow):
-        return row.experiment.method.n_pinv_init_samples
+        method = row.experiment.method
+        return None if method.init in STARTS else row.metrics.n_matched or method.n_pinv_init_samples
     return row.n_samples if isinstance(row, SimilarityRow) else row.n_images
 
 
