@@ -191,3 +191,17 @@ def test_the_number_of_images_is_that_of_the_matching(tmp_path):
         stitch_row(init="rand", n_pinv_init_samples="auto", seed=3),
     )
     assert describe([table]).endswith("Images: 100, 400 (matching).")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"model2": "-", "seed": 0}, {"model2": "-", "seed": 1}),
+        ({"model2": "DEFAULT", "model2_type": "tv_resnet18"}, {"model2": "DEFAULT", "model2_type": "tv_resnet34"}),
+    ],
+)
+def test_networks_without_a_file_are_kept_apart(one, other, tmp_path, capsys):
+    """Fresh weights of several seeds, and torchvision's weights of several types, have one path."""
+    rows = [similarity_row(**names, values={"cka": value}) for names, value in ((one, 0.25), (other, 0.5))]
+    measurements = read_tables([write(tmp_path / "s.csv", *rows)]).measurements
+    assert sorted(settings_of(measurements).values()) == [[0.25], [0.5]] and not capsys.readouterr().err

@@ -95,8 +95,8 @@ def _by_networks(runs: Sequence[StitchingRun]) -> dict[str, list[StitchingRun]]:
     groups = grouped(runs, lambda run: run.row.experiment.network_keys)
     if len(groups) > 1 and are_independent(list(groups)):
         return {f"{len(groups)} pairs of networks": list(runs)}
-    names = [same[0].row.experiment.networks for same in groups.values()]
-    titles = [f"{each.front_model_path} → {each.end_model_path}" for each in names]
+    experiments = [same[0].row.experiment for same in groups.values()]
+    titles = [f"{each.front.title(each.seed)} → {each.end.title(each.seed)}" for each in experiments]
     return dict(zip(titles, groups.values(), strict=True))
 
 
