@@ -154,3 +154,18 @@ def test_pairs_that_train_together_go_on_together(layers, tmp_path, capsys):
     assert "1 of 2 runs are finished" in capsys.readouterr().err
     with pytest.raises(UserError, match="n_epochs was 1, now 2"):
         GridRuns(tmp_path, pairs, options=options | {"n_epochs": 2}, resume=True)
+
+
+def test_a_state_of_finished_pairs_alone_is_removed(layers, tmp_path):
+    """A kill between the last `config.txt` and the end of the state; another pair is still to be stitched."""
+    (layer,) = layers.values()
+    pairs = {PAIR: layer, Pair("layer2.0", "layer3.1"): layer}
+    options = options_of("--mod-only-stitch", "-e", "1", "-gpu", "-1")
+    finished = Run.in_folder(tmp_path / "1", options | PAIR._asdict())
+    finished.claim(resume=False)
+    finished.finish()
+    killed = Run.in_folder(tmp_path / "1", options)
+    killed.save(folders=[[*PAIR, "1"]])
+    again = GridRuns(tmp_path, pairs, options=options, resume=True)
+    assert list(again.layers) == [Pair("layer2.0", "layer3.1")] and not again.folders and again.state is None
+    assert not killed.state_file.exists()
