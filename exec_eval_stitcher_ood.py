@@ -43,7 +43,7 @@ def evaluate(args) -> None:
     from src.ood.networks import check_runs, load_networks
     from src.ood.report import report
     from src.ood.store import DetectorStore
-    from src.results.experiments import newest_stitches
+    from src.results.experiments import newest_runs
     from src.results.folders import evaluation_file, read_runs
     from src.results.run import Run
     from src.runtime import device_of
@@ -52,8 +52,7 @@ def evaluate(args) -> None:
     device, folder = device_of(args.gpu), Path(args.source_dir)
     finished, skipped = read_runs(folder)
     check_runs(finished, folder)
-    counted = newest_stitches(run.row for run in finished)
-    runs = [run for run in finished if run.row in counted]
+    runs = newest_runs(finished)
     dataset_info(args.dataset, labelled=True)
     loading = cli.load_options(args, device)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)

@@ -31,7 +31,7 @@ def parser() -> cli.Parser:
 
 def collect(args) -> None:
     from src.console import note, table
-    from src.results.experiments import by_experiment, newest_stitches
+    from src.results.experiments import by_experiment, newest_runs
     from src.results.matrices import accuracies
     from src.results.records import write_table
     from src.results.rows import IntervalRow
@@ -40,7 +40,8 @@ def collect(args) -> None:
 
     folders = [str(Path(folder)) for folder in (args.source_dir, args.other_dir) if folder]
     runs = [runs_of(Path(folder), recursive=args.recursive) for folder in folders]
-    rows = [newest_stitches(run.row for run in of_folder) for of_folder in runs]
+    counted = [newest_runs(of_folder) for of_folder in runs]
+    rows = [[run.row for run in of_folder] for of_folder in counted]
     output = Path(args.output or Path(args.source_dir) / "grid.csv")
     texts = {"figure": ".png" if output.suffix == ".csv" else output.suffix, "title": args.title}
 
@@ -59,7 +60,7 @@ def collect(args) -> None:
     else:  # which runs that end meanwhile keep up to date
         update_grid(Path(args.source_dir), create=True, title=args.title)
     path = output.with_name(f"{output.stem}_intervals.csv")
-    write_table(path, IntervalRow, intervals(run for run in runs[0] if run.row in rows[0]))
+    write_table(path, IntervalRow, intervals(counted[0]))
     note(f"wrote {path}")
 
 

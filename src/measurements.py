@@ -1,12 +1,12 @@
 """Reads tables of similarity, probing and stitching as measurements: values of measures at layers and ranks."""
 
 import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from src.networks import NetworkName
+from src.options import STARTS
 from src.results.captions import caption, network, short
 from src.results.experiments import Networks, grouped, method_names, newest
 from src.results.records import read_table
@@ -46,9 +46,10 @@ def read_tables(paths: Sequence[str | Path]) -> Tables:
     """
     rows = [row for path in dict.fromkeys(map(Path, paths)) for row in read_rows(path)]
     names = {name.identity: name for row in reversed(rows) for name in row.networks}
+    titles = {name.identity: name.title(_seed(row)) for row in reversed(rows) for name in row.networks}
     similarities = (row for row in rows if isinstance(row, SimilarityRow))
-    measurements = [measurement for row in similarities for measurement in _similarities(row, names)]
-    measurements += _accuracies([row for row in rows if isinstance(row, StitchRow)], names)
+    measurements = [measurement for row in similarities for measurement in _similarities(row, titles)]
+    measurements += _accuracies([row for row in rows if isinstance(row, StitchRow)], titles)
     probes: dict[tuple[str, str], dict[float, ProbeRow]] = {}
     for row in newest((row for row in rows if isinstance(row, ProbeRow)), _probe_key):
         identity, layer, rank = _probe_key(row)
@@ -101,12 +102,12 @@ def over_ranks(series: Sequence[Measurement], side: int) -> Iterator[tuple[tuple
             yield layers, reference, by_rank
 
 
-def _similarities(row: SimilarityRow, names: dict[str, NetworkName]) -> Iterator[Measurement]:
+def _similarities(row: SimilarityRow, titles: Mapping[str, str]) -> Iterator[Measurement]:
     """Yield the values of a row; those of different samples are not mixed."""
     models = tuple(name.identity for name in row.networks)
     for measure, value in row.values.items():
         is_aligned = MEASURES[measure].of != GRAMS
-        setting = _setting(models, names)
+        setting = _setting(models, titles)
         if is_aligned and row.alignment_option in ("pool", "positions"):
             setting += f", {row.alignment_option}"
         yield Measurement(
@@ -115,12 +116,12 @@ def _similarities(row: SimilarityRow, names: dict[str, NetworkName]) -> Iterator
         )  # fmt: skip
 
 
-def _accuracies(rows: Sequence[StitchRow], names: dict[str, NetworkName]) -> Iterator[Measurement]:
+def _accuracies(rows: Sequence[StitchRow], titles: Mapping[str, str]) -> Iterator[Measurement]:
     """Yield the accuracies of stitches; the method tells apart those of the same networks."""
     methods = method_names([row.experiment for row in rows], apart_from=(*Networks._fields, *RANKS))
     for row, method in zip(rows, methods, strict=True):
         models = tuple(name.identity for name in row.networks)
-        setting = f"{_setting(models, names)}: {row.experiment.method.stitching_type}, {method}"
+        setting = f"{_setting(models, titles)}: {row.experiment.method.stitching_type}, {method}"
         ranks = (_number(row.experiment.method.front_stitch_rank), FULL)
         yield Measurement(
             "stitching accuracy", setting, models, tuple(row.pair), ranks, row.metrics.accuracy, method=method
@@ -133,7 +134,8 @@ def _dataset(row: SimilarityRow | ProbeRow | StitchRow) -> str | None:
 
 def _n_images(row: SimilarityRow | ProbeRow | StitchRow) -> int | None:
     if isinstance(row, StitchRow):
-        return row.experiment.method.n_pinv_init_samples
+        method = row.experiment.method
+        return None if method.init in STARTS else row.metrics.n_matched or method.n_pinv_init_samples
     return row.n_samples if isinstance(row, SimilarityRow) else row.n_images
 
 
@@ -142,8 +144,12 @@ def _probe_key(row: ProbeRow) -> tuple[str, str, float]:
     return model.identity, row.layer, _number(row.rank)
 
 
-def _setting(models: Sequence[str], names: dict[str, NetworkName]) -> str:
-    return " -- ".join(os.path.normpath(names[identity].path) for identity in models)
+def _setting(models: Sequence[str], titles: Mapping[str, str]) -> str:
+    return " -- ".join(titles[identity] for identity in models)
+
+
+def _seed(row: SimilarityRow | ProbeRow | StitchRow) -> int | None:
+    return row.experiment.seed if isinstance(row, StitchRow) else row.seed
 
 
 def _number(rank: Rank) -> float:

@@ -42,6 +42,16 @@ class NetworkName(NamedTuple):
         except UserError:
             return os.path.realpath(self.path)
 
+    def title(self, seed: int | None) -> str:
+        """Return a text that names no other network: its path, and behind that of no file its type and the seed.
+
+        Args:
+            seed: of the run; that of fresh weights derives from it.
+        """
+        if self.is_file:
+            return os.path.normpath(self.path) if self.path else "unknown"
+        return f"{self.path} ({self.type}, seed {seed or 0})" if self.is_fresh else f"{self.path} ({self.type})"
+
 
 def is_entry(path: str | Path) -> bool:
     """Return whether a path is instead the name of an entry of torchvision's weights, such as DEFAULT."""

@@ -9,8 +9,11 @@ import torch
 from scipy.stats import kendalltau, spearmanr
 
 from src.checkpoints import load_state
+from src.errors import UserError
 from src.models import build_model
 from src.ood import energy, make_detector, ood_metrics
+from src.ood.networks import check_runs
+from src.results.folders import StitchingRun
 from src.stitching import build_stitching_layer
 from tests import commands
 from tests.commands import (
@@ -31,6 +34,7 @@ from tests.commands import (
     save_network,
 )  # fmt: skip
 from tests.conftest import few_images
+from tests.result_rows import OPTIONS, stitch_row
 
 TRAIN, EVALUATE = "exec_train_representation_classifier.py", "exec_eval_stitcher_ood.py"
 CLASSIFIER = ["-m", "repr_cls_resnet18", *ON_DIGITS, "-ftidd", "digits", "-ftoodd", "photo_patches", "-b", "512"]
@@ -339,3 +343,17 @@ def test_what_cannot_be_evaluated_is_named_skipped_and_counted(workplace, copied
 def test_checkpoints_that_moved_are_given_and_recognised(workplace, digit_networks, tmp_path):
     moved = [shutil.copy(path, tmp_path / f"{number}.pt") for number, path in enumerate(digit_networks)]
     evaluate(workplace, "dm", "--front-model", moved[0], "--end-model", moved[1])
+
+
+def test_runs_share_networks_under_whatever_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, weights in (("f.pt", b"one"), ("copy.pt", b"one"), ("other.pt", b"other")):
+        Path(name).write_bytes(weights)
+
+    def run_with(front: str) -> StitchingRun:
+        options = OPTIONS | {"front_model_path": front}
+        return StitchingRun(tmp_path / "run", options, stitch_row(**options))
+
+    check_runs([run_with(front) for front in ("f.pt", "./f.pt", "copy.pt")], tmp_path)
+    with pytest.raises(UserError, match=r"the runs differ in front_model_path: f.pt, other.pt"):
+        check_runs([run_with(front) for front in ("f.pt", "other.pt")], tmp_path)

@@ -82,6 +82,8 @@ def test_dropped_directions_that_explain_little_are_no_truncation_to_warn_of():
     assert found.rank == 4 and not found.truncated
     found = direct_matching(x, y + x[:, :2] + 1e3 * x[:, 3:])
     assert found.rank == 4 and found.truncated
+    found = direct_matching(x, y + x[:, :2] + 1e3 * x[:, 3:], cutoff=0.01)
+    assert found.rank == 4 and not found.truncated  # as asked for
 
 
 @pytest.mark.parametrize("mean", [0, 1e3])

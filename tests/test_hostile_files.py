@@ -27,7 +27,7 @@ from src.measurements import read_tables
 from src.models import build_model
 from src.networks import NetworkName
 from src.ood.store import DetectorStore
-from src.results.experiments import newest_stitches
+from src.results.experiments import newest_runs
 from src.results.folders import read_run, read_runs
 from src.results.matrices import accuracies
 from tests import tiny_datasets as tiny
@@ -107,7 +107,7 @@ def write_run(folder: Path) -> None:
 def read_folder_of_runs(folder: Path) -> None:
     runs, _ = read_runs(folder)
     if runs:
-        accuracies(newest_stitches(run.row for run in runs))
+        accuracies(run.row for run in newest_runs(runs))
     read_run(folder / "2024-01-01")
 
 

@@ -139,7 +139,10 @@ def test_the_caption_names_networks_data_and_images(tmp_path):
     tables = [
         write(tmp_path / "s.csv", similarity_row(model1="/home/me/m/a.pt", n_samples=500, values={"cka": 0.5})),
         write(tmp_path / "p.csv", probe_row(model="/home/me/m/a.pt"), probe_row(model="/home/me/m/a.pt", rank=4)),
-        write(tmp_path / "grid.csv", stitch_row(front_model_path="/home/me/m/a.pt", dataset="/data/sets/flowers")),
+        write(
+            tmp_path / "grid.csv",
+            stitch_row(front_model_path="/home/me/m/a.pt", dataset="/data/sets/flowers", init="pinv"),
+        ),
     ]
     assert describe(tables) == (
         "Networks: m/a.pt (resnet18), b.pt (resnet18). Data: digits, sets/flowers. "
@@ -176,3 +179,29 @@ def test_refuses_what_cannot_be_read(tmp_path):
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"cannot read .*bytes\.csv"):
         read_tables([tmp_path / "bytes.csv"])
+
+
+def test_the_number_of_images_is_that_of_the_matching(tmp_path):
+    """Each pair has a number of its own under `auto`, and a random start none."""
+    table = write(
+        tmp_path / "grid.csv",
+        stitch_row(init="pinv", n_pinv_init_samples="auto", n_matched=400),
+        stitch_row(init="pinv", n_matched=100, seed=1),
+        stitch_row(init="repair", seed=2),  # does not say how many
+        stitch_row(init="rand", n_pinv_init_samples="auto", seed=3),
+    )
+    assert describe([table]).endswith("Images: 100, 400 (matching).")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"model2": "-", "seed": 0}, {"model2": "-", "seed": 1}),
+        ({"model2": "DEFAULT", "model2_type": "tv_resnet18"}, {"model2": "DEFAULT", "model2_type": "tv_resnet34"}),
+    ],
+)
+def test_networks_without_a_file_are_kept_apart(one, other, tmp_path, capsys):
+    """Fresh weights of several seeds, and torchvision's weights of several types, have one path."""
+    rows = [similarity_row(**names, values={"cka": value}) for names, value in ((one, 0.25), (other, 0.5))]
+    measurements = read_tables([write(tmp_path / "s.csv", *rows)]).measurements
+    assert sorted(settings_of(measurements).values()) == [[0.25], [0.5]] and not capsys.readouterr().err

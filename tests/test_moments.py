@@ -1,5 +1,7 @@
 """Moments against plain sums over rows."""
 
+import math
+
 import pytest
 import torch
 
@@ -61,3 +63,9 @@ def test_residual_is_that_of_the_map():
     residual = as_rows(x) @ weight.T + bias - as_rows(y)
     found = moments_of(x, y).squared_residual("y", weight, bias)
     torch.testing.assert_close(found, residual.square().sum())
+
+
+def test_r2_of_a_residual_that_is_no_number_is_none():
+    target = Target.of(torch.randn(10, 3)).moments
+    assert math.isnan(target.r2(torch.tensor(math.nan))) and target.r2(torch.tensor(-1e-12)) == 1
+    assert target.r2(torch.tensor(math.inf)) == -math.inf

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from src.networks import FRESH, NetworkName, fresh_seed
-from src.results.experiments import Experiment, by_experiment, method_names, newest, newest_stitches
+from src.results.experiments import Experiment, by_experiment, method_names, newest, newest_runs
+from src.results.folders import StitchingRun
 from src.results.options import differences
 from src.results.records import to_record
 from tests.result_rows import OPTIONS, evaluation_row, stitch_row
@@ -150,12 +151,18 @@ def test_of_repeated_results_the_newest_counts(capsys):
 
 
 def test_of_repeated_stitches_the_newest_counts(capsys):
-    """Of the same layers in the same experiment; other layers and other experiments are no repetitions."""
-    rows = [stitch_row(folder="1"), stitch_row(folder="2", end_layer="layer3.0"), stitch_row(folder="3", seed=1)]
-    assert newest_stitches(rows) == rows and not capsys.readouterr().err
-    again = stitch_row(folder="4", front_model_path="./a.pt")
-    assert [row.folder for row in newest_stitches([*rows, again])] == ["4", "2", "3"]
-    assert "1 result repeats another" in capsys.readouterr().err
+    """Of the same layers in the same experiment, in whatever order; others are no repetitions."""
+    runs = [run_in("1"), run_in("2", end_layer="layer3.0"), run_in("3", seed=1)]
+    assert newest_runs(runs) == runs and not capsys.readouterr().err
+    again = run_in("4", front_model_path="./a.pt")
+    assert newest_runs([*runs, again]) == [*runs[1:], again]
+    warning = "1 result repeats another of the same experiment; the newest of each counts: layer1.0 -> layer2.0 in 4"
+    assert warning in capsys.readouterr().err
+    assert newest_runs([again, *runs]) == [again, *runs[1:]]
+
+
+def run_in(folder: str, **values) -> StitchingRun:
+    return StitchingRun(Path(folder), {}, stitch_row(folder=folder, **values))
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ import torch
 import exec_stitch
 from src.errors import UserError
 from src.models import build_model
+from src.results.rows import Metrics
 from src.results.run import Run
 from src.stitching import Pair, build_layers
-from src.stitching.check import check_options
+from src.stitching.check import check_options, warn_of_matching
+from src.stitching.closed_forms import Matching
 from src.stitching.runs import GridRuns
 from tests.goldens import DATA
 
@@ -40,6 +42,7 @@ def layers(networks):
         (["--front-stitch-rank", "65"], "--front-stitch-rank 65 is above the width of layer2.0 (64): no effect"),
         (["-i", "pinv", "--front-pinv-rank", "99"], "--front-pinv-rank 99 is above the width of layer2.0 (64)"),
         (["--front-pinv-rank", "8"], "--front-pinv-rank counts with -i pinv, repair, covariance, ortho, ridge only"),
+        (["-pinv-samples", "auto"], "-pinv-samples auto counts with -i pinv, repair, covariance, ortho, ridge only"),
         (["-c2t-cls", "learn"], "-c2t-cls counts with c2t and t2t only, not with rc2c_pre"),
         (["-t2c-cls", "add"], "-t2c-cls counts with t2c and t2t only, not with rc2c_pre"),
         (["-e", "0"], "-e 0 -i rand: a random stitching layer is measured"),
@@ -54,6 +57,28 @@ def test_options_without_effect_are_named(arguments, line, networks, layers, cap
     check_options(options_of(*arguments), layers, networks)
     err = capsys.readouterr().err
     assert line in err and bool(line) == bool(err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_warned"),
+    [
+        (["-e", "0"], True),
+        (["-e", "0", "--front-stitch-rank", "2", "--front-pinv-rank", "2"], True),
+        (["-e", "5"], False),
+        (["-e", "0", "--front-stitch-rank", "2"], False),
+    ],
+    ids=str,
+)
+def test_too_few_images_are_told_from_training_and_truncation(arguments, is_warned, capsys):
+    """Which lower R² on the test images as well."""
+    metrics = {PAIR: Metrics(0.5, r2_matched=0.9, r2_test=0.2)}
+    matched = {PAIR: Matching(torch.eye(2), torch.zeros(2), 0.1, 0.9, 2, 100)}
+    warn_of_matching(metrics, matched, options_of("-i", "pinv", *arguments))
+    assert ("too few images to match" in capsys.readouterr().err) == is_warned
+
+
+def test_equal_cutoffs_are_one_experiment_however_they_are_spelled():
+    assert {options_of("--pinv-cutoff", text)["pinv_cutoff"] for text in ("3e-1", "0.3", "0.30")} == {"0.3"}
 
 
 def test_networks_without_batch_norm_need_no_note(layers, capsys):
@@ -129,3 +154,18 @@ def test_pairs_that_train_together_go_on_together(layers, tmp_path, capsys):
     assert "1 of 2 runs are finished" in capsys.readouterr().err
     with pytest.raises(UserError, match="n_epochs was 1, now 2"):
         GridRuns(tmp_path, pairs, options=options | {"n_epochs": 2}, resume=True)
+
+
+def test_a_state_of_finished_pairs_alone_is_removed(layers, tmp_path):
+    """A kill between the last `config.txt` and the end of the state; another pair is still to be stitched."""
+    (layer,) = layers.values()
+    pairs = {PAIR: layer, Pair("layer2.0", "layer3.1"): layer}
+    options = options_of("--mod-only-stitch", "-e", "1", "-gpu", "-1")
+    finished = Run.in_folder(tmp_path / "1", options | PAIR._asdict())
+    finished.claim(resume=False)
+    finished.finish()
+    killed = Run.in_folder(tmp_path / "1", options)
+    killed.save(folders=[[*PAIR, "1"]])
+    again = GridRuns(tmp_path, pairs, options=options, resume=True)
+    assert list(again.layers) == [Pair("layer2.0", "layer3.1")] and not again.folders and again.state is None
+    assert not killed.state_file.exists()

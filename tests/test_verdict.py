@@ -177,10 +177,20 @@ def test_pairs_that_share_a_network_are_not_taken_together(tmp_path):
     write_run(tmp_path, "3", n_right=500, front_model_path="-")
     verdicts = judge(runs_of(tmp_path), limits=LIMITS)
     assert {verdict.networks: verdict.summary.accuracy.value for verdict in verdicts} == {
-        "f.pt → g.pt": 0.94, "g.pt → f.pt": 0.93, "- → g.pt": 0.5,
+        "f.pt → g.pt": 0.94, "g.pt → f.pt": 0.93, "- (resnet18, seed 0) → g.pt": 0.5,
     }  # fmt: skip
     assert list(report.by_title(verdicts)) == [f"direct matching, {verdict.networks}" for verdict in verdicts]
     assert list(report.by_title(verdicts[:1])) == ["direct matching"]
+
+
+def test_no_seed_of_fresh_weights_is_lost(tmp_path):
+    """Networks that share the end network are judged apart, whose path is one."""
+    for i, n_right in enumerate((500, 400)):
+        write_run(tmp_path, str(i), n_right=n_right, front_model_path="-", seed=i)
+    verdicts = judge(runs_of(tmp_path), limits=LIMITS)
+    assert {verdict.networks: verdict.summary.accuracy.value for verdict in verdicts} == {
+        "- (resnet18, seed 0) → g.pt": 0.5, "- (resnet18, seed 1) → g.pt": 0.4,
+    }  # fmt: skip
 
 
 def test_methods_are_kept_apart_and_named(tmp_path):

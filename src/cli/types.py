@@ -78,15 +78,16 @@ def whole_number_or(word: str, *, minimum: int) -> Callable[[str], int | str]:
 
 
 def cutoff(text: str) -> str:
-    """Check a cutoff of singular values: the type of an option."""
-    if text not in ("paper", "exact"):
-        try:
-            is_share = 0 <= float(text) < 1
-        except ValueError:
-            is_share = False
-        if not is_share:
-            raise argparse.ArgumentTypeError(f"{text!r} is not paper, exact or a number from 0 up to 1")
-    return text
+    """Check a cutoff of singular values: the type of an option; equal numbers get one spelling."""
+    if text in ("paper", "exact"):
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not paper, exact or a number from 0 up to 1")
+    return str(number)
 
 
 def real_number(*, at_least: float = -math.inf, above: float = -math.inf) -> Callable[[str], float]:

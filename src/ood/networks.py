@@ -28,16 +28,19 @@ class StitchedNetworks(NamedTuple):
 
 
 def check_runs(runs: Sequence[StitchingRun], folder: Path) -> None:
-    """Check that there are runs, and that all share the networks and the stitching type.
+    """Check that there are runs, and that all share the networks, under whatever paths, and the stitching type.
 
     Raises:
         UserError: there are none, or they differ; lists the values.
     """
     if not runs:
         raise UserError(f"{folder} holds no finished stitching run; give the folder that holds their folders")
+    identities = {
+        f"{side}_model_path": {getattr(run.row.experiment, side).identity for run in runs} for side in ("front", "end")
+    }
     for name in (*SHARED, *SEEDS):
         values = sorted({str(run.options.get(name)) for run in runs})
-        if len(values) > 1:
+        if len(values) > 1 and len(identities.get(name, values)) > 1:
             raise UserError(f"the runs differ in {name}: {', '.join(values)}; evaluate one kind of runs at a time")
         if name in SHARED and not isinstance(runs[0].options.get(name), str):
             raise UserError(f"{runs[0].folder / 'config.txt'} names no {name}; restore it or remove the folder")

@@ -61,9 +61,9 @@ def stitched_networks(rows: Sequence[StitchRow | EvaluationRow]) -> str:
 
 def describe_method(rows: Sequence[StitchRow | EvaluationRow]) -> str:
     """Return the way of stitching that all rows share, with its details; "" where they differ."""
-    name, n_epochs, init, n_samples, kind = (
+    name, n_epochs, init, n_samples, kind, cutoff = (
         common(rows, f"experiment.method.{field}")
-        for field in ("name", "n_epochs", "init", "n_pinv_init_samples", "stitching_type")
+        for field in ("name", "n_epochs", "init", "n_pinv_init_samples", "stitching_type", "pinv_cutoff")
     )
     if not name:
         return ""
@@ -72,4 +72,5 @@ def describe_method(rows: Sequence[StitchRow | EvaluationRow]) -> str:
         details += [] if n_epochs == 0 else [f"init {init}"]
         number = "as many images as each pair needs" if n_samples == "auto" else f"{n_samples} images"
         details += [f"matched on {number}"] if init not in STARTS and n_samples else []
+        details += [f"cutoff {cutoff}"] if init not in STARTS and cutoff not in ("", "paper") else []
     return f"{name} ({', '.join(filter(None, details))})"

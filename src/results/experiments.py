@@ -138,9 +138,19 @@ def newest(
     return [same[-1] for same in groups.values()]
 
 
-def newest_stitches(rows: Iterable[Result]) -> list[Result]:
-    """Return the newest of the rows that stitch the same layers in the same experiment; see `newest`."""
-    return newest(rows, lambda row: (row.pair, row.experiment.key), name=lambda row: f"{row.pair} in {row.folder}")
+def newest_runs(runs: Iterable[Result]) -> list[Result]:
+    """Return the newest of the runs (`folder`, `row`) that stitch the same layers in the same experiment; see `newest`.
+
+    Their order stays, whatever it is; the names of their folders are times, which tell the newest.
+    """
+    runs = list(runs)
+    counted = newest(
+        sorted(runs, key=lambda run: run.folder.name),
+        lambda run: (run.row.pair, run.row.experiment.key),
+        name=lambda run: f"{run.row.pair} in {run.folder.name}",
+    )
+    chosen = set(map(id, counted))
+    return [run for run in runs if id(run) in chosen]
 
 
 def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[str]) -> list[str]:

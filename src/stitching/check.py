@@ -32,6 +32,8 @@ def check_options(
         raise UserError(f"--objective {options['objective']} with -e 0: nothing is trained; leave one of them out")
     if init == "rand" and not n_epochs:
         warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
+    if init not in FORMS and options["n_pinv_init_samples"] == "auto":
+        warn(f"-pinv-samples auto counts with -i {', '.join(FORMS)} only")
     if init not in FORMS and options["front_pinv_rank"]:
         warn(f"--front-pinv-rank counts with -i {', '.join(FORMS)} only")
     cut_off = [name for name, form in FORMS.items() if form.cuts_off]
@@ -50,19 +52,28 @@ def check_options(
         note("without --mod-only-stitch the BatchNorm statistics of what the stitch uses of both networks move")
 
 
-def warn_of_matching(measured: Mapping[Pair, Metrics], matched: Mapping[Pair, Matching]) -> None:
-    """Warn of pairs whose matching is truncated by the cutoff, or that were matched on too few images."""
+def warn_of_matching(
+    measured: Mapping[Pair, Metrics], matched: Mapping[Pair, Matching], options: Mapping[str, Any]
+) -> None:
+    """Warn of pairs whose matching is truncated by the cutoff, or that were matched on too few images.
+
+    R² on the test images tells the latter of stitches that are as they were matched alone: not trained since, and of a
+    source that is not truncated further.
+    """
     truncated = [pair for pair in measured if pair in matched and matched[pair].truncated]
     if truncated:
         warn(
             f"the cutoff of singular values spoils the matching of {_listed(truncated)}: more rows drop more "
             "directions; --pinv-cutoff exact does not depend on the number of rows"
         )
+    ranks = [math.inf if options[name] is None else options[name] for name in ("front_pinv_rank", "front_stitch_rank")]
+    is_as_matched = options["n_epochs"] == 0 and ranks[0] <= ranks[1]
     few = [pair for pair, metrics in measured.items() if pair in matched and is_matched_on_few(metrics)]
-    if few:
+    if few and is_as_matched:
+        remedy = "" if options["n_pinv_init_samples"] == "auto" else "; raise -pinv-samples, or give -pinv-samples auto"
         warn(
-            f"too few images to match {_listed(few)}: R² is much lower on the test images than on the matched ones; "
-            "raise -pinv-samples, or give -pinv-samples auto"
+            f"too few images to match {_listed(few)}: R² is much lower on the test images than on the matched ones"
+            f"{remedy}"
         )
 
 

@@ -33,7 +33,7 @@ class Matching(NamedTuple):
     r2: float  # 1 − ‖XW+b−Y‖²/‖Y−mean‖²; NaN where the target does not vary
     rank: int  # directions of [X 1] that least squares keeps, or of the centred source that another form uses
     n_samples: int
-    truncated: bool = False  # the cutoff drops directions that `exact` keeps, and least squares fits visibly worse
+    truncated: bool = False  # `paper` drops directions that `exact` keeps, and least squares fits visibly worse
     ridge_penalty: float | None = None  # the one that ridge chose
 
 
@@ -91,7 +91,7 @@ def least_squares(moments: Moments, cutoff: Cutoff = "paper") -> dict[str, Match
         squared_sigma > relative_cutoff(each, n_rows, len(gram)) ** 2 * squared_sigma[-1] for each in (cutoff, "exact")
     )
     inverse = torch.where(kept, 1 / squared_sigma, 0)
-    drops = (kept_by_exact & ~kept).any().item()
+    drops = cutoff == "paper" and (kept_by_exact & ~kept).any().item()  # a number was asked for
     matchings = {}
     for name, target in moments.targets.items():
         coordinates = torch.addr(axes[:-1].T @ moments.cross[name], n_rows * (mean @ axes), target.mean)  # of [X 1]ᵀY

@@ -60,11 +60,12 @@ class TargetMoments(NamedTuple):
         return variations[varies].sqrt()[:, None] * axes[:, varies].T
 
     def r2(self, squared_residual: Tensor) -> float:
-        """Return R² = 1 − ‖residual‖²/‖Y−μ‖², at most 1; NaN for a target that does not vary."""
+        """Return R² = 1 − ‖residual‖²/‖Y−μ‖², at most 1; NaN for a target that does not vary, or what is no number."""
         variation = self.variations.sum()
         if variation <= NOTHING * self.squared_norm:
             return math.nan
-        return min(1.0, 1 - (squared_residual / variation).item())  # rounding may take the residual below zero
+        # Rounding may take the residual below zero; unlike min(), clamp() keeps NaN.
+        return 1 - (squared_residual / variation).clamp(min=0).item()
 
 
 class Target(NamedTuple):

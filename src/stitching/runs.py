@@ -74,14 +74,15 @@ class GridRuns:
         if self._run:
             self._run.claim(resume=True)
             self.folders = {Pair(*pair): self.directory / name for *pair, name in self._run.state["folders"]}
+            if self.folders.keys() <= finished:  # killed before it removed its state: no state of the pairs left
+                self._run.discard()
+                self._run, self.folders = None, {}
         left = [pair for pair in self.layers if pair not in finished]
         if self.state and self.folders.keys() - finished:
             left = [pair for pair in self.layers if pair in self.folders]
         if finished:
             note(f"{self.directory}: {len(finished)} of {len(self.layers)} runs are finished")
         self.layers = {pair: self.layers[pair] for pair in left}
-        if self._run and not left:
-            self._run.discard()
 
     def _finished_pairs(self) -> set[Pair]:
         finished, refused = set(), {}
@@ -151,7 +152,7 @@ class GridRuns:
             result(f"{self._title(pair)}Clean accuracy: {metrics.accuracy:.2%}")
             measured[pair] = metrics
         self._run.discard()
-        warn_of_matching(measured, matched)
+        warn_of_matching(measured, matched, self.options)
 
     def _title(self, pair: Pair) -> str:
         alone = tuple(pair) == (self.options["front_layer"], self.options["end_layer"])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.ood.registry import SCORES
-from src.results.experiments import Networks, grouped, method_names, newest
+from src.results.experiments import Networks, grouped, method_names, newest_runs
 from src.results.folders import StitchingRun
 from src.results.records import to_record
 from src.results.rows import Auroc, Interval, IntervalRow, Mean, Null, SimilarityRow, StitchRow, Summary, VerdictRow
@@ -75,7 +75,7 @@ def groups_of(runs: Iterable[StitchingRun]) -> Iterator[Group]:
     Pairs of networks that share no network are repetitions of one experiment, and are taken together. Of runs of the
     same experiment, seed included, the newest counts, with a warning.
     """
-    runs = newest(runs, lambda run: (run.row.pair, run.row.experiment.key))
+    runs = newest_runs(runs)
     experiments = [run.row.experiment for run in runs]
     names = method_names(experiments, apart_from=("dataset", *Networks._fields, "seed"))
     names = dict(zip(map(id, runs), names, strict=True))
@@ -95,8 +95,8 @@ def _by_networks(runs: Sequence[StitchingRun]) -> dict[str, list[StitchingRun]]:
     groups = grouped(runs, lambda run: run.row.experiment.network_keys)
     if len(groups) > 1 and are_independent(list(groups)):
         return {f"{len(groups)} pairs of networks": list(runs)}
-    names = [same[0].row.experiment.networks for same in groups.values()]
-    titles = [f"{each.front_model_path} → {each.end_model_path}" for each in names]
+    experiments = [same[0].row.experiment for same in groups.values()]
+    titles = [f"{each.front.title(each.seed)} → {each.end.title(each.seed)}" for each in experiments]
     return dict(zip(titles, groups.values(), strict=True))
 
 
