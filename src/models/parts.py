@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from src.models.tracing import Node, Trace, is_shape_read
 
@@ -17,7 +15,6 @@ class Part(NamedTuple):
 
     module: fx.GraphModule
     needs_images: bool
-    shapes: tuple[Node, ...]  # reads of shapes in front of the start: inputs behind the images
 
 
 class Traced:
@@ -34,7 +31,6 @@ class Traced:
         self.layers = {name: self.trace.position[node] for name, node in self.trace.layers.items()}
         self._cuts = set(self.trace.cuts())
         self._parts: dict[tuple[Node | None, ...], Part] = {}
-        self._known_shapes: dict[tuple, tuple] = {}
 
     @property
     def output_name(self) -> str:
@@ -60,10 +56,7 @@ class Traced:
     ) -> dict[str, Any]:
         """Return the values of layers, computed from images, or with `after` from the value of that layer."""
         part = self._between(None if after is None else self._node(after), [self._node(name) for name in names])
-        if after is None:
-            return dict(zip(names, part.module(x), strict=True))
-        shapes = self._shapes(part.shapes, images) if part.shapes else ()
-        return dict(zip(names, part.module(x, images, *shapes), strict=True))
+        return dict(zip(names, part.module(*([x] if after is None else [x, images])), strict=True))
 
     def _node(self, name: str) -> Node:
         return self.trace.layers.get(name, self.trace.output)
@@ -71,32 +64,24 @@ class Traced:
     def _between(self, start: Node | None, wanted: Sequence[Node]) -> Part:
         """Return the part from a node (None: the images) to others, with just the nodes that its outputs need.
 
-        Where these depend on the images past the start, the images become a second input, and reads of shapes in
-        front of the start further ones.
+        Where these depend on the images past the start, the images become a second input.
         """
         key = (start, *wanted)
         if key not in self._parts:
-            data = self.trace.reached(wanted, start)
-            needed, shapes, open_nodes = set(), {}, list(wanted)
+            needed, open_nodes = set(), list(wanted)
             while open_nodes:
                 node = open_nodes.pop()
-                if node in needed or node is start:
-                    continue
-                if start is not None and is_shape_read(node) and node.args[0] in self.trace.data - data:
-                    shapes[node] = True
-                    continue
-                needed.add(node)
-                open_nodes += node.all_input_nodes
-            module = fx.GraphModule(self.trace.root, self._graph(start, needed, shapes, wanted))
-            needs_images = start is not None and bool(self.trace.images in needed or shapes)
-            self._parts[key] = Part(module, needs_images, tuple(shapes))
+                if node not in needed and node is not start:
+                    needed.add(node)
+                    open_nodes += node.all_input_nodes
+            module = fx.GraphModule(self.trace.root, self._graph(start, needed, wanted))
+            self._parts[key] = Part(module, start is not None and self.trace.images in needed)
         return self._parts[key]
 
-    def _graph(self, start: Node | None, needed: set[Node], shapes: Sequence[Node], wanted: Sequence[Node]) -> fx.Graph:
+    def _graph(self, start: Node | None, needed: set[Node], wanted: Sequence[Node]) -> fx.Graph:
         graph, images = fx.Graph(), self.trace.images
         env = {} if start is None else {start: graph.placeholder("x")}
         env[images] = graph.placeholder("images")
-        env.update({node: graph.placeholder(f"shape_{i}") for i, node in enumerate(shapes)})
         for node in sorted(needed - {images}, key=self.trace.position.__getitem__):
             copy = graph.node_copy(node, env.__getitem__)
             if node in self.trace.writes and (node.args[0] in {*wanted, start} or not self._is_free(node, needed)):
@@ -113,16 +98,3 @@ class Traced:
         maker = self.trace.root.get_submodule(source.target) if source.op == "call_module" else nn.Identity()
         is_new = source in self.trace.writes or any(True for _ in maker.parameters())
         return readers == {write} and is_new
-
-    def _shapes(self, reads: tuple[Node, ...], images: Tensor) -> tuple[Any, ...]:
-        """Compute what reads of shapes give for images of this shape, once, on tensors without values."""
-        key = (reads, images.shape, images.dtype, images.device)
-        if key not in self._known_shapes:
-            part = self._between(None, reads).module
-            try:
-                with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
-                    self._known_shapes[key] = part(mode.from_tensor(images))
-            except RuntimeError:  # a function given to torch.fx.wrap looks at values
-                with torch.no_grad():
-                    self._known_shapes[key] = part(images)
-        return self._known_shapes[key]

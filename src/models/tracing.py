@@ -1,6 +1,5 @@
 """A module as a graph, found by torch.fx: which nodes are the outputs of its modules, and where it can be cut."""
 
-import operator
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,12 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.graph import inplace_methods
 
 from src.models.values import first_tensor, logits_of
 
 Node = fx.Node
-IN_PLACE = {getattr(operator, name): getattr(operator, name[1:], None) for name in inplace_methods}  # iadd: add
 SHAPE_METHODS = {"size", "dim", "numel", "ndimension", "stride", "is_contiguous"}
 SHAPE_ATTRIBUTES = {"shape", "ndim", "dtype", "device", "layout", "is_cuda", "itemsize"}
 TUPLES = (nn.RNNBase, nn.LSTMCell, nn.MultiheadAttention)  # modules of torch that return two values
@@ -35,25 +32,23 @@ class Trace:
         data: the nodes that depend on the images by more than their shape.
         writes: the in-place operations.
     Raises:
-        Untraceable: torch.fx cannot trace it, or it draws random numbers that a trace would freeze.
+        Untraceable: torch.fx cannot trace it.
     """
 
     def __init__(self, module: nn.Module):
         self.root, tracer = _Root(module), _Tracer()
-        random, attributes = torch.get_rng_state(), [(each, dict(vars(each))) for each in module.modules()]
+        attributes = [(each, dict(vars(each))) for each in module.modules()]
         try:
-            self.graph = tracer.trace(self.root)
-            is_random = not torch.equal(random, torch.get_rng_state())
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(1)  # random tensors, which a trace freezes, differ from the hooks'
+                self.graph = tracer.trace(self.root)
         except Exception as error:  # whatever the module does with a stand-in for its images
             name = tracer.failed or type(module).__name__
             raise Untraceable(f"{name} cannot be traced ({_reason(error)})") from error
         finally:
-            torch.set_rng_state(random)
             for each, values in attributes:  # a forward may keep what it computes, here stand-ins
                 vars(each).clear()
                 vars(each).update(values)
-        if is_random:
-            raise Untraceable(f"{type(module).__name__} cannot be traced (it draws random tensors)")
         nodes = list(self.graph.nodes)
         self.images, self.output, self.data, self.writes = nodes[0], nodes[-1].args[0], tracer.data, tracer.writes
         self.position = {node: i for i, node in enumerate(nodes)}
@@ -120,21 +115,6 @@ class _Root(nn.Module):
         return logits_of(module, module.forward(images), fx.Proxy)
 
 
-class _Proxy(fx.Proxy):
-    """A value in a trace; in-place operators are recorded as such (torch.fx would take `x += y` for `x = x + y`)."""
-
-
-def _in_place(name: str):
-    def method(self: _Proxy, *others: Any) -> _Proxy:
-        return self.tracer.create_proxy("call_function", getattr(operator, name), (self, *others), {})
-
-    return method
-
-
-for _name in inplace_methods:
-    setattr(_Proxy, f"__{_name}__", _in_place(_name))
-
-
 class _Tracer(fx.Tracer):
     """Keeps the value of the last call of each module, and lets nodes behind an in-place operation read its result."""
 
@@ -145,9 +125,6 @@ class _Tracer(fx.Tracer):
         self.writes: set[Node] = set()
         self.changed: dict[Node, Node] = {}  # by the input of an in-place operation: its result
         self.failed = ""  # the innermost module that could not be traced
-
-    def proxy(self, node: Node) -> fx.Proxy:
-        return _Proxy(node, self)
 
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
         """Layers of torch, and classes derived from them, in which there are no names."""
@@ -173,19 +150,14 @@ class _Tracer(fx.Tracer):
         return output
 
     def create_node(self, kind: str, target: Any, args: tuple, kwargs: dict[str, Any], *rest: Any, **more: Any) -> Node:
-        """Record an operation on the latest values of its arguments, and which of them it changes in place."""
-        args, kwargs = fx.node.map_arg(args, self._now), fx.node.map_arg(kwargs, self._now)
+        """Record an operation on the latest values of its arguments, and whether it changes the first in place."""
+        args, kwargs = fx.node.map_arg((args, kwargs), self._now)
         is_function = bool(kwargs.get("inplace"))  # such as relu, which makes a new tensor as well
-        kwargs = kwargs | {"inplace": False} if is_function else kwargs
-        is_in_place = is_function or self._is_in_place(kind, target)
-        changed = args[0] if is_in_place and args and isinstance(args[0], Node) else None
-        if changed is not None and changed not in self.data and IN_PLACE.get(target) is not None:
-            target, changed = IN_PLACE[target], None  # a number, such as a size
-        node = super().create_node(kind, target, args, kwargs, *rest, **more)
+        node = super().create_node(kind, target, args, kwargs | ({"inplace": False} if is_function else {}), *rest, **more)
         if kind == "placeholder" or not (is_shape_read(node) or self.data.isdisjoint(node.all_input_nodes)):
             self.data.add(node)
-        if changed is not None:
-            self.changed[changed] = node
+        if (is_function or self._is_in_place(kind, target)) and args and isinstance(args[0], Node):
+            self.changed[args[0]] = node
             self.writes |= set() if is_function else {node}
         return node
 
@@ -195,10 +167,8 @@ class _Tracer(fx.Tracer):
         return node
 
     def _is_in_place(self, kind: str, target: Any) -> bool:
-        """Return whether an operation overwrites its first argument."""
+        """Return whether an operation overwrites its first argument; `x += y` is traced as `x = x + y`."""
         if kind == "call_module":
             return bool(getattr(self.root.get_submodule(target), "inplace", False))
-        if kind not in ("call_function", "call_method"):
-            return False
         name = target if kind == "call_method" else getattr(target, "__name__", "")
-        return target in IN_PLACE or (name.endswith("_") and not name.endswith("__"))
+        return name.endswith("_") and not name.endswith("__")
