@@ -153,7 +153,9 @@ class _Tracer(fx.Tracer):
         """Record an operation on the latest values of its arguments, and whether it changes the first in place."""
         args, kwargs = fx.node.map_arg((args, kwargs), self._now)
         is_function = bool(kwargs.get("inplace"))  # such as relu, which makes a new tensor as well
-        node = super().create_node(kind, target, args, kwargs | ({"inplace": False} if is_function else {}), *rest, **more)
+        node = super().create_node(
+            kind, target, args, kwargs | ({"inplace": False} if is_function else {}), *rest, **more
+        )
         if kind == "placeholder" or not (is_shape_read(node) or self.data.isdisjoint(node.all_input_nodes)):
             self.data.add(node)
         if (is_function or self._is_in_place(kind, target)) and args and isinstance(args[0], Node):
