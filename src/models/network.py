@@ -206,7 +206,7 @@ class Network:
             return self
         network = copy.deepcopy(self).eval()
         engine = network._engines.checked(list(map(network._found, names)))
-        if isinstance(engine, Hooked) or not fold_norms(network.module, engine.trace, kept=names):
+        if isinstance(engine, Hooked) or not fold_norms(network.module, engine, kept=names):
             return self
         network._engines = Engines(network.module, self.image_shape)
         return network.requires_grad_(False)
