@@ -55,23 +55,13 @@ class Engines:
             if list(names) in ([OUTPUT], [engine.output_name]):
                 raise UserError(f"the logits do not depend on layer {after!r}; choose another one")
             raise ValueError(f"{', '.join(names)} does not lie behind {after}")
-        if isinstance(engine, Traced) and self.image_shape is not None and not self._like.is_meta:
-            different = self._differences(engine, names, after)
-            if different:
-                name = type(self.module).__name__
-                self._give_way(f"{name} cannot be traced (layer {different[0]} would have other values)")
+        if self.image_shape is None or self._like.is_meta:
+            return engine  # it is compared once there are images
+        if isinstance(engine, Traced) and (different := self._differences(engine, names, after)):
+            name = type(self.module).__name__
+            self._give_way(f"{name} cannot be traced (layer {different[0]} would have other values)")
         self._checked.add(key)
         return self._made[self._mode]
-
-    def hooks(self, reason: str = "") -> Hooked:
-        """Return the hooks for the current modes."""
-        if self._mode not in self._hooks:
-            if self.image_shape is None:
-                raise UserError(
-                    f"{reason}; to cut it by hooks, say what images it takes: Network(module, image_shape=(C, H, W))"
-                )
-            self._hooks[self._mode] = Hooked(self.module, self.images())
-        return self._hooks[self._mode]
 
     def images(self) -> Tensor:
         """Draw two random images, always the same."""
@@ -84,22 +74,30 @@ class Engines:
             return tuple(logits_of(self.module, self.module(images)).shape[1:])
 
     def _differences(self, traced: Traced, names: Sequence[str], after: str | None) -> list[str]:
-        hooks = self.hooks()
-        start = [] if after is None else [after]
-        missing = [name for name in (*names, *start) if name in traced.layers and name not in hooks.layers]
-        if missing:
-            return missing
-        x = hooks.known(start)[after].flip(0) if start else self.images()  # flipped: not what these images give
-        expected, given = hooks.known(names, after, x if start else None), x.clone()
-        with steady(self.module, x), torch.no_grad():
+        """Return those of the names at which the trace has other values than the hooks."""
+        hooks, images, x = self._hooks_for(""), self.images(), None
+        if after is not None:
+            x = hooks.known([after])[after].flip(0)  # flipped: not what these images give
+        expected = hooks.known(names, after, x)
+        with steady(self.module, images), torch.no_grad():
             try:
-                values = traced.run(given, names, after, self.images())
+                values = traced.run(images if after is None else x, names, after, images)
             except Exception:  # whatever a function of the module does with what the trace gives it
                 return list(names)
-        return [name for name in names if not close(values[name], expected[name])] or start * (not close(given, x))
+        return [name for name in names if not close(values[name], expected[name])]
+
+    def _hooks_for(self, reason: str) -> Hooked:
+        """Return the hooks for the current modes; the error, if images are unknown, begins with a reason for them."""
+        if self._mode not in self._hooks:
+            if self.image_shape is None:
+                raise UserError(
+                    f"{reason}; to cut it by hooks, say what images it takes: Network(module, image_shape=(C, H, W))"
+                )
+            self._hooks[self._mode] = Hooked(self.module, self.images())
+        return self._hooks[self._mode]
 
     def _give_way(self, reason: str) -> None:
-        self._made[self._mode] = self.hooks(reason)
+        self._made[self._mode] = self._hooks_for(reason)
         if not self._is_noted:
             note(f"{reason}, so the network is cut by hooks: results are the same, but each group of stitches takes a "
                  "whole pass of the end network")  # fmt: skip

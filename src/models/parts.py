@@ -114,17 +114,18 @@ class Traced:
         env[images] = graph.placeholder("images")
         for node in sorted(needed - {images}, key=self._position.__getitem__):
             copy = graph.node_copy(node, env.__getitem__)
-            if node in self._writes and (node.args[0] in {*wanted, start} or not self._is_free(node, needed)):
+            if node in self._writes and not self._may_overwrite(node, needed, {*wanted, start}):
+                source = copy.all_input_nodes[0]
                 with graph.inserting_before(copy):
-                    copy.args = (graph.call_method("clone", (copy.args[0],)), *copy.args[1:])
+                    copy.replace_input_with(source, graph.call_method("clone", (source,)))
             env[node] = copy
         graph.output(tuple(env[node] for node in wanted))
         return graph
 
-    def _is_free(self, write: Node, needed: set[Node]) -> bool:
-        """Return whether an in-place operation may overwrite its input: a new tensor that nothing else reads."""
-        source = write.args[0]
+    def _may_overwrite(self, write: Node, needed: set[Node], asked: set[Node | None]) -> bool:
+        """Return whether the input of an in-place operation is a new tensor that nothing else reads or asks for."""
+        source = write.all_input_nodes[0]
         readers = {node for node in needed.intersection(source.users) if not is_shape_read(node)}
         maker = self._tracer.root.get_submodule(source.target) if source.op == "call_module" else nn.Identity()
         is_new = source in self._writes or source.target in MAKES_NEW or any(True for _ in maker.parameters())
-        return readers == {write} and is_new
+        return is_new and readers == {write} and source not in asked

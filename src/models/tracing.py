@@ -121,8 +121,8 @@ class Tracer(fx.Tracer):
         node = super().create_node(kind, target, args, kwargs, *rest, **more)
         if kind == "placeholder" or not (is_shape_read(node) or self.data.isdisjoint(node.all_input_nodes)):
             self.data.add(node)
-        if args and isinstance(args[0], Node) and self._is_in_place(node):
-            self.results[args[0]] = node
+        if node.all_input_nodes and self._is_in_place(node):
+            self.results[node.all_input_nodes[0]] = node
         return node
 
     def _now(self, node: Node) -> Node:
