@@ -471,6 +471,40 @@ def test_after_a_layer_that_leads_nowhere(images):
         network(h, after="nowhere", images=images)
 
 
+class Unlearned(nn.Module):
+    """Buffers alone, of which one counts the passes, in layers whose names are those of the view."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("n_passes", torch.zeros(()))
+        self.module, self.output = nn.BatchNorm2d(3, affine=False), nn.Flatten()
+
+    def forward(self, images):
+        self.n_passes += 1
+        return self.output(self.module(images) * self.n_passes)
+
+
+def test_a_network_of_buffers_alone(images):
+    module = Unlearned().double()
+    network = Network(module, image_shape=images.shape[1:])
+    state = {key: value.clone() for key, value in module.state_dict().items()}
+    assert network.cut_names == ("module", "output") and network.block_names == () and network.output_shape == (48,)
+    assert network.output_name == "output" and all(torch.equal(state[key], module.state_dict()[key]) for key in state)
+    chosen = network.eval().channels_first(["module"], image_shape=images.shape[1:])
+    assert chosen(images.double(), until="module").shape == (5, 3, 4, 4)
+
+
+@pytest.mark.parametrize("kind", [Base, InPlaceView])
+def test_a_trace_that_cannot_be_compared_is_noted(kind, images, capfd):
+    module, network = built(kind)
+    h = module.stem(images)
+    for _ in range(2):
+        network(h, after="stem")
+    note = f"the trace of {kind.__name__} is not compared with its own pass as long as it is unknown what images"
+    assert capfd.readouterr().err.count(note) == 1
+    assert torch.equal(network(h, after="stem", images=images), module(images))  # now it is compared
+
+
 class Folded(Base):
     """Convolutions that may not take over their norms, as they have two readers or run twice, and others that may."""
 

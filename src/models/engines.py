@@ -1,5 +1,6 @@
 """Which of its two engines a module has: its trace, if that computes the same as the hooks, or these."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -26,7 +27,7 @@ class Engines:
         self._hooks: dict[tuple, Hooked] = {}
         self._checked: set[tuple] = set()
         self._every = list(module.modules())  # walking through all modules for each batch takes too long
-        self._is_noted = False
+        self._noted: set[type] = set()  # engines of which something was said
 
     def __reduce__(self) -> tuple:
         return Engines, (self.module, self.image_shape)
@@ -55,8 +56,12 @@ class Engines:
             if list(names) in ([OUTPUT], [engine.output_name]):
                 raise UserError(f"the logits do not depend on layer {after!r}; choose another one")
             raise ValueError(f"{', '.join(names)} does not lie behind {after}")
-        if self.image_shape is None or self._like.is_meta:
-            return engine  # it is compared once there are images
+        if self._like.is_meta:
+            return engine
+        if self.image_shape is None:  # it is compared once there are images
+            self._note(f"the trace of {type(self.module).__name__} is not compared with its own pass as long as it is "
+                       "unknown what images it takes: Network(module, image_shape=(C, H, W))")  # fmt: skip
+            return engine
         if isinstance(engine, Traced) and (different := self._differences(engine, names, after)):
             name = type(self.module).__name__
             self._give_way(f"{name} cannot be traced (layer {different[0]} would have other values)")
@@ -98,14 +103,20 @@ class Engines:
 
     def _give_way(self, reason: str) -> None:
         self._made[self._mode] = self._hooks_for(reason)
-        if not self._is_noted:
-            note(f"{reason}, so the network is cut by hooks: results are the same, but each group of stitches takes a "
-                 "whole pass of the end network")  # fmt: skip
-        self._is_noted = True
+        self._note(f"{reason}, so the network is cut by hooks: results are the same, but each group of stitches takes "
+                   "a whole pass of the end network")  # fmt: skip
+
+    def _note(self, text: str) -> None:
+        """Say something of the current engine, once for all modes."""
+        kind = type(self._made[self._mode])
+        if kind not in self._noted:
+            note(text)
+        self._noted.add(kind)
 
     @property
     def _like(self) -> Tensor:
-        return next((each for each in self.module.parameters() if each.is_floating_point()), torch.empty(0))
+        tensors = itertools.chain(self.module.parameters(), self.module.buffers())
+        return next((each for each in tensors if each.is_floating_point()), torch.empty(0))
 
     @property
     def _mode(self) -> tuple:

@@ -150,9 +150,9 @@ class Network:
         Raises:
             UserError: a layer is no tensor with the batch as first axis.
         """
-        image = next(self.parameters()).new_zeros(1, *image_shape)
+        self._engines.image_shape = self.image_shape or tuple(image_shape)
         with torch.no_grad():
-            shapes = {name: tuple(act.shape[1:]) for name, act in self._native(image, names).items()}
+            shapes = {name: act.shape[1:] for name, act in self._native(self._engines.images(), names).items()}
         declared = getattr(self.module, "channels_last", None)
         turned, unclear = layouts.find_channels_last(shapes, declared=declared, assumed=channels_last)
         if turned:

@@ -1,6 +1,8 @@
 """A module as a graph, read by torch.fx: which nodes depend on the images, and which are the outputs of modules."""
 
+import contextlib
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,17 @@ HIDDEN = (str(Path(torch.__file__).parent), str(Path(__file__).parent))  # no co
 
 class Untraceable(Exception):
     """A module has no graph, or one that computes something else; says where and why."""
+
+
+@contextlib.contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Leave the buffers of a module as they were."""
+    buffers = [(each, each.clone()) for each in module.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, before in buffers:
+            buffer.data.copy_(before)
 
 
 def is_shape_read(node: Node) -> bool:
@@ -81,7 +94,7 @@ class Tracer(fx.Tracer):
         """
         attributes = [(each, dict(vars(each))) for each in module.modules()]
         try:
-            with torch.random.fork_rng(devices=[]):
+            with buffers_kept(module), torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(1)  # random tensors, which a trace freezes, differ from the hooks'
                 return self.trace(_Root(module))
         except Exception as error:  # whatever the module does with a stand-in for its images
