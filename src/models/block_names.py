@@ -9,7 +9,9 @@ from src.models.hooked import Hooked
 from src.models.parts import OUTPUT, Traced
 
 POOLINGS = ("MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "FractionalMaxPool", "LPPool")
-NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+SEQUENCES = (nn.Sequential, nn.ModuleList)
+# Where a stitch at the output equals one at the input: maps of one more or less, and norms.
+AFFINE = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def find_blocks(module: nn.Module, engine: Traced | Hooked, *, is_encoder: bool = False) -> tuple[str, ...]:
@@ -35,7 +37,7 @@ def find_blocks(module: nn.Module, engine: Traced | Hooked, *, is_encoder: bool 
     groups = {name: each for name, each in groups.items()
               if not isinstance(each, nn.MultiheadAttention) and _has_parameters(each) and engine.is_cut(name)
               and not _is_single(name, each, engine)}  # fmt: skip
-    blocks = {name for name, each in groups.items() if not (_is_sequence(each) and _held(name, groups))}
+    blocks = {name for name, each in groups.items() if not (type(each) in SEQUENCES and _held(name, groups))}
     outermost = _outermost(blocks)
     while len(holders := [name for name in outermost if len(_held(name, blocks)) > 1]) == 1 or (
         len(outermost) == 1 and len(blocks) > 1
@@ -45,15 +47,11 @@ def find_blocks(module: nn.Module, engine: Traced | Hooked, *, is_encoder: bool 
     if len(outermost) > 1:
         return tuple(name for name in inner if name in outermost)
     cuts = [name for name in inner if name in leaves and _counts(leaves[name]) and engine.is_cut(name)]
-    chain = [name for name, next_one in zip(cuts, [*cuts[1:], None], strict=True)
-             if not _is_affine(leaves[name]) or next_one is None or _is_map(leaves[next_one])]  # fmt: skip
+    chain = [name for name, next_one in zip(cuts, [*cuts, None][1:], strict=True)
+             if not isinstance(leaves[name], AFFINE) or next_one is None or _is_map(leaves[next_one])]  # fmt: skip
     classifier = {name.partition(".")[0] for name, position in engine.layers.items() if position >= last}
     in_front = [name for name in chain if name.partition(".")[0] not in classifier]
     return tuple(in_front if len(in_front) > 1 else chain)
-
-
-def _has_parameters(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters())
 
 
 def _held(name: str, others: Iterable[str]) -> list[str]:
@@ -62,10 +60,6 @@ def _held(name: str, others: Iterable[str]) -> list[str]:
 
 def _outermost(names: set[str]) -> set[str]:
     return {name for name in names if not any(_held(other, [name]) for other in names)}
-
-
-def _is_sequence(module: nn.Module) -> bool:
-    return type(module) in (nn.Sequential, nn.ModuleList)
 
 
 def _is_single(name: str, module: nn.Module, engine: Traced | Hooked) -> bool:
@@ -81,13 +75,12 @@ def _is_map(module: nn.Module) -> bool:
     return any(parameter.ndim > 1 for parameter in module.parameters())
 
 
+def _has_parameters(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())
+
+
 def _is_pooling(module: nn.Module) -> bool:
     return type(module).__name__.startswith(POOLINGS)
-
-
-def _is_affine(module: nn.Module) -> bool:
-    """Return whether a stitch at its output equals one at its input: maps of one more or less, and norms."""
-    return isinstance(module, (nn.Linear, nn.modules.conv._ConvNd, *NORMS))
 
 
 def _counts(module: nn.Module) -> bool:

@@ -1,5 +1,6 @@
 """Which of its two engines a module has: its trace, if that computes the same as the hooks, or these."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -26,7 +27,7 @@ class Engines:
         self._hooks: dict[tuple, Hooked] = {}
         self._checked: set[tuple] = set()
         self._every = list(module.modules())  # walking through all modules for each batch takes too long
-        self._is_noted = False
+        self._noted: set[type] = set()  # engines of which something was said
 
     def __reduce__(self) -> tuple:
         return Engines, (self.module, self.image_shape)
@@ -55,23 +56,17 @@ class Engines:
             if list(names) in ([OUTPUT], [engine.output_name]):
                 raise UserError(f"the logits do not depend on layer {after!r}; choose another one")
             raise ValueError(f"{', '.join(names)} does not lie behind {after}")
-        if isinstance(engine, Traced) and self.image_shape is not None and not self._like.is_meta:
-            different = self._differences(engine, names, after)
-            if different:
-                name = type(self.module).__name__
-                self._give_way(f"{name} cannot be traced (layer {different[0]} would have other values)")
+        if self._like.is_meta:
+            return engine
+        if self.image_shape is None:  # it is compared once there are images
+            self._note(f"the trace of {type(self.module).__name__} is not compared with its own pass as long as it is "
+                       "unknown what images it takes: Network(module, image_shape=(C, H, W))")  # fmt: skip
+            return engine
+        if isinstance(engine, Traced) and (different := self._differences(engine, names, after)):
+            name = type(self.module).__name__
+            self._give_way(f"{name} cannot be traced (layer {different[0]} would have other values)")
         self._checked.add(key)
         return self._made[self._mode]
-
-    def hooks(self, reason: str = "") -> Hooked:
-        """Return the hooks for the current modes."""
-        if self._mode not in self._hooks:
-            if self.image_shape is None:
-                raise UserError(
-                    f"{reason}; to cut it by hooks, say what images it takes: Network(module, image_shape=(C, H, W))"
-                )
-            self._hooks[self._mode] = Hooked(self.module, self.images())
-        return self._hooks[self._mode]
 
     def images(self) -> Tensor:
         """Draw two random images, always the same."""
@@ -84,30 +79,44 @@ class Engines:
             return tuple(logits_of(self.module, self.module(images)).shape[1:])
 
     def _differences(self, traced: Traced, names: Sequence[str], after: str | None) -> list[str]:
-        hooks = self.hooks()
-        start = [] if after is None else [after]
-        missing = [name for name in (*names, *start) if name in traced.layers and name not in hooks.layers]
-        if missing:
-            return missing
-        x = hooks.known(start)[after].flip(0) if start else self.images()  # flipped: not what these images give
-        expected, given = hooks.known(names, after, x if start else None), x.clone()
-        with steady(self.module, x), torch.no_grad():
+        """Return those of the names at which the trace has other values than the hooks."""
+        hooks, images, x = self._hooks_for(""), self.images(), None
+        if after is not None:
+            x = hooks.known([after])[after].flip(0)  # flipped: not what these images give
+        expected = hooks.known(names, after, x)
+        with steady(self.module, images), torch.no_grad():
             try:
-                values = traced.run(given, names, after, self.images())
+                values = traced.run(images if after is None else x, names, after, images)
             except Exception:  # whatever a function of the module does with what the trace gives it
                 return list(names)
-        return [name for name in names if not close(values[name], expected[name])] or start * (not close(given, x))
+        return [name for name in names if not close(values[name], expected[name])]
+
+    def _hooks_for(self, reason: str) -> Hooked:
+        """Return the hooks for the current modes; the error, if images are unknown, begins with a reason for them."""
+        if self._mode not in self._hooks:
+            if self.image_shape is None:
+                raise UserError(
+                    f"{reason}; to cut it by hooks, say what images it takes: Network(module, image_shape=(C, H, W))"
+                )
+            self._hooks[self._mode] = Hooked(self.module, self.images())
+        return self._hooks[self._mode]
 
     def _give_way(self, reason: str) -> None:
-        self._made[self._mode] = self.hooks(reason)
-        if not self._is_noted:
-            note(f"{reason}, so the network is cut by hooks: results are the same, but each group of stitches takes a "
-                 "whole pass of the end network")  # fmt: skip
-        self._is_noted = True
+        self._made[self._mode] = self._hooks_for(reason)
+        self._note(f"{reason}, so the network is cut by hooks: results are the same, but each group of stitches takes "
+                   "a whole pass of the end network")  # fmt: skip
+
+    def _note(self, text: str) -> None:
+        """Say something of the current engine, once for all modes."""
+        kind = type(self._made[self._mode])
+        if kind not in self._noted:
+            note(text)
+        self._noted.add(kind)
 
     @property
     def _like(self) -> Tensor:
-        return next((each for each in self.module.parameters() if each.is_floating_point()), torch.empty(0))
+        tensors = itertools.chain(self.module.parameters(), self.module.buffers())
+        return next((each for each in tensors if each.is_floating_point()), torch.empty(0))
 
     @property
     def _mode(self) -> tuple:

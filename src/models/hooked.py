@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.errors import UserError
 from src.models.parts import OUTPUT
-from src.models.tracing import value_of
+from src.models.tracing import buffers_kept, value_of
 from src.models.values import first_tensor, logits_of, with_first
 
 
@@ -172,14 +172,12 @@ def steady(module: nn.Module, images: Tensor) -> Iterator[None]:
     """Leave buffers and random generators as they were; the numbers that are drawn meanwhile are always the same."""
     cuda = images.device.type == "cuda"
     generator = torch.cuda.default_generators[images.device.index] if cuda else torch.default_generator
-    state, buffers = generator.get_state(), [(each, each.clone()) for each in module.buffers()]
+    state = generator.get_state()
     try:
-        with _SteadyRandom(generator):
+        with buffers_kept(module), _SteadyRandom(generator):
             yield
     finally:
         generator.set_state(state)
-        for buffer, before in buffers:
-            buffer.data.copy_(before)
 
 
 @contextlib.contextmanager

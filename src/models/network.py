@@ -25,6 +25,7 @@ from src.models.values import first_tensor, logits_of
 
 FORWARDED = ("training", "parameters", "named_parameters", "buffers", "modules", "named_modules", "state_dict",
              "load_state_dict", "get_submodule")  # fmt: skip
+CHAINED = ("train", "eval", "to", "double", "requires_grad_")  # these return the view
 
 
 class Network:
@@ -44,8 +45,8 @@ class Network:
         n_classes: a module that gives no so many numbers is an encoder; if it is not given, none is.
 
     Attributes:
-        module: the module itself, for training and checkpoints. Of its methods, the view has those that are named in
-            FORWARDED, and train, eval, to, double and requires_grad_, which return the view.
+        module: the module itself, for training and checkpoints. The view has those of its methods that are named in
+            FORWARDED and CHAINED.
     """
 
     def __init__(self, module: nn.Module, *, image_shape: Sequence[int] | None = None, n_classes: int | None = None):
@@ -54,32 +55,15 @@ class Network:
         self._turned: frozenset[str] = frozenset()
 
     def __getattr__(self, name: str) -> Any:
-        if name in FORWARDED:
-            return getattr(self.module, name)
-        raise AttributeError(f"a Network has no attribute {name!r}; its module may have: network.module.{name}")
+        if name not in (*FORWARDED, *CHAINED):
+            raise AttributeError(f"a Network has no attribute {name!r}; its module may have: network.module.{name}")
+        value = getattr(self.module, name)
 
-    def train(self, mode: bool = True) -> "Network":
-        """Switch the module between training and evaluation mode."""
-        self.module.train(mode)
-        return self
+        def method(*args: Any, **options: Any) -> "Network":
+            value(*args, **options)
+            return self
 
-    def eval(self) -> "Network":
-        """Switch the module to evaluation mode."""
-        return self.train(False)
-
-    def to(self, *args: Any, **options: Any) -> "Network":
-        """Move or cast the module."""
-        self.module.to(*args, **options)
-        return self
-
-    def requires_grad_(self, requires_grad: bool = True) -> "Network":
-        """Let the parameters of the module have gradients or not."""
-        self.module.requires_grad_(requires_grad)
-        return self
-
-    def double(self) -> "Network":
-        """Cast the module to double precision."""
-        return self.to(torch.float64)
+        return method if name in CHAINED else value
 
     @property
     def image_shape(self) -> tuple[int, ...] | None:
@@ -166,9 +150,9 @@ class Network:
         Raises:
             UserError: a layer is no tensor with the batch as first axis.
         """
-        image = next(self.parameters()).new_zeros(1, *image_shape)
+        self._engines.image_shape = self.image_shape or tuple(image_shape)
         with torch.no_grad():
-            shapes = {name: tuple(act.shape[1:]) for name, act in self._native(image, names).items()}
+            shapes = {name: act.shape[1:] for name, act in self._native(self._engines.images(), names).items()}
         declared = getattr(self.module, "channels_last", None)
         turned, unclear = layouts.find_channels_last(shapes, declared=declared, assumed=channels_last)
         if turned:
@@ -206,7 +190,7 @@ class Network:
             return self
         network = copy.deepcopy(self).eval()
         engine = network._engines.checked(list(map(network._found, names)))
-        if isinstance(engine, Hooked) or not fold_norms(network.module, engine.trace, kept=names):
+        if isinstance(engine, Hooked) or not fold_norms(network.module, engine, kept=names):
             return self
         network._engines = Engines(network.module, self.image_shape)
         return network.requires_grad_(False)
@@ -219,13 +203,7 @@ class Network:
         Args:
             x: images (B, C, H, W) as the module takes them, or with `after` the activation of that layer.
             until: the layer to stop at; its activation is returned instead of the logits (B, n_classes).
-            after: the layer whose activation `x` is.
-            images: needed only where `needs_images(after)`: the images from which the rest of that block, such as
-                its residual branch, is computed.
-        Raises:
-            UserError: a layer does not exist, is no tensor with the batch as first axis, or the logits do not depend
-                on `after`.
-            ValueError: `until` does not lie behind `after`, or `images` are needed and missing.
+            after, images: as in `activations`, which also says what is raised.
         """
         if until is None and after is None:
             self._engines.image_shape = self.image_shape or tuple(x.shape[1:])
@@ -242,7 +220,8 @@ class Network:
             x: images (B, C, H, W), or with `after` the activation of that layer.
             names: layers in any order; `output_name` gives the logits.
             after: a layer that all of the named ones lie behind.
-            images: as in `__call__`.
+            images: needed only where `needs_images(after)`: the images from which the rest of that block, such as
+                its residual branch, is computed.
         Returns:
             The activations by name, in the order of `names`.
         Raises:
@@ -267,11 +246,12 @@ class Network:
     def _values(
         self, x: Tensor, names: Sequence[str], after: str | None = None, images: Tensor | None = None
     ) -> dict[str, Tensor | None]:
-        if self.image_shape is None and (after is None or images is not None):
-            self._engines.image_shape = tuple((x if after is None else images).shape[1:])
+        given = x if after is None else images
+        if self.image_shape is None and given is not None:
+            self._engines.image_shape = tuple(given.shape[1:])
         names, after = list(map(self._found, names)), None if after is None else self._found(after)
         engine = self._engines.checked(names, after)
-        if after is not None and images is None and engine.needs_images(after):
+        if given is None and engine.needs_images(after):
             place = "is cut by hooks" if isinstance(engine, Hooked) else "lies inside a block"
             raise ValueError(f"{after} {place}: what follows it needs the images")
         return {name: first_tensor(value) for name, value in engine.run(x, names, after, images).items()}

@@ -1,7 +1,8 @@
-"""A module as a graph, found by torch.fx: which nodes are the outputs of its modules, and where it can be cut."""
+"""A module as a graph, read by torch.fx: which nodes depend on the images, and which are the outputs of modules."""
 
+import contextlib
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,61 +24,15 @@ class Untraceable(Exception):
     """A module has no graph, or one that computes something else; says where and why."""
 
 
-class Trace:
-    """The graph of a module in its current mode. After an in-place operation, later nodes read its result.
-
-    Attributes:
-        layers: by name, in the order in which they are computed, the nodes that are the outputs of modules: of the
-            last call where there are several, of the last child where a container is not called itself.
-        data: the nodes that depend on the images by more than their shape.
-        writes: the in-place operations.
-    Raises:
-        Untraceable: torch.fx cannot trace it.
-    """
-
-    def __init__(self, module: nn.Module):
-        self.root, tracer = _Root(module), _Tracer()
-        attributes = [(each, dict(vars(each))) for each in module.modules()]
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(1)  # random tensors, which a trace freezes, differ from the hooks'
-                self.graph = tracer.trace(self.root)
-        except Exception as error:  # whatever the module does with a stand-in for its images
-            name = tracer.failed or type(module).__name__
-            raise Untraceable(f"{name} cannot be traced ({_reason(error)})") from error
-        finally:
-            for each, values in attributes:  # a forward may keep what it computes, here stand-ins
-                vars(each).clear()
-                vars(each).update(values)
-        nodes = list(self.graph.nodes)
-        self.images, self.output, self.data, self.writes = nodes[0], nodes[-1].args[0], tracer.data, tracer.writes
-        self.position = {node: i for i, node in enumerate(nodes)}
-        values = {name: value_of(each, tracer.values) for name, each in module.named_modules(remove_duplicate=False)}
-        layers = [(name, node) for name, node in values.items() if name and node is not None]
-        self.layers = dict(sorted(layers, key=lambda item: self.position[item[1]]))
-
-    def reached(self, wanted: Iterable[Node], after: Node | None) -> set[Node]:
-        """Collect the data nodes that the wanted ones are computed from, back to `after` (included if reached)."""
-        reached, open_nodes = set(), [node for node in wanted if node in self.data]
-        while open_nodes:
-            node = open_nodes.pop()
-            if node not in reached:
-                reached.add(node)
-                open_nodes += [] if node is after else self.data.intersection(node.all_input_nodes)
-        return reached
-
-    def cuts(self) -> list[Node]:
-        """Return the nodes that no edge between data nodes jumps over, in order.
-
-        The nodes behind a cut depend on the images through it alone (or by their shape).
-        """
-        live = self.reached([self.output], None)
-        cuts, reach = [], 0
-        for node in sorted(live, key=self.position.__getitem__):
-            if node is not self.images and reach <= self.position[node]:
-                cuts.append(node)
-            reach = max([reach, *(self.position[user] for user in live.intersection(node.users))])
-        return cuts
+@contextlib.contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Leave the buffers of a module as they were."""
+    buffers = [(each, each.clone()) for each in module.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, before in buffers:
+            buffer.data.copy_(before)
 
 
 def is_shape_read(node: Node) -> bool:
@@ -115,16 +70,40 @@ class _Root(nn.Module):
         return logits_of(module, module.forward(images), fx.Proxy)
 
 
-class _Tracer(fx.Tracer):
-    """Keeps the value of the last call of each module, and lets nodes behind an in-place operation read its result."""
+class Tracer(fx.Tracer):
+    """Keeps the value of the last call of each module, and lets nodes behind an in-place operation read its result.
+
+    Attributes:
+        values: by module the node that is its output, or None if that has no tensor.
+        data: the nodes that depend on the images by more than their shape.
+        results: of in-place operations, by the nodes that these overwrite.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.values: dict[nn.Module, Node | None] = {}  # None: no tensor
+        self.values: dict[nn.Module, Node | None] = {}
         self.data: set[Node] = set()
-        self.writes: set[Node] = set()
-        self.changed: dict[Node, Node] = {}  # by the input of an in-place operation: its result
+        self.results: dict[Node, Node] = {}
         self.failed = ""  # the innermost module that could not be traced
+
+    def read(self, module: nn.Module) -> fx.Graph:
+        """Return the graph of a module in its current mode, which takes images and gives logits.
+
+        Raises:
+            Untraceable: torch.fx cannot trace it.
+        """
+        attributes = [(each, dict(vars(each))) for each in module.modules()]
+        try:
+            with buffers_kept(module), torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(1)  # random tensors, which a trace freezes, differ from the hooks'
+                return self.trace(_Root(module))
+        except Exception as error:  # whatever the module does with a stand-in for its images
+            name = self.failed or type(module).__name__
+            raise Untraceable(f"{name} cannot be traced ({_reason(error)})") from error
+        finally:
+            for each, values in attributes:  # a forward may keep what it computes, here stand-ins
+                vars(each).clear()
+                vars(each).update(values)
 
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
         """Layers of torch, and classes derived from them, in which there are no names."""
@@ -152,25 +131,21 @@ class _Tracer(fx.Tracer):
     def create_node(self, kind: str, target: Any, args: tuple, kwargs: dict[str, Any], *rest: Any, **more: Any) -> Node:
         """Record an operation on the latest values of its arguments, and whether it changes the first in place."""
         args, kwargs = fx.node.map_arg((args, kwargs), self._now)
-        is_function = bool(kwargs.get("inplace"))  # such as relu, which makes a new tensor as well
-        node = super().create_node(
-            kind, target, args, kwargs | ({"inplace": False} if is_function else {}), *rest, **more
-        )
+        node = super().create_node(kind, target, args, kwargs, *rest, **more)
         if kind == "placeholder" or not (is_shape_read(node) or self.data.isdisjoint(node.all_input_nodes)):
             self.data.add(node)
-        if (is_function or self._is_in_place(kind, target)) and args and isinstance(args[0], Node):
-            self.changed[args[0]] = node
-            self.writes |= set() if is_function else {node}
+        if node.all_input_nodes and self._is_in_place(node):
+            self.results[node.all_input_nodes[0]] = node
         return node
 
     def _now(self, node: Node) -> Node:
-        while node in self.changed:
-            node = self.changed[node]
+        while node in self.results:
+            node = self.results[node]
         return node
 
-    def _is_in_place(self, kind: str, target: Any) -> bool:
+    def _is_in_place(self, node: Node) -> bool:
         """Return whether an operation overwrites its first argument; `x += y` is traced as `x = x + y`."""
-        if kind == "call_module":
-            return bool(getattr(self.root.get_submodule(target), "inplace", False))
-        name = target if kind == "call_method" else getattr(target, "__name__", "")
-        return name.endswith("_") and not name.endswith("__")
+        if node.op == "call_module":
+            return bool(getattr(self.root.get_submodule(node.target), "inplace", False))
+        name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
+        return bool(node.kwargs.get("inplace")) or (name.endswith("_") and not name.endswith("__"))
