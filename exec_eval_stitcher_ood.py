@@ -54,6 +54,9 @@ def evaluate(args) -> None:
     check_runs(finished, folder)
     runs = newest_runs(finished)
     dataset_info(args.dataset, labelled=True)
+    if other_data := {run.row.experiment.dataset for run in runs} - {args.dataset, None}:
+        warn(f"-d {args.dataset}: these runs were stitched on {', '.join(sorted(other_data))}; the verdict leaves out "
+             "evaluations on other data")  # fmt: skip
     loading = cli.load_options(args, device)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
     networks = load_networks(runs, vars(args), test_set.spec, device=device)
@@ -85,7 +88,8 @@ def evaluate(args) -> None:
     for reason in (*skipped, *missing, *unusable):
         warn(f"skipped: {reason}")
     if not grids:
-        sys.exit("nothing could be evaluated")
+        sys.exit("nothing could be evaluated: train detectors with exec_train_representation_classifier.py, or give "
+                 "--detector mahalanobis, which needs no training")  # fmt: skip
 
     # The scores of stitched activations, of the end network's own, and of those of the sanity-check data.
     stitches = evaluation.score_stitches(grids, detectors, lambda: batches_of(test_set, "stitched activations"))

@@ -86,13 +86,14 @@ def probe(args) -> None:
     model = load_model(cli.named_network(args, "model"), spec, device=device, encoder=True)
     model, layers = cli.choose_layers(model, args.layer_names, args, image_shape=spec.shape)
     ranks = descending(args.ranks)
+    if args.with_head and (layers not in (["output"], [model.output_name]) or ranks != [None]):
+        raise UserError("--with-head takes one probe, of the output at full rank: give -l output and no -ranks")
+    if args.with_head and not model.is_encoder:
+        raise UserError(f"--with-head is for encoders; {args.model_type} gives {spec.n_classes} logits already")
     task = Probes(model, layers, ranks, spec, seed=args.seed)
     loading = cli.load_options(args, device)
     train_set = load_dataset(args.dataset, args.dataset_root, train=True, **loading)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
-
-    if args.with_head and (layers not in (["output"], [model.output_name]) or ranks != [None]):
-        raise UserError("--with-head takes one probe, of the output at full rank: give -l output and no -ranks")
 
     # All of them train together.
     if run:

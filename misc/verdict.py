@@ -25,7 +25,7 @@ def parser() -> cli.Parser:
     )
     add(
         "--in-distribution",
-        type=cli.real_number(at_least=0),
+        type=cli.real_number(at_least=0, at_most=1),
         default=0.75,
         help="AUROC below which stitched activations count as in distribution",
     )

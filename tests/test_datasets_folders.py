@@ -81,18 +81,19 @@ def test_small_images_are_decoded_once_and_large_ones_by_workers(augment, tmp_pa
     for kind, limit in (("kept", 64), ("decoded", 8)):
         monkeypatch.setattr(folders, "IN_MEMORY", limit)
         sets[kind] = [load(tmp_path, train=train, loading=Loading(2)) for train in (True, False)]
+    in_this_process = load(tmp_path, train=True, loading=Loading(0))  # for 250 epochs, each starts its workers
     assert [type(s).__name__ for s in sets["kept"]] == ["ImageSet"] * 2
     assert [type(s).__name__ for s in sets["decoded"]] == ["DecodedImageSet"] * 2
     test_images = [collect(s[1].batches(2)) for s in sets.values()]
     assert torch.equal(test_images[0][0], test_images[1][0]) and torch.equal(test_images[0][1], test_images[1][1])
     means, deviations = [], []
-    for train_set, _ in sets.values():
+    for train_set in (sets["kept"][0], in_this_process):
         images = torch.cat([collect(train_set.epoch(3, seed=0, epoch=epoch))[0] for epoch in range(1, 251)])
         means.append(images.mean(0))
         deviations.append(images.std())
     assert (means[0] - means[1]).abs().mean() < 0.15 and abs(deviations[0] / deviations[1] - 1) < 0.15
-    again = [collect(s[0].epoch(3, seed=0, epoch=1))[0] for s in sets.values() for _ in range(2)]
-    assert torch.equal(again[0], again[1]) and torch.equal(again[2], again[3])
+    for one, other in ((sets["kept"][0], sets["kept"][0]), (sets["decoded"][0], in_this_process)):
+        assert torch.equal(*(collect(each.epoch(3, seed=0, epoch=1))[0] for each in (one, other)))
 
 
 def test_images_that_would_fill_the_memory_are_decoded_by_workers(tmp_path, monkeypatch):

@@ -90,7 +90,9 @@ def cutoff(text: str) -> str:
     return str(number)
 
 
-def real_number(*, at_least: float = -math.inf, above: float = -math.inf) -> Callable[[str], float]:
+def real_number(
+    *, at_least: float = -math.inf, above: float = -math.inf, at_most: float = math.inf
+) -> Callable[[str], float]:
     """Return the type of an option that takes a finite number within bounds."""
 
     def parse(text: str) -> float:
@@ -98,9 +100,9 @@ def real_number(*, at_least: float = -math.inf, above: float = -math.inf) -> Cal
             number = float(text)
         except ValueError:
             number = math.nan
-        if not math.isfinite(number) or number < at_least or number <= above:
-            bounds = {" at least": at_least, " above": above}
-            limits = "".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound > -math.inf)
+        if not math.isfinite(number) or number < at_least or number <= above or number > at_most:
+            bounds = {" at least": at_least, " above": above, " at most": at_most}
+            limits = " and".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
             raise argparse.ArgumentTypeError(f"{text!r} is not a finite number{limits}")
         return number
 

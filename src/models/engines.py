@@ -54,7 +54,9 @@ class Engines:
         others = [name for name in names if engine.layers.get(name, -1) != engine.layers.get(after)]
         if after is not None and engine.behind(after, others) != others:
             if list(names) in ([OUTPUT], [engine.output_name]):
-                raise UserError(f"the logits do not depend on layer {after!r}; choose another one")
+                raise UserError(
+                    f"the logits do not depend on layer {after!r} (on the first of its outputs); choose another"
+                )
             raise ValueError(f"{', '.join(names)} does not lie behind {after}")
         if self._like.is_meta:
             return engine

@@ -48,7 +48,7 @@ def user_network(name: str, **options: Any) -> nn.Module:
     make = getattr(module, function, None)
     if not callable(make):
         names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise unknown_name(f"function in {path}", function, names)
+        raise unknown_name(f"function in {path}", function, names, where="see the file")
     parameters = inspect.signature(make).parameters
     given = {key: value for key, value in options.items() if key in parameters}
     with _failing_in(path):
