@@ -169,7 +169,8 @@ def run_in(folder: str, **values) -> StitchingRun:
     ("options", "name"),
     [
         ({"n_epochs": 0, "init": "pinv"}, "direct matching"),
-        ({"n_epochs": 0, "init": "ridge"}, "init ridge"),
+        ({"n_epochs": 0, "init": "ridge"}, "ridge matching"),
+        ({"n_epochs": 0, "init": "eye"}, "init eye"),
         ({"n_epochs": 0, "init": "eye", "objective": "hint"}, "init eye"),
         ({"n_epochs": 3, "init": "pinv"}, "task loss matching"),
         ({"n_epochs": None}, "task loss matching"),

@@ -200,7 +200,7 @@ def test_methods_are_kept_apart_and_named(tmp_path):
     }.items():  # fmt: skip
         write_run(tmp_path, name, n_right=900, **options)
     assert [verdict.method for verdict in judge(runs_of(tmp_path), limits=LIMITS)] == [
-        "direct matching", "task loss matching (init=rand)", "task loss matching (init=pinv)", "init ridge",
+        "direct matching", "task loss matching (init=rand)", "task loss matching (init=pinv)", "ridge matching",
         "hint matching",
     ]  # fmt: skip
 
@@ -216,7 +216,7 @@ def test_sentences(tmp_path):
     )
     assert undecided == "Undecided: the interval of the penalty contains the tolerance (1)."
     assert same == "Of the 1 pairs of layers of the same name 1 are similar."
-    assert far == "Activations that the end network has never seen make 1 of the 2 accurate pairs."
+    assert far == "Of the 2 accurate pairs 1 owe it to activations that the end network has never seen."
 
 
 def test_damaged_predictions_are_named_and_left_out(tmp_path, capsys):

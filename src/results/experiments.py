@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from src.console import warn
 from src.networks import FRESH, NetworkName, fresh_seed
+from src.options import STARTS
 from src.results.records import from_record, to_record
 
 Result = TypeVar("Result")
@@ -51,7 +52,8 @@ class Method(NamedTuple):
     def name(self) -> str:
         """The name of the way of stitching, such as task loss matching."""
         if self.n_epochs == 0:
-            return "direct matching" if self.init == "pinv" else f"init {self.init}"
+            names = {"pinv": "direct matching", **{start: f"init {start}" for start in STARTS}}
+            return names.get(self.init, f"{self.init} matching")
         return "task loss matching" if self.objective == "task" else f"{self.objective} matching"
 
 

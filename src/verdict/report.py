@@ -68,8 +68,8 @@ def sentences(rows: Sequence[VerdictRow], limits: Limits) -> list[str]:
             lines.append(f"Of the {len(own)} pairs of layers of the same name {n} are similar.")
         accurate = counts[SIMILAR] + counts[FAR]
         if accurate:
-            share = f"{counts[FAR]} of the {accurate} accurate pairs"
-            lines.append(f"Activations that the end network has never seen make {share}.")
+            far = f"{counts[FAR]} owe it to activations that the end network has never seen"
+            lines.append(f"Of the {accurate} accurate pairs {far}.")
     return lines
 
 
