@@ -44,7 +44,7 @@ def check_cuts(network: Network, size: int) -> None:
     """Its parts equal the hooks at every block, whole and cut, exactly; both engines find the same blocks."""
     network, images = network.to(torch.float64), torch.rand(2, 3, size, size, dtype=torch.float64)
     names, logits = [*network.block_names, OUTPUT], network(images)
-    hooks, before = Hooked(network.module, images), {key: value.clone() for key, value in network.state_dict().items()}
+    hooks, before = Hooked(network.module, images), [each.clone() for each in network.buffers()]
     acts, expected = network.activations(images, names), hooks.run(images, names)
     assert all(torch.equal(acts[name], expected[name]) for name in names) and torch.equal(acts[OUTPUT], logits)
     for name in network.block_names[:: max(1, len(network.block_names) // 5)]:
@@ -56,7 +56,7 @@ def check_cuts(network: Network, size: int) -> None:
     if size == 32:
         assert find_blocks(network.module, hooks) == network.block_names
     assert hooks.output_name == network.output_name
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert all(map(torch.equal, network.buffers(), before))
     folded = network.for_inference(network.block_names)
     found = folded.activations(images, names)
     for name in names:
