@@ -24,6 +24,12 @@ def parser() -> cli.Parser:
         default="energy",
         help=f"one, or several with commas between them. {cli.described(SCORES)}",
     )
+    add("--validity", action="store_true", help="measure density and recall with trained detectors alone, too")
+    add(
+        "--other-data",
+        action="store_true",
+        help="evaluate on other data than those stitched on, in tables of their own",
+    )
     add("-ed", "--energy-dir", help="folder for the scores of all images; default: one in source_dir")
     add("--front-model", help="where the front network's checkpoint is now, if it was moved")
     add("--end-model", help="where the end network's checkpoint is now, if it was moved")
@@ -40,9 +46,12 @@ def evaluate(args) -> None:
     from src.console import note, progress, warn
     from src.datasets import dataset_info, dataset_label, load_dataset
     from src.ood import evaluation
-    from src.ood.networks import check_runs, load_networks
+    from src.ood.fitting import make_detectors
+    from src.ood.networks import check_runs, load_networks, runs_on
+    from src.ood.rebuilding import rebuild_grids
     from src.ood.report import report
     from src.ood.store import DetectorStore
+    from src.ood.validity import choose_images
     from src.results.experiments import newest_runs
     from src.results.folders import evaluation_file, read_runs
     from src.results.run import Run
@@ -52,47 +61,54 @@ def evaluate(args) -> None:
     device, folder = device_of(args.gpu), Path(args.source_dir)
     finished, skipped = read_runs(folder)
     check_runs(finished, folder)
-    runs = newest_runs(finished)
     dataset_info(args.dataset, labelled=True)
-    if other_data := {run.row.experiment.dataset for run in runs} - {args.dataset, None}:
-        warn(f"-d {args.dataset}: these runs were stitched on {', '.join(sorted(other_data))}; the verdict leaves out "
-             "evaluations on other data")  # fmt: skip
+    runs, on_others = runs_on(args.dataset, newest_runs(finished), other_data=args.other_data)
     loading = cli.load_options(args, device)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
     networks = load_networks(runs, vars(args), test_set.spec, device=device)
 
-    def batches_of(data, title, **order):
-        return progress(data.batches(args.batch_size, **order), title, data.n_batches(args.batch_size))
+    def batches_of(data, title, indices=None):
+        n = data.n_batches(args.batch_size) if indices is None else -(-len(indices) // args.batch_size)
+        return progress(data.batches(args.batch_size, indices=indices), title, n)
 
-    def training_batches():
+    def training_batches(n_images):
         data = load_dataset(args.dataset, args.dataset_root, train=True, **loading)
-        return batches_of(data, "training activations", indices=data.permutation(0))
+        return batches_of(data, "training activations", data.permutation(0)[:n_images])
 
     def test_batches(name, root, option):
         data = load_dataset(name, root, train=False, **loading) if name else test_set
         data.check_like(test_set, option=option)
         return batches_of(data, f"activations of {option}")
 
-    # A detector for each end layer, and the stitches into these layers.
-    detectors, missing = evaluation.make_detectors(
+    # A detector for each end layer, what training images look like there, and the stitches into these layers.
+    detectors, references, missing = make_detectors(
         args.detector,
         networks,
         [run.row.pair.end_layer for run in runs],
         test_set.spec,
         store=DetectorStore(args.ood_detector_dir),
         all_in_store=bool(args.sanity_check_dataset),
+        with_validity=args.validity,
         training_batches=training_batches,
         id_data=args.dataset,
     )
-    grids, unusable = evaluation.rebuild_grids(runs, networks, detectors, image_shape=test_set.image_shape)
-    for reason in (*skipped, *missing, *unusable):
+    grids, unusable = rebuild_grids(runs, networks, detectors, image_shape=test_set.image_shape)
+    for reason in (*skipped, *on_others, *missing, *unusable):
         warn(f"skipped: {reason}")
     if not grids:
         sys.exit("nothing could be evaluated: train detectors with exec_train_representation_classifier.py, or give "
                  "--detector mahalanobis, which needs no training")  # fmt: skip
 
-    # The scores of stitched activations, of the end network's own, and of those of the sanity-check data.
-    stitches = evaluation.score_stitches(grids, detectors, lambda: batches_of(test_set, "stitched activations"))
+    # What the end network's own activations show of the detectors, then the scores and the validity of all stitches.
+    order, sample = choose_images(test_set)
+    own_batches = batches_of(test_set, "own activations", order) if references else ()
+    examined, unmeasured = evaluation.examine(networks.end, detectors, references, own_batches)
+    for reason in unmeasured:
+        warn(f"skipped: {reason}")
+    stitches = evaluation.score_stitches(
+        grids, detectors, references, examined.validity, lambda: batches_of(test_set, "stitched activations"),
+        sample=sample,
+    )  # fmt: skip
     own_batches = test_batches(args.id_dataset, args.id_dataset_root, "-idd")
     own, other = evaluation.score_network(networks.end, detectors, own_batches), {}
     checked = args.sanity_check_dataset or ""
@@ -103,17 +119,21 @@ def evaluate(args) -> None:
     # The metrics, the report, and the scores of all images.
     data = {"dataset": args.dataset, "id_dataset": args.id_dataset or args.dataset, "sanity_dataset": checked}
     evaluations = {
-        name: evaluation.evaluate(name, detectors[name], stitches[name], own[name], other.get(name, {}), data)
+        name: evaluation.evaluate(
+            name, detectors[name], stitches[name], own[name], other.get(name, {}), examined.sights[name], data
+        )
         for name in detectors
         if stitches[name]  # the others have detectors for other layers alone
     }
-    report(folder, evaluations, n_images=len(test_set), **cli.figure_options(args))
+    other_data = dataset_label(args.dataset) if args.other_data else ""
+    report(folder, evaluations, n_images=len(test_set), other_data=other_data, **cli.figure_options(args))
     for name in evaluations:
-        into = folder / ("energies" if name == "energy" else f"energies_{name}")
+        table = evaluation_file(folder, name, other_data=other_data)
+        into = folder / table.stem.replace("ood_evaluation", "energies")
         if args.energy_dir:
             into = Path(args.energy_dir, name) if len(detectors) > 1 else Path(args.energy_dir)
         evaluation.save_scores(into, evaluations[name], sanity_name=checked and dataset_label(checked))
-        Run.beside(evaluation_file(folder, name), vars(args) | {"detector": name}).finish()
+        Run.beside(table, vars(args) | {"detector": name}).finish()
     n_evaluated = len({stitch.run.folder for of_score in stitches.values() for stitch in of_score})
     n_skipped = len(skipped) + len(finished) - len(runs) + len(unusable)
     note(f"evaluated {n_evaluated} stitches; skipped {n_skipped} runs and {len(missing)} end layers")

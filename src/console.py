@@ -63,3 +63,9 @@ def progress(items: Iterable, description: str, total: int | None = None, **opti
     """Iterate with a progress bar, which is removed at the end and shown in terminals only."""
     disable = _silent or None
     return tqdm(items, desc=description, total=total, leave=False, disable=disable, file=sys.stderr, **options)
+
+
+def listed(items: Iterable[object], *, n: int = 8) -> str:
+    """Name up to n things, and say how many more there are."""
+    names = list(map(str, items))
+    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")

@@ -9,8 +9,9 @@ from torch import Tensor
 from src.errors import UserError, unknown_name
 from src.models import Network
 from src.ood.losses import energy
+from src.ood.pooling import ClassMeans, mean_over_positions
 from src.ood.registry import N_NEIGHBOURS, SCORES
-from src.runtime import at_least_single
+from src.ood.validity import N_IMAGES
 
 ROUNDING = 1e-24  # of the squared mean: less variance than that is rounding, in double precision
 RIDGE = 1e-6  # of the mean variance, added to each: dead channels make covariances singular
@@ -42,12 +43,24 @@ class Detector:
         """Score a batch: (B,), high for out of distribution."""
         raise NotImplementedError
 
+    def training_scores(self) -> Tensor:
+        """Score the first 2,000 training images that it has taken in, each as if it had not been among them."""
+        raise NotImplementedError
+
 
 class EnergyDetector(Detector):
     """The energy of a classifier of activations that was fine-tuned to tell ID from OOD data (Liu et al. 2020)."""
 
     def __init__(self, network: Network):
-        self.network = network
+        self.network, self._training_scores = network, []
+
+    def add(self, activations: Tensor, labels: Tensor) -> None:
+        n = N_IMAGES - sum(map(len, self._training_scores))
+        if n > 0:
+            self._training_scores.append(self.score(activations[:n]))
+
+    def training_scores(self) -> Tensor:
+        return torch.cat(self._training_scores)
 
     def score(self, activations: Tensor) -> Tensor:
         return energy(self.network(activations))
@@ -63,19 +76,26 @@ class PooledDetector(Detector):
 
     def __init__(self):
         self.moments = Moments()
+        self.sample: list[Tensor] = []  # activations of the first training images, pooled
 
     def add(self, activations: Tensor, labels: Tensor) -> None:
-        self.moments.add(self.features(activations), labels)
+        pooled = mean_over_positions(activations)
+        self.sample.append(pooled[: N_IMAGES - sum(map(len, self.sample))])
+        self.take_in(self.features(pooled), labels)
+
+    def take_in(self, features: Tensor, labels: Tensor) -> None:
+        """Take in the features (B, C) of a batch of training images."""
+        self.moments.add(features, labels)
 
     def features(self, activations: Tensor) -> Tensor:
         """Pool activations to the features (B, C) that are scored, in double precision."""
-        features = at_least_single(activations.detach())
-        if features.ndim > 2:
-            features = features.mean((2, 3)) if features.ndim == 4 else features.mean(1)
-        features = features.double()
+        features = mean_over_positions(activations).double()
         if self.normalised:
             features = features / features.norm(dim=1, keepdim=True).clamp(min=1e-30)
         return features
+
+    def training_scores(self) -> Tensor:
+        return self.score(torch.cat(self.sample))
 
 
 class Moments:
@@ -83,51 +103,37 @@ class Moments:
 
     def __init__(self):
         self.n = 0
+        self.classes = ClassMeans()  # of the differences to that point
 
     def add(self, features: Tensor, labels: Tensor) -> None:
         """Add samples (B, C) with their labels (B,)."""
-        if len(labels) and int(labels.min()) < 0:
-            raise ValueError("training images without labels have no classes")
         if self.n == 0:
             self.shift = features.mean(0)
             self.products = features.new_zeros(features.shape[1], features.shape[1])
-            self.sums, self.counts = features.new_zeros(0, features.shape[1]), features.new_zeros(0)
         features = features - self.shift
-        n_new = int(labels.max()) + 1 - len(self.counts)
-        if n_new > 0:
-            self.sums, self.counts = (_longer(values, n_new) for values in (self.sums, self.counts))
-        self.sums.index_add_(0, labels, features)
-        self.counts.index_add_(0, labels, features.new_ones(len(labels)))
+        self.classes.add(features, labels)
         self.products.addmm_(features.T, features)
         self.n += len(features)
 
     @property
     def mean(self) -> Tensor:
         """The mean of all samples (C,)."""
-        return self.shift + self.sums.sum(0) / self.n
+        return self.shift + self.classes.overall()
 
     def class_means(self) -> Tensor:
         """Return the means (K, C) of the classes that have samples."""
-        present = self.counts > 0
-        return self.shift + self.sums[present] / self.counts[present, None]
+        return self.shift + self.classes.present()
 
     def covariance(self) -> Tensor:
         """Return the covariance (C, C) of all samples, divided by their number."""
-        total = self.sums.sum(0)
+        total = self.classes.sums.sum(0)
         return (self.products - total.outer(total) / self.n) / self.n
 
     def covariance_within(self) -> Tensor:
         """Return the covariance (C, C) of the samples about the means of their classes."""
-        present = self.counts > 0
-        sums = self.sums[present] / self.counts[present, None].sqrt()
+        present = self.classes.counts > 0
+        sums = self.classes.sums[present] / self.classes.counts[present, None].sqrt()
         return (self.products - sums.T @ sums) / self.n
-
-
-def _longer(values: Tensor, n: int) -> Tensor:
-    """Append n zeros along the first dimension."""
-    longer = values.new_zeros(len(values) + n, *values.shape[1:])
-    longer[: len(values)] = values
-    return longer
 
 
 class Gaussians:
@@ -171,7 +177,7 @@ class RelativeMahalanobis(Mahalanobis):
     """The same less the distance to one Gaussian of all classes (Ren et al. 2021)."""
 
     def fit(self) -> None:
-        if int((self.moments.counts > 0).sum()) < 2:
+        if int((self.moments.classes.counts > 0).sum()) < 2:
             raise ValueError("the training images are of one class, whose distance is that to the mean of all")
         super().fit()
         self.background = Gaussians(self.moments.mean[None], self.moments.covariance())
@@ -181,28 +187,41 @@ class RelativeMahalanobis(Mahalanobis):
 
 
 class NearestNeighbours(PooledDetector):
-    """The distance to the 50th nearest neighbour among the first 10,000 samples (Sun et al. 2022)."""
+    """The distance to the k-th nearest neighbour among the first 10,000 samples (Sun et al. 2022).
+
+    k is 50, or half of the smallest class among them: with fewer samples a class than neighbours, distances would be
+    those to other classes.
+    """
 
     def __init__(self):
-        self.parts: list[Tensor] = []
+        super().__init__()
+        self.parts: list[tuple[Tensor, Tensor]] = []
         self.n = 0
 
-    def add(self, activations: Tensor, labels: Tensor) -> None:
-        features = self.features(activations)[: BANK_SIZE - self.n]
-        self.parts.append(features)
-        self.n += len(features)
+    def take_in(self, features: Tensor, labels: Tensor) -> None:
+        left = BANK_SIZE - self.n
+        self.parts.append((features[:left], labels[:left]))
+        self.n += len(self.parts[-1][0])
 
     def fit(self) -> None:
-        """Put the bank of samples together; raises ValueError of fewer than `N_NEIGHBOURS`, or not finite ones."""
-        if self.n < N_NEIGHBOURS:
-            raise ValueError(f"{self.n} training images are fewer than {N_NEIGHBOURS} neighbours")
-        self.bank = torch.cat(self.parts)
+        """Put the bank of samples together; raises ValueError of a single one, or not finite ones."""
+        if self.n < 2:
+            raise ValueError("a single training image has no neighbours")
+        self.bank, labels = map(torch.cat, zip(*self.parts, strict=True))
         if not self.bank.isfinite().all():
             raise ValueError(NOT_FINITE)
+        smallest = int(torch.unique(labels, return_counts=True)[1].min())
+        self.n_neighbours = max(1, min(N_NEIGHBOURS, smallest // 2))
         self.parts.clear()
 
     def score(self, activations: Tensor) -> Tensor:
-        return torch.cdist(self.features(activations), self.bank).kthvalue(N_NEIGHBOURS, dim=1).values
+        return self._distances(activations, self.n_neighbours)
+
+    def training_scores(self) -> Tensor:
+        return self._distances(torch.cat(self.sample), self.n_neighbours + 1)  # each is its own first neighbour
+
+    def _distances(self, activations: Tensor, k: int) -> Tensor:
+        return torch.cdist(self.features(activations), self.bank).kthvalue(k, dim=1).values
 
 
 class Residual(PooledDetector):

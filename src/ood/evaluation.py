@@ -1,38 +1,26 @@
 """How far the activations that stitches make are out of distribution for the network they are made for."""
 
-import copy
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from src.checkpoints import check_fit, load_state
-from src.errors import UserError
 from src.files import write_bytes
-from src.images import ImageSpec
 from src.models import Network
-from src.ood.detectors import Detector, make_detector
-from src.ood.metrics import OODMetrics, ood_metrics
-from src.ood.networks import StitchedNetworks
-from src.ood.registry import SCORES
-from src.ood.store import DetectorStore
-from src.results.experiments import Pair, by_experiment
+from src.ood.corruptions import CORRUPTIONS
+from src.ood.detectors import Detector
+from src.ood.fitting import Batches, Detectors, Reference
+from src.ood.metrics import OODMetrics, auroc_interval, ood_metrics
+from src.ood.validity import ValidityScores, features
+from src.results.experiments import Pair
 from src.results.folders import StitchingRun
-from src.results.matrices import natural_order
-from src.results.rows import EvaluationRow
+from src.results.rows import EvaluationRow, Sight, StitchValidity
 from src.stitching.grid import Grid
-from src.stitching.layers import StitchingLayer
-from src.stitching.stitched_model import build_layers
-
-Module = TypeVar("Module", bound=nn.Module)
-Batches = Iterable[tuple[Tensor, Tensor]]
-Detectors = dict[str, dict[str, Detector]]  # by score and layer
-LAYER_OPTIONS = ("c2t_cls_token", "t2c_cls_token", "upsample_mode")
 
 
 class StitchScores(NamedTuple):
@@ -41,6 +29,14 @@ class StitchScores(NamedTuple):
     run: StitchingRun
     accuracy: float  # in [0, 1]
     scores: np.ndarray  # (N,), by the detector of the end layer
+    validity: StitchValidity | None  # None without a reference
+
+
+class Examination(NamedTuple):
+    """What the end network's own test activations show of layers that have a reference."""
+
+    validity: dict[str, ValidityScores]  # of these activations, by layer
+    sights: dict[str, dict[str, Sight]]  # of detectors, by score and layer
 
 
 class Evaluation(NamedTuple):
@@ -50,164 +46,105 @@ class Evaluation(NamedTuple):
     own: dict[str, np.ndarray]  # (N,) by layer: scores of the end network's own activations
     other: dict[str, np.ndarray]  # (M,) by layer: scores of those of the sanity-check data, if there are any
     sanity: dict[str, OODMetrics]  # by layer: how well the detector tells these two apart
+    sights: dict[str, Sight]  # by layer: what the detector can see, where there is a reference
     rows: list[EvaluationRow]
 
 
-def make_detectors(
-    names: Sequence[str],
-    networks: StitchedNetworks,
-    layers: Iterable[str],
-    images: ImageSpec,
-    *,
-    store: DetectorStore,
-    all_in_store: bool,
-    training_batches: Callable[[], Batches],
-    id_data: str,
-) -> tuple[Detectors, list[str]]:
-    """Load the trained detectors of layers of the end network, and fit the others.
-
-    Args:
-        names: of `SCORES`.
-        images: that the network takes.
-        all_in_store: load the trained detectors of all other layers, too.
-        training_batches: gives labelled training images, shuffled and not augmented; called if a detector is fitted.
-        id_data: the name of these images.
-    Returns:
-        The detectors, without scores that have none; and for each missing one the reason.
-    """
-    layers, detectors, missing = natural_order(layers), {name: {} for name in names}, []
-    fitted = [name for name in names if not SCORES[name].is_trained]
-    for name in set(names).difference(fitted):
-        store.entries()  # a missing store is an error, a missing detector is not
-        more = natural_order(set(store.layers(networks.end_name)).difference(layers)) if all_in_store else []
-        device = next(networks.end.parameters()).device
-        for layer in [*layers, *more]:
-            try:
-                detectors[name][layer] = store.load(networks.end_name, layer, images, device=device)
-            except UserError as error:
-                missing.append(str(error))
-    if fitted:
-        for (name, layer), detector in fit_detectors(fitted, networks.end, layers, training_batches()).items():
-            if isinstance(detector, ValueError):
-                missing.append(f"no {name} for {layer}: {detector}")
-            else:
-                detector.id_data, detectors[name][layer] = id_data, detector
-    return {name: by_layer for name, by_layer in detectors.items() if by_layer}, missing
-
-
 @torch.no_grad()
-def fit_detectors(
-    names: Sequence[str], network: Network, layers: Sequence[str], batches: Batches
-) -> dict[tuple[str, str], Detector | ValueError]:
-    """Fit detectors of `SCORES` for each layer in one pass over labelled training images.
-
-    Returns:
-        By name and layer, the detector, or why it could not be fitted.
-    """
-    network = network.for_inference(layers)
-    detectors = {(name, layer): make_detector(name) for name in names for layer in layers}
-    for images, labels in batches:
-        activations = network.activations(images, layers)
-        for (_, layer), detector in detectors.items():
-            detector.add(activations[layer], labels)
-    return {key: _fitted(detector) for key, detector in detectors.items()}
-
-
-def _fitted(detector: Detector) -> Detector | ValueError:
-    try:
-        detector.fit()
-    except ValueError as error:
-        return error
-    return detector
-
-
-def rebuild_grids(
-    runs: Iterable[StitchingRun], networks: StitchedNetworks, detectors: Detectors, *, image_shape: Sequence[int]
-) -> tuple[list[tuple[Grid, dict[Pair, StitchingRun]]], list[str]]:
-    """Rebuild the stitches of runs: one grid for each experiment, and one for each whole checkpoint.
+def examine(
+    network: Network, detectors: Detectors, references: Mapping[str, Reference], batches: Batches
+) -> tuple[Examination, list[str]]:
+    """Measure the validity of a network's own activations, and what detectors can see in corrupted ones, in one pass.
 
     Args:
-        runs: one of each pair in each experiment.
-        detectors: stitches into layers without any are left out.
+        batches: labelled test images in random order, since corruptions mix each with its neighbour.
     Returns:
-        The grids with their runs, and for each run that cannot be rebuilt the reason.
+        The examination; and for each layer of which validity cannot be measured the reason.
     """
-    front, end, _ = networks
-    with_detector = {layer for by_layer in detectors.values() for layer in by_layer}
-    grids, unusable, by_row = [], [], {run.row: run for run in runs}
-    for rows in by_experiment(by_row).values():
-        layers, shared, rank = {}, {}, {"front_rank": rows[0].experiment.method.front_stitch_rank}
-        for run in (by_row[row] for row in rows if row.pair.end_layer in with_detector):
-            pair, options = run.row.pair, {name: run.options.get(name) for name in LAYER_OPTIONS}
-            try:
-                own_layers, _ = build_layers(
-                    front, end, [pair.front_layer], [pair.end_layer], run.options["stitching_type"],
-                    image_shape=image_shape, seed=0, **options,
-                )  # fmt: skip
-                own_networks = _load(run.folder / "final_model.pt", own_layers[pair], front, end)
-            except UserError as error:
-                unusable.append(str(error))
-                continue
-            if own_networks:
-                grids.append((Grid(*own_networks, own_layers, **rank), {pair: run}))
-            else:
-                layers, shared = layers | own_layers, shared | {pair: run}
-        if layers:
-            grids.append((Grid(front, end, layers, **rank), shared))
-    return grids, unusable
+    layers, missing = list(references), []
+    network = network.for_inference(layers)
+    own: dict[str, list[Tensor]] = defaultdict(list)
+    scores: dict[tuple[str, str, str], list[Tensor]] = defaultdict(list)
+    for images, labels in batches if layers else ():
+        activations = network.activations(images, layers)
+        for layer, reference in references.items():
+            act = activations[layer]
+            own[layer].append(features(act))
+            for what in ("own", *CORRUPTIONS):
+                shown = act if what == "own" else CORRUPTIONS[what].apply(act, labels, reference.means)
+                for name, by_layer in detectors.items():
+                    if layer in by_layer:
+                        scores[name, layer, what].append(by_layer[layer].score(shown))
+    found = Examination({}, {name: {} for name in detectors})
+    for layer, reference in references.items():
+        try:
+            found.validity[layer] = reference.validity.measure_features(torch.cat(own[layer]))
+        except ValueError as error:
+            missing.append(f"no validity for {layer}: {error}")
+        for name, by_layer in detectors.items():
+            if layer in by_layer:
+                of_layer = {what: _joined(scores[name, layer, what]) for what in ("own", *CORRUPTIONS)}
+                training = by_layer[layer].training_scores().cpu().numpy()
+                found.sights[name][layer] = _sight(of_layer, training)
+    return found, missing
 
 
-def _load(path: Path, layer: StitchingLayer, front: Network, end: Network) -> list[Network]:
-    """Load the stitching layer of a run; of a whole checkpoint, also copies of the networks with their statistics."""
-    state, own_networks = load_state(path), []
-    if any(key.startswith("stitching_layer.") for key in state):
-        for network, prefix in ((front, "front_model.model."), (end, "end_model.model.")):
-            own_networks.append(_take_over(copy.deepcopy(network), _below(prefix, state), path))
-        state = _below("stitching_layer.", state)
-    _take_over(layer, state, path)
-    return own_networks
-
-
-def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
-def _take_over(module: Module, state: dict[str, Tensor], path: Path) -> Module:
-    check_fit(state, module.state_dict(), given=str(path), wanted="the networks and layers of its config.txt")
-    module.load_state_dict(state)
-    return module
+def _sight(scores: Mapping[str, np.ndarray], training: np.ndarray) -> Sight:
+    """Return what scores (n,) of own and corrupted activations tell, and those of training images."""
+    aurocs = [ood_metrics(scores["own"], scores[what]).auroc for what in CORRUPTIONS]
+    return Sight(*(max(auroc, 1 - auroc) for auroc in aurocs), ood_metrics(training, scores["own"]).auroc)
 
 
 @torch.no_grad()
 def score_stitches(
-    grids: Iterable[tuple[Grid, Mapping[Pair, StitchingRun]]], detectors: Detectors, batches: Callable[[], Batches]
+    grids: Iterable[tuple[Grid, Mapping[Pair, StitchingRun]]],
+    detectors: Detectors,
+    references: Mapping[str, Reference],
+    own_validity: Mapping[str, ValidityScores],
+    batches: Callable[[], Batches],
+    *,
+    sample: Tensor,
 ) -> dict[str, list[StitchScores]]:
-    """Measure accuracies and scores of all stitches in one pass over labelled images for each grid.
+    """Measure accuracies, scores and validity of all stitches in one pass over labelled images for each grid.
 
     Args:
         grids: with the run of each pair.
+        own_validity: of the end network's activations of the sampled images, by layer; of these validity is measured.
         batches: gives the images, once for each grid.
+        sample: (N,), bool: the images that validity is measured on.
     Returns:
         By score, the stitches into layers that have a detector of it; one end layer after the other.
     """
     stitches: dict[str, list[StitchScores]] = {name: [] for name in detectors}
     for grid, runs in grids:
         grid.train(False)
-        hits: dict[Pair, list[Tensor]] = {}
-        scores: dict[tuple[str, Pair], list[Tensor]] = {}
+        hits: dict[Pair, list[Tensor]] = defaultdict(list)
+        pooled: dict[Pair, list[Tensor]] = defaultdict(list)
+        scores: dict[tuple[str, Pair], list[Tensor]] = defaultdict(list)
+        n_seen = 0
         for images, labels in batches():
             sources = grid.truncated(grid.front.activations(images, grid.front_layers))
+            chosen = sample[n_seen : n_seen + len(labels)].to(labels.device)
+            n_seen += len(labels)
             for pairs, stitched, logits in grid.stitched(images, sources):
+                layer = pairs[0].end_layer
                 for pair, pair_logits in zip(pairs, logits, strict=True):
-                    hits.setdefault(pair, []).append(pair_logits.argmax(-1) == labels)
+                    hits[pair].append(pair_logits.argmax(-1) == labels)
                 for name, by_layer in detectors.items():
-                    if pairs[0].end_layer in by_layer:
-                        scored = by_layer[pairs[0].end_layer].score(stitched.flatten(0, 1))
-                        for pair, part in zip(pairs, scored.unflatten(0, (len(pairs), -1)), strict=True):
-                            scores.setdefault((name, pair), []).append(part)
+                    if layer in by_layer:
+                        scored = by_layer[layer].score(stitched.flatten(0, 1)).unflatten(0, (len(pairs), -1))
+                        for pair, part in zip(pairs, scored, strict=True):
+                            scores[name, pair].append(part)
+                if layer in own_validity:
+                    for pair, activations in zip(pairs, stitched, strict=True):
+                        pooled[pair].append(features(activations)[chosen].cpu())
+        validity = {}
+        for pair, parts in pooled.items():
+            measured = references[pair.end_layer].validity.measure_features(torch.cat(parts))
+            validity[pair] = StitchValidity(*measured, *own_validity[pair.end_layer])
         for (name, pair), parts in scores.items():
             accuracy = torch.cat(hits[pair]).double().mean().item()
-            stitches[name].append(StitchScores(runs[pair], accuracy, torch.cat(parts).cpu().numpy()))
+            stitches[name].append(StitchScores(runs[pair], accuracy, _joined(parts), validity.get(pair)))
     for name, of_score in stitches.items():
         of_score.sort(key=lambda stitch: list(detectors[name]).index(stitch.run.row.pair.end_layer))
     return stitches
@@ -226,10 +163,7 @@ def score_network(network: Network, detectors: Detectors, batches: Batches) -> d
         for name, by_layer in detectors.items():
             for layer, detector in by_layer.items():
                 scores[name][layer].append(detector.score(activations[layer]))
-    return {
-        name: {layer: torch.cat(parts).cpu().numpy() for layer, parts in of_layers.items()}
-        for name, of_layers in scores.items()
-    }
+    return {name: {layer: _joined(parts) for layer, parts in of_layers.items()} for name, of_layers in scores.items()}
 
 
 def evaluate(
@@ -238,17 +172,18 @@ def evaluate(
     stitches: Sequence[StitchScores],
     own: Mapping[str, np.ndarray],
     other: Mapping[str, np.ndarray],
+    sights: Mapping[str, Sight],
     data: Mapping[str, str],
 ) -> Evaluation:
     """Measure how well the detectors of one score tell stitched activations, as OOD, from the end network's own.
 
     Args:
-        detectors, own, other: by layer; `other` may be empty.
+        detectors, own, other, sights: by layer; the last two may be empty.
         data: `dataset`, `id_dataset` and `sanity_dataset`: the names of the data.
     """
     sanity = {layer: ood_metrics(own[layer], scores) for layer, scores in other.items()}
-    rows = []
-    for run, accuracy, scores in stitches:
+    rows, is_paired = [], data["dataset"] == data["id_dataset"]
+    for run, accuracy, scores, validity in stitches:
         layer = run.row.pair.end_layer
         rows.append(EvaluationRow(
             run.row.pair,
@@ -264,8 +199,11 @@ def evaluate(
             detectors[layer].ood_data,
             data["sanity_dataset"],
             sanity[layer].auroc if layer in sanity else None,
+            *auroc_interval(own[layer], scores, paired=is_paired),
+            validity,
+            sights.get(layer),
         ))  # fmt: skip
-    return Evaluation(list(stitches), dict(own), dict(other), sanity, rows)
+    return Evaluation(list(stitches), dict(own), dict(other), sanity, dict(sights), rows)
 
 
 def save_scores(folder: Path, evaluation: Evaluation, *, sanity_name: str) -> None:
@@ -276,10 +214,14 @@ def save_scores(folder: Path, evaluation: Evaluation, *, sanity_name: str) -> No
     """
     n_runs = Counter(stitch.run.row.pair for stitch in evaluation.stitches)
     arrays = {Path(layer, sanity_name): scores for layer, scores in evaluation.other.items()}
-    for run, _, scores in evaluation.stitches:
+    for run, _, scores, _ in evaluation.stitches:
         front, end = run.row.pair
         arrays[Path(end, front if n_runs[run.row.pair] == 1 else f"{front} {run.folder.name}")] = scores
     for path, scores in arrays.items():
         buffer = io.BytesIO()
         np.save(buffer, scores.astype(np.float32), allow_pickle=False)
         write_bytes(folder / f"{path}.npy", buffer.getvalue())
+
+
+def _joined(parts: Sequence[Tensor]) -> np.ndarray:
+    return torch.cat(list(parts)).cpu().numpy()

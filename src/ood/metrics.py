@@ -3,7 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
+
+from src.results.rows import Interval
 
 
 class OODMetrics(NamedTuple):
@@ -41,6 +43,28 @@ def _auroc(positives: np.ndarray, negatives: np.ndarray) -> float:
     n, m = len(positives), len(negatives)
     ranks = rankdata(np.concatenate([positives, negatives]))[:n]
     return float((ranks.sum() - n * (n + 1) / 2) / (n * m))
+
+
+def auroc_interval(id_energies: np.ndarray, ood_energies: np.ndarray, *, paired: bool) -> Interval:
+    """Return the interval of 95 % of an AUROC, by DeLong's components (1988) and on the scale of log odds.
+
+    Args:
+        id_energies, ood_energies: as for `ood_metrics`.
+        paired: both are of the same images in the same order; the components of each image then add up.
+    """
+    positives, negatives = (-np.asarray(energies, dtype=np.float64).ravel() for energies in (id_energies, ood_energies))
+    n, m = len(positives), len(negatives)
+    ranks = rankdata(np.concatenate([positives, negatives]))
+    above = (ranks[:n] - rankdata(positives)) / m  # (n,): share of negatives below each positive
+    below = 1 - (ranks[n:] - rankdata(negatives)) / n  # (m,): share of positives above each negative
+    auroc = above.mean()
+    variance = np.var(above + below, ddof=1) / n if paired else np.var(above, ddof=1) / n + np.var(below, ddof=1) / m
+    if not 0 < auroc < 1 or not variance > 0:
+        return Interval(float(auroc), float(auroc))
+    log_odds = np.log(auroc / (1 - auroc))
+    half = norm.ppf(0.975) * np.sqrt(variance) / (auroc * (1 - auroc))
+    low, high = 1 / (1 + np.exp(-log_odds + half)), 1 / (1 + np.exp(-log_odds - half))
+    return Interval(float(low), float(high))
 
 
 def _counts_above_thresholds(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -46,6 +46,29 @@ def check_runs(runs: Sequence[StitchingRun], folder: Path) -> None:
             raise UserError(f"{runs[0].folder / 'config.txt'} names no {name}; restore it or remove the folder")
 
 
+def runs_on(dataset: str, runs: Sequence[StitchingRun], *, other_data: bool) -> tuple[list[StitchingRun], list[str]]:
+    """Return the runs that were stitched on a data set, or do not say on which, and name the others.
+
+    Args:
+        other_data: return the runs on any data.
+    Raises:
+        UserError: all were stitched on other data, or `other_data` and none was.
+    """
+    others = [run for run in runs if run.row.experiment.dataset not in (dataset, None)]
+    if other_data:
+        if not others:
+            raise UserError(f"--other-data: these runs were stitched on {dataset}; leave the option out")
+        return list(runs), []
+    names = ", ".join(sorted({run.row.experiment.dataset for run in others}))
+    if len(others) == len(runs):
+        raise UserError(
+            f"-d {dataset}: these runs were stitched on {names}; give that one, or --other-data for an evaluation on "
+            "other data, which the verdict leaves out"
+        )
+    reasons = [f"{len(others)} runs that were stitched on {names}, not on {dataset}"] if others else []
+    return [run for run in runs if run not in others], reasons
+
+
 def load_networks(
     runs: Sequence[StitchingRun], given: Mapping[str, Any], images: ImageSpec, *, device: torch.device
 ) -> StitchedNetworks:

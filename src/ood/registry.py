@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from src.doors import resolve
 
-N_NEIGHBOURS = 50
+N_NEIGHBOURS = 50  # or half of the smallest class, if that is less
 
 
 class Score(NamedTuple):
@@ -34,7 +34,6 @@ SCORES = {
     ),
     "rmd": Score("relative Mahalanobis", "less that to the mean of all (Ren et al. 2021)",
                  "detectors.RelativeMahalanobis"),
-    "knn": Score(f"{N_NEIGHBOURS} nearest neighbours", "distance to the last (Sun et al. 2022)",
-                 "detectors.NearestNeighbours"),
+    "knn": Score("nearest neighbours", "distance to the k-th (Sun et al. 2022)", "detectors.NearestNeighbours"),
     "residual": Score("residual", "norm outside of the principal subspace (Wang et al. 2022)", "detectors.Residual"),
 }  # fmt: skip

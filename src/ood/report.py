@@ -1,16 +1,19 @@
 """The report of the OOD evaluation of a folder of stitching runs: what it prints, and the files that it writes."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scipy.stats import kendalltau, spearmanr
 
-from src.console import note, result, table, warn
+from src.console import listed, note, result, table, warn
 from src.datasets import dataset_label
 from src.errors import UserError
 from src.files import write_json
+from src.ood.corruptions import CORRUPTIONS
 from src.ood.evaluation import Evaluation
 from src.ood.registry import SCORES
+from src.ood.rules import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, doubts, side_of
 from src.results.captions import caption, common, describe_method, short, stitched_networks
 from src.results.experiments import by_experiment
 from src.results.figures import HeatMap, maps
@@ -25,18 +28,28 @@ TITLES = {
     "auroc": "STITCHING OOD Detection AUROC",
     "aupr": "STITCHING OOD Detection AUPR",
     "fpr95": "STITCHING OOD Detection FPR95",
+    "density_ratio": "STITCHING DENSITY over the end network's own",
+    "recall_ratio": "STITCHING RECALL over the end network's own",
 }
+SHORT = {"accuracy": "accuracy", "auroc": "AUROC", "aupr": "AUPR", "fpr95": "FPR95",
+         "density_ratio": "density ratio", "recall_ratio": "recall ratio"}  # fmt: skip
 NAMES = ("AUROC", "AUPR", "FPR95")
-DISTANCES = ("auroc", "aupr")  # high where activations are far from the end network's own
 
 
 def report(
-    folder: Path, evaluations: Mapping[str, Evaluation], *, n_images: int, figure: str = ".png", title: str = ""
+    folder: Path,
+    evaluations: Mapping[str, Evaluation],
+    *,
+    n_images: int,
+    other_data: str = "",
+    figure: str = ".png",
+    title: str = "",
 ) -> None:
     """Print the evaluations by each detector, and write their tables, figures and JSON into the folder.
 
     Args:
         n_images: how many were stitched; the figure names it.
+        other_data: the name of the data, where they are not those of the stitches.
         figure: the ending of its name, .png or .pdf.
     """
     for name, evaluation in evaluations.items():
@@ -49,22 +62,28 @@ def report(
             for column, matrix in of_experiment.items():
                 table(TITLES[column], *matrix)
         _print_detectors(name, evaluation)
-        path = evaluation_file(folder, name)
+        path = evaluation_file(folder, name, other_data=other_data)
         write_table(path, EvaluationRow, evaluation.rows)
         _draw(path.with_suffix(figure), evaluation, matrices, n_images=n_images, title=title)
-    _compare_detectors(folder, evaluations)
+    _print_validity(next(iter(evaluations.values())).rows)
+    _compare_detectors(folder, evaluations, other_data)
 
 
-def failing_layers(evaluation: Evaluation) -> list[str]:
-    """Return the layers whose detector does not pass its sanity check."""
-    return [layer for layer, metrics in evaluation.sanity.items() if metrics.auroc < EvaluationRow.TRUSTED]
+def failing_layers(evaluation: Evaluation) -> dict[str, list[str]]:
+    """Return the layers whose detector is not trusted, with the reasons."""
+    found = {}
+    for layer in evaluation.own:
+        sanity = evaluation.sanity.get(layer)
+        found[layer] = doubts(sanity.auroc if sanity else None, evaluation.sights.get(layer))
+    return {layer: reasons for layer, reasons in found.items() if reasons}
 
 
 def _matrices(evaluation: Evaluation) -> dict[str, dict[str, Matrix]]:
-    """Return the matrix of each column by experiment; layers whose detector fails its check get a star."""
+    """Return the matrix of each column by experiment; layers whose detector is not trusted get a star."""
     failing, matrices = failing_layers(evaluation), {}
     for experiment, rows in by_experiment(evaluation.rows).items():
-        of_columns = {name: pivot({row.pair: getattr(row, name) for row in rows}) for name in TITLES}
+        names = [name for name in TITLES if any(_value(row, name) is not None for row in rows)]
+        of_columns = {name: pivot({row.pair: _value(row, name) for row in rows}) for name in names}
         matrices[experiment] = {
             name: matrix._replace(columns=[f"{end}*" if end in failing else end for end in matrix.columns])
             for name, matrix in of_columns.items()
@@ -72,36 +91,64 @@ def _matrices(evaluation: Evaluation) -> dict[str, dict[str, Matrix]]:
     return matrices
 
 
+def _value(row: EvaluationRow, name: str) -> float | None:
+    return getattr(row.validity if name.endswith("_ratio") else row, name, None)
+
+
 def _print_detectors(name: str, evaluation: Evaluation) -> None:
-    """Print a line for each detector, and a warning of those that fail."""
+    """Print a line for each detector, what it can see, and a warning of those that are not trusted."""
     data, failing = evaluation.rows[0].sanity_dataset, failing_layers(evaluation)
     title = f"OOD detector sanity checks: {dataset_label(data)}" if data else "OOD detectors"
     values = [[float(own.mean()), *evaluation.sanity.get(layer, ())] for layer, own in evaluation.own.items()]
     mean = "mean ID energy" if name == "energy" else "mean ID score"
     table(title, list(evaluation.own), [mean, *(NAMES if data else ())], values)
-    if failing:
-        warn(
-            f"detectors of {', '.join(failing)} (*) do not find {data} OOD (AUROC below {EvaluationRow.TRUSTED}): "
-            "their values say little"
+    if evaluation.sights:
+        columns = [*(corruption.title for corruption in CORRUPTIONS.values()), "test against training"]
+        seen = "What the detectors see of corrupted activations (AUROC, two-sided)"
+        table(seen, list(evaluation.sights), columns, list(map(list, evaluation.sights.values())))
+    reasons = dict.fromkeys(reason for of_layer in failing.values() for reason in of_layer)
+    for reason in reasons:
+        layers = ", ".join(layer for layer, of_layer in failing.items() if reason in of_layer)
+        warn(f"the {name} detector of {layers} (*) is not trusted: it {reason}")
+    collapsed = [str(row.pair) for row in evaluation.rows if row.auroc < COLLAPSED_AUROC]
+    if collapsed:
+        note(
+            f"{name}: the AUROC of {len(collapsed)} stitches is below {COLLAPSED_AUROC}, collapsed: they are more "
+            f"typical than the end network's own activations ({listed(collapsed)})"
         )
+
+
+def _print_validity(rows: Sequence[EvaluationRow]) -> None:
+    """Print how many stitches are in distribution, and on which side the others fail."""
+    sides = Counter(side_of(row.validity) for row in rows if row.validity)
+    if sides:
+        counts = ", ".join(f"{sides[side]} {side}" for side in (IN_DISTRIBUTION, OFF, COLLAPSED))
+        result(f"Density and recall of {sides.total()} stitches: {counts}")
 
 
 def _draw(
     path: Path, evaluation: Evaluation, matrices: Mapping[str, Mapping[str, Matrix]], *, n_images: int, title: str
 ) -> None:
-    """Draw the last experiments, four panels each."""
-    if len(matrices) > MAX_PANELS // len(TITLES):
-        note(f"{path} shows the last {MAX_PANELS // len(TITLES)} of {len(matrices)} experiments")
+    """Draw the last experiments, a panel for each column."""
+    n_shown = MAX_PANELS // len(TITLES)
+    if len(matrices) > n_shown:
+        note(f"{path} shows the last {n_shown} of {len(matrices)} experiments")
     panels = {}
-    for experiment, of_experiment in matrices.items():
+    for experiment, of_experiment in list(matrices.items())[-n_shown:]:
         for name, matrix in of_experiment.items():
-            short_name = "accuracy" if name == "accuracy" else name.upper()
-            scale = (1, 0) if name in DISTANCES else (0, 1)
-            panels[f"{short_name}\n{experiment}".strip()] = HeatMap(matrix, scale=scale)
+            panels[f"{SHORT[name]}\n{experiment}".strip()] = _panel(name, matrix)
     below = describe(evaluation.rows, n_images=n_images)
     if failing_layers(evaluation):
-        below += f" *: the detector does not find {evaluation.rows[0].sanity_dataset} OOD."
-    maps(path, dict(list(panels.items())[-MAX_PANELS:]), **AXES, title=title, caption=below)
+        below += " *: the detector is not trusted."
+    maps(path, panels, **AXES, title=title, caption=below)
+
+
+def _panel(name: str, matrix: Matrix) -> HeatMap:
+    if name == "auroc":
+        return HeatMap(matrix, is_diverging=True)
+    if name == "density_ratio":
+        return HeatMap(matrix, (0, 2), is_diverging=True)
+    return HeatMap(matrix, (1, 0) if name == "aupr" else (0, 1))
 
 
 def describe(rows: Sequence[EvaluationRow], *, n_images: int) -> str:
@@ -118,7 +165,7 @@ def describe(rows: Sequence[EvaluationRow], *, n_images: int) -> str:
     )
 
 
-def _compare_detectors(folder: Path, evaluations: Mapping[str, Evaluation]) -> None:
+def _compare_detectors(folder: Path, evaluations: Mapping[str, Evaluation], other_data: str) -> None:
     """Print the rank correlations between `energy` and the others, and write the JSON beside each table.
 
     Evaluations by other detectors that lie in the folder count as well.
@@ -126,7 +173,7 @@ def _compare_detectors(folder: Path, evaluations: Mapping[str, Evaluation]) -> N
     rows = {name: evaluation.rows for name, evaluation in evaluations.items()}
     for other in [name for name in SCORES if name not in evaluations]:
         try:
-            rows |= read_evaluations(folder, [other])
+            rows |= read_evaluations(folder, [other], other_data=other_data)
         except UserError as error:
             warn(f"no rank correlation with {other}: {error}")
     correlations = {name: _correlation(rows.get("energy", []), rows[name]) for name in rows if name != "energy"}
@@ -138,9 +185,10 @@ def _compare_detectors(folder: Path, evaluations: Mapping[str, Evaluation]) -> N
         content = {
             "stitches": [to_record(row) for row in evaluation.rows],
             "sanity_checks": {layer: metrics._asdict() for layer, metrics in evaluation.sanity.items()},
+            "sights": {layer: sight._asdict() for layer, sight in evaluation.sights.items()},
             "rank_correlations": {k: v for k, v in correlations.items() if v and name in (k, "energy")},
         }
-        write_json(evaluation_file(folder, name).with_suffix(".json"), content)
+        write_json(evaluation_file(folder, name, other_data=other_data).with_suffix(".json"), content)
 
 
 def _correlation(rows: Sequence[EvaluationRow], others: Sequence[EvaluationRow]) -> dict[str, float]:

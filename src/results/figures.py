@@ -21,27 +21,27 @@ STYLE = {
     "pdf.fonttype": 42,  # TrueType: text stays text, and publishers take it
 }  # fmt: skip
 CHARACTER, LINE = 0.065, 0.16  # inches, of this text
-SIMILARITY, DISTANCE, DIFFERENCE = "viridis", "viridis_r", "RdBu_r"  # colour maps
+SIMILARITY, DISTANCE, DIVERGING = "viridis", "viridis_r", "RdBu_r"  # colour maps
 
 
 class HeatMap(NamedTuple):
-    """A panel: a matrix, and the meaning of its colours. Bright stands for similar."""
+    """A panel: a matrix, and the meaning of its colours. Bright stands for similar, dark for different."""
 
     matrix: Matrix  # a cell of NaN stays blank
     scale: tuple[float, float] = (0.0, 1.0)  # values of the darkest and the brightest colour; a distance has (1, 0)
-    is_difference: bool = False  # blue below 0, red above; `scale` is then symmetric
+    is_diverging: bool = False  # bright in the middle of `scale`, dark blue below and dark red above
     marked: Collection[tuple[str, str]] = ()  # row and column of cells with a red corner
 
     @classmethod
     def difference(cls, matrix: Matrix) -> "HeatMap":
         """Make the panel of a matrix of differences, with the colours centred at 0."""
         largest = max((abs(value) for line in matrix.values for value in line if not math.isnan(value)), default=0)
-        return cls(matrix, (-(largest or 1.0), largest or 1.0), is_difference=True)
+        return cls(matrix, (-(largest or 1.0), largest or 1.0), is_diverging=True)
 
     def paint(self, axes: Any) -> None:
         """Draw the cells with their values, and a bar that explains the colours."""
         low, high = sorted(self.scale)
-        colours = DIFFERENCE if self.is_difference else SIMILARITY if self.scale[0] < self.scale[1] else DISTANCE
+        colours = DIVERGING if self.is_diverging else SIMILARITY if self.scale[0] < self.scale[1] else DISTANCE
         image = axes.imshow(self.matrix.values, vmin=low, vmax=high, cmap=colours, aspect="auto")
         for y, line in enumerate(self.matrix.values):
             for x, value in enumerate(line):

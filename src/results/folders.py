@@ -111,18 +111,22 @@ def _read_summary(path: Path) -> dict[str, str]:
     return {SUMMARY[key]: value.strip() for key, value in pairs if key in SUMMARY}
 
 
-def evaluation_file(folder: Path, detector: str) -> Path:
-    """Return the table of the evaluation of a folder by a detector."""
-    return folder / ("ood_evaluation.csv" if detector == "energy" else f"ood_evaluation_{detector}.csv")
+def evaluation_file(folder: Path, detector: str, *, other_data: str = "") -> Path:
+    """Return the table of the evaluation of a folder by a detector, on the data of its stitches or on others."""
+    name = "ood_evaluation" if detector == "energy" else f"ood_evaluation_{detector}"
+    return folder / (f"{name}_on_{other_data}.csv" if other_data else f"{name}.csv")
 
 
-def read_evaluations(folder: Path, detectors: Iterable[str]) -> dict[str, list[EvaluationRow]]:
+def read_evaluations(folder: Path, detectors: Iterable[str], *, other_data: str = "") -> dict[str, list[EvaluationRow]]:
     """Read the OOD evaluations of a folder by these detectors, as far as there are any.
+
+    Args:
+        other_data: as for `evaluation_file`.
 
     Raises:
         UserError: a table is damaged; names it.
     """
-    tables = {name: evaluation_file(folder, name) for name in detectors}
+    tables = {name: evaluation_file(folder, name, other_data=other_data) for name in detectors}
     return {name: read_table(path, EvaluationRow) for name, path in tables.items() if path.exists()}
 
 

@@ -54,6 +54,44 @@ class StitchRow(NamedTuple):
     )  # fmt: skip
 
 
+class StitchValidity(NamedTuple):
+    """How stitched activations lie to those of training images; `_own`: the end network's own of the same images."""
+
+    density: float  # less than its own: off the manifold; more: collapsed
+    recall: float  # less than its own: collapsed
+    frechet: float  # squared distance over the variance of the training images
+    density_own: float
+    recall_own: float
+    frechet_own: float
+
+    inline = True
+
+    @property
+    def density_ratio(self) -> float:
+        """The density over the end network's own; NaN where that is 0."""
+        return self.density / self.density_own if self.density_own else math.nan
+
+    @property
+    def recall_ratio(self) -> float:
+        """The recall over the end network's own; NaN where that is 0."""
+        return self.recall / self.recall_own if self.recall_own else math.nan
+
+
+class Sight(NamedTuple):
+    """What a detector can see: AUROCs of the end network's own test activations against others, and against training.
+
+    Those of corrupted activations are two-sided, max(a, 1 − a): the detector tells them apart, on whichever side.
+    """
+
+    seen_mixed: float
+    seen_half_way: float
+    seen_constant: float
+    seen_shuffled: float
+    training_auroc: float  # of telling test from training images; 0.5 where the detector has not overfitted
+
+    inline = True
+
+
 class EvaluationRow(NamedTuple):
     """A stitch and a detector of its end layer: a row of `ood_evaluation.csv`."""
 
@@ -72,6 +110,10 @@ class EvaluationRow(NamedTuple):
     detector_ood_data: str = ""  # the detector needs none
     sanity_dataset: str = ""  # it was not checked
     sanity_auroc: float | None = None  # of telling the sanity-check data from the ID data
+    auroc_low: float | None = None  # the interval of 95 %
+    auroc_high: float | None = None
+    validity: StitchValidity | None = None  # without a pass over training images
+    sight: Sight | None = None  # likewise
 
     contents, written_by = "OOD evaluation", "exec_eval_stitcher_ood.py"
     leading = (
@@ -80,12 +122,6 @@ class EvaluationRow(NamedTuple):
         "front_model_path", "end_model_path", "front_model_type", "end_model_type", "stitching_type", "init",
         "objective", "n_epochs", "n_pinv_init_samples", "front_stitch_rank", "front_pinv_rank", "seed",
     )  # fmt: skip
-    TRUSTED = 0.8  # the sanity AUROC from which on a detector is trusted
-
-    @property
-    def is_trusted(self) -> bool | None:
-        """Whether the detector passed its sanity check; None where it had none."""
-        return None if self.sanity_auroc is None else self.sanity_auroc >= self.TRUSTED
 
 
 class ProbeRow(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from src.console import note, warn
+from src.console import listed, note, warn
 from src.errors import UserError
 from src.models import Network
 from src.results.experiments import Pair
@@ -63,7 +63,7 @@ def warn_of_matching(
     truncated = [pair for pair in measured if pair in matched and matched[pair].truncated]
     if truncated:
         warn(
-            f"the cutoff of singular values spoils the matching of {_listed(truncated)}: more rows drop more "
+            f"the cutoff of singular values spoils the matching of {listed(truncated)}: more rows drop more "
             "directions; --pinv-cutoff exact does not depend on the number of rows"
         )
     ranks = [math.inf if options[name] is None else options[name] for name in ("front_pinv_rank", "front_stitch_rank")]
@@ -72,7 +72,7 @@ def warn_of_matching(
     if few and is_as_matched:
         remedy = "" if options["n_pinv_init_samples"] == "auto" else "; raise -pinv-samples, or give -pinv-samples auto"
         warn(
-            f"too few images to match {_listed(few)}: R² is much lower on the test images than on the matched ones"
+            f"too few images to match {listed(few)}: R² is much lower on the test images than on the matched ones"
             f"{remedy}"
         )
 
@@ -82,7 +82,3 @@ def is_matched_on_few(metrics: Metrics) -> bool:
     if metrics.r2_matched is None or math.isnan(metrics.r2_matched) or math.isnan(metrics.r2_test):
         return False
     return metrics.r2_test < metrics.r2_matched - 0.03 - 0.2 * abs(metrics.r2_matched)
-
-
-def _listed(pairs: Sequence[Pair], n: int = 8) -> str:
-    return ", ".join(map(str, pairs[:n])) + (f" and {len(pairs) - n} more pairs" if len(pairs) > n else "")

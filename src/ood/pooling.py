@@ -1,0 +1,82 @@
+"""Activations pooled over positions, as detectors and validity compare them; and their sums by class."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from src.models.heads import has_cls_token
+from src.runtime import at_least_single
+
+CELLS = 2  # along each side of a map
+
+
+def mean_over_positions(activations: Tensor) -> Tensor:
+    """Average activations (B, C, H, W) or (B, T, D) over their positions; (B, D) stay. In single precision or more."""
+    activations = at_least_single(activations.detach())
+    if activations.ndim == 2:
+        return activations
+    return activations.mean((2, 3)) if activations.ndim == 4 else activations.mean(1)
+
+
+def cells(activations: Tensor) -> Tensor:
+    """Pool activations to few positions: (B, positions, C), in single precision or more.
+
+    Maps (B, C, H, W) and patch tokens become a grid of at most 2×2 cells; a CLS token is kept beside them, and tokens
+    that form no square become four stretches. Vectors (B, D) have one position.
+    """
+    activations = at_least_single(activations.detach())
+    if activations.ndim == 2:
+        return activations[:, None]
+    if activations.ndim == 4:
+        return _grid(activations)
+    n_tokens = activations.shape[1]
+    n_cls = int(has_cls_token(n_tokens))
+    side = math.isqrt(n_tokens - n_cls)
+    if side**2 + n_cls != n_tokens:
+        return F.adaptive_avg_pool1d(activations.mT, min(CELLS**2, n_tokens)).mT
+    patches = activations[:, n_cls:].mT.unflatten(2, (side, side))
+    return torch.cat([activations[:, :n_cls], _grid(patches)], 1)
+
+
+def _grid(maps: Tensor) -> Tensor:
+    size = [min(CELLS, side) for side in maps.shape[2:]]
+    return F.adaptive_avg_pool2d(maps, size).flatten(2).mT
+
+
+class ClassMeans:
+    """The means of samples (n, C) by class, from batches."""
+
+    def __init__(self) -> None:
+        self.sums = self.counts = torch.zeros(0)  # (K, C), (K,)
+
+    def add(self, samples: Tensor, labels: Tensor) -> None:
+        """Add samples (B, C) with their labels (B,), from 0 on.
+
+        Raises:
+            ValueError: a label is missing, -1.
+        """
+        if len(labels) and int(labels.min()) < 0:
+            raise ValueError("training images without labels have no classes")
+        n_classes = max(len(self.counts), int(labels.max()) + 1)
+        sums, counts = samples.new_zeros(n_classes, samples.shape[1]), samples.new_zeros(n_classes)
+        if len(self.counts):
+            sums[: len(self.sums)], counts[: len(self.counts)] = self.sums, self.counts
+        self.sums = sums.index_add_(0, labels, samples)
+        self.counts = counts.index_add_(0, labels, samples.new_ones(len(labels)))
+
+    def overall(self) -> Tensor:
+        """Return the mean (C,) of all samples."""
+        return self.sums.sum(0) / self.counts.sum()
+
+    def present(self) -> Tensor:
+        """Return the means (K, C) of the classes that have samples."""
+        is_there = self.counts > 0
+        return self.sums[is_there] / self.counts[is_there, None]
+
+    def of(self, labels: Tensor) -> Tensor:
+        """Return the mean (B, C) of the class of each label (B,); where it has no samples, that of all."""
+        rows = labels.clamp(max=len(self.counts) - 1)
+        counts = torch.where(labels == rows, self.counts[rows], 0)[:, None]
+        return torch.where(counts > 0, self.sums[rows] / counts.clamp(min=1), self.overall())
