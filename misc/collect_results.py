@@ -18,6 +18,7 @@ def parser() -> cli.Parser:
     add("source_dir", help="folder that holds one folder for each run")
     add("other_dir", nargs="?", help="folder to compare with it; each of them then holds one experiment")
     add("-r", "--recursive", action="store_true", help="take the runs in all folders below, as well")
+    add("--pool", action="store_true", help="intervals: take pairs of networks that share no network together")
     add(
         "-o",
         "--output",
@@ -60,7 +61,7 @@ def collect(args) -> None:
     else:  # which runs that end meanwhile keep up to date
         update_grid(Path(args.source_dir), create=True, title=args.title)
     path = output.with_name(f"{output.stem}_intervals.csv")
-    write_table(path, IntervalRow, intervals(counted[0]))
+    write_table(path, IntervalRow, intervals(counted[0], pool=args.pool))
     note(f"wrote {path}")
 
 

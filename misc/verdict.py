@@ -7,12 +7,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
+from src.ood.registry import SCORES
 
 
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Judge which stitched pairs of layers are functionally similar, how sure that is, and whether the accuracy is "
-        "bought with activations that the end network has never seen."
+        "bought with activations that are not like the end network's own."
     )
     add = options.add_argument
     add("source_dirs", nargs="+", help="folders of stitching runs, with their OOD evaluations if there are any")
@@ -27,8 +28,30 @@ def parser() -> cli.Parser:
         "--in-distribution",
         type=cli.real_number(at_least=0, at_most=1),
         default=0.75,
-        help="AUROC below which stitched activations count as in distribution",
+        help="AUROC of trusted detectors below which stitched activations count as in distribution",
     )
+    add(
+        "--density-ratio",
+        type=cli.real_number(at_least=0),
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        default=[0.5, 2.0],
+        help="limits of the density over the end network's own: less is off the manifold, more is collapsed",
+    )
+    add(
+        "--recall-ratio",
+        type=cli.real_number(at_least=0),
+        default=0.5,
+        help="least recall over the end network's own: less is collapsed",
+    )
+    add(
+        "--detector",
+        type=cli.several(SCORES),
+        default=",".join(SCORES),
+        help="those whose evaluations count, with commas between them",
+    )
+    add("--pairwise", action="store_true", help="test each pair of layers for itself, without Holm's correction")
+    add("--pool", action="store_true", help="take pairs of networks that share no network together, as repetitions")
     add("--verbose", action="store_true", help="print a line for each pair of layers and method")
     add(
         "-o",
@@ -44,7 +67,7 @@ def parser() -> cli.Parser:
 def give_verdict(args) -> None:
     from src.console import note, result, warn
     from src.errors import UserError
-    from src.ood.registry import SCORES
+    from src.ood.rules import ValidityLimits
     from src.results.captions import describe_stitches
     from src.results.folders import read_runs
     from src.similarity.report import read_similarities
@@ -53,7 +76,7 @@ def give_verdict(args) -> None:
 
     runs = []
     for folder in args.source_dirs:
-        of_folder, skipped = read_runs(folder, detectors=SCORES)
+        of_folder, skipped = read_runs(folder, detectors=args.detector)
         runs += of_folder
         for reason in skipped:
             warn(f"skipped: {reason}")
@@ -62,8 +85,13 @@ def give_verdict(args) -> None:
         raise UserError(f"{folders}: no finished stitching run; give folders that hold their folders")
     similarities = [row for path in args.similarity for row in read_similarities(path)]
 
-    limits = Limits(args.tolerance / 100, args.in_distribution)
-    verdicts = judge(runs, similarities, limits=limits)
+    (low, high), recall = args.density_ratio, args.recall_ratio
+    if low > high:
+        raise UserError(f"--density-ratio {low:g} {high:g}: the lower limit is above the upper one; swap them")
+    limits = Limits(
+        args.tolerance / 100, args.in_distribution, ValidityLimits(low, high, recall), pairwise=args.pairwise
+    )
+    verdicts = judge(runs, similarities, limits=limits, pool=args.pool)
     if similarities and not any(row.similarities for row in verdicts):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
     if args.verbose:

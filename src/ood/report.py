@@ -120,7 +120,7 @@ def _print_detectors(name: str, evaluation: Evaluation) -> None:
 
 def _print_validity(rows: Sequence[EvaluationRow]) -> None:
     """Print how many stitches are in distribution, and on which side the others fail."""
-    sides = Counter(side_of(row.validity) for row in rows if row.validity)
+    sides = Counter(filter(None, (side_of(row.validity) for row in rows if row.validity)))
     if sides:
         counts = ", ".join(f"{sides[side]} {side}" for side in (IN_DISTRIBUTION, OFF, COLLAPSED))
         result(f"Density and recall of {sides.total()} stitches: {counts}")

@@ -1,5 +1,6 @@
 """The rules that turn measurements into words: is a stitch in distribution, and may a detector be trusted?"""
 
+import math
 from typing import NamedTuple
 
 from src.results.rows import Sight, StitchValidity
@@ -17,11 +18,13 @@ class ValidityLimits(NamedTuple):
     recall: float = 0.5  # below: collapsed
 
 
-def side_of(validity: StitchValidity, limits: ValidityLimits = ValidityLimits()) -> str:  # noqa: B008 - immutable
-    """Say whether activations are in distribution, and if not, on which side they fail.
-
-    A ratio that is not defined fails no limit.
-    """
+def side_of(
+    validity: StitchValidity,
+    limits: ValidityLimits = ValidityLimits(),  # noqa: B008 - immutable
+) -> str | None:
+    """Say whether activations are in distribution, else on which side they fail; None where that is not defined."""
+    if math.isnan(validity.density_ratio) or math.isnan(validity.recall_ratio):
+        return None
     if validity.density_ratio < limits.density_low:
         return OFF
     if validity.density_ratio > limits.density_high or validity.recall_ratio < limits.recall:

@@ -17,7 +17,7 @@ from src.options import STARTS
 from src.results.options import read_options
 from src.results.predictions import read_predictions
 from src.results.records import from_record, read_table
-from src.results.rows import EvaluationRow, StitchRow
+from src.results.rows import EpochRow, EvaluationRow, StitchRow, StitchValidity
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 SUMMARY = {  # lines of `summary.txt`, and the metrics that they give
@@ -36,10 +36,21 @@ class StitchingRun:
     row: StitchRow
     evaluations: Mapping[str, EvaluationRow] = field(default_factory=dict)  # by detector, as far as they were read
 
+    @property
+    def validity(self) -> StitchValidity | None:
+        """How its activations lie to those of the end network, by any evaluation that measured it."""
+        return next((row.validity for row in self.evaluations.values() if row.validity), None)
+
     @cached_property
     def predictions(self) -> dict[str, np.ndarray] | None:
         """The predicted classes (N,), see `predictions`; None where the run has kept none, or they are damaged."""
         return read_predictions(self.folder / "predictions.npz")
+
+    @cached_property
+    def losses(self) -> list[float]:
+        """The training loss of each epoch; empty where nothing was trained."""
+        path = self.folder / "training_logs.csv"
+        return [row.train_loss for row in read_table(path, EpochRow)] if path.is_file() else []
 
 
 def read_runs(

@@ -200,25 +200,22 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    @property
-    def width(self) -> float:
-        """Its length."""
-        return self.high - self.low
 
+class Estimate(NamedTuple):
+    """A mean with the ends of its interval of 95 %, None where runs do not say."""
 
-class Mean(NamedTuple):
-    """A mean with its intervals over images and over independent runs."""
-
-    value: float | None  # None where a run does not say
-    images: Interval | None
-    runs: Interval | None
+    value: float | None
+    low: float | None = None
+    high: float | None = None
 
 
 class Auroc(NamedTuple):
     """How well a detector tells stitched activations from those of the end network."""
 
     auroc: float
-    trusted: bool  # it passed its sanity check
+    auroc_low: float  # the interval of 95 %
+    auroc_high: float
+    trusted: bool  # it sees what it is shown
 
 
 class Summary(NamedTuple):
@@ -226,8 +223,8 @@ class Summary(NamedTuple):
 
     n_runs: int
     n_networks: int  # pairs of networks
-    accuracy: Mean
-    penalty: Mean  # accuracy of the end network less that of the stitch
+    accuracy: Estimate
+    penalty: Estimate  # accuracy of the end network less that of the stitch
     seed_spread: float | None  # largest difference of accuracies between runs on the same networks; None of single ones
     end_accuracy: float | None
     agreement: float | None
@@ -254,7 +251,12 @@ class VerdictRow(NamedTuple):
     pair: Pair
     verdict: str
     reason: str
+    control: str  # self: a layer stitched to itself; fresh: the front network was never trained
     summary: Summary
+    p_below: float | None  # of the penalty being below the tolerance, adjusted for all pairs of the method
+    p_above: float | None
+    side: str | None  # in distribution, or on which side of it
+    validity: StitchValidity | None  # means over runs
     aurocs: Annotated[dict[str, Auroc], "{part}_{key}"]  # by detector
     similarities: Annotated[dict[str, float], "{key}"]  # by column of a table of similarity
 

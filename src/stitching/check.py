@@ -1,6 +1,5 @@
 """Warns of options of a stitch that have no effect or one that surprises, and of matchings that mislead."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,11 +8,13 @@ from torch import nn
 from src.console import listed, note, warn
 from src.errors import UserError
 from src.models import Network
-from src.results.experiments import Pair
+from src.results.experiments import Method, Pair
+from src.results.records import from_record
 from src.results.rows import Metrics
 from src.stitching.closed_forms import Matching
 from src.stitching.layers import StitchingLayer
 from src.stitching.registry import FORMS
+from src.stitching.rules import is_as_matched, is_matched_on_few
 
 
 def check_options(
@@ -66,19 +67,10 @@ def warn_of_matching(
             f"the cutoff of singular values spoils the matching of {listed(truncated)}: more rows drop more "
             "directions; --pinv-cutoff exact does not depend on the number of rows"
         )
-    ranks = [math.inf if options[name] is None else options[name] for name in ("front_pinv_rank", "front_stitch_rank")]
-    is_as_matched = options["n_epochs"] == 0 and ranks[0] <= ranks[1]
     few = [pair for pair, metrics in measured.items() if pair in matched and is_matched_on_few(metrics)]
-    if few and is_as_matched:
+    if few and is_as_matched(from_record(Method, options)):
         remedy = "" if options["n_pinv_init_samples"] == "auto" else "; raise -pinv-samples, or give -pinv-samples auto"
         warn(
             f"too few images to match {listed(few)}: R² is much lower on the test images than on the matched ones"
             f"{remedy}"
         )
-
-
-def is_matched_on_few(metrics: Metrics) -> bool:
-    """Return whether the fit of a matched pair does not hold on the test images."""
-    if metrics.r2_matched is None or math.isnan(metrics.r2_matched) or math.isnan(metrics.r2_test):
-        return False
-    return metrics.r2_test < metrics.r2_matched - 0.03 - 0.2 * abs(metrics.r2_matched)

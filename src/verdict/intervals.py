@@ -1,68 +1,135 @@
-"""Intervals of 95 %: over test images by a paired bootstrap, over independent runs by Student's t."""
+"""Score tests and intervals of means over test images, and over pairs of networks.
 
-from collections.abc import Hashable, Sequence
-from functools import lru_cache
+A test at a limit takes the variance that the mean would have there, not the one that was seen: where few images
+disagree, the latter is nearly 0.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.optimize import brentq
+from scipy.stats import norm, t
 
 from src.results.rows import Interval
 
-N_RESAMPLES = 2000
-LEVEL = 0.95
+ALPHA = 0.025  # of a test in one direction; an interval of 95 % has two
 
 
-@lru_cache(maxsize=2)
-def resample_counts(n_images: int, *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Count how often each image is drawn in each resample: (n_resamples, n_images); n_images draws with replacement.
+class Evidence(NamedTuple):
+    """A mean, and the variance that it would have at other values."""
 
-    The same for each number of images, so that all pairs and methods are resampled alike.
-    """
-    rng = np.random.default_rng((n_images, seed))
-    counts = np.empty((n_resamples, n_images), dtype=np.float32)  # exact up to 2²⁴, and faster to multiply
-    for resample in counts:
-        resample[:] = np.bincount(rng.integers(n_images, size=n_images), minlength=n_images)
-    return counts
+    value: float
+    n_images: int = 0  # 0: the images are not known
+    variance_at: Callable[[float], float] = lambda mean: 0.0  # over images
+    n_networks: int = 1
+    network_variance: float = 0.0  # of the mean, over pairs of networks
+
+    def z(self, limit: float) -> tuple[float, float]:
+        """Return the distance to a limit in standard errors, and its degrees of freedom (Satterthwaite 1946)."""
+        over_images = self.variance_at(limit)
+        variance = over_images + self.network_variance
+        if not variance > 0:
+            return math.copysign(math.inf, self.value - limit) if self.value != limit else 0.0, math.inf
+        if not self.network_variance:
+            return (self.value - limit) / math.sqrt(variance), math.inf
+        squares = self.network_variance**2 / (self.n_networks - 1)
+        squares += over_images**2 / (self.n_images - 1) if self.n_images > 1 else 0
+        return (self.value - limit) / math.sqrt(variance), variance**2 / squares
+
+    def p_below(self, limit: float) -> float:
+        """Test in one direction whether the mean is below a limit; against it, that it is there or above."""
+        z, df = self.z(limit)
+        return float(norm.cdf(z) if math.isinf(df) else t.cdf(z, df))
+
+    def p_above(self, limit: float) -> float:
+        """Test in one direction whether the mean is above a limit."""
+        z, df = self.z(limit)
+        return float(norm.sf(z) if math.isinf(df) else t.sf(z, df))
+
+    def interval(self) -> Interval:
+        """Return the limits that no test in one direction rejects: an interval of 95 %."""
+        ends = []
+        for p, end in ((self.p_above, -1.0), (self.p_below, 1.0)):
+            inside = end * (1 - 1e-12)
+            reaches = p(inside) >= ALPHA or self.value == end
+            ends.append(end if reaches else brentq(lambda limit, p=p: p(limit) - ALPHA, inside, self.value, xtol=1e-9))
+        return Interval(*map(float, ends))
 
 
-def resampled_means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Average values (..., n_images) over the resamples of `resample_counts`: (..., n_resamples).
-
-    Differences of two such means are those of paired resamples.
-    """
-    values = np.asarray(values, dtype=np.float32)
-    return (values @ counts.T).astype(np.float64) / values.shape[-1]
-
-
-def percentile_interval(resampled: np.ndarray) -> Interval:
-    """Return the 2.5 and the 97.5 percentile of resampled statistics (n_resamples,) (Efron 1979)."""
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high))
-
-
-def over_images(values: np.ndarray, counts: np.ndarray) -> Interval:
-    """Return the interval of the mean of values (n_images,), or of their paired differences, over test images.
+def of_share(right: Sequence[np.ndarray]) -> Evidence:
+    """Return the evidence on a share of images; for one pair of networks and run, Wilson's interval (1927).
 
     Args:
-        values: one for each image; for a penalty, whether the end network is right less whether the stitch is.
-        counts: (n_resamples, n_images), from `resample_counts`.
+        right: of each pair of networks, whether a run is right about each image, (runs, N).
     """
-    return percentile_interval(resampled_means(values, counts))
+    value = float(np.mean([of_networks.mean() for of_networks in right]))
+    effect, n = _design_effect([of_networks.mean(0) for of_networks in right], value * (1 - value)), right[0].shape[1]
+    return Evidence(value, n, lambda mean: max(mean * (1 - mean), 0.0) / n * effect, *_over_networks(right))
 
 
-def over_runs(values: Sequence[float]) -> Interval | None:
-    """Return Student's interval of the mean of independent runs; None of fewer than three, which have none."""
-    if len(values) < 3:
-        return None
-    centre, error = float(np.mean(values)), float(stats.sem(values))
-    if error == 0:
-        return Interval(centre, centre)
-    return Interval(*map(float, stats.t.interval(LEVEL, len(values) - 1, centre, error)))
+def of_difference(end: Sequence[np.ndarray], stitched: Sequence[np.ndarray]) -> Evidence:
+    """Return the evidence on the penalty of stitches; for one pair of networks and run, Tango's (1998).
+
+    Several runs enter by the mean of their counts, and by the variance of their mean relative to that of one.
+
+    Args:
+        end, stitched: as for `of_share`.
+    """
+    n = end[0].shape[1]
+    pairs = list(zip(end, stitched, strict=True))
+    differences = [one.astype(float) - other for one, other in pairs]
+    lost = n * float(np.mean([(one & ~other).mean() for one, other in pairs]))
+    won = n * float(np.mean([(~one & other).mean() for one, other in pairs]))
+    value = (lost - won) / n
+    effect = _design_effect([each.mean(0) for each in differences], (lost + won) / n - value**2)
+
+    def variance_at(mean: float) -> float:
+        return _tango_variance(lost, won, n, mean) / n * effect
+
+    return Evidence(value, n, variance_at, *_over_networks(differences))
 
 
-def wider(*intervals: Interval | None) -> Interval | None:
-    """Return the widest of some intervals, the first of several; None where there is none."""
-    return max((interval for interval in intervals if interval), key=lambda interval: interval.width, default=None)
+def of_networks(means: Sequence[float]) -> Evidence:
+    """Return the evidence on a mean over pairs of networks alone, by Student's t; the images are not known."""
+    return Evidence(float(np.mean(means)), 0, lambda mean: 0.0, len(means), float(np.var(means, ddof=1)) / len(means))
+
+
+def _tango_variance(lost: float, won: float, n: int, difference: float) -> float:
+    """Return the variance of one image's difference where the shares of lost and won differ by that much.
+
+    The share of won is its maximum likelihood estimate under this restriction (Tango 1998, equation 8).
+    """
+    b = (2 * n - lost + won) * difference - lost - won
+    c = -won * difference * (1 - difference)
+    share = (math.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
+    return max(2 * share + difference * (1 - difference), 0.0)
+
+
+def _design_effect(by_networks: Sequence[np.ndarray], variance: float) -> float:
+    """Return the variance over images (N,) of the mean over networks, relative to that of a single run."""
+    return float(np.var(np.mean(by_networks, axis=0))) / variance if variance > 0 else 1.0
+
+
+def _over_networks(values: Sequence[np.ndarray]) -> tuple[int, float]:
+    """Return the number of pairs of networks, and the variance of the mean over them."""
+    means = [each.mean() for each in values]
+    return len(means), float(np.var(means, ddof=1)) / len(means) if len(means) > 1 else 0.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values so that the chance of any false rejection among them stays below the level (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * factors), 1)
+    return adjusted.tolist()
+
+
+def images_needed(tolerance: float, n_tests: int) -> float:
+    """Return how many test images it takes to find a penalty below the tolerance if no image is lost."""
+    return math.ceil(math.log(ALPHA / n_tests) / math.log1p(-tolerance)) if 0 < tolerance < 1 else math.inf
 
 
 def are_independent(pairs: Sequence[tuple[Hashable, Hashable]]) -> bool:

@@ -1,21 +1,35 @@
 """Judges stitches: is a pair of layers functionally similar, how sure is that, and is the stitch in distribution?
 
-A stitch costs accuracy (the *penalty*: end accuracy − stitched accuracy) and makes activations that a detector may find
-out of distribution. Both together decide; the intervals are those of `src.verdict.intervals`.
+A stitch costs accuracy (the *penalty*: end accuracy − stitched accuracy) and makes activations that may not be those of
+the end network. Both together decide. Penalties are tested in both directions, for all pairs of a method at once.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from src.ood.registry import SCORES
-from src.results.experiments import Networks, grouped, method_names, newest_runs
+from src.ood.rules import IN_DISTRIBUTION, ValidityLimits, doubts, side_of
+from src.results.experiments import grouped
 from src.results.folders import StitchingRun
 from src.results.records import to_record
-from src.results.rows import Auroc, Interval, IntervalRow, Mean, Null, SimilarityRow, StitchRow, Summary, VerdictRow
-from src.verdict.intervals import are_independent, over_images, over_runs, resample_counts, wider
+from src.results.rows import (
+    Auroc,
+    Estimate,
+    EvaluationRow,
+    IntervalRow,
+    Null,
+    SimilarityRow,
+    StitchRow,
+    StitchValidity,
+    Summary,
+    VerdictRow,
+)
+from src.stitching.rules import has_converged, is_as_matched, is_matched_on_few
+from src.verdict.groups import Group, groups_of
+from src.verdict.intervals import ALPHA, Evidence, holm, images_needed, of_difference, of_networks, of_share
 
 SIMILAR, FAR, NOT_SIMILAR, UNDECIDED = "similar", "accurate but out of distribution", "not similar", "undecided"
 VERDICTS = (SIMILAR, FAR, NOT_SIMILAR, UNDECIDED)
@@ -27,145 +41,161 @@ class Limits(NamedTuple):
     """The limits of a verdict."""
 
     tolerance: float  # the penalty, in [0, 1], that a similar pair may have
-    in_distribution: float  # the AUROC below which activations count as in distribution
+    in_distribution: float = 0.75  # the AUROC below which activations count as in distribution
+    validity: ValidityLimits = ValidityLimits()
+    pairwise: bool = False  # test each pair for itself
 
 
-class Group(NamedTuple):
-    """The runs that stitch the same layers by one method."""
+class Case(NamedTuple):
+    """The runs that are judged together, and what the tests of their penalty say."""
 
-    method: str
-    networks: str  # both checkpoints, or how many pairs are taken together
-    runs: list[StitchingRun]
-
-    @property
-    def by_networks(self) -> list[list[StitchingRun]]:
-        """The runs on each pair of networks."""
-        return list(grouped(self.runs, lambda run: run.row.experiment.network_keys).values())
+    group: Group
+    penalty: Evidence | None
+    p_below: float | None  # adjusted for all pairs of the method
+    p_above: float | None
+    n_tests: int  # pairs that are tested at once
 
 
 def judge(
-    runs: Iterable[StitchingRun], similarities: Sequence[SimilarityRow] = (), *, limits: Limits
+    runs: Iterable[StitchingRun], similarities: Sequence[SimilarityRow] = (), *, limits: Limits, pool: bool = False
 ) -> list[VerdictRow]:
     """Return the verdict on each pair of layers, method and pair of networks.
 
     Args:
+        runs: with the evaluations by the detectors that count.
         similarities: rows of tables of similarity; those at full rank of the same networks count.
+        pool: take pairs of networks together that share no network.
     """
     rows = []
-    for group in groups_of(runs):
-        summary = summarise(group)
-        verdict, reason = decide(
-            wider(summary.penalty.images, summary.penalty.runs), _trusted(group), _is_at_chance(group), limits
-        )
-        rows.append(VerdictRow(
-            group.method, group.networks, group.runs[0].row.pair, verdict, reason, summary, _aurocs(group),
-            _similarity(group, similarities),
-        ))  # fmt: skip
+    for family in grouped(groups_of(runs, pool=pool), lambda group: (group.method, group.networks)).values():
+        for case in _tested(family, limits):
+            group, validity = case.group, _validity(case.group)
+            verdict, reason = decide(case, limits)
+            rows.append(VerdictRow(
+                group.method, group.networks, group.pair, verdict, reason, group.control, summarise(group),
+                case.p_below, case.p_above, _side(group, limits), validity, _aurocs(group),
+                _similarity(group, similarities),
+            ))  # fmt: skip
     return rows
 
 
-def intervals(runs: Iterable[StitchingRun]) -> list[IntervalRow]:
+def intervals(runs: Iterable[StitchingRun], *, pool: bool = False) -> list[IntervalRow]:
     """Return the accuracies and penalties of runs with their intervals, grouped as for `judge`."""
-    return [IntervalRow(*group[:2], group.runs[0].row.pair, summarise(group)) for group in groups_of(runs)]
+    return [IntervalRow(*group[:2], group.pair, summarise(group)) for group in groups_of(runs, pool=pool)]
 
 
-def groups_of(runs: Iterable[StitchingRun]) -> Iterator[Group]:
-    """Yield the runs that are judged together: of one method and layers, on networks of the same types and data.
-
-    Pairs of networks that share no network are repetitions of one experiment, and are taken together. Of runs of the
-    same experiment, seed included, the newest counts, with a warning.
-    """
-    runs = newest_runs(runs)
-    experiments = [run.row.experiment for run in runs]
-    names = method_names(experiments, apart_from=("dataset", *Networks._fields, "seed"))
-    names = dict(zip(map(id, runs), names, strict=True))
-
-    def kind(run: StitchingRun) -> tuple:
-        experiment = run.row.experiment
-        return names[id(run)], experiment.front.type, experiment.end.type, experiment.dataset
-
-    for (method, *_), of_method in grouped(runs, kind).items():
-        for title, same in _by_networks(of_method).items():
-            for of_layers in grouped(same, lambda run: run.row.pair).values():
-                yield Group(method, title, of_layers)
+def _tested(family: Sequence[Group], limits: Limits) -> list[Case]:
+    """Test the penalties of all pairs of a method against the tolerance, in both directions."""
+    evidence = [_penalty(group) for group in family]
+    known = [each for each in evidence if each]
+    adjusted = list if limits.pairwise else holm
+    below = iter(adjusted([each.p_below(limits.tolerance) for each in known]))
+    above = iter(adjusted([each.p_above(limits.tolerance) for each in known]))
+    n_tests = 1 if limits.pairwise else len(known)
+    return [
+        Case(group, each, next(below) if each else None, next(above) if each else None, n_tests)
+        for group, each in zip(family, evidence, strict=True)
+    ]
 
 
-def _by_networks(runs: Sequence[StitchingRun]) -> dict[str, list[StitchingRun]]:
-    """Return the runs on each pair of networks, or all together where no two pairs share a network; under a title."""
-    groups = grouped(runs, lambda run: run.row.experiment.network_keys)
-    if len(groups) > 1 and are_independent(list(groups)):
-        return {f"{len(groups)} pairs of networks": list(runs)}
-    experiments = [same[0].row.experiment for same in groups.values()]
-    titles = [f"{each.front.title(each.seed)} → {each.end.title(each.seed)}" for each in experiments]
-    return dict(zip(titles, groups.values(), strict=True))
+def decide(case: Case, limits: Limits) -> tuple[str, str]:
+    """Decide for one of `VERDICTS`, and say why."""
+    if _is_at_chance(case.group):
+        return UNDECIDED, "the end network is at chance"
+    if case.penalty is None:
+        return UNDECIDED, "no predictions: neither of images nor of three pairs of networks taken together"
+    if case.p_below < ALPHA:
+        return _decide_validity(case.group, limits)
+    flaw = _flaw(case.group)
+    if case.p_above < ALPHA:
+        return (UNDECIDED, flaw) if flaw else (NOT_SIMILAR, "the penalty is above the tolerance")
+    n_needed = images_needed(limits.tolerance, case.n_tests)
+    if 0 < case.penalty.n_images < n_needed:
+        needed = f": {n_needed} are needed" if math.isfinite(n_needed) else ""
+        return UNDECIDED, f"{case.penalty.n_images} test images are too few for this tolerance{needed}"
+    return UNDECIDED, flaw or "the penalty may lie on either side of the tolerance"
+
+
+def _decide_validity(group: Group, limits: Limits) -> tuple[str, str]:
+    """Decide about stitches whose penalty is below the tolerance."""
+    side = _side(group, limits)
+    trusted = [row for run in group.runs for row in run.evaluations.values() if is_trusted(row)]
+    if side not in (None, IN_DISTRIBUTION):
+        return FAR, f"accurate, but {side}"
+    if any(row.auroc_low >= limits.in_distribution for row in trusted):
+        return FAR, "accurate, but a trusted detector tells it apart"
+    if any(row.auroc_high >= limits.in_distribution for row in trusted):
+        return UNDECIDED, "accurate, but the interval of a trusted detector's AUROC contains the limit"
+    if side is None:
+        return UNDECIDED, "accurate, but density and recall were not measured"
+    return SIMILAR, "accurate and in distribution"
+
+
+def _flaw(group: Group) -> str:
+    """Return why a penalty may be that of how the stitches were made; "" if it is not."""
+    rows = [run.row for run in group.runs]
+    if any(is_as_matched(row.experiment.method) and is_matched_on_few(row.metrics) for row in rows):
+        return "matched on too few images"
+    if not all(has_converged(run.losses) for run in group.runs if run.row.experiment.method.n_epochs):
+        return "the training had not converged"
+    return ""
+
+
+def is_trusted(row: EvaluationRow) -> bool:
+    """Return whether the detector of an evaluation sees what it was shown."""
+    return doubts(row.sanity_auroc, row.sight) == []
+
+
+def _side(group: Group, limits: Limits) -> str | None:
+    """Return whether all stitches are in distribution, else on which side one fails; None where one is unknown."""
+    measured = [run.validity for run in group.runs]
+    sides = [side_of(validity, limits.validity) if validity else None for validity in measured]
+    return next((side for side in sides if side != IN_DISTRIBUTION), IN_DISTRIBUTION)
+
+
+def _validity(group: Group) -> StitchValidity | None:
+    """Return the mean validity over runs; None where a run was not measured."""
+    measured = [run.validity for run in group.runs]
+    return StitchValidity(*map(_average, zip(*measured, strict=True))) if all(measured) else None
 
 
 def summarise(group: Group) -> Summary:
     """Return the means over the runs of a group; every pair of networks counts alike, however many seeds it has."""
-    rows, right = [run.row for run in group.runs], _right(group)
+    rows = [run.row for run in group.runs]
     spreads = [_spread([run.row.metrics.accuracy for run in runs]) for runs in group.by_networks if len(runs) > 1]
-    accuracy = _mean(group, lambda row: row.metrics.accuracy, None if right is None else right[0])
-    penalty = _mean(
-        group,
-        lambda row: row.metrics.end_accuracy - row.metrics.accuracy,
-        None if right is None else right[1] - right[0],
-    )
     names = ("end_accuracy", "agreement", "kappa", "representation_difference")
     means = [_average(getattr(row.metrics, name) for row in rows) for name in names]
     return Summary(
-        len(rows), len(group.by_networks), accuracy, penalty, max(spreads, default=None),
-        *(None if math.isnan(mean) else mean for mean in means),
+        len(rows), len(group.by_networks),
+        _estimate(group, lambda row: row.metrics.accuracy, _accuracy(group)),
+        _estimate(group, lambda row: row.metrics.end_accuracy - row.metrics.accuracy, _penalty(group)),
+        max(spreads, default=None), *(None if math.isnan(mean) else mean for mean in means),
     )  # fmt: skip
 
 
-def decide(penalty: Interval | None, trusted: Sequence[float], is_at_chance: bool, limits: Limits) -> tuple[str, str]:
-    """Decide for one of `VERDICTS`, and say why.
-
-    Args:
-        penalty: its interval, None where there is none.
-        trusted: the AUROCs of all trusted detectors on all runs.
-        is_at_chance: an end network itself may do no better than chance.
-    """
-    if is_at_chance:
-        return UNDECIDED, "the end network is at chance"
-    if penalty is None:
-        return UNDECIDED, "no interval: neither predictions nor three independent runs"
-    if penalty.low > limits.tolerance:
-        return NOT_SIMILAR, "the penalty is above the tolerance"
-    if penalty.high >= limits.tolerance:
-        return UNDECIDED, "the interval of the penalty contains the tolerance"
-    if not trusted:
-        return UNDECIDED, "accurate, but no trusted detector"
-    if not all(auroc < limits.in_distribution for auroc in trusted):
-        return FAR, "accurate, and a trusted detector finds it out of distribution"
-    return SIMILAR, "accurate, and in distribution by every trusted detector"
+def _accuracy(group: Group) -> Evidence | None:
+    right = group.right("stitched")
+    return of_share(right) if right else _over_networks(group, lambda row: row.metrics.accuracy)
 
 
-def _right(group: Group) -> np.ndarray | None:
-    """Count how often stitch and end network are right about each image, (2, N); None without predictions."""
-    arrays = [run.predictions for run in group.runs]
-    if any(array is None or not np.array_equal(array["labels"], arrays[0]["labels"]) for array in arrays):
-        return None
-    means = []
-    for runs in group.by_networks:
-        right = [[run.predictions[name] == run.predictions["labels"] for name in ("stitched", "end")] for run in runs]
-        means.append(np.mean(right, axis=0))
-    return np.mean(means, axis=0)
+def _penalty(group: Group) -> Evidence | None:
+    end, stitched = group.right("end"), group.right("stitched")
+    if end:
+        return of_difference(end, stitched)
+    return _over_networks(group, lambda row: row.metrics.end_accuracy - row.metrics.accuracy)
 
 
-def _mean(group: Group, value_of: Callable[[StitchRow], float], values: np.ndarray | None) -> Mean:
-    """Return the mean of a value over pairs of networks, with its intervals.
-
-    Args:
-        values: of each image (N,), if there are predictions.
-    """
+def _over_networks(group: Group, value_of: Callable[[StitchRow], float]) -> Evidence | None:
+    """Return the evidence of three pairs of networks or more that have no predictions; None of fewer."""
     means = [_average(value_of(run.row) for run in runs) for runs in group.by_networks]
-    mean = _average(means)
-    if math.isnan(mean):
-        return Mean(None, None, None)
-    pairs = [runs[0].row.experiment.network_keys for runs in group.by_networks]
-    images = None if values is None else over_images(values, resample_counts(len(values)))
-    return Mean(mean, images, over_runs(means) if are_independent(pairs) else None)
+    return of_networks(means) if len(means) > 2 and not any(map(math.isnan, means)) else None
+
+
+def _estimate(group: Group, value_of: Callable[[StitchRow], float], evidence: Evidence | None) -> Estimate:
+    value = _average(_average(value_of(run.row) for run in runs) for runs in group.by_networks)
+    if math.isnan(value):
+        return Estimate(None)
+    return Estimate(value, *(evidence.interval() if evidence else ()))
 
 
 def _is_at_chance(group: Group) -> bool:
@@ -180,15 +210,9 @@ def _is_at_chance(group: Group) -> bool:
             continue
         labels = run.predictions["labels"]
         chance = np.bincount(labels).max() / len(labels)
-        if over_images(run.predictions["end"] == labels, resample_counts(len(labels))).low <= chance:
+        if of_share([(run.predictions["end"] == labels)[None]]).interval().low <= chance:
             return True
     return False
-
-
-def _trusted(group: Group) -> list[float]:
-    """Return the AUROCs of all trusted detectors on all runs; none where a run has no trusted detector."""
-    aurocs = [[row.auroc for row in run.evaluations.values() if row.is_trusted] for run in group.runs]
-    return sum(aurocs, []) if all(aurocs) else []
 
 
 def _aurocs(group: Group) -> dict[str, Auroc]:
@@ -197,7 +221,8 @@ def _aurocs(group: Group) -> dict[str, Auroc]:
     for name in SCORES:
         rows = [run.evaluations[name] for run in group.runs if name in run.evaluations]
         if rows:
-            aurocs[name] = Auroc(_average(row.auroc for row in rows), all(row.is_trusted is True for row in rows))
+            means = [_average(getattr(row, column) for row in rows) for column in Auroc._fields[:3]]
+            aurocs[name] = Auroc(*means, all(map(is_trusted, rows)))
     return aurocs
 
 
@@ -206,7 +231,7 @@ def _similarity(group: Group, similarities: Sequence[SimilarityRow]) -> dict[str
 
     Of values that several tables have, the last one counts.
     """
-    pair, measured = group.runs[0].row.pair, []
+    pair, measured = group.pair, []
     for runs in group.by_networks:
         values: dict[str, float] = {}
         for row in similarities:

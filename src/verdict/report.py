@@ -12,9 +12,9 @@ from src.results.experiments import grouped
 from src.results.figures import ClassMap, maps
 from src.results.matrices import pivot
 from src.results.records import write_table
-from src.results.rows import Interval, VerdictRow
+from src.results.rows import VerdictRow
 from src.stitching.report import AXES
-from src.verdict.intervals import wider
+from src.verdict.groups import FRESH_FRONT, SELF
 from src.verdict.judging import FAR, SIMILAR, SIMILARITY_COLUMNS, UNDECIDED, VERDICTS, Limits
 
 COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#ff9f1c", "#c1c1d7", "#ffffff"), strict=True))  # told apart in grey as well
@@ -23,11 +23,10 @@ COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#ff9f1c", "#c1c1d7", "#ffffff"), stric
 def print_verdicts(rows: Sequence[VerdictRow]) -> None:
     """Print a line for each verdict."""
     for row in rows:
-        penalty, *intervals = row.summary.penalty
-        interval = wider(*intervals) or Interval(math.nan, math.nan)
-        limits = f"{interval.low:.4f}, {interval.high:.4f}"
-        cost = math.nan if penalty is None else penalty
-        measured = f"accuracy {row.summary.accuracy.value:.4f}, penalty {cost:.4f} [{limits}]"
+        numbers = [math.nan if value is None else value for value in (row.summary.accuracy.value, *row.summary.penalty)]
+        measured = "accuracy {:.4f}, penalty {:.4f} [{:.4f}, {:.4f}]".format(*numbers)
+        if row.validity:
+            measured += f", density {row.validity.density_ratio:.2f} and recall {row.validity.recall_ratio:.2f} of its own"
         result(f"{row.method}, {row.networks}: {row.pair}: {row.verdict} ({measured}; {row.reason})")
 
 
@@ -44,17 +43,13 @@ def write_files(
     lines = [f"# Verdict on {len(rows)} stitched pairs of layers", "", *sentences(rows, limits), ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
     points = f"{100 * limits.tolerance:g} points"
-    rule = f"Similar: less than {points} are lost, at an AUROC below {limits.in_distribution:g}."
+    rule = f"Similar: less than {points} are lost, in distribution by density, recall and trusted detectors."
     draw(path.with_suffix(figure), rows, title=title, caption=f"{caption} {rule}".strip())
 
 
 def sentences(rows: Sequence[VerdictRow], limits: Limits) -> list[str]:
-    """Return the verdicts in words: one sentence on the rule, and some on each method."""
-    points = f"{100 * limits.tolerance:g} points"
-    lines = [
-        f"A pair is similar if its penalty against the end network is below {points} and no trusted detector reaches "
-        f"an AUROC of {limits.in_distribution:g}; penalties are judged by the limits of their 95 % intervals."
-    ]
+    """Return the verdicts in words: on the rule, on each method, and on the controls."""
+    lines = [_rule(limits), _panel(rows)]
     for title, same in by_title(rows).items():
         counts = Counter(row.verdict for row in same)
         parts = [f"{counts[name]} {'are ' if i == 0 else ''}{name}" for i, name in enumerate(VERDICTS)]
@@ -66,10 +61,42 @@ def sentences(rows: Sequence[VerdictRow], limits: Limits) -> list[str]:
         if own and len(own) < len(same):
             n = sum(row.verdict == SIMILAR for row in own)
             lines.append(f"Of the {len(own)} pairs of layers of the same name {n} are similar.")
-        accurate = counts[SIMILAR] + counts[FAR]
-        if accurate:
-            far = f"{counts[FAR]} owe it to activations that the end network has never seen"
-            lines.append(f"Of the {accurate} accurate pairs {far}.")
+        far = Counter(row.reason.removeprefix("accurate, but ") for row in same if row.verdict == FAR)
+        if far:
+            sides = ", ".join(f"{n} {side}" for side, n in far.most_common())
+            lines.append(f"Of the {counts[SIMILAR] + counts[FAR]} accurate pairs {far.total()} are not valid: {sides}.")
+    return [*lines, *_controls(rows)]
+
+
+def _rule(limits: Limits) -> str:
+    """Return what makes a pair similar."""
+    low, high, recall = limits.validity
+    tests = "each pair for itself" if limits.pairwise else "all pairs of a method together (Holm)"
+    return (
+        f"A pair is similar if its penalty against the end network is below {100 * limits.tolerance:g} points (score "
+        f"tests, {tests}) and its activations are in distribution: a density of {low:g} to {high:g} times and a recall "
+        f"of at least {recall:g} times the end network's own, and no trusted detector reaches an AUROC of "
+        f"{limits.in_distribution:g}."
+    )
+
+
+def _panel(rows: Sequence[VerdictRow]) -> str:
+    """Return which detectors count, and how often each of them is trusted."""
+    trusted = {name: [row.aurocs[name].trusted for row in rows if name in row.aurocs] for name in SCORES}
+    parts = [f"{name} (trusted for {sum(each)} of {len(each)} pairs)" for name, each in trusted.items() if each]
+    return f"Detectors: {', '.join(parts) or 'none'}."
+
+
+def _controls(rows: Sequence[VerdictRow]) -> list[str]:
+    """Return how many controls have the verdict that they must have."""
+    lines = []
+    for kind, title, must in (
+        (SELF, "layers stitched to themselves", "all must be"),
+        (FRESH_FRONT, "stitches from networks that were never trained", "none may be"),
+    ):
+        similar = [row.verdict == SIMILAR for row in rows if row.control == kind]
+        if similar:
+            lines.append(f"Control: of {len(similar)} {title} {sum(similar)} are similar ({must}).")
     return lines
 
 
