@@ -11,7 +11,7 @@ from src.results.captions import caption, network, short
 from src.results.experiments import Networks, grouped, method_names, newest
 from src.results.records import read_table
 from src.results.rows import ProbeRow, Rank, SimilarityRow, StitchRow
-from src.similarity.registry import GRAMS, MEASURES
+from src.similarity.registry import GRAMS, KEYS, MEASURES
 
 FULL = math.inf  # the rank of a layer that is not truncated: above all others
 RANKS = ("front_stitch_rank", "front_pinv_rank")  # varied in the sensitivity test
@@ -61,7 +61,7 @@ def read_tables(paths: Sequence[str | Path]) -> Tables:
 
 def read_rows(path: Path) -> list[SimilarityRow | ProbeRow | StitchRow]:
     """Read a CSV of similarity, probing or stitching; raises as `read_tables`."""
-    return read_table(path, SimilarityRow, ProbeRow, StitchRow, values=MEASURES, nulls=MEASURES)
+    return read_table(path, SimilarityRow, ProbeRow, StitchRow, **KEYS)
 
 
 def describe(paths: Sequence[str | Path]) -> str:
