@@ -241,6 +241,9 @@ def test_biased_measures_are_counted():
         assert not bias_of(wide, narrow, metrics)  # 17 features of 20 images
         assert not bias_of(wide, wide, metrics, n_permutations=20)  # the null shows it
         assert not bias_of(wide, wide, metrics, ranks1=[8, 2])  # 8 + 12 features
+    maps = torch.rand(20, 12, 3, 3)  # 24 features of 20 images; but of 180 positions
+    assert not bias_of(maps, maps, ["procrustes"])
+    assert bias_of(maps, maps, ["procrustes"], alignment="pool")
     few_positions = torch.rand(3, 30, 2, 2), torch.rand(3, 30, 2, 2)  # without permutations: positions have none
     assert bias_of(*few_positions, ["procrustes"], n_permutations=20)
 
