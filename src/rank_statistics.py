@@ -39,8 +39,8 @@ def correlation(values: Sequence[float], accuracies: Sequence[float]) -> Correla
     """Spearman's rho and Kendall's tau-b of two sequences, whose NaN are left out in pairs.
 
     Spearman's p-value is that of Student's distribution; Kendall's is exact as long as there are no ties. Below ten
-    ranks there is none: Spearman's would be too small (0 for a third of all orders of three ranks), and Kendall's is
-    for independent values, which those of consecutive ranks are not.
+    ranks there are none: Spearman's is too small there (0 for a third of all orders of three ranks), and Kendall's is
+    left out with it.
     """
     pairs = [pair for pair in zip(values, accuracies, strict=True) if not any(map(math.isnan, pair))]
     n_lacking = len(values) - len(pairs)
