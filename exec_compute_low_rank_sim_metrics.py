@@ -44,7 +44,8 @@ def parser() -> cli.Parser:
         dest="n_permutations",
         type=cli.whole_number(19),
         default=None,
-        help="so many permutations of images, such as 200, for p-values and calibrated values",
+        help="so many permutations of images, such as 200, for p-values and calibrated values: of all images, and of "
+        "those of each class",
     )
     add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure goes beside it")
     cli.add_figure(options)
@@ -89,6 +90,7 @@ def compute(args) -> None:
         one_network=one_network,
         alignment=args.alignment,
         n_permutations=args.n_permutations or 0,
+        labels=test_set.labels[:n_images],
         describe=args.verbose,
         source={
             "model1": args.model1_path,
@@ -111,7 +113,7 @@ def compute(args) -> None:
         comparison.add(activations, activations if one_network else network2.activations(images, names2))
 
     # The measures of each pair of layers, at each pair of ranks.
-    pairs = list(progress(comparison.rows(device=device), "pairs", len(layers1) * len(layers2)))
+    pairs = list(comparison.rows(device=device))
     if args.verbose:
         note(comparison.summary())
     for rows in pairs:

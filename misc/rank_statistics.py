@@ -29,6 +29,7 @@ def statistics(args) -> None:
     from src.errors import UserError
     from src.measurements import read_tables
     from src.rank_statistics import (
+        BASELINE,
         MIXED,
         sensitivity,
         specificity,
@@ -46,6 +47,7 @@ def statistics(args) -> None:
     if correlations:
         result("Sensitivity: rank correlation of measure and probing accuracy over the ranks of the varied layer")
         result("(distances with their sign flipped: higher is more similar; p-values are two-sided)")
+        result(f"({BASELINE}: the baseline, which all that rises with the rank reaches)")
         columns = {"n": "ranks", "spearman": "rho", "spearman_p": "p", "kendall": "tau", "kendall_p": "p", "note": ""}
         show(correlations, columns, summary=summary_of_correlations)
     else:
@@ -84,7 +86,7 @@ def show(rows: list, columns: dict[str, str], *, summary) -> None:
 
 
 def text(value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def main(argv=None) -> int:

@@ -59,7 +59,7 @@ def draw(args) -> None:
         for first, second in wanted
     }
     labels = {"x_label": "retained rank", "y_label": "similarity, accuracy", "y_range": (-0.02, 1.02)}
-    curves(Path(args.output), panels, **labels, title=args.title, caption=describe(args.tables))
+    curves(Path(args.output), panels, **labels, title=args.title, caption=describe(tables))
     note(f"wrote {args.output}")
 
 
@@ -69,23 +69,24 @@ def lines_of(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:
     from src.similarity.registry import MEASURES
 
     variants = {name for measure in MEASURES.values() for name in measure.companions}
-    lines, models = [], set()  # lines: (label, setting, values by rank)
+    lines, models = [], set()  # lines: (label, setting, values by rank); models: (identity, data set)
     for series in by_series(tables.measurements):
         first = series[0]
         measured = {layers: by_rank for layers, _, by_rank in over_ranks(series, side=0)}.get(pair)
         if measured is None or first.measure in variants:
             continue
-        models.add(first.models[0])
+        models.add((first.models[0], first.dataset))
         measure = MEASURES.get(first.measure)
         if measure:  # distances have their sign flipped
             scaled = {rank: measure.similarity(measure.sign * value) for rank, value in measured.items()}
             lines.append((measure.similarity_title, first.setting, scaled))
         else:
             lines.append((f"stitching accuracy ({first.method})", first.setting, measured))
-    for (model, layer), probes in tables.probes.items():
-        if layer == pair[0] and model in models:
+    for key, probes in tables.probes.items():
+        if key.layer == pair[0] and {(key.model, key.dataset), (key.model, None)} & models:
             accuracies = {rank: probe.accuracy for rank, probe in probes.items()}
-            lines.append(("probe accuracy", tables.names[model].path, accuracies))
+            setting = f"{tables.names[key.model].path}, {key.dataset}, {key.epochs} epochs"
+            lines.append(("probe accuracy", setting, accuracies))
     labels = [label for label, *_ in lines]
     return {
         label if labels.count(label) == 1 else f"{label}, {setting}": {

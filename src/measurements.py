@@ -1,18 +1,23 @@
 """Reads tables of similarity, probing and stitching as measurements: values of measures at layers and ranks."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from src.errors import UserError
+from src.files import read_json
 from src.networks import NetworkName
 from src.options import STARTS
 from src.results.captions import caption, network, short
 from src.results.experiments import Networks, grouped, method_names, newest
 from src.results.records import read_table
 from src.results.rows import ProbeRow, Rank, SimilarityRow, StitchRow
-from src.similarity.registry import GRAMS, MEASURES
+from src.similarity.registry import GRAMS, KEYS, MEASURES
 
+Row = SimilarityRow | ProbeRow | StitchRow
+Result = TypeVar("Result")
 FULL = math.inf  # the rank of a layer that is not truncated: above all others
 RANKS = ("front_stitch_rank", "front_pinv_rank")  # varied in the sensitivity test
 
@@ -21,21 +26,32 @@ class Measurement(NamedTuple):
     """The value of a measure at two layers and ranks, signed so that higher means more similar."""
 
     measure: str
-    setting: str  # the networks, and of stitches the method
+    setting: str  # the networks, what else tells it from others of theirs, and of stitches the method
     models: tuple[str, str]  # identities of the networks
     layers: tuple[str, str]
     ranks: tuple[float, float]  # FULL where nothing is truncated
     value: float
     method: str = ""  # of stitching
     alignment: str = ""  # the samples, of measures that depend on them
+    dataset: str | None = None  # of its images
+
+
+class ProbeKey(NamedTuple):
+    """The probes of a layer that differ in the rank alone."""
+
+    model: str  # identity of the network
+    layer: str
+    dataset: str
+    epochs: int | None
 
 
 class Tables(NamedTuple):
     """The contents of some tables; of repeated measurements, the newest."""
 
     measurements: list[Measurement]
-    probes: dict[tuple[str, str], dict[float, ProbeRow]]  # by identity of the model and layer: the probes by rank
+    probes: dict[ProbeKey, dict[float, ProbeRow]]  # by rank; the newest last
     names: dict[str, NetworkName]  # by identity
+    rows: list[Row]  # all of them
 
 
 def read_tables(paths: Sequence[str | Path]) -> Tables:
@@ -44,34 +60,33 @@ def read_tables(paths: Sequence[str | Path]) -> Tables:
     Raises:
         UserError: a file cannot be read, is none of these, or is damaged; names it.
     """
-    rows = [row for path in dict.fromkeys(map(Path, paths)) for row in read_rows(path)]
+    rows, ages = [], {}
+    for path in dict.fromkeys(map(Path, paths)):
+        rows += (of_table := read_rows(path))
+        written = _written(path)
+        ages |= {id(row): row.folder if isinstance(row, StitchRow) else written for row in of_table}
     names = {name.identity: name for row in reversed(rows) for name in row.networks}
     titles = {name.identity: name.title(_seed(row)) for row in reversed(rows) for name in row.networks}
-    similarities = (row for row in rows if isinstance(row, SimilarityRow))
-    measurements = [measurement for row in similarities for measurement in _similarities(row, titles)]
-    measurements += _accuracies([row for row in rows if isinstance(row, StitchRow)], titles)
-    probes: dict[tuple[str, str], dict[float, ProbeRow]] = {}
-    for row in newest((row for row in rows if isinstance(row, ProbeRow)), _probe_key):
-        identity, layer, rank = _probe_key(row)
-        probes.setdefault((identity, layer), {})[rank] = row
-    return Tables(
-        newest(measurements, lambda each: (each.measure, each.setting, each.layers, each.ranks)), probes, names
-    )
+    measurements = []
+    for kind, measure in ((SimilarityRow, _similarities), (StitchRow, _accuracies)):
+        aged = [(ages[id(row)], each) for row, each in measure([row for row in rows if isinstance(row, kind)], titles)]
+        measurements += _newest(aged, lambda each: (each.measure, each.setting, each.layers, each.ranks))
+    probes: dict[ProbeKey, dict[float, ProbeRow]] = {}
+    aged = [(ages[id(row)], row) for row in rows if isinstance(row, ProbeRow)]
+    for row in sorted(_newest(aged, lambda row: (_probe_key(row), row.rank)), key=lambda row: ages[id(row)]):
+        key = _probe_key(row)
+        probes[key] = probes.pop(key, {}) | {_number(row.rank): row}
+    return Tables(measurements, probes, names, rows)
 
 
-def read_rows(path: Path) -> list[SimilarityRow | ProbeRow | StitchRow]:
+def read_rows(path: Path) -> list[Row]:
     """Read a CSV of similarity, probing or stitching; raises as `read_tables`."""
-    return read_table(path, SimilarityRow, ProbeRow, StitchRow, values=MEASURES, nulls=MEASURES)
+    return read_table(path, SimilarityRow, ProbeRow, StitchRow, **KEYS)
 
 
-def describe(paths: Sequence[str | Path]) -> str:
-    """Describe the networks, data and images of tables, for the caption of a figure.
-
-    Raises:
-        UserError: as for `read_tables`.
-    """
-    rows = [row for path in dict.fromkeys(map(Path, paths)) for row in read_rows(path)]
-    names = {name.identity: name for row in reversed(rows) for name in row.networks}
+def describe(tables: Tables) -> str:
+    """Describe the networks, data and images of tables, for the caption of a figure."""
+    rows, names = tables.rows, tables.names
     datasets = dict.fromkeys(filter(None, map(_dataset, rows)))
     counts = []
     for kind, use in ((SimilarityRow, "similarity"), (ProbeRow, "probes"), (StitchRow, "matching")):
@@ -102,53 +117,104 @@ def over_ranks(series: Sequence[Measurement], side: int) -> Iterator[tuple[tuple
             yield layers, reference, by_rank
 
 
-def _similarities(row: SimilarityRow, titles: Mapping[str, str]) -> Iterator[Measurement]:
-    """Yield the values of a row; those of different samples are not mixed."""
-    models = tuple(name.identity for name in row.networks)
-    for measure, value in row.values.items():
-        is_aligned = MEASURES[measure].of != GRAMS
-        setting = _setting(models, titles)
-        if is_aligned and row.alignment_option in ("pool", "positions"):
-            setting += f", {row.alignment_option}"
-        yield Measurement(
-            measure, setting, models, (row.layer1, row.layer2), (_number(row.rank1), _number(row.rank2)),
-            MEASURES[measure].sign * value, alignment=row.alignment if is_aligned else "",
+def _written(path: Path) -> str:
+    """Return the time when a table was written, in ISO format: what `run.json` says, or else that of the file."""
+    try:
+        return str(read_json(path.with_suffix(".run.json"))["end"])
+    except (UserError, KeyError, TypeError):
+        return datetime.fromtimestamp(path.stat().st_mtime).isoformat()
+
+
+def _newest(aged: Sequence[tuple[str, Result]], key: Callable[[Result], Hashable]) -> list[Result]:
+    """Return the newest of repeated results, given behind their times, in the order of the first ones; see `newest`."""
+    by_age = (result for _, result in sorted(aged, key=lambda each: each[0]))
+    counted = {key(result): result for result in newest(by_age, key)}
+    return [counted[each] for each in dict.fromkeys(key(result) for _, result in aged)]
+
+
+def _similarities(
+    rows: Sequence[SimilarityRow], titles: Mapping[str, str]
+) -> Iterator[tuple[SimilarityRow, Measurement]]:
+    """Yield each row and its values in turn; those of other data, numbers of images or samples are not mixed."""
+    for same in grouped(rows, _models).values():
+        data, numbers = {row.dataset for row in same}, {row.n_samples for row in same}
+        for row in same:
+            networks = _setting(_models(row), titles)
+            networks += f", {short(row.dataset)}" if len(data) > 1 else ""
+            networks += f", {row.n_samples} images" if len(numbers) > 1 else ""
+            for measure, value in row.values.items():
+                is_aligned = MEASURES[measure].of != GRAMS
+                is_named = is_aligned and row.alignment_option in ("pool", "positions")
+                setting = f"{networks}, {row.alignment_option}" if is_named else networks
+                yield row, Measurement(
+                    measure, setting, _models(row), (row.layer1, row.layer2), (_number(row.rank1), _number(row.rank2)),
+                    MEASURES[measure].sign * value, alignment=row.alignment if is_aligned else "", dataset=row.dataset,
+                )  # fmt: skip
+
+
+def _accuracies(rows: Sequence[StitchRow], titles: Mapping[str, str]) -> Iterator[tuple[StitchRow, Measurement]]:
+    """Yield each row and its accuracy; the method tells apart those of the same networks."""
+    methods = method_names([row.experiment for row in rows], apart_from=(*Networks._fields, *RANKS))
+    for row, method in zip(rows, _with_matching_ranks(rows, methods), strict=True):
+        models = _models(row)
+        setting = f"{_setting(models, titles)}: {row.experiment.method.stitching_type}, {method}"
+        ranks = (_number(row.experiment.method.front_stitch_rank), FULL)
+        yield row, Measurement(
+            "stitching accuracy", setting, models, tuple(row.pair), ranks, row.metrics.accuracy, method=method,
+            dataset=row.experiment.dataset,
         )  # fmt: skip
 
 
-def _accuracies(rows: Sequence[StitchRow], titles: Mapping[str, str]) -> Iterator[Measurement]:
-    """Yield the accuracies of stitches; the method tells apart those of the same networks."""
-    methods = method_names([row.experiment for row in rows], apart_from=(*Networks._fields, *RANKS))
-    for row, method in zip(rows, methods, strict=True):
-        models = tuple(name.identity for name in row.networks)
-        setting = f"{_setting(models, titles)}: {row.experiment.method.stitching_type}, {method}"
-        ranks = (_number(row.experiment.method.front_stitch_rank), FULL)
-        yield Measurement(
-            "stitching accuracy", setting, models, tuple(row.pair), ranks, row.metrics.accuracy, method=method
-        )
+def _with_matching_ranks(rows: Sequence[StitchRow], methods: Sequence[str]) -> list[str]:
+    """Add to methods the rank of the matched activations, where stitches of one method and rank differ in it alone.
+
+    It is left out where it is the rank of the stitch, with which it is varied.
+    """
+    pairs = list(zip(rows, methods, strict=True))
+    alike = grouped(pairs, lambda each: (each[1], _models(each[0]), each[0].pair, _ranks(each[0])[0]))
+    several = {key[0] for key, same in alike.items() if len({_ranks(row)[1] for row, _ in same}) > 1}
+    names = []
+    for row, method in pairs:
+        stitch_rank, matching_rank = _ranks(row)
+        is_named = method in several and matching_rank != stitch_rank
+        rank = "full" if matching_rank is None else matching_rank
+        names.append(f"{method}, front_pinv_rank={rank}" if is_named else method)
+    return names
 
 
-def _dataset(row: SimilarityRow | ProbeRow | StitchRow) -> str | None:
+def _ranks(row: StitchRow) -> tuple[Rank, Rank]:
+    """Return the ranks at which a stitch runs and was matched; equal where nothing was matched."""
+    method = row.experiment.method
+    is_matched = method.init not in STARTS
+    return method.front_stitch_rank, method.front_pinv_rank if is_matched else method.front_stitch_rank
+
+
+def _models(row: SimilarityRow | StitchRow) -> tuple[str, str]:
+    first, second = row.networks
+    return first.identity, second.identity
+
+
+def _dataset(row: Row) -> str | None:
     return row.experiment.dataset if isinstance(row, StitchRow) else row.dataset
 
 
-def _n_images(row: SimilarityRow | ProbeRow | StitchRow) -> int | None:
+def _n_images(row: Row) -> int | None:
     if isinstance(row, StitchRow):
         method = row.experiment.method
         return None if method.init in STARTS else row.metrics.n_matched or method.n_pinv_init_samples
     return row.n_samples if isinstance(row, SimilarityRow) else row.n_images
 
 
-def _probe_key(row: ProbeRow) -> tuple[str, str, float]:
+def _probe_key(row: ProbeRow) -> ProbeKey:
     (model,) = row.networks
-    return model.identity, row.layer, _number(row.rank)
+    return ProbeKey(model.identity, row.layer, row.dataset, row.epochs)
 
 
 def _setting(models: Sequence[str], titles: Mapping[str, str]) -> str:
     return " -- ".join(titles[identity] for identity in models)
 
 
-def _seed(row: SimilarityRow | ProbeRow | StitchRow) -> int | None:
+def _seed(row: Row) -> int | None:
     return row.experiment.seed if isinstance(row, StitchRow) else row.seed
 
 

@@ -1,8 +1,10 @@
 """misc/rank_statistics.py as a user runs it, on tables made by hand and on those that exec_probe.py writes."""
 
+import re
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from tests.commands import MODEL, ON_DIGITS, read_csv, run, run_process
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
@@ -31,21 +33,27 @@ def test_prints_and_writes_both_tests(tmp_path):
     out = run_process(SCRIPT, *tables(tmp_path), "-o", "statistics.csv").out
     blocks = [[line.strip() for line in block.splitlines()] for block in out.split("\n\n")]
     assert blocks[0][0].startswith("Sensitivity: ") and "sign flipped" in blocks[0][1]
-    sensitivity = {block[0]: block for block in blocks[1:4]}
-    cka = sensitivity["cka | a.pt -- b.pt"]
-    assert cka[1].split() == ["layer1", "layer2", "varied", "ranks", "rho", "p", "tau", "p"]
-    assert cka[2].split()[:5] == ["x", "x", "layer1", "3", "1"]
-    assert cka[3].startswith("mean rho 1.0000 (p < 0.05 in 1 of 1), mean tau 1.0000 (p < 0.05 in 0 of 1)")
-    assert sensitivity["pwcca | a.pt -- b.pt"][3].startswith("mean rho -1.0000")
-    assert sensitivity["stitching accuracy | a.pt -- b.pt: rc2c_pre, direct matching"][3].startswith("mean rho 1.0000")
-    assert blocks[4][0].startswith("Specificity: ") and "ties count against it" in blocks[4][1]
-    assert blocks[5][0] == "cka | a.pt -- b.pt"
-    assert blocks[5][-1] == "layer2: first in 1 of 2, mean place 1.50; layer1: first in 2 of 2, mean place 1.00"
+    assert "rank itself: the baseline" in blocks[0][2]
+    sensitivity = {block[0]: block for block in blocks[1:6]}
+    cka, stitch = "cka | a.pt -- b.pt", "a.pt -- b.pt: rc2c_pre, direct matching"
+    assert list(sensitivity)[2::2] == ["rank itself | a.pt -- b.pt", f"rank itself | {stitch}"]
+    assert sensitivity[cka][1].split() == ["layer1", "layer2", "varied", "ranks", "rho", "p", "tau", "p"]
+    assert sensitivity[cka][2].split(maxsplit=6) == [
+        "x", "x", "layer1", "3", "1", "1", "fewer than 10 ranks: no p-values",
+    ]  # fmt: skip
+    assert sensitivity[cka][3] == "mean rho 1.0000, mean tau 1.0000"
+    assert sensitivity["pwcca | a.pt -- b.pt"][3] == "mean rho -1.0000, mean tau -1.0000"
+    assert sensitivity[f"stitching accuracy | {stitch}"][3].startswith("mean rho 1.0000")
+    assert blocks[6][0].startswith("Specificity: ") and "ties count against it" in blocks[6][1]
+    assert blocks[7][0] == "cka | a.pt -- b.pt"
+    assert blocks[7][-1] == "layer2: first in 1 of 2, mean place 1.50; layer1: first in 2 of 2, mean place 1.00"
 
     rows = read_csv("statistics.csv")
-    assert len(rows) == 3 + 2 * 4
-    assert [row["spearman"] for row in rows[:3]] == ["1.0", "-1.0", "1.0"] and rows[0]["place"] == ""
-    assert {(r["layer1"], r["varied"], r["place"]) for r in rows[3:] if r["measure"] == "pwcca"} == {
+    assert len(rows) == 5 + 2 * 4
+    assert [row["spearman"] for row in rows[:5]] == ["1.0", "-1.0", "1.0", "1.0", "1.0"] and rows[0]["place"] == ""
+    assert {row["spearman_p"] for row in rows} == {row["kendall_p"] for row in rows} == {""}
+    assert {row["note"] for row in rows[:5]} == {"fewer than 10 ranks: no p-values"}
+    assert {(r["layer1"], r["varied"], r["place"]) for r in rows[5:] if r["measure"] == "pwcca"} == {
         ("x", "layer2", "1"), ("x", "layer1", "1"), ("y", "layer2", "2"), ("y", "layer1", "1"),
     }  # fmt: skip
 
@@ -58,9 +66,23 @@ def test_reads_what_the_probes_wrote(tmp_path, digit_networks):
     stitches = [pair | {"front_stitch_rank": rank, "accuracy": min(int(rank), 64) / 64} for rank in ranks]
     write_table(tmp_path / "grid.csv", STITCH, *stitches)
     run(SCRIPT, "probes.csv", "grid.csv", "-o", "s.csv")
-    (found,) = read_csv("s.csv")
-    assert found["n"] == "4" and found["note"] == "ranks above the width left out: 1"
+    found, baseline = read_csv("s.csv")
+    assert found["n"] == "4" and found["note"].startswith("ranks above the width left out: 1; fewer than 10 ranks")
+    assert baseline["measure"] == "rank itself" and baseline["kendall"] == found["kendall"]  # stitches rise with ranks
     assert -1 <= float(found["kendall"]) <= 1
+
+
+def test_ten_ranks_have_p_values_in_print_and_in_the_table(tmp_path):
+    ranks = range(1, 11)
+    cut = [{"rank1": rank, "cka": (rank * 7 % 11) / 20} for rank in ranks]
+    probes = [{"rank": rank, "accuracy": rank / 20, "loss": 1 / rank} for rank in ranks]
+    files = write_table(tmp_path / "s.csv", SIMILARITY, *cut), write_table(tmp_path / "p.csv", PROBE, *probes)
+    out = run(SCRIPT, *files, "-o", "t.csv").out
+    found, baseline = read_csv("t.csv")
+    expected = stats.spearmanr([rank * 7 % 11 for rank in ranks], ranks)
+    assert float(found["spearman_p"]) == pytest.approx(expected.pvalue) and found["note"] == ""
+    assert f" {expected.statistic:.4g} {expected.pvalue:.4g} " in re.sub(" +", " ", out)
+    assert float(baseline["spearman"]) == pytest.approx(1) and float(baseline["spearman_p"]) < 1e-6
 
 
 def test_warns_of_mixed_alignments(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from misc.sensitivity_figure import lines_of
+from src import measurements
 from src.measurements import read_tables
 from tests.commands import PDF, run, run_process
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
@@ -63,6 +64,31 @@ def test_draws_a_panel_for_each_layer(tables, tmp_path):
     run(SCRIPT, *tables, "-l", "x", "-other", "y", "-o", "one.png", cwd=tmp_path)
     both, one = (imread(tmp_path / name).shape for name in ("both.png", "one.png"))
     assert both[1] == 2 * one[1]
+
+
+def test_probes_of_other_data_or_epochs_are_other_curves(tables, tmp_path):
+    probes = [{"rank": rank, "accuracy": rank / 9, "epochs": 20} for rank in RANKS]
+    longer = write_table(tmp_path / "longer.csv", PROBE, *probes)
+    other = write_table(tmp_path / "other.csv", PROBE, *({**probe, "dataset": "mnist"} for probe in probes))
+    lines = lines_of(read_tables([*tables, longer, other]), ("x", "x"))
+    probed = {label: line for label, line in lines.items() if "probe" in label}
+    assert probed == {
+        "probe accuracy, a.pt, digits, 10 epochs": {8: 1, 4: 0.5, 2: 0.25, 1: 0.125},
+        "probe accuracy, a.pt, digits, 20 epochs": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
+    }
+
+
+def test_reads_each_table_once(tables, tmp_path, monkeypatch):
+    """So that it may come from a pipe."""
+    paths, read = [], measurements.read_table
+
+    def counted(path, *kinds, **keys):
+        paths.append(path)
+        return read(path, *kinds, **keys)
+
+    monkeypatch.setattr(measurements, "read_table", counted)
+    run(SCRIPT, *tables, "-o", tmp_path / "f.png")
+    assert sorted(paths) == sorted(tables)
 
 
 def test_the_caption_names_networks_data_and_images(tables, tmp_path, drawn_figures):

@@ -149,23 +149,41 @@ def test_debiased_and_calibrated_values_of_pooled_layers(compare):
     options = [*metrics, "--permutations", "19", "--alignment", "pool", "-o", "p.csv"]
     printed, said = compare("layer3.0", "layer3.0,layer4.1", *options)
     assert "warning" not in said
-    assert re.search(r"Mutual kNN:\nModel1 rank None:\n\tModel2 rank None: 0\.\d+ \(p 0\.05, null 0\.\d+, cal", printed)
+    numbers = r"p 0\.\d+, null 0\.\d+, calibrated 0\.\d+"
+    line = rf"\tModel2 rank None: 0\.\d+ \({numbers}; within classes {numbers}\)"
+    assert re.search(rf"Mutual kNN:\nModel1 rank None:\n{line}", printed)
     rows = read_csv("p.csv")
     assert [row["alignment"] for row in rows] == ["average pool"] * 2 and rows[0]["n_permutations"] == "19"
     assert rows[0]["model1_type"] == rows[0]["model2_type"] == MODEL and rows[0]["dataset"] == "digits"
     for name in metrics[1:]:
         assert float(rows[0][f"{name}_p_value"]) == 1 / 20
         assert 0 < float(rows[0][f"{name}_calibrated"]) <= 1 and rows[0][f"{name}_null_95"]
+        nulls = {of: float(rows[0][f"{name}_null_95{of}"]) for of in ("", "_within", "_max", "_within_max")}
+        # Images of one class are more similar, and so is the better of two pairs.
+        sign = -1 if name == "procrustes" else 1
+        assert sign * nulls[""] < sign * nulls["_within"] and sign * nulls[""] <= sign * nulls["_max"]
+        assert nulls["_within_max"] == max(nulls["_within"], nulls["_within_max"], key=lambda null: sign * null)
+        assert float(rows[0][f"{name}_p_value_within"]) <= float(rows[0][f"{name}_p_value_within_max"]) <= 1
+        assert float(rows[0][f"{name}_calibrated_within"]) <= float(rows[0][f"{name}_calibrated"])
     assert 0 < float(rows[0]["cka_debiased"]) < float(rows[0]["cka"])
     assert rows[0]["pwcca"] == rows[0]["pwcca_p_value"] == ""
 
 
 def test_warnings_on_bias_and_positions(compare):
     said = compare("layer1.0,layer4.1", "layer1.0", "-n", "20").err
-    assert said.count("warning: CKA of 3 layers is biased upwards") == said.count(" biased") == 1
+    assert said.count("warning: CKA of 3 layers is biased upwards") == 1
+    pooled = "pwcca, procrustes, pwcca_morcos of 1 pairs are biased downwards: their layers have more features together"
+    assert said.count(f"warning: {pooled}") == 1 and said.count(" biased") == 2  # 128 features of 20 images
     said = compare("layer1.0", "layer1.0", "--permutations", "19").err
-    assert " biased" not in said
+    assert " biased" not in said and "class" not in said
     assert "pwcca, procrustes, pwcca_morcos of 1 pairs have no p-values: their samples are positions" in said
+
+
+def test_few_images_of_a_class_are_warned_of(compare):
+    said = compare("layer3.0", "layer3.0", "-n", "11", "--permutations", "19", "--alignment", "pool", "-o", "f.csv").err
+    assert re.search(r"warning: \d+ of 11 images are the only ones of their class, which permutations within", said)
+    (row,) = read_csv("f.csv")
+    assert row["cka_p_value"] and row["cka_p_value_max"] == ""  # of a single pair
 
 
 def test_what_has_no_value_is_nan_with_a_warning(compare, digit_networks, in_tmp_path):

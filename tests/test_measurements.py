@@ -1,7 +1,9 @@
 """Tables read back as measurements: what tells them apart, signs, full ranks, repetitions, and refused files."""
 
 import math
+import os
 import shutil
+from datetime import datetime
 
 import pytest
 
@@ -9,13 +11,15 @@ from src.errors import UserError
 from src.measurements import FULL, Measurement, describe, read_tables
 from src.results.records import columns, write_table
 from src.results.rows import ProbeRow, SimilarityRow, StitchRow
-from src.similarity.registry import MEASURES
+from src.similarity.registry import KEYS
 from tests.result_rows import probe_row, similarity_row, stitch_row
 
 
-def write(path, *rows):
-    keys = {"values": MEASURES, "nulls": MEASURES} if isinstance(rows[0], SimilarityRow) else {}
-    write_table(path, type(rows[0]), rows, **keys)
+def write(path, *rows, end: str | None = None):
+    """Write a table, and what says when."""
+    write_table(path, type(rows[0]), rows, **(KEYS if isinstance(rows[0], SimilarityRow) else {}))
+    if end:
+        path.with_suffix(".run.json").write_text(f'{{"end": "{end}"}}')
     return path
 
 
@@ -75,7 +79,7 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch, capsy
         ("cka", "f.pt -- b.pt"): [0.7],  # by the name that was read first
         ("stitching accuracy", "f.pt -- b.pt: rc2c_pre, task loss matching"): [0.5],
     }
-    assert list(tables.probes) == [(tables.measurements[0].models[0], "x")]
+    assert list(tables.probes) == [(tables.measurements[0].models[0], "x", "digits", 10)]
     assert "1 result repeats another" in capsys.readouterr().err
 
 
@@ -93,6 +97,79 @@ def test_values_of_other_alignments_are_kept_apart(tmp_path):
     assert [each.alignment for each in measurements] == ["", "positions", "average pool"]
 
 
+def test_the_newest_of_repetitions_counts_whatever_the_order_of_the_tables(tmp_path):
+    """The time is in `run.json`, or else that of the file; of stitches it is the name of the folder."""
+    old = write(tmp_path / "1.csv", similarity_row(values={"cka": 0.5}), end="2025-01-01T00:00:00")
+    new = write(tmp_path / "2.csv", similarity_row(values={"cka": 0.7}), end="2026-01-01T00:00:00")
+    for tables in ([old, new], [new, old]):
+        assert [each.value for each in read_tables(tables).measurements] == [0.7]
+    for path, year in ((old, 2027), (new, 2024)):
+        path.with_suffix(".run.json").unlink()
+        os.utime(path, (datetime(year, 1, 1).timestamp(),) * 2)
+    for tables in ([old, new], [new, old]):
+        assert [each.value for each in read_tables(tables).measurements] == [0.5]
+    probes = [write(tmp_path / f"p{i}.csv", probe_row(accuracy=i / 8), end=f"202{i}-01-01T00:00:00") for i in (3, 2)]
+    ((probe,),) = (by_rank.values() for by_rank in read_tables(probes).probes.values())
+    assert probe.accuracy == 3 / 8
+    grid = write(
+        tmp_path / "g.csv", *(stitch_row(folder=f"2026-01-0{day}", accuracy=accuracy)
+                              for day, accuracy in ((2, 0.75), (1, 0.25)))
+    )  # fmt: skip
+    assert [each.value for each in read_tables([grid]).measurements] == [0.75]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "names"),
+    [
+        ({}, {"dataset": "/data/sets/mnist"}, (", digits", ", sets/mnist")),
+        ({"n_samples": 360}, {"n_samples": 1000}, (", 360 images", ", 1000 images")),
+        ({"dataset": "mnist"}, {"n_samples": 5}, (", mnist, 10 images", ", digits, 5 images")),
+    ],
+)
+def test_similarities_of_other_data_or_numbers_of_images_are_kept_apart(one, other, names, tmp_path, capsys):
+    rows = [similarity_row(**given, values={"cka": value}) for given, value in ((one, 0.25), (other, 0.5))]
+    same = similarity_row(model1="c.pt", values={"cka": 1.0})  # of other networks: it needs no such name
+    measurements = read_tables([write(tmp_path / "s.csv", *rows, same)]).measurements
+    first, second = ("cka", f"a.pt -- b.pt{names[0]}"), ("cka", f"a.pt -- b.pt{names[1]}")
+    assert settings_of(measurements) == {first: [0.25], second: [0.5], ("cka", "c.pt -- b.pt"): [1.0]}
+    assert [each.dataset for each in measurements] == [row.dataset for row in (*rows, same)]
+    assert not capsys.readouterr().err
+
+
+def test_probes_of_other_data_and_epochs_are_kept_apart(tmp_path, capsys):
+    rows = [
+        probe_row(epochs=20, rank=4), probe_row(), probe_row(rank=8), probe_row(dataset="mnist"),
+        probe_row(epochs=20, rank=2),
+    ]  # fmt: skip
+    probes = read_tables([write(tmp_path / "p.csv", *rows)]).probes
+    found = {(key.dataset, key.epochs): list(by_rank) for key, by_rank in probes.items()}
+    assert found == {("digits", 10): [FULL, 8], ("mnist", 10): [FULL], ("digits", 20): [4, 2]}
+    assert list(found)[-1] == ("digits", 20) and not capsys.readouterr().err  # the newest last
+
+
+def test_stitches_that_differ_in_the_matching_rank_alone_are_kept_apart(tmp_path, capsys):
+    def row(stitch_rank, pinv_rank, accuracy, **options):
+        return stitch_row(
+            init="pinv", n_epochs=0, front_stitch_rank=stitch_rank, front_pinv_rank=pinv_rank, accuracy=accuracy,
+            **options,
+        )  # fmt: skip
+
+    cut = [row(8, 8, 0.5), row(8, None, 0.25), row(4, 4, 0.4), row(4, 16, 0.125), row(None, None, 0.9)]
+    setting = "a.pt -- b.pt: rc2c_pre, direct matching"
+    measurements = read_tables([write(tmp_path / "grid.csv", *cut)]).measurements
+    assert {(each.setting, each.ranks[0]): each.value for each in measurements} == {
+        (setting, 8): 0.5, (f"{setting}, front_pinv_rank=full", 8): 0.25, (setting, 4): 0.4,
+        (f"{setting}, front_pinv_rank=16", 4): 0.125, (setting, FULL): 0.9,
+    }  # fmt: skip
+    # Where no two of them collide, they are one series.
+    measurements = read_tables([write(tmp_path / "grid.csv", cut[1], cut[4])]).measurements
+    assert {each.setting for each in measurements} == {setting}
+    # A random start matches nothing, so the rank of the matching is none of its settings.
+    rows = [stitch_row(front_stitch_rank=8, front_pinv_rank=rank, folder=f"{rank}") for rank in (4, 8)]
+    (measurement,) = read_tables([write(tmp_path / "grid.csv", *rows)]).measurements
+    assert measurement.setting == "a.pt -- b.pt: rc2c_pre, task loss matching"
+
+
 def test_the_last_probe_of_a_rank_counts(tmp_path, capsys):
     rows = [
         probe_row(rank=4, accuracy=0.5, train_accuracy=None, loss=1.5),
@@ -101,9 +178,9 @@ def test_the_last_probe_of_a_rank_counts(tmp_path, capsys):
     ]
     tables = read_tables([write(tmp_path / "p.csv", *rows)])
     assert tables.measurements == [] and "1 result repeats another" in capsys.readouterr().err
-    ((identity, layer),) = tables.probes
-    assert (tables.names[identity].path, layer) == ("a.pt", "x")
-    assert tables.probes[identity, layer] == {4: rows[1], FULL: rows[2]}
+    (key,) = tables.probes
+    assert (tables.names[key.model].path, key.layer) == ("a.pt", "x")
+    assert tables.probes[key] == {4: rows[1], FULL: rows[2]}
 
 
 def test_stitches_are_kept_apart_by_networks_and_method(tmp_path, capsys):
@@ -144,7 +221,7 @@ def test_the_caption_names_networks_data_and_images(tmp_path):
             stitch_row(front_model_path="/home/me/m/a.pt", dataset="/data/sets/flowers", init="pinv"),
         ),
     ]
-    assert describe(tables) == (
+    assert describe(read_tables(tables)) == (
         "Networks: m/a.pt (resnet18), b.pt (resnet18). Data: digits, sets/flowers. "
         "Images: 500 (similarity), 360 (probes), 100 (matching)."
     )
@@ -190,7 +267,7 @@ def test_the_number_of_images_is_that_of_the_matching(tmp_path):
         stitch_row(init="repair", seed=2),  # does not say how many
         stitch_row(init="rand", n_pinv_init_samples="auto", seed=3),
     )
-    assert describe([table]).endswith("Images: 100, 400 (matching).")
+    assert describe(read_tables([table])).endswith("Images: 100, 400 (matching).")
 
 
 @pytest.mark.parametrize(

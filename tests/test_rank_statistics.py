@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.measurements import FULL, Measurement, Tables
+from src.measurements import FULL, Measurement, ProbeKey, Tables
 from src.networks import NetworkName
 from src.rank_statistics import (
+    BASELINE,
     correlation,
     place,
     sensitivity,
@@ -19,7 +20,8 @@ from src.rank_statistics import (
 from src.results.rows import ProbeRow, RankTestRow
 from tests.result_rows import probe_row
 
-CKA = Measurement("cka", "a.pt -- b.pt", ("A", "B"), ("x", "y"), (FULL, FULL), 0.5)
+CKA = Measurement("cka", "a.pt -- b.pt", ("A", "B"), ("x", "y"), (FULL, FULL), 0.5, dataset="digits")
+FEW = "fewer than 10 ranks: no p-values"
 NAMES = {"A": NetworkName("a.pt", "resnet18"), "B": NetworkName("b.pt", "resnet18")}  # by identity
 
 
@@ -38,35 +40,72 @@ def over_first(values: dict[float, float], of: Measurement = CKA) -> list[Measur
     return at(("x", "y"), {(rank, FULL): value for rank, value in values.items()}, of)
 
 
-def probes(accuracies: dict[float, float], *, width: float = FULL) -> dict[float, ProbeRow]:
+def probes(accuracies: dict[float, float], *, width: float = FULL, **values) -> list[ProbeRow]:
     """Probes whose loss says their accuracy, and the same one for all ranks from the width on."""
-    return {
-        rank: probe_row(accuracy=accuracy, loss=accuracy if rank < width else -1.0)
+    return [
+        probe_row(
+            rank=None if rank == FULL else rank, accuracy=accuracy, loss=accuracy if rank < width else -1.0, **values
+        )
         for rank, accuracy in accuracies.items()
-    }
+    ]
 
 
-def tables(measurements: list[Measurement], known: dict | None = None) -> Tables:
-    """Tables of these measurements and, by identity and layer, probes by rank."""
-    return Tables(measurements, known or {}, NAMES)
+def tables(measurements: list[Measurement], known: dict[tuple[str, str], list[ProbeRow]] | None = None) -> Tables:
+    """Tables of these measurements and, by identity and layer, probes."""
+    curves: dict[ProbeKey, dict[float, ProbeRow]] = {}
+    for (identity, layer), rows in (known or {}).items():
+        for row in rows:
+            key = ProbeKey(identity, layer, row.dataset, row.epochs)
+            curves.setdefault(key, {})[FULL if row.rank is None else row.rank] = row
+    return Tables(measurements, curves, NAMES, [])
+
+
+def of_measures(rows) -> list[RankTestRow]:
+    """The tests of measures, without those of the baseline."""
+    return [row for row in rows if row.measure != BASELINE]
 
 
 def only(rows):
-    (row,) = rows
+    (row,) = of_measures(rows)
     return row
+
+
+def draws(n: int) -> tuple[list[float], list[float]]:
+    """Two unrelated sequences."""
+    x, y = np.random.RandomState(0).rand(2, n)
+    return list(x), list(y)
 
 
 def test_correlations_by_hand():
     # One discordant pair of six: tau = (5 - 1) / 6; rho = 1 - 6 · 2 / (4 · 15).
     found = correlation([0.1, 0.2, 0.3, 0.4], [0.5, 0.7, 0.6, 0.9])
-    assert found.n == 4 and found.note == ""
+    assert found.n == 4 and found.note == "fewer than 10 ranks: no p-values"
     assert found.kendall == pytest.approx(2 / 3) and found.spearman == pytest.approx(0.8)
-    # Of 24 orders, 1 has no inversion and 3 have one; as many lie at the other end.
-    assert found.kendall_p == pytest.approx(2 * (1 + 3) / 24)
+
+
+def test_p_values_by_hand():
+    # One discordant pair. Of 10! orders, 1 has no inversion and 9 have one; as many lie at the other end.
+    found = correlation(range(10), [1, 0, 2, 3, 4, 5, 6, 7, 8, 9])
+    assert found.kendall_p == pytest.approx(2 * (1 + 9) / math.factorial(10)) and found.note == ""
+    rho = 1 - 6 * 2 / (10 * 99)
+    assert found.spearman == pytest.approx(rho)
+    assert found.spearman_p == pytest.approx(2 * stats.t.sf(rho * math.sqrt(8 / (1 - rho**2)), 8))
+
+
+@pytest.mark.parametrize("n", [3, 9, 10])
+def test_few_ranks_have_no_p_values(n):
+    """Of three ranks in random order a third is perfectly correlated, to which Student's distribution gives p = 0."""
+    found = correlation(*draws(n))
+    assert math.isfinite(found.spearman) and math.isfinite(found.kendall)
+    if n < 10:
+        assert found.spearman_p is None and found.kendall_p is None
+        assert found.note == "fewer than 10 ranks: no p-values"
+    else:
+        assert 0 < found.spearman_p <= 1 and 0 < found.kendall_p <= 1 and found.note == ""
 
 
 def test_correlations_are_those_of_ranks():
-    x, y = np.random.RandomState(0).rand(2, 14)
+    x, y = map(np.array, draws(14))
     found, stretched = correlation(x, y), correlation(np.exp(5 * x), y**3)
     assert found[1:5] == pytest.approx(stretched[1:5])
     reversed_ = correlation(-x, y)
@@ -75,12 +114,12 @@ def test_correlations_are_those_of_ranks():
 
 
 def test_correlations_with_ties_equal_the_pearson_correlation_of_mean_ranks():
-    x, y = [1, 2, 2, 3, 5, 5, 5], [0.1, 0.4, 0.3, 0.3, 0.8, 0.9, 0.9]
+    x, y = [1, 2, 2, 3, 5, 5, 5, 6, 7, 8], [0.1, 0.4, 0.3, 0.3, 0.8, 0.9, 0.9, 0.2, 0.9, 0.7]
     r = np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1]
-    t = r * math.sqrt(5 / (1 - r**2))  # follows Student's distribution with n - 2 degrees of freedom
+    t = r * math.sqrt(8 / (1 - r**2))  # follows Student's distribution with n - 2 degrees of freedom
     found = correlation(x, y)
-    assert found.spearman == pytest.approx(r) and found.spearman_p == pytest.approx(2 * stats.t.sf(t, 5))
-    pairs = [(i, j) for i in range(7) for j in range(i)]
+    assert found.spearman == pytest.approx(r) and found.spearman_p == pytest.approx(2 * stats.t.sf(t, 8))
+    pairs = [(i, j) for i in range(10) for j in range(i)]
     signs = np.array([(np.sign(x[i] - x[j]), np.sign(y[i] - y[j])) for i, j in pairs])
     tau_b = signs.prod(1).sum() / math.sqrt(np.prod((signs**2).sum(0)))
     assert found.kendall == pytest.approx(tau_b)
@@ -98,13 +137,14 @@ def test_correlations_with_ties_equal_the_pearson_correlation_of_mean_ranks():
 )
 def test_what_has_no_correlation_says_why(values, accuracies, n, note):
     found = correlation(values, accuracies)
-    assert (found.n, found.note) == (n, note) and all(map(math.isnan, found[1:5]))
+    assert (found.n, found.note) == (n, note)
+    assert math.isnan(found.spearman) and math.isnan(found.kendall) and found.spearman_p is found.kendall_p is None
 
 
 def test_ranks_without_a_value_are_left_out():
     found = correlation([1, 2, math.nan, 3], [1, 2, 0, 3])
     assert (found.n, found.spearman, found.kendall) == (3, pytest.approx(1), pytest.approx(1))
-    assert found.note == "ranks without a value: 1 of 4"
+    assert found.note == "ranks without a value: 1 of 4; fewer than 10 ranks: no p-values"
 
 
 def test_places():
@@ -123,8 +163,8 @@ def test_sensitivity_of_either_side():
         ("A", "x"): probes({1: 0.2, 2: 0.5, 4: 0.6, FULL: 0.9}),
         ("B", "y"): probes({1: 0.2, 2: 0.5, 4: 0.6}),
     }
-    one, two = sensitivity(tables(first + second, known))
-    assert (one.varied, one.n, one.note) == ("layer1", 4, "")
+    one, two = of_measures(sensitivity(tables(first + second, known)))
+    assert (one.varied, one.n, one.note) == ("layer1", 4, FEW)
     assert one.spearman == pytest.approx(0.8) and one.kendall == pytest.approx(2 / 3)
     assert (two.varied, two.n) == ("layer2", 3)
     assert two.spearman == pytest.approx(-1) and two.kendall == pytest.approx(-1)
@@ -135,8 +175,8 @@ def test_where_full_rank_was_not_measured_the_highest_rank_counts():
     values = {(rank1, rank2): rank1 * rank2 for rank1 in (1, 2, 4) for rank2 in (8, 16)}
     values[1, 8] = 100.0
     known = {("A", "x"): probes({1: 0.2, 2: 0.5, 4: 0.6})}
-    row, other = sensitivity(tables(at(("x", "y"), values), known))
-    assert row.spearman == pytest.approx(1) and row.note == "y at rank 16"
+    row, other = of_measures(sensitivity(tables(at(("x", "y"), values), known)))
+    assert row.spearman == pytest.approx(1) and row.note == f"y at rank 16; {FEW}"
     assert other.varied == "layer2" and other.note == "x at rank 4; no probes of y of b.pt"
 
 
@@ -145,13 +185,14 @@ def test_ranks_above_the_width_count_once():
     values = over_first({rank: min(rank, 4.0) for rank in ranks})
     known = probes({rank: [0.5, 0.2, 0.9, 0.9, 0.9, 0.9][i] for i, rank in enumerate(ranks)}, width=4)
     row = only(sensitivity(tables(values, {("A", "x"): known})))
-    assert row.n == 3 and row.note == "ranks above the width left out: 3"
+    assert row.n == 3 and row.note == f"ranks above the width left out: 3; {FEW}"
     assert row.kendall == pytest.approx(1 / 3)
 
 
 def test_probes_belong_to_the_network_that_was_cut():
     three = probes({1: 0.2, 2: 0.5, 4: 0.6})
-    back = Measurement("stitching accuracy", "b.pt -- a.pt: rc2c_pre, pinv", ("B", "A"), ("x", "y"), (FULL, FULL), 0.5)
+    back = Measurement("stitching accuracy", "b.pt -- a.pt: rc2c_pre, pinv", ("B", "A"), ("x", "y"), (FULL, FULL), 0.5,
+                       dataset="digits")  # fmt: skip
 
     def note(of: Measurement, known) -> str:
         return only(sensitivity(tables(over_first({1: 1, 2: 2, 4: 4}, of), known))).note
@@ -159,10 +200,55 @@ def test_probes_belong_to_the_network_that_was_cut():
     assert note(CKA, {}) == "no probes of x of a.pt" and note(back, {}) == "no probes of x of b.pt"
     assert note(CKA, {("B", "x"): three}) == "no probes of x of a.pt"
     assert note(CKA, {("A", "y"): three}) == "no probes of x of a.pt"
-    assert note(back, {("B", "x"): three}) == ""
+    assert note(back, {("B", "x"): three}) == FEW
     several = {("B", "x"): three, ("A", "x"): three}
-    assert note(back, several) == note(CKA, several) == ""
+    assert note(back, several) == note(CKA, several) == FEW
     assert note(CKA, {("A", "x"): probes({1: 0.2, 2: 0.5, 64: 0.9})}) == "fewer than 3 common ranks"
+
+
+def test_probes_belong_to_the_data_of_the_measurement():
+    values = over_first({1: 1, 2: 2, 4: 4})
+    rising, falling = {1: 0.2, 2: 0.5, 4: 0.6}, {1: 0.6, 2: 0.5, 4: 0.2}
+    both = probes(rising) + probes(falling, dataset="mnist")
+    assert only(sensitivity(tables(values, {("A", "x"): both}))).spearman == pytest.approx(1)
+    on_mnist = [each._replace(dataset="mnist") for each in values]
+    assert only(sensitivity(tables(on_mnist, {("A", "x"): both}))).spearman == pytest.approx(-1)
+    lacking = only(sensitivity(tables(on_mnist, {("A", "x"): probes(rising)})))
+    assert lacking.note.startswith("no probes of x of a.pt on mnist") and math.isnan(lacking.spearman)
+
+
+def test_probes_of_other_epochs_are_not_mixed():
+    """The newest count, which are the last."""
+    values = over_first({1: 1, 2: 2, 4: 4, 8: 8})
+    known = {("A", "x"): probes({2: 0.9, 4: 0.8, 8: 0.7}, epochs=10) + probes({1: 0.2, 2: 0.5, 4: 0.6}, epochs=20)}
+    row = only(sensitivity(tables(values, known)))
+    assert row.spearman == pytest.approx(1) and row.n == 3
+    assert row.note == f"probes of 20 epochs, the newest of those of 10, 20; {FEW}"
+
+
+def test_the_rank_itself_is_the_baseline():
+    """Beside the measures of a setting, over the same ranks of the same layers."""
+    ranks = (1, 2, 4, 8, 16)
+    cka = over_first({rank: rank / 20 for rank in ranks})
+    pwcca = [each._replace(measure="pwcca", value=-each.value) for each in cka]
+    fewer = [each._replace(measure="procrustes") for each in cka[:4]]
+    other = [each._replace(setting="a.pt -- b.pt, pool") for each in pwcca]
+    known = {("A", "x"): probes({1: 0.1, 2: 0.3, 4: 0.2, 8: 0.5, 16: 0.4})}
+    rows = list(sensitivity(tables([*cka, *other, *pwcca, *fewer], known)))
+    assert [(row.measure, row.setting, row.n) for row in rows] == [
+        ("cka", CKA.setting, 5), ("pwcca", CKA.setting, 5), ("procrustes", CKA.setting, 4), (BASELINE, CKA.setting, 5),
+        (BASELINE, CKA.setting, 4), ("pwcca", f"{CKA.setting}, pool", 5), (BASELINE, f"{CKA.setting}, pool", 5),
+    ]  # fmt: skip
+    assert rows[3].spearman == rows[0].spearman == pytest.approx(1 - 6 * 4 / (5 * 24)) == -rows[1].spearman
+    assert rows[4].spearman == rows[2].spearman and rows[3].kendall == rows[0].kendall
+    assert (rows[3].test, rows[3].layer1, rows[3].layer2, rows[3].varied) == ("sensitivity", "x", "y", "layer1")
+    assert list(sensitivity(tables(cka)))[1:] == []  # without probes there is no baseline
+
+
+def test_full_rank_is_the_highest_rank_of_the_baseline():
+    values = over_first({FULL: 0.1, 1: 0.2, 2: 0.3, 4: 0.4})
+    row = list(sensitivity(tables(values, {("A", "x"): probes({1: 0.2, 2: 0.3, 4: 0.4, FULL: 0.9})})))[-1]
+    assert row.measure == BASELINE and row.spearman == pytest.approx(1) and row.n == 4
 
 
 def test_specificity_by_hand():
@@ -218,12 +304,12 @@ def test_a_missing_pair_has_no_place():
 
 
 def test_summary_of_correlations():
+    """It counts no significant tests: those of the layers of one network depend on each other."""
     row = RankTestRow("sensitivity", "cka", "a.pt -- b.pt", "x", "y", "layer1", 4)
     rows = [
         row._replace(spearman=1.0, spearman_p=0.01, kendall=0.5, kendall_p=0.2),
-        row._replace(spearman=0.5, spearman_p=0.3, kendall=0.25, kendall_p=0.4),
-        row._replace(**dict.fromkeys(["spearman", "spearman_p", "kendall", "kendall_p"], math.nan)),
+        row._replace(spearman=0.5, kendall=0.25),
+        row._replace(spearman=math.nan, kendall=math.nan),
     ]
-    said = "mean rho 0.7500 (p < 0.05 in 1 of 2), mean tau 0.3750 (p < 0.05 in 0 of 2)"
-    assert summary_of_correlations(rows) == said
+    assert summary_of_correlations(rows) == "mean rho 0.7500, mean tau 0.3750"
     assert summary_of_correlations(rows[2:]) == "no correlation is defined"

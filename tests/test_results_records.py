@@ -27,7 +27,7 @@ from src.results.rows import (
     Summary,
     VerdictRow,
 )
-from src.similarity.registry import MEASURES
+from src.similarity.registry import KEYS as SIMILARITY_KEYS
 from src.verdict.judging import SIMILARITY_COLUMNS
 from tests.result_rows import OPTIONS, evaluation_row, probe_row, similarity_row, stitch_row
 
@@ -52,10 +52,13 @@ COLUMNS = {  # the headers of all tables
     ProbeRow: "model,layer,rank,accuracy,train_accuracy,loss,seed,epochs,model_type,dataset,n_images",
     SimilarityRow: (
         "model1,model2,layer1,layer2,rank1,rank2,alignment,n_samples,cka,pwcca,procrustes,pwcca_morcos,cka_debiased,"
-        "mutual_knn,cka_p_value,cka_null_95,cka_calibrated,pwcca_p_value,pwcca_null_95,pwcca_calibrated,"
-        "procrustes_p_value,procrustes_null_95,procrustes_calibrated,pwcca_morcos_p_value,pwcca_morcos_null_95,"
-        "pwcca_morcos_calibrated,cka_debiased_p_value,cka_debiased_null_95,cka_debiased_calibrated,"
-        "mutual_knn_p_value,mutual_knn_null_95,mutual_knn_calibrated,model1_type,model2_type,dataset,"
+        "mutual_knn,"
+        + "".join(
+            f"{name}_p_value{of},{name}_null_95{of},{name}_calibrated{of},"
+            for of in ("", "_within", "_max", "_within_max")
+            for name in ("cka", "pwcca", "procrustes", "pwcca_morcos", "cka_debiased", "mutual_knn")
+        )
+        + "model1_type,model2_type,dataset,"
         "alignment_option,n_permutations,seed"
     ),
     IntervalRow: f"method,networks,front_layer,end_layer,n_runs,n_networks,{MEANS}",
@@ -71,7 +74,7 @@ COLUMNS = {  # the headers of all tables
     FinetuningRow: "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc",
 }
 KEYS = {
-    SimilarityRow: {"values": MEASURES, "nulls": MEASURES},
+    SimilarityRow: SIMILARITY_KEYS,
     VerdictRow: {"aurocs": SCORES, "similarities": SIMILARITY_COLUMNS},
 }
 PAIR, INTERVAL = Pair("layer1.0", 'fc, "last"'), Interval(-0.125, 1 / 3)
@@ -86,6 +89,8 @@ ROWS = [
     probe_row(rank=4),
     probe_row(train_accuracy=None, seed=None, epochs=None, n_images=None, loss=math.inf),
     similarity_row(rank1=8, values={"cka": 0.5, "pwcca": math.nan}, nulls={"cka": Null(0.005, 0.25, 1 / 7)}),
+    similarity_row(values={"cka": 0.5}, nulls={"cka": Null(0.05, 0.3, 0.2)}, nulls_within={"cka": Null(0.5, 0.6, 0.0)},
+                   nulls_max={"cka": Null(0.1, 0.4, 0.1)}, nulls_within_max={"cka": Null(1.0, 0.7, 0.0)}),
     similarity_row(rank2=4, n_permutations=200, alignment="none", seed=3),
     IntervalRow("direct matching", "f.pt → g.pt", PAIR, KNOWN),
     IntervalRow("direct matching (seed=0, init=rand)", "3 pairs of networks", PAIR, UNKNOWN),
@@ -209,8 +214,8 @@ def damaged(row, **values) -> str:
         (ROWS[4], "rank", ["4.5", "full"]),
         (ROWS[6], "cka", ["high"]),
         (ROWS[6], "cka_null_95", ["", "high"]),
-        (ROWS[8], "accuracy_runs_high", ["", "x"]),
-        (ROWS[10], "trusted_energy", ["", "maybe", "1.0"]),
+        (ROWS[9], "accuracy_runs_high", ["", "x"]),
+        (ROWS[11], "trusted_energy", ["", "maybe", "1.0"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -8,10 +8,18 @@ import torch
 from scipy.stats import kstest
 
 from src.results.records import columns, from_record, to_record
-from src.results.rows import SimilarityRow
-from src.similarity import Comparison, debiased_cka, linear_cka, mutual_knn, procrustes_distance, pwcca_distance
-from src.similarity.permutations import null_of, permutations
-from src.similarity.registry import MEASURES
+from src.results.rows import Null, SimilarityRow
+from src.similarity import (
+    Comparison,
+    compare,
+    debiased_cka,
+    linear_cka,
+    mutual_knn,
+    procrustes_distance,
+    pwcca_distance,
+)
+from src.similarity.permutations import null_of, permutations, permutations_within
+from src.similarity.registry import KEYS, MEASURES
 
 FUNCTIONS = {
     "cka": linear_cka, "cka_debiased": debiased_cka, "mutual_knn": mutual_knn,
@@ -20,7 +28,7 @@ FUNCTIONS = {
 
 
 def compared(x, y, *, n_permutations: int, **options) -> SimilarityRow:
-    """The row of two activations at full rank."""
+    """The row of two activations at full rank; `labels` adds permutations within classes."""
     comparison = Comparison(["a"], ["b"], n_images=len(x), n_permutations=n_permutations, **options)
     comparison.add({"a": torch.as_tensor(x)}, {"b": torch.as_tensor(y)})
     ((row,),) = comparison.rows()
@@ -72,6 +80,113 @@ def test_permutations_are_the_same_for_all_layers_and_ranks():
                 assert tuple(row.nulls[name]) == pytest.approx(tuple(other.nulls[name]), abs=1e-12)
 
 
+def with_shared_classes(rng, *, n_classes: int = 3, n_each: int = 8, width: int = 5):
+    """Labels (n,), and two representations that have nothing in common but the classes: means and independent noise."""
+    labels = np.repeat(np.arange(n_classes), n_each)
+    x, y = (rng.normal(size=(n_classes, width))[labels] * 2 + rng.normal(size=(len(labels), width)) for _ in range(2))
+    return torch.tensor(labels), x, y
+
+
+def test_permutations_within_classes_by_hand():
+    labels = torch.tensor([2, 0, 2, 1, 0, 2])
+    orders = permutations_within(3000, labels)
+    assert torch.equal(orders.sort(1).values, torch.arange(6).expand(3000, 6))
+    assert torch.equal(labels[orders], labels.expand(3000, 6))  # every place keeps its class
+    assert torch.equal(orders, permutations_within(3000, labels)) and (orders[:, 3] == 3).all()
+    found, counts = orders.unique(dim=0, return_counts=True)
+    assert len(found) == 6 * 2  # 3! orders of class 2, and 2! of class 0
+    assert (counts - 250).abs().max() < 75  # five standard deviations
+    assert permutations_within(0, labels).shape == (0, 6)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_values_within_classes_are_those_of_images_permuted_within_them(name):
+    labels, x, y = with_shared_classes(np.random.default_rng(0))
+    row = compared(x, y, metrics=[name], n_permutations=25, labels=labels)
+    orders = permutations_within(25, labels)
+    values = torch.tensor([FUNCTIONS[name](x[order], y) for order in orders], dtype=torch.float64)
+    expected = null_of(name, FUNCTIONS[name](x, y), values)
+    assert tuple(row.nulls_within[name]) == pytest.approx(tuple(expected), abs=1e-9)
+    assert row.nulls == compared(x, y, metrics=[name], n_permutations=25).nulls
+    record = to_record(row)
+    for part in Null._fields:
+        assert record[f"{name}_{part}_within"] == getattr(row.nulls_within[name], part)
+
+
+def test_without_labels_there_are_no_permutations_within_classes():
+    x, y = torch.rand(2, 20, 5)
+    row = compared(x, y, metrics=["cka"], n_permutations=19)
+    assert row.nulls and not row.nulls_within and not row.nulls_within_max
+    assert not compared(x, y, metrics=["cka"], n_permutations=0, labels=torch.zeros(20)).nulls_within
+
+
+def test_equal_layers_and_shared_labels_are_told_apart():
+    """Labels alone are significant when all images are permuted; within classes they are worth nothing."""
+    labels, x, y = with_shared_classes(np.random.default_rng(0), n_classes=5, n_each=20)
+    row = compared(x, y, metrics=["cka", "procrustes"], n_permutations=99, labels=labels)
+    for name in ("cka", "procrustes"):
+        assert row.nulls[name].p_value == 1 / 100 and row.nulls[name].calibrated > 0.2
+        assert row.nulls_within[name].p_value > 0.05 and row.nulls_within[name].calibrated == 0
+    same = compared(x, x, metrics=["cka"], n_permutations=99, labels=labels)
+    assert same.nulls_within["cka"].p_value == 1 / 100 and same.nulls_within["cka"].calibrated == pytest.approx(1)
+
+
+def test_images_alone_in_their_class_are_warned_of():
+    x, y = torch.rand(2, 20, 5)
+    said = {}
+    for name, labels in (
+        ("alone", torch.arange(20)),
+        ("some", torch.arange(20).clamp(min=4)),
+        ("none", torch.arange(20) // 2),
+    ):
+        comparison = Comparison(["a"], ["b"], n_images=20, metrics=["cka"], n_permutations=19, labels=labels)
+        comparison.add({"a": x}, {"b": y})
+        ((row,),) = comparison.rows()
+        said[name] = [line for line in comparison.warnings() if "class" in line], bool(row.nulls_within)
+    assert "20 of 20 images are the only ones of their class" in said["alone"][0][0] and not said["alone"][1]
+    assert "15 of 20 images are the only ones of their class" in said["some"][0][0] and said["some"][1]
+    assert said["none"] == ([], True)
+
+
+def test_the_largest_of_several_pairs_by_hand():
+    """Its null is that of the most similar pair under each permutation, which is the same one for all pairs."""
+    rng = np.random.default_rng(0)
+    labels, x, _ = with_shared_classes(rng)
+    first = {"a": x, "b": rng.normal(size=(24, 3))}
+    second = {"c": x + 3 * rng.normal(size=x.shape), "d": rng.normal(size=(24, 4))}
+    comparison = Comparison(first, second, n_images=24, metrics=["cka", "procrustes"], n_permutations=39, labels=labels)
+    comparison.add(*({key: torch.tensor(value) for key, value in side.items()} for side in (first, second)))
+    rows = [row for (row,) in comparison.rows()]
+    orders = {"nulls": permutations(39, 24), "nulls_within": permutations_within(39, labels)}
+    assert len(rows) == 4
+    for name, extreme in (("cka", max), ("procrustes", min)):
+        for field, permuted in orders.items():
+            values = [
+                extreme(FUNCTIONS[name](one[order], two) for one in first.values() for two in second.values())
+                for order in permuted
+            ]
+            for row in rows:
+                expected = null_of(name, row.values[name], torch.tensor(values, dtype=torch.float64))
+                assert tuple(getattr(row, f"{field}_max")[name]) == pytest.approx(tuple(expected), abs=1e-9)
+                assert getattr(row, f"{field}_max")[name].p_value >= getattr(row, field)[name].p_value
+    assert to_record(rows[0])["cka_p_value_max"] == rows[0].nulls_max["cka"].p_value
+    assert not compared(x, x, metrics=["cka"], n_permutations=19, labels=labels).nulls_max
+
+
+def test_each_rank_has_its_own_largest_value():
+    rng = np.random.default_rng(0)
+    layers = [{name: torch.tensor(rng.normal(size=(20, 6))) for name in names} for names in ("ab", "cd")]
+    options = {"n_images": 20, "metrics": ["cka", "procrustes"], "n_permutations": 19}
+    found = {}
+    for ranks in ([6, 2], [6], [2]):
+        comparison = Comparison(*layers, ranks1=ranks, **options)
+        comparison.add(*layers)
+        for row in (row for rows in comparison.rows() for row in rows):
+            found.setdefault((row.layer1, row.layer2, row.rank1), []).append(row.nulls_max)
+    for together, alone in found.values():
+        assert all(tuple(together[name]) == pytest.approx(tuple(alone[name]), abs=1e-12) for name in together)
+
+
 def test_positions_as_samples_have_no_permutations():
     x, y = torch.rand(2, 20, 5, 3, 3, dtype=torch.float64)
     options = {"metrics": ["cka", "procrustes"], "n_permutations": 19}
@@ -84,9 +199,11 @@ def test_positions_as_samples_have_no_permutations():
 
 
 def test_a_row_is_read_as_it_was_written():
-    row = compared(*np.random.default_rng(0).normal(size=(2, 20, 5)), metrics=list(MEASURES), n_permutations=19)
+    given = {"metrics": list(MEASURES), "n_permutations": 19, "labels": torch.arange(20) // 5}
+    row = compared(*np.random.default_rng(0).normal(size=(2, 20, 5)), **given)
+    row = row._replace(nulls_max=row.nulls, nulls_within_max=row.nulls_within)
     row = row._replace(model1="f.pt", model2="g.pt", model1_type="cnn", model2_type="vit", dataset="digits", rank1=3)
-    record, keys = to_record(row), {"values": MEASURES, "nulls": MEASURES}
+    record, keys = to_record(row), KEYS
     names = columns(SimilarityRow, **keys)
     assert set(record) == set(names)
     assert from_record(SimilarityRow, {name: text_of(value) for name, value in record.items()}, **keys) == row
@@ -105,18 +222,60 @@ def text_of(value) -> str:
     return "" if value is None else str(value)
 
 
+def bias_of(x, y, metrics, *, n_permutations: int = 0, **options) -> list[str]:
+    """The warnings of biased measures."""
+    comparison = Comparison(["a"], ["b"], n_images=len(x), metrics=metrics, n_permutations=n_permutations, **options)
+    comparison.add({"a": x}, {"b": y})
+    return [line for line in comparison.warnings() if "biased" in line.split(";")[0]]
+
+
 def test_biased_measures_are_counted():
-    x = torch.rand(20, 5, 3, 3)
-    for metrics, n_permutations, n in (
-        (["cka"], 0, 2),
-        (["cka"], 20, 0),
-        (["cka_debiased"], 0, 0),
-        (["procrustes"], 0, 0),
-    ):
-        comparison = Comparison(["a"], ["b"], n_images=20, metrics=metrics, n_permutations=n_permutations)
-        comparison.add({"a": x}, {"b": x})
-        warnings = [line for line in comparison.warnings() if "biased upwards" in line]
-        assert [line[:15] for line in warnings] == ([f"CKA of {n} layers"[:15]] if n else [])
+    maps = torch.rand(20, 5, 3, 3)  # 45 features of 20 images; or 5 of 180 positions
+    assert [line[:27] for line in bias_of(maps, maps, ["cka"])] == ["CKA of 2 layers is biased u"]
+    for metrics, n_permutations in ((["cka"], 20), (["cka_debiased", "mutual_knn"], 0), (["procrustes", "pwcca"], 0)):
+        assert not bias_of(maps, maps, metrics, n_permutations=n_permutations)
+    wide, narrow = torch.rand(20, 12), torch.rand(20, 5)
+    for metrics in (["procrustes"], ["pwcca", "pwcca_morcos"]):
+        (said,) = bias_of(wide, wide, metrics)
+        assert said.startswith(f"{', '.join(metrics)} of 1 pairs are biased downwards: their layers have more features")
+        assert not bias_of(wide, narrow, metrics)  # 17 features of 20 images
+        assert not bias_of(wide, wide, metrics, n_permutations=20)  # the null shows it
+        assert not bias_of(wide, wide, metrics, ranks1=[8, 2])  # 8 + 12 features
+    maps = torch.rand(20, 12, 3, 3)  # 24 features of 20 images; but of 180 positions
+    assert not bias_of(maps, maps, ["procrustes"])
+    assert bias_of(maps, maps, ["procrustes"], alignment="pool")
+    few_positions = torch.rand(3, 30, 2, 2), torch.rand(3, 30, 2, 2)  # without permutations: positions have none
+    assert bias_of(*few_positions, ["procrustes"], n_permutations=20)
+
+
+@pytest.mark.parametrize("metric", ["cka", "procrustes", "pwcca"])
+def test_compare_warns_of_the_bias_as_the_script_does(metric, capsys):
+    """100 images and 512 features, whose variances fall as 1/k: independent data look alike."""
+    rng, deviations = np.random.default_rng(0), torch.arange(1, 513) ** -0.5
+    x, y = (torch.tensor(rng.normal(size=(100, 512))) * deviations for _ in range(2))
+    value = compare(x, y, [metric])[metric]
+    assert value == pytest.approx({"cka": 0.22, "procrustes": 0.56, "pwcca": 0}[metric], abs=0.01)
+    said = capsys.readouterr().err
+    comparison = Comparison(["it"], ["it"], n_images=100, metrics=[metric])
+    comparison.add({"it": x}, {"it": y})
+    list(comparison.rows())
+    assert said == "".join(f"warning: {line}\n" for line in comparison.warnings()) and "biased" in said
+    compare(torch.rand(100, 10), torch.rand(100, 10), [metric])
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["cka", "procrustes"])
+def test_p_values_within_classes_are_uniform_when_only_labels_are_shared(name):
+    """300 simulated data sets; permutations of all images reject nearly all of them."""
+    rng = np.random.default_rng(1)
+    freely, within = [], []
+    for _ in range(300):
+        labels, x, y = with_shared_classes(rng)
+        row = compared(x, y, metrics=[name], n_permutations=99, labels=labels)
+        freely.append(row.nulls[name].p_value)
+        within.append(row.nulls_within[name].p_value)
+    assert kstest(np.array(within) - rng.random(300) / 100, "uniform").pvalue > 0.05  # they are multiples of 1/100
+    assert np.mean(np.array(freely) <= 0.05) > 0.9
 
 
 @pytest.mark.slow

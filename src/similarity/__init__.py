@@ -3,7 +3,7 @@
 from src.doors import lazy_names
 
 _NAMES = {
-    "Comparison": "comparison", "Undefined": "samples", "compare": "comparison", "debiased_cka": "cka",
+    "Comparison": "comparison", "Undefined": "samples", "compare": "one_pair", "debiased_cka": "cka",
     "linear_cka": "cka", "mutual_knn": "neighbours", "procrustes_distance": "procrustes", "pwcca_distance": "cca",
 }  # fmt: skip
 __all__ = list(_NAMES)

@@ -3,17 +3,19 @@
 import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from src.console import progress
 from src.results.rows import Rank, SimilarityRow
 from src.similarity.pairs import LayerPair
-from src.similarity.permutations import null_of, permutations, permuted_cosines
-from src.similarity.registry import CANONICAL, GRAMS, MEASURES, PAPER, SAMPLES, take_any, with_companions
+from src.similarity.permutations import Largest, n_alone, null_of, orders_of, permuted_cosines
+from src.similarity.registry import CANONICAL, GRAMS, KEYS, MEASURES, PAPER, SAMPLES, take_any, with_companions
 from src.similarity.samples import Undefined
-from src.similarity.statistics import Layer, alignment
+from src.similarity.statistics import NO_ALIGNMENT, Layer, alignment
 
 UNNAMED = {**dict.fromkeys(("model1", "model2", "model1_type", "model2_type", "dataset"), ""), "seed": None}
 
@@ -28,11 +30,13 @@ class Comparison:
         ranks1, ranks2: how many principal components of the layers are kept; None: all of them.
         alignment: `auto`, `pool` or `positions`, see `statistics.alignment`.
         n_permutations: how often the images of the first network are permuted; 0, or at least 19.
+        labels: (n_images,), integers: images are then permuted within their classes as well.
         one_network: both are the same network, so a layer that is named twice is kept once.
         describe: keep what `summary` needs to tell numerical ranks.
         source: the fields of `SimilarityRow` that name the networks and the data set.
     Raises:
         UserError: a measure is unknown.
+        ValueError: there is another number of labels than of images.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Comparison:
         ranks2: Sequence[Rank] = (None,),
         alignment: str = "auto",
         n_permutations: int = 0,
+        labels: Tensor | None = None,
         one_network: bool = False,
         describe: bool = False,
         source: Mapping[str, Any] = UNNAMED,
@@ -62,7 +67,9 @@ class Comparison:
         shared = self.layers1 if one_network else {}
         self.layers2 = {name: shared.get(name) or Layer(f"{name} of model 2", n_images, **keep) for name in layers2}
         self.products: dict[tuple[str, str], Tensor] | None = {} if by_samples else None
-        self.orders = permutations(n_permutations, n_images)  # (N, n)
+        self.n_permutations, self.labels = n_permutations, None if labels is None else labels.cpu()
+        self.orders = orders_of(n_permutations, n_images, self.labels)  # (N, n) by field of the rows
+        self.largest = Largest()
         self.n_saturated = 0  # pairs of layers whose PWCCA at full rank is 0 for want of images
         self.n_unpermuted = 0  # pairs of layers whose samples are positions, which no permutation is made of
         self.undefined: dict[str, list[str]] = {}  # reason: measures that have no value somewhere because of it
@@ -91,6 +98,13 @@ class Comparison:
         Args:
             device: where Gram matrices are computed.
         """
+        n_pairs = len(self.layers1) * len(self.layers2)
+        pairs = progress(self._pairs(device), "pairs", n_pairs, delay=1)
+        if self.orders and n_pairs > 1:  # the largest value is known after the last pair
+            pairs = [[self._with_largest(row) for row in rows] for rows in list(pairs)]
+        yield from pairs
+
+    def _pairs(self, device: torch.device | str) -> Iterator[list[SimilarityRow]]:
         for second in self.layers2.values():
             shared = second in self.layers1.values()
             self._prepare(second, {*self.ranks1, *self.ranks2} if shared else self.ranks2, device)
@@ -117,20 +131,9 @@ class Comparison:
         layers = dict.fromkeys([*self.layers1.values(), *self.layers2.values()])
         return "\n".join(layer.describe() for layer in layers)
 
-    @property
-    def _n_biased(self) -> int:
-        """The number of layers with more features than images, if a measure that such layers bias is asked for."""
-        layers = {*self.layers1.values(), *self.layers2.values()}
-        is_asked_for = any(MEASURES[name].is_biased for name in self.metrics)
-        return sum(layer.n_features > layer.n_seen for layer in layers) if is_asked_for else 0
-
     def warnings(self) -> Iterator[str]:
         """List what may surprise in the values, once all rows are made."""
-        if self._n_biased and not len(self.orders):
-            yield (
-                f"CKA of {self._n_biased} layers is biased upwards: they have more features than there are images; "
-                "give --permutations 200, or --metrics cka_debiased"
-            )
+        yield from self._biases()
         for reason, lacking in self.undefined.items():
             yield f"{', '.join(lacking)} nan: {reason}"
         if self.n_saturated:
@@ -144,6 +147,36 @@ class Comparison:
                 f"{', '.join(names)} of {self.n_unpermuted} pairs have no p-values: their samples are positions, which "
                 "are not independent; --alignment pool makes images the samples"
             )
+        n = 0 if self.labels is None or not self.orders else n_alone(self.labels)
+        if n:
+            yield (
+                f"{n} of {len(self.labels)} images are the only ones of their class, which permutations within classes "
+                "do not move; give more images (-n)"
+            )
+
+    def _biases(self) -> Iterator[str]:
+        """Name the biased measures, and count where features outnumber samples, unless there is a null beside them."""
+        layers = {*self.layers1.values(), *self.layers2.values()}
+        n = sum(layer.n_features > layer.n_seen for layer in layers)
+        if n and not self.orders and any(MEASURES[name].is_biased for name in self.gram_metrics):
+            yield (
+                f"CKA of {n} layers is biased upwards: they have more features than there are images; "
+                "give --permutations 200, or --metrics cka_debiased"
+            )
+        names = [name for name in self.metrics if MEASURES[name].is_biased and name not in self.gram_metrics]
+        n = sum(self._has_few_samples(*pair) for pair in product(self.layers1.values(), self.layers2.values()))
+        if n and names:
+            yield (
+                f"{', '.join(names)} of {n} pairs are biased downwards: their layers have more features together than "
+                "there are samples; give more images (-n), or --permutations 200"
+            )
+
+    def _has_few_samples(self, first: Layer, second: Layer) -> bool:
+        """Return whether two layers have no more samples than features, and no permutations that show what follows."""
+        name, by_position = alignment(first.shape, second.shape, self.alignment)
+        widths = (max(map(layer.width, ranks)) for layer, ranks in ((first, self.ranks1), (second, self.ranks2)))
+        is_shown = name == NO_ALIGNMENT.name or (self.orders and not by_position)
+        return not is_shown and sum(widths) > (first.n_rows if by_position else first.n_seen)
 
     def _prepare(self, layer: Layer, ranks: Iterable[Rank], device: torch.device | str) -> None:
         if self.gram_metrics:
@@ -154,23 +187,23 @@ class Comparison:
         with contextlib.suppress(Undefined):
             self.n_saturated += take_any(self.metrics, CANONICAL) and pair.is_saturated
         by_samples = take_any(self.metrics, SAMPLES, CANONICAL)
-        self.n_unpermuted += bool(by_samples and len(self.orders) and pair.alignment.by_position)
+        self.n_unpermuted += bool(by_samples and self.orders and pair.alignment.by_position)
 
     def _permuted_cosines(self, first: Layer) -> dict[str, dict[str, Tensor]]:
-        """Return the values (N, R1, R2) of permutations of a layer, by measure of Gram matrices and other layer."""
-        if not len(self.orders):
+        """Return the permuted values (ΣN, R1, R2) of a layer, by measure of Gram matrices and other layer."""
+        if not self.orders:
             return {}
-        nulls = {}
+        nulls, orders = {}, torch.cat([*self.orders.values()])
         for metric in first.matrices:
             others = [layer.matrices[metric] for layer in self.layers2.values()]
-            permuted = permuted_cosines(first.matrices[metric], others, self.orders)
+            permuted = permuted_cosines(first.matrices[metric], others, orders)
             nulls[metric] = dict(zip(self.layers2, permuted, strict=True))
         return nulls
 
     def _row(
-        self, pair: LayerPair, names: tuple[str, str], ranks: tuple[Rank, Rank], permuted: Mapping[str, Tensor]
+        self, pair: LayerPair, names: tuple[str, str], ranks: tuple[Rank, Rank], cosines: Mapping[str, Tensor]
     ) -> SimilarityRow:
-        values, nulls = {}, {}
+        values, nulls = {}, {field: {} for field in KEYS if field != "values"}
         for metric in self.metrics:
             try:
                 values[metric] = pair.value(metric, *ranks)
@@ -179,46 +212,38 @@ class Comparison:
                 metrics = self.undefined.setdefault(str(reason), [])
                 metrics += [metric] * (metric not in metrics)
                 continue
-            if metric in permuted:
-                row1, row2 = pair.first.gram_row(ranks[0]), pair.second.gram_row(ranks[1])
-                nulls[metric] = null_of(metric, values[metric], permuted[metric][:, row1, row2])
-            elif len(self.orders) and not pair.alignment.by_position:
-                others = [pair.permuted(metric, *ranks, order) for order in self.orders]
-                nulls[metric] = null_of(metric, values[metric], torch.tensor(others, dtype=torch.float64))
+            for field, permuted in self._permuted(pair, metric, ranks, cosines).items():
+                nulls[field][metric] = null_of(metric, values[metric], permuted)
+                self.largest.add((field, ranks, metric), metric, permuted)
         return SimilarityRow(
-            **self.source, layer1=names[0], layer2=names[1], rank1=ranks[0], rank2=ranks[1],
-            alignment=pair.alignment.name, n_samples=pair.first.n_seen, values=values, nulls=nulls,
-            alignment_option=self.alignment, n_permutations=len(self.orders),
+            **self.source, **nulls, layer1=names[0], layer2=names[1], rank1=ranks[0], rank2=ranks[1],
+            alignment=pair.alignment.name, n_samples=pair.first.n_seen, values=values,
+            alignment_option=self.alignment, n_permutations=self.n_permutations,
         )  # fmt: skip
 
+    def _permuted(
+        self, pair: LayerPair, metric: str, ranks: tuple[Rank, Rank], cosines: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the permuted values (N,) of a measure, by field of the rows; none where samples are positions."""
+        if metric in cosines:
+            row1, row2 = pair.first.gram_row(ranks[0]), pair.second.gram_row(ranks[1])
+            blocks = cosines[metric][:, row1, row2].split(self.n_permutations)
+            return dict(zip(self.orders, blocks, strict=True))
+        if MEASURES[metric].of == GRAMS or pair.alignment.by_position:
+            return {}
+        return {
+            field: torch.tensor([pair.permuted(metric, *ranks, order) for order in orders], dtype=torch.float64)
+            for field, orders in self.orders.items()
+        }
 
-def compare(activations1, activations2, metrics: Sequence[str] = PAPER, *, alignment: str = "auto") -> dict[str, float]:
-    """Return the similarity of two activations for the same n inputs.
-
-    Measures of Gram matrices take each flattened. For the others, positions of feature maps of equal shape and tokens
-    in equal number are the samples, and otherwise averages over positions or tokens are the features, as in the
-    paper's code.
-
-    Args:
-        activations1, activations2: (n, C, H, W), (n, T, D) or (n, D), array or tensor.
-        metrics: names in `MEASURES`.
-        alignment: `auto`, `pool` or `positions`, see `statistics.alignment`.
-    Returns:
-        By name, also of what costs nothing beside them: `cka`, `cka_debiased` and `mutual_knn` up to 1, higher for
-        more similar; `pwcca` and `pwcca_morcos` in [0, 1] and `procrustes` in [0, 2], lower for more similar.
-    Raises:
-        UserError: a measure is unknown.
-        ValueError: the shapes do not allow it; `Undefined`, a ValueError: one is constant or not finite.
-    """
-    both = [torch.as_tensor(activations).detach() for activations in (activations1, activations2)]
-    both = [activations if activations.is_floating_point() else activations.double() for activations in both]
-    shapes = " and ".join(str(tuple(activations.shape)) for activations in both)
-    if len(both[0]) != len(both[1]) or len(both[0]) < 2 or not all(2 <= x.ndim <= 4 for x in both):
-        raise ValueError(f"shapes {shapes}: give (n, C, H, W), (n, T, D) or (n, D), with the same n of at least 2")
-    comparison = Comparison(["it"], ["it"], n_images=len(both[0]), metrics=metrics, alignment=alignment)
-    for batch1, batch2 in zip(*(activations.split(64) for activations in both), strict=True):
-        comparison.add({"it": batch1}, {"it": batch2})
-    ((row,),) = comparison.rows(device=both[0].device)
-    for reason, lacking in comparison.undefined.items():
-        raise Undefined(f"no {', '.join(lacking)}: {reason}")
-    return row.values
+    def _with_largest(self, row: SimilarityRow) -> SimilarityRow:
+        """Add the nulls of the most similar pair of layers at the ranks of a row."""
+        ranks = row.rank1, row.rank2
+        largest = {
+            f"{field}_max": {
+                metric: self.largest.null_of((field, ranks, metric), metric, row.values[metric])
+                for metric in getattr(row, field)
+            }
+            for field in self.orders
+        }
+        return row._replace(**largest)

@@ -1,9 +1,11 @@
 """Whether a similarity means anything: values when the images of one network are permuted.
 
-Gröger et al. (ICML 2026) take the 95 % quantile of these values as the zero of the measure.
+Gröger et al. (ICML 2026) take the 95 % quantile of these values as the zero of the measure. Two networks that have
+nothing in common but the labels of the images exceed it. Permutations within classes keep what the labels explain, so
+only what is similar beyond them exceeds theirs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +23,62 @@ def permutations(n_permutations: int, n_images: int) -> Tensor:
     """Random orders of the images (n_permutations, n_images), the same ones each time."""
     orders = [torch.randperm(n_images, generator=generator(i)) for i in range(n_permutations)]
     return torch.stack(orders) if orders else torch.empty(0, n_images, dtype=torch.long)
+
+
+def permutations_within(n_permutations: int, labels: Tensor) -> Tensor:
+    """Random orders (n_permutations, n) that put each image in the place of one of its class, the same ones each time.
+
+    Args:
+        labels: (n,), integers.
+    """
+    by_class = labels.argsort(stable=True)  # the images, one class after the other
+    orders = torch.empty(n_permutations, len(labels), dtype=torch.long)
+    for i, order in enumerate(permutations(n_permutations, len(labels))):
+        orders[i, by_class] = order[labels[order].argsort(stable=True)]  # the same classes, each of them shuffled
+    return orders
+
+
+def n_alone(labels: Tensor) -> int:
+    """Count the images that are the only ones of their class, of labels (n,)."""
+    return int((labels.unique(return_counts=True)[1] == 1).sum())
+
+
+def orders_of(n_permutations: int, n_images: int, labels: Tensor | None) -> dict[str, Tensor]:
+    """Return the permutations (N, n) of all images, and within classes if there are labels (n,).
+
+    Returns:
+        By field of `SimilarityRow`; nothing if N is 0, and none within classes of one image each.
+    Raises:
+        ValueError: there is another number of labels.
+    """
+    if labels is not None and len(labels) != n_images:
+        raise ValueError(f"{len(labels)} labels of {n_images} images")
+    if not n_permutations:
+        return {}
+    orders = {"nulls": permutations(n_permutations, n_images)}
+    if labels is not None and n_alone(labels) < n_images:
+        orders["nulls_within"] = permutations_within(n_permutations, labels)
+    return orders
+
+
+class Largest:
+    """The most similar of the permuted values of several pairs of layers, for each permutation.
+
+    A value that exceeds the 95 % quantile of these is significant among all pairs, however they depend on each other
+    (Westfall and Young 1993, single-step maxT).
+    """
+
+    def __init__(self) -> None:
+        self._signed: dict[Hashable, Tensor] = {}
+
+    def add(self, key: Hashable, name: str, permuted: Tensor) -> None:
+        """Add the values (N,) of a measure for a pair of layers; those of one key are compared with each other."""
+        signed = MEASURES[name].sign * permuted
+        self._signed[key] = torch.maximum(self._signed.get(key, signed), signed)
+
+    def null_of(self, key: Hashable, name: str, value: float) -> Null:
+        """Compare the value of a measure with the most similar ones of a key."""
+        return null_of(name, value, MEASURES[name].sign * self._signed[key])
 
 
 def null_of(name: str, value: float, permuted: Tensor) -> Null:

@@ -34,7 +34,7 @@ class Measure(NamedTuple):
     in_paper: bool = False  # measured unless something else is asked for
     companions: tuple[str, ...] = ()  # measures that cost nothing beside this one; the CSV has them as well
     min_images: int = 2
-    is_biased: bool = False  # grows where features outnumber images
+    is_biased: bool = False  # finds unrelated layers similar where features outnumber samples
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -76,14 +76,15 @@ MEASURES = {
     "pwcca": Measure(
         "CCA", "PWCCA distance", "PWCCA distance in the form of the paper's code",
         CANONICAL, "cca.distance", equal=0, unrelated=1, in_paper=True, companions=("pwcca_morcos",),
+        is_biased=True,
     ),
     "procrustes": Measure(
         "Orth. Procr", "Procrustes distance", "orthogonal Procrustes distance (Ding et al. 2021)",
-        SAMPLES, "procrustes.procrustes_at", equal=0, unrelated=2, in_paper=True,
+        SAMPLES, "procrustes.procrustes_at", equal=0, unrelated=2, in_paper=True, is_biased=True,
     ),
     "pwcca_morcos": Measure(
         "CCA (Morcos)", "PWCCA distance (Morcos)", "PWCCA distance (Morcos et al. 2018)",
-        CANONICAL, "cca.distance_morcos", equal=0, unrelated=1,
+        CANONICAL, "cca.distance_morcos", equal=0, unrelated=1, is_biased=True,
     ),
     "cka_debiased": Measure(
         "CKA (debiased)", "debiased CKA", "linear CKA by unbiased HSIC (Song et al. 2012)",
@@ -94,6 +95,7 @@ MEASURES = {
         GRAMS, "neighbours.nearest", equal=1, unrelated=0, min_images=N_NEIGHBOURS + 1,
     ),
 }  # fmt: skip
+KEYS = dict.fromkeys(("values", "nulls", "nulls_within", "nulls_max", "nulls_within_max"), MEASURES)  # of SimilarityRow
 PAPER = tuple(name for name, measure in MEASURES.items() if measure.in_paper)
 
 

@@ -10,7 +10,7 @@ from src.results.figures import HeatMap, curves, maps
 from src.results.matrices import Matrix
 from src.results.records import read_table, write_table
 from src.results.rows import Rank, SimilarityRow
-from src.similarity.registry import GRAMS, MEASURES
+from src.similarity.registry import GRAMS, KEYS, MEASURES
 
 MAX_CURVES = 10  # in one panel
 
@@ -31,8 +31,12 @@ def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
 def _against_null(row: SimilarityRow, metric: str) -> str:
     if metric not in row.nulls:
         return ""
-    p_value, null, calibrated = row.nulls[metric]
-    return f" (p {p_value:.3g}, null {null:.4f}, calibrated {calibrated:.4f})"
+    texts = []
+    for where, nulls in {"": row.nulls, "within classes ": row.nulls_within}.items():
+        if metric in nulls:
+            p_value, null, calibrated = nulls[metric]
+            texts.append(f"{where}p {p_value:.3g}, null {null:.4f}, calibrated {calibrated:.4f}")
+    return f" ({'; '.join(texts)})"
 
 
 def write_files(path: Path, rows: Sequence[SimilarityRow], *, figure: str = ".png", title: str = "") -> None:
@@ -40,7 +44,7 @@ def write_files(path: Path, rows: Sequence[SimilarityRow], *, figure: str = ".pn
 
     A full rank is empty; an undefined value is `nan`. The columns of measures that were not asked for are empty.
     """
-    write_table(path, SimilarityRow, rows, values=MEASURES, nulls=MEASURES)
+    write_table(path, SimilarityRow, rows, **KEYS)
     draw(path.with_suffix(figure), rows, title=title)
 
 
@@ -50,7 +54,7 @@ def read_similarities(path: str | Path) -> list[SimilarityRow]:
     Raises:
         UserError: as for `read_table`.
     """
-    return read_table(path, SimilarityRow, values=MEASURES, nulls=MEASURES)
+    return read_table(path, SimilarityRow, **KEYS)
 
 
 def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
@@ -92,10 +96,12 @@ def _draw_maps(
         if any(metric in row.values for row in rows):
             values = [[cells[f, s].values[metric] for s in seconds] for f in firsts]
             panels[measure.title] = HeatMap(Matrix(firsts, seconds, values), measure.scale, marked=corners)
-        if any(metric in row.nulls for row in rows):
-            nulls = [[cells[f, s].nulls.get(metric) for s in seconds] for f in firsts]
-            values = [[null.calibrated if null else math.nan for null in line] for line in nulls]
-            panels[f"{measure.title}, calibrated"] = HeatMap(Matrix(firsts, seconds, values), marked=corners)
+        for field, addition in (("nulls", ""), ("nulls_within", " within classes")):
+            if any(metric in getattr(row, field) for row in rows):
+                nulls = [[getattr(cells[f, s], field).get(metric) for s in seconds] for f in firsts]
+                values = [[null.calibrated if null else math.nan for null in line] for line in nulls]
+                matrix = Matrix(firsts, seconds, values)
+                panels[f"{measure.title}, calibrated{addition}"] = HeatMap(matrix, marked=corners)
     legend = " Red corners: positions or tokens are the samples, in all other cells images."
     below = describe(rows) + (legend if any(panel.marked for panel in panels.values()) else "")
     labels = {"row_label": axis + suffix1, "column_label": axis + suffix2, "title": title, "caption": below}
