@@ -11,7 +11,7 @@ from scipy.stats import kendalltau, spearmanr
 from src.checkpoints import load_state
 from src.errors import UserError
 from src.models import build_model
-from src.ood import energy, make_detector, ood_metrics
+from src.ood import Validity, energy, make_detector, ood_metrics
 from src.ood.networks import check_runs
 from src.results.folders import StitchingRun
 from src.stitching import build_stitching_layer
@@ -222,7 +222,7 @@ def test_several_detectors_share_a_pass_and_give_what_each_gives_alone(workplace
     lines = out.splitlines()
     assert lines[0] == "DETECTOR: energy" and "DETECTOR: rmd" in lines
     for name, n_stitches in (("energy", 3), ("rmd", 6)):
-        evaluate(workplace, "apart", "--detector", name)
+        evaluate(workplace, "apart", "--detector", name, "--validity")
         assert rows_of(together, name) == rows_of(apart, name) and len(rows_of(apart, name)) == n_stitches
     assert read_json(together / "ood_evaluation_rmd.config.txt")["detector"] == "rmd"
     assert names_in(tmp_path) == {"energy", "rmd"}
@@ -291,22 +291,86 @@ def test_rank_correlations_with_energy(workplace, copied):
 def test_a_detector_that_does_not_do_its_job_is_marked(workplace, drawn_figures):
     """Digits themselves are not out of distribution."""
     out, err = evaluate(workplace, "dm", "-scd", "digits")
-    assert "warning: detectors of layer2.0, layer3.1 (*) do not find digits OOD (AUROC below 0.8)" in err
-    assert "layer2.0*" in out
+    reason = "it does not see the sanity-check data (AUROC below 0.8)"
+    assert f"warning: the energy detector of layer2.0, layer3.1 (*) is not trusted: {reason}" in err
+    assert "layer2.0*" in out and "DENSITY" not in out
     figure = drawn_figures["ood_evaluation.png"]
     ends = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert "layer2.0*" in ends
     below = figure.texts[-1].get_text().replace("\n", " ")
-    assert below.endswith("*: the detector does not find digits OOD.")
+    assert below.endswith("*: the detector is not trusted.")
     assert "Data: digits. Method: direct matching (rc2c_pre, matched on" in below and "Images: 120." in below
     assert "Detector: energy (ID digits, OOD photo_patches)." in below and f"({MODEL})" in below
     panels = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images}
     assert {name: image.get_cmap().name for name, image in panels.items()} == {
-        "accuracy": "viridis", "AUROC": "viridis_r", "AUPR": "viridis_r", "FPR95": "viridis",
+        "accuracy": "viridis", "AUROC": "RdBu_r", "AUPR": "viridis_r", "FPR95": "viridis",
     }  # fmt: skip
     assert figure.axes[0].get_gridspec().get_geometry() == (2, 2)
     assert {image.get_clim() for image in panels.values()} == {(0, 1)}
     assert float(rows_of(workplace / "results" / "dm")[0]["sanity_auroc"]) < 0.8
+
+
+def test_validity_and_what_detectors_see(workplace, copied, digit_networks, drawn_figures):
+    """Recomputed without the grid; with trained detectors alone only on demand, and then the same."""
+    folder = copied("valid")
+    out = evaluate(workplace, "valid", "--detector", "energy,mahalanobis").out
+    rows, measures = rows_of(folder, "mahalanobis"), ("density", "recall", "frechet")
+    end, validity = digit_network(digit_networks[1]), Validity()
+    ((x, labels),) = digit_images(train=True).batches(2000)
+    ((test_x, test_labels),) = digit_images(train=False).batches(1000)
+    front, layer = digit_network(digit_networks[0]), build_stitching_layer("rc2c_pre", (64, 1, 1), (64, 4, 4))
+    (row,) = (row for row in rows if pair_of(row) == ("layer4.1", "layer2.0"))
+    layer.load_state_dict(load_state(folder / row["folder"] / "final_model.pt"))
+    with torch.no_grad():
+        validity.add(end(x, until="layer2.0"))
+        validity.fit()
+        expected = validity.measure(layer(front(test_x, until="layer4.1")))
+        own = validity.measure(end(test_x, until="layer2.0"))
+    found = [[float(row[f"{name}{side}"]) for name in measures] for side in ("", "_own")]
+    assert found[0] == pytest.approx(expected, abs=0.01, rel=0.01) and found[1] == pytest.approx(own, abs=0.01)
+    ratios = parse_matrix(out, "STITCHING DENSITY over the end network's own")
+    ratio = next(value for pair, value in ratios.items() if (pair[0], pair[1].strip("*")) == pair_of(row))
+    assert float(ratio) == pytest.approx(found[0][0] / found[1][0], abs=1e-4)
+    figure = drawn_figures["ood_evaluation_mahalanobis.png"]
+    panels = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images}
+    assert panels["density ratio"].get_clim() == (0, 2) and panels["recall ratio"].get_clim() == (0, 1)
+
+    mahalanobis = make_detector("mahalanobis")
+    with torch.no_grad():
+        mahalanobis.add(end(x, until="layer2.0"), labels)
+        mahalanobis.fit()
+        scores = [mahalanobis.score(end(images, until="layer2.0")) for images in (x, test_x)]
+    assert float(row["training_auroc"]) == pytest.approx(ood_metrics(*scores).auroc, abs=0.01)
+    assert float(row["seen_constant"]) == pytest.approx(0.5, abs=1e-3) and float(row["seen_half_way"]) > 0.6
+    assert float(row["auroc_low"]) < float(row["auroc"]) < float(row["auroc_high"])
+    written = read_json(folder / "ood_evaluation_mahalanobis.json")["sights"]["layer2.0"]
+    assert written["seen_mixed"] == float(row["seen_mixed"])
+
+    evaluate(workplace, "valid")
+    assert {row["density"] for row in rows_of(folder)} == {row["seen_mixed"] for row in rows_of(folder)} == {""}
+    evaluate(workplace, "valid", "--validity")
+    alone = {pair_of(row): [row[name] for name in measures] for row in rows_of(folder)}
+    assert len(alone) == 3 and all(alone[pair_of(row)] == [row[name] for name in measures] for row in rows[:3])
+
+
+def test_other_data_are_refused_or_kept_apart(workplace, copied):
+    folder = copied("elsewhere")
+    evaluate(workplace, "elsewhere", "--detector", "residual")
+    before = rows_of(folder, "residual")
+    images = np.random.default_rng(0).integers(0, 256, size=(60, 8, 8), dtype=np.uint8)
+    sets = {f"{kind}_{part}": value for part in ("train", "test")
+            for kind, value in (("x", images), ("y", np.arange(60) % 10))}  # fmt: skip
+    np.savez(workplace / "noise.npz", **sets)
+    other = ["--detector", "residual", "-d", "noise.npz"]
+    refused = evaluate(workplace, "elsewhere", *other, status=2).err
+    assert "noise.npz: these runs were stitched on digits; give that one, or --other-data" in refused
+    evaluate(workplace, "elsewhere", *other, "--other-data")
+    assert {Path(row["dataset"]).name for row in read_csv(folder / "ood_evaluation_residual_on_noise.csv")} == {
+        "noise.npz"
+    }
+    assert {"ood_evaluation_residual_on_noise.png", "energies_residual_on_noise"} <= names_in(folder)
+    assert rows_of(folder, "residual") == before
+    assert "leave the option out" in evaluate(workplace, "elsewhere", "--other-data", status=2).err
 
 
 def test_the_retained_rank_of_a_run_is_honoured(workplace):

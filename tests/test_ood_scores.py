@@ -63,8 +63,33 @@ def test_mahalanobis_equals_scikit_learn(rng):
 
 def test_neighbours_equal_scikit_learn(rng):
     (x, labels), (new, _) = samples(rng), samples(rng, 50, offset=0.3)
-    distances, _ = NearestNeighbors(n_neighbors=50).fit(unit(x)).kneighbors(unit(new))
-    np.testing.assert_allclose(fitted("knn", x, labels).score(torch.tensor(new)).numpy(), distances[:, -1], rtol=1e-6)
+    detector = fitted("knn", x, labels)
+    distances, _ = NearestNeighbors(n_neighbors=37).fit(unit(x)).kneighbors(unit(new))  # half of 75 a class
+    np.testing.assert_allclose(detector.score(torch.tensor(new)).numpy(), distances[:, -1], rtol=1e-6)
+    distances, _ = NearestNeighbors(n_neighbors=37).fit(unit(x)).kneighbors()  # without the sample itself
+    np.testing.assert_allclose(detector.training_scores().numpy(), distances[:, -1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("n_a_class", "k"), [(400, 50), (10, 5), (1, 1)])
+def test_neighbours_are_of_the_own_class(rng, n_a_class, k):
+    """With ten images a class, the fiftieth neighbour is of another one: what lies elsewhere would be nearer."""
+    labels = np.arange(10 * n_a_class) % 10
+    x, new = (20 * np.eye(12)[labels] + rng.normal(size=(len(labels), 12)) for _ in range(2))
+    detector = fitted("knn", x, labels)
+    assert detector.n_neighbours == k
+    middle = x.mean(0) + rng.normal(size=(50, 12))
+    assert ood_metrics(detector.score(torch.tensor(new)), detector.score(torch.tensor(middle))).auroc > 0.99
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_images_score_as_they_do_again(rng, name):
+    """But for neighbours, of which they are their own nearest; the first 2,000 count."""
+    x, labels = samples(rng, 2100)
+    detector = fitted(name, x, labels)
+    found = detector.training_scores()
+    assert len(found) == 2000
+    if name != "knn":
+        torch.testing.assert_close(found, detector.score(torch.tensor(x[:2000])))
 
 
 def test_the_bank_has_the_first_ten_thousand(rng):
@@ -145,8 +170,8 @@ def test_dead_channels_are_no_hiding_place(rng, name):
 
 def test_what_cannot_be_fitted(rng):
     x, labels = samples(rng, 40)
-    with pytest.raises(ValueError, match="40 training images are fewer than 50 neighbours"):
-        fitted("knn", x, labels)
+    with pytest.raises(ValueError, match="a single training image"):
+        fitted("knn", x[:1], labels[:1])
     with pytest.raises(ValueError, match="without labels"):
         fitted("mahalanobis", x, labels - 1)
     for name in ("mahalanobis", "rmd"):

@@ -12,11 +12,22 @@ from misc.verdict import main
 from src.ood.registry import SCORES
 from src.results.folders import StitchingRun, evaluation_file, read_evaluations, read_runs
 from src.results.records import columns, read_table, to_record, write_table
-from src.results.rows import Auroc, EvaluationRow, Interval, IntervalRow, Mean, Null, SimilarityRow, VerdictRow
+from src.results.rows import (
+    Auroc,
+    EpochRow,
+    Estimate,
+    EvaluationRow,
+    IntervalRow,
+    Null,
+    Sight,
+    SimilarityRow,
+    StitchValidity,
+    VerdictRow,
+)
 from src.similarity.registry import MEASURES
 from src.verdict import Limits, intervals, judge, report
-from src.verdict.intervals import over_images, resample_counts, wider
-from src.verdict.judging import FAR, NOT_SIMILAR, SIMILAR, SIMILARITY_COLUMNS, UNDECIDED, decide
+from src.verdict.intervals import of_share
+from src.verdict.judging import FAR, NOT_SIMILAR, SIMILAR, SIMILARITY_COLUMNS, UNDECIDED
 from tests.commands import ON_DIGITS, read_csv, run
 from tests.goldens import DATA
 from tests.result_rows import evaluation_row, similarity_row
@@ -31,6 +42,10 @@ OPTIONS = {
     "objective": "task", "gpu": -1,
 }  # fmt: skip
 LABELS = np.arange(N) % N_CLASSES
+
+VALID = StitchValidity(0.9, 0.8, 0.1, 1.0, 0.9, 0.05)
+OFF, COLLAPSED = VALID._replace(density=0.1), VALID._replace(recall=0.1)
+SEES = Sight(0.9, 0.9, 0.5, 0.5, 0.5)
 
 COLUMNS = columns(VerdictRow, aurocs=SCORES, similarities=SIMILARITY_COLUMNS)
 
@@ -55,9 +70,21 @@ def write_run(folder: Path, name: str, *, n_right: int, n_end_right: int = 950, 
     (path / "config.txt").write_text(json.dumps(OPTIONS | options))
 
 
-def write_evaluation(folder: Path, aurocs: dict[str, float], *, detector: str = "energy", sanity: float | None = 0.9):
+def write_evaluation(
+    folder: Path,
+    aurocs: dict[str, float],
+    *,
+    detector: str = "energy",
+    validity=VALID,
+    sight=SEES,
+    sanity=None,
+    half=0.01,
+) -> None:
+    """The evaluation of runs by a detector: AUROCs with intervals of ± `half`, and one validity for all of them."""
     rows = [
-        evaluation_row(auroc=auroc, folder=f"2025-01-01_00-00-00.{run}", detector=detector, sanity_auroc=sanity)
+        evaluation_row(
+            auroc=auroc, folder=f"2025-01-01_00-00-00.{run}", detector=detector, sanity_auroc=sanity
+        )._replace(auroc_low=auroc - half, auroc_high=auroc + half, validity=validity, sight=sight)
         for run, auroc in aurocs.items()
     ]
     write_table(evaluation_file(folder, detector), EvaluationRow, rows)
@@ -69,8 +96,8 @@ def runs_of(folder: Path) -> list[StitchingRun]:
     return runs
 
 
-def verdict_on(folder: Path, similarities=(), **limits) -> VerdictRow:
-    (verdict,) = judge(runs_of(folder), similarities, limits=LIMITS._replace(**limits))
+def verdict_on(folder: Path, similarities=(), *, pool: bool = False, **limits) -> VerdictRow:
+    (verdict,) = judge(runs_of(folder), similarities, limits=LIMITS._replace(**limits), pool=pool)
     return verdict
 
 
@@ -79,24 +106,30 @@ def of_networks(front: str = "f.pt", end: str = "g.pt", **values) -> SimilarityR
 
 
 @pytest.mark.parametrize(
-    ("penalty", "trusted", "expected"),
+    ("aurocs", "validity", "expected"),
     [
-        (Interval(0.01, 0.04), [0.6], SIMILAR),
-        (Interval(0.01, 0.04), [0.6], SIMILAR),
-        (Interval(0.01, 0.04), [0.6, 0.75], FAR),
-        (Interval(0.01, 0.04), [], UNDECIDED),
-        (Interval(0.01, 0.04), [], UNDECIDED),
-        (Interval(0.01, 0.05), [0.6], UNDECIDED),
-        (Interval(0.05, 0.2), [0.6], UNDECIDED),
-        (Interval(0.06, 0.2), [0.9], NOT_SIMILAR),
-        (Interval(0.06, 0.2), [], NOT_SIMILAR),
-        (Interval(-0.1, -0.05), [0.2], SIMILAR),
-        (None, [0.6], UNDECIDED),
+        ({}, VALID, (SIMILAR, "accurate and in distribution")),
+        ({"energy": 0.6}, VALID, (SIMILAR, "accurate and in distribution")),
+        ({"energy": 0.6, "knn": 0.77}, VALID, (FAR, "accurate, but a trusted detector tells it apart")),
+        ({"energy": 0.745}, VALID,
+         (UNDECIDED, "accurate, but the interval of a trusted detector's AUROC contains the limit")),
+        ({"energy": 0.01}, VALID, (SIMILAR, "accurate and in distribution")),
+        ({"energy": 0.6}, OFF, (FAR, "accurate, but off the manifold")),
+        ({"energy": 0.9}, COLLAPSED, (FAR, "accurate, but collapsed")),
+        ({"energy": 0.6}, None, (UNDECIDED, "accurate, but density and recall were not measured")),
+        ({"energy": 0.9}, None, (FAR, "accurate, but a trusted detector tells it apart")),
+        ({"energy": 0.6}, VALID._replace(density_own=0),
+         (UNDECIDED, "accurate, but density and recall were not measured")),
     ],
-)
-def test_the_rule(penalty, trusted, expected):
-    assert decide(penalty, trusted, False, LIMITS)[0] == expected
-    assert decide(penalty, trusted, True, LIMITS) == (UNDECIDED, "the end network is at chance")
+)  # fmt: skip
+def test_accurate_pairs(tmp_path, aurocs, validity, expected):
+    write_run(tmp_path, "1", n_right=945)
+    write_evaluation(tmp_path, {"1": 0.99}, detector="residual", validity=validity, sight=SEES._replace(seen_mixed=0.5))
+    for detector, auroc in aurocs.items():
+        write_evaluation(tmp_path, {"1": auroc}, detector=detector, validity=validity)
+    verdict = verdict_on(tmp_path)
+    assert (verdict.verdict, verdict.reason) == expected
+    assert verdict.aurocs["residual"].trusted is False and verdict.p_below < 1e-6 < verdict.p_above
 
 
 def test_a_similar_pair_with_all_that_was_measured(tmp_path):
@@ -110,53 +143,109 @@ def test_a_similar_pair_with_all_that_was_measured(tmp_path):
     ]
     verdict = verdict_on(tmp_path, rows)
     assert (verdict.method, *verdict.pair) == ("direct matching", "x", "y")
-    assert verdict.verdict == SIMILAR and verdict.reason == "accurate, and in distribution by every trusted detector"
+    assert (verdict.verdict, verdict.side, verdict.validity) == (SIMILAR, "in distribution", VALID)
     accuracy, penalty = verdict.summary.accuracy, verdict.summary.penalty
     assert accuracy.value == 0.945 and penalty.value == pytest.approx(0.005)
-    assert 0 <= penalty.images.low < 0.005 < penalty.images.high < 0.02  # paired: five images differ
-    assert accuracy.images.width > 2 * penalty.images.width and accuracy.runs is None
-    assert verdict.aurocs == {"energy": Auroc(0.6, True), "knn": Auroc(0.9, False)}
+    assert 0 <= penalty.low < 0.005 < penalty.high < 0.02  # paired: five images differ
+    assert accuracy.high - accuracy.low > 2 * (penalty.high - penalty.low)
+    assert verdict.aurocs == {"energy": Auroc(0.6, 0.59, 0.61, True), "knn": Auroc(0.9, 0.89, 0.91, False)}
     assert verdict.similarities == {"cka": 0.8, "cka_p_value": 0.005, "cka_null_95": 0.3, "cka_calibrated": 0.7}
     summary = verdict.summary
     assert (summary.agreement, summary.kappa, summary.representation_difference) == (0.75, 0.5, 0.25)
     record = to_record(verdict)
     assert set(record) <= set(COLUMNS) and record["auroc_energy"] == 0.6 and record["trusted_knn"] is False
-    assert record["cka_null_95"] == 0.3 and record["penalty_runs_low"] is None and record["seed_spread"] is None
+    assert record["cka_null_95"] == 0.3 and record["density"] == 0.9 and record["seed_spread"] is None
 
 
-def test_other_verdicts(tmp_path):
-    for name, (n_right, auroc, sanity) in {
-        "far": (940, 0.95, 0.9), "low": (700, 0.5, 0.9), "wide": (905, 0.5, 0.9), "unchecked": (940, 0.5, None),
-    }.items():  # fmt: skip
+def test_penalties_above_the_tolerance_or_unclear(tmp_path):
+    for name, n_right in {"low": 700, "wide": 905}.items():
         write_run(tmp_path / name, "1", n_right=n_right)
-        write_evaluation(tmp_path / name, {"1": auroc}, sanity=sanity)
-    found = {name: verdict_on(tmp_path / name).verdict for name in ("far", "low", "wide", "unchecked")}
-    assert found == {"far": FAR, "low": NOT_SIMILAR, "wide": UNDECIDED, "unchecked": UNDECIDED}
+        write_evaluation(tmp_path / name, {"1": 0.5})
+    low, wide = (verdict_on(tmp_path / name) for name in ("low", "wide"))
+    assert (low.verdict, low.reason) == (NOT_SIMILAR, "the penalty is above the tolerance")
+    assert (wide.verdict, wide.reason) == (UNDECIDED, "the penalty may lie on either side of the tolerance")
     assert verdict_on(tmp_path / "low", tolerance=0.4).verdict == SIMILAR
-    assert verdict_on(tmp_path / "far", in_distribution=0.97).verdict == SIMILAR
+    write_run(tmp_path / "close", "1", n_right=949)
+    needed = verdict_on(tmp_path / "close", tolerance=0.003)
+    assert needed.reason == "1000 test images are too few for this tolerance: 1228 are needed"
     write_run(tmp_path / "chance", "1", n_right=110, n_end_right=100)
     assert verdict_on(tmp_path / "chance").reason == "the end network is at chance"
     write_run(tmp_path / "old", "1", n_right=940, keep=False)
-    verdict = verdict_on(tmp_path / "old")
-    assert (
-        verdict.verdict == UNDECIDED and verdict.reason == "no interval: neither predictions nor three independent runs"
+    old = verdict_on(tmp_path / "old")
+    assert old.verdict == UNDECIDED and old.reason.startswith("no predictions")
+    assert old.summary.accuracy == Estimate(0.94)
+
+
+def change_metrics(folder: Path, **values) -> None:
+    (path,) = folder.glob("*/metrics.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize("options", [{}, {"n_epochs": 1}, {"front_stitch_rank": 4}])
+def test_a_stitch_matched_on_too_few_images_is_not_dissimilar(tmp_path, options):
+    """The fit says so only of stitches that are as they were matched."""
+    write_run(tmp_path, "1", n_right=700, **options)
+    change_metrics(tmp_path, r2_matched=0.9, r2_test=0.5)
+    verdict = verdict_on(tmp_path)
+    expected = (NOT_SIMILAR, "the penalty is above the tolerance")
+    assert (verdict.verdict, verdict.reason) == (expected if options else (UNDECIDED, "matched on too few images"))
+
+
+@pytest.mark.parametrize(
+    ("losses", "is_done"), [([2, 1.0], False), ([2, 1, 0.99], True), ([1] * 5 + [0.9] * 5, True), ([1, 0.5], False),
+                            ([3, 2, 1, 0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.90], False), ([1], False)],
+)  # fmt: skip
+def test_training_that_had_not_converged(tmp_path, losses, is_done):
+    write_run(tmp_path, "1", n_right=700, init="rand", n_epochs=len(losses))
+    (folder,) = tmp_path.iterdir()
+    write_table(folder / "training_logs.csv", EpochRow, [EpochRow(None, loss, 0.5, 1.0) for loss in losses])
+    verdict = verdict_on(tmp_path)
+    assert verdict.reason == ("the penalty is above the tolerance" if is_done else "the training had not converged")
+    assert verdict.verdict == (NOT_SIMILAR if is_done else UNDECIDED)
+
+
+def test_many_pairs_are_tested_together(tmp_path):
+    """A penalty that one test would find below the tolerance is undecided among sixteen, unless tested by itself."""
+    for i in range(16):
+        write_run(tmp_path, str(i), n_right=905, front_layer=f"l{i}")
+    write_run(tmp_path, "good", n_right=918, front_layer="x")
+    write_evaluation(tmp_path, {"good": 0.5})
+    runs = runs_of(tmp_path)
+    together, alone = (
+        {row.pair.front_layer: row for row in judge(runs, limits=LIMITS._replace(pairwise=pairwise))}
+        for pairwise in (False, True)
     )
-    assert verdict.summary.accuracy == Mean(0.94, None, None)
+    assert alone["x"].verdict == SIMILAR and together["x"].verdict == UNDECIDED
+    assert together["x"].p_below == pytest.approx(17 * alone["x"].p_below)
+    assert together["x"].summary == alone["x"].summary  # intervals are of one pair
 
 
-def test_independent_networks_have_an_interval_of_their_own(tmp_path):
+def test_controls_are_recognised(tmp_path):
+    for name, options in {
+        "1": {"front_model_path": "g.pt", "front_layer": "y"}, "2": {"front_model_path": "g.pt"},
+        "3": {"front_model_path": "-"}, "4": {}, "5": {"front_layer": "y"},
+    }.items():  # fmt: skip
+        write_run(tmp_path, name, n_right=945 if name == "1" else 500, **options)
+    write_evaluation(tmp_path, {"1": 0.5})
+    verdicts = judge(runs_of(tmp_path), limits=LIMITS)
+    assert [row.control for row in verdicts] == ["self", "", "fresh", "", ""]
+    *_, own, fresh = report.sentences(verdicts, LIMITS)
+    assert own == "Control: of 1 layers stitched to themselves 1 are similar (all must be)."
+    assert fresh == "Control: of 1 stitches from networks that were never trained 0 are similar (none may be)."
+
+
+def test_independent_networks_are_taken_together_on_demand(tmp_path, capsys):
     for i, n_right in enumerate((950, 900, 850)):
         networks = {"front_model_path": f"f{i}.pt", "end_model_path": f"g{i}.pt"}
         write_run(tmp_path / "three", str(i), n_right=n_right, **networks)
-    verdict = verdict_on(tmp_path / "three")
+    assert len(judge(runs_of(tmp_path / "three"), limits=LIMITS)) == 3
+    assert "direct matching: 3 pairs of networks share no network; --pool takes them" in capsys.readouterr().err
+    verdict = verdict_on(tmp_path / "three", pool=True)
     summary, penalty = verdict.summary, verdict.summary.penalty
     assert (summary.n_runs, summary.n_networks, verdict.networks) == (3, 3, "3 pairs of networks")
-    assert summary.seed_spread is None
-    # standard error 0.05 / √3, and 4.303 of them
-    half = 4.302653 * 0.05 / math.sqrt(3)
-    assert summary.accuracy.runs == pytest.approx((0.9 - half, 0.9 + half), abs=1e-6)
-    assert wider(*penalty[1:]) == penalty.runs == pytest.approx((0.05 - half, 0.05 + half), abs=1e-6)
-    assert penalty.images.width < penalty.runs.width and verdict.verdict == UNDECIDED
+    assert summary.seed_spread is None and penalty.value == pytest.approx(0.05)
+    over_networks = 4.302653 * 0.05 / math.sqrt(3)  # half of Student's interval, with two degrees of freedom
+    assert 0.8 * over_networks < penalty.high - 0.05 < over_networks and verdict.verdict == UNDECIDED
 
 
 def test_other_seeds_are_no_independent_runs(tmp_path):
@@ -164,10 +253,9 @@ def test_other_seeds_are_no_independent_runs(tmp_path):
         write_run(tmp_path, str(i), n_right=n_right, seed=i)
     summary = verdict_on(tmp_path).summary
     assert (summary.n_runs, summary.n_networks, summary.seed_spread) == (3, 1, pytest.approx(0.05))
-    assert summary.accuracy.runs is None and summary.accuracy.images is not None
     assert summary.accuracy.value == pytest.approx(0.93)
-    counts_once = np.mean([predicted(n) == LABELS for n in (950, 940, 900)], axis=0)
-    assert summary.accuracy.images == pytest.approx(over_images(counts_once, resample_counts(N)))
+    right = np.stack([predicted(n) == LABELS for n in (950, 940, 900)])
+    assert summary.accuracy[1:] == pytest.approx(of_share([right]).interval())
 
 
 def test_pairs_that_share_a_network_are_not_taken_together(tmp_path):
@@ -209,25 +297,28 @@ def test_sentences(tmp_path):
     for name, (front, n_right) in {"1": ("y", 945), "2": ("x", 945), "3": ("z", 500), "4": ("w", 905)}.items():
         write_run(tmp_path, name, n_right=n_right, front_layer=front)
     write_evaluation(tmp_path, {"1": 0.5, "2": 0.9, "3": 0.9, "4": 0.9})
-    rule, counts, undecided, same, far = report.sentences(judge(runs_of(tmp_path), limits=LIMITS), LIMITS)
-    assert "below 5 points" in rule and "an AUROC of 0.75" in rule
+    verdicts = judge(runs_of(tmp_path), limits=LIMITS)
+    rule, panel, counts, undecided, same, far = report.sentences(verdicts, LIMITS)
+    assert "below 5 points (score tests, all pairs of a method together (Holm))" in rule
+    assert "a density of 0.5 to 2 times and a recall of at least 0.5 times" in rule and "an AUROC of 0.75" in rule
+    assert panel == "Detectors: energy (trusted for 4 of 4 pairs)."
     assert counts == (
         "Direct matching: of 4 pairs 1 are similar, 1 accurate but out of distribution, 1 not similar, 1 undecided."
     )
-    assert undecided == "Undecided: the interval of the penalty contains the tolerance (1)."
+    assert undecided == "Undecided: the penalty may lie on either side of the tolerance (1)."
     assert same == "Of the 1 pairs of layers of the same name 1 are similar."
-    assert far == "Of the 2 accurate pairs 1 owe it to activations that the end network has never seen."
+    assert far == "Of the 2 accurate pairs 1 are not valid: 1 a trusted detector tells it apart."
 
 
 def test_damaged_predictions_are_named_and_left_out(tmp_path, capsys):
     write_run(tmp_path, "1", n_right=900)
     (path,) = tmp_path.glob("*/predictions.npz")
     path.write_bytes(path.read_bytes()[:100])
-    assert verdict_on(tmp_path).reason.startswith("no interval")
+    assert verdict_on(tmp_path).reason.startswith("no predictions")
     assert "predictions.npz is damaged" in capsys.readouterr().err
     for labels in (LABELS / 2, LABELS - 1, LABELS[:0]):
         np.savez_compressed(path, stitched=labels, front=labels, end=labels, labels=labels)
-        assert verdict_on(tmp_path).reason.startswith("no interval")
+        assert verdict_on(tmp_path).reason.startswith("no predictions")
 
 
 def test_one_network_under_several_names_is_one(tmp_path, monkeypatch, capsys):
@@ -240,9 +331,9 @@ def test_one_network_under_several_names_is_one(tmp_path, monkeypatch, capsys):
     for i in range(3):
         write_run(tmp_path / "fresh", str(i), n_right=900, seed=i, front_model_path="-", end_model_path="-")
     of_fresh = of_networks("-", "-", values={"cka": 0.8}, seed=1)
-    assert verdict_on(tmp_path / "fresh", [of_fresh]).summary.n_networks == 3
-    assert verdict_on(tmp_path / "fresh", [of_fresh]).similarities == {"cka": 0.8}
-    assert verdict_on(tmp_path / "fresh", [of_fresh._replace(seed=7)]).similarities == {}  # other weights
+    assert verdict_on(tmp_path / "fresh", [of_fresh], pool=True).summary.n_networks == 3
+    assert verdict_on(tmp_path / "fresh", [of_fresh], pool=True).similarities == {"cka": 0.8}
+    assert verdict_on(tmp_path / "fresh", [of_fresh._replace(seed=7)], pool=True).similarities == {}  # other weights
     assert "repeat" not in capsys.readouterr().err
 
 
@@ -274,22 +365,23 @@ def test_one_end_network_that_may_be_at_chance_leaves_it_undecided(tmp_path):
             right = {"n_right": n_end_right - i if i else 950, "n_end_right": n_end_right - i if i else 950}
             write_run(tmp_path / name, str(i), **right, keep=keep, **networks)
         write_evaluation(tmp_path / name, dict.fromkeys("012", 0.5))
-        assert verdict_on(tmp_path / name).reason == "the end network is at chance"
+        assert verdict_on(tmp_path / name, pool=True).reason == "the end network is at chance"
 
 
-def test_each_trusted_detector_of_each_run_counts(tmp_path):
+def test_every_run_counts(tmp_path):
     for seed in (0, 1):
         write_run(tmp_path, str(seed), n_right=945, seed=seed)
     write_evaluation(tmp_path, {"0": 0.5, "1": 0.6})
     assert verdict_on(tmp_path).verdict == SIMILAR
-    write_evaluation(tmp_path, {"0": 0.99}, detector="knn")  # the mean is below the limit, one run is not
-    assert verdict_on(tmp_path).verdict == FAR and verdict_on(tmp_path).aurocs["knn"] == Auroc(0.99, True)
-    write_evaluation(tmp_path, {"0": 0.95, "1": 0.5}, detector="knn")
+    write_evaluation(tmp_path, {"0": 0.99}, detector="knn")
+    assert verdict_on(tmp_path).verdict == FAR and verdict_on(tmp_path).aurocs["knn"].auroc == 0.99
+    write_evaluation(tmp_path, {"0": 0.95, "1": 0.5}, detector="knn")  # the mean is below the limit, one run is not
     assert verdict_on(tmp_path).verdict == FAR
     write_evaluation(tmp_path, {"0": 0.95, "1": 0.5}, detector="knn", sanity=0.7)
     assert verdict_on(tmp_path).verdict == SIMILAR
+    write_evaluation(tmp_path, {"0": 0.5}, detector="knn")
     write_evaluation(tmp_path, {"0": 0.5})
-    assert verdict_on(tmp_path).reason == "accurate, but no trusted detector"  # of run 1
+    assert verdict_on(tmp_path).reason == "accurate, but density and recall were not measured"  # of run 1
 
 
 def test_evaluations_of_other_data_are_left_out(tmp_path, capsys):
@@ -376,9 +468,9 @@ def test_stitches_of_a_real_network(in_tmp_path):
     run(SCRIPT, "results/dm", "-sim", "s.csv")
     own, other = (row for layer in ("pool1", "pool3") for row in read_csv("verdict.csv") if row["front_layer"] == layer)
     assert float(own["end_accuracy"]) > 0.7
-    assert abs(float(own["penalty"])) < 0.01 and float(own["penalty_images_high"]) < 0.05
+    assert abs(float(own["penalty"])) < 0.01 and float(own["penalty_high"]) < 0.05
     assert float(own["cka"]) == pytest.approx(1) and float(own["cka_debiased_calibrated"]) == pytest.approx(1)
-    assert float(own["auroc_mahalanobis"]) < 0.6 and own["verdict"] == SIMILAR
+    assert float(own["auroc_mahalanobis"]) < 0.6 and own["verdict"] == SIMILAR and own["control"] == "self"
     assert float(other["penalty"]) > 0.3 and float(other["agreement"]) < 0.6 and other["verdict"] == NOT_SIMILAR
 
 
@@ -387,7 +479,7 @@ def test_folders_of_the_public_code_are_read():
     assert all(run.predictions is None for run in runs)
     verdicts = judge(runs, limits=LIMITS)
     assert {verdict.verdict for verdict in verdicts} == {UNDECIDED}
-    assert {verdict.summary.penalty for verdict in verdicts} == {Mean(None, None, None)}  # it keeps no end accuracy
+    assert {verdict.summary.penalty for verdict in verdicts} == {Estimate(None)}  # it keeps no end accuracy
 
 
 def test_a_penalty_that_is_not_known_has_no_interval(tmp_path, capsys):
@@ -398,11 +490,14 @@ def test_a_penalty_that_is_not_known_has_no_interval(tmp_path, capsys):
     for path in tmp_path.glob("*/metrics.json"):
         path.unlink()
     write_evaluation(tmp_path, dict.fromkeys("012", 0.5))
-    verdict = verdict_on(tmp_path)
-    assert verdict.verdict == UNDECIDED and verdict.reason.startswith("no interval")
-    assert verdict.summary.accuracy.runs is not None and verdict.summary.penalty == Mean(None, None, None)
+    verdict = verdict_on(tmp_path, pool=True)
+    assert verdict.verdict == UNDECIDED and verdict.reason.startswith("no predictions")
+    assert verdict.summary.accuracy.low is not None and verdict.summary.penalty == Estimate(None)
     report.print_verdicts([verdict])
-    assert "undecided (accuracy 0.9410, penalty nan [nan, nan]; no interval" in capsys.readouterr().out
+    assert (
+        "undecided (accuracy 0.9410, penalty nan [nan, nan], density 0.90 and recall 0.89 of its own; no predictions"
+        in capsys.readouterr().out
+    )
 
 
 def test_intervals_are_those_of_the_verdict(tmp_path):
