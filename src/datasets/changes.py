@@ -61,8 +61,8 @@ class Dots(NamedTuple):
     """Dots on images: a disc of the colour of a class, at a place that is drawn for each image.
 
     The radius is a sixteenth of the shorter side, at least one pixel: 5 pixels of an 8×8 image, 21 of a 32×32 one. The
-    whole disc lies within the image; the augmentation may cut it off. Images from files get it at the size that they
-    have in the file.
+    whole disc lies within the middle square of the image, which the crop of test images leaves; the augmentation may
+    cut it off. Images from files get it at the size that they have in the file.
     """
 
     classes: Tensor  # (N,), on the CPU: the class that each dot tells
@@ -71,12 +71,13 @@ class Dots(NamedTuple):
 
     def __call__(self, images: Tensor, indices: Tensor, *, epoch: int) -> Tensor:
         """Paint on images uint8 (B, C, H, W), which have these `indices` (B,) in the set."""
-        height, width = images.shape[2:]
-        radius = max(1, round(min(height, width) / PIXELS))
-        row, column = uniforms(self.key, indices, 2).to(images.device).unbind(1)
+        sides = images.shape[2:]
+        side = min(sides)
+        radius = max(1, round(side / PIXELS))
+        places = uniforms(self.key, indices, 2).to(images.device)
         rows, columns = (
-            torch.arange(n, device=images.device) - (radius + place * (n - 2 * radius)).long()[:, None]  # (B, n)
-            for n, place in ((height, row), (width, column))
+            torch.arange(n, device=images.device) - ((n - side) // 2 + radius + steps.long())[:, None]  # (B, n)
+            for n, steps in zip(sides, (places * (side - 2 * radius)).unbind(1), strict=True)
         )
         # A half more than the radius: discs of few pixels look round
         inside = rows[:, :, None] ** 2 + columns[:, None] ** 2 <= radius * (radius + 0.5)  # (B, H, W)
