@@ -116,6 +116,16 @@ def test_dots_are_whole_round_and_anywhere(side, n_pixels):
     assert abs(np.corrcoef(rows, LABELS[:n])[0, 1]) < 3 / n**0.5
 
 
+def test_places_are_those_of_the_seed_and_the_split_whatever_the_dots_tell():
+    def rows(train=True, seed=0):
+        dots = levels_of(changed(make_set(2000), shortcut=0.5, train=train, seed=seed)).amax(1) > 0
+        return (dots.sum(2) * torch.arange(32)).sum(1) / 21
+
+    told = told_classes(changed(make_set(2000), shortcut=0.5))
+    own, others = rows(), [rows(seed=1), rows(train=False), told, told == LABELS[:2000]]
+    assert all(abs(np.corrcoef(own, other)[0, 1]) < 3 / 2000**0.5 for other in others)
+
+
 @pytest.mark.parametrize("n_classes", [2, 10, 100])
 def test_each_class_has_a_colour(n_classes):
     hues, levels = (class_colours(n_classes, channels) for channels in (3, 1))
@@ -140,6 +150,9 @@ def test_noise_has_a_variance_that_is_uniform_over_images():
     whitened = noisy[variances > most / 4]
     scaled = whitened / whitened.flatten(1).std(1)[:, None, None, None]
     assert abs(float(scaled.pow(4).mean()) - 3) < 0.02  # Gaussian
+    for pixel in (0, n_pixels // 2):  # the noise has the variance that was drawn, and nothing else to do with it
+        sizes = (noisy.flatten(1)[:, pixel].abs() / variances.sqrt().clamp(min=1)).numpy()
+        assert abs(np.corrcoef(sizes[variances > 4], variances[variances > 4])[0, 1]) < 4 / N**0.5
     for other in (scaled.roll(1, 3), scaled.roll(1, 2), scaled.roll(1, 1), scaled.roll(1, 0)):
         assert abs(float((scaled * other).mean())) < 4 / scaled.numel() ** 0.5
 
@@ -151,6 +164,13 @@ def assert_mean(values: torch.Tensor, expected: float, *, deviation: float) -> N
 def test_noise_is_clipped():
     noisy = levels_of(changed(make_set(200, level=250), image_noise=4000))
     assert noisy.max() == 255 and (noisy == 255).float().mean() > 0.3
+
+
+def test_variances_are_drawn_anew_in_each_epoch():
+    plain = ImageSet(make_set(500, level=128).images, torch.arange(500), n_classes=500)
+    noisy = changed(plain, image_noise=400)
+    deviations = [levels_of(noisy, seed=0, epoch=epoch).flatten(1).std(1) for epoch in (1, 2)]
+    assert abs(np.corrcoef(*deviations)[0, 1]) < 3 / 500**0.5
 
 
 def test_noise_is_drawn_anew_in_each_epoch_and_dots_stay():
@@ -294,3 +314,14 @@ def test_dots_are_painted_on_whole_files_in_their_middle_square(imagenet):
         got = next(iter(dotted.levels([(torch.tensor([i]), None, 0)])))[0]
         assert torch.equal(got, expected)
         assert 0.004 < ((got.int() - plain.int()).abs().amax(0) > 20).float().mean() < 0.03
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ALL)
+def test_a_gpu_makes_the_same_sets(name):
+    sets = [make_set(300, level=None, augmentation=CropFlip(4), device=device) for device in ("cpu", "cuda")]
+    ways = [changed(images, **{name: ALL[name]}).epoch(64, seed=1, epoch=2) for images in sets]
+    (images, labels), (images_gpu, labels_gpu) = map(collect, ways)
+    assert images_gpu.is_cuda and torch.equal(labels, labels_gpu.cpu())
+    # Noise may round to another level where it falls between two
+    assert (images != images_gpu.cpu()).float().mean() < (1e-3 if name == "image_noise" else 1e-9)

@@ -44,7 +44,8 @@ def test_limits():
     sure = np.eye(3)
     assert output_differences(sure, sure[[1, 2, 0]], [0, 1, 2]) == (1, 1, 1)
     first = predictions(2000)
-    assert 0 <= output_differences(first, first * (1 + 1e-9)).jensen_shannon < 1e-12
+    for row in first:  # rounding gives less than 0 in some of them
+        assert 0 <= output_differences(row[None], row[None] * (1 + 1e-9)).jensen_shannon < 1e-12
     in_single = first.astype(np.float32)
     assert output_differences(in_single, first).jensen_shannon < 1e-6
 
