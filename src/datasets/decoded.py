@@ -30,7 +30,7 @@ warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers
 
 MISSING = "restore or remove it"
 Transform = Callable[[Image.Image], Tensor]  # to uint8 (C, H, W), all of one shape
-Key = tuple[int, ...]  # the index of an image, the epoch and, where it is augmented, seed and epoch again
+Key = tuple[int, ...]  # the index of an image, the epoch and, where it is augmented, the seed
 
 
 class EncodedFiles:
@@ -134,7 +134,7 @@ class DecodedImageSet(BaseImageSet):
             ) from error
 
     def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
-        return torch.tensor([[seed, epoch]]).expand(len(order), 2) if self.augmentation else None
+        return torch.tensor([[seed]]).expand(len(order), 1) if self.augmentation else None
 
     def _make(self, batches: Sequence[BatchSpec]) -> Iterator[Tensor]:
         for levels in self.levels(batches):  # workers send bytes, a quarter of the size of floats
@@ -199,7 +199,7 @@ class _Decoder:
         except UserError as error:
             return error
 
-    def _image(self, i: int, epoch: int, *seed_and_epoch: int) -> Tensor:
+    def _image(self, i: int, epoch: int = 0, seed: int | None = None) -> Tensor:
         with readable(self.files.path(i), MISSING):
             try:
                 image = Image.open(io.BytesIO(self.files.read(i)))
@@ -211,10 +211,10 @@ class _Decoder:
         if self.changes:
             levels = apply_changes(self.changes, TF.pil_to_tensor(image)[None], torch.tensor([i]), epoch=epoch)
             image = TF.to_pil_image(levels[0])
-        if not seed_and_epoch:
+        if seed is None:
             return self.transform(image)
         with torch.random.fork_rng(devices=[]):  # torchvision's transforms draw from torch's generator of the CPU
-            torch.default_generator.manual_seed(seed_of(*seed_and_epoch, i, 0))  # no other key has four parts
+            torch.default_generator.manual_seed(seed_of(seed, epoch, i, 0))  # no other key has four parts
             return self.augmentation(image)
 
 
