@@ -12,7 +12,8 @@ def parser() -> cli.Parser:
     add("model_type", type=cli.network, help=cli.NETWORKS)
     cli.add_gpu(options)
     cli.add_data(options, batch_size=64)
-    cli.add_training(options, n_epochs=100)
+    cli.add_training(options, n_epochs=100, momentum=True)
+    cli.add_interventions(options)
     add("-dir", "--save-dir", required=True, help="folder to write to")
     add(
         "-sf",
@@ -37,7 +38,7 @@ def train(args) -> None:
 
     from src.checkpoints import save_state
     from src.console import note
-    from src.datasets import dataset_info, load_dataset
+    from src.datasets import dataset_info, intervene, load_dataset
     from src.models import build_model
     from src.results.run import Run
     from src.runtime import device_of, seeded
@@ -54,8 +55,11 @@ def train(args) -> None:
     # Tensor cores want channels last; in float32 the layout is left alone.
     model.to(device, memory_format=torch.channels_last if args.amp == "bf16" else torch.preserve_format)
     loading = cli.load_options(args, device)
-    train_set = load_dataset(args.dataset, args.dataset_root, train=True, **loading)
-    val_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
+    interventions = cli.intervention_options(args)
+    train_set, val_set = (
+        intervene(load_dataset(args.dataset, args.dataset_root, train=train, **loading), train=train, **interventions)
+        for train in (True, False)
+    )
     train_set.epoch_size = args.epoch_size or train_set.epoch_size
 
     run.claim(resume=args.resume)

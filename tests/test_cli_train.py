@@ -1,15 +1,18 @@
 """exec_train.py and exec_eval.py as a user runs them."""
 
 import json
+import math
 import os
 import re
 import subprocess
 
 import numpy as np
 import pytest
+import torch
 
 from src.checkpoints import load_state
-from tests.commands import names_in, parser_of, read_csv, read_json, run, run_process, words
+from src.datasets import INTERVENTIONS
+from tests.commands import ON_DIGITS, names_in, parser_of, read_csv, read_json, run, run_process, words
 from tests.conftest import few_images
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -80,6 +83,108 @@ def test_optimizers_and_schedulers(optimizer, scheduler):
     assert losses[1] < losses[0]
 
 
+# Settings of ReSi, and interventions
+
+
+def test_the_recipe_of_resi(monkeypatch):
+    """SGD 0.1 with momentum 0.9, cosine to 0 over 200 epochs, weight decay 5e-4, batches of 128."""
+    from src.training import loop, recorded
+
+    rates = []
+
+    def record(task, train_set, val_set, settings, **options):
+        optimizer = loop._optimizer(list(task.heads[0].parameters()), settings)
+        scheduler = loop._scheduler(optimizer, settings)
+        (group,) = optimizer.param_groups
+        assert type(optimizer) is torch.optim.SGD and settings.batch_size == 128
+        assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 5e-4, False)
+        for _ in range(settings.n_epochs):
+            rates.append(group["lr"])
+            optimizer.step()
+            scheduler.step()
+        return iter(())
+
+    monkeypatch.setattr(recorded, "train", record)
+    recipe = "-e 200 -o sgd -lr 0.1 --momentum 0.9 -sched cosine -wd 5e-4 -b 128 -dir m".split()
+    run("exec_train.py", "resnet18", *ON_DIGITS, *recipe)
+    assert rates == pytest.approx([0.05 * (1 + math.cos(math.pi * epoch / 200)) for epoch in range(200)])
+
+
+def test_momentum_is_of_sgd(tmp_path):
+    message = "exec_train.py: error: --momentum is of -o sgd, not of adam; give -o sgd or leave it out\n"
+    assert train("-dir", tmp_path / "m", "--momentum", "0.9", status=2).err == message
+    assert (
+        "'1.5' is not a finite number at least 0 and at most 1" in train("-dir", "m", "--momentum", "1.5", status=2).err
+    )
+
+
+# Where the accuracies lie after four epochs; without an intervention those are 0.86 and 0.9 or more
+INTERVENED = {
+    "--label-noise 1": {"train": (0.05, 0.15), "val": (0.0, 0.25)},
+    "--label-noise 0.5": {"train": (0.2, 0.52), "val": (0.5, 1.0)},
+    "--shortcut 1": {"train": (0.6, 0.8), "val": (0.6, 0.85)},
+    "--image-noise 10000": {"train": (0.5, 0.75), "val": (0.7, 1.0)},
+}
+
+
+@pytest.mark.parametrize("option", INTERVENED)
+def test_interventions(option, tmp_path):
+    settings = [*ON_DIGITS, "-e", "4", "-b", "32", "-lr", "0.003", "-dir", "m"]
+    run_process("exec_train.py", "small_cnn", *settings, *option.split(), "--intervention-seed", "3")
+    row = read_csv("m/training_logs.csv")[-1]
+    for split, (low, high) in INTERVENED[option].items():
+        assert low <= float(row[f"{split}_acc"]) <= high, split
+    clean = run("exec_eval.py", "m/model_4.pt", "small_cnn", *ON_DIGITS).out  # only dots are on test images
+    assert (clean == f"Clean accuracy: {float(row['val_acc']):.2%}\n") == ("--shortcut" not in option)
+    config, name = read_json("m/config.txt"), option.split()[0].lstrip("-").replace("-", "_")
+    assert config[name] == float(option.split()[1]) and config["intervention_seed"] == 3
+    assert {config[other] for other in INTERVENTIONS if other != name} == {None}
+    assert names_in(tmp_path / "m") == {"config.txt", "run.json", "training_logs.csv", "model_4.pt"}
+
+
+def test_interventions_out_of_range(tmp_path):
+    for option in ("--label-noise", "--shortcut"):
+        assert (
+            "'1.01' is not a finite number at least 0 and at most 1" in train("-dir", "m", option, "1.01", status=2).err
+        )
+    assert "'-1' is not a finite number at least 0" in train("-dir", "m", "--image-noise=-1", status=2).err
+
+
+ALL = ["--shortcut", "0.75", "--label-noise", "0.5", "--image-noise", "1000"]
+
+
+def test_a_config_repeats_interventions(tmp_path):
+    train("-e", "1", "-dir", "a", *ALL, "--intervention-seed", "1")
+    run("exec_train.py", "--config", "a/config.txt", "-dir", "b")
+    train("-e", "1", "-dir", "c", *ALL)
+    a, b, c = ((tmp_path / name / "model_1.pt").read_bytes() for name in "abc")
+    assert a == b != c
+    refused = train("-e", "1", "-dir", "a", *ALL, status=2).err
+    assert "intervention_seed was 1, now 0" in refused
+
+
+def test_an_interrupted_run_with_interventions_goes_on(tmp_path, monkeypatch):
+    """Noise of an epoch is that of the epoch, and labels and dots are those from before."""
+    from src.training import recorded
+
+    train("-e", "3", "-dir", "whole", *ALL)
+    report = recorded.report_epoch
+
+    def stop(epoch, log):
+        report(epoch, log)
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recorded, "report_epoch", stop)
+        assert "interrupted by SIGINT" in train("-e", "3", "-dir", "stopped", *ALL, status=130).err
+    other = train("-e", "3", "-dir", "stopped", *ALL[:-1], "900", "--resume", status=2).err
+    assert "image_noise was 1000.0, now 900.0" in other
+    train("-e", "3", "-dir", "stopped", *ALL, "--resume")
+    for name in ("model_3.pt", "training_logs.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
+
+
 def test_vision_transformers_take_other_image_sizes(tmp_path):
     name, data = "vit_tiny_patch4_32", ARGUMENTS[1:]
     with few_images():
@@ -90,8 +195,6 @@ def test_vision_transformers_take_other_image_sizes(tmp_path):
 
 def test_reads_checkpoints_of_the_public_code(tmp_path):
     """Legacy format, images of CIFAR-10's shape: what the goldens of the evaluation are made of."""
-    import torch
-
     from src.models import build_model
     from tests.golden_weights import load_golden_weights
     from tests.tiny_datasets import random_images

@@ -17,7 +17,7 @@ SCRIPTS = make_docs.PARSERS  # all with options
 # From top to bottom; a module imports only from layers below its own, and not from its neighbours in one layer.
 LAYERS = (
     ("cli",),
-    ("rank_statistics",),
+    ("ground_truth", "rank_statistics"),
     ("measurements",),
     ("verdict",),
     ("ood", "probing"),

@@ -65,10 +65,17 @@ def load_options(args: Namespace, device: Any) -> dict[str, Any]:
     return {"device": device, "loading": Loading(args.n_workers, args.prefetch_factor)}
 
 
-def add_training(parser: Parser, *, n_epochs: int) -> None:
-    """Add the options of training: `-o`, `-e`, `-lr`, `-wd`, `-s`, `-sched`, `-rlre` and `--grad-clip`."""
+def add_training(parser: Parser, *, n_epochs: int, momentum: bool = False) -> None:
+    """Add the options of training: `-o`, `-e`, `-lr`, `-wd`, `-s`, `-sched`, `-rlre` and `--grad-clip`.
+
+    Args:
+        momentum: add `--momentum` as well.
+    """
     add = parser.add_argument
-    add("-o", "--optimizer", choices=OPTIMIZERS, default="adam", help="sgd is without momentum")
+    without = "sgd is without momentum" + (" unless --momentum gives one" if momentum else "")
+    add("-o", "--optimizer", choices=OPTIMIZERS, default="adam", help=without)
+    if momentum:
+        add("--momentum", type=real_number(at_least=0, at_most=1), default=0.0, help="momentum of -o sgd")
     add("-e", "--epochs", dest="n_epochs", type=whole_number(0), default=n_epochs, help="number of epochs")
     add("-lr", "--learning-rate", type=real_number(above=0), default=1e-3, help="initial learning rate")
     add("-wd", "--weight_decay", "--weight-decay", type=real_number(at_least=0), default=1e-5, help="weight decay")
@@ -78,6 +85,24 @@ def add_training(parser: Parser, *, n_epochs: int) -> None:
     add("-rlre", "--reduce-lr-epochs", type=whole_number(1), nargs="*", default=[],
         help="multiply the learning rate by 0.1 after these epochs")  # fmt: skip
     add("--grad-clip", type=real_number(above=0), default=None, help="l2 norm that gradients are clipped to")
+
+
+def add_interventions(parser: Parser) -> None:
+    """Add an option for each row of the table of interventions, and `--intervention-seed`."""
+    from src.datasets import INTERVENTIONS
+
+    for name, row in INTERVENTIONS.items():
+        strength = real_number(at_least=0, at_most=row.at_most)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=strength, metavar=row.metavar, help=row.description)
+    parser.add_argument("--intervention-seed", type=whole_number(0), default=0,
+                        help="seed of labels, dots and noise that these draw; -s does not change them")  # fmt: skip
+
+
+def intervention_options(args: Namespace) -> dict[str, Any]:
+    """Collect the arguments `strengths` and `seed` of `intervene`."""
+    from src.datasets import INTERVENTIONS
+
+    return {"strengths": {name: vars(args)[name] for name in INTERVENTIONS}, "seed": args.intervention_seed}
 
 
 def add_finetuning(parser: Parser) -> None:
@@ -112,4 +137,6 @@ def training_settings(args: Namespace) -> Any:
         epochs = " ".join(map(str, late))
         warn(f"-rlre {epochs}: none of the -e {args.n_epochs} epochs comes after that: no effect")
     options = vars(args)
+    if options.get("momentum") and args.optimizer != "sgd":
+        raise UserError(f"--momentum is of -o sgd, not of {args.optimizer}; give -o sgd or leave it out")
     return Settings(**{name: options[name] for name in Settings._fields if name in options})

@@ -1,7 +1,7 @@
 """The base of all image sets: order of the images, batches, and the share of each of several processes."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torchvision.transforms.functional as TF
@@ -27,6 +27,14 @@ class BatchSpec(NamedTuple):
 
     indices: Tensor
     parameters: Tensor | None  # None: without augmentation
+    epoch: int = 0  # counted from 1; 0: not of an epoch
+
+
+class Change(Protocol):
+    """What an intervention does to images before the augmentation."""
+
+    def __call__(self, images: Tensor, indices: Tensor, *, epoch: int) -> Tensor:
+        """Change images uint8 (B, C, H, W), which have these `indices` (B,) in the set; returns others."""
 
 
 class Normalisation(NamedTuple):
@@ -66,6 +74,7 @@ class BaseImageSet:
         self.normalisation = normalisation
         self.epoch_size = epoch_size
         self.shard = Shard()  # may be set later
+        self.changes: tuple[Change, ...] = ()  # of images before the augmentation, in this order; see `intervene`
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -132,12 +141,14 @@ class BaseImageSet:
             order = order[subset(len(order), self.epoch_size, seed=seed, epoch=epoch)]
         order = order[torch.randperm(len(order), generator=generator)]
         parameters = self._random_parameters(order, generator, seed=seed, epoch=epoch)
-        yield from self._deliver(order, parameters, batch_size)
+        yield from self._deliver(order, parameters, batch_size, epoch=epoch)
 
     def _indices(self, indices: Tensor | None) -> Tensor:
         return torch.arange(len(self)) if indices is None else torch.as_tensor(indices, device="cpu")
 
-    def _deliver(self, order: Tensor, parameters: Tensor | None, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _deliver(
+        self, order: Tensor, parameters: Tensor | None, batch_size: int, *, epoch: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the share of this process in each batch of `order`.
 
         All processes get the same number of batches, since they exchange gradients after each. A batch may be too small
@@ -148,10 +159,17 @@ class BaseImageSet:
             rows = slice(first + self.shard.rank, min(first + batch_size, len(order)), self.shard.size)
             labelled.append(rows.start < rows.stop)
             rows = rows if labelled[-1] else slice(first, first + 1)
-            specs.append(BatchSpec(order[rows], None if parameters is None else parameters[rows]))
-        for (indices, _), counts, images in zip(specs, labelled, self._make(specs), strict=True):
+            specs.append(BatchSpec(order[rows], None if parameters is None else parameters[rows], epoch))
+        for (indices, *_), counts, images in zip(specs, labelled, self._make(specs), strict=True):
             labels = self.labels[indices.to(self.device)].long()
             yield images, labels if counts else torch.full_like(labels, UNLABELLED)
+
+
+def apply_changes(changes: Sequence[Change], images: Tensor, indices: Tensor, *, epoch: int) -> Tensor:
+    """Apply changes, one after the other, to images uint8 (B, C, H, W), which have these `indices` (B,) in the set."""
+    for change in changes:
+        images = change(images, indices, epoch=epoch)
+    return images
 
 
 def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+import torchvision.transforms.functional as TF
 from PIL import Image, UnidentifiedImageError  # torchvision's own dependency
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from src.console import progress
-from src.datasets.base import BaseImageSet, BatchSpec, scaled_
+from src.datasets.base import BaseImageSet, BatchSpec, Change, apply_changes, scaled_
 from src.datasets.registry import Loading
 from src.errors import UserError
 from src.files import readable
@@ -29,7 +30,7 @@ warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers
 
 MISSING = "restore or remove it"
 Transform = Callable[[Image.Image], Tensor]  # to uint8 (C, H, W), all of one shape
-Key = tuple[int, ...]  # the index of an image and, where it is augmented, seed and epoch
+Key = tuple[int, ...]  # the index of an image, the epoch and, where it is augmented, the seed
 
 
 class EncodedFiles:
@@ -133,7 +134,7 @@ class DecodedImageSet(BaseImageSet):
             ) from error
 
     def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
-        return torch.tensor([[seed, epoch]]).expand(len(order), 2) if self.augmentation else None
+        return torch.tensor([[seed]]).expand(len(order), 1) if self.augmentation else None
 
     def _make(self, batches: Sequence[BatchSpec]) -> Iterator[Tensor]:
         for levels in self.levels(batches):  # workers send bytes, a quarter of the size of floats
@@ -147,8 +148,9 @@ class DecodedImageSet(BaseImageSet):
             "multiprocessing_context": _context(),
             "worker_init_fn": _ignore_signals,
         }
+        mode = "RGB" if self.image_shape[0] == 3 else "L"
         return DataLoader(
-            _Decoder(self.files, "RGB" if self.image_shape[0] == 3 else "L", self.transform, self.augmentation),
+            _Decoder(self.files, mode, self.changes, self.transform, self.augmentation),
             batch_size=None,  # what is sampled is a batch already
             sampler=_keys(batches),
             pin_memory=self.device.type == "cuda",
@@ -171,16 +173,24 @@ def _context() -> BaseContext:
 
 def _keys(batches: Sequence[BatchSpec]) -> Iterator[list[Key]]:
     """Yield for each batch what `_Decoder` makes it from."""
-    for indices, parameters in batches:
+    for indices, parameters, epoch in batches:
         randomness = [()] * len(indices) if parameters is None else parameters.tolist()
-        yield [(i, *row) for i, row in zip(indices.tolist(), randomness, strict=True)]
+        yield [(i, epoch, *row) for i, row in zip(indices.tolist(), randomness, strict=True)]
 
 
 class _Decoder:
-    """The data set that each worker has: decodes and transforms the images of a list of keys."""
+    """The data set that each worker has: decodes, changes and transforms the images of a list of keys."""
 
-    def __init__(self, files: EncodedFiles, mode: str, transform: Transform, augmentation: Transform | None):
-        self.files, self.mode, self.transform, self.augmentation = files, mode, transform, augmentation
+    def __init__(
+        self,
+        files: EncodedFiles,
+        mode: str,
+        changes: Sequence[Change],
+        transform: Transform,
+        augmentation: Transform | None,
+    ):
+        self.files, self.mode, self.changes = files, mode, changes
+        self.transform, self.augmentation = transform, augmentation
 
     def __getitem__(self, keys: Sequence[Key]) -> Tensor | UserError:
         """Return the images uint8 (B, C, H, W), or an error; the loader would wrap a raised one in a traceback."""
@@ -189,7 +199,7 @@ class _Decoder:
         except UserError as error:
             return error
 
-    def _image(self, i: int, *seed_and_epoch: int) -> Tensor:
+    def _image(self, i: int, epoch: int = 0, seed: int | None = None) -> Tensor:
         with readable(self.files.path(i), MISSING):
             try:
                 image = Image.open(io.BytesIO(self.files.read(i)))
@@ -198,10 +208,13 @@ class _Decoder:
             if image.mode.startswith(("I", "F")):  # PIL would clip their values at 255
                 raise ValueError(f"its pixels have more than 8 bits, mode {image.mode}; convert it")
             image = image.convert(self.mode)
-        if not seed_and_epoch:
+        if self.changes:
+            levels = apply_changes(self.changes, TF.pil_to_tensor(image)[None], torch.tensor([i]), epoch=epoch)
+            image = TF.to_pil_image(levels[0])
+        if seed is None:
             return self.transform(image)
         with torch.random.fork_rng(devices=[]):  # torchvision's transforms draw from torch's generator of the CPU
-            torch.default_generator.manual_seed(seed_of(*seed_and_epoch, i, 0))  # no other key has four parts
+            torch.default_generator.manual_seed(seed_of(seed, epoch, i, 0))  # no other key has four parts
             return self.augmentation(image)
 
 

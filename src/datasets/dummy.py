@@ -23,5 +23,5 @@ class DummyImageSet(BaseImageSet):
         self.images = torch.randn(min(n, N_IMAGES), *image_shape, generator=generator).to(self.device)
 
     def _make(self, batches: Sequence[BatchSpec]) -> Iterator[Tensor]:
-        for indices, _ in batches:
+        for indices, *_ in batches:
             yield self.images[(indices % len(self.images)).to(self.device)]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.datasets.augmentation import Augmentation, build_augmentation, resize, take
-from src.datasets.base import UNLABELLED, BaseImageSet, BatchSpec, scaled_
+from src.datasets.base import UNLABELLED, BaseImageSet, BatchSpec, apply_changes, scaled_
 from src.datasets.registry import DatasetInfo
 
 CACHE_BYTES = 2**20  # pixels that a CPU augments at once, so that intermediate results fit in its cache
@@ -49,17 +49,17 @@ class ImageSet(BaseImageSet):
         return self.augmentation.draw(generator, len(order)) if self.augmentation else None
 
     def _make(self, batches: Sequence[BatchSpec]) -> Iterator[Tensor]:
-        for indices, parameters in batches:
-            yield self._batch(indices, parameters)
+        for batch in batches:
+            yield self._batch(*batch)
 
-    def _batch(self, indices: Tensor, parameters: Tensor | None) -> Tensor:
+    def _batch(self, indices: Tensor, parameters: Tensor | None, epoch: int) -> Tensor:
         """Return the images at `indices` (B,), augmented if `parameters` are given; float32 (B, C, H, W)."""
         batch = torch.empty((len(indices), *self.image_shape), device=self.device)
         n = len(indices) if self.device.type != "cpu" else max(1, CACHE_BYTES // math.prod(self.image_shape))
         margin = 0 if parameters is None else self.augmentation.padding
         for start in range(0, len(indices), n):
             part = slice(start, start + n)
-            images, rows = self._source(indices[part], margin=margin)
+            images, rows = self._source(indices[part], margin=margin, epoch=epoch)
             if parameters is None:
                 batch[part] = resize(take(images, rows), self.size)
             else:
@@ -73,9 +73,16 @@ class ImageSet(BaseImageSet):
         self._padded = F.pad(images.to(self.device), (margin,) * 4).contiguous()
         return self._padded[:, :, margin : margin + height, margin : margin + width]  # a view
 
-    def _source(self, indices: Tensor, *, margin: int) -> tuple[Tensor, Tensor]:
+    def _source(self, indices: Tensor, *, margin: int, epoch: int) -> tuple[Tensor, Tensor]:
         """Return images on the device, with `margin` zeros on every side, and where among them `indices` (B,) are."""
-        return (self._padded if margin else self.images), indices
+        if not self.changes:
+            return (self._padded if margin else self.images), indices
+        return self._separate(take(self.images, indices), indices, margin=margin, epoch=epoch)
+
+    def _separate(self, images: Tensor, indices: Tensor, *, margin: int, epoch: int) -> tuple[Tensor, Tensor]:
+        """Change images on the device, which are those of `indices` (B,) alone, and pad them; returns as `_source`."""
+        changed = apply_changes(self.changes, images, indices, epoch=epoch)
+        return F.pad(changed, (margin,) * 4), torch.arange(len(indices))
 
 
 def split_of(

@@ -14,7 +14,6 @@ from typing import IO
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.lib import format as npy
 from torch import Tensor
 
@@ -60,9 +59,8 @@ class MappedImageSet(ImageSet):
     def _keep(self, images: MappedImages) -> MappedImages:
         return images
 
-    def _source(self, indices: Tensor, *, margin: int) -> tuple[Tensor, Tensor]:
-        near = F.pad(self.images[indices].to(self.device), (margin,) * 4)
-        return near, torch.arange(len(indices))
+    def _source(self, indices: Tensor, *, margin: int, epoch: int) -> tuple[Tensor, Tensor]:
+        return self._separate(self.images[indices].to(self.device), indices, margin=margin, epoch=epoch)
 
 
 def _announce(part: np.memmap, rows: np.ndarray) -> None:

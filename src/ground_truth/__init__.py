@@ -1,0 +1,37 @@
+"""Ground truth: scores of similarity measures on networks that differ by construction, and differences of outputs.
+
+The protocol is that of ReSi (Klabunde et al., ICLR 2025, arXiv 2408.00531).
+"""
+
+from src.ground_truth.bootstrap import (
+    Resampled,
+    group_score_intervals,
+    layer_score_intervals,
+    output_correlation_interval,
+    resamples,
+)
+from src.ground_truth.outputs import OutputDifferences, output_differences
+from src.ground_truth.scores import (
+    GroupScores,
+    LayerScores,
+    chance_scores,
+    group_scores,
+    layer_scores,
+    output_correlation,
+)
+
+__all__ = [
+    "GroupScores",
+    "LayerScores",
+    "OutputDifferences",
+    "Resampled",
+    "chance_scores",
+    "group_score_intervals",
+    "group_scores",
+    "layer_score_intervals",
+    "layer_scores",
+    "output_correlation",
+    "output_correlation_interval",
+    "output_differences",
+    "resamples",
+]

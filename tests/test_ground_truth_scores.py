@@ -1,0 +1,224 @@
+"""Scores of measures: scikit-learn and triple loops as oracles, planted measures, chance, and what is undefined."""
+
+import math
+from itertools import combinations, permutations
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata, spearmanr
+
+from src.ground_truth import chance_scores, group_scores, layer_scores, output_correlation
+
+GROUPS = np.repeat(["none", "half", "most"], 5)
+
+
+def random_matrix(n: int, seed: int = 0, *, n_values: int | None = None) -> np.ndarray:
+    """Symmetric (n, n); with `n_values`, only so many different values, so that there are ties."""
+    rng = np.random.default_rng(seed)
+    upper = np.triu(rng.random((n, n)) if n_values is None else rng.integers(0, n_values, (n, n)).astype(float), 1)
+    return upper + upper.T + np.diag(rng.random(n) * 9)  # whatever is on the diagonal
+
+
+def pairs_of_each_group(groups):
+    """For each group, the index pairs within it and across; by loops."""
+    n = len(groups)
+    for group in sorted(set(groups)):
+        within = [(i, j) for i in range(n) for j in range(i) if groups[i] == groups[j] == group]
+        yield within, [(i, j) for i in range(n) for j in range(n) if groups[i] == group != groups[j]]
+
+
+# Groups
+
+
+@pytest.mark.parametrize("n_values", [None, 40, 4, 1])
+@pytest.mark.parametrize("groups", [GROUPS, [0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 2], [3, 1, 3, 1, 1]], ids=str)
+def test_group_scores_are_those_of_scikit_learn_and_of_loops(groups, n_values):
+    average_precision_score = pytest.importorskip("sklearn.metrics").average_precision_score
+    similarity = random_matrix(len(groups), seed=1, n_values=n_values)
+    precisions, rates = [], []
+    for within, across in pairs_of_each_group(groups):
+        values = [similarity[pair] for pair in within + across]
+        precisions.append(average_precision_score([1] * len(within) + [0] * len(across), values))
+        rates.append(np.mean([similarity[near] > similarity[far] for near in within for far in across]))
+    found = group_scores(similarity, groups)
+    assert found == pytest.approx((np.mean(precisions), np.mean(rates)), abs=1e-12)
+
+
+def test_group_scores_by_hand():
+    """Two groups of two: each has one pair within and four across."""
+    similarity = np.zeros((4, 4))
+    for (i, j), value in {(0, 1): 3, (2, 3): 1, (0, 2): 4, (0, 3): 2, (1, 2): 1, (1, 3): 0}.items():
+        similarity[i, j] = similarity[j, i] = value
+    # (0, 1) is second of five: 1/2, three of four right; (2, 3) ties with (1, 2), behind two: 1/4, one of four right
+    assert group_scores(similarity, ["a", "a", "b", "b"]) == ((1 / 2 + 1 / 4) / 2, (3 / 4 + 1 / 4) / 2)
+
+
+def test_the_truth_scores_1_and_its_opposite_0():
+    same = (GROUPS[:, None] == GROUPS).astype(float)
+    assert group_scores(same, GROUPS) == (1, 1)
+    auprc, conformity = group_scores(-same, GROUPS)
+    assert conformity == 0 and auprc < 0.2
+    assert group_scores(np.ones((15, 15)), GROUPS) == pytest.approx((10 / 60, 0))  # ties are wrong
+
+
+def test_a_random_measure_scores_chance():
+    """Within three standard errors of the exact expectation, a little above the share of pairs within, 10/60."""
+    scores = np.array([group_scores(random_matrix(15, seed), GROUPS) for seed in range(3000)])
+    expected = chance_scores(GROUPS)
+    assert expected == pytest.approx((0.2186, 0.5), abs=1e-4)
+    assert (np.abs(scores.mean(0) - expected) < 3 * scores.std(0) / len(scores) ** 0.5).all()
+
+
+def test_chance_is_the_mean_over_all_orders():
+    """Two groups of two: six pairs of networks, in all 720 orders."""
+    groups = ["a", "a", "b", "b"]
+    scores = []
+    pairs = list(combinations(range(4), 2))
+    for order in permutations(range(6)):
+        similarity = np.zeros((4, 4))
+        for (i, j), value in zip(pairs, order, strict=True):
+            similarity[i, j] = similarity[j, i] = value
+        scores.append(group_scores(similarity, groups))
+    assert chance_scores(groups) == pytest.approx(np.mean(scores, axis=0), abs=1e-12)
+
+
+@pytest.mark.parametrize("change", [lambda x: 3 * x - 7, np.exp, lambda x: -1 / (x + 1)])
+def test_scores_depend_on_the_order_of_similarities_alone(change):
+    similarity, difference = random_matrix(15), random_matrix(15, 1)
+    order = np.random.default_rng(0).permutation(15)
+    moved = change(similarity)[np.ix_(order, order)]
+    assert group_scores(moved, GROUPS[order]) == pytest.approx(group_scores(similarity, GROUPS), abs=1e-12)
+    expected = output_correlation(similarity, difference)
+    assert output_correlation(moved, difference[np.ix_(order, order)]) == pytest.approx(expected, abs=1e-12)
+    assert layer_scores(change(similarity)) == pytest.approx(layer_scores(similarity), abs=1e-12)
+
+
+def test_repeated_networks_are_no_pairs_with_themselves():
+    """As scikit-learn says of the pairs that are left, which count as often as their networks are drawn."""
+    average_precision_score = pytest.importorskip("sklearn.metrics").average_precision_score
+    networks = np.array([0, 0, 2, 4, 4, 5, 6])
+    groups = np.array([0, 0, 0, 1, 1, 1, 1])
+    similarity = random_matrix(7, 3)[np.ix_(networks, networks)]
+    precisions = []
+    for within, across in pairs_of_each_group(groups):
+        within = [(i, j) for i, j in within if networks[i] != networks[j]]
+        values = [similarity[pair] for pair in within + across]
+        precisions.append(average_precision_score([1] * len(within) + [0] * len(across), values))
+    assert group_scores(similarity, groups, networks=networks).auprc == pytest.approx(np.mean(precisions))
+    rows, columns = zip(*((i, j) for i, j in combinations(range(7), 2) if networks[i] != networks[j]), strict=True)
+    expected = spearmanr(
+        similarity[rows, columns], similarity[rows, columns] ** 2 - similarity[rows, columns]
+    ).statistic
+    assert output_correlation(similarity, similarity**2 - similarity, networks=networks) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("groups", "spoil"), [([0, 0, 0, 0], None), ([0, 0, 0, 1], None), ([0, 1, 2, 3], None), ([0, 0, 1, 1], (0, 2))]
+)
+def test_group_scores_that_are_undefined(groups, spoil):
+    """One group, a group of one network, and a pair without a value."""
+    similarity = random_matrix(4)
+    if spoil:
+        similarity[spoil] = similarity[spoil[::-1]] = math.nan
+    assert all(map(math.isnan, group_scores(similarity, groups)))
+    assert spoil or all(map(math.isnan, chance_scores(groups)))
+
+
+def test_the_diagonal_is_not_read():
+    similarity, difference = random_matrix(15), random_matrix(15, 1)
+    other = similarity.copy()
+    np.fill_diagonal(other, math.nan)
+    assert group_scores(other, GROUPS) == group_scores(similarity, GROUPS)
+    assert output_correlation(other, difference) == output_correlation(similarity, difference)
+    assert layer_scores(other) == layer_scores(similarity)
+
+
+# Outputs
+
+
+@pytest.mark.parametrize("n_values", [None, 5])
+def test_correlation_is_pearsons_of_mean_ranks(n_values):
+    similarity, difference = random_matrix(9, 1, n_values=n_values), random_matrix(9, 2, n_values=n_values)
+    pairs = np.array(list(combinations(range(9), 2)))
+    ranks = [rankdata(matrix[tuple(pairs.T)]) for matrix in (similarity, difference)]
+    expected = np.corrcoef(*ranks)[0, 1]
+    assert output_correlation(similarity, difference) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_good_measure_has_a_negative_correlation():
+    difference = random_matrix(8)
+    assert output_correlation(-(difference**3), difference) == pytest.approx(-1)
+    assert output_correlation(difference, difference) == pytest.approx(1)
+
+
+def test_correlations_that_are_undefined(recwarn):
+    similarity, flat = random_matrix(5), np.ones((5, 5))
+    spoilt = similarity.copy()
+    spoilt[0, 1] = spoilt[1, 0] = math.nan
+    for pair in ((similarity, flat), (flat, similarity), (spoilt, similarity), (similarity, spoilt)):
+        assert math.isnan(output_correlation(*pair))
+    assert math.isnan(output_correlation(similarity[:2, :2], similarity[:2, :2])) and not recwarn.list
+
+
+# Layers
+
+
+def nearness(n: int) -> np.ndarray:
+    return -np.abs(np.subtract.outer(np.arange(n), np.arange(n))).astype(float)
+
+
+@pytest.mark.parametrize("n_values", [None, 3])
+@pytest.mark.parametrize("n", [3, 4, 8])
+def test_layer_scores_are_those_of_loops(n, n_values):
+    similarity = random_matrix(n, 5, n_values=n_values)
+    right, total, depths, values = 0, 0, [], []
+    for anchor in range(n):
+        for near in range(n):
+            for far in range(n):
+                if anchor < near < far or anchor > near > far:  # on one side, and farther away
+                    right += similarity[anchor, near] >= similarity[anchor, far]
+                    total += 1
+    for i, j in combinations(range(n), 2):
+        depths.append(i - j)
+        values.append(similarity[i, j])
+    expected = (right / total, np.corrcoef(rankdata(depths), rankdata(values))[0, 1])
+    assert layer_scores(similarity) == pytest.approx(expected, abs=1e-12)
+
+
+def test_similarity_that_falls_with_depth_scores_1():
+    for n in (3, 7):
+        assert layer_scores(nearness(n)) == pytest.approx((1, 1))
+        assert layer_scores(-nearness(n)) == pytest.approx((0, -1))
+    conformity, spearman = layer_scores(np.ones((5, 5)))  # ties are right; a constant has no correlation
+    assert conformity == 1 and math.isnan(spearman)
+
+
+def test_layer_scores_that_are_undefined():
+    spoilt = nearness(4)
+    spoilt[0, 3] = spoilt[3, 0] = math.nan
+    for matrix in (nearness(2), spoilt):
+        assert all(map(math.isnan, layer_scores(matrix)))
+
+
+# Errors
+
+
+def test_what_is_refused():
+    similarity = random_matrix(4)
+    directed = similarity + np.triu(np.ones((4, 4)), 1)
+    for call in (
+        lambda: group_scores(directed, [0, 0, 1, 1]),
+        lambda: output_correlation(directed, similarity),
+        lambda: output_correlation(similarity, directed),
+        lambda: layer_scores(directed),
+    ):
+        with pytest.raises(ValueError, match="not symmetric: average a directed measure over both directions"):
+            call()
+    with pytest.raises(ValueError, match="square"):
+        layer_scores(similarity[:3])
+    with pytest.raises(ValueError, match=r"\(3,\) values for a matrix of 4 networks"):
+        group_scores(similarity, [0, 0, 1])
+    with pytest.raises(ValueError, match=r"similarities \(4, 4\) and differences \(3, 3\)"):
+        output_correlation(similarity, random_matrix(3))
+    rounded = similarity + 1e-7 * np.triu(np.ones((4, 4)))  # of float32
+    assert group_scores(rounded, [0, 0, 1, 1]) == group_scores(similarity, [0, 0, 1, 1])
