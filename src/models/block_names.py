@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from itertools import zip_longest
 
 from torch import nn
 
@@ -28,9 +29,8 @@ def find_blocks(module: nn.Module, engine: Traced | Hooked, *, is_encoder: bool 
     """
     layers = {name: module.get_submodule(name) for name in engine.layers}
     leaves = {name: each for name, each in layers.items() if not any(each.children())}
-    end = engine.layers.get(engine.output_name)
-    with_parameters = ((name, engine.layers[name]) for name in reversed(leaves) if _has_parameters(leaves[name]))
-    ends = (place for name, place in with_parameters if place == end or engine.behind(name, [OUTPUT]))
+    with_parameters = (name for name in reversed(leaves) if _has_parameters(leaves[name]))
+    ends = (engine.layers[name] for name in with_parameters if engine.behind(name, [OUTPUT]))
     last = math.inf if is_encoder else next(ends, -1)
     inner = [name for name in layers if engine.layers[name] < last]
     groups = {name: layers[name] for name in inner if name not in leaves}
@@ -47,7 +47,7 @@ def find_blocks(module: nn.Module, engine: Traced | Hooked, *, is_encoder: bool 
     if len(outermost) > 1:
         return tuple(name for name in inner if name in outermost)
     cuts = [name for name in inner if name in leaves and _counts(leaves[name]) and engine.is_cut(name)]
-    chain = [name for name, next_one in zip(cuts, [*cuts, None][1:], strict=True)
+    chain = [name for name, next_one in zip_longest(cuts, cuts[1:])
              if not isinstance(leaves[name], AFFINE) or next_one is None or _is_map(leaves[next_one])]  # fmt: skip
     classifier = {name.partition(".")[0] for name, position in engine.layers.items() if position >= last}
     in_front = [name for name in chain if name.partition(".")[0] not in classifier]
