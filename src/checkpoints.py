@@ -1,9 +1,10 @@
 """State dicts on disk, and networks built from them."""
 
+import contextlib
 import io
 import pickle
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,21 +64,9 @@ def load_tensors(path: str | Path) -> Any:
     Raises:
         UserError: the file is missing, damaged, or holds code instead of tensors.
     """
-    try:
-        file = open(path, "rb")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise UserError(f"cannot read checkpoint {path}: {error.strerror or error}; check the path") from error
-    try:
-        with file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, of files that are no checkpoints
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"checkpoint {path} holds more than tensors, or is damaged, and was not loaded; "
-            "save a plain state dict: torch.save(model.state_dict(), path)"
-        ) from error
-    except Exception as error:  # a damaged file can raise anything
-        raise UserError(f"checkpoint {path} is damaged or no checkpoint at all; copy or train it again") from error
+    with _readable(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of files that are no checkpoints
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _load_safetensors(path: str | Path) -> State:
@@ -85,11 +74,24 @@ def _load_safetensors(path: str | Path) -> State:
         from safetensors.torch import load_file
     except ImportError as error:
         raise UserError(f"checkpoint {path}: install safetensors to read it (pip install safetensors)") from error
-    try:
+    with _readable(path):
         return load_file(path)
+
+
+@contextlib.contextmanager
+def _readable(path: str | Path) -> Iterator[None]:
+    try:
+        open(path, "rb").close()
     except OSError as error:
         raise UserError(f"cannot read checkpoint {path}: {error.strerror or error}; check the path") from error
-    except Exception as error:  # of the package's own kind
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"checkpoint {path} holds more than tensors, or is damaged, and was not loaded; "
+            "save a plain state dict: torch.save(model.state_dict(), path)"
+        ) from error
+    except Exception as error:  # a damaged file can raise anything
         raise UserError(f"checkpoint {path} is damaged or no checkpoint at all; copy or train it again") from error
 
 
@@ -138,8 +140,7 @@ def load_network(path: str | Path, build: Callable[[], Network], *, wanted: str)
     Raises:
         UserError: as load_weights, or as `build`.
     """
-    state = load_state(path)
-    model = build()
+    state, model = load_state(path), build()
     _take_over(model, state, path, wanted=wanted)
     return model
 
@@ -156,13 +157,7 @@ def load_weights(model: Network, path: str | Path, *, wanted: str) -> None:
 
 
 def _take_over(model: Network, state: State, path: str | Path, *, wanted: str) -> None:
-    model.load_state_dict(_check_weights(state, model, path, wanted=wanted))
-    if not all(value.isfinite().all() for value in model.state_dict().values()):
-        warn(f"checkpoint {path} has weights that are not finite")
-
-
-def _check_weights(state: State, model: Network, path: str | Path, *, wanted: str) -> State:
-    """Return the state, made complete, if it fits."""
+    """Load the state of a checkpoint into a network, if it fits."""
     expected = model.state_dict()
     if state.keys().isdisjoint(expected) and all(key.startswith("module.") for key in expected):
         state = {f"module.{key}": value for key, value in state.items()}  # the network has a child of that name
@@ -170,7 +165,9 @@ def _check_weights(state: State, model: Network, path: str | Path, *, wanted: st
     counters = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")}
     state = {**counters, **state}
     check_fit(state, expected, given=f"checkpoint {path}", wanted=wanted)
-    return state
+    model.load_state_dict(state)
+    if not all(value.isfinite().all() for value in state.values()):
+        warn(f"checkpoint {path} has weights that are not finite")
 
 
 def freeze(model: Network, device: torch.device | str) -> Network:

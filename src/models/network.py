@@ -6,6 +6,7 @@ acts   = front.activations(images, names)       # several layers from one pass t
 """
 
 import copy
+import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from src.console import note, warn
-from src.errors import UserError
-from src.models import layer_names, layouts
+from src.errors import UserError, unknown_name
+from src.models import layouts
 from src.models.engines import Engines
 from src.models.folding import fold_norms
 from src.models.heads import LinearProbe, pool
@@ -132,7 +133,7 @@ class Network:
         names = [name.strip() for name in text.split(",")]
         if "all" in names:
             raise UserError(f"{text!r}: `all` stands for all blocks and is not combined; give it alone, or name layers")
-        layers = [layer for name in names for layer in layer_names.matching(self.layer_names, name)]
+        layers = [layer for name in names for layer in _matching(self.layer_names, name)]
         return list(dict.fromkeys(map(self._found, layers)))
 
     def channels_first(
@@ -179,7 +180,8 @@ class Network:
                 f"layer {name!r} is never called by this network, gives no tensor, or lies inside a layer that is "
                 "taken as a whole; choose another one"
             )
-        raise layer_names.unknown(name, engine.layers, self.block_names)
+        where = f"known: {', '.join(self.block_names)}; for all others: python misc/list_layers.py MODEL"
+        raise unknown_name("layer", name, engine.layers, where=where)
 
     def for_inference(self, names: Sequence[str]) -> "Network":
         """Make the fastest network that gives the same logits and activations at `names` in evaluation mode.
@@ -247,6 +249,13 @@ class Network:
         """Return the shapes of one activation of each layer, in order; of what is no tensor of the images, none."""
         self._engines.checked(self.layer_names)
         return self._engines.shapes(self.layer_names)
+
+
+def _matching(names: Sequence[str], pattern: str) -> list[str]:
+    """Return the names that a shell pattern matches, compared name by name between the dots; itself where none does."""
+    wanted = pattern.split(".")
+    as_deep = [name for name in names if name.count(".") == pattern.count(".")]
+    return [name for name in as_deep if all(map(fnmatch.fnmatchcase, name.split("."), wanted))] or [pattern]
 
 
 def _checked(value: Any, name: str, n: int) -> Tensor:
