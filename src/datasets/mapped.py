@@ -14,12 +14,10 @@ from typing import IO
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.lib import format as npy
 from torch import Tensor
 
 from src import console, files
-from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 
 BLOCK = 2**20  # bytes that are unpacked at once
@@ -52,17 +50,6 @@ class MappedImages:
         for owner, here in chosen:
             images[here] = np.asarray(self.parts[owner])[rows[here] - self._starts[owner]]
         return torch.from_numpy(images).permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
-
-
-class MappedImageSet(ImageSet):
-    """An `ImageSet` whose images are `MappedImages` and stay on disk."""
-
-    def _keep(self, images: MappedImages) -> MappedImages:
-        return images
-
-    def _source(self, indices: Tensor, *, margin: int) -> tuple[Tensor, Tensor]:
-        near = F.pad(self.images[indices].to(self.device), (margin,) * 4)
-        return near, torch.arange(len(indices))
 
 
 def _announce(part: np.memmap, rows: np.ndarray) -> None:
