@@ -4,7 +4,7 @@ import contextlib
 import io
 import pickle
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,49 +114,34 @@ def load_model(
         network = build_model(name.type, n_classes=images.n_classes, **shape, encoder=encoder or has_head)
         return network.with_head() if has_head and network.is_encoder else network
 
-    wanted = f"{name.type} with {images.n_classes} classes"
     if name.is_fresh:
         with seeded(name.seed or 0):
-            model = build()
-    elif name.is_file:
+            return freeze(build(), device)
+    if name.is_file:
         state = load_state(name.path)
-        model = build(f"{LinearProbe.NAME}.weight" in state)
-        _take_over(model, state, name.path, wanted=wanted)
     else:
         from src.models.torchvision_networks import torchvision_weights
 
-        state, model = torchvision_weights(name.type, name.path, n_classes=images.n_classes), build()
-        _take_over(model, state, name.path, wanted=wanted)
-        if hasattr(model.module, "transform_input"):  # GoogLeNet and Inception: their weights want other statistics
-            model.module.transform_input = True
+        state = torchvision_weights(name.type, name.path, n_classes=images.n_classes)
+    model = build(f"{LinearProbe.NAME}.weight" in state)
+    _take_over(model, state, name.path, wanted=f"{name.type} with {images.n_classes} classes")
+    if not name.is_file and hasattr(model.module, "transform_input"):  # GoogLeNet's and Inception's other statistics
+        model.module.transform_input = True
     return freeze(model, device)
 
 
-def load_network(path: str | Path, build: Callable[[], Network], *, wanted: str) -> Network:
-    """Build a network with the weights of a checkpoint.
-
-    Args:
-        wanted: how the network is called in the error.
-    Raises:
-        UserError: as load_weights, or as `build`.
-    """
-    state, model = load_state(path), build()
-    _take_over(model, state, path, wanted=wanted)
-    return model
-
-
-def load_weights(model: Network, path: str | Path, *, wanted: str) -> None:
-    """Load a checkpoint into a network.
+def load_weights(model: Network, path: str | Path, *, wanted: str) -> Network:
+    """Load a checkpoint into a network, and return it.
 
     Args:
         wanted: how the network is called in the error.
     Raises:
         UserError: as load_state, or the checkpoint does not fit; names the keys.
     """
-    _take_over(model, load_state(path), path, wanted=wanted)
+    return _take_over(model, load_state(path), path, wanted=wanted)
 
 
-def _take_over(model: Network, state: State, path: str | Path, *, wanted: str) -> None:
+def _take_over(model: Network, state: State, path: str | Path, *, wanted: str) -> Network:
     """Load the state of a checkpoint into a network, if it fits."""
     expected = model.state_dict()
     if state.keys().isdisjoint(expected) and all(key.startswith("module.") for key in expected):
@@ -168,6 +153,7 @@ def _take_over(model: Network, state: State, path: str | Path, *, wanted: str) -
     model.load_state_dict(state)
     if not all(value.isfinite().all() for value in state.values()):
         warn(f"checkpoint {path} has weights that are not finite")
+    return model
 
 
 def freeze(model: Network, device: torch.device | str) -> Network:

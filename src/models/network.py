@@ -192,7 +192,7 @@ class Network:
         if isinstance(self._engines.current(), Hooked):
             return self
         network = copy.deepcopy(self).eval()
-        engine = network._engines.checked(list(map(network._found, names)))
+        engine = network._engines.checked(names)
         if isinstance(engine, Hooked) or not fold_norms(network.module, engine, kept=names):
             return self
         network._engines = Engines(network.module, self.image_shape)
