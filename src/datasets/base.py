@@ -113,12 +113,11 @@ class BaseImageSet:
 
         The last batch may be smaller.
         """
-        yield from self._deliver(self._indices(indices), None, batch_size)
+        order = torch.arange(len(self)) if indices is None else torch.as_tensor(indices, device="cpu")
+        yield from self._deliver(order, None, batch_size)
 
-    def epoch(
-        self, batch_size: int, *, seed: int, epoch: int, indices: Tensor | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images and labels of the whole set, or of `indices`, shuffled and augmented.
+    def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images and labels of the whole set, shuffled and augmented.
 
         With an `epoch_size`, each epoch is the next `subset` of the images; epochs are then counted from 1. The last
         batch may be smaller.
@@ -127,15 +126,12 @@ class BaseImageSet:
         the number of processes or other runs.
         """
         generator = runtime.generator(seed, epoch)
-        order = self._indices(indices)
-        if self.epoch_size is not None and self.epoch_size < len(order):
-            order = order[subset(len(order), self.epoch_size, seed=seed, epoch=epoch)]
+        order = torch.arange(len(self))
+        if self.epoch_size is not None and self.epoch_size < len(self):
+            order = subset(len(self), self.epoch_size, seed=seed, epoch=epoch)
         order = order[torch.randperm(len(order), generator=generator)]
         parameters = self._random_parameters(order, generator, seed=seed, epoch=epoch)
         yield from self._deliver(order, parameters, batch_size)
-
-    def _indices(self, indices: Tensor | None) -> Tensor:
-        return torch.arange(len(self)) if indices is None else torch.as_tensor(indices, device="cpu")
 
     def _deliver(self, order: Tensor, parameters: Tensor | None, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the share of this process in each batch of `order`.
