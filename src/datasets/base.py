@@ -32,8 +32,8 @@ class BatchSpec(NamedTuple):
 class Normalisation(NamedTuple):
     """Mean that is subtracted from values in [0, 1], and standard deviation that divides them, for each channel."""
 
-    mean: tuple[float, ...] | None = None  # None: values are not changed
-    std: tuple[float, ...] | None = None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 class BaseImageSet:
@@ -43,7 +43,7 @@ class BaseImageSet:
         labels: whole numbers (N,) in 0..n_classes-1, kept in their dtype; -1 is no label.
         n_classes: 0 for an unlabelled set.
         image_shape: (C, H, W) of the images in a batch.
-        normalisation: of values in [0, 1]; by default they are not changed.
+        normalisation: of values in [0, 1]; None: they are not changed.
         epoch_size: number of images of an `epoch`, disjoint from epoch to epoch (see `subset`); None, or N or more:
             all images. May be set later.
         device: of the batches.
@@ -55,7 +55,7 @@ class BaseImageSet:
         *,
         n_classes: int,
         image_shape: tuple[int, int, int],
-        normalisation: Normalisation = Normalisation(),  # noqa: B008 - immutable
+        normalisation: Normalisation | None = None,
         epoch_size: int | None = None,
         device: torch.device | str,
     ):
@@ -168,8 +168,8 @@ def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
     return order[place * size : (place + 1) * size]
 
 
-def scaled_(levels: Tensor, normalisation: Normalisation) -> Tensor:
+def scaled_(levels: Tensor, normalisation: Normalisation | None) -> Tensor:
     """Scale float levels 0..255 (B, C, H, W) to [0, 1] as torchvision's ToTensor, and normalise them; in place."""
     # CUDA replaces a division by a number by a product with its reciprocal, which rounds differently
     levels.div_(255 if levels.device.type == "cpu" else torch.full((), 255.0, device=levels.device))
-    return levels if normalisation.mean is None else TF.normalize(levels, *normalisation, inplace=True)
+    return levels if normalisation is None else TF.normalize(levels, *normalisation, inplace=True)

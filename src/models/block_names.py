@@ -9,7 +9,6 @@ from torch import nn
 from src.models.hooked import Hooked
 from src.models.parts import OUTPUT, Traced
 
-POOLINGS = ("MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "FractionalMaxPool", "LPPool")
 SEQUENCES = (nn.Sequential, nn.ModuleList)
 # Where a stitch at the output equals one at the input: maps of one more or less, and norms.
 AFFINE = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -33,11 +32,8 @@ def find_blocks(module: nn.Module, engine: Traced | Hooked, *, is_encoder: bool 
     ends = (engine.layers[name] for name in with_parameters if engine.behind(name, [OUTPUT]))
     last = math.inf if is_encoder else next(ends, -1)
     inner = [name for name in layers if engine.layers[name] < last]
-    groups = {name: layers[name] for name in inner if name not in leaves}
-    groups = {name: each for name, each in groups.items()
-              if not isinstance(each, nn.MultiheadAttention) and _has_parameters(each) and engine.is_cut(name)
-              and not _is_single(name, each, engine)}  # fmt: skip
-    blocks = {name for name, each in groups.items() if not (type(each) in SEQUENCES and _held(name, groups))}
+    groups = [name for name in inner if name not in leaves and _is_group(name, layers[name], engine)]
+    blocks = {name for name in groups if not (type(layers[name]) in SEQUENCES and _held(name, groups))}
     outermost = _outermost(blocks)
     while len(holders := [name for name in outermost if len(_held(name, blocks)) > 1]) == 1 or (
         len(outermost) == 1 and len(blocks) > 1
@@ -62,13 +58,15 @@ def _outermost(names: set[str]) -> set[str]:
     return {name for name in names if not any(_held(other, [name]) for other in names)}
 
 
-def _is_single(name: str, module: nn.Module, engine: Traced | Hooked) -> bool:
-    """Return whether a layer is one convolution or linear map, at most with a norm and an activation."""
+def _is_group(name: str, module: nn.Module, engine: Traced | Hooked) -> bool:
+    """Return whether a layer is a cut, and more than one convolution or linear map with a norm and an activation."""
+    if isinstance(module, nn.MultiheadAttention) or not _has_parameters(module) or not engine.is_cut(name):
+        return False
     leaves = {f"{name}.{inner}": each for inner, each in module.named_modules() if not any(each.children())}
     maps = [inner for inner, each in leaves.items() if _is_map(each)]
-    if len(maps) > 1 or any(map(_is_pooling, leaves.values())):
-        return False
-    return all(inner in engine.layers and engine.is_cut(inner) for inner in maps)  # no branch goes around it
+    if len(maps) > 1 or any(_is_torchs(each, "pooling") for each in leaves.values()):
+        return True
+    return not all(inner in engine.layers and engine.is_cut(inner) for inner in maps)  # a branch goes around it
 
 
 def _is_map(module: nn.Module) -> bool:
@@ -79,10 +77,10 @@ def _has_parameters(module: nn.Module) -> bool:
     return any(True for _ in module.parameters())
 
 
-def _is_pooling(module: nn.Module) -> bool:
-    return type(module).__name__.startswith(POOLINGS)
+def _is_torchs(module: nn.Module, kind: str) -> bool:
+    """Return whether a module is one of torch's of a kind, activation or pooling, or derived from one."""
+    return any(base.__module__ == f"torch.nn.modules.{kind}" for base in type(module).__mro__)
 
 
 def _counts(module: nn.Module) -> bool:
-    is_activation = any(base.__module__ == "torch.nn.modules.activation" for base in type(module).__mro__)
-    return is_activation or _is_pooling(module) or _has_parameters(module)
+    return _is_torchs(module, "activation") or _is_torchs(module, "pooling") or _has_parameters(module)
