@@ -60,7 +60,7 @@ def stitch(args) -> None:
     from src.console import progress, warn
     from src.datasets import dataset_info, load_dataset
     from src.runtime import device_of
-    from src.stitching import Grid, build_layers, check_options, matching_batches
+    from src.stitching import Grid, build_layers, check_options, match_layers, match_until_settled, matching_batches
     from src.stitching.report import update_grid
     from src.stitching.runs import GridRuns
     from src.training import train
@@ -117,10 +117,10 @@ def stitch(args) -> None:
             how = {"form": args.init, "rank": args.front_pinv_rank, "cutoff": args.pinv_cutoff}
             n, order = args.n_pinv_init_samples, {"batch_size": args.batch_size, "seed": args.seed}
             if n == "auto":
-                matched = grid.match_until_settled(train_set, **order, **how)
+                matched = match_until_settled(front, end, runs.layers, train_set, **order, **how)
             else:
                 batches = matching_batches(train_set, n, **order, hold_out=FORMS[args.init].held_out)
-                matched = grid.match(*batches, **how)
+                matched = match_layers(front, end, runs.layers, *batches, **how)
         for history, state in train(grid, train_set, test_set, settings, state=runs.state):
             runs.log(history, state)
         batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))

@@ -17,8 +17,6 @@ def parser() -> cli.Parser:
 
 
 def list_layers(args) -> None:
-    import torch
-
     from src.console import note, result
     from src.datasets import dataset_info
     from src.models import build_model
@@ -26,8 +24,7 @@ def list_layers(args) -> None:
     spec = dataset_info(args.dataset, labelled=True).spec
     shape = {"n_channels": spec.shape[0], "image_shape": spec.shape}
     model = build_model(args.model_type, n_classes=spec.n_classes, **shape, encoder=True)
-    with torch.no_grad():
-        shapes = model.eval().shapes(torch.zeros(1, *spec.shape))
+    shapes = model.eval().shapes()
     cuts, width = set(model.cut_names), max(map(len, shapes), default=0)
     for name, shape in shapes.items():
         marks = f"{'all' if name in model.block_names else '':4}{'' if name in cuts else 'inside'}"
@@ -36,6 +33,8 @@ def list_layers(args) -> None:
         f"{len(shapes)} layers, of which all stands for {len(model.block_names)}; inside: no true cut, as what follows "
         "depends on the images past this layer too"
     )
+    if left_out := [name for name in model.layer_names if name not in shapes]:
+        note(f"left out, as they give no tensor with the images as first axis: {', '.join(left_out)}")
 
 
 def main(argv=None) -> int:

@@ -1,9 +1,10 @@
 """State dicts on disk, and networks built from them."""
 
+import contextlib
 import io
 import pickle
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,21 +64,9 @@ def load_tensors(path: str | Path) -> Any:
     Raises:
         UserError: the file is missing, damaged, or holds code instead of tensors.
     """
-    try:
-        file = open(path, "rb")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise UserError(f"cannot read checkpoint {path}: {error.strerror or error}; check the path") from error
-    try:
-        with file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, of files that are no checkpoints
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"checkpoint {path} holds more than tensors, or is damaged, and was not loaded; "
-            "save a plain state dict: torch.save(model.state_dict(), path)"
-        ) from error
-    except Exception as error:  # a damaged file can raise anything
-        raise UserError(f"checkpoint {path} is damaged or no checkpoint at all; copy or train it again") from error
+    with _readable(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of files that are no checkpoints
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _load_safetensors(path: str | Path) -> State:
@@ -85,11 +74,24 @@ def _load_safetensors(path: str | Path) -> State:
         from safetensors.torch import load_file
     except ImportError as error:
         raise UserError(f"checkpoint {path}: install safetensors to read it (pip install safetensors)") from error
-    try:
+    with _readable(path):
         return load_file(path)
+
+
+@contextlib.contextmanager
+def _readable(path: str | Path) -> Iterator[None]:
+    try:
+        open(path, "rb").close()
     except OSError as error:
         raise UserError(f"cannot read checkpoint {path}: {error.strerror or error}; check the path") from error
-    except Exception as error:  # of the package's own kind
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"checkpoint {path} holds more than tensors, or is damaged, and was not loaded; "
+            "save a plain state dict: torch.save(model.state_dict(), path)"
+        ) from error
+    except Exception as error:  # a damaged file can raise anything
         raise UserError(f"checkpoint {path} is damaged or no checkpoint at all; copy or train it again") from error
 
 
@@ -112,57 +114,35 @@ def load_model(
         network = build_model(name.type, n_classes=images.n_classes, **shape, encoder=encoder or has_head)
         return network.with_head() if has_head and network.is_encoder else network
 
-    wanted = f"{name.type} with {images.n_classes} classes"
     if name.is_fresh:
         with seeded(name.seed or 0):
-            model = build()
-    elif name.is_file:
+            return freeze(build(), device)
+    if name.is_file:
         state = load_state(name.path)
-        model = build(f"{LinearProbe.NAME}.weight" in state)
-        _take_over(model, state, name.path, wanted=wanted)
     else:
         from src.models.torchvision_networks import torchvision_weights
 
-        state, model = torchvision_weights(name.type, name.path, n_classes=images.n_classes), build()
-        _take_over(model, state, name.path, wanted=wanted)
-        if hasattr(model.module, "transform_input"):  # GoogLeNet and Inception: their weights want other statistics
-            model.module.transform_input = True
+        state = torchvision_weights(name.type, name.path, n_classes=images.n_classes)
+    model = build(f"{LinearProbe.NAME}.weight" in state)
+    _take_over(model, state, name.path, wanted=f"{name.type} with {images.n_classes} classes")
+    if not name.is_file and hasattr(model.module, "transform_input"):  # GoogLeNet's and Inception's other statistics
+        model.module.transform_input = True
     return freeze(model, device)
 
 
-def load_network(path: str | Path, build: Callable[[], Network], *, wanted: str) -> Network:
-    """Build a network with the weights of a checkpoint.
-
-    Args:
-        wanted: how the network is called in the error.
-    Raises:
-        UserError: as load_weights, or as `build`.
-    """
-    state = load_state(path)
-    model = build()
-    _take_over(model, state, path, wanted=wanted)
-    return model
-
-
-def load_weights(model: Network, path: str | Path, *, wanted: str) -> None:
-    """Load a checkpoint into a network.
+def load_weights(model: Network, path: str | Path, *, wanted: str) -> Network:
+    """Load a checkpoint into a network, and return it.
 
     Args:
         wanted: how the network is called in the error.
     Raises:
         UserError: as load_state, or the checkpoint does not fit; names the keys.
     """
-    _take_over(model, load_state(path), path, wanted=wanted)
+    return _take_over(model, load_state(path), path, wanted=wanted)
 
 
-def _take_over(model: Network, state: State, path: str | Path, *, wanted: str) -> None:
-    model.load_state_dict(_check_weights(state, model, path, wanted=wanted))
-    if not all(value.isfinite().all() for value in model.state_dict().values()):
-        warn(f"checkpoint {path} has weights that are not finite")
-
-
-def _check_weights(state: State, model: Network, path: str | Path, *, wanted: str) -> State:
-    """Return the state, made complete, if it fits."""
+def _take_over(model: Network, state: State, path: str | Path, *, wanted: str) -> Network:
+    """Load the state of a checkpoint into a network, if it fits."""
     expected = model.state_dict()
     if state.keys().isdisjoint(expected) and all(key.startswith("module.") for key in expected):
         state = {f"module.{key}": value for key, value in state.items()}  # the network has a child of that name
@@ -170,7 +150,10 @@ def _check_weights(state: State, model: Network, path: str | Path, *, wanted: st
     counters = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")}
     state = {**counters, **state}
     check_fit(state, expected, given=f"checkpoint {path}", wanted=wanted)
-    return state
+    model.load_state_dict(state)
+    if not all(value.isfinite().all() for value in state.values()):
+        warn(f"checkpoint {path} has weights that are not finite")
+    return model
 
 
 def freeze(model: Network, device: torch.device | str) -> Network:

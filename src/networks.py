@@ -33,7 +33,7 @@ class NetworkName(NamedTuple):
         """A text that two names share if they name the same network: the SHA-256 of its checkpoint's content.
 
         Of fresh weights and torchvision's, which are no files, it is that of the name itself; of a file that is not
-        there, its normalised path.
+        there, its absolute path without links.
         """
         if not self.is_file:
             return hashlib.sha256(f"{self.path} {self.type} {self.seed}".encode()).hexdigest()

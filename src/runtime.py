@@ -56,27 +56,28 @@ def precision(*, gpu: int, amp: str, tf32: bool) -> Iterator[None]:
             float64. `none`: everything uses float32.
         tf32: let float32 matrix products use TF32 on GPUs that have it; otherwise torch's default holds.
     """
-    before = torch.get_float32_matmul_precision()
-    if tf32:
-        torch.set_float32_matmul_precision("high")
-    try:
-        if amp == "none":
-            yield
-        else:  # casts of weights are not cached, as training changes the weights within the block
-            with torch.autocast(device_of(gpu).type, torch.bfloat16, cache_enabled=False):
-                yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    with contextlib.ExitStack() as chosen:
+        if tf32:
+            chosen.enter_context(_products("high"))
+        if amp != "none":  # casts of weights are not cached, as training changes the weights within the block
+            chosen.enter_context(torch.autocast(device_of(gpu).type, torch.bfloat16, cache_enabled=False))
+        yield
 
 
 @contextlib.contextmanager
 def full_precision(device: torch.device | str) -> Iterator[None]:
     """Use full float32 for matrix products while the block runs, whatever `precision` has chosen."""
+    with _products("highest"), torch.autocast(torch.device(device).type, enabled=False):
+        yield
+
+
+@contextlib.contextmanager
+def _products(precision: str) -> Iterator[None]:
+    """Set torch's precision of float32 matrix products while the block runs."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    torch.set_float32_matmul_precision(precision)
     try:
-        with torch.autocast(torch.device(device).type, enabled=False):
-            yield
+        yield
     finally:
         torch.set_float32_matmul_precision(before)
 

@@ -14,7 +14,7 @@ import torch
 
 from src.datasets.augmentation import CropFlip
 from src.datasets.in_memory import ImageSet
-from src.datasets.mapped import MappedImages, MappedImageSet
+from src.datasets.mapped import MappedImages
 from tests.test_datasets_arrays import ROOT, part
 from tests.tiny_datasets import labels_of, random_images
 
@@ -28,7 +28,7 @@ def test_images_on_disk_give_the_batches_of_images_in_memory(augmentation, devic
     parts = [np.load(tmp_path / f"{i}.npy", mmap_mode="r") for i in range(3)]
     options = {"labels": torch.arange(501), "augmentation": augmentation, "epoch_size": 400}
     in_memory = ImageSet(torch.from_numpy(np.concatenate(parts)).permute(0, 3, 1, 2), **options)
-    on_disk = MappedImageSet(MappedImages(parts), **options, device=device)
+    on_disk = ImageSet(MappedImages(parts), **options, device=device)
     assert len(on_disk) == 501 and on_disk.image_shape == (3, 32, 32) and on_disk.n_batches(64) == 7
     assert torch.equal(on_disk.permutation(1), in_memory.permutation(1))
     for go_through in (

@@ -40,6 +40,8 @@ def test_paths_are_made_absolute(tmp_path, monkeypatch):
     np.savez(tmp_path / "arrays.npz", x=np.zeros(1))
     assert dataset_name("mine") == str(tmp_path / "mine") and dataset_name("arrays.npz") == str(tmp_path / "arrays.npz")
     assert dataset_label(str(tmp_path / "arrays.npz")) == "arrays"
+    with pytest.raises(UserError, match="dataset './nowhere' is no folder of images and no .npz file; check the path"):
+        dataset_name("./nowhere")
     with pytest.raises(UserError, match="unknown dataset 'other.npz'.*give a folder of images or an .npz file"):
         dataset_name("other.npz")
 

@@ -49,7 +49,7 @@ def test_a_data_set(monkeypatch):
 
 def test_an_objective(monkeypatch, stitch):
     def twice(stitches):
-        return 2 * objectives.hint(stitches)
+        return 2 * objectives.functional(stitches)
 
     monkeypatch.setattr(objectives, "twice", twice, raising=False)
     monkeypatch.setitem(OBJECTIVES, "toy", Objective("twice the hint", "objectives.twice", AT_END))

@@ -23,12 +23,22 @@ class Tokens(nn.Module):
         return x.flatten(2).transpose(1, 2)
 
 
+class Turn(nn.Module):
+    def forward(self, x):
+        return (x[0] if isinstance(x, tuple) else x).transpose(0, 1)
+
+
 def maps(n_channels):
     return nn.Sequential(nn.Conv2d(n_channels, 6, 2, stride=2), nn.ReLU(), nn.Conv2d(6, 5, 1))
 
 
 def tokens(n_channels):
     return nn.Sequential(maps(n_channels), Tokens(), nn.TransformerEncoderLayer(5, 1, 8, batch_first=True))
+
+
+def sequence(n_channels):
+    tokens = [maps(n_channels), Tokens(), nn.Linear(5, 5)]
+    return nn.Sequential(*tokens, Turn(), nn.LSTM(5, 5), Turn(), nn.Flatten(), nn.Linear(80, 10))
 
 
 def flat(n_channels):
@@ -72,6 +82,9 @@ def test_every_script_takes_an_encoder(in_tmp_path):
     save_state(in_tmp_path / "e.pt", encoder.state_dict())
     run("exec_train.py", "small_cnn", *ON_DIGITS, "-e", 0, "-dir", "c")
     assert [line.split()[0] for line in run("misc/list_layers.py", "nets.py:maps", "-d", "digits").out.splitlines()]
+    listed = run("misc/list_layers.py", "nets.py:sequence", "-d", "digits")
+    assert "4" not in [line.split()[0] for line in listed.out.splitlines()]
+    assert "left out, as they give no tensor with the images as first axis: 3, 4" in listed.err
     dm = [*ON_DIGITS, "-e", 0, "-i", "pinv", "--mod-only-stitch"]
     to_end = ["e.pt", "c/model_0.pt", "nets.py:maps", "small_cnn", "0", "pool1", "rc2c_pre"]
     run("exec_stitch.py", *to_end, *dm, "-dir", "from_encoder")

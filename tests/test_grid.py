@@ -11,7 +11,7 @@ from src.low_rank import as_rows
 from src.models import Network, build_model
 from src.models.vit import VisionTransformer
 from src.runtime import generator
-from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching
+from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching, match_layers
 from src.stitching.layers import resize
 from src.stitching.objectives import feature_loss, functional_loss, hint_loss, soft_label_loss
 from src.stitching.registry import AT_LAST, OBJECTIVES, Objective
@@ -134,7 +134,7 @@ def test_matching_equals_direct_matching_of_each_pair(networks, data, rank, cuto
     from src.low_rank import low_rank_approx
 
     layers = layers_of(networks)
-    matched = Grid(*networks, layers).match(data.batches(17), rank=rank, cutoff=cutoff)
+    matched = match_layers(*networks, layers, data.batches(17), rank=rank, cutoff=cutoff)
     for pair, layer in layers.items():
         source = networks[0](data.images, until=pair.front_layer)
         target = networks[1](data.images, until=pair.end_layer)
@@ -154,7 +154,7 @@ def test_other_closed_forms_are_those_of_each_pair_too(networks, data, form):
     layers = layers_of(networks, ["layer2.1"], ENDS)
     parts = torch.arange(N).split([18, 6])
     batches = [data.batches(17, indices=indices) for indices in parts]
-    matched = Grid(*networks, layers).match(*batches, form=form, rank=5)
+    matched = match_layers(*networks, layers, *batches, form=form, rank=5)
     for pair, layer in layers.items():
         moments = []
         for indices in parts if form == "ridge" else parts[:1]:
@@ -290,7 +290,7 @@ def test_hint_approaches_the_error_of_direct_matching(networks, data):
 
     layers = layers_of(networks, ["layer1.0"], ["layer1.1"])
     grid = Grid(*networks, layers, objective=OBJECTIVES["hint"])
-    (least,) = (matched.error for matched in grid.match([(images, labels)]).values())
+    (least,) = (matched.error for matched in match_layers(*networks, layers, [(images, labels)]).values())
     assert least > 1e-4 and distance(grid).item() ** 2 == pytest.approx(least, rel=1e-4)
 
     layers = layers_of(networks, ["layer1.0"], ["layer1.1"])
@@ -402,7 +402,7 @@ def test_learned_cls_token_starts_at_the_mean_target(data):
     end = build_model("vit_tiny_patch4_32", n_channels=1, image_shape=SHAPE).double().eval()
     pair = Pair("layer3.0", "blocks.1")
     layers = layers_of((front, end), [pair.front_layer], [pair.end_layer], kind="c2t", c2t_cls_token="learn")
-    Grid(front, end, layers).match(data.batches(16))
+    match_layers(front, end, layers, data.batches(16))
     target = end(data.images, until="blocks.1")
     torch.testing.assert_close(layers[pair].cls_token.detach()[0, 0], target[:, 0].mean(0))
     source = front(data.images, until="layer3.0").flatten(2).transpose(1, 2)
@@ -441,7 +441,7 @@ def test_matching_between_maps_and_tokens_of_any_size_is_that_of_the_rows(kinds,
     pair = Pair(layer_of[kinds[0]], layer_of[kinds[2]])
     layers, _ = build_layers(front, end, [pair.front_layer], [pair.end_layer], kinds, image_shape=images.shape[1:],
                              seed=0, c2t_cls_token="pool")  # fmt: skip
-    matched = Grid(front, end, layers).match([(images, None)], form=form)
+    matched = match_layers(front, end, layers, [(images, None)], form=form)
     source, target = front(images, until=pair.front_layer), end(images, until=pair.end_layer)
     layer = layers[pair]
     laid_out = layer.layout(source)

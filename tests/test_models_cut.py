@@ -233,6 +233,8 @@ def test_layers_of_an_option(resnet):
     assert resnet.layers("layer2.0, layer1.0.conv2,layer2.0") == ["layer2.0", "layer1.0.conv2"]
     assert resnet.layers("layer*.1") == ["layer1.1", "layer2.1", "layer3.1", "layer4.1"]
     assert resnet.layers("layer[34].?.conv2,layer1") == [f"layer{i}.{j}.conv2" for i in "34" for j in "01"] + ["layer1"]
+    with pytest.raises(UserError, match="`all` stands for all blocks and is not combined"):
+        resnet.layers("all,conv1")
     with pytest.raises(UserError, match="unknown layer 'layer9.*'"):
         resnet.layers("layer9.*")
     with pytest.raises(UserError, match="did you mean layer2.1"):

@@ -598,3 +598,33 @@ class Declared(Base):
 
 def test_a_module_may_declare_its_blocks():
     assert built(Declared)[1].layers("all") == ["one", "relu"]
+
+
+class TimeFirst(nn.Module):
+    """Recurrent layers of which the first has the tokens on its first axis and the images on its second."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)) for _ in range(4)])
+        self.lstm, self.head = nn.LSTM(3, 3), nn.Linear(3, 4)
+
+    def forward(self, images):
+        x = self.blocks[1](self.blocks[0](images.flatten(2).transpose(1, 2)))  # (B, T, 3)
+        x, _ = self.lstm(self.blocks[2](x.transpose(0, 1)))  # (T, B, 3)
+        return self.head(self.blocks[3](x.transpose(0, 1)).mean(1))
+
+
+def test_layers_with_the_images_on_another_axis_are_left_out(images):
+    torch.manual_seed(0)
+    network = Network(TimeFirst(), image_shape=images.shape[1:]).eval()
+    assert network.layers("all") == [f"blocks.{i}" for i in (0, 1, 3)]
+    assert network.shapes()["blocks.3"] == (16, 3)
+    assert set(network.layer_names) - set(network.shapes()) == {"lstm", "blocks.2", "blocks.2.0", "blocks.2.1"}
+
+
+def test_looking_at_shapes_moves_no_statistics(images):
+    network = Network(SharedRelu(), image_shape=images.shape[1:]).train()
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    chosen(network, "norm", images)
+    assert network.shapes()["norm"] == (6, 4, 4)
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())

@@ -6,7 +6,7 @@ import torch
 
 from src.checkpoints import load_state
 from src.models import build_model
-from src.stitching import Grid, Pair, build_layers
+from src.stitching import Grid, Pair, build_layers, match_layers
 from tests.commands import read_json
 from tests.golden_weights import load_golden_weights
 from tests.goldens import DATA
@@ -40,7 +40,7 @@ def test_direct_matching_repeats_the_run(networks, name):
     )
     grid = Grid(*networks, layers, front_rank=golden["front_stitch_rank"])
 
-    errors = grid.match(batches("train", indices=samples), rank=golden["front_pinv_rank"])
+    errors = match_layers(*networks, layers, batches("train", indices=samples), rank=golden["front_pinv_rank"])
     state = load_state(folder / "final_model.pt")
     for key, value in layers[pair].state_dict().items():
         torch.testing.assert_close(value, state[key], rtol=0, atol=7e-6)

@@ -52,6 +52,7 @@ def without(command: str, option: str) -> str:
 REFUSALS = [
     # Training
     (TRAIN.replace("small_cnn", "resnet19"), "unknown model 'resnet19'; did you mean resnet18"),
+    (TRAIN.replace("small_cnn", "nets.py"), "model 'nets.py' is a file; name the function in it"),
     (f"{TRAIN} -d cifar11", "unknown dataset 'cifar11'; did you mean cifar10"),
     (f"{TRAIN} -d owns", "argument -d/--dataset: unknown dataset 'owns'"),
     (f"{TRAIN} -d photo_patches", "'photo_patches' has no labels"),

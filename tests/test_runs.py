@@ -107,6 +107,15 @@ def failure(run: Run, bad: int) -> str:
     return str(raised.value)
 
 
+def test_a_run_that_let_go_of_its_folder_leaves_the_next_one_its_lock(tmp_path):
+    ended = claimed(tmp_path)
+    ended.discard()
+    assert not list(tmp_path.glob(".*.lock"))
+    claimed(tmp_path)
+    ended.discard()
+    assert len(list(tmp_path.glob(".*.lock"))) == 1
+
+
 def test_the_last_good_weights_are_kept(tmp_path):
     said = failure(claimed(tmp_path), 2)
     assert f"the weights before that epoch are kept in {tmp_path / 'model_1.pt'}" in said

@@ -7,7 +7,7 @@ import torch
 
 from src.errors import UserError
 from src.models import Network
-from src.stitching import Grid, Pair, build_layers
+from src.stitching import Pair, build_layers, match_until_settled
 from src.stitching.grid_matching import grid_moments, match_layers
 from src.stitching.matching import matching_batches
 from src.stitching.registry import FORMS
@@ -66,7 +66,7 @@ def layers_of(networks, fronts=FRONTS, ends=ENDS):
 
 
 def settled(networks, layers, data, batch_size=64, **options):
-    return Grid(*networks, layers).match_until_settled(data, batch_size, seed=5, **options)
+    return match_until_settled(*networks, layers, data, batch_size, seed=5, **options)
 
 
 def equal_maps(one, other):
@@ -94,7 +94,7 @@ def test_the_result_is_that_of_so_many_images(networks, form, n_images):
     for pair, found in settled(networks, layers, data, form=form).items():
         given = layers_of(networks, [pair.front_layer], [pair.end_layer])
         batches = matching_batches(data, found.n_samples, 50, seed=5, hold_out=FORMS[form].held_out)
-        expected = Grid(*networks, given).match(*batches, form=form)[pair]
+        expected = match_layers(*networks, given, *batches, form=form)[pair]
         torch.testing.assert_close(found.weight, expected.weight)
         torch.testing.assert_close(found.bias, expected.bias)
         for one, other in zip(found[2:], expected[2:], strict=True):

@@ -9,7 +9,7 @@ import torch
 
 from src.console import warn
 from src.datasets.in_memory import ImageSet, split_of
-from src.datasets.mapped import MappedImages, MappedImageSet, map_archive
+from src.datasets.mapped import MappedImages, map_archive
 from src.datasets.registry import DatasetInfo, Loading, load_dataset
 from src.errors import UserError
 from src.files import readable
@@ -32,7 +32,7 @@ def load_random_images(
     path = _folder(root, info.source, RANDOM_IMAGES) / RANDOM_IMAGES
     with readable(path, f"fetch {RANDOM_IMAGES_SOURCE} into that place, then run again"):
         images = _checked_images(np.load(path, mmap_mode="r", allow_pickle=False), shape=(32, 32, 3))
-    return split_of(info, MappedImages([images]), None, train=train, device=device, kind=MappedImageSet)
+    return split_of(info, MappedImages([images]), None, train=train, device=device)
 
 
 def load_cifar5m(
@@ -54,7 +54,7 @@ def load_cifar5m(
             images.append(_checked_images(arrays["X"], shape=(32, 32, 3)))
             labels.append(_labels(arrays["Y"], n_images=len(images[-1]), n_classes=info.n_classes))
     every_label = torch.from_numpy(np.concatenate(labels))
-    return split_of(info, MappedImages(images), every_label, train=True, device=device, kind=MappedImageSet)
+    return split_of(info, MappedImages(images), every_label, train=True, device=device)
 
 
 def _folder(root: Path, name: str, content: str) -> Path:
@@ -103,7 +103,7 @@ def load_file(info: DatasetInfo, root: Path, *, train: bool, device: torch.devic
     images, labels = _own_arrays(Path(info.source), "train" if train else "test")
     labels = None if labels is None else torch.from_numpy(labels)
     images = images if images.ndim == 4 else images[..., None]
-    return split_of(info, MappedImages([images]), labels, train=train, device=device, kind=MappedImageSet)
+    return split_of(info, MappedImages([images]), labels, train=train, device=device)
 
 
 def _own_arrays(path: Path, split: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -40,8 +40,8 @@ class Change(Protocol):
 class Normalisation(NamedTuple):
     """Mean that is subtracted from values in [0, 1], and standard deviation that divides them, for each channel."""
 
-    mean: tuple[float, ...] | None = None  # None: values are not changed
-    std: tuple[float, ...] | None = None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 class BaseImageSet:
@@ -51,7 +51,7 @@ class BaseImageSet:
         labels: whole numbers (N,) in 0..n_classes-1, kept in their dtype; -1 is no label.
         n_classes: 0 for an unlabelled set.
         image_shape: (C, H, W) of the images in a batch.
-        normalisation: of values in [0, 1]; by default they are not changed.
+        normalisation: of values in [0, 1]; None: they are not changed.
         epoch_size: number of images of an `epoch`, disjoint from epoch to epoch (see `subset`); None, or N or more:
             all images. May be set later.
         device: of the batches.
@@ -63,7 +63,7 @@ class BaseImageSet:
         *,
         n_classes: int,
         image_shape: tuple[int, int, int],
-        normalisation: Normalisation = Normalisation(),  # noqa: B008 - immutable
+        normalisation: Normalisation | None = None,
         epoch_size: int | None = None,
         device: torch.device | str,
     ):
@@ -122,12 +122,11 @@ class BaseImageSet:
 
         The last batch may be smaller.
         """
-        yield from self._deliver(self._indices(indices), None, batch_size)
+        order = torch.arange(len(self)) if indices is None else torch.as_tensor(indices, device="cpu")
+        yield from self._deliver(order, None, batch_size)
 
-    def epoch(
-        self, batch_size: int, *, seed: int, epoch: int, indices: Tensor | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images and labels of the whole set, or of `indices`, shuffled and augmented.
+    def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images and labels of the whole set, shuffled and augmented.
 
         With an `epoch_size`, each epoch is the next `subset` of the images; epochs are then counted from 1. The last
         batch may be smaller.
@@ -136,15 +135,12 @@ class BaseImageSet:
         the number of processes or other runs.
         """
         generator = runtime.generator(seed, epoch)
-        order = self._indices(indices)
-        if self.epoch_size is not None and self.epoch_size < len(order):
-            order = order[subset(len(order), self.epoch_size, seed=seed, epoch=epoch)]
+        order = torch.arange(len(self))
+        if self.epoch_size is not None and self.epoch_size < len(self):
+            order = subset(len(self), self.epoch_size, seed=seed, epoch=epoch)
         order = order[torch.randperm(len(order), generator=generator)]
         parameters = self._random_parameters(order, generator, seed=seed, epoch=epoch)
         yield from self._deliver(order, parameters, batch_size, epoch=epoch)
-
-    def _indices(self, indices: Tensor | None) -> Tensor:
-        return torch.arange(len(self)) if indices is None else torch.as_tensor(indices, device="cpu")
 
     def _deliver(
         self, order: Tensor, parameters: Tensor | None, batch_size: int, *, epoch: int = 0
@@ -190,8 +186,8 @@ def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
     return order[place * size : (place + 1) * size]
 
 
-def scaled_(levels: Tensor, normalisation: Normalisation) -> Tensor:
+def scaled_(levels: Tensor, normalisation: Normalisation | None) -> Tensor:
     """Scale float levels 0..255 (B, C, H, W) to [0, 1] as torchvision's ToTensor, and normalise them; in place."""
     # CUDA replaces a division by a number by a product with its reciprocal, which rounds differently
     levels.div_(255 if levels.device.type == "cpu" else torch.full((), 255.0, device=levels.device))
-    return levels if normalisation.mean is None else TF.normalize(levels, *normalisation, inplace=True)
+    return levels if normalisation is None else TF.normalize(levels, *normalisation, inplace=True)

@@ -151,7 +151,7 @@ class DecodedImageSet(BaseImageSet):
         mode = "RGB" if self.image_shape[0] == 3 else "L"
         return DataLoader(
             _Decoder(self.files, mode, self.changes, self.transform, self.augmentation),
-            batch_size=None,  # what is sampled is a batch already
+            batch_size=None,  # each sample is a batch already
             sampler=_keys(batches),
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # for seeds that workers do not use: the global generator must not advance

@@ -130,7 +130,7 @@ def _options(settings: Settings, n_classes: int) -> dict[str, Any]:
         "n_classes": n_classes,
         "image_shape": (settings.channels, settings.size, settings.size),
         "transform": _plain(settings),
-        "normalisation": Normalisation() if unchanged else Normalisation(settings.mean, settings.std),
+        "normalisation": None if unchanged else Normalisation(settings.mean, settings.std),
     }
 
 

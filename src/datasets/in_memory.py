@@ -1,4 +1,4 @@
-"""Small images in memory: one uint8 tensor on the device of the run, indexed and augmented batch by batch."""
+"""Small images, indexed and augmented batch by batch: one uint8 tensor on the device of the run, or arrays on disk."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from src.datasets.augmentation import Augmentation, build_augmentation, resize, take
 from src.datasets.base import UNLABELLED, BaseImageSet, BatchSpec, apply_changes, scaled_
+from src.datasets.mapped import MappedImages
 from src.datasets.registry import DatasetInfo
 
 CACHE_BYTES = 2**20  # pixels that a CPU augments at once, so that intermediate results fit in its cache
@@ -19,7 +20,7 @@ class ImageSet(BaseImageSet):
     """Images with labels, delivered in batches of float32 (B, C, H, W) and int64 (B,).
 
     Args:
-        images: uint8 (N, C, H, W).
+        images: uint8 (N, C, H, W); `MappedImages` stay on disk.
         labels: as in BaseImageSet; None: the set is unlabelled, all labels are -1 and `n_classes` is 0.
         size: `batches` resizes images to (size, size), and `augmentation` must do so too; None: nothing is resized.
         augmentation: applied by `epoch`; None: nothing is.
@@ -29,7 +30,7 @@ class ImageSet(BaseImageSet):
 
     def __init__(
         self,
-        images: Tensor,
+        images: Tensor | MappedImages,
         labels: Tensor | None = None,
         *,
         n_classes: int = 0,
@@ -43,7 +44,7 @@ class ImageSet(BaseImageSet):
         shape = (channels, size or height, size or width)
         super().__init__(labels, n_classes=n_classes, image_shape=shape, device=device, **options)
         self.size, self.augmentation = size, augmentation
-        self.images = self._keep(images)
+        self.images = images if isinstance(images, MappedImages) else self._keep(images)
 
     def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
         return self.augmentation.draw(generator, len(order)) if self.augmentation else None
@@ -75,34 +76,30 @@ class ImageSet(BaseImageSet):
 
     def _source(self, indices: Tensor, *, margin: int, epoch: int) -> tuple[Tensor, Tensor]:
         """Return images on the device, with `margin` zeros on every side, and where among them `indices` (B,) are."""
-        if not self.changes:
+        is_mapped = isinstance(self.images, MappedImages)
+        if not is_mapped and not self.changes:
             return (self._padded if margin else self.images), indices
-        return self._separate(take(self.images, indices), indices, margin=margin, epoch=epoch)
-
-    def _separate(self, images: Tensor, indices: Tensor, *, margin: int, epoch: int) -> tuple[Tensor, Tensor]:
-        """Change images on the device, which are those of `indices` (B,) alone, and pad them; returns as `_source`."""
+        images = self.images[indices].to(self.device) if is_mapped else take(self.images, indices)
         changed = apply_changes(self.changes, images, indices, epoch=epoch)
         return F.pad(changed, (margin,) * 4), torch.arange(len(indices))
 
 
 def split_of(
     info: DatasetInfo,
-    images: Tensor,
+    images: Tensor | MappedImages,
     labels: Tensor | None,
     *,
     train: bool,
     device: torch.device | str,
-    kind: type[ImageSet] = ImageSet,
 ) -> ImageSet:
     """Make the `ImageSet` of a split of a data set from its row: classes, size and, for training, augmentation.
 
     Args:
-        images: uint8 (N, C, H, W); `MappedImages` if `kind` is `MappedImageSet`.
+        images: uint8 (N, C, H, W).
         labels: whole numbers (N,), or None.
-        kind: class of the set.
     """
     size = info.image_shape[-1]
-    return kind(
+    return ImageSet(
         images,
         labels,
         n_classes=info.n_classes,

@@ -18,7 +18,6 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from src import console, files
-from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 
 BLOCK = 2**20  # bytes that are unpacked at once
@@ -51,16 +50,6 @@ class MappedImages:
         for owner, here in chosen:
             images[here] = np.asarray(self.parts[owner])[rows[here] - self._starts[owner]]
         return torch.from_numpy(images).permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
-
-
-class MappedImageSet(ImageSet):
-    """An `ImageSet` whose images are `MappedImages` and stay on disk."""
-
-    def _keep(self, images: MappedImages) -> MappedImages:
-        return images
-
-    def _source(self, indices: Tensor, *, margin: int, epoch: int) -> tuple[Tensor, Tensor]:
-        return self._separate(self.images[indices].to(self.device), indices, margin=margin, epoch=epoch)
 
 
 def _announce(part: np.memmap, rows: np.ndarray) -> None:

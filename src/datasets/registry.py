@@ -87,6 +87,8 @@ def dataset_name(text: str) -> str:
         return text
     if path.is_dir() or (path.suffix == ".npz" and path.is_file()):
         return str(path.resolve())
+    if "/" in text:
+        raise UserError(f"dataset {text!r} is no folder of images and no .npz file; check the path")
     raise unknown_name(
         "dataset", text, DATASET_NAMES, where="--help lists all; or give a folder of images or an .npz file"
     )

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterable
+from itertools import zip_longest
 
 from torch import nn
 
 from src.models.hooked import Hooked
 from src.models.parts import OUTPUT, Traced
 
-POOLINGS = ("MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "FractionalMaxPool", "LPPool")
 SEQUENCES = (nn.Sequential, nn.ModuleList)
 # Where a stitch at the output equals one at the input: maps of one more or less, and norms.
 AFFINE = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -28,16 +28,12 @@ def find_blocks(module: nn.Module, engine: Traced | Hooked, *, is_encoder: bool 
     """
     layers = {name: module.get_submodule(name) for name in engine.layers}
     leaves = {name: each for name, each in layers.items() if not any(each.children())}
-    end = engine.layers.get(engine.output_name)
-    with_parameters = ((name, engine.layers[name]) for name in reversed(leaves) if _has_parameters(leaves[name]))
-    ends = (place for name, place in with_parameters if place == end or engine.behind(name, [OUTPUT]))
+    with_parameters = (name for name in reversed(leaves) if _has_parameters(leaves[name]))
+    ends = (engine.layers[name] for name in with_parameters if engine.behind(name, [OUTPUT]))
     last = math.inf if is_encoder else next(ends, -1)
     inner = [name for name in layers if engine.layers[name] < last]
-    groups = {name: layers[name] for name in inner if name not in leaves}
-    groups = {name: each for name, each in groups.items()
-              if not isinstance(each, nn.MultiheadAttention) and _has_parameters(each) and engine.is_cut(name)
-              and not _is_single(name, each, engine)}  # fmt: skip
-    blocks = {name for name, each in groups.items() if not (type(each) in SEQUENCES and _held(name, groups))}
+    groups = [name for name in inner if name not in leaves and _is_group(name, layers[name], engine)]
+    blocks = {name for name in groups if not (type(layers[name]) in SEQUENCES and _held(name, groups))}
     outermost = _outermost(blocks)
     while len(holders := [name for name in outermost if len(_held(name, blocks)) > 1]) == 1 or (
         len(outermost) == 1 and len(blocks) > 1
@@ -47,7 +43,7 @@ def find_blocks(module: nn.Module, engine: Traced | Hooked, *, is_encoder: bool 
     if len(outermost) > 1:
         return tuple(name for name in inner if name in outermost)
     cuts = [name for name in inner if name in leaves and _counts(leaves[name]) and engine.is_cut(name)]
-    chain = [name for name, next_one in zip(cuts, [*cuts, None][1:], strict=True)
+    chain = [name for name, next_one in zip_longest(cuts, cuts[1:])
              if not isinstance(leaves[name], AFFINE) or next_one is None or _is_map(leaves[next_one])]  # fmt: skip
     classifier = {name.partition(".")[0] for name, position in engine.layers.items() if position >= last}
     in_front = [name for name in chain if name.partition(".")[0] not in classifier]
@@ -62,13 +58,15 @@ def _outermost(names: set[str]) -> set[str]:
     return {name for name in names if not any(_held(other, [name]) for other in names)}
 
 
-def _is_single(name: str, module: nn.Module, engine: Traced | Hooked) -> bool:
-    """Return whether a layer is one convolution or linear map, at most with a norm and an activation."""
+def _is_group(name: str, module: nn.Module, engine: Traced | Hooked) -> bool:
+    """Return whether a layer is a cut, and more than one convolution or linear map with a norm and an activation."""
+    if isinstance(module, nn.MultiheadAttention) or not _has_parameters(module) or not engine.is_cut(name):
+        return False
     leaves = {f"{name}.{inner}": each for inner, each in module.named_modules() if not any(each.children())}
     maps = [inner for inner, each in leaves.items() if _is_map(each)]
-    if len(maps) > 1 or any(map(_is_pooling, leaves.values())):
-        return False
-    return all(inner in engine.layers and engine.is_cut(inner) for inner in maps)  # no branch goes around it
+    if len(maps) > 1 or any(_is_torchs(each, "pooling") for each in leaves.values()):
+        return True
+    return not all(inner in engine.layers and engine.is_cut(inner) for inner in maps)  # a branch goes around it
 
 
 def _is_map(module: nn.Module) -> bool:
@@ -79,10 +77,10 @@ def _has_parameters(module: nn.Module) -> bool:
     return any(True for _ in module.parameters())
 
 
-def _is_pooling(module: nn.Module) -> bool:
-    return type(module).__name__.startswith(POOLINGS)
+def _is_torchs(module: nn.Module, kind: str) -> bool:
+    """Return whether a module is one of torch's of a kind, activation or pooling, or derived from one."""
+    return any(base.__module__ == f"torch.nn.modules.{kind}" for base in type(module).__mro__)
 
 
 def _counts(module: nn.Module) -> bool:
-    is_activation = any(base.__module__ == "torch.nn.modules.activation" for base in type(module).__mro__)
-    return is_activation or _is_pooling(module) or _has_parameters(module)
+    return _is_torchs(module, "activation") or _is_torchs(module, "pooling") or _has_parameters(module)

@@ -27,7 +27,7 @@ def fold_norms(module: nn.Module, traced: Traced, *, kept: Sequence[str]) -> int
     names, nodes = Counter(modules.values()), [node for node in traced.graph.nodes if node.op == "call_module"]
     uses = Counter(node.target for node in nodes)
     uses.update(node.target.rpartition(".")[0] for node in traced.graph.nodes if node.op == "get_attr")
-    n_folded, asked = 0, {traced.nodes.get(name) for name in kept}
+    n_folded, asked = 0, {traced.node(name) for name in kept}
     for node in nodes:
         source = node.args[0] if node.args else None
         if source not in nodes or source in asked or len(source.users) > 1:

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.errors import UserError
 from src.models.parts import OUTPUT
-from src.models.tracing import buffers_kept, value_of
+from src.models.tracing import buffers_kept, find_layers
 from src.models.values import first_tensor, logits_of, with_first
 
 
@@ -31,8 +31,6 @@ class Hooked:
     def __init__(self, module: nn.Module, images: Tensor):
         self.module, self.images = module, images
         self._calls: Counter[nn.Module] = Counter()
-        self._cuts: dict[str, bool] = {}
-        self._behind: dict[tuple[str, str], bool] = {}
         values: dict[nn.Module, tuple[Tensor, int]] = {}
 
         def keep(each: nn.Module, inputs: tuple, output: Any) -> None:
@@ -43,13 +41,10 @@ class Hooked:
         with steady(module, images), _hooked(module.modules(), keep), torch.no_grad():
             output = logits_of(module, module(images.clone()))
         positions: dict[tuple[int, int], int] = {}
-        for tensor, version in values.values():
-            positions.setdefault((id(tensor), version), len(positions))
-        owners = {name: value_of(each, {key: key for key in values})
-                  for name, each in module.named_modules(remove_duplicate=False)}  # fmt: skip
-        self._owners = {name: owner for name, owner in owners.items() if name and owner is not None}
-        layers = {name: positions[id(values[owner][0]), values[owner][1]] for name, owner in self._owners.items()}
-        self.layers = dict(sorted(layers.items(), key=lambda item: item[1]))
+        places = {each: positions.setdefault((id(tensor), version), len(positions))
+                  for each, (tensor, version) in values.items()}  # fmt: skip
+        self._owners = find_layers(module, places)
+        self.layers = {name: places[owner] for name, owner in self._owners.items()}
         last = positions.get((id(output), output._version))
         self.output_name = next((name for name, position in self.layers.items() if position == last), OUTPUT)
 
@@ -59,25 +54,18 @@ class Hooked:
         Then its values of the images in another order give the output in that order, and the output has no gradient
         with respect to the images.
         """
-        if name not in self._cuts:
-            own, images = self.known([name, OUTPUT]), self.images.clone().requires_grad_()
-            output = self.known([OUTPUT], name, own[name].flip(0), images)[OUTPUT]
-            is_permuted = self._trains or close(output, own[OUTPUT].flip(0))  # dropout differs between images
-            self._cuts[name] = is_permuted and not _has_gradient(output, images)
-        return self._cuts[name]
+        own, images = self.known([name, OUTPUT]), self.images.clone().requires_grad_()
+        output = self.known([OUTPUT], name, own[name].flip(0), images)[OUTPUT]
+        is_permuted = self._trains or close(output, own[OUTPUT].flip(0))  # dropout differs between images
+        return is_permuted and not _has_gradient(output, images)
 
     def behind(self, layer: str, names: Sequence[str]) -> list[str]:
-        """Return those of the names whose values depend on another value, that of a layer."""
-        names = [name for name in names if self.layers.get(name, -1) != self.layers.get(layer, -1)]
-        unknown = [name for name in names if (layer, name) not in self._behind]
-        if unknown:
-            own = self.known([layer, *unknown])
-            start = own[layer].flip(0).requires_grad_(own[layer].is_floating_point())
-            new = self.known(unknown, layer, start)
-            for name in unknown:
-                is_changed = name in new and not close(new[name], own[name])
-                self._behind[layer, name] = is_changed or (name in new and _has_gradient(new[name], start))
-        return [name for name in names if self._behind[layer, name]]
+        """Return those of the names whose values depend on that of a layer, or are that value."""
+        own = self.known(list(dict.fromkeys([layer, *names])))
+        start = own[layer].flip(0).requires_grad_(own[layer].is_floating_point())
+        new = self.known(names, layer, start)
+        computed = [name for name in names if name in new]
+        return [name for name in computed if not close(new[name], own[name]) or _has_gradient(new[name], start)]
 
     def needs_images(self, after: str) -> bool:
         """Return True: the module runs from the images on."""
@@ -91,7 +79,7 @@ class Hooked:
         Raises:
             UserError: these images do not call a layer as often as the first ones did.
         """
-        found = self._pass(x, names) if after is None else self._pass(images, names, after, x)
+        found = self._pass(x, names, after, images)
         for name in names:
             if name not in found:
                 raise UserError(f"layer {name!r} is not called equally often for all images; choose another one")
@@ -102,47 +90,45 @@ class Hooked:
     ) -> dict[str, Tensor]:
         """Run on the images of the first pass, with gradients where an input has them; the module stays as it was."""
         images = self.images if images is None else images
-        inputs = [images, *([] if x is None else [x])]
+        inputs = [images] if after is None else [x, images]
         with steady(self.module, images), torch.set_grad_enabled(any(each.requires_grad for each in inputs)):
             try:
-                return self._pass(images, names, after, x)
+                return self._pass(inputs[0], names, after, images)
             except RuntimeError:  # NumPy takes no tensors that have gradients
                 with torch.no_grad():
-                    return self._pass(images.detach(), names, after, None if x is None else x.detach())
+                    return self._pass(inputs[0].detach(), names, after, images.detach())
 
     @property
     def _trains(self) -> bool:
         return any(module.training for module in self.module.modules())
 
-    def _pass(
-        self, images: Tensor, names: Sequence[str], after: str | None = None, x: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def _pass(self, x: Tensor, names: Sequence[str], after: str | None, images: Tensor | None) -> dict[str, Tensor]:
         """Return copies of the values that are computed from the time on at which the layer `after` has its own."""
         found: dict[str, Tensor] = {}
         calls: Counter[nn.Module] = Counter()
         start = self._owners.get(after)
-        wanted = [name for name in names if name in self._owners]
-        # Statistics in front of the layer do not move, as in a part.
-        buffers = [(each, each.clone()) for each in self.module.buffers()] if start is not None and self._trains else []
+        wanted = {name: self._owners[name] for name in names if name in self._owners}
+        in_front = contextlib.ExitStack()
 
         def hook(each: nn.Module, inputs: tuple, output: Any) -> Any:
             calls[each] += 1
             if calls[each] != self._calls[each]:
                 return output
             if each is start:
-                for buffer, before in buffers:
-                    buffer.data.copy_(before)
+                in_front.close()
                 found.clear()
                 found.update({name: x.clone() for name in wanted if self.layers[name] == self.layers[after]})
                 output = with_first(output, x.clone())
-            found.update({name: first_tensor(output).clone() for name in wanted if self._owners[name] is each})
+            found.update({name: first_tensor(output).clone() for name, owner in wanted.items() if owner is each})
             if len(found) == len(names):
                 raise _Stop
             return output
 
-        with _hooked({*(self._owners[name] for name in wanted), *([] if start is None else [start])}, hook):
+        with in_front, _hooked({*wanted.values(), *([] if start is None else [start])}, hook):
+            if start is not None and self._trains:  # statistics in front of the layer do not move, as in a part
+                in_front.enter_context(buffers_kept(self.module))
             try:
-                output = logits_of(self.module, self.module(images.clone()))
+                output = logits_of(self.module, self.module((x if after is None else images).clone()))
             except _Stop:
                 return found
         if start is not None and calls[start] != self._calls[start]:
@@ -170,14 +156,10 @@ class _SteadyRandom(TorchDispatchMode):
 @contextlib.contextmanager
 def steady(module: nn.Module, images: Tensor) -> Iterator[None]:
     """Leave buffers and random generators as they were; the numbers that are drawn meanwhile are always the same."""
-    cuda = images.device.type == "cuda"
-    generator = torch.cuda.default_generators[images.device.index] if cuda else torch.default_generator
-    state = generator.get_state()
-    try:
-        with buffers_kept(module), _SteadyRandom(generator):
-            yield
-    finally:
-        generator.set_state(state)
+    devices = [images.device] if images.is_cuda else []
+    generator = torch.cuda.default_generators[images.device.index] if devices else torch.default_generator
+    with torch.random.fork_rng(devices), buffers_kept(module), _SteadyRandom(generator):
+        yield
 
 
 @contextlib.contextmanager
@@ -188,9 +170,8 @@ def _hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, tuple, Any]
         yield
 
 
-def close(value: Any, expected: Any) -> bool:
-    """Return whether the first tensors of two values differ by no more than rounding."""
-    value, expected = first_tensor(value), first_tensor(expected)
+def close(value: Tensor | None, expected: Tensor | None) -> bool:
+    """Return whether two values differ by no more than rounding."""
     if value is None or expected is None or value.shape != expected.shape or value.dtype != expected.dtype:
         return False
     if not value.is_floating_point():

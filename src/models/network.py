@@ -6,6 +6,7 @@ acts   = front.activations(images, names)       # several layers from one pass t
 """
 
 import copy
+import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,15 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from src.console import note, warn
-from src.errors import UserError
-from src.models import layer_names, layouts
-from src.models.block_names import find_blocks
+from src.errors import UserError, unknown_name
+from src.models import layouts
 from src.models.engines import Engines
 from src.models.folding import fold_norms
 from src.models.heads import LinearProbe, pool
-from src.models.hooked import Hooked
+from src.models.hooked import Hooked, steady
 from src.models.parts import OUTPUT
-from src.models.values import first_tensor, logits_of
+from src.models.values import is_activation, logits_of
 
 FORWARDED = ("training", "parameters", "named_parameters", "buffers", "modules", "named_modules", "state_dict",
              "load_state_dict", "get_submodule")  # fmt: skip
@@ -33,7 +33,7 @@ class Network:
 
     A layer is the output of a module, under the module's name: a tensor whose first axis is the batch, or the first
     such tensor of a tuple, list, dict or dataclass. A module that is called several times stands for its last call, a
-    container that is not called for its last child; `output` is what the network itself returns.
+    container that gives no tensor, or is not called, for its last child; `output` is what the network itself returns.
 
     A cut is defined by a hook that replaces the layer's output. Where torch.fx can trace the module, and its parts
     give what the hooks give for two random images, the parts are used: they leave out what is not needed.
@@ -57,13 +57,13 @@ class Network:
     def __getattr__(self, name: str) -> Any:
         if name not in (*FORWARDED, *CHAINED):
             raise AttributeError(f"a Network has no attribute {name!r}; its module may have: network.module.{name}")
-        value = getattr(self.module, name)
+        method = getattr(self.module, name)
 
-        def method(*args: Any, **options: Any) -> "Network":
-            value(*args, **options)
+        def chained(*args: Any, **options: Any) -> "Network":
+            method(*args, **options)
             return self
 
-        return method if name in CHAINED else value
+        return chained if name in CHAINED else method
 
     @property
     def image_shape(self) -> tuple[int, ...] | None:
@@ -73,7 +73,7 @@ class Network:
     @property
     def output_shape(self) -> tuple[int, ...]:
         """The shape of the output for one image: (n_classes,), or that of an encoder's features."""
-        return self._engines.output_shape()
+        return self._engines.output_shape
 
     @property
     def is_encoder(self) -> bool:
@@ -89,8 +89,7 @@ class Network:
     @property
     def block_names(self) -> tuple[str, ...]:
         """The layers at which the network is meant to be cut, in order: what `all` stands for."""
-        declared = getattr(self.module, "block_names", None)
-        return tuple(declared or find_blocks(self.module, self._engines.current(), is_encoder=self.is_encoder))
+        return tuple(getattr(self.module, "block_names", ()) or self._engines.blocks(is_encoder=self.is_encoder))
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -110,7 +109,9 @@ class Network:
 
     def behind(self, layer: str) -> list[str]:
         """Return the blocks that depend on a layer, in order, itself left out."""
-        return self._engines.current().behind(self._found(layer), self.block_names)
+        engine = self._engines.current()
+        behind = engine.behind(self._found(layer), self.block_names)
+        return [name for name in behind if engine.layers[name] != engine.layers.get(layer)]
 
     def needs_images(self, after: str) -> bool:
         """Return whether what follows a layer needs the images too: for the rest of its block, a shape or hooks."""
@@ -131,8 +132,8 @@ class Network:
             return list(self.block_names)
         names = [name.strip() for name in text.split(",")]
         if "all" in names:
-            raise UserError(f"{text!r} names more than all layers; give all, or names of layers with commas between")
-        layers = [layer for name in names for layer in layer_names.matching(self.layer_names, name)]
+            raise UserError(f"{text!r}: `all` stands for all blocks and is not combined; give it alone, or name layers")
+        layers = [layer for name in names for layer in _matching(self.layer_names, name)]
         return list(dict.fromkeys(map(self._found, layers)))
 
     def channels_first(
@@ -151,8 +152,9 @@ class Network:
             UserError: a layer is no tensor with the batch as first axis.
         """
         self._engines.image_shape = self.image_shape or tuple(image_shape)
-        with torch.no_grad():
-            shapes = {name: act.shape[1:] for name, act in self._native(self._engines.images(), names).items()}
+        images = self._engines.images()
+        with steady(self.module, images), torch.no_grad():
+            shapes = {name: act.shape[1:] for name, act in self.activations(images, names).items()}
         declared = getattr(self.module, "channels_last", None)
         turned, unclear = layouts.find_channels_last(shapes, declared=declared, assumed=channels_last)
         if turned:
@@ -178,7 +180,8 @@ class Network:
                 f"layer {name!r} is never called by this network, gives no tensor, or lies inside a layer that is "
                 "taken as a whole; choose another one"
             )
-        raise layer_names.unknown(name, engine.layers, self.block_names)
+        where = f"known: {', '.join(self.block_names)}; for all others: python misc/list_layers.py MODEL"
+        raise unknown_name("layer", name, engine.layers, where=where)
 
     def for_inference(self, names: Sequence[str]) -> "Network":
         """Make the fastest network that gives the same logits and activations at `names` in evaluation mode.
@@ -189,7 +192,7 @@ class Network:
         if isinstance(self._engines.current(), Hooked):
             return self
         network = copy.deepcopy(self).eval()
-        engine = network._engines.checked(list(map(network._found, names)))
+        engine = network._engines.checked(names)
         if isinstance(engine, Hooked) or not fold_norms(network.module, engine, kept=names):
             return self
         network._engines = Engines(network.module, self.image_shape)
@@ -229,40 +232,34 @@ class Network:
                 on `after`.
             ValueError: a layer does not lie behind `after`, or `images` are needed and missing.
         """
-        acts = self._native(x.movedim(1, -1) if after in self._turned else x, names, after, images)
-        return {name: act.movedim(-1, 1) if name in self._turned else act for name, act in acts.items()}
-
-    def shapes(self, images: Tensor) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of one activation of each layer, in order; of what is no tensor of the images, none."""
-        values = self._values(images, self.layer_names)
-        return {name: tuple(act.shape[1:]) for name, act in values.items() if _is_activation(act, len(images))}
-
-    def _native(
-        self, x: Tensor, names: Sequence[str], after: str | None = None, images: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Return the activations as the module has them, not turned."""
-        return {name: _checked(value, name, len(x)) for name, value in self._values(x, names, after, images).items()}
-
-    def _values(
-        self, x: Tensor, names: Sequence[str], after: str | None = None, images: Tensor | None = None
-    ) -> dict[str, Tensor | None]:
-        given = x if after is None else images
-        if self.image_shape is None and given is not None:
-            self._engines.image_shape = tuple(given.shape[1:])
-        names, after = list(map(self._found, names)), None if after is None else self._found(after)
+        images = x if after is None else images
+        if self.image_shape is None and images is not None:
+            self._engines.image_shape = tuple(images.shape[1:])
+        for name in [*names, *([] if after is None else [after])]:
+            self._found(name)
         engine = self._engines.checked(names, after)
-        if given is None and engine.needs_images(after):
+        if images is None and engine.needs_images(after):
             place = "is cut by hooks" if isinstance(engine, Hooked) else "lies inside a block"
             raise ValueError(f"{after} {place}: what follows it needs the images")
-        return {name: first_tensor(value) for name, value in engine.run(x, names, after, images).items()}
+        values = engine.run(x.movedim(1, -1) if after in self._turned else x, names, after, images)
+        acts = {name: _checked(value, name, len(x)) for name, value in values.items()}
+        return {name: act.movedim(-1, 1) if name in self._turned else act for name, act in acts.items()}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of one activation of each layer, in order; of what is no tensor of the images, none."""
+        self._engines.checked(self.layer_names)
+        return self._engines.shapes(self.layer_names)
 
 
-def _is_activation(value: Any, n: int) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 1 and len(value) == n
+def _matching(names: Sequence[str], pattern: str) -> list[str]:
+    """Return the names that a shell pattern matches, compared name by name between the dots; itself where none does."""
+    wanted = pattern.split(".")
+    as_deep = [name for name in names if name.count(".") == pattern.count(".")]
+    return [name for name in as_deep if all(map(fnmatch.fnmatchcase, name.split("."), wanted))] or [pattern]
 
 
 def _checked(value: Any, name: str, n: int) -> Tensor:
-    if _is_activation(value, n):
+    if is_activation(value, n):
         return value
     given = "×".join(map(str, value.shape)) if isinstance(value, Tensor) else "no tensor"
     raise UserError(f"layer {name!r} gives {given}, not one tensor of {n} images; choose another one")

@@ -134,6 +134,8 @@ def build_model(
         from src.models.torchvision_networks import torchvision_network
 
         module = torchvision_network(name, **options, n_classes=n_classes)
+    elif name.endswith(".py"):
+        raise UserError(f"model {name!r} is a file; name the function in it that makes the network: {name}:FUNCTION")
     else:
         raise unknown_name("model", name, (*MODEL_NAMES, "tv_NAME of torchvision", "FILE.py:FUNCTION"))
     network = Network(module, image_shape=image_shape, n_classes=n_classes)

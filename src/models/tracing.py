@@ -2,7 +2,7 @@
 
 import contextlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ Node = fx.Node
 SHAPE_METHODS = {"size", "dim", "numel", "ndimension", "stride", "is_contiguous"}
 SHAPE_ATTRIBUTES = {"shape", "ndim", "dtype", "device", "layout", "is_cuda", "itemsize"}
 TUPLES = (nn.RNNBase, nn.LSTMCell, nn.MultiheadAttention)  # modules of torch that return two values
-WRAPPED = "the wrapped module"  # the name of an attribute that no child can have
 NOT_LAYERS = ("torch.nn.modules.module", "torch.nn.modules.container")
 HIDDEN = (str(Path(torch.__file__).parent), str(Path(__file__).parent))  # no code of the user's
 
@@ -42,12 +41,29 @@ def is_shape_read(node: Node) -> bool:
     return node.op == "call_function" and node.target is getattr and node.args[1] in SHAPE_ATTRIBUTES
 
 
-def value_of(module: nn.Module, values: dict[nn.Module, Any]) -> Any:
-    """Return the value of a module, for a container that is not called that of its last child; None: it has none."""
-    if module in values:
-        return values[module]
-    of_children = [value_of(child, values) for child in module.children()]
-    return next((value for value in reversed(of_children) if value is not None), None)
+def is_in_place(node: Node, root: nn.Module) -> bool:
+    """Return whether a node overwrites its first argument; `x += y` is traced as `x = x + y`."""
+    if not node.all_input_nodes:
+        return False
+    if node.op == "call_module":
+        return bool(getattr(root.get_submodule(node.target), "inplace", False))
+    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
+    return bool(node.kwargs.get("inplace")) or (name.endswith("_") and not name.endswith("__"))
+
+
+def find_layers(module: nn.Module, places: Mapping[nn.Module, int]) -> dict[str, nn.Module]:
+    """Return the layers by name in the order of their places: the modules that have one.
+
+    A container that has none, as it is not called or gives no tensor, stands for its last child that has one.
+    """
+
+    def owner(each: nn.Module) -> nn.Module | None:
+        owners = [each] if each in places else [found for found in map(owner, each.children()) if found is not None]
+        return owners[-1] if owners else None
+
+    layers = {name: owner(each) for name, each in module.named_modules(remove_duplicate=False) if name}
+    named = [(name, each) for name, each in layers.items() if each is not None]
+    return dict(sorted(named, key=lambda layer: places[layer[1]]))
 
 
 def _reason(error: Exception) -> str:
@@ -57,31 +73,30 @@ def _reason(error: Exception) -> str:
     return f"{place}{' '.join(str(error).split())[:160] or type(error).__name__}"
 
 
-class _Root(nn.Module):
-    """The children, parameters and buffers of a module, whose forward takes images alone."""
+def _root_of(module: nn.Module) -> nn.Module:
+    """Return a module with the children, parameters and buffers of another, whose forward takes images alone."""
 
-    def __init__(self, module: nn.Module):
-        super().__init__()
-        self._modules, self._parameters, self._buffers = module._modules, module._parameters, module._buffers
-        self.__dict__[WRAPPED] = module  # no child: that would put a prefix in front of all names
+    class Root(nn.Module):
+        def forward(self, images: Tensor) -> Any:
+            return logits_of(module, module.forward(images))
 
-    def forward(self, images: Tensor) -> Any:
-        module = self.__dict__[WRAPPED]
-        return logits_of(module, module.forward(images), fx.Proxy)
+    root = Root()
+    root._modules, root._parameters, root._buffers = module._modules, module._parameters, module._buffers
+    return root
 
 
 class Tracer(fx.Tracer):
     """Keeps the value of the last call of each module, and lets nodes behind an in-place operation read its result.
 
     Attributes:
-        values: by module the node that is its output, or None if that has no tensor.
+        values: by module the node that is its output, of those whose output has a tensor.
         data: the nodes that depend on the images by more than their shape.
         results: of in-place operations, by the nodes that these overwrite.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.values: dict[nn.Module, Node | None] = {}
+        self.values: dict[nn.Module, Node] = {}
         self.data: set[Node] = set()
         self.results: dict[Node, Node] = {}
         self.failed = ""  # the innermost module that could not be traced
@@ -96,7 +111,7 @@ class Tracer(fx.Tracer):
         try:
             with buffers_kept(module), torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(1)  # random tensors, which a trace freezes, differ from the hooks'
-                return self.trace(_Root(module))
+                return self.trace(_root_of(module))
         except Exception as error:  # whatever the module does with a stand-in for its images
             name = self.failed or type(module).__name__
             raise Untraceable(f"{name} cannot be traced ({_reason(error)})") from error
@@ -124,8 +139,8 @@ class Tracer(fx.Tracer):
             raise
         if isinstance(m, TUPLES) and isinstance(output, fx.Proxy):
             output = (output[0], output[1])
-        first = first_tensor(output, fx.Proxy)
-        self.values[m] = None if first is None else self._now(first.node)
+        if isinstance(first := first_tensor(output), fx.Proxy):
+            self.values[m] = self._now(first.node)
         return output
 
     def create_node(self, kind: str, target: Any, args: tuple, kwargs: dict[str, Any], *rest: Any, **more: Any) -> Node:
@@ -134,7 +149,7 @@ class Tracer(fx.Tracer):
         node = super().create_node(kind, target, args, kwargs, *rest, **more)
         if kind == "placeholder" or not (is_shape_read(node) or self.data.isdisjoint(node.all_input_nodes)):
             self.data.add(node)
-        if node.all_input_nodes and self._is_in_place(node):
+        if is_in_place(node, self.root):
             self.results[node.all_input_nodes[0]] = node
         return node
 
@@ -142,10 +157,3 @@ class Tracer(fx.Tracer):
         while node in self.results:
             node = self.results[node]
         return node
-
-    def _is_in_place(self, node: Node) -> bool:
-        """Return whether an operation overwrites its first argument; `x += y` is traced as `x = x + y`."""
-        if node.op == "call_module":
-            return bool(getattr(self.root.get_submodule(node.target), "inplace", False))
-        name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-        return bool(node.kwargs.get("inplace")) or (name.endswith("_") and not name.endswith("__"))

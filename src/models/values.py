@@ -5,22 +5,23 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from src.errors import UserError
 from src.models.heads import LinearProbe
 
 
-def first_tensor(value: Any, kind: type = Tensor) -> Any:
-    """Return the first tensor of a value, or None where it has none.
-
-    Args:
-        kind: the type that counts as a tensor; in a trace, that of its stand-ins.
-    """
-    if isinstance(value, kind):
+def first_tensor(value: Any) -> Any:
+    """Return the first tensor of a value, or the first stand-in of a trace for one; None where there is neither."""
+    if isinstance(value, (Tensor, fx.Proxy)):
         return value
-    found = (first_tensor(item, kind) for item in _items(value).values())
+    found = map(first_tensor, _items(value).values())
     return next((tensor for tensor in found if tensor is not None), None)
+
+
+def is_activation(value: Any, n: int) -> bool:
+    """Return whether a value is a tensor with a row for each of n images."""
+    return isinstance(value, Tensor) and value.ndim > 1 and len(value) == n
 
 
 def with_first(value: Any, tensor: Tensor) -> Any:
@@ -40,7 +41,7 @@ def with_first(value: Any, tensor: Tensor) -> Any:
     return changed
 
 
-def logits_of(module: nn.Module, output: Any, kind: type = Tensor) -> Any:
+def logits_of(module: nn.Module, output: Any) -> Any:
     """Return the logits among the outputs of a network, or the features of an encoder without a head.
 
     That is a tensor; `logits` of a dict or dataclass, else the first tensor of what is returned. Where the module has
@@ -49,8 +50,7 @@ def logits_of(module: nn.Module, output: Any, kind: type = Tensor) -> Any:
     Raises:
         UserError: there is no tensor.
     """
-    items = {} if isinstance(output, (kind, tuple)) else _items(output)
-    first = first_tensor(items.get("logits", output), kind)
+    first = first_tensor(_items(output).get("logits", output))
     if first is None:
         raise UserError(f"{type(module).__name__} returns a {type(output).__name__}; let its forward return the logits")
     head = module._modules.get(LinearProbe.NAME)

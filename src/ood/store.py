@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.checkpoints import freeze, load_network, save_state
+from src.checkpoints import freeze, load_weights, save_state
 from src.console import warn
 from src.errors import UserError, unknown_name
 from src.files import locked, read_json, write_json
@@ -137,7 +137,7 @@ class DetectorStore:
 
         wanted = f"the detector {entry['model_type']} for {entry['source_layer']}"
         try:
-            detector = EnergyDetector(freeze(load_network(self.folder / name, build, wanted=wanted), device))
+            detector = EnergyDetector(freeze(load_weights(build(), self.folder / name, wanted=wanted), device))
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{self.meta}: entry {name!r} is damaged ({error}); restore or remove it") from error
         detector.id_data = str(entry.get("finetune_id_dataset", entry["id_dataset"]))

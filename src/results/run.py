@@ -108,8 +108,9 @@ class Run:
         """Remove the state, and let go of the folder."""
         self.state_file.unlink(missing_ok=True)
         if self._lock:
-            self._lock_file.unlink(missing_ok=True)
+            self._lock_file.unlink(missing_ok=True)  # while it is held: afterwards it may be another process's
             self._lock.close()
+            self._lock = None
 
     @property
     def _lock_file(self) -> Path:

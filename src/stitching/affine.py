@@ -25,8 +25,8 @@ class StitchingLayer(nn.Module):
 
     transform: nn.Conv2d | nn.Linear
     size: tuple[int, int] | None = None
-    source_key: tuple = ()  # what `layout` depends on beside `size` and `upsample_mode`
-    target_key: tuple = ()  # what `targets` depends on
+    source_key: tuple = ()  # tells layouts of a source apart, beside `size` and `upsample_mode`
+    target_key: tuple = ()  # tells targets of an activation apart
     upsample_mode = "bilinear"
 
     def layout(self, source: Tensor) -> Tensor:

@@ -122,9 +122,7 @@ def repair(moments: Moments, cutoff: Cutoff = "paper") -> dict[str, Matching]:
         wanted = moments.targets[name].variations
         explained = made > EPS32**2 * wanted  # less is rounding
         scale = torch.where(explained, (wanted / torch.where(explained, made, 1)).sqrt(), 0)
-        shared = (fitted.weight.T * moments.cross[name]).sum(0)  # Σ(ŷ−mean)(y−mean), (C2,)
-        residual = (wanted - 2 * scale * shared + scale.square() * made).sum()
-        matching = _about_means(moments, name, scale[:, None] * fitted.weight, fitted.rank, residual)
+        matching = _about_means(moments, name, scale[:, None] * fitted.weight, fitted.rank)
         matchings[name] = matching._replace(truncated=fitted.truncated)
     return matchings
 

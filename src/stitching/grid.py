@@ -14,18 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.datasets.base import BaseImageSet
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.results.experiments import Pair
 from src.runtime import at_least_single
-from src.stitching.closed_forms import Cutoff, Matching
-from src.stitching.grid_matching import Batches, match_layers
+from src.stitching.grid_matching import Batches
 from src.stitching.layers import StitchingLayer
 from src.stitching.moments import Target, TargetMoments
 from src.stitching.objectives import Stitches
 from src.stitching.registry import OBJECTIVES, Objective
-from src.stitching.sample_size import match_until_settled
 from src.stitching.stitched_model import activations_of_both
 from src.training import HeadLosses, classification_losses
 
@@ -97,7 +94,7 @@ class Grid:
         self.compared = {name: objective.compared(name, end.behind(name)) for name in self.end_layers}
         targets = dict.fromkeys(name for names in self.compared.values() for name in names)
         self.targets = [*targets, *([end.output_name] if objective.end_logits else [])]
-        self.given_networks = (front, end)
+        self.given_networks = {"front": front, "end": end}
         if frozen:
             shared, end_names = front is end, list(dict.fromkeys([*self.end_layers, *targets]))
             self.front = front.for_inference([*self.front_layers, *(end_names if shared else [])])
@@ -166,7 +163,6 @@ class Grid:
         end_names = list(dict.fromkeys([*self.end_layers, self.end.output_name]))
         predictions: dict[Pair | str, list[Tensor]] = {}
         distance: dict[Pair, Tensor] = {}
-        norm: dict[str, Tensor] = {}
         targets: dict[str, TargetMoments] = {}
         for images, labels in batches:
             front_acts, end_acts = activations_of_both(self.front, front_names, self.end, end_names, images)
@@ -174,11 +170,8 @@ class Grid:
             if front_output:
                 logits_of["front"] = front_acts[self.front.output_name]
             if not self.frozen:  # the networks alone are those that were given, not those whose statistics moved
-                given = dict(zip(("front", "end"), self.given_networks, strict=True))
-                logits_of = {side: given[side](images) for side in logits_of}
+                logits_of = {side: self.given_networks[side](images) for side in logits_of}
             for name in self.end_layers:
-                squares = at_least_single(end_acts[name]).square()
-                norm[name] = norm.get(name, 0.0) + squares.sum(dtype=torch.float64)
                 batch = Target.of(end_acts[name]).moments
                 targets[name] = targets[name].pooled(batch) if name in targets else batch
             for pairs, stitched, logits in self.stitched(images, self.truncated(front_acts)):
@@ -190,45 +183,17 @@ class Grid:
             predictions.setdefault("labels", []).append(labels)
             for name, logits in logits_of.items():
                 predictions.setdefault(name, []).append(logits.argmax(-1))
-        classes_of = {name: torch.cat(parts) for name, parts in predictions.items()}
+        classes_of = {name: torch.cat(parts).cpu() for name, parts in predictions.items()}
         labels = classes_of.pop("labels")
-        classes_of = {"front": torch.full_like(labels, -1)} | classes_of
         accuracy = {name: (classes == labels).sum().item() / len(labels) for name, classes in classes_of.items()}
-        classes_of = {name: classes.cpu() for name, classes in classes_of.items()}
         scores = {}
         for pair, residual in distance.items():
-            r2 = targets[pair.end_layer].r2(residual)
-            difference = (residual / norm[pair.end_layer]).item()
-            scores[pair] = PairScore(accuracy[pair], difference, classes_of[pair], r2)
-        front_accuracy = accuracy["front"] if front_output else math.nan
-        return GridScore(scores, front_accuracy, accuracy["end"], classes_of["front"], classes_of["end"], labels.cpu())
-
-    def match(
-        self,
-        batches: Batches,
-        held_out: Batches = (),
-        *,
-        form: str = "pinv",
-        rank: int | None = None,
-        cutoff: Cutoff = "paper",
-    ) -> dict[Pair, Matching]:
-        """Set all stitching layers by direct matching on the given images; see `match_layers`."""
-        options = {"form": form, "rank": rank, "cutoff": cutoff}
-        return match_layers(*self.given_networks, self.layers, batches, held_out, **options)
-
-    def match_until_settled(
-        self,
-        train_set: BaseImageSet,
-        batch_size: int,
-        *,
-        seed: int,
-        form: str = "pinv",
-        rank: int | None = None,
-        cutoff: Cutoff = "paper",
-    ) -> dict[Pair, Matching]:
-        """Set all stitching layers by direct matching on as many images as each needs; see `match_until_settled`."""
-        options = {"seed": seed, "form": form, "rank": rank, "cutoff": cutoff}
-        return match_until_settled(*self.given_networks, self.layers, train_set, batch_size, **options)
+            target = targets[pair.end_layer]
+            difference = (residual / target.squared_norm).item()
+            scores[pair] = PairScore(accuracy[pair], difference, classes_of[pair], target.r2(residual))
+        front_classes = classes_of.get("front", torch.full_like(labels, -1))
+        front_accuracy = accuracy.get("front", math.nan)
+        return GridScore(scores, front_accuracy, accuracy["end"], front_classes, classes_of["end"], labels)
 
     def truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Truncate the activations at the front layers to the rank of the grid."""

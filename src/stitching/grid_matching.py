@@ -56,19 +56,16 @@ def _batch_moments(
     layers: Layers, front_acts: Mapping[str, Tensor], end_acts: Mapping[str, Tensor], *, full: bool
 ) -> GridMoments:
     prepared: dict[tuple, Target] = {}  # a target is prepared once for all sources
-    groups: dict[Source, dict[str, Target]] = {}
-    laid_out, cls_tokens = {}, {}
+    groups: dict[Source, tuple[StitchingLayer, dict[str, Target]]] = {}  # a layer that lays it out, and the targets
+    sources, cls_tokens = {}, {}
     for pair, layer in layers.items():
         source, key = source_of(pair, layer), (pair.end_layer, layer.target_key)
         if key not in prepared:
             prepared[key] = Target.of(layer.targets(end_acts[pair.end_layer]), full=full)
-        groups.setdefault(source, {})[pair.end_layer] = prepared[key]
-        laid_out.setdefault(source, layer)
+        groups.setdefault(source, (layer, {}))[1][pair.end_layer] = prepared[key]
         if hasattr(layer, "cls_token"):
             cls_tokens[pair] = Target.of(end_acts[pair.end_layer][:, 0]).moments
-    sources = {}
-    for source, targets in groups.items():
-        layer = laid_out[source]
+    for source, (layer, targets) in groups.items():
         maps = layer.layout(front_acts[source[0]])
         sources[source] = Moments.of(maps, targets, size=layer.size, mode=layer.upsample_mode)
     return GridMoments(sources, cls_tokens)

@@ -14,7 +14,7 @@ from src.options import STITCHING_TYPES
 from src.stitching.affine import ConvToConv, Shape, StitchingLayer, resize
 from src.stitching.tokens import ConvToTokens, ResizedTokens, TokensToConv, TokensToTokens, has_cls_token, is_grid
 
-__all__ = ["ConvToConv", "StitchingLayer", "build_stitching_layer", "has_cls_token", "resize"]
+__all__ = ["ConvToConv", "StitchingLayer", "build_stitching_layer", "resize"]
 
 
 def build_stitching_layer(

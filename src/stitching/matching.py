@@ -11,7 +11,7 @@ from src.stitching.closed_forms import Cutoff, Matching, closed_form
 from src.stitching.moments import Moments, Target
 from src.stitching.registry import FORMS
 
-__all__ = ["Matching", "direct_matching", "matching_batches", "matching_samples", "n_fitted", "split_last_fifth"]
+__all__ = ["Matching", "direct_matching", "matching_batches", "n_fitted", "split_last_fifth"]
 
 
 def direct_matching(source: Tensor, target: Tensor, *, form: str = "pinv", cutoff: Cutoff = "paper") -> Matching:
@@ -39,14 +39,6 @@ def direct_matching(source: Tensor, target: Tensor, *, form: str = "pinv", cutof
     return closed_form(form, moments_of(slice(n)), held_out, cutoff=cutoff)["target"]
 
 
-def matching_samples(train_set: BaseImageSet, n: int, *, seed: int) -> Tensor:
-    """Choose the training images to match on: the first n of one shuffled pass; warn if there are fewer."""
-    samples = train_set.permutation(seed)[:n]
-    if len(samples) < n:
-        warn(f"-pinv-samples {n}: there are only {len(samples)} training images")
-    return samples
-
-
 def n_fitted(n: int) -> int:
     """Return how many of n samples the penalties of ridge are tried on: all but the last fifth, which judges them."""
     return n - max(1, n // 5)
@@ -66,11 +58,15 @@ def split_last_fifth(samples: Tensor) -> tuple[Tensor, Tensor]:
 def matching_batches(
     train_set: BaseImageSet, n: int, batch_size: int, *, seed: int, hold_out: bool = False
 ) -> list[Iterable[tuple[Tensor, Tensor]]]:
-    """Batches of the n training images to match on, not augmented; with `hold_out` those of the last fifth apart.
+    """Batches of the n training images to match on, not augmented: the first n of one shuffled pass.
 
+    Args:
+        hold_out: return those of the last fifth apart.
     Raises:
         UserError: as for `split_last_fifth`.
     """
-    samples = matching_samples(train_set, n, seed=seed)
+    samples = train_set.permutation(seed)[:n]
+    if len(samples) < n:
+        warn(f"-pinv-samples {n}: there are only {len(samples)} training images")
     parts = split_last_fifth(samples) if hold_out else [samples]
     return [train_set.batches(batch_size, indices=part) for part in parts]

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from src.low_rank import Components, as_rows, principal_axes
@@ -237,7 +236,5 @@ class _Upsampling:
 
 def _resize_matrix(n_in: int, n_out: int, mode: str) -> Tensor:
     """Return the matrix (n_out, n_in) that resizes a line of n_in pixels to n_out, from the resize of unit lines."""
-    lines = torch.eye(n_in, dtype=torch.float64)[:, None, :]  # (n_in, 1, n_in)
-    if mode == "nearest":
-        return F.interpolate(lines, size=n_out, mode="nearest")[:, 0].T
-    return F.interpolate(lines, size=n_out, mode="linear", align_corners=False)[:, 0].T
+    lines = torch.eye(n_in, dtype=torch.float64)[None, :, :, None]  # (1, n_in, n_in, 1)
+    return resize(lines, (n_out, 1), mode)[0, :, :, 0].T

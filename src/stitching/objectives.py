@@ -93,13 +93,8 @@ def soft(stitches: Stitches) -> Tensor:
     return soft_label_loss(stitches.stitched_logits, stitches.end_logits)
 
 
-def hint(stitches: Stitches) -> Tensor:
-    """Return `hint_loss` of each stitch (P,)."""
-    return hint_loss(stitches.stitched[0], stitches.targets[0])
-
-
 def functional(stitches: Stitches) -> Tensor:
-    """Return `functional_loss` of each stitch (P,)."""
+    """Return `functional_loss` of each stitch (P,), which is `hint_loss` where one layer is compared."""
     return functional_loss(stitches.stitched, stitches.targets)
 
 

@@ -75,7 +75,7 @@ OBJECTIVES = {
     "soft": Objective(
         "KL divergence to the end network's predictions", "objectives.soft", stitched_logits=True, end_logits=True
     ),
-    "hint": Objective("relative distance at the end layer", "objectives.hint", AT_END),
+    "hint": Objective("relative distance at the end layer", "objectives.functional", AT_END),
     "fula": Objective(  # the logits, for the accuracy, cost next to nothing behind the last block
         "mean relative distance at the end layer and all blocks behind it", "objectives.functional", FROM_END,
         stitched_logits=True,

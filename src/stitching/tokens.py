@@ -25,13 +25,12 @@ class TokensToConv(ConvToConv):
         side = _side(n_tokens)
         super().__init__((width, side, side), target, upsample_mode=upsample_mode)
         self.side, self.has_cls = side, has_cls_token(n_tokens)
-        self.cls_use = cls_token if self.has_cls else None
+        self.used_cls = cls_token if self.has_cls else None
         if cls_token == "add":
             self.cls_token_weight = nn.Parameter(torch.tensor([0.1]))
 
     def layout(self, source: Tensor) -> Tensor:
-        weight = self.cls_token_weight if self.cls_use == "add" else None
-        return _as_map(source, self.side, self.has_cls, use=self.cls_use, weight=weight)
+        return _as_map(source, self)
 
 
 class TokensToTokens(StitchingLayer):
@@ -70,9 +69,7 @@ class ResizedTokens(TokensToTokens):
             self.cls_token_weight = nn.Parameter(torch.tensor([0.1]))
 
     def layout(self, source: Tensor) -> Tensor:
-        weight = self.cls_token_weight if self.used_cls == "add" else None
-        maps = _as_map(source, self.side, self.has_cls, use=self.used_cls, weight=weight)
-        tokens = resize(maps, self.grid, self.upsample_mode).flatten(2).transpose(1, 2)  # (B, T2, D1)
+        tokens = resize(_as_map(source, self), self.grid, self.upsample_mode).flatten(2).transpose(1, 2)  # (B, T2, D1)
         return torch.cat([source[:, :1], tokens], dim=1) if self.keeps_cls else tokens
 
     def targets(self, target: Tensor) -> Tensor:
@@ -119,17 +116,17 @@ def is_grid(n_tokens: int) -> bool:
     return _side(n_tokens) ** 2 == n_tokens - has_cls_token(n_tokens) and n_tokens > 0
 
 
-def _as_map(tokens: Tensor, side: int, has_cls: bool, *, use: str | None, weight: Tensor | None) -> Tensor:
-    """Patch tokens (B, T, D) as a map (B, D, side, side); `use` and `weight` are those of the CLS token."""
-    cls, patches = tokens[:, :1], tokens[:, has_cls:]
-    if use == "add":
-        patches = patches + weight * cls
-    elif use == "only":
+def _as_map(tokens: Tensor, layer: TokensToConv | ResizedTokens) -> Tensor:
+    """Patch tokens (B, T, D) as a map (B, D, side, side), with the CLS token used as the layer says."""
+    cls, patches = tokens[:, :1], tokens[:, layer.has_cls :]
+    if layer.used_cls == "add":
+        patches = patches + layer.cls_token_weight * cls
+    elif layer.used_cls == "only":
         patches = cls.expand_as(patches)
-    return patches.transpose(1, 2).unflatten(2, (side, side))
+    return patches.transpose(1, 2).unflatten(2, (layer.side, layer.side))
 
 
-def _with_cls(tokens: Tensor, layer: "ConvToTokens | ResizedTokens") -> Tensor:
+def _with_cls(tokens: Tensor, layer: ConvToTokens | ResizedTokens) -> Tensor:
     """Put the CLS token in front that a layer makes, if it makes one."""
     if layer.cls_use is None:
         return tokens

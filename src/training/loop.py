@@ -36,7 +36,7 @@ class Settings(NamedTuple):
     grad_clip: float | None = None
     seed: int = 0
     momentum: float = 0.0  # of sgd
-    reduce_lr_each: str = "epochs"  # what `reduce_lr_epochs` counts: `epochs` or `updates`
+    reduce_lr_each: str = "epochs"  # the unit of `reduce_lr_epochs`: `epochs` or `updates`
 
 
 class NonFiniteLoss(UserError):

@@ -13,7 +13,7 @@ class HeadLosses(NamedTuple):
     """The losses of a group of heads on one batch; all fields but the first are tensors on the device."""
 
     heads: Sequence[int]  # their numbers
-    losses: Tensor  # (len(heads),): what is minimised
+    losses: Tensor  # (len(heads),): the objective of training
     cross_entropies: Tensor  # (len(heads),): means over the labelled samples
     n_correct: Tensor  # (len(heads),)
     n_samples: Tensor  # (): labelled samples
@@ -23,7 +23,7 @@ class Task(Protocol):
     """Heads to be trained, and their losses on a batch."""
 
     heads: Sequence[nn.Module]
-    names: Sequence[str]  # what the heads are called in messages
+    names: Sequence[str]  # of the heads, for messages
     modules: Sequence[nn.Module]  # all that changes in training: the heads, and what has statistics that move
 
     def train(self, mode: bool) -> None:
@@ -63,7 +63,7 @@ class Score(NamedTuple):
     """The accuracy of one head over a data set, in [0, 1], and the means of its losses over the labelled samples."""
 
     accuracy: float
-    loss: float  # what is minimised
+    loss: float  # the objective of training
     cross_entropy: float
 
 

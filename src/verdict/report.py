@@ -26,7 +26,8 @@ def print_verdicts(rows: Sequence[VerdictRow]) -> None:
         numbers = [math.nan if value is None else value for value in (row.summary.accuracy.value, *row.summary.penalty)]
         measured = "accuracy {:.4f}, penalty {:.4f} [{:.4f}, {:.4f}]".format(*numbers)
         if row.validity:
-            measured += f", density {row.validity.density_ratio:.2f} and recall {row.validity.recall_ratio:.2f} of its own"
+            ratios = row.validity.density_ratio, row.validity.recall_ratio
+            measured += ", density {:.2f} and recall {:.2f} of its own".format(*ratios)
         result(f"{row.method}, {row.networks}: {row.pair}: {row.verdict} ({measured}; {row.reason})")
 
 
