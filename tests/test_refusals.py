@@ -87,7 +87,14 @@ REFUSALS = [
     (f"exec_eval.py short.pt {MODEL} {ON}", "is damaged"),
     (f"exec_eval.py code.pt {MODEL} {ON}", "holds more than tensors"),
     # Stitching
-    (stitching(layers="layer9.0 layer2.0"), ("unknown layer 'layer9.0'; did you mean ", "known: layer1.0, layer1.1, ")),
+    (
+        stitching(layers="layer9.0 layer2.0"),
+        (
+            "unknown layer 'layer9.0'; did you mean ",
+            "known: layer1.0, layer1.1, ",
+            "all others: python misc/list_layers.py MODEL",
+        ),
+    ),
     (stitching(layers="layer1.0 layer1.0,nope"), "unknown layer 'nope'"),
     (stitching(layers="'' layer1.0"), "unknown layer ''"),
     (stitching(layers="layer1.0 fc"), "not from shape 64×8×8 to 10"),
