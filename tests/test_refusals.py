@@ -100,7 +100,7 @@ REFUSALS = [
     (stitching(layers="layer1.0 fc"), "not from shape 64×8×8 to 10"),
     (
         stitching(kind="t2t"),
-        "t2t stitches from a token layer to a token layer, not from shape 64×8×8 to 64×4×4; use rc2c_pre",
+        ("layer1.0 -> layer2.0: t2t stitches from a token layer to a token layer, ", "64×8×8 to 64×4×4; use rc2c_pre"),
     ),
     (stitching(kind="c2c"), "c2c needs maps of equal size, not 64×8×8 and 64×4×4; use rc2c_pre"),
     (stitching(kind="r2c"), "argument stitching_type: invalid choice: 'r2c' (choose from"),

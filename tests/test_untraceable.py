@@ -102,8 +102,9 @@ def test_every_script(kind, in_tmp_path):
         run("exec_eval.py", *trained)
         for options in (["-i", "pinv", "-e", "0"], ["-e", "1"]):
             run("exec_stitch.py", *pair, layers, layers, stitching, "--mod-only-stitch", *options, "-dir", "runs")
-        run("exec_train_representation_classifier.py", *trained, LAYERS[kind][0], "-m", detector, "-e", "1", "-fe",
-            "1", "-b", "32", "-ftidd", "digits", "-ftoodd", "photo_patches", "-dir", "detector", "-fdir", "store")  # fmt: skip
+        tuning = ["-e", "1", "-fe", "1", "-b", "32", "-ftidd", "digits", "-ftoodd", "photo_patches", "-fdir", "store"]
+        detector = [LAYERS[kind][0], "-m", detector, *tuning, "-dir", "detector"]
+        run("exec_train_representation_classifier.py", *trained, *detector)
         types = ["--front-type", network, "--end-type", network]
         run("exec_eval_stitcher_ood.py", "results/runs", "-detectors", "store", *types)
         run("exec_compute_low_rank_sim_metrics.py", *pair, layers, layers, "-n", "50")
