@@ -33,6 +33,16 @@ class Output(NamedTuple):
     err: str
 
 
+class Code:
+    """Runs a shell command when it is unpickled by someone who trusts it."""
+
+    def __init__(self, command: str):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
 class Stitches(NamedTuple):
     """What exec_stitch.py printed, and all run folders in `results/`, the oldest first."""
 

@@ -18,6 +18,7 @@ from torchvision import datasets as tv
 from src.datasets import dataset_info, load_dataset
 from src.errors import UserError
 from tests import tiny_datasets as tiny
+from tests.commands import Code
 
 WRITERS = {
     "cifar10": tiny.write_cifar10,
@@ -65,12 +66,13 @@ def test_both_splits_are_torchvisions(name, tmp_path, unofficial_files):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100_large", "svhn"])
-def test_files_that_are_not_the_published_ones_are_refused(name, tmp_path, no_network):
+def test_files_that_are_not_the_published_ones_are_refused_and_not_unpickled(name, tmp_path, no_network):
     WRITERS[name](tmp_path)
-    folder = tmp_path / TRAIN_FILE[name.removesuffix("_large")]
+    file = tmp_path / TRAIN_FILE[name.removesuffix("_large")]
+    file.write_bytes(pickle.dumps({"data": Code(f"touch {tmp_path}/ran"), "labels": [0]}))
     with pytest.raises(UserError, match=f"cannot read {tmp_path}: .*urlopen.*remove damaged files there"):
         load_dataset(name, tmp_path, train=True)
-    assert folder.exists()
+    assert file.exists() and not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("name", TRAIN_FILE)
@@ -94,22 +96,6 @@ def test_truncated_files_are_the_users_to_mend(name, share, tmp_path, unofficial
     with pytest.raises(UserError, match=f"cannot read {tmp_path}: .*remove damaged files there") as caught:
         load_dataset(name, tmp_path, train=True)
     assert "\n" not in str(caught.value)
-
-
-class Code:
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
-def test_code_in_a_batch_does_not_run_since_it_is_not_the_published_one(tmp_path, no_network):
-    tiny.write_cifar10(tmp_path)
-    (tmp_path / TRAIN_FILE["cifar10"]).write_bytes(pickle.dumps({"data": Code(tmp_path / "ran"), "labels": [0]}))
-    with pytest.raises(UserError, match="remove damaged files there"):
-        load_dataset("cifar10", tmp_path, train=True)
-    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

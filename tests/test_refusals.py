@@ -14,10 +14,9 @@ import torch
 from PIL import Image
 
 from src.checkpoints import load_state, save_state
-from tests.commands import MODEL, error_line, run, run_process, save_network
+from tests.commands import MODEL, Code, error_line, run, run_process, save_network
 from tests.conftest import few_images
 from tests.goldens import DATA
-from tests.test_checkpoints import Code
 from tests.test_cli_sensitivity_figure import write_tables
 from tests.tiny_datasets import random_images
 
