@@ -77,6 +77,7 @@ def test_ridge_equals_scikit_learn(scale):
         np.testing.assert_allclose(matching.weight, search.best_estimator_.coef_, rtol=1e-6, atol=1e-8)
         np.testing.assert_allclose(matching.bias, search.best_estimator_.intercept_, rtol=1e-6, atol=1e-6 * scale)
         assert matching.error == pytest.approx(error_of(matching, x, y), rel=1e-6, abs=1e-12)
+        assert direct_matching(x, y, form="ridge").ridge_penalty == pytest.approx(matching.ridge_penalty)
     assert found["0"].ridge_penalty < found["1"].ridge_penalty  # noise asks for more
 
 

@@ -130,14 +130,6 @@ def test_a_config_does_not_run_code(folder, tmp_path):
     assert first.read_bytes() == again.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["mixer", "attention", "cnn"])
-def test_evaluation_and_probes(name, folder, tmp_path):
-    path, kind = named(folder, name)
-    assert "nan" not in run("exec_eval.py", path, kind).out
-    options = ["-l", "all", "-ranks", 8, "-e", 1, "-o", tmp_path / "probes.csv"]
-    assert "nan" not in run("exec_probe.py", path, kind, *options).out
-
-
 @pytest.mark.parametrize(
     ("front", "end", "layers", "kind", "options"),
     [
@@ -168,31 +160,21 @@ def test_similarity(folder, tmp_path):
     assert len(read_csv(tmp_path / "table.csv")) == 3 * 2 and "turned at embed" in said
 
 
-@pytest.mark.parametrize(
-    ("front", "end", "layers", "kind", "detector"),
-    [
-        ("cnn", "attention", ("1", "mix"), "rc2c_pre", "repr_cls_resnet18"),
-        pytest.param(
-            "attention", "mixer", ("blocks.1", "blocks.2"), "t2t", "repr_cls_vit_tiny", marks=pytest.mark.slow
-        ),
-        pytest.param(
-            "attention", "attention", ("features", "features"), "t2t", "repr_cls_vit_tiny", marks=pytest.mark.slow
-        ),
-    ],
-)
-def test_detectors_and_their_evaluation(front, end, layers, kind, detector, folder, in_tmp_path):
-    path, network = named(folder, end)
+def test_detectors_and_their_evaluation(folder, in_tmp_path):
     with few_images():
-        run("exec_train_representation_classifier.py", path, network, layers[1], "-m", detector, "-e", 1, "-fe", 1,
-            "-b", 64, "-ftidd", "digits", "-ftoodd", "photo_patches", "-dir", "detector", "-fdir", "store")  # fmt: skip
-    run("exec_stitch.py", *named(folder, front, end), *layers, kind, "-i", "pinv", "-e", 0, "-dir", "runs")
-    arguments = ["results/runs", "-detectors", "store"]
+        run("exec_train_representation_classifier.py", *named(folder, "attention"), "mix", "-m", "repr_cls_resnet18",
+            "-e", 1, "-fe", 1, "-b", 64, "-ftidd", "digits", "-ftoodd", "photo_patches", "-dir", "detector",
+            "-fdir", "store")  # fmt: skip
+    run(
+        "exec_stitch.py", *named(folder, "cnn", "attention"), "1", "mix", "rc2c_pre", "-i", "pinv", "-e", 0, "-dir", "r"
+    )
+    arguments = ["results/r", "-detectors", "store"]
     refused = run("exec_eval_stitcher_ood.py", *arguments, status=2).err
     assert "the code that a folder names is not run by itself" in refused
-    types = ["--front-type", f"{folder}/nets.py:{front}", "--end-type", f"{folder}/nets.py:{end}"]
+    types = ["--front-type", f"{folder}/nets.py:cnn", "--end-type", f"{folder}/nets.py:attention"]
     run("exec_eval_stitcher_ood.py", *arguments, *types)
-    (table,) = read_json("results/runs/ood_evaluation.json")["stitches"]
-    assert np.isfinite(table["auroc"]) and table["end_layer"] == layers[1]
+    (table,) = read_json("results/r/ood_evaluation.json")["stitches"]
+    assert np.isfinite(table["auroc"]) and table["end_layer"] == "mix"
 
 
 def test_fresh_weights_have_seeds_of_their_own(folder, in_tmp_path):

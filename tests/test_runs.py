@@ -15,7 +15,7 @@ from src.checkpoints import load_tensors
 from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 from src.results.options import read_options
-from src.results.run import Run, new_folder
+from src.results.run import Run
 from src.training import Classification, NonFiniteLoss, Settings, train
 from src.training.recorded import train_network
 
@@ -205,11 +205,3 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path):
     first.kill()
     first.wait()
     assert claimed(tmp_path, resume=True).state == {"loop": None}
-
-
-def test_a_folder_that_cannot_be_created(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="Not a directory"):
-        claimed(tmp_path / "file" / "m")
-    with pytest.raises(UserError, match="Not a directory"):
-        new_folder(tmp_path / "file" / "m")

@@ -87,11 +87,6 @@ def test_networks_without_batch_norm_need_no_note(layers, capsys):
     assert not capsys.readouterr().err
 
 
-def test_an_objective_needs_a_training(layers, networks):
-    with pytest.raises(UserError, match="--objective hint with -e 0: nothing is trained"):
-        check_options(options_of("--objective", "hint", "-e", "0"), layers, networks)
-
-
 def test_a_finished_run_of_the_public_code_is_finished(layers, tmp_path, capsys):
     """Its scheduler is "", and it has no options that are new."""
     public = min((DATA / "public_runs" / "trained").iterdir())
