@@ -140,6 +140,7 @@ REFUSALS = [
     (f"{PROBE} -l", "argument -l/--layers: expected at least one argument"),
     (f"{PROBE} -l layer4.2", "unknown layer 'layer4.2'; did you mean layer4.1"),
     (f"{PROBE} -l layer4.1 -ranks 4 -1", "argument -ranks/--ranks: '-1' is not a whole number from 0 on"),
+    (f"exec_probe.py - small_cnn {ON} -l output --with-head h", "is for encoders; small_cnn gives 10 logits already"),
     (f"{PROBE} -l layer4.1 -o p.txt", "argument -o/--output: p.txt must be a CSV; give it a name"),
     (f"{PROBE} -l layer4.1 -d photo_patches", "'photo_patches' has no labels"),
     (

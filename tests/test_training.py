@@ -1,5 +1,7 @@
 """The loop of epochs: learning rates, seeds, unlabelled samples, and what it cannot train on."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -17,8 +19,20 @@ def images():
     return ImageSet(pixels, torch.arange(20) % 2, n_classes=2)
 
 
-def learning_rates(images, monkeypatch, **settings) -> list[float]:
-    """The learning rate at the start of each update."""
+COSINE = [(1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (Settings(5, 10, reduce_lr_epochs=[4, 2]), [1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01]),
+        (Settings(2, 10, reduce_lr_epochs=[1], reduce_lr_each="updates"), [1, 0.1, 0.1, 0.1]),
+        (Settings(1, 10, reduce_lr_epochs=[0], reduce_lr_each="updates"), [0.1, 0.1]),
+        (Settings(4, 10, scheduler="cosine"), [rate for rate in COSINE for _ in range(2)]),
+    ],
+    ids=["epochs", "updates", "from the start", "cosine"],
+)
+def test_learning_rates_of_all_updates(settings, expected, images, monkeypatch):
     rates, build = [], loop._optimizer
 
     def recording(*arguments):
@@ -28,28 +42,8 @@ def learning_rates(images, monkeypatch, **settings) -> list[float]:
 
     monkeypatch.setattr(loop, "_optimizer", recording)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    list(train(Classification(model), images, images, Settings(batch_size=10, learning_rate=1.0, **settings)))
-    return rates
-
-
-def test_steps_of_the_learning_rate_count_epochs(images, monkeypatch):
-    rates = learning_rates(images, monkeypatch, n_epochs=5, reduce_lr_epochs=[4, 2])
-    assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01])
-
-
-def test_steps_of_the_learning_rate_may_count_updates(images, monkeypatch):
-    settings = {"n_epochs": 2, "reduce_lr_each": "updates"}
-    assert learning_rates(images, monkeypatch, reduce_lr_epochs=[1], **settings) == pytest.approx([1, 0.1, 0.1, 0.1])
-
-
-def test_a_milestone_of_zero_updates_counts_from_the_start(images, monkeypatch):
-    settings = {"n_epochs": 1, "reduce_lr_each": "updates"}
-    assert learning_rates(images, monkeypatch, reduce_lr_epochs=[0], **settings) == pytest.approx([0.1, 0.1])
-
-
-def test_cosine_goes_down_to_zero(images, monkeypatch):
-    rates = learning_rates(images, monkeypatch, n_epochs=4, scheduler="cosine")
-    assert rates[::2] == pytest.approx([(1 + torch.tensor(torch.pi * k / 4).cos().item()) / 2 for k in range(4)])
+    list(train(Classification(model), images, images, settings._replace(learning_rate=1.0)))
+    assert rates == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
