@@ -104,6 +104,13 @@ def start(script: str, *arguments: Any, cwd: Path | str = ".", **options: Any) -
     return subprocess.Popen(words(script, *arguments), cwd=cwd, env=os.environ | ENVIRONMENT, text=True, **pipes)
 
 
+def start_code(code: str, *arguments: Any, **options: Any) -> subprocess.Popen:
+    """Start lines of Python, which import from the checkout, as a process of their own, with pipes."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | options
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | ENVIRONMENT, text=True, **pipes)
+
+
 def run_process(script: str, *arguments: Any, cwd: Path | str = ".", status: int = 0, timeout: int = 300) -> Output:
     """Run a script as a process of its own; its exit status has to be `status`."""
     done = subprocess.run(words(script, *arguments), cwd=cwd, capture_output=True, text=True, timeout=timeout,

@@ -3,8 +3,6 @@
 import io
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,9 +13,9 @@ import torch
 from src import console, files
 from src.datasets import dataset_info, load_dataset
 from src.errors import UserError
+from tests.commands import start_code
 from tests.tiny_datasets import collect, random_images, write_cifar10
 
-ROOT = Path(__file__).parents[1]
 N_IMAGES = [5, 4, 3, 6, 2, 7]  # of the six parts
 SAVE = {"stored": np.savez, "compressed": np.savez_compressed}
 
@@ -175,10 +173,9 @@ def test_two_processes_unpack_together(tmp_path):
         "import sys, src.datasets.arrays; from src.datasets import load_dataset\n"
         "print('ready', flush=True); print(len(load_dataset('cifar5m', sys.argv[1], train=True)))"
     )
-    command = [sys.executable, "-c", code, str(tmp_path)]
     with files.locked(tmp_path / "cifar5m" / ".unpacking.lock"):
         assert not list(tmp_path.glob("cifar5m/*.npy"))
-        both = [subprocess.Popen(command, cwd=ROOT, stdout=-1, stderr=-1, text=True) for _ in range(2)]
+        both = [start_code(code, tmp_path) for _ in range(2)]
         assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
         time.sleep(0.5)  # both find out what there is to do, and wait
     answers = [process.communicate(timeout=100) for process in both]

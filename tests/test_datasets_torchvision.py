@@ -38,16 +38,6 @@ TRAIN_FILE = {
 }
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    """Every connection is refused, also where the machine has a network."""
-    for scheme in ("http", "https"):
-        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.setattr(urllib.request, "_opener", None)
-
-
 @pytest.mark.parametrize("name", WRITERS)
 def test_both_splits_are_torchvisions(name, tmp_path, unofficial_files):
     WRITERS[name](tmp_path)

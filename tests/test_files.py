@@ -3,14 +3,10 @@
 import errno
 import fcntl
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 from src import files
 from src.files import write_csv, write_json, write_text
-
-ROOT = Path(__file__).parents[1]
+from tests.commands import start_code
 
 
 def test_folders_are_created_and_files_get_ordinary_rights(tmp_path):
@@ -52,7 +48,6 @@ def test_a_lock_keeps_processes_apart(tmp_path):
     )
     counter = tmp_path / "counter"
     counter.write_text("0")
-    command = [sys.executable, "-c", code, str(counter)]
-    processes = [subprocess.Popen(command, cwd=ROOT) for _ in range(4)]
+    processes = [start_code(code, counter) for _ in range(4)]
     assert [process.wait(60) for process in processes] == [0] * 4
     assert counter.read_text() == "200"

@@ -33,6 +33,8 @@ from tests import tiny_datasets as tiny
 from tests.commands import Code
 from tests.tables import PROBE, STITCH, write_table
 
+pytestmark = pytest.mark.usefixtures("in_tmp_path", "no_network", "unofficial_files")
+
 MARKER = "code-ran"  # a file in the working folder, if it did
 SHAPE = (1, 8, 8)
 OPTIONS = {
@@ -184,13 +186,6 @@ def folders(tmp_path_factory) -> dict[str, Path]:
         made[name] = tmp_path_factory.mktemp("hostile")
         reader.write(made[name])
     return made
-
-
-@pytest.fixture(autouse=True)
-def no_network(tmp_path, monkeypatch, unofficial_files):
-    monkeypatch.chdir(tmp_path)
-    for scheme in ("http", "https"):
-        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
 
 
 def refusal(name: str, folder: Path) -> str:

@@ -1,30 +1,23 @@
 """misc/imagenet_train_main.py: two processes against one, its files, its options."""
 
 import copy
-import importlib.util
-import json
 import os
 import socket
 import subprocess
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-import exec_eval
-from src.checkpoints import load_state
+from src.checkpoints import load_state, save_state
 from src.datasets import load_dataset
 from src.models import build_model
 from src.runtime import seeded
-from tests.commands import ENVIRONMENT, ROOT, error_line, names_in, read_csv
+from src.training import loop, recorded
+from tests.commands import ENVIRONMENT, error_line, names_in, read_csv, read_json, run, words
 from tests.tiny_datasets import write_imagenet
 
-SCRIPT = ROOT / "misc" / "imagenet_train_main.py"
-spec = importlib.util.spec_from_file_location("imagenet_train_main", SCRIPT)
-script = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(script)
-
+SCRIPT = "misc/imagenet_train_main.py"
 SIZES = {"n_train": 12, "n_val": 6}
 COMMON = ["--gpu", "-1", "--epochs", "1", "--seed", "1", "-p", "0"]
 
@@ -65,7 +58,7 @@ def one_process_with_two_halves(root, batch_size: int, *, lr: float):
 
 def launch(by: str, *arguments, cwd) -> list[str]:
     """Start the script in two processes, by torchrun or by hand; returns what they print."""
-    command, commands = [sys.executable, str(SCRIPT), *arguments], []
+    command = words(SCRIPT, *arguments)
     if by == "torchrun":
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
         commands = [[command[0], *torchrun, *command[1:]]]
@@ -88,7 +81,7 @@ def launch(by: str, *arguments, cwd) -> list[str]:
     ("by", "batch_size", "n_workers"),
     [("torchrun", 5, "0"), ("hand", 11, "0"), pytest.param("torchrun", 5, "1", marks=pytest.mark.slow)],
 )
-def test_two_processes_equal_one_that_averages(by, batch_size, n_workers, root, tmp_path, capsys):
+def test_two_processes_equal_one_that_averages(by, batch_size, n_workers, root, tmp_path):
     """Batches of 5, 5 and 2 in shares of 3 and 2, or of 1; batches of 11 and 1 in shares of 6 and 5, or 1 and none."""
     arguments = [str(root), "-a", "small_cnn", "--lr", "0.1", "-j", n_workers, "-b", str(batch_size), *COMMON]
     printed = launch(by, *arguments, cwd=tmp_path)
@@ -112,32 +105,25 @@ def test_two_processes_equal_one_that_averages(by, batch_size, n_workers, root, 
     assert log["val_acc"] == accuracy and log["val_loss"] == pytest.approx(F.cross_entropy(logits, labels).item())
 
     # The other scripts read the checkpoint
-    assert exec_eval.main([str(folder / "model_1.pt"), "small_cnn", "-d", "imagenet_mem", "-data", str(root),
-                           "-gpu", "-1", "-b", "4", "-workers", "0"]) == 0  # fmt: skip
-    assert capsys.readouterr().out == f"Clean accuracy: {accuracy:.2%}\n"
+    given = [folder / "model_1.pt", "small_cnn", "-d", "imagenet_mem", "-data", root, "-gpu", "-1", "-b", "4"]
+    assert run("exec_eval.py", *given, "-workers", "0").out == f"Clean accuracy: {accuracy:.2%}\n"
 
 
-def test_dummy_images_amp_and_evaluation(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    arguments = ["-a", "small_cnn", "--dummy", "--dummy-size", "20", "--amp", "--epochs", "3", "-b", "10", "-sf", "2"]
-    assert script.main([*arguments, "--gpu", "-1", "-p", "2"]) == 0
-    captured = capsys.readouterr()
-    assert captured.err.count("batch 2: loss ") == 3
-    folder = tmp_path / "models" / "imagenet" / "small_cnn_0"
+def test_dummy_images_amp_and_evaluation(in_tmp_path):
+    dummy = ["-a", "small_cnn", "--dummy", "--dummy-size", "20", "--gpu", "-1"]
+    err = run(SCRIPT, *dummy, "--amp", "--epochs", "3", "-b", "10", "-sf", "2", "-p", "2").err
+    assert err.count("batch 2: loss ") == 3
+    folder = in_tmp_path / "models" / "imagenet" / "small_cnn_0"
     assert {path.name for path in folder.glob("*.pt")} == {"model_2.pt", "model_3.pt"}
-    config = json.loads((folder / "config.txt").read_text())
+    config = read_json(folder / "config.txt")
     assert config["arch"] == "small_cnn" and config["gpu"] == -1 and config["bf16"] is True
     accuracy = logs_of(folder)[-1]["val_acc"]
-    assert script.main(["-a", "small_cnn", "--dummy", "--dummy-size", "20", "-e", "--gpu", "-1", "-b", "1",
-                        "--resume", str(folder / "model_3.pt")]) == 0  # fmt: skip
-    assert capsys.readouterr().out == f"Clean accuracy: {accuracy:.2%}\n"
+    out = run(SCRIPT, *dummy, "-e", "-b", "1", "--resume", folder / "model_3.pt").out
+    assert out == f"Clean accuracy: {accuracy:.2%}\n"
 
 
-def test_the_recipe(tmp_path, monkeypatch, capsys):
+def test_the_recipe(tmp_path, monkeypatch):
     """SGD 0.1, momentum 0.9, weight decay 1e-4, a tenth every 30 epochs; --weights gives the first weights."""
-    from src.checkpoints import save_state
-    from src.training import loop, recorded
-
     with seeded(7):
         start = build_model("small_cnn", n_classes=1000)
     save_state(tmp_path / "start.pt", start.state_dict())
@@ -157,8 +143,8 @@ def test_the_recipe(tmp_path, monkeypatch, capsys):
 
     rates = []
     monkeypatch.setattr(recorded, "train", record)
-    arguments = ["-a", "small_cnn", "--dummy", "--dummy-size", "4", "--gpu", "-1", "-dir", str(tmp_path / "m")]
-    assert script.main([*arguments, "--weights", str(tmp_path / "start.pt")]) == 0
+    arguments = ["-a", "small_cnn", "--dummy", "--dummy-size", "4", "--gpu", "-1", "-dir", tmp_path / "m"]
+    run(SCRIPT, *arguments, "--weights", tmp_path / "start.pt")
     assert rates == pytest.approx([0.1] * 30 + [0.01] * 30 + [0.001] * 30)
 
 
@@ -172,7 +158,8 @@ def test_the_recipe(tmp_path, monkeypatch, capsys):
         (["--dummy", "--pretrained"], {}, "--pretrained: nothing is downloaded here; fetch https://download.pytorch.org/"),
         (["--dummy", "--start-epoch", "5"], {}, "--start-epoch: "),
         (["--dummy", "--multiprocessing-distributed"], {}, "start the processes with torchrun --nproc_per_node N"),
-        (["--dummy", "--rank", "2", "--world-size", "2"], {}, "give both --world-size and --rank"),
+        *((["--dummy", *of_two], {}, "give both --world-size and --rank")
+          for of_two in (["--rank", "2", "--world-size", "2"], ["--rank", "0"], ["--world-size", "2"])),
         (["--dummy", "-b", "1"], {"WORLD_SIZE": "2"}, "-b 1 are the images of all 2 processes together; give more"),
         (["--dummy", "--gpu", "0"], {"LOCAL_WORLD_SIZE": "2"}, "--gpu 0: 2 processes cannot share one GPU"),
         (["--dummy", "--resume", "x.pt"], {}, "cannot read checkpoint x.pt"),
@@ -180,15 +167,14 @@ def test_the_recipe(tmp_path, monkeypatch, capsys):
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )  # fmt: skip
-def test_errors(arguments, environment, line, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_errors(arguments, environment, line, in_tmp_path, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert line in error_line("misc/imagenet_train_main.py", "--gpu", "-1", *arguments)
-    assert not os.listdir(tmp_path)
+    assert line in error_line(SCRIPT, "--gpu", "-1", *arguments)
+    assert not os.listdir(in_tmp_path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_without_a_gpu_there_is_no_silent_fallback(in_tmp_path):
-    line = error_line("misc/imagenet_train_main.py", "--dummy")
+    line = error_line(SCRIPT, "--dummy")
     assert "this machine has no GPU; choose one that exists, or -gpu -1 for the CPU" in line

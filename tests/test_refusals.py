@@ -230,11 +230,8 @@ def test_one_line_says_what_to_do(command, lines, folder):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_missing_data_says_what_to_put_where(tmp_path, monkeypatch):
+def test_missing_data_says_what_to_put_where(tmp_path, no_network):
     """As a process, with a deadline: no network must not mean a long wait."""
-    for name in ("http_proxy", "https_proxy"):  # nothing answers there, wherever this test runs
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    monkeypatch.delenv("no_proxy", raising=False)
     save_network(tmp_path / "small.pt", "small_cnn")
     start = time.monotonic()
     arguments = ["small.pt", "small_cnn", "-data", "nowhere", "-gpu", "-1"]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-import exec_train
 from src.datasets.in_memory import ImageSet
 from src.training import Classification, NonFiniteLoss, Settings, classification_losses, loop, train
+from tests.commands import MODEL, ON_DIGITS, error_line, run
 from tests.conftest import few_images
 
 
@@ -66,17 +66,15 @@ def test_unlabelled_samples_count_neither_in_the_loss_nor_in_the_accuracy():
     torch.testing.assert_close(group.cross_entropies, labelled.cross_entropies)
 
 
-def test_the_seed_counts_for_networks_that_drop_out(tmp_path, capsys):
-    arguments = ["liu2020_wrn", "-d", "digits", "-gpu", "-1", "-e", "1", "-b", "512"]
+def test_the_seed_counts_for_networks_that_drop_out(tmp_path):
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
         torch.rand(7)  # the global generator is somewhere else each time
         with few_images(128):
-            assert exec_train.main([*arguments, "-s", seed, "-dir", str(tmp_path / name)]) == 0
+            run("exec_train.py", "liu2020_wrn", *ON_DIGITS, "-e", "1", "-b", "512", "-s", seed, "-dir", tmp_path / name)
     one, two, three = ((tmp_path / name / "model_1.pt").read_bytes() for name in "abc")
     assert one == two != three
 
 
-def test_a_batch_of_one_is_too_few_for_batch_norm(tmp_path, capsys):
-    arguments = ["resnet18_samewidth", "-d", "digits", "-gpu", "-1", "-e", "1", "-b", "1436", "-dir", str(tmp_path)]
-    assert exec_train.main(arguments) == 2
-    assert "a training batch has a single image, too few for BatchNorm; change -b" in capsys.readouterr().err
+def test_a_batch_of_one_is_too_few_for_batch_norm(tmp_path):
+    line = error_line("exec_train.py", MODEL, *ON_DIGITS, "-e", "1", "-b", "1436", "-dir", tmp_path)
+    assert "a training batch has a single image, too few for BatchNorm; change -b" in line
