@@ -18,11 +18,11 @@ from src.training.distributed import (
     joined,
     launched,
 )
+from tests.tiny_datasets import few_grey_images
 
 
-def image_set(n: int = 11) -> ImageSet:
-    pixels = torch.randint(256, (n, 1, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return ImageSet(pixels, torch.arange(n), n_classes=n, augmentation=CropFlip(1))
+def image_set() -> ImageSet:
+    return few_grey_images(11, 6, n_classes=11, augmentation=CropFlip(1))
 
 
 def passes(images: ImageSet):

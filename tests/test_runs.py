@@ -17,6 +17,7 @@ from src.results.run import Run
 from src.training import Classification, NonFiniteLoss, Settings, train
 from src.training.recorded import train_network
 from tests.commands import start_code
+from tests.tiny_datasets import few_grey_images
 
 OPTIONS = {"learning_rate": 0.1, "gpu": -1, "resume": False}
 SETTINGS = [
@@ -28,8 +29,7 @@ SETTINGS = [
 
 
 def image_set() -> ImageSet:
-    pixels = torch.randint(256, (20, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return ImageSet(pixels, torch.arange(20) % 2, n_classes=2)
+    return few_grey_images(20, 4, n_classes=2)
 
 
 def task() -> Classification:

@@ -6,17 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from src.datasets.in_memory import ImageSet
 from src.training import Classification, NonFiniteLoss, Settings, classification_losses, loop, train
 from tests.commands import MODEL, ON_DIGITS, error_line, run
 from tests.conftest import few_images
+from tests.tiny_datasets import few_grey_images
 
 
 @pytest.fixture
 def images():
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (20, 1, 2, 2), dtype=torch.uint8, generator=generator)
-    return ImageSet(pixels, torch.arange(20) % 2, n_classes=2)
+    return few_grey_images(20, 2, n_classes=2)
 
 
 COSINE = [(1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)]

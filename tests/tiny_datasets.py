@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -89,3 +90,47 @@ def write_imagenet(root: Path, n_train: int = 12, n_val: int = 7, *, classes: tu
             path = Path(root) / folder / classes[i % len(classes)] / f"{split}_{i}.{'png' if i == 5 else 'JPEG'}"
             path.parent.mkdir(parents=True, exist_ok=True)
             image.save(path)
+
+
+class DoubleSet:
+    """A data set as the loop wants it, in float64, where rounding does not decide over ReLU masks.
+
+    It has normal numbers as images, ten classes, and counts in `taken` how often each image is asked for.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, n: int, shape: tuple[int, ...]):
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randn(n, *shape, dtype=torch.float64, generator=generator)
+        self.labels = torch.randint(10, (n,), generator=generator)
+        self.taken: Counter[int] = Counter()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def permutation(self, seed: int) -> torch.Tensor:
+        """The images in a random order."""
+        return torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+
+    def n_batches(self, batch_size: int) -> int:
+        """How many batches all images make."""
+        return -(-len(self) // batch_size)
+
+    def batches(self, batch_size: int, *, indices: torch.Tensor | None = None):
+        """Images and labels in order."""
+        for chosen in (torch.arange(len(self)) if indices is None else indices).split(batch_size):
+            self.taken.update(chosen.tolist())
+            yield self.images[chosen], self.labels[chosen]
+
+    def epoch(self, batch_size: int, *, seed: int, epoch: int):
+        """Images and labels in an order of the epoch."""
+        return self.batches(batch_size, indices=self.permutation(1000 * seed + epoch))
+
+
+def few_grey_images(n: int, side: int, *, n_classes: int, **options):
+    """A data set of random images in memory whose labels are in turn all classes."""
+    from src.datasets.in_memory import ImageSet
+
+    return ImageSet(torch.from_numpy(random_images(n, 1, side, side)), torch.arange(n) % n_classes, n_classes=n_classes,
+                    **options)  # fmt: skip
