@@ -55,6 +55,13 @@ class Stitches(NamedTuple):
         return self.folders[-1]
 
 
+def readme_blocks(title: str) -> list[tuple[str, str]]:
+    """The Python and bash blocks of a section of the README, in their order: language and code."""
+    section = (ROOT / "README.md").read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
+    blocks = (block.partition("\n") for block in section.split("```")[1::2])
+    return [(language, code.replace("\\\n", "")) for language, _, code in blocks if language in ("bash", "python")]
+
+
 def main_of(script: str):
     """The function `main` of a script."""
     return import_module(script.removesuffix(".py").replace("/", ".")).main

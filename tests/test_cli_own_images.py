@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.commands import ROOT, read_json, run
+from tests.commands import ROOT, read_json, readme_blocks, run
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
@@ -57,13 +57,6 @@ def test_a_config_with_a_path_repeats_a_run_elsewhere(tmp_path):
     assert again.read_bytes() == (tmp_path / "a" / "model_1.pt").read_bytes()
 
 
-def readme_blocks(title: str) -> list[tuple[str, str]]:
-    """The Python and bash blocks of a section of the README, in their order: language and code."""
-    section = (ROOT / "README.md").read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
-    blocks = (block.partition("\n") for block in section.split("```")[1::2])
-    return [(language, code) for language, _, code in blocks if language in ("bash", "python")]
-
-
 def test_the_commands_of_the_readme_run(tmp_path):
     """As they stand, one after the other."""
     (tmp_path / "src").symlink_to(ROOT / "src")  # the Python block reads the digits from there
@@ -72,7 +65,7 @@ def test_the_commands_of_the_readme_run(tmp_path):
         if language == "python":
             exec(code, {})
         else:
-            for line in filter(None, code.replace("\\\n", "").splitlines()):
+            for line in filter(None, code.splitlines()):
                 command, *arguments = shlex.split(line)
                 if command == "python":
                     printed += run(*arguments).out

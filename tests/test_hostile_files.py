@@ -130,11 +130,6 @@ def read_store(folder: Path) -> None:
     DetectorStore(folder / "store").load(source_in(folder), "pool1", ImageSpec(2, SHAPE), device=torch.device("cpu"))
 
 
-def write_cifar5m(folder: Path, save: Callable) -> None:
-    for i in range(6):
-        save(folder / f"cifar5m_part{i}.npz", X=tiny.random_images(3, 32, 32, 3, seed=i), Y=np.arange(3))
-
-
 def write_own_file(folder: Path) -> None:
     images, labels = tiny.random_images(3, 8, 8, 1), np.arange(3)
     np.savez(folder / "own.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
@@ -163,9 +158,11 @@ READERS = {
     "detector store": Reader(write_store, read_store, "store/*.json"),
     "mnist": Reader(lambda f: tiny.write_mnist(f, 5, 5), lambda f: read_dataset("mnist", f), "MNIST/raw/train*"),
     "svhn": Reader(lambda f: tiny.write_svhn(f, 5, 5), lambda f: read_dataset("svhn", f), "train*"),
-    "cifar5m": Reader(lambda f: write_cifar5m(f, np.savez), lambda f: read_dataset("cifar5m", f), "*.npz"),
+    "cifar5m": Reader(lambda f: tiny.write_cifar5m(f, [3] * 6), lambda f: read_dataset("cifar5m", f), "*.npz"),
     "compressed cifar5m": Reader(
-        lambda f: write_cifar5m(f, np.savez_compressed), lambda f: read_dataset("cifar5m", f), "*.npz"
+        lambda f: tiny.write_cifar5m(f, [3] * 6, save=np.savez_compressed),
+        lambda f: read_dataset("cifar5m", f),
+        "*.npz",
     ),
     "300K images": Reader(
         lambda folder: np.save(folder / "300K_random_images.npy", tiny.random_images(4, 32, 32, 3)),
@@ -216,12 +213,6 @@ def one_of(name: str, folder: Path) -> Path:
     return min(path for path in folder.glob(READERS[name].files) if path.is_file())
 
 
-def saved(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=True)
-    return file.getvalue()
-
-
 def archived(array: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.savez(file, **dict.fromkeys(("X", "Y", "x_train", "y_train", "x_test", "y_test"), array))
@@ -244,9 +235,9 @@ BAD = {
     "pickle with code": pickle.dumps({"a": Code(f"touch {MARKER}")}),
     "checkpoint with code": torch_saved({"a": Code(f"touch {MARKER}")}),
     "legacy checkpoint with code": torch_saved({"a": Code(f"touch {MARKER}")}, zipped=False),
-    "array of objects": saved(CODE),
+    "array of objects": tiny.npy(CODE),
     "archive of objects": archived(CODE),
-    "array of another type": saved(np.zeros((3, 32, 32, 3))),
+    "array of another type": tiny.npy(np.zeros((3, 32, 32, 3))),
     "archive of another type": archived(np.zeros((3, 32, 32, 3))),
     "list": torch_saved([1]),
     "YAML with code": f"seed: !!python/object/apply:os.system ['touch {MARKER}']".encode(),

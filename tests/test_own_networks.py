@@ -1,6 +1,5 @@
 """Networks of a user's own file through every script; the README's example; code that files name is not run."""
 
-import re
 import shlex
 from pathlib import Path
 
@@ -15,15 +14,14 @@ from src.models import build_model
 from src.models.user_file import is_user_network
 from src.networks import NetworkName
 from tests import commands
-from tests.commands import ON_DIGITS, ROOT, Output, read_csv, read_json, read_metrics
+from tests.commands import ON_DIGITS, Output, read_csv, read_json, read_metrics
 from tests.conftest import few_images
 
 pytestmark = pytest.mark.usefixtures("few_test_images")
 
-README = (ROOT / "README.md").read_text()
-SECTION = README[README.index("## Your own network") : README.index("## Your own images")]
+BLOCKS = commands.readme_blocks("Your own network")
 FILE = (
-    re.search(r"```python\n(.*?)```", SECTION, re.DOTALL).group(1)
+    BLOCKS[0][1]
     + """
 
 class Block(nn.Module):
@@ -105,7 +103,7 @@ def run(script: str, *arguments, cwd=".", status: int = 0) -> Output:
 
 def test_the_commands_of_the_readme(tmp_path):
     (tmp_path / "nets.py").write_text(FILE)
-    lines = SECTION.replace("\\\n", "").splitlines()
+    lines = [line for language, code in BLOCKS if language == "bash" for line in code.splitlines()]
     given = [line for line in lines if line.startswith("python exec_") and "digits" in line]
     assert len(given) == 5
     for command in given:

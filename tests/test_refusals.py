@@ -55,7 +55,7 @@ REFUSALS = [
     (f"{TRAIN} -d owns", "argument -d/--dataset: unknown dataset 'owns'"),
     (f"{TRAIN} -d photo_patches", "'photo_patches' has no labels"),
     (f"{TRAIN} -d ood", "ood' has no labels; choose one that has"),
-    (f"{TRAIN} -d imagenet -data empty", ("training_data", "validation_data")),
+    (f"{TRAIN} -d imagenet -data empty", ("training_data", "validation_data", "image-net.org")),
     (f"{TRAIN} -e -1", "argument -e/--epochs: '-1' is not a whole number from 0 on"),
     ("misc/verdict.py results --in-distribution 75", "'75' is not a finite number at least 0 and at most 1"),
     (f"{TRAIN} -b 0", "argument -b/--batch-size: '0' is not a whole number from 1 on"),

@@ -1,9 +1,10 @@
 """Data sets of random images in the real formats, so that tests need no download."""
 
+import io
 import pickle
 import struct
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,23 @@ def write_svhn(root: Path, n_train: int = 50, n_test: int = 20) -> None:
         labels = np.array([label or 10 for label in labels_of(n, 10)], dtype=np.uint8)[:, None]
         images = random_images(n, 3, 32, 32, seed=seed).transpose(2, 3, 1, 0)
         savemat(Path(root) / f"{split}_32x32.mat", {"X": images, "y": labels}, do_compression=True)
+
+
+def write_cifar5m(folder: Path, sizes: Sequence[int], *, save=np.savez) -> tuple[np.ndarray, np.ndarray]:
+    """Six parts of so many images; returns all images and labels."""
+    folder.mkdir(exist_ok=True)
+    images = [random_images(n, 32, 32, 3, seed=i) for i, n in enumerate(sizes)]
+    labels = [(np.arange(n) + i) % 10 for i, n in enumerate(sizes)]
+    for i in range(6):
+        save(folder / f"cifar5m_part{i}.npz", X=images[i], Y=labels[i])
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def npy(array: np.ndarray) -> bytes:
+    """The content of a `.npy` file."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def write_mnist(root: Path, n_train: int = 50, n_test: int = 20, *, folder: str = "MNIST") -> None:
