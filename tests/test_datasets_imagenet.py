@@ -139,14 +139,15 @@ def test_at_most_a_thousand_classes(root, tmp_path):
 def test_a_damaged_image_is_named(name, n_workers, tmp_path):
     write_imagenet(tmp_path)
     damaged = tmp_path / "training_data" / "n02" / "train_2.JPEG"
-    damaged.write_bytes(damaged.read_bytes()[:500])
-    dataset = load_dataset(name, tmp_path, train=True, loading=Loading(n_workers))
-    for _ in range(2):  # the set can still be used
-        with pytest.raises(UserError) as error:
-            list(dataset.epoch(4, seed=0, epoch=1))
-        line = str(error.value)
-        assert line.startswith(f"cannot read {damaged}: ") and line.endswith("restore or remove it")
-        assert "\n" not in line and "Traceback" not in line
+    for content, reason in ((damaged.read_bytes()[:500], ""), (b"no image", "not an image of a known format; ")):
+        damaged.write_bytes(content)
+        dataset = load_dataset(name, tmp_path, train=True, loading=Loading(n_workers))
+        for _ in range(2):  # the set can still be used
+            with pytest.raises(UserError) as error:
+                list(dataset.epoch(4, seed=0, epoch=1))
+            line = str(error.value)
+            assert line.startswith(f"cannot read {damaged}: {reason}") and line.endswith("restore or remove it")
+            assert "\n" not in line and "Traceback" not in line
 
 
 def test_a_file_that_went_away_is_named(tmp_path):
