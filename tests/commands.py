@@ -33,6 +33,16 @@ class Output(NamedTuple):
     err: str
 
 
+class Code:
+    """Runs a shell command when it is unpickled by someone who trusts it."""
+
+    def __init__(self, command: str):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
 class Stitches(NamedTuple):
     """What exec_stitch.py printed, and all run folders in `results/`, the oldest first."""
 
@@ -43,6 +53,13 @@ class Stitches(NamedTuple):
     @property
     def newest(self) -> Path:
         return self.folders[-1]
+
+
+def readme_blocks(title: str) -> list[tuple[str, str]]:
+    """The Python and bash blocks of a section of the README, in their order: language and code."""
+    section = (ROOT / "README.md").read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
+    blocks = (block.partition("\n") for block in section.split("```")[1::2])
+    return [(language, code.replace("\\\n", "")) for language, _, code in blocks if language in ("bash", "python")]
 
 
 def main_of(script: str):
@@ -92,6 +109,13 @@ def start(script: str, *arguments: Any, cwd: Path | str = ".", **options: Any) -
     """Start a script as a process of its own, with pipes for what it prints."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.Popen(words(script, *arguments), cwd=cwd, env=os.environ | ENVIRONMENT, text=True, **pipes)
+
+
+def start_code(code: str, *arguments: Any, **options: Any) -> subprocess.Popen:
+    """Start lines of Python, which import from the checkout, as a process of their own, with pipes."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | options
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | ENVIRONMENT, text=True, **pipes)
 
 
 def run_process(script: str, *arguments: Any, cwd: Path | str = ".", status: int = 0, timeout: int = 300) -> Output:

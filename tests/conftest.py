@@ -1,6 +1,7 @@
 """What tests share: scripts that run in an empty folder, fewer images, and a pair of small trained networks."""
 
 import contextlib
+import urllib.request
 from functools import partial
 from pathlib import Path
 
@@ -91,6 +92,16 @@ def network_folder(tmp_path, digit_networks):
         return path
 
     return make
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Every connection is refused, also in processes and where the machine has a network."""
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # nothing answers there
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Reads the numbers of the public code that lie in tests/data (see tests/data/README.md)."""
+"""Numbers: those of the public code in tests/data (see tests/data/README.md), and random ones."""
 
 import json
 from functools import cache
@@ -26,3 +26,8 @@ def notes(name: str):
 def tensor(name: str, key: str) -> torch.Tensor:
     """One array as a tensor."""
     return torch.from_numpy(numbers(name)[key])
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Normal numbers in double precision."""
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

@@ -4,7 +4,6 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 from src.checkpoints import load_tensors
 from src.errors import UserError
 from src.files import write_bytes
-from tests.commands import MODEL, ON_DIGITS, PAIR, ROOT, main_of, read_json, run, words
+from tests.commands import MODEL, ON_DIGITS, PAIR, main_of, read_json, run, start_code, words
 from tests.run_content import content
 
 COMMANDS = {
@@ -96,8 +95,7 @@ def test_a_kill_between_write_and_rename_leaves_the_old_file(tmp_path):
         f"write_bytes(pathlib.Path({str(tmp_path)!r}) / 'meta.json', b'new')\n"
     )
     (tmp_path / "meta.json").write_bytes(b"old")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60)
-    assert done.returncode == -signal.SIGKILL
+    assert start_code(code).wait(60) == -signal.SIGKILL
     assert (tmp_path / "meta.json").read_bytes() == b"old"
     (left,) = set(os.listdir(tmp_path)) - {"meta.json"}
     assert left.startswith(".") and left.endswith(".part")  # no reader takes it for a result

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.commands import ON_DIGITS, PDF, error_line, pair_of, read_csv, read_metrics, run, run_process
+from tests.commands import ON_DIGITS, PDF, error_line, pair_of, read_csv, run, run_process
 from tests.goldens import DATA
 
 pytestmark = pytest.mark.usefixtures("few_test_images", "in_tmp_path")
@@ -114,18 +114,3 @@ def test_from_below_the_newest_counts_and_all_are_written(tmp_path):
     assert [row["accuracy"] for row in read_csv("n/grid.csv")] == ["0.5", "0.25"]
     inside = tmp_path / "n" / "a" / "2026-11-25_10-25-39.5"
     assert "holds no finished stitching run" in error_line(SCRIPT, ".", "-r", cwd=inside)
-
-
-def test_of_two_runs_of_a_pair_the_newest_counts_and_what_is_skipped_is_named(stitch, tmp_path):
-    stitch("layer4.1", "layer4.1", *DM, "-dir", "x")
-    newest = stitch("layer4.1", "layer4.1", *DM, "-lr", "0.1", "-dir", "x").newest  # which changes nothing
-    dead = tmp_path / "results" / "x" / "2020-01-01_00-00-00.000000"
-    dead.mkdir()
-    out, err = run(SCRIPT, tmp_path / "results" / "x")
-    assert f"the newest of each counts: layer4.1 -> layer4.1 in {newest.name}" in err
-    assert f"skipped: {dead}" in err and "did not finish" in err
-    assert f"{read_metrics(newest)['accuracy']:.4f}" in out.splitlines()[1]
-    # once there is a grid.csv, single runs keep it up to date
-    stitch("layer4.0", "layer4.1", *DM, "-dir", "x")
-    pairs = [pair_of(row)[0] for row in read_csv("results/x/grid.csv")]
-    assert sorted(pairs) == ["layer4.0", "layer4.1", "layer4.1"]

@@ -1,8 +1,6 @@
 """How a script ends that did not go well: tracebacks, signals, and errors of one line (see test_refusals.py)."""
 
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -11,7 +9,7 @@ import exec_train
 from src import cli
 from src.errors import UserError, unknown_name
 from src.models import MODEL_NAMES
-from tests.commands import ROOT
+from tests.commands import start_code
 
 
 def test_a_mistake_in_the_program_shows_its_traceback(capsys):
@@ -60,5 +58,6 @@ def test_a_second_signal_kills():
         "    finally: print('cleaning up', flush=True); signal.raise_signal(signal.SIGTERM); print('not reached')\n"
         "cli.run(exec_eval.parser(), experiment, ['a', 'b'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert (done.stdout, done.returncode) == ("cleaning up\n", -signal.SIGTERM)
+    process = start_code(code)
+    out, _ = process.communicate(timeout=60)
+    assert (out, process.returncode) == ("cleaning up\n", -signal.SIGTERM)

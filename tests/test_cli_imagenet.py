@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.commands import read_csv, run, run_process, start
+from tests.commands import read_csv, run, start
 from tests.tiny_datasets import write_imagenet
 
 
@@ -34,15 +34,6 @@ def test_training_evaluation_and_stitching(root, in_tmp_path):
     matched = ["-e", "1", "-i", "pinv", "-pinv-samples", "6", "--mod-only-stitch"]
     run("exec_stitch.py", *pair, *options(root), *matched)
     assert len(list((in_tmp_path / "results").iterdir())) == 1
-
-
-def test_a_damaged_image_ends_a_run_with_one_line(tmp_path):
-    write_imagenet(tmp_path)
-    (tmp_path / "training_data" / "n01" / "train_1.JPEG").write_bytes(b"no image")
-    arguments = ["small_cnn", *options(tmp_path), "-dir", "m"]
-    warning, line = run_process("exec_train.py", *arguments, cwd=tmp_path, status=2).err.splitlines()
-    assert warning.startswith("warning: ") and line.startswith("exec_train.py: error: ")
-    assert "n01/train_1.JPEG: not an image of a known format; restore or remove it" in line
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])

@@ -1,6 +1,5 @@
 """exec_stitch.py --objective, and the closed forms beside pinv, as a user runs them."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -103,18 +102,6 @@ def test_every_stitching_type_and_start(objective, types, layers, kind, options,
     assert 0 < float(logs(folder)[0]["train_loss"]) and read_metrics(folder)["representation_difference"] > 0
     assert (read_metrics(folder)["matching_error"] is None) == (not {"ortho", "pinv", "ridge"} & {*options})
     assert ("ridge_penalty" in read_metrics(folder)) == ("ridge" in options)
-
-
-def test_objectives_are_experiments_of_their_own(train):
-    """Runs that name no objective, as the public code's, were trained on the task."""
-    options = [*TRAINED, "-dir", "x", "--resume"]
-    first = train("layer4.0", "layer4.1", *options).newest
-    config = read_json(first / "config.txt")
-    assert config.pop("objective") == "task"
-    (first / "config.txt").write_text(json.dumps(config))
-    assert train("layer4.0", "layer4.1", *options).folders == [first]  # nothing is left to do
-    both = train("layer4.0", "layer4.1", *options, "--objective", "soft").folders
-    assert len(both) == 2 and train("layer4.0", "layer4.1", *options, "--objective", "soft").folders == both
 
 
 @pytest.fixture

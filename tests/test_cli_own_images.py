@@ -1,4 +1,4 @@
-"""A user's own images, as a folder and as an `.npz` file, go through every script; so do the README's commands."""
+"""A user's own images go through every script: as an `.npz` file, and as a folder in the README's commands."""
 
 import shlex
 import subprocess
@@ -6,28 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from tests.commands import ROOT, read_json, run
+from tests.commands import ROOT, read_json, readme_blocks, run
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 DIGITS = ROOT / "src" / "datasets" / "embedded" / "digits.npz"
 N = {"train": 60, "test": 40}
-
-
-def write_folder(root: Path) -> None:
-    """Some of the digits, and as OOD data the same images upside down, without classes."""
-    digits = np.load(DIGITS)
-    for split, n in N.items():
-        for i, (image, label) in enumerate(
-            zip(digits[f"{split}_images"][:n, 0], digits[f"{split}_labels"], strict=False)
-        ):
-            for path in (root / "own" / split / str(label), root / "ood" / split):
-                path.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(image if "own" in path.parts else image[::-1].copy()).save(path / f"{i}.png")
-    for name in ("own", "ood"):
-        (root / name / "dataset.yaml").write_text("size: 8\nchannels: 1\naugment: none\nmean: [0]\nstd: [1]\n")
 
 
 def write_files(root: Path) -> None:
@@ -39,10 +24,9 @@ def write_files(root: Path) -> None:
     np.savez(root / "ood.npz", **{name: array[:, ::-1] for name, array in images.items()})
 
 
-@pytest.mark.parametrize(("write", "ending"), [(write_folder, ""), (write_files, ".npz")], ids=["folder", "file"])
-def test_every_script_takes_them(write, ending, tmp_path):
-    write(tmp_path)
-    own, ood, model = f"own{ending}", f"ood{ending}", "small_cnn"
+def test_every_script_takes_a_file(tmp_path):
+    write_files(tmp_path)
+    own, ood, model = "own.npz", "ood.npz", "small_cnn"
     data = ["-gpu", "-1", "-d", own, "-b", "20"]
 
     run("exec_train.py", model, *data, "-e", "2", "-dir", "m")
@@ -73,13 +57,6 @@ def test_a_config_with_a_path_repeats_a_run_elsewhere(tmp_path):
     assert again.read_bytes() == (tmp_path / "a" / "model_1.pt").read_bytes()
 
 
-def readme_blocks(title: str) -> list[tuple[str, str]]:
-    """The Python and bash blocks of a section of the README, in their order: language and code."""
-    section = (ROOT / "README.md").read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
-    blocks = (block.partition("\n") for block in section.split("```")[1::2])
-    return [(language, code) for language, _, code in blocks if language in ("bash", "python")]
-
-
 def test_the_commands_of_the_readme_run(tmp_path):
     """As they stand, one after the other."""
     (tmp_path / "src").symlink_to(ROOT / "src")  # the Python block reads the digits from there
@@ -88,7 +65,7 @@ def test_the_commands_of_the_readme_run(tmp_path):
         if language == "python":
             exec(code, {})
         else:
-            for line in filter(None, code.replace("\\\n", "").splitlines()):
+            for line in filter(None, code.splitlines()):
                 command, *arguments = shlex.split(line)
                 if command == "python":
                     printed += run(*arguments).out

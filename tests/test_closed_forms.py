@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.linalg import expm, orthogonal_procrustes
+from scipy.linalg import orthogonal_procrustes
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
@@ -14,10 +14,7 @@ from src.stitching.layers import resize
 from src.stitching.matching import direct_matching, split_last_fifth
 from src.stitching.moments import Moments, Target
 from src.stitching.registry import FORMS
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+from tests.goldens import random
 
 
 def sums_of(source, *targets, size=None):
@@ -51,14 +48,6 @@ def test_orthogonal_equals_scipy(n_in, n_out):
     assert found.error == pytest.approx(error_of(found, x, y), rel=1e-9)
 
 
-def test_orthogonal_finds_a_rotation_and_a_shift():
-    x, rotation = random(5, 4, 3, 3), torch.linalg.qr(random(4, 4, seed=1)).Q
-    y = torch.einsum("dc,bchw->bdhw", rotation, x) + random(4, seed=2)[:, None, None]
-    (found,) = orthogonal(sums_of(x, y)).values()
-    torch.testing.assert_close(found.weight, rotation)
-    assert found.error < 1e-12
-
-
 def test_orthogonal_to_a_narrower_target_maximises_the_trace():
     x = random(60, 8)
     y = x @ random(8, 3, seed=1) + random(60, 3, seed=2)
@@ -88,14 +77,8 @@ def test_ridge_equals_scikit_learn(scale):
         np.testing.assert_allclose(matching.weight, search.best_estimator_.coef_, rtol=1e-6, atol=1e-8)
         np.testing.assert_allclose(matching.bias, search.best_estimator_.intercept_, rtol=1e-6, atol=1e-6 * scale)
         assert matching.error == pytest.approx(error_of(matching, x, y), rel=1e-6, abs=1e-12)
+        assert direct_matching(x, y, form="ridge").ridge_penalty == pytest.approx(matching.ridge_penalty)
     assert found["0"].ridge_penalty < found["1"].ridge_penalty  # noise asks for more
-
-
-def test_ridge_with_little_penalty_approaches_least_squares():
-    x, y = random(40, 5), random(40, 3, seed=1)
-    y += 10 * x @ random(5, 3, seed=2)
-    (found,) = ridge(sums_of(x[:32], y[:32]), sums_of(x[32:], y[32:])).values()
-    torch.testing.assert_close(found.weight, direct_matching(x, y).weight, rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("rank", [None, 2])
@@ -198,24 +181,20 @@ def test_maps_and_tokens_are_rows(form, kind):
     assert found.error == pytest.approx(expected.error) and found.n_samples == 50
 
 
-@pytest.mark.parametrize("case", ["square", "narrow", "deficient target"])
-def test_covariance_gives_the_stitched_rows_the_covariance_of_the_target(case):
+@pytest.mark.parametrize("case", CASES)
+def test_covariance_is_reached_on_as_many_directions_as_both_have(case):
+    """In white coordinates of the target, the covariance of the stitched rows is a projection of that rank."""
     x, y = rows_of_case(case)
     weight, bias = map_of(x, y, "covariance")
-    np.testing.assert_allclose(weight.T @ covariance_of(x) @ weight, covariance_of(y), atol=1e-9)
     np.testing.assert_allclose((x.numpy() @ weight + bias).mean(0), y.mean(0), atol=1e-9)
-
-
-@pytest.mark.parametrize("case", ["wide", "deficient source"])
-def test_covariance_is_reached_on_as_many_directions_as_the_source_has(case):
-    """In white coordinates of the target, the covariance of the stitched rows is a projection of the source's rank."""
-    x, y = rows_of_case(case)
-    weight, _ = map_of(x, y, "covariance")
-    whitening = root(covariance_of(y), -0.5)
-    values = np.linalg.eigvalsh(whitening @ weight.T @ covariance_of(x) @ weight @ whitening)
-    rank = np.linalg.matrix_rank(covariance_of(x))
-    np.testing.assert_allclose(values, [0] * (y.shape[1] - rank) + [1] * rank, atol=1e-8)
-    assert direct_matching(x, y, form="covariance").rank == rank == 4
+    made, whitening = weight.T @ covariance_of(x) @ weight, root(covariance_of(y), -0.5)
+    n_source, n_target = (np.linalg.matrix_rank(covariance_of(rows)) for rows in (x, y))
+    reached = min(n_source, n_target)
+    values = np.linalg.eigvalsh(whitening @ made @ whitening)
+    np.testing.assert_allclose(values, [0] * (y.shape[1] - reached) + [1] * reached, atol=1e-8)
+    if reached == n_target:
+        np.testing.assert_allclose(made, covariance_of(y), atol=1e-9)
+    assert direct_matching(x, y, form="covariance").rank == n_source
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -237,21 +216,6 @@ def test_covariance_is_the_orthogonal_map_between_white_activations():
     torch.testing.assert_close(found.bias, expected.bias)
 
 
-def test_no_other_map_that_keeps_the_covariance_has_less_error():
-    x, y = rows_of_case("square")
-    weight, bias = map_of(x, y, "covariance")
-    least = direct_matching(x, y, form="covariance").error
-    square = root(covariance_of(y), 0.5)
-    for seed in range(20):
-        generator = 0.3 * random(6, 6, seed=seed).numpy()
-        turn = expm(generator - generator.T)
-        other = root(covariance_of(x), -0.5) @ root(covariance_of(x), 0.5) @ weight @ np.linalg.inv(square) @ turn
-        other = other @ square
-        np.testing.assert_allclose(other.T @ covariance_of(x) @ other, covariance_of(y), atol=1e-8)
-        made = (x.numpy() - x.numpy().mean(0)) @ other + y.numpy().mean(0)
-        assert np.square(made - y.numpy()).sum() / np.square(y.numpy()).sum() > least
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_repair_gives_each_channel_the_mean_and_deviation_of_the_target(case):
     x, y = rows_of_case(case)
@@ -271,17 +235,6 @@ def test_repair_leaves_a_channel_of_which_nothing_is_explained_at_its_mean():
     np.testing.assert_allclose(bias, [0, 4], atol=1e-12)
 
 
-@pytest.mark.parametrize("form", ORACLES)
-def test_both_restore_what_is_explained_and_double_the_error_of_what_is_not(form):
-    x, y = random(20000, 5), random(20000, 4, seed=1)
-    exact = direct_matching(x, x @ random(5, 4, seed=2), form=form)
-    assert exact.r2 == pytest.approx(1, abs=1e-12)
-    found = direct_matching(x, y, form=form)
-    more, wanted = random(20000, 5, seed=3), random(20000, 4, seed=4)
-    assert error_of(found, more, wanted) == pytest.approx(2, abs=0.03)
-    assert error_of(direct_matching(x, y), more, wanted) == pytest.approx(1, abs=0.01)
-
-
 @pytest.mark.parametrize("form", ["pinv", "repair"])
 def test_the_exact_cutoff_does_not_depend_on_the_number_of_rows(form):
     x, y = rows_of_case("square")
@@ -291,13 +244,6 @@ def test_the_exact_cutoff_does_not_depend_on_the_number_of_rows(form):
     assert many.rank == few.rank == 7
     assert many.error == pytest.approx(few.error, rel=1e-6) and many.r2 == pytest.approx(few.r2, rel=1e-6)
     assert direct_matching(x.repeat(300, 1), y.repeat(300, 1), form=form).truncated
-
-
-def test_direct_matching_with_ridge_holds_out_the_last_fifth():
-    x, y = random(100, 6), random(100, 3, seed=1)
-    expected = ridge(sums_of(x[:80], y[:80]), sums_of(x[80:], y[80:]))["0"]
-    found = direct_matching(x, y, form="ridge")
-    assert found.ridge_penalty == expected.ridge_penalty and torch.equal(found.weight, expected.weight)
 
 
 def test_refuses_what_is_not_finite_and_too_few_samples():

@@ -1,10 +1,7 @@
 """CIFAR-5M and the 300K Random Images: mapped where they lie, unpacked once, and refused when damaged."""
 
-import io
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,9 +12,10 @@ import torch
 from src import console, files
 from src.datasets import dataset_info, load_dataset
 from src.errors import UserError
-from tests.tiny_datasets import collect, random_images, write_cifar10
+from tests import tiny_datasets as tiny
+from tests.commands import start_code
+from tests.tiny_datasets import collect, npy, random_images, write_cifar10
 
-ROOT = Path(__file__).parents[1]
 N_IMAGES = [5, 4, 3, 6, 2, 7]  # of the six parts
 SAVE = {"stored": np.savez, "compressed": np.savez_compressed}
 
@@ -30,13 +28,7 @@ def write_oe(root: Path, images: np.ndarray) -> Path:
 
 
 def write_cifar5m(root: Path, *, save=np.savez) -> tuple[np.ndarray, np.ndarray]:
-    """Six parts; returns all images and labels."""
-    (root / "cifar5m").mkdir()
-    images = [random_images(n, 32, 32, 3, seed=i) for i, n in enumerate(N_IMAGES)]
-    labels = [(np.arange(n) + i) % 10 for i, n in enumerate(N_IMAGES)]
-    for i in range(6):
-        save(part(root, i), X=images[i], Y=labels[i])
-    return np.concatenate(images), np.concatenate(labels)
+    return tiny.write_cifar5m(root / "cifar5m", N_IMAGES, save=save)
 
 
 def part(root: Path, i: int) -> Path:
@@ -52,13 +44,6 @@ def everything(dataset) -> tuple[np.ndarray, np.ndarray]:
     images, labels = collect(dataset.batches(4))
     assert labels.dtype == torch.int64
     return (images * 255).round().byte().permute(0, 2, 3, 1).numpy(), labels.numpy()
-
-
-def saved(array: np.ndarray) -> bytes:
-    """The content of a `.npy` file."""
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
 
 
 # 300K Random Images
@@ -91,14 +76,11 @@ def test_the_folder_of_random_images_may_be_named(folder, tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (saved(random_images(3, 32, 32, 3)[..., :2]), r"uint8 \(3, 32, 32, 2\), expected uint8 \(N, 32, 32, 3\)"),
-        (saved(random_images(3, 32, 32, 3).astype(float)), r"float64 \(3, 32, 32, 3\), expected uint8"),
-        (saved(random_images(0, 32, 32, 3)), r"uint8 \(0, 32, 32, 3\), expected"),
-        (saved(random_images(3, 32, 32, 3))[:9000], "mmap length is greater than file size"),
-        (saved(np.array([{}, print], dtype=object)), "Python objects"),
-        (b"<html>404</html>", "pickled .object. data"),
-        (b"\x93NUMPY\x01\x00\x05\x00{'a(\n", "EOF"),
-        (b"", "magic string|No data left"),
+        (npy(random_images(3, 32, 32, 3)[..., :2]), r"uint8 \(3, 32, 32, 2\), expected uint8 \(N, 32, 32, 3\)"),
+        (npy(random_images(3, 32, 32, 3).astype(float)), r"float64 \(3, 32, 32, 3\), expected uint8"),
+        (npy(random_images(0, 32, 32, 3)), r"uint8 \(0, 32, 32, 3\), expected"),
+        (npy(random_images(3, 32, 32, 3))[:9000], "mmap length is greater than file size"),
+        (npy(np.array([{}, print], dtype=object)), "Python objects"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -175,10 +157,9 @@ def test_two_processes_unpack_together(tmp_path):
         "import sys, src.datasets.arrays; from src.datasets import load_dataset\n"
         "print('ready', flush=True); print(len(load_dataset('cifar5m', sys.argv[1], train=True)))"
     )
-    command = [sys.executable, "-c", code, str(tmp_path)]
     with files.locked(tmp_path / "cifar5m" / ".unpacking.lock"):
         assert not list(tmp_path.glob("cifar5m/*.npy"))
-        both = [subprocess.Popen(command, cwd=ROOT, stdout=-1, stderr=-1, text=True) for _ in range(2)]
+        both = [start_code(code, tmp_path) for _ in range(2)]
         assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
         time.sleep(0.5)  # both find out what there is to do, and wait
     answers = [process.communicate(timeout=100) for process in both]

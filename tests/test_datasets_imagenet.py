@@ -107,19 +107,6 @@ def test_test_splits_are_shuffled_but_not_augmented(root):
     assert torch.equal(images, in_order[order]) and torch.equal(labels, dataset.labels[order])
 
 
-def test_wrong_folders_are_named(root, tmp_path):
-    os.symlink(root / "training_data", tmp_path / "training")
-    os.symlink(root / "validation_data", tmp_path / "validating")
-    for train, folder in ((True, "train or training_data"), (False, "val or validation or test or validation_data")):
-        with pytest.raises(UserError) as error:
-            load_dataset("imagenet", tmp_path, train=train)
-        line = str(error.value)
-        assert f"{tmp_path} has no folder {folder} (it holds training, validating)" in line
-        assert "training_data, validation_data" in line and "image-net.org" in line and "\n" not in line
-    with pytest.raises(UserError, match=r"nowhere has no folder train or training_data \(it holds nothing\)"):
-        load_dataset("imagenet", tmp_path / "nowhere", train=True)
-
-
 def test_names_of_all_classes_give_the_labels_of_a_subset(tmp_path, capsys):
     write_imagenet(tmp_path)
     assert set(load_dataset("imagenet", tmp_path, train=False).labels.tolist()) == {0, 1, 2}
@@ -152,14 +139,15 @@ def test_at_most_a_thousand_classes(root, tmp_path):
 def test_a_damaged_image_is_named(name, n_workers, tmp_path):
     write_imagenet(tmp_path)
     damaged = tmp_path / "training_data" / "n02" / "train_2.JPEG"
-    damaged.write_bytes(damaged.read_bytes()[:500])
-    dataset = load_dataset(name, tmp_path, train=True, loading=Loading(n_workers))
-    for _ in range(2):  # the set can still be used
-        with pytest.raises(UserError) as error:
-            list(dataset.epoch(4, seed=0, epoch=1))
-        line = str(error.value)
-        assert line.startswith(f"cannot read {damaged}: ") and line.endswith("restore or remove it")
-        assert "\n" not in line and "Traceback" not in line
+    for content, reason in ((damaged.read_bytes()[:500], ""), (b"no image", "not an image of a known format; ")):
+        damaged.write_bytes(content)
+        dataset = load_dataset(name, tmp_path, train=True, loading=Loading(n_workers))
+        for _ in range(2):  # the set can still be used
+            with pytest.raises(UserError) as error:
+                list(dataset.epoch(4, seed=0, epoch=1))
+            line = str(error.value)
+            assert line.startswith(f"cannot read {damaged}: {reason}") and line.endswith("restore or remove it")
+            assert "\n" not in line and "Traceback" not in line
 
 
 def test_a_file_that_went_away_is_named(tmp_path):

@@ -2,8 +2,6 @@
 
 import os
 import struct
-import subprocess
-import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,7 +13,8 @@ import torch
 from src.datasets.augmentation import CropFlip
 from src.datasets.in_memory import ImageSet
 from src.datasets.mapped import MappedImages
-from tests.test_datasets_arrays import ROOT, part
+from tests.commands import start_code
+from tests.test_datasets_arrays import part
 from tests.tiny_datasets import labels_of, random_images
 
 
@@ -73,10 +72,9 @@ def peak_growth(root: Path) -> tuple[int, int]:
         "opened = peak(); images, _ = next(dataset.epoch(64, seed=0, epoch=1))\n"
         "print(len(dataset), opened - before, images.shape[0])"
     )  # VmHWM instead of ru_maxrss, in which a process starts with the peak of its parent
-    command = [sys.executable, "-c", code, str(root)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    n, growth, batch = map(int, done.stdout.split())
+    out, err = start_code(code, root).communicate(timeout=100)
+    assert out, err
+    n, growth, batch = map(int, out.split())
     assert batch == 64
     return n, growth
 

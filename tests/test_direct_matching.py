@@ -5,18 +5,10 @@ import pytest
 import torch
 from sklearn.metrics import r2_score
 
-from src.low_rank import as_rows, low_rank_approx
 from src.stitching import direct_matching
-from src.stitching.closed_forms import closed_form
-from src.stitching.layers import resize
-from src.stitching.moments import Moments, Target
-from tests.goldens import numbers, tensor
+from tests.goldens import numbers, random, tensor
 
 CASES = sorted({key.split("/")[0] for key in numbers("ps_inv")})
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -99,27 +91,6 @@ def test_r2_is_that_of_scikit_learn_whatever_the_mean(mean):
 def test_r2_of_a_target_that_does_not_vary_is_unknown():
     found = direct_matching(random(9, 4), torch.full((9, 2), 0.1, dtype=torch.float64))
     assert found.r2 != found.r2 and found.error < 1e-15
-
-
-@pytest.mark.parametrize("rank", [None, 2])
-@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
-@pytest.mark.parametrize(("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((3, 5), (7, 6)), ((3, 8), (6, 4))])
-def test_resized_source_equals_resizing_it_first(source, target, mode, rank):
-    x, y = random(5, 6, *source), random(5, 3, *target, seed=1)
-    moments = Moments.of(x, {"y": Target.of(y)}, size=target, mode=mode)
-    found = closed_form("pinv", moments, rank=rank)["y"]
-    expected = direct_matching(low_rank_approx(resize(x, target, mode), rank), y)
-    torch.testing.assert_close(found.weight, expected.weight)
-    torch.testing.assert_close(found.bias, expected.bias)
-    assert found.error == pytest.approx(expected.error, rel=1e-9)
-
-
-def test_error_is_that_of_the_weights():
-    x, y = random(30, 6, 2, 2), random(30, 4, 2, 2, seed=1)
-    found = direct_matching(x, y)
-    rows, target = as_rows(x), as_rows(y)
-    residual = rows @ found.weight.T + found.bias - target
-    assert found.error == pytest.approx((residual.square().sum() / target.square().sum()).item())
 
 
 def test_refuses_other_positions_and_what_is_not_finite():

@@ -106,8 +106,3 @@ def test_every_script_takes_an_encoder(in_tmp_path):
     run("exec_stitch.py", *back, *dm, "-dir", "to_encoder")
     (metrics,) = map(read_metrics, Path("results/to_encoder").glob("2*"))
     assert f"Rank None: {metrics['end_accuracy']}" in printed  # the head is the probe
-
-
-def test_a_head_is_for_encoders(tmp_path):
-    probe = ["-", "small_cnn", *ON_DIGITS, "-e", 1, "-l", "output", "--with-head", tmp_path]
-    assert "--with-head is for encoders; small_cnn gives 10 logits already" in error_line("exec_probe.py", *probe)

@@ -3,31 +3,10 @@
 import errno
 import fcntl
 import os
-import subprocess
-import sys
-from pathlib import Path
-
-import pytest
 
 from src import files
-from src.errors import UserError
-from src.files import read_json, write_bytes, write_csv, write_json, write_text
-
-ROOT = Path(__file__).parents[1]
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "model.pt"
-    write_bytes(path, b"old")
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(UserError, match="No space left on device"):
-        write_bytes(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["model.pt"]
+from src.files import write_csv, write_json, write_text
+from tests.commands import start_code
 
 
 def test_folders_are_created_and_files_get_ordinary_rights(tmp_path):
@@ -47,19 +26,6 @@ def test_json_has_the_layout_of_the_public_code(tmp_path):
 def test_csv_keeps_every_digit_and_leaves_gaps_empty(tmp_path):
     write_csv(tmp_path / "x.csv", ("a", "b"), [{"a": 0.1 + 0.2}, {"a": 1, "b": None}])
     assert (tmp_path / "x.csv").read_text() == "a,b\n0.30000000000000004,\n1,\n"
-
-
-@pytest.mark.parametrize("content", ["{", "[" * 100000, b"\xff\xfe"])
-def test_broken_json_is_named(tmp_path, content):
-    path = tmp_path / "meta.json"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError, match=r"cannot read .*meta\.json: .*; it is to be JSON"):
-        read_json(path)
-
-
-def test_missing_json_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"cannot read .*meta\.json"):
-        read_json(tmp_path / "meta.json")
 
 
 def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, capsys):
@@ -82,7 +48,6 @@ def test_a_lock_keeps_processes_apart(tmp_path):
     )
     counter = tmp_path / "counter"
     counter.write_text("0")
-    command = [sys.executable, "-c", code, str(counter)]
-    processes = [subprocess.Popen(command, cwd=ROOT) for _ in range(4)]
+    processes = [start_code(code, counter) for _ in range(4)]
     assert [process.wait(60) for process in processes] == [0] * 4
     assert counter.read_text() == "200"

@@ -1,37 +1,25 @@
 """misc/imagenet_train_main.py: two processes against one, its files, its options."""
 
 import copy
-import importlib.util
-import json
 import os
 import socket
 import subprocess
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-import exec_eval
-from src.checkpoints import load_state
+from src.checkpoints import load_state, save_state
 from src.datasets import load_dataset
 from src.models import build_model
 from src.runtime import seeded
-from tests.commands import ROOT, error_line
+from src.training import loop, recorded
+from tests.commands import ENVIRONMENT, error_line, names_in, read_csv, read_json, run, words
 from tests.tiny_datasets import write_imagenet
 
-SCRIPT = ROOT / "misc" / "imagenet_train_main.py"
-spec = importlib.util.spec_from_file_location("imagenet_train_main", SCRIPT)
-script = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(script)
-
+SCRIPT = "misc/imagenet_train_main.py"
 SIZES = {"n_train": 12, "n_val": 6}
 COMMON = ["--gpu", "-1", "--epochs", "1", "--seed", "1", "-p", "0"]
-PERCEPTRON = """from torch import nn
-def perceptron(n_classes):
-    pixels = nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.Flatten())
-    return nn.Sequential(pixels, nn.Linear(192, 50), nn.GELU(), nn.LayerNorm(50), nn.Linear(50, n_classes))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +30,10 @@ def root(tmp_path_factory):
 
 
 def logs_of(folder) -> list[dict[str, float]]:
-    header, *rows = (folder / "training_logs.csv").read_text().splitlines()
-    return [dict(zip(header.split(","), map(float, row.split(",")), strict=True)) for row in rows]
+    return [{name: float(value) for name, value in row.items()} for row in read_csv(folder / "training_logs.csv")]
 
 
-def one_process_with_two_halves(root, *, lr: float):
+def one_process_with_two_halves(root, batch_size: int, *, lr: float):
     """What two processes ought to make of `small_cnn`, whose BatchNorm sees halves, of which the first one's stays.
 
     (With few images a deep ResNet turns rounding errors into differences as large as its updates.)
@@ -54,7 +41,7 @@ def one_process_with_two_halves(root, *, lr: float):
     with seeded(1):
         model = build_model("small_cnn", n_classes=1000)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=1e-4)
-    for images, labels in load_dataset("imagenet", root, train=True).epoch(5, seed=1, epoch=1):
+    for images, labels in load_dataset("imagenet", root, train=True).epoch(batch_size, seed=1, epoch=1):
         halves = [copy.deepcopy(model).train() for _ in range(2)]
         optimizer.zero_grad()
         for rank, half in enumerate(halves):
@@ -69,90 +56,74 @@ def one_process_with_two_halves(root, *, lr: float):
     return model.eval()
 
 
-@pytest.mark.parametrize("n_workers", ["0", pytest.param("1", marks=pytest.mark.slow)])
-def test_two_processes_under_torchrun_equal_one_that_averages(n_workers, root, tmp_path, capsys):
-    """Batches of 5, 5 and 2, in shares of 3 and 2, or of 1."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
-    command += [str(root), "-a", "small_cnn", "--lr", "0.1", "-j", n_workers, "-b", "5", *COMMON]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 2  # one process speaks
-    folder = tmp_path / "models" / "imagenet" / "small_cnn_1"
-    assert {path.name for path in folder.iterdir()} == {"model_1.pt", "training_logs.csv", "config.txt", "run.json"}
-
-    expected, trained = one_process_with_two_halves(root, lr=0.1), load_state(folder / "model_1.pt")
-    assert list(trained) == list(expected.state_dict())  # without the prefix module.
-    for name, value in expected.state_dict().items():
-        torch.testing.assert_close(trained[name], value, rtol=1e-5, atol=1e-5, msg=name)
-
-    # The validation is exact: 6 images in shares of 3 and 2, then 1 and none
-    expected.load_state_dict(trained)
-    (log,), hits, losses = logs_of(folder), 0, 0.0
-    with torch.no_grad():
-        for images, labels in load_dataset("imagenet", root, train=False).batches(6):
-            logits = expected(images)
-            hits += (logits.argmax(1) == labels).sum().item()
-            losses += F.cross_entropy(logits, labels, reduction="sum").item()
-    assert log["val_acc"] == hits / 6 and log["val_loss"] == pytest.approx(losses / 6, rel=1e-6)
-
-    # The other scripts read the checkpoint
-    assert exec_eval.main([str(folder / "model_1.pt"), "small_cnn", "-d", "imagenet_mem", "-data", str(root),
-                           "-gpu", "-1", "-b", "4", "-workers", "0"]) == 0  # fmt: skip
-    assert capsys.readouterr().out == f"Clean accuracy: {hits / 6:.2%}\n"
-
-
-def test_without_batch_norm_two_processes_equal_one(root, tmp_path, capsys):
-    """Batches of 11 and 1, in shares of 6 and 5, or of 1 and none; the processes are started by hand here."""
-    (tmp_path / "mine.py").write_text(PERCEPTRON)
-    network = f"{tmp_path / 'mine.py'}:perceptron"
-    arguments = [str(root), "-a", network, "--lr", "0.01", "-j", "0", "-b", "11", *COMMON]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), *arguments, "-dir", "two", "--world-size", "2", "--dist-url", url]
-    both = [
-        subprocess.Popen([*command, "--rank", str(rank)], cwd=tmp_path, env=environment, text=True,
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]  # fmt: skip
-    assert script.main([*arguments, "-dir", str(tmp_path / "one")]) == 0
-    alone = capsys.readouterr().out
-    for rank, process in enumerate(both):
+def launch(by: str, *arguments, cwd) -> list[str]:
+    """Start the script in two processes, by torchrun or by hand; returns what they print."""
+    command = words(SCRIPT, *arguments)
+    if by == "torchrun":
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        commands = [[command[0], *torchrun, *command[1:]]]
+    else:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        commands = [[*command, "--world-size", "2", "--dist-url", url, "--rank", rank] for rank in "01"]
+    options = {"cwd": cwd, "env": os.environ | ENVIRONMENT, "text": True, "stdout": -1, "stderr": -1}
+    processes = [subprocess.Popen(each, **options) for each in commands]
+    printed = []
+    for process in processes:
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
-        assert len(out.splitlines()) == (2 if rank == 0 else 0)
-        assert len(err.splitlines()) == (1 if rank == 0 else 0), err  # ImageNet has more classes than this folder
-    one, two = (load_state(tmp_path / name / "model_1.pt") for name in ("one", "two"))
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-5, msg=name)
-    (log_one,), (log_two,) = logs_of(tmp_path / "one"), logs_of(tmp_path / "two")
-    assert log_two == pytest.approx(log_one, rel=1e-5)
-    assert len(alone.splitlines()) == 2
+        printed += [out, err] if by == "hand" else [out]
+    return printed
 
 
-def test_dummy_images_amp_and_evaluation(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    arguments = ["-a", "small_cnn", "--dummy", "--dummy-size", "20", "--amp", "--epochs", "3", "-b", "10", "-sf", "2"]
-    assert script.main([*arguments, "--gpu", "-1", "-p", "2"]) == 0
-    captured = capsys.readouterr()
-    assert captured.err.count("batch 2: loss ") == 3
-    folder = tmp_path / "models" / "imagenet" / "small_cnn_0"
+@pytest.mark.parametrize(
+    ("by", "batch_size", "n_workers"),
+    [("torchrun", 5, "0"), ("hand", 11, "0"), pytest.param("torchrun", 5, "1", marks=pytest.mark.slow)],
+)
+def test_two_processes_equal_one_that_averages(by, batch_size, n_workers, root, tmp_path):
+    """Batches of 5, 5 and 2 in shares of 3 and 2, or of 1; batches of 11 and 1 in shares of 6 and 5, or 1 and none."""
+    arguments = [str(root), "-a", "small_cnn", "--lr", "0.1", "-j", n_workers, "-b", str(batch_size), *COMMON]
+    printed = launch(by, *arguments, cwd=tmp_path)
+    lines = [len(text.splitlines()) for text in printed]  # one process speaks
+    assert lines == ([2] if by == "torchrun" else [2, 1, 0, 0])  # ImageNet has more classes than this folder
+    folder = tmp_path / "models" / "imagenet" / "small_cnn_1"
+    assert names_in(folder) == {"model_1.pt", "training_logs.csv", "config.txt", "run.json"}
+
+    expected = one_process_with_two_halves(root, batch_size, lr=0.1)
+    trained = load_state(folder / "model_1.pt")
+    assert list(trained) == list(expected.state_dict())  # without the prefix module.
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(trained[name], value, rtol=1e-5, atol=5e-5, msg=name)
+
+    # The validation is exact: 6 images, in shares of 3 and 2, then 1 and none, or in shares of 3
+    expected.load_state_dict(trained)
+    ((images, labels),) = load_dataset("imagenet", root, train=False).batches(6)
+    with torch.no_grad():
+        logits = expected(images)
+    accuracy, (log,) = (logits.argmax(1) == labels).double().mean().item(), logs_of(folder)
+    assert log["val_acc"] == accuracy and log["val_loss"] == pytest.approx(F.cross_entropy(logits, labels).item())
+
+    # The other scripts read the checkpoint
+    given = [folder / "model_1.pt", "small_cnn", "-d", "imagenet_mem", "-data", root, "-gpu", "-1", "-b", "4"]
+    assert run("exec_eval.py", *given, "-workers", "0").out == f"Clean accuracy: {accuracy:.2%}\n"
+
+
+def test_dummy_images_amp_and_evaluation(in_tmp_path):
+    dummy = ["-a", "small_cnn", "--dummy", "--dummy-size", "20", "--gpu", "-1"]
+    err = run(SCRIPT, *dummy, "--amp", "--epochs", "3", "-b", "10", "-sf", "2", "-p", "2").err
+    assert err.count("batch 2: loss ") == 3
+    folder = in_tmp_path / "models" / "imagenet" / "small_cnn_0"
     assert {path.name for path in folder.glob("*.pt")} == {"model_2.pt", "model_3.pt"}
-    config = json.loads((folder / "config.txt").read_text())
+    config = read_json(folder / "config.txt")
     assert config["arch"] == "small_cnn" and config["gpu"] == -1 and config["bf16"] is True
     accuracy = logs_of(folder)[-1]["val_acc"]
-    assert script.main(["-a", "small_cnn", "--dummy", "--dummy-size", "20", "-e", "--gpu", "-1", "-b", "1",
-                        "--resume", str(folder / "model_3.pt")]) == 0  # fmt: skip
-    assert capsys.readouterr().out == f"Clean accuracy: {accuracy:.2%}\n"
+    out = run(SCRIPT, *dummy, "-e", "-b", "1", "--resume", folder / "model_3.pt").out
+    assert out == f"Clean accuracy: {accuracy:.2%}\n"
 
 
-def test_the_recipe(tmp_path, monkeypatch, capsys):
+def test_the_recipe(tmp_path, monkeypatch):
     """SGD 0.1, momentum 0.9, weight decay 1e-4, a tenth every 30 epochs; --weights gives the first weights."""
-    from src.checkpoints import save_state
-    from src.training import loop, recorded
-
     with seeded(7):
         start = build_model("small_cnn", n_classes=1000)
     save_state(tmp_path / "start.pt", start.state_dict())
@@ -172,8 +143,8 @@ def test_the_recipe(tmp_path, monkeypatch, capsys):
 
     rates = []
     monkeypatch.setattr(recorded, "train", record)
-    arguments = ["-a", "small_cnn", "--dummy", "--dummy-size", "4", "--gpu", "-1", "-dir", str(tmp_path / "m")]
-    assert script.main([*arguments, "--weights", str(tmp_path / "start.pt")]) == 0
+    arguments = ["-a", "small_cnn", "--dummy", "--dummy-size", "4", "--gpu", "-1", "-dir", tmp_path / "m"]
+    run(SCRIPT, *arguments, "--weights", tmp_path / "start.pt")
     assert rates == pytest.approx([0.1] * 30 + [0.01] * 30 + [0.001] * 30)
 
 
@@ -187,7 +158,8 @@ def test_the_recipe(tmp_path, monkeypatch, capsys):
         (["--dummy", "--pretrained"], {}, "--pretrained: nothing is downloaded here; fetch https://download.pytorch.org/"),
         (["--dummy", "--start-epoch", "5"], {}, "--start-epoch: "),
         (["--dummy", "--multiprocessing-distributed"], {}, "start the processes with torchrun --nproc_per_node N"),
-        (["--dummy", "--rank", "2", "--world-size", "2"], {}, "give both --world-size and --rank"),
+        *((["--dummy", *of_two], {}, "give both --world-size and --rank")
+          for of_two in (["--rank", "2", "--world-size", "2"], ["--rank", "0"], ["--world-size", "2"])),
         (["--dummy", "-b", "1"], {"WORLD_SIZE": "2"}, "-b 1 are the images of all 2 processes together; give more"),
         (["--dummy", "--gpu", "0"], {"LOCAL_WORLD_SIZE": "2"}, "--gpu 0: 2 processes cannot share one GPU"),
         (["--dummy", "--resume", "x.pt"], {}, "cannot read checkpoint x.pt"),
@@ -195,15 +167,14 @@ def test_the_recipe(tmp_path, monkeypatch, capsys):
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )  # fmt: skip
-def test_errors(arguments, environment, line, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_errors(arguments, environment, line, in_tmp_path, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert line in error_line("misc/imagenet_train_main.py", "--gpu", "-1", *arguments)
-    assert not os.listdir(tmp_path)
+    assert line in error_line(SCRIPT, "--gpu", "-1", *arguments)
+    assert not os.listdir(in_tmp_path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_without_a_gpu_there_is_no_silent_fallback(in_tmp_path):
-    line = error_line("misc/imagenet_train_main.py", "--dummy")
+    line = error_line(SCRIPT, "--dummy")
     assert "this machine has no GPU; choose one that exists, or -gpu -1 for the CPU" in line

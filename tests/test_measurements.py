@@ -7,10 +7,9 @@ from datetime import datetime
 
 import pytest
 
-from src.errors import UserError
 from src.measurements import FULL, Measurement, describe, read_tables
-from src.results.records import columns, write_table
-from src.results.rows import ProbeRow, SimilarityRow, StitchRow
+from src.results.records import write_table
+from src.results.rows import SimilarityRow
 from src.similarity.registry import KEYS
 from tests.result_rows import probe_row, similarity_row, stitch_row
 
@@ -225,37 +224,6 @@ def test_the_caption_names_networks_data_and_images(tmp_path):
         "Networks: m/a.pt (resnet18), b.pt (resnet18). Data: digits, sets/flowers. "
         "Images: 500 (similarity), 360 (probes), 100 (matching)."
     )
-
-
-PROBING, STITCHING = (",".join(columns(kind)) + "\n" for kind in (ProbeRow, StitchRow))
-SIMILARITY = ",".join(columns(SimilarityRow, values=["cka"])) + "\n"
-PROBE, STITCH = "a.pt,x,{},{},,1.5,0,2,resnet18,digits,9\n", "x,y,rc2c_pre,rand,{},,0,{}" + 4 * ",nan" + ",t" + 11 * ","
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("a,b\n1,2\n", r"is no table of similarity \(exec_compute_.* -o\) or probing .* or stitching"),
-        ("", "is no table of similarity"),
-        (PROBING + PROBE.format(4, "high"), r"line 2 is damaged \(accuracy\)"),
-        (PROBING + PROBE.format(4, 0.5) + "a.pt,x\n", r"line 3 is damaged \(accuracy\)"),
-        (SIMILARITY + "a.pt,b.pt,x,y,4.5,,p,10,0.5,r,r,digits,auto,\n", r"line 2 is damaged \(rank1\)"),
-        (STITCHING + STITCH.format("", "high"), r"line 2 is damaged \(accuracy\)"),
-        (STITCHING + STITCH.format("z", 0.5), r"line 2 is damaged \(front_stitch_rank\)"),
-    ],
-)
-def test_refuses_other_files_and_damaged_ones(tmp_path, content, message):
-    (tmp_path / "t.csv").write_text(content)
-    with pytest.raises(UserError, match=rf"t\.csv.* {message}"):
-        read_tables([tmp_path / "t.csv"])
-
-
-def test_refuses_what_cannot_be_read(tmp_path):
-    with pytest.raises(UserError, match=r"cannot read .*no\.csv: No such file"):
-        read_tables([tmp_path / "no.csv"])
-    (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"cannot read .*bytes\.csv"):
-        read_tables([tmp_path / "bytes.csv"])
 
 
 def test_the_number_of_images_is_that_of_the_matching(tmp_path):

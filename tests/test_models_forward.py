@@ -12,43 +12,26 @@ from tests.golden_weights import golden_input, load_golden_weights
 GOLDENS = json.loads((Path(__file__).parent / "data" / "models" / "forward.json").read_text())
 
 
-@pytest.fixture(scope="module", params=GOLDENS)
-def run(request):
-    """A golden, the logits in single precision, and the activations in double precision (`logits` among them)."""
-    golden = GOLDENS[request.param]
+@pytest.mark.parametrize("name", GOLDENS)
+@torch.no_grad()
+def test_equals_the_public_code(name):
+    golden = GOLDENS[name]
     network = build_model(golden["model"], representation_shape=golden["representation_shape"])
     load_golden_weights(network).eval()
-    images = golden_input(golden["input_shape"])
-    with torch.no_grad():
-        logits = network(images)
-        activations = network.double().activations(images.double(), [*golden["layers"], network.output_name])
-    return golden, logits, activations
+    images, expected = golden_input(golden["input_shape"]), torch.tensor(golden["logits_float32"])
+    torch.testing.assert_close(network(images), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
-
-def test_logits_in_double_precision(run):
-    golden, _, activations = run
-    *_, logits = activations.values()
+    acts = network.double().activations(images.double(), [*golden["layers"], network.output_name])
+    *_, logits = acts.values()
     expected = torch.tensor(golden["logits"], dtype=torch.float64)
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-9 * expected.abs().max().item())
-
-
-def test_logits_in_single_precision(run):
-    golden, logits, _ = run
-    expected = torch.tensor(golden["logits_float32"])
-    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
-
-
-def test_activations_in_double_precision(run):
-    golden, _, activations = run
-    for name, expected in golden["layers"].items():
-        activation = activations[name]
-        assert list(activation.shape) == expected["shape"], name
-        values = activation.flatten()
-        statistics = [values.mean().item(), values.std(correction=0).item()]
+    for layer, expected in golden["layers"].items():
+        values = acts[layer].flatten()
+        assert list(acts[layer].shape) == expected["shape"], layer
+        found = {"stats": [values.mean(), values.std(correction=0)], "first": values[:8], "last": values[-8:]}
         tolerance = 1e-9 * values.abs().max().item()
-        assert statistics == pytest.approx(expected["stats"], rel=1e-9, abs=tolerance), name
-        assert values[:8].tolist() == pytest.approx(expected["first"], rel=1e-9, abs=tolerance), name
-        assert values[-8:].tolist() == pytest.approx(expected["last"], rel=1e-9, abs=tolerance), name
+        for key, numbers in found.items():
+            assert [float(number) for number in numbers] == pytest.approx(expected[key], rel=1e-9, abs=tolerance), layer
 
 
 def test_only_infinite_weights_are_clamped(monkeypatch):

@@ -1,8 +1,7 @@
-"""Any module as a network: what tracing must get right, on small modules that each have one trap."""
+"""Any module as a network: modes, copies, gradients, folding, layouts, and what is refused."""
 
 import copy
 import pickle
-import re
 
 import pytest
 import torch
@@ -11,208 +10,7 @@ from torch import nn
 
 from src.errors import UserError
 from src.models import Network
-
-
-def conv(width: int = 6) -> nn.Conv2d:
-    return nn.Conv2d(width, width, 3, padding=1)
-
-
-class Base(nn.Module):
-    """A stem, a head, and `middle` between them."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 6, 3, padding=1)
-        self.one, self.two = conv(), conv()
-        self.norm = nn.BatchNorm2d(6)
-        self.relu = nn.ReLU(inplace=True)
-        self.head = nn.Linear(6, 4)
-
-    def forward(self, images):
-        return self.head(self.middle(self.stem(images)).mean((2, 3)))
-
-    def middle(self, x):
-        return self.two(self.one(x))
-
-
-class CalledTwice(Base):
-    def middle(self, x):
-        return self.two(self.one(self.relu(self.one(x))))
-
-
-class SharedRelu(Base):
-    def middle(self, x):
-        return self.relu(self.norm(self.two(self.relu(self.one(x)))))
-
-
-class FunctionalInPlace(Base):
-    def middle(self, x):
-        y = F.relu(self.one(x), inplace=True)
-        y = F.dropout(y, 0.5, self.training, True)
-        return F.leaky_relu_(self.two(y))
-
-
-class InPlaceSum(Base):
-    def middle(self, x):
-        identity = x
-        x = self.one(x)
-        x += identity
-        y = self.two(x)
-        y.relu_()  # the result is not used, but y is
-        return y
-
-
-class InPlaceOnAnotherName(Base):
-    def middle(self, x):
-        same = x
-        x += 1
-        return self.one(x) + same  # same has changed as well
-
-
-class InPlaceItem(Base):
-    def middle(self, x):
-        y = self.one(x)
-        y[:, 0] = 0
-        return self.two(y)
-
-
-class InPlaceView(Base):
-    def middle(self, x):
-        y = self.one(x)
-        y.flatten(1).add_(1)
-        return self.two(y)
-
-
-class ReadView(Base):
-    def middle(self, x):
-        x = self.one(x)
-        y = x.flatten(2)
-        x.relu_()
-        return self.two(y.unflatten(2, (4, 4)))
-
-
-class ReadOverlap(Base):
-    def middle(self, x):
-        x = self.one(x)
-        left, right = x[:, :4], x[:, 2:]
-        left = F.relu_(left)
-        return self.norm(torch.cat([left[:, :2], right], 1))
-
-
-class ReadAlias(Base):
-    def __init__(self):
-        super().__init__()
-        self.shortcut = nn.Identity()
-
-    def middle(self, x):
-        x = self.one(x)
-        shortcut = self.shortcut(x)
-        return self.two(self.relu(x)) + shortcut
-
-
-class InPlaceModule(Base):
-    """Its input, which it changes, is read again: so is what is made of halves that share no memory."""
-
-    def middle(self, x):
-        x = x + self.one(self.relu(x))
-        left, right = x.chunk(2, 1)
-        x = torch.cat([self.relu(left), right], 1)
-        return self.norm(x) + self.two(self.relu(x))
-
-
-class CapturedView(Base):
-    """Nothing reads the aliases later, but they may be asked for."""
-
-    def __init__(self):
-        super().__init__()
-        self.drop, self.same = nn.Dropout(0.3), nn.Identity()
-
-    def middle(self, x):
-        x = self.one(x)
-        pooled = self.drop(x).mean((2, 3), keepdim=True)
-        same = self.two(self.same(x))
-        x = self.relu(input=x)
-        return x + pooled + same
-
-
-class TruthyFlag(Base):
-    def middle(self, x):
-        self.relu.inplace = 1
-        return self.two(self.relu(self.norm(x)))
-
-
-class Encoder(nn.Module):
-    """Torch's transformer, children that are named like methods of a network, and one that is named `module`."""
-
-    def __init__(self):
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
-        self.layers = nn.Sequential(nn.Linear(3, 8), nn.GELU())
-        self.module = nn.TransformerEncoder(layer, 2, norm=nn.LayerNorm(8), enable_nested_tensor=False)
-        self.shapes = nn.Linear(8, 4)
-
-    def forward(self, images):
-        return self.shapes(self.module(self.layers(images.flatten(2).transpose(1, 2))).mean(1))
-
-
-class InPlaceOnTheImages(Base):
-    def forward(self, images):
-        images -= 0.5
-        return super().forward(images)
-
-
-class LateShape(Base):
-    def forward(self, images):
-        n, _, height, width = images.shape
-        x = self.stem(images)
-        side = x.size(-1)
-        side += 1
-        x = self.two(self.one(x)).reshape(n, 6, height * width)
-        return self.head(x.mean(2).view(n, -1) * side)
-
-
-class Listed(Base):
-    def __init__(self):
-        super().__init__()
-        self.blocks = nn.ModuleList([conv(), nn.ModuleDict({"a": conv(), "b": conv()})])
-
-    def middle(self, x):
-        return self.blocks[1]["b"](self.blocks[1]["a"](self.blocks[0](x)))
-
-
-class Optional(Base):
-    def forward(self, images, scale=2.0, mask=None, *, flip=False):
-        if mask is not None or flip:
-            images = images * mask
-        return super().forward(images * scale)
-
-
-class Dropout(Base):
-    def middle(self, x):
-        return self.two(F.dropout(self.one(x), 0.5, self.training))
-
-
-class Attention(nn.Module):
-    """A tuple as a value, a transposed value, a parameter that is added, a buffer, and a layer that leads nowhere."""
-
-    def __init__(self):
-        super().__init__()
-        self.embed = nn.Linear(3, 8)
-        self.position = nn.Parameter(torch.randn(1, 16, 8))
-        self.register_buffer("scale", torch.rand(8))
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-        self.transposed, self.nowhere, self.never = nn.Identity(), nn.Linear(8, 8), nn.Linear(8, 8)
-        self.head = nn.Linear(8, 4)
-
-    def forward(self, images):
-        x = self.embed(images.flatten(2).transpose(1, 2)) + self.position
-        x = x + self.attention(x, x, x, need_weights=False)[0] * self.scale
-        self.nowhere(x)
-        return F.log_softmax(self.head(self.transposed(x.transpose(0, 1)).mean(0)), -1)
-
-
-TRAPS = [Base, CalledTwice, SharedRelu, FunctionalInPlace, InPlaceSum, LateShape,
- Listed, Optional, Dropout, Attention, InPlaceModule, CapturedView, TruthyFlag, Encoder]  # fmt: skip
+from tests.traps import Attention, Base, Dropout, InPlaceView, Listed, SharedRelu, conv
 
 
 @pytest.fixture
@@ -230,86 +28,9 @@ def built(kind) -> tuple[nn.Module, Network]:
     return module, Network(copy.deepcopy(module))
 
 
-def hooked(module, images) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """What modules put out, copied at once, by names; and the logits."""
-    outputs = {}
-
-    def keep(name):
-        return lambda module, inputs, output: outputs.update({name: copy.deepcopy(output)})
-
-    inside = ("module.layers.0.", "module.layers.1.")  # of layers that are taken as a whole
-    named = [(name, each) for name, each in module.named_modules() if name and not name.startswith(inside)]
-    hooks = [each.register_forward_hook(keep(name)) for name, each in named]
-    logits = module(images)
-    for hook in hooks:
-        hook.remove()
-    return outputs, logits
-
-
-@pytest.mark.parametrize("kind", TRAPS)
-def test_every_layer_equals_a_plain_hook(kind, images):
-    module, network = built(kind)
-    before = images.clone()
-    outputs, logits = hooked(module, images)
-    names = [name for name, value in outputs.items() if isinstance(value, torch.Tensor) and len(value) == len(images)]
-    acts = network.activations(images, [*names, network.output_name])
-    assert torch.equal(acts[network.output_name], logits)
-    for name in names:
-        assert torch.equal(acts[name], outputs[name]), name  # nothing that came later changed it
-        assert torch.equal(network(images, until=name), outputs[name]), name
-    assert torch.equal(network(images), logits) and torch.equal(images, before)
-
-
-@pytest.mark.parametrize("kind", TRAPS)
-def test_after_any_layer_equals_a_hook_that_replaces_its_last_output(kind, images):
-    module, network = built(kind)
-    _, logits = hooked(module, images)
-    for name in [
-        name for name in network.cut_names if name not in ("transposed", "blocks", "blocks.1", "module.layers")
-    ]:
-        h = network(images, until=name)
-        kept = h.clone()
-        assert torch.equal(network(h, after=name, images=images), logits), name
-        assert torch.equal(h, kept), name  # a part does not change its input
-        replacement = torch.randn(h.shape)
-        n_calls = {"CalledTwice one": 2, "SharedRelu relu": 2, "CalledTwice relu": 1}.get(f"{kind.__name__} {name}", 1)
-        calls = iter([*[None] * (n_calls - 1), replacement.clone()])
-        hook = module.get_submodule(name).register_forward_hook(lambda *_, calls=calls: next(calls))
-        assert torch.equal(network(replacement, after=name, images=images), module(images)), name
-        hook.remove()
-
-
-def test_images_are_not_changed_by_a_part(images):
-    module, network = built(InPlaceOnTheImages)
-    expected = module.stem(images - 0.5)
-    before = images.clone()
-    assert torch.equal(network(images, until="stem"), expected) and torch.equal(images, before)
-
-
-def test_cuts():
-    cuts = {
-        kind: [name for name in built(kind)[1].cut_names if name not in ("stem", "head")] for kind in (*TRAPS, Base)
-    }
-    assert cuts[Base] == cuts[FunctionalInPlace] == cuts[LateShape] == ["one", "two"]
-    assert cuts[CalledTwice] == ["relu", "one", "two"]  # `one` stands for its last call
-    assert cuts[InPlaceSum] == ["two"]
-    assert cuts[Listed] == ["blocks.0", "blocks.1.a", "blocks", "blocks.1", "blocks.1.b"]
-    assert cuts[Attention] == ["embed", "transposed"]
-
-
 def test_a_container_that_is_not_called_means_its_last_child(images):
     _, network = built(Listed)
     assert torch.equal(network(images, until="blocks"), network(images, until="blocks.1.b"))
-
-
-def test_a_shape_from_in_front_needs_the_images(images):
-    module, network = built(LateShape)
-    h = network(images, until="one")
-    assert network.needs_images("one") and not built(Base)[1].needs_images("one")
-    with pytest.raises(ValueError, match="one lies inside a block"):
-        network(h, after="one")
-    assert torch.equal(network(h, after="one", images=images), module(images))
-    assert network(h[:2], after="one", images=images[:2]).shape == (2, 4)
 
 
 def test_a_trace_for_each_mode(images):
@@ -389,56 +110,10 @@ def test_bfloat16_autocast_reaches_into_parts(images):
         assert network(images, until="one").dtype == torch.bfloat16
 
 
-class Control(Base):
-    def middle(self, x):
-        return self.one(x) if x.sum() > 0 else self.two(x)
-
-
-class RandomTensor(Base):
-    def middle(self, x):
-        return self.one(x + torch.randn(6, 1, 1))
-
-
-class DictOutput(Base):
-    def forward(self, images):
-        return {"logits": super().forward(images)}
-
-
 class TwoOutputs(Base):
     def forward(self, images):
         logits = super().forward(images)
         return (logits, logits * 2) if self.training else logits
-
-
-HOOKED = {
-    Control: r"Control cannot be traced \(test_models_network.py, line \d+: symbolically traced variables",
-    RandomTensor: r"RandomTensor cannot be traced \(layer \w+ would have other values\)",
-    InPlaceItem: r"InPlaceItem cannot be traced \(test_models_network.py, line \d+: .* item assignment\)",
-    InPlaceOnAnotherName: r"InPlaceOnAnotherName cannot be traced \(layer \w+ would have other values\)",
-    InPlaceView: r"InPlaceView cannot be traced \(layer \w+ would have other values\)",
-    ReadView: r"ReadView cannot be traced \(layer \w+ would have other values\)",
-    ReadOverlap: r"ReadOverlap cannot be traced \(layer \w+ would have other values\)",
-    ReadAlias: r"ReadAlias cannot be traced \(layer \w+ would have other values\)",
-}
-
-
-@pytest.mark.parametrize("kind", HOOKED)
-def test_what_a_trace_cannot_follow_is_cut_by_hooks(kind, images, capfd):
-    module, network = built(kind)
-    torch.manual_seed(1)
-    expected = module(images)
-    state = torch.get_rng_state()
-    network = Network(network.module, image_shape=images.shape[1:])
-    for name in ("stem", "one", "two"):
-        if name not in network.layer_names:
-            continue  # Control calls one of them
-        torch.manual_seed(1)
-        h = network(images, until=name)
-        torch.manual_seed(1)
-        assert torch.equal(network(h, after=name, images=images), expected), name
-        assert torch.equal(torch.get_rng_state(), state)  # what the engines try out takes no random numbers
-    (line,) = capfd.readouterr().err.splitlines()
-    assert re.match(HOOKED[kind], line) and "takes a whole pass of the end network" in line
 
 
 def test_a_tuple_in_training_counts_by_its_first_output(images):
@@ -462,13 +137,6 @@ def test_layers_that_are_no_activations(layer, line, images):
         network(images, until=layer)
     with pytest.raises(UserError, match=line):
         network.activations(images, ["embed", layer])
-
-
-def test_after_a_layer_that_leads_nowhere(images):
-    _, network = built(Attention)
-    h = network(images, until="nowhere")
-    with pytest.raises(UserError, match="the logits do not depend on layer 'nowhere'"):
-        network(h, after="nowhere", images=images)
 
 
 class Unlearned(nn.Module):

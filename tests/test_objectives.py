@@ -6,17 +6,13 @@ import torch.nn.functional as F
 
 from src.stitching.objectives import Stitches, feature_loss, functional_loss, hint_loss, soft_label_loss
 from src.stitching.registry import OBJECTIVES
-from tests.goldens import numbers, tensor
+from tests.goldens import numbers, random, tensor
 
 LAYERS = ["l0", "l1", "l2", "l3"]
 
 
 def golden(j: int) -> tuple[list, list]:
     return [[tensor("objectives", f"{side}/{name}") for name in LAYERS[j:]] for side in ("stitched", "end")]
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def test_equals_the_authors_functions():

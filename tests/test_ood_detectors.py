@@ -90,7 +90,9 @@ def test_loads_a_detector_and_refuses_one_of_another_shape(store):
     store.add(detector.state_dict(), entry(source_layer="pool2", required_input_shape=[8, 2, 2]))
     networks = StitchedNetworks(build_model("small_cnn"), build_model("small_cnn"), source)
     options = {"store": store, "all_in_store": False, "with_validity": False, "training_batches": list, "id_data": "d"}
-    detectors, references, missing = make_detectors(["energy"], networks, ["pool1", "pool2", "pool3"], IMAGES, **options)
+    detectors, references, missing = make_detectors(
+        ["energy"], networks, ["pool1", "pool2", "pool3"], IMAGES, **options
+    )
     assert list(detectors["energy"]) == ["pool1"] and not references
     assert "of another shape: conv1.weight" in missing[0] and "no detector for pool3" in missing[1]
     name = store.add(detector.state_dict(), entry(source_layer="pool4"))

@@ -1,6 +1,5 @@
 """Networks of a user's own file through every script; the README's example; code that files name is not run."""
 
-import re
 import shlex
 from pathlib import Path
 
@@ -15,54 +14,21 @@ from src.models import build_model
 from src.models.user_file import is_user_network
 from src.networks import NetworkName
 from tests import commands
-from tests.commands import ON_DIGITS, ROOT, Output, read_csv, read_json, read_metrics
+from tests.commands import ON_DIGITS, Output, read_csv, read_json, read_metrics
 from tests.conftest import few_images
 
 pytestmark = pytest.mark.usefixtures("few_test_images")
 
-README = (ROOT / "README.md").read_text()
-SECTION = README[README.index("## Your own network") : README.index("## Your own images")]
-FILE = (
-    re.search(r"```python\n(.*?)```", SECTION, re.DOTALL).group(1)
-    + """
-
-class Block(nn.Module):
-    def __init__(self, n_tokens, width):
-        super().__init__()
-        self.norm, self.tokens = nn.LayerNorm(width), nn.Linear(n_tokens, n_tokens)
-        self.channels = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
-
-    def forward(self, x):
-        x = x + self.tokens(self.norm(x).transpose(1, 2)).transpose(1, 2)
-        return x + self.channels(x)
-
-
-class Mixer(nn.Module):
-    def __init__(self, n_classes, image_shape, width=64):
-        super().__init__()
-        self.embed = nn.Conv2d(image_shape[0], width, 2, stride=2)
-        self.blocks = nn.ModuleList([Block(image_shape[1] * image_shape[2] // 4, width) for _ in range(4)])
-        self.head = nn.Linear(width, n_classes)
-
-    def forward(self, images):
-        x = self.embed(images).flatten(2).transpose(1, 2)
-        for block in self.blocks:
-            x = block(x)
-        return self.head(x.mean(1))
-
-
-def mixer(n_classes, image_shape):
-    return Mixer(n_classes, image_shape)
-"""
-)
+BLOCKS = commands.readme_blocks("Your own network")
+FILE = BLOCKS[0][1]
 MORE = '''
 
 class Attention(nn.Module):
-    """Two blocks of attention behind a CLS token, in maps of (H, W, C) in front of them."""
+    """Two blocks of attention, as a rule behind a CLS token, and maps of (H, W, C) in front of them."""
 
-    def __init__(self, n_classes, n_channels, width=24):
+    def __init__(self, n_classes, n_channels, width=24, has_cls=True):
         super().__init__()
-        self.embed = nn.Sequential(nn.Conv2d(n_channels, width, 2, stride=2), ToTheEnd())
+        self.has_cls, self.embed = has_cls, nn.Sequential(nn.Conv2d(n_channels, width, 2, stride=2), ToTheEnd())
         self.mix = nn.Linear(width, width)
         self.cls = nn.Parameter(torch.zeros(1, 1, width))
         self.blocks = nn.ModuleList([nn.TransformerEncoderLayer(width, 2, 32, batch_first=True) for _ in range(2)])
@@ -70,10 +36,12 @@ class Attention(nn.Module):
 
     def forward(self, images):
         x = self.mix(self.embed(images)).relu()
-        x = torch.cat([self.cls.expand(x.shape[0], -1, -1), x.flatten(1, 2)], dim=1)
+        x = x.flatten(1, 2)
+        if self.has_cls:
+            x = torch.cat([self.cls.expand(x.shape[0], -1, -1), x], dim=1)
         for block in self.blocks:
             x = block(x)
-        return self.head(self.features(x[:, 0]).relu())
+        return self.head(self.features(x[:, 0] if self.has_cls else x.mean(1)).relu())
 
 
 class ToTheEnd(nn.Module):
@@ -82,6 +50,10 @@ class ToTheEnd(nn.Module):
 
 
 attention = Attention
+
+
+def patches(n_classes, image_shape):
+    return Attention(n_classes, image_shape[0], has_cls=False)
 '''
 
 
@@ -90,7 +62,7 @@ def folder(tmp_path_factory):
     """A folder with nets.py and a network of each of its functions, trained for one epoch by the script."""
     path = tmp_path_factory.mktemp("own")
     (path / "nets.py").write_text("import torch\n" + FILE + MORE)
-    for name in ("mixer", "attention", "cnn"):
+    for name in ("patches", "attention", "cnn"):
         run("exec_train.py", f"{path}/nets.py:{name}", "-e", 1, "-dir", path / name)
     return path
 
@@ -105,7 +77,7 @@ def run(script: str, *arguments, cwd=".", status: int = 0) -> Output:
 
 def test_the_commands_of_the_readme(tmp_path):
     (tmp_path / "nets.py").write_text(FILE)
-    lines = SECTION.replace("\\\n", "").splitlines()
+    lines = [line for language, code in BLOCKS if language == "bash" for line in code.splitlines()]
     given = [line for line in lines if line.startswith("python exec_") and "digits" in line]
     assert len(given) == 5
     for command in given:
@@ -116,36 +88,28 @@ def test_the_commands_of_the_readme(tmp_path):
 def test_a_config_has_the_absolute_path_and_the_digest(folder):
     import hashlib
 
-    config = read_json(folder / "mixer" / "config.txt")
-    assert config["model_type"] == f"{folder}/nets.py:mixer"
+    config = read_json(folder / "patches" / "config.txt")
+    assert config["model_type"] == f"{folder}/nets.py:patches"
     assert config["model_type_sha256"] == hashlib.sha256((folder / "nets.py").read_bytes()).hexdigest()
 
 
 def test_a_config_does_not_run_code(folder, tmp_path):
-    config = ["--config", folder / "mixer" / "config.txt", "-dir", tmp_path / "again"]
+    config = ["--config", folder / "patches" / "config.txt", "-dir", tmp_path / "again"]
     line = commands.error_line("exec_train.py", *config)
     assert "a file of options does not run code; name it on the command line as well" in line
-    run("exec_train.py", "nets.py:mixer", *config, cwd=folder)  # a relative path to the same file
-    first, again = (path / "model_1.pt" for path in (folder / "mixer", tmp_path / "again"))
+    run("exec_train.py", "nets.py:patches", *config, cwd=folder)  # a relative path to the same file
+    first, again = (path / "model_1.pt" for path in (folder / "patches", tmp_path / "again"))
     assert first.read_bytes() == again.read_bytes()
-
-
-@pytest.mark.parametrize("name", ["mixer", "attention", "cnn"])
-def test_evaluation_and_probes(name, folder, tmp_path):
-    path, kind = named(folder, name)
-    assert "nan" not in run("exec_eval.py", path, kind).out
-    options = ["-l", "all", "-ranks", 8, "-e", 1, "-o", tmp_path / "probes.csv"]
-    assert "nan" not in run("exec_probe.py", path, kind, *options).out
 
 
 @pytest.mark.parametrize(
     ("front", "end", "layers", "kind", "options"),
     [
-        ("cnn", "mixer", ("all", "all"), "c2t", []),
-        ("mixer", "cnn", ("blocks.*", "[01]"), "t2c", []),
+        ("cnn", "patches", ("all", "all"), "c2t", []),
+        ("patches", "cnn", ("blocks.*", "[01]"), "t2c", []),
         ("cnn", "attention", ("1", "blocks.*"), "c2t", ["-c2t-cls", "learn"]),
-        ("attention", "mixer", ("blocks.0", "blocks.3"), "t2t", []),
-        ("mixer", "attention", ("blocks.0", "blocks.1"), "t2t", ["-c2t-cls", "pool"]),
+        ("attention", "patches", ("blocks.0", "blocks.1"), "t2t", []),
+        ("patches", "attention", ("blocks.0", "blocks.1"), "t2t", ["-c2t-cls", "pool"]),
         ("attention", "cnn", ("embed,mix", "1"), "rc2c_pre", []),
         ("cnn", "attention", ("0", "mix"), "rc2c_pre", []),
         ("attention", "attention", ("features", "features"), "t2t", []),
@@ -168,31 +132,20 @@ def test_similarity(folder, tmp_path):
     assert len(read_csv(tmp_path / "table.csv")) == 3 * 2 and "turned at embed" in said
 
 
-@pytest.mark.parametrize(
-    ("front", "end", "layers", "kind", "detector"),
-    [
-        ("cnn", "attention", ("1", "mix"), "rc2c_pre", "repr_cls_resnet18"),
-        pytest.param(
-            "attention", "mixer", ("blocks.1", "blocks.2"), "t2t", "repr_cls_vit_tiny", marks=pytest.mark.slow
-        ),
-        pytest.param(
-            "attention", "attention", ("features", "features"), "t2t", "repr_cls_vit_tiny", marks=pytest.mark.slow
-        ),
-    ],
-)
-def test_detectors_and_their_evaluation(front, end, layers, kind, detector, folder, in_tmp_path):
-    path, network = named(folder, end)
+def test_detectors_and_their_evaluation(folder, in_tmp_path):
     with few_images():
-        run("exec_train_representation_classifier.py", path, network, layers[1], "-m", detector, "-e", 1, "-fe", 1,
-            "-b", 64, "-ftidd", "digits", "-ftoodd", "photo_patches", "-dir", "detector", "-fdir", "store")  # fmt: skip
-    run("exec_stitch.py", *named(folder, front, end), *layers, kind, "-i", "pinv", "-e", 0, "-dir", "runs")
-    arguments = ["results/runs", "-detectors", "store"]
+        run("exec_train_representation_classifier.py", *named(folder, "attention"), "mix", "-m", "repr_cls_resnet18",
+            "-e", 1, "-fe", 1, "-b", 64, "-ftidd", "digits", "-ftoodd", "photo_patches", "-dir", "detector",
+            "-fdir", "store")  # fmt: skip
+    pair = named(folder, "cnn", "attention")
+    run("exec_stitch.py", *pair, "1", "mix", "rc2c_pre", "-i", "pinv", "-e", 0, "-dir", "r")
+    arguments = ["results/r", "-detectors", "store"]
     refused = run("exec_eval_stitcher_ood.py", *arguments, status=2).err
     assert "the code that a folder names is not run by itself" in refused
-    types = ["--front-type", f"{folder}/nets.py:{front}", "--end-type", f"{folder}/nets.py:{end}"]
+    types = ["--front-type", f"{folder}/nets.py:cnn", "--end-type", f"{folder}/nets.py:attention"]
     run("exec_eval_stitcher_ood.py", *arguments, *types)
-    (table,) = read_json("results/runs/ood_evaluation.json")["stitches"]
-    assert np.isfinite(table["auroc"]) and table["end_layer"] == layers[1]
+    (table,) = read_json("results/r/ood_evaluation.json")["stitches"]
+    assert np.isfinite(table["auroc"]) and table["end_layer"] == "mix"
 
 
 def test_fresh_weights_have_seeds_of_their_own(folder, in_tmp_path):
@@ -211,7 +164,7 @@ def test_fresh_weights_have_seeds_of_their_own(folder, in_tmp_path):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("nets.py:mixr", "unknown function in .*nets.py 'mixr'; did you mean mixer"),
+        ("nets.py:cnnn", "unknown function in .*nets.py 'cnnn'; did you mean cnn"),
         ("nets.py:five", r"nets.py:five gives 1×5 for an image, not the logits of 10 classes; let it take n_classes"),
         ("nets.py:text", "returns a str; let it return an nn.Module"),
         ("nets.py:big", "cannot take images of 1×8×8"),
@@ -219,8 +172,8 @@ def test_fresh_weights_have_seeds_of_their_own(folder, in_tmp_path):
         ("nets.py:fails", r"cannot run .*nets.py, line \d+: KeyError: 'key'"),
         ("nets.py:lazy", "cannot take images of 1×8×8"),
         ("nets.py:double", "cannot take images of 1×8×8"),
-        ("nothing.py:mixer", "No such file or directory"),
-        ("broken.py:mixer", "cannot run .*broken.py, line 1: ModuleNotFoundError: No module named 'nothing_like_it'"),
+        ("nothing.py:cnn", "No such file or directory"),
+        ("broken.py:cnn", "cannot run .*broken.py, line 1: ModuleNotFoundError: No module named 'nothing_like_it'"),
     ],
 )
 def test_what_a_file_must_give(name, line, tmp_path):

@@ -1,16 +1,13 @@
 """`--amp` and `--tf32`: how exactly networks compute, on the CPU here and on a GPU where there is one."""
 
-import csv
-import json
-
 import pytest
 import torch
 
+from src.checkpoints import load_state
 from src.ood.losses import energy
 from src.runtime import precision
 from src.training import classification_losses
-
-NETWORK = "resnet18_samewidth"
+from tests.commands import MODEL, ON_DIGITS, read_csv, read_metrics, run
 
 
 def test_bf16_holds_inside_of_the_block_alone():
@@ -38,25 +35,19 @@ def test_what_is_measured_is_summed_in_single_precision():
     assert torch.equal(energy(logits[0]), energy(logits[0].float()))
 
 
-def test_weights_follow_training_under_bf16(run_here, tmp_path):
+def test_weights_follow_training_under_bf16(tmp_path):
     """A cast of the weights that were kept from step to step would never learn."""
-    options = ["-d", "digits", "-gpu", "-1", "--amp", "bf16"]
-    run_here("exec_train.py", NETWORK, *options, "-e", "2", "-dir", "m")
-    rows = list(csv.DictReader(open(tmp_path / "m" / "training_logs.csv")))
-    assert float(rows[1]["train_acc"]) > float(rows[0]["train_acc"]) > 0.2
-    state = torch.load(tmp_path / "m" / "model_2.pt")
-    assert all(value.dtype in (torch.float32, torch.int64) for value in state.values())
+    run("exec_train.py", MODEL, *ON_DIGITS, "--amp", "bf16", "-e", "2", "-dir", tmp_path)
+    first, second = (float(row["train_acc"]) for row in read_csv(tmp_path / "training_logs.csv"))
+    assert second > first > 0.2
+    assert all(value.dtype in (torch.float32, torch.int64) for value in load_state(tmp_path / "model_2.pt").values())
 
 
-def test_stitches_under_bf16_are_near_those_in_single_precision(run_here, tmp_path, digit_networks):
-    networks = [*map(str, digit_networks), NETWORK, NETWORK, "layer2.0", "layer2.1", "rc2c_pre"]
-    options = ["-d", "digits", "-gpu", "-1", "-e", "0", "-i", "pinv", "--mod-only-stitch"]
-    found = {}
-    for amp in ("none", "bf16"):
-        run_here("exec_stitch.py", *networks, *options, "--amp", amp, "-dir", amp)
-        (path,) = (tmp_path / "results" / amp).glob("*/metrics.json")
-        found[amp] = json.loads(path.read_text())
-    exact, near = found["none"], found["bf16"]
+def test_stitches_under_bf16_are_near_those_in_single_precision(stitch):
+    options = [*ON_DIGITS, "-e", "0", "-i", "pinv", "--mod-only-stitch"]
+    exact, near = (
+        read_metrics(stitch("layer2.0", "layer2.1", *options, "--amp", amp).newest) for amp in ("none", "bf16")
+    )
     assert near["representation_difference"] != exact["representation_difference"]
     assert near["representation_difference"] == pytest.approx(exact["representation_difference"], rel=0.05)
     assert near["accuracy"] == pytest.approx(exact["accuracy"], abs=0.05)

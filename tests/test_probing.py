@@ -65,15 +65,6 @@ def test_pooling_first_equals_pooling_last(shape):
         torch.testing.assert_close(features, pool(low_rank_approx(acts, rank)), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_truncation_is_that_of_a_singular_value_decomposition(shape):
-    rows = as_rows(activations(shape))
-    mean = rows.mean(0)
-    u, sigma, vt = np.linalg.svd((rows - mean).numpy(), full_matrices=False)
-    expected = torch.from_numpy(u[:, :3] * sigma[:3] @ vt[:3]) + mean
-    torch.testing.assert_close(as_rows(low_rank_approx(activations(shape), 3)), expected, rtol=1e-10, atol=1e-10)
-
-
 def test_in_float32_the_error_is_rounding():
     acts = activations((32, 64, 8, 8))
     for rank, features in zip([63, 16, 1], truncated_pools(acts.float(), [63, 16, 1]), strict=True):
@@ -85,15 +76,6 @@ def test_pools_maps_by_their_mean_and_tokens_by_the_first():
     maps, tokens, flat = (activations(SHAPES[kind]) for kind in ("maps", "tokens", "flat"))
     torch.testing.assert_close(pool(maps), maps.flatten(2).mean(2))
     assert torch.equal(pool(tokens), tokens[:, 0]) and torch.equal(pool(flat), flat)
-
-
-def test_rank_one_keeps_the_first_direction_alone():
-    acts = activations(SHAPES["maps"])
-    features = truncated_pools(acts, [1])[0]
-    mean, axes = principal_components(acts, 1)
-    assert torch.linalg.matrix_rank(features - mean) == 1
-    along = (features - mean) @ axes @ axes.T  # nothing is lost on the first axis
-    torch.testing.assert_close(along, features - mean)
 
 
 def test_axes_are_orthonormal_and_sorted_by_variance():
@@ -110,14 +92,6 @@ def test_axes_are_orthonormal_and_sorted_by_variance():
 def test_constant_activations_stay_as_they_are(shape):
     acts = torch.full(shape, 0.3)
     torch.testing.assert_close(truncated_pools(acts, [2])[0], pool(acts))
-
-
-@pytest.mark.parametrize("shape", [(8, 6, 3, 3), (4, 6)])
-def test_refuses_activations_that_are_not_finite(shape):
-    acts = torch.ones(shape)
-    acts[0, 0] = torch.nan
-    with pytest.raises(ValueError, match="not finite"):
-        truncated_pools(acts, [2])
 
 
 RANKS = [25, None, 7, 2]
@@ -177,16 +151,6 @@ def test_a_well_trained_probe_is_as_good_as_logistic_regression(digits):
     assert logs["tokens", None].val.accuracy == pytest.approx(expected, abs=0.02)
     assert logs["flat", None].val.accuracy > 0.93  # of what all pixels give
     assert expected < 0.6  # of what one patch gives
-
-
-def test_a_separable_problem_is_solved_at_rank_one():
-    labels = torch.arange(60) % 2
-    images = torch.zeros(60, 1, 8, 8, dtype=torch.uint8)
-    images[labels == 1] = 200
-    data = ImageSet(images, labels, n_classes=2)
-    task = Probes(toy(), ["maps", "flat"], [None, 1], IMAGES._replace(n_classes=2), seed=0)
-    *_, ((*_, logs), _) = train(task, data, data, Settings(20, 30, learning_rate=0.05))
-    assert [log.val.accuracy for log in logs] == [1.0] * 4
 
 
 def test_truncation_at_test_time_is_that_of_each_batch(digits):

@@ -14,10 +14,9 @@ import torch
 from PIL import Image
 
 from src.checkpoints import load_state, save_state
-from tests.commands import MODEL, error_line, run, run_process, save_network
+from tests.commands import MODEL, Code, error_line, run, run_process, save_network
 from tests.conftest import few_images
 from tests.goldens import DATA
-from tests.test_checkpoints import Code
 from tests.test_cli_sensitivity_figure import write_tables
 from tests.tiny_datasets import random_images
 
@@ -57,7 +56,7 @@ REFUSALS = [
     (f"{TRAIN} -d owns", "argument -d/--dataset: unknown dataset 'owns'"),
     (f"{TRAIN} -d photo_patches", "'photo_patches' has no labels"),
     (f"{TRAIN} -d ood", "ood' has no labels; choose one that has"),
-    (f"{TRAIN} -d imagenet -data empty", ("training_data", "validation_data")),
+    (f"{TRAIN} -d imagenet -data empty", ("training_data", "validation_data", "image-net.org")),
     (f"{TRAIN} -e -1", "argument -e/--epochs: '-1' is not a whole number from 0 on"),
     ("misc/verdict.py results --in-distribution 75", "'75' is not a finite number at least 0 and at most 1"),
     (f"{TRAIN} -b 0", "argument -b/--batch-size: '0' is not a whole number from 1 on"),
@@ -88,13 +87,20 @@ REFUSALS = [
     (f"exec_eval.py short.pt {MODEL} {ON}", "is damaged"),
     (f"exec_eval.py code.pt {MODEL} {ON}", "holds more than tensors"),
     # Stitching
-    (stitching(layers="layer9.0 layer2.0"), ("unknown layer 'layer9.0'; did you mean ", "known: layer1.0, layer1.1, ")),
+    (
+        stitching(layers="layer9.0 layer2.0"),
+        (
+            "unknown layer 'layer9.0'; did you mean ",
+            "known: layer1.0, layer1.1, ",
+            "all others: python misc/list_layers.py MODEL",
+        ),
+    ),
     (stitching(layers="layer1.0 layer1.0,nope"), "unknown layer 'nope'"),
     (stitching(layers="'' layer1.0"), "unknown layer ''"),
     (stitching(layers="layer1.0 fc"), "not from shape 64×8×8 to 10"),
     (
         stitching(kind="t2t"),
-        "t2t stitches from a token layer to a token layer, not from shape 64×8×8 to 64×4×4; use rc2c_pre",
+        ("layer1.0 -> layer2.0: t2t stitches from a token layer to a token layer, ", "64×8×8 to 64×4×4; use rc2c_pre"),
     ),
     (stitching(kind="c2c"), "c2c needs maps of equal size, not 64×8×8 and 64×4×4; use rc2c_pre"),
     (stitching(kind="r2c"), "argument stitching_type: invalid choice: 'r2c' (choose from"),
@@ -135,6 +141,7 @@ REFUSALS = [
     (f"{PROBE} -l", "argument -l/--layers: expected at least one argument"),
     (f"{PROBE} -l layer4.2", "unknown layer 'layer4.2'; did you mean layer4.1"),
     (f"{PROBE} -l layer4.1 -ranks 4 -1", "argument -ranks/--ranks: '-1' is not a whole number from 0 on"),
+    (f"exec_probe.py - small_cnn {ON} -l output --with-head h", "is for encoders; small_cnn gives 10 logits already"),
     (f"{PROBE} -l layer4.1 -o p.txt", "argument -o/--output: p.txt must be a CSV; give it a name"),
     (f"{PROBE} -l layer4.1 -d photo_patches", "'photo_patches' has no labels"),
     (
@@ -224,11 +231,8 @@ def test_one_line_says_what_to_do(command, lines, folder):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_missing_data_says_what_to_put_where(tmp_path, monkeypatch):
+def test_missing_data_says_what_to_put_where(tmp_path, no_network):
     """As a process, with a deadline: no network must not mean a long wait."""
-    for name in ("http_proxy", "https_proxy"):  # nothing answers there, wherever this test runs
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    monkeypatch.delenv("no_proxy", raising=False)
     save_network(tmp_path / "small.pt", "small_cnn")
     start = time.monotonic()
     arguments = ["small.pt", "small_cnn", "-data", "nowhere", "-gpu", "-1"]

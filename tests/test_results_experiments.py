@@ -120,24 +120,6 @@ def test_experiments_are_told_apart_by_what_differs():
     assert by_experiment([]) == {}
 
 
-def test_two_directions_of_the_same_networks_are_not_mixed():
-    back = {"front_model_path": "b.pt", "end_model_path": "a.pt"}
-    groups = by_experiment([stitch_row(accuracy=0.1), stitch_row(accuracy=0.9, **back)])
-    assert [title for title in groups] == [
-        "front_model_path=a.pt, end_model_path=b.pt", "front_model_path=b.pt, end_model_path=a.pt",
-    ]  # fmt: skip
-
-
-def test_one_network_under_two_names_is_one_experiment(checkpoint, tmp_path):
-    shutil.copy(checkpoint, tmp_path / "copy.pt")
-    rows = [stitch_row(front_model_path="f.pt"), stitch_row(front_model_path="copy.pt")]
-    assert list(by_experiment(rows)) == [""]
-    rows.append(stitch_row(front_model_path="copy.pt", seed=1))
-    assert {title: len(group) for title, group in by_experiment(rows).items()} == {
-        "front_model_path=f.pt, seed=0": 2, "front_model_path=copy.pt, seed=1": 1,
-    }  # fmt: skip
-
-
 def test_rows_of_an_evaluation_have_experiments_too():
     assert list(by_experiment([evaluation_row(seed=0), evaluation_row(seed=1)])) == ["seed=0", "seed=1"]
 

@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,11 +13,12 @@ from src.checkpoints import load_tensors
 from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 from src.results.options import read_options
-from src.results.run import Run, new_folder
+from src.results.run import Run
 from src.training import Classification, NonFiniteLoss, Settings, train
 from src.training.recorded import train_network
+from tests.commands import start_code
+from tests.tiny_datasets import few_grey_images
 
-ROOT = Path(__file__).parents[1]
 OPTIONS = {"learning_rate": 0.1, "gpu": -1, "resume": False}
 SETTINGS = [
     Settings(3, 8),
@@ -30,8 +29,7 @@ SETTINGS = [
 
 
 def image_set() -> ImageSet:
-    pixels = torch.randint(256, (20, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return ImageSet(pixels, torch.arange(20) % 2, n_classes=2)
+    return few_grey_images(20, 4, n_classes=2)
 
 
 def task() -> Classification:
@@ -181,17 +179,12 @@ def test_empty_options_of_the_public_code(tmp_path):
     assert Run.in_folder(tmp_path, {"scheduler": "none", "front_stitch_rank": None}).skip_if_finished(resume=True)
 
 
-def process(code: str, *arguments) -> subprocess.Popen:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
-
-
 @pytest.mark.slow
 def test_folders_are_claimed_by_one_process_each(tmp_path):
     code = (
         "import sys; from src.results.run import new_folder\nfor _ in range(30): print(new_folder(sys.argv[1]).name)\n"
     )
-    processes = [process(code, tmp_path) for _ in range(2)]
+    processes = [start_code(code, tmp_path) for _ in range(2)]
     names = [name for each in processes for name in each.communicate(timeout=100)[0].split()]
     assert len(names) == len(set(names)) == 60 and set(names) == set(os.listdir(tmp_path))
 
@@ -205,7 +198,7 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path):
         "if os.fork() == 0: time.sleep(30); os._exit(0)\n"  # as a process that decodes images
         "print('claimed', flush=True); input()\n"
     )
-    first = process(code, tmp_path)
+    first = start_code(code, tmp_path)
     assert first.stdout.readline() == "claimed\n"
     for resume in (False, True):
         with pytest.raises(UserError, match=f"another run is writing to {tmp_path}"):
@@ -214,11 +207,3 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path):
     first.kill()
     first.wait()
     assert claimed(tmp_path, resume=True).state == {"loop": None}
-
-
-def test_a_folder_that_cannot_be_created(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="Not a directory"):
-        claimed(tmp_path / "file" / "m")
-    with pytest.raises(UserError, match="Not a directory"):
-        new_folder(tmp_path / "file" / "m")

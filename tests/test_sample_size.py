@@ -1,7 +1,5 @@
 """Direct matching on as many images as each pair needs."""
 
-from collections import Counter
-
 import pytest
 import torch
 
@@ -12,6 +10,7 @@ from src.stitching.grid_matching import grid_moments, match_layers
 from src.stitching.matching import matching_batches
 from src.stitching.registry import FORMS
 from src.stitching.sample_size import FIRST, GAP
+from tests.tiny_datasets import DoubleSet
 
 WIDE, NARROW, SINGLE = 16, 6, 2
 
@@ -32,27 +31,6 @@ class Layered(torch.nn.Module):
         return self.fc(self.last(x).mean((2, 3)))
 
 
-class DoubleSet:
-    """A training set in float64 that counts how often each image is taken."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, n: int, shape=(3, 2, 2)):
-        self.images = torch.randn(n, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        self.taken = Counter()
-
-    def __len__(self):
-        return len(self.images)
-
-    def permutation(self, seed):
-        return torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-
-    def batches(self, batch_size, *, indices):
-        for chosen in indices.split(batch_size):
-            self.taken.update(chosen.tolist())
-            yield self.images[chosen], None
-
-
 @pytest.fixture(scope="module")
 def networks():
     return [Network(Layered(seed)).double().eval().requires_grad_(False) for seed in (0, 1)]
@@ -63,6 +41,10 @@ FRONTS, ENDS = ["wide", "narrow", "last"], ["narrow", "last"]
 
 def layers_of(networks, fronts=FRONTS, ends=ENDS):
     return build_layers(*networks, fronts, ends, "rc2c_pre", image_shape=(3, 2, 2), seed=3)[0]
+
+
+def data_of(n: int) -> DoubleSet:
+    return DoubleSet(n, (3, 2, 2))
 
 
 def settled(networks, layers, data, batch_size=64, **options):
@@ -76,10 +58,10 @@ def equal_maps(one, other):
 @pytest.mark.parametrize(("form", "rank"), [*((form, None) for form in FORMS), ("pinv", 3), ("covariance", 3)])
 def test_a_pair_alone_equals_the_pair_in_a_grid(networks, form, rank):
     layers = layers_of(networks, ["wide", "last"])
-    together = settled(networks, layers, DoubleSet(1700), 300, form=form, rank=rank)
+    together = settled(networks, layers, data_of(1700), 300, form=form, rank=rank)
     for pair, layer in layers.items():
         alone = layers_of(networks, [pair.front_layer], [pair.end_layer])
-        equal_maps(together[pair], settled(networks, alone, DoubleSet(1700), 300, form=form, rank=rank)[pair])
+        equal_maps(together[pair], settled(networks, alone, data_of(1700), 300, form=form, rank=rank)[pair])
         assert torch.equal(layer.transform.weight, alone[pair].transform.weight)
         assert torch.equal(layer.transform.weight[:, :, 0, 0], together[pair].weight)
     if form == "pinv":
@@ -90,7 +72,7 @@ def test_a_pair_alone_equals_the_pair_in_a_grid(networks, form, rank):
 @pytest.mark.parametrize("n_images", [3000, 1000, 875, 430, 110, 60])
 def test_the_result_is_that_of_so_many_images(networks, form, n_images):
     """The sizes are such that the last fifth of all images begins in any of the pieces that are summed apart."""
-    layers, data = layers_of(networks, ["wide", "last"]), DoubleSet(n_images)
+    layers, data = layers_of(networks, ["wide", "last"]), data_of(n_images)
     for pair, found in settled(networks, layers, data, form=form).items():
         given = layers_of(networks, [pair.front_layer], [pair.end_layer])
         batches = matching_batches(data, found.n_samples, 50, seed=5, hold_out=FORMS[form].held_out)
@@ -103,7 +85,7 @@ def test_the_result_is_that_of_so_many_images(networks, form, n_images):
 
 @pytest.mark.parametrize("form", ["covariance", "ridge"])
 def test_each_image_is_taken_once_and_no_more_than_are_needed(networks, form):
-    data = DoubleSet(30000)
+    data = data_of(30000)
     matched = settled(networks, layers_of(networks, ["wide", "narrow"], ["narrow"]), data, 500, form=form)
     assert set(data.taken.values()) == {1}
     largest = max(matching.n_samples for matching in matched.values())
@@ -113,7 +95,7 @@ def test_each_image_is_taken_once_and_no_more_than_are_needed(networks, form):
 
 def test_sizes_follow_from_the_gaps(networks):
     """The number of a pair is the first size at which the gap is small, and was at the half, with rows enough."""
-    data, layers = DoubleSet(15000), layers_of(networks, ["wide", "last"])
+    data, layers = data_of(15000), layers_of(networks, ["wide", "last"])
     samples, sizes = data.permutation(5), [100 * 2**i for i in range(6)]
     for pair, found in settled(networks, layers, data, 500).items():
         one = layers_of(networks, [pair.front_layer], [pair.end_layer])
@@ -142,13 +124,13 @@ def test_there_are_ten_rows_for_each_channel_of_the_source(networks):
 
 def test_says_when_the_images_are_used_up(networks, capsys):
     layers = layers_of(networks)
-    matched = settled(networks, layers, DoubleSet(190))
+    matched = settled(networks, layers, data_of(190))
     assert {matching.n_samples for matching in matched.values()} == {190}
     assert "matched on all 190 training images: more might still change the fit" in capsys.readouterr().err
-    matched = settled(networks, layers, DoubleSet(15000), 500)
+    matched = settled(networks, layers, data_of(15000), 500)
     assert "all" not in capsys.readouterr().err and FIRST * 2 <= min(found.n_samples for found in matched.values())
 
 
 def test_ridge_needs_two_images(networks):
     with pytest.raises(UserError, match="at least two samples"):
-        settled(networks, layers_of(networks), DoubleSet(1), form="ridge")
+        settled(networks, layers_of(networks), data_of(1), form="ridge")

@@ -70,25 +70,6 @@ def test_rectangular_eye_between_tokens_warns(capsys):
     torch.testing.assert_close(layer(x), torch.cat([x, torch.zeros(2, 5, 2)], -1))
 
 
-@pytest.mark.parametrize(("kind", "source", "target"), [("c2t", (6, 2, 2), (5, 6)), ("t2c", (5, 6), (6, 2, 2))])
-def test_eye_between_kinds_is_refused(kind, source, target):
-    with pytest.raises(UserError, match="-i eye is not defined"):
-        build_stitching_layer(kind, source, target, init="eye", c2t_cls_token="pool")
-
-
-@pytest.mark.parametrize(
-    ("kind", "source", "target", "remedy"),
-    [
-        ("t2t", (6, 4, 4), (6, 4, 4), "use rc2c_pre"),
-        ("rc2c_pre", (5, 6), (6, 2, 2), "use t2c"),
-        ("rc2c_pre", (10,), (6, 2, 2), "choose layers"),
-    ],
-)
-def test_says_which_kind_fits(kind, source, target, remedy):
-    with pytest.raises(UserError, match=remedy):
-        build_stitching_layer(kind, source, target)
-
-
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 @pytest.mark.parametrize(("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((3, 5), (7, 4))])
 def test_convolving_first_or_last_is_the_same(mode, source, target):
@@ -163,12 +144,16 @@ def test_t2t_without_tokens():
 @pytest.mark.parametrize(
     ("kind", "source", "target", "options", "line"),
     [
+        ("c2t", (6, 2, 2), (5, 6), {"init": "eye", "c2t_cls_token": "pool"}, "-i eye is not defined"),
+        ("t2c", (5, 6), (6, 2, 2), {"init": "eye"}, "-i eye is not defined"),
+        ("rc2c_pre", (5, 6), (6, 2, 2), {}, "use t2c"),
+        ("rc2c_pre", (10,), (6, 2, 2), {}, "choose layers"),
         ("t2t", (7, 6), (4, 6), {}, "equal token counts, or patch tokens that form squares, not 7 and 4"),
         ("t2t", (4, 6), (5, 6), {}, "say how it is made, -c2t-cls pool or learn"),
         ("t2t", (6,), (4, 6), {}, "choose layers"),
         ("c2t", (6, 3, 3), (16, 6), {"c2t_cls_token": "pool"}, "16 tokens, which form no square; leave out -c2t-cls"),
     ],
 )
-def test_tokens_that_do_not_fit(kind, source, target, options, line):
+def test_shapes_that_do_not_fit(kind, source, target, options, line):
     with pytest.raises(UserError, match=line):
         build_stitching_layer(kind, source, target, **options)

@@ -1,24 +1,36 @@
 """The loop of epochs: learning rates, seeds, unlabelled samples, and what it cannot train on."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
-import exec_train
-from src.datasets.in_memory import ImageSet
 from src.training import Classification, NonFiniteLoss, Settings, classification_losses, loop, train
+from tests.commands import MODEL, ON_DIGITS, error_line, run
 from tests.conftest import few_images
+from tests.tiny_datasets import few_grey_images
 
 
 @pytest.fixture
 def images():
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (20, 1, 2, 2), dtype=torch.uint8, generator=generator)
-    return ImageSet(pixels, torch.arange(20) % 2, n_classes=2)
+    return few_grey_images(20, 2, n_classes=2)
 
 
-def learning_rates(images, monkeypatch, **settings) -> list[float]:
-    """The learning rate at the start of each update."""
+COSINE = [(1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (Settings(5, 10, reduce_lr_epochs=[4, 2]), [1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01]),
+        (Settings(2, 10, reduce_lr_epochs=[1], reduce_lr_each="updates"), [1, 0.1, 0.1, 0.1]),
+        (Settings(1, 10, reduce_lr_epochs=[0], reduce_lr_each="updates"), [0.1, 0.1]),
+        (Settings(4, 10, scheduler="cosine"), [rate for rate in COSINE for _ in range(2)]),
+    ],
+    ids=["epochs", "updates", "from the start", "cosine"],
+)
+def test_learning_rates_of_all_updates(settings, expected, images, monkeypatch):
     rates, build = [], loop._optimizer
 
     def recording(*arguments):
@@ -28,28 +40,8 @@ def learning_rates(images, monkeypatch, **settings) -> list[float]:
 
     monkeypatch.setattr(loop, "_optimizer", recording)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    list(train(Classification(model), images, images, Settings(batch_size=10, learning_rate=1.0, **settings)))
-    return rates
-
-
-def test_steps_of_the_learning_rate_count_epochs(images, monkeypatch):
-    rates = learning_rates(images, monkeypatch, n_epochs=5, reduce_lr_epochs=[4, 2])
-    assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01])
-
-
-def test_steps_of_the_learning_rate_may_count_updates(images, monkeypatch):
-    settings = {"n_epochs": 2, "reduce_lr_each": "updates"}
-    assert learning_rates(images, monkeypatch, reduce_lr_epochs=[1], **settings) == pytest.approx([1, 0.1, 0.1, 0.1])
-
-
-def test_a_milestone_of_zero_updates_counts_from_the_start(images, monkeypatch):
-    settings = {"n_epochs": 1, "reduce_lr_each": "updates"}
-    assert learning_rates(images, monkeypatch, reduce_lr_epochs=[0], **settings) == pytest.approx([0.1, 0.1])
-
-
-def test_cosine_goes_down_to_zero(images, monkeypatch):
-    rates = learning_rates(images, monkeypatch, n_epochs=4, scheduler="cosine")
-    assert rates[::2] == pytest.approx([(1 + torch.tensor(torch.pi * k / 4).cos().item()) / 2 for k in range(4)])
+    list(train(Classification(model), images, images, settings._replace(learning_rate=1.0)))
+    assert rates == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -72,17 +64,15 @@ def test_unlabelled_samples_count_neither_in_the_loss_nor_in_the_accuracy():
     torch.testing.assert_close(group.cross_entropies, labelled.cross_entropies)
 
 
-def test_the_seed_counts_for_networks_that_drop_out(tmp_path, capsys):
-    arguments = ["liu2020_wrn", "-d", "digits", "-gpu", "-1", "-e", "1", "-b", "512"]
+def test_the_seed_counts_for_networks_that_drop_out(tmp_path):
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
         torch.rand(7)  # the global generator is somewhere else each time
         with few_images(128):
-            assert exec_train.main([*arguments, "-s", seed, "-dir", str(tmp_path / name)]) == 0
+            run("exec_train.py", "liu2020_wrn", *ON_DIGITS, "-e", "1", "-b", "512", "-s", seed, "-dir", tmp_path / name)
     one, two, three = ((tmp_path / name / "model_1.pt").read_bytes() for name in "abc")
     assert one == two != three
 
 
-def test_a_batch_of_one_is_too_few_for_batch_norm(tmp_path, capsys):
-    arguments = ["resnet18_samewidth", "-d", "digits", "-gpu", "-1", "-e", "1", "-b", "1436", "-dir", str(tmp_path)]
-    assert exec_train.main(arguments) == 2
-    assert "a training batch has a single image, too few for BatchNorm; change -b" in capsys.readouterr().err
+def test_a_batch_of_one_is_too_few_for_batch_norm(tmp_path):
+    line = error_line("exec_train.py", MODEL, *ON_DIGITS, "-e", "1", "-b", "1436", "-dir", tmp_path)
+    assert "a training batch has a single image, too few for BatchNorm; change -b" in line

@@ -1,8 +1,10 @@
 """Data sets of random images in the real formats, so that tests need no download."""
 
+import io
 import pickle
 import struct
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,23 @@ def write_svhn(root: Path, n_train: int = 50, n_test: int = 20) -> None:
         savemat(Path(root) / f"{split}_32x32.mat", {"X": images, "y": labels}, do_compression=True)
 
 
+def write_cifar5m(folder: Path, sizes: Sequence[int], *, save=np.savez) -> tuple[np.ndarray, np.ndarray]:
+    """Six parts of so many images; returns all images and labels."""
+    folder.mkdir(exist_ok=True)
+    images = [random_images(n, 32, 32, 3, seed=i) for i, n in enumerate(sizes)]
+    labels = [(np.arange(n) + i) % 10 for i, n in enumerate(sizes)]
+    for i in range(6):
+        save(folder / f"cifar5m_part{i}.npz", X=images[i], Y=labels[i])
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def npy(array: np.ndarray) -> bytes:
+    """The content of a `.npy` file."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
 def write_mnist(root: Path, n_train: int = 50, n_test: int = 20, *, folder: str = "MNIST") -> None:
     """Pairs of idx files; `folder` is FashionMNIST for `fashion`."""
     raw = Path(root) / folder / "raw"
@@ -89,3 +108,47 @@ def write_imagenet(root: Path, n_train: int = 12, n_val: int = 7, *, classes: tu
             path = Path(root) / folder / classes[i % len(classes)] / f"{split}_{i}.{'png' if i == 5 else 'JPEG'}"
             path.parent.mkdir(parents=True, exist_ok=True)
             image.save(path)
+
+
+class DoubleSet:
+    """A data set as the loop wants it, in float64, where rounding does not decide over ReLU masks.
+
+    It has normal numbers as images, ten classes, and counts in `taken` how often each image is asked for.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, n: int, shape: tuple[int, ...]):
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randn(n, *shape, dtype=torch.float64, generator=generator)
+        self.labels = torch.randint(10, (n,), generator=generator)
+        self.taken: Counter[int] = Counter()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def permutation(self, seed: int) -> torch.Tensor:
+        """The images in a random order."""
+        return torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+
+    def n_batches(self, batch_size: int) -> int:
+        """How many batches all images make."""
+        return -(-len(self) // batch_size)
+
+    def batches(self, batch_size: int, *, indices: torch.Tensor | None = None):
+        """Images and labels in order."""
+        for chosen in (torch.arange(len(self)) if indices is None else indices).split(batch_size):
+            self.taken.update(chosen.tolist())
+            yield self.images[chosen], self.labels[chosen]
+
+    def epoch(self, batch_size: int, *, seed: int, epoch: int):
+        """Images and labels in an order of the epoch."""
+        return self.batches(batch_size, indices=self.permutation(1000 * seed + epoch))
+
+
+def few_grey_images(n: int, side: int, *, n_classes: int, **options):
+    """A data set of random images in memory whose labels are in turn all classes."""
+    from src.datasets.in_memory import ImageSet
+
+    return ImageSet(torch.from_numpy(random_images(n, 1, side, side)), torch.arange(n) % n_classes, n_classes=n_classes,
+                    **options)  # fmt: skip

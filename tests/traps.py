@@ -1,0 +1,222 @@
+"""Small networks that each have one trap for tracing: those whose trace is right, and those that hooks have to cut."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def conv(width: int = 6) -> nn.Conv2d:
+    return nn.Conv2d(width, width, 3, padding=1)
+
+
+class Base(nn.Module):
+    """A stem, a head on means of maps (B, 6, 4, 4), and `middle` between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.one, self.two = conv(), conv()
+        self.norm, self.same, self.drop = nn.BatchNorm2d(6), nn.Identity(), nn.Dropout(0.3)
+        self.relu = nn.ReLU(inplace=True)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, images):
+        return self.head(self.middle(self.stem(images)).mean((2, 3)))
+
+    def middle(self, x):
+        return self.two(self.one(x))
+
+
+class CalledTwice(Base):
+    def middle(self, x):
+        return self.two(self.one(self.relu(self.one(x))))
+
+
+class SharedRelu(Base):
+    def middle(self, x):
+        return self.relu(self.norm(self.two(self.relu(self.one(x)))))
+
+
+class FunctionalInPlace(Base):
+    def middle(self, x):
+        y = F.relu(self.one(x), inplace=True)
+        y = F.dropout(y, 0.5, self.training, True)
+        return F.leaky_relu_(self.two(y))
+
+
+class InPlaceSum(Base):
+    def middle(self, x):
+        identity = x
+        x = self.one(x)
+        x += identity
+        y = self.two(x)
+        y.relu_()  # the result is not used, but y is
+        return y
+
+
+class InPlaceModule(Base):
+    """Its input, which it changes, is read again: so is what is made of halves that share no memory."""
+
+    def middle(self, x):
+        x = x + self.one(self.relu(x))
+        left, right = x.chunk(2, 1)
+        x = torch.cat([self.relu(left), right], 1)
+        return self.norm(x) + self.two(self.relu(x))
+
+
+class CapturedView(Base):
+    """Nothing reads the aliases later, but they may be asked for."""
+
+    def middle(self, x):
+        x = self.one(x)
+        pooled = self.drop(x).mean((2, 3), keepdim=True)
+        same = self.two(self.same(x))
+        x = self.relu(input=x)
+        return x + pooled + same
+
+
+class TruthyFlag(Base):
+    def middle(self, x):
+        self.relu.inplace = 1
+        return self.two(self.relu(self.norm(x)))
+
+
+class InPlaceOnTheImages(Base):
+    def forward(self, images):
+        images -= 0.5
+        return super().forward(images)
+
+
+class LateShape(Base):
+    def forward(self, images):
+        n, _, height, width = images.shape
+        x = self.stem(images)
+        side = x.size(-1)
+        side += 1
+        x = self.two(self.one(x)).reshape(n, 6, height * width)
+        return self.head(x.mean(2).view(n, -1) * side)
+
+
+class Listed(Base):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([conv(), nn.ModuleDict({"a": conv(), "b": conv()})])
+
+    def middle(self, x):
+        return self.blocks[1]["b"](self.blocks[1]["a"](self.blocks[0](x)))
+
+
+class Optional(Base):
+    def forward(self, images, scale=2.0, mask=None, *, flip=False):
+        if mask is not None or flip:
+            images = images * mask
+        return super().forward(images * scale)
+
+
+class Dropout(Base):
+    def middle(self, x):
+        return self.two(F.dropout(self.one(x), 0.5, self.training))
+
+
+class DictOutput(Base):
+    def forward(self, images):
+        return {"features": self.same(images), "logits": super().forward(images)}
+
+
+class Attention(nn.Module):
+    """A tuple as a value, a transposed value, a parameter that is added, a buffer, and a layer that leads nowhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(3, 8)
+        self.position = nn.Parameter(torch.randn(1, 16, 8))
+        self.register_buffer("scale", torch.rand(8))
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.transposed, self.nowhere, self.never = nn.Identity(), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, images):
+        x = self.embed(images.flatten(2).transpose(1, 2)) + self.position
+        x = x + self.attention(x, x, x, need_weights=False)[0] * self.scale
+        self.nowhere(x)
+        return F.log_softmax(self.head(self.transposed(x.transpose(0, 1)).mean(0)), -1)
+
+
+class Encoder(nn.Module):
+    """Torch's transformer, children that are named like methods of a network, and one that is named `module`."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
+        self.layers = nn.Sequential(nn.Linear(3, 8), nn.GELU())
+        self.module = nn.TransformerEncoder(layer, 2, norm=nn.LayerNorm(8), enable_nested_tensor=False)
+        self.shapes = nn.Linear(8, 4)
+
+    def forward(self, images):
+        return self.shapes(self.module(self.layers(images.flatten(2).transpose(1, 2))).mean(1))
+
+
+TRACED = [Base, CalledTwice, SharedRelu, FunctionalInPlace, InPlaceSum, InPlaceModule, CapturedView, TruthyFlag,
+          InPlaceOnTheImages, LateShape, Listed, Optional, Dropout, DictOutput, Attention, Encoder]  # fmt: skip
+
+
+class Control(Base):
+    def middle(self, x):
+        return self.one(x) if x.sum() > 0 else self.two(x)
+
+
+class RandomTensor(Base):
+    def middle(self, x):
+        return self.one(x + torch.randn(6, 1, 1))
+
+
+class InPlaceItem(Base):
+    def middle(self, x):
+        y = self.one(x)
+        y[:, 0] = 0
+        return self.two(y)
+
+
+class InPlaceOnAnotherName(Base):
+    def middle(self, x):
+        same = x
+        x += 1
+        return self.one(x) + same  # same has changed as well
+
+
+class InPlaceView(Base):
+    def middle(self, x):
+        y = self.one(x)
+        y.flatten(1).add_(1)
+        return self.two(y)
+
+
+class ReadView(Base):
+    def middle(self, x):
+        x = self.one(x)
+        y = x.flatten(2)
+        x.relu_()
+        return self.two(y.unflatten(2, (4, 4)))
+
+
+class ReadOverlap(Base):
+    def middle(self, x):
+        x = self.one(x)
+        left, right = x[:, :4], x[:, 2:]
+        left = F.relu_(left)
+        return self.norm(torch.cat([left[:, :2], right], 1))
+
+
+class ReadAlias(Base):
+    def middle(self, x):
+        x = self.one(x)
+        shortcut = self.same(x)
+        return self.two(self.relu(x)) + shortcut
+
+
+OTHER_VALUES = r"\(layer \w+ would have other values\)"
+HOOKED = {
+    Control: r"\(traps.py, line \d+: symbolically traced variables",
+    InPlaceItem: r"\(traps.py, line \d+: .* item assignment\)",
+    **dict.fromkeys([RandomTensor, InPlaceOnAnotherName, InPlaceView, ReadView, ReadOverlap, ReadAlias], OTHER_VALUES),
+}
