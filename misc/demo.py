@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The paper on the embedded digits: train two networks, stitch all their layers in four ways, compare, and report.
+"""The paper on the embedded digits: train two networks, stitch all their layers in four ways, judge, and report.
 
 Every step is a command that could be typed; it is printed before it runs.
 """
@@ -17,26 +17,25 @@ from src import cli
 from src.console import note, result
 from src.files import write_text
 from src.results.captions import caption
-from src.results.figures import HeatMap, maps, scatter
+from src.results.figures import HeatMap, maps
 from src.results.matrices import Matrix
 
 MODEL = "resnet18_samewidth"
 LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
 COMMON = ["-d", "digits", "-gpu", "-1"]
 MATCHED = ["-pinv-samples", "auto", "--pinv-cutoff", "exact", "-e", "0"]
-TRAINED = ["-i", "pinv", "-pinv-samples", "500", "-e", "2", "-b", "48"]  # on from direct matching
 METHODS = {  # title: (folder in results/, options)
     "direct matching": ("demo_dm", ["-i", "pinv", *MATCHED]),
     "repair": ("demo_repair", ["-i", "repair", *MATCHED]),
-    "task loss matching": ("demo_tlm", TRAINED),
-    "functional latent alignment": ("demo_fula", [*TRAINED, "--objective", "fula"]),
+    "covariance": ("demo_covariance", ["-i", "covariance", *MATCHED]),
+    "task loss matching": ("demo_tlm", ["-i", "pinv", "-pinv-samples", "500", "-e", "10", "-lr", "3e-3", "-b", "128"]),
 }
-CONTROL = "direct matching"
+CONTROLS = ("demo_self", "demo_fresh")
+DETECTORS = "energy,mahalanobis,rmd"
 DETECTOR = ["-m", "repr_cls_resnet18", "-e", "1", "-fe", "1", "-ftidd", "digits", "-ftoodd", "photo_patches"]
 RANKS = ["64", "32", "16", "8", "4", "2", "1"]
 CUT_LAYER = "layer3.0"  # of the front network, for the sensitivity test
 MEASURES = {"cka": "linear CKA", "pwcca": "PWCCA distance", "procrustes": "Procrustes distance"}
-ACCURATE, FAR = 0.9, 0.9  # an accuracy, and an AUROC from which on activations count as far out of distribution
 
 Row = dict[str, str]
 
@@ -58,39 +57,35 @@ def train(folder: Path) -> list[str]:
 
 
 def stitch(folder: Path, checkpoints: list[str]) -> None:
-    """Stitch all pairs of layers in every way."""
+    """Stitch all pairs of layers in every way; as controls, layers to themselves, and those of an untrained network."""
+    front, end = checkpoints
     for title, (name, options) in METHODS.items():
-        shutil.rmtree(folder / "results" / name, ignore_errors=True)
-        networks = [*checkpoints, MODEL, MODEL, "all", "all", "rc2c_pre"]
-        options = [*COMMON, *options, "--mod-only-stitch", "-dir", name]
-        step(f"Stitch all pairs of layers by {title}", "exec_stitch.py", *networks, *options, folder=folder)
+        stitch_all(folder, f"all pairs of layers by {title}", [front, end], name, options)
+    for front, name, title in (
+        (end, CONTROLS[0], "control: a network to itself"), ("-", CONTROLS[1], "control: an untrained network")
+    ):  # fmt: skip
+        stitch_all(folder, title, [front, end], name, METHODS["direct matching"][1])
 
 
-def detect(folder: Path, checkpoint: str) -> None:
-    """Train an OOD detector for every block of the end network, and evaluate all grids with them."""
-    options = [checkpoint, MODEL, "all", *COMMON, *DETECTOR, "-dir", "models/detectors", "-fdir", "models/store"]
-    step("Train OOD detectors", "exec_train_representation_classifier.py", *options, folder=folder)
-    for title, (name, _) in METHODS.items():
-        evaluate(folder, name, title)
+def stitch_all(folder: Path, title: str, checkpoints: list[str], name: str, options: list[str]) -> None:
+    """Stitch all layers of one network to all of the other, into a folder of results."""
+    shutil.rmtree(folder / "results" / name, ignore_errors=True)
+    networks = [*checkpoints, MODEL, MODEL, "all", "all", "rc2c_pre"]
+    step(f"Stitch {title}", "exec_stitch.py", *networks, *COMMON, *options, "--mod-only-stitch", "-dir", name,
+         folder=folder)  # fmt: skip
 
 
 def judge(folder: Path, checkpoint: str) -> None:
-    """Give the verdict of all stitches, and as a control of stitches from a network that was never trained."""
-    networks = ["-", checkpoint, MODEL, MODEL, "all", "all", "rc2c_pre", *COMMON, *METHODS[CONTROL][1]]
-    shutil.rmtree(folder / "results" / "demo_control", ignore_errors=True)
-    step(f"Control: stitch an untrained network by {CONTROL}", "exec_stitch.py", *networks, "--mod-only-stitch",
-         "-dir", "demo_control", folder=folder)  # fmt: skip
-    evaluate(folder, "demo_control", f"the control of {CONTROL}")
-    folders = [f"results/{name}" for name, _ in METHODS.values()]
+    """Train an OOD detector for every block of the end network, evaluate all grids, and give the verdict."""
+    options = [checkpoint, MODEL, "all", *COMMON, *DETECTOR, "-dir", "models/detectors", "-fdir", "models/store"]
+    step("Train OOD detectors", "exec_train_representation_classifier.py", *options, folder=folder)
+    names = [*(name for name, _ in METHODS.values()), *CONTROLS]
+    for name in names:
+        options = [f"results/{name}", *COMMON, "-detectors", "models/store", "-scd", "photo_patches"]
+        step(f"Are the activations of {name} like the end network's own?", "exec_eval_stitcher_ood.py", *options,
+             "--detector", DETECTORS, folder=folder)  # fmt: skip
+    folders = [f"results/{name}" for name in names]
     step("Give the verdict", "misc/verdict.py", *folders, "-sim", "similarity.csv", "-o", "verdict.csv", folder=folder)
-    step("Give that of the control", "misc/verdict.py", "results/demo_control", "-o", "control.csv", folder=folder)
-
-
-def evaluate(folder: Path, name: str, title: str) -> None:
-    """Look for OOD activations with the trained detectors and with one that needs no training."""
-    options = [f"results/{name}", *COMMON, "-detectors", "models/store", "-scd", "photo_patches"]
-    step(f"Look for OOD activations of {title}", "exec_eval_stitcher_ood.py", *options,
-         "--detector", "energy,mahalanobis", folder=folder)  # fmt: skip
 
 
 def compare(folder: Path, checkpoints: list[str]) -> None:
@@ -119,10 +114,9 @@ def compare(folder: Path, checkpoints: list[str]) -> None:
 
 def report(folder: Path) -> Path:
     """Write the report and its figures; returns the path of the report."""
-    grids = {title: read(folder / "results" / name / "grid.csv") for title, (name, _) in METHODS.items()}
-    evaluations = {
-        title: read(folder / "results" / name / "ood_evaluation.csv") for title, (name, _) in METHODS.items()
-    }
+    names = {title: name for title, (name, _) in METHODS.items()}
+    grids = {title: read(folder / "results" / name / "grid.csv") for title, name in names.items()}
+    evaluations = {title: read(folder / "results" / name / "ood_evaluation.csv") for title, name in names.items()}
     row = next(iter(grids.values()))[0]
     lines = [
         "# Stitching two networks that read handwritten digits",
@@ -130,82 +124,44 @@ def report(folder: Path) -> Path:
         f"Two `{MODEL}` were trained on `digits` with different seeds; on the test images they reach "
         f"{float(row['front_accuracy']):.1%} (front) and {float(row['end_accuracy']):.1%} (end). Every layer of "
         f"the one was stitched to every layer of the other, by {', '.join(METHODS)}; training went on from direct "
-        "matching. A detector "
-        "for every end layer, which learned to tell activations of digits from those of patches of photographs, then "
-        "looked at the stitched activations: an AUROC of 0.5 means that they look like the end network's own, "
-        f"{FAR} and more that they are far out of distribution.",
-        "",
-        *finding(evaluations),
-        "",
-        *comparison(evaluations),
-        "",
-        *verdict(folder),
+        "matching. Density and recall say whether stitched activations lie where the end network's own do, and a "
+        "detector for every end layer, which learned to tell activations of digits from those of patches of "
+        "photographs, looked at them as well.",
         "",
         "![verdict](verdict.png)",
         "",
-        "![objectives](objectives.png)",
+        *(folder / "verdict.md").read_text().splitlines()[2:],
+        "",
+        "Similarity without stitching; the distances are 0 where layers are equal:",
+        "",
+        "![similarity](similarity.png)",
+        "",
+        *similarity_finding(read(folder / "statistics.csv")),
+        "",
+        "The same with the paper's alignment, which takes positions as samples where shapes agree:",
+        "",
+        "![similarity, as in the paper](similarity_paper.png)",
+        "",
+        f"Cut to fewer principal components, `{CUT_LAYER}` of the front network keeps less of what probes, stitching "
+        "and measures find in it:",
+        "",
+        "![sensitivity](sensitivity.png)",
     ]
-    points = {title: [(float(row["accuracy"]), float(row["auroc"])) for row in rows]
-              for title, rows in evaluations.items()}  # fmt: skip
     below = caption(
         networks=f"two {MODEL}", data="digits", method="rc2c_pre", detector="energy (ID digits, OOD photo_patches)"
     )
-    scatter(folder / "objectives.png", points, caption=below, x_label="accuracy of the stitched network",
-            y_label="AUROC of its activations (1: far out of distribution)")  # fmt: skip
-    lines += ["", "Similarity without stitching; the distances are 0 where layers are equal:", ""]
-    lines += ["![similarity](similarity.png)", "", *similarity_finding(read(folder / "statistics.csv"))]
-    lines += ["", "The same with the paper's alignment, which takes positions as samples where shapes agree:", "",
-              "![similarity, as in the paper](similarity_paper.png)"]  # fmt: skip
-    lines += ["", f"Cut to fewer principal components, `{CUT_LAYER}` of the front network keeps less of what probes, ",
-              "stitching and measures find in it:", "", "![sensitivity](sensitivity.png)"]  # fmt: skip
     for name, title, table in (("accuracy", "accuracy", grids), ("auroc", "AUROC", evaluations)):
         matrices = {f"{title} of {method}": matrix(rows, name) for method, rows in table.items()}
-        scale = (1, 0) if name == "auroc" else (0, 1)  # bright: like the end network
-        panels = {heading: HeatMap(Matrix(LAYERS, LAYERS, values), scale) for heading, values in matrices.items()}
+        panels = {
+            heading: HeatMap(Matrix(LAYERS, LAYERS, values), is_diverging=name == "auroc")
+            for heading, values in matrices.items()
+        }
         maps(folder / f"{name}.png", panels, row_label="front layer", column_label="end layer", caption=below)
         lines += ["", f"![{title}]({name}.png)"]
         for heading, values in matrices.items():
             lines += ["", f"## {capital(heading)}", "", *markdown(values)]
     write_text(folder / "report.md", "\n".join(lines) + "\n")
     return folder / "report.md"
-
-
-def finding(evaluations: dict[str, list[Row]]) -> list[str]:
-    """Write one sentence that says what the matrices show."""
-    parts = []
-    for title, rows in evaluations.items():
-        accurate = [row for row in rows if float(row["accuracy"]) >= ACCURATE]
-        far = [row for row in accurate if float(row["auroc"]) >= FAR]
-        count = f"{len(accurate)} of {len(rows)} stitches at least {ACCURATE:.0%} accurate"
-        parts.append(f"{title} makes {count}, {len(far)} of them with activations far out of distribution")
-    return [f"**{capital('; '.join(parts))}.**"]
-
-
-def comparison(evaluations: dict[str, list[Row]]) -> list[str]:
-    """Write one sentence that says which methods reach the accuracy without leaving the distribution."""
-    counts, staying, leaving = [], [], []
-    for title, rows in evaluations.items():
-        accurate = [float(row["auroc"]) for row in rows if float(row["accuracy"]) >= ACCURATE]
-        n_near = sum(auroc < FAR for auroc in accurate)
-        counts.append(f"{n_near} of {len(accurate)} by {title}")
-        (staying if 2 * n_near > len(accurate) else leaving).append(title)
-    sentence = f"of the stitches at least {ACCURATE:.0%} accurate, these stay nearer to the distribution: "
-    sentence += f"{', '.join(counts)}; most of them do so by {' and by '.join(staying) or 'none of these'}"
-    sentence += f", not by {' or by '.join(leaving)}" if leaving else ""
-    return [f"**{capital(sentence)}.**"]
-
-
-def verdict(folder: Path) -> list[str]:
-    """Write one sentence that says how many pairs are similar, and how many of the control are."""
-    shares: dict[str, list[str]] = {}
-    for table in ("verdict.csv", "control.csv"):
-        rows = read(folder / table)
-        for method in dict.fromkeys(row["method"] for row in rows):
-            words = [row["verdict"] for row in rows if row["method"] == method]
-            shares.setdefault(method, []).append(f"{words.count('similar')} of {len(words)}")
-    parts = [f"{' against '.join(share)} by {method}" for method, share in shares.items()]
-    return [f"**Verdict: similar are {', '.join(parts)}; behind *against*, those of the control, whose front network "
-            "was never trained.**"]  # fmt: skip
 
 
 def similarity_finding(rows: list[Row]) -> list[str]:
@@ -253,7 +209,6 @@ def run(args) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints = train(folder)
     stitch(folder, checkpoints)
-    detect(folder, checkpoints[1])
     compare(folder, checkpoints)
     judge(folder, checkpoints[1])
     result(str(report(folder)))

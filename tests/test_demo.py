@@ -11,12 +11,13 @@ def test_demo_writes_its_report(tmp_path):
     report = tmp_path / "demo" / "report.md"
     assert out.splitlines()[-1] == str(report)
     text = report.read_text()
-    for figure in ("accuracy.png", "auroc.png", "objectives.png", "similarity.png", "sensitivity.png"):
+    for figure in ("verdict.png", "accuracy.png", "auroc.png", "similarity.png", "sensitivity.png"):
         assert figure in text and (tmp_path / "demo" / figure).read_bytes().startswith(PNG)
     accuracies = [float(word.rstrip("%")) for word in text.split() if word.endswith("%")][:2]
     assert min(accuracies) >= 95
-    assert "**Direct matching makes " in text and "far out of distribution" in text
-    assert "these stay nearer to the distribution: " in text and " by functional latent alignment" in text
+    assert "Control: of 8 layers stitched to themselves 8 are similar (all must be)." in text
+    assert "stitches from networks that were never trained 0 are similar (none may be)." in text
+    assert "Task loss matching: of 64 pairs 0 are similar, " in text
     assert "**The layer of the same name comes first by linear CKA " in text
     rows = read_csv(tmp_path / "demo" / "statistics.csv")
     measures = {"cka", "pwcca", "procrustes", "stitching accuracy"}

@@ -43,7 +43,7 @@ def test_a_difference_of_nothing_is_white():
 
 
 def test_what_rounds_to_nothing_has_no_sign(tmp_path, drawn_figures):
-    maps(tmp_path / "f.png", {"t": HeatMap(of_layers([-0.004], [-0.006]), (-1, 1), is_difference=True)}, **AXES)
+    maps(tmp_path / "f.png", {"t": HeatMap(of_layers([-0.004], [-0.006]), (-1, 1), is_diverging=True)}, **AXES)
     assert [text.get_text() for text in drawn_figures["f.png"].axes[0].texts] == ["0.00", "-0.01"]
 
 

@@ -162,7 +162,7 @@ def check_cut(case: Case, name: str, names: list[str]) -> None:
     is_permuted = torch.allclose(expected["output"], own["output"][order], rtol=0, atol=1e-9)
     assert is_permuted == (name in network.cut_names)
     engine = network._engines.current()
-    behind = [other for other in changed[::-1] if engine.layers[other] != engine.layers[name]]
+    behind = [other for other in names if other in changed or engine.layers[other] == engine.layers[name]]
     assert engine.behind(name, names) == behind
     needs_images = isinstance(engine, Hooked) or not is_permuted or isinstance(network.module, traps.LateShape)
     assert network.needs_images(name) <= needs_images

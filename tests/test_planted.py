@@ -1,0 +1,129 @@
+"""Planted stitches of a trained network, whose validity is known: the word of the verdict on each."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.checkpoints import load_model
+from src.images import ImageSpec
+from src.models import build_model
+from src.networks import NetworkName
+from src.ood import make_detector
+from src.ood.corruptions import CORRUPTIONS
+from src.ood.evaluation import evaluate, examine, score_network, score_stitches
+from src.ood.fitting import Reference, fit_each, take_in
+from src.ood.validity import choose_images
+from src.results.experiments import Pair
+from src.results.folders import StitchingRun
+from src.stitching import build_stitching_layer, direct_matching
+from src.verdict import Limits, judge
+from tests.commands import ON_DIGITS, digit_images, run
+from tests.result_rows import OPTIONS, stitch_row
+
+LAYER, DETECTORS = "pool2", ("mahalanobis", "rmd")
+OFF, COLLAPSED = "off the manifold", "collapsed"
+SIDES = {
+    "itself": "in distribution", "class means": COLLAPSED, "half-way to class means": COLLAPSED,
+    "shrunk to 0.7": COLLAPSED, "noise": OFF, "constant maps": OFF, "shuffled positions": OFF, "fresh front": OFF,
+}  # fmt: skip
+WORDS = {
+    "itself": "similar", "class means": "accurate but out of distribution", "constant maps": "not similar",
+    "shuffled positions": "not similar", "fresh front": "not similar",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def end(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("planted")
+    run("exec_train.py", "small_cnn", *ON_DIGITS, "-e", "12", "-lr", "0.01", "-dir", "m", cwd=folder)
+    name = NetworkName(str(folder / "m" / "model_12.pt"), "small_cnn")
+    return load_model(name, ImageSpec(10, (1, 8, 8)), device="cpu").eval().requires_grad_(False)
+
+
+class Planted:
+    """Stands for a grid: makes the activations of all stitches from the end network's own."""
+
+    front_layers = (LAYER,)
+
+    def __init__(self, end, makers):
+        self.front, self.makers, self.n_seen = end, makers, 0
+        self.pairs = [Pair(name, LAYER) for name in makers]
+
+    def train(self, mode):
+        self.n_seen = 0
+
+    def truncated(self, sources):
+        return sources
+
+    def stitched(self, images, sources):
+        made = torch.stack([make(sources[LAYER], images, self.n_seen) for make in self.makers.values()])
+        self.n_seen += len(images)
+        yield self.pairs, made, self.front(made.flatten(0, 1), after=LAYER).unflatten(0, (len(made), -1))
+
+
+def stitches_of(end, reference: Reference) -> dict:
+    """What each planted stitch makes of the end network's own activations, the images, and the place of the first."""
+    ((images, labels),) = digit_images(train=True).batches(2000)
+    test_labels, acts = digit_images(train=False).labels, end(images, until=LAYER)
+    mean, std = acts.mean((0, 2, 3), keepdim=True), acts.std((0, 2, 3))[:, None, None]
+    class_means = torch.stack([acts[labels == label].mean(0) for label in range(10)])
+    torch.manual_seed(0)
+    noise, fresh = (
+        torch.randn(len(test_labels), *acts.shape[1:]),
+        build_model("small_cnn", n_channels=1, image_shape=(1, 8, 8)).eval(),
+    )
+    matched = build_stitching_layer("rc2c_pre", acts.shape[1:], acts.shape[1:])
+    weight, bias, *_ = direct_matching(fresh(images, until=LAYER), acts, cutoff="exact")
+    matched.transform.weight.copy_(weight[:, :, None, None])
+    matched.transform.bias.copy_(bias)
+
+    def corrupt(name: str):
+        return lambda own, _, n: CORRUPTIONS[name].apply(own, test_labels[n : n + len(own)], reference.means)
+
+    return {
+        "itself": lambda own, *_: own,
+        "class means": lambda own, *_: class_means[end(own, after=LAYER).argmax(1)],
+        "half-way to class means": corrupt("half_way"),
+        "shrunk to 0.7": lambda own, *_: mean + 0.7 * (own - mean),
+        "noise": lambda own, _, n: own + 0.7 * std * noise[n : n + len(own)],
+        "constant maps": corrupt("constant"),
+        "shuffled positions": corrupt("shuffled"),
+        "fresh front": lambda _, images, n: matched(fresh(images, until=LAYER)),
+    }
+
+
+@torch.no_grad()
+def test_the_word_on_each(end):
+    """Constant and shuffled maps leave every score of pooled features as it is; density sees them."""
+    train_set, test_set = digit_images(train=True), digit_images(train=False)
+    detectors, references = {name: {LAYER: make_detector(name)} for name in DETECTORS}, {LAYER: Reference()}
+    take_in(end, detectors, references, train_set.batches(256, indices=train_set.permutation(0)))
+    assert not any(fit_each(each) for each in (references, *detectors.values()))
+    grid = Planted(end, stitches_of(end, references[LAYER]))
+    runs = [StitchingRun(Path(name), OPTIONS, stitch_row(front_layer=name, end_layer=LAYER)) for name in grid.makers]
+    order, sample = choose_images(test_set)
+    examined, _ = examine(end, detectors, references, test_set.batches(128, indices=order))
+    of_grid = [(grid, dict(zip(grid.pairs, runs, strict=True)))]
+    stitches = score_stitches(
+        of_grid, detectors, references, examined.validity, lambda: test_set.batches(128), sample=sample
+    )
+    own = score_network(end, detectors, test_set.batches(128))
+    data = {"dataset": "digits", "id_dataset": "digits", "sanity_dataset": ""}
+    evaluated = [
+        evaluate(name, detectors[name], stitches[name], own[name], {}, examined.sights[name], data).rows
+        for name in DETECTORS
+    ]
+    ((images, labels),) = test_set.batches(1000)
+    grid.train(False)
+    ((_, _, logits),) = grid.stitched(images, end.activations(images, [LAYER]))
+    for run_of_stitch, answers, *rows in zip(runs, logits.argmax(2), *evaluated, strict=True):
+        run_of_stitch.evaluations.update({row.detector: row for row in rows})
+        predictions = {"stitched": answers, "end": end(images).argmax(1), "labels": labels}
+        run_of_stitch.__dict__["predictions"] = {name: each.numpy() for name, each in predictions.items()}
+    verdicts = {row.pair.front_layer: row for row in judge(runs, limits=Limits(tolerance=0.05))}
+    assert {name: row.side for name, row in verdicts.items()} == SIDES
+    assert {name: verdicts[name].verdict for name in WORDS} == WORDS
+    assert not any(row.verdict == "similar" for name, row in verdicts.items() if name != "itself")
+    for name in ("constant maps", "shuffled positions"):
+        assert verdicts[name].aurocs["mahalanobis"].auroc == pytest.approx(0.5, abs=1e-3)
