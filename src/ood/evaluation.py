@@ -124,7 +124,7 @@ def score_stitches(
         n_seen = 0
         for images, labels in batches():
             sources = grid.truncated(grid.front.activations(images, grid.front_layers))
-            chosen = sample[n_seen : n_seen + len(labels)].to(labels.device)
+            chosen = sample[n_seen : n_seen + len(labels)].nonzero()[:, 0].to(labels.device)
             n_seen += len(labels)
             for pairs, stitched, logits in grid.stitched(images, sources):
                 layer = pairs[0].end_layer
@@ -135,9 +135,9 @@ def score_stitches(
                         scored = by_layer[layer].score(stitched.flatten(0, 1)).unflatten(0, (len(pairs), -1))
                         for pair, part in zip(pairs, scored, strict=True):
                             scores[name, pair].append(part)
-                if layer in own_validity:
+                if layer in own_validity and len(chosen):
                     for pair, activations in zip(pairs, stitched, strict=True):
-                        pooled[pair].append(features(activations)[chosen].cpu())
+                        pooled[pair].append(features(activations.index_select(0, chosen)).cpu())
         validity = {}
         for pair, parts in pooled.items():
             measured = references[pair.end_layer].validity.measure_features(torch.cat(parts))
