@@ -40,11 +40,13 @@ def parser() -> cli.Parser:
     return options
 
 
-def evaluate(args) -> None:
+def evaluate(args, loaded=None) -> None:
+    """Run the experiment; `loaded` keeps the networks and the images for others of this process."""
     from pathlib import Path
 
     from src.console import note, progress, warn
-    from src.datasets import dataset_info, dataset_label, load_dataset
+    from src.datasets import dataset_info, dataset_label
+    from src.loaded import Loaded
     from src.ood import evaluation
     from src.ood.fitting import make_detectors
     from src.ood.networks import check_runs, load_networks, runs_on
@@ -58,25 +60,26 @@ def evaluate(args) -> None:
     from src.runtime import device_of
 
     # The runs, the images and the two networks.
+    loaded = loaded or Loaded()
     device, folder = device_of(args.gpu), Path(args.source_dir)
     finished, skipped = read_runs(folder)
     check_runs(finished, folder)
     dataset_info(args.dataset, labelled=True)
     runs, on_others = runs_on(args.dataset, newest_runs(finished), other_data=args.other_data)
     loading = cli.load_options(args, device)
-    test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
-    networks = load_networks(runs, vars(args), test_set.spec, device=device)
+    test_set = loaded.dataset(args.dataset, args.dataset_root, train=False, **loading)
+    networks = load_networks(runs, vars(args), test_set.spec, device=device, loaded=loaded)
 
     def batches_of(data, title, indices=None):
         n = data.n_batches(args.batch_size) if indices is None else -(-len(indices) // args.batch_size)
         return progress(data.batches(args.batch_size, indices=indices), title, n)
 
     def training_batches(n_images):
-        data = load_dataset(args.dataset, args.dataset_root, train=True, **loading)
+        data = loaded.dataset(args.dataset, args.dataset_root, train=True, **loading)
         return batches_of(data, "training activations", data.permutation(0)[:n_images])
 
     def test_batches(name, root, option):
-        data = load_dataset(name, root, train=False, **loading) if name else test_set
+        data = loaded.dataset(name, root, train=False, **loading) if name else test_set
         data.check_like(test_set, option=option)
         return batches_of(data, f"activations of {option}")
 
