@@ -56,6 +56,7 @@ def evaluate(args, loaded=None) -> None:
     from src.ood.validity import choose_images
     from src.results.experiments import newest_runs
     from src.results.folders import evaluation_file, read_runs
+    from src.results.matrices import natural_order
     from src.results.run import Run
     from src.runtime import device_of
 
@@ -83,17 +84,25 @@ def evaluate(args, loaded=None) -> None:
         data.check_like(test_set, option=option)
         return batches_of(data, f"activations of {option}")
 
-    # A detector for each end layer, what training images look like there, and the stitches into these layers.
-    detectors, references, missing = make_detectors(
-        args.detector,
-        networks,
-        [run.row.pair.end_layer for run in runs],
-        test_set.spec,
-        store=DetectorStore(args.ood_detector_dir),
-        all_in_store=bool(args.sanity_check_dataset),
-        with_validity=args.validity,
-        training_batches=training_batches,
-        id_data=args.dataset,
+    # A detector for each end layer, what training images look like there, and the stitches into these layers. The
+    # detectors, and what follows from them and the end network alone, are those of any other front network.
+    layers = natural_order(run.row.pair.end_layer for run in runs)
+    options = [f"{name} {value}" for name, value in vars(args).items() if not name.startswith(("source_dir", "front"))]
+    of_end = (networks.end_name, *layers, *options)
+    detectors, references, missing = loaded.last(
+        "detectors",
+        of_end,
+        lambda: make_detectors(
+            args.detector,
+            networks,
+            layers,
+            test_set.spec,
+            store=DetectorStore(args.ood_detector_dir),
+            all_in_store=bool(args.sanity_check_dataset),
+            with_validity=args.validity,
+            training_batches=training_batches,
+            id_data=args.dataset,
+        ),
     )
     grids, unusable = rebuild_grids(runs, networks, detectors, image_shape=test_set.image_shape)
     for reason in (*skipped, *on_others, *missing, *unusable):
@@ -105,16 +114,18 @@ def evaluate(args, loaded=None) -> None:
     # What the end network's own activations show of the detectors, then the scores and the validity of all stitches.
     order, sample = choose_images(test_set)
     own_batches = batches_of(test_set, "own activations", order) if references else ()
-    examined, unmeasured = evaluation.examine(networks.end, detectors, references, own_batches)
+    examined, unmeasured = loaded.last(
+        "examination", of_end, lambda: evaluation.examine(networks.end, detectors, references, own_batches)
+    )
     for reason in unmeasured:
         warn(f"skipped: {reason}")
     stitches = evaluation.score_stitches(
         grids, detectors, references, examined.validity, lambda: batches_of(test_set, "stitched activations"),
         sample=sample,
     )  # fmt: skip
-    own_batches = test_batches(args.id_dataset, args.id_dataset_root, "-idd")
-    own, other = evaluation.score_network(networks.end, detectors, own_batches), {}
-    checked = args.sanity_check_dataset or ""
+    id_batches = test_batches(args.id_dataset, args.id_dataset_root, "-idd")
+    own = loaded.last("own scores", of_end, lambda: evaluation.score_network(networks.end, detectors, id_batches))
+    other, checked = {}, args.sanity_check_dataset or ""
     if checked:
         other_batches = test_batches(checked, args.sanity_check_dataset_root, "-scd")
         other = evaluation.score_network(networks.end, detectors, other_batches)

@@ -7,7 +7,7 @@ import shlex
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -197,29 +197,41 @@ def run_commands(unit: Unit, loaded: "Loaded") -> list[float]:
     return seconds
 
 
+class Cost(NamedTuple):
+    """The seconds of a unit."""
+
+    commands: list[float]  # of each command for itself
+    saved: float = 0.0  # where a process has already evaluated stitches into the same end network
+
+
 def estimate(units: Sequence[Unit], args: Namespace, loaded: "Loaded") -> None:
-    """Print the commands of units, each with an estimate of its time, and the sum for all workers."""
+    """Print the commands of units, each with an estimate of its time, and the hours of all by so many processes."""
     first: dict[str, Unit] = {}
     for unit in units:
         first.setdefault(unit.kind, unit)
-    seconds = {kind: measure(unit, args, loaded) for kind, unit in first.items()}
+    costs = {kind: measure(unit, args, loaded) for kind, unit in first.items()}
     for unit in units:
-        for command, of_command in zip(unit.commands, seconds[unit.kind], strict=True):
-            result(f"{shlex.join(['python', *command.line])}  # {of_command:.1f} s")
-    of_units = [sum(seconds[unit.kind]) for unit in units]
-    total = sum(of_units) / 3600
-    shared = max(total / args.n_processes, max(of_units, default=0) / 3600)
-    note(
-        f"{len(units)} pairs and methods, estimated from one pair of each: {total:.3g} hours on this device by one "
-        f"process, {shared:.3g} by --workers {args.n_processes}; the start of Python for each command comes on top"
-    )
+        for command, seconds in zip(unit.commands, costs[unit.kind].commands, strict=True):
+            result(f"{shlex.join(['python', *command.line])}  # {seconds:.1f} s")
+    hours = {n: hours_of(units, costs, n) for n in dict.fromkeys((1, args.n_processes))}
+    each = " and ".join(f"{of_n:.3g} hours by --workers {n}" for n, of_n in hours.items())
+    note(f"{len(units)} pairs and methods, estimated from one pair of each on this device: {each}")
 
 
-def measure(unit: Unit, args: Namespace, loaded: "Loaded") -> list[float]:
-    """Return the seconds of each command of a unit; of training, from one epoch and from two."""
+def hours_of(units: Sequence[Unit], costs: Mapping[str, Cost], n_processes: int) -> float:
+    """Estimate the hours of so many processes, each of which evaluates stitches into every end network."""
+    alone = {unit.title: sum(costs[unit.kind].commands) for unit in units}
+    first_of_end = {unit.pair[1]: costs[unit.kind].saved for unit in units if unit.kind != SIMILARITY}
+    divided = sum(alone[unit.title] - costs[unit.kind].saved for unit in units) / n_processes
+    return max(divided + sum(first_of_end.values()), max(alone.values(), default=0.0)) / 3600
+
+
+def measure(unit: Unit, args: Namespace, loaded: "Loaded") -> Cost:
+    """Measure the cost of a unit in a folder of its own; that of training, by one epoch and by two."""
     with tempfile.TemporaryDirectory() as folder, silenced():
+        loaded.forget_last()
         if unit.kind == SIMILARITY:
-            return run_commands(similarity_unit(unit.pair, args, folder), loaded)
+            return Cost(run_commands(similarity_unit(unit.pair, args, folder), loaded))
         method = next(method for method in map(Method.of, args.methods) if method.folder == unit.kind)
 
         def seconds_of(n_epochs: int) -> list[float]:
@@ -228,5 +240,8 @@ def measure(unit: Unit, args: Namespace, loaded: "Loaded") -> list[float]:
 
         stitching, evaluation = seconds_of(min(method.n_epochs, 1))
         if method.n_epochs > 1:
-            stitching += (method.n_epochs - 1) * max(0.0, seconds_of(2)[0] - stitching)
-        return [stitching, evaluation]
+            longer, known = seconds_of(2)
+            stitching += (method.n_epochs - 1) * max(0.0, longer - stitching)
+        else:
+            _, known = seconds_of(method.n_epochs)  # of the same stitches
+        return Cost([stitching, evaluation], max(0.0, evaluation - known))

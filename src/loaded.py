@@ -46,6 +46,11 @@ class Loaded:
 
     def last(self, kind: str, key: Hashable, make: Callable[[], Value]) -> Value:
         """Return what `make` makes; if it was made last of this kind with this key, the same object again."""
-        if kind not in self._last or self._last[kind][0] != key:
+        if self._last.get(kind, (None,))[0] != key:
+            self._last.pop(kind, None)  # its memory is free for the next
             self._last[kind] = (key, make())
         return self._last[kind][1]
+
+    def forget_last(self) -> None:
+        """Let `last` make everything again."""
+        self._last.clear()
