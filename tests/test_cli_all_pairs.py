@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from misc import all_pairs
+from misc import all_pairs, pairs
 from src.checkpoints import save_state
+from src.loaded import Loaded
 from src.models import build_model
 from src.results.network_list import ListedNetwork
 from tests.commands import ON_DIGITS, ROOT, error_line, pair_of, run, start
@@ -147,6 +148,36 @@ def test_dry_run_prints_commands_that_give_the_same_files(networks, few):
     run(SCRIPT, *OPTIONS, "--methods", "pinv", "task:3", cwd=made)
     expected, found = (content(folder, with_commands=True) for folder in (printed, made))
     assert [name for name in expected if expected[name] != found[name]] == [] and len(expected) > 50
+
+
+@pytest.mark.parametrize(
+    ("method", "measured", "cost"),
+    [
+        ("task:4", {"1": [10.0, 5.0], "2": [13.0, 2.0]}, ([10.0 + 3 * 3.0, 5.0], 3.0)),
+        ("task:1", {"1": [10.0, 5.0]}, ([10.0, 5.0], 0.0)),
+        ("pinv", {"0": [4.0, 5.0]}, ([4.0, 5.0], 0.0)),
+        ("task:4", {"1": [10.0, 5.0], "2": [9.0, 6.0]}, ([10.0, 5.0], 0.0)),  # noise makes no epoch negative
+    ],
+)
+def test_cost_of_training_is_that_of_one_epoch_and_of_the_others(method, measured, cost, monkeypatch):
+    def run_commands(unit, loaded):
+        return measured[unit.place.parents[1].name]  # the folder for a number of epochs
+
+    monkeypatch.setattr(pairs, "run_commands", run_commands)
+    args = all_pairs.parser().parse_args([*OPTIONS, "--methods", method])
+    unit, *_ = all_pairs.units_of(args, [ListedNetwork(name, f"{name}.pt", "small_cnn") for name in "ab"])
+    assert pairs.measure(unit, args, Loaded()) == cost
+
+
+def test_hours_count_the_detectors_of_an_end_network_once_for_each_process():
+    args = all_pairs.parser().parse_args([*OPTIONS, "--methods", "pinv", "hint:1"])
+    units = all_pairs.units_of(args, [ListedNetwork(name, f"{name}.pt", "small_cnn") for name in "abc"])
+    costs = {"pinv": pairs.Cost([1.0, 5.0], 3.0), "hint1": pairs.Cost([7.0, 5.0], 3.0), "similarity": pairs.Cost([2.0])}
+    evaluated, once = 6 * (6 - 3) + 6 * (12 - 3) + 3 * 2, 3 * 3
+    assert pairs.hours_of(units, costs, 1) * 3600 == pytest.approx(evaluated + once)
+    assert pairs.hours_of(units, costs, 4) * 3600 == pytest.approx(evaluated / 4 + once)
+    assert pairs.hours_of(units[:1], costs, 4) * 3600 == pytest.approx(6)  # a pair is not divided
+    assert pairs.hours_of([], costs, 4) == 0
 
 
 # ---- Several processes
