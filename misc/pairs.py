@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 NOT_PASSED = ("config", "save_dir")  # options of all_pairs.py that mean something else to a single script
 SIMILARITY = "similarity"
+RECIPES = {
+    exec_stitch: exec_stitch.stitch,
+    exec_eval_stitcher_ood: exec_eval_stitcher_ood.evaluate,
+    exec_compute_low_rank_sim_metrics: exec_compute_low_rank_sim_metrics.compute,
+}
 REMEDY = "give the same ones, or choose another -dir"
 
 
@@ -76,14 +81,13 @@ class Command(NamedTuple):
         """Run the script in this process; its files name this command, its results are not printed."""
         from src.runtime import command_line
 
-        run = {exec_stitch: "stitch", exec_eval_stitcher_ood: "evaluate", exec_compute_low_rank_sim_metrics: "compute"}
         args = self.args
         with command_line(self.line), contextlib.redirect_stdout(io.StringIO()):
-            getattr(self.script, run[self.script])(args, loaded)
+            RECIPES[self.script](args, loaded)
 
 
 class Unit(NamedTuple):
-    """What one process does at a time: a pair of networks, stitched by one method and evaluated, or compared."""
+    """A pair of networks that one process stitches by one method and evaluates, or compares."""
 
     kind: str  # the folder of the method, or SIMILARITY
     pair: "tuple[ListedNetwork, ListedNetwork]"
@@ -117,12 +121,9 @@ def stitching_unit(pair: "tuple[ListedNetwork, ListedNetwork]", method: Method, 
     folder = Path(save_dir, method.folder, f"{front.name}-{end.name}")
     networks = [front.path, end.path, front.type, end.type, args.layers, args.layers, args.stitching_type]
     how = [*method.words, "--mod-only-stitch", "--resume", "-dir", str(folder)]
-    own = [
-        word
-        for side, network in (("front", front), ("end", end))
-        if is_user_network(network.type)
-        for word in (f"--{side}-type", network.type)
-    ]
+    own = []
+    for side, network in (("front", front), ("end", end)):
+        own += [f"--{side}-type", network.type] if is_user_network(network.type) else []
     place = Path("results", folder)
     commands = [
         Command(exec_stitch, [*networks, *how, *shared_words(exec_stitch.parser(), args)]),

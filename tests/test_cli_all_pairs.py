@@ -69,7 +69,7 @@ def content(folder: Path, *, with_commands: bool = False) -> dict[str, bytes]:
     """
     found, results = {}, folder / "results"
     for path in sorted(path for path in results.rglob("*") if path.is_file()):
-        if path.name.endswith((".lock", "run.json")):
+        if path.name.endswith((".lock", "run.json", ".part")):
             continue
         name, data = str(path.relative_to(results)), path.read_bytes()
         if TIME.fullmatch(path.parent.name.encode()):
@@ -231,7 +231,8 @@ def test_what_a_killed_process_left_is_removed(networks, few):
     (folder / ".0123.part").write_text("half")
     for place in (whole, killed):
         run(SCRIPT, *OPTIONS, cwd=place)
-    assert content(whole) == content(killed) and not list(folder.glob("2026-01-01*"))
+    assert content(whole) == content(killed)
+    assert not list(folder.glob("2026-01-01*")) and not list(folder.glob(".*.part"))
 
 
 KILLED = """
