@@ -149,6 +149,20 @@ def test_pairs_that_train_together_go_on_together(layers, tmp_path, capsys):
         GridRuns(tmp_path, pairs, options=options | {"n_epochs": 2}, resume=True)
 
 
+def test_closed_forms_that_were_begun_together_are_evaluated_together(layers, tmp_path):
+    """A grid that was killed between two pairs: in smaller batches the other pair could round otherwise."""
+    (layer,) = layers.values()
+    pairs = {PAIR: layer, Pair("layer2.0", "layer3.1"): layer}
+    options = options_of("--mod-only-stitch", "-i", "pinv", "-e", "0", "-gpu", "-1")
+    (tmp_path / "2").mkdir()
+    finished = Run.in_folder(tmp_path / "1", options | PAIR._asdict())
+    finished.claim(resume=False)
+    finished.finish()
+    Run.in_folder(tmp_path / "2", options).save(folders=[[*PAIR, "1"], ["layer2.0", "layer3.1", "2"]])
+    again = GridRuns(tmp_path, pairs, options=options, resume=True)
+    assert list(again.layers) == list(pairs) and [path.name for path in again.folders.values()] == ["1", "2"]
+
+
 def test_a_state_of_finished_pairs_alone_is_removed(layers, tmp_path):
     """A kill between the last `config.txt` and the end of the state; another pair is still to be stitched."""
     (layer,) = layers.values()
