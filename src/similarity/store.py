@@ -58,6 +58,7 @@ class FeatureStore:
 
     def __init__(self, folder: str | Path, dataset: str, images: "BaseImageSet", *, n_images: int, batch_size: int):
         self.images, self.n_images, self.batch_size = images, n_images, batch_size
+        self._described: dict[Path, dict[str, Any]] = {}  # layers by their folders
         label = dataset_label(dataset)
         if dataset not in DATASETS:  # a path: others may end in the same name
             label = f"{quote(label, safe='')}-{hashlib.sha256(dataset.encode()).hexdigest()[:8]}"
@@ -138,11 +139,15 @@ class FeatureStore:
 
     def _about(self, folder: Path) -> dict[str, Any]:
         """Read the description of one array of a layer; {} if there is none."""
+        if folder in self._described:
+            return self._described[folder]
         names = [path.stem for path in sorted(folder.glob("*.json"))]
         name = next((name for name in names if has_array(folder, name)), None)
         about = read_description(folder, name) if name else {}
         if about and about.get("images_sha256") != self.order["images_sha256"]:
             raise UserError(f"{folder} is of other images than {self.folder}/images.json says; remove it")
+        if about:
+            self._described[folder] = about
         return about
 
     def _lacks(self, folder: Path, ranks: Sequence[Rank], *, keep_activations: bool, keep_sums: bool) -> bool:

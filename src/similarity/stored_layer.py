@@ -91,8 +91,12 @@ class StoredLayer(Features):
 
     def grams(self, widths: Sequence[int], *, device: torch.device | str) -> Grams:
         """Read the Gram matrices; see `Features.grams`."""
-        names = [[at_width(array, width, self.n_channels) for width in widths] for array in ("gram", "offsets")]
-        return Grams(*(torch.stack(list(map(self._array, each))).to(device) for each in names))
+        arrays = (self._at_widths(array, widths).to(device) for array in ("gram", "offsets"))
+        return Grams(*arrays)
+
+    def _at_widths(self, array: str, widths: Sequence[int]) -> Tensor:
+        values = [self._array(at_width(array, width, self.n_channels)) for width in widths]
+        return torch.stack(values) if len(values) > 1 else values[0][None]  # which copies nothing
 
     def _array(self, name: str) -> Tensor:
         return torch.from_numpy(read_array(self.folder, name))
