@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from src.similarity.features import Features, rows_of
-from src.similarity.grams import Grams, gram_matrices
+from src.similarity.grams import Grams, gram_matrices, reference_of
 from src.similarity.samples import Undefined
 
 POOLS = {3: "average pool", 2: "token mean", 1: "samples"}  # by the dimensions of one activation
@@ -49,7 +49,7 @@ class Layer(Features):
 
     Args:
         name: of the layer, for messages.
-        keep_activations: keep activations in main memory, in their own precision; Gram matrices need them.
+        keep_activations: keep activations in main memory, at least in float32; Gram matrices need them.
         keep_sums: keep the sums that all else needs: CCA, Procrustes and lower ranks.
     """
 
@@ -65,7 +65,11 @@ class Layer(Features):
         batch = slice(self.n_seen, self.n_seen + len(rows))
         self.n_seen = batch.stop
         if self.keep_activations:
-            self.activations[batch] = rows.cpu()
+            # Subtracted while they are copied anyway, which spares the Gram matrices passes over all activations.
+            if rows.device.type == "cpu":
+                torch.sub(rows, self.reference, out=self.activations[batch])
+            else:
+                self.activations[batch] = (rows - self.reference).cpu()
         if not self.keep_sums:
             return None
         exact = rows.double()
@@ -85,7 +89,8 @@ class Layer(Features):
             self.sum, self.products = torch.zeros_like(self.shift), self.shift.new_zeros(width, width)
             self.averages = self.shift.new_zeros(self.n_images, width)
         if self.keep_activations:
-            self.activations = torch.empty(self.n_images, n_positions, width, dtype=rows.dtype)
+            self.reference = reference_of(rows)  # (positions, C)
+            self.activations = torch.empty(self.n_images, n_positions, width, dtype=self.reference.dtype)
 
     @cached_property
     def spectrum(self) -> tuple[Tensor, Tensor]:
@@ -110,4 +115,4 @@ class Layer(Features):
         """Compute the Gram matrices, and drop the activations; see `Features.grams`."""
         activations, whole = self.activations[: self.n_seen], list(widths) == [self.n_channels]
         del self.activations
-        return gram_matrices(activations, None if whole else self.axes, widths, device=device)
+        return gram_matrices(activations, self.reference, None if whole else self.axes, widths, device=device)
