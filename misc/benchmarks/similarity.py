@@ -7,8 +7,7 @@ matrices; PWCCA takes whitened samples and the singular values of their product;
 the product of normalised samples. The benchmark fails if the two ways disagree.
 
 CKA of all pairs of layers is also compared with one plain pass of each network as it is built, which no method can
-avoid. Its products
-are in single precision; the benchmark fails if a value differs by 1e-5 from that in double precision.
+avoid. Its products are in single precision; the benchmark fails if a value differs by 1e-5 from that in double precision.
 """
 
 import argparse
