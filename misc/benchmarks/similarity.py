@@ -7,7 +7,7 @@ matrices; PWCCA takes whitened samples and the singular values of their product;
 the product of normalised samples. The benchmark fails if the two ways disagree.
 
 CKA of all pairs of layers is also compared with one plain pass of each network as it is built, which no method can
-avoid. Its products are in single precision; the benchmark fails if a value differs by 1e-5 from that in double precision.
+avoid. Its products are in single precision; the benchmark fails if a value differs by 2e-6 from double precision.
 """
 
 import argparse
@@ -127,7 +127,7 @@ def race_against_passes(models: list[Network], images: Tensor, names: list[str],
     plain, ours = min(run[0] for run in runs), min(run[1] for run in runs)
     seconds, _ = timed(lambda: cka(n_permutations))
     error = (runs[0][2] - cka(double=True)).abs().max().item()
-    check("CKA in single and in double precision", error, 1e-5)
+    check("CKA in single and in double precision", error, 2e-6)
     result(f"8×8 CKA: {ours:.1f} s, {ours / plain:.2f} times two plain passes (goal 1.3); error {error:.0e}")
     result(f"{n_permutations} permutations of it: {seconds - ours:.1f} s more (goal 60 s on two cores)")
 
