@@ -13,17 +13,18 @@ from src.results.rows import (
     Auroc,
     ComparisonRow,
     EpochRow,
+    Estimate,
     EvaluationRow,
     FinetuningRow,
-    Interval,
     IntervalRow,
-    Mean,
     Metrics,
     Null,
     ProbeRow,
     RankTestRow,
+    Sight,
     SimilarityRow,
     StitchRow,
+    StitchValidity,
     Summary,
     VerdictRow,
 )
@@ -32,8 +33,7 @@ from src.verdict.judging import SIMILARITY_COLUMNS
 from tests.result_rows import OPTIONS, evaluation_row, probe_row, similarity_row, stitch_row
 
 MEANS = (
-    "accuracy,accuracy_images_low,accuracy_images_high,accuracy_runs_low,accuracy_runs_high,"
-    "penalty,penalty_images_low,penalty_images_high,penalty_runs_low,penalty_runs_high,"
+    "accuracy,accuracy_low,accuracy_high,penalty,penalty_low,penalty_high,"
     "seed_spread,end_accuracy,agreement,kappa,representation_difference"
 )
 COLUMNS = {  # the headers of all tables
@@ -47,7 +47,8 @@ COLUMNS = {  # the headers of all tables
         "front_layer,end_layer,accuracy,auroc,aupr,fpr95,mean_energy,mean_id_energy,folder,detector,detector_id_data,"
         "detector_ood_data,id_dataset,sanity_dataset,sanity_auroc,dataset,front_model_path,end_model_path,"
         "front_model_type,end_model_type,stitching_type,init,objective,n_epochs,n_pinv_init_samples,front_stitch_rank,"
-        "front_pinv_rank,seed,pinv_cutoff"
+        "front_pinv_rank,seed,pinv_cutoff,auroc_low,auroc_high,density,recall,frechet,density_own,recall_own,"
+        "frechet_own,seen_mixed,seen_half_way,seen_constant,seen_shuffled,training_auroc"
     ),
     ProbeRow: "model,layer,rank,accuracy,train_accuracy,loss,seed,epochs,model_type,dataset,n_images",
     SimilarityRow: (
@@ -63,10 +64,14 @@ COLUMNS = {  # the headers of all tables
     ),
     IntervalRow: f"method,networks,front_layer,end_layer,n_runs,n_networks,{MEANS}",
     VerdictRow: (
-        f"method,networks,front_layer,end_layer,verdict,reason,n_runs,n_networks,{MEANS},auroc_energy,trusted_energy,"
-        "auroc_mahalanobis,trusted_mahalanobis,auroc_rmd,trusted_rmd,auroc_knn,trusted_knn,auroc_residual,"
-        "trusted_residual,cka,cka_p_value,cka_null_95,cka_calibrated,cka_debiased,cka_debiased_p_value,"
-        "cka_debiased_null_95,cka_debiased_calibrated"
+        f"method,networks,front_layer,end_layer,verdict,reason,control,n_runs,n_networks,{MEANS},p_below,p_above,side,"
+        "density,recall,frechet,density_own,recall_own,frechet_own,"
+        + "".join(
+            f"auroc_{name},auroc_low_{name},auroc_high_{name},trusted_{name},"
+            for name in ("energy", "mahalanobis", "rmd", "knn", "residual")
+        )
+        + "cka,cka_p_value,cka_null_95,cka_calibrated,cka_debiased,cka_debiased_p_value,cka_debiased_null_95,"
+        "cka_debiased_calibrated"
     ),
     ComparisonRow: "front_layer,end_layer,accuracy_1,accuracy_2,difference",
     RankTestRow: "test,measure,setting,layer1,layer2,varied,n,spearman,spearman_p,kendall,kendall_p,place,note",
@@ -77,15 +82,17 @@ KEYS = {
     SimilarityRow: SIMILARITY_KEYS,
     VerdictRow: {"aurocs": SCORES, "similarities": SIMILARITY_COLUMNS},
 }
-PAIR, INTERVAL = Pair("layer1.0", 'fc, "last"'), Interval(-0.125, 1 / 3)
-ACCURACY, PENALTY = Mean(0.1 + 0.2, INTERVAL, Interval(0.0, 1e-300)), Mean(0.0, INTERVAL, None)
+PAIR, VALIDITY = Pair("layer1.0", 'fc, "last"'), StitchValidity(0.1, 1 / 3, 1e-300, 1.0, 0.9, 0.0)
+ACCURACY, PENALTY = Estimate(0.1 + 0.2, 1e-300, 1 / 3), Estimate(0.0, -0.125, None)
 KNOWN = Summary(3, 2, ACCURACY, PENALTY, 0.5, 0.9, 0.8, -0.1, 2.0)
-UNKNOWN = Summary(1, 1, Mean(0.5, None, None), Mean(None, None, None), None, None, None, None, None)
+UNKNOWN = Summary(1, 1, Estimate(0.5), Estimate(None), None, None, None, None, None)
 ROWS = [
     stitch_row(front_stitch_rank=8, matching_error=0.1, init="pinv", kappa=-0.25, accuracy=1 / 3, n_images=360),
     stitch_row(objective="fula", front_model_path="m, n/é.pt", seed=None, dataset=None, n_epochs=None),
     evaluation_row(detector_ood_data="svhn", sanity_dataset="mnist", sanity_auroc=0.75, front_pinv_rank=4),
-    evaluation_row(detector="knn", accuracy=math.nan),
+    evaluation_row(detector="knn", accuracy=math.nan, auroc_low=0.25, auroc_high=0.75)._replace(
+        validity=VALIDITY, sight=Sight(0.9, 0.8, 0.5, 0.5, 0.51)
+    ),
     probe_row(rank=4),
     probe_row(train_accuracy=None, seed=None, epochs=None, n_images=None, loss=math.inf),
     similarity_row(rank1=8, values={"cka": 0.5, "pwcca": math.nan}, nulls={"cka": Null(0.005, 0.25, 1 / 7)}),
@@ -94,9 +101,10 @@ ROWS = [
     similarity_row(rank2=4, n_permutations=200, alignment="none", seed=3),
     IntervalRow("direct matching", "f.pt → g.pt", PAIR, KNOWN),
     IntervalRow("direct matching (seed=0, init=rand)", "3 pairs of networks", PAIR, UNKNOWN),
-    VerdictRow("m", "n", PAIR, "similar", "because", KNOWN, {"energy": Auroc(0.5, True), "knn": Auroc(0.9, False)},
+    VerdictRow("m", "n", PAIR, "similar", "because", "self", KNOWN, 0.01, 0.99, "in distribution", VALIDITY,
+               {"energy": Auroc(0.5, 0.4, 0.6, True), "knn": Auroc(0.9, 0.8, 1.0, False)},
                {"cka": 0.5, "cka_debiased_null_95": 0.25}),
-    VerdictRow("m", "n", PAIR, "undecided", "because", UNKNOWN, {}, {}),
+    VerdictRow("m", "n", PAIR, "undecided", "because", None, UNKNOWN, None, None, None, None, {}, {}),
     ComparisonRow(PAIR, 0.5, math.nan, math.nan),
     RankTestRow("sensitivity", "cka", "a -- b", "x", "y", "layer1", 4, 0.8, 0.2, 2 / 3, 1 / 3),
     RankTestRow("specificity", "cka", "a -- b", "x", "x", "layer2", 8, place=2.0, note="its note"),

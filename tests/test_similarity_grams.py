@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from src.similarity import Undefined, debiased_cka, linear_cka, mutual_knn
 from src.similarity.cka import cosines, u_centred
-from src.similarity.grams import gram_matrices
+from src.similarity.grams import Grams, gram_matrices, reference_of
 
 
 @pytest.fixture
@@ -24,6 +24,12 @@ def layer(n: int = 60, n_positions: int = 9, n_channels: int = 12, *, seed: int 
     return x / torch.arange(1, n_channels + 1) + mean * torch.rand(n_positions, n_channels, generator=generator)
 
 
+def grams_of(x: torch.Tensor, axes: torch.Tensor | None = None, widths=(12,)) -> Grams:
+    """Of activations (n, positions, C), less a reference that is the mean of a few of them."""
+    reference = reference_of(x[:20])
+    return gram_matrices(x - reference, reference, axes, list(widths), device="cpu")
+
+
 def principal_axes(x: torch.Tensor) -> torch.Tensor:
     rows = x.flatten(0, 1)
     return torch.linalg.eigh((rows - rows.mean(0)).T @ (rows - rows.mean(0))).eigenvectors.flip(1)
@@ -33,7 +39,7 @@ def principal_axes(x: torch.Tensor) -> torch.Tensor:
 def test_gram_matrices_are_those_of_the_truncated_activations(widths):
     x = layer()
     axes = None if widths == [12] else principal_axes(x)
-    grams = gram_matrices(x, axes, widths, device="cpu")
+    grams = grams_of(x, axes, widths)
     for i, width in enumerate(widths):
         mean = x.mean((0, 1))
         cut = x if axes is None else (x - mean) @ axes[:, :width] @ axes[:, :width].T + mean
@@ -48,24 +54,24 @@ def test_products_in_single_precision_cost_few_digits(mean):
     """More features than a block has, and more images than a block of the triangle."""
     x = layer(150, 100, 64, mean=mean).float()
     exact = x.double().flatten(1) - x.double().flatten(1).mean(0)
-    (gram,), _ = gram_matrices(x, None, [64], device="cpu")
+    (gram,), _ = grams_of(x, widths=[64])
     assert (gram - exact @ exact.T).norm() / (exact @ exact.T).norm() < 1e-6
     torch.testing.assert_close(gram, gram.T, rtol=0, atol=1e-9)
     y = layer(150, 50, 64, seed=1, mean=mean)
-    others = gram_matrices(y.float(), None, [64], device="cpu").centred
+    others = grams_of(y.float(), widths=[64]).centred
     assert float(cosines(gram[None], others)) == pytest.approx(linear_cka(x, y), abs=1e-6)
 
 
 def test_equal_activations_have_gram_matrices_of_zeros():
     x = torch.rand(1, 9, 12).expand(40, -1, -1) * 1e4
-    assert gram_matrices(x, None, [12], device="cpu").centred.abs().max() == 0
+    assert grams_of(x).centred.abs().max() == 0
 
 
 def test_autocast_changes_nothing():
     x = layer().float()
-    expected = gram_matrices(x, None, [12], device="cpu").centred
+    expected = grams_of(x).centred
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(gram_matrices(x, None, [12], device="cpu").centred, expected)
+        assert torch.equal(grams_of(x).centred, expected)
 
 
 def hsic_by_4_tuples(k: np.ndarray, other: np.ndarray) -> float:

@@ -228,7 +228,7 @@ def test_controls_are_recognised(tmp_path):
         write_run(tmp_path, name, n_right=945 if name == "1" else 500, **options)
     write_evaluation(tmp_path, {"1": 0.5})
     verdicts = judge(runs_of(tmp_path), limits=LIMITS)
-    assert [row.control for row in verdicts] == ["self", "", "fresh", "", ""]
+    assert [row.control for row in verdicts] == ["self", None, "fresh", None, None]
     *_, own, fresh = report.sentences(verdicts, LIMITS)
     assert own == "Control: of 1 layers stitched to themselves 1 are similar (all must be)."
     assert fresh == "Control: of 1 stitches from networks that were never trained 0 are similar (none may be)."

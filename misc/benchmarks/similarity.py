@@ -6,8 +6,8 @@ computes both activations, truncates them by a singular value decomposition and 
 matrices; PWCCA takes whitened samples and the singular values of their product; Procrustes takes the singular values of
 the product of normalised samples. The benchmark fails if the two ways disagree.
 
-CKA of all pairs of layers is also compared with one plain pass of each network, which no method can avoid. Its products
-are in single precision; the benchmark fails if a value differs by 1e-5 from that in double precision.
+CKA of all pairs of layers is also compared with one plain pass of each network as it is built, which no method can
+avoid. Its products are in single precision; the benchmark fails if a value differs by 2e-6 from double precision.
 """
 
 import argparse
@@ -109,10 +109,11 @@ def race(title: str, models: list[Network], images: Tensor, layers, ranks, *, n_
 
 def race_against_passes(models: list[Network], images: Tensor, names: list[str], *, n_permutations: int) -> None:
     """Compare CKA of all pairs of layers with two plain passes, and time permutations; takes the best of two runs."""
+    built = resnets(images[:64])  # not in the layout that the scripts use, which can be the slower one
     folded = [model.for_inference(names) for model in models]
 
     def passes() -> None:
-        for model, batch in product(models, images.split(64)):
+        for model, batch in product(built, images.split(64)):
             model(batch)
 
     def cka(n: int = 0, *, double: bool = False) -> Tensor:
@@ -126,8 +127,8 @@ def race_against_passes(models: list[Network], images: Tensor, names: list[str],
     plain, ours = min(run[0] for run in runs), min(run[1] for run in runs)
     seconds, _ = timed(lambda: cka(n_permutations))
     error = (runs[0][2] - cka(double=True)).abs().max().item()
-    check("CKA in single and in double precision", error, 1e-5)
-    result(f"8×8 CKA: {ours:.1f} s, {ours / plain:.2f} times two plain passes (goal 1.4); error {error:.0e}")
+    check("CKA in single and in double precision", error, 2e-6)
+    result(f"8×8 CKA: {ours:.1f} s, {ours / plain:.2f} times two plain passes (goal 1.3); error {error:.0e}")
     result(f"{n_permutations} permutations of it: {seconds - ours:.1f} s more (goal 60 s on two cores)")
 
 

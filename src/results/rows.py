@@ -254,7 +254,7 @@ class VerdictRow(NamedTuple):
     pair: Pair
     verdict: str
     reason: str
-    control: str  # self: a layer stitched to itself; fresh: the front network was never trained
+    control: str | None  # self: a layer stitched to itself; fresh: the front network was never trained
     summary: Summary
     p_below: float | None  # of the penalty being below the tolerance, adjusted for all pairs of the method
     p_above: float | None

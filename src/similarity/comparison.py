@@ -11,6 +11,7 @@ from torch import Tensor
 
 from src.console import progress
 from src.results.rows import Rank, SimilarityRow
+from src.similarity.features import Features
 from src.similarity.pairs import LayerPair
 from src.similarity.permutations import Largest, n_alone, null_of, orders_of, permuted_cosines
 from src.similarity.registry import CANONICAL, GRAMS, KEYS, MEASURES, PAPER, SAMPLES, take_any, with_companions
@@ -34,6 +35,8 @@ class Comparison:
         one_network: both are the same network, so a layer that is named twice is kept once.
         describe: keep what `summary` needs to tell numerical ranks.
         source: the fields of `SimilarityRow` that name the networks and the data set.
+        stored: layers of each network whose features are in a store; where all are, batches need to be added only if
+            positions are samples.
     Raises:
         UserError: a measure is unknown.
         ValueError: there is another number of labels than of images.
@@ -54,6 +57,7 @@ class Comparison:
         one_network: bool = False,
         describe: bool = False,
         source: Mapping[str, Any] = UNNAMED,
+        stored: tuple[Mapping[str, Features], Mapping[str, Features]] = ({}, {}),  # noqa: B006 - not changed
     ):
         self.metrics = with_companions(metrics)
         self.ranks1, self.ranks2, self.alignment, self.source = ranks1, ranks2, alignment, source
@@ -63,9 +67,13 @@ class Comparison:
             "keep_activations": bool(self.gram_metrics),
             "keep_sums": by_samples or describe or {*ranks1, *ranks2} != {None},
         }
-        self.layers1 = {name: Layer(f"{name} of model 1", n_images, **keep) for name in layers1}
-        shared = self.layers1 if one_network else {}
-        self.layers2 = {name: shared.get(name) or Layer(f"{name} of model 2", n_images, **keep) for name in layers2}
+        self.layers1: dict[str, Features] = {
+            name: stored[0].get(name) or Layer(f"{name} of model 1", n_images, **keep) for name in layers1
+        }
+        others = {**stored[1], **(self.layers1 if one_network else {})}
+        self.layers2: dict[str, Features] = {
+            name: others.get(name) or Layer(f"{name} of model 2", n_images, **keep) for name in layers2
+        }
         self.products: dict[tuple[str, str], Tensor] | None = {} if by_samples else None
         self.n_permutations, self.labels = n_permutations, None if labels is None else labels.cpu()
         self.orders = orders_of(n_permutations, n_images, self.labels)  # (N, n) by field of the rows
@@ -171,14 +179,14 @@ class Comparison:
                 "there are samples; give more images (-n), or --permutations 200"
             )
 
-    def _has_few_samples(self, first: Layer, second: Layer) -> bool:
+    def _has_few_samples(self, first: Features, second: Features) -> bool:
         """Return whether two layers have no more samples than features, and no permutations that show what follows."""
         name, by_position = alignment(first.shape, second.shape, self.alignment)
         widths = (max(map(layer.width, ranks)) for layer, ranks in ((first, self.ranks1), (second, self.ranks2)))
         is_shown = name == NO_ALIGNMENT.name or (self.orders and not by_position)
         return not is_shown and sum(widths) > (first.n_rows if by_position else first.n_seen)
 
-    def _prepare(self, layer: Layer, ranks: Iterable[Rank], device: torch.device | str) -> None:
+    def _prepare(self, layer: Features, ranks: Iterable[Rank], device: torch.device | str) -> None:
         if self.gram_metrics:
             metrics = [name for name in self.gram_metrics if MEASURES[name].min_images <= layer.n_seen]
             layer.compute_grams(ranks, metrics, device=device)
@@ -189,7 +197,7 @@ class Comparison:
         by_samples = take_any(self.metrics, SAMPLES, CANONICAL)
         self.n_unpermuted += bool(by_samples and self.orders and pair.alignment.by_position)
 
-    def _permuted_cosines(self, first: Layer) -> dict[str, dict[str, Tensor]]:
+    def _permuted_cosines(self, first: Features) -> dict[str, dict[str, Tensor]]:
         """Return the permuted values (ΣN, R1, R2) of a layer, by measure of Gram matrices and other layer."""
         if not self.orders:
             return {}

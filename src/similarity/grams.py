@@ -2,7 +2,9 @@
 
 In coordinates of the principal axes of the channels, the Gram matrix of rank r is the sum of those of the first r
 axes. So the next rank only adds the Gram matrix of its further axes. Blocks of features are multiplied in the precision
-of the activations and added up in float64; only the lower triangle is computed.
+of the activations and added up in float64; only the lower triangle is computed. The activations come less a reference
+that is near their mean, so that they need not be copied to be centred: what is left of the mean is subtracted from the
+products, in float64.
 """
 
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.runtime import full_precision
+from src.runtime import at_least_single, full_precision
 
 BLOCK_VALUES = 2**24  # numbers that are multiplied at once, 64 MiB of float32
 BLOCK_IMAGES = 128  # rows of the triangle that are computed at once
@@ -35,20 +37,29 @@ def centred(grams: Grams) -> Tensor:
     return grams.centred
 
 
+def reference_of(activations: Tensor) -> Tensor:
+    """Return the mean (positions, C) of some activations (B, positions, C), at least in float32.
+
+    What is less such a reference has values near 0, of which products lose no digits; equal activations become 0.
+    """
+    activations = at_least_single(activations)
+    return activations[0] + (activations - activations[0]).mean(0)
+
+
 def gram_matrices(
-    activations: Tensor, axes: Tensor | None, widths: Sequence[int], *, device: torch.device | str
+    activations: Tensor, reference: Tensor, axes: Tensor | None, widths: Sequence[int], *, device: torch.device | str
 ) -> Grams:
     """Return the Gram matrices of a layer at several ranks.
 
     Args:
-        activations: (n, positions, C); multiplied in their own precision, at least float32.
+        activations: (n, positions, C), less the reference; multiplied in their own precision.
+        reference: (positions, C), the same for all images and near their mean, as from `reference_of`.
         axes: (C, C), the principal axes in columns; may be None where `widths` is [C].
         widths: the ranks: numbers of axes that are kept, ascending, at most C.
         device: of the computation and the result.
     """
     n, n_positions, n_channels = activations.shape
-    exact = {"dtype": torch.float64, "device": device}
-    dtype = torch.promote_types(activations.dtype, torch.float32)
+    dtype, exact = activations.dtype, {"dtype": torch.float64, "device": device}
     axes = None if axes is None else axes[:, : widths[-1]].to(device, dtype)
     total = torch.zeros(len(widths), n, n, **exact)
     offsets, squares = torch.zeros(len(widths), n, **exact), torch.zeros(len(widths), **exact)
@@ -56,19 +67,16 @@ def gram_matrices(
     step = max(1, BLOCK_VALUES // (n * n_channels))
     with full_precision(device):
         for start in range(0, n_positions, step):
-            part = activations[:, start : start + step].to(device, dtype)  # (n, positions, C)
-            first = part[0]
-            part = part - first  # loses no digits where activations hardly differ
-            shift = part.mean(0)
-            part, mean = part.sub_(shift), first + shift  # (positions, C)
-            channel_mean += mean.double().sum(0) / n_positions
+            part = activations[:, start : start + step].to(device)  # (n, positions, C); a view where nothing moves
+            shift = reference[start : start + step].to(device)  # (positions, C)
             if axes is not None:
-                part, mean = part @ axes, mean @ axes  # (n, positions, widths[-1]), (positions, widths[-1])
+                channel_mean += (part.mean(0) + shift).double().sum(0) / n_positions
+                part, shift = part @ axes, shift @ axes  # (n, positions, widths[-1]), (positions, widths[-1])
             for i, (low, high) in enumerate(pairwise([0, *widths])):
-                block, block_mean = part[..., low:high].flatten(1), mean[..., low:high].flatten()
+                block, block_shift = part[..., low:high].flatten(1), shift[..., low:high].flatten()
                 _add_lower_triangle(total[i], block)
-                offsets[i] += block @ block_mean
-                squares[i] += block_mean.double().square().sum()
+                offsets[i] += block @ block_shift
+                squares[i] += block_shift.double().square().sum()
     total, offsets = total.cumsum_(0), offsets.cumsum_(0) + squares.cumsum_(0)[:, None] / 2
     if axes is not None:  # truncation keeps the mean over all positions
         kept = (axes.double().T @ channel_mean).square().cumsum(0)[[width - 1 for width in widths]]
@@ -84,7 +92,7 @@ def _add_lower_triangle(gram: Tensor, block: Tensor) -> None:
 
 
 def _centred_exactly(lower: Tensor, offsets: Tensor) -> Grams:
-    """Fill the upper triangles, and centre again: rounding has left a mean, which moves to the offsets."""
+    """Fill the upper triangles, and centre: what the reference has left of the mean moves to the offsets."""
     grams = lower.add_(lower.tril(-1).mT)
     means = grams.mean(2)  # (R, n)
     means -= means.mean(1, keepdim=True) / 2

@@ -7,19 +7,20 @@ from torch import Tensor
 
 from src.results.rows import Rank
 from src.similarity.cca import Canonical, canonical_at
+from src.similarity.features import Features
 from src.similarity.registry import CANONICAL, GRAMS, MEASURES
 from src.similarity.samples import SamplesPair, Undefined
-from src.similarity.statistics import NO_ALIGNMENT, Alignment, Layer
+from src.similarity.statistics import NO_ALIGNMENT, Alignment
 
 
 class LayerPair:
     """Two layers that have seen the same images.
 
     Args:
-        products: Σ x₁x₂ᵀ (C1, C2) of the rows that `Layer.add` returns, needed if positions or tokens are samples.
+        products: Σ x₁x₂ᵀ (C1, C2) of the rows that `Features.add` returns, needed if positions or tokens are samples.
     """
 
-    def __init__(self, first: Layer, second: Layer, alignment: Alignment, products: Tensor | None = None):
+    def __init__(self, first: Features, second: Features, alignment: Alignment, products: Tensor | None = None):
         self.first, self.second, self.alignment, self.products = first, second, alignment, products
         self.canonical = cache(self._canonical)  # two measures need it
         self.cosines = cache(self._cosines)

@@ -32,14 +32,14 @@ class Group(NamedTuple):
         return list(grouped(self.runs, lambda run: run.row.experiment.network_keys).values())
 
     @property
-    def control(self) -> str:
-        """`self` for a layer that is stitched to itself, `fresh` for a front network that was never trained, or ""."""
+    def control(self) -> str | None:
+        """`self` for a layer that is stitched to itself, `fresh` for a front network that was never trained, or None."""
         experiments = [run.row.experiment for run in self.runs]
         if self.pair.front_layer == self.pair.end_layer and all(
             front == end for front, end in (each.network_keys for each in experiments)
         ):
             return SELF
-        return FRESH_FRONT if all(each.networks.front_model_path == FRESH for each in experiments) else ""
+        return FRESH_FRONT if all(each.networks.front_model_path == FRESH for each in experiments) else None
 
     def right(self, name: str) -> list[np.ndarray]:
         """Return of each pair of networks whether `stitched` or `end` is right about each image: (runs, N), bool.
