@@ -222,7 +222,7 @@ def damaged(row, **values) -> str:
         (ROWS[4], "rank", ["4.5", "full"]),
         (ROWS[6], "cka", ["high"]),
         (ROWS[6], "cka_null_95", ["", "high"]),
-        (ROWS[9], "accuracy_runs_high", ["", "x"]),
+        (ROWS[9], "accuracy_high", ["x"]),
         (ROWS[11], "trusted_energy", ["", "maybe", "1.0"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

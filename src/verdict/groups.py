@@ -33,7 +33,7 @@ class Group(NamedTuple):
 
     @property
     def control(self) -> str | None:
-        """`self` for a layer that is stitched to itself, `fresh` for a front network that was never trained, or None."""
+        """`self` for a layer stitched to itself, `fresh` for a front network that was never trained, or None."""
         experiments = [run.row.experiment for run in self.runs]
         if self.pair.front_layer == self.pair.end_layer and all(
             front == end for front, end in (each.network_keys for each in experiments)
