@@ -31,7 +31,7 @@ METHODS = {  # title: (folder in results/, options)
     "task loss matching": ("demo_tlm", ["-i", "pinv", "-pinv-samples", "500", "-e", "10", "-lr", "3e-3", "-b", "128"]),
 }
 CONTROLS = ("demo_self", "demo_fresh")
-DETECTORS = "energy,mahalanobis,rmd"
+UNTRAINED = "mahalanobis,rmd"  # detectors that need no training
 DETECTOR = ["-m", "repr_cls_resnet18", "-e", "1", "-fe", "1", "-ftidd", "digits", "-ftoodd", "photo_patches"]
 RANKS = ["64", "32", "16", "8", "4", "2", "1"]
 CUT_LAYER = "layer3.0"  # of the front network, for the sensitivity test
@@ -83,7 +83,7 @@ def judge(folder: Path, checkpoint: str) -> None:
     for name in names:
         options = [f"results/{name}", *COMMON, "-detectors", "models/store", "-scd", "photo_patches"]
         step(f"Are the activations of {name} like the end network's own?", "exec_eval_stitcher_ood.py", *options,
-             "--detector", DETECTORS, folder=folder)  # fmt: skip
+             "--detector", UNTRAINED if name in CONTROLS else f"energy,{UNTRAINED}", folder=folder)  # fmt: skip
     folders = [f"results/{name}" for name in names]
     step("Give the verdict", "misc/verdict.py", *folders, "-sim", "similarity.csv", "-o", "verdict.csv", folder=folder)
 
