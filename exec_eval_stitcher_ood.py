@@ -49,7 +49,7 @@ def evaluate(args, loaded=None) -> None:
     from src.loaded import Loaded
     from src.ood import evaluation
     from src.ood.fitting import make_detectors
-    from src.ood.networks import check_runs, load_networks, runs_on
+    from src.ood.networks import check_data, check_runs, load_networks
     from src.ood.rebuilding import rebuild_grids
     from src.ood.report import report
     from src.ood.store import DetectorStore
@@ -66,14 +66,15 @@ def evaluate(args, loaded=None) -> None:
     finished, skipped = read_runs(folder)
     check_runs(finished, folder)
     dataset_info(args.dataset, labelled=True)
-    runs, on_others = runs_on(args.dataset, newest_runs(finished), other_data=args.other_data)
+    runs = newest_runs(finished)
+    check_data(args.dataset, runs, other_data=args.other_data)
     loading = cli.load_options(args, device)
     test_set = loaded.dataset(args.dataset, args.dataset_root, train=False, **loading)
     networks = load_networks(runs, vars(args), test_set.spec, device=device, loaded=loaded)
 
-    def batches_of(data, title, indices=None):
-        n = data.n_batches(args.batch_size) if indices is None else -(-len(indices) // args.batch_size)
-        return progress(data.batches(args.batch_size, indices=indices), title, n)
+    def batches_of(data, title, indices=None, batch_size=args.batch_size):
+        n = -(-(len(data) if indices is None else len(indices)) // batch_size)
+        return progress(data.batches(batch_size, indices=indices), title, n)
 
     def training_batches(n_images):
         data = loaded.dataset(args.dataset, args.dataset_root, train=True, **loading)
@@ -105,7 +106,7 @@ def evaluate(args, loaded=None) -> None:
         ),
     )
     grids, unusable = rebuild_grids(runs, networks, detectors, image_shape=test_set.image_shape)
-    for reason in (*skipped, *on_others, *missing, *unusable):
+    for reason in (*skipped, *missing, *unusable):
         warn(f"skipped: {reason}")
     if not grids:
         sys.exit("nothing could be evaluated: train detectors with exec_train_representation_classifier.py, or give "
@@ -113,7 +114,8 @@ def evaluate(args, loaded=None) -> None:
 
     # What the end network's own activations show of the detectors, then the scores and the validity of all stitches.
     order, sample = choose_images(test_set)
-    own_batches = batches_of(test_set, "own activations", order) if references else ()
+    size = max(args.batch_size, 2)  # each image is mixed with another one
+    own_batches = batches_of(test_set, "own activations", order, size) if references else ()
     examined, unmeasured = loaded.last(
         "examination", of_end, lambda: evaluation.examine(networks.end, detectors, references, own_batches)
     )
@@ -131,7 +133,7 @@ def evaluate(args, loaded=None) -> None:
         other = evaluation.score_network(networks.end, detectors, other_batches)
 
     # The metrics, the report, and the scores of all images.
-    data = {"dataset": args.dataset, "id_dataset": args.id_dataset or args.dataset, "sanity_dataset": checked}
+    data = evaluation.DataNames(args.dataset, args.other_data, args.id_dataset or "", checked)
     evaluations = {
         name: evaluation.evaluate(
             name, detectors[name], stitches[name], own[name], other.get(name, {}), examined.sights[name], data

@@ -363,14 +363,14 @@ def test_other_data_are_refused_or_kept_apart(workplace, copied):
     np.savez(workplace / "noise.npz", **sets)
     other = ["--detector", "residual", "-d", "noise.npz"]
     refused = evaluate(workplace, "elsewhere", *other, status=2).err
-    assert "noise.npz: these runs were stitched on digits; give that one, or --other-data" in refused
+    assert "noise.npz: these runs were stitched on digits; give that one, or give --other-data" in refused
     evaluate(workplace, "elsewhere", *other, "--other-data")
     assert {Path(row["dataset"]).name for row in read_csv(folder / "ood_evaluation_residual_on_noise.csv")} == {
         "noise.npz"
     }
     assert {"ood_evaluation_residual_on_noise.png", "energies_residual_on_noise"} <= names_in(folder)
     assert rows_of(folder, "residual") == before
-    assert "leave the option out" in evaluate(workplace, "elsewhere", "--other-data", status=2).err
+    assert "leave it out" in evaluate(workplace, "elsewhere", "--other-data", status=2).err
 
 
 def test_the_retained_rank_of_a_run_is_honoured(workplace):

@@ -11,7 +11,7 @@ from src.models import build_model
 from src.networks import NetworkName
 from src.ood import make_detector
 from src.ood.corruptions import CORRUPTIONS
-from src.ood.evaluation import evaluate, examine, score_network, score_stitches
+from src.ood.evaluation import DataNames, evaluate, examine, score_network, score_stitches
 from src.ood.fitting import Reference, fit_each, take_in
 from src.ood.validity import choose_images
 from src.results.experiments import Pair
@@ -109,7 +109,7 @@ def test_the_word_on_each(end):
         of_grid, detectors, references, examined.validity, lambda: test_set.batches(128), sample=sample
     )
     own = score_network(end, detectors, test_set.batches(128))
-    data = {"dataset": "digits", "id_dataset": "digits", "sanity_dataset": ""}
+    data = DataNames("digits")
     evaluated = [
         evaluate(name, detectors[name], stitches[name], own[name], {}, examined.sights[name], data).rows
         for name in DETECTORS

@@ -116,10 +116,10 @@ def of_networks(front: str = "f.pt", end: str = "g.pt", **values) -> SimilarityR
         ({"energy": 0.01}, VALID, (SIMILAR, "accurate and in distribution")),
         ({"energy": 0.6}, OFF, (FAR, "accurate, but off the manifold")),
         ({"energy": 0.9}, COLLAPSED, (FAR, "accurate, but collapsed")),
-        ({"energy": 0.6}, None, (UNDECIDED, "accurate, but density and recall were not measured")),
+        ({"energy": 0.6}, None, (UNDECIDED, "accurate, but density and recall are not known")),
         ({"energy": 0.9}, None, (FAR, "accurate, but a trusted detector tells it apart")),
         ({"energy": 0.6}, VALID._replace(density_own=0),
-         (UNDECIDED, "accurate, but density and recall were not measured")),
+         (UNDECIDED, "accurate, but density and recall are not known")),
     ],
 )  # fmt: skip
 def test_accurate_pairs(tmp_path, aurocs, validity, expected):
@@ -167,7 +167,7 @@ def test_penalties_above_the_tolerance_or_unclear(tmp_path):
     assert verdict_on(tmp_path / "low", tolerance=0.4).verdict == SIMILAR
     write_run(tmp_path / "close", "1", n_right=949)
     needed = verdict_on(tmp_path / "close", tolerance=0.003)
-    assert needed.reason == "1000 test images are too few for this tolerance: 1228 are needed"
+    assert needed.reason == "1000 test images are too few for this tolerance: 1277 are needed"
     write_run(tmp_path / "chance", "1", n_right=110, n_end_right=100)
     assert verdict_on(tmp_path / "chance").reason == "the end network is at chance"
     write_run(tmp_path / "old", "1", n_right=940, keep=False)
@@ -307,7 +307,7 @@ def test_sentences(tmp_path):
     )
     assert undecided == "Undecided: the penalty may lie on either side of the tolerance (1)."
     assert same == "Of the 1 pairs of layers of the same name 1 are similar."
-    assert far == "Of the 2 accurate pairs 1 are not valid: 1 a trusted detector tells it apart."
+    assert far == "Of the 2 accurate pairs 1 are out of distribution: 1 a trusted detector tells it apart."
 
 
 def test_damaged_predictions_are_named_and_left_out(tmp_path, capsys):
@@ -381,7 +381,7 @@ def test_every_run_counts(tmp_path):
     assert verdict_on(tmp_path).verdict == SIMILAR
     write_evaluation(tmp_path, {"0": 0.5}, detector="knn")
     write_evaluation(tmp_path, {"0": 0.5})
-    assert verdict_on(tmp_path).reason == "accurate, but density and recall were not measured"  # of run 1
+    assert verdict_on(tmp_path).reason == "accurate, but density and recall are not known"  # of run 1
 
 
 def test_evaluations_of_other_data_are_left_out(tmp_path, capsys):
@@ -509,3 +509,36 @@ def test_intervals_are_those_of_the_verdict(tmp_path):
     assert [tuple(row) for row in rows] == [(*verdict[:3], verdict.summary) for verdict in verdicts]
     write_table(tmp_path / "i.csv", IntervalRow, rows)
     assert read_table(tmp_path / "i.csv", IntervalRow) == rows
+
+
+def test_controls_do_not_keep_repetitions_apart(tmp_path):
+    for name, networks in {"1": ("f1.pt", "g1.pt"), "2": ("f2.pt", "g2.pt"), "3": ("g1.pt", "g1.pt"),
+                           "4": ("-", "g1.pt")}.items():  # fmt: skip
+        write_run(tmp_path, name, n_right=940, front_model_path=networks[0], end_model_path=networks[1])
+    titles = [row.networks for row in judge(runs_of(tmp_path), limits=LIMITS, pool=True)]
+    assert titles == ["2 pairs of networks", "g1.pt → g1.pt", "- (resnet18, seed 0) → g1.pt"]
+
+
+def test_data_sets_are_judged_apart(tmp_path):
+    for dataset in ("digits", "mnist"):
+        write_run(tmp_path, dataset, n_right=905, dataset=dataset)
+    verdicts = judge(runs_of(tmp_path), limits=LIMITS)
+    assert [row.method for row in verdicts] == [f"direct matching (dataset={name})" for name in ("digits", "mnist")]
+    assert verdicts[0].p_above == pytest.approx(judge(runs_of(tmp_path)[:1], limits=LIMITS)[0].p_above)
+
+
+def test_a_failing_run_counts_more_than_an_unknown_one(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path, str(seed), n_right=945, seed=seed)
+    write_evaluation(tmp_path, {"1": 0.5}, validity=OFF)
+    assert verdict_on(tmp_path).reason == "accurate, but off the manifold"
+
+
+def test_scores_against_other_data_are_not_trusted(tmp_path):
+    write_run(tmp_path, "1", n_right=945)
+    write_evaluation(tmp_path, {"1": 0.99})
+    table = evaluation_file(tmp_path, "energy")
+    (row,) = read_table(table, EvaluationRow)
+    write_table(table, EvaluationRow, [row._replace(id_dataset="mnist")])
+    verdict = verdict_on(tmp_path)
+    assert verdict.verdict == SIMILAR and verdict.aurocs["energy"].trusted is False

@@ -44,7 +44,7 @@ class Detector:
         raise NotImplementedError
 
     def training_scores(self) -> Tensor:
-        """Score the first 2,000 training images that it has taken in, each as if it had not been among them."""
+        """Score the first 2,000 training images that it has taken in; no image is its own neighbour."""
         raise NotImplementedError
 
 

@@ -32,6 +32,15 @@ class StitchScores(NamedTuple):
     validity: StitchValidity | None  # None without a reference
 
 
+class DataNames(NamedTuple):
+    """The names of the data that stitches are evaluated on."""
+
+    dataset: str  # the images that are stitched; those of the runs, under whatever path
+    is_other: bool = False  # they are others than those of the runs
+    id_dataset: str = ""  # of the end network's own activations; "": the same images
+    sanity_dataset: str = ""  # that detectors should find OOD; "": none
+
+
 class Examination(NamedTuple):
     """What the end network's own test activations show of layers that have a reference."""
 
@@ -70,6 +79,8 @@ def examine(
         for layer, reference in references.items():
             act = activations[layer]
             own[layer].append(features(act))
+            if len(act) < 2:
+                continue  # there is no other image to be mixed with
             for what in ("own", *CORRUPTIONS):
                 shown = act if what == "own" else CORRUPTIONS[what].apply(act, labels, reference.means)
                 for name, by_layer in detectors.items():
@@ -173,18 +184,20 @@ def evaluate(
     own: Mapping[str, np.ndarray],
     other: Mapping[str, np.ndarray],
     sights: Mapping[str, Sight],
-    data: Mapping[str, str],
+    data: DataNames,
 ) -> Evaluation:
     """Measure how well the detectors of one score tell stitched activations, as OOD, from the end network's own.
 
     Args:
         detectors, own, other, sights: by layer; the last two may be empty.
-        data: `dataset`, `id_dataset` and `sanity_dataset`: the names of the data.
+        data: the names of the data.
     """
     sanity = {layer: ood_metrics(own[layer], scores) for layer, scores in other.items()}
-    rows, is_paired = [], data["dataset"] == data["id_dataset"]
+    rows = []
     for run, accuracy, scores, validity in stitches:
-        layer = run.row.pair.end_layer
+        layer, experiment = run.row.pair.end_layer, run.row.experiment
+        if data.is_other or experiment.dataset is None:
+            experiment = experiment._replace(dataset=data.dataset)
         rows.append(EvaluationRow(
             run.row.pair,
             accuracy,
@@ -194,12 +207,12 @@ def evaluate(
             run.folder.name,
             name,
             detectors[layer].id_data,
-            data["id_dataset"],
-            run.row.experiment._replace(dataset=data["dataset"]),
+            data.id_dataset or experiment.dataset,
+            experiment,
             detectors[layer].ood_data,
-            data["sanity_dataset"],
+            data.sanity_dataset,
             sanity[layer].auroc if layer in sanity else None,
-            *auroc_interval(own[layer], scores, paired=is_paired),
+            *auroc_interval(own[layer], scores, paired=not data.id_dataset),
             validity,
             sights.get(layer),
         ))  # fmt: skip

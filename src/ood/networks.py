@@ -46,27 +46,29 @@ def check_runs(runs: Sequence[StitchingRun], folder: Path) -> None:
             raise UserError(f"{runs[0].folder / 'config.txt'} names no {name}; restore it or remove the folder")
 
 
-def runs_on(dataset: str, runs: Sequence[StitchingRun], *, other_data: bool) -> tuple[list[StitchingRun], list[str]]:
-    """Return the runs that were stitched on a data set, or do not say on which, and name the others.
+def check_data(dataset: str, runs: Sequence[StitchingRun], *, other_data: bool) -> None:
+    """Check that runs were stitched on the data that they are evaluated on, or that others are wanted.
 
-    Args:
-        other_data: return the runs on any data.
+    A user's own data are the same under another path if they have their name and nothing is at the old path.
+
     Raises:
-        UserError: all were stitched on other data, or `other_data` and none was.
+        UserError: they were stitched on other data, or `other_data` and they were not.
     """
-    others = [run for run in runs if run.row.experiment.dataset not in (dataset, None)]
-    if other_data:
-        if not others:
-            raise UserError(f"--other-data: these runs were stitched on {dataset}; leave the option out")
-        return list(runs), []
-    names = ", ".join(sorted({run.row.experiment.dataset for run in others}))
-    if len(others) == len(runs):
+    recorded = {run.row.experiment.dataset for run in runs} - {None}
+    others = {name for name in recorded if name != dataset and not _has_moved(name, dataset)}
+    if other_data and not others:
+        raise UserError(f"--other-data: no run says that it was stitched on other data than {dataset}; leave it out")
+    if others and not other_data:
+        remedy = "keep those on each in a folder of their own" if len(recorded) > 1 else "give that one"
         raise UserError(
-            f"-d {dataset}: these runs were stitched on {names}; give that one, or --other-data for an evaluation on "
-            "other data, which the verdict leaves out"
+            f"-d {dataset}: these runs were stitched on {', '.join(sorted(recorded))}; {remedy}, or give --other-data "
+            "for an evaluation on other data, which the verdict leaves out"
         )
-    reasons = [f"{len(others)} runs that were stitched on {names}, not on {dataset}"] if others else []
-    return [run for run in runs if run not in others], reasons
+
+
+def _has_moved(recorded: str, dataset: str) -> bool:
+    path = Path(recorded)
+    return path.is_absolute() and path.name == Path(dataset).name and not path.exists()
 
 
 def load_networks(

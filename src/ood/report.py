@@ -1,7 +1,7 @@
 """The report of the OOD evaluation of a folder of stitching runs: what it prints, and the files that it writes."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from scipy.stats import kendalltau, spearmanr
@@ -65,7 +65,7 @@ def report(
         path = evaluation_file(folder, name, other_data=other_data)
         write_table(path, EvaluationRow, evaluation.rows)
         _draw(path.with_suffix(figure), evaluation, matrices, n_images=n_images, title=title)
-    _print_validity(next(iter(evaluations.values())).rows)
+    _print_validity({row.folder: row for evaluation in evaluations.values() for row in evaluation.rows}.values())
     _compare_detectors(folder, evaluations, other_data)
 
 
@@ -118,7 +118,7 @@ def _print_detectors(name: str, evaluation: Evaluation) -> None:
         )
 
 
-def _print_validity(rows: Sequence[EvaluationRow]) -> None:
+def _print_validity(rows: Iterable[EvaluationRow]) -> None:
     """Print how many stitches are in distribution, and on which side the others fail."""
     sides = Counter(filter(None, (side_of(row.validity) for row in rows if row.validity)))
     if sides:

@@ -13,7 +13,7 @@ from torch import Tensor
 from src.datasets.base import BaseImageSet
 from src.ood.pooling import cells, mean_over_positions
 
-N_NEIGHBOURS = 5
+K = 5
 N_IMAGES = 2_000  # training images, and test images, at most
 
 
@@ -75,7 +75,7 @@ class Validity:
         in_cells, pooled = _split(samples.to(self._centre.device) - self._centre)
         radii = _radii(in_cells)
         distances = torch.cdist(in_cells, self._cells)  # (n, N)
-        density = (distances <= self._radii).sum().item() / (N_NEIGHBOURS * len(samples))
+        density = (distances <= self._radii).sum().item() / (K * len(samples))
         recall = (distances <= radii[:, None]).any(0).double().mean().item()
         return ValidityScores(density, recall, self._frechet(pooled))
 
@@ -112,12 +112,12 @@ def _radii(samples: Tensor) -> Tensor:
     Raises:
         ValueError: there are no k others, or the samples are not finite.
     """
-    if len(samples) <= N_NEIGHBOURS:
-        raise ValueError(f"{len(samples)} images are too few to have {N_NEIGHBOURS} neighbours")
+    if len(samples) <= K:
+        raise ValueError(f"{len(samples)} images are too few to have {K} neighbours")
     if not samples.isfinite().all():
         raise ValueError("the activations are not finite")
     distances = torch.cdist(samples, samples).fill_diagonal_(math.inf)
-    return distances.kthvalue(N_NEIGHBOURS, dim=1).values
+    return distances.kthvalue(K, dim=1).values
 
 
 def _centred(samples: Tensor) -> tuple[Tensor, Tensor]:

@@ -299,6 +299,8 @@ class EpochRow(NamedTuple):
     val_acc: float
     val_loss: float
 
+    contents, written_by = "training", "exec_stitch.py"
+
 
 class FinetuningRow(NamedTuple):
     """An epoch of fine-tuning a detector: a row of `ft_logs.csv`."""

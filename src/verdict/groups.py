@@ -7,7 +7,7 @@ import numpy as np
 
 from src.console import note
 from src.networks import FRESH
-from src.results.experiments import Networks, Pair, grouped, method_names, newest_runs
+from src.results.experiments import Pair, grouped, method_names, newest_runs
 from src.results.folders import StitchingRun
 from src.verdict.intervals import are_independent
 
@@ -64,12 +64,12 @@ def groups_of(runs: Iterable[StitchingRun], *, pool: bool = False) -> Iterator[G
     """
     runs = newest_runs(runs)
     experiments = [run.row.experiment for run in runs]
-    names = method_names(experiments, apart_from=("dataset", *Networks._fields, "seed"))
+    names = method_names(experiments, apart_from=("front_model_path", "end_model_path", "seed"))
     names = dict(zip(map(id, runs), names, strict=True))
 
     def kind(run: StitchingRun) -> tuple:
-        experiment = run.row.experiment
-        return names[id(run)], experiment.front.type, experiment.end.type, experiment.dataset
+        front, end = run.row.experiment.network_keys
+        return names[id(run)], front == end, run.row.experiment.front.is_fresh  # controls are no repetitions
 
     for (method, *_), of_method in grouped(runs, kind).items():
         for title, same in _by_networks(of_method, method, pool=pool).items():

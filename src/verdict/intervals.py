@@ -65,14 +65,14 @@ def of_share(right: Sequence[np.ndarray]) -> Evidence:
         right: of each pair of networks, whether a run is right about each image, (runs, N).
     """
     value = float(np.mean([of_networks.mean() for of_networks in right]))
-    effect, n = _design_effect([of_networks.mean(0) for of_networks in right], value * (1 - value)), right[0].shape[1]
-    return Evidence(value, n, lambda mean: max(mean * (1 - mean), 0.0) / n * effect, *_over_networks(right))
+    n = right[0].shape[1]
+    return Evidence(value, n, lambda mean: max(mean * (1 - mean), 0.0) / n, *_over_networks(right))
 
 
 def of_difference(end: Sequence[np.ndarray], stitched: Sequence[np.ndarray]) -> Evidence:
     """Return the evidence on the penalty of stitches; for one pair of networks and run, Tango's (1998).
 
-    Several runs enter by the mean of their counts, and by the variance of their mean relative to that of one.
+    Several runs enter by the mean of their counts, with the variance of a single run: their mean varies no more.
 
     Args:
         end, stitched: as for `of_share`.
@@ -82,13 +82,9 @@ def of_difference(end: Sequence[np.ndarray], stitched: Sequence[np.ndarray]) -> 
     differences = [one.astype(float) - other for one, other in pairs]
     lost = n * float(np.mean([(one & ~other).mean() for one, other in pairs]))
     won = n * float(np.mean([(~one & other).mean() for one, other in pairs]))
-    value = (lost - won) / n
-    effect = _design_effect([each.mean(0) for each in differences], (lost + won) / n - value**2)
-
-    def variance_at(mean: float) -> float:
-        return _tango_variance(lost, won, n, mean) / n * effect
-
-    return Evidence(value, n, variance_at, *_over_networks(differences))
+    return Evidence(
+        (lost - won) / n, n, lambda mean: _tango_variance(lost, won, n, mean) / n, *_over_networks(differences)
+    )
 
 
 def of_networks(means: Sequence[float]) -> Evidence:
@@ -107,11 +103,6 @@ def _tango_variance(lost: float, won: float, n: int, difference: float) -> float
     return max(2 * share + difference * (1 - difference), 0.0)
 
 
-def _design_effect(by_networks: Sequence[np.ndarray], variance: float) -> float:
-    """Return the variance over images (N,) of the mean over networks, relative to that of a single run."""
-    return float(np.var(np.mean(by_networks, axis=0))) / variance if variance > 0 else 1.0
-
-
 def _over_networks(values: Sequence[np.ndarray]) -> tuple[int, float]:
     """Return the number of pairs of networks, and the variance of the mean over them."""
     means = [each.mean() for each in values]
@@ -128,8 +119,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def images_needed(tolerance: float, n_tests: int) -> float:
-    """Return how many test images it takes to find a penalty below the tolerance if no image is lost."""
-    return math.ceil(math.log(ALPHA / n_tests) / math.log1p(-tolerance)) if 0 < tolerance < 1 else math.inf
+    """Return how many test images it takes to find a penalty below the tolerance if no image is lost.
+
+    At least the number n with (1 − tolerance)ⁿ ≤ α, and so many that the score test rejects.
+    """
+    if not 0 < tolerance < 1:
+        return math.inf
+    exact = math.log(ALPHA / n_tests) / math.log1p(-tolerance)
+    by_score = norm.isf(ALPHA / n_tests) ** 2 * (1 - tolerance) / tolerance
+    return math.ceil(max(exact, by_score))
 
 
 def are_independent(pairs: Sequence[tuple[Hashable, Hashable]]) -> bool:

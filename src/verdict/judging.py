@@ -103,7 +103,7 @@ def decide(case: Case, limits: Limits) -> tuple[str, str]:
     if _is_at_chance(case.group):
         return UNDECIDED, "the end network is at chance"
     if case.penalty is None:
-        return UNDECIDED, "no predictions: neither of images nor of three pairs of networks taken together"
+        return UNDECIDED, "no predictions of the same test images"
     if case.p_below < ALPHA:
         return _decide_validity(case.group, limits)
     flaw = _flaw(case.group)
@@ -127,7 +127,7 @@ def _decide_validity(group: Group, limits: Limits) -> tuple[str, str]:
     if any(row.auroc_high >= limits.in_distribution for row in trusted):
         return UNDECIDED, "accurate, but the interval of a trusted detector's AUROC contains the limit"
     if side is None:
-        return UNDECIDED, "accurate, but density and recall were not measured"
+        return UNDECIDED, "accurate, but density and recall are not known"
     return SIMILAR, "accurate and in distribution"
 
 
@@ -142,15 +142,15 @@ def _flaw(group: Group) -> str:
 
 
 def is_trusted(row: EvaluationRow) -> bool:
-    """Return whether the detector of an evaluation sees what it was shown."""
-    return doubts(row.sanity_auroc, row.sight) == []
+    """Return whether the detector of an evaluation sees what it was shown, against the same data as were stitched."""
+    return row.id_dataset == row.experiment.dataset and doubts(row.sanity_auroc, row.sight) == []
 
 
 def _side(group: Group, limits: Limits) -> str | None:
     """Return whether all stitches are in distribution, else on which side one fails; None where one is unknown."""
-    measured = [run.validity for run in group.runs]
-    sides = [side_of(validity, limits.validity) if validity else None for validity in measured]
-    return next((side for side in sides if side != IN_DISTRIBUTION), IN_DISTRIBUTION)
+    sides = [side_of(run.validity, limits.validity) if run.validity else None for run in group.runs]
+    failing = [side for side in sides if side not in (None, IN_DISTRIBUTION)]
+    return failing[0] if failing else None if None in sides else IN_DISTRIBUTION
 
 
 def _validity(group: Group) -> StitchValidity | None:
@@ -175,20 +175,21 @@ def summarise(group: Group) -> Summary:
 
 def _accuracy(group: Group) -> Evidence | None:
     right = group.right("stitched")
-    return of_share(right) if right else _over_networks(group, lambda row: row.metrics.accuracy)
+    return of_share(right) if right else _of_networks_alone(group, lambda row: row.metrics.accuracy)
 
 
 def _penalty(group: Group) -> Evidence | None:
     end, stitched = group.right("end"), group.right("stitched")
     if end:
         return of_difference(end, stitched)
-    return _over_networks(group, lambda row: row.metrics.end_accuracy - row.metrics.accuracy)
+    return _of_networks_alone(group, lambda row: row.metrics.end_accuracy - row.metrics.accuracy)
 
 
-def _over_networks(group: Group, value_of: Callable[[StitchRow], float]) -> Evidence | None:
-    """Return the evidence of three pairs of networks or more that have no predictions; None of fewer."""
+def _of_networks_alone(group: Group, value_of: Callable[[StitchRow], float]) -> Evidence | None:
+    """Return the evidence of three pairs of networks or more that have no predictions; None of fewer, or equal ones."""
     means = [_average(value_of(run.row) for run in runs) for runs in group.by_networks]
-    return of_networks(means) if len(means) > 2 and not any(map(math.isnan, means)) else None
+    is_known = len(means) > 2 and not any(map(math.isnan, means)) and max(means) - min(means) > 1e-9
+    return of_networks(means) if is_known else None
 
 
 def _estimate(group: Group, value_of: Callable[[StitchRow], float], evidence: Evidence | None) -> Estimate:

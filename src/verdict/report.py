@@ -65,7 +65,9 @@ def sentences(rows: Sequence[VerdictRow], limits: Limits) -> list[str]:
         far = Counter(row.reason.removeprefix("accurate, but ") for row in same if row.verdict == FAR)
         if far:
             sides = ", ".join(f"{n} {side}" for side, n in far.most_common())
-            lines.append(f"Of the {counts[SIMILAR] + counts[FAR]} accurate pairs {far.total()} are not valid: {sides}.")
+            lines.append(
+                f"Of the {counts[SIMILAR] + counts[FAR]} accurate pairs {far.total()} are out of distribution: {sides}."
+            )
     return [*lines, *_controls(rows)]
 
 
