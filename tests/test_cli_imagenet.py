@@ -44,7 +44,7 @@ def test_an_interruption_is_answered_by_the_main_process_alone(signum, root, tmp
     for _ in range(4):  # the workers of both sets are there
         process.stdout.readline()
     os.killpg(process.pid, signum)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=180)
     assert process.returncode == 128 + signum
     lines = [line for line in err.splitlines() if not line.startswith("epoch ")]  # what is left of the run
     assert len(lines) == 2 and f"interrupted by {signum.name}" in lines[1], err  # behind the warning of few classes

@@ -46,7 +46,7 @@ def fake_python(tmp_path: Path, body: str) -> str:
     return str(path)
 
 
-def wait_for(condition, seconds: float = 60) -> None:
+def wait_for(condition, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never happened"
@@ -152,7 +152,7 @@ def test_a_signal_reaches_each_run_once(signum, whole_group, tmp_path):
     wait_for(lambda: log.exists() and log.read_text().count("began") == 2)
     time.sleep(1)  # by then bash waits; a signal on the way there would be answered after the first run
     (os.killpg if whole_group else os.kill)(script.pid, signum)
-    _, errors = script.communicate(timeout=60)
+    _, errors = script.communicate(timeout=180)
     assert script.returncode == 128 + signum
     assert "interrupted; to go on, start it again" in errors and "failed" not in errors
     assert sorted(log.read_text().split()) == ["began"] * 2 + ["saved"] * 2 + ["signal"] * 2
@@ -199,16 +199,16 @@ def array_job(tmp_path):
 def test_a_job_runs_its_line(array_job, tmp_path):
     lines = ["echo one", "bash -c 'echo \"two  words\"'", "bash -c 'exit 3'"]
     job = array_job(lines, 2)
-    assert job.communicate(timeout=60)[0].splitlines() == [lines[1], "two  words"] and job.returncode == 0
+    assert job.communicate(timeout=180)[0].splitlines() == [lines[1], "two  words"] and job.returncode == 0
     job = array_job(lines, 3)
-    job.communicate(timeout=60)
+    job.communicate(timeout=180)
     assert job.returncode == 3
     job = array_job(lines, 4)
-    assert "runs.txt has 3 lines" in job.communicate(timeout=60)[0] and job.returncode == 2
+    assert "runs.txt has 3 lines" in job.communicate(timeout=180)[0] and job.returncode == 2
 
 
 def test_without_an_array_it_submits_one(array_job, tmp_path):
-    array_job(["echo one", "echo two"], None).communicate(timeout=60)
+    array_job(["echo one", "echo two"], None).communicate(timeout=180)
     assert (tmp_path / "slurm").read_text() == "sbatch --array=1-2 misc/paper/slurm_array.sbatch runs.txt\n"
 
 
@@ -218,7 +218,7 @@ def test_a_job_that_has_to_end_is_queued_again(array_job, tmp_path):
     job = array_job([shlex.join([sys.executable, "-c", f"{handle}; {wait}"])], 1)
     job.stdout.readline(), job.stdout.readline()  # the command, and that it began
     job.terminate()
-    job.communicate(timeout=60)
+    job.communicate(timeout=180)
     assert job.returncode == 143 and (tmp_path / "slurm").read_text() == "scontrol requeue 7_1\n"
 
 
@@ -226,12 +226,12 @@ def test_a_job_takes_a_share_of_all_pairs(array_job, tmp_path):
     python = fake_python(tmp_path, 'for word in "$@"; do echo "<$word>"; done')
     words = ["misc/all_pairs.py", "my networks.csv", "all", "rc2c_pre", "-dir", "pairs"]
     job = array_job([], 2, *words, python=python)
-    said = job.communicate(timeout=60)[0].splitlines()[1:]
+    said = job.communicate(timeout=180)[0].splitlines()[1:]
     assert said == [f"<{word}>" for word in (*words, "--shard", "2/5")] and job.returncode == 0
     options = parser_of(words[0]).parse_args([word.strip("<>") for word in said[1:]])
     assert options.shard == (2, 5) and options.networks == "my networks.csv"
     job = array_job([], None, *words)
-    assert "give sbatch --array=1-N" in job.communicate(timeout=60)[0] and job.returncode == 2
+    assert "give sbatch --array=1-N" in job.communicate(timeout=180)[0] and job.returncode == 2
 
 
 @pytest.mark.slow
