@@ -32,6 +32,7 @@ METHODS = {  # title: (folder in results/, options)
 }
 CONTROLS = ("demo_self", "demo_fresh")
 UNTRAINED = "mahalanobis,rmd"  # detectors that need no training
+AS_PAPER = ("demo_dm", "demo_tlm")  # are evaluated by the trained ones, too
 DETECTOR = ["-m", "repr_cls_resnet18", "-e", "1", "-fe", "1", "-ftidd", "digits", "-ftoodd", "photo_patches"]
 RANKS = ["64", "32", "16", "8", "4", "2", "1"]
 CUT_LAYER = "layer3.0"  # of the front network, for the sensitivity test
@@ -83,7 +84,7 @@ def judge(folder: Path, checkpoint: str) -> None:
     for name in names:
         options = [f"results/{name}", *COMMON, "-detectors", "models/store", "-scd", "photo_patches"]
         step(f"Are the activations of {name} like the end network's own?", "exec_eval_stitcher_ood.py", *options,
-             "--detector", UNTRAINED if name in CONTROLS else f"energy,{UNTRAINED}", folder=folder)  # fmt: skip
+             "--detector", f"energy,{UNTRAINED}" if name in AS_PAPER else UNTRAINED, folder=folder)  # fmt: skip
     folders = [f"results/{name}" for name in names]
     step("Give the verdict", "misc/verdict.py", *folders, "-sim", "similarity.csv", "-o", "verdict.csv", folder=folder)
 
@@ -116,7 +117,7 @@ def report(folder: Path) -> Path:
     """Write the report and its figures; returns the path of the report."""
     names = {title: name for title, (name, _) in METHODS.items()}
     grids = {title: read(folder / "results" / name / "grid.csv") for title, name in names.items()}
-    evaluations = {title: read(folder / "results" / name / "ood_evaluation.csv") for title, name in names.items()}
+    evaluations = {title: read(folder / "results" / name / "ood_evaluation_rmd.csv") for title, name in names.items()}
     row = next(iter(grids.values()))[0]
     lines = [
         "# Stitching two networks that read handwritten digits",
@@ -124,9 +125,9 @@ def report(folder: Path) -> Path:
         f"Two `{MODEL}` were trained on `digits` with different seeds; on the test images they reach "
         f"{float(row['front_accuracy']):.1%} (front) and {float(row['end_accuracy']):.1%} (end). Every layer of "
         f"the one was stitched to every layer of the other, by {', '.join(METHODS)}; training went on from direct "
-        "matching. Density and recall say whether stitched activations lie where the end network's own do, and a "
-        "detector for every end layer, which learned to tell activations of digits from those of patches of "
-        "photographs, looked at them as well.",
+        "matching. Density and recall say whether stitched activations lie where the end network's own do, and "
+        "detectors looked at them as well: two that need no training, and for direct and task loss matching those "
+        "of the paper, which learned to tell activations of digits from those of patches of photographs.",
         "",
         "![verdict](verdict.png)",
         "",
@@ -147,9 +148,7 @@ def report(folder: Path) -> Path:
         "",
         "![sensitivity](sensitivity.png)",
     ]
-    below = caption(
-        networks=f"two {MODEL}", data="digits", method="rc2c_pre", detector="energy (ID digits, OOD photo_patches)"
-    )
+    below = caption(networks=f"two {MODEL}", data="digits", method="rc2c_pre", detector="relative Mahalanobis")
     for name, title, table in (("accuracy", "accuracy", grids), ("auroc", "AUROC", evaluations)):
         matrices = {f"{title} of {method}": matrix(rows, name) for method, rows in table.items()}
         panels = {
