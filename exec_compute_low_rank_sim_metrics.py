@@ -4,8 +4,6 @@
 import sys
 
 from src import cli
-from src.options import ALIGNMENTS
-from src.similarity.registry import MEASURES, PAPER
 
 
 def parser() -> cli.Parser:
@@ -23,42 +21,20 @@ def parser() -> cli.Parser:
     cli.add_data(options, batch_size=64)
     cli.add_gpu(options)
     cli.add_seed(options, help="seed of fresh weights")
-    add("-n", "--n-samples", type=cli.whole_number(2), default=1000, help="the first so many validation images")
-    add(
-        "--metrics",
-        nargs="+",
-        choices=tuple(MEASURES),
-        default=list(PAPER),
-        metavar="MEASURE",
-        help=cli.described(MEASURES),
-    )
-    add(
-        "--alignment",
-        choices=ALIGNMENTS,
-        default="auto",
-        help="samples of CCA and Procrustes. auto, as the paper's code: positions of maps of equal shape, otherwise "
-        "images; pool: images; positions: positions",
-    )
-    add(
-        "--permutations",
-        dest="n_permutations",
-        type=cli.whole_number(19),
-        default=None,
-        help="so many permutations of images, such as 200, for p-values and calibrated values: of all images, and of "
-        "those of each class",
-    )
+    cli.add_similarity(options)
     add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure goes beside it")
     cli.add_figure(options)
     add("--verbose", action="store_true", help="say how layers are aligned, and what ranks they have")
     return options
 
 
-def compute(args) -> None:
+def compute(args, loaded=None) -> None:
+    """Run the experiment; `loaded` keeps the networks and the images for others of this process."""
     from pathlib import Path
 
-    from src.checkpoints import load_model
     from src.console import note, progress, warn
-    from src.datasets import dataset_info, load_dataset
+    from src.datasets import dataset_info
+    from src.loaded import Loaded
     from src.low_rank import descending
     from src.results.run import Run
     from src.runtime import device_of
@@ -66,15 +42,16 @@ def compute(args) -> None:
     from src.similarity.report import print_tables, write_files
 
     # Two networks, their layers, and the images.
+    loaded = loaded or Loaded()
     device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
     first, second = cli.named_network(args, "model1"), cli.named_network(args, "model2")
     one_network = first == second
-    model1 = load_model(first, spec, device=device, encoder=True)
-    model2 = model1 if one_network else load_model(second, spec, device=device, encoder=True)
+    model1 = loaded.network(first, spec, device=device, encoder=True)
+    model2 = model1 if one_network else loaded.network(second, spec, device=device, encoder=True)
     model1, layers1 = cli.choose_layers(model1, args.model1_layer, args, image_shape=spec.shape, side="1")
     model2 = model1 if one_network else model2
     model2, layers2 = cli.choose_layers(model2, args.model2_layer, args, image_shape=spec.shape, side="2")
-    test_set = load_dataset(args.dataset, args.dataset_root, train=False, **cli.load_options(args, device))
+    test_set = loaded.dataset(args.dataset, args.dataset_root, train=False, **cli.load_options(args, device))
     n_images = min(args.n_samples, len(test_set))
     if n_images < args.n_samples:
         warn(f"-n {args.n_samples}: there are only {n_images} validation images")

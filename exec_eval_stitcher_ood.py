@@ -40,11 +40,13 @@ def parser() -> cli.Parser:
     return options
 
 
-def evaluate(args) -> None:
+def evaluate(args, loaded=None) -> None:
+    """Run the experiment; `loaded` keeps the networks and the images for others of this process."""
     from pathlib import Path
 
     from src.console import note, progress, warn
-    from src.datasets import dataset_info, dataset_label, load_dataset
+    from src.datasets import dataset_info, dataset_label
+    from src.loaded import Loaded
     from src.ood import evaluation
     from src.ood.fitting import make_detectors
     from src.ood.networks import check_runs, load_networks, runs_on
@@ -54,43 +56,53 @@ def evaluate(args) -> None:
     from src.ood.validity import choose_images
     from src.results.experiments import newest_runs
     from src.results.folders import evaluation_file, read_runs
+    from src.results.matrices import natural_order
     from src.results.run import Run
     from src.runtime import device_of
 
     # The runs, the images and the two networks.
+    loaded = loaded or Loaded()
     device, folder = device_of(args.gpu), Path(args.source_dir)
     finished, skipped = read_runs(folder)
     check_runs(finished, folder)
     dataset_info(args.dataset, labelled=True)
     runs, on_others = runs_on(args.dataset, newest_runs(finished), other_data=args.other_data)
     loading = cli.load_options(args, device)
-    test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
-    networks = load_networks(runs, vars(args), test_set.spec, device=device)
+    test_set = loaded.dataset(args.dataset, args.dataset_root, train=False, **loading)
+    networks = load_networks(runs, vars(args), test_set.spec, device=device, loaded=loaded)
 
     def batches_of(data, title, indices=None):
         n = data.n_batches(args.batch_size) if indices is None else -(-len(indices) // args.batch_size)
         return progress(data.batches(args.batch_size, indices=indices), title, n)
 
     def training_batches(n_images):
-        data = load_dataset(args.dataset, args.dataset_root, train=True, **loading)
+        data = loaded.dataset(args.dataset, args.dataset_root, train=True, **loading)
         return batches_of(data, "training activations", data.permutation(0)[:n_images])
 
     def test_batches(name, root, option):
-        data = load_dataset(name, root, train=False, **loading) if name else test_set
+        data = loaded.dataset(name, root, train=False, **loading) if name else test_set
         data.check_like(test_set, option=option)
         return batches_of(data, f"activations of {option}")
 
-    # A detector for each end layer, what training images look like there, and the stitches into these layers.
-    detectors, references, missing = make_detectors(
-        args.detector,
-        networks,
-        [run.row.pair.end_layer for run in runs],
-        test_set.spec,
-        store=DetectorStore(args.ood_detector_dir),
-        all_in_store=bool(args.sanity_check_dataset),
-        with_validity=args.validity,
-        training_batches=training_batches,
-        id_data=args.dataset,
+    # A detector for each end layer, what training images look like there, and the stitches into these layers. The
+    # detectors, and what follows from them and the end network alone, are those of any other front network.
+    layers = natural_order(run.row.pair.end_layer for run in runs)
+    options = [f"{name} {value}" for name, value in vars(args).items() if not name.startswith(("source_dir", "front"))]
+    of_end = (networks.end_name, *layers, *options)
+    detectors, references, missing = loaded.last(
+        "detectors",
+        of_end,
+        lambda: make_detectors(
+            args.detector,
+            networks,
+            layers,
+            test_set.spec,
+            store=DetectorStore(args.ood_detector_dir),
+            all_in_store=bool(args.sanity_check_dataset),
+            with_validity=args.validity,
+            training_batches=training_batches,
+            id_data=args.dataset,
+        ),
     )
     grids, unusable = rebuild_grids(runs, networks, detectors, image_shape=test_set.image_shape)
     for reason in (*skipped, *on_others, *missing, *unusable):
@@ -102,16 +114,18 @@ def evaluate(args) -> None:
     # What the end network's own activations show of the detectors, then the scores and the validity of all stitches.
     order, sample = choose_images(test_set)
     own_batches = batches_of(test_set, "own activations", order) if references else ()
-    examined, unmeasured = evaluation.examine(networks.end, detectors, references, own_batches)
+    examined, unmeasured = loaded.last(
+        "examination", of_end, lambda: evaluation.examine(networks.end, detectors, references, own_batches)
+    )
     for reason in unmeasured:
         warn(f"skipped: {reason}")
     stitches = evaluation.score_stitches(
         grids, detectors, references, examined.validity, lambda: batches_of(test_set, "stitched activations"),
         sample=sample,
     )  # fmt: skip
-    own_batches = test_batches(args.id_dataset, args.id_dataset_root, "-idd")
-    own, other = evaluation.score_network(networks.end, detectors, own_batches), {}
-    checked = args.sanity_check_dataset or ""
+    id_batches = test_batches(args.id_dataset, args.id_dataset_root, "-idd")
+    own = loaded.last("own scores", of_end, lambda: evaluation.score_network(networks.end, detectors, id_batches))
+    other, checked = {}, args.sanity_check_dataset or ""
     if checked:
         other_batches = test_batches(checked, args.sanity_check_dataset_root, "-scd")
         other = evaluation.score_network(networks.end, detectors, other_batches)

@@ -27,21 +27,7 @@ def parser() -> cli.Parser:
     add("--no-predictions", action="store_true", help="do not keep the predicted classes of all test images")
     add("-i", "--init", choices=INITS, default="rand", help=f"start of the stitching layer: {cli.described(INITS)}")
     add("--objective", choices=OBJECTIVES, default="task", help=f"what is trained on: {cli.described(OBJECTIVES)}")
-    add(
-        "-pinv-samples",
-        "--pinv-init-samples",
-        dest="n_pinv_init_samples",
-        type=cli.whole_number_or("auto", minimum=1),
-        default=100,
-        help="training images used for direct matching; auto: doubled from 100 until each pair's fit holds on others",
-    )
-    add(
-        "--pinv-cutoff",
-        type=cli.cutoff,
-        default="paper",
-        help="share of the largest singular value below which least squares takes them for zero. paper: max(rows, "
-        "columns)·eps(float32), so more images drop more directions; exact: columns·eps(float32); or a number",
-    )
+    cli.add_matching(options)
     add("-l1", "--l1-coef", type=cli.real_number(at_least=0), default=0.0, help="weight of the l1 norm in the loss")
     add("-c2t-cls", "--c2t-cls-token", choices=C2T_CLS_TOKENS, default=None, help="CLS token that c2t makes")
     add("-t2c-cls", "--t2c-cls-token", choices=T2C_CLS_TOKENS, default=None, help="what t2c does with the CLS token")
@@ -53,12 +39,13 @@ def parser() -> cli.Parser:
     return options
 
 
-def stitch(args) -> None:
+def stitch(args, loaded=None) -> None:
+    """Run the experiment; `loaded` keeps the networks and the images for others of this process."""
     from pathlib import Path
 
-    from src.checkpoints import load_model
     from src.console import progress, warn
-    from src.datasets import dataset_info, load_dataset
+    from src.datasets import dataset_info
+    from src.loaded import Loaded
     from src.runtime import device_of
     from src.stitching import Grid, build_layers, check_options, match_layers, match_until_settled, matching_batches
     from src.stitching.report import update_grid
@@ -66,12 +53,13 @@ def stitch(args) -> None:
     from src.training import train
 
     # Two networks, and a stitching layer for each pair of their layers.
+    loaded = loaded or Loaded()
     settings, device, directory = cli.training_settings(args), device_of(args.gpu), Path("results", args.save_dir)
     spec = dataset_info(args.dataset, labelled=True).spec
     front_name, end_name = cli.named_network(args, "front_model"), cli.named_network(args, "end_model")
     one_network = front_name == end_name
-    front = load_model(front_name, spec, device=device, encoder=not one_network)
-    end = front if one_network else load_model(end_name, spec, device=device)
+    front = loaded.network(front_name, spec, device=device, encoder=not one_network)
+    end = front if one_network else loaded.network(end_name, spec, device=device)
     front, front_layers = cli.choose_layers(front, args.front_layer, args, image_shape=spec.shape, side="front")
     end = front if one_network else end
     end, end_layers = cli.choose_layers(end, args.end_layer, args, image_shape=spec.shape, side="end")
@@ -99,8 +87,8 @@ def stitch(args) -> None:
     if unfinished:
         data, loading, train_set = (args.dataset, args.dataset_root), cli.load_options(args, device), None
         if args.init in FORMS or args.n_epochs:
-            train_set = load_dataset(*data, train=True, **loading)
-        test_set = load_dataset(*data, train=False, **loading)
+            train_set = loaded.dataset(*data, train=True, **loading)
+        test_set = loaded.dataset(*data, train=False, **loading)
 
     for runs in unfinished:
         grid = Grid(

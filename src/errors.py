@@ -17,6 +17,10 @@ class Misfit(UserError):
     """A network, a checkpoint and images do not fit each other; naming another data set may mend it."""
 
 
+class Busy(UserError):
+    """Another process is writing where this one is to write."""
+
+
 def unknown_name(kind: str, given: str, allowed: Iterable[str], *, where: str = "--help lists all") -> UserError:
     """Return the error for a name that is not allowed: it lists the close ones, or all if they are few.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from src.console import warn
-from src.errors import UserError
+from src.errors import Busy, UserError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -120,7 +120,7 @@ def hold(path: Path) -> IO:
     """Keep other processes from holding a lock file until the returned file is closed or this process ends.
 
     Raises:
-        UserError: another process holds it.
+        Busy: another process holds it.
     """
     file = open(path, "a")  # noqa: SIM115 - the caller closes it
     try:
@@ -128,7 +128,7 @@ def hold(path: Path) -> IO:
     except BlockingIOError as error:
         file.close()
         folder = Path(path).parent
-        raise UserError(f"another run is writing to {folder}; wait for it, or choose another folder") from error
+        raise Busy(f"another run is writing to {folder}; wait for it, or choose another folder") from error
     except OSError:
         pass  # some network file systems have no locks
     return file

@@ -185,11 +185,12 @@ def array_job(tmp_path):
         (tmp_path / name).write_text(f'#!/usr/bin/env bash\necho {name} "$@" >> "{tmp_path}/slurm"\n')
         (tmp_path / name).chmod(0o755)
 
-    def start(lines: list[str], task: int | None) -> subprocess.Popen:
+    def start(lines: list[str], task: int | None, *arguments: str, python: str = "python") -> subprocess.Popen:
         (tmp_path / "runs.txt").write_text("\n".join(lines) + "\n")
-        job = {} if task is None else {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_JOB_ID": "7"}
-        return subprocess.Popen(["bash", PAPER / "slurm_array.sbatch", "runs.txt"], cwd=tmp_path, text=True,
-                                env={"PATH": f"{tmp_path}:{os.environ['PATH']}"} | job,
+        job = {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": "5", "SLURM_ARRAY_JOB_ID": "7"}
+        return subprocess.Popen(["bash", PAPER / "slurm_array.sbatch", *(arguments or ["runs.txt"])], cwd=tmp_path,
+                                text=True, env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": python}
+                                | (job if task is not None else {}),
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
 
     return start
@@ -219,6 +220,18 @@ def test_a_job_that_has_to_end_is_queued_again(array_job, tmp_path):
     job.terminate()
     job.communicate(timeout=60)
     assert job.returncode == 143 and (tmp_path / "slurm").read_text() == "scontrol requeue 7_1\n"
+
+
+def test_a_job_takes_a_share_of_all_pairs(array_job, tmp_path):
+    python = fake_python(tmp_path, 'for word in "$@"; do echo "<$word>"; done')
+    words = ["misc/all_pairs.py", "my networks.csv", "all", "rc2c_pre", "-dir", "pairs"]
+    job = array_job([], 2, *words, python=python)
+    said = job.communicate(timeout=60)[0].splitlines()[1:]
+    assert said == [f"<{word}>" for word in (*words, "--shard", "2/5")] and job.returncode == 0
+    options = parser_of(words[0]).parse_args([word.strip("<>") for word in said[1:]])
+    assert options.shard == (2, 5) and options.networks == "my networks.csv"
+    job = array_job([], None, *words)
+    assert "give sbatch --array=1-N" in job.communicate(timeout=60)[0] and job.returncode == 2
 
 
 @pytest.mark.slow

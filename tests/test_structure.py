@@ -24,6 +24,7 @@ LAYERS = (
     ("similarity", "stitching"),
     ("training",),
     ("results",),
+    ("loaded",),
     ("checkpoints",),
     ("datasets", "models"),
     ("low_rank", "runtime", "networks", "images", "files", "options", "doors"),

@@ -9,8 +9,10 @@ from src.cli.groups import (
     add_finetuning,
     add_gpu,
     add_interventions,
+    add_matching,
     add_resume,
     add_seed,
+    add_similarity,
     add_title,
     add_training,
     figure_options,
@@ -44,8 +46,8 @@ from src.cli.types import (
 
 __all__ = [
     "CHECKPOINT", "NETWORKS", "Parser", "add_channels_last", "add_data", "add_figure", "add_finetuning", "add_gpu",
-    "add_interventions", "add_resume", "add_seed", "add_title", "add_training", "checkpoint", "choose_layers",
-    "csv_file", "cutoff", "dataset", "described", "figure_file", "figure_options", "intervention_options",
-    "load_options", "named_network", "network", "rank", "real_number", "run", "several", "table_or_figure",
-    "training_settings", "whole_number", "whole_number_or",
+    "add_interventions", "add_matching", "add_resume", "add_seed", "add_similarity", "add_title", "add_training",
+    "checkpoint", "choose_layers", "csv_file", "cutoff", "dataset", "described", "figure_file", "figure_options",
+    "intervention_options", "load_options", "named_network", "network", "rank", "real_number", "run", "several",
+    "table_or_figure", "training_settings", "whole_number", "whole_number_or",
 ]  # fmt: skip

@@ -4,10 +4,10 @@ from argparse import Namespace
 from typing import Any
 
 from src.cli.parser import Parser
-from src.cli.types import dataset, dataset_help, one_of, real_number, whole_number
+from src.cli.types import cutoff, dataset, dataset_help, described, one_of, real_number, whole_number, whole_number_or
 from src.console import warn
 from src.errors import UserError
-from src.options import LR_STEPS, OOD_SCORES, OPTIMIZERS, PRECISIONS, SCHEDULERS
+from src.options import ALIGNMENTS, LR_STEPS, OOD_SCORES, OPTIMIZERS, PRECISIONS, SCHEDULERS
 
 
 def add_gpu(parser: Parser) -> None:
@@ -47,12 +47,17 @@ def figure_options(args: Namespace) -> dict[str, str]:
     return {"figure": ".pdf" if args.pdf else ".png", "title": args.title}
 
 
-def add_data(parser: Parser, *, batch_size: int) -> None:
-    """Add `-d`, `-data`, `-b`, `-workers` and `-prefetch`."""
+def add_data(parser: Parser, *, batch_size: int | None) -> None:
+    """Add `-d`, `-data`, `-b`, `-workers` and `-prefetch`.
+
+    Args:
+        batch_size: the default of `-b`; None where the script leaves it to others.
+    """
+    images = "images in a batch" + ("" if batch_size else "; default: that of each script")
     add = parser.add_argument
     add("-d", "--dataset", type=dataset, default="cifar10", help=dataset_help())
     add("-data", "--dataset-root", default="./data/pytorch", help="folder of the datasets")
-    add("-b", "--batch-size", type=whole_number(1), default=batch_size, help="images in a batch")
+    add("-b", "--batch-size", type=whole_number(1), default=batch_size, help=images)
     add("-workers", "--loader-workers", dest="n_workers", type=whole_number(0), default=1,
         help="processes that decode images from disk; small images need none")  # fmt: skip
     add("-prefetch", "--prefetch-factor", type=whole_number(1), default=1, help="batches each worker prepares ahead")
@@ -65,10 +70,11 @@ def load_options(args: Namespace, device: Any) -> dict[str, Any]:
     return {"device": device, "loading": Loading(args.n_workers, args.prefetch_factor)}
 
 
-def add_training(parser: Parser, *, n_epochs: int, momentum: bool = False) -> None:
+def add_training(parser: Parser, *, n_epochs: int | None, momentum: bool = False) -> None:
     """Add the options of training: `-o`, `-e`, `-lr`, `-wd`, `-s`, `-sched`, `-rlre` and `--grad-clip`.
 
     Args:
+        n_epochs: the default of `-e`; None leaves that option out.
         momentum: add `--momentum` as well.
     """
     add = parser.add_argument
@@ -76,7 +82,8 @@ def add_training(parser: Parser, *, n_epochs: int, momentum: bool = False) -> No
     add("-o", "--optimizer", choices=OPTIMIZERS, default="adam", help=without)
     if momentum:
         add("--momentum", type=real_number(at_least=0, at_most=1), default=0.0, help="momentum of -o sgd")
-    add("-e", "--epochs", dest="n_epochs", type=whole_number(0), default=n_epochs, help="number of epochs")
+    if n_epochs is not None:
+        add("-e", "--epochs", dest="n_epochs", type=whole_number(0), default=n_epochs, help="number of epochs")
     add("-lr", "--learning-rate", type=real_number(above=0), default=1e-3, help="initial learning rate")
     add("-wd", "--weight_decay", "--weight-decay", type=real_number(at_least=0), default=1e-5, help="weight decay")
     add_seed(parser)
@@ -85,6 +92,56 @@ def add_training(parser: Parser, *, n_epochs: int, momentum: bool = False) -> No
     add("-rlre", "--reduce-lr-epochs", type=whole_number(1), nargs="*", default=[],
         help="multiply the learning rate by 0.1 after these epochs")  # fmt: skip
     add("--grad-clip", type=real_number(above=0), default=None, help="l2 norm that gradients are clipped to")
+
+
+def add_matching(parser: Parser) -> None:
+    """Add the options of direct matching: `-pinv-samples` and `--pinv-cutoff`."""
+    parser.add_argument(
+        "-pinv-samples",
+        "--pinv-init-samples",
+        dest="n_pinv_init_samples",
+        type=whole_number_or("auto", minimum=1),
+        default=100,
+        help="training images used for direct matching; auto: doubled from 100 until each pair's fit holds on others",
+    )
+    parser.add_argument(
+        "--pinv-cutoff",
+        type=cutoff,
+        default="paper",
+        help="share of the largest singular value below which least squares takes them for zero. paper: max(rows, "
+        "columns)·eps(float32), so more images drop more directions; exact: columns·eps(float32); or a number",
+    )
+
+
+def add_similarity(parser: Parser) -> None:
+    """Add the options of measures of similarity: `-n`, `--metrics`, `--alignment` and `--permutations`."""
+    from src.similarity.registry import MEASURES, PAPER
+
+    add = parser.add_argument
+    add("-n", "--n-samples", type=whole_number(2), default=1000, help="the first so many validation images")
+    add(
+        "--metrics",
+        nargs="+",
+        choices=tuple(MEASURES),
+        default=list(PAPER),
+        metavar="MEASURE",
+        help=described(MEASURES),
+    )
+    add(
+        "--alignment",
+        choices=ALIGNMENTS,
+        default="auto",
+        help="samples of CCA and Procrustes. auto, as the paper's code: positions of maps of equal shape, otherwise "
+        "images; pool: images; positions: positions",
+    )
+    add(
+        "--permutations",
+        dest="n_permutations",
+        type=whole_number(19),
+        default=None,
+        help="so many permutations of images, such as 200, for p-values and calibrated values: of all images, and of "
+        "those of each class",
+    )
 
 
 def add_interventions(parser: Parser) -> None:

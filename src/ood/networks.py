@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from src.checkpoints import load_model
 from src.console import warn
 from src.errors import UserError
 from src.images import ImageSpec
+from src.loaded import Loaded
 from src.models import Network
 from src.models.user_file import file_and_function, is_user_network
 from src.networks import NetworkName, content_of
@@ -70,20 +70,26 @@ def runs_on(dataset: str, runs: Sequence[StitchingRun], *, other_data: bool) -> 
 
 
 def load_networks(
-    runs: Sequence[StitchingRun], given: Mapping[str, Any], images: ImageSpec, *, device: torch.device
+    runs: Sequence[StitchingRun],
+    given: Mapping[str, Any],
+    images: ImageSpec,
+    *,
+    device: torch.device,
+    loaded: Loaded | None = None,
 ) -> StitchedNetworks:
     """Load the front and the end network, which give the activations of the stitched layers as the runs had them.
 
     Args:
         runs: checked by `check_runs`.
         given: the options of the script, of which `front_model`, `front_type`, `end_model` and `end_type` count.
+        loaded: has networks that need not be loaded again.
     Raises:
         UserError: as for `name_of`; or a checkpoint does not fit.
     """
-    networks = {}
+    networks, loaded = {}, loaded or Loaded()
     for side in ("front", "end"):
         name = name_of(runs[0].options, side, path=given[f"{side}_model"], type=given[f"{side}_type"])
-        network = load_model(name, images, device=device, encoder=side == "front")
+        network = loaded.network(name, images, device=device, encoder=side == "front")
         for channels_last in (False, True):
             layers = {getattr(run.row.pair, f"{side}_layer") for run in runs
                       if (run.options.get("channels_last") in (side, "both")) == channels_last}  # fmt: skip

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -87,6 +88,20 @@ def folders_of_runs(source_dir: Path) -> set[Path]:
     """Return the folders below this one that hold runs."""
     configs = source_dir.rglob("config.txt")
     return {config.parent.parent for config in configs} - {source_dir, source_dir.parent}
+
+
+def remove_remains(directory: Path) -> None:
+    """Remove what killed processes left in a folder of runs, unless there is a state to go on from.
+
+    That are folders of runs that have not finished, and files that never got a final name. No other process may be
+    writing to the folder.
+    """
+    for part in list(directory.rglob(".*.part")):
+        part.unlink()
+    if not any(directory.glob("*/resume.pt")):
+        for path in list(directory.iterdir()):
+            if RUN_NAME.fullmatch(path.name) and not (path / "config.txt").exists():
+                shutil.rmtree(path)
 
 
 def read_run(folder: Path) -> StitchingRun:

@@ -54,14 +54,26 @@ class Run:
         Raises:
             UserError: there is a finished run of other options; names the differences.
         """
-        if overwrite or not self.config.exists():
-            return False
         remedy = "give the same ones, or leave out --resume" if resume else "choose another folder, or give --overwrite"
-        refuse_other_options(read_options(self.config), as_written(self.options), where=self.config, remedy=remedy)
+        if overwrite or not self.is_finished(remedy=remedy):
+            return False
         if resume:
             note(f"{self.config} is of a finished run of these options: nothing is left to do")
             self.discard()
         return resume
+
+    def is_finished(self, *, remedy: str) -> bool:
+        """Return whether there is a finished run of these options.
+
+        Args:
+            remedy: ends the error.
+        Raises:
+            UserError: there is a finished run of other options; names the differences.
+        """
+        if not self.config.exists():
+            return False
+        refuse_other_options(read_options(self.config), as_written(self.options), where=self.config, remedy=remedy)
+        return True
 
     def claim(self, *, resume: bool) -> None:
         """Create the folder, keep other processes out until the run ends, and get the state to go on from.
@@ -69,8 +81,8 @@ class Run:
         Args:
             resume: go on with an interrupted run. Otherwise its logs, options and state are removed.
         Raises:
-            UserError: the folder cannot be created, another process is writing to it, or it holds an interrupted run of
-                other options.
+            Busy: another process is writing to it.
+            UserError: the folder cannot be created, or it holds an interrupted run of other options.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

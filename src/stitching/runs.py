@@ -69,7 +69,10 @@ class GridRuns:
         return self._run.state.get("loop") if self._run else None
 
     def _take_up(self) -> None:
-        """Take over an interrupted run, and drop finished pairs unless they train together with others."""
+        """Take over an interrupted run, and drop finished pairs unless they were begun together with others.
+
+        Pairs that were begun together train and are evaluated together again: other batches could round otherwise.
+        """
         finished, self._run = self._finished_pairs(), _interrupted(self.directory, self._whole)
         if self._run:
             self._run.claim(resume=True)
@@ -78,7 +81,7 @@ class GridRuns:
                 self._run.discard()
                 self._run, self.folders = None, {}
         left = [pair for pair in self.layers if pair not in finished]
-        if self.state and self.folders.keys() - finished:
+        if self.folders.keys() - finished:
             left = [pair for pair in self.layers if pair in self.folders]
         if finished:
             note(f"{self.directory}: {len(finished)} of {len(self.layers)} runs are finished")

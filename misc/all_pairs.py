@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""Stitch and compare all pairs of many networks: what the single scripts do, with everything loaded once.
+
+Any number of processes may work on one folder. Each pair is claimed by one of them, and finished pairs are skipped.
+"""
+
+import argparse
+import hashlib
+import itertools
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from misc.pairs import Method, Unit, similarity_unit, stitching_unit
+from src import cli
+from src.models.user_file import is_user_network
+from src.ood.registry import SCORES
+from src.options import STITCHING_TYPES, UPSAMPLE_MODES
+from src.stitching.registry import FORMS, OBJECTIVES
+
+
+def parser() -> cli.Parser:
+    options = cli.Parser(
+        "Stitch all ordered pairs of a list of networks, evaluate whether the stitched activations are out of "
+        "distribution, and compare all pairs. Results are those of the single scripts."
+    )
+    add, untrained = options.add_argument, [name for name, score in SCORES.items() if not score.is_trained]
+    add("networks", help="CSV with the columns name, path, type and optionally group; paths count from its folder")
+    add("layers", help="layers of each network; several with commas between them, or all")
+    add("stitching_type", choices=STITCHING_TYPES, help="rc2c_pre for convolutional layers, t2t for transformers")
+    add("-dir", "--save-dir", required=True, help="folder in results/ to write to")
+    add(
+        "--methods",
+        type=method,
+        nargs="+",
+        default=["pinv"],
+        metavar="METHOD",
+        help=f"a closed form ({', '.join(FORMS)}), or an objective and its epochs, such as task:10 "
+        f"({', '.join(OBJECTIVES)})",
+    )
+    add("--detector", type=cli.several(untrained), default="mahalanobis",
+        help=f"one, or several with commas between them: {', '.join(untrained)}")  # fmt: skip
+    add("--no-similarity", action="store_true", help="stitch only")
+    add("--own-types", type=own_type, nargs="+", default=[], metavar="FILE.py:FUNCTION",
+        help="types in the list that are a user's code, which runs only if named here")  # fmt: skip
+    add("--shard", type=shard, default="1/1", metavar="I/N",
+        help="work on the I-th of N shares alone; a pair stays in its share when networks are added")  # fmt: skip
+    add("--dry-run", action="store_true",
+        help="print the commands of the single scripts instead, each with an estimate of its time")  # fmt: skip
+    add("--workers", dest="n_processes", type=cli.whole_number(1), default=1,
+        help="processes that the estimate of --dry-run is for")  # fmt: skip
+    cli.add_gpu(options)
+    cli.add_data(options, batch_size=None)
+    cli.add_training(options, n_epochs=None)
+    cli.add_matching(options)
+    add("-upsample", "--upsample-mode", choices=UPSAMPLE_MODES, default="bilinear", help="how sizes are matched")
+    cli.add_similarity(options)
+    return options
+
+
+def method(text: str) -> str:
+    """Check a method of stitching: the type of an option."""
+    name, _, epochs = text.partition(":")
+    if text in FORMS:
+        return text
+    if name in OBJECTIVES:
+        return f"{name}:{cli.whole_number(1)(epochs)}"
+    raise argparse.ArgumentTypeError(
+        f"unknown method {text!r}; give {', '.join(FORMS)}, or an objective and its epochs, such as task:10, of "
+        f"{', '.join(OBJECTIVES)}"
+    )
+
+
+def own_type(text: str) -> str:
+    """Check the name of a user's network: the type of an option; its path becomes absolute."""
+    if not is_user_network(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not FILE.py:FUNCTION")
+    return cli.network(text)
+
+
+def shard(text: str) -> tuple[int, int]:
+    """Read a share such as 1/3: the type of an option."""
+    number, _, n = text.partition("/")
+    if not (number.isdecimal() and n.isdecimal() and 1 <= int(number) <= int(n)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, such as 1/3")
+    return int(number), int(n)
+
+
+def work(args) -> None:
+    from misc.pairs import estimate, run_units
+    from src.console import note
+    from src.datasets import dataset_info
+    from src.loaded import Loaded
+    from src.networks import NetworkName
+    from src.results.network_list import read_networks
+    from src.runtime import device_of
+
+    networks, loaded = read_networks(args.networks), Loaded()
+    check_types(args, networks)
+    share = [unit for unit in units_of(args, networks) if is_in_share(unit, *args.shard)]
+    left = [unit for unit in share if not unit.is_finished()]
+    note(f"{len(left)} of {len(share)} pairs and methods are left to do")
+
+    # What cannot be loaded shows before hours of work.
+    device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
+    for network in dict.fromkeys(network for unit in left for network in unit.pair):
+        loaded.network(NetworkName(network.path, network.type), spec, device=device, encoder=True)
+    if args.dry_run:
+        estimate(left, args, loaded)
+    else:
+        run_units(left, loaded)
+
+
+def check_types(args, networks) -> None:
+    """Raise a UserError if the list names code that the command line does not."""
+    from src.errors import UserError
+
+    for network in networks:
+        if is_user_network(network.type) and network.type not in args.own_types:
+            raise UserError(
+                f"{args.networks} names {network.type}, and a list does not run code; name it with --own-types as well"
+            )
+
+
+def units_of(args, networks) -> list[Unit]:
+    """List all units of work; those with one end network stand together, as they share its detectors."""
+    methods = [Method.of(text) for text in dict.fromkeys(args.methods)]
+    units = [
+        stitching_unit((front, end), each, args, args.save_dir)
+        for end in networks
+        for front in networks
+        if front != end
+        for each in methods
+    ]
+    if not args.no_similarity:
+        units += [similarity_unit(pair, args, args.save_dir) for pair in itertools.combinations(networks, 2)]
+    return units
+
+
+def is_in_share(unit: Unit, number: int, n_shares: int) -> bool:
+    """Return whether a unit belongs to a share, which depends on the names of its networks alone."""
+    names = "\n".join(network.name for network in unit.pair)
+    return int(hashlib.sha256(names.encode()).hexdigest(), 16) % n_shares == number - 1
+
+
+def main(argv=None) -> int:
+    return cli.run(parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""The units of work of all_pairs.py: commands of the single scripts on a pair of networks, run in this process."""
+
+import contextlib
+import io
+import os
+import shlex
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import exec_compute_low_rank_sim_metrics
+import exec_eval_stitcher_ood
+import exec_stitch
+from src import cli
+from src.console import listed, note, result, silenced
+from src.errors import Busy
+from src.models.user_file import is_user_network
+from src.stitching.registry import FORMS
+
+if TYPE_CHECKING:
+    from src.loaded import Loaded
+    from src.results.network_list import ListedNetwork
+    from src.results.run import Run
+
+NOT_PASSED = ("config", "save_dir")  # options of all_pairs.py that mean something else to a single script
+SIMILARITY = "similarity"
+REMEDY = "give the same ones, or choose another -dir"
+
+
+class Method(NamedTuple):
+    """A way of stitching: a closed form, or an objective that is trained on."""
+
+    name: str
+    n_epochs: int = 0
+
+    @classmethod
+    def of(cls, text: str) -> "Method":
+        """Read a method such as pinv or task:10."""
+        name, _, epochs = text.partition(":")
+        return cls(name, int(epochs or 0))
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder."""
+        return f"{self.name}{self.n_epochs or ''}"
+
+    @property
+    def words(self) -> list[str]:
+        """The options of exec_stitch.py that stand for it."""
+        start = ["-i", self.name] if self.name in FORMS else ["--objective", self.name]
+        return [*start, "-e", str(self.n_epochs)]
+
+
+class Command(NamedTuple):
+    """A command of a single script."""
+
+    script: ModuleType
+    words: list[str]
+
+    @property
+    def line(self) -> list[str]:
+        """The command line, with the path of the script as it is typed in the working folder."""
+        path = os.path.relpath(self.script.__file__)
+        return [self.script.__file__ if path.startswith("..") else path, *self.words]
+
+    @property
+    def args(self) -> Namespace:
+        """The options as the script reads them."""
+        return self.script.parser().parse_args(self.words)
+
+    def run(self, loaded: "Loaded") -> None:
+        """Run the script in this process; its files name this command, its results are not printed."""
+        from src.runtime import command_line
+
+        run = {exec_stitch: "stitch", exec_eval_stitcher_ood: "evaluate", exec_compute_low_rank_sim_metrics: "compute"}
+        args = self.args
+        with command_line(self.line), contextlib.redirect_stdout(io.StringIO()):
+            getattr(self.script, run[self.script])(args, loaded)
+
+
+class Unit(NamedTuple):
+    """What one process does at a time: a pair of networks, stitched by one method and evaluated, or compared."""
+
+    kind: str  # the folder of the method, or SIMILARITY
+    pair: "tuple[ListedNetwork, ListedNetwork]"
+    place: Path  # the folder of its runs, or its table
+    commands: list[Command]
+
+    @property
+    def title(self) -> str:
+        """Its name in messages."""
+        return f"{self.kind} {self.pair[0].name}-{self.pair[1].name}"
+
+    @property
+    def run(self) -> "Run":
+        """The files beside its folder or table that say that it is finished, and its lock."""
+        from src.results.run import Run
+
+        options: dict[str, Any] = {}
+        for command in reversed(self.commands):
+            options |= vars(command.args)
+        table = self.place if self.kind == SIMILARITY else self.place.parent / f"{self.place.name}.csv"
+        return Run.beside(table, options)
+
+    def is_finished(self) -> bool:
+        """Return whether it is finished, with the same options."""
+        return self.run.is_finished(remedy=REMEDY)
+
+
+def stitching_unit(pair: "tuple[ListedNetwork, ListedNetwork]", method: Method, args: Namespace, save_dir: str) -> Unit:
+    """Make the unit of an ordered pair and a method."""
+    front, end = pair
+    folder = Path(save_dir, method.folder, f"{front.name}-{end.name}")
+    networks = [front.path, end.path, front.type, end.type, args.layers, args.layers, args.stitching_type]
+    how = [*method.words, "--mod-only-stitch", "--resume", "-dir", str(folder)]
+    own = [
+        word
+        for side, network in (("front", front), ("end", end))
+        if is_user_network(network.type)
+        for word in (f"--{side}-type", network.type)
+    ]
+    place = Path("results", folder)
+    commands = [
+        Command(exec_stitch, [*networks, *how, *shared_words(exec_stitch.parser(), args)]),
+        Command(exec_eval_stitcher_ood, [str(place), *own, *shared_words(exec_eval_stitcher_ood.parser(), args)]),
+    ]
+    return Unit(method.folder, pair, place, commands)
+
+
+def similarity_unit(pair: "tuple[ListedNetwork, ListedNetwork]", args: Namespace, save_dir: str) -> Unit:
+    """Make the unit of the similarity of a pair."""
+    first, second = pair
+    table = Path("results", save_dir, SIMILARITY, f"{first.name}-{second.name}.csv")
+    networks = [first.path, second.path, first.type, second.type, args.layers, args.layers, "-o", str(table)]
+    script = exec_compute_low_rank_sim_metrics
+    return Unit(SIMILARITY, pair, table, [Command(script, [*networks, *shared_words(script.parser(), args)])])
+
+
+def shared_words(parser: cli.Parser, args: Namespace) -> list[str]:
+    """Return the options that a script shares with all_pairs.py, as far as they are not its defaults."""
+    words = []
+    for action in parser._actions:
+        value = vars(args).get(action.dest)
+        if action.dest in NOT_PASSED or not action.option_strings or value in (None, action.default):
+            continue
+        words.append(action.option_strings[0])
+        if isinstance(value, list):
+            words += map(str, value) if action.nargs else [",".join(value)]
+        elif action.nargs != 0:
+            words.append(str(value))
+    return words
+
+
+def run_units(units: Sequence[Unit], loaded: "Loaded") -> None:
+    """Run all units that no other process is at."""
+    others = []
+    for number, unit in enumerate(units, start=1):
+        began = time.monotonic()
+        if run_claimed(unit, loaded):
+            note(f"[{number}/{len(units)}] {unit.title}: {time.monotonic() - began:.1f} s")
+        else:
+            others.append(unit.title)
+    if others:
+        note(f"{len(others)} are left to other processes, which are at them: {listed(others)}")
+
+
+def run_claimed(unit: Unit, loaded: "Loaded") -> bool:
+    """Run a unit unless another process is at it; return whether it is finished."""
+    run = unit.run
+    try:
+        run.claim(resume=True)
+    except Busy:
+        return False
+    if run.is_finished(remedy=REMEDY):  # in the meantime
+        run.discard()
+        return True
+    run_commands(unit, loaded)
+    run.finish()
+    return True
+
+
+def run_commands(unit: Unit, loaded: "Loaded") -> list[float]:
+    """Run the commands of a unit, and remove what a killed process left of it; return the seconds of each."""
+    from src.results.folders import remove_remains
+
+    seconds = []
+    for command in unit.commands:
+        began = time.monotonic()
+        command.run(loaded)
+        if command.script is exec_stitch:  # its finished runs are evaluated next
+            remove_remains(unit.place)
+        seconds.append(time.monotonic() - began)
+    return seconds
+
+
+class Cost(NamedTuple):
+    """The seconds of a unit."""
+
+    commands: list[float]  # of each command for itself
+    saved: float = 0.0  # where a process has already evaluated stitches into the same end network
+
+
+def estimate(units: Sequence[Unit], args: Namespace, loaded: "Loaded") -> None:
+    """Print the commands of units, each with an estimate of its time, and the hours of all by so many processes."""
+    first: dict[str, Unit] = {}
+    for unit in units:
+        first.setdefault(unit.kind, unit)
+    costs = {kind: measure(unit, args, loaded) for kind, unit in first.items()}
+    for unit in units:
+        for command, seconds in zip(unit.commands, costs[unit.kind].commands, strict=True):
+            result(f"{shlex.join(['python', *command.line])}  # {seconds:.1f} s")
+    hours = {n: hours_of(units, costs, n) for n in dict.fromkeys((1, args.n_processes))}
+    each = " and ".join(f"{of_n:.3g} hours by --workers {n}" for n, of_n in hours.items())
+    note(f"{len(units)} pairs and methods, estimated from one pair of each on this device: {each}")
+
+
+def hours_of(units: Sequence[Unit], costs: Mapping[str, Cost], n_processes: int) -> float:
+    """Estimate the hours of so many processes, each of which evaluates stitches into every end network."""
+    alone = {unit.title: sum(costs[unit.kind].commands) for unit in units}
+    first_of_end = {unit.pair[1]: costs[unit.kind].saved for unit in units if unit.kind != SIMILARITY}
+    divided = sum(alone[unit.title] - costs[unit.kind].saved for unit in units) / n_processes
+    return max(divided + sum(first_of_end.values()), max(alone.values(), default=0.0)) / 3600
+
+
+def measure(unit: Unit, args: Namespace, loaded: "Loaded") -> Cost:
+    """Measure the cost of a unit in a folder of its own; that of training, by one epoch and by two."""
+    with tempfile.TemporaryDirectory() as folder, silenced():
+        loaded.forget_last()
+        if unit.kind == SIMILARITY:
+            return Cost(run_commands(similarity_unit(unit.pair, args, folder), loaded))
+        method = next(method for method in map(Method.of, args.methods) if method.folder == unit.kind)
+
+        def seconds_of(n_epochs: int) -> list[float]:
+            shorter, place = method._replace(n_epochs=n_epochs), str(Path(folder, str(n_epochs)))
+            return run_commands(stitching_unit(unit.pair, shorter, args, place), loaded)
+
+        stitching, evaluation = seconds_of(min(method.n_epochs, 1))
+        if method.n_epochs > 1:
+            longer, known = seconds_of(2)
+            stitching += (method.n_epochs - 1) * max(0.0, longer - stitching)
+        else:
+            _, known = seconds_of(method.n_epochs)  # of the same stitches
+        return Cost([stitching, evaluation], max(0.0, evaluation - known))

@@ -1,0 +1,56 @@
+"""Networks and data sets that the experiments of one process share: each is loaded once."""
+
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from src.checkpoints import load_model
+from src.datasets import Loading, load_dataset
+from src.datasets.base import BaseImageSet
+from src.images import ImageSpec
+from src.models import Network
+from src.networks import NetworkName
+
+Value = TypeVar("Value")
+
+
+class Loaded:
+    """Keeps what it has loaded. Users of a network take views and copies of it and leave it as it is."""
+
+    def __init__(self) -> None:
+        self._networks: dict[Hashable, Network] = {}
+        self._datasets: dict[Hashable, BaseImageSet] = {}
+        self._last: dict[str, tuple[Hashable, object]] = {}
+
+    def network(
+        self, name: NetworkName, images: ImageSpec, *, device: torch.device | str, encoder: bool = False
+    ) -> Network:
+        """Return a network as `load_model` loads it; the same object for the same arguments."""
+        key = (name, images, str(device))
+        if key not in self._networks:
+            self._networks[key] = load_model(name, images, device=device, encoder=encoder)
+        if self._networks[key].is_encoder and not encoder:
+            return load_model(name, images, device=device)  # refuses it
+        return self._networks[key]
+
+    def dataset(
+        self, name: str, root: str | Path, *, train: bool, device: torch.device | str, loading: Loading
+    ) -> BaseImageSet:
+        """Return one split of a data set as `load_dataset` loads it; the same object for the same arguments."""
+        key = (name, str(root), train, str(device), loading)
+        if key not in self._datasets:
+            self._datasets[key] = load_dataset(name, root, train=train, device=device, loading=loading)
+        return self._datasets[key]
+
+    def last(self, kind: str, key: Hashable, make: Callable[[], Value]) -> Value:
+        """Return what `make` makes; if it was made last of this kind with this key, the same object again."""
+        if self._last.get(kind, (None,))[0] != key:
+            self._last.pop(kind, None)  # its memory is free for the next
+            self._last[kind] = (key, make())
+        return self._last[kind][1]
+
+    def forget_last(self) -> None:
+        """Let `last` make everything again."""
+        self._last.clear()

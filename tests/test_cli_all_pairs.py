@@ -1,0 +1,324 @@
+"""misc/all_pairs.py: the files of the single scripts, by one process or by several of which some are killed."""
+
+import itertools
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from misc import all_pairs
+from src.checkpoints import save_state
+from src.models import build_model
+from src.results.network_list import ListedNetwork
+from tests.commands import ON_DIGITS, ROOT, error_line, pair_of, run, start
+from tests.conftest import few_images
+
+SCRIPT = "misc/all_pairs.py"
+STITCHES = ["pool2,pool4", "pool2,pool4", "rc2c_pre", *ON_DIGITS, "--mod-only-stitch", "-b", "128"]
+OPTIONS = ["networks.csv", "pool2,pool4", "rc2c_pre", *ON_DIGITS, "-b", "128", "-dir", "all", "-n", "60",
+           "--metrics", "cka_debiased", "procrustes"]  # fmt: skip
+METHODS = {"covariance": ["-i", "covariance", "-e", "0"], "hint1": ["--objective", "hint", "-e", "1"]}
+ALL = [*OPTIONS, "--methods", "covariance", "hint:1"]
+NETS = """from src.models import build_model
+
+
+def cnn(n_classes, n_channels):
+    return build_model("small_cnn", n_classes=n_classes, n_channels=n_channels).module
+"""
+TIME = re.compile(rb"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
+
+
+@pytest.fixture
+def networks(tmp_path):
+    """Makes a folder with a list of so many networks of random weights."""
+
+    def make(folder: str, n: int = 3) -> Path:
+        path = tmp_path / folder
+        (path / "models").mkdir(parents=True)
+        for seed, name in enumerate("abcdef"[:n]):
+            torch.manual_seed(seed)
+            network = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=(1, 8, 8))
+            save_state(path / "models" / f"{name}.pt", network.state_dict())
+        lines = [f"{name},models/{name}.pt,small_cnn" for name in "abcdef"[:n]]
+        (path / "networks.csv").write_text("\n".join(["name,path,type", *lines]) + "\n")
+        return path
+
+    return make
+
+
+@pytest.fixture
+def few():
+    """The scripts that run in this process take few images."""
+    with few_images(200, n_test=80):
+        yield
+
+
+def content(folder: Path, *, with_commands: bool = False) -> dict[str, bytes]:
+    """The files in `results/`, with layers in the place of times; without those that have to differ.
+
+    Args:
+        with_commands: the command lines in `summary.txt` have to be equal, too.
+    """
+    found, results = {}, folder / "results"
+    for path in sorted(path for path in results.rglob("*") if path.is_file()):
+        if path.name.endswith((".lock", "run.json")):
+            continue
+        name, data = str(path.relative_to(results)), path.read_bytes()
+        if TIME.fullmatch(path.parent.name.encode()):
+            name = name.replace(path.parent.name, " -> ".join(pair_of(path.parent)))
+        if path.suffix in (".csv", ".json", ".txt"):
+            data = TIME.sub(b"TIME", data)
+        if path.name == "summary.txt" and not with_commands:
+            data = re.sub(rb"\nCommand: .*", b"", data)
+        assert name not in found, f"{name} is there twice"
+        found[name] = data
+    return found
+
+
+def single_scripts(folder: Path, names: str) -> None:
+    """Type the commands of the single scripts for all pairs."""
+    for front, end in itertools.permutations(names, 2):
+        checkpoints = [f"models/{front}.pt", f"models/{end}.pt", "small_cnn", "small_cnn"]
+        for method, how in METHODS.items():
+            place = f"all/{method}/{front}-{end}"
+            run("exec_stitch.py", *checkpoints, *STITCHES, *how, "-dir", place, cwd=folder)
+            run("exec_eval_stitcher_ood.py", f"results/{place}", *ON_DIGITS, "-b", "128", "--detector", "mahalanobis",
+                cwd=folder)  # fmt: skip
+        if front < end:
+            run("exec_compute_low_rank_sim_metrics.py", *checkpoints, "pool2,pool4", "pool2,pool4", *ON_DIGITS, "-b",
+                "128", "-n", "60", "--metrics", "cka_debiased", "procrustes",
+                "-o", f"results/all/similarity/{front}-{end}.csv", cwd=folder)  # fmt: skip
+
+
+@pytest.mark.parametrize("n", [3, pytest.param(6, marks=pytest.mark.slow)])
+def test_files_are_those_of_the_single_scripts(n, networks, few):
+    one, many = networks("one", n), networks("many", n)
+    single_scripts(one, "abcdef"[:n])
+    said = run(SCRIPT, *ALL, cwd=many)
+    assert said.out == ""
+    expected, found = content(one), content(many)
+    own = {name for name in found if re.fullmatch(r"all/(covariance|hint1)/.-.\.config\.txt", name)}
+    assert len(own) == 2 * n * (n - 1) and found.keys() - expected.keys() == own and expected.keys() <= found.keys()
+    assert [name for name in expected if expected[name] != found[name]] == []
+    assert {
+        f"all/{method}/a-b/{file}"
+        for method in METHODS
+        for file in ("grid.csv", "ood_evaluation_mahalanobis.csv", "pool2 -> pool4/final_model.pt")
+    } <= found.keys()
+    assert "all/similarity/a-b.csv" in found and "all/similarity/b-a.csv" not in found
+
+    before = {path: path.stat().st_mtime_ns for path in many.rglob("*")}
+    assert "0 of " in run(SCRIPT, *ALL, cwd=many).err
+    assert {path: path.stat().st_mtime_ns for path in many.rglob("*")} == before
+    assert "with other options (seed was 0, now 1)" in error_line(SCRIPT, *ALL, "-s", "1", cwd=many)
+
+
+def test_networks_and_images_are_loaded_once(networks, few, monkeypatch):
+    from src import loaded
+
+    calls = []
+    for name in ("load_model", "load_dataset"):
+        load = getattr(loaded, name)
+        monkeypatch.setattr(loaded, name, lambda *given, load=load, **more: calls.append(given) or load(*given, **more))
+    run(SCRIPT, *OPTIONS, cwd=networks("once"))
+    assert len(calls) == 3 + 2  # the networks, and the two splits
+
+
+def test_dry_run_prints_commands_that_give_the_same_files(networks, few):
+    printed, made = networks("printed", 2), networks("made", 2)
+    said = run(SCRIPT, *OPTIONS, "--methods", "pinv", "task:3", "--dry-run", "--workers", "4", cwd=printed)
+    assert not (printed / "results").exists()
+    lines = said.out.splitlines()
+    assert len(lines) == 2 * 2 * 2 + 1 and all(re.search(r"  # \d+\.\d s$", line) for line in lines)
+    total, shared = map(float, re.search(r"([\d.e-]+) hours by --workers 1 and ([\d.e-]+) hours by", said.err).groups())
+    seconds = sum(float(line.split()[-2]) for line in lines)
+    assert 0 < total / 4 <= shared * 1.01 <= total * 1.02 and total <= (seconds + 0.05 * len(lines)) / 3600
+    for line in lines:
+        python, script, *words = shlex.split(line, comments=True)
+        assert python == "python"
+        run(str(Path(script).relative_to(ROOT)), *words, cwd=printed)
+    run(SCRIPT, *OPTIONS, "--methods", "pinv", "task:3", cwd=made)
+    expected, found = (content(folder, with_commands=True) for folder in (printed, made))
+    assert [name for name in expected if expected[name] != found[name]] == [] and len(expected) > 50
+
+
+# ---- Several processes
+
+
+def units_of_shares(names: str, n_shares: int) -> list[set[str]]:
+    args = all_pairs.parser().parse_args(OPTIONS)
+    networks = [ListedNetwork(name, f"{name}.pt", "small_cnn") for name in names]
+    units = all_pairs.units_of(args, networks)
+    return [{unit.title for unit in units if all_pairs.is_in_share(unit, number, n_shares)}
+            for number in range(1, n_shares + 1)]  # fmt: skip
+
+
+def test_shares_are_disjoint_complete_and_stable():
+    few, more = units_of_shares("abcdef", 3), units_of_shares("zabcydef", 3)
+    assert sum(map(len, few)) == len(set.union(*few)) == 6 * 5 + 15 and all(few)
+    assert all(one <= other for one, other in zip(few, more, strict=True))
+
+
+def test_a_shard_leaves_the_pairs_of_others_alone(networks, few):
+    folder, shares = networks("shards"), units_of_shares("abc", 2)
+    for number, done in ((2, shares[1]), (1, shares[0] | shares[1])):
+        run(SCRIPT, *OPTIONS, "--shard", f"{number}/2", cwd=folder)
+        finished = (folder / "results" / "all").glob("*/*-*.config.txt")
+        assert {f"{path.parent.name} {path.name.removesuffix('.config.txt')}" for path in finished} == done
+
+
+def test_a_claimed_pair_is_left_and_taken_up_when_its_process_is_killed(networks, few):
+    folder = networks("claimed", 2)
+    lock = folder / "results" / "all" / "pinv" / ".a-b.resume.pt.lock"
+    lock.parent.mkdir(parents=True)
+    hold = f"import fcntl, time; f = open({str(lock)!r}, 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True)"
+    other = subprocess.Popen([sys.executable, "-c", f"{hold}; time.sleep(600)"], stdout=subprocess.PIPE)
+    other.stdout.readline()
+    try:
+        assert "1 are left to other processes, which are at them: pinv a-b" in run(SCRIPT, *OPTIONS, cwd=folder).err
+        assert not (folder / "results" / "all" / "pinv" / "a-b").exists()
+        assert (folder / "results" / "all" / "pinv" / "b-a" / "ood_evaluation_mahalanobis.csv").exists()
+    finally:
+        other.kill()
+        other.wait()
+    assert "[1/1] pinv a-b" in run(SCRIPT, *OPTIONS, cwd=folder).err
+    assert (folder / "results" / "all" / "pinv" / "a-b" / "grid.csv").exists() and not lock.exists()
+
+
+def test_what_a_killed_process_left_is_removed(networks, few):
+    whole, killed = networks("whole", 2), networks("killed", 2)
+    folder = killed / "results" / "all" / "pinv" / "a-b"
+    (folder / "2026-01-01_00-00-00.000001").mkdir(parents=True)
+    (folder / "2026-01-01_00-00-00.000001" / "final_model.pt").write_text("half")
+    (folder / ".0123.part").write_text("half")
+    for place in (whole, killed):
+        run(SCRIPT, *OPTIONS, cwd=place)
+    assert content(whole) == content(killed) and not list(folder.glob("2026-01-01*"))
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv.pop(1))
+from misc import all_pairs
+from src.results.run import Run
+from tests.conftest import few_images
+
+left, finish = int(sys.argv.pop(1)), Run.finish
+
+
+def die_or_finish(run):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    finish(run)
+
+
+Run.finish = die_or_finish
+with few_images(200, n_test=80):
+    all_pairs.main()
+"""
+
+
+@pytest.mark.parametrize("n_finished", [3, 6], ids=["half of the stitches", "all but the last mark"])
+def test_a_unit_is_taken_up_where_its_process_was_killed(n_finished, networks, few):
+    whole, killed = networks("whole", 2), networks("killed", 2)
+    options = [*OPTIONS, "--no-similarity"]
+    words = [sys.executable, "-c", KILLED, str(ROOT), str(n_finished), *options]
+    assert subprocess.run(words, cwd=killed, capture_output=True).returncode == -signal.SIGKILL
+    left = killed / "results" / "all" / "pinv" / "b-a"
+    assert len(list(left.glob("2*/config.txt"))) == min(n_finished - 1, 4) and not list(
+        left.parent.glob("*.config.txt")
+    )
+    for folder in (whole, killed):
+        run(SCRIPT, *options, cwd=folder)
+    assert content(killed) == content(whole)
+
+
+def kill_at(process: subprocess.Popen, seconds: float) -> bool:
+    """Kill a process after so many seconds; returns whether it was running."""
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_three_shards_of_which_two_are_killed(seed, networks):
+    whole, killed, moments = networks("whole", 4), networks("killed", 4), random.Random(seed)
+    began = time.monotonic()
+    run(SCRIPT, *ALL, cwd=whole)
+    seconds = time.monotonic() - began
+    shards = [[SCRIPT, *ALL, "--shard", f"{number}/3"] for number in (1, 2, 3)]
+    processes = [start(*shard, cwd=killed) for shard in shards]
+    met = [kill_at(process, moments.uniform(3, 3 + seconds / 3)) for process in processes[:2]]
+    assert processes[2].wait() == 0 and any(met)
+    for shard in shards:
+        run(*shard, cwd=killed)
+    assert content(killed) == content(whole)
+
+
+# ---- Refusals
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("name,type\na,small_cnn\nb,small_cnn\n", "networks.csv has no column path; give a CSV with the columns name"),
+        ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n", "has the name a more than once"),
+        ("name,path,type\na,models/a.pt,small_cnn\nb,models/x.pt,small_cnn\n",
+         "networks.csv, line 3: there is no checkpoint models/x.pt"),
+        ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt\n", "networks.csv, line 3 has no type"),
+        ("name,path,type\na,models/a.pt,small_cnn\nb/c,models/b.pt,small_cnn\n", "the name 'b/c' cannot be that of a"),
+        ("name,path,type\na,models/a.pt,small_cnn\n", "lists 1 networks; give at least two"),
+        ("name,path,type\n" + "".join(f"{name},models/a.pt,small_cnn\n" for name in ("a-a", "a")),
+         "two pairs have the name a-a-a; give names without - in them"),
+        ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,nets.py:cnn\n", "a list does not run code; name it"),
+        ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,resnet18\n", "does not fit resnet18"),
+        (None, "cannot read networks.csv"),
+    ],
+)  # fmt: skip
+def test_lists_that_are_refused(table, said, networks):
+    folder = networks("refused")
+    (folder / "nets.py").write_text("raise SystemExit('it ran')\n")
+    (folder / "networks.csv").unlink() if table is None else (folder / "networks.csv").write_text(table)
+    assert said in error_line(SCRIPT, *OPTIONS, cwd=folder)
+    assert not list((folder / "results").rglob("*")) if (folder / "results").exists() else True
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--methods", "pinv", "procrustes"], "unknown method 'procrustes'; give pinv, repair"),
+        (["--methods", "task"], "'' is not a whole number from 1 on"),
+        (["--methods", "pinv:3"], "unknown method 'pinv:3'"),
+        (["--detector", "energy"], "invalid choice: 'energy' (choose from mahalanobis"),
+        (["--shard", "4/3"], "'4/3' is not I/N with I from 1 to N"),
+        (["--own-types", "small_cnn"], "'small_cnn' is not FILE.py:FUNCTION"),
+    ],
+)
+def test_options_that_are_refused(options, said, networks):
+    assert said in error_line(SCRIPT, *OPTIONS, *options, cwd=networks("refused", 2))
+
+
+def test_paths_count_from_the_folder_of_the_list_and_own_code_runs_where_it_is_named(networks, few):
+    folder = networks("lists/here", 2)
+    (folder / "nets.py").write_text(NETS)
+    text = (folder / "networks.csv").read_text().replace("b.pt,small_cnn", "b.pt,nets.py:cnn")
+    (folder / "networks.csv").write_text(text)
+    options = ["lists/here/networks.csv", *OPTIONS[1:], "--no-similarity", "--own-types", "lists/here/nets.py:cnn"]
+    run(SCRIPT, *options, cwd=folder.parents[1])
+    found = content(folder.parents[1])
+    assert {"all/pinv/a-b/grid.csv", "all/pinv/b-a/ood_evaluation_mahalanobis.csv"} <= found.keys()
+    assert b"lists/here/models/a.pt" in found["all/pinv/a-b/grid.csv"]
+    assert not any("similarity" in name for name in found)
