@@ -23,7 +23,6 @@ SIMILARITY = "similarity"
 LIMITS = Limits(tolerance=0.05)  # those of misc/verdict.py, with its other defaults
 
 
-
 class Tables(NamedTuple):
     """What was measured of all pairs of N networks and L layers."""
 
@@ -69,7 +68,7 @@ def read_tables(folder: Path, networks: Sequence[ListedNetwork]) -> Tables:
             for pair, values in _measure(runs):
                 for name, value in values.items():
                     directed.add(f"{method} {name}")
-                    cells.setdefault(f"{method} {name}", {})[front, end, *pair] = value
+                    cells.setdefault(f"{method} {name}", {})[(front, end, *pair)] = value
     if not cells:
         raise UserError(f"{folder} has no pair of the networks of this list; give what misc/all_pairs.py was given")
     layers = natural_order(layer for found in cells.values() for key in found for layer in key[2:])

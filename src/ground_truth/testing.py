@@ -74,9 +74,7 @@ def _by_groups(
     own = [matrix[np.ix_(members, members)] for matrix in matrices.values()]
 
     def scores_of(drawn: NDArray) -> NDArray:  # (layers, 2)
-        return np.array(
-            [group_scores(matrix[np.ix_(drawn, drawn)], groups[drawn], networks=drawn) for matrix in own]
-        )
+        return np.array([group_scores(matrix[np.ix_(drawn, drawn)], groups[drawn], networks=drawn) for matrix in own])
 
     chance = dict(zip(("auprc", "conformity"), chance_scores(groups), strict=True))
     yield from _rows(tables, test, measure, list(matrices), scores_of, groups, chance, draws)
