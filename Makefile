@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test test-slow demo paper-smoke benchmark clean
+.PHONY: test test-slow demo ground-truth paper-smoke benchmark clean
 
 test: .venv/ready        # the whole suite on the CPU, a few minutes on two cores
 	$(BIN)/python -m pytest -n auto --dist loadfile
@@ -11,6 +11,9 @@ test-slow: .venv/ready   # the long checks that `make test` leaves out
 
 demo: .venv/ready        # the main job on embedded data, a few minutes; prints the path of its report last
 	$(BIN)/python misc/demo.py
+
+ground-truth: .venv/ready # which measure can be believed? 45 networks on embedded data; resumable
+	PYTHON=$(BIN)/python bash misc/ground_truth_digits.sh
 
 paper-smoke: .venv/ready # every script of misc/paper on the embedded digits, tiny settings, a few minutes
 	PYTHON=$(BIN)/python bash misc/paper/smoke.sh
@@ -27,4 +30,4 @@ benchmark: .venv/ready   # speed against the straightforward way
 	touch $@
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo ground_truth

@@ -43,6 +43,7 @@ def parser() -> cli.Parser:
     add("--detector", type=cli.several(untrained), default="mahalanobis",
         help=f"one, or several with commas between them: {', '.join(untrained)}")  # fmt: skip
     add("--no-similarity", action="store_true", help="stitch only")
+    add("--no-figures", action="store_true", help="write tables only, in half of the time where networks are small")
     add("--own-types", type=own_type, nargs="+", default=[], metavar="FILE.py:FUNCTION",
         help="types in the list that are a user's code, which runs only if named here")  # fmt: skip
     add("--shard", type=shard, default="1/1", metavar="I/N",
@@ -94,6 +95,7 @@ def work(args) -> None:
     from src.datasets import dataset_info
     from src.loaded import Loaded
     from src.networks import NetworkName
+    from src.results import figures
     from src.results.network_list import read_networks
     from src.runtime import device_of
 
@@ -107,10 +109,11 @@ def work(args) -> None:
     device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
     for network in dict.fromkeys(network for unit in left for network in unit.pair):
         loaded.network(NetworkName(network.path, network.type), spec, device=device, encoder=True)
-    if args.dry_run:
-        estimate(left, args, loaded)
-    else:
-        run_units(left, loaded)
+    with figures.left_out(args.no_figures):
+        if args.dry_run:
+            estimate(left, args, loaded)
+        else:
+            run_units(left, loaded)
 
 
 def check_types(args, networks) -> None:

@@ -49,7 +49,7 @@ def group_score_intervals(
     similarity, groups = np.asarray(similarity), np.asarray(groups)
     draws = resamples(groups, n_resamples=n_resamples, seed=seed)
     scores = [group_scores(_pairs(similarity, drawn), groups, networks=drawn) for drawn in draws]
-    auprc, conformity = map(_interval, zip(*scores, strict=True))
+    auprc, conformity = map(interval, zip(*scores, strict=True))
     return auprc, conformity
 
 
@@ -69,7 +69,7 @@ def output_correlation_interval(
     similarity, difference = np.asarray(similarity), np.asarray(difference)
     groups = np.zeros(len(similarity)) if groups is None else groups
     draws = resamples(groups, n_resamples=n_resamples, seed=seed)
-    return _interval(
+    return interval(
         output_correlation(_pairs(similarity, drawn), _pairs(difference, drawn), networks=drawn) for drawn in draws
     )
 
@@ -85,7 +85,7 @@ def layer_score_intervals(
     scores = np.array([layer_scores(of_network) for of_network in similarities])
     draws = resamples(np.zeros(len(scores)), n_resamples=n_resamples, seed=seed)
     means = np.array([scores[drawn].mean(0) for drawn in draws])
-    conformity, spearman = map(_interval, means.T)
+    conformity, spearman = map(interval, means.T)
     return conformity, spearman
 
 
@@ -93,7 +93,7 @@ def _pairs(matrix: NDArray, drawn: NDArray) -> NDArray:
     return matrix[np.ix_(drawn, drawn)]
 
 
-def _interval(scores: Iterable[float]) -> Resampled:
+def interval(scores: Iterable[float]) -> Resampled:
     """Return the percentiles that leave out the same share at both ends, without those that are NaN."""
     values = np.array(list(scores))
     values = values[~np.isnan(values)]

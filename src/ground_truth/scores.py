@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 
 class GroupScores(NamedTuple):
@@ -170,4 +170,4 @@ def _spearman(x: NDArray, y: NDArray) -> float:
     """Return Spearman's rank correlation; NaN where one side is constant or has a NaN."""
     if len(x) < 2 or any(np.isnan(side).any() or (side == side[0]).all() for side in (x, y)):
         return math.nan
-    return float(spearmanr(x, y).statistic)
+    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])

@@ -23,6 +23,19 @@ STYLE = {
 CHARACTER, LINE = 0.065, 0.16  # inches, of this text
 SIMILARITY, DISTANCE, DIVERGING = "viridis", "viridis_r", "RdBu_r"  # colour maps
 
+_are_left_out = False
+
+
+@contextlib.contextmanager
+def left_out(are_left_out: bool = True) -> Iterator[None]:
+    """Draw no figures while the block runs, if so asked: of many small tables they take longer than the tables."""
+    global _are_left_out
+    before, _are_left_out = _are_left_out, are_left_out
+    try:
+        yield
+    finally:
+        _are_left_out = before
+
 
 class HeatMap(NamedTuple):
     """A panel: a matrix, and the meaning of its colours. Bright stands for similar, dark for different."""
@@ -207,7 +220,9 @@ def _wrap(text: str, width: float) -> str:
 
 
 def _can_draw(path: Path) -> bool:
-    """Return whether matplotlib is installed; warn if it is not."""
+    """Return whether figures are asked for and matplotlib is installed; warn if it is not."""
+    if _are_left_out:
+        return False
     if importlib.util.find_spec("matplotlib") is None:
         warn(f"{path} was not drawn: matplotlib is not installed")
         return False

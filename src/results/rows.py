@@ -291,6 +291,28 @@ class RankTestRow(NamedTuple):
     note: str = ""
 
 
+class TruthScore(NamedTuple):
+    """A score of a measure in a test of ground truth; higher is better."""
+
+    value: float
+    low: float  # the interval of 95 %, by a bootstrap over networks
+    high: float
+    chance: float  # of a measure that orders at random
+
+
+class TruthRow(NamedTuple):
+    """A measure in a test of ground truth: a row of the table of `misc/ground_truth.py`."""
+
+    test: str  # an intervention, a difference of outputs, or layers
+    measure: str
+    layer: str  # empty: the mean over layers
+    scores: Annotated[dict[str, TruthScore], "{key}_{part}"]  # auprc, conformity, spearman, as far as the test has them
+    n_networks: int
+    both_directions: bool  # the mean over both, of a measure of stitches
+
+    contents, written_by = "ground truth", "misc/ground_truth.py"
+
+
 class EpochRow(NamedTuple):
     """An epoch of training: a row of `training_logs.csv`."""
 
