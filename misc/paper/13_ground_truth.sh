@@ -15,8 +15,10 @@ for group in label_noise:0 label_noise:0.5 label_noise:0.75 shortcut:0 shortcut:
     for seed in $TRUTH_SEEDS; do
         place=$folder/${test}_${strength}_$seed
         todo "$place/config.txt" exec_train.py "$TRUTH_NETWORK" -d "$TRUTH_DATA" \
-            -data "$TRUTH_ROOT" -workers "$WORKERS" -e "$TRUTH_EPOCHS" -o sgd -lr 0.1 --momentum 0.9 -sched cosine -wd 5e-4 -b 128 "--${test//_/-}" "$strength" \
-            -s "$seed" --intervention-seed "$seed" -dir "$place" --resume -gpu GPU
+            -data "$TRUTH_ROOT" -workers "$WORKERS" -e "$TRUTH_EPOCHS" -o sgd -lr 0.1 --momentum 0.9 \
+            -sched cosine -wd 5e-4 -b 128 \
+            "--${test//_/-}" "$strength" -s "$seed" --intervention-seed "$seed" \
+            -dir "$place" --resume -gpu GPU
     done
 done
 run_queue
