@@ -39,7 +39,8 @@ def sentences(rows: Sequence[TruthRow]) -> list[str]:
         found = main_score(row)
         (above if found.low > found.chance else below).setdefault(row.test, []).append(row.measure)
     return [
-        f"Can be believed here, as the interval of the score is above chance: {_by_test(above)}.",
+        "Can be believed here, as the interval of the score (of each measure by itself) is above chance: "
+        f"{_by_test(above)}.",
         f"Cannot be believed here: {_by_test(below)}.",
     ]
 
