@@ -121,6 +121,7 @@ def test_files_are_those_of_the_single_scripts(n, networks, few):
     assert "with other options (seed was 0, now 1)" in error_line(SCRIPT, *ALL, "-s", "1", cwd=many)
 
 
+@pytest.mark.slow
 def test_networks_and_images_are_loaded_once(networks, few, monkeypatch):
     from src import loaded
 
@@ -132,6 +133,7 @@ def test_networks_and_images_are_loaded_once(networks, few, monkeypatch):
     assert len(calls) == 3 + 2  # the networks, and the two splits
 
 
+@pytest.mark.slow
 def test_dry_run_prints_commands_that_give_the_same_files(networks, few):
     printed, made = networks("printed", 2), networks("made", 2)
     said = run(SCRIPT, *OPTIONS, "--methods", "pinv", "task:3", "--dry-run", "--workers", "4", cwd=printed)
@@ -259,7 +261,9 @@ with few_images(200, n_test=80):
 """
 
 
-@pytest.mark.parametrize("n_finished", [3, 6], ids=["half of the stitches", "all but the last mark"])
+@pytest.mark.parametrize(
+    "n_finished", [3, pytest.param(6, marks=pytest.mark.slow)], ids=["half", "all but the last mark"]
+)
 def test_a_unit_is_taken_up_where_its_process_was_killed(n_finished, networks, few):
     whole, killed = networks("whole", 2), networks("killed", 2)
     options = [*OPTIONS, "--no-similarity"]

@@ -79,7 +79,11 @@ def launch(by: str, *arguments, cwd) -> list[str]:
 
 @pytest.mark.parametrize(
     ("by", "batch_size", "n_workers"),
-    [("torchrun", 5, "0"), ("hand", 11, "0"), pytest.param("torchrun", 5, "1", marks=pytest.mark.slow)],
+    [
+        pytest.param("torchrun", 5, "0", marks=pytest.mark.slow),
+        ("hand", 11, "0"),
+        pytest.param("torchrun", 5, "1", marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_equal_one_that_averages(by, batch_size, n_workers, root, tmp_path):
     """Batches of 5, 5 and 2 in shares of 3 and 2, or of 1; batches of 11 and 1 in shares of 6 and 5, or 1 and none."""

@@ -76,7 +76,7 @@ def pair(in_tmp_path):
     "options",
     [
         ["--alignment", "pool", "--permutations", "19", "-m1r", "0", "8", "3", "-m2r", "8"],
-        ["--alignment", "auto", "--permutations", "19"],
+        pytest.param(["--alignment", "auto", "--permutations", "19"], marks=pytest.mark.slow),
         ["--alignment", "positions", "-m2r", "4"],
     ],
     ids=["pool", "auto", "positions"],
@@ -278,6 +278,7 @@ def test_two_processes_fill_one_store(pair):
             assert row == pytest.approx(other, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_as_a_process(pair):
     for expected in (2, 0):
         said = run_process(
