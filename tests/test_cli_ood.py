@@ -217,12 +217,14 @@ def test_detectors_that_need_no_training(workplace, copied, digit_networks):
 
 def test_several_detectors_share_a_pass_and_give_what_each_gives_alone(workplace, copied, tmp_path):
     together, apart = copied("together"), copied("apart")
-    out, err = evaluate(workplace, "together", "--detector", "energy,rmd", "-ed", tmp_path)
+    with few_images(200, n_test=120):
+        out, err = evaluate(workplace, "together", "--detector", "energy,rmd", "-ed", tmp_path)
     assert "evaluated 6 stitches; skipped 0 runs and 1 end layers" in err  # energy: into layer2.0 alone
     lines = out.splitlines()
     assert lines[0] == "DETECTOR: energy" and "DETECTOR: rmd" in lines
     for name, n_stitches in (("energy", 3), ("rmd", 6)):
-        evaluate(workplace, "apart", "--detector", name, "--validity")
+        with few_images(200, n_test=120):
+            evaluate(workplace, "apart", "--detector", name, "--validity")
         assert rows_of(together, name) == rows_of(apart, name) and len(rows_of(apart, name)) == n_stitches
     assert read_json(together / "ood_evaluation_rmd.config.txt")["detector"] == "rmd"
     assert names_in(tmp_path) == {"energy", "rmd"}
@@ -271,7 +273,8 @@ def test_rank_correlations_with_energy(workplace, copied):
     """They are scipy's, over the three stitches that both have evaluated on the same images."""
     folder = copied("correlated")
     (folder / "ood_evaluation_rmd_old.csv").write_text("kept by the user")
-    out = evaluate(workplace, "correlated", "--detector", "energy,rmd").out
+    with few_images(200, n_test=120):
+        out = evaluate(workplace, "correlated", "--detector", "energy,rmd").out
     aurocs = [[float(row["auroc"]) for row in rows_of(folder, name)[:3]] for name in ("energy", "rmd")]
     rho, tau = (correlation(*aurocs).statistic for correlation in (spearmanr, kendalltau))
     assert f"AUROC of energy and rmd over 3 stitches: rho {rho:.4f}, tau {tau:.4f}" in out.splitlines()

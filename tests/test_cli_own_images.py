@@ -57,6 +57,7 @@ def test_a_config_with_a_path_repeats_a_run_elsewhere(tmp_path):
     assert again.read_bytes() == (tmp_path / "a" / "model_1.pt").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme_run(tmp_path):
     """As they stand, one after the other."""
     (tmp_path / "src").symlink_to(ROOT / "src")  # the Python block reads the digits from there

@@ -127,7 +127,10 @@ INTERVENED = {
 }
 
 
-@pytest.mark.parametrize("option", INTERVENED)
+@pytest.mark.parametrize(
+    "option",
+    [pytest.param(each, marks=() if each == "--shortcut 1" else pytest.mark.slow) for each in INTERVENED],
+)
 def test_interventions(option, tmp_path):
     settings = [*ON_DIGITS, "-e", "4", "-b", "32", "-lr", "0.003", "-dir", "m"]
     run_process("exec_train.py", "small_cnn", *settings, *option.split(), "--intervention-seed", "3")

@@ -75,7 +75,9 @@ def pair(in_tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        ["--alignment", "pool", "--permutations", "19", "-m1r", "0", "8", "3", "-m2r", "8"],
+        pytest.param(
+            ["--alignment", "pool", "--permutations", "19", "-m1r", "0", "8", "3", "-m2r", "8"], marks=pytest.mark.slow
+        ),
         pytest.param(["--alignment", "auto", "--permutations", "19"], marks=pytest.mark.slow),
         ["--alignment", "positions", "-m2r", "4"],
     ],
@@ -171,6 +173,7 @@ def test_positions_alone_are_refused(pair):
     assert "positions" not in compare(*pair, *arguments, "--alignment", "pool", layers=("pool2", "pool2")).err
 
 
+@pytest.mark.slow
 def test_layers_without_values_say_so_as_without_a_store(pair):
     state = load_state(pair[0])
     first = next(key for key in state if key.endswith("weight"))
@@ -257,6 +260,7 @@ def fill(paths, barrier, counter) -> None:
         counter.value += passes(said)
 
 
+@pytest.mark.slow
 def test_two_processes_fill_one_store(pair):
     """Each network is still run once, and both get the values of a single command."""
     context = multiprocessing.get_context("spawn")

@@ -83,7 +83,10 @@ def batches(split: str, *, indices=slice(None)):
     return list(zip(images.split(64), labels.split(64), strict=True))
 
 
-@pytest.mark.parametrize("name", DET_RUNS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(each, marks=pytest.mark.slow if "layer4.1" in each or "3.1" in each else ()) for each in DET_RUNS],
+)
 def test_direct_matching_repeats_the_run(networks, name):
     golden = DET_RUNS[name]
     folder = RUNS / golden["results_dir"].removeprefix("results/")

@@ -84,7 +84,7 @@ def test_an_unknown_shape_of_images_is_asked_for():
         _ = Network(KINDS["shapes"]()).layer_names
 
 
-SLOW = [pytest.param(kind, marks=() if kind in ("structured", "views") else pytest.mark.slow) for kind in KINDS]
+SLOW = [pytest.param(kind, marks=() if kind == "structured" else pytest.mark.slow) for kind in KINDS]
 
 
 @pytest.mark.parametrize("kind", SLOW)
