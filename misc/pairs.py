@@ -19,15 +19,14 @@ from src import cli
 from src.console import listed, note, result, silenced
 from src.errors import Busy
 from src.models.user_file import is_user_network
+from src.results.network_list import SIMILARITY, ListedNetwork, pair_name
 from src.stitching.registry import FORMS
 
 if TYPE_CHECKING:
     from src.loaded import Loaded
-    from src.results.network_list import ListedNetwork
     from src.results.run import Run
 
 NOT_PASSED = ("config", "save_dir")  # options of all_pairs.py that mean something else to a single script
-SIMILARITY = "similarity"
 RECIPES = {
     exec_stitch: exec_stitch.stitch,
     exec_eval_stitcher_ood: exec_eval_stitcher_ood.evaluate,
@@ -90,14 +89,14 @@ class Unit(NamedTuple):
     """A pair of networks that one process stitches by one method and evaluates, or compares."""
 
     kind: str  # the folder of the method, or SIMILARITY
-    pair: "tuple[ListedNetwork, ListedNetwork]"
+    pair: tuple[ListedNetwork, ListedNetwork]
     place: Path  # the folder of its runs, or its table
     commands: list[Command]
 
     @property
     def title(self) -> str:
         """Its name in messages."""
-        return f"{self.kind} {self.pair[0].name}-{self.pair[1].name}"
+        return f"{self.kind} {pair_name(*self.pair)}"
 
     @property
     def run(self) -> "Run":
@@ -115,10 +114,10 @@ class Unit(NamedTuple):
         return self.run.is_finished(remedy=REMEDY)
 
 
-def stitching_unit(pair: "tuple[ListedNetwork, ListedNetwork]", method: Method, args: Namespace, save_dir: str) -> Unit:
+def stitching_unit(pair: tuple[ListedNetwork, ListedNetwork], method: Method, args: Namespace, save_dir: str) -> Unit:
     """Make the unit of an ordered pair and a method."""
     front, end = pair
-    folder = Path(save_dir, method.folder, f"{front.name}-{end.name}")
+    folder = Path(save_dir, method.folder, pair_name(*pair))
     networks = [front.path, end.path, front.type, end.type, args.layers, args.layers, args.stitching_type]
     how = [*method.words, "--mod-only-stitch", "--resume", "-dir", str(folder)]
     own = []
@@ -132,10 +131,10 @@ def stitching_unit(pair: "tuple[ListedNetwork, ListedNetwork]", method: Method, 
     return Unit(method.folder, pair, place, commands)
 
 
-def similarity_unit(pair: "tuple[ListedNetwork, ListedNetwork]", args: Namespace, save_dir: str) -> Unit:
+def similarity_unit(pair: tuple[ListedNetwork, ListedNetwork], args: Namespace, save_dir: str) -> Unit:
     """Make the unit of the similarity of a pair."""
     first, second = pair
-    table = Path("results", save_dir, SIMILARITY, f"{first.name}-{second.name}.csv")
+    table = Path("results", save_dir, SIMILARITY, f"{pair_name(*pair)}.csv")
     networks = [first.path, second.path, first.type, second.type, args.layers, args.layers, "-o", str(table)]
     script = exec_compute_low_rank_sim_metrics
     return Unit(SIMILARITY, pair, table, [Command(script, [*networks, *shared_words(script.parser(), args)])])

@@ -495,7 +495,7 @@ def test_a_penalty_that_is_not_known_has_no_interval(tmp_path, capsys):
     assert verdict.summary.accuracy.low is not None and verdict.summary.penalty == Estimate(None)
     report.print_verdicts([verdict])
     assert (
-        "undecided (accuracy 0.9410, penalty nan [nan, nan], density 0.90 and recall 0.89 of its own; no predictions"
+        "undecided (accuracy 0.9410, penalty nan [nan, nan], density ratio 0.90, recall ratio 0.89; no predictions"
         in capsys.readouterr().out
     )
 

@@ -4,7 +4,6 @@ The protocol is that of ReSi (Klabunde et al., ICLR 2025, arXiv 2408.00531).
 """
 
 from src.ground_truth.bootstrap import (
-    Resampled,
     group_score_intervals,
     layer_score_intervals,
     output_correlation_interval,
@@ -24,7 +23,6 @@ __all__ = [
     "GroupScores",
     "LayerScores",
     "OutputDifferences",
-    "Resampled",
     "chance_scores",
     "group_score_intervals",
     "group_scores",

@@ -6,22 +6,15 @@ dimensions, three groups of five, the intervals of 95 % of group scores covered 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from src.ground_truth.scores import group_scores, layer_scores, output_correlation
+from src.results.rows import Interval
 
 N_RESAMPLES = 1000
 LEVEL = 0.95
-
-
-class Resampled(NamedTuple):
-    """The percentile interval of a score; NaN for both ends where no resample has one."""
-
-    low: float
-    high: float
 
 
 def resamples(groups: ArrayLike, *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Iterator[NDArray]:
@@ -44,7 +37,7 @@ def resamples(groups: ArrayLike, *, n_resamples: int = N_RESAMPLES, seed: int = 
 
 def group_score_intervals(
     similarity: ArrayLike, groups: ArrayLike, *, n_resamples: int = N_RESAMPLES, seed: int = 0
-) -> tuple[Resampled, Resampled]:
+) -> tuple[Interval, Interval]:
     """Return the intervals of 95 % of both of `group_scores`; arguments and errors are its own."""
     similarity, groups = np.asarray(similarity), np.asarray(groups)
     draws = resamples(groups, n_resamples=n_resamples, seed=seed)
@@ -60,7 +53,7 @@ def output_correlation_interval(
     groups: ArrayLike | None = None,
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
-) -> Resampled:
+) -> Interval:
     """Return the interval of 95 % of `output_correlation`; arguments and errors are its own.
 
     Args:
@@ -76,7 +69,7 @@ def output_correlation_interval(
 
 def layer_score_intervals(
     similarities: Sequence[ArrayLike], *, n_resamples: int = N_RESAMPLES, seed: int = 0
-) -> tuple[Resampled, Resampled]:
+) -> tuple[Interval, Interval]:
     """Return the intervals of 95 % of the means of both of `layer_scores` over networks.
 
     Args:
@@ -93,10 +86,10 @@ def _pairs(matrix: NDArray, drawn: NDArray) -> NDArray:
     return matrix[np.ix_(drawn, drawn)]
 
 
-def interval(scores: Iterable[float]) -> Resampled:
-    """Return the percentiles that leave out the same share at both ends, without those that are NaN."""
+def interval(scores: Iterable[float]) -> Interval:
+    """Return the percentiles that leave out the same share at both ends, without those that are NaN; NaN of none."""
     values = np.array(list(scores))
     values = values[~np.isnan(values)]
     if not values.size:
-        return Resampled(np.nan, np.nan)
-    return Resampled(*np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist())
+        return Interval(np.nan, np.nan)
+    return Interval(*np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist())

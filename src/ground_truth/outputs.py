@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import rel_entr
 
 
 class OutputDifferences(NamedTuple):
@@ -18,7 +19,7 @@ class OutputDifferences(NamedTuple):
 def output_differences(first: ArrayLike, second: ArrayLike, labels: ArrayLike | None = None) -> OutputDifferences:
     """Measure how much two sets of predictions differ; the order of the two does not matter.
 
-    The Jensen–Shannon divergence (Lin 1991) of p and q is H((p + q)/2) − (H(p) + H(q))/2, with entropies in bits.
+    The Jensen–Shannon divergence (Lin 1991) of p and q is (KL(p‖m) + KL(q‖m))/2 with m = (p + q)/2, in bits.
 
     Args:
         first, second: probabilities (n, C) of the same images; each row adds up to 1.
@@ -30,7 +31,8 @@ def output_differences(first: ArrayLike, second: ArrayLike, labels: ArrayLike | 
     if first.shape != second.shape:
         raise ValueError(f"predictions {first.shape} and {second.shape} of other images or classes")
     classes = first.argmax(1), second.argmax(1)
-    divergences = _entropies((first + second) / 2) - (_entropies(first) + _entropies(second)) / 2
+    middle = (first + second) / 2
+    divergences = (rel_entr(first, middle) + rel_entr(second, middle)).sum(1) / (2 * math.log(2))
     gap = math.nan
     if labels is not None:
         labels = np.asarray(labels)
@@ -49,8 +51,3 @@ def _probabilities(predictions: ArrayLike) -> NDArray:
     if not (predictions >= 0).all() or not np.allclose(predictions.sum(1), 1, rtol=0, atol=1e-4):
         raise ValueError("predictions are not probabilities: apply a softmax to logits first")
     return predictions
-
-
-def _entropies(distributions: NDArray) -> NDArray:
-    """Return the entropy of each row, in bits: (n, C) -> (n,); 0 log 0 is 0."""
-    return -(distributions * np.log2(distributions, out=np.zeros_like(distributions), where=distributions > 0)).sum(1)

@@ -1,12 +1,13 @@
 """The report of the tests: the table, a figure of ranks, two sentences, and maps of networks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import rankdata
 
+from src.console import listed
 from src.errors import UserError
 from src.ground_truth.measures import equal_values
 from src.ground_truth.scaling import classical_scaling
@@ -33,11 +34,11 @@ def main_score(row: TruthRow) -> TruthScore:
 
 def sentences(rows: Sequence[TruthRow]) -> list[str]:
     """Return which measures can be believed in each test, as the interval of the mean over layers is above chance."""
-    above: dict[str, list[str]] = {}
-    below: dict[str, list[str]] = {}
+    above: dict[str, list[TruthRow]] = {}
+    below: dict[str, list[TruthRow]] = {}
     for row in (row for row in rows if row.layer == ALL_LAYERS):
         found = main_score(row)
-        (above if found.low > found.chance else below).setdefault(row.test, []).append(row.measure)
+        (above if found.low > found.chance else below).setdefault(row.test, []).append(row)
     return [
         "Can be believed here, as the interval of the score (of each measure by itself) is above chance: "
         f"{_by_test(above)}.",
@@ -45,8 +46,12 @@ def sentences(rows: Sequence[TruthRow]) -> list[str]:
     ]
 
 
-def _by_test(measures: dict[str, list[str]]) -> str:
-    parts = [f"in the test of {test} ({len(names)}) {', '.join(names)}" for test, names in measures.items()]
+def _by_test(rows: Mapping[str, Sequence[TruthRow]]) -> str:
+    """Name the measures of each test, the best first."""
+    parts = []
+    for test, of_test in rows.items():
+        best = sorted(of_test, key=lambda row: -np.nan_to_num(main_score(row).value, nan=-math.inf))
+        parts.append(f"in the test of {test} ({len(best)}) {listed(row.measure for row in best)}")
     return "; ".join(parts) or "none"
 
 

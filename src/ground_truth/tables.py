@@ -13,13 +13,12 @@ from src.ground_truth.measures import VERDICT, VERDICT_VALUES, measures_of, simi
 from src.ood.registry import SCORES
 from src.results.folders import StitchingRun, read_evaluations
 from src.results.matrices import natural_order
-from src.results.network_list import ListedNetwork, pair_name
+from src.results.network_list import SIMILARITY, ListedNetwork, pair_name
 from src.results.records import read_table
 from src.results.rows import StitchRow
 from src.similarity.report import read_similarities
 from src.verdict import Limits, judge
 
-SIMILARITY = "similarity"
 LIMITS = Limits(tolerance=0.05)  # those of misc/verdict.py, with its other defaults
 
 

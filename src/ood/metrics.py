@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
 
 from src.results.rows import Interval
@@ -61,10 +62,8 @@ def auroc_interval(id_energies: np.ndarray, ood_energies: np.ndarray, *, paired:
     variance = np.var(above + below, ddof=1) / n if paired else np.var(above, ddof=1) / n + np.var(below, ddof=1) / m
     if not 0 < auroc < 1 or not variance > 0:
         return Interval(float(auroc), float(auroc))
-    log_odds = np.log(auroc / (1 - auroc))
     half = norm.ppf(0.975) * np.sqrt(variance) / (auroc * (1 - auroc))
-    low, high = 1 / (1 + np.exp(-log_odds + half)), 1 / (1 + np.exp(-log_odds - half))
-    return Interval(float(low), float(high))
+    return Interval(float(expit(logit(auroc) - half)), float(expit(logit(auroc) + half)))
 
 
 def _counts_above_thresholds(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -97,15 +97,17 @@ def maps(
     column_label: str,
     title: str = "",
     caption: str = "",
-) -> None:
+) -> bool:
     """Draw matrices, with every value written into its cell, and one legend of classes.
 
     Args:
         panels: by title; each has axes of its own.
         caption: the text below the figure.
+    Returns:
+        Whether the figure was drawn.
     """
     if not _can_draw(path):
-        return
+        return False
     from matplotlib.patches import Patch
 
     colours = {name: colour for panel in panels.values() for name, colour in getattr(panel, "colours", {}).items()}
@@ -121,6 +123,7 @@ def maps(
             panel.paint(axes)
         if colours:
             _add_legend(figure, {name: Patch(facecolor=colour, edgecolor="grey") for name, colour in colours.items()})
+    return True
 
 
 def curves(

@@ -17,6 +17,7 @@ from src.results.records import from_record
 
 COLUMNS = "the columns name, path, type and optionally group"
 NAME = re.compile(r"\w[\w.+=-]*")
+SIMILARITY = "similarity"  # the folder of the tables of all pairs, beside those of the methods
 
 
 class ListedNetwork(NamedTuple):
@@ -55,7 +56,7 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
 
 
 def pair_name(first: ListedNetwork, second: ListedNetwork) -> str:
-    """Return the name of the files of a pair."""
+    """Return the name of the folder or table of a pair."""
     return f"{first.name}-{second.name}"
 
 

@@ -34,8 +34,8 @@ def write_grid(path: Path, rows: Sequence[StitchRow], *, figure: str = ".png", t
         name.replace(", ", "\n") or "accuracy of the stitched network": HeatMap(accuracies(group))
         for name, group in groups[-MAX_PANELS:]
     }
-    maps(drawn, panels, **AXES, title=title, caption=describe_stitches(rows))
-    note(f"wrote {path} and {drawn}")
+    is_drawn = maps(drawn, panels, **AXES, title=title, caption=describe_stitches(rows))
+    note(f"wrote {path}{f' and {drawn}' * is_drawn}")
 
 
 def update_grid(directory: Path, *, create: bool, title: str = "") -> None:
@@ -90,5 +90,5 @@ class Comparison:
         pairs = [Pair(front, end) for front in front_layers for end in end_layers]
         write_table(path, ComparisonRow, [by_pair[pair] for pair in pairs if pair in by_pair])
         drawn = path.with_suffix(figure)
-        maps(drawn, self.panels, **AXES, title=title, caption=self.caption)
-        note(f"wrote {path} and {drawn}")
+        is_drawn = maps(drawn, self.panels, **AXES, title=title, caption=self.caption)
+        note(f"wrote {path}{f' and {drawn}' * is_drawn}")

@@ -27,7 +27,7 @@ def print_verdicts(rows: Sequence[VerdictRow]) -> None:
         measured = "accuracy {:.4f}, penalty {:.4f} [{:.4f}, {:.4f}]".format(*numbers)
         if row.validity:
             ratios = row.validity.density_ratio, row.validity.recall_ratio
-            measured += ", density {:.2f} and recall {:.2f} of its own".format(*ratios)
+            measured += ", density ratio {:.2f}, recall ratio {:.2f}".format(*ratios)
         result(f"{row.method}, {row.networks}: {row.pair}: {row.verdict} ({measured}; {row.reason})")
 
 
