@@ -98,7 +98,7 @@ def single_scripts(folder: Path, names: str) -> None:
                 "-o", f"results/all/similarity/{front}-{end}.csv", cwd=folder)  # fmt: skip
 
 
-@pytest.mark.parametrize("n", [3, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 6))])
 def test_files_are_those_of_the_single_scripts(n, networks, few):
     one, many = networks("one", n), networks("many", n)
     single_scripts(one, "abcdef"[:n])
@@ -261,9 +261,8 @@ with few_images(200, n_test=80):
 """
 
 
-@pytest.mark.parametrize(
-    "n_finished", [3, pytest.param(6, marks=pytest.mark.slow)], ids=["half", "all but the last mark"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("n_finished", [3, 6], ids=["half", "all but the last mark"])
 def test_a_unit_is_taken_up_where_its_process_was_killed(n_finished, networks, few):
     whole, killed = networks("whole", 2), networks("killed", 2)
     options = [*OPTIONS, "--no-similarity"]

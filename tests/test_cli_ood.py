@@ -215,16 +215,15 @@ def test_detectors_that_need_no_training(workplace, copied, digit_networks):
     assert {row["sanity_auroc"] for row in rows_of(folder, "residual")} == {""}
 
 
+@few_images(300, n_test=120)
 def test_several_detectors_share_a_pass_and_give_what_each_gives_alone(workplace, copied, tmp_path):
     together, apart = copied("together"), copied("apart")
-    with few_images(200, n_test=120):
-        out, err = evaluate(workplace, "together", "--detector", "energy,rmd", "-ed", tmp_path)
+    out, err = evaluate(workplace, "together", "--detector", "energy,rmd", "-ed", tmp_path)
     assert "evaluated 6 stitches; skipped 0 runs and 1 end layers" in err  # energy: into layer2.0 alone
     lines = out.splitlines()
     assert lines[0] == "DETECTOR: energy" and "DETECTOR: rmd" in lines
     for name, n_stitches in (("energy", 3), ("rmd", 6)):
-        with few_images(200, n_test=120):
-            evaluate(workplace, "apart", "--detector", name, "--validity")
+        evaluate(workplace, "apart", "--detector", name, "--validity")
         assert rows_of(together, name) == rows_of(apart, name) and len(rows_of(apart, name)) == n_stitches
     assert read_json(together / "ood_evaluation_rmd.config.txt")["detector"] == "rmd"
     assert names_in(tmp_path) == {"energy", "rmd"}
@@ -253,6 +252,7 @@ def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures):
     assert rows[3:] == rows_of(workplace / "results" / "ranks")
 
 
+@few_images(300, n_test=120)
 def test_a_detector_of_other_layers_alone_is_left_out(workplace, copied):
     """The store has one for layer3.1, which -scd checks, but no stitch ends there or at layer2.0."""
     folder = copied("late")
@@ -269,12 +269,12 @@ def remove_stitches(folder: Path, *, into: str) -> None:
             shutil.rmtree(path.parent)
 
 
+@few_images(300, n_test=120)
 def test_rank_correlations_with_energy(workplace, copied):
     """They are scipy's, over the three stitches that both have evaluated on the same images."""
     folder = copied("correlated")
     (folder / "ood_evaluation_rmd_old.csv").write_text("kept by the user")
-    with few_images(200, n_test=120):
-        out = evaluate(workplace, "correlated", "--detector", "energy,rmd").out
+    out = evaluate(workplace, "correlated", "--detector", "energy,rmd").out
     aurocs = [[float(row["auroc"]) for row in rows_of(folder, name)[:3]] for name in ("energy", "rmd")]
     rho, tau = (correlation(*aurocs).statistic for correlation in (spearmanr, kendalltau))
     assert f"AUROC of energy and rmd over 3 stitches: rho {rho:.4f}, tau {tau:.4f}" in out.splitlines()
@@ -313,6 +313,7 @@ def test_a_detector_that_does_not_do_its_job_is_marked(workplace, drawn_figures)
     assert float(rows_of(workplace / "results" / "dm")[0]["sanity_auroc"]) < 0.8
 
 
+@few_images(300, n_test=120)
 def test_validity_and_what_detectors_see(workplace, copied, digit_networks, drawn_figures):
     """Recomputed without the grid; with trained detectors alone only on demand, and then the same."""
     folder = copied("valid")
