@@ -3,12 +3,7 @@
 The protocol is that of ReSi (Klabunde et al., ICLR 2025, arXiv 2408.00531).
 """
 
-from src.ground_truth.bootstrap import (
-    group_score_intervals,
-    layer_score_intervals,
-    output_correlation_interval,
-    resamples,
-)
+from src.ground_truth.bootstrap import draw_counts, interval
 from src.ground_truth.outputs import OutputDifferences, output_differences
 from src.ground_truth.scores import (
     GroupScores,
@@ -24,12 +19,10 @@ __all__ = [
     "LayerScores",
     "OutputDifferences",
     "chance_scores",
-    "group_score_intervals",
+    "draw_counts",
     "group_scores",
-    "layer_score_intervals",
+    "interval",
     "layer_scores",
     "output_correlation",
-    "output_correlation_interval",
     "output_differences",
-    "resamples",
 ]

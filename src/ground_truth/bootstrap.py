@@ -5,91 +5,44 @@ Resamples without a score, in which a group is one network many times, are left 
 dimensions, three groups of five, the intervals of 95 % of group scores covered in 87 % (groups far apart) to 100 %.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from src.ground_truth.scores import group_scores, layer_scores, output_correlation
 from src.results.rows import Interval
 
 N_RESAMPLES = 1000
 LEVEL = 0.95
+MIN_DRAWS = 10  # different ones that have a score; groups of two, and one of three, give fewer
 
 
-def resamples(groups: ArrayLike, *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Iterator[NDArray]:
+def draw_counts(groups: ArrayLike, *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> NDArray:
     """Draw networks with replacement within each group, as many as the group has.
 
     Args:
         groups: (N,), numbers or names.
-    Yields:
-        Indices (N,): the i-th is of the group of network i.
+    Returns:
+        (n_resamples, N): how often each network was drawn.
     """
     groups = np.asarray(groups)
-    members = [np.flatnonzero(groups == name) for name in dict.fromkeys(groups.tolist())]
     rng = np.random.default_rng(seed)
-    for _ in range(n_resamples):
-        drawn = np.empty(len(groups), dtype=np.intp)
-        for own in members:
-            drawn[own] = rng.choice(own, size=len(own))
-        yield drawn
+    counts = np.empty((n_resamples, len(groups)), dtype=np.int64)
+    for name in dict.fromkeys(groups.tolist()):
+        own = np.flatnonzero(groups == name)
+        counts[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=n_resamples)
+    return counts
 
 
-def group_score_intervals(
-    similarity: ArrayLike, groups: ArrayLike, *, n_resamples: int = N_RESAMPLES, seed: int = 0
-) -> tuple[Interval, Interval]:
-    """Return the intervals of 95 % of both of `group_scores`; arguments and errors are its own."""
-    similarity, groups = np.asarray(similarity), np.asarray(groups)
-    draws = resamples(groups, n_resamples=n_resamples, seed=seed)
-    scores = [group_scores(_pairs(similarity, drawn), groups, networks=drawn) for drawn in draws]
-    auprc, conformity = map(interval, zip(*scores, strict=True))
-    return auprc, conformity
-
-
-def output_correlation_interval(
-    similarity: ArrayLike,
-    difference: ArrayLike,
-    *,
-    groups: ArrayLike | None = None,
-    n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
-) -> Interval:
-    """Return the interval of 95 % of `output_correlation`; arguments and errors are its own.
+def interval(scores: ArrayLike, counts: NDArray) -> Interval:
+    """Return the percentiles that leave out the same share of scores at both ends.
 
     Args:
-        groups: (N,), within which networks are drawn; by default they are one group.
+        scores: (n_resamples,), of the networks drawn; those that are NaN are left out.
+        counts: (n_resamples, N), from `draw_counts`.
+    Returns:
+        NaN where fewer than `MIN_DRAWS` different draws have a score, which say nothing about other networks.
     """
-    similarity, difference = np.asarray(similarity), np.asarray(difference)
-    groups = np.zeros(len(similarity)) if groups is None else groups
-    draws = resamples(groups, n_resamples=n_resamples, seed=seed)
-    return interval(
-        output_correlation(_pairs(similarity, drawn), _pairs(difference, drawn), networks=drawn) for drawn in draws
-    )
-
-
-def layer_score_intervals(
-    similarities: Sequence[ArrayLike], *, n_resamples: int = N_RESAMPLES, seed: int = 0
-) -> tuple[Interval, Interval]:
-    """Return the intervals of 95 % of the means of both of `layer_scores` over networks.
-
-    Args:
-        similarities: (N, L, L), the layers of each network.
-    """
-    scores = np.array([layer_scores(of_network) for of_network in similarities])
-    draws = resamples(np.zeros(len(scores)), n_resamples=n_resamples, seed=seed)
-    means = np.array([scores[drawn].mean(0) for drawn in draws])
-    conformity, spearman = map(interval, means.T)
-    return conformity, spearman
-
-
-def _pairs(matrix: NDArray, drawn: NDArray) -> NDArray:
-    return matrix[np.ix_(drawn, drawn)]
-
-
-def interval(scores: Iterable[float]) -> Interval:
-    """Return the percentiles that leave out the same share at both ends, without those that are NaN; NaN of none."""
-    values = np.array(list(scores))
-    values = values[~np.isnan(values)]
-    if not values.size:
+    scores = np.asarray(scores)
+    has_score = ~np.isnan(scores)
+    if len(np.unique(counts[has_score], axis=0)) < MIN_DRAWS:
         return Interval(np.nan, np.nan)
-    return Interval(*np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist())
+    return Interval(*np.quantile(scores[has_score], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist())

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 
 class GroupScores(NamedTuple):
@@ -27,7 +26,7 @@ class LayerScores(NamedTuple):
     spearman: float  # of similarity with nearness in depth, in [-1, 1]
 
 
-def group_scores(similarity: ArrayLike, groups: ArrayLike, *, networks: ArrayLike | None = None) -> GroupScores:
+def group_scores(similarity: ArrayLike, groups: ArrayLike, *, counts: ArrayLike | None = None) -> GroupScores:
     """Score how well a measure tells the pairs of networks within a group from those across groups.
 
     For each group in turn, pairs of two of its networks are positive, pairs of one of them with a network of another
@@ -39,20 +38,16 @@ def group_scores(similarity: ArrayLike, groups: ArrayLike, *, networks: ArrayLik
     Args:
         similarity: (N, N), symmetric, higher is more alike.
         groups: (N,), numbers or names.
-        networks: (N,), which network each row is of; pairs of a network with itself are left out. By default all
-            rows are of different networks; a bootstrap repeats some.
+        counts: (..., N), how often each network counts, such as `draw_counts` gives; by default once.
     Returns:
-        NaN for both where a group has no positive or no negative pair, or a similarity of a pair is NaN.
+        (...) each; NaN for both where a group has no positive or no negative pair, or a similarity of a pair is NaN.
     Raises:
         ValueError: the matrix is not symmetric, or shapes do not fit.
     """
     similarity = _symmetric(similarity)
-    members, compared = _per_network(groups, similarity), _compared(similarity, networks)
-    scores = [
-        _tell_apart(similarity[within & compared], similarity[across & compared])
-        for within, across in map(_pairs_of_group, _indicators(members))
-    ]
-    return GroupScores(*np.mean(scores, axis=0).tolist())
+    members, weights = _indicators(_per_network(groups, similarity)), _weights(similarity, counts)
+    scores = [_tell_apart(similarity, weights, *_pairs_of_group(of_group)) for of_group in members]
+    return GroupScores(*np.mean(scores, axis=0))
 
 
 def chance_scores(groups: ArrayLike) -> GroupScores:
@@ -75,7 +70,7 @@ def chance_scores(groups: ArrayLike) -> GroupScores:
     return GroupScores(float(np.mean(precisions)), 0.5)
 
 
-def output_correlation(similarity: ArrayLike, difference: ArrayLike, *, networks: ArrayLike | None = None) -> float:
+def output_correlation(similarity: ArrayLike, difference: ArrayLike, *, counts: ArrayLike | None = None) -> NDArray:
     """Return Spearman's correlation, over all pairs of networks, of similarity with the difference of outputs.
 
     Equal values get the mean of their ranks. A good measure is low where outputs differ: its correlation is negative,
@@ -84,17 +79,17 @@ def output_correlation(similarity: ArrayLike, difference: ArrayLike, *, networks
     Args:
         similarity: (N, N), symmetric, higher is more alike.
         difference: (N, N), symmetric, higher where outputs differ more (see `output_differences`).
-        networks: as in `group_scores`.
+        counts: (..., N), as in `group_scores`.
     Returns:
-        In [-1, 1]; NaN where one side is constant or has a NaN.
+        (...), in [-1, 1]; NaN where one side is constant or has a NaN.
     Raises:
         ValueError: a matrix is not symmetric, or shapes do not fit.
     """
     similarity, difference = _symmetric(similarity), _symmetric(difference)
     if similarity.shape != difference.shape:
         raise ValueError(f"similarities {similarity.shape} and differences {difference.shape} of other networks")
-    pairs = np.triu(_compared(similarity, networks), 1)
-    return _spearman(similarity[pairs], difference[pairs])
+    pairs = np.triu_indices(len(similarity), 1)
+    return _spearman(similarity[pairs], difference[pairs], _weights(similarity, counts)[(..., *pairs)])
 
 
 def layer_scores(similarity: ArrayLike) -> LayerScores:
@@ -117,7 +112,7 @@ def layer_scores(similarity: ArrayLike) -> LayerScores:
         return LayerScores(math.nan, math.nan)
     i, j, k = np.array(list(combinations(range(len(similarity)), 3))).T
     right = np.concatenate([similarity[i, j] >= similarity[i, k], similarity[j, k] >= similarity[i, k]])
-    return LayerScores(float(right.mean()), _spearman(similarity[above], above[0] - above[1]))
+    return LayerScores(float(right.mean()), float(_spearman(similarity[above], above[0] - above[1])))
 
 
 def _symmetric(matrix: ArrayLike) -> NDArray:
@@ -138,10 +133,12 @@ def _per_network(values: ArrayLike, matrix: NDArray) -> NDArray:
     return values
 
 
-def _compared(matrix: NDArray, networks: ArrayLike | None) -> NDArray:
-    """Mark the pairs (N, N) of two different networks."""
-    of_row = np.arange(len(matrix)) if networks is None else _per_network(networks, matrix)
-    return of_row[:, None] != of_row
+def _weights(matrix: NDArray, counts: ArrayLike | None) -> NDArray:
+    """Return how often each pair of networks counts (..., N, N); a network that counts twice is no pair with itself."""
+    counts = np.ones(len(matrix)) if counts is None else np.asarray(counts, dtype=np.float64)
+    if counts.shape[-1:] != matrix.shape[:1]:
+        raise ValueError(f"{counts.shape} counts for a matrix of {len(matrix)} networks")
+    return counts[..., :, None] * counts[..., None, :]
 
 
 def _indicators(groups: NDArray) -> NDArray:
@@ -154,20 +151,43 @@ def _pairs_of_group(members: NDArray) -> tuple[NDArray, NDArray]:
     return np.triu(np.outer(members, members), 1), np.outer(members, ~members)
 
 
-def _tell_apart(within: NDArray, across: NDArray) -> tuple[float, float]:
-    """Return average precision and conformity rate of positive and negative similarities; NaN where one is empty."""
-    if not within.size or not across.size or np.isnan(within).any() or np.isnan(across).any():
-        return math.nan, math.nan
-    within, across = np.sort(within), np.sort(across)
-    # For each positive similarity: how many of either kind are at least as similar
-    n_within = len(within) - np.searchsorted(within, within, side="left")
-    n_across = len(across) - np.searchsorted(across, within, side="left")
-    n_below = np.searchsorted(across, within, side="left")
-    return float(np.mean(n_within / (n_within + n_across))), float(np.mean(n_below / len(across)))
+def _tell_apart(similarity: NDArray, weights: NDArray, within: NDArray, across: NDArray) -> tuple[NDArray, NDArray]:
+    """Return average precision and conformity rate (...) of the pairs marked; NaN where one kind is empty."""
+    positive, negative = similarity[within], similarity[across]
+    n_positive, n_negative = weights[..., within], weights[..., across]
+    if np.isnan(positive).any() or np.isnan(negative).any():
+        return (np.full(weights.shape[:-2], math.nan),) * 2
+    total_positive, total_negative = n_positive.sum(-1), n_negative.sum(-1)
+    # For each positive pair: how many of either kind are less similar, and how many are not
+    below_positive, _ = _counts_below(positive, n_positive, positive)
+    below_negative, _ = _counts_below(negative, n_negative, positive)
+    found_positive = total_positive[..., None] - below_positive
+    found = found_positive + total_negative[..., None] - below_negative
+    precision = found_positive / np.maximum(found, 1)  # 0/0 is of a pair that does not count
+    n_compared = np.where(total_positive * total_negative > 0, total_positive * total_negative, math.nan)
+    auprc = (n_positive * precision).sum(-1) * total_negative / n_compared
+    return auprc, (n_positive * below_negative).sum(-1) / n_compared
 
 
-def _spearman(x: NDArray, y: NDArray) -> float:
-    """Return Spearman's rank correlation; NaN where one side is constant or has a NaN."""
-    if len(x) < 2 or any(np.isnan(side).any() or (side == side[0]).all() for side in (x, y)):
-        return math.nan
-    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+def _counts_below(values: NDArray, weights: NDArray, than: NDArray) -> tuple[NDArray, NDArray]:
+    """Sum the weights (..., n) of the values (n,) below each of `than` (m,), and of those not above it."""
+    order = np.argsort(values)
+    sums = np.concatenate([np.zeros((*weights.shape[:-1], 1)), weights[..., order].cumsum(-1)], axis=-1)
+    below, not_above = (np.searchsorted(values[order], than, side=side) for side in ("left", "right"))
+    return sums[..., below], sums[..., not_above]
+
+
+def _spearman(x: NDArray, y: NDArray, weights: NDArray | None = None) -> NDArray:
+    """Return Spearman's rank correlation (...) of values (n,) that count so often (..., n); NaN as its callers say."""
+    weights = np.ones(len(x)) if weights is None else weights
+    if len(x) < 2 or np.isnan(x).any() or np.isnan(y).any():
+        return np.full(weights.shape[:-1], math.nan)
+    n = np.maximum(weights.sum(-1, keepdims=True), 1)
+    deviations = []
+    for values in (x, y):
+        ranks = sum(_counts_below(values, weights, values)) / 2  # the mean rank of equal values, but for a constant
+        deviations.append(ranks - (weights * ranks).sum(-1, keepdims=True) / n)
+    of_x, of_y = deviations
+    covariance, *variances = ((weights * one * two).sum(-1) for one, two in ((of_x, of_y), (of_x, of_x), (of_y, of_y)))
+    scale = np.sqrt(variances[0] * variances[1])
+    return covariance / np.where(scale > 0, scale, math.nan)

@@ -4,12 +4,13 @@ The column `group` of a list of networks names the intervention and its strength
 before the colon names the test. Networks of one group are the seeds that tests of outputs and of layers take.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from src.ground_truth.bootstrap import N_RESAMPLES, interval, resamples
+from src.ground_truth.bootstrap import N_RESAMPLES, draw_counts, interval
 from src.ground_truth.scores import chance_scores, group_scores, layer_scores, output_correlation
 from src.ground_truth.tables import Tables
 from src.results.rows import TruthRow, TruthScore
@@ -32,7 +33,7 @@ def score(
         groups: (N,), of the networks.
         divergences: (N, N), Jensen–Shannon divergences of the outputs; None leaves that test out.
     """
-    draws = {"n_resamples": n_resamples, "seed": seed}
+    counts = draw_counts(groups, n_resamples=n_resamples, seed=seed)
     differences = output_matrices(tables, len(groups))
     if divergences is not None:
         differences["jensen_shannon"] = divergences
@@ -41,10 +42,10 @@ def score(
         matrices = {layer: tables.alike(measure, layer) for layer in tables.layers}
         matrices = {layer: matrix for layer, matrix in matrices.items() if not np.isnan(matrix).all()}
         for test, members in tests_of(groups).items():
-            rows += _by_groups(tables, test, measure, matrices, members, np.array(groups)[members], draws)
+            rows += _by_groups(tables, test, measure, matrices, members, np.array(groups)[members], counts[:, members])
         for test, difference in differences.items():
-            rows += _by_outputs(tables, test, measure, matrices, difference, groups, draws)
-        rows += _by_layers(tables, measure, groups, draws)
+            rows += _by_outputs(tables, test, measure, matrices, difference, groups, counts)
+        rows += _by_layers(tables, measure, groups, counts)
     return rows
 
 
@@ -68,54 +69,56 @@ def output_matrices(tables: Tables, n: int) -> dict[str, NDArray]:
 
 
 def _by_groups(
-    tables: Tables, test: str, measure: str, matrices: dict, members: NDArray, groups: NDArray, draws: dict
+    tables: Tables, test: str, measure: str, matrices: Mapping, members: NDArray, groups: NDArray, counts: NDArray
 ) -> Iterator[TruthRow]:
     """Yield the scores of a test of an intervention at each layer, and of their mean over layers."""
     own = [matrix[np.ix_(members, members)] for matrix in matrices.values()]
 
-    def scores_of(drawn: NDArray) -> NDArray:  # (layers, 2)
-        return np.array([group_scores(matrix[np.ix_(drawn, drawn)], groups[drawn], networks=drawn) for matrix in own])
+    def scores_of(counts: NDArray) -> NDArray:  # (layers, 2, ...)
+        return np.array([group_scores(matrix, groups, counts=counts) for matrix in own])
 
     chance = dict(zip(("auprc", "conformity"), chance_scores(groups), strict=True))
-    yield from _rows(tables, test, measure, list(matrices), scores_of, groups, chance, draws)
+    yield from _rows(tables, test, measure, list(matrices), scores_of, counts, chance)
 
 
 def _by_outputs(
-    tables: Tables, test: str, measure: str, matrices: dict, difference: NDArray, groups: Sequence[str], draws: dict
+    tables: Tables,
+    test: str,
+    measure: str,
+    matrices: Mapping,
+    difference: NDArray,
+    groups: Sequence[str],
+    counts: NDArray,
 ) -> Iterator[TruthRow]:
     """Yield the negative correlations of a measure with a difference of outputs, means over groups that have one."""
-    kinds = np.array(groups)
-    known: dict[tuple, list[float]] = {}  # the order of networks does not count, and few sets of a small group differ
+    members = [np.flatnonzero(np.array(groups) == group) for group in dict.fromkeys(groups)]
 
-    def of_group(drawn: NDArray) -> list[float]:  # (layers,)
-        key = tuple(np.sort(drawn))
-        if key not in known:
-            at = np.ix_(key, key)
-            known[key] = [-output_correlation(m[at], difference[at], networks=key) for m in matrices.values()]
-        return known[key]
+    def of_layer(matrix: NDArray, counts: NDArray) -> NDArray:  # (...)
+        of_groups = [
+            -output_correlation(matrix[np.ix_(own, own)], difference[np.ix_(own, own)], counts=counts[..., own])
+            for own in members
+        ]
+        return _mean(np.stack(of_groups, axis=-1))
 
-    def scores_of(drawn: NDArray) -> NDArray:  # (layers, 1)
-        of_groups = [of_group(drawn[kinds == kind]) for kind in dict.fromkeys(groups)]
-        return _mean(np.array(of_groups), 0)[:, None]
+    def scores_of(counts: NDArray) -> NDArray:  # (layers, 1, ...)
+        return np.array([[of_layer(matrix, counts)] for matrix in matrices.values()])
 
-    yield from _rows(tables, test, measure, list(matrices), scores_of, kinds, {"spearman": 0.0}, draws)
+    yield from _rows(tables, test, measure, list(matrices), scores_of, counts, {"spearman": 0.0})
 
 
-def _by_layers(tables: Tables, measure: str, groups: Sequence[str], draws: dict) -> Iterator[TruthRow]:
+def _by_layers(tables: Tables, measure: str, groups: Sequence[str], counts: NDArray) -> Iterator[TruthRow]:
     """Yield how well a measure orders the layers of two networks of a group, means over pairs."""
-    if len(tables.layers) < 3:
+    pairs = [(i, j) for i, j in combinations(range(len(groups)), 2) if groups[i] == groups[j]]
+    if len(tables.layers) < 3 or not pairs:
         return
-    kinds, n = np.array(groups), len(groups)
-    of_pairs = np.full((n, n, 2), np.nan)
-    for i, j in zip(*np.triu_indices(n, 1), strict=True):
-        if kinds[i] == kinds[j]:
-            of_pairs[i, j] = of_pairs[j, i] = layer_scores(tables.of_layers(measure, i, j))
+    first, second = np.transpose(pairs)
+    of_pairs = np.array([layer_scores(tables.of_layers(measure, i, j)) for i, j in pairs])  # (pairs, 2)
 
-    def scores_of(drawn: NDArray) -> NDArray:  # (1, 2); a network is no pair with its own copy: NaN
-        return _mean(of_pairs[np.ix_(drawn, drawn)].reshape(-1, 2), 0)[None]
+    def scores_of(counts: NDArray) -> NDArray:  # (1, 2, ...)
+        return np.array([[_mean(scores, counts[..., first] * counts[..., second]) for scores in of_pairs.T]])
 
     chance = {"conformity": 0.5, "spearman": 0.0}
-    yield from _rows(tables, LAYER_TEST, measure, [], scores_of, kinds, chance, draws)
+    yield from _rows(tables, LAYER_TEST, measure, [], scores_of, counts, chance)
 
 
 def _rows(
@@ -124,25 +127,26 @@ def _rows(
     measure: str,
     layers: Sequence[str],
     scores_of: Callable[[NDArray], NDArray],
-    groups: ArrayLike,
-    chance: dict[str, float],
-    draws: dict,
+    counts: NDArray,
+    chance: Mapping[str, float],
 ) -> Iterator[TruthRow]:
     """Yield a row for each layer and for the mean over layers; one without a score is left out."""
-    values = scores_of(np.arange(len(groups)))
+    n_networks = counts.shape[1]
+    values = scores_of(np.ones(n_networks))  # (layers, scores)
     if not values.size or np.isnan(values).all():
         return
-    resampled = np.array([scores_of(drawn) for drawn in resamples(groups, **draws)])  # (resamples, layers, scores)
-    places = [(layer, values[i], resampled[:, i]) for i, layer in enumerate(layers)]
-    for layer, value, of_draws in [*places, (ALL_LAYERS, values.mean(0), resampled.mean(1))]:
+    resampled = scores_of(counts)  # (layers, scores, resamples)
+    of_layers = list(zip(layers, values, resampled, strict=True)) if layers else []
+    for layer, value, of_draws in [*of_layers, (ALL_LAYERS, values.mean(0), resampled.mean(0))]:
         scores = {
-            name: TruthScore(float(value[k]), *interval(of_draws[:, k]), chance[name]) for k, name in enumerate(chance)
+            name: TruthScore(float(value[k]), *interval(of_draws[k], counts), chance[name])
+            for k, name in enumerate(chance)
         }
-        yield TruthRow(test, measure, layer, scores, len(groups), measure in tables.directed)
+        yield TruthRow(test, measure, layer, scores, n_networks, measure in tables.directed)
 
 
-def _mean(values: NDArray, axis: int) -> NDArray:
-    """Return the mean of what is not NaN; NaN where all is."""
+def _mean(values: NDArray, weights: NDArray | float = 1.0) -> NDArray:
+    """Return the mean over the last axis of what is not NaN; NaN where all is, or counts 0 times."""
     known = ~np.isnan(values)
-    n = known.sum(axis)
-    return np.where(n > 0, np.where(known, values, 0).sum(axis) / np.maximum(n, 1), np.nan)
+    total = (known * weights).sum(-1)
+    return (np.where(known, values, 0) * weights).sum(-1) / np.where(total > 0, total, np.nan)
