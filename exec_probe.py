@@ -53,13 +53,15 @@ def parser() -> cli.Parser:
     return options
 
 
-def probe(args) -> None:
+def probe(args, loaded=None) -> None:
+    """Run the experiment; `loaded` keeps the network and the images for others of this process."""
     from pathlib import Path
 
-    from src.checkpoints import load_model, save_state
+    from src.checkpoints import save_state
     from src.console import note, progress, result
-    from src.datasets import dataset_info, load_dataset
+    from src.datasets import dataset_info
     from src.errors import UserError
+    from src.loaded import Loaded
     from src.low_rank import descending
     from src.probing import Probes, decay_epochs
     from src.probing.report import rows_of, write_files
@@ -83,7 +85,8 @@ def probe(args) -> None:
         return
 
     # One probe for each layer and rank.
-    model = load_model(cli.named_network(args, "model"), spec, device=device, encoder=True)
+    loaded = loaded or Loaded()
+    model = loaded.network(cli.named_network(args, "model"), spec, device=device, encoder=True)
     model, layers = cli.choose_layers(model, args.layer_names, args, image_shape=spec.shape)
     ranks = descending(args.ranks)
     if args.with_head and (layers not in (["output"], [model.output_name]) or ranks != [None]):
@@ -92,8 +95,8 @@ def probe(args) -> None:
         raise UserError(f"--with-head is for encoders; {args.model_type} gives {spec.n_classes} logits already")
     task = Probes(model, layers, ranks, spec, seed=args.seed)
     loading = cli.load_options(args, device)
-    train_set = load_dataset(args.dataset, args.dataset_root, train=True, **loading)
-    test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
+    train_set = loaded.dataset(args.dataset, args.dataset_root, train=True, **loading)
+    test_set = loaded.dataset(args.dataset, args.dataset_root, train=False, **loading)
 
     # All of them train together.
     if run:

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from misc.pairs import Method, Unit, similarity_unit, stitching_unit
+from misc.pairs import Method, Unit, probing_unit, similarity_unit, stitching_unit
 from src import cli
 from src.models.user_file import is_user_network
 from src.ood.registry import SCORES
@@ -42,7 +42,10 @@ def parser() -> cli.Parser:
     )
     add("--detector", type=cli.several(untrained), default="mahalanobis",
         help=f"one, or several with commas between them: {', '.join(untrained)}")  # fmt: skip
-    add("--no-similarity", action="store_true", help="stitch only")
+    add("--no-similarity", action="store_true", help="compare no pairs")
+    add("--probes", type=cli.whole_number(1), metavar="EPOCHS",
+        help="train linear probes of all networks as well, with the batch size, the learning rate and the weight decay "
+        "given, for so many epochs")  # fmt: skip
     add("--no-figures", action="store_true", help="write tables only, in half of the time where networks are small")
     add("--own-types", type=own_type, nargs="+", default=[], metavar="FILE.py:FUNCTION",
         help="types in the list that are a user's code, which runs only if named here")  # fmt: skip
@@ -107,7 +110,7 @@ def work(args) -> None:
 
     # What cannot be loaded shows before hours of work.
     device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
-    for network in dict.fromkeys(network for unit in left for network in unit.pair):
+    for network in dict.fromkeys(network for unit in left for network in unit.networks):
         loaded.network(NetworkName(network.path, network.type), spec, device=device, encoder=True)
     with figures.left_out(args.no_figures):
         if args.dry_run:
@@ -139,12 +142,14 @@ def units_of(args, networks) -> list[Unit]:
     ]
     if not args.no_similarity:
         units += [similarity_unit(pair, args, args.save_dir) for pair in itertools.combinations(networks, 2)]
+    if args.probes:
+        units += [probing_unit(network, args.probes, args, args.save_dir) for network in networks]
     return units
 
 
 def is_in_share(unit: Unit, number: int, n_shares: int) -> bool:
     """Return whether a unit belongs to a share, which depends on the names of its networks alone."""
-    names = "\n".join(network.name for network in unit.pair)
+    names = "\n".join(network.name for network in unit.networks)
     return int(hashlib.sha256(names.encode()).hexdigest(), 16) % n_shares == number - 1
 
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import exec_compute_low_rank_sim_metrics
 import exec_eval_stitcher_ood
+import exec_probe
 import exec_stitch
 from src import cli
 from src.console import listed, note, result, silenced
 from src.errors import Busy
 from src.models.user_file import is_user_network
-from src.results.network_list import SIMILARITY, ListedNetwork, pair_name
+from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.stitching.registry import FORMS
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ RECIPES = {
     exec_stitch: exec_stitch.stitch,
     exec_eval_stitcher_ood: exec_eval_stitcher_ood.evaluate,
     exec_compute_low_rank_sim_metrics: exec_compute_low_rank_sim_metrics.compute,
+    exec_probe: exec_probe.probe,
 }
 REMEDY = "give the same ones, or choose another -dir"
 
@@ -86,17 +88,22 @@ class Command(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """A pair of networks that one process stitches by one method and evaluates, or compares."""
+    """A pair of networks that one process stitches by one method and evaluates, or compares; or one that it probes."""
 
-    kind: str  # the folder of the method, or SIMILARITY
-    pair: tuple[ListedNetwork, ListedNetwork]
+    kind: str  # the folder of the method, or of the tables
+    networks: tuple[ListedNetwork, ...]
     place: Path  # the folder of its runs, or its table
     commands: list[Command]
 
     @property
     def title(self) -> str:
         """Its name in messages."""
-        return f"{self.kind} {pair_name(*self.pair)}"
+        return f"{self.kind} {self.place.stem if self.is_table else self.place.name}"
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it writes a table instead of stitches."""
+        return self.kind in TABLES
 
     @property
     def run(self) -> "Run":
@@ -106,7 +113,7 @@ class Unit(NamedTuple):
         options: dict[str, Any] = {}
         for command in reversed(self.commands):
             options |= vars(command.args)
-        table = self.place if self.kind == SIMILARITY else self.place.parent / f"{self.place.name}.csv"
+        table = self.place if self.is_table else self.place.parent / f"{self.place.name}.csv"
         return Run.beside(table, options)
 
     def is_finished(self) -> bool:
@@ -140,6 +147,13 @@ def similarity_unit(pair: tuple[ListedNetwork, ListedNetwork], args: Namespace, 
     return Unit(SIMILARITY, pair, table, [Command(script, [*networks, *shared_words(script.parser(), args)])])
 
 
+def probing_unit(network: ListedNetwork, n_epochs: int, args: Namespace, save_dir: str) -> Unit:
+    """Make the unit of the probes of a network."""
+    table = Path("results", save_dir, PROBES, f"{network.name}.csv")
+    words = [network.path, network.type, "-l", args.layers, "-e", str(n_epochs), "-o", str(table), "--resume"]
+    return Unit(PROBES, (network,), table, [Command(exec_probe, [*words, *shared_words(exec_probe.parser(), args)])])
+
+
 def shared_words(parser: cli.Parser, args: Namespace) -> list[str]:
     """Return the options that a script shares with all_pairs.py, as far as they are not its defaults."""
     words = []
@@ -170,8 +184,11 @@ def run_units(units: Sequence[Unit], loaded: "Loaded") -> None:
 
 def run_claimed(unit: Unit, loaded: "Loaded") -> bool:
     """Run a unit unless another process is at it; return whether it is finished."""
-    run = unit.run
     try:
+        if unit.kind == PROBES:  # the script claims its table and finishes it
+            run_commands(unit, loaded)
+            return True
+        run = unit.run
         run.claim(resume=True)
     except Busy:
         return False
@@ -221,7 +238,7 @@ def estimate(units: Sequence[Unit], args: Namespace, loaded: "Loaded") -> None:
 def hours_of(units: Sequence[Unit], costs: Mapping[str, Cost], n_processes: int) -> float:
     """Estimate the hours of so many processes, each of which evaluates stitches into every end network."""
     alone = {unit.title: sum(costs[unit.kind].commands) for unit in units}
-    first_of_end = {unit.pair[1]: costs[unit.kind].saved for unit in units if unit.kind != SIMILARITY}
+    first_of_end = {unit.networks[1]: costs[unit.kind].saved for unit in units if not unit.is_table}
     divided = sum(alone[unit.title] - costs[unit.kind].saved for unit in units) / n_processes
     return max(divided + sum(first_of_end.values()), max(alone.values(), default=0.0)) / 3600
 
@@ -231,12 +248,18 @@ def measure(unit: Unit, args: Namespace, loaded: "Loaded") -> Cost:
     with tempfile.TemporaryDirectory() as folder, silenced():
         loaded.forget_last()
         if unit.kind == SIMILARITY:
-            return Cost(run_commands(similarity_unit(unit.pair, args, folder), loaded))
+            return Cost(run_commands(similarity_unit(unit.networks, args, folder), loaded))
+        if unit.kind == PROBES:
+            first, second = (
+                sum(run_commands(probing_unit(*unit.networks, n, args, str(Path(folder, str(n)))), loaded))
+                for n in (1, 2)
+            )
+            return Cost([first + (args.probes - 1) * max(0.0, second - first)])
         method = next(method for method in map(Method.of, args.methods) if method.folder == unit.kind)
 
         def seconds_of(n_epochs: int) -> list[float]:
             shorter, place = method._replace(n_epochs=n_epochs), str(Path(folder, str(n_epochs)))
-            return run_commands(stitching_unit(unit.pair, shorter, args, place), loaded)
+            return run_commands(stitching_unit(unit.networks, shorter, args, place), loaded)
 
         stitching, evaluation = seconds_of(min(method.n_epochs, 1))
         if method.n_epochs > 1:

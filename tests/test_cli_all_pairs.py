@@ -26,7 +26,7 @@ STITCHES = ["pool2,pool4", "pool2,pool4", "rc2c_pre", *ON_DIGITS, "--mod-only-st
 OPTIONS = ["networks.csv", "pool2,pool4", "rc2c_pre", *ON_DIGITS, "-b", "128", "-dir", "all", "-n", "60",
            "--metrics", "cka_debiased", "procrustes"]  # fmt: skip
 METHODS = {"covariance": ["-i", "covariance", "-e", "0"], "hint1": ["--objective", "hint", "-e", "1"]}
-ALL = [*OPTIONS, "--methods", "covariance", "hint:1"]
+ALL = [*OPTIONS, "--methods", "covariance", "hint:1", "--probes", "2"]
 NETS = """from src.models import build_model
 
 
@@ -96,6 +96,9 @@ def single_scripts(folder: Path, names: str) -> None:
             run("exec_compute_low_rank_sim_metrics.py", *checkpoints, "pool2,pool4", "pool2,pool4", *ON_DIGITS, "-b",
                 "128", "-n", "60", "--metrics", "cka_debiased", "procrustes",
                 "-o", f"results/all/similarity/{front}-{end}.csv", cwd=folder)  # fmt: skip
+    for name in names:
+        run("exec_probe.py", f"models/{name}.pt", "small_cnn", "-l", "pool2,pool4", *ON_DIGITS, "-b", "128", "-e", "2",
+            "--resume", "-o", f"results/all/probes/{name}.csv", cwd=folder)  # fmt: skip
 
 
 @pytest.mark.parametrize("n", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 6))])
@@ -114,6 +117,7 @@ def test_files_are_those_of_the_single_scripts(n, networks, few):
         for file in ("grid.csv", "ood_evaluation_mahalanobis.csv", "pool2 -> pool4/final_model.pt")
     } <= found.keys()
     assert "all/similarity/a-b.csv" in found and "all/similarity/b-a.csv" not in found
+    assert "all/probes/a.csv" in found
 
     before = {path: path.stat().st_mtime_ns for path in many.rglob("*")}
     assert "0 of " in run(SCRIPT, *ALL, cwd=many).err
@@ -155,6 +159,7 @@ def test_dry_run_prints_commands_that_give_the_same_files(networks, few):
 @pytest.mark.parametrize(
     ("method", "measured", "cost"),
     [
+        ("probes", {"1": [10.0], "2": [13.0]}, ([10.0 + 3 * 3.0], 0.0)),
         ("task:4", {"1": [10.0, 5.0], "2": [13.0, 2.0]}, ([10.0 + 3 * 3.0, 5.0], 3.0)),
         ("task:1", {"1": [10.0, 5.0]}, ([10.0, 5.0], 0.0)),
         ("pinv", {"0": [4.0, 5.0]}, ([4.0, 5.0], 0.0)),
@@ -166,8 +171,10 @@ def test_cost_of_training_is_that_of_one_epoch_and_of_the_others(method, measure
         return measured[unit.place.parents[1].name]  # the folder for a number of epochs
 
     monkeypatch.setattr(pairs, "run_commands", run_commands)
-    args = all_pairs.parser().parse_args([*OPTIONS, "--methods", method])
-    unit, *_ = all_pairs.units_of(args, [ListedNetwork(name, f"{name}.pt", "small_cnn") for name in "ab"])
+    what = ["--probes", "4"] if method == "probes" else ["--methods", method]
+    args = all_pairs.parser().parse_args([*OPTIONS, *what])
+    units = all_pairs.units_of(args, [ListedNetwork(name, f"{name}.pt", "small_cnn") for name in "ab"])
+    unit = units[-1 if method == "probes" else 0]
     assert pairs.measure(unit, args, Loaded()) == cost
 
 

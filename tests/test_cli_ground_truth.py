@@ -9,7 +9,7 @@ from src.ground_truth.measures import log_distance
 from src.ground_truth.scaling import classical_scaling
 from src.results.predictions import write_predictions
 from tests.commands import PNG, error_line, read_csv, run_process
-from tests.tables import SIMILARITY, STITCH, write_table
+from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 
 SCRIPT = "misc/ground_truth.py"
 TESTS = ("label_noise", "shortcut", "image_noise")
@@ -25,11 +25,15 @@ def planted(tmp_path_factory):
     CKA, and the agreement of stitches as the mean over both directions, are the truth; mutual kNN is random.
     """
     folder, rng = tmp_path_factory.mktemp("planted"), np.random.default_rng(0)
-    (folder / "all" / "similarity").mkdir(parents=True)
+    for kind in ("similarity", "probes"):
+        (folder / "all" / kind).mkdir(parents=True)
     places = {f"{test}{g}_{s}": (test, 300 * g + offset + 100) for test in TESTS for g in (0, 1)
               for s, offset in enumerate(OFFSETS)}  # fmt: skip
     lines = [f"{name},-,small_cnn,{test}:{place // 300}" for name, (test, place) in places.items()]
     (folder / "networks.csv").write_text("\n".join(["name,path,type,group", *lines]) + "\n")
+    for name, (_, place) in places.items():
+        rows = [{"layer": layer, "accuracy": place / N_IMAGES + i / 8} for i, layer in enumerate(LAYERS)]
+        write_table(folder / "all" / "probes" / f"{name}.csv", PROBE, *rows)
     for (a, (test, p)), (b, (other, q)) in itertools.permutations(places.items(), 2):
         if test == other:
             write_stitch(folder / "all" / "pinv" / f"{a}-{b}", p, q)
@@ -60,14 +64,14 @@ def rows_of(folder, measure: str) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def test_the_truth_scores_1_in_all_tests(planted):
-    cka, agreement = rows_of(planted, "cka"), rows_of(planted, "pinv disagreement")
+    cka, agreement, probe = (rows_of(planted, name) for name in ("cka", "pinv disagreement", "probe"))
     outputs = ("accuracy", "disagreement")
     assert {test for test, _ in cka} == {*TESTS, *outputs, "layers"}
     assert {layer for test, layer in cka if test in TESTS} == {"", *LAYERS}
-    for rows in (cka, agreement):
+    for rows in (cka, agreement, probe):
         for (test, _), row in rows.items():
             names = ("auprc", "conformity") if test in TESTS else ("spearman",)
-            for name in names:
+            for name in names if (test, rows) != ("layers", probe) else ("conformity",):  # rounding breaks ties
                 assert float(row[f"{name}_value"]) == pytest.approx(1), (test, name)
                 assert float(row[f"{name}_low"]) == pytest.approx(1)
     assert float(cka["layers", ""]["conformity_value"]) == 1

@@ -12,6 +12,7 @@ from src.results.rows import SimilarityRow
 from src.similarity.registry import MEASURES
 from src.verdict.judging import NOT_SIMILAR, SIMILAR
 
+PROBE = "probe"  # the difference of accuracies of two linear probes
 VERDICT = "verdict"
 VERDICT_VALUES = {SIMILAR: 1.0, NOT_SIMILAR: 0.0}  # ½ of all others
 
@@ -51,7 +52,7 @@ def log_distance(ratio: float) -> float:
 
 def equal_values(methods: Mapping[str, object] | list[str]) -> dict[str, float]:
     """Return the value of equal representations by measure, of measures of similarity and of stitches by methods."""
-    values = {}
+    values = {PROBE: 0.0}
     for name, measure in MEASURES.items():
         values |= {name: measure.sign * measure.equal, f"{name} calibrated": 1.0, f"{name} calibrated in classes": 1.0}
     for method in methods:

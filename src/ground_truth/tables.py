@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.errors import UserError
-from src.ground_truth.measures import VERDICT, VERDICT_VALUES, measures_of, similarities_of
+from src.ground_truth.measures import PROBE, VERDICT, VERDICT_VALUES, measures_of, similarities_of
 from src.ood.registry import SCORES
 from src.results.folders import StitchingRun, read_evaluations
 from src.results.matrices import natural_order
-from src.results.network_list import SIMILARITY, ListedNetwork, pair_name
+from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.results.records import read_table
-from src.results.rows import StitchRow
+from src.results.rows import ProbeRow, StitchRow
 from src.similarity.report import read_similarities
 from src.verdict import Limits, judge
 
@@ -43,7 +43,7 @@ class Tables(NamedTuple):
 
 
 def read_tables(folder: Path, networks: Sequence[ListedNetwork]) -> Tables:
-    """Read `METHOD/A-B/` and `similarity/A-B.csv` of all pairs of networks; what is missing is NaN.
+    """Read `METHOD/A-B/`, `similarity/A-B.csv` and `probes/A.csv` of all networks; what is missing is NaN.
 
     Raises:
         UserError: the folder has nothing of these networks, or a table is damaged.
@@ -58,7 +58,9 @@ def read_tables(folder: Path, networks: Sequence[ListedNetwork]) -> Tables:
                 for name, value in similarities_of(row).items():
                     found = cells.setdefault(name, {})
                     found[first, second, row.layer1, row.layer2] = found[second, first, row.layer2, row.layer1] = value
-    methods = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != SIMILARITY)
+    methods = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in TABLES)
+    if of_probes := dict(_differences_of_probes(folder / PROBES, networks)):
+        cells[PROBE] = of_probes
     directed = set()
     for method in methods:
         for front, end, path in _pairs(folder / method, networks):
@@ -82,6 +84,24 @@ def _pairs(folder: Path, networks: Sequence[ListedNetwork], ending: str = "") ->
             path = folder / f"{pair_name(front, end)}{ending}"
             if i != j and path.exists():
                 yield i, j, path
+
+
+def _differences_of_probes(
+    folder: Path, networks: Sequence[ListedNetwork]
+) -> Iterator[tuple[tuple[int, int, str, str], float]]:
+    """Yield the negative differences of accuracies of the probes of two networks, at full rank."""
+    paths = [folder / f"{network.name}.csv" for network in networks]
+    probes = {
+        (i, row.layer): row.accuracy
+        for i, path in enumerate(paths)
+        if path.exists()
+        for row in read_table(path, ProbeRow)
+        if row.rank is None
+    }
+    for (i, layer1), accuracy1 in probes.items():
+        for (j, layer2), accuracy2 in probes.items():
+            if i != j:
+                yield (i, j, layer1, layer2), -abs(accuracy1 - accuracy2)
 
 
 def _read_runs(folder: Path) -> list[StitchingRun]:

@@ -17,7 +17,7 @@ from src.results.records import from_record
 
 COLUMNS = "the columns name, path, type and optionally group"
 NAME = re.compile(r"\w[\w.+=-]*")
-SIMILARITY = "similarity"  # the folder of the tables of all pairs, beside those of the methods
+SIMILARITY, PROBES = TABLES = ("similarity", "probes")  # folders of tables, beside those of the methods
 
 
 class ListedNetwork(NamedTuple):
