@@ -45,7 +45,7 @@ for test in $TESTS; do # pairs of networks of two tests say nothing
         # shellcheck disable=SC2086 # several methods
         "$PYTHON" "$repository/misc/all_pairs.py" "$test.csv" "$LAYERS" rc2c_pre -d digits -gpu -1 --no-figures \
             --methods $METHODS -pinv-samples 1437 --pinv-cutoff exact -lr 0.01 --alignment pool --permutations 20 \
-            --metrics cka cka_debiased pwcca procrustes mutual_knn -dir ground_truth --shard "$shard/$WORKERS" \
+            --metrics cka cka_debiased pwcca procrustes mutual_knn --probes 10 -dir ground_truth --shard "$shard/$WORKERS" \
             2> "$test.$shard.log" &
         shards+=($!)
     done
