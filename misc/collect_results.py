@@ -26,11 +26,47 @@ def parser() -> cli.Parser:
         help="CSV or figure (.png, .pdf) to write; the other one goes beside it, a CSV has a PNG. Default: grid.csv in "
         "source_dir, and for two folders nothing",
     )
+    add(
+        "--curves",
+        action="store_true",
+        help="draw instead, over depth, how well the same layer of two networks can be stitched and how similar it is: "
+        "means over all stitches below source_dir and over its similarity/*.csv, with intervals; CSV and figure: "
+        "curves.csv in source_dir",
+    )
     cli.add_title(options)
     return options
 
 
 def collect(args) -> None:
+    if args.curves:
+        draw_curves(args)
+    else:
+        collect_accuracies(args)
+
+
+def draw_curves(args) -> None:
+    from src.console import note
+    from src.errors import UserError
+    from src.ground_truth.depth import depth_rows, write_depth
+    from src.results.experiments import newest_runs
+    from src.results.network_list import SIMILARITY
+    from src.similarity.report import read_similarities
+
+    if args.other_dir:
+        raise UserError("--curves takes one folder; leave the other one out")
+    source_dir = Path(args.source_dir)
+    runs = newest_runs(runs_of(source_dir, recursive=True))
+    tables = sorted((source_dir / SIMILARITY).glob("*.csv"))
+    rows = depth_rows(runs, [row for table in tables for row in read_similarities(table)])
+    if not rows:
+        raise UserError(f"no run in {source_dir} stitches a layer to the same layer of another network")
+    output = Path(args.output or source_dir / "curves.csv")
+    figure = ".png" if output.suffix == ".csv" else output.suffix
+    write_depth(output.with_suffix(".csv"), rows, figure=figure, title=args.title)
+    note(f"wrote {output.with_suffix('.csv')}")
+
+
+def collect_accuracies(args) -> None:
     from src.console import note, table
     from src.results.experiments import by_experiment, newest_runs
     from src.results.matrices import accuracies
@@ -69,9 +105,10 @@ def runs_of(source_dir: Path, *, recursive: bool):
     """Return the finished runs of a folder, oldest first; warn of those that are skipped."""
     from src.console import warn
     from src.errors import UserError
+    from src.ood.registry import SCORES
     from src.results.folders import folders_of_runs, read_runs
 
-    runs, skipped = read_runs(source_dir, recursive=recursive)
+    runs, skipped = read_runs(source_dir, recursive=recursive, detectors=SCORES)
     for reason in skipped:
         warn(f"skipped: {reason}")
     if not runs:

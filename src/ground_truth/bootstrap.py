@@ -32,6 +32,13 @@ def draw_counts(groups: ArrayLike, *, n_resamples: int = N_RESAMPLES, seed: int 
     return counts
 
 
+def weighted_mean(values: ArrayLike, weights: ArrayLike = 1.0) -> NDArray:
+    """Return the mean over the last axis of what is not NaN; NaN where all is, or counts 0 times."""
+    known = ~np.isnan(values)
+    total = (known * np.asarray(weights)).sum(-1)
+    return (np.where(known, values, 0) * weights).sum(-1) / np.where(total > 0, total, np.nan)
+
+
 def interval(scores: ArrayLike, counts: NDArray) -> Interval:
     """Return the percentiles that leave out the same share of scores at both ends.
 

@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from src.ground_truth.bootstrap import N_RESAMPLES, draw_counts, interval
+from src.ground_truth.bootstrap import N_RESAMPLES, draw_counts, interval, weighted_mean
 from src.ground_truth.scores import chance_scores, group_scores, layer_scores, output_correlation
 from src.ground_truth.tables import Tables
 from src.results.rows import TruthRow, TruthScore
@@ -98,7 +98,7 @@ def _by_outputs(
             -output_correlation(matrix[np.ix_(own, own)], difference[np.ix_(own, own)], counts=counts[..., own])
             for own in members
         ]
-        return _mean(np.stack(of_groups, axis=-1))
+        return weighted_mean(np.stack(of_groups, axis=-1))
 
     def scores_of(counts: NDArray) -> NDArray:  # (layers, 1, ...)
         return np.array([[of_layer(matrix, counts)] for matrix in matrices.values()])
@@ -115,7 +115,7 @@ def _by_layers(tables: Tables, measure: str, groups: Sequence[str], counts: NDAr
     of_pairs = np.array([layer_scores(tables.of_layers(measure, i, j)) for i, j in pairs])  # (pairs, 2)
 
     def scores_of(counts: NDArray) -> NDArray:  # (1, 2, ...)
-        return np.array([[_mean(scores, counts[..., first] * counts[..., second]) for scores in of_pairs.T]])
+        return np.array([[weighted_mean(scores, counts[..., first] * counts[..., second]) for scores in of_pairs.T]])
 
     chance = {"conformity": 0.5, "spearman": 0.0}
     yield from _rows(tables, LAYER_TEST, measure, [], scores_of, counts, chance)
@@ -143,10 +143,3 @@ def _rows(
             for k, name in enumerate(chance)
         }
         yield TruthRow(test, measure, layer, scores, n_networks, measure in tables.directed)
-
-
-def _mean(values: NDArray, weights: NDArray | float = 1.0) -> NDArray:
-    """Return the mean over the last axis of what is not NaN; NaN where all is, or counts 0 times."""
-    known = ~np.isnan(values)
-    total = (known * weights).sum(-1)
-    return (np.where(known, values, 0) * weights).sum(-1) / np.where(total > 0, total, np.nan)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from src.console import warn
 from src.files import write_bytes
-from src.results.matrices import Matrix
+from src.results.matrices import Matrix, natural_order
 
 COLUMN = 3.3  # inches: the width of a panel
 POINTS = 8  # the size of all text but the numbers in cells
@@ -150,10 +150,9 @@ def curves(
         handles = {}
         for axes, lines in zip(figure.axes, panels.values(), strict=True):
             for label, values in lines.items():
-                number, ranks = labels.index(label), sorted(values)
-                look = {"color": f"C{number % 10}", "marker": "osv^D*"[number // 10 % 6]}  # after ten curves
+                ranks = sorted(values)
                 points = ranks, [values[rank] for rank in ranks]
-                (handles[label],) = axes.plot(*points, **look, markersize=3, linewidth=1)
+                (handles[label],) = axes.plot(*points, **_look(labels.index(label)))
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter("{x:g}")
             axes.set_xlabel(x_label)
@@ -162,6 +161,43 @@ def curves(
         ends = [end for axes in figure.axes for end in axes.get_ylim()]
         for axes in figure.axes:
             axes.set_ylim(y_range or (min(ends), max(ends)))
+        _add_legend(figure, handles)
+
+
+class Point(NamedTuple):
+    """A value of a curve, and its interval; NaN: it has none."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+
+def curves_over_layers(
+    path: Path, panels: Mapping[str, Mapping[str, Mapping[str, Point]]], *, title: str = "", caption: str = ""
+) -> None:
+    """Draw curves over layers, intervals as bands, in panels of scales of their own, with one legend.
+
+    Args:
+        panels: by the name of their quantity, the curves by label; each maps layers to points.
+    """
+    if not _can_draw(path):
+        return
+    labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
+    layers = natural_order(layer for lines in panels.values() for points in lines.values() for layer in points)
+    texts = {"title": title, "caption": caption, "legend": labels}
+    size = (COLUMN, 2.0 + CHARACTER * max(map(len, layers)))
+    with _figure(path, list(panels), size, **texts) as figure:
+        handles = {}
+        for axes, lines in zip(figure.axes, panels.values(), strict=True):
+            for label, points in lines.items():
+                look = _look(labels.index(label))
+                places = [layers.index(layer) for layer in points]
+                values, low, high = zip(*points.values(), strict=True)
+                (handles[label],) = axes.plot(places, values, **look)
+                axes.fill_between(places, low, high, color=look["color"], alpha=0.15, linewidth=0)
+            axes.set_xticks(range(len(layers)), layers, rotation=90)
+            axes.set_xlabel("layer of both networks")
+            axes.grid(alpha=0.3)
         _add_legend(figure, handles)
 
 
@@ -188,6 +224,11 @@ def scatter(
         axes.set_ylabel(y_label)
         axes.grid(alpha=0.3)
         _add_legend(figure, handles)
+
+
+def _look(number: int) -> dict[str, Any]:
+    """Return the look of the curve of a number; markers change after ten."""
+    return {"color": f"C{number % 10}", "marker": "osv^D*"[number // 10 % 6], "markersize": 3, "linewidth": 1}
 
 
 def _write_cell(axes: Any, x: int, y: int, value: float, colour: str) -> None:

@@ -313,6 +313,21 @@ class TruthRow(NamedTuple):
     contents, written_by = "ground truth", "misc/ground_truth.py"
 
 
+class DepthRow(NamedTuple):
+    """A layer of two networks, means over pairs of them: a row of the table of `misc/collect_results.py --curves`."""
+
+    quantity: str  # accuracy, density ratio, recall ratio, similarity, distance
+    line: str  # a method of stitching, or a measure
+    layer: str
+    value: float
+    low: float  # the interval of 95 %, by a bootstrap over networks; NaN of few
+    high: float
+    n_networks: int
+    n_pairs: int
+
+    contents, written_by = "depth", "misc/collect_results.py --curves"
+
+
 class EpochRow(NamedTuple):
     """An epoch of training: a row of `training_logs.csv`."""
 
