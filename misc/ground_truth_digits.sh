@@ -16,14 +16,27 @@ if [[ $PYTHON == */* ]]; then PYTHON=$(realpath -s "$PYTHON"); fi
 declare -A STRENGTHS=([label_noise]="0 0.5 0.75" [shortcut]="0 0.75 1" [image_noise]="1000 2000 4000")
 TESTS="label_noise shortcut image_noise"
 export OMP_NUM_THREADS=1
-mkdir -p "$OUT" && cd "$OUT"
+mkdir -p "$OUT/models" && cd "$OUT"
 
 train() { # OPTION STRENGTH SEED: each network sees labels, dots and noise of its own
+    local folder=models/${1}_${2}_$3
     "$PYTHON" "$repository/exec_train.py" small_cnn -d digits -gpu -1 -e "$EPOCHS" -b 32 -lr 0.003 -s "$3" \
-        "--${1//_/-}" "$2" --intervention-seed "$3" -dir "models/${1}_${2}_$3" --resume
+        "--${1//_/-}" "$2" --intervention-seed "$3" -dir "$folder" --resume &> "$folder.log" \
+        || { tail -n 3 "$folder.log" >&2; exit 255; } # which ends xargs
+    echo "trained $folder" >&2
 }
-export -f train
-export PYTHON EPOCHS repository
+
+compare() { # TEST SHARD: pairs of networks of two tests say nothing
+    # shellcheck disable=SC2086 # several methods
+    "$PYTHON" "$repository/misc/all_pairs.py" "$1.csv" "$LAYERS" rc2c_pre -d digits -gpu -1 --no-figures \
+        --methods $METHODS -pinv-samples 1437 --pinv-cutoff exact -lr 0.01 --probes 10 \
+        --alignment pool --permutations 20 --metrics cka cka_debiased pwcca procrustes mutual_knn \
+        -dir ground_truth --shard "$2/$WORKERS" 2> "$1.$2.log" || { tail -n 3 "$1.$2.log" >&2; exit 255; }
+    echo "compared all pairs of share $2 of the test of $1" >&2
+}
+
+export -f train compare
+export PYTHON WORKERS EPOCHS LAYERS METHODS repository
 
 echo "name,path,type,group" > networks.csv
 for test in $TESTS; do
@@ -39,17 +52,8 @@ done > untrained.txt
 xargs -r -P "$WORKERS" -L 1 bash -c 'train "$@"' train < untrained.txt
 rm untrained.txt
 
-for test in $TESTS; do # pairs of networks of two tests say nothing
-    shards=()
-    for shard in $(seq "$WORKERS"); do
-        # shellcheck disable=SC2086 # several methods
-        "$PYTHON" "$repository/misc/all_pairs.py" "$test.csv" "$LAYERS" rc2c_pre -d digits -gpu -1 --no-figures \
-            --methods $METHODS -pinv-samples 1437 --pinv-cutoff exact -lr 0.01 --alignment pool --permutations 20 \
-            --metrics cka cka_debiased pwcca procrustes mutual_knn --probes 10 -dir ground_truth --shard "$shard/$WORKERS" \
-            2> "$test.$shard.log" &
-        shards+=($!)
-    done
-    for shard in "${shards[@]}"; do wait "$shard" || { tail -n 3 "$test".*.log >&2 && exit 1; }; done
+for test in $TESTS; do
+    seq "$WORKERS" | xargs -P "$WORKERS" -I SHARD bash -c 'compare "$@"' compare "$test" SHARD
 done
 
 "$PYTHON" "$repository/misc/ground_truth.py" results/ground_truth networks.csv -d digits -gpu -1 -o scores.csv --map cka

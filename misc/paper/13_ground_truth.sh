@@ -1,24 +1,53 @@
 #!/usr/bin/env bash
-# Networks for the tests of ground truth, with ReSi's settings: ResNet-18 on CIFAR-100, five a group, which differ by an
-# intervention. A subset of ImageNet: TRUTH_DATA=FOLDER. misc/docs/ground_truth.md says how to stitch and score them.
+# Which measure can be believed? Networks that differ by an intervention, with ReSi's settings: ResNet-18 on CIFAR-100,
+# five a group; all pairs of them; the scores. Three stages, each of which waits for the one before. A subset of
+# ImageNet: TRUTH_DATA=FOLDER.
 source "$(dirname "$0")/common.sh"
 : "${TRUTH_DATA:=cifar100}"
 : "${TRUTH_ROOT:=$DATA}" # a folder of its own for a subset of ImageNet
 : "${TRUTH_NETWORK:=resnet18}"
+: "${TRUTH_LAYERS:=$RESNET_LAYERS}"
 : "${TRUTH_SEEDS:=0 1 2 3 4}"
 : "${TRUTH_EPOCHS:=200}"
+: "${TRUTH_METHODS:=pinv covariance repair task:10}" # as misc/all_pairs.py --methods takes them
+declare -A STRENGTHS=([label_noise]="0 0.5 0.75" [shortcut]="0 0.75 1" [image_noise]="1000 2000 4000")
+TESTS="label_noise shortcut image_noise"
 
-folder=$MODELS/ground_truth/$TRUTH_DATA
-for group in label_noise:0 label_noise:0.5 label_noise:0.75 shortcut:0 shortcut:0.75 shortcut:1 \
-    image_noise:1000 image_noise:2000 image_noise:4000; do
-    test=${group%:*} strength=${group#*:}
-    for seed in $TRUTH_SEEDS; do
-        place=$folder/${test}_${strength}_$seed
-        todo "$place/config.txt" exec_train.py "$TRUTH_NETWORK" -d "$TRUTH_DATA" \
-            -data "$TRUTH_ROOT" -workers "$WORKERS" -e "$TRUTH_EPOCHS" -o sgd -lr 0.1 --momentum 0.9 \
-            -sched cosine -wd 5e-4 -b 128 \
-            "--${test//_/-}" "$strength" -s "$seed" --intervention-seed "$seed" \
-            -dir "$place" --resume -gpu GPU
+# Networks
+models=$MODELS/ground_truth/$(basename "$TRUTH_DATA")
+results=$RESULTS/ground_truth/$(basename "$TRUTH_DATA")
+data=(-d "$TRUTH_DATA" -data "$TRUTH_ROOT" -workers "$WORKERS" -b 128 -gpu GPU)
+list="name,path,type,group"
+for test in $TESTS; do
+    for strength in ${STRENGTHS[$test]}; do
+        for seed in $TRUTH_SEEDS; do
+            name=${test}_${strength}_$seed
+            list+=$'\n'"$name,$name/model_$TRUTH_EPOCHS.pt,$TRUTH_NETWORK,$test:$strength"
+            todo "$models/$name/config.txt" exec_train.py "$TRUTH_NETWORK" "${data[@]}" -e "$TRUTH_EPOCHS" \
+                -o sgd -lr 0.1 --momentum 0.9 -sched cosine -wd 5e-4 \
+                "--${test//_/-}" "$strength" -s "$seed" --intervention-seed "$seed" -dir "$models/$name" --resume
+        done
     done
 done
+run_stage
+
+# All pairs within each test, a share a GPU
+read -ra gpus <<< "$GPUS"
+read -ra methods <<< "$TRUTH_METHODS"
+for test in $TESTS; do
+    sed -n "1p; /,$test:/p" <<< "$list" > "$models/$test.csv"
+    for shard in $(seq ${#gpus[@]}); do
+        todo "$results/scores.csv" misc/all_pairs.py "$models/$test.csv" "${TRUTH_LAYERS// /,}" rc2c_pre "${data[@]}" \
+            --methods "${methods[@]}" -pinv-samples auto --alignment pool --permutations 20 \
+            --metrics cka cka_debiased pwcca procrustes mutual_knn --probes "$PROBE_EPOCHS" --no-figures \
+            -dir "${results#results/}" --shard "$shard/${#gpus[@]}"
+    done
+done
+run_stage
+
+# Scores
+echo "$list" > "$models/networks.csv"
+todo "$results/curves.csv" misc/collect_results.py "$results" --curves
+todo "$results/scores.csv" misc/ground_truth.py "$results" "$models/networks.csv" "${data[@]}" --map cka \
+    -o "$results/scores.csv"
 run_queue

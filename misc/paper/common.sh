@@ -74,14 +74,20 @@ todo() { # RESULT SCRIPT ARGUMENT...: queue a command, unless its result is ther
 }
 
 run_queue() { # print what is queued, run it, spread over the GPUs, and exit, with 1 if any of it failed
+    if [[ ${#QUEUE[@]} == 0 && $DRY_RUN == 0 ]]; then echo "${0##*/}: nothing is left to do" >&2; fi
+    run_stage
+    exit # here, so that bash reads no more of a script that was edited in the meantime
+}
+
+run_stage() { # the same, but go on with the script when all of it is done; a dry run ends with what it has printed
     local gpus gpu i failed
     read -ra gpus <<< "$GPUS"
     if [[ ${#gpus[@]} == 0 ]]; then echo 'GPUS is blank; give numbers of GPUs, such as "0 1", or -1' >&2 && exit 2; fi
+    if [[ ${#QUEUE[@]} == 0 ]]; then return; fi
     for i in "${!QUEUE[@]}"; do
         echo "${QUEUE[i]/ -gpu GPU/ -gpu ${gpus[i % ${#gpus[@]}]}}" # the real run takes the GPU that is free
     done
     if [[ $DRY_RUN != 0 ]]; then exit; fi
-    if [[ ${#QUEUE[@]} == 0 ]]; then echo "${0##*/}: nothing is left to do" >&2 && exit; fi
 
     mkdir -p "$LOGS"
     CLAIMS=$(mktemp -d) # a folder in it for each command that was begun, a file for each that failed
@@ -94,7 +100,8 @@ run_queue() { # print what is queued, run it, spread over the GPUs, and exit, wi
     wait
     failed=$(find "$CLAIMS" -name '*.failed' -exec cat {} +)
     if [[ $failed ]]; then echo "failed:"$'\n'"$failed" >&2 && exit 1; fi
-    exit # here, so that bash reads no more of a script that was edited in the meantime
+    rm -r "$CLAIMS"
+    QUEUE=()
 }
 
 worker() { # GPU: run on it whatever no other worker has begun, one command after the other

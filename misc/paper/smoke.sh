@@ -12,7 +12,8 @@ export PYTHON=${PYTHON:-python} GPUS="-1 -1" WORKERS=0 OMP_NUM_THREADS=1
 export MODELS=$scratch/models RESULTS="$scratch/all results" IMAGENET=$scratch/imagenet
 export STAND_INS="cifar10=digits cifar100=digits svhn=digits cifar5m=digits outlier_exposure=photo_patches resnet18=resnet18_samewidth"
 export RESNET_LAYERS="layer1.0 layer4.1" VIT_LAYERS="blocks.0 blocks.11" RANKS="16 1"
-export EPOCHS=1 FINETUNE_EPOCHS=1 TLM_EPOCHS=1 PROBE_EPOCHS=1 IMAGENET_EPOCHS=1 TRUTH_EPOCHS=1 TRUTH_SEEDS=0
+export EPOCHS=1 FINETUNE_EPOCHS=1 TLM_EPOCHS=1 PROBE_EPOCHS=1 IMAGENET_EPOCHS=1 TRUTH_EPOCHS=1 TRUTH_SEEDS="0 1"
+export TRUTH_NETWORK=small_cnn TRUTH_LAYERS="pool3 pool4" TRUTH_METHODS="pinv task:1"
 
 fail() { echo "smoke.sh: $1" >&2 && exit 1; }
 
@@ -36,7 +37,8 @@ for network in resnet18 vit_tiny_patch4_32; do
     for result in {cifar10/$network/0-1,svhn/$network/0-0,imagenet/tv_resnet18/0-1}/{dm,tlm}/grid.png \
         cifar10/$network/0-1/{soft,hint,fula,feature,repair,covariance,ortho,ridge}/grid.png \
         cifar10/$network/{0-1/{{dm,tlm}/ood_evaluation,similarity},sensitivity}.png \
-        cifar10/$network/{0-1/sensitivity/{probes,{dm,tlm}/grid},statistics}.csv; do
+        cifar10/$network/{0-1/sensitivity/{probes,{dm,tlm}/grid},statistics}.csv \
+        ground_truth/cifar100/{scores,curves}.png; do
         [[ -s $result ]] || fail "$result is missing"
     done
 done
