@@ -17,7 +17,7 @@ from src import cli
 from src.console import note, result
 from src.files import write_text
 from src.results.captions import caption
-from src.results.figures import HeatMap, maps
+from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix
 
 MODEL = "resnet18_samewidth"

@@ -38,7 +38,7 @@ def draw(args) -> None:
     from src.console import note
     from src.errors import UserError
     from src.measurements import by_series, describe, over_ranks, read_tables
-    from src.results.figures import curves
+    from src.results.curves import curves
 
     tables = read_tables(args.tables)
     series = by_series(tables.measurements)

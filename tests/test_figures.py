@@ -5,7 +5,9 @@ import math
 
 import pytest
 
-from src.results.figures import COLUMN, ClassMap, HeatMap, curves, maps, scatter
+from src.results.curves import curves, scatter
+from src.results.figures import COLUMN
+from src.results.heat_maps import ClassMap, HeatMap, maps
 from src.results.matrices import Matrix
 
 pytest.importorskip("matplotlib")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from src.ground_truth.bootstrap import draw_counts, interval, weighted_mean
+from src.results.curves import Point, curves_over_layers
 from src.results.experiments import method_names
-from src.results.figures import Point, curves_over_layers
 from src.results.folders import StitchingRun
 from src.results.matrices import natural_order
 from src.results.records import write_table

@@ -13,7 +13,8 @@ from src.ground_truth.measures import equal_values
 from src.ground_truth.scaling import classical_scaling
 from src.ground_truth.tables import Tables
 from src.ground_truth.testing import ALL_LAYERS, tests_of
-from src.results.figures import HeatMap, maps, scatter
+from src.results.curves import scatter
+from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix
 from src.results.records import write_table
 from src.results.rows import TruthRow, TruthScore

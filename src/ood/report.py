@@ -16,8 +16,8 @@ from src.ood.registry import SCORES
 from src.ood.rules import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, doubts, side_of
 from src.results.captions import caption, common, describe_method, short, stitched_networks
 from src.results.experiments import by_experiment
-from src.results.figures import HeatMap, maps
 from src.results.folders import evaluation_file, read_evaluations
+from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix, pivot
 from src.results.records import to_record, write_table
 from src.results.rows import EvaluationRow

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from src.results.captions import caption, common, network, short
-from src.results.figures import curves
+from src.results.curves import curves
 from src.results.records import write_table
 from src.results.rows import ProbeRow, Rank
 from src.training import EpochLog

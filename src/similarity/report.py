@@ -6,7 +6,8 @@ from pathlib import Path
 
 from src.console import result
 from src.results.captions import caption, common, network, pair_of_networks, short
-from src.results.figures import HeatMap, curves, maps
+from src.results.curves import curves
+from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix
 from src.results.records import read_table, write_table
 from src.results.rows import Rank, SimilarityRow

@@ -9,8 +9,8 @@ from src.errors import UserError
 from src.files import locked
 from src.results.captions import common, describe_experiments, describe_stitches
 from src.results.experiments import Pair, by_experiment
-from src.results.figures import HeatMap, maps
 from src.results.folders import read_runs
+from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import accuracies, pivot
 from src.results.records import write_table
 from src.results.rows import ComparisonRow, StitchRow

@@ -9,7 +9,7 @@ from src.console import result
 from src.files import write_text
 from src.ood.registry import SCORES
 from src.results.experiments import grouped
-from src.results.figures import ClassMap, maps
+from src.results.heat_maps import ClassMap, maps
 from src.results.matrices import pivot
 from src.results.records import write_table
 from src.results.rows import VerdictRow
