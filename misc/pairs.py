@@ -17,8 +17,8 @@ import exec_eval_stitcher_ood
 import exec_probe
 import exec_stitch
 from src import cli
-from src.console import listed, note, result, silenced
-from src.errors import Busy
+from src.console import listed, note, result, silenced, warn
+from src.errors import Busy, UserError
 from src.models.user_file import is_user_network
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.stitching.registry import FORMS
@@ -170,16 +170,29 @@ def shared_words(parser: cli.Parser, args: Namespace) -> list[str]:
 
 
 def run_units(units: Sequence[Unit], loaded: "Loaded") -> None:
-    """Run all units that no other process is at."""
-    others = []
+    """Run all units that no other process is at; one that fails stops no other.
+
+    Raises:
+        UserError: some failed, after all others.
+    """
+    others, failed = [], []
     for number, unit in enumerate(units, start=1):
         began = time.monotonic()
-        if run_claimed(unit, loaded):
-            note(f"[{number}/{len(units)}] {unit.title}: {time.monotonic() - began:.1f} s")
-        else:
-            others.append(unit.title)
+        try:
+            if not run_claimed(unit, loaded):
+                others.append(unit.title)
+                continue
+        except UserError as error:
+            failed.append(unit.title)
+            warn(f"[{number}/{len(units)}] {unit.title} failed: {error}")
+            continue
+        note(f"[{number}/{len(units)}] {unit.title}: {time.monotonic() - began:.1f} s")
     if others:
         note(f"{len(others)} are left to other processes, which are at them: {listed(others)}")
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(units)} failed ({listed(failed)}); see the warnings, and give the command again"
+        )
 
 
 def run_claimed(unit: Unit, loaded: "Loaded") -> bool:
@@ -195,7 +208,11 @@ def run_claimed(unit: Unit, loaded: "Loaded") -> bool:
     if run.is_finished(remedy=REMEDY):  # in the meantime
         run.discard()
         return True
-    run_commands(unit, loaded)
+    try:
+        run_commands(unit, loaded)
+    except UserError:
+        run.discard()
+        raise
     run.finish()
     return True
 

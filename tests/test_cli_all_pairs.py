@@ -232,6 +232,18 @@ def test_a_claimed_pair_is_left_and_taken_up_when_its_process_is_killed(networks
     assert (folder / "results" / "all" / "pinv" / "a-b" / "grid.csv").exists() and not lock.exists()
 
 
+def test_a_pair_that_fails_stops_no_other(networks, few):
+    folder = networks("failing", 3)
+    path = folder / "models" / "b.pt"
+    state = torch.load(path)
+    save_state(path, {key: value * torch.nan if key.endswith("4.weight") else value for key, value in state.items()})
+    said = run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder, status=2).err
+    assert "4 of 6 failed (pinv " in said.splitlines()[-1] and said.count(" failed: ") == 4
+    finished = (folder / "results" / "all" / "pinv").glob("*.config.txt")
+    assert sorted(path.name for path in finished) == ["a-c.config.txt", "c-a.config.txt"]
+    assert not list((folder / "results").rglob("*.resume.pt.lock"))
+
+
 def test_what_a_killed_process_left_is_removed(networks, few):
     whole, killed = networks("whole", 2), networks("killed", 2)
     folder = killed / "results" / "all" / "pinv" / "a-b"
