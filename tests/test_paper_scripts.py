@@ -181,13 +181,17 @@ def test_xargs_gives_each_command_its_gpu(tmp_path):
 @pytest.fixture
 def array_job(tmp_path):
     """Start one job of an array as Slurm would; `sbatch` and `scontrol` write down what they were asked for."""
-    for name in ("sbatch", "scontrol"):
-        (tmp_path / name).write_text(f'#!/usr/bin/env bash\necho {name} "$@" >> "{tmp_path}/slurm"\n')
+    answers = {"sbatch": "", "scontrol": "", "squeue": f'cat "{tmp_path}/state"'}
+    for name, answer in answers.items():
+        (tmp_path / name).write_text(f'#!/usr/bin/env bash\necho {name} "$@" >> "{tmp_path}/slurm"\n{answer}\n')
         (tmp_path / name).chmod(0o755)
 
-    def start(lines: list[str], task: int | None, *arguments: str, python: str = "python") -> subprocess.Popen:
+    def start(
+        lines: list[str], task: int | None, *arguments: str, python: str = "python", more: dict | None = None
+    ) -> subprocess.Popen:
         (tmp_path / "runs.txt").write_text("\n".join(lines) + "\n")
         job = {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": "5", "SLURM_ARRAY_JOB_ID": "7"}
+        job |= {"SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "5"} | (more or {})
         return subprocess.Popen(["bash", PAPER / "slurm_array.sbatch", *(arguments or ["runs.txt"])], cwd=tmp_path,
                                 text=True, env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": python}
                                 | (job if task is not None else {}),
@@ -212,14 +216,18 @@ def test_without_an_array_it_submits_one(array_job, tmp_path):
     assert (tmp_path / "slurm").read_text() == "sbatch --array=1-2 misc/paper/slurm_array.sbatch runs.txt\n"
 
 
-def test_a_job_that_has_to_end_is_queued_again(array_job, tmp_path):
+@pytest.mark.parametrize(("state", "asked"), [("RUNNING", ["squeue", "scontrol"]), ("CANCELLED", ["squeue"])])
+def test_a_job_that_has_to_end_is_queued_again_unless_it_was_cancelled(state, asked, array_job, tmp_path):
+    (tmp_path / "state").write_text(f"{state}\n")
     handle = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"
     wait = "print('began', flush=True); time.sleep(60)"
     job = array_job([shlex.join([sys.executable, "-c", f"{handle}; {wait}"])], 1)
     job.stdout.readline(), job.stdout.readline()  # the command, and that it began
     job.terminate()
     job.communicate(timeout=180)
-    assert job.returncode == 143 and (tmp_path / "slurm").read_text() == "scontrol requeue 7_1\n"
+    said = (tmp_path / "slurm").read_text().splitlines()
+    assert job.returncode == 143 and [line.split()[0] for line in said] == asked
+    assert said[1:] == ["scontrol requeue 7_1"][: len(asked) - 1]
 
 
 def test_a_job_takes_a_share_of_all_pairs(array_job, tmp_path):
@@ -230,8 +238,9 @@ def test_a_job_takes_a_share_of_all_pairs(array_job, tmp_path):
     assert said == [f"<{word}>" for word in (*words, "--shard", "2/5")] and job.returncode == 0
     options = parser_of(words[0]).parse_args([word.strip("<>") for word in said[1:]])
     assert options.shard == (2, 5) and options.networks == "my networks.csv"
-    job = array_job([], None, *words)
-    assert "give sbatch --array=1-N" in job.communicate(timeout=180)[0] and job.returncode == 2
+    few = {"SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_MAX": "3", "SLURM_ARRAY_TASK_COUNT": "1"}
+    for job in (array_job([], None, *words), array_job([], 3, *words, more=few)):
+        assert "give sbatch --array=1-N" in job.communicate(timeout=180)[0] and job.returncode == 2
 
 
 @pytest.mark.slow
