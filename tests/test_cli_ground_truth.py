@@ -97,6 +97,16 @@ def test_figures_and_sentences(planted):
         assert (planted / f"{name}.png").read_bytes().startswith(PNG)
 
 
+def test_groups_of_two_networks_are_too_few(planted):
+    lines = (planted / "networks.csv").read_text().splitlines()
+    few = [line for line in lines if line.split(",")[0][-2:] in ("_0", "_1", "me")]
+    (planted / "few.csv").write_text("\n".join(few) + "\n")
+    said = run_process(SCRIPT, "all", "few.csv", "--resamples", "50", "-o", "few_scores.csv", cwd=planted).out
+    believed, doubted, unknown = said.splitlines()
+    assert unknown.startswith("Has no interval")
+    assert [test for test in TESTS if test in believed + doubted] == [] and all(test in unknown for test in TESTS)
+
+
 def test_user_errors(planted):
     options = ["all", "networks.csv", "--resamples", "10"]
     assert "choose by --map and --map-layer" in error_line(SCRIPT, *options, "--map", "nothing", cwd=planted)

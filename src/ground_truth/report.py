@@ -37,14 +37,17 @@ def sentences(rows: Sequence[TruthRow]) -> list[str]:
     """Return which measures can be believed in each test, as the interval of the mean over layers is above chance."""
     above: dict[str, list[TruthRow]] = {}
     below: dict[str, list[TruthRow]] = {}
+    unknown: dict[str, list[TruthRow]] = {}
     for row in (row for row in rows if row.layer == ALL_LAYERS):
         found = main_score(row)
-        (above if found.low > found.chance else below).setdefault(row.test, []).append(row)
-    return [
+        kind = unknown if math.isnan(found.low) else above if found.low > found.chance else below
+        kind.setdefault(row.test, []).append(row)
+    said = [
         "Can be believed here, as the interval of the score (of each measure by itself) is above chance: "
         f"{_by_test(above)}.",
         f"Cannot be believed here: {_by_test(below)}.",
     ]
+    return [*said, f"Has no interval, as the networks are too few: {_by_test(unknown)}."] if unknown else said
 
 
 def _by_test(rows: Mapping[str, Sequence[TruthRow]]) -> str:
