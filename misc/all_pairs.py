@@ -93,7 +93,8 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def work(args) -> None:
-    from misc.pairs import estimate, run_units
+    from misc.pair_costs import estimate
+    from misc.pairs import run_units
     from src.console import note
     from src.datasets import dataset_info
     from src.loaded import Loaded

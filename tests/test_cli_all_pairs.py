@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from misc import all_pairs, pairs
+from misc import all_pairs, pair_costs
 from src.checkpoints import save_state
 from src.loaded import Loaded
 from src.models import build_model
@@ -170,23 +170,27 @@ def test_cost_of_training_is_that_of_one_epoch_and_of_the_others(method, measure
     def run_commands(unit, loaded):
         return measured[unit.place.parents[1].name]  # the folder for a number of epochs
 
-    monkeypatch.setattr(pairs, "run_commands", run_commands)
+    monkeypatch.setattr(pair_costs, "run_commands", run_commands)
     what = ["--probes", "4"] if method == "probes" else ["--methods", method]
     args = all_pairs.parser().parse_args([*OPTIONS, *what])
     units = all_pairs.units_of(args, [ListedNetwork(name, f"{name}.pt", "small_cnn") for name in "ab"])
     unit = units[-1 if method == "probes" else 0]
-    assert pairs.measure(unit, args, Loaded()) == cost
+    assert pair_costs.measure(unit, args, Loaded()) == cost
 
 
 def test_hours_count_the_detectors_of_an_end_network_once_for_each_process():
     args = all_pairs.parser().parse_args([*OPTIONS, "--methods", "pinv", "hint:1"])
     units = all_pairs.units_of(args, [ListedNetwork(name, f"{name}.pt", "small_cnn") for name in "abc"])
-    costs = {"pinv": pairs.Cost([1.0, 5.0], 3.0), "hint1": pairs.Cost([7.0, 5.0], 3.0), "similarity": pairs.Cost([2.0])}
+    costs = {
+        "pinv": pair_costs.Cost([1.0, 5.0], 3.0),
+        "hint1": pair_costs.Cost([7.0, 5.0], 3.0),
+        "similarity": pair_costs.Cost([2.0]),
+    }
     evaluated, once = 6 * (6 - 3) + 6 * (12 - 3) + 3 * 2, 3 * 3
-    assert pairs.hours_of(units, costs, 1) * 3600 == pytest.approx(evaluated + once)
-    assert pairs.hours_of(units, costs, 4) * 3600 == pytest.approx(evaluated / 4 + once)
-    assert pairs.hours_of(units[:1], costs, 4) * 3600 == pytest.approx(6)  # a pair is not divided
-    assert pairs.hours_of([], costs, 4) == 0
+    assert pair_costs.hours_of(units, costs, 1) * 3600 == pytest.approx(evaluated + once)
+    assert pair_costs.hours_of(units, costs, 4) * 3600 == pytest.approx(evaluated / 4 + once)
+    assert pair_costs.hours_of(units[:1], costs, 4) * 3600 == pytest.approx(6)  # a pair is not divided
+    assert pair_costs.hours_of([], costs, 4) == 0
 
 
 # ---- Several processes
