@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm, t
+from scipy.special import ndtr, ndtri, stdtr
 
 from src.results.rows import Interval
 
@@ -41,12 +41,12 @@ class Evidence(NamedTuple):
     def p_below(self, limit: float) -> float:
         """Test in one direction whether the mean is below a limit; against it, that it is there or above."""
         z, df = self.z(limit)
-        return float(norm.cdf(z) if math.isinf(df) else t.cdf(z, df))
+        return float(ndtr(z) if math.isinf(df) else stdtr(df, z))
 
     def p_above(self, limit: float) -> float:
         """Test in one direction whether the mean is above a limit."""
         z, df = self.z(limit)
-        return float(norm.sf(z) if math.isinf(df) else t.sf(z, df))
+        return float(ndtr(-z) if math.isinf(df) else stdtr(df, -z))
 
     def interval(self) -> Interval:
         """Return the limits that no test in one direction rejects: an interval of 95 %."""
@@ -126,7 +126,7 @@ def images_needed(tolerance: float, n_tests: int) -> float:
     if not 0 < tolerance < 1:
         return math.inf
     exact = math.log(ALPHA / n_tests) / math.log1p(-tolerance)
-    by_score = norm.isf(ALPHA / n_tests) ** 2 * (1 - tolerance) / tolerance
+    by_score = ndtri(ALPHA / n_tests) ** 2 * (1 - tolerance) / tolerance
     return math.ceil(max(exact, by_score))
 
 
