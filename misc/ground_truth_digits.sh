@@ -18,10 +18,10 @@ TESTS="label_noise shortcut image_noise"
 export OMP_NUM_THREADS=1
 mkdir -p "$OUT/models" && cd "$OUT"
 
-train() { # OPTION STRENGTH SEED: each network sees labels, dots and noise of its own
-    local folder=models/${1}_${2}_$3
-    "$PYTHON" "$repository/exec_train.py" small_cnn -d digits -gpu -1 -e "$EPOCHS" -b 32 -lr 0.003 -s "$3" \
-        "--${1//_/-}" "$2" --intervention-seed "$3" -dir "$folder" --resume &> "$folder.log" \
+train() { # TEST STRENGTH NAME SEED: each network has initial weights, labels, dots and noise of its own
+    local folder=models/$3
+    "$PYTHON" "$repository/exec_train.py" small_cnn -d digits -gpu -1 -e "$EPOCHS" -b 32 -lr 0.003 -s "$4" \
+        "--${1//_/-}" "$2" --intervention-seed "$4" -dir "$folder" --resume &> "$folder.log" \
         || { tail -n 3 "$folder.log" >&2; exit 255; } # which ends xargs
     echo "trained $folder" >&2
 }
@@ -38,14 +38,16 @@ compare() { # TEST SHARD: pairs of networks of two tests say nothing
 export -f train compare
 export PYTHON WORKERS EPOCHS LAYERS METHODS repository
 
+first=0 # networks of one seed are alike, whatever their group: no two of a test share one
 echo "name,path,type,group" > networks.csv
 for test in $TESTS; do
     for strength in ${STRENGTHS[$test]}; do
         for seed in $SEEDS; do
             name=${test}_${strength}_$seed
             echo "$name,models/$name/model_$EPOCHS.pt,small_cnn,$test:$strength" >> networks.csv
-            [[ -e models/$name/config.txt ]] || echo "$test $strength $seed"
+            [[ -e models/$name/config.txt ]] || echo "$test $strength $name $((first + seed))"
         done
+        first=$((first + 100))
     done
     sed -n "1p; /,$test:/p" networks.csv > "$test.csv"
 done > untrained.txt
@@ -57,4 +59,4 @@ for test in $TESTS; do
 done
 
 "$PYTHON" "$repository/misc/ground_truth.py" results/ground_truth networks.csv -d digits -gpu -1 -o scores.csv --map cka
-echo "time of all processes, user and system: $(times | tail -n 1)" >&2
+echo "took $SECONDS s" >&2

@@ -18,6 +18,7 @@ models=$MODELS/ground_truth/$(basename "$TRUTH_DATA")
 results=$RESULTS/ground_truth/$(basename "$TRUTH_DATA")
 data=(-d "$TRUTH_DATA" -data "$TRUTH_ROOT" -workers "$WORKERS" -b 128 -gpu GPU)
 list="name,path,type,group"
+first=0 # networks of one seed are alike, whatever their group: no two of a test share one
 for test in $TESTS; do
     for strength in ${STRENGTHS[$test]}; do
         for seed in $TRUTH_SEEDS; do
@@ -25,8 +26,10 @@ for test in $TESTS; do
             list+=$'\n'"$name,$name/model_$TRUTH_EPOCHS.pt,$TRUTH_NETWORK,$test:$strength"
             todo "$models/$name/config.txt" exec_train.py "$TRUTH_NETWORK" "${data[@]}" -e "$TRUTH_EPOCHS" \
                 -o sgd -lr 0.1 --momentum 0.9 -sched cosine -wd 5e-4 \
-                "--${test//_/-}" "$strength" -s "$seed" --intervention-seed "$seed" -dir "$models/$name" --resume
+                "--${test//_/-}" "$strength" -s $((first + seed)) --intervention-seed $((first + seed)) \
+                -dir "$models/$name" --resume
         done
+        first=$((first + 100))
     done
 done
 run_stage
