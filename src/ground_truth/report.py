@@ -72,7 +72,7 @@ def ranks(rows: Sequence[TruthRow]) -> Matrix:
 def draw_ranks(path: Path, rows: Sequence[TruthRow]) -> None:
     """Draw the ranks of measures in tests as a heat map; bright is good."""
     matrix = ranks(rows)
-    panel = HeatMap(matrix, (float(max(2, len(matrix.rows))), 1.0))
+    panel = HeatMap(matrix, (float(max(2, len(matrix.rows))), 1.0), digits="g")
     below = "Ranks of the scores, means over layers; 1 is the best measure of a test."
     maps(path, {"ranks": panel}, row_label="measure", column_label="test", caption=below)
 
