@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from misc import all_pairs, pair_costs
+from misc import all_pairs, pair_costs, pairs
 from src.checkpoints import save_state
 from src.loaded import Loaded
 from src.models import build_model
@@ -210,7 +210,8 @@ def test_shares_are_disjoint_complete_and_stable():
     assert all(one <= other for one, other in zip(few, more, strict=True))
 
 
-def test_a_shard_leaves_the_pairs_of_others_alone(networks, few):
+def test_a_shard_leaves_the_pairs_of_others_alone(networks, monkeypatch):
+    monkeypatch.setattr(pairs, "run_commands", lambda unit, loaded: [])
     folder, shares = networks("shards"), units_of_shares("abc", 2)
     for number, done in ((2, shares[1]), (1, shares[0] | shares[1])):
         run(SCRIPT, *OPTIONS, "--shard", f"{number}/2", cwd=folder)

@@ -22,6 +22,7 @@ from tests.traps import HOOKED, TRACED
 from tests.untraceable import KINDS, Recurrent
 
 # A small member of each family: how to build it, its input, and some modules inside of its steps.
+LARGE = ("preact", "liu2020", "repr_cls_resnet", "repr_cls_vit")
 FAMILIES = {
     "resnet": (
         lambda: build_model("resnet18_samewidth"),
@@ -209,7 +210,9 @@ def called(network, run):
     return {name for name in names if not list(network.get_submodule(name).children())}
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in FAMILIES]
+)
 @torch.no_grad()
 def test_nothing_behind_until_and_nothing_in_front_of_after_is_computed(name):
     network, images, _ = zoo_case(name)

@@ -48,7 +48,7 @@ def repeat(script: str, arguments: list[str], pattern: str, first: Path, second:
         assert printed == again
 
 
-LONG = ("exec_train_representation_classifier.py", "misc/imagenet_train_main.py")
+LONG = ("exec_train.py", "exec_train_representation_classifier.py", "misc/imagenet_train_main.py")
 
 
 @pytest.mark.parametrize(
