@@ -101,6 +101,8 @@ def probe(args, loaded=None) -> None:
     # All of them train together.
     if run:
         run.claim(resume=args.resume)
+        if args.resume and run.skip_if_finished(resume=True):  # by another process, in the meantime
+            return
     result(str(sys.argv))
     for history, state in train(task, train_set, test_set, settings, state=run and run.state.get("loop")):
         epoch, logs = len(history), history[-1]

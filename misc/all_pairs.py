@@ -107,7 +107,7 @@ def work(args) -> None:
     check_types(args, networks)
     share = [unit for unit in units_of(args, networks) if is_in_share(unit, *args.shard)]
     left = [unit for unit in share if not unit.is_finished()]
-    note(f"{len(left)} of {len(share)} pairs and methods are left to do")
+    note(f"{len(left)} of {len(share)} units of work are left to do")
 
     # What cannot be loaded shows before hours of work.
     device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec

@@ -30,7 +30,7 @@ def parser() -> cli.Parser:
         "--curves",
         action="store_true",
         help="draw instead, over depth, how well the same layer of two networks can be stitched and how similar it is: "
-        "means over all stitches below source_dir and over its similarity/*.csv, with intervals; CSV and figure: "
+        "means over all stitches and tables similarity/*.csv below source_dir, with intervals; CSV and figure: "
         "curves.csv in source_dir",
     )
     cli.add_title(options)
@@ -52,14 +52,17 @@ def draw_curves(args) -> None:
     from src.results.network_list import SIMILARITY
     from src.similarity.report import read_similarities
 
-    if args.other_dir:
-        raise UserError("--curves takes one folder; leave the other one out")
+    if args.other_dir or args.pool:
+        raise UserError("--curves takes one folder, and all pairs of networks in it; leave out the other and --pool")
     source_dir = Path(args.source_dir)
-    runs = newest_runs(runs_of(source_dir, recursive=True))
-    tables = sorted((source_dir / SIMILARITY).glob("*.csv"))
+    runs = newest_runs(runs_of(source_dir, recursive=True, may_lack=True))
+    tables = sorted(source_dir.rglob(f"{SIMILARITY}/*.csv"))
     rows = depth_rows(runs, [row for table in tables for row in read_similarities(table)])
     if not rows:
-        raise UserError(f"no run in {source_dir} stitches a layer to the same layer of another network")
+        raise UserError(
+            f"{source_dir} has neither a stitch of a layer to the same layer of another network, nor a table of "
+            f"similarity of two networks in a folder {SIMILARITY}"
+        )
     output = Path(args.output or source_dir / "curves.csv")
     figure = ".png" if output.suffix == ".csv" else output.suffix
     write_depth(output.with_suffix(".csv"), rows, figure=figure, title=args.title)
@@ -101,7 +104,7 @@ def collect_accuracies(args) -> None:
     note(f"wrote {path}")
 
 
-def runs_of(source_dir: Path, *, recursive: bool):
+def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool = False):
     """Return the finished runs of a folder, oldest first; warn of those that are skipped."""
     from src.console import warn
     from src.errors import UserError
@@ -111,7 +114,7 @@ def runs_of(source_dir: Path, *, recursive: bool):
     runs, skipped = read_runs(source_dir, recursive=recursive, detectors=SCORES)
     for reason in skipped:
         warn(f"skipped: {reason}")
-    if not runs:
+    if not runs and not may_lack:
         is_above = folders_of_runs(source_dir)
         remedy = "the folders below it do: give -r" if is_above else "give the folder that holds their folders"
         raise UserError(f"{source_dir} holds no finished stitching run; {remedy}")

@@ -43,11 +43,11 @@ echo "name,path,type,group" > networks.csv
 for test in $TESTS; do
     for strength in ${STRENGTHS[$test]}; do
         for seed in $SEEDS; do
-            name=${test}_${strength}_$seed
+            name=${test}_${strength}_$((first + seed))
             echo "$name,models/$name/model_$EPOCHS.pt,small_cnn,$test:$strength" >> networks.csv
             [[ -e models/$name/config.txt ]] || echo "$test $strength $name $((first + seed))"
         done
-        first=$((first + 100))
+        first=$((first + 1000))
     done
     sed -n "1p; /,$test:/p" networks.csv > "$test.csv"
 done > untrained.txt

@@ -33,7 +33,7 @@ def estimate(units: Sequence[Unit], args: Namespace, loaded: "Loaded") -> None:
             result(f"{shlex.join(['python', *command.line])}  # {seconds:.1f} s")
     hours = {n: hours_of(units, costs, n) for n in dict.fromkeys((1, args.n_processes))}
     each = " and ".join(f"{of_n:.3g} hours by --workers {n}" for n, of_n in hours.items())
-    note(f"{len(units)} pairs and methods, estimated from one pair of each on this device: {each}")
+    note(f"{len(units)} units of work, estimated from one of each kind on this device: {each}")
 
 
 def hours_of(units: Sequence[Unit], costs: Mapping[str, Cost], n_processes: int) -> float:

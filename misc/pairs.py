@@ -16,7 +16,7 @@ import exec_probe
 import exec_stitch
 from src import cli
 from src.console import listed, note, warn
-from src.errors import Busy, UserError
+from src.errors import Busy, UserError, as_user_error
 from src.models.user_file import is_user_network
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.stitching.registry import FORMS
@@ -180,9 +180,12 @@ def run_units(units: Sequence[Unit], loaded: "Loaded") -> None:
             if not run_claimed(unit, loaded):
                 others.append(unit.title)
                 continue
-        except UserError as error:
+        except Exception as error:
+            known = as_user_error(error)
+            if not known:
+                raise
             failed.append(unit.title)
-            warn(f"[{number}/{len(units)}] {unit.title} failed: {error}")
+            warn(f"[{number}/{len(units)}] {unit.title} failed: {known}")
             continue
         note(f"[{number}/{len(units)}] {unit.title}: {time.monotonic() - began:.1f} s")
     if others:
@@ -208,7 +211,7 @@ def run_claimed(unit: Unit, loaded: "Loaded") -> bool:
         return True
     try:
         run_commands(unit, loaded)
-    except UserError:
+    except Exception:
         run.discard()
         raise
     run.finish()

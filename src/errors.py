@@ -21,6 +21,17 @@ class Busy(UserError):
     """Another process is writing where this one is to write."""
 
 
+def as_user_error(error: Exception) -> UserError | None:
+    """Return the error of a user that an error of torch stands for; one of a user is its own, of others it is None."""
+    if isinstance(error, UserError):
+        return error
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, named without importing torch
+        return UserError("the memory of the GPU is used up; lower -b")
+    if "Expected more than 1 value per channel" in str(error):  # torch's, of BatchNorm in training
+        return UserError("a training batch has a single image, too few for BatchNorm; change -b")
+    return None
+
+
 def unknown_name(kind: str, given: str, allowed: Iterable[str], *, where: str = "--help lists all") -> UserError:
     """Return the error for a name that is not allowed: it lists the close ones, or all if they are few.
 

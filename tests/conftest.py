@@ -1,16 +1,19 @@
 """What tests share: scripts that run in an empty folder, fewer images, and a pair of small trained networks."""
 
 import contextlib
+import os
 import urllib.request
 from functools import partial
 from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # several tests run at once: one thread of numpy, and one of torch
 
 import pytest
 import torch
 
 from tests import commands
 
-torch.set_num_threads(1)  # several tests run at once
+torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -68,6 +69,13 @@ def test_curves_are_means_over_pairs_with_intervals_over_networks(folder):
     assert (folder / "all" / "curves.png").read_bytes().startswith(PNG)
 
 
+def test_tables_of_similarity_suffice(folder):
+    (folder / "tables").mkdir()
+    shutil.copytree(folder / "all" / "similarity", folder / "tables" / "below" / "similarity")
+    run(SCRIPT, "tables", "--curves", cwd=folder)
+    assert {row["quantity"] for row in read_csv(folder / "tables" / "curves.csv")} == {"similarity", "distance"}
+
+
 def test_two_networks_have_no_interval(folder):
     run(SCRIPT, "all/a-b", "--curves", "-o", "two.pdf", cwd=folder)
     rows = read_csv(folder / "two.csv")
@@ -78,4 +86,4 @@ def test_two_networks_have_no_interval(folder):
 def test_refusals(folder, tmp_path):
     assert "takes one folder" in error_line(SCRIPT, "all/a-b", "all/b-a", "--curves", cwd=folder)
     stitch(tmp_path / "other", "a", "b", "blocks.1", "blocks.2")
-    assert "no run in other stitches a layer to the same layer" in error_line(SCRIPT, "other", "--curves", cwd=tmp_path)
+    assert "has neither a stitch of a layer to the same layer" in error_line(SCRIPT, "other", "--curves", cwd=tmp_path)

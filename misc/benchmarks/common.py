@@ -1,6 +1,7 @@
 """What all benchmarks share: two networks, timing, agreement, and hooks that capture or replace outputs of modules."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's, as torch.set_num_threads(1) says to torch
 
 import torch
 from torch import Tensor, nn

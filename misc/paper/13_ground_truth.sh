@@ -22,25 +22,29 @@ first=0 # networks of one seed are alike, whatever their group: no two of a test
 for test in $TESTS; do
     for strength in ${STRENGTHS[$test]}; do
         for seed in $TRUTH_SEEDS; do
-            name=${test}_${strength}_$seed
+            own=$((first + seed))
+            name=${test}_${strength}_$own
             list+=$'\n'"$name,$name/model_$TRUTH_EPOCHS.pt,$TRUTH_NETWORK,$test:$strength"
             todo "$models/$name/config.txt" exec_train.py "$TRUTH_NETWORK" "${data[@]}" -e "$TRUTH_EPOCHS" \
                 -o sgd -lr 0.1 --momentum 0.9 -sched cosine -wd 5e-4 \
-                "--${test//_/-}" "$strength" -s $((first + seed)) --intervention-seed $((first + seed)) \
+                "--${test//_/-}" "$strength" -s "$own" --intervention-seed "$own" \
                 -dir "$models/$name" --resume
         done
-        first=$((first + 100))
+        first=$((first + 1000))
     done
 done
+if [[ ${#QUEUE[@]} != 0 && $DRY_RUN == 0 ]]; then rm -f "$results"/{scores,curves}.csv; fi # of fewer networks
 run_stage
 
 # All pairs within each test, a share a GPU
 read -ra gpus <<< "$GPUS"
 read -ra methods <<< "$TRUTH_METHODS"
+read -ra layers <<< "$TRUTH_LAYERS"
 for test in $TESTS; do
     sed -n "1p; /,$test:/p" <<< "$list" > "$models/$test.csv"
     for shard in $(seq ${#gpus[@]}); do
-        todo "$results/scores.csv" misc/all_pairs.py "$models/$test.csv" "${TRUTH_LAYERS// /,}" rc2c_pre "${data[@]}" \
+        todo "$results/scores.csv" misc/all_pairs.py "$models/$test.csv" "$(IFS=, && echo "${layers[*]}")" \
+            "${STITCH[$TRUTH_NETWORK]:-rc2c_pre}" "${data[@]}" \
             --methods "${methods[@]}" -pinv-samples auto --alignment pool --permutations 20 \
             --metrics cka cka_debiased pwcca procrustes mutual_knn --probes "$PROBE_EPOCHS" --no-figures \
             -dir "${results#results/}" --shard "$shard/${#gpus[@]}"

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from src.cli.config_file import words_of
 from src.cli.networks import add_derived_options
 from src.console import note
-from src.errors import Misfit, UserError
+from src.errors import Misfit, UserError, as_user_error
 
 
 class Parser(argparse.ArgumentParser):
@@ -111,23 +111,18 @@ def run(parser: Parser, experiment: Callable[[argparse.Namespace], None], argv: 
     try:
         with _signals(), _precision(args):
             experiment(args)
-    except UserError as error:
-        is_default = isinstance(error, Misfit) and hasattr(args, "dataset") and not parser.has("-d")
-        hint = f" (-d was not given: {args.dataset} is the default)" if is_default else ""
-        note(f"{parser.prog}: error: {error}{hint}")
-        return 2
     except (KeyboardInterrupt, Terminated) as stop:
         signum = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
         remedy = "; to go on, give the same command with --resume" if hasattr(args, "resume") else ""
         note(f"{parser.prog}: interrupted by {signum.name}{remedy}")
         return 128 + signum
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, named without importing torch
-            note(f"{parser.prog}: error: the memory of the GPU is used up; lower -b")
-            return 2
-        if "Expected more than 1 value per channel" in str(error):  # torch's, of BatchNorm in training
-            note(f"{parser.prog}: error: a training batch has a single image, too few for BatchNorm; change -b")
-            return 2
-        traceback.print_exc()
-        return 1
+        known = as_user_error(error)
+        if not known:
+            traceback.print_exc()
+            return 1
+        is_default = isinstance(known, Misfit) and hasattr(args, "dataset") and not parser.has("-d")
+        hint = f" (-d was not given: {args.dataset} is the default)" if is_default else ""
+        note(f"{parser.prog}: error: {known}{hint}")
+        return 2
     return 0

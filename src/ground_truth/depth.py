@@ -1,5 +1,6 @@
 """Curves along the diagonal: accuracy, validity and similarity of the same layer of two networks, over depth."""
 
+import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import chain
@@ -30,7 +31,8 @@ Cells = Mapping[tuple[str, str, str], Mapping[tuple[Hashable, Hashable], Sequenc
 def depth_rows(runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow]) -> list[DepthRow]:
     """Return the means over pairs of two networks at each layer, with intervals of 95 % by a bootstrap over networks.
 
-    Stitches of different layers, of a network with itself, and similarities at reduced ranks are left out.
+    Stitches of different layers, of a network with itself, and similarities at reduced ranks are left out. Networks are
+    drawn whatever their group.
     """
     cells = _cells(runs, similarities)
     layers = natural_order(layer for *_, layer in cells)
@@ -46,7 +48,7 @@ def write_depth(path: Path, rows: Sequence[DepthRow], *, figure: str = ".png", t
         line = panels.setdefault(row.quantity, {}).setdefault(row.line, {})
         line[row.layer] = Point(row.value, row.low, row.high)
     n = max(row.n_networks for row in rows)
-    bands = "bands: 95 % over networks" if any(row.low == row.low for row in rows) else "too few for intervals"
+    bands = "bands: 95 % over networks" if any(not math.isnan(row.low) for row in rows) else "too few for intervals"
     texts = {"title": title, "caption": f"Means over pairs of {n} networks; {bands}."}
     curves_over_layers(path.with_suffix(figure), panels, **texts)
 
@@ -59,13 +61,15 @@ def _cells(runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow]) 
         front, end = run.row.experiment.network_keys
         if run.row.pair.front_layer == run.row.pair.end_layer and front != end:
             for quantity, measure in QUANTITIES.items():
-                if (value := measure(run)) is not None:
+                value = measure(run)
+                if value is not None and not math.isnan(value):
                     cells[quantity, method, run.row.pair.front_layer][front, end].append(value)
     for row in similarities:
         one, other = ((network.identity, network.type) for network in row.networks)
         if row.layer1 == row.layer2 and one != other and row.rank1 is None and row.rank2 is None:
             for measure, value in row.values.items():
-                cells[OF_MEASURES[MEASURES[measure].sign], measure, row.layer1][one, other].append(value)
+                if not math.isnan(value):
+                    cells[OF_MEASURES[MEASURES[measure].sign], measure, row.layer1][one, other].append(value)
     return cells
 
 

@@ -29,25 +29,29 @@ def write_scores(path: Path, rows: Sequence[TruthRow]) -> None:
 
 
 def main_score(row: TruthRow) -> TruthScore:
-    """Return the score that counts in a test: AUPRC of groups, Spearman of outputs, conformity of layers."""
-    return next(iter(row.scores.values()))
+    """Return the score that counts in a test: AUPRC of groups, otherwise Spearman."""
+    return row.scores.get("auprc") or row.scores["spearman"]
 
 
 def sentences(rows: Sequence[TruthRow]) -> list[str]:
     """Return which measures can be believed in each test, as the interval of the mean over layers is above chance."""
     above: dict[str, list[TruthRow]] = {}
     below: dict[str, list[TruthRow]] = {}
-    unknown: dict[str, list[TruthRow]] = {}
+    few: dict[str, list[TruthRow]] = {}
+    lacking: dict[str, list[TruthRow]] = {}
     for row in (row for row in rows if row.layer == ALL_LAYERS):
         found = main_score(row)
-        kind = unknown if math.isnan(found.low) else above if found.low > found.chance else below
+        known = above if found.low > found.chance else below
+        kind = lacking if math.isnan(found.value) else few if math.isnan(found.low) else known
         kind.setdefault(row.test, []).append(row)
     said = [
         "Can be believed here, as the interval of the score (of each measure by itself) is above chance: "
         f"{_by_test(above)}.",
         f"Cannot be believed here: {_by_test(below)}.",
     ]
-    return [*said, f"Has no interval, as the networks are too few: {_by_test(unknown)}."] if unknown else said
+    said += [f"Has no interval, as the networks are too few: {_by_test(few)}."] if few else []
+    said += [f"Has no score, as a pair is missing or all are equal at a layer: {_by_test(lacking)}."] if lacking else []
+    return said
 
 
 def _by_test(rows: Mapping[str, Sequence[TruthRow]]) -> str:

@@ -36,9 +36,10 @@ class Tables(NamedTuple):
         of_layer = self.values[measure][:, :, at, at]
         return (of_layer + of_layer.T) / 2
 
-    def of_layers(self, measure: str, first: int, second: int) -> NDArray:
-        """Return the similarity (L, L) of the layers of two networks, the mean over both directions and networks."""
-        forth, back = self.values[measure][first, second], self.values[measure][second, first]
+    def of_layers(self, measure: str, first: int, second: int, layers: Sequence[str]) -> NDArray:
+        """Return the similarity (L, L) of layers of two networks, the mean over both directions and networks."""
+        at = np.ix_(*2 * [[self.layers.index(layer) for layer in layers]])
+        forth, back = self.values[measure][first, second][at], self.values[measure][second, first][at]
         return (forth + forth.T + back + back.T) / 4
 
 

@@ -45,7 +45,7 @@ def score(
             rows += _by_groups(tables, test, measure, matrices, members, np.array(groups)[members], counts[:, members])
         for test, difference in differences.items():
             rows += _by_outputs(tables, test, measure, matrices, difference, groups, counts)
-        rows += _by_layers(tables, measure, groups, counts)
+        rows += _by_layers(tables, measure, list(matrices), groups, counts)
     return rows
 
 
@@ -106,13 +106,20 @@ def _by_outputs(
     yield from _rows(tables, test, measure, list(matrices), scores_of, counts, {"spearman": 0.0})
 
 
-def _by_layers(tables: Tables, measure: str, groups: Sequence[str], counts: NDArray) -> Iterator[TruthRow]:
-    """Yield how well a measure orders the layers of two networks of a group, means over pairs."""
+def _by_layers(
+    tables: Tables, measure: str, layers: Sequence[str], groups: Sequence[str], counts: NDArray
+) -> Iterator[TruthRow]:
+    """Yield how well a measure orders the layers of two networks of a group, means over pairs.
+
+    Where it is the same for all layers, which are ties, its rank correlation counts as 0: it orders nothing.
+    """
     pairs = [(i, j) for i, j in combinations(range(len(groups)), 2) if groups[i] == groups[j]]
-    if len(tables.layers) < 3 or not pairs:
+    if len(layers) < 3 or not pairs:
         return
     first, second = np.transpose(pairs)
-    of_pairs = np.array([layer_scores(tables.of_layers(measure, i, j)) for i, j in pairs])  # (pairs, 2)
+    scores = [layer_scores(tables.of_layers(measure, i, j, layers)) for i, j in pairs]
+    of_pairs = np.array(scores)  # (pairs, 2)
+    of_pairs[:, 1] = np.where(np.isnan(of_pairs[:, 0]), np.nan, np.nan_to_num(of_pairs[:, 1]))
 
     def scores_of(counts: NDArray) -> NDArray:  # (1, 2, ...)
         return np.array([[weighted_mean(scores, counts[..., first] * counts[..., second]) for scores in of_pairs.T]])
@@ -130,7 +137,7 @@ def _rows(
     counts: NDArray,
     chance: Mapping[str, float],
 ) -> Iterator[TruthRow]:
-    """Yield a row for each layer and for the mean over layers; one without a score is left out."""
+    """Yield a row for each layer and for the mean over layers; none where no layer has a score."""
     n_networks = counts.shape[1]
     values = scores_of(np.ones(n_networks))  # (layers, scores)
     if not values.size or np.isnan(values).all():

@@ -86,13 +86,11 @@ def gram_matrices(
 
 def _add_lower_triangle(gram: Tensor, block: Tensor) -> None:
     """Add the products of the rows of a block (n, features) to the lower triangle of (n, n); changes parts above it."""
-    if block.device.type == "cpu":  # of a matrix and its own transpose numpy computes one triangle, torch both
-        rows = block.numpy()
-        gram += torch.from_numpy(rows @ rows.T)
-        return
+    is_on_cpu = block.device.type == "cpu"  # where numpy computes one triangle of a matrix by its own transpose
+    whole = torch.from_numpy(block.numpy() @ block.numpy().T) if is_on_cpu else None
     for start in range(0, len(block), BLOCK_IMAGES):
         stop = start + BLOCK_IMAGES
-        gram[start:stop, :stop] += block[start:stop] @ block[:stop].T
+        gram[start:stop, :stop] += block[start:stop] @ block[:stop].T if whole is None else whole[start:stop, :stop]
 
 
 def _centred_exactly(lower: Tensor, offsets: Tensor) -> Grams:
