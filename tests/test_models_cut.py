@@ -68,6 +68,7 @@ FAMILIES = {
         ["blocks.11.mlp"],
     ),
 }
+ZOO = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in FAMILIES]
 SMALL = {kind.__name__: kind for kind in [*TRACED, *HOOKED, Recurrent]} | KINDS
 NOTES = {kind.__name__: reason for kind, reason in HOOKED.items()}
 LEAD_NOWHERE = {("nowhere", traps.Attention), ("same", traps.DictOutput)}
@@ -169,7 +170,7 @@ def check_cut(case: Case, name: str, names: list[str]) -> None:
     assert network.needs_images(name) <= needs_images
 
 
-@pytest.mark.parametrize("name", [*SMALL, *FAMILIES])
+@pytest.mark.parametrize("name", [*SMALL, *ZOO])
 @torch.no_grad()
 def test_a_cut_is_what_hooks_give(name, capfd):
     case = network, images, layers = small_case(name) if name in SMALL else zoo_case(name)
@@ -210,9 +211,7 @@ def called(network, run):
     return {name for name in names if not list(network.get_submodule(name).children())}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in FAMILIES]
-)
+@pytest.mark.parametrize("name", ZOO)
 @torch.no_grad()
 def test_nothing_behind_until_and_nothing_in_front_of_after_is_computed(name):
     network, images, _ = zoo_case(name)

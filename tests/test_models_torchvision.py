@@ -27,7 +27,7 @@ NETWORKS = {
     "shufflenet_v2_x0_5": (32, [f"stage{i}.{j}" for i, n in ((2, 4), (3, 8), (4, 4)) for j in range(n)]),
     "googlenet": (64, [f"inception{name}" for name in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")]),
 }  # fmt: skip
-FAST = ("resnet18", "squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v3_small", "googlenet")
+FAST = ("resnet18", "squeezenet1_1", "shufflenet_v2_x0_5", "googlenet")
 CLASSIFIERS = torchvision.models.list_models(module=torchvision.models)
 
 

@@ -132,6 +132,7 @@ def test_similarity(folder, tmp_path):
     assert len(read_csv(tmp_path / "table.csv")) == 3 * 2 and "turned at embed" in said
 
 
+@pytest.mark.slow
 def test_detectors_and_their_evaluation(folder, in_tmp_path):
     with few_images():
         run("exec_train_representation_classifier.py", *named(folder, "attention"), "mix", "-m", "repr_cls_resnet18",

@@ -85,7 +85,7 @@ def batches(split: str, *, indices=slice(None)):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(each, marks=pytest.mark.slow if "layer4.1" in each or "3.1" in each else ()) for each in DET_RUNS],
+    [pytest.param(each, marks=pytest.mark.slow if "frontp" in each or ".1" in each else ()) for each in DET_RUNS],
 )
 def test_direct_matching_repeats_the_run(networks, name):
     golden = DET_RUNS[name]
