@@ -24,7 +24,7 @@ COMMANDS = {
         "g.pt", MODEL, "layer4.1", "-m", "repr_cls_resnet18", *ON_DIGITS, "-b", "256", "-e", "1", "-fe", "1", "-ftidd",
         "digits", "-ftoodd", "photo_patches", "-dir", "d", "-fdir", "store"],
 }  # fmt: skip
-LONG = ("exec_train", "exec_train_representation_classifier")
+LONG = ("exec_stitch", "exec_train", "exec_train_representation_classifier")
 SLOW = [pytest.param(script, marks=pytest.mark.slow) for script in LONG]
 
 
@@ -46,7 +46,7 @@ def assert_whole(folder: Path) -> None:
             assert path.name.endswith(".lock"), f"{path} was left behind"
 
 
-@pytest.mark.parametrize("script", ["exec_stitch", "exec_probe", *SLOW])
+@pytest.mark.parametrize("script", ["exec_probe", *SLOW])
 def test_a_disk_that_fills_up_at_any_write(script, network_folder, monkeypatch, capfd):
     """Run with room for no file, for one more, for two more ..., always going on, until all of them are written."""
     main, command = main_of(script), [*COMMANDS[script], "--resume"]

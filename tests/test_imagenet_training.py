@@ -81,7 +81,7 @@ def launch(by: str, *arguments, cwd) -> list[str]:
     ("by", "batch_size", "n_workers"),
     [
         pytest.param("torchrun", 5, "0", marks=pytest.mark.slow),
-        ("hand", 11, "0"),
+        pytest.param("hand", 11, "0", marks=pytest.mark.slow),
         pytest.param("torchrun", 5, "1", marks=pytest.mark.slow),
     ],
 )

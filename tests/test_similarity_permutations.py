@@ -264,7 +264,7 @@ def test_compare_warns_of_the_bias_as_the_script_does(metric, capsys):
     assert not capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["cka", "procrustes"])
+@pytest.mark.parametrize("name", ["cka", pytest.param("procrustes", marks=pytest.mark.slow)])
 def test_p_values_within_classes_are_uniform_when_only_labels_are_shared(name):
     """300 simulated data sets; permutations of all images reject nearly all of them."""
     rng = np.random.default_rng(1)
