@@ -48,6 +48,7 @@ def draw_curves(args) -> None:
     from src.console import note
     from src.errors import UserError
     from src.ground_truth.depth import depth_rows, write_depth
+    from src.ood.registry import SCORES
     from src.results.experiments import newest_runs
     from src.results.network_list import SIMILARITY
     from src.similarity.report import read_similarities
@@ -55,7 +56,7 @@ def draw_curves(args) -> None:
     if args.other_dir or args.pool:
         raise UserError("--curves takes one folder, and all pairs of networks in it; leave out the other and --pool")
     source_dir = Path(args.source_dir)
-    runs = newest_runs(runs_of(source_dir, recursive=True, may_lack=True))
+    runs = newest_runs(runs_of(source_dir, recursive=True, detectors=SCORES, may_lack=True))
     tables = sorted(source_dir.rglob(f"{SIMILARITY}/*.csv"))
     rows = depth_rows(runs, [row for table in tables for row in read_similarities(table)])
     if not rows:
@@ -104,14 +105,18 @@ def collect_accuracies(args) -> None:
     note(f"wrote {path}")
 
 
-def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool = False):
-    """Return the finished runs of a folder, oldest first; warn of those that are skipped."""
+def runs_of(source_dir: Path, *, recursive: bool, detectors=(), may_lack: bool = False):
+    """Return the finished runs of a folder, oldest first; warn of those that are skipped.
+
+    Args:
+        detectors: whose OOD evaluations are read with them.
+        may_lack: a folder without runs is no error.
+    """
     from src.console import warn
     from src.errors import UserError
-    from src.ood.registry import SCORES
     from src.results.folders import folders_of_runs, read_runs
 
-    runs, skipped = read_runs(source_dir, recursive=recursive, detectors=SCORES)
+    runs, skipped = read_runs(source_dir, recursive=recursive, detectors=detectors)
     for reason in skipped:
         warn(f"skipped: {reason}")
     if not runs and not may_lack:

@@ -117,8 +117,7 @@ def _by_layers(
     if len(layers) < 3 or not pairs:
         return
     first, second = np.transpose(pairs)
-    scores = [layer_scores(tables.of_layers(measure, i, j, layers)) for i, j in pairs]
-    of_pairs = np.array(scores)  # (pairs, 2)
+    of_pairs = np.array([layer_scores(tables.of_layers(measure, i, j, layers)) for i, j in pairs])  # (pairs, 2)
     of_pairs[:, 1] = np.where(np.isnan(of_pairs[:, 0]), np.nan, np.nan_to_num(of_pairs[:, 1]))
 
     def scores_of(counts: NDArray) -> NDArray:  # (1, 2, ...)
