@@ -110,7 +110,6 @@ def race(title: str, models: list[Network], images: Tensor, layers, ranks, *, n_
 def race_against_passes(models: list[Network], images: Tensor, names: list[str], *, n_permutations: int) -> None:
     """Compare CKA of all pairs of layers with two plain passes, and time permutations; takes the best of two runs."""
     built = resnets(images[:64])  # not in the layout that the scripts use, which can be the slower one
-    folded = [model.for_inference(names) for model in models]
 
     def passes() -> None:
         for model, batch in product(built, images.split(64)):
@@ -119,7 +118,7 @@ def race_against_passes(models: list[Network], images: Tensor, names: list[str],
     def cka(n: int = 0, *, double: bool = False) -> Tensor:
         comparison = Comparison(names, names, n_images=len(images), metrics=["cka"], n_permutations=n)
         for batch in images.split(64):
-            layers_of = [model.activations(batch, names) for model in folded]
+            layers_of = [model.activations(batch, names) for model in models]
             comparison.add(*({name: x.double() if double else x for name, x in layers.items()} for layers in layers_of))
         return torch.tensor([rows[0].values["cka"] for rows in comparison.rows()])
 
