@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from src import __version__
 from src.errors import UserError
 
 STARTED = datetime.now()  # this module is among the first that a script imports
@@ -117,12 +118,12 @@ def command_line(words: Sequence[str]) -> Iterator[None]:
 
 
 def provenance(*, gpu: int) -> dict[str, str | None]:
-    """Record command line, versions, device, git commit (None outside of a repository) and times of a run."""
+    """Record command line, versions, git commit (None outside of a repository), device and times of a run."""
     packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "scipy")}
     device = "CPU" if gpu == -1 else torch.cuda.get_device_name(gpu)
     times = {"start": STARTED.isoformat(), "end": datetime.now().isoformat()}
-    made_with = {"command": " ".join(sys.argv), "python": platform.python_version(), **packages, "device": device}
-    return {**made_with, "commit": _commit(), **times}
+    versions = {"suite": __version__, "commit": _commit(), "python": platform.python_version(), **packages}
+    return {"command": " ".join(sys.argv), **versions, "device": device, **times}
 
 
 @cache  # a grid writes many run folders
