@@ -27,8 +27,8 @@ from src.models import build_model
 from src.networks import NetworkName
 from src.ood.store import DetectorStore
 from src.results.experiments import newest_runs
-from src.results.folders import read_run, read_runs
 from src.results.matrices import accuracies
+from src.stitching.folders import read_run, read_runs
 from tests import tiny_datasets as tiny
 from tests.commands import Code
 from tests.tables import PROBE, STITCH, write_table
