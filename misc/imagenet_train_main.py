@@ -111,7 +111,7 @@ def train(args) -> None:
         task = DataParallelClassification(model.to(device), processes, amp=args.bf16, note_every=args.print_freq)
         if args.evaluate:
             batches = progress(sets[0].batches(args.batch_size), "evaluating", sets[0].n_batches(args.batch_size))
-            (score,) = training.evaluate(task, batches, device=device)
+            (score,) = training.evaluate(task, batches)
             result(f"Clean accuracy: {score.accuracy:.2%}")
             return
         settings = training.Settings(

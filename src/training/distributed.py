@@ -148,7 +148,7 @@ class DataParallelClassification(Classification):
             return
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.amp):
             logits = logits_of(self.module, self.network(images)).float()
-        group = classification_losses([0], logits[None], labels)
+        group = classification_losses(logits[None], labels)
         if self.processes.size > 1:  # the wrapper takes the mean over processes, whatever their shares
             weight = group.n_samples * self.processes.size / add_up(group.n_samples.clone())
             logits.register_hook(lambda gradient: gradient * weight)
