@@ -37,4 +37,4 @@ def describe_values(normalisation: Normalisation | None) -> str:
     if normalisation is None:
         return "values in [0, 1]"
     mean, std = (", ".join(f"{value:.3g}" for value in values) for values in normalisation)
-    return f"normalised by mean {mean} and std {std}"
+    return f"mean {mean} and std {std}"

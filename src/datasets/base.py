@@ -94,8 +94,8 @@ class BaseImageSet:
             raise UserError(f"images of {option} are {own}, those of -d {expected}; choose sets that agree")
         if self.normalisation != other.normalisation:
             warn(
-                f"images of {option} have {describe_values(self.normalisation)}, those of -d "
-                f"{describe_values(other.normalisation)}: that alone tells them apart"
+                f"images of {option} are not normalised as those of -d ({describe_values(self.normalisation)} instead "
+                f"of {describe_values(other.normalisation)}): that alone tells them apart"
             )
 
     def n_batches(self, batch_size: int) -> int:
