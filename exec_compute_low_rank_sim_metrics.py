@@ -101,10 +101,10 @@ def compute(args, loaded=None) -> None:
     if needs_pass:
         if one_network:
             names1 = names2 = [*layers1, *layers2]
-            network1 = network2 = model2.for_inference(names1)
+            network1 = network2 = model2
         else:
             names1, names2 = layers1, layers2
-            network1, network2 = model1.for_inference(names1), model2.for_inference(names2)
+            network1, network2 = model1, model2
         batches = test_set.batches(args.batch_size, indices=range(n_images))
         for images, _ in progress(batches, "activations", -(-n_images // args.batch_size)):
             activations = network1.activations(images, names1)

@@ -104,7 +104,7 @@ class FeatureStore:
             if not missing:
                 return
             note(f"{source.network.path}: passes over {self.n_images} images, {len(missing)} layers go to {folder}")
-            network = side.network.for_inference(side.layers)
+            network = side.network
             added = {name: Layer(name, self.n_images, **keep) for name in missing}
             for images, _ in progress(self._batches(), "features", -(-self.n_images // self.batch_size)):
                 activations = network.activations(images, missing)

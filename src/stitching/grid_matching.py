@@ -46,7 +46,7 @@ def grid_moments(front: Network, end: Network, layers: Layers, batches: Batches,
     front_layers, end_layers = (list(dict.fromkeys(names)) for names in zip(*layers, strict=True))
     total = None
     for images, _ in batches:
-        front_acts, end_acts = activations_of_both(front, front_layers, end, end_layers, images)
+        front_acts, end_acts, _ = activations_of_both(front, front_layers, end, end_layers, images)
         moments = _batch_moments(layers, front_acts, end_acts, full=FORMS[form].target_scatter)
         total = moments if total is None else total.pooled(moments)
     return total
@@ -123,7 +123,7 @@ def match_layers(
     """Set stitching layers by direct matching on the given images.
 
     Args:
-        front, end: as they were given, nothing folded: matchings are then exactly those of each pair alone.
+        front, end: the networks, in evaluation mode.
         layers: the stitching layer of each pair.
         held_out: more images, on which ridge judges its penalties.
         form: one of `FORMS`.
