@@ -118,7 +118,7 @@ def train(args) -> None:
         task = DataParallelClassification(model, processes, note_every=args.print_freq)
         if args.evaluate:
             batches = progress(val_set.batches(args.batch_size), "evaluating", val_set.n_batches(args.batch_size))
-            (score,) = training.evaluate(task, batches, device=device)
+            (score,) = training.evaluate(task, batches)
             result(f"Clean accuracy: {score.accuracy:.2%}")
             return
         settings = training.Settings(

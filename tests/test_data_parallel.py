@@ -52,17 +52,17 @@ def test_an_image_that_does_not_count_has_no_gradient_and_no_place_in_the_sums()
     from src.training import classification_losses, evaluate
 
     logits = torch.randn(1, 1, 3, requires_grad=True)
-    group = classification_losses([0], logits, torch.tensor([-1]))
+    group = classification_losses(logits, torch.tensor([-1]))
     group.losses.sum().backward()
     assert group.losses.item() == group.n_samples.item() == 0 and not logits.grad.any()
 
     images, model = image_set(), nn.Sequential(nn.Flatten(), nn.Linear(36, 11))
     task = DataParallelClassification(model, Processes())
-    (whole,) = evaluate(task, images.batches(5), device=images.device)
+    (whole,) = evaluate(task, images.batches(5))
     parts = []
     for rank in range(2):
         images.shard = Shard(rank, 2)
-        (score,) = evaluate(task, images.batches(5), device=images.device)
+        (score,) = evaluate(task, images.batches(5))
         parts.append(score)
     n = 3 + 3 + 1, 2 + 2 + 0
     for name in ("accuracy", "loss"):

@@ -12,8 +12,8 @@ from src.ood.evaluation import DataNames, evaluate, examine, score_network, scor
 from src.ood.fitting import Reference, fit_each, take_in
 from src.ood.validity import choose_images
 from src.results.experiments import Pair
-from src.results.folders import StitchingRun
 from src.stitching import build_stitching_layer, direct_matching
+from src.stitching.folders import StitchingRun
 from src.verdict import Limits, judge
 from tests.commands import digit_images
 from tests.result_rows import OPTIONS, stitch_row
@@ -121,4 +121,4 @@ def test_the_word_on_each(end):
     assert {name: verdicts[name].verdict for name in WORDS} == WORDS
     assert not any(row.verdict == "similar" for name, row in verdicts.items() if name != "itself")
     for name in ("constant maps", "shuffled positions"):
-        assert verdicts[name].aurocs["mahalanobis"].auroc == pytest.approx(0.5, abs=1e-3)
+        assert verdicts[name].others["auroc_mahalanobis"] == pytest.approx(0.5, abs=1e-3)

@@ -109,7 +109,7 @@ class DataParallelClassification(Classification):
             yield from super().losses(images, labels, training=False)
             return
         logits = logits_of(self.module, self.network(images))
-        group = classification_losses([0], logits[None], labels)
+        group = classification_losses(logits[None], labels)
         if self.processes.size > 1:  # the wrapper takes the mean over processes, whatever their shares
             weight = group.n_samples * self.processes.size / add_up(group.n_samples.clone())
             logits.register_hook(lambda gradient: gradient * weight)
