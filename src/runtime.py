@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from src import __version__
 from src.errors import UserError
 
 STARTED = datetime.now()  # this module is among the first that a script imports
@@ -163,15 +164,15 @@ def command_line(words: Sequence[str]) -> Iterator[None]:
 
 
 def provenance(*, gpu: int) -> dict[str, Any]:
-    """Record command line, versions, device, git commit (None outside of a repository) and times of a run.
+    """Record command line, versions, git commit (None outside of a repository), device and times of a run.
 
     On a GPU also the versions of CUDA, cuDNN and the driver, and whether TF32 was allowed.
     """
     packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "scipy")}
     device = {"device": "CPU"} if gpu == -1 else _gpu_provenance(gpu)
     times = {"start": STARTED.isoformat(), "end": datetime.now().isoformat()}
-    made_with = {"command": " ".join(sys.argv), "python": platform.python_version(), **packages, **device}
-    return {**made_with, "commit": _commit(), **times}
+    versions = {"suite": __version__, "commit": _commit(), "python": platform.python_version(), **packages}
+    return {"command": " ".join(sys.argv), **versions, **device, **times}
 
 
 def _gpu_provenance(gpu: int) -> dict[str, Any]:

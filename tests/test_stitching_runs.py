@@ -9,11 +9,11 @@ import torch
 import exec_stitch
 from src.errors import UserError
 from src.models import build_model
-from src.results.rows import Metrics
 from src.results.run import Run
 from src.stitching import Pair, build_layers
 from src.stitching.check import check_options, warn_of_matching
 from src.stitching.closed_forms import Matching
+from src.stitching.rows import Metrics
 from src.stitching.runs import GridRuns
 from tests.goldens import DATA
 

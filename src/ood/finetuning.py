@@ -11,9 +11,9 @@ from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network, build_model
-from src.results.records import write_table
-from src.results.rows import FinetuningRow
+from src.ood.rows import FinetuningRow
 from src.results.run import Run
+from src.results.tables import write_table
 from src.runtime import seeded
 from src.training import EpochLog, HeadLosses, Settings, classification_losses, train
 

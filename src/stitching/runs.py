@@ -4,6 +4,7 @@
 `predictions.npz` are new.
 """
 
+import dataclasses
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,15 +19,15 @@ from src.files import write_json, write_text
 from src.models import Network
 from src.results.experiments import Experiment, Pair
 from src.results.options import as_written, differences, read_options, refuse_other_options
-from src.results.predictions import write_predictions
-from src.results.records import to_record
-from src.results.rows import Metrics
 from src.results.run import Run, new_folder
+from src.results.tables import to_record
 from src.stitching.agreement import agreement
 from src.stitching.check import warn_of_matching
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
+from src.stitching.predictions import write_predictions
+from src.stitching.rows import Metrics
 from src.stitching.stitched_model import full_state
 from src.training import EpochLog, Score, State
 from src.training.recorded import report_epoch, write_logs
@@ -241,6 +242,6 @@ def _same_experiment(begun: Mapping[str, Any], given: Mapping[str, Any]) -> bool
             experiment, pair = Experiment.of(options), (options["front_layer"], options["end_layer"])
         except (KeyError, ValueError):  # of another script
             return False
-        is_trained = experiment.method.n_epochs != 0
-        keys.append((pair, experiment._replace(method=experiment.method._replace(n_epochs=is_trained)).key))
+        is_trained = experiment.n_epochs != 0
+        keys.append((pair, dataclasses.replace(experiment, n_epochs=is_trained).key))
     return keys[0] == keys[1]
