@@ -8,7 +8,8 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
 from src.errors import UserError
-from src.low_rank import as_rows, low_rank_approx
+from src.low_rank import low_rank_approx
+from src.moments import as_rows
 from src.stitching.closed_forms import PENALTIES, closed_form, orthogonal, ridge
 from src.stitching.layers import resize
 from src.stitching.matching import direct_matching, split_last_fifth

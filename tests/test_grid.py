@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from src.checkpoints import load_tensors, save_tensors
-from src.low_rank import as_rows, low_rank_approx
+from src.low_rank import low_rank_approx
 from src.models import Network, build_model
 from src.models.vit import VisionTransformer
+from src.moments import as_rows
 from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching, match_layers
 from src.stitching.closed_forms import closed_form
 from src.stitching.layers import resize

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from src.low_rank import as_rows
+from src.moments import as_rows
 from src.stitching.layers import resize
 from src.stitching.moments import Moments, Target
 from tests.goldens import random

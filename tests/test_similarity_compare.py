@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from src.errors import UserError
-from src.low_rank import as_rows, low_rank_approx
+from src.low_rank import low_rank_approx
+from src.moments import as_rows
 from src.similarity import (
     Comparison,
     Undefined,

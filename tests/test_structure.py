@@ -28,7 +28,7 @@ LAYERS = (
     ("checkpoints",),
     ("datasets", "models"),
     ("low_rank", "runtime", "networks", "images", "files", "options", "doors"),
-    ("console",),
+    ("console", "moments"),
     ("errors",),
 )
 DEPTHS = {name: depth for depth, names in enumerate(LAYERS) for name in names}

@@ -22,8 +22,8 @@ from common import captured, check, frozen, resnets
 from torch import Tensor
 
 from src.console import progress, result
-from src.low_rank import as_rows
 from src.models import Network
+from src.moments import as_rows
 from src.runtime import keep_freed_memory
 from src.similarity import Comparison
 

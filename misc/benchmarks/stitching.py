@@ -28,8 +28,8 @@ from src.checkpoints import save_state
 from src.console import progress, result
 from src.datasets.augmentation import CropFlip
 from src.datasets.in_memory import ImageSet
-from src.low_rank import as_rows
 from src.models import Network
+from src.moments import as_rows
 from src.runtime import keep_freed_memory
 from src.stitching import Grid, Pair, build_layers, match_layers
 from src.stitching.layers import StitchingLayer, resize

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.low_rank import Components, as_rows, principal_axes
+from src.low_rank import Components, principal_axes
+from src.moments import as_rows
 from src.stitching.affine import resize
 
 EPS = torch.finfo(torch.float64).eps
