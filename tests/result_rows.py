@@ -30,7 +30,7 @@ def evaluation_row(**values: Any) -> EvaluationRow:
 def similarity_row(**values: Any) -> SimilarityRow:
     """A row of a table of similarity, from fields."""
     usual = SimilarityRow(
-        "a.pt", "b.pt", "x", "y", None, None, "positions", 10, {}, {}, {}, {}, {}, "resnet18", "resnet18", "digits",
+        "a.pt", "b.pt", "x", "y", None, None, "positions", 10, {}, {}, {}, "resnet18", "resnet18", "digits",
         "auto", None,
     )  # fmt: skip
     return usual._replace(**values)

@@ -11,7 +11,7 @@ from src.similarity import report
 def rows_of(layers1, layers2, ranks1, ranks2) -> list[SimilarityRow]:
     """Rows with values that tell them apart."""
     cases = [(a, b, r, s) for a in layers1 for b in layers2 for r in ranks1 for s in ranks2]
-    nulls, names = [{}] * 4, [""] * 3
+    nulls, names = [{}] * 2, [""] * 3
     return [
         SimilarityRow(
             "f.pt", "g.pt", *case, "positions", 9, {"cka": float(i), "pwcca": math.nan}, *nulls, *names, "auto", None

@@ -169,8 +169,6 @@ class SimilarityRow(NamedTuple):
     values: Annotated[dict[str, float], "{key}"]  # by measure, NaN where there is none
     nulls: Annotated[dict[str, Null], "{key}_{part}"]  # by measure; of permutations of all images
     nulls_within: Annotated[dict[str, Null], "{key}_{part}_within"]  # of permutations of the images of each class
-    nulls_max: Annotated[dict[str, Null], "{key}_{part}_max"]  # of the most similar of several pairs of layers
-    nulls_within_max: Annotated[dict[str, Null], "{key}_{part}_within_max"]  # both
     model1_type: str
     model2_type: str
     dataset: str

@@ -13,7 +13,7 @@ from src.console import progress
 from src.results.rows import Rank, SimilarityRow
 from src.similarity.features import Features
 from src.similarity.pairs import LayerPair
-from src.similarity.permutations import Largest, n_alone, null_of, orders_of, permuted_cosines
+from src.similarity.permutations import n_alone, null_of, orders_of, permuted_cosines
 from src.similarity.registry import CANONICAL, GRAMS, KEYS, MEASURES, PAPER, SAMPLES, take_any, with_companions
 from src.similarity.samples import Undefined
 from src.similarity.statistics import NO_ALIGNMENT, Layer, alignment
@@ -35,8 +35,6 @@ class Comparison:
         one_network: both are the same network, so a layer that is named twice is kept once.
         describe: keep what `summary` needs to tell numerical ranks.
         source: the fields of `SimilarityRow` that name the networks and the data set.
-        stored: layers of each network whose features are in a store; where all are, batches need to be added only if
-            positions are samples.
     Raises:
         UserError: a measure is unknown.
         ValueError: there is another number of labels than of images.
@@ -57,7 +55,6 @@ class Comparison:
         one_network: bool = False,
         describe: bool = False,
         source: Mapping[str, Any] = UNNAMED,
-        stored: tuple[Mapping[str, Features], Mapping[str, Features]] = ({}, {}),  # noqa: B006 - not changed
     ):
         self.metrics = with_companions(metrics)
         self.ranks1, self.ranks2, self.alignment, self.source = ranks1, ranks2, alignment, source
@@ -68,16 +65,15 @@ class Comparison:
             "keep_sums": by_samples or describe or {*ranks1, *ranks2} != {None},
         }
         self.layers1: dict[str, Features] = {
-            name: stored[0].get(name) or Layer(f"{name} of model 1", n_images, **keep) for name in layers1
+            name: Layer(f"{name} of model 1", n_images, **keep) for name in layers1
         }
-        others = {**stored[1], **(self.layers1 if one_network else {})}
+        others = self.layers1 if one_network else {}
         self.layers2: dict[str, Features] = {
             name: others.get(name) or Layer(f"{name} of model 2", n_images, **keep) for name in layers2
         }
         self.products: dict[tuple[str, str], Tensor] | None = {} if by_samples else None
         self.n_permutations, self.labels = n_permutations, None if labels is None else labels.cpu()
         self.orders = orders_of(n_permutations, n_images, self.labels)  # (N, n) by field of the rows
-        self.largest = Largest()
         self.n_saturated = 0  # pairs of layers whose PWCCA at full rank is 0 for want of images
         self.n_unpermuted = 0  # pairs of layers whose samples are positions, which no permutation is made of
         self.undefined: dict[str, list[str]] = {}  # reason: measures that have no value somewhere because of it
@@ -108,8 +104,6 @@ class Comparison:
         """
         n_pairs = len(self.layers1) * len(self.layers2)
         pairs = progress(self._pairs(device), "pairs", n_pairs, delay=1)
-        if self.orders and n_pairs > 1:  # the largest value is known after the last pair
-            pairs = [[self._with_largest(row) for row in rows] for rows in list(pairs)]
         yield from pairs
 
     def _pairs(self, device: torch.device | str) -> Iterator[list[SimilarityRow]]:
@@ -222,7 +216,6 @@ class Comparison:
                 continue
             for field, permuted in self._permuted(pair, metric, ranks, cosines).items():
                 nulls[field][metric] = null_of(metric, values[metric], permuted)
-                self.largest.add((field, ranks, metric), metric, permuted)
         return SimilarityRow(
             **self.source, **nulls, layer1=names[0], layer2=names[1], rank1=ranks[0], rank2=ranks[1],
             alignment=pair.alignment.name, n_samples=pair.first.n_seen, values=values,
@@ -243,15 +236,3 @@ class Comparison:
             field: torch.tensor([pair.permuted(metric, *ranks, order) for order in orders], dtype=torch.float64)
             for field, orders in self.orders.items()
         }
-
-    def _with_largest(self, row: SimilarityRow) -> SimilarityRow:
-        """Add the nulls of the most similar pair of layers at the ranks of a row."""
-        ranks = row.rank1, row.rank2
-        largest = {
-            f"{field}_max": {
-                metric: self.largest.null_of((field, ranks, metric), metric, row.values[metric])
-                for metric in getattr(row, field)
-            }
-            for field in self.orders
-        }
-        return row._replace(**largest)

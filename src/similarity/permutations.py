@@ -5,7 +5,7 @@ nothing in common but the labels of the images exceed it. Permutations within cl
 only what is similar beyond them exceeds theirs.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -60,25 +60,6 @@ def orders_of(n_permutations: int, n_images: int, labels: Tensor | None) -> dict
         orders["nulls_within"] = permutations_within(n_permutations, labels)
     return orders
 
-
-class Largest:
-    """The most similar of the permuted values of several pairs of layers, for each permutation.
-
-    A value that exceeds the 95 % quantile of these is significant among all pairs, however they depend on each other
-    (Westfall and Young 1993, single-step maxT).
-    """
-
-    def __init__(self) -> None:
-        self._signed: dict[Hashable, Tensor] = {}
-
-    def add(self, key: Hashable, name: str, permuted: Tensor) -> None:
-        """Add the values (N,) of a measure for a pair of layers; those of one key are compared with each other."""
-        signed = MEASURES[name].sign * permuted
-        self._signed[key] = torch.maximum(self._signed.get(key, signed), signed)
-
-    def null_of(self, key: Hashable, name: str, value: float) -> Null:
-        """Compare the value of a measure with the most similar ones of a key."""
-        return null_of(name, value, MEASURES[name].sign * self._signed[key])
 
 
 def null_of(name: str, value: float, permuted: Tensor) -> Null:
