@@ -67,17 +67,19 @@ def parser() -> cli.Parser:
 def give_verdict(args) -> None:
     from src.console import note, result, warn
     from src.errors import UserError
+    from src.ood.evaluated import with_evaluations
     from src.ood.rules import ValidityLimits
     from src.results.captions import describe_stitches
-    from src.results.folders import read_runs
     from src.similarity.report import read_similarities
+    from src.stitching.folders import read_runs
     from src.verdict import Limits, judge
+    from src.verdict.judging import SIMILARITY_COLUMNS
     from src.verdict.report import print_verdicts, sentences, write_files
 
     runs = []
     for folder in args.source_dirs:
-        of_folder, skipped = read_runs(folder, detectors=args.detector)
-        runs += of_folder
+        of_folder, skipped = read_runs(folder)
+        runs += with_evaluations(of_folder, args.detector)
         for reason in skipped:
             warn(f"skipped: {reason}")
     if not runs:
@@ -92,7 +94,7 @@ def give_verdict(args) -> None:
         args.tolerance / 100, args.in_distribution, ValidityLimits(low, high, recall), pairwise=args.pairwise
     )
     verdicts = judge(runs, similarities, limits=limits, pool=args.pool)
-    if similarities and not any(row.similarities for row in verdicts):
+    if similarities and not any(SIMILARITY_COLUMNS.keys() & row.others.keys() for row in verdicts):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
     if args.verbose:
         print_verdicts(verdicts)

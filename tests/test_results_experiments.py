@@ -6,14 +6,11 @@ from pathlib import Path
 import pytest
 
 from src.networks import FRESH, NetworkName, fresh_seed
-from src.results.experiments import Experiment, by_experiment, method_names, newest, newest_runs
-from src.results.folders import StitchingRun
+from src.results.experiments import NETWORKS, RANKS, Experiment, by_experiment, method_names, newest, newest_runs
 from src.results.options import differences
-from src.results.records import to_record
+from src.results.tables import columns, to_record
+from src.stitching.folders import StitchingRun
 from tests.result_rows import OPTIONS, evaluation_row, stitch_row
-
-RANKS = ("front_stitch_rank", "front_pinv_rank")
-NETWORKS = ("front_model_path", "end_model_path", "front_model_type", "end_model_type")
 
 
 def experiment(**options) -> Experiment:
@@ -99,6 +96,14 @@ def test_an_experiment_has_no_other_settings():
     assert experiment(**more) == experiment() and experiment(objective="task") == experiment()
 
 
+@pytest.mark.parametrize("row", [stitch_row(), evaluation_row()], ids=["stitch", "evaluation"])
+def test_its_settings_are_columns_of_rows(row):
+    """A row without one of them would take results together that do not belong together."""
+    assert set(columns(Experiment)) <= set(columns(type(row)))
+    for name, value in to_record(experiment(seed=7)).items():
+        assert to_record(row._replace(seed=7).experiment)[name] == value
+
+
 def test_options_of_another_script_are_refused():
     with pytest.raises(ValueError, match="^stitching_type$"):
         Experiment.of({"dataset": "digits", "init": "rand"})
@@ -161,7 +166,7 @@ def run_in(folder: str, **values) -> StitchingRun:
     ids=str,
 )
 def test_the_name_of_a_method(options, name):
-    assert experiment(**options).method.name == name
+    assert experiment(**options).method == name
 
 
 def test_methods_of_one_name_are_named_by_what_tells_them_apart():

@@ -7,8 +7,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from src.results.records import columns, from_record, to_record
-from src.results.rows import Null, SimilarityRow
+from src.results.tables import from_record, to_record
 from src.similarity import (
     compare,
     debiased_cka,
@@ -18,7 +17,8 @@ from src.similarity import (
     pwcca_distance,
 )
 from src.similarity.permutations import null_of, permutations, permutations_within
-from src.similarity.registry import KEYS, MEASURES
+from src.similarity.registry import MEASURES
+from src.similarity.rows import Null, SimilarityRow
 from tests.comparisons import compared
 
 FUNCTIONS = {
@@ -153,19 +153,11 @@ def test_a_row_is_read_as_it_was_written():
     given = {"metrics": list(MEASURES), "n_permutations": 19, "labels": torch.arange(20) // 5}
     row = row_of(*np.random.default_rng(0).normal(size=(2, 20, 5)), **given)
     row = row._replace(model1="f.pt", model2="g.pt", model1_type="cnn", model2_type="vit", dataset="digits", rank1=3)
-    record, keys = to_record(row), KEYS
-    names = columns(SimilarityRow, **keys)
-    assert set(record) == set(names)
-    assert from_record(SimilarityRow, {name: text_of(value) for name, value in record.items()}, **keys) == row
-    first = "model1 model2 layer1 layer2 rank1 rank2 alignment n_samples cka pwcca procrustes pwcca_morcos".split()
-    assert names[:12] == first
-    texts = ["f.pt", "g.pt", "a", "b", "", "4", "positions", "20", "0.5", "", "nan", ""]
-    record = dict.fromkeys(names, "") | dict(zip(first, texts, strict=True))
-    read = from_record(SimilarityRow, record | {"model1_type": "cnn", "model2_type": "vit", "dataset": "digits",
-                                                "alignment_option": "auto"}, **keys)  # fmt: skip
-    assert read[:8] == ("f.pt", "g.pt", "a", "b", None, 4, "positions", 20) and read.nulls == {}
-    assert list(read.values) == ["cka", "procrustes"] and math.isnan(read.values["procrustes"])
-    assert read.n_permutations is None
+    record = {name: text_of(value) for name, value in to_record(row).items()}
+    assert from_record(SimilarityRow, record) == row
+    assert list(row.measures) == list(MEASURES) and row.nulls.keys() == row.nulls_within.keys() == MEASURES.keys()
+    read = from_record(SimilarityRow, record | dict.fromkeys(row.values, "") | {"cka": "0.5", "procrustes": "nan"})
+    assert list(read.values) == ["cka", "procrustes"] and math.isnan(read.values["procrustes"]) and read.nulls == {}
 
 
 def text_of(value) -> str:

@@ -9,25 +9,17 @@ import numpy as np
 import pytest
 
 from misc.verdict import main
+from src.ood.evaluated import evaluation_file, read_evaluations, with_evaluations
 from src.ood.registry import SCORES
-from src.results.folders import StitchingRun, evaluation_file, read_evaluations, read_runs
-from src.results.records import columns, read_table, to_record, write_table
-from src.results.rows import (
-    Auroc,
-    EpochRow,
-    Estimate,
-    EvaluationRow,
-    IntervalRow,
-    Null,
-    Sight,
-    SimilarityRow,
-    StitchValidity,
-    VerdictRow,
-)
-from src.similarity.registry import MEASURES
+from src.ood.rows import EvaluationRow, Sight, StitchValidity
+from src.results.tables import columns, read_table, to_record, write_table
+from src.similarity.rows import Null, SimilarityRow
+from src.stitching.folders import StitchingRun, read_runs
+from src.training.recorded import EpochRow
 from src.verdict import Limits, intervals, judge, report
 from src.verdict.intervals import of_share
-from src.verdict.judging import FAR, NOT_SIMILAR, SIMILAR, SIMILARITY_COLUMNS, UNDECIDED
+from src.verdict.judging import FAR, NOT_SIMILAR, SIMILAR, UNDECIDED
+from src.verdict.rows import IntervalRow, Summary, VerdictRow
 from tests.commands import ON_DIGITS, read_csv, run
 from tests.goldens import DATA
 from tests.result_rows import evaluation_row, similarity_row
@@ -47,7 +39,7 @@ VALID = StitchValidity(0.9, 0.8, 0.1, 1.0, 0.9, 0.05)
 OFF, COLLAPSED = VALID._replace(density=0.1), VALID._replace(recall=0.1)
 SEES = Sight(0.9, 0.9, 0.5, 0.5, 0.5)
 
-COLUMNS = columns(VerdictRow, aurocs=SCORES, similarities=SIMILARITY_COLUMNS)
+COLUMNS = columns(VerdictRow)
 
 
 def predicted(n_right: int) -> np.ndarray:
@@ -81,24 +73,31 @@ def write_evaluation(
     half=0.01,
 ) -> None:
     """The evaluation of runs by a detector: AUROCs with intervals of ± `half`, and one validity for all of them."""
+    measured = {"detector": detector, "sanity_auroc": sanity, **sight._asdict()}
+    measured |= validity._asdict() if validity else {}
     rows = [
         evaluation_row(
-            auroc=auroc, folder=f"2025-01-01_00-00-00.{run}", detector=detector, sanity_auroc=sanity
-        )._replace(auroc_low=auroc - half, auroc_high=auroc + half, validity=validity, sight=sight)
+            **measured, auroc=auroc, auroc_low=auroc - half, auroc_high=auroc + half,
+            folder=f"2025-01-01_00-00-00.{run}",
+        )
         for run, auroc in aurocs.items()
-    ]
+    ]  # fmt: skip
     write_table(evaluation_file(folder, detector), EvaluationRow, rows)
 
 
 def runs_of(folder: Path) -> list[StitchingRun]:
-    runs, skipped = read_runs(folder, detectors=SCORES)
+    runs, skipped = read_runs(folder)
     assert not skipped
-    return runs
+    return with_evaluations(runs, SCORES)
 
 
 def verdict_on(folder: Path, similarities=(), *, pool: bool = False, **limits) -> VerdictRow:
     (verdict,) = judge(runs_of(folder), similarities, limits=LIMITS._replace(**limits), pool=pool)
     return verdict
+
+
+def summary_of(verdict: VerdictRow) -> Summary:
+    return Summary(*(getattr(verdict, name) for name in Summary._fields))
 
 
 def of_networks(front: str = "f.pt", end: str = "g.pt", **values) -> SimilarityRow:
@@ -129,7 +128,7 @@ def test_accurate_pairs(tmp_path, aurocs, validity, expected):
         write_evaluation(tmp_path, {"1": auroc}, detector=detector, validity=validity)
     verdict = verdict_on(tmp_path)
     assert (verdict.verdict, verdict.reason) == expected
-    assert verdict.aurocs["residual"].trusted is False and verdict.p_below < 1e-6 < verdict.p_above
+    assert verdict.others["trusted_residual"] is False and verdict.p_below < 1e-6 < verdict.p_above
 
 
 def test_a_similar_pair_with_all_that_was_measured(tmp_path):
@@ -144,16 +143,17 @@ def test_a_similar_pair_with_all_that_was_measured(tmp_path):
     verdict = verdict_on(tmp_path, rows)
     assert (verdict.method, *verdict.pair) == ("direct matching", "x", "y")
     assert (verdict.verdict, verdict.side, verdict.validity) == (SIMILAR, "in distribution", VALID)
-    accuracy, penalty = verdict.summary.accuracy, verdict.summary.penalty
-    assert accuracy.value == 0.945 and penalty.value == pytest.approx(0.005)
-    assert 0 <= penalty.low < 0.005 < penalty.high < 0.02  # paired: five images differ
-    assert accuracy.high - accuracy.low > 2 * (penalty.high - penalty.low)
-    assert verdict.aurocs == {"energy": Auroc(0.6, 0.59, 0.61, True), "knn": Auroc(0.9, 0.89, 0.91, False)}
-    assert verdict.similarities == {"cka": 0.8, "cka_p_value": 0.005, "cka_null_95": 0.3, "cka_calibrated": 0.7}
-    summary = verdict.summary
-    assert (summary.agreement, summary.kappa, summary.representation_difference) == (0.75, 0.5, 0.25)
+    assert verdict.accuracy == 0.945 and verdict.penalty == pytest.approx(0.005)
+    assert 0 <= verdict.penalty_low < 0.005 < verdict.penalty_high < 0.02  # paired: five images differ
+    assert verdict.accuracy_high - verdict.accuracy_low > 2 * (verdict.penalty_high - verdict.penalty_low)
+    assert verdict.others == {
+        "auroc_energy": 0.6, "auroc_low_energy": 0.59, "auroc_high_energy": 0.61, "trusted_energy": True,
+        "auroc_knn": 0.9, "auroc_low_knn": 0.89, "auroc_high_knn": 0.91, "trusted_knn": False,
+        "cka": 0.8, "cka_p_value": 0.005, "cka_null_95": 0.3, "cka_calibrated": 0.7,
+    }  # fmt: skip
+    assert (verdict.agreement, verdict.kappa, verdict.representation_difference) == (0.75, 0.5, 0.25)
     record = to_record(verdict)
-    assert set(record) <= set(COLUMNS) and record["auroc_energy"] == 0.6 and record["trusted_knn"] is False
+    assert set(record) == {*COLUMNS, *verdict.others} and record["trusted_knn"] is False
     assert record["cka_null_95"] == 0.3 and record["density"] == 0.9 and record["seed_spread"] is None
 
 
@@ -173,7 +173,7 @@ def test_penalties_above_the_tolerance_or_unclear(tmp_path):
     write_run(tmp_path / "old", "1", n_right=940, keep=False)
     old = verdict_on(tmp_path / "old")
     assert old.verdict == UNDECIDED and old.reason.startswith("no predictions")
-    assert old.summary.accuracy == Estimate(0.94)
+    assert (old.accuracy, old.accuracy_low) == (0.94, None)
 
 
 def change_metrics(folder: Path, **values) -> None:
@@ -212,12 +212,12 @@ def test_many_pairs_are_tested_together(tmp_path):
     write_evaluation(tmp_path, {"good": 0.5})
     runs = runs_of(tmp_path)
     together, alone = (
-        {row.pair.front_layer: row for row in judge(runs, limits=LIMITS._replace(pairwise=pairwise))}
+        {row.front_layer: row for row in judge(runs, limits=LIMITS._replace(pairwise=pairwise))}
         for pairwise in (False, True)
     )
     assert alone["x"].verdict == SIMILAR and together["x"].verdict == UNDECIDED
     assert together["x"].p_below == pytest.approx(17 * alone["x"].p_below)
-    assert together["x"].summary == alone["x"].summary  # intervals are of one pair
+    assert summary_of(together["x"]) == summary_of(alone["x"])  # intervals are of one pair
 
 
 def test_controls_are_recognised(tmp_path):
@@ -241,21 +241,20 @@ def test_independent_networks_are_taken_together_on_demand(tmp_path, capsys):
     assert len(judge(runs_of(tmp_path / "three"), limits=LIMITS)) == 3
     assert "direct matching: 3 pairs of networks share no network; --pool takes them" in capsys.readouterr().err
     verdict = verdict_on(tmp_path / "three", pool=True)
-    summary, penalty = verdict.summary, verdict.summary.penalty
-    assert (summary.n_runs, summary.n_networks, verdict.networks) == (3, 3, "3 pairs of networks")
-    assert summary.seed_spread is None and penalty.value == pytest.approx(0.05)
+    assert (verdict.n_runs, verdict.n_networks, verdict.networks) == (3, 3, "3 pairs of networks")
+    assert verdict.seed_spread is None and verdict.penalty == pytest.approx(0.05)
     over_networks = 4.302653 * 0.05 / math.sqrt(3)  # half of Student's interval, with two degrees of freedom
-    assert 0.8 * over_networks < penalty.high - 0.05 < over_networks and verdict.verdict == UNDECIDED
+    assert 0.8 * over_networks < verdict.penalty_high - 0.05 < over_networks and verdict.verdict == UNDECIDED
 
 
 def test_other_seeds_are_no_independent_runs(tmp_path):
     for i, n_right in enumerate((950, 940, 900)):
         write_run(tmp_path, str(i), n_right=n_right, seed=i)
-    summary = verdict_on(tmp_path).summary
+    summary = verdict_on(tmp_path)
     assert (summary.n_runs, summary.n_networks, summary.seed_spread) == (3, 1, pytest.approx(0.05))
-    assert summary.accuracy.value == pytest.approx(0.93)
+    assert summary.accuracy == pytest.approx(0.93)
     right = np.stack([predicted(n) == LABELS for n in (950, 940, 900)])
-    assert summary.accuracy[1:] == pytest.approx(of_share([right]).interval())
+    assert (summary.accuracy_low, summary.accuracy_high) == pytest.approx(of_share([right]).interval())
 
 
 def test_pairs_that_share_a_network_are_not_taken_together(tmp_path):
@@ -264,7 +263,7 @@ def test_pairs_that_share_a_network_are_not_taken_together(tmp_path):
     write_run(tmp_path, "2", n_right=930, front_model_path="g.pt", end_model_path="f.pt")
     write_run(tmp_path, "3", n_right=500, front_model_path="-")
     verdicts = judge(runs_of(tmp_path), limits=LIMITS)
-    assert {verdict.networks: verdict.summary.accuracy.value for verdict in verdicts} == {
+    assert {verdict.networks: verdict.accuracy for verdict in verdicts} == {
         "f.pt → g.pt": 0.94, "g.pt → f.pt": 0.93, "- (resnet18, seed 0) → g.pt": 0.5,
     }  # fmt: skip
     assert list(report.by_title(verdicts)) == [f"direct matching, {verdict.networks}" for verdict in verdicts]
@@ -276,7 +275,7 @@ def test_no_seed_of_fresh_weights_is_lost(tmp_path):
     for i, n_right in enumerate((500, 400)):
         write_run(tmp_path, str(i), n_right=n_right, front_model_path="-", seed=i)
     verdicts = judge(runs_of(tmp_path), limits=LIMITS)
-    assert {verdict.networks: verdict.summary.accuracy.value for verdict in verdicts} == {
+    assert {verdict.networks: verdict.accuracy for verdict in verdicts} == {
         "- (resnet18, seed 0) → g.pt": 0.5, "- (resnet18, seed 1) → g.pt": 0.4,
     }  # fmt: skip
 
@@ -327,13 +326,13 @@ def test_one_network_under_several_names_is_one(tmp_path, monkeypatch, capsys):
         paths = {"front_model_path": f"{folder}f.pt", "end_model_path": f"{folder}g.pt"}
         write_run(tmp_path / "one", str(i), n_right=900, seed=i, **paths)
     verdict = verdict_on(tmp_path / "one", [of_networks("./f.pt", f"{tmp_path}/g.pt", values={"cka": 0.8})])
-    assert (verdict.summary.n_runs, verdict.summary.n_networks, verdict.similarities) == (3, 1, {"cka": 0.8})
+    assert (verdict.n_runs, verdict.n_networks, verdict.others["cka"]) == (3, 1, 0.8)
     for i in range(3):
         write_run(tmp_path / "fresh", str(i), n_right=900, seed=i, front_model_path="-", end_model_path="-")
     of_fresh = of_networks("-", "-", values={"cka": 0.8}, seed=1)
-    assert verdict_on(tmp_path / "fresh", [of_fresh], pool=True).summary.n_networks == 3
-    assert verdict_on(tmp_path / "fresh", [of_fresh], pool=True).similarities == {"cka": 0.8}
-    assert verdict_on(tmp_path / "fresh", [of_fresh._replace(seed=7)], pool=True).similarities == {}  # other weights
+    assert verdict_on(tmp_path / "fresh", [of_fresh], pool=True).n_networks == 3
+    assert verdict_on(tmp_path / "fresh", [of_fresh], pool=True).others == {"cka": 0.8}
+    assert verdict_on(tmp_path / "fresh", [of_fresh._replace(seed=7)], pool=True).others == {}  # other weights
     assert "repeat" not in capsys.readouterr().err
 
 
@@ -345,16 +344,16 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
     for seed, front in enumerate(("f.pt", "copy.pt")):
         write_run(tmp_path / "one", str(seed), n_right=900, seed=seed, front_model_path=front)
     verdict = verdict_on(tmp_path / "one", [of_networks("copy.pt", values={"cka": 0.8})])
-    assert (verdict.summary.n_runs, verdict.summary.n_networks, verdict.similarities) == (2, 1, {"cka": 0.8})
+    assert (verdict.n_runs, verdict.n_networks, verdict.others["cka"]) == (2, 1, 0.8)
     write_run(tmp_path / "one", "2", n_right=900, seed=2, front_model_path="other.pt")
-    assert [row.summary.n_runs for row in judge(runs_of(tmp_path / "one"), limits=LIMITS)] == [2, 1]
+    assert [row.n_runs for row in judge(runs_of(tmp_path / "one"), limits=LIMITS)] == [2, 1]
 
 
 def test_of_repeated_runs_the_last_one_counts(tmp_path, capsys):
     write_run(tmp_path, "1", n_right=500)
     write_run(tmp_path, "2", n_right=900)
     (verdict,) = judge([*runs_of(tmp_path), *runs_of(tmp_path)], limits=LIMITS)
-    assert (verdict.summary.n_runs, verdict.summary.accuracy.value) == (1, 0.9)
+    assert (verdict.n_runs, verdict.accuracy) == (1, 0.9)
     assert "warning: 3 results repeat others of the same experiment" in capsys.readouterr().err
 
 
@@ -374,7 +373,7 @@ def test_every_run_counts(tmp_path):
     write_evaluation(tmp_path, {"0": 0.5, "1": 0.6})
     assert verdict_on(tmp_path).verdict == SIMILAR
     write_evaluation(tmp_path, {"0": 0.99}, detector="knn")
-    assert verdict_on(tmp_path).verdict == FAR and verdict_on(tmp_path).aurocs["knn"].auroc == 0.99
+    assert verdict_on(tmp_path).verdict == FAR and verdict_on(tmp_path).others["auroc_knn"] == 0.99
     write_evaluation(tmp_path, {"0": 0.95, "1": 0.5}, detector="knn")  # the mean is below the limit, one run is not
     assert verdict_on(tmp_path).verdict == FAR
     write_evaluation(tmp_path, {"0": 0.95, "1": 0.5}, detector="knn", sanity=0.7)
@@ -388,9 +387,9 @@ def test_evaluations_of_other_data_are_left_out(tmp_path, capsys):
     write_run(tmp_path, "1", n_right=945)
     write_evaluation(tmp_path, {"1": 0.5})
     (row,) = read_evaluations(tmp_path, ["energy"])["energy"]
-    on_mnist = row._replace(experiment=row.experiment._replace(dataset="mnist"))
+    on_mnist = row._replace(dataset="mnist")
     write_table(evaluation_file(tmp_path, "energy"), EvaluationRow, [on_mnist])
-    assert not verdict_on(tmp_path).aurocs
+    assert not verdict_on(tmp_path).others
     assert "evaluation by energy is of mnist, on which nothing was stitched" in capsys.readouterr().err
 
 
@@ -403,7 +402,7 @@ def test_of_several_tables_of_similarity_the_last_counts(tmp_path):
         of_networks(values={"cka": 0.2}, model1_type="vit"),
     ]
     expected = {"cka": 0.9, "cka_debiased": 0.7, "cka_p_value": 0.005, "cka_null_95": 0.3, "cka_calibrated": 0.7}
-    assert verdict_on(tmp_path, tables).similarities == expected
+    assert verdict_on(tmp_path, tables).others == expected
 
 
 def test_script_writes_table_sentences_and_maps(tmp_path, run_script, run_here):
@@ -412,13 +411,13 @@ def test_script_writes_table_sentences_and_maps(tmp_path, run_script, run_here):
         write_run(tmp_path / "tlm", front, n_right=500, front_layer=front, init="rand", n_epochs=3)
     write_evaluation(tmp_path / "dm", {"x": 0.5, "y": 0.9})
     measured = of_networks(values={"cka": 0.5})
-    write_table(tmp_path / "s.csv", SimilarityRow, [measured], values=MEASURES, nulls=MEASURES)
+    write_table(tmp_path / "s.csv", SimilarityRow, [measured])
     out = run_script(SCRIPT, "dm", "tlm", "-sim", "s.csv", "-o", "out/v.csv", "--verbose")
     assert "direct matching, f.pt → g.pt: x -> y: similar (accuracy 0.9450, penalty 0.0050 [" in out
     assert "Task loss matching: of 2 pairs 0 are similar, 0 accurate but out of distribution, 2 not similar" in out
     with open(tmp_path / "out" / "v.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == COLUMNS and [row["verdict"] for row in rows] == [
+    assert list(rows[0])[: len(COLUMNS)] == COLUMNS and [row["verdict"] for row in rows] == [
         SIMILAR, FAR, NOT_SIMILAR, NOT_SIMILAR,
     ]  # fmt: skip
     assert rows[0]["cka"] == "0.5" and rows[1]["cka"] == "" and rows[0]["auroc_energy"] == "0.5"
@@ -479,7 +478,7 @@ def test_folders_of_the_public_code_are_read():
     assert all(run.predictions is None for run in runs)
     verdicts = judge(runs, limits=LIMITS)
     assert {verdict.verdict for verdict in verdicts} == {UNDECIDED}
-    assert {verdict.summary.penalty for verdict in verdicts} == {Estimate(None)}  # it keeps no end accuracy
+    assert {verdict.penalty for verdict in verdicts} == {None}  # it keeps no end accuracy
 
 
 def test_a_penalty_that_is_not_known_has_no_interval(tmp_path, capsys):
@@ -492,7 +491,7 @@ def test_a_penalty_that_is_not_known_has_no_interval(tmp_path, capsys):
     write_evaluation(tmp_path, dict.fromkeys("012", 0.5))
     verdict = verdict_on(tmp_path, pool=True)
     assert verdict.verdict == UNDECIDED and verdict.reason.startswith("no predictions")
-    assert verdict.summary.accuracy.low is not None and verdict.summary.penalty == Estimate(None)
+    assert verdict.accuracy_low is not None and verdict.penalty is verdict.penalty_low is None
     report.print_verdicts([verdict])
     assert (
         "undecided (accuracy 0.9410, penalty nan [nan, nan], density ratio 0.90, recall ratio 0.89; no predictions"
@@ -506,7 +505,7 @@ def test_intervals_are_those_of_the_verdict(tmp_path):
     write_run(tmp_path, "4", n_right=500, end_layer="z")
     runs = runs_of(tmp_path)
     rows, verdicts = list(intervals(runs)), judge(runs, limits=LIMITS)
-    assert [tuple(row) for row in rows] == [(*verdict[:3], verdict.summary) for verdict in verdicts]
+    assert [tuple(row) for row in rows] == [(*verdict[:4], *summary_of(verdict)) for verdict in verdicts]
     write_table(tmp_path / "i.csv", IntervalRow, rows)
     assert read_table(tmp_path / "i.csv", IntervalRow) == rows
 
@@ -541,4 +540,4 @@ def test_scores_against_other_data_are_not_trusted(tmp_path):
     (row,) = read_table(table, EvaluationRow)
     write_table(table, EvaluationRow, [row._replace(id_dataset="mnist")])
     verdict = verdict_on(tmp_path)
-    assert verdict.verdict == SIMILAR and verdict.aurocs["energy"].trusted is False
+    assert verdict.verdict == SIMILAR and verdict.others["trusted_energy"] is False

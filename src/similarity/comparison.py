@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from src.console import progress
-from src.results.rows import Rank, SimilarityRow
+from src.results.tables import Rank
 from src.similarity.features import CrossProducts, Layer, NetworkFeatures
 from src.similarity.pairs import LayerPair
 from src.similarity.permutations import n_alone, null_of, orders_of, permuted_cosines
 from src.similarity.registry import GRAMS, MEASURES, PAPER, with_companions
+from src.similarity.rows import SimilarityRow
 from src.similarity.samples import Undefined
 
 UNNAMED = {**dict.fromkeys(("model1", "model2", "model1_type", "model2_type", "dataset"), ""), "seed": None}
@@ -57,7 +58,7 @@ class Comparison:
         self.layers2 = {name: second.layers[name] for name in layers2 or second.layers}
         self.cross, self.source = cross, source
         self.n_permutations, self.labels = n_permutations, None if labels is None else labels.cpu()
-        self.orders = orders_of(n_permutations, first.n_images, self.labels)  # (N, n) by field of the rows
+        self.orders = orders_of(n_permutations, first.n_images, self.labels)  # (N, n) by the end of columns
         self.undefined: dict[str, list[str]] = {}  # reason: measures that have no value somewhere because of it
 
     def rows(self) -> Iterator[list[SimilarityRow]]:
@@ -98,7 +99,7 @@ class Comparison:
             for (name, second), of_pair in zip(others.items(), values, strict=True):
                 rows = [_rows(layer, ranks) for layer, ranks in ((first, self.ranks1), (second, self.ranks2))]
                 blocks = of_pair[:, rows[0]][:, :, rows[1]].split(self.n_permutations)
-                found[name] |= {(field, metric): block for field, block in zip(self.orders, blocks, strict=True)}
+                found[name] |= {(which, metric): block for which, block in zip(self.orders, blocks, strict=True)}
         return found
 
     def _permuted_samples(self, pair: LayerPair) -> dict[tuple[str, str], Tensor]:
@@ -106,20 +107,20 @@ class Comparison:
         found: dict[tuple[str, str], Tensor] = {}
         if not (self.sample_metrics and pair.has_images_as_samples):
             return found
-        for field, orders in self.orders.items():
+        for which, orders in self.orders.items():
             shape = (len(orders), len(self.ranks1), len(self.ranks2))
-            found |= {(field, metric): torch.full(shape, math.nan).double() for metric in self.sample_metrics}
+            found |= {(which, metric): torch.full(shape, math.nan).double() for metric in self.sample_metrics}
             with contextlib.suppress(Undefined):  # as it is without permutations
                 for n, order in enumerate(orders):
                     samples = pair.permuted_samples(order)
                     for metric, (at, ranks) in product(self.sample_metrics, list(self._at_ranks())):
-                        found[field, metric][at][n] = MEASURES[metric].function(samples, *ranks)
+                        found[which, metric][at][n] = MEASURES[metric].function(samples, *ranks)
         return found
 
     def _row(
         self, pair: LayerPair, layers: tuple[str, str], ranks: tuple[Rank, Rank], permuted: Mapping[tuple, Tensor]
     ) -> SimilarityRow:
-        values, nulls = {}, {"nulls": {}, "nulls_within": {}}
+        values, nulls = {}, {}
         for metric in self.metrics:
             try:
                 values[metric] = pair.value(metric, *ranks)
@@ -128,12 +129,12 @@ class Comparison:
                 metrics = self.undefined.setdefault(str(reason), [])
                 metrics += [metric] * (metric not in metrics)
                 continue
-            for field in self.orders:
-                if (field, metric) in permuted:
-                    nulls[field][metric] = null_of(metric, values[metric], permuted[field, metric])
+            for which in self.orders:
+                if (which, metric) in permuted:
+                    nulls |= null_of(metric, values[metric], permuted[which, metric]).columns(metric, which)
         return SimilarityRow(
-            **self.source, **nulls, layer1=layers[0], layer2=layers[1], rank1=ranks[0], rank2=ranks[1],
-            alignment=pair.alignment.name, n_samples=pair.first.n_images, values=values,
+            **self.source, layer1=layers[0], layer2=layers[1], rank1=ranks[0], rank2=ranks[1],
+            alignment=pair.alignment.name, n_samples=pair.first.n_images, values=values | nulls,
             alignment_option=self.cross.alignment, n_permutations=self.n_permutations,
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from src.moments import ROUNDING, CrossMoments, Moments, Rows, as_rows
-from src.results.rows import Rank
+from src.results.tables import Rank
 from src.similarity import measures
 from src.similarity.grams import Grams, gram_matrices, reference_of
 from src.similarity.registry import GRAMS, MEASURES, PAPER, SAMPLES, take_any, with_companions

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from src.results.rows import Rank
+from src.results.tables import Rank
 from src.similarity.features import NO_ALIGNMENT, Layer, alignment
 from src.similarity.registry import GRAMS, MEASURES
 from src.similarity.samples import SamplesPair, Undefined

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from src.models import Network
-from src.results.rows import Rank
+from src.results.tables import Rank
 from src.similarity.features import CrossProducts, NetworkFeatures
 
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from src.results.rows import Null
 from src.runtime import generator
 from src.similarity.registry import MEASURES
+from src.similarity.rows import Null
 
 BLOCK = 4  # permutations of Gram matrices that are held at once
 TIE = 1e-12  # values this near to each other count as equal
@@ -46,13 +46,13 @@ def orders_of(n_permutations: int, n_images: int, labels: Tensor | None) -> dict
     """Return the permutations (N, n) of all images, and within classes if there are labels (n,).
 
     Returns:
-        By field of `SimilarityRow`; nothing if N is 0, and none within classes of one image each.
+        By the end of columns, see `Null.columns`; nothing if N is 0, and none within classes of one image each.
     """
     if not n_permutations:
         return {}
-    orders = {"nulls": permutations(n_permutations, n_images)}
+    orders = {"": permutations(n_permutations, n_images)}
     if labels is not None and n_alone(labels) < n_images:
-        orders["nulls_within"] = permutations_within(n_permutations, labels)
+        orders["_within"] = permutations_within(n_permutations, labels)
     return orders
 
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from src.console import note
 from src.networks import FRESH
-from src.results.experiments import Pair, grouped, method_names, newest_runs
-from src.results.folders import StitchingRun
+from src.results.experiments import CHECKPOINTS, Pair, grouped, method_names, newest_runs
+from src.stitching.folders import StitchingRun
 from src.verdict.intervals import are_independent
 
 SELF, FRESH_FRONT = "self", "fresh"  # controls
@@ -39,7 +39,7 @@ class Group(NamedTuple):
             front == end for front, end in (each.network_keys for each in experiments)
         ):
             return SELF
-        return FRESH_FRONT if all(each.networks.front_model_path == FRESH for each in experiments) else None
+        return FRESH_FRONT if all(each.front_model_path == FRESH for each in experiments) else None
 
     def right(self, name: str) -> list[np.ndarray]:
         """Return of each pair of networks whether `stitched` or `end` is right about each image: (runs, N), bool.
@@ -64,7 +64,7 @@ def groups_of(runs: Iterable[StitchingRun], *, pool: bool = False) -> Iterator[G
     """
     runs = newest_runs(runs)
     experiments = [run.row.experiment for run in runs]
-    names = method_names(experiments, apart_from=("front_model_path", "end_model_path", "seed"))
+    names = method_names(experiments, apart_from=(*CHECKPOINTS, "seed"))
     names = dict(zip(map(id, runs), names, strict=True))
 
     def kind(run: StitchingRun) -> tuple:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri, stdtr
 
-from src.results.rows import Interval
+from src.results.tables import Interval
 
 ALPHA = 0.025  # of a test in one direction; an interval of 95 % has two
 

@@ -11,30 +11,26 @@ from typing import NamedTuple
 import numpy as np
 
 from src.ood.registry import SCORES
+from src.ood.rows import EvaluationRow, StitchValidity
 from src.ood.rules import IN_DISTRIBUTION, ValidityLimits, doubts, side_of
 from src.results.experiments import grouped
-from src.results.folders import StitchingRun
-from src.results.records import to_record
-from src.results.rows import (
-    Auroc,
-    Estimate,
-    EvaluationRow,
-    IntervalRow,
-    Null,
-    SimilarityRow,
-    StitchRow,
-    StitchValidity,
-    Summary,
-    VerdictRow,
-)
+from src.similarity.rows import Null, SimilarityRow
+from src.stitching.folders import StitchingRun
+from src.stitching.rows import StitchRow
 from src.stitching.rules import has_converged, is_as_matched, is_matched_on_few
 from src.verdict.groups import Group, groups_of
 from src.verdict.intervals import ALPHA, Evidence, holm, images_needed, of_difference, of_networks, of_share
+from src.verdict.rows import IntervalRow, Summary, VerdictRow
 
 SIMILAR, FAR, NOT_SIMILAR, UNDECIDED = "similar", "accurate but out of distribution", "not similar", "undecided"
 VERDICTS = (SIMILAR, FAR, NOT_SIMILAR, UNDECIDED)
 MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
-SIMILARITY_COLUMNS = [f"{name}{end}" for name in MEASURES for end in ("", *(f"_{part}" for part in Null._fields))]
+SIMILARITY_COLUMNS = dict.fromkeys(
+    f"{name}{end}" for name in MEASURES for end in ("", *(f"_{part}" for part in Null._fields))
+)
+
+
+UNKNOWN = (None,) * len(StitchValidity._fields)
 
 
 class Limits(NamedTuple):
@@ -69,19 +65,19 @@ def judge(
     rows = []
     for family in grouped(groups_of(runs, pool=pool), lambda group: (group.method, group.networks)).values():
         for case in _tested(family, limits):
-            group, validity = case.group, _validity(case.group)
+            group, validity = case.group, _validity(case.group) or UNKNOWN
             verdict, reason = decide(case, limits)
             rows.append(VerdictRow(
-                group.method, group.networks, group.pair, verdict, reason, group.control, summarise(group),
-                case.p_below, case.p_above, _side(group, limits), validity, _aurocs(group),
-                _similarity(group, similarities),
+                group.method, group.networks, *group.pair, verdict, reason, group.control, *summarise(group),
+                case.p_below, case.p_above, _side(group, limits), *validity,
+                _aurocs(group) | _similarity(group, similarities),
             ))  # fmt: skip
     return rows
 
 
 def intervals(runs: Iterable[StitchingRun], *, pool: bool = False) -> list[IntervalRow]:
     """Return the accuracies and penalties of runs with their intervals, grouped as for `judge`."""
-    return [IntervalRow(*group[:2], group.pair, summarise(group)) for group in groups_of(runs, pool=pool)]
+    return [IntervalRow(*group[:2], *group.pair, *summarise(group)) for group in groups_of(runs, pool=pool)]
 
 
 def _tested(family: Sequence[Group], limits: Limits) -> list[Case]:
@@ -134,16 +130,16 @@ def _decide_validity(group: Group, limits: Limits) -> tuple[str, str]:
 def _flaw(group: Group) -> str:
     """Return why a penalty may be that of how the stitches were made; "" if it is not."""
     rows = [run.row for run in group.runs]
-    if any(is_as_matched(row.experiment.method) and is_matched_on_few(row.metrics) for row in rows):
+    if any(is_as_matched(row) and is_matched_on_few(row) for row in rows):
         return "matched on too few images"
-    if not all(has_converged(run.losses) for run in group.runs if run.row.experiment.method.n_epochs):
+    if not all(has_converged(run.losses) for run in group.runs if run.row.n_epochs):
         return "the training had not converged"
     return ""
 
 
 def is_trusted(row: EvaluationRow) -> bool:
     """Return whether the detector of an evaluation sees what it was shown, against the same data as were stitched."""
-    return row.id_dataset == row.experiment.dataset and doubts(row.sanity_auroc, row.sight) == []
+    return row.id_dataset == row.dataset and doubts(row.sanity_auroc, row.sight) == []
 
 
 def _side(group: Group, limits: Limits) -> str | None:
@@ -162,27 +158,27 @@ def _validity(group: Group) -> StitchValidity | None:
 def summarise(group: Group) -> Summary:
     """Return the means over the runs of a group; every pair of networks counts alike, however many seeds it has."""
     rows = [run.row for run in group.runs]
-    spreads = [_spread([run.row.metrics.accuracy for run in runs]) for runs in group.by_networks if len(runs) > 1]
+    spreads = [_spread([run.row.accuracy for run in runs]) for runs in group.by_networks if len(runs) > 1]
     names = ("end_accuracy", "agreement", "kappa", "representation_difference")
-    means = [_average(getattr(row.metrics, name) for row in rows) for name in names]
+    means = [_average(getattr(row, name) for row in rows) for name in names]
     return Summary(
         len(rows), len(group.by_networks),
-        _estimate(group, lambda row: row.metrics.accuracy, _accuracy(group)),
-        _estimate(group, lambda row: row.metrics.end_accuracy - row.metrics.accuracy, _penalty(group)),
+        *_estimate(group, lambda row: row.accuracy, _accuracy(group)),
+        *_estimate(group, lambda row: row.end_accuracy - row.accuracy, _penalty(group)),
         max(spreads, default=None), *(None if math.isnan(mean) else mean for mean in means),
     )  # fmt: skip
 
 
 def _accuracy(group: Group) -> Evidence | None:
     right = group.right("stitched")
-    return of_share(right) if right else _of_networks_alone(group, lambda row: row.metrics.accuracy)
+    return of_share(right) if right else _of_networks_alone(group, lambda row: row.accuracy)
 
 
 def _penalty(group: Group) -> Evidence | None:
     end, stitched = group.right("end"), group.right("stitched")
     if end:
         return of_difference(end, stitched)
-    return _of_networks_alone(group, lambda row: row.metrics.end_accuracy - row.metrics.accuracy)
+    return _of_networks_alone(group, lambda row: row.end_accuracy - row.accuracy)
 
 
 def _of_networks_alone(group: Group, value_of: Callable[[StitchRow], float]) -> Evidence | None:
@@ -192,11 +188,14 @@ def _of_networks_alone(group: Group, value_of: Callable[[StitchRow], float]) -> 
     return of_networks(means) if is_known else None
 
 
-def _estimate(group: Group, value_of: Callable[[StitchRow], float], evidence: Evidence | None) -> Estimate:
+def _estimate(
+    group: Group, value_of: Callable[[StitchRow], float], evidence: Evidence | None
+) -> tuple[float | None, float | None, float | None]:
+    """Return a mean with the ends of its interval; None where runs do not say."""
     value = _average(_average(value_of(run.row) for run in runs) for runs in group.by_networks)
     if math.isnan(value):
-        return Estimate(None)
-    return Estimate(value, *(evidence.interval() if evidence else ()))
+        return None, None, None
+    return value, *(evidence.interval() if evidence else (None, None))
 
 
 def _is_at_chance(group: Group) -> bool:
@@ -206,7 +205,7 @@ def _is_at_chance(group: Group) -> bool:
     """
     for run in group.runs:
         if run.predictions is None:
-            if run.row.metrics.end_accuracy <= 0.5:
+            if run.row.end_accuracy <= 0.5:
                 return True
             continue
         labels = run.predictions["labels"]
@@ -216,14 +215,15 @@ def _is_at_chance(group: Group) -> bool:
     return False
 
 
-def _aurocs(group: Group) -> dict[str, Auroc]:
-    """Return the mean AUROC of each detector over the runs it evaluated; it is trusted where it is for each of them."""
-    aurocs = {}
+def _aurocs(group: Group) -> dict[str, bool | float]:
+    """Return the mean AUROC of each detector over the runs it evaluated, and whether it is trusted for each of them."""
+    aurocs: dict[str, bool | float] = {}
     for name in SCORES:
         rows = [run.evaluations[name] for run in group.runs if name in run.evaluations]
         if rows:
-            means = [_average(getattr(row, column) for row in rows) for column in Auroc._fields[:3]]
-            aurocs[name] = Auroc(*means, all(map(is_trusted, rows)))
+            for column in ("auroc", "auroc_low", "auroc_high"):
+                aurocs[f"{column}_{name}"] = _average(getattr(row, column) for row in rows)
+            aurocs[f"trusted_{name}"] = all(map(is_trusted, rows))
     return aurocs
 
 
@@ -237,8 +237,8 @@ def _similarity(group: Group, similarities: Sequence[SimilarityRow]) -> dict[str
         values: dict[str, float] = {}
         for row in similarities:
             if (row.layer1, row.layer2, row.rank1, row.rank2) == (*pair, None, None) and _is_same(row, runs[0].row):
-                record = to_record(row)
-                values |= {name: record[name] for name in SIMILARITY_COLUMNS if not _is_missing(record.get(name))}
+                found = {name: row.values.get(name, math.nan) for name in SIMILARITY_COLUMNS}
+                values |= {name: value for name, value in found.items() if not math.isnan(value)}
         if values:
             measured.append(values)
     shared = [name for name in SIMILARITY_COLUMNS if measured and all(name in values for values in measured)]
@@ -248,11 +248,7 @@ def _similarity(group: Group, similarities: Sequence[SimilarityRow]) -> dict[str
 def _is_same(measured: SimilarityRow, row: StitchRow) -> bool:
     """Return whether a similarity is of the networks and data of a stitch."""
     networks = tuple((each.identity, each.type) for each in measured.networks)
-    return networks == row.experiment.network_keys and measured.dataset == row.experiment.dataset
-
-
-def _is_missing(value: float | None) -> bool:
-    return value is None or math.isnan(value)
+    return networks == row.experiment.network_keys and measured.dataset == row.dataset
 
 
 def _average(values: Iterable[float]) -> float:

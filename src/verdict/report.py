@@ -11,11 +11,11 @@ from src.ood.registry import SCORES
 from src.results.experiments import grouped
 from src.results.heat_maps import ClassMap, maps
 from src.results.matrices import pivot
-from src.results.records import write_table
-from src.results.rows import VerdictRow
+from src.results.tables import write_table
 from src.stitching.report import AXES
 from src.verdict.groups import FRESH_FRONT, SELF
-from src.verdict.judging import FAR, SIMILAR, SIMILARITY_COLUMNS, UNDECIDED, VERDICTS, Limits
+from src.verdict.judging import FAR, SIMILAR, UNDECIDED, VERDICTS, Limits
+from src.verdict.rows import VerdictRow
 
 COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#ff9f1c", "#c1c1d7", "#ffffff"), strict=True))  # told apart in grey as well
 
@@ -23,7 +23,8 @@ COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#ff9f1c", "#c1c1d7", "#ffffff"), stric
 def print_verdicts(rows: Sequence[VerdictRow]) -> None:
     """Print a line for each verdict."""
     for row in rows:
-        numbers = [math.nan if value is None else value for value in (row.summary.accuracy.value, *row.summary.penalty)]
+        numbers = (row.accuracy, row.penalty, row.penalty_low, row.penalty_high)
+        numbers = [math.nan if value is None else value for value in numbers]
         measured = "accuracy {:.4f}, penalty {:.4f} [{:.4f}, {:.4f}]".format(*numbers)
         if row.validity:
             ratios = row.validity.density_ratio, row.validity.recall_ratio
@@ -40,7 +41,7 @@ def write_files(
         figure: the ending of the name of the maps, .png or .pdf.
         title, caption: the texts above and below the maps.
     """
-    write_table(path, VerdictRow, rows, aurocs=SCORES, similarities=SIMILARITY_COLUMNS)
+    write_table(path, VerdictRow, rows)
     lines = [f"# Verdict on {len(rows)} stitched pairs of layers", "", *sentences(rows, limits), ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
     points = f"{100 * limits.tolerance:g} points"
@@ -58,7 +59,7 @@ def sentences(rows: Sequence[VerdictRow], limits: Limits) -> list[str]:
         reasons = Counter(row.reason for row in same if row.verdict == UNDECIDED)
         if reasons:
             lines.append(f"Undecided: {'; '.join(f'{reason} ({n})' for reason, n in reasons.most_common())}.")
-        own = [row for row in same if row.pair.front_layer == row.pair.end_layer]
+        own = [row for row in same if row.front_layer == row.end_layer]
         if own and len(own) < len(same):
             n = sum(row.verdict == SIMILAR for row in own)
             lines.append(f"Of the {len(own)} pairs of layers of the same name {n} are similar.")
@@ -85,7 +86,8 @@ def _rule(limits: Limits) -> str:
 
 def _panel(rows: Sequence[VerdictRow]) -> str:
     """Return which detectors count, and how often each of them is trusted."""
-    trusted = {name: [row.aurocs[name].trusted for row in rows if name in row.aurocs] for name in SCORES}
+    found = {name: [row.others.get(f"trusted_{name}") for row in rows] for name in SCORES}
+    trusted = {name: [each for each in of_rows if each is not None] for name, of_rows in found.items()}
     parts = [f"{name} (trusted for {sum(each)} of {len(each)} pairs)" for name, each in trusted.items() if each]
     return f"Detectors: {', '.join(parts) or 'none'}."
 
@@ -113,7 +115,7 @@ def draw(path: Path, rows: Sequence[VerdictRow], *, title: str = "", caption: st
     """Draw a map of layers by layers for each method, in the colours of the verdicts, with accuracies in the cells."""
     panels = {
         name.replace(", ", "\n"): ClassMap(
-            pivot({row.pair: (row.verdict, row.summary.accuracy.value) for row in same}, missing=None), COLOURS
+            pivot({row.pair: (row.verdict, row.accuracy) for row in same}, missing=None), COLOURS
         )
         for name, same in by_title(rows).items()
     }
