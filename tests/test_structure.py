@@ -14,8 +14,7 @@ ROOT = Path(__file__).parents[1]
 # From top to bottom; a module imports only from layers below its own, and not from its neighbours in one layer.
 LAYERS = (
     ("cli",),
-    ("ground_truth", "rank_statistics", "sensitivity"),
-    ("measurements",),
+    ("ground_truth", "sensitivity"),
     ("verdict",),
     ("ood", "probing"),
     ("similarity", "stitching"),
