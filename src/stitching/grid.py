@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.models.replay import Recorded
+from src.moments import Moments, Rows
 from src.results.experiments import Pair
 from src.runtime import Fitting, at_least_single
 from src.stitching.grid_matching import Batches
 from src.stitching.layers import StitchingLayer
-from src.stitching.moments import Target, TargetMoments
+from src.stitching.moments import r2_of
 from src.stitching.objectives import Stitches
 from src.stitching.registry import OBJECTIVES, Objective
 from src.stitching.stitched_model import activations_of_both
@@ -160,7 +161,7 @@ class Grid:
         end_names = list(dict.fromkeys([*self.end_layers, self.end.output_name]))
         predictions: dict[Pair | str, list[Tensor]] = {}
         distance: dict[Pair, Tensor] = {}
-        targets: dict[str, TargetMoments] = {}
+        targets = dict.fromkeys(self.end_layers, Moments())
         for images, labels in batches:
             front_acts, end_acts, recorded = activations_of_both(
                 self.front, front_names, self.end, end_names, images, after=self.end_layers
@@ -171,8 +172,7 @@ class Grid:
             if not self.frozen:  # the networks alone are those that were given, not those whose statistics moved
                 logits_of = {side: self.given_networks[side](images) for side in logits_of}
             for name in self.end_layers:
-                batch = Target.of(end_acts[name]).moments
-                targets[name] = targets[name].pooled(batch) if name in targets else batch
+                targets[name] = targets[name].pooled(Rows.of(end_acts[name]).moments(diagonal=True))
             for pairs, stitched, logits in self.stitched(recorded, self.truncated(front_acts)):
                 squares = (at_least_single(stitched) - end_acts[pairs[0].end_layer]).square_()
                 differences = squares.flatten(1).sum(1, dtype=torch.float64)
@@ -189,7 +189,7 @@ class Grid:
         for pair, residual in distance.items():
             target = targets[pair.end_layer]
             difference = (residual / target.squared_norm).item()
-            scores[pair] = PairScore(accuracy[pair], difference, classes_of[pair], target.r2(residual))
+            scores[pair] = PairScore(accuracy[pair], difference, classes_of[pair], r2_of(target, residual))
         front_classes = classes_of.get("front", torch.full_like(labels, -1))
         front_accuracy = accuracy.get("front", math.nan)
         return GridScore(scores, front_accuracy, accuracy["end"], front_classes, classes_of["end"], labels)
