@@ -93,9 +93,9 @@ def test_negative_numbers_are_values(config):
 @pytest.mark.parametrize(
     ("script", "given"),
     [
-        ("exec_stitch.py", "f.pt - resnet18 resnet18 layer1.0 all rc2c_pre -i pinv --mod-only-stitch -rlre 2 3 -gpu -1"),
+        ("exec_stitch.py", "f.pt - resnet18 resnet18 layer1.0 all rc2c_pre -i pinv --mod-only-stitch -rlre 2 3"),
         ("exec_eval_stitcher_ood.py", "results/x --detector mahalanobis,knn -b 7 -d digits"),
-        ("exec_compute_low_rank_sim_metrics.py", "f.pt g.pt resnet18 resnet18 all all --metrics cka mutual_knn -m1r 4"),
+        ("exec_compute_low_rank_sim_metrics.py", "f.pt g.pt resnet18 resnet18 all all --metrics cka -m1r 4 -gpu -1"),
         ("exec_probe.py", "f.pt resnet18 -l all -ranks 4 2 -o p.csv --pdf"),
     ],
 )
