@@ -44,7 +44,7 @@ class RepresentationClassification:
             activations = self.source(images, until=self.layer)
             activations = activations.contiguous()  # in channels_last, BatchNorm's gradients on a CPU are imprecise
         logits = self.heads[0](activations)
-        group = classification_losses([0], logits[None], labels)
+        group = classification_losses(logits[None], labels)
         if training and self.penalty is not None:
             group = group._replace(losses=group.losses + self.penalty(logits, labels))
         yield group
