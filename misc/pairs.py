@@ -17,6 +17,7 @@ from src.console import listed, note, warn, without_results
 from src.errors import Busy, UserError, as_user_error
 from src.models.user_file import is_user_network
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
+from src.results.options import read_options
 from src.stitching.registry import FORMS
 
 if TYPE_CHECKING:
@@ -95,7 +96,11 @@ class Unit(NamedTuple):
 
     def is_finished(self) -> bool:
         """Return whether it is finished, with the same options."""
-        return self.run.is_finished(remedy=REMEDY)
+        run = self.run
+        if self.kind != SIMILARITY:
+            return run.is_finished(remedy=REMEDY)
+        asked, run.options["metrics"] = run.options["metrics"], measured_in(self.place)  # which may become more
+        return run.is_finished(remedy=REMEDY) and set(asked) <= set(run.options["metrics"])
 
 
 def stitching_unit(pair: tuple[ListedNetwork, ListedNetwork], method: Method, args: Namespace, save_dir: str) -> Unit:
@@ -146,9 +151,16 @@ def similarity_unit(pair: tuple[ListedNetwork, ListedNetwork], args: Namespace, 
         model2_type=second.type,
         model1_layer=args.layers,
         model2_layer=args.layers,
+        metrics=list(dict.fromkeys([*measured_in(table), *args.metrics])),
         output=str(table),
     )
     return Unit(SIMILARITY, pair, table, [Call(script, script.compute, options)])
+
+
+def measured_in(table: Path) -> list[str]:
+    """Return the measures that a finished table of similarity was made with."""
+    config = table.with_suffix(".config.txt")
+    return read_options(config).get("metrics", []) if config.exists() else []
 
 
 def probing_unit(network: ListedNetwork, n_epochs: int, args: Namespace, save_dir: str) -> Unit:
@@ -213,7 +225,7 @@ def run_claimed(unit: Unit, loaded: "Loaded") -> bool:
         run.claim(resume=True)
     except Busy:
         return False
-    if run.is_finished(remedy=REMEDY):  # in the meantime
+    if unit.is_finished():  # in the meantime
         run.discard()
         return True
     try:

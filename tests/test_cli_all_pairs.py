@@ -18,7 +18,7 @@ from src.checkpoints import save_state
 from src.loaded import Loaded
 from src.models import build_model
 from src.results.network_list import ListedNetwork
-from tests.commands import ON_DIGITS, ROOT, error_line, pair_of, run, start
+from tests.commands import ON_DIGITS, ROOT, error_line, pair_of, read_csv, run, start
 from tests.conftest import few_images
 
 SCRIPT = "misc/all_pairs.py"
@@ -119,6 +119,21 @@ def test_files_are_those_of_the_single_scripts(n, networks, few):
     assert "0 of " in run(SCRIPT, *ALL, cwd=many).err
     assert {path: path.stat().st_mtime_ns for path in many.rglob("*")} == before
     assert "with other options (seed was 0, now 1)" in error_line(SCRIPT, *ALL, "-s", "1", cwd=many)
+
+
+def test_a_measure_can_be_added(networks, few):
+    folder = networks("more", 2)
+    only = [SCRIPT, *OPTIONS[: OPTIONS.index("--metrics")], "--metrics", "procrustes", "--no-figures"]
+    run(*only, cwd=folder)
+    table = folder / "results" / "all" / "similarity" / "a-b.csv"
+    before = read_csv(table)
+    assert "cka" not in before[0]
+    said = run(*only, "--metrics", "mutual_knn", cwd=folder).err
+    assert "1 of 3 units of work are left to do" in said
+    after = read_csv(table)
+    assert all(row.items() <= more.items() and more["mutual_knn"] for row, more in zip(before, after, strict=True))
+    assert "0 of 3" in run(*only, cwd=folder).err and read_csv(table) == after
+    assert "with other options (n_samples was 60, now 50)" in error_line(*only, "-n", "50", cwd=folder)
 
 
 @pytest.mark.slow
