@@ -1,5 +1,6 @@
 """The base of all image sets: order of the images, batches, and the share of each of several processes."""
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -141,6 +142,20 @@ class BaseImageSet:
         order = order[torch.randperm(len(order), generator=generator)]
         parameters = self._random_parameters(order, generator, seed=seed, epoch=epoch)
         yield from self._deliver(order, parameters, batch_size, epoch=epoch)
+
+    def paired(self, partners: Tensor) -> "BaseImageSet":
+        """Return a set whose batches hold two tensors (B, C, H, W): the images at `partners` (N,), and the images.
+
+        Both are augmented alike.
+        """
+
+        def make(batches: Sequence[BatchSpec]) -> Iterable[tuple[Tensor, Tensor]]:
+            others = [batch._replace(indices=partners[batch.indices]) for batch in batches]
+            return zip(self._make(others), self._make(batches), strict=True)
+
+        paired = copy.copy(self)
+        paired._make = make
+        return paired
 
     def _deliver(
         self, order: Tensor, parameters: Tensor | None, batch_size: int, *, epoch: int = 0

@@ -45,16 +45,18 @@ class Method(NamedTuple):
     objective: str = "task"  # the only one of the public code, which does not name it
     n_epochs: int | None = None
     pinv_cutoff: str = "paper"  # the only one of the public code
+    control: str = ""  # labels: made on other images of the same class
 
     inline = True
 
     @property
     def name(self) -> str:
         """The name of the way of stitching, such as task loss matching."""
+        end = " of labels alone" if self.control else ""
         if self.n_epochs == 0:
             names = {"pinv": "direct matching", **{start: f"init {start}" for start in STARTS}}
-            return names.get(self.init, f"{self.init} matching")
-        return "task loss matching" if self.objective == "task" else f"{self.objective} matching"
+            return names.get(self.init, f"{self.init} matching") + end
+        return ("task loss matching" if self.objective == "task" else f"{self.objective} matching") + end
 
 
 class Experiment(NamedTuple):

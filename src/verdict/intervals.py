@@ -67,7 +67,9 @@ class Evidence(NamedTuple):
         """Return the distance to a limit in standard errors."""
         distance = self.top - limit * self.bottom
         variance = self.variance_at(limit) + self.repetitions.variance / self.repetitions.n
-        return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance) if distance else 0.0
+        if variance > 0:
+            return distance / math.sqrt(variance)
+        return math.copysign(math.inf, distance) if distance else 0.0
 
     def _probability(self, z: float) -> float:
         """Return the probability of less than z, by Student's t where there are repetitions.
