@@ -14,7 +14,6 @@ from src.verdict.intervals import (
     images_needed,
     moderated,
     of_difference,
-    of_networks,
     of_share,
 )
 
@@ -65,49 +64,40 @@ def test_an_accuracy_has_wilsons_interval():
         assert of_share([right]).interval() == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
-def test_networks_alone_have_students_interval():
-    values = [0.5, 0.6, 0.55, 0.7]
-    expected = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
-    assert of_networks(values).interval() == pytest.approx(expected)
-    result = stats.ttest_1samp(values, 0.5, alternative="greater")
-    assert of_networks(values).p_above(0.5) == pytest.approx(result.pvalue)
-    assert of_networks([0.5, 0.5, 0.5]).interval() == pytest.approx((0.5, 0.5))
-
-
 def test_variances_over_images_and_networks_add_up():
     rng = np.random.default_rng(0)
     end = [rng.random((1, 200)) < 0.9 for _ in range(4)]
     stitched = [rng.random((1, 200)) < accuracy for accuracy in (0.8, 0.7, 0.85, 0.6)]
     evidence, limit = of_difference(end, stitched), 0.1
     differences = np.stack([(one.astype(float) - other)[0] for one, other in zip(end, stitched, strict=True)])
-    assert evidence.repetitions == pytest.approx((4, np.var(differences.mean(1), ddof=1), 3))
+    assert evidence[-3:] == pytest.approx((4, np.var(differences.mean(1), ddof=1), 3))
     images = evidence.variance_at(evidence.value)
     single = np.mean(differences**2) - differences.mean() ** 2  # of one run, at the mean itself
     assert images == pytest.approx(single / 200, rel=1e-6)
-    error = math.sqrt(evidence.variance_at(limit) + np.var(differences.mean(1), ddof=1) / 4)
-    assert evidence.p_below(limit) == pytest.approx(stats.t.cdf((evidence.value - limit) / error, 3))
+    over_images, over_networks = evidence.variance_at(limit), np.var(differences.mean(1), ddof=1) / 4
+    z = (evidence.value - limit) / math.sqrt(over_images + over_networks)
+    p = (over_images * stats.norm.cdf(z) + over_networks * stats.t.cdf(z, 3)) / (over_images + over_networks)
+    assert evidence.p_below(limit) == pytest.approx(p)
 
 
 def test_seeds_are_repetitions_of_one_pair_of_networks():
     rng = np.random.default_rng(0)
     end, stitched = rng.random((3, 300)) < 0.9, rng.random((3, 300)) < np.array([[0.8], [0.7], [0.6]])
-    seeds = of_difference([end], [stitched])
-    assert seeds.repetitions == pytest.approx((3, np.var((end.astype(float) - stitched).mean(1), ddof=1), 2))
-    networks = of_difference([end, end], [stitched, stitched])
-    assert networks.repetitions == (2, 0, 1)  # of which seeds are the mean
+    means = (end.astype(float) - stitched).mean(1)
+    assert of_difference([end], [stitched])[-3:] == pytest.approx((3, np.var(means, ddof=1), 2))
+    assert of_difference([end, end], [stitched, stitched])[-3:] == (2, 0, 1)  # of means over seeds
 
 
 def test_variances_are_moderated_by_those_of_the_other_pairs():
     """By hand: three pairs of layers with 1, 1 and 2 degrees of freedom."""
-    family = [of_networks(means) for means in ([0.1, 0.3], [0.1, 0.1], [0.0, 0.1, 0.2])]
+    single = of_share([np.arange(10)[None] < 9])
+    family = [single._replace(n_repetitions=n, variance=each, df=n - 1) for n, each in ((2, 0.02), (2, 0), (3, 0.01))]
     prior = (1 * 0.02 + 1 * 0 + 2 * 0.01) / 4
     expected = [(3 * prior + 0.02) / 4, 3 * prior / 4, (2 * prior + 2 * 0.01) / 4]  # others have 3, 3, 2
-    found = [each.repetitions for each in moderated(family)]
-    assert [each.variance for each in found] == pytest.approx(expected)
-    assert [each.df for each in found] == [4, 4, 4]
-    assert [each.df for each in (e.repetitions for e in moderated(family * 3))] == [5, 5, 6] * 3  # four at most
-    alone, single = of_networks([0.1, 0.3]), of_difference([np.ones((1, 9), bool)], [np.ones((1, 9), bool)])
-    assert [each.repetitions for each in moderated([alone, single])] == [alone.repetitions, single.repetitions]
+    found = moderated(family)
+    assert [each.variance for each in found] == pytest.approx(expected) and [each.df for each in found] == [4, 4, 4]
+    assert [each.df for each in moderated(family * 3)] == [5, 5, 6] * 3  # four at most
+    assert moderated([family[0], single]) == [family[0], single]
 
 
 def test_holms_correction_by_hand():

@@ -63,6 +63,8 @@ class StitchValidity(NamedTuple):
     density_own: float
     recall_own: float
     frechet_own: float
+    noise_dose: float = math.nan  # share of noise that would give the own activations this density
+    shrinkage_dose: float = math.nan  # share of the way to the mean that would give them this recall or this density
 
     inline = True
 
@@ -202,66 +204,6 @@ class Interval(NamedTuple):
 
     low: float
     high: float
-
-
-class Estimate(NamedTuple):
-    """A mean with the ends of its interval of 95 %, None where runs do not say."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-
-
-class Auroc(NamedTuple):
-    """How well a detector tells stitched activations from those of the end network."""
-
-    auroc: float
-    auroc_low: float  # the interval of 95 %
-    auroc_high: float
-    trusted: bool  # it sees what it is shown
-
-
-class Summary(NamedTuple):
-    """All runs that stitch the same layers by one method."""
-
-    n_runs: int
-    n_networks: int  # pairs of networks
-    accuracy: Estimate
-    penalty: Estimate  # accuracy of the end network less that of the stitch
-    seed_spread: float | None  # largest difference of accuracies between runs on the same networks; None of single ones
-    end_accuracy: float | None
-    agreement: float | None
-    kappa: float | None
-    representation_difference: float | None
-
-    inline = True
-
-
-class IntervalRow(NamedTuple):
-    """A pair of layers stitched by one method: a row of `grid_intervals.csv`."""
-
-    method: str
-    networks: str  # both checkpoints, or how many pairs are taken together
-    pair: Pair
-    summary: Summary
-
-
-class VerdictRow(NamedTuple):
-    """A pair of layers stitched by one method, and the verdict on it: a row of `verdict.csv`."""
-
-    method: str
-    networks: str
-    pair: Pair
-    verdict: str
-    reason: str
-    control: str | None  # self: a layer stitched to itself; fresh: the front network was never trained
-    summary: Summary
-    p_below: float | None  # of the penalty being below the tolerance, adjusted for all pairs of the method
-    p_above: float | None
-    side: str | None  # in distribution, or on which side of it
-    validity: StitchValidity | None  # means over runs
-    aurocs: Annotated[dict[str, Auroc], "{part}_{key}"]  # by detector
-    similarities: Annotated[dict[str, float], "{key}"]  # by column of a table of similarity
 
 
 class ComparisonRow(NamedTuple):

@@ -1,7 +1,7 @@
-"""Score tests and intervals of shares, of their differences and ratios, over test images and over repetitions.
+"""Score tests and intervals of shares of test images, of their differences and ratios.
 
 A test at a limit takes the variance that the images would have there, not the one that was seen: where few images
-disagree, the latter is nearly 0. The variance over repetitions, which are pairs of networks, or the seeds of one pair,
+disagree, the latter is nearly 0. The variance over repetitions, which are pairs of networks or the seeds of one pair,
 is moderated by that of the other pairs of layers.
 """
 
@@ -20,90 +20,74 @@ LARGEST = 1e6  # a ratio whose interval reaches it has no such end
 Runs = Sequence[np.ndarray]  # of each pair of networks: (runs, N), one value an image
 
 
-class Repetitions(NamedTuple):
-    """The variance over repetitions, and its degrees of freedom."""
-
-    n: int = 1
-    variance: float = 0.0
-    df: float = 0.0
-
-    @classmethod
-    def of(cls, values: Runs) -> "Repetitions":
-        """Take pairs of networks as repetitions, or the runs of a single pair."""
-        means = [of_networks.mean() for of_networks in values] if len(values) > 1 else values[0].mean(1)
-        return cls.of_means(means)
-
-    @classmethod
-    def of_means(cls, means: Sequence[float]) -> "Repetitions":
-        """Take the mean of each repetition."""
-        n = len(means)
-        return cls(n, float(np.var(means, ddof=1)) if n > 1 else 0.0, n - 1)
-
-
 class Evidence(NamedTuple):
-    """A mean over images, or the ratio of two, with what tests of its value need."""
+    """The ratio of two means over images, with what tests of its value need; of a single mean, the bottom is 1."""
 
     top: float
-    bottom: float = 1.0
-    n_images: int = 0  # 0: the images are not known
-    variance_at: Callable[[float], float] = lambda limit: 0.0  # of top − limit · bottom, over images
-    bounds: tuple[float, float] = (-1.0, 1.0)  # of the value
-    repetitions: Repetitions = Repetitions()
+    bottom: float
+    n_images: int
+    variance_at: Callable[[float], float]  # of top − limit · bottom, over images
+    bounds: tuple[float, float]  # of the value
+    n_repetitions: int = 1
+    variance: float = 0.0  # of top − value · bottom, over repetitions
+    df: float = 0.0  # degrees of freedom of this variance
 
     @property
     def value(self) -> float:
-        """The mean or the ratio; NaN where that is not defined."""
+        """The ratio; NaN where the bottom is 0."""
         return self.top / self.bottom if self.bottom else math.nan
 
     def p_below(self, limit: float) -> float:
         """Test in one direction whether the value is below a limit; against it, that it is there or above."""
-        return self._probability(self._z(limit))
+        return self._p(limit, 1)
 
     def p_above(self, limit: float) -> float:
         """Test in one direction whether the value is above a limit."""
-        return self._probability(-self._z(limit))
+        return self._p(limit, -1)
 
-    def _z(self, limit: float) -> float:
-        """Return the distance to a limit in standard errors."""
-        distance = self.top - limit * self.bottom
-        variance = self.variance_at(limit) + self.repetitions.variance / self.repetitions.n
-        if variance > 0:
-            return distance / math.sqrt(variance)
-        return math.copysign(math.inf, distance) if distance else 0.0
+    def _p(self, limit: float, sign: int) -> float:
+        """Test on one side of a limit.
 
-    def _probability(self, z: float) -> float:
-        """Return the probability of less than z, by Student's t where there are repetitions.
-
-        It has their degrees of freedom alone: Satterthwaite's, of both variances, are too many in the tail that the
-        tests of many pairs use.
+        The variance over images has a normal distribution and that over repetitions Student's t. Their p-values are
+        weighted by the variances, as Cochran (1964) weights quantiles. Satterthwaite's degrees of freedom would be too
+        many in the tail that the tests of many pairs use.
         """
-        return float(stdtr(self.repetitions.df, z) if self.repetitions.df else ndtr(z))
+        over_images, over_repetitions = self.variance_at(limit), self.variance / self.n_repetitions
+        distance, total = sign * (self.top - limit * self.bottom), over_images + over_repetitions
+        if not total > 0:
+            return 0.5 if not distance else float(distance > 0)
+        z, weight = distance / math.sqrt(total), over_repetitions / total
+        return float((1 - weight) * ndtr(z) + (weight * stdtr(self.df, z) if weight else 0.0))
 
     def interval(self) -> tuple[float, float]:
         """Return the limits that no test in one direction rejects: an interval of 95 %."""
         ends = []
         for p, end in ((self.p_above, self.bounds[0]), (self.p_below, self.bounds[1])):
-            inside = end * (1 - 1e-12)
-            if math.isnan(self.value) or self.value == end or p(inside) >= ALPHA:
-                ends.append(end)
-            else:
-                ends.append(brentq(lambda limit, p=p: p(limit) - ALPHA, inside, self.value, xtol=1e-9))
-        low, high = (math.copysign(math.inf, end) if abs(end) == LARGEST else float(end) for end in ends)
-        return low, high
+            inside = end + 1e-12 * (self.value - end)
+            if not math.isnan(self.value) and self.value != end and p(inside) < ALPHA:
+                end = brentq(lambda limit, p=p: p(limit) - ALPHA, inside, self.value, xtol=1e-9)
+            ends.append(math.copysign(math.inf, end) if abs(end) == LARGEST else float(end))
+        return ends[0], ends[1]
+
+    def repeated(self, values: Runs) -> "Evidence":
+        """Return the evidence with the variance over pairs of networks, or over the runs of a single pair.
+
+        Args:
+            values: top − value · bottom of each image.
+        """
+        means = [of_networks.mean() for of_networks in values] if len(values) > 1 else values[0].mean(1)
+        n = len(means)
+        return self._replace(n_repetitions=n, variance=float(np.var(means, ddof=1)) if n > 1 else 0.0, df=n - 1)
 
 
 def of_share(right: Runs) -> Evidence:
-    """Return the evidence on a share of images; for one run, Wilson's interval (1927).
-
-    Args:
-        right: whether a run is right about each image.
-    """
+    """Return the evidence on the share of images that runs are right about; for one run, Wilson's interval (1927)."""
     n = right[0].shape[1]
 
     def variance_at(limit: float) -> float:
-        return max(limit * (1 - limit), 0.0) / n
+        return limit * (1 - limit) / n
 
-    return Evidence(_mean(right), 1.0, n, variance_at, repetitions=Repetitions.of(right))
+    return Evidence(_mean(right), 1.0, n, variance_at, (0.0, 1.0)).repeated(right)
 
 
 def of_difference(end: Runs, stitched: Runs) -> Evidence:
@@ -120,8 +104,8 @@ def of_difference(end: Runs, stitched: Runs) -> Evidence:
     def variance_at(limit: float) -> float:
         return _tango_variance(lost, won, limit) / n
 
-    repetitions = Repetitions.of([one.astype(float) - other for one, other in pairs])
-    return Evidence(lost - won, 1.0, n, variance_at, repetitions=repetitions)
+    evidence = Evidence(lost - won, 1.0, n, variance_at, (-1.0, 1.0))
+    return evidence.repeated([one.astype(float) - other for one, other in pairs])
 
 
 def of_ratio(top: Runs, bottom: Runs) -> Evidence:
@@ -135,11 +119,10 @@ def of_ratio(top: Runs, bottom: Runs) -> Evidence:
     above, below = _mean(top), _mean(bottom)
 
     def variance_at(limit: float) -> float:
-        return _tang_variance(both, below - both, either, limit) / n
+        return _tang_variance(below, below - both, either, limit) / n
 
-    ratio = above / below if below else 0.0
-    repetitions = Repetitions.of([one - ratio * other for one, other in pairs])
-    return Evidence(above, below, n, variance_at, (0.0, LARGEST), repetitions)
+    evidence = Evidence(above, below, n, variance_at, (0.0, LARGEST))
+    return evidence.repeated([one - (above / below if below else 0.0) * other for one, other in pairs])
 
 
 def of_reduction(one: Runs, other: Runs) -> Evidence:
@@ -152,24 +135,18 @@ def of_reduction(one: Runs, other: Runs) -> Evidence:
     return ratio._replace(top=ratio.bottom - ratio.top, variance_at=variance_at, bounds=(-LARGEST, 1.0))
 
 
-def of_networks(means: Sequence[float]) -> Evidence:
-    """Return the evidence on a mean over pairs of networks alone, by Student's t; the images are not known."""
-    return Evidence(float(np.mean(means)), repetitions=Repetitions.of_means(means))
-
-
 def moderated(family: Sequence[Evidence]) -> list[Evidence]:
     """Moderate the variances over repetitions by their mean over the pairs of layers of a method (Smyth 2004).
 
     The mean counts as `PRIOR_DF` degrees of freedom, or as many as the other pairs have.
     """
-    repetitions = [each.repetitions for each in family]
-    total = sum(each.df for each in repetitions)
-    prior = sum(each.df * each.variance for each in repetitions) / total if total else 0.0
+    total = sum(each.df for each in family)
+    prior = sum(each.df * each.variance for each in family) / total if total else 0.0
     result = []
-    for evidence, (n, variance, df) in zip(family, repetitions, strict=True):
-        prior_df = min(PRIOR_DF, total - df) if df else 0.0
-        both = (prior_df * prior + df * variance) / (prior_df + df) if df else 0.0
-        result.append(evidence._replace(repetitions=Repetitions(n, both, prior_df + df)))
+    for each in family:
+        prior_df = min(PRIOR_DF, total - each.df) if each.df else 0.0
+        weighted = (prior_df * prior + each.df * each.variance) / max(1.0, prior_df + each.df)
+        result.append(each._replace(variance=weighted, df=prior_df + each.df))
     return result
 
 
@@ -189,14 +166,14 @@ def _tango_variance(lost: float, won: float, difference: float) -> float:
     return max(2 * share + difference * (1 - difference), 0.0)
 
 
-def _tang_variance(both: float, only_bottom: float, either: float, ratio: float) -> float:
+def _tang_variance(bottom: float, only_bottom: float, either: float, ratio: float) -> float:
     """Return the variance of one image's top − ratio · bottom where the shares have that ratio.
 
     The share of images in the bottom alone is its maximum likelihood estimate under this restriction (Tang, Tang and
     Chan 2003, Statistics in Medicine 22, 1217).
     """
     a = 1 + ratio
-    b = (both + only_bottom) * ratio**2 - (either + only_bottom)
+    b = bottom * ratio**2 - (either + only_bottom)
     c = only_bottom * (1 - ratio) * either
     root = math.sqrt(max(b * b - 4 * a * c, 0.0))
     share = -2 * c / (b + root) if b > 0 else (root - b) / (2 * a)  # without cancellation
