@@ -117,7 +117,7 @@ def probe(args, loaded=None) -> None:
                 result(f"{whose}Epoch #{epoch} val acc: {log.val.accuracy}")
     if not settings.n_epochs:  # the probes as they were drawn
         batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
-        logs = [EpochLog(None, score) for score in evaluate(task, batches, device=device)]
+        logs = [EpochLog(None, score) for score in evaluate(task, batches)]
 
     # Their accuracies.
     last = dict(zip(task.probes, logs, strict=True))

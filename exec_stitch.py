@@ -113,7 +113,8 @@ def stitch(args, loaded=None) -> None:
                 batches = matching_batches(train_set, n, **order, hold_out=FORMS[args.init].held_out)
                 matched = match_layers(front, end, runs.layers, *batches, **how)
         for history, state in train(grid, train_set, test_set, settings, state=runs.state):
-            runs.log(history, state)
+            logs = zip(*history, strict=True)
+            runs.log(dict(zip(grid.layers, logs, strict=True)), state)
         batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
         runs.finish(grid.evaluate(batches), matched, whole_networks=None if frozen else (grid.front, grid.end))
 

@@ -53,10 +53,11 @@ def parser() -> cli.Parser:
 def give_verdict(args) -> None:
     from src.console import note, result, warn
     from src.errors import UserError
+    from src.ood.evaluated import with_evaluations
     from src.ood.rules import ValidityLimits
     from src.results.captions import describe_stitches
-    from src.results.folders import read_runs
     from src.similarity.report import read_similarities
+    from src.stitching.folders import read_runs
     from src.verdict import Limits, judge
     from src.verdict.groups import commands_of_controls
     from src.verdict.judging import NO_CONTROL, SIMILARITY_COLUMNS
@@ -64,8 +65,8 @@ def give_verdict(args) -> None:
 
     runs = []
     for folder in args.source_dirs:
-        of_folder, skipped = read_runs(folder, detectors=SCORES)
-        runs += of_folder
+        of_folder, skipped = read_runs(folder)
+        runs += with_evaluations(of_folder, SCORES)
         for reason in skipped:
             warn(f"skipped: {reason}")
     if not runs:

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from misc.verdict import main
+from src.ood.evaluated import evaluation_file, read_evaluations, with_evaluations
 from src.ood.registry import SCORES
-from src.results.folders import StitchingRun, evaluation_file, read_evaluations, read_runs
-from src.results.records import columns, read_table, to_record, write_table
-from src.results.rows import EpochRow, EvaluationRow, Null, SimilarityRow, StitchValidity
-from src.similarity.registry import MEASURES
+from src.ood.rows import EvaluationRow, StitchValidity
+from src.results.tables import columns, read_table, to_record, write_table
+from src.similarity.rows import Null, SimilarityRow
+from src.stitching.folders import StitchingRun, read_runs
+from src.training.recorded import EpochRow
 from src.verdict import Limits, intervals, judge, report
 from src.verdict.intervals import of_difference, of_share
-from src.verdict.judging import AUROC_COLUMNS, FAR, LABEL, NOT_SIMILAR, SIMILAR, SIMILARITY_COLUMNS, UNDECIDED
+from src.verdict.judging import FAR, LABEL, NOT_SIMILAR, SIMILAR, UNDECIDED
 from src.verdict.rows import IntervalRow, VerdictRow
 from tests.commands import ON_DIGITS, read_csv, run
 from tests.goldens import DATA
@@ -36,7 +38,7 @@ LABELS = np.arange(N) % N_CLASSES
 VALID = StitchValidity(0.9, 0.8, 0.1, 1.0, 0.9, 0.05, 0.01, 0.02)
 OFF, COLLAPSED = VALID._replace(noise_dose=0.06), VALID._replace(shrinkage_dose=0.16)
 
-COLUMNS = [*columns(VerdictRow), *AUROC_COLUMNS, *SIMILARITY_COLUMNS]
+COLUMNS = columns(VerdictRow)
 
 
 def predicted(n_right: int) -> np.ndarray:
@@ -73,18 +75,19 @@ def write_evaluation(
 ) -> None:
     """The evaluation of runs by a detector: AUROCs with intervals of ± 0.01, and one validity for all of them."""
     rows = [
-        evaluation_row(auroc=auroc, folder=f"2025-01-01_00-00-00.{run}", detector=detector)._replace(
-            auroc_low=auroc - 0.01, auroc_high=auroc + 0.01, validity=validity
+        evaluation_row(
+            auroc=auroc, auroc_low=auroc - 0.01, auroc_high=auroc + 0.01, detector=detector,
+            folder=f"2025-01-01_00-00-00.{run}", **(validity._asdict() if validity else {}),
         )
         for run, auroc in aurocs.items()
-    ]
+    ]  # fmt: skip
     write_table(evaluation_file(folder, detector), EvaluationRow, rows)
 
 
 def runs_of(folder: Path) -> list[StitchingRun]:
-    runs, skipped = read_runs(folder, detectors=SCORES)
+    runs, skipped = read_runs(folder)
     assert not skipped
-    return runs
+    return with_evaluations(runs, SCORES)
 
 
 def verdict_on(folder: Path, similarities=(), *, pool: bool = False, **limits) -> VerdictRow:
@@ -148,7 +151,7 @@ def test_a_similar_pair_with_all_that_was_measured(tmp_path):
     assert verdict.others == pytest.approx(aurocs | similarities)
     assert (verdict.agreement, verdict.kappa, verdict.representation_difference) == (0.75, 0.5, 0.25)
     record = to_record(verdict)
-    assert set(record) <= set(COLUMNS) and record["density"] == 0.9 and record["seed_spread"] is None
+    assert set(COLUMNS) <= set(record) and record["density"] == 0.9 and record["seed_spread"] is None
 
 
 def test_a_control_knows_no_more_than_itself(tmp_path):
@@ -357,7 +360,7 @@ def test_sentences(tmp_path):
         write_run(tmp_path, name, n_right=n_right, n_control=n_control, front_layer=front)
     write_evaluation(tmp_path, dict.fromkeys("1345", 0.5))
     (valid,) = read_evaluations(tmp_path, ["energy"]).values()
-    off = valid[0]._replace(validity=OFF, folder=valid[0].folder.replace(".1", ".2"))
+    off = valid[0]._replace(**OFF._asdict(), folder=valid[0].folder.replace(".1", ".2"))
     write_table(evaluation_file(tmp_path, "energy"), EvaluationRow, [*valid, off])
     verdicts = judge(runs_of(tmp_path), limits=LIMITS)
     rule, counts, undecided, same, far, _ = report.sentences(verdicts, LIMITS)
@@ -447,8 +450,7 @@ def test_evaluations_of_other_data_are_left_out(tmp_path, capsys):
     write_run(tmp_path, "1", n_right=945)
     write_evaluation(tmp_path, {"1": 0.5})
     (row,) = read_evaluations(tmp_path, ["energy"])["energy"]
-    on_mnist = row._replace(experiment=row.experiment._replace(dataset="mnist"))
-    write_table(evaluation_file(tmp_path, "energy"), EvaluationRow, [on_mnist])
+    write_table(evaluation_file(tmp_path, "energy"), EvaluationRow, [row._replace(dataset="mnist")])
     assert not verdict_on(tmp_path).others
     assert "evaluation by energy is of mnist, on which nothing was stitched" in capsys.readouterr().err
 
@@ -473,7 +475,7 @@ def test_script_writes_table_sentences_and_maps(tmp_path, run_script, run_here):
     (lacking,) = (tmp_path / "dm").glob("*.121")
     (lacking / "run.json").write_text(json.dumps({"command": "exec_stitch.py f.pt g.pt -dir dm"}))
     measured = of_networks(values={"cka": 0.5})
-    write_table(tmp_path / "s.csv", SimilarityRow, [measured], values=MEASURES, nulls=MEASURES)
+    write_table(tmp_path / "s.csv", SimilarityRow, [measured])
     out = run_script(SCRIPT, "dm", "tlm", "-sim", "s.csv", "-o", "out/v.csv", "--verbose")
     assert "direct matching, f.pt → g.pt: x -> y: similar (accuracy 0.9450, penalty 0.0050 [" in out
     assert "Task loss matching: of 2 pairs 0 are similar, 0 accurate by the label alone, 0 accurate but" in out
@@ -482,7 +484,7 @@ def test_script_writes_table_sentences_and_maps(tmp_path, run_script, run_here):
     command = "Make the label-only controls: python exec_stitch.py f.pt g.pt -dir dm --control labels"
     assert out.strip().splitlines()[-len(text) - 1 :] == [*text, command]
     rows = read_csv(tmp_path / "out" / "v.csv")
-    assert list(rows[0]) == COLUMNS and [row["verdict"] for row in rows] == [
+    assert list(rows[0])[: len(COLUMNS)] == COLUMNS and [row["verdict"] for row in rows] == [
         SIMILAR, UNDECIDED, UNDECIDED, NOT_SIMILAR, NOT_SIMILAR,
     ]  # fmt: skip
     assert rows[0]["cka"] == "0.5" and rows[1]["cka"] == "" and rows[0]["auroc_energy"] == "0.5"

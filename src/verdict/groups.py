@@ -1,5 +1,6 @@
 """Which stitching runs are judged together, and what is known of them."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,9 +10,9 @@ import numpy as np
 from src.console import note
 from src.files import read_json
 from src.networks import FRESH, NetworkName
-from src.results.experiments import Experiment, Pair, grouped, method_names, newest_runs
-from src.results.folders import StitchingRun
+from src.results.experiments import Pair, grouped, method_names, newest_runs
 from src.results.options import read_options
+from src.stitching.folders import StitchingRun
 from src.verdict.intervals import Runs, are_independent
 
 SELF, FRESH_FRONT, LABELS = "self", "fresh", "labels"  # controls
@@ -39,7 +40,7 @@ class Group(NamedTuple):
     def control(self) -> str | None:
         """The kind of control that it is: `labels`, `self`, `fresh`; or None."""
         experiments = [run.row.experiment for run in self.runs]
-        if experiments[0].method.control:
+        if experiments[0].control:
             return LABELS
         if self.pair.front_layer == self.pair.end_layer and all(
             front == end for front, end in (each.network_keys for each in experiments)
@@ -90,7 +91,7 @@ def groups_of(runs: Iterable[StitchingRun], *, pool: bool = False) -> Iterator[G
     experiments = [run.row.experiment for run in runs]
     names = method_names(experiments, apart_from=("front_model_path", "end_model_path", "seed"))
     names = dict(zip(map(id, runs), names, strict=True))
-    label_only = {_stitch_of(run): run for run in runs if run.row.experiment.method.control}
+    label_only = {_stitch_of(run): run for run in runs if run.row.control}
 
     def kind(run: StitchingRun) -> tuple:
         front, end = run.row.experiment.network_keys
@@ -103,15 +104,14 @@ def groups_of(runs: Iterable[StitchingRun], *, pool: bool = False) -> Iterator[G
                 yield Group(method, title, of_layers, [] if None in controls else controls)
 
 
-def _stitch_of(run: StitchingRun) -> tuple[Pair, Experiment]:
+def _stitch_of(run: StitchingRun) -> tuple:
     """Return what a stitch and its label-only control share."""
-    experiment = run.row.experiment
-    return run.row.pair, experiment._replace(method=experiment.method._replace(control="")).key
+    return run.row.pair, dataclasses.replace(run.row.experiment, control="").key
 
 
 def commands_of_controls(runs: Sequence[StitchingRun]) -> list[str]:
     """Return the commands that make the label-only controls of those runs that have none."""
-    have = {_stitch_of(run) for run in runs if run.row.experiment.method.control}
+    have = {_stitch_of(run) for run in runs if run.row.control}
     files = [run.folder / "run.json" for run in runs if _stitch_of(run) not in have]
     commands = dict.fromkeys(read_json(file)["command"] for file in files if file.is_file())
     return [f"python {command} --control labels" for command in commands or ["exec_stitch.py …"]]

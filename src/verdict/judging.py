@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from src.ood.registry import SCORES
+from src.ood.rows import StitchValidity
 from src.ood.rules import IN_DISTRIBUTION, ValidityLimits, side_of
 from src.results.experiments import grouped
-from src.results.folders import StitchingRun
-from src.results.records import to_record
-from src.results.rows import Null, SimilarityRow, StitchRow, StitchValidity
+from src.similarity.rows import Null, SimilarityRow
+from src.stitching.folders import StitchingRun
+from src.stitching.rows import StitchRow
 from src.stitching.rules import has_converged, is_as_matched, is_matched_on_few
 from src.verdict.groups import Group, groups_of, is_untrained
 from src.verdict.intervals import ALPHA, Evidence, holm, images_needed, moderated, of_difference, of_share
@@ -31,7 +32,6 @@ EXPLAINED = 0.3  # the largest penalty that too few images or epochs may explain
 LOW = 0.5  # an accuracy of the end network that is said beside the word
 MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
 SIMILARITY_COLUMNS = [f"{name}{end}" for name in MEASURES for end in ("", *(f"_{part}" for part in Null._fields))]
-AUROC_COLUMNS = [f"{part}_{name}" for name in SCORES for part in ("auroc", "auroc_low", "auroc_high")]
 
 
 class Limits(NamedTuple):
@@ -159,9 +159,9 @@ def _decide_accurate(case: Case, limits: Limits) -> tuple[str, str]:
 def _flaw(group: Group) -> str:
     """Return why a penalty may be that of how the stitches were made; "" if it is not."""
     rows = [run.row for run in group.runs]
-    if any(is_as_matched(row.experiment.method) and is_matched_on_few(row.metrics) for row in rows):
+    if any(is_as_matched(row) and is_matched_on_few(row) for row in rows):
         return "matched on too few images"
-    if not all(has_converged(run.losses) for run in group.runs if run.row.experiment.method.n_epochs):
+    if not all(has_converged(run.losses) for run in group.runs if run.row.n_epochs):
         return "the training had not converged"
     return ""
 
@@ -172,7 +172,7 @@ def _is_at_chance(group: Group, name: str) -> bool:
     Without predictions, which tell how common it is, half of the images.
     """
     if group.labels is None:
-        return any(run.row.metrics.end_accuracy <= 0.5 for run in group.runs)
+        return any(run.row.end_accuracy <= 0.5 for run in group.runs)
     chance = np.bincount(group.labels).max() / len(group.labels)
     runs = (run for of_networks in group.right(name) for run in of_networks)
     return any(of_share([run[None]]).interval()[0] <= chance for run in runs)
@@ -188,7 +188,7 @@ def _side(group: Group, limits: Limits) -> str | None:
 def _summary(case: Case) -> dict[str, Any]:
     """Return the columns of `IntervalRow`; every pair of networks counts alike, however many seeds it has."""
     group = case.group
-    metrics = [[run.row.metrics for run in runs] for runs in group.by_networks]
+    metrics = [[run.row for run in runs] for runs in group.by_networks]
     accuracies = [[each.accuracy for each in of_networks] for of_networks in metrics]
     penalties = [[each.end_accuracy - each.accuracy for each in of_networks] for of_networks in metrics]
     names = ("end_accuracy", "agreement", "kappa", "representation_difference")
@@ -240,8 +240,8 @@ def _similarity(group: Group, similarities: Sequence[SimilarityRow]) -> dict[str
         values: dict[str, float] = {}
         for row in similarities:
             if (row.layer1, row.layer2, row.rank1, row.rank2) == (*pair, None, None) and _is_same(row, runs[0].row):
-                record = to_record(row)
-                values |= {name: record[name] for name in SIMILARITY_COLUMNS if not _is_missing(record.get(name))}
+                found = {name: row.values.get(name, math.nan) for name in SIMILARITY_COLUMNS}
+                values |= {name: value for name, value in found.items() if not math.isnan(value)}
         if values:
             measured.append(values)
     shared = [name for name in SIMILARITY_COLUMNS if measured and all(name in values for values in measured)]
@@ -251,15 +251,11 @@ def _similarity(group: Group, similarities: Sequence[SimilarityRow]) -> dict[str
 def _is_same(measured: SimilarityRow, row: StitchRow) -> bool:
     """Return whether a similarity is of the networks and data of a stitch."""
     networks = tuple((each.identity, each.type) for each in measured.networks)
-    return networks == row.experiment.network_keys and measured.dataset == row.experiment.dataset
-
-
-def _is_missing(value: float | None) -> bool:
-    return value is None or math.isnan(value)
+    return networks == row.experiment.network_keys and measured.dataset == row.dataset
 
 
 def _or_none(value: float | None) -> float | None:
-    return None if _is_missing(value) else value
+    return None if value is None or math.isnan(value) else value
 
 
 def _average(values: Iterable[float]) -> float:

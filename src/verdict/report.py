@@ -10,10 +10,10 @@ from src.files import write_text
 from src.results.experiments import grouped
 from src.results.heat_maps import ClassMap, HeatMap, maps
 from src.results.matrices import Matrix, pivot
-from src.results.records import write_table
+from src.results.tables import write_table
 from src.stitching.report import AXES
 from src.verdict.groups import FRESH_FRONT, LABELS, SELF
-from src.verdict.judging import AUROC_COLUMNS, FAR, LOW, SIMILAR, SIMILARITY_COLUMNS, UNDECIDED, VERDICTS, Limits
+from src.verdict.judging import FAR, LOW, SIMILAR, UNDECIDED, VERDICTS, Limits
 from src.verdict.rows import VerdictRow
 
 COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#74a9cf", "#ff9f1c", "#c1c1d7", "#ffffff"), strict=True))
@@ -75,7 +75,7 @@ def write_files(
         figure: the ending of the names of the maps, .png or .pdf.
         title, caption: the texts above and below the maps.
     """
-    write_table(path, VerdictRow, rows, others=[*AUROC_COLUMNS, *SIMILARITY_COLUMNS])
+    write_table(path, VerdictRow, rows)
     lines = [f"# Verdict on {len(rows)} stitched pairs of layers", "", *sentences(rows, limits), ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
     rule = f"Similar: less than {100 * limits.tolerance:g} points are lost, in distribution, and β above 0."

@@ -1,6 +1,6 @@
 """The rows of `grid_intervals.csv` and `verdict.csv`. Importing this spares torch."""
 
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 from src.results.experiments import Pair
 
@@ -70,7 +70,7 @@ class VerdictRow(NamedTuple):
     density_own: float | None
     recall_own: float | None
     frechet_own: float | None
-    others: Annotated[dict[str, float], "{key}"]  # AUROCs by detector, and values of measures of similarity
+    others: dict[str, float]  # AUROCs by detector, and values of measures of similarity
 
     @property
     def pair(self) -> Pair:
