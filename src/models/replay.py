@@ -131,7 +131,7 @@ class Replay:
                 expected = self._replace(value, names, after, self.images)
         lost = [name for name in names if close(expected[name], own[name]) and not _leads_to(value, expected[name])]
         if {OUTPUT, self.calls.output_name}.intersection(lost):
-            raise UserError(f"the logits do not depend on layer {after!r} (the first of its outputs); choose another one")
+            raise UserError(f"the logits do not depend on layer {after!r} (the first of its outputs); choose another")
         if lost:
             raise ValueError(f"{', '.join(lost)} does not lie behind {after}")
         if any(_leads_to(images, expected[name]) for name in names):

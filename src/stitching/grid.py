@@ -107,10 +107,13 @@ class Grid:
         for module in self.modules:
             module.train(mode)
 
-    def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
+    def losses(self, images: Tensor | tuple[Tensor, Tensor], labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the objective of all stitches on a batch, in training plus the l1 term.
 
         An objective that does without logits is trained without them: cross-entropies and hits are then NaN.
+
+        Args:
+            images: (B, C, H, W); or those of the front and those of the end network, for a label-only control.
         """
         logits = [self.end.output_name] if self.objective.stitched_logits or not training else []
         behind = {name: [*compared, *logits] for name, compared in self.compared.items()}
