@@ -19,7 +19,7 @@ from src.training.recorded import EpochRow
 from src.verdict import Limits, intervals, judge, report
 from src.verdict.intervals import of_difference, of_share
 from src.verdict.judging import FAR, LABEL, NOT_SIMILAR, SIMILAR, UNDECIDED
-from src.verdict.rows import IntervalRow, Summary, VerdictRow
+from src.verdict.rows import IntervalRow, VerdictRow
 from tests.commands import ON_DIGITS, ROOT, read_csv, run
 from tests.goldens import DATA
 from tests.result_rows import evaluation_row, similarity_row
