@@ -48,6 +48,7 @@ def evaluate(args, loaded=None) -> None:
     from src.datasets import dataset_info, dataset_label
     from src.loaded import Loaded
     from src.ood import evaluation
+    from src.ood.evaluated import evaluation_file
     from src.ood.fitting import make_detectors
     from src.ood.networks import check_data, check_runs, load_networks
     from src.ood.rebuilding import rebuild_grids
@@ -55,10 +56,10 @@ def evaluate(args, loaded=None) -> None:
     from src.ood.store import DetectorStore
     from src.ood.validity import choose_images
     from src.results.experiments import newest_runs
-    from src.results.folders import evaluation_file, read_runs
     from src.results.matrices import natural_order
     from src.results.run import Run
     from src.runtime import device_of
+    from src.stitching.folders import read_runs
 
     # The runs, the images and the two networks.
     loaded = loaded or Loaded()
@@ -87,7 +88,7 @@ def evaluate(args, loaded=None) -> None:
 
     # A detector for each end layer, what training images look like there, and the stitches into these layers. The
     # detectors, and what follows from them and the end network alone, are those of any other front network.
-    layers = natural_order(run.row.pair.end_layer for run in runs)
+    layers = natural_order(run.row.end_layer for run in runs)
     options = [f"{name} {value}" for name, value in vars(args).items() if not name.startswith(("source_dir", "front"))]
     of_end = (networks.end_name, *layers, *options)
     detectors, references, missing = loaded.last(

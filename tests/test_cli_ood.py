@@ -13,8 +13,8 @@ from src.errors import UserError
 from src.models import build_model
 from src.ood import Validity, energy, make_detector, ood_metrics
 from src.ood.networks import check_runs
-from src.results.folders import StitchingRun
 from src.stitching import build_stitching_layer
+from src.stitching.folders import StitchingRun
 from tests import commands
 from tests.commands import (
     MODEL,

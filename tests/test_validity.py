@@ -11,8 +11,8 @@ from torch import Tensor
 
 from src.ood import Validity
 from src.ood.pooling import ClassMeans, cells, mean_over_positions
+from src.ood.rows import Sight, StitchValidity
 from src.ood.rules import COLLAPSED, IN_DISTRIBUTION, OFF, ValidityLimits, doubts, side_of
-from src.results.rows import Sight, StitchValidity
 
 K = 5
 

@@ -16,10 +16,11 @@ from src.ood.corruptions import CORRUPTIONS
 from src.ood.detectors import Detector
 from src.ood.fitting import Batches, Detectors, Reference
 from src.ood.metrics import OODMetrics, auroc_interval, ood_metrics
+from src.ood.rows import EvaluationRow, Sight, StitchValidity
 from src.ood.validity import ValidityScores, features
 from src.results.experiments import Pair
-from src.results.folders import StitchingRun
-from src.results.rows import EvaluationRow, Sight, StitchValidity
+from src.results.tables import to_record
+from src.stitching.folders import StitchingRun
 from src.stitching.grid import Grid
 
 
@@ -157,7 +158,7 @@ def score_stitches(
             accuracy = torch.cat(hits[pair]).double().mean().item()
             stitches[name].append(StitchScores(runs[pair], accuracy, _joined(parts), validity.get(pair)))
     for name, of_score in stitches.items():
-        of_score.sort(key=lambda stitch: list(detectors[name]).index(stitch.run.row.pair.end_layer))
+        of_score.sort(key=lambda stitch: list(detectors[name]).index(stitch.run.row.end_layer))
     return stitches
 
 
@@ -194,26 +195,33 @@ def evaluate(
     sanity = {layer: ood_metrics(own[layer], scores) for layer, scores in other.items()}
     rows = []
     for run, accuracy, scores, validity in stitches:
-        layer, experiment = run.row.pair.end_layer, run.row.experiment
-        if data.is_other or experiment.dataset is None:
-            experiment = experiment._replace(dataset=data.dataset)
+        layer, dataset = run.row.end_layer, run.row.dataset
+        if data.is_other or dataset is None:
+            dataset = data.dataset
+        low, high = auroc_interval(own[layer], scores, paired=not data.id_dataset)
+        measured = ood_metrics(own[layer], scores)._asdict()
+        for more in (validity, sights.get(layer)):
+            measured |= more._asdict() if more else {}
+        of_run = to_record(run.row.experiment) | {
+            "front_layer": run.row.front_layer,
+            "end_layer": layer,
+            "folder": run.folder.name,
+            "dataset": dataset,
+        }
         rows.append(EvaluationRow(
-            run.row.pair,
-            accuracy,
-            *ood_metrics(own[layer], scores),
-            float(scores.mean()),
-            float(own[layer].mean()),
-            run.folder.name,
-            name,
-            detectors[layer].id_data,
-            data.id_dataset or experiment.dataset,
-            experiment,
-            detectors[layer].ood_data,
-            data.sanity_dataset,
-            sanity[layer].auroc if layer in sanity else None,
-            *auroc_interval(own[layer], scores, paired=not data.id_dataset),
-            validity,
-            sights.get(layer),
+            **of_run,
+            **measured,
+            accuracy=accuracy,
+            mean_energy=float(scores.mean()),
+            mean_id_energy=float(own[layer].mean()),
+            detector=name,
+            detector_id_data=detectors[layer].id_data,
+            detector_ood_data=detectors[layer].ood_data or None,
+            id_dataset=data.id_dataset or dataset,
+            sanity_dataset=data.sanity_dataset or None,
+            sanity_auroc=sanity[layer].auroc if layer in sanity else None,
+            auroc_low=low,
+            auroc_high=high,
         ))  # fmt: skip
     return Evaluation(list(stitches), dict(own), dict(other), sanity, dict(sights), rows)
 

@@ -13,9 +13,10 @@ from src.loaded import Loaded
 from src.models import Network
 from src.models.user_file import file_and_function, is_user_network
 from src.networks import NetworkName, content_of
-from src.results.folders import StitchingRun
+from src.results.experiments import NETWORKS
+from src.stitching.folders import StitchingRun
 
-SHARED = ("front_model_path", "end_model_path", "front_model_type", "end_model_type", "stitching_type")
+SHARED = (*NETWORKS, "stitching_type")
 SEEDS = ("front_model_path_seed", "end_model_path_seed")  # of fresh weights
 
 
@@ -54,7 +55,7 @@ def check_data(dataset: str, runs: Sequence[StitchingRun], *, other_data: bool) 
     Raises:
         UserError: they were stitched on other data, or `other_data` and they were not.
     """
-    recorded = {run.row.experiment.dataset for run in runs} - {None}
+    recorded = {run.row.dataset for run in runs} - {None}
     others = {name for name in recorded if name != dataset and not _has_moved(name, dataset)}
     if other_data and not others:
         raise UserError(f"--other-data: no run says that it was stitched on other data than {dataset}; leave it out")

@@ -13,7 +13,7 @@ from src.models import Network
 from src.ood.fitting import Detectors
 from src.ood.networks import StitchedNetworks
 from src.results.experiments import Pair, by_experiment
-from src.results.folders import StitchingRun
+from src.stitching.folders import StitchingRun
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
@@ -37,8 +37,8 @@ def rebuild_grids(
     with_detector = {layer for by_layer in detectors.values() for layer in by_layer}
     grids, unusable, by_row = [], [], {run.row: run for run in runs}
     for rows in by_experiment(by_row).values():
-        layers, shared, rank = {}, {}, {"front_rank": rows[0].experiment.method.front_stitch_rank}
-        for run in (by_row[row] for row in rows if row.pair.end_layer in with_detector):
+        layers, shared, rank = {}, {}, {"front_rank": rows[0].front_stitch_rank}
+        for run in (by_row[row] for row in rows if row.end_layer in with_detector):
             pair, options = run.row.pair, {name: run.options.get(name) for name in LAYER_OPTIONS}
             try:
                 own_layers, _ = build_layers(

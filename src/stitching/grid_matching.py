@@ -9,10 +9,11 @@ from torch import Tensor
 from src.console import progress
 from src.errors import UserError
 from src.models import Network
+from src.moments import Moments, Rows
 from src.results.experiments import Pair
 from src.stitching.closed_forms import Cutoff, Matching, closed_form
 from src.stitching.layers import StitchingLayer
-from src.stitching.moments import Moments, Target, TargetMoments
+from src.stitching.moments import SourceMoments, Target
 from src.stitching.registry import FORMS
 from src.stitching.stitched_model import activations_of_both
 
@@ -24,8 +25,8 @@ Source = tuple  # a front layer, and how it is laid out and resized
 class GridMoments(NamedTuple):
     """Moments of the sources of a grid over some images; those of a source do not depend on the other sources."""
 
-    sources: dict[Source, Moments]  # with targets by end layer
-    cls_tokens: dict[Pair, TargetMoments]  # of the targets whose CLS token a stitching layer learns
+    sources: dict[Source, SourceMoments]  # with targets by end layer
+    cls_tokens: dict[Pair, Moments]  # of the targets whose CLS token a stitching layer learns
 
     def pooled(self, other: "GridMoments") -> "GridMoments":
         """Return the moments over the images of both, of the pairs of the other, which this has too."""
@@ -64,10 +65,10 @@ def _batch_moments(
             prepared[key] = Target.of(layer.targets(end_acts[pair.end_layer]), full=full)
         groups.setdefault(source, (layer, {}))[1][pair.end_layer] = prepared[key]
         if hasattr(layer, "cls_token"):
-            cls_tokens[pair] = Target.of(end_acts[pair.end_layer][:, 0]).moments
+            cls_tokens[pair] = Rows.of(end_acts[pair.end_layer][:, 0]).moments(diagonal=True)
     for source, (layer, targets) in groups.items():
         maps = layer.layout(front_acts[source[0]])
-        sources[source] = Moments.of(maps, targets, size=layer.size, mode=layer.upsample_mode)
+        sources[source] = SourceMoments.of(maps, targets, size=layer.size, mode=layer.upsample_mode)
     return GridMoments(sources, cls_tokens)
 
 
