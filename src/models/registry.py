@@ -38,6 +38,17 @@ RESNET_VARIANTS = {
     "resnet18_samewidth_samesize": RESNETS["resnet18"] | {"same_width": True, "same_size": True},
 }
 
+# A wide ResNet of depth n has (n - 4) / 6 blocks a stage.
+STAGES = {"widths": (64, 128, 256, 512), "stem_width": 64}
+WIDE_STAGES = {"family": "wide", "widths": (160, 320, 640), "stem_width": 16}
+PREACTS = {
+    "preact_resnet18": {"family": "preact", "depths": (2, 2, 2, 2), **STAGES},
+    "preact_resnet34": {"family": "preact", "depths": (3, 4, 6, 3), **STAGES},
+    "wide_resnet_28_10": {"depths": (4, 4, 4), **WIDE_STAGES},
+    "wide_resnet_34_10": {"depths": (5, 5, 5), **WIDE_STAGES},
+    "liu2020_wrn": {"family": "liu2020", "depths": (6, 6, 6), "widths": (32, 64, 128), "stem_width": 16},
+}
+
 # Dosovitskiy et al. 2021 (arXiv 2010.11929), table 1; Touvron et al. 2021 for tiny and small; Zhai et al. 2022 for
 # giant and gigantic. All of them have an MLP of four times the width here, as in the public code.
 VITS = {
@@ -54,15 +65,7 @@ VIT_INPUTS = {"patch4_32": {"patch": 4, "image_size": 32}, "patch16_224": {"patc
 
 MODELS = {
     **{name: Entry("resnet.ResNet", arguments) for name, arguments in (RESNETS | RESNET_VARIANTS).items()},
-    **{
-        f"preact_{name}": Entry("preact_resnet.preact_resnet", {"depths": RESNETS[name]["depths"]})
-        for name in ("resnet18", "resnet34")
-    },
-    **{
-        f"wide_resnet_{depth}_10": Entry("wide_resnet.wide_resnet", {"depth": depth, "widening": 10})
-        for depth in (28, 34)
-    },
-    "liu2020_wrn": Entry("wide_resnet.liu2020_wrn", {"depth": 40, "widening": 2}),
+    **{name: Entry("preact_resnet.PreActResNet", arguments) for name, arguments in PREACTS.items()},
     **{
         f"tv_{name}": Entry("resnet.ResNet", arguments | {"imagenet_stem": True}) for name, arguments in RESNETS.items()
     },
@@ -117,50 +120,42 @@ def build_model(
     """
     from src.models.network import Network
 
-    options = {"n_channels": n_channels, "representation_shape": representation_shape, "image_shape": image_shape}
+    options = {"n_channels": n_channels, "image_shape": image_shape, "representation_shape": representation_shape}
+    images = image_shape
     if name in MODELS:
-        entry = MODELS[name]
-        arguments = entry.arguments | {key: options[key] for key in entry.options}
-        images = representation_shape if "representation_shape" in entry.options else image_shape
-        builder = resolve(__package__, entry.builder)
-        network = Network(builder(**arguments, n_classes=n_classes), image_shape=images, n_classes=n_classes)
-        if name == "small_cnn" and image_shape is not None:  # the only one that small images are too small for
-            _check(network, name, encoder=False)
-        return network
-    del options["representation_shape"]
-    if is_user_network(name):
-        module = user_network(name, **options, n_classes=n_classes)
+        builder, arguments, names = MODELS[name]
+        given = {key: options[key] for key in names}
+        images = given.get("representation_shape", image_shape)
+        module = resolve(__package__, builder)(**arguments, **given, n_classes=n_classes)
+    elif is_user_network(name):
+        module = user_network(name, n_channels=n_channels, image_shape=image_shape, n_classes=n_classes)
     elif name.startswith("tv_"):
         from src.models.torchvision_networks import torchvision_network
 
-        module = torchvision_network(name, **options, n_classes=n_classes)
+        module = torchvision_network(name, n_channels=n_channels, image_shape=image_shape, n_classes=n_classes)
     elif name.endswith(".py"):
         raise UserError(f"model {name!r} is a file; name the function in it that makes the network: {name}:FUNCTION")
     else:
         raise unknown_name("model", name, (*MODEL_NAMES, "tv_NAME of torchvision", "FILE.py:FUNCTION"))
-    network = Network(module, image_shape=image_shape, n_classes=n_classes)
-    if image_shape is not None:
+    network = Network(module, image_shape=images, n_classes=n_classes)
+    if image_shape is not None and (name not in MODELS or name == "small_cnn"):  # which small images are too small for
         _check(network, name, encoder=encoder)
     return network
 
 
 def _check(network: Network, name: str, *, encoder: bool) -> None:
-    """Run a network on one image, and check that it gives logits or may be an encoder."""
-    import torch
-
-    device = next((parameter.device for parameter in network.parameters()), "cpu")
+    """Look at a network: it takes the images, and gives logits or may be an encoder."""
     try:
-        with torch.no_grad():
-            output = network.eval()(torch.zeros(1, *network.image_shape, device=device))
+        shape, is_encoder = network.eval().output_shape, network.is_encoder
     except UserError:
         raise
     except Exception as error:  # whatever its forward raises
         reason, images = str(error)[:300], "×".join(map(str, network.image_shape))
         raise Misfit(f"{name} cannot take images of {images} ({reason}); choose another one or a dataset") from error
     network.train()
-    if network.is_encoder and not encoder:
+    if is_encoder and not encoder:
         raise UserError(
-            f"{name} gives {'×'.join(map(str, output.shape))} for an image, not the logits of {network.n_classes} "
-            "classes; let it take n_classes, or give this encoder a head: exec_probe.py CHECKPOINT TYPE -l output "
-            "-d DATASET --with-head DIR, and name DIR/model_EPOCH.pt as its checkpoint"
+            f"{name} gives {'×'.join(map(str, shape))} for an image, not the logits of {network.n_classes} classes; "
+            "let it take n_classes, or give this encoder a head: exec_probe.py CHECKPOINT TYPE -l output -d DATASET "
+            "--with-head DIR, and name DIR/model_EPOCH.pt as its checkpoint"
         )
