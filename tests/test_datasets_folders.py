@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from src.datasets.dataset_yaml import MEAN, STD
 from torchvision import transforms as T
 
 from src.datasets import Loading, dataset_info, folders, load_dataset

@@ -8,7 +8,6 @@ import shutil
 import pytest
 import torch
 import torch.distributed as dist
-from src.datasets.dataset_yaml import MEAN, STD
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 

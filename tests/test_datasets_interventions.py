@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from src.datasets.changes import class_colours
 
 from src.datasets import INTERVENTIONS, Loading, load_dataset
 from src.datasets.augmentation import CropFlip
