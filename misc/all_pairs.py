@@ -15,10 +15,10 @@ sys.path.insert(0, str(ROOT))
 
 from misc.pairs import Method, Unit, probing_unit, similarity_unit, stitching_unit
 from src import cli
-from src.models.user_file import is_user_network
-from src.ood.registry import SCORES
-from src.options import STITCHING_TYPES, UPSAMPLE_MODES
-from src.stitching.registry import FORMS, OBJECTIVES
+from src.choices import STITCHING_TYPES, UPSAMPLE_MODES
+from src.choices.scores import SCORES
+from src.choices.stitching import FORMS, OBJECTIVES
+from src.networks import is_user_network
 
 
 def parser() -> cli.Parser:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from src.choices.measures import MEASURES
 from src.ground_truth.bootstrap import draw_counts, interval, weighted_mean
 from src.ground_truth.rows import DepthRow
 from src.results.curves import Point, curves_over_layers
 from src.results.experiments import CHECKPOINTS, method_names
 from src.results.matrices import natural_order
 from src.results.tables import write_table
-from src.similarity.registry import MEASURES
 from src.similarity.rows import SimilarityRow
 from src.stitching.folders import StitchingRun
 

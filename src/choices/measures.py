@@ -7,6 +7,7 @@ row.
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from src.choices import resolve
 from src.errors import unknown_name
 
 GRAMS, SAMPLES = "grams", "samples"  # the inputs of a measure
@@ -37,9 +38,7 @@ class Measure(NamedTuple):
     @property
     def function(self) -> Callable[..., Any]:
         """The function."""
-        from src.similarity import measures
-
-        return getattr(measures, self.name)
+        return resolve("src.similarity", f"measures.{self.name}")
 
     @property
     def is_distance(self) -> bool:
