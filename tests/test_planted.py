@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from src.models import Network
 from src.ood import make_detector
@@ -19,8 +18,8 @@ from src.stitching.control import class_partners
 from src.stitching.folders import StitchingRun
 from src.verdict import Limits, judge
 from tests.commands import digit_images
-from tests.goldens import DATA
 from tests.result_rows import OPTIONS, evaluation_row, stitch_row
+from tests.tiny_networks import PLAIN, plain_network
 
 LAYER, DETECTORS = "4", ("mahalanobis", "rmd")
 OFF, COLLAPSED = "off the manifold", "collapsed"
@@ -34,22 +33,11 @@ WORDS = {
 }  # fmt: skip
 
 
-def network() -> Network:
-    """Make a network for the digits, with fresh weights."""
-    module = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(),  # LAYER: 16 maps of 4×4
-        nn.Conv2d(16, 24, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(96, 10),
-    )  # fmt: skip
-    return Network(module, image_shape=(1, 8, 8), n_classes=10)
-
-
 @pytest.fixture(scope="module")
 def end() -> Network:
     """The network as it was trained once: no word hangs on the rounding of a training."""
-    trained = network()
-    trained.module.load_state_dict(torch.load(DATA / "models" / "planted.pt", weights_only=True))
+    trained = plain_network()
+    trained.module.load_state_dict(torch.load(PLAIN, weights_only=True))
     return trained.eval().requires_grad_(False)
 
 
@@ -81,7 +69,7 @@ def stitches_of(end, reference: Reference) -> dict:
     mean, std = acts.mean((0, 2, 3), keepdim=True), acts.std((0, 2, 3))[:, None, None]
     class_means = torch.stack([acts[labels == label].mean(0) for label in range(10)])
     torch.manual_seed(0)
-    noise, fresh = torch.randn(len(test_labels), *acts.shape[1:]), network().eval()
+    noise, fresh = torch.randn(len(test_labels), *acts.shape[1:]), plain_network().eval()
     matched = build_stitching_layer("rc2c_pre", acts.shape[1:], acts.shape[1:])
     weight, bias, *_ = direct_matching(fresh(images, until=LAYER), acts, cutoff="exact")
     matched.transform.weight.copy_(weight[:, :, None, None])
@@ -181,7 +169,7 @@ def test_a_stitch_to_itself_has_a_beta_of_1(end):
 def test_features_clustered_by_class_are_never_similar(end, form):
     """A front of the class and noise (Smith et al. 2025): its stitches are accurate, and make class means."""
     draw, source = torch.Generator().manual_seed(0), {}
-    centres = torch.eye(160).unflatten(0, (10, 16)).transpose(1, 2).unflatten(2, (4, 4))  # a channel a class and position
+    centres = torch.eye(160).unflatten(0, (10, 16)).transpose(1, 2).unflatten(2, (4, 4))  # of each class and position
     for split in ("train", "test"):
         labels = digit_images(train=split == "train").labels
         source[split] = centres[labels] + 0.03 * torch.randn(len(labels), 160, 4, 4, generator=draw)

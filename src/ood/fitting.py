@@ -90,7 +90,6 @@ def make_detectors(
 def take_in(network: Network, detectors: Detectors, references: Mapping[str, Reference], batches: Batches) -> None:
     """Show labelled training images to the references of layers, and to the detectors there, in one pass."""
     layers = list(references)
-    network = network.for_inference(layers)
     for images, labels in batches:
         activations = network.activations(images, layers)
         for layer in layers:
