@@ -17,7 +17,7 @@ from misc.pairs import Method, Unit, probing_unit, similarity_unit, stitching_un
 from src import cli
 from src.models.user_file import is_user_network
 from src.ood.registry import SCORES
-from src.options import STITCHING_TYPES, UPSAMPLE_MODES
+from src.options import CONTROLS, STITCHING_TYPES, UPSAMPLE_MODES
 from src.stitching.registry import FORMS, OBJECTIVES
 
 
@@ -40,6 +40,8 @@ def parser() -> cli.Parser:
         help=f"a closed form ({', '.join(FORMS)}), or an objective and its epochs, such as task:10 "
         f"({', '.join(OBJECTIVES)})",
     )
+    add("--controls", nargs="+", choices=CONTROLS, default=[],
+        help="make label-only controls of all stitches as well, without which no verdict is similar")  # fmt: skip
     add("--detector", type=cli.several(untrained), default="mahalanobis",
         help=f"one, or several with commas between them: {', '.join(untrained)}")  # fmt: skip
     add("--no-similarity", action="store_true", help="compare no pairs")
