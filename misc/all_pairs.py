@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from misc.pairs import Method, Unit, probing_unit, similarity_unit, stitching_unit
 from src import cli
-from src.choices import STITCHING_TYPES, UPSAMPLE_MODES
+from src.choices import CONTROLS, STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.scores import SCORES
 from src.choices.stitching import FORMS, OBJECTIVES
 from src.networks import is_user_network
@@ -43,6 +43,8 @@ def parser() -> cli.Parser:
         help=f"a closed form ({', '.join(FORMS)}), or an objective and its epochs, such as task:10 "
         f"({', '.join(OBJECTIVES)}); none: stitch nothing",
     )
+    add("--controls", nargs="+", choices=CONTROLS, default=[],
+        help="make label-only controls of all stitches as well, without which no verdict is similar")  # fmt: skip
     add("--detector", type=cli.several(untrained), default="mahalanobis",
         help=f"one, or several with commas between them: {', '.join(untrained)}")  # fmt: skip
     add("--no-similarity", action="store_true", help="compare no pairs")
