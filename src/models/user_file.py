@@ -1,31 +1,18 @@
 """A network in a user's file: a function that returns it, named as FILE.py:FUNCTION."""
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import inspect
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import nn
 
 from src.errors import UserError, unknown_name
-
-if TYPE_CHECKING:
-    from torch import nn
-
-
-def is_user_network(name: str) -> bool:
-    """Return whether a name has the form FILE.py:FUNCTION."""
-    file, _, function = name.rpartition(":")
-    return file.endswith(".py") and function.isidentifier()
-
-
-def file_and_function(name: str) -> tuple[Path, str]:
-    """Split a name of this form."""
-    file, _, function = name.rpartition(":")
-    return Path(file), function
+from src.models.network import Network
+from src.networks import file_and_function
 
 
 def user_network(name: str, **options: Any) -> nn.Module:
@@ -34,10 +21,6 @@ def user_network(name: str, **options: Any) -> nn.Module:
     Raises:
         UserError: there is no such file or function, the file fails, or the function returns no `nn.Module`.
     """
-    from torch import nn
-
-    from src.models.network import Network
-
     path, function = file_and_function(name)
     path = path.expanduser().absolute()
     try:
