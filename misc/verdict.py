@@ -25,24 +25,16 @@ def parser() -> cli.Parser:
         help="points of accuracy that a similar pair may lose against the end network",
     )
     add(
-        "--in-distribution",
-        type=cli.real_number(at_least=0, at_most=1),
-        default=0.75,
-        help="AUROC of trusted detectors below which stitched activations count as in distribution",
+        "--noise-dose",
+        type=cli.real_number(at_least=0),
+        default=5.0,
+        help="most noise, in percent, that activations in distribution may resemble; more is off the manifold",
     )
     add(
-        "--density-ratio",
+        "--shrinkage-dose",
         type=cli.real_number(at_least=0),
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        default=[0.5, 2.0],
-        help="limits of the density over the end network's own: less is off the manifold, more is collapsed",
-    )
-    add(
-        "--recall-ratio",
-        type=cli.real_number(at_least=0),
-        default=0.5,
-        help="least recall over the end network's own: less is collapsed",
+        default=15.0,
+        help="most shrinkage, in percent, that activations in distribution may resemble; more is collapsed",
     )
     add(
         "--detector",
@@ -85,12 +77,8 @@ def give_verdict(args) -> None:
         raise UserError(f"{folders}: no finished stitching run; give folders that hold their folders")
     similarities = [row for path in args.similarity for row in read_similarities(path)]
 
-    (low, high), recall = args.density_ratio, args.recall_ratio
-    if low > high:
-        raise UserError(f"--density-ratio {low:g} {high:g}: the lower limit is above the upper one; swap them")
-    limits = Limits(
-        args.tolerance / 100, args.in_distribution, ValidityLimits(low, high, recall), pairwise=args.pairwise
-    )
+    doses = ValidityLimits(args.noise_dose / 100, args.shrinkage_dose / 100)
+    limits = Limits(args.tolerance / 100, doses, pairwise=args.pairwise)
     verdicts = judge(runs, similarities, limits=limits, pool=args.pool)
     if similarities and not any(row.similarities for row in verdicts):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")

@@ -7,11 +7,10 @@ import torch
 from torch import nn
 
 from src.models import Network
-from src.ood import make_detector
-from src.ood.corruptions import CORRUPTIONS
-from src.ood.evaluation import DataNames, evaluate, examine, score_network, score_stitches
-from src.ood.fitting import Reference, fit_each, take_in
-from src.ood.validity import choose_images
+from src.networks import NetworkName
+from src.ood.evaluation import DataNames, evaluate, score_stitches
+from src.ood.reference import Images, make_reference
+from src.ood.store import DetectorStore
 from src.results.experiments import Pair
 from src.results.folders import StitchingRun
 from src.stitching import build_stitching_layer, direct_matching
@@ -72,7 +71,7 @@ class Planted:
         yield self.pairs, made, self.front(made.flatten(0, 1), after=LAYER).unflatten(0, (len(made), -1))
 
 
-def stitches_of(end, reference: Reference) -> dict:
+def stitches_of(end) -> dict:
     """What each planted stitch makes of the end network's own activations, the images, and the place of the first."""
     ((images, labels),) = digit_images(train=True).batches(2000)
     test_labels, acts = digit_images(train=False).labels, end(images, until=LAYER)
@@ -85,8 +84,7 @@ def stitches_of(end, reference: Reference) -> dict:
     matched.transform.weight.copy_(weight[:, :, None, None])
     matched.transform.bias.copy_(bias)
 
-    def corrupt(name: str):
-        return lambda own, _, n: CORRUPTIONS[name].apply(own, test_labels[n : n + len(own)], reference.means)
+    order = torch.randperm(acts[0, 0].numel())
 
     return {
         "itself": lambda own, *_: own,
@@ -94,8 +92,8 @@ def stitches_of(end, reference: Reference) -> dict:
         "half-way to class means": lambda own, _, n: (own + class_means[test_labels[n : n + len(own)]]) / 2,
         "shrunk to 0.7": lambda own, *_: mean + 0.7 * (own - mean),
         "noise": lambda own, _, n: own + 0.7 * std * noise[n : n + len(own)],
-        "constant maps": corrupt("constant"),
-        "shuffled positions": corrupt("shuffled"),
+        "constant maps": lambda own, *_: own.mean((2, 3), keepdim=True).expand_as(own),
+        "shuffled positions": lambda own, *_: own.flatten(2)[:, :, order].view_as(own),
         "fresh front": lambda _, images, n: matched(fresh(images, until=LAYER)),
     }
 
@@ -104,23 +102,15 @@ def stitches_of(end, reference: Reference) -> dict:
 def test_the_word_on_each(end):
     """Constant and shuffled maps leave every score of pooled features as it is; density sees them."""
     train_set, test_set = digit_images(train=True), digit_images(train=False)
-    detectors, references = {name: {LAYER: make_detector(name)} for name in DETECTORS}, {LAYER: Reference()}
-    take_in(end, detectors, references, train_set.batches(256, indices=train_set.permutation(0)))
-    assert not any(fit_each(each) for each in (references, *detectors.values()))
-    grid = Planted(end, stitches_of(end, references[LAYER]))
+    images = Images(test_set, lambda: train_set, None, None, 128)
+    options = {"scores": DETECTORS, "store": DetectorStore("nowhere"), "with_validity": False, "id_data": "digits"}
+    reference = make_reference(end, NetworkName("end.pt", "planted"), [LAYER], images, **options)
+    assert not reference.missing
+    grid = Planted(end, stitches_of(end))
     runs = [StitchingRun(Path(name), OPTIONS, stitch_row(front_layer=name, end_layer=LAYER)) for name in grid.makers]
-    order, sample = choose_images(test_set)
-    examined, _ = examine(end, detectors, references, test_set.batches(128, indices=order))
     of_grid = [(grid, dict(zip(grid.pairs, runs, strict=True)))]
-    stitches = score_stitches(
-        of_grid, detectors, references, examined.validity, lambda: test_set.batches(128), sample=sample
-    )
-    own = score_network(end, detectors, test_set.batches(128))
-    data = DataNames("digits")
-    evaluated = [
-        evaluate(name, detectors[name], stitches[name], own[name], {}, examined.sights[name], data).rows
-        for name in DETECTORS
-    ]
+    stitches = score_stitches(of_grid, reference, lambda: test_set.batches(128))
+    evaluated = [evaluate(name, stitches[name], reference, DataNames("digits")).rows for name in DETECTORS]
     ((images, labels),) = test_set.batches(1000)
     grid.train(False)
     ((_, _, logits),) = grid.stitched(images, end.activations(images, [LAYER]))

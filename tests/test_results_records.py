@@ -21,7 +21,6 @@ from src.results.rows import (
     Null,
     ProbeRow,
     RankTestRow,
-    Sight,
     SimilarityRow,
     StitchRow,
     StitchValidity,
@@ -48,7 +47,7 @@ COLUMNS = {  # the headers of all tables
         "detector_ood_data,id_dataset,sanity_dataset,sanity_auroc,dataset,front_model_path,end_model_path,"
         "front_model_type,end_model_type,stitching_type,init,objective,n_epochs,n_pinv_init_samples,front_stitch_rank,"
         "front_pinv_rank,seed,pinv_cutoff,auroc_low,auroc_high,density,recall,frechet,density_own,recall_own,"
-        "frechet_own,seen_mixed,seen_half_way,seen_constant,seen_shuffled,training_auroc"
+        "frechet_own,noise_dose,shrinkage_dose"
     ),
     ProbeRow: "model,layer,rank,accuracy,train_accuracy,loss,seed,epochs,model_type,dataset,n_images",
     SimilarityRow: (
@@ -65,9 +64,9 @@ COLUMNS = {  # the headers of all tables
     IntervalRow: f"method,networks,front_layer,end_layer,n_runs,n_networks,{MEANS}",
     VerdictRow: (
         f"method,networks,front_layer,end_layer,verdict,reason,control,n_runs,n_networks,{MEANS},p_below,p_above,side,"
-        "density,recall,frechet,density_own,recall_own,frechet_own,"
+        "density,recall,frechet,density_own,recall_own,frechet_own,noise_dose,shrinkage_dose,"
         + "".join(
-            f"auroc_{name},auroc_low_{name},auroc_high_{name},trusted_{name},"
+            f"auroc_{name},auroc_low_{name},auroc_high_{name},"
             for name in ("energy", "mahalanobis", "rmd", "knn", "residual")
         )
         + "cka,cka_p_value,cka_null_95,cka_calibrated,cka_debiased,cka_debiased_p_value,cka_debiased_null_95,"
@@ -82,7 +81,7 @@ KEYS = {
     SimilarityRow: SIMILARITY_KEYS,
     VerdictRow: {"aurocs": SCORES, "similarities": SIMILARITY_COLUMNS},
 }
-PAIR, VALIDITY = Pair("layer1.0", 'fc, "last"'), StitchValidity(0.1, 1 / 3, 1e-300, 1.0, 0.9, 0.0)
+PAIR, VALIDITY = Pair("layer1.0", 'fc, "last"'), StitchValidity(0.1, 1 / 3, 1e-300, 1.0, 0.9, 0.0, 0.01, 0.3)
 ACCURACY, PENALTY = Estimate(0.1 + 0.2, 1e-300, 1 / 3), Estimate(0.0, -0.125, None)
 KNOWN = Summary(3, 2, ACCURACY, PENALTY, 0.5, 0.9, 0.8, -0.1, 2.0)
 UNKNOWN = Summary(1, 1, Estimate(0.5), Estimate(None), None, None, None, None, None)
@@ -91,7 +90,7 @@ ROWS = [
     stitch_row(objective="fula", front_model_path="m, n/é.pt", seed=None, dataset=None, n_epochs=None),
     evaluation_row(detector_ood_data="svhn", sanity_dataset="mnist", sanity_auroc=0.75, front_pinv_rank=4),
     evaluation_row(detector="knn", accuracy=math.nan, auroc_low=0.25, auroc_high=0.75)._replace(
-        validity=VALIDITY, sight=Sight(0.9, 0.8, 0.5, 0.5, 0.51)
+        validity=VALIDITY
     ),
     probe_row(rank=4),
     probe_row(train_accuracy=None, seed=None, epochs=None, n_images=None, loss=math.inf),
@@ -102,7 +101,7 @@ ROWS = [
     IntervalRow("direct matching", "f.pt → g.pt", PAIR, KNOWN),
     IntervalRow("direct matching (seed=0, init=rand)", "3 pairs of networks", PAIR, UNKNOWN),
     VerdictRow("m", "n", PAIR, "similar", "because", "self", KNOWN, 0.01, 0.99, "in distribution", VALIDITY,
-               {"energy": Auroc(0.5, 0.4, 0.6, True), "knn": Auroc(0.9, 0.8, 1.0, False)},
+               {"energy": Auroc(0.5, 0.4, 0.6), "knn": Auroc(0.9, 0.8, 1.0)},
                {"cka": 0.5, "cka_debiased_null_95": 0.25}),
     VerdictRow("m", "n", PAIR, "undecided", "because", None, UNKNOWN, None, None, None, None, {}, {}),
     ComparisonRow(PAIR, 0.5, math.nan, math.nan),
@@ -223,7 +222,6 @@ def damaged(row, **values) -> str:
         (ROWS[6], "cka", ["high"]),
         (ROWS[6], "cka_null_95", ["", "high"]),
         (ROWS[9], "accuracy_high", ["x"]),
-        (ROWS[11], "trusted_energy", ["", "maybe", "1.0"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -63,6 +63,8 @@ class StitchValidity(NamedTuple):
     density_own: float
     recall_own: float
     frechet_own: float
+    noise_dose: float  # share of noise that would give the own activations this density; NaN where that is not defined
+    shrinkage_dose: float  # share of the way to the mean that would give them this recall, or this surplus of density
 
     inline = True
 
@@ -75,21 +77,6 @@ class StitchValidity(NamedTuple):
     def recall_ratio(self) -> float:
         """The recall over the end network's own; NaN where that is 0."""
         return self.recall / self.recall_own if self.recall_own else math.nan
-
-
-class Sight(NamedTuple):
-    """What a detector can see: AUROCs of the end network's own test activations against others, and against training.
-
-    Those of corrupted activations are two-sided, max(a, 1 − a): the detector tells them apart, on whichever side.
-    """
-
-    seen_mixed: float
-    seen_half_way: float
-    seen_constant: float
-    seen_shuffled: float
-    training_auroc: float  # of telling test from training images; 0.5 where the detector has not overfitted
-
-    inline = True
 
 
 class EvaluationRow(NamedTuple):
@@ -113,7 +100,6 @@ class EvaluationRow(NamedTuple):
     auroc_low: float | None = None  # the interval of 95 %
     auroc_high: float | None = None
     validity: StitchValidity | None = None  # without a pass over training images
-    sight: Sight | None = None  # likewise
 
     contents, written_by = "OOD evaluation", "exec_eval_stitcher_ood.py"
     leading = (
@@ -218,7 +204,6 @@ class Auroc(NamedTuple):
     auroc: float
     auroc_low: float  # the interval of 95 %
     auroc_high: float
-    trusted: bool  # it sees what it is shown
 
 
 class Summary(NamedTuple):

@@ -11,14 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from src.ood.registry import SCORES
-from src.ood.rules import IN_DISTRIBUTION, ValidityLimits, doubts, side_of
+from src.ood.rules import IN_DISTRIBUTION, ValidityLimits, side_of
 from src.results.experiments import grouped
 from src.results.folders import StitchingRun
 from src.results.records import to_record
 from src.results.rows import (
     Auroc,
     Estimate,
-    EvaluationRow,
     IntervalRow,
     Null,
     SimilarityRow,
@@ -41,7 +40,6 @@ class Limits(NamedTuple):
     """The limits of a verdict."""
 
     tolerance: float  # the penalty, in [0, 1], that a similar pair may have
-    in_distribution: float = 0.75  # the AUROC below which activations count as in distribution
     validity: ValidityLimits = ValidityLimits()
     pairwise: bool = False  # test each pair for itself
 
@@ -119,15 +117,10 @@ def decide(case: Case, limits: Limits) -> tuple[str, str]:
 def _decide_validity(group: Group, limits: Limits) -> tuple[str, str]:
     """Decide about stitches whose penalty is below the tolerance."""
     side = _side(group, limits)
-    trusted = [row for run in group.runs for row in run.evaluations.values() if is_trusted(row)]
     if side not in (None, IN_DISTRIBUTION):
         return FAR, f"accurate, but {side}"
-    if any(row.auroc_low >= limits.in_distribution for row in trusted):
-        return FAR, "accurate, but a trusted detector tells it apart"
-    if any(row.auroc_high >= limits.in_distribution for row in trusted):
-        return UNDECIDED, "accurate, but the interval of a trusted detector's AUROC contains the limit"
     if side is None:
-        return UNDECIDED, "accurate, but density and recall are not known"
+        return UNDECIDED, "accurate, but its doses are not known"
     return SIMILAR, "accurate and in distribution"
 
 
@@ -139,11 +132,6 @@ def _flaw(group: Group) -> str:
     if not all(has_converged(run.losses) for run in group.runs if run.row.experiment.method.n_epochs):
         return "the training had not converged"
     return ""
-
-
-def is_trusted(row: EvaluationRow) -> bool:
-    """Return whether the detector of an evaluation sees what it was shown, against the same data as were stitched."""
-    return row.id_dataset == row.experiment.dataset and doubts(row.sanity_auroc, row.sight) == []
 
 
 def _side(group: Group, limits: Limits) -> str | None:
@@ -217,13 +205,13 @@ def _is_at_chance(group: Group) -> bool:
 
 
 def _aurocs(group: Group) -> dict[str, Auroc]:
-    """Return the mean AUROC of each detector over the runs it evaluated; it is trusted where it is for each of them."""
+    """Return the mean AUROC of each detector over the runs that it evaluated."""
     aurocs = {}
     for name in SCORES:
         rows = [run.evaluations[name] for run in group.runs if name in run.evaluations]
         if rows:
-            means = [_average(getattr(row, column) for row in rows) for column in Auroc._fields[:3]]
-            aurocs[name] = Auroc(*means, all(map(is_trusted, rows)))
+            means = [_average(getattr(row, column) for row in rows) for column in Auroc._fields]
+            aurocs[name] = Auroc(*means)
     return aurocs
 
 

@@ -26,8 +26,8 @@ def print_verdicts(rows: Sequence[VerdictRow]) -> None:
         numbers = [math.nan if value is None else value for value in (row.summary.accuracy.value, *row.summary.penalty)]
         measured = "accuracy {:.4f}, penalty {:.4f} [{:.4f}, {:.4f}]".format(*numbers)
         if row.validity:
-            ratios = row.validity.density_ratio, row.validity.recall_ratio
-            measured += ", density ratio {:.2f}, recall ratio {:.2f}".format(*ratios)
+            doses = row.validity.noise_dose, row.validity.shrinkage_dose
+            measured += ", noise dose {:.3f}, shrinkage dose {:.3f}".format(*doses)
         result(f"{row.method}, {row.networks}: {row.pair}: {row.verdict} ({measured}; {row.reason})")
 
 
@@ -44,13 +44,13 @@ def write_files(
     lines = [f"# Verdict on {len(rows)} stitched pairs of layers", "", *sentences(rows, limits), ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
     points = f"{100 * limits.tolerance:g} points"
-    rule = f"Similar: less than {points} are lost, in distribution by density, recall and trusted detectors."
+    rule = f"Similar: less than {points} are lost, in distribution by density and recall."
     draw(path.with_suffix(figure), rows, title=title, caption=f"{caption} {rule}".strip())
 
 
 def sentences(rows: Sequence[VerdictRow], limits: Limits) -> list[str]:
     """Return the verdicts in words: on the rule, on each method, and on the controls."""
-    lines = [_rule(limits), _panel(rows)]
+    lines = [_rule(limits)]
     for title, same in by_title(rows).items():
         counts = Counter(row.verdict for row in same)
         parts = [f"{counts[name]} {'are ' if i == 0 else ''}{name}" for i, name in enumerate(VERDICTS)]
@@ -73,21 +73,13 @@ def sentences(rows: Sequence[VerdictRow], limits: Limits) -> list[str]:
 
 def _rule(limits: Limits) -> str:
     """Return what makes a pair similar."""
-    low, high, recall = limits.validity
+    noise, shrinkage = (f"{100 * limit:g} %" for limit in limits.validity)
     tests = "each pair for itself" if limits.pairwise else "all pairs of a method together (Holm)"
     return (
         f"A pair is similar if its penalty against the end network is below {100 * limits.tolerance:g} points (score "
-        f"tests, {tests}) and its activations are in distribution: a density of {low:g} to {high:g} times and a recall "
-        f"of at least {recall:g} times the end network's own, and no trusted detector reaches an AUROC of "
-        f"{limits.in_distribution:g}."
+        f"tests, {tests}) and its activations are in distribution: as near to real ones as the end network's own with "
+        f"at most {noise} of noise, and as spread as these when shrunk by at most {shrinkage}."
     )
-
-
-def _panel(rows: Sequence[VerdictRow]) -> str:
-    """Return which detectors count, and how often each of them is trusted."""
-    trusted = {name: [row.aurocs[name].trusted for row in rows if name in row.aurocs] for name in SCORES}
-    parts = [f"{name} (trusted for {sum(each)} of {len(each)} pairs)" for name, each in trusted.items() if each]
-    return f"Detectors: {', '.join(parts) or 'none'}."
 
 
 def _controls(rows: Sequence[VerdictRow]) -> list[str]:
