@@ -19,10 +19,7 @@ paper-smoke: .venv/ready # every script of misc/paper on the embedded digits, ti
 	PYTHON=$(BIN)/python bash misc/paper/smoke.sh
 
 benchmark: .venv/ready   # speed against the straightforward way
-	$(BIN)/python misc/benchmarks/stitching.py
-	$(BIN)/python misc/benchmarks/ood_evaluation.py
-	$(BIN)/python misc/benchmarks/probing.py
-	$(BIN)/python misc/benchmarks/similarity.py
+	$(BIN)/python misc/benchmark.py
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv

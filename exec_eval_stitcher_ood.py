@@ -48,14 +48,15 @@ def evaluate(args, loaded=None) -> None:
     from src.datasets import dataset_info, dataset_label
     from src.loaded import Loaded
     from src.ood import evaluation
+    from src.ood.evaluated import evaluation_file
     from src.ood.networks import check_data, check_runs, load_networks, rebuild_grids
-    from src.ood.reference import Images, make_reference
+    from src.ood.reference import Images, Wanted, make_reference
     from src.ood.report import report
-    from src.ood.store import DetectorStore
     from src.results.experiments import newest_runs
-    from src.results.folders import evaluation_file, read_runs
+    from src.results.matrices import natural_order
     from src.results.run import Run
     from src.runtime import device_of
+    from src.stitching.folders import read_runs
 
     # The runs, the images and the two networks.
     loaded = loaded or Loaded()
@@ -83,19 +84,11 @@ def evaluate(args, loaded=None) -> None:
     id_set = other_set(args.id_dataset, args.id_dataset_root, "-idd")
     sanity_set = other_set(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd")
     images = Images(test_set, training_set, id_set, sanity_set, args.batch_size)
-    layers = {run.row.pair.end_layer for run in runs}
-    if not (loaded.reference and loaded.reference.is_for(networks.end_name, layers)):
+    layers = natural_order(run.row.end_layer for run in runs)
+    wanted = Wanted(networks.end_name, tuple(layers), tuple(args.detector), args.ood_detector_dir, args.validity)
+    if not (loaded.reference and loaded.reference.is_for(wanted, images)):
         loaded.reference = None  # its memory is free for the next
-        loaded.reference = make_reference(
-            networks.end,
-            networks.end_name,
-            layers,
-            images,
-            scores=args.detector,
-            store=DetectorStore(args.ood_detector_dir),
-            with_validity=args.validity,
-            id_data=args.dataset,
-        )
+        loaded.reference = make_reference(networks.end, wanted, images, id_data=args.dataset)
     reference = loaded.reference
 
     # The stitches: accuracies, scores and validity.

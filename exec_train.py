@@ -38,7 +38,7 @@ def train(args) -> None:
 
     from src.checkpoints import save_state
     from src.console import note
-    from src.datasets import dataset_info, intervene, load_dataset
+    from src.datasets import dataset_info, load_dataset
     from src.models import build_model
     from src.results.run import Run
     from src.runtime import device_of, seeded
@@ -54,11 +54,9 @@ def train(args) -> None:
         model = build_model(args.model_type, n_classes=spec.n_classes, n_channels=spec.shape[0], image_shape=spec.shape)
     # Tensor cores want channels last; in float32 the layout is left alone.
     model.to(device, memory_format=torch.channels_last if args.amp == "bf16" else torch.preserve_format)
-    loading = cli.load_options(args, device)
-    interventions = cli.intervention_options(args)
+    options = {**cli.load_options(args, device), **cli.intervention_options(args)}
     train_set, val_set = (
-        intervene(load_dataset(args.dataset, args.dataset_root, train=train, **loading), train=train, **interventions)
-        for train in (True, False)
+        load_dataset(args.dataset, args.dataset_root, train=train, **options) for train in (True, False)
     )
     train_set.epoch_size = args.epoch_size or train_set.epoch_size
 

@@ -74,10 +74,10 @@ def collect_accuracies(args) -> None:
     from src.console import note, table
     from src.results.experiments import by_experiment, newest_runs
     from src.results.matrices import accuracies
-    from src.results.records import write_table
-    from src.results.rows import IntervalRow
+    from src.results.tables import write_table
     from src.stitching.report import Comparison, update_grid, write_grid
     from src.verdict import intervals
+    from src.verdict.rows import IntervalRow
 
     folders = [str(Path(folder)) for folder in (args.source_dir, args.other_dir) if folder]
     runs = [runs_of(Path(folder), recursive=args.recursive) for folder in folders]
@@ -114,9 +114,11 @@ def runs_of(source_dir: Path, *, recursive: bool, detectors=(), may_lack: bool =
     """
     from src.console import warn
     from src.errors import UserError
-    from src.results.folders import folders_of_runs, read_runs
+    from src.ood.evaluated import with_evaluations
+    from src.stitching.folders import folders_of_runs, read_runs
 
-    runs, skipped = read_runs(source_dir, recursive=recursive, detectors=detectors)
+    runs, skipped = read_runs(source_dir, recursive=recursive)
+    runs = with_evaluations(runs, detectors)
     for reason in skipped:
         warn(f"skipped: {reason}")
     if not runs and not may_lack:

@@ -220,7 +220,7 @@ def run_claimed(unit: Unit, loaded: "Loaded") -> bool:
 
 def run_commands(unit: Unit, loaded: "Loaded") -> list[float]:
     """Run the commands of a unit, and remove what a killed process left of it; return the seconds of each."""
-    from src.results.folders import remove_remains
+    from src.stitching.folders import remove_remains
 
     seconds = []
     for command in unit.commands:

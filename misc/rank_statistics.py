@@ -31,13 +31,13 @@ def statistics(args) -> None:
     from src.rank_statistics import (
         BASELINE,
         MIXED,
+        RankTestRow,
         sensitivity,
         specificity,
         summary_of_correlations,
         summary_of_places,
     )
-    from src.results.records import write_table
-    from src.results.rows import RankTestRow
+    from src.results.tables import write_table
 
     tables = read_tables(args.tables)
     if not tables.measurements:

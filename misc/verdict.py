@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Judge stitched pairs of layers: similar, accurate but out of distribution, not similar, or undecided."""
+"""Judge stitched pairs of layers: similar, by the label alone, out of distribution, not similar, or undecided."""
 
 import sys
 from pathlib import Path
@@ -12,8 +12,8 @@ from src.ood.registry import SCORES
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Judge which stitched pairs of layers are functionally similar, how sure that is, and whether the accuracy is "
-        "bought with activations that are not like the end network's own."
+        "Judge which stitched pairs of layers are functionally similar, how sure that is, whether the accuracy is "
+        "bought with activations that are not like the end network's own, and whether the label alone would do as well."
     )
     add = options.add_argument
     add("source_dirs", nargs="+", help="folders of stitching runs, with their OOD evaluations if there are any")
@@ -28,19 +28,13 @@ def parser() -> cli.Parser:
         "--noise-dose",
         type=cli.real_number(at_least=0),
         default=5.0,
-        help="most noise, in percent, that activations in distribution may resemble; more is off the manifold",
+        help="largest share of noise, in percent, of activations that are in distribution: more is off the manifold",
     )
     add(
         "--shrinkage-dose",
         type=cli.real_number(at_least=0),
         default=15.0,
-        help="most shrinkage, in percent, that activations in distribution may resemble; more is collapsed",
-    )
-    add(
-        "--detector",
-        type=cli.several(SCORES),
-        default=",".join(SCORES),
-        help="those whose evaluations count, with commas between them",
+        help="largest share of the way to the mean, in percent: more is collapsed",
     )
     add("--pairwise", action="store_true", help="test each pair of layers for itself, without Holm's correction")
     add("--pool", action="store_true", help="take pairs of networks that share no network together, as repetitions")
@@ -50,7 +44,7 @@ def parser() -> cli.Parser:
         "--output",
         type=cli.csv_file,
         default="verdict.csv",
-        help="CSV to write; the sentences (.md) and a map of each method (.png) go beside it",
+        help="CSV to write; the sentences (.md) and maps of each method (.png) go beside it",
     )
     cli.add_figure(options)
     return options
@@ -59,17 +53,20 @@ def parser() -> cli.Parser:
 def give_verdict(args) -> None:
     from src.console import note, result, warn
     from src.errors import UserError
+    from src.ood.evaluated import with_evaluations
     from src.ood.rules import ValidityLimits
     from src.results.captions import describe_stitches
-    from src.results.folders import read_runs
     from src.similarity.report import read_similarities
+    from src.stitching.folders import read_runs
     from src.verdict import Limits, judge
-    from src.verdict.report import print_verdicts, sentences, write_files
+    from src.verdict.groups import commands_of_controls
+    from src.verdict.judging import NO_CONTROL, SIMILARITY_COLUMNS
+    from src.verdict.report import print_matrices, print_verdicts, sentences, write_files
 
     runs = []
     for folder in args.source_dirs:
-        of_folder, skipped = read_runs(folder, detectors=args.detector)
-        runs += of_folder
+        of_folder, skipped = read_runs(folder)
+        runs += with_evaluations(of_folder, SCORES)
         for reason in skipped:
             warn(f"skipped: {reason}")
     if not runs:
@@ -77,15 +74,20 @@ def give_verdict(args) -> None:
         raise UserError(f"{folders}: no finished stitching run; give folders that hold their folders")
     similarities = [row for path in args.similarity for row in read_similarities(path)]
 
-    doses = ValidityLimits(args.noise_dose / 100, args.shrinkage_dose / 100)
-    limits = Limits(args.tolerance / 100, doses, pairwise=args.pairwise)
+    validity = ValidityLimits(args.noise_dose / 100, args.shrinkage_dose / 100)
+    limits = Limits(args.tolerance / 100, validity, pairwise=args.pairwise)
     verdicts = judge(runs, similarities, limits=limits, pool=args.pool)
-    if similarities and not any(row.similarities for row in verdicts):
+    if similarities and not any(set(SIMILARITY_COLUMNS) & set(row.others) for row in verdicts):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
     if args.verbose:
         print_verdicts(verdicts)
         result()
+    print_matrices(verdicts)
     result("\n".join(sentences(verdicts, limits)))
+    lacking = {row.pair for row in verdicts if row.reason == NO_CONTROL}
+    if lacking:
+        commands = commands_of_controls([run for run in runs if run.row.pair in lacking])
+        result(f"Make the label-only controls: {'; '.join(commands)}")
     below = describe_stitches([run.row for run in runs])
     write_files(Path(args.output), verdicts, limits, caption=below, **cli.figure_options(args))
     note(f"wrote {args.output}")

@@ -1,7 +1,9 @@
 """State dicts on disk, and networks built from them."""
 
 import contextlib
+import functools
 import io
+import json
 import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from src.console import warn
+from src.datasets import normalisation_of
 from src.errors import Misfit, UserError
 from src.files import write_bytes
-from src.images import ImageSpec
+from src.images import ImageSpec, Normalisation, describe_values
 from src.models import Network, build_model
 from src.models.heads import LinearProbe
 from src.networks import NetworkName
@@ -119,6 +122,7 @@ def load_model(
             return freeze(build(), device)
     if name.is_file:
         state = load_state(name.path)
+        _warn_of_normalisation(name.path, images.normalisation)
     else:
         from src.models.torchvision_networks import torchvision_weights
 
@@ -128,6 +132,19 @@ def load_model(
     if not name.is_file and hasattr(model.module, "transform_input"):  # GoogLeNet's and Inception's other statistics
         model.module.transform_input = True
     return freeze(model, device)
+
+
+@functools.cache  # once for each checkpoint
+def _warn_of_normalisation(checkpoint: str, given: Normalisation | None) -> None:
+    """Warn if the data set that `config.txt` beside a checkpoint names has other values than the images at hand."""
+    with contextlib.suppress(UserError, OSError, ValueError, KeyError, TypeError):  # no such file, or the data are gone
+        dataset = json.loads((Path(checkpoint).parent / "config.txt").read_text())["dataset"]
+        trained = normalisation_of(dataset)
+        if trained != given:
+            warn(
+                f"checkpoint {checkpoint} was trained on {dataset}: {describe_values(trained)}; the images at hand: "
+                f"{describe_values(given)}; give them the same mean and std"
+            )
 
 
 def load_weights(model: Network, path: str | Path, *, wanted: str) -> Network:

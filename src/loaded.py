@@ -1,6 +1,6 @@
 """Networks and data sets that the experiments of one process share: each is loaded once."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ class Loaded:
     def __init__(self) -> None:
         self._networks: dict[Hashable, Network] = {}
         self._datasets: dict[Hashable, BaseImageSet] = {}
-        self.reference: Any = None  # of the last evaluation of stitches, whose options all others share
+        self.reference: Any = None  # of the last evaluation of stitches, for the next one into the same network
 
     def network(
         self, name: NetworkName, images: ImageSpec, *, device: torch.device | str, encoder: bool = False
@@ -34,10 +34,19 @@ class Loaded:
         return self._networks[key]
 
     def dataset(
-        self, name: str, root: str | Path, *, train: bool, device: torch.device | str, loading: Loading
+        self,
+        name: str,
+        root: str | Path,
+        *,
+        train: bool,
+        device: torch.device | str,
+        loading: Loading,
+        interventions: Mapping[str, float | None] | None = None,
+        intervention_seed: int = 0,
     ) -> BaseImageSet:
         """Return one split of a data set as `load_dataset` loads it; the same object for the same arguments."""
-        key = (name, str(root), train, str(device), loading)
+        changes = {"interventions": interventions, "intervention_seed": intervention_seed}
+        key = (name, str(root), train, str(device), loading, tuple((interventions or {}).items()), intervention_seed)
         if key not in self._datasets:
-            self._datasets[key] = load_dataset(name, root, train=train, device=device, loading=loading)
+            self._datasets[key] = load_dataset(name, root, train=train, device=device, loading=loading, **changes)
         return self._datasets[key]

@@ -10,16 +10,17 @@ from src.errors import UserError
 from src.files import read_json
 from src.networks import NetworkName
 from src.options import STARTS
+from src.probing.rows import ProbeRow
 from src.results.captions import caption, network, short
-from src.results.experiments import Networks, grouped, method_names, newest
-from src.results.records import read_table
-from src.results.rows import ProbeRow, Rank, SimilarityRow, StitchRow
-from src.similarity.registry import GRAMS, KEYS, MEASURES
+from src.results.experiments import NETWORKS, RANKS, grouped, method_names, newest
+from src.results.tables import Rank, read_table
+from src.similarity.registry import GRAMS, MEASURES
+from src.similarity.rows import SimilarityRow
+from src.stitching.rows import StitchRow
 
 Row = SimilarityRow | ProbeRow | StitchRow
 Result = TypeVar("Result")
 FULL = math.inf  # the rank of a layer that is not truncated: above all others
-RANKS = ("front_stitch_rank", "front_pinv_rank")  # varied in the sensitivity test
 
 
 class Measurement(NamedTuple):
@@ -66,7 +67,7 @@ def read_tables(paths: Sequence[str | Path]) -> Tables:
         written = _written(path)
         ages |= {id(row): row.folder if isinstance(row, StitchRow) else written for row in of_table}
     names = {name.identity: name for row in reversed(rows) for name in row.networks}
-    titles = {name.identity: name.title(_seed(row)) for row in reversed(rows) for name in row.networks}
+    titles = {name.identity: name.title(row.seed) for row in reversed(rows) for name in row.networks}
     measurements = []
     for kind, measure in ((SimilarityRow, _similarities), (StitchRow, _accuracies)):
         aged = [(ages[id(row)], each) for row, each in measure([row for row in rows if isinstance(row, kind)], titles)]
@@ -81,13 +82,13 @@ def read_tables(paths: Sequence[str | Path]) -> Tables:
 
 def read_rows(path: Path) -> list[Row]:
     """Read a CSV of similarity, probing or stitching; raises as `read_tables`."""
-    return read_table(path, SimilarityRow, ProbeRow, StitchRow, **KEYS)
+    return read_table(path, SimilarityRow, ProbeRow, StitchRow)
 
 
 def describe(tables: Tables) -> str:
     """Describe the networks, data and images of tables, for the caption of a figure."""
     rows, names = tables.rows, tables.names
-    datasets = dict.fromkeys(filter(None, map(_dataset, rows)))
+    datasets = dict.fromkeys(filter(None, (row.dataset for row in rows)))
     counts = []
     for kind, use in ((SimilarityRow, "similarity"), (ProbeRow, "probes"), (StitchRow, "matching")):
         numbers = {_n_images(row) for row in rows if isinstance(row, kind)} - {None}
@@ -142,7 +143,7 @@ def _similarities(
             networks = _setting(_models(row), titles)
             networks += f", {short(row.dataset)}" if len(data) > 1 else ""
             networks += f", {row.n_samples} images" if len(numbers) > 1 else ""
-            for measure, value in row.values.items():
+            for measure, value in row.measures.items():
                 is_aligned = MEASURES[measure].of != GRAMS
                 is_named = is_aligned and row.alignment_option in ("pool", "positions")
                 setting = f"{networks}, {row.alignment_option}" if is_named else networks
@@ -154,14 +155,14 @@ def _similarities(
 
 def _accuracies(rows: Sequence[StitchRow], titles: Mapping[str, str]) -> Iterator[tuple[StitchRow, Measurement]]:
     """Yield each row and its accuracy; the method tells apart those of the same networks."""
-    methods = method_names([row.experiment for row in rows], apart_from=(*Networks._fields, *RANKS))
+    methods = method_names([row.experiment for row in rows], apart_from=(*NETWORKS, *RANKS))
     for row, method in zip(rows, _with_matching_ranks(rows, methods), strict=True):
         models = _models(row)
-        setting = f"{_setting(models, titles)}: {row.experiment.method.stitching_type}, {method}"
-        ranks = (_number(row.experiment.method.front_stitch_rank), FULL)
+        setting = f"{_setting(models, titles)}: {row.stitching_type}, {method}"
+        ranks = (_number(row.front_stitch_rank), FULL)
         yield row, Measurement(
-            "stitching accuracy", setting, models, tuple(row.pair), ranks, row.metrics.accuracy, method=method,
-            dataset=row.experiment.dataset,
+            "stitching accuracy", setting, models, tuple(row.pair), ranks, row.accuracy, method=method,
+            dataset=row.dataset,
         )  # fmt: skip
 
 
@@ -184,9 +185,8 @@ def _with_matching_ranks(rows: Sequence[StitchRow], methods: Sequence[str]) -> l
 
 def _ranks(row: StitchRow) -> tuple[Rank, Rank]:
     """Return the ranks at which a stitch runs and was matched; equal where nothing was matched."""
-    method = row.experiment.method
-    is_matched = method.init not in STARTS
-    return method.front_stitch_rank, method.front_pinv_rank if is_matched else method.front_stitch_rank
+    is_matched = row.init not in STARTS
+    return row.front_stitch_rank, row.front_pinv_rank if is_matched else row.front_stitch_rank
 
 
 def _models(row: SimilarityRow | StitchRow) -> tuple[str, str]:
@@ -194,14 +194,9 @@ def _models(row: SimilarityRow | StitchRow) -> tuple[str, str]:
     return first.identity, second.identity
 
 
-def _dataset(row: Row) -> str | None:
-    return row.experiment.dataset if isinstance(row, StitchRow) else row.dataset
-
-
 def _n_images(row: Row) -> int | None:
     if isinstance(row, StitchRow):
-        method = row.experiment.method
-        return None if method.init in STARTS else row.metrics.n_matched or method.n_pinv_init_samples
+        return None if row.init in STARTS else row.n_matched or row.n_pinv_init_samples
     return row.n_samples if isinstance(row, SimilarityRow) else row.n_images
 
 
@@ -212,10 +207,6 @@ def _probe_key(row: ProbeRow) -> ProbeKey:
 
 def _setting(models: Sequence[str], titles: Mapping[str, str]) -> str:
     return " -- ".join(titles[identity] for identity in models)
-
-
-def _seed(row: Row) -> int | None:
-    return row.experiment.seed if isinstance(row, StitchRow) else row.seed
 
 
 def _number(rank: Rank) -> float:

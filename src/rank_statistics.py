@@ -16,12 +16,30 @@ from typing import NamedTuple
 from scipy.stats import kendalltau, rankdata, spearmanr
 
 from src.measurements import FULL, Measurement, Tables, by_series, over_ranks
+from src.probing.rows import ProbeRow
 from src.results.experiments import grouped
-from src.results.rows import ProbeRow, RankTestRow
 
 BASELINE = "rank itself"
 MIN_RANKS = 10  # for p-values
 MIXED = "alignments differ"  # a note on specificity: the measure may rank them instead of the layers
+
+
+class RankTestRow(NamedTuple):
+    """A sensitivity or specificity test of a measure: a row of the table of `misc/rank_statistics.py`."""
+
+    test: str
+    measure: str
+    setting: str  # the networks, and of stitches the method
+    layer1: str
+    layer2: str
+    varied: str  # layer1 or layer2
+    n: int  # ranks, or layers
+    spearman: float | None = None
+    spearman_p: float | None = None
+    kendall: float | None = None
+    kendall_p: float | None = None
+    place: float | None = None  # of the corresponding layer; 1 is the most similar
+    note: str = ""
 
 
 class Correlation(NamedTuple):

@@ -6,14 +6,13 @@ import urllib.request
 from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # several tests run at once: one thread of numpy, and one of torch
+# Several tests run at once: one thread of torch and one of numpy, also in the processes that they start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
-import torch
 
 from tests import commands
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -54,16 +53,16 @@ def stitch(in_tmp_path, digit_networks):
 @contextlib.contextmanager
 def few_images(n_train: int | None = 256, *, n_test: int | None = None):
     """Embedded data sets have only so many images, in this process, while the block runs. None stands for all."""
-    from src.datasets import embedded_sets
+    from src.datasets import small_sets
 
-    split_of = embedded_sets.split_of
+    split_of = small_sets.split_of
 
     def first_of(info, images, labels, *, train, device):
         n = n_train if train else n_test
         return split_of(info, images[:n], None if labels is None else labels[:n], train=train, device=device)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedded_sets, "split_of", first_of)
+        patch.setattr(small_sets, "split_of", first_of)
         yield
 
 

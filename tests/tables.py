@@ -20,11 +20,9 @@ PROBE = {
 }  # fmt: skip
 SIMILARITY = {
     "model1": "a.pt", "model2": "b.pt", "layer1": "x", "layer2": "y", "rank1": "", "rank2": "",
-    "alignment": "positions", "n_samples": 10, **dict.fromkeys(MEASURES, ""),
-    **{f"{name}_{part}{of}": "" for of in ("", "_within", "_max", "_within_max") for name in MEASURES
-       for part in ("p_value", "null_95", "calibrated")},
-    "model1_type": "resnet18", "model2_type": "resnet18", "dataset": "digits", "alignment_option": "auto",
-    "n_permutations": "", "seed": "",
+    "alignment": "positions", "n_samples": 10, "model1_type": "resnet18",
+    "model2_type": "resnet18", "dataset": "digits", "alignment_option": "auto", "n_permutations": "", "seed": "",
+    **dict.fromkeys(MEASURES, ""),
 }  # fmt: skip
 
 

@@ -16,8 +16,8 @@ from src.networks import NetworkName
 from src.ood import Validity, energy, make_detector, ood_metrics
 from src.ood.networks import check_runs
 from src.ood.validity import LayerValidity
-from src.results.folders import StitchingRun
 from src.stitching import build_stitching_layer
+from src.stitching.folders import StitchingRun
 from tests.commands import (
     ON_DIGITS,
     PNG,

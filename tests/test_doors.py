@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from src.checkpoints import load_state
-from src.datasets import embedded_sets
+from src.datasets import small_sets
 from src.datasets.in_memory import ImageSet
 from src.datasets.registry import DATASETS, DatasetInfo
 from src.models import registry, small_cnn
@@ -41,8 +41,8 @@ def test_a_data_set(monkeypatch):
         images = (255 * torch.eye(8, dtype=torch.uint8)[:, None, :, None]).expand(8, 1, 8, 8)
         return ImageSet(images, torch.arange(8) % 2, n_classes=info.n_classes, device=device)
 
-    monkeypatch.setattr(embedded_sets, "load_stripes", load_stripes, raising=False)
-    monkeypatch.setitem(DATASETS, "stripes", DatasetInfo("embedded_sets.load_stripes", "stripes", 2, (1, 8, 8)))
+    monkeypatch.setattr(small_sets, "load_stripes", load_stripes, raising=False)
+    monkeypatch.setitem(DATASETS, "stripes", DatasetInfo("small_sets.load_stripes", "stripes", 2, (1, 8, 8)))
     run("exec_train.py", "small_cnn", "-d", "stripes", "-gpu", "-1", "-e", "1", "-dir", "trained")
     assert read_json("trained/config.txt")["dataset"] == "stripes"
 

@@ -167,10 +167,9 @@ def test_losses_are_those_of_plain_passes(networks, data, objective):
         "layer4.1": [],
     }
     for training in (True, False):
-        losses = {}
-        for group in grid.losses(images, labels, training=training):
-            losses |= dict(zip(group.heads, group.losses.tolist(), strict=True))
-        for number, (pair, layer) in enumerate(layers.items()):
+        groups = grid.losses(images, labels, training=training)
+        losses = [loss for group in groups for loss in group.losses.tolist()]
+        for number, (pair, layer) in enumerate(grid.layers.items()):
             h, g = layer(front(images, until=pair.front_layer)), end(images, until=pair.end_layer)
 
             def onward(act, until=None, pair=pair):

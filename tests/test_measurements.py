@@ -8,15 +8,13 @@ from datetime import datetime
 import pytest
 
 from src.measurements import FULL, Measurement, describe, read_tables
-from src.results.records import write_table
-from src.results.rows import SimilarityRow
-from src.similarity.registry import KEYS
+from src.results.tables import write_table
 from tests.result_rows import probe_row, similarity_row, stitch_row
 
 
 def write(path, *rows, end: str | None = None):
     """Write a table, and what says when."""
-    write_table(path, type(rows[0]), rows, **(KEYS if isinstance(rows[0], SimilarityRow) else {}))
+    write_table(path, type(rows[0]), rows)
     if end:
         path.with_suffix(".run.json").write_text(f'{{"end": "{end}"}}')
     return path

@@ -5,7 +5,7 @@ import torch
 
 from src.checkpoints import load_state
 from src.ood.losses import energy
-from src.runtime import precision
+from src.runtime import full_precision, precision
 from src.training import classification_losses
 from tests.commands import MODEL, ON_DIGITS, read_csv, read_metrics, run
 
@@ -18,19 +18,23 @@ def test_bf16_holds_inside_of_the_block_alone():
     assert (weights @ weights).dtype == torch.float32
 
 
-def test_tf32_is_torchs_default_unless_asked_for():
-    before = torch.get_float32_matmul_precision()
+def test_tf32_is_off_unless_asked_for():
+    def allowed():
+        return torch.get_float32_matmul_precision() != "highest", torch.backends.cudnn.allow_tf32
+
     with precision(gpu=-1, amp="none", tf32=False):
-        assert torch.get_float32_matmul_precision() == before
+        assert allowed() == (False, False)
     with precision(gpu=-1, amp="none", tf32=True):
-        assert torch.get_float32_matmul_precision() == "high"
-    assert torch.get_float32_matmul_precision() == before
+        assert allowed() == (True, True)
+        with full_precision("cpu"):
+            assert allowed() == (False, False)
+    assert allowed() == (False, False)
 
 
 def test_what_is_measured_is_summed_in_single_precision():
     logits = torch.randn(1, 300, 10, dtype=torch.bfloat16)
-    group = classification_losses([0], logits, torch.zeros(300, dtype=torch.long))
-    exact = classification_losses([0], logits.float(), torch.zeros(300, dtype=torch.long))
+    group = classification_losses(logits, torch.zeros(300, dtype=torch.long))
+    exact = classification_losses(logits.float(), torch.zeros(300, dtype=torch.long))
     assert torch.equal(group.losses, exact.losses)
     assert torch.equal(energy(logits[0]), energy(logits[0].float()))
 

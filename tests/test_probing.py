@@ -157,7 +157,7 @@ def test_truncation_at_test_time_is_that_of_each_batch(digits):
     task = Probes(toy(), ["flat"], [1, None], IMAGES, seed=0)
     losses = {}
     for batch_size in (20, 360):
-        scores = evaluate(task, digits[1].batches(batch_size), device=torch.device("cpu"))
+        scores = evaluate(task, digits[1].batches(batch_size))
         losses[batch_size] = [score.loss for score in scores]
     assert losses[20][1] == pytest.approx(losses[360][1], abs=1e-6)
     assert abs(losses[20][0] - losses[360][0]) > 1e-3

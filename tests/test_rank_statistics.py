@@ -8,8 +8,10 @@ from scipy import stats
 
 from src.measurements import FULL, Measurement, ProbeKey, Tables
 from src.networks import NetworkName
+from src.probing.rows import ProbeRow
 from src.rank_statistics import (
     BASELINE,
+    RankTestRow,
     correlation,
     place,
     sensitivity,
@@ -17,7 +19,6 @@ from src.rank_statistics import (
     summary_of_correlations,
     summary_of_places,
 )
-from src.results.rows import ProbeRow, RankTestRow
 from tests.result_rows import probe_row
 
 CKA = Measurement("cka", "a.pt -- b.pt", ("A", "B"), ("x", "y"), (FULL, FULL), 0.5, dataset="digits")

@@ -69,14 +69,6 @@ def test_a_training_that_goes_on_from_a_state_ends_as_one_that_was_not_interrupt
     assert yielded == list(range(at, 4)) and again_history == history
 
 
-def test_a_state_of_other_networks_is_refused(tmp_path):
-    images = image_set()
-    _, state = next(train(task(), images, images, SETTINGS[0]))
-    other = Classification(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)))
-    with pytest.raises(UserError, match="does not fit: was a checkpoint replaced"):
-        next(train(other, images, images, SETTINGS[0], state=state))
-
-
 def test_a_network_is_trained_logged_and_kept(tmp_path, capsys):
     run = claimed(tmp_path)
     train_network(run, task(), image_set(), image_set(), SETTINGS[0], save_frequency=2)

@@ -7,8 +7,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from src.results.records import columns, from_record, to_record
-from src.results.rows import Null, SimilarityRow
+from src.results.tables import from_record, to_record
 from src.similarity import (
     Comparison,
     compare,
@@ -19,7 +18,8 @@ from src.similarity import (
     pwcca_distance,
 )
 from src.similarity.permutations import null_of, permutations, permutations_within
-from src.similarity.registry import KEYS, MEASURES
+from src.similarity.registry import MEASURES
+from src.similarity.rows import Null, SimilarityRow
 
 FUNCTIONS = {
     "cka": linear_cka, "cka_debiased": debiased_cka, "mutual_knn": mutual_knn,
@@ -116,7 +116,7 @@ def test_values_within_classes_are_those_of_images_permuted_within_them(name):
 def test_without_labels_there_are_no_permutations_within_classes():
     x, y = torch.rand(2, 20, 5)
     row = compared(x, y, metrics=["cka"], n_permutations=19)
-    assert row.nulls and not row.nulls_within and not row.nulls_within_max
+    assert row.nulls and not row.nulls_within
     assert not compared(x, y, metrics=["cka"], n_permutations=0, labels=torch.zeros(20)).nulls_within
 
 
@@ -148,45 +148,6 @@ def test_images_alone_in_their_class_are_warned_of():
     assert said["none"] == ([], True)
 
 
-def test_the_largest_of_several_pairs_by_hand():
-    """Its null is that of the most similar pair under each permutation, which is the same one for all pairs."""
-    rng = np.random.default_rng(0)
-    labels, x, _ = with_shared_classes(rng)
-    first = {"a": x, "b": rng.normal(size=(24, 3))}
-    second = {"c": x + 3 * rng.normal(size=x.shape), "d": rng.normal(size=(24, 4))}
-    comparison = Comparison(first, second, n_images=24, metrics=["cka", "procrustes"], n_permutations=39, labels=labels)
-    comparison.add(*({key: torch.tensor(value) for key, value in side.items()} for side in (first, second)))
-    rows = [row for (row,) in comparison.rows()]
-    orders = {"nulls": permutations(39, 24), "nulls_within": permutations_within(39, labels)}
-    assert len(rows) == 4
-    for name, extreme in (("cka", max), ("procrustes", min)):
-        for field, permuted in orders.items():
-            values = [
-                extreme(FUNCTIONS[name](one[order], two) for one in first.values() for two in second.values())
-                for order in permuted
-            ]
-            for row in rows:
-                expected = null_of(name, row.values[name], torch.tensor(values, dtype=torch.float64))
-                assert tuple(getattr(row, f"{field}_max")[name]) == pytest.approx(tuple(expected), abs=1e-9)
-                assert getattr(row, f"{field}_max")[name].p_value >= getattr(row, field)[name].p_value
-    assert to_record(rows[0])["cka_p_value_max"] == rows[0].nulls_max["cka"].p_value
-    assert not compared(x, x, metrics=["cka"], n_permutations=19, labels=labels).nulls_max
-
-
-def test_each_rank_has_its_own_largest_value():
-    rng = np.random.default_rng(0)
-    layers = [{name: torch.tensor(rng.normal(size=(20, 6))) for name in names} for names in ("ab", "cd")]
-    options = {"n_images": 20, "metrics": ["cka", "procrustes"], "n_permutations": 19}
-    found = {}
-    for ranks in ([6, 2], [6], [2]):
-        comparison = Comparison(*layers, ranks1=ranks, **options)
-        comparison.add(*layers)
-        for row in (row for rows in comparison.rows() for row in rows):
-            found.setdefault((row.layer1, row.layer2, row.rank1), []).append(row.nulls_max)
-    for together, alone in found.values():
-        assert all(tuple(together[name]) == pytest.approx(tuple(alone[name]), abs=1e-12) for name in together)
-
-
 def test_positions_as_samples_have_no_permutations():
     x, y = torch.rand(2, 20, 5, 3, 3, dtype=torch.float64)
     options = {"metrics": ["cka", "procrustes"], "n_permutations": 19}
@@ -201,21 +162,12 @@ def test_positions_as_samples_have_no_permutations():
 def test_a_row_is_read_as_it_was_written():
     given = {"metrics": list(MEASURES), "n_permutations": 19, "labels": torch.arange(20) // 5}
     row = compared(*np.random.default_rng(0).normal(size=(2, 20, 5)), **given)
-    row = row._replace(nulls_max=row.nulls, nulls_within_max=row.nulls_within)
     row = row._replace(model1="f.pt", model2="g.pt", model1_type="cnn", model2_type="vit", dataset="digits", rank1=3)
-    record, keys = to_record(row), KEYS
-    names = columns(SimilarityRow, **keys)
-    assert set(record) == set(names)
-    assert from_record(SimilarityRow, {name: text_of(value) for name, value in record.items()}, **keys) == row
-    first = "model1 model2 layer1 layer2 rank1 rank2 alignment n_samples cka pwcca procrustes pwcca_morcos".split()
-    assert names[:12] == first
-    texts = ["f.pt", "g.pt", "a", "b", "", "4", "positions", "20", "0.5", "", "nan", ""]
-    record = dict.fromkeys(names, "") | dict(zip(first, texts, strict=True))
-    read = from_record(SimilarityRow, record | {"model1_type": "cnn", "model2_type": "vit", "dataset": "digits",
-                                                "alignment_option": "auto"}, **keys)  # fmt: skip
-    assert read[:8] == ("f.pt", "g.pt", "a", "b", None, 4, "positions", 20) and read.nulls == {}
-    assert list(read.values) == ["cka", "procrustes"] and math.isnan(read.values["procrustes"])
-    assert read.n_permutations is None
+    record = {name: text_of(value) for name, value in to_record(row).items()}
+    assert from_record(SimilarityRow, record) == row
+    assert list(row.measures) == list(MEASURES) and row.nulls.keys() == row.nulls_within.keys() == MEASURES.keys()
+    read = from_record(SimilarityRow, record | dict.fromkeys(row.values, "") | {"cka": "0.5", "procrustes": "nan"})
+    assert list(read.values) == ["cka", "procrustes"] and math.isnan(read.values["procrustes"]) and read.nulls == {}
 
 
 def text_of(value) -> str:

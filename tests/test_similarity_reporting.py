@@ -4,17 +4,16 @@ import math
 
 import pytest
 
-from src.results.rows import SimilarityRow
 from src.similarity import report
+from src.similarity.rows import SimilarityRow
 
 
 def rows_of(layers1, layers2, ranks1, ranks2) -> list[SimilarityRow]:
     """Rows with values that tell them apart."""
     cases = [(a, b, r, s) for a in layers1 for b in layers2 for r in ranks1 for s in ranks2]
-    nulls, names = [{}] * 4, [""] * 3
     return [
         SimilarityRow(
-            "f.pt", "g.pt", *case, "positions", 9, {"cka": float(i), "pwcca": math.nan}, *nulls, *names, "auto", None
+            "f.pt", "g.pt", *case, "positions", 9, "", "", "", "auto", None, None, {"cka": float(i), "pwcca": math.nan}
         )
         for i, case in enumerate(cases)
     ]

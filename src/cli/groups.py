@@ -1,5 +1,6 @@
 """Groups of options that several scripts have, and the values that they stand for."""
 
+import os
 from argparse import Namespace
 from typing import Any
 
@@ -8,6 +9,8 @@ from src.cli.types import cutoff, dataset, dataset_help, described, one_of, real
 from src.console import warn
 from src.errors import UserError
 from src.options import ALIGNMENTS, LR_STEPS, OOD_SCORES, OPTIMIZERS, PRECISIONS, SCHEDULERS
+
+MOST_WORKERS = 16  # that decode images by default
 
 
 def add_gpu(parser: Parser) -> None:
@@ -58,8 +61,9 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
     add("-d", "--dataset", type=dataset, default="cifar10", help=dataset_help())
     add("-data", "--dataset-root", default="./data/pytorch", help="folder of the datasets")
     add("-b", "--batch-size", type=whole_number(1), default=batch_size, help=images)
-    add("-workers", "--loader-workers", dest="n_workers", type=whole_number(0), default=1,
-        help="processes that decode images from disk; small images need none")  # fmt: skip
+    add("-workers", "--loader-workers", dest="n_workers", type=whole_number(0), default=None,
+        help="processes that decode images from disk; small images need none; default: one a core, at most "
+        f"{MOST_WORKERS}")  # fmt: skip
     add("-prefetch", "--prefetch-factor", type=whole_number(1), default=1, help="batches each worker prepares ahead")
 
 
@@ -67,7 +71,9 @@ def load_options(args: Namespace, device: Any) -> dict[str, Any]:
     """Collect the arguments `device` and `loading` of `load_dataset`."""
     from src.datasets import Loading
 
-    return {"device": device, "loading": Loading(args.n_workers, args.prefetch_factor)}
+    n_cores = len(os.sched_getaffinity(0))
+    n_workers = min(n_cores, MOST_WORKERS) if args.n_workers is None else args.n_workers
+    return {"device": device, "loading": Loading(n_workers, args.prefetch_factor)}
 
 
 def add_training(parser: Parser, *, n_epochs: int | None, momentum: bool = False) -> None:
@@ -144,11 +150,17 @@ def add_similarity(parser: Parser) -> None:
     )
 
 
-def add_interventions(parser: Parser) -> None:
-    """Add an option for each row of the table of interventions, and `--intervention-seed`."""
+def add_interventions(parser: Parser, *, of_tests: bool = False) -> None:
+    """Add an option for each row of the table of interventions, and `--intervention-seed`.
+
+    Args:
+        of_tests: only those that change test images, for scripts that read test images for a measure.
+    """
     from src.datasets import INTERVENTIONS
 
     for name, row in INTERVENTIONS.items():
+        if of_tests and not row.changes_tests:
+            continue
         strength = real_number(at_least=0, at_most=row.at_most)
         parser.add_argument(f"--{name.replace('_', '-')}", type=strength, metavar=row.metavar, help=row.description)
     parser.add_argument("--intervention-seed", type=whole_number(0), default=0,
@@ -156,10 +168,11 @@ def add_interventions(parser: Parser) -> None:
 
 
 def intervention_options(args: Namespace) -> dict[str, Any]:
-    """Collect the arguments `strengths` and `seed` of `intervene`."""
+    """Collect the arguments `interventions` and `intervention_seed` of `load_dataset`."""
     from src.datasets import INTERVENTIONS
 
-    return {"strengths": {name: vars(args)[name] for name in INTERVENTIONS}, "seed": args.intervention_seed}
+    strengths = {name: vars(args).get(name) for name in INTERVENTIONS}
+    return {"interventions": strengths, "intervention_seed": args.intervention_seed}
 
 
 def add_finetuning(parser: Parser) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import difflib
 import signal
 import sys
 import traceback
@@ -33,7 +32,6 @@ class Parser(argparse.ArgumentParser):
             words = [] if path is None else words_of(self, path)
         except (argparse.ArgumentError, UserError) as error:
             self.error(str(error))
-        self._refuse_near_misses(args)
         self._words = [*words, *args]
         parsed = super().parse_args(self._words, namespace)
         try:
@@ -46,16 +44,6 @@ class Parser(argparse.ArgumentParser):
         """Return whether an option, such as `-d`, was among the parsed words."""
         spellings = self._option_string_actions[option].option_strings
         return any(word.split("=")[0] in spellings for word in self._words)
-
-    def _refuse_near_misses(self, args: Sequence[str]) -> None:
-        """Refuse words such as `-dirr` and `-epochs`, which argparse reads as `-d irr` and `-e pochs`."""
-        long = {option.lstrip("-"): option for option in self._option_string_actions if len(option.lstrip("-")) > 1}
-        for word in args:
-            given = word.split("=")[0]
-            if given.startswith("-") and not given.startswith("--") and given not in self._option_string_actions:
-                close = difflib.get_close_matches(given[1:], long, n=2, cutoff=0.75)
-                if close:
-                    self.error(f"unknown option {given}; did you mean {' or '.join(long[name] for name in close)}?")
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")

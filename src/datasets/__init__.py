@@ -1,13 +1,14 @@
 """Image data sets: `load_dataset` gives batches of images with their labels."""
 
-from src.datasets.interventions import INTERVENTIONS, intervene
 from src.datasets.registry import (
     DATASET_NAMES,
+    INTERVENTIONS,
     Loading,
     dataset_info,
     dataset_label,
     dataset_name,
     load_dataset,
+    normalisation_of,
 )
 
 __all__ = [
@@ -17,6 +18,6 @@ __all__ = [
     "dataset_info",
     "dataset_label",
     "dataset_name",
-    "intervene",
     "load_dataset",
+    "normalisation_of",
 ]

@@ -1,7 +1,6 @@
-"""Arrays of images on disk, mapped into memory: CIFAR-5M, the 300K Random Images, and a user's `.npz` files."""
+"""Data sets of arrays on disk: CIFAR-5M, the 300K Random Images, and a user's `.npz` files."""
 
 from functools import cache
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -9,26 +8,26 @@ import torch
 
 from src.console import warn
 from src.datasets.in_memory import ImageSet, split_of
-from src.datasets.mapped import MappedImages, map_archive
+from src.datasets.mapped import MappedImages, map_member
 from src.datasets.registry import DatasetInfo, Loading, load_dataset
 from src.errors import UserError
 from src.files import readable
+from src.images import Normalisation, make_normalisation
 
 RANDOM_IMAGES = "300K_random_images.npy"
 RANDOM_IMAGES_SOURCE = f"https://people.eecs.berkeley.edu/~hendrycks/{RANDOM_IMAGES}"
 CIFAR5M_SOURCE = "https://github.com/preetum/cifar5m"
 N_PARTS = 6
-FEW = 5  # labels that a warning lists
+REMEDY = (
+    "save it with numpy.savez: x_train and x_test uint8 (N, H, W, C) or (N, H, W), y_train and y_test whole numbers "
+    "from 0 or none, mean and std a number a channel or none"
+)
 
 
 def load_random_images(
     info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
 ) -> ImageSet:
-    """Load the 300K Random Images: both splits have all images, the training split augments them.
-
-    Raises:
-        UserError: the file is missing, or is no such array.
-    """
+    """Load the 300K Random Images: both splits have all images, the training split augments them."""
     path = _folder(root, info.source, RANDOM_IMAGES) / RANDOM_IMAGES
     with readable(path, f"fetch {RANDOM_IMAGES_SOURCE} into that place, then run again"):
         images = _checked_images(np.load(path, mmap_mode="r", allow_pickle=False), shape=(32, 32, 3))
@@ -38,11 +37,7 @@ def load_random_images(
 def load_cifar5m(
     info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
 ) -> ImageSet:
-    """Load CIFAR-5M: its six parts are the training split, the test images of CIFAR-10 the test split.
-
-    Raises:
-        UserError: a part is missing or damaged.
-    """
+    """Load CIFAR-5M: its six parts are the training split, the test images of CIFAR-10 the test split."""
     if not train:
         return load_dataset("cifar10", root, train=False, device=device)
     folder = _folder(root, info.source, "cifar5m_part0.npz")
@@ -50,9 +45,11 @@ def load_cifar5m(
     for i in range(N_PARTS):
         archive = folder / f"cifar5m_part{i}.npz"
         with readable(archive, f"fetch all {N_PARTS} parts from {CIFAR5M_SOURCE} into that folder, then run again"):
-            arrays = map_archive(archive, "XY")
-            images.append(_checked_images(arrays["X"], shape=(32, 32, 3)))
-            labels.append(_labels(arrays["Y"], n_images=len(images[-1]), n_classes=info.n_classes))
+            images.append(_checked_images(map_member(archive, "X"), shape=(32, 32, 3)))
+            own = _labels(archive, "Y", n_images=len(images[-1]))
+            if own.max() >= info.n_classes:
+                raise ValueError(f"labels up to {own.max()}, expected at most {info.n_classes - 1}")
+            labels.append(own.astype(np.int8))
     every_label = torch.from_numpy(np.concatenate(labels))
     return split_of(info, MappedImages(images), every_label, train=True, device=device)
 
@@ -63,10 +60,9 @@ def _folder(root: Path, name: str, content: str) -> Path:
 
 
 def describe(path: Path) -> DatasetInfo:
-    """Describe a user's `.npz` file: `x_train`, `x_test`, and `y_train`, `y_test` if it is labelled.
+    """Describe a user's `.npz` file: `x_train`, `x_test`, and if it is labelled `y_train`, `y_test`.
 
-    Raises:
-        UserError: the file cannot be read, or its arrays do not fit.
+    Arrays `mean` and `std` say how values in [0, 1] are to be normalised.
     """
     images, labels = zip(*(_own_arrays(path, split) for split in ("train", "test")), strict=True)
     if any(one is None for one in labels) and not all(one is None for one in labels):
@@ -79,27 +75,35 @@ def describe(path: Path) -> DatasetInfo:
     height, width, channels = (*images[0].shape[1:], 1)[:3]
     if channels > 4 >= height:
         raise UserError(f"{path}: images are {images[0].shape[1:]}, but channels come last: save (N, H, W, C)")
-    return DatasetInfo("arrays.load_file", str(path), n_classes, (channels, height, width))
+    normalisation = read_normalisation(path)
+    if normalisation and len(normalisation.mean) != channels:
+        raise UserError(f"{path}: mean and std have {len(normalisation.mean)} numbers, the images {channels} channels")
+    shape = (channels, height, width)
+    return DatasetInfo("arrays.load_file", str(path), n_classes, shape, normalisation=normalisation)
+
+
+def read_normalisation(path: Path) -> Normalisation | None:
+    """Read `mean` and `std` of a user's `.npz` file, if it has them."""
+    with readable(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
+        if not {"mean", "std"} & set(arrays):
+            return None
+        mean, std = (np.atleast_1d(arrays[name]).astype(float).tolist() for name in ("mean", "std"))
+        return make_normalisation(mean, std, n_channels=len(mean))
 
 
 @cache  # once for all that ask about the file
 def _warn_of_gaps(path: Path, present: frozenset[int], n_classes: int) -> None:
     n_absent = n_classes - len(present)
     if n_absent:
-        absent = islice((str(label) for label in range(n_classes) if label not in present), FEW)
-        dots = ", …" if n_absent > FEW else ""
+        first = next(label for label in range(n_classes) if label not in present)
         warn(
-            f"{path}: no training image has label {', '.join(absent)}{dots}; labels count from 0, so there are "
-            f"{n_classes} classes, {n_absent} of them without a training image"
+            f"{path}: no training image has label {first}; labels count from 0, so there are {n_classes} classes, "
+            f"{n_absent} of them without a training image"
         )
 
 
 def load_file(info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading) -> ImageSet:
-    """Load a split of a user's `.npz` file.
-
-    Raises:
-        UserError: as `describe`.
-    """
+    """Load a split of a user's `.npz` file."""
     images, labels = _own_arrays(Path(info.source), "train" if train else "test")
     labels = None if labels is None else torch.from_numpy(labels)
     images = images if images.ndim == 4 else images[..., None]
@@ -108,12 +112,11 @@ def load_file(info: DatasetInfo, root: Path, *, train: bool, device: torch.devic
 
 def _own_arrays(path: Path, split: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Map the images uint8 (N, H, W, C) or (N, H, W) of a split and read its labels int64 (N,), if it has any."""
-    remedy = f"save it with numpy.savez: x_{split} uint8 (N, H, W, C) or (N, H, W), y_{split} whole numbers from 0"
-    with readable(path, remedy):
-        arrays = map_archive(path, (f"x_{split}", f"y_{split}"))
-        images = _checked_images(arrays[f"x_{split}"])
-        labels = arrays.get(f"y_{split}")
-        return images, None if labels is None else _labels(labels, n_images=len(images))
+    with readable(path, REMEDY):
+        images = _checked_images(map_member(path, f"x_{split}"))
+        with np.load(path) as arrays:
+            is_labelled = f"y_{split}" in arrays
+        return images, _labels(path, f"y_{split}", n_images=len(images)) if is_labelled else None
 
 
 def _checked_images(images: np.ndarray, *, shape: tuple[int, ...] | None = None) -> np.ndarray:
@@ -125,15 +128,10 @@ def _checked_images(images: np.ndarray, *, shape: tuple[int, ...] | None = None)
     return images
 
 
-def _labels(labels: np.ndarray, *, n_images: int, n_classes: int | None = None) -> np.ndarray:
-    """Read labels (N,) into memory, as int8 where `n_classes` is known, else as int64.
-
-    Raises:
-        ValueError: they are not whole numbers (N,), or not in the range of the classes.
-    """
-    if labels.dtype.kind not in "iu" or labels.shape != (n_images,):
-        raise ValueError(f"labels are {labels.dtype} {labels.shape}, expected whole numbers ({n_images},)")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or (n_classes and high >= n_classes):
-        raise ValueError(f"labels from {low} to {high}, expected 0 to {n_classes - 1 if n_classes else 'classes - 1'}")
-    return labels.astype(np.int8 if n_classes else np.int64)
+def _labels(archive: Path, name: str, *, n_images: int) -> np.ndarray:
+    """Read labels int64 (N,) of an archive; raises ValueError if they are not whole numbers (N,) from 0."""
+    with np.load(archive, allow_pickle=False) as arrays:
+        labels = arrays[name]
+    if labels.dtype.kind not in "iu" or labels.shape != (n_images,) or labels.min() < 0:
+        raise ValueError(f"{name} is {labels.dtype} {labels.shape}, expected whole numbers from 0, ({n_images},)")
+    return labels.astype(np.int64)

@@ -27,7 +27,10 @@ class Augmentation(Protocol):
         """Draw random parameters for n images, one row each, on the CPU."""
 
     def apply(self, padded: Tensor, indices: Tensor, parameters: Tensor) -> Tensor:
-        """Change the images at `indices` (B,) of a set by the rows of `parameters`: returns uint8 (B, C, H, W)."""
+        """Change the images at `indices` (B,) of a set by the rows of `parameters`: returns uint8 (B, C, H, W).
+
+        All are on the device of the images.
+        """
 
 
 def build_augmentation(recipe: Recipe | None) -> Augmentation | None:
@@ -91,89 +94,46 @@ class Affine:
         angle, shear, scale, flip = parameters.unbind(1)
         images = resize(take(padded, indices), self.size)
         canvas = F.pad(images.float(), (self.edge,) * 4, mode="replicate")
+        height, width = canvas.shape[2:]
         slant, cos, sin = shear.deg2rad().tan(), angle.deg2rad().cos(), angle.deg2rad().sin()
-        # The inverse of torchvision's rotation, scale and shear maps pixels of the result to those of the image
-        inverse = torch.stack([cos - sin * slant, cos * slant + sin, -sin, cos], dim=1) / scale[:, None]
-        warped = sample(canvas, inverse.view(-1, 2, 2), torch.zeros(len(images), 2), mode="nearest")
+        # The inverse of torchvision's rotation, scale and shear maps pixels of the result to those of the image, both
+        # counted from the centre; affine_grid counts both axes from -1 to 1
+        x = torch.stack([(cos - sin * slant) / scale, (cos * slant + sin) / scale * (height / width), 0 * cos], dim=1)
+        y = torch.stack([-sin / scale * (width / height), cos / scale, 0 * cos], dim=1)
+        grid = F.affine_grid(torch.stack([x, y], dim=1).float(), list(canvas.shape), align_corners=False)
+        warped = F.grid_sample(canvas, grid, "nearest", "zeros", align_corners=False).round_().to(torch.uint8)
         height, width = images.shape[2:]
         seen = warped[:, :, self.edge : self.edge + height, self.edge : self.edge + width]
         return mirror_(seen, flip) if self.flip else seen
 
 
-@dataclass(frozen=True)
-class ResizedCrop:
-    """RandomResizedCrop to the size of the image, and RandomHorizontalFlip, with torchvision's default ranges."""
-
-    padding: ClassVar[int] = 0
-
-    def draw(self, generator: Generator, n: int) -> Tensor:
-        """Draw float64 (n, 5): height, width, top and left of the crop as shares of the image, whether to flip.
-
-        As in torchvision, area and aspect ratio are drawn up to ten times, until the crop fits into the image.
-        """
-        area, ratio, *place = torch.rand(4, 10, n, generator=generator, dtype=torch.float64)
-        area, ratio = 0.08 + 0.92 * area, ((2 * ratio - 1) * np.log(4 / 3)).exp()
-        height, width = (area / ratio).sqrt(), (area * ratio).sqrt()
-        fits = (height <= 1) & (width <= 1)
-        first = fits.to(torch.uint8).argmax(0)[None]  # the first of the draws that fit
-        height, width, top, left = (column.gather(0, first)[0] for column in (height, width, *place))
-        whole = ~fits.any(0)
-        height, width = height.masked_fill(whole, 1), width.masked_fill(whole, 1)
-        flip = _coin(generator, n, fair=True).double()
-        return torch.stack([height, width, top * (1 - height), left * (1 - width), flip], dim=1)
-
-    def apply(self, padded: Tensor, indices: Tensor, parameters: Tensor) -> Tensor:
-        """Crop images of the set (N, C, H, W), enlarge the crops bilinearly and flip: uint8 (B, C, H, W)."""
-        height, width, top, left, flip = parameters.unbind(1)
-        centre = torch.stack([2 * left + width - 1, 2 * top + height - 1], dim=1)  # x, y in [-1, 1]
-        zoom = torch.diag_embed(torch.stack([width, height], dim=1))
-        cropped = sample(take(padded, indices).float(), zoom, centre, mode="bilinear", padding_mode="border")
-        return mirror_(cropped, flip)
-
-
-def sample(images: Tensor, matrix: Tensor, centre: Tensor, *, mode: str, padding_mode: str = "zeros") -> Tensor:
-    """Apply an affine map to each image: float (B, C, H, W) -> uint8 of the same shape.
-
-    Args:
-        matrix: (B, 2, 2), from (x, y) of a pixel of the result to that of the image, both in pixels from the centre.
-        centre: (B, 2), (x, y) of the point that becomes the centre, in units of half the width and half the height.
-    """
-    height, width = images.shape[2:]
-    units = matrix.new_tensor([[1, height / width], [width / height, 1]])  # affine_grid counts both axes from -1 to 1
-    theta = torch.cat([matrix * units, centre.to(matrix)[:, :, None]], dim=2)
-    grid = F.affine_grid(theta.to(images), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode, padding_mode, align_corners=False).round_().to(torch.uint8)
-
-
 def take(images: Tensor, indices: Tensor) -> Tensor:
-    """Return the images (B, C, H, W) at `indices` (B,), a CPU tensor, of a set (N, C, H, W)."""
+    """Return the images (B, C, H, W) at `indices` (B,) of a set (N, C, H, W); both on one device."""
     if _on_cpu(images):
         return torch.from_numpy(images.numpy()[indices.numpy()])
-    return images[indices.to(images.device)]
+    return images[indices]
 
 
 def crop(images: Tensor, indices: Tensor, top: Tensor, left: Tensor, *, size: tuple[int, int]) -> Tensor:
     """Take images (N, C, ., .) at `indices` (B,) and crop each to `size` (height, width) at its `top` and `left` (B,).
 
-    The three index tensors are on the CPU.
+    All are on one device.
     """
     if _on_cpu(images):
         near = images.numpy()[indices.numpy()]  # copies whole images, as single rows from all over the set are slow
         windows = sliding_window_view(near, size, axis=(2, 3))  # (B, C, tops, lefts, *size), not copied
         return torch.from_numpy(windows[np.arange(len(near)), :, top.numpy(), left.numpy()])
     windows = images.unfold(2, size[0], 1).unfold(3, size[1], 1)
-    indices, top, left = (index.to(images.device) for index in (indices, top, left))
     return windows[indices, :, top, left]
 
 
 def mirror_(images: Tensor, chosen: Tensor) -> Tensor:
-    """Flip images (B, C, H, W) in place where `chosen` (B,), a CPU tensor, is 1 and not 0."""
+    """Flip images (B, C, H, W) in place where `chosen` (B,), on their device, is 1 and not 0."""
     if _on_cpu(images):
         pixels, rows = images.numpy(), chosen.bool().numpy()
         pixels[rows] = pixels[rows][..., ::-1]
         return images
-    chosen = chosen.bool().to(images.device)[:, None, None, None]
-    return images.copy_(torch.where(chosen, images.flip(-1), images))
+    return images.copy_(torch.where(chosen.bool()[:, None, None, None], images.flip(-1), images))
 
 
 def resize(images: Tensor, size: int | None) -> Tensor:

@@ -1,16 +1,16 @@
 """The base of all image sets: order of the images, batches, and the share of each of several processes."""
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
-import torchvision.transforms.functional as TF
 from torch import Tensor
 
 from src import runtime
 from src.console import warn
 from src.errors import UserError
-from src.images import ImageSpec
+from src.images import ImageSpec, Normalisation, describe_values
 
 UNLABELLED = -1
 
@@ -22,26 +22,21 @@ class Shard(NamedTuple):
     size: int = 1
 
 
-class BatchSpec(NamedTuple):
-    """The images of a batch: indices (B,), and random parameters of the augmentation (B, K), a row for each."""
+class Pass(NamedTuple):
+    """The images of a pass over a set, in their order and in batches."""
 
-    indices: Tensor
-    parameters: Tensor | None  # None: without augmentation
+    indices: Tensor  # (N,), on the CPU
+    batches: Sequence[slice]  # of `indices`
     epoch: int = 0  # counted from 1; 0: not of an epoch
+    seed: int = 0
+    generator: torch.Generator | None = None  # of the augmentation; None: without one
 
 
 class Change(Protocol):
     """What an intervention does to images before the augmentation."""
 
     def __call__(self, images: Tensor, indices: Tensor, *, epoch: int) -> Tensor:
-        """Change images uint8 (B, C, H, W), which have these `indices` (B,) in the set; returns others."""
-
-
-class Normalisation(NamedTuple):
-    """Mean that is subtracted from values in [0, 1], and standard deviation that divides them, for each channel."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+        """Change images uint8 (B, C, H, W), which have these `indices` (B,), on the CPU, in the set; returns others."""
 
 
 class BaseImageSet:
@@ -74,39 +69,34 @@ class BaseImageSet:
         self.normalisation = normalisation
         self.epoch_size = epoch_size
         self.shard = Shard()  # may be set later
-        self.changes: tuple[Change, ...] = ()  # of images before the augmentation, in this order; see `intervene`
+        self.changes: tuple[Change, ...] = ()  # of images before the augmentation, in this order: the interventions
+        self._scales = [torch.tensor(values, device=self.device)[:, None, None] for values in normalisation or ()]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def spec(self) -> ImageSpec:
-        """Its classes and the shape of its images."""
-        return ImageSpec(self.n_classes, self.image_shape)
+        """Its classes, and the shape and the values of its images."""
+        return ImageSpec(self.n_classes, self.image_shape, self.normalisation)
 
-    def _make(self, batches: Sequence[BatchSpec]) -> Iterable[Tensor]:
-        """Yield the images of each batch in turn: float32 (B, C, H, W) on the device."""
+    def _make(self, plan: Pass) -> Iterable[Tensor]:
+        """Yield the images of each batch of a pass in turn: float32 (B, C, H, W) on the device."""
         raise NotImplementedError
-
-    def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
-        """Draw parameters of the augmentation on the CPU, a row for each image of `order` (N,); without one, None."""
-        return None
 
     def check_like(self, other: "BaseImageSet", *, option: str) -> None:
         """Check that another set has images of the same shape (C, H, W); warns if their normalisation differs.
 
         Args:
             option: the option that chose this set, for messages.
-        Raises:
-            UserError: the shapes differ.
         """
         if self.image_shape != other.image_shape:
             own, expected = ("×".join(map(str, images.image_shape)) for images in (self, other))
             raise UserError(f"images of {option} are {own}, those of -d {expected}; choose sets that agree")
         if self.normalisation != other.normalisation:
             warn(
-                f"images of {option} are not normalised as those of -d ({self.normalisation} instead of "
-                f"{other.normalisation}): that alone tells them apart"
+                f"images of {option} are not normalised as those of -d ({describe_values(self.normalisation)} instead "
+                f"of {describe_values(other.normalisation)}): that alone tells them apart"
             )
 
     def n_batches(self, batch_size: int) -> int:
@@ -123,7 +113,7 @@ class BaseImageSet:
         The last batch may be smaller.
         """
         order = torch.arange(len(self)) if indices is None else torch.as_tensor(indices, device="cpu")
-        yield from self._deliver(order, None, batch_size)
+        yield from self._deliver(order, batch_size)
 
     def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images and labels of the whole set, shuffled and augmented.
@@ -139,30 +129,52 @@ class BaseImageSet:
         if self.epoch_size is not None and self.epoch_size < len(self):
             order = subset(len(self), self.epoch_size, seed=seed, epoch=epoch)
         order = order[torch.randperm(len(order), generator=generator)]
-        parameters = self._random_parameters(order, generator, seed=seed, epoch=epoch)
-        yield from self._deliver(order, parameters, batch_size, epoch=epoch)
+        yield from self._deliver(order, batch_size, epoch=epoch, seed=seed, generator=generator)
 
-    def _deliver(
-        self, order: Tensor, parameters: Tensor | None, batch_size: int, *, epoch: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the share of this process in each batch of `order`.
+    def paired(self, partners: Tensor) -> "BaseImageSet":
+        """Return a set whose batches hold two tensors (B, C, H, W): the images at `partners` (N,), and the images.
+
+        Both are augmented alike.
+        """
+
+        def make(images: Pass) -> Iterable[tuple[Tensor, Tensor]]:
+            others = images._replace(indices=partners[images.indices])
+            if images.generator:
+                others = others._replace(generator=images.generator.clone_state())
+            return zip(self._make(others), self._make(images), strict=True)
+
+        paired = copy.copy(self)
+        paired._make = make
+        return paired
+
+    def _deliver(self, order: Tensor, batch_size: int, **of_epoch: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the share of this process in each batch of `order`; for `of_epoch` see `Pass`.
 
         All processes get the same number of batches, since they exchange gradients after each. A batch may be too small
         for all: a process without a share gets the first image with the label -1, which enters no loss and no accuracy.
         """
-        specs, labelled = [], []
+        rank, n_processes = self.shard
+        shares = []
         for first in range(0, len(order), batch_size):
-            rows = slice(first + self.shard.rank, min(first + batch_size, len(order)), self.shard.size)
-            labelled.append(rows.start < rows.stop)
-            rows = rows if labelled[-1] else slice(first, first + 1)
-            specs.append(BatchSpec(order[rows], None if parameters is None else parameters[rows], epoch))
-        for (indices, *_), counts, images in zip(specs, labelled, self._make(specs), strict=True):
-            labels = self.labels[indices.to(self.device)].long()
-            yield images, labels if counts else torch.full_like(labels, UNLABELLED)
+            share = slice(first + rank, min(first + batch_size, len(order)), n_processes)
+            shares.append(share if share.start < share.stop else slice(first, first + 1))
+        labels = self.labels[order.to(self.device)]  # moved once, not a batch at a time
+        for share, images in zip(shares, self._make(Pass(order, shares, **of_epoch)), strict=True):
+            own = labels[share].long()
+            yield images, own if share.start % batch_size == rank else torch.full_like(own, UNLABELLED)
+
+    def _scaled_(self, levels: Tensor) -> Tensor:
+        """Scale float levels 0..255 (B, C, H, W) to [0, 1] as torchvision's ToTensor, and normalise them; in place."""
+        # CUDA replaces a division by a number by a product with its reciprocal, which rounds differently
+        levels.div_(255 if levels.device.type == "cpu" else torch.full((), 255.0, device=levels.device))
+        if self._scales:  # as TF.normalize, which would move them for each batch
+            mean, std = self._scales
+            levels.sub_(mean).div_(std)
+        return levels
 
 
 def apply_changes(changes: Sequence[Change], images: Tensor, indices: Tensor, *, epoch: int) -> Tensor:
-    """Apply changes, one after the other, to images uint8 (B, C, H, W), which have these `indices` (B,) in the set."""
+    """Apply changes, one after the other, to images uint8 (B, C, H, W); see `Change`."""
     for change in changes:
         images = change(images, indices, epoch=epoch)
     return images
@@ -184,10 +196,3 @@ def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
     pass_number, place = divmod(epoch - 1, -(-n // size))
     order = torch.randperm(n, generator=runtime.generator(seed, pass_number, 0))  # only these keys have three parts
     return order[place * size : (place + 1) * size]
-
-
-def scaled_(levels: Tensor, normalisation: Normalisation | None) -> Tensor:
-    """Scale float levels 0..255 (B, C, H, W) to [0, 1] as torchvision's ToTensor, and normalise them; in place."""
-    # CUDA replaces a division by a number by a product with its reciprocal, which rounds differently
-    levels.div_(255 if levels.device.type == "cpu" else torch.full((), 255.0, device=levels.device))
-    return levels if normalisation is None else TF.normalize(levels, *normalisation, inplace=True)

@@ -1,26 +1,22 @@
 """Images that are decoded batch by batch, by worker processes."""
 
-import io
 import multiprocessing
 import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.context import BaseContext
-from multiprocessing.pool import ThreadPool
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torchvision.transforms.functional as TF
-from PIL import Image, UnidentifiedImageError  # torchvision's own dependency
+from PIL import Image  # torchvision's own dependency
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.console import progress
-from src.datasets.base import BaseImageSet, BatchSpec, Change, apply_changes, scaled_
+from src.datasets.base import BaseImageSet, Change, Pass, apply_changes
 from src.datasets.registry import Loading
 from src.errors import UserError
 from src.files import readable
@@ -28,62 +24,8 @@ from src.runtime import seed_of
 
 warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores
 
-MISSING = "restore or remove it"
 Transform = Callable[[Image.Image], Tensor]  # to uint8 (C, H, W), all of one shape
 Key = tuple[int, ...]  # the index of an image, the epoch and, where it is augmented, the seed
-
-
-class EncodedFiles:
-    """Files by index, each read when it is needed.
-
-    The paths are one array, which forked workers share. They would copy a list, as reading it changes its reference
-    counts.
-    """
-
-    def __init__(self, paths: Sequence[str]):
-        self._paths = np.array([os.fsencode(path) for path in paths])
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def path(self, i: int) -> str:
-        """Return the path of file i."""
-        return os.fsdecode(self._paths[i])
-
-    def read(self, i: int) -> bytes:
-        """Return the content of file i.
-
-        Raises:
-            UserError: it cannot be read.
-        """
-        with readable(self.path(i), MISSING):
-            return Path(self.path(i)).read_bytes()
-
-
-class HeldFiles(EncodedFiles):
-    """Files whose contents are held in memory, which forked workers share and others copy.
-
-    Args:
-        n_threads: number of files that are read at the same time.
-    Raises:
-        UserError: they do not fit into the memory, or one cannot be read.
-    """
-
-    def __init__(self, paths: Sequence[str], *, n_threads: int):
-        super().__init__(paths)
-        needed, memory = sum(map(os.path.getsize, paths)), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if needed > memory:
-            size = needed / 2**30
-            raise UserError(f"{size:.1f} GiB of images do not fit in memory; use -d imagenet, which reads them")
-        with ThreadPool(n_threads) as pool:
-            contents = pool.imap(super().read, range(len(paths)), chunksize=256)
-            contents = progress(contents, "reading images", len(paths), unit="file")
-            # as arrays: reading one leaves its pages as they are, while bytes have a reference count in front of them
-            self._contents = [np.frombuffer(content, dtype=np.uint8) for content in contents]
-
-    def read(self, i: int) -> bytes:
-        """Return the content of file i."""
-        return self._contents[i].tobytes()
 
 
 class DecodedImageSet(BaseImageSet):
@@ -92,7 +34,7 @@ class DecodedImageSet(BaseImageSet):
     The augmentation of an image depends on (seed, epoch, index) alone, not on the workers.
 
     Args:
-        files: one image each.
+        paths: files of one image each.
         labels: whole numbers (N,).
         transform: applied to each image by `batches`.
         augmentation: applied to each image by `epoch`, with random numbers from torch; None: `transform` is.
@@ -102,7 +44,7 @@ class DecodedImageSet(BaseImageSet):
 
     def __init__(
         self,
-        files: EncodedFiles,
+        paths: Sequence[str],
         labels: Tensor,
         *,
         transform: Transform,
@@ -111,17 +53,14 @@ class DecodedImageSet(BaseImageSet):
         **options: Any,
     ):
         super().__init__(labels, **options)
-        self.files, self.loading = files, loading
-        self.transform, self.augmentation = transform, augmentation
+        # One array, which forked workers share; they would copy a list, as reading it changes its reference counts
+        self.paths = np.array([os.fsencode(path) for path in paths])
+        self.transform, self.augmentation, self.loading = transform, augmentation, loading
 
-    def levels(self, batches: Sequence[BatchSpec]) -> Iterator[Tensor]:
-        """Decode the images of each batch in turn: yields uint8 (B, C, H, W) on the CPU.
-
-        Raises:
-            UserError: an image cannot be decoded, or a worker was killed.
-        """
+    def levels(self, plan: Pass) -> Iterator[Tensor]:
+        """Decode the images of each batch of a pass in turn: yields uint8 (B, C, H, W) on the CPU."""
         try:
-            for images in self._loader(batches):
+            for images in self._loader(plan):
                 if isinstance(images, UserError):
                     raise images
                 yield images
@@ -133,29 +72,26 @@ class DecodedImageSet(BaseImageSet):
                 "there may be too little memory: give fewer workers, or a container more /dev/shm"
             ) from error
 
-    def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
-        return torch.tensor([[seed]]).expand(len(order), 1) if self.augmentation else None
+    def _make(self, plan: Pass) -> Iterator[Tensor]:
+        for levels in self.levels(plan):  # workers send bytes, a quarter of the size of floats
+            yield self._scaled_(levels.to(self.device, non_blocking=True).float())
 
-    def _make(self, batches: Sequence[BatchSpec]) -> Iterator[Tensor]:
-        for levels in self.levels(batches):  # workers send bytes, a quarter of the size of floats
-            yield scaled_(levels.to(self.device, non_blocking=True).float(), self.normalisation)
-
-    def _loader(self, batches: Sequence[BatchSpec]) -> DataLoader:
-        n_workers, prefetch_factor = self.loading
-        options = {
+    def _loader(self, plan: Pass) -> DataLoader:
+        n_workers = min(self.loading.n_workers, len(plan.batches))
+        of_workers = {
             "num_workers": n_workers,
-            "prefetch_factor": prefetch_factor,
+            "prefetch_factor": self.loading.prefetch_factor,
             "multiprocessing_context": _context(),
             "worker_init_fn": _ignore_signals,
         }
         mode = "RGB" if self.image_shape[0] == 3 else "L"
         return DataLoader(
-            _Decoder(self.files, mode, self.changes, self.transform, self.augmentation),
+            _Decoder(self.paths, mode, self.changes, self.transform, self.augmentation),
             batch_size=None,  # each sample is a batch already
-            sampler=_keys(batches),
+            sampler=_keys(plan, augmented=bool(self.augmentation and plan.generator)),
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # for seeds that workers do not use: the global generator must not advance
-            **(options if n_workers else {}),
+            **(of_workers if n_workers else {}),
         )
 
 
@@ -171,11 +107,10 @@ def _context() -> BaseContext:
     return context
 
 
-def _keys(batches: Sequence[BatchSpec]) -> Iterator[list[Key]]:
+def _keys(plan: Pass, *, augmented: bool) -> Iterator[list[Key]]:
     """Yield for each batch what `_Decoder` makes it from."""
-    for indices, parameters, epoch in batches:
-        randomness = [()] * len(indices) if parameters is None else parameters.tolist()
-        yield [(i, epoch, *row) for i, row in zip(indices.tolist(), randomness, strict=True)]
+    for rows in plan.batches:
+        yield [(i, plan.epoch, plan.seed) if augmented else (i, plan.epoch) for i in plan.indices[rows].tolist()]
 
 
 class _Decoder:
@@ -183,13 +118,13 @@ class _Decoder:
 
     def __init__(
         self,
-        files: EncodedFiles,
+        paths: np.ndarray,
         mode: str,
         changes: Sequence[Change],
         transform: Transform,
         augmentation: Transform | None,
     ):
-        self.files, self.mode, self.changes = files, mode, changes
+        self.paths, self.mode, self.changes = paths, mode, changes
         self.transform, self.augmentation = transform, augmentation
 
     def __getitem__(self, keys: Sequence[Key]) -> Tensor | UserError:
@@ -199,15 +134,12 @@ class _Decoder:
         except UserError as error:
             return error
 
-    def _image(self, i: int, epoch: int = 0, seed: int | None = None) -> Tensor:
-        with readable(self.files.path(i), MISSING):
-            try:
-                image = Image.open(io.BytesIO(self.files.read(i)))
-            except UnidentifiedImageError as error:  # its text is about the bytes in memory
-                raise ValueError("not an image of a known format") from error
-            if image.mode.startswith(("I", "F")):  # PIL would clip their values at 255
-                raise ValueError(f"its pixels have more than 8 bits, mode {image.mode}; convert it")
-            image = image.convert(self.mode)
+    def _image(self, i: int, epoch: int, seed: int | None = None) -> Tensor:
+        path = os.fsdecode(self.paths[i])
+        with readable(path, "restore or remove it"), Image.open(path) as file:
+            if file.mode.startswith(("I", "F")):  # PIL would clip their values at 255
+                raise ValueError(f"its pixels have more than 8 bits, mode {file.mode}; convert it")
+            image = file.convert(self.mode)
         if self.changes:
             levels = apply_changes(self.changes, TF.pil_to_tensor(image)[None], torch.tensor([i]), epoch=epoch)
             image = TF.to_pil_image(levels[0])

@@ -1,12 +1,12 @@
 """Random images instead of real ones, to measure how fast a network trains."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from src import runtime
-from src.datasets.base import BaseImageSet, BatchSpec
+from src.datasets.base import BaseImageSet, Pass
 
 N_IMAGES = 256  # that are different
 
@@ -22,6 +22,7 @@ class DummyImageSet(BaseImageSet):
         super().__init__(labels, n_classes=n_classes, image_shape=image_shape, device=device)
         self.images = torch.randn(min(n, N_IMAGES), *image_shape, generator=generator).to(self.device)
 
-    def _make(self, batches: Sequence[BatchSpec]) -> Iterator[Tensor]:
-        for indices, *_ in batches:
-            yield self.images[(indices % len(self.images)).to(self.device)]
+    def _make(self, plan: Pass) -> Iterator[Tensor]:
+        indices = plan.indices.to(self.device) % len(self.images)
+        for rows in plan.batches:
+            yield self.images[indices[rows]]

@@ -1,7 +1,7 @@
 """Small images, indexed and augmented batch by batch: one uint8 tensor on the device of the run, or arrays on disk."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.datasets.augmentation import Augmentation, build_augmentation, resize, take
-from src.datasets.base import UNLABELLED, BaseImageSet, BatchSpec, apply_changes, scaled_
+from src.datasets.base import UNLABELLED, BaseImageSet, Pass, apply_changes
 from src.datasets.mapped import MappedImages
 from src.datasets.registry import DatasetInfo
 
@@ -46,27 +46,6 @@ class ImageSet(BaseImageSet):
         self.size, self.augmentation = size, augmentation
         self.images = images if isinstance(images, MappedImages) else self._keep(images)
 
-    def _random_parameters(self, order: Tensor, generator: torch.Generator, *, seed: int, epoch: int) -> Tensor | None:
-        return self.augmentation.draw(generator, len(order)) if self.augmentation else None
-
-    def _make(self, batches: Sequence[BatchSpec]) -> Iterator[Tensor]:
-        for batch in batches:
-            yield self._batch(*batch)
-
-    def _batch(self, indices: Tensor, parameters: Tensor | None, epoch: int) -> Tensor:
-        """Return the images at `indices` (B,), augmented if `parameters` are given; float32 (B, C, H, W)."""
-        batch = torch.empty((len(indices), *self.image_shape), device=self.device)
-        n = len(indices) if self.device.type != "cpu" else max(1, CACHE_BYTES // math.prod(self.image_shape))
-        margin = 0 if parameters is None else self.augmentation.padding
-        for start in range(0, len(indices), n):
-            part = slice(start, start + n)
-            images, rows = self._source(indices[part], margin=margin, epoch=epoch)
-            if parameters is None:
-                batch[part] = resize(take(images, rows), self.size)
-            else:
-                batch[part] = self.augmentation.apply(images, rows, parameters[part])
-        return scaled_(batch, self.normalisation)
-
     def _keep(self, images: Tensor) -> Tensor:
         """Move images (N, C, H, W) to the device, with padding for the augmentation; returns them without it."""
         margin = self.augmentation.padding if self.augmentation else 0
@@ -74,14 +53,38 @@ class ImageSet(BaseImageSet):
         self._padded = F.pad(images.to(self.device), (margin,) * 4).contiguous()
         return self._padded[:, :, margin : margin + height, margin : margin + width]  # a view
 
-    def _source(self, indices: Tensor, *, margin: int, epoch: int) -> tuple[Tensor, Tensor]:
-        """Return images on the device, with `margin` zeros on every side, and where among them `indices` (B,) are."""
+    def _make(self, plan: Pass) -> Iterator[Tensor]:
+        augmentation = self.augmentation if plan.generator else None
+        n = len(plan.indices)
+        parameters = augmentation.draw(plan.generator, n) if augmentation else torch.empty(n, 0)
+        moved = [numbers.to(self.device) for numbers in (plan.indices, parameters)]  # once, not a batch at a time
+        n_at_once = max(1, CACHE_BYTES // math.prod(self.image_shape)) if self.device.type == "cpu" else max(1, n)
+        for rows in plan.batches:
+            parts = [numbers[rows].split(n_at_once) for numbers in (plan.indices, *moved)]
+            batch = torch.empty((len(plan.indices[rows]), *self.image_shape), device=self.device)
+            for part, indices, here, own in zip(batch.split(n_at_once), *parts, strict=True):
+                source, here = self._source(indices, here, augmentation, epoch=plan.epoch)
+                if augmentation:
+                    part.copy_(augmentation.apply(source, here, own))
+                else:
+                    part.copy_(resize(take(source, here), self.size))
+            yield self._scaled_(batch)
+
+    def _source(
+        self, indices: Tensor, here: Tensor, augmentation: Augmentation | None, *, epoch: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return images on the device, with padding for the augmentation, and where among them `indices` (B,) are.
+
+        Args:
+            here: `indices` on the device.
+        """
+        margin = augmentation.padding if augmentation else 0
         is_mapped = isinstance(self.images, MappedImages)
         if not is_mapped and not self.changes:
-            return (self._padded if margin else self.images), indices
-        images = self.images[indices].to(self.device) if is_mapped else take(self.images, indices)
+            return (self._padded if margin else self.images), here
+        images = self.images[indices].to(self.device) if is_mapped else take(self.images, here)
         changed = apply_changes(self.changes, images, indices, epoch=epoch)
-        return F.pad(changed, (margin,) * 4), torch.arange(len(indices))
+        return F.pad(changed, (margin,) * 4), torch.arange(len(indices), device=self.device)
 
 
 def split_of(
@@ -105,6 +108,7 @@ def split_of(
         n_classes=info.n_classes,
         size=size if images.shape[-1] != size else None,
         augmentation=build_augmentation(info.augmentation) if train else None,
+        normalisation=info.normalisation,
         epoch_size=info.epoch_size if train else None,
         device=device,
     )

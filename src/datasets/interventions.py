@@ -1,60 +1,121 @@
-"""The table of interventions: changes of the training images or labels that make networks differ by construction.
+"""What interventions do to a set of images: other labels, dots that tell a class, noise."""
 
-The protocol is that of ReSi (Klabunde et al., ICLR 2025, arXiv 2408.00531). A new intervention is one row here and one
-function. The parser reads the rows, so this module imports no torch.
-"""
-
-from __future__ import annotations
-
+import colorsys
+import copy
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from src.doors import resolve
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from src.datasets.base import BaseImageSet
+from src.datasets.base import BaseImageSet, Change
+from src.runtime import generator, seed_of
 
-
-class Intervention(NamedTuple):
-    """A row of the table."""
-
-    metavar: str  # of its strength, on the command line
-    at_most: float  # the largest strength; the smallest is 0
-    description: str  # for `--help`
-    function: str  # "module.function" of this package: (images, strength, *, train, seed) -> the images, changed
+LABELS, TRAINING_DOTS, TEST_DOTS, NOISE = range(4)  # what is drawn, as the second part of a key
+PIXELS = 16  # of the shorter side of an image, for each pixel of the radius of a dot
 
 
-# In the order of application: dots tell the classes that images have before labels are drawn anew; noise covers dots
-INTERVENTIONS = {
-    "shortcut": Intervention("P", 1, "a dot on each image tells its class with probability P, else any class (hues, or "
-                             "grey levels); on test images any class", "changes.shortcut"),
-    "label_noise": Intervention("P", 1, "each training image gets, with probability P, a label drawn from all classes",
-                                "changes.label_noise"),
-    "image_noise": Intervention("V", math.inf, "in each epoch each training image gets Gaussian noise, of a variance "
-                                "drawn from 0 to V on the scale of 0 to 255", "changes.image_noise"),
-}  # fmt: skip
+def label_noise(images: BaseImageSet, share: float, *, train: bool, seed: int) -> BaseImageSet:
+    """Give each image, with probability `share`, a label drawn uniformly from all classes, its own included.
 
-
-def intervene(images: BaseImageSet, strengths: Mapping[str, float | None], *, train: bool, seed: int) -> BaseImageSet:
-    """Return a set of images and labels as interventions change them; the set that is given stays as it is.
-
-    They change images before the augmentation does. What is drawn for an image depends on the seed and its index, for
-    image noise also on the epoch: not on batches, order, workers or processes. An image keeps its label and dot.
-
-    Args:
-        images: a labelled set, in memory, mapped or decoded from disk.
-        strengths: by names of the table; None: not applied. A `shortcut` of 0 makes dots that tell nothing.
-        train: the set is that of training. Test images only get dots, of classes that are drawn from all.
-        seed: of the interventions.
-    Raises:
-        ValueError: the images have no labels, or a strength is out of range.
+    With one seed, the images whose labels are drawn at a smaller share are among those of a larger one, and get the
+    same labels there.
     """
-    for name, row in INTERVENTIONS.items():
-        strength = strengths.get(name)
-        if strength is None:
-            continue
-        if images.n_classes == 0 or not 0 <= strength <= row.at_most:
-            raise ValueError(f"{name} {strength}: labelled images and a strength from 0 to {row.at_most} are needed")
-        images = resolve(__package__, row.function)(images, strength, train=train, seed=seed)
-    return images
+    changed = copy.copy(images)
+    changed.labels = _drawn_classes(images, 1 - share, generator(seed, LABELS)).to(images.labels)
+    return changed
+
+
+def shortcut(images: BaseImageSet, share: float, *, train: bool, seed: int) -> BaseImageSet:
+    """Paint a dot on each image, which tells its class with probability `share`, else one drawn from all classes.
+
+    On test images the class is always drawn. On images of three channels the hue of a dot tells the class and its place
+    is drawn. On others the dot is white and its place tells the class: networks do not learn a grey level.
+    """
+    draws = generator(seed, TRAINING_DOTS if train else TEST_DOTS)
+    classes = _drawn_classes(images, share if train else 0.0, draws)
+    if images.image_shape[0] == 3:
+        colours, places = hues(images.n_classes)[classes], torch.rand(len(images), 2, generator=draws)
+    else:
+        colours, places = torch.full((len(images), 1), 255, dtype=torch.uint8), circle(images.n_classes)[classes]
+    return _with(images, Dots(colours, places))
+
+
+def image_noise(images: BaseImageSet, variance: float, *, train: bool, seed: int) -> BaseImageSet:
+    """Add noise to the images; see `Noise`."""
+    return _with(images, Noise(variance, seed))
+
+
+def _drawn_classes(images: BaseImageSet, share: float, draws: torch.Generator) -> Tensor:
+    """Return for each image its label with probability `share`, else a class drawn uniformly from all: (N,)."""
+    n = len(images)
+    keeps = torch.rand(n, generator=draws) < share
+    return torch.where(keeps, images.labels.cpu().long(), torch.randint(images.n_classes, (n,), generator=draws))
+
+
+def _with(images: BaseImageSet, change: Change) -> BaseImageSet:
+    changed = copy.copy(images)
+    changed.changes = (*images.changes, change)
+    return changed
+
+
+def hues(n_classes: int) -> Tensor:
+    """Return a colour for each class, hues all round the circle: uint8 (n_classes, 3)."""
+    colours = [colorsys.hsv_to_rgb(label / n_classes, 1, 1) for label in range(n_classes)]
+    return (torch.tensor(colours) * 255).round().to(torch.uint8)
+
+
+def circle(n_classes: int) -> Tensor:
+    """Return a place for each class, all round the circle that touches the sides of [0, 1]²: (n_classes, 2)."""
+    angles = [2 * math.pi * label / n_classes for label in range(n_classes)]
+    places = [(0.5 - 0.5 * math.cos(angle), 0.5 + 0.5 * math.sin(angle)) for angle in angles]  # row, column
+    return torch.tensor([[round(place, 6) for place in pair] for pair in places])  # 0.5 on every machine
+
+
+class Dots(NamedTuple):
+    """Dots on images, each a disc of a colour at a place.
+
+    The radius is a sixteenth of the shorter side, at least one pixel: 5 pixels of an 8×8 image, 21 of a 32×32 one. The
+    whole disc lies within the middle square of the image, which the crop of test images leaves; the augmentation may
+    cut it off. Images from files get it at the size that they have in the file.
+    """
+
+    colours: Tensor  # uint8 (N, C), on the CPU
+    places: Tensor  # (N, 2), on the CPU: of the row and of the column of a centre in the middle square, from 0 to 1
+
+    def __call__(self, images: Tensor, indices: Tensor, *, epoch: int) -> Tensor:
+        """Paint on images uint8 (B, C, H, W), which have these `indices` (B,), on the CPU, in the set."""
+        sides = images.shape[2:]
+        side = min(sides)
+        radius = max(1, round(side / PIXELS))
+        n_places = side - 2 * radius
+        steps = (self.places[indices] * n_places).floor_().clamp_(max=n_places - 1)
+        dots = torch.cat([steps, self.colours[indices]], dim=1).to(images.device)  # one copy
+        rows, columns = (
+            torch.arange(n, device=images.device) - ((n - side) // 2 + radius + dots[:, axis, None])  # (B, n)
+            for axis, n in enumerate(sides)
+        )
+        # A half more than the radius: discs of few pixels look round
+        inside = rows[:, :, None] ** 2 + columns[:, None] ** 2 <= radius * (radius + 0.5)  # (B, H, W)
+        return torch.where(inside[:, None], dots[:, 2:, None, None].to(torch.uint8), images)
+
+
+class Noise(NamedTuple):
+    """Gaussian noise on images, of a variance that is drawn for each, uniformly from 0 to `variance`.
+
+    Variance and noise are drawn anew in each epoch, as those of an augmentation. Values are on the scale of 0 to 255,
+    rounded and clipped. Images from files get noise at the size that they have in the file.
+    """
+
+    variance: float
+    seed: int
+
+    def __call__(self, images: Tensor, indices: Tensor, *, epoch: int) -> Tensor:
+        """Add noise to images uint8 (B, C, H, W), which have these `indices` (B,), on the CPU, in the set."""
+        first, draws = seed_of(self.seed, NOISE, epoch), torch.Generator()
+        noise = torch.empty(images.shape)
+        for row, i in zip(noise, indices.tolist(), strict=True):
+            draws.manual_seed(first + i)
+            deviation = (self.variance * torch.rand(1, generator=draws)).sqrt_()
+            row.normal_(generator=draws).mul_(deviation)
+        return noise.to(images.device).add_(images).round_().clamp_(0, 255).to(torch.uint8)

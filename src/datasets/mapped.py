@@ -1,4 +1,4 @@
-"""Images that are too many for the memory: they stay in their files, and each batch is read when it is needed.
+"""Arrays of images on disk: they stay in their files, and each batch is read when it is needed.
 
 A file is an `.npy`, or a member of an `.npz` archive. A stored member is memory-mapped in the archive; a compressed one
 is unpacked once, beside the archive.
@@ -7,10 +7,9 @@ is unpacked once, beside the archive.
 import mmap
 import shutil
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -65,49 +64,33 @@ def _announce(part: np.memmap, rows: np.ndarray) -> None:
         part._mmap.madvise(mmap.MADV_WILLNEED, page, start + n_bytes - page)
 
 
-def map_archive(archive: Path, names: Collection[str]) -> dict[str, np.memmap]:
-    """Memory-map those arrays of an `.npz` archive that have one of the names; compressed ones are unpacked first.
-
-    Raises:
-        UserError: there is not enough room to unpack, or the folder is not writable.
-        Exception: whatever a damaged archive makes zipfile and numpy raise.
-    """
-    arrays = {}
+def map_member(archive: Path, name: str) -> np.ndarray:
+    """Memory-map an array of an `.npz` archive; a compressed one is unpacked first."""
     with open(archive, "rb") as file, zipfile.ZipFile(file) as content:
-        for info in content.infolist():
-            name = info.filename.removesuffix(".npy")
-            if name in names and info.compress_type == zipfile.ZIP_STORED:
-                content.open(info).close()  # leaves the file at the first byte of the array
-                arrays[name] = _map_at(file, archive)
-            elif name in names:
-                target = _unpacked(content, info, beside=archive)
-                arrays[name] = np.load(target, mmap_mode="r", allow_pickle=False)
-    return arrays
-
-
-def _map_at(file: IO[bytes], path: Path) -> np.memmap:
-    """Map the array whose `.npy` content begins at the position of the open file."""
-    npy.read_magic(file)
-    shape, fortran_order, dtype = npy.read_array_header_1_0(file)
-    if dtype.hasobject:  # numpy would take the bytes for pointers
-        raise ValueError("it holds Python objects, not numbers")
-    return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran_order else "C")
+        info = content.getinfo(f"{name}.npy")
+        if info.compress_type != zipfile.ZIP_STORED:
+            return np.load(_unpacked(content, info, beside=archive), mmap_mode="r", allow_pickle=False)
+        content.open(info).close()  # leaves the file at the first byte of the array
+        npy.read_magic(file)
+        shape, fortran_order, dtype = npy.read_array_header_1_0(file)
+        if dtype.hasobject:  # numpy would take the bytes for pointers
+            raise ValueError("it holds Python objects, not numbers")
+        return np.memmap(archive, dtype, "r", file.tell(), shape, "F" if fortran_order else "C")
 
 
 def _unpacked(content: zipfile.ZipFile, info: zipfile.ZipInfo, *, beside: Path) -> Path:
-    """Unpack a compressed array beside its archive, where that is not done yet; one process does it at a time.
+    """Unpack a compressed array beside its archive, if that is not done yet.
 
     With a checksum in its name the file cannot be that of another array.
     """
     target = beside.with_name(f"{beside.stem}_{Path(info.filename).stem}.{info.CRC:08x}.npy")
     if target.is_file():
         return target
-    with files.locked(beside.parent / ".unpacking.lock"):
-        needed, free = info.file_size, shutil.disk_usage(beside.parent).free
-        if not target.is_file() and free < needed:
-            raise UserError(f"{target}: {needed} bytes are needed to unpack it, {free} are free; free {needed - free}")
-        if not target.is_file():
-            with content.open(info) as member:
-                blocks, size = iter(partial(member.read, BLOCK), b""), -(-needed // BLOCK)
-                files.write_blocks(target, console.progress(blocks, f"unpacking {target.name}", size, unit="MiB"))
+    needed, free = info.file_size, shutil.disk_usage(beside.parent).free
+    if free < needed:
+        raise UserError(f"{target}: {needed} bytes are needed to unpack it, {free} are free; free {needed - free}")
+    console.note(f"unpacking {needed / 2**20:.1f} MiB of {beside} to {target}, once")
+    with content.open(info) as member:
+        blocks, size = iter(partial(member.read, BLOCK), b""), -(-needed // BLOCK)
+        files.write_blocks(target, console.progress(blocks, f"unpacking {target.name}", size, unit="MiB"))
     return target

@@ -1,17 +1,19 @@
-"""The table of data sets, and a user's own: a folder of images or an `.npz` file.
+"""The tables of data sets and of interventions, and a user's own data: a folder of images or an `.npz` file.
 
-A new data set is one row here and one loader function, which is imported when it is first used. The parsers of all
-scripts list the names, so this module imports no torch.
+A new data set, or a new intervention, is one row here and one function, which is imported when it is first used. The
+parsers of all scripts list the names, so this module imports no torch.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.doors import resolve
 from src.errors import UserError, unknown_name
-from src.images import ImageSpec
+from src.images import ImageSpec, Normalisation
 
 if TYPE_CHECKING:
     import torch
@@ -35,11 +37,12 @@ class DatasetInfo(NamedTuple):
     image_shape: tuple[int, int, int]  # (C, H, W) of an image in a batch
     augmentation: Recipe | None = None  # of the training images
     epoch_size: int | None = None  # images of an epoch of training; None: all
+    normalisation: Normalisation | None = None  # None: values in [0, 1]
 
     @property
     def spec(self) -> ImageSpec:
-        """Its classes and the shape of its images."""
-        return ImageSpec(self.n_classes, self.image_shape)
+        """Its classes, and the shape and the values of its images."""
+        return ImageSpec(self.n_classes, self.image_shape, self.normalisation)
 
 
 class Loading(NamedTuple):
@@ -55,7 +58,9 @@ JITTER = Recipe("Affine", {"degrees": 5, "scale": (0.9, 1.1), "shear": 5, "edge"
 TURN_AND_FLIP = Recipe("Affine", {"degrees": 15, "flip": True, "size": 224})
 SHIFT = Recipe("CropFlip", {"padding": 1, "flip": False})  # a mirrored digit is no digit
 SHIFT_FLIP = Recipe("CropFlip", {"padding": 1})
-TORCHVISION = "torchvision_sets.load"
+OF_IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET = DatasetInfo("folders.load_imagenet", "imagenet", 1000, (3, 224, 224), normalisation=OF_IMAGENET)
+TORCHVISION, EMBEDDED = "small_sets.load_torchvision", "small_sets.load_embedded"
 
 DATASETS: dict[str, DatasetInfo] = {
     "cifar10": DatasetInfo(TORCHVISION, "CIFAR10", 10, (3, 32, 32), CROP_FLIP),
@@ -65,23 +70,19 @@ DATASETS: dict[str, DatasetInfo] = {
     "fashion": DatasetInfo(TORCHVISION, "FashionMNIST", 10, (1, 28, 28), CROP_FLIP),
     "cifar10_large": DatasetInfo(TORCHVISION, "CIFAR10", 10, (3, 224, 224), TURN_AND_FLIP),
     "cifar100_large": DatasetInfo(TORCHVISION, "CIFAR100", 100, (3, 224, 224), TURN_AND_FLIP),
-    "imagenet": DatasetInfo("folders.load_imagenet", "disk", 1000, (3, 224, 224)),
-    "imagenet_mem": DatasetInfo("folders.load_imagenet", "memory", 1000, (3, 224, 224)),
+    "imagenet": IMAGENET,
+    "imagenet_mem": IMAGENET,  # of the public code, which held the files in memory; the page cache does
     "cifar5m": DatasetInfo("arrays.load_cifar5m", "cifar5m", 10, (3, 32, 32), epoch_size=50_000),
     "outlier_exposure": DatasetInfo("arrays.load_random_images", "oe", 0, (3, 32, 32), CROP_FLIP),
-    "digits": DatasetInfo("embedded_sets.load", "digits", 10, (1, 8, 8), SHIFT),
-    "photo_patches": DatasetInfo("embedded_sets.load", "photo_patches", 0, (1, 8, 8), SHIFT_FLIP),
+    "digits": DatasetInfo(EMBEDDED, "digits", 10, (1, 8, 8), SHIFT),
+    "photo_patches": DatasetInfo(EMBEDDED, "photo_patches", 0, (1, 8, 8), SHIFT_FLIP),
 }  # fmt: skip
 
 DATASET_NAMES = tuple(DATASETS)
 
 
 def dataset_name(text: str) -> str:
-    """Check the name of a data set; the path of a user's folder or `.npz` file is made absolute.
-
-    Raises:
-        UserError: there is neither such a row nor such a path.
-    """
+    """Check the name of a data set; the path of a user's folder or `.npz` file is made absolute."""
     path = Path(text).expanduser()
     if text in DATASETS:
         return text
@@ -104,18 +105,48 @@ def dataset_info(name: str, *, labelled: bool = False) -> DatasetInfo:
 
     Args:
         labelled: raise an error for a data set without labels.
-    Raises:
-        UserError: the name is unknown, the files cannot be read, or labels are missing.
     """
-    if name in DATASETS:
-        info = DATASETS[name]
-    else:
-        path = Path(dataset_name(name))
-        info = resolve(__package__, "folders.describe" if path.is_dir() else "arrays.describe")(path)
+    info = DATASETS[name] if name in DATASETS else _of_own(name, "describe")
     if labelled and info.n_classes == 0:
         choice = ", ".join(other for other, row in DATASETS.items() if row.n_classes)
         raise UserError(f"dataset {name!r} has no labels; choose one that has: {choice}, or label your own")
     return info
+
+
+def normalisation_of(name: str) -> Normalisation | None:
+    """Look up how the images of a data set are normalised, without listing them."""
+    return DATASETS[name].normalisation if name in DATASETS else _of_own(name, "read_normalisation")
+
+
+def _of_own(name: str, function: str) -> Any:
+    """Call a function of `folders` or `arrays` with the path of a user's own data."""
+    path = Path(dataset_name(name))
+    return resolve(__package__, f"{'folders' if path.is_dir() else 'arrays'}.{function}")(path)
+
+
+class Intervention(NamedTuple):
+    """A row of the table of interventions: changes that make networks differ by construction.
+
+    The protocol is that of ReSi (Klabunde et al., ICLR 2025, arXiv 2408.00531).
+    """
+
+    metavar: str  # of its strength, on the command line
+    at_most: float  # the largest strength; the smallest is 0
+    changes_tests: bool  # whether it changes test images too
+    description: str  # for `--help`
+    function: str  # "module.function" of this package: (images, strength, *, train, seed) -> the images, changed
+
+
+# In the order of application: dots tell the classes that images have before labels are drawn anew; noise covers dots
+INTERVENTIONS = {
+    "shortcut": Intervention("P", 1, True, "a dot on each image tells its class with probability P, else any class, by "
+                             "its hue or on grey images by its place; on test images any class",
+                             "interventions.shortcut"),
+    "label_noise": Intervention("P", 1, False, "each training image gets, with probability P, a label drawn from all "
+                                "classes", "interventions.label_noise"),
+    "image_noise": Intervention("V", math.inf, False, "in each epoch each training image gets Gaussian noise, of a "
+                                "variance drawn from 0 to V on the scale of 0 to 255", "interventions.image_noise"),
+}  # fmt: skip
 
 
 def load_dataset(
@@ -125,6 +156,8 @@ def load_dataset(
     train: bool,
     device: torch.device | str = "cpu",
     loading: Loading = Loading(),  # noqa: B008 - immutable
+    interventions: Mapping[str, float | None] | None = None,
+    intervention_seed: int = 0,
 ) -> BaseImageSet:
     """Load one split of a data set; torchvision downloads its own when they are missing.
 
@@ -135,10 +168,16 @@ def load_dataset(
         train: load the training split, with augmentation; otherwise the test split, without.
         device: where images are kept and batches are made.
         loading: how images are decoded from disk.
-
-    Raises:
-        UserError: the name is unknown, or files are damaged, or missing and cannot be downloaded.
+        interventions: strengths, by names of the table, of changes before the augmentation; None: not applied. Test
+            images only get dots, of classes that are drawn from all; a `shortcut` of 0 makes such dots on both splits.
+        intervention_seed: what is drawn for an image depends on this seed and its index, for image noise also on the
+            epoch: not on batches, order, workers or processes. An image keeps its label and dot.
     """
-    info = dataset_info(name)
+    strengths = {key: value for key, value in (interventions or {}).items() if value is not None}
+    info = dataset_info(name, labelled=bool(strengths))
     load = resolve(__package__, info.loader)
-    return load(info, Path(root).expanduser(), train=train, device=device, loading=loading)
+    images = load(info, Path(root).expanduser(), train=train, device=device, loading=loading)
+    for key, row in INTERVENTIONS.items():
+        if key in strengths and (train or row.changes_tests):
+            images = resolve(__package__, row.function)(images, strengths[key], train=train, seed=intervention_seed)
+    return images

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from src.ground_truth.bootstrap import draw_counts, interval, weighted_mean
+from src.ground_truth.rows import DepthRow
 from src.results.curves import Point, curves_over_layers
-from src.results.experiments import method_names
-from src.results.folders import StitchingRun
+from src.results.experiments import CHECKPOINTS, method_names
 from src.results.matrices import natural_order
-from src.results.records import write_table
-from src.results.rows import DepthRow, SimilarityRow
+from src.results.tables import write_table
 from src.similarity.registry import MEASURES
+from src.similarity.rows import SimilarityRow
+from src.stitching.folders import StitchingRun
 
 QUANTITIES = {
-    "accuracy": lambda run: run.row.metrics.accuracy,
+    "accuracy": lambda run: run.row.accuracy,
     "density ratio": lambda run: run.validity and run.validity.density_ratio,
     "recall ratio": lambda run: run.validity and run.validity.recall_ratio,
 }
@@ -56,7 +57,7 @@ def write_depth(path: Path, rows: Sequence[DepthRow], *, figure: str = ".png", t
 def _cells(runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow]) -> Cells:
     cells: dict = defaultdict(lambda: defaultdict(list))
     experiments = [run.row.experiment for run in runs]
-    methods = method_names(experiments, apart_from=("front_model_path", "end_model_path", "seed"))
+    methods = method_names(experiments, apart_from=(*CHECKPOINTS, "seed"))
     for run, method in zip(runs, methods, strict=True):
         front, end = run.row.experiment.network_keys
         if run.row.pair.front_layer == run.row.pair.end_layer and front != end:
@@ -67,7 +68,7 @@ def _cells(runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow]) 
     for row in similarities:
         one, other = ((network.identity, network.type) for network in row.networks)
         if row.layer1 == row.layer2 and one != other and row.rank1 is None and row.rank2 is None:
-            for measure, value in row.values.items():
+            for measure, value in row.measures.items():
                 if not math.isnan(value):
                     cells[OF_MEASURES[MEASURES[measure].sign], measure, row.layer1][one, other].append(value)
     return cells

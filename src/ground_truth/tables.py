@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from src.errors import UserError
 from src.ground_truth.measures import PROBE, VERDICT, VERDICT_VALUES, measures_of, similarities_of
+from src.ood.evaluated import read_evaluations
 from src.ood.registry import SCORES
-from src.results.folders import StitchingRun, read_evaluations
+from src.probing.rows import ProbeRow
 from src.results.matrices import natural_order
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
-from src.results.records import read_table
-from src.results.rows import ProbeRow, StitchRow
+from src.results.tables import read_table
 from src.similarity.report import read_similarities
+from src.stitching.folders import StitchingRun
+from src.stitching.rows import StitchRow
 from src.verdict import Limits, judge
 
 LIMITS = Limits(tolerance=0.05)  # those of misc/verdict.py, with its other defaults

@@ -13,10 +13,11 @@ from torch import Tensor
 from src.files import write_bytes
 from src.ood.metrics import OODMetrics, auroc_interval, ood_metrics
 from src.ood.reference import Batches, Reference
+from src.ood.rows import EvaluationRow, StitchValidity
 from src.ood.validity import features
 from src.results.experiments import Pair
-from src.results.folders import StitchingRun
-from src.results.rows import EvaluationRow, StitchValidity
+from src.results.tables import to_record
+from src.stitching.folders import StitchingRun
 from src.stitching.grid import Grid
 
 
@@ -67,7 +68,7 @@ def score_stitches(
             stitches[name].append(StitchScores(runs[pair], accuracies[pair], of_pair, validity.get(pair)))
     for name, of_score in stitches.items():
         layers = list(reference.detectors[name])
-        of_score.sort(key=lambda stitch, layers=layers: layers.index(stitch.run.row.pair.end_layer))
+        of_score.sort(key=lambda stitch, layers=layers: layers.index(stitch.run.row.end_layer))
     return stitches
 
 
@@ -125,25 +126,25 @@ def evaluate(name: str, stitches: Sequence[StitchScores], reference: Reference, 
     sanity = {layer: ood_metrics(own[layer], scores) for layer, scores in other.items()}
     rows = []
     for run, accuracy, scores, validity in stitches:
-        layer, experiment = run.row.pair.end_layer, run.row.experiment
-        if data.is_other or experiment.dataset is None:
-            experiment = experiment._replace(dataset=data.dataset)
+        layer, dataset = run.row.end_layer, data.dataset if data.is_other else run.row.dataset or data.dataset
+        of_run = to_record(run.row.experiment) | {"dataset": dataset, "folder": run.folder.name}
+        low, high = auroc_interval(own[layer], scores, paired=not data.id_dataset)
         rows.append(EvaluationRow(
-            run.row.pair,
-            accuracy,
-            *ood_metrics(own[layer], scores),
-            float(scores.mean()),
-            float(own[layer].mean()),
-            run.folder.name,
-            name,
-            detectors[layer].id_data,
-            data.id_dataset or experiment.dataset,
-            experiment,
-            detectors[layer].ood_data,
-            data.sanity_dataset,
-            sanity[layer].auroc if layer in sanity else None,
-            *auroc_interval(own[layer], scores, paired=not data.id_dataset),
-            validity,
+            **of_run,
+            **run.row.pair._asdict(),
+            **ood_metrics(own[layer], scores)._asdict(),
+            **(validity._asdict() if validity else {}),
+            accuracy=accuracy,
+            mean_energy=float(scores.mean()),
+            mean_id_energy=float(own[layer].mean()),
+            detector=name,
+            detector_id_data=detectors[layer].id_data,
+            detector_ood_data=detectors[layer].ood_data or None,
+            id_dataset=data.id_dataset or dataset,
+            sanity_dataset=data.sanity_dataset or None,
+            sanity_auroc=sanity[layer].auroc if layer in sanity else None,
+            auroc_low=low,
+            auroc_high=high,
         ))  # fmt: skip
     return Evaluation(list(stitches), own, other, sanity, rows)
 

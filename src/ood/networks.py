@@ -16,15 +16,15 @@ from src.loaded import Loaded
 from src.models import Network
 from src.models.user_file import file_and_function, is_user_network
 from src.networks import NetworkName, content_of
-from src.results.experiments import Pair, by_experiment
-from src.results.folders import StitchingRun
+from src.results.experiments import NETWORKS, Pair, by_experiment
+from src.stitching.folders import StitchingRun
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
 
 Module = TypeVar("Module", bound=nn.Module)
 LAYER_OPTIONS = ("c2t_cls_token", "t2c_cls_token", "upsample_mode")
-SHARED = ("front_model_path", "end_model_path", "front_model_type", "end_model_type", "stitching_type")
+SHARED = (*NETWORKS, "stitching_type")
 SEEDS = ("front_model_path_seed", "end_model_path_seed")  # of fresh weights
 
 
@@ -63,7 +63,7 @@ def check_data(dataset: str, runs: Sequence[StitchingRun], *, other_data: bool) 
     Raises:
         UserError: they were stitched on other data, or `other_data` and they were not.
     """
-    recorded = {run.row.experiment.dataset for run in runs} - {None}
+    recorded = {run.row.dataset for run in runs} - {None}
     others = {name for name in recorded if name != dataset and not _has_moved(name, dataset)}
     if other_data and not others:
         raise UserError(f"--other-data: no run says that it was stitched on other data than {dataset}; leave it out")
@@ -155,8 +155,8 @@ def rebuild_grids(
     front, end, _ = networks
     grids, unusable, by_row = [], [], {run.row: run for run in runs}
     for rows in by_experiment(by_row).values():
-        layers, shared, rank = {}, {}, {"front_rank": rows[0].experiment.method.front_stitch_rank}
-        for run in (by_row[row] for row in rows if row.pair.end_layer in end_layers):
+        layers, shared, rank = {}, {}, {"front_rank": rows[0].front_stitch_rank}
+        for run in (by_row[row] for row in rows if row.end_layer in end_layers):
             pair, options = run.row.pair, {name: run.options.get(name) for name in LAYER_OPTIONS}
             try:
                 own_layers, _ = build_layers(

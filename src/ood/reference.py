@@ -4,7 +4,7 @@ It is made once for an end network, in one pass over its training images and one
 the evaluation of each folder of stitches into it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,6 +43,16 @@ class Images(NamedTuple):
         return progress(data.batches(self.batch_size, indices=indices), title, n_batches)
 
 
+class Wanted(NamedTuple):
+    """What a reference is for, beside the images."""
+
+    name: NetworkName
+    layers: tuple[str, ...]  # that stitches end at
+    scores: tuple[str, ...]  # of `SCORES`
+    store: str  # the folder of the trained detectors
+    with_validity: bool  # measure validity even if no detector is fitted; otherwise if one is
+
+
 class Sample:
     """At most 2,000 images of a data set, chosen at random, always the same."""
 
@@ -60,8 +70,8 @@ class Sample:
 class Reference:
     """The reference for stitches into some layers of a network."""
 
-    name: NetworkName
-    layers: list[str]
+    wanted: Wanted
+    images: Images
     detectors: Detectors  # without scores that have none
     validity: dict[str, LayerValidity]  # by layer, if it is measured
     sample: Sample  # the test images that validity is measured on
@@ -69,9 +79,9 @@ class Reference:
     sanity: Scores  # of those of the sanity-check data; empty without any
     missing: list[str]  # for each detector of a layer that is missing, and its validity, the reason
 
-    def is_for(self, name: NetworkName, layers: Iterable[str]) -> bool:
-        """Return whether it is the reference for stitches into these layers of a network."""
-        return name == self.name and set(layers) == set(self.layers)
+    def is_for(self, wanted: Wanted, images: Images) -> bool:
+        """Return whether it is what would be made of these, so that another evaluation may use it."""
+        return self.wanted == wanted and self.images._replace(training=images.training) == images
 
     @property
     def scored_layers(self) -> set[str]:
@@ -80,28 +90,16 @@ class Reference:
 
 
 @torch.no_grad()
-def make_reference(
-    network: Network,
-    name: NetworkName,
-    layers: Iterable[str],
-    images: Images,
-    *,
-    scores: Sequence[str],
-    store: DetectorStore,
-    with_validity: bool,
-    id_data: str,
-) -> Reference:
+def make_reference(network: Network, wanted: Wanted, images: Images, *, id_data: str) -> Reference:
     """Make the reference for stitches into layers of a network.
 
     Args:
-        scores: of `SCORES`; trained detectors come from the store, with sanity-check data also those of other layers.
-        with_validity: measure validity even if no detector is fitted; otherwise if one is.
         id_data: the name of the training images.
     """
-    layers = natural_order(layers)
-    detectors, missing = _load(network, name, layers, images, scores, store)
+    scores, layers = wanted.scores, wanted.layers
+    detectors, missing = _load(network, wanted, images)
     fitted = {score: {layer: make_detector(score) for layer in layers} for score in scores if score not in detectors}
-    validity = {layer: Validity() for layer in layers} if fitted or with_validity else {}
+    validity = {layer: Validity() for layer in layers} if fitted or wanted.with_validity else {}
     if validity:
         data = images.training()
         order = data.permutation(0)[: None if fitted else N_IMAGES]
@@ -124,25 +122,19 @@ def make_reference(
     sanity = {}
     if images.sanity is not None:
         sanity = score_network(network, detectors, images.batches(images.sanity, "sanity-check activations"))
-    return Reference(name, layers, detectors, of_layers, sample, own, sanity, missing)
+    return Reference(wanted, images, detectors, of_layers, sample, own, sanity, missing)
 
 
-def _load(
-    network: Network,
-    name: NetworkName,
-    layers: Sequence[str],
-    images: Images,
-    scores: Sequence[str],
-    store: DetectorStore,
-) -> tuple[Detectors, list[str]]:
-    """Load the trained detectors of layers; for each that is missing say why."""
-    detectors: Detectors = {score: {} for score in scores if SCORES[score].is_trained}
+def _load(network: Network, wanted: Wanted, images: Images) -> tuple[Detectors, list[str]]:
+    """Load the trained detectors of layers, with sanity-check data also those of others; say why any is missing."""
+    name, store = wanted.name, DetectorStore(wanted.store)
+    detectors: Detectors = {score: {} for score in wanted.scores if SCORES[score].is_trained}
     missing: list[str] = []
     device = next(network.parameters()).device
     for by_layer in detectors.values():
         store.entries()  # a missing store is an error, a missing detector is not
-        others = set(store.layers(name)).difference(layers) if images.sanity is not None else ()
-        for layer in [*layers, *natural_order(others)]:
+        others = set(store.layers(name)).difference(wanted.layers) if images.sanity is not None else ()
+        for layer in [*wanted.layers, *natural_order(others)]:
             try:
                 by_layer[layer] = store.load(name, layer, images.test.spec, device=device)
             except UserError as error:

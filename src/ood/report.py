@@ -10,16 +10,16 @@ from src.console import listed, note, result, table, warn
 from src.datasets import dataset_label
 from src.errors import UserError
 from src.files import write_json
+from src.ood.evaluated import evaluation_file, read_evaluations
 from src.ood.evaluation import Evaluation
 from src.ood.registry import SCORES
+from src.ood.rows import EvaluationRow
 from src.ood.rules import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, side_of
 from src.results.captions import caption, common, describe_method, short, stitched_networks
 from src.results.experiments import by_experiment
-from src.results.folders import evaluation_file, read_evaluations
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix, pivot
-from src.results.records import to_record, write_table
-from src.results.rows import EvaluationRow
+from src.results.tables import to_record, write_table
 from src.stitching.report import AXES, MAX_PANELS
 
 TITLES = {
@@ -132,7 +132,7 @@ def describe(rows: Sequence[EvaluationRow], *, n_images: int) -> str:
     """Return the text below the figure of an evaluation."""
     made_with = {"ID": common(rows, "detector_id_data"), "OOD": common(rows, "detector_ood_data")}
     made_with = ", ".join(f"{kind} {short(data)}" for kind, data in made_with.items() if data)
-    data, id_data = short(common(rows, "experiment.dataset")), short(common(rows, "id_dataset"))
+    data, id_data = short(common(rows, "dataset")), short(common(rows, "id_dataset"))
     return caption(
         networks=stitched_networks(rows),
         data=data if id_data == data else f"{data}, ID {id_data}",
@@ -174,7 +174,7 @@ def _correlation(rows: Sequence[EvaluationRow], others: Sequence[EvaluationRow])
         An empty dict where there are fewer than three runs, or all values of a detector are equal.
     """
     one, other = (
-        {(row.folder, row.experiment.dataset, row.id_dataset): row.auroc for row in of_detector}
+        {(row.folder, row.dataset, row.id_dataset): row.auroc for row in of_detector}
         for of_detector in (rows, others)
     )
     both = [key for key in one if key in other]

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from src.results.rows import StitchValidity
+from src.ood.rows import StitchValidity
 
 IN_DISTRIBUTION, OFF, COLLAPSED = "in distribution", "off the manifold", "collapsed"
 COLLAPSED_AUROC = 0.25  # below it, stitched activations are more typical than the end network's own

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from src.ood.pooling import cells, mean_over_positions
-from src.results.rows import StitchValidity
+from src.ood.rows import StitchValidity
 from src.runtime import generator
 
 K = 5

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from src.console import progress
-from src.results.rows import Rank, SimilarityRow
+from src.results.tables import Rank
 from src.similarity.features import Features
 from src.similarity.pairs import LayerPair
-from src.similarity.permutations import Largest, n_alone, null_of, orders_of, permuted_cosines
-from src.similarity.registry import CANONICAL, GRAMS, KEYS, MEASURES, PAPER, SAMPLES, take_any, with_companions
+from src.similarity.permutations import n_alone, null_of, orders_of, permuted_cosines
+from src.similarity.registry import CANONICAL, GRAMS, MEASURES, PAPER, SAMPLES, take_any, with_companions
+from src.similarity.rows import SimilarityRow
 from src.similarity.samples import Undefined
 from src.similarity.statistics import NO_ALIGNMENT, Layer, alignment
 
@@ -76,8 +77,7 @@ class Comparison:
         }
         self.products: dict[tuple[str, str], Tensor] | None = {} if by_samples else None
         self.n_permutations, self.labels = n_permutations, None if labels is None else labels.cpu()
-        self.orders = orders_of(n_permutations, n_images, self.labels)  # (N, n) by field of the rows
-        self.largest = Largest()
+        self.orders = orders_of(n_permutations, n_images, self.labels)  # (N, n) by the end of columns
         self.n_saturated = 0  # pairs of layers whose PWCCA at full rank is 0 for want of images
         self.n_unpermuted = 0  # pairs of layers whose samples are positions, which no permutation is made of
         self.undefined: dict[str, list[str]] = {}  # reason: measures that have no value somewhere because of it
@@ -106,11 +106,7 @@ class Comparison:
         Args:
             device: where Gram matrices are computed.
         """
-        n_pairs = len(self.layers1) * len(self.layers2)
-        pairs = progress(self._pairs(device), "pairs", n_pairs, delay=1)
-        if self.orders and n_pairs > 1:  # the largest value is known after the last pair
-            pairs = [[self._with_largest(row) for row in rows] for rows in list(pairs)]
-        yield from pairs
+        yield from progress(self._pairs(device), "pairs", len(self.layers1) * len(self.layers2), delay=1)
 
     def _pairs(self, device: torch.device | str) -> Iterator[list[SimilarityRow]]:
         for second in self.layers2.values():
@@ -211,7 +207,7 @@ class Comparison:
     def _row(
         self, pair: LayerPair, names: tuple[str, str], ranks: tuple[Rank, Rank], cosines: Mapping[str, Tensor]
     ) -> SimilarityRow:
-        values, nulls = {}, {field: {} for field in KEYS if field != "values"}
+        values, nulls = {}, {}
         for metric in self.metrics:
             try:
                 values[metric] = pair.value(metric, *ranks)
@@ -220,19 +216,18 @@ class Comparison:
                 metrics = self.undefined.setdefault(str(reason), [])
                 metrics += [metric] * (metric not in metrics)
                 continue
-            for field, permuted in self._permuted(pair, metric, ranks, cosines).items():
-                nulls[field][metric] = null_of(metric, values[metric], permuted)
-                self.largest.add((field, ranks, metric), metric, permuted)
+            for which, permuted in self._permuted(pair, metric, ranks, cosines).items():
+                nulls |= null_of(metric, values[metric], permuted).columns(metric, which)
         return SimilarityRow(
-            **self.source, **nulls, layer1=names[0], layer2=names[1], rank1=ranks[0], rank2=ranks[1],
-            alignment=pair.alignment.name, n_samples=pair.first.n_seen, values=values,
+            **self.source, layer1=names[0], layer2=names[1], rank1=ranks[0], rank2=ranks[1],
+            alignment=pair.alignment.name, n_samples=pair.first.n_seen, values=values | nulls,
             alignment_option=self.alignment, n_permutations=self.n_permutations,
         )  # fmt: skip
 
     def _permuted(
         self, pair: LayerPair, metric: str, ranks: tuple[Rank, Rank], cosines: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Return the permuted values (N,) of a measure, by field of the rows; none where samples are positions."""
+        """Return the permuted values (N,) of a measure, by the end of columns; none where samples are positions."""
         if metric in cosines:
             row1, row2 = pair.first.gram_row(ranks[0]), pair.second.gram_row(ranks[1])
             blocks = cosines[metric][:, row1, row2].split(self.n_permutations)
@@ -240,18 +235,6 @@ class Comparison:
         if MEASURES[metric].of == GRAMS or pair.alignment.by_position:
             return {}
         return {
-            field: torch.tensor([pair.permuted(metric, *ranks, order) for order in orders], dtype=torch.float64)
-            for field, orders in self.orders.items()
+            which: torch.tensor([pair.permuted(metric, *ranks, order) for order in orders], dtype=torch.float64)
+            for which, orders in self.orders.items()
         }
-
-    def _with_largest(self, row: SimilarityRow) -> SimilarityRow:
-        """Add the nulls of the most similar pair of layers at the ranks of a row."""
-        ranks = row.rank1, row.rank2
-        largest = {
-            f"{field}_max": {
-                metric: self.largest.null_of((field, ranks, metric), metric, row.values[metric])
-                for metric in getattr(row, field)
-            }
-            for field in self.orders
-        }
-        return row._replace(**largest)

@@ -5,7 +5,7 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor
 
-from src.results.rows import Rank
+from src.results.tables import Rank
 from src.similarity.cca import Canonical, canonical_at
 from src.similarity.features import Features
 from src.similarity.registry import CANONICAL, GRAMS, MEASURES

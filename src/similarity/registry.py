@@ -95,7 +95,6 @@ MEASURES = {
         GRAMS, "neighbours.nearest", equal=1, unrelated=0, min_images=N_NEIGHBOURS + 1,
     ),
 }  # fmt: skip
-KEYS = dict.fromkeys(("values", "nulls", "nulls_within", "nulls_max", "nulls_within_max"), MEASURES)  # of SimilarityRow
 PAPER = tuple(name for name, measure in MEASURES.items() if measure.in_paper)
 
 

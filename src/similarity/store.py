@@ -20,7 +20,7 @@ from src.console import note, progress
 from src.datasets.registry import DATASETS, dataset_label
 from src.errors import UserError
 from src.files import locked, read_json, write_json
-from src.results.rows import Rank
+from src.results.tables import Rank
 from src.similarity.arrays import has_array, read_description, write_array
 from src.similarity.grams import Grams
 from src.similarity.registry import CANONICAL, GRAMS, MEASURES, SAMPLES, take_any

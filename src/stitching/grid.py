@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.results.experiments import Pair
-from src.runtime import at_least_single
+from src.runtime import Fitting, at_least_single
 from src.stitching.grid_matching import Batches
 from src.stitching.layers import StitchingLayer
 from src.stitching.moments import Target, TargetMoments
@@ -67,8 +67,7 @@ class Grid:
             parameters are fixed but their BatchNorm statistics move, in copies that are `front` and `end` of the
             grid; then there can be only one pair.
         rows_at_once: how many stitched activations go through the end network together, at most, but at least
-            one batch: that bounds the memory. None: 256 on a CPU, whose caches more would overrun, and four
-            batches on a GPU.
+            one batch: that bounds the memory. None: as many as `Fitting` says.
     """
 
     def __init__(
@@ -85,12 +84,13 @@ class Grid:
     ):
         if not frozen and len(layers) > 1:
             raise ValueError("networks whose statistics move cannot be shared by several pairs")
-        self.layers = dict(layers)
-        self.heads: Sequence[nn.Module] = list(self.layers.values())
         self.front_rank, self.objective, self.l1_coef, self.frozen = front_rank, objective, l1_coef, frozen
-        self.rows_at_once = rows_at_once or (256 if next(front.parameters()).device.type == "cpu" else None)
-        self.front_layers = list(dict.fromkeys(pair.front_layer for pair in self.layers))
-        self.end_layers = list(dict.fromkeys(pair.end_layer for pair in self.layers))
+        self.rows_at_once, self.fitting = rows_at_once, Fitting(next(front.parameters()).device)
+        self.front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
+        self.end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
+        # In the order in which they run: one end layer after the other
+        self.layers = {pair: layers[pair] for name in self.end_layers for pair in layers if pair.end_layer == name}
+        self.heads: Sequence[nn.Module] = list(self.layers.values())
         self.compared = {name: objective.compared(name, end.behind(name)) for name in self.end_layers}
         targets = dict.fromkeys(name for names in self.compared.values() for name in names)
         self.targets = [*targets, *([end.output_name] if objective.end_logits else [])]
@@ -110,19 +110,22 @@ class Grid:
         for module in self.modules:
             module.train(mode)
 
-    def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
+    def losses(self, images: Tensor | tuple[Tensor, Tensor], labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the objective of all stitches on a batch, in training plus the l1 term.
 
         An objective that does without logits is trained without them: cross-entropies and hits are then NaN.
+
+        Args:
+            images: (B, C, H, W); or those of the front and those of the end network, for a label-only control.
         """
         with torch.no_grad():
             acts, own = activations_of_both(self.front, self.front_layers, self.reference, self.targets, images)
             sources = self.truncated(acts)
+        images = images[1] if isinstance(images, tuple) else images
         logits = [self.end.output_name] if self.objective.stitched_logits or not training else []
         behind = {name: [*compared, *logits] for name, compared in self.compared.items()}
-        numbers = {pair: number for number, pair in enumerate(self.layers)}
         for pairs, stitched in self._tails(images, sources, behind):
-            group = self._losses_of([numbers[pair] for pair in pairs], pairs[0].end_layer, stitched, own, labels)
+            group = self._losses_of(pairs, stitched, own, labels)
             if training and self.l1_coef:
                 penalties = torch.stack([self.layers[pair].l1_norm() for pair in pairs])
                 group = group._replace(losses=group.losses + self.l1_coef * penalties)
@@ -130,8 +133,7 @@ class Grid:
 
     def _losses_of(
         self,
-        heads: list[int],
-        end_layer: str,
+        pairs: Sequence[Pair],
         stitched: Mapping[str, Tensor],
         own: Mapping[str, Tensor],
         labels: Tensor,
@@ -139,11 +141,11 @@ class Grid:
         """Compute the objective of pairs with the same end layer from stitched (P, B, …) and own (B, …) activations."""
         logits = stitched.get(self.end.output_name)
         if logits is None:
-            unknown = torch.full((len(heads),), math.nan, device=labels.device)
-            group = HeadLosses(heads, unknown, unknown, unknown, (labels >= 0).sum())
+            unknown = torch.full((len(pairs),), math.nan, device=labels.device)
+            group = HeadLosses(unknown, unknown, unknown, (labels >= 0).sum())
         else:
-            group = classification_losses(heads, logits, labels)
-        compared = self.compared[end_layer]
+            group = classification_losses(logits, labels)
+        compared = self.compared[pairs[0].end_layer]
         stitches = Stitches(
             labels=labels,
             stitched=[stitched[name] for name in compared],
@@ -212,16 +214,19 @@ class Grid:
         Args:
             behind: those others by end layer; where there are none, no part of the end network runs.
         """
-        n_together = 4 if self.rows_at_once is None else max(1, self.rows_at_once // len(images))
         for end_layer in self.end_layers:
             group = [pair for pair in self.layers if pair.end_layer == end_layer]
             names = [name for name in behind[end_layer] if name != end_layer]
             needs_images = names and self.end.needs_images(end_layer)
-            for start in range(0, len(group), n_together):
-                pairs = group[start : start + n_together]
-                stitched = torch.cat([self.layers[pair](sources[pair.front_layer]) for pair in pairs])
-                repeated = images.repeat(len(pairs), *[1] * (images.ndim - 1)) if needs_images else None
-                acts = {end_layer: stitched}
-                if names:
-                    acts |= self.end.activations(stitched, names, after=end_layer, images=repeated)
-                yield pairs, {name: act.unflatten(0, (len(pairs), -1)) for name, act in acts.items()}
+            kind = end_layer, torch.is_grad_enabled()
+            while group:
+                n_together = max(1, (self.rows_at_once or self.fitting.rows(kind)) // len(images))
+                pairs, group = group[:n_together], group[n_together:]
+                with self.fitting.measured(kind, len(pairs) * len(images)):
+                    stitched = torch.cat([self.layers[pair](sources[pair.front_layer]) for pair in pairs])
+                    repeated = images.repeat(len(pairs), *[1] * (images.ndim - 1)) if needs_images else None
+                    acts = {end_layer: stitched}
+                    if names:
+                        acts |= self.end.activations(stitched, names, after=end_layer, images=repeated)
+                    yield pairs, {name: act.unflatten(0, (len(pairs), -1)) for name, act in acts.items()}
+                    del stitched, repeated, acts  # their memory is for the next

@@ -101,9 +101,19 @@ def build_layers(
 
 
 def activations_of_both(
-    front: Network, front_names: Sequence[str], end: Network, end_names: Sequence[str], images: Tensor
+    front: Network,
+    front_names: Sequence[str],
+    end: Network,
+    end_names: Sequence[str],
+    images: Tensor | tuple[Tensor, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Compute the activations of two networks, from one pass each, or from one for both if they are one."""
+    """Compute the activations of two networks, from one pass each, or from one for both if they are one.
+
+    Args:
+        images: (B, C, H, W); or those of the front and those of the end network, for a label-only control.
+    """
+    if isinstance(images, tuple):
+        return front.activations(images[0], front_names), end.activations(images[1], end_names)
     if front is end:
         acts = front.activations(images, list(dict.fromkeys([*front_names, *end_names])))
         return {name: acts[name] for name in front_names}, {name: acts[name] for name in end_names}

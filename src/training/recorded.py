@@ -5,15 +5,26 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from src.checkpoints import save_state
 from src.console import note, result
 from src.datasets.base import BaseImageSet
-from src.results.records import write_table
-from src.results.rows import EpochRow
 from src.results.run import Run
+from src.results.tables import write_table
 from src.training.loop import NonFiniteLoss, Settings, train
 from src.training.task import EpochLog, Task
+
+
+class EpochRow(NamedTuple):
+    """An epoch of training: a row of `training_logs.csv`."""
+
+    train_acc: float | None  # None: not measured
+    train_loss: float
+    val_acc: float
+    val_loss: float
+
+    contents, written_by = "training", "exec_stitch.py"
 
 
 def train_network(

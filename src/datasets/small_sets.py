@@ -1,9 +1,10 @@
-"""CIFAR-10, CIFAR-100, SVHN, MNIST and Fashion-MNIST, read and downloaded by torchvision."""
+"""Small images that are read whole: the sets that torchvision downloads, and two that are shipped with the suite."""
 
 import contextlib
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 import torchvision
 
@@ -11,13 +12,13 @@ from src import files
 from src.datasets.in_memory import ImageSet, split_of
 from src.datasets.registry import DatasetInfo, Loading
 
+EMBEDDED = Path(__file__).parent / "embedded"  # sources and licences: README.md there
 
-def load(info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading) -> ImageSet:
-    """Load a split of a data set below `root`, which torchvision downloads where it is missing.
 
-    Raises:
-        UserError: files are missing or damaged and cannot be downloaded.
-    """
+def load_torchvision(
+    info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
+) -> ImageSet:
+    """Load a split of a data set below `root`, which torchvision downloads where it is missing."""
     dataset = getattr(torchvision.datasets, info.source)
     split = {"split": "train" if train else "test"} if info.source == "SVHN" else {"train": train}
     remedy = "remove damaged files there and run again with a connection to the internet, or copy there what "
@@ -34,3 +35,14 @@ def load(info: DatasetInfo, root: Path, *, train: bool, device: torch.device | s
         images = images.permute(0, 3, 1, 2)
     labels = torch.as_tensor(data.labels if info.source == "SVHN" else data.targets)
     return split_of(info, images, labels.long(), train=train, device=device)
+
+
+def load_embedded(
+    info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
+) -> ImageSet:
+    """Load a split of `digits` or `photo_patches`, 8×8 grey images; `root` is not used."""
+    split = "train" if train else "test"
+    with np.load(EMBEDDED / f"{info.source}.npz", allow_pickle=False) as arrays:
+        images = torch.from_numpy(arrays[f"{split}_images"])  # uint8 (N, 1, 8, 8)
+        labels = torch.from_numpy(arrays[f"{split}_labels"]).long() if info.n_classes else None
+    return split_of(info, images, labels, train=train, device=device)

@@ -1,9 +1,9 @@
-"""Reads a folder of stitching runs, of this suite or of the public code: options, metrics, predictions, evaluations."""
+"""Reads a folder of stitching runs, of this suite or of the public code: options, metrics, predictions."""
 
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from src.console import warn
 from src.errors import UserError
 from src.files import read_json
 from src.options import STARTS
+from src.results.experiments import Experiment, Pair
 from src.results.options import read_options
-from src.results.predictions import read_predictions
-from src.results.records import from_record, read_table
-from src.results.rows import EpochRow, EvaluationRow, StitchRow, StitchValidity
+from src.results.tables import from_record, read_table
+from src.stitching.predictions import read_predictions
+from src.stitching.rows import Metrics, StitchRow
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 SUMMARY = {  # lines of `summary.txt`, and the metrics that they give
@@ -35,11 +35,11 @@ class StitchingRun:
     folder: Path
     options: dict[str, Any]  # its config.txt
     row: StitchRow
-    evaluations: Mapping[str, EvaluationRow] = field(default_factory=dict)  # by detector, as far as they were read
+    evaluations: Mapping[str, Any] = field(default_factory=dict)  # by detector, see `src.ood.evaluated`
 
     @property
-    def validity(self) -> StitchValidity | None:
-        """How its activations lie to those of the end network, by any evaluation that measured it."""
+    def validity(self) -> Any:
+        """How its activations lie to those of the end network, by any evaluation that measured it; None of none."""
         return next((row.validity for row in self.evaluations.values() if row.validity), None)
 
     @cached_property
@@ -50,22 +50,21 @@ class StitchingRun:
     @cached_property
     def losses(self) -> list[float]:
         """The training loss of each epoch; empty where nothing was trained."""
+        from src.training.recorded import EpochRow  # imports torch
+
         path = self.folder / "training_logs.csv"
         return [row.train_loss for row in read_table(path, EpochRow)] if path.is_file() else []
 
 
-def read_runs(
-    source_dir: str | Path, *, recursive: bool = False, detectors: Iterable[str] = ()
-) -> tuple[list[StitchingRun], list[str]]:
+def read_runs(source_dir: str | Path, *, recursive: bool = False) -> tuple[list[StitchingRun], list[str]]:
     """Read all finished runs in a folder, oldest first (names are times), and say which ones were skipped and why.
 
     A folder that has neither the name nor the options of a run is no run.
 
     Args:
         recursive: read the runs in all folders below as well.
-        detectors: whose OOD evaluations are read with them.
     Raises:
-        UserError: there is no such folder, or a table of an evaluation is damaged.
+        UserError: there is no such folder.
     """
     source_dir = Path(source_dir)
     if not source_dir.is_dir():
@@ -77,9 +76,8 @@ def read_runs(
                 runs.append(read_run(path))
             except UserError as error:
                 skipped.append(str(error))
-    runs = _with_evaluations(runs, source_dir, detectors)
     for below in sorted(folders_of_runs(source_dir)) if recursive else ():
-        more, reasons = read_runs(below, detectors=detectors)
+        more, reasons = read_runs(below)
         runs, skipped = runs + more, skipped + reasons
     return sorted(runs, key=lambda run: run.folder.name), skipped
 
@@ -91,10 +89,9 @@ def folders_of_runs(source_dir: Path) -> set[Path]:
 
 
 def remove_remains(directory: Path) -> None:
-    """Remove what killed processes left in a folder of runs, unless there is a state to go on from.
+    """Delete unfinished runs, unless there is a state to go on from, and `*.part` files.
 
-    That are folders of runs that have not finished, and files that never got a final name. No other process may be
-    writing to the folder.
+    No other process may be writing to the folder.
     """
     for part in list(directory.rglob(".*.part")):
         part.unlink()
@@ -122,7 +119,8 @@ def read_run(folder: Path) -> StitchingRun:
     paths = {f"{side}_model_path": options.get(f"{side}_model_path") for side in ("front", "end")}
     normalised = {name: os.path.normpath(path) for name, path in paths.items() if isinstance(path, str) and path}
     try:
-        row = from_record(StitchRow, options | normalised | measured | {"folder": folder.name})
+        pair, metrics = from_record(Pair, options), from_record(Metrics, measured)
+        row = StitchRow.of(pair, Experiment.of(options | normalised), metrics, folder=folder.name)
     except ValueError as error:
         raise UserError(f"{folder} is no folder of a stitching run ({error} missing or damaged)") from error
     return StitchingRun(folder, options, row)
@@ -135,36 +133,3 @@ def _read_summary(path: Path) -> dict[str, str]:
         raise UserError(f"cannot read {path}: {error}") from error
     pairs = (line.split(": ", 1) for line in lines[:7] if ": " in line)
     return {SUMMARY[key]: value.strip() for key, value in pairs if key in SUMMARY}
-
-
-def evaluation_file(folder: Path, detector: str, *, other_data: str = "") -> Path:
-    """Return the table of the evaluation of a folder by a detector, on the data of its stitches or on others."""
-    name = "ood_evaluation" if detector == "energy" else f"ood_evaluation_{detector}"
-    return folder / (f"{name}_on_{other_data}.csv" if other_data else f"{name}.csv")
-
-
-def read_evaluations(folder: Path, detectors: Iterable[str], *, other_data: str = "") -> dict[str, list[EvaluationRow]]:
-    """Read the OOD evaluations of a folder by these detectors, as far as there are any.
-
-    Args:
-        other_data: as for `evaluation_file`.
-
-    Raises:
-        UserError: a table is damaged; names it.
-    """
-    tables = {name: evaluation_file(folder, name, other_data=other_data) for name in detectors}
-    return {name: read_table(path, EvaluationRow) for name, path in tables.items() if path.exists()}
-
-
-def _with_evaluations(runs: list[StitchingRun], folder: Path, detectors: Iterable[str]) -> list[StitchingRun]:
-    """Add to each run its evaluations; those on another data set than it was stitched on are left out."""
-    data, found = {run.folder.name: run.row.experiment.dataset for run in runs}, {}
-    for detector, rows in read_evaluations(folder, detectors).items():
-        named = {row.folder: row.experiment.dataset for row in rows if row.experiment.dataset}
-        others = {dataset for run, dataset in named.items() if dataset != data.get(run, dataset)}
-        if others:
-            warn(f"{folder}: the evaluation by {detector} is of {', '.join(others)}, on which nothing was stitched")
-        for row in rows:
-            if row.experiment.dataset not in others:
-                found.setdefault(row.folder, {})[detector] = row
-    return [StitchingRun(run.folder, run.options, run.row, found.get(run.folder.name, {})) for run in runs]
