@@ -216,9 +216,6 @@ class Played:
     def __init__(self, layers):
         self.of, self.n_seen = layers, 0
 
-    def for_inference(self, layers):
-        return self
-
     def activations(self, images, layers):
         self.n_seen += len(images)
         return {name: self.of[name][images] for name in layers}
