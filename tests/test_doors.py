@@ -11,7 +11,7 @@ from src.datasets.registry import DATASETS, DatasetInfo
 from src.models import registry, small_cnn
 from src.ood import detectors
 from src.ood.registry import SCORES, Score
-from src.similarity import grams
+from src.similarity import measures
 from src.similarity.registry import GRAMS, MEASURES, Measure
 from src.stitching import objectives
 from src.stitching.registry import AT_END, OBJECTIVES, Objective
@@ -65,8 +65,8 @@ def test_a_measure_of_similarity(monkeypatch, digit_networks):
     def same_norms(of_layer):
         return of_layer.centred.diagonal(dim1=1, dim2=2).sqrt().diag_embed()
 
-    monkeypatch.setattr(grams, "same_norms", same_norms, raising=False)
-    row = Measure("Norms", "cosine of norms", "do images have the same norms?", GRAMS, "grams.same_norms", 1, 0)
+    monkeypatch.setattr(measures, "norms", same_norms, raising=False)
+    row = Measure("Norms", "cosine of norms", "do images have the same norms?", GRAMS, 1, 0)
     monkeypatch.setitem(MEASURES, "norms", row)
     assert "norms: do images have the same norms?" in help_of("exec_compute_low_rank_sim_metrics.py")
     given = [*digit_networks, MODEL, MODEL, "layer3.0", "layer3.0,layer4.0", *ON_DIGITS, "-n", "40"]

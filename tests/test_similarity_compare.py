@@ -307,7 +307,7 @@ def test_measures_without_a_value_are_nan_and_say_why():
 def test_counts_pairs_with_too_few_images():
     few = compared({"a": random(5, 6, 3, 3)}, {"b": random(5, 8, 2, 2), "c": random(5, 3)})
     rows = {rows[0].layer2: rows[0].values for rows in few.rows()}
-    assert "PWCCA of 1 pairs is 0 for want of images" in "".join(few.warnings())
+    assert "pwcca_morcos of 2 pairs are biased downwards" in "".join(few.warnings())
     assert rows["b"]["pwcca"] == pytest.approx(0, abs=1e-9) and rows["c"]["pwcca"] > 0.01
 
 
