@@ -56,7 +56,7 @@ class Planted:
         return sources
 
     def stitched(self, recorded, sources):
-        images = recorded.images
+        images = getattr(recorded, "images", recorded)
         made = torch.stack([make(sources[LAYER], images, self.n_seen) for make in self.makers.values()])
         self.n_seen += len(images)
         yield self.pairs, made, self.front(made.flatten(0, 1), after=LAYER).unflatten(0, (len(made), -1))
