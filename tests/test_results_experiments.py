@@ -76,7 +76,7 @@ def test_an_entry_of_torchvision_is_named_unless_a_file_has_that_name(tmp_path, 
 OTHER = {
     "dataset": "mnist", "front_model_path": "c.pt", "end_model_path": "c.pt", "front_model_type": "resnet34",
     "end_model_type": "resnet34", "stitching_type": "t2t", "init": "eye", "objective": "soft", "n_epochs": 30,
-    "n_pinv_init_samples": 7, "front_stitch_rank": 8, "front_pinv_rank": 8, "pinv_cutoff": "exact",
+    "n_pinv_init_samples": 7, "front_stitch_rank": 8, "front_pinv_rank": 8, "pinv_cutoff": "exact", "control": "labels",
     "seed": 1,
 }  # fmt: skip
 
@@ -85,7 +85,7 @@ OTHER = {
 def test_every_setting_tells_experiments_apart(name):
     assert experiment(**{name: OTHER[name]}).key != experiment().key
     titles = by_experiment([stitch_row(), stitch_row(**{name: OTHER[name]})])
-    usual = {"objective": "task", "pinv_cutoff": "paper"} | OPTIONS
+    usual = {"objective": "task", "pinv_cutoff": "paper", "control": ""} | OPTIONS
     usual = "full" if name in RANKS else usual[name]
     assert list(titles) == [f"{name}={usual}", f"{name}={OTHER[name]}"]
 

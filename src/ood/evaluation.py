@@ -72,7 +72,6 @@ def examine(
         The examination; and for each layer of which validity cannot be measured the reason.
     """
     layers, missing = list(references), []
-    network = network.for_inference(layers)
     own: dict[str, list[Tensor]] = defaultdict(list)
     scores: dict[tuple[str, str, str], list[Tensor]] = defaultdict(list)
     for images, labels in batches if layers else ():
@@ -138,7 +137,8 @@ def score_stitches(
             sources = grid.truncated(grid.front.activations(images, grid.front_layers))
             chosen = sample[n_seen : n_seen + len(labels)].nonzero()[:, 0].to(labels.device)
             n_seen += len(labels)
-            for pairs, stitched, logits in grid.stitched(images, sources):
+            _, recorded = grid.end.record(images, [], after=grid.end_layers)
+            for pairs, stitched, logits in grid.stitched(recorded, sources):
                 layer = pairs[0].end_layer
                 for pair, pair_logits in zip(pairs, logits, strict=True):
                     hits[pair].append(pair_logits.argmax(-1) == labels)
@@ -166,7 +166,6 @@ def score_stitches(
 def score_network(network: Network, detectors: Detectors, batches: Batches) -> dict[str, dict[str, np.ndarray]]:
     """Score (N,) a network's own activations, by score and layer, in one pass that ends at the last layer."""
     layers = list(dict.fromkeys(layer for by_layer in detectors.values() for layer in by_layer))
-    network = network.for_inference(layers)
     scores: dict[str, dict[str, list[Tensor]]] = {
         name: {layer: [] for layer in by_layer} for name, by_layer in detectors.items()
     }

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from src.choices.scores import SCORES
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network
 from src.ood.detectors import Detector, make_detector
 from src.ood.networks import StitchedNetworks
 from src.ood.pooling import ClassMeans, mean_over_positions
-from src.ood.registry import SCORES
 from src.ood.store import DetectorStore
 from src.ood.validity import N_IMAGES, Validity
 from src.results.matrices import natural_order
@@ -90,7 +90,6 @@ def make_detectors(
 def take_in(network: Network, detectors: Detectors, references: Mapping[str, Reference], batches: Batches) -> None:
     """Show labelled training images to the references of layers, and to the detectors there, in one pass."""
     layers = list(references)
-    network = network.for_inference(layers)
     for images, labels in batches:
         activations = network.activations(images, layers)
         for layer in layers:

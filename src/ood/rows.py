@@ -15,6 +15,8 @@ class StitchValidity(NamedTuple):
     density_own: float
     recall_own: float
     frechet_own: float
+    noise_dose: float = math.nan  # share of noise that would give the own activations this density
+    shrinkage_dose: float = math.nan  # share of the way to the mean that would give them this recall or this density
 
     @property
     def density_ratio(self) -> float:
@@ -80,6 +82,9 @@ class EvaluationRow(NamedTuple):
     density_own: float | None = None
     recall_own: float | None = None
     frechet_own: float | None = None
+    noise_dose: float | None = None
+    shrinkage_dose: float | None = None
+    control: str = ""  # of the run
     seen_mixed: float | None = None
     seen_half_way: float | None = None
     seen_constant: float | None = None

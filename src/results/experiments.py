@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from src.choices import STARTS
 from src.console import warn
 from src.networks import FRESH, NetworkName, fresh_seed
-from src.options import STARTS
 from src.results.tables import columns, from_record, to_record
 
 Result = TypeVar("Result")
@@ -47,6 +47,7 @@ class Experiment:
     n_epochs: int | None = None
     pinv_cutoff: str = "paper"  # the only one of the public code
     seed: int | None = None
+    control: str = ""  # labels: made on other images of the same class
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "Experiment":
@@ -65,10 +66,11 @@ class Experiment:
     @property
     def method(self) -> str:
         """The name of the way of stitching, such as task loss matching."""
+        end = " of labels alone" if self.control else ""
         if self.n_epochs == 0:
             names = {"pinv": "direct matching", **{start: f"init {start}" for start in STARTS}}
-            return names.get(self.init, f"{self.init} matching")
-        return "task loss matching" if self.objective == "task" else f"{self.objective} matching"
+            return names.get(self.init, f"{self.init} matching") + end
+        return ("task loss matching" if self.objective == "task" else f"{self.objective} matching") + end
 
     @property
     def front(self) -> NetworkName:
@@ -149,7 +151,7 @@ def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[st
     """Name the method of each experiment; where methods share a name, add the settings that tell them apart.
 
     Args:
-        apart_from: columns of `Experiment` that tell no methods apart.
+        apart_from: columns to ignore.
     """
     methods = [
         tuple((name, value) for name, value in to_record(each).items() if name not in apart_from)

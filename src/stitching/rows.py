@@ -57,6 +57,7 @@ class StitchRow(NamedTuple):
     matching_rank: int | None
     r2_matched: float | None
     r2_test: float
+    control: str = ""  # labels: made on other images of the same class
 
     contents, written_by = "stitching", "exec_stitch.py"
 
