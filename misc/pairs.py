@@ -13,12 +13,12 @@ import exec_eval_stitcher_ood
 import exec_probe
 import exec_stitch
 from src import cli
+from src.choices.stitching import FORMS
 from src.console import listed, note, warn, without_results
 from src.errors import Busy, UserError, as_user_error
-from src.models.user_file import is_user_network
+from src.networks import is_user_network
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.results.options import read_options
-from src.stitching.registry import FORMS
 
 if TYPE_CHECKING:
     from src.loaded import Loaded

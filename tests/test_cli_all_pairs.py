@@ -136,6 +136,15 @@ def test_a_measure_can_be_added(networks, few):
     assert "with other options (n_samples was 60, now 50)" in error_line(*only, "-n", "50", cwd=folder)
 
 
+def test_networks_are_compared_by_one_pass_each(networks, few, monkeypatch):
+    from src.models import Network
+
+    passes, activations = [], Network.activations
+    monkeypatch.setattr(Network, "activations", lambda *given, **more: passes.append(1) or activations(*given, **more))
+    run(SCRIPT, *OPTIONS, "--methods", "none", "--alignment", "pool", "--no-figures", cwd=networks("passes", 4))
+    assert len(passes) == 4  # of one batch each, for 6 pairs
+
+
 def test_label_only_controls_can_be_added(networks, few):
     """They move no stitch, and are evaluated as well."""
     folder = networks("more", 2)

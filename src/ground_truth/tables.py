@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from src.choices.scores import SCORES
 from src.errors import UserError
 from src.ground_truth.measures import PROBE, VERDICT, VERDICT_VALUES, measures_of, similarities_of
 from src.ood.evaluated import read_evaluations
-from src.ood.registry import SCORES
 from src.probing.rows import ProbeRow
 from src.results.matrices import natural_order
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from src.ood.registry import SCORES
+from src.choices.scores import SCORES
 from src.ood.rows import StitchValidity
 from src.ood.rules import IN_DISTRIBUTION, ValidityLimits, side_of
 from src.results.experiments import grouped
