@@ -19,8 +19,8 @@ from tests.commands import ENVIRONMENT, ROOT
 # How often the host may wait for the GPU in a training step, and for a batch that is evaluated.
 STEP, BATCH = 1, 1
 MORE = {
+    "interventions": (2, 1),  # each moves what it drew for the batch
     "probes at ranks": (6, 6),  # three for each of two layers, whose batches are decomposed
-    **{form: (0, 4) for form in ("pinv", "ridge", "covariance")},
     **{"mahalanobis": (0, 8), "knn": (0, 5)},
 }
 
