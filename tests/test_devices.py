@@ -20,8 +20,8 @@ from tests.commands import ENVIRONMENT, ROOT
 STEP, BATCH = 1, 1
 MORE = {
     "interventions": (2, 1),  # each moves what it drew for the batch
+    "mahalanobis": (0, 4),  # two for each of two layers, in the fit
     "probes at ranks": (6, 6),  # three for each of two layers, whose batches are decomposed
-    **{"mahalanobis": (0, 8), "knn": (0, 5)},
 }
 
 
