@@ -14,7 +14,7 @@ import torch
 
 from src.errors import as_user_error
 from src.runtime import MEMORY_SHARE, Fitting
-from tests.commands import ENVIRONMENT, ROOT
+from tests.commands import ROOT
 
 # How often the host may wait for the GPU in a training step, and for a batch that is evaluated.
 STEP, BATCH = 1, 1
@@ -29,7 +29,7 @@ MORE = {
 def answers(tmp_path_factory):
     """What the main commands gave on both devices; see `on_both_devices`."""
     folder = tmp_path_factory.mktemp("devices")
-    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", "tests.on_both_devices", "answers.json"]
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
