@@ -46,11 +46,11 @@ def collect(args) -> None:
 
 
 def draw_curves(args) -> None:
+    from src.choices.scores import SCORES
     from src.console import note
     from src.errors import UserError
     from src.ground_truth.depth import depth_rows, write_depth
     from src.networks import NetworkName
-    from src.ood.registry import SCORES
     from src.results.experiments import newest_runs
     from src.results.network_list import SIMILARITY, read_networks
     from src.similarity.report import read_similarities

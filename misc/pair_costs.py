@@ -47,7 +47,7 @@ def hours_of(units: Sequence[Unit], costs: Mapping[str, Cost], n_processes: int)
 def measure(unit: Unit, args: Namespace, loaded: "Loaded") -> Cost:
     """Measure the cost of a unit in a folder of its own; that of training, by one epoch and by two."""
     with tempfile.TemporaryDirectory() as folder, silenced():
-        loaded.forget_last()
+        loaded.reference = None
         if unit.kind == SIMILARITY:
             return Cost(run_calls(similarity_unit(unit.networks, args, folder), loaded))
         if unit.kind == PROBES:
@@ -62,10 +62,7 @@ def measure(unit: Unit, args: Namespace, loaded: "Loaded") -> Cost:
             shorter, place = method._replace(n_epochs=n_epochs), str(Path(folder, str(n_epochs)))
             return run_calls(stitching_unit(unit.networks, shorter, args, place), loaded)
 
-        stitching, evaluation = seconds_of(min(method.n_epochs, 1))
-        if method.n_epochs > 1:
-            longer, known = seconds_of(2)
-            stitching += (method.n_epochs - 1) * max(0.0, longer - stitching)
-        else:
-            _, known = seconds_of(method.n_epochs)  # of the same stitches
-        return Cost([stitching, evaluation], max(0.0, evaluation - known))
+        *stitching, evaluation = seconds_of(min(method.n_epochs, 1))
+        *longer, known = seconds_of(min(method.n_epochs, 2))  # those of no epochs are the same stitches
+        more = [max(0.0, method.n_epochs - 1) * max(0.0, two - one) for one, two in zip(stitching, longer, strict=True)]
+        return Cost([*map(sum, zip(stitching, more, strict=True)), evaluation], max(0.0, evaluation - known))

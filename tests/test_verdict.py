@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from misc.verdict import main
+from src.choices.scores import SCORES
 from src.ood.evaluated import evaluation_file, read_evaluations, with_evaluations
-from src.ood.registry import SCORES
 from src.ood.rows import EvaluationRow, StitchValidity
 from src.results.tables import columns, read_table, to_record, write_table
 from src.similarity.rows import Null, SimilarityRow

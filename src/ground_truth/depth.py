@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.choices.measures import MEASURES
 from src.ground_truth.bootstrap import draw_counts, interval, weighted_mean
 from src.ground_truth.rows import DepthRow
 from src.results.captions import short
@@ -15,7 +16,6 @@ from src.results.curves import Point, curves
 from src.results.experiments import NETWORKS, method_names
 from src.results.matrices import natural_order
 from src.results.tables import write_table
-from src.similarity.registry import MEASURES
 from src.similarity.rows import SimilarityRow
 from src.stitching.folders import StitchingRun
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.choices.stitching import FORMS
 from src.moments import Moments
 from src.stitching.moments import EPS, SourceMoments, r2_of, varying
-from src.stitching.registry import FORMS
 
 PENALTIES = np.geomspace(1e-6, 10, 20)  # of ridge, in mean variances of the source
 EPS32 = torch.finfo(torch.float32).eps
