@@ -53,7 +53,7 @@ def parser() -> cli.Parser:
         help="work on the I-th of N shares alone; a pair stays in its share when networks are added")  # fmt: skip
     add("--dry-run", action="store_true",
         help="print the commands of the single scripts instead, each with an estimate of its time")  # fmt: skip
-    add("--workers", dest="n_processes", type=cli.whole_number(1), default=1,
+    add("--processes", dest="n_processes", type=cli.whole_number(1), default=1,
         help="processes that the estimate of --dry-run is for")  # fmt: skip
     cli.add_gpu(options)
     cli.add_data(options, batch_size=None)

@@ -6,7 +6,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
@@ -151,16 +151,6 @@ def seed_of(*key: int) -> int:
     """Derive a seed from a key; keys of different lengths have different seeds."""
     state = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)  # numpy drops zeros at the end
     return int(state[0] >> np.uint64(1))
-
-
-@contextlib.contextmanager
-def command_line(words: Sequence[str]) -> Iterator[None]:
-    """Let the files of runs name this command line, which does the same as the block, while the block runs."""
-    before, sys.argv = sys.argv, list(words)
-    try:
-        yield
-    finally:
-        sys.argv = before
 
 
 def provenance(*, gpu: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from src.checkpoints import load_state
-from src.low_rank import as_rows
+from src.moments import as_rows
 from src.stitching.registry import OBJECTIVES
 from tests.commands import (
     MODEL,

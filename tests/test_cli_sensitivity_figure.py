@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from misc.sensitivity_figure import lines_of
-from src import measurements
-from src.measurements import read_tables
+from src.sensitivity import measurements
+from src.sensitivity.measurements import read_tables
 from tests.commands import PDF, run, run_process
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 

@@ -129,7 +129,6 @@ def test_a_network_against_itself(compare, digit_networks):
     assert found["layer3.0", "layer3.0", "cka", "None", "None"] == pytest.approx(1, abs=1e-12)
     assert found["layer3.0", "layer3.0", "procrustes", "None", "None"] == pytest.approx(0, abs=1e-12)
     assert found["layer3.0", "layer3.0", "pwcca", "None", "None"] == pytest.approx(0, abs=1e-9)
-    assert re.search(r"layer1\.0 of model 1: 64×8×8, numerical rank \d+ of 64", said)
     assert "layer1.0 -- layer3.0: samples of CCA and Procrustes: average pool" in said
 
 
@@ -181,7 +180,7 @@ def test_few_images_of_a_class_are_warned_of(compare):
     said = compare("layer3.0", "layer3.0", "-n", "11", "--permutations", "19", "--alignment", "pool", "-o", "f.csv").err
     assert re.search(r"warning: \d+ of 11 images are the only ones of their class, which permutations within", said)
     (row,) = read_csv("f.csv")
-    assert row["cka_p_value"] and row["cka_p_value_max"] == ""  # of a single pair
+    assert row["cka_p_value"]
 
 
 def test_what_has_no_value_is_nan_with_a_warning(compare, digit_networks, in_tmp_path):
@@ -191,5 +190,5 @@ def test_what_has_no_value_is_nan_with_a_warning(compare, digit_networks, in_tmp
     said = compare("layer1.0", "layer3.0", "-o", "dead.csv", networks=["dead.pt", digit_networks[1]]).err
     (row,) = read_csv("dead.csv")
     assert [row[name] for name in MEASURES] == ["nan"] * 4
-    assert "warning: pwcca, procrustes, pwcca_morcos nan: layer1.0 of model 1 is constant over the samples" in said
-    assert "warning: cka nan: layer1.0 of model 1 is the same for all images" in said
+    assert "warning: pwcca, procrustes, pwcca_morcos nan: layer1.0 of dead.pt is constant over the samples" in said
+    assert "warning: cka nan: layer1.0 of dead.pt is the same for all images" in said

@@ -8,17 +8,18 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
 from src.errors import UserError
-from src.low_rank import as_rows, low_rank_approx
+from src.low_rank import low_rank_approx
+from src.moments import as_rows
 from src.stitching.closed_forms import PENALTIES, closed_form, orthogonal, ridge
 from src.stitching.layers import resize
 from src.stitching.matching import direct_matching, split_last_fifth
-from src.stitching.moments import Moments, Target
+from src.stitching.moments import SourceMoments, Target
 from src.stitching.registry import FORMS
 from tests.goldens import random
 
 
 def sums_of(source, *targets, size=None):
-    return Moments.of(source, {str(i): Target.of(y, full=True) for i, y in enumerate(targets)}, size=size)
+    return SourceMoments.of(source, {str(i): Target.of(y, full=True) for i, y in enumerate(targets)}, size=size)
 
 
 def map_of(x, y, form, **options):

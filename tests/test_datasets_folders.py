@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from src.datasets.dataset_yaml import MEAN, STD
 from torchvision import transforms as T
 
 from src.datasets import Loading, dataset_info, folders, load_dataset
-from src.datasets.dataset_yaml import MEAN, STD
 from src.datasets.decoded import DecodedImageSet
 from src.datasets.in_memory import ImageSet
 from src.errors import UserError

@@ -8,11 +8,11 @@ import shutil
 import pytest
 import torch
 import torch.distributed as dist
+from src.datasets.dataset_yaml import MEAN, STD
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from src.datasets import Loading, load_dataset
-from src.datasets.dataset_yaml import MEAN, STD
 from src.errors import UserError
 from src.runtime import seed_of
 from tests.tiny_datasets import collect, write_imagenet

@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 from scipy import stats
+from src.datasets.changes import class_colours
 
 from src.datasets import INTERVENTIONS, Loading, intervene, load_dataset
 from src.datasets.augmentation import CropFlip
-from src.datasets.changes import class_colours
 from src.datasets.in_memory import ImageSet
 from tests.tiny_datasets import collect, random_images, write_cifar10, write_imagenet
 

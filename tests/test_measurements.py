@@ -7,8 +7,8 @@ from datetime import datetime
 
 import pytest
 
-from src.measurements import FULL, Measurement, describe, read_tables
 from src.results.tables import write_table
+from src.sensitivity.measurements import FULL, Measurement, describe, read_tables
 from tests.result_rows import probe_row, similarity_row, stitch_row
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from src.models import Network
 from src.networks import NetworkName
@@ -15,8 +14,8 @@ from src.stitching import build_stitching_layer, direct_matching
 from src.stitching.folders import StitchingRun
 from src.verdict import Limits, judge
 from tests.commands import digit_images
-from tests.goldens import DATA
 from tests.result_rows import OPTIONS, stitch_row
+from tests.tiny_networks import PLAIN, plain_network
 
 LAYER, DETECTORS = "4", ("mahalanobis", "rmd")
 OFF, COLLAPSED = "off the manifold", "collapsed"
@@ -30,32 +29,21 @@ WORDS = {
 }  # fmt: skip
 
 
-def network() -> Network:
-    """Make a network for the digits, with fresh weights."""
-    module = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(),  # LAYER: 16 maps of 4×4
-        nn.Conv2d(16, 24, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(96, 10),
-    )  # fmt: skip
-    return Network(module, image_shape=(1, 8, 8), n_classes=10)
-
-
 @pytest.fixture(scope="module")
 def end() -> Network:
     """The network as it was trained once: no word hangs on the rounding of a training."""
-    trained = network()
-    trained.module.load_state_dict(torch.load(DATA / "models" / "planted.pt", weights_only=True))
+    trained = plain_network()
+    trained.module.load_state_dict(torch.load(PLAIN, weights_only=True))
     return trained.eval().requires_grad_(False)
 
 
 class Planted:
     """Stands for a grid: makes the activations of all stitches from the end network's own."""
 
-    front_layers = (LAYER,)
+    front_layers = end_layers = (LAYER,)
 
     def __init__(self, end, makers):
-        self.front, self.makers, self.n_seen = end, makers, 0
+        self.front, self.end, self.makers, self.n_seen = end, end, makers, 0
         self.pairs = [Pair(name, LAYER) for name in makers]
 
     def train(self, mode):
@@ -64,7 +52,8 @@ class Planted:
     def truncated(self, sources):
         return sources
 
-    def stitched(self, images, sources):
+    def stitched(self, recorded, sources):
+        images = recorded.images
         made = torch.stack([make(sources[LAYER], images, self.n_seen) for make in self.makers.values()])
         self.n_seen += len(images)
         yield self.pairs, made, self.front(made.flatten(0, 1), after=LAYER).unflatten(0, (len(made), -1))
@@ -77,7 +66,7 @@ def stitches_of(end) -> dict:
     mean, std = acts.mean((0, 2, 3), keepdim=True), acts.std((0, 2, 3))[:, None, None]
     class_means = torch.stack([acts[labels == label].mean(0) for label in range(10)])
     torch.manual_seed(0)
-    noise, fresh = torch.randn(len(test_labels), *acts.shape[1:]), network().eval()
+    noise, fresh = torch.randn(len(test_labels), *acts.shape[1:]), plain_network().eval()
     matched = build_stitching_layer("rc2c_pre", acts.shape[1:], acts.shape[1:])
     weight, bias, *_ = direct_matching(fresh(images, until=LAYER), acts, cutoff="exact")
     matched.transform.weight.copy_(weight[:, :, None, None])
@@ -112,7 +101,8 @@ def test_the_word_on_each(end):
     evaluated = [evaluate(name, stitches[name], reference, DataNames("digits")).rows for name in DETECTORS]
     ((images, labels),) = test_set.batches(1000)
     grid.train(False)
-    ((_, _, logits),) = grid.stitched(images, end.activations(images, [LAYER]))
+    sources, recorded = end.record(images, [LAYER], after=[LAYER])
+    ((_, _, logits),) = grid.stitched(recorded, sources)
     for run_of_stitch, answers, *rows in zip(runs, logits.argmax(2), *evaluated, strict=True):
         run_of_stitch.evaluations.update({row.detector: row for row in rows})
         predictions = {"stitched": answers, "front": answers, "end": end(images).argmax(1), "labels": labels}

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from src.datasets import load_dataset
 from src.datasets.in_memory import ImageSet
 from src.images import ImageSpec
-from src.low_rank import as_rows, low_rank_approx, principal_components
+from src.low_rank import low_rank_approx, principal_components
 from src.models import Network, build_model
+from src.moments import as_rows
 from src.probing import Probes, decay_epochs, pool, truncated_pools
 from src.runtime import seeded
 from src.training import Settings, evaluate, train

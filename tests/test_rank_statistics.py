@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.measurements import FULL, Measurement, ProbeKey, Tables
 from src.networks import NetworkName
 from src.probing.rows import ProbeRow
-from src.rank_statistics import (
+from src.sensitivity.measurements import FULL, Measurement, ProbeKey, Tables
+from src.sensitivity.rank_tests import (
     BASELINE,
     RankTestRow,
     correlation,
@@ -71,6 +71,10 @@ def only(rows):
     return row
 
 
+def correlated(values, accuracies) -> RankTestRow:
+    return RankTestRow(*[""] * 6, **correlation(values, accuracies))
+
+
 def draws(n: int) -> tuple[list[float], list[float]]:
     """Two unrelated sequences."""
     x, y = np.random.RandomState(0).rand(2, n)
@@ -79,14 +83,14 @@ def draws(n: int) -> tuple[list[float], list[float]]:
 
 def test_correlations_by_hand():
     # One discordant pair of six: tau = (5 - 1) / 6; rho = 1 - 6 · 2 / (4 · 15).
-    found = correlation([0.1, 0.2, 0.3, 0.4], [0.5, 0.7, 0.6, 0.9])
+    found = correlated([0.1, 0.2, 0.3, 0.4], [0.5, 0.7, 0.6, 0.9])
     assert found.n == 4 and found.note == "fewer than 10 ranks: no p-values"
     assert found.kendall == pytest.approx(2 / 3) and found.spearman == pytest.approx(0.8)
 
 
 def test_p_values_by_hand():
     # One discordant pair. Of 10! orders, 1 has no inversion and 9 have one; as many lie at the other end.
-    found = correlation(range(10), [1, 0, 2, 3, 4, 5, 6, 7, 8, 9])
+    found = correlated(range(10), [1, 0, 2, 3, 4, 5, 6, 7, 8, 9])
     assert found.kendall_p == pytest.approx(2 * (1 + 9) / math.factorial(10)) and found.note == ""
     rho = 1 - 6 * 2 / (10 * 99)
     assert found.spearman == pytest.approx(rho)
@@ -96,7 +100,7 @@ def test_p_values_by_hand():
 @pytest.mark.parametrize("n", [3, 9, 10])
 def test_few_ranks_have_no_p_values(n):
     """Of three ranks in random order a third is perfectly correlated, to which Student's distribution gives p = 0."""
-    found = correlation(*draws(n))
+    found = correlated(*draws(n))
     assert math.isfinite(found.spearman) and math.isfinite(found.kendall)
     if n < 10:
         assert found.spearman_p is None and found.kendall_p is None
@@ -107,9 +111,9 @@ def test_few_ranks_have_no_p_values(n):
 
 def test_correlations_are_those_of_ranks():
     x, y = map(np.array, draws(14))
-    found, stretched = correlation(x, y), correlation(np.exp(5 * x), y**3)
-    assert found[1:5] == pytest.approx(stretched[1:5])
-    reversed_ = correlation(-x, y)
+    found, stretched = correlated(x, y), correlated(np.exp(5 * x), y**3)
+    assert found[7:11] == pytest.approx(stretched[7:11])
+    reversed_ = correlated(-x, y)
     assert (reversed_.spearman, reversed_.kendall) == pytest.approx((-found.spearman, -found.kendall))
     assert (reversed_.spearman_p, reversed_.kendall_p) == pytest.approx((found.spearman_p, found.kendall_p))
 
@@ -118,7 +122,7 @@ def test_correlations_with_ties_equal_the_pearson_correlation_of_mean_ranks():
     x, y = [1, 2, 2, 3, 5, 5, 5, 6, 7, 8], [0.1, 0.4, 0.3, 0.3, 0.8, 0.9, 0.9, 0.2, 0.9, 0.7]
     r = np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1]
     t = r * math.sqrt(8 / (1 - r**2))  # follows Student's distribution with n - 2 degrees of freedom
-    found = correlation(x, y)
+    found = correlated(x, y)
     assert found.spearman == pytest.approx(r) and found.spearman_p == pytest.approx(2 * stats.t.sf(t, 8))
     pairs = [(i, j) for i in range(10) for j in range(i)]
     signs = np.array([(np.sign(x[i] - x[j]), np.sign(y[i] - y[j])) for i, j in pairs])
@@ -137,13 +141,13 @@ def test_correlations_with_ties_equal_the_pearson_correlation_of_mean_ranks():
     ],
 )
 def test_what_has_no_correlation_says_why(values, accuracies, n, note):
-    found = correlation(values, accuracies)
+    found = correlated(values, accuracies)
     assert (found.n, found.note) == (n, note)
     assert math.isnan(found.spearman) and math.isnan(found.kendall) and found.spearman_p is found.kendall_p is None
 
 
 def test_ranks_without_a_value_are_left_out():
-    found = correlation([1, 2, math.nan, 3], [1, 2, 0, 3])
+    found = correlated([1, 2, math.nan, 3], [1, 2, 0, 3])
     assert (found.n, found.spearman, found.kendall) == (3, pytest.approx(1), pytest.approx(1))
     assert found.note == "ranks without a value: 1 of 4; fewer than 10 ranks: no p-values"
 

@@ -10,8 +10,8 @@ from src.errors import UserError
 from src.ground_truth.rows import DepthRow, TruthRow
 from src.ood.rows import EvaluationRow, FinetuningRow
 from src.probing.rows import ProbeRow
-from src.rank_statistics import RankTestRow
 from src.results.tables import columns, from_record, read_table, to_record, write_table
+from src.sensitivity.rank_tests import RankTestRow
 from src.similarity.rows import Null, SimilarityRow
 from src.stitching.rows import ComparisonRow, Metrics, StitchRow
 from src.training.recorded import EpochRow

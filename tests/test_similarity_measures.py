@@ -9,8 +9,8 @@ import scipy.stats
 import torch
 
 from src.similarity import Undefined, linear_cka, procrustes_distance, pwcca_distance
-from src.similarity.cca import canonical_at, distance_morcos
-from src.similarity.samples import samples_pair
+from src.similarity.measures import pwcca_morcos
+from src.similarity.two_arrays import samples_pair
 
 MEASURES = [linear_cka, pwcca_distance, procrustes_distance]
 
@@ -60,7 +60,7 @@ def test_values_by_hand():
     assert linear_cka(x, y) == pytest.approx(4 / math.hypot(4, 1))
     assert procrustes_distance(x, y) == pytest.approx(2 - 2 * 2 / math.sqrt(5))
     assert pwcca_distance(x, y) == pytest.approx(1 - 2 / 3)  # weights 2 and 1, correlations 1 and 0
-    assert distance_morcos(canonical_at(samples_pair(x, y), None, None)) == pytest.approx(0)
+    assert pwcca_morcos(samples_pair(x, y), None, None) == pytest.approx(0)
     assert pwcca_distance(y, x) == pytest.approx(0)
     for measure in (linear_cka, procrustes_distance):
         assert measure(x, y) == pytest.approx(measure(y, x))
@@ -119,7 +119,7 @@ def test_procrustes_equals_scipy(pair):
 def test_canonical_correlations_equal_those_of_scikit_learn(pair):
     from sklearn.cross_decomposition import CCA
 
-    found = canonical_at(samples_pair(*pair), None, None).correlations.numpy()
+    found = samples_pair(*pair).canonical(None, None).correlations.numpy()
     scores = CCA(n_components=4, max_iter=10_000, tol=1e-12).fit_transform(*pair)
     expected = [np.corrcoef(scores[0][:, i], scores[1][:, i])[0, 1] for i in range(4)]
     np.testing.assert_allclose(found[:4], expected, atol=1e-5)
@@ -144,7 +144,7 @@ def test_directions_without_a_partner_are_principal_axes(pair):
     weights = np.abs(shared.T @ centred(x)).sum(1)
     alone = np.abs(deviations[:5, None] * axes[:5]).sum()
     assert pwcca_distance(x, y) == pytest.approx(1 - weights @ found / (weights.sum() + alone), abs=1e-12)
-    morcos = distance_morcos(canonical_at(samples_pair(x, y), None, None))
+    morcos = pwcca_morcos(samples_pair(x, y), None, None)
     assert morcos == pytest.approx(1 - weights @ found / weights.sum(), abs=1e-12)
 
 

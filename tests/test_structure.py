@@ -14,8 +14,7 @@ ROOT = Path(__file__).parents[1]
 # From top to bottom; a module imports only from layers below its own, and not from its neighbours in one layer.
 LAYERS = (
     ("cli",),
-    ("ground_truth", "rank_statistics", "sensitivity"),
-    ("measurements",),
+    ("ground_truth", "sensitivity"),
     ("verdict",),
     ("ood", "probing"),
     ("similarity", "stitching"),
@@ -24,8 +23,8 @@ LAYERS = (
     ("loaded",),
     ("checkpoints",),
     ("datasets", "models"),
-    ("low_rank", "moments", "runtime", "networks", "images", "files", "options", "doors"),
-    ("console",),
+    ("low_rank", "runtime", "networks", "images", "files", "options", "doors"),
+    ("console", "moments"),
     ("errors",),
 )
 DEPTHS = {name: depth for depth, names in enumerate(LAYERS) for name in names}

@@ -88,7 +88,8 @@ def _score_grid(
         sources = grid.truncated(grid.front.activations(images, grid.front_layers))
         chosen = reference.sample.in_batch(n_seen, len(labels))
         n_seen += len(labels)
-        for pairs, stitched, logits in grid.stitched(images, sources):
+        _, recorded = grid.end.record(images, [], after=grid.end_layers)
+        for pairs, stitched, logits in grid.stitched(recorded, sources):
             layer = pairs[0].end_layer
             for pair, hit in zip(pairs, logits.argmax(-1) == labels, strict=True):
                 hits[pair].append(hit.sum())

@@ -30,7 +30,7 @@ class RepresentationClassification:
     """
 
     def __init__(self, source: Network, layer: str, classifier: Network, *, penalty: Penalty | None = None):
-        self.source, self.layer, self.penalty = source.for_inference([layer]), layer, penalty
+        self.source, self.layer, self.penalty = source, layer, penalty
         self.heads: Sequence[nn.Module] = [classifier]
         self.modules, self.names = self.heads, ["the detector"]
 

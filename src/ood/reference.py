@@ -149,7 +149,6 @@ def take_in(network: Network, takers: Iterable[Mapping[str, Detector | Validity]
     for of_layers in takers:
         for layer, taker in of_layers.items():
             by_layer.setdefault(layer, []).append(taker)
-    network = network.for_inference(list(by_layer))
     for images, labels in batches:
         activations = network.activations(images, list(by_layer))
         for layer, each in by_layer.items():
@@ -180,7 +179,6 @@ def score_network(
     """Score a network's own activations, and show those of sampled images to the validity of layers, in one pass."""
     validity = validity or {}
     layers = list(dict.fromkeys([*(layer for by_layer in detectors.values() for layer in by_layer), *validity]))
-    network = network.for_inference(layers)
     scores: dict[tuple[str, str], list[Tensor]] = {}
     n_seen = 0
     for images, _ in batches if layers else ():

@@ -69,7 +69,7 @@ class Probes:
         *,
         seed: int,
     ):
-        self.network = network.for_inference(layers)
+        self.network = network
         self.layers, self.ranks = list(layers), list(ranks)
         image = next(network.parameters()).new_zeros(1, *images.shape)
         self.widths = _widths(self.network, self.layers, image)

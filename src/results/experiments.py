@@ -151,7 +151,7 @@ def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[st
     """Name the method of each experiment; where methods share a name, add the settings that tell them apart.
 
     Args:
-        apart_from: columns of `Experiment` that tell no methods apart.
+        apart_from: columns to ignore.
     """
     methods = [
         tuple((name, value) for name, value in to_record(each).items() if name not in apart_from)

@@ -1,10 +1,13 @@
 """Similarity of representations, at any rank. Importing this spares torch."""
 
-from src.doors import lazy_names
+__all__ = [
+    "Undefined", "compare", "debiased_cka", "linear_cka", "mutual_knn", "procrustes_distance", "pwcca_distance",
+]  # fmt: skip
 
-_NAMES = {
-    "Comparison": "comparison", "Undefined": "samples", "compare": "one_pair", "debiased_cka": "cka",
-    "linear_cka": "cka", "mutual_knn": "neighbours", "procrustes_distance": "procrustes", "pwcca_distance": "cca",
-}  # fmt: skip
-__all__ = list(_NAMES)
-__getattr__ = lazy_names(__name__, _NAMES)
+
+def __getattr__(name: str):
+    if name not in __all__:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    from src.similarity import two_arrays
+
+    return getattr(two_arrays, name)

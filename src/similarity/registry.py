@@ -1,16 +1,15 @@
-"""The measures of similarity, one row each.
+"""The measures of similarity, one row each. Importing this spares torch.
 
-To add a measure, write its function in a module of this package and its row here: options, help, tables, signs and
-figures read the row.
+To add a measure, write its function in `measures` and its row here: options, help, tables, signs and figures read the
+row.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from src.doors import resolve
 from src.errors import unknown_name
 
-GRAMS, SAMPLES, CANONICAL = "grams", "samples", "canonical"  # the inputs of a measure
+GRAMS, SAMPLES = "grams", "samples"  # the inputs of a measure
 N_NEIGHBOURS = 10
 
 
@@ -21,14 +20,13 @@ class Measure(NamedTuple):
 
     * `GRAMS`: the Gram matrices of one layer -> (R, n, n). The value is the cosine of the matrices of two layers.
     * `SAMPLES`: both layers as samples × features, and two ranks (None: full) -> the value.
-    * `CANONICAL`: the canonical directions of both layers -> the value.
     """
 
     heading: str  # in printed tables; the first three are the public code's
     title: str  # in figures
     description: str  # one line for `--help`
     of: str
-    name: str  # of the function: "module.function" of this package
+    name: str  # of the function in `measures`
     equal: float  # the value of equal representations
     unrelated: float  # the value of unrelated ones
     in_paper: bool = False  # measured unless something else is asked for
@@ -39,7 +37,9 @@ class Measure(NamedTuple):
     @property
     def function(self) -> Callable[..., Any]:
         """The function."""
-        return resolve(__package__, self.name)
+        from src.similarity import measures
+
+        return getattr(measures, self.name)
 
     @property
     def is_distance(self) -> bool:
@@ -71,28 +71,28 @@ class Measure(NamedTuple):
 MEASURES = {
     "cka": Measure(
         "CKA", "linear CKA", "linear CKA (Kornblith et al. 2019)",
-        GRAMS, "grams.centred", equal=1, unrelated=0, in_paper=True, is_biased=True,
+        GRAMS, "cka", equal=1, unrelated=0, in_paper=True, is_biased=True,
     ),
     "pwcca": Measure(
         "CCA", "PWCCA distance", "PWCCA distance in the form of the paper's code",
-        CANONICAL, "cca.distance", equal=0, unrelated=1, in_paper=True, companions=("pwcca_morcos",),
+        SAMPLES, "pwcca", equal=0, unrelated=1, in_paper=True, companions=("pwcca_morcos",),
         is_biased=True,
     ),
     "procrustes": Measure(
         "Orth. Procr", "Procrustes distance", "orthogonal Procrustes distance (Ding et al. 2021)",
-        SAMPLES, "procrustes.procrustes_at", equal=0, unrelated=2, in_paper=True, is_biased=True,
+        SAMPLES, "procrustes", equal=0, unrelated=2, in_paper=True, is_biased=True,
     ),
     "pwcca_morcos": Measure(
         "CCA (Morcos)", "PWCCA distance (Morcos)", "PWCCA distance (Morcos et al. 2018)",
-        CANONICAL, "cca.distance_morcos", equal=0, unrelated=1, is_biased=True,
+        SAMPLES, "pwcca_morcos", equal=0, unrelated=1, is_biased=True,
     ),
     "cka_debiased": Measure(
         "CKA (debiased)", "debiased CKA", "linear CKA by unbiased HSIC (Song et al. 2012)",
-        GRAMS, "cka.u_centred_grams", equal=1, unrelated=0, min_images=4,
+        GRAMS, "cka_debiased", equal=1, unrelated=0, min_images=4,
     ),
     "mutual_knn": Measure(
         "Mutual kNN", f"mutual {N_NEIGHBOURS}-NN", f"share of {N_NEIGHBOURS} nearest neighbours (Huh et al. 2024)",
-        GRAMS, "neighbours.nearest", equal=1, unrelated=0, min_images=N_NEIGHBOURS + 1,
+        GRAMS, "mutual_knn", equal=1, unrelated=0, min_images=N_NEIGHBOURS + 1,
     ),
 }  # fmt: skip
 PAPER = tuple(name for name, measure in MEASURES.items() if measure.in_paper)
@@ -110,6 +110,6 @@ def with_companions(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*names, *(other for name in names for other in MEASURES[name].companions)]))
 
 
-def take_any(names: Sequence[str], *kinds: str) -> bool:
-    """Return whether a measure of these names takes one of these inputs."""
-    return any(MEASURES[name].of in kinds for name in names)
+def take_any(names: Sequence[str], kind: str) -> bool:
+    """Return whether a measure of these names takes this input."""
+    return any(MEASURES[name].of == kind for name in names)

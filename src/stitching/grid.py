@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from src.low_rank import low_rank_approx
 from src.models import Network
+from src.models.replay import Recorded
+from src.moments import Moments, Rows
 from src.results.experiments import Pair
 from src.runtime import Fitting, at_least_single
 from src.stitching.grid_matching import Batches
 from src.stitching.layers import StitchingLayer
-from src.stitching.moments import Target, TargetMoments
+from src.stitching.moments import r2_of
 from src.stitching.objectives import Stitches
 from src.stitching.registry import OBJECTIVES, Objective
 from src.stitching.stitched_model import activations_of_both
@@ -95,12 +97,7 @@ class Grid:
         targets = dict.fromkeys(name for names in self.compared.values() for name in names)
         self.targets = [*targets, *([end.output_name] if objective.end_logits else [])]
         self.given_networks = {"front": front, "end": end}
-        if frozen:
-            shared, end_names = front is end, list(dict.fromkeys([*self.end_layers, *targets]))
-            self.front = front.for_inference([*self.front_layers, *(end_names if shared else [])])
-            self.end = self.front if shared else end.for_inference(end_names)
-        else:
-            self.front, self.end = copy.deepcopy(front), copy.deepcopy(end)
+        self.front, self.end = (front, end) if frozen else (copy.deepcopy(front), copy.deepcopy(end))
         self.reference = self.end if frozen else end  # gives the targets, which do not move with the statistics
         self.modules = [*self.heads, *([] if frozen else [self.front, self.end])]
         self.names = [f"{pair.front_layer} -> {pair.end_layer}" for pair in self.layers]
@@ -118,13 +115,15 @@ class Grid:
         Args:
             images: (B, C, H, W); or those of the front and those of the end network, for a label-only control.
         """
-        with torch.no_grad():
-            acts, own = activations_of_both(self.front, self.front_layers, self.reference, self.targets, images)
-            sources = self.truncated(acts)
-        images = images[1] if isinstance(images, tuple) else images
         logits = [self.end.output_name] if self.objective.stitched_logits or not training else []
         behind = {name: [*compared, *logits] for name, compared in self.compared.items()}
-        for pairs, stitched in self._tails(images, sources, behind):
+        after = [name for name, others in behind.items() if others and self.frozen]
+        with torch.no_grad():
+            acts, own, recorded = activations_of_both(
+                self.front, self.front_layers, self.reference, self.targets, images, after=after
+            )
+            sources = self.truncated(acts)
+        for pairs, stitched in self._tails(recorded, sources, behind):
             group = self._losses_of(pairs, stitched, own, labels)
             if training and self.l1_coef:
                 penalties = torch.stack([self.layers[pair].l1_norm() for pair in pairs])
@@ -165,18 +164,19 @@ class Grid:
         end_names = list(dict.fromkeys([*self.end_layers, self.end.output_name]))
         predictions: dict[Pair | str, list[Tensor]] = {}
         distance: dict[Pair, Tensor] = {}
-        targets: dict[str, TargetMoments] = {}
+        targets = dict.fromkeys(self.end_layers, Moments())
         for images, labels in batches:
-            front_acts, end_acts = activations_of_both(self.front, front_names, self.end, end_names, images)
+            front_acts, end_acts, recorded = activations_of_both(
+                self.front, front_names, self.end, end_names, images, after=self.end_layers
+            )
             logits_of = {"end": end_acts[self.end.output_name]}
             if front_output:
                 logits_of["front"] = front_acts[self.front.output_name]
             if not self.frozen:  # the networks alone are those that were given, not those whose statistics moved
                 logits_of = {side: self.given_networks[side](images) for side in logits_of}
             for name in self.end_layers:
-                batch = Target.of(end_acts[name]).moments
-                targets[name] = targets[name].pooled(batch) if name in targets else batch
-            for pairs, stitched, logits in self.stitched(images, self.truncated(front_acts)):
+                targets[name] = targets[name].pooled(Rows.of(end_acts[name]).moments(diagonal=True))
+            for pairs, stitched, logits in self.stitched(recorded, self.truncated(front_acts)):
                 squares = (at_least_single(stitched) - end_acts[pairs[0].end_layer]).square_()
                 differences = squares.flatten(1).sum(1, dtype=torch.float64)
                 for pair, difference, pair_logits in zip(pairs, differences, logits, strict=True):
@@ -192,7 +192,7 @@ class Grid:
         for pair, residual in distance.items():
             target = targets[pair.end_layer]
             difference = (residual / target.squared_norm).item()
-            scores[pair] = PairScore(accuracy[pair], difference, classes_of[pair], target.r2(residual))
+            scores[pair] = PairScore(accuracy[pair], difference, classes_of[pair], r2_of(target, residual))
         front_classes = classes_of.get("front", torch.full_like(labels, -1))
         front_accuracy = accuracy.get("front", math.nan)
         return GridScore(scores, front_accuracy, accuracy["end"], front_classes, classes_of["end"], labels)
@@ -201,32 +201,34 @@ class Grid:
         """Truncate the activations at the front layers to the rank of the grid."""
         return {name: low_rank_approx(acts[name], self.front_rank) for name in self.front_layers}
 
-    def stitched(self, images: Tensor, sources: Mapping[str, Tensor]) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
+    def stitched(
+        self, recorded: Recorded, sources: Mapping[str, Tensor]
+    ) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
         """Yield some pairs at a time with their stitched activations (P, B, …) and logits (P, B, n_classes)."""
-        for pairs, acts in self._tails(images, sources, dict.fromkeys(self.end_layers, [self.end.output_name])):
+        for pairs, acts in self._tails(recorded, sources, dict.fromkeys(self.end_layers, [self.end.output_name])):
             yield pairs, acts[pairs[0].end_layer], acts[self.end.output_name]
 
     def _tails(
-        self, images: Tensor, sources: Mapping[str, Tensor], behind: Mapping[str, Sequence[str]]
+        self, recorded: Recorded, sources: Mapping[str, Tensor], behind: Mapping[str, Sequence[str]]
     ) -> Iterator[tuple[list[Pair], dict[str, Tensor]]]:
         """Yield some pairs at a time with their activations (P, B, …) at the end layer and at others behind it.
 
         Args:
+            recorded: of the end network's pass over the images.
             behind: those others by end layer; where there are none, no part of the end network runs.
         """
         for end_layer in self.end_layers:
             group = [pair for pair in self.layers if pair.end_layer == end_layer]
             names = [name for name in behind[end_layer] if name != end_layer]
-            needs_images = names and self.end.needs_images(end_layer)
             kind = end_layer, torch.is_grad_enabled()
             while group:
-                n_together = max(1, (self.rows_at_once or self.fitting.rows(kind)) // len(images))
+                n_samples = len(recorded.images)
+                n_together = max(1, (self.rows_at_once or self.fitting.rows(kind)) // n_samples)
                 pairs, group = group[:n_together], group[n_together:]
-                with self.fitting.measured(kind, len(pairs) * len(images)):
+                with self.fitting.measured(kind, len(pairs) * n_samples):
                     stitched = torch.cat([self.layers[pair](sources[pair.front_layer]) for pair in pairs])
-                    repeated = images.repeat(len(pairs), *[1] * (images.ndim - 1)) if needs_images else None
                     acts = {end_layer: stitched}
                     if names:
-                        acts |= self.end.activations(stitched, names, after=end_layer, images=repeated)
+                        acts |= self.end.activations(stitched, names, after=end_layer, images=recorded)
                     yield pairs, {name: act.unflatten(0, (len(pairs), -1)) for name, act in acts.items()}
-                    del stitched, repeated, acts  # their memory is for the next
+                    del stitched, acts  # their memory is for the next

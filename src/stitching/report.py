@@ -42,7 +42,7 @@ def update_grid(directory: Path, *, create: bool, title: str = "") -> None:
     """Rebuild `grid.csv` and `grid.png` from all finished runs of a folder; safe when several processes do so.
 
     Args:
-        create: also where there are none yet, and no other process is about to make them.
+        create: make them where there are none yet.
     """
     table, lock = directory / "grid.csv", directory / ".grid.lock"
     if create or table.exists() or lock.exists():

@@ -232,10 +232,7 @@ def _interrupted(directory: Path, options: Mapping[str, Any]) -> Run | None:
 
 
 def _same_experiment(begun: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    """Return whether runs with these options belong to one experiment, but for the number of epochs and other options.
-
-    A resumed command whose other options differ, such as the learning rate, would not do what it says, and is refused.
-    """
+    """Return whether runs have the same layers, networks, method and seed; epochs and other options may differ."""
     keys = []
     for options in (begun, given):
         try:

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from src.console import note
 from src.errors import UserError
 from src.models import Network
-from src.models.values import logits_of
+from src.models.outputs import logits_of
 from src.runtime import seed_of
 from src.training.task import Classification, HeadLosses, classification_losses
 

@@ -1,20 +1,20 @@
 """The layers that `all` stands for, of a network that does not declare them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from itertools import zip_longest
 
 from torch import nn
 
-from src.models.hooked import Hooked
-from src.models.parts import OUTPUT, Traced
+from src.models.calls import OUTPUT
+from src.models.replay import Replay
 
 SEQUENCES = (nn.Sequential, nn.ModuleList)
 # Where a stitch at the output equals one at the input: maps of one more or less, and norms.
 AFFINE = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-def find_blocks(module: nn.Module, engine: Traced | Hooked, *, is_encoder: bool = False) -> tuple[str, ...]:
+def find_blocks(replay: Replay, *, is_encoder: bool) -> tuple[str, ...]:
     """Return the outermost modules with children through which alone all that follows depends on the images.
 
     Not counted are those behind the last parameters, which give the logits, `Sequential`s that hold others, and
@@ -23,34 +23,33 @@ def find_blocks(module: nn.Module, engine: Traced | Hooked, *, is_encoder: bool 
     does where the next one follows it directly, so that no module is the nonlinearity between them.
 
     Args:
-        engine: of the module.
+        replay: of the module.
         is_encoder: the last parameters give no logits.
     """
-    layers = {name: module.get_submodule(name) for name in engine.layers}
+    calls = replay.calls
+    layers = {name: replay.module.get_submodule(name) for name in calls.layers}
     leaves = {name: each for name, each in layers.items() if not any(each.children())}
-    with_parameters = (name for name in reversed(leaves) if _has_parameters(leaves[name]))
-    ends = (engine.layers[name] for name in with_parameters if engine.behind(name, [OUTPUT]))
+    maps = (name for name in reversed(leaves) if _has_parameters(leaves[name]))
+    ends = (calls.layers[name] for name in maps if calls.depends(OUTPUT, name))
     last = math.inf if is_encoder else next(ends, -1)
-    inner = [name for name in layers if engine.layers[name] < last]
-    groups = [name for name in inner if name not in leaves and _is_group(name, layers[name], engine)]
+    inner = [name for name in layers if calls.layers[name] < last]
+    groups = {name for name in inner if name not in leaves and _is_group(name, replay)}
     blocks = {name for name in groups if not (type(layers[name]) in SEQUENCES and _held(name, groups))}
     outermost = _outermost(blocks)
-    while len(holders := [name for name in outermost if len(_held(name, blocks)) > 1]) == 1 or (
-        len(outermost) == 1 and len(blocks) > 1
-    ):
-        blocks -= set(holders or outermost)
+    while len(blocks) > 1 and (alone := _holding_the_others(outermost, blocks)):
+        blocks -= alone
         outermost = _outermost(blocks)
     if len(outermost) > 1:
-        return tuple(name for name in inner if name in outermost)
-    cuts = [name for name in inner if name in leaves and _counts(leaves[name]) and engine.is_cut(name)]
+        return tuple(name for name in inner if name in outermost and name in calls.shapes)
+    cuts = [name for name in inner if name in leaves and _counts(leaves[name]) and replay.is_cut(name)]
     chain = [name for name, next_one in zip_longest(cuts, cuts[1:])
              if not isinstance(leaves[name], AFFINE) or next_one is None or _is_map(leaves[next_one])]  # fmt: skip
-    classifier = {name.partition(".")[0] for name, position in engine.layers.items() if position >= last}
+    classifier = {name.partition(".")[0] for name, position in calls.layers.items() if position >= last}
     in_front = [name for name in chain if name.partition(".")[0] not in classifier]
-    return tuple(in_front if len(in_front) > 1 else chain)
+    return tuple(name for name in (in_front if len(in_front) > 1 else chain) if name in calls.shapes)
 
 
-def _held(name: str, others: Iterable[str]) -> list[str]:
+def _held(name: str, others: Collection[str]) -> list[str]:
     return [other for other in others if other.startswith(f"{name}.")]
 
 
@@ -58,15 +57,22 @@ def _outermost(names: set[str]) -> set[str]:
     return {name for name in names if not any(_held(other, [name]) for other in names)}
 
 
-def _is_group(name: str, module: nn.Module, engine: Traced | Hooked) -> bool:
+def _holding_the_others(outermost: set[str], blocks: set[str]) -> set[str]:
+    """Return the one of the outermost blocks that alone holds several others, or that is alone."""
+    holders = {name for name in outermost if len(_held(name, blocks)) > 1}
+    return holders if len(holders) == 1 else outermost if len(outermost) == 1 else set()
+
+
+def _is_group(name: str, replay: Replay) -> bool:
     """Return whether a layer is a cut, and more than one convolution or linear map with a norm and an activation."""
-    if isinstance(module, nn.MultiheadAttention) or not _has_parameters(module) or not engine.is_cut(name):
+    module = replay.module.get_submodule(name)
+    if isinstance(module, nn.MultiheadAttention) or not _has_parameters(module) or not replay.is_cut(name):
         return False
     leaves = {f"{name}.{inner}": each for inner, each in module.named_modules() if not any(each.children())}
     maps = [inner for inner, each in leaves.items() if _is_map(each)]
     if len(maps) > 1 or any(_is_torchs(each, "pooling") for each in leaves.values()):
         return True
-    return not all(inner in engine.layers and engine.is_cut(inner) for inner in maps)  # a branch goes around it
+    return not all(inner in replay.calls.layers and replay.is_cut(inner) for inner in maps)  # a branch goes around it
 
 
 def _is_map(module: nn.Module) -> bool:

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from scipy.stats import kendalltau, rankdata, spearmanr
 
-from src.measurements import FULL, Measurement, Tables, by_series, over_ranks
 from src.probing.rows import ProbeRow
 from src.results.experiments import grouped
+from src.sensitivity.measurements import FULL, Measurement, Tables, by_series, over_ranks
 
 BASELINE = "rank itself"
 MIN_RANKS = 10  # for p-values
@@ -42,39 +42,30 @@ class RankTestRow(NamedTuple):
     note: str = ""
 
 
-class Correlation(NamedTuple):
-    """Rank correlations with two-sided p-values; where there are none NaN and None, with a note."""
-
-    n: int
-    spearman: float = math.nan
-    spearman_p: float | None = None
-    kendall: float = math.nan
-    kendall_p: float | None = None
-    note: str = ""
-
-
-def correlation(values: Sequence[float], accuracies: Sequence[float]) -> Correlation:
+def correlation(values: Sequence[float], accuracies: Sequence[float]) -> dict[str, float | str | None]:
     """Spearman's rho and Kendall's tau-b of two sequences, whose NaN are left out in pairs.
 
     Spearman's p-value is that of Student's distribution; Kendall's is exact as long as there are no ties. Below ten
     ranks there are none: Spearman's is too small there (0 for a third of all orders of three ranks), and Kendall's is
     left out with it.
+
+    Returns:
+        The columns of `RankTestRow` from `n` on; NaN with a note where there is no correlation.
     """
     pairs = [pair for pair in zip(values, accuracies, strict=True) if not any(map(math.isnan, pair))]
-    n_lacking = len(values) - len(pairs)
-    notes = [f"ranks without a value: {n_lacking} of {len(values)}"] if n_lacking else []
-    if len(pairs) < 3:
-        return Correlation(len(pairs), note="; ".join([*notes, "fewer than 3 common ranks"]))
-    columns = list(zip(*pairs, strict=True))
-    for name, column in zip(("measure", "accuracy"), columns, strict=True):
-        if len(set(column)) == 1:
-            return Correlation(len(pairs), note="; ".join([*notes, f"the {name} is constant"]))
+    n, columns = len(pairs), list(zip(*pairs, strict=True))
+    constant = [name for name, column in zip(("measure", "accuracy"), columns, strict=False) if len(set(column)) == 1]
+    notes = [f"ranks without a value: {len(values) - n} of {len(values)}"] if n < len(values) else []
+    if n < 3 or constant:
+        notes.append("fewer than 3 common ranks" if n < 3 else f"the {constant[0]} is constant")
+        return {"n": n, "spearman": math.nan, "kendall": math.nan, "note": "; ".join(notes)}
     rho, tau = spearmanr(*columns), kendalltau(*columns)
-    if len(pairs) < MIN_RANKS:
-        note = "; ".join([*notes, f"fewer than {MIN_RANKS} ranks: no p-values"])
-        return Correlation(len(pairs), float(rho.statistic), kendall=float(tau.statistic), note=note)
-    numbers = (rho.statistic, rho.pvalue, tau.statistic, tau.pvalue)
-    return Correlation(len(pairs), *map(float, numbers), note="; ".join(notes))
+    found = {"n": n, "spearman": float(rho.statistic), "kendall": float(tau.statistic)}
+    if n < MIN_RANKS:
+        notes.append(f"fewer than {MIN_RANKS} ranks: no p-values")
+    else:
+        found |= {"spearman_p": float(rho.pvalue), "kendall_p": float(tau.pvalue)}
+    return found | {"note": "; ".join(notes)}
 
 
 def place(similarities: Mapping[str, float], own: str) -> tuple[int, float]:
@@ -98,13 +89,21 @@ def sensitivity(tables: Tables) -> Iterator[RankTestRow]:
     for same in grouped(by_series(tables.measurements), lambda series: series[0].setting).values():
         baselines = {}
         for series in same:
-            for curves in _curves(tables, series):
-                yield _correlated(series[0], curves)
-                if curves.ranks:
-                    itself = curves._replace(values=range(len(curves.ranks)), notes=[])
-                    baselines[curves.layers, curves.side, curves.ranks] = itself
-        for curves in baselines.values():
-            yield _correlated(same[0][0]._replace(measure=BASELINE), curves)
+            for layers, side, reference, measured in _over_ranks_of_either(series):
+                probes, notes = _probes(tables, series[0], side, layers[side])
+                ranks = _different_ranks(measured, probes)
+                n_repeated = len(set(measured) & set(probes)) - len(ranks)
+                notes = ([f"ranks above the width left out: {n_repeated}"] if n_repeated else []) + notes
+                notes = ([f"{layers[1 - side]} at rank {reference:.0f}"] if reference != FULL else []) + notes
+                accuracies = [probes[rank].accuracy for rank in ranks]
+                found = correlation([measured[rank] for rank in ranks], accuracies)
+                # Without probes there are no common ranks; the reason says more.
+                notes += [found["note"]] if found["note"] and (ranks or not notes) else []
+                yield _row("sensitivity", series[0], layers, side, **found | {"note": "; ".join(notes)})
+                if ranks:
+                    baselines[layers, side, tuple(ranks)] = correlation(ranks, accuracies)
+        for (layers, side, _), found in baselines.items():
+            yield _row("sensitivity", same[0][0]._replace(measure=BASELINE), layers, side, **found)
 
 
 def specificity(tables: Tables) -> Iterator[RankTestRow]:
@@ -119,12 +118,11 @@ def specificity(tables: Tables) -> Iterator[RankTestRow]:
             for side, other in ((1, 0), (0, 1)):
                 line = [each for each in full if each.layers[other] == own]
                 if len(line) > 1:
-                    n, rank_of_own = place({each.layers[side]: each.value for each in line}, own)
+                    n, found = place({each.layers[side]: each.value for each in line}, own)
                     mixed = dict.fromkeys(each.alignment for each in line if each.alignment)
-                    notes = ["its similarity has no value"] if math.isnan(rank_of_own) else []
+                    notes = ["its similarity has no value"] if math.isnan(found) else []
                     notes += [f"{MIXED}: {', '.join(mixed)}"] if len(mixed) > 1 else []
-                    texts = {"n": n, "place": rank_of_own, "note": "; ".join(notes)}
-                    yield _row("specificity", series[0], (own, own), side, **texts)
+                    yield _row("specificity", series[0], (own, own), side, n=n, place=found, note="; ".join(notes))
 
 
 def summary_of_correlations(rows: Sequence[RankTestRow]) -> str:
@@ -132,9 +130,8 @@ def summary_of_correlations(rows: Sequence[RankTestRow]) -> str:
     defined = [row for row in rows if not math.isnan(row.spearman)]
     if not defined:
         return "no correlation is defined"
-    means = [f"mean {label} {fmean(getattr(row, name) for row in defined):.4f}" for label, name in
-             (("rho", "spearman"), ("tau", "kendall"))]  # fmt: skip
-    return ", ".join(means)
+    rho, tau = (fmean(getattr(row, name) for row in defined) for name in ("spearman", "kendall"))
+    return f"mean rho {rho:.4f}, mean tau {tau:.4f}"
 
 
 def summary_of_places(rows: Sequence[RankTestRow]) -> str:
@@ -147,62 +144,30 @@ def summary_of_places(rows: Sequence[RankTestRow]) -> str:
     return "; ".join(parts) or "no place is defined"
 
 
-class _Curves(NamedTuple):
-    """A measure of two layers and the accuracy of probes, over the ranks of one of them."""
-
-    layers: tuple[str, str]
-    side: int  # of the truncated layer
-    ranks: tuple[float, ...]  # ascending
-    values: Sequence[float]
-    accuracies: list[float]
-    notes: list[str]
-
-
-def _curves(tables: Tables, series: Sequence[Measurement]) -> Iterator[_Curves]:
+def _over_ranks_of_either(series: Sequence[Measurement]) -> Iterator[tuple]:
     for side in (0, 1):
         for layers, reference, measured in over_ranks(series, side):
-            probes, of_probes = _probes(tables, series[0], side, layers[side])
-            common, n_repeated = _common_ranks(measured, probes)
-            notes = [] if reference == FULL else [f"{layers[1 - side]} at rank {reference:.0f}"]
-            notes += [f"ranks above the width left out: {n_repeated}"] if n_repeated else []
-            notes += [of_probes] if of_probes else []
-            accuracies = [probes[rank].accuracy for rank in common]
-            yield _Curves(layers, side, tuple(common), [measured[rank] for rank in common], accuracies, notes)
+            yield layers, side, reference, measured
 
 
-def _correlated(measured: Measurement, curves: _Curves) -> RankTestRow:
-    found = correlation(curves.values, curves.accuracies)
-    # Without probes there are no common ranks; the reason says more.
-    notes = curves.notes if curves.notes and not curves.ranks else [*curves.notes, found.note]
-    found = found._replace(note="; ".join(filter(None, notes)))
-    return _row("sensitivity", measured, curves.layers, curves.side, **found._asdict())
-
-
-def _row(
-    test: str, measured: Measurement, layers: tuple[str, str], side: int, **values: float | str | None
-) -> RankTestRow:
+def _row(test: str, measured: Measurement, layers: tuple[str, str], side: int, **values) -> RankTestRow:
     return RankTestRow(test, measured.measure, measured.setting, *layers, ("layer1", "layer2")[side], **values)
 
 
-def _probes(tables: Tables, measured: Measurement, side: int, layer: str) -> tuple[dict[float, ProbeRow], str]:
-    """Return the probes of a layer of a measurement on its data by rank, and a note on which they are, or are not."""
+def _probes(tables: Tables, measured: Measurement, side: int, layer: str) -> tuple[dict[float, ProbeRow], list[str]]:
+    """Return the probes of a layer of a measurement on its data by rank, and notes on which they are, or are not."""
     model, data = measured.models[side], measured.dataset
     known = [key for key in tables.probes if (key.model, key.layer) == (model, layer)]
     keys = [key for key in known if data is None or key.dataset == data]
     if not keys:
-        on = f" on {data}" if known else ""
-        return {}, f"no probes of {layer} of {tables.names[model].path}{on}"
-    epochs = [str(key.epochs) for key in keys]
-    note = f"probes of {epochs[-1]} epochs, the newest of those of {', '.join(epochs)}" if len(keys) > 1 else ""
-    return tables.probes[keys[-1]], note
+        return {}, [f"no probes of {layer} of {tables.names[model].path}" + (f" on {data}" if known else "")]
+    *others, newest = (str(key.epochs) for key in keys)
+    notes = [f"probes of {newest} epochs, the newest of those of {', '.join([*others, newest])}"] if others else []
+    return tables.probes[keys[-1]], notes
 
 
-def _common_ranks(measured: Mapping[float, float], probes: Mapping[float, ProbeRow]) -> tuple[list[float], int]:
-    """List the ranks of both, ascending, and count those left out: all above the width of the layer but the first."""
-    common = sorted(set(measured) & set(probes))
-    different = [
-        rank
-        for lower, rank in zip([None, *common], common, strict=False)
-        if lower is None or probes[lower].loss != probes[rank].loss
-    ]
-    return different, len(common) - len(different)
+def _different_ranks(measured: Mapping[float, float], probes: Mapping[float, ProbeRow]) -> list[float]:
+    """List the ranks of both, ascending, but for all above the width of the layer save the first."""
+    ranks = sorted(set(measured) & set(probes))
+    losses = [None, *(probes[rank].loss for rank in ranks)]
+    return [rank for rank, before, loss in zip(ranks, losses, losses[1:], strict=False) if loss != before]
