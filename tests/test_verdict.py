@@ -536,7 +536,7 @@ def test_stitches_of_a_real_network(in_tmp_path):
     assert float(own["end_accuracy"]) > 0.7
     assert abs(float(own["penalty"])) < 0.01 and float(own["penalty_high"]) < 0.05
     assert float(own["cka"]) == pytest.approx(1) and float(own["cka_debiased_calibrated"]) == pytest.approx(1)
-    assert float(own["beta"]) > 0.95 and float(own["beta_low"]) > 0.9 and own["rho"] == ""
+    assert float(own["beta"]) > 0.95 and float(own["beta_low"]) > 0.7 and own["rho"] == ""
     assert float(own["auroc_mahalanobis"]) < 0.6 and own["verdict"] == SIMILAR and own["control"] == "self"
     assert float(other["penalty"]) > 0.3 and float(other["agreement"]) < 0.6 and other["verdict"] == NOT_SIMILAR
 
