@@ -20,6 +20,7 @@ class Loaded:
     def __init__(self) -> None:
         self._networks: dict[Hashable, Network] = {}
         self._datasets: dict[Hashable, BaseImageSet] = {}
+        self.features: Any = None  # of networks that are compared again: a `KeptFeatures`
         self.reference: Any = None  # of the last evaluation of stitches, for the next one into the same network
 
     def network(

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from src.similarity.registry import MEASURES
+from src.choices.measures import MEASURES
 
 STITCH = {
     "front_layer": "x", "end_layer": "y", "stitching_type": "rc2c_pre", "init": "pinv", "front_stitch_rank": "",

@@ -22,6 +22,7 @@ from tests.commands import (
     ON_DIGITS,
     PNG,
     Output,
+    caption_of,
     digit_images,
     names_in,
     pair_of,
@@ -307,7 +308,7 @@ def test_rank_correlations_with_energy(workplace, copied):
 def test_the_figure_says_what_it_shows(workplace, drawn_figures):
     evaluate(workplace, "dm")
     figure = drawn_figures["ood_evaluation.png"]
-    below = figure.texts[-1].get_text().replace("\n", " ")
+    below = caption_of(figure)
     assert "Data: digits. Method: direct matching (rc2c_pre, matched on" in below and "Images: 120." in below
     assert "Detector: energy (ID digits, OOD photo_patches)." in below and f"({MODEL})" in below
     panels = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images}

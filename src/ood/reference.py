@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.choices.scores import SCORES
 from src.console import progress
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.models import Network
 from src.networks import NetworkName
 from src.ood.detectors import Detector, make_detector
-from src.ood.registry import SCORES
 from src.ood.store import DetectorStore
 from src.ood.validity import N_IMAGES, LayerValidity, Validity
 from src.results.matrices import natural_order

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from src.choices.measures import GRAMS, MEASURES, PAPER, with_companions
 from src.console import progress
 from src.results.tables import Rank
 from src.similarity.features import CrossProducts, Layer, NetworkFeatures
 from src.similarity.pairs import LayerPair
 from src.similarity.permutations import n_alone, null_of, orders_of, permuted_cosines
-from src.similarity.registry import GRAMS, MEASURES, PAPER, with_companions
 from src.similarity.rows import SimilarityRow
 from src.similarity.samples import Undefined
 

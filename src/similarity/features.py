@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.choices.measures import GRAMS, MEASURES, PAPER, SAMPLES, take_any, with_companions
 from src.moments import ROUNDING, CrossMoments, Moments, Rows, as_rows
 from src.results.tables import Rank
 from src.similarity import measures
 from src.similarity.grams import Grams, gram_matrices, reference_of
-from src.similarity.registry import GRAMS, MEASURES, PAPER, SAMPLES, take_any, with_companions
 from src.similarity.samples import Samples, Undefined
 
 POOLS = {3: "average pool", 2: "token mean", 1: "samples"}  # by the dimensions of one activation

@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor
 
+from src.choices.measures import N_NEIGHBOURS
 from src.similarity.grams import Grams
-from src.similarity.registry import N_NEIGHBOURS
 from src.similarity.samples import SamplesPair
 
 

@@ -6,9 +6,9 @@ from functools import cached_property
 
 from torch import Tensor
 
+from src.choices.measures import GRAMS, MEASURES
 from src.results.tables import Rank
 from src.similarity.features import NO_ALIGNMENT, Layer, alignment
-from src.similarity.registry import GRAMS, MEASURES
 from src.similarity.samples import SamplesPair, Undefined
 
 

@@ -103,7 +103,7 @@ def _pass_over(
     running = [i for i, each in enumerate(features) if needs_all or not each.is_finished]
     if not running:
         return
-    networks = {i: sides[i].network.for_inference(sides[i].layers) for i in running}
+    networks = {i: sides[i].network for i in running}
     for images, _ in batches:
         rows = {i: features[i].add(network.activations(images, sides[i].layers)) for i, network in networks.items()}
         if needs_all:

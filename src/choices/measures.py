@@ -1,12 +1,13 @@
 """The measures of similarity, one row each. Importing this spares torch.
 
-To add a measure, write its function in `measures` and its row here: options, help, tables, signs and figures read the
-row.
+To add a measure, write its function in a module of `src.similarity` and its row here: options, help, tables, signs and
+figures read the row.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from src.choices import resolve
 from src.errors import unknown_name
 
 GRAMS, SAMPLES = "grams", "samples"  # the inputs of a measure
@@ -26,7 +27,7 @@ class Measure(NamedTuple):
     title: str  # in figures
     description: str  # one line for `--help`
     of: str
-    name: str  # of the function in `measures`
+    name: str  # of the function: "module.function" of `src.similarity`
     equal: float  # the value of equal representations
     unrelated: float  # the value of unrelated ones
     in_paper: bool = False  # measured unless something else is asked for
@@ -37,9 +38,7 @@ class Measure(NamedTuple):
     @property
     def function(self) -> Callable[..., Any]:
         """The function."""
-        from src.similarity import measures
-
-        return getattr(measures, self.name)
+        return resolve("src.similarity", self.name)
 
     @property
     def is_distance(self) -> bool:
@@ -71,28 +70,28 @@ class Measure(NamedTuple):
 MEASURES = {
     "cka": Measure(
         "CKA", "linear CKA", "linear CKA (Kornblith et al. 2019)",
-        GRAMS, "cka", equal=1, unrelated=0, in_paper=True, is_biased=True,
+        GRAMS, "measures.cka", equal=1, unrelated=0, in_paper=True, is_biased=True,
     ),
     "pwcca": Measure(
         "CCA", "PWCCA distance", "PWCCA distance in the form of the paper's code",
-        SAMPLES, "pwcca", equal=0, unrelated=1, in_paper=True, companions=("pwcca_morcos",),
+        SAMPLES, "measures.pwcca", equal=0, unrelated=1, in_paper=True, companions=("pwcca_morcos",),
         is_biased=True,
     ),
     "procrustes": Measure(
         "Orth. Procr", "Procrustes distance", "orthogonal Procrustes distance (Ding et al. 2021)",
-        SAMPLES, "procrustes", equal=0, unrelated=2, in_paper=True, is_biased=True,
+        SAMPLES, "measures.procrustes", equal=0, unrelated=2, in_paper=True, is_biased=True,
     ),
     "pwcca_morcos": Measure(
         "CCA (Morcos)", "PWCCA distance (Morcos)", "PWCCA distance (Morcos et al. 2018)",
-        SAMPLES, "pwcca_morcos", equal=0, unrelated=1, is_biased=True,
+        SAMPLES, "measures.pwcca_morcos", equal=0, unrelated=1, is_biased=True,
     ),
     "cka_debiased": Measure(
         "CKA (debiased)", "debiased CKA", "linear CKA by unbiased HSIC (Song et al. 2012)",
-        GRAMS, "cka_debiased", equal=1, unrelated=0, min_images=4,
+        GRAMS, "measures.cka_debiased", equal=1, unrelated=0, min_images=4,
     ),
     "mutual_knn": Measure(
         "Mutual kNN", f"mutual {N_NEIGHBOURS}-NN", f"share of {N_NEIGHBOURS} nearest neighbours (Huh et al. 2024)",
-        GRAMS, "mutual_knn", equal=1, unrelated=0, min_images=N_NEIGHBOURS + 1,
+        GRAMS, "measures.mutual_knn", equal=1, unrelated=0, min_images=N_NEIGHBOURS + 1,
     ),
 }  # fmt: skip
 PAPER = tuple(name for name, measure in MEASURES.items() if measure.in_paper)
