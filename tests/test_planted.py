@@ -45,8 +45,7 @@ class Planted:
     front_layers = end_layers = (LAYER,)
 
     def __init__(self, end, makers):
-        self.front = self.end = end
-        self.makers, self.n_seen = makers, 0
+        self.front, self.end, self.makers, self.n_seen = end, end, makers, 0
         self.pairs = [Pair(name, LAYER) for name in makers]
 
     def train(self, mode):
@@ -56,7 +55,7 @@ class Planted:
         return sources
 
     def stitched(self, recorded, sources):
-        images = getattr(recorded, "images", recorded)
+        images = recorded.images
         made = torch.stack([make(sources[LAYER], images, self.n_seen) for make in self.makers.values()])
         self.n_seen += len(images)
         yield self.pairs, made, self.front(made.flatten(0, 1), after=LAYER).unflatten(0, (len(made), -1))
@@ -104,7 +103,8 @@ def test_the_word_on_each(end):
     evaluated = [evaluate(name, stitches[name], reference, DataNames("digits")).rows for name in DETECTORS]
     ((images, labels),) = test_set.batches(1000)
     grid.train(False)
-    ((_, _, logits),) = grid.stitched(images, end.activations(images, [LAYER]))
+    sources, recorded = end.record(images, [LAYER], after=[LAYER])
+    ((_, _, logits),) = grid.stitched(recorded, sources)
     for run_of_stitch, answers, *rows in zip(runs, logits.argmax(2), *evaluated, strict=True):
         run_of_stitch.evaluations.update({row.detector: row for row in rows})
         predictions = {"stitched": answers, "front": answers, "end": end(images).argmax(1), "labels": labels}
