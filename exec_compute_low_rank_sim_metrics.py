@@ -28,8 +28,8 @@ def parser() -> cli.Parser:
     return options
 
 
-def compute(args, loaded=None, kept=None) -> None:
-    """Run the experiment; `loaded` keeps networks and images, `kept` features, for others of this process."""
+def compute(args, loaded=None) -> None:
+    """Run the experiment; `loaded` keeps networks, images and features for others of this process."""
     from pathlib import Path
 
     from src.console import note, progress, warn
@@ -75,7 +75,7 @@ def compute(args, loaded=None, kept=None) -> None:
         metrics=args.metrics,
         device=device,
         alignment=args.alignment,
-        kept=kept,
+        kept=loaded.features,
     )
 
     # The measures of each pair of layers, at each pair of ranks.

@@ -4,7 +4,7 @@
 import sys
 
 from src import cli
-from src.ood.registry import SCORES
+from src.choices.scores import SCORES
 
 
 def parser() -> cli.Parser:

@@ -4,8 +4,8 @@
 import sys
 
 from src import cli
-from src.options import C2T_CLS_TOKENS, CONTROLS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
-from src.stitching.registry import FORMS, INITS, OBJECTIVES
+from src.choices import C2T_CLS_TOKENS, CONTROLS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
+from src.choices.stitching import FORMS, INITS, OBJECTIVES
 
 
 def parser() -> cli.Parser:

@@ -33,6 +33,7 @@ def parser() -> cli.Parser:
         "means over all stitches and tables similarity/*.csv below source_dir, with intervals; CSV and figure: "
         "curves.csv in source_dir",
     )
+    add("--networks", help="for --curves: the list of networks; each pair of its groups has a line of its own")
     cli.add_title(options)
     return options
 
@@ -45,12 +46,13 @@ def collect(args) -> None:
 
 
 def draw_curves(args) -> None:
+    from src.choices.scores import SCORES
     from src.console import note
     from src.errors import UserError
     from src.ground_truth.depth import depth_rows, write_depth
-    from src.ood.registry import SCORES
+    from src.networks import NetworkName
     from src.results.experiments import newest_runs
-    from src.results.network_list import SIMILARITY
+    from src.results.network_list import SIMILARITY, read_networks
     from src.similarity.report import read_similarities
 
     if args.other_dir or args.pool:
@@ -58,7 +60,9 @@ def draw_curves(args) -> None:
     source_dir = Path(args.source_dir)
     runs = newest_runs(runs_of(source_dir, recursive=True, detectors=SCORES, may_lack=True))
     tables = sorted(source_dir.rglob(f"{SIMILARITY}/*.csv"))
-    rows = depth_rows(runs, [row for table in tables for row in read_similarities(table)])
+    listed = read_networks(args.networks) if args.networks else []
+    groups = {NetworkName(each.path, each.type).identity: each.group for each in listed if each.group}
+    rows = depth_rows(runs, [row for table in tables for row in read_similarities(table)], groups=groups)
     if not rows:
         raise UserError(
             f"{source_dir} has neither a stitch of a layer to the same layer of another network, nor a table of "

@@ -31,6 +31,7 @@ METHODS = {  # title: (folder in results/, options)
     "task loss matching": ("demo_tlm", ["-i", "pinv", "-pinv-samples", "500", "-e", "10", "-lr", "3e-3", "-b", "128"]),
 }
 CONTROLS = ("demo_self", "demo_fresh")
+LABEL_ONLY = ("demo_dm", "demo_covariance", *CONTROLS)  # have a label-only control each
 UNTRAINED = "mahalanobis,rmd"  # detectors that need no training
 AS_PAPER = ("demo_dm", "demo_tlm")  # are evaluated by the trained ones, too
 DETECTOR = ["-m", "repr_cls_resnet18", "-e", "1", "-fe", "1", "-ftidd", "digits", "-ftoodd", "photo_patches"]
@@ -60,12 +61,15 @@ def train(folder: Path) -> list[str]:
 def stitch(folder: Path, checkpoints: list[str]) -> None:
     """Stitch all pairs of layers in every way; as controls, layers to themselves, and those of an untrained network."""
     front, end = checkpoints
-    for title, (name, options) in METHODS.items():
-        stitch_all(folder, f"all pairs of layers by {title}", [front, end], name, options)
-    for front, name, title in (
-        (end, CONTROLS[0], "control: a network to itself"), ("-", CONTROLS[1], "control: an untrained network")
-    ):  # fmt: skip
-        stitch_all(folder, title, [front, end], name, METHODS["direct matching"][1])
+    grids = [(f"all pairs of layers by {title}", front, *method) for title, method in METHODS.items()]
+    directly = METHODS["direct matching"][1]
+    grids.append(("control: a network to itself", end, CONTROLS[0], directly))
+    grids.append(("control: an untrained network", "-", CONTROLS[1], directly))
+    for title, front, name, options in grids:
+        stitch_all(folder, title, [front, end], name, options)
+        if name in LABEL_ONLY:
+            options = [*options, "--control", "labels"]
+            stitch_all(folder, f"{title}, on other images of the class", [front, end], f"{name}_labels", options)
 
 
 def stitch_all(folder: Path, title: str, checkpoints: list[str], name: str, options: list[str]) -> None:
@@ -85,7 +89,7 @@ def judge(folder: Path, checkpoint: str) -> None:
         options = [f"results/{name}", *COMMON, "-detectors", "models/store", "-scd", "photo_patches"]
         step(f"Are the activations of {name} like the end network's own?", "exec_eval_stitcher_ood.py", *options,
              "--detector", f"energy,{UNTRAINED}" if name in AS_PAPER else UNTRAINED, folder=folder)  # fmt: skip
-    folders = [f"results/{name}" for name in names]
+    folders = [f"results/{name}" for name in (*names, *(f"{name}_labels" for name in LABEL_ONLY))]
     step("Give the verdict", "misc/verdict.py", *folders, "-sim", "similarity.csv", "-o", "verdict.csv", folder=folder)
 
 

@@ -62,10 +62,7 @@ def measure(unit: Unit, args: Namespace, loaded: "Loaded") -> Cost:
             shorter, place = method._replace(n_epochs=n_epochs), str(Path(folder, str(n_epochs)))
             return run_calls(stitching_unit(unit.networks, shorter, args, place), loaded)
 
-        stitching, evaluation = seconds_of(min(method.n_epochs, 1))
-        if method.n_epochs > 1:
-            longer, known = seconds_of(2)
-            stitching += (method.n_epochs - 1) * max(0.0, longer - stitching)
-        else:
-            _, known = seconds_of(method.n_epochs)  # of the same stitches
-        return Cost([stitching, evaluation], max(0.0, evaluation - known))
+        *stitching, evaluation = seconds_of(min(method.n_epochs, 1))
+        *longer, known = seconds_of(min(method.n_epochs, 2))  # those of no epochs are the same stitches
+        more = [max(0.0, method.n_epochs - 1) * max(0.0, two - one) for one, two in zip(stitching, longer, strict=True)]
+        return Cost([*map(sum, zip(stitching, more, strict=True)), evaluation], max(0.0, evaluation - known))

@@ -13,12 +13,12 @@ import exec_eval_stitcher_ood
 import exec_probe
 import exec_stitch
 from src import cli
+from src.choices.stitching import FORMS
 from src.console import listed, note, warn, without_results
 from src.errors import Busy, UserError, as_user_error
-from src.models.user_file import is_user_network
+from src.networks import is_user_network
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.results.options import read_options
-from src.stitching.registry import FORMS
 
 if TYPE_CHECKING:
     from src.loaded import Loaded
@@ -91,16 +91,18 @@ class Unit(NamedTuple):
         options: dict[str, Any] = {}
         for call in reversed(self.calls):
             options |= vars(call.options)
+        if exec_stitch in [call.script for call in self.calls]:
+            options["controls"] = [call.options.control for call in self.calls[1:-1]]
         table = self.place if self.is_table else self.place.parent / f"{self.place.name}.csv"
         return Run.beside(table, options)
 
     def is_finished(self) -> bool:
         """Return whether it is finished, with the same options."""
         run = self.run
-        if self.kind != SIMILARITY:
-            return run.is_finished(remedy=REMEDY)
-        asked, run.options["metrics"] = run.options["metrics"], measured_in(self.place)  # which may become more
-        return run.is_finished(remedy=REMEDY) and set(asked) <= set(run.options["metrics"])
+        begun = read_options(run.config) if run.config.exists() else {}
+        asked = {name: run.options[name] for name in ("metrics", "controls") if name in run.options}
+        run.options |= {name: begun.get(name, []) for name in asked}  # which may become more
+        return run.is_finished(remedy=REMEDY) and all(set(asked[name]) <= set(run.options[name]) for name in asked)
 
 
 def stitching_unit(pair: tuple[ListedNetwork, ListedNetwork], method: Method, args: Namespace, save_dir: str) -> Unit:
@@ -130,10 +132,9 @@ def stitching_unit(pair: tuple[ListedNetwork, ListedNetwork], method: Method, ar
         front_type=front.type if is_user_network(front.type) else None,
         end_type=end.type if is_user_network(end.type) else None,
     )
-    calls = [
-        Call(exec_stitch, exec_stitch.stitch, stitching),
-        Call(exec_eval_stitcher_ood, exec_eval_stitcher_ood.evaluate, evaluation),
-    ]
+    stitchings = [stitching, *(Namespace(**vars(stitching) | {"control": control}) for control in args.controls)]
+    calls = [Call(exec_stitch, exec_stitch.stitch, options) for options in stitchings]
+    calls.append(Call(exec_eval_stitcher_ood, exec_eval_stitcher_ood.evaluate, evaluation))
     return Unit(method.folder, pair, place, calls)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
-from src.ood.registry import SCORES
+from src.choices.scores import SCORES
 
 
 def parser() -> cli.Parser:

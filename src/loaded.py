@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,6 +22,7 @@ class Loaded:
     def __init__(self) -> None:
         self._networks: dict[Hashable, Network] = {}
         self._datasets: dict[Hashable, BaseImageSet] = {}
+        self.features: Any = None  # of networks that are compared again: a `KeptFeatures`
         self._last: dict[str, tuple[Hashable, object]] = {}
 
     def network(

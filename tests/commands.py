@@ -153,6 +153,12 @@ def pair_of(run: Path | dict[str, str]) -> tuple[str, str]:
     return options["front_layer"], options["end_layer"]
 
 
+def caption_of(figure) -> str:
+    """The text below a figure, without its line breaks."""
+    (legend,) = figure.legends
+    return legend.get_title().get_text().replace("\n", " ")
+
+
 def names_in(folder: Path) -> set[str]:
     """The names of what lies in a folder."""
     return {path.name for path in folder.iterdir()}

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from src.choices.measures import PAPER
 from src.similarity.comparison import Comparison
 from src.similarity.features import CrossProducts, NetworkFeatures
-from src.similarity.registry import PAPER
 
 Layers = Mapping[str, Tensor]
 

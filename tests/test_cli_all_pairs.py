@@ -136,6 +136,30 @@ def test_a_measure_can_be_added(networks, few):
     assert "with other options (n_samples was 60, now 50)" in error_line(*only, "-n", "50", cwd=folder)
 
 
+def test_networks_are_compared_by_one_pass_each(networks, few, monkeypatch):
+    from src.models import Network
+
+    passes, activations = [], Network.activations
+    monkeypatch.setattr(Network, "activations", lambda *given, **more: passes.append(1) or activations(*given, **more))
+    run(SCRIPT, *OPTIONS, "--methods", "none", "--alignment", "pool", "--no-figures", cwd=networks("passes", 4))
+    assert len(passes) == 4  # of one batch each, for 6 pairs
+
+
+def test_label_only_controls_can_be_added(networks, few):
+    """They move no stitch, and are evaluated as well."""
+    folder = networks("more", 2)
+    only = [SCRIPT, *OPTIONS, "--no-similarity", "--no-figures"]
+    run(*only, cwd=folder)
+    table = folder / "results" / "all" / "pinv" / "a-b" / "grid.csv"
+    stitches = read_csv(table)
+    assert "2 of 2 units of work are left to do" in run(*only, "--controls", "labels", cwd=folder).err
+    after, evaluated = read_csv(table), read_csv(table.with_name("ood_evaluation_mahalanobis.csv"))
+    assert [row for row in after if not row["control"]] == stitches
+    assert [row["control"] for row in after] == [row["control"] for row in evaluated] == [""] * 4 + ["labels"] * 4
+    for again in ([], ["--controls", "labels"]):
+        assert "0 of 2" in run(*only, *again, cwd=folder).err
+
+
 @pytest.mark.slow
 def test_networks_and_images_are_loaded_once(networks, few, monkeypatch):
     from src import loaded

@@ -4,9 +4,9 @@ import argparse
 
 import pytest
 
+from src.choices import OPTIMIZERS
+from src.choices.stitching import INITS
 from src.datasets import DATASET_NAMES
-from src.options import OPTIMIZERS
-from src.stitching.registry import INITS
 from tests.commands import parser_of, read_json
 from tests.goldens import DATA
 
@@ -29,6 +29,7 @@ DEFAULTS = {
     ("exec_probe", "weight_decay"): 1e-5,
     ("exec_eval_stitcher_ood", "energy_dir"): None,  # in the evaluated folder, so that evaluations keep theirs
     ("exec_probe", "ranks"): [],
+    **{(script, "n_workers"): None for script in SCRIPTS},  # one a core
 }
 # What the README calls required, and the public parser only misses later.
 REQUIRED = {"model_type", "finetune_id_dataset", "finetune_ood_dataset", "layer_names"}

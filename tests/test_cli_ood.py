@@ -21,6 +21,7 @@ from tests.commands import (
     ON_DIGITS,
     PNG,
     Output,
+    caption_of,
     digit_images,
     digit_network,
     names_in,
@@ -300,7 +301,7 @@ def test_a_detector_that_does_not_do_its_job_is_marked(workplace, drawn_figures)
     figure = drawn_figures["ood_evaluation.png"]
     ends = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert "layer2.0*" in ends
-    below = figure.texts[-1].get_text().replace("\n", " ")
+    below = caption_of(figure)
     assert below.endswith("*: the detector is not trusted.")
     assert "Data: digits. Method: direct matching (rc2c_pre, matched on" in below and "Images: 120." in below
     assert "Detector: energy (ID digits, OOD photo_patches)." in below and f"({MODEL})" in below

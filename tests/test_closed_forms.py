@@ -7,6 +7,7 @@ from scipy.linalg import orthogonal_procrustes
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
+from src.choices.stitching import FORMS
 from src.errors import UserError
 from src.low_rank import low_rank_approx
 from src.moments import as_rows
@@ -14,7 +15,6 @@ from src.stitching.closed_forms import PENALTIES, closed_form, orthogonal, ridge
 from src.stitching.layers import resize
 from src.stitching.matching import direct_matching, split_last_fifth
 from src.stitching.moments import SourceMoments, Target
-from src.stitching.registry import FORMS
 from tests.goldens import random
 
 

@@ -1,7 +1,5 @@
 """Augmentation against torchvision's transforms of single PIL images: pixels for given numbers, and the numbers."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -9,11 +7,10 @@ import torch.nn.functional as F
 import torchvision.transforms.functional as TF
 from PIL import Image
 from scipy import stats
-from torchvision import transforms as T
 
 from src.datasets import augmentation as module
 from src.datasets import dataset_info
-from src.datasets.augmentation import Affine, CropFlip, ResizedCrop, build_augmentation
+from src.datasets.augmentation import Affine, CropFlip, build_augmentation
 from src.datasets.in_memory import ImageSet
 from tests import tiny_datasets as tiny
 
@@ -97,28 +94,6 @@ def test_resizing_is_pils_to_one_grey_level(old, new):
     assert (module.resize(images, new).int() - torch.stack(expected).int()).abs().max() <= 1
 
 
-def test_resized_crops_are_those_of_torchvision():
-    images = (torch.arange(64).view(1, 1, 1, 64) * 3 + torch.arange(64).view(1, 1, 64, 1)).byte().expand(200, 3, 64, 64)
-    numbers = draw(ResizedCrop(), 200)
-    ours = ResizedCrop().apply(images, EVERY(200), numbers)
-    for image, (*box, flip), result in zip(images, numbers.tolist(), ours, strict=True):
-        height, width, top, left = (round(64 * share) for share in box)
-        expected = TF.resized_crop(image, top, left, height, width, [64, 64])
-        expected = TF.hflip(expected) if flip else expected
-        assert (result.float() - expected.float()).abs().mean() < 3  # crops of whole pixels there, of shares here
-
-
-def test_shares_of_resized_crops_have_torchvisions_distribution():
-    height, width, top, left, flip = draw(ResizedCrop(), 4000).unbind(1)
-    image = Image.new("L", (1000, 1000))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        theirs = torch.tensor([T.RandomResizedCrop.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(4000)])
-    for ours, expected in zip((top, left, height, width), (theirs / 1000).unbind(1), strict=True):
-        assert stats.ks_2samp(ours.numpy(), expected.numpy()).pvalue > 1e-3
-    assert (top + height <= 1).all() and (left + width <= 1).all() and abs(flip.mean() - 0.5) < 0.03
-
-
 def test_the_way_of_gpus_gives_the_same_pixels(monkeypatch):
     images, indices, numbers = random_images(40, 3, 24, 24), torch.randperm(40)[:20], draw(CropFlip(4), 20)
     ours = CropFlip(4).apply(images, indices, numbers)
@@ -146,39 +121,3 @@ def test_angles_shears_and_scales_are_uniform_and_independent():
     assert stats.kstest(angle.numpy() / 30 + 0.5, "uniform").pvalue > 1e-3
     assert (shear == 0).all() and (scale == 1).all()
     assert abs(flip.mean() - 0.5) < 0.02
-
-
-@pytest.mark.parametrize(
-    ("name", "steps"),
-    [
-        ("cifar10", [T.RandomHorizontalFlip(), T.RandomCrop(32, 4)]),
-        ("svhn", [T.Pad(4, padding_mode="edge"), T.RandomAffine(5, scale=(0.9, 1.1), shear=5), T.CenterCrop(32)]),
-    ],
-)
-def test_mean_and_deviation_of_many_augmented_images_equal_torchvisions(name, steps):
-    ramp = torch.arange(32) * 4
-    image = torch.stack([ramp[:, None] + ramp, ramp[:, None] * 2 + 0 * ramp, 248 - ramp[:, None] - ramp]).byte()
-    n, theirs = 4000, T.Compose([*steps, T.ToTensor()])
-    ours = ImageSet(image[None].repeat(n, 1, 1, 1), augmentation=augmentation_of(name))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        expected = torch.stack([theirs(pil(image)) for _ in range(n)])
-    images, _ = next(ours.epoch(n, seed=0, epoch=0))
-    assert (images.mean(0) - expected.mean(0)).abs().max() < 0.03
-    assert (images.std(0) - expected.std(0)).abs().max() < 0.03
-
-
-def test_it_is_much_faster_than_image_by_image():
-    images = random_images(2560, 3, 32, 32)
-    single = T.Compose([T.RandomHorizontalFlip(), T.RandomCrop(32, 4), T.ToTensor()])
-    dataset = ImageSet(images, augmentation=augmentation_of("cifar10"))
-    arrays = images.permute(0, 2, 3, 1).contiguous().numpy()
-
-    def seconds(work):
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
-
-    ours = min(seconds(lambda: list(dataset.epoch(256, seed=0, epoch=0))) for _ in range(5)) / 2560
-    theirs = seconds(lambda: [single(Image.fromarray(array)) for array in arrays[:512]]) / 512
-    assert theirs / ours > 4  # about 20 on an idle machine

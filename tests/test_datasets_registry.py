@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from src.choices import resolve
 from src.datasets import dataset_info, dataset_label, dataset_name, load_dataset
 from src.datasets.registry import DATASETS
-from src.doors import lazy_names, resolve
 from src.errors import UserError
 
 EMBEDDED = Path(__file__).parents[1] / "src" / "datasets" / "embedded"
@@ -18,15 +18,6 @@ def test_every_row_names_a_loader():
     for info in DATASETS.values():
         loader = resolve("src.datasets", info.loader)
         assert f"{loader.__module__}.{loader.__name__}" == f"src.datasets.{info.loader}"
-
-
-def test_public_names_of_a_package_are_found_in_their_modules():
-    from src.datasets.base import Shard
-
-    find = lazy_names("src.datasets", {"Shard": "base"})
-    assert find("Shard") is Shard
-    with pytest.raises(AttributeError, match="module src.datasets has no attribute Shards"):
-        find("Shards")
 
 
 def test_unknown_names_suggest_close_ones():
@@ -81,10 +72,3 @@ def test_photo_patches_are_unlabelled_and_never_plain():
     with pytest.raises(UserError, match="'photo_patches' has no labels; choose one that has: cifar10, .*digits"):
         dataset_info("photo_patches", labelled=True)
     assert dataset_info("digits", labelled=True).n_classes == 10
-
-
-def test_embedded_data_names_authors_and_licences():
-    text = (EMBEDDED / "README.md").read_text()
-    for words in ("Alpaydin", "Kaynak", "CC BY 4.0", "danielbuechele", "vultilion", "CC BY 2.0"):
-        assert words in text
-    assert sum(path.stat().st_size for path in EMBEDDED.glob("*.npz")) < 400_000

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from src.checkpoints import load_tensors, save_tensors
+from src.choices.stitching import FORMS, OBJECTIVES
 from src.low_rank import low_rank_approx
 from src.models import Network, build_model
 from src.models.vit import VisionTransformer
@@ -16,7 +17,6 @@ from src.stitching.closed_forms import closed_form
 from src.stitching.layers import resize
 from src.stitching.moments import SourceMoments, Target
 from src.stitching.objectives import functional_loss, hint_loss, soft_label_loss
-from src.stitching.registry import FORMS, OBJECTIVES
 from src.training import Settings, train
 from tests.tiny_datasets import DoubleSet
 from tests.tiny_networks import narrow_resnet

@@ -7,9 +7,9 @@ from sklearn.covariance import EmpiricalCovariance
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
+from src.choices.scores import SCORES
 from src.errors import UserError
 from src.ood import make_detector, ood_metrics
-from src.ood.registry import SCORES
 
 NAMES = [name for name, score in SCORES.items() if not score.is_trained]
 N_CLASSES, WIDTH = 4, 12

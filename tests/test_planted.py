@@ -10,13 +10,15 @@ from src.ood import make_detector
 from src.ood.corruptions import CORRUPTIONS
 from src.ood.evaluation import DataNames, evaluate, examine, score_network, score_stitches
 from src.ood.fitting import Reference, fit_each, take_in
+from src.ood.rows import StitchValidity
 from src.ood.validity import choose_images
 from src.results.experiments import Pair
 from src.stitching import build_stitching_layer, direct_matching
+from src.stitching.control import class_partners
 from src.stitching.folders import StitchingRun
 from src.verdict import Limits, judge
 from tests.commands import digit_images
-from tests.result_rows import OPTIONS, stitch_row
+from tests.result_rows import OPTIONS, evaluation_row, stitch_row
 from tests.tiny_networks import PLAIN, plain_network
 
 LAYER, DETECTORS = "4", ("mahalanobis", "rmd")
@@ -122,3 +124,54 @@ def test_the_word_on_each(end):
     assert not any(row.verdict == "similar" for name, row in verdicts.items() if name != "itself")
     for name in ("constant maps", "shuffled positions"):
         assert verdicts[name].others["auroc_mahalanobis"] == pytest.approx(0.5, abs=1e-3)
+
+
+VALID = StitchValidity(0.9, 0.8, 0.1, 1.0, 0.9, 0.05, 0.01, 0.02)
+
+
+def stitched_answers(end: Network, source: dict, form: str, *, on_labels: bool) -> torch.Tensor:
+    """The classes of the test images by a stitch, or its label-only control, from front activations of both splits."""
+    ((images, labels),) = digit_images(train=True).batches(2000)
+    partners = class_partners(labels, torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)))
+    shown = source["train"][partners] if on_labels else source["train"]
+    weight, bias, *_ = direct_matching(shown, end(images, until=LAYER), form=form, cutoff="exact")
+    stitched = torch.einsum("oc,nchw->nohw", weight.float(), source["test"]) + bias.float()[:, None, None]
+    return end(stitched, after=LAYER).argmax(1)
+
+
+def judged(end: Network, source: dict, form: str):
+    """The verdict on a stitch whose activations are in distribution."""
+    ((images, labels),) = digit_images(train=False).batches(2000)
+    own, runs = end(images).argmax(1), []
+    for control in ("", "labels"):
+        row = stitch_row(front_layer=LAYER, end_layer=LAYER, control=control, n_epochs=0, init=form)
+        valid = evaluation_row(**VALID._asdict())
+        answers = stitched_answers(end, source, form, on_labels=bool(control))
+        runs.append(StitchingRun(Path(f"of {control}"), OPTIONS, row, {"energy": valid}))
+        predictions = {"stitched": answers, "front": own, "end": own, "labels": labels}
+        runs[-1].__dict__["predictions"] = {name: each.numpy() for name, each in predictions.items()}
+    (verdict,) = (row for row in judge(runs, limits=Limits(tolerance=0.05)) if row.control != "labels")
+    return verdict
+
+
+@torch.no_grad()
+def test_a_stitch_to_itself_has_a_beta_of_1(end):
+    source = {}
+    for split in ("train", "test"):
+        ((images, _),) = digit_images(train=split == "train").batches(2000)
+        source[split] = end(images, until=LAYER)
+    verdict = judged(end, source, "pinv")
+    assert verdict.beta == 1 and verdict.beta_low > 0.8 and verdict.verdict == "similar"
+
+
+@pytest.mark.parametrize("form", ["pinv", "repair", "covariance"])
+@torch.no_grad()
+def test_features_clustered_by_class_are_never_similar(end, form):
+    """A front of the class and noise (Smith et al. 2025): its stitches are accurate, and make class means."""
+    draw, source = torch.Generator().manual_seed(0), {}
+    centres = torch.eye(160).unflatten(0, (10, 16)).transpose(1, 2).unflatten(2, (4, 4))  # of each class and position
+    for split in ("train", "test"):
+        labels = digit_images(train=split == "train").labels
+        source[split] = centres[labels] + 0.03 * torch.randn(len(labels), 160, 4, 4, generator=draw)
+    verdict = judged(end, source, form)
+    assert verdict.verdict == "accurate by the label alone" and verdict.beta <= 0

@@ -233,6 +233,6 @@ def test_missing_data_says_what_to_put_where(tmp_path, no_network):
     start = time.monotonic()
     arguments = ["small.pt", "small_cnn", "-data", "nowhere", "-gpu", "-1"]
     line = run_process("exec_eval.py", *arguments, cwd=tmp_path, status=2).err
-    assert time.monotonic() - start < 20  # 10 on a machine that is not running the other tests
+    assert time.monotonic() - start < 120  # 10 on a quiet machine; torchvision without this waits for minutes
     assert line.count("\n") == 1 and line.startswith("exec_eval.py: error: ")
     assert "torchvision.datasets.CIFAR10(" in line

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from src.choices.stitching import FORMS
 from src.errors import UserError
 from src.models import Network
 from src.stitching import Pair, build_layers, match_until_settled
 from src.stitching.grid_matching import grid_moments, match_layers
 from src.stitching.matching import matching_batches
 from src.stitching.moments import r2_of
-from src.stitching.registry import FORMS
 from src.stitching.sample_size import FIRST, GAP
 from tests.tiny_datasets import DoubleSet
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from src.choices.measures import MEASURES
 from src.errors import UserError
 from src.low_rank import low_rank_approx
 from src.moments import as_rows
@@ -21,7 +22,6 @@ from src.similarity import (
 from src.similarity.comparison import Comparison
 from src.similarity.features import alignment
 from src.similarity.passes import KeptFeatures, Side, take_features
-from src.similarity.registry import MEASURES
 from tests.comparisons import compared, features_of
 from tests.goldens import numbers, tensor
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
+from src.choices.measures import MEASURES
 from src.results.tables import from_record, to_record
 from src.similarity import (
     compare,
@@ -17,7 +18,6 @@ from src.similarity import (
     pwcca_distance,
 )
 from src.similarity.permutations import null_of, permutations, permutations_within
-from src.similarity.registry import MEASURES
 from src.similarity.rows import Null, SimilarityRow
 from tests.comparisons import compared
 

@@ -10,6 +10,7 @@ from src.results.captions import describe_stitches, short
 from src.stitching.folders import folders_of_runs, read_run, read_runs
 from src.stitching.report import Comparison, write_grid
 from src.stitching.rows import StitchRow
+from tests.commands import caption_of
 from tests.result_rows import OPTIONS, stitch_row
 from tests.run_content import grid_rows
 
@@ -106,7 +107,7 @@ def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale
     assert path == "grid.pdf" and figure.get_suptitle() == "Digits"
     assert [axes.get_title().split("\n")[0] for axes in panels] == ["init=rand", "init=pinv"]
     assert [axes.images[0].get_clim() for axes in panels] == [(0, 1)] * 2
-    assert "Data: digits" in figure.texts[-1].get_text()
+    assert "Data: digits" in caption_of(figure)
     assert panels[0].images[0].get_array().filled(-1).tolist() == [[0.5, 0.5]]
     assert panels[1].images[0].get_array().filled(-1).tolist() == [[0.9]]
 
@@ -130,7 +131,7 @@ def test_two_experiments_are_compared_by_the_second_less_the_first(tmp_path, dra
     ]  # fmt: skip
     assert [image.get_clim() for image in panels.values()] == [(0, 1), (0, 1), (-0.25, 0.25)]
     assert [image.get_cmap().name for image in panels.values()] == ["viridis", "viridis", "RdBu_r"]
-    caption = figure.texts[0].get_text().replace("\n", " ")
+    caption = caption_of(figure)
     assert "direct matching (rc2c_pre, matched on 100 images); task loss matching (" in caption
 
 

@@ -23,7 +23,7 @@ LAYERS = (
     ("loaded",),
     ("checkpoints",),
     ("datasets", "models"),
-    ("low_rank", "runtime", "networks", "images", "files", "options", "doors"),
+    ("low_rank", "runtime", "networks", "images", "files", "choices"),
     ("console", "moments"),
     ("errors",),
 )

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from misc.verdict import main
+from src.choices.scores import SCORES
 from src.ood.evaluated import evaluation_file, read_evaluations, with_evaluations
-from src.ood.registry import SCORES
 from src.ood.rows import EvaluationRow, StitchValidity
 from src.results.tables import columns, read_table, to_record, write_table
 from src.similarity.rows import Null, SimilarityRow
@@ -20,7 +20,7 @@ from src.verdict import Limits, intervals, judge, report
 from src.verdict.intervals import of_difference, of_share
 from src.verdict.judging import FAR, LABEL, NOT_SIMILAR, SIMILAR, UNDECIDED
 from src.verdict.rows import IntervalRow, VerdictRow
-from tests.commands import ON_DIGITS, ROOT, read_csv, run
+from tests.commands import ON_DIGITS, ROOT, caption_of, read_csv, run
 from tests.goldens import DATA
 from tests.result_rows import evaluation_row, similarity_row
 from tests.tiny_networks import PLAIN
@@ -504,7 +504,7 @@ def test_the_map_says_what_it_shows(tmp_path, drawn_figures):
     folders = [str(tmp_path / name) for name in ("dm", "tlm")]
     for name, chosen in (("one", folders[:1]), ("both", folders)):
         assert main([*chosen, "-o", str(tmp_path / f"{name}.csv"), "--title", "A title"]) == 0
-    one, both = (drawn_figures[f"{name}.png"].texts[-1].get_text().replace("\n", " ") for name in ("one", "both"))
+    one, both = (caption_of(drawn_figures[f"{name}.png"]) for name in ("one", "both"))
     assert "Method: direct matching (" in one and f"Images: {N}. Similar: less than 5 points are lost" in one
     assert "f.pt" in both and "g.pt" in both and "Method" not in both
     assert drawn_figures["one.png"].get_suptitle() == "A title"

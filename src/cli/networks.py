@@ -4,10 +4,9 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from src.choices.networks import MODEL_NAMES
 from src.errors import UserError
-from src.models import MODEL_NAMES
-from src.models.user_file import file_and_function, is_user_network
-from src.networks import FRESH, NetworkName, content_of, fresh_seed
+from src.networks import FRESH, NetworkName, content_of, file_and_function, fresh_seed, is_user_network
 
 if TYPE_CHECKING:
     from src.models import Network

@@ -24,6 +24,7 @@ from src.runtime import seed_of
 
 warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Transform = Callable[[Image.Image], Tensor]  # to uint8 (C, H, W), all of one shape
 Key = tuple[int, ...]  # the index of an image, the epoch and, where it is augmented, the seed
 
@@ -60,7 +61,7 @@ class DecodedImageSet(BaseImageSet):
     def levels(self, plan: Pass) -> Iterator[Tensor]:
         """Decode the images of each batch of a pass in turn: yields uint8 (B, C, H, W) on the CPU."""
         try:
-            for images in self._loader(plan):
+            for images in self._started(plan):  # no variable: a traceback would keep it, and with it the workers
                 if isinstance(images, UserError):
                     raise images
                 yield images
@@ -75,6 +76,14 @@ class DecodedImageSet(BaseImageSet):
     def _make(self, plan: Pass) -> Iterator[Tensor]:
         for levels in self.levels(plan):  # workers send bytes, a quarter of the size of floats
             yield self._scaled_(levels.to(self.device, non_blocking=True).float())
+
+    def _started(self, plan: Pass) -> Iterator[Tensor | UserError]:
+        """Start the workers of a pass. Signals wait: a loader that is interrupted here does not end its workers."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            return iter(self._loader(plan))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _loader(self, plan: Pass) -> DataLoader:
         n_workers = min(self.loading.n_workers, len(plan.batches))
@@ -152,5 +161,5 @@ class _Decoder:
 
 def _ignore_signals(worker: int) -> None:
     """Ignore signals in a worker: the main process handles them and ends its workers."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in SIGNALS:
         signal.signal(signum, signal.SIG_IGN)

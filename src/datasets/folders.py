@@ -51,11 +51,12 @@ def read_settings(root: Path) -> Settings:
             raise unknown_name(f"key in {path}", str(key), KEYS)
     settings = Settings(**{key: given[key] for key in Settings._fields if key in given})
     remedy = (
-        f"allowed are size: 224, channels: 1 or 3, mean and std: a number a channel, augment: "
+        "allowed are size: 224, channels: 1 or 3, mean and std: a number a channel, augment: "
         f"{', '.join(AUGMENTATIONS)}, classes: a list of different names"
     )
     with readable(path, remedy):
-        if not settings.size >= 1 or settings.channels not in (1, 3) or settings.augment not in AUGMENTATIONS:
+        fits = isinstance(settings.size, int) and settings.size >= 1 and settings.channels in (1, 3)
+        if not fits or settings.augment not in AUGMENTATIONS:
             raise ValueError(f"size, channels or augment cannot be {', '.join(map(str, settings[:3]))}")
         if not isinstance(settings.classes, list | tuple) or len(set(settings.classes)) < len(settings.classes):
             raise ValueError(f"classes cannot be {settings.classes}")

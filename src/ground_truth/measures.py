@@ -6,8 +6,8 @@ Every measure enters so that higher is more alike.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from src.ood.registry import SCORES
-from src.similarity.registry import MEASURES
+from src.choices.measures import MEASURES
+from src.choices.scores import SCORES
 from src.similarity.rows import SimilarityRow
 from src.stitching.folders import StitchingRun
 from src.verdict.judging import NOT_SIMILAR, SIMILAR

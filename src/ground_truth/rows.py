@@ -52,5 +52,6 @@ class DepthRow(NamedTuple):
     high: float
     n_networks: int
     n_pairs: int
+    networks: str = ""  # front group → end group, where there are several
 
     contents, written_by = "depth", "misc/collect_results.py --curves"

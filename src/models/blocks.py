@@ -6,15 +6,14 @@ from itertools import zip_longest
 
 from torch import nn
 
-from src.models.calls import OUTPUT
-from src.models.replay import Replay
+from src.models.calls import OUTPUT, Calls
 
 SEQUENCES = (nn.Sequential, nn.ModuleList)
 # Where a stitch at the output equals one at the input: maps of one more or less, and norms.
 AFFINE = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-def find_blocks(replay: Replay, *, is_encoder: bool) -> tuple[str, ...]:
+def find_blocks(calls: Calls, *, is_encoder: bool) -> tuple[str, ...]:
     """Return the outermost modules with children through which alone all that follows depends on the images.
 
     Not counted are those behind the last parameters, which give the logits, `Sequential`s that hold others, and
@@ -23,17 +22,16 @@ def find_blocks(replay: Replay, *, is_encoder: bool) -> tuple[str, ...]:
     does where the next one follows it directly, so that no module is the nonlinearity between them.
 
     Args:
-        replay: of the module.
+        calls: of the module.
         is_encoder: the last parameters give no logits.
     """
-    calls = replay.calls
-    layers = {name: replay.module.get_submodule(name) for name in calls.layers}
+    layers = {name: calls.module.get_submodule(name) for name in calls.layers}
     leaves = {name: each for name, each in layers.items() if not any(each.children())}
     maps = (name for name in reversed(leaves) if _has_parameters(leaves[name]))
     ends = (calls.layers[name] for name in maps if calls.depends(OUTPUT, name))
     last = math.inf if is_encoder else next(ends, -1)
     inner = [name for name in layers if calls.layers[name] < last]
-    groups = {name for name in inner if name not in leaves and _is_group(name, replay)}
+    groups = {name for name in inner if name not in leaves and _is_group(name, calls)}
     blocks = {name for name in groups if not (type(layers[name]) in SEQUENCES and _held(name, groups))}
     outermost = _outermost(blocks)
     while len(blocks) > 1 and (alone := _holding_the_others(outermost, blocks)):
@@ -41,7 +39,7 @@ def find_blocks(replay: Replay, *, is_encoder: bool) -> tuple[str, ...]:
         outermost = _outermost(blocks)
     if len(outermost) > 1:
         return tuple(name for name in inner if name in outermost and name in calls.shapes)
-    cuts = [name for name in inner if name in leaves and _counts(leaves[name]) and replay.is_cut(name)]
+    cuts = [name for name in inner if name in leaves and _counts(leaves[name]) and calls.is_bottleneck(name)]
     chain = [name for name, next_one in zip_longest(cuts, cuts[1:])
              if not isinstance(leaves[name], AFFINE) or next_one is None or _is_map(leaves[next_one])]  # fmt: skip
     classifier = {name.partition(".")[0] for name, position in calls.layers.items() if position >= last}
@@ -63,16 +61,16 @@ def _holding_the_others(outermost: set[str], blocks: set[str]) -> set[str]:
     return holders if len(holders) == 1 else outermost if len(outermost) == 1 else set()
 
 
-def _is_group(name: str, replay: Replay) -> bool:
+def _is_group(name: str, calls: Calls) -> bool:
     """Return whether a layer is a cut, and more than one convolution or linear map with a norm and an activation."""
-    module = replay.module.get_submodule(name)
-    if isinstance(module, nn.MultiheadAttention) or not _has_parameters(module) or not replay.is_cut(name):
+    module = calls.module.get_submodule(name)
+    if isinstance(module, nn.MultiheadAttention) or not _has_parameters(module) or not calls.is_bottleneck(name):
         return False
     leaves = {f"{name}.{inner}": each for inner, each in module.named_modules() if not any(each.children())}
     maps = [inner for inner, each in leaves.items() if _is_map(each)]
     if len(maps) > 1 or any(_is_torchs(each, "pooling") for each in leaves.values()):
         return True
-    return not all(inner in replay.calls.layers and replay.is_cut(inner) for inner in maps)  # a branch goes around it
+    return not all(inner in calls.layers and calls.is_bottleneck(inner) for inner in maps)  # a branch goes around it
 
 
 def _is_map(module: nn.Module) -> bool:

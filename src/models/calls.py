@@ -1,75 +1,70 @@
-"""The calls of modules in one pass of a network: their order, which lie inside which, and what depends on what."""
+"""The calls of modules in a pass of a network: their order, which lie inside which, and what depends on what."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Container, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.models.outputs import is_activation, logits_of, tensors_of
 
 OUTPUT = "output"  # names the output of a network, beside the name of the module that ends there
 Call = tuple[nn.Module, int]  # a module, and the number of its call
 Value = tuple[Any, int]  # a tensor in the graph of gradients: the node that made it, and the number of its output
-N_IMAGES = 2
 
 
 class Seen(NamedTuple):
     """The output of a call when it ended: its tensors with their versions, which in-place operations raise."""
 
     tensors: list[tuple[Tensor, int]]  # held, so that no other tensor takes their addresses
-    value: Value | None  # of the first tensor, None without gradients
+    value: Value | None  # of the first one, None without gradients
 
     @classmethod
     def of(cls, output: Any) -> Seen:
         tensors = [(tensor, tensor._version) for tensor in tensors_of(output)]
-        made_by = tensors[0][0].grad_fn if tensors else None
-        return cls(tensors, None if made_by is None else (made_by, tensors[0][0].output_nr))
-
-    @property
-    def first(self) -> Tensor | None:
-        return self.tensors[0][0] if self.tensors else None
+        maker = tensors[0][0].grad_fn if tensors else None
+        return cls(tensors, None if maker is None else (maker, tensors[0][0].output_nr))
 
     @property
     def place(self) -> tuple[int, int]:
         tensor, version = self.tensors[0]
         return id(tensor), version
 
+    @property
     def has_changed(self) -> bool:
         return any(tensor._version != version for tensor, version in self.tensors)
 
 
 class Calls:
-    """What a first pass over two images tells of a module.
+    """What a first pass over random images tells of a module.
 
     Attributes:
-        ended: all calls in the order in which they end, each with the calls that it lies inside of.
+        ended: the calls in the order in which they end, each with the calls that it lies inside of.
+        inside: how often each module is called inside of a call.
         owners: by layer the call whose output it is: the last one of its module. A container that gives no tensor, or
             is not called, stands for its last child.
-        layers: names in the order in which they are computed, with the positions of their values; two layers have one
-            position where one returns the unchanged value of the other.
+        layers: names in the order in which they are computed, with the positions of their values. Layers have the same
+            position where one returns the value of the other, unchanged.
         shapes: of one activation of each layer whose first axis is that of the images.
         output_shape: of the output for one image.
         output_name: the name of the layer whose value is the output.
-        repeaters: layers that return what another module has made, such as identities.
-        changed: the calls whose output is changed in place after they end; None among them stands for the images.
+        changed: the calls whose outputs are changed in place after they end; None among them stands for the images.
         is_random: whether random numbers are drawn.
     """
 
     def __init__(self, module: nn.Module, images: Tensor):
-        self.module, self.images = module, images
+        self.module = module
         try:
             self._take(images.clone().requires_grad_())
         except RuntimeError:  # NumPy takes no tensors that have gradients
             self._take(images)
 
     def _take(self, images: Tensor) -> None:
-        self.ended: list[tuple[Call, tuple[Call, ...]]] = []
+        self.ended: dict[Call, tuple[Call, ...]] = {}
         stack, number, seen = [], Counter(), {}
 
         def enter(each: nn.Module, inputs: tuple) -> None:
@@ -78,21 +73,27 @@ class Calls:
 
         def leave(each: nn.Module, inputs: tuple, output: Any) -> None:
             call = stack.pop()
-            self.ended.append((call, tuple(stack)))
+            self.ended[call] = tuple(stack)
             seen[call] = Seen.of(output)
 
-        with steady(self.module, images) as random, torch.set_grad_enabled(images.requires_grad):
-            given = images.clone()
+        with steady(self.module, images) as generator, contextlib.ExitStack() as hooks:
+            for each in list(self.module.modules())[1:]:
+                hooks.callback(each.register_forward_pre_hook(enter).remove)
+                hooks.callback(each.register_forward_hook(leave).remove)
+            hooks.enter_context(torch.set_grad_enabled(images.requires_grad))
+            state, given = generator.get_state(), images.clone()
             seen[None] = Seen.of(given)
-            with hooked(list(self.module.modules())[1:], leave, enter):
-                output = Seen.of(logits_of(self.module, self.module(given)))
-        self.is_random = random.has_drawn
-        self.changed = {call for call, each in seen.items() if each.has_changed()}
-        self._name_layers({call: seen[call] for call, _ in self.ended if seen[call].first is not None}, output)
-        self.output_shape = tuple(output.first.shape[1:])
+            output = Seen.of(logits_of(self.module, self.module(given)))
+            self.is_random = not torch.equal(generator.get_state(), state)
+        self.inside = {call: Counter() for call in self.ended}
+        for (each, _), above in self.ended.items():
+            for call in above:
+                self.inside[call][each] += 1
+        self.changed = {call for call, each in seen.items() if each.has_changed}
+        self._name_layers({call: seen[call] for call in self.ended if seen[call].tensors}, output)
         values = {name: seen[call].value for name, call in self.owners.items()} | {OUTPUT: output.value}
         self._number, self._sources = _graph(seen[None].value, values)
-        self.has_graph = 0 in self._computed_from(OUTPUT)
+        self._has_graph = 0 in self._computed_from(OUTPUT)
 
     def _name_layers(self, seen: dict[Call, Seen], output: Seen) -> None:
         last: dict[nn.Module, Call] = {}
@@ -108,19 +109,15 @@ class Calls:
         self.layers = {name: places[owners[name]] for name in named}
         ends = (name for name in named if self.layers[name] == positions.get(output.place))
         self.output_name = next(ends, OUTPUT)
-        makers: dict[Any, Call] = {}
-        for call, each in seen.items():
-            makers.setdefault(each.place, call)
-        within = dict(self.ended)
-        self.repeaters = {name for name, call in self.owners.items()
-                          if (maker := makers[seen[call].place]) != call and call not in within[maker]}  # fmt: skip
-        firsts = {name: seen[call].first for name, call in self.owners.items()}
-        self.shapes = {name: tuple(each.shape[1:]) for name, each in firsts.items() if is_activation(each, N_IMAGES)}
+        (logits, _), *_ = output.tensors
+        self.output_shape = tuple(logits.shape[1:])
+        firsts = {name: seen[call].tensors[0][0] for name, call in self.owners.items()}
+        self.shapes = {name: tuple(each.shape[1:]) for name, each in firsts.items() if is_activation(each, len(logits))}
 
     def depends(self, name: str, on: str) -> bool:
         """Return whether the value of a layer is computed from that of another one, or is that value.
 
-        Where no gradient tells, all that is computed later may be.
+        Where gradients do not tell, all that is computed later may be.
         """
         if name in self._number and on in self._number:
             return self._number[on] in self._computed_from(name)
@@ -128,28 +125,17 @@ class Calls:
         return self.layers.get(name, end) >= self.layers.get(on, end)
 
     def is_bottleneck(self, on: str, name: str = OUTPUT) -> bool:
-        """Return whether all gradients from a layer to the images go through another one; True if there are none."""
-        if not self.has_graph:
-            return True
-        return on in self._number and 0 not in self._computed_from(name, self._number[on])
+        """Return whether gradients of a layer reach the images through another one alone, or not at all."""
+        return not self._has_graph or (on in self._number and 0 not in self._computed_from(name, self._number[on]))
 
     def in_front(self, layer: str) -> set[Call]:
         """Return the outermost calls that end before that of a layer, and are not inside of it."""
-        call = self.owners[layer]
-        end = next(i for i, (each, _) in enumerate(self.ended) if each == call)
-        before = {each: above for each, above in self.ended[:end] if call not in above}
-        return {each for each, above in before.items() if before.keys().isdisjoint(above)}
-
-    def made_beside(self, answered: set[Call]) -> dict[nn.Module, list[int]]:
-        """Return which calls of each module are made where some calls are answered, so that nothing inside runs."""
-        made: dict[nn.Module, list[int]] = {}
-        for (each, number), above in self.ended:
-            if answered.isdisjoint(above):
-                made.setdefault(each, []).append(number)
-        return {each: sorted(numbers) for each, numbers in made.items()}
+        ended, call = list(self.ended), self.owners[layer]
+        before = {each for each in ended[: ended.index(call)] if call not in self.ended[each]}
+        return {each for each in before if before.isdisjoint(self.ended[each])}
 
     def _computed_from(self, name: str, end: int | None = None) -> set[int]:
-        """Collect the values that one is computed from, back to another one; 0 stands for the images."""
+        """Collect the values that one is computed from, back to another one; 0 is that of the images."""
         found, to_do = set(), [self._number[name]] if name in self._number else []
         while to_do:
             value = to_do.pop()
@@ -159,7 +145,7 @@ class Calls:
         return found
 
 
-def _owner(each: nn.Module, known: Iterable[nn.Module]) -> nn.Module | None:
+def _owner(each: nn.Module, known: Container[nn.Module]) -> nn.Module | None:
     if each in known:
         return each
     return next((owner for child in reversed(list(each.children())) if (owner := _owner(child, known))), None)
@@ -183,33 +169,13 @@ def _graph(start: Value | None, values: dict[str, Value | None]) -> tuple[dict[s
     return {name: number[value] for name, value in named.items()}, sources
 
 
-class SteadyRandom(TorchDispatchMode):
-    """Each random operation of torch starts from the same seed, so that it depends on no other one.
-
-    Attributes:
-        has_drawn: whether one has taken random numbers; attention without dropout, for example, takes none.
-    """
-
-    def __init__(self, generator: torch.Generator):
-        super().__init__()
-        self.generator, self.has_drawn = generator, False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if torch.Tag.nondeterministic_seeded not in func.tags:
-            return func(*args, **(kwargs or {}))
-        seeded = self.generator.manual_seed(0).get_state()
-        output = func(*args, **(kwargs or {}))
-        self.has_drawn |= not torch.equal(self.generator.get_state(), seeded)
-        return output
-
-
 @contextlib.contextmanager
-def steady(module: nn.Module, images: Tensor) -> Iterator[SteadyRandom]:
-    """Leave buffers and random generators as they were; the numbers that are drawn meanwhile are always the same."""
+def steady(module: nn.Module, images: Tensor) -> Iterator[torch.Generator]:
+    """Leave buffers and random generators as they were; random numbers start from a fixed seed meanwhile."""
     devices = [images.device] if images.is_cuda else []
     generator = torch.cuda.default_generators[images.device.index] if devices else torch.default_generator
-    with torch.random.fork_rng(devices), buffers_kept(module), SteadyRandom(generator) as random:
-        yield random
+    with torch.random.fork_rng(devices), buffers_kept(module):
+        yield generator.manual_seed(0)
 
 
 @contextlib.contextmanager
@@ -221,14 +187,3 @@ def buffers_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for buffer, before in buffers:
             buffer.data.copy_(before)
-
-
-@contextlib.contextmanager
-def hooked(modules: Iterable[nn.Module], leave: Callable, enter: Callable | None = None) -> Iterator[None]:
-    """Register hooks that see calls of modules end, and begin, while the block runs."""
-    with contextlib.ExitStack() as handles:
-        for each in modules:
-            handles.callback(each.register_forward_hook(leave).remove)
-            if enter is not None:
-                handles.callback(each.register_forward_pre_hook(enter).remove)
-        yield

@@ -19,7 +19,7 @@ from src.console import note, warn
 from src.errors import UserError, unknown_name
 from src.models import layouts
 from src.models.blocks import find_blocks
-from src.models.calls import OUTPUT
+from src.models.calls import OUTPUT, Calls
 from src.models.heads import LinearProbe, pool
 from src.models.outputs import is_activation, logits_of
 from src.models.replay import Recorded, Replay
@@ -57,7 +57,7 @@ class Network:
         self._turned: frozenset[str] = frozenset()
         self._modules = list(module.modules())  # walking through them for each batch takes too long
         self._replays: dict[tuple, Replay] = {}
-        self._blocks: dict[Replay, tuple[str, ...]] = {}
+        self._blocks: dict[Calls, tuple[str, ...]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_replays": {}, "_blocks": {}}
@@ -94,10 +94,10 @@ class Network:
         """The layers at which the network is meant to be cut, in order: what `all` stands for."""
         if declared := getattr(self.module, "block_names", ()):
             return tuple(declared)
-        replay = self._replay()
-        if replay not in self._blocks:
-            self._blocks[replay] = find_blocks(replay, is_encoder=self.is_encoder)
-        return self._blocks[replay]
+        calls = self._replay().calls
+        if calls not in self._blocks:
+            self._blocks[calls] = find_blocks(calls, is_encoder=self.is_encoder)
+        return self._blocks[calls]
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ class Network:
     @property
     def cut_names(self) -> tuple[str, ...]:
         """The layers through which alone everything behind them depends on the images."""
-        return tuple(filter(self._replay().is_cut, self.layer_names))
+        return tuple(filter(self._replay().calls.is_bottleneck, self.layer_names))
 
     @property
     def output_name(self) -> str:

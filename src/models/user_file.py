@@ -12,24 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.errors import UserError, unknown_name
+from src.networks import file_and_function
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
     from torch import nn
-
-
-def is_user_network(name: str) -> bool:
-    """Return whether a name has the form FILE.py:FUNCTION."""
-    file, _, function = name.rpartition(":")
-    return file.endswith(".py") and function.isidentifier()
-
-
-def file_and_function(name: str) -> tuple[Path, str]:
-    """Split a name of this form."""
-    file, _, function = name.rpartition(":")
-    return Path(file), function
 
 
 def user_network(name: str, **options: Any) -> nn.Module:

@@ -6,11 +6,11 @@ One is a trained network from a store. The others are not trained: they sum up t
 import torch
 from torch import Tensor
 
+from src.choices.scores import N_NEIGHBOURS, SCORES
 from src.errors import UserError, unknown_name
 from src.models import Network
 from src.ood.losses import energy
 from src.ood.pooling import ClassMeans, mean_over_positions
-from src.ood.registry import N_NEIGHBOURS, SCORES
 from src.ood.validity import N_IMAGES
 
 ROUNDING = 1e-24  # of the squared mean: less variance than that is rounding, in double precision

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from src.choices.scores import SCORES
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network
 from src.ood.detectors import Detector, make_detector
 from src.ood.networks import StitchedNetworks
 from src.ood.pooling import ClassMeans, mean_over_positions
-from src.ood.registry import SCORES
 from src.ood.store import DetectorStore
 from src.ood.validity import N_IMAGES, Validity
 from src.results.matrices import natural_order

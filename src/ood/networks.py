@@ -11,8 +11,7 @@ from src.errors import UserError
 from src.images import ImageSpec
 from src.loaded import Loaded
 from src.models import Network
-from src.models.user_file import file_and_function, is_user_network
-from src.networks import NetworkName, content_of
+from src.networks import NetworkName, content_of, file_and_function, is_user_network
 from src.results.experiments import NETWORKS
 from src.stitching.folders import StitchingRun
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from scipy.stats import kendalltau, spearmanr
 
+from src.choices.scores import SCORES
 from src.console import listed, note, result, table, warn
 from src.datasets import dataset_label
 from src.errors import UserError
@@ -13,7 +14,6 @@ from src.files import write_json
 from src.ood.corruptions import CORRUPTIONS
 from src.ood.evaluated import evaluation_file, read_evaluations
 from src.ood.evaluation import Evaluation
-from src.ood.registry import SCORES
 from src.ood.rows import EvaluationRow
 from src.ood.rules import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, doubts, side_of
 from src.results.captions import caption, common, describe_method, short, stitched_networks

@@ -5,7 +5,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from src.options import STARTS
+from src.choices import STARTS
 
 
 def caption(**facts: Any) -> str:

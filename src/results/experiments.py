@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from src.choices import STARTS
 from src.console import warn
 from src.networks import FRESH, NetworkName, fresh_seed
-from src.options import STARTS
 from src.results.tables import columns, from_record, to_record
 
 Result = TypeVar("Result")

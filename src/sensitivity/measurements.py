@@ -9,15 +9,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from src.choices import STARTS
+from src.choices.measures import GRAMS, MEASURES
 from src.errors import UserError
 from src.files import read_json
 from src.networks import NetworkName
-from src.options import STARTS
 from src.probing.rows import ProbeRow
 from src.results.captions import caption, network, short
 from src.results.experiments import NETWORKS, RANKS, grouped, method_names, newest
 from src.results.tables import Rank, read_table
-from src.similarity.registry import GRAMS, MEASURES
 from src.similarity.rows import SimilarityRow
 from src.stitching.rows import StitchRow
 

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.choices.measures import GRAMS, MEASURES, PAPER, SAMPLES, take_any, with_companions
 from src.moments import ROUNDING, CrossMoments, Moments, Rows, as_rows
 from src.results.tables import Rank
 from src.similarity import measures
 from src.similarity.grams import Grams, gram_matrices, reference_of
-from src.similarity.registry import GRAMS, MEASURES, PAPER, SAMPLES, take_any, with_companions
 from src.similarity.samples import Samples, Undefined
 
 POOLS = {3: "average pool", 2: "token mean", 1: "samples"}  # by the dimensions of one activation
@@ -116,7 +116,7 @@ class Layer:
             return
         grams = gram_matrices(activations, self.reference, axes, widths, device=device)
         self.flaws = self._flaws(grams)
-        self.matrices = {name: measures.unit(getattr(measures, name)(grams)) for name in metrics}
+        self.matrices = {name: measures.unit(MEASURES[name].function(grams)) for name in metrics}
 
     def _flaws(self, grams: Grams) -> dict[int, str]:
         # A projection of constant activations is not constant: it has the rounding errors of the products.

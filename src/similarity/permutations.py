@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from src.choices.measures import MEASURES
 from src.runtime import generator
-from src.similarity.registry import MEASURES
 from src.similarity.rows import Null
 
 BLOCK = 4  # permutations of Gram matrices that are held at once

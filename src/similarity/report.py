@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from src.choices.measures import GRAMS, MEASURES
 from src.console import result
 from src.results.captions import caption, common, network, pair_of_networks, short
 from src.results.curves import curves
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix
 from src.results.tables import Rank, read_table, write_table
-from src.similarity.registry import GRAMS, MEASURES
 from src.similarity.rows import SimilarityRow
 
 MAX_CURVES = 10  # in one panel

@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
+from src.choices.measures import MEASURES
 from src.networks import NetworkName
 from src.results.experiments import named_in_row
 from src.results.tables import Rank
-from src.similarity.registry import MEASURES
 
 
 class Null(NamedTuple):

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from src.choices.measures import MEASURES, N_NEIGHBOURS, PAPER
 from src.console import warn
 from src.moments import ROUNDING
 from src.similarity import measures
 from src.similarity.comparison import Comparison
 from src.similarity.features import CrossProducts, NetworkFeatures
 from src.similarity.grams import Grams
-from src.similarity.registry import MEASURES, N_NEIGHBOURS, PAPER
 from src.similarity.samples import Samples, SamplesPair, Undefined
 
 __all__ = [

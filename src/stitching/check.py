@@ -5,13 +5,13 @@ from typing import Any
 
 from torch import nn
 
+from src.choices.stitching import FORMS
 from src.console import listed, note, warn
 from src.errors import UserError
 from src.models import Network
 from src.results.experiments import Experiment, Pair
 from src.stitching.closed_forms import Matching
 from src.stitching.layers import StitchingLayer
-from src.stitching.registry import FORMS
 from src.stitching.rows import Metrics
 from src.stitching.rules import is_as_matched, is_matched_on_few
 

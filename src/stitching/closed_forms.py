@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.choices.stitching import FORMS
 from src.moments import Moments
 from src.stitching.moments import EPS, SourceMoments, r2_of, varying
-from src.stitching.registry import FORMS
 
 PENALTIES = np.geomspace(1e-6, 10, 20)  # of ridge, in mean variances of the source
 EPS32 = torch.finfo(torch.float32).eps
@@ -147,7 +147,7 @@ def covariance(moments: SourceMoments) -> dict[str, Matching]:
     matchings = {}
     for name, target in moments.targets.items():
         predicted, root = whitening.T @ moments.cross[name].scatter, _root(target)  # (r, C2), (q, C2)
-        u, _, vh = torch.linalg.svd(predicted @ root.T, full_matrices=False)
+        u, vh = _singular_vectors(predicted @ root.T)
         made = u @ (vh @ root)  # (r, C2), from the white coordinates
         residual = target.variations.sum() - 2 * (predicted * made).sum() + made.square().sum()
         matchings[name] = _about_means(moments, name, (whitening @ made).T, whitening.shape[1], residual)
@@ -162,9 +162,15 @@ def orthogonal(moments: SourceMoments) -> dict[str, Matching]:
     """
     matchings = {}
     for name, cross in moments.cross.items():
-        u, _, vh = torch.linalg.svd(cross.scatter, full_matrices=False)
+        u, vh = _singular_vectors(cross.scatter)
         matchings[name] = _about_means(moments, name, (u @ vh).T, u.shape[1])
     return matchings
+
+
+def _singular_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return U and Vᵀ of a singular value decomposition, made on the CPU: of few hundred rows, not faster on a GPU."""
+    u, _, vh = torch.linalg.svd(matrix.cpu(), full_matrices=False)
+    return u.to(matrix.device), vh.to(matrix.device)
 
 
 def ridge(fitted: SourceMoments, held_out: SourceMoments) -> dict[str, Matching]:

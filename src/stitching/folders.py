@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from src.choices import STARTS
 from src.errors import UserError
 from src.files import read_json
-from src.options import STARTS
 from src.results.experiments import Experiment, Pair
 from src.results.options import read_options
 from src.results.tables import from_record, read_table

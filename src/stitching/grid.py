@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from src.choices.stitching import OBJECTIVES, Objective
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.models.replay import Recorded
@@ -24,7 +25,6 @@ from src.stitching.grid_matching import Batches
 from src.stitching.layers import StitchingLayer
 from src.stitching.moments import r2_of
 from src.stitching.objectives import Stitches
-from src.stitching.registry import OBJECTIVES, Objective
 from src.stitching.stitched_model import activations_of_both
 from src.training import HeadLosses, classification_losses
 

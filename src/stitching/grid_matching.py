@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.choices.stitching import FORMS
 from src.console import progress
 from src.errors import UserError
 from src.models import Network
@@ -14,7 +15,6 @@ from src.results.experiments import Pair
 from src.stitching.closed_forms import Cutoff, Matching, closed_form
 from src.stitching.layers import StitchingLayer
 from src.stitching.moments import SourceMoments, Target
-from src.stitching.registry import FORMS
 from src.stitching.stitched_model import activations_of_both
 
 Batches = Iterable[tuple[Tensor, Tensor]]

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from src.choices.stitching import FORMS
 from src.console import warn
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.stitching.closed_forms import Cutoff, Matching, closed_form
 from src.stitching.moments import SourceMoments, Target
-from src.stitching.registry import FORMS
 
 __all__ = ["Matching", "direct_matching", "matching_batches", "n_fitted", "split_last_fifth"]
 

@@ -171,7 +171,7 @@ class _Upsampling:
 
     def __init__(self, source: torch.Size, target: tuple[int, int], mode: str, device: torch.device):
         self.vertical, self.horizontal = (  # (H2, H1), (W2, W1)
-            _resize_matrix(n_in, n_out, mode).to(device) for n_in, n_out in zip(source, target, strict=True)
+            _resize_matrix(n_in, n_out, mode, device) for n_in, n_out in zip(source, target, strict=True)
         )
 
     def mean(self, maps: Tensor) -> Tensor:
@@ -187,7 +187,8 @@ class _Upsampling:
         return self.vertical.T @ maps @ self.horizontal
 
 
-def _resize_matrix(n_in: int, n_out: int, mode: str) -> Tensor:
+@cache  # so that nothing is moved batch by batch
+def _resize_matrix(n_in: int, n_out: int, mode: str, device: torch.device) -> Tensor:
     """Return the matrix (n_out, n_in) that resizes a line of n_in pixels to n_out, from the resize of unit lines."""
     lines = torch.eye(n_in, dtype=torch.float64)[None, :, :, None]  # (1, n_in, n_in, 1)
-    return resize(lines, (n_out, 1), mode)[0, :, :, 0].T
+    return resize(lines, (n_out, 1), mode)[0, :, :, 0].T.to(device)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import reduce
 from itertools import pairwise
 
+from src.choices.stitching import FORMS
 from src.console import note
 from src.datasets.base import BaseImageSet
 from src.models import Network
@@ -14,7 +15,6 @@ from src.stitching.closed_forms import Cutoff, Matching
 from src.stitching.grid_matching import GridMoments, Layers, grid_moments, set_layers, solve, source_of
 from src.stitching.matching import n_fitted, split_last_fifth
 from src.stitching.moments import SourceMoments, r2_of
-from src.stitching.registry import FORMS
 
 FIRST = 100  # images
 GAP = 0.03  # between R² on matched and on as many held-out images, at most

@@ -54,8 +54,6 @@ def device_number(gpu: int | None, processes: Processes) -> int:
 @contextlib.contextmanager
 def joined(processes: Processes, device: torch.device) -> Iterator[None]:
     """Join torchrun's process group while the block runs; a single process does nothing."""
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     if processes.size == 1:
         yield
         return
@@ -115,6 +113,7 @@ class DataParallelClassification(Classification):
             logits.register_hook(lambda gradient: gradient * weight)
         self.step += 1
         if self.note_every and self.step % self.note_every == 0:
-            accuracy = group.n_correct.item() / max(1, group.n_samples.item())
-            note(f"batch {self.step}: loss {group.losses.item():.4f}, accuracy {accuracy:.2%}")
+            hits, loss, _, n_samples = group.sums()[:, 0].tolist()  # waits once
+            n_samples = max(1, n_samples)
+            note(f"batch {self.step}: loss {loss / n_samples:.4f}, accuracy {hits / n_samples:.2%}")
         yield group

@@ -65,9 +65,12 @@ def train(
     """
     optimizer = _optimizer([parameter for head in task.heads for parameter in head.parameters()], settings)
     scheduler = _scheduler(optimizer, settings)
+    parts = [*task.modules, optimizer, scheduler]
     history: History = []
     if state:
-        history = _restore(state, task, optimizer, scheduler)
+        for part, content in zip(parts, state["parts"], strict=True):
+            part.load_state_dict(content)
+        history = [[EpochLog(*(Score(*each) for each in log)) for log in logs] for logs in state["history"].tolist()]
         yield history, state
     for epoch in range(len(history) + 1, settings.n_epochs + 1):
         with seeded(seed_of(settings.seed, epoch, 1)):  # of random numbers in the forward pass, such as dropout
@@ -76,24 +79,8 @@ def train(
         if settings.reduce_lr_each == "epochs":
             scheduler.step()
         history = [*history, [EpochLog(*scores) for scores in zip(trained, validated, strict=True)]]
-        yield (
-            history,
-            {
-                "modules": [module.state_dict() for module in task.modules],
-                "optimizer": optimizer.state_dict(),
-                "scheduler": scheduler.state_dict(),
-                "history": [[[list(score) for score in log] for log in logs] for logs in history],
-            },
-        )
-
-
-def _restore(state: State, task: Task, optimizer: Optimizer, scheduler: LRScheduler) -> History:
-    """Load a state into the modules, the optimiser and the schedule of a training; return its history."""
-    for module, content in zip(task.modules, state["modules"], strict=True):
-        module.load_state_dict(content)
-    optimizer.load_state_dict(state["optimizer"])
-    scheduler.load_state_dict(state["scheduler"])
-    return [[EpochLog(*(Score(*score) for score in log)) for log in logs] for logs in state["history"]]
+        numbers = torch.tensor(history, dtype=torch.float64)  # (epochs, heads, train and val, scores)
+        yield history, {"parts": [part.state_dict() for part in parts], "history": numbers}
 
 
 def _train_epoch(

@@ -72,5 +72,5 @@ def _keep_last_good(run: Run) -> str:
     if good is None:
         return "no epoch went well"
     path = run.folder / f"model_{len(good['history'])}.pt"
-    save_state(path, good["modules"][0])
+    save_state(path, good["parts"][0])
     return f"the weights before that epoch are kept in {path}"

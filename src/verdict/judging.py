@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from src.ood.registry import SCORES
+from src.choices.scores import SCORES
 from src.ood.rows import StitchValidity
 from src.ood.rules import IN_DISTRIBUTION, ValidityLimits, side_of
 from src.results.experiments import grouped
@@ -224,9 +224,10 @@ def _aurocs(group: Group) -> dict[str, float]:
     """Return the mean AUROC of each detector over the runs that it evaluated, with the ends of its interval."""
     aurocs = {}
     for name in SCORES:
-        rows = [run.evaluations[name] for run in group.runs if name in run.evaluations]
-        parts = ("auroc", "auroc_low", "auroc_high") if rows else ()
-        aurocs |= {f"{part}_{name}": _average(getattr(row, part) for row in rows) for part in parts}
+        for part in ("auroc", "auroc_low", "auroc_high"):
+            values = [getattr(run.evaluations[name], part) for run in group.runs if name in run.evaluations]
+            if values and None not in values:
+                aurocs[f"{part}_{name}"] = _average(values)
     return aurocs
 
 

@@ -95,7 +95,7 @@ def write_files(
 def sentences(rows: Sequence[VerdictRow], limits: Limits) -> list[str]:
     """Return the verdicts in words: on the rule, on each method, and on the controls."""
     lines = [_rule(limits)]
-    for title, same in by_title([row for row in rows if row.control != LABELS]).items():
+    for title, same in by_title(rows).items():
         lines += _on_method(title, same)
     few = {row.n_networks for row in rows if 1 < row.n_networks < FEW_NETWORKS}
     if few:
@@ -137,6 +137,10 @@ def _on_method(title: str, rows: Sequence[VerdictRow]) -> Iterator[str]:
 
 
 def by_title(rows: Sequence[VerdictRow]) -> dict[str, list[VerdictRow]]:
-    """Return the verdicts of each method, and of each pair of networks where a method has several."""
+    """Return the verdicts of each method, and of each pair of networks where a method has several.
+
+    Label-only controls are left out: each belongs to another row.
+    """
+    rows = [row for row in rows if row.control != LABELS]
     networks = {method: {row.networks for row in same} for method, same in grouped(rows, lambda r: r.method).items()}
     return grouped(rows, lambda r: f"{r.method}, {r.networks}" if len(networks[r.method]) > 1 else r.method)

@@ -1,12 +1,12 @@
 """Scores of how far activations are out of distribution, one row each.
 
-To add a score, write its detector in a module of this package and its row here.
+To add a score, write its detector in a module of `src.ood` and its row here.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from src.doors import resolve
+from src.choices import resolve
 
 N_NEIGHBOURS = 50  # or half of the smallest class, if that is less
 
@@ -16,13 +16,13 @@ class Score(NamedTuple):
 
     title: str  # in figures
     description: str  # for `--help`
-    name: str  # of the class of its detector: "module.class" of this package
+    name: str  # of the class of its detector: "module.class" of `src.ood`
     is_trained: bool = False  # its detectors are networks from a store
 
     @property
     def detector(self) -> Callable[..., Any]:
         """The class, derived from `detectors.Detector`."""
-        return resolve(__package__, self.name)
+        return resolve("src.ood", self.name)
 
 
 SCORES = {

@@ -1,20 +1,12 @@
 """The closed forms that stitching layers are matched by, and the objectives that they are trained on, one row each.
 
-To add one, write its function in a module of this package and its row here: the option and its help read the row.
+To add one, write its function in a module of `src.stitching` and its row here: the option and its help read the row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from src.doors import resolve
-from src.options import STARTS
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from src.stitching.objectives import Stitches
+from src.choices import STARTS, resolve
 
 AT_END, FROM_END, AT_LAST = "at the end layer", "at the end layer and all blocks behind", "at the last block"
 
@@ -23,7 +15,7 @@ class Form(NamedTuple):
     """A closed form of direct matching."""
 
     description: str  # for `--help`
-    function: str  # "module.function" of this package: moments -> the matching of each target
+    function: str  # "module.function" of `src.stitching`: moments -> the matching of each target
     along_axes: bool = False  # of a source of low rank it takes the coordinates along the principal axes
     target_scatter: bool = False  # it needs the covariance of the target, not only the variances
     held_out: bool = False  # it takes moments of more rows, on which it chooses a penalty
@@ -32,22 +24,22 @@ class Form(NamedTuple):
     @property
     def solve(self) -> Callable[..., Any]:
         """The function."""
-        return resolve(__package__, self.function)
+        return resolve("src.stitching", self.function)
 
 
 class Objective(NamedTuple):
     """A loss of stitches, and what has to be computed for it."""
 
     description: str  # for `--help`
-    function: str  # "module.function" of this package: Stitches -> (P,)
+    function: str  # "module.function" of `src.stitching`: Stitches -> (P,)
     compares: str | None = None  # where stitched and own activations are compared: AT_END, FROM_END or AT_LAST
     stitched_logits: bool = False  # without them and FROM_END or AT_LAST, nothing behind the end layer runs in training
     end_logits: bool = False
 
     @property
-    def loss(self) -> Callable[[Stitches], Tensor]:
+    def loss(self) -> Callable[..., Any]:
         """The function."""
-        return resolve(__package__, self.function)
+        return resolve("src.stitching", self.function)
 
     def compared(self, end_layer: str, behind: Sequence[str]) -> list[str]:
         """Return the layers at which stitched and own activations are compared.

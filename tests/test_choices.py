@@ -5,16 +5,17 @@ import torch
 from torch import nn
 
 from src.checkpoints import load_state
+from src.choices import networks
+from src.choices.measures import GRAMS, MEASURES, Measure
+from src.choices.scores import SCORES, Score
+from src.choices.stitching import AT_END, OBJECTIVES, Objective
 from src.datasets import small_sets
 from src.datasets.in_memory import ImageSet
 from src.datasets.registry import DATASETS, DatasetInfo
-from src.models import registry, small_cnn
+from src.models import small_cnn
 from src.ood import detectors
-from src.ood.registry import SCORES, Score
 from src.similarity import measures
-from src.similarity.registry import GRAMS, MEASURES, Measure
 from src.stitching import objectives
-from src.stitching.registry import AT_END, OBJECTIVES, Objective
 from tests.commands import MODEL, ON_DIGITS, parser_of, read_csv, read_json, run
 
 pytestmark = pytest.mark.usefixtures("few_test_images", "in_tmp_path")
@@ -31,7 +32,7 @@ def test_a_network(monkeypatch, tmp_path):
         return nn.Sequential(nn.AdaptiveAvgPool2d((1, 2)), nn.Flatten(), nn.Linear(2 * n_channels, n_classes))
 
     monkeypatch.setattr(small_cnn, "two_pixels", two_pixels, raising=False)
-    monkeypatch.setitem(registry.MODELS, "two_pixels", registry.Entry("small_cnn.two_pixels", {}))
+    monkeypatch.setitem(networks.MODELS, "two_pixels", networks.Entry("small_cnn.two_pixels", {}))
     run("exec_train.py", "two_pixels", *ON_DIGITS, "-e", "1", "-dir", "trained")
     assert load_state(tmp_path / "trained" / "model_1.pt")["2.weight"].shape == (10, 2)
 
@@ -66,7 +67,7 @@ def test_a_measure_of_similarity(monkeypatch, digit_networks):
         return of_layer.centred.diagonal(dim1=1, dim2=2).sqrt().diag_embed()
 
     monkeypatch.setattr(measures, "norms", same_norms, raising=False)
-    row = Measure("Norms", "cosine of norms", "do images have the same norms?", GRAMS, 1, 0)
+    row = Measure("Norms", "cosine of norms", "do images have the same norms?", GRAMS, "measures.norms", 1, 0)
     monkeypatch.setitem(MEASURES, "norms", row)
     assert "norms: do images have the same norms?" in help_of("exec_compute_low_rank_sim_metrics.py")
     given = [*digit_networks, MODEL, MODEL, "layer3.0", "layer3.0,layer4.0", *ON_DIGITS, "-n", "40"]
