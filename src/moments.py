@@ -1,7 +1,9 @@
 """Means and second moments of rows, one a sample or one a sample and position, added up batch by batch in float64.
 
 Moments are kept about their own means, so that a large mean costs no digits. Those of two sets of rows are pooled
-exactly, by the formula of Chan, Golub and LeVeque (1983). Nothing waits for the device of the rows.
+exactly, by the formula of Chan, Golub and LeVeque (1983). Nothing waits for the device of the rows. Products are in
+float64 on every device: those of float32 blocks are good for 1e-7, and direct matching and PWCCA decide which
+directions count by eigenvalues of 1e-10 (goldens with fewer rows than channels then get other weights altogether).
 
     total = Moments()
     for activations in batches:

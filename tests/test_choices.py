@@ -14,7 +14,7 @@ from src.datasets.in_memory import ImageSet
 from src.datasets.registry import DATASETS, DatasetInfo
 from src.models import small_cnn
 from src.ood import detectors
-from src.similarity import grams
+from src.similarity import measures
 from src.stitching import objectives
 from tests.commands import MODEL, ON_DIGITS, parser_of, read_csv, read_json, run
 
@@ -66,8 +66,8 @@ def test_a_measure_of_similarity(monkeypatch, digit_networks):
     def same_norms(of_layer):
         return of_layer.centred.diagonal(dim1=1, dim2=2).sqrt().diag_embed()
 
-    monkeypatch.setattr(grams, "same_norms", same_norms, raising=False)
-    row = Measure("Norms", "cosine of norms", "do images have the same norms?", GRAMS, "grams.same_norms", 1, 0)
+    monkeypatch.setattr(measures, "norms", same_norms, raising=False)
+    row = Measure("Norms", "cosine of norms", "do images have the same norms?", GRAMS, 1, 0)
     monkeypatch.setitem(MEASURES, "norms", row)
     assert "norms: do images have the same norms?" in help_of("exec_compute_low_rank_sim_metrics.py")
     given = [*digit_networks, MODEL, MODEL, "layer3.0", "layer3.0,layer4.0", *ON_DIGITS, "-n", "40"]

@@ -141,12 +141,6 @@ def test_all_ranks_equal_one_at_a_time(name):
             assert row.values[metric] == pytest.approx(value, abs=1e-8)
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_alignment_names(name):
-    shape1, shape2, said = SHAPES[name]
-    assert alignment(shape1[1:], shape2[1:])[0] == said
-
-
 POOLED = {"positions": "average pool", "tokens": "token mean"}
 
 
@@ -187,14 +181,6 @@ def test_order_and_batches_of_images_do_not_count(name):
 def test_a_large_mean_costs_no_digits():
     x, y = random(30, 6, 3, 3), random(30, 6, 3, 3, seed=1)
     assert compare(x + 1e4, y - 1e4) == pytest.approx(compare(x, y), abs=1e-8)
-
-
-def test_small_perturbations_hardly_count():
-    x, y = random(40, 8, 3, 3), random(40, 8, 3, 3, seed=1)
-    noise = torch.Generator().manual_seed(2)
-    noisy = [z * (1 + 1e-6 * torch.randn(z.shape, generator=noise, dtype=z.dtype)) for z in (x, y)]
-    for row, other in zip(at_ranks((x, y), [8, 4], [8, 4]), at_ranks(noisy, [8, 4], [8, 4]), strict=True):
-        assert row.values == pytest.approx(other.values, abs=1e-4)
 
 
 LAYERS = {"a": random(20, 6, 3, 3), "b": random(20, 6, 3, 3, seed=1), "c": random(20, 5, 7), "d": random(20, 4)}
@@ -307,7 +293,7 @@ def test_measures_without_a_value_are_nan_and_say_why():
 def test_counts_pairs_with_too_few_images():
     few = compared({"a": random(5, 6, 3, 3)}, {"b": random(5, 8, 2, 2), "c": random(5, 3)})
     rows = {rows[0].layer2: rows[0].values for rows in few.rows()}
-    assert "PWCCA of 1 pairs is 0 for want of images" in "".join(few.warnings())
+    assert "pwcca_morcos of 2 pairs are biased downwards" in "".join(few.warnings())
     assert rows["b"]["pwcca"] == pytest.approx(0, abs=1e-9) and rows["c"]["pwcca"] > 0.01
 
 

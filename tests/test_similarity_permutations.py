@@ -106,13 +106,6 @@ def test_values_within_classes_are_those_of_images_permuted_within_them(name):
         assert record[f"{name}_{part}_within"] == getattr(row.nulls_within[name], part)
 
 
-def test_without_labels_there_are_no_permutations_within_classes():
-    x, y = torch.rand(2, 20, 5)
-    row = row_of(x, y, metrics=["cka"], n_permutations=19)
-    assert row.nulls and not row.nulls_within
-    assert not row_of(x, y, metrics=["cka"], n_permutations=0, labels=torch.zeros(20)).nulls_within
-
-
 def test_equal_layers_and_shared_labels_are_told_apart():
     """Labels alone are significant when all images are permuted; within classes they are worth nothing."""
     labels, x, y = with_shared_classes(np.random.default_rng(0), n_classes=5, n_each=20)
@@ -225,17 +218,4 @@ def test_p_values_of_independent_activations_are_uniform(name):
     nulls = [row_of(*rng.normal(size=(2, 24, 5)), metrics=[name], n_permutations=99).nulls[name] for _ in range(2000)]
     p_values = np.array([null.p_value for null in nulls]) - rng.random(2000) / 100  # they are multiples of 1/100
     assert kstest(p_values, "uniform").pvalue > 0.01
-    assert 0.92 <= np.mean([null.calibrated == 0 for null in nulls]) <= 0.98
-
-
-@pytest.mark.slow
-def test_p_values_of_mutual_knn_are_valid():
-    """The measure has few values, and ties make p-values larger than uniform ones."""
-    rng = np.random.default_rng(1)
-    nulls = [
-        row_of(*rng.normal(size=(2, 40, 5)), metrics=["mutual_knn"], n_permutations=99).nulls["mutual_knn"]
-        for _ in range(1000)
-    ]
-    p_values = np.array([null.p_value for null in nulls])
-    assert all(np.mean(p_values <= level) <= level + 0.02 for level in (0.05, 0.1, 0.5))
     assert 0.92 <= np.mean([null.calibrated == 0 for null in nulls]) <= 0.98

@@ -1,13 +1,12 @@
 """The measures of similarity, one row each. Importing this spares torch.
 
-To add a measure, write its function in a module of `src.similarity` and its row here: options, help, tables, signs and
-figures read the row.
+To add a measure, write its function in `src.similarity.measures` and its row here under the same name: options, help,
+tables, signs and figures read the row.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from src.choices import resolve
 from src.errors import unknown_name
 
 GRAMS, SAMPLES = "grams", "samples"  # the inputs of a measure
@@ -15,35 +14,17 @@ N_NEIGHBOURS = 10
 
 
 class Measure(NamedTuple):
-    """A measure of similarity.
-
-    `of` says what `function` takes:
-
-    * `GRAMS`: the Gram matrices of one layer -> (R, n, n). The value is the cosine of the matrices of two layers.
-    * `SAMPLES`: both layers as samples × features, and two ranks (None: full) -> the value.
-    """
+    """A measure of similarity."""
 
     heading: str  # in printed tables; the first three are the public code's
     title: str  # in figures
     description: str  # one line for `--help`
-    of: str
-    name: str  # of the function: "module.function" of `src.similarity`
+    of: str  # GRAMS: the cosine of matrices of two layers; SAMPLES: of both as samples × features
     equal: float  # the value of equal representations
     unrelated: float  # the value of unrelated ones
     in_paper: bool = False  # measured unless something else is asked for
     companions: tuple[str, ...] = ()  # measures that cost nothing beside this one; the CSV has them as well
     min_images: int = 2
-    is_biased: bool = False  # finds unrelated layers similar where features outnumber samples
-
-    @property
-    def function(self) -> Callable[..., Any]:
-        """The function."""
-        return resolve("src.similarity", self.name)
-
-    @property
-    def is_distance(self) -> bool:
-        """Whether lower means more similar."""
-        return self.equal < self.unrelated
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -53,7 +34,7 @@ class Measure(NamedTuple):
     @property
     def sign(self) -> int:
         """The factor that makes higher values mean more similar."""
-        return -1 if self.is_distance else 1
+        return -1 if self.equal < self.unrelated else 1
 
     def similarity(self, value: float) -> float:
         """Return the value on a scale from 0, unrelated, to 1, equal."""
@@ -62,37 +43,24 @@ class Measure(NamedTuple):
     @property
     def similarity_title(self) -> str:
         """The title of `similarity` in figures."""
-        if not self.is_distance:
+        if self.sign > 0:
             return self.title
         return f"1 − {self.title}" + (f" / {self.unrelated:g}" if self.unrelated != 1 else "")
 
 
 MEASURES = {
-    "cka": Measure(
-        "CKA", "linear CKA", "linear CKA (Kornblith et al. 2019)",
-        GRAMS, "measures.cka", equal=1, unrelated=0, in_paper=True, is_biased=True,
-    ),
-    "pwcca": Measure(
-        "CCA", "PWCCA distance", "PWCCA distance in the form of the paper's code",
-        SAMPLES, "measures.pwcca", equal=0, unrelated=1, in_paper=True, companions=("pwcca_morcos",),
-        is_biased=True,
-    ),
-    "procrustes": Measure(
-        "Orth. Procr", "Procrustes distance", "orthogonal Procrustes distance (Ding et al. 2021)",
-        SAMPLES, "measures.procrustes", equal=0, unrelated=2, in_paper=True, is_biased=True,
-    ),
-    "pwcca_morcos": Measure(
-        "CCA (Morcos)", "PWCCA distance (Morcos)", "PWCCA distance (Morcos et al. 2018)",
-        SAMPLES, "measures.pwcca_morcos", equal=0, unrelated=1, is_biased=True,
-    ),
-    "cka_debiased": Measure(
-        "CKA (debiased)", "debiased CKA", "linear CKA by unbiased HSIC (Song et al. 2012)",
-        GRAMS, "measures.cka_debiased", equal=1, unrelated=0, min_images=4,
-    ),
-    "mutual_knn": Measure(
-        "Mutual kNN", f"mutual {N_NEIGHBOURS}-NN", f"share of {N_NEIGHBOURS} nearest neighbours (Huh et al. 2024)",
-        GRAMS, "measures.mutual_knn", equal=1, unrelated=0, min_images=N_NEIGHBOURS + 1,
-    ),
+    "cka": Measure("CKA", "linear CKA", "linear CKA (Kornblith et al. 2019)", GRAMS, 1, 0, in_paper=True),
+    "pwcca": Measure("CCA", "PWCCA distance", "PWCCA distance in the form of the paper's code", SAMPLES, 0, 1,
+                     in_paper=True, companions=("pwcca_morcos",)),
+    "procrustes": Measure("Orth. Procr", "Procrustes distance", "orthogonal Procrustes distance (Ding et al. 2021)",
+                          SAMPLES, 0, 2, in_paper=True),
+    "pwcca_morcos": Measure("CCA (Morcos)", "PWCCA distance (Morcos)", "PWCCA distance (Morcos et al. 2018)",
+                            SAMPLES, 0, 1),
+    "cka_debiased": Measure("CKA (debiased)", "debiased CKA", "linear CKA by unbiased HSIC (Song et al. 2012)",
+                            GRAMS, 1, 0, min_images=4),
+    "mutual_knn": Measure("Mutual kNN", f"mutual {N_NEIGHBOURS}-NN",
+                          f"share of {N_NEIGHBOURS} nearest neighbours (Huh et al. 2024)", GRAMS, 1, 0,
+                          min_images=N_NEIGHBOURS + 1),
 }  # fmt: skip
 PAPER = tuple(name for name, measure in MEASURES.items() if measure.in_paper)
 

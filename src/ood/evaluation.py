@@ -19,6 +19,7 @@ from src.results.experiments import Pair
 from src.results.tables import to_record
 from src.stitching.folders import StitchingRun
 from src.stitching.grid import Grid
+from src.stitching.stitched_model import activations_of_both
 
 
 class StitchScores(NamedTuple):
@@ -85,10 +86,12 @@ def _score_grid(
     scores: dict[tuple[str, Pair], list[Tensor]] = defaultdict(list)
     n_seen = 0
     for images, labels in batches:
-        sources = grid.truncated(grid.front.activations(images, grid.front_layers))
+        acts, _, recorded = activations_of_both(
+            grid.front, grid.front_layers, grid.end, [], images, after=grid.end_layers
+        )
+        sources = grid.truncated(acts)
         chosen = reference.sample.in_batch(n_seen, len(labels))
         n_seen += len(labels)
-        _, recorded = grid.end.record(images, [], after=grid.end_layers)
         for pairs, stitched, logits in grid.stitched(recorded, sources):
             layer = pairs[0].end_layer
             for pair, hit in zip(pairs, logits.argmax(-1) == labels, strict=True):

@@ -12,6 +12,7 @@ from torch import Tensor
 from src.choices.measures import GRAMS, MEASURES, PAPER, with_companions
 from src.console import progress
 from src.results.tables import Rank
+from src.similarity import measures
 from src.similarity.features import CrossProducts, Layer, NetworkFeatures
 from src.similarity.pairs import LayerPair
 from src.similarity.permutations import n_alone, null_of, orders_of, permuted_cosines
@@ -66,18 +67,15 @@ class Comparison:
 
         A value that is not defined is NaN, and `undefined` says why.
         """
-        bar = progress(None, "pairs", len(self.layers1) * len(self.layers2), delay=1)
-        with bar:
-            for name1, first in self.layers1.items():
-                cosines = self._permuted_cosines(first)
-                for name2 in self.layers2:
-                    pair = self._pair(name1, name2)
-                    permuted = cosines[name2] | self._permuted_samples(pair)
-                    yield [
-                        self._row(pair, (name1, name2), ranks, {key: values[at] for key, values in permuted.items()})
-                        for at, ranks in self._at_ranks()
-                    ]
-                    bar.update()
+        for name1, first in progress(self.layers1.items(), "layers", len(self.layers1), delay=1):
+            cosines = self._permuted_cosines(first)
+            for name2 in self.layers2:
+                pair = self._pair(name1, name2)
+                permuted = cosines[name2] | self._permuted_samples(pair)
+                yield [
+                    self._row(pair, (name1, name2), ranks, {key: values[at] for key, values in permuted.items()})
+                    for at, ranks in self._at_ranks()
+                ]
 
     def _at_ranks(self) -> Iterator[tuple[tuple, tuple[Rank, Rank]]]:
         """Yield each pair of ranks behind its index into arrays (N, R1, R2)."""
@@ -110,11 +108,11 @@ class Comparison:
         for which, orders in self.orders.items():
             shape = (len(orders), len(self.ranks1), len(self.ranks2))
             found |= {(which, metric): torch.full(shape, math.nan).double() for metric in self.sample_metrics}
-            with contextlib.suppress(Undefined):  # as it is without permutations
-                for n, order in enumerate(orders):
-                    samples = pair.permuted_samples(order)
-                    for metric, (at, ranks) in product(self.sample_metrics, list(self._at_ranks())):
-                        found[which, metric][at][n] = MEASURES[metric].function(samples, *ranks)
+            for n, order in enumerate(orders):
+                samples = pair.permuted_samples(order)
+                for metric, (at, ranks) in product(self.sample_metrics, self._at_ranks()):
+                    with contextlib.suppress(Undefined):  # as it is without permutations
+                        found[which, metric][at][n] = getattr(measures, metric)(samples, *ranks)
         return found
 
     def _row(
@@ -144,10 +142,6 @@ class Comparison:
         yield from self._biases(pairs)
         for reason, lacking in self.undefined.items():
             yield f"{', '.join(lacking)} nan: {reason}"
-        if "pwcca" in self.metrics:
-            n = sum(pair.is_saturated for pair in pairs)
-            if n:
-                yield f"PWCCA of {n} pairs is 0 for want of images: fewer than pooled features; give more images (-n)"
         n = sum(pair.alignment.by_position for pair in pairs)
         if n and self.sample_metrics and self.orders:
             yield (
@@ -170,13 +164,12 @@ class Comparison:
                 f"CKA of {n} layers is biased upwards: they have more features than there are images; "
                 "give --permutations 200, or --metrics cka_debiased"
             )
-        names = [name for name in self.sample_metrics if MEASURES[name].is_biased]
         without_null = [pair for pair in pairs if pair.alignment.by_position or not self.orders]
         n = sum(pair.has_few_samples(self.ranks1, self.ranks2) for pair in without_null)
-        if n and names:
+        if n and self.sample_metrics:
             yield (
-                f"{', '.join(names)} of {n} pairs are biased downwards: their layers have more features together than "
-                "there are samples; give more images (-n), or --permutations 200"
+                f"{', '.join(self.sample_metrics)} of {n} pairs are biased downwards: their layers have more features "
+                "together than there are samples; give more images (-n), or --permutations 200"
             )
 
 

@@ -110,13 +110,13 @@ class Layer:
         self.gram_widths = widths
         del self.activations
         try:
-            axes = None if widths == [self.n_channels] else self.axes
+            axes = None if widths == [self.n_channels] else self.spectrum[1]
         except Undefined as reason:
             self.flaws = dict.fromkeys(widths, str(reason))
             return
         grams = gram_matrices(activations, self.reference, axes, widths, device=device)
         self.flaws = self._flaws(grams)
-        self.matrices = {name: measures.unit(MEASURES[name].function(grams)) for name in metrics}
+        self.matrices = {name: measures.unit(getattr(measures, name)(grams)) for name in metrics}
 
     def _flaws(self, grams: Grams) -> dict[int, str]:
         # A projection of constant activations is not constant: it has the rounding errors of the products.
@@ -158,7 +158,9 @@ class Layer:
 
     @cached_property
     def spectrum(self) -> tuple[Tensor, Tensor]:
-        """Variances (C,) of the positions, the largest first, and their principal axes (C, C); on the CPU.
+        """Variances (C,) of the positions, the largest first, and their principal axes (C, C) in columns; on the CPU.
+
+        The first r axes span the representation of rank r.
 
         Raises:
             Undefined: an activation is not finite.
@@ -169,11 +171,6 @@ class Layer:
         variances, axes = torch.linalg.eigh(scatter)
         return variances.flip(0).clamp(min=0), axes.flip(1)
 
-    @property
-    def axes(self) -> Tensor:
-        """Principal axes of the positions (C, C), in columns; the first r span the representation of rank r."""
-        return self.spectrum[1]
-
     @cached_property
     def positions(self) -> Samples:
         """Positions as samples."""
@@ -183,13 +180,13 @@ class Layer:
     @cached_property
     def pooled(self) -> Tensor:
         """Averages over positions (n, C), centred, in coordinates of the principal axes; on the CPU."""
-        return (self.averages - self.averages.mean(0)).cpu() @ self.axes
+        return (self.averages - self.averages.mean(0)).cpu() @ self.spectrum[1]
 
     @cached_property
     def images(self) -> Samples:
         """Images as samples, averaged over positions."""
         scale = float(self.moments.squared_norm) / self.n_positions
-        return Samples(self.name, self.axes, self.pooled.T @ self.pooled, scale=scale)
+        return Samples(self.name, self.spectrum[1], self.pooled.T @ self.pooled, scale=scale)
 
     @property
     def n_bytes(self) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from src.choices.measures import GRAMS, MEASURES
 from src.results.tables import Rank
+from src.similarity import measures
 from src.similarity.features import NO_ALIGNMENT, Layer, alignment
 from src.similarity.samples import SamplesPair, Undefined
 
@@ -35,7 +36,7 @@ class LayerPair:
         if first.n_images < measure.min_images:
             raise Undefined(f"it needs at least {measure.min_images} images, not {first.n_images}")
         if measure.of != GRAMS:
-            return measure.function(self.samples, rank1, rank2)
+            return getattr(measures, name)(self.samples, rank1, rank2)
         rows = first.gram_row(rank1), second.gram_row(rank2)
         if name not in self._cosines:
             self._cosines[name] = (first.matrices[name].flatten(1) @ second.matrices[name].flatten(1).T).cpu()
@@ -57,7 +58,8 @@ class LayerPair:
                 f"positions of {first.name} and {second.name} do not correspond; --alignment pool compares averages"
             )
         if self.alignment.by_position:
-            return SamplesPair(first.positions, second.positions, first.axes.T @ self.cross.cpu() @ second.axes)
+            one, other = first.positions, second.positions
+            return SamplesPair(one, other, one.axes.T @ self.cross.cpu() @ other.axes)
         return SamplesPair(first.images, second.images, first.pooled.T @ second.pooled)
 
     def permuted_samples(self, order: Tensor) -> SamplesPair:
@@ -69,14 +71,6 @@ class LayerPair:
     def has_images_as_samples(self) -> bool:
         """Whether images are the samples of CCA and Procrustes."""
         return not self.alignment.by_position and self.alignment != NO_ALIGNMENT
-
-    @property
-    def is_saturated(self) -> bool:
-        """Whether the second layer has as many dimensions as images can span: PWCCA is then 0 for any first layer."""
-        try:
-            return self.has_images_as_samples and len(self.second.images.basis().factor) >= self.first.n_images - 1
-        except Undefined:
-            return False
 
     def has_few_samples(self, ranks1: Sequence[Rank], ranks2: Sequence[Rank]) -> bool:
         """Return whether both layers together have more features than there are samples."""

@@ -103,9 +103,8 @@ def _pass_over(
     running = [i for i, each in enumerate(features) if needs_all or not each.is_finished]
     if not running:
         return
-    networks = {i: sides[i].network for i in running}
     for images, _ in batches:
-        rows = {i: features[i].add(network.activations(images, sides[i].layers)) for i, network in networks.items()}
+        rows = {i: features[i].add(sides[i].network.activations(images, sides[i].layers)) for i in running}
         if needs_all:
             cross.add(features[0], features[-1], rows[0], rows[len(features) - 1])
 

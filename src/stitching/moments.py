@@ -74,7 +74,7 @@ class SourceMoments(NamedTuple):
         upsampling = None
         if size is not None and size[0] >= source.shape[2] and size[1] >= source.shape[3]:
             source = source.double()
-            upsampling = _Upsampling(source.shape[2:], size, mode, source.device)
+            upsampling = _upsampling(source.shape[2:], tuple(size), mode, source.device)
             mean = upsampling.mean(source)
             centred = source - mean[:, None, None]
             rows, n_rows = Rows(mean, as_rows(centred)), len(source) * math.prod(size)
@@ -159,6 +159,11 @@ def varying(variations: Tensor, moments: Moments) -> Tensor:
     """
     rounding = 10 * len(variations) * EPS * variations[-1]
     return variations > torch.maximum(rounding, ROUNDING * moments.n_rows * moments.mean.square().sum())
+
+
+@cache  # a copy to the device takes longer than a batch of small maps
+def _upsampling(source: torch.Size, target: tuple[int, int], mode: str, device: torch.device) -> "_Upsampling":
+    return _Upsampling(source, target, mode, device)
 
 
 class _Upsampling:

@@ -167,19 +167,6 @@ def test_stitches_that_differ_in_the_matching_rank_alone_are_kept_apart(tmp_path
     assert measurement.setting == "a.pt -- b.pt: rc2c_pre, task loss matching"
 
 
-def test_the_last_probe_of_a_rank_counts(tmp_path, capsys):
-    rows = [
-        probe_row(rank=4, accuracy=0.5, train_accuracy=None, loss=1.5),
-        probe_row(rank=4, accuracy=0.75, loss=1.25, seed=1),
-        probe_row(rank=None, accuracy=0.8, loss=1.0),
-    ]
-    tables = read_tables([write(tmp_path / "p.csv", *rows)])
-    assert tables.measurements == [] and "1 result repeats another" in capsys.readouterr().err
-    (key,) = tables.probes
-    assert (tables.names[key.model].path, key.layer) == ("a.pt", "x")
-    assert tables.probes[key] == {4: rows[1], FULL: rows[2]}
-
-
 def test_stitches_are_kept_apart_by_networks_and_method(tmp_path, capsys):
     """Direct matching and training that goes on from it, and two directions of the same networks, never mix."""
     measured = ((0.1, "a.pt", "b.pt", 0), (0.9, "a.pt", "b.pt", 5), (0.2, "./b.pt", "a.pt", 0))
@@ -198,15 +185,6 @@ def test_stitches_are_kept_apart_by_networks_and_method(tmp_path, capsys):
         (("b.pt", "a.pt"), "direct matching"): 0.2,
     }
     assert not capsys.readouterr().err
-
-
-def test_ranks_of_the_front_network_are_measured_and_tell_no_methods_apart(tmp_path):
-    rows = [stitch_row(front_stitch_rank=8, front_pinv_rank=8, accuracy=0.25), stitch_row(accuracy=0.5)]
-    measurements = read_tables([write(tmp_path / "grid.csv", *rows)]).measurements
-    assert [(each.setting, each.ranks, each.value) for each in measurements] == [
-        ("a.pt -- b.pt: rc2c_pre, task loss matching", (8, FULL), 0.25),
-        ("a.pt -- b.pt: rc2c_pre, task loss matching", (FULL, FULL), 0.5),
-    ]
 
 
 def test_the_caption_names_networks_data_and_images(tmp_path):
