@@ -22,21 +22,14 @@ def parser() -> cli.Parser:
     cli.add_gpu(options)
     cli.add_seed(options, help="seed of fresh weights")
     cli.add_similarity(options)
-    add(
-        "--store",
-        metavar="DIR",
-        default=None,
-        help="folder of Gram matrices and pooled features: what it lacks is added, and layers that it has need no pass "
-        "over the images",
-    )
     add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure goes beside it")
     cli.add_figure(options)
-    add("--verbose", action="store_true", help="say how layers are aligned, and what ranks they have")
+    add("--verbose", action="store_true", help="say how layers are aligned")
     return options
 
 
 def compute(args, loaded=None) -> None:
-    """Run the experiment; `loaded` keeps the networks and the images for others of this process."""
+    """Run the experiment; `loaded` keeps networks, images and features for others of this process."""
     from pathlib import Path
 
     from src.console import note, progress, warn
@@ -45,9 +38,9 @@ def compute(args, loaded=None) -> None:
     from src.low_rank import descending
     from src.results.run import Run
     from src.runtime import device_of
-    from src.similarity import Comparison
+    from src.similarity.comparison import Comparison
+    from src.similarity.passes import Side, take_features
     from src.similarity.report import print_tables, write_files
-    from src.similarity.store import FeatureStore, Side, needs_positions
 
     # Two networks, their layers, and the images.
     loaded = loaded or Loaded()
@@ -65,30 +58,38 @@ def compute(args, loaded=None) -> None:
         warn(f"-n {args.n_samples}: there are only {n_images} validation images")
     ranks1, ranks2 = descending(args.model1_ranks), descending(args.model2_ranks)
 
-    # With a store, one pass of each network for the layers that it lacks.
-    stored, needs_pass = ({}, {}), True
-    if args.store:
-        side1 = Side(source_of(args, first, "1"), model1, layers1, ranks1)
-        side2 = Side(source_of(args, second, "2"), model2, layers2, ranks2)
-        image, _ = next(iter(test_set.batches(1, indices=range(1))))
-        needs_pass = needs_positions(side1, side2, image, metrics=args.metrics, alignment=args.alignment)
-        store = FeatureStore(args.store, args.dataset, test_set, n_images=n_images, batch_size=args.batch_size)
-        stored = store.pair(side1, side2, metrics=args.metrics, device=device)
-
-    # One pass of each network over the images, unless the store has all that is needed.
-    comparison = Comparison(
-        layers1,
-        layers2,
+    # One pass of each network over the images, unless its features are kept.
+    made_with = (args.dataset, str(args.dataset_root), n_images, args.amp, args.tf32)
+    keys = [(name, args.channels_last in (side, "both"), *made_with) for side, name in (("1", first), ("2", second))]
+    sides = [
+        Side(model1, layers1, ranks1, title=args.model1_path, key=keys[0]),
+        Side(model2, layers2, ranks2, title=args.model2_path, key=keys[1]),
+    ]
+    if one_network:
+        sides = [sides[1].joined(sides[0])]
+    batches = test_set.batches(args.batch_size, indices=range(n_images))
+    features, cross = take_features(
+        sides,
+        progress(batches, "activations", -(-n_images // args.batch_size)),
         n_images=n_images,
+        metrics=args.metrics,
+        device=device,
+        alignment=args.alignment,
+        kept=loaded.features,
+    )
+
+    # The measures of each pair of layers, at each pair of ranks.
+    comparison = Comparison(
+        features[0],
+        features[-1],
+        cross,
+        layers1=layers1,
+        layers2=layers2,
         metrics=args.metrics,
         ranks1=ranks1,
         ranks2=ranks2,
-        one_network=one_network,
-        alignment=args.alignment,
         n_permutations=args.n_permutations or 0,
         labels=test_set.labels[:n_images],
-        describe=args.verbose,
-        stored=stored,
         source={
             "model1": args.model1_path,
             "model2": args.model2_path,
@@ -98,22 +99,7 @@ def compute(args, loaded=None) -> None:
             "seed": args.seed if first.is_fresh or second.is_fresh else None,
         },
     )
-    if needs_pass:
-        if one_network:
-            names1 = names2 = [*layers1, *layers2]
-            network1 = network2 = model2.for_inference(names1)
-        else:
-            names1, names2 = layers1, layers2
-            network1, network2 = model1.for_inference(names1), model2.for_inference(names2)
-        batches = test_set.batches(args.batch_size, indices=range(n_images))
-        for images, _ in progress(batches, "activations", -(-n_images // args.batch_size)):
-            activations = network1.activations(images, names1)
-            comparison.add(activations, activations if one_network else network2.activations(images, names2))
-
-    # The measures of each pair of layers, at each pair of ranks.
-    pairs = list(comparison.rows(device=device))
-    if args.verbose:
-        note(comparison.summary())
+    pairs = list(comparison.rows())
     for rows in pairs:
         if args.verbose:
             note(f"{rows[0].layer1} -- {rows[0].layer2}: samples of CCA and Procrustes: {rows[0].alignment}")
@@ -124,19 +110,6 @@ def compute(args, loaded=None) -> None:
         write_files(Path(args.output), [row for rows in pairs for row in rows], **cli.figure_options(args))
         Run.beside(args.output, vars(args)).finish()
         note(f"wrote {args.output}")
-
-
-def source_of(args, network, side: str):
-    """Return what the activations of a network depend on, for the store."""
-    from src.similarity.stored_layer import Source
-
-    return Source(
-        network,
-        code_sha256=vars(args).get(f"model{side}_type_sha256"),
-        channels_last=args.channels_last in (side, "both"),
-        amp=args.amp,
-        tf32=args.tf32,
-    )
 
 
 def main(argv=None) -> int:

@@ -26,7 +26,7 @@ def evaluate(args) -> None:
     model = load_model(cli.named_network(args, "model"), spec, device=device)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **cli.load_options(args, device))
     batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
-    result(f"Clean accuracy: {accuracy(model, batches, device=device):.2%}")
+    result(f"Clean accuracy: {accuracy(model, batches):.2%}")
 
 
 def main(argv=None) -> int:

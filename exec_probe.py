@@ -61,10 +61,12 @@ def probe(args, loaded=None) -> None:
     from src.console import note, progress, result
     from src.datasets import dataset_info
     from src.errors import UserError
+    from src.files import write_json
     from src.loaded import Loaded
     from src.low_rank import descending
     from src.probing import Probes, decay_epochs
     from src.probing.report import rows_of, write_files
+    from src.results.options import recorded
     from src.results.run import Run
     from src.runtime import device_of
     from src.training import EpochLog, Settings, evaluate, train
@@ -115,7 +117,7 @@ def probe(args, loaded=None) -> None:
                 result(f"{whose}Epoch #{epoch} val acc: {log.val.accuracy}")
     if not settings.n_epochs:  # the probes as they were drawn
         batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
-        logs = [EpochLog(None, score) for score in evaluate(task, batches, device=device)]
+        logs = [EpochLog(None, score) for score in evaluate(task, batches)]
 
     # Their accuracies.
     last = dict(zip(task.probes, logs, strict=True))
@@ -131,6 +133,7 @@ def probe(args, loaded=None) -> None:
         save_state(
             path, model.state_dict() | {f"linear_probe.{key}": value for key, value in head.state_dict().items()}
         )
+        write_json(path.with_suffix(".config.txt"), recorded(vars(args)))  # so that fresh weights are known as such
         note(f"wrote {path}")
     if run:
         made_with = {"model": args.model_path, "seed": args.seed, "epochs": args.n_epochs}

@@ -4,8 +4,8 @@
 import sys
 
 from src import cli
-from src.options import C2T_CLS_TOKENS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
-from src.stitching.registry import FORMS, INITS, OBJECTIVES
+from src.choices import C2T_CLS_TOKENS, CONTROLS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
+from src.choices.stitching import FORMS, INITS, OBJECTIVES
 
 
 def parser() -> cli.Parser:
@@ -28,6 +28,7 @@ def parser() -> cli.Parser:
     add("-i", "--init", choices=INITS, default="rand", help=f"start of the stitching layer: {cli.described(INITS)}")
     add("--objective", choices=OBJECTIVES, default="task", help=f"what is trained on: {cli.described(OBJECTIVES)}")
     cli.add_matching(options)
+    add("--control", choices=CONTROLS, help="make the stitch on front activations of other images of the same class")
     add("-l1", "--l1-coef", type=cli.real_number(at_least=0), default=0.0, help="weight of the l1 norm in the loss")
     add("-c2t-cls", "--c2t-cls-token", choices=C2T_CLS_TOKENS, default=None, help="CLS token that c2t makes")
     add("-t2c-cls", "--t2c-cls-token", choices=T2C_CLS_TOKENS, default=None, help="what t2c does with the CLS token")
@@ -48,6 +49,7 @@ def stitch(args, loaded=None) -> None:
     from src.loaded import Loaded
     from src.runtime import device_of
     from src.stitching import Grid, build_layers, check_options, match_layers, match_until_settled, matching_batches
+    from src.stitching.control import label_only
     from src.stitching.report import update_grid
     from src.stitching.runs import GridRuns
     from src.training import train
@@ -88,6 +90,7 @@ def stitch(args, loaded=None) -> None:
         data, loading, train_set = (args.dataset, args.dataset_root), cli.load_options(args, device), None
         if args.init in FORMS or args.n_epochs:
             train_set = loaded.dataset(*data, train=True, **loading)
+            train_set = label_only(train_set, seed=args.seed) if args.control else train_set
         test_set = loaded.dataset(*data, train=False, **loading)
 
     for runs in unfinished:
@@ -110,7 +113,8 @@ def stitch(args, loaded=None) -> None:
                 batches = matching_batches(train_set, n, **order, hold_out=FORMS[args.init].held_out)
                 matched = match_layers(front, end, runs.layers, *batches, **how)
         for history, state in train(grid, train_set, test_set, settings, state=runs.state):
-            runs.log(history, state)
+            logs = zip(*history, strict=True)
+            runs.log(dict(zip(grid.layers, logs, strict=True)), state)
         batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
         runs.finish(grid.evaluate(batches), matched, whole_networks=None if frozen else (grid.front, grid.end))
 

@@ -7,6 +7,7 @@ Any number of processes may work on one folder. Each pair is claimed by one of t
 import argparse
 import hashlib
 import itertools
+import os
 import sys
 from pathlib import Path
 
@@ -15,10 +16,12 @@ sys.path.insert(0, str(ROOT))
 
 from misc.pairs import Method, Unit, probing_unit, similarity_unit, stitching_unit
 from src import cli
-from src.models.user_file import is_user_network
-from src.ood.registry import SCORES
-from src.options import STITCHING_TYPES, UPSAMPLE_MODES
-from src.stitching.registry import FORMS, OBJECTIVES
+from src.choices import CONTROLS, STITCHING_TYPES, UPSAMPLE_MODES
+from src.choices.scores import SCORES
+from src.choices.stitching import FORMS, OBJECTIVES
+from src.networks import is_user_network
+
+NONE = "none"  # as a method: stitch nothing
 
 
 def parser() -> cli.Parser:
@@ -38,8 +41,10 @@ def parser() -> cli.Parser:
         default=["pinv"],
         metavar="METHOD",
         help=f"a closed form ({', '.join(FORMS)}), or an objective and its epochs, such as task:10 "
-        f"({', '.join(OBJECTIVES)})",
+        f"({', '.join(OBJECTIVES)}); none: stitch nothing",
     )
+    add("--controls", nargs="+", choices=CONTROLS, default=[],
+        help="make label-only controls of all stitches as well, without which no verdict is similar")  # fmt: skip
     add("--detector", type=cli.several(untrained), default="mahalanobis",
         help=f"one, or several with commas between them: {', '.join(untrained)}")  # fmt: skip
     add("--no-similarity", action="store_true", help="compare no pairs")
@@ -53,7 +58,7 @@ def parser() -> cli.Parser:
         help="work on the I-th of N shares alone; a pair stays in its share when networks are added")  # fmt: skip
     add("--dry-run", action="store_true",
         help="print the commands of the single scripts instead, each with an estimate of its time")  # fmt: skip
-    add("--workers", dest="n_processes", type=cli.whole_number(1), default=1,
+    add("--processes", dest="n_processes", type=cli.whole_number(1), default=1,
         help="processes that the estimate of --dry-run is for")  # fmt: skip
     cli.add_gpu(options)
     cli.add_data(options, batch_size=None)
@@ -67,7 +72,7 @@ def parser() -> cli.Parser:
 def method(text: str) -> str:
     """Check a method of stitching: the type of an option."""
     name, _, epochs = text.partition(":")
-    if text in FORMS:
+    if text in (*FORMS, NONE):
         return text
     if name in OBJECTIVES:
         return f"{name}:{cli.whole_number(1)(epochs)}"
@@ -102,6 +107,7 @@ def work(args) -> None:
     from src.results import figures
     from src.results.network_list import read_networks
     from src.runtime import device_of
+    from src.similarity.passes import KeptFeatures
 
     networks, loaded = read_networks(args.networks), Loaded()
     check_types(args, networks)
@@ -113,6 +119,7 @@ def work(args) -> None:
     device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
     for network in dict.fromkeys(network for unit in left for network in unit.networks):
         loaded.network(NetworkName(network.path, network.type), spec, device=device, encoder=True)
+    loaded.features = KeptFeatures(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
     with figures.left_out(args.no_figures):
         if args.dry_run:
             estimate(left, args, loaded)
@@ -133,7 +140,7 @@ def check_types(args, networks) -> None:
 
 def units_of(args, networks) -> list[Unit]:
     """List all units of work; those with one end network stand together, as they share its detectors."""
-    methods = [Method.of(text) for text in dict.fromkeys(args.methods)]
+    methods = [Method.of(text) for text in dict.fromkeys(args.methods) if text != NONE]
     units = [
         stitching_unit((front, end), each, args, args.save_dir)
         for end in networks

@@ -33,6 +33,7 @@ def parser() -> cli.Parser:
         "means over all stitches and tables similarity/*.csv below source_dir, with intervals; CSV and figure: "
         "curves.csv in source_dir",
     )
+    add("--networks", help="for --curves: the list of networks; each pair of its groups has a line of its own")
     cli.add_title(options)
     return options
 
@@ -45,12 +46,13 @@ def collect(args) -> None:
 
 
 def draw_curves(args) -> None:
+    from src.choices.scores import SCORES
     from src.console import note
     from src.errors import UserError
     from src.ground_truth.depth import depth_rows, write_depth
-    from src.ood.registry import SCORES
+    from src.networks import NetworkName
     from src.results.experiments import newest_runs
-    from src.results.network_list import SIMILARITY
+    from src.results.network_list import SIMILARITY, read_networks
     from src.similarity.report import read_similarities
 
     if args.other_dir or args.pool:
@@ -58,7 +60,9 @@ def draw_curves(args) -> None:
     source_dir = Path(args.source_dir)
     runs = newest_runs(runs_of(source_dir, recursive=True, detectors=SCORES, may_lack=True))
     tables = sorted(source_dir.rglob(f"{SIMILARITY}/*.csv"))
-    rows = depth_rows(runs, [row for table in tables for row in read_similarities(table)])
+    listed = read_networks(args.networks) if args.networks else []
+    groups = {NetworkName(each.path, each.type).identity: each.group for each in listed if each.group}
+    rows = depth_rows(runs, [row for table in tables for row in read_similarities(table)], groups=groups)
     if not rows:
         raise UserError(
             f"{source_dir} has neither a stitch of a layer to the same layer of another network, nor a table of "
@@ -74,10 +78,10 @@ def collect_accuracies(args) -> None:
     from src.console import note, table
     from src.results.experiments import by_experiment, newest_runs
     from src.results.matrices import accuracies
-    from src.results.records import write_table
-    from src.results.rows import IntervalRow
+    from src.results.tables import write_table
     from src.stitching.report import Comparison, update_grid, write_grid
     from src.verdict import intervals
+    from src.verdict.rows import IntervalRow
 
     folders = [str(Path(folder)) for folder in (args.source_dir, args.other_dir) if folder]
     runs = [runs_of(Path(folder), recursive=args.recursive) for folder in folders]
@@ -87,7 +91,8 @@ def collect_accuracies(args) -> None:
     texts = {"figure": ".png" if output.suffix == ".csv" else output.suffix, "title": args.title}
 
     if args.other_dir:
-        comparison = Comparison(folders, rows)
+        stitches = [[row for row in of_folder if not row.control] for of_folder in rows]  # without their controls
+        comparison = Comparison(folders, [some or all_rows for some, all_rows in zip(stitches, rows, strict=True)])
         for name, panel in comparison.panels.items():
             table(name, *panel.matrix)
         if args.output:
@@ -114,9 +119,11 @@ def runs_of(source_dir: Path, *, recursive: bool, detectors=(), may_lack: bool =
     """
     from src.console import warn
     from src.errors import UserError
-    from src.results.folders import folders_of_runs, read_runs
+    from src.ood.evaluated import with_evaluations
+    from src.stitching.folders import folders_of_runs, read_runs
 
-    runs, skipped = read_runs(source_dir, recursive=recursive, detectors=detectors)
+    runs, skipped = read_runs(source_dir, recursive=recursive)
+    runs = with_evaluations(runs, detectors)
     for reason in skipped:
         warn(f"skipped: {reason}")
     if not runs and not may_lack:

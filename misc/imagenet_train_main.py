@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Train a network on ImageNet, in one process or, under torchrun, in several."""
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -8,12 +9,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
 
-INSTEAD = {  # options of PyTorch's example that are refused, and what to do instead
-    "start_epoch": "an interrupted run goes on where it was with --resume",
-    "pretrained": "nothing is downloaded here; fetch https://download.pytorch.org/models/resnet18-f37072fd.pth (for "
-    "tv_resnet18; torchvision.models lists the others) and give it as --weights FILE",  # fmt: skip
-    "multiprocessing_distributed": "start the processes with torchrun --nproc_per_node N",
+TORCHRUN = "several processes are started by torchrun --nproc_per_node N"
+INSTEAD = {  # options of PyTorch's example: what holds instead
+    "--world-size": TORCHRUN,
+    "--rank": TORCHRUN,
+    "--dist-url": TORCHRUN,
+    "--dist-backend": TORCHRUN,
+    "--multiprocessing-distributed": TORCHRUN,
+    "--start-epoch": "an interrupted run goes on where it was with --resume",
+    "--pretrained": "nothing is downloaded; give a file of torchvision's weights as --weights",
 }
+SWITCHES = ("--multiprocessing-distributed", "--pretrained")
 
 
 def parser() -> cli.Parser:
@@ -36,33 +42,24 @@ def parser() -> cli.Parser:
     add("-e", "--evaluate", action="store_true", help="measure the accuracy of --weights, and train nothing")
     add("--seed", type=whole(0), default=0, help="random seed: weights, order, augmentation")
     add("--gpu", "-gpu", type=whole(-1), default=None, help="GPU, -1: CPU; else 0, or that of torchrun's local rank")
-    add(
-        "--amp",
-        dest="bf16",
-        action="store_true",
-        help="train in bfloat16 where that is safe; validation stays in float32",
-    )
+    add("--amp", dest="bf16", action="store_true", help="compute in bfloat16 where that is safe")
     add("--dummy", action="store_true", help="random images in the place of data, to measure speed")
     add("--dummy-size", type=whole(1), default=1281167, help="how many of them; for validation a 25th")
     add("-dir", "--save-dir", help="folder to write to; else models/imagenet/<arch>_<seed>")
     add("-sf", "--save-frequency", type=whole(0), default=1, help="save every so many epochs, and the last one")
-    add("--world-size", type=whole(1), default=None, help="processes, if they are started by hand instead of torchrun")
-    add("--rank", type=whole(0), default=None, help="number of this one among them")
-    add("--dist-url", default="env://", help="where they meet: tcp://HOST:PORT, or as torchrun says")
-    add("--dist-backend", choices=("nccl", "gloo"), help="else nccl between GPUs, gloo between CPUs")
-    add("--start-epoch", help="not honoured")
-    add("--pretrained", action="store_true", help="not honoured: fetch the weights, give --weights")
-    add("--multiprocessing-distributed", action="store_true", help="not honoured: use torchrun --nproc_per_node N")
+    for name, instead in INSTEAD.items():
+        kind = {"action": "store_true"} if name in SWITCHES else {}
+        add(name, help=f"not taken: {instead}", **kind)
     return options
 
 
 def check(args, n_processes: int) -> None:
-    """Refuse options that contradict each other or are not supported, before anything is loaded."""
+    """Answer options that are not taken, and options that contradict each other, before anything is loaded."""
     from src.errors import UserError
 
-    for name, remedy in INSTEAD.items():
-        if getattr(args, name):
-            raise UserError(f"--{name.replace('_', '-')}: {remedy}")
+    for name, instead in INSTEAD.items():
+        if getattr(args, name.strip("-").replace("-", "_")):
+            raise UserError(f"{name}: {instead}")
     if isinstance(args.resume, str):  # as in PyTorch's example
         args.weights, args.resume = args.resume, False
     if args.evaluate and not args.weights:
@@ -71,47 +68,57 @@ def check(args, n_processes: int) -> None:
         raise UserError(f"-b {args.batch_size} are the images of all {n_processes} processes together; give more")
 
 
+def load_images(args, info, device, processes, *, train: bool):
+    """Load a split, or make random images in its place; each process takes its share of every batch."""
+    from src.datasets import Loading, load_dataset
+    from src.datasets.base import Shard
+    from src.datasets.dummy import DummyImageSet
+
+    if args.dummy:
+        n = args.dummy_size if train else max(1, args.dummy_size // 25)
+        shape = {"n_classes": info.n_classes, "image_shape": info.image_shape}
+        images = DummyImageSet(n, **shape, seed=int(train), device=device)
+    else:
+        loading = Loading(args.n_workers, prefetch_factor=2)
+        images = load_dataset("imagenet", args.data, train=train, device=device, loading=loading)
+    images.shard = Shard(processes.rank, processes.size)
+    return images
+
+
 def train(args) -> None:
     from src import training
     from src.checkpoints import load_weights
     from src.console import progress, result, silenced
-    from src.datasets import Loading, dataset_info, load_dataset
-    from src.datasets.base import Shard
-    from src.datasets.dummy import DummyImageSet
+    from src.datasets import dataset_info
     from src.models import build_model
     from src.results.run import Run
-    from src.runtime import device_of, seeded
+    from src.runtime import device_of, precision, seeded
     from src.training.distributed import DataParallelClassification, device_number, joined, launched
     from src.training.recorded import train_network
 
-    processes, info = launched(rank=args.rank, size=args.world_size), dataset_info("imagenet")
+    processes, info = launched(), dataset_info("imagenet")
     check(args, processes.size)
     args.gpu = device_number(args.gpu, processes)
     args.save_dir = args.save_dir or f"models/imagenet/{args.arch.rpartition('/')[2]}_{args.seed}"
     run = Run.in_folder(args.save_dir, vars(args))
     if not args.evaluate and run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
         return
-    device, image = device_of(args.gpu), {"n_classes": info.n_classes, "image_shape": info.image_shape}
+    device = device_of(args.gpu)
     with seeded(args.seed):
-        model = build_model(args.arch, **image)
+        model = build_model(args.arch, n_classes=info.n_classes, image_shape=info.image_shape).to(device)
     if args.weights:
         load_weights(model, args.weights, wanted=f"{args.arch} with {info.n_classes} classes")
 
-    def images(train: bool):
-        n = args.dummy_size if train else max(1, args.dummy_size // 25)
-        loading = Loading(args.n_workers, prefetch_factor=2)
-        return (DummyImageSet(n, **image, seed=int(train), device=device) if args.dummy else
-                load_dataset("imagenet", args.data, train=train, device=device, loading=loading))  # fmt: skip
-
-    with silenced(processes.rank > 0):
-        sets = [images(train) for train in ((False,) if args.evaluate else (False, True))]
-    for one in sets:
-        one.shard = Shard(processes.rank, processes.size)
-    with joined(processes, device, backend=args.dist_backend, url=args.dist_url), silenced(processes.rank > 0):
-        task = DataParallelClassification(model.to(device), processes, amp=args.bf16, note_every=args.print_freq)
+    with contextlib.ExitStack() as during:
+        during.enter_context(silenced(processes.rank > 0))  # one process speaks
+        val_set = load_images(args, info, device, processes, train=False)
+        train_set = None if args.evaluate else load_images(args, info, device, processes, train=True)
+        during.enter_context(joined(processes, device))
+        during.enter_context(precision(gpu=args.gpu, amp="bf16" if args.bf16 else "none", tf32=False))
+        task = DataParallelClassification(model, processes, note_every=args.print_freq)
         if args.evaluate:
-            batches = progress(sets[0].batches(args.batch_size), "evaluating", sets[0].n_batches(args.batch_size))
-            (score,) = training.evaluate(task, batches, device=device)
+            batches = progress(val_set.batches(args.batch_size), "evaluating", val_set.n_batches(args.batch_size))
+            (score,) = training.evaluate(task, batches)
             result(f"Clean accuracy: {score.accuracy:.2%}")
             return
         settings = training.Settings(
@@ -120,11 +127,11 @@ def train(args) -> None:
         )  # fmt: skip
         if processes.rank == 0:
             run.claim(resume=args.resume)
-            train_network(run, task, sets[1], sets[0], settings, save_frequency=args.save_frequency)
+            train_network(run, task, train_set, val_set, settings, save_frequency=args.save_frequency)
             run.finish()
         else:  # the same work; the first process saves it
             state = run.saved().get("loop") if args.resume else None
-            for _ in training.train(task, sets[1], sets[0], settings, state=state):
+            for _ in training.train(task, train_set, val_set, settings, state=state):
                 pass
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from misc.pairs import Method, Unit, probing_unit, run_commands, similarity_unit, stitching_unit
+from misc.pairs import Method, Unit, probing_unit, run_calls, similarity_unit, stitching_unit
 from src.console import note, result, silenced
 from src.results.network_list import PROBES, SIMILARITY
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Cost(NamedTuple):
     """The seconds of a unit."""
 
-    commands: list[float]  # of each command for itself
+    calls: list[float]  # of each script for itself
     saved: float = 0.0  # where a process has already evaluated stitches into the same end network
 
 
@@ -29,16 +29,16 @@ def estimate(units: Sequence[Unit], args: Namespace, loaded: "Loaded") -> None:
         first.setdefault(unit.kind, unit)
     costs = {kind: measure(unit, args, loaded) for kind, unit in first.items()}
     for unit in units:
-        for command, seconds in zip(unit.commands, costs[unit.kind].commands, strict=True):
-            result(f"{shlex.join(['python', *command.line])}  # {seconds:.1f} s")
+        for call, seconds in zip(unit.calls, costs[unit.kind].calls, strict=True):
+            result(f"{shlex.join(['python', *call.command])}  # {seconds:.1f} s")
     hours = {n: hours_of(units, costs, n) for n in dict.fromkeys((1, args.n_processes))}
-    each = " and ".join(f"{of_n:.3g} hours by --workers {n}" for n, of_n in hours.items())
+    each = " and ".join(f"{of_n:.3g} hours by --processes {n}" for n, of_n in hours.items())
     note(f"{len(units)} units of work, estimated from one of each kind on this device: {each}")
 
 
 def hours_of(units: Sequence[Unit], costs: Mapping[str, Cost], n_processes: int) -> float:
     """Estimate the hours of so many processes, each of which evaluates stitches into every end network."""
-    alone = {unit.title: sum(costs[unit.kind].commands) for unit in units}
+    alone = {unit.title: sum(costs[unit.kind].calls) for unit in units}
     first_of_end = {unit.networks[1]: costs[unit.kind].saved for unit in units if not unit.is_table}
     divided = sum(alone[unit.title] - costs[unit.kind].saved for unit in units) / n_processes
     return max(divided + sum(first_of_end.values()), max(alone.values(), default=0.0)) / 3600
@@ -47,12 +47,12 @@ def hours_of(units: Sequence[Unit], costs: Mapping[str, Cost], n_processes: int)
 def measure(unit: Unit, args: Namespace, loaded: "Loaded") -> Cost:
     """Measure the cost of a unit in a folder of its own; that of training, by one epoch and by two."""
     with tempfile.TemporaryDirectory() as folder, silenced():
-        loaded.forget_last()
+        loaded.reference = None
         if unit.kind == SIMILARITY:
-            return Cost(run_commands(similarity_unit(unit.networks, args, folder), loaded))
+            return Cost(run_calls(similarity_unit(unit.networks, args, folder), loaded))
         if unit.kind == PROBES:
             first, second = (
-                sum(run_commands(probing_unit(*unit.networks, n, args, str(Path(folder, str(n)))), loaded))
+                sum(run_calls(probing_unit(*unit.networks, n, args, str(Path(folder, str(n)))), loaded))
                 for n in (1, 2)
             )
             return Cost([first + (args.probes - 1) * max(0.0, second - first)])
@@ -60,12 +60,9 @@ def measure(unit: Unit, args: Namespace, loaded: "Loaded") -> Cost:
 
         def seconds_of(n_epochs: int) -> list[float]:
             shorter, place = method._replace(n_epochs=n_epochs), str(Path(folder, str(n_epochs)))
-            return run_commands(stitching_unit(unit.networks, shorter, args, place), loaded)
+            return run_calls(stitching_unit(unit.networks, shorter, args, place), loaded)
 
-        stitching, evaluation = seconds_of(min(method.n_epochs, 1))
-        if method.n_epochs > 1:
-            longer, known = seconds_of(2)
-            stitching += (method.n_epochs - 1) * max(0.0, longer - stitching)
-        else:
-            _, known = seconds_of(method.n_epochs)  # of the same stitches
-        return Cost([stitching, evaluation], max(0.0, evaluation - known))
+        *stitching, evaluation = seconds_of(min(method.n_epochs, 1))
+        *longer, known = seconds_of(min(method.n_epochs, 2))  # those of no epochs are the same stitches
+        more = [max(0.0, method.n_epochs - 1) * max(0.0, two - one) for one, two in zip(stitching, longer, strict=True)]
+        return Cost([*map(sum, zip(stitching, more, strict=True)), evaluation], max(0.0, evaluation - known))

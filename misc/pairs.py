@@ -1,11 +1,9 @@
-"""The units of work of all_pairs.py: commands of the single scripts on a pair of networks, run in this process."""
+"""The units of work of all_pairs.py: calls of the single scripts on a pair of networks, in this process."""
 
-import contextlib
-import io
 import os
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,23 +13,18 @@ import exec_eval_stitcher_ood
 import exec_probe
 import exec_stitch
 from src import cli
-from src.console import listed, note, warn
+from src.choices.stitching import FORMS
+from src.console import listed, note, warn, without_results
 from src.errors import Busy, UserError, as_user_error
-from src.models.user_file import is_user_network
+from src.networks import is_user_network
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
-from src.stitching.registry import FORMS
+from src.results.options import read_options
 
 if TYPE_CHECKING:
     from src.loaded import Loaded
     from src.results.run import Run
 
 NOT_PASSED = ("config", "save_dir")  # options of all_pairs.py that mean something else to a single script
-RECIPES = {
-    exec_stitch: exec_stitch.stitch,
-    exec_eval_stitcher_ood: exec_eval_stitcher_ood.evaluate,
-    exec_compute_low_rank_sim_metrics: exec_compute_low_rank_sim_metrics.compute,
-    exec_probe: exec_probe.probe,
-}
 REMEDY = "give the same ones, or choose another -dir"
 
 
@@ -53,36 +46,23 @@ class Method(NamedTuple):
         return f"{self.name}{self.n_epochs or ''}"
 
     @property
-    def words(self) -> list[str]:
+    def options(self) -> dict[str, Any]:
         """The options of exec_stitch.py that stand for it."""
-        start = ["-i", self.name] if self.name in FORMS else ["--objective", self.name]
-        return [*start, "-e", str(self.n_epochs)]
+        return {"init" if self.name in FORMS else "objective": self.name, "n_epochs": self.n_epochs}
 
 
-class Command(NamedTuple):
-    """A command of a single script."""
+class Call(NamedTuple):
+    """A call of a single script: its function, and the values of its options."""
 
     script: ModuleType
-    words: list[str]
+    function: Callable[[Namespace, "Loaded"], None]
+    options: Namespace
 
     @property
-    def line(self) -> list[str]:
-        """The command line, with the path of the script as it is typed in the working folder."""
+    def command(self) -> list[str]:
+        """The command line that does the same, with the path of the script as it is typed in the working folder."""
         path = os.path.relpath(self.script.__file__)
-        return [self.script.__file__ if path.startswith("..") else path, *self.words]
-
-    @property
-    def args(self) -> Namespace:
-        """The options as the script reads them."""
-        return self.script.parser().parse_args(self.words)
-
-    def run(self, loaded: "Loaded") -> None:
-        """Run the script in this process; its files name this command, its results are not printed."""
-        from src.runtime import command_line
-
-        args = self.args
-        with command_line(self.line), contextlib.redirect_stdout(io.StringIO()):
-            RECIPES[self.script](args, loaded)
+        return [self.script.__file__ if path.startswith("..") else path, *self.script.parser().words(self.options)]
 
 
 class Unit(NamedTuple):
@@ -91,7 +71,7 @@ class Unit(NamedTuple):
     kind: str  # the folder of the method, or of the tables
     networks: tuple[ListedNetwork, ...]
     place: Path  # the folder of its runs, or its table
-    commands: list[Command]
+    calls: list[Call]
 
     @property
     def title(self) -> str:
@@ -109,62 +89,102 @@ class Unit(NamedTuple):
         from src.results.run import Run
 
         options: dict[str, Any] = {}
-        for command in reversed(self.commands):
-            options |= vars(command.args)
+        for call in reversed(self.calls):
+            options |= vars(call.options)
+        if exec_stitch in [call.script for call in self.calls]:
+            options["controls"] = [call.options.control for call in self.calls[1:-1]]
         table = self.place if self.is_table else self.place.parent / f"{self.place.name}.csv"
         return Run.beside(table, options)
 
     def is_finished(self) -> bool:
         """Return whether it is finished, with the same options."""
-        return self.run.is_finished(remedy=REMEDY)
+        run = self.run
+        begun = read_options(run.config) if run.config.exists() else {}
+        asked = {name: run.options[name] for name in ("metrics", "controls") if name in run.options}
+        run.options |= {name: begun.get(name, []) for name in asked}  # which may become more
+        return run.is_finished(remedy=REMEDY) and all(set(asked[name]) <= set(run.options[name]) for name in asked)
 
 
 def stitching_unit(pair: tuple[ListedNetwork, ListedNetwork], method: Method, args: Namespace, save_dir: str) -> Unit:
     """Make the unit of an ordered pair and a method."""
     front, end = pair
     folder = Path(save_dir, method.folder, pair_name(*pair))
-    networks = [front.path, end.path, front.type, end.type, args.layers, args.layers, args.stitching_type]
-    how = [*method.words, "--mod-only-stitch", "--resume", "-dir", str(folder)]
-    own = []
-    for side, network in (("front", front), ("end", end)):
-        own += [f"--{side}-type", network.type] if is_user_network(network.type) else []
     place = Path("results", folder)
-    commands = [
-        Command(exec_stitch, [*networks, *how, *shared_words(exec_stitch.parser(), args)]),
-        Command(exec_eval_stitcher_ood, [str(place), *own, *shared_words(exec_eval_stitcher_ood.parser(), args)]),
-    ]
-    return Unit(method.folder, pair, place, commands)
+    stitching = options_of(
+        exec_stitch.parser(),
+        args,
+        front_model_path=front.path,
+        end_model_path=end.path,
+        front_model_type=front.type,
+        end_model_type=end.type,
+        front_layer=args.layers,
+        end_layer=args.layers,
+        stitching_type=args.stitching_type,
+        mod_only_stitch=True,
+        resume=True,
+        save_dir=str(folder),
+        **method.options,
+    )
+    evaluation = options_of(
+        exec_eval_stitcher_ood.parser(),
+        args,
+        source_dir=str(place),
+        front_type=front.type if is_user_network(front.type) else None,
+        end_type=end.type if is_user_network(end.type) else None,
+    )
+    stitchings = [stitching, *(Namespace(**vars(stitching) | {"control": control}) for control in args.controls)]
+    calls = [Call(exec_stitch, exec_stitch.stitch, options) for options in stitchings]
+    calls.append(Call(exec_eval_stitcher_ood, exec_eval_stitcher_ood.evaluate, evaluation))
+    return Unit(method.folder, pair, place, calls)
 
 
 def similarity_unit(pair: tuple[ListedNetwork, ListedNetwork], args: Namespace, save_dir: str) -> Unit:
     """Make the unit of the similarity of a pair."""
     first, second = pair
     table = Path("results", save_dir, SIMILARITY, f"{pair_name(*pair)}.csv")
-    networks = [first.path, second.path, first.type, second.type, args.layers, args.layers, "-o", str(table)]
     script = exec_compute_low_rank_sim_metrics
-    return Unit(SIMILARITY, pair, table, [Command(script, [*networks, *shared_words(script.parser(), args)])])
+    options = options_of(
+        script.parser(),
+        args,
+        model1_path=first.path,
+        model2_path=second.path,
+        model1_type=first.type,
+        model2_type=second.type,
+        model1_layer=args.layers,
+        model2_layer=args.layers,
+        metrics=list(dict.fromkeys([*measured_in(table), *args.metrics])),
+        output=str(table),
+    )
+    return Unit(SIMILARITY, pair, table, [Call(script, script.compute, options)])
+
+
+def measured_in(table: Path) -> list[str]:
+    """Return the measures that a finished table of similarity was made with."""
+    config = table.with_suffix(".config.txt")
+    return read_options(config).get("metrics", []) if config.exists() else []
 
 
 def probing_unit(network: ListedNetwork, n_epochs: int, args: Namespace, save_dir: str) -> Unit:
     """Make the unit of the probes of a network."""
     table = Path("results", save_dir, PROBES, f"{network.name}.csv")
-    words = [network.path, network.type, "-l", args.layers, "-e", str(n_epochs), "-o", str(table), "--resume"]
-    return Unit(PROBES, (network,), table, [Command(exec_probe, [*words, *shared_words(exec_probe.parser(), args)])])
+    options = options_of(
+        exec_probe.parser(),
+        args,
+        model_path=network.path,
+        model_type=network.type,
+        layer_names=[args.layers],
+        n_epochs=n_epochs,
+        output=str(table),
+        resume=True,
+    )
+    return Unit(PROBES, (network,), table, [Call(exec_probe, exec_probe.probe, options)])
 
 
-def shared_words(parser: cli.Parser, args: Namespace) -> list[str]:
-    """Return the options that a script shares with all_pairs.py, as far as they are not its defaults."""
-    words = []
-    for action in parser._actions:
-        value = vars(args).get(action.dest)
-        if action.dest in NOT_PASSED or not action.option_strings or value in (None, action.default):
-            continue
-        words.append(action.option_strings[0])
-        if isinstance(value, list):
-            words += map(str, value) if action.nargs else [",".join(value)]
-        elif action.nargs != 0:
-            words.append(str(value))
-    return words
+def options_of(parser: cli.Parser, args: Namespace, **own: Any) -> Namespace:
+    """Return the options of a script: its own, those that it shares with all_pairs.py, and its defaults."""
+    known = {action.dest for action in parser._actions if action.option_strings} - set(NOT_PASSED)
+    shared = {name: value for name, value in vars(args).items() if name in known and value is not None}
+    return parser.options(**shared | own)
 
 
 def run_units(units: Sequence[Unit], loaded: "Loaded") -> None:
@@ -200,17 +220,17 @@ def run_claimed(unit: Unit, loaded: "Loaded") -> bool:
     """Run a unit unless another process is at it; return whether it is finished."""
     try:
         if unit.kind == PROBES:  # the script claims its table and finishes it
-            run_commands(unit, loaded)
+            run_calls(unit, loaded)
             return True
         run = unit.run
         run.claim(resume=True)
     except Busy:
         return False
-    if run.is_finished(remedy=REMEDY):  # in the meantime
+    if unit.is_finished():  # in the meantime
         run.discard()
         return True
     try:
-        run_commands(unit, loaded)
+        run_calls(unit, loaded)
     except Exception:
         run.discard()
         raise
@@ -218,15 +238,16 @@ def run_claimed(unit: Unit, loaded: "Loaded") -> bool:
     return True
 
 
-def run_commands(unit: Unit, loaded: "Loaded") -> list[float]:
-    """Run the commands of a unit, and remove what a killed process left of it; return the seconds of each."""
-    from src.results.folders import remove_remains
+def run_calls(unit: Unit, loaded: "Loaded") -> list[float]:
+    """Run the scripts of a unit, and remove what a killed process left of it; return the seconds of each."""
+    from src.stitching.folders import remove_remains
 
     seconds = []
-    for command in unit.commands:
+    for call in unit.calls:
         began = time.monotonic()
-        command.run(loaded)
-        if command.script is exec_stitch:  # its finished runs are evaluated next
+        with without_results():
+            call.function(call.options, loaded)
+        if call.script is exec_stitch:  # its finished runs are evaluated next
             remove_remains(unit.place)
         seconds.append(time.monotonic() - began)
     return seconds

@@ -27,17 +27,17 @@ def parser() -> cli.Parser:
 def statistics(args) -> None:
     from src.console import note, result, warn
     from src.errors import UserError
-    from src.measurements import read_tables
-    from src.rank_statistics import (
+    from src.results.tables import write_table
+    from src.sensitivity.measurements import read_tables
+    from src.sensitivity.rank_tests import (
         BASELINE,
         MIXED,
+        RankTestRow,
         sensitivity,
         specificity,
         summary_of_correlations,
         summary_of_places,
     )
-    from src.results.records import write_table
-    from src.results.rows import RankTestRow
 
     tables = read_tables(args.tables)
     if not tables.measurements:

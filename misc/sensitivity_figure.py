@@ -37,8 +37,8 @@ def parser() -> cli.Parser:
 def draw(args) -> None:
     from src.console import note
     from src.errors import UserError
-    from src.measurements import by_series, describe, over_ranks, read_tables
     from src.results.curves import curves
+    from src.sensitivity.measurements import by_series, describe, over_ranks, read_tables
 
     tables = read_tables(args.tables)
     series = by_series(tables.measurements)
@@ -65,8 +65,8 @@ def draw(args) -> None:
 
 def lines_of(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:
     """Return the curves of a pair of layers by label; full rank has no place on an axis of ranks."""
-    from src.measurements import FULL, by_series, over_ranks
-    from src.similarity.registry import MEASURES
+    from src.choices.measures import MEASURES
+    from src.sensitivity.measurements import FULL, by_series, over_ranks
 
     variants = {name for measure in MEASURES.values() for name in measure.companions}
     lines, models = [], set()  # lines: (label, setting, values by rank); models: (identity, data set)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Judge stitched pairs of layers: similar, accurate but out of distribution, not similar, or undecided."""
+"""Judge stitched pairs of layers: similar, by the label alone, out of distribution, not similar, or undecided."""
 
 import sys
 from pathlib import Path
@@ -7,13 +7,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
-from src.ood.registry import SCORES
+from src.choices.scores import SCORES
 
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Judge which stitched pairs of layers are functionally similar, how sure that is, and whether the accuracy is "
-        "bought with activations that are not like the end network's own."
+        "Judge which stitched pairs of layers are functionally similar, how sure that is, whether the accuracy is "
+        "bought with activations that are not like the end network's own, and whether the label alone would do as well."
     )
     add = options.add_argument
     add("source_dirs", nargs="+", help="folders of stitching runs, with their OOD evaluations if there are any")
@@ -25,30 +25,16 @@ def parser() -> cli.Parser:
         help="points of accuracy that a similar pair may lose against the end network",
     )
     add(
-        "--in-distribution",
-        type=cli.real_number(at_least=0, at_most=1),
-        default=0.75,
-        help="AUROC of trusted detectors below which stitched activations count as in distribution",
-    )
-    add(
-        "--density-ratio",
+        "--noise-dose",
         type=cli.real_number(at_least=0),
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        default=[0.5, 2.0],
-        help="limits of the density over the end network's own: less is off the manifold, more is collapsed",
+        default=5.0,
+        help="largest share of noise, in percent, of activations that are in distribution: more is off the manifold",
     )
     add(
-        "--recall-ratio",
+        "--shrinkage-dose",
         type=cli.real_number(at_least=0),
-        default=0.5,
-        help="least recall over the end network's own: less is collapsed",
-    )
-    add(
-        "--detector",
-        type=cli.several(SCORES),
-        default=",".join(SCORES),
-        help="those whose evaluations count, with commas between them",
+        default=15.0,
+        help="largest share of the way to the mean, in percent: more is collapsed",
     )
     add("--pairwise", action="store_true", help="test each pair of layers for itself, without Holm's correction")
     add("--pool", action="store_true", help="take pairs of networks that share no network together, as repetitions")
@@ -58,7 +44,7 @@ def parser() -> cli.Parser:
         "--output",
         type=cli.csv_file,
         default="verdict.csv",
-        help="CSV to write; the sentences (.md) and a map of each method (.png) go beside it",
+        help="CSV to write; the sentences (.md) and maps of each method (.png) go beside it",
     )
     cli.add_figure(options)
     return options
@@ -67,17 +53,20 @@ def parser() -> cli.Parser:
 def give_verdict(args) -> None:
     from src.console import note, result, warn
     from src.errors import UserError
+    from src.ood.evaluated import with_evaluations
     from src.ood.rules import ValidityLimits
     from src.results.captions import describe_stitches
-    from src.results.folders import read_runs
     from src.similarity.report import read_similarities
+    from src.stitching.folders import read_runs
     from src.verdict import Limits, judge
-    from src.verdict.report import print_verdicts, sentences, write_files
+    from src.verdict.groups import commands_of_controls
+    from src.verdict.judging import NO_CONTROL, SIMILARITY_COLUMNS
+    from src.verdict.report import print_matrices, print_verdicts, sentences, write_files
 
     runs = []
     for folder in args.source_dirs:
-        of_folder, skipped = read_runs(folder, detectors=args.detector)
-        runs += of_folder
+        of_folder, skipped = read_runs(folder)
+        runs += with_evaluations(of_folder, SCORES)
         for reason in skipped:
             warn(f"skipped: {reason}")
     if not runs:
@@ -85,19 +74,20 @@ def give_verdict(args) -> None:
         raise UserError(f"{folders}: no finished stitching run; give folders that hold their folders")
     similarities = [row for path in args.similarity for row in read_similarities(path)]
 
-    (low, high), recall = args.density_ratio, args.recall_ratio
-    if low > high:
-        raise UserError(f"--density-ratio {low:g} {high:g}: the lower limit is above the upper one; swap them")
-    limits = Limits(
-        args.tolerance / 100, args.in_distribution, ValidityLimits(low, high, recall), pairwise=args.pairwise
-    )
+    validity = ValidityLimits(args.noise_dose / 100, args.shrinkage_dose / 100)
+    limits = Limits(args.tolerance / 100, validity, pairwise=args.pairwise)
     verdicts = judge(runs, similarities, limits=limits, pool=args.pool)
-    if similarities and not any(row.similarities for row in verdicts):
+    if similarities and not any(set(SIMILARITY_COLUMNS) & set(row.others) for row in verdicts):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
     if args.verbose:
         print_verdicts(verdicts)
         result()
+    print_matrices(verdicts)
     result("\n".join(sentences(verdicts, limits)))
+    lacking = {row.pair for row in verdicts if row.reason == NO_CONTROL}
+    if lacking:
+        commands = commands_of_controls([run for run in runs if run.row.pair in lacking])
+        result(f"Make the label-only controls: {'; '.join(commands)}")
     below = describe_stitches([run.row for run in runs])
     write_files(Path(args.output), verdicts, limits, caption=below, **cli.figure_options(args))
     note(f"wrote {args.output}")

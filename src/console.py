@@ -10,6 +10,7 @@ from tqdm import tqdm
 from src.errors import UserError
 
 _silent = False
+_without_results = False
 
 
 @contextlib.contextmanager
@@ -23,13 +24,24 @@ def silenced(silent: bool = True) -> Iterator[None]:
         _silent = before
 
 
+@contextlib.contextmanager
+def without_results() -> Iterator[None]:
+    """Print no results while the block runs; notes and warnings are printed."""
+    global _without_results
+    before, _without_results = _without_results, True
+    try:
+        yield
+    finally:
+        _without_results = before
+
+
 def result(text: str = "") -> None:
     """Print a result to stdout; a closed pipe (`| head`) does not end the run.
 
     Raises:
         UserError: it cannot be written, to a full disk for example.
     """
-    if _silent:
+    if _silent or _without_results:
         return
     try:
         print(text, flush=True)

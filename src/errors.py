@@ -4,6 +4,12 @@ import difflib
 from collections.abc import Iterable
 
 FEW = 12  # names that fit into one line
+OUT_OF_MEMORY = (  # where torch has no error of its own: its libraries got no memory, or no algorithm that fits into it
+    "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED", "CUDNN_STATUS_NOT_INITIALIZED", "CUSOLVER_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_NOT_INITIALIZED", "unable to find an engine to execute this computation",
+    "Unable to find a valid cuDNN algorithm",
+)  # fmt: skip
 
 
 class UserError(Exception):
@@ -25,8 +31,11 @@ def as_user_error(error: Exception) -> UserError | None:
     """Return the error of a user that an error of torch stands for; one of a user is its own, of others it is None."""
     if isinstance(error, UserError):
         return error
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, named without importing torch
-        return UserError("the memory of the GPU is used up; lower -b")
+    if type(error).__name__ == "OutOfMemoryError" or any(sign in str(error) for sign in OUT_OF_MEMORY):
+        return UserError(
+            "the memory of the GPU is used up; lower -b (images at once), -n (images that are compared) or the number "
+            "of layers"
+        )
     if "Expected more than 1 value per channel" in str(error):  # torch's, of BatchNorm in training
         return UserError("a training batch has a single image, too few for BatchNorm; change -b")
     return None

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.moments import Rows
+
 
 def descending(ranks: Sequence[int] | None) -> list[int | None]:
     """Sort the distinct ranks of an option in descending order; 0 or an empty list stands for full rank, None.
@@ -14,13 +16,6 @@ def descending(ranks: Sequence[int] | None) -> list[int | None]:
     """
     distinct = set(ranks or [0])
     return [None] * (0 in distinct) + sorted(distinct - {0}, reverse=True)
-
-
-def as_rows(activations: Tensor) -> Tensor:
-    """Reshape an activation to one row for each position: (B, C, H, W) -> (B·H·W, C), (B, T, D) -> (B·T, D)."""
-    if activations.ndim == 4:
-        activations = activations.movedim(1, -1)  # (B, H, W, C)
-    return activations.reshape(-1, activations.shape[-1])
 
 
 def principal_axes(covariance: Tensor, rank: int) -> Tensor:
@@ -45,11 +40,9 @@ def principal_components(activations: Tensor, rank: int) -> Components:
     Raises:
         ValueError: the activations are not finite.
     """
-    rows = as_rows(activations.detach()).to(torch.float64, copy=True)
-    mean = rows.mean(0)
+    mean, rows = Rows.of(activations)
     if not mean.isfinite().all():
         raise ValueError("activations are not finite")
-    rows -= mean
     n_rows, n_features = rows.shape
     if n_rows >= n_features:
         return Components(mean, principal_axes(rows.T @ rows, rank).flip(1))

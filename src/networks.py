@@ -43,7 +43,7 @@ class NetworkName(NamedTuple):
             return os.path.realpath(self.path)
 
     def title(self, seed: int | None) -> str:
-        """Return a text that names no other network: its path, and behind that of no file its type and the seed.
+        """Return the path; without a file, also type and seed.
 
         Args:
             seed: of the run; that of fresh weights derives from it.
@@ -79,3 +79,15 @@ def _sha256(path: str, modified: int, size: int) -> str:
 def fresh_seed(seed: int | None) -> int:
     """Derive the seed of fresh weights from that of a run, so that they are not those that training begins with."""
     return int.from_bytes(hashlib.sha256(f"{seed or 0} fresh weights".encode()).digest()[:6], "big")
+
+
+def is_user_network(name: str) -> bool:
+    """Return whether a name has the form FILE.py:FUNCTION."""
+    file, _, function = name.rpartition(":")
+    return file.endswith(".py") and function.isidentifier()
+
+
+def file_and_function(name: str) -> tuple[Path, str]:
+    """Split a name of this form."""
+    file, _, function = name.rpartition(":")
+    return Path(file), function

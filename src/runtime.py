@@ -1,22 +1,29 @@
-"""Seeds, device, precision and provenance of a run."""
+"""Seeds, device, precision, memory and provenance of a run."""
 
 import contextlib
 import ctypes
 import platform
+import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from src import __version__
 from src.errors import UserError
 
 STARTED = datetime.now()  # this module is among the first that a script imports
+MEMORY_SHARE = 0.8  # of the free memory of a GPU that stitches may take
+ROWS_OF_CPU = 256  # more at once overrun the caches
+
+torch.backends.cudnn.allow_tf32 = False  # on by default, also where matrix products do not use it; see `precision`
 
 
 def keep_freed_memory() -> None:
@@ -32,7 +39,10 @@ def keep_freed_memory() -> None:
 
 
 def device_of(gpu: int) -> torch.device:
-    """Return the device of a `-gpu` number: -1 is the CPU, which also calls `keep_freed_memory`.
+    """Return the device of a `-gpu` number, and get this process ready for it: -1 is the CPU.
+
+    Every thread then computes on this GPU, and those that pin memory make no context on another one. On a CPU freed
+    memory is kept.
 
     Raises:
         UserError: there is no such GPU; the run does not fall back to the CPU.
@@ -44,7 +54,9 @@ def device_of(gpu: int) -> torch.device:
     if not 0 <= gpu < n_gpus:
         gpus = f"GPUs 0 to {n_gpus - 1}" if n_gpus else "no GPU"
         raise UserError(f"-gpu {gpu}: this machine has {gpus}; choose one that exists, or -gpu -1 for the CPU")
-    return torch.device("cuda", gpu)
+    device = torch.device("cuda", gpu)
+    torch.cuda.set_device(device)
+    return device
 
 
 @contextlib.contextmanager
@@ -54,32 +66,67 @@ def precision(*, gpu: int, amp: str, tf32: bool) -> Iterator[None]:
     Args:
         amp: `bf16`: convolutions and matrix products use bfloat16 (autocast), measures still sum in float32 and
             float64. `none`: everything uses float32.
-        tf32: let float32 matrix products use TF32 on GPUs that have it; otherwise torch's default holds.
+        tf32: let float32 matrix products and convolutions use TF32 on GPUs that have it; otherwise none does.
     """
     with contextlib.ExitStack() as chosen:
         if tf32:
             chosen.enter_context(_products("high"))
         if amp != "none":  # casts of weights are not cached, as training changes the weights within the block
-            chosen.enter_context(torch.autocast(device_of(gpu).type, torch.bfloat16, cache_enabled=False))
+            chosen.enter_context(torch.autocast("cpu" if gpu == -1 else "cuda", torch.bfloat16, cache_enabled=False))
         yield
 
 
 @contextlib.contextmanager
 def full_precision(device: torch.device | str) -> Iterator[None]:
-    """Use full float32 for matrix products while the block runs, whatever `precision` has chosen."""
+    """Use full float32 for products and convolutions while the block runs, whatever `precision` has chosen."""
     with _products("highest"), torch.autocast(torch.device(device).type, enabled=False):
         yield
 
 
 @contextlib.contextmanager
 def _products(precision: str) -> Iterator[None]:
-    """Set torch's precision of float32 matrix products while the block runs."""
-    before = torch.get_float32_matmul_precision()
+    """Set torch's precision of float32 matrix products and convolutions while the block runs."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = precision != "highest"
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+class Fitting:
+    """Tells how many rows of some kind of work fit into the memory of a device at once.
+
+    On a GPU that follows from what rows of the kind took before and from the memory that is free; it is a power of
+    two, so that rounding does not change with every byte. On a CPU it is always `ROWS_OF_CPU`.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._bytes: dict[Hashable, float] = {}  # that a row took
+
+    def rows(self, kind: Hashable) -> int:
+        """Return the number of rows; 1 until some of the kind were measured."""
+        if self.device.type == "cpu":
+            return ROWS_OF_CPU
+        if kind not in self._bytes:
+            return 1
+        cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        free = torch.cuda.mem_get_info(self.device)[0] + cached
+        return 2 ** (max(1, int(MEMORY_SHARE * free / self._bytes[kind])).bit_length() - 1)
+
+    @contextlib.contextmanager
+    def measured(self, kind: Hashable, n_rows: int) -> Iterator[None]:
+        """Take the peak of memory while the block runs as what so many rows of the kind take."""
+        if self.device.type == "cpu":
+            yield
+            return
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        yield
+        self._bytes[kind] = max(1, torch.cuda.max_memory_allocated(self.device) - before) / n_rows
 
 
 def at_least_single(values: torch.Tensor) -> torch.Tensor:
@@ -106,23 +153,28 @@ def seed_of(*key: int) -> int:
     return int(state[0] >> np.uint64(1))
 
 
-@contextlib.contextmanager
-def command_line(words: Sequence[str]) -> Iterator[None]:
-    """Let the files of runs name this command line, which does the same as the block, while the block runs."""
-    before, sys.argv = sys.argv, list(words)
-    try:
-        yield
-    finally:
-        sys.argv = before
+def provenance(*, gpu: int) -> dict[str, Any]:
+    """Record command line, versions, git commit (None outside of a repository), device and times of a run.
 
-
-def provenance(*, gpu: int) -> dict[str, str | None]:
-    """Record command line, versions, device, git commit (None outside of a repository) and times of a run."""
+    On a GPU also the versions of CUDA, cuDNN and the driver, and whether TF32 was allowed.
+    """
     packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "scipy")}
-    device = "CPU" if gpu == -1 else torch.cuda.get_device_name(gpu)
+    device = {"device": "CPU"} if gpu == -1 else _gpu_provenance(gpu)
     times = {"start": STARTED.isoformat(), "end": datetime.now().isoformat()}
-    made_with = {"command": " ".join(sys.argv), "python": platform.python_version(), **packages, "device": device}
-    return {**made_with, "commit": _commit(), **times}
+    versions = {"suite": __version__, "commit": _commit(), "python": platform.python_version(), **packages}
+    return {"command": " ".join(sys.argv), **versions, **device, **times}
+
+
+def _gpu_provenance(gpu: int) -> dict[str, Any]:
+    driver = Path("/proc/driver/nvidia/version")
+    number = re.search(r"Kernel Module\D*([\d.]+)", driver.read_text()) if driver.exists() else None
+    return {
+        "device": torch.cuda.get_device_name(gpu),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "driver": number and number[1],
+        "tf32": torch.backends.cudnn.allow_tf32,
+    }
 
 
 @cache  # a grid writes many run folders

@@ -22,7 +22,6 @@ MODEL = "resnet18_samewidth"
 ON_DIGITS = ["-d", "digits", "-gpu", "-1"]
 PAIR = ["f.pt", "g.pt", MODEL, MODEL]  # in a folder of the fixture `network_folder`
 PNG, PDF = b"\x89PNG\r\n\x1a\n", b"%PDF"
-ENVIRONMENT = {"OMP_NUM_THREADS": "1"}  # several tests run at once
 SIMILARITY_HEADINGS = {"CKA": "cka", "CCA": "pwcca", "Orth. Procr": "procrustes", "CCA (Morcos)": "pwcca_morcos"}
 
 
@@ -108,20 +107,19 @@ def words(script: str, *arguments: Any) -> list[str]:
 def start(script: str, *arguments: Any, cwd: Path | str = ".", **options: Any) -> subprocess.Popen:
     """Start a script as a process of its own, with pipes for what it prints."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    return subprocess.Popen(words(script, *arguments), cwd=cwd, env=os.environ | ENVIRONMENT, text=True, **pipes)
+    return subprocess.Popen(words(script, *arguments), cwd=cwd, text=True, **pipes)
 
 
 def start_code(code: str, *arguments: Any, **options: Any) -> subprocess.Popen:
     """Start lines of Python, which import from the checkout, as a process of their own, with pipes."""
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | options
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | ENVIRONMENT, text=True, **pipes)
+    return subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
 
 
 def run_process(script: str, *arguments: Any, cwd: Path | str = ".", status: int = 0, timeout: int = 300) -> Output:
     """Run a script as a process of its own; its exit status has to be `status`."""
-    done = subprocess.run(words(script, *arguments), cwd=cwd, capture_output=True, text=True, timeout=timeout,
-                          env=os.environ | ENVIRONMENT)  # fmt: skip
+    done = subprocess.run(words(script, *arguments), cwd=cwd, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == status, done.stderr
     return Output(done.stdout, done.stderr)
 
@@ -153,6 +151,12 @@ def pair_of(run: Path | dict[str, str]) -> tuple[str, str]:
     """The layers that a run folder, or a row of a table, is of."""
     options = read_json(run / "config.txt") if isinstance(run, Path) else run
     return options["front_layer"], options["end_layer"]
+
+
+def caption_of(figure) -> str:
+    """The text below a figure, without its line breaks."""
+    (legend,) = figure.legends
+    return legend.get_title().get_text().replace("\n", " ")
 
 
 def names_in(folder: Path) -> set[str]:

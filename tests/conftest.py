@@ -6,14 +6,13 @@ import urllib.request
 from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # several tests run at once: one thread of numpy, and one of torch
+# Several tests run at once: one thread of torch and one of numpy, also in the processes that they start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
-import torch
 
 from tests import commands
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -2,38 +2,48 @@
 
 from typing import Any
 
-from src.results.records import from_record
-from src.results.rows import EvaluationRow, ProbeRow, SimilarityRow, StitchRow
+from src.ood.rows import EvaluationRow
+from src.probing.rows import ProbeRow
+from src.similarity.rows import Null, SimilarityRow
+from src.stitching.rows import StitchRow
 
 OPTIONS = {  # of a stitching run
     "front_model_path": "a.pt", "end_model_path": "b.pt", "front_model_type": "resnet18", "end_model_type": "resnet18",
     "front_layer": "layer1.0", "end_layer": "layer2.0", "stitching_type": "rc2c_pre", "init": "rand", "seed": 0,
     "front_stitch_rank": None, "front_pinv_rank": None, "dataset": "digits", "n_epochs": 3, "n_pinv_init_samples": 100,
 }  # fmt: skip
+SETTINGS = OPTIONS | {"objective": "task", "pinv_cutoff": "paper"}
+UNKNOWN = float("nan")
+MEASURED = {
+    "accuracy": 0.5, "front_accuracy": UNKNOWN, "end_accuracy": UNKNOWN, "matching_error": None,
+    "representation_difference": UNKNOWN, "agreement": UNKNOWN, "kappa": UNKNOWN, "n_images": None, "n_matched": None,
+    "matching_rank": None, "r2_matched": None, "r2_test": UNKNOWN, "folder": "f",
+}  # fmt: skip
 SCORES = {
-    "accuracy": 0.5, "auroc": 0.5, "aupr": 0.5, "fpr95": 0.5, "mean_energy": 1, "mean_id_energy": 2,
-    "detector": "energy", "detector_id_data": "digits", "detector_ood_data": "", "id_dataset": "digits",
-    "sanity_dataset": "", "folder": "f",
+    "accuracy": 0.5, "auroc": 0.5, "aupr": 0.5, "fpr95": 0.5, "mean_energy": 1.0, "mean_id_energy": 2.0,
+    "detector": "energy", "detector_id_data": "digits", "detector_ood_data": None, "id_dataset": "digits",
+    "sanity_dataset": None, "sanity_auroc": None, "auroc_low": None, "auroc_high": None, "folder": "f",
 }  # fmt: skip
 
 
 def stitch_row(**values: Any) -> StitchRow:
     """A row of `grid.csv`, from values by column."""
-    return from_record(StitchRow, OPTIONS | {"accuracy": 0.5, "folder": "f"} | values)
+    return StitchRow(**SETTINGS | MEASURED | values)
 
 
 def evaluation_row(**values: Any) -> EvaluationRow:
     """A row of `ood_evaluation.csv`, from values by column."""
-    return from_record(EvaluationRow, OPTIONS | SCORES | values)
+    return EvaluationRow(**SETTINGS | SCORES | values)
 
 
-def similarity_row(**values: Any) -> SimilarityRow:
-    """A row of a table of similarity, from fields."""
+def similarity_row(*, nulls: dict[str, Null] | None = None, **values: Any) -> SimilarityRow:
+    """A row of a table of similarity, from fields, and nulls of permutations of all images by measure."""
     usual = SimilarityRow(
-        "a.pt", "b.pt", "x", "y", None, None, "positions", 10, {}, {}, {}, {}, {}, "resnet18", "resnet18", "digits",
-        "auto", None,
-    )  # fmt: skip
-    return usual._replace(**values)
+        "a.pt", "b.pt", "x", "y", None, None, "positions", 10, "resnet18", "resnet18", "digits", "auto", None, None, {}
+    )
+    row = usual._replace(**values)
+    columns = {key: value for name, null in (nulls or {}).items() for key, value in null.columns(name, "").items()}
+    return row._replace(values=row.values | columns)
 
 
 def probe_row(**values: Any) -> ProbeRow:

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from src.results.records import read_table
-from src.results.rows import StitchRow
+from src.results.tables import read_table
+from src.stitching.rows import StitchRow
 from tests.commands import pair_of, read_csv
 
 

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from src.similarity.registry import MEASURES
+from src.choices.measures import MEASURES
 
 STITCH = {
     "front_layer": "x", "end_layer": "y", "stitching_type": "rc2c_pre", "init": "pinv", "front_stitch_rank": "",
@@ -12,7 +12,7 @@ STITCH = {
     "matching_error": 0.1, "representation_difference": 0.2, "folder": "t", "front_model_path": "a.pt",
     "end_model_path": "b.pt", "front_model_type": "resnet18", "end_model_type": "resnet18", "dataset": "digits",
     "objective": "task", "n_epochs": 0, "n_pinv_init_samples": 100, "agreement": 0.5, "kappa": 0.4, "n_images": 360,
-    "pinv_cutoff": "paper", "n_matched": 100, "matching_rank": 17, "r2_matched": 0.5, "r2_test": 0.5,
+    "pinv_cutoff": "paper", "n_matched": 100, "matching_rank": 17, "r2_matched": 0.5, "r2_test": 0.5, "control": "",
 }  # fmt: skip
 PROBE = {
     "model": "a.pt", "layer": "x", "rank": "", "accuracy": 0.5, "train_accuracy": 0.5, "loss": 1, "seed": 0,
@@ -20,11 +20,9 @@ PROBE = {
 }  # fmt: skip
 SIMILARITY = {
     "model1": "a.pt", "model2": "b.pt", "layer1": "x", "layer2": "y", "rank1": "", "rank2": "",
-    "alignment": "positions", "n_samples": 10, **dict.fromkeys(MEASURES, ""),
-    **{f"{name}_{part}{of}": "" for of in ("", "_within", "_max", "_within_max") for name in MEASURES
-       for part in ("p_value", "null_95", "calibrated")},
-    "model1_type": "resnet18", "model2_type": "resnet18", "dataset": "digits", "alignment_option": "auto",
-    "n_permutations": "", "seed": "",
+    "alignment": "positions", "n_samples": 10, "model1_type": "resnet18",
+    "model2_type": "resnet18", "dataset": "digits", "alignment_option": "auto", "n_permutations": "", "seed": "",
+    **dict.fromkeys(MEASURES, ""),
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from src.checkpoints import save_state
 from src.loaded import Loaded
 from src.models import build_model
 from src.results.network_list import ListedNetwork
-from tests.commands import ON_DIGITS, ROOT, error_line, pair_of, run, start
+from tests.commands import ON_DIGITS, ROOT, error_line, pair_of, read_csv, run, start
 from tests.conftest import few_images
 
 SCRIPT = "misc/all_pairs.py"
@@ -61,12 +61,8 @@ def few():
         yield
 
 
-def content(folder: Path, *, with_commands: bool = False) -> dict[str, bytes]:
-    """The files in `results/`, with layers in the place of times; without those that have to differ.
-
-    Args:
-        with_commands: the command lines in `summary.txt` have to be equal, too.
-    """
+def content(folder: Path) -> dict[str, bytes]:
+    """The files in `results/`, with layers in the place of times; without those that have to differ."""
     found, results = {}, folder / "results"
     for path in sorted(path for path in results.rglob("*") if path.is_file()):
         if path.name.endswith((".lock", "run.json", ".part")):
@@ -76,7 +72,7 @@ def content(folder: Path, *, with_commands: bool = False) -> dict[str, bytes]:
             name = name.replace(path.parent.name, " -> ".join(pair_of(path.parent)))
         if path.suffix in (".csv", ".json", ".txt"):
             data = TIME.sub(b"TIME", data)
-        if path.name == "summary.txt" and not with_commands:
+        if path.name == "summary.txt":
             data = re.sub(rb"\nCommand: .*", b"", data)
         assert name not in found, f"{name} is there twice"
         found[name] = data
@@ -125,6 +121,46 @@ def test_files_are_those_of_the_single_scripts(n, networks, few):
     assert "with other options (seed was 0, now 1)" in error_line(SCRIPT, *ALL, "-s", "1", cwd=many)
 
 
+def test_a_measure_can_be_added(networks, few):
+    folder = networks("more", 2)
+    only = [SCRIPT, *OPTIONS[: OPTIONS.index("--metrics")], "--metrics", "procrustes", "--no-figures"]
+    run(*only, cwd=folder)
+    table = folder / "results" / "all" / "similarity" / "a-b.csv"
+    before = read_csv(table)
+    assert "cka" not in before[0]
+    said = run(*only, "--metrics", "mutual_knn", cwd=folder).err
+    assert "1 of 3 units of work are left to do" in said
+    after = read_csv(table)
+    assert all(row.items() <= more.items() and more["mutual_knn"] for row, more in zip(before, after, strict=True))
+    assert "0 of 3" in run(*only, cwd=folder).err and read_csv(table) == after
+    assert "with other options (n_samples was 60, now 50)" in error_line(*only, "-n", "50", cwd=folder)
+
+
+def test_networks_are_compared_by_one_pass_each(networks, few, monkeypatch):
+    from src.models import Network
+
+    passes, activations = [], Network.activations
+    monkeypatch.setattr(Network, "activations", lambda *given, **more: passes.append(1) or activations(*given, **more))
+    run(SCRIPT, *OPTIONS, "--methods", "none", "--alignment", "pool", "--no-figures", cwd=networks("passes", 4))
+    assert len(passes) == 4  # of one batch each, for 6 pairs
+
+
+def test_label_only_controls_can_be_added(networks, few):
+    """They move no stitch, and are evaluated as well."""
+    folder = networks("more", 2)
+    only = [SCRIPT, *OPTIONS, "--no-similarity", "--no-figures"]
+    run(*only, cwd=folder)
+    table = folder / "results" / "all" / "pinv" / "a-b" / "grid.csv"
+    stitches = read_csv(table)
+    assert "2 of 2 units of work are left to do" in run(*only, "--controls", "labels", cwd=folder).err
+    after, evaluated = read_csv(table), read_csv(table.with_name("ood_evaluation_mahalanobis.csv"))
+    assert [row for row in after if not row["control"]] == stitches
+    assert [row["control"] for row in after] == [""] * 4 + ["labels"] * 4
+    assert sorted(row["control"] for row in evaluated) == [""] * 4 + ["labels"] * 4
+    for again in ([], ["--controls", "labels"]):
+        assert "0 of 2" in run(*only, *again, cwd=folder).err
+
+
 @pytest.mark.slow
 def test_networks_and_images_are_loaded_once(networks, few, monkeypatch):
     from src import loaded
@@ -140,11 +176,12 @@ def test_networks_and_images_are_loaded_once(networks, few, monkeypatch):
 @pytest.mark.slow
 def test_dry_run_prints_commands_that_give_the_same_files(networks, few):
     printed, made = networks("printed", 2), networks("made", 2)
-    said = run(SCRIPT, *OPTIONS, "--methods", "pinv", "task:3", "--dry-run", "--workers", "4", cwd=printed)
+    said = run(SCRIPT, *OPTIONS, "--methods", "pinv", "task:3", "--dry-run", "--processes", "4", cwd=printed)
     assert not (printed / "results").exists()
     lines = said.out.splitlines()
     assert len(lines) == 2 * 2 * 2 + 1 and all(re.search(r"  # \d+\.\d s$", line) for line in lines)
-    total, shared = map(float, re.search(r"([\d.e-]+) hours by --workers 1 and ([\d.e-]+) hours by", said.err).groups())
+    hours = re.search(r"([\d.e-]+) hours by --processes 1 and ([\d.e-]+) hours by", said.err)
+    total, shared = map(float, hours.groups())
     seconds = sum(float(line.split()[-2]) for line in lines)
     assert 0 < total / 4 <= shared * 1.01 <= total * 1.02 and total <= (seconds + 0.05 * len(lines)) / 3600
     for line in lines:
@@ -152,7 +189,7 @@ def test_dry_run_prints_commands_that_give_the_same_files(networks, few):
         assert python == "python"
         run(str(Path(script).relative_to(ROOT)), *words, cwd=printed)
     run(SCRIPT, *OPTIONS, "--methods", "pinv", "task:3", cwd=made)
-    expected, found = (content(folder, with_commands=True) for folder in (printed, made))
+    expected, found = (content(folder) for folder in (printed, made))
     assert [name for name in expected if expected[name] != found[name]] == [] and len(expected) > 50
 
 
@@ -167,10 +204,10 @@ def test_dry_run_prints_commands_that_give_the_same_files(networks, few):
     ],
 )
 def test_cost_of_training_is_that_of_one_epoch_and_of_the_others(method, measured, cost, monkeypatch):
-    def run_commands(unit, loaded):
+    def run_calls(unit, loaded):
         return measured[unit.place.parents[1].name]  # the folder for a number of epochs
 
-    monkeypatch.setattr(pair_costs, "run_commands", run_commands)
+    monkeypatch.setattr(pair_costs, "run_calls", run_calls)
     what = ["--probes", "4"] if method == "probes" else ["--methods", method]
     args = all_pairs.parser().parse_args([*OPTIONS, *what])
     units = all_pairs.units_of(args, [ListedNetwork(name, f"{name}.pt", "small_cnn") for name in "ab"])
@@ -211,7 +248,7 @@ def test_shares_are_disjoint_complete_and_stable():
 
 
 def test_a_shard_leaves_the_pairs_of_others_alone(networks, monkeypatch):
-    monkeypatch.setattr(pairs, "run_commands", lambda unit, loaded: [])
+    monkeypatch.setattr(pairs, "run_calls", lambda unit, loaded: [])
     folder, shares = networks("shards"), units_of_shares("abc", 2)
     for number, done in ((2, shares[1]), (1, shares[0] | shares[1])):
         run(SCRIPT, *OPTIONS, "--shard", f"{number}/2", cwd=folder)

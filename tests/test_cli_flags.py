@@ -1,15 +1,13 @@
 """Every option of the public code, in every spelling, with its name in `config.txt` and its default."""
 
 import argparse
-import re
 
 import pytest
 
-from misc import make_docs
+from src.choices import OPTIMIZERS
+from src.choices.stitching import INITS
 from src.datasets import DATASET_NAMES
-from src.options import OPTIMIZERS
-from src.stitching.registry import INITS
-from tests.commands import ROOT, parser_of, read_json
+from tests.commands import parser_of, read_json
 from tests.goldens import DATA
 
 FLAGS = read_json(DATA / "cli_flags.json")
@@ -31,6 +29,7 @@ DEFAULTS = {
     ("exec_probe", "weight_decay"): 1e-5,
     ("exec_eval_stitcher_ood", "energy_dir"): None,  # in the evaluated folder, so that evaluations keep theirs
     ("exec_probe", "ranks"): [],
+    **{(script, "n_workers"): None for script in SCRIPTS},  # one a core
 }
 # What the README calls required, and the public parser only misses later.
 REQUIRED = {"model_type", "finetune_id_dataset", "finetune_ood_dataset", "layer_names"}
@@ -60,17 +59,6 @@ def test_flag_of_the_public_code(script, flag):
 @pytest.mark.parametrize(("script", "spellings"), README_ONLY.items())
 def test_flags_that_only_the_readme_names(script, spellings):
     assert set(spellings) <= set(actions(script))
-
-
-def test_the_page_of_options_is_that_of_the_parsers():
-    page = (ROOT / "misc" / "docs" / "options.md").read_text()
-    assert page == make_docs.options(), "run python misc/make_docs.py"
-    for script in SCRIPTS:
-        section = page[page.index(f"## `{script}.py`") :].split("\n## ")[0]
-        for action in parser_of(script)._actions:
-            if action.dest != "help":
-                name = action.option_strings[0] if action.option_strings else action.dest
-                assert re.search(rf"^\| `{re.escape(name)}`.*\|$", section, re.MULTILINE), f"{script}: {name}"
 
 
 TRAIN, STITCH = "small_cnn -d digits -dir m", "a b resnet18 resnet18 layer1.0 layer1.0 rc2c_pre"

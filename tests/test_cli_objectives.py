@@ -7,8 +7,8 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from src.checkpoints import load_state
-from src.low_rank import as_rows
-from src.stitching.registry import OBJECTIVES
+from src.choices.stitching import OBJECTIVES
+from src.moments import as_rows
 from tests.commands import (
     MODEL,
     ON_DIGITS,

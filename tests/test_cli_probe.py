@@ -3,7 +3,7 @@
 import pytest
 
 from src import probing, training
-from tests.commands import MODEL, ON_DIGITS, PNG, parse_probes, read_csv, run, run_process, save_network
+from tests.commands import MODEL, ON_DIGITS, PNG, caption_of, parse_probes, read_csv, run, run_process, save_network
 from tests.goldens import DATA
 
 pytestmark = pytest.mark.usefixtures("few_test_images", "in_tmp_path")
@@ -49,7 +49,7 @@ def test_probes_layers_and_ranks(tmp_path, digit_networks):
 
 def test_the_figure_says_what_it_shows(probe, drawn_figures):
     probe("-l", "layer4.1", "-e", "0", "-ranks", "4", "1", "-o", "p.csv")
-    below = drawn_figures["p.png"].texts[0].get_text().replace("\n", "").replace(" ", "")
+    below = caption_of(drawn_figures["p.png"]).replace(" ", "")
     assert below.endswith(f"({MODEL}).Data:digits.Method:linearprobes,0epochs.Images:120.")
 
 

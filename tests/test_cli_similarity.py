@@ -129,7 +129,6 @@ def test_a_network_against_itself(compare, digit_networks):
     assert found["layer3.0", "layer3.0", "cka", "None", "None"] == pytest.approx(1, abs=1e-12)
     assert found["layer3.0", "layer3.0", "procrustes", "None", "None"] == pytest.approx(0, abs=1e-12)
     assert found["layer3.0", "layer3.0", "pwcca", "None", "None"] == pytest.approx(0, abs=1e-9)
-    assert re.search(r"layer1\.0 of model 1: 64×8×8, numerical rank \d+ of 64", said)
     assert "layer1.0 -- layer3.0: samples of CCA and Procrustes: average pool" in said
 
 
@@ -141,7 +140,7 @@ def test_networks_of_different_kinds(compare, digit_networks, in_tmp_path):
     assert [row["rank1"] for row in rows] == ["16", "2"] and [row["rank2"] for row in rows] == ["", ""]
     assert {row["alignment"] for row in rows} == {"average pool / token mean"}
     assert all(math.isfinite(value) for value in from_csv(rows).values())
-    assert "PWCCA of 1 pairs is 0 for want of images" in said  # 80 images, 192 features
+    assert "pwcca, procrustes, pwcca_morcos of 1 pairs are biased downwards" in said  # 80 images, 192 features
 
 
 def test_debiased_and_calibrated_values_of_pooled_layers(compare):
@@ -158,32 +157,13 @@ def test_debiased_and_calibrated_values_of_pooled_layers(compare):
     for name in metrics[1:]:
         assert float(rows[0][f"{name}_p_value"]) == 1 / 20
         assert 0 < float(rows[0][f"{name}_calibrated"]) <= 1 and rows[0][f"{name}_null_95"]
-        nulls = {of: float(rows[0][f"{name}_null_95{of}"]) for of in ("", "_within", "_max", "_within_max")}
-        # Images of one class are more similar, and so is the better of two pairs.
+        null, within = (float(rows[0][f"{name}_null_95{of}"]) for of in ("", "_within"))
         sign = -1 if name == "procrustes" else 1
-        assert sign * nulls[""] < sign * nulls["_within"] and sign * nulls[""] <= sign * nulls["_max"]
-        assert nulls["_within_max"] == max(nulls["_within"], nulls["_within_max"], key=lambda null: sign * null)
-        assert float(rows[0][f"{name}_p_value_within"]) <= float(rows[0][f"{name}_p_value_within_max"]) <= 1
+        assert sign * null < sign * within  # images of one class are more similar
+        assert float(rows[0][f"{name}_p_value_within"]) <= 1
         assert float(rows[0][f"{name}_calibrated_within"]) <= float(rows[0][f"{name}_calibrated"])
     assert 0 < float(rows[0]["cka_debiased"]) < float(rows[0]["cka"])
-    assert rows[0]["pwcca"] == rows[0]["pwcca_p_value"] == ""
-
-
-def test_warnings_on_bias_and_positions(compare):
-    said = compare("layer1.0,layer4.1", "layer1.0", "-n", "20").err
-    assert said.count("warning: CKA of 3 layers is biased upwards") == 1
-    pooled = "pwcca, procrustes, pwcca_morcos of 1 pairs are biased downwards: their layers have more features together"
-    assert said.count(f"warning: {pooled}") == 1 and said.count(" biased") == 2  # 128 features of 20 images
-    said = compare("layer1.0", "layer1.0", "--permutations", "19").err
-    assert " biased" not in said and "class" not in said
-    assert "pwcca, procrustes, pwcca_morcos of 1 pairs have no p-values: their samples are positions" in said
-
-
-def test_few_images_of_a_class_are_warned_of(compare):
-    said = compare("layer3.0", "layer3.0", "-n", "11", "--permutations", "19", "--alignment", "pool", "-o", "f.csv").err
-    assert re.search(r"warning: \d+ of 11 images are the only ones of their class, which permutations within", said)
-    (row,) = read_csv("f.csv")
-    assert row["cka_p_value"] and row["cka_p_value_max"] == ""  # of a single pair
+    assert "pwcca" not in rows[0] and "pwcca_p_value" not in rows[0]
 
 
 def test_what_has_no_value_is_nan_with_a_warning(compare, digit_networks, in_tmp_path):
@@ -193,5 +173,5 @@ def test_what_has_no_value_is_nan_with_a_warning(compare, digit_networks, in_tmp
     said = compare("layer1.0", "layer3.0", "-o", "dead.csv", networks=["dead.pt", digit_networks[1]]).err
     (row,) = read_csv("dead.csv")
     assert [row[name] for name in MEASURES] == ["nan"] * 4
-    assert "warning: pwcca, procrustes, pwcca_morcos nan: layer1.0 of model 1 is constant over the samples" in said
-    assert "warning: cka nan: layer1.0 of model 1 is the same for all images" in said
+    assert "warning: pwcca, procrustes, pwcca_morcos nan: layer1.0 of dead.pt is constant over the samples" in said
+    assert "warning: cka nan: layer1.0 of dead.pt is the same for all images" in said

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from src import __version__
 from src.checkpoints import load_state
 from src.datasets import INTERVENTIONS
 from tests.commands import ON_DIGITS, names_in, parser_of, read_csv, read_json, run, run_process, words
@@ -40,7 +41,8 @@ def test_trains_and_evaluates(tmp_path):
 
     config = read_json(folder / "config.txt")
     assert config["n_epochs"] == 3 and config["reduce_lr_epochs"] == [2] and config["save_dir"] == "models/a"
-    assert "exec_train.py small_cnn" in read_json(folder / "run.json")["command"]
+    made_with = read_json(folder / "run.json")
+    assert "exec_train.py small_cnn" in made_with["command"] and made_with["suite"] == __version__
 
     out = run("exec_eval.py", "models/a/model_3.pt", *ARGUMENTS).out
     assert out == f"Clean accuracy: {float(rows[-1]['val_acc']):.2%}\n"

@@ -7,18 +7,19 @@ from scipy.linalg import orthogonal_procrustes
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
+from src.choices.stitching import FORMS
 from src.errors import UserError
-from src.low_rank import as_rows, low_rank_approx
+from src.low_rank import low_rank_approx
+from src.moments import as_rows
 from src.stitching.closed_forms import PENALTIES, closed_form, orthogonal, ridge
 from src.stitching.layers import resize
 from src.stitching.matching import direct_matching, split_last_fifth
-from src.stitching.moments import Moments, Target
-from src.stitching.registry import FORMS
+from src.stitching.moments import SourceMoments, Target
 from tests.goldens import random
 
 
 def sums_of(source, *targets, size=None):
-    return Moments.of(source, {str(i): Target.of(y, full=True) for i, y in enumerate(targets)}, size=size)
+    return SourceMoments.of(source, {str(i): Target.of(y, full=True) for i, y in enumerate(targets)}, size=size)
 
 
 def map_of(x, y, form, **options):
@@ -168,63 +169,6 @@ def test_variance_keeping_forms_equal_numpy(case, form):
     assert found.r2 == pytest.approx(1 - np.square(wanted - y.numpy()).sum() / y.numpy().var(0).sum() / 200, rel=1e-9)
 
 
-@pytest.mark.parametrize("form", ORACLES)
-@pytest.mark.parametrize("kind", ["maps", "tokens", "maps as tokens"])
-def test_maps_and_tokens_are_rows(form, kind):
-    x, y = rows_of_case("narrow")
-    expected = direct_matching(x, y, form=form)
-    tokens = [rows.view(50, 4, -1) for rows in (x, y)]
-    maps = [rows.transpose(1, 2).unflatten(2, (2, 2)) for rows in tokens]
-    given = {"maps": maps, "tokens": tokens, "maps as tokens": [maps[0], tokens[1]]}[kind]
-    found = direct_matching(*given, form=form)
-    torch.testing.assert_close(found.weight, expected.weight)
-    assert found.error == pytest.approx(expected.error) and found.n_samples == 50
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_covariance_is_reached_on_as_many_directions_as_both_have(case):
-    """In white coordinates of the target, the covariance of the stitched rows is a projection of that rank."""
-    x, y = rows_of_case(case)
-    weight, bias = map_of(x, y, "covariance")
-    np.testing.assert_allclose((x.numpy() @ weight + bias).mean(0), y.mean(0), atol=1e-9)
-    made, whitening = weight.T @ covariance_of(x) @ weight, root(covariance_of(y), -0.5)
-    n_source, n_target = (np.linalg.matrix_rank(covariance_of(rows)) for rows in (x, y))
-    reached = min(n_source, n_target)
-    values = np.linalg.eigvalsh(whitening @ made @ whitening)
-    np.testing.assert_allclose(values, [0] * (y.shape[1] - reached) + [1] * reached, atol=1e-8)
-    if reached == n_target:
-        np.testing.assert_allclose(made, covariance_of(y), atol=1e-9)
-    assert direct_matching(x, y, form="covariance").rank == n_source
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_covariance_does_not_depend_on_the_coordinates_of_the_source(case):
-    x, y = rows_of_case(case)
-    other = x @ (random(x.shape[1], x.shape[1], seed=8) + 2 * torch.eye(x.shape[1])) - 40
-    (weight, bias), (other_weight, other_bias) = (map_of(rows, y, "covariance") for rows in (x, other))
-    np.testing.assert_allclose(other.numpy() @ other_weight + other_bias, x.numpy() @ weight + bias, atol=1e-7)
-
-
-def white(rows):
-    return (rows - rows.mean(0)) @ torch.from_numpy(root(covariance_of(rows), -0.5))
-
-
-def test_covariance_is_the_orthogonal_map_between_white_activations():
-    x, y = (white(rows) for rows in rows_of_case("square"))
-    found, expected = (direct_matching(x, y, form=form) for form in ("covariance", "ortho"))
-    torch.testing.assert_close(found.weight, expected.weight)
-    torch.testing.assert_close(found.bias, expected.bias)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_repair_gives_each_channel_the_mean_and_deviation_of_the_target(case):
-    x, y = rows_of_case(case)
-    weight, bias = map_of(x, y, "repair")
-    made = x.numpy() @ weight + bias
-    np.testing.assert_allclose(made.std(0), y.numpy().std(0), atol=1e-9)
-    np.testing.assert_allclose(made.mean(0), y.numpy().mean(0), atol=1e-9)
-
-
 def test_repair_leaves_a_channel_of_which_nothing_is_explained_at_its_mean():
     x = random(40, 3) + 1
     y = torch.stack([x[:, 0], random(40, seed=1)], dim=1)
@@ -233,17 +177,6 @@ def test_repair_leaves_a_channel_of_which_nothing_is_explained_at_its_mean():
     weight, bias = map_of(x, y, "repair")
     np.testing.assert_allclose(weight, [[1, 0], [0, 0], [0, 0]], atol=1e-12)
     np.testing.assert_allclose(bias, [0, 4], atol=1e-12)
-
-
-@pytest.mark.parametrize("form", ["pinv", "repair"])
-def test_the_exact_cutoff_does_not_depend_on_the_number_of_rows(form):
-    x, y = rows_of_case("square")
-    x = x * torch.logspace(0, -3, 6)
-    few = direct_matching(x, y, form=form, cutoff="exact")
-    many = direct_matching(x.repeat(300, 1), y.repeat(300, 1), form=form, cutoff="exact")
-    assert many.rank == few.rank == 7
-    assert many.error == pytest.approx(few.error, rel=1e-6) and many.r2 == pytest.approx(few.r2, rel=1e-6)
-    assert direct_matching(x.repeat(300, 1), y.repeat(300, 1), form=form).truncated
 
 
 def test_refuses_what_is_not_finite_and_too_few_samples():

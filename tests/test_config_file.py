@@ -88,3 +88,23 @@ def test_negative_numbers_are_values(config):
     parser = parser_of("exec_train_representation_classifier.py")
     args = parser.parse_args([*given, "--config", config("m_in: -3.5\ngpu: -1\n")])
     assert (args.m_in, args.gpu) == (-3.5, -1)
+
+
+@pytest.mark.parametrize(
+    ("script", "given"),
+    [
+        ("exec_stitch.py", "f.pt - resnet18 resnet18 layer1.0 all rc2c_pre -i pinv --mod-only-stitch -rlre 2 3"),
+        ("exec_eval_stitcher_ood.py", "results/x --detector mahalanobis,knn -b 7 -d digits"),
+        ("exec_compute_low_rank_sim_metrics.py", "f.pt g.pt resnet18 resnet18 all all --metrics cka -m1r 4 -gpu -1"),
+        ("exec_probe.py", "f.pt resnet18 -l all -ranks 4 2 -o p.csv --pdf"),
+    ],
+)
+def test_options_become_the_words_that_they_came_from(script, given):
+    """What one script hands to the function of another is what its command line would."""
+    parser = parser_of(script)
+    parsed = parser.parse_args(given.split())
+    assert vars(parser.parse_args(parser.words(parsed))) == vars(parsed)
+    own = {name: value for name, value in vars(parsed).items() if not name.endswith("_path_seed")}
+    assert list(vars(parser.options(**own)).items()) == list(vars(parsed).items())
+    with pytest.raises(ValueError, match="has no option nonsense"):
+        parser.options(nonsense=1)

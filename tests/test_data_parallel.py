@@ -9,7 +9,6 @@ from src.datasets.augmentation import CropFlip
 from src.datasets.base import Shard
 from src.datasets.dummy import DummyImageSet
 from src.datasets.in_memory import ImageSet
-from src.errors import UserError
 from src.training.distributed import (
     DataParallelClassification,
     Processes,
@@ -53,17 +52,17 @@ def test_an_image_that_does_not_count_has_no_gradient_and_no_place_in_the_sums()
     from src.training import classification_losses, evaluate
 
     logits = torch.randn(1, 1, 3, requires_grad=True)
-    group = classification_losses([0], logits, torch.tensor([-1]))
+    group = classification_losses(logits, torch.tensor([-1]))
     group.losses.sum().backward()
     assert group.losses.item() == group.n_samples.item() == 0 and not logits.grad.any()
 
     images, model = image_set(), nn.Sequential(nn.Flatten(), nn.Linear(36, 11))
-    task = DataParallelClassification(model)
-    (whole,) = evaluate(task, images.batches(5), device=images.device)
+    task = DataParallelClassification(model, Processes())
+    (whole,) = evaluate(task, images.batches(5))
     parts = []
     for rank in range(2):
         images.shard = Shard(rank, 2)
-        (score,) = evaluate(task, images.batches(5), device=images.device)
+        (score,) = evaluate(task, images.batches(5))
         parts.append(score)
     n = 3 + 3 + 1, 2 + 2 + 0
     for name in ("accuracy", "loss"):
@@ -74,7 +73,7 @@ def test_an_image_that_does_not_count_has_no_gradient_and_no_place_in_the_sums()
 def test_alone_nothing_is_exchanged():
     values = torch.arange(3.0)
     assert add_up(values) is values
-    with joined(Processes(), torch.device("cpu"), backend=None, url="env://"):
+    with joined(Processes(), torch.device("cpu")):
         assert not torch.distributed.is_initialized()
 
 
@@ -82,45 +81,14 @@ def test_who_a_process_is(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     assert launched() == Processes(0, 1, 0, 1)
-    assert launched(rank=1, size=3) == Processes(1, 3, 0, 1)
-    with pytest.raises(UserError, match="give both --world-size and --rank"):
-        launched(rank=3, size=3)
     for name, value in {"RANK": 5, "WORLD_SIZE": 8, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 4}.items():
         monkeypatch.setenv(name, str(value))
     assert launched() == Processes(5, 8, 1, 4)
     assert device_number(None, launched()) == 1 and device_number(-1, launched()) == -1
 
 
-def test_processes_that_do_not_meet(monkeypatch):
-    monkeypatch.delenv("MASTER_ADDR", raising=False)
-    line = r"the 2 processes did not meet at env:// \("
-    with pytest.raises(UserError, match=line), joined(Processes(0, 2), torch.device("cpu"), backend=None, url="env://"):
-        raise AssertionError("they did")
-
-
-def test_when_one_process_ends_the_others_say_so(monkeypatch):
-    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
-    two = {"processes": Processes(0, 2), "device": torch.device("cpu"), "backend": None, "url": "env://"}
-    for raised in (RuntimeError("[gloo/transport/tcp/pair.cc:1] Connection closed"), torch.distributed.DistError("x")):
-        with pytest.raises(UserError, match="another process has ended"), joined(**two):
-            raise raised
-    with pytest.raises(RuntimeError, match="shapes"), joined(**two):
-        raise RuntimeError("shapes do not fit")
-
-
-def test_amp_is_for_training_only():
-    seen = []
-    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 11))
-    model[1].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    task, (pixels, labels) = DataParallelClassification(model, amp=True), next(image_set().batches(5))
-    for training in (True, False):
-        (group,) = task.losses(pixels, labels, training=training)
-        assert group.losses.dtype == torch.float32
-    assert seen == [torch.bfloat16, torch.float32]
-
-
 def test_progress_is_noted_every_so_many_batches(capsys):
-    task = DataParallelClassification(nn.Sequential(nn.Flatten(), nn.Linear(36, 11)), note_every=2)
+    task = DataParallelClassification(nn.Sequential(nn.Flatten(), nn.Linear(36, 11)), Processes(), note_every=2)
     for _ in range(2):
         task.train(True)
         for pixels, labels in image_set().batches(3):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from src.choices import resolve
 from src.datasets import dataset_info, dataset_label, dataset_name, load_dataset
 from src.datasets.registry import DATASETS
-from src.doors import resolve
 from src.errors import UserError
 
 EMBEDDED = Path(__file__).parents[1] / "src" / "datasets" / "embedded"

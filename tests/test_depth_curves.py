@@ -83,6 +83,22 @@ def test_two_networks_have_no_interval(folder):
     assert (folder / "two.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
+    for name in NETWORKS:
+        (folder / f"{name}.pt").write_text(name)
+    lines = [f"{name},{name}.pt,resnet18,{'wide' if name < 'd' else 'narrow'}" for name in NETWORKS]
+    (folder / "list.csv").write_text("\n".join(["name,path,type,group", *lines]))
+    run(SCRIPT, "all", "--curves", "--networks", "list.csv", cwd=folder)
+    rows = read_csv(folder / "all" / "curves.csv")
+    assert {row["networks"] for row in rows if row["quantity"] == "accuracy"} == {
+        f"{one} → {other}" for one in ("wide", "narrow") for other in ("wide", "narrow")
+    }
+    (row,) = (row for row in rows if (row["line"], row["networks"]) == ("cka", "wide → wide"))
+    assert float(row["value"]) == pytest.approx(np.mean([100 * 120, 100 * 150, 120 * 150])) and row["n_networks"] == "3"
+    titles = [axes.get_title() for axes in drawn_figures["curves.png"].axes]
+    assert titles[:2] == ["accuracy: direct matching", "density ratio: direct matching"] and len(titles) == 5
+
+
 def test_refusals(folder, tmp_path):
     assert "takes one folder" in error_line(SCRIPT, "all/a-b", "all/b-a", "--curves", cwd=folder)
     stitch(tmp_path / "other", "a", "b", "blocks.1", "blocks.2")

@@ -21,15 +21,6 @@ def test_equals_the_public_code(case):
     np.testing.assert_allclose(found.error, golden["loss64"], rtol=1e-9, atol=1e-12)
 
 
-def test_finds_an_affine_map_exactly():
-    x, weight, bias = random(7, 4, 3, 3), random(5, 4, seed=1), random(5, seed=2)
-    y = torch.einsum("dc,bchw->bdhw", weight, x) + bias[:, None, None]
-    found = direct_matching(x, y)
-    torch.testing.assert_close(found.weight, weight)
-    torch.testing.assert_close(found.bias, bias)
-    assert found.error < 1e-12
-
-
 def test_equals_numpys_pseudo_inverse_with_the_same_cutoff():
     x, y = random(40, 9), random(40, 3, seed=1)
     x[:, 4] = 0  # a dead feature

@@ -7,6 +7,7 @@ import torch
 
 from src.checkpoints import load_model, load_state, save_state
 from src.errors import UserError
+from src.files import read_json
 from src.images import ImageSpec
 from src.models import Network, build_model
 from src.models.heads import LinearProbe, pool
@@ -102,6 +103,7 @@ def test_every_script_takes_an_encoder(in_tmp_path):
     assert "--with-head takes one probe" in error_line("exec_probe.py", *probe, "-l", "0")
     printed = run("exec_probe.py", *probe, "-l", "output").out
     assert set(load_state("h/model_1.pt")) == {*encoder.state_dict(), "linear_probe.weight", "linear_probe.bias"}
+    assert read_json("h/model_1.config.txt")["model_path"] == "e.pt"  # of fresh weights, -
     back[1] = "h/model_1.pt"
     run("exec_stitch.py", *back, *dm, "-dir", "to_encoder")
     (metrics,) = map(read_metrics, Path("results/to_encoder").glob("2*"))

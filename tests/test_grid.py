@@ -7,15 +7,16 @@ import pytest
 import torch
 
 from src.checkpoints import load_tensors, save_tensors
-from src.low_rank import as_rows, low_rank_approx
+from src.choices.stitching import FORMS, OBJECTIVES
+from src.low_rank import low_rank_approx
 from src.models import Network, build_model
 from src.models.vit import VisionTransformer
+from src.moments import as_rows
 from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching, match_layers
 from src.stitching.closed_forms import closed_form
 from src.stitching.layers import resize
-from src.stitching.moments import Moments, Target
+from src.stitching.moments import SourceMoments, Target
 from src.stitching.objectives import functional_loss, hint_loss, soft_label_loss
-from src.stitching.registry import FORMS, OBJECTIVES
 from src.training import Settings, train
 from tests.tiny_datasets import DoubleSet
 from tests.tiny_networks import narrow_resnet
@@ -107,7 +108,7 @@ def test_matching_equals_closed_forms_of_each_pair(networks, data, form, options
         for indices in parts:
             source = networks[0](data.images[indices], until=pair.front_layer)
             target = Target.of(networks[1](data.images[indices], until=pair.end_layer), full=True)
-            moments.append(Moments.of(source, {"target": target}, size=layer.size))
+            moments.append(SourceMoments.of(source, {"target": target}, size=layer.size))
         alone = closed_form(form, *moments, **options)["target"]
         torch.testing.assert_close(layer.transform.weight.detach()[:, :, 0, 0], alone.weight)
         torch.testing.assert_close(layer.transform.bias.detach(), alone.bias)
@@ -167,10 +168,9 @@ def test_losses_are_those_of_plain_passes(networks, data, objective):
         "layer4.1": [],
     }
     for training in (True, False):
-        losses = {}
-        for group in grid.losses(images, labels, training=training):
-            losses |= dict(zip(group.heads, group.losses.tolist(), strict=True))
-        for number, (pair, layer) in enumerate(layers.items()):
+        groups = grid.losses(images, labels, training=training)
+        losses = [loss for group in groups for loss in group.losses.tolist()]
+        for number, (pair, layer) in enumerate(grid.layers.items()):
             h, g = layer(front(images, until=pair.front_layer)), end(images, until=pair.end_layer)
 
             def onward(act, until=None, pair=pair):

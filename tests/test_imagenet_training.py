@@ -2,19 +2,19 @@
 
 import copy
 import os
-import socket
 import subprocess
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from misc.imagenet_train_main import INSTEAD, SWITCHES
 from src.checkpoints import load_state, save_state
 from src.datasets import load_dataset
 from src.models import build_model
 from src.runtime import seeded
 from src.training import loop, recorded
-from tests.commands import ENVIRONMENT, error_line, names_in, read_csv, read_json, run, words
+from tests.commands import error_line, names_in, read_csv, read_json, run, words
 from tests.tiny_datasets import write_imagenet
 
 SCRIPT = "misc/imagenet_train_main.py"
@@ -56,41 +56,16 @@ def one_process_with_two_halves(root, batch_size: int, *, lr: float):
     return model.eval()
 
 
-def launch(by: str, *arguments, cwd) -> list[str]:
-    """Start the script in two processes, by torchrun or by hand; returns what they print."""
-    command = words(SCRIPT, *arguments)
-    if by == "torchrun":
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        commands = [[command[0], *torchrun, *command[1:]]]
-    else:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-        commands = [[*command, "--world-size", "2", "--dist-url", url, "--rank", rank] for rank in "01"]
-    options = {"cwd": cwd, "env": os.environ | ENVIRONMENT, "text": True, "stdout": -1, "stderr": -1}
-    processes = [subprocess.Popen(each, **options) for each in commands]
-    printed = []
-    for process in processes:
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == 0, err
-        printed += [out, err] if by == "hand" else [out]
-    return printed
-
-
-@pytest.mark.parametrize(
-    ("by", "batch_size", "n_workers"),
-    [
-        pytest.param("torchrun", 5, "0", marks=pytest.mark.slow),
-        pytest.param("hand", 11, "0", marks=pytest.mark.slow),
-        pytest.param("torchrun", 5, "1", marks=pytest.mark.slow),
-    ],
-)
-def test_two_processes_equal_one_that_averages(by, batch_size, n_workers, root, tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch_size", "n_workers"), [(5, "0"), (11, "1")])
+def test_two_processes_equal_one_that_averages(batch_size, n_workers, root, tmp_path):
     """Batches of 5, 5 and 2 in shares of 3 and 2, or of 1; batches of 11 and 1 in shares of 6 and 5, or 1 and none."""
-    arguments = [str(root), "-a", "small_cnn", "--lr", "0.1", "-j", n_workers, "-b", str(batch_size), *COMMON]
-    printed = launch(by, *arguments, cwd=tmp_path)
-    lines = [len(text.splitlines()) for text in printed]  # one process speaks
-    assert lines == ([2] if by == "torchrun" else [2, 1, 0, 0])  # ImageNet has more classes than this folder
+    arguments = [root, "-a", "small_cnn", "--lr", "0.1", "-j", n_workers, "-b", batch_size, *COMMON]
+    python, *command = words(SCRIPT, *arguments)
+    torchrun = [python, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run([*torchrun, *command], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2  # one process speaks
     folder = tmp_path / "models" / "imagenet" / "small_cnn_1"
     assert names_in(folder) == {"model_1.pt", "training_logs.csv", "config.txt", "run.json"}
 
@@ -159,11 +134,8 @@ def test_the_recipe(tmp_path, monkeypatch):
         (["--dummy", "-a", "tv_resnet19"], {}, "unknown model 'tv_resnet19'; did you mean tv_resnet"),
         (["--dummy", "--gpu", "99"], {}, "-gpu 99: this machine has"),
         (["--dummy", "-e"], {}, "-e measures the accuracy of a checkpoint; give it as --weights FILE"),
-        (["--dummy", "--pretrained"], {}, "--pretrained: nothing is downloaded here; fetch https://download.pytorch.org/"),
-        (["--dummy", "--start-epoch", "5"], {}, "--start-epoch: "),
-        (["--dummy", "--multiprocessing-distributed"], {}, "start the processes with torchrun --nproc_per_node N"),
-        *((["--dummy", *of_two], {}, "give both --world-size and --rank")
-          for of_two in (["--rank", "2", "--world-size", "2"], ["--rank", "0"], ["--world-size", "2"])),
+        *((["--dummy", name, *(() if name in SWITCHES else "1")], {}, f"{name}: {instead}")
+          for name, instead in INSTEAD.items()),
         (["--dummy", "-b", "1"], {"WORLD_SIZE": "2"}, "-b 1 are the images of all 2 processes together; give more"),
         (["--dummy", "--gpu", "0"], {"LOCAL_WORLD_SIZE": "2"}, "--gpu 0: 2 processes cannot share one GPU"),
         (["--dummy", "--resume", "x.pt"], {}, "cannot read checkpoint x.pt"),

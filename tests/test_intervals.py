@@ -12,8 +12,8 @@ from src.verdict.intervals import (
     are_independent,
     holm,
     images_needed,
+    moderated,
     of_difference,
-    of_networks,
     of_share,
 )
 
@@ -64,38 +64,40 @@ def test_an_accuracy_has_wilsons_interval():
         assert of_share([right]).interval() == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
-def test_equal_runs_count_once():
-    rng = np.random.default_rng(0)
-    end, stitched = rng.random((1, 300)) < 0.9, rng.random((1, 300)) < 0.8
-    once = of_difference([end], [stitched])
-    twice = of_difference([end.repeat(2, 0)], [stitched.repeat(2, 0)])
-    assert twice.interval() == pytest.approx(once.interval())
-
-
-def test_networks_alone_have_students_interval():
-    values = [0.5, 0.6, 0.55, 0.7]
-    expected = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
-    assert of_networks(values).interval() == pytest.approx(expected)
-    result = stats.ttest_1samp(values, 0.5, alternative="greater")
-    assert of_networks(values).p_above(0.5) == pytest.approx(result.pvalue)
-    assert of_networks([0.5, 0.5, 0.5]).interval() == pytest.approx((0.5, 0.5))
-
-
 def test_variances_over_images_and_networks_add_up():
     rng = np.random.default_rng(0)
     end = [rng.random((1, 200)) < 0.9 for _ in range(4)]
     stitched = [rng.random((1, 200)) < accuracy for accuracy in (0.8, 0.7, 0.85, 0.6)]
     evidence, limit = of_difference(end, stitched), 0.1
     differences = np.stack([(one.astype(float) - other)[0] for one, other in zip(end, stitched, strict=True)])
-    networks = np.var(differences.mean(1), ddof=1) / 4
-    assert evidence.network_variance == pytest.approx(networks)
+    assert evidence[-3:] == pytest.approx((4, np.var(differences.mean(1), ddof=1), 3))
     images = evidence.variance_at(evidence.value)
     single = np.mean(differences**2) - differences.mean() ** 2  # of one run, at the mean itself
     assert images == pytest.approx(single / 200, rel=1e-6)
-    z, df = evidence.z(limit)
-    variance = evidence.variance_at(limit) + networks
-    assert z == pytest.approx((evidence.value - limit) / math.sqrt(variance))
-    assert df == pytest.approx(variance**2 / (networks**2 / 3 + evidence.variance_at(limit) ** 2 / 199))
+    over_images, over_networks = evidence.variance_at(limit), np.var(differences.mean(1), ddof=1) / 4
+    z = (evidence.value - limit) / math.sqrt(over_images + over_networks)
+    p = (over_images * stats.norm.cdf(z) + over_networks * stats.t.cdf(z, 3)) / (over_images + over_networks)
+    assert evidence.p_below(limit) == pytest.approx(p)
+
+
+def test_seeds_are_repetitions_of_one_pair_of_networks():
+    rng = np.random.default_rng(0)
+    end, stitched = rng.random((3, 300)) < 0.9, rng.random((3, 300)) < np.array([[0.8], [0.7], [0.6]])
+    means = (end.astype(float) - stitched).mean(1)
+    assert of_difference([end], [stitched])[-3:] == pytest.approx((3, np.var(means, ddof=1), 2))
+    assert of_difference([end, end], [stitched, stitched])[-3:] == (2, 0, 1)  # of means over seeds
+
+
+def test_variances_are_moderated_by_those_of_the_other_pairs():
+    """By hand: three pairs of layers with 1, 1 and 2 degrees of freedom."""
+    single = of_share([np.arange(10)[None] < 9])
+    family = [single._replace(n_repetitions=n, variance=each, df=n - 1) for n, each in ((2, 0.02), (2, 0), (3, 0.01))]
+    prior = (1 * 0.02 + 1 * 0 + 2 * 0.01) / 4
+    expected = [(3 * prior + 0.02) / 4, 3 * prior / 4, (2 * prior + 2 * 0.01) / 4]  # others have 3, 3, 2
+    found = moderated(family)
+    assert [each.variance for each in found] == pytest.approx(expected) and [each.df for each in found] == [4, 4, 4]
+    assert [each.df for each in moderated(family * 3)] == [5, 5, 6] * 3  # four at most
+    assert moderated([family[0], single]) == [family[0], single]
 
 
 def test_holms_correction_by_hand():
@@ -140,3 +142,33 @@ def test_rarely_is_any_of_64_pairs_at_the_tolerance_called_similar(n):
         tests = [of_difference([end[None]], [(end & ~each)[None]]).p_below(tolerance) for each in lost]
         false += min(holm(tests)) < ALPHA
     assert false / 1000 <= 0.03
+
+
+def false_similar(n_repetitions: int, n: int, deviation: float, *, n_families: int, n_pairs: int = 64) -> float:
+    """How often any of many pairs is called similar, whose true penalties are the tolerance on average.
+
+    Penalties of repetitions vary about it by up to the deviation, which differs between pairs.
+    """
+    rng, tolerance, won, false = np.random.default_rng(n_repetitions), 0.05, 0.04, 0
+    deviations = np.linspace(deviation / 3, deviation, n_pairs)[:, None]
+    for _ in range(n_families):
+        lost = tolerance + won + deviations * rng.normal(size=(n_pairs, n_repetitions))
+        shares = np.stack([lost.clip(0, 1), np.full_like(lost, won), 1 - won - lost.clip(0, 1)], -1)
+        family = []
+        for counts in rng.multinomial(n, shares):
+            kinds = [np.repeat([0, 1, 2], each) for each in counts]  # lost, won and others of each repetition
+            family.append(of_difference([(kind != 1)[None] for kind in kinds], [(kind != 0)[None] for kind in kinds]))
+        false += min(holm([each.p_below(tolerance) for each in moderated(family)])) < ALPHA
+    return false / n_families
+
+
+def test_rarely_is_any_of_many_pairs_called_similar():
+    assert false_similar(3, 1500, 0.03, n_families=20) <= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1500, 10_000])
+@pytest.mark.parametrize("n_repetitions", [2, 3, 5])  # pairs of networks, or seeds
+def test_error_rates_over_repetitions(n_repetitions, n):
+    for deviation in (0.01, 0.03):
+        assert false_similar(n_repetitions, n, deviation, n_families=300) <= 0.03

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ENVIRONMENT, MODEL, ON_DIGITS, PAIR, ROOT, error_line, run, start
+from tests.commands import MODEL, ON_DIGITS, PAIR, ROOT, error_line, run, start
 from tests.run_content import content
 
 TRAIN = ["exec_train.py", MODEL, *ON_DIGITS, "-b", "128", "-e", "2", "-sf", "1", "-dir", "m"]
@@ -110,8 +110,7 @@ def test_two_processes_that_train_together(tmp_path, signum):
     def train(folder: str, kill_after: str | None = None) -> None:
         (tmp_path / folder).mkdir(exist_ok=True)
         undisturbed = kill_after is None
-        process = subprocess.Popen(command, cwd=tmp_path / folder, stdout=subprocess.PIPE, text=True,
-                                   env=os.environ | ENVIRONMENT)  # fmt: skip
+        process = subprocess.Popen(command, cwd=tmp_path / folder, stdout=subprocess.PIPE, text=True)
         for line in process.stdout:
             if kill_after and kill_after in line:
                 children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

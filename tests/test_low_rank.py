@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from src.low_rank import as_rows, descending, low_rank_approx
+from src.low_rank import descending, low_rank_approx
+from src.moments import as_rows
 from tests.goldens import numbers, tensor
 
 CASES = sorted(key for key in numbers("low_rank") if "/rank" in key and "directly" not in key)

@@ -1,37 +1,34 @@
-"""A cut is what plain hooks give: on networks of the zoo, on traps for tracing, and on what cannot be traced."""
+"""The law of cuts: what follows a layer is what a plain hook on it gives, in values and gradients, for every module."""
 
 import contextlib
-import re
 from collections import Counter
-from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from src.errors import UserError
 from src.models import Network, build_model
-from src.models.hooked import Hooked
-from src.models.parts import Traced
+from src.models.preact_resnet import PreActResNet
 from src.models.resnet import ResNet
-from src.models.wide_resnet import wide_resnet
+from src.models.vit import VisionTransformer
 from src.runtime import seeded
 from tests import traps
 from tests.golden_weights import golden_input, load_golden_weights
-from tests.traps import HOOKED, TRACED
-from tests.untraceable import KINDS, Recurrent
 
-# A small member of each family: how to build it, its input, and some modules inside of its steps.
+SIZES = {"n_classes": 10, "n_channels": 3}
+# A small member of each family: how to build it, its input, and some modules inside of its blocks.
 LARGE = ("preact", "liu2020", "repr_cls_resnet", "repr_cls_vit")
 FAMILIES = {
     "resnet": (
-        lambda: build_model("resnet18_samewidth"),
-        (3, 16, 16),
+        lambda: Network(ResNet(block="BasicBlock", depths=(2, 1, 1, 1), same_width=True, **SIZES)),
+        (3, 8, 8),
         ["layer1.0.conv2", "layer1.0.bn1", "layer1.0.relu", "layer2.0.downsample", "layer2.0.downsample.0"],
     ),
     "bottleneck": (
         lambda: Network(
-            ResNet(block="Bottleneck", depths=(1, 1, 1, 2), n_classes=10, n_channels=3, imagenet_stem=True)
+            ResNet(block="Bottleneck", depths=(1, 1, 1, 2), same_width=True, imagenet_stem=True, **SIZES)
         ),
         (3, 32, 32),
         ["layer4.1.bn2", "layer4.1.conv3"],
@@ -42,9 +39,9 @@ FAMILIES = {
         ["layer_0.1.batchnorm_0", "layer_1.0.shortcut", "layer_3.1.conv_2d_2"],
     ),
     "wide": (
-        lambda: Network(wide_resnet(depth=16, widening=1, n_classes=10, n_channels=3)),
-        (3, 16, 16),
-        ["layer.0.block.1.relu_0", "layer.1.block.0.shortcut"],
+        lambda: Network(PreActResNet(family="wide", depths=(1,) * 3, widths=(16, 32, 64), stem_width=16, **SIZES)),
+        (3, 8, 8),
+        ["layer.0.block.0.relu_0", "layer.1.block.0.shortcut"],
     ),
     "liu2020": (
         lambda: build_model("liu2020_wrn"),
@@ -53,9 +50,9 @@ FAMILIES = {
     ),
     "small_cnn": (lambda: build_model("small_cnn"), (3, 16, 16), []),
     "vit": (
-        lambda: build_model("vit_tiny_patch4_32", image_shape=(3, 16, 16)),
+        lambda: Network(VisionTransformer(patch=4, image_size=16, width=24, depth=3, heads=2, **SIZES)),
         (3, 16, 16),
-        ["patch_embed.proj", "blocks.3.attn", "blocks.3.attn.qkv", "blocks.3.norm2", "blocks.3.mlp.act"],
+        ["patch_embed.proj", "blocks.1.attn", "blocks.1.attn.qkv", "blocks.1.norm2", "blocks.1.mlp.act"],
     ),
     "repr_cls_resnet": (
         lambda: build_model("repr_cls_resnet18", representation_shape=(8, 4, 4), image_shape=(3, 16, 16)),
@@ -69,50 +66,32 @@ FAMILIES = {
     ),
 }
 ZOO = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in FAMILIES]
-SMALL = {kind.__name__: kind for kind in [*TRACED, *HOOKED, Recurrent]} | KINDS
-NOTES = {kind.__name__: reason for kind, reason in HOOKED.items()}
 LEAD_NOWHERE = {("nowhere", traps.Attention), ("same", traps.DictOutput)}
-INSIDE = re.compile(r"module\.layers\.\d\.")  # of layers of torch's transformer, which are taken as a whole
+NO_GRADIENT = {traps.NumpyOfAll, traps.InPlaceModule, traps.CapturedView}  # torch gives none of the whole pass
+# A replay gives other values: a call that is answered would change its input, random numbers, states with the images
+# on their second axis.
+BY_HOOKS = {traps.InPlaceModule, traps.ReadAlias, traps.RandomBranch, traps.Recurrent}
 
 
-class Case(NamedTuple):
-    """A network in double precision, images, and the layers at which it is cut; empty: at all."""
-
-    network: Network
-    images: Tensor
-    layers: list[str]
-
-
-def small_case(name: str) -> Case:
-    shape = (1, 8, 8) if name in {*KINDS, "Recurrent"} else (3, 4, 4)
+def trap(kind) -> tuple[Network, Tensor]:
+    """A network in double precision, whose statistics are not trivial, and images."""
     with seeded(0):
-        network = Network(SMALL[name](), image_shape=shape)
-        for buffer in network.buffers():  # statistics that are not trivial
+        network = Network(kind(), image_shape=(3, 4, 4))
+        for buffer in network.buffers():
             buffer.data = torch.rand(buffer.shape) + 0.5 if buffer.is_floating_point() else buffer
-        images = 5 * torch.randn(5, *shape, dtype=torch.float64)
-    return Case(network.double().eval().requires_grad_(False), images, [])
+        images = 5 * torch.randn(5, 3, 4, 4, dtype=torch.float64)
+    return network.double().eval().requires_grad_(False), images
 
 
-def zoo_case(name: str) -> Case:
-    build, shape, inner = FAMILIES[name]
-    network = load_golden_weights(build()).double().eval().requires_grad_(False)
-    return Case(network, golden_input((2, *shape)).double(), [*network.block_names[::4], *inner])
-
-
-@contextlib.contextmanager
-def hooks_on(network, hook):
-    """Plain hooks on all modules: `hook(name, output)` sees each output and may return another one."""
-    with contextlib.ExitStack() as handles:
-        for name, module in network.named_modules():
-            plain = module.register_forward_hook(lambda _module, _inputs, output, name=name: hook(name, output))
-            handles.callback(plain.remove)
-        yield
+def zoo_network(name: str) -> tuple[Network, Tensor]:
+    build, shape, _ = FAMILIES[name]
+    return load_golden_weights(build()).double().eval().requires_grad_(False), golden_input((2, *shape)).double()
 
 
 def plain_pass(network, images, replaced: str | None = None, by: Tensor | None = None, n_calls: int = 0):
-    """The last output of every module in a full pass, copied; the output of one, in its last call, may be a lie.
+    """Run a whole pass with plain hooks on all modules, of which one may replace an output in the last call.
 
-    Returns these by names, with the logits as `output`, and how often each module is called.
+    Returns copies of the last output of each module by name, with the logits as `output`, and the numbers of calls.
     """
     outputs, calls = {}, Counter()
 
@@ -126,102 +105,115 @@ def plain_pass(network, images, replaced: str | None = None, by: Tensor | None =
             return first if rest is None else (first, *rest)
 
     torch.manual_seed(1)
-    with hooks_on(network, hook):
+    with contextlib.ExitStack() as handles:
+        for name, each in network.named_modules():
+            plain = each.register_forward_hook(lambda _module, _inputs, output, name=name: hook(name, output))
+            handles.callback(plain.remove)
         outputs["output"] = network(images.clone())
     return outputs, calls
 
 
-def seeded_run(run, *arguments, **options):
-    torch.manual_seed(1)
-    return run(*arguments, **options)
+def gradient(logits: Tensor, source: Tensor) -> Tensor:
+    """The gradient of a fixed function of logits."""
+    weights = torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype).view_as(logits)
+    return torch.autograd.grad((weights * logits).sum(), source)[0]
 
 
-def check_cut(case: Case, name: str, names: list[str]) -> None:
-    """Check what follows a layer, given its own value, and then that of the images in another order."""
-    network, images, _ = case
+def check_cut(network: Network, images: Tensor, layer: str, names: list[str]) -> None:
+    """Check what follows a layer, given values of other images: on images, without these if it can, and on a record."""
     own, calls = plain_pass(network, images)
-    order = torch.arange(len(images)).roll(1)
-    given = {"after": name, "images": images}
-    if (name, type(network.module)) in LEAD_NOWHERE:
-        with pytest.raises(UserError, match=f"the logits do not depend on layer '{name}'"):
-            network(own[name], **given)
+    has_gradient = type(network.module) not in NO_GRADIENT
+    if (layer, type(network.module)) in LEAD_NOWHERE:
+        with pytest.raises(UserError, match=f"the logits do not depend on layer '{layer}'"):
+            network(own[layer], after=layer, images=images)
         return
-    if network.needs_images(name):
-        with pytest.raises(ValueError, match=f"{name} (is cut by hooks|lies inside a block): what follows it needs"):
-            network(own[name], after=name)
+    with torch.no_grad():
+        _, recorded = network.record(images, [], after=[layer])
+    ways = [(1, images), (2, recorded)]
+    if network.needs_images(layer):
+        with pytest.raises(ValueError, match=f"{layer} lies inside a block: what follows it needs the images"):
+            network(own[layer], after=layer)
     else:
-        given.pop("images")
-    for value in (own[name], own[name][order]):
-        kept = value.clone()
-        expected, _ = plain_pass(network, images, name, value, calls[name])
-        state = torch.get_rng_state()
-        assert torch.equal(seeded_run(network, value, **given), expected["output"])
-        assert torch.equal(torch.get_rng_state(), state)  # what the engines try out takes no random numbers
-        changed = [other for other in names[::-1] if not torch.equal(expected[other], own[other])]
-        for other, act in seeded_run(network.activations, value, changed, **given).items():
-            assert torch.equal(act, expected[other]), other
-        assert torch.equal(value, kept)  # a part does not change its input
-    is_permuted = torch.allclose(expected["output"], own["output"][order], rtol=0, atol=1e-9)
-    assert is_permuted == (name in network.cut_names)
-    engine = network._engines.current()
-    behind = [other for other in names if other in changed or engine.layers[other] == engine.layers[name]]
-    assert engine.behind(name, names) == behind
-    needs_images = isinstance(engine, Hooked) or not is_permuted or isinstance(network.module, traps.LateShape)
-    assert network.needs_images(name) <= needs_images
+        ways.append((1, None))
+    for times, given in ways:
+        value = torch.cat([own[layer].roll(1 + i, 0) for i in range(times)]).requires_grad_(has_gradient)
+        kept = value.detach().clone()
+        with torch.set_grad_enabled(has_gradient):
+            expected, _ = plain_pass(network, torch.cat([images] * times), layer, value, calls[layer])
+            state = torch.get_rng_state()
+            changed = [name for name in names[::-1] if not torch.equal(expected[name], torch.cat([own[name]] * times))]
+            torch.manual_seed(1)
+            found = network.activations(value, [*changed, "output"], after=layer, images=given)
+        assert torch.equal(torch.get_rng_state(), state)  # what is tried out takes no random numbers
+        for name, act in found.items():
+            assert torch.equal(act, expected[name]), name
+        assert torch.equal(value, kept)  # which is not changed in place
+        if has_gradient:
+            assert torch.equal(gradient(found["output"], value), gradient(expected["output"], value))
 
 
-@pytest.mark.parametrize("name", [*SMALL, *ZOO])
-@torch.no_grad()
-def test_a_cut_is_what_hooks_give(name, capfd):
-    case = network, images, layers = small_case(name) if name in SMALL else zoo_case(name)
-    before = images.clone()
+def check_law(network: Network, images: Tensor, layers: list[str] | None) -> None:
+    """Check cuts at layers, None: at all that are activations, and the activations of all."""
+    before, state = images.clone(), {key: value.clone() for key, value in network.state_dict().items()}
     outputs, _ = plain_pass(network, images)
     found = {layer for layer, act in outputs.items() if act is not None} - {"", "output"}
-    assert {layer for layer in found if not INSIDE.match(layer)} <= set(network.layer_names)
+    assert found <= set(network.layer_names)
     names = [layer for layer in network.layer_names if layer in found and len(outputs[layer]) == len(images)]
-    activations = seeded_run(network.activations, images, [*names[::-1], network.output_name])
+    torch.manual_seed(1)
+    activations = network.activations(images, [*names[::-1], network.output_name])
     assert [*activations] == [*dict.fromkeys([*names[::-1], network.output_name])]
-    assert torch.equal(activations[network.output_name], outputs["output"])
-    for layer in names:
+    for layer in (*names, network.output_name):
         assert torch.equal(activations[layer], outputs[layer]), layer  # nothing that came later changed it
-    for layer in layers or names:
-        assert torch.equal(seeded_run(network, images, until=layer), outputs[layer]), layer
-        check_cut(case, layer, names)
+    for layer in names if layers is None else layers:
+        torch.manual_seed(1)
+        assert torch.equal(network(images, until=layer), outputs[layer]), layer
+        check_cut(network, images, layer, names)
     assert torch.equal(images, before)
-    is_hooked = name in NOTES or name in KINDS
-    assert isinstance(network._engines.current(), Hooked if is_hooked else Traced)
-    lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == is_hooked
-    for line in lines:
-        assert re.match(rf"\w+ cannot be traced {NOTES.get(name, '')}", line)
-        assert "takes a whole pass of the end network" in line
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", traps.TRAPS, ids=lambda kind: kind.__name__)
+def test_traps(kind, capfd):
+    check_law(*trap(kind), None)
+    notes = capfd.readouterr().err.splitlines()
+    assert len(notes) == (kind in BY_HOOKS), notes
+    assert all("is cut by hooks" in note and "takes a whole pass of the end network" in note for note in notes)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_zoo(name, capfd):
+    network, images = zoo_network(name)
+    check_law(network, images, [*network.block_names[:: max(2, len(network.block_names) // 2)], *FAMILIES[name][2]])
+    assert not capfd.readouterr().err
+
+
+def n_operations(run) -> int:
+    """Multiply-adds of convolutions, linear maps and attention, after a first run that looks at the network."""
+    run()
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("name", ZOO)
+@torch.no_grad()
+def test_a_pass_costs_what_its_modules_cost(name):
+    """Nothing behind `until` and nothing in front of `after` is computed, behind blocks and inside of them."""
+    network, images = zoo_network(name)
+    whole = n_operations(lambda: network(images))
+    for layer in (*network.block_names, *FAMILIES[name][2]):
+        activation = network(images, until=layer)
+        acts, recorded = network.record(images, [layer], after=[layer])
+        front = n_operations(lambda layer=layer: network(images, until=layer))
+        tail = n_operations(lambda h=acts[layer], layer=layer, r=recorded: network(h, after=layer, images=r))
+        assert front + tail == whole and torch.equal(acts[layer], activation), layer
+        assert network.needs_images(layer) == (layer not in network.cut_names)
+        assert layer in network.cut_names or layer not in network.block_names
 
 
 @pytest.fixture(scope="module")
 def resnet():
     return load_golden_weights(build_model("resnet18_samewidth")).double().eval().requires_grad_(False)
-
-
-def called(network, run):
-    """The names of the modules without children that `run()` calls, after it has run once to be traced."""
-    run()
-    names = []
-    with hooks_on(network, lambda name, _: names.append(name)):
-        run()
-    return {name for name in names if not list(network.get_submodule(name).children())}
-
-
-@pytest.mark.parametrize("name", ZOO)
-@torch.no_grad()
-def test_nothing_behind_until_and_nothing_in_front_of_after_is_computed(name):
-    network, images, _ = zoo_case(name)
-    everything = called(network, lambda: network(images))
-    for layer in network.block_names:
-        activation = network(images, until=layer)
-        front = called(network, lambda layer=layer: network(images, until=layer))
-        assert front == called(network, lambda layer=layer: network.activations(images, [layer]))
-        behind = called(network, lambda layer=layer, h=activation: network(h, after=layer))
-        assert front and behind and not front & behind and front | behind == everything
 
 
 def test_between_two_layers(resnet):
@@ -252,18 +244,3 @@ def test_layers_of_an_option(resnet):
         resnet.layers("layer9.*")
     with pytest.raises(UserError, match="did you mean layer2.1"):
         resnet.layers("layer1.0,layer2.l")
-
-
-def test_block_names_of_the_families():
-    expected = {
-        "resnet18": ("layer1.0", "layer4.1", 8),
-        "preact_resnet18": ("layer_0.0", "layer_3.1", 8),
-        "wide_resnet_28_10": ("layer.0.block.0", "layer.2.block.3", 12),
-        "liu2020_wrn": ("block1.layer.0", "block3.layer.5", 18),
-        "small_cnn": ("pool1", "pool4", 4),
-        "vit_tiny_patch4_32": ("blocks.0", "blocks.11", 12),
-    }
-    for name, (first, last, number) in expected.items():
-        with torch.device("meta"):
-            names = build_model(name).block_names
-        assert (names[0], names[-1], len(names)) == (first, last, number)

@@ -1,4 +1,4 @@
-"""Any module as a network: modes, copies, gradients, folding, layouts, and what is refused."""
+"""Any module as a network: modes, copies, gradients, layouts, and what is refused."""
 
 import copy
 import pickle
@@ -10,7 +10,8 @@ from torch import nn
 
 from src.errors import UserError
 from src.models import Network
-from tests.traps import Attention, Base, Dropout, InPlaceView, Listed, SharedRelu, conv
+from src.models.resnet import ResNet
+from tests.traps import Attention, Base, Detached, Dropout, Listed, SharedRelu, Silent
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_a_container_that_is_not_called_means_its_last_child(images):
     assert torch.equal(network(images, until="blocks"), network(images, until="blocks.1.b"))
 
 
-def test_a_trace_for_each_mode(images):
+def test_each_mode_has_passes_of_its_own(images):
     module, network = built(Dropout)
     assert torch.equal(network(images, until="two"), module.two(module.one(module.stem(images))))
     network.train()
@@ -47,7 +48,7 @@ def test_a_trace_for_each_mode(images):
     assert torch.equal(network(images), module(images)) and not network.module.training
 
 
-def test_statistics_of_batch_norm_move_in_parts_in_training_mode(images):
+def test_statistics_of_batch_norm_move_once_in_training_mode(images):
     module, network = built(SharedRelu)
     network(images, until="norm")
     assert torch.equal(network.module.norm.running_mean, module.norm.running_mean)
@@ -59,9 +60,31 @@ def test_statistics_of_batch_norm_move_in_parts_in_training_mode(images):
     assert network.module.norm.num_batches_tracked == 1
 
 
+def test_statistics_in_front_of_a_layer_do_not_move(images):
+    """Neither behind a block, nor inside of one, which needs the images."""
+    module = ResNet(block="BasicBlock", depths=(1, 1, 1, 1), n_classes=4, n_channels=3, same_width=True)
+    network = Network(module).train()
+    for layer, moved in (("layer2.0", [0, 0, 0, 1, 1]), ("layer2.0.conv2", [0, 0, 0, 1, 1])):
+        h = network(images, until=layer)
+        for each in network.modules():
+            if isinstance(each, nn.BatchNorm2d):
+                each.num_batches_tracked.zero_()
+        network(h, after=layer, images=images)
+        norms = ("bn1", "layer1.0.bn2", "layer2.0.bn1", "layer3.0.bn1", "layer4.0.bn2")
+        assert [network.get_submodule(norm).num_batches_tracked.item() for norm in norms] == moved
+
+
+def test_branches_that_no_gradient_leaves_are_seen(images):
+    _, network = built(Silent)
+    assert network.cut_names == ()
+    _, network = built(Detached)
+    assert all(map(network.needs_images, ("stem", "one", "two")))
+
+
 @pytest.mark.parametrize("kind", [Attention, SharedRelu])
-def test_moving_and_casting_after_a_trace(kind, images):
+def test_moving_and_casting_after_a_pass(kind, images):
     module, network = built(kind)
+    network(images)
     network(images, until=network.output_name)
     network.double()
     name = network.cut_names[0]
@@ -89,10 +112,10 @@ def test_state_and_parameters_are_those_of_the_module(images):
     state = {key: torch.zeros_like(value) for key, value in module.state_dict().items()}
     network.load_state_dict(state)
     assert not network(images, until="embed").any()
-    assert "_tensor_constant0" not in vars(network.module)
+    assert all("forward" not in vars(each) for each in network.modules())  # what replays put there is gone
 
 
-def test_gradients_flow_through_parts_into_the_module(images):
+def test_gradients_flow_into_the_module(images):
     module, network = built(Base)
     module.requires_grad_(True)
     network.requires_grad_(True)
@@ -104,7 +127,7 @@ def test_gradients_flow_through_parts_into_the_module(images):
     assert torch.equal(network(images), network(images, until="head"))
 
 
-def test_bfloat16_autocast_reaches_into_parts(images):
+def test_bfloat16_autocast_reaches_into_passes(images):
     _, network = built(Base)
     with torch.autocast("cpu", torch.bfloat16):
         assert network(images, until="one").dtype == torch.bfloat16
@@ -128,7 +151,7 @@ def test_a_tuple_in_training_counts_by_its_first_output(images):
     ("layer", "line"),
     [
         ("transposed", "layer 'transposed' gives 16×5×8, not one tensor of 5 images"),
-        ("never", "layer 'never' is never called by this network, gives no tensor, or lies inside"),
+        ("never", "layer 'never' is never called by this network, or gives no tensor"),
     ],
 )
 def test_layers_that_are_no_activations(layer, line, images):
@@ -162,45 +185,14 @@ def test_a_network_of_buffers_alone(images):
     assert chosen(images.double(), until="module").shape == (5, 3, 4, 4)
 
 
-@pytest.mark.parametrize("kind", [Base, InPlaceView])
-def test_a_trace_that_cannot_be_compared_is_noted(kind, images, capfd):
-    module, network = built(kind)
-    h = module.stem(images)
-    for _ in range(2):
-        network(h, after="stem")
-    note = f"the trace of {kind.__name__} is not compared with its own pass as long as it is unknown what images"
-    assert capfd.readouterr().err.count(note) == 1
-    assert torch.equal(network(h, after="stem", images=images), module(images))  # now it is compared
-
-
-class Folded(Base):
-    """Convolutions that may not take over their norms, as they have two readers or run twice, and others that may."""
-
-    def __init__(self):
-        super().__init__()
-        self.pairs = nn.ModuleList([nn.ModuleList([conv(), nn.BatchNorm2d(6)]) for _ in range(5)])
-        self.pairs[4][0].weight = self.pairs[3][0].weight
-        self.again = self.pairs[2][1]
-
-    def middle(self, x):
-        plain, twice, again, tied, other = self.pairs
-        x = plain[1](plain[0](x))
-        y = twice[0](x)
-        x = twice[1](y) + y
-        x = again[1](again[0](again[1](again[0](x))))
-        return other[1](other[0](tied[1](tied[0](x))))
-
-
-def test_folding_takes_what_it_may_and_changes_nothing(images):
-    module, network = built(Folded)
-    names = ["stem", *[f"pairs.{i}.1" for i in range(5)], network.output_name]
-    folded = network.for_inference(names)
-    kept = [name for name, each in folded.named_modules() if isinstance(each, nn.BatchNorm2d)]
-    assert kept == ["norm", "pairs.1.1", "pairs.2.1"]
-    torch.testing.assert_close(folded.activations(images, names), network.activations(images, names))
-    inner = [f"pairs.{i}.0" for i in (0, 3, 4)]
-    assert network.for_inference(inner) is network  # whose own outputs would no longer exist
-    assert isinstance(network.module.pairs[0][1], nn.BatchNorm2d)
+def test_what_a_network_is_asked_before_it_has_seen_images(images):
+    """It assumes images of 32 or 224 pixels, with the channels of the first convolution."""
+    module, network = built(Base)
+    assert network.layer_names and network.image_shape is None
+    assert torch.equal(network(module.stem(images), after="stem"), module(images))
+    _, network = built(Attention)
+    with pytest.raises(UserError, match=r"what images does it take\? Say so: Network\(module, image_shape=\(C, H, W\)"):
+        _ = network.layer_names
 
 
 class ChannelsLast(nn.Module):
@@ -232,7 +224,7 @@ def test_channels_last_is_told_by_two_equal_axes_in_front(images, capsys):
         assert torch.equal(network(images, until=name), acts[name])
         assert torch.equal(network(acts[name], after=name), module(images))
     assert torch.equal(network(acts["turn"], after="turn", until="mix"), acts["mix"])
-    for same in (copy.deepcopy(network), pickle.loads(pickle.dumps(network)), network.for_inference(["mix"])):
+    for same in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
         assert same(images, until="mix").shape == (5, 6, 4, 4)
     assert torch.equal(plain(images, until="mix"), native["mix"]) and plain.module is network.module
 

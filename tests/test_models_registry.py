@@ -8,10 +8,9 @@ import pytest
 import torch
 import torchvision
 
+from src.choices.networks import RESNET_VARIANTS, RESNETS
 from src.errors import UserError
 from src.models import MODEL_NAMES, build_model
-from src.models.registry import RESNET_VARIANTS, RESNETS
-from tests.commands import start_code
 from tests.golden_weights import load_golden_weights
 
 DATA = Path(__file__).parent / "data" / "models"
@@ -132,11 +131,6 @@ def test_dropout_of_liu2020_acts_in_training_alone():
     block, x = network.get_submodule("block1.layer.1"), torch.rand(2, 32, 8, 8)
     assert not torch.equal(block.train()(x), block(x))
     assert torch.equal(block.eval()(x), block(x))
-
-
-def test_the_registry_is_read_without_torch():
-    code = "import sys; import src.models; sys.exit('torch' in sys.modules)"
-    assert start_code(code).wait(60) == 0
 
 
 @pytest.mark.parametrize(

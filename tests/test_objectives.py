@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from src.choices.stitching import OBJECTIVES
 from src.stitching.objectives import Stitches, feature_loss, functional_loss, hint_loss, soft_label_loss
-from src.stitching.registry import OBJECTIVES
 from tests.goldens import numbers, random, tensor
 
 LAYERS = ["l0", "l1", "l2", "l3"]

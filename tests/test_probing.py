@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from src.datasets import load_dataset
 from src.datasets.in_memory import ImageSet
 from src.images import ImageSpec
-from src.low_rank import as_rows, low_rank_approx, principal_components
+from src.low_rank import low_rank_approx, principal_components
 from src.models import Network, build_model
+from src.moments import as_rows
 from src.probing import Probes, decay_epochs, pool, truncated_pools
 from src.runtime import seeded
 from src.training import Settings, evaluate, train
@@ -157,7 +158,7 @@ def test_truncation_at_test_time_is_that_of_each_batch(digits):
     task = Probes(toy(), ["flat"], [1, None], IMAGES, seed=0)
     losses = {}
     for batch_size in (20, 360):
-        scores = evaluate(task, digits[1].batches(batch_size), device=torch.device("cpu"))
+        scores = evaluate(task, digits[1].batches(batch_size))
         losses[batch_size] = [score.loss for score in scores]
     assert losses[20][1] == pytest.approx(losses[360][1], abs=1e-6)
     assert abs(losses[20][0] - losses[360][0]) > 1e-3

@@ -58,7 +58,7 @@ REFUSALS = [
     (f"{TRAIN} -d ood", "ood' has no labels; choose one that has"),
     (f"{TRAIN} -d imagenet -data empty", ("training_data", "validation_data", "image-net.org")),
     (f"{TRAIN} -e -1", "argument -e/--epochs: '-1' is not a whole number from 0 on"),
-    ("misc/verdict.py results --in-distribution 75", "'75' is not a finite number at least 0 and at most 1"),
+    ("misc/verdict.py results --noise-dose -1", "'-1' is not a finite number at least 0"),
     (f"{TRAIN} -b 0", "argument -b/--batch-size: '0' is not a whole number from 1 on"),
     (f"{TRAIN} -lr nan", "'nan' is not a finite number above 0"),
     (f"{TRAIN} -lr fast", "'fast' is not a finite number above 0"),
@@ -71,10 +71,6 @@ REFUSALS = [
     (f"{TRAIN} -gpu -2", "'-2' is not a whole number from -1 on"),
     (f"{TRAIN} -gpu 99", "-gpu 99: this machine has"),
     (f"{TRAIN} --nonsense", "unrecognized arguments: --nonsense"),
-    (f"{TRAIN} -dirr x", "unknown option -dirr; did you mean -dir?"),
-    (f"{TRAIN} -epochs 3", "unknown option -epochs; did you mean --epochs or"),
-    (f"{TRAIN} -optimiser=adam", "unknown option -optimiser; did you mean --optimizer?"),
-    (f"{TRAIN} -seed 1", "unknown option -seed; did you mean --seed?"),
     (f"{TRAIN} --resume --overwrite", "argument --overwrite: not allowed with argument --resume"),
     (without(TRAIN, "-dir"), "the following arguments are required: -dir/--save-dir"),
     (TRAIN.replace("small_cnn", "vit_tiny_patch16_224"), "8×8"),
@@ -237,6 +233,6 @@ def test_missing_data_says_what_to_put_where(tmp_path, no_network):
     start = time.monotonic()
     arguments = ["small.pt", "small_cnn", "-data", "nowhere", "-gpu", "-1"]
     line = run_process("exec_eval.py", *arguments, cwd=tmp_path, status=2).err
-    assert time.monotonic() - start < 20  # 10 on a machine that is not running the other tests
+    assert time.monotonic() - start < 120  # 10 on a quiet machine; torchvision without this waits for minutes
     assert line.count("\n") == 1 and line.startswith("exec_eval.py: error: ")
     assert "torchvision.datasets.CIFAR10(" in line

@@ -6,14 +6,11 @@ from pathlib import Path
 import pytest
 
 from src.networks import FRESH, NetworkName, fresh_seed
-from src.results.experiments import Experiment, by_experiment, method_names, newest, newest_runs
-from src.results.folders import StitchingRun
+from src.results.experiments import NETWORKS, RANKS, Experiment, by_experiment, method_names, newest, newest_runs
 from src.results.options import differences
-from src.results.records import to_record
+from src.results.tables import columns, to_record
+from src.stitching.folders import StitchingRun
 from tests.result_rows import OPTIONS, evaluation_row, stitch_row
-
-RANKS = ("front_stitch_rank", "front_pinv_rank")
-NETWORKS = ("front_model_path", "end_model_path", "front_model_type", "end_model_type")
 
 
 def experiment(**options) -> Experiment:
@@ -79,7 +76,7 @@ def test_an_entry_of_torchvision_is_named_unless_a_file_has_that_name(tmp_path, 
 OTHER = {
     "dataset": "mnist", "front_model_path": "c.pt", "end_model_path": "c.pt", "front_model_type": "resnet34",
     "end_model_type": "resnet34", "stitching_type": "t2t", "init": "eye", "objective": "soft", "n_epochs": 30,
-    "n_pinv_init_samples": 7, "front_stitch_rank": 8, "front_pinv_rank": 8, "pinv_cutoff": "exact",
+    "n_pinv_init_samples": 7, "front_stitch_rank": 8, "front_pinv_rank": 8, "pinv_cutoff": "exact", "control": "labels",
     "seed": 1,
 }  # fmt: skip
 
@@ -88,7 +85,7 @@ OTHER = {
 def test_every_setting_tells_experiments_apart(name):
     assert experiment(**{name: OTHER[name]}).key != experiment().key
     titles = by_experiment([stitch_row(), stitch_row(**{name: OTHER[name]})])
-    usual = {"objective": "task", "pinv_cutoff": "paper"} | OPTIONS
+    usual = {"objective": "task", "pinv_cutoff": "paper", "control": ""} | OPTIONS
     usual = "full" if name in RANKS else usual[name]
     assert list(titles) == [f"{name}={usual}", f"{name}={OTHER[name]}"]
 
@@ -97,6 +94,14 @@ def test_an_experiment_has_no_other_settings():
     assert to_record(experiment()).keys() == OTHER.keys()
     more = {"front_layer": "x", "learning_rate": 7, "gpu": 3, "folder": "g"}
     assert experiment(**more) == experiment() and experiment(objective="task") == experiment()
+
+
+@pytest.mark.parametrize("row", [stitch_row(), evaluation_row()], ids=["stitch", "evaluation"])
+def test_its_settings_are_columns_of_rows(row):
+    """A row without one of them would take results together that do not belong together."""
+    assert set(columns(Experiment)) <= set(columns(type(row)))
+    for name, value in to_record(experiment(seed=7)).items():
+        assert to_record(row._replace(seed=7).experiment)[name] == value
 
 
 def test_options_of_another_script_are_refused():
@@ -161,7 +166,7 @@ def run_in(folder: str, **values) -> StitchingRun:
     ids=str,
 )
 def test_the_name_of_a_method(options, name):
-    assert experiment(**options).method.name == name
+    assert experiment(**options).method == name
 
 
 def test_methods_of_one_name_are_named_by_what_tells_them_apart():

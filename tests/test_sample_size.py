@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from src.choices.stitching import FORMS
 from src.errors import UserError
 from src.models import Network
 from src.stitching import Pair, build_layers, match_until_settled
 from src.stitching.grid_matching import grid_moments, match_layers
 from src.stitching.matching import matching_batches
-from src.stitching.registry import FORMS
+from src.stitching.moments import r2_of
 from src.stitching.sample_size import FIRST, GAP
 from tests.tiny_datasets import DoubleSet
 
@@ -106,8 +107,8 @@ def test_sizes_follow_from_the_gaps(networks):
             (rows,) = more.sources.values()
             weight, bias = layer.transform.weight[:, :, 0, 0], layer.transform.bias
             residual = rows.squared_residual(pair.end_layer, weight, bias)
-            gaps[n] = abs(r2 - rows.targets[pair.end_layer].r2(residual))
-        n_positions, width = rows.n_rows // rows.n_samples, len(rows.mean)
+            gaps[n] = abs(r2 - r2_of(rows.targets[pair.end_layer], residual))
+        n_positions, width = rows.source.n_rows // rows.n_samples, len(rows.source.mean)
         fitting = [n for n in sizes[1:] if gaps[n] <= GAP and gaps[n // 2] <= GAP]
         assert found.n_samples == next(n for n in fitting if n * n_positions >= 10 * width)
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from src.choices.measures import MEASURES
 from src.errors import UserError
-from src.low_rank import as_rows, low_rank_approx
+from src.low_rank import low_rank_approx
+from src.moments import as_rows
 from src.similarity import (
-    Comparison,
     Undefined,
     compare,
     debiased_cka,
@@ -18,8 +19,10 @@ from src.similarity import (
     procrustes_distance,
     pwcca_distance,
 )
-from src.similarity.registry import MEASURES
-from src.similarity.statistics import Layer, alignment
+from src.similarity.comparison import Comparison
+from src.similarity.features import alignment
+from src.similarity.passes import KeptFeatures, Side, take_features
+from tests.comparisons import compared, features_of
 from tests.goldens import numbers, tensor
 
 GOLDENS = sorted(
@@ -40,13 +43,10 @@ def golden_case(key: str):
     return activations, ranks, single, numbers("metrics").get(f"{key}/cka_pwcca_procrustes_64")
 
 
-def at_ranks(activations, ranks1, ranks2, *, batch_size: int = 7, **options):
-    """The rows of two activations, given batch by batch."""
-    options = {"n_images": len(activations[0]), "ranks1": ranks1, "ranks2": ranks2, **options}
-    comparison = Comparison(["a"], ["b"], **options)
-    for first, second in zip(*(x.split(batch_size) for x in activations), strict=True):
-        comparison.add({"a": first}, {"b": second})
-    (rows,) = comparison.rows()
+def at_ranks(activations, ranks1, ranks2, **options):
+    """The rows of two activations."""
+    first, second = activations
+    (rows,) = compared({"a": first}, {"b": second}, ranks1=ranks1, ranks2=ranks2, **options).rows()
     return rows
 
 
@@ -141,12 +141,6 @@ def test_all_ranks_equal_one_at_a_time(name):
             assert row.values[metric] == pytest.approx(value, abs=1e-8)
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_alignment_names(name):
-    shape1, shape2, said = SHAPES[name]
-    assert alignment(shape1[1:], shape2[1:])[0] == said
-
-
 POOLED = {"positions": "average pool", "tokens": "token mean"}
 
 
@@ -166,7 +160,7 @@ def test_positions_are_samples_wherever_they_correspond():
     found = compare(x, wider, ["procrustes"], alignment="positions")["procrustes"]
     assert found == pytest.approx(procrustes_distance(as_rows(x), as_rows(wider)), abs=1e-10)
     assert compare(x, wider, ["procrustes"])["procrustes"] != pytest.approx(found, abs=1e-3)
-    with pytest.raises(Undefined, match="positions of it of model 1 and it of model 2 do not correspond; --alignment"):
+    with pytest.raises(Undefined, match="positions of the first representation and the second representation do not"):
         compare(x, smaller, ["procrustes"], alignment="positions")
     assert compare(x, smaller, ["cka"], alignment="positions") == compare(x, smaller, ["cka"])
     vectors = random(30, 6), random(30, 9, seed=1)
@@ -189,40 +183,75 @@ def test_a_large_mean_costs_no_digits():
     assert compare(x + 1e4, y - 1e4) == pytest.approx(compare(x, y), abs=1e-8)
 
 
-def test_small_perturbations_hardly_count():
-    x, y = random(40, 8, 3, 3), random(40, 8, 3, 3, seed=1)
-    noise = torch.Generator().manual_seed(2)
-    noisy = [z * (1 + 1e-6 * torch.randn(z.shape, generator=noise, dtype=z.dtype)) for z in (x, y)]
-    for row, other in zip(at_ranks((x, y), [8, 4], [8, 4]), at_ranks(noisy, [8, 4], [8, 4]), strict=True):
-        assert row.values == pytest.approx(other.values, abs=1e-4)
+LAYERS = {"a": random(20, 6, 3, 3), "b": random(20, 6, 3, 3, seed=1), "c": random(20, 5, 7), "d": random(20, 4)}
 
 
 def test_many_layers_equal_single_pairs():
-    first = {"a": random(20, 6, 3, 3), "b": random(20, 5, 7), "c": random(20, 4)}
-    second = {"d": random(20, 6, 3, 3, seed=1), "e": random(20, 5, 4, seed=2)}
-    comparison = Comparison(first, second, n_images=20, ranks1=[3, None], ranks2=[2])
-    for start in range(0, 20, 8):
-        batch = slice(start, start + 8)
-        comparison.add({k: v[batch] for k, v in first.items()}, {k: v[batch] for k, v in second.items()})
-    pairs = list(comparison.rows())
-    assert [(rows[0].layer1, rows[0].layer2) for rows in pairs] == [(one, two) for one in first for two in second]
+    second = {"d": random(20, 6, 3, 3, seed=2), "e": random(20, 5, 4, seed=3)}
+    pairs = list(compared(LAYERS, second, ranks1=[3, None], ranks2=[2]).rows())
+    assert [(rows[0].layer1, rows[0].layer2) for rows in pairs] == [(one, two) for one in LAYERS for two in second]
     for rows in pairs:
-        alone = at_ranks((first[rows[0].layer1], second[rows[0].layer2]), [3, None], [2])
+        alone = at_ranks((LAYERS[rows[0].layer1], second[rows[0].layer2]), [3, None], [2])
         for row, other in zip(rows, alone, strict=True):
             assert row.values == pytest.approx(other.values, abs=1e-12)
 
 
-def test_one_network_keeps_each_layer_once():
-    layers = {"a": random(20, 6, 3, 3), "b": random(20, 6, 3, 3, seed=1), "c": random(20, 4)}
-    ranks = {"ranks1": [4, 2], "ranks2": [None, 3]}
-    comparison = Comparison(["a", "b"], ["b", "c"], n_images=20, one_network=True, **ranks)
-    comparison.add(layers, layers)
-    assert comparison.layers1["b"] is comparison.layers2["b"]
-    found = {(rows[0].layer1, rows[0].layer2): rows for rows in comparison.rows()}
-    for (one, two), rows in found.items():
-        alone = at_ranks((layers[one], layers[two]), [4, 2], [None, 3])
+class Played:
+    """Stands for a network: the activations of images that are numbers of images; counts its passes."""
+
+    def __init__(self, layers):
+        self.of, self.n_seen = layers, 0
+
+    def activations(self, images, layers):
+        self.n_seen += len(images)
+        return {name: self.of[name][images] for name in layers}
+
+
+def taken(*sides: Side, **options):
+    batches = ((images, None) for images in torch.arange(20).split(8))
+    return take_features(sides, batches, n_images=20, metrics=list(MEASURES), device="cpu", **options)
+
+
+def test_one_network_is_passed_over_once():
+    network = Played(LAYERS)
+    side = Side(network, ["b", "c"], [None, 3]).joined(Side(network, ["a", "b"], [4, 2]))
+    (features,), cross = taken(side, alignment="auto")
+    assert network.n_seen == 20
+    ranks = {"ranks1": [4, 2], "ranks2": [None, 3], "metrics": list(MEASURES)}
+    pairs = list(Comparison(features, features, cross, layers1=["a", "b"], layers2=["b", "c"], **ranks).rows())
+    assert [(rows[0].layer1, rows[0].layer2) for rows in pairs] == [("a", "b"), ("a", "c"), ("b", "b"), ("b", "c")]
+    for rows in pairs:
+        alone = at_ranks((LAYERS[rows[0].layer1], LAYERS[rows[0].layer2]), **ranks)
         for row, other in zip(rows, alone, strict=True):
             assert row.values == pytest.approx(other.values, abs=1e-12)
+
+
+@pytest.mark.parametrize(("alignment", "n_passes"), [("pool", 3), ("auto", 6)])
+def test_kept_features_spare_passes_and_change_nothing(alignment, n_passes):
+    """Three networks, three pairs; where positions are samples both networks of a pair run."""
+    layers = [{name: x + 0.1 * random(*x.shape, seed=seed) for name, x in LAYERS.items()} for seed in range(3)]
+    networks, kept = [Played(each) for each in layers], KeptFeatures(10**9)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        sides = [Side(networks[k], list(LAYERS), key=k) for k in (i, j)]
+        features, cross = taken(*sides, alignment=alignment, kept=kept)
+        found = Comparison(*features, cross, metrics=list(MEASURES)).rows()
+        expected = compared(layers[i], layers[j], alignment=alignment, metrics=list(MEASURES)).rows()
+        for (row,), (other,) in zip(found, expected, strict=True):
+            assert row.values == pytest.approx(other.values, abs=1e-12)
+    assert sum(network.n_seen for network in networks) == 20 * n_passes
+
+
+def test_the_least_recently_used_features_go_first():
+    features = features_of(LAYERS, "it")
+    assert features.n_bytes > 4 * 20 * 20 * 8  # a Gram matrix a layer
+    kept = KeptFeatures(2 * features.n_bytes)
+    kept["a"] = kept["b"] = features
+    assert kept["a"] is features
+    kept["c"] = features
+    assert "a" in kept and "b" not in kept and "c" in kept
+    small = KeptFeatures(0)
+    small["a"] = features
+    assert "a" not in small
 
 
 def test_takes_arrays_whole_numbers_and_single_precision():
@@ -236,21 +265,19 @@ def test_takes_arrays_whole_numbers_and_single_precision():
 
 
 def test_what_is_kept_is_what_measures_need():
-    layer = Layer("it", 30, keep_activations=False, keep_sums=True)
-    layer.add(random(30, 6, 3, 3))
-    assert not hasattr(layer, "activations")
-    layer = Layer("it", 30, keep_activations=True, keep_sums=False)
-    assert layer.add(random(30, 6, 3, 3)) is None and not hasattr(layer, "products")
-    (row,) = at_ranks((random(30, 6, 3, 3), random(30, 6, 3, 3, seed=1)), [3], [3], metrics=["pwcca"])
+    x = {"a": random(30, 6, 3, 3)}
+    assert features_of(x, "it", metrics=["cka"]).n_bytes == 30 * 30 * 8  # a Gram matrix
+    assert features_of(x, "it", metrics=["pwcca"]).n_bytes == 2 * (6 * 6 + 30 * 6) * 8
+    (row,) = at_ranks((x["a"], random(30, 6, 3, 3, seed=1)), [3], [3], metrics=["pwcca"])
     assert list(row.values) == ["pwcca", "pwcca_morcos"]
 
 
 def test_measures_without_a_value_are_nan_and_say_why():
     x, same_for_all = random(20, 6, 3, 3), random(1, 6, 3, 3, seed=1).expand(20, -1, -1, -1)
-    comparison = Comparison(["a"], ["constant", "same", "broken"], n_images=20, metrics=list(MEASURES))
     constant, broken = torch.full_like(x, 0.1), x.clone()
     broken[3, 2, 1, 0] = math.nan
-    comparison.add({"a": x}, {"constant": constant, "same": same_for_all, "broken": broken})
+    others = {"constant": constant, "same": same_for_all, "broken": broken}
+    comparison = compared({"a": x}, others, metrics=list(MEASURES))
     values = {rows[0].layer2: rows[0].values for rows in comparison.rows()}
     assert all(math.isnan(value) for name in ("constant", "broken") for value in values[name].values())
     assert math.isnan(values["same"]["cka"]) and values["same"]["procrustes"] > 0  # its positions do differ
@@ -259,15 +286,14 @@ def test_measures_without_a_value_are_nan_and_say_why():
     assert said["broken of model 2 has values that are not finite"] == sorted(MEASURES)
     assert said["constant of model 2 is constant over the samples"] == sorted(set(MEASURES) - set(of_grams))
     assert said["same of model 2 is the same for all images"] == of_grams
-    with pytest.raises(Undefined, match="no cka: it of model 2 is the same for all images"):
+    with pytest.raises(Undefined, match="no cka: the second representation is the same for all images"):
         compare(x, constant, metrics=["cka"])
 
 
 def test_counts_pairs_with_too_few_images():
-    few = Comparison(["a"], ["b", "c"], n_images=5)
-    few.add({"a": random(5, 6, 3, 3)}, {"b": random(5, 8, 2, 2), "c": random(5, 3)})
+    few = compared({"a": random(5, 6, 3, 3)}, {"b": random(5, 8, 2, 2), "c": random(5, 3)})
     rows = {rows[0].layer2: rows[0].values for rows in few.rows()}
-    assert few.n_saturated == 1
+    assert "pwcca_morcos of 2 pairs are biased downwards" in "".join(few.warnings())
     assert rows["b"]["pwcca"] == pytest.approx(0, abs=1e-9) and rows["c"]["pwcca"] > 0.01
 
 

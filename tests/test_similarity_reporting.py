@@ -4,17 +4,17 @@ import math
 
 import pytest
 
-from src.results.rows import SimilarityRow
 from src.similarity import report
+from src.similarity.rows import SimilarityRow
+from tests.commands import caption_of
 
 
 def rows_of(layers1, layers2, ranks1, ranks2) -> list[SimilarityRow]:
     """Rows with values that tell them apart."""
     cases = [(a, b, r, s) for a in layers1 for b in layers2 for r in ranks1 for s in ranks2]
-    nulls, names = [{}] * 4, [""] * 3
     return [
         SimilarityRow(
-            "f.pt", "g.pt", *case, "positions", 9, {"cka": float(i), "pwcca": math.nan}, *nulls, *names, "auto", None
+            "f.pt", "g.pt", *case, "positions", 9, "", "", "", "auto", None, None, {"cka": float(i), "pwcca": math.nan}
         )
         for i, case in enumerate(cases)
     ]
@@ -86,9 +86,9 @@ def test_cells_whose_samples_differ_are_marked_where_samples_count(tmp_path, dra
         report.draw(tmp_path / f"{name}.png", rows)
     cka, pwcca, *_ = drawn_figures["mixed.png"].axes
     assert not cka.patches and pwcca.patches[0].get_xy()[0].tolist() == [0.5, -0.5]  # of the first row
-    assert "Red corners: positions or tokens are the samples" in drawn_figures["mixed.png"].texts[0].get_text()
+    assert "Red corners: positions or tokens are the samples" in caption_of(drawn_figures["mixed.png"])
     assert not drawn_figures["equal.png"].axes[1].patches and not drawn_figures["none.png"].axes[1].patches
-    assert drawn_figures["equal.png"].texts[0].get_text().endswith(" Samples: positions. Images: 9.")
+    assert caption_of(drawn_figures["equal.png"]).endswith(" Samples: positions. Images: 9.")
 
 
 def test_the_caption_names_networks_data_samples_and_images():

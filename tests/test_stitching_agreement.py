@@ -8,9 +8,9 @@ import torch
 from sklearn.metrics import cohen_kappa_score
 
 from src.results.experiments import Pair
-from src.results.predictions import read_predictions, write_predictions
 from src.stitching.agreement import agreement
 from src.stitching.grid import GridScore, PairScore
+from src.stitching.predictions import read_predictions, write_predictions
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -7,9 +7,10 @@ import pytest
 
 from src.errors import UserError
 from src.results.captions import describe_stitches, short
-from src.results.folders import folders_of_runs, read_run, read_runs
-from src.results.rows import StitchRow
+from src.stitching.folders import folders_of_runs, read_run, read_runs
 from src.stitching.report import Comparison, write_grid
+from src.stitching.rows import StitchRow
+from tests.commands import caption_of
 from tests.result_rows import OPTIONS, stitch_row
 from tests.run_content import grid_rows
 
@@ -31,14 +32,14 @@ def run(folder, *, metrics=None, **options):
 def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_path):
     """Its summary.txt says 0."""
     metrics = {"accuracy": 0.75, "front_accuracy": 0.9, "end_accuracy": 0.8, "representation_difference": 0.25}
-    assert run(tmp_path / "a").row.metrics.matching_error is None
-    assert run(tmp_path / "b", metrics=metrics | {"matching_error": None}).row.metrics.matching_error is None
-    matched = run(tmp_path / "c", metrics=metrics | {"matching_error": 0.125}, init="pinv").row.metrics
+    assert run(tmp_path / "a").row.matching_error is None
+    assert run(tmp_path / "b", metrics=metrics | {"matching_error": None}).row.matching_error is None
+    matched = run(tmp_path / "c", metrics=metrics | {"matching_error": 0.125}, init="pinv").row
     assert matched.matching_error == 0.125 and matched.end_accuracy == 0.8 and math.isnan(matched.agreement)
     write_grid(tmp_path / "grid.csv", [run(tmp_path / "d").row])
     assert ",,0.25," in (tmp_path / "grid.csv").read_text()
     (found,) = grid_rows(tmp_path)
-    assert found.metrics.accuracy == 0.75 and found.experiment.method.objective == "task"  # which it does not name
+    assert found.accuracy == 0.75 and found.objective == "task"  # which it does not name
 
 
 def test_runs_of_a_folder_are_read_oldest_first_and_those_below_if_asked(tmp_path):
@@ -62,7 +63,7 @@ def test_runs_of_a_folder_are_read_oldest_first_and_those_below_if_asked(tmp_pat
 
 
 def test_paths_of_networks_are_normalised(tmp_path):
-    networks = run(tmp_path / "a", front_model_path="./m//a.pt", end_model_path=None).row.experiment.networks
+    networks = run(tmp_path / "a", front_model_path="./m//a.pt", end_model_path=None).row
     assert networks.front_model_path == "m/a.pt" and networks.end_model_path is None
 
 
@@ -106,7 +107,7 @@ def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale
     assert path == "grid.pdf" and figure.get_suptitle() == "Digits"
     assert [axes.get_title().split("\n")[0] for axes in panels] == ["init=rand", "init=pinv"]
     assert [axes.images[0].get_clim() for axes in panels] == [(0, 1)] * 2
-    assert "Data: digits" in figure.texts[-1].get_text()
+    assert "Data: digits" in caption_of(figure)
     assert panels[0].images[0].get_array().filled(-1).tolist() == [[0.5, 0.5]]
     assert panels[1].images[0].get_array().filled(-1).tolist() == [[0.9]]
 
@@ -130,7 +131,7 @@ def test_two_experiments_are_compared_by_the_second_less_the_first(tmp_path, dra
     ]  # fmt: skip
     assert [image.get_clim() for image in panels.values()] == [(0, 1), (0, 1), (-0.25, 0.25)]
     assert [image.get_cmap().name for image in panels.values()] == ["viridis", "viridis", "RdBu_r"]
-    caption = figure.texts[0].get_text().replace("\n", " ")
+    caption = caption_of(figure)
     assert "direct matching (rc2c_pre, matched on 100 images); task loss matching (" in caption
 
 

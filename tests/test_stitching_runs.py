@@ -9,11 +9,11 @@ import torch
 import exec_stitch
 from src.errors import UserError
 from src.models import build_model
-from src.results.rows import Metrics
 from src.results.run import Run
 from src.stitching import Pair, build_layers
 from src.stitching.check import check_options, warn_of_matching
 from src.stitching.closed_forms import Matching
+from src.stitching.rows import Metrics
 from src.stitching.runs import GridRuns
 from tests.goldens import DATA
 
@@ -136,9 +136,8 @@ def test_pairs_that_train_together_go_on_together(layers, tmp_path, capsys):
     score = [0.5, 1.0, 1.0]
     from src.training import EpochLog, Score
 
-    begun.log(
-        [[EpochLog(Score(*score), Score(*score))] * 2], {"history": [[[score, score]] * 2], "weight": torch.ones(1)}
-    )
+    log = EpochLog(Score(*score), Score(*score))
+    begun.log(dict.fromkeys(pairs, [log]), {"history": [[[score, score]] * 2], "weight": torch.ones(1)})
     Run.in_folder(begun.folders[PAIR], options | PAIR._asdict()).finish()
     states = list(tmp_path.glob("*/resume.pt"))
     assert [state.parent for state in states] == [begun.folders[Pair("layer2.0", "layer3.1")]]

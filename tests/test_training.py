@@ -58,8 +58,8 @@ def test_a_loss_that_is_not_finite_stops_the_training(settings, bias, images):
 
 def test_unlabelled_samples_count_neither_in_the_loss_nor_in_the_accuracy():
     logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0], [5.0, 0.0]]])
-    group = classification_losses([0], logits, torch.tensor([0, 1, -1]))
-    labelled = classification_losses([0], logits[:, :2], torch.tensor([0, 1]))
+    group = classification_losses(logits, torch.tensor([0, 1, -1]))
+    labelled = classification_losses(logits[:, :2], torch.tensor([0, 1]))
     assert group.n_samples == 2 and group.n_correct.tolist() == [2]
     torch.testing.assert_close(group.cross_entropies, labelled.cross_entropies)
 

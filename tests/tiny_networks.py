@@ -1,4 +1,6 @@
-"""A ResNet-18 of 16 channels: the blocks and names of the zoo's `resnet18_samewidth` in a sixteenth of the time."""
+"""A ResNet-18 of 16 channels, with blocks and names of `resnet18_samewidth`, and a plain network that is trained."""
+
+from pathlib import Path
 
 from torch import nn
 from torchvision.models.resnet import BasicBlock
@@ -31,3 +33,21 @@ class _NarrowResNet(nn.Module):
 def narrow_resnet() -> Network:
     """Return a network for grey images, with weights drawn from torch's generator."""
     return Network(_NarrowResNet())
+
+
+PLAIN = Path(__file__).parent / "data" / "models" / "plain.pt"  # see README_models.md beside it
+
+
+def plain_network() -> Network:
+    """Return a network for grey images of 8×8 with fresh weights; PLAIN has those of one that reads the digits.
+
+    A test of words or ranks loads them, so that nothing hangs on the rounding of a training. Layer 4 has 16 maps of
+    4×4, layer 7 has 24 of 2×2.
+    """
+    module = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(16, 24, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(96, 10),
+    )  # fmt: skip
+    return Network(module, image_shape=(1, 8, 8), n_classes=10)

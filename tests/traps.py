@@ -1,8 +1,10 @@
-"""Small networks that each have one trap for tracing: those whose trace is right, and those that hooks have to cut."""
+"""Small networks that each have one trap for cutting, as it was met in networks of others; `TRAPS` lists them."""
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 
 def conv(width: int = 6) -> nn.Conv2d:
@@ -75,12 +77,6 @@ class CapturedView(Base):
         return x + pooled + same
 
 
-class TruthyFlag(Base):
-    def middle(self, x):
-        self.relu.inplace = 1
-        return self.two(self.relu(self.norm(x)))
-
-
 class InPlaceOnTheImages(Base):
     def forward(self, images):
         images -= 0.5
@@ -104,13 +100,6 @@ class Listed(Base):
 
     def middle(self, x):
         return self.blocks[1]["b"](self.blocks[1]["a"](self.blocks[0](x)))
-
-
-class Optional(Base):
-    def forward(self, images, scale=2.0, mask=None, *, flip=False):
-        if mask is not None or flip:
-            images = images * mask
-        return super().forward(images * scale)
 
 
 class Dropout(Base):
@@ -154,10 +143,6 @@ class Encoder(nn.Module):
 
     def forward(self, images):
         return self.shapes(self.module(self.layers(images.flatten(2).transpose(1, 2))).mean(1))
-
-
-TRACED = [Base, CalledTwice, SharedRelu, FunctionalInPlace, InPlaceSum, InPlaceModule, CapturedView, TruthyFlag,
-          InPlaceOnTheImages, LateShape, Listed, Optional, Dropout, DictOutput, Attention, Encoder]  # fmt: skip
 
 
 class Control(Base):
@@ -214,9 +199,104 @@ class ReadAlias(Base):
         return self.two(self.relu(x)) + shortcut
 
 
-OTHER_VALUES = r"\(layer \w+ would have other values\)"
-HOOKED = {
-    Control: r"\(traps.py, line \d+: symbolically traced variables",
-    InPlaceItem: r"\(traps.py, line \d+: .* item assignment\)",
-    **dict.fromkeys([RandomTensor, InPlaceOnAnotherName, InPlaceView, ReadView, ReadOverlap, ReadAlias], OTHER_VALUES),
-}
+class Branch(Base):
+    """A branch that is computed in front of the layers that it goes around, and one that no gradient leaves."""
+
+    def middle(self, x):
+        shortcut = self.norm(x)
+        x = self.two(self.relu(self.one(x))) + shortcut
+        return x + shortcut.detach().mean((2, 3), keepdim=True)
+
+
+class RandomBranch(Base):
+    def middle(self, x):
+        return self.two(self.one(x)) + x * torch.randn(6, 1, 1)
+
+
+class Detached(Base):
+    def forward(self, images):
+        return super().forward(images) + images.detach().mean((1, 2, 3))[:, None]
+
+
+class Silent(Base):
+    def forward(self, images):
+        return super().forward(images) * 0 + images.flatten(1)[:, :4] * 0  # as heads that start at zero
+
+
+class Block(nn.Module):
+    """A residual block of two maps, which returns a tuple."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x):
+        return F.relu(x + self.two(F.relu(self.one(x)))), {"nothing": None}
+
+
+@dataclass
+class Output:
+    loss: Tensor | None
+    logits: Tensor
+    hidden_states: tuple
+
+
+class Structured(nn.Module):
+    """Blocks that return tuples, control flow on values, and a dataclass as output."""
+
+    def __init__(self, n_classes: int = 10, n_channels: int = 3, width: int = 12):
+        super().__init__()
+        self.stem = nn.Conv2d(n_channels, width, 2, stride=2)
+        self.blocks = nn.ModuleList([Block(width) for _ in range(3)])
+        self.head = nn.Linear(width, n_classes)
+
+    def forward(self, images):
+        if not torch.isfinite(images).all():
+            raise ValueError("images are not finite")
+        features = [self.stem(images)]
+        for block in self.blocks:
+            features.append(block(features[-1])[0])
+        return Output(None, self.head(features[-1].mean((2, 3))), tuple(features))
+
+
+class Recurrent(nn.Module):
+    """Layers that return tuples: attention, and an LSTM over the tokens, of which one gives two values."""
+
+    def __init__(self, n_classes: int = 10, n_channels: int = 3, width: int = 16):
+        super().__init__()
+        self.embed = nn.Conv2d(n_channels, width, 2, stride=2)
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
+        self.lstm = nn.LSTM(width, width, batch_first=True)
+        self.again = nn.LSTM(width, width, batch_first=True)
+        self.head = nn.Linear(width, n_classes)
+
+    def forward(self, images):
+        x = self.embed(images if images.max() > 0 else images + 1).flatten(2).transpose(1, 2)
+        x, _ = self.attention(x, x, x)
+        x, _ = self.lstm(x)
+        x, (last, _) = self.again(x)
+        return self.head(x.mean(1) + last[0])
+
+
+class Numpy(Structured):
+    """NumPy between layers, through which no gradient goes."""
+
+    def forward(self, images):
+        scale = images.detach().cpu().numpy().mean((1, 2, 3), keepdims=True) + 1
+        return super().forward(images / torch.from_numpy(scale).to(images))
+
+
+class NumpyOfAll(Base):
+    """NumPy on values that have gradients, which it refuses."""
+
+    def middle(self, x):
+        return self.two(self.one(x) * torch.from_numpy(x.cpu().numpy().clip(-1, 1)))
+
+
+TRAPS = [
+    Base, CalledTwice, SharedRelu, FunctionalInPlace, InPlaceSum, InPlaceModule, CapturedView, InPlaceOnTheImages,
+    LateShape, Listed, Dropout, DictOutput, Attention, Encoder, Control, RandomTensor, InPlaceItem,
+    InPlaceOnAnotherName, InPlaceView, ReadView, ReadOverlap, ReadAlias, Branch, RandomBranch, Detached, Silent,
+    Structured, Recurrent, Numpy, NumpyOfAll,
+]  # fmt: skip
+structured, recurrent, numpy = Structured, Recurrent, Numpy  # as functions of a user's file

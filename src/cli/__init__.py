@@ -3,51 +3,16 @@
 Nothing here imports torch, so that `--help` and a mistyped option are answered at once.
 """
 
+# ruff: noqa: F401, I001 - the names that scripts use
 from src.cli.groups import (
-    add_data,
-    add_figure,
-    add_finetuning,
-    add_gpu,
-    add_interventions,
-    add_matching,
-    add_resume,
-    add_seed,
-    add_similarity,
-    add_title,
-    add_training,
-    figure_options,
-    intervention_options,
-    load_options,
-    training_settings,
+    add_data, add_figure, add_finetuning, add_gpu, add_interventions, add_matching, add_resume, add_seed,
+    add_similarity, add_title, add_training, figure_options, intervention_options, load_options, training_settings,
 )
 from src.cli.networks import (
-    CHECKPOINT,
-    NETWORKS,
-    add_channels_last,
-    checkpoint,
-    choose_layers,
-    named_network,
-    network,
+    CHECKPOINT, NETWORKS, add_channels_last, checkpoint, choose_layers, named_network, network,
 )
 from src.cli.parser import Parser, run
 from src.cli.types import (
-    csv_file,
-    cutoff,
-    dataset,
-    described,
-    figure_file,
-    rank,
-    real_number,
-    several,
-    table_or_figure,
-    whole_number,
+    csv_file, cutoff, dataset, described, figure_file, rank, real_number, several, table_or_figure, whole_number,
     whole_number_or,
 )
-
-__all__ = [
-    "CHECKPOINT", "NETWORKS", "Parser", "add_channels_last", "add_data", "add_figure", "add_finetuning", "add_gpu",
-    "add_interventions", "add_matching", "add_resume", "add_seed", "add_similarity", "add_title", "add_training",
-    "checkpoint", "choose_layers", "csv_file", "cutoff", "dataset", "described", "figure_file", "figure_options",
-    "intervention_options", "load_options", "named_network", "network", "rank", "real_number", "run", "several",
-    "table_or_figure", "training_settings", "whole_number", "whole_number_or",
-]  # fmt: skip

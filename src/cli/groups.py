@@ -4,11 +4,11 @@ import os
 from argparse import Namespace
 from typing import Any
 
+from src.choices import ALIGNMENTS, LR_STEPS, OOD_SCORES, OPTIMIZERS, PRECISIONS, SCHEDULERS
 from src.cli.parser import Parser
 from src.cli.types import cutoff, dataset, dataset_help, described, one_of, real_number, whole_number, whole_number_or
 from src.console import warn
 from src.errors import UserError
-from src.options import ALIGNMENTS, LR_STEPS, OOD_SCORES, OPTIMIZERS, PRECISIONS, SCHEDULERS
 
 MOST_WORKERS = 16  # that decode images by default
 
@@ -121,7 +121,7 @@ def add_matching(parser: Parser) -> None:
 
 def add_similarity(parser: Parser) -> None:
     """Add the options of measures of similarity: `-n`, `--metrics`, `--alignment` and `--permutations`."""
-    from src.similarity.registry import MEASURES, PAPER
+    from src.choices.measures import MEASURES, PAPER
 
     add = parser.add_argument
     add("-n", "--n-samples", type=whole_number(2), default=1000, help="the first so many validation images")

@@ -4,10 +4,9 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from src.choices.networks import MODEL_NAMES
 from src.errors import UserError
-from src.models import MODEL_NAMES
-from src.models.user_file import file_and_function, is_user_network
-from src.networks import FRESH, NetworkName, content_of, fresh_seed
+from src.networks import FRESH, NetworkName, content_of, file_and_function, fresh_seed, is_user_network
 
 if TYPE_CHECKING:
     from src.models import Network
@@ -32,23 +31,31 @@ def checkpoint(text: str) -> str:
     return text
 
 
-def add_derived_options(parser: argparse.ArgumentParser, args: argparse.Namespace, words: Sequence[str]) -> None:
-    """Add the SHA-256 of users' files that options name networks of, and the seeds of fresh weights.
+def refuse_code_of_config(parser: argparse.ArgumentParser, args: argparse.Namespace, words: Sequence[str]) -> None:
+    """Raise a UserError if a file of options alone names code, which is not run then.
 
     Args:
-        words: the command line itself, without the words that stand for a file of options.
-    Raises:
-        UserError: a file of options alone names code, which is not run then, or a file cannot be read.
+        words: the command line itself, without the words that stand for the file.
     """
     given = {network(word) for word in words for word in (word, word.partition("=")[2]) if is_user_network(word)}
     for action in parser._actions:
         value = getattr(args, action.dest, None)
+        if action.type is network and value and is_user_network(value) and value not in given:
+            raise UserError(
+                f"{action.dest} {value} stands in the file of --config alone, and a file of options does not run "
+                "code; name it on the command line as well"
+            )
+
+
+def add_derived_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Add the SHA-256 of users' files that options name networks of, and the seeds of fresh weights.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    for action in parser._actions:
+        value = getattr(args, action.dest, None)
         if action.type is network and value and is_user_network(value):
-            if value not in given:
-                raise UserError(
-                    f"{action.dest} {value} stands in the file of --config alone, and a file of options does not run "
-                    "code; name it on the command line as well"
-                )
             setattr(args, f"{action.dest}_sha256", content_of(file_and_function(value)[0]))
         elif action.type is checkpoint and value == FRESH:
             setattr(args, f"{action.dest}_seed", fresh_seed(getattr(args, "seed", 0)))

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import difflib
 import signal
 import sys
 import traceback
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from src.cli.config_file import words_of
-from src.cli.networks import add_derived_options
+from src.cli.networks import add_derived_options, refuse_code_of_config
 from src.console import note
 from src.errors import Misfit, UserError, as_user_error
 
@@ -33,32 +32,52 @@ class Parser(argparse.ArgumentParser):
             words = [] if path is None else words_of(self, path)
         except (argparse.ArgumentError, UserError) as error:
             self.error(str(error))
-        self._refuse_near_misses(args)
         self._words = [*words, *args]
         parsed = super().parse_args(self._words, namespace)
         try:
-            add_derived_options(self, parsed, args)
+            refuse_code_of_config(self, parsed, args)
+            add_derived_options(self, parsed)
         except UserError as error:
             self.error(str(error))
         return parsed
+
+    def options(self, **values: Any) -> argparse.Namespace:
+        """Return what `parse_args` would: these values, by their names in `config.txt`, and defaults for the others."""
+        defaults = {action.dest: _default_of(action) for action in self._actions if action.dest != "help"}
+        if not values.keys() <= defaults.keys():
+            raise ValueError(f"{self.prog} has no option {', '.join(values.keys() - defaults.keys())}")
+        options = argparse.Namespace(**defaults | values)
+        add_derived_options(self, options)
+        return options
+
+    def words(self, options: argparse.Namespace) -> list[str]:
+        """Return the command line that stands for options: positional ones, and those that are not the default."""
+        positional, named = [], []
+        for action in self._actions:
+            value = getattr(options, action.dest, None)
+            if not action.option_strings:
+                positional += value if isinstance(value, list) else [value]
+            elif value is not None and value != _default_of(action):
+                named.append(action.option_strings[0])
+                if isinstance(value, list):
+                    named += value if action.nargs else [",".join(value)]
+                elif action.nargs != 0:
+                    named.append(value)
+        return [*map(str, positional), *map(str, named)]
 
     def has(self, option: str) -> bool:
         """Return whether an option, such as `-d`, was among the parsed words."""
         spellings = self._option_string_actions[option].option_strings
         return any(word.split("=")[0] in spellings for word in self._words)
 
-    def _refuse_near_misses(self, args: Sequence[str]) -> None:
-        """Refuse words such as `-dirr` and `-epochs`, which argparse reads as `-d irr` and `-e pochs`."""
-        long = {option.lstrip("-"): option for option in self._option_string_actions if len(option.lstrip("-")) > 1}
-        for word in args:
-            given = word.split("=")[0]
-            if given.startswith("-") and not given.startswith("--") and given not in self._option_string_actions:
-                close = difflib.get_close_matches(given[1:], long, n=2, cutoff=0.75)
-                if close:
-                    self.error(f"unknown option {given}; did you mean {' or '.join(long[name] for name in close)}?")
-
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def _default_of(action: argparse.Action) -> Any:
+    """Return the default of an option; argparse converts one that is a text."""
+    is_text = isinstance(action.default, str) and callable(action.type)
+    return action.type(action.default) if is_text else action.default
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

@@ -1,5 +1,6 @@
 """The base of all image sets: order of the images, batches, and the share of each of several processes."""
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -129,6 +130,22 @@ class BaseImageSet:
             order = subset(len(self), self.epoch_size, seed=seed, epoch=epoch)
         order = order[torch.randperm(len(order), generator=generator)]
         yield from self._deliver(order, batch_size, epoch=epoch, seed=seed, generator=generator)
+
+    def paired(self, partners: Tensor) -> "BaseImageSet":
+        """Return a set whose batches hold two tensors (B, C, H, W): the images at `partners` (N,), and the images.
+
+        Both are augmented alike.
+        """
+
+        def make(images: Pass) -> Iterable[tuple[Tensor, Tensor]]:
+            others = images._replace(indices=partners[images.indices])
+            if images.generator:
+                others = others._replace(generator=images.generator.clone_state())
+            return zip(self._make(others), self._make(images), strict=True)
+
+        paired = copy.copy(self)
+        paired._make = make
+        return paired
 
     def _deliver(self, order: Tensor, batch_size: int, **of_epoch: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the share of this process in each batch of `order`; for `of_epoch` see `Pass`.

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from src.doors import resolve
+from src.choices import resolve
 from src.errors import UserError, unknown_name
 from src.images import ImageSpec, Normalisation
 

@@ -8,7 +8,7 @@ dimensions, three groups of five, the intervals of 95 % of group scores covered 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from src.results.rows import Interval
+from src.results.tables import Interval
 
 N_RESAMPLES = 1000
 LEVEL = 0.95

@@ -6,10 +6,10 @@ Every measure enters so that higher is more alike.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from src.ood.registry import SCORES
-from src.results.folders import StitchingRun
-from src.results.rows import SimilarityRow
-from src.similarity.registry import MEASURES
+from src.choices.measures import MEASURES
+from src.choices.scores import SCORES
+from src.similarity.rows import SimilarityRow
+from src.stitching.folders import StitchingRun
 from src.verdict.judging import NOT_SIMILAR, SIMILAR
 
 PROBE = "probe"  # the difference of accuracies of two linear probes
@@ -26,10 +26,10 @@ class StitchMeasure(NamedTuple):
 
 
 STITCH_MEASURES = {
-    "penalty": StitchMeasure(-1, 0, lambda run: run.row.metrics.end_accuracy - run.row.metrics.accuracy),
-    "disagreement": StitchMeasure(-1, 0, lambda run: 1 - run.row.metrics.agreement),
-    "representation difference": StitchMeasure(-1, 0, lambda run: run.row.metrics.representation_difference),
-    "R²": StitchMeasure(1, 1, lambda run: run.row.metrics.r2_test),
+    "penalty": StitchMeasure(-1, 0, lambda run: run.row.end_accuracy - run.row.accuracy),
+    "disagreement": StitchMeasure(-1, 0, lambda run: 1 - run.row.agreement),
+    "representation difference": StitchMeasure(-1, 0, lambda run: run.row.representation_difference),
+    "R²": StitchMeasure(1, 1, lambda run: run.row.r2_test),
     # Both sides are failures. Half and twice the own density are equally far from it.
     "density": StitchMeasure(-1, 0, lambda run: run.validity and log_distance(run.validity.density_ratio)),
     # More than the own recall is no failure.
@@ -63,7 +63,7 @@ def equal_values(methods: Mapping[str, object] | list[str]) -> dict[str, float]:
 
 def similarities_of(row: SimilarityRow) -> dict[str, float]:
     """Return the measures of a row of a table of similarity, higher where layers are more alike."""
-    values = {name: MEASURES[name].sign * value for name, value in row.values.items()}
+    values = {name: MEASURES[name].sign * value for name, value in row.measures.items()}
     values |= {f"{name} calibrated": null.calibrated for name, null in row.nulls.items()}
     return values | {f"{name} calibrated in classes": null.calibrated for name, null in row.nulls_within.items()}
 

@@ -10,27 +10,25 @@ from scipy.stats import rankdata
 from src.console import listed
 from src.errors import UserError
 from src.ground_truth.measures import equal_values
+from src.ground_truth.rows import TruthRow, TruthScore
 from src.ground_truth.scaling import classical_scaling
 from src.ground_truth.tables import Tables
 from src.ground_truth.testing import ALL_LAYERS, tests_of
 from src.results.curves import scatter
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix
-from src.results.records import write_table
-from src.results.rows import TruthRow, TruthScore
-
-SCORES = ("auprc", "conformity", "spearman")
+from src.results.tables import write_table
 
 
 def write_scores(path: Path, rows: Sequence[TruthRow]) -> None:
     """Write the CSV, and beside it the figure of ranks."""
-    write_table(path, TruthRow, rows, scores=SCORES)
+    write_table(path, TruthRow, rows)
     draw_ranks(path.with_suffix(".png"), rows)
 
 
 def main_score(row: TruthRow) -> TruthScore:
     """Return the score that counts in a test: AUPRC of groups, otherwise Spearman."""
-    return row.scores.get("auprc") or row.scores["spearman"]
+    return row.score("auprc") or row.score("spearman")
 
 
 def sentences(rows: Sequence[TruthRow]) -> list[str]:

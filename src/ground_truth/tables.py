@@ -8,16 +8,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from src.choices.scores import SCORES
 from src.errors import UserError
 from src.ground_truth.measures import PROBE, VERDICT, VERDICT_VALUES, measures_of, similarities_of
-from src.ood.registry import SCORES
-from src.results.folders import StitchingRun, read_evaluations
+from src.ood.evaluated import read_evaluations
+from src.probing.rows import ProbeRow
 from src.results.matrices import natural_order
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
-from src.results.records import read_table
-from src.results.rows import ProbeRow, StitchRow
+from src.results.tables import read_table
 from src.similarity.report import read_similarities
+from src.stitching.folders import StitchingRun
+from src.stitching.rows import StitchRow
 from src.verdict import Limits, judge
+from src.verdict.groups import LABELS
 
 LIMITS = Limits(tolerance=0.05)  # those of misc/verdict.py, with its other defaults
 
@@ -120,11 +123,16 @@ def _read_runs(folder: Path) -> list[StitchingRun]:
 
 
 def _measure(runs: Sequence[StitchingRun]) -> Iterator[tuple[tuple[str, str], dict[str, float]]]:
-    """Yield the measures of each pair of layers, and the verdict on it, which is tested with all of the pair."""
-    verdicts = {tuple(row.pair): VERDICT_VALUES.get(row.verdict, 0.5) for row in judge(runs, limits=LIMITS)}
+    """Yield the measures of each pair of layers, and the verdict on it, which is tested with all of the pair.
+
+    Label-only controls have a part in the verdicts alone.
+    """
+    rows = [row for row in judge(runs, limits=LIMITS) if row.control != LABELS]
+    verdicts = {tuple(row.pair): VERDICT_VALUES.get(row.verdict, 0.5) for row in rows}
     for run in runs:
-        pair = tuple(run.row.pair)
-        yield pair, measures_of(run) | {VERDICT: verdicts[pair]}
+        if not run.row.control:
+            pair = tuple(run.row.pair)
+            yield pair, measures_of(run) | {VERDICT: verdicts[pair]}
 
 
 def _keep_predictions(

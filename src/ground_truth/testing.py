@@ -5,18 +5,20 @@ before the colon names the test. Networks of one group are the seeds that tests 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import chain, combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from src.ground_truth.bootstrap import N_RESAMPLES, draw_counts, interval, weighted_mean
+from src.ground_truth.rows import TruthRow, TruthScore
 from src.ground_truth.scores import chance_scores, group_scores, layer_scores, output_correlation
 from src.ground_truth.tables import Tables
-from src.results.rows import TruthRow, TruthScore
 
 ALL_LAYERS = ""  # the mean over layers
 LAYER_TEST = "layers"
+SCORES = ("auprc", "conformity", "spearman")  # in the order of the columns
+NO_SCORE = (None,) * len(TruthScore._fields)
 
 
 def score(
@@ -144,8 +146,8 @@ def _rows(
     resampled = scores_of(counts)  # (layers, scores, resamples)
     of_layers = list(zip(layers, values, resampled, strict=True)) if layers else []
     for layer, value, of_draws in [*of_layers, (ALL_LAYERS, values.mean(0), resampled.mean(0))]:
-        scores = {
-            name: TruthScore(float(value[k]), *interval(of_draws[k], counts), chance[name])
-            for k, name in enumerate(chance)
-        }
-        yield TruthRow(test, measure, layer, scores, n_networks, measure in tables.directed)
+        scores = dict.fromkeys(SCORES, NO_SCORE)
+        for k, name in enumerate(chance):
+            scores[name] = TruthScore(float(value[k]), *interval(of_draws[k], counts), chance[name])
+        of_measure = n_networks, measure in tables.directed
+        yield TruthRow(test, measure, layer, *chain.from_iterable(scores.values()), *of_measure)

@@ -5,9 +5,11 @@ logits = end(transform(h), after="layer3.1")    # nothing in front of layer3.1 i
 acts   = front.activations(images, names)       # several layers from one pass that ends at the last of them
 """
 
+import contextlib
 import copy
 import fnmatch
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,15 +18,15 @@ from torch import Tensor, nn
 from src.console import note, warn
 from src.errors import UserError, unknown_name
 from src.models import layouts
-from src.models.engines import Engines
-from src.models.folding import fold_norms
+from src.models.blocks import find_blocks
+from src.models.calls import OUTPUT, Calls
 from src.models.heads import LinearProbe, pool
-from src.models.hooked import Hooked, steady
-from src.models.parts import OUTPUT
-from src.models.values import is_activation, logits_of
+from src.models.outputs import is_activation, logits_of
+from src.models.replay import Recorded, Replay
 
 FORWARDED = ("training", "parameters", "named_parameters", "buffers", "modules", "named_modules", "state_dict",
              "load_state_dict", "get_submodule")  # fmt: skip
+ASSUMED_SIZES = (32, 224)
 CHAINED = ("train", "eval", "to", "double", "requires_grad_")  # these return the view
 
 
@@ -35,8 +37,7 @@ class Network:
     such tensor of a tuple, list, dict or dataclass. A module that is called several times stands for its last call, a
     container that gives no tensor, or is not called, for its last child; `output` is what the network itself returns.
 
-    A cut is defined by a hook that replaces the layer's output. Where torch.fx can trace the module, and its parts
-    give what the hooks give for two random images, the parts are used: they leave out what is not needed.
+    A cut is defined by a hook that replaces the layer's output; how it is made fast, replay.py says.
 
     Args:
         module: takes images (B, C, H, W). Its attribute `block_names`, if it has one, names the layers that `all`
@@ -51,8 +52,15 @@ class Network:
 
     def __init__(self, module: nn.Module, *, image_shape: Sequence[int] | None = None, n_classes: int | None = None):
         self.module, self.n_classes = module, n_classes
-        self._engines = Engines(module, image_shape)
+        self.image_shape = None if image_shape is None else tuple(image_shape)
+        self._assumed_shape: tuple[int, ...] | None = None
         self._turned: frozenset[str] = frozenset()
+        self._modules = list(module.modules())  # walking through them for each batch takes too long
+        self._replays: dict[tuple, Replay] = {}
+        self._blocks: dict[Calls, tuple[str, ...]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_replays": {}, "_blocks": {}}
 
     def __getattr__(self, name: str) -> Any:
         if name not in (*FORWARDED, *CHAINED):
@@ -66,14 +74,9 @@ class Network:
         return chained if name in CHAINED else method
 
     @property
-    def image_shape(self) -> tuple[int, ...] | None:
-        """The shape (C, H, W) of the images, as far as it is known."""
-        return self._engines.image_shape
-
-    @property
     def output_shape(self) -> tuple[int, ...]:
         """The shape of the output for one image: (n_classes,), or that of an encoder's features."""
-        return self._engines.output_shape
+        return self._replay().calls.output_shape
 
     @property
     def is_encoder(self) -> bool:
@@ -89,34 +92,41 @@ class Network:
     @property
     def block_names(self) -> tuple[str, ...]:
         """The layers at which the network is meant to be cut, in order: what `all` stands for."""
-        return tuple(getattr(self.module, "block_names", ()) or self._engines.blocks(is_encoder=self.is_encoder))
+        if declared := getattr(self.module, "block_names", ()):
+            return tuple(declared)
+        calls = self._replay().calls
+        if calls not in self._blocks:
+            self._blocks[calls] = find_blocks(calls, is_encoder=self.is_encoder)
+        return self._blocks[calls]
 
     @property
     def layer_names(self) -> tuple[str, ...]:
         """The names of all layers, in the order in which they are computed."""
-        return tuple(self._engines.current().layers)
+        return tuple(self._replay().calls.layers)
 
     @property
     def cut_names(self) -> tuple[str, ...]:
         """The layers through which alone everything behind them depends on the images."""
-        engine = self._engines.current()
-        return tuple(filter(engine.is_cut, engine.layers))
+        return tuple(filter(self._replay().calls.is_bottleneck, self.layer_names))
 
     @property
     def output_name(self) -> str:
         """The name of the layer whose activation is the output."""
-        return self._engines.current().output_name
+        return self._replay().calls.output_name
 
     def behind(self, layer: str) -> list[str]:
         """Return the blocks that depend on a layer, in order, itself left out."""
-        engine = self._engines.current()
-        behind = engine.behind(self._found(layer), self.block_names)
-        return [name for name in behind if engine.layers[name] != engine.layers.get(layer)]
+        calls = self._replay().calls
+        names = [name for name in self.block_names if calls.depends(name, self._found(layer))]
+        return [name for name in names if calls.layers[name] != calls.layers.get(layer)]
 
     def needs_images(self, after: str) -> bool:
-        """Return whether what follows a layer needs the images too: for the rest of its block, a shape or hooks."""
-        engine = self._engines.checked([self.output_name], self._found(after))
-        return engine.needs_images(after)
+        """Return whether what follows a layer needs the images too, as for the rest of its block."""
+        return self._replay().needs_images(self._found(after))
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of one activation of each layer, in order; of what is no tensor of the images, none."""
+        return dict(self._replay().calls.shapes)
 
     def layers(self, text: str) -> list[str]:
         """List the layers that an option names: names and shell patterns between commas, or `all` (the blocks).
@@ -151,10 +161,13 @@ class Network:
         Raises:
             UserError: a layer is no tensor with the batch as first axis.
         """
-        self._engines.image_shape = self.image_shape or tuple(image_shape)
-        images = self._engines.images()
-        with steady(self.module, images), torch.no_grad():
-            shapes = {name: act.shape[1:] for name, act in self.activations(images, names).items()}
+        self.image_shape = self.image_shape or tuple(image_shape)
+        calls = self._replay().calls
+        known = calls.shapes | {OUTPUT: calls.output_shape}
+        for name in names:
+            if self._found(name) not in known:
+                raise UserError(f"layer {name!r} gives no tensor with the images as first axis; choose another one")
+        shapes = {name: known[name] for name in names}
         declared = getattr(self.module, "channels_last", None)
         turned, unclear = layouts.find_channels_last(shapes, declared=declared, assumed=channels_last)
         if turned:
@@ -164,6 +177,7 @@ class Network:
             warn(f"{', '.join(unclear)}: {given} is taken for channels×height×width; otherwise give --channels-last")
         view = copy.copy(self)
         view._turned = self._turned.union(turned)
+        view._replays, view._blocks = self._replays, self._blocks
         return view
 
     def _found(self, name: str) -> str:
@@ -172,31 +186,15 @@ class Network:
         Raises:
             UserError: there is no such layer, it is never called, or it gives no tensor.
         """
-        engine = self._engines.current()
-        if name in engine.layers or name == OUTPUT:
+        layers = self._replay().calls.layers
+        if name in layers or name == OUTPUT:
             return name
         if name and name in dict(self.module.named_modules()):
             raise UserError(
-                f"layer {name!r} is never called by this network, gives no tensor, or lies inside a layer that is "
-                "taken as a whole; choose another one"
+                f"layer {name!r} is never called by this network, or gives no tensor; choose another one"
             )
         where = f"known: {', '.join(self.block_names)}; for all others: python misc/list_layers.py MODEL"
-        raise unknown_name("layer", name, engine.layers, where=where)
-
-    def for_inference(self, names: Sequence[str]) -> "Network":
-        """Make the fastest network that gives the same logits and activations at `names` in evaluation mode.
-
-        That is a frozen copy in which each BatchNorm has become part of the convolution in front of it, where no
-        other reader of the convolution's output is left; the network itself where there is none.
-        """
-        if isinstance(self._engines.current(), Hooked):
-            return self
-        network = copy.deepcopy(self).eval()
-        engine = network._engines.checked(names)
-        if isinstance(engine, Hooked) or not fold_norms(network.module, engine, kept=names):
-            return self
-        network._engines = Engines(network.module, self.image_shape)
-        return network.requires_grad_(False)
+        raise unknown_name("layer", name, layers, where=where)
 
     def __call__(
         self, x: Tensor, *, until: str | None = None, after: str | None = None, images: Tensor | None = None
@@ -209,13 +207,13 @@ class Network:
             after, images: as in `activations`, which also says what is raised.
         """
         if until is None and after is None:
-            self._engines.image_shape = self.image_shape or tuple(x.shape[1:])
+            self.image_shape = self.image_shape or tuple(x.shape[1:])
             return logits_of(self.module, self.module(x))
         name = self.output_name if until is None else until
         return self.activations(x, [name], after=after, images=images)[name]
 
     def activations(
-        self, x: Tensor, names: Sequence[str], *, after: str | None = None, images: Tensor | None = None
+        self, x: Tensor, names: Sequence[str], *, after: str | None = None, images: Tensor | Recorded | None = None
     ) -> dict[str, Tensor]:
         """Return the activations of several layers from one pass, which ends at the last of them.
 
@@ -224,7 +222,8 @@ class Network:
             names: layers in any order; `output_name` gives the logits.
             after: a layer that all of the named ones lie behind.
             images: needed only where `needs_images(after)`: the images from which the rest of that block, such as
-                its residual branch, is computed.
+                its residual branch, is computed. With their record (see `record`), x may hold several activations
+                for each image, one batch behind the other.
         Returns:
             The activations by name, in the order of `names`.
         Raises:
@@ -232,23 +231,53 @@ class Network:
                 on `after`.
             ValueError: a layer does not lie behind `after`, or `images` are needed and missing.
         """
-        images = x if after is None else images
-        if self.image_shape is None and images is not None:
-            self._engines.image_shape = tuple(images.shape[1:])
+        if self.image_shape is None and (after is None or images is not None):
+            given = x if after is None else images
+            self.image_shape = tuple((given.images if isinstance(given, Recorded) else given).shape[1:])
         for name in [*names, *([] if after is None else [after])]:
             self._found(name)
-        engine = self._engines.checked(names, after)
-        if images is None and engine.needs_images(after):
-            place = "is cut by hooks" if isinstance(engine, Hooked) else "lies inside a block"
-            raise ValueError(f"{after} {place}: what follows it needs the images")
-        values = engine.run(x.movedim(1, -1) if after in self._turned else x, names, after, images)
-        acts = {name: _checked(value, name, len(x)) for name, value in values.items()}
+        values = self._replay().run(x.movedim(1, -1) if after in self._turned else x, names, after, images)
+        return self._activations(values, names, len(x))
+
+    def record(
+        self, images: Tensor, names: Sequence[str], *, after: Sequence[str]
+    ) -> tuple[dict[str, Tensor], Recorded]:
+        """Return activations from one pass over images, and what goes on behind some layers needs of that pass.
+
+        Args:
+            images, names: as for `activations`.
+            after: the layers behind which `activations` is to go on, with this record as its `images`.
+        """
+        self.image_shape = self.image_shape or tuple(images.shape[1:])
+        for name in [*names, *after]:
+            self._found(name)
+        values, recorded = self._replay().record(images, names, after)
+        return self._activations(values, names, len(images)), recorded
+
+    def _activations(self, values: Mapping[str, Any], names: Sequence[str], n: int) -> dict[str, Tensor]:
+        acts = {name: _checked(values[name], name, n) for name in names}
         return {name: act.movedim(-1, 1) if name in self._turned else act for name, act in acts.items()}
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of one activation of each layer, in order; of what is no tensor of the images, none."""
-        self._engines.checked(self.layer_names)
-        return self._engines.shapes(self.layer_names)
+    def _replay(self) -> Replay:
+        """Return the passes of the module in its current mode."""
+        tensors = itertools.chain(self.module.parameters(), self.module.buffers())
+        like = next((each for each in tensors if each.is_floating_point()), torch.empty(0))
+        shape = self.image_shape or self._assumed_shape
+        mode = (shape, like.dtype, like.device, *(module.training for module in self._modules))
+        if shape is not None and mode not in self._replays:
+            images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0)).to(like)
+            self._replays[mode] = Replay(self.module, images)
+        return self._replays[mode] if shape is not None else self._assume_a_shape()
+
+    def _assume_a_shape(self) -> Replay:
+        """Look for images that the module takes, where nothing is known of these."""
+        first = next((each for each in self._modules if isinstance(each, nn.Conv2d)), None)
+        for size in ASSUMED_SIZES:
+            self._assumed_shape = (first.in_channels if first else 3, size, size)
+            with contextlib.suppress(Exception):  # whatever its forward raises
+                return self._replay()
+        self._assumed_shape = None
+        raise UserError("what images does it take? Say so: Network(module, image_shape=(C, H, W))")
 
 
 def _matching(names: Sequence[str], pattern: str) -> list[str]:

@@ -1,13 +1,8 @@
-"""Out-of-distribution detection: scores, detectors, metrics, evaluation of stitches. Importing this spares torch."""
+"""Out-of-distribution detection: scores, detectors, metrics, evaluation of stitches."""
 
-from src.doors import lazy_names
+from src.ood.detectors import make_detector
+from src.ood.losses import energy
+from src.ood.metrics import OODMetrics, ood_metrics
+from src.ood.validity import Validity
 
-_NAMES = {
-    "OODMetrics": "metrics",
-    "Validity": "validity",
-    "energy": "losses",
-    "make_detector": "detectors",
-    "ood_metrics": "metrics",
-}
-__all__ = list(_NAMES)
-__getattr__ = lazy_names(__name__, _NAMES)
+__all__ = ["OODMetrics", "Validity", "energy", "make_detector", "ood_metrics"]

@@ -11,9 +11,9 @@ from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network, build_model
-from src.results.records import write_table
-from src.results.rows import FinetuningRow
+from src.ood.rows import FinetuningRow
 from src.results.run import Run
+from src.results.tables import write_table
 from src.runtime import seeded
 from src.training import EpochLog, HeadLosses, Settings, classification_losses, train
 
@@ -30,7 +30,7 @@ class RepresentationClassification:
     """
 
     def __init__(self, source: Network, layer: str, classifier: Network, *, penalty: Penalty | None = None):
-        self.source, self.layer, self.penalty = source.for_inference([layer]), layer, penalty
+        self.source, self.layer, self.penalty = source, layer, penalty
         self.heads: Sequence[nn.Module] = [classifier]
         self.modules, self.names = self.heads, ["the detector"]
 
@@ -44,7 +44,7 @@ class RepresentationClassification:
             activations = self.source(images, until=self.layer)
             activations = activations.contiguous()  # in channels_last, BatchNorm's gradients on a CPU are imprecise
         logits = self.heads[0](activations)
-        group = classification_losses([0], logits[None], labels)
+        group = classification_losses(logits[None], labels)
         if training and self.penalty is not None:
             group = group._replace(losses=group.losses + self.penalty(logits, labels))
         yield group

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
 
-from src.results.rows import Interval
+from src.results.tables import Interval
 
 
 class OODMetrics(NamedTuple):

@@ -69,7 +69,7 @@ class Probes:
         *,
         seed: int,
     ):
-        self.network = network.for_inference(layers)
+        self.network = network
         self.layers, self.ranks = list(layers), list(ranks)
         image = next(network.parameters()).new_zeros(1, *images.shape)
         self.widths = _widths(self.network, self.layers, image)
@@ -91,7 +91,6 @@ class Probes:
         """Yield the cross-entropy of all probes on a batch, one layer at a time."""
         with torch.no_grad():
             acts = self.network.activations(images, self.layers)
-        numbers = {key: number for number, key in enumerate(self.probes)}
         for layer in self.layers:
             try:
                 features = truncated_pools(acts.pop(layer), self.ranks)  # (R, B, D)
@@ -101,7 +100,7 @@ class Probes:
             weights = torch.stack([head.weight for head in heads])  # (R, n_classes, D)
             biases = torch.stack([head.bias for head in heads])  # (R, n_classes)
             logits = torch.baddbmm(biases[:, None], features, weights.transpose(1, 2))  # (R, B, n_classes)
-            yield classification_losses([numbers[layer, rank] for rank in self.ranks], logits, labels)
+            yield classification_losses(logits, labels)
 
 
 def decay_epochs(n_epochs: int) -> list[int]:

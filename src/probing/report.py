@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from src.probing.rows import ProbeRow
 from src.results.captions import caption, common, network, short
 from src.results.curves import curves
-from src.results.records import write_table
-from src.results.rows import ProbeRow, Rank
+from src.results.tables import Rank, write_table
 from src.training import EpochLog
 
 

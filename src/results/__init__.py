@@ -1,5 +1,1 @@
-"""The one wing for what is written and read back: rows and their codec, experiments, runs, folders, figures.
-
-Nothing here knows a science: measures and scores hand their names in. Rows, records, experiments and captions spare
-torch.
-"""
+"""What is written and read back, whatever the science: tables, runs, experiments and figures."""

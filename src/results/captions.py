@@ -5,8 +5,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from src.options import STARTS
-from src.results.rows import EvaluationRow, StitchRow
+from src.choices import STARTS
 
 
 def caption(**facts: Any) -> str:
@@ -15,7 +14,7 @@ def caption(**facts: Any) -> str:
 
 
 def common(rows: Iterable[Any], field: str) -> Any:
-    """Return the value of a field, such as "experiment.seed", that all rows share; "" where they differ, or of None."""
+    """Return the value of a field, such as "seed", that all rows share; "" where they differ, or of None."""
     values = set(map(attrgetter(field), rows))
     value = values.pop() if len(values) == 1 else ""
     return "" if value is None else value
@@ -36,34 +35,34 @@ def pair_of_networks(names: Sequence[str], *, sign: str = "→") -> str:
     return f" {sign} ".join(names) if all(names) else ""
 
 
-def describe_stitches(rows: Sequence[StitchRow]) -> str:
-    """Describe what all rows share, for a caption."""
+def describe_stitches(rows: Sequence[Any]) -> str:
+    """Describe what all rows of stitches share, for a caption."""
     return describe_experiments([rows])
 
 
-def describe_experiments(groups: Sequence[Sequence[StitchRow]]) -> str:
-    """Describe what all rows share, and the method of each group, for a caption."""
+def describe_experiments(groups: Sequence[Sequence[Any]]) -> str:
+    """Describe what all rows of stitches share, and the method of each group, for a caption."""
     rows = [row for group in groups for row in group]
     methods = dict.fromkeys(filter(None, map(describe_method, groups)))
     return caption(
         networks=stitched_networks(rows),
-        data=short(common(rows, "experiment.dataset")),
+        data=short(common(rows, "dataset")),
         method="; ".join(methods),
-        images=common(rows, "metrics.n_images"),
+        images=common(rows, "n_images"),
     )
 
 
-def stitched_networks(rows: Sequence[StitchRow | EvaluationRow]) -> str:
+def stitched_networks(rows: Sequence[Any]) -> str:
     """Name the front and the end network that all rows share; "" where they differ."""
-    sides = [[f"experiment.networks.{side}_model_{part}" for part in ("path", "type")] for side in ("front", "end")]
+    sides = [[f"{side}_model_{part}" for part in ("path", "type")] for side in ("front", "end")]
     return pair_of_networks([network(*(common(rows, field) for field in fields)) for fields in sides])
 
 
-def describe_method(rows: Sequence[StitchRow | EvaluationRow]) -> str:
+def describe_method(rows: Sequence[Any]) -> str:
     """Return the way of stitching that all rows share, with its details; "" where they differ."""
     name, n_epochs, init, n_samples, kind, cutoff = (
-        common(rows, f"experiment.method.{field}")
-        for field in ("name", "n_epochs", "init", "n_pinv_init_samples", "stitching_type", "pinv_cutoff")
+        common(rows, field)
+        for field in ("experiment.method", "n_epochs", "init", "n_pinv_init_samples", "stitching_type", "pinv_cutoff")
     )
     if not name:
         return ""

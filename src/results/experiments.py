@@ -1,14 +1,18 @@
 """The experiment that a result belongs to: which results may be taken together, and which one of them counts."""
 
+import dataclasses
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from src.choices import STARTS
 from src.console import warn
 from src.networks import FRESH, NetworkName, fresh_seed
-from src.options import STARTS
-from src.results.records import from_record, to_record
+from src.results.tables import columns, from_record, to_record
 
 Result = TypeVar("Result")
+CHECKPOINTS = ("front_model_path", "end_model_path")
+NETWORKS = (*CHECKPOINTS, "front_model_type", "end_model_type")
+RANKS = ("front_stitch_rank", "front_pinv_rank")
 
 
 class Pair(NamedTuple):
@@ -17,26 +21,23 @@ class Pair(NamedTuple):
     front_layer: str
     end_layer: str
 
-    inline = True
-
     def __str__(self) -> str:
         return f"{self.front_layer} -> {self.end_layer}"
 
 
-class Networks(NamedTuple):
-    """The two networks of a stitch; None where a run does not say."""
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The settings that tell a stitch from others between the same layers.
+
+    They are options of `exec_stitch.py`, entries of `config.txt` and columns of tables by the same names; None where a
+    run does not say.
+    """
 
     front_model_path: str | None
     end_model_path: str | None
     front_model_type: str | None
     end_model_type: str | None
-
-    inline = True
-
-
-class Method(NamedTuple):
-    """How a stitching layer is made; None where a run does not say."""
-
+    dataset: str | None
     stitching_type: str
     init: str
     n_pinv_init_samples: int | str | None = None  # "auto": as many as each pair needs
@@ -45,27 +46,8 @@ class Method(NamedTuple):
     objective: str = "task"  # the only one of the public code, which does not name it
     n_epochs: int | None = None
     pinv_cutoff: str = "paper"  # the only one of the public code
-
-    inline = True
-
-    @property
-    def name(self) -> str:
-        """The name of the way of stitching, such as task loss matching."""
-        if self.n_epochs == 0:
-            names = {"pinv": "direct matching", **{start: f"init {start}" for start in STARTS}}
-            return names.get(self.init, f"{self.init} matching")
-        return "task loss matching" if self.objective == "task" else f"{self.objective} matching"
-
-
-class Experiment(NamedTuple):
-    """The settings that tell a stitch from others between the same layers."""
-
-    networks: Networks
-    dataset: str | None
-    method: Method
-    seed: int | None
-
-    inline = True
+    seed: int | None = None
+    control: str = ""  # labels: made on other images of the same class
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "Experiment":
@@ -76,29 +58,39 @@ class Experiment(NamedTuple):
         """
         return from_record(cls, options)
 
+    @classmethod
+    def of_row(cls, row: Any) -> "Experiment":
+        """Return the experiment of a row that has its settings as columns."""
+        return cls(*(getattr(row, name) for name in columns(cls)))
+
+    @property
+    def method(self) -> str:
+        """The name of the way of stitching, such as task loss matching."""
+        end = " of labels alone" if self.control else ""
+        if self.n_epochs == 0:
+            names = {"pinv": "direct matching", **{start: f"init {start}" for start in STARTS}}
+            return names.get(self.init, f"{self.init} matching") + end
+        return ("task loss matching" if self.objective == "task" else f"{self.objective} matching") + end
+
     @property
     def front(self) -> NetworkName:
         """The front network."""
-        return self._network("front")
+        return named_in_row(self.front_model_path, self.front_model_type, seed=self.seed)
 
     @property
     def end(self) -> NetworkName:
         """The end network."""
-        return self._network("end")
-
-    def _network(self, side: str) -> NetworkName:
-        path, kind = (getattr(self.networks, f"{side}_model_{part}") for part in ("path", "type"))
-        return named_in_row(path, kind, seed=self.seed)
-
-    @property
-    def key(self) -> tuple[Hashable, ...]:
-        """A value that two experiments share if they are the same one, under whatever names of their networks."""
-        return self._replace(networks=self.network_keys)
+        return named_in_row(self.end_model_path, self.end_model_type, seed=self.seed)
 
     @property
     def network_keys(self) -> tuple[tuple[str, str], tuple[str, str]]:
         """Identity and type of the front and the end network."""
         return (self.front.identity, self.front.type), (self.end.identity, self.end.type)
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """A value that two experiments share if they are the same one, under whatever names of their networks."""
+        return self.network_keys, *(value for name, value in to_record(self).items() if name not in NETWORKS)
 
 
 def named_in_row(path: str | None, kind: str | None, *, seed: int | None) -> NetworkName:
@@ -159,13 +151,13 @@ def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[st
     """Name the method of each experiment; where methods share a name, add the settings that tell them apart.
 
     Args:
-        apart_from: columns of `Experiment` that tell no methods apart.
+        apart_from: columns to ignore.
     """
     methods = [
         tuple((name, value) for name, value in to_record(each).items() if name not in apart_from)
         for each in experiments
     ]
-    plain = dict(zip(methods, (each.method.name for each in experiments), strict=True))
+    plain = dict(zip(methods, (each.method for each in experiments), strict=True))
     names = {}
     for name, alike in grouped(plain, plain.__getitem__).items():
         for method, details in zip(alike, _details([dict(method) for method in alike]), strict=True):

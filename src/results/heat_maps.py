@@ -5,10 +5,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src.results.figures import CHARACTER, COLUMN, POINTS, add_legend, can_draw, new_figure
+from src.results.figures import COLUMN, POINTS, can_draw, new_figure
 from src.results.matrices import Matrix
 
 SIMILARITY, DISTANCE, DIVERGING = "viridis", "viridis_r", "RdBu_r"  # colour maps
+CELL = 0.34  # inches, in which a number is readable
 
 
 class HeatMap(NamedTuple):
@@ -30,7 +31,7 @@ class HeatMap(NamedTuple):
         """Draw the cells with their values, and a bar that explains the colours."""
         low, high = sorted(self.scale)
         colours = DIVERGING if self.is_diverging else SIMILARITY if self.scale[0] < self.scale[1] else DISTANCE
-        image = axes.imshow(self.matrix.values, vmin=low, vmax=high, cmap=colours, aspect="auto")
+        image = axes.imshow(self.matrix.values, vmin=low, vmax=high, cmap=colours)
         for y, line in enumerate(self.matrix.values):
             for x, value in enumerate(line):
                 if not math.isnan(value):
@@ -54,8 +55,7 @@ class ClassMap(NamedTuple):
         """Draw the cells with their numbers."""
         from matplotlib.patches import Rectangle
 
-        axes.set_xlim(-0.5, len(self.matrix.columns) - 0.5)
-        axes.set_ylim(len(self.matrix.rows) - 0.5, -0.5)
+        axes.set(xlim=(-0.5, len(self.matrix.columns) - 0.5), ylim=(len(self.matrix.rows) - 0.5, -0.5), aspect="equal")
         for y, line in enumerate(self.matrix.values):
             for x, cell in enumerate(line):
                 if cell is not None:
@@ -76,7 +76,7 @@ def maps(
     """Draw matrices, with every value written into its cell, and one legend of classes.
 
     Args:
-        panels: by title; each has axes of its own.
+        panels: by title; each has axes of its own. Rows and columns keep their order.
         caption: the text below the figure.
     Returns:
         Whether the figure was drawn.
@@ -85,29 +85,20 @@ def maps(
         return False
     from matplotlib.patches import Patch
 
-    colours = {name: colour for panel in panels.values() for name, colour in getattr(panel, "colours", {}).items()}
-    size = tuple(map(max, zip(*(_map_size(panel.matrix) for panel in panels.values()), strict=True)))
-    texts = {"title": title, "caption": caption, "legend": colours}
-    with new_figure(path, list(panels), size, **texts) as figure:
-        for axes, panel in zip(figure.axes, panels.values(), strict=True):
+    largest = max(len(names) for panel in panels.values() for names in panel.matrix[:2])
+    side = max(COLUMN, 1.2 + CELL * largest)
+    with new_figure(path, list(panels), (side, side), title=title, caption=caption) as (all_axes, legend):
+        for axes, panel in zip(all_axes, panels.values(), strict=True):
             axes.set_facecolor("0.9")  # of cells without a value
             axes.set_xticks(range(len(panel.matrix.columns)), panel.matrix.columns, rotation=90)
             axes.set_yticks(range(len(panel.matrix.rows)), panel.matrix.rows)
-            axes.set_xlabel(column_label)
-            axes.set_ylabel(row_label)
+            axes.set(xlabel=column_label, ylabel=row_label)
             panel.paint(axes)
-        if colours:
-            add_legend(figure, {name: Patch(facecolor=colour, edgecolor="grey") for name, colour in colours.items()})
+            for name, colour in getattr(panel, "colours", {}).items():
+                legend[name] = Patch(facecolor=colour, edgecolor="grey")
     return True
 
 
 def _write_cell(axes: Any, x: int, y: int, value: float, colour: str, digits: str = ".2f") -> None:
     """Write a number, 0.00 without a sign."""
     axes.text(x, y, f"{round(value, 2) + 0.0:{digits}}", ha="center", va="center", color=colour, fontsize=POINTS - 1)
-
-
-def _map_size(matrix: Matrix) -> tuple[float, float]:
-    """Return the inches of a panel with cells, whose numbers need 0.26 by 0.2; at least a column wide."""
-    rows, columns, _ = matrix
-    row_names, column_names = (CHARACTER * max(map(len, names), default=0) for names in (rows, columns))
-    return max(COLUMN, 0.9 + row_names + 0.26 * len(columns)), 0.5 + column_names + max(0.8, 0.2 * len(rows))

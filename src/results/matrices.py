@@ -22,7 +22,7 @@ def pivot(cells: Mapping[tuple[str, str], Any], *, missing: Any = math.nan) -> M
 
 def accuracies(rows: Iterable[Any]) -> Matrix:
     """Return the newest accuracy of each pair of layers among rows of stitches."""
-    return pivot({row.pair: row.metrics.accuracy for row in rows})
+    return pivot({row.pair: row.accuracy for row in rows})
 
 
 def natural_order(names: Iterable[str]) -> list[str]:

@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 from src.errors import UserError
 from src.files import readable
-from src.models.user_file import file_and_function, is_user_network
-from src.networks import NetworkName
-from src.results.records import from_record
+from src.networks import NetworkName, file_and_function, is_user_network
+from src.results.tables import from_record
 
 COLUMNS = "the columns name, path, type and optionally group"
 NAME = re.compile(r"\w[\w.+=-]*")

@@ -1,10 +1,15 @@
-"""Similarity of representations, at any rank. Importing this spares torch."""
+"""Similarity of representations, at any rank."""
 
-from src.doors import lazy_names
+from src.similarity.two_arrays import (
+    Undefined,
+    compare,
+    debiased_cka,
+    linear_cka,
+    mutual_knn,
+    procrustes_distance,
+    pwcca_distance,
+)
 
-_NAMES = {
-    "Comparison": "comparison", "Undefined": "samples", "compare": "one_pair", "debiased_cka": "cka",
-    "linear_cka": "cka", "mutual_knn": "neighbours", "procrustes_distance": "procrustes", "pwcca_distance": "cca",
-}  # fmt: skip
-__all__ = list(_NAMES)
-__getattr__ = lazy_names(__name__, _NAMES)
+__all__ = [
+    "Undefined", "compare", "debiased_cka", "linear_cka", "mutual_knn", "procrustes_distance", "pwcca_distance",
+]  # fmt: skip

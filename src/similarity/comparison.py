@@ -1,22 +1,22 @@
-"""Compare layers of two networks at many ranks: one pass for each network, one decomposition for each layer."""
+"""Compare layers of two networks at many ranks, from the features of each network."""
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from src.choices.measures import GRAMS, MEASURES, PAPER, with_companions
 from src.console import progress
-from src.results.rows import Rank, SimilarityRow
-from src.similarity.features import Features
+from src.results.tables import Rank
+from src.similarity.features import CrossProducts, Layer, NetworkFeatures
 from src.similarity.pairs import LayerPair
-from src.similarity.permutations import Largest, n_alone, null_of, orders_of, permuted_cosines
-from src.similarity.registry import CANONICAL, GRAMS, KEYS, MEASURES, PAPER, SAMPLES, take_any, with_companions
+from src.similarity.permutations import n_alone, null_of, orders_of, permuted_cosines
+from src.similarity.rows import SimilarityRow
 from src.similarity.samples import Undefined
-from src.similarity.statistics import NO_ALIGNMENT, Layer, alignment
 
 UNNAMED = {**dict.fromkeys(("model1", "model2", "model1_type", "model2_type", "dataset"), ""), "seed": None}
 
@@ -25,134 +25,126 @@ class Comparison:
     """Layers of one network against layers of another.
 
     Args:
-        layers1, layers2: their names.
-        n_images: how many will be added.
+        first, second: finished features of the same images; those of one network may be given twice.
+        cross: their products; see `passes.take_features`.
+        layers1, layers2: the layers that are compared; None: all.
         metrics: names in `MEASURES`.
-        ranks1, ranks2: how many principal components of the layers are kept; None: all of them.
-        alignment: `auto`, `pool` or `positions`, see `statistics.alignment`.
+        ranks1, ranks2: how many principal components of the layers are kept, all of them among those of the features.
         n_permutations: how often the images of the first network are permuted; 0, or at least 19.
         labels: (n_images,), integers: images are then permuted within their classes as well.
-        one_network: both are the same network, so a layer that is named twice is kept once.
-        describe: keep what `summary` needs to tell numerical ranks.
         source: the fields of `SimilarityRow` that name the networks and the data set.
-        stored: layers of each network whose features are in a store; where all are, batches need to be added only if
-            positions are samples.
     Raises:
         UserError: a measure is unknown.
-        ValueError: there is another number of labels than of images.
     """
 
     def __init__(
         self,
-        layers1: Sequence[str],
-        layers2: Sequence[str],
+        first: NetworkFeatures,
+        second: NetworkFeatures,
+        cross: CrossProducts,
         *,
-        n_images: int,
+        layers1: Sequence[str] | None = None,
+        layers2: Sequence[str] | None = None,
         metrics: Sequence[str] = PAPER,
         ranks1: Sequence[Rank] = (None,),
         ranks2: Sequence[Rank] = (None,),
-        alignment: str = "auto",
         n_permutations: int = 0,
         labels: Tensor | None = None,
-        one_network: bool = False,
-        describe: bool = False,
         source: Mapping[str, Any] = UNNAMED,
-        stored: tuple[Mapping[str, Features], Mapping[str, Features]] = ({}, {}),  # noqa: B006 - not changed
     ):
-        self.metrics = with_companions(metrics)
-        self.ranks1, self.ranks2, self.alignment, self.source = ranks1, ranks2, alignment, source
-        self.gram_metrics = [name for name in self.metrics if MEASURES[name].of == GRAMS]
-        by_samples = take_any(self.metrics, SAMPLES, CANONICAL)
-        keep = {
-            "keep_activations": bool(self.gram_metrics),
-            "keep_sums": by_samples or describe or {*ranks1, *ranks2} != {None},
-        }
-        self.layers1: dict[str, Features] = {
-            name: stored[0].get(name) or Layer(f"{name} of model 1", n_images, **keep) for name in layers1
-        }
-        others = {**stored[1], **(self.layers1 if one_network else {})}
-        self.layers2: dict[str, Features] = {
-            name: others.get(name) or Layer(f"{name} of model 2", n_images, **keep) for name in layers2
-        }
-        self.products: dict[tuple[str, str], Tensor] | None = {} if by_samples else None
+        self.metrics, self.ranks1, self.ranks2 = with_companions(metrics), ranks1, ranks2
+        self.sample_metrics = [name for name in self.metrics if MEASURES[name].of != GRAMS]
+        self.layers1 = {name: first.layers[name] for name in layers1 or first.layers}
+        self.layers2 = {name: second.layers[name] for name in layers2 or second.layers}
+        self.cross, self.source = cross, source
         self.n_permutations, self.labels = n_permutations, None if labels is None else labels.cpu()
-        self.orders = orders_of(n_permutations, n_images, self.labels)  # (N, n) by field of the rows
-        self.largest = Largest()
-        self.n_saturated = 0  # pairs of layers whose PWCCA at full rank is 0 for want of images
-        self.n_unpermuted = 0  # pairs of layers whose samples are positions, which no permutation is made of
+        self.orders = orders_of(n_permutations, first.n_images, self.labels)  # (N, n) by the end of columns
         self.undefined: dict[str, list[str]] = {}  # reason: measures that have no value somewhere because of it
 
-    def add(self, activations1: Mapping[str, Tensor], activations2: Mapping[str, Tensor]) -> None:
-        """Add a batch: the activations (B, C, H, W), (B, T, D) or (B, D) of all layers for the same images."""
-        rows1 = {name: layer.add(activations1[name]) for name, layer in self.layers1.items()}
-        rows2 = {
-            name: rows1[name] if layer is self.layers1.get(name) else layer.add(activations2[name])
-            for name, layer in self.layers2.items()
-        }
-        if self.products is None:
-            return
-        for name1, first in self.layers1.items():
-            for name2, second in self.layers2.items():
-                if alignment(first.shape, second.shape, self.alignment).by_position:
-                    product = rows1[name1].T @ rows2[name2]
-                    total = self.products.setdefault((name1, name2), torch.zeros_like(product))
-                    total += product
-
-    def rows(self, *, device: torch.device | str = "cpu") -> Iterator[list[SimilarityRow]]:
-        """Yield the rows of each pair of layers, all ranks of layer 1 times all ranks of layer 2; once only.
+    def rows(self) -> Iterator[list[SimilarityRow]]:
+        """Yield the rows of each pair of layers, all ranks of layer 1 times all ranks of layer 2.
 
         A value that is not defined is NaN, and `undefined` says why.
-
-        Args:
-            device: where Gram matrices are computed.
         """
-        n_pairs = len(self.layers1) * len(self.layers2)
-        pairs = progress(self._pairs(device), "pairs", n_pairs, delay=1)
-        if self.orders and n_pairs > 1:  # the largest value is known after the last pair
-            pairs = [[self._with_largest(row) for row in rows] for rows in list(pairs)]
-        yield from pairs
-
-    def _pairs(self, device: torch.device | str) -> Iterator[list[SimilarityRow]]:
-        for second in self.layers2.values():
-            shared = second in self.layers1.values()
-            self._prepare(second, {*self.ranks1, *self.ranks2} if shared else self.ranks2, device)
-        for name1, first in self.layers1.items():
-            shared = first in self.layers2.values()
-            if not shared:
-                self._prepare(first, self.ranks1, device)
+        for name1, first in progress(self.layers1.items(), "layers", len(self.layers1), delay=1):
             cosines = self._permuted_cosines(first)
-            for name2, second in self.layers2.items():
-                products = (self.products or {}).pop((name1, name2), None)
-                pair = LayerPair(first, second, alignment(first.shape, second.shape, self.alignment), products)
-                self._count(pair)
-                permuted = {metric: by_layer[name2] for metric, by_layer in cosines.items()}
+            for name2 in self.layers2:
+                pair = self._pair(name1, name2)
+                permuted = cosines[name2] | self._permuted_samples(pair)
                 yield [
-                    self._row(pair, (name1, name2), (rank1, rank2), permuted)
-                    for rank1 in self.ranks1
-                    for rank2 in self.ranks2
+                    self._row(pair, (name1, name2), ranks, {key: values[at] for key, values in permuted.items()})
+                    for at, ranks in self._at_ranks()
                 ]
-            if not shared:
-                first.matrices.clear()
 
-    def summary(self) -> str:
-        """Return the layers with their shapes and numerical ranks, one a line."""
-        layers = dict.fromkeys([*self.layers1.values(), *self.layers2.values()])
-        return "\n".join(layer.describe() for layer in layers)
+    def _at_ranks(self) -> Iterator[tuple[tuple, tuple[Rank, Rank]]]:
+        """Yield each pair of ranks behind its index into arrays (N, R1, R2)."""
+        for (i, rank1), (j, rank2) in product(enumerate(self.ranks1), enumerate(self.ranks2)):
+            yield (slice(None), i, j), (rank1, rank2)
+
+    def _pair(self, name1: str, name2: str) -> LayerPair:
+        cross = self.cross.moments.get((name1, name2))
+        layers = self.layers1[name1], self.layers2[name2]
+        return LayerPair(*layers, self.cross.alignment, None if cross is None else cross.scatter)
+
+    def _permuted_cosines(self, first: Layer) -> dict[str, dict[tuple[str, str], Tensor]]:
+        """Return the permuted values of a layer for measures of Gram matrices, by other layer."""
+        found: dict[str, dict[tuple[str, str], Tensor]] = {name: {} for name in self.layers2}
+        for metric in first.matrices if self.orders else ():
+            others = {name: layer for name, layer in self.layers2.items() if metric in layer.matrices}
+            matrices = [layer.matrices[metric] for layer in others.values()]
+            values = permuted_cosines(first.matrices[metric], matrices, torch.cat([*self.orders.values()]))
+            for (name, second), of_pair in zip(others.items(), values, strict=True):
+                rows = [_rows(layer, ranks) for layer, ranks in ((first, self.ranks1), (second, self.ranks2))]
+                blocks = of_pair[:, rows[0]][:, :, rows[1]].split(self.n_permutations)
+                found[name] |= {(which, metric): block for which, block in zip(self.orders, blocks, strict=True)}
+        return found
+
+    def _permuted_samples(self, pair: LayerPair) -> dict[tuple[str, str], Tensor]:
+        """Return the permuted values for measures of samples; none where samples are positions."""
+        found: dict[tuple[str, str], Tensor] = {}
+        if not (self.sample_metrics and pair.has_images_as_samples):
+            return found
+        for which, orders in self.orders.items():
+            shape = (len(orders), len(self.ranks1), len(self.ranks2))
+            found |= {(which, metric): torch.full(shape, math.nan).double() for metric in self.sample_metrics}
+            for n, order in enumerate(orders):
+                samples = pair.permuted_samples(order)
+                for metric, (at, ranks) in product(self.sample_metrics, self._at_ranks()):
+                    with contextlib.suppress(Undefined):  # as it is without permutations
+                        found[which, metric][at][n] = MEASURES[metric].function(samples, *ranks)
+        return found
+
+    def _row(
+        self, pair: LayerPair, layers: tuple[str, str], ranks: tuple[Rank, Rank], permuted: Mapping[tuple, Tensor]
+    ) -> SimilarityRow:
+        values, nulls = {}, {}
+        for metric in self.metrics:
+            try:
+                values[metric] = pair.value(metric, *ranks)
+            except Undefined as reason:
+                values[metric] = math.nan
+                metrics = self.undefined.setdefault(str(reason), [])
+                metrics += [metric] * (metric not in metrics)
+                continue
+            for which in self.orders:
+                if (which, metric) in permuted:
+                    nulls |= null_of(metric, values[metric], permuted[which, metric]).columns(metric, which)
+        return SimilarityRow(
+            **self.source, layer1=layers[0], layer2=layers[1], rank1=ranks[0], rank2=ranks[1],
+            alignment=pair.alignment.name, n_samples=pair.first.n_images, values=values | nulls,
+            alignment_option=self.cross.alignment, n_permutations=self.n_permutations,
+        )  # fmt: skip
 
     def warnings(self) -> Iterator[str]:
         """List what may surprise in the values, once all rows are made."""
-        yield from self._biases()
+        pairs = [self._pair(*names) for names in product(self.layers1, self.layers2)]
+        yield from self._biases(pairs)
         for reason, lacking in self.undefined.items():
             yield f"{', '.join(lacking)} nan: {reason}"
-        if self.n_saturated:
+        n = sum(pair.alignment.by_position for pair in pairs)
+        if n and self.sample_metrics and self.orders:
             yield (
-                f"PWCCA of {self.n_saturated} pairs is 0 for want of images: fewer than pooled features; give more "
-                "images (-n)"
-            )
-        if self.n_unpermuted:
-            names = [name for name in self.metrics if MEASURES[name].of != GRAMS]
-            yield (
-                f"{', '.join(names)} of {self.n_unpermuted} pairs have no p-values: their samples are positions, which "
+                f"{', '.join(self.sample_metrics)} of {n} pairs have no p-values: their samples are positions, which "
                 "are not independent; --alignment pool makes images the samples"
             )
         n = 0 if self.labels is None or not self.orders else n_alone(self.labels)
@@ -162,96 +154,24 @@ class Comparison:
                 "do not move; give more images (-n)"
             )
 
-    def _biases(self) -> Iterator[str]:
+    def _biases(self, pairs: Sequence[LayerPair]) -> Iterator[str]:
         """Name the biased measures, and count where features outnumber samples, unless there is a null beside them."""
         layers = {*self.layers1.values(), *self.layers2.values()}
-        n = sum(layer.n_features > layer.n_seen for layer in layers)
-        if n and not self.orders and any(MEASURES[name].is_biased for name in self.gram_metrics):
+        n = sum(math.prod(layer.shape) > layer.n_images for layer in layers)
+        if n and not self.orders and "cka" in self.metrics:
             yield (
                 f"CKA of {n} layers is biased upwards: they have more features than there are images; "
                 "give --permutations 200, or --metrics cka_debiased"
             )
-        names = [name for name in self.metrics if MEASURES[name].is_biased and name not in self.gram_metrics]
-        n = sum(self._has_few_samples(*pair) for pair in product(self.layers1.values(), self.layers2.values()))
-        if n and names:
+        without_null = [pair for pair in pairs if pair.alignment.by_position or not self.orders]
+        n = sum(pair.has_few_samples(self.ranks1, self.ranks2) for pair in without_null)
+        if n and self.sample_metrics:
             yield (
-                f"{', '.join(names)} of {n} pairs are biased downwards: their layers have more features together than "
-                "there are samples; give more images (-n), or --permutations 200"
+                f"{', '.join(self.sample_metrics)} of {n} pairs are biased downwards: their layers have more features "
+                "together than there are samples; give more images (-n), or --permutations 200"
             )
 
-    def _has_few_samples(self, first: Features, second: Features) -> bool:
-        """Return whether two layers have no more samples than features, and no permutations that show what follows."""
-        name, by_position = alignment(first.shape, second.shape, self.alignment)
-        widths = (max(map(layer.width, ranks)) for layer, ranks in ((first, self.ranks1), (second, self.ranks2)))
-        is_shown = name == NO_ALIGNMENT.name or (self.orders and not by_position)
-        return not is_shown and sum(widths) > (first.n_rows if by_position else first.n_seen)
 
-    def _prepare(self, layer: Features, ranks: Iterable[Rank], device: torch.device | str) -> None:
-        if self.gram_metrics:
-            metrics = [name for name in self.gram_metrics if MEASURES[name].min_images <= layer.n_seen]
-            layer.compute_grams(ranks, metrics, device=device)
-
-    def _count(self, pair: LayerPair) -> None:
-        with contextlib.suppress(Undefined):
-            self.n_saturated += take_any(self.metrics, CANONICAL) and pair.is_saturated
-        by_samples = take_any(self.metrics, SAMPLES, CANONICAL)
-        self.n_unpermuted += bool(by_samples and self.orders and pair.alignment.by_position)
-
-    def _permuted_cosines(self, first: Features) -> dict[str, dict[str, Tensor]]:
-        """Return the permuted values (ΣN, R1, R2) of a layer, by measure of Gram matrices and other layer."""
-        if not self.orders:
-            return {}
-        nulls, orders = {}, torch.cat([*self.orders.values()])
-        for metric in first.matrices:
-            others = [layer.matrices[metric] for layer in self.layers2.values()]
-            permuted = permuted_cosines(first.matrices[metric], others, orders)
-            nulls[metric] = dict(zip(self.layers2, permuted, strict=True))
-        return nulls
-
-    def _row(
-        self, pair: LayerPair, names: tuple[str, str], ranks: tuple[Rank, Rank], cosines: Mapping[str, Tensor]
-    ) -> SimilarityRow:
-        values, nulls = {}, {field: {} for field in KEYS if field != "values"}
-        for metric in self.metrics:
-            try:
-                values[metric] = pair.value(metric, *ranks)
-            except Undefined as reason:
-                values[metric] = math.nan
-                metrics = self.undefined.setdefault(str(reason), [])
-                metrics += [metric] * (metric not in metrics)
-                continue
-            for field, permuted in self._permuted(pair, metric, ranks, cosines).items():
-                nulls[field][metric] = null_of(metric, values[metric], permuted)
-                self.largest.add((field, ranks, metric), metric, permuted)
-        return SimilarityRow(
-            **self.source, **nulls, layer1=names[0], layer2=names[1], rank1=ranks[0], rank2=ranks[1],
-            alignment=pair.alignment.name, n_samples=pair.first.n_seen, values=values,
-            alignment_option=self.alignment, n_permutations=self.n_permutations,
-        )  # fmt: skip
-
-    def _permuted(
-        self, pair: LayerPair, metric: str, ranks: tuple[Rank, Rank], cosines: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Return the permuted values (N,) of a measure, by field of the rows; none where samples are positions."""
-        if metric in cosines:
-            row1, row2 = pair.first.gram_row(ranks[0]), pair.second.gram_row(ranks[1])
-            blocks = cosines[metric][:, row1, row2].split(self.n_permutations)
-            return dict(zip(self.orders, blocks, strict=True))
-        if MEASURES[metric].of == GRAMS or pair.alignment.by_position:
-            return {}
-        return {
-            field: torch.tensor([pair.permuted(metric, *ranks, order) for order in orders], dtype=torch.float64)
-            for field, orders in self.orders.items()
-        }
-
-    def _with_largest(self, row: SimilarityRow) -> SimilarityRow:
-        """Add the nulls of the most similar pair of layers at the ranks of a row."""
-        ranks = row.rank1, row.rank2
-        largest = {
-            f"{field}_max": {
-                metric: self.largest.null_of((field, ranks, metric), metric, row.values[metric])
-                for metric in getattr(row, field)
-            }
-            for field in self.orders
-        }
-        return row._replace(**largest)
+def _rows(layer: Layer, ranks: Sequence[Rank]) -> list[int]:
+    """Return the places of ranks in the Gram matrices of a layer, also of ranks that have no value."""
+    return [layer.gram_widths.index(layer.width(rank)) for rank in ranks]

@@ -32,11 +32,6 @@ class Grams(NamedTuple):
         return self.centred + self.offsets[:, :, None] + self.offsets[:, None, :]
 
 
-def centred(grams: Grams) -> Tensor:
-    """Return the centred matrices (R, n, n), whose cosines are CKA."""
-    return grams.centred
-
-
 def reference_of(activations: Tensor) -> Tensor:
     """Return the mean (positions, C) of some activations (B, positions, C), at least in float32.
 

@@ -1,29 +1,29 @@
 """All measures of two layers, at any pair of ranks."""
 
-from functools import cache, cached_property
+import math
+from collections.abc import Sequence
+from functools import cached_property
 
-import torch
 from torch import Tensor
 
-from src.results.rows import Rank
-from src.similarity.cca import Canonical, canonical_at
-from src.similarity.features import Features
-from src.similarity.registry import CANONICAL, GRAMS, MEASURES
+from src.choices.measures import GRAMS, MEASURES
+from src.results.tables import Rank
+from src.similarity.features import NO_ALIGNMENT, Layer, alignment
 from src.similarity.samples import SamplesPair, Undefined
-from src.similarity.statistics import NO_ALIGNMENT, Alignment
 
 
 class LayerPair:
-    """Two layers that have seen the same images.
+    """Two layers of the same images.
 
     Args:
-        products: Σ x₁x₂ᵀ (C1, C2) of the rows that `Features.add` returns, needed if positions or tokens are samples.
+        alignment: the option, see `features.alignment`.
+        cross: Σ(x₁−μ₁)(x₂−μ₂)ᵀ (C1, C2) of the positions, needed if positions or tokens are samples.
     """
 
-    def __init__(self, first: Features, second: Features, alignment: Alignment, products: Tensor | None = None):
-        self.first, self.second, self.alignment, self.products = first, second, alignment, products
-        self.canonical = cache(self._canonical)  # two measures need it
-        self.cosines = cache(self._cosines)
+    def __init__(self, first: Layer, second: Layer, alignment_option: str, cross: Tensor | None = None):
+        self.first, self.second, self.cross = first, second, cross
+        self.alignment = alignment(first.shape, second.shape, alignment_option)
+        self._cosines: dict[str, Tensor] = {}  # (R1, R2), by measure of Gram matrices
 
     def value(self, name: str, rank1: Rank, rank2: Rank) -> float:
         """Return the value of a measure at two ranks.
@@ -31,31 +31,18 @@ class LayerPair:
         Raises:
             Undefined: the measure has no value here.
         """
-        measure = MEASURES[name]
-        if self.first.n_seen < measure.min_images:
-            raise Undefined(f"it needs at least {measure.min_images} images, not {self.first.n_seen}")
-        if measure.of == GRAMS:
-            rows = self.first.gram_row(rank1), self.second.gram_row(rank2)
-            return _defined(float(self.cosines(name)[rows]), self.first.name, self.second.name)
-        if measure.of == CANONICAL:
-            return measure.function(self.canonical(rank1, rank2))
-        return measure.function(self.samples, rank1, rank2)
-
-    def permuted(self, name: str, rank1: Rank, rank2: Rank, order: Tensor) -> float:
-        """Return the value of a measure of pooled features, with the images of the first network in another order."""
         first, second, measure = self.first, self.second, MEASURES[name]
-        cross = first.centred_pooled[order].T @ second.centred_pooled
-        samples = SamplesPair(first.images, second.images, cross)
-        if measure.of == CANONICAL:
-            return measure.function(canonical_at(samples, rank1, rank2))
-        return measure.function(samples, rank1, rank2)
-
-    @property
-    def is_saturated(self) -> bool:
-        """Whether the second layer has as many dimensions as images can span: PWCCA is then 0 for any first layer."""
-        if self.alignment.by_position or self.alignment == NO_ALIGNMENT:
-            return False
-        return len(self.samples.second.basis().factor) >= self.first.n_seen - 1
+        if first.n_images < measure.min_images:
+            raise Undefined(f"it needs at least {measure.min_images} images, not {first.n_images}")
+        if measure.of != GRAMS:
+            return measure.function(self.samples, rank1, rank2)
+        rows = first.gram_row(rank1), second.gram_row(rank2)
+        if name not in self._cosines:
+            self._cosines[name] = (first.matrices[name].flatten(1) @ second.matrices[name].flatten(1).T).cpu()
+        value = float(self._cosines[name][rows])
+        if math.isnan(value):
+            raise Undefined(f"{first.name} or {second.name} has a Gram matrix of zeros")
+        return value
 
     @cached_property
     def samples(self) -> SamplesPair:
@@ -69,20 +56,23 @@ class LayerPair:
             raise Undefined(
                 f"positions of {first.name} and {second.name} do not correspond; --alignment pool compares averages"
             )
-        if not self.alignment.by_position:
-            return SamplesPair(first.images, second.images, first.centred_pooled.T @ second.centred_pooled)
-        cross = (self.products - torch.outer(first.sum, second.sum) / first.n_rows).cpu()
-        return SamplesPair(first.positions, second.positions, first.axes.T @ cross @ second.axes)
+        if self.alignment.by_position:
+            one, other = first.positions, second.positions
+            return SamplesPair(one, other, one.axes.T @ self.cross.cpu() @ other.axes)
+        return SamplesPair(first.images, second.images, first.pooled.T @ second.pooled)
 
-    def _cosines(self, name: str) -> Tensor:
-        first, second = (layer.matrices[name].flatten(1) for layer in (self.first, self.second))
-        return (first @ second.T).cpu()
+    def permuted_samples(self, order: Tensor) -> SamplesPair:
+        """Return both layers pooled, with the images of the first one in another order."""
+        first, second = self.first, self.second
+        return SamplesPair(first.images, second.images, first.pooled[order].T @ second.pooled)
 
-    def _canonical(self, rank1: Rank, rank2: Rank) -> Canonical:
-        return canonical_at(self.samples, rank1, rank2)
+    @property
+    def has_images_as_samples(self) -> bool:
+        """Whether images are the samples of CCA and Procrustes."""
+        return not self.alignment.by_position and self.alignment != NO_ALIGNMENT
 
-
-def _defined(value: float, name1: str, name2: str) -> float:
-    if value != value:
-        raise Undefined(f"{name1} or {name2} has a Gram matrix of zeros")
-    return value
+    def has_few_samples(self, ranks1: Sequence[Rank], ranks2: Sequence[Rank]) -> bool:
+        """Return whether both layers together have more features than there are samples."""
+        n_samples = self.first.n_images * (self.first.n_positions if self.alignment.by_position else 1)
+        widths = max(map(self.first.width, ranks1)), max(map(self.second.width, ranks2))
+        return self.alignment != NO_ALIGNMENT and sum(widths) > n_samples

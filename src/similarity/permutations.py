@@ -5,17 +5,16 @@ nothing in common but the labels of the images exceed it. Permutations within cl
 only what is similar beyond them exceeds theirs.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from src.results.rows import Null
+from src.choices.measures import MEASURES
 from src.runtime import generator
-from src.similarity.registry import MEASURES
+from src.similarity.rows import Null
 
 BLOCK = 4  # permutations of Gram matrices that are held at once
-MIN_PERMUTATIONS = 19  # fewer have no 95 % quantile
 TIE = 1e-12  # values this near to each other count as equal
 
 
@@ -47,49 +46,19 @@ def orders_of(n_permutations: int, n_images: int, labels: Tensor | None) -> dict
     """Return the permutations (N, n) of all images, and within classes if there are labels (n,).
 
     Returns:
-        By field of `SimilarityRow`; nothing if N is 0, and none within classes of one image each.
-    Raises:
-        ValueError: there is another number of labels.
+        By the end of columns, see `Null.columns`; nothing if N is 0, and none within classes of one image each.
     """
-    if labels is not None and len(labels) != n_images:
-        raise ValueError(f"{len(labels)} labels of {n_images} images")
     if not n_permutations:
         return {}
-    orders = {"nulls": permutations(n_permutations, n_images)}
+    orders = {"": permutations(n_permutations, n_images)}
     if labels is not None and n_alone(labels) < n_images:
-        orders["nulls_within"] = permutations_within(n_permutations, labels)
+        orders["_within"] = permutations_within(n_permutations, labels)
     return orders
 
 
-class Largest:
-    """The most similar of the permuted values of several pairs of layers, for each permutation.
-
-    A value that exceeds the 95 % quantile of these is significant among all pairs, however they depend on each other
-    (Westfall and Young 1993, single-step maxT).
-    """
-
-    def __init__(self) -> None:
-        self._signed: dict[Hashable, Tensor] = {}
-
-    def add(self, key: Hashable, name: str, permuted: Tensor) -> None:
-        """Add the values (N,) of a measure for a pair of layers; those of one key are compared with each other."""
-        signed = MEASURES[name].sign * permuted
-        self._signed[key] = torch.maximum(self._signed.get(key, signed), signed)
-
-    def null_of(self, key: Hashable, name: str, value: float) -> Null:
-        """Compare the value of a measure with the most similar ones of a key."""
-        return null_of(name, value, MEASURES[name].sign * self._signed[key])
-
-
 def null_of(name: str, value: float, permuted: Tensor) -> Null:
-    """Compare the value of a measure with those (N,) of permutations.
-
-    Raises:
-        ValueError: there are fewer than `MIN_PERMUTATIONS`.
-    """
+    """Compare the value of a measure with those (N,) of permutations; 19 are the fewest that have a 95 % quantile."""
     n, measure = len(permuted), MEASURES[name]
-    if n < MIN_PERMUTATIONS:
-        raise ValueError(f"{n} permutations are fewer than {MIN_PERMUTATIONS}")
     signed = measure.sign * permuted.double()
     p_value = (1 + int((signed >= measure.sign * value - TIE).sum())) / (n + 1)
     null = measure.sign * float(signed.sort().values[-(-95 * (n + 1) // 100) - 1])  # the ceiling, counted from 1

@@ -4,14 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from src.choices.measures import GRAMS, MEASURES
 from src.console import result
 from src.results.captions import caption, common, network, pair_of_networks, short
 from src.results.curves import curves
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix
-from src.results.records import read_table, write_table
-from src.results.rows import Rank, SimilarityRow
-from src.similarity.registry import GRAMS, KEYS, MEASURES
+from src.results.tables import Rank, read_table, write_table
+from src.similarity.rows import SimilarityRow
 
 MAX_CURVES = 10  # in one panel
 
@@ -30,22 +30,19 @@ def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
 
 
 def _against_null(row: SimilarityRow, metric: str) -> str:
-    if metric not in row.nulls:
-        return ""
     texts = []
     for where, nulls in {"": row.nulls, "within classes ": row.nulls_within}.items():
-        if metric in nulls:
-            p_value, null, calibrated = nulls[metric]
-            texts.append(f"{where}p {p_value:.3g}, null {null:.4f}, calibrated {calibrated:.4f}")
-    return f" ({'; '.join(texts)})"
+        if null := nulls.get(metric):
+            texts.append(f"{where}p {null.p_value:.3g}, null {null.null_95:.4f}, calibrated {null.calibrated:.4f}")
+    return f" ({'; '.join(texts)})" if texts else ""
 
 
 def write_files(path: Path, rows: Sequence[SimilarityRow], *, figure: str = ".png", title: str = "") -> None:
     """Write the CSV, one row for each pair of layers and ranks, and the figure (.png or .pdf) beside it.
 
-    A full rank is empty; an undefined value is `nan`. The columns of measures that were not asked for are empty.
+    A full rank is empty; an undefined value is `nan`. There are columns of the measures that were asked for.
     """
-    write_table(path, SimilarityRow, rows, **KEYS)
+    write_table(path, SimilarityRow, rows)
     draw(path.with_suffix(figure), rows, title=title)
 
 
@@ -55,7 +52,7 @@ def read_similarities(path: str | Path) -> list[SimilarityRow]:
     Raises:
         UserError: as for `read_table`.
     """
-    return read_table(path, SimilarityRow, **KEYS)
+    return read_table(path, SimilarityRow)
 
 
 def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
@@ -115,7 +112,7 @@ def _text(rank: Rank) -> str:
 
 def describe(rows: Sequence[SimilarityRow]) -> str:
     """Return the text below a figure."""
-    is_aligned = any(MEASURES[name].of != GRAMS for row in rows for name in row.values)
+    is_aligned = any(MEASURES[name].of != GRAMS for row in rows for name in row.measures)
     models = [network(common(rows, name), common(rows, f"{name}_type")) for name in ("model1", "model2")]
     return caption(
         networks=pair_of_networks(models, sign="–"),
@@ -131,7 +128,7 @@ def _draw_curves(path: Path, rows: Sequence[SimilarityRow], *, side: int, title:
     for row in rows:
         other = row.rank2 if side == 1 else row.rank1
         label = f"{row.layer1} – {row.layer2}" + (f", rank {other} of model {3 - side}" if other else "")
-        for metric, value in row.values.items():
+        for metric, value in row.measures.items():
             rank = row.rank1 if side == 1 else row.rank2
             if rank is None:  # full, whose number the rows do not say
                 continue

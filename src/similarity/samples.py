@@ -1,12 +1,14 @@
-"""Representations as samples × features, stored as the second moments that CCA and Procrustes need."""
+"""Representations as samples × features, kept as the second moments that CCA and Procrustes need."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from src.moments import ROUNDING
+
 EIGENVALUE_CUTOFF = 1e-10  # times the largest eigenvalue: smaller ones count as zero
-CONSTANT = 1e-24  # times the sum of squares: less variation than that is rounding, in double precision
+TIE = 1e-6  # canonical correlations this near to each other count as equal
 
 
 class Undefined(ValueError):
@@ -57,7 +59,7 @@ class Samples:
             variances, rotation = self.moments[:width], torch.eye(width).to(self.moments)
         else:
             variances, rotation = torch.linalg.eigh(self.moments[:width, :width])
-        kept = variances > max(EIGENVALUE_CUTOFF * float(variances.max()), CONSTANT * self.scale)
+        kept = variances > max(EIGENVALUE_CUTOFF * float(variances.max()), ROUNDING * self.scale)
         if not kept.any():
             raise Undefined(f"{self.name} is constant over the samples")
         deviations, rotation = variances[kept].sqrt(), rotation[:, kept]
@@ -65,53 +67,63 @@ class Samples:
         return Basis(rotation / deviations, factor, float(variances.clamp(min=0).sum().sqrt()))
 
 
-class SamplesPair(NamedTuple):
-    """Two representations of the same samples."""
+class Canonical(NamedTuple):
+    """The canonical directions of the first representation, one for each of its dimensions."""
 
-    first: Samples
-    second: Samples
-    cross: Tensor  # (features1, features2): Σ z₁z₂ᵀ in the coordinates of both
+    correlations: Tensor  # (k1,) in [0, 1], descending; 0 for directions without a partner
+    weights: Tensor  # (k1,): sums over the features of their absolute products with each direction
+    n_shared: int  # number of directions with a partner, which come first
+
+
+class SamplesPair:
+    """Two representations of the same samples.
+
+    Args:
+        cross: (features1, features2), Σ z₁z₂ᵀ in the coordinates of both.
+    """
+
+    def __init__(self, first: Samples, second: Samples, cross: Tensor):
+        self.first, self.second, self.cross = first, second, cross
+        self._canonical: dict[tuple[int | None, int | None], Canonical] = {}  # two measures take them
 
     def block(self, rank1: int | None, rank2: int | None) -> Tensor:
         """Return the cross moments of two ranks, (width1, width2)."""
         return self.cross[: self.first.width(rank1), : self.second.width(rank2)]
 
+    def canonical(self, rank1: int | None, rank2: int | None) -> Canonical:
+        """Return the canonical directions at two ranks (None: full).
 
-def matrices(x, y, *, centred: bool = True) -> tuple[Tensor, Tensor]:
-    """Convert two arrays or tensors (n, ...) to samples × features in double precision.
+        The directions are the left singular vectors of Q₁ᵀQ₂, the correlations its singular values; Q₁ and Q₂ are
+        orthonormal bases of the samples within their numerical rank. Correlations that differ by at most 1e-6 count as
+        equal, and so do all directions without a partner. The directions of such a group are the principal axes of the
+        first representation within it, so that they do not depend on the order of the samples.
+        """
+        if (rank1, rank2) not in self._canonical:
+            self._canonical[rank1, rank2] = self._directions(rank1, rank2)
+        return self._canonical[rank1, rank2]
 
-    Args:
-        centred: subtract the mean over the samples.
-
-    Raises:
-        ValueError: there are no features, fewer than two samples, or different numbers of samples.
-        Undefined: a value is not finite, or all samples are the same.
-    """
-    x, y = _matrix(x, "the first representation", centred), _matrix(y, "the second representation", centred)
-    if len(x) != len(y):
-        raise ValueError(f"{len(x)} samples cannot be compared with {len(y)}")
-    return x, y
-
-
-def _matrix(x, name: str, centred: bool) -> Tensor:
-    x = torch.as_tensor(x).detach().double()
-    if x.ndim < 2 or len(x) < 2 or x[0].numel() == 0:
-        raise ValueError(f"{name} has shape {tuple(x.shape)}; give at least two samples × features")
-    x = x.flatten(1)
-    if not x.isfinite().all():
-        raise Undefined(f"{name} has values that are not finite")
-    moved = x - x.mean(0)
-    if moved.square().sum() <= CONSTANT * x.square().sum():
-        raise Undefined(f"{name} is constant over the samples")
-    return moved if centred else x
+    def _directions(self, rank1: int | None, rank2: int | None) -> Canonical:
+        first, second = self.first.basis(rank1), self.second.basis(rank2)
+        overlap = first.whitening.T @ self.block(rank1, rank2) @ second.whitening  # (k1, k2), Q₁ᵀQ₂
+        n_directions, n_shared = len(overlap), min(overlap.shape)
+        # All k1 left singular vectors are needed; the right ones never are.
+        directions, cosines, _ = torch.linalg.svd(overlap, full_matrices=n_directions > n_shared)
+        correlations = torch.zeros(n_directions, dtype=cosines.dtype)
+        correlations[:n_shared] = cosines.clamp(max=1)  # rounding
+        coordinates = directions.T @ first.factor  # (k1, features1): the products of directions and features
+        start = 0
+        for size in _ties(correlations):
+            group = slice(start, start + size)
+            if size > 1:
+                _, axes = torch.linalg.eigh(coordinates[group] @ coordinates[group].T)  # the largest variance last
+                coordinates[group] = axes.flip(1).T @ coordinates[group]
+                correlations[group] = correlations[group].mean()
+            start += size
+        return Canonical(correlations, coordinates.abs().sum(1), n_shared)
 
 
-def samples_pair(x, y) -> SamplesPair:
-    """Express arrays (n, features1) and (n, features2) by their own principal axes; raises as `matrices`."""
-    factors = [torch.linalg.svd(z, full_matrices=False) for z in matrices(x, y)]
-    first, second = (
-        Samples(name, axes.T, deviations.square(), scale=0.0)
-        for name, (_, deviations, axes) in zip(("first", "second"), factors, strict=True)
-    )
-    (basis1, deviations1, _), (basis2, deviations2, _) = factors
-    return SamplesPair(first, second, deviations1[:, None] * (basis1.T @ basis2) * deviations2)
+def _ties(correlations: Tensor) -> list[int]:
+    """Return the sizes of the groups of equal values in descending correlations (k,)."""
+    ends = (correlations[:-1] - correlations[1:] > TIE).nonzero().flatten() + 1
+    bounds = torch.cat([torch.zeros(1, dtype=ends.dtype), ends, torch.tensor([len(correlations)])])
+    return bounds.diff().tolist()

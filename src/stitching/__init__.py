@@ -1,12 +1,15 @@
-"""Stitching: layers, direct matching, and the grid of many pairs on shared passes. Importing this spares torch."""
+"""Stitching: layers, direct matching, and the grid of many pairs on shared passes."""
 
-from src.doors import lazy_names
 from src.results.experiments import Pair
+from src.stitching.check import check_options
+from src.stitching.grid import Grid
+from src.stitching.grid_matching import match_layers
+from src.stitching.layers import build_stitching_layer
+from src.stitching.matching import Matching, direct_matching, matching_batches
+from src.stitching.sample_size import match_until_settled
+from src.stitching.stitched_model import StitchedModel, build_layers
 
-_NAMES = {
-    "Grid": "grid", "Matching": "matching", "StitchedModel": "stitched_model", "build_layers": "stitched_model",
-    "build_stitching_layer": "layers", "check_options": "check", "direct_matching": "matching",
-    "match_layers": "grid_matching", "match_until_settled": "sample_size", "matching_batches": "matching",
-}  # fmt: skip
-__all__ = ["Pair", *_NAMES]
-__getattr__ = lazy_names(__name__, _NAMES)
+__all__ = [
+    "Grid", "Matching", "Pair", "StitchedModel", "build_layers", "build_stitching_layer", "check_options",
+    "direct_matching", "match_layers", "match_until_settled", "matching_batches",
+]  # fmt: skip

@@ -48,10 +48,10 @@ class StitchingLayer(nn.Module):
             self.transform.bias.copy_(bias)
 
     @torch.no_grad()
-    def sparsity(self, threshold: float) -> float:
-        """Return the share of weights and biases of the affine map whose magnitude is at most `threshold`."""
-        values = torch.cat([self.transform.weight.flatten(), self.transform.bias])
-        return (values.abs() <= threshold).double().mean().item()
+    def sparsity(self, thresholds: Sequence[float]) -> list[float]:
+        """Return the shares of weights and biases of the affine map whose magnitude is at most each threshold."""
+        sizes = torch.cat([self.transform.weight.flatten(), self.transform.bias]).abs()
+        return torch.stack([(sizes <= threshold).double().mean() for threshold in thresholds]).tolist()
 
     def l1_norm(self) -> Tensor:
         """Return the sum of the magnitudes of weights and biases of the affine map."""

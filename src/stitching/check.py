@@ -5,15 +5,14 @@ from typing import Any
 
 from torch import nn
 
+from src.choices.stitching import FORMS
 from src.console import listed, note, warn
 from src.errors import UserError
 from src.models import Network
-from src.results.experiments import Method, Pair
-from src.results.records import from_record
-from src.results.rows import Metrics
+from src.results.experiments import Experiment, Pair
 from src.stitching.closed_forms import Matching
 from src.stitching.layers import StitchingLayer
-from src.stitching.registry import FORMS
+from src.stitching.rows import Metrics
 from src.stitching.rules import is_as_matched, is_matched_on_few
 
 
@@ -68,7 +67,7 @@ def warn_of_matching(
             "directions; --pinv-cutoff exact does not depend on the number of rows"
         )
     few = [pair for pair, metrics in measured.items() if pair in matched and is_matched_on_few(metrics)]
-    if few and is_as_matched(from_record(Method, options)):
+    if few and is_as_matched(Experiment.of(options)):
         remedy = "" if options["n_pinv_init_samples"] == "auto" else "; raise -pinv-samples, or give -pinv-samples auto"
         warn(
             f"too few images to match {listed(few)}: R² is much lower on the test images than on the matched ones"

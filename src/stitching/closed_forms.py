@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.stitching.moments import EPS, Moments, TargetMoments, varying
-from src.stitching.registry import FORMS
+from src.choices.stitching import FORMS
+from src.moments import Moments
+from src.stitching.moments import EPS, SourceMoments, r2_of, varying
 
 PENALTIES = np.geomspace(1e-6, 10, 20)  # of ridge, in mean variances of the source
 EPS32 = torch.finfo(torch.float32).eps
@@ -38,7 +39,12 @@ class Matching(NamedTuple):
 
 
 def closed_form(
-    form: str, moments: Moments, held_out: Moments | None = None, *, rank: int | None = None, cutoff: Cutoff = "paper"
+    form: str,
+    moments: SourceMoments,
+    held_out: SourceMoments | None = None,
+    *,
+    rank: int | None = None,
+    cutoff: Cutoff = "paper",
 ) -> dict[str, Matching]:
     """Return the map of a form of `FORMS` for each target.
 
@@ -81,11 +87,11 @@ def relative_cutoff(cutoff: Cutoff, n_rows: int, n_columns: int) -> float:
     return max(float(cutoff), (10 * n_columns * EPS) ** 0.5)
 
 
-def least_squares(moments: Moments, cutoff: Cutoff = "paper") -> dict[str, Matching]:
+def least_squares(moments: SourceMoments, cutoff: Cutoff = "paper") -> dict[str, Matching]:
     """Return the minimum-norm solution of [X 1] B = Y for each target, its small singular values cut off."""
-    n_rows, mean = moments.n_rows, torch.cat([moments.mean, moments.mean.new_ones(1)])  # of [X 1]
+    n_rows, mean = moments.source.n_rows, torch.cat([moments.source.mean, moments.source.mean.new_ones(1)])  # of [X 1]
     gram = n_rows * torch.outer(mean, mean)
-    gram[:-1, :-1] += moments.scatter  # [X 1]ᵀ[X 1], (C1+1, C1+1)
+    gram[:-1, :-1] += moments.source.scatter  # [X 1]ᵀ[X 1], (C1+1, C1+1)
     squared_sigma, axes = torch.linalg.eigh(gram)
     kept, kept_by_exact = (
         squared_sigma > relative_cutoff(each, n_rows, len(gram)) ** 2 * squared_sigma[-1] for each in (cutoff, "exact")
@@ -94,7 +100,8 @@ def least_squares(moments: Moments, cutoff: Cutoff = "paper") -> dict[str, Match
     drops = cutoff == "paper" and (kept_by_exact & ~kept).any().item()  # a number was asked for
     matchings = {}
     for name, target in moments.targets.items():
-        coordinates = torch.addr(axes[:-1].T @ moments.cross[name], n_rows * (mean @ axes), target.mean)  # of [X 1]ᵀY
+        centred = axes[:-1].T @ moments.cross[name].scatter
+        coordinates = torch.addr(centred, n_rows * (mean @ axes), target.mean)  # of [X 1]ᵀY
         solution = axes @ (inverse[:, None] * coordinates)
         explained = coordinates.square().sum(1) / squared_sigma  # of ‖Y‖², by direction
         residual, least = (target.squared_norm - explained[which].sum() for which in (kept, kept_by_exact))
@@ -103,7 +110,7 @@ def least_squares(moments: Moments, cutoff: Cutoff = "paper") -> dict[str, Match
             solution[:-1].T,
             solution[-1],
             error,
-            target.r2(residual),
+            r2_of(target, residual),
             int(kept.sum()),
             moments.n_samples,
             truncated=drops and error - least > max(min(0.01, least / 10), 1e-9),  # less is rounding
@@ -111,14 +118,14 @@ def least_squares(moments: Moments, cutoff: Cutoff = "paper") -> dict[str, Match
     return matchings
 
 
-def repair(moments: Moments, cutoff: Cutoff = "paper") -> dict[str, Matching]:
+def repair(moments: SourceMoments, cutoff: Cutoff = "paper") -> dict[str, Matching]:
     """Return least squares with each output channel rescaled to the mean and standard deviation of the target.
 
     After Jordan et al., REPAIR (ICLR 2023). A channel of which nothing is explained is constant, at the target's mean.
     """
     matchings = {}
     for name, fitted in least_squares(moments, cutoff).items():
-        made = (fitted.weight * (fitted.weight @ moments.scatter)).sum(1)  # Σ(ŷ−mean)², (C2,)
+        made = (fitted.weight * (fitted.weight @ moments.source.scatter)).sum(1)  # Σ(ŷ−mean)², (C2,)
         wanted = moments.targets[name].variations
         explained = made > EPS32**2 * wanted  # less is rounding
         scale = torch.where(explained, (wanted / torch.where(explained, made, 1)).sqrt(), 0)
@@ -127,27 +134,27 @@ def repair(moments: Moments, cutoff: Cutoff = "paper") -> dict[str, Matching]:
     return matchings
 
 
-def covariance(moments: Moments) -> dict[str, Matching]:
+def covariance(moments: SourceMoments) -> dict[str, Matching]:
     """Return the map of least error among those that give the stitched rows the covariance of the target.
 
     It is W = Σx^(−1/2) U Vᵀ Σy^(1/2) with U S Vᵀ the singular value decomposition of Σx^(−1/2) Σxy Σy^(1/2): the
     orthogonal map of the whitened source to the target in the metric of its covariance. Where the source varies in
     fewer directions than the target, that covariance is reached on as many of the target's.
     """
-    variations, axes = torch.linalg.eigh(moments.scatter)
-    varies = varying(variations, moments.n_rows, moments.mean)
+    variations, axes = torch.linalg.eigh(moments.source.scatter)
+    varies = varying(variations, moments.source)
     whitening = axes[:, varies] / variations[varies].sqrt()  # (C1, r)
     matchings = {}
     for name, target in moments.targets.items():
-        predicted, root = whitening.T @ moments.cross[name], target.root()  # (r, C2), (q, C2)
-        u, _, vh = torch.linalg.svd(predicted @ root.T, full_matrices=False)
+        predicted, root = whitening.T @ moments.cross[name].scatter, _root(target)  # (r, C2), (q, C2)
+        u, vh = _singular_vectors(predicted @ root.T)
         made = u @ (vh @ root)  # (r, C2), from the white coordinates
         residual = target.variations.sum() - 2 * (predicted * made).sum() + made.square().sum()
         matchings[name] = _about_means(moments, name, (whitening @ made).T, whitening.shape[1], residual)
     return matchings
 
 
-def orthogonal(moments: Moments) -> dict[str, Matching]:
+def orthogonal(moments: SourceMoments) -> dict[str, Matching]:
     """Return the orthogonal map of the centred activations, with a bias, for each target (Schönemann 1966).
 
     It is UVᵀ of the cross-covariance UΣVᵀ. Between unequal widths it has orthonormal rows or columns and maximises the
@@ -155,26 +162,32 @@ def orthogonal(moments: Moments) -> dict[str, Matching]:
     """
     matchings = {}
     for name, cross in moments.cross.items():
-        u, _, vh = torch.linalg.svd(cross, full_matrices=False)
+        u, vh = _singular_vectors(cross.scatter)
         matchings[name] = _about_means(moments, name, (u @ vh).T, u.shape[1])
     return matchings
 
 
-def ridge(fitted: Moments, held_out: Moments) -> dict[str, Matching]:
+def _singular_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return U and Vᵀ of a singular value decomposition, made on the CPU: of few hundred rows, not faster on a GPU."""
+    u, _, vh = torch.linalg.svd(matrix.cpu(), full_matrices=False)
+    return u.to(matrix.device), vh.to(matrix.device)
+
+
+def ridge(fitted: SourceMoments, held_out: SourceMoments) -> dict[str, Matching]:
     """Return the map that minimises ‖XW+b−Y‖² + penalty·‖W‖² over all rows, for each target.
 
     The penalty is one of `PENALTIES` times the mean variance of the source: the one whose map, fitted to the first
     samples, has the least squared error on the others.
     """
     everything = fitted.pooled(held_out)
-    gram = everything.scatter
-    penalties = gram.trace() / everything.n_rows / len(gram) * torch.from_numpy(PENALTIES).to(gram)
+    gram = everything.source.scatter
+    penalties = gram.trace() / everything.source.n_rows / len(gram) * torch.from_numpy(PENALTIES).to(gram)
     variations, axes = torch.linalg.eigh(gram)
-    varies, trial = varying(variations, everything.n_rows, everything.mean), _Trial(fitted, held_out, penalties)
+    varies, trial = varying(variations, everything.source), _Trial(fitted, held_out, penalties)
     matchings = {}
     for name, cross in everything.cross.items():
         penalty = penalties[trial.errors(name).argmin()]
-        weight = axes @ (_shrinkage(variations, varies, penalty)[:, None] * (axes.T @ cross))
+        weight = axes @ (_shrinkage(variations, varies, penalty)[:, None] * (axes.T @ cross.scatter))
         matching = _about_means(everything, name, weight.T, int(varies.sum()))
         matchings[name] = matching._replace(ridge_penalty=penalty.item())
     return matchings
@@ -183,23 +196,35 @@ def ridge(fitted: Moments, held_out: Moments) -> dict[str, Matching]:
 class _Trial:
     """The error of each penalty of ridge on samples that it is not fitted to."""
 
-    def __init__(self, fitted: Moments, held_out: Moments, penalties: Tensor):
+    def __init__(self, fitted: SourceMoments, held_out: SourceMoments, penalties: Tensor):
         self.fitted, self.held_out = fitted, held_out
-        variations, self.axes = torch.linalg.eigh(fitted.scatter)
-        varies = varying(variations, fitted.n_rows, fitted.mean)
+        variations, self.axes = torch.linalg.eigh(fitted.source.scatter)
+        varies = varying(variations, fitted.source)
         self.shrinkage = _shrinkage(variations, varies, penalties[:, None])  # (20, C1)
-        self.step = held_out.mean - fitted.mean
-        about = held_out.scatter + held_out.n_rows * torch.outer(self.step, self.step)  # Σ(x−m)(x−m)ᵀ, m as fitted
+        n_rows, mean, scatter = held_out.source
+        self.step = mean - fitted.source.mean
+        about = scatter + n_rows * torch.outer(self.step, self.step)  # Σ(x−m)(x−m)ᵀ, m as fitted
         self.gram = self.axes.T @ about @ self.axes
 
     def errors(self, name: str) -> Tensor:
         """‖XW+b−Y‖² over the held-out rows of a target, for each penalty, (20,)."""
         step = self.held_out.targets[name].mean - self.fitted.targets[name].mean
-        coordinates = self.axes.T @ self.fitted.cross[name]  # times the shrinkage: W along the axes
-        cross = self.axes.T @ (self.held_out.cross[name] + self.held_out.n_rows * torch.outer(self.step, step))
+        coordinates = self.axes.T @ self.fitted.cross[name].scatter  # times the shrinkage: W along the axes
+        held_out = self.held_out.cross[name]
+        cross = self.axes.T @ (held_out.scatter + held_out.n_rows * torch.outer(self.step, step))
         explained = self.shrinkage @ (coordinates * cross).sum(1)  # ⟨W, C⟩
         squared = ((self.shrinkage @ (self.gram * (coordinates @ coordinates.T))) * self.shrinkage).sum(1)  # ⟨W, GW⟩
         return squared - 2 * explained  # and ‖Y‖², which is the same for all
+
+
+def _root(target: Moments) -> Tensor:
+    """Return S (q, C2) with q at most C2 and SᵀS = Σ(y−μ)(y−μ)ᵀ up to rounding."""
+    factor, failed = torch.linalg.cholesky_ex(target.scatter)
+    if not failed:
+        return factor.T
+    variations, axes = torch.linalg.eigh(target.scatter)
+    varies = varying(variations, target)
+    return variations[varies].sqrt()[:, None] * axes[:, varies].T
 
 
 def _shrinkage(variations: Tensor, varies: Tensor, penalties: Tensor) -> Tensor:
@@ -207,15 +232,17 @@ def _shrinkage(variations: Tensor, varies: Tensor, penalties: Tensor) -> Tensor:
     return torch.where(varies, 1 / torch.where(varies, variations + penalties, 1), 0)
 
 
-def _about_means(moments: Moments, name: str, weight: Tensor, rank: int, residual: Tensor | None = None) -> Matching:
+def _about_means(
+    moments: SourceMoments, name: str, weight: Tensor, rank: int, residual: Tensor | None = None
+) -> Matching:
     """Complete a map (C2, C1) of the centred activations, and its ‖residual‖² if it is known, to a matching."""
     target = moments.targets[name]
-    bias = target.mean - weight @ moments.mean
+    bias = target.mean - weight @ moments.source.mean
     residual = moments.squared_residual(name, weight, bias) if residual is None else residual
-    return Matching(weight, bias, _relative(residual, target), target.r2(residual), rank, moments.n_samples)
+    return Matching(weight, bias, _relative(residual, target), r2_of(target, residual), rank, moments.n_samples)
 
 
-def _relative(squared_residual: Tensor, target: TargetMoments) -> float:
+def _relative(squared_residual: Tensor, target: Moments) -> float:
     """‖residual‖²/‖Y‖²; 0 for a target of zeros."""
     norm = target.squared_norm
     return 0.0 if norm == 0 else max(0.0, (squared_residual / norm).item())  # rounding may take it below zero

@@ -14,15 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from src.choices.stitching import OBJECTIVES, Objective
 from src.low_rank import low_rank_approx
 from src.models import Network
+from src.models.replay import Recorded
+from src.moments import Moments, Rows
 from src.results.experiments import Pair
-from src.runtime import at_least_single
+from src.runtime import Fitting, at_least_single
 from src.stitching.grid_matching import Batches
 from src.stitching.layers import StitchingLayer
-from src.stitching.moments import Target, TargetMoments
+from src.stitching.moments import r2_of
 from src.stitching.objectives import Stitches
-from src.stitching.registry import OBJECTIVES, Objective
 from src.stitching.stitched_model import activations_of_both
 from src.training import HeadLosses, classification_losses
 
@@ -67,8 +69,7 @@ class Grid:
             parameters are fixed but their BatchNorm statistics move, in copies that are `front` and `end` of the
             grid; then there can be only one pair.
         rows_at_once: how many stitched activations go through the end network together, at most, but at least
-            one batch: that bounds the memory. None: 256 on a CPU, whose caches more would overrun, and four
-            batches on a GPU.
+            one batch: that bounds the memory. None: as many as `Fitting` says.
     """
 
     def __init__(
@@ -85,22 +86,18 @@ class Grid:
     ):
         if not frozen and len(layers) > 1:
             raise ValueError("networks whose statistics move cannot be shared by several pairs")
-        self.layers = dict(layers)
-        self.heads: Sequence[nn.Module] = list(self.layers.values())
         self.front_rank, self.objective, self.l1_coef, self.frozen = front_rank, objective, l1_coef, frozen
-        self.rows_at_once = rows_at_once or (256 if next(front.parameters()).device.type == "cpu" else None)
-        self.front_layers = list(dict.fromkeys(pair.front_layer for pair in self.layers))
-        self.end_layers = list(dict.fromkeys(pair.end_layer for pair in self.layers))
+        self.rows_at_once, self.fitting = rows_at_once, Fitting(next(front.parameters()).device)
+        self.front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
+        self.end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
+        # In the order in which they run: one end layer after the other
+        self.layers = {pair: layers[pair] for name in self.end_layers for pair in layers if pair.end_layer == name}
+        self.heads: Sequence[nn.Module] = list(self.layers.values())
         self.compared = {name: objective.compared(name, end.behind(name)) for name in self.end_layers}
         targets = dict.fromkeys(name for names in self.compared.values() for name in names)
         self.targets = [*targets, *([end.output_name] if objective.end_logits else [])]
         self.given_networks = {"front": front, "end": end}
-        if frozen:
-            shared, end_names = front is end, list(dict.fromkeys([*self.end_layers, *targets]))
-            self.front = front.for_inference([*self.front_layers, *(end_names if shared else [])])
-            self.end = self.front if shared else end.for_inference(end_names)
-        else:
-            self.front, self.end = copy.deepcopy(front), copy.deepcopy(end)
+        self.front, self.end = (front, end) if frozen else (copy.deepcopy(front), copy.deepcopy(end))
         self.reference = self.end if frozen else end  # gives the targets, which do not move with the statistics
         self.modules = [*self.heads, *([] if frozen else [self.front, self.end])]
         self.names = [f"{pair.front_layer} -> {pair.end_layer}" for pair in self.layers]
@@ -110,19 +107,24 @@ class Grid:
         for module in self.modules:
             module.train(mode)
 
-    def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
+    def losses(self, images: Tensor | tuple[Tensor, Tensor], labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the objective of all stitches on a batch, in training plus the l1 term.
 
         An objective that does without logits is trained without them: cross-entropies and hits are then NaN.
+
+        Args:
+            images: (B, C, H, W); or those of the front and those of the end network, for a label-only control.
         """
-        with torch.no_grad():
-            acts, own = activations_of_both(self.front, self.front_layers, self.reference, self.targets, images)
-            sources = self.truncated(acts)
         logits = [self.end.output_name] if self.objective.stitched_logits or not training else []
         behind = {name: [*compared, *logits] for name, compared in self.compared.items()}
-        numbers = {pair: number for number, pair in enumerate(self.layers)}
-        for pairs, stitched in self._tails(images, sources, behind):
-            group = self._losses_of([numbers[pair] for pair in pairs], pairs[0].end_layer, stitched, own, labels)
+        after = [name for name, others in behind.items() if others and self.frozen]
+        with torch.no_grad():
+            acts, own, recorded = activations_of_both(
+                self.front, self.front_layers, self.reference, self.targets, images, after=after
+            )
+            sources = self.truncated(acts)
+        for pairs, stitched in self._tails(recorded, sources, behind):
+            group = self._losses_of(pairs, stitched, own, labels)
             if training and self.l1_coef:
                 penalties = torch.stack([self.layers[pair].l1_norm() for pair in pairs])
                 group = group._replace(losses=group.losses + self.l1_coef * penalties)
@@ -130,8 +132,7 @@ class Grid:
 
     def _losses_of(
         self,
-        heads: list[int],
-        end_layer: str,
+        pairs: Sequence[Pair],
         stitched: Mapping[str, Tensor],
         own: Mapping[str, Tensor],
         labels: Tensor,
@@ -139,11 +140,11 @@ class Grid:
         """Compute the objective of pairs with the same end layer from stitched (P, B, …) and own (B, …) activations."""
         logits = stitched.get(self.end.output_name)
         if logits is None:
-            unknown = torch.full((len(heads),), math.nan, device=labels.device)
-            group = HeadLosses(heads, unknown, unknown, unknown, (labels >= 0).sum())
+            unknown = torch.full((len(pairs),), math.nan, device=labels.device)
+            group = HeadLosses(unknown, unknown, unknown, (labels >= 0).sum())
         else:
-            group = classification_losses(heads, logits, labels)
-        compared = self.compared[end_layer]
+            group = classification_losses(logits, labels)
+        compared = self.compared[pairs[0].end_layer]
         stitches = Stitches(
             labels=labels,
             stitched=[stitched[name] for name in compared],
@@ -163,18 +164,19 @@ class Grid:
         end_names = list(dict.fromkeys([*self.end_layers, self.end.output_name]))
         predictions: dict[Pair | str, list[Tensor]] = {}
         distance: dict[Pair, Tensor] = {}
-        targets: dict[str, TargetMoments] = {}
+        targets = dict.fromkeys(self.end_layers, Moments())
         for images, labels in batches:
-            front_acts, end_acts = activations_of_both(self.front, front_names, self.end, end_names, images)
+            front_acts, end_acts, recorded = activations_of_both(
+                self.front, front_names, self.end, end_names, images, after=self.end_layers
+            )
             logits_of = {"end": end_acts[self.end.output_name]}
             if front_output:
                 logits_of["front"] = front_acts[self.front.output_name]
             if not self.frozen:  # the networks alone are those that were given, not those whose statistics moved
                 logits_of = {side: self.given_networks[side](images) for side in logits_of}
             for name in self.end_layers:
-                batch = Target.of(end_acts[name]).moments
-                targets[name] = targets[name].pooled(batch) if name in targets else batch
-            for pairs, stitched, logits in self.stitched(images, self.truncated(front_acts)):
+                targets[name] = targets[name].pooled(Rows.of(end_acts[name]).moments(diagonal=True))
+            for pairs, stitched, logits in self.stitched(recorded, self.truncated(front_acts)):
                 squares = (at_least_single(stitched) - end_acts[pairs[0].end_layer]).square_()
                 differences = squares.flatten(1).sum(1, dtype=torch.float64)
                 for pair, difference, pair_logits in zip(pairs, differences, logits, strict=True):
@@ -190,7 +192,7 @@ class Grid:
         for pair, residual in distance.items():
             target = targets[pair.end_layer]
             difference = (residual / target.squared_norm).item()
-            scores[pair] = PairScore(accuracy[pair], difference, classes_of[pair], target.r2(residual))
+            scores[pair] = PairScore(accuracy[pair], difference, classes_of[pair], r2_of(target, residual))
         front_classes = classes_of.get("front", torch.full_like(labels, -1))
         front_accuracy = accuracy.get("front", math.nan)
         return GridScore(scores, front_accuracy, accuracy["end"], front_classes, classes_of["end"], labels)
@@ -199,29 +201,34 @@ class Grid:
         """Truncate the activations at the front layers to the rank of the grid."""
         return {name: low_rank_approx(acts[name], self.front_rank) for name in self.front_layers}
 
-    def stitched(self, images: Tensor, sources: Mapping[str, Tensor]) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
+    def stitched(
+        self, recorded: Recorded, sources: Mapping[str, Tensor]
+    ) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
         """Yield some pairs at a time with their stitched activations (P, B, …) and logits (P, B, n_classes)."""
-        for pairs, acts in self._tails(images, sources, dict.fromkeys(self.end_layers, [self.end.output_name])):
+        for pairs, acts in self._tails(recorded, sources, dict.fromkeys(self.end_layers, [self.end.output_name])):
             yield pairs, acts[pairs[0].end_layer], acts[self.end.output_name]
 
     def _tails(
-        self, images: Tensor, sources: Mapping[str, Tensor], behind: Mapping[str, Sequence[str]]
+        self, recorded: Recorded, sources: Mapping[str, Tensor], behind: Mapping[str, Sequence[str]]
     ) -> Iterator[tuple[list[Pair], dict[str, Tensor]]]:
         """Yield some pairs at a time with their activations (P, B, …) at the end layer and at others behind it.
 
         Args:
+            recorded: of the end network's pass over the images.
             behind: those others by end layer; where there are none, no part of the end network runs.
         """
-        n_together = 4 if self.rows_at_once is None else max(1, self.rows_at_once // len(images))
         for end_layer in self.end_layers:
             group = [pair for pair in self.layers if pair.end_layer == end_layer]
             names = [name for name in behind[end_layer] if name != end_layer]
-            needs_images = names and self.end.needs_images(end_layer)
-            for start in range(0, len(group), n_together):
-                pairs = group[start : start + n_together]
-                stitched = torch.cat([self.layers[pair](sources[pair.front_layer]) for pair in pairs])
-                repeated = images.repeat(len(pairs), *[1] * (images.ndim - 1)) if needs_images else None
-                acts = {end_layer: stitched}
-                if names:
-                    acts |= self.end.activations(stitched, names, after=end_layer, images=repeated)
-                yield pairs, {name: act.unflatten(0, (len(pairs), -1)) for name, act in acts.items()}
+            kind = end_layer, torch.is_grad_enabled()
+            while group:
+                n_samples = len(recorded.images)
+                n_together = max(1, (self.rows_at_once or self.fitting.rows(kind)) // n_samples)
+                pairs, group = group[:n_together], group[n_together:]
+                with self.fitting.measured(kind, len(pairs) * n_samples):
+                    stitched = torch.cat([self.layers[pair](sources[pair.front_layer]) for pair in pairs])
+                    acts = {end_layer: stitched}
+                    if names:
+                        acts |= self.end.activations(stitched, names, after=end_layer, images=recorded)
+                    yield pairs, {name: act.unflatten(0, (len(pairs), -1)) for name, act in acts.items()}
+                    del stitched, acts  # their memory is for the next

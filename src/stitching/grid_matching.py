@@ -6,14 +6,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.choices.stitching import FORMS
 from src.console import progress
 from src.errors import UserError
 from src.models import Network
+from src.moments import Moments, Rows
 from src.results.experiments import Pair
 from src.stitching.closed_forms import Cutoff, Matching, closed_form
 from src.stitching.layers import StitchingLayer
-from src.stitching.moments import Moments, Target, TargetMoments
-from src.stitching.registry import FORMS
+from src.stitching.moments import SourceMoments, Target
 from src.stitching.stitched_model import activations_of_both
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -24,8 +25,8 @@ Source = tuple  # a front layer, and how it is laid out and resized
 class GridMoments(NamedTuple):
     """Moments of the sources of a grid over some images; those of a source do not depend on the other sources."""
 
-    sources: dict[Source, Moments]  # with targets by end layer
-    cls_tokens: dict[Pair, TargetMoments]  # of the targets whose CLS token a stitching layer learns
+    sources: dict[Source, SourceMoments]  # with targets by end layer
+    cls_tokens: dict[Pair, Moments]  # of the targets whose CLS token a stitching layer learns
 
     def pooled(self, other: "GridMoments") -> "GridMoments":
         """Return the moments over the images of both, of the pairs of the other, which this has too."""
@@ -46,7 +47,7 @@ def grid_moments(front: Network, end: Network, layers: Layers, batches: Batches,
     front_layers, end_layers = (list(dict.fromkeys(names)) for names in zip(*layers, strict=True))
     total = None
     for images, _ in batches:
-        front_acts, end_acts = activations_of_both(front, front_layers, end, end_layers, images)
+        front_acts, end_acts, _ = activations_of_both(front, front_layers, end, end_layers, images)
         moments = _batch_moments(layers, front_acts, end_acts, full=FORMS[form].target_scatter)
         total = moments if total is None else total.pooled(moments)
     return total
@@ -64,10 +65,10 @@ def _batch_moments(
             prepared[key] = Target.of(layer.targets(end_acts[pair.end_layer]), full=full)
         groups.setdefault(source, (layer, {}))[1][pair.end_layer] = prepared[key]
         if hasattr(layer, "cls_token"):
-            cls_tokens[pair] = Target.of(end_acts[pair.end_layer][:, 0]).moments
+            cls_tokens[pair] = Rows.of(end_acts[pair.end_layer][:, 0]).moments(diagonal=True)
     for source, (layer, targets) in groups.items():
         maps = layer.layout(front_acts[source[0]])
-        sources[source] = Moments.of(maps, targets, size=layer.size, mode=layer.upsample_mode)
+        sources[source] = SourceMoments.of(maps, targets, size=layer.size, mode=layer.upsample_mode)
     return GridMoments(sources, cls_tokens)
 
 
@@ -123,7 +124,7 @@ def match_layers(
     """Set stitching layers by direct matching on the given images.
 
     Args:
-        front, end: as they were given, nothing folded: matchings are then exactly those of each pair alone.
+        front, end: the networks, in evaluation mode.
         layers: the stitching layer of each pair.
         held_out: more images, on which ridge judges its penalties.
         form: one of `FORMS`.

@@ -8,9 +8,9 @@ import math
 
 import torch
 
+from src.choices import STITCHING_TYPES
 from src.console import warn
 from src.errors import UserError
-from src.options import STITCHING_TYPES
 from src.stitching.affine import ConvToConv, Shape, StitchingLayer, resize
 from src.stitching.tokens import ConvToTokens, ResizedTokens, TokensToConv, TokensToTokens, has_cls_token, is_grid
 

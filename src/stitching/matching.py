@@ -4,12 +4,12 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from src.choices.stitching import FORMS
 from src.console import warn
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.stitching.closed_forms import Cutoff, Matching, closed_form
-from src.stitching.moments import Moments, Target
-from src.stitching.registry import FORMS
+from src.stitching.moments import SourceMoments, Target
 
 __all__ = ["Matching", "direct_matching", "matching_batches", "n_fitted", "split_last_fifth"]
 
@@ -30,9 +30,9 @@ def direct_matching(source: Tensor, target: Tensor, *, form: str = "pinv", cutof
     if form not in FORMS:
         raise ValueError(f"there is no form {form}; choose one of {', '.join(FORMS)}")
 
-    def moments_of(samples: slice) -> Moments:
+    def moments_of(samples: slice) -> SourceMoments:
         batch = Target.of(target[samples], full=FORMS[form].target_scatter)
-        return Moments.of(source[samples], {"target": batch})
+        return SourceMoments.of(source[samples], {"target": batch})
 
     n = n_fitted(len(source)) if FORMS[form].held_out else len(source)
     held_out = moments_of(slice(n, None)) if FORMS[form].held_out else None

@@ -8,12 +8,12 @@ from src.console import note
 from src.errors import UserError
 from src.files import locked
 from src.results.captions import common, describe_experiments, describe_stitches
-from src.results.experiments import Pair, by_experiment
-from src.results.folders import read_runs
+from src.results.experiments import by_experiment
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import accuracies, pivot
-from src.results.records import write_table
-from src.results.rows import ComparisonRow, StitchRow
+from src.results.tables import write_table
+from src.stitching.folders import read_runs
+from src.stitching.rows import ComparisonRow, StitchRow
 
 MAX_PANELS = 12  # heat maps in one figure
 AXES = {"row_label": "front layer", "column_label": "end layer"}
@@ -42,7 +42,7 @@ def update_grid(directory: Path, *, create: bool, title: str = "") -> None:
     """Rebuild `grid.csv` and `grid.png` from all finished runs of a folder; safe when several processes do so.
 
     Args:
-        create: also where there are none yet, and no other process is about to make them.
+        create: make them where there are none yet.
     """
     table, lock = directory / "grid.csv", directory / ".grid.lock"
     if create or table.exists() or lock.exists():
@@ -71,23 +71,23 @@ class Comparison:
                     "to compare two folders, give folders of one experiment each"
                 )
         self.caption = describe_experiments(experiments)
-        methods = [common(rows, "experiment.method.name") for rows in experiments]
+        methods = [common(rows, "experiment.method") for rows in experiments]
         first, second = folders if len(set(methods)) == 1 else methods
-        accuracies = [{row.pair: row.metrics.accuracy for row in rows} for rows in experiments]
+        accuracies = [{row.pair: row.accuracy for row in rows} for rows in experiments]
         pairs = dict.fromkeys(pair for measured in accuracies for pair in measured)
         one, other = ({pair: measured.get(pair, math.nan) for pair in pairs} for measured in accuracies)
-        self.rows = [ComparisonRow(pair, one[pair], other[pair], other[pair] - one[pair]) for pair in pairs]
+        self.rows = [ComparisonRow(*pair, one[pair], other[pair], other[pair] - one[pair]) for pair in pairs]
         self.panels = {
             first: HeatMap(pivot(one)),
             second: HeatMap(pivot(other)),
-            f"{second} − {first}": HeatMap.difference(pivot({row.pair: row.difference for row in self.rows})),
+            f"{second} − {first}": HeatMap.difference(pivot({row[:2]: row.difference for row in self.rows})),
         }
 
     def write(self, path: Path, *, figure: str, title: str = "") -> None:
         """Write the CSV, one row for each pair of layers, and beside it the figure of three panels."""
-        front_layers, end_layers, _ = pivot(dict.fromkeys(row.pair for row in self.rows))
-        by_pair = {row.pair: row for row in self.rows}
-        pairs = [Pair(front, end) for front in front_layers for end in end_layers]
+        by_pair = {row[:2]: row for row in self.rows}
+        front_layers, end_layers, _ = pivot(by_pair)
+        pairs = [(front, end) for front in front_layers for end in end_layers]
         write_table(path, ComparisonRow, [by_pair[pair] for pair in pairs if pair in by_pair])
         drawn = path.with_suffix(figure)
         is_drawn = maps(drawn, self.panels, **AXES, title=title, caption=self.caption)

@@ -4,9 +4,10 @@
 `predictions.npz` are new.
 """
 
+import dataclasses
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,17 +19,17 @@ from src.files import write_json, write_text
 from src.models import Network
 from src.results.experiments import Experiment, Pair
 from src.results.options import as_written, differences, read_options, refuse_other_options
-from src.results.predictions import write_predictions
-from src.results.records import to_record
-from src.results.rows import Metrics
 from src.results.run import Run, new_folder
+from src.results.tables import to_record
 from src.stitching.agreement import agreement
 from src.stitching.check import warn_of_matching
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
+from src.stitching.predictions import write_predictions
+from src.stitching.rows import Metrics
 from src.stitching.stitched_model import full_state
-from src.training import EpochLog, History, Score, State
+from src.training import EpochLog, Score, State
 from src.training.recorded import report_epoch, write_logs
 
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")
@@ -114,17 +115,18 @@ class GridRuns:
         self._run.claim(resume=False)
         self._run.save(folders=[[*pair, folder.name] for pair, folder in self.folders.items()])
 
-    def log(self, history: History, state: State) -> None:
+    def log(self, logs: Mapping[Pair, Sequence[EpochLog]], state: State) -> None:
         """Write the logs of all epochs so far, one a pair; report the last, or its mean when there are several."""
         self._claim()
-        for pair, logs in zip(self.layers, zip(*history, strict=True), strict=True):
-            write_logs(self.folders[pair], logs)
+        for pair, of_pair in logs.items():
+            write_logs(self.folders[pair], of_pair)
         self._run.save(loop=state)
         title = self._title(next(iter(self.layers)))
         if title:
             note(title if len(self.layers) == 1 else f"means over {len(self.layers)} pairs:")
-        train, val = (Score(*map(fmean, zip(*scores, strict=True))) for scores in zip(*history[-1], strict=True))
-        report_epoch(len(history), EpochLog(train, val))
+        last = [of_pair[-1] for of_pair in logs.values()]
+        train, val = (Score(*map(fmean, zip(*scores, strict=True))) for scores in zip(*last, strict=True))
+        report_epoch(len(of_pair), EpochLog(train, val))
 
     def finish(
         self, score: GridScore, matched: Mapping[Pair, Matching], *, whole_networks: tuple[Network, Network] | None
@@ -147,8 +149,9 @@ class GridRuns:
             if not options["no_predictions"]:
                 write_predictions(run.folder / "predictions.npz", score.predictions_of(pair))
             metrics = _metrics(score, pair, matched.get(pair))
-            _write_summary(run.folder, options, metrics, layer)
-            _write_metrics(run.folder, pair, metrics, layer, matched.get(pair))
+            sparsity = dict(zip(THRESHOLDS, layer.sparsity([float(each) for each in THRESHOLDS]), strict=True))
+            _write_summary(run.folder, options, metrics, sparsity)
+            _write_metrics(run.folder, pair, metrics, sparsity, matched.get(pair))
             run.finish()
             if len(self.layers) == 1:
                 note(f"wrote {run.folder}")
@@ -177,7 +180,9 @@ def _metrics(score: GridScore, pair: Pair, matched: Matching | None) -> Metrics:
     )
 
 
-def _write_summary(folder: Path, options: Mapping[str, Any], metrics: Metrics, layer: StitchingLayer) -> None:
+def _write_summary(
+    folder: Path, options: Mapping[str, Any], metrics: Metrics, sparsity: Mapping[str, float]
+) -> None:
     """Write `summary.txt`; some lines end with a blank, which readers rely on."""
     lines = [
         f"Front model: {options['front_model_path']} ",
@@ -192,13 +197,15 @@ def _write_summary(folder: Path, options: Mapping[str, Any], metrics: Metrics, l
         "",
         "Sparsity",
     ]
-    for threshold, share in _sparsity(layer).items():
+    for threshold, share in sparsity.items():
         tabs = "\t\t" if threshold == "0" else "\t"
         lines.append(f"{threshold}: {tabs}{share}")
     write_text(folder / "summary.txt", "\n".join(lines) + "\n")
 
 
-def _write_metrics(folder: Path, pair: Pair, metrics: Metrics, layer: StitchingLayer, matched: Matching | None) -> None:
+def _write_metrics(
+    folder: Path, pair: Pair, metrics: Metrics, sparsity: Mapping[str, float], matched: Matching | None
+) -> None:
     """Write `metrics.json`, which has null for what is not finite."""
     values = to_record(metrics)
     for name, value in values.items():
@@ -208,11 +215,7 @@ def _write_metrics(folder: Path, pair: Pair, metrics: Metrics, layer: StitchingL
                 warn(f"{pair}: the {name} is not finite ({value})")
     if matched is not None and matched.ridge_penalty is not None:
         values["ridge_penalty"] = matched.ridge_penalty
-    write_json(folder / "metrics.json", values | {"sparsity": _sparsity(layer)})
-
-
-def _sparsity(layer: StitchingLayer) -> dict[str, float]:
-    return {threshold: layer.sparsity(float(threshold)) for threshold in THRESHOLDS}
+    write_json(folder / "metrics.json", values | {"sparsity": sparsity})
 
 
 def _interrupted(directory: Path, options: Mapping[str, Any]) -> Run | None:
@@ -229,16 +232,13 @@ def _interrupted(directory: Path, options: Mapping[str, Any]) -> Run | None:
 
 
 def _same_experiment(begun: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    """Return whether runs with these options belong to one experiment, but for the number of epochs and other options.
-
-    A resumed command whose other options differ, such as the learning rate, would not do what it says, and is refused.
-    """
+    """Return whether runs have the same layers, networks, method and seed; epochs and other options may differ."""
     keys = []
     for options in (begun, given):
         try:
             experiment, pair = Experiment.of(options), (options["front_layer"], options["end_layer"])
         except (KeyError, ValueError):  # of another script
             return False
-        is_trained = experiment.method.n_epochs != 0
-        keys.append((pair, experiment._replace(method=experiment.method._replace(n_epochs=is_trained)).key))
+        is_trained = experiment.n_epochs != 0
+        keys.append((pair, dataclasses.replace(experiment, n_epochs=is_trained).key))
     return keys[0] == keys[1]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import reduce
 from itertools import pairwise
 
+from src.choices.stitching import FORMS
 from src.console import note
 from src.datasets.base import BaseImageSet
 from src.models import Network
@@ -13,8 +14,7 @@ from src.results.experiments import Pair
 from src.stitching.closed_forms import Cutoff, Matching
 from src.stitching.grid_matching import GridMoments, Layers, grid_moments, set_layers, solve, source_of
 from src.stitching.matching import n_fitted, split_last_fifth
-from src.stitching.moments import Moments
-from src.stitching.registry import FORMS
+from src.stitching.moments import SourceMoments, r2_of
 
 FIRST = 100  # images
 GAP = 0.03  # between R² on matched and on as many held-out images, at most
@@ -63,8 +63,9 @@ def match_until_settled(
         for pair, matching in found.items():
             source = source_of(pair, layers[pair])
             rows = whole.sources[source], held_out.sources[source]
+            matched_rows = rows[0].source
             n_small_gaps[pair] = n_small_gaps[pair] + 1 if _gap(matching, *rows, pair.end_layer, rank) <= GAP else 0
-            if n_small_gaps[pair] >= SETTLED and rows[0].n_rows >= ROWS_PER_CHANNEL * len(rows[0].mean):
+            if n_small_gaps[pair] >= SETTLED and matched_rows.n_rows >= ROWS_PER_CHANNEL * len(matched_rows.mean):
                 settled[pair] = matching
         set_layers(layers, settled, whole)
         matched |= settled
@@ -119,9 +120,9 @@ def _joined(pieces: Pieces, bound: int) -> dict[int, GridMoments]:
     return {max(side): _pooled(side.values()) for side in sides if side}
 
 
-def _gap(matching: Matching, matched: Moments, held_out: Moments, target: str, rank: int | None) -> float:
+def _gap(matching: Matching, matched: SourceMoments, held_out: SourceMoments, target: str, rank: int | None) -> float:
     """Return by how much R² differs between matched and held-out rows; NaN where it is defined for one side only."""
     if rank is not None:
         held_out = held_out.truncated(matched.components(rank))
-    r2 = held_out.targets[target].r2(held_out.squared_residual(target, matching.weight, matching.bias))
+    r2 = r2_of(held_out.targets[target], held_out.squared_residual(target, matching.weight, matching.bias))
     return 0.0 if math.isnan(r2) and math.isnan(matching.r2) else abs(matching.r2 - r2)

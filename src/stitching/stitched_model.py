@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from src.errors import UserError
 from src.low_rank import low_rank_approx
 from src.models import Network
+from src.models.replay import Recorded
 from src.results.experiments import Pair
 from src.runtime import seeded
 from src.stitching.layers import StitchingLayer, build_stitching_layer
@@ -101,10 +102,24 @@ def build_layers(
 
 
 def activations_of_both(
-    front: Network, front_names: Sequence[str], end: Network, end_names: Sequence[str], images: Tensor
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Compute the activations of two networks, from one pass each, or from one for both if they are one."""
+    front: Network,
+    front_names: Sequence[str],
+    end: Network,
+    end_names: Sequence[str],
+    images: Tensor | tuple[Tensor, Tensor],
+    *,
+    after: Sequence[str] = (),
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Recorded]:
+    """Compute the activations of two networks, from one pass each, or from one for both if they are one.
+
+    Args:
+        images: (B, C, H, W); or those of the front and those of the end network, for a label-only control.
+    Returns:
+        Those of the front and of the end network, and the record of its pass that goes on behind the layers `after`.
+    """
+    if isinstance(images, tuple):
+        return front.activations(images[0], front_names), *end.record(images[1], end_names, after=after)
     if front is end:
-        acts = front.activations(images, list(dict.fromkeys([*front_names, *end_names])))
-        return {name: acts[name] for name in front_names}, {name: acts[name] for name in end_names}
-    return front.activations(images, front_names), end.activations(images, end_names)
+        acts, recorded = front.record(images, list(dict.fromkeys([*front_names, *end_names])), after=after)
+        return {name: acts[name] for name in front_names}, {name: acts[name] for name in end_names}, recorded
+    return front.activations(images, front_names), *end.record(images, end_names, after=after)

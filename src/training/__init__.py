@@ -1,25 +1,13 @@
 """One loop of epochs for everything that is trained: one network, or many heads on shared activations.
 
-A task names its heads (the modules whose parameters are trained) and yields their losses for each batch. All heads
-share one optimiser: Adam and SGD work elementwise, so that equals one optimiser for each. Gradients are clipped for
-each head.
+A task has heads (the modules whose parameters are trained) and yields their losses for each batch. All heads share one
+optimiser: Adam and SGD work elementwise, so that equals one optimiser for each. Gradients are clipped for each head.
 """
 
 from src.training.loop import History, NonFiniteLoss, Settings, State, accuracy, evaluate, train
 from src.training.task import Classification, EpochLog, HeadLosses, Score, Task, classification_losses
 
 __all__ = [
-    "Classification",
-    "EpochLog",
-    "History",
-    "NonFiniteLoss",
-    "HeadLosses",
-    "Score",
-    "Settings",
-    "State",
-    "Task",
-    "accuracy",
-    "evaluate",
-    "classification_losses",
-    "train",
-]
+    "Classification", "EpochLog", "HeadLosses", "History", "NonFiniteLoss", "Score", "Settings", "State", "Task",
+    "accuracy", "classification_losses", "evaluate", "train",
+]  # fmt: skip

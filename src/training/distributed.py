@@ -1,4 +1,4 @@
-"""Trains one network in several processes: ranks, process group, sums over processes, and the task."""
+"""Trains one network in the processes that torchrun started: ranks, process group, sums, and the task."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from src.console import note
 from src.errors import UserError
 from src.models import Network
-from src.models.values import logits_of
+from src.models.outputs import logits_of
 from src.runtime import seed_of
 from src.training.task import Classification, HeadLosses, classification_losses
 
@@ -33,18 +33,10 @@ class Processes(NamedTuple):
     local_size: int = 1
 
 
-def launched(*, rank: int | None = None, size: int | None = None) -> Processes:
-    """Read the rank and the number of processes from torchrun's environment, or else from the arguments.
-
-    Raises:
-        UserError: the arguments contradict each other.
-    """
-    if rank is None and size is None:
-        names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
-        return Processes(*(int(os.environ.get(name, alone)) for name, alone in names.items()))
-    if rank is None or size is None or rank >= size:
-        raise UserError("give both --world-size and --rank, which goes from 0 to the size - 1; or use torchrun")
-    return Processes(rank, size)
+def launched() -> Processes:
+    """Read who this process is from torchrun's environment."""
+    names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
+    return Processes(*(int(os.environ.get(name, alone)) for name, alone in names.items()))
 
 
 def device_number(gpu: int | None, processes: Processes) -> int:
@@ -54,43 +46,20 @@ def device_number(gpu: int | None, processes: Processes) -> int:
         UserError: several processes were to share one GPU.
     """
     if gpu is not None and gpu >= 0 and processes.local_size > 1:
-        raise UserError(
-            f"--gpu {gpu}: {processes.local_size} processes cannot share one GPU; leave it out, each takes that of "
-            "its local rank (CUDA_VISIBLE_DEVICES chooses among them)"
-        )
+        raise UserError(f"--gpu {gpu}: {processes.local_size} processes cannot share one GPU; leave it out, each takes "
+                        "that of its local rank (CUDA_VISIBLE_DEVICES chooses among them)")  # fmt: skip
     return processes.local_rank if gpu is None else gpu
 
 
 @contextlib.contextmanager
-def joined(processes: Processes, device: torch.device, *, backend: str | None, url: str) -> Iterator[None]:
-    """Join the process group while the block runs; a single process does nothing.
-
-    Args:
-        device: where this process computes.
-        backend: None: nccl between GPUs, gloo between CPUs.
-        url: where to meet; `env://` as torchrun says.
-    Raises:
-        UserError: they did not meet, or one of them ended before the others.
-    """
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+def joined(processes: Processes, device: torch.device) -> Iterator[None]:
+    """Join torchrun's process group while the block runs; a single process does nothing."""
     if processes.size == 1:
         yield
         return
-    backend = backend or ("nccl" if device.type == "cuda" else "gloo")
-    try:
-        dist.init_process_group(backend, init_method=url, world_size=processes.size, rank=processes.rank)
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"the {processes.size} processes did not meet at {url} ({str(error)[:200]}); "
-            "start them together: torchrun --nproc_per_node N misc/imagenet_train_main.py …"
-        ) from error
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
-    except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise UserError("another process has ended, so this one cannot go on; see what that one said") from error
-        raise
     finally:
         # Threads of gloo need Python's lock to free the last tensors. If the group, or Python, ended before they
         # got it, the process would hang or abort.
@@ -113,21 +82,12 @@ class DataParallelClassification(Classification):
 
     Args:
         model: on the device of this process, with equal weights in all of them.
-        amp: compute in bfloat16 while training, where torch thinks it safe; validation is in float32.
         note_every: batches after which to note how training goes; 0: never.
     """
 
-    def __init__(
-        self,
-        model: Network | nn.Module,
-        processes: Processes = Processes(),  # noqa: B008
-        *,
-        amp: bool = False,
-        note_every: int = 0,
-    ):
-        super().__init__(model)
-        self.processes, self.amp, self.note_every, self.step = processes, amp, note_every, 0
-        # `heads` keeps the network itself, whose state dict knows nothing of this wrapper
+    def __init__(self, model: Network | nn.Module, processes: Processes, *, note_every: int = 0):
+        super().__init__(model)  # `heads` keeps the network itself, whose state dict knows nothing of the wrapper
+        self.processes, self.note_every, self.step = processes, note_every, 0
         self.module = model if isinstance(model, nn.Module) else model.module
         self.network = DistributedDataParallel(self.module) if processes.size > 1 else model
 
@@ -146,14 +106,14 @@ class DataParallelClassification(Classification):
         if not training:
             yield from super().losses(images, labels, training=False)
             return
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.amp):
-            logits = logits_of(self.module, self.network(images)).float()
-        group = classification_losses([0], logits[None], labels)
+        logits = logits_of(self.module, self.network(images))
+        group = classification_losses(logits[None], labels)
         if self.processes.size > 1:  # the wrapper takes the mean over processes, whatever their shares
             weight = group.n_samples * self.processes.size / add_up(group.n_samples.clone())
             logits.register_hook(lambda gradient: gradient * weight)
         self.step += 1
         if self.note_every and self.step % self.note_every == 0:
-            correct = group.n_correct.item() / max(1, group.n_samples.item())
-            note(f"batch {self.step}: loss {group.losses.item():.4f}, accuracy {correct:.2%}")
+            hits, loss, _, n_samples = group.sums()[:, 0].tolist()  # waits once
+            n_samples = max(1, n_samples)
+            note(f"batch {self.step}: loss {loss / n_samples:.4f}, accuracy {hits / n_samples:.2%}")
         yield group

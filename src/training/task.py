@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,19 +11,24 @@ from src.runtime import at_least_single
 
 
 class HeadLosses(NamedTuple):
-    """The losses of a group of heads on one batch; all fields but the first are tensors on the device."""
+    """The losses of some heads on one batch, as tensors on the device; nothing has waited for them."""
 
-    heads: Sequence[int]  # their numbers
-    losses: Tensor  # (len(heads),): the objective of training
-    cross_entropies: Tensor  # (len(heads),): means over the labelled samples
-    n_correct: Tensor  # (len(heads),)
+    losses: Tensor  # (n_heads,): the objective of training
+    cross_entropies: Tensor  # (n_heads,): means over the labelled samples
+    n_correct: Tensor  # (n_heads,)
     n_samples: Tensor  # (): labelled samples
+
+    def sums(self) -> Tensor:
+        """Return float64 (4, n_heads) to be added up over batches: hits, sums of both losses, and samples."""
+        losses, cross_entropies = self.losses.detach(), self.cross_entropies.detach()
+        rows = (self.n_correct, losses * self.n_samples, cross_entropies * self.n_samples)
+        return torch.stack([*(row.double() for row in rows), self.n_samples.double().expand_as(losses)])
 
 
 class Task(Protocol):
     """Heads to be trained, and their losses on a batch."""
 
-    heads: Sequence[nn.Module]
+    heads: Sequence[nn.Module]  # in the order of their losses
     names: Sequence[str]  # of the heads, for messages
     modules: Sequence[nn.Module]  # all that changes in training: the heads, and what has statistics that move
 
@@ -30,9 +36,9 @@ class Task(Protocol):
         """Switch what is trained between training and evaluation mode."""
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
-        """Yield the losses of all heads on images (B, C, H, W) with labels (B,), group by group.
+        """Yield the losses of all heads on images (B, C, H, W) with labels (B,), some heads at a time.
 
-        Penalties count in training only. What a group keeps for its gradients is freed before the next is computed.
+        Penalties count in training only. What some heads keep for their gradients is freed before the next run.
         """
 
 
@@ -47,16 +53,16 @@ class Classification:
         self.heads[0].train(mode)
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
-        yield classification_losses([0], self.heads[0](images)[None], labels)
+        yield classification_losses(self.heads[0](images)[None], labels)
 
 
-def classification_losses(heads: Sequence[int], logits: Tensor, labels: Tensor) -> HeadLosses:
-    """Cross-entropy and hits of logits (len(heads), B, n_classes) for labels (B,), of which -1 means unlabelled."""
+def classification_losses(logits: Tensor, labels: Tensor) -> HeadLosses:
+    """Cross-entropy and hits of logits (n_heads, B, n_classes) for labels (B,), of which -1 means unlabelled."""
     n_samples = (labels >= 0).sum()
     logits = at_least_single(logits)
-    losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(heads)), reduction="none", ignore_index=-1)
-    means = losses.view(len(heads), -1).sum(1) / n_samples.clamp(min=1)
-    return HeadLosses(heads, means, means, (logits.argmax(-1) == labels).sum(1), n_samples)
+    losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="none", ignore_index=-1)
+    means = losses.view(len(logits), -1).sum(1) / n_samples.clamp(min=1)
+    return HeadLosses(means, means, (logits.argmax(-1) == labels).sum(1), n_samples)
 
 
 class Score(NamedTuple):

@@ -1,17 +1,22 @@
-"""Which stitching runs are judged together."""
+"""Which stitching runs are judged together, and what is known of them."""
 
+import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from src.console import note
-from src.networks import FRESH
+from src.files import read_json
+from src.networks import FRESH, NetworkName
 from src.results.experiments import Pair, grouped, method_names, newest_runs
-from src.results.folders import StitchingRun
-from src.verdict.intervals import are_independent
+from src.results.options import read_options
+from src.stitching.folders import StitchingRun
+from src.verdict.intervals import Runs, are_independent
 
-SELF, FRESH_FRONT = "self", "fresh"  # controls
+SELF, FRESH_FRONT, LABELS = "self", "fresh", "labels"  # controls
 
 
 class Group(NamedTuple):
@@ -20,6 +25,7 @@ class Group(NamedTuple):
     method: str
     networks: str  # both checkpoints, or how many pairs are taken together
     runs: list[StitchingRun]
+    label_only: list[StitchingRun]  # the label-only control of each run; empty where one has none
 
     @property
     def pair(self) -> Pair:
@@ -29,28 +35,48 @@ class Group(NamedTuple):
     @property
     def by_networks(self) -> list[list[StitchingRun]]:
         """The runs on each pair of networks."""
-        return list(grouped(self.runs, lambda run: run.row.experiment.network_keys).values())
+        return _by_networks(self.runs, self.runs)
 
     @property
     def control(self) -> str | None:
-        """`self` for a layer stitched to itself, `fresh` for a front network that was never trained, or None."""
+        """The kind of control that it is: `labels`, `self`, `fresh`; or None."""
         experiments = [run.row.experiment for run in self.runs]
+        if experiments[0].control:
+            return LABELS
         if self.pair.front_layer == self.pair.end_layer and all(
             front == end for front, end in (each.network_keys for each in experiments)
         ):
             return SELF
-        return FRESH_FRONT if all(each.networks.front_model_path == FRESH for each in experiments) else None
+        return FRESH_FRONT if all(is_untrained(each.front) for each in experiments) else None
 
-    def right(self, name: str) -> list[np.ndarray]:
-        """Return of each pair of networks whether `stitched` or `end` is right about each image: (runs, N), bool.
-
-        Empty where a run has no predictions, or the test images differ.
-        """
-        arrays = [run.predictions for run in self.runs]
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The labels (N,) of the test images; None where a run has no predictions, or the images differ."""
+        arrays = [run.predictions for run in (*self.runs, *self.label_only)]
         if any(array is None or not np.array_equal(array["labels"], arrays[0]["labels"]) for array in arrays):
-            return []
-        labels = arrays[0]["labels"]
-        return [np.stack([run.predictions[name] == labels for run in runs]) for runs in self.by_networks]
+            return None
+        return arrays[0]["labels"]
+
+    def predictions(self, name: str) -> Runs:
+        """Return the classes that `stitched`, `front` or `end` predict, or the label-only `control`."""
+        runs, name = (self.label_only, "stitched") if name == "control" else (self.runs, name)
+        return [np.stack([run.predictions[name] for run in same]) for same in _by_networks(self.runs, runs)]
+
+    def right(self, name: str) -> Runs:
+        """Return whether `stitched` or `end` is right about each image."""
+        return [classes == self.labels for classes in self.predictions(name)]
+
+
+def _by_networks(runs: Sequence[StitchingRun], values: Sequence[StitchingRun]) -> list[list[StitchingRun]]:
+    """Return the values of runs, which stand in the same order, for each pair of networks."""
+    of_runs = grouped(zip(runs, values, strict=True), lambda each: each[0].row.experiment.network_keys)
+    return [[value for _, value in same] for same in of_runs.values()]
+
+
+def is_untrained(network: NetworkName) -> bool:
+    """Return whether a network has fresh weights; a head on it (`exec_probe.py --with-head`) may be trained."""
+    config = Path(f"{os.path.splitext(network.path)[0]}.config.txt")  # of the head
+    return network.is_fresh or (config.is_file() and read_options(config).get("model_path") == FRESH)
 
 
 def groups_of(runs: Iterable[StitchingRun], *, pool: bool = False) -> Iterator[Group]:
@@ -66,18 +92,33 @@ def groups_of(runs: Iterable[StitchingRun], *, pool: bool = False) -> Iterator[G
     experiments = [run.row.experiment for run in runs]
     names = method_names(experiments, apart_from=("front_model_path", "end_model_path", "seed"))
     names = dict(zip(map(id, runs), names, strict=True))
+    label_only = {_stitch_of(run): run for run in runs if run.row.control and run.predictions is not None}
 
     def kind(run: StitchingRun) -> tuple:
         front, end = run.row.experiment.network_keys
-        return names[id(run)], front == end, run.row.experiment.front.is_fresh  # controls are no repetitions
+        return names[id(run)], front == end, is_untrained(run.row.experiment.front)  # controls are no repetitions
 
     for (method, *_), of_method in grouped(runs, kind).items():
-        for title, same in _by_networks(of_method, method, pool=pool).items():
+        for title, same in _titled(of_method, method, pool=pool).items():
             for of_layers in grouped(same, lambda run: run.row.pair).values():
-                yield Group(method, title, of_layers)
+                controls = [label_only.get(_stitch_of(run)) for run in of_layers]
+                yield Group(method, title, of_layers, [] if None in controls else controls)
 
 
-def _by_networks(runs: Sequence[StitchingRun], method: str, *, pool: bool) -> dict[str, list[StitchingRun]]:
+def _stitch_of(run: StitchingRun) -> tuple:
+    """Return what a stitch and its label-only control share."""
+    return run.row.pair, dataclasses.replace(run.row.experiment, control="").key
+
+
+def commands_of_controls(runs: Sequence[StitchingRun]) -> list[str]:
+    """Return the commands that make the label-only controls of those runs that have none."""
+    have = {_stitch_of(run) for run in runs if run.row.control}
+    files = [run.folder / "run.json" for run in runs if _stitch_of(run) not in have]
+    commands = dict.fromkeys(read_json(file)["command"] for file in files if file.is_file())
+    return [f"python {command} --control labels" for command in commands or ["exec_stitch.py …"]]
+
+
+def _titled(runs: Sequence[StitchingRun], method: str, *, pool: bool) -> dict[str, list[StitchingRun]]:
     """Return the runs on each pair of networks, or all together, under a title."""
     groups = grouped(runs, lambda run: run.row.experiment.network_keys)
     if len(groups) > 1 and are_independent(list(groups)):

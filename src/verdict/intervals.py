@@ -1,7 +1,8 @@
-"""Score tests and intervals of means over test images, and over pairs of networks.
+"""Score tests and intervals of shares of test images, of their differences and ratios.
 
-A test at a limit takes the variance that the mean would have there, not the one that was seen: where few images
-disagree, the latter is nearly 0.
+A test at a limit takes the variance that the images would have there, not the one that was seen: where few images
+disagree, the latter is nearly 0. The variance over repetitions, which are pairs of networks or the seeds of one pair,
+is moderated by that of the other pairs of layers.
 """
 
 import math
@@ -12,101 +13,171 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri, stdtr
 
-from src.results.rows import Interval
-
 ALPHA = 0.025  # of a test in one direction; an interval of 95 % has two
+PRIOR_DF = 4.0  # of the variance over repetitions that the other pairs of layers have
+LARGEST = 1e6  # a ratio whose interval reaches it has no such end
+
+Runs = Sequence[np.ndarray]  # of each pair of networks: (runs, N), one value an image
 
 
 class Evidence(NamedTuple):
-    """A mean, and the variance that it would have at other values."""
+    """The ratio of two means over images, with what tests of its value need; of a single mean, the bottom is 1."""
 
-    value: float
-    n_images: int = 0  # 0: the images are not known
-    variance_at: Callable[[float], float] = lambda mean: 0.0  # over images
-    n_networks: int = 1
-    network_variance: float = 0.0  # of the mean, over pairs of networks
+    top: float
+    bottom: float
+    n_images: int
+    variance_at: Callable[[float], float]  # of top − limit · bottom, over images
+    bounds: tuple[float, float]  # of the value
+    n_repetitions: int = 1
+    variance: float = 0.0  # of top − value · bottom, over repetitions
+    df: float = 0.0  # degrees of freedom of this variance
 
-    def z(self, limit: float) -> tuple[float, float]:
-        """Return the distance to a limit in standard errors, and its degrees of freedom (Satterthwaite 1946)."""
-        over_images = self.variance_at(limit)
-        variance = over_images + self.network_variance
-        if not variance > 0:
-            return math.copysign(math.inf, self.value - limit) if self.value != limit else 0.0, math.inf
-        if not self.network_variance:
-            return (self.value - limit) / math.sqrt(variance), math.inf
-        squares = self.network_variance**2 / (self.n_networks - 1)
-        squares += over_images**2 / (self.n_images - 1) if self.n_images > 1 else 0
-        return (self.value - limit) / math.sqrt(variance), variance**2 / squares
+    @property
+    def value(self) -> float:
+        """The ratio; NaN where the bottom is 0."""
+        return self.top / self.bottom if self.bottom else math.nan
 
     def p_below(self, limit: float) -> float:
-        """Test in one direction whether the mean is below a limit; against it, that it is there or above."""
-        z, df = self.z(limit)
-        return float(ndtr(z) if math.isinf(df) else stdtr(df, z))
+        """Test in one direction whether the value is below a limit; against it, that it is there or above."""
+        return self._p(limit, 1)
 
     def p_above(self, limit: float) -> float:
-        """Test in one direction whether the mean is above a limit."""
-        z, df = self.z(limit)
-        return float(ndtr(-z) if math.isinf(df) else stdtr(df, -z))
+        """Test in one direction whether the value is above a limit."""
+        return self._p(limit, -1)
 
-    def interval(self) -> Interval:
+    def _p(self, limit: float, sign: int) -> float:
+        """Test on one side of a limit.
+
+        The variance over images has a normal distribution and that over repetitions Student's t. Their p-values are
+        weighted by the variances, as Cochran (1964) weights quantiles. Satterthwaite's degrees of freedom would be too
+        many in the tail that the tests of many pairs use.
+        """
+        over_images, over_repetitions = self.variance_at(limit), self.variance / self.n_repetitions
+        distance, total = sign * (self.top - limit * self.bottom), over_images + over_repetitions
+        if not total > 0:
+            return 0.5 if not distance else float(distance > 0)
+        z, weight = distance / math.sqrt(total), over_repetitions / total
+        return float((1 - weight) * ndtr(z) + (weight * stdtr(self.df, z) if weight else 0.0))
+
+    def interval(self) -> tuple[float, float]:
         """Return the limits that no test in one direction rejects: an interval of 95 %."""
         ends = []
-        for p, end in ((self.p_above, -1.0), (self.p_below, 1.0)):
-            inside = end * (1 - 1e-12)
-            reaches = p(inside) >= ALPHA or self.value == end
-            ends.append(end if reaches else brentq(lambda limit, p=p: p(limit) - ALPHA, inside, self.value, xtol=1e-9))
-        return Interval(*map(float, ends))
+        for p, end in ((self.p_above, self.bounds[0]), (self.p_below, self.bounds[1])):
+            inside = end + 1e-12 * (self.value - end)
+            if not math.isnan(self.value) and self.value != end and p(inside) < ALPHA:
+                end = brentq(lambda limit, p=p: p(limit) - ALPHA, inside, self.value, xtol=1e-9)
+            ends.append(math.copysign(math.inf, end) if abs(end) == LARGEST else float(end))
+        return ends[0], ends[1]
+
+    def repeated(self, values: Runs) -> "Evidence":
+        """Return the evidence with the variance over pairs of networks, or over the runs of a single pair.
+
+        Args:
+            values: top − value · bottom of each image.
+        """
+        means = [of_networks.mean() for of_networks in values] if len(values) > 1 else values[0].mean(1)
+        n = len(means)
+        return self._replace(n_repetitions=n, variance=float(np.var(means, ddof=1)) if n > 1 else 0.0, df=n - 1)
 
 
-def of_share(right: Sequence[np.ndarray]) -> Evidence:
-    """Return the evidence on a share of images; for one pair of networks and run, Wilson's interval (1927).
-
-    Args:
-        right: of each pair of networks, whether a run is right about each image, (runs, N).
-    """
-    value = float(np.mean([of_networks.mean() for of_networks in right]))
+def of_share(right: Runs) -> Evidence:
+    """Return the evidence on the share of images that runs are right about; for one run, Wilson's interval (1927)."""
     n = right[0].shape[1]
-    return Evidence(value, n, lambda mean: max(mean * (1 - mean), 0.0) / n, *_over_networks(right))
+
+    def variance_at(limit: float) -> float:
+        return limit * (1 - limit) / n
+
+    return Evidence(_mean(right), 1.0, n, variance_at, (0.0, 1.0)).repeated(right)
 
 
-def of_difference(end: Sequence[np.ndarray], stitched: Sequence[np.ndarray]) -> Evidence:
-    """Return the evidence on the penalty of stitches; for one pair of networks and run, Tango's (1998).
+def of_difference(end: Runs, stitched: Runs) -> Evidence:
+    """Return the evidence on the penalty of stitches; for one run, Tango's (1998).
 
     Several runs enter by the mean of their counts, with the variance of a single run: their mean varies no more.
 
     Args:
-        end, stitched: as for `of_share`.
+        end, stitched: whether each is right about each image.
     """
-    n = end[0].shape[1]
-    pairs = list(zip(end, stitched, strict=True))
-    differences = [one.astype(float) - other for one, other in pairs]
-    lost = n * float(np.mean([(one & ~other).mean() for one, other in pairs]))
-    won = n * float(np.mean([(~one & other).mean() for one, other in pairs]))
-    return Evidence(
-        (lost - won) / n, n, lambda mean: _tango_variance(lost, won, n, mean) / n, *_over_networks(differences)
-    )
+    n, pairs = end[0].shape[1], list(zip(end, stitched, strict=True))
+    lost, won = _mean([one & ~other for one, other in pairs]), _mean([~one & other for one, other in pairs])
+
+    def variance_at(limit: float) -> float:
+        return _tango_variance(lost, won, limit) / n
+
+    evidence = Evidence(lost - won, 1.0, n, variance_at, (-1.0, 1.0))
+    return evidence.repeated([one.astype(float) - other for one, other in pairs])
 
 
-def of_networks(means: Sequence[float]) -> Evidence:
-    """Return the evidence on a mean over pairs of networks alone, by Student's t; the images are not known."""
-    return Evidence(float(np.mean(means)), 0, lambda mean: 0.0, len(means), float(np.var(means, ddof=1)) / len(means))
+def of_ratio(top: Runs, bottom: Runs) -> Evidence:
+    """Return the evidence on the ratio of two shares of the same images; for one run, Tang's (2003).
+
+    Args:
+        top, bottom: whether each image counts in the share.
+    """
+    n, pairs = top[0].shape[1], list(zip(top, bottom, strict=True))
+    both, either = _mean([one & other for one, other in pairs]), _mean([one | other for one, other in pairs])
+    above, below = _mean(top), _mean(bottom)
+
+    def variance_at(limit: float) -> float:
+        return _tang_variance(below, below - both, either, limit) / n
+
+    evidence = Evidence(above, below, n, variance_at, (0.0, LARGEST))
+    return evidence.repeated([one - (above / below if below else 0.0) * other for one, other in pairs])
 
 
-def _tango_variance(lost: float, won: float, n: int, difference: float) -> float:
+def of_reduction(one: Runs, other: Runs) -> Evidence:
+    """Return the evidence on 1 − the ratio of two shares; arguments as for `of_ratio`."""
+    ratio = of_ratio(one, other)
+
+    def variance_at(limit: float) -> float:
+        return ratio.variance_at(1 - limit)
+
+    return ratio._replace(top=ratio.bottom - ratio.top, variance_at=variance_at, bounds=(-LARGEST, 1.0))
+
+
+def moderated(family: Sequence[Evidence]) -> list[Evidence]:
+    """Moderate the variances over repetitions by their mean over the pairs of layers of a method (Smyth 2004).
+
+    The mean counts as `PRIOR_DF` degrees of freedom, or as many as the other pairs have.
+    """
+    total = sum(each.df for each in family)
+    prior = sum(each.df * each.variance for each in family) / total if total else 0.0
+    result = []
+    for each in family:
+        prior_df = min(PRIOR_DF, total - each.df) if each.df else 0.0
+        weighted = (prior_df * prior + each.df * each.variance) / max(1.0, prior_df + each.df)
+        result.append(each._replace(variance=weighted, df=prior_df + each.df))
+    return result
+
+
+def _mean(values: Runs) -> float:
+    """Return the mean over pairs of networks, which count alike, however many runs each has."""
+    return float(np.mean([of_networks.mean() for of_networks in values]))
+
+
+def _tango_variance(lost: float, won: float, difference: float) -> float:
     """Return the variance of one image's difference where the shares of lost and won differ by that much.
 
     The share of won is its maximum likelihood estimate under this restriction (Tango 1998, equation 8).
     """
-    b = (2 * n - lost + won) * difference - lost - won
+    b = (2 - lost + won) * difference - lost - won
     c = -won * difference * (1 - difference)
-    share = (math.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
+    share = (math.sqrt(max(b * b - 8 * c, 0.0)) - b) / 4
     return max(2 * share + difference * (1 - difference), 0.0)
 
 
-def _over_networks(values: Sequence[np.ndarray]) -> tuple[int, float]:
-    """Return the number of pairs of networks, and the variance of the mean over them."""
-    means = [each.mean() for each in values]
-    return len(means), float(np.var(means, ddof=1)) / len(means) if len(means) > 1 else 0.0
+def _tang_variance(bottom: float, only_bottom: float, either: float, ratio: float) -> float:
+    """Return the variance of one image's top − ratio · bottom where the shares have that ratio.
+
+    The share of images in the bottom alone is its maximum likelihood estimate under this restriction (Tang, Tang and
+    Chan 2003, Statistics in Medicine 22, 1217).
+    """
+    a = 1 + ratio
+    b = bottom * ratio**2 - (either + only_bottom)
+    c = only_bottom * (1 - ratio) * either
+    root = math.sqrt(max(b * b - 4 * a * c, 0.0))
+    share = -2 * c / (b + root) if b > 0 else (root - b) / (2 * a)  # without cancellation
+    return max(a * share + either * (ratio - 1), 0.0)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,120 +1,146 @@
-"""The report of a verdict: a table, a map of each method, and a paragraph of computed sentences."""
+"""The report of a verdict: tables, maps of each method, and a paragraph of computed sentences."""
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from src.console import result
+from src.console import result, table
 from src.files import write_text
-from src.ood.registry import SCORES
 from src.results.experiments import grouped
-from src.results.heat_maps import ClassMap, maps
-from src.results.matrices import pivot
-from src.results.records import write_table
-from src.results.rows import VerdictRow
+from src.results.heat_maps import ClassMap, HeatMap, maps
+from src.results.matrices import Matrix, pivot
+from src.results.tables import write_table
 from src.stitching.report import AXES
-from src.verdict.groups import FRESH_FRONT, SELF
-from src.verdict.judging import FAR, SIMILAR, SIMILARITY_COLUMNS, UNDECIDED, VERDICTS, Limits
+from src.verdict.groups import FRESH_FRONT, LABELS, SELF
+from src.verdict.judging import FAR, LOW, SIMILAR, UNDECIDED, VERDICTS, Limits
+from src.verdict.rows import VerdictRow
 
-COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#ff9f1c", "#c1c1d7", "#ffffff"), strict=True))  # told apart in grey as well
+COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#74a9cf", "#ff9f1c", "#c1c1d7", "#ffffff"), strict=True))
+SCALES = {  # of the matrices: the values of the darkest and of the brightest colour
+    "penalty": (1, 0), "beta": (0, 1), "rho": (4, 0), "noise_dose": (0.2, 0), "shrinkage_dose": (0.3, 0),
+}  # fmt: skip
+TITLES = {"beta": "β", "rho": "ρ", "noise_dose": "noise dose", "shrinkage_dose": "shrinkage dose"}
+CONTROLS = {  # and how many of them must be similar
+    SELF: ("layers stitched to themselves", "all must be"),
+    FRESH_FRONT: ("stitches from networks that were never trained", "none may be"),
+    LABELS: ("stitches made on other images of the same class", "none may be"),
+}
+FEW_NETWORKS = 5  # with fewer pairs of networks hardly any penalty is found to be small
 
 
 def print_verdicts(rows: Sequence[VerdictRow]) -> None:
     """Print a line for each verdict."""
     for row in rows:
-        numbers = [math.nan if value is None else value for value in (row.summary.accuracy.value, *row.summary.penalty)]
-        measured = "accuracy {:.4f}, penalty {:.4f} [{:.4f}, {:.4f}]".format(*numbers)
-        if row.validity:
-            ratios = row.validity.density_ratio, row.validity.recall_ratio
-            measured += ", density ratio {:.2f}, recall ratio {:.2f}".format(*ratios)
-        result(f"{row.method}, {row.networks}: {row.pair}: {row.verdict} ({measured}; {row.reason})")
+        parts = [_numbers(row, "accuracy"), _numbers(row, "penalty", "penalty_low", "penalty_high")]
+        parts += [_numbers(row, name, f"{name}_low", f"{name}_high") for name in ("beta", "rho")]
+        parts += [_numbers(row, "noise_dose"), _numbers(row, "shrinkage_dose")]
+        end = f"; the end network alone is right about {row.end_accuracy:.0%}" if _is_low(row) else ""
+        measured = ", ".join(filter(None, parts))
+        result(f"{row.method}, {row.networks}: {row.pair}: {row.verdict} ({measured}; {row.reason}{end})")
+
+
+def _numbers(row: VerdictRow, name: str, *ends: str) -> str:
+    """Return a value with its interval in words; "" where it is not known."""
+    value, interval = getattr(row, name), [getattr(row, end) for end in ends]
+    text = f" [{', '.join(f'{end:.4f}' for end in interval)}]" if interval and None not in interval else ""
+    return "" if value is None else f"{TITLES.get(name, name)} {value:.4f}{text}"
+
+
+def _is_low(row: VerdictRow) -> bool:
+    return row.end_accuracy is not None and row.end_accuracy < LOW
+
+
+def print_matrices(rows: Sequence[VerdictRow]) -> None:
+    """Print the penalties, the yardsticks and the doses of each method, as far as they are known."""
+    for title, same in by_title(rows).items():
+        for name, matrix in _matrices(same):
+            table(f"{TITLES.get(name, name)}, {title}", *matrix)
+            result()
+
+
+def _matrices(rows: Sequence[VerdictRow]) -> Iterator[tuple[str, Matrix]]:
+    for name in SCALES:
+        values = {row.pair: getattr(row, name) for row in rows}
+        if any(value is not None for value in values.values()):
+            yield name, pivot({pair: math.nan if value is None else value for pair, value in values.items()})
 
 
 def write_files(
     path: Path, rows: Sequence[VerdictRow], limits: Limits, *, figure: str, title: str = "", caption: str = ""
 ) -> None:
-    """Write the CSV, and beside it the paragraph (`.md`) and the maps.
+    """Write the CSV, and beside it the paragraph (`.md`), the maps of words and β, and those of all matrices.
 
     Args:
-        figure: the ending of the name of the maps, .png or .pdf.
+        figure: the ending of the names of the maps, .png or .pdf.
         title, caption: the texts above and below the maps.
     """
-    write_table(path, VerdictRow, rows, aurocs=SCORES, similarities=SIMILARITY_COLUMNS)
+    write_table(path, VerdictRow, rows)
     lines = [f"# Verdict on {len(rows)} stitched pairs of layers", "", *sentences(rows, limits), ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
-    points = f"{100 * limits.tolerance:g} points"
-    rule = f"Similar: less than {points} are lost, in distribution by density, recall and trusted detectors."
-    draw(path.with_suffix(figure), rows, title=title, caption=f"{caption} {rule}".strip())
+    rule = f"Similar: less than {100 * limits.tolerance:g} points are lost, in distribution, and β above 0."
+    words, numbers = {}, {}
+    for name, same in by_title(rows).items():
+        name = name.replace(", ", "\n")
+        classes = {row.pair: (row.verdict, math.nan if row.accuracy is None else row.accuracy) for row in same}
+        words[name] = ClassMap(pivot(classes, missing=None), COLOURS)
+        for column, matrix in _matrices(same):
+            panels = words if column == "beta" else numbers
+            panels[f"{TITLES.get(column, column)}\n{name}"] = HeatMap(matrix, SCALES[column])
+    maps(path.with_suffix(figure), words, **AXES, title=title, caption=f"{caption} {rule}".strip())
+    if numbers:
+        maps(path.with_name(f"{path.stem}_numbers{figure}"), numbers, **AXES, title=title, caption=caption)
 
 
 def sentences(rows: Sequence[VerdictRow], limits: Limits) -> list[str]:
     """Return the verdicts in words: on the rule, on each method, and on the controls."""
-    lines = [_rule(limits), _panel(rows)]
+    lines = [_rule(limits)]
     for title, same in by_title(rows).items():
-        counts = Counter(row.verdict for row in same)
-        parts = [f"{counts[name]} {'are ' if i == 0 else ''}{name}" for i, name in enumerate(VERDICTS)]
-        lines.append(f"{title[0].upper()}{title[1:]}: of {len(same)} pairs {', '.join(parts)}.")
-        reasons = Counter(row.reason for row in same if row.verdict == UNDECIDED)
-        if reasons:
-            lines.append(f"Undecided: {'; '.join(f'{reason} ({n})' for reason, n in reasons.most_common())}.")
-        own = [row for row in same if row.pair.front_layer == row.pair.end_layer]
-        if own and len(own) < len(same):
-            n = sum(row.verdict == SIMILAR for row in own)
-            lines.append(f"Of the {len(own)} pairs of layers of the same name {n} are similar.")
-        far = Counter(row.reason.removeprefix("accurate, but ") for row in same if row.verdict == FAR)
-        if far:
-            sides = ", ".join(f"{n} {side}" for side, n in far.most_common())
-            lines.append(
-                f"Of the {counts[SIMILAR] + counts[FAR]} accurate pairs {far.total()} are out of distribution: {sides}."
-            )
-    return [*lines, *_controls(rows)]
-
-
-def _rule(limits: Limits) -> str:
-    """Return what makes a pair similar."""
-    low, high, recall = limits.validity
-    tests = "each pair for itself" if limits.pairwise else "all pairs of a method together (Holm)"
-    return (
-        f"A pair is similar if its penalty against the end network is below {100 * limits.tolerance:g} points (score "
-        f"tests, {tests}) and its activations are in distribution: a density of {low:g} to {high:g} times and a recall "
-        f"of at least {recall:g} times the end network's own, and no trusted detector reaches an AUROC of "
-        f"{limits.in_distribution:g}."
-    )
-
-
-def _panel(rows: Sequence[VerdictRow]) -> str:
-    """Return which detectors count, and how often each of them is trusted."""
-    trusted = {name: [row.aurocs[name].trusted for row in rows if name in row.aurocs] for name in SCORES}
-    parts = [f"{name} (trusted for {sum(each)} of {len(each)} pairs)" for name, each in trusted.items() if each]
-    return f"Detectors: {', '.join(parts) or 'none'}."
-
-
-def _controls(rows: Sequence[VerdictRow]) -> list[str]:
-    """Return how many controls have the verdict that they must have."""
-    lines = []
-    for kind, title, must in (
-        (SELF, "layers stitched to themselves", "all must be"),
-        (FRESH_FRONT, "stitches from networks that were never trained", "none may be"),
-    ):
+        lines += _on_method(title, same)
+    few = {row.n_networks for row in rows if 1 < row.n_networks < FEW_NETWORKS}
+    if few:
+        lines.append(f"With fewer than {FEW_NETWORKS} pairs of networks hardly any stitch can be found similar.")
+    low = {row.networks: row.end_accuracy for row in rows if _is_low(row)}
+    lines += [f"The end network of {name} alone is right about {value:.0%}." for name, value in low.items()]
+    for kind, (title, must) in CONTROLS.items():
         similar = [row.verdict == SIMILAR for row in rows if row.control == kind]
         if similar:
             lines.append(f"Control: of {len(similar)} {title} {sum(similar)} are similar ({must}).")
     return lines
 
 
+def _rule(limits: Limits) -> str:
+    """Return what makes a pair similar."""
+    noise, shrinkage = limits.validity
+    tests = "each pair for itself" if limits.pairwise else "all pairs of a method together (Holm)"
+    return (
+        f"A pair is similar if its penalty against the end network is below {100 * limits.tolerance:g} points (score "
+        f"tests, {tests}), its activations are in distribution (at most {noise:.0%} of noise and {shrinkage:.0%} of "
+        "shrinkage), and it is closer to the end network than its label-only control (β above 0)."
+    )
+
+
+def _on_method(title: str, rows: Sequence[VerdictRow]) -> Iterator[str]:
+    """Yield the sentences on the verdicts of a method."""
+    counts = Counter(row.verdict for row in rows)
+    parts = [f"{counts[name]} {'are ' if i == 0 else ''}{name}" for i, name in enumerate(VERDICTS)]
+    yield f"{title[0].upper()}{title[1:]}: of {len(rows)} pairs {', '.join(parts)}."
+    reasons = Counter(row.reason for row in rows if row.verdict == UNDECIDED)
+    if reasons:
+        yield f"Undecided: {'; '.join(f'{reason} ({n})' for reason, n in reasons.most_common())}."
+    own = [row.verdict == SIMILAR for row in rows if row.front_layer == row.end_layer]
+    if own and len(own) < len(rows):
+        yield f"Of the {len(own)} pairs of layers of the same name {sum(own)} are similar."
+    sides = Counter(row.side for row in rows if row.verdict == FAR)
+    if sides:
+        yield f"Out of distribution: {', '.join(f'{n} {side}' for side, n in sides.most_common())}."
+
+
 def by_title(rows: Sequence[VerdictRow]) -> dict[str, list[VerdictRow]]:
-    """Return the verdicts of each method, and of each pair of networks where a method has several."""
+    """Return the verdicts of each method, and of each pair of networks where a method has several.
+
+    Label-only controls are left out: each belongs to another row.
+    """
+    rows = [row for row in rows if row.control != LABELS]
     networks = {method: {row.networks for row in same} for method, same in grouped(rows, lambda r: r.method).items()}
     return grouped(rows, lambda r: f"{r.method}, {r.networks}" if len(networks[r.method]) > 1 else r.method)
-
-
-def draw(path: Path, rows: Sequence[VerdictRow], *, title: str = "", caption: str = "") -> None:
-    """Draw a map of layers by layers for each method, in the colours of the verdicts, with accuracies in the cells."""
-    panels = {
-        name.replace(", ", "\n"): ClassMap(
-            pivot({row.pair: (row.verdict, row.summary.accuracy.value) for row in same}, missing=None), COLOURS
-        )
-        for name, same in by_title(rows).items()
-    }
-    maps(path, panels, **AXES, title=title, caption=caption)

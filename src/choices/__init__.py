@@ -1,0 +1,39 @@
+"""What options can choose: names, and tables with a row each. Importing this spares torch.
+
+Parsers offer the names. A row of `networks`, `measures`, `scores` and `stitching` names its function, which is imported
+when it is first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+STITCHING_TYPES = {  # type: (kind of the front layer, kind of the end layer)
+    "rc2c_pre": ("conv", "conv"),
+    "rc2c_post": ("conv", "conv"),
+    "c2c": ("conv", "conv"),
+    "t2t": ("token", "token"),
+    "c2t": ("conv", "token"),
+    "t2c": ("token", "conv"),
+}
+STARTS = {"rand": "random", "eye": "the identity"}  # of a stitching layer that is not matched
+C2T_CLS_TOKENS = ("pool", "learn")
+T2C_CLS_TOKENS = ("drop", "add", "only")
+CONTROLS = ("labels",)  # of stitches: they know the class alone
+UPSAMPLE_MODES = ("bilinear", "nearest")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULERS = ("none", "cosine")
+OOD_SCORES = ("energy", "OE")
+LR_STEPS = ("updates", "epochs")
+PRECISIONS = ("none", "bf16")
+ALIGNMENTS = ("auto", "pool", "positions")  # of layers whose similarity is measured
+
+
+def resolve(package: str, place: str) -> Any:
+    """Import the function or class of a row.
+
+    Args:
+        package: name of the package.
+        place: "module.name", below the package.
+    """
+    module, name = place.rsplit(".", 1)
+    return getattr(import_module(f"{package}.{module}"), name)

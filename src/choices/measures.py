@@ -1,0 +1,90 @@
+"""The measures of similarity, one row each. Importing this spares torch.
+
+To add a measure, write its function in `src.similarity.measures` and its row here: options, help, tables, signs and
+figures read the row.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from src.choices import resolve
+from src.errors import unknown_name
+
+GRAMS, SAMPLES = "grams", "samples"  # the inputs of a measure
+N_NEIGHBOURS = 10
+
+
+class Measure(NamedTuple):
+    """A measure of similarity."""
+
+    heading: str  # in printed tables; the first three are the public code's
+    title: str  # in figures
+    description: str  # one line for `--help`
+    of: str  # GRAMS: the cosine of matrices of two layers; SAMPLES: of both as samples × features
+    name: str  # of the function: "module.function" of `src.similarity`
+    equal: float  # the value of equal representations
+    unrelated: float  # the value of unrelated ones
+    in_paper: bool = False  # measured unless something else is asked for
+    companions: tuple[str, ...] = ()  # measures that cost nothing beside this one; the CSV has them as well
+    min_images: int = 2
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function."""
+        return resolve("src.similarity", self.name)
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The values of unrelated and of equal representations: the ends of a scale of colours."""
+        return self.unrelated, self.equal
+
+    @property
+    def sign(self) -> int:
+        """The factor that makes higher values mean more similar."""
+        return -1 if self.equal < self.unrelated else 1
+
+    def similarity(self, value: float) -> float:
+        """Return the value on a scale from 0, unrelated, to 1, equal."""
+        return (value - self.unrelated) / (self.equal - self.unrelated)
+
+    @property
+    def similarity_title(self) -> str:
+        """The title of `similarity` in figures."""
+        if self.sign > 0:
+            return self.title
+        return f"1 − {self.title}" + (f" / {self.unrelated:g}" if self.unrelated != 1 else "")
+
+
+MEASURES = {
+    "cka": Measure("CKA", "linear CKA", "linear CKA (Kornblith et al. 2019)", GRAMS, "measures.cka", 1, 0,
+                   in_paper=True),
+    "pwcca": Measure("CCA", "PWCCA distance", "PWCCA distance in the form of the paper's code", SAMPLES,
+                     "measures.pwcca", 0, 1, in_paper=True, companions=("pwcca_morcos",)),
+    "procrustes": Measure("Orth. Procr", "Procrustes distance", "orthogonal Procrustes distance (Ding et al. 2021)",
+                          SAMPLES, "measures.procrustes", 0, 2, in_paper=True),
+    "pwcca_morcos": Measure("CCA (Morcos)", "PWCCA distance (Morcos)", "PWCCA distance (Morcos et al. 2018)", SAMPLES,
+                            "measures.pwcca_morcos", 0, 1),
+    "cka_debiased": Measure("CKA (debiased)", "debiased CKA", "linear CKA by unbiased HSIC (Song et al. 2012)", GRAMS,
+                            "measures.cka_debiased", 1, 0, min_images=4),
+    "mutual_knn": Measure("Mutual kNN", f"mutual {N_NEIGHBOURS}-NN",
+                          f"share of {N_NEIGHBOURS} nearest neighbours (Huh et al. 2024)", GRAMS,
+                          "measures.mutual_knn", 1, 0, min_images=N_NEIGHBOURS + 1),
+}  # fmt: skip
+PAPER = tuple(name for name, measure in MEASURES.items() if measure.in_paper)
+
+
+def with_companions(names: Sequence[str]) -> list[str]:
+    """Return the measures of the given names, each once, and behind them those that cost nothing beside them.
+
+    Raises:
+        UserError: one of them is unknown.
+    """
+    for name in names:
+        if name not in MEASURES:
+            raise unknown_name("measure", name, MEASURES)
+    return list(dict.fromkeys([*names, *(other for name in names for other in MEASURES[name].companions)]))
+
+
+def take_any(names: Sequence[str], kind: str) -> bool:
+    """Return whether a measure of these names takes this input."""
+    return any(MEASURES[name].of == kind for name in names)

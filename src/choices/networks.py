@@ -1,0 +1,83 @@
+"""The table of all networks: the names that options choose from. Importing this spares torch."""
+
+from typing import Any, NamedTuple
+
+
+class Entry(NamedTuple):
+    """How to build a network: a function, called with `arguments` and some of the options."""
+
+    builder: str  # "module.function" of `src.models`
+    arguments: dict[str, Any]
+    options: tuple[str, ...] = ("n_channels",)  # those of `build_model` that it takes beside `n_classes`
+
+
+# Blocks per stage, He et al. 2016 (arXiv 1512.03385), table 1.
+RESNETS = {
+    "resnet18": {"block": "BasicBlock", "depths": (2, 2, 2, 2)},
+    "resnet34": {"block": "BasicBlock", "depths": (3, 4, 6, 3)},
+    "resnet50": {"block": "Bottleneck", "depths": (3, 4, 6, 3)},
+    "resnet101": {"block": "Bottleneck", "depths": (3, 4, 23, 3)},
+    "resnet152": {"block": "Bottleneck", "depths": (3, 8, 36, 3)},
+}
+RESNET_VARIANTS = {
+    "resnext50_32x4d": RESNETS["resnet50"] | {"groups": 32, "base_width": 4},
+    "resnext101_32x8d": RESNETS["resnet101"] | {"groups": 32, "base_width": 8},
+    "wide_resnet50_2": RESNETS["resnet50"] | {"base_width": 128},
+    "wide_resnet101_2": RESNETS["resnet101"] | {"base_width": 128},
+    "resnet18_samewidth": RESNETS["resnet18"] | {"same_width": True},
+    "resnet18_samesize": RESNETS["resnet18"] | {"same_size": True},
+    "resnet18_samewidth_samesize": RESNETS["resnet18"] | {"same_width": True, "same_size": True},
+}
+
+# A wide ResNet of depth n has (n - 4) / 6 blocks a stage.
+STAGES = {"widths": (64, 128, 256, 512), "stem_width": 64}
+WIDE_STAGES = {"family": "wide", "widths": (160, 320, 640), "stem_width": 16}
+PREACTS = {
+    "preact_resnet18": {"family": "preact", "depths": (2, 2, 2, 2), **STAGES},
+    "preact_resnet34": {"family": "preact", "depths": (3, 4, 6, 3), **STAGES},
+    "wide_resnet_28_10": {"depths": (4, 4, 4), **WIDE_STAGES},
+    "wide_resnet_34_10": {"depths": (5, 5, 5), **WIDE_STAGES},
+    "liu2020_wrn": {"family": "liu2020", "depths": (6, 6, 6), "widths": (32, 64, 128), "stem_width": 16},
+}
+
+# Dosovitskiy et al. 2021 (arXiv 2010.11929), table 1; Touvron et al. 2021 for tiny and small; Zhai et al. 2022 for
+# giant and gigantic. All of them have an MLP of four times the width here, as in the public code.
+VITS = {
+    "tiny": {"width": 192, "depth": 12, "heads": 3},
+    "small": {"width": 384, "depth": 12, "heads": 6},
+    "medium": {"width": 512, "depth": 12, "heads": 8},
+    "base": {"width": 768, "depth": 12, "heads": 12},
+    "large": {"width": 1024, "depth": 24, "heads": 16},
+    "huge": {"width": 1280, "depth": 32, "heads": 16},
+    "giant": {"width": 1408, "depth": 40, "heads": 16},
+    "gigantic": {"width": 1664, "depth": 48, "heads": 16},
+}
+VIT_INPUTS = {"patch4_32": {"patch": 4, "image_size": 32}, "patch16_224": {"patch": 16, "image_size": 224}}
+
+MODELS = {
+    **{name: Entry("resnet.ResNet", arguments) for name, arguments in (RESNETS | RESNET_VARIANTS).items()},
+    **{name: Entry("preact_resnet.PreActResNet", arguments) for name, arguments in PREACTS.items()},
+    **{
+        f"tv_{name}": Entry("resnet.ResNet", arguments | {"imagenet_stem": True}) for name, arguments in RESNETS.items()
+    },
+    "small_cnn": Entry("small_cnn.SmallCNN", {}),
+    **{
+        f"vit_{size}_{suffix}": Entry("vit.VisionTransformer", arguments | patches, ("n_channels", "image_shape"))
+        for suffix, patches in VIT_INPUTS.items()
+        for size, arguments in VITS.items()
+    },
+    **{
+        f"repr_cls_{name}": Entry(
+            "representation_classifiers.RepresentationResNet", arguments, ("representation_shape", "image_shape")
+        )
+        for name, arguments in RESNETS.items()
+    },
+    **{
+        f"repr_cls_vit_{size}": Entry(
+            "representation_classifiers.RepresentationTransformer", arguments, ("representation_shape",)
+        )
+        for size, arguments in VITS.items()
+    },
+}
+
+MODEL_NAMES = tuple(MODELS)

@@ -1,0 +1,78 @@
+"""The closed forms that stitching layers are matched by, and the objectives that they are trained on, one row each.
+
+To add one, write its function in a module of `src.stitching` and its row here: the option and its help read the row.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from src.choices import STARTS, resolve
+
+AT_END, FROM_END, AT_LAST = "at the end layer", "at the end layer and all blocks behind", "at the last block"
+
+
+class Form(NamedTuple):
+    """A closed form of direct matching."""
+
+    description: str  # for `--help`
+    function: str  # "module.function" of `src.stitching`: moments -> the matching of each target
+    along_axes: bool = False  # of a source of low rank it takes the coordinates along the principal axes
+    target_scatter: bool = False  # it needs the covariance of the target, not only the variances
+    held_out: bool = False  # it takes moments of more rows, on which it chooses a penalty
+    cuts_off: bool = False  # it takes the cutoff of small singular values
+
+    @property
+    def solve(self) -> Callable[..., Any]:
+        """The function."""
+        return resolve("src.stitching", self.function)
+
+
+class Objective(NamedTuple):
+    """A loss of stitches, and what has to be computed for it."""
+
+    description: str  # for `--help`
+    function: str  # "module.function" of `src.stitching`: Stitches -> (P,)
+    compares: str | None = None  # where stitched and own activations are compared: AT_END, FROM_END or AT_LAST
+    stitched_logits: bool = False  # without them and FROM_END or AT_LAST, nothing behind the end layer runs in training
+    end_logits: bool = False
+
+    @property
+    def loss(self) -> Callable[..., Any]:
+        """The function."""
+        return resolve("src.stitching", self.function)
+
+    def compared(self, end_layer: str, behind: Sequence[str]) -> list[str]:
+        """Return the layers at which stitched and own activations are compared.
+
+        Args:
+            behind: the blocks behind the end layer.
+        """
+        layers = [end_layer, *behind]
+        return {None: [], AT_END: layers[:1], FROM_END: layers, AT_LAST: layers[-1:]}[self.compares]
+
+
+FORMS = {
+    "pinv": Form("least squares", "closed_forms.least_squares", cuts_off=True),
+    "repair": Form("least squares, each channel rescaled to the target's deviation", "closed_forms.repair",
+                   cuts_off=True),
+    "covariance": Form("the best map that gives the target's covariance", "closed_forms.covariance",
+                       target_scatter=True),
+    "ortho": Form("an orthogonal map", "closed_forms.orthogonal", along_axes=True),
+    "ridge": Form("least squares with a penalty", "closed_forms.ridge", held_out=True),
+}  # fmt: skip
+INITS = {**STARTS, **{name: form.description for name, form in FORMS.items()}}
+
+OBJECTIVES = {
+    "task": Objective("cross-entropy", "objectives.task", stitched_logits=True),
+    "soft": Objective(
+        "KL divergence to the end network's predictions", "objectives.soft", stitched_logits=True, end_logits=True
+    ),
+    "hint": Objective("relative distance at the end layer", "objectives.functional", AT_END),
+    "fula": Objective(  # the logits, for the accuracy, cost next to nothing behind the last block
+        "mean relative distance at the end layer and all blocks behind it", "objectives.functional", FROM_END,
+        stitched_logits=True,
+    ),
+    "feature": Objective(
+        "mean squared difference at the last block", "objectives.feature", AT_LAST, stitched_logits=True
+    ),
+}  # fmt: skip

@@ -1,0 +1,173 @@
+"""How well a measure of similarity does in the two tests of Ding, Denain and Steinhardt 2021 (arXiv 2108.01661).
+
+Sensitivity: does it fall as probes of a layer, cut to fewer principal components, lose accuracy? Specificity: does it
+find the corresponding layer of another network to be the most similar one? Of a distance the negative is taken, so
+higher always means more similar.
+
+Any two curves that rise with the rank correlate, so the rank itself is tested as well: a measure tells something of
+sensitivity where it does better than that baseline.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from scipy.stats import kendalltau, rankdata, spearmanr
+
+from src.probing.rows import ProbeRow
+from src.results.experiments import grouped
+from src.sensitivity.measurements import FULL, Measurement, Tables, by_series, over_ranks
+
+BASELINE = "rank itself"
+MIN_RANKS = 10  # for p-values
+MIXED = "alignments differ"  # a note on specificity: the measure may rank them instead of the layers
+
+
+class RankTestRow(NamedTuple):
+    """A sensitivity or specificity test of a measure: a row of the table of `misc/rank_statistics.py`."""
+
+    test: str
+    measure: str
+    setting: str  # the networks, and of stitches the method
+    layer1: str
+    layer2: str
+    varied: str  # layer1 or layer2
+    n: int  # ranks, or layers
+    spearman: float | None = None
+    spearman_p: float | None = None
+    kendall: float | None = None
+    kendall_p: float | None = None
+    place: float | None = None  # of the corresponding layer; 1 is the most similar
+    note: str = ""
+
+
+def correlation(values: Sequence[float], accuracies: Sequence[float]) -> dict[str, float | str | None]:
+    """Spearman's rho and Kendall's tau-b of two sequences, whose NaN are left out in pairs.
+
+    Spearman's p-value is that of Student's distribution; Kendall's is exact as long as there are no ties. Below ten
+    ranks there are none: Spearman's is too small there (0 for a third of all orders of three ranks), and Kendall's is
+    left out with it.
+
+    Returns:
+        The columns of `RankTestRow` from `n` on; NaN with a note where there is no correlation.
+    """
+    pairs = [pair for pair in zip(values, accuracies, strict=True) if not any(map(math.isnan, pair))]
+    n, columns = len(pairs), list(zip(*pairs, strict=True))
+    constant = [name for name, column in zip(("measure", "accuracy"), columns, strict=False) if len(set(column)) == 1]
+    notes = [f"ranks without a value: {len(values) - n} of {len(values)}"] if n < len(values) else []
+    if n < 3 or constant:
+        notes.append("fewer than 3 common ranks" if n < 3 else f"the {constant[0]} is constant")
+        return {"n": n, "spearman": math.nan, "kendall": math.nan, "note": "; ".join(notes)}
+    rho, tau = spearmanr(*columns), kendalltau(*columns)
+    found = {"n": n, "spearman": float(rho.statistic), "kendall": float(tau.statistic)}
+    if n < MIN_RANKS:
+        notes.append(f"fewer than {MIN_RANKS} ranks: no p-values")
+    else:
+        found |= {"spearman_p": float(rho.pvalue), "kendall_p": float(tau.pvalue)}
+    return found | {"note": "; ".join(notes)}
+
+
+def place(similarities: Mapping[str, float], own: str) -> tuple[int, float]:
+    """Count the similarities, and return the place of `own` among them: 1 is best, and ties count against it.
+
+    What is NaN is left out; the place is NaN if that is `own`.
+    """
+    defined = {name: value for name, value in similarities.items() if not math.isnan(value)}
+    if own not in defined:
+        return len(defined), math.nan
+    places = rankdata([-value for value in defined.values()], method="max")
+    return len(defined), int(places[list(defined).index(own)])
+
+
+def sensitivity(tables: Tables) -> Iterator[RankTestRow]:
+    """Yield the correlation of each measure with the accuracy of probes, over the ranks of one layer of each pair.
+
+    The other layer is at full rank or, where that was not measured, at its highest rank (with a note). The measures of
+    a setting are followed by the correlations of the rank itself, over the same ranks of the same layers.
+    """
+    for same in grouped(by_series(tables.measurements), lambda series: series[0].setting).values():
+        baselines = {}
+        for series in same:
+            for layers, side, reference, measured in _over_ranks_of_either(series):
+                probes, notes = _probes(tables, series[0], side, layers[side])
+                ranks = _different_ranks(measured, probes)
+                n_repeated = len(set(measured) & set(probes)) - len(ranks)
+                notes = ([f"ranks above the width left out: {n_repeated}"] if n_repeated else []) + notes
+                notes = ([f"{layers[1 - side]} at rank {reference:.0f}"] if reference != FULL else []) + notes
+                accuracies = [probes[rank].accuracy for rank in ranks]
+                found = correlation([measured[rank] for rank in ranks], accuracies)
+                # Without probes there are no common ranks; the reason says more.
+                notes += [found["note"]] if found["note"] and (ranks or not notes) else []
+                yield _row("sensitivity", series[0], layers, side, **found | {"note": "; ".join(notes)})
+                if ranks:
+                    baselines[layers, side, tuple(ranks)] = correlation(ranks, accuracies)
+        for (layers, side, _), found in baselines.items():
+            yield _row("sensitivity", same[0][0]._replace(measure=BASELINE), layers, side, **found)
+
+
+def specificity(tables: Tables) -> Iterator[RankTestRow]:
+    """Yield the place of the layer of the same name among all layers of the other network, at full rank.
+
+    Once among the second layers for each first one (`varied` is layer2), once the other way round.
+    """
+    for series in by_series(tables.measurements):
+        full = [each for each in series if each.ranks == (FULL, FULL)]
+        seconds = {each.layers[1] for each in full}
+        for own in dict.fromkeys(each.layers[0] for each in full if each.layers[0] in seconds):
+            for side, other in ((1, 0), (0, 1)):
+                line = [each for each in full if each.layers[other] == own]
+                if len(line) > 1:
+                    n, found = place({each.layers[side]: each.value for each in line}, own)
+                    mixed = dict.fromkeys(each.alignment for each in line if each.alignment)
+                    notes = ["its similarity has no value"] if math.isnan(found) else []
+                    notes += [f"{MIXED}: {', '.join(mixed)}"] if len(mixed) > 1 else []
+                    yield _row("specificity", series[0], (own, own), side, n=n, place=found, note="; ".join(notes))
+
+
+def summary_of_correlations(rows: Sequence[RankTestRow]) -> str:
+    """Return the mean correlations; how many are significant is not counted, as layers depend on each other."""
+    defined = [row for row in rows if not math.isnan(row.spearman)]
+    if not defined:
+        return "no correlation is defined"
+    rho, tau = (fmean(getattr(row, name) for row in defined) for name in ("spearman", "kendall"))
+    return f"mean rho {rho:.4f}, mean tau {tau:.4f}"
+
+
+def summary_of_places(rows: Sequence[RankTestRow]) -> str:
+    """Describe how often the corresponding layer comes first, and its mean place, among either network's layers."""
+    parts = []
+    for varied in ("layer2", "layer1"):
+        places = [row.place for row in rows if row.varied == varied and not math.isnan(row.place)]
+        if places:
+            parts.append(f"{varied}: first in {places.count(1)} of {len(places)}, mean place {fmean(places):.2f}")
+    return "; ".join(parts) or "no place is defined"
+
+
+def _over_ranks_of_either(series: Sequence[Measurement]) -> Iterator[tuple]:
+    for side in (0, 1):
+        for layers, reference, measured in over_ranks(series, side):
+            yield layers, side, reference, measured
+
+
+def _row(test: str, measured: Measurement, layers: tuple[str, str], side: int, **values) -> RankTestRow:
+    return RankTestRow(test, measured.measure, measured.setting, *layers, ("layer1", "layer2")[side], **values)
+
+
+def _probes(tables: Tables, measured: Measurement, side: int, layer: str) -> tuple[dict[float, ProbeRow], list[str]]:
+    """Return the probes of a layer of a measurement on its data by rank, and notes on which they are, or are not."""
+    model, data = measured.models[side], measured.dataset
+    known = [key for key in tables.probes if (key.model, key.layer) == (model, layer)]
+    keys = [key for key in known if data is None or key.dataset == data]
+    if not keys:
+        return {}, [f"no probes of {layer} of {tables.names[model].path}" + (f" on {data}" if known else "")]
+    *others, newest = (str(key.epochs) for key in keys)
+    notes = [f"probes of {newest} epochs, the newest of those of {', '.join([*others, newest])}"] if others else []
+    return tables.probes[keys[-1]], notes
+
+
+def _different_ranks(measured: Mapping[float, float], probes: Mapping[float, ProbeRow]) -> list[float]:
+    """List the ranks of both, ascending, but for all above the width of the layer save the first."""
+    ranks = sorted(set(measured) & set(probes))
+    losses = [None, *(probes[rank].loss for rank in ranks)]
+    return [rank for rank, before, loss in zip(ranks, losses, losses[1:], strict=False) if loss != before]

@@ -1,0 +1,80 @@
+"""The measures of similarity, each defined once. `choices.measures` has a row for each.
+
+A measure of Gram matrices makes matrices of those of one layer, and its value is the cosine between the matrices of two
+layers. A measure of samples takes two layers as samples × features, and two ranks (None: full).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from src.choices.measures import N_NEIGHBOURS
+from src.similarity.grams import Grams
+from src.similarity.samples import SamplesPair
+
+
+def cka(grams: Grams) -> Tensor:
+    """Centred Gram matrices (R, n, n): linear CKA (Kornblith et al. 2019, equation 4)."""
+    return grams.centred
+
+
+def cka_debiased(grams: Grams) -> Tensor:
+    """Gram matrices (R, n, n), centred without their diagonals, which become 0: CKA by unbiased HSIC.
+
+    Inner products of such matrices are n(n − 3) times the unbiased HSIC of Song et al. 2012 (Székely and Rizzo 2014,
+    definition 2).
+    """
+    matrices = grams.centred.clone()
+    n, diagonal = matrices.shape[-1], matrices.diagonal(dim1=1, dim2=2)
+    diagonal.zero_()
+    sums = matrices.sum(2) / (n - 2)  # (R, n)
+    matrices -= sums[:, :, None]
+    matrices -= sums[:, None, :]
+    matrices += (sums.sum(1) / (n - 1))[:, None, None]
+    diagonal.zero_()
+    return matrices
+
+
+def mutual_knn(grams: Grams, k: int = N_NEIGHBOURS) -> Tensor:
+    """Matrices (R, n, n) of 1 where j is one of the k nearest neighbours of i, else 0 (Huh et al. 2024, section 3).
+
+    The nearest ones have the highest cosines of activations that are not centred. The cosine of two such matrices is
+    the share of common neighbours.
+    """
+    uncentred = grams.uncentred
+    norms = uncentred.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+    norms = torch.where(norms > 0, norms, 1)
+    similarity = uncentred / norms[:, :, None] / norms[:, None, :]
+    similarity.diagonal(dim1=1, dim2=2).fill_(-math.inf)  # no sample is its own neighbour
+    indices = similarity.topk(k, dim=2).indices
+    return torch.zeros_like(similarity).scatter_(2, indices, 1)
+
+
+def procrustes(pair: SamplesPair, rank1: int | None, rank2: int | None) -> float:
+    """2 − 2‖Z₁ᵀZ₂‖\\*/(‖Z₁‖‖Z₂‖), with ‖·‖\\* the sum of singular values (Ding et al. 2021, section 2)."""
+    norms = pair.first.basis(rank1).norm * pair.second.basis(rank2).norm
+    nuclear = float(torch.linalg.svdvals(pair.block(rank1, rank2)).sum())
+    return max(0.0, 2 - 2 * nuclear / norms)
+
+
+def pwcca(pair: SamplesPair, rank1: int | None, rank2: int | None) -> float:
+    """PWCCA distance of the paper's code: 1 − Σ wρ / Σ w over all directions, also those without a partner."""
+    correlations, weights, _ = pair.canonical(rank1, rank2)
+    return max(0.0, float(1 - weights @ correlations / weights.sum()))
+
+
+def pwcca_morcos(pair: SamplesPair, rank1: int | None, rank2: int | None) -> float:
+    """PWCCA distance over the directions that have partners (Morcos et al. 2018, section 2.2)."""
+    correlations, weights, n_shared = pair.canonical(rank1, rank2)
+    return max(0.0, float(1 - weights[:n_shared] @ correlations[:n_shared] / weights[:n_shared].sum()))
+
+
+def cosines(matrices1: Tensor, matrices2: Tensor) -> Tensor:
+    """Return the cosines (R1, R2) between matrices (R1, n, n) and (R2, n, n) as vectors of n² numbers."""
+    return unit(matrices1).flatten(1) @ unit(matrices2).flatten(1).T
+
+
+def unit(matrices: Tensor) -> Tensor:
+    """Divide matrices (R, n, n) by their Frobenius norms."""
+    return matrices / matrices.flatten(1).norm(dim=1)[:, None, None]

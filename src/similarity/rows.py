@@ -1,0 +1,82 @@
+"""The row of a table of similarity. Importing this spares torch."""
+
+from typing import NamedTuple
+
+from src.choices.measures import MEASURES
+from src.networks import NetworkName
+from src.results.experiments import named_in_row
+from src.results.tables import Rank
+
+
+class Null(NamedTuple):
+    """A similarity against its values when the images of one network are permuted (Gröger et al. 2026)."""
+
+    p_value: float  # (1 + number of permutations that are as similar) / (1 + number of permutations)
+    null_95: float  # 95 % of permutations are less similar
+    calibrated: float  # 0 up to `null_95`, 1 for equal representations
+
+    def columns(self, measure: str, which: str) -> dict[str, float]:
+        """Return its values by column.
+
+        Args:
+            which: what ends the columns: "" for permutations of all images, "_within" for those of each class.
+        """
+        return {f"{measure}_{part}{which}": value for part, value in self._asdict().items()}
+
+
+class SimilarityRow(NamedTuple):
+    """Two layers at two ranks: a row of the table of `exec_compute_low_rank_sim_metrics.py`."""
+
+    model1: str
+    model2: str
+    layer1: str
+    layer2: str
+    rank1: Rank
+    rank2: Rank
+    alignment: str  # how CCA and Procrustes make samples of activations
+    n_samples: int
+    model1_type: str
+    model2_type: str
+    dataset: str
+    alignment_option: str  # the option: auto, pool or positions
+    n_permutations: int | None
+    seed: int | None  # of fresh weights
+    values: dict[str, float]  # by measure, NaN where there is none; and the columns of its nulls
+
+    contents, written_by = "similarity", "exec_compute_low_rank_sim_metrics.py -o"
+
+    @property
+    def networks(self) -> tuple[NetworkName, NetworkName]:
+        """Both networks."""
+        first, second = (self.model1, self.model1_type), (self.model2, self.model2_type)
+        return named_in_row(*first, seed=self.seed), named_in_row(*second, seed=self.seed)
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """The values by measure alone."""
+        return {name: self.values[name] for name in MEASURES if name in self.values}
+
+    @property
+    def nulls(self) -> dict[str, Null]:
+        """The measures against their values under permutations of all images, as far as there were any."""
+        return self._nulls("")
+
+    @property
+    def nulls_within(self) -> dict[str, Null]:
+        """The same under permutations of the images of each class."""
+        return self._nulls("_within")
+
+    def _nulls(self, which: str) -> dict[str, Null]:
+        columns = {name: [f"{name}_{part}{which}" for part in Null._fields] for name in MEASURES}
+        known = {name: parts for name, parts in columns.items() if parts[0] in self.values}
+        return {name: Null(*map(self.values.__getitem__, parts)) for name, parts in known.items()}
+
+    @property
+    def is_by_position(self) -> bool:
+        """Whether positions or tokens are the samples of CCA and Procrustes."""
+        return self.alignment in ("positions", "tokens")
+
+    @property
+    def is_by_image(self) -> bool:
+        """Whether images are the samples of CCA and Procrustes; with alignment `none` there are no samples."""
+        return not self.is_by_position and self.alignment != "none"

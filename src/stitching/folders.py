@@ -1,0 +1,135 @@
+"""Reads a folder of stitching runs, of this suite or of the public code: options, metrics, predictions."""
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.choices import STARTS
+from src.errors import UserError
+from src.files import read_json
+from src.results.experiments import Experiment, Pair
+from src.results.options import read_options
+from src.results.tables import from_record, read_table
+from src.stitching.predictions import read_predictions
+from src.stitching.rows import Metrics, StitchRow
+
+RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
+SUMMARY = {  # lines of `summary.txt`, and the metrics that they give
+    "Clean accuracy": "accuracy",
+    "Normalized PINV difference": "matching_error",
+    "Normalized representation difference": "representation_difference",
+}
+
+
+@dataclass(frozen=True)
+class StitchingRun:
+    """A finished run with everything that was measured of it."""
+
+    folder: Path
+    options: dict[str, Any]  # its config.txt
+    row: StitchRow
+    evaluations: Mapping[str, Any] = field(default_factory=dict)  # by detector, see `src.ood.evaluated`
+
+    @property
+    def validity(self) -> Any:
+        """How its activations lie to those of the end network, by any evaluation that measured it; None of none."""
+        return next((row.validity for row in self.evaluations.values() if row.validity), None)
+
+    @cached_property
+    def predictions(self) -> dict[str, np.ndarray] | None:
+        """The predicted classes (N,), see `predictions`; None where the run has kept none, or they are damaged."""
+        return read_predictions(self.folder / "predictions.npz")
+
+    @cached_property
+    def losses(self) -> list[float]:
+        """The training loss of each epoch; empty where nothing was trained."""
+        from src.training.recorded import EpochRow  # imports torch
+
+        path = self.folder / "training_logs.csv"
+        return [row.train_loss for row in read_table(path, EpochRow)] if path.is_file() else []
+
+
+def read_runs(source_dir: str | Path, *, recursive: bool = False) -> tuple[list[StitchingRun], list[str]]:
+    """Read all finished runs in a folder, oldest first (names are times), and say which ones were skipped and why.
+
+    A folder that has neither the name nor the options of a run is no run.
+
+    Args:
+        recursive: read the runs in all folders below as well.
+    Raises:
+        UserError: there is no such folder.
+    """
+    source_dir = Path(source_dir)
+    if not source_dir.is_dir():
+        raise UserError(f"{source_dir} is no folder; give the folder that holds the folders of stitching runs")
+    runs, skipped = [], []
+    for path in sorted(path for path in source_dir.iterdir() if path.is_dir()):
+        if RUN_NAME.fullmatch(path.name) or (path / "config.txt").is_file():
+            try:
+                runs.append(read_run(path))
+            except UserError as error:
+                skipped.append(str(error))
+    for below in sorted(folders_of_runs(source_dir)) if recursive else ():
+        more, reasons = read_runs(below)
+        runs, skipped = runs + more, skipped + reasons
+    return sorted(runs, key=lambda run: run.folder.name), skipped
+
+
+def folders_of_runs(source_dir: Path) -> set[Path]:
+    """Return the folders below this one that hold runs."""
+    configs = source_dir.rglob("config.txt")
+    return {config.parent.parent for config in configs} - {source_dir, source_dir.parent}
+
+
+def remove_remains(directory: Path) -> None:
+    """Delete unfinished runs, unless there is a state to go on from, and `*.part` files.
+
+    No other process may be writing to the folder.
+    """
+    for part in list(directory.rglob(".*.part")):
+        part.unlink()
+    if not any(directory.glob("*/resume.pt")):
+        for path in list(directory.iterdir()):
+            if RUN_NAME.fullmatch(path.name) and not (path / "config.txt").exists():
+                shutil.rmtree(path)
+
+
+def read_run(folder: Path) -> StitchingRun:
+    """Read a finished run; the metrics that the public code does not store are NaN.
+
+    Raises:
+        UserError: the run is unfinished or a file of it is damaged.
+    """
+    if not (folder / "config.txt").is_file():
+        raise UserError(f"{folder} has no config.txt: the run in it did not finish")
+    options = read_options(folder / "config.txt")
+    measured: dict[str, Any] = _read_summary(folder / "summary.txt")
+    if (folder / "metrics.json").is_file():
+        written = read_json(folder / "metrics.json")
+        measured |= written if isinstance(written, dict) else {}
+    if options.get("init") in STARTS:
+        measured["matching_error"] = None  # for which the public code writes 0
+    paths = {f"{side}_model_path": options.get(f"{side}_model_path") for side in ("front", "end")}
+    normalised = {name: os.path.normpath(path) for name, path in paths.items() if isinstance(path, str) and path}
+    try:
+        pair, metrics = from_record(Pair, options), from_record(Metrics, measured)
+        row = StitchRow.of(pair, Experiment.of(options | normalised), metrics, folder=folder.name)
+    except ValueError as error:
+        raise UserError(f"{folder} is no folder of a stitching run ({error} missing or damaged)") from error
+    return StitchingRun(folder, options, row)
+
+
+def _read_summary(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    pairs = (line.split(": ", 1) for line in lines[:7] if ": " in line)
+    return {SUMMARY[key]: value.strip() for key, value in pairs if key in SUMMARY}

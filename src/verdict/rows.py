@@ -1,0 +1,78 @@
+"""The rows of `grid_intervals.csv` and `verdict.csv`. Importing this spares torch."""
+
+from typing import NamedTuple
+
+from src.results.experiments import Pair
+
+
+class IntervalRow(NamedTuple):
+    """A pair of layers stitched by one method: a row of `grid_intervals.csv`. None: not known.
+
+    `_low` and `_high` are the ends of intervals of 95 %.
+    """
+
+    method: str
+    networks: str  # both checkpoints, or how many pairs are taken together
+    front_layer: str
+    end_layer: str
+    n_runs: int
+    n_networks: int  # pairs of networks
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    penalty: float | None  # accuracy of the end network less that of the stitch
+    penalty_low: float | None
+    penalty_high: float | None
+    seed_spread: float | None  # largest difference of accuracies between runs on the same networks; None of single ones
+    end_accuracy: float | None
+    agreement: float | None
+    kappa: float | None
+    representation_difference: float | None
+
+
+class VerdictRow(NamedTuple):
+    """A pair of layers stitched by one method, and the verdict on it: a row of `verdict.csv`; see `IntervalRow`."""
+
+    method: str
+    networks: str
+    front_layer: str
+    end_layer: str
+    verdict: str
+    reason: str
+    control: str | None  # self: a layer stitched to itself; fresh: the front network was never trained; labels
+    n_runs: int
+    n_networks: int
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    penalty: float | None
+    penalty_low: float | None
+    penalty_high: float | None
+    seed_spread: float | None
+    end_accuracy: float | None
+    agreement: float | None
+    kappa: float | None
+    representation_difference: float | None
+    p_below: float | None  # of the penalty being below the tolerance, adjusted for all pairs of the method
+    p_above: float | None
+    rho: float | None  # see `yardsticks`
+    rho_low: float | None
+    rho_high: float | None
+    beta: float | None
+    beta_low: float | None
+    beta_high: float | None
+    side: str | None  # in distribution, or on which side of it
+    noise_dose: float | None  # means over runs; see `StitchValidity`
+    shrinkage_dose: float | None
+    density: float | None
+    recall: float | None
+    frechet: float | None
+    density_own: float | None
+    recall_own: float | None
+    frechet_own: float | None
+    others: dict[str, float]  # AUROCs by detector, and values of measures of similarity
+
+    @property
+    def pair(self) -> Pair:
+        """The layers."""
+        return Pair(self.front_layer, self.end_layer)

@@ -1,0 +1,145 @@
+"""Runs the main commands on a pretended GPU, then on the CPU; writes as JSON what they wrote and how often they waited.
+
+    cd EMPTY_FOLDER; PYTHONPATH=CHECKOUT python -m tests.on_both_devices answer.json
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tests import pretended_gpu
+from tests.commands import read_csv, read_json, run
+from tests.conftest import few_images
+from tests.tiny_datasets import random_images
+
+NETWORKS = ["m0/model_1.pt", "m1/model_1.pt", "small_cnn", "small_cnn"]
+GRID = ["exec_stitch.py", *NETWORKS, "pool3,pool4", "pool2,pool4", "rc2c_pre", "--mod-only-stitch"]
+TRAINED = ["-e", "1", "-lr", "0.001"]
+CLASSIFIER = ["-m", "repr_cls_resnet18", "-ftidd", "digits", "-ftoodd", "photo_patches", "-fe", "1"]
+
+
+def commands() -> Iterator[tuple[str, int, list[str]]]:
+    """Yield the name of a command, its batch size (a batch is a fourth of all images), and its words."""
+    for seed in "01":
+        yield f"train {seed}", 24, ["exec_train.py", "small_cnn", *TRAINED, "-s", seed, "-dir", f"m{seed}"]
+    yield "train on files", 24, ["exec_train.py", "small_cnn", *TRAINED, "-d", "../own", "-workers", "0", "-dir", "own"]
+    changed = ["--shortcut", "0.5", "--image-noise", "99"]
+    yield "interventions", 24, ["exec_train.py", "small_cnn", *TRAINED, *changed, "-dir", "changed"]
+    yield "evaluate", 24, ["exec_eval.py", NETWORKS[0], "small_cnn"]
+    yield "evaluate on files", 24, ["exec_eval.py", "own/model_1.pt", "small_cnn", "-d", "../own"]
+    for form in ("pinv", "ridge", "covariance", "ortho"):
+        yield form, 24, [*GRID, "-e", "0", "-i", form, "-pinv-samples", "80", "-dir", form]
+    yield "control", 24, [*GRID, "-e", "0", "-i", "pinv", "--control", "labels", "-dir", "control"]
+    for objective in ("task", "fula"):
+        how = ["--objective", objective, "-l1", "1e-4", "--grad-clip", "1"]
+        yield objective, 24, [*GRID, *TRAINED, *how, "-dir", objective]
+    networks = ["exec_stitch.py", *NETWORKS, "pool3", "pool2", "rc2c_pre"]
+    yield "networks that move", 24, [*networks, *TRAINED, "-dir", "moving"]
+    detector = ["exec_train_representation_classifier.py", NETWORKS[1], "small_cnn", "pool2", *CLASSIFIER]
+    yield "detector", 4, [*detector, *TRAINED, "-dir", "d", "-fdir", "store"]
+    for score in ("energy", "mahalanobis", "knn"):
+        how = ["-detectors", "store", "--detector", score, "-scd", "photo_patches", "-ed", f"energies_{score}"]
+        yield score, 24, ["exec_eval_stitcher_ood.py", "results/pinv", *how]
+    probes = ["exec_probe.py", NETWORKS[0], "small_cnn", "-l", "pool2", "pool4", *TRAINED]
+    yield "probes", 24, [*probes, "-o", "probes.csv"]
+    yield "probes at ranks", 24, [*probes, "-ranks", "8", "2", "-o", "ranks.csv"]
+    similarity = ["exec_compute_low_rank_sim_metrics.py", *NETWORKS]
+    yield "similarity", 24, [*similarity, "pool3,pool4", "pool3,pool4", "--permutations", "19", "-o", "similarity.csv"]
+    yield "similarity at ranks", 24, [*similarity, "pool3", "pool4", "-m1r", "4", "2", "-o", "low_rank.csv"]
+
+
+def numbers(folder: Path) -> dict[str, list[float]]:
+    """Read the numbers of all tables and scores that lie in a folder; run folders, named by the time, are in tables."""
+    found = {}
+    for path in sorted([*folder.rglob("*.csv"), *folder.rglob("*.npy")]):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".npy":
+            found[name] = np.load(path).ravel().tolist()
+        elif not path.with_name("metrics.json").exists():
+            read = (number_of(text) for row in read_csv(path) for text in row.values())
+            found[name] = [number for number in read if number is not None]
+    return found
+
+
+def number_of(text: str) -> float | None:
+    """Read a number; None for what is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def count_batches(waits: dict[str, list[int]]) -> None:
+    """Note how often the host waits between the last two batches of each pass over images."""
+    from src.datasets.base import BaseImageSet
+
+    def counting(deliver, kind):
+        def counted(*args, **kwargs):
+            totals = []
+            try:
+                for batch in deliver(*args, **kwargs):
+                    totals.append(pretended_gpu.BLOCKING.total())
+                    yield batch
+            finally:
+                if len(totals) > 2:  # the first passes of a network find out how it runs
+                    waits.setdefault(kind, []).append(totals[-1] - totals[-2])
+
+        return counted
+
+    for kind, name in (("step", "epoch"), ("batch", "batches")):
+        setattr(BaseImageSet, name, counting(getattr(BaseImageSet, name), kind))
+
+
+def write_images(folder: Path) -> None:
+    """Write grey images of two classes."""
+    for split, n in (("train", 96), ("val", 96)):
+        for number, pixels in enumerate(random_images(n, 8, 8, seed=n)):
+            path = folder / split / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    (folder / "dataset.yaml").write_text("size: 8\nchannels: 1\naugment: none\nmean: [0.5]\nstd: [0.2]\n")
+
+
+def main(answer: str) -> None:
+    start, adam = Path.cwd(), torch.optim.Adam
+    try:
+        mode = pretended_gpu.install()
+    except (RuntimeError, AttributeError, TypeError) as error:
+        Path(answer).write_text(json.dumps({"differs": str(error)}))
+        return
+    # Adam in one kernel, as on a GPU, rounds otherwise than the one that torch takes on a CPU.
+    torch.optim.Adam = lambda *args, **kwargs: adam(*args, **kwargs | {"fused": True})
+    waits: dict[str, list[int]] = {}
+    count_batches(waits)
+    write_images(start / "own")
+    answers: dict[str, dict] = {"waits": {}, "lines": {}, "seconds": {}}
+    for device, gpu in (("gpu", pretended_gpu.GPU.index), ("cpu", -1)):
+        if device == "cpu":
+            mode.__exit__(None, None, None)
+        folder = start / device
+        folder.mkdir()
+        for name, batch_size, words in commands():
+            began = time.process_time()
+            data = [] if "-d" in words else ["-d", "digits"]
+            size = ["-n", "96"] if "similarity" in name else ["-b", batch_size]
+            with few_images(4 * batch_size, n_test=4 * batch_size):
+                run(*words, *data, *size, "-gpu", gpu, cwd=folder)
+            answers["seconds"][f"{device}: {name}"] = time.process_time() - began
+            if device == "gpu":
+                answers["waits"][name] = {kind: max(counts, default=0) for kind, counts in waits.items()}
+                answers["lines"][name] = [[*key, n] for key, n in pretended_gpu.BLOCKING.most_common()]
+                waits.clear()
+                pretended_gpu.BLOCKING.clear()
+        answers[device] = numbers(folder)
+    answers["run.json"] = read_json(start / "gpu" / "m0" / "run.json")
+    Path(answer).write_text(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,86 @@
+"""The label-only control: partners, matching and training on them, and the option of exec_stitch.py."""
+
+import numpy as np
+import pytest
+import torch
+
+from src.checkpoints import load_state
+from src.models import Network
+from src.stitching import Grid, build_layers, match_layers, matching_batches
+from src.stitching.control import class_partners, label_only
+from tests.commands import ON_DIGITS, digit_images, read_csv, run
+from tests.tiny_networks import narrow_resnet
+
+SHAPE, FRONTS, ENDS = (1, 8, 8), ["layer1.0", "layer2.0"], ["layer1.0", "layer2.0"]
+SEED, N = 3, 300
+
+
+@pytest.fixture(scope="module")
+def networks() -> list[Network]:
+    made = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        made.append(narrow_resnet().eval().requires_grad_(False))
+    return made
+
+
+def test_partners_are_other_images_of_the_class():
+    labels = torch.tensor([0, 1, 0, 1, 0, 2, 1, 0])
+    partners = class_partners(labels, torch.tensor([7, 5, 0, 3, 2, 6, 1, 4]))
+    assert partners.tolist() == [2, 3, 4, 6, 7, 5, 1, 0]  # 7 → 0 → 2 → 4 → 7, 3 → 6 → 1 → 3, and 5 alone
+
+
+@torch.no_grad()
+def test_matching_equals_a_fit_on_permuted_rows(networks):
+    """By numpy, for each pair of a grid, on activations of whole images."""
+    train_set = digit_images(train=True)
+    layers, _ = build_layers(*networks, FRONTS, ENDS, "rc2c_pre", image_shape=SHAPE, seed=0)
+    paired = label_only(train_set, seed=SEED)
+    match_layers(*networks, layers, *matching_batches(paired, N, 64, seed=SEED), cutoff="exact")
+    order = train_set.permutation(SEED)
+    ((images, labels),) = train_set.batches(N, indices=order[:N])
+    partners = class_partners(train_set.labels, order)[order[:N]]
+    ((others, _),) = train_set.batches(N, indices=partners)
+    assert (train_set.labels[partners] == labels).all() and (partners != order[:N]).all()
+    for pair, layer in layers.items():
+        source = networks[0](others, until=pair.front_layer)
+        target = networks[1](images, until=pair.end_layer)
+        source = torch.nn.functional.interpolate(source, target.shape[2:], mode="bilinear", align_corners=False)
+        x, y = (act.double().movedim(1, -1).flatten(0, -2).numpy() for act in (source, target))
+        solution = np.linalg.lstsq(np.c_[x, np.ones(len(x))], y, rcond=None)[0].T
+        made = torch.cat([layer.transform.weight.flatten(1), layer.transform.bias[:, None]], 1).numpy()
+        assert np.abs(made - solution).max() < 1e-6 * max(1, np.abs(solution).max())
+
+
+def test_training_shows_the_front_network_the_partners(networks):
+    """With the augmentation of the images; their own activations are the targets."""
+    paired, plain = label_only(digit_images(train=True), seed=SEED), digit_images(train=True)
+    (others, images), labels = next(paired.epoch(32, seed=0, epoch=1))
+    own, own_labels = next(plain.epoch(32, seed=0, epoch=1))
+    assert torch.equal(images, own) and torch.equal(labels, own_labels) and not torch.equal(others, own)
+    layers, _ = build_layers(*networks, FRONTS[:1], ENDS[:1], "rc2c_pre", image_shape=SHAPE, seed=0)
+    ((pair, layer),) = layers.items()
+    (losses,) = Grid(*networks, layers).losses((others, images), labels, training=True)
+    logits = networks[1](layer(networks[0](others, until=pair.front_layer)), after=pair.end_layer, images=images)
+    assert losses.losses.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+
+
+def test_the_option_and_its_column(in_tmp_path):
+    """A control moves no other stitch of the folder."""
+    networks = ["-", "-", "small_cnn", "small_cnn", "pool1,pool3", "pool1", "rc2c_pre", *ON_DIGITS]
+    networks += ["-i", "pinv", "-e", "0", "-pinv-samples", "100", "--mod-only-stitch"]
+    run("exec_stitch.py", *networks, "-dir", "alone")
+    run("exec_stitch.py", *networks, "-dir", "both", "--control", "labels")
+    run("exec_stitch.py", *networks, "-dir", "both")
+    run("exec_stitch.py", *networks, "-dir", "both", "--control", "labels", "--resume")
+    alone, both = (read_csv(f"results/{name}/grid.csv") for name in ("alone", "both"))
+    assert [row["control"] for row in alone] == ["", ""]
+    assert [row["control"] for row in both] == ["labels", "labels", "", ""]
+    for before, after in zip(alone, both[2:], strict=True):
+        states = [
+            load_state(in_tmp_path / "results" / name / row["folder"] / "final_model.pt")
+            for name, row in (("alone", before), ("both", after))
+        ]
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+        assert before["accuracy"] == after["accuracy"]
+    assert float(both[0]["r2_matched"]) < float(both[2]["r2_matched"])

@@ -1,0 +1,91 @@
+"""Every script gives on a GPU what it gives on the CPU, and no step waits for the GPU more often than it has to.
+
+Shown on a GPU that is pretended (see `pretended_gpu`): it refuses what CUDA refuses, and counts waits and copies.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from src.errors import as_user_error
+from src.runtime import MEMORY_SHARE, Fitting
+from tests.commands import ROOT
+
+# How often the host may wait for the GPU in a training step, and for a batch that is evaluated.
+STEP, BATCH = 1, 1
+MORE = {
+    "interventions": (2, 1),  # each moves what it drew for the batch
+    "mahalanobis": (0, 4),  # two for each of two layers, in the fit
+    "probes at ranks": (6, 6),  # three for each of two layers, whose batches are decomposed
+}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """What the main commands gave on both devices; see `on_both_devices`."""
+    folder = tmp_path_factory.mktemp("devices")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "tests.on_both_devices", "answers.json"]
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((folder / "answers.json").read_text())
+    if "differs" in found:
+        pytest.skip(f"this torch does not take a pretended GPU: {found['differs']}")
+    return found
+
+
+def test_tables_are_those_of_the_cpu(answers):
+    cpu, gpu = answers["cpu"], answers["gpu"]
+    assert cpu.keys() == gpu.keys() and len(cpu) > 20
+    for name, expected in cpu.items():
+        np.testing.assert_allclose(gpu[name], expected, rtol=1e-6, atol=1e-12, err_msg=name)
+
+
+def test_a_step_waits_no_more_than_it_has_to(answers):
+    for name, waits in answers["waits"].items():
+        step, batch = MORE.get(name, (STEP, BATCH))
+        assert waits.get("step", 0) <= step, (name, waits, answers["lines"][name])
+        assert waits.get("batch", 0) <= batch, (name, waits, answers["lines"][name])
+
+
+def test_a_run_records_the_gpu_and_its_software(answers):
+    recorded = answers["run.json"]
+    assert recorded["device"] == "pretended GPU" and recorded["tf32"] is False
+    assert {"cuda", "cudnn", "driver"} <= recorded.keys()
+
+
+def test_as_many_stitches_run_at_once_as_fit_into_the_memory(monkeypatch):
+    memory = {"memory_allocated": 1000, "memory_reserved": 3000, "max_memory_allocated": 1000 + 10 * 200}
+    for name, value in memory.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5000, 80000))
+    fitting = Fitting(torch.device("cuda", 1))
+    assert fitting.rows("train") == 1  # nothing is known yet
+    with fitting.measured("train", 10):
+        pass
+    n = MEMORY_SHARE * (5000 + 2000) / 200  # 28 rows of 200 bytes
+    assert fitting.rows("train") == 16 <= n < 32 and fitting.rows("evaluate") == 1
+    assert Fitting(torch.device("cpu")).rows("train") == 256
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+    ],
+    ids=lambda error: str(error)[:30],
+)
+def test_too_little_memory_is_one_line_that_says_what_to_lower(error):
+    line = str(as_user_error(error))
+    assert all(option in line for option in ("lower -b", "-n", "layers"))
+    assert as_user_error(RuntimeError("cuDNN error: CUDNN_STATUS_BAD_PARAM")) is None

@@ -1,0 +1,262 @@
+"""Sensitivity and specificity: cases worked out by hand, and scipy as oracle."""
+
+import math
+
+import pytest
+from scipy import stats
+
+from src.networks import NetworkName
+from src.probing.rows import ProbeRow
+from src.sensitivity.measurements import FULL, Measurement, ProbeKey, Tables
+from src.sensitivity.rank_tests import (
+    BASELINE,
+    RankTestRow,
+    correlation,
+    place,
+    sensitivity,
+    specificity,
+    summary_of_correlations,
+    summary_of_places,
+)
+from tests.result_rows import probe_row
+
+CKA = Measurement("cka", "a.pt -- b.pt", ("A", "B"), ("x", "y"), (FULL, FULL), 0.5, dataset="digits")
+FEW = "fewer than 10 ranks: no p-values"
+NAMES = {"A": NetworkName("a.pt", "resnet18"), "B": NetworkName("b.pt", "resnet18")}  # by identity
+
+
+def at(layers: tuple[str, str], values: dict[tuple[float, float], float], of: Measurement = CKA) -> list[Measurement]:
+    """Measurements of two layers, by their ranks."""
+    return [of._replace(layers=layers, ranks=ranks, value=value) for ranks, value in values.items()]
+
+
+def at_full_rank(values: dict[tuple[str, str], float]) -> list[Measurement]:
+    """Measurements by layers."""
+    return [CKA._replace(layers=layers, value=value) for layers, value in values.items()]
+
+
+def over_first(values: dict[float, float], of: Measurement = CKA) -> list[Measurement]:
+    """Measurements of x and y by the rank of x."""
+    return at(("x", "y"), {(rank, FULL): value for rank, value in values.items()}, of)
+
+
+def probes(accuracies: dict[float, float], *, width: float = FULL, **values) -> list[ProbeRow]:
+    """Probes whose loss says their accuracy, and the same one for all ranks from the width on."""
+    return [
+        probe_row(
+            rank=None if rank == FULL else rank, accuracy=accuracy, loss=accuracy if rank < width else -1.0, **values
+        )
+        for rank, accuracy in accuracies.items()
+    ]
+
+
+def tables(measurements: list[Measurement], known: dict[tuple[str, str], list[ProbeRow]] | None = None) -> Tables:
+    """Tables of these measurements and, by identity and layer, probes."""
+    curves: dict[ProbeKey, dict[float, ProbeRow]] = {}
+    for (identity, layer), rows in (known or {}).items():
+        for row in rows:
+            key = ProbeKey(identity, layer, row.dataset, row.epochs)
+            curves.setdefault(key, {})[FULL if row.rank is None else row.rank] = row
+    return Tables(measurements, curves, NAMES, [])
+
+
+def of_measures(rows) -> list[RankTestRow]:
+    """The tests of measures, without those of the baseline."""
+    return [row for row in rows if row.measure != BASELINE]
+
+
+def only(rows):
+    (row,) = of_measures(rows)
+    return row
+
+
+def correlated(values, accuracies) -> RankTestRow:
+    return RankTestRow(*[""] * 6, **correlation(values, accuracies))
+
+
+def test_correlations_by_hand():
+    # One discordant pair of six: tau = (5 - 1) / 6; rho = 1 - 6 · 2 / (4 · 15).
+    found = correlated([0.1, 0.2, 0.3, 0.4], [0.5, 0.7, 0.6, 0.9])
+    assert found.n == 4 and found.note == "fewer than 10 ranks: no p-values"
+    assert found.kendall == pytest.approx(2 / 3) and found.spearman == pytest.approx(0.8)
+
+
+def test_p_values_by_hand():
+    # One discordant pair. Of 10! orders, 1 has no inversion and 9 have one; as many lie at the other end.
+    found = correlated(range(10), [1, 0, 2, 3, 4, 5, 6, 7, 8, 9])
+    assert found.kendall_p == pytest.approx(2 * (1 + 9) / math.factorial(10)) and found.note == ""
+    rho = 1 - 6 * 2 / (10 * 99)
+    assert found.spearman == pytest.approx(rho)
+    assert found.spearman_p == pytest.approx(2 * stats.t.sf(rho * math.sqrt(8 / (1 - rho**2)), 8))
+
+
+@pytest.mark.parametrize(
+    ("values", "accuracies", "n", "note"),
+    [
+        ([], [], 0, "fewer than 3 common ranks"),
+        ([1, 2], [1, 2], 2, "fewer than 3 common ranks"),
+        ([1, 1, 1], [1, 2, 3], 3, "the measure is constant"),
+        ([1, 2, 3], [0.1, 0.1, 0.1], 3, "the accuracy is constant"),
+        ([1, math.nan, 3], [1, 2, 3], 2, "ranks without a value: 1 of 3; fewer than 3 common ranks"),
+    ],
+)
+def test_what_has_no_correlation_says_why(values, accuracies, n, note):
+    found = correlated(values, accuracies)
+    assert (found.n, found.note) == (n, note)
+    assert math.isnan(found.spearman) and math.isnan(found.kendall) and found.spearman_p is found.kendall_p is None
+
+
+def test_ranks_without_a_value_are_left_out():
+    found = correlated([1, 2, math.nan, 3], [1, 2, 0, 3])
+    assert (found.n, found.spearman, found.kendall) == (3, pytest.approx(1), pytest.approx(1))
+    assert found.note == "ranks without a value: 1 of 4; fewer than 10 ranks: no p-values"
+
+
+def test_places():
+    assert place({"a": 0.9, "b": 0.5, "c": 0.7}, "a") == (3, 1)
+    assert place({"a": 0.9, "b": 0.5, "c": 0.7}, "b") == (3, 3)
+    assert place({"a": 0.9, "b": 0.9, "c": 0.1}, "a") == (3, 2)  # ties count against it
+    assert place({"a": 0.9, "b": math.nan, "c": 0.95}, "a") == (2, 2)
+    n, found = place({"a": math.nan, "b": 1.0}, "a")
+    assert n == 1 and math.isnan(found)
+
+
+def test_sensitivity_of_either_side():
+    first = over_first({1: 0.1, 2: 0.2, 4: 0.4, FULL: 0.3})
+    second = at(("x", "y"), {(FULL, 1): 0.9, (FULL, 2): 0.6, (FULL, 4): 0.5})
+    known = {
+        ("A", "x"): probes({1: 0.2, 2: 0.5, 4: 0.6, FULL: 0.9}),
+        ("B", "y"): probes({1: 0.2, 2: 0.5, 4: 0.6}),
+    }
+    one, two = of_measures(sensitivity(tables(first + second, known)))
+    assert (one.varied, one.n, one.note) == ("layer1", 4, FEW)
+    assert one.spearman == pytest.approx(0.8) and one.kendall == pytest.approx(2 / 3)
+    assert (two.varied, two.n) == ("layer2", 3)
+    assert two.spearman == pytest.approx(-1) and two.kendall == pytest.approx(-1)
+    assert (two.test, two.measure, two.layer1, two.layer2) == ("sensitivity", "cka", "x", "y")
+
+
+def test_where_full_rank_was_not_measured_the_highest_rank_counts():
+    values = {(rank1, rank2): rank1 * rank2 for rank1 in (1, 2, 4) for rank2 in (8, 16)}
+    values[1, 8] = 100.0
+    known = {("A", "x"): probes({1: 0.2, 2: 0.5, 4: 0.6})}
+    row, other = of_measures(sensitivity(tables(at(("x", "y"), values), known)))
+    assert row.spearman == pytest.approx(1) and row.note == f"y at rank 16; {FEW}"
+    assert other.varied == "layer2" and other.note == "x at rank 4; no probes of y of b.pt"
+
+
+def test_ranks_above_the_width_count_once():
+    ranks = (1, 2, 4, 8, 16, FULL)
+    values = over_first({rank: min(rank, 4.0) for rank in ranks})
+    known = probes({rank: [0.5, 0.2, 0.9, 0.9, 0.9, 0.9][i] for i, rank in enumerate(ranks)}, width=4)
+    row = only(sensitivity(tables(values, {("A", "x"): known})))
+    assert row.n == 3 and row.note == f"ranks above the width left out: 3; {FEW}"
+    assert row.kendall == pytest.approx(1 / 3)
+
+
+def test_probes_belong_to_the_network_that_was_cut():
+    three = probes({1: 0.2, 2: 0.5, 4: 0.6})
+    back = Measurement("stitching accuracy", "b.pt -- a.pt: rc2c_pre, pinv", ("B", "A"), ("x", "y"), (FULL, FULL), 0.5,
+                       dataset="digits")  # fmt: skip
+
+    def note(of: Measurement, known) -> str:
+        return only(sensitivity(tables(over_first({1: 1, 2: 2, 4: 4}, of), known))).note
+
+    assert note(CKA, {}) == "no probes of x of a.pt" and note(back, {}) == "no probes of x of b.pt"
+    assert note(CKA, {("B", "x"): three}) == "no probes of x of a.pt"
+    assert note(CKA, {("A", "y"): three}) == "no probes of x of a.pt"
+    assert note(back, {("B", "x"): three}) == FEW
+    several = {("B", "x"): three, ("A", "x"): three}
+    assert note(back, several) == note(CKA, several) == FEW
+    assert note(CKA, {("A", "x"): probes({1: 0.2, 2: 0.5, 64: 0.9})}) == "fewer than 3 common ranks"
+
+
+def test_probes_belong_to_the_data_of_the_measurement():
+    values = over_first({1: 1, 2: 2, 4: 4})
+    rising, falling = {1: 0.2, 2: 0.5, 4: 0.6}, {1: 0.6, 2: 0.5, 4: 0.2}
+    both = probes(rising) + probes(falling, dataset="mnist")
+    assert only(sensitivity(tables(values, {("A", "x"): both}))).spearman == pytest.approx(1)
+    on_mnist = [each._replace(dataset="mnist") for each in values]
+    assert only(sensitivity(tables(on_mnist, {("A", "x"): both}))).spearman == pytest.approx(-1)
+    lacking = only(sensitivity(tables(on_mnist, {("A", "x"): probes(rising)})))
+    assert lacking.note.startswith("no probes of x of a.pt on mnist") and math.isnan(lacking.spearman)
+
+
+def test_probes_of_other_epochs_are_not_mixed():
+    """The newest count, which are the last."""
+    values = over_first({1: 1, 2: 2, 4: 4, 8: 8})
+    known = {("A", "x"): probes({2: 0.9, 4: 0.8, 8: 0.7}, epochs=10) + probes({1: 0.2, 2: 0.5, 4: 0.6}, epochs=20)}
+    row = only(sensitivity(tables(values, known)))
+    assert row.spearman == pytest.approx(1) and row.n == 3
+    assert row.note == f"probes of 20 epochs, the newest of those of 10, 20; {FEW}"
+
+
+def test_the_rank_itself_is_the_baseline():
+    """Beside the measures of a setting, over the same ranks of the same layers."""
+    ranks = (1, 2, 4, 8, 16)
+    cka = over_first({rank: rank / 20 for rank in ranks})
+    pwcca = [each._replace(measure="pwcca", value=-each.value) for each in cka]
+    fewer = [each._replace(measure="procrustes") for each in cka[:4]]
+    other = [each._replace(setting="a.pt -- b.pt, pool") for each in pwcca]
+    known = {("A", "x"): probes({1: 0.1, 2: 0.3, 4: 0.2, 8: 0.5, 16: 0.4})}
+    rows = list(sensitivity(tables([*cka, *other, *pwcca, *fewer], known)))
+    assert [(row.measure, row.setting, row.n) for row in rows] == [
+        ("cka", CKA.setting, 5), ("pwcca", CKA.setting, 5), ("procrustes", CKA.setting, 4), (BASELINE, CKA.setting, 5),
+        (BASELINE, CKA.setting, 4), ("pwcca", f"{CKA.setting}, pool", 5), (BASELINE, f"{CKA.setting}, pool", 5),
+    ]  # fmt: skip
+    assert rows[3].spearman == rows[0].spearman == pytest.approx(1 - 6 * 4 / (5 * 24)) == -rows[1].spearman
+    assert rows[4].spearman == rows[2].spearman and rows[3].kendall == rows[0].kendall
+    assert (rows[3].test, rows[3].layer1, rows[3].layer2, rows[3].varied) == ("sensitivity", "x", "y", "layer1")
+    assert list(sensitivity(tables(cka)))[1:] == []  # without probes there is no baseline
+
+
+def test_full_rank_is_the_highest_rank_of_the_baseline():
+    values = over_first({FULL: 0.1, 1: 0.2, 2: 0.3, 4: 0.4})
+    row = list(sensitivity(tables(values, {("A", "x"): probes({1: 0.2, 2: 0.3, 4: 0.4, FULL: 0.9})})))[-1]
+    assert row.measure == BASELINE and row.spearman == pytest.approx(1) and row.n == 4
+
+
+def test_specificity_by_hand():
+    # Layer "a" is found in its row and in its column; "b" in its column only; "c" is known to the second network alone.
+    matrix = {("a", "a"): 0.9, ("a", "b"): 0.2, ("a", "c"): 0.1, ("b", "a"): 0.3, ("b", "b"): 0.6, ("b", "c"): 0.7}
+    truncated = at(("a", "b"), {(4, FULL): 5.0, (FULL, 4): 5.0})  # which is another matter
+    rows = list(specificity(tables(at_full_rank(matrix) + truncated)))
+    assert [(row.layer1, row.varied, row.n, row.place) for row in rows] == [
+        ("a", "layer2", 3, 1),
+        ("a", "layer1", 2, 1),
+        ("b", "layer2", 3, 2),
+        ("b", "layer1", 2, 1),
+    ]
+    assert (
+        summary_of_places(rows) == "layer2: first in 1 of 2, mean place 1.50; layer1: first in 2 of 2, mean place 1.00"
+    )
+
+
+def test_specificity_says_where_alignments_differ():
+    values = at_full_rank(dict.fromkeys([("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")], 0.5))
+    mixed = [each._replace(alignment="average pool" if each.layers == ("a", "b") else "positions") for each in values]
+    notes = {(row.layer1, row.varied): row.note for row in specificity(tables(mixed))}
+    assert notes["a", "layer2"] == notes["b", "layer1"].replace("average pool, positions", "positions, average pool")
+    assert notes["a", "layer2"] == "alignments differ: positions, average pool"
+    assert notes["b", "layer2"] == notes["a", "layer1"] == ""
+    assert {row.note for row in specificity(tables(values))} == {""}  # of measures without one, such as CKA
+
+
+def test_a_missing_pair_has_no_place():
+    values = {("a", "b"): 0.5, ("a", "c"): 0.5, ("b", "b"): math.nan, ("b", "c"): 0.1}
+    rows = list(specificity(tables(at_full_rank(values))))
+    assert [(row.layer1, row.varied, row.n) for row in rows] == [("b", "layer2", 1), ("b", "layer1", 1)]
+    assert all(math.isnan(row.place) and row.note == "its similarity has no value" for row in rows)
+    assert summary_of_places(rows) == "no place is defined"
+
+
+def test_summary_of_correlations():
+    """It counts no significant tests: those of the layers of one network depend on each other."""
+    row = RankTestRow("sensitivity", "cka", "a.pt -- b.pt", "x", "y", "layer1", 4)
+    rows = [
+        row._replace(spearman=1.0, spearman_p=0.01, kendall=0.5, kendall_p=0.2),
+        row._replace(spearman=0.5, kendall=0.25),
+        row._replace(spearman=math.nan, kendall=math.nan),
+    ]
+    assert summary_of_correlations(rows) == "mean rho 0.7500, mean tau 0.3750"
+    assert summary_of_correlations(rows[2:]) == "no correlation is defined"
