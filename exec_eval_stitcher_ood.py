@@ -24,7 +24,7 @@ def parser() -> cli.Parser:
         default="energy",
         help=f"one, or several with commas between them. {cli.described(SCORES)}",
     )
-    add("--validity", action="store_true", help="measure density and recall with trained detectors alone, too")
+    add("--validity", action="store_true", help="measure density, recall and doses with trained detectors alone, too")
     add(
         "--other-data",
         action="store_true",
@@ -41,20 +41,17 @@ def parser() -> cli.Parser:
 
 
 def evaluate(args, loaded=None) -> None:
-    """Run the experiment; `loaded` keeps the networks and the images for others of this process."""
+    """Run the experiment; `loaded` keeps the networks, the images and the reference for others of this process."""
     from pathlib import Path
 
-    from src.console import note, progress, warn
+    from src.console import note, warn
     from src.datasets import dataset_info, dataset_label
     from src.loaded import Loaded
     from src.ood import evaluation
     from src.ood.evaluated import evaluation_file
-    from src.ood.fitting import make_detectors
-    from src.ood.networks import check_data, check_runs, load_networks
-    from src.ood.rebuilding import rebuild_grids
+    from src.ood.networks import check_data, check_runs, load_networks, rebuild_grids
+    from src.ood.reference import Images, Wanted, make_reference
     from src.ood.report import report
-    from src.ood.store import DetectorStore
-    from src.ood.validity import choose_images
     from src.results.experiments import newest_runs
     from src.results.matrices import natural_order
     from src.results.run import Run
@@ -73,74 +70,43 @@ def evaluate(args, loaded=None) -> None:
     test_set = loaded.dataset(args.dataset, args.dataset_root, train=False, **loading)
     networks = load_networks(runs, vars(args), test_set.spec, device=device, loaded=loaded)
 
-    def batches_of(data, title, indices=None, batch_size=args.batch_size):
-        n = -(-(len(data) if indices is None else len(indices)) // batch_size)
-        return progress(data.batches(batch_size, indices=indices), title, n)
+    def training_set():
+        return loaded.dataset(args.dataset, args.dataset_root, train=True, **loading)
 
-    def training_batches(n_images):
-        data = loaded.dataset(args.dataset, args.dataset_root, train=True, **loading)
-        return batches_of(data, "training activations", data.permutation(0)[:n_images])
-
-    def test_batches(name, root, option):
-        data = loaded.dataset(name, root, train=False, **loading) if name else test_set
+    def other_set(name, root, option):
+        if not name:
+            return None
+        data = loaded.dataset(name, root, train=False, **loading)
         data.check_like(test_set, option=option)
-        return batches_of(data, f"activations of {option}")
+        return data
 
-    # A detector for each end layer, what training images look like there, and the stitches into these layers. The
-    # detectors, and what follows from them and the end network alone, are those of any other front network.
+    # The reference: detectors and validity at each end layer, and the end network's own scores.
+    id_set = other_set(args.id_dataset, args.id_dataset_root, "-idd")
+    sanity_set = other_set(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd")
+    images = Images(test_set, training_set, id_set, sanity_set, args.batch_size)
     layers = natural_order(run.row.end_layer for run in runs)
-    options = [f"{name} {value}" for name, value in vars(args).items() if not name.startswith(("source_dir", "front"))]
-    of_end = (networks.end_name, *layers, *options)
-    detectors, references, missing = loaded.last(
-        "detectors",
-        of_end,
-        lambda: make_detectors(
-            args.detector,
-            networks,
-            layers,
-            test_set.spec,
-            store=DetectorStore(args.ood_detector_dir),
-            all_in_store=bool(args.sanity_check_dataset),
-            with_validity=args.validity,
-            training_batches=training_batches,
-            id_data=args.dataset,
-        ),
-    )
-    grids, unusable = rebuild_grids(runs, networks, detectors, image_shape=test_set.image_shape)
-    for reason in (*skipped, *missing, *unusable):
+    wanted = Wanted(networks.end_name, tuple(layers), tuple(args.detector), args.ood_detector_dir, args.validity)
+    if not (loaded.reference and loaded.reference.is_for(wanted, images)):
+        loaded.reference = None  # its memory is free for the next
+        loaded.reference = make_reference(networks.end, wanted, images, id_data=args.dataset)
+    reference = loaded.reference
+
+    # The stitches: accuracies, scores and validity.
+    grids, unusable = rebuild_grids(runs, networks, reference.scored_layers, image_shape=test_set.image_shape)
+    for reason in (*skipped, *reference.missing, *unusable):
         warn(f"skipped: {reason}")
     if not grids:
         sys.exit("nothing could be evaluated: train detectors with exec_train_representation_classifier.py, or give "
                  "--detector mahalanobis, which needs no training")  # fmt: skip
-
-    # What the end network's own activations show of the detectors, then the scores and the validity of all stitches.
-    order, sample = choose_images(test_set)
-    size = max(args.batch_size, 2)  # each image is mixed with another one
-    own_batches = batches_of(test_set, "own activations", order, size) if references else ()
-    examined, unmeasured = loaded.last(
-        "examination", of_end, lambda: evaluation.examine(networks.end, detectors, references, own_batches)
-    )
-    for reason in unmeasured:
-        warn(f"skipped: {reason}")
-    stitches = evaluation.score_stitches(
-        grids, detectors, references, examined.validity, lambda: batches_of(test_set, "stitched activations"),
-        sample=sample,
-    )  # fmt: skip
-    id_batches = test_batches(args.id_dataset, args.id_dataset_root, "-idd")
-    own = loaded.last("own scores", of_end, lambda: evaluation.score_network(networks.end, detectors, id_batches))
-    other, checked = {}, args.sanity_check_dataset or ""
-    if checked:
-        other_batches = test_batches(checked, args.sanity_check_dataset_root, "-scd")
-        other = evaluation.score_network(networks.end, detectors, other_batches)
+    stitches = evaluation.score_stitches(grids, reference, lambda: images.batches(test_set, "stitched activations"))
 
     # The metrics, the report, and the scores of all images.
+    checked = args.sanity_check_dataset or ""
     data = evaluation.DataNames(args.dataset, args.other_data, args.id_dataset or "", checked)
     evaluations = {
-        name: evaluation.evaluate(
-            name, detectors[name], stitches[name], own[name], other.get(name, {}), examined.sights[name], data
-        )
-        for name in detectors
-        if stitches[name]  # the others have detectors for other layers alone
+        name: evaluation.evaluate(name, of_score, reference, data)
+        for name, of_score in stitches.items()
+        if of_score  # the others have detectors for other layers alone
     }
     other_data = dataset_label(args.dataset) if args.other_data else ""
     report(folder, evaluations, n_images=len(test_set), other_data=other_data, **cli.figure_options(args))
@@ -148,12 +114,12 @@ def evaluate(args, loaded=None) -> None:
         table = evaluation_file(folder, name, other_data=other_data)
         into = folder / table.stem.replace("ood_evaluation", "energies")
         if args.energy_dir:
-            into = Path(args.energy_dir, name) if len(detectors) > 1 else Path(args.energy_dir)
+            into = Path(args.energy_dir, name) if len(stitches) > 1 else Path(args.energy_dir)
         evaluation.save_scores(into, evaluations[name], sanity_name=checked and dataset_label(checked))
         Run.beside(table, vars(args) | {"detector": name}).finish()
     n_evaluated = len({stitch.run.folder for of_score in stitches.values() for stitch in of_score})
     n_skipped = len(skipped) + len(finished) - len(runs) + len(unusable)
-    note(f"evaluated {n_evaluated} stitches; skipped {n_skipped} runs and {len(missing)} end layers")
+    note(f"evaluated {n_evaluated} stitches; skipped {n_skipped} runs and {len(reference.missing)} end layers")
 
 
 def main(argv=None) -> int:

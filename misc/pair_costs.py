@@ -47,7 +47,7 @@ def hours_of(units: Sequence[Unit], costs: Mapping[str, Cost], n_processes: int)
 def measure(unit: Unit, args: Namespace, loaded: "Loaded") -> Cost:
     """Measure the cost of a unit in a folder of its own; that of training, by one epoch and by two."""
     with tempfile.TemporaryDirectory() as folder, silenced():
-        loaded.forget_last()
+        loaded.reference = None
         if unit.kind == SIMILARITY:
             return Cost(run_calls(similarity_unit(unit.networks, args, folder), loaded))
         if unit.kind == PROBES:

@@ -1,8 +1,8 @@
 """Networks and data sets that the experiments of one process share: each is loaded once."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -13,8 +13,6 @@ from src.images import ImageSpec
 from src.models import Network
 from src.networks import NetworkName
 
-Value = TypeVar("Value")
-
 
 class Loaded:
     """Keeps what it has loaded. Users of a network take views and copies of it and leave it as it is."""
@@ -23,7 +21,7 @@ class Loaded:
         self._networks: dict[Hashable, Network] = {}
         self._datasets: dict[Hashable, BaseImageSet] = {}
         self.features: Any = None  # of networks that are compared again: a `KeptFeatures`
-        self._last: dict[str, tuple[Hashable, object]] = {}
+        self.reference: Any = None  # of the last evaluation of stitches, for the next one into the same network
 
     def network(
         self, name: NetworkName, images: ImageSpec, *, device: torch.device | str, encoder: bool = False
@@ -53,14 +51,3 @@ class Loaded:
         if key not in self._datasets:
             self._datasets[key] = load_dataset(name, root, train=train, device=device, loading=loading, **changes)
         return self._datasets[key]
-
-    def last(self, kind: str, key: Hashable, make: Callable[[], Value]) -> Value:
-        """Return what `make` makes; if it was made last of this kind with this key, the same object again."""
-        if self._last.get(kind, (None,))[0] != key:
-            self._last.pop(kind, None)  # its memory is free for the next
-            self._last[kind] = (key, make())
-        return self._last[kind][1]
-
-    def forget_last(self) -> None:
-        """Let `last` make everything again."""
-        self._last.clear()

@@ -67,7 +67,7 @@ def test_a_measure_of_similarity(monkeypatch, digit_networks):
         return of_layer.centred.diagonal(dim1=1, dim2=2).sqrt().diag_embed()
 
     monkeypatch.setattr(measures, "norms", same_norms, raising=False)
-    row = Measure("Norms", "cosine of norms", "do images have the same norms?", GRAMS, "measures.norms", 1, 0)
+    row = Measure("Norms", "cosine of norms", "do images have the same norms?", GRAMS, 1, 0)
     monkeypatch.setitem(MEASURES, "norms", row)
     assert "norms: do images have the same norms?" in help_of("exec_compute_low_rank_sim_metrics.py")
     given = [*digit_networks, MODEL, MODEL, "layer3.0", "layer3.0,layer4.0", *ON_DIGITS, "-n", "40"]

@@ -66,8 +66,6 @@ def test_neighbours_equal_scikit_learn(rng):
     detector = fitted("knn", x, labels)
     distances, _ = NearestNeighbors(n_neighbors=37).fit(unit(x)).kneighbors(unit(new))  # half of 75 a class
     np.testing.assert_allclose(detector.score(torch.tensor(new)).numpy(), distances[:, -1], rtol=1e-6)
-    distances, _ = NearestNeighbors(n_neighbors=37).fit(unit(x)).kneighbors()  # without the sample itself
-    np.testing.assert_allclose(detector.training_scores().numpy(), distances[:, -1], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("n_a_class", "k"), [(400, 50), (10, 5), (1, 1)])
@@ -79,17 +77,6 @@ def test_neighbours_are_of_the_own_class(rng, n_a_class, k):
     assert detector.n_neighbours == k
     middle = x.mean(0) + rng.normal(size=(50, 12))
     assert ood_metrics(detector.score(torch.tensor(new)), detector.score(torch.tensor(middle))).auroc > 0.99
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_training_images_score_as_they_do_again(rng, name):
-    """But for neighbours, of which they are their own nearest; the first 2,000 count."""
-    x, labels = samples(rng, 2100)
-    detector = fitted(name, x, labels)
-    found = detector.training_scores()
-    assert len(found) == 2000
-    if name != "knn":
-        torch.testing.assert_close(found, detector.score(torch.tensor(x[:2000])))
 
 
 def test_the_bank_has_the_first_ten_thousand(rng):

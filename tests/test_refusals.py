@@ -58,7 +58,7 @@ REFUSALS = [
     (f"{TRAIN} -d ood", "ood' has no labels; choose one that has"),
     (f"{TRAIN} -d imagenet -data empty", ("training_data", "validation_data", "image-net.org")),
     (f"{TRAIN} -e -1", "argument -e/--epochs: '-1' is not a whole number from 0 on"),
-    ("misc/verdict.py results --in-distribution 75", "'75' is not a finite number at least 0 and at most 1"),
+    ("misc/verdict.py results --noise-dose -1", "'-1' is not a finite number at least 0"),
     (f"{TRAIN} -b 0", "argument -b/--batch-size: '0' is not a whole number from 1 on"),
     (f"{TRAIN} -lr nan", "'nan' is not a finite number above 0"),
     (f"{TRAIN} -lr fast", "'fast' is not a finite number above 0"),

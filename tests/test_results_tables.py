@@ -34,7 +34,7 @@ COLUMNS = {  # that all tables of a type have
         "detector_ood_data,id_dataset,sanity_dataset,sanity_auroc,dataset,front_model_path,end_model_path,"
         "front_model_type,end_model_type,stitching_type,init,objective,n_epochs,n_pinv_init_samples,front_stitch_rank,"
         "front_pinv_rank,seed,pinv_cutoff,auroc_low,auroc_high,density,recall,frechet,density_own,recall_own,"
-        "frechet_own,noise_dose,shrinkage_dose,control,seen_mixed,seen_half_way,seen_constant,seen_shuffled,training_auroc"
+        "frechet_own,noise_dose,shrinkage_dose,control"
     ),
     ProbeRow: "model,layer,rank,accuracy,train_accuracy,loss,seed,epochs,model_type,dataset,n_images",
     SimilarityRow: (
@@ -67,7 +67,8 @@ ROWS = [
     stitch_row(objective="fula", front_model_path="m, n/é.pt", seed=None, dataset=None, n_epochs=None),
     evaluation_row(detector_ood_data="svhn", sanity_dataset="mnist", sanity_auroc=0.75, front_pinv_rank=4),
     evaluation_row(detector="knn", accuracy=math.nan, auroc_low=0.25, auroc_high=0.75, density=0.1, recall=1 / 3,
-                   frechet=1e-300, density_own=1.0, recall_own=0.9, frechet_own=0.0, seen_mixed=0.9),
+                   frechet=1e-300, density_own=1.0, recall_own=0.9, frechet_own=0.0, noise_dose=0.01,
+                   shrinkage_dose=0.3),
     probe_row(rank=4),
     probe_row(train_accuracy=None, seed=None, epochs=None, n_images=None, loss=math.inf),
     similarity_row(rank1=8, values={"cka": 0.5, "pwcca": math.nan}, nulls={"cka": Null(0.005, 0.25, 1 / 7)}),

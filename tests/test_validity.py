@@ -1,4 +1,4 @@
-"""Density, recall and Fréchet distance: loops and scipy as oracles, limits, and what is pooled how; the rules."""
+"""Density, recall, Fréchet distance and doses: loops and scipy as oracles, limits, what is pooled how; the rule."""
 
 import math
 
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from src.ood import Validity
 from src.ood.pooling import ClassMeans, cells, mean_over_positions
-from src.ood.rows import Sight, StitchValidity
-from src.ood.rules import COLLAPSED, IN_DISTRIBUTION, OFF, ValidityLimits, doubts, side_of
+from src.ood.rows import StitchValidity
+from src.ood.rules import COLLAPSED, IN_DISTRIBUTION, OFF, ValidityLimits, side_of
+from src.ood.validity import NOISES, SHRINKAGES, Doses, LayerValidity, features
+from src.runtime import generator
 
 K = 5
 
@@ -78,6 +80,60 @@ def test_what_each_side_sees():
     assert constant.frechet == pytest.approx(usual.frechet, abs=1e-5) and constant.density != usual.density
 
 
+def layer_validity(reference: Tensor, own: Tensor) -> LayerValidity:
+    validity = Validity()
+    validity.add(reference)
+    validity.fit()
+    of_layer = LayerValidity(validity)
+    for batch in own.split(37):
+        of_layer.add(batch)
+    of_layer.fit()
+    return of_layer
+
+
+def test_doses_are_those_of_activations_that_are_laid_out():
+    """Noise is the same at all positions of an image and channel."""
+    reference, own = maps(90, seed=0), maps(60, seed=1)
+    doses, mean = layer_validity(reference, own).doses, own.mean(0)
+    noise = torch.randn(60, 4, 1, 1, generator=generator(0)) * own.std((0, 2, 3), correction=0)[:, None, None]
+    noisy = [measured(reference, own + amount * noise).density for amount in (0, *NOISES)]
+    shrunk = [measured(reference, mean + (1 - share) * (own - mean)) for share in (0, *SHRINKAGES)]
+    assert doses.noisy_density == pytest.approx(np.array(noisy), abs=1 / 300)  # one of the balls of five
+    assert doses.shrunk_density == pytest.approx(np.array([each.density for each in shrunk]), abs=1 / 300)
+    assert doses.shrunk_recall == pytest.approx(np.array([each.recall for each in shrunk]), abs=1 / 90)
+
+
+def test_doses_are_interpolated_and_limited():
+    doses = Doses(10**9, np.array([1.0, 0.5, 0.25, 0.1, 0.01]), np.array([1.0, 2, 4, 8, 16]),
+                  np.array([0.9, 0.8, 0.6, 0.3, 0.1]))  # fmt: skip
+    assert [doses.noise(density) for density in (1.0, 1.5, 0.01, 0.001, 0)] == pytest.approx([0, 0, 0.2, 0.2, 0.2])
+    assert doses.noise(0.25) == pytest.approx(0.04 / 1.04)
+    assert doses.noise(math.sqrt(0.5)) == pytest.approx(0.01 / 1.01 / 2)  # half-way of the logarithms
+    assert doses.shrinkage(0.5, 1.0) == doses.shrinkage(1.0, 0.9) == 0
+    assert doses.shrinkage(2.0, 0.9) == doses.shrinkage(0.5, 0.8) == pytest.approx(0.05)
+    assert doses.shrinkage(3.0, 0.45) == pytest.approx(0.15)  # by recall; by density it is less
+    assert doses.shrinkage(99, 0.9) == doses.shrinkage(1.0, 0) == 0.3
+    flat = doses._replace(noisy_density=np.array([1.0, 1.0, 1.1, 0.5, 0.5]), shrunk_recall=np.zeros(5))
+    assert flat.noise(1.0) == 0 and flat.noise(0.4) == 0.2 and flat.noise(0.5) == pytest.approx(0.09 / 1.09)
+    assert math.isnan(flat.shrinkage(1.0, 0.5))
+
+
+def test_activations_get_the_doses_that_they_were_given():
+    """Of fresh images, noise and a seed; 0 for the own ones."""
+    torch.manual_seed(0)
+    reference, own, others = (torch.randn(2400, 4) @ torch.randn(4, 30)).split((1200, 600, 600))  # of four dimensions
+    validity = layer_validity(reference, own)
+    itself = validity.measure(features(own))
+    assert (itself.noise_dose, itself.shrinkage_dose) == (0, 0) and itself.density == itself.density_own
+    noise, mean = torch.randn(600, 30) * others.std(0), others.mean(0)
+    for share in (0.02, 0.1):
+        noisy = others + math.sqrt(share / (1 - share)) * noise
+        assert validity.measure(features(noisy)).noise_dose == pytest.approx(share, rel=0.3)
+    for share in (0.1, 0.25):
+        shrunk = validity.measure(features(mean + (1 - share) * (others - mean)))
+        assert shrunk.shrinkage_dose == pytest.approx(share, abs=0.05)
+
+
 def test_a_shift_and_a_scale_of_all_changes_nothing():
     reference, samples = maps(90, seed=0), maps(60, seed=1, scale=0.8)
     expected = measured(reference, samples)
@@ -117,28 +173,17 @@ def test_class_means():
     means.add(x[:2], torch.tensor([0, 0]))
     means.add(x[2:], torch.tensor([0, 3]))
     assert torch.equal(means.overall(), x.mean(0)) and torch.equal(means.present(), torch.tensor([[3.0, 4], [8, 8]]))
-    expected = torch.stack([torch.tensor([3.0, 4]), torch.tensor([8.0, 8]), x.mean(0), x.mean(0)])
-    assert torch.equal(means.of(torch.tensor([0, 3, 1, 7])), expected)  # of classes without images, that of all
     with pytest.raises(ValueError, match="without labels"):
         means.add(x, torch.tensor([0, 0, -1, 1]))
 
 
 @pytest.mark.parametrize(
-    ("density", "recall", "expected"),
-    [(0.4, 0.8, IN_DISTRIBUTION), (0.2, 0.8, OFF), (0.2, 0.1, OFF), (1.7, 0.8, COLLAPSED), (0.8, 0.3, COLLAPSED)],
+    ("noise", "shrinkage", "expected"),
+    [(0.04, 0.14, IN_DISTRIBUTION), (0.06, 0, OFF), (0.06, 0.3, OFF), (0.04, 0.16, COLLAPSED)],
 )
-def test_sides(density, recall, expected):
-    validity = StitchValidity(density, recall, 0.1, 0.8, 0.8, 0.1)
+def test_sides(noise, shrinkage, expected):
+    validity = StitchValidity(0.8, 0.8, 0.1, 0.8, 0.8, 0.1, noise, shrinkage)
     assert side_of(validity) == expected
-    assert side_of(validity, ValidityLimits(0, 100, 0)) == IN_DISTRIBUTION
-    assert side_of(validity._replace(density_own=0)) is side_of(validity._replace(recall_own=0)) is None
-
-
-def test_doubts():
-    sees = Sight(0.9, 0.85, 0.5, 0.5, 0.52)
-    assert doubts(None, None) is None and doubts(0.9, None) == doubts(None, sees) == doubts(0.9, sees) == []
-    assert doubts(0.7, sees) == ["does not see the sanity-check data (AUROC below 0.8)"]
-    assert doubts(None, sees._replace(seen_mixed=0.6, seen_half_way=0.7)) == [
-        "does not see mixed images (AUROC below 0.8)", "does not see moves to the class mean (AUROC below 0.8)",
-    ]  # fmt: skip
-    assert doubts(0.9, sees._replace(training_auroc=0.7)) == ["tells test from training images (AUROC above 0.65)"]
+    assert side_of(validity, ValidityLimits(1, 1)) == IN_DISTRIBUTION
+    assert side_of(validity._replace(noise_dose=math.nan)) is None
+    assert side_of(validity._replace(shrinkage_dose=math.nan)) is None

@@ -531,11 +531,12 @@ def test_stitches_of_a_real_network(in_tmp_path):
     options = ["-n", "100", "--permutations", "19", "--metrics", "cka", "cka_debiased", "-o", "s.csv"]
     run("exec_compute_low_rank_sim_metrics.py", *networks, *ON_DIGITS, *options)
     run(SCRIPT, "results/dm", "-sim", "s.csv")
-    own, other = (row for layer in "47" for row in read_csv("verdict.csv") if row["front_layer"] == layer)
+    rows = [row for row in read_csv("verdict.csv") if row["control"] != "labels"]
+    own, other = (row for layer in "47" for row in rows if row["front_layer"] == layer)
     assert float(own["end_accuracy"]) > 0.7
     assert abs(float(own["penalty"])) < 0.01 and float(own["penalty_high"]) < 0.05
     assert float(own["cka"]) == pytest.approx(1) and float(own["cka_debiased_calibrated"]) == pytest.approx(1)
-    assert float(own["beta"]) > 0.95 and float(own["beta_low"]) > 0.9 and own["rho"] == ""
+    assert float(own["beta"]) > 0.95 and float(own["beta_low"]) > 0.7 and own["rho"] == ""
     assert float(own["auroc_mahalanobis"]) < 0.6 and own["verdict"] == SIMILAR and own["control"] == "self"
     assert float(other["penalty"]) > 0.3 and float(other["agreement"]) < 0.6 and other["verdict"] == NOT_SIMILAR
 

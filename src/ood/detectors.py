@@ -1,4 +1,4 @@
-"""Detectors: each scores how far the activations of a layer are out of distribution. `registry.SCORES` has their rows.
+"""Detectors: each scores how far the activations of a layer are out of distribution; `src.choices.scores` has their rows.
 
 One is a trained network from a store. The others are not trained: they sum up the activations of training images.
 """
@@ -11,7 +11,6 @@ from src.errors import UserError, unknown_name
 from src.models import Network
 from src.ood.losses import energy
 from src.ood.pooling import ClassMeans, mean_over_positions
-from src.ood.validity import N_IMAGES
 
 ROUNDING = 1e-24  # of the squared mean: less variance than that is rounding, in double precision
 RIDGE = 1e-6  # of the mean variance, added to each: dead channels make covariances singular
@@ -43,24 +42,12 @@ class Detector:
         """Score a batch: (B,), high for out of distribution."""
         raise NotImplementedError
 
-    def training_scores(self) -> Tensor:
-        """Score the first 2,000 training images that it has taken in; no image is its own neighbour."""
-        raise NotImplementedError
-
 
 class EnergyDetector(Detector):
     """The energy of a classifier of activations that was fine-tuned to tell ID from OOD data (Liu et al. 2020)."""
 
     def __init__(self, network: Network):
-        self.network, self._training_scores = network, []
-
-    def add(self, activations: Tensor, labels: Tensor) -> None:
-        n = N_IMAGES - sum(map(len, self._training_scores))
-        if n > 0:
-            self._training_scores.append(self.score(activations[:n]))
-
-    def training_scores(self) -> Tensor:
-        return torch.cat(self._training_scores)
+        self.network = network
 
     def score(self, activations: Tensor) -> Tensor:
         return energy(self.network(activations))
@@ -76,16 +63,9 @@ class PooledDetector(Detector):
 
     def __init__(self):
         self.moments = Moments()
-        self.sample: list[Tensor] = []  # activations of the first training images, pooled
 
     def add(self, activations: Tensor, labels: Tensor) -> None:
-        pooled = mean_over_positions(activations)
-        self.sample.append(pooled[: N_IMAGES - sum(map(len, self.sample))])
-        self.take_in(self.features(pooled), labels)
-
-    def take_in(self, features: Tensor, labels: Tensor) -> None:
-        """Take in the features (B, C) of a batch of training images."""
-        self.moments.add(features, labels)
+        self.moments.add(self.features(activations), labels)
 
     def features(self, activations: Tensor) -> Tensor:
         """Pool activations to the features (B, C) that are scored, in double precision."""
@@ -93,9 +73,6 @@ class PooledDetector(Detector):
         if self.normalised:
             features = features / features.norm(dim=1, keepdim=True).clamp(min=1e-30)
         return features
-
-    def training_scores(self) -> Tensor:
-        return self.score(torch.cat(self.sample))
 
 
 class Moments:
@@ -194,13 +171,12 @@ class NearestNeighbours(PooledDetector):
     """
 
     def __init__(self):
-        super().__init__()
         self.parts: list[tuple[Tensor, Tensor]] = []
         self.n = 0
 
-    def take_in(self, features: Tensor, labels: Tensor) -> None:
+    def add(self, activations: Tensor, labels: Tensor) -> None:
         left = BANK_SIZE - self.n
-        self.parts.append((features[:left], labels[:left]))
+        self.parts.append((self.features(activations[:left]), labels[:left]))
         self.n += len(self.parts[-1][0])
 
     def fit(self) -> None:
@@ -215,13 +191,7 @@ class NearestNeighbours(PooledDetector):
         self.parts.clear()
 
     def score(self, activations: Tensor) -> Tensor:
-        return self._distances(activations, self.n_neighbours)
-
-    def training_scores(self) -> Tensor:
-        return self._distances(torch.cat(self.sample), self.n_neighbours + 1)  # each is its own first neighbour
-
-    def _distances(self, activations: Tensor, k: int) -> Tensor:
-        return torch.cdist(self.features(activations), self.bank).kthvalue(k, dim=1).values
+        return torch.cdist(self.features(activations), self.bank).kthvalue(self.n_neighbours, dim=1).values
 
 
 class Residual(PooledDetector):

@@ -74,9 +74,3 @@ class ClassMeans:
         """Return the means (K, C) of the classes that have samples."""
         is_there = self.counts > 0
         return self.sums[is_there] / self.counts[is_there, None]
-
-    def of(self, labels: Tensor) -> Tensor:
-        """Return the mean (B, C) of the class of each label (B,); where it has no samples, that of all."""
-        rows = labels.clamp(max=len(self.counts) - 1)
-        counts = torch.where(labels == rows, self.counts[rows], 0)[:, None]
-        return torch.where(counts > 0, self.sums[rows] / counts.clamp(min=1), self.overall())

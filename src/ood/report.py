@@ -11,11 +11,10 @@ from src.console import listed, note, result, table, warn
 from src.datasets import dataset_label
 from src.errors import UserError
 from src.files import write_json
-from src.ood.corruptions import CORRUPTIONS
 from src.ood.evaluated import evaluation_file, read_evaluations
 from src.ood.evaluation import Evaluation
 from src.ood.rows import EvaluationRow
-from src.ood.rules import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, doubts, side_of
+from src.ood.rules import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, side_of
 from src.results.captions import caption, common, describe_method, short, stitched_networks
 from src.results.experiments import by_experiment
 from src.results.heat_maps import HeatMap, maps
@@ -25,14 +24,15 @@ from src.stitching.report import AXES, MAX_PANELS
 
 TITLES = {
     "accuracy": "STITCHING ACCURACY",
-    "auroc": "STITCHING OOD Detection AUROC",
-    "aupr": "STITCHING OOD Detection AUPR",
-    "fpr95": "STITCHING OOD Detection FPR95",
-    "density_ratio": "STITCHING DENSITY over the end network's own",
-    "recall_ratio": "STITCHING RECALL over the end network's own",
+    "auroc": "STITCHING OOD Detection AUROC ({})",
+    "aupr": "STITCHING OOD Detection AUPR ({})",
+    "fpr95": "STITCHING OOD Detection FPR95 ({})",
+    "noise_dose": "STITCHING NOISE DOSE",
+    "shrinkage_dose": "STITCHING SHRINKAGE DOSE",
 }
 SHORT = {"accuracy": "accuracy", "auroc": "AUROC", "aupr": "AUPR", "fpr95": "FPR95",
-         "density_ratio": "density ratio", "recall_ratio": "recall ratio"}  # fmt: skip
+         "noise_dose": "noise dose", "shrinkage_dose": "shrinkage dose"}  # fmt: skip
+LARGEST_DOSES = {"noise_dose": 0.2, "shrinkage_dose": 0.3}
 NAMES = ("AUROC", "AUPR", "FPR95")
 
 
@@ -60,7 +60,7 @@ def report(
             if experiment:
                 result(f"EXPERIMENT: {experiment}")
             for column, matrix in of_experiment.items():
-                table(TITLES[column], *matrix)
+                table(TITLES[column].format(name), *matrix)
         _print_detectors(name, evaluation)
         path = evaluation_file(folder, name, other_data=other_data)
         write_table(path, EvaluationRow, evaluation.rows)
@@ -69,47 +69,26 @@ def report(
     _compare_detectors(folder, evaluations, other_data)
 
 
-def failing_layers(evaluation: Evaluation) -> dict[str, list[str]]:
-    """Return the layers whose detector is not trusted, with the reasons."""
-    found = {}
-    for layer in evaluation.own:
-        sanity = evaluation.sanity.get(layer)
-        found[layer] = doubts(sanity.auroc if sanity else None, evaluation.sights.get(layer))
-    return {layer: reasons for layer, reasons in found.items() if reasons}
-
-
 def _matrices(evaluation: Evaluation) -> dict[str, dict[str, Matrix]]:
-    """Return the matrix of each column by experiment; layers whose detector is not trusted get a star."""
-    failing, matrices = failing_layers(evaluation), {}
+    """Return the matrix of each column by experiment."""
+    matrices = {}
     for experiment, rows in by_experiment(evaluation.rows).items():
         names = [name for name in TITLES if any(_value(row, name) is not None for row in rows)]
-        of_columns = {name: pivot({row.pair: _value(row, name) for row in rows}) for name in names}
-        matrices[experiment] = {
-            name: matrix._replace(columns=[f"{end}*" if end in failing else end for end in matrix.columns])
-            for name, matrix in of_columns.items()
-        }
+        matrices[experiment] = {name: pivot({row.pair: _value(row, name) for row in rows}) for name in names}
     return matrices
 
 
 def _value(row: EvaluationRow, name: str) -> float | None:
-    return getattr(row.validity if name.endswith("_ratio") else row, name, None)
+    return getattr(row.validity if name.endswith("_dose") else row, name, None)
 
 
 def _print_detectors(name: str, evaluation: Evaluation) -> None:
-    """Print a line for each detector, what it can see, and a warning of those that are not trusted."""
-    data, failing = evaluation.rows[0].sanity_dataset, failing_layers(evaluation)
+    """Print a line for each detector, and a note on stitches that it finds more typical than own activations."""
+    data = evaluation.rows[0].sanity_dataset
     title = f"OOD detector sanity checks: {dataset_label(data)}" if data else "OOD detectors"
     values = [[float(own.mean()), *evaluation.sanity.get(layer, ())] for layer, own in evaluation.own.items()]
     mean = "mean ID energy" if name == "energy" else "mean ID score"
-    table(title, list(evaluation.own), [mean, *(NAMES if data else ())], values)
-    if evaluation.sights:
-        columns = [*(corruption.title for corruption in CORRUPTIONS.values()), "test against training"]
-        seen = "What the detectors see of corrupted activations (AUROC, two-sided)"
-        table(seen, list(evaluation.sights), columns, list(map(list, evaluation.sights.values())))
-    reasons = dict.fromkeys(reason for of_layer in failing.values() for reason in of_layer)
-    for reason in reasons:
-        layers = ", ".join(layer for layer, of_layer in failing.items() if reason in of_layer)
-        warn(f"the {name} detector of {layers} (*) is not trusted: it {reason}")
+    table(f"{title} ({name})", list(evaluation.own), [mean, *(NAMES if data else ())], values)
     collapsed = [str(row.pair) for row in evaluation.rows if row.auroc < COLLAPSED_AUROC]
     if collapsed:
         note(
@@ -123,7 +102,7 @@ def _print_validity(rows: Iterable[EvaluationRow]) -> None:
     sides = Counter(filter(None, (side_of(row.validity) for row in rows if row.validity)))
     if sides:
         counts = ", ".join(f"{sides[side]} {side}" for side in (IN_DISTRIBUTION, OFF, COLLAPSED))
-        result(f"Density and recall of {sides.total()} stitches: {counts}")
+        result(f"Doses of {sides.total()} stitches: {counts}")
 
 
 def _draw(
@@ -138,16 +117,14 @@ def _draw(
         for name, matrix in of_experiment.items():
             panels[f"{SHORT[name]}\n{experiment}".strip()] = _panel(name, matrix)
     below = describe(evaluation.rows, n_images=n_images)
-    if failing_layers(evaluation):
-        below += " *: the detector is not trusted."
     maps(path, panels, **AXES, title=title, caption=below)
 
 
 def _panel(name: str, matrix: Matrix) -> HeatMap:
     if name == "auroc":
         return HeatMap(matrix, is_diverging=True)
-    if name == "density_ratio":
-        return HeatMap(matrix, (0, 2), is_diverging=True)
+    if name in LARGEST_DOSES:
+        return HeatMap(matrix, (0, LARGEST_DOSES[name]))
     return HeatMap(matrix, (1, 0) if name == "aupr" else (0, 1))
 
 
@@ -185,7 +162,6 @@ def _compare_detectors(folder: Path, evaluations: Mapping[str, Evaluation], othe
         content = {
             "stitches": [to_record(row) for row in evaluation.rows],
             "sanity_checks": {layer: metrics._asdict() for layer, metrics in evaluation.sanity.items()},
-            "sights": {layer: sight._asdict() for layer, sight in evaluation.sights.items()},
             "rank_correlations": {k: v for k, v in correlations.items() if v and name in (k, "energy")},
         }
         write_json(evaluation_file(folder, name, other_data=other_data).with_suffix(".json"), content)

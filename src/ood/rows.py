@@ -15,8 +15,8 @@ class StitchValidity(NamedTuple):
     density_own: float
     recall_own: float
     frechet_own: float
-    noise_dose: float = math.nan  # share of noise that would give the own activations this density
-    shrinkage_dose: float = math.nan  # share of the way to the mean that would give them this recall or this density
+    noise_dose: float  # share of noise that would give the own activations this density; NaN where that is not defined
+    shrinkage_dose: float  # share of the way to the mean that would give them this recall, or this surplus of density
 
     @property
     def density_ratio(self) -> float:
@@ -27,19 +27,6 @@ class StitchValidity(NamedTuple):
     def recall_ratio(self) -> float:
         """The recall over the end network's own; NaN where that is 0."""
         return self.recall / self.recall_own if self.recall_own else math.nan
-
-
-class Sight(NamedTuple):
-    """What a detector can see: AUROCs of the end network's own test activations against others, and against training.
-
-    Those of corrupted activations are two-sided, max(a, 1 − a): the detector tells them apart, on whichever side.
-    """
-
-    seen_mixed: float
-    seen_half_way: float
-    seen_constant: float
-    seen_shuffled: float
-    training_auroc: float  # of telling test from training images; 0.5 where the detector has not overfitted
 
 
 class EvaluationRow(NamedTuple):
@@ -85,11 +72,6 @@ class EvaluationRow(NamedTuple):
     noise_dose: float | None = None
     shrinkage_dose: float | None = None
     control: str = ""  # of the run
-    seen_mixed: float | None = None
-    seen_half_way: float | None = None
-    seen_constant: float | None = None
-    seen_shuffled: float | None = None
-    training_auroc: float | None = None
 
     contents, written_by = "OOD evaluation", "exec_eval_stitcher_ood.py"
 
@@ -108,12 +90,6 @@ class EvaluationRow(NamedTuple):
         """How the stitched activations lie; None where it was not measured."""
         values = [getattr(self, name) for name in StitchValidity._fields]
         return None if None in values else StitchValidity(*values)
-
-    @property
-    def sight(self) -> Sight | None:
-        """What the detector can see; None where it was shown nothing."""
-        values = [getattr(self, name) for name in Sight._fields]
-        return None if None in values else Sight(*values)
 
 
 class FinetuningRow(NamedTuple):

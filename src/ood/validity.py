@@ -1,20 +1,25 @@
 """Validity of activations on both sides: are they where real ones lie (density), and does all of those appear (recall)?
 
 A score of one side calls collapsed activations typical, and one of pooled features does not see positions. Density and
-recall count neighbours among features that keep four positions.
+recall count neighbours among features that keep four positions. What they are worth differs from layer to layer, so
+they are read as doses: of noise and of shrinkage that the network's own activations would need for the same values.
 """
 
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from src.datasets.base import BaseImageSet
 from src.ood.pooling import cells, mean_over_positions
+from src.ood.rows import StitchValidity
+from src.runtime import generator
 
 K = 5
 N_IMAGES = 2_000  # training images, and test images, at most
+NOISES = (0.1, 0.2, 0.3, 0.5)  # standard deviations of a channel
+SHRINKAGES = (0.05, 0.1, 0.2, 0.3)  # shares of the way to the mean
 
 
 class ValidityScores(NamedTuple):
@@ -23,6 +28,44 @@ class ValidityScores(NamedTuple):
     density: float  # 1 is expected of more of the same images, less lie off the manifold, more are collapsed
     recall: float  # share of the training images that lie among these activations, in [0, 1]
     frechet: float  # squared Fréchet distance over the total variance of the training images
+
+
+class Doses(NamedTuple):
+    """The validity of a network's own test activations at doses of noise and of shrinkage, the first dose being none.
+
+    A dose of noise is the noise's share of the variance, s² / (1 + s²) at s standard deviations; one of shrinkage is
+    the share of the way to the mean.
+    """
+
+    n_images: int
+    noisy_density: np.ndarray  # (5,), at 0 and `NOISES`
+    shrunk_density: np.ndarray  # (5,), at 0 and `SHRINKAGES`
+    shrunk_recall: np.ndarray  # (5,)
+
+    def noise(self, density: float) -> float:
+        """Return the dose of noise at which the own activations have this density.
+
+        Between the doses that were measured, its logarithm is interpolated. No more than the own density is 0, and
+        less than that of the largest dose is that dose, 0.2, which so means "at least". NaN where the own one is 0.
+        """
+        doses = np.square([0, *NOISES]) / (1 + np.square([0, *NOISES]))
+        return _dose(-self._log(density), -self._log(self.noisy_density), doses) if self.noisy_density[0] else math.nan
+
+    def shrinkage(self, density: float, recall: float) -> float:
+        """Return the dose of shrinkage at which the own activations have this recall, or this density if that is more.
+
+        Interpolated and limited as `noise`: less density or more recall than the own ones is 0, and 0.3 means "at
+        least". NaN where the own density or recall is 0.
+        """
+        if not (self.shrunk_density[0] and self.shrunk_recall[0]):
+            return math.nan
+        doses = np.array([0, *SHRINKAGES])
+        by_density = _dose(self._log(density), self._log(self.shrunk_density), doses)
+        return max(by_density, _dose(-recall, -self.shrunk_recall, doses))
+
+    def _log(self, density: float | np.ndarray) -> np.ndarray:
+        """Return the logarithm; the least density that so many images can have, 1 / (k · n), is added to each."""
+        return np.log(density + 1 / (K * self.n_images))
 
 
 class Validity:
@@ -38,7 +81,7 @@ class Validity:
         self._parts: list[Tensor] = []
         self.n = 0
 
-    def add(self, activations: Tensor) -> None:
+    def add(self, activations: Tensor, labels: Tensor | None = None) -> None:
         """Take in a batch of training images, (B, C, H, W), (B, T, D) or (B, D), up to the first 2,000."""
         part = features(activations[: N_IMAGES - self.n])
         self._parts.append(part)
@@ -79,6 +122,40 @@ class Validity:
         recall = (distances <= radii[:, None]).any(0).double().mean().item()
         return ValidityScores(density, recall, self._frechet(pooled))
 
+    def doses(self, samples: Tensor, deviations: Tensor) -> Doses:
+        """Measure the network's own test activations under noise and under shrinkage towards the mean of each cell.
+
+        Noise is the same at all positions of an image and channel: others would be averaged away. One product with
+        the training images serves all doses: with x and y about the mean and noise e, ‖y‖² − ‖ax + se − y‖² =
+        2a⟨x, y⟩ + 2s⟨e, y⟩ − ‖ax + se‖².
+
+        Args:
+            samples: `features` of the activations.
+            deviations: the standard deviation (C,) of each channel over images and positions.
+        """
+        in_cells, _ = _split(samples - self._centre)
+        own_radii, mean = _radii(in_cells)[:, None], in_cells.mean(0)
+        own, training = in_cells - mean, self._cells - mean
+        noise = torch.randn(len(own), len(deviations), generator=generator(0)).to(own) * deviations.to(own)
+        noise = noise.repeat(1, own.shape[1] // noise.shape[1])  # (n, positions · C)
+        with_own, with_noise = own @ training.T, noise @ training.T  # (n, N)
+        squares = training.square().sum(1)  # (N,)
+
+        def closeness(products: Tensor, moved: Tensor) -> Tensor:
+            return products.mul_(2).sub_(moved.square().sum(1, keepdim=True))
+
+        def density(close: Tensor) -> float:
+            return (close >= squares - self._radii.square()).sum().item() / (K * len(own))
+
+        noisy, shrunk = [], []
+        for amount in (0, *NOISES):
+            noisy.append(density(closeness(with_own.add(with_noise, alpha=amount), own + amount * noise)))
+        for factor in (1, *(1 - shrinkage for shrinkage in SHRINKAGES)):
+            close = closeness(factor * with_own, factor * own)
+            is_covered = (close >= squares - (factor * own_radii).square()).any(0)
+            shrunk.append((density(close), is_covered.double().mean().item()))
+        return Doses(len(own), np.array(noisy), *np.array(shrunk).T)
+
     def _frechet(self, pooled: Tensor) -> float:
         """Return (‖μ₁−μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½) / tr Σ₁; the last trace is the nuclear norm of Σ₁^½Σ₂^½."""
         mean, centred = _centred(pooled)
@@ -90,10 +167,41 @@ class Validity:
         return (distance / self._variance).item()
 
 
-def choose_images(data: BaseImageSet) -> tuple[Tensor, Tensor]:
-    """Choose at most 2,000 images at random, always the same: their indices (n,) in random order, and (N,) bool."""
-    order = data.permutation(0)[:N_IMAGES]
-    return order, torch.zeros(len(data), dtype=torch.bool).index_fill_(0, order, True)
+class LayerValidity:
+    """The validity of stitches into a layer, beside that of the network's own activations of the same test images."""
+
+    def __init__(self, validity: Validity) -> None:
+        self.validity = validity
+        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.own: ValidityScores
+        self.doses: Doses
+
+    def add(self, activations: Tensor) -> None:
+        """Take in a batch of own activations."""
+        channel = 2 if activations.ndim == 3 else 1
+        axes = [axis for axis in range(activations.ndim) if axis != channel]
+        self._parts.append((features(activations), *torch.var_mean(activations.float(), axes, correction=0)))
+
+    def fit(self) -> None:
+        """Measure the own activations.
+
+        Raises:
+            ValueError: there are too few, or they are not finite.
+        """
+        parts, variances, means = zip(*self._parts, strict=True)
+        self._parts.clear()
+        samples, weights = torch.cat(parts), torch.tensor([len(part) for part in parts])
+        weights = (weights / weights.sum()).to(samples)[:, None]
+        variances, means = torch.stack(variances), torch.stack(means)  # (batches, C)
+        variances = variances + (means - (weights * means).sum(0)).square()
+        self.own = self.validity.measure_features(samples)
+        self.doses = self.validity.doses(samples, (weights * variances).sum(0).sqrt())
+
+    def measure(self, samples: Tensor) -> StitchValidity:
+        """Measure what `features` makes of the activations of a stitch."""
+        found = self.validity.measure_features(samples)
+        doses = self.doses.noise(found.density), self.doses.shrinkage(found.density, found.recall)
+        return StitchValidity(*found, *self.own, *doses)
 
 
 def features(activations: Tensor) -> Tensor:
@@ -104,6 +212,12 @@ def features(activations: Tensor) -> Tensor:
 def _split(samples: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cells (n, positions · C) and the means (n, C) among features."""
     return samples[:, :-1].flatten(1), samples[:, -1]
+
+
+def _dose(value: float, curve: np.ndarray, doses: np.ndarray) -> float:
+    """Return the least dose at which a rising curve has a value: 0 below the curve, the largest dose above it."""
+    heights, first = np.unique(np.maximum.accumulate(curve), return_index=True)
+    return float(np.interp(value, heights, doses[first], right=doses[-1]))
 
 
 def _radii(samples: Tensor) -> Tensor:
