@@ -43,7 +43,7 @@ class NetworkName(NamedTuple):
             return os.path.realpath(self.path)
 
     def title(self, seed: int | None) -> str:
-        """Return the path; of weights that are in no file, also type and seed.
+        """Return the path; without a file, also type and seed.
 
         Args:
             seed: of the run; that of fresh weights derives from it.

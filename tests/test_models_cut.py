@@ -127,7 +127,8 @@ def check_cut(network: Network, images: Tensor, layer: str, names: list[str]) ->
         with pytest.raises(UserError, match=f"the logits do not depend on layer '{layer}'"):
             network(own[layer], after=layer, images=images)
         return
-    _, recorded = network.record(images, [], after=[layer])
+    with torch.no_grad():
+        _, recorded = network.record(images, [], after=[layer])
     ways = [(1, images), (2, recorded)]
     if network.needs_images(layer):
         with pytest.raises(ValueError, match=f"{layer} lies inside a block: what follows it needs the images"):

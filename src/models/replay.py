@@ -266,6 +266,7 @@ def close(value: Tensor | None, expected: Tensor | None) -> bool:
     return torch.allclose(value, expected, rtol=0, atol=tolerance, equal_nan=True)
 
 
+@torch.enable_grad()
 def _has_gradient(value: Tensor, source: Tensor) -> bool:
     if not (value.requires_grad and source.requires_grad):
         return False

@@ -1,4 +1,4 @@
-"""Detectors: each scores how far the activations of a layer are out of distribution; rows in `src.choices.scores`.
+"""Detectors: each scores how far the activations of a layer are out of distribution; see `src.choices.scores`.
 
 One is a trained network from a store. The others are not trained: they sum up the activations of training images.
 """
