@@ -4,7 +4,7 @@
 import sys
 
 from src import cli
-from src.choices.networks import MODEL_NAMES
+from src.choices.models import MODEL_NAMES
 
 CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_"))
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from src.ood import Validity
 from src.ood.pooling import ClassMeans, cells, mean_over_positions
 from src.ood.rows import StitchValidity
-from src.ood.rules import COLLAPSED, IN_DISTRIBUTION, OFF, ValidityLimits, side_of
 from src.ood.validity import NOISES, SHRINKAGES, Doses, LayerValidity, features
+from src.ood.validity_limits import COLLAPSED, IN_DISTRIBUTION, OFF, ValidityLimits, side_of
 from src.runtime import generator
 
 K = 5

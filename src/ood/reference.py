@@ -17,7 +17,7 @@ from src.console import progress
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.models import Network
-from src.networks import NetworkName
+from src.network_names import NetworkName
 from src.ood.detectors import Detector, make_detector
 from src.ood.store import DetectorStore
 from src.ood.validity import N_IMAGES, LayerValidity, Validity

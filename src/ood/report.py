@@ -14,13 +14,13 @@ from src.files import write_json
 from src.ood.evaluated import evaluation_file, read_evaluations
 from src.ood.evaluation import Evaluation
 from src.ood.rows import EvaluationRow
-from src.ood.rules import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, side_of
+from src.ood.validity_limits import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, side_of
 from src.results.captions import caption, common, describe_method, short, stitched_networks
 from src.results.experiments import by_experiment
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix, pivot
 from src.results.tables import to_record, write_table
-from src.stitching.report import AXES, MAX_PANELS
+from src.stitching.grid_tables import AXES, MAX_PANELS
 
 TITLES = {
     "accuracy": "STITCHING ACCURACY",
