@@ -12,7 +12,7 @@ from src.errors import UserError
 from src.images import ImageSpec
 from src.models import build_model
 from src.networks import NetworkName, content_of
-from src.ood.losses import energy
+from src.ood import energy
 from src.ood.store import DetectorStore
 from tests.commands import ROOT
 from tests.goldens import DATA
