@@ -13,7 +13,7 @@ demo: .venv/ready        # the main job on embedded data, a few minutes; prints 
 	$(BIN)/python misc/demo.py
 
 ground-truth: .venv/ready # which measure can be believed? 45 networks on embedded data; resumable
-	PYTHON=$(BIN)/python bash misc/ground_truth_digits.sh
+	TRUTH=digits PYTHON=$(CURDIR)/$(BIN)/python bash misc/paper/13_ground_truth.sh
 
 paper-smoke: .venv/ready # every script of misc/paper on the embedded digits, tiny settings, a few minutes
 	PYTHON=$(BIN)/python bash misc/paper/smoke.sh
@@ -27,4 +27,4 @@ benchmark: .venv/ready   # speed against the straightforward way
 	touch $@
 
 clean:
-	rm -rf .venv demo ground_truth
+	rm -rf .venv demo

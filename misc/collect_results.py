@@ -91,7 +91,8 @@ def collect_accuracies(args) -> None:
     texts = {"figure": ".png" if output.suffix == ".csv" else output.suffix, "title": args.title}
 
     if args.other_dir:
-        comparison = Comparison(folders, rows)
+        stitches = [[row for row in of_folder if not row.control] for of_folder in rows]  # without their controls
+        comparison = Comparison(folders, [some or all_rows for some, all_rows in zip(stitches, rows, strict=True)])
         for name, panel in comparison.panels.items():
             table(name, *panel.matrix)
         if args.output:

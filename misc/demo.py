@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """The paper on the embedded digits: train two networks, stitch all their layers in four ways, judge, and report.
 
-Every step is a command that could be typed; it is printed before it runs.
+Every step is a command that could be typed; it is printed before it runs. Give the same line again after an
+interruption: finished steps are left out, and the one that was interrupted goes on.
 """
 
 import csv
-import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -23,15 +25,17 @@ from src.results.matrices import Matrix
 MODEL = "resnet18_samewidth"
 LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
 COMMON = ["-d", "digits", "-gpu", "-1"]
+CHECKPOINTS = ["models/0/model_8.pt", "models/1/model_8.pt"]
 MATCHED = ["-pinv-samples", "auto", "--pinv-cutoff", "exact", "-e", "0"]
+# Learning rates decay to nothing, so that results hang little on the rounding of the processor.
+TRAINED = ["-i", "pinv", "-pinv-samples", "500", "-e", "6", "-lr", "3e-3", "-sched", "cosine", "-b", "128"]
 METHODS = {  # title: (folder in results/, options)
     "direct matching": ("demo_dm", ["-i", "pinv", *MATCHED]),
     "repair": ("demo_repair", ["-i", "repair", *MATCHED]),
     "covariance": ("demo_covariance", ["-i", "covariance", *MATCHED]),
-    "task loss matching": ("demo_tlm", ["-i", "pinv", "-pinv-samples", "500", "-e", "10", "-lr", "3e-3", "-b", "128"]),
+    "task loss matching": ("demo_tlm", TRAINED),
 }
-CONTROLS = ("demo_self", "demo_fresh")
-LABEL_ONLY = ("demo_dm", "demo_covariance", *CONTROLS)  # have a label-only control each
+CONTROLS = {"a network to itself": ("demo_self", CHECKPOINTS[1]), "an untrained network": ("demo_fresh", "-")}
 UNTRAINED = "mahalanobis,rmd"  # detectors that need no training
 AS_PAPER = ("demo_dm", "demo_tlm")  # are evaluated by the trained ones, too
 DETECTOR = ["-m", "repr_cls_resnet18", "-e", "1", "-fe", "1", "-ftidd", "digits", "-ftoodd", "photo_patches"]
@@ -42,79 +46,87 @@ MEASURES = {"cka": "linear CKA", "pwcca": "PWCCA distance", "procrustes": "Procr
 Row = dict[str, str]
 
 
-def step(title: str, script: str, *arguments: str, folder: Path) -> None:
-    """Show a command, to be typed in the demo's folder, and run it there; its failure ends the demo."""
-    note(f"\n# {title}\npython {ROOT / script} {' '.join(arguments)}")
-    status = subprocess.run([sys.executable, str(ROOT / script), *arguments], cwd=folder, stdout=sys.stderr).returncode
-    if status:
-        sys.exit(status)
+class Step(NamedTuple):
+    """A command, to be typed in the demo's folder."""
+
+    title: str
+    script: str
+    arguments: list[str]
 
 
-def train(folder: Path) -> list[str]:
-    """Train two networks that differ in their seed; returns their checkpoints."""
+def steps() -> Iterator[Step]:
+    """Yield all steps in their order."""
     for seed in ("0", "1"):
-        options = ["-e", "10", "-rlre", "8", "-s", seed, "-dir", f"models/{seed}"]
-        step(f"Train network {seed}", "exec_train.py", MODEL, *COMMON, *options, folder=folder)
-    return [f"models/{seed}/model_10.pt" for seed in ("0", "1")]
+        options = ["-e", "8", "-sched", "cosine", "-s", seed, "-dir", f"models/{seed}", "--resume"]
+        yield Step(f"Train network {seed}", "exec_train.py", [MODEL, *COMMON, *options])
+    for title, (name, options) in METHODS.items():
+        yield stitch_all(f"all pairs of layers by {title}", CHECKPOINTS, name, options)
+    for title, (name, front) in CONTROLS.items():
+        yield stitch_all(f"control: {title}", [front, CHECKPOINTS[1]], name, METHODS["direct matching"][1])
+    yield from compare()
+    yield from judge()
 
 
-def stitch(folder: Path, checkpoints: list[str]) -> None:
-    """Stitch all pairs of layers in every way; as controls, layers to themselves, and those of an untrained network."""
-    front, end = checkpoints
-    grids = [(f"all pairs of layers by {title}", front, *method) for title, method in METHODS.items()]
-    directly = METHODS["direct matching"][1]
-    grids.append(("control: a network to itself", end, CONTROLS[0], directly))
-    grids.append(("control: an untrained network", "-", CONTROLS[1], directly))
-    for title, front, name, options in grids:
-        stitch_all(folder, title, [front, end], name, options)
-        if name in LABEL_ONLY:
-            options = [*options, "--control", "labels"]
-            stitch_all(folder, f"{title}, on other images of the class", [front, end], f"{name}_labels", options)
-
-
-def stitch_all(folder: Path, title: str, checkpoints: list[str], name: str, options: list[str]) -> None:
+def stitch_all(title: str, checkpoints: list[str], name: str, options: list[str]) -> Step:
     """Stitch all layers of one network to all of the other, into a folder of results."""
-    shutil.rmtree(folder / "results" / name, ignore_errors=True)
     networks = [*checkpoints, MODEL, MODEL, "all", "all", "rc2c_pre"]
-    step(f"Stitch {title}", "exec_stitch.py", *networks, *COMMON, *options, "--mod-only-stitch", "-dir", name,
-         folder=folder)  # fmt: skip
+    options = [*COMMON, *options, "--mod-only-stitch", "-dir", name, "--resume"]
+    return Step(f"Stitch {title}", "exec_stitch.py", [*networks, *options])
 
 
-def judge(folder: Path, checkpoint: str) -> None:
-    """Train an OOD detector for every block of the end network, evaluate all grids, and give the verdict."""
-    options = [checkpoint, MODEL, "all", *COMMON, *DETECTOR, "-dir", "models/detectors", "-fdir", "models/store"]
-    step("Train OOD detectors", "exec_train_representation_classifier.py", *options, folder=folder)
-    names = [*(name for name, _ in METHODS.values()), *CONTROLS]
-    for name in names:
-        options = [f"results/{name}", *COMMON, "-detectors", "models/store", "-scd", "photo_patches"]
-        step(f"Are the activations of {name} like the end network's own?", "exec_eval_stitcher_ood.py", *options,
-             "--detector", f"energy,{UNTRAINED}" if name in AS_PAPER else UNTRAINED, folder=folder)  # fmt: skip
-    folders = [f"results/{name}" for name in (*names, *(f"{name}_labels" for name in LABEL_ONLY))]
-    step("Give the verdict", "misc/verdict.py", *folders, "-sim", "similarity.csv", "-o", "verdict.csv", folder=folder)
-
-
-def compare(folder: Path, checkpoints: list[str]) -> None:
+def compare() -> Iterator[Step]:
     """Measure the similarity of all pairs of layers, and how everything falls as one layer is cut to fewer ranks."""
-    networks = [*checkpoints, MODEL, MODEL]
+    networks, pair = [*CHECKPOINTS, MODEL, MODEL], [CUT_LAYER, CUT_LAYER]
     script = "exec_compute_low_rank_sim_metrics.py"
     for alignment, name in (("pool", "similarity"), ("auto", "similarity_paper")):
-        step(f"Compare all pairs of layers, alignment {alignment}", script, *networks, "all", "all", *COMMON,
-             "--alignment", alignment, "-o", f"{name}.csv", folder=folder)  # fmt: skip
-    pair = [CUT_LAYER, CUT_LAYER]
-    step(f"Compare {CUT_LAYER} at fewer and fewer ranks", script, *networks, *pair, *COMMON, "-m1r", *RANKS,
-         "-o", "ranks.csv", folder=folder)  # fmt: skip
-    step(f"Probe {CUT_LAYER} at these ranks", "exec_probe.py", checkpoints[0], MODEL, "-l", CUT_LAYER, *COMMON,
-         "-ranks", *RANKS, "-lr", "1e-2", "-o", "probes.csv", folder=folder)  # fmt: skip
-    shutil.rmtree(folder / "results" / "demo_ranks", ignore_errors=True)
+        options = ["all", "all", *COMMON, "--metrics", *MEASURES, "--alignment", alignment, "-o", f"{name}.csv"]
+        yield Step(f"Compare all pairs of layers, alignment {alignment}", script, [*networks, *options])
+    options = [*COMMON, "--metrics", *MEASURES, "-m1r", *RANKS, "-o", "ranks.csv"]
+    yield Step(f"Compare {CUT_LAYER} at fewer and fewer ranks", script, [*networks, *pair, *options])
+    options = ["-l", CUT_LAYER, *COMMON, "-ranks", *RANKS, "-lr", "1e-2", "-o", "probes.csv", "--resume"]
+    yield Step(f"Probe {CUT_LAYER} at these ranks", "exec_probe.py", [CHECKPOINTS[0], MODEL, *options])
     for rank in RANKS:
         options = ["-i", "pinv", "-e", "0", "--front-stitch-rank", rank, "--front-pinv-rank", rank, "-b", "512"]
-        step(f"Stitch {CUT_LAYER} by direct matching at rank {rank}", "exec_stitch.py", *networks, *pair, "rc2c_pre",
-             *COMMON, *options, "--mod-only-stitch", "-dir", "demo_ranks", folder=folder)  # fmt: skip
-    step("Collect them", "misc/collect_results.py", "results/demo_ranks", folder=folder)
+        options = [*COMMON, *options, "--mod-only-stitch", "-dir", "demo_ranks", "--resume"]
+        title = f"Stitch {CUT_LAYER} by direct matching at rank {rank}"
+        yield Step(title, "exec_stitch.py", [*networks, *pair, "rc2c_pre", *options])
+    yield Step("Collect them", "misc/collect_results.py", ["results/demo_ranks"])
     tables = ["ranks.csv", "probes.csv", "results/demo_ranks/grid.csv"]
-    step("Draw the sensitivity curves", "misc/sensitivity_figure.py", *tables, "-o", "sensitivity.png", folder=folder)
-    step("Test which measure can be trusted", "misc/rank_statistics.py", *tables, "similarity.csv",
-         "results/demo_dm/grid.csv", "-o", "statistics.csv", folder=folder)  # fmt: skip
+    yield Step("Draw the sensitivity curves", "misc/sensitivity_figure.py", [*tables, "-o", "sensitivity.png"])
+    tables += ["similarity.csv", "results/demo_dm/grid.csv"]
+    yield Step("Test which measure can be trusted", "misc/rank_statistics.py", [*tables, "-o", "statistics.csv"])
+
+
+def judge() -> Iterator[Step]:
+    """Train an OOD detector for the last block of each stage, evaluate all grids, and give the verdict."""
+    options = [*COMMON, *DETECTOR, "-dir", "models/detectors", "-fdir", "models/store", "--resume"]
+    script = "exec_train_representation_classifier.py"
+    yield Step("Train OOD detectors", script, [CHECKPOINTS[1], MODEL, ",".join(LAYERS[1::2]), *options])
+    names = [name for name, _ in (*METHODS.values(), *CONTROLS.values())]
+    for name in names:
+        detector = f"energy,{UNTRAINED}" if name in AS_PAPER else UNTRAINED
+        options = [*COMMON, "-detectors", "models/store", "-scd", "photo_patches", "--detector", detector]
+        title = f"Are the activations of {name} like the end network's own?"
+        yield Step(title, "exec_eval_stitcher_ood.py", [f"results/{name}", *options])
+    folders = [f"results/{name}" for name in names]
+    yield Step("Give the verdict", "misc/verdict.py", [*folders, "-sim", "similarity.csv", "-o", "verdict.csv"])
+
+
+def take(todo: list[Step], folder: Path) -> None:
+    """Run the steps that have not finished in this folder; the failure of one ends the demo."""
+    log = folder / "steps.txt"
+    finished = log.read_text().splitlines() if log.exists() else []
+    for number, step in enumerate(todo, start=1):
+        command = f"python {ROOT / step.script} {' '.join(step.arguments)}"
+        if command in finished:
+            continue
+        note(f"\n# Step {number} of {len(todo)}. {step.title}\n{command}")
+        words = [sys.executable, str(ROOT / step.script), *step.arguments]
+        status = subprocess.run(words, cwd=folder, stdout=sys.stderr).returncode
+        if status:
+            sys.exit(status)
+        with open(log, "a") as file:
+            print(command, file=file)
 
 
 def report(folder: Path) -> Path:
@@ -210,10 +222,7 @@ def parser() -> cli.Parser:
 def run(args) -> None:
     folder = Path(args.folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoints = train(folder)
-    stitch(folder, checkpoints)
-    compare(folder, checkpoints)
-    judge(folder, checkpoints[1])
+    take(list(steps()), folder)
     result(str(report(folder)))
 
 

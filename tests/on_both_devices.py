@@ -29,10 +29,13 @@ def commands() -> Iterator[tuple[str, int, list[str]]]:
     for seed in "01":
         yield f"train {seed}", 24, ["exec_train.py", "small_cnn", *TRAINED, "-s", seed, "-dir", f"m{seed}"]
     yield "train on files", 24, ["exec_train.py", "small_cnn", *TRAINED, "-d", "../own", "-workers", "0", "-dir", "own"]
+    changed = ["--shortcut", "0.5", "--image-noise", "99"]
+    yield "interventions", 24, ["exec_train.py", "small_cnn", *TRAINED, *changed, "-dir", "changed"]
     yield "evaluate", 24, ["exec_eval.py", NETWORKS[0], "small_cnn"]
     yield "evaluate on files", 24, ["exec_eval.py", "own/model_1.pt", "small_cnn", "-d", "../own"]
-    for form in ("pinv", "ridge", "covariance"):
+    for form in ("pinv", "ridge", "covariance", "ortho"):
         yield form, 24, [*GRID, "-e", "0", "-i", form, "-pinv-samples", "80", "-dir", form]
+    yield "control", 24, [*GRID, "-e", "0", "-i", "pinv", "--control", "labels", "-dir", "control"]
     for objective in ("task", "fula"):
         how = ["--objective", objective, "-l1", "1e-4", "--grad-clip", "1"]
         yield objective, 24, [*GRID, *TRAINED, *how, "-dir", objective]
@@ -100,7 +103,7 @@ def write_images(folder: Path) -> None:
             path = folder / split / "ab"[number % 2] / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
-    (folder / "dataset.yaml").write_text("size: 8\nchannels: 1\naugment: none\n")
+    (folder / "dataset.yaml").write_text("size: 8\nchannels: 1\naugment: none\nmean: [0.5]\nstd: [0.2]\n")
 
 
 def main(answer: str) -> None:

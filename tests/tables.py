@@ -12,7 +12,7 @@ STITCH = {
     "matching_error": 0.1, "representation_difference": 0.2, "folder": "t", "front_model_path": "a.pt",
     "end_model_path": "b.pt", "front_model_type": "resnet18", "end_model_type": "resnet18", "dataset": "digits",
     "objective": "task", "n_epochs": 0, "n_pinv_init_samples": 100, "agreement": 0.5, "kappa": 0.4, "n_images": 360,
-    "pinv_cutoff": "paper", "n_matched": 100, "matching_rank": 17, "r2_matched": 0.5, "r2_test": 0.5,
+    "pinv_cutoff": "paper", "n_matched": 100, "matching_rank": 17, "r2_matched": 0.5, "r2_test": 0.5, "control": "",
 }  # fmt: skip
 PROBE = {
     "model": "a.pt", "layer": "x", "rank": "", "accuracy": 0.5, "train_accuracy": 0.5, "loss": 1, "seed": 0,

@@ -1,5 +1,6 @@
 """misc/collect_results.py as a user runs it, on runs of this suite and on those of the public code."""
 
+import json
 import math
 import re
 import shutil
@@ -85,6 +86,9 @@ def test_two_folders_are_compared(tmp_path):
         copy_run(source, tmp_path / "one" / source.name)
         if i < 2:
             copy_run(source, tmp_path / "other" / source.name, accuracy=None if i else 0.5)
+    control = tmp_path / "one" / "a control" / "config.txt"  # beside the stitches, which are compared
+    copy_run(TRAINED[0], control.parent)
+    control.write_text(json.dumps(json.loads(control.read_text()) | {"control": "labels"}))
     out = run(SCRIPT, "one", "other", "-o", "new/both.pdf", "--title", "Two folders").out
     assert (tmp_path / "new" / "both.pdf").read_bytes().startswith(PDF)
     rows = read_csv("new/both.csv")

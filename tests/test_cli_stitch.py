@@ -109,7 +109,7 @@ def test_without_model_and_predictions_the_numbers_are_saved(stitch):
 
 
 def test_grid_gives_each_pair_what_it_gets_alone(stitch):
-    """Bit by bit, and next to a layer for which BatchNorm cannot be folded into convolutions."""
+    """Bit by bit."""
     printed = stitch("layer2.0,layer4.1.conv2", "layer1.1,layer3.0", *DM, "-dir", "g")
     pairs = [(front, end) for front in ("layer2.0", "layer4.1.conv2") for end in ("layer1.1", "layer3.0")]
     assert [pair_of(folder) for folder in printed.folders] == pairs

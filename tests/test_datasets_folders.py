@@ -153,7 +153,7 @@ def save(array: np.ndarray, name: str):
         (ONE_CLASS, save(np.full((9, 9), 0.5, np.float32), "x.tif"), "read .*x.tif: its pixels have more than 8 bits"),
         (ONE_CLASS, lambda root: (root / "train/ant/x.png").write_bytes(b"no image"), "read .*x.png: .*restore or rem"),
     ],
-    ids=str,
+    ids=lambda case: case if isinstance(case, str) else "",
 )
 def test_mistakes_are_one_line(options, change, said, tmp_path):
     write_folder(tmp_path, **options)

@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from src.errors import UserError
 from src.models import Network, build_model
+from src.models.preact_resnet import PreActResNet
 from src.models.resnet import ResNet
 from src.models.vit import VisionTransformer
-from src.models.wide_resnet import wide_resnet
 from src.runtime import seeded
 from tests import traps
 from tests.golden_weights import golden_input, load_golden_weights
@@ -39,7 +39,7 @@ FAMILIES = {
         ["layer_0.1.batchnorm_0", "layer_1.0.shortcut", "layer_3.1.conv_2d_2"],
     ),
     "wide": (
-        lambda: Network(wide_resnet(depth=10, widening=1, **SIZES)),
+        lambda: Network(PreActResNet(family="wide", depths=(1,) * 3, widths=(16, 32, 64), stem_width=16, **SIZES)),
         (3, 8, 8),
         ["layer.0.block.0.relu_0", "layer.1.block.0.shortcut"],
     ),
@@ -127,7 +127,8 @@ def check_cut(network: Network, images: Tensor, layer: str, names: list[str]) ->
         with pytest.raises(UserError, match=f"the logits do not depend on layer '{layer}'"):
             network(own[layer], after=layer, images=images)
         return
-    _, recorded = network.record(images, [], after=[layer])
+    with torch.no_grad():
+        _, recorded = network.record(images, [], after=[layer])
     ways = [(1, images), (2, recorded)]
     if network.needs_images(layer):
         with pytest.raises(ValueError, match=f"{layer} lies inside a block: what follows it needs the images"):

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.commands import ROOT
+from tests.commands import ROOT, save_network
 
 PAGES = ["README.md", *(f"misc/docs/{name}.md" for name in ("methods", "differences", "costs", "paper"))]
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
@@ -39,7 +40,7 @@ def commands(page: str, folder: Path) -> list[list[str]]:
     return [json.loads(line) for line in lines]
 
 
-@pytest.mark.parametrize(("page", "at_least"), list(zip(PAGES, (25, 30, 0, 0, 0), strict=True)))
+@pytest.mark.parametrize(("page", "at_least"), list(zip(PAGES, (25, 20, 0, 0, 0), strict=True)))
 def test_the_scripts_take_the_commands(page, at_least, tmp_path, monkeypatch):
     found = commands(page, tmp_path)
     assert len(found) >= at_least
@@ -58,8 +59,19 @@ def test_the_scripts_take_the_commands(page, at_least, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_files(page):
-    links = re.findall(r"\]\(([^):]+)\)", (ROOT / page).read_text())
+    links = re.findall(r"\]\(([^):]+)\)", BLOCK.sub("", (ROOT / page).read_text()))
     assert all((ROOT / page).parent.joinpath(link).is_file() for link in links), links
+
+
+def test_the_lines_of_python_run(in_tmp_path, capsys):
+    """On fresh weights in the place of those that the README trains."""
+    for seed in "01":
+        (folder := in_tmp_path / "models" / f"digits{seed}").mkdir(parents=True)
+        save_network(folder / "model_20.pt", "small_cnn", n_classes=10, n_channels=1)
+    (code,) = [code for language, code in BLOCK.findall((ROOT / PAGES[1]).read_text()) if language == "python"]
+    exec(code, found := {})
+    assert torch.equal(found["logits"], found["model"](found["images"])) and found["scores"].shape == (360,)
+    assert "'cka': " in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """Runs: finished ones, claims, states; a training that is interrupted ends as one that never was."""
 
 import json
-import math
 import os
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 from src.results.options import read_options
 from src.results.run import Run
-from src.training import Classification, NonFiniteLoss, Settings, train
+from src.training import Classification, Settings, train
 from src.training.recorded import train_network
 from tests.commands import start_code
 from tests.tiny_datasets import few_grey_images
@@ -84,19 +83,6 @@ def test_a_network_is_trained_logged_and_kept(tmp_path, capsys):
     }  # fmt: skip
 
 
-def failure(run: Run, bad: int) -> str:
-    """Train with a loss that is not finite in one epoch; returns the error."""
-    images = image_set()
-    epoch = images.epoch
-    images.epoch = lambda *arguments, **options: (
-        (values * (math.nan if options["epoch"] == bad else 1), labels)
-        for values, labels in epoch(*arguments, **options)
-    )
-    with pytest.raises(NonFiniteLoss) as raised:
-        train_network(run, task(), images, image_set(), SETTINGS[0], save_frequency=0)
-    return str(raised.value)
-
-
 def test_a_run_that_let_go_of_its_folder_leaves_the_next_one_its_lock(tmp_path):
     ended = claimed(tmp_path)
     ended.discard()
@@ -104,21 +90,6 @@ def test_a_run_that_let_go_of_its_folder_leaves_the_next_one_its_lock(tmp_path):
     claimed(tmp_path)
     ended.discard()
     assert len(list(tmp_path.glob(".*.lock"))) == 1
-
-
-def test_the_last_good_weights_are_kept(tmp_path):
-    said = failure(claimed(tmp_path), 2)
-    assert f"the weights before that epoch are kept in {tmp_path / 'model_1.pt'}" in said
-    one = Settings(1, 8)
-    train_network(claimed(tmp_path / "one"), task(), image_set(), image_set(), one, save_frequency=0)
-    assert (tmp_path / "model_1.pt").read_bytes() == (tmp_path / "one" / "model_1.pt").read_bytes()
-
-
-def test_where_no_epoch_went_well_nothing_is_kept(tmp_path):
-    run = claimed(tmp_path)
-    run.save(detector="a name")  # as detectors do before they are trained
-    assert "epoch 1, up to step " in (said := failure(run, 1)) and "no epoch went well" in said
-    assert not list(tmp_path.glob("model_*"))
 
 
 def test_a_finished_run_is_skipped_when_it_is_resumed(tmp_path, capsys):

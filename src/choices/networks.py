@@ -29,6 +29,17 @@ RESNET_VARIANTS = {
     "resnet18_samewidth_samesize": RESNETS["resnet18"] | {"same_width": True, "same_size": True},
 }
 
+# A wide ResNet of depth n has (n - 4) / 6 blocks a stage.
+STAGES = {"widths": (64, 128, 256, 512), "stem_width": 64}
+WIDE_STAGES = {"family": "wide", "widths": (160, 320, 640), "stem_width": 16}
+PREACTS = {
+    "preact_resnet18": {"family": "preact", "depths": (2, 2, 2, 2), **STAGES},
+    "preact_resnet34": {"family": "preact", "depths": (3, 4, 6, 3), **STAGES},
+    "wide_resnet_28_10": {"depths": (4, 4, 4), **WIDE_STAGES},
+    "wide_resnet_34_10": {"depths": (5, 5, 5), **WIDE_STAGES},
+    "liu2020_wrn": {"family": "liu2020", "depths": (6, 6, 6), "widths": (32, 64, 128), "stem_width": 16},
+}
+
 # Dosovitskiy et al. 2021 (arXiv 2010.11929), table 1; Touvron et al. 2021 for tiny and small; Zhai et al. 2022 for
 # giant and gigantic. All of them have an MLP of four times the width here, as in the public code.
 VITS = {
@@ -45,15 +56,7 @@ VIT_INPUTS = {"patch4_32": {"patch": 4, "image_size": 32}, "patch16_224": {"patc
 
 MODELS = {
     **{name: Entry("resnet.ResNet", arguments) for name, arguments in (RESNETS | RESNET_VARIANTS).items()},
-    **{
-        f"preact_{name}": Entry("preact_resnet.preact_resnet", {"depths": RESNETS[name]["depths"]})
-        for name in ("resnet18", "resnet34")
-    },
-    **{
-        f"wide_resnet_{depth}_10": Entry("wide_resnet.wide_resnet", {"depth": depth, "widening": 10})
-        for depth in (28, 34)
-    },
-    "liu2020_wrn": Entry("wide_resnet.liu2020_wrn", {"depth": 40, "widening": 2}),
+    **{name: Entry("preact_resnet.PreActResNet", arguments) for name, arguments in PREACTS.items()},
     **{
         f"tv_{name}": Entry("resnet.ResNet", arguments | {"imagenet_stem": True}) for name, arguments in RESNETS.items()
     },

@@ -1,17 +1,12 @@
 """Builds networks by name."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from src.choices import resolve
 from src.choices.networks import MODEL_NAMES, MODELS
 from src.errors import Misfit, UserError, unknown_name
+from src.models.network import Network
+from src.models.torchvision_networks import torchvision_network
 from src.models.user_file import user_network
 from src.networks import is_user_network
-
-if TYPE_CHECKING:
-    from src.models.network import Network
 
 
 def build_model(
@@ -40,52 +35,40 @@ def build_model(
     Raises:
         UserError: no such network (the close names are listed), or it does not suit the images or classes.
     """
-    from src.models.network import Network
-
-    options = {"n_channels": n_channels, "representation_shape": representation_shape, "image_shape": image_shape}
+    options = {"n_channels": n_channels, "image_shape": image_shape, "representation_shape": representation_shape}
+    images = image_shape
     if name in MODELS:
-        entry = MODELS[name]
-        arguments = entry.arguments | {key: options[key] for key in entry.options}
-        images = representation_shape if "representation_shape" in entry.options else image_shape
-        builder = resolve(__package__, entry.builder)
-        network = Network(builder(**arguments, n_classes=n_classes), image_shape=images, n_classes=n_classes)
-        if name == "small_cnn" and image_shape is not None:  # the only one that small images are too small for
-            _check(network, name, encoder=False)
-        return network
-    del options["representation_shape"]
-    if is_user_network(name):
-        module = user_network(name, **options, n_classes=n_classes)
+        builder, arguments, names = MODELS[name]
+        given = {key: options[key] for key in names}
+        images = given.get("representation_shape", image_shape)
+        module = resolve(__package__, builder)(**arguments, **given, n_classes=n_classes)
+    elif is_user_network(name):
+        module = user_network(name, n_channels=n_channels, image_shape=image_shape, n_classes=n_classes)
     elif name.startswith("tv_"):
-        from src.models.torchvision_networks import torchvision_network
-
-        module = torchvision_network(name, **options, n_classes=n_classes)
+        module = torchvision_network(name, n_channels=n_channels, image_shape=image_shape, n_classes=n_classes)
     elif name.endswith(".py"):
         raise UserError(f"model {name!r} is a file; name the function in it that makes the network: {name}:FUNCTION")
     else:
         raise unknown_name("model", name, (*MODEL_NAMES, "tv_NAME of torchvision", "FILE.py:FUNCTION"))
-    network = Network(module, image_shape=image_shape, n_classes=n_classes)
-    if image_shape is not None:
+    network = Network(module, image_shape=images, n_classes=n_classes)
+    if image_shape is not None and (name not in MODELS or name == "small_cnn"):  # which small images are too small for
         _check(network, name, encoder=encoder)
     return network
 
 
 def _check(network: Network, name: str, *, encoder: bool) -> None:
-    """Run a network on one image, and check that it gives logits or may be an encoder."""
-    import torch
-
-    device = next((parameter.device for parameter in network.parameters()), "cpu")
+    """Look at a network: it takes the images, and gives logits or may be an encoder."""
     try:
-        with torch.no_grad():
-            output = network.eval()(torch.zeros(1, *network.image_shape, device=device))
+        shape, is_encoder = network.eval().output_shape, network.is_encoder
     except UserError:
         raise
     except Exception as error:  # whatever its forward raises
         reason, images = str(error)[:300], "×".join(map(str, network.image_shape))
         raise Misfit(f"{name} cannot take images of {images} ({reason}); choose another one or a dataset") from error
     network.train()
-    if network.is_encoder and not encoder:
+    if is_encoder and not encoder:
         raise UserError(
-            f"{name} gives {'×'.join(map(str, output.shape))} for an image, not the logits of {network.n_classes} "
-            "classes; let it take n_classes, or give this encoder a head: exec_probe.py CHECKPOINT TYPE -l output "
-            "-d DATASET --with-head DIR, and name DIR/model_EPOCH.pt as its checkpoint"
+            f"{name} gives {'×'.join(map(str, shape))} for an image, not the logits of {network.n_classes} classes; "
+            "let it take n_classes, or give this encoder a head: exec_probe.py CHECKPOINT TYPE -l output -d DATASET "
+            "--with-head DIR, and name DIR/model_EPOCH.pt as its checkpoint"
         )

@@ -1,7 +1,7 @@
 """Pre-activation ResNets (He et al. 2016, arXiv 1603.05027): normalisation and activation precede each convolution.
 
-The three families `preact_resnet*`, `wide_resnet_*` and `liu2020_wrn` have one structure. They differ in details and,
-in the checkpoints of the public code, in the names of their modules. A `Family` lists these differences.
+The families `preact_resnet*`, `wide_resnet_*` (Zagoruyko & Komodakis 2016, arXiv 1605.07146) and `liu2020_wrn` have one
+structure. They differ in details and, in the checkpoints of the public code, in the names of their modules.
 """
 
 from typing import NamedTuple
@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from src.models.resnet import init_convolution
 
 
 class Family(NamedTuple):
@@ -26,6 +28,7 @@ class Family(NamedTuple):
     mean: tuple[float, ...]  # of the training images, per channel
     std: tuple[float, ...]
     dropout: float = 0.0  # probability, between the convolutions of a block
+    he_init: bool = False  # draw convolutions as in He et al. 2015, and let the head's bias be 0
 
 
 # Gowal et al. 2020 (arXiv 2010.03593): SiLU in place of ReLU, and TensorFlow's padding.
@@ -42,6 +45,32 @@ PREACT = Family(
     mean=(0.4914, 0.4822, 0.4465),
     std=(0.2471, 0.2435, 0.2616),
 )
+FAMILIES = {
+    "preact": PREACT,
+    "wide": PREACT._replace(
+        stem="init_conv",
+        stages=("layer.0.block", "layer.1.block", "layer.2.block"),
+        block=("batchnorm_0", "relu_0", "conv_0", "batchnorm_1", "relu_1", "conv_1", "shortcut"),
+        shortcut_size=1,
+        shortcut_activated=True,
+    ),
+    # The network of the energy score's paper (Liu et al. 2020, arXiv 2010.03759), which trains it with 30 % dropout.
+    "liu2020": Family(
+        stem="conv1",
+        stages=("block1.layer", "block2.layer", "block3.layer"),
+        block=("bn1", "relu1", "conv1", "bn2", "relu2", "conv2", "convShortcut"),
+        norm="bn1",
+        head="fc",
+        activation=nn.ReLU,
+        shortcut_size=1,
+        shortcut_activated=True,
+        same_padding=False,
+        mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
+        std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
+        dropout=0.3,
+        he_init=True,
+    ),
+}
 
 
 class SamePaddedConv2d(nn.Conv2d):
@@ -94,11 +123,10 @@ class PreActBlock(nn.Module):
 class PreActResNet(nn.Module):
     """A stem, stages of pre-activation blocks, normalisation, activation, pooling and a head.
 
-    The network normalises the images by constants of three colour channels; for other numbers of channels it uses their
-    mean.
+    It normalises the images by constants of three colour channels, and by their mean for other numbers of channels.
 
     Args:
-        family: names and details.
+        family: one of `FAMILIES`.
         depths, widths: number and channels of the blocks in each stage; all stages but the first halve the resolution.
         stem_width: channels of the stem.
     """
@@ -107,8 +135,8 @@ class PreActResNet(nn.Module):
 
     def __init__(
         self,
-        family: Family,
         *,
+        family: str,
         depths: tuple[int, ...],
         widths: tuple[int, ...],
         stem_width: int,
@@ -116,22 +144,27 @@ class PreActResNet(nn.Module):
         n_channels: int,
     ) -> None:
         super().__init__()
-        self.family = family
-        self.register_buffer("mean", _per_channel(family.mean, n_channels), persistent=False)
-        self.register_buffer("std", _per_channel(family.std, n_channels), persistent=False)
-        self.add_module(family.stem, nn.Conv2d(n_channels, stem_width, 3, padding=1, bias=False))
+        self.family = names = FAMILIES[family]
+        for key in ("mean", "std"):
+            constants = torch.tensor(getattr(names, key))
+            constants = constants if n_channels == 3 else constants.mean().expand(n_channels)
+            self.register_buffer(key, constants.reshape(n_channels, 1, 1), persistent=False)
+        self.add_module(names.stem, nn.Conv2d(n_channels, stem_width, 3, padding=1, bias=False))
         block_names: list[str] = []
         in_width = stem_width
-        for stage, depth, width in zip(family.stages, depths, widths, strict=True):
+        for stage, depth, width in zip(names.stages, depths, widths, strict=True):
             for i in range(depth):
                 stride = 2 if block_names and i == 0 else 1
                 block_names.append(f"{stage}.{i}")
-                _place(self, block_names[-1], PreActBlock(family, in_width, width, stride=stride))
+                _place(self, block_names[-1], PreActBlock(names, in_width, width, stride=stride))
                 in_width = width
         self.block_names = tuple(block_names)
-        self.add_module(family.norm, nn.BatchNorm2d(in_width))
-        self.relu = family.activation()
-        self.add_module(family.head, nn.Linear(in_width, n_classes))
+        self.add_module(names.norm, nn.BatchNorm2d(in_width))
+        self.relu = names.activation()
+        self.add_module(names.head, nn.Linear(in_width, n_classes))
+        if names.he_init:
+            self.apply(init_convolution)
+            nn.init.zeros_(self.get_submodule(names.head).bias)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.get_submodule(self.family.stem)((images - self.mean) / self.std)
@@ -140,22 +173,10 @@ class PreActResNet(nn.Module):
         return self.get_submodule(self.family.head)(x.mean(dim=(2, 3)))  # (B, C, H, W) -> (B, C) -> (B, n_classes)
 
 
-def preact_resnet(*, depths: tuple[int, ...], n_classes: int, n_channels: int) -> PreActResNet:
-    """Build a pre-activation ResNet with the stages of a CIFAR ResNet."""
-    widths = (64, 128, 256, 512)
-    return PreActResNet(PREACT, depths=depths, widths=widths, stem_width=64, n_classes=n_classes, n_channels=n_channels)
-
-
 def _convolution(family: Family, in_width: int, width: int, size: int, stride: int) -> nn.Conv2d:
     if family.same_padding and stride > 1:
         return SamePaddedConv2d(in_width, width, size, stride=stride, bias=False)
     return nn.Conv2d(in_width, width, size, stride=stride, padding=size // 2, bias=False)
-
-
-def _per_channel(constants: tuple[float, ...], n_channels: int) -> Tensor:
-    if n_channels != len(constants):
-        constants = (sum(constants) / len(constants),) * n_channels
-    return torch.tensor(constants).reshape(n_channels, 1, 1)
 
 
 def _place(root: nn.Module, path: str, module: nn.Module) -> None:

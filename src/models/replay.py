@@ -3,7 +3,7 @@
 A cut is defined by a plain hook: the module runs, and the output of the layer is replaced. A replay gives the same
 without what lies in front: calls of modules that end before the layer return what they returned in another pass. Where
 all that follows depends on the images through the layer alone, that is a pass over two random images, otherwise one
-over the images themselves. Whether a replay equals the hook is tried out once, on random images.
+over the images themselves. Whether that equals the hook is tried out once, on random images; if not, the hook stays.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from src.models.calls import OUTPUT, Call, Calls, buffers_kept, steady
 from src.models.outputs import first_tensor, logits_of, map_tensors, with_first
 
 Values = dict[str, Tensor | None]
+ANY, OWN, HOOK = "any", "own", "hook"
 
 
 class Recorded(NamedTuple):
@@ -41,9 +42,8 @@ class Replay:
         self.calls = Calls(module, images[:2])
         self._trains = any(each.training for each in module.modules())
         self._fronts: dict[str, set[Call]] = {}
-        self._random: dict[str, Recorded] = {}
-        self._known: dict[tuple, bool] = {}
-        self._has_noted = False
+        self._any: dict[str, Recorded] = {}
+        self._ways: dict[tuple[str, ...], str] = {}
 
     def run(
         self, x: Tensor, names: Sequence[str], after: str | None = None, images: Tensor | Recorded | None = None
@@ -62,76 +62,76 @@ class Replay:
         others = [name for name in names if name not in same]
         if not others:
             return same
-        if not self.needs_images(after, others):
-            return same | self._resume(x, others, after, self._record_of_random(after))
+        way = self._way(after, others)
+        if way == ANY:
+            return same | self._resume(x, others, after, self._record_of_any(after))
         if images is None:
             raise ValueError(f"{after} lies inside a block: what follows it needs the images")
         recorded = images if isinstance(images, Recorded) else Recorded(images, {})
         times = len(x) // len(recorded.images)
-        if self.calls.owners[after] in recorded.outputs and self._can_resume(after, others):
+        if way == OWN and self.calls.owners[after] in recorded.outputs:
             return same | self._resume(x, others, after, recorded, times)
         return same | self._replace(x, others, after, _repeated(recorded.images, len(recorded.images), times))
 
     def record(self, images: Tensor, names: Sequence[str], after: Sequence[str]) -> tuple[Values, Recorded]:
         """Return the values of layers from one pass, and the record of it that replays behind others need."""
-        inner = [name for name in after if self.needs_images(name) and self._can_resume(name)]
+        inner = [name for name in after if self._way(name) == OWN]
         return self._record(images, names, inner) if names or inner else ({}, Recorded(images, {}))
 
-    def needs_images(self, after: str, names: Sequence[str] = (OUTPUT,)) -> bool:
-        """Return whether layers behind another one need the images besides; tries out whether a record of others does.
+    def needs_images(self, after: str) -> bool:
+        """Return whether the logits need the images besides a layer.
+
+        Raises:
+            UserError: they do not depend on it.
+        """
+        return self._way(after) != ANY
+
+    def _way(self, after: str, names: Sequence[str] = (OUTPUT,)) -> str:
+        """Return how values behind a layer are computed: by the record of `ANY` images, of their `OWN`, or by a `HOOK`.
 
         Raises:
             UserError, ValueError: as for `run`.
         """
         key = (after, *names)
-        if key not in self._known:
-            is_alone = all(self.calls.is_bottleneck(after, name) for name in names)
-            if not self.images.is_meta:
-                value, expected = self._expected(after, names)
-                is_alone = is_alone and self._resumes(value, expected, after, self._record_of_random(after))
-            self._known[key] = not is_alone
-        return self._known[key]
-
-    def _can_resume(self, after: str, names: Sequence[str] = (OUTPUT,)) -> bool:
-        """Return whether a replay by a record of the images gives what a hook gives; if not, a note says so once."""
-        if self._trains:  # statistics move
-            return False
-        key = ("recorded", after, *names)
-        if key not in self._known:
-            value, expected = self._expected(after, names, times=2)
-            _, recorded = self._record(self.images, [], [after])
-            is_equal = self._resumes(value, expected, after, recorded, times=2)
-            self._known[key] = is_equal and not self.calls.is_random
-            if not self._known[key] and not self._has_noted:
-                self._has_noted = True
+        if key not in self._ways:
+            self._ways[key] = self._try_ways(after, names)
+            if self._ways[key] == HOOK and not self._trains and HOOK not in [*self._ways.values()][:-1]:
                 note(
                     f"{type(self.module).__name__} is cut by hooks at {after}, as a replay gives other values: results "
                     "are the same, but each group of stitches takes a whole pass of the end network"
                 )
-        return self._known[key]
+        return self._ways[key]
 
-    def _expected(self, after: str, names: Sequence[str], times: int = 1) -> tuple[Tensor, Values]:
-        """Return values of a layer that are not those of the random images, and what follows them by a plain hook."""
+    def _try_ways(self, after: str, names: Sequence[str]) -> str:
+        """Give the random images, twice, values of a layer that are not theirs; compare with a plain hook."""
+        is_bottleneck = all(self.calls.is_bottleneck(after, name) for name in names)
+        if self.images.is_meta:
+            return ANY if is_bottleneck else HOOK
+        rows = len(self.images)
         with steady(self.module, self.images), torch.no_grad():
-            own, _ = self._observe(self.images, [after, *names])
-        value = torch.cat([own[after].roll(i, 0) for i in range(1, 1 + times)])
-        images, own = (_repeated(each, len(self.images), times) for each in (self.images, own))
+            own, recorded = self._record(self.images, [after, *names], [after])
+        x = torch.cat([own[after].roll(1, 0), own[after].roll(2, 0)])
+        images, own = _repeated((self.images, own), rows, 2)
         try:
             with steady(self.module, images), torch.enable_grad():
-                expected = self._replace(value.requires_grad_(value.is_floating_point()), names, after, images)
+                expected = self._replace(x.requires_grad_(x.is_floating_point()), names, after, images)
         except RuntimeError:  # NumPy takes no tensors that have gradients
             with steady(self.module, images), torch.no_grad():
-                expected = self._replace(value, names, after, images)
-        lost = [name for name in names if close(expected[name], own[name]) and not _has_gradient(expected[name], value)]
+                expected = self._replace(x, names, after, images)
+        lost = [name for name in names if close(expected[name], own[name]) and not _has_gradient(expected[name], x)]
         if {OUTPUT, self.calls.output_name}.intersection(lost):
             raise UserError(f"the logits do not depend on layer {after!r} (the first of its outputs); choose another")
         if lost:
             raise ValueError(f"{', '.join(lost)} does not lie behind {after}")
-        return value, expected
+        if is_bottleneck and self._gives(expected, x, after, self._record_of_any(after)):
+            return ANY
+        is_steady = not (self._trains or self.calls.is_random)  # statistics would move, other numbers be drawn
+        return OWN if is_steady and self._gives(expected, x, after, recorded, 2) else HOOK
 
-    def _resumes(self, x: Tensor, expected: Values, after: str, recorded: Recorded, times: int = 1) -> bool:
+    @torch.no_grad()
+    def _gives(self, expected: Values, x: Tensor, after: str, recorded: Recorded, times: int = 1) -> bool:
         try:
-            with steady(self.module, self.images), torch.no_grad():
+            with steady(self.module, self.images):
                 found = self._resume(x, list(expected), after, recorded, times)
         except Exception:  # whatever the module does with values of other images
             return False
@@ -143,11 +143,11 @@ class Replay:
         return found, Recorded(images, outputs)
 
     @torch.no_grad()
-    def _record_of_random(self, after: str) -> Recorded:
-        if after not in self._random:
+    def _record_of_any(self, after: str) -> Recorded:
+        if after not in self._any:
             with steady(self.module, self.images):
-                _, self._random[after] = self._record(self.images[:2], [], [after])
-        return self._random[after]
+                _, self._any[after] = self._record(self.images[:2], [], [after])
+        return self._any[after]
 
     def _front(self, layer: str) -> set[Call]:
         if layer not in self._fronts:
@@ -266,6 +266,7 @@ def close(value: Tensor | None, expected: Tensor | None) -> bool:
     return torch.allclose(value, expected, rtol=0, atol=tolerance, equal_nan=True)
 
 
+@torch.enable_grad()
 def _has_gradient(value: Tensor, source: Tensor) -> bool:
     if not (value.requires_grad and source.requires_grad):
         return False

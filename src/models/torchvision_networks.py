@@ -1,7 +1,6 @@
 """The classification networks of torchvision, and their published weights."""
 
 import warnings
-from typing import Any
 
 import torchvision
 from torch import Tensor, hub, nn
@@ -51,11 +50,17 @@ def torchvision_weights(name: str, entry: str, *, n_classes: int) -> dict[str, T
     Args:
         entry: DEFAULT, or the name of an entry such as IMAGENET1K_V2.
     Raises:
-        UserError: there are no such weights, their number of classes differs, or the download fails.
+        UserError: there is no such network, it has no such weights, their number of classes differs, or the download
+            fails.
     """
-    weights = find_weights(name, entry)
-    n_given = len(weights.meta["categories"])
-    if n_given != n_classes:
+    given = name.removeprefix(PREFIX)
+    if not name.startswith(PREFIX) or given not in classifiers():
+        raise UserError(f"{entry} names weights of torchvision's networks (tv_NAME), not of {name}; give a checkpoint")
+    table = torchvision.models.get_model_weights(given)
+    if entry not in table.__members__:
+        raise unknown_name(f"weights of {name}", entry, ["DEFAULT", *(each.name for each in table)])
+    weights = table[entry]
+    if (n_given := len(weights.meta["categories"])) != n_classes:
         raise UserError(
             f"{entry} of {name} has {n_given} classes, the dataset {n_classes}; give a checkpoint of your own"
         )
@@ -65,21 +70,6 @@ def torchvision_weights(name: str, entry: str, *, n_classes: int) -> dict[str, T
         raise UserError(
             f"cannot download {weights.url} ({error}); put the file into {hub.get_dir()}/checkpoints, or set TORCH_HOME"
         ) from error
-
-
-def find_weights(name: str, entry: str) -> Any:
-    """Return the entry of torchvision's table of weights.
-
-    Raises:
-        UserError: torchvision has no such network, or no such entry for it.
-    """
-    given = name.removeprefix(PREFIX)
-    if not name.startswith(PREFIX) or given not in classifiers():
-        raise UserError(f"{entry} names weights of torchvision's networks (tv_NAME), not of {name}; give a checkpoint")
-    table = torchvision.models.get_model_weights(given)
-    if entry not in table.__members__:
-        raise unknown_name(f"weights of {name}", entry, ["DEFAULT", *(each.name for each in table)])
-    return table[entry]
 
 
 def _take_channels(network: nn.Module, n_channels: int) -> None:

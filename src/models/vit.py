@@ -132,18 +132,14 @@ class VisionTransformer(Transformer):
         self.apply(init_linear)
 
     def embed(self, images: Tensor) -> Tensor:
-        return self.pos_drop(_with_positions(self.patch_embed(images), self.cls_token, self.pos_embed))
-
-
-@torch.fx.wrap  # a trace cannot follow the comparison of shapes, so the function is one node of it
-def _with_positions(patches: Tensor, cls_token: Tensor, pos_embed: Tensor) -> Tensor:
-    """Put the CLS token in front of patches (B, N, D) and add the positions: (B, 1 + N, D)."""
-    if patches.shape[1] != pos_embed.shape[1] - 1:
-        raise UserError(
-            f"the images give {patches.shape[1]} patches, this network was built for {pos_embed.shape[1] - 1}; "
-            "build it with the image_shape of the data or resize the images"
-        )
-    return torch.cat([cls_token.expand(len(patches), -1, -1), patches], dim=1) + pos_embed
+        patches, n_expected = self.patch_embed(images), self.pos_embed.shape[1] - 1
+        if patches.shape[1] != n_expected:
+            raise UserError(
+                f"the images give {patches.shape[1]} patches, this network was built for {n_expected}; "
+                "build it with the image_shape of the data or resize the images"
+            )
+        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)  # (B, 1 + N, D)
+        return self.pos_drop(tokens + self.pos_embed)
 
 
 def init_linear(module: nn.Module) -> None:

@@ -116,7 +116,7 @@ class Layer:
             return
         grams = gram_matrices(activations, self.reference, axes, widths, device=device)
         self.flaws = self._flaws(grams)
-        self.matrices = {name: measures.unit(getattr(measures, name)(grams)) for name in metrics}
+        self.matrices = {name: measures.unit(MEASURES[name].function(grams)) for name in metrics}
 
     def _flaws(self, grams: Grams) -> dict[int, str]:
         # A projection of constant activations is not constant: it has the rounding errors of the products.

@@ -1,4 +1,4 @@
-"""The measures of similarity, each defined once. `registry.MEASURES` has a row for each.
+"""The measures of similarity, each defined once. `choices.measures` has a row for each.
 
 A measure of Gram matrices makes matrices of those of one layer, and its value is the cosine between the matrices of two
 layers. A measure of samples takes two layers as samples × features, and two ranks (None: full).

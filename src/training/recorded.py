@@ -12,7 +12,7 @@ from src.console import note, result
 from src.datasets.base import BaseImageSet
 from src.results.run import Run
 from src.results.tables import write_table
-from src.training.loop import NonFiniteLoss, Settings, train
+from src.training.loop import Settings, train
 from src.training.task import EpochLog, Task
 
 
@@ -37,20 +37,17 @@ def train_network(
         save_frequency: keep every so many epochs, and the last one; 0 keeps the last one only.
     """
     began, resumed = time.monotonic(), len(run.state["loop"]["history"]) if run.state.get("loop") else 0
-    try:
-        for history, state in train(task, train_set, val_set, settings, state=run.state.get("loop")):
-            epoch, logs = len(history), [log for (log,) in history]
-            write_logs(run.folder, logs)
-            if epoch == settings.n_epochs or (save_frequency and epoch % save_frequency == 0):
-                save_state(run.folder / f"model_{epoch}.pt", task.heads[0].state_dict())
-            run.save(loop=state)
-            report_epoch(epoch, logs[-1])
-            if resumed < epoch < settings.n_epochs:
-                seconds = (time.monotonic() - began) / (epoch - resumed)
-                left = timedelta(seconds=round(seconds * (settings.n_epochs - epoch)))
-                note(f"epoch {epoch}/{settings.n_epochs}: {seconds:.1f} s an epoch, about {left} left")
-    except NonFiniteLoss as error:
-        raise NonFiniteLoss(f"{error}; {_keep_last_good(run)}") from error
+    for history, state in train(task, train_set, val_set, settings, state=run.state.get("loop")):
+        epoch, logs = len(history), [log for (log,) in history]
+        write_logs(run.folder, logs)
+        if epoch == settings.n_epochs or (save_frequency and epoch % save_frequency == 0):
+            save_state(run.folder / f"model_{epoch}.pt", task.heads[0].state_dict())
+        run.save(loop=state)
+        report_epoch(epoch, logs[-1])
+        if resumed < epoch < settings.n_epochs:
+            seconds = (time.monotonic() - began) / (epoch - resumed)
+            left = timedelta(seconds=round(seconds * (settings.n_epochs - epoch)))
+            note(f"epoch {epoch}/{settings.n_epochs}: {seconds:.1f} s an epoch, about {left} left")
 
 
 def write_logs(folder: Path, logs: Sequence[EpochLog]) -> None:
@@ -64,13 +61,3 @@ def report_epoch(epoch: int, log: EpochLog) -> None:
     """Print an epoch the way the public code does."""
     result(f"Epoch #{epoch} train loss: {log.train.loss}, accuracy: {log.train.accuracy}")
     result(f"Epoch #{epoch} val loss: {log.val.loss}, accuracy: {log.val.accuracy}")
-
-
-def _keep_last_good(run: Run) -> str:
-    """Save the weights of the last finished epoch as a checkpoint; says where they are."""
-    good = run.saved().get("loop")
-    if good is None:
-        return "no epoch went well"
-    path = run.folder / f"model_{len(good['history'])}.pt"
-    save_state(path, good["parts"][0])
-    return f"the weights before that epoch are kept in {path}"

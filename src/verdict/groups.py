@@ -1,6 +1,7 @@
 """Which stitching runs are judged together, and what is known of them."""
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -74,7 +75,7 @@ def _by_networks(runs: Sequence[StitchingRun], values: Sequence[StitchingRun]) -
 
 def is_untrained(network: NetworkName) -> bool:
     """Return whether a network has fresh weights; a head on it (`exec_probe.py --with-head`) may be trained."""
-    config = Path(network.path).with_suffix(".config.txt")  # of the head
+    config = Path(f"{os.path.splitext(network.path)[0]}.config.txt")  # of the head
     return network.is_fresh or (config.is_file() and read_options(config).get("model_path") == FRESH)
 
 
@@ -91,7 +92,7 @@ def groups_of(runs: Iterable[StitchingRun], *, pool: bool = False) -> Iterator[G
     experiments = [run.row.experiment for run in runs]
     names = method_names(experiments, apart_from=("front_model_path", "end_model_path", "seed"))
     names = dict(zip(map(id, runs), names, strict=True))
-    label_only = {_stitch_of(run): run for run in runs if run.row.control}
+    label_only = {_stitch_of(run): run for run in runs if run.row.control and run.predictions is not None}
 
     def kind(run: StitchingRun) -> tuple:
         front, end = run.row.experiment.network_keys

@@ -1,5 +1,4 @@
-"""Judges stitches: is a pair of layers functionally similar, how sure is that, and does the stitch tell more than the
-label?
+"""Judges stitches: is a pair of layers functionally similar, and how sure is that?
 
 A stitch costs accuracy (the *penalty*: end accuracy − stitched accuracy), makes activations that may not be those of
 the end network (*doses*), and may tell the class and nothing else (*β*). All three decide.
@@ -43,13 +42,13 @@ class Limits(NamedTuple):
 
 
 class Case(NamedTuple):
-    """The runs that are judged together, and what their predictions say; None where these do not."""
+    """The runs that are judged together, and the evidence of their predictions; None where these are not known."""
 
     group: Group
-    accuracy: Evidence | None
-    penalty: Evidence | None
-    rho: Evidence | None
-    beta: Evidence | None
+    accuracy: Evidence | None = None
+    penalty: Evidence | None = None
+    rho: Evidence | None = None
+    beta: Evidence | None = None
 
 
 def judge(
@@ -90,19 +89,16 @@ def intervals(runs: Iterable[StitchingRun], *, pool: bool = False) -> list[Inter
 def _families(runs: Iterable[StitchingRun], *, pool: bool) -> list[list[Case]]:
     """Return the evidence on all pairs of layers of each method; they moderate each other's variances."""
     families = grouped(groups_of(runs, pool=pool), lambda group: (group.method, group.networks))
-    return [
-        [Case(*each) for each in zip(family, *map(_moderated, zip(*map(_evidence, family), strict=True)), strict=True)]
-        for family in families.values()
-    ]
+    return [_moderated([_case(group) for group in family]) for family in families.values()]
 
 
-def _evidence(group: Group) -> tuple[Evidence | None, ...]:
-    """Return the evidence on the accuracy, the penalty, ρ and β."""
+def _case(group: Group) -> Case:
     if group.labels is None:
-        return None, None, None, None
+        return Case(group)
     stitched, front, end = (group.predictions(name) for name in ("stitched", "front", "end"))
     is_encoder = any((classes < 0).any() for classes in front)
-    return (
+    return Case(
+        group,
         of_share(group.right("stitched")),
         of_difference(group.right("end"), group.right("stitched")),
         None if is_encoder else rho(stitched, front, end),
@@ -110,9 +106,11 @@ def _evidence(group: Group) -> tuple[Evidence | None, ...]:
     )
 
 
-def _moderated(evidence: Sequence[Evidence | None]) -> list[Evidence | None]:
-    known = iter(moderated([each for each in evidence if each]))
-    return [next(known) if each else None for each in evidence]
+def _moderated(cases: list[Case]) -> list[Case]:
+    for name in ("accuracy", "penalty", "rho", "beta"):
+        known = iter(moderated([getattr(case, name) for case in cases if getattr(case, name)]))
+        cases = [case._replace(**{name: next(known)}) if getattr(case, name) else case for case in cases]
+    return cases
 
 
 def decide(
