@@ -105,6 +105,8 @@ def probe(args, session=None) -> None:
         run.claim(resume=args.resume)
         if args.resume and run.skip_if_finished(resume=True):  # by another process, in the meantime
             return
+    note("Printed, as by the paper's code: the command, and of each layer the test accuracy of the probe at each rank "
+         "(None: full), then these accuracies alone")  # fmt: skip
     result(str(sys.argv))
     for history, state in train(task, train_set, test_set, settings, state=run and run.state.get("loop")):
         epoch, logs = len(history), history[-1]
