@@ -21,7 +21,6 @@ from src.network_names import NetworkName
 from src.ood.detectors import Detector, make_detector
 from src.ood.store import DetectorStore
 from src.ood.validity import N_IMAGES, LayerValidity, Validity
-from src.results.matrices import natural_order
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Detectors = dict[str, dict[str, Detector]]  # by score and layer
@@ -134,7 +133,7 @@ def _load(network: Network, wanted: Wanted, images: Images) -> tuple[Detectors, 
     for by_layer in detectors.values():
         store.entries()  # a missing store is an error, a missing detector is not
         others = set(store.layers(name)).difference(wanted.layers) if images.sanity is not None else ()
-        for layer in [*wanted.layers, *natural_order(others)]:
+        for layer in [*wanted.layers, *sorted(others, key=network.depth)]:
             try:
                 by_layer[layer] = store.load(name, layer, images.test.spec, device=device)
             except UserError as error:
