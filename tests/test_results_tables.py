@@ -16,7 +16,7 @@ from src.similarity.rows import Null, SimilarityRow
 from src.stitching.rows import ComparisonRow, Metrics, StitchRow
 from src.training.recorded import EpochRow
 from src.verdict.rows import IntervalRow, VerdictRow
-from tests.result_rows import OPTIONS, evaluation_row, probe_row, similarity_row, stitch_row
+from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
 
 MEANS = (
     "accuracy,accuracy_low,accuracy_high,penalty,penalty_low,penalty_high,"
@@ -206,7 +206,3 @@ def test_a_table_is_read_as_what_it_is_and_no_other(tmp_path, kind):
     with pytest.raises(UserError, match=r"is no table of probing \(exec_probe\.py -o\) or stitching \(exec_stitch\.py"):
         (tmp_path / "empty.csv").touch()
         read_table(tmp_path / "empty.csv", ProbeRow, StitchRow)
-
-
-def test_the_options_of_a_run_are_columns_of_its_row():
-    assert set(OPTIONS) | {"objective"} <= set(columns(StitchRow))
