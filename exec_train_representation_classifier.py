@@ -4,7 +4,8 @@
 import sys
 
 from src import cli
-from src.choices.networks import MODEL_NAMES
+from src.choices import LR_STEPS, OOD_SCORES
+from src.choices.models import MODEL_NAMES
 
 CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_"))
 
@@ -30,7 +31,21 @@ def parser() -> cli.Parser:
     )
     cli.add_resume(options, overwrite=True)
     add("--resume-from", help="checkpoint of a classifier to go on from; with -e 0 it is only fine-tuned")
-    cli.add_finetuning(options)
+    add("-ftidd", "--finetune-id-dataset", type=cli.dataset, required=True, help="ID dataset, as -d")
+    add("-ftiddata", "--finetune-id-dataset-root", default="./data/pytorch", help="folder of the ID dataset")
+    add("-ftoodd", "--finetune-ood-dataset", type=cli.dataset, required=True, help="auxiliary OOD dataset, as -d")
+    add("-ftooddata", "--finetune-ood-dataset-root", default="./data/pytorch", help="folder of the OOD dataset")
+    add("-fe", "--finetune-epochs", dest="n_finetune_epochs", type=cli.whole_number(0), default=20, help="epochs")
+    add("--finetune-decay", choices=LR_STEPS, default="updates",
+        help="what is counted to -fe // 2, where the learning rate drops to a tenth; published: updates")  # fmt: skip
+    add("-m-in", "--mean-in-score", dest="m_in", type=cli.real_number(), default=-25.0,
+        help="energy that ID is to stay below")  # fmt: skip
+    add("-m-out", "--mean-out-score", dest="m_out", type=cli.real_number(), default=-7.0,
+        help="energy that OOD is to stay above")  # fmt: skip
+    add("-score", "--ood-score", dest="score", type=lambda text: "OE" if text.lower() == "oe" else text,
+        choices=OOD_SCORES, default="energy",
+        help="what is added to the cross-entropy: the energy hinge, or outlier exposure")  # fmt: skip
+    add("-fdir", "--final-save-dir", default="./models/repr_cls_ood_detectors", help="folder of the detector store")
     return options
 
 
@@ -42,7 +57,6 @@ def train_detectors(args) -> None:
     from src.console import note
     from src.datasets import dataset_info, load_dataset
     from src.ood import finetuning
-    from src.ood.losses import energy_penalty, outlier_exposure_penalty
     from src.ood.store import DetectorStore
     from src.results.run import Run
     from src.runtime import device_of
@@ -72,8 +86,8 @@ def train_detectors(args) -> None:
     val_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
     both = (load_dataset(*data, train=True, **loading) for data in (id_data, ood_data))
     mixed = finetuning.HalfAndHalf(*both, like=train_set, batch_size=args.batch_size)
-    hinge = partial(energy_penalty, m_in=args.m_in, m_out=args.m_out)
-    penalty = {"energy": hinge, "OE": outlier_exposure_penalty}[args.score]
+    hinge = partial(finetuning.energy_penalty, m_in=args.m_in, m_out=args.m_out)
+    penalty = {"energy": hinge, "OE": finetuning.outlier_exposure_penalty}[args.score]
     tuning = finetuning.finetuning_settings(settings, n_epochs=args.n_finetune_epochs, decay=args.finetune_decay)
 
     for layer, run in runs.items():

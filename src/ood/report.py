@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from scipy.stats import kendalltau, spearmanr
@@ -14,13 +15,13 @@ from src.files import write_json
 from src.ood.evaluated import evaluation_file, read_evaluations
 from src.ood.evaluation import Evaluation
 from src.ood.rows import EvaluationRow
-from src.ood.rules import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, side_of
+from src.ood.validity_limits import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, side_of
 from src.results.captions import caption, common, describe_method, short, stitched_networks
 from src.results.experiments import by_experiment
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix, pivot
 from src.results.tables import to_record, write_table
-from src.stitching.report import AXES, MAX_PANELS
+from src.stitching.grid_tables import AXES, MAX_PANELS
 
 TITLES = {
     "accuracy": "STITCHING ACCURACY",
@@ -73,12 +74,12 @@ def _matrices(evaluation: Evaluation) -> dict[str, dict[str, Matrix]]:
     """Return the matrix of each column by experiment."""
     matrices = {}
     for experiment, rows in by_experiment(evaluation.rows).items():
-        names = [name for name in TITLES if any(_value(row, name) is not None for row in rows)]
-        matrices[experiment] = {name: pivot({row.pair: _value(row, name) for row in rows}) for name in names}
+        names = [name for name in TITLES if any(_value(row, name=name) is not None for row in rows)]
+        matrices[experiment] = {name: pivot(rows, partial(_value, name=name)) for name in names}
     return matrices
 
 
-def _value(row: EvaluationRow, name: str) -> float | None:
+def _value(row: EvaluationRow, *, name: str) -> float | None:
     return getattr(row.validity if name.endswith("_dose") else row, name, None)
 
 

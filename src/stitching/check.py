@@ -12,8 +12,8 @@ from src.models import Network
 from src.results.experiments import Experiment, Pair
 from src.stitching.closed_forms import Matching
 from src.stitching.layers import StitchingLayer
+from src.stitching.reliability import is_as_matched, is_matched_on_few
 from src.stitching.rows import Metrics
-from src.stitching.rules import is_as_matched, is_matched_on_few
 
 
 def check_options(

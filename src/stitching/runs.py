@@ -177,6 +177,7 @@ def _metrics(score: GridScore, pair: Pair, matched: Matching | None) -> Metrics:
         len(score.labels),
         *(None, None, None) if matched is None else (matched.n_samples, matched.rank, matched.r2),
         of_pair.r2,
+        *of_pair.depths,
     )
 
 
