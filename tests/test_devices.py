@@ -20,7 +20,6 @@ from tests.commands import ROOT
 STEP, BATCH = 1, 1
 MORE = {
     "interventions": (2, 1),  # each moves what it drew for the batch
-    "mahalanobis": (0, 4),  # two for each of two layers, in the fit
     "probes at ranks": (6, 6),  # three for each of two layers, whose batches are decomposed
 }
 
