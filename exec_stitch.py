@@ -110,7 +110,7 @@ def stitch(args, loaded=None) -> None:
             if n == "auto":
                 matched = match_until_settled(front, end, runs.layers, train_set, **order, **how)
             else:
-                batches = matching_batches(train_set, n, **order, hold_out=FORMS[args.init].held_out)
+                batches = matching_batches(train_set, n, **order, form=args.init)
                 matched = match_layers(front, end, runs.layers, *batches, **how)
         for history, state in train(grid, train_set, test_set, settings, state=runs.state):
             logs = zip(*history, strict=True)

@@ -7,10 +7,8 @@ from src.choices.stitching import FORMS
 from src.errors import UserError
 from src.models import Network
 from src.stitching import Pair, build_layers, match_until_settled
-from src.stitching.grid_matching import grid_moments, match_layers
-from src.stitching.matching import matching_batches
+from src.stitching.matching import FIRST, GAP, grid_moments, match_layers, matching_batches
 from src.stitching.moments import r2_of
-from src.stitching.sample_size import FIRST, GAP
 from tests.tiny_datasets import DoubleSet
 
 WIDE, NARROW, SINGLE = 16, 6, 2
@@ -76,7 +74,7 @@ def test_the_result_is_that_of_so_many_images(networks, form, n_images):
     layers, data = layers_of(networks, ["wide", "last"]), data_of(n_images)
     for pair, found in settled(networks, layers, data, form=form).items():
         given = layers_of(networks, [pair.front_layer], [pair.end_layer])
-        batches = matching_batches(data, found.n_samples, 50, seed=5, hold_out=FORMS[form].held_out)
+        batches = matching_batches(data, found.n_samples, 50, seed=5, form=form)
         expected = match_layers(*networks, given, *batches, form=form)[pair]
         torch.testing.assert_close(found.weight, expected.weight)
         torch.testing.assert_close(found.bias, expected.bias)

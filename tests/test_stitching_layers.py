@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.errors import UserError
-from src.stitching.layers import ConvToConv, build_stitching_layer, resize
+from src.stitching.layers import StitchingLayer, build_stitching_layer, resize
 from tests.golden_weights import load_golden_weights
 from tests.goldens import notes, numbers, tensor
 
@@ -73,7 +73,7 @@ def test_rectangular_eye_between_tokens_warns(capsys):
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 @pytest.mark.parametrize(("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((3, 5), (7, 4))])
 def test_convolving_first_or_last_is_the_same(mode, source, target):
-    layer = ConvToConv((3, *source), (2, *target), upsample_mode=mode).double()
+    layer = StitchingLayer((3, *source), (2, *target), upsample_mode=mode).double()
     x = torch.randn(2, 3, *source, dtype=torch.float64)
     torch.testing.assert_close(layer(x), layer.transform(resize(x, target, mode)))
     torch.testing.assert_close(layer(x), resize(layer.transform(x), target, mode))

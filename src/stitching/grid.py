@@ -21,8 +21,8 @@ from src.models.replay import Recorded
 from src.moments import Moments, Rows
 from src.results.experiments import Pair
 from src.runtime import Fitting, at_least_single
-from src.stitching.grid_matching import Batches
 from src.stitching.layers import StitchingLayer
+from src.stitching.matching import Batches
 from src.stitching.moments import r2_of
 from src.stitching.objectives import Stitches
 from src.stitching.stitched_model import activations_of_both
