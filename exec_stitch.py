@@ -48,8 +48,15 @@ def stitch(args, loaded=None) -> None:
     from src.datasets import dataset_info
     from src.loaded import Loaded
     from src.runtime import device_of
-    from src.stitching import Grid, build_layers, check_options, match_layers, match_until_settled, matching_batches
-    from src.stitching.control import label_only
+    from src.stitching import (
+        Grid,
+        build_layers,
+        check_options,
+        label_only,
+        match_layers,
+        match_until_settled,
+        matching_batches,
+    )
     from src.stitching.report import update_grid
     from src.stitching.runs import GridRuns
     from src.training import train

@@ -12,6 +12,7 @@ from src.low_rank import low_rank_approx
 from src.models import Network, build_model
 from src.models.vit import VisionTransformer
 from src.moments import as_rows
+from src.runtime import Fitting
 from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching, match_layers
 from src.stitching.closed_forms import closed_form
 from src.stitching.layers import resize
@@ -49,9 +50,10 @@ def layers_of(networks, fronts=FRONTS, ends=ENDS, kind="rc2c_pre", **options):
 
 @pytest.mark.parametrize(("rows_at_once", "front_rank"), [(1, None), (N, 3), (1024, None)])
 @torch.no_grad()
-def test_evaluation_equals_each_stitched_model_alone(networks, data, rows_at_once, front_rank):
+def test_evaluation_equals_each_stitched_model_alone(networks, data, rows_at_once, front_rank, monkeypatch):
+    monkeypatch.setattr(Fitting, "rows", lambda self, kind: rows_at_once)
     layers = layers_of(networks, ends=["layer1.1", "layer3.0.conv2", "layer4.1"])
-    score = Grid(*networks, layers, front_rank=front_rank, rows_at_once=rows_at_once).evaluate(data.batches(15))
+    score = Grid(*networks, layers, front_rank=front_rank).evaluate(data.batches(15))
     for pair, layer in layers.items():
         model = StitchedModel(*networks, layer, pair, front_rank=front_rank)
         n_correct, distance, norm = 0, 0.0, 0.0

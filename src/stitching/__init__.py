@@ -5,9 +5,9 @@ from src.stitching.check import check_options
 from src.stitching.grid import Grid
 from src.stitching.layers import build_stitching_layer
 from src.stitching.matching import Matching, direct_matching, match_layers, match_until_settled, matching_batches
-from src.stitching.stitched_model import StitchedModel, build_layers
+from src.stitching.stitched_model import StitchedModel, build_layers, label_only
 
 __all__ = [
     "Grid", "Matching", "Pair", "StitchedModel", "build_layers", "build_stitching_layer", "check_options",
-    "direct_matching", "match_layers", "match_until_settled", "matching_batches",
+    "direct_matching", "label_only", "match_layers", "match_until_settled", "matching_batches",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Warns of options of a stitch that have no effect or one that surprises, and of matchings that mislead."""
+"""Warns of options of a stitch that have no effect, or one that surprises."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,14 +6,11 @@ from typing import Any
 from torch import nn
 
 from src.choices.stitching import FORMS
-from src.console import listed, note, warn
+from src.console import note, warn
 from src.errors import UserError
 from src.models import Network
-from src.results.experiments import Experiment, Pair
-from src.stitching.closed_forms import Matching
+from src.results.experiments import Pair
 from src.stitching.layers import StitchingLayer
-from src.stitching.rows import Metrics
-from src.stitching.rules import is_as_matched, is_matched_on_few
 
 
 def check_options(
@@ -51,25 +48,3 @@ def check_options(
     if any(norms) and n_epochs and not options["mod_only_stitch"]:
         note("without --mod-only-stitch the BatchNorm statistics of what the stitch uses of both networks move")
 
-
-def warn_of_matching(
-    measured: Mapping[Pair, Metrics], matched: Mapping[Pair, Matching], options: Mapping[str, Any]
-) -> None:
-    """Warn of pairs whose matching is truncated by the cutoff, or that were matched on too few images.
-
-    R² on the test images tells the latter of stitches that are as they were matched alone: not trained since, and of a
-    source that is not truncated further.
-    """
-    truncated = [pair for pair in measured if pair in matched and matched[pair].truncated]
-    if truncated:
-        warn(
-            f"the cutoff of singular values spoils the matching of {listed(truncated)}: more rows drop more "
-            "directions; --pinv-cutoff exact does not depend on the number of rows"
-        )
-    few = [pair for pair, metrics in measured.items() if pair in matched and is_matched_on_few(metrics)]
-    if few and is_as_matched(Experiment.of(options)):
-        remedy = "" if options["n_pinv_init_samples"] == "auto" else "; raise -pinv-samples, or give -pinv-samples auto"
-        warn(
-            f"too few images to match {listed(few)}: R² is much lower on the test images than on the matched ones"
-            f"{remedy}"
-        )

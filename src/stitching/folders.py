@@ -1,5 +1,10 @@
-"""Reads a folder of stitching runs, of this suite or of the public code: options, metrics, predictions."""
+"""Folders of stitching runs, of this suite or of the public code: options, metrics, predictions.
 
+Importing this spares torch.
+"""
+
+import io
+import math
 import os
 import re
 import shutil
@@ -12,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from src.choices import STARTS
+from src.console import warn
 from src.errors import UserError
-from src.files import read_json
+from src.files import read_json, write_bytes
 from src.results.experiments import Experiment, Pair
 from src.results.options import read_options
 from src.results.tables import from_record, read_table
-from src.stitching.predictions import read_predictions
 from src.stitching.rows import Metrics, StitchRow
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
@@ -26,6 +31,8 @@ SUMMARY = {  # lines of `summary.txt`, and the metrics that they give
     "Normalized PINV difference": "matching_error",
     "Normalized representation difference": "representation_difference",
 }
+PREDICTIONS = ("stitched", "front", "end", "labels")  # arrays of `predictions.npz`
+STILL_FELL = 0.02  # by which share a loss may fall over the last fifth of the epochs
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,19 @@ class StitchingRun:
 
     @cached_property
     def predictions(self) -> dict[str, np.ndarray] | None:
-        """The predicted classes (N,), see `predictions`; None where the run has kept none, or they are damaged."""
-        return read_predictions(self.folder / "predictions.npz")
+        """The classes (N,) that stitch and networks predict for all test images, and the labels.
+
+        None where the run has kept none, or with a warning where they are damaged.
+        """
+        path = self.folder / "predictions.npz"
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in PREDICTIONS}
+        except Exception as error:  # a damaged archive can raise anything
+            warn(f"{path} is damaged ({error}) and left out; stitch this pair again")
+            return None
 
     @cached_property
     def losses(self) -> list[float]:
@@ -54,6 +72,24 @@ class StitchingRun:
 
         path = self.folder / "training_logs.csv"
         return [row.train_loss for row in read_table(path, EpochRow)] if path.is_file() else []
+
+    @property
+    def has_converged(self) -> bool:
+        """Whether the training loss fell by at most 2 % over the last fifth of the epochs; one epoch does not tell."""
+        fifth = math.ceil(len(self.losses) / 5)
+        if len(self.losses) <= fifth:
+            return not self.losses
+        before, last = self.losses[-1 - fifth], self.losses[-1]
+        return before - last <= STILL_FELL * abs(before)
+
+
+def write_predictions(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write the arrays (N,) of `PREDICTIONS` as a compressed npz of int16, or int32 if need be."""
+    largest = max(int(values.max()) for values in arrays.values())
+    dtype = np.int16 if largest <= np.iinfo(np.int16).max else np.int32
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: arrays[name].astype(dtype) for name in PREDICTIONS})
+    write_bytes(path, buffer.getvalue())
 
 
 def read_runs(source_dir: str | Path, *, recursive: bool = False) -> tuple[list[StitchingRun], list[str]]:
