@@ -4,7 +4,7 @@
 import sys
 
 from src import cli
-from src.choices.networks import MODEL_NAMES
+from src.choices.models import MODEL_NAMES
 
 CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_"))
 
@@ -42,7 +42,6 @@ def train_detectors(args) -> None:
     from src.console import note
     from src.datasets import dataset_info, load_dataset
     from src.ood import finetuning
-    from src.ood.losses import energy_penalty, outlier_exposure_penalty
     from src.ood.store import DetectorStore
     from src.results.run import Run
     from src.runtime import device_of
@@ -72,8 +71,8 @@ def train_detectors(args) -> None:
     val_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
     both = (load_dataset(*data, train=True, **loading) for data in (id_data, ood_data))
     mixed = finetuning.HalfAndHalf(*both, like=train_set, batch_size=args.batch_size)
-    hinge = partial(energy_penalty, m_in=args.m_in, m_out=args.m_out)
-    penalty = {"energy": hinge, "OE": outlier_exposure_penalty}[args.score]
+    hinge = partial(finetuning.energy_penalty, m_in=args.m_in, m_out=args.m_out)
+    penalty = {"energy": hinge, "OE": finetuning.outlier_exposure_penalty}[args.score]
     tuning = finetuning.finetuning_settings(settings, n_epochs=args.n_finetune_epochs, decay=args.finetune_decay)
 
     for layer, run in runs.items():

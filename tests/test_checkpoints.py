@@ -10,7 +10,7 @@ from src.checkpoints import load_model, load_state, load_tensors, save_state
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import build_model
-from src.networks import NetworkName
+from src.network_names import NetworkName
 
 IMAGES = ImageSpec(10, (3, 32, 32))
 

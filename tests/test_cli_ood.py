@@ -12,9 +12,9 @@ from src.checkpoints import load_model, load_state
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network, build_model
-from src.networks import NetworkName
+from src.network_names import NetworkName
 from src.ood import Validity, energy, make_detector, ood_metrics
-from src.ood.networks import check_runs
+from src.ood.stitched_networks import check_runs
 from src.ood.validity import LayerValidity
 from src.stitching import build_stitching_layer
 from src.stitching.folders import StitchingRun
@@ -275,6 +275,30 @@ def test_a_detector_of_other_layers_alone_is_left_out(workplace, copied):
     assert "evaluated 3 stitches; skipped 0 runs and 1 end layers" in err and "energy" not in out[:20]
     assert {path.name for path in folder.glob("ood_evaluation*.csv")} == {"ood_evaluation_rmd.csv"}
     assert "nothing could be evaluated" in evaluate(workplace, "late", status=1).err  # by energy alone
+
+
+def test_layers_stand_in_the_order_of_the_network(tmp_path, drawn_figures):
+    """Named against the alphabet: in printed tables, in the CSV and in the figure."""
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef net(n_classes):\n"
+        "    stem, body, attic = (nn.Conv2d(n, 4, 3) for n in (1, 4, 4))\n"
+        "    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, n_classes))\n"
+        "    parts = {'stem': stem, 'body': body, 'attic': attic, 'head': head}\n"
+        "    module = nn.Sequential()\n    for name, part in parts.items():\n        module.add_module(name, part)\n"
+        "    return module\n"
+    )
+    own, layers = ["-", "-", "net.py:net", "net.py:net"], ["stem", "body", "attic"]
+    with few_images(64, n_test=32):
+        given = [*ON_DIGITS, "-e", "0", "-i", "pinv", "-dir", "s"]
+        run("exec_stitch.py", *own, "attic,body,stem", "stem,attic,body", "rc2c_pre", *given, cwd=tmp_path)
+        types = ["--front-type", "net.py:net", "--end-type", "net.py:net", "--detector", "residual"]
+        out = run(EVALUATE, "results/s", *ON_DIGITS, *types, cwd=tmp_path).out
+    for title in ("STITCHING ACCURACY", "STITCHING OOD Detection AUROC (residual)", "STITCHING NOISE DOSE"):
+        rows, columns = zip(*parse_matrix(out, title), strict=True)
+        assert list(dict.fromkeys(rows)) == list(dict.fromkeys(columns)) == layers
+    assert list(dict.fromkeys(row["end_layer"] for row in rows_of(tmp_path / "results" / "s", "residual"))) == layers
+    axes = drawn_figures["ood_evaluation_residual.png"].axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == layers
 
 
 def remove_stitches(folder: Path, *, into: str) -> None:

@@ -8,7 +8,7 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from src.ood import energy, ood_metrics
-from src.ood.losses import energy_penalty, outlier_exposure_penalty
+from src.ood.finetuning import energy_penalty, outlier_exposure_penalty
 from src.ood.metrics import auroc_interval
 from tests.goldens import numbers, tensor
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.models import Network
-from src.networks import NetworkName
+from src.network_names import NetworkName
 from src.ood.evaluation import DataNames, evaluate, score_stitches
 from src.ood.reference import Images, Wanted, make_reference
 from src.ood.rows import StitchValidity

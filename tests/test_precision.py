@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.checkpoints import load_state
-from src.ood.losses import energy
+from src.ood import energy
 from src.runtime import full_precision, precision
 from src.training import classification_losses
 from tests.commands import ON_DIGITS, read_csv, read_metrics, run

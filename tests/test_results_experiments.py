@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src.networks import FRESH, NetworkName, fresh_seed
+from src.network_names import FRESH, NetworkName, fresh_seed
 from src.results.experiments import NETWORKS, RANKS, Experiment, by_experiment, method_names, newest, newest_runs
 from src.results.options import differences
 from src.results.tables import columns, to_record

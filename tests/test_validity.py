@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.ood import Validity
-from src.ood.pooling import ClassMeans, cells, mean_over_positions
+from src.ood.pooling import cells, mean_over_positions
 from src.ood.rows import StitchValidity
-from src.ood.rules import COLLAPSED, IN_DISTRIBUTION, OFF, ValidityLimits, side_of
 from src.ood.validity import NOISES, SHRINKAGES, Doses, LayerValidity, features
+from src.ood.validity_limits import COLLAPSED, IN_DISTRIBUTION, OFF, ValidityLimits, side_of
 from src.runtime import generator
 
 K = 5
@@ -166,15 +166,6 @@ def test_what_cannot_be_measured():
         measured(torch.ones(9, 3), torch.randn(9, 3))
     with pytest.raises(ValueError, match="not finite"):
         measured(torch.randn(9, 3), torch.full((9, 3), math.nan))
-
-
-def test_class_means():
-    means, x = ClassMeans(), torch.tensor([[1.0, 2], [3, 4], [5, 6], [8, 8]])
-    means.add(x[:2], torch.tensor([0, 0]))
-    means.add(x[2:], torch.tensor([0, 3]))
-    assert torch.equal(means.overall(), x.mean(0)) and torch.equal(means.present(), torch.tensor([[3.0, 4], [8, 8]]))
-    with pytest.raises(ValueError, match="without labels"):
-        means.add(x, torch.tensor([0, 0, -1, 1]))
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from src.choices.networks import MODEL_NAMES
+from src.choices.models import MODEL_NAMES
 from src.errors import UserError
-from src.networks import FRESH, NetworkName, content_of, file_and_function, fresh_seed, is_user_network
+from src.network_names import FRESH, NetworkName, content_of, file_and_function, fresh_seed, is_user_network
 
 if TYPE_CHECKING:
     from src.models import Network

@@ -1,7 +1,6 @@
 """Out-of-distribution detection: scores, detectors, metrics, evaluation of stitches."""
 
-from src.ood.detectors import make_detector
-from src.ood.losses import energy
+from src.ood.detectors import energy, make_detector
 from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.validity import Validity
 

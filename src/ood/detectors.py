@@ -1,22 +1,31 @@
-"""Detectors: each scores how far the activations of a layer are out of distribution; see `src.choices.scores`.
+"""Detectors: each scores how far the activations of a layer are out of distribution. `src.choices.scores` lists them.
 
 One is a trained network from a store. The others are not trained: they sum up the activations of training images.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from src.choices.scores import N_NEIGHBOURS, SCORES
 from src.errors import UserError, unknown_name
 from src.models import Network
-from src.ood.losses import energy
-from src.ood.pooling import ClassMeans, mean_over_positions
+from src.moments import ROUNDING, Moments, Rows
+from src.ood.pooling import mean_over_positions
+from src.runtime import at_least_single
 
-ROUNDING = 1e-24  # of the squared mean: less variance than that is rounding, in double precision
 RIDGE = 1e-6  # of the mean variance, added to each: dead channels make covariances singular
 BANK_SIZE = 10_000  # samples that the nearest neighbours are sought among
 NOT_FINITE = "the activations are not finite"
 KEPT_VARIANCE = 0.95  # in the principal subspace
+
+
+def energy(logits: Tensor) -> Tensor:
+    """Return the free energy −logsumexp(logits) at temperature 1: (B, n_classes) -> (B,); low for ID.
+
+    Liu, Wang, Owens and Li 2020, Energy-based Out-of-distribution Detection (arXiv 2010.03759), equation 4.
+    """
+    return -torch.logsumexp(at_least_single(logits), dim=-1)
 
 
 class Detector:
@@ -24,9 +33,11 @@ class Detector:
 
     Attributes:
         id_data, ood_data: the data that it was made with; of most, there is no OOD data.
+        n_classes: of the training images; None: their labels tell, for which `add` waits.
     """
 
     id_data = ood_data = ""
+    n_classes: int | None = None
 
     def add(self, activations: Tensor, labels: Tensor) -> None:
         """Take in a batch of training images: activations, and labels (B,) from 0 on."""
@@ -54,18 +65,22 @@ class EnergyDetector(Detector):
 
 
 class PooledDetector(Detector):
-    """Scores activations by their means over the positions.
+    """Scores activations by their means over the positions, from moments of those of the training images.
 
     `normalised` says whether these means are divided by their norms (Mahalanobis++, Mueller and Hein 2025).
     """
 
     normalised = True
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.moments = Moments()
 
     def add(self, activations: Tensor, labels: Tensor) -> None:
-        self.moments.add(self.features(activations), labels)
+        self.take_in(self.features(activations), labels)
+
+    def take_in(self, features: Tensor, labels: Tensor) -> None:
+        """Take in the features (B, C) of a batch of training images."""
+        self.moments = self.moments.pooled(Rows.of(features).moments())
 
     def features(self, activations: Tensor) -> Tensor:
         """Pool activations to the features (B, C) that are scored, in double precision."""
@@ -73,44 +88,6 @@ class PooledDetector(Detector):
         if self.normalised:
             features = features / features.norm(dim=1, keepdim=True).clamp(min=1e-30)
         return features
-
-
-class Moments:
-    """Sums over samples (n, C) by class, from batches; about a point near their mean, so that no digits are lost."""
-
-    def __init__(self):
-        self.n = 0
-        self.classes = ClassMeans()  # of the differences to that point
-
-    def add(self, features: Tensor, labels: Tensor) -> None:
-        """Add samples (B, C) with their labels (B,)."""
-        if self.n == 0:
-            self.shift = features.mean(0)
-            self.products = features.new_zeros(features.shape[1], features.shape[1])
-        features = features - self.shift
-        self.classes.add(features, labels)
-        self.products.addmm_(features.T, features)
-        self.n += len(features)
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean of all samples (C,)."""
-        return self.shift + self.classes.overall()
-
-    def class_means(self) -> Tensor:
-        """Return the means (K, C) of the classes that have samples."""
-        return self.shift + self.classes.present()
-
-    def covariance(self) -> Tensor:
-        """Return the covariance (C, C) of all samples, divided by their number."""
-        total = self.classes.sums.sum(0)
-        return (self.products - total.outer(total) / self.n) / self.n
-
-    def covariance_within(self) -> Tensor:
-        """Return the covariance (C, C) of the samples about the means of their classes."""
-        present = self.classes.counts > 0
-        sums = self.classes.sums[present] / self.classes.counts[present, None].sqrt()
-        return (self.products - sums.T @ sums) / self.n
 
 
 class Gaussians:
@@ -143,8 +120,30 @@ class Gaussians:
 class Mahalanobis(PooledDetector):
     """The least squared Mahalanobis distance to a class mean, with pooled covariance (Lee et al. 2018)."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.sums = self.counts = torch.zeros(0)  # of each class: of features about `start` (K, C), and of images (K,)
+
+    def take_in(self, features: Tensor, labels: Tensor) -> None:
+        super().take_in(features, labels)
+        n_classes = self.n_classes or int(labels.max()) + 1
+        if self.n_classes is None and int(labels.min()) < 0:
+            raise ValueError("training images without labels have no classes")
+        if not len(self.counts):
+            self.start = self.moments.mean  # near all means, so that sums lose no digits
+            self.sums, self.counts = features.new_zeros(0, features.shape[1]), features.new_zeros(0)
+        if n_classes > len(self.counts):
+            missing = n_classes - len(self.counts)
+            self.sums, self.counts = F.pad(self.sums, (0, 0, 0, missing)), F.pad(self.counts, (0, missing))
+        self.sums.index_add_(0, labels, features - self.start)
+        self.counts.index_add_(0, labels, torch.ones_like(labels, dtype=self.counts.dtype))
+
     def fit(self) -> None:
-        self.classes = Gaussians(self.moments.class_means(), self.moments.covariance_within())
+        present = self.counts > 0
+        counts, means = self.counts[present, None], self.start + self.sums[present] / self.counts[present, None]
+        between = means - self.moments.mean
+        self.n_present = len(means)
+        self.classes = Gaussians(means, self.moments.covariance - (counts * between).T @ between / self.moments.n_rows)
 
     def score(self, activations: Tensor) -> Tensor:
         return self.classes.distances(self.features(activations)).min(1).values
@@ -154,10 +153,10 @@ class RelativeMahalanobis(Mahalanobis):
     """The same less the distance to one Gaussian of all classes (Ren et al. 2021)."""
 
     def fit(self) -> None:
-        if int((self.moments.classes.counts > 0).sum()) < 2:
-            raise ValueError("the training images are of one class, whose distance is that to the mean of all")
         super().fit()
-        self.background = Gaussians(self.moments.mean[None], self.moments.covariance())
+        if self.n_present < 2:
+            raise ValueError("the training images are of one class, whose distance is that to the mean of all")
+        self.background = Gaussians(self.moments.mean[None], self.moments.covariance)
 
     def score(self, activations: Tensor) -> Tensor:
         return super().score(activations) - self.background.distances(self.features(activations))[:, 0]
@@ -170,14 +169,15 @@ class NearestNeighbours(PooledDetector):
     those to other classes.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.parts: list[tuple[Tensor, Tensor]] = []
         self.n = 0
 
     def add(self, activations: Tensor, labels: Tensor) -> None:
-        left = BANK_SIZE - self.n
-        self.parts.append((self.features(activations[:left]), labels[:left]))
-        self.n += len(self.parts[-1][0])
+        if self.n < BANK_SIZE:
+            left = BANK_SIZE - self.n
+            self.parts.append((self.features(activations[:left]), labels[:left]))
+            self.n += len(self.parts[-1][0])
 
     def fit(self) -> None:
         """Put the bank of samples together; raises ValueError of a single one, or not finite ones."""
@@ -201,7 +201,7 @@ class Residual(PooledDetector):
 
     def fit(self) -> None:
         """Find the axes (C, n) outside of the principal subspace."""
-        self.mean, covariance = self.moments.mean, self.moments.covariance()
+        covariance = self.moments.covariance
         if not covariance.isfinite().all():
             raise ValueError(NOT_FINITE)
         variances, axes = torch.linalg.eigh(covariance)  # the largest variance last
@@ -210,7 +210,7 @@ class Residual(PooledDetector):
         self.outside = axes[:, :n_outside]
 
     def score(self, activations: Tensor) -> Tensor:
-        return ((self.features(activations) - self.mean) @ self.outside).norm(dim=1)
+        return ((self.features(activations) - self.moments.mean) @ self.outside).norm(dim=1)
 
 
 def make_detector(name: str) -> Detector:

@@ -1,4 +1,7 @@
-"""Training of representation classifiers: on labels first, then so that their energy tells ID from OOD data."""
+"""Training of representation classifiers: on labels first, then so that their energy tells ID from OOD data.
+
+In a batch, a label of -1 marks an auxiliary out-of-distribution (OOD) sample.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -11,13 +14,45 @@ from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network, build_model
+from src.ood.detectors import energy
 from src.ood.rows import FinetuningRow
 from src.results.run import Run
 from src.results.tables import write_table
-from src.runtime import seeded
+from src.runtime import at_least_single, seeded
 from src.training import EpochLog, HeadLosses, Settings, classification_losses, train
 
+ENERGY_WEIGHT = 0.1
+OUTLIER_EXPOSURE_WEIGHT = 0.5
 Penalty = Callable[[Tensor, Tensor], Tensor]  # logits (B, n_classes), labels (B,) with -1 for OOD -> ()
+
+
+def energy_penalty(logits: Tensor, labels: Tensor, *, m_in: float, m_out: float) -> Tensor:
+    """Return the squared hinge that wants ID energies below `m_in` and OOD energies above `m_out` (Liu et al. 2020,
+    equations 8 and 9).
+
+    Args:
+        logits: (B, n_classes).
+        labels: (B,), -1 for OOD.
+    Returns:
+        The sum of the two means, times the weight 0.1 of the paper.
+    """
+    energies, is_ood = energy(logits), labels < 0
+    too_high = (energies - m_in).clamp(min=0).square()
+    too_low = (m_out - energies).clamp(min=0).square()
+    return ENERGY_WEIGHT * (_mean_where(too_high, ~is_ood) + _mean_where(too_low, is_ood))
+
+
+def outlier_exposure_penalty(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return half the cross-entropy of OOD samples to the uniform distribution (Hendrycks et al. 2019, section 3).
+
+    Up to a constant, as in their code: the logarithm of the number of classes is left out.
+    """
+    to_uniform = -energy(logits) - at_least_single(logits).mean(dim=-1)
+    return OUTLIER_EXPOSURE_WEIGHT * _mean_where(to_uniform, labels < 0)
+
+
+def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    return (values * chosen).sum() / chosen.sum()
 
 
 class RepresentationClassification:

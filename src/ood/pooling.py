@@ -1,4 +1,4 @@
-"""Activations pooled over positions, as detectors and validity compare them; and their sums by class."""
+"""Activations pooled over positions, as detectors and validity compare them."""
 
 import math
 
@@ -43,34 +43,3 @@ def cells(activations: Tensor) -> Tensor:
 def _grid(maps: Tensor) -> Tensor:
     size = [min(CELLS, side) for side in maps.shape[2:]]
     return F.adaptive_avg_pool2d(maps, size).flatten(2).mT
-
-
-class ClassMeans:
-    """The means of samples (n, C) by class, from batches."""
-
-    def __init__(self) -> None:
-        self.sums = self.counts = torch.zeros(0)  # (K, C), (K,)
-
-    def add(self, samples: Tensor, labels: Tensor) -> None:
-        """Add samples (B, C) with their labels (B,), from 0 on.
-
-        Raises:
-            ValueError: a label is missing, -1.
-        """
-        if len(labels) and int(labels.min()) < 0:
-            raise ValueError("training images without labels have no classes")
-        n_classes = max(len(self.counts), int(labels.max()) + 1)
-        sums, counts = samples.new_zeros(n_classes, samples.shape[1]), samples.new_zeros(n_classes)
-        if len(self.counts):
-            sums[: len(self.sums)], counts[: len(self.counts)] = self.sums, self.counts
-        self.sums = sums.index_add_(0, labels, samples)
-        self.counts = counts.index_add_(0, labels, samples.new_ones(len(labels)))
-
-    def overall(self) -> Tensor:
-        """Return the mean (C,) of all samples."""
-        return self.sums.sum(0) / self.counts.sum()
-
-    def present(self) -> Tensor:
-        """Return the means (K, C) of the classes that have samples."""
-        is_there = self.counts > 0
-        return self.sums[is_there] / self.counts[is_there, None]

@@ -4,6 +4,7 @@ It is made once for an end network, in one pass over its training images and one
 the evaluation of each folder of stitches into it.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,11 +18,11 @@ from src.console import progress
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.models import Network
-from src.networks import NetworkName
+from src.network_names import NetworkName
 from src.ood.detectors import Detector, make_detector
 from src.ood.store import DetectorStore
 from src.ood.validity import N_IMAGES, LayerValidity, Validity
-from src.results.matrices import natural_order
+from src.results.matrices import in_order
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Detectors = dict[str, dict[str, Detector]]  # by score and layer
@@ -99,6 +100,8 @@ def make_reference(network: Network, wanted: Wanted, images: Images, *, id_data:
     scores, layers = wanted.scores, wanted.layers
     detectors, missing = _load(network, wanted, images)
     fitted = {score: {layer: make_detector(score) for layer in layers} for score in scores if score not in detectors}
+    for detector in itertools.chain(*(by_layer.values() for by_layer in fitted.values())):
+        detector.id_data, detector.n_classes = id_data, images.test.n_classes
     validity = {layer: Validity() for layer in layers} if fitted or wanted.with_validity else {}
     if validity:
         data = images.training()
@@ -106,8 +109,6 @@ def make_reference(network: Network, wanted: Wanted, images: Images, *, id_data:
         take_in(network, [*fitted.values(), validity], images.batches(data, "training activations", order))
     for score, by_layer in fitted.items():
         missing += fit_each(score, by_layer)
-        for detector in by_layer.values():
-            detector.id_data = id_data
     missing += fit_each("validity", validity)
     detectors = {score: (detectors | fitted)[score] for score in scores}
     detectors = {score: by_layer for score, by_layer in detectors.items() if by_layer}
@@ -133,8 +134,8 @@ def _load(network: Network, wanted: Wanted, images: Images) -> tuple[Detectors, 
     device = next(network.parameters()).device
     for by_layer in detectors.values():
         store.entries()  # a missing store is an error, a missing detector is not
-        others = set(store.layers(name)).difference(wanted.layers) if images.sanity is not None else ()
-        for layer in [*wanted.layers, *natural_order(others)]:
+        others = store.layers(name) if images.sanity is not None else ()
+        for layer in in_order([*wanted.layers, *others], network.layer_names):
             try:
                 by_layer[layer] = store.load(name, layer, images.test.spec, device=device)
             except UserError as error:

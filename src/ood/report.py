@@ -14,13 +14,13 @@ from src.files import write_json
 from src.ood.evaluated import evaluation_file, read_evaluations
 from src.ood.evaluation import Evaluation
 from src.ood.rows import EvaluationRow
-from src.ood.rules import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, side_of
+from src.ood.validity_limits import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, side_of
 from src.results.captions import caption, common, describe_method, short, stitched_networks
 from src.results.experiments import by_experiment
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix, pivot
 from src.results.tables import to_record, write_table
-from src.stitching.report import AXES, MAX_PANELS
+from src.stitching.grid_tables import AXES, MAX_PANELS
 
 TITLES = {
     "accuracy": "STITCHING ACCURACY",
@@ -41,6 +41,7 @@ def report(
     evaluations: Mapping[str, Evaluation],
     *,
     n_images: int,
+    layer_orders: Sequence[Sequence[str]],
     other_data: str = "",
     figure: str = ".png",
     title: str = "",
@@ -49,13 +50,14 @@ def report(
 
     Args:
         n_images: how many were stitched; the figure names it.
+        layer_orders: the layers of the front and the end network in their order.
         other_data: the name of the data, where they are not those of the stitches.
         figure: the ending of its name, .png or .pdf.
     """
     for name, evaluation in evaluations.items():
         if len(evaluations) > 1:
             result(f"DETECTOR: {name}")
-        matrices = _matrices(evaluation)
+        matrices = _matrices(evaluation, layer_orders)
         for experiment, of_experiment in matrices.items():
             if experiment:
                 result(f"EXPERIMENT: {experiment}")
@@ -69,12 +71,14 @@ def report(
     _compare_detectors(folder, evaluations, other_data)
 
 
-def _matrices(evaluation: Evaluation) -> dict[str, dict[str, Matrix]]:
+def _matrices(evaluation: Evaluation, orders: Sequence[Sequence[str]]) -> dict[str, dict[str, Matrix]]:
     """Return the matrix of each column by experiment."""
     matrices = {}
     for experiment, rows in by_experiment(evaluation.rows).items():
         names = [name for name in TITLES if any(_value(row, name) is not None for row in rows)]
-        matrices[experiment] = {name: pivot({row.pair: _value(row, name) for row in rows}) for name in names}
+        matrices[experiment] = {
+            name: pivot({row.pair: _value(row, name) for row in rows}, orders=orders) for name in names
+        }
     return matrices
 
 

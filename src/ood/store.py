@@ -14,7 +14,7 @@ from src.errors import UserError, unknown_name
 from src.files import locked, read_json, write_json
 from src.images import ImageSpec
 from src.models import MODEL_NAMES, Network, build_model
-from src.networks import NetworkName
+from src.network_names import NetworkName
 from src.ood.detectors import EnergyDetector
 
 Entry = dict[str, Any]
@@ -41,7 +41,10 @@ class DetectorStore:
             UserError: there is none, or it is damaged; says what is wrong where.
         """
         if not self.meta.is_file():
-            raise UserError(f"no detectors in {self.folder}: there is no meta.json; train some, or give -detectors")
+            raise UserError(
+                f"no detectors in {self.folder}: there is no meta.json; train some, give -detectors, or --detector "
+                "mahalanobis, which needs no training"
+            )
         entries = read_json(self.meta)
         if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
             raise UserError(f"{self.meta} is no table of detectors; restore it or move it away")

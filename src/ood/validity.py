@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.moments import Moments, Rows
 from src.ood.pooling import cells, mean_over_positions
 from src.ood.rows import StitchValidity
 from src.runtime import generator
@@ -98,8 +99,9 @@ class Validity:
         self._centre = reference.mean((0, 1))
         self._cells, pooled = _split(reference - self._centre)
         self._radii = _radii(self._cells)
-        self._mean, centred = _centred(pooled)
-        variances, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
+        moments = Rows.of(pooled).moments()
+        self._mean = moments.mean
+        variances, axes = torch.linalg.eigh(moments.covariance)
         self._variance = variances.sum()
         if not self._variance > 0:
             raise ValueError("the activations of the training images are all the same")
@@ -158,7 +160,7 @@ class Validity:
 
     def _frechet(self, pooled: Tensor) -> float:
         """Return (‖μ₁−μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½) / tr Σ₁; the last trace is the nuclear norm of Σ₁^½Σ₂^½."""
-        mean, centred = _centred(pooled)
+        mean, centred = Rows.of(pooled)
         product = centred @ self._root / math.sqrt(len(centred))  # (n, C)
         gram = product @ product.T if len(product) < product.shape[1] else product.T @ product
         shared = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().sum()
@@ -172,15 +174,15 @@ class LayerValidity:
 
     def __init__(self, validity: Validity) -> None:
         self.validity = validity
-        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._parts: list[Tensor] = []
+        self._moments = Moments()
         self.own: ValidityScores
         self.doses: Doses
 
     def add(self, activations: Tensor) -> None:
         """Take in a batch of own activations."""
-        channel = 2 if activations.ndim == 3 else 1
-        axes = [axis for axis in range(activations.ndim) if axis != channel]
-        self._parts.append((features(activations), *torch.var_mean(activations.float(), axes, correction=0)))
+        self._parts.append(features(activations))
+        self._moments = self._moments.pooled(Rows.of(activations).moments(diagonal=True))
 
     def fit(self) -> None:
         """Measure the own activations.
@@ -188,14 +190,10 @@ class LayerValidity:
         Raises:
             ValueError: there are too few, or they are not finite.
         """
-        parts, variances, means = zip(*self._parts, strict=True)
+        samples = torch.cat(self._parts)
         self._parts.clear()
-        samples, weights = torch.cat(parts), torch.tensor([len(part) for part in parts])
-        weights = (weights / weights.sum()).to(samples)[:, None]
-        variances, means = torch.stack(variances), torch.stack(means)  # (batches, C)
-        variances = variances + (means - (weights * means).sum(0)).square()
         self.own = self.validity.measure_features(samples)
-        self.doses = self.validity.doses(samples, (weights * variances).sum(0).sqrt())
+        self.doses = self.validity.doses(samples, self._moments.covariance.sqrt())
 
     def measure(self, samples: Tensor) -> StitchValidity:
         """Measure what `features` makes of the activations of a stitch."""
@@ -232,10 +230,3 @@ def _radii(samples: Tensor) -> Tensor:
         raise ValueError("the activations are not finite")
     distances = torch.cdist(samples, samples).fill_diagonal_(math.inf)
     return distances.kthvalue(K, dim=1).values
-
-
-def _centred(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean (C,) of samples (n, C), and the samples about it, in double precision."""
-    samples = samples.double()
-    mean = samples.mean(0)
-    return mean, samples - mean

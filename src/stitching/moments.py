@@ -116,7 +116,8 @@ class SourceMoments(NamedTuple):
         centre, axes = components
         projected = self.in_coordinates(axes @ axes.T)
         mean = projected.source.mean + centre - axes @ (axes.T @ centre)
-        return projected._replace(source=projected.source._replace(mean=mean))
+        cross = {name: each._replace(mean1=mean) for name, each in projected.cross.items()}
+        return projected._replace(source=projected.source._replace(mean=mean), cross=cross)
 
     def squared_residual(self, name: str, weight: Tensor, bias: Tensor) -> Tensor:
         """Return ‖XW+b−Y‖² of a map given as weight (C2, C1) and bias (C2,)."""

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from src.networks import NetworkName
+from src.network_names import NetworkName
 from src.results.experiments import Experiment, Pair
 from src.results.tables import to_record
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from src.choices.scores import SCORES
 from src.ood.rows import StitchValidity
-from src.ood.rules import IN_DISTRIBUTION, ValidityLimits, side_of
+from src.ood.validity_limits import IN_DISTRIBUTION, ValidityLimits, side_of
 from src.results.experiments import grouped
 from src.similarity.rows import Null, SimilarityRow
 from src.stitching.folders import StitchingRun
@@ -178,7 +178,9 @@ def _side(group: Group, limits: Limits) -> str | None:
     """Return whether all stitches are in distribution, else on which side one fails; None where one is unknown."""
     sides = [side_of(run.validity, limits.validity) if run.validity else None for run in group.runs]
     failing = [side for side in sides if side not in (None, IN_DISTRIBUTION)]
-    return failing[0] if failing else None if None in sides else IN_DISTRIBUTION
+    if failing:
+        return failing[0]
+    return None if None in sides else IN_DISTRIBUTION
 
 
 def _summary(case: Case) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from src.results.experiments import grouped
 from src.results.heat_maps import ClassMap, HeatMap, maps
 from src.results.matrices import Matrix, pivot
 from src.results.tables import write_table
-from src.stitching.report import AXES
+from src.stitching.grid_tables import AXES
 from src.verdict.groups import FRESH_FRONT, LABELS, SELF
 from src.verdict.judging import FAR, LOW, SIMILAR, UNDECIDED, VERDICTS, Limits
 from src.verdict.rows import VerdictRow
