@@ -107,28 +107,6 @@ def test_a_finished_run_of_the_public_code_is_finished(layers, tmp_path, capsys)
     assert GridRuns(tmp_path, {pair: layer}, options=options | {"objective": "hint"}, resume=True).layers
 
 
-def test_a_run_whose_checkpoint_has_another_name_now_is_finished(layers, tmp_path, monkeypatch, capsys):
-    """The content of the checkpoint counts, as far as both files are there."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("f.pt", "copy.pt", "m/f.pt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"weights")
-    (tmp_path / "other.pt").write_bytes(b"others")
-    options = options_of("-gpu", "-1") | {"front_model_path": "f.pt"}
-    finished = Run.in_folder(tmp_path / "x" / "1", options)
-    finished.claim(resume=False)
-    finished.finish()
-
-    def left(**changes) -> int:
-        return len(GridRuns(tmp_path / "x", layers, options=options | changes, resume=True).layers)
-
-    for name in ("f.pt", "./f.pt", str(tmp_path / "f.pt"), "copy.pt", "m/f.pt"):
-        assert left(front_model_path=name) == 0
-    assert left(front_model_path="other.pt") == left(front_model_path="no.pt") == 1
-    (tmp_path / "f.pt").unlink()
-    assert left(front_model_path="f.pt") == 0 and left(front_model_path="m/f.pt") == 1
-
-
 def test_pairs_that_train_together_go_on_together(layers, tmp_path, capsys):
     """A grid that was killed after its first pair was finished: all pairs train on, in the folders that they have."""
     (layer,) = layers.values()

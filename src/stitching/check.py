@@ -47,4 +47,3 @@ def check_options(
     norms = [isinstance(each, nn.modules.batchnorm._BatchNorm) for network in networks for each in network.modules()]
     if any(norms) and n_epochs and not options["mod_only_stitch"]:
         note("without --mod-only-stitch the BatchNorm statistics of what the stitch uses of both networks move")
-

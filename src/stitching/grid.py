@@ -90,9 +90,7 @@ class Grid:
         # In the order in which they run: one end layer after the other
         self.layers = {pair: layers[pair] for name in self.end_layers for pair in layers if pair.end_layer == name}
         self.heads: Sequence[nn.Module] = list(self.layers.values())
-        self.compared = {
-            name: objective.compared(name, end.behind(name), end.output_name) for name in self.end_layers
-        }
+        self.compared = {name: objective.compared(name, end.behind(name), end.output_name) for name in self.end_layers}
         self.targets = list(dict.fromkeys(name for names in self.compared.values() for name in names))
         self.given_networks = {"front": front, "end": end}
         self.front, self.end = (front, end) if frozen else (copy.deepcopy(front), copy.deepcopy(end))

@@ -171,9 +171,7 @@ def build_stitching_layer(
         UserError: the shapes do not fit the kind, or an identity is asked for where there is none.
     """
     _check_shapes(kind, source, target, c2t_cls_token)
-    layer = StitchingLayer(
-        source, target, made_cls=c2t_cls_token, used_cls=t2c_cls_token, upsample_mode=upsample_mode
-    )
+    layer = StitchingLayer(source, target, made_cls=c2t_cls_token, used_cls=t2c_cls_token, upsample_mode=upsample_mode)
     if init != "eye":
         return layer
     width_out, width_in = layer.transform.weight.shape[:2]

@@ -214,9 +214,7 @@ def _warn_of_matching(rows: Sequence[StitchRow], matched: Mapping[Pair, Matching
         )
 
 
-def _write_summary(
-    folder: Path, options: Mapping[str, Any], metrics: Metrics, sparsity: Mapping[str, float]
-) -> None:
+def _write_summary(folder: Path, options: Mapping[str, Any], metrics: Metrics, sparsity: Mapping[str, float]) -> None:
     """Write `summary.txt`; some lines end with a blank, which readers rely on."""
     lines = [
         f"Front model: {options['front_model_path']} ",
