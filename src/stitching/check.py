@@ -29,13 +29,13 @@ def check_options(
         raise UserError(f"--objective {options['objective']} with -e 0: nothing is trained; leave one of them out")
     if init == "rand" and not n_epochs:
         warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
-    if init not in FORMS and options["n_pinv_init_samples"] == "auto":
-        warn(f"-pinv-samples auto counts with -i {', '.join(FORMS)} only")
-    if init not in FORMS and options["front_pinv_rank"]:
-        warn(f"--front-pinv-rank counts with -i {', '.join(FORMS)} only")
-    cut_off = [name for name, form in FORMS.items() if form.cuts_off]
-    if init not in cut_off and options["pinv_cutoff"] != "paper":
-        warn(f"--pinv-cutoff counts with -i {', '.join(cut_off)} only")
+    for option, is_given, inits in (
+        ("-pinv-samples auto", options["n_pinv_init_samples"] == "auto", FORMS),
+        ("--front-pinv-rank", options["front_pinv_rank"], FORMS),
+        ("--pinv-cutoff", options["pinv_cutoff"] != "paper", [name for name, form in FORMS.items() if form.cuts_off]),
+    ):
+        if is_given and init not in inits:
+            warn(f"{option} counts with -i {', '.join(inits)} only")
     for name, option in (("c2t", "-c2t-cls"), ("t2c", "-t2c-cls")):
         if options[f"{name}_cls_token"] and kind not in (name, "t2t"):
             warn(f"{option} counts with {name} and t2t only, not with {kind}")

@@ -1,5 +1,6 @@
-"""Folders of stitching runs, of this suite or of the public code: options, metrics, predictions.
+"""The files of stitching runs, of this suite or of the public code: options, metrics, predictions.
 
+`summary.txt`, `config.txt` and `training_logs.csv` are the public code's; `metrics.json` and `predictions.npz` are new.
 Importing this spares torch.
 """
 
@@ -8,6 +9,7 @@ import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,10 +21,10 @@ import numpy as np
 from src.choices import STARTS
 from src.console import warn
 from src.errors import UserError
-from src.files import read_json, write_bytes
+from src.files import read_json, write_bytes, write_json, write_text
 from src.results.experiments import Experiment, Pair
 from src.results.options import read_options
-from src.results.tables import from_record, read_table
+from src.results.tables import from_record, read_table, to_record
 from src.stitching.rows import Metrics, StitchRow
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
@@ -92,6 +94,41 @@ def write_predictions(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def write_metrics(
+    folder: Path, options: Mapping[str, Any], metrics: Metrics, *, sparsity: Mapping[str, float], **further: float
+) -> None:
+    """Write `metrics.json`, which has null for what is not finite, and `summary.txt`.
+
+    Args:
+        sparsity: shares of weights of at most each threshold.
+        further: entries of `metrics.json`.
+    """
+    values = to_record(metrics)
+    for name, value in values.items():
+        if value is not None and not math.isfinite(value):
+            values[name] = None
+            if name not in ("kappa", "front_accuracy", "r2_matched", "r2_test"):  # where they are not defined
+                warn(f"{options['front_layer']} -> {options['end_layer']}: the {name} is not finite ({value})")
+    write_json(folder / "metrics.json", values | further | {"sparsity": sparsity})
+    lines = [  # some end with a blank, which readers rely on
+        f"Front model: {options['front_model_path']} ",
+        f"End model: {options['end_model_path']} ",
+        f"Front layer: {options['front_layer']} ",
+        f"End layer: {options['end_layer']} ",
+        f"Clean accuracy: {metrics.accuracy:.4f} ",
+        f"Normalized PINV difference: {metrics.matching_error or 0:.4f}",  # 0 where nothing was matched
+        f"Normalized representation difference: {metrics.representation_difference:.4f}",
+        "",
+        f"Command: {' '.join(sys.argv)}",
+        "",
+        "Sparsity",
+    ]
+    for threshold, share in sparsity.items():
+        tabs = "\t\t" if threshold == "0" else "\t"
+        lines.append(f"{threshold}: {tabs}{share}")
+    write_text(folder / "summary.txt", "\n".join(lines) + "\n")
+
+
 def read_runs(source_dir: str | Path, *, recursive: bool = False) -> tuple[list[StitchingRun], list[str]]:
     """Read all finished runs in a folder, oldest first (names are times), and say which ones were skipped and why.
 
@@ -106,15 +143,13 @@ def read_runs(source_dir: str | Path, *, recursive: bool = False) -> tuple[list[
     if not source_dir.is_dir():
         raise UserError(f"{source_dir} is no folder; give the folder that holds the folders of stitching runs")
     runs, skipped = [], []
-    for path in sorted(path for path in source_dir.iterdir() if path.is_dir()):
-        if RUN_NAME.fullmatch(path.name) or (path / "config.txt").is_file():
-            try:
-                runs.append(read_run(path))
-            except UserError as error:
-                skipped.append(str(error))
-    for below in sorted(folders_of_runs(source_dir)) if recursive else ():
-        more, reasons = read_runs(below)
-        runs, skipped = runs + more, skipped + reasons
+    for parent in (source_dir, *(sorted(folders_of_runs(source_dir)) if recursive else ())):
+        for path in sorted(path for path in parent.iterdir() if path.is_dir()):
+            if RUN_NAME.fullmatch(path.name) or (path / "config.txt").is_file():
+                try:
+                    runs.append(read_run(path))
+                except UserError as error:
+                    skipped.append(str(error))
     return sorted(runs, key=lambda run: run.folder.name), skipped
 
 
@@ -146,7 +181,12 @@ def read_run(folder: Path) -> StitchingRun:
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
     options = read_options(folder / "config.txt")
-    measured: dict[str, Any] = _read_summary(folder / "summary.txt")
+    try:
+        lines = (folder / "summary.txt").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {folder / 'summary.txt'}: {error}") from error
+    said = dict(line.split(": ", 1) for line in lines[:7] if ": " in line)
+    measured: dict[str, Any] = {name: said[key].strip() for key, name in SUMMARY.items() if key in said}
     if (folder / "metrics.json").is_file():
         written = read_json(folder / "metrics.json")
         measured |= written if isinstance(written, dict) else {}
@@ -160,12 +200,3 @@ def read_run(folder: Path) -> StitchingRun:
     except ValueError as error:
         raise UserError(f"{folder} is no folder of a stitching run ({error} missing or damaged)") from error
     return StitchingRun(folder, options, row)
-
-
-def _read_summary(path: Path) -> dict[str, str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    pairs = (line.split(": ", 1) for line in lines[:7] if ": " in line)
-    return {SUMMARY[key]: value.strip() for key, value in pairs if key in SUMMARY}

@@ -1,12 +1,7 @@
-"""Writes the run folders of a grid, one for each pair, as if each pair had run alone.
-
-`final_model.pt`, `summary.txt`, `config.txt` and `training_logs.csv` are the public code's; `metrics.json` and
-`predictions.npz` are new.
-"""
+"""Writes the run folders of a grid, one for each pair, as if each pair had run alone; `folders` reads them."""
 
 import dataclasses
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -18,14 +13,12 @@ from torch import Tensor
 from src.checkpoints import load_tensors, save_state
 from src.console import listed, note, result, warn
 from src.errors import UserError
-from src.files import write_json, write_text
 from src.models import Network
 from src.results.experiments import Experiment, Pair
 from src.results.options import as_written, differences, read_options, refuse_other_options
 from src.results.run import Run, new_folder
-from src.results.tables import to_record
 from src.stitching.closed_forms import Matching
-from src.stitching.folders import write_predictions
+from src.stitching.folders import write_metrics, write_predictions
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.rows import Metrics, StitchRow
@@ -150,8 +143,8 @@ class GridRuns:
                 write_predictions(run.folder / "predictions.npz", score.predictions_of(pair))
             metrics = _metrics(score, pair, matched.get(pair))
             sparsity = dict(zip(THRESHOLDS, layer.sparsity([float(each) for each in THRESHOLDS]), strict=True))
-            _write_summary(run.folder, options, metrics, sparsity)
-            _write_metrics(run.folder, pair, metrics, sparsity, matched.get(pair))
+            penalty = {"ridge_penalty": matched[pair].ridge_penalty} if options["init"] == "ridge" else {}
+            write_metrics(run.folder, options, metrics, sparsity=sparsity, **penalty)
             run.finish()
             if len(self.layers) == 1:
                 note(f"wrote {run.folder}")
@@ -212,42 +205,6 @@ def _warn_of_matching(rows: Sequence[StitchRow], matched: Mapping[Pair, Matching
             f"too few images to match {listed(few)}: R² is much lower on the test images than on the matched ones"
             f"{remedy}"
         )
-
-
-def _write_summary(folder: Path, options: Mapping[str, Any], metrics: Metrics, sparsity: Mapping[str, float]) -> None:
-    """Write `summary.txt`; some lines end with a blank, which readers rely on."""
-    lines = [
-        f"Front model: {options['front_model_path']} ",
-        f"End model: {options['end_model_path']} ",
-        f"Front layer: {options['front_layer']} ",
-        f"End layer: {options['end_layer']} ",
-        f"Clean accuracy: {metrics.accuracy:.4f} ",
-        f"Normalized PINV difference: {metrics.matching_error or 0:.4f}",  # 0 where nothing was matched
-        f"Normalized representation difference: {metrics.representation_difference:.4f}",
-        "",
-        f"Command: {' '.join(sys.argv)}",
-        "",
-        "Sparsity",
-    ]
-    for threshold, share in sparsity.items():
-        tabs = "\t\t" if threshold == "0" else "\t"
-        lines.append(f"{threshold}: {tabs}{share}")
-    write_text(folder / "summary.txt", "\n".join(lines) + "\n")
-
-
-def _write_metrics(
-    folder: Path, pair: Pair, metrics: Metrics, sparsity: Mapping[str, float], matched: Matching | None
-) -> None:
-    """Write `metrics.json`, which has null for what is not finite."""
-    values = to_record(metrics)
-    for name, value in values.items():
-        if value is not None and not math.isfinite(value):
-            values[name] = None
-            if name not in ("kappa", "front_accuracy", "r2_matched", "r2_test"):  # where they are not defined
-                warn(f"{pair}: the {name} is not finite ({value})")
-    if matched is not None and matched.ridge_penalty is not None:
-        values["ridge_penalty"] = matched.ridge_penalty
-    write_json(folder / "metrics.json", values | {"sparsity": sparsity})
 
 
 def _interrupted(directory: Path, options: Mapping[str, Any]) -> Run | None:
