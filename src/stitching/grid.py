@@ -92,9 +92,8 @@ class Grid:
         self.heads: Sequence[nn.Module] = list(self.layers.values())
         self.compared = {name: objective.compared(name, end.behind(name), end.output_name) for name in self.end_layers}
         self.targets = list(dict.fromkeys(name for names in self.compared.values() for name in names))
-        self.given_networks = {"front": front, "end": end}
+        self.given = {"front": front, "end": end}  # targets and networks alone do not move with the statistics
         self.front, self.end = (front, end) if frozen else (copy.deepcopy(front), copy.deepcopy(end))
-        self.reference = self.end if frozen else end  # gives the targets, which do not move with the statistics
         self.modules = [*self.heads, *([] if frozen else [self.front, self.end])]
         self.names = [f"{pair.front_layer} -> {pair.end_layer}" for pair in self.layers]
 
@@ -116,7 +115,7 @@ class Grid:
         after = [name for name, others in behind.items() if others and self.frozen]
         with torch.no_grad():
             acts, own, recorded = activations_of_both(
-                self.front, self.front_layers, self.reference, self.targets, images, after=after
+                self.front, self.front_layers, self.given["end"], self.targets, images, after=after
             )
             sources = self.truncated(acts)
         for pairs, stitched in self._tails(recorded, sources, behind):
@@ -140,21 +139,19 @@ class Grid:
             group = HeadLosses(unknown, unknown, unknown, (labels >= 0).sum())
         else:
             group = classification_losses(logits, labels)
-        if self.objective.loss is None:
+        loss = self.objective.loss
+        if loss is None:
             return group
-        compared = self.compared[pairs[0].end_layer]
-        losses = torch.stack([self.objective.loss(stitched[name], own[name]) for name in compared])
-        return group._replace(losses=losses.mean(0))
+        losses = [loss(stitched[name], own[name]) for name in self.compared[pairs[0].end_layer]]
+        return group._replace(losses=torch.stack(losses).mean(0))
 
     @torch.no_grad()
     def evaluate(self, batches: Batches) -> GridScore:
         """Measure accuracy, predictions and representation difference of all stitches, and the given networks."""
         self.train(False)
-        outputs = {"end": self.end.output_name}
-        if not self.front.is_encoder:
-            outputs["front"] = self.front.output_name
-        front_names = list(dict.fromkeys([*self.front_layers, *([outputs["front"]] if "front" in outputs else [])]))
-        end_names = list(dict.fromkeys([*self.end_layers, outputs["end"]]))
+        front_output = [] if self.front.is_encoder else [self.front.output_name]
+        front_names = list(dict.fromkeys([*self.front_layers, *front_output]))
+        end_names = list(dict.fromkeys([*self.end_layers, self.end.output_name]))
         predictions: dict[Pair | str, list[Tensor]] = defaultdict(list)
         residuals: dict[Pair, Tensor | float] = defaultdict(float)
         targets = dict.fromkeys(self.end_layers, Moments())
@@ -163,10 +160,12 @@ class Grid:
                 self.front, front_names, self.end, end_names, images, after=self.end_layers
             )
             predictions["labels"].append(labels)
-            for side, output in outputs.items():
-                # The networks alone are those that were given, not those whose statistics moved.
-                acts = {"front": front_acts, "end": end_acts}[side]
-                logits = acts[output] if self.frozen else self.given_networks[side](images)
+            alone = {"end": end_acts[self.end.output_name]}
+            if front_output:
+                alone["front"] = front_acts[self.front.output_name]
+            if not self.frozen:
+                alone = {side: self.given[side](images) for side in alone}
+            for side, logits in alone.items():
                 predictions[side].append(logits.argmax(-1))
             for name in self.end_layers:
                 targets[name] = targets[name].pooled(Rows.of(end_acts[name]).moments(diagonal=True))

@@ -8,7 +8,7 @@ from src.console import note
 from src.errors import UserError
 from src.files import locked
 from src.results.captions import common, describe_experiments, describe_stitches
-from src.results.experiments import by_experiment
+from src.results.experiments import Pair, by_experiment
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import accuracies, pivot
 from src.results.tables import write_table
@@ -73,22 +73,24 @@ class Comparison:
         self.caption = describe_experiments(experiments)
         methods = [common(rows, "experiment.method") for rows in experiments]
         first, second = folders if len(set(methods)) == 1 else methods
-        accuracies = [{row.pair: row.accuracy for row in rows} for rows in experiments]
-        pairs = dict.fromkeys(pair for measured in accuracies for pair in measured)
-        one, other = ({pair: measured.get(pair, math.nan) for pair in pairs} for measured in accuracies)
-        self.rows = [ComparisonRow(*pair, one[pair], other[pair], other[pair] - one[pair]) for pair in pairs]
+        one, other = ({row.pair: row.accuracy for row in rows} for rows in experiments)
+        front_layers, end_layers, _ = pivot(one | other)
+        self.rows = []  # in the order of the panels
+        for pair in (Pair(front, end) for front in front_layers for end in end_layers):
+            if pair in one or pair in other:
+                first_accuracy, second_accuracy = one.get(pair, math.nan), other.get(pair, math.nan)
+                self.rows.append(
+                    ComparisonRow(*pair, first_accuracy, second_accuracy, second_accuracy - first_accuracy)
+                )
         self.panels = {
-            first: HeatMap(pivot(one)),
-            second: HeatMap(pivot(other)),
+            first: HeatMap(pivot({row[:2]: row.accuracy_1 for row in self.rows})),
+            second: HeatMap(pivot({row[:2]: row.accuracy_2 for row in self.rows})),
             f"{second} − {first}": HeatMap.difference(pivot({row[:2]: row.difference for row in self.rows})),
         }
 
     def write(self, path: Path, *, figure: str, title: str = "") -> None:
         """Write the CSV, one row for each pair of layers, and beside it the figure of three panels."""
-        by_pair = {row[:2]: row for row in self.rows}
-        front_layers, end_layers, _ = pivot(by_pair)
-        pairs = [(front, end) for front in front_layers for end in end_layers]
-        write_table(path, ComparisonRow, [by_pair[pair] for pair in pairs if pair in by_pair])
+        write_table(path, ComparisonRow, self.rows)
         drawn = path.with_suffix(figure)
         is_drawn = maps(drawn, self.panels, **AXES, title=title, caption=self.caption)
         note(f"wrote {path}{f' and {drawn}' * is_drawn}")
