@@ -144,8 +144,8 @@ def report(folder: Path) -> Path:
         f"the one was stitched to every layer of the other, by {', '.join(METHODS)}; training went on from direct "
         "matching. Density and recall say whether stitched activations lie where the end network's own do, and "
         "detectors looked at them as well: two that need no training, and for direct and task loss matching into "
-        f"{DETECTED.replace(',', ' and ')} those of the paper, which learned to tell activations of digits from those of "
-        "patches of photographs.",
+        f"{DETECTED.replace(',', ' and ')} those of the paper, which learned to tell activations of digits from "
+        "those of patches of photographs.",
         "",
         "![verdict](verdict.png)",
         "",
