@@ -28,31 +28,31 @@ def parser() -> cli.Parser:
     return options
 
 
-def compute(args, loaded=None) -> None:
-    """Run the experiment; `loaded` keeps networks, images and features for others of this process."""
+def compute(args, session=None) -> None:
+    """Run the experiment; `session` keeps networks, images and features for others of this process."""
     from pathlib import Path
 
     from src.console import note, progress, warn
     from src.datasets import dataset_info
-    from src.loaded import Loaded
     from src.low_rank import descending
     from src.results.run import Run
     from src.runtime import device_of
+    from src.session import Session
     from src.similarity.comparison import Comparison
     from src.similarity.passes import Side, take_features
     from src.similarity.report import print_tables, write_files
 
     # Two networks, their layers, and the images.
-    loaded = loaded or Loaded()
+    session = session or Session()
     device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
     first, second = cli.named_network(args, "model1"), cli.named_network(args, "model2")
     one_network = first == second
-    model1 = loaded.network(first, spec, device=device, encoder=True)
-    model2 = model1 if one_network else loaded.network(second, spec, device=device, encoder=True)
+    model1 = session.network(first, spec, device=device, encoder=True)
+    model2 = model1 if one_network else session.network(second, spec, device=device, encoder=True)
     model1, layers1 = cli.choose_layers(model1, args.model1_layer, args, image_shape=spec.shape, side="1")
     model2 = model1 if one_network else model2
     model2, layers2 = cli.choose_layers(model2, args.model2_layer, args, image_shape=spec.shape, side="2")
-    test_set = loaded.dataset(args.dataset, args.dataset_root, train=False, **cli.load_options(args, device))
+    test_set = session.dataset(args.dataset, args.dataset_root, train=False, **cli.load_options(args, device))
     n_images = min(args.n_samples, len(test_set))
     if n_images < args.n_samples:
         warn(f"-n {args.n_samples}: there are only {n_images} validation images")
@@ -75,7 +75,7 @@ def compute(args, loaded=None) -> None:
         metrics=args.metrics,
         device=device,
         alignment=args.alignment,
-        kept=loaded.features,
+        kept=session.features,
     )
 
     # The measures of each pair of layers, at each pair of ranks.

@@ -40,26 +40,26 @@ def parser() -> cli.Parser:
     return options
 
 
-def evaluate(args, loaded=None) -> None:
-    """Run the experiment; `loaded` keeps the networks, the images and the reference for others of this process."""
+def evaluate(args, session=None) -> None:
+    """Run the experiment; `session` keeps the networks, the images and the reference for others of this process."""
     from pathlib import Path
 
     from src.console import note, warn
     from src.datasets import dataset_info, dataset_label
-    from src.loaded import Loaded
     from src.ood import evaluation
     from src.ood.evaluated import evaluation_file
-    from src.ood.networks import check_data, check_runs, load_networks, rebuild_grids
     from src.ood.reference import Images, Wanted, make_reference
     from src.ood.report import report
+    from src.ood.stitched_networks import check_data, check_runs, load_networks, rebuild_grids
     from src.results.experiments import newest_runs
-    from src.results.matrices import in_order
+    from src.results.matrices import by_depth, depths_of
     from src.results.run import Run
     from src.runtime import device_of
+    from src.session import Session
     from src.stitching.folders import read_runs
 
     # The runs, the images and the two networks.
-    loaded = loaded or Loaded()
+    session = session or Session()
     device, folder = device_of(args.gpu), Path(args.source_dir)
     finished, skipped = read_runs(folder)
     check_runs(finished, folder)
@@ -67,16 +67,16 @@ def evaluate(args, loaded=None) -> None:
     runs = newest_runs(finished)
     check_data(args.dataset, runs, other_data=args.other_data)
     loading = cli.load_options(args, device)
-    test_set = loaded.dataset(args.dataset, args.dataset_root, train=False, **loading)
-    networks = load_networks(runs, vars(args), test_set.spec, device=device, loaded=loaded)
+    test_set = session.dataset(args.dataset, args.dataset_root, train=False, **loading)
+    networks = load_networks(runs, vars(args), test_set.spec, device=device, session=session)
 
     def training_set():
-        return loaded.dataset(args.dataset, args.dataset_root, train=True, **loading)
+        return session.dataset(args.dataset, args.dataset_root, train=True, **loading)
 
     def other_set(name, root, option):
         if not name:
             return None
-        data = loaded.dataset(name, root, train=False, **loading)
+        data = session.dataset(name, root, train=False, **loading)
         data.check_like(test_set, option=option)
         return data
 
@@ -84,12 +84,13 @@ def evaluate(args, loaded=None) -> None:
     id_set = other_set(args.id_dataset, args.id_dataset_root, "-idd")
     sanity_set = other_set(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd")
     images = Images(test_set, training_set, id_set, sanity_set, args.batch_size)
-    layers = in_order((run.row.end_layer for run in runs), networks.end.layer_names)
+    rows = [run.row for run in runs]
+    layers = by_depth((row.end_layer for row in rows), depths_of(rows, "end"))
     wanted = Wanted(networks.end_name, tuple(layers), tuple(args.detector), args.ood_detector_dir, args.validity)
-    if not (loaded.reference and loaded.reference.is_for(wanted, images)):
-        loaded.reference = None  # its memory is free for the next
-        loaded.reference = make_reference(networks.end, wanted, images, id_data=args.dataset)
-    reference = loaded.reference
+    if not (session.reference and session.reference.is_for(wanted, images)):
+        session.reference = None  # its memory is free for the next
+        session.reference = make_reference(networks.end, wanted, images, id_data=args.dataset)
+    reference = session.reference
 
     # The stitches: accuracies, scores and validity.
     grids, unusable = rebuild_grids(runs, networks, reference.scored_layers, image_shape=test_set.image_shape)
@@ -113,7 +114,6 @@ def evaluate(args, loaded=None) -> None:
         folder,
         evaluations,
         n_images=len(test_set),
-        layer_orders=(networks.front.layer_names, networks.end.layer_names),
         other_data=other_data,
         **cli.figure_options(args),
     )

@@ -53,8 +53,8 @@ def parser() -> cli.Parser:
     return options
 
 
-def probe(args, loaded=None) -> None:
-    """Run the experiment; `loaded` keeps the network and the images for others of this process."""
+def probe(args, session=None) -> None:
+    """Run the experiment; `session` keeps the network and the images for others of this process."""
     from pathlib import Path
 
     from src.checkpoints import save_state
@@ -62,13 +62,13 @@ def probe(args, loaded=None) -> None:
     from src.datasets import dataset_info
     from src.errors import UserError
     from src.files import write_json
-    from src.loaded import Loaded
     from src.low_rank import descending
     from src.probing import Probes, decay_epochs
     from src.probing.report import rows_of, write_files
     from src.results.options import recorded
     from src.results.run import Run
     from src.runtime import device_of
+    from src.session import Session
     from src.training import EpochLog, Settings, evaluate, train
 
     settings = Settings(
@@ -87,8 +87,8 @@ def probe(args, loaded=None) -> None:
         return
 
     # One probe for each layer and rank.
-    loaded = loaded or Loaded()
-    model = loaded.network(cli.named_network(args, "model"), spec, device=device, encoder=True)
+    session = session or Session()
+    model = session.network(cli.named_network(args, "model"), spec, device=device, encoder=True)
     model, layers = cli.choose_layers(model, args.layer_names, args, image_shape=spec.shape)
     ranks = descending(args.ranks)
     if args.with_head and (layers not in (["output"], [model.output_name]) or ranks != [None]):
@@ -97,8 +97,8 @@ def probe(args, loaded=None) -> None:
         raise UserError(f"--with-head is for encoders; {args.model_type} gives {spec.n_classes} logits already")
     task = Probes(model, layers, ranks, spec, seed=args.seed)
     loading = cli.load_options(args, device)
-    train_set = loaded.dataset(args.dataset, args.dataset_root, train=True, **loading)
-    test_set = loaded.dataset(args.dataset, args.dataset_root, train=False, **loading)
+    train_set = session.dataset(args.dataset, args.dataset_root, train=True, **loading)
+    test_set = session.dataset(args.dataset, args.dataset_root, train=False, **loading)
 
     # All of them train together.
     if run:

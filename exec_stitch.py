@@ -40,28 +40,35 @@ def parser() -> cli.Parser:
     return options
 
 
-def stitch(args, loaded=None) -> None:
-    """Run the experiment; `loaded` keeps the networks and the images for others of this process."""
+def stitch(args, session=None) -> None:
+    """Run the experiment; `session` keeps the networks and the images for others of this process."""
     from pathlib import Path
 
     from src.console import progress, warn
     from src.datasets import dataset_info
-    from src.loaded import Loaded
     from src.runtime import device_of
-    from src.stitching import Grid, build_layers, check_options, match_layers, match_until_settled, matching_batches
-    from src.stitching.control import label_only
-    from src.stitching.report import update_grid
+    from src.session import Session
+    from src.stitching import (
+        Grid,
+        build_layers,
+        check_options,
+        label_only,
+        match_layers,
+        match_until_settled,
+        matching_batches,
+    )
+    from src.stitching.grid_tables import update_grid
     from src.stitching.runs import GridRuns
     from src.training import train
 
     # Two networks, and a stitching layer for each pair of their layers.
-    loaded = loaded or Loaded()
+    session = session or Session()
     settings, device, directory = cli.training_settings(args), device_of(args.gpu), Path("results", args.save_dir)
     spec = dataset_info(args.dataset, labelled=True).spec
     front_name, end_name = cli.named_network(args, "front_model"), cli.named_network(args, "end_model")
     one_network = front_name == end_name
-    front = loaded.network(front_name, spec, device=device, encoder=not one_network)
-    end = front if one_network else loaded.network(end_name, spec, device=device)
+    front = session.network(front_name, spec, device=device, encoder=not one_network)
+    end = front if one_network else session.network(end_name, spec, device=device)
     front, front_layers = cli.choose_layers(front, args.front_layer, args, image_shape=spec.shape, side="front")
     end = front if one_network else end
     end, end_layers = cli.choose_layers(end, args.end_layer, args, image_shape=spec.shape, side="end")
@@ -89,9 +96,9 @@ def stitch(args, loaded=None) -> None:
     if unfinished:
         data, loading, train_set = (args.dataset, args.dataset_root), cli.load_options(args, device), None
         if args.init in FORMS or args.n_epochs:
-            train_set = loaded.dataset(*data, train=True, **loading)
+            train_set = session.dataset(*data, train=True, **loading)
             train_set = label_only(train_set, seed=args.seed) if args.control else train_set
-        test_set = loaded.dataset(*data, train=False, **loading)
+        test_set = session.dataset(*data, train=False, **loading)
 
     for runs in unfinished:
         grid = Grid(
@@ -110,7 +117,7 @@ def stitch(args, loaded=None) -> None:
             if n == "auto":
                 matched = match_until_settled(front, end, runs.layers, train_set, **order, **how)
             else:
-                batches = matching_batches(train_set, n, **order, hold_out=FORMS[args.init].held_out)
+                batches = matching_batches(train_set, n, **order, form=args.init)
                 matched = match_layers(front, end, runs.layers, *batches, **how)
         for history, state in train(grid, train_set, test_set, settings, state=runs.state):
             logs = zip(*history, strict=True)

@@ -19,7 +19,7 @@ from src import cli
 from src.choices import CONTROLS, STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.scores import SCORES
 from src.choices.stitching import FORMS, OBJECTIVES
-from src.networks import is_user_network
+from src.network_names import is_user_network
 
 NONE = "none"  # as a method: stitch nothing
 
@@ -102,14 +102,14 @@ def work(args) -> None:
     from misc.pairs import run_units
     from src.console import note
     from src.datasets import dataset_info
-    from src.loaded import Loaded
-    from src.networks import NetworkName
+    from src.network_names import NetworkName
     from src.results import figures
     from src.results.network_list import read_networks
     from src.runtime import device_of
+    from src.session import Session
     from src.similarity.passes import KeptFeatures
 
-    networks, loaded = read_networks(args.networks), Loaded()
+    networks, session = read_networks(args.networks), Session()
     check_types(args, networks)
     share = [unit for unit in units_of(args, networks) if is_in_share(unit, *args.shard)]
     left = [unit for unit in share if not unit.is_finished()]
@@ -118,13 +118,13 @@ def work(args) -> None:
     # What cannot be loaded shows before hours of work.
     device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
     for network in dict.fromkeys(network for unit in left for network in unit.networks):
-        loaded.network(NetworkName(network.path, network.type), spec, device=device, encoder=True)
-    loaded.features = KeptFeatures(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+        session.network(NetworkName(network.path, network.type), spec, device=device, encoder=True)
+    session.features = KeptFeatures(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
     with figures.left_out(args.no_figures):
         if args.dry_run:
-            estimate(left, args, loaded)
+            estimate(left, args, session)
         else:
-            run_units(left, loaded)
+            run_units(left, session)
 
 
 def check_types(args, networks) -> None:

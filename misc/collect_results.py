@@ -50,7 +50,7 @@ def draw_curves(args) -> None:
     from src.console import note
     from src.errors import UserError
     from src.ground_truth.depth import depth_rows, write_depth
-    from src.networks import NetworkName
+    from src.network_names import NetworkName
     from src.results.experiments import newest_runs
     from src.results.network_list import SIMILARITY, read_networks
     from src.similarity.report import read_similarities
@@ -79,7 +79,7 @@ def collect_accuracies(args) -> None:
     from src.results.experiments import by_experiment, newest_runs
     from src.results.matrices import accuracies
     from src.results.tables import write_table
-    from src.stitching.report import Comparison, update_grid, write_grid
+    from src.stitching.grid_tables import Comparison, update_grid, write_grid
     from src.verdict import intervals
     from src.verdict.rows import IntervalRow
 

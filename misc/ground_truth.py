@@ -34,9 +34,9 @@ def parser() -> cli.Parser:
 def score_measures(args) -> None:
     from src.console import note, result
     from src.errors import UserError
+    from src.ground_truth.protocol import score
     from src.ground_truth.report import draw_maps, sentences, write_scores
     from src.ground_truth.tables import read_tables
-    from src.ground_truth.testing import score
     from src.results.network_list import read_networks
 
     networks = read_networks(args.networks)
@@ -63,15 +63,15 @@ def divergences_of(args, networks):
 
     from src.datasets import dataset_info
     from src.ground_truth import output_differences
-    from src.loaded import Loaded
-    from src.networks import NetworkName
+    from src.network_names import NetworkName
     from src.runtime import device_of
+    from src.session import Session
 
-    device, loaded, outputs = device_of(args.gpu), Loaded(), []
+    device, session, outputs = device_of(args.gpu), Session(), []
     spec = dataset_info(args.dataset, labelled=True).spec
-    images = loaded.dataset(args.dataset, args.dataset_root, train=False, **cli.load_options(args, device))
+    images = session.dataset(args.dataset, args.dataset_root, train=False, **cli.load_options(args, device))
     for network in networks:
-        net = loaded.network(NetworkName(network.path, network.type), spec, device=device)
+        net = session.network(NetworkName(network.path, network.type), spec, device=device)
         with torch.no_grad():
             batches = [net(x.to(device)).softmax(1).cpu() for x, _ in images.batches(args.batch_size)]
         outputs.append(torch.cat(batches).numpy())

@@ -12,7 +12,7 @@ from src.console import note, result, silenced
 from src.results.network_list import PROBES, SIMILARITY
 
 if TYPE_CHECKING:
-    from src.loaded import Loaded
+    from src.session import Session
 
 
 class Cost(NamedTuple):
@@ -22,12 +22,12 @@ class Cost(NamedTuple):
     saved: float = 0.0  # where a process has already evaluated stitches into the same end network
 
 
-def estimate(units: Sequence[Unit], args: Namespace, loaded: "Loaded") -> None:
+def estimate(units: Sequence[Unit], args: Namespace, session: "Session") -> None:
     """Print the commands of units, each with an estimate of its time, and the hours of all by so many processes."""
     first: dict[str, Unit] = {}
     for unit in units:
         first.setdefault(unit.kind, unit)
-    costs = {kind: measure(unit, args, loaded) for kind, unit in first.items()}
+    costs = {kind: measure(unit, args, session) for kind, unit in first.items()}
     for unit in units:
         for call, seconds in zip(unit.calls, costs[unit.kind].calls, strict=True):
             result(f"{shlex.join(['python', *call.command])}  # {seconds:.1f} s")
@@ -44,15 +44,15 @@ def hours_of(units: Sequence[Unit], costs: Mapping[str, Cost], n_processes: int)
     return max(divided + sum(first_of_end.values()), max(alone.values(), default=0.0)) / 3600
 
 
-def measure(unit: Unit, args: Namespace, loaded: "Loaded") -> Cost:
+def measure(unit: Unit, args: Namespace, session: "Session") -> Cost:
     """Measure the cost of a unit in a folder of its own; that of training, by one epoch and by two."""
     with tempfile.TemporaryDirectory() as folder, silenced():
-        loaded.reference = None
+        session.reference = None
         if unit.kind == SIMILARITY:
-            return Cost(run_calls(similarity_unit(unit.networks, args, folder), loaded))
+            return Cost(run_calls(similarity_unit(unit.networks, args, folder), session))
         if unit.kind == PROBES:
             first, second = (
-                sum(run_calls(probing_unit(*unit.networks, n, args, str(Path(folder, str(n)))), loaded))
+                sum(run_calls(probing_unit(*unit.networks, n, args, str(Path(folder, str(n)))), session))
                 for n in (1, 2)
             )
             return Cost([first + (args.probes - 1) * max(0.0, second - first)])
@@ -60,7 +60,7 @@ def measure(unit: Unit, args: Namespace, loaded: "Loaded") -> Cost:
 
         def seconds_of(n_epochs: int) -> list[float]:
             shorter, place = method._replace(n_epochs=n_epochs), str(Path(folder, str(n_epochs)))
-            return run_calls(stitching_unit(unit.networks, shorter, args, place), loaded)
+            return run_calls(stitching_unit(unit.networks, shorter, args, place), session)
 
         *stitching, evaluation = seconds_of(min(method.n_epochs, 1))
         *longer, known = seconds_of(min(method.n_epochs, 2))  # those of no epochs are the same stitches

@@ -16,13 +16,13 @@ from src import cli
 from src.choices.stitching import FORMS
 from src.console import listed, note, warn, without_results
 from src.errors import Busy, UserError, as_user_error
-from src.networks import is_user_network
+from src.network_names import is_user_network
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.results.options import read_options
 
 if TYPE_CHECKING:
-    from src.loaded import Loaded
     from src.results.run import Run
+    from src.session import Session
 
 NOT_PASSED = ("config", "save_dir")  # options of all_pairs.py that mean something else to a single script
 REMEDY = "give the same ones, or choose another -dir"
@@ -55,7 +55,7 @@ class Call(NamedTuple):
     """A call of a single script: its function, and the values of its options."""
 
     script: ModuleType
-    function: Callable[[Namespace, "Loaded"], None]
+    function: Callable[[Namespace, "Session"], None]
     options: Namespace
 
     @property
@@ -187,7 +187,7 @@ def options_of(parser: cli.Parser, args: Namespace, **own: Any) -> Namespace:
     return parser.options(**shared | own)
 
 
-def run_units(units: Sequence[Unit], loaded: "Loaded") -> None:
+def run_units(units: Sequence[Unit], session: "Session") -> None:
     """Run all units that no other process is at; one that fails stops no other.
 
     Raises:
@@ -197,7 +197,7 @@ def run_units(units: Sequence[Unit], loaded: "Loaded") -> None:
     for number, unit in enumerate(units, start=1):
         began = time.monotonic()
         try:
-            if not run_claimed(unit, loaded):
+            if not run_claimed(unit, session):
                 others.append(unit.title)
                 continue
         except Exception as error:
@@ -216,11 +216,11 @@ def run_units(units: Sequence[Unit], loaded: "Loaded") -> None:
         )
 
 
-def run_claimed(unit: Unit, loaded: "Loaded") -> bool:
+def run_claimed(unit: Unit, session: "Session") -> bool:
     """Run a unit unless another process is at it; return whether it is finished."""
     try:
         if unit.kind == PROBES:  # the script claims its table and finishes it
-            run_calls(unit, loaded)
+            run_calls(unit, session)
             return True
         run = unit.run
         run.claim(resume=True)
@@ -230,7 +230,7 @@ def run_claimed(unit: Unit, loaded: "Loaded") -> bool:
         run.discard()
         return True
     try:
-        run_calls(unit, loaded)
+        run_calls(unit, session)
     except Exception:
         run.discard()
         raise
@@ -238,7 +238,7 @@ def run_claimed(unit: Unit, loaded: "Loaded") -> bool:
     return True
 
 
-def run_calls(unit: Unit, loaded: "Loaded") -> list[float]:
+def run_calls(unit: Unit, session: "Session") -> list[float]:
     """Run the scripts of a unit, and remove what a killed process left of it; return the seconds of each."""
     from src.stitching.folders import remove_remains
 
@@ -246,7 +246,7 @@ def run_calls(unit: Unit, loaded: "Loaded") -> list[float]:
     for call in unit.calls:
         began = time.monotonic()
         with without_results():
-            call.function(call.options, loaded)
+            call.function(call.options, session)
         if call.script is exec_stitch:  # its finished runs are evaluated next
             remove_remains(unit.place)
         seconds.append(time.monotonic() - began)

@@ -28,7 +28,7 @@ def statistics(args) -> None:
     from src.console import note, result, warn
     from src.errors import UserError
     from src.results.tables import write_table
-    from src.sensitivity.measurements import read_tables
+    from src.sensitivity.measurements import read_measurements
     from src.sensitivity.rank_tests import (
         BASELINE,
         MIXED,
@@ -39,7 +39,7 @@ def statistics(args) -> None:
         summary_of_places,
     )
 
-    tables = read_tables(args.tables)
+    tables = read_measurements(args.tables)
     if not tables.measurements:
         raise UserError("these tables hold no similarity and no stitching; add a CSV of one of them")
     correlations, places = list(sensitivity(tables)), list(specificity(tables))

@@ -38,9 +38,9 @@ def draw(args) -> None:
     from src.console import note
     from src.errors import UserError
     from src.results.curves import curves
-    from src.sensitivity.measurements import by_series, describe, over_ranks, read_tables
+    from src.sensitivity.measurements import by_series, describe, over_ranks, read_measurements
 
-    tables = read_tables(args.tables)
+    tables = read_measurements(args.tables)
     series = by_series(tables.measurements)
     pairs = dict.fromkeys(layers for each in series for layers, *_ in over_ranks(each, side=0))
     if args.layers:

@@ -20,7 +20,7 @@ from src.files import write_bytes
 from src.images import ImageSpec, Normalisation, describe_values
 from src.models import Network, build_model
 from src.models.heads import LinearProbe
-from src.networks import NetworkName
+from src.network_names import NetworkName
 from src.runtime import seeded
 
 State = dict[str, Tensor]

@@ -168,7 +168,7 @@ def digit_network(path: Path | str):
     """Load a `MODEL` for the digits."""
     from src.checkpoints import load_model
     from src.images import ImageSpec
-    from src.networks import NetworkName
+    from src.network_names import NetworkName
 
     return load_model(NetworkName(str(path), MODEL), ImageSpec(10, (1, 8, 8)))
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from src.checkpoints import load_state
-from src.choices import networks
+from src.choices import models
 from src.choices.measures import GRAMS, MEASURES, Measure
 from src.choices.scores import SCORES, Score
 from src.choices.stitching import AT_END, OBJECTIVES, Objective
@@ -32,7 +32,7 @@ def test_a_network(monkeypatch, tmp_path):
         return nn.Sequential(nn.AdaptiveAvgPool2d((1, 2)), nn.Flatten(), nn.Linear(2 * n_channels, n_classes))
 
     monkeypatch.setattr(small_cnn, "two_pixels", two_pixels, raising=False)
-    monkeypatch.setitem(networks.MODELS, "two_pixels", networks.Entry("small_cnn.two_pixels", {}))
+    monkeypatch.setitem(models.MODELS, "two_pixels", models.Entry("small_cnn.two_pixels", {}))
     run("exec_train.py", "two_pixels", *ON_DIGITS, "-e", "1", "-dir", "trained")
     assert load_state(tmp_path / "trained" / "model_1.pt")["2.weight"].shape == (10, 2)
 
@@ -49,8 +49,8 @@ def test_a_data_set(monkeypatch):
 
 
 def test_an_objective(monkeypatch, stitch):
-    def twice(stitches):
-        return 2 * objectives.functional(stitches)
+    def twice(stitched, target):
+        return 2 * objectives.hint_loss(stitched, target)
 
     monkeypatch.setattr(objectives, "twice", twice, raising=False)
     monkeypatch.setitem(OBJECTIVES, "toy", Objective("twice the hint", "objectives.twice", AT_END))

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from misc import all_pairs, pair_costs, pairs
+from misc import all_pairs, pair_costs
 from src.checkpoints import save_state
-from src.loaded import Loaded
 from src.models import build_model
 from src.results.network_list import ListedNetwork
+from src.session import Session
 from tests.commands import ON_DIGITS, ROOT, error_line, pair_of, read_csv, run, start
 from tests.conftest import few_images
 
@@ -163,12 +163,13 @@ def test_label_only_controls_can_be_added(networks, few):
 
 @pytest.mark.slow
 def test_networks_and_images_are_loaded_once(networks, few, monkeypatch):
-    from src import loaded
+    from src import session
 
     calls = []
     for name in ("load_model", "load_dataset"):
-        load = getattr(loaded, name)
-        monkeypatch.setattr(loaded, name, lambda *given, load=load, **more: calls.append(given) or load(*given, **more))
+        load = getattr(session, name)
+        counted = lambda *given, load=load, **more: calls.append(given) or load(*given, **more)  # noqa: E731
+        monkeypatch.setattr(session, name, counted)
     run(SCRIPT, *OPTIONS, cwd=networks("once"))
     assert len(calls) == 3 + 2  # the networks, and the two splits
 
@@ -204,7 +205,7 @@ def test_dry_run_prints_commands_that_give_the_same_files(networks, few):
     ],
 )
 def test_cost_of_training_is_that_of_one_epoch_and_of_the_others(method, measured, cost, monkeypatch):
-    def run_calls(unit, loaded):
+    def run_calls(unit, session):
         return measured[unit.place.parents[1].name]  # the folder for a number of epochs
 
     monkeypatch.setattr(pair_costs, "run_calls", run_calls)
@@ -212,7 +213,7 @@ def test_cost_of_training_is_that_of_one_epoch_and_of_the_others(method, measure
     args = all_pairs.parser().parse_args([*OPTIONS, *what])
     units = all_pairs.units_of(args, [ListedNetwork(name, f"{name}.pt", "small_cnn") for name in "ab"])
     unit = units[-1 if method == "probes" else 0]
-    assert pair_costs.measure(unit, args, Loaded()) == cost
+    assert pair_costs.measure(unit, args, Session()) == cost
 
 
 def test_hours_count_the_detectors_of_an_end_network_once_for_each_process():
@@ -245,15 +246,6 @@ def test_shares_are_disjoint_complete_and_stable():
     few, more = units_of_shares("abcdef", 3), units_of_shares("zabcydef", 3)
     assert sum(map(len, few)) == len(set.union(*few)) == 6 * 5 + 15 and all(few)
     assert all(one <= other for one, other in zip(few, more, strict=True))
-
-
-def test_a_shard_leaves_the_pairs_of_others_alone(networks, monkeypatch):
-    monkeypatch.setattr(pairs, "run_calls", lambda unit, loaded: [])
-    folder, shares = networks("shards"), units_of_shares("abc", 2)
-    for number, done in ((2, shares[1]), (1, shares[0] | shares[1])):
-        run(SCRIPT, *OPTIONS, "--shard", f"{number}/2", cwd=folder)
-        finished = (folder / "results" / "all").glob("*/*-*.config.txt")
-        assert {f"{path.parent.name} {path.name.removesuffix('.config.txt')}" for path in finished} == done
 
 
 def test_a_claimed_pair_is_left_and_taken_up_when_its_process_is_killed(networks, few):

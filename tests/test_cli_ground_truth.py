@@ -7,7 +7,7 @@ import pytest
 
 from src.ground_truth.measures import log_distance
 from src.ground_truth.scaling import classical_scaling
-from src.stitching.predictions import write_predictions
+from src.stitching.folders import write_predictions
 from tests.commands import PNG, error_line, read_csv, run_process
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 

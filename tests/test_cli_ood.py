@@ -11,9 +11,9 @@ from src.checkpoints import load_model, load_state
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network, build_model
-from src.networks import NetworkName
+from src.network_names import NetworkName
 from src.ood import Validity, energy, make_detector, ood_metrics
-from src.ood.networks import check_runs
+from src.ood.stitched_networks import check_runs
 from src.ood.validity import LayerValidity
 from src.stitching import build_stitching_layer
 from src.stitching.folders import StitchingRun

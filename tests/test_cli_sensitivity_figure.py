@@ -6,7 +6,7 @@ import pytest
 
 from misc.sensitivity_figure import lines_of
 from src.sensitivity import measurements
-from src.sensitivity.measurements import read_tables
+from src.sensitivity.measurements import read_measurements
 from tests.commands import PDF, caption_of, run, run_process
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 
@@ -39,7 +39,7 @@ def measured(rank: int) -> dict[str, float]:
 
 
 def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
-    assert lines_of(read_tables(tables), ("x", "x")) == {
+    assert lines_of(read_measurements(tables), ("x", "x")) == {
         "linear CKA": {4: 0.5, 2: 0.5, 1: 0.5},
         "1 − PWCCA distance": {4: 0.75, 2: 0.75, 1: 0.75},
         "1 − Procrustes distance / 2": {4: 0, 2: 0.5, 1: 0.75},
@@ -47,13 +47,13 @@ def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
         "stitching accuracy (task loss matching)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
         "probe accuracy": {8: 1, 4: 0.5, 2: 0.25, 1: 0.125},
     }
-    assert "stitching accuracy (direct matching)" not in lines_of(read_tables(tables), ("x", "y"))
+    assert "stitching accuracy (direct matching)" not in lines_of(read_measurements(tables), ("x", "y"))
 
 
 def test_curves_of_one_name_say_which_networks_they_are_of(tables):
     other = tables[2].with_name("2.csv")
     other.write_text(tables[2].read_text().replace("b.pt", "c.pt"))
-    labels = list(lines_of(read_tables([*tables[1:3], other]), ("x", "x")))
+    labels = list(lines_of(read_measurements([*tables[1:3], other]), ("x", "x")))
     assert [label.split(", ")[0] for label in labels[:2]] == ["stitching accuracy (direct matching)"] * 2
     assert "a.pt -- b.pt" in labels[0] and "a.pt -- c.pt" in labels[1] and labels[2:] == ["probe accuracy"]
 
@@ -70,7 +70,7 @@ def test_probes_of_other_data_or_epochs_are_other_curves(tables, tmp_path):
     probes = [{"rank": rank, "accuracy": rank / 9, "epochs": 20} for rank in RANKS]
     longer = write_table(tmp_path / "longer.csv", PROBE, *probes)
     other = write_table(tmp_path / "other.csv", PROBE, *({**probe, "dataset": "mnist"} for probe in probes))
-    lines = lines_of(read_tables([*tables, longer, other]), ("x", "x"))
+    lines = lines_of(read_measurements([*tables, longer, other]), ("x", "x"))
     probed = {label: line for label, line in lines.items() if "probe" in label}
     assert probed == {
         "probe accuracy, a.pt, digits, 10 epochs": {8: 1, 4: 0.5, 2: 0.25, 1: 0.125},

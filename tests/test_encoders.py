@@ -11,7 +11,7 @@ from src.files import read_json
 from src.images import ImageSpec
 from src.models import Network, build_model
 from src.models.heads import LinearProbe, pool
-from src.networks import NetworkName
+from src.network_names import NetworkName
 from tests.commands import ON_DIGITS, error_line, read_csv, read_metrics, run
 
 FILE = """

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from src.ground_truth import draw_counts, group_scores, interval, layer_scores, output_correlation
+from src.ground_truth.protocol import score
 from src.ground_truth.tables import Tables
-from src.ground_truth.testing import score
 
 GROUPS = np.repeat([2, 0, 1], 5)
 

@@ -18,7 +18,7 @@ from src.console import silenced
 from src.datasets import load_dataset
 from src.errors import UserError
 from src.images import ImageSpec
-from src.networks import NetworkName
+from src.network_names import NetworkName
 from tests import tiny_datasets as tiny
 from tests.commands import Code, parser_of, save_network
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torchvision
 
-from src.choices.networks import RESNET_VARIANTS, RESNETS
+from src.choices.models import RESNET_VARIANTS, RESNETS
 from src.errors import UserError
 from src.models import MODEL_NAMES, build_model
 from tests.golden_weights import load_golden_weights

@@ -81,7 +81,7 @@ def check_cuts(network: Network, size: int) -> None:
     state = [each.clone() for each in network.buffers()]
     blocks = network.block_names
     inner = [name for name, shape in network.shapes().items() if name not in network.cut_names and shape]
-    names = [*blocks[:: max(1, len(blocks) // 3)], *inner[:: max(1, len(inner) // 3)]]
+    names = [blocks[0], blocks[-1], inner[len(inner) // 3], inner[-1]]
     with torch.no_grad():
         own = plain_pass(network, images, dict.fromkeys([*blocks, *names]))
         acts, recorded = network.record(images, [*own], after=names)

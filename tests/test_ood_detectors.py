@@ -11,7 +11,7 @@ from src.checkpoints import save_state
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import build_model
-from src.networks import NetworkName, content_of
+from src.network_names import NetworkName, content_of
 from src.ood import energy
 from src.ood.store import DetectorStore
 from tests.commands import ROOT

@@ -11,7 +11,7 @@ from src.checkpoints import load_model
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import build_model
-from src.networks import NetworkName, is_user_network
+from src.network_names import NetworkName, is_user_network
 from tests import commands
 from tests.commands import ON_DIGITS, Output, read_csv, read_json, read_metrics
 from tests.conftest import few_images

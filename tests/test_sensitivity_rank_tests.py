@@ -5,9 +5,9 @@ import math
 import pytest
 from scipy import stats
 
-from src.networks import NetworkName
+from src.network_names import NetworkName
 from src.probing.rows import ProbeRow
-from src.sensitivity.measurements import FULL, Measurement, ProbeKey, Tables
+from src.sensitivity.measurements import FULL, Measurement, Measurements, ProbeKey
 from src.sensitivity.rank_tests import (
     BASELINE,
     RankTestRow,
@@ -50,14 +50,14 @@ def probes(accuracies: dict[float, float], *, width: float = FULL, **values) -> 
     ]
 
 
-def tables(measurements: list[Measurement], known: dict[tuple[str, str], list[ProbeRow]] | None = None) -> Tables:
+def tables(measurements: list[Measurement], known: dict[tuple[str, str], list[ProbeRow]] | None = None) -> Measurements:
     """Tables of these measurements and, by identity and layer, probes."""
     curves: dict[ProbeKey, dict[float, ProbeRow]] = {}
     for (identity, layer), rows in (known or {}).items():
         for row in rows:
             key = ProbeKey(identity, layer, row.dataset, row.epochs)
             curves.setdefault(key, {})[FULL if row.rank is None else row.rank] = row
-    return Tables(measurements, curves, NAMES, [])
+    return Measurements(measurements, curves, NAMES, [])
 
 
 def of_measures(rows) -> list[RankTestRow]:

@@ -8,7 +8,7 @@ import pytest
 from src.errors import UserError
 from src.results.captions import describe_stitches, short
 from src.stitching.folders import folders_of_runs, read_run, read_runs
-from src.stitching.report import Comparison, write_grid
+from src.stitching.grid_tables import Comparison, write_grid
 from src.stitching.rows import StitchRow
 from tests.commands import caption_of
 from tests.result_rows import OPTIONS, stitch_row

@@ -20,10 +20,10 @@ LAYERS = (
     ("similarity", "stitching"),
     ("training",),
     ("results",),
-    ("loaded",),
+    ("session",),
     ("checkpoints",),
     ("datasets", "models"),
-    ("low_rank", "runtime", "networks", "images", "files", "choices"),
+    ("low_rank", "runtime", "network_names", "images", "files", "choices"),
     ("console", "moments"),
     ("errors",),
 )

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from src.ood import Validity
 from src.ood.pooling import cells, mean_over_positions
-from src.ood.rows import COLLAPSED, IN_DISTRIBUTION, OFF, StitchValidity, ValidityLimits, side_of
+from src.ood.rows import StitchValidity
 from src.ood.validity import NOISES, SHRINKAGES, Doses, LayerValidity, features
+from src.ood.validity_limits import COLLAPSED, IN_DISTRIBUTION, OFF, ValidityLimits, side_of
 from src.runtime import generator
 
 K = 5

@@ -1,6 +1,6 @@
 """What options can choose: names, and tables with a row each. Importing this spares torch.
 
-Parsers offer the names. A row of `networks`, `measures`, `scores` and `stitching` names its function, which is imported
+Parsers offer the names. A row of `models`, `measures`, `scores` and `stitching` names its function, which is imported
 when it is first used.
 """
 

@@ -1,13 +1,12 @@
 """The measures of similarity, one row each. Importing this spares torch.
 
-To add a measure, write its function in `src.similarity.measures` and its row here: options, help, tables, signs and
-figures read the row.
+To add a measure, write its function in `src.similarity.measures` and its row here under the same name: options, help,
+tables, signs and figures read the row.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from src.choices import resolve
 from src.errors import unknown_name
 
 GRAMS, SAMPLES = "grams", "samples"  # the inputs of a measure
@@ -21,17 +20,11 @@ class Measure(NamedTuple):
     title: str  # in figures
     description: str  # one line for `--help`
     of: str  # GRAMS: the cosine of matrices of two layers; SAMPLES: of both as samples × features
-    name: str  # of the function: "module.function" of `src.similarity`
     equal: float  # the value of equal representations
     unrelated: float  # the value of unrelated ones
     in_paper: bool = False  # measured unless something else is asked for
     companions: tuple[str, ...] = ()  # measures that cost nothing beside this one; the CSV has them as well
     min_images: int = 2
-
-    @property
-    def function(self) -> Callable[..., Any]:
-        """The function."""
-        return resolve("src.similarity", self.name)
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -56,19 +49,18 @@ class Measure(NamedTuple):
 
 
 MEASURES = {
-    "cka": Measure("CKA", "linear CKA", "linear CKA (Kornblith et al. 2019)", GRAMS, "measures.cka", 1, 0,
-                   in_paper=True),
-    "pwcca": Measure("CCA", "PWCCA distance", "PWCCA distance in the form of the paper's code", SAMPLES,
-                     "measures.pwcca", 0, 1, in_paper=True, companions=("pwcca_morcos",)),
+    "cka": Measure("CKA", "linear CKA", "linear CKA (Kornblith et al. 2019)", GRAMS, 1, 0, in_paper=True),
+    "pwcca": Measure("CCA", "PWCCA distance", "PWCCA distance in the form of the paper's code", SAMPLES, 0, 1,
+                     in_paper=True, companions=("pwcca_morcos",)),
     "procrustes": Measure("Orth. Procr", "Procrustes distance", "orthogonal Procrustes distance (Ding et al. 2021)",
-                          SAMPLES, "measures.procrustes", 0, 2, in_paper=True),
-    "pwcca_morcos": Measure("CCA (Morcos)", "PWCCA distance (Morcos)", "PWCCA distance (Morcos et al. 2018)", SAMPLES,
-                            "measures.pwcca_morcos", 0, 1),
-    "cka_debiased": Measure("CKA (debiased)", "debiased CKA", "linear CKA by unbiased HSIC (Song et al. 2012)", GRAMS,
-                            "measures.cka_debiased", 1, 0, min_images=4),
+                          SAMPLES, 0, 2, in_paper=True),
+    "pwcca_morcos": Measure("CCA (Morcos)", "PWCCA distance (Morcos)", "PWCCA distance (Morcos et al. 2018)",
+                            SAMPLES, 0, 1),
+    "cka_debiased": Measure("CKA (debiased)", "debiased CKA", "linear CKA by unbiased HSIC (Song et al. 2012)",
+                            GRAMS, 1, 0, min_images=4),
     "mutual_knn": Measure("Mutual kNN", f"mutual {N_NEIGHBOURS}-NN",
-                          f"share of {N_NEIGHBOURS} nearest neighbours (Huh et al. 2024)", GRAMS,
-                          "measures.mutual_knn", 1, 0, min_images=N_NEIGHBOURS + 1),
+                          f"share of {N_NEIGHBOURS} nearest neighbours (Huh et al. 2024)", GRAMS, 1, 0,
+                          min_images=N_NEIGHBOURS + 1),
 }  # fmt: skip
 PAPER = tuple(name for name, measure in MEASURES.items() if measure.in_paper)
 

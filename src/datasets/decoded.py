@@ -78,12 +78,16 @@ class DecodedImageSet(BaseImageSet):
             yield self._scaled_(levels.to(self.device, non_blocking=True).float())
 
     def _started(self, plan: Pass) -> Iterator[Tensor | UserError]:
-        """Start the workers of a pass. Signals wait: a loader that is interrupted here does not end its workers."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        """Start the workers of a pass. Signals wait: Python loses one that comes in a fork, torch its workers."""
+        held: list[int] = []
+        before = {signum: signal.signal(signum, lambda given, _: held.append(given)) for signum in SIGNALS}
         try:
             return iter(self._loader(plan))
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+            for signum in held:
+                signal.raise_signal(signum)
 
     def _loader(self, plan: Pass) -> DataLoader:
         n_workers = min(self.loading.n_workers, len(plan.batches))
@@ -91,7 +95,7 @@ class DecodedImageSet(BaseImageSet):
             "num_workers": n_workers,
             "prefetch_factor": self.loading.prefetch_factor,
             "multiprocessing_context": _context(),
-            "worker_init_fn": _ignore_signals,
+            "worker_init_fn": _leave_signals,
         }
         mode = "RGB" if self.image_shape[0] == 3 else "L"
         return DataLoader(
@@ -159,7 +163,7 @@ class _Decoder:
             return self.augmentation(image)
 
 
-def _ignore_signals(worker: int) -> None:
-    """Ignore signals in a worker: the main process handles them and ends its workers."""
-    for signum in SIGNALS:
-        signal.signal(signum, signal.SIG_IGN)
+def _leave_signals(worker: int) -> None:
+    """Leave signals that reach a worker too to the main process; end without an error where it ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

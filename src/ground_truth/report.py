@@ -10,10 +10,10 @@ from scipy.stats import rankdata
 from src.console import listed
 from src.errors import UserError
 from src.ground_truth.measures import equal_values
+from src.ground_truth.protocol import ALL_LAYERS, tests_of
 from src.ground_truth.rows import TruthRow, TruthScore
 from src.ground_truth.scaling import classical_scaling
 from src.ground_truth.tables import Tables
-from src.ground_truth.testing import ALL_LAYERS, tests_of
 from src.results.curves import scatter
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix

@@ -1,6 +1,6 @@
 """The networks of the suite, built by name, and `Network`, which cuts any of them."""
 
-from src.choices.networks import MODEL_NAMES
+from src.choices.models import MODEL_NAMES
 from src.models.building import build_model
 from src.models.network import Network
 

@@ -58,7 +58,9 @@ def _outermost(names: set[str]) -> set[str]:
 def _holding_the_others(outermost: set[str], blocks: set[str]) -> set[str]:
     """Return the one of the outermost blocks that alone holds several others, or that is alone."""
     holders = {name for name in outermost if len(_held(name, blocks)) > 1}
-    return holders if len(holders) == 1 else outermost if len(outermost) == 1 else set()
+    if len(holders) == 1:
+        return holders
+    return outermost if len(outermost) == 1 else set()
 
 
 def _is_group(name: str, calls: Calls) -> bool:

@@ -1,12 +1,12 @@
 """Builds networks by name."""
 
 from src.choices import resolve
-from src.choices.networks import MODEL_NAMES, MODELS
+from src.choices.models import MODEL_NAMES, MODELS
 from src.errors import Misfit, UserError, unknown_name
 from src.models.network import Network
 from src.models.torchvision_networks import torchvision_network
 from src.models.user_file import user_network
-from src.networks import is_user_network
+from src.network_names import is_user_network
 
 
 def build_model(

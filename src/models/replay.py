@@ -94,12 +94,13 @@ class Replay:
         """
         key = (after, *names)
         if key not in self._ways:
-            self._ways[key] = self._try_ways(after, names)
-            if self._ways[key] == HOOK and not self._trains and HOOK not in [*self._ways.values()][:-1]:
+            way = self._try_ways(after, names)
+            if way == HOOK and not self._trains and HOOK not in self._ways.values():
                 note(
                     f"{type(self.module).__name__} is cut by hooks at {after}, as a replay gives other values: results "
                     "are the same, but each group of stitches takes a whole pass of the end network"
                 )
+            self._ways[key] = way
         return self._ways[key]
 
     def _try_ways(self, after: str, names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 
 from src.errors import UserError, unknown_name
 from src.models.network import Network
-from src.networks import file_and_function
+from src.network_names import file_and_function
 
 
 def user_network(name: str, **options: Any) -> nn.Module:

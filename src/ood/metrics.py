@@ -20,8 +20,8 @@ class OODMetrics(NamedTuple):
 def ood_metrics(id_energies: np.ndarray, ood_energies: np.ndarray, *, recall: float = 0.95) -> OODMetrics:
     """Compare the energies of ID samples (N,) with those of OOD samples (M,); ID should have the lower ones.
 
-    FPR95 is that of the paper's code: of the thresholds down to the highest that reaches full recall, the one whose
-    recall is nearest to 0.95, also from below; of several with that recall, the lowest.
+    FPR95 is the FPR at the recall nearest to 0.95, also from below; of ties, at the lowest threshold. As in the paper's
+    code, thresholds below the highest one of full recall do not count.
 
     Raises:
         ValueError: one of them is empty or not finite.

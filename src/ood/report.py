@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from src.console import listed, note, result, table
@@ -9,13 +10,14 @@ from src.datasets import dataset_label
 from src.files import write_json
 from src.ood.evaluated import evaluation_file
 from src.ood.evaluation import Evaluation
-from src.ood.rows import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, EvaluationRow, side_of
+from src.ood.rows import EvaluationRow
+from src.ood.validity_limits import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, side_of
 from src.results.captions import caption, common, describe_method, short, stitched_networks
 from src.results.experiments import by_experiment
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix, pivot
 from src.results.tables import to_record, write_table
-from src.stitching.report import AXES, MAX_PANELS
+from src.stitching.grid_tables import AXES, MAX_PANELS
 
 TITLES = {
     "accuracy": "STITCHING ACCURACY",
@@ -36,7 +38,6 @@ def report(
     evaluations: Mapping[str, Evaluation],
     *,
     n_images: int,
-    layer_orders: Sequence[Sequence[str]],
     other_data: str = "",
     figure: str = ".png",
     title: str = "",
@@ -45,14 +46,13 @@ def report(
 
     Args:
         n_images: how many were stitched; the figure names it.
-        layer_orders: the layers of the front and the end network in their order.
         other_data: the name of the data, where they are not those of the stitches.
         figure: the ending of its name, .png or .pdf.
     """
     for name, evaluation in evaluations.items():
         if len(evaluations) > 1:
             result(f"DETECTOR: {name}")
-        matrices = _matrices(evaluation, layer_orders)
+        matrices = _matrices(evaluation)
         for experiment, of_experiment in matrices.items():
             if experiment:
                 result(f"EXPERIMENT: {experiment}")
@@ -68,18 +68,16 @@ def report(
     _print_validity({row.folder: row for evaluation in evaluations.values() for row in evaluation.rows}.values())
 
 
-def _matrices(evaluation: Evaluation, orders: Sequence[Sequence[str]]) -> dict[str, dict[str, Matrix]]:
+def _matrices(evaluation: Evaluation) -> dict[str, dict[str, Matrix]]:
     """Return the matrix of each column by experiment."""
     matrices = {}
     for experiment, rows in by_experiment(evaluation.rows).items():
-        names = [name for name in TITLES if any(_value(row, name) is not None for row in rows)]
-        matrices[experiment] = {
-            name: pivot({row.pair: _value(row, name) for row in rows}, orders=orders) for name in names
-        }
+        names = [name for name in TITLES if any(_value(row, name=name) is not None for row in rows)]
+        matrices[experiment] = {name: pivot(rows, partial(_value, name=name)) for name in names}
     return matrices
 
 
-def _value(row: EvaluationRow, name: str) -> float | None:
+def _value(row: EvaluationRow, *, name: str) -> float | None:
     return getattr(row.validity if name.endswith("_dose") else row, name, None)
 
 

@@ -1,15 +1,9 @@
-"""The rows of OOD evaluations and of the fine-tuning of detectors; which stitches are in distribution.
-
-Importing this spares torch.
-"""
+"""The rows of OOD evaluations and of the fine-tuning of detectors. Importing this spares torch."""
 
 import math
 from typing import NamedTuple
 
 from src.results.experiments import Experiment, Pair
-
-IN_DISTRIBUTION, OFF, COLLAPSED = "in distribution", "off the manifold", "collapsed"
-COLLAPSED_AUROC = 0.25  # below it, stitched activations are more typical than the end network's own
 
 
 class StitchValidity(NamedTuple):
@@ -33,25 +27,6 @@ class StitchValidity(NamedTuple):
     def recall_ratio(self) -> float:
         """The recall over the end network's own; NaN where that is 0."""
         return self.recall / self.recall_own if self.recall_own else math.nan
-
-
-class ValidityLimits(NamedTuple):
-    """The largest doses of activations that are in distribution."""
-
-    noise_dose: float = 0.05  # above: off the manifold
-    shrinkage_dose: float = 0.15  # above: collapsed
-
-
-def side_of(
-    validity: StitchValidity,
-    limits: ValidityLimits = ValidityLimits(),  # noqa: B008 - immutable
-) -> str | None:
-    """Say whether activations are in distribution, else on which side they fail; None where that is not defined."""
-    if math.isnan(validity.noise_dose) or math.isnan(validity.shrinkage_dose):
-        return None
-    if validity.noise_dose > limits.noise_dose:
-        return OFF
-    return COLLAPSED if validity.shrinkage_dose > limits.shrinkage_dose else IN_DISTRIBUTION
 
 
 class EvaluationRow(NamedTuple):
@@ -96,7 +71,9 @@ class EvaluationRow(NamedTuple):
     frechet_own: float | None = None
     noise_dose: float | None = None
     shrinkage_dose: float | None = None
-    control: str = ""  # of the run
+    control: str = ""  # of the run, as are the depths of its layers
+    front_depth: int | None = None
+    end_depth: int | None = None
 
     contents, written_by = "OOD evaluation", "exec_eval_stitcher_ood.py"
 

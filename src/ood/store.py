@@ -14,7 +14,7 @@ from src.errors import UserError, unknown_name
 from src.files import locked, read_json, write_json
 from src.images import ImageSpec
 from src.models import MODEL_NAMES, Network, build_model
-from src.networks import NetworkName
+from src.network_names import NetworkName
 from src.ood.detectors import EnergyDetector
 
 Entry = dict[str, Any]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from src.choices import STARTS
 from src.console import warn
-from src.networks import FRESH, NetworkName, fresh_seed
+from src.network_names import FRESH, NetworkName, fresh_seed
 from src.results.tables import columns, from_record, to_record
 
 Result = TypeVar("Result")

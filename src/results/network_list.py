@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from src.errors import UserError
 from src.files import readable
-from src.networks import NetworkName, file_and_function, is_user_network
+from src.network_names import NetworkName, file_and_function, is_user_network
 from src.results.tables import from_record
 
 COLUMNS = "the columns name, path, type and optionally group"

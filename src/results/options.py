@@ -9,7 +9,7 @@ from typing import Any
 
 from src.errors import UserError
 from src.files import read_json
-from src.networks import content_of
+from src.network_names import content_of
 
 NOT_RECORDED = ("config", "resume", "overwrite")  # a `config.txt` with them would not repeat the run
 FREE = (  # options that do not change the results of a run

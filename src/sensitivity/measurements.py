@@ -13,7 +13,7 @@ from src.choices import STARTS
 from src.choices.measures import GRAMS, MEASURES
 from src.errors import UserError
 from src.files import read_json
-from src.networks import NetworkName
+from src.network_names import NetworkName
 from src.probing.rows import ProbeRow
 from src.results.captions import caption, network, short
 from src.results.experiments import NETWORKS, RANKS, grouped, method_names, newest
@@ -48,7 +48,7 @@ class ProbeKey(NamedTuple):
     epochs: int | None
 
 
-class Tables(NamedTuple):
+class Measurements(NamedTuple):
     """The contents of some tables; of repeated measurements, the newest."""
 
     measurements: list[Measurement]
@@ -57,14 +57,14 @@ class Tables(NamedTuple):
     rows: list[Row]  # all of them
 
 
-def read_tables(paths: Sequence[str | Path]) -> Tables:
+def read_measurements(paths: Sequence[str | Path]) -> Measurements:
     """Read CSVs of similarity, probing and stitching in any order; their columns tell what they are.
 
     Raises:
         UserError: a file cannot be read, is none of these, or is damaged; names it.
     """
-    paths = sorted(dict.fromkeys(map(Path, paths)), key=_written)
-    rows = [row for path in paths for row in read_table(path, SimilarityRow, ProbeRow, StitchRow)]
+    tables = {path: read_table(path, SimilarityRow, ProbeRow, StitchRow) for path in map(Path, paths)}
+    rows = [row for path in sorted(tables, key=_written) for row in tables[path]]
     names = {name.identity: name for row in reversed(rows) for name in row.networks}
     titles = {name.identity: name.title(row.seed) for row in reversed(rows) for name in row.networks}
     similarities = [row for row in rows if isinstance(row, SimilarityRow)]
@@ -76,10 +76,10 @@ def read_tables(paths: Sequence[str | Path]) -> Tables:
     for row in newest((row for row in rows if isinstance(row, ProbeRow)), lambda row: (_probe_key(row), row.rank)):
         key = _probe_key(row)
         probes[key] = probes.pop(key, {}) | {_number(row.rank): row}
-    return Tables(measurements, probes, names, rows)
+    return Measurements(measurements, probes, names, rows)
 
 
-def describe(tables: Tables) -> str:
+def describe(tables: Measurements) -> str:
     """Describe the networks, data and images of tables, for the caption of a figure."""
     counts: dict[str, set[int | None]] = {"similarity": set(), "probes": set(), "matching": set()}
     for row in tables.rows:

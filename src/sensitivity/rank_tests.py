@@ -17,7 +17,7 @@ from scipy.stats import kendalltau, rankdata, spearmanr
 
 from src.probing.rows import ProbeRow
 from src.results.experiments import grouped
-from src.sensitivity.measurements import FULL, Measurement, Tables, by_series, over_ranks
+from src.sensitivity.measurements import FULL, Measurement, Measurements, by_series, over_ranks
 
 BASELINE = "rank itself"
 MIN_RANKS = 10  # for p-values
@@ -80,7 +80,7 @@ def place(similarities: Mapping[str, float], own: str) -> tuple[int, float]:
     return len(defined), int(places[list(defined).index(own)])
 
 
-def sensitivity(tables: Tables) -> Iterator[RankTestRow]:
+def sensitivity(tables: Measurements) -> Iterator[RankTestRow]:
     """Yield the correlation of each measure with the accuracy of probes, over the ranks of one layer of each pair.
 
     The other layer is at full rank or, where that was not measured, at its highest rank (with a note). The measures of
@@ -106,7 +106,7 @@ def sensitivity(tables: Tables) -> Iterator[RankTestRow]:
             yield _row("sensitivity", same[0][0]._replace(measure=BASELINE), layers, side, **found)
 
 
-def specificity(tables: Tables) -> Iterator[RankTestRow]:
+def specificity(tables: Measurements) -> Iterator[RankTestRow]:
     """Yield the place of the layer of the same name among all layers of the other network, at full rank.
 
     Once among the second layers for each first one (`varied` is layer2), once the other way round.
@@ -154,7 +154,9 @@ def _row(test: str, measured: Measurement, layers: tuple[str, str], side: int, *
     return RankTestRow(test, measured.measure, measured.setting, *layers, ("layer1", "layer2")[side], **values)
 
 
-def _probes(tables: Tables, measured: Measurement, side: int, layer: str) -> tuple[dict[float, ProbeRow], list[str]]:
+def _probes(
+    tables: Measurements, measured: Measurement, side: int, layer: str
+) -> tuple[dict[float, ProbeRow], list[str]]:
     """Return the probes of a layer of a measurement on its data by rank, and notes on which they are, or are not."""
     model, data = measured.models[side], measured.dataset
     known = [key for key in tables.probes if (key.model, key.layer) == (model, layer)]

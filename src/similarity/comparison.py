@@ -12,6 +12,7 @@ from torch import Tensor
 from src.choices.measures import GRAMS, MEASURES, PAPER, with_companions
 from src.console import progress
 from src.results.tables import Rank
+from src.similarity import measures
 from src.similarity.features import CrossProducts, Layer, NetworkFeatures
 from src.similarity.pairs import LayerPair
 from src.similarity.permutations import n_alone, null_of, orders_of, permuted_cosines
@@ -111,7 +112,7 @@ class Comparison:
                 samples = pair.permuted_samples(order)
                 for metric, (at, ranks) in product(self.sample_metrics, self._at_ranks()):
                     with contextlib.suppress(Undefined):  # as it is without permutations
-                        found[which, metric][at][n] = MEASURES[metric].function(samples, *ranks)
+                        found[which, metric][at][n] = getattr(measures, metric)(samples, *ranks)
         return found
 
     def _row(

@@ -7,6 +7,7 @@ Procrustes, products of both networks' activations are needed as well (`CrossPro
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -116,7 +117,7 @@ class Layer:
             return
         grams = gram_matrices(activations, self.reference, axes, widths, device=device)
         self.flaws = self._flaws(grams)
-        self.matrices = {name: measures.unit(MEASURES[name].function(grams)) for name in metrics}
+        self.matrices = {name: measures.unit(getattr(measures, name)(grams)) for name in metrics}
 
     def _flaws(self, grams: Grams) -> dict[int, str]:
         # A projection of constant activations is not constant: it has the rounding errors of the products.
@@ -261,24 +262,29 @@ class CrossProducts:
     """
 
     def __init__(self, alignment: str, metrics: Sequence[str]):
-        self.alignment, self.may_be_needed = alignment, alignment != "pool" and take_any(metrics, SAMPLES)
+        self.alignment, self.of_samples = alignment, take_any(metrics, SAMPLES)
         self.moments: dict[tuple[str, str], CrossMoments] = {}
 
-    def is_by_position(self, first: Layer, second: Layer) -> bool:
-        """Return whether positions or tokens are the samples of two layers."""
-        return alignment(first.shape, second.shape, self.alignment).by_position
+    def are_needed(self, first: NetworkFeatures, second: NetworkFeatures) -> bool:
+        """Return whether positions of some layers are samples, as far as their shapes are known."""
+        pairs = product(first.layers.values(), second.layers.values())
+        is_known = first.is_finished and second.is_finished
+        may_be = not is_known or any(self._is_by_position(*pair) for pair in pairs)
+        return self.of_samples and self.alignment != "pool" and may_be
 
     def add(
         self, first: NetworkFeatures, second: NetworkFeatures, rows1: Mapping[str, Rows], rows2: Mapping[str, Rows]
     ) -> None:
         """Add a batch of rows, which `NetworkFeatures.add` returned."""
-        if not self.may_be_needed:
+        if not self.of_samples:
             return
-        for name1, layer1 in first.layers.items():
-            for name2, layer2 in second.layers.items():
-                if self.is_by_position(layer1, layer2):
-                    total = self.moments.get((name1, name2), CrossMoments())
-                    self.moments[name1, name2] = total.pooled(rows1[name1].cross(rows2[name2]))
+        for name1, name2 in product(first.layers, second.layers):
+            if self._is_by_position(first.layers[name1], second.layers[name2]):
+                total = self.moments.get((name1, name2), CrossMoments())
+                self.moments[name1, name2] = total.pooled(rows1[name1].cross(rows2[name2]))
+
+    def _is_by_position(self, first: Layer, second: Layer) -> bool:
+        return alignment(first.shape, second.shape, self.alignment).by_position
 
 
 def _where(device: torch.device, n_values: int, dtype: torch.dtype) -> dict:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from src.choices.measures import GRAMS, MEASURES
 from src.results.tables import Rank
+from src.similarity import measures
 from src.similarity.features import NO_ALIGNMENT, Layer, alignment
 from src.similarity.samples import SamplesPair, Undefined
 
@@ -35,7 +36,7 @@ class LayerPair:
         if first.n_images < measure.min_images:
             raise Undefined(f"it needs at least {measure.min_images} images, not {first.n_images}")
         if measure.of != GRAMS:
-            return measure.function(self.samples, rank1, rank2)
+            return getattr(measures, name)(self.samples, rank1, rank2)
         rows = first.gram_row(rank1), second.gram_row(rank2)
         if name not in self._cosines:
             self._cosines[name] = (first.matrices[name].flatten(1) @ second.matrices[name].flatten(1).T).cpu()

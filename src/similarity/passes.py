@@ -99,7 +99,7 @@ def _pass_over(
     sides: Sequence[Side], features: Sequence[NetworkFeatures], cross: CrossProducts, batches: Iterable
 ) -> None:
     """Run the networks whose features are not there yet, and both where products may be needed."""
-    needs_all = cross.may_be_needed and _may_correspond(features[0], features[-1], cross)
+    needs_all = cross.are_needed(features[0], features[-1])
     running = [i for i, each in enumerate(features) if needs_all or not each.is_finished]
     if not running:
         return
@@ -107,12 +107,3 @@ def _pass_over(
         rows = {i: features[i].add(sides[i].network.activations(images, sides[i].layers)) for i in running}
         if needs_all:
             cross.add(features[0], features[-1], rows[0], rows[len(features) - 1])
-
-
-def _may_correspond(first: NetworkFeatures, second: NetworkFeatures, cross: CrossProducts) -> bool:
-    """Return whether positions of some layers correspond, as far as their shapes are known."""
-    if not (first.is_finished and second.is_finished):
-        return True
-    return any(
-        cross.is_by_position(one, other) for one in first.layers.values() for other in second.layers.values()
-    )

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from src.choices.measures import MEASURES
-from src.networks import NetworkName
+from src.network_names import NetworkName
 from src.results.experiments import named_in_row
 from src.results.tables import Rank
 

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from src.networks import NetworkName
+from src.network_names import NetworkName
 from src.results.experiments import Experiment, Pair
 from src.results.tables import to_record
 
@@ -23,6 +23,8 @@ class Metrics(NamedTuple):
     matching_rank: int | None = None  # directions of the source that the matching keeps
     r2_matched: float | None = None  # 1 − residual over variance about the mean, on the matched images
     r2_test: float = math.nan  # the same of stitched against end activations of the test images
+    front_depth: int | None = None  # place of the front layer among all layers of its network, in their order
+    end_depth: int | None = None
 
 
 class StitchRow(NamedTuple):
@@ -58,6 +60,8 @@ class StitchRow(NamedTuple):
     r2_matched: float | None
     r2_test: float
     control: str = ""  # labels: made on other images of the same class
+    front_depth: int | None = None  # tables and figures have the layers in this order
+    end_depth: int | None = None
 
     contents, written_by = "stitching", "exec_stitch.py"
 
@@ -75,6 +79,17 @@ class StitchRow(NamedTuple):
     def experiment(self) -> Experiment:
         """The settings that tell it from other stitches of these layers."""
         return Experiment.of_row(self)
+
+    @property
+    def is_matched_on_few(self) -> bool:
+        """Whether R² is so much lower on the test images that too few images were matched.
+
+        Training since, or a source that is truncated further, would lower it as well.
+        """
+        ranks = [math.inf if rank is None else rank for rank in (self.front_pinv_rank, self.front_stitch_rank)]
+        if self.n_epochs != 0 or ranks[0] > ranks[1] or self.r2_matched is None:
+            return False
+        return self.r2_test < self.r2_matched - 0.03 - 0.2 * abs(self.r2_matched)
 
     @property
     def networks(self) -> tuple[NetworkName, NetworkName]:

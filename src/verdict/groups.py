@@ -10,7 +10,7 @@ import numpy as np
 
 from src.console import note
 from src.files import read_json
-from src.networks import FRESH, NetworkName
+from src.network_names import FRESH, NetworkName
 from src.results.experiments import Pair, grouped, method_names, newest_runs
 from src.results.options import read_options
 from src.stitching.folders import StitchingRun

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from src.choices.scores import SCORES
-from src.ood.rows import IN_DISTRIBUTION, StitchValidity, ValidityLimits, side_of
+from src.ood.rows import StitchValidity
+from src.ood.validity_limits import IN_DISTRIBUTION, ValidityLimits, side_of
 from src.results.experiments import grouped
 from src.similarity.rows import Null, SimilarityRow
 from src.stitching.folders import StitchingRun
 from src.stitching.rows import StitchRow
-from src.stitching.rules import has_converged, is_as_matched, is_matched_on_few
 from src.verdict.groups import Group, groups_of, is_untrained
 from src.verdict.intervals import ALPHA, Evidence, holm, images_needed, moderated, of_difference, of_share
 from src.verdict.rows import IntervalRow, VerdictRow
@@ -74,7 +74,8 @@ def judge(
             rows.append(VerdictRow(
                 verdict=verdict, reason=reason, control=case.group.control, p_below=p_below, p_above=p_above,
                 side=_side(case.group, limits), **_summary(case), **_estimate("rho", case.rho),
-                **_estimate("beta", case.beta), **_validity(case.group),
+                **_estimate("beta", case.beta), **_validity(case.group), front_depth=case.group.runs[0].row.front_depth,
+                end_depth=case.group.runs[0].row.end_depth,
                 others=_aurocs(case.group) | _similarity(case.group, similarities),
             ))  # fmt: skip
     return rows
@@ -155,10 +156,9 @@ def _decide_accurate(case: Case, limits: Limits) -> tuple[str, str]:
 
 def _flaw(group: Group) -> str:
     """Return why a penalty may be that of how the stitches were made; "" if it is not."""
-    rows = [run.row for run in group.runs]
-    if any(is_as_matched(row) and is_matched_on_few(row) for row in rows):
+    if any(run.row.is_matched_on_few for run in group.runs):
         return "matched on too few images"
-    if not all(has_converged(run.losses) for run in group.runs if run.row.n_epochs):
+    if not all(run.has_converged for run in group.runs if run.row.n_epochs):
         return "the training had not converged"
     return ""
 
@@ -179,7 +179,9 @@ def _side(group: Group, limits: Limits) -> str | None:
     """Return whether all stitches are in distribution, else on which side one fails; None where one is unknown."""
     sides = [side_of(run.validity, limits.validity) if run.validity else None for run in group.runs]
     failing = [side for side in sides if side not in (None, IN_DISTRIBUTION)]
-    return failing[0] if failing else None if None in sides else IN_DISTRIBUTION
+    if failing:
+        return failing[0]
+    return None if None in sides else IN_DISTRIBUTION
 
 
 def _summary(case: Case) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Networks and data sets that the experiments of one process share: each is loaded once."""
+"""A session: networks and data sets that the experiments of one process share; each is loaded once."""
 
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -11,10 +11,10 @@ from src.datasets import Loading, load_dataset
 from src.datasets.base import BaseImageSet
 from src.images import ImageSpec
 from src.models import Network
-from src.networks import NetworkName
+from src.network_names import NetworkName
 
 
-class Loaded:
+class Session:
     """Keeps what it has loaded. Users of a network take views and copies of it and leave it as it is."""
 
     def __init__(self) -> None:

@@ -73,22 +73,24 @@ class Comparison:
         self.caption = describe_experiments(experiments)
         methods = [common(rows, "experiment.method") for rows in experiments]
         first, second = folders if len(set(methods)) == 1 else methods
-        accuracies = [{row.pair: row.accuracy for row in rows} for rows in experiments]
-        pairs = dict.fromkeys(pair for measured in accuracies for pair in measured)
-        one, other = ({pair: measured.get(pair, math.nan) for pair in pairs} for measured in accuracies)
-        self.rows = [ComparisonRow(*pair, one[pair], other[pair], other[pair] - one[pair]) for pair in pairs]
+        one, other = ({row.pair: row.accuracy for row in rows} for rows in experiments)
+
+        def compared(row: StitchRow) -> ComparisonRow:
+            accuracies = one.get(row.pair, math.nan), other.get(row.pair, math.nan)
+            return ComparisonRow(*row.pair, *accuracies, accuracies[1] - accuracies[0])
+
+        stitches = [row for rows in experiments for row in rows]
+        lines = pivot(stitches, compared, missing=None).values
+        self.rows = [row for line in lines for row in line if row]
         self.panels = {
-            first: HeatMap(pivot(one)),
-            second: HeatMap(pivot(other)),
-            f"{second} − {first}": HeatMap.difference(pivot({row[:2]: row.difference for row in self.rows})),
+            first: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_1)),
+            second: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_2)),
+            f"{second} − {first}": HeatMap.difference(pivot(stitches, lambda row: compared(row).difference)),
         }
 
     def write(self, path: Path, *, figure: str, title: str = "") -> None:
         """Write the CSV, one row for each pair of layers, and beside it the figure of three panels."""
-        by_pair = {row[:2]: row for row in self.rows}
-        front_layers, end_layers, _ = pivot(by_pair)
-        pairs = [(front, end) for front in front_layers for end in end_layers]
-        write_table(path, ComparisonRow, [by_pair[pair] for pair in pairs if pair in by_pair])
+        write_table(path, ComparisonRow, self.rows)
         drawn = path.with_suffix(figure)
         is_drawn = maps(drawn, self.panels, **AXES, title=title, caption=self.caption)
         note(f"wrote {path}{f' and {drawn}' * is_drawn}")

@@ -1,4 +1,4 @@
-"""The table of all networks: the names that options choose from. Importing this spares torch."""
+"""The table of all types of networks: the names that options choose from. Importing this spares torch."""
 
 from typing import Any, NamedTuple
 

@@ -12,10 +12,10 @@ from src.checkpoints import check_fit, load_state
 from src.console import warn
 from src.errors import UserError
 from src.images import ImageSpec
-from src.loaded import Loaded
 from src.models import Network
-from src.networks import NetworkName, content_of, file_and_function, is_user_network
+from src.network_names import NetworkName, content_of, file_and_function, is_user_network
 from src.results.experiments import NETWORKS, Pair, by_experiment
+from src.session import Session
 from src.stitching.folders import StitchingRun
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
@@ -85,21 +85,21 @@ def load_networks(
     images: ImageSpec,
     *,
     device: torch.device,
-    loaded: Loaded | None = None,
+    session: Session | None = None,
 ) -> StitchedNetworks:
     """Load the front and the end network, which give the activations of the stitched layers as the runs had them.
 
     Args:
         runs: checked by `check_runs`.
         given: the options of the script, of which `front_model`, `front_type`, `end_model` and `end_type` count.
-        loaded: has networks that need not be loaded again.
+        session: has networks that need not be loaded again.
     Raises:
         UserError: as for `name_of`; or a checkpoint does not fit.
     """
-    networks, loaded = {}, loaded or Loaded()
+    networks, session = {}, session or Session()
     for side in ("front", "end"):
         name = name_of(runs[0].options, side, path=given[f"{side}_model"], type=given[f"{side}_type"])
-        network = loaded.network(name, images, device=device, encoder=side == "front")
+        network = session.network(name, images, device=device, encoder=side == "front")
         for channels_last in (False, True):
             layers = {getattr(run.row.pair, f"{side}_layer") for run in runs
                       if (run.options.get("channels_last") in (side, "both")) == channels_last}  # fmt: skip
