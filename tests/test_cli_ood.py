@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+import exec_eval_stitcher_ood
 from src.checkpoints import load_model, load_state
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network, build_model
 from src.network_names import NetworkName
-from src.ood import Validity, energy, make_detector, ood_metrics
+from src.ood import Validity, energy, make_detector, ood_metrics, reference
 from src.ood.stitched_networks import check_runs
 from src.ood.validity import LayerValidity
+from src.session import Session
 from src.stitching import build_stitching_layer
 from src.stitching.folders import StitchingRun
 from tests.commands import (
@@ -304,6 +306,23 @@ def remove_stitches(folder: Path, *, into: str) -> None:
     for path in folder.glob("*/config.txt"):
         if pair_of(path.parent)[1] == into:
             shutil.rmtree(path.parent)
+
+
+def test_one_reference_serves_all_folders_into_a_network(workplace, copied, monkeypatch):
+    """With the same options alone; each folder gets what it gets alone."""
+    made, make = [], reference.make_reference
+    monkeypatch.setattr(reference, "make_reference", lambda *args, **more: made.append(args) or make(*args, **more))
+    monkeypatch.chdir(workplace)
+    copied("shared")
+    session, known = Session(), []
+    for name, score in (("shared", "rmd"), ("ranks", "rmd"), ("shared", "residual")):
+        words = [f"results/{name}", *ON_DIGITS, "--detector", score]
+        exec_eval_stitcher_ood.evaluate(exec_eval_stitcher_ood.parser().parse_args(words), session)
+        known.append(len(made))
+    assert known == [1, 1, 2]
+    shared = rows_of(workplace / "results" / "ranks", "rmd")
+    evaluate(workplace, "ranks", "--detector", "rmd")
+    assert rows_of(workplace / "results" / "ranks", "rmd") == shared and len(shared) == 6
 
 
 def test_the_figure_says_what_it_shows(workplace, drawn_figures):
