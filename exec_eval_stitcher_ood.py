@@ -52,7 +52,7 @@ def evaluate(args, session=None) -> None:
     from src.ood.report import report
     from src.ood.stitched_networks import check_data, check_runs, load_networks, rebuild_grids
     from src.results.experiments import newest_runs
-    from src.results.matrices import in_order
+    from src.results.matrices import by_depth, depths_of
     from src.results.run import Run
     from src.runtime import device_of
     from src.session import Session
@@ -84,7 +84,8 @@ def evaluate(args, session=None) -> None:
     id_set = other_set(args.id_dataset, args.id_dataset_root, "-idd")
     sanity_set = other_set(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd")
     images = Images(test_set, training_set, id_set, sanity_set, args.batch_size)
-    layers = in_order((run.row.end_layer for run in runs), networks.end.layer_names)
+    rows = [run.row for run in runs]
+    layers = by_depth((row.end_layer for row in rows), depths_of(rows, "end"))
     wanted = Wanted(networks.end_name, tuple(layers), tuple(args.detector), args.ood_detector_dir, args.validity)
     if not (session.reference and session.reference.is_for(wanted, images)):
         session.reference = None  # its memory is free for the next
@@ -113,7 +114,6 @@ def evaluate(args, session=None) -> None:
         folder,
         evaluations,
         n_images=len(test_set),
-        layer_orders=(networks.front.layer_names, networks.end.layer_names),
         other_data=other_data,
         **cli.figure_options(args),
     )

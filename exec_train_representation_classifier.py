@@ -4,6 +4,7 @@
 import sys
 
 from src import cli
+from src.choices import LR_STEPS, OOD_SCORES
 from src.choices.models import MODEL_NAMES
 
 CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_"))
@@ -30,7 +31,21 @@ def parser() -> cli.Parser:
     )
     cli.add_resume(options, overwrite=True)
     add("--resume-from", help="checkpoint of a classifier to go on from; with -e 0 it is only fine-tuned")
-    cli.add_finetuning(options)
+    add("-ftidd", "--finetune-id-dataset", type=cli.dataset, required=True, help="ID dataset, as -d")
+    add("-ftiddata", "--finetune-id-dataset-root", default="./data/pytorch", help="folder of the ID dataset")
+    add("-ftoodd", "--finetune-ood-dataset", type=cli.dataset, required=True, help="auxiliary OOD dataset, as -d")
+    add("-ftooddata", "--finetune-ood-dataset-root", default="./data/pytorch", help="folder of the OOD dataset")
+    add("-fe", "--finetune-epochs", dest="n_finetune_epochs", type=cli.whole_number(0), default=20, help="epochs")
+    add("--finetune-decay", choices=LR_STEPS, default="updates",
+        help="what is counted to -fe // 2, where the learning rate drops to a tenth; published: updates")  # fmt: skip
+    add("-m-in", "--mean-in-score", dest="m_in", type=cli.real_number(), default=-25.0,
+        help="energy that ID is to stay below")  # fmt: skip
+    add("-m-out", "--mean-out-score", dest="m_out", type=cli.real_number(), default=-7.0,
+        help="energy that OOD is to stay above")  # fmt: skip
+    add("-score", "--ood-score", dest="score", type=lambda text: "OE" if text.lower() == "oe" else text,
+        choices=OOD_SCORES, default="energy",
+        help="what is added to the cross-entropy: the energy hinge, or outlier exposure")  # fmt: skip
+    add("-fdir", "--final-save-dir", default="./models/repr_cls_ood_detectors", help="folder of the detector store")
     return options
 
 

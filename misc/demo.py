@@ -39,6 +39,7 @@ CONTROLS = {"a network to itself": ("demo_self", CHECKPOINTS[1]), "an untrained 
 UNTRAINED = "mahalanobis,rmd"  # detectors that need no training
 AS_PAPER = ("demo_dm", "demo_tlm")  # are evaluated by the trained ones, too
 DETECTOR = ["-m", "repr_cls_resnet18", "-e", "1", "-fe", "1", "-ftidd", "digits", "-ftoodd", "photo_patches"]
+DETECTED = "layer2.1,layer3.1"
 RANKS = ["64", "32", "16", "8", "4", "2", "1"]
 CUT_LAYER = "layer3.0"  # of the front network, for the sensitivity test
 MEASURES = {"cka": "linear CKA", "pwcca": "PWCCA distance", "procrustes": "Procrustes distance"}
@@ -98,10 +99,10 @@ def compare() -> Iterator[Step]:
 
 
 def judge() -> Iterator[Step]:
-    """Train an OOD detector for the last block of each stage, evaluate all grids, and give the verdict."""
+    """Train OOD detectors for two blocks of the end network, evaluate all grids, and give the verdict."""
     options = [*COMMON, *DETECTOR, "-dir", "models/detectors", "-fdir", "models/store", "--resume"]
     script = "exec_train_representation_classifier.py"
-    yield Step("Train OOD detectors", script, [CHECKPOINTS[1], MODEL, ",".join(LAYERS[1::2]), *options])
+    yield Step("Train OOD detectors", script, [CHECKPOINTS[1], MODEL, DETECTED, *options])
     names = [name for name, _ in (*METHODS.values(), *CONTROLS.values())]
     for name in names:
         detector = f"energy,{UNTRAINED}" if name in AS_PAPER else UNTRAINED
@@ -142,8 +143,9 @@ def report(folder: Path) -> Path:
         f"{float(row['front_accuracy']):.1%} (front) and {float(row['end_accuracy']):.1%} (end). Every layer of "
         f"the one was stitched to every layer of the other, by {', '.join(METHODS)}; training went on from direct "
         "matching. Density and recall say whether stitched activations lie where the end network's own do, and "
-        "detectors looked at them as well: two that need no training, and for direct and task loss matching those "
-        "of the paper, which learned to tell activations of digits from those of patches of photographs.",
+        "detectors looked at them as well: two that need no training, and for direct and task loss matching into "
+        f"{DETECTED.replace(',', ' and ')} those of the paper, which learned to tell activations of digits from those of "
+        "patches of photographs.",
         "",
         "![verdict](verdict.png)",
         "",

@@ -1,6 +1,6 @@
-"""Runs the main commands on a pretended GPU, then on the CPU; writes as JSON what they wrote and how often they waited.
+"""Runs the main commands on the CPU, then on a GPU; writes as JSON what they wrote and how often the host waited.
 
-    cd EMPTY_FOLDER; PYTHONPATH=CHECKOUT python -m tests.on_both_devices answer.json
+    cd EMPTY_FOLDER; PYTHONPATH=CHECKOUT python -m tests.on_both_devices answers.json pretended
 """
 
 import json
@@ -18,7 +18,7 @@ from tests.commands import read_csv, read_json, run
 from tests.conftest import few_images
 from tests.tiny_datasets import random_images
 
-NETWORKS = ["m0/model_1.pt", "m1/model_1.pt", "small_cnn", "small_cnn"]
+NETWORKS = ["../cpu/m0/model_1.pt", "../cpu/m1/model_1.pt", "small_cnn", "small_cnn"]
 GRID = ["exec_stitch.py", *NETWORKS, "pool3,pool4", "pool2,pool4", "rc2c_pre", "--mod-only-stitch"]
 TRAINED = ["-e", "1", "-lr", "0.001"]
 CLASSIFIER = ["-m", "repr_cls_resnet18", "-ftidd", "digits", "-ftoodd", "photo_patches", "-fe", "1"]
@@ -29,10 +29,12 @@ def commands() -> Iterator[tuple[str, int, list[str]]]:
     for seed in "01":
         yield f"train {seed}", 24, ["exec_train.py", "small_cnn", *TRAINED, "-s", seed, "-dir", f"m{seed}"]
     yield "train on files", 24, ["exec_train.py", "small_cnn", *TRAINED, "-d", "../own", "-workers", "0", "-dir", "own"]
+    imagenet = ["misc/imagenet_train_main.py", "-a", "small_cnn", "--dummy", "--dummy-size", "8"]
+    yield "imagenet", 2, [*imagenet, "--epochs", "1", "--lr", "0.001", "-dir", "imagenet"]
     changed = ["--shortcut", "0.5", "--image-noise", "99"]
     yield "interventions", 24, ["exec_train.py", "small_cnn", *TRAINED, *changed, "-dir", "changed"]
     yield "evaluate", 24, ["exec_eval.py", NETWORKS[0], "small_cnn"]
-    yield "evaluate on files", 24, ["exec_eval.py", "own/model_1.pt", "small_cnn", "-d", "../own"]
+    yield "evaluate on files", 24, ["exec_eval.py", "../cpu/own/model_1.pt", "small_cnn", "-d", "../own"]
     for form in ("pinv", "ridge", "covariance", "ortho"):
         yield form, 24, [*GRID, "-e", "0", "-i", form, "-pinv-samples", "80", "-dir", form]
     yield "control", 24, [*GRID, "-e", "0", "-i", "pinv", "--control", "labels", "-dir", "control"]
@@ -106,40 +108,42 @@ def write_images(folder: Path) -> None:
     (folder / "dataset.yaml").write_text("size: 8\nchannels: 1\naugment: none\nmean: [0.5]\nstd: [0.2]\n")
 
 
-def main(answer: str) -> None:
+def run_all(folder: Path, gpu: int, answers: dict[str, dict], waits: dict[str, list[int]]) -> dict[str, list[float]]:
+    """Run all commands in a folder; returns the numbers that they wrote, and notes waits and seconds of each."""
+    folder.mkdir()
+    for name, batch_size, words in commands():
+        waits.clear()
+        pretended_gpu.BLOCKING.clear()
+        began = time.process_time()
+        data = [] if "-d" in words or name == "imagenet" else ["-d", "digits"]
+        size = ["-n", "96"] if "similarity" in name else ["-b", batch_size]
+        with few_images(4 * batch_size, n_test=4 * batch_size):
+            run(*words, *data, *size, "-gpu", gpu, cwd=folder)
+        answers["seconds"][f"{folder.name}: {name}"] = time.process_time() - began
+        answers["waits"][name] = {kind: max(counts, default=0) for kind, counts in waits.items()}
+        answers["lines"][name] = [[*key, n] for key, n in pretended_gpu.BLOCKING.most_common()]
+    return numbers(folder)
+
+
+def main(path: str, gpu: str) -> None:
     start, adam = Path.cwd(), torch.optim.Adam
-    try:
-        mode = pretended_gpu.install()
-    except (RuntimeError, AttributeError, TypeError) as error:
-        Path(answer).write_text(json.dumps({"differs": str(error)}))
-        return
     # Adam in one kernel, as on a GPU, rounds otherwise than the one that torch takes on a CPU.
     torch.optim.Adam = lambda *args, **kwargs: adam(*args, **kwargs | {"fused": True})
     waits: dict[str, list[int]] = {}
     count_batches(waits)
     write_images(start / "own")
     answers: dict[str, dict] = {"waits": {}, "lines": {}, "seconds": {}}
-    for device, gpu in (("gpu", pretended_gpu.GPU.index), ("cpu", -1)):
-        if device == "cpu":
-            mode.__exit__(None, None, None)
-        folder = start / device
-        folder.mkdir()
-        for name, batch_size, words in commands():
-            began = time.process_time()
-            data = [] if "-d" in words else ["-d", "digits"]
-            size = ["-n", "96"] if "similarity" in name else ["-b", batch_size]
-            with few_images(4 * batch_size, n_test=4 * batch_size):
-                run(*words, *data, *size, "-gpu", gpu, cwd=folder)
-            answers["seconds"][f"{device}: {name}"] = time.process_time() - began
-            if device == "gpu":
-                answers["waits"][name] = {kind: max(counts, default=0) for kind, counts in waits.items()}
-                answers["lines"][name] = [[*key, n] for key, n in pretended_gpu.BLOCKING.most_common()]
-                waits.clear()
-                pretended_gpu.BLOCKING.clear()
-        answers[device] = numbers(folder)
-    answers["run.json"] = read_json(start / "gpu" / "m0" / "run.json")
-    Path(answer).write_text(json.dumps(answers))
+    answers["cpu"] = run_all(start / "cpu", -1, answers, waits)
+    try:
+        number = pretended_gpu.install() if gpu == "pretended" else int(gpu)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        answers["differs"] = str(error)
+    else:
+        answers["gpu"] = run_all(start / "gpu", number, answers, waits)
+        answers["run.json"] = read_json(start / "gpu" / "m0" / "run.json")
+        answers["chosen"] = gpu == "pretended" and torch.cuda.current_device() == number
+    Path(path).write_text(json.dumps(answers))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,6 +1,6 @@
 """A pretended GPU for a CPU build of torch: real values, real devices, no speed.
 
-`install` makes this machine one of two GPUs, of which the second, `cuda:1`, can be used. A tensor there says so and
+`install` makes this machine one with two GPUs, of which the second, `cuda:1`, can be used. A tensor there says so and
 holds its values in a tensor of the CPU. A dispatch mode sees every operation, computes it on the CPU, refuses what CUDA
 refuses, and counts what blocks: copies that nobody asked not to wait for, and values that the host asks for.
 
@@ -211,9 +211,13 @@ def _grouped(lists: list[list[Tensor]], *args):
     return {(members[0][0].device, dtype): (members, places) for (_, dtype), (members, places) in groups.items()}
 
 
-def install() -> OnTheGpu:
-    """Pretend from now on; returns the mode that is on. Raises RuntimeError where this torch is built otherwise."""
-    chosen = [0]
+def install() -> int:
+    """Pretend from now on that there are two GPUs; returns the number of the one that can be used.
+
+    Raises:
+        AttributeError, RuntimeError, TypeError: this torch is made otherwise.
+    """
+    chosen = [GPU.index]  # for the trial; then 0, as in every process at first
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(…, device="cuda") makes it on the CPU, and then moves it
     torch._C._nn._parse_to = lambda *args, **kwargs: _parse_to(*_places(*args, **kwargs)[0], **kwargs)
     torch._C._group_tensors_by_device_and_dtype = _grouped
@@ -231,6 +235,21 @@ def install() -> OnTheGpu:
     torch.cuda.current_device = lambda: chosen[0]
     torch.cuda.set_device = lambda device: chosen.__setitem__(0, getattr(device, "index", device))
     torch.cuda.synchronize = lambda device=None: _count("synchronize")
-    mode = OnTheGpu()
-    mode.__enter__()
-    return mode
+    OnTheGpu().__enter__()
+    _try()
+    chosen[0] = 0
+    return GPU.index
+
+
+def _try() -> None:
+    """Raise RuntimeError where torch does not do what all this relies on."""
+    weight = torch.nn.Linear(2, 1, bias=False).to(GPU).weight
+    loss = (weight @ torch.ones(2, device="cuda")).sum()
+    loss.backward()
+    if not isinstance(weight.grad, Pretended) or loss.device != GPU or weight.grad.tolist() != [[1, 1]]:
+        raise RuntimeError("gradients are not on the device of their parameters")
+    try:
+        weight + torch.ones(2)
+    except Refused:
+        return
+    raise RuntimeError("operations pass by")

@@ -1,12 +1,11 @@
 """Checkpoints: both formats, equal bytes for equal states, and one line for everything that can be wrong."""
 
 import sys
-from collections import OrderedDict
 
 import pytest
 import torch
 
-from src.checkpoints import load_model, load_state, load_tensors, save_state
+from src.checkpoints import load_model, load_state, save_state
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import build_model
@@ -27,29 +26,6 @@ def test_reads_both_formats_of_torch(tmp_path, model, zipped):
     state = load_state(tmp_path / "m.pt")
     assert state.keys() == model.state_dict().keys()
     assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
-
-
-class EarlyParameter:
-    """What torch 0.4 and a parameter with attributes leave in a checkpoint."""
-
-    def __init__(self, value: torch.Tensor, state: dict | None = None):
-        self.value, self.state = value, state
-
-    def __reduce__(self):
-        if self.state is None:
-            return torch.nn.Parameter, (self.value, True)
-        return torch._utils._rebuild_parameter_with_state, (self.value, True, OrderedDict(), self.state)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_reads_parameters_of_all_times(tmp_path, zipped):
-    values = torch.arange(6.0).view(2, 3)
-    content = {"early": EarlyParameter(values), "attributed": EarlyParameter(values, {"a": 1})}
-    torch.save(content, tmp_path / "m.pt", _use_new_zipfile_serialization=zipped)
-    expected = torch.load(tmp_path / "m.pt", weights_only=False)
-    found = load_tensors(tmp_path / "m.pt")
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
 def test_equal_states_make_equal_bytes_under_any_name(tmp_path, model):

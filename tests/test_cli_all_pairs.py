@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from misc import all_pairs, pair_costs, pairs
+from misc import all_pairs, pair_costs
 from src.checkpoints import save_state
 from src.models import build_model
 from src.results.network_list import ListedNetwork
@@ -246,15 +246,6 @@ def test_shares_are_disjoint_complete_and_stable():
     few, more = units_of_shares("abcdef", 3), units_of_shares("zabcydef", 3)
     assert sum(map(len, few)) == len(set.union(*few)) == 6 * 5 + 15 and all(few)
     assert all(one <= other for one, other in zip(few, more, strict=True))
-
-
-def test_a_shard_leaves_the_pairs_of_others_alone(networks, monkeypatch):
-    monkeypatch.setattr(pairs, "run_calls", lambda unit, session: [])
-    folder, shares = networks("shards"), units_of_shares("abc", 2)
-    for number, done in ((2, shares[1]), (1, shares[0] | shares[1])):
-        run(SCRIPT, *OPTIONS, "--shard", f"{number}/2", cwd=folder)
-        finished = (folder / "results" / "all").glob("*/*-*.config.txt")
-        assert {f"{path.parent.name} {path.name.removesuffix('.config.txt')}" for path in finished} == done
 
 
 def test_a_claimed_pair_is_left_and_taken_up_when_its_process_is_killed(networks, few):

@@ -40,7 +40,7 @@ def test_every_script_takes_a_file(tmp_path):
     (entry,) = read_json("models/repr_cls_ood_detectors/meta.json").values()
     assert (entry["id_dataset"], entry["finetune_ood_dataset"]) == (str(tmp_path / own), str(tmp_path / ood))
     out = run("exec_eval_stitcher_ood.py", "results/s", *data, "-scd", ood, "-idd", own).out
-    assert "mean ID energy" in out and "OOD detector sanity checks: ood\n" in out
+    assert "mean ID energy" in out and "OOD detector sanity checks: ood (energy)\n" in out
     assert sum(path.name == "ood.npy" for path in tmp_path.rglob("*.npy")) == 1
     run("exec_probe.py", "m/model_2.pt", model, *data, "-l", "pool2", "-e", "1", "-o", "probes.csv")
     options = ["-n", "40", "-o", "similarity.csv"]

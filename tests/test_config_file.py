@@ -71,25 +71,6 @@ def test_switches_take_true_and_false_alone(config):
     assert "neither true nor false" in error_line("exec_stitch.py", "--config", config("no_save: 1"))
 
 
-def test_what_is_still_missing_is_named(config):
-    assert "-dir" in error_line("exec_train.py", "--config", config("model_type: resnet18"))
-
-
-def test_a_list_swallows_no_positional_argument(config):
-    path = config("reduce_lr_epochs: [3, 5]\nsave_dir: a\n")
-    args = parser_of("exec_train.py").parse_args(["--config", path, "resnet18"])
-    assert (args.model_type, args.reduce_lr_epochs) == ("resnet18", [3, 5])
-    args = parser_of("exec_train.py").parse_args(["--config", config("reduce_lr_epochs: [3]\n"), *GIVEN])
-    assert (args.model_type, args.reduce_lr_epochs) == ("resnet18", [3])
-
-
-def test_negative_numbers_are_values(config):
-    given = "f.pt resnet18 all -m repr_cls_resnet18 -ftidd digits -ftoodd photo_patches -dir a".split()
-    parser = parser_of("exec_train_representation_classifier.py")
-    args = parser.parse_args([*given, "--config", config("m_in: -3.5\ngpu: -1\n")])
-    assert (args.m_in, args.gpu) == (-3.5, -1)
-
-
 @pytest.mark.parametrize(
     ("script", "given"),
     [
@@ -106,5 +87,3 @@ def test_options_become_the_words_that_they_came_from(script, given):
     assert vars(parser.parse_args(parser.words(parsed))) == vars(parsed)
     own = {name: value for name, value in vars(parsed).items() if not name.endswith("_path_seed")}
     assert list(vars(parser.options(**own)).items()) == list(vars(parsed).items())
-    with pytest.raises(ValueError, match="has no option nonsense"):
-        parser.options(nonsense=1)

@@ -5,7 +5,7 @@ import fcntl
 import os
 
 from src import files
-from src.files import write_csv, write_json, write_text
+from src.files import write_json, write_text
 from tests.commands import start_code
 
 
@@ -21,11 +21,6 @@ def test_folders_are_created_and_files_get_ordinary_rights(tmp_path):
 def test_json_has_the_layout_of_the_public_code(tmp_path):
     write_json(tmp_path / "config.txt", {"a": None, "b": [1]})
     assert (tmp_path / "config.txt").read_text() == '{\n    "a": null,\n    "b": [\n        1\n    ]\n}'
-
-
-def test_csv_keeps_every_digit_and_leaves_gaps_empty(tmp_path):
-    write_csv(tmp_path / "x.csv", ("a", "b"), [{"a": 0.1 + 0.2}, {"a": 1, "b": None}])
-    assert (tmp_path / "x.csv").read_text() == "a,b\n0.30000000000000004,\n1,\n"
 
 
 def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, capsys):

@@ -77,11 +77,6 @@ def compare(network_folder):
     return check
 
 
-@pytest.mark.slow
-def test_a_training(compare):
-    compare(TRAIN, lambda path, _: kill_after(TRAIN, path, "Epoch #2 train"))
-
-
 def test_a_grid_of_task_loss_matching(compare):
     compare(TLM, lambda path, _: kill_after(TLM, path, "Epoch #1 val"))
 

@@ -40,12 +40,6 @@ def test_a_copy_of_a_checkpoint_under_another_name_is_the_same_network(checkpoin
     assert identity(copy) != identity("f.pt")
 
 
-def test_a_checkpoint_that_was_replaced_is_another_network(checkpoint):
-    before = identity("f.pt")
-    checkpoint.write_bytes(b"trained longer")
-    assert identity("f.pt") != before
-
-
 def test_of_a_file_that_is_not_there_the_normalised_path_counts(checkpoint, tmp_path):
     names = ("m/no.pt", "./m//no.pt", "x/../m/no.pt", tmp_path / "m" / "no.pt")
     assert {identity(name) for name in names} == {str(tmp_path / "m" / "no.pt")}
@@ -104,11 +98,6 @@ def test_its_settings_are_columns_of_rows(row):
         assert to_record(row._replace(seed=7).experiment)[name] == value
 
 
-def test_options_of_another_script_are_refused():
-    with pytest.raises(ValueError, match="^stitching_type$"):
-        Experiment.of({"dataset": "digits", "init": "rand"})
-
-
 def test_experiments_are_told_apart_by_what_differs():
     same = [stitch_row(), stitch_row(end_layer="layer3.0"), stitch_row(folder="g")]
     assert by_experiment(same) == {"": same}
@@ -123,10 +112,6 @@ def test_experiments_are_told_apart_by_what_differs():
         "init=rand, objective=task, n_epochs=3, seed=1": 1,
     }
     assert by_experiment([]) == {}
-
-
-def test_rows_of_an_evaluation_have_experiments_too():
-    assert list(by_experiment([evaluation_row(seed=0), evaluation_row(seed=1)])) == ["seed=0", "seed=1"]
 
 
 def test_of_repeated_results_the_newest_counts(capsys):

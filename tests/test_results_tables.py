@@ -16,7 +16,7 @@ from src.similarity.rows import Null, SimilarityRow
 from src.stitching.rows import ComparisonRow, Metrics, StitchRow
 from src.training.recorded import EpochRow
 from src.verdict.rows import IntervalRow, VerdictRow
-from tests.result_rows import OPTIONS, evaluation_row, probe_row, similarity_row, stitch_row
+from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
 
 MEANS = (
     "accuracy,accuracy_low,accuracy_high,penalty,penalty_low,penalty_high,"
@@ -27,14 +27,14 @@ COLUMNS = {  # that all tables of a type have
         "front_layer,end_layer,stitching_type,init,front_stitch_rank,front_pinv_rank,seed,accuracy,front_accuracy,"
         "end_accuracy,matching_error,representation_difference,folder,front_model_path,end_model_path,"
         "front_model_type,end_model_type,dataset,objective,n_epochs,n_pinv_init_samples,agreement,kappa,n_images,"
-        "pinv_cutoff,n_matched,matching_rank,r2_matched,r2_test,control"
+        "pinv_cutoff,n_matched,matching_rank,r2_matched,r2_test,control,front_depth,end_depth"
     ),
     EvaluationRow: (
         "front_layer,end_layer,accuracy,auroc,aupr,fpr95,mean_energy,mean_id_energy,folder,detector,detector_id_data,"
         "detector_ood_data,id_dataset,sanity_dataset,sanity_auroc,dataset,front_model_path,end_model_path,"
         "front_model_type,end_model_type,stitching_type,init,objective,n_epochs,n_pinv_init_samples,front_stitch_rank,"
         "front_pinv_rank,seed,pinv_cutoff,auroc_low,auroc_high,density,recall,frechet,density_own,recall_own,"
-        "frechet_own,noise_dose,shrinkage_dose,control"
+        "frechet_own,noise_dose,shrinkage_dose,control,front_depth,end_depth"
     ),
     ProbeRow: "model,layer,rank,accuracy,train_accuracy,loss,seed,epochs,model_type,dataset,n_images",
     SimilarityRow: (
@@ -45,7 +45,7 @@ COLUMNS = {  # that all tables of a type have
     VerdictRow: (
         f"method,networks,front_layer,end_layer,verdict,reason,control,n_runs,n_networks,{MEANS},p_below,p_above,rho,"
         "rho_low,rho_high,beta,beta_low,beta_high,side,noise_dose,shrinkage_dose,density,recall,frechet,density_own,"
-        "recall_own,frechet_own"
+        "recall_own,frechet_own,front_depth,end_depth"
     ),
     ComparisonRow: "front_layer,end_layer,accuracy_1,accuracy_2,difference",
     RankTestRow: "test,measure,setting,layer1,layer2,varied,n,spearman,spearman_p,kendall,kendall_p,place,note",
@@ -55,7 +55,7 @@ COLUMNS = {  # that all tables of a type have
                   for part in ("value", "low", "high", "chance"))
         + "n_networks,both_directions"
     ),
-    DepthRow: "quantity,line,layer,value,low,high,n_networks,n_pairs",
+    DepthRow: "quantity,line,layer,value,low,high,n_networks,n_pairs,networks",
     EpochRow: "train_acc,train_loss,val_acc,val_loss",
     FinetuningRow: "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc",
 }  # fmt: skip
@@ -63,7 +63,8 @@ LAYERS = ("layer1.0", 'fc, "last"')
 KNOWN = (3, 2, 0.1 + 0.2, 1e-300, 1 / 3, 0.0, -0.125, None, 0.5, 0.9, 0.8, -0.1, 2.0)
 UNKNOWN = (1, 1, 0.5, *[None] * 10)
 ROWS = [
-    stitch_row(front_stitch_rank=8, matching_error=0.1, init="pinv", kappa=-0.25, accuracy=1 / 3, n_images=360),
+    stitch_row(front_stitch_rank=8, matching_error=0.1, init="pinv", kappa=-0.25, accuracy=1 / 3, n_images=360,
+               front_depth=3),
     stitch_row(objective="fula", front_model_path="m, n/é.pt", seed=None, dataset=None, n_epochs=None),
     evaluation_row(detector_ood_data="svhn", sanity_dataset="mnist", sanity_auroc=0.75, front_pinv_rank=4),
     evaluation_row(detector="knn", accuracy=math.nan, auroc_low=0.25, auroc_high=0.75, density=0.1, recall=1 / 3,
@@ -76,8 +77,9 @@ ROWS = [
     IntervalRow("direct matching", "f.pt → g.pt", *LAYERS, *KNOWN),
     IntervalRow("direct matching (seed=0, init=rand)", "3 pairs of networks", *LAYERS, *UNKNOWN),
     VerdictRow("m", "n", *LAYERS, "similar", "because", "self", *KNOWN, 0.01, 0.99, 1.5, 1.25, math.inf, 0.5, -0.5,
-               1.0, "in distribution", 0.01, 0.02, 0.1, 1 / 3, 1e-300, 1.0, 0.9, 0.0, {"auroc_knn": 0.9, "cka": 0.5}),
-    VerdictRow("m", "n", *LAYERS, "undecided", "because", None, *UNKNOWN, *[None] * 17, {}),
+               1.0, "in distribution", 0.01, 0.02, 0.1, 1 / 3, 1e-300, 1.0, 0.9, 0.0, 3, 4,
+               {"auroc_knn": 0.9, "cka": 0.5}),
+    VerdictRow("m", "n", *LAYERS, "undecided", "because", None, *UNKNOWN, *[None] * 19, {}),
     ComparisonRow(*LAYERS, 0.5, math.nan, math.nan),
     RankTestRow("sensitivity", "cka", "a -- b", "x", "y", "layer1", 4, 0.8, 0.2, 2 / 3, 1 / 3),
     RankTestRow("specificity", "cka", "a -- b", "x", "x", "layer2", 8, place=2.0, note="its note"),
@@ -204,7 +206,3 @@ def test_a_table_is_read_as_what_it_is_and_no_other(tmp_path, kind):
     with pytest.raises(UserError, match=r"is no table of probing \(exec_probe\.py -o\) or stitching \(exec_stitch\.py"):
         (tmp_path / "empty.csv").touch()
         read_table(tmp_path / "empty.csv", ProbeRow, StitchRow)
-
-
-def test_the_options_of_a_run_are_columns_of_its_row():
-    assert set(OPTIONS) | {"objective"} <= set(columns(StitchRow))

@@ -1,7 +1,6 @@
 """Runs: finished ones, claims, states; a training that is interrupted ends as one that never was."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -140,16 +139,6 @@ def test_empty_options_of_the_public_code(tmp_path):
     path.write_text(json.dumps({"scheduler": "", "front_stitch_rank": 0, "seed": 0}))
     assert read_options(path) == {"scheduler": "none", "front_stitch_rank": None, "seed": 0}
     assert Run.in_folder(tmp_path, {"scheduler": "none", "front_stitch_rank": None}).skip_if_finished(resume=True)
-
-
-@pytest.mark.slow
-def test_folders_are_claimed_by_one_process_each(tmp_path):
-    code = (
-        "import sys; from src.results.run import new_folder\nfor _ in range(30): print(new_folder(sys.argv[1]).name)\n"
-    )
-    processes = [start_code(code, tmp_path) for _ in range(2)]
-    names = [name for each in processes for name in each.communicate(timeout=100)[0].split()]
-    assert len(names) == len(set(names)) == 60 and set(names) == set(os.listdir(tmp_path))
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path):

@@ -51,3 +51,20 @@ def plain_network() -> Network:
         nn.Flatten(), nn.Linear(96, 10),
     )  # fmt: skip
     return Network(module, image_shape=(1, 8, 8), n_classes=10)
+
+
+class _House(nn.Module):
+    """Layers whose names, and whose order in the module, are in another order than they are computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.attic, self.body, self.stem = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(1, 8, 2, 2)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, images):
+        return self.head(self.attic(self.body(self.stem(images).relu()).relu()).mean((2, 3)))
+
+
+def house() -> Network:
+    """Return a network of grey images whose layers are `stem`, `body` and `attic`, in this order."""
+    return Network(_House(), image_shape=(1, 8, 8), n_classes=10)

@@ -4,9 +4,9 @@ import os
 from argparse import Namespace
 from typing import Any
 
-from src.choices import ALIGNMENTS, LR_STEPS, OOD_SCORES, OPTIMIZERS, PRECISIONS, SCHEDULERS
+from src.choices import ALIGNMENTS, OPTIMIZERS, PRECISIONS, SCHEDULERS
 from src.cli.parser import Parser
-from src.cli.types import cutoff, dataset, dataset_help, described, one_of, real_number, whole_number, whole_number_or
+from src.cli.types import cutoff, dataset, described, real_number, whole_number, whole_number_or
 from src.console import warn
 from src.errors import UserError
 
@@ -56,9 +56,12 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
     Args:
         batch_size: the default of `-b`; None where the script leaves it to others.
     """
+    from src.datasets import DATASET_NAMES
+
     images = "images in a batch" + ("" if batch_size else "; default: that of each script")
     add = parser.add_argument
-    add("-d", "--dataset", type=dataset, default="cifar10", help=dataset_help())
+    add("-d", "--dataset", type=dataset, default="cifar10",
+        help=f"one of {', '.join(DATASET_NAMES)}, a folder of images, or an .npz file")  # fmt: skip
     add("-data", "--dataset-root", default="./data/pytorch", help="folder of the datasets")
     add("-b", "--batch-size", type=whole_number(1), default=batch_size, help=images)
     add("-workers", "--loader-workers", dest="n_workers", type=whole_number(0), default=None,
@@ -173,23 +176,6 @@ def intervention_options(args: Namespace) -> dict[str, Any]:
 
     strengths = {name: vars(args).get(name) for name in INTERVENTIONS}
     return {"interventions": strengths, "intervention_seed": args.intervention_seed}
-
-
-def add_finetuning(parser: Parser) -> None:
-    """Add the options of fine-tuning OOD detectors."""
-    add, real = parser.add_argument, real_number()
-    add("-ftidd", "--finetune-id-dataset", type=dataset, required=True, help="ID dataset, as -d")
-    add("-ftiddata", "--finetune-id-dataset-root", default="./data/pytorch", help="folder of the ID dataset")
-    add("-ftoodd", "--finetune-ood-dataset", type=dataset, required=True, help="auxiliary OOD dataset, as -d")
-    add("-ftooddata", "--finetune-ood-dataset-root", default="./data/pytorch", help="folder of the OOD dataset")
-    add("-fe", "--finetune-epochs", dest="n_finetune_epochs", type=whole_number(0), default=20, help="epochs")
-    add("--finetune-decay", choices=LR_STEPS, default="updates",
-        help="what is counted to -fe // 2, where the learning rate drops to a tenth; published: updates")  # fmt: skip
-    add("-m-in", "--mean-in-score", dest="m_in", type=real, default=-25.0, help="energy that ID is to stay below")
-    add("-m-out", "--mean-out-score", dest="m_out", type=real, default=-7.0, help="energy that OOD is to stay above")
-    add("-score", "--ood-score", dest="score", type=one_of(OOD_SCORES), choices=OOD_SCORES, default="energy",
-        help="what is added to the cross-entropy: the energy hinge, or outlier exposure")  # fmt: skip
-    add("-fdir", "--final-save-dir", default="./models/repr_cls_ood_detectors", help="folder of the detector store")
 
 
 def training_settings(args: Namespace) -> Any:

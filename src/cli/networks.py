@@ -1,7 +1,7 @@
 """How networks are named on the command line."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from src.choices.models import MODEL_NAMES
@@ -31,18 +31,14 @@ def checkpoint(text: str) -> str:
     return text
 
 
-def refuse_code_of_config(parser: argparse.ArgumentParser, args: argparse.Namespace, words: Sequence[str]) -> None:
-    """Raise a UserError if a file of options alone names code, which is not run then.
-
-    Args:
-        words: the command line itself, without the words that stand for the file.
-    """
+def refuse_code_of_config(from_file: Mapping[str, Any], args: argparse.Namespace, words: Sequence[str]) -> None:
+    """Raise a UserError if an option is code that the file of options alone names, not the words of the command."""
     given = {network(word) for word in words for word in (word, word.partition("=")[2]) if is_user_network(word)}
-    for action in parser._actions:
-        value = getattr(args, action.dest, None)
-        if action.type is network and value and is_user_network(value) and value not in given:
+    for name in from_file:
+        value = getattr(args, name)
+        if isinstance(value, str) and is_user_network(value) and value not in given:
             raise UserError(
-                f"{action.dest} {value} stands in the file of --config alone, and a file of options does not run "
+                f"{name} {value} stands in the file of --config alone, and a file of options does not run "
                 "code; name it on the command line as well"
             )
 

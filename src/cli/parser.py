@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from src.cli.config_file import words_of
+from src.cli.config_file import set_default, set_defaults
 from src.cli.networks import add_derived_options, refuse_code_of_config
 from src.console import note
 from src.errors import Misfit, UserError, as_user_error
@@ -23,32 +23,26 @@ class Parser(argparse.ArgumentParser):
                           "what is given here as well wins")  # fmt: skip
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
-        """Parse the words of `--config`, then `args`, which win; end the process where one is wrong."""
+        """Parse arguments, with defaults from the file of `--config`; end the process where one is wrong."""
         args = sys.argv[1:] if args is None else args
         first = argparse.ArgumentParser(prog=self.prog, add_help=False, allow_abbrev=False, exit_on_error=False)
         first.add_argument("--config")
         try:
             path = first.parse_known_args(args)[0].config
-            words = [] if path is None else words_of(self, path)
-        except (argparse.ArgumentError, UserError) as error:
-            self.error(str(error))
-        self._words = [*words, *args]
-        parsed = super().parse_args(self._words, namespace)
-        try:
-            refuse_code_of_config(self, parsed, args)
+            from_file = {} if path is None else set_defaults(self, path)
+            parsed = super().parse_args(args, namespace)
+            refuse_code_of_config(from_file, parsed, args)
             add_derived_options(self, parsed)
-        except UserError as error:
+        except (argparse.ArgumentError, UserError) as error:
             self.error(str(error))
         return parsed
 
     def options(self, **values: Any) -> argparse.Namespace:
         """Return what `parse_args` would: these values, by their names in `config.txt`, and defaults for the others."""
-        defaults = {action.dest: _default_of(action) for action in self._actions if action.dest != "help"}
-        if not values.keys() <= defaults.keys():
-            raise ValueError(f"{self.prog} has no option {', '.join(values.keys() - defaults.keys())}")
-        options = argparse.Namespace(**defaults | values)
-        add_derived_options(self, options)
-        return options
+        actions = {action.dest: action for action in self._actions}
+        for name, value in values.items():
+            set_default(actions[name], value)
+        return self.parse_args([])
 
     def words(self, options: argparse.Namespace) -> list[str]:
         """Return the command line that stands for options: positional ones, and those that are not the default."""
@@ -64,11 +58,6 @@ class Parser(argparse.ArgumentParser):
                 elif action.nargs != 0:
                     named.append(value)
         return [*map(str, positional), *map(str, named)]
-
-    def has(self, option: str) -> bool:
-        """Return whether an option, such as `-d`, was among the parsed words."""
-        spellings = self._option_string_actions[option].option_strings
-        return any(word.split("=")[0] in spellings for word in self._words)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
@@ -140,8 +129,7 @@ def run(parser: Parser, experiment: Callable[[argparse.Namespace], None], argv: 
         if not known:
             traceback.print_exc()
             return 1
-        is_default = isinstance(known, Misfit) and hasattr(args, "dataset") and not parser.has("-d")
-        hint = f" (-d was not given: {args.dataset} is the default)" if is_default else ""
+        hint = f" (-d is {args.dataset})" if isinstance(known, Misfit) and hasattr(args, "dataset") else ""
         note(f"{parser.prog}: error: {known}{hint}")
         return 2
     return 0

@@ -14,7 +14,7 @@ from src.ground_truth.rows import DepthRow
 from src.results.captions import short
 from src.results.curves import Point, curves
 from src.results.experiments import NETWORKS, method_names
-from src.results.matrices import natural_order
+from src.results.matrices import by_depth, depths_of
 from src.results.tables import write_table
 from src.similarity.rows import SimilarityRow
 from src.stitching.folders import StitchingRun
@@ -41,7 +41,8 @@ def depth_rows(
         groups: by the identity of a network; each pair of groups has a line of its own. Default: types.
     """
     cells = _cells(runs, similarities, groups or {})
-    layers = natural_order(layer for *_, layer in cells)
+    listed = {layer: i for i, layer in enumerate(dict.fromkeys(row.layer1 for row in similarities))}
+    layers = by_depth((layer for *_, layer in cells), depths_of([run.row for run in runs], "front", "end"), listed)
     lines = dict.fromkeys(key[:3] for key in cells)
     return [_row(*line, layer, cells[(*line, layer)]) for line in lines for layer in layers if (*line, layer) in cells]
 
@@ -61,7 +62,7 @@ def write_depth(path: Path, rows: Sequence[DepthRow], *, figure: str = ".png", t
     n = max(row.n_networks for row in rows)
     bands = "bands: 95 % over networks" if any(not math.isnan(row.low) for row in rows) else "too few for intervals"
     texts = {"title": title, "caption": f"Means over pairs of {n} networks; {bands}."}
-    layers = natural_order(row.layer for row in rows)
+    layers = list(dict.fromkeys(row.layer for row in rows))  # the rows are in their order
     curves(path.with_suffix(figure), panels, x_label="layer of both networks", layers=layers, is_shared=False, **texts)
 
 

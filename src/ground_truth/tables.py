@@ -13,7 +13,7 @@ from src.errors import UserError
 from src.ground_truth.measures import PROBE, VERDICT, VERDICT_VALUES, measures_of, similarities_of
 from src.ood.evaluated import read_evaluations
 from src.probing.rows import ProbeRow
-from src.results.matrices import natural_order
+from src.results.matrices import by_depth, depths_of
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.results.tables import read_table
 from src.similarity.report import read_similarities
@@ -55,9 +55,12 @@ def read_tables(folder: Path, networks: Sequence[ListedNetwork]) -> Tables:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give the one that misc/all_pairs.py has written to")
     cells: dict[str, dict[tuple, float]] = {}  # by measure; then by both networks and both layers
+    stitches: list[StitchRow] = []
+    listed: dict[str, int] = {}  # the place of each layer in tables of similarity, whose rows go through them in order
     predictions: dict[int, dict[str, NDArray]] = {}
     for first, second, path in _pairs(folder / SIMILARITY, networks, ".csv"):
         for row in read_similarities(path):
+            listed.setdefault(row.layer1, len(listed))
             if row.rank1 is None and row.rank2 is None:
                 for name, value in similarities_of(row).items():
                     found = cells.setdefault(name, {})
@@ -69,6 +72,7 @@ def read_tables(folder: Path, networks: Sequence[ListedNetwork]) -> Tables:
     for method in methods:
         for front, end, path in _pairs(folder / method, networks):
             runs = _read_runs(path)
+            stitches += [run.row for run in runs]
             _keep_predictions(predictions, {"front": front, "end": end}, runs)
             for pair, values in _measure(runs):
                 for name, value in values.items():
@@ -76,7 +80,8 @@ def read_tables(folder: Path, networks: Sequence[ListedNetwork]) -> Tables:
                     cells.setdefault(f"{method} {name}", {})[(front, end, *pair)] = value
     if not cells:
         raise UserError(f"{folder} has no pair of the networks of this list; give what misc/all_pairs.py was given")
-    layers = natural_order(layer for found in cells.values() for key in found for layer in key[2:])
+    found_layers = (layer for found in cells.values() for key in found for layer in key[2:])
+    layers = by_depth(found_layers, depths_of(stitches, "front", "end"), listed)
     values = {name: _array(found, len(networks), layers) for name, found in cells.items()}
     return Tables(layers, values, frozenset(directed), predictions)
 

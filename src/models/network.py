@@ -104,6 +104,10 @@ class Network:
         """The names of all layers, in the order in which they are computed."""
         return tuple(self._replay().calls.layers)
 
+    def depth(self, layer: str) -> int:
+        """Return the place of a layer among all layers, in the order in which they are computed."""
+        return [*self.layer_names, OUTPUT].index(self._found(layer))
+
     @property
     def cut_names(self) -> tuple[str, ...]:
         """The layers through which alone everything behind them depends on the images."""

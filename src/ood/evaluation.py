@@ -136,6 +136,8 @@ def evaluate(name: str, stitches: Sequence[StitchScores], reference: Reference, 
         rows.append(EvaluationRow(
             **of_run,
             **run.row.pair._asdict(),
+            front_depth=run.row.front_depth,
+            end_depth=run.row.end_depth,
             **ood_metrics(own[layer], scores)._asdict(),
             **(validity._asdict() if validity else {}),
             accuracy=accuracy,

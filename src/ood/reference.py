@@ -22,7 +22,6 @@ from src.network_names import NetworkName
 from src.ood.detectors import Detector, make_detector
 from src.ood.store import DetectorStore
 from src.ood.validity import N_IMAGES, LayerValidity, Validity
-from src.results.matrices import in_order
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Detectors = dict[str, dict[str, Detector]]  # by score and layer
@@ -134,8 +133,8 @@ def _load(network: Network, wanted: Wanted, images: Images) -> tuple[Detectors, 
     device = next(network.parameters()).device
     for by_layer in detectors.values():
         store.entries()  # a missing store is an error, a missing detector is not
-        others = store.layers(name) if images.sanity is not None else ()
-        for layer in in_order([*wanted.layers, *others], network.layer_names):
+        others = set(store.layers(name)).difference(wanted.layers) if images.sanity is not None else ()
+        for layer in [*wanted.layers, *sorted(others, key=network.depth)]:
             try:
                 by_layer[layer] = store.load(name, layer, images.test.spec, device=device)
             except UserError as error:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from scipy.stats import kendalltau, spearmanr
@@ -41,7 +42,6 @@ def report(
     evaluations: Mapping[str, Evaluation],
     *,
     n_images: int,
-    layer_orders: Sequence[Sequence[str]],
     other_data: str = "",
     figure: str = ".png",
     title: str = "",
@@ -50,14 +50,13 @@ def report(
 
     Args:
         n_images: how many were stitched; the figure names it.
-        layer_orders: the layers of the front and the end network in their order.
         other_data: the name of the data, where they are not those of the stitches.
         figure: the ending of its name, .png or .pdf.
     """
     for name, evaluation in evaluations.items():
         if len(evaluations) > 1:
             result(f"DETECTOR: {name}")
-        matrices = _matrices(evaluation, layer_orders)
+        matrices = _matrices(evaluation)
         for experiment, of_experiment in matrices.items():
             if experiment:
                 result(f"EXPERIMENT: {experiment}")
@@ -71,18 +70,16 @@ def report(
     _compare_detectors(folder, evaluations, other_data)
 
 
-def _matrices(evaluation: Evaluation, orders: Sequence[Sequence[str]]) -> dict[str, dict[str, Matrix]]:
+def _matrices(evaluation: Evaluation) -> dict[str, dict[str, Matrix]]:
     """Return the matrix of each column by experiment."""
     matrices = {}
     for experiment, rows in by_experiment(evaluation.rows).items():
-        names = [name for name in TITLES if any(_value(row, name) is not None for row in rows)]
-        matrices[experiment] = {
-            name: pivot({row.pair: _value(row, name) for row in rows}, orders=orders) for name in names
-        }
+        names = [name for name in TITLES if any(_value(row, name=name) is not None for row in rows)]
+        matrices[experiment] = {name: pivot(rows, partial(_value, name=name)) for name in names}
     return matrices
 
 
-def _value(row: EvaluationRow, name: str) -> float | None:
+def _value(row: EvaluationRow, *, name: str) -> float | None:
     return getattr(row.validity if name.endswith("_dose") else row, name, None)
 
 

@@ -71,7 +71,9 @@ class EvaluationRow(NamedTuple):
     frechet_own: float | None = None
     noise_dose: float | None = None
     shrinkage_dose: float | None = None
-    control: str = ""  # of the run
+    control: str = ""  # of the run, as are the depths of its layers
+    front_depth: int | None = None
+    end_depth: int | None = None
 
     contents, written_by = "OOD evaluation", "exec_eval_stitcher_ood.py"
 

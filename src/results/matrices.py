@@ -1,8 +1,8 @@
-"""Values over two axes, such as front and end layers: what is printed as a table and drawn as a heat map."""
+"""Values of stitches by front and end layer: what is printed as a table and drawn as a heat map."""
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 
@@ -14,32 +14,42 @@ class Matrix(NamedTuple):
     values: Sequence[Sequence[Any]]  # (rows, columns)
 
 
-def pivot(
-    cells: Mapping[tuple[str, str], Any], *, missing: Any = math.nan, orders: Sequence[Sequence[str]] = ((), ())
-) -> Matrix:
-    """Lay out values by (row, column) as a matrix.
+def pivot(rows: Iterable[Any], value: Callable[[Any], Any], *, missing: Any = math.nan) -> Matrix:
+    """Lay out a value of rows of stitches as a matrix, both axes in the order of depth; of a pair the last row counts.
 
     Args:
-        orders: the names of rows and of columns in their order; others follow in natural order.
+        rows: have `front_layer`, `end_layer`, and `front_depth` and `end_depth`, which may be None.
     """
-    names = zip(*cells, strict=True) if cells else ([], [])
-    rows, columns = (in_order(each, order) for each, order in zip(names, orders, strict=True))
-    return Matrix(rows, columns, [[cells.get((row, column), missing) for column in columns] for row in rows])
+    rows = list(rows)
+    cells = {(row.front_layer, row.end_layer): value(row) for row in rows}
+    fronts = by_depth((front for front, _ in cells), depths_of(rows, "front"))
+    ends = by_depth((end for _, end in cells), depths_of(rows, "end"))
+    return Matrix(fronts, ends, [[cells.get((front, end), missing) for end in ends] for front in fronts])
 
 
 def accuracies(rows: Iterable[Any]) -> Matrix:
     """Return the newest accuracy of each pair of layers among rows of stitches."""
-    return pivot({row.pair: row.accuracy for row in rows})
+    return pivot(rows, lambda row: row.accuracy)
 
 
-def in_order(names: Iterable[str], order: Sequence[str]) -> list[str]:
-    """Distinct names in a given order, such as that of a network's layers; others follow in natural order."""
-    names = set(names)
-    return [name for name in order if name in names] + natural_order(names.difference(order))
+def depths_of(rows: Iterable[Any], *sides: str) -> dict[str, int]:
+    """Return the depths of the front layers, the end layers or both of rows, where they know them."""
+    layers = [(getattr(row, f"{side}_layer"), getattr(row, f"{side}_depth")) for row in rows for side in sides]
+    return {layer: depth for layer, depth in layers if depth is not None}
+
+
+def by_depth(layers: Iterable[str], *depths: Mapping[str, int]) -> list[str]:
+    """Return distinct layers in the order of the first of these mappings that knows all of them.
+
+    Runs of the public code know none: then in natural order, `blocks.2` before `blocks.10`.
+    """
+    layers = natural_order(layers)
+    known = next((each for each in depths if each.keys() >= set(layers)), None)
+    return layers if known is None else sorted(layers, key=known.__getitem__)
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
-    """Distinct layer names in the order a reader expects: blocks.2 before blocks.10."""
+    """Distinct names in the order that a reader expects of numbers in them."""
 
     def key(name: str) -> list:
         return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]

@@ -90,7 +90,7 @@ def read_table(path: str | Path, *kinds: type) -> list[Any]:
             header, records = set(reader.fieldnames or []), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    kind = next((kind for kind in kinds if header.issuperset(columns(kind))), None)
+    kind = next((kind for kind in kinds if header.issuperset(_required(kind))), None)
     if kind is None:
         tables = " or ".join(f"{kind.contents} ({kind.written_by})" for kind in kinds)
         raise UserError(f"{path} is no table of {tables}; give one that this version wrote")
@@ -101,6 +101,11 @@ def read_table(path: str | Path, *kinds: type) -> list[Any]:
         except ValueError as error:
             raise UserError(f"{path}, line {number} is damaged ({error}); write the table again") from error
     return rows
+
+
+def _required(kind: type) -> list[str]:
+    """Return the columns without a default; tables of earlier versions may lack the others."""
+    return [name for name in columns(kind) if fields(kind)[name].default is inspect.Parameter.empty]
 
 
 def _is_empty(value: Any) -> bool:

@@ -63,8 +63,8 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
     Raises:
         UserError: a file cannot be read, is none of these, or is damaged; names it.
     """
-    paths = sorted(dict.fromkeys(map(Path, paths)), key=_written)
-    rows = [row for path in paths for row in read_table(path, SimilarityRow, ProbeRow, StitchRow)]
+    tables = {path: read_table(path, SimilarityRow, ProbeRow, StitchRow) for path in map(Path, paths)}
+    rows = [row for path in sorted(tables, key=_written) for row in tables[path]]
     names = {name.identity: name for row in reversed(rows) for name in row.networks}
     titles = {name.identity: name.title(row.seed) for row in reversed(rows) for name in row.networks}
     similarities = [row for row in rows if isinstance(row, SimilarityRow)]

@@ -36,6 +36,7 @@ class PairScore(NamedTuple):
     representation_difference: float  # ‖stitched − end‖² / ‖end‖² over all samples
     predictions: Tensor  # (N,): classes
     r2: float = math.nan  # 1 − ‖stitched − end‖² / ‖end − mean‖² over all samples; NaN where the end does not vary
+    depths: tuple[int, int] | tuple[None, None] = (None, None)  # of both layers in their networks
 
 
 class GridScore(NamedTuple):
@@ -182,7 +183,8 @@ class Grid:
         for pair, residual in residuals.items():
             target = targets[pair.end_layer]
             difference = (residual / target.squared_norm).item()
-            scores[pair] = PairScore(accuracy[pair], difference, classes_of[pair], r2_of(target, residual))
+            depths = self.front.depth(pair.front_layer), self.end.depth(pair.end_layer)
+            scores[pair] = PairScore(accuracy[pair], difference, classes_of[pair], r2_of(target, residual), depths)
         front_classes = classes_of.get("front", torch.full_like(labels, -1))
         front_accuracy = accuracy.get("front", math.nan)
         return GridScore(scores, front_accuracy, accuracy["end"], front_classes, classes_of["end"], labels)

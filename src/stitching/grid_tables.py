@@ -8,7 +8,7 @@ from src.console import note
 from src.errors import UserError
 from src.files import locked
 from src.results.captions import common, describe_experiments, describe_stitches
-from src.results.experiments import Pair, by_experiment
+from src.results.experiments import by_experiment
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import accuracies, pivot
 from src.results.tables import write_table
@@ -74,18 +74,18 @@ class Comparison:
         methods = [common(rows, "experiment.method") for rows in experiments]
         first, second = folders if len(set(methods)) == 1 else methods
         one, other = ({row.pair: row.accuracy for row in rows} for rows in experiments)
-        front_layers, end_layers, _ = pivot(one | other)
-        self.rows = []  # in the order of the panels
-        for pair in (Pair(front, end) for front in front_layers for end in end_layers):
-            if pair in one or pair in other:
-                first_accuracy, second_accuracy = one.get(pair, math.nan), other.get(pair, math.nan)
-                self.rows.append(
-                    ComparisonRow(*pair, first_accuracy, second_accuracy, second_accuracy - first_accuracy)
-                )
+
+        def compared(row: StitchRow) -> ComparisonRow:
+            accuracies = one.get(row.pair, math.nan), other.get(row.pair, math.nan)
+            return ComparisonRow(*row.pair, *accuracies, accuracies[1] - accuracies[0])
+
+        stitches = [row for rows in experiments for row in rows]
+        lines = pivot(stitches, compared, missing=None).values
+        self.rows = [row for line in lines for row in line if row]
         self.panels = {
-            first: HeatMap(pivot({row[:2]: row.accuracy_1 for row in self.rows})),
-            second: HeatMap(pivot({row[:2]: row.accuracy_2 for row in self.rows})),
-            f"{second} − {first}": HeatMap.difference(pivot({row[:2]: row.difference for row in self.rows})),
+            first: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_1)),
+            second: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_2)),
+            f"{second} − {first}": HeatMap.difference(pivot(stitches, lambda row: compared(row).difference)),
         }
 
     def write(self, path: Path, *, figure: str, title: str = "") -> None:

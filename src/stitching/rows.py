@@ -23,6 +23,8 @@ class Metrics(NamedTuple):
     matching_rank: int | None = None  # directions of the source that the matching keeps
     r2_matched: float | None = None  # 1 − residual over variance about the mean, on the matched images
     r2_test: float = math.nan  # the same of stitched against end activations of the test images
+    front_depth: int | None = None  # place of the front layer among all layers of its network, in their order
+    end_depth: int | None = None
 
 
 class StitchRow(NamedTuple):
@@ -58,6 +60,8 @@ class StitchRow(NamedTuple):
     r2_matched: float | None
     r2_test: float
     control: str = ""  # labels: made on other images of the same class
+    front_depth: int | None = None  # tables and figures have the layers in this order
+    end_depth: int | None = None
 
     contents, written_by = "stitching", "exec_stitch.py"
 

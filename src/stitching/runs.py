@@ -174,6 +174,8 @@ def _metrics(score: GridScore, pair: Pair, matched: Matching | None) -> Metrics:
         matching_rank=matched and matched.rank,
         r2_matched=matched and matched.r2,
         r2_test=of_pair.r2,
+        front_depth=of_pair.depths[0],
+        end_depth=of_pair.depths[1],
     )
 
 

@@ -74,7 +74,8 @@ def judge(
             rows.append(VerdictRow(
                 verdict=verdict, reason=reason, control=case.group.control, p_below=p_below, p_above=p_above,
                 side=_side(case.group, limits), **_summary(case), **_estimate("rho", case.rho),
-                **_estimate("beta", case.beta), **_validity(case.group),
+                **_estimate("beta", case.beta), **_validity(case.group), front_depth=case.group.runs[0].row.front_depth,
+                end_depth=case.group.runs[0].row.end_depth,
                 others=_aurocs(case.group) | _similarity(case.group, similarities),
             ))  # fmt: skip
     return rows

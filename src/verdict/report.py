@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from src.console import result, table
@@ -61,9 +62,17 @@ def print_matrices(rows: Sequence[VerdictRow]) -> None:
 
 def _matrices(rows: Sequence[VerdictRow]) -> Iterator[tuple[str, Matrix]]:
     for name in SCALES:
-        values = {row.pair: getattr(row, name) for row in rows}
-        if any(value is not None for value in values.values()):
-            yield name, pivot({pair: math.nan if value is None else value for pair, value in values.items()})
+        if any(getattr(row, name) is not None for row in rows):
+            yield name, pivot(rows, partial(_or_nan, name=name))
+
+
+def _or_nan(row: VerdictRow, *, name: str) -> float:
+    value = getattr(row, name)
+    return math.nan if value is None else value
+
+
+def _class_of(row: VerdictRow) -> tuple[str, float]:
+    return row.verdict, _or_nan(row, name="accuracy")
 
 
 def write_files(
@@ -82,8 +91,7 @@ def write_files(
     words, numbers = {}, {}
     for name, same in by_title(rows).items():
         name = name.replace(", ", "\n")
-        classes = {row.pair: (row.verdict, math.nan if row.accuracy is None else row.accuracy) for row in same}
-        words[name] = ClassMap(pivot(classes, missing=None), COLOURS)
+        words[name] = ClassMap(pivot(same, _class_of, missing=None), COLOURS)
         for column, matrix in _matrices(same):
             panels = words if column == "beta" else numbers
             panels[f"{TITLES.get(column, column)}\n{name}"] = HeatMap(matrix, SCALES[column])

@@ -70,6 +70,8 @@ class VerdictRow(NamedTuple):
     density_own: float | None
     recall_own: float | None
     frechet_own: float | None
+    front_depth: int | None  # of the layers in their networks
+    end_depth: int | None
     others: dict[str, float]  # AUROCs by detector, and values of measures of similarity
 
     @property
