@@ -36,10 +36,14 @@ METHODS = {  # title: (folder in results/, options)
     "task loss matching": ("demo_tlm", TRAINED),
 }
 CONTROLS = {"a network to itself": ("demo_self", CHECKPOINTS[1]), "an untrained network": ("demo_fresh", "-")}
+LABEL_ONLY = [  # (folder, front network, method): what the class alone gives; training on the labels knows no more
+    *((METHODS[title][0], CHECKPOINTS[0], title) for title in ("direct matching", "repair", "covariance")),
+    ("demo_self", CHECKPOINTS[1], "direct matching"),
+]
 UNTRAINED = "mahalanobis,rmd"  # detectors that need no training
 AS_PAPER = ("demo_dm", "demo_tlm")  # are evaluated by the trained ones, too
 DETECTOR = ["-m", "repr_cls_resnet18", "-e", "1", "-fe", "1", "-ftidd", "digits", "-ftoodd", "photo_patches"]
-DETECTED = "layer2.1,layer3.1"
+DETECTED = "layer3.1"
 RANKS = ["64", "32", "16", "8", "4", "2", "1"]
 CUT_LAYER = "layer3.0"  # of the front network, for the sensitivity test
 MEASURES = {"cka": "linear CKA", "pwcca": "PWCCA distance", "procrustes": "Procrustes distance"}
@@ -64,6 +68,9 @@ def steps() -> Iterator[Step]:
         yield stitch_all(f"all pairs of layers by {title}", CHECKPOINTS, name, options)
     for title, (name, front) in CONTROLS.items():
         yield stitch_all(f"control: {title}", [front, CHECKPOINTS[1]], name, METHODS["direct matching"][1])
+    for name, front, title in LABEL_ONLY:
+        options = [*METHODS[title][1], "--control", "labels"]
+        yield stitch_all(f"control: the labels alone by {title}", [front, CHECKPOINTS[1]], name, options)
     yield from compare()
     yield from judge()
 
@@ -99,10 +106,10 @@ def compare() -> Iterator[Step]:
 
 
 def judge() -> Iterator[Step]:
-    """Train OOD detectors for two blocks of the end network, evaluate all grids, and give the verdict."""
+    """Train an OOD detector for a block of the end network, evaluate all grids, and give the verdict."""
     options = [*COMMON, *DETECTOR, "-dir", "models/detectors", "-fdir", "models/store", "--resume"]
     script = "exec_train_representation_classifier.py"
-    yield Step("Train OOD detectors", script, [CHECKPOINTS[1], MODEL, DETECTED, *options])
+    yield Step("Train an OOD detector", script, [CHECKPOINTS[1], MODEL, DETECTED, *options])
     names = [name for name, _ in (*METHODS.values(), *CONTROLS.values())]
     for name in names:
         detector = f"energy,{UNTRAINED}" if name in AS_PAPER else UNTRAINED
@@ -144,8 +151,8 @@ def report(folder: Path) -> Path:
         f"the one was stitched to every layer of the other, by {', '.join(METHODS)}; training went on from direct "
         "matching. Density and recall say whether stitched activations lie where the end network's own do, and "
         "detectors looked at them as well: two that need no training, and for direct and task loss matching into "
-        f"{DETECTED.replace(',', ' and ')} those of the paper, which learned to tell activations of digits from "
-        "those of patches of photographs.",
+        f"{DETECTED} those of the paper, which learned to tell activations of digits from those "
+        "of patches of photographs.",
         "",
         "![verdict](verdict.png)",
         "",

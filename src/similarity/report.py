@@ -89,7 +89,10 @@ def _draw_maps(
     if not any(row.is_by_image for row in rows):  # all cells with a value have the same samples
         marked = []
     panels = {}
+    of_others = {other: name for name, measure in MEASURES.items() for other in measure.companions}
     for metric, measure in MEASURES.items():
+        if all(_equal(row.values.get(metric), row.values.get(of_others.get(metric))) for row in rows):
+            continue  # as PWCCA in both forms where the first layer has no direction without a partner
         corners = [] if measure.of == GRAMS else marked
         if any(metric in row.values for row in rows):
             values = [[cells[f, s].values[metric] for s in seconds] for f in firsts]
@@ -104,6 +107,11 @@ def _draw_maps(
     below = describe(rows) + (legend if any(panel.marked for panel in panels.values()) else "")
     labels = {"row_label": axis + suffix1, "column_label": axis + suffix2, "title": title, "caption": below}
     maps(path, panels, **labels)
+
+
+def _equal(one: float | None, other: float | None) -> bool:
+    """Return whether two measured values are equal but for rounding."""
+    return None not in (one, other) and math.isclose(one, other, abs_tol=1e-6)
 
 
 def _text(rank: Rank) -> str:
