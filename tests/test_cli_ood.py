@@ -179,7 +179,7 @@ def test_evaluation_prints_and_writes_what_it_finds(workplace):
 
 @torch.no_grad()
 def test_energies_are_those_of_the_detector(workplace, networks):
-    """Recomputed layer by layer, without the grid and without folding."""
+    """Recomputed layer by layer, without the grid."""
     evaluate(workplace, "dm", "-scd", "photo_patches")
     folder = workplace / "results" / "dm"
     front, end = map(network, networks)
