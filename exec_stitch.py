@@ -48,8 +48,15 @@ def stitch(args, session=None) -> None:
     from src.datasets import dataset_info
     from src.runtime import device_of
     from src.session import Session
-    from src.stitching import Grid, build_layers, check_options, match_layers, match_until_settled, matching_batches
-    from src.stitching.control import label_only
+    from src.stitching import (
+        Grid,
+        build_layers,
+        check_options,
+        label_only,
+        match_layers,
+        match_until_settled,
+        matching_batches,
+    )
     from src.stitching.grid_tables import update_grid
     from src.stitching.runs import GridRuns
     from src.training import train
@@ -110,7 +117,7 @@ def stitch(args, session=None) -> None:
             if n == "auto":
                 matched = match_until_settled(front, end, runs.layers, train_set, **order, **how)
             else:
-                batches = matching_batches(train_set, n, **order, hold_out=FORMS[args.init].held_out)
+                batches = matching_batches(train_set, n, **order, form=args.init)
                 matched = match_layers(front, end, runs.layers, *batches, **how)
         for history, state in train(grid, train_set, test_set, settings, state=runs.state):
             logs = zip(*history, strict=True)

@@ -49,8 +49,8 @@ def test_a_data_set(monkeypatch):
 
 
 def test_an_objective(monkeypatch, stitch):
-    def twice(stitches):
-        return 2 * objectives.functional(stitches)
+    def twice(stitched, target):
+        return 2 * objectives.hint_loss(stitched, target)
 
     monkeypatch.setattr(objectives, "twice", twice, raising=False)
     monkeypatch.setitem(OBJECTIVES, "toy", Objective("twice the hint", "objectives.twice", AT_END))

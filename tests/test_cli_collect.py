@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from tests.commands import ON_DIGITS, PDF, error_line, pair_of, read_csv, run, run_process
+from tests.commands import ON_DIGITS, PDF, error_line, pair_of, read_csv, run
 from tests.goldens import DATA
 
 pytestmark = pytest.mark.usefixtures("few_test_images", "in_tmp_path")
@@ -47,7 +47,7 @@ def test_each_experiment_has_a_matrix_of_its_own(stitch):
 
 
 def test_runs_of_the_public_code(tmp_path):
-    out = run_process(SCRIPT, PUBLIC / "trained", "-o", "all.csv").out
+    out = run(SCRIPT, PUBLIC / "trained", "-o", "all.csv").out
     assert [line.split() for line in out.splitlines()] == [
         ["layer1.0", "layer2.0"],
         ["layer2.0", "nan", "0.7600"],

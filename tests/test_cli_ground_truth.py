@@ -7,8 +7,8 @@ import pytest
 
 from src.ground_truth.measures import log_distance
 from src.ground_truth.scaling import classical_scaling
-from src.stitching.predictions import write_predictions
-from tests.commands import PNG, error_line, read_csv, run_process
+from src.stitching.folders import write_predictions
+from tests.commands import PNG, error_line, read_csv, run
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 
 SCRIPT = "misc/ground_truth.py"
@@ -44,7 +44,7 @@ def planted(tmp_path_factory):
                     for (i, one), (j, two) in itertools.product(enumerate(LAYERS), repeat=2)
                 ]  # fmt: skip
                 write_table(folder / "all" / "similarity" / f"{a}-{b}.csv", SIMILARITY, *rows)
-    run_process(SCRIPT, "all", "networks.csv", "-gpu", "-1", "--resamples", "50", "--map", "cka", cwd=folder)
+    run(SCRIPT, "all", "networks.csv", "-gpu", "-1", "--resamples", "50", "--map", "cka", cwd=folder)
     return folder
 
 
@@ -89,7 +89,7 @@ def test_a_random_measure_scores_about_chance(planted):
 
 
 def test_figures_and_sentences(planted):
-    said = run_process(SCRIPT, "all", "networks.csv", "--resamples", "50", "-o", "again.csv", cwd=planted).out
+    said = run(SCRIPT, "all", "networks.csv", "--resamples", "50", "-o", "again.csv", cwd=planted).out
     assert (planted / "again.csv").read_bytes() == (planted / "scores.csv").read_bytes()
     believed, doubted = said.splitlines()
     assert "in the test of shortcut" in believed and " cka," in believed and " mutual_knn" in doubted
@@ -101,7 +101,7 @@ def test_groups_of_two_networks_are_too_few(planted):
     lines = (planted / "networks.csv").read_text().splitlines()
     few = [line for line in lines if line.split(",")[0][-2:] in ("_0", "_1", "me")]
     (planted / "few.csv").write_text("\n".join(few) + "\n")
-    said = run_process(SCRIPT, "all", "few.csv", "--resamples", "50", "-o", "few_scores.csv", cwd=planted).out
+    said = run(SCRIPT, "all", "few.csv", "--resamples", "50", "-o", "few_scores.csv", cwd=planted).out
     believed, doubted, unknown = said.splitlines()
     assert unknown.startswith("Has no interval")
     assert [test for test in TESTS if test in believed + doubted] == [] and all(test in unknown for test in TESTS)

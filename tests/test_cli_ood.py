@@ -6,16 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kendalltau, spearmanr
 
+import exec_eval_stitcher_ood
 from src.checkpoints import load_model, load_state
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network, build_model
 from src.network_names import NetworkName
-from src.ood import Validity, energy, make_detector, ood_metrics
+from src.ood import Validity, energy, make_detector, ood_metrics, reference
 from src.ood.stitched_networks import check_runs
 from src.ood.validity import LayerValidity
+from src.session import Session
 from src.stitching import build_stitching_layer
 from src.stitching.folders import StitchingRun
 from tests.commands import (
@@ -178,7 +179,7 @@ def test_evaluation_prints_and_writes_what_it_finds(workplace):
 
 @torch.no_grad()
 def test_energies_are_those_of_the_detector(workplace, networks):
-    """Recomputed layer by layer, without the grid and without folding."""
+    """Recomputed layer by layer, without the grid."""
     evaluate(workplace, "dm", "-scd", "photo_patches")
     folder = workplace / "results" / "dm"
     front, end = map(network, networks)
@@ -225,7 +226,7 @@ def test_detectors_that_need_no_training(workplace, copied, networks):
     saved = np.load(folder / "energies_knn" / "pool1" / f"{FRONTS[0]}.npy")
     assert float(rows[0]["auroc"]) == pytest.approx(ood_metrics(own, saved).auroc, abs=1e-3)
 
-    assert "rho" not in evaluate(workplace, "fitted", "--detector", "residual").out  # energy has not been run
+    evaluate(workplace, "fitted", "--detector", "residual")
     assert {row["sanity_auroc"] for row in rows_of(folder, "residual")} == {""}
 
 
@@ -307,26 +308,21 @@ def remove_stitches(folder: Path, *, into: str) -> None:
             shutil.rmtree(path.parent)
 
 
-@few_images(300, n_test=120)
-def test_rank_correlations_with_energy(workplace, copied):
-    """They are scipy's, over the three stitches that both have evaluated on the same images."""
-    folder = copied("correlated")
-    (folder / "ood_evaluation_rmd_old.csv").write_text("kept by the user")
-    out = evaluate(workplace, "correlated", "--detector", "energy,rmd").out
-    aurocs = [[float(row["auroc"]) for row in rows_of(folder, name)[:3]] for name in ("energy", "rmd")]
-    rho, tau = (correlation(*aurocs).statistic for correlation in (spearmanr, kendalltau))
-    assert f"AUROC of energy and rmd over 3 stitches: rho {rho:.4f}, tau {tau:.4f}" in out.splitlines()
-    expected = {"rmd": {"n": 3, "spearman": pytest.approx(rho), "kendall": pytest.approx(tau)}}
-    for name in ("ood_evaluation.json", "ood_evaluation_rmd.json"):
-        assert read_json(folder / name)["rank_correlations"] == expected
-
-    table = folder / "ood_evaluation.csv"
-    text = table.read_text()
-    table.write_text(text.replace(",digits,", ",mnist,"))  # of other images
-    assert "rho" not in evaluate(workplace, "correlated", "--detector", "rmd").out
-    assert read_json(folder / "ood_evaluation_rmd.json")["rank_correlations"] == {}
-    table.write_text("front_layer\nx\n")
-    assert "no rank correlation with energy" in evaluate(workplace, "correlated", "--detector", "rmd").err
+def test_one_reference_serves_all_folders_into_a_network(workplace, copied, monkeypatch):
+    """With the same options alone; each folder gets what it gets alone."""
+    made, make = [], reference.make_reference
+    monkeypatch.setattr(reference, "make_reference", lambda *args, **more: made.append(args) or make(*args, **more))
+    monkeypatch.chdir(workplace)
+    copied("shared")
+    session, known = Session(), []
+    for name, score in (("shared", "rmd"), ("ranks", "rmd"), ("shared", "residual")):
+        words = [f"results/{name}", *ON_DIGITS, "--detector", score]
+        exec_eval_stitcher_ood.evaluate(exec_eval_stitcher_ood.parser().parse_args(words), session)
+        known.append(len(made))
+    assert known == [1, 1, 2]
+    shared = rows_of(workplace / "results" / "ranks", "rmd")
+    evaluate(workplace, "ranks", "--detector", "rmd")
+    assert rows_of(workplace / "results" / "ranks", "rmd") == shared and len(shared) == 6
 
 
 def test_the_figure_says_what_it_shows(workplace, drawn_figures):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from tests.commands import MODEL, ON_DIGITS, read_csv, run, run_process
+from tests.commands import MODEL, ON_DIGITS, read_csv, run
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -30,7 +30,7 @@ def tables(folder) -> list[Path]:
 
 
 def test_prints_and_writes_both_tests(tmp_path):
-    out = run_process(SCRIPT, *tables(tmp_path), "-o", "statistics.csv").out
+    out = run(SCRIPT, *tables(tmp_path), "-o", "statistics.csv").out
     blocks = [[line.strip() for line in block.splitlines()] for block in out.split("\n\n")]
     assert blocks[0][0].startswith("Sensitivity: ") and "sign flipped" in blocks[0][1]
     assert "rank itself: the baseline" in blocks[0][2]

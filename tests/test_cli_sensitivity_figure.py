@@ -7,7 +7,7 @@ import pytest
 from misc.sensitivity_figure import lines_of
 from src.sensitivity import measurements
 from src.sensitivity.measurements import read_measurements
-from tests.commands import PDF, caption_of, run, run_process
+from tests.commands import PDF, caption_of, run
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 
 SCRIPT = "misc/sensitivity_figure.py"
@@ -60,7 +60,7 @@ def test_curves_of_one_name_say_which_networks_they_are_of(tables):
 
 def test_draws_a_panel_for_each_layer(tables, tmp_path):
     imread = pytest.importorskip("matplotlib.image").imread
-    run_process(SCRIPT, *tables, "-o", "both.png", cwd=tmp_path)
+    run(SCRIPT, *tables, "-o", "both.png", cwd=tmp_path)
     run(SCRIPT, *tables, "-l", "x", "-other", "y", "-o", "one.png", cwd=tmp_path)
     both, one = (imread(tmp_path / name).shape for name in ("both.png", "one.png"))
     assert both[1] == pytest.approx(2 * one[1], rel=0.1)

@@ -7,7 +7,7 @@ import torch
 from src.checkpoints import load_state
 from src.models import Network
 from src.stitching import Grid, build_layers, match_layers, matching_batches
-from src.stitching.control import class_partners, label_only
+from src.stitching.stitched_model import class_partners, label_only
 from tests.commands import ON_DIGITS, digit_images, read_csv, run
 from tests.tiny_networks import narrow_resnet
 

@@ -1,17 +1,38 @@
-"""Direct matching: goldens, and the properties of a least-squares solution."""
+"""Direct matching: goldens, numpy, scipy and scikit-learn, and what each closed form has to be by definition."""
 
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import orthogonal_procrustes
+from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
+from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
+from src.choices.stitching import FORMS
+from src.errors import UserError
+from src.low_rank import low_rank_approx
+from src.moments import as_rows
 from src.stitching import direct_matching
+from src.stitching.closed_forms import PENALTIES, closed_form
+from src.stitching.layers import resize
+from src.stitching.moments import SourceMoments, Target
 from tests.goldens import numbers, random, tensor
 
-CASES = sorted({key.split("/")[0] for key in numbers("ps_inv")})
+GOLDENS = sorted({key.split("/")[0] for key in numbers("ps_inv")})
 
 
-@pytest.mark.parametrize("case", CASES)
+def sums_of(source, target, size=None):
+    return SourceMoments.of(source, {"y": Target.of(target, full=True)}, size=size)
+
+
+def error_of(matching, rows, target):
+    return ((rows @ matching.weight.T + matching.bias - target).square().sum() / target.square().sum()).item()
+
+
+# Least squares
+
+
+@pytest.mark.parametrize("case", GOLDENS)
 def test_equals_the_public_code(case):
     found = direct_matching(tensor("ps_inv", f"{case}/x1"), tensor("ps_inv", f"{case}/x2"))
     golden = {key: numbers("ps_inv")[f"{case}/{key}"] for key in ("w", "b", "w64", "b64", "loss64")}
@@ -21,28 +42,21 @@ def test_equals_the_public_code(case):
     np.testing.assert_allclose(found.error, golden["loss64"], rtol=1e-9, atol=1e-12)
 
 
-def test_equals_numpys_pseudo_inverse_with_the_same_cutoff():
-    x, y = random(40, 9), random(40, 3, seed=1)
+@pytest.mark.parametrize(
+    ("cutoff", "relative"), [("paper", 40 * 2**-23), ("exact", 10 * 2**-23), (0.3, 0.3), (0.5, 0.5)]
+)
+def test_cutoffs_are_those_of_numpys_pseudo_inverse(cutoff, relative):
+    x, y = random(40, 9) * torch.logspace(0, -1, 9), random(40, 3, seed=1)
     x[:, 4] = 0  # a dead feature
     x[:, 7] = 1e-7 * x[:, 7]  # one below the cutoff
     augmented = np.hstack([x.numpy(), np.ones((40, 1))])
-    solution = np.linalg.pinv(augmented, rcond=40 * np.finfo(np.float32).eps) @ y.numpy()
-    found = direct_matching(x, y)
+    solution = np.linalg.pinv(augmented, rcond=relative) @ y.numpy()
+    found = direct_matching(x, y, cutoff=cutoff)
     np.testing.assert_allclose(found.weight.T, solution[:-1], atol=1e-10)
     np.testing.assert_allclose(found.bias, solution[-1], atol=1e-10)
-    error = np.square(augmented @ solution - y.numpy()).sum() / np.square(y.numpy()).sum()
-    assert found.error == pytest.approx(error, rel=1e-9)
-
-
-@pytest.mark.parametrize("cutoff", [0.3, 0.5])
-def test_a_cutoff_of_ones_own_is_numpys(cutoff):
-    x, y = random(60, 6) * torch.logspace(0, -1, 6), random(60, 3, seed=1)
-    augmented = np.hstack([x.numpy(), np.ones((60, 1))])
-    found = direct_matching(x, y, cutoff=cutoff)
-    solution = np.linalg.pinv(augmented, rcond=cutoff) @ y.numpy()
-    np.testing.assert_allclose(found.weight.T, solution[:-1], atol=1e-12)
+    assert found.error == pytest.approx(error_of(found, x, y), rel=1e-9)
     sigma = np.linalg.svd(augmented, compute_uv=False)
-    assert found.rank == (sigma > cutoff * sigma[0]).sum() < 7
+    assert found.rank == (sigma > relative * sigma[0]).sum() < 9
 
 
 def test_the_papers_cutoff_grows_with_the_rows_and_the_exact_one_does_not():
@@ -55,18 +69,15 @@ def test_the_papers_cutoff_grows_with_the_rows_and_the_exact_one_does_not():
     torch.testing.assert_close(exact.weight, few.weight)
     assert exact.rank == few.rank == 6 > paper.rank
     assert paper.error > 1.1 * few.error and paper.truncated and not few.truncated and not exact.truncated
-    singular = np.linalg.svd(np.hstack([many_x, np.ones((20000, 1))]), compute_uv=False)
-    assert paper.rank == (singular > 20000 * np.finfo(np.float32).eps * singular[0]).sum()
 
 
 def test_dropped_directions_that_explain_little_are_no_truncation_to_warn_of():
     x, y = random(30000, 4) * torch.tensor([1, 1, 1, 1e-3]), random(30000, 2, seed=1)
-    found = direct_matching(x, y + x[:, :2])
-    assert found.rank == 4 and not found.truncated
-    found = direct_matching(x, y + x[:, :2] + 1e3 * x[:, 3:])
-    assert found.rank == 4 and found.truncated
-    found = direct_matching(x, y + x[:, :2] + 1e3 * x[:, 3:], cutoff=0.01)
-    assert found.rank == 4 and not found.truncated  # as asked for
+    known = y + x[:, :2] + 1e3 * x[:, 3:]
+    cases = (y + x[:, :2], "paper", False), (known, "paper", True), (known, 0.01, False)  # the last as asked for
+    for target, cutoff, is_truncated in cases:
+        found = direct_matching(x, target, cutoff=cutoff)
+        assert found.rank == 4 and found.truncated == is_truncated
 
 
 @pytest.mark.parametrize("mean", [0, 1e3])
@@ -74,36 +85,160 @@ def test_r2_is_that_of_scikit_learn_whatever_the_mean(mean):
     x, y = random(40, 5), random(40, 3, seed=1)
     x, y = x + mean, y + x @ random(5, 3, seed=2) + mean
     found = direct_matching(x, y)
-    stitched = x @ found.weight.T + found.bias
-    expected = r2_score(y, stitched, multioutput="variance_weighted")
+    expected = r2_score(y, x @ found.weight.T + found.bias, multioutput="variance_weighted")
     assert 0.1 < found.r2 < 0.95 and found.r2 == pytest.approx(expected, abs=1e-8)
 
 
-def test_r2_of_a_target_that_does_not_vary_is_unknown():
-    found = direct_matching(random(9, 4), torch.full((9, 2), 0.1, dtype=torch.float64))
-    assert found.r2 != found.r2 and found.error < 1e-15
+def test_targets_that_do_not_vary_are_met_exactly_and_have_no_r2():
+    for value in (0.1, 0.0):
+        found = direct_matching(random(9, 4), torch.full((9, 2), value, dtype=torch.float64))
+        assert found.r2 != found.r2 and found.error < 1e-15 and found.weight.abs().max() < 1e-12
 
 
-def test_refuses_other_positions_and_what_is_not_finite():
-    with pytest.raises(ValueError, match="positions"):
-        direct_matching(random(3, 4, 2, 2), random(3, 4, 3, 3))
-    x = random(9, 4)
-    x[2, 2] = torch.nan
-    with pytest.raises(ValueError, match="not finite"):
-        direct_matching(x, random(9, 2))
-    with pytest.raises(ValueError, match="not finite"):
-        direct_matching(random(9, 2), x)
+# The other forms
 
 
-def test_refuses_unknown_forms_and_cutoffs():
+@pytest.mark.parametrize(("n_in", "n_out"), [(6, 6), (4, 7), (8, 3)])
+def test_orthogonal_equals_scipy(n_in, n_out):
+    x = random(50, n_in) + 3
+    y = x @ random(n_in, n_out, seed=1) + 0.5 * random(50, n_out, seed=2)
+    found = direct_matching(x, y, form="ortho")
+    cross = (x - x.mean(0)).T @ (y - y.mean(0))
+    assert (found.weight.T * cross).sum().item() == pytest.approx(torch.linalg.matrix_norm(cross, "nuc").item())
+    one, other = (np.pad(rows - rows.mean(0), ((0, 0), (0, 8 - rows.shape[1]))) for rows in (x.numpy(), y.numpy()))
+    if n_in <= n_out:  # otherwise the padded problem has several solutions
+        expected = orthogonal_procrustes(one[:, :n_out], other[:, :n_out])[0][:n_in]
+        np.testing.assert_allclose(found.weight.T, expected, atol=1e-10)
+    torch.testing.assert_close(found.bias, y.mean(0) - found.weight @ x.mean(0))
+    narrow = found.weight if n_out <= n_in else found.weight.T
+    torch.testing.assert_close(narrow @ narrow.T, torch.eye(min(n_in, n_out), dtype=torch.float64))
+    assert found.error == pytest.approx(error_of(found, x, y), rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_ridge_equals_scikit_learn(scale):
+    """Whose penalty the last fifth of the samples judges; more noise asks for a larger one."""
+    x = (random(100, 12) * torch.logspace(0, -3, 12) + 2) * scale
+    split = PredefinedSplit([-1] * 80 + [0] * 20)
+    penalties = []
+    for noise in (1e-3 * scale, 10 * scale):
+        y = x @ random(12, 5, seed=1) + noise * random(100, 5, seed=2)
+        found = direct_matching(x, y, form="ridge")
+        grid = {"alpha": PENALTIES * x.numpy().var(0).mean()}
+        search = GridSearchCV(Ridge(), grid, cv=split, scoring="neg_mean_squared_error").fit(x.numpy(), y.numpy())
+        assert found.ridge_penalty == pytest.approx(search.best_params_["alpha"], rel=1e-9)
+        np.testing.assert_allclose(found.weight, search.best_estimator_.coef_, rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(found.bias, search.best_estimator_.intercept_, rtol=1e-6, atol=1e-6 * scale)
+        assert found.error == pytest.approx(error_of(found, x, y), rel=1e-6, abs=1e-12)
+        penalties.append(found.ridge_penalty)
+    assert penalties[0] < penalties[1]
+
+
+def numpy_repair(x, y):
+    """Least squares with rows in numpy, then each output brought to the target's mean and standard deviation."""
+    augmented = np.hstack([x, np.ones((len(x), 1))])
+    solution = np.linalg.pinv(augmented, rcond=1e-10) @ y
+    spread = (augmented @ solution).std(0)
+    scale = np.where(spread > 1e-6 * y.std(0), y.std(0) / np.where(spread > 0, spread, 1), 0)
+    weight = solution[:-1] * scale
+    return weight, y.mean(0) - x.mean(0) @ weight
+
+
+def numpy_covariance(x, y):
+    """The formula as it stands."""
+
+    def root(rows, power):
+        values, vectors = np.linalg.eigh(np.cov(rows.T, bias=True))
+        kept = values > 1e-10 * values[-1]
+        return vectors[:, kept] * values[kept] ** power @ vectors[:, kept].T
+
+    cross = (x - x.mean(0)).T @ (y - y.mean(0)) / len(x)
+    u, _, vh = np.linalg.svd(root(x, -0.5) @ cross @ root(y, 0.5), full_matrices=False)
+    weight = root(x, -0.5) @ u @ vh @ root(y, 0.5)
+    return weight, y.mean(0) - x.mean(0) @ weight
+
+
+def rows_of_case(case):
+    """Source and target rows that hang together in part, with means that are far from zero."""
+    n_in, n_out = {"wide": (4, 7), "narrow": (7, 4)}.get(case, (6, 6))
+    x = random(200, n_in) @ random(n_in, n_in, seed=5) + 3
+    y = x @ random(n_in, n_out, seed=1) + 2 * random(200, n_out, seed=2) - 5
+    if case == "deficient source":
+        x[:, 4] = x[:, 0] - 2 * x[:, 1]
+        x[:, 5] = 7
+    if case == "deficient target":
+        y[:, 4] = y[:, 0] + y[:, 1]
+        y[:, 5] = 0
+    return x, y
+
+
+@pytest.mark.parametrize(("form", "oracle"), [("repair", numpy_repair), ("covariance", numpy_covariance)])
+@pytest.mark.parametrize("case", ["square", "wide", "narrow", "deficient source", "deficient target"])
+def test_variance_keeping_forms_equal_numpy(case, form, oracle):
+    x, y = rows_of_case(case)
+    found = direct_matching(x, y, form=form, cutoff="exact")
+    weight, bias = oracle(x.numpy(), y.numpy())
+    np.testing.assert_allclose(found.weight.T, weight, atol=1e-9)
+    np.testing.assert_allclose(found.bias, bias, atol=1e-9)
+    residual = np.square(x.numpy() @ weight + bias - y.numpy()).sum()
+    assert found.error == pytest.approx(residual / np.square(y.numpy()).sum(), rel=1e-9)
+    assert found.r2 == pytest.approx(1 - residual / y.numpy().var(0).sum() / 200, rel=1e-9)
+
+
+def test_repair_leaves_a_channel_of_which_nothing_is_explained_at_its_mean():
+    x = random(40, 3) + 1
+    y = torch.stack([x[:, 0], random(40, seed=1)], dim=1)
+    basis = torch.linalg.qr(torch.cat([x, torch.ones(40, 1)], dim=1)).Q
+    y[:, 1] = y[:, 1] - basis @ (basis.T @ y[:, 1]) + 4  # uncorrelated with the source
+    found = direct_matching(x, y, form="repair")
+    np.testing.assert_allclose(found.weight, [[1, 0, 0], [0, 0, 0]], atol=1e-12)
+    np.testing.assert_allclose(found.bias, [0, 4], atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["repair", "covariance", "ridge"])
+def test_a_source_that_does_not_vary_gives_the_mean_target(form):
+    x, y = torch.full((13, 3), 0.1, dtype=torch.float64), random(13, 2)
+    found = direct_matching(x, y, form=form)
+    torch.testing.assert_close(found.weight, torch.zeros(2, 3, dtype=torch.float64))
+    torch.testing.assert_close(found.bias, y.mean(0))
+    assert found.r2 == pytest.approx(0, abs=1e-12)
+
+
+# All of them
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("rank", [None, 2])
+@pytest.mark.parametrize(("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4))])
+def test_resized_and_truncated_sources_equal_doing_so_first(source, target, rank, form):
+    x, y = random(10, 6, *source), random(10, 3, *target, seed=1)
+    plain = low_rank_approx(resize(x, target, "bilinear"), rank)
+    parts = [slice(8), slice(8, None)] if FORMS[form].held_out else [slice(None)]
+    one = closed_form(form, *(sums_of(x[part], y[part], size=target) for part in parts), rank=rank)["y"]
+    other = closed_form(form, *(sums_of(plain[part], y[part]) for part in parts))["y"]
+    rows = as_rows(plain)
+    torch.testing.assert_close(rows @ one.weight.T + one.bias, rows @ other.weight.T + other.bias)
+    assert one.error == pytest.approx(other.error, rel=1e-9) and one.r2 == pytest.approx(other.r2, rel=1e-9)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_not_finite_is_refused(form):
     x, y = random(9, 4), random(9, 2)
+    with pytest.raises(ValueError, match="source activations are not finite"):
+        direct_matching(x * torch.nan, y, form=form)
+    y[0, 0] = torch.inf
+    with pytest.raises(ValueError, match="target activations are not finite"):
+        direct_matching(x, y, form=form)
+
+
+def test_refuses_other_positions_unknown_forms_and_cutoffs_and_too_few_samples():
+    x, y = random(9, 4), random(9, 2)
+    with pytest.raises(ValueError, match="the source has 12 positions, the target 27"):
+        direct_matching(random(3, 4, 2, 2), random(3, 4, 3, 3))
     with pytest.raises(ValueError, match="no form pca; choose one of pinv"):
         direct_matching(x, y, form="pca")
     for cutoff in (-0.1, 1.0, "papier"):
         with pytest.raises(ValueError, match="is not paper, exact or a number|could not convert"):
             direct_matching(x, y, cutoff=cutoff)
-
-
-def test_a_target_of_zeros_is_met_exactly():
-    found = direct_matching(random(9, 4), torch.zeros(9, 2))
-    assert found.error == 0 and found.weight.abs().max() == 0
+    with pytest.raises(UserError, match="at least two samples"):
+        direct_matching(x[:1], y[:1], form="ridge")

@@ -23,7 +23,6 @@ REAL = os.environ.get("TEST_GPU", "0")
 STEP, BATCH = 1, 1
 MORE = {
     "interventions": (2, 1),  # each moves what it drew for the batch
-    "mahalanobis": (0, 4),  # two for each of two layers, in the fit
     "probes at ranks": (6, 6),  # three for each of two layers, whose batches are decomposed
 }
 

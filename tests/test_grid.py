@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
-from src.checkpoints import load_tensors, save_tensors
 from src.choices.stitching import FORMS, OBJECTIVES
 from src.low_rank import low_rank_approx
 from src.models import Network, build_model
 from src.models.vit import VisionTransformer
 from src.moments import as_rows
+from src.runtime import Fitting
 from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching, match_layers
 from src.stitching.closed_forms import closed_form
 from src.stitching.layers import resize
@@ -49,9 +49,10 @@ def layers_of(networks, fronts=FRONTS, ends=ENDS, kind="rc2c_pre", **options):
 
 @pytest.mark.parametrize(("rows_at_once", "front_rank"), [(1, None), (N, 3), (1024, None)])
 @torch.no_grad()
-def test_evaluation_equals_each_stitched_model_alone(networks, data, rows_at_once, front_rank):
+def test_evaluation_equals_each_stitched_model_alone(networks, data, rows_at_once, front_rank, monkeypatch):
+    monkeypatch.setattr(Fitting, "rows", lambda self, kind: rows_at_once)
     layers = layers_of(networks, ends=["layer1.1", "layer3.0.conv2", "layer4.1"])
-    score = Grid(*networks, layers, front_rank=front_rank, rows_at_once=rows_at_once).evaluate(data.batches(15))
+    score = Grid(*networks, layers, front_rank=front_rank).evaluate(data.batches(15))
     for pair, layer in layers.items():
         model = StitchedModel(*networks, layer, pair, front_rank=front_rank)
         n_correct, distance, norm = 0, 0.0, 0.0
@@ -204,51 +205,13 @@ def test_objectives_compute_nothing_that_is_not_needed(networks, data, monkeypat
         assert (tuple(count[0] for count in counts), in_front[0]) == (n_calls, 0), name
 
 
-def test_the_hint_is_the_root_of_the_error_of_direct_matching(networks, data):
-    batch = images, labels = data.images, data.labels
-    layers = layers_of(networks, ["layer1.0"], ["layer1.1"])
-    grid = Grid(*networks, layers, objective=OBJECTIVES["hint"])
-    ((started,),) = (group.losses for group in grid.losses(images, labels, training=True))
-    (least,) = (matched.error for matched in match_layers(*networks, layers, [batch]).values())
-    ((distance,),) = (group.losses for group in grid.losses(images, labels, training=True))
-    assert started**2 > 4 * least > 4e-4 and distance.item() ** 2 == pytest.approx(least, rel=1e-4)
-
-
-def test_training_on_hint_goes_on_where_it_was(networks, data, tmp_path):
-    """Its state holds accuracies that were not measured."""
-    settings, objective = Settings(2, 16), OBJECTIVES["hint"]
-    whole, begun, resumed = (layers_of(networks, ["layer4.0"], ["layer4.1"]) for _ in range(3))
-    expected = logs_of(Grid(*networks, whole, objective=objective), data, settings)
-    _, state = next(train(Grid(*networks, begun, objective=objective), data, data, settings))
-    save_tensors(tmp_path / "state.pt", state)
-    grid, state = Grid(*networks, resumed, objective=objective), load_tensors(tmp_path / "state.pt")
-    *_, (history, _) = train(grid, data, data, settings, state=state)
-    (pair,) = whole
-    torch.testing.assert_close(resumed[pair].state_dict(), whole[pair].state_dict(), rtol=0, atol=0)
-    for (log,), other in zip(history, expected[pair], strict=True):
-        assert log.train == pytest.approx(other.train, rel=0, nan_ok=True) and log.val == other.val
-
-
-def test_targets_stay_where_statistics_move(data):
+def test_statistics_move_only_when_asked_for_and_targets_stay(data):
     torch.manual_seed(0)
     front, end = (narrow_resnet().double().eval().requires_grad_(False) for _ in "12")
     layers = layers_of((front, end), ["layer2.0"], ["layer2.0"])
-    grid = Grid(front, end, layers, frozen=False, objective=OBJECTIVES["fula"])
-    before = end(data.images, until="layer3.0")
-    for _ in range(2):
-        grid.train(True)
-        list(grid.losses(data.images, data.labels, training=True))
-        assert torch.equal(grid.reference(data.images, until="layer3.0"), before)
-    assert grid.end.module.layer3[0].bn1.num_batches_tracked == 2
-    assert grid.end.module.layer1[0].bn1.num_batches_tracked == 0
-
-
-def test_statistics_move_only_when_asked_for(data):
-    torch.manual_seed(0)
-    front, end = (narrow_resnet().double().eval().requires_grad_(False) for _ in "12")
-    layers = layers_of((front, end), ["layer2.0"], ["layer2.0"])
-    grid = Grid(front, end, layers, frozen=False)
+    grid, before = Grid(front, end, layers, frozen=False, objective=OBJECTIVES["fula"]), end(data.images)
     list(train(grid, data, data, Settings(1, 20)))
+    assert torch.equal(grid.given["end"](data.images), before)
     assert grid.front.module.bn1.num_batches_tracked == 2 and grid.end.module.layer3[0].bn1.num_batches_tracked == 2
     assert grid.front.module.layer3[0].bn1.num_batches_tracked == 0
     assert grid.end.module.layer2[0].bn1.num_batches_tracked == 0

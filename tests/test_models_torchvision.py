@@ -3,6 +3,8 @@
 import contextlib
 import json
 import re
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -52,12 +54,19 @@ def test_blocks_are_told_of_every_network():
     assert EXPECTED.keys() == {*MODEL_NAMES, *(f"tv_{name}" for name in classifiers())}
 
 
-def plain_pass(network: Network, images: Tensor, hooks: dict[str, Tensor | None]) -> dict[str, Tensor]:
-    """Copies of the outputs of modules, of which some are replaced, and the logits, from one pass with plain hooks."""
-    outputs = {}
+def plain_pass(
+    network: Network, images: Tensor, hooks: dict[str, Tensor | None], n_calls: Mapping[str, int] | None = None
+) -> tuple[dict[str, Tensor], Counter[str]]:
+    """Run a pass with plain hooks on modules, of which some replace the output of the last of `n_calls` calls.
+
+    Returns copies of the last outputs by name, with the logits as `output`, and the numbers of calls.
+    """
+    outputs, calls = {}, Counter()
 
     def hook(name, output, value):
-        output = output if value is None else value.clone()
+        calls[name] += 1
+        if value is not None and calls[name] == n_calls[name]:
+            output = value.clone()
         outputs[name] = output.clone()
         return output
 
@@ -68,7 +77,7 @@ def plain_pass(network: Network, images: Tensor, hooks: dict[str, Tensor | None]
             )
             handles.callback(see.remove)
         outputs["output"] = network(images)
-    return outputs
+    return outputs, calls
 
 
 def gradient(logits: Tensor, value: Tensor) -> Tensor:
@@ -83,12 +92,12 @@ def check_cuts(network: Network, size: int) -> None:
     inner = [name for name, shape in network.shapes().items() if name not in network.cut_names and shape]
     names = [blocks[0], blocks[-1], inner[len(inner) // 3], inner[-1]]
     with torch.no_grad():
-        own = plain_pass(network, images, dict.fromkeys([*blocks, *names]))
+        own, calls = plain_pass(network, images, dict.fromkeys([*blocks, *names]))
         acts, recorded = network.record(images, [*own], after=names)
     assert all(torch.equal(acts[name], own[name]) for name in own)
     for name in names:
         value = own[name].flip(0).requires_grad_()
-        expected = plain_pass(network, images, {name: value})["output"]
+        expected = plain_pass(network, images, {name: value}, calls)[0]["output"]
         found = network(value, after=name, images=recorded)
         assert torch.equal(found, expected), name
         assert torch.equal(gradient(found, value), gradient(expected, value)), name

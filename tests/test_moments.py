@@ -1,13 +1,11 @@
 """Moments against plain sums over rows."""
 
-import math
-
 import pytest
 import torch
 
 from src.moments import CrossMoments, Moments, Rows, as_rows
 from src.stitching.layers import resize
-from src.stitching.moments import SourceMoments, Target, r2_of
+from src.stitching.moments import SourceMoments, Target
 from tests.goldens import random
 
 
@@ -58,16 +56,3 @@ def test_a_large_mean_costs_no_digits_from_the_first_batch_on():
     expected = Rows.of(x).moments().scatter, Rows.of(x).cross(Rows.of(y)).scatter
     torch.testing.assert_close((moments.scatter, cross.scatter), expected, rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(moments.mean, x.mean(0) + 1e6)
-
-
-def test_residual_is_that_of_the_map():
-    x, y, weight, bias = random(9, 4, 2, 2) + 1, random(9, 3, 2, 2, seed=1), random(3, 4, seed=2), random(3, seed=3)
-    residual = as_rows(x) @ weight.T + bias - as_rows(y)
-    found = moments_of(x, y).squared_residual("y", weight, bias)
-    torch.testing.assert_close(found, residual.square().sum())
-
-
-def test_r2_of_a_residual_that_is_no_number_is_none():
-    target = Rows.of(torch.randn(10, 3)).moments()
-    assert math.isnan(r2_of(target, torch.tensor(math.nan))) and r2_of(target, torch.tensor(-1e-12)) == 1
-    assert r2_of(target, torch.tensor(math.inf)) == -math.inf

@@ -12,8 +12,8 @@ from src.ood.reference import Images, Wanted, make_reference
 from src.ood.rows import StitchValidity
 from src.results.experiments import Pair
 from src.stitching import build_stitching_layer, direct_matching
-from src.stitching.control import class_partners
 from src.stitching.folders import StitchingRun
+from src.stitching.stitched_model import class_partners
 from src.verdict import Limits, judge
 from tests.commands import digit_images
 from tests.result_rows import OPTIONS, evaluation_row, stitch_row

@@ -35,8 +35,8 @@ COMMANDS = {  # script: (arguments, where its options are written down)
 
 
 def repeat(script: str, arguments: list[str], pattern: str, first: Path, second: Path) -> None:
-    """Run a script, the two that train as a process, then by its options in this one."""
-    execute = run_process if script in ("exec_train.py", "exec_stitch.py") else run
+    """Run a script, exec_stitch.py as a process, then by its options in this one."""
+    execute = run_process if script == "exec_stitch.py" else run
     printed = execute(script, *arguments, cwd=first).out
     (config,) = first.glob(pattern)
     shutil.copy(config, second.parent / "options.json")
@@ -62,10 +62,10 @@ def test_a_run_is_repeated_by_its_config(script, network_folder):
 def test_scripts_that_keep_no_options_answer_the_same_twice(network_folder):
     folder, first, second = network_folder("once"), {}, {}
     stitch = [*PAIR, "layer3.0,layer4.1", "layer4.1", "rc2c_pre", *ON_DIGITS, "-e", "0", "-i", "pinv", "-dir", "dm"]
-    run_process("exec_stitch.py", *stitch, cwd=folder)
-    run_process("exec_compute_low_rank_sim_metrics.py", *PAIR, "all", "all", *ON_DIGITS, "-o", "all.csv", cwd=folder)
+    run("exec_stitch.py", *stitch, cwd=folder)
+    run("exec_compute_low_rank_sim_metrics.py", *PAIR, "all", "all", *ON_DIGITS, "-o", "all.csv", cwd=folder)
     ranks = [*PAIR, "layer3.0", "layer3.0", *ON_DIGITS, "-m1r", "8", "4", "1", "-o", "ranks.csv"]
-    run_process("exec_compute_low_rank_sim_metrics.py", *ranks, cwd=folder)
+    run("exec_compute_low_rank_sim_metrics.py", *ranks, cwd=folder)
     commands = [
         ["exec_eval.py", "f.pt", MODEL, *ON_DIGITS],
         ["misc/collect_results.py", "results/dm", "-o", "collected.csv"],
@@ -82,9 +82,9 @@ def test_scripts_that_keep_no_options_answer_the_same_twice(network_folder):
 def test_an_evaluation_is_repeated_by_its_config(network_folder):
     first = network_folder("first")
     arguments, _ = COMMANDS["exec_train_representation_classifier.py"]
-    run_process("exec_train_representation_classifier.py", *arguments, "-e", "0", cwd=first)
+    run("exec_train_representation_classifier.py", *arguments, "-e", "0", cwd=first)
     stitch = [*PAIR, "layer3.0,layer4.1", "layer4.0", "rc2c_pre", *ON_DIGITS, "-e", "0", "-i", "pinv", "-dir", "dm"]
-    run_process("exec_stitch.py", *stitch, cwd=first)
+    run("exec_stitch.py", *stitch, cwd=first)
     second = shutil.copytree(first, first.parent / "second", symlinks=True)
     evaluation = ["results/dm", *ON_DIGITS, "-detectors", "store", "-scd", "photo_patches"]
     options = "results/dm/ood_evaluation.config.txt"

@@ -79,7 +79,7 @@ OTHER = {
 def test_every_setting_tells_experiments_apart(name):
     assert experiment(**{name: OTHER[name]}).key != experiment().key
     titles = by_experiment([stitch_row(), stitch_row(**{name: OTHER[name]})])
-    usual = {"objective": "task", "pinv_cutoff": "paper", "control": ""} | OPTIONS
+    usual = {"objective": "task", "pinv_cutoff": "paper", "control": "none"} | OPTIONS
     usual = "full" if name in RANKS else usual[name]
     assert list(titles) == [f"{name}={usual}", f"{name}={OTHER[name]}"]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.errors import UserError
-from src.stitching.layers import ConvToConv, build_stitching_layer, resize
+from src.stitching.layers import StitchingLayer, build_stitching_layer, resize
 from tests.golden_weights import load_golden_weights
 from tests.goldens import notes, numbers, tensor
 
@@ -50,15 +50,10 @@ def test_refuses_shapes_that_do_not_fit(case, reason):
         build(case)
 
 
-@pytest.mark.parametrize("kind", ["rc2c_pre", "rc2c_post", "c2c"])
-def test_eye_is_the_identity(kind):
+def test_eye_is_the_identity_and_resizes():
     x = torch.randn(2, 6, 4, 4)
-    layer = build_stitching_layer(kind, (6, 4, 4), (6, 4, 4), init="eye")
-    torch.testing.assert_close(layer(x), x)
-
-
-def test_eye_resizes_and_nothing_else():
-    x = torch.randn(2, 6, 4, 4)
+    for kind in ("rc2c_pre", "rc2c_post", "c2c"):
+        torch.testing.assert_close(build_stitching_layer(kind, (6, 4, 4), (6, 4, 4), init="eye")(x), x)
     layer = build_stitching_layer("rc2c_pre", (6, 4, 4), (6, 8, 8), init="eye")
     torch.testing.assert_close(layer(x), resize(x, (8, 8), "bilinear"))
 
@@ -73,7 +68,7 @@ def test_rectangular_eye_between_tokens_warns(capsys):
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 @pytest.mark.parametrize(("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((3, 5), (7, 4))])
 def test_convolving_first_or_last_is_the_same(mode, source, target):
-    layer = ConvToConv((3, *source), (2, *target), upsample_mode=mode).double()
+    layer = StitchingLayer((3, *source), (2, *target), upsample_mode=mode).double()
     x = torch.randn(2, 3, *source, dtype=torch.float64)
     torch.testing.assert_close(layer(x), layer.transform(resize(x, target, mode)))
     torch.testing.assert_close(layer(x), resize(layer.transform(x), target, mode))

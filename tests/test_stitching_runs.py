@@ -1,20 +1,25 @@
-"""Options of stitches that have no effect, and the runs of a folder that are resumed."""
+"""Options of stitches that have no effect; the runs of a folder that are resumed, their agreement and predictions."""
 
 import json
+import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import cohen_kappa_score
 
 import exec_stitch
 from src.errors import UserError
 from src.models import build_model
+from src.results.experiments import Experiment
 from src.results.run import Run
 from src.stitching import Pair, build_layers
-from src.stitching.check import check_options, warn_of_matching
-from src.stitching.closed_forms import Matching
-from src.stitching.rows import Metrics
-from src.stitching.runs import GridRuns
+from src.stitching.check import check_options
+from src.stitching.folders import write_predictions
+from src.stitching.grid import GridScore, PairScore
+from src.stitching.rows import Metrics, StitchRow
+from src.stitching.runs import GridRuns, agreement_of
 from tests.goldens import DATA
 
 PAIR = Pair("layer2.0", "layer3.0")
@@ -69,12 +74,10 @@ def test_options_without_effect_are_named(arguments, line, networks, layers, cap
     ],
     ids=str,
 )
-def test_too_few_images_are_told_from_training_and_truncation(arguments, is_warned, capsys):
+def test_too_few_images_are_told_from_training_and_truncation(arguments, is_warned):
     """Which lower R² on the test images as well."""
-    metrics = {PAIR: Metrics(0.5, r2_matched=0.9, r2_test=0.2)}
-    matched = {PAIR: Matching(torch.eye(2), torch.zeros(2), 0.1, 0.9, 2, 100)}
-    warn_of_matching(metrics, matched, options_of("-i", "pinv", *arguments))
-    assert ("too few images to match" in capsys.readouterr().err) == is_warned
+    experiment, metrics = Experiment.of(options_of("-i", "pinv", *arguments)), Metrics(0.5, r2_matched=0.9, r2_test=0.2)
+    assert StitchRow.of(PAIR, experiment, metrics, folder="").is_matched_on_few == is_warned
 
 
 def test_equal_cutoffs_are_one_experiment_however_they_are_spelled():
@@ -102,28 +105,6 @@ def test_a_finished_run_of_the_public_code_is_finished(layers, tmp_path, capsys)
         GridRuns(tmp_path, {pair: layer}, options=options | {"learning_rate": 7}, resume=True)
     assert GridRuns(tmp_path, {pair: layer}, options=options | {"seed": 7}, resume=True).layers == {pair: layer}
     assert GridRuns(tmp_path, {pair: layer}, options=options | {"objective": "hint"}, resume=True).layers
-
-
-def test_a_run_whose_checkpoint_has_another_name_now_is_finished(layers, tmp_path, monkeypatch, capsys):
-    """The content of the checkpoint counts, as far as both files are there."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("f.pt", "copy.pt", "m/f.pt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"weights")
-    (tmp_path / "other.pt").write_bytes(b"others")
-    options = options_of("-gpu", "-1") | {"front_model_path": "f.pt"}
-    finished = Run.in_folder(tmp_path / "x" / "1", options)
-    finished.claim(resume=False)
-    finished.finish()
-
-    def left(**changes) -> int:
-        return len(GridRuns(tmp_path / "x", layers, options=options | changes, resume=True).layers)
-
-    for name in ("f.pt", "./f.pt", str(tmp_path / "f.pt"), "copy.pt", "m/f.pt"):
-        assert left(front_model_path=name) == 0
-    assert left(front_model_path="other.pt") == left(front_model_path="no.pt") == 1
-    (tmp_path / "f.pt").unlink()
-    assert left(front_model_path="f.pt") == 0 and left(front_model_path="m/f.pt") == 1
 
 
 def test_pairs_that_train_together_go_on_together(layers, tmp_path, capsys):
@@ -175,3 +156,33 @@ def test_a_state_of_finished_pairs_alone_is_removed(layers, tmp_path):
     again = GridRuns(tmp_path, pairs, options=options, resume=True)
     assert list(again.layers) == [Pair("layer2.0", "layer3.1")] and not again.folders and again.state is None
     assert not killed.state_file.exists()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_agreement_is_scikit_learns_kappa(seed):
+    generator = torch.Generator().manual_seed(seed)
+    one, noise = (torch.randint(4, (200,), generator=generator) for _ in "12")
+    other = torch.where(torch.rand(200, generator=generator) < 0.4 * seed, noise, one + 1 * (one == 2))
+    agreement, kappa = agreement_of(one, other)
+    assert agreement == (one == other).double().mean().item()
+    assert kappa == pytest.approx(cohen_kappa_score(one, other))
+
+
+def test_kappa_at_its_limits():
+    one = torch.tensor([0, 1, 2, 0])
+    assert agreement_of(one, one) == (1, 1)
+    assert agreement_of(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])) == (0.5, 0)  # as by chance
+    agreement, kappa = agreement_of(0 * one, 0 * one)
+    assert agreement == 1 and math.isnan(kappa)
+
+
+@pytest.mark.parametrize(("n_classes", "dtype"), [(10, np.int16), (40_000, np.int32)])
+def test_predictions_are_kept_in_few_bytes(tmp_path, n_classes, dtype):
+    pair, classes = Pair("a", "b"), torch.arange(n_classes)
+    score = GridScore({pair: PairScore(1.0, 0.5, classes)}, 0.5, 0.5, classes.flip(0), 0 * classes, classes)
+    write_predictions(tmp_path / "predictions.npz", score.predictions_of(pair))
+    with np.load(tmp_path / "predictions.npz") as arrays:
+        found = dict(arrays)
+    assert {name: values.dtype for name, values in found.items()} == dict.fromkeys(found, dtype)
+    assert list(found) == ["stitched", "front", "end", "labels"]
+    np.testing.assert_array_equal(found["front"], classes.flip(0))

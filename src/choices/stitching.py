@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from src.choices import STARTS, resolve
 
 AT_END, FROM_END, AT_LAST = "at the end layer", "at the end layer and all blocks behind", "at the last block"
+AT_LOGITS, NOWHERE = "at the logits", "nowhere"
 
 
 class Form(NamedTuple):
@@ -28,27 +29,28 @@ class Form(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """A loss of stitches, and what has to be computed for it."""
+    """A loss of stitches, and the layers at which stitched and own activations of the end network are compared."""
 
     description: str  # for `--help`
-    function: str  # "module.function" of `src.stitching`: Stitches -> (P,)
-    compares: str | None = None  # where stitched and own activations are compared: AT_END, FROM_END or AT_LAST
-    stitched_logits: bool = False  # without them and FROM_END or AT_LAST, nothing behind the end layer runs in training
-    end_logits: bool = False
+    function: str = ""  # "module.function" of `src.stitching`: stitched (P, B, …), own (B, …) -> (P,); the mean counts
+    compares: str = NOWHERE  # or AT_END, FROM_END, AT_LAST or AT_LOGITS
+    measures_accuracy: bool = True  # in training; without it, nothing runs behind the last layer that is compared
 
     @property
-    def loss(self) -> Callable[..., Any]:
-        """The function."""
-        return resolve("src.stitching", self.function)
+    def loss(self) -> Callable[..., Any] | None:
+        """The function; None for the cross-entropy."""
+        return resolve("src.stitching", self.function) if self.function else None
 
-    def compared(self, end_layer: str, behind: Sequence[str]) -> list[str]:
+    def compared(self, end_layer: str, behind: Sequence[str], output: str) -> list[str]:
         """Return the layers at which stitched and own activations are compared.
 
         Args:
             behind: the blocks behind the end layer.
+            output: the layer of the logits.
         """
         layers = [end_layer, *behind]
-        return {None: [], AT_END: layers[:1], FROM_END: layers, AT_LAST: layers[-1:]}[self.compares]
+        places = {AT_END: layers[:1], FROM_END: layers, AT_LAST: layers[-1:], AT_LOGITS: [output], NOWHERE: []}
+        return places[self.compares]
 
 
 FORMS = {
@@ -63,16 +65,11 @@ FORMS = {
 INITS = {**STARTS, **{name: form.description for name, form in FORMS.items()}}
 
 OBJECTIVES = {
-    "task": Objective("cross-entropy", "objectives.task", stitched_logits=True),
-    "soft": Objective(
-        "KL divergence to the end network's predictions", "objectives.soft", stitched_logits=True, end_logits=True
+    "task": Objective("cross-entropy"),
+    "soft": Objective("KL divergence to the end network's predictions", "objectives.soft_label_loss", AT_LOGITS),
+    "hint": Objective("relative distance at the end layer", "objectives.hint_loss", AT_END, measures_accuracy=False),
+    "fula": Objective(
+        "mean relative distance at the end layer and all blocks behind it", "objectives.hint_loss", FROM_END
     ),
-    "hint": Objective("relative distance at the end layer", "objectives.functional", AT_END),
-    "fula": Objective(  # the logits, for the accuracy, cost next to nothing behind the last block
-        "mean relative distance at the end layer and all blocks behind it", "objectives.functional", FROM_END,
-        stitched_logits=True,
-    ),
-    "feature": Objective(
-        "mean squared difference at the last block", "objectives.feature", AT_LAST, stitched_logits=True
-    ),
-}  # fmt: skip
+    "feature": Objective("mean squared difference at the last block", "objectives.feature_loss", AT_LAST),
+}

@@ -5,14 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from scipy.stats import kendalltau, spearmanr
-
-from src.choices.scores import SCORES
-from src.console import listed, note, result, table, warn
+from src.console import listed, note, result, table
 from src.datasets import dataset_label
-from src.errors import UserError
 from src.files import write_json
-from src.ood.evaluated import evaluation_file, read_evaluations
+from src.ood.evaluated import evaluation_file
 from src.ood.evaluation import Evaluation
 from src.ood.rows import EvaluationRow
 from src.ood.validity_limits import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, side_of
@@ -65,9 +61,11 @@ def report(
         _print_detectors(name, evaluation)
         path = evaluation_file(folder, name, other_data=other_data)
         write_table(path, EvaluationRow, evaluation.rows)
+        sanity_checks = {layer: metrics._asdict() for layer, metrics in evaluation.sanity.items()}
+        stitches = [to_record(row) for row in evaluation.rows]
+        write_json(path.with_suffix(".json"), {"stitches": stitches, "sanity_checks": sanity_checks})
         _draw(path.with_suffix(figure), evaluation, matrices, n_images=n_images, title=title)
     _print_validity({row.folder: row for evaluation in evaluations.values() for row in evaluation.rows}.values())
-    _compare_detectors(folder, evaluations, other_data)
 
 
 def _matrices(evaluation: Evaluation) -> dict[str, dict[str, Matrix]]:
@@ -141,46 +139,3 @@ def describe(rows: Sequence[EvaluationRow], *, n_images: int) -> str:
         detector=common(rows, "detector") + (f" ({made_with})" if made_with else ""),
         images=n_images,
     )
-
-
-def _compare_detectors(folder: Path, evaluations: Mapping[str, Evaluation], other_data: str) -> None:
-    """Print the rank correlations between `energy` and the others, and write the JSON beside each table.
-
-    Evaluations by other detectors that lie in the folder count as well.
-    """
-    rows = {name: evaluation.rows for name, evaluation in evaluations.items()}
-    for other in [name for name in SCORES if name not in evaluations]:
-        try:
-            rows |= read_evaluations(folder, [other], other_data=other_data)
-        except UserError as error:
-            warn(f"no rank correlation with {other}: {error}")
-    correlations = {name: _correlation(rows.get("energy", []), rows[name]) for name in rows if name != "energy"}
-    for name, values in correlations.items():
-        if values and not evaluations.keys().isdisjoint((name, "energy")):
-            figures = f"rho {values['spearman']:.4f}, tau {values['kendall']:.4f}"
-            result(f"AUROC of energy and {name} over {values['n']} stitches: {figures}")
-    for name, evaluation in evaluations.items():
-        content = {
-            "stitches": [to_record(row) for row in evaluation.rows],
-            "sanity_checks": {layer: metrics._asdict() for layer, metrics in evaluation.sanity.items()},
-            "rank_correlations": {k: v for k, v in correlations.items() if v and name in (k, "energy")},
-        }
-        write_json(evaluation_file(folder, name, other_data=other_data).with_suffix(".json"), content)
-
-
-def _correlation(rows: Sequence[EvaluationRow], others: Sequence[EvaluationRow]) -> dict[str, float]:
-    """Compute the rank correlations of the AUROCs of two detectors over the runs that both evaluated.
-
-    Returns:
-        An empty dict where there are fewer than three runs, or all values of a detector are equal.
-    """
-    one, other = (
-        {(row.folder, row.dataset, row.id_dataset): row.auroc for row in of_detector}
-        for of_detector in (rows, others)
-    )
-    both = [key for key in one if key in other]
-    values = [[aurocs[key] for key in both] for aurocs in (one, other)]
-    if len(both) < 3 or any(len(set(column)) == 1 for column in values):
-        return {}
-    rho, tau = float(spearmanr(*values).statistic), float(kendalltau(*values).statistic)
-    return {"n": len(both), "spearman": rho, "kendall": tau}

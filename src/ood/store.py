@@ -1,7 +1,7 @@
 """The detector store: a folder with one checkpoint for each detector, and `meta.json`, which says what they are for."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from src.ood.detectors import EnergyDetector
 Entry = dict[str, Any]
 KEYS = ("model_type", "source_model_type", "source_model_path", "source_layer", "id_dataset", "orig_input_shape",
         "required_input_shape", "training_loc")  # fmt: skip
-DIFFERENCES = ("model_type", "id_dataset", "finetune_id_dataset", "finetune_ood_dataset", "score", "training_loc")
 
 
 class DetectorStore:
@@ -110,8 +109,7 @@ class DetectorStore:
             others = f"; the store has detectors for {', '.join(layers)}" if layers else ""
             raise UserError(f"no detector for {layer} of {source.path} in {self.folder}{others}")
         if len(entries) > 1:
-            several = f"{len(entries)} detectors for {layer} of {source.path}"
-            warn(f"{several}{_differences([entry for _, entry in entries])}; the newest is used, {entries[-1][0]}")
+            warn(f"{len(entries)} detectors for {layer} of {source.path}; the newest is used, {entries[-1][0]}")
         return entries[-1]
 
     def load(self, source: NetworkName, layer: str, images: ImageSpec, *, device: torch.device) -> EnergyDetector:
@@ -146,13 +144,6 @@ class DetectorStore:
         detector.id_data = str(entry.get("finetune_id_dataset", entry["id_dataset"]))
         detector.ood_data = str(entry.get("finetune_ood_dataset", ""))
         return detector
-
-
-def _differences(entries: Sequence[Entry]) -> str:
-    """Describe how several detectors for one layer differ; empty if they do not."""
-    values = {key: list(dict.fromkeys(str(entry.get(key)) for entry in entries)) for key in DIFFERENCES}
-    parts = [f"{key}: {', '.join(different)}" for key, different in values.items() if len(different) > 1]
-    return f" (they differ in {'; '.join(parts)})" if parts else ""
 
 
 def _same_path(one: str, other: str) -> bool:

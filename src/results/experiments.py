@@ -172,4 +172,6 @@ def _details(alike: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _text(name: str, value: Any) -> Any:
-    return "full" if value is None and name.endswith("_rank") else value
+    if value in (None, ""):
+        return "full" if name.endswith("_rank") else "none"
+    return value

@@ -13,7 +13,7 @@ from src.network_names import content_of
 
 NOT_RECORDED = ("config", "resume", "overwrite")  # a `config.txt` with them would not repeat the run
 FREE = (  # options that do not change the results of a run
-    "gpu", "n_workers", "prefetch_factor", "verbose", "print_freq", "rank", "dist_url", "dist_backend", "title", "pdf",
+    "gpu", "n_workers", "prefetch_factor", "verbose", "print_freq", "title", "pdf",
 )  # fmt: skip
 EMPTY = {"scheduler": "none", "front_stitch_rank": None, "front_pinv_rank": None}  # for "" and 0 of the public code
 

@@ -3,13 +3,11 @@
 from src.results.experiments import Pair
 from src.stitching.check import check_options
 from src.stitching.grid import Grid
-from src.stitching.grid_matching import match_layers
 from src.stitching.layers import build_stitching_layer
-from src.stitching.matching import Matching, direct_matching, matching_batches
-from src.stitching.sample_size import match_until_settled
-from src.stitching.stitched_model import StitchedModel, build_layers
+from src.stitching.matching import Matching, direct_matching, match_layers, match_until_settled, matching_batches
+from src.stitching.stitched_model import StitchedModel, build_layers, label_only
 
 __all__ = [
     "Grid", "Matching", "Pair", "StitchedModel", "build_layers", "build_stitching_layer", "check_options",
-    "direct_matching", "match_layers", "match_until_settled", "matching_batches",
+    "direct_matching", "label_only", "match_layers", "match_until_settled", "matching_batches",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Warns of options of a stitch that have no effect or one that surprises, and of matchings that mislead."""
+"""Warns of options of a stitch that have no effect, or one that surprises."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,14 +6,11 @@ from typing import Any
 from torch import nn
 
 from src.choices.stitching import FORMS
-from src.console import listed, note, warn
+from src.console import note, warn
 from src.errors import UserError
 from src.models import Network
-from src.results.experiments import Experiment, Pair
-from src.stitching.closed_forms import Matching
+from src.results.experiments import Pair
 from src.stitching.layers import StitchingLayer
-from src.stitching.reliability import is_as_matched, is_matched_on_few
-from src.stitching.rows import Metrics
 
 
 def check_options(
@@ -32,13 +29,13 @@ def check_options(
         raise UserError(f"--objective {options['objective']} with -e 0: nothing is trained; leave one of them out")
     if init == "rand" and not n_epochs:
         warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
-    if init not in FORMS and options["n_pinv_init_samples"] == "auto":
-        warn(f"-pinv-samples auto counts with -i {', '.join(FORMS)} only")
-    if init not in FORMS and options["front_pinv_rank"]:
-        warn(f"--front-pinv-rank counts with -i {', '.join(FORMS)} only")
-    cut_off = [name for name, form in FORMS.items() if form.cuts_off]
-    if init not in cut_off and options["pinv_cutoff"] != "paper":
-        warn(f"--pinv-cutoff counts with -i {', '.join(cut_off)} only")
+    for option, is_given, inits in (
+        ("-pinv-samples auto", options["n_pinv_init_samples"] == "auto", FORMS),
+        ("--front-pinv-rank", options["front_pinv_rank"], FORMS),
+        ("--pinv-cutoff", options["pinv_cutoff"] != "paper", [name for name, form in FORMS.items() if form.cuts_off]),
+    ):
+        if is_given and init not in inits:
+            warn(f"{option} counts with -i {', '.join(inits)} only")
     for name, option in (("c2t", "-c2t-cls"), ("t2c", "-t2c-cls")):
         if options[f"{name}_cls_token"] and kind not in (name, "t2t"):
             warn(f"{option} counts with {name} and t2t only, not with {kind}")
@@ -50,26 +47,3 @@ def check_options(
     norms = [isinstance(each, nn.modules.batchnorm._BatchNorm) for network in networks for each in network.modules()]
     if any(norms) and n_epochs and not options["mod_only_stitch"]:
         note("without --mod-only-stitch the BatchNorm statistics of what the stitch uses of both networks move")
-
-
-def warn_of_matching(
-    measured: Mapping[Pair, Metrics], matched: Mapping[Pair, Matching], options: Mapping[str, Any]
-) -> None:
-    """Warn of pairs whose matching is truncated by the cutoff, or that were matched on too few images.
-
-    R² on the test images tells the latter of stitches that are as they were matched alone: not trained since, and of a
-    source that is not truncated further.
-    """
-    truncated = [pair for pair in measured if pair in matched and matched[pair].truncated]
-    if truncated:
-        warn(
-            f"the cutoff of singular values spoils the matching of {listed(truncated)}: more rows drop more "
-            "directions; --pinv-cutoff exact does not depend on the number of rows"
-        )
-    few = [pair for pair, metrics in measured.items() if pair in matched and is_matched_on_few(metrics)]
-    if few and is_as_matched(Experiment.of(options)):
-        remedy = "" if options["n_pinv_init_samples"] == "auto" else "; raise -pinv-samples, or give -pinv-samples auto"
-        warn(
-            f"too few images to match {listed(few)}: R² is much lower on the test images than on the matched ones"
-            f"{remedy}"
-        )

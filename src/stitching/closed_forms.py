@@ -6,7 +6,7 @@ makes to the share of the variance that it explains. `repair` and `covariance` g
 what they cannot predict: where nothing is explained, their error on other rows is 2 in variances of the target, and
 that of least squares 1.
 
-Each function takes moments and returns a `Matching` for each target; `registry.FORMS` has a row for each.
+Each function takes moments and returns a `Matching` for each target; `FORMS` has a row for each.
 """
 
 from typing import NamedTuple
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from src.choices.stitching import FORMS
-from src.moments import Moments
-from src.stitching.moments import EPS, SourceMoments, r2_of, varying
+from src.moments import ROUNDING, Moments
+from src.stitching.moments import SourceMoments, r2_of
 
 PENALTIES = np.geomspace(1e-6, 10, 20)  # of ridge, in mean variances of the source
-EPS32 = torch.finfo(torch.float32).eps
+EPS, EPS32 = torch.finfo(torch.float64).eps, torch.finfo(torch.float32).eps
 
 Cutoff = str | float  # `paper`, `exact`, or relative to the largest singular value; see `relative_cutoff`
 
@@ -54,20 +54,21 @@ def closed_form(
         rank: the source is truncated to its first principal components beforehand; None leaves it whole.
         cutoff: of `pinv` and `repair`, see `relative_cutoff`; the other forms do without.
     Raises:
-        ValueError: an activation was not finite.
+        ValueError: an activation was not finite; says on which side.
     """
-    row = FORMS[form]
+    row, cut = FORMS[form], {"cutoff": cutoff} if FORMS[form].cuts_off else {}
+    parts = [moments] if held_out is None else [moments, held_out]
     everything = moments if held_out is None else moments.pooled(held_out)
-    everything.check()
-    cut = {"cutoff": cutoff} if row.cuts_off else {}
+    for side, sums in (("source", [everything.source]), ("target", everything.targets.values())):
+        if not all(each.scatter.isfinite().all() for each in sums):
+            raise ValueError(f"the {side} activations are not finite")
     if rank is None:
-        return row.solve(*filter(None, (moments, held_out)), **cut)
+        return row.solve(*parts, **cut)
     components = everything.components(rank)
     if not row.along_axes:
-        return row.solve(*(part.truncated(components) for part in (moments, held_out) if part), **cut)
-    axes = components.axes
-    matchings = row.solve(*(part.in_coordinates(axes) for part in (moments, held_out) if part), **cut)
-    return {name: matching._replace(weight=matching.weight @ axes.T) for name, matching in matchings.items()}
+        return row.solve(*(part.truncated(components) for part in parts), **cut)
+    matchings = row.solve(*(part.in_coordinates(components.axes) for part in parts), **cut)
+    return {name: each._replace(weight=each.weight @ components.axes.T) for name, each in matchings.items()}
 
 
 def relative_cutoff(cutoff: Cutoff, n_rows: int, n_columns: int) -> float:
@@ -141,12 +142,13 @@ def covariance(moments: SourceMoments) -> dict[str, Matching]:
     orthogonal map of the whitened source to the target in the metric of its covariance. Where the source varies in
     fewer directions than the target, that covariance is reached on as many of the target's.
     """
-    variations, axes = torch.linalg.eigh(moments.source.scatter)
-    varies = varying(variations, moments.source)
-    whitening = axes[:, varies] / variations[varies].sqrt()  # (C1, r)
+    variations, axes = _varying_axes(moments.source)
+    whitening = axes / variations.sqrt()  # (C1, r)
     matchings = {}
     for name, target in moments.targets.items():
-        predicted, root = whitening.T @ moments.cross[name].scatter, _root(target)  # (r, C2), (q, C2)
+        target_variations, target_axes = _varying_axes(target)
+        root = target_variations.sqrt()[:, None] * target_axes.T  # (q, C2): rootᵀ root = Σ(y−μ)(y−μ)ᵀ
+        predicted = whitening.T @ moments.cross[name].scatter  # (r, C2)
         u, vh = _singular_vectors(predicted @ root.T)
         made = u @ (vh @ root)  # (r, C2), from the white coordinates
         residual = target.variations.sum() - 2 * (predicted * made).sum() + made.square().sum()
@@ -180,56 +182,43 @@ def ridge(fitted: SourceMoments, held_out: SourceMoments) -> dict[str, Matching]
     samples, has the least squared error on the others.
     """
     everything = fitted.pooled(held_out)
-    gram = everything.source.scatter
-    penalties = gram.trace() / everything.source.n_rows / len(gram) * torch.from_numpy(PENALTIES).to(gram)
-    variations, axes = torch.linalg.eigh(gram)
-    varies, trial = varying(variations, everything.source), _Trial(fitted, held_out, penalties)
+    n_rows, _, scatter = everything.source
+    penalties = scatter.trace() / n_rows / len(scatter) * torch.from_numpy(PENALTIES).to(scatter)
+    variations, axes = _varying_axes(everything.source)
+    errors = _held_out_errors(fitted, held_out, penalties)
     matchings = {}
     for name, cross in everything.cross.items():
-        penalty = penalties[trial.errors(name).argmin()]
-        weight = axes @ (_shrinkage(variations, varies, penalty)[:, None] * (axes.T @ cross.scatter))
-        matching = _about_means(everything, name, weight.T, int(varies.sum()))
+        penalty = penalties[errors[name].argmin()]
+        weight = axes / (variations + penalty) @ (axes.T @ cross.scatter)
+        matching = _about_means(everything, name, weight.T, len(variations))
         matchings[name] = matching._replace(ridge_penalty=penalty.item())
     return matchings
 
 
-class _Trial:
-    """The error of each penalty of ridge on samples that it is not fitted to."""
-
-    def __init__(self, fitted: SourceMoments, held_out: SourceMoments, penalties: Tensor):
-        self.fitted, self.held_out = fitted, held_out
-        variations, self.axes = torch.linalg.eigh(fitted.source.scatter)
-        varies = varying(variations, fitted.source)
-        self.shrinkage = _shrinkage(variations, varies, penalties[:, None])  # (20, C1)
-        n_rows, mean, scatter = held_out.source
-        self.step = mean - fitted.source.mean
-        about = scatter + n_rows * torch.outer(self.step, self.step)  # Σ(x−m)(x−m)ᵀ, m as fitted
-        self.gram = self.axes.T @ about @ self.axes
-
-    def errors(self, name: str) -> Tensor:
-        """‖XW+b−Y‖² over the held-out rows of a target, for each penalty, (20,)."""
-        step = self.held_out.targets[name].mean - self.fitted.targets[name].mean
-        coordinates = self.axes.T @ self.fitted.cross[name].scatter  # times the shrinkage: W along the axes
-        held_out = self.held_out.cross[name]
-        cross = self.axes.T @ (held_out.scatter + held_out.n_rows * torch.outer(self.step, step))
-        explained = self.shrinkage @ (coordinates * cross).sum(1)  # ⟨W, C⟩
-        squared = ((self.shrinkage @ (self.gram * (coordinates @ coordinates.T))) * self.shrinkage).sum(1)  # ⟨W, GW⟩
-        return squared - 2 * explained  # and ‖Y‖², which is the same for all
+def _held_out_errors(fitted: SourceMoments, held_out: SourceMoments, penalties: Tensor) -> dict[str, Tensor]:
+    """‖XW+b−Y‖² − ‖Y‖² over the held-out rows of each target, for the fit with each of the penalties, (20,)."""
+    variations, axes = _varying_axes(fitted.source)
+    shrinkage = 1 / (variations + penalties[:, None])  # (20, r)
+    n_rows, mean, scatter = held_out.source
+    step = mean - fitted.source.mean
+    gram = axes.T @ (scatter + n_rows * torch.outer(step, step)) @ axes  # of the held-out x−m, m as fitted
+    errors = {}
+    for name, target in held_out.targets.items():
+        coordinates = axes.T @ fitted.cross[name].scatter  # times the shrinkage: W along the axes
+        target_step = target.mean - fitted.targets[name].mean
+        cross = axes.T @ (held_out.cross[name].scatter + n_rows * torch.outer(step, target_step))
+        explained = shrinkage @ (coordinates * cross).sum(1)  # ⟨W, C⟩
+        squared = ((shrinkage @ (gram * (coordinates @ coordinates.T))) * shrinkage).sum(1)  # ⟨W, GW⟩
+        errors[name] = squared - 2 * explained
+    return errors
 
 
-def _root(target: Moments) -> Tensor:
-    """Return S (q, C2) with q at most C2 and SᵀS = Σ(y−μ)(y−μ)ᵀ up to rounding."""
-    factor, failed = torch.linalg.cholesky_ex(target.scatter)
-    if not failed:
-        return factor.T
-    variations, axes = torch.linalg.eigh(target.scatter)
-    varies = varying(variations, target)
-    return variations[varies].sqrt()[:, None] * axes[:, varies].T
-
-
-def _shrinkage(variations: Tensor, varies: Tensor, penalties: Tensor) -> Tensor:
-    """1 / (variation + penalty), and 0 in directions that do not vary."""
-    return torch.where(varies, 1 / torch.where(varies, variations + penalties, 1), 0)
+def _varying_axes(moments: Moments) -> tuple[Tensor, Tensor]:
+    """Return the principal axes (C, r) along which rows vary by more than rounding in float64, and how much, (r,)."""
+    variations, axes = torch.linalg.eigh(moments.scatter)
+    rounding = 10 * len(variations) * EPS * variations[-1]
+    varies = variations > torch.maximum(rounding, ROUNDING * moments.n_rows * moments.mean.square().sum())
+    return variations[varies], axes[:, varies]
 
 
 def _about_means(

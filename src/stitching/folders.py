@@ -1,8 +1,15 @@
-"""Reads a folder of stitching runs, of this suite or of the public code: options, metrics, predictions."""
+"""The files of stitching runs, of this suite or of the public code: options, metrics, predictions.
 
+`summary.txt`, `config.txt` and `training_logs.csv` are the public code's; `metrics.json` and `predictions.npz` are new.
+Importing this spares torch.
+"""
+
+import io
+import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from src.choices import STARTS
+from src.console import warn
 from src.errors import UserError
-from src.files import read_json
+from src.files import read_json, write_bytes, write_json, write_text
 from src.results.experiments import Experiment, Pair
 from src.results.options import read_options
-from src.results.tables import from_record, read_table
-from src.stitching.predictions import read_predictions
+from src.results.tables import from_record, read_table, to_record
 from src.stitching.rows import Metrics, StitchRow
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
@@ -26,6 +33,8 @@ SUMMARY = {  # lines of `summary.txt`, and the metrics that they give
     "Normalized PINV difference": "matching_error",
     "Normalized representation difference": "representation_difference",
 }
+PREDICTIONS = ("stitched", "front", "end", "labels")  # arrays of `predictions.npz`
+STILL_FELL = 0.02  # by which share a loss may fall over the last fifth of the epochs
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,19 @@ class StitchingRun:
 
     @cached_property
     def predictions(self) -> dict[str, np.ndarray] | None:
-        """The predicted classes (N,), see `predictions`; None where the run has kept none, or they are damaged."""
-        return read_predictions(self.folder / "predictions.npz")
+        """The classes (N,) that stitch and networks predict for all test images, and the labels.
+
+        None where the run has kept none, or with a warning where they are damaged.
+        """
+        path = self.folder / "predictions.npz"
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in PREDICTIONS}
+        except Exception as error:  # a damaged archive can raise anything
+            warn(f"{path} is damaged ({error}) and left out; stitch this pair again")
+            return None
 
     @cached_property
     def losses(self) -> list[float]:
@@ -54,6 +74,59 @@ class StitchingRun:
 
         path = self.folder / "training_logs.csv"
         return [row.train_loss for row in read_table(path, EpochRow)] if path.is_file() else []
+
+    @property
+    def has_converged(self) -> bool:
+        """Whether the training loss fell by at most 2 % over the last fifth of the epochs; one epoch does not tell."""
+        fifth = math.ceil(len(self.losses) / 5)
+        if len(self.losses) <= fifth:
+            return not self.losses
+        before, last = self.losses[-1 - fifth], self.losses[-1]
+        return before - last <= STILL_FELL * abs(before)
+
+
+def write_predictions(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write the arrays (N,) of `PREDICTIONS` as a compressed npz of int16, or int32 if need be."""
+    largest = max(int(values.max()) for values in arrays.values())
+    dtype = np.int16 if largest <= np.iinfo(np.int16).max else np.int32
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: arrays[name].astype(dtype) for name in PREDICTIONS})
+    write_bytes(path, buffer.getvalue())
+
+
+def write_metrics(
+    folder: Path, options: Mapping[str, Any], metrics: Metrics, *, sparsity: Mapping[str, float], **further: float
+) -> None:
+    """Write `metrics.json`, which has null for what is not finite, and `summary.txt`.
+
+    Args:
+        sparsity: shares of weights of at most each threshold.
+        further: entries of `metrics.json`.
+    """
+    values = to_record(metrics)
+    for name, value in values.items():
+        if value is not None and not math.isfinite(value):
+            values[name] = None
+            if name not in ("kappa", "front_accuracy", "r2_matched", "r2_test"):  # where they are not defined
+                warn(f"{options['front_layer']} -> {options['end_layer']}: the {name} is not finite ({value})")
+    write_json(folder / "metrics.json", values | further | {"sparsity": sparsity})
+    lines = [  # some end with a blank, which readers rely on
+        f"Front model: {options['front_model_path']} ",
+        f"End model: {options['end_model_path']} ",
+        f"Front layer: {options['front_layer']} ",
+        f"End layer: {options['end_layer']} ",
+        f"Clean accuracy: {metrics.accuracy:.4f} ",
+        f"Normalized PINV difference: {metrics.matching_error or 0:.4f}",  # 0 where nothing was matched
+        f"Normalized representation difference: {metrics.representation_difference:.4f}",
+        "",
+        f"Command: {' '.join(sys.argv)}",
+        "",
+        "Sparsity",
+    ]
+    for threshold, share in sparsity.items():
+        tabs = "\t\t" if threshold == "0" else "\t"
+        lines.append(f"{threshold}: {tabs}{share}")
+    write_text(folder / "summary.txt", "\n".join(lines) + "\n")
 
 
 def read_runs(source_dir: str | Path, *, recursive: bool = False) -> tuple[list[StitchingRun], list[str]]:
@@ -70,15 +143,13 @@ def read_runs(source_dir: str | Path, *, recursive: bool = False) -> tuple[list[
     if not source_dir.is_dir():
         raise UserError(f"{source_dir} is no folder; give the folder that holds the folders of stitching runs")
     runs, skipped = [], []
-    for path in sorted(path for path in source_dir.iterdir() if path.is_dir()):
-        if RUN_NAME.fullmatch(path.name) or (path / "config.txt").is_file():
-            try:
-                runs.append(read_run(path))
-            except UserError as error:
-                skipped.append(str(error))
-    for below in sorted(folders_of_runs(source_dir)) if recursive else ():
-        more, reasons = read_runs(below)
-        runs, skipped = runs + more, skipped + reasons
+    for parent in (source_dir, *(sorted(folders_of_runs(source_dir)) if recursive else ())):
+        for path in sorted(path for path in parent.iterdir() if path.is_dir()):
+            if RUN_NAME.fullmatch(path.name) or (path / "config.txt").is_file():
+                try:
+                    runs.append(read_run(path))
+                except UserError as error:
+                    skipped.append(str(error))
     return sorted(runs, key=lambda run: run.folder.name), skipped
 
 
@@ -110,7 +181,12 @@ def read_run(folder: Path) -> StitchingRun:
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
     options = read_options(folder / "config.txt")
-    measured: dict[str, Any] = _read_summary(folder / "summary.txt")
+    try:
+        lines = (folder / "summary.txt").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {folder / 'summary.txt'}: {error}") from error
+    said = dict(line.split(": ", 1) for line in lines[:7] if ": " in line)
+    measured: dict[str, Any] = {name: said[key].strip() for key, name in SUMMARY.items() if key in said}
     if (folder / "metrics.json").is_file():
         written = read_json(folder / "metrics.json")
         measured |= written if isinstance(written, dict) else {}
@@ -124,12 +200,3 @@ def read_run(folder: Path) -> StitchingRun:
     except ValueError as error:
         raise UserError(f"{folder} is no folder of a stitching run ({error} missing or damaged)") from error
     return StitchingRun(folder, options, row)
-
-
-def _read_summary(path: Path) -> dict[str, str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    pairs = (line.split(": ", 1) for line in lines[:7] if ": " in line)
-    return {SUMMARY[key]: value.strip() for key, value in pairs if key in SUMMARY}

@@ -7,6 +7,7 @@ evaluation mode treat samples independently, so every pair gets what it would ge
 
 import copy
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,10 +22,9 @@ from src.models.replay import Recorded
 from src.moments import Moments, Rows
 from src.results.experiments import Pair
 from src.runtime import Fitting, at_least_single
-from src.stitching.grid_matching import Batches
 from src.stitching.layers import StitchingLayer
+from src.stitching.matching import Batches
 from src.stitching.moments import r2_of
-from src.stitching.objectives import Stitches
 from src.stitching.stitched_model import activations_of_both
 from src.training import HeadLosses, classification_losses
 
@@ -69,8 +69,6 @@ class Grid:
         frozen: keep both networks in evaluation mode while training. Otherwise, as in the public code, their
             parameters are fixed but their BatchNorm statistics move, in copies that are `front` and `end` of the
             grid; then there can be only one pair.
-        rows_at_once: how many stitched activations go through the end network together, at most, but at least
-            one batch: that bounds the memory. None: as many as `Fitting` says.
     """
 
     def __init__(
@@ -83,23 +81,20 @@ class Grid:
         objective: Objective = OBJECTIVES["task"],
         l1_coef: float = 0.0,
         frozen: bool = True,
-        rows_at_once: int | None = None,
     ):
         if not frozen and len(layers) > 1:
             raise ValueError("networks whose statistics move cannot be shared by several pairs")
         self.front_rank, self.objective, self.l1_coef, self.frozen = front_rank, objective, l1_coef, frozen
-        self.rows_at_once, self.fitting = rows_at_once, Fitting(next(front.parameters()).device)
+        self.fitting = Fitting(next(front.parameters()).device)
         self.front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
         self.end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
         # In the order in which they run: one end layer after the other
         self.layers = {pair: layers[pair] for name in self.end_layers for pair in layers if pair.end_layer == name}
         self.heads: Sequence[nn.Module] = list(self.layers.values())
-        self.compared = {name: objective.compared(name, end.behind(name)) for name in self.end_layers}
-        targets = dict.fromkeys(name for names in self.compared.values() for name in names)
-        self.targets = [*targets, *([end.output_name] if objective.end_logits else [])]
-        self.given_networks = {"front": front, "end": end}
+        self.compared = {name: objective.compared(name, end.behind(name), end.output_name) for name in self.end_layers}
+        self.targets = list(dict.fromkeys(name for names in self.compared.values() for name in names))
+        self.given = {"front": front, "end": end}  # targets and networks alone do not move with the statistics
         self.front, self.end = (front, end) if frozen else (copy.deepcopy(front), copy.deepcopy(end))
-        self.reference = self.end if frozen else end  # gives the targets, which do not move with the statistics
         self.modules = [*self.heads, *([] if frozen else [self.front, self.end])]
         self.names = [f"{pair.front_layer} -> {pair.end_layer}" for pair in self.layers]
 
@@ -111,17 +106,17 @@ class Grid:
     def losses(self, images: Tensor | tuple[Tensor, Tensor], labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the objective of all stitches on a batch, in training plus the l1 term.
 
-        An objective that does without logits is trained without them: cross-entropies and hits are then NaN.
+        Where an objective measures no accuracy, cross-entropies and hits of training are NaN.
 
         Args:
             images: (B, C, H, W); or those of the front and those of the end network, for a label-only control.
         """
-        logits = [self.end.output_name] if self.objective.stitched_logits or not training else []
+        logits = [self.end.output_name] if self.objective.measures_accuracy or not training else []
         behind = {name: [*compared, *logits] for name, compared in self.compared.items()}
         after = [name for name, others in behind.items() if others and self.frozen]
         with torch.no_grad():
             acts, own, recorded = activations_of_both(
-                self.front, self.front_layers, self.reference, self.targets, images, after=after
+                self.front, self.front_layers, self.given["end"], self.targets, images, after=after
             )
             sources = self.truncated(acts)
         for pairs, stitched in self._tails(recorded, sources, behind):
@@ -145,16 +140,11 @@ class Grid:
             group = HeadLosses(unknown, unknown, unknown, (labels >= 0).sum())
         else:
             group = classification_losses(logits, labels)
-        compared = self.compared[pairs[0].end_layer]
-        stitches = Stitches(
-            labels=labels,
-            stitched=[stitched[name] for name in compared],
-            targets=[own[name] for name in compared],
-            stitched_logits=logits,
-            end_logits=own.get(self.end.output_name),
-            cross_entropies=group.cross_entropies,
-        )
-        return group._replace(losses=self.objective.loss(stitches))
+        loss = self.objective.loss
+        if loss is None:
+            return group
+        losses = [loss(stitched[name], own[name]) for name in self.compared[pairs[0].end_layer]]
+        return group._replace(losses=torch.stack(losses).mean(0))
 
     @torch.no_grad()
     def evaluate(self, batches: Batches) -> GridScore:
@@ -163,34 +153,34 @@ class Grid:
         front_output = [] if self.front.is_encoder else [self.front.output_name]
         front_names = list(dict.fromkeys([*self.front_layers, *front_output]))
         end_names = list(dict.fromkeys([*self.end_layers, self.end.output_name]))
-        predictions: dict[Pair | str, list[Tensor]] = {}
-        distance: dict[Pair, Tensor] = {}
+        predictions: dict[Pair | str, list[Tensor]] = defaultdict(list)
+        residuals: dict[Pair, Tensor | float] = defaultdict(float)
         targets = dict.fromkeys(self.end_layers, Moments())
         for images, labels in batches:
             front_acts, end_acts, recorded = activations_of_both(
                 self.front, front_names, self.end, end_names, images, after=self.end_layers
             )
-            logits_of = {"end": end_acts[self.end.output_name]}
+            predictions["labels"].append(labels)
+            alone = {"end": end_acts[self.end.output_name]}
             if front_output:
-                logits_of["front"] = front_acts[self.front.output_name]
-            if not self.frozen:  # the networks alone are those that were given, not those whose statistics moved
-                logits_of = {side: self.given_networks[side](images) for side in logits_of}
+                alone["front"] = front_acts[self.front.output_name]
+            if not self.frozen:
+                alone = {side: self.given[side](images) for side in alone}
+            for side, logits in alone.items():
+                predictions[side].append(logits.argmax(-1))
             for name in self.end_layers:
                 targets[name] = targets[name].pooled(Rows.of(end_acts[name]).moments(diagonal=True))
             for pairs, stitched, logits in self.stitched(recorded, self.truncated(front_acts)):
                 squares = (at_least_single(stitched) - end_acts[pairs[0].end_layer]).square_()
                 differences = squares.flatten(1).sum(1, dtype=torch.float64)
-                for pair, difference, pair_logits in zip(pairs, differences, logits, strict=True):
-                    distance[pair] = distance.get(pair, 0.0) + difference
-                    logits_of[pair] = pair_logits
-            predictions.setdefault("labels", []).append(labels)
-            for name, logits in logits_of.items():
-                predictions.setdefault(name, []).append(logits.argmax(-1))
+                for pair, difference, classes in zip(pairs, differences, logits.argmax(-1), strict=True):
+                    residuals[pair] += difference
+                    predictions[pair].append(classes)
         classes_of = {name: torch.cat(parts).cpu() for name, parts in predictions.items()}
         labels = classes_of.pop("labels")
         accuracy = {name: (classes == labels).sum().item() / len(labels) for name, classes in classes_of.items()}
         scores = {}
-        for pair, residual in distance.items():
+        for pair, residual in residuals.items():
             target = targets[pair.end_layer]
             difference = (residual / target.squared_norm).item()
             depths = self.front.depth(pair.front_layer), self.end.depth(pair.end_layer)
@@ -221,11 +211,11 @@ class Grid:
         """
         for end_layer in self.end_layers:
             group = [pair for pair in self.layers if pair.end_layer == end_layer]
-            names = [name for name in behind[end_layer] if name != end_layer]
+            names = [name for name in dict.fromkeys(behind[end_layer]) if name != end_layer]
             kind = end_layer, torch.is_grad_enabled()
             while group:
                 n_samples = len(recorded.images)
-                n_together = max(1, (self.rows_at_once or self.fitting.rows(kind)) // n_samples)
+                n_together = max(1, self.fitting.rows(kind) // n_samples)
                 pairs, group = group[:n_together], group[n_together:]
                 with self.fitting.measured(kind, len(pairs) * n_samples):
                     stitched = torch.cat([self.layers[pair](sources[pair.front_layer]) for pair in pairs])

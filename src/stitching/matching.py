@@ -1,17 +1,33 @@
-"""Direct matching of two activations, and the images that a pair of layers is matched on; see `closed_forms`."""
+"""Direct matching: of two activations, and of all pairs of a grid on shared passes; see `closed_forms`."""
 
-from collections.abc import Iterable
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from src.choices.stitching import FORMS
-from src.console import warn
+from src.console import note, progress, warn
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
+from src.models import Network
+from src.moments import Moments, Rows
+from src.results.experiments import Pair
 from src.stitching.closed_forms import Cutoff, Matching, closed_form
-from src.stitching.moments import SourceMoments, Target
+from src.stitching.layers import StitchingLayer
+from src.stitching.moments import SourceMoments, Target, r2_of
+from src.stitching.stitched_model import activations_of_both
 
-__all__ = ["Matching", "direct_matching", "matching_batches", "n_fitted", "split_last_fifth"]
+FIRST = 100  # images
+GAP = 0.03  # between R² on matched and on as many held-out images, at most
+SETTLED = 2  # successive sizes at which the gap is that small
+ROWS_PER_CHANNEL = 10  # of the source, at least
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+Layers = Mapping[Pair, StitchingLayer]
 
 
 def direct_matching(source: Tensor, target: Tensor, *, form: str = "pinv", cutoff: Cutoff = "paper") -> Matching:
@@ -29,44 +45,200 @@ def direct_matching(source: Tensor, target: Tensor, *, form: str = "pinv", cutof
     """
     if form not in FORMS:
         raise ValueError(f"there is no form {form}; choose one of {', '.join(FORMS)}")
-
-    def moments_of(samples: slice) -> SourceMoments:
-        batch = Target.of(target[samples], full=FORMS[form].target_scatter)
-        return SourceMoments.of(source[samples], {"target": batch})
-
-    n = n_fitted(len(source)) if FORMS[form].held_out else len(source)
-    held_out = moments_of(slice(n, None)) if FORMS[form].held_out else None
-    return closed_form(form, moments_of(slice(n)), held_out, cutoff=cutoff)["target"]
+    moments = []
+    for part in _parts(torch.arange(len(source)), form):
+        targets = {"target": Target.of(target[part], full=FORMS[form].target_scatter)}
+        moments.append(SourceMoments.of(source[part], targets))
+    return closed_form(form, *moments, cutoff=cutoff)["target"]
 
 
-def n_fitted(n: int) -> int:
-    """Return how many of n samples the penalties of ridge are tried on: all but the last fifth, which judges them."""
-    return n - max(1, n // 5)
-
-
-def split_last_fifth(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Split samples (n,) into those that the penalties of ridge are tried on and the last fifth, which judges them.
+def _parts(samples: Tensor, form: str) -> list[Tensor]:
+    """Split samples (n,) as a form needs them: ridge is fitted to all but the last fifth, which judges its penalties.
 
     Raises:
         UserError: there are fewer than two.
     """
+    if not FORMS[form].held_out:
+        return [samples]
     if len(samples) < 2:
-        raise UserError(f"-i ridge needs at least two samples, not {len(samples)}; raise -pinv-samples")
-    return samples[: n_fitted(len(samples))], samples[n_fitted(len(samples)) :]
+        raise UserError(f"-i {form} needs at least two samples, not {len(samples)}; raise -pinv-samples")
+    last_fifth = max(1, len(samples) // 5)
+    return [samples[:-last_fifth], samples[-last_fifth:]]
 
 
 def matching_batches(
-    train_set: BaseImageSet, n: int, batch_size: int, *, seed: int, hold_out: bool = False
-) -> list[Iterable[tuple[Tensor, Tensor]]]:
+    train_set: BaseImageSet, n: int, batch_size: int, *, seed: int, form: str = "pinv"
+) -> list[Batches]:
     """Batches of the n training images to match on, not augmented: the first n of one shuffled pass.
 
-    Args:
-        hold_out: return those of the last fifth apart.
+    Returns:
+        All of them; for ridge those of the last fifth, on which it judges its penalties, apart.
     Raises:
-        UserError: as for `split_last_fifth`.
+        UserError: ridge is given fewer than two.
     """
     samples = train_set.permutation(seed)[:n]
     if len(samples) < n:
         warn(f"-pinv-samples {n}: there are only {len(samples)} training images")
-    parts = split_last_fifth(samples) if hold_out else [samples]
-    return [train_set.batches(batch_size, indices=part) for part in parts]
+    return [train_set.batches(batch_size, indices=part) for part in _parts(samples, form)]
+
+
+class GridMoments(NamedTuple):
+    """Moments of the sources of a grid over some images; those of a source do not depend on the other sources."""
+
+    sources: dict[tuple, SourceMoments]  # by `_source`, with targets by end layer
+    cls_tokens: dict[Pair, Moments]  # of the targets whose CLS token a stitching layer learns
+
+    def pooled(self, other: "GridMoments") -> "GridMoments":
+        """Return the moments over the images of both, of the pairs of the other, which this has too."""
+        return GridMoments(
+            {source: self.sources[source].pooled(moments) for source, moments in other.sources.items()},
+            {pair: self.cls_tokens[pair].pooled(moments) for pair, moments in other.cls_tokens.items()},
+        )
+
+
+def _source(pair: Pair, layer: StitchingLayer) -> tuple:
+    """A front layer, and how it is laid out and resized: pairs that share it have the same moments of the source."""
+    return (pair.front_layer, *layer.source_key)
+
+
+@torch.no_grad()
+def grid_moments(front: Network, end: Network, layers: Layers, batches: Batches, *, form: str) -> GridMoments:
+    """Take the moments that a form of `FORMS` needs of all pairs, in one pass of both networks over the batches."""
+    front_layers, end_layers = (list(dict.fromkeys(names)) for names in zip(*layers, strict=True))
+    total = None
+    for images, _ in batches:
+        front_acts, end_acts, _ = activations_of_both(front, front_layers, end, end_layers, images)
+        prepared: dict[tuple, Target] = {}  # a target is prepared once for all sources
+        groups: dict[tuple, tuple[StitchingLayer, dict[str, Target]]] = {}  # a layer that lays it out, and the targets
+        sources, cls_tokens = {}, {}
+        for pair, layer in layers.items():
+            key = (pair.end_layer, layer.target_key)
+            if key not in prepared:
+                target = layer.targets(end_acts[pair.end_layer])
+                prepared[key] = Target.of(target, full=FORMS[form].target_scatter)
+            groups.setdefault(_source(pair, layer), (layer, {}))[1][pair.end_layer] = prepared[key]
+            if hasattr(layer, "cls_token"):
+                cls_tokens[pair] = Rows.of(end_acts[pair.end_layer][:, 0]).moments(diagonal=True)
+        for source, (layer, targets) in groups.items():
+            laid_out = layer.layout(front_acts[source[0]])
+            sources[source] = SourceMoments.of(laid_out, targets, size=layer.size, mode=layer.upsample_mode)
+        moments = GridMoments(sources, cls_tokens)
+        total = moments if total is None else total.pooled(moments)
+    return total
+
+
+def match_layers(
+    front: Network,
+    end: Network,
+    layers: Layers,
+    batches: Batches,
+    held_out: Batches | None = None,
+    *,
+    form: str = "pinv",
+    rank: int | None = None,
+    cutoff: Cutoff = "paper",
+) -> dict[Pair, Matching]:
+    """Set stitching layers by direct matching on the given images.
+
+    Args:
+        front, end: the networks, in evaluation mode.
+        layers: the stitching layer of each pair.
+        held_out: more images, on which ridge judges its penalties.
+        form: one of `FORMS`.
+        rank: retained rank of the resized front activations; None keeps all.
+        cutoff: see `closed_form`.
+    Raises:
+        UserError: activations are not finite; names the pair.
+    """
+    parts = [batches] if held_out is None else [batches, held_out]
+    moments = [grid_moments(front, end, layers, part, form=form) for part in parts]
+    return _matched(layers, moments, form=form, rank=rank, cutoff=cutoff)
+
+
+@torch.no_grad()
+def _matched(layers: Layers, moments: list[GridMoments], *, form: str, **options: Any) -> dict[Pair, Matching]:
+    """Set stitching layers from moments; a learned CLS token starts as the mean of the target's."""
+    groups: dict[tuple, list[Pair]] = {}
+    for pair, layer in layers.items():
+        groups.setdefault(_source(pair, layer), []).append(pair)
+    matched = {}
+    for source, pairs in progress(groups.items(), "direct matching", len(groups)):
+        try:
+            matchings = closed_form(form, *(part.sources[source] for part in moments), **options)
+        except ValueError as error:
+            raise UserError(f"{pairs[0].front_layer} -> {pairs[0].end_layer}: {error}; check the models") from error
+        matched |= {pair: matchings[pair.end_layer] for pair in pairs}
+    cls_tokens = _pooled(moments).cls_tokens
+    for pair, layer in layers.items():
+        layer.set_affine(matched[pair].weight, matched[pair].bias)
+        if pair in cls_tokens:
+            layer.cls_token.copy_(cls_tokens[pair].mean)
+    return {pair: matched[pair] for pair in layers}
+
+
+def _pooled(moments: Iterable[GridMoments]) -> GridMoments:
+    return reduce(GridMoments.pooled, moments)
+
+
+def match_until_settled(
+    front: Network,
+    end: Network,
+    layers: Layers,
+    train_set: BaseImageSet,
+    batch_size: int,
+    *,
+    seed: int,
+    form: str = "pinv",
+    rank: int | None = None,
+    cutoff: Cutoff = "paper",
+) -> dict[Pair, Matching]:
+    """Set stitching layers by direct matching on training images whose number is doubled until each pair is settled.
+
+    A pair is settled on n images where R² on them and on the next n differ by at most `GAP`, there and at n/2, and
+    there are `ROWS_PER_CHANNEL` rows for each channel of the source. A pair that never is gets all images, and a note
+    says so. The result of a pair does not depend on the others, and is that of `match_layers` on the first `n_samples`
+    of the `matching_batches`. The held-out images of one size are matched on in the next.
+
+    Args and errors: as for `match_layers`.
+    """
+    samples, total = train_set.permutation(seed), len(train_set)
+    left, matched, n_small_gaps = dict(layers), {}, Counter()
+
+    def moments_of(first: int, last: int) -> list[GridMoments]:
+        """Moments of some images of the pairs that are left, apart where the last fifth of all up to there begins."""
+        parts = [part[part >= first] for part in _parts(torch.arange(last), form)]
+        batches = [train_set.batches(batch_size, indices=samples[part]) for part in parts]
+        return [grid_moments(front, end, left, part, form=form) for part in batches]
+
+    n = min(FIRST, total)
+    fitted = moments_of(0, n)
+    while left and 2 * n <= total:
+        more = moments_of(n, 2 * n)
+        seen, held_out = _pooled(fitted), _pooled(more)
+        found = _matched(left, fitted, form=form, rank=rank, cutoff=cutoff)
+        for pair, matching in found.items():
+            ours, theirs = (sums.sources[_source(pair, left[pair])] for sums in (seen, held_out))
+            n_small_gaps[pair] = n_small_gaps[pair] + 1 if _gap(matching, ours, theirs, pair, rank) <= GAP else 0
+            enough = ours.source.n_rows >= ROWS_PER_CHANNEL * len(ours.source.mean)
+            if enough and n_small_gaps[pair] >= SETTLED:
+                matched[pair] = matching
+        left = {pair: layer for pair, layer in left.items() if pair not in matched}
+        fitted, n = [seen.pooled(more[0]), *more[1:]], 2 * n
+    if left:
+        if FORMS[form].held_out:  # the last fifth of all may begin among images that are added up already
+            fitted = moments_of(0, total)
+        elif n < total:
+            fitted = [fitted[0].pooled(*moments_of(n, total))]
+        matched |= _matched(left, fitted, form=form, rank=rank, cutoff=cutoff)
+        which = "" if len(left) == len(layers) else f", {len(left)} of {len(layers)} pairs"
+        note(f"matched on all {total} training images{which}: more might still change the fit")
+    return {pair: matched[pair] for pair in layers}
+
+
+def _gap(matching: Matching, matched: SourceMoments, held_out: SourceMoments, pair: Pair, rank: int | None) -> float:
+    """Return by how much R² differs between matched and held-out rows; NaN where it is defined for one side only."""
+    if rank is not None:
+        held_out = held_out.truncated(matched.components(rank))
+    target = held_out.targets[pair.end_layer]
+    r2 = r2_of(target, held_out.squared_residual(pair.end_layer, matching.weight, matching.bias))
+    return 0.0 if math.isnan(r2) and math.isnan(matching.r2) else abs(matching.r2 - r2)

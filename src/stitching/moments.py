@@ -15,16 +15,13 @@ from torch import Tensor
 
 from src.low_rank import Components, principal_axes
 from src.moments import ROUNDING, CrossMoments, Moments, Rows, as_rows
-from src.stitching.affine import resize
-
-EPS = torch.finfo(torch.float64).eps
+from src.stitching.layers import resize
 
 
 class Target(NamedTuple):
     """A batch of target activations, prepared for any number of sources."""
 
     rows: Rows
-    shape: torch.Size
     moments: Moments
 
     @classmethod
@@ -35,13 +32,7 @@ class Target(NamedTuple):
             full: with the whole scatter matrix, not only its diagonal.
         """
         rows = Rows.of(target)
-        return cls(rows, target.shape, rows.moments(diagonal=not full))
-
-    @property
-    def maps(self) -> Tensor:
-        """The centred feature maps (B, C2, H, W)."""
-        n, n_channels, *size = self.shape
-        return self.rows.centred.view(n, *size, n_channels).movedim(-1, 1)
+        return cls(rows, rows.moments(diagonal=not full))
 
 
 class SourceMoments(NamedTuple):
@@ -71,24 +62,31 @@ class SourceMoments(NamedTuple):
         Raises:
             ValueError: the positions differ.
         """
-        upsampling = None
+        n_channels = source.shape[1] if source.ndim == 4 else source.shape[-1]
+        n_rows = source.numel() // n_channels if size is None else len(source) * math.prod(size)
+        for target in targets.values():
+            if target.moments.n_rows != n_rows:
+                raise ValueError(f"the source has {n_rows} positions, the target {target.moments.n_rows}")
+        others = {name: target.rows.centred for name, target in targets.items()}
         if size is not None and size[0] >= source.shape[2] and size[1] >= source.shape[3]:
+            lines = zip(source.shape[2:], size, strict=True)
+            down, across = (_resize_matrix(*line, mode, source.device) for line in lines)  # (H2, H1), (W2, W1)
             source = source.double()
-            upsampling = _upsampling(source.shape[2:], tuple(size), mode, source.device)
-            mean = upsampling.mean(source)
-            centred = source - mean[:, None, None]
-            rows, n_rows = Rows(mean, as_rows(centred)), len(source) * math.prod(size)
-            moments = Moments(n_rows, mean, rows.centred.T @ as_rows(upsampling.gram(centred)))
+            mean = torch.einsum("bchw,h,w->c", source, down.mean(0), across.mean(0)) / len(source)
+            maps = source - mean[:, None, None]
+            centred = as_rows(maps)
+            scatter = centred.T @ as_rows(down.T @ down @ maps @ (across.T @ across))  # Zᵀ(RᵀR)Z
+            moments = Moments(n_rows, mean, scatter)
+            for name, other in others.items():
+                maps = other.unflatten(0, (-1, *size)).movedim(-1, 1)  # (B, C2, H2, W2)
+                others[name] = as_rows(down.T @ maps @ across)  # RᵀY
         else:
             rows = Rows.of(source if size is None else resize(source.double(), size, mode))
-            moments = rows.moments()
-        cross = {}
-        for name, target in targets.items():
-            if target.moments.n_rows != moments.n_rows:
-                raise ValueError(f"the source has {moments.n_rows} positions, the target {target.moments.n_rows}")
-            other = target.rows.centred if upsampling is None else as_rows(upsampling.adjoint(target.maps))
-            scatter = rows.centred.T @ other
-            cross[name] = CrossMoments(moments.n_rows, moments.mean, target.moments.mean, scatter)
+            moments, centred = rows.moments(), rows.centred
+        means = {name: target.moments.mean for name, target in targets.items()}
+        cross = {
+            name: CrossMoments(n_rows, moments.mean, means[name], centred.T @ other) for name, other in others.items()
+        }
         return cls(len(source), moments, cross, {name: target.moments for name, target in targets.items()})
 
     def pooled(self, other: "SourceMoments") -> "SourceMoments":
@@ -129,17 +127,6 @@ class SourceMoments(NamedTuple):
         within = target.variations.sum() - 2 * (weight.T * cross).sum() + squared
         return within + self.source.n_rows * offset.square().sum()
 
-    def check(self) -> None:
-        """Check that all activations were finite.
-
-        Raises:
-            ValueError: they were not; says on which side.
-        """
-        if not torch.isfinite(self.source.scatter).all():
-            raise ValueError("the source activations are not finite")
-        if not all(torch.isfinite(target.scatter).all() for target in self.targets.values()):
-            raise ValueError("the target activations are not finite")
-
 
 def r2_of(target: Moments, squared_residual: Tensor) -> float:
     """Return R² = 1 − ‖residual‖²/‖Y−μ‖², at most 1; NaN for a target that does not vary, or what is no number."""
@@ -150,45 +137,7 @@ def r2_of(target: Moments, squared_residual: Tensor) -> float:
     return 1 - (squared_residual / variation).clamp(min=0).item()
 
 
-def varying(variations: Tensor, moments: Moments) -> Tensor:
-    """Tell in which directions rows vary by more than rounding in float64.
-
-    Args:
-        variations: eigenvalues of the scatter matrix (C,), ascending.
-    Returns:
-        (C,): bool.
-    """
-    rounding = 10 * len(variations) * EPS * variations[-1]
-    return variations > torch.maximum(rounding, ROUNDING * moments.n_rows * moments.mean.square().sum())
-
-
-@cache  # a copy to the device takes longer than a batch of small maps
-def _upsampling(source: torch.Size, target: tuple[int, int], mode: str, device: torch.device) -> "_Upsampling":
-    return _Upsampling(source, target, mode, device)
-
-
-class _Upsampling:
-    """The resize R of feature maps as a matrix for each direction, and what follows from it without applying R."""
-
-    def __init__(self, source: torch.Size, target: tuple[int, int], mode: str, device: torch.device):
-        self.vertical, self.horizontal = (  # (H2, H1), (W2, W1)
-            _resize_matrix(n_in, n_out, mode, device) for n_in, n_out in zip(source, target, strict=True)
-        )
-
-    def mean(self, maps: Tensor) -> Tensor:
-        """Return the mean (C,) over samples and positions of R applied to maps of the source's size."""
-        return torch.einsum("bchw,h,w->c", maps, self.vertical.mean(0), self.horizontal.mean(0)) / len(maps)
-
-    def gram(self, maps: Tensor) -> Tensor:
-        """RᵀR applied to maps of the source's size."""
-        return self.vertical.T @ self.vertical @ maps @ (self.horizontal.T @ self.horizontal)
-
-    def adjoint(self, maps: Tensor) -> Tensor:
-        """Rᵀ applied to maps of the target's size."""
-        return self.vertical.T @ maps @ self.horizontal
-
-
-@cache  # so that nothing is moved batch by batch
+@cache  # so that nothing is moved to the device batch by batch
 def _resize_matrix(n_in: int, n_out: int, mode: str, device: torch.device) -> Tensor:
     """Return the matrix (n_out, n_in) that resizes a line of n_in pixels to n_out, from the resize of unit lines."""
     lines = torch.eye(n_in, dtype=torch.float64)[None, :, :, None]  # (1, n_in, n_in, 1)

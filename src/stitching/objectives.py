@@ -1,29 +1,17 @@
-"""The losses that stitching layers are trained on; `registry.OBJECTIVES` has a row for each.
+"""The losses that stitching layers are trained on beside the cross-entropy; `OBJECTIVES` has a row for each.
 
-With h≤k the activation of the stitched network at layer k, g≤k that of the end network, and j the end layer, h≤k and
-g≤k are compared by the relative distance d(h, g) = ‖h − g‖ / ‖g‖ over the batch. Losses work on one pair, and on P
-pairs at once, whose stitched tensors have one axis more, in front. No gradient reaches the end network's activations.
+Each compares the activation of the stitched network at a layer with the end network's own. Losses work on one pair, and
+on P pairs at once, whose stitched tensors have one axis more, in front. No gradient reaches the end network's
+activations.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
 from src.runtime import at_least_single
-
-
-class Stitches(NamedTuple):
-    """The outputs of P stitches into one end layer j on a batch; None or empty where an objective needs none."""
-
-    labels: Tensor  # (B,)
-    stitched: Sequence[Tensor]  # at the layers that the objective compares, (P, B, …) each
-    targets: Sequence[Tensor]  # the end network's own activations there, (B, …) each
-    stitched_logits: Tensor | None  # (P, B, n_classes)
-    end_logits: Tensor | None  # (B, n_classes)
-    cross_entropies: Tensor | None  # (P,), of the stitched logits; means over the batch
 
 
 def soft_label_loss(stitched_logits: Tensor, end_logits: Tensor) -> Tensor:
@@ -45,7 +33,7 @@ def soft_label_loss(stitched_logits: Tensor, end_logits: Tensor) -> Tensor:
 
 
 def hint_loss(stitched: Tensor, target: Tensor) -> Tensor:
-    """Return the relative distance ‖h≤j − g≤j‖ / ‖g≤j‖ (not squared) over the batch; 0 where the target is all zeros.
+    """Return the relative distance ‖h − g‖ / ‖g‖ (not squared) over the batch; 0 where the target is all zeros.
 
     Args:
         stitched: (B, …), or (P, B, …).
@@ -81,23 +69,3 @@ def _squares(stitched: Tensor, target: Tensor) -> Tensor:
     if stitched.shape[-target.ndim :] != target.shape:
         raise ValueError(f"activations {tuple(stitched.shape)} cannot be compared with a target {tuple(target.shape)}")
     return (at_least_single(stitched) - at_least_single(target.detach())).flatten(-target.ndim).square()
-
-
-def task(stitches: Stitches) -> Tensor:
-    """Return the cross-entropies (P,)."""
-    return stitches.cross_entropies
-
-
-def soft(stitches: Stitches) -> Tensor:
-    """Return `soft_label_loss` of each stitch (P,)."""
-    return soft_label_loss(stitches.stitched_logits, stitches.end_logits)
-
-
-def functional(stitches: Stitches) -> Tensor:
-    """Return `functional_loss` of each stitch (P,), which is `hint_loss` where one layer is compared."""
-    return functional_loss(stitches.stitched, stitches.targets)
-
-
-def feature(stitches: Stitches) -> Tensor:
-    """Return `feature_loss` of each stitch (P,)."""
-    return feature_loss(stitches.stitched[0], stitches.targets[0])

@@ -81,6 +81,17 @@ class StitchRow(NamedTuple):
         return Experiment.of_row(self)
 
     @property
+    def is_matched_on_few(self) -> bool:
+        """Whether R² is so much lower on the test images that too few images were matched.
+
+        Training since, or a source that is truncated further, would lower it as well.
+        """
+        ranks = [math.inf if rank is None else rank for rank in (self.front_pinv_rank, self.front_stitch_rank)]
+        if self.n_epochs != 0 or ranks[0] > ranks[1] or self.r2_matched is None:
+            return False
+        return self.r2_test < self.r2_matched - 0.03 - 0.2 * abs(self.r2_matched)
+
+    @property
     def networks(self) -> tuple[NetworkName, NetworkName]:
         """The front and the end network."""
         return self.experiment.front, self.experiment.end

@@ -1,33 +1,27 @@
-"""Writes the run folders of a grid, one for each pair, as if each pair had run alone.
-
-`final_model.pt`, `summary.txt`, `config.txt` and `training_logs.csv` are the public code's; `metrics.json` and
-`predictions.npz` are new.
-"""
+"""Writes the run folders of a grid, one for each pair, as if each pair had run alone; `folders` reads them."""
 
 import dataclasses
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from src.checkpoints import load_tensors, save_state
-from src.console import note, result, warn
+from src.console import listed, note, result, warn
 from src.errors import UserError
-from src.files import write_json, write_text
 from src.models import Network
 from src.results.experiments import Experiment, Pair
 from src.results.options import as_written, differences, read_options, refuse_other_options
 from src.results.run import Run, new_folder
-from src.results.tables import to_record
-from src.stitching.agreement import agreement
-from src.stitching.check import warn_of_matching
 from src.stitching.closed_forms import Matching
+from src.stitching.folders import write_metrics, write_predictions
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
-from src.stitching.predictions import write_predictions
-from src.stitching.rows import Metrics
+from src.stitching.rows import Metrics, StitchRow
 from src.stitching.stitched_model import full_state
 from src.training import EpochLog, Score, State
 from src.training.recorded import report_epoch, write_logs
@@ -70,37 +64,35 @@ class GridRuns:
         return self._run.state.get("loop") if self._run else None
 
     def _take_up(self) -> None:
-        """Take over an interrupted run, and drop finished pairs unless they were begun together with others.
+        """Take over an interrupted run, or else drop finished pairs.
 
         Pairs that were begun together train and are evaluated together again: other batches could round otherwise.
         """
         finished, self._run = self._finished_pairs(), _interrupted(self.directory, self._whole)
+        if finished:
+            note(f"{self.directory}: {len(finished)} of {len(self.layers)} runs are finished")
         if self._run:
             self._run.claim(resume=True)
             self.folders = {Pair(*pair): self.directory / name for *pair, name in self._run.state["folders"]}
-            if self.folders.keys() <= finished:  # killed before it removed its state: no state of the pairs left
+            if self.folders.keys() <= finished:  # killed before it removed its state
                 self._run.discard()
                 self._run, self.folders = None, {}
-        left = [pair for pair in self.layers if pair not in finished]
-        if self.folders.keys() - finished:
-            left = [pair for pair in self.layers if pair in self.folders]
-        if finished:
-            note(f"{self.directory}: {len(finished)} of {len(self.layers)} runs are finished")
-        self.layers = {pair: self.layers[pair] for pair in left}
+        left = self.folders or self.layers.keys() - finished
+        self.layers = {pair: layer for pair, layer in self.layers.items() if pair in left}
 
     def _finished_pairs(self) -> set[Pair]:
-        finished, refused = set(), {}
+        finished, others = set(), {}
         for config in sorted(self.directory.glob("*/config.txt")):
             begun = read_options(config)
             pair = Pair(begun.get("front_layer"), begun.get("end_layer"))
             if pair in self.layers and _same_experiment(begun, self._options_of(pair)):
                 if differences(begun, as_written(self._options_of(pair))):
-                    refused[pair] = config
+                    others[pair] = config
                 else:
                     finished.add(pair)
-        for pair, config in refused.items():
-            if pair not in finished:
-                refuse_other_options(read_options(config), as_written(self._options_of(pair)), where=config.parent)
+        for pair in others.keys() - finished:
+            begun, given = read_options(others[pair]), as_written(self._options_of(pair))
+            refuse_other_options(begun, given, where=others[pair].parent)
         return finished
 
     def _options_of(self, pair: Pair) -> dict[str, Any]:
@@ -138,9 +130,10 @@ class GridRuns:
             whole_networks: front and end network where they are to be saved as well.
         """
         self._claim()
-        measured: dict[Pair, Metrics] = {}
+        rows: list[StitchRow] = []
         for pair, layer in self.layers.items():
-            run, options = Run.in_folder(self.folders[pair], self._options_of(pair)), self._options_of(pair)
+            options = self._options_of(pair)
+            run = Run.in_folder(self.folders[pair], options)
             if run.config.exists():  # finished before the run was killed
                 continue
             if not options["no_save"]:
@@ -150,15 +143,15 @@ class GridRuns:
                 write_predictions(run.folder / "predictions.npz", score.predictions_of(pair))
             metrics = _metrics(score, pair, matched.get(pair))
             sparsity = dict(zip(THRESHOLDS, layer.sparsity([float(each) for each in THRESHOLDS]), strict=True))
-            _write_summary(run.folder, options, metrics, sparsity)
-            _write_metrics(run.folder, pair, metrics, sparsity, matched.get(pair))
+            penalty = {"ridge_penalty": matched[pair].ridge_penalty} if options["init"] == "ridge" else {}
+            write_metrics(run.folder, options, metrics, sparsity=sparsity, **penalty)
             run.finish()
             if len(self.layers) == 1:
                 note(f"wrote {run.folder}")
             result(f"{self._title(pair)}Clean accuracy: {metrics.accuracy:.2%}")
-            measured[pair] = metrics
+            rows.append(StitchRow.of(pair, Experiment.of(options), metrics, folder=run.folder.name))
         self._run.discard()
-        warn_of_matching(measured, matched, self.options)
+        _warn_of_matching(rows, matched, is_auto=self.options["n_pinv_init_samples"] == "auto")
 
     def _title(self, pair: Pair) -> str:
         alone = tuple(pair) == (self.options["front_layer"], self.options["end_layer"])
@@ -167,56 +160,53 @@ class GridRuns:
 
 def _metrics(score: GridScore, pair: Pair, matched: Matching | None) -> Metrics:
     of_pair = score.pairs[pair]
+    agreement, kappa = agreement_of(of_pair.predictions, score.end_predictions)
     return Metrics(
-        of_pair.accuracy,
-        score.front_accuracy,
-        score.end_accuracy,
-        None if matched is None else matched.error,
-        of_pair.representation_difference,
-        *agreement(of_pair.predictions, score.end_predictions),
-        len(score.labels),
-        *(None, None, None) if matched is None else (matched.n_samples, matched.rank, matched.r2),
-        of_pair.r2,
-        *of_pair.depths,
+        accuracy=of_pair.accuracy,
+        front_accuracy=score.front_accuracy,
+        end_accuracy=score.end_accuracy,
+        matching_error=matched and matched.error,
+        representation_difference=of_pair.representation_difference,
+        agreement=agreement,
+        kappa=kappa,
+        n_images=len(score.labels),
+        n_matched=matched and matched.n_samples,
+        matching_rank=matched and matched.rank,
+        r2_matched=matched and matched.r2,
+        r2_test=of_pair.r2,
+        front_depth=of_pair.depths[0],
+        end_depth=of_pair.depths[1],
     )
 
 
-def _write_summary(
-    folder: Path, options: Mapping[str, Any], metrics: Metrics, sparsity: Mapping[str, float]
-) -> None:
-    """Write `summary.txt`; some lines end with a blank, which readers rely on."""
-    lines = [
-        f"Front model: {options['front_model_path']} ",
-        f"End model: {options['end_model_path']} ",
-        f"Front layer: {options['front_layer']} ",
-        f"End layer: {options['end_layer']} ",
-        f"Clean accuracy: {metrics.accuracy:.4f} ",
-        f"Normalized PINV difference: {metrics.matching_error or 0:.4f}",  # 0 where nothing was matched
-        f"Normalized representation difference: {metrics.representation_difference:.4f}",
-        "",
-        f"Command: {' '.join(sys.argv)}",
-        "",
-        "Sparsity",
-    ]
-    for threshold, share in sparsity.items():
-        tabs = "\t\t" if threshold == "0" else "\t"
-        lines.append(f"{threshold}: {tabs}{share}")
-    write_text(folder / "summary.txt", "\n".join(lines) + "\n")
+def agreement_of(predictions: Tensor, others: Tensor) -> tuple[float, float]:
+    """Compare two predictions (N,) of the same images.
+
+    Returns:
+        The share of equal ones, and Cohen's kappa (1960): 1 for equal ones, 0 for no more than chance, NaN where both
+        give one and the same class.
+    """
+    n_classes = 1 + int(torch.maximum(predictions, others).max())
+    shares = [torch.bincount(classes, minlength=n_classes).double() / len(classes) for classes in (predictions, others)]
+    observed, by_chance = (predictions == others).double().mean().item(), (shares[0] @ shares[1]).item()
+    return observed, math.nan if by_chance == 1 else (observed - by_chance) / (1 - by_chance)
 
 
-def _write_metrics(
-    folder: Path, pair: Pair, metrics: Metrics, sparsity: Mapping[str, float], matched: Matching | None
-) -> None:
-    """Write `metrics.json`, which has null for what is not finite."""
-    values = to_record(metrics)
-    for name, value in values.items():
-        if value is not None and not math.isfinite(value):
-            values[name] = None
-            if name not in ("kappa", "front_accuracy", "r2_matched", "r2_test"):  # where they are not defined
-                warn(f"{pair}: the {name} is not finite ({value})")
-    if matched is not None and matched.ridge_penalty is not None:
-        values["ridge_penalty"] = matched.ridge_penalty
-    write_json(folder / "metrics.json", values | {"sparsity": sparsity})
+def _warn_of_matching(rows: Sequence[StitchRow], matched: Mapping[Pair, Matching], *, is_auto: bool) -> None:
+    """Warn of pairs whose matching the cutoff truncates, or that were matched on too few images."""
+    truncated = [row.pair for row in rows if row.pair in matched and matched[row.pair].truncated]
+    if truncated:
+        warn(
+            f"the cutoff of singular values spoils the matching of {listed(truncated)}: more rows drop more "
+            "directions; --pinv-cutoff exact does not depend on the number of rows"
+        )
+    few = [row.pair for row in rows if row.is_matched_on_few]
+    if few:
+        remedy = "" if is_auto else "; raise -pinv-samples, or give -pinv-samples auto"
+        warn(
+            f"too few images to match {listed(few)}: R² is much lower on the test images than on the matched ones"
+            f"{remedy}"
+        )
 
 
 def _interrupted(directory: Path, options: Mapping[str, Any]) -> Run | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.low_rank import low_rank_approx
 from src.models import Network
@@ -123,3 +124,27 @@ def activations_of_both(
         acts, recorded = front.record(images, list(dict.fromkeys([*front_names, *end_names])), after=after)
         return {name: acts[name] for name in front_names}, {name: acts[name] for name in end_names}, recorded
     return front.activations(images, front_names), *end.record(images, end_names, after=after)
+
+
+def class_partners(labels: Tensor, order: Tensor) -> Tensor:
+    """Return for each image another one of its class (N,): the next in an order, and for the last the first.
+
+    An image that is alone in its class is its own partner.
+
+    Args:
+        labels: (N,).
+        order: all indices (N,), shuffled.
+    """
+    labels, partners = labels.cpu(), torch.empty_like(order)
+    for label in labels.unique():
+        of_class = order[labels[order] == label]
+        partners[of_class] = of_class.roll(-1)
+    return partners
+
+
+def label_only(images: BaseImageSet, *, seed: int) -> BaseImageSet:
+    """Return the training set of the label-only control: what a stitch reaches on it, it reaches by the label.
+
+    Its images are pairs: for the front network another image of the class, and the image.
+    """
+    return images.paired(class_partners(images.labels, images.permutation(seed)))

@@ -16,7 +16,6 @@ from src.ood.validity_limits import IN_DISTRIBUTION, ValidityLimits, side_of
 from src.results.experiments import grouped
 from src.similarity.rows import Null, SimilarityRow
 from src.stitching.folders import StitchingRun
-from src.stitching.reliability import has_converged, is_as_matched, is_matched_on_few
 from src.stitching.rows import StitchRow
 from src.verdict.groups import Group, groups_of, is_untrained
 from src.verdict.intervals import ALPHA, Evidence, holm, images_needed, moderated, of_difference, of_share
@@ -157,10 +156,9 @@ def _decide_accurate(case: Case, limits: Limits) -> tuple[str, str]:
 
 def _flaw(group: Group) -> str:
     """Return why a penalty may be that of how the stitches were made; "" if it is not."""
-    rows = [run.row for run in group.runs]
-    if any(is_as_matched(row) and is_matched_on_few(row) for row in rows):
+    if any(run.row.is_matched_on_few for run in group.runs):
         return "matched on too few images"
-    if not all(has_converged(run.losses) for run in group.runs if run.row.n_epochs):
+    if not all(run.has_converged for run in group.runs if run.row.n_epochs):
         return "the training had not converged"
     return ""
 
