@@ -1,7 +1,6 @@
 """The demo from its first to its last line, which is slow, and after an interruption."""
 
 import random
-import re
 import subprocess
 
 import pytest
@@ -41,7 +40,10 @@ def test_demo_writes_its_report(tmp_path):
         assert figure in text and (tmp_path / "demo" / figure).read_bytes().startswith(PNG)
     accuracies = [float(word.rstrip("%")) for word in text.split() if word.endswith("%")][:2]
     assert min(accuracies) >= 95
-    assert int(re.search(r"of 8 layers stitched to themselves (\d) are similar", text)[1]) >= 5
+    selves = [row for row in read_csv(tmp_path / "demo" / "verdict.csv") if row["control"] == "self"]
+    corresponding = {row["verdict"] for row in selves if row["front_layer"] == row["end_layer"]}
+    assert corresponding <= {"similar", "accurate by the label alone"}  # the control of the last layer is hardly wrong
+    assert "similar" in corresponding
     assert "stitches from networks that were never trained 0 are similar (none may be)." in text
     assert "Task loss matching: of 64 pairs 0 are similar, " in text
     assert "**The layer of the same name comes first by linear CKA " in text

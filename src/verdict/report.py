@@ -23,7 +23,7 @@ SCALES = {  # of the matrices: the values of the darkest and of the brightest co
 }  # fmt: skip
 TITLES = {"beta": "β", "rho": "ρ", "noise_dose": "noise dose", "shrinkage_dose": "shrinkage dose"}
 CONTROLS = {  # and how many of them must be similar
-    SELF: ("layers stitched to themselves", "all must be"),
+    SELF: ("layers stitched to themselves", "all must be, but where the label alone does as well"),
     FRESH_FRONT: ("stitches from networks that were never trained", "none may be"),
     LABELS: ("stitches made on other images of the same class", "none may be"),
 }
