@@ -41,7 +41,8 @@ def test_initialisation_equals_the_public_code_in_the_seed(case):
     torch.manual_seed(0)
     state = build(case).state_dict()
     for key, value in state.items():
-        assert torch.equal(value, tensor(NAME, f"{case}/init_seed0/{key}")), key
+        expected = tensor(NAME, f"{case}/init_seed0/{key}")
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-7)  # processors scale the draws in other orders
 
 
 @pytest.mark.parametrize(("case", "reason"), REFUSED.items())
