@@ -142,7 +142,7 @@ def test_processes_that_start_together_download_once(published, tmp_path, monkey
     processes = [context.Process(target=_load, args=(tmp_path / "data", lengths)) for _ in range(3)]
     for process in processes:
         process.start()
-    assert [lengths.get(timeout=30) for _ in processes] == [50] * 3
+    assert [lengths.get(timeout=300) for _ in processes] == [50] * 3
     for process in processes:
         process.join(10)
     assert log.read_text() == "once\n"
