@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import urllib.request
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import pytest
 
 from tests import commands
+
+# A shell lets its background jobs ignore SIGINT, and what these start would ignore it as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
