@@ -80,44 +80,53 @@ class Evidence(NamedTuple):
             ends.append(math.inf if end == LARGEST else float(end))
         return ends[0], ends[1]
 
-    def repeated(self, values: Runs) -> "Evidence":
+    def repeated(self, values: Sequence[np.ndarray]) -> "Evidence":
         """Return the evidence with the variance over pairs of networks, or over the runs of a single pair.
 
         Args:
-            values: top − value · bottom of each image.
+            values: top − value · bottom of each pair of networks: (runs,).
         """
-        means = [of_networks.mean() for of_networks in values] if len(values) > 1 else values[0].mean(1)
-        return self._replace(
-            n_repetitions=len(means), variance=float(np.var(means, ddof=1)) if len(means) > 1 else 0.0
-        )
+        means = [of_networks.mean() for of_networks in values] if len(values) > 1 else values[0]
+        variance = float(np.var(means, ddof=1)) if len(means) > 1 else 0.0
+        return self._replace(n_repetitions=len(means), variance=variance)
 
 
 def of_share(right: Runs) -> Evidence:
     """Return the evidence on the share of images that runs are right about; for one run, Wilson's interval (1927)."""
-    n = right[0].shape[1]
+    n, shares = right[0].shape[1], _shares(right)
 
     def variance_at(limit: float) -> float:
         return limit * (1 - limit) / n
 
-    return Evidence(_mean(right), 1.0, n, variance_at, (0.0, 1.0)).repeated(right)
+    return Evidence(_mean(shares), 1.0, n, variance_at, (0.0, 1.0)).repeated(shares)
 
 
 def of_difference(end: Runs, stitched: Runs) -> Evidence:
-    """Return the evidence on the penalty of stitches; for one run, Tango's (1998).
-
-    Several runs enter by the mean of their counts, with the variance of a single run: their mean varies no more.
+    """Return the evidence on the penalty of stitches; see `of_penalty`.
 
     Args:
         end, stitched: whether each is right about each image.
     """
-    n, pairs = end[0].shape[1], list(zip(end, stitched, strict=True))
-    lost, won = _mean([one & ~other for one, other in pairs]), _mean([~one & other for one, other in pairs])
+    pairs = list(zip(end, stitched, strict=True))
+    lost, won = _shares([one & ~other for one, other in pairs]), _shares([~one & other for one, other in pairs])
+    return of_penalty(lost, won, n_images=end[0].shape[1])
+
+
+def of_penalty(lost: Sequence[np.ndarray], won: Sequence[np.ndarray], *, n_images: int) -> Evidence:
+    """Return the evidence on a penalty, the share of images that are lost less that of won ones; Tango's (1998) of one.
+
+    Several runs enter by their means, with the variance of a single run: their mean varies no more.
+
+    Args:
+        lost, won: shares of images of each pair of networks: (runs,).
+    """
+    mean_lost, mean_won = _mean(lost), _mean(won)
 
     def variance_at(limit: float) -> float:
-        return _tango_variance(lost, won, limit) / n
+        return _tango_variance(mean_lost, mean_won, limit) / n_images
 
-    evidence = Evidence(lost - won, 1.0, n, variance_at, (-1.0, 1.0))
-    return evidence.repeated([one.astype(float) - other for one, other in pairs])
+    evidence = Evidence(mean_lost - mean_won, 1.0, n_images, variance_at, (-1.0, 1.0))
+    return evidence.repeated([one - other for one, other in zip(lost, won, strict=True)])
 
 
 def of_ratio(top: Runs, bottom: Runs) -> Evidence:
@@ -127,14 +136,16 @@ def of_ratio(top: Runs, bottom: Runs) -> Evidence:
         top, bottom: whether each image counts in the share.
     """
     n, pairs = top[0].shape[1], list(zip(top, bottom, strict=True))
-    both, either = _mean([one & other for one, other in pairs]), _mean([one | other for one, other in pairs])
-    above, below = _mean(top), _mean(bottom)
+    both, either = (_mean(_shares(values)) for values in ([t & b for t, b in pairs], [t | b for t, b in pairs]))
+    tops, bottoms = _shares(top), _shares(bottom)
+    above, below = _mean(tops), _mean(bottoms)
 
     def variance_at(limit: float) -> float:
         return _tang_variance(below, below - both, either, limit) / n
 
+    ratio = above / below if below else 0.0
     evidence = Evidence(above, below, n, variance_at, (0.0, LARGEST))
-    return evidence.repeated([one - (above / below if below else 0.0) * other for one, other in pairs])
+    return evidence.repeated([one - ratio * other for one, other in zip(tops, bottoms, strict=True)])
 
 
 def moderated(family: Sequence[Evidence]) -> list[Evidence]:
@@ -153,9 +164,13 @@ def moderated(family: Sequence[Evidence]) -> list[Evidence]:
     return result
 
 
-def _mean(values: Runs) -> float:
+def _shares(values: Runs) -> list[np.ndarray]:
+    return [of_networks.mean(1) for of_networks in values]
+
+
+def _mean(shares: Sequence[np.ndarray]) -> float:
     """Return the mean over pairs of networks, which count alike, however many runs each has."""
-    return float(np.mean([of_networks.mean() for of_networks in values]))
+    return float(np.mean([of_networks.mean() for of_networks in shares]))
 
 
 def _tango_variance(lost: float, won: float, difference: float) -> float:

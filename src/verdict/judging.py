@@ -5,7 +5,7 @@ the end network (*doses*), and may tell the class and nothing else (*β*). All t
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -36,7 +36,7 @@ class VerdictRow(NamedTuple):
     rho: float | None  # disagreement with the end network over that of the front network with it
     rho_low: float | None
     rho_high: float | None
-    beta: float | None  # the share of the label-only control's disagreement with the end network that the stitch removes
+    beta: float | None  # the share of its label-only control's disagreement with the end network that it removes
     beta_low: float | None
     beta_high: float | None
     side: str | None  # in distribution, or on which side of it
