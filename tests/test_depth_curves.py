@@ -9,7 +9,7 @@ import pytest
 
 from tests.commands import PNG, error_line, read_csv, run
 from tests.tables import SIMILARITY, write_table
-from tests.test_verdict import VALID, write_evaluation, write_run
+from tests.written_runs import VALID, write_evaluation, write_run
 
 SCRIPT = "misc/collect_results.py"
 NETWORKS = "abcdef"

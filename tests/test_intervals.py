@@ -101,9 +101,12 @@ def test_ratios_are_of_means_over_networks():
     """Which count alike, however many runs each has: a loop over images."""
     rng = np.random.default_rng(0)
     top, bottom = ([rng.random((n_runs, 400)) < share for n_runs in (1, 2)] for share in (0.2, 0.4))
-    shares = [np.mean([sum(run) / len(run) for of_networks in each for run in [of_networks.ravel().tolist()]])
-              for each in (top, bottom)]  # fmt: skip
-    assert of_ratio(top, bottom).value == pytest.approx(shares[0] / shares[1], abs=1e-12)
+
+    def share(values: list[np.ndarray]) -> float:
+        means = [sum(int(image) for image in of_networks.ravel()) / of_networks.size for of_networks in values]
+        return sum(means) / len(means)
+
+    assert of_ratio(top, bottom).value == pytest.approx(share(top) / share(bottom), abs=1e-12)
 
 
 def repeated(accuracies, n: int = 200) -> Evidence:
