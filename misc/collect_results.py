@@ -116,6 +116,13 @@ def write_tables(args, runs, counted, similarities, path: Path, *, figure: str, 
     from src.verdict.rows import INTERVALS
     from src.verdict.tidy import MeasurementRow, measurement_rows
 
+    if args.recursive:
+        measurements = path.with_name(f"{path.stem}_measurements.csv")
+        rows = measurement_rows(counted, similarities, listed=listed_networks(args))
+        write_table(measurements, MeasurementRow, rows)
+        note(f"wrote {measurements}")
+    if not runs:
+        return
     for name, same in by_experiment([run.row for run in counted]).items():
         table(name, *accuracies(same))
     if args.output or args.recursive:
@@ -126,11 +133,6 @@ def write_tables(args, runs, counted, similarities, path: Path, *, figure: str, 
     records = [to_record(row) for row in judge(counted, pool=args.pool)]
     write_csv(intervals, INTERVALS, [{name: record[name] for name in INTERVALS} for record in records])
     note(f"wrote {intervals}")
-    if args.recursive:
-        measurements = path.with_name(f"{path.stem}_measurements.csv")
-        rows = measurement_rows(counted, similarities, listed=listed_networks(args))
-        write_table(measurements, MeasurementRow, rows)
-        note(f"wrote {measurements}")
 
 
 def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
