@@ -40,15 +40,14 @@ class Group(NamedTuple):
 
     @property
     def control(self) -> str | None:
-        """The kind of control that it is: `labels`, `self`, `fresh`; or None."""
-        experiments = [run.row.experiment for run in self.runs]
-        if experiments[0].control:
+        """The kind of control that it is: `labels`, `self`, `fresh`; or None. All runs are of one kind."""
+        row = self.runs[0].row
+        front, end = row.experiment.network_keys
+        if row.control:
             return LABELS
-        if self.pair.front_layer == self.pair.end_layer and all(
-            front == end for front, end in (each.network_keys for each in experiments)
-        ):
+        if front == end and row.front_layer == row.end_layer:
             return SELF
-        return FRESH_FRONT if all(is_untrained(each.front) for each in experiments) else None
+        return FRESH_FRONT if is_untrained(row.experiment.front) else None
 
     @property
     def labels(self) -> np.ndarray | None:

@@ -30,8 +30,6 @@ MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
 SIMILARITY_COLUMNS = [f"{name}{end}" for name in MEASURES for end in ("", *(f"_{part}" for part in Null._fields))]
 KINDS = ("accuracy", "penalty", "rho", "left")  # of evidence
 
-Similarities = Mapping[tuple, Mapping[str, float]]  # by networks, data and layers: values by column
-
 
 class Limits(NamedTuple):
     """The limits of a verdict."""
@@ -226,8 +224,8 @@ def _aurocs(group: Group) -> dict[str, float]:
     return aurocs
 
 
-def _by_layers(rows: Iterable[SimilarityRow]) -> Similarities:
-    """Return the values at full rank; of those that several tables have, the last one counts."""
+def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, dict[str, float]]:
+    """Return the values at full rank by networks, data and layers; of those that several tables have, the last ones."""
     known: dict[tuple, dict[str, float]] = {}
     for row in rows:
         if row.rank1 is None and row.rank2 is None:
@@ -238,13 +236,11 @@ def _by_layers(rows: Iterable[SimilarityRow]) -> Similarities:
     return known
 
 
-def _similarity(group: Group, known: Similarities) -> dict[str, float]:
+def _similarity(group: Group, known: Mapping[tuple, Mapping[str, float]]) -> dict[str, float]:
     """Return the values of the same layers, networks and data; means over those networks that have any."""
     experiments = [runs[0].row.experiment for runs in group.by_networks]
-    found = [known.get((each.network_keys, each.dataset, tuple(group.pair))) for each in experiments]
-    measured = [values for values in found if values]
-    shared = [name for name in SIMILARITY_COLUMNS if measured and all(name in values for values in measured)]
-    return {name: _average(values[name] for values in measured) for name in shared}
+    found = [known.get((each.network_keys, each.dataset, tuple(group.pair)), {}) for each in experiments]
+    return {name: _average(values[name] for values in found if name in values) for name in SIMILARITY_COLUMNS}
 
 
 def _average(values: Iterable[float]) -> float:
