@@ -136,9 +136,10 @@ def write_tables(args, runs, counted, similarities, path: Path, *, figure: str, 
 
 
 def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
-    """Return the finished runs of a folder with their evaluations, oldest first; warn of those that are skipped.
+    """Return the finished runs of a folder, oldest first; warn of those that are skipped.
 
     Args:
+        recursive: of those below as well, with their evaluations.
         may_lack: a folder without runs is no error.
     """
     from src.choices.scores import SCORES
@@ -154,7 +155,7 @@ def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
         is_above = folders_of_runs(source_dir)
         remedy = "the folders below it do: give -r" if is_above else "give the folder that holds their folders"
         raise UserError(f"{source_dir} holds no finished stitching run; {remedy}")
-    return with_evaluations(runs, SCORES)
+    return with_evaluations(runs, SCORES) if recursive else runs
 
 
 def similarities_of(source_dir: Path):

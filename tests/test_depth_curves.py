@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 from collections import defaultdict
 
 import numpy as np
@@ -25,23 +26,28 @@ def stitch(folder, front, end, layer="blocks.1", other=None, number=0):
     write_run(folder / f"{front}-{end}", f"{number}", n_right=QUALITY[front] + QUALITY[end], **options)
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """All pairs of six networks at two layers; their similarity is the product of their qualities."""
-    (tmp_path / "all" / "similarity").mkdir(parents=True)
-    pairs = list(itertools.permutations(NETWORKS, 2))
-    for front, end in pairs:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """All pairs of six networks at two layers, and a list of them; their similarity is the product of qualities."""
+    folder = tmp_path_factory.mktemp("pairs")
+    (folder / "all" / "similarity").mkdir(parents=True)
+    for front, end in itertools.permutations(NETWORKS, 2):
         for number, layer in enumerate(("blocks.10", "blocks.2")):
-            stitch(tmp_path / "all", front, end, layer, number=number)
-        stitch(tmp_path / "all", front, end, "blocks.2", "blocks.10", number=2)  # off the diagonal
-        write_evaluation(tmp_path / "all" / f"{front}-{end}", {"0": 0.5, "1": 0.5})
+            stitch(folder / "all", front, end, layer, number=number)
+        stitch(folder / "all", front, end, "blocks.2", "blocks.10", number=2)  # off the diagonal
+        write_evaluation(folder / "all" / f"{front}-{end}", {"0": 0.5, "1": 0.5})
         if front < end:
             rows = [{"model1": f"{front}.pt", "model2": f"{end}.pt", "layer1": "blocks.2", "layer2": layer,
                      "rank1": rank, "cka": QUALITY[front] * QUALITY[end] if not rank else 0, "procrustes": 1}
                     for layer in ("blocks.2", "blocks.10") for rank in ("", 4)]  # fmt: skip
-            write_table(tmp_path / "all" / "similarity" / f"{front}-{end}.csv", SIMILARITY, *rows)
-    stitch(tmp_path / "all", "a", "a")  # a control
-    return tmp_path
+            write_table(folder / "all" / "similarity" / f"{front}-{end}.csv", SIMILARITY, *rows)
+    stitch(folder / "all", "a", "a")  # two controls, the other one off the diagonal
+    write_run(folder / "all" / "a-b", "7", n_right=50, control="labels", front_model_path="a.pt", end_model_path="b.pt")
+    for name in NETWORKS:
+        (folder / f"{name}.pt").write_text(name)
+    lines = [f"{name},{name}.pt,resnet18,{group}" for name, group in GROUPS.items()]
+    (folder / "list.csv").write_text("\n".join(["name,path,type,group", *lines]))
+    return folder
 
 
 def test_curves_are_means_over_pairs_with_intervals_over_networks(folder):
@@ -71,19 +77,9 @@ def test_curves_are_means_over_pairs_with_intervals_over_networks(folder):
     assert (folder / "all" / "curves.png").read_bytes().startswith(PNG)
 
 
-@pytest.fixture
-def listed(folder):
-    """The list of these networks, with two groups."""
-    for name in NETWORKS:
-        (folder / f"{name}.pt").write_text(name)
-    lines = [f"{name},{name}.pt,resnet18,{group}" for name, group in GROUPS.items()]
-    (folder / "list.csv").write_text("\n".join(["name,path,type,group", *lines]))
-    return folder
-
-
-def test_groups_of_a_list_have_a_line_each(listed, drawn_figures):
-    run(SCRIPT, "all", "--curves", "--networks", "list.csv", cwd=listed)
-    rows = read_csv(listed / "all" / "curves.csv")
+def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
+    run(SCRIPT, "all", "--curves", "--networks", "list.csv", cwd=folder)
+    rows = read_csv(folder / "all" / "curves.csv")
     assert {row["networks"] for row in rows if row["quantity"] == "accuracy"} == {
         f"{one} → {other}" for one in ("wide", "narrow") for other in ("wide", "narrow")
     }
@@ -101,13 +97,12 @@ def by_group(rows) -> dict[tuple[str, ...], float]:
     return {key: np.mean(each) for key, each in values.items()}
 
 
-def test_one_table_has_all_measurements_with_names_and_groups(listed):
+def test_one_table_has_all_measurements_with_names_and_groups(folder):
     """Its means by group are those of the folders of the runs, and of the tables of similarity."""
-    write_run(listed / "all" / "a-b", "7", n_right=50, control="labels", front_model_path="a.pt", end_model_path="b.pt")
-    run(SCRIPT, "all", "-r", "--networks", "list.csv", cwd=listed)
-    rows = read_csv(listed / "all" / "grid_measurements.csv")
+    run(SCRIPT, "all", "-r", "--networks", "list.csv", cwd=folder)
+    rows = read_csv(folder / "all" / "grid_measurements.csv")
     expected = defaultdict(list)
-    for config in (listed / "all").rglob("config.txt"):
+    for config in (folder / "all").rglob("config.txt"):
         options, metrics = (json.loads((config.parent / name).read_text()) for name in ("config.txt", "metrics.json"))
         front, end = (GROUPS[options[f"{side}_model_path"][0]] for side in ("front", "end"))
         method = "direct matching" + " of labels alone" * bool(options.get("control"))
@@ -141,8 +136,7 @@ def test_two_networks_have_no_interval_and_tables_of_similarity_suffice(folder):
     rows = read_csv(folder / "two.csv")
     assert {row["n_pairs"] for row in rows} == {"1"} and {row["low"] for row in rows} == {"nan"}
     assert (folder / "two.pdf").read_bytes().startswith(PDF)
-    (folder / "tables").mkdir()
-    (folder / "all" / "similarity").rename(folder / "tables" / "similarity")
+    shutil.copytree(folder / "all" / "similarity", folder / "tables" / "similarity")
     for option in ("--curves", "-r"):
         run(SCRIPT, "tables", option, cwd=folder)
     assert {row["quantity"] for row in read_csv(folder / "tables" / "curves.csv")} == {"similarity", "distance"}
