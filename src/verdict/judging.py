@@ -28,7 +28,6 @@ NO_CONTROL = "accurate, but there is no label-only control"
 EXPLAINED = 0.3  # the largest penalty that too few images or epochs may explain
 MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
 SIMILARITY_COLUMNS = [f"{name}{end}" for name in MEASURES for end in ("", *(f"_{part}" for part in Null._fields))]
-KINDS = ("accuracy", "penalty", "rho", "left")  # of evidence
 
 
 class Limits(NamedTuple):
@@ -37,31 +36,6 @@ class Limits(NamedTuple):
     tolerance: float = 0.05  # the penalty, in [0, 1], that a similar pair may have
     validity: ValidityLimits = ValidityLimits()
     pairwise: bool = False  # test each pair for itself
-
-
-class Case(NamedTuple):
-    """The runs that are judged together, and the evidence of their predictions; None where these are not known."""
-
-    group: Group
-    accuracy: Evidence | None = None
-    penalty: Evidence | None = None
-    rho: Evidence | None = None  # 1: as alike as two networks that were trained apart; 0: the same as the end network
-    left: Evidence | None = None  # 1 − β, the share of its control's disagreement that a stitch leaves
-
-    @classmethod
-    def of(cls, group: Group) -> "Case":
-        """Return a group with the evidence of its own predictions."""
-        if group.labels is None:
-            return cls(group)
-        disagreement = group.differ("stitched", "end")
-        is_encoder = any((classes < 0).any() for classes in group.predictions("front"))
-        return cls(
-            group,
-            of_share(group.right("stitched")),
-            of_difference(group.right("end"), group.right("stitched")),
-            None if is_encoder else of_ratio(disagreement, group.differ("front", "end")),
-            of_ratio(disagreement, group.differ("control", "end")) if group.label_only else None,
-        )
 
 
 def judge(
@@ -80,34 +54,62 @@ def judge(
     """
     rows, known = [], _by_layers(similarities)
     for family in grouped(groups_of(runs, pool=pool), lambda group: (group.method, group.networks)).values():
-        cases = _moderated([Case.of(group) for group in family])
-        tested = [i for i, case in enumerate(cases) if case.penalty]
+        evidence = _moderated([evidence_of(group) for group in family])
+        penalties = {i: each["penalty"] for i, each in enumerate(evidence) if each}
         adjusted = list if limits.pairwise else holm
-        below = adjusted([cases[i].penalty.p_below(limits.tolerance) for i in tested])
-        above = adjusted([cases[i].penalty.p_above(limits.tolerance) for i in tested])
-        p_values = dict(zip(tested, zip(below, above, strict=True), strict=True))
-        n_tests = 1 if limits.pairwise else len(tested)
-        for i, case in enumerate(cases):
+        below = adjusted([each.p_below(limits.tolerance) for each in penalties.values()])
+        above = adjusted([each.p_above(limits.tolerance) for each in penalties.values()])
+        p_values = dict(zip(penalties, zip(below, above, strict=True), strict=True))
+        n_tests = 1 if limits.pairwise else len(penalties)
+        for i, group in enumerate(family):
             p_below, p_above = p_values.get(i, (None, None))
-            verdict, reason = decide(case, p_below, p_above, limits, n_tests=n_tests)
-            words = {"verdict": verdict, "reason": reason, "side": _side(case.group, limits)}
-            record = _summary(case) | words | {"p_below": p_below, "p_above": p_above}
-            record |= _aurocs(case.group) | _similarity(case.group, known)
+            verdict, reason = decide(group, evidence[i], p_below, p_above, limits, n_tests=n_tests)
+            words = {"verdict": verdict, "reason": reason, "side": _side(group, limits)}
+            record = _summary(group) | _estimates(evidence[i]) | words | {"p_below": p_below, "p_above": p_above}
+            record |= _aurocs(group) | _similarity(group, known)
             is_known = {name: value for name, value in record.items() if value is not None and value == value}
             rows.append(from_record(VerdictRow, is_known))
     return rows
 
 
-def _moderated(cases: list[Case]) -> list[Case]:
+def evidence_of(group: Group) -> dict[str, Evidence]:
+    """Return the evidence of predictions by name, as far as they are known.
+
+    `rho` is 1 for a stitch as alike as two networks that were trained apart, and 0 for one that is the end network.
+    `left` is 1 − β: the share of its label-only control's disagreement with the end network that a stitch leaves.
+    """
+    if group.labels is None:
+        return {}
+    disagreement = group.differ("stitched", "end")
+    evidence = {
+        "accuracy": of_share(group.right("stitched")),
+        "penalty": of_difference(group.right("end"), group.right("stitched")),
+    }
+    if not any((classes < 0).any() for classes in group.predictions("front")):  # encoders have none
+        evidence["rho"] = of_ratio(disagreement, group.differ("front", "end"))
+    if group.label_only:
+        evidence["left"] = of_ratio(disagreement, group.differ("control", "end"))
+    return evidence
+
+
+def _moderated(family: list[dict[str, Evidence]]) -> list[dict[str, Evidence]]:
     """Return the evidence on all pairs of layers of a method; they moderate each other's variances."""
-    for name in KINDS:
-        known = iter(moderated([getattr(case, name) for case in cases if getattr(case, name)]))
-        cases = [case._replace(**{name: next(known)}) if getattr(case, name) else case for case in cases]
-    return cases
+    found: list[dict[str, Evidence]] = [{} for _ in family]
+    for name in ("accuracy", "penalty", "rho", "left"):
+        known = [i for i, each in enumerate(family) if name in each]
+        for i, evidence in zip(known, moderated([family[i][name] for i in known]), strict=True):
+            found[i][name] = evidence
+    return found
 
 
 def decide(
-    case: Case, p_below: float | None, p_above: float | None, limits: Limits, *, n_tests: int
+    group: Group,
+    evidence: Mapping[str, Evidence],
+    p_below: float | None,
+    p_above: float | None,
+    limits: Limits,
+    *,
+    n_tests: int,
 ) -> tuple[str, str]:
     """Decide for one of `VERDICTS`, and say why.
 
@@ -115,16 +117,15 @@ def decide(
         p_below, p_above: of the penalty lying on that side of the tolerance, adjusted for the pairs tested at once.
         n_tests: how many these are.
     """
-    group, penalty = case.group, case.penalty
     if any(is_untrained(run.row.experiment.end) for run in group.runs):
         return UNDECIDED, "the end network was never trained"
-    if penalty is None:
+    if not evidence:
         return UNDECIDED, "no predictions of the same test images"
     if _is_at_chance(group, "end"):
         return UNDECIDED, "the end network is at chance"
     if p_below < ALPHA:
-        return _decide_accurate(case, limits)
-    flaw = _flaw(group)
+        return _decide_accurate(_side(group, limits), evidence.get("left"))
+    flaw, penalty = _flaw(group), evidence["penalty"]
     if p_above < ALPHA:
         is_explained = flaw and penalty.value <= EXPLAINED and not _is_at_chance(group, "stitched")
         return (UNDECIDED, flaw) if is_explained else (NOT_SIMILAR, "the penalty is above the tolerance")
@@ -135,16 +136,15 @@ def decide(
     return UNDECIDED, flaw or "the penalty may lie on either side of the tolerance"
 
 
-def _decide_accurate(case: Case, limits: Limits) -> tuple[str, str]:
+def _decide_accurate(side: str | None, left: Evidence | None) -> tuple[str, str]:
     """Decide about stitches whose penalty is below the tolerance."""
-    side = _side(case.group, limits)
     if side not in (None, IN_DISTRIBUTION):
         return FAR, f"accurate, but {side}"
-    if case.left and case.left.p_below(1) >= ALPHA:
+    if left and left.p_below(1) >= ALPHA:
         return LABEL, "accurate, but no closer to the end network than its label-only control"
     if side is None:
         return UNDECIDED, "accurate, but its doses are not known"
-    return (SIMILAR, "accurate, in distribution, and more than the label") if case.left else (UNDECIDED, NO_CONTROL)
+    return (SIMILAR, "accurate, in distribution, and more than the label") if left else (UNDECIDED, NO_CONTROL)
 
 
 def _flaw(group: Group) -> str:
@@ -172,9 +172,8 @@ def _side(group: Group, limits: Limits) -> str | None:
     return None if None in sides else IN_DISTRIBUTION
 
 
-def _summary(case: Case) -> dict[str, Any]:
+def _summary(group: Group) -> dict[str, Any]:
     """Return what was measured, by column; every pair of networks counts alike, however many seeds it has."""
-    group = case.group
     metrics = [[run.row for run in runs] for runs in group.by_networks]
     accuracies = [[each.accuracy for each in of_networks] for of_networks in metrics]
     penalties = [[each.end_accuracy - each.accuracy for each in of_networks] for of_networks in metrics]
@@ -193,22 +192,20 @@ def _summary(case: Case) -> dict[str, Any]:
         "penalty": _average(map(_average, penalties)),
         "seed_spread": max((max(each) - min(each) for each in accuracies if len(each) > 1), default=None),
         **means,
-        **_estimates(case),
         **dict(zip(StitchValidity._fields, validity, strict=False)),
         "front_depth": metrics[0][0].front_depth,
         "end_depth": metrics[0][0].end_depth,
     }
 
 
-def _estimates(case: Case) -> dict[str, float]:
+def _estimates(evidence: Mapping[str, Evidence]) -> dict[str, float]:
     """Return the values with their intervals by column, as far as they are defined."""
     estimates = {}
-    for name in KINDS:
-        evidence = getattr(case, name)
-        if evidence and not math.isnan(evidence.value):
-            value, (low, high) = evidence.value, evidence.interval()
-            if name == "left":
-                name, value, low, high = "beta", 1 - value, 1 - high, 1 - low
+    for name, each in evidence.items():
+        value, (low, high) = each.value, each.interval()
+        if name == "left":
+            name, value, low, high = "beta", 1 - value, 1 - high, 1 - low
+        if not math.isnan(value):
             estimates |= {name: value, f"{name}_low": low, f"{name}_high": high}
     return estimates
 
