@@ -17,7 +17,13 @@ def parser() -> cli.Parser:
     add = options.add_argument
     add("source_dir", help="folder that holds one folder for each run")
     add("other_dir", nargs="?", help="folder to compare with it; each of them then holds one experiment")
-    add("-r", "--recursive", action="store_true", help="take the runs in all folders below, as well")
+    add(
+        "-r",
+        "--recursive",
+        action="store_true",
+        help="take the runs in all folders below, as well; a further CSV (grid_measurements.csv) has a row for each "
+        "measurement of two layers, of all stitches and of all tables similarity/*.csv",
+    )
     add("--pool", action="store_true", help="intervals: take pairs of networks that share no network together")
     add(
         "-o",
@@ -33,40 +39,37 @@ def parser() -> cli.Parser:
         "means over all stitches and tables similarity/*.csv below source_dir, with intervals; CSV and figure: "
         "curves.csv in source_dir",
     )
-    add("--networks", help="for --curves: the list of networks; each pair of its groups has a line of its own")
+    add("--networks", help="for -r and --curves: the list of networks, which gives them names and groups; with "
+        "--curves each pair of groups has a line of its own")  # fmt: skip
     cli.add_title(options)
     return options
 
 
 def collect(args) -> None:
-    if args.curves:
-        draw_curves(args)
-    else:
+    from src.errors import UserError
+
+    if not args.curves:
         collect_accuracies(args)
+    elif args.other_dir or args.pool:
+        raise UserError("--curves takes one folder, and all pairs of networks in it; leave out the other and --pool")
+    else:
+        draw_curves(args)
 
 
 def draw_curves(args) -> None:
-    from src.choices.scores import SCORES
     from src.console import note
     from src.errors import UserError
     from src.ground_truth.depth import depth_rows, write_depth
-    from src.network_names import NetworkName
     from src.results.experiments import newest_runs
-    from src.results.network_list import SIMILARITY, read_networks
-    from src.similarity.report import read_similarities
 
-    if args.other_dir or args.pool:
-        raise UserError("--curves takes one folder, and all pairs of networks in it; leave out the other and --pool")
     source_dir = Path(args.source_dir)
-    runs = newest_runs(runs_of(source_dir, recursive=True, detectors=SCORES, may_lack=True))
-    tables = sorted(source_dir.rglob(f"{SIMILARITY}/*.csv"))
-    listed = read_networks(args.networks) if args.networks else []
-    groups = {NetworkName(each.path, each.type).identity: each.group for each in listed if each.group}
-    rows = depth_rows(runs, [row for table in tables for row in read_similarities(table)], groups=groups)
+    runs = newest_runs(runs_of(source_dir, recursive=True, may_lack=True))
+    groups = {identity: network.group for identity, network in listed_networks(args).items() if network.group}
+    rows = depth_rows(runs, similarities_of(source_dir), groups=groups)
     if not rows:
         raise UserError(
             f"{source_dir} has neither a stitch of a layer to the same layer of another network, nor a table of "
-            f"similarity of two networks in a folder {SIMILARITY}"
+            "similarity of two networks in a folder similarity"
         )
     output = Path(args.output or source_dir / "curves.csv")
     figure = ".png" if output.suffix == ".csv" else output.suffix
@@ -75,62 +78,99 @@ def draw_curves(args) -> None:
 
 
 def collect_accuracies(args) -> None:
-    from src.console import note, table
-    from src.results.experiments import by_experiment, newest_runs
-    from src.results.matrices import accuracies
-    from src.results.tables import write_table
-    from src.stitching.grid_tables import Comparison, update_grid, write_grid
-    from src.verdict import intervals
-    from src.verdict.rows import IntervalRow
+    from src.console import table
+    from src.results.experiments import newest_runs
+    from src.stitching.grid_tables import Comparison
 
     folders = [str(Path(folder)) for folder in (args.source_dir, args.other_dir) if folder]
-    runs = [runs_of(Path(folder), recursive=args.recursive) for folder in folders]
+    similarities = similarities_of(Path(args.source_dir)) if args.recursive else []
+    runs = [runs_of(Path(folder), recursive=args.recursive, may_lack=bool(similarities)) for folder in folders]
     counted = [newest_runs(of_folder) for of_folder in runs]
-    rows = [[run.row for run in of_folder] for of_folder in counted]
     output = Path(args.output or Path(args.source_dir) / "grid.csv")
     texts = {"figure": ".png" if output.suffix == ".csv" else output.suffix, "title": args.title}
-
-    if args.other_dir:
-        stitches = [[row for row in of_folder if not row.control] for of_folder in rows]  # without their controls
-        comparison = Comparison(folders, [some or all_rows for some, all_rows in zip(stitches, rows, strict=True)])
-        for name, panel in comparison.panels.items():
-            table(name, *panel.matrix)
-        if args.output:
-            comparison.write(output.with_suffix(".csv"), **texts)
+    if not args.other_dir:
+        write_tables(args, runs[0], counted[0], similarities, output.with_suffix(".csv"), **texts)
         return
+    rows = [[run.row for run in of_folder] for of_folder in counted]
+    stitches = [[row for row in of_folder if not row.control] for of_folder in rows]  # without their controls
+    comparison = Comparison(folders, [some or all_rows for some, all_rows in zip(stitches, rows, strict=True)])
+    for name, panel in comparison.panels.items():
+        table(name, *panel.matrix)
+    if args.output:
+        comparison.write(output.with_suffix(".csv"), **texts)
 
-    for title, group in by_experiment(rows[0]).items():
-        table(title, *accuracies(group))
+
+def write_tables(args, runs, counted, similarities, path: Path, *, figure: str, title: str) -> None:
+    """Print the matrices of a folder, and write its tables.
+
+    Args:
+        runs, counted: all of them, and of repeated ones the newest.
+    """
+    from src.console import note, table
+    from src.files import write_csv
+    from src.results.experiments import by_experiment
+    from src.results.matrices import accuracies
+    from src.results.tables import to_record, write_table
+    from src.stitching.grid_tables import update_grid, write_grid
+    from src.verdict import judge
+    from src.verdict.rows import INTERVALS
+    from src.verdict.tidy import MeasurementRow, measurement_rows
+
+    if args.recursive:
+        measurements = path.with_name(f"{path.stem}_measurements.csv")
+        rows = measurement_rows(counted, similarities, listed=listed_networks(args))
+        write_table(measurements, MeasurementRow, rows)
+        note(f"wrote {measurements}")
+    if not runs:
+        return
+    for name, same in by_experiment([run.row for run in counted]).items():
+        table(name, *accuracies(same))
     if args.output or args.recursive:
-        write_grid(output.with_suffix(".csv"), [run.row for run in runs[0]], **texts)
+        write_grid(path, [run.row for run in runs], figure=figure, title=title)
     else:  # which runs that end meanwhile keep up to date
-        update_grid(Path(args.source_dir), create=True, title=args.title)
-    path = output.with_name(f"{output.stem}_intervals.csv")
-    write_table(path, IntervalRow, intervals(counted[0], pool=args.pool))
-    note(f"wrote {path}")
+        update_grid(Path(args.source_dir), create=True, title=title)
+    intervals = path.with_name(f"{path.stem}_intervals.csv")
+    records = [to_record(row) for row in judge(counted, pool=args.pool)]
+    write_csv(intervals, INTERVALS, [{name: record[name] for name in INTERVALS} for record in records])
+    note(f"wrote {intervals}")
 
 
-def runs_of(source_dir: Path, *, recursive: bool, detectors=(), may_lack: bool = False):
+def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
     """Return the finished runs of a folder, oldest first; warn of those that are skipped.
 
     Args:
-        detectors: whose OOD evaluations are read with them.
+        recursive: of those below as well, with their evaluations.
         may_lack: a folder without runs is no error.
     """
+    from src.choices.scores import SCORES
     from src.console import warn
     from src.errors import UserError
     from src.ood.evaluated import with_evaluations
     from src.stitching.folders import folders_of_runs, read_runs
 
     runs, skipped = read_runs(source_dir, recursive=recursive)
-    runs = with_evaluations(runs, detectors)
     for reason in skipped:
         warn(f"skipped: {reason}")
     if not runs and not may_lack:
         is_above = folders_of_runs(source_dir)
         remedy = "the folders below it do: give -r" if is_above else "give the folder that holds their folders"
         raise UserError(f"{source_dir} holds no finished stitching run; {remedy}")
-    return runs
+    return with_evaluations(runs, SCORES) if recursive else runs
+
+
+def similarities_of(source_dir: Path):
+    """Return the rows of all tables of similarity below a folder."""
+    from src.results.network_list import SIMILARITY
+    from src.similarity.report import read_similarities
+
+    return [row for path in sorted(source_dir.rglob(f"{SIMILARITY}/*.csv")) for row in read_similarities(path)]
+
+
+def listed_networks(args):
+    """Return the networks of the list, if there is one, by identity."""
+    from src.results.network_list import by_identity, read_networks
+
+    return by_identity(read_networks(args.networks)) if args.networks else {}
 
 
 def main(argv=None) -> int:

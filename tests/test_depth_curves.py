@@ -1,19 +1,22 @@
-"""misc/collect_results.py --curves: means over pairs of networks at each layer, with intervals over networks."""
+"""misc/collect_results.py over many networks: curves over depth with intervals, and the table of all measurements."""
 
 import itertools
+import json
 import math
 import shutil
+from collections import defaultdict
 
 import numpy as np
 import pytest
 
-from tests.commands import PNG, error_line, read_csv, run
+from tests.commands import PDF, PNG, error_line, read_csv, run
 from tests.tables import SIMILARITY, write_table
-from tests.test_verdict import VALID, write_evaluation, write_run
+from tests.written_runs import VALID, write_evaluation, write_run
 
 SCRIPT = "misc/collect_results.py"
 NETWORKS = "abcdef"
 QUALITY = dict(zip(NETWORKS, (100, 120, 150, 190, 240, 300), strict=True))
+GROUPS = {name: "wide" if name < "d" else "narrow" for name in NETWORKS}
 
 
 def stitch(folder, front, end, layer="blocks.1", other=None, number=0):
@@ -23,23 +26,28 @@ def stitch(folder, front, end, layer="blocks.1", other=None, number=0):
     write_run(folder / f"{front}-{end}", f"{number}", n_right=QUALITY[front] + QUALITY[end], **options)
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """All pairs of six networks at two layers; their similarity is the product of their qualities."""
-    (tmp_path / "all" / "similarity").mkdir(parents=True)
-    pairs = list(itertools.permutations(NETWORKS, 2))
-    for front, end in pairs:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """All pairs of six networks at two layers, and a list of them; their similarity is the product of qualities."""
+    folder = tmp_path_factory.mktemp("pairs")
+    (folder / "all" / "similarity").mkdir(parents=True)
+    for front, end in itertools.permutations(NETWORKS, 2):
         for number, layer in enumerate(("blocks.10", "blocks.2")):
-            stitch(tmp_path / "all", front, end, layer, number=number)
-        stitch(tmp_path / "all", front, end, "blocks.2", "blocks.10", number=2)  # off the diagonal
-        write_evaluation(tmp_path / "all" / f"{front}-{end}", {"0": 0.5, "1": 0.5})
+            stitch(folder / "all", front, end, layer, number=number)
+        stitch(folder / "all", front, end, "blocks.2", "blocks.10", number=2)  # off the diagonal
+        write_evaluation(folder / "all" / f"{front}-{end}", {"0": 0.5, "1": 0.5})
         if front < end:
             rows = [{"model1": f"{front}.pt", "model2": f"{end}.pt", "layer1": "blocks.2", "layer2": layer,
                      "rank1": rank, "cka": QUALITY[front] * QUALITY[end] if not rank else 0, "procrustes": 1}
                     for layer in ("blocks.2", "blocks.10") for rank in ("", 4)]  # fmt: skip
-            write_table(tmp_path / "all" / "similarity" / f"{front}-{end}.csv", SIMILARITY, *rows)
-    stitch(tmp_path / "all", "a", "a")  # a control
-    return tmp_path
+            write_table(folder / "all" / "similarity" / f"{front}-{end}.csv", SIMILARITY, *rows)
+    stitch(folder / "all", "a", "a")  # two controls, the other one off the diagonal
+    write_run(folder / "all" / "a-b", "7", n_right=50, control="labels", front_model_path="a.pt", end_model_path="b.pt")
+    for name in NETWORKS:
+        (folder / f"{name}.pt").write_text(name)
+    lines = [f"{name},{name}.pt,resnet18,{group}" for name, group in GROUPS.items()]
+    (folder / "list.csv").write_text("\n".join(["name,path,type,group", *lines]))
+    return folder
 
 
 def test_curves_are_means_over_pairs_with_intervals_over_networks(folder):
@@ -69,25 +77,7 @@ def test_curves_are_means_over_pairs_with_intervals_over_networks(folder):
     assert (folder / "all" / "curves.png").read_bytes().startswith(PNG)
 
 
-def test_tables_of_similarity_suffice(folder):
-    (folder / "tables").mkdir()
-    shutil.copytree(folder / "all" / "similarity", folder / "tables" / "below" / "similarity")
-    run(SCRIPT, "tables", "--curves", cwd=folder)
-    assert {row["quantity"] for row in read_csv(folder / "tables" / "curves.csv")} == {"similarity", "distance"}
-
-
-def test_two_networks_have_no_interval(folder):
-    run(SCRIPT, "all/a-b", "--curves", "-o", "two.pdf", cwd=folder)
-    rows = read_csv(folder / "two.csv")
-    assert {row["n_pairs"] for row in rows} == {"1"} and {row["low"] for row in rows} == {"nan"}
-    assert (folder / "two.pdf").read_bytes().startswith(b"%PDF")
-
-
 def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
-    for name in NETWORKS:
-        (folder / f"{name}.pt").write_text(name)
-    lines = [f"{name},{name}.pt,resnet18,{'wide' if name < 'd' else 'narrow'}" for name in NETWORKS]
-    (folder / "list.csv").write_text("\n".join(["name,path,type,group", *lines]))
     run(SCRIPT, "all", "--curves", "--networks", "list.csv", cwd=folder)
     rows = read_csv(folder / "all" / "curves.csv")
     assert {row["networks"] for row in rows if row["quantity"] == "accuracy"} == {
@@ -97,6 +87,60 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     assert float(row["value"]) == pytest.approx(np.mean([100 * 120, 100 * 150, 120 * 150])) and row["n_networks"] == "3"
     titles = [axes.get_title() for axes in drawn_figures["curves.png"].axes]
     assert titles[:2] == ["accuracy: direct matching", "density ratio: direct matching"] and len(titles) == 5
+
+
+def by_group(rows) -> dict[tuple[str, ...], float]:
+    """Means of a table of measurements, as a user takes them."""
+    values = defaultdict(list)
+    for row in rows:
+        values[row["method"], row["measure"], row["front_group"], row["end_group"]].append(float(row["value"]))
+    return {key: np.mean(each) for key, each in values.items()}
+
+
+def test_one_table_has_all_measurements_with_names_and_groups(folder):
+    """Its means by group are those of the folders of the runs, and of the tables of similarity."""
+    run(SCRIPT, "all", "-r", "--networks", "list.csv", cwd=folder)
+    rows = read_csv(folder / "all" / "grid_measurements.csv")
+    expected = defaultdict(list)
+    for config in (folder / "all").rglob("config.txt"):
+        options, metrics = (json.loads((config.parent / name).read_text()) for name in ("config.txt", "metrics.json"))
+        front, end = (GROUPS[options[f"{side}_model_path"][0]] for side in ("front", "end"))
+        method = "direct matching" + " of labels alone" * bool(options.get("control"))
+        for measure, value in (("accuracy", metrics["accuracy"]),
+                               ("penalty", metrics["end_accuracy"] - metrics["accuracy"])):  # fmt: skip
+            expected[method, measure, front, end].append(value)
+    for one, other in itertools.combinations(NETWORKS, 2):
+        product = QUALITY[one] * QUALITY[other]
+        expected["similarity", "cka", GROUPS[one], GROUPS[other]] += [product, 0, product, 0]  # at two ranks each
+    found = by_group(rows)
+    means = {key: np.mean(each) for key, each in expected.items()}
+    assert {key: found[key] for key in expected} == pytest.approx(means)
+    assert found["direct matching", "noise_dose", "wide", "narrow"] == pytest.approx(VALID.noise_dose)
+    assert found["direct matching", "auroc_energy", "wide", "wide"] == 0.5
+    assert {row["control"] for row in rows if row["method"].endswith("alone")} == {"labels"}
+    assert {(row["front_network"], row["end_network"]) for row in rows} == {
+        *itertools.permutations(NETWORKS, 2), ("a", "a"),
+    }  # fmt: skip
+    assert {row["front_rank"] for row in rows if row["measure"] == "cka"} == {"", "4"}
+
+
+def test_without_a_list_networks_are_named_by_their_paths(folder):
+    run(SCRIPT, "all/a-b", "-r", "-o", "t.csv", cwd=folder)
+    rows = read_csv(folder / "t_measurements.csv")
+    names = {tuple(row[f"{side}_{part}"] for side in ("front", "end") for part in ("network", "group")) for row in rows}
+    assert names == {("a.pt", "resnet18", "b.pt", "resnet18")}
+
+
+def test_two_networks_have_no_interval_and_tables_of_similarity_suffice(folder):
+    run(SCRIPT, "all/a-b", "--curves", "-o", "two.pdf", cwd=folder)
+    rows = read_csv(folder / "two.csv")
+    assert {row["n_pairs"] for row in rows} == {"1"} and {row["low"] for row in rows} == {"nan"}
+    assert (folder / "two.pdf").read_bytes().startswith(PDF)
+    shutil.copytree(folder / "all" / "similarity", folder / "tables" / "similarity")
+    for option in ("--curves", "-r"):
+        run(SCRIPT, "tables", option, cwd=folder)
+    assert {row["quantity"] for row in read_csv(folder / "tables" / "curves.csv")} == {"similarity", "distance"}
+    assert {row["method"] for row in read_csv(folder / "tables" / "grid_measurements.csv")} == {"similarity"}
 
 
 def test_refusals(folder, tmp_path):

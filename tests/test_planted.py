@@ -6,20 +6,18 @@ import pytest
 import torch
 
 from src.models import Network
-from src.network_names import NetworkName
-from src.ood.evaluation import DataNames, evaluate, score_stitches
-from src.ood.reference import Images, Wanted, make_reference
+from src.ood import Validity, make_detector, ood_metrics
 from src.ood.rows import StitchValidity
-from src.results.experiments import Pair
-from src.stitching import build_stitching_layer, direct_matching
+from src.ood.validity import LayerValidity, features
+from src.stitching import direct_matching
 from src.stitching.folders import StitchingRun
 from src.stitching.stitched_model import class_partners
-from src.verdict import Limits, judge
+from src.verdict import judge
 from tests.commands import digit_images
 from tests.result_rows import OPTIONS, evaluation_row, stitch_row
 from tests.tiny_networks import PLAIN, plain_network
 
-LAYER, DETECTORS = "4", ("mahalanobis", "rmd")
+LAYER = "4"
 OFF, COLLAPSED = "off the manifold", "collapsed"
 SIDES = {
     "itself": "in distribution", "class means": COLLAPSED, "half-way to class means": COLLAPSED,
@@ -29,6 +27,7 @@ WORDS = {
     "itself": "undecided", "class means": "accurate but out of distribution", "constant maps": "not similar",
     "shuffled positions": "not similar", "fresh front": "not similar",
 }  # fmt: skip
+VALID = StitchValidity(0.9, 0.8, 0.1, 1.0, 0.9, 0.05, 0.01, 0.02)
 
 
 @pytest.fixture(scope="module")
@@ -39,119 +38,84 @@ def end() -> Network:
     return trained.eval().requires_grad_(False)
 
 
-class Planted:
-    """Stands for a grid: makes the activations of all stitches from the end network's own."""
-
-    front_layers = end_layers = (LAYER,)
-
-    def __init__(self, end, makers):
-        self.front, self.end, self.makers, self.n_seen = end, end, makers, 0
-        self.pairs = [Pair(name, LAYER) for name in makers]
-
-    def train(self, mode):
-        self.n_seen = 0
-
-    def truncated(self, sources):
-        return sources
-
-    def stitched(self, recorded, sources):
-        images = recorded.images
-        made = torch.stack([make(sources[LAYER], images, self.n_seen) for make in self.makers.values()])
-        self.n_seen += len(images)
-        yield self.pairs, made, self.front(made.flatten(0, 1), after=LAYER).unflatten(0, (len(made), -1))
+def digits(*, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    ((images, labels),) = digit_images(train=train).batches(2000)
+    return images, labels
 
 
-def stitches_of(end) -> dict:
-    """What each planted stitch makes of the end network's own activations, the images, and the place of the first."""
-    ((images, labels),) = digit_images(train=True).batches(2000)
-    test_labels, acts = digit_images(train=False).labels, end(images, until=LAYER)
+def run_of(end: Network, made: torch.Tensor, name: str, *, validity: StitchValidity, control: str = "") -> StitchingRun:
+    """A run whose stitch gives the end network these activations of the test images."""
+    images, labels = digits(train=False)
+    row = stitch_row(front_layer=name, end_layer=LAYER, control=control, n_epochs=0)
+    run = StitchingRun(Path(f"{name} {control}"), OPTIONS, row, {"energy": evaluation_row(**validity._asdict())})
+    own = end(images).argmax(1)
+    predictions = {"stitched": end(made, after=LAYER).argmax(1), "front": own, "end": own, "labels": labels}
+    run.__dict__["predictions"] = {name: each.numpy() for name, each in predictions.items()}
+    return run
+
+
+def planted(end: Network) -> dict[str, torch.Tensor]:
+    """The activations that each planted stitch makes of the test images."""
+    (images, labels), (test_images, test_labels) = (digits(train=train) for train in (True, False))
+    acts, own = end(images, until=LAYER), end(test_images, until=LAYER)
     mean, std = acts.mean((0, 2, 3), keepdim=True), acts.std((0, 2, 3))[:, None, None]
     class_means = torch.stack([acts[labels == label].mean(0) for label in range(10)])
     torch.manual_seed(0)
-    noise, fresh = torch.randn(len(test_labels), *acts.shape[1:]), plain_network().eval()
-    matched = build_stitching_layer("rc2c_pre", acts.shape[1:], acts.shape[1:])
+    noise, fresh = torch.randn_like(own), plain_network().eval()
     weight, bias, *_ = direct_matching(fresh(images, until=LAYER), acts, cutoff="exact")
-    matched.transform.weight.copy_(weight[:, :, None, None])
-    matched.transform.bias.copy_(bias)
-
-    order = torch.randperm(acts[0, 0].numel())
-
     return {
-        "itself": lambda own, *_: own,
-        "class means": lambda own, *_: class_means[end(own, after=LAYER).argmax(1)],
-        "half-way to class means": lambda own, _, n: (own + class_means[test_labels[n : n + len(own)]]) / 2,
-        "shrunk to 0.7": lambda own, *_: mean + 0.7 * (own - mean),
-        "noise": lambda own, _, n: own + 0.7 * std * noise[n : n + len(own)],
-        "constant maps": lambda own, *_: own.mean((2, 3), keepdim=True).expand_as(own),
-        "shuffled positions": lambda own, *_: own.flatten(2)[:, :, order].view_as(own),
-        "fresh front": lambda _, images, n: matched(fresh(images, until=LAYER)),
+        "itself": own,
+        "class means": class_means[end(own, after=LAYER).argmax(1)],
+        "half-way to class means": (own + class_means[test_labels]) / 2,
+        "shrunk to 0.7": mean + 0.7 * (own - mean),
+        "noise": own + 0.7 * std * noise,
+        "constant maps": own.mean((2, 3), keepdim=True).expand_as(own),
+        "shuffled positions": own.flatten(2)[:, :, torch.randperm(own[0, 0].numel())].view_as(own),
+        "fresh front": stitched(fresh(test_images, until=LAYER), weight, bias),
     }
+
+
+def stitched(source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    return torch.einsum("oc,nchw->nohw", weight.float(), source) + bias.float()[:, None, None]
 
 
 @torch.no_grad()
 def test_the_word_on_each(end):
     """Constant and shuffled maps leave every score of pooled features as it is; density sees them."""
-    train_set, test_set = digit_images(train=True), digit_images(train=False)
-    images = Images(test_set, lambda: train_set, None, None, 128)
-    wanted = Wanted(NetworkName("end.pt", "planted"), (LAYER,), DETECTORS, "nowhere", with_validity=False)
-    reference = make_reference(end, wanted, images, id_data="digits")
-    assert not reference.missing
-    grid = Planted(end, stitches_of(end))
-    runs = [StitchingRun(Path(name), OPTIONS, stitch_row(front_layer=name, end_layer=LAYER)) for name in grid.makers]
-    of_grid = [(grid, dict(zip(grid.pairs, runs, strict=True)))]
-    stitches = score_stitches(of_grid, reference, lambda: test_set.batches(128))
-    evaluated = [evaluate(name, stitches[name], reference, DataNames("digits")).rows for name in DETECTORS]
-    ((images, labels),) = test_set.batches(1000)
-    grid.train(False)
-    sources, recorded = end.record(images, [LAYER], after=[LAYER])
-    ((_, _, logits),) = grid.stitched(recorded, sources)
-    for run_of_stitch, answers, *rows in zip(runs, logits.argmax(2), *evaluated, strict=True):
-        run_of_stitch.evaluations.update({row.detector: row for row in rows})
-        predictions = {"stitched": answers, "front": answers, "end": end(images).argmax(1), "labels": labels}
-        run_of_stitch.__dict__["predictions"] = {name: each.numpy() for name, each in predictions.items()}
-    verdicts = {row.pair.front_layer: row for row in judge(runs, limits=Limits(tolerance=0.05))}
+    (images, labels), made = digits(train=True), planted(end)
+    acts = end(images, until=LAYER)
+    validity, detector = Validity(), make_detector("mahalanobis")
+    for each in (validity, detector):
+        each.add(acts, labels)
+        each.fit()
+    of_layer = LayerValidity(validity)
+    of_layer.add(made["itself"])
+    of_layer.fit()
+    runs = [run_of(end, acts, name, validity=of_layer.measure(features(acts))) for name, acts in made.items()]
+    verdicts = {row.front_layer: row for row in judge(runs)}
     assert {name: row.side for name, row in verdicts.items()} == SIDES
     assert {name: verdicts[name].verdict for name in WORDS} == WORDS
     assert verdicts["itself"].reason == "accurate, but there is no label-only control"
     for name in ("constant maps", "shuffled positions"):
-        assert verdicts[name].others["auroc_mahalanobis"] == pytest.approx(0.5, abs=1e-3)
+        scores = [detector.score(acts) for acts in (made["itself"], made[name])]
+        assert ood_metrics(*scores).auroc == pytest.approx(0.5, abs=1e-3)
 
 
-VALID = StitchValidity(0.9, 0.8, 0.1, 1.0, 0.9, 0.05, 0.01, 0.02)
-
-
-def stitched_answers(end: Network, source: dict, form: str, *, on_labels: bool) -> torch.Tensor:
-    """The classes of the test images by a stitch, or its label-only control, from front activations of both splits."""
-    ((images, labels),) = digit_images(train=True).batches(2000)
-    partners = class_partners(labels, torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)))
-    shown = source["train"][partners] if on_labels else source["train"]
-    weight, bias, *_ = direct_matching(shown, end(images, until=LAYER), form=form, cutoff="exact")
-    stitched = torch.einsum("oc,nchw->nohw", weight.float(), source["test"]) + bias.float()[:, None, None]
-    return end(stitched, after=LAYER).argmax(1)
-
-
-def judged(end: Network, source: dict, form: str):
-    """The verdict on a stitch whose activations are in distribution."""
-    ((images, labels),) = digit_images(train=False).batches(2000)
-    own, runs = end(images).argmax(1), []
-    for control in ("", "labels"):
-        row = stitch_row(front_layer=LAYER, end_layer=LAYER, control=control, n_epochs=0, init=form)
-        valid = evaluation_row(**VALID._asdict())
-        answers = stitched_answers(end, source, form, on_labels=bool(control))
-        runs.append(StitchingRun(Path(f"of {control}"), OPTIONS, row, {"energy": valid}))
-        predictions = {"stitched": answers, "front": own, "end": own, "labels": labels}
-        runs[-1].__dict__["predictions"] = {name: each.numpy() for name, each in predictions.items()}
-    (verdict,) = (row for row in judge(runs, limits=Limits(tolerance=0.05)) if row.control != "labels")
+def judged(end: Network, source: dict[bool, torch.Tensor], form: str):
+    """The verdict on a stitch whose activations are in distribution, from front activations of both splits."""
+    images, labels = digits(train=True)
+    partners, runs = class_partners(labels, torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))), []
+    for control, shown in (("", source[True]), ("labels", source[True][partners])):
+        weight, bias, *_ = direct_matching(shown, end(images, until=LAYER), form=form, cutoff="exact")
+        made = stitched(source[False], weight, bias)
+        runs.append(run_of(end, made, form, validity=VALID, control=control))
+    (verdict,) = (row for row in judge(runs) if row.control != "labels")
     return verdict
 
 
 @torch.no_grad()
 def test_a_stitch_to_itself_has_a_beta_of_1(end):
-    source = {}
-    for split in ("train", "test"):
-        ((images, _),) = digit_images(train=split == "train").batches(2000)
-        source[split] = end(images, until=LAYER)
-    verdict = judged(end, source, "pinv")
+    verdict = judged(end, {train: end(digits(train=train)[0], until=LAYER) for train in (True, False)}, "pinv")
     assert verdict.beta == 1 and verdict.beta_low > 0.8 and verdict.verdict == "similar"
 
 
@@ -161,8 +125,8 @@ def test_features_clustered_by_class_are_never_similar(end, form):
     """A front of the class and noise (Smith et al. 2025): its stitches are accurate, and make class means."""
     draw, source = torch.Generator().manual_seed(0), {}
     centres = torch.eye(160).unflatten(0, (10, 16)).transpose(1, 2).unflatten(2, (4, 4))  # of each class and position
-    for split in ("train", "test"):
-        labels = digit_images(train=split == "train").labels
-        source[split] = centres[labels] + 0.03 * torch.randn(len(labels), 160, 4, 4, generator=draw)
+    for train in (True, False):
+        labels = digits(train=train)[1]
+        source[train] = centres[labels] + 0.03 * torch.randn(len(labels), 160, 4, 4, generator=draw)
     verdict = judged(end, source, form)
     assert verdict.verdict == "accurate by the label alone" and verdict.beta <= 0

@@ -15,7 +15,8 @@ from src.sensitivity.rank_tests import RankTestRow
 from src.similarity.rows import Null, SimilarityRow
 from src.stitching.rows import ComparisonRow, Metrics, StitchRow
 from src.training.recorded import EpochRow
-from src.verdict.rows import IntervalRow, VerdictRow
+from src.verdict.rows import VerdictRow
+from src.verdict.tidy import MeasurementRow
 from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
 
 MEANS = (
@@ -41,7 +42,10 @@ COLUMNS = {  # that all tables of a type have
         "model1,model2,layer1,layer2,rank1,rank2,alignment,n_samples,model1_type,model2_type,dataset,"
         "alignment_option,n_permutations,seed"
     ),
-    IntervalRow: f"method,networks,front_layer,end_layer,n_runs,n_networks,{MEANS}",
+    MeasurementRow: (
+        "method,measure,front_network,front_group,end_network,end_group,front_layer,front_depth,end_layer,end_depth,"
+        "front_rank,end_rank,pinv_rank,dataset,seed,control,value"
+    ),
     VerdictRow: (
         f"method,networks,front_layer,end_layer,verdict,reason,control,n_runs,n_networks,{MEANS},p_below,p_above,rho,"
         "rho_low,rho_high,beta,beta_low,beta_high,side,noise_dose,shrinkage_dose,density,recall,frechet,density_own,"
@@ -74,8 +78,9 @@ ROWS = [
     probe_row(train_accuracy=None, seed=None, epochs=None, n_images=None, loss=math.inf),
     similarity_row(rank1=8, values={"cka": 0.5, "pwcca": math.nan}, nulls={"cka": Null(0.005, 0.25, 1 / 7)}),
     similarity_row(rank2=4, n_permutations=200, alignment="none", seed=3),
-    IntervalRow("direct matching", "f.pt → g.pt", *LAYERS, *KNOWN),
-    IntervalRow("direct matching (seed=0, init=rand)", "3 pairs of networks", *LAYERS, *UNKNOWN),
+    MeasurementRow("direct matching", "accuracy", "a", "wide", "b", "narrow", "x", 0, "y", None, 4, None, 4, "digits",
+                   0, "labels", 1 / 3),
+    MeasurementRow("similarity", "cka", "a", "wide", "b", "wide", "x", 0, "y", 1, None, 2, None, None, None, None, 0.1),
     VerdictRow("m", "n", *LAYERS, "similar", "because", "self", *KNOWN, 0.01, 0.99, 1.5, 1.25, math.inf, 0.5, -0.5,
                1.0, "in distribution", 0.01, 0.02, 0.1, 1 / 3, 1e-300, 1.0, 0.9, 0.0, 3, 4,
                {"auroc_knn": 0.9, "cka": 0.5}),
@@ -171,7 +176,7 @@ def damaged(row, **values) -> str:
         (ROWS[4], "rank", ["4.5", "full"]),
         (ROWS[6], "cka", ["high"]),
         (ROWS[6], "cka_null_95", ["high"]),
-        (ROWS[8], "accuracy_high", ["x"]),
+        (ROWS[10], "accuracy_high", ["x"]),
         (ROWS[10], "trusted_knn", ["maybe"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -35,19 +35,13 @@ def pair_of_networks(names: Sequence[str], *, sign: str = "→") -> str:
     return f" {sign} ".join(names) if all(names) else ""
 
 
-def describe_stitches(rows: Sequence[Any]) -> str:
-    """Describe what all rows of stitches share, for a caption."""
-    return describe_experiments([rows])
-
-
-def describe_experiments(groups: Sequence[Sequence[Any]]) -> str:
-    """Describe what all rows of stitches share, and the method of each group, for a caption."""
+def describe_stitches(*groups: Sequence[Any]) -> str:
+    """Describe what all rows of stitches share, and the method of each group of them, for a caption."""
     rows = [row for group in groups for row in group]
-    methods = dict.fromkeys(filter(None, map(describe_method, groups)))
     return caption(
         networks=stitched_networks(rows),
         data=short(common(rows, "dataset")),
-        method="; ".join(methods),
+        method="; ".join(dict.fromkeys(filter(None, map(describe_method, groups)))),
         images=common(rows, "n_images"),
     )
 

@@ -5,7 +5,7 @@ import importlib.util
 import io
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,8 @@ def new_figure(
 ) -> Iterator[tuple[list[Any], dict[str, Any]]]:
     """Make a figure with a panel for each title, to be drawn in; then write it in the format that its name ends in.
 
-    Up to three panels stand side by side; four make two rows, and more a square or one panel wider.
+    Up to three panels stand side by side; four make two rows, and more a square or one panel wider. The legend of all
+    panels lies below them, with the caption as its title; the figure grows by it.
 
     Args:
         panel: inches of each.
@@ -63,35 +64,27 @@ def new_figure(
 
     n_columns = len(titles) if len(titles) <= 3 else math.ceil(math.sqrt(len(titles)))
     n_rows = math.ceil(len(titles) / n_columns)
+    width = n_columns * panel[0]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(n_columns * panel[0], n_rows * panel[1]), layout="compressed")
-        figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
+        figure = Figure(figsize=(width, n_rows * panel[1]), layout="compressed")
         axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
         for unused in axes[len(titles) :]:
             unused.remove()
         for one, text in zip(axes, titles, strict=False):
             one.set_title(_wrap(text, 0.75 * panel[0]))
-        figure.suptitle(_wrap(title, n_columns * panel[0]) or None)
+        figure.suptitle(_wrap(title, width) or None)
         handles: dict[str, Any] = {}
         yield axes[: len(titles)], handles
-        _add_legend(figure, handles, caption)
+        labels = [_wrap(label, width - 0.5) for label in handles]
+        n_beside = max(1, int(CHARACTERS * width / (8 + max(map(len, labels), default=0))))
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "ncols": min(n_beside, max(1, len(labels)))}
+        figure.legend(handles.values(), labels, title=_wrap(caption, width), frameon=False, **place)
         _save(figure, path)
-
-
-def _add_legend(figure: Any, handles: Mapping[str, Any], caption: str) -> None:
-    """Add one legend for all panels below the figure, which grows by it, and the caption as its title."""
-    width = figure.get_figwidth()
-    labels = [_wrap(label, width - 0.5) for label in handles]
-    longest = max((len(line) for label in labels for line in label.splitlines()), default=0)
-    n_columns = max(1, int(CHARACTERS * width) // (longest + 8))
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "ncols": min(n_columns, max(1, len(labels)))}
-    figure.legend(handles.values(), labels, title=_wrap(caption, width), frameon=False, **place)
 
 
 def _wrap(text: str, width: float) -> str:
     """Return the text in lines of that many inches, long paths cut; its own line breaks stay."""
-    n = int(CHARACTERS * width)
-    return "\n".join(textwrap.fill(line, n) for line in text.splitlines())
+    return "\n".join(textwrap.fill(line, int(CHARACTERS * width)) for line in text.splitlines())
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -43,15 +43,12 @@ def by_depth(layers: Iterable[str], *depths: Mapping[str, int]) -> list[str]:
 
     Runs of the public code know none: then in natural order, `blocks.2` before `blocks.10`.
     """
-    layers = natural_order(layers)
-    known = next((each for each in depths if each.keys() >= set(layers)), None)
-    return layers if known is None else sorted(layers, key=known.__getitem__)
-
-
-def natural_order(names: Iterable[str]) -> list[str]:
-    """Distinct names in the order that a reader expects of numbers in them."""
+    layers = set(layers)
+    known = next((each for each in depths if each.keys() >= layers), {})
 
     def key(name: str) -> list:
-        return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+        parts = re.split(r"(\d+)", name)
+        natural = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+        return [known.get(name, 0), natural]
 
-    return sorted(set(names), key=key)
+    return sorted(layers, key=key)

@@ -54,6 +54,11 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
     return networks
 
 
+def by_identity(networks: Sequence[ListedNetwork]) -> dict[str, ListedNetwork]:
+    """Return networks by what tells that a row of a table is of the same one."""
+    return {NetworkName(network.path, network.type).identity: network for network in networks}
+
+
 def pair_name(first: ListedNetwork, second: ListedNetwork) -> str:
     """Return the name of the folder or table of a pair."""
     return f"{first.name}-{second.name}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from src.console import note
 from src.errors import UserError
 from src.files import locked
-from src.results.captions import common, describe_experiments, describe_stitches
+from src.results.captions import common, describe_stitches
 from src.results.experiments import by_experiment
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import accuracies, pivot
@@ -70,7 +70,7 @@ class Comparison:
                     f"{folder} holds {len(titles)} experiments ({'; '.join(titles)}); "
                     "to compare two folders, give folders of one experiment each"
                 )
-        self.caption = describe_experiments(experiments)
+        self.caption = describe_stitches(*experiments)
         methods = [common(rows, "experiment.method") for rows in experiments]
         first, second = folders if len(set(methods)) == 1 else methods
         one, other = ({row.pair: row.accuracy for row in rows} for rows in experiments)

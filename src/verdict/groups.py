@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from src.network_names import FRESH, NetworkName
 from src.results.experiments import Pair, grouped, method_names, newest_runs
 from src.results.options import read_options
 from src.stitching.folders import StitchingRun
-from src.verdict.intervals import Runs, are_independent
+from src.verdict.intervals import Runs
 
 SELF, FRESH_FRONT, LABELS = "self", "fresh", "labels"  # controls
 
@@ -24,8 +25,13 @@ class Group(NamedTuple):
 
     method: str
     networks: str  # both checkpoints, or how many pairs are taken together
-    runs: list[StitchingRun]
-    label_only: list[StitchingRun]  # the label-only control of each run; empty where one has none
+    by_networks: list[list[StitchingRun]]  # the runs on each pair of networks
+    label_only: list[list[StitchingRun]]  # the label-only control of each run; empty where one has none
+
+    @property
+    def runs(self) -> list[StitchingRun]:
+        """All runs."""
+        return list(chain.from_iterable(self.by_networks))
 
     @property
     def pair(self) -> Pair:
@@ -33,44 +39,36 @@ class Group(NamedTuple):
         return self.runs[0].row.pair
 
     @property
-    def by_networks(self) -> list[list[StitchingRun]]:
-        """The runs on each pair of networks."""
-        return _by_networks(self.runs, self.runs)
-
-    @property
     def control(self) -> str | None:
-        """The kind of control that it is: `labels`, `self`, `fresh`; or None."""
-        experiments = [run.row.experiment for run in self.runs]
-        if experiments[0].control:
+        """The kind of control that it is: `labels`, `self`, `fresh`; or None. All runs are of one kind."""
+        row = self.runs[0].row
+        front, end = row.experiment.network_keys
+        if row.control:
             return LABELS
-        if self.pair.front_layer == self.pair.end_layer and all(
-            front == end for front, end in (each.network_keys for each in experiments)
-        ):
+        if front == end and row.front_layer == row.end_layer:
             return SELF
-        return FRESH_FRONT if all(is_untrained(each.front) for each in experiments) else None
+        return FRESH_FRONT if is_untrained(row.experiment.front) else None
 
     @property
     def labels(self) -> np.ndarray | None:
         """The labels (N,) of the test images; None where a run has no predictions, or the images differ."""
-        arrays = [run.predictions for run in (*self.runs, *self.label_only)]
+        arrays = [run.predictions for run in (*self.runs, *chain.from_iterable(self.label_only))]
         if any(array is None or not np.array_equal(array["labels"], arrays[0]["labels"]) for array in arrays):
             return None
         return arrays[0]["labels"]
 
     def predictions(self, name: str) -> Runs:
         """Return the classes that `stitched`, `front` or `end` predict, or the label-only `control`."""
-        runs, name = (self.label_only, "stitched") if name == "control" else (self.runs, name)
-        return [np.stack([run.predictions[name] for run in same]) for same in _by_networks(self.runs, runs)]
+        runs, name = (self.label_only, "stitched") if name == "control" else (self.by_networks, name)
+        return [np.stack([run.predictions[name] for run in of_networks]) for of_networks in runs]
 
     def right(self, name: str) -> Runs:
-        """Return whether `stitched` or `end` is right about each image."""
+        """Return whether they are right about each image."""
         return [classes == self.labels for classes in self.predictions(name)]
 
-
-def _by_networks(runs: Sequence[StitchingRun], values: Sequence[StitchingRun]) -> list[list[StitchingRun]]:
-    """Return the values of runs, which stand in the same order, for each pair of networks."""
-    of_runs = grouped(zip(runs, values, strict=True), lambda each: each[0].row.experiment.network_keys)
-    return [[value for _, value in same] for same in of_runs.values()]
+    def differ(self, one: str, other: str) -> Runs:
+        """Return whether two of them predict different classes for each image."""
+        return [first != second for first, second in zip(self.predictions(one), self.predictions(other), strict=True)]
 
 
 def is_untrained(network: NetworkName) -> bool:
@@ -101,8 +99,13 @@ def groups_of(runs: Iterable[StitchingRun], *, pool: bool = False) -> Iterator[G
     for (method, *_), of_method in grouped(runs, kind).items():
         for title, same in _titled(of_method, method, pool=pool).items():
             for of_layers in grouped(same, lambda run: run.row.pair).values():
-                controls = [label_only.get(_stitch_of(run)) for run in of_layers]
-                yield Group(method, title, of_layers, [] if None in controls else controls)
+                by_networks = list(_by_networks(of_layers).values())
+                controls = [[label_only.get(_stitch_of(run)) for run in of_networks] for of_networks in by_networks]
+                yield Group(method, title, by_networks, controls if all(map(all, controls)) else [])
+
+
+def _by_networks(runs: Iterable[StitchingRun]) -> dict[tuple, list[StitchingRun]]:
+    return grouped(runs, lambda run: run.row.experiment.network_keys)
 
 
 def _stitch_of(run: StitchingRun) -> tuple:
@@ -120,8 +123,9 @@ def commands_of_controls(runs: Sequence[StitchingRun]) -> list[str]:
 
 def _titled(runs: Sequence[StitchingRun], method: str, *, pool: bool) -> dict[str, list[StitchingRun]]:
     """Return the runs on each pair of networks, or all together, under a title."""
-    groups = grouped(runs, lambda run: run.row.experiment.network_keys)
-    if len(groups) > 1 and are_independent(list(groups)):
+    groups = _by_networks(runs)
+    networks = [network for pair in groups for network in set(pair)]  # one that is stitched to itself counts once
+    if len(groups) > 1 and len(networks) == len(set(networks)):
         if pool:
             return {f"{len(groups)} pairs of networks": list(runs)}
         note(f"{method}: {len(groups)} pairs of networks share no network; --pool takes them together")

@@ -6,7 +6,7 @@ is moderated by that of the other pairs of layers.
 """
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from scipy.special import ndtr, ndtri, stdtr
 
 ALPHA = 0.025  # of a test in one direction; an interval of 95 % has two
 PRIOR_DF = 4.0  # of the variance over repetitions that the other pairs of layers have
+PER_PRIOR_DF = 4.0  # degrees of freedom of theirs that it takes for each
 LARGEST = 1e6  # a ratio whose interval reaches it has no such end
 
 Runs = Sequence[np.ndarray]  # of each pair of networks: (runs, N), one value an image
@@ -30,12 +31,17 @@ class Evidence(NamedTuple):
     bounds: tuple[float, float]  # of the value
     n_repetitions: int = 1
     variance: float = 0.0  # of top − value · bottom, over repetitions
-    df: float = 0.0  # degrees of freedom of this variance
+    prior_df: float = 0.0  # degrees of freedom that this variance has from other pairs of layers
 
     @property
     def value(self) -> float:
         """The ratio; NaN where the bottom is 0."""
         return self.top / self.bottom if self.bottom else math.nan
+
+    @property
+    def df(self) -> float:
+        """The degrees of freedom of the variance over repetitions."""
+        return self.n_repetitions - 1 + self.prior_df
 
     def p_below(self, limit: float) -> float:
         """Test in one direction whether the value is below a limit; against it, that it is there or above."""
@@ -50,14 +56,19 @@ class Evidence(NamedTuple):
 
         The variance over images has a normal distribution and that over repetitions Student's t. Their p-values are
         weighted by the variances, as Cochran (1964) weights quantiles. Satterthwaite's degrees of freedom would be too
-        many in the tail that the tests of many pairs use.
+        many in the tail that the tests of many pairs use. Where few other pairs moderate the variance over
+        repetitions, it may be near 0 by chance, and its weight with it: then Student's t counts alone, which bounds
+        the p-value of any sum of the two (Hájek 1962).
         """
         over_images, over_repetitions = self.variance_at(limit), self.variance / self.n_repetitions
         distance, total = sign * (self.top - limit * self.bottom), over_images + over_repetitions
         if not total > 0:
             return 0.5 if not distance else float(distance > 0)
-        z, weight = distance / math.sqrt(total), over_repetitions / total
-        return float((1 - weight) * ndtr(z) + (weight * stdtr(self.df, z) if weight else 0.0))
+        z = distance / math.sqrt(total)
+        if self.n_repetitions == 1:
+            return float(ndtr(z))
+        weight = over_repetitions / total if self.prior_df >= PRIOR_DF else 1.0
+        return float((1 - weight) * ndtr(z) + weight * stdtr(self.df, z))
 
     def interval(self) -> tuple[float, float]:
         """Return the limits that no test in one direction rejects: an interval of 95 %."""
@@ -66,46 +77,56 @@ class Evidence(NamedTuple):
             inside = end + 1e-12 * (self.value - end)
             if not math.isnan(self.value) and self.value != end and p(inside) < ALPHA:
                 end = brentq(lambda limit, p=p: p(limit) - ALPHA, inside, self.value, xtol=1e-9)
-            ends.append(math.copysign(math.inf, end) if abs(end) == LARGEST else float(end))
+            ends.append(math.inf if end == LARGEST else float(end))
         return ends[0], ends[1]
 
-    def repeated(self, values: Runs) -> "Evidence":
+    def repeated(self, values: Sequence[np.ndarray]) -> "Evidence":
         """Return the evidence with the variance over pairs of networks, or over the runs of a single pair.
 
         Args:
-            values: top − value · bottom of each image.
+            values: top − value · bottom of each pair of networks: (runs,).
         """
-        means = [of_networks.mean() for of_networks in values] if len(values) > 1 else values[0].mean(1)
-        n = len(means)
-        return self._replace(n_repetitions=n, variance=float(np.var(means, ddof=1)) if n > 1 else 0.0, df=n - 1)
+        means = [of_networks.mean() for of_networks in values] if len(values) > 1 else values[0]
+        variance = float(np.var(means, ddof=1)) if len(means) > 1 else 0.0
+        return self._replace(n_repetitions=len(means), variance=variance)
 
 
 def of_share(right: Runs) -> Evidence:
     """Return the evidence on the share of images that runs are right about; for one run, Wilson's interval (1927)."""
-    n = right[0].shape[1]
+    n, shares = right[0].shape[1], _shares(right)
 
     def variance_at(limit: float) -> float:
         return limit * (1 - limit) / n
 
-    return Evidence(_mean(right), 1.0, n, variance_at, (0.0, 1.0)).repeated(right)
+    return Evidence(_mean(shares), 1.0, n, variance_at, (0.0, 1.0)).repeated(shares)
 
 
 def of_difference(end: Runs, stitched: Runs) -> Evidence:
-    """Return the evidence on the penalty of stitches; for one run, Tango's (1998).
-
-    Several runs enter by the mean of their counts, with the variance of a single run: their mean varies no more.
+    """Return the evidence on the penalty of stitches; see `of_penalty`.
 
     Args:
         end, stitched: whether each is right about each image.
     """
-    n, pairs = end[0].shape[1], list(zip(end, stitched, strict=True))
-    lost, won = _mean([one & ~other for one, other in pairs]), _mean([~one & other for one, other in pairs])
+    pairs = list(zip(end, stitched, strict=True))
+    lost, won = _shares([one & ~other for one, other in pairs]), _shares([~one & other for one, other in pairs])
+    return of_penalty(lost, won, n_images=end[0].shape[1])
+
+
+def of_penalty(lost: Sequence[np.ndarray], won: Sequence[np.ndarray], *, n_images: int) -> Evidence:
+    """Return the evidence on a penalty, the share of images that are lost less that of won ones; Tango's (1998) of one.
+
+    Several runs enter by their means, with the variance of a single run: their mean varies no more.
+
+    Args:
+        lost, won: shares of images of each pair of networks: (runs,).
+    """
+    mean_lost, mean_won = _mean(lost), _mean(won)
 
     def variance_at(limit: float) -> float:
-        return _tango_variance(lost, won, limit) / n
+        return _tango_variance(mean_lost, mean_won, limit) / n_images
 
-    evidence = Evidence(lost - won, 1.0, n, variance_at, (-1.0, 1.0))
-    return evidence.repeated([one.astype(float) - other for one, other in pairs])
+    evidence = Evidence(mean_lost - mean_won, 1.0, n_images, variance_at, (-1.0, 1.0))
+    return evidence.repeated([one - other for one, other in zip(lost, won, strict=True)])
 
 
 def of_ratio(top: Runs, bottom: Runs) -> Evidence:
@@ -115,44 +136,41 @@ def of_ratio(top: Runs, bottom: Runs) -> Evidence:
         top, bottom: whether each image counts in the share.
     """
     n, pairs = top[0].shape[1], list(zip(top, bottom, strict=True))
-    both, either = _mean([one & other for one, other in pairs]), _mean([one | other for one, other in pairs])
-    above, below = _mean(top), _mean(bottom)
+    both, either = (_mean(_shares(values)) for values in ([t & b for t, b in pairs], [t | b for t, b in pairs]))
+    tops, bottoms = _shares(top), _shares(bottom)
+    above, below = _mean(tops), _mean(bottoms)
 
     def variance_at(limit: float) -> float:
         return _tang_variance(below, below - both, either, limit) / n
 
+    ratio = above / below if below else 0.0
     evidence = Evidence(above, below, n, variance_at, (0.0, LARGEST))
-    return evidence.repeated([one - (above / below if below else 0.0) * other for one, other in pairs])
-
-
-def of_reduction(one: Runs, other: Runs) -> Evidence:
-    """Return the evidence on 1 − the ratio of two shares; arguments as for `of_ratio`."""
-    ratio = of_ratio(one, other)
-
-    def variance_at(limit: float) -> float:
-        return ratio.variance_at(1 - limit)
-
-    return ratio._replace(top=ratio.bottom - ratio.top, variance_at=variance_at, bounds=(-LARGEST, 1.0))
+    return evidence.repeated([one - ratio * other for one, other in zip(tops, bottoms, strict=True)])
 
 
 def moderated(family: Sequence[Evidence]) -> list[Evidence]:
     """Moderate the variances over repetitions by their mean over the pairs of layers of a method (Smyth 2004).
 
-    The mean counts as `PRIOR_DF` degrees of freedom, or as many as the other pairs have.
+    The mean counts as `PRIOR_DF` degrees of freedom, or as a quarter of those that the other pairs have: it is an
+    estimate itself, and their variances differ.
     """
-    total = sum(each.df for each in family)
-    prior = sum(each.df * each.variance for each in family) / total if total else 0.0
+    dfs = [each.n_repetitions - 1 for each in family]
+    prior = sum(df * each.variance for df, each in zip(dfs, family, strict=True)) / max(1, sum(dfs))
     result = []
-    for each in family:
-        prior_df = min(PRIOR_DF, total - each.df) if each.df else 0.0
-        weighted = (prior_df * prior + each.df * each.variance) / max(1.0, prior_df + each.df)
-        result.append(each._replace(variance=weighted, df=prior_df + each.df))
+    for df, each in zip(dfs, family, strict=True):
+        prior_df = min(PRIOR_DF, (sum(dfs) - df) / PER_PRIOR_DF) if df else 0.0
+        variance = (prior_df * prior + df * each.variance) / max(1, prior_df + df)
+        result.append(each._replace(variance=variance, prior_df=prior_df))
     return result
 
 
-def _mean(values: Runs) -> float:
+def _shares(values: Runs) -> list[np.ndarray]:
+    return [of_networks.mean(1) for of_networks in values]
+
+
+def _mean(shares: Sequence[np.ndarray]) -> float:
     """Return the mean over pairs of networks, which count alike, however many runs each has."""
-    return float(np.mean([of_networks.mean() for of_networks in values]))
+    return float(np.mean([of_networks.mean() for of_networks in shares]))
 
 
 def _tango_variance(lost: float, won: float, difference: float) -> float:
@@ -190,22 +208,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def images_needed(tolerance: float, n_tests: int) -> float:
-    """Return how many test images it takes to find a penalty below the tolerance if no image is lost.
-
-    At least the number n with (1 − tolerance)ⁿ ≤ α, and so many that the score test rejects.
-    """
+    """Return how many test images it takes that the score test finds a penalty below the tolerance if none is lost."""
     if not 0 < tolerance < 1:
         return math.inf
-    exact = math.log(ALPHA / n_tests) / math.log1p(-tolerance)
-    by_score = ndtri(ALPHA / n_tests) ** 2 * (1 - tolerance) / tolerance
-    return math.ceil(max(exact, by_score))
-
-
-def are_independent(pairs: Sequence[tuple[Hashable, Hashable]]) -> bool:
-    """Return whether no network is in two pairs, so that runs on the pairs are independent.
-
-    Args:
-        pairs: front and end network of each run; a network stitched to itself counts once.
-    """
-    networks = [network for pair in pairs for network in set(pair)]
-    return len(networks) == len(set(networks))
+    return math.ceil(ndtri(ALPHA / n_tests) ** 2 * (1 - tolerance) / tolerance)

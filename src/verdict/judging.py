@@ -5,7 +5,7 @@ the end network (*doses*), and may tell the class and nothing else (*β*). All t
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,20 +14,18 @@ from src.choices.scores import SCORES
 from src.ood.rows import StitchValidity
 from src.ood.validity_limits import IN_DISTRIBUTION, ValidityLimits, side_of
 from src.results.experiments import grouped
+from src.results.tables import from_record
 from src.similarity.rows import Null, SimilarityRow
 from src.stitching.folders import StitchingRun
-from src.stitching.rows import StitchRow
 from src.verdict.groups import Group, groups_of, is_untrained
-from src.verdict.intervals import ALPHA, Evidence, holm, images_needed, moderated, of_difference, of_share
-from src.verdict.rows import IntervalRow, VerdictRow
-from src.verdict.yardsticks import beta, rho
+from src.verdict.intervals import ALPHA, Evidence, holm, images_needed, moderated, of_difference, of_ratio, of_share
+from src.verdict.rows import VerdictRow
 
 SIMILAR, FAR, NOT_SIMILAR, UNDECIDED = "similar", "accurate but out of distribution", "not similar", "undecided"
 LABEL = "accurate by the label alone"
 VERDICTS = (SIMILAR, LABEL, FAR, NOT_SIMILAR, UNDECIDED)
 NO_CONTROL = "accurate, but there is no label-only control"
 EXPLAINED = 0.3  # the largest penalty that too few images or epochs may explain
-LOW = 0.5  # an accuracy of the end network that is said beside the word
 MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
 SIMILARITY_COLUMNS = [f"{name}{end}" for name in MEASURES for end in ("", *(f"_{part}" for part in Null._fields))]
 
@@ -35,23 +33,17 @@ SIMILARITY_COLUMNS = [f"{name}{end}" for name in MEASURES for end in ("", *(f"_{
 class Limits(NamedTuple):
     """The limits of a verdict."""
 
-    tolerance: float  # the penalty, in [0, 1], that a similar pair may have
+    tolerance: float = 0.05  # the penalty, in [0, 1], that a similar pair may have
     validity: ValidityLimits = ValidityLimits()
     pairwise: bool = False  # test each pair for itself
 
 
-class Case(NamedTuple):
-    """The runs that are judged together, and the evidence of their predictions; None where these are not known."""
-
-    group: Group
-    accuracy: Evidence | None = None
-    penalty: Evidence | None = None
-    rho: Evidence | None = None
-    beta: Evidence | None = None
-
-
 def judge(
-    runs: Iterable[StitchingRun], similarities: Sequence[SimilarityRow] = (), *, limits: Limits, pool: bool = False
+    runs: Iterable[StitchingRun],
+    similarities: Iterable[SimilarityRow] = (),
+    *,
+    limits: Limits = Limits(),  # noqa: B008 - immutable
+    pool: bool = False,
 ) -> list[VerdictRow]:
     """Return the verdict on each pair of layers, method and pair of networks.
 
@@ -60,61 +52,64 @@ def judge(
         similarities: rows of tables of similarity; those at full rank of the same networks count.
         pool: take pairs of networks together that share no network.
     """
-    rows = []
-    for cases in _families(runs, pool=pool):
-        known = [case for case in cases if case.penalty]
+    rows, known = [], _by_layers(similarities)
+    for family in grouped(groups_of(runs, pool=pool), lambda group: (group.method, group.networks)).values():
+        evidence = _moderated([evidence_of(group) for group in family])
+        penalties = {i: each["penalty"] for i, each in enumerate(evidence) if each}
         adjusted = list if limits.pairwise else holm
-        below = adjusted([case.penalty.p_below(limits.tolerance) for case in known])
-        above = adjusted([case.penalty.p_above(limits.tolerance) for case in known])
-        p_values = dict(zip(map(id, known), zip(below, above, strict=True), strict=True))
-        for case in cases:
-            p_below, p_above = p_values.get(id(case), (None, None))
-            n_tests = 1 if limits.pairwise else len(known)
-            verdict, reason = decide(case, p_below, p_above, limits, n_tests=n_tests)
-            rows.append(VerdictRow(
-                verdict=verdict, reason=reason, control=case.group.control, p_below=p_below, p_above=p_above,
-                side=_side(case.group, limits), **_summary(case), **_estimate("rho", case.rho),
-                **_estimate("beta", case.beta), **_validity(case.group), front_depth=case.group.runs[0].row.front_depth,
-                end_depth=case.group.runs[0].row.end_depth,
-                others=_aurocs(case.group) | _similarity(case.group, similarities),
-            ))  # fmt: skip
+        below = adjusted([each.p_below(limits.tolerance) for each in penalties.values()])
+        above = adjusted([each.p_above(limits.tolerance) for each in penalties.values()])
+        p_values = dict(zip(penalties, zip(below, above, strict=True), strict=True))
+        n_tests = 1 if limits.pairwise else len(penalties)
+        for i, group in enumerate(family):
+            p_below, p_above = p_values.get(i, (None, None))
+            verdict, reason = decide(group, evidence[i], p_below, p_above, limits, n_tests=n_tests)
+            words = {"verdict": verdict, "reason": reason, "side": _side(group, limits)}
+            record = _summary(group) | _estimates(evidence[i]) | words | {"p_below": p_below, "p_above": p_above}
+            record |= _aurocs(group) | _similarity(group, known)
+            is_known = {name: value for name, value in record.items() if value is not None and value == value}
+            rows.append(from_record(VerdictRow, is_known))
     return rows
 
 
-def intervals(runs: Iterable[StitchingRun], *, pool: bool = False) -> list[IntervalRow]:
-    """Return the accuracies and penalties of runs with their intervals, grouped as for `judge`."""
-    return [IntervalRow(**_summary(case)) for cases in _families(runs, pool=pool) for case in cases]
+def evidence_of(group: Group) -> dict[str, Evidence]:
+    """Return the evidence of predictions by name, as far as they are known.
 
-
-def _families(runs: Iterable[StitchingRun], *, pool: bool) -> list[list[Case]]:
-    """Return the evidence on all pairs of layers of each method; they moderate each other's variances."""
-    families = grouped(groups_of(runs, pool=pool), lambda group: (group.method, group.networks))
-    return [_moderated([_case(group) for group in family]) for family in families.values()]
-
-
-def _case(group: Group) -> Case:
+    `rho` is 1 for a stitch as alike as two networks that were trained apart, and 0 for one that is the end network.
+    `left` is 1 − β: the share of its label-only control's disagreement with the end network that a stitch leaves.
+    """
     if group.labels is None:
-        return Case(group)
-    stitched, front, end = (group.predictions(name) for name in ("stitched", "front", "end"))
-    is_encoder = any((classes < 0).any() for classes in front)
-    return Case(
-        group,
-        of_share(group.right("stitched")),
-        of_difference(group.right("end"), group.right("stitched")),
-        None if is_encoder else rho(stitched, front, end),
-        beta(stitched, group.predictions("control"), end) if group.label_only else None,
-    )
+        return {}
+    disagreement = group.differ("stitched", "end")
+    evidence = {
+        "accuracy": of_share(group.right("stitched")),
+        "penalty": of_difference(group.right("end"), group.right("stitched")),
+    }
+    if not any((classes < 0).any() for classes in group.predictions("front")):  # encoders have none
+        evidence["rho"] = of_ratio(disagreement, group.differ("front", "end"))
+    if group.label_only:
+        evidence["left"] = of_ratio(disagreement, group.differ("control", "end"))
+    return evidence
 
 
-def _moderated(cases: list[Case]) -> list[Case]:
-    for name in ("accuracy", "penalty", "rho", "beta"):
-        known = iter(moderated([getattr(case, name) for case in cases if getattr(case, name)]))
-        cases = [case._replace(**{name: next(known)}) if getattr(case, name) else case for case in cases]
-    return cases
+def _moderated(family: list[dict[str, Evidence]]) -> list[dict[str, Evidence]]:
+    """Return the evidence on all pairs of layers of a method; they moderate each other's variances."""
+    found: list[dict[str, Evidence]] = [{} for _ in family]
+    for name in ("accuracy", "penalty", "rho", "left"):
+        known = [i for i, each in enumerate(family) if name in each]
+        for i, evidence in zip(known, moderated([family[i][name] for i in known]), strict=True):
+            found[i][name] = evidence
+    return found
 
 
 def decide(
-    case: Case, p_below: float | None, p_above: float | None, limits: Limits, *, n_tests: int
+    group: Group,
+    evidence: Mapping[str, Evidence],
+    p_below: float | None,
+    p_above: float | None,
+    limits: Limits,
+    *,
+    n_tests: int,
 ) -> tuple[str, str]:
     """Decide for one of `VERDICTS`, and say why.
 
@@ -122,16 +117,15 @@ def decide(
         p_below, p_above: of the penalty lying on that side of the tolerance, adjusted for the pairs tested at once.
         n_tests: how many these are.
     """
-    group, penalty = case.group, case.penalty
     if any(is_untrained(run.row.experiment.end) for run in group.runs):
         return UNDECIDED, "the end network was never trained"
+    if not evidence:
+        return UNDECIDED, "no predictions of the same test images"
     if _is_at_chance(group, "end"):
         return UNDECIDED, "the end network is at chance"
-    if penalty is None:
-        return UNDECIDED, "no predictions of the same test images"
     if p_below < ALPHA:
-        return _decide_accurate(case, limits)
-    flaw = _flaw(group)
+        return _decide_accurate(_side(group, limits), evidence.get("left"))
+    flaw, penalty = _flaw(group), evidence["penalty"]
     if p_above < ALPHA:
         is_explained = flaw and penalty.value <= EXPLAINED and not _is_at_chance(group, "stitched")
         return (UNDECIDED, flaw) if is_explained else (NOT_SIMILAR, "the penalty is above the tolerance")
@@ -142,16 +136,15 @@ def decide(
     return UNDECIDED, flaw or "the penalty may lie on either side of the tolerance"
 
 
-def _decide_accurate(case: Case, limits: Limits) -> tuple[str, str]:
+def _decide_accurate(side: str | None, left: Evidence | None) -> tuple[str, str]:
     """Decide about stitches whose penalty is below the tolerance."""
-    side = _side(case.group, limits)
     if side not in (None, IN_DISTRIBUTION):
         return FAR, f"accurate, but {side}"
-    if case.beta and not case.beta.p_below(0) > 1 - ALPHA:
+    if left and left.p_below(1) >= ALPHA:
         return LABEL, "accurate, but no closer to the end network than its label-only control"
     if side is None:
         return UNDECIDED, "accurate, but its doses are not known"
-    return (SIMILAR, "accurate, in distribution, and more than the label") if case.beta else (UNDECIDED, NO_CONTROL)
+    return (SIMILAR, "accurate, in distribution, and more than the label") if left else (UNDECIDED, NO_CONTROL)
 
 
 def _flaw(group: Group) -> str:
@@ -164,12 +157,7 @@ def _flaw(group: Group) -> str:
 
 
 def _is_at_chance(group: Group, name: str) -> bool:
-    """Return whether an end network, or a stitch, may do no better than always predicting the commonest class.
-
-    Without predictions, which tell how common it is, half of the images.
-    """
-    if group.labels is None:
-        return any(run.row.end_accuracy <= 0.5 for run in group.runs)
+    """Return whether an end network, or a stitch, may do no better than always predicting the commonest class."""
     chance = np.bincount(group.labels).max() / len(group.labels)
     runs = (run for of_networks in group.right(name) for run in of_networks)
     return any(of_share([run[None]]).interval()[0] <= chance for run in runs)
@@ -184,39 +172,42 @@ def _side(group: Group, limits: Limits) -> str | None:
     return None if None in sides else IN_DISTRIBUTION
 
 
-def _summary(case: Case) -> dict[str, Any]:
-    """Return the columns of `IntervalRow`; every pair of networks counts alike, however many seeds it has."""
-    group = case.group
+def _summary(group: Group) -> dict[str, Any]:
+    """Return what was measured, by column; every pair of networks counts alike, however many seeds it has."""
     metrics = [[run.row for run in runs] for runs in group.by_networks]
     accuracies = [[each.accuracy for each in of_networks] for of_networks in metrics]
     penalties = [[each.end_accuracy - each.accuracy for each in of_networks] for of_networks in metrics]
     names = ("end_accuracy", "agreement", "kappa", "representation_difference")
     means = {name: _average(getattr(each, name) for of_networks in metrics for each in of_networks) for name in names}
+    measured = [run.validity for run in group.runs]
+    validity = map(_average, zip(*measured, strict=True)) if all(measured) else ()
     return {
         "method": group.method,
         "networks": group.networks,
         **group.pair._asdict(),
+        "control": group.control,
         "n_runs": len(group.runs),
         "n_networks": len(metrics),
-        **_estimate("accuracy", case.accuracy, _average(map(_average, accuracies))),
-        **_estimate("penalty", case.penalty, _average(map(_average, penalties))),
+        "accuracy": _average(map(_average, accuracies)),
+        "penalty": _average(map(_average, penalties)),
         "seed_spread": max((max(each) - min(each) for each in accuracies if len(each) > 1), default=None),
-        **{name: _or_none(mean) for name, mean in means.items()},
+        **means,
+        **dict(zip(StitchValidity._fields, validity, strict=False)),
+        "front_depth": metrics[0][0].front_depth,
+        "end_depth": metrics[0][0].end_depth,
     }
 
 
-def _estimate(name: str, evidence: Evidence | None, value: float = math.nan) -> dict[str, float | None]:
-    """Return a value and its interval by column; None where they are not known."""
-    value = evidence.value if evidence else value
-    low, high = evidence.interval() if evidence and not math.isnan(value) else (None, None)
-    return {name: _or_none(value), f"{name}_low": low, f"{name}_high": high}
-
-
-def _validity(group: Group) -> dict[str, float | None]:
-    """Return the mean validity over runs by column; None where a run was not measured."""
-    names, measured = StitchValidity._fields, [run.validity for run in group.runs]
-    means = map(_average, zip(*measured, strict=True)) if all(measured) else [math.nan] * len(names)
-    return dict(zip(names, map(_or_none, means), strict=True))
+def _estimates(evidence: Mapping[str, Evidence]) -> dict[str, float]:
+    """Return the values with their intervals by column, as far as they are defined."""
+    estimates = {}
+    for name, each in evidence.items():
+        value, (low, high) = each.value, each.interval()
+        if name == "left":
+            name, value, low, high = "beta", 1 - value, 1 - high, 1 - low
+        if not math.isnan(value):
+            estimates |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    return estimates
 
 
 def _aurocs(group: Group) -> dict[str, float]:
@@ -230,32 +221,23 @@ def _aurocs(group: Group) -> dict[str, float]:
     return aurocs
 
 
-def _similarity(group: Group, similarities: Sequence[SimilarityRow]) -> dict[str, float]:
-    """Return the values of the same layers of the same networks and data at full rank; means over networks.
-
-    Of values that several tables have, the last one counts.
-    """
-    pair, measured = group.pair, []
-    for runs in group.by_networks:
-        values: dict[str, float] = {}
-        for row in similarities:
-            if (row.layer1, row.layer2, row.rank1, row.rank2) == (*pair, None, None) and _is_same(row, runs[0].row):
-                found = {name: row.values.get(name, math.nan) for name in SIMILARITY_COLUMNS}
-                values |= {name: value for name, value in found.items() if not math.isnan(value)}
-        if values:
-            measured.append(values)
-    shared = [name for name in SIMILARITY_COLUMNS if measured and all(name in values for values in measured)]
-    return {name: _average(values[name] for values in measured) for name in shared}
+def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, dict[str, float]]:
+    """Return the values at full rank by networks, data and layers; of those that several tables have, the last ones."""
+    known: dict[tuple, dict[str, float]] = {}
+    for row in rows:
+        if row.rank1 is None and row.rank2 is None:
+            networks = tuple((each.identity, each.type) for each in row.networks)
+            values = {name: row.values.get(name, math.nan) for name in SIMILARITY_COLUMNS}
+            of_layers = known.setdefault((networks, row.dataset, (row.layer1, row.layer2)), {})
+            of_layers |= {name: value for name, value in values.items() if not math.isnan(value)}
+    return known
 
 
-def _is_same(measured: SimilarityRow, row: StitchRow) -> bool:
-    """Return whether a similarity is of the networks and data of a stitch."""
-    networks = tuple((each.identity, each.type) for each in measured.networks)
-    return networks == row.experiment.network_keys and measured.dataset == row.dataset
-
-
-def _or_none(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
+def _similarity(group: Group, known: Mapping[tuple, Mapping[str, float]]) -> dict[str, float]:
+    """Return the values of the same layers, networks and data; means over those networks that have any."""
+    experiments = [runs[0].row.experiment for runs in group.by_networks]
+    found = [known.get((each.network_keys, each.dataset, tuple(group.pair)), {}) for each in experiments]
+    return {name: _average(values[name] for values in found if name in values) for name in SIMILARITY_COLUMNS}
 
 
 def _average(values: Iterable[float]) -> float:

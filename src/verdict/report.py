@@ -14,65 +14,55 @@ from src.results.matrices import Matrix, pivot
 from src.results.tables import write_table
 from src.stitching.grid_tables import AXES
 from src.verdict.groups import FRESH_FRONT, LABELS, SELF
-from src.verdict.judging import FAR, LOW, SIMILAR, UNDECIDED, VERDICTS, Limits
+from src.verdict.judging import FAR, SIMILAR, UNDECIDED, VERDICTS, Limits
 from src.verdict.rows import VerdictRow
 
 COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#74a9cf", "#ff9f1c", "#c1c1d7", "#ffffff"), strict=True))
 SCALES = {  # of the matrices: the values of the darkest and of the brightest colour
     "penalty": (1, 0), "beta": (0, 1), "rho": (4, 0), "noise_dose": (0.2, 0), "shrinkage_dose": (0.3, 0),
 }  # fmt: skip
-TITLES = {"beta": "β", "rho": "ρ", "noise_dose": "noise dose", "shrinkage_dose": "shrinkage dose"}
+TITLES = {"penalty": "penalty", "beta": "β", "rho": "ρ", "noise_dose": "noise dose", "shrinkage_dose": "shrinkage dose"}
 CONTROLS = {  # and how many of them must be similar
     SELF: ("layers stitched to themselves", "all must be, but where the label alone does as well"),
     FRESH_FRONT: ("stitches from networks that were never trained", "none may be"),
     LABELS: ("stitches made on other images of the same class", "none may be"),
 }
-FEW_NETWORKS = 5  # with fewer pairs of networks hardly any penalty is found to be small
+LOW = 0.5  # an accuracy of the end network that is said
+FEW_NETWORKS, FEW_SEEDS = 5, 3  # with fewer of them hardly any penalty is found to be small
 
 
 def print_verdicts(rows: Sequence[VerdictRow]) -> None:
     """Print a line for each verdict."""
     for row in rows:
-        parts = [_numbers(row, "accuracy"), _numbers(row, "penalty", "penalty_low", "penalty_high")]
-        parts += [_numbers(row, name, f"{name}_low", f"{name}_high") for name in ("beta", "rho")]
-        parts += [_numbers(row, "noise_dose"), _numbers(row, "shrinkage_dose")]
-        end = f"; the end network alone is right about {row.end_accuracy:.0%}" if _is_low(row) else ""
-        measured = ", ".join(filter(None, parts))
-        result(f"{row.method}, {row.networks}: {row.pair}: {row.verdict} ({measured}; {row.reason}{end})")
+        parts = [f"accuracy {row.accuracy:.4f}", *(_estimate(row, name) for name in TITLES), row.reason]
+        networks = f"{row.method}, {row.networks}"
+        result(f"{networks}: {row.pair}: {row.verdict} ({'; '.join(filter(None, parts))})")
 
 
-def _numbers(row: VerdictRow, name: str, *ends: str) -> str:
+def _estimate(row: VerdictRow, name: str) -> str:
     """Return a value with its interval in words; "" where it is not known."""
-    value, interval = getattr(row, name), [getattr(row, end) for end in ends]
-    text = f" [{', '.join(f'{end:.4f}' for end in interval)}]" if interval and None not in interval else ""
-    return "" if value is None else f"{TITLES.get(name, name)} {value:.4f}{text}"
-
-
-def _is_low(row: VerdictRow) -> bool:
-    return row.end_accuracy is not None and row.end_accuracy < LOW
+    value, *interval = (getattr(row, f"{name}{end}", None) for end in ("", "_low", "_high"))
+    ends = "" if None in interval else " [{:.4f}, {:.4f}]".format(*interval)
+    return "" if value is None else f"{TITLES[name]} {value:.4f}{ends}"
 
 
 def print_matrices(rows: Sequence[VerdictRow]) -> None:
     """Print the penalties, the yardsticks and the doses of each method, as far as they are known."""
     for title, same in by_title(rows).items():
         for name, matrix in _matrices(same):
-            table(f"{TITLES.get(name, name)}, {title}", *matrix)
+            table(f"{TITLES[name]}, {title}", *matrix)
             result()
 
 
 def _matrices(rows: Sequence[VerdictRow]) -> Iterator[tuple[str, Matrix]]:
     for name in SCALES:
         if any(getattr(row, name) is not None for row in rows):
-            yield name, pivot(rows, partial(_or_nan, name=name))
+            yield name, pivot(rows, partial(_value, name=name))
 
 
-def _or_nan(row: VerdictRow, *, name: str) -> float:
+def _value(row: VerdictRow, *, name: str) -> float:
     value = getattr(row, name)
     return math.nan if value is None else value
-
-
-def _class_of(row: VerdictRow) -> tuple[str, float]:
-    return row.verdict, _or_nan(row, name="accuracy")
 
 
 def write_files(
@@ -91,10 +81,10 @@ def write_files(
     words, numbers = {}, {}
     for name, same in by_title(rows).items():
         name = name.replace(", ", "\n")
-        words[name] = ClassMap(pivot(same, _class_of, missing=None), COLOURS)
+        words[name] = ClassMap(pivot(same, lambda row: (row.verdict, row.accuracy), missing=None), COLOURS)
         for column, matrix in _matrices(same):
             panels = words if column == "beta" else numbers
-            panels[f"{TITLES.get(column, column)}\n{name}"] = HeatMap(matrix, SCALES[column])
+            panels[f"{TITLES[column]}\n{name}"] = HeatMap(matrix, SCALES[column])
     maps(path.with_suffix(figure), words, **AXES, title=title, caption=f"{caption} {rule}".strip())
     if numbers:
         maps(path.with_name(f"{path.stem}_numbers{figure}"), numbers, **AXES, title=title, caption=caption)
@@ -105,10 +95,12 @@ def sentences(rows: Sequence[VerdictRow], limits: Limits) -> list[str]:
     lines = [_rule(limits)]
     for title, same in by_title(rows).items():
         lines += _on_method(title, same)
-    few = {row.n_networks for row in rows if 1 < row.n_networks < FEW_NETWORKS}
-    if few:
-        lines.append(f"With fewer than {FEW_NETWORKS} pairs of networks hardly any stitch can be found similar.")
-    low = {row.networks: row.end_accuracy for row in rows if _is_low(row)}
+    if any(1 < row.n_networks < FEW_NETWORKS or row.n_networks < row.n_runs < FEW_SEEDS for row in rows):
+        lines.append(
+            f"With fewer than {FEW_NETWORKS} pairs of networks, or {FEW_SEEDS} seeds, hardly any stitch can be found "
+            "similar."
+        )
+    low = {row.networks: row.end_accuracy for row in rows if row.end_accuracy is not None and row.end_accuracy < LOW}
     lines += [f"The end network of {name} alone is right about {value:.0%}." for name, value in low.items()]
     for kind, (title, must) in CONTROLS.items():
         similar = [row.verdict == SIMILAR for row in rows if row.control == kind]

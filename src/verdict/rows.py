@@ -1,12 +1,12 @@
-"""The rows of `grid_intervals.csv` and `verdict.csv`. Importing this spares torch."""
+"""The row of `verdict.csv`. Importing this spares torch."""
 
 from typing import NamedTuple
 
 from src.results.experiments import Pair
 
 
-class IntervalRow(NamedTuple):
-    """A pair of layers stitched by one method: a row of `grid_intervals.csv`. None: not known.
+class VerdictRow(NamedTuple):
+    """A pair of layers stitched by one method, and the verdict on it. None: not known.
 
     `_low` and `_high` are the ends of intervals of 95 %.
     """
@@ -15,6 +15,9 @@ class IntervalRow(NamedTuple):
     networks: str  # both checkpoints, or how many pairs are taken together
     front_layer: str
     end_layer: str
+    verdict: str
+    reason: str
+    control: str | None  # self: a layer stitched to itself; fresh: the front network was never trained; labels
     n_runs: int
     n_networks: int  # pairs of networks
     accuracy: float | None
@@ -28,37 +31,12 @@ class IntervalRow(NamedTuple):
     agreement: float | None
     kappa: float | None
     representation_difference: float | None
-
-
-class VerdictRow(NamedTuple):
-    """A pair of layers stitched by one method, and the verdict on it: a row of `verdict.csv`; see `IntervalRow`."""
-
-    method: str
-    networks: str
-    front_layer: str
-    end_layer: str
-    verdict: str
-    reason: str
-    control: str | None  # self: a layer stitched to itself; fresh: the front network was never trained; labels
-    n_runs: int
-    n_networks: int
-    accuracy: float | None
-    accuracy_low: float | None
-    accuracy_high: float | None
-    penalty: float | None
-    penalty_low: float | None
-    penalty_high: float | None
-    seed_spread: float | None
-    end_accuracy: float | None
-    agreement: float | None
-    kappa: float | None
-    representation_difference: float | None
     p_below: float | None  # of the penalty being below the tolerance, adjusted for all pairs of the method
     p_above: float | None
-    rho: float | None  # see `yardsticks`
+    rho: float | None  # disagreement with the end network over that of the front network with it
     rho_low: float | None
     rho_high: float | None
-    beta: float | None
+    beta: float | None  # the share of its label-only control's disagreement with the end network that it removes
     beta_low: float | None
     beta_high: float | None
     side: str | None  # in distribution, or on which side of it
@@ -78,3 +56,9 @@ class VerdictRow(NamedTuple):
     def pair(self) -> Pair:
         """The layers."""
         return Pair(self.front_layer, self.end_layer)
+
+
+INTERVALS = [  # columns of `grid_intervals.csv`, which knows no tolerance
+    name for name in VerdictRow._fields[: VerdictRow._fields.index("p_below")]
+    if name not in ("verdict", "reason", "control")
+]  # fmt: skip

@@ -1,0 +1,84 @@
+"""One table of all measurements of pairs of layers, with the names and groups of the networks."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from src.network_names import NetworkName
+from src.results.experiments import NETWORKS, RANKS, method_names
+from src.results.network_list import ListedNetwork
+from src.similarity.rows import SimilarityRow
+from src.stitching.folders import StitchingRun
+
+METRICS = ("accuracy", "end_accuracy", "agreement", "kappa", "r2_test", "representation_difference")  # of a stitch
+SIMILARITY = "similarity"  # the method of what is not stitched
+
+
+class MeasurementRow(NamedTuple):
+    """A measurement of two layers of two networks: a row of the table of `misc/collect_results.py -r`."""
+
+    method: str  # of stitching, or "similarity"
+    measure: str
+    front_network: str  # the name in the list of networks, else the path
+    front_group: str  # likewise, else the type
+    end_network: str
+    end_group: str
+    front_layer: str
+    front_depth: int | None  # None: no stitch says it
+    end_layer: str
+    end_depth: int | None
+    front_rank: int | None  # None: full
+    end_rank: int | None
+    pinv_rank: int | None  # of the activations that a stitch was matched on
+    dataset: str | None
+    seed: int | None
+    control: str | None  # labels: made on other images of the same class
+    value: float
+
+    contents, written_by = "measurements", "misc/collect_results.py -r"
+
+
+def measurement_rows(
+    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], *, listed: Mapping[str, ListedNetwork]
+) -> Iterator[MeasurementRow]:
+    """Yield a row for each value that was measured; those that are NaN are left out.
+
+    Args:
+        runs: with their evaluations.
+        listed: the networks of a list by identity, which gives them names and groups.
+    """
+    methods = method_names([run.row.experiment for run in runs], apart_from=(*NETWORKS, *RANKS, "dataset", "seed"))
+    depths: dict[tuple[str, str], int | None] = {}
+    for run, method in zip(runs, methods, strict=True):
+        row = run.row
+        front, end = row.networks
+        depths |= {(front.identity, row.front_layer): row.front_depth, (end.identity, row.end_layer): row.end_depth}
+        values = {name: getattr(row, name) for name in METRICS} | {"penalty": row.end_accuracy - row.accuracy}
+        values |= run.validity._asdict() if run.validity else {}
+        values |= {f"auroc_{name}": evaluation.auroc for name, evaluation in run.evaluations.items()}
+        for measure, value in _known(values):
+            yield MeasurementRow(
+                method, measure, *_named(front, row.seed, listed), *_named(end, row.seed, listed), row.front_layer,
+                row.front_depth, row.end_layer, row.end_depth, row.front_stitch_rank, None, row.front_pinv_rank,
+                row.dataset, row.seed, row.control or None, value,
+            )  # fmt: skip
+    for row in similarities:
+        first, second = row.networks
+        for measure, value in _known(row.values):
+            yield MeasurementRow(
+                SIMILARITY, measure, *_named(first, row.seed, listed), *_named(second, row.seed, listed), row.layer1,
+                depths.get((first.identity, row.layer1)), row.layer2, depths.get((second.identity, row.layer2)),
+                row.rank1, row.rank2, None, row.dataset, row.seed, None, value,
+            )  # fmt: skip
+
+
+def _known(values: Mapping[str, float | None]) -> list[tuple[str, float]]:
+    return [(name, value) for name, value in values.items() if value is not None and not math.isnan(value)]
+
+
+def _named(network: NetworkName, seed: int | None, listed: Mapping[str, ListedNetwork]) -> tuple[str, str]:
+    """Return the name and the group of a network."""
+    found = listed.get(network._replace(seed=None).identity)  # a list gives fresh weights no seed
+    if not found:
+        return network.title(seed), network.type
+    return found.name, found.group or network.type

@@ -1,0 +1,69 @@
+"""Folders of stitching runs as the scripts write them, with predictions, controls and evaluations of choice."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from src.choices.scores import SCORES
+from src.ood.evaluated import evaluation_file, with_evaluations
+from src.ood.rows import EvaluationRow, StitchValidity
+from src.results.tables import write_table
+from src.stitching.folders import StitchingRun, read_runs
+from tests.result_rows import evaluation_row
+
+N, N_CLASSES = 1000, 10
+LABELS = np.arange(N) % N_CLASSES
+VALID = StitchValidity(0.9, 0.8, 0.1, 1.0, 0.9, 0.05, 0.01, 0.02)
+OPTIONS = {
+    "front_model_path": "f.pt", "end_model_path": "g.pt", "front_model_type": "resnet18", "end_model_type": "resnet18",
+    "front_layer": "x", "end_layer": "y", "stitching_type": "rc2c_pre", "init": "pinv", "front_stitch_rank": None,
+    "front_pinv_rank": None, "seed": 0, "dataset": "digits", "n_epochs": 0, "n_pinv_init_samples": 100,
+    "objective": "task", "gpu": -1,
+}  # fmt: skip
+METRICS = {"front_accuracy": 0.9, "kappa": 0.5, "agreement": 0.75, "matching_error": None,
+           "representation_difference": 0.25, "n_images": N}  # fmt: skip
+
+
+def predicted(n_right: int) -> np.ndarray:
+    """Right on the first images, and on the others the next class."""
+    return np.where(np.arange(N) < n_right, LABELS, (LABELS + 1) % N_CLASSES)
+
+
+def write_run(
+    folder: Path, name: str, *, n_right: int, n_end_right: int = 950, n_control: int = 0, metrics=(), **options
+) -> Path:
+    """A finished run whose stitch and end network, and label-only control if any, are right on so many test images."""
+    if n_control:
+        right = {"n_right": n_control, "n_end_right": n_end_right}
+        write_run(folder, f"{name}0000", **right, **options | {"control": "labels"})
+    path = folder / f"2025-01-01_00-00-00.{name}"
+    path.mkdir(parents=True)
+    measured = METRICS | {"accuracy": n_right / N, "end_accuracy": n_end_right / N} | dict(metrics)
+    (path / "metrics.json").write_text(json.dumps(measured))
+    (path / "summary.txt").write_text(f"Clean accuracy: {n_right / N}\n")
+    arrays = {"stitched": predicted(n_right), "end": predicted(n_end_right), "front": LABELS, "labels": LABELS}
+    np.savez_compressed(path / "predictions.npz", **{k: v.astype(np.int16) for k, v in arrays.items()})
+    (path / "config.txt").write_text(json.dumps(OPTIONS | options))
+    return path
+
+
+def write_evaluation(
+    folder: Path, aurocs: dict[str, float], *, detector: str = "energy", validity: StitchValidity | None = VALID
+) -> None:
+    """The evaluation of runs by a detector: AUROCs with intervals of ± 0.01, and one validity for all of them."""
+    rows = [
+        evaluation_row(
+            auroc=auroc, auroc_low=auroc - 0.01, auroc_high=auroc + 0.01, detector=detector,
+            folder=f"2025-01-01_00-00-00.{run}", **(validity._asdict() if validity else {}),
+        )
+        for run, auroc in aurocs.items()
+    ]  # fmt: skip
+    write_table(evaluation_file(folder, detector), EvaluationRow, rows)
+
+
+def runs_of(folder: Path) -> list[StitchingRun]:
+    """The runs of a folder with their evaluations."""
+    runs, skipped = read_runs(folder)
+    assert not skipped
+    return with_evaluations(runs, SCORES)
