@@ -39,7 +39,7 @@ def compute(args, session=None) -> None:
     from src.runtime import device_of
     from src.session import Session
     from src.similarity.comparison import Comparison
-    from src.similarity.passes import Side, take_features
+    from src.similarity.passes import Side, take_statistics
     from src.similarity.report import print_tables, write_files
 
     # Two networks, their layers, and the images.
@@ -61,33 +61,22 @@ def compute(args, session=None) -> None:
     # One pass of each network over the images, unless its features are kept.
     made_with = (args.dataset, str(args.dataset_root), n_images, args.amp, args.tf32)
     keys = [(name, args.channels_last in (side, "both"), *made_with) for side, name in (("1", first), ("2", second))]
-    sides = [
-        Side(model1, layers1, ranks1, title=args.model1_path, key=keys[0]),
-        Side(model2, layers2, ranks2, title=args.model2_path, key=keys[1]),
-    ]
-    if one_network:
-        sides = [sides[1].joined(sides[0])]
+    network1 = model2 if one_network else model1  # the view that has the layout of both
     batches = test_set.batches(args.batch_size, indices=range(n_images))
-    features, cross = take_features(
-        sides,
+    statistics = take_statistics(
+        Side(network1, layers1, ranks1, title=args.model1_path, key=keys[0]),
+        Side(model2, layers2, ranks2, title=args.model2_path, key=keys[1]),
         progress(batches, "activations", -(-n_images // args.batch_size)),
         n_images=n_images,
         metrics=args.metrics,
-        device=device,
         alignment=args.alignment,
+        device=device,
         kept=session.features,
     )
 
     # The measures of each pair of layers, at each pair of ranks.
     comparison = Comparison(
-        features[0],
-        features[-1],
-        cross,
-        layers1=layers1,
-        layers2=layers2,
-        metrics=args.metrics,
-        ranks1=ranks1,
-        ranks2=ranks2,
+        statistics,
         n_permutations=args.n_permutations or 0,
         labels=test_set.labels[:n_images],
         source={

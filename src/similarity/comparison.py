@@ -1,65 +1,59 @@
-"""Compare layers of two networks at many ranks, from the features of each network."""
+"""Compare layers of two networks at many ranks, from the statistics of their layers."""
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, product
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from src.choices.measures import GRAMS, MEASURES, PAPER, with_companions
+from src.choices.measures import GRAMS, MEASURES
 from src.console import progress
+from src.moments import CrossMoments
 from src.results.tables import Rank
 from src.similarity import measures
-from src.similarity.features import CrossProducts, Layer, NetworkFeatures
-from src.similarity.pairs import LayerPair
-from src.similarity.permutations import n_alone, null_of, orders_of, permuted_cosines
+from src.similarity.features import NO_ALIGNMENT, Alignment, Layer, alignment_of
+from src.similarity.passes import Statistics
+from src.similarity.permutations import n_alone, null_of, permutations, permutations_within, permuted_cosines
 from src.similarity.rows import SimilarityRow
-from src.similarity.samples import Undefined
+from src.similarity.samples import Samples, SamplesPair, Undefined
 
 UNNAMED = {**dict.fromkeys(("model1", "model2", "model1_type", "model2_type", "dataset"), ""), "seed": None}
 
 
 class Comparison:
-    """Layers of one network against layers of another.
+    """Layers of one network against layers of another, at all ranks.
+
+    Values of a measure are an array (1 + N, R1, R2): as the images are, and under N permutations of those of the first
+    network.
 
     Args:
-        first, second: finished features of the same images; those of one network may be given twice.
-        cross: their products; see `passes.take_features`.
-        layers1, layers2: the layers that are compared; None: all.
-        metrics: names in `MEASURES`.
-        ranks1, ranks2: how many principal components of the layers are kept, all of them among those of the features.
+        statistics: of both, from `passes.take_statistics`.
         n_permutations: how often the images of the first network are permuted; 0, or at least 19.
         labels: (n_images,), integers: images are then permuted within their classes as well.
         source: the fields of `SimilarityRow` that name the networks and the data set.
-    Raises:
-        UserError: a measure is unknown.
     """
 
     def __init__(
         self,
-        first: NetworkFeatures,
-        second: NetworkFeatures,
-        cross: CrossProducts,
+        statistics: Statistics,
         *,
-        layers1: Sequence[str] | None = None,
-        layers2: Sequence[str] | None = None,
-        metrics: Sequence[str] = PAPER,
-        ranks1: Sequence[Rank] = (None,),
-        ranks2: Sequence[Rank] = (None,),
         n_permutations: int = 0,
         labels: Tensor | None = None,
         source: Mapping[str, Any] = UNNAMED,
     ):
-        self.metrics, self.ranks1, self.ranks2 = with_companions(metrics), ranks1, ranks2
-        self.sample_metrics = [name for name in self.metrics if MEASURES[name].of != GRAMS]
-        self.layers1 = {name: first.layers[name] for name in layers1 or first.layers}
-        self.layers2 = {name: second.layers[name] for name in layers2 or second.layers}
-        self.cross, self.source = cross, source
-        self.n_permutations, self.labels = n_permutations, None if labels is None else labels.cpu()
-        self.orders = orders_of(n_permutations, first.n_images, self.labels)  # (N, n) by the end of columns
+        self.of, self.n_permutations, self.source = statistics, n_permutations, source
+        self.gram_metrics = [name for name in self.of.metrics if MEASURES[name].of == GRAMS]
+        self.sample_metrics = [name for name in self.of.metrics if MEASURES[name].of != GRAMS]
+        self.orders: dict[str, Tensor] = {}  # (N, n), by the end of columns, see `Null.columns`
+        self.n_alone = 0  # images that are the only ones of their class
+        if n_permutations:
+            self.orders[""] = permutations(n_permutations, self.of.n_images)
+        if n_permutations and labels is not None:
+            self.n_alone = n_alone(labels)
+            if self.n_alone < self.of.n_images:
+                self.orders["_within"] = permutations_within(n_permutations, labels.cpu())
         self.undefined: dict[str, list[str]] = {}  # reason: measures that have no value somewhere because of it
 
     def rows(self) -> Iterator[list[SimilarityRow]]:
@@ -67,112 +61,142 @@ class Comparison:
 
         A value that is not defined is NaN, and `undefined` says why.
         """
-        for name1, first in progress(self.layers1.items(), "layers", len(self.layers1), delay=1):
-            cosines = self._permuted_cosines(first)
-            for name2 in self.layers2:
-                pair = self._pair(name1, name2)
-                permuted = cosines[name2] | self._permuted_samples(pair)
+        of = self.of
+        for name1, first in progress(of.layers1.items(), "layers", len(of.layers1), delay=1):
+            of_grams = {metric: self._of_grams(metric, first) for metric in self.gram_metrics}
+            for name2, second in of.layers2.items():
+                of_samples = self._of_samples(first, second, of.products.get((name1, name2)))
+                values = {metric: found[name2] for metric, found in of_grams.items()} | of_samples
                 yield [
-                    self._row(pair, (name1, name2), ranks, {key: values[at] for key, values in permuted.items()})
-                    for at, ranks in self._at_ranks()
-                ]
+                    SimilarityRow(
+                        **self.source, layer1=name1, layer2=name2, rank1=rank1, rank2=rank2, n_samples=of.n_images,
+                        alignment=self._alignment(first, second).name, alignment_option=of.alignment,
+                        n_permutations=self.n_permutations,
+                        values=self._columns({metric: values[metric][:, i, j] for metric in of.metrics}),
+                    )
+                    for (i, rank1), (j, rank2) in self._at_ranks()
+                ]  # fmt: skip
 
-    def _at_ranks(self) -> Iterator[tuple[tuple, tuple[Rank, Rank]]]:
-        """Yield each pair of ranks behind its index into arrays (N, R1, R2)."""
-        for (i, rank1), (j, rank2) in product(enumerate(self.ranks1), enumerate(self.ranks2)):
-            yield (slice(None), i, j), (rank1, rank2)
+    def _alignment(self, first: Layer, second: Layer) -> Alignment:
+        return alignment_of(first.shape, second.shape, self.of.alignment)
 
-    def _pair(self, name1: str, name2: str) -> LayerPair:
-        cross = self.cross.moments.get((name1, name2))
-        layers = self.layers1[name1], self.layers2[name2]
-        return LayerPair(*layers, self.cross.alignment, None if cross is None else cross.scatter)
+    def _at_ranks(self) -> Iterator[tuple[tuple[int, Rank], tuple[int, Rank]]]:
+        return product(enumerate(self.of.ranks1), enumerate(self.of.ranks2))
 
-    def _permuted_cosines(self, first: Layer) -> dict[str, dict[tuple[str, str], Tensor]]:
-        """Return the permuted values of a layer for measures of Gram matrices, by other layer."""
-        found: dict[str, dict[tuple[str, str], Tensor]] = {name: {} for name in self.layers2}
-        for metric in first.matrices if self.orders else ():
-            others = {name: layer for name, layer in self.layers2.items() if metric in layer.matrices}
-            matrices = [layer.matrices[metric] for layer in others.values()]
-            values = permuted_cosines(first.matrices[metric], matrices, torch.cat([*self.orders.values()]))
-            for (name, second), of_pair in zip(others.items(), values, strict=True):
-                rows = [_rows(layer, ranks) for layer, ranks in ((first, self.ranks1), (second, self.ranks2))]
-                blocks = of_pair[:, rows[0]][:, :, rows[1]].split(self.n_permutations)
-                found[name] |= {(which, metric): block for which, block in zip(self.orders, blocks, strict=True)}
-        return found
+    def _nothing(self) -> Tensor:
+        """Values (1, R1, R2) that are not defined."""
+        return torch.full((1, len(self.of.ranks1), len(self.of.ranks2)), math.nan, dtype=torch.float64)
 
-    def _permuted_samples(self, pair: LayerPair) -> dict[tuple[str, str], Tensor]:
-        """Return the permuted values for measures of samples; none where samples are positions."""
-        found: dict[tuple[str, str], Tensor] = {}
-        if not (self.sample_metrics and pair.has_images_as_samples):
-            return found
-        for which, orders in self.orders.items():
-            shape = (len(orders), len(self.ranks1), len(self.ranks2))
-            found |= {(which, metric): torch.full(shape, math.nan).double() for metric in self.sample_metrics}
-            for n, order in enumerate(orders):
-                samples = pair.permuted_samples(order)
-                for metric, (at, ranks) in product(self.sample_metrics, self._at_ranks()):
-                    with contextlib.suppress(Undefined):  # as it is without permutations
-                        found[which, metric][at][n] = getattr(measures, metric)(samples, *ranks)
-        return found
+    def _has_none(self, metrics: Iterable[str], reason: str) -> None:
+        """Note why measures have no value."""
+        known = self.undefined.setdefault(reason, [])
+        known += [metric for metric in metrics if metric not in known]
 
-    def _row(
-        self, pair: LayerPair, layers: tuple[str, str], ranks: tuple[Rank, Rank], permuted: Mapping[tuple, Tensor]
-    ) -> SimilarityRow:
-        values, nulls = {}, {}
-        for metric in self.metrics:
+    def _of_grams(self, metric: str, first: Layer) -> dict[str, Tensor]:
+        """Return the values of a measure of Gram matrices, of a layer and each of the other network."""
+        least, seconds = MEASURES[metric].min_images, self.of.layers2.values()
+        if self.of.n_images < least:
+            self._has_none([metric], f"it needs at least {least} images, not {self.of.n_images}")
+            return dict.fromkeys(self.of.layers2, self._nothing())
+        matrices, others = first.matrices[metric], [second.matrices[metric] for second in seconds]
+        values = [(matrices.flatten(1) @ other.flatten(1).T).cpu()[None] for other in others]
+        if self.orders:
+            permuted = permuted_cosines(matrices, others, torch.cat([*self.orders.values()]))
+            values = [torch.cat(each) for each in zip(values, permuted, strict=True)]
+        rows1 = first.gram_rows(self.of.ranks1)
+        rows2 = [second.gram_rows(self.of.ranks2) for second in seconds]
+        for second, places, each in zip(seconds, rows2, values, strict=True):
+            for i, j in product(rows1, places):
+                if each[0, i, j].isnan():
+                    zeros = f"{first.name} or {second.name} has a Gram matrix of zeros"
+                    self._has_none([metric], first.flaws[i] or second.flaws[j] or zeros)
+        return {
+            name: each[:, rows1][:, :, places] for name, each, places in zip(self.of.layers2, values, rows2, strict=True)
+        }
+
+    def _of_samples(self, first: Layer, second: Layer, cross: CrossMoments | None) -> dict[str, Tensor]:
+        """Return the values of measures of samples by measure; under no permutation where positions are the samples.
+
+        Args:
+            cross: of the positions, if they are the samples.
+        """
+        if not self.sample_metrics:
+            return {}
+        if self._alignment(first, second) == NO_ALIGNMENT:
+            self._has_none(
+                self.sample_metrics,
+                f"positions of {first.name} and {second.name} do not correspond; --alignment pool compares averages",
+            )
+            return dict.fromkeys(self.sample_metrics, self._nothing())
+        if cross:
+            samples = first.positions, second.positions
+            products = [samples[0].axes.T @ cross.scatter.cpu() @ samples[1].axes]
+        else:
+            samples = first.images, second.images
+            orders = chain([slice(None)], *self.orders.values())
+            products = (first.pooled[order].T @ second.pooled for order in orders)
+        values = [self._of_product(*samples, between) for between in products]
+        return {metric: torch.cat([each[metric] for each in values]) for metric in self.sample_metrics}
+
+    def _of_product(self, first: Samples, second: Samples, between: Tensor) -> dict[str, Tensor]:
+        """Return the values (1, R1, R2) of measures of samples."""
+        values = {metric: self._nothing() for metric in self.sample_metrics}
+        for (i, rank1), (j, rank2) in self._at_ranks():
             try:
-                values[metric] = pair.value(metric, *ranks)
+                pair = SamplesPair(first.basis(rank1), second.basis(rank2), between)
             except Undefined as reason:
-                values[metric] = math.nan
-                metrics = self.undefined.setdefault(str(reason), [])
-                metrics += [metric] * (metric not in metrics)
+                self._has_none(self.sample_metrics, str(reason))
                 continue
-            for which in self.orders:
-                if (which, metric) in permuted:
-                    nulls |= null_of(metric, values[metric], permuted[which, metric]).columns(metric, which)
-        return SimilarityRow(
-            **self.source, layer1=layers[0], layer2=layers[1], rank1=ranks[0], rank2=ranks[1],
-            alignment=pair.alignment.name, n_samples=pair.first.n_images, values=values | nulls,
-            alignment_option=self.cross.alignment, n_permutations=self.n_permutations,
-        )  # fmt: skip
+            for metric in self.sample_metrics:
+                values[metric][0, i, j] = getattr(measures, metric)(pair)
+        return values
+
+    def _columns(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the values of a row, from those (1 + N,) of each measure, and behind them the columns of nulls."""
+        columns = {metric: float(each[0]) for metric, each in values.items()}
+        for metric, each in values.items():
+            if len(each) > 1 and not math.isnan(each[0]):
+                for which, permuted in zip(self.orders, each[1:].split(self.n_permutations), strict=True):
+                    columns |= null_of(metric, float(each[0]), permuted).columns(metric, which)
+        return columns
 
     def warnings(self) -> Iterator[str]:
         """List what may surprise in the values, once all rows are made."""
-        pairs = [self._pair(*names) for names in product(self.layers1, self.layers2)]
+        pairs = list(product(self.of.layers1.values(), self.of.layers2.values()))
         yield from self._biases(pairs)
         for reason, lacking in self.undefined.items():
             yield f"{', '.join(lacking)} nan: {reason}"
-        n = sum(pair.alignment.by_position for pair in pairs)
+        n = sum(self._alignment(*pair).by_position for pair in pairs)
         if n and self.sample_metrics and self.orders:
             yield (
                 f"{', '.join(self.sample_metrics)} of {n} pairs have no p-values: their samples are positions, which "
                 "are not independent; --alignment pool makes images the samples"
             )
-        n = 0 if self.labels is None or not self.orders else n_alone(self.labels)
-        if n:
+        if self.n_alone:
             yield (
-                f"{n} of {len(self.labels)} images are the only ones of their class, which permutations within classes "
-                "do not move; give more images (-n)"
+                f"{self.n_alone} of {self.of.n_images} images are the only ones of their class, which permutations "
+                "within classes do not move; give more images (-n)"
             )
 
-    def _biases(self, pairs: Sequence[LayerPair]) -> Iterator[str]:
+    def _biases(self, pairs: Sequence[tuple[Layer, Layer]]) -> Iterator[str]:
         """Name the biased measures, and count where features outnumber samples, unless there is a null beside them."""
-        layers = {*self.layers1.values(), *self.layers2.values()}
-        n = sum(math.prod(layer.shape) > layer.n_images for layer in layers)
-        if n and not self.orders and "cka" in self.metrics:
+        n = sum(math.prod(layer.shape) > layer.n_images for layer in set(chain(*pairs)))
+        if n and not self.orders and "cka" in self.of.metrics:
             yield (
                 f"CKA of {n} layers is biased upwards: they have more features than there are images; "
                 "give --permutations 200, or --metrics cka_debiased"
             )
-        without_null = [pair for pair in pairs if pair.alignment.by_position or not self.orders]
-        n = sum(pair.has_few_samples(self.ranks1, self.ranks2) for pair in without_null)
+        n = sum(self._has_few_samples(*pair) for pair in pairs)
         if n and self.sample_metrics:
             yield (
                 f"{', '.join(self.sample_metrics)} of {n} pairs are biased downwards: their layers have more features "
                 "together than there are samples; give more images (-n), or --permutations 200"
             )
 
-
-def _rows(layer: Layer, ranks: Sequence[Rank]) -> list[int]:
-    """Return the places of ranks in the Gram matrices of a layer, also of ranks that have no value."""
-    return [layer.gram_widths.index(layer.width(rank)) for rank in ranks]
+    def _has_few_samples(self, first: Layer, second: Layer) -> bool:
+        """Return whether two layers without a null have more features together than there are samples."""
+        aligned = self._alignment(first, second)
+        n_samples = self.of.n_images * (first.n_positions if aligned.by_position else 1)
+        width = max(map(first.width, self.of.ranks1)) + max(map(second.width, self.of.ranks2))
+        has_null = self.orders and not aligned.by_position
+        return aligned != NO_ALIGNMENT and not has_null and width > n_samples

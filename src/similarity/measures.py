@@ -1,7 +1,7 @@
 """The measures of similarity, each defined once. `choices.measures` has a row for each.
 
 A measure of Gram matrices makes matrices of those of one layer, and its value is the cosine between the matrices of two
-layers. A measure of samples takes two layers as samples × features, and two ranks (None: full).
+layers. A measure of samples takes two layers as samples × features.
 """
 
 import math
@@ -51,23 +51,22 @@ def mutual_knn(grams: Grams, k: int = N_NEIGHBOURS) -> Tensor:
     return torch.zeros_like(similarity).scatter_(2, indices, 1)
 
 
-def procrustes(pair: SamplesPair, rank1: int | None, rank2: int | None) -> float:
+def procrustes(pair: SamplesPair) -> float:
     """2 − 2‖Z₁ᵀZ₂‖\\*/(‖Z₁‖‖Z₂‖), with ‖·‖\\* the sum of singular values (Ding et al. 2021, section 2)."""
-    norms = pair.first.basis(rank1).norm * pair.second.basis(rank2).norm
-    nuclear = float(torch.linalg.svdvals(pair.block(rank1, rank2)).sum())
-    return max(0.0, 2 - 2 * nuclear / norms)
+    nuclear = float(torch.linalg.svdvals(pair.cross).sum())
+    return max(0.0, 2 - 2 * nuclear / (pair.first.norm * pair.second.norm))
 
 
-def pwcca(pair: SamplesPair, rank1: int | None, rank2: int | None) -> float:
+def pwcca(pair: SamplesPair) -> float:
     """PWCCA distance of the paper's code: 1 − Σ wρ / Σ w over all directions, also those without a partner."""
-    correlations, weights, _ = pair.canonical(rank1, rank2)
+    correlations, weights, _ = pair.canonical
     return max(0.0, float(1 - weights @ correlations / weights.sum()))
 
 
-def pwcca_morcos(pair: SamplesPair, rank1: int | None, rank2: int | None) -> float:
+def pwcca_morcos(pair: SamplesPair) -> float:
     """PWCCA distance over the directions that have partners (Morcos et al. 2018, section 2.2)."""
-    correlations, weights, n_shared = pair.canonical(rank1, rank2)
-    return max(0.0, float(1 - weights[:n_shared] @ correlations[:n_shared] / weights[:n_shared].sum()))
+    correlations, weights, n = pair.canonical
+    return max(0.0, float(1 - weights[:n] @ correlations[:n] / weights[:n].sum()))
 
 
 def cosines(matrices1: Tensor, matrices2: Tensor) -> Tensor:

@@ -1,30 +1,43 @@
 """Passes of networks over the images, each of which gives what its layers are compared by."""
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from src.choices.measures import PAPER, SAMPLES, take_any, with_companions
 from src.models import Network
+from src.moments import CrossMoments
 from src.results.tables import Rank
-from src.similarity.features import CrossProducts, NetworkFeatures
+from src.similarity.features import Layer, alignment_of
+
+Features = Mapping[str, Layer]  # the layers of one network, finished, by name
 
 
 class Side(NamedTuple):
     """A network whose layers are compared."""
 
-    network: Network  # frozen
+    network: Network  # frozen; only its `activations` are used
     layers: Sequence[str]
     ranks: Sequence[Rank] = (None,)  # numbers of principal components that are kept
-    title: str = "the network"  # in messages
+    title: str = ""  # in messages
     key: Hashable = None  # what its features depend on beside layers, ranks and measures: weights, images, precision
 
-    def joined(self, other: "Side") -> "Side":
-        """Return one side of the layers and ranks of both, which are the same network."""
-        layers = [*dict.fromkeys([*self.layers, *other.layers])]
-        return self._replace(layers=layers, ranks=[*dict.fromkeys([*self.ranks, *other.ranks])])
+
+class Statistics(NamedTuple):
+    """The layers of two networks on the same images: all that their comparison needs."""
+
+    layers1: Features
+    layers2: Features
+    ranks1: Sequence[Rank]
+    ranks2: Sequence[Rank]
+    products: dict[tuple[str, str], CrossMoments]  # of positions, of layers whose positions are samples
+    metrics: list[str]  # names in `MEASURES`
+    alignment: str  # the option: auto, pool or positions; see `features.alignment_of`
+    n_images: int
 
 
 class KeptFeatures:
@@ -36,74 +49,80 @@ class KeptFeatures:
 
     def __init__(self, max_bytes: int):
         self.max_bytes = max_bytes
-        self._features: OrderedDict[Hashable, NetworkFeatures] = OrderedDict()
+        self._features: OrderedDict[Hashable, Features] = OrderedDict()
 
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._features
+    def get(self, key: Hashable) -> Features | None:
+        """Return the features of a key, if they are kept."""
+        if key in self._features:
+            self._features.move_to_end(key)
+        return self._features.get(key)
 
-    def __getitem__(self, key: Hashable) -> NetworkFeatures:
-        self._features.move_to_end(key)
-        return self._features[key]
-
-    def __setitem__(self, key: Hashable, features: NetworkFeatures) -> None:
+    def keep(self, key: Hashable, features: Features) -> None:
+        """Keep finished features, as far as memory allows."""
         self._features[key] = features
         self._features.move_to_end(key)
-        while self._features and sum(each.n_bytes for each in self._features.values()) > self.max_bytes:
+        while sum(layer.n_bytes for each in self._features.values() for layer in each.values()) > self.max_bytes:
             self._features.popitem(last=False)
 
 
-def take_features(
-    sides: Sequence[Side],
+def take_statistics(
+    first: Side,
+    second: Side,
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     n_images: int,
-    metrics: Sequence[str],
-    device: torch.device | str,
-    alignment: str = "pool",
+    metrics: Sequence[str] = PAPER,
+    alignment: str = "auto",
+    device: torch.device | str = "cpu",
     kept: KeptFeatures | None = None,
-) -> tuple[list[NetworkFeatures], CrossProducts]:
-    """Take the features of one network, or of two, in one pass over the images.
+) -> Statistics:
+    """Take what a comparison of two networks needs, in one pass over the images; one network runs once.
 
     Args:
-        sides: one or two; a single one is compared with itself, or with others later.
         batches: of the images, as `BaseImageSet.batches` yields them; left alone where all features are kept.
         n_images: how many images they have.
         metrics: names in `MEASURES`.
+        alignment: `auto`, `pool` or `positions`; where positions may be samples, networks of kept features run again.
         device: where Gram matrices are computed.
-        alignment: of the comparison; where positions may be samples, networks of kept features run again.
         kept: takes over what is made here, and gives what it has.
-    Returns:
-        The features of each side, and products of the first with the last.
     Raises:
         UserError: a measure is unknown.
     """
-    features = []
+    metrics, sides = with_companions(metrics), [first, second]
+    if first.network is second.network:
+        layers = list(dict.fromkeys([*first.layers, *second.layers]))
+        sides = [first._replace(layers=layers, ranks=list(dict.fromkeys([*first.ranks, *second.ranks])))]
     keys = [(side.key, *map(tuple, (side.layers, side.ranks, metrics))) for side in sides]
-    for side, key in zip(sides, keys, strict=True):
-        if kept is not None and key in kept:
-            features.append(kept[key])
-        else:
-            titles = {name: f"{name} of {side.title}" for name in side.layers}
-            features.append(NetworkFeatures(titles, n_images=n_images, metrics=metrics, ranks=side.ranks))
-    cross = CrossProducts(alignment, metrics)
-    _pass_over(sides, features, cross, batches)
+    features = [(kept and kept.get(key)) or _new(side, n_images, metrics) for side, key in zip(sides, keys, strict=True)]
+    products = _pass_over(sides, features, batches, alignment if take_any(metrics, SAMPLES) else "pool")
     for each, key in zip(features, keys, strict=True):
-        if not each.is_finished:
-            each.finish(device=device)
-        if kept is not None:
-            kept[key] = each
-    return features, cross
+        for layer in each.values():
+            layer.finish(device=device)
+        if kept:
+            kept.keep(key, each)
+    layers1, layers2 = ({name: features[i][name] for name in side.layers} for i, side in ((0, first), (-1, second)))
+    return Statistics(layers1, layers2, first.ranks, second.ranks, products, metrics, alignment, n_images)
+
+
+def _new(side: Side, n_images: int, metrics: Sequence[str]) -> Features:
+    titles = {name: f"{name} of {side.title}" if side.title else name for name in side.layers}
+    return {name: Layer(title, n_images, metrics=metrics, ranks=side.ranks) for name, title in titles.items()}
 
 
 def _pass_over(
-    sides: Sequence[Side], features: Sequence[NetworkFeatures], cross: CrossProducts, batches: Iterable
-) -> None:
-    """Run the networks whose features are not there yet, and both where products may be needed."""
-    needs_all = cross.are_needed(features[0], features[-1])
-    running = [i for i, each in enumerate(features) if needs_all or not each.is_finished]
-    if not running:
-        return
-    for images, _ in batches:
-        rows = {i: features[i].add(sides[i].network.activations(images, sides[i].layers)) for i in running}
-        if needs_all:
-            cross.add(features[0], features[-1], rows[0], rows[len(features) - 1])
+    sides: Sequence[Side], features: Sequence[Features], batches: Iterable[tuple[Tensor, Tensor]], alignment: str
+) -> dict[tuple[str, str], CrossMoments]:
+    """Run the networks whose features are not there yet, or all where products may be needed; return the products."""
+    products: dict[tuple[str, str], CrossMoments] = {}
+    may_need_products = alignment != "pool"
+    runs = [may_need_products or not all(layer.is_finished for layer in each.values()) for each in features]
+    for images, _ in batches if any(runs) else ():
+        rows = []
+        for side, each, is_running in zip(sides, features, runs, strict=True):
+            activations = side.network.activations(images, side.layers) if is_running else {}
+            rows.append({name: each[name].add(activation) for name, activation in activations.items()})
+        for name1, name2 in product(features[0], features[-1]) if may_need_products else ():
+            if alignment_of(features[0][name1].shape, features[-1][name2].shape, alignment).by_position:
+                total = products.get((name1, name2), CrossMoments())
+                products[name1, name2] = total.pooled(rows[0][name1].cross(rows[-1][name2]))
+    return products

@@ -42,20 +42,6 @@ def n_alone(labels: Tensor) -> int:
     return int((labels.unique(return_counts=True)[1] == 1).sum())
 
 
-def orders_of(n_permutations: int, n_images: int, labels: Tensor | None) -> dict[str, Tensor]:
-    """Return the permutations (N, n) of all images, and within classes if there are labels (n,).
-
-    Returns:
-        By the end of columns, see `Null.columns`; nothing if N is 0, and none within classes of one image each.
-    """
-    if not n_permutations:
-        return {}
-    orders = {"": permutations(n_permutations, n_images)}
-    if labels is not None and n_alone(labels) < n_images:
-        orders["_within"] = permutations_within(n_permutations, labels)
-    return orders
-
-
 def null_of(name: str, value: float, permuted: Tensor) -> Null:
     """Compare the value of a measure with those (N,) of permutations; 19 are the fewest that have a 95 % quantile."""
     n, measure = len(permuted), MEASURES[name]
@@ -66,7 +52,7 @@ def null_of(name: str, value: float, permuted: Tensor) -> Null:
     return Null(p_value, null, max(0.0, (value - null) / room) if abs(room) > TIE else 0.0)
 
 
-def permuted_cosines(matrices1: Tensor, others: Sequence[Tensor], orders: Tensor) -> list[Tensor]:
+def permuted_cosines(matrices1: Tensor, others: Sequence[Tensor], orders: Tensor) -> Sequence[Tensor]:
     """Return the cosines of Gram matrices when the images of the first layer are permuted.
 
     Args:
@@ -76,10 +62,9 @@ def permuted_cosines(matrices1: Tensor, others: Sequence[Tensor], orders: Tensor
     Returns:
         (N, R1, R2) for each of them, on the CPU.
     """
-    orders = orders.to(matrices1.device)
     rows = torch.cat([other.flatten(1) for other in others])  # (ΣR2, n²)
     products = []
-    for block in orders.split(BLOCK):
+    for block in orders.to(matrices1.device).split(BLOCK):
         moved = torch.stack([matrices1[:, order][:, :, order] for order in block])  # (N', R1, n, n)
         products.append((moved.flatten(2) @ rows.T).cpu())
-    return list(torch.cat(products).split([len(other) for other in others], dim=2))
+    return torch.cat(products).split([len(other) for other in others], dim=2)

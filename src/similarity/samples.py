@@ -1,11 +1,13 @@
 """Representations as samples × features, kept as the second moments that CCA and Procrustes need."""
 
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from src.moments import ROUNDING
+from src.results.tables import Rank
 
 EIGENVALUE_CUTOFF = 1e-10  # times the largest eigenvalue: smaller ones count as zero
 TIE = 1e-6  # canonical correlations this near to each other count as equal
@@ -18,7 +20,8 @@ class Undefined(ValueError):
 class Basis(NamedTuple):
     """The samples (n, features) at one rank as `basis @ factor`; `basis` (n, k) is orthonormal and not computed."""
 
-    whitening: Tensor  # (rank, k): from the first `rank` axes to the basis; k is the numerical rank
+    width: int  # number of coordinates at this rank
+    whitening: Tensor  # (width, k): from the coordinates to the basis; k is the numerical rank
     factor: Tensor  # (k, features)
     norm: float  # Frobenius norm of the samples
 
@@ -38,23 +41,21 @@ class Samples:
         self.name, self.axes, self.moments, self.scale = name, axes, moments, scale
         self._bases: dict[int, Basis] = {}
 
-    def width(self, rank: int | None) -> int:
-        """Return the number of coordinates of a rank: all of them for None and for larger ranks."""
-        n_coordinates = self.axes.shape[1]
-        return n_coordinates if rank is None else min(rank, n_coordinates)
-
-    def basis(self, rank: int | None = None) -> Basis:
-        """Return the basis of the directions in which the samples vary, at one rank (None: full).
+    def basis(self, rank: Rank = None) -> Basis:
+        """Return the basis of the directions in which the samples vary, at one rank (None, and larger ones: full).
 
         Raises:
-            Undefined: the samples are constant.
+            Undefined: the samples are constant, or not finite.
         """
-        width = self.width(rank)
+        n_coordinates = self.axes.shape[1]
+        width = n_coordinates if rank is None else min(rank, n_coordinates)
         if width not in self._bases:
             self._bases[width] = self._basis(width)
         return self._bases[width]
 
     def _basis(self, width: int) -> Basis:
+        if not self.moments.isfinite().all():
+            raise Undefined(f"{self.name} has values that are not finite")
         if self.moments.ndim == 1:
             variances, rotation = self.moments[:width], torch.eye(width).to(self.moments)
         else:
@@ -64,7 +65,7 @@ class Samples:
             raise Undefined(f"{self.name} is constant over the samples")
         deviations, rotation = variances[kept].sqrt(), rotation[:, kept]
         factor = deviations[:, None] * (rotation.T @ self.axes[:, :width].T)
-        return Basis(rotation / deviations, factor, float(variances.clamp(min=0).sum().sqrt()))
+        return Basis(width, rotation / deviations, factor, float(variances.clamp(min=0).sum().sqrt()))
 
 
 class Canonical(NamedTuple):
@@ -76,54 +77,35 @@ class Canonical(NamedTuple):
 
 
 class SamplesPair:
-    """Two representations of the same samples.
+    """Two representations of the same samples, each at a rank.
 
     Args:
-        cross: (features1, features2), Σ z₁z₂ᵀ in the coordinates of both.
+        cross: Σ z₁z₂ᵀ in the coordinates of both, at these ranks or larger ones.
     """
 
-    def __init__(self, first: Samples, second: Samples, cross: Tensor):
-        self.first, self.second, self.cross = first, second, cross
-        self._canonical: dict[tuple[int | None, int | None], Canonical] = {}  # two measures take them
+    def __init__(self, first: Basis, second: Basis, cross: Tensor):
+        self.first, self.second = first, second
+        self.cross = cross[: first.width, : second.width]
 
-    def block(self, rank1: int | None, rank2: int | None) -> Tensor:
-        """Return the cross moments of two ranks, (width1, width2)."""
-        return self.cross[: self.first.width(rank1), : self.second.width(rank2)]
+    @cached_property
+    def canonical(self) -> Canonical:
+        """The canonical directions: the left singular vectors of Q₁ᵀQ₂, whose singular values are the correlations.
 
-    def canonical(self, rank1: int | None, rank2: int | None) -> Canonical:
-        """Return the canonical directions at two ranks (None: full).
-
-        The directions are the left singular vectors of Q₁ᵀQ₂, the correlations its singular values; Q₁ and Q₂ are
-        orthonormal bases of the samples within their numerical rank. Correlations that differ by at most 1e-6 count as
-        equal, and so do all directions without a partner. The directions of such a group are the principal axes of the
-        first representation within it, so that they do not depend on the order of the samples.
+        Q₁ and Q₂ are orthonormal bases of the samples within their numerical rank. Correlations that differ by at most
+        1e-6 count as equal, and so do all directions without a partner. The directions of such a group are the
+        principal axes of the first representation within it, so that they do not depend on the order of the samples.
         """
-        if (rank1, rank2) not in self._canonical:
-            self._canonical[rank1, rank2] = self._directions(rank1, rank2)
-        return self._canonical[rank1, rank2]
-
-    def _directions(self, rank1: int | None, rank2: int | None) -> Canonical:
-        first, second = self.first.basis(rank1), self.second.basis(rank2)
-        overlap = first.whitening.T @ self.block(rank1, rank2) @ second.whitening  # (k1, k2), Q₁ᵀQ₂
+        overlap = self.first.whitening.T @ self.cross @ self.second.whitening  # (k1, k2), Q₁ᵀQ₂
         n_directions, n_shared = len(overlap), min(overlap.shape)
         # All k1 left singular vectors are needed; the right ones never are.
         directions, cosines, _ = torch.linalg.svd(overlap, full_matrices=n_directions > n_shared)
         correlations = torch.zeros(n_directions, dtype=cosines.dtype)
         correlations[:n_shared] = cosines.clamp(max=1)  # rounding
-        coordinates = directions.T @ first.factor  # (k1, features1): the products of directions and features
-        start = 0
-        for size in _ties(correlations):
-            group = slice(start, start + size)
-            if size > 1:
+        coordinates = directions.T @ self.first.factor  # (k1, features1): the products of directions and features
+        is_next = (correlations[:-1] - correlations[1:] > TIE).nonzero().flatten() + 1
+        for group in torch.arange(n_directions).tensor_split(is_next):
+            if len(group) > 1:
                 _, axes = torch.linalg.eigh(coordinates[group] @ coordinates[group].T)  # the largest variance last
                 coordinates[group] = axes.flip(1).T @ coordinates[group]
                 correlations[group] = correlations[group].mean()
-            start += size
         return Canonical(correlations, coordinates.abs().sum(1), n_shared)
-
-
-def _ties(correlations: Tensor) -> list[int]:
-    """Return the sizes of the groups of equal values in descending correlations (k,)."""
-    ends = (correlations[:-1] - correlations[1:] > TIE).nonzero().flatten() + 1
-    bounds = torch.cat([torch.zeros(1, dtype=ends.dtype), ends, torch.tensor([len(correlations)])])
-    return bounds.diff().tolist()

@@ -4,7 +4,8 @@ All raise a ValueError where the shapes do not allow it, and `Undefined`, which 
 or a representation is constant over them or not finite.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +15,8 @@ from src.console import warn
 from src.moments import ROUNDING
 from src.similarity import measures
 from src.similarity.comparison import Comparison
-from src.similarity.features import CrossProducts, NetworkFeatures
 from src.similarity.grams import Grams
+from src.similarity.passes import Side, take_statistics
 from src.similarity.samples import Samples, SamplesPair, Undefined
 
 __all__ = [
@@ -61,10 +62,10 @@ def pwcca_distance(x, y) -> float:
     Projection-weighted canonical correlation analysis (Morcos et al. 2018, arXiv 1806.05759), in the form of the
     paper's code. Eigenvalues of a covariance below 1e-10 of the largest count as zero. The weight of a direction is the
     sum over the features of `x` of its absolute products with them. Directions of `x` without a partner in `y` have
-    correlation 0 and count in the normalisation. The directions are unique, see `SamplesPair.canonical`; the value is
+    correlation 0 and count in the normalisation. The directions are unique, see `SamplesPair`; the value is
     not determined where correlations are about 1e-6 apart, or principal axes of equal ones have equal variances.
     """
-    return measures.pwcca(samples_pair(x, y), None, None)
+    return measures.pwcca(_pair_of(x, y))
 
 
 def procrustes_distance(x, y) -> float:
@@ -73,7 +74,7 @@ def procrustes_distance(x, y) -> float:
     X and Y are centred and scaled to Frobenius norm 1; the narrower one is padded with zero features (Ding et al. 2021,
     arXiv 2108.01661, section 2).
     """
-    return measures.procrustes(samples_pair(x, y), None, None)
+    return measures.procrustes(_pair_of(x, y))
 
 
 def compare(activations1, activations2, metrics: Sequence[str] = PAPER, *, alignment: str = "auto") -> dict[str, float]:
@@ -86,7 +87,7 @@ def compare(activations1, activations2, metrics: Sequence[str] = PAPER, *, align
     Args:
         activations1, activations2: (n, C, H, W), (n, T, D) or (n, D), array or tensor.
         metrics: names in `MEASURES`.
-        alignment: `auto`, `pool` or `positions`, see `features.alignment`.
+        alignment: `auto`, `pool` or `positions`, see `features.alignment_of`.
     Returns:
         By name, also of what costs nothing beside them: `cka`, `cka_debiased` and `mutual_knn` up to 1, higher for
         more similar; `pwcca` and `pwcca_morcos` in [0, 1] and `procrustes` in [0, 2], lower for more similar.
@@ -95,18 +96,14 @@ def compare(activations1, activations2, metrics: Sequence[str] = PAPER, *, align
     """
     both = [torch.as_tensor(activations).detach() for activations in (activations1, activations2)]
     both = [activations if activations.is_floating_point() else activations.double() for activations in both]
-    shapes = " and ".join(str(tuple(activations.shape)) for activations in both)
     n = len(both[0])
     if len(both[1]) != n or n < 2 or not all(2 <= x.ndim <= 4 for x in both):
+        shapes = " and ".join(str(tuple(activations.shape)) for activations in both)
         raise ValueError(f"shapes {shapes}: give (n, C, H, W), (n, T, D) or (n, D), with the same n of at least 2")
-    features = [NetworkFeatures({name: name}, n_images=n, metrics=metrics) for name in NAMES]
-    cross = CrossProducts(alignment, metrics)
-    for batches in zip(*(activations.split(64) for activations in both), strict=True):
-        rows = [side.add({name: x}) for side, name, x in zip(features, NAMES, batches, strict=True)]
-        cross.add(*features, *rows)
-    for side in features:
-        side.finish(device=both[0].device)
-    comparison = Comparison(*features, cross, metrics=metrics)
+    sides = [Side(Given({name: activations}), [name]) for name, activations in zip(NAMES, both, strict=True)]
+    batches = ((places, None) for places in torch.arange(n).split(64))
+    options = {"n_images": n, "metrics": metrics, "alignment": alignment, "device": both[0].device}
+    comparison = Comparison(take_statistics(*sides, batches, **options))
     ((row,),) = comparison.rows()
     for reason, lacking in comparison.undefined.items():
         raise Undefined(f"no {', '.join(lacking)}: {reason}")
@@ -115,11 +112,21 @@ def compare(activations1, activations2, metrics: Sequence[str] = PAPER, *, align
     return row.values
 
 
-def samples_pair(x, y) -> SamplesPair:
+class Given(NamedTuple):
+    """Stands for a network, with its activations of all images; the images are their numbers."""
+
+    values: Mapping[str, Tensor]
+
+    def activations(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return the activations of some images."""
+        return {name: self.values[name][images] for name in names}
+
+
+def _pair_of(x, y) -> SamplesPair:
     """Express arrays (n, features1) and (n, features2) by their own principal axes."""
     factors = [torch.linalg.svd(z - z.mean(0), full_matrices=False) for z in _matrices(x, y)]
     first, second = (
-        Samples(name, axes.T, deviations.square(), scale=0.0)
+        Samples(name, axes.T, deviations.square(), scale=0.0).basis()
         for name, (_, deviations, axes) in zip(NAMES, factors, strict=True)
     )
     (basis1, deviations1, _), (basis2, deviations2, _) = factors
