@@ -38,7 +38,7 @@ def draw(args) -> None:
     from src.console import note
     from src.errors import UserError
     from src.results.curves import curves
-    from src.sensitivity.measurements import by_series, describe, over_ranks, read_measurements
+    from src.sensitivity.measurements import by_series, over_ranks, read_measurements
 
     tables = read_measurements(args.tables)
     series = by_series(tables.measurements)
@@ -59,7 +59,7 @@ def draw(args) -> None:
         for first, second in wanted
     }
     labels = {"x_label": "retained rank", "y_label": "similarity, accuracy", "y_range": (-0.02, 1.02)}
-    curves(Path(args.output), panels, **labels, title=args.title, caption=describe(tables))
+    curves(Path(args.output), panels, **labels, title=args.title, caption=tables.caption)
     note(f"wrote {args.output}")
 
 
@@ -82,11 +82,10 @@ def lines_of(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:
             lines.append((measure.similarity_title, first.setting, scaled))
         else:
             lines.append((f"stitching accuracy ({first.method})", first.setting, measured))
-    for key, probes in tables.probes.items():
-        if key.layer == pair[0] and {(key.model, key.dataset), (key.model, None)} & models:
+    for (model, layer, data), probes in tables.probes.items():
+        if layer == pair[0] and {(model, data), (model, None)} & models:
             accuracies = {rank: probe.accuracy for rank, probe in probes.items()}
-            setting = f"{tables.names[key.model].path}, {key.dataset}, {key.epochs} epochs"
-            lines.append(("probe accuracy", setting, accuracies))
+            lines.append(("probe accuracy", f"{tables.names[model].path}, {data}", accuracies))
     labels = [label for label, *_ in lines]
     return {
         label if labels.count(label) == 1 else f"{label}, {setting}": {

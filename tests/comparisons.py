@@ -2,45 +2,30 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from src.choices.measures import PAPER
 from src.similarity.comparison import Comparison
-from src.similarity.features import CrossProducts, NetworkFeatures
-
-Layers = Mapping[str, Tensor]
-
-
-def features_of(layers: Layers, title: str, *, metrics=PAPER, ranks=(None,), batch_size: int = 7) -> NetworkFeatures:
-    """The features of activations by layer, added in batches."""
-    n = len(next(iter(layers.values())))
-    titles = {name: f"{name} of {title}" for name in layers}
-    features = NetworkFeatures(titles, n_images=n, metrics=metrics, ranks=ranks)
-    for start in range(0, n, batch_size):
-        features.add({name: x[start : start + batch_size] for name, x in layers.items()})
-    features.finish(device="cpu")
-    return features
+from src.similarity.passes import Side, take_statistics
+from src.similarity.two_arrays import Given
 
 
 def compared(
-    first: Layers,
-    second: Layers,
+    first: Mapping[str, Tensor],
+    second: Mapping[str, Tensor],
     *,
     metrics=PAPER,
     ranks1=(None,),
     ranks2=(None,),
     alignment="auto",
-    batch_size: int = 7,
     **options,
 ) -> Comparison:
-    """The comparison of activations by layer."""
+    """The comparison of activations by layer, in batches of 7 images."""
+    n = len(next(iter(first.values())))
     sides = [
-        features_of(layers, f"model {number}", metrics=metrics, ranks=ranks, batch_size=batch_size)
-        for number, (layers, ranks) in enumerate(((first, ranks1), (second, ranks2)), start=1)
+        Side(Given(layers), list(layers), ranks, title)
+        for layers, ranks, title in ((first, ranks1, "model 1"), (second, ranks2, "model 2"))
     ]
-    cross = CrossProducts(alignment, metrics)
-    for start in range(0, sides[0].n_images, batch_size):
-        batch = slice(start, start + batch_size)
-        rows = [side.add({k: v[batch] for k, v in of.items()}) for side, of in zip(sides, (first, second), strict=True)]
-        cross.add(*sides, *rows)
-    return Comparison(*sides, cross, metrics=metrics, ranks1=ranks1, ranks2=ranks2, **options)
+    batches = ((places, None) for places in torch.arange(n).split(7))
+    return Comparison(take_statistics(*sides, batches, n_images=n, metrics=metrics, alignment=alignment), **options)

@@ -91,14 +91,6 @@ def test_debiased_cka_equals_the_mean_over_4_tuples(rng):
     assert float(inner) == pytest.approx(hsic_by_4_tuples(k, other), abs=1e-10)
 
 
-def test_debiased_cka_of_independent_representations_is_zero_on_average(rng):
-    """20 images and 200 features: the biased one is near 1 throughout."""
-    pairs = [rng.normal(size=(2, 20, 200)) for _ in range(200)]
-    found = np.array([debiased_cka(*pair) for pair in pairs])
-    assert abs(found.mean()) < 3 * found.std() / np.sqrt(200) and found.std() < 0.1
-    assert np.mean([linear_cka(*pair) for pair in pairs[:20]]) > 0.85
-
-
 @pytest.mark.parametrize("k", [1, 10, 39])
 def test_mutual_knn_equals_scikit_learn(rng, k):
     common = rng.normal(size=(40, 6))
@@ -116,15 +108,8 @@ def test_equal_and_transformed_representations(rng, measure):
     assert measure(x, x) == pytest.approx(1)
     assert measure(x, y) == pytest.approx(measure(y, x))
     assert measure(3 * x @ rotation, y) == pytest.approx(measure(x, y))
-    order = rng.permutation(40)
-    assert measure(x[order], y[order]) == pytest.approx(measure(x, y))
-    assert measure(torch.tensor(x), y) == measure(x, y)
-
-
-def test_cosines_are_of_what_is_not_centred(rng):
-    x, y = rng.normal(size=(40, 6)), rng.normal(size=(40, 6))
-    assert debiased_cka(x + 5, y) == pytest.approx(debiased_cka(x, y), abs=1e-10)
-    assert mutual_knn(x + 5, y) != mutual_knn(x, y)
+    moved = measure(x + 5, y) == pytest.approx(measure(x, y), abs=1e-10)
+    assert moved == (measure is debiased_cka)  # the cosines of neighbours are of what is not centred
 
 
 def test_too_few_samples(rng):
@@ -133,5 +118,3 @@ def test_too_few_samples(rng):
         debiased_cka(x[:3], x[:3])
     with pytest.raises(Undefined, match="at least 11 samples, not 10"):
         mutual_knn(x, x)
-    with pytest.raises(ValueError, match="k is 0"):
-        mutual_knn(x, x, k=0)

@@ -9,11 +9,12 @@ sensitivity where it does better than that baseline.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from statistics import fmean
 from typing import NamedTuple
 
-from scipy.stats import kendalltau, rankdata, spearmanr
+from scipy.stats import kendalltau, spearmanr
 
 from src.probing.rows import ProbeRow
 from src.results.experiments import grouped
@@ -54,30 +55,20 @@ def correlation(values: Sequence[float], accuracies: Sequence[float]) -> dict[st
     """
     pairs = [pair for pair in zip(values, accuracies, strict=True) if not any(map(math.isnan, pair))]
     n, columns = len(pairs), list(zip(*pairs, strict=True))
-    constant = [name for name, column in zip(("measure", "accuracy"), columns, strict=False) if len(set(column)) == 1]
     notes = [f"ranks without a value: {len(values) - n} of {len(values)}"] if n < len(values) else []
-    if n < 3 or constant:
-        notes.append("fewer than 3 common ranks" if n < 3 else f"the {constant[0]} is constant")
-        return {"n": n, "spearman": math.nan, "kendall": math.nan, "note": "; ".join(notes)}
-    rho, tau = spearmanr(*columns), kendalltau(*columns)
-    found = {"n": n, "spearman": float(rho.statistic), "kendall": float(tau.statistic)}
-    if n < MIN_RANKS:
-        notes.append(f"fewer than {MIN_RANKS} ranks: no p-values")
+    found = {"n": n, "spearman": math.nan, "kendall": math.nan}
+    if n < 3:
+        notes.append("fewer than 3 common ranks")
+    elif 1 in (distinct := [len(set(column)) for column in columns]):
+        notes.append(f"the {('measure', 'accuracy')[distinct.index(1)]} is constant")
     else:
-        found |= {"spearman_p": float(rho.pvalue), "kendall_p": float(tau.pvalue)}
+        rho, tau = spearmanr(*columns), kendalltau(*columns)
+        found |= {"spearman": float(rho.statistic), "kendall": float(tau.statistic)}
+        if n >= MIN_RANKS:
+            found |= {"spearman_p": float(rho.pvalue), "kendall_p": float(tau.pvalue)}
+        else:
+            notes.append(f"fewer than {MIN_RANKS} ranks: no p-values")
     return found | {"note": "; ".join(notes)}
-
-
-def place(similarities: Mapping[str, float], own: str) -> tuple[int, float]:
-    """Count the similarities, and return the place of `own` among them: 1 is best, and ties count against it.
-
-    What is NaN is left out; the place is NaN if that is `own`.
-    """
-    defined = {name: value for name, value in similarities.items() if not math.isnan(value)}
-    if own not in defined:
-        return len(defined), math.nan
-    places = rankdata([-value for value in defined.values()], method="max")
-    return len(defined), int(places[list(defined).index(own)])
 
 
 def sensitivity(tables: Measurements) -> Iterator[RankTestRow]:
@@ -88,28 +79,41 @@ def sensitivity(tables: Measurements) -> Iterator[RankTestRow]:
     """
     for same in grouped(by_series(tables.measurements), lambda series: series[0].setting).values():
         baselines = {}
-        for series in same:
-            for layers, side, reference, measured in _over_ranks_of_either(series):
-                probes, notes = _probes(tables, series[0], side, layers[side])
-                ranks = _different_ranks(measured, probes)
-                n_repeated = len(set(measured) & set(probes)) - len(ranks)
-                notes = ([f"ranks above the width left out: {n_repeated}"] if n_repeated else []) + notes
-                notes = ([f"{layers[1 - side]} at rank {reference:.0f}"] if reference != FULL else []) + notes
+        for series, side in product(same, (0, 1)):
+            for layers, reference, values in over_ranks(series, side):
+                probes = _probes(tables, series[0], side, layers[side])
+                common = sorted(set(values) & set(probes))
+                # All ranks above the width of the layer are the full one: only the first of them counts.
+                losses = [None, *(probes[rank].loss for rank in common)]
+                ranks = [rank for rank, before, loss in zip(common, losses, losses[1:], strict=False) if loss != before]
                 accuracies = [probes[rank].accuracy for rank in ranks]
-                found = correlation([measured[rank] for rank in ranks], accuracies)
-                # Without probes there are no common ranks; the reason says more.
-                notes += [found["note"]] if found["note"] and (ranks or not notes) else []
-                yield _row("sensitivity", series[0], layers, side, **found | {"note": "; ".join(notes)})
+                found = correlation([values[rank] for rank in ranks], accuracies)
+                notes = [f"{layers[1 - side]} at rank {reference:.0f}"] if reference != FULL else []
+                if len(ranks) < len(common):
+                    notes.append(f"ranks above the width left out: {len(common) - len(ranks)}")
+                if not probes:
+                    model, data = tables.names[series[0].models[side]].path, series[0].dataset
+                    found["note"] = f"no probes of {layers[side]} of {model}" + (f" on {data}" if data else "")
+                found["note"] = "; ".join(filter(None, [*notes, found["note"]]))
+                yield _row("sensitivity", series[0], layers, side, **found)
                 if ranks:
                     baselines[layers, side, tuple(ranks)] = correlation(ranks, accuracies)
         for (layers, side, _), found in baselines.items():
             yield _row("sensitivity", same[0][0]._replace(measure=BASELINE), layers, side, **found)
 
 
+def _probes(tables: Measurements, measured: Measurement, side: int, layer: str) -> dict[float, ProbeRow]:
+    """Return the probes of a layer of a measurement on its data, by rank."""
+    model, data = measured.models[side], measured.dataset
+    keys = [key for key in tables.probes if key[:2] == (model, layer) and data in (None, key[2])]
+    return tables.probes[keys[-1]] if keys else {}
+
+
 def specificity(tables: Measurements) -> Iterator[RankTestRow]:
     """Yield the place of the layer of the same name among all layers of the other network, at full rank.
 
-    Once among the second layers for each first one (`varied` is layer2), once the other way round.
+    Once among the second layers for each first one (`varied` is layer2), once the other way round. Ties count against
+    it; what is NaN is left out.
     """
     for series in by_series(tables.measurements):
         full = [each for each in series if each.ranks == (FULL, FULL)]
@@ -117,12 +121,16 @@ def specificity(tables: Measurements) -> Iterator[RankTestRow]:
         for own in dict.fromkeys(each.layers[0] for each in full if each.layers[0] in seconds):
             for side, other in ((1, 0), (0, 1)):
                 line = [each for each in full if each.layers[other] == own]
-                if len(line) > 1:
-                    n, found = place({each.layers[side]: each.value for each in line}, own)
-                    mixed = dict.fromkeys(each.alignment for each in line if each.alignment)
-                    notes = ["its similarity has no value"] if math.isnan(found) else []
-                    notes += [f"{MIXED}: {', '.join(mixed)}"] if len(mixed) > 1 else []
-                    yield _row("specificity", series[0], (own, own), side, n=n, place=found, note="; ".join(notes))
+                if len(line) < 2:
+                    continue
+                value = next((each.value for each in line if each.layers[side] == own), math.nan)
+                defined = [each.value for each in line if not math.isnan(each.value)]
+                place = math.nan if math.isnan(value) else sum(each >= value for each in defined)
+                notes = ["its similarity has no value"] if math.isnan(value) else []
+                mixed = dict.fromkeys(each.alignment for each in line if each.alignment)
+                notes += [f"{MIXED}: {', '.join(mixed)}"] if len(mixed) > 1 else []
+                columns = {"n": len(defined), "place": place, "note": "; ".join(notes)}
+                yield _row("specificity", series[0], (own, own), side, **columns)
 
 
 def summary_of_correlations(rows: Sequence[RankTestRow]) -> str:
@@ -144,32 +152,5 @@ def summary_of_places(rows: Sequence[RankTestRow]) -> str:
     return "; ".join(parts) or "no place is defined"
 
 
-def _over_ranks_of_either(series: Sequence[Measurement]) -> Iterator[tuple]:
-    for side in (0, 1):
-        for layers, reference, measured in over_ranks(series, side):
-            yield layers, side, reference, measured
-
-
 def _row(test: str, measured: Measurement, layers: tuple[str, str], side: int, **values) -> RankTestRow:
     return RankTestRow(test, measured.measure, measured.setting, *layers, ("layer1", "layer2")[side], **values)
-
-
-def _probes(
-    tables: Measurements, measured: Measurement, side: int, layer: str
-) -> tuple[dict[float, ProbeRow], list[str]]:
-    """Return the probes of a layer of a measurement on its data by rank, and notes on which they are, or are not."""
-    model, data = measured.models[side], measured.dataset
-    known = [key for key in tables.probes if (key.model, key.layer) == (model, layer)]
-    keys = [key for key in known if data is None or key.dataset == data]
-    if not keys:
-        return {}, [f"no probes of {layer} of {tables.names[model].path}" + (f" on {data}" if known else "")]
-    *others, newest = (str(key.epochs) for key in keys)
-    notes = [f"probes of {newest} epochs, the newest of those of {', '.join([*others, newest])}"] if others else []
-    return tables.probes[keys[-1]], notes
-
-
-def _different_ranks(measured: Mapping[float, float], probes: Mapping[float, ProbeRow]) -> list[float]:
-    """List the ranks of both, ascending, but for all above the width of the layer save the first."""
-    ranks = sorted(set(measured) & set(probes))
-    losses = [None, *(probes[rank].loss for rank in ranks)]
-    return [rank for rank, before, loss in zip(ranks, losses, losses[1:], strict=False) if loss != before]

@@ -1,7 +1,7 @@
 """Compare layers of two networks at many ranks, from the statistics of their layers."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, product
 from typing import Any
 
@@ -13,10 +13,10 @@ from src.console import progress
 from src.moments import CrossMoments
 from src.results.tables import Rank
 from src.similarity import measures
-from src.similarity.features import NO_ALIGNMENT, Alignment, Layer, alignment_of
+from src.similarity.features import Layer, alignment_of
 from src.similarity.passes import Statistics
-from src.similarity.permutations import n_alone, null_of, permutations, permutations_within, permuted_cosines
-from src.similarity.rows import SimilarityRow
+from src.similarity.permutations import null_of, permutations, permuted_cosines
+from src.similarity.rows import BY_POSITION, NO_ALIGNMENT, SimilarityRow
 from src.similarity.samples import Samples, SamplesPair, Undefined
 
 UNNAMED = {**dict.fromkeys(("model1", "model2", "model1_type", "model2_type", "dataset"), ""), "seed": None}
@@ -49,12 +49,20 @@ class Comparison:
         self.orders: dict[str, Tensor] = {}  # (N, n), by the end of columns, see `Null.columns`
         self.n_alone = 0  # images that are the only ones of their class
         if n_permutations:
-            self.orders[""] = permutations(n_permutations, self.of.n_images)
+            self.orders[""] = permutations(n_permutations, torch.zeros(self.of.n_images))
         if n_permutations and labels is not None:
-            self.n_alone = n_alone(labels)
+            self.n_alone = int((labels.unique(return_counts=True)[1] == 1).sum())
             if self.n_alone < self.of.n_images:
-                self.orders["_within"] = permutations_within(n_permutations, labels.cpu())
+                self.orders["_within"] = permutations(n_permutations, labels.cpu())
         self.undefined: dict[str, list[str]] = {}  # reason: measures that have no value somewhere because of it
+        for name in self.gram_metrics:
+            least = MEASURES[name].min_images
+            if self.of.n_images < least:
+                self._has_none([name], f"it needs at least {least} images, not {self.of.n_images}")
+        for layers, ranks in ((self.of.layers1, self.of.ranks1), (self.of.layers2, self.of.ranks2)):
+            for layer, rank in product(layers.values(), ranks):
+                if layer.width(rank) in layer.flaws:
+                    self._has_none(layer.matrices, layer.flaws[layer.width(rank)])
 
     def rows(self) -> Iterator[list[SimilarityRow]]:
         """Yield the rows of each pair of layers, all ranks of layer 1 times all ranks of layer 2.
@@ -70,14 +78,14 @@ class Comparison:
                 yield [
                     SimilarityRow(
                         **self.source, layer1=name1, layer2=name2, rank1=rank1, rank2=rank2, n_samples=of.n_images,
-                        alignment=self._alignment(first, second).name, alignment_option=of.alignment,
+                        alignment=self._alignment(first, second), alignment_option=of.alignment,
                         n_permutations=self.n_permutations,
                         values=self._columns({metric: values[metric][:, i, j] for metric in of.metrics}),
                     )
                     for (i, rank1), (j, rank2) in self._at_ranks()
                 ]  # fmt: skip
 
-    def _alignment(self, first: Layer, second: Layer) -> Alignment:
+    def _alignment(self, first: Layer, second: Layer) -> str:
         return alignment_of(first.shape, second.shape, self.of.alignment)
 
     def _at_ranks(self) -> Iterator[tuple[tuple[int, Rank], tuple[int, Rank]]]:
@@ -94,24 +102,18 @@ class Comparison:
 
     def _of_grams(self, metric: str, first: Layer) -> dict[str, Tensor]:
         """Return the values of a measure of Gram matrices, of a layer and each of the other network."""
-        least, seconds = MEASURES[metric].min_images, self.of.layers2.values()
-        if self.of.n_images < least:
-            self._has_none([metric], f"it needs at least {least} images, not {self.of.n_images}")
+        if self.of.n_images < MEASURES[metric].min_images:
             return dict.fromkeys(self.of.layers2, self._nothing())
-        matrices, others = first.matrices[metric], [second.matrices[metric] for second in seconds]
+        matrices, seconds = first.matrices[metric], self.of.layers2.values()
+        others = [second.matrices[metric] for second in seconds]
         values = [(matrices.flatten(1) @ other.flatten(1).T).cpu()[None] for other in others]
         if self.orders:
             permuted = permuted_cosines(matrices, others, torch.cat([*self.orders.values()]))
             values = [torch.cat(each) for each in zip(values, permuted, strict=True)]
-        rows1 = first.gram_rows(self.of.ranks1)
-        rows2 = [second.gram_rows(self.of.ranks2) for second in seconds]
-        for second, places, each in zip(seconds, rows2, values, strict=True):
-            for i, j in product(rows1, places):
-                if each[0, i, j].isnan():
-                    zeros = f"{first.name} or {second.name} has a Gram matrix of zeros"
-                    self._has_none([metric], first.flaws[i] or second.flaws[j] or zeros)
+        rows = first.gram_rows(self.of.ranks1)
         return {
-            name: each[:, rows1][:, :, places] for name, each, places in zip(self.of.layers2, values, rows2, strict=True)
+            name: each[:, rows][:, :, second.gram_rows(self.of.ranks2)]
+            for (name, second), each in zip(self.of.layers2.items(), values, strict=True)
         }
 
     def _of_samples(self, first: Layer, second: Layer, cross: CrossMoments | None) -> dict[str, Tensor]:
@@ -161,25 +163,9 @@ class Comparison:
         return columns
 
     def warnings(self) -> Iterator[str]:
-        """List what may surprise in the values, once all rows are made."""
+        """List what may surprise in the values, once all rows are made: bias where there is no null beside it, NaN."""
         pairs = list(product(self.of.layers1.values(), self.of.layers2.values()))
-        yield from self._biases(pairs)
-        for reason, lacking in self.undefined.items():
-            yield f"{', '.join(lacking)} nan: {reason}"
-        n = sum(self._alignment(*pair).by_position for pair in pairs)
-        if n and self.sample_metrics and self.orders:
-            yield (
-                f"{', '.join(self.sample_metrics)} of {n} pairs have no p-values: their samples are positions, which "
-                "are not independent; --alignment pool makes images the samples"
-            )
-        if self.n_alone:
-            yield (
-                f"{self.n_alone} of {self.of.n_images} images are the only ones of their class, which permutations "
-                "within classes do not move; give more images (-n)"
-            )
-
-    def _biases(self, pairs: Sequence[tuple[Layer, Layer]]) -> Iterator[str]:
-        """Name the biased measures, and count where features outnumber samples, unless there is a null beside them."""
+        of_samples = ", ".join(self.sample_metrics)
         n = sum(math.prod(layer.shape) > layer.n_images for layer in set(chain(*pairs)))
         if n and not self.orders and "cka" in self.of.metrics:
             yield (
@@ -187,16 +173,29 @@ class Comparison:
                 "give --permutations 200, or --metrics cka_debiased"
             )
         n = sum(self._has_few_samples(*pair) for pair in pairs)
-        if n and self.sample_metrics:
+        if n and of_samples:
             yield (
-                f"{', '.join(self.sample_metrics)} of {n} pairs are biased downwards: their layers have more features "
-                "together than there are samples; give more images (-n), or --permutations 200"
+                f"{of_samples} of {n} pairs are biased downwards: their layers have more features together than there "
+                "are samples; give more images (-n), or --permutations 200"
+            )
+        for reason, lacking in self.undefined.items():
+            yield f"{', '.join(lacking)} nan: {reason}"
+        n = sum(self._alignment(*pair) in BY_POSITION for pair in pairs)
+        if n and of_samples and self.orders:
+            yield (
+                f"{of_samples} of {n} pairs have no p-values: their samples are positions, which are not independent; "
+                "--alignment pool makes images the samples"
+            )
+        if self.n_alone:
+            yield (
+                f"{self.n_alone} of {self.of.n_images} images are the only ones of their class, which permutations "
+                "within classes do not move; give more images (-n)"
             )
 
     def _has_few_samples(self, first: Layer, second: Layer) -> bool:
         """Return whether two layers without a null have more features together than there are samples."""
         aligned = self._alignment(first, second)
-        n_samples = self.of.n_images * (first.n_positions if aligned.by_position else 1)
-        width = max(map(first.width, self.of.ranks1)) + max(map(second.width, self.of.ranks2))
-        has_null = self.orders and not aligned.by_position
-        return aligned != NO_ALIGNMENT and not has_null and width > n_samples
+        if aligned == NO_ALIGNMENT or (self.orders and aligned not in BY_POSITION):
+            return False
+        n_samples = self.of.n_images * (first.n_positions if aligned in BY_POSITION else 1)
+        return max(map(first.width, self.of.ranks1)) + max(map(second.width, self.of.ranks2)) > n_samples

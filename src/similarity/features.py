@@ -7,7 +7,6 @@ of the activations of both are needed as well.
 import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,39 +16,32 @@ from src.moments import ROUNDING, Moments, Rows, as_rows
 from src.results.tables import Rank
 from src.similarity import measures
 from src.similarity.grams import Grams, gram_matrices, reference_of
+from src.similarity.rows import NO_ALIGNMENT
 from src.similarity.samples import Samples
 
 POOLS = {3: "average pool", 2: "token mean", 1: "samples"}  # by the dimensions of one activation
 
 
-class Alignment(NamedTuple):
-    """The way in which CCA and Procrustes convert the activations of two layers to samples × features."""
-
-    name: str
-    by_position: bool  # positions or tokens are the samples; otherwise images are
-
-
-NO_ALIGNMENT = Alignment("none", False)
-
-
-def alignment_of(shape1: tuple[int, ...], shape2: tuple[int, ...], mode: str = "auto") -> Alignment:
-    """Choose the alignment of two layers with activations of these shapes: (C, H, W), (T, D) or (D,).
+def alignment_of(shape1: tuple[int, ...], shape2: tuple[int, ...], mode: str = "auto") -> str:
+    """Name the way in which CCA and Procrustes make samples × features of two layers of these activations.
 
     Args:
+        shape1, shape2: of one activation: (C, H, W), (T, D) or (D,).
         mode: `auto`: for feature maps of equal shape, positions are the samples; for equal numbers of tokens, tokens
             are; otherwise images are, with features averaged over positions or tokens. `pool`: images always are.
-            `positions`: positions or tokens are where both layers have equally many; elsewhere `NO_ALIGNMENT`.
+            `positions`: positions or tokens are where both layers have equally many; elsewhere there is no way.
+    Returns:
+        One of `BY_POSITION`, `NO_ALIGNMENT`, or how each layer is averaged.
     """
     kind = len(shape1) if len(shape1) == len(shape2) else 0
     equal_maps = kind == 3 and (shape1 == shape2 if mode == "auto" else shape1[1:] == shape2[1:])
     if mode != "pool" and equal_maps:
-        return Alignment("positions", True)
+        return "positions"
     if mode != "pool" and kind == 2 and shape1[0] == shape2[0]:
-        return Alignment("tokens", True)
+        return "tokens"
     if mode == "positions" and kind != 1:
         return NO_ALIGNMENT
-    pools = [POOLS[len(shape)] for shape in (shape1, shape2)]
-    return Alignment(pools[0] if pools[0] == pools[1] else " / ".join(pools), False)
+    return " / ".join(dict.fromkeys(POOLS[len(shape)] for shape in (shape1, shape2)))
 
 
 class Layer:
@@ -64,14 +56,15 @@ class Layer:
 
     def __init__(self, name: str, n_images: int, *, metrics: Sequence[str], ranks: Iterable[Rank] = (None,)):
         self.name, self.n_images, self.n_seen, self.is_finished = name, n_images, 0, False
-        self.ranks, of_grams = set(ranks), [metric for metric in metrics if MEASURES[metric].of == GRAMS]
+        self.ranks = set(ranks)
+        of_grams = [metric for metric in metrics if MEASURES[metric].of == GRAMS]
         self.gram_metrics = [metric for metric in of_grams if MEASURES[metric].min_images <= n_images]
-        self.keeps_activations, self.keeps_sums = bool(self.gram_metrics), take_any(metrics, SAMPLES) or self.ranks != {None}
+        self.keeps_sums = take_any(metrics, SAMPLES) or self.ranks != {None}
         self.shape: tuple[int, ...] = ()  # of one activation: (C, H, W), (T, D) or (D,)
         self.moments = Moments()  # of the positions
         self.widths: list[int] = []  # numbers of axes of the R Gram matrices, ascending
         self.matrices: dict[str, Tensor] = {}  # (R, n, n) of norm 1, by measure of Gram matrices; NaN where flawed
-        self.flaws: list[str] = []  # R reasons why there is no Gram matrix, or ""
+        self.flaws: dict[int, str] = {}  # by width: why there is no Gram matrix
 
     def add(self, activation: Tensor) -> Rows | None:
         """Add a batch (B, *shape); return its rows where sums are kept. A finished layer does no more than that."""
@@ -83,7 +76,7 @@ class Layer:
             self._start(activation, rows)
         batch = slice(self.n_seen, self.n_seen + len(rows))
         self.n_seen = batch.stop
-        if self.keeps_activations:
+        if self.gram_metrics:
             # Subtracted while they are copied anyway, which spares the Gram matrices passes over all activations.
             if rows.device == self.activations.device:
                 torch.sub(rows, self.reference, out=self.activations[batch])
@@ -99,35 +92,35 @@ class Layer:
         self.shape, self.dtype = tuple(activation.shape[1:]), rows.dtype
         if self.keeps_sums:
             self.averages = torch.empty(self.n_images, width, dtype=torch.float64, device=rows.device)
-        if self.keeps_activations:
+        if self.gram_metrics:
             self.reference = reference_of(rows)  # (positions, C)
             shape, dtype = (self.n_images, n_positions, width), self.reference.dtype
             self.activations = torch.empty(shape, dtype=dtype, **_where(rows.device, math.prod(shape), dtype))
 
     def finish(self, *, device: torch.device | str) -> None:
         """Compute the matrices of measures of Gram matrices at all ranks on a device, and drop the activations."""
-        if self.is_finished or not self.keeps_activations:
-            self.is_finished = True
+        was_finished, self.is_finished = self.is_finished, True
+        if was_finished or not self.gram_metrics:
             return
         self.widths = sorted({self.width(rank) for rank in self.ranks})
         axes = None if self.widths == [self.n_channels] else self.spectrum[1]
         grams = gram_matrices(self.activations, self.reference, axes, self.widths, device=device)
         del self.activations
-        self.is_finished = True
         self.flaws = self._flaws(grams)
-        is_flawed = torch.tensor([flaw != "" for flaw in self.flaws], device=device)
+        flawed = [place for place, width in enumerate(self.widths) if width in self.flaws]
         for metric in self.gram_metrics:
             self.matrices[metric] = measures.unit(getattr(measures, metric)(grams))
-            self.matrices[metric][is_flawed] = math.nan
+            self.matrices[metric][flawed] = math.nan
 
-    def _flaws(self, grams: Grams) -> list[str]:
+    def _flaws(self, grams: Grams) -> dict[int, str]:
         # A projection of constant activations is not constant: it has the rounding errors of the products.
         eps = torch.finfo(torch.promote_types(self.dtype, torch.float32)).eps
         variations = grams.centred.diagonal(dim1=1, dim2=2).sum(1).tolist()
-        least = max(ROUNDING, (2 * eps) ** 2) * (variations[-1] + 2 * float(grams.offsets[-1].sum()))
         if not all(map(math.isfinite, variations)):
-            return [f"{self.name} has values that are not finite"] * len(variations)
-        return ["" if variation > least else f"{self.name} is the same for all images" for variation in variations]
+            return dict.fromkeys(self.widths, f"{self.name} has values that are not finite")
+        least = max(ROUNDING, (2 * eps) ** 2) * (variations[-1] + 2 * float(grams.offsets[-1].sum()))
+        constant = [width for width, variation in zip(self.widths, variations, strict=True) if variation <= least]
+        return dict.fromkeys(constant, f"{self.name} is the same for all images")
 
     @property
     def n_channels(self) -> int:

@@ -13,6 +13,7 @@ from src.models import Network
 from src.moments import CrossMoments
 from src.results.tables import Rank
 from src.similarity.features import Layer, alignment_of
+from src.similarity.rows import BY_POSITION
 
 Features = Mapping[str, Layer]  # the layers of one network, finished, by name
 
@@ -93,7 +94,9 @@ def take_statistics(
         layers = list(dict.fromkeys([*first.layers, *second.layers]))
         sides = [first._replace(layers=layers, ranks=list(dict.fromkeys([*first.ranks, *second.ranks])))]
     keys = [(side.key, *map(tuple, (side.layers, side.ranks, metrics))) for side in sides]
-    features = [(kept and kept.get(key)) or _new(side, n_images, metrics) for side, key in zip(sides, keys, strict=True)]
+    features = [
+        (kept and kept.get(key)) or _unseen(side, n_images, metrics) for side, key in zip(sides, keys, strict=True)
+    ]
     products = _pass_over(sides, features, batches, alignment if take_any(metrics, SAMPLES) else "pool")
     for each, key in zip(features, keys, strict=True):
         for layer in each.values():
@@ -104,7 +107,7 @@ def take_statistics(
     return Statistics(layers1, layers2, first.ranks, second.ranks, products, metrics, alignment, n_images)
 
 
-def _new(side: Side, n_images: int, metrics: Sequence[str]) -> Features:
+def _unseen(side: Side, n_images: int, metrics: Sequence[str]) -> Features:
     titles = {name: f"{name} of {side.title}" if side.title else name for name in side.layers}
     return {name: Layer(title, n_images, metrics=metrics, ranks=side.ranks) for name, title in titles.items()}
 
@@ -122,7 +125,7 @@ def _pass_over(
             activations = side.network.activations(images, side.layers) if is_running else {}
             rows.append({name: each[name].add(activation) for name, activation in activations.items()})
         for name1, name2 in product(features[0], features[-1]) if may_need_products else ():
-            if alignment_of(features[0][name1].shape, features[-1][name2].shape, alignment).by_position:
+            if alignment_of(features[0][name1].shape, features[-1][name2].shape, alignment) in BY_POSITION:
                 total = products.get((name1, name2), CrossMoments())
                 products[name1, name2] = total.pooled(rows[0][name1].cross(rows[-1][name2]))
     return products

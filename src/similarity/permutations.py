@@ -18,28 +18,18 @@ BLOCK = 4  # permutations of Gram matrices that are held at once
 TIE = 1e-12  # values this near to each other count as equal
 
 
-def permutations(n_permutations: int, n_images: int) -> Tensor:
-    """Random orders of the images (n_permutations, n_images), the same ones each time."""
-    orders = [torch.randperm(n_images, generator=generator(i)) for i in range(n_permutations)]
-    return torch.stack(orders) if orders else torch.empty(0, n_images, dtype=torch.long)
-
-
-def permutations_within(n_permutations: int, labels: Tensor) -> Tensor:
+def permutations(n_permutations: int, labels: Tensor) -> Tensor:
     """Random orders (n_permutations, n) that put each image in the place of one of its class, the same ones each time.
 
     Args:
-        labels: (n,), integers.
+        labels: (n,), integers; all equal for permutations of all images.
     """
     by_class = labels.argsort(stable=True)  # the images, one class after the other
     orders = torch.empty(n_permutations, len(labels), dtype=torch.long)
-    for i, order in enumerate(permutations(n_permutations, len(labels))):
+    for i in range(n_permutations):
+        order = torch.randperm(len(labels), generator=generator(i))
         orders[i, by_class] = order[labels[order].argsort(stable=True)]  # the same classes, each of them shuffled
     return orders
-
-
-def n_alone(labels: Tensor) -> int:
-    """Count the images that are the only ones of their class, of labels (n,)."""
-    return int((labels.unique(return_counts=True)[1] == 1).sum())
 
 
 def null_of(name: str, value: float, permuted: Tensor) -> Null:

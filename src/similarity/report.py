@@ -10,8 +10,8 @@ from src.results.captions import caption, common, network, pair_of_networks, sho
 from src.results.curves import curves
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix
-from src.results.tables import Rank, read_table, write_table
-from src.similarity.rows import SimilarityRow
+from src.results.tables import read_table, write_table
+from src.similarity.rows import NO_ALIGNMENT, SimilarityRow
 
 MAX_CURVES = 10  # in one panel
 
@@ -64,58 +64,57 @@ def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
     pairs = list(dict.fromkeys((row.layer1, row.layer2) for row in rows))
     ranks1, ranks2 = list(dict.fromkeys(row.rank1 for row in rows)), list(dict.fromkeys(row.rank2 for row in rows))
     if min(len(ranks1), len(ranks2)) == 1 < max(len(ranks1), len(ranks2)) and len(pairs) <= MAX_CURVES:
-        _draw_curves(path, rows, side=1 if len(ranks1) > 1 else 2, title=title)
-    elif len(pairs) == 1 and len(ranks1) > 1:
-        by_rank = {(_text(row.rank1), _text(row.rank2)): row for row in rows}
-        _draw_maps(path, by_rank, "rank", f" of {pairs[0][0]}, model 1", f" of {pairs[0][1]}, model 2", title=title)
+        side = 1 if len(ranks1) > 1 else 2
+        labels = {"x_label": f"rank of model {side}", "y_label": "similarity"}
+        curves(path, _curves(rows, side), **labels, title=title, caption=describe(rows))
+        return
+    if len(pairs) == 1 and len(ranks1) > 1:
+        cells = {tuple("full" if rank is None else str(rank) for rank in (row.rank1, row.rank2)): row for row in rows}
+        labels = [f"rank of {layer}, model {number}" for number, layer in enumerate(pairs[0], start=1)]
     else:
-        highest = {(row.layer1, row.layer2): row for row in rows if (row.rank1, row.rank2) == (ranks1[0], ranks2[0])}
-        suffix = [f" at rank {rank}" if rank else "" for rank in (ranks1[0], ranks2[0])]
-        _draw_maps(path, highest, "layer", f" of model 1{suffix[0]}", f" of model 2{suffix[1]}", title=title)
+        cells = {(row.layer1, row.layer2): row for row in rows if (row.rank1, row.rank2) == (ranks1[0], ranks2[0])}
+        at = [f" at rank {rank}" if rank else "" for rank in (ranks1[0], ranks2[0])]
+        labels = [f"layer of model {number}{rank}" for number, rank in enumerate(at, start=1)]
+    panels, below = _heat_maps(cells), describe(rows)
+    if any(panel.marked for panel in panels.values()):
+        below += " Red corners: positions or tokens are the samples, in all other cells images."
+    maps(path, panels, row_label=labels[0], column_label=labels[1], title=title, caption=below)
 
 
-def _draw_maps(
-    path: Path,
-    cells: Mapping[tuple[str, str], SimilarityRow],
-    axis: str,
-    suffix1: str,
-    suffix2: str,
-    *,
-    title: str,
-) -> None:
-    """Draw heat maps of each measure over two axes, layers or ranks, in the order of the rows."""
-    rows, firsts, seconds = list(cells.values()), *(list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+def _heat_maps(cells: Mapping[tuple[str, str], SimilarityRow]) -> dict[str, HeatMap]:
+    """Return panels of each measure over two axes, layers or ranks, in the order of the rows, and of its nulls."""
+    firsts, seconds = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
     marked = [place for place, row in cells.items() if row.is_by_position]
-    if not any(row.is_by_image for row in rows):  # all cells with a value have the same samples
-        marked = []
-    panels = {}
-    of_others = {other: name for name, measure in MEASURES.items() for other in measure.companions}
+    if all(row.is_by_position or row.alignment == NO_ALIGNMENT for row in cells.values()):
+        marked = []  # all cells with a value have the same samples
+
+    def matrix(column: str) -> Matrix:
+        values = [[cells[first, second].values.get(column, math.nan) for second in seconds] for first in firsts]
+        return Matrix(firsts, seconds, values)
+
+    columns, panels = {column for row in cells.values() for column in row.values}, {}
     for metric, measure in MEASURES.items():
-        if all(_equal(row.values.get(metric), row.values.get(of_others.get(metric))) for row in rows):
-            continue  # as PWCCA in both forms where the first layer has no direction without a partner
         corners = [] if measure.of == GRAMS else marked
-        if any(metric in row.values for row in rows):
-            values = [[cells[f, s].values[metric] for s in seconds] for f in firsts]
-            panels[measure.title] = HeatMap(Matrix(firsts, seconds, values), measure.scale, marked=corners)
-        for field, addition in (("nulls", ""), ("nulls_within", " within classes")):
-            if any(metric in getattr(row, field) for row in rows):
-                nulls = [[getattr(cells[f, s], field).get(metric) for s in seconds] for f in firsts]
-                values = [[null.calibrated if null else math.nan for null in line] for line in nulls]
-                matrix = Matrix(firsts, seconds, values)
-                panels[f"{measure.title}, calibrated{addition}"] = HeatMap(matrix, marked=corners)
-    legend = " Red corners: positions or tokens are the samples, in all other cells images."
-    below = describe(rows) + (legend if any(panel.marked for panel in panels.values()) else "")
-    labels = {"row_label": axis + suffix1, "column_label": axis + suffix2, "title": title, "caption": below}
-    maps(path, panels, **labels)
+        if metric in columns:
+            panels[measure.title] = HeatMap(matrix(metric), measure.scale, marked=corners)
+        for which, where in (("", ""), ("_within", " within classes")):
+            if f"{metric}_calibrated{which}" in columns:
+                calibrated = matrix(f"{metric}_calibrated{which}")
+                panels[f"{measure.title}, calibrated{where}"] = HeatMap(calibrated, marked=corners)
+    return panels
 
 
-def _equal(one: float | None, other: float | None) -> bool:
-    """Return whether two measured values are equal but for rounding."""
-    return None not in (one, other) and math.isclose(one, other, abs_tol=1e-6)
-
-
-def _text(rank: Rank) -> str:
-    return "full" if rank is None else str(rank)
+def _curves(rows: Sequence[SimilarityRow], side: int) -> dict[str, dict[str, dict[int, float]]]:
+    """Return panels of curves over the ranks of one side, one for each pair of layers."""
+    panels: dict[str, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        rank, other = (row.rank1, row.rank2) if side == 1 else (row.rank2, row.rank1)
+        label = f"{row.layer1} – {row.layer2}" + (f", rank {other} of model {3 - side}" if other else "")
+        for metric, value in row.measures.items():
+            if rank is not None:  # full, whose number the rows do not say
+                lines = panels.setdefault(MEASURES[metric].similarity_title, {})
+                lines.setdefault(label, {})[rank] = MEASURES[metric].similarity(value)
+    return panels
 
 
 def describe(rows: Sequence[SimilarityRow]) -> str:
@@ -128,20 +127,3 @@ def describe(rows: Sequence[SimilarityRow]) -> str:
         samples=common(rows, "alignment") if is_aligned else "",
         images=common(rows, "n_samples"),
     )
-
-
-def _draw_curves(path: Path, rows: Sequence[SimilarityRow], *, side: int, title: str) -> None:
-    """Draw curves over the ranks of one side, one for each pair of layers."""
-    panels: dict[str, dict[str, dict[int, float]]] = {}
-    for row in rows:
-        other = row.rank2 if side == 1 else row.rank1
-        label = f"{row.layer1} – {row.layer2}" + (f", rank {other} of model {3 - side}" if other else "")
-        for metric, value in row.measures.items():
-            rank = row.rank1 if side == 1 else row.rank2
-            if rank is None:  # full, whose number the rows do not say
-                continue
-            measure = MEASURES[metric]
-            lines = panels.setdefault(measure.similarity_title, {})
-            lines.setdefault(label, {})[rank] = measure.similarity(value)
-    texts = {"x_label": f"rank of model {side}", "y_label": "similarity", "title": title, "caption": describe(rows)}
-    curves(path, panels, **texts)

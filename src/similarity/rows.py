@@ -7,6 +7,8 @@ from src.network_names import NetworkName
 from src.results.experiments import named_in_row
 from src.results.tables import Rank
 
+BY_POSITION, NO_ALIGNMENT = ("positions", "tokens"), "none"  # alignments; by all others images are the samples
+
 
 class Null(NamedTuple):
     """A similarity against its values when the images of one network are permuted (Gröger et al. 2026)."""
@@ -74,9 +76,4 @@ class SimilarityRow(NamedTuple):
     @property
     def is_by_position(self) -> bool:
         """Whether positions or tokens are the samples of CCA and Procrustes."""
-        return self.alignment in ("positions", "tokens")
-
-    @property
-    def is_by_image(self) -> bool:
-        """Whether images are the samples of CCA and Procrustes; with alignment `none` there are no samples."""
-        return not self.is_by_position and self.alignment != "none"
+        return self.alignment in BY_POSITION

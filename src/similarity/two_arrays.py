@@ -19,9 +19,6 @@ from src.similarity.grams import Grams
 from src.similarity.passes import Side, take_statistics
 from src.similarity.samples import Samples, SamplesPair, Undefined
 
-__all__ = [
-    "Undefined", "compare", "debiased_cka", "linear_cka", "mutual_knn", "procrustes_distance", "pwcca_distance",
-]  # fmt: skip
 NAMES = "the first representation", "the second representation"
 
 
@@ -65,7 +62,7 @@ def pwcca_distance(x, y) -> float:
     correlation 0 and count in the normalisation. The directions are unique, see `SamplesPair`; the value is
     not determined where correlations are about 1e-6 apart, or principal axes of equal ones have equal variances.
     """
-    return measures.pwcca(_pair_of(x, y))
+    return measures.pwcca(samples_pair(x, y))
 
 
 def procrustes_distance(x, y) -> float:
@@ -74,7 +71,7 @@ def procrustes_distance(x, y) -> float:
     X and Y are centred and scaled to Frobenius norm 1; the narrower one is padded with zero features (Ding et al. 2021,
     arXiv 2108.01661, section 2).
     """
-    return measures.procrustes(_pair_of(x, y))
+    return measures.procrustes(samples_pair(x, y))
 
 
 def compare(activations1, activations2, metrics: Sequence[str] = PAPER, *, alignment: str = "auto") -> dict[str, float]:
@@ -90,7 +87,7 @@ def compare(activations1, activations2, metrics: Sequence[str] = PAPER, *, align
         alignment: `auto`, `pool` or `positions`, see `features.alignment_of`.
     Returns:
         By name, also of what costs nothing beside them: `cka`, `cka_debiased` and `mutual_knn` up to 1, higher for
-        more similar; `pwcca` and `pwcca_morcos` in [0, 1] and `procrustes` in [0, 2], lower for more similar.
+        more similar; `pwcca`, `pwcca_morcos` (up to 1) and `procrustes` (up to 2) lower.
     Raises:
         UserError: a measure is unknown.
     """
@@ -122,7 +119,7 @@ class Given(NamedTuple):
         return {name: self.values[name][images] for name in names}
 
 
-def _pair_of(x, y) -> SamplesPair:
+def samples_pair(x, y) -> SamplesPair:
     """Express arrays (n, features1) and (n, features2) by their own principal axes."""
     factors = [torch.linalg.svd(z - z.mean(0), full_matrices=False) for z in _matrices(x, y)]
     first, second = (
@@ -145,21 +142,16 @@ def _grams(x: Tensor) -> Grams:
     return Grams((centred @ centred.T)[None], (centred @ mean + mean.square().sum() / 2)[None])
 
 
-def _matrices(x, y) -> tuple[Tensor, Tensor]:
+def _matrices(x, y) -> list[Tensor]:
     """Convert two arrays or tensors (n, ...) to samples × features in double precision."""
-    x, y = (_matrix(z, name) for z, name in zip((x, y), NAMES, strict=True))
-    if len(x) != len(y):
-        raise ValueError(f"{len(x)} samples cannot be compared with {len(y)}")
-    return x, y
-
-
-def _matrix(x, name: str) -> Tensor:
-    x = torch.as_tensor(x).detach().double()
-    if x.ndim < 2 or len(x) < 2 or x[0].numel() == 0:
-        raise ValueError(f"{name} has shape {tuple(x.shape)}; give at least two samples × features")
-    x = x.flatten(1)
-    if not x.isfinite().all():
-        raise Undefined(f"{name} has values that are not finite")
-    if (x - x.mean(0)).square().sum() <= ROUNDING * x.square().sum():
-        raise Undefined(f"{name} is constant over the samples")
-    return x
+    both = [torch.as_tensor(z).detach().double() for z in (x, y)]
+    for name, z in zip(NAMES, both, strict=True):
+        if z.ndim < 2 or len(z) < 2 or z[0].numel() == 0:
+            raise ValueError(f"{name} has shape {tuple(z.shape)}; give at least two samples × features")
+        if not z.isfinite().all():
+            raise Undefined(f"{name} has values that are not finite")
+        if (z - z.mean(0)).square().sum() <= ROUNDING * z.square().sum():
+            raise Undefined(f"{name} is constant over the samples")
+    if len(both[0]) != len(both[1]):
+        raise ValueError(f"{len(both[0])} samples cannot be compared with {len(both[1])}")
+    return [z.flatten(1) for z in both]
