@@ -85,7 +85,7 @@ def lines_of(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:
     for (model, layer, data), probes in tables.probes.items():
         if layer == pair[0] and {(model, data), (model, None)} & models:
             accuracies = {rank: probe.accuracy for rank, probe in probes.items()}
-            lines.append(("probe accuracy", f"{tables.names[model].path}, {data}", accuracies))
+            lines.append(("probe accuracy", f"{tables.titles[model]}, {data}", accuracies))
     labels = [label for label, *_ in lines]
     return {
         label if labels.count(label) == 1 else f"{label}, {setting}": {

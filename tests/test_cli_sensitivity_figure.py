@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from misc.sensitivity_figure import lines_of
-from src.sensitivity import measurements
 from src.sensitivity.measurements import read_measurements
 from tests.commands import PDF, caption_of, run
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
@@ -28,7 +27,7 @@ def write_tables(folder: Path) -> list[Path]:
     stitches = [{"end_layer": "x", "front_stitch_rank": rank, "accuracy": rank / 9} for rank in RANKS]
     return [
         write_table(folder / "similarity.csv", SIMILARITY, *cut, whole),
-        write_table(folder / "probes.csv", PROBE, *probes),
+        write_table(folder / "probes.csv", PROBE, *probes, probes[0] | {"dataset": "mnist", "accuracy": 0}),
         write_table(folder / "dm.csv", STITCH, *stitches),
         write_table(folder / "tlm.csv", STITCH | {"init": "rand", "n_epochs": 3}, *stitches),
     ]
@@ -58,44 +57,11 @@ def test_curves_of_one_name_say_which_networks_they_are_of(tables):
     assert "a.pt -- b.pt" in labels[0] and "a.pt -- c.pt" in labels[1] and labels[2:] == ["probe accuracy"]
 
 
-def test_draws_a_panel_for_each_layer(tables, tmp_path):
-    imread = pytest.importorskip("matplotlib.image").imread
-    run(SCRIPT, *tables, "-o", "both.png", cwd=tmp_path)
-    run(SCRIPT, *tables, "-l", "x", "-other", "y", "-o", "one.png", cwd=tmp_path)
-    both, one = (imread(tmp_path / name).shape for name in ("both.png", "one.png"))
-    assert both[1] == pytest.approx(2 * one[1], rel=0.1)
-
-
-def test_probes_of_other_data_or_epochs_are_other_curves(tables, tmp_path):
-    probes = [{"rank": rank, "accuracy": rank / 9, "epochs": 20} for rank in RANKS]
-    longer = write_table(tmp_path / "longer.csv", PROBE, *probes)
-    other = write_table(tmp_path / "other.csv", PROBE, *({**probe, "dataset": "mnist"} for probe in probes))
-    lines = lines_of(read_measurements([*tables, longer, other]), ("x", "x"))
-    probed = {label: line for label, line in lines.items() if "probe" in label}
-    assert probed == {
-        "probe accuracy, a.pt, digits, 10 epochs": {8: 1, 4: 0.5, 2: 0.25, 1: 0.125},
-        "probe accuracy, a.pt, digits, 20 epochs": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
-    }
-
-
-def test_reads_each_table_once(tables, tmp_path, monkeypatch):
-    """So that it may come from a pipe."""
-    paths, read = [], measurements.read_table
-
-    def counted(path, *kinds, **keys):
-        paths.append(path)
-        return read(path, *kinds, **keys)
-
-    monkeypatch.setattr(measurements, "read_table", counted)
-    run(SCRIPT, *tables, "-o", tmp_path / "f.png")
-    assert sorted(paths) == sorted(tables)
-
-
-def test_the_caption_names_networks_data_and_images(tables, tmp_path, drawn_figures):
-    types = {"layer2": "x", "model2_type": "vit"}
-    write_table(tables[0], SIMILARITY, *(types | {"rank1": rank} | measured(rank) for rank in RANKS))
-    run(SCRIPT, tables[0], "-o", tmp_path / "f.pdf", "--title", "Layer x")
-    figure = drawn_figures["f.pdf"]
-    below = caption_of(figure)
-    assert below == "Networks: a.pt (resnet18), b.pt (vit). Data: digits. Images: 10 (similarity)."
-    assert figure.get_suptitle() == "Layer x" and (tmp_path / "f.pdf").read_bytes().startswith(PDF)
+def test_draws_a_panel_for_each_layer_with_a_caption(tables, tmp_path, drawn_figures):
+    run(SCRIPT, *tables, "-o", tmp_path / "both.png")
+    run(SCRIPT, *tables, "-l", "x", "-other", "y", "-o", tmp_path / "one.pdf", "--title", "Layer x")
+    both, one = drawn_figures["both.png"], drawn_figures["one.pdf"]
+    assert [axes.get_title() for axes in both.axes] == ["x", "y"]
+    assert [axes.get_title() for axes in one.axes] == ["x → y"] and one.get_suptitle() == "Layer x"
+    assert caption_of(one) == "Networks: a.pt (resnet18), b.pt (resnet18). Data: digits, mnist."
+    assert (tmp_path / "one.pdf").read_bytes().startswith(PDF)

@@ -8,15 +8,15 @@ from datetime import datetime
 import pytest
 
 from src.results.tables import write_table
-from src.sensitivity.measurements import FULL, Measurement, describe, read_measurements
+from src.sensitivity.measurements import FULL, Measurement, read_measurements
 from tests.result_rows import probe_row, similarity_row, stitch_row
 
 
-def write(path, *rows, end: str | None = None):
-    """Write a table, and what says when."""
+def write(path, *rows, year: int | None = None):
+    """Write a table, as if in a year."""
     write_table(path, type(rows[0]), rows)
-    if end:
-        path.with_suffix(".run.json").write_text(f'{{"end": "{end}"}}')
+    if year:
+        os.utime(path, (datetime(year, 1, 1).timestamp(),) * 2)
     return path
 
 
@@ -35,8 +35,8 @@ def test_distances_are_negated_and_what_was_not_measured_is_left_out(tmp_path):
     ]
     tables = read_measurements([write(tmp_path / "s.csv", *rows)])
     assert tables.probes == {} and {each.setting for each in tables.measurements} == {"a.pt -- b.pt"}
-    models = {each.models for each in tables.measurements}
-    assert [[tables.names[name].path for name in pair] for pair in models] == [["a.pt", "b.pt"]]
+    assert [tables.titles[name] for name in tables.measurements[0].models] == ["a.pt", "b.pt"]
+    assert tables.caption == "Networks: a.pt (resnet18), b.pt (resnet18). Data: digits."
     assert all(each.layers == ("x", "y") and each.method == "" for each in tables.measurements)
     values = {(each.measure, each.ranks): each.value for each in tables.measurements}
     one, two = (8, FULL), (FULL, 4)
@@ -76,7 +76,7 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch, capsy
         ("cka", "f.pt -- b.pt"): [0.7],  # by the name that was read first
         ("stitching accuracy", "f.pt -- b.pt: rc2c_pre, task loss matching"): [0.5],
     }
-    assert list(tables.probes) == [(tables.measurements[0].models[0], "x", "digits", 10)]
+    assert list(tables.probes) == [(tables.measurements[0].models[0], "x", "digits")]
     assert "1 result repeats another" in capsys.readouterr().err
 
 
@@ -95,24 +95,16 @@ def test_values_of_other_alignments_are_kept_apart(tmp_path):
 
 
 def test_the_newest_of_repetitions_counts_whatever_the_order_of_the_tables(tmp_path):
-    """The time is in `run.json`, or else that of the file; of stitches it is the name of the folder."""
-    old = write(tmp_path / "1.csv", similarity_row(values={"cka": 0.5}), end="2025-01-01T00:00:00")
-    new = write(tmp_path / "2.csv", similarity_row(values={"cka": 0.7}), end="2026-01-01T00:00:00")
+    """The time is that of the file; of stitches it is the name of the folder."""
+    old = write(tmp_path / "1.csv", similarity_row(values={"cka": 0.5}), year=2025)
+    new = write(tmp_path / "2.csv", similarity_row(values={"cka": 0.7}), year=2026)
     for tables in ([old, new], [new, old]):
         assert [each.value for each in read_measurements(tables).measurements] == [0.7]
-    for path, year in ((old, 2027), (new, 2024)):
-        path.with_suffix(".run.json").unlink()
-        os.utime(path, (datetime(year, 1, 1).timestamp(),) * 2)
-    for tables in ([old, new], [new, old]):
-        assert [each.value for each in read_measurements(tables).measurements] == [0.5]
-    probes = [write(tmp_path / f"p{i}.csv", probe_row(accuracy=i / 8), end=f"202{i}-01-01T00:00:00") for i in (3, 2)]
+    probes = [write(tmp_path / f"p{i}.csv", probe_row(accuracy=i / 8), year=2020 + i) for i in (3, 2)]
     ((probe,),) = (by_rank.values() for by_rank in read_measurements(probes).probes.values())
     assert probe.accuracy == 3 / 8
-    grid = write(
-        tmp_path / "g.csv", *(stitch_row(folder=f"2026-01-0{day}", accuracy=accuracy)
-                              for day, accuracy in ((2, 0.75), (1, 0.25)))
-    )  # fmt: skip
-    assert [each.value for each in read_measurements([grid]).measurements] == [0.75]
+    days = [stitch_row(folder=f"2026-01-0{day}", accuracy=day / 4) for day in (2, 1)]
+    assert [each.value for each in read_measurements([write(tmp_path / "g.csv", *days)]).measurements] == [0.5]
 
 
 @pytest.mark.parametrize(
@@ -133,38 +125,34 @@ def test_similarities_of_other_data_or_numbers_of_images_are_kept_apart(one, oth
     assert not capsys.readouterr().err
 
 
-def test_probes_of_other_data_and_epochs_are_kept_apart(tmp_path, capsys):
+def test_probes_of_other_data_are_kept_apart_and_of_other_epochs_the_newest_count(tmp_path, capsys):
     rows = [
         probe_row(epochs=20, rank=4), probe_row(), probe_row(rank=8), probe_row(dataset="mnist"),
-        probe_row(epochs=20, rank=2),
+        probe_row(epochs=20, rank=2), probe_row(epochs=20, rank=1),
     ]  # fmt: skip
     probes = read_measurements([write(tmp_path / "p.csv", *rows)]).probes
-    found = {(key.dataset, key.epochs): list(by_rank) for key, by_rank in probes.items()}
-    assert found == {("digits", 10): [FULL, 8], ("mnist", 10): [FULL], ("digits", 20): [4, 2]}
-    assert list(found)[-1] == ("digits", 20) and not capsys.readouterr().err  # the newest last
+    assert {data: list(by_rank) for (_, _, data), by_rank in probes.items()} == {"digits": [2, 1], "mnist": [FULL]}
+    assert not capsys.readouterr().err
 
 
-def test_stitches_that_differ_in_the_matching_rank_alone_are_kept_apart(tmp_path, capsys):
-    def row(stitch_rank, pinv_rank, accuracy, **options):
-        return stitch_row(
-            init="pinv", n_epochs=0, front_stitch_rank=stitch_rank, front_pinv_rank=pinv_rank, accuracy=accuracy,
-            **options,
-        )  # fmt: skip
-
-    cut = [row(8, 8, 0.5), row(8, None, 0.25), row(4, 4, 0.4), row(4, 16, 0.125), row(None, None, 0.9)]
+def test_stitches_whose_matching_rank_is_another_are_kept_apart(tmp_path, capsys):
+    ranks = {(8, 8): 0.5, (8, None): 0.25, (4, 4): 0.4, (4, 16): 0.125, (None, None): 0.9}
+    rows = [
+        stitch_row(init="pinv", n_epochs=0, front_stitch_rank=rank, front_pinv_rank=matched, accuracy=accuracy)
+        for (rank, matched), accuracy in ranks.items()
+    ]
+    # A random start matches nothing, so the rank of the matching is none of its settings.
+    rows.append(stitch_row(front_stitch_rank=8, front_pinv_rank=4, accuracy=0.75))
     setting = "a.pt -- b.pt: rc2c_pre, direct matching"
-    measurements = read_measurements([write(tmp_path / "grid.csv", *cut)]).measurements
+    measurements = read_measurements([write(tmp_path / "grid.csv", *rows)]).measurements
     assert {(each.setting, each.ranks[0]): each.value for each in measurements} == {
         (setting, 8): 0.5, (f"{setting}, front_pinv_rank=full", 8): 0.25, (setting, 4): 0.4,
         (f"{setting}, front_pinv_rank=16", 4): 0.125, (setting, FULL): 0.9,
+        ("a.pt -- b.pt: rc2c_pre, task loss matching", 8): 0.75,
     }  # fmt: skip
     # Where no two of them collide, they are one series.
-    measurements = read_measurements([write(tmp_path / "grid.csv", cut[1], cut[4])]).measurements
+    measurements = read_measurements([write(tmp_path / "grid.csv", rows[1], rows[4])]).measurements
     assert {each.setting for each in measurements} == {setting}
-    # A random start matches nothing, so the rank of the matching is none of its settings.
-    rows = [stitch_row(front_stitch_rank=8, front_pinv_rank=rank, folder=f"{rank}") for rank in (4, 8)]
-    (measurement,) = read_measurements([write(tmp_path / "grid.csv", *rows)]).measurements
-    assert measurement.setting == "a.pt -- b.pt: rc2c_pre, task loss matching"
 
 
 def test_stitches_are_kept_apart_by_networks_and_method(tmp_path, capsys):
@@ -175,43 +163,12 @@ def test_stitches_are_kept_apart_by_networks_and_method(tmp_path, capsys):
         for accuracy, front, end, n_epochs in measured
     ]
     tables = read_measurements([write(tmp_path / "grid.csv", *rows)])
-    found = {
-        (tuple(tables.names[name].path for name in each.models), each.method): each.value
-        for each in tables.measurements
-    }
-    assert found == {
-        (("a.pt", "b.pt"), "direct matching"): 0.1,
-        (("a.pt", "b.pt"), "task loss matching"): 0.9,
-        (("b.pt", "a.pt"), "direct matching"): 0.2,
+    assert {each.setting: each.value for each in tables.measurements} == {
+        "a.pt -- b.pt: rc2c_pre, direct matching": 0.1,
+        "a.pt -- b.pt: rc2c_pre, task loss matching": 0.9,
+        "b.pt -- a.pt: rc2c_pre, direct matching": 0.2,
     }
     assert not capsys.readouterr().err
-
-
-def test_the_caption_names_networks_data_and_images(tmp_path):
-    tables = [
-        write(tmp_path / "s.csv", similarity_row(model1="/home/me/m/a.pt", n_samples=500, values={"cka": 0.5})),
-        write(tmp_path / "p.csv", probe_row(model="/home/me/m/a.pt"), probe_row(model="/home/me/m/a.pt", rank=4)),
-        write(
-            tmp_path / "grid.csv",
-            stitch_row(front_model_path="/home/me/m/a.pt", dataset="/data/sets/flowers", init="pinv"),
-        ),
-    ]
-    assert describe(read_measurements(tables)) == (
-        "Networks: m/a.pt (resnet18), b.pt (resnet18). Data: digits, sets/flowers. "
-        "Images: 500 (similarity), 360 (probes), 100 (matching)."
-    )
-
-
-def test_the_number_of_images_is_that_of_the_matching(tmp_path):
-    """Each pair has a number of its own under `auto`, and a random start none."""
-    table = write(
-        tmp_path / "grid.csv",
-        stitch_row(init="pinv", n_pinv_init_samples="auto", n_matched=400),
-        stitch_row(init="pinv", n_matched=100, seed=1),
-        stitch_row(init="repair", seed=2),  # does not say how many
-        stitch_row(init="rand", n_pinv_init_samples="auto", seed=3),
-    )
-    assert describe(read_measurements([table])).endswith("Images: 100, 400 (matching).")
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,12 @@ import math
 import pytest
 from scipy import stats
 
-from src.network_names import NetworkName
 from src.probing.rows import ProbeRow
-from src.sensitivity.measurements import FULL, Measurement, Measurements, ProbeKey
+from src.sensitivity.measurements import FULL, Measurement, Measurements
 from src.sensitivity.rank_tests import (
     BASELINE,
     RankTestRow,
     correlation,
-    place,
     sensitivity,
     specificity,
     summary_of_correlations,
@@ -22,7 +20,7 @@ from tests.result_rows import probe_row
 
 CKA = Measurement("cka", "a.pt -- b.pt", ("A", "B"), ("x", "y"), (FULL, FULL), 0.5, dataset="digits")
 FEW = "fewer than 10 ranks: no p-values"
-NAMES = {"A": NetworkName("a.pt", "resnet18"), "B": NetworkName("b.pt", "resnet18")}  # by identity
+TITLES = {"A": "a.pt", "B": "b.pt"}  # by identity
 
 
 def at(layers: tuple[str, str], values: dict[tuple[float, float], float], of: Measurement = CKA) -> list[Measurement]:
@@ -52,12 +50,11 @@ def probes(accuracies: dict[float, float], *, width: float = FULL, **values) -> 
 
 def tables(measurements: list[Measurement], known: dict[tuple[str, str], list[ProbeRow]] | None = None) -> Measurements:
     """Tables of these measurements and, by identity and layer, probes."""
-    curves: dict[ProbeKey, dict[float, ProbeRow]] = {}
+    curves: dict[tuple[str, str, str], dict[float, ProbeRow]] = {}
     for (identity, layer), rows in (known or {}).items():
         for row in rows:
-            key = ProbeKey(identity, layer, row.dataset, row.epochs)
-            curves.setdefault(key, {})[FULL if row.rank is None else row.rank] = row
-    return Measurements(measurements, curves, NAMES, [])
+            curves.setdefault((identity, layer, row.dataset), {})[FULL if row.rank is None else row.rank] = row
+    return Measurements(measurements, curves, TITLES, "")
 
 
 def of_measures(rows) -> list[RankTestRow]:
@@ -98,27 +95,13 @@ def test_p_values_by_hand():
         ([1, 1, 1], [1, 2, 3], 3, "the measure is constant"),
         ([1, 2, 3], [0.1, 0.1, 0.1], 3, "the accuracy is constant"),
         ([1, math.nan, 3], [1, 2, 3], 2, "ranks without a value: 1 of 3; fewer than 3 common ranks"),
+        ([math.nan, 1, 1, 1], [0, 1, 2, 3], 3, "ranks without a value: 1 of 4; the measure is constant"),
     ],
 )
 def test_what_has_no_correlation_says_why(values, accuracies, n, note):
     found = correlated(values, accuracies)
     assert (found.n, found.note) == (n, note)
     assert math.isnan(found.spearman) and math.isnan(found.kendall) and found.spearman_p is found.kendall_p is None
-
-
-def test_ranks_without_a_value_are_left_out():
-    found = correlated([1, 2, math.nan, 3], [1, 2, 0, 3])
-    assert (found.n, found.spearman, found.kendall) == (3, pytest.approx(1), pytest.approx(1))
-    assert found.note == "ranks without a value: 1 of 4; fewer than 10 ranks: no p-values"
-
-
-def test_places():
-    assert place({"a": 0.9, "b": 0.5, "c": 0.7}, "a") == (3, 1)
-    assert place({"a": 0.9, "b": 0.5, "c": 0.7}, "b") == (3, 3)
-    assert place({"a": 0.9, "b": 0.9, "c": 0.1}, "a") == (3, 2)  # ties count against it
-    assert place({"a": 0.9, "b": math.nan, "c": 0.95}, "a") == (2, 2)
-    n, found = place({"a": math.nan, "b": 1.0}, "a")
-    assert n == 1 and math.isnan(found)
 
 
 def test_sensitivity_of_either_side():
@@ -142,7 +125,7 @@ def test_where_full_rank_was_not_measured_the_highest_rank_counts():
     known = {("A", "x"): probes({1: 0.2, 2: 0.5, 4: 0.6})}
     row, other = of_measures(sensitivity(tables(at(("x", "y"), values), known)))
     assert row.spearman == pytest.approx(1) and row.note == f"y at rank 16; {FEW}"
-    assert other.varied == "layer2" and other.note == "x at rank 4; no probes of y of b.pt"
+    assert other.varied == "layer2" and other.note == "x at rank 4; no probes of y of b.pt on digits"
 
 
 def test_ranks_above_the_width_count_once():
@@ -155,20 +138,12 @@ def test_ranks_above_the_width_count_once():
 
 
 def test_probes_belong_to_the_network_that_was_cut():
-    three = probes({1: 0.2, 2: 0.5, 4: 0.6})
-    back = Measurement("stitching accuracy", "b.pt -- a.pt: rc2c_pre, pinv", ("B", "A"), ("x", "y"), (FULL, FULL), 0.5,
-                       dataset="digits")  # fmt: skip
-
-    def note(of: Measurement, known) -> str:
-        return only(sensitivity(tables(over_first({1: 1, 2: 2, 4: 4}, of), known))).note
-
-    assert note(CKA, {}) == "no probes of x of a.pt" and note(back, {}) == "no probes of x of b.pt"
-    assert note(CKA, {("B", "x"): three}) == "no probes of x of a.pt"
-    assert note(CKA, {("A", "y"): three}) == "no probes of x of a.pt"
-    assert note(back, {("B", "x"): three}) == FEW
-    several = {("B", "x"): three, ("A", "x"): three}
-    assert note(back, several) == note(CKA, several) == FEW
-    assert note(CKA, {("A", "x"): probes({1: 0.2, 2: 0.5, 64: 0.9})}) == "fewer than 3 common ranks"
+    values, three = over_first({1: 1, 2: 2, 4: 4}), probes({1: 0.2, 2: 0.5, 4: 0.6})
+    for known in ({}, {("B", "x"): three}, {("A", "y"): three}):
+        row = only(sensitivity(tables(values, known)))
+        assert (row.n, row.note) == (0, "no probes of x of a.pt on digits") and math.isnan(row.spearman)
+    back = [each._replace(models=("B", "A")) for each in values]
+    assert only(sensitivity(tables(back, {("B", "x"): three}))).note == FEW
 
 
 def test_probes_belong_to_the_data_of_the_measurement():
@@ -178,17 +153,7 @@ def test_probes_belong_to_the_data_of_the_measurement():
     assert only(sensitivity(tables(values, {("A", "x"): both}))).spearman == pytest.approx(1)
     on_mnist = [each._replace(dataset="mnist") for each in values]
     assert only(sensitivity(tables(on_mnist, {("A", "x"): both}))).spearman == pytest.approx(-1)
-    lacking = only(sensitivity(tables(on_mnist, {("A", "x"): probes(rising)})))
-    assert lacking.note.startswith("no probes of x of a.pt on mnist") and math.isnan(lacking.spearman)
-
-
-def test_probes_of_other_epochs_are_not_mixed():
-    """The newest count, which are the last."""
-    values = over_first({1: 1, 2: 2, 4: 4, 8: 8})
-    known = {("A", "x"): probes({2: 0.9, 4: 0.8, 8: 0.7}, epochs=10) + probes({1: 0.2, 2: 0.5, 4: 0.6}, epochs=20)}
-    row = only(sensitivity(tables(values, known)))
-    assert row.spearman == pytest.approx(1) and row.n == 3
-    assert row.note == f"probes of 20 epochs, the newest of those of 10, 20; {FEW}"
+    assert only(sensitivity(tables(on_mnist, {("A", "x"): probes(rising)}))).note.endswith("x of a.pt on mnist")
 
 
 def test_the_rank_itself_is_the_baseline():
@@ -210,17 +175,13 @@ def test_the_rank_itself_is_the_baseline():
     assert list(sensitivity(tables(cka)))[1:] == []  # without probes there is no baseline
 
 
-def test_full_rank_is_the_highest_rank_of_the_baseline():
-    values = over_first({FULL: 0.1, 1: 0.2, 2: 0.3, 4: 0.4})
-    row = list(sensitivity(tables(values, {("A", "x"): probes({1: 0.2, 2: 0.3, 4: 0.4, FULL: 0.9})})))[-1]
-    assert row.measure == BASELINE and row.spearman == pytest.approx(1) and row.n == 4
-
-
 def test_specificity_by_hand():
     # Layer "a" is found in its row and in its column; "b" in its column only; "c" is known to the second network alone.
     matrix = {("a", "a"): 0.9, ("a", "b"): 0.2, ("a", "c"): 0.1, ("b", "a"): 0.3, ("b", "b"): 0.6, ("b", "c"): 0.7}
     truncated = at(("a", "b"), {(4, FULL): 5.0, (FULL, 4): 5.0})  # which is another matter
     rows = list(specificity(tables(at_full_rank(matrix) + truncated)))
+    ties = specificity(tables(at_full_rank({("a", "a"): 0.9, ("a", "b"): 0.9})))
+    assert [row.place for row in ties] == [2]  # ties count against it
     assert [(row.layer1, row.varied, row.n, row.place) for row in rows] == [
         ("a", "layer2", 3, 1),
         ("a", "layer1", 2, 1),

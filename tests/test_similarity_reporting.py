@@ -6,7 +6,6 @@ import pytest
 
 from src.similarity import report
 from src.similarity.rows import SimilarityRow
-from tests.commands import caption_of
 
 
 def rows_of(layers1, layers2, ranks1, ranks2) -> list[SimilarityRow]:
@@ -52,12 +51,11 @@ def test_ranks_of_one_side(drawn):
     report.draw("x.png", rows_of("a", "c", [5], [6, 3]))
     panels, said = drawn["curves"]
     assert panels["linear CKA"] == {"a – c, rank 5 of model 1": {6: 0, 3: 1}} and said["x_label"] == "rank of model 2"
-    report.draw("x.png", rows_of("ab", "c", [6, 3], [None]))
+    # A distance rises with similarity, and the number of the full rank is not in the rows.
+    report.draw("x.png", [row._replace(values={"procrustes": 0.5}) for row in rows_of("ab", "c", [None, 6], [None])])
     panels, said = drawn["curves"]
-    assert panels["linear CKA"] == {"a – c": {6: 0, 3: 1}, "b – c": {6: 2, 3: 3}}
+    assert panels == {"1 − Procrustes distance / 2": {"a – c": {6: 0.75}, "b – c": {6: 0.75}}}
     assert said["x_label"] == "rank of model 1"
-    report.draw("x.png", rows_of("a", "c", [None, 6, 3], [None]))  # the number of the full rank is not in the rows
-    assert drawn["curves"][0]["linear CKA"] == {"a – c": {6: 1, 3: 2}}
 
 
 def test_many_layers_at_many_ranks_show_the_highest(drawn):
@@ -69,26 +67,25 @@ def test_many_layers_at_many_ranks_show_the_highest(drawn):
     assert drawn["maps"][0]["linear CKA"].matrix.rows == list("abcdefgh") and "curves" not in drawn
 
 
-def test_every_measure_has_its_own_scale_on_which_bright_is_similar(tmp_path, drawn_figures):
-    report.draw(tmp_path / "x.png", rows_of("ab", "cd", [None], [None]))
-    images = {axes.get_title(): axes.images[0] for axes in drawn_figures["x.png"].axes if axes.images}
-    assert [(title, image.get_cmap().name, image.get_clim()) for title, image in images.items()] == [
-        ("linear CKA", "viridis", (0, 1)),
-        ("PWCCA distance", "viridis_r", (0, 1)),
-    ]
-
-
-def test_cells_whose_samples_differ_are_marked_where_samples_count(tmp_path, drawn_figures):
+def test_cells_whose_samples_differ_are_marked_where_samples_count(drawn):
     first, *others = rows_of("ab", "c", [None], [None])
     mixed = [first, *(row._replace(alignment="average pool") for row in others)]
-    only_positions = [first, *(row._replace(alignment="none") for row in others)]
-    for name, rows in (("mixed", mixed), ("equal", [first, *others]), ("none", only_positions)):
-        report.draw(tmp_path / f"{name}.png", rows)
-    cka, pwcca, *_ = drawn_figures["mixed.png"].axes
-    assert not cka.patches and pwcca.patches[0].get_xy()[0].tolist() == [0.5, -0.5]  # of the first row
-    assert "Red corners: positions or tokens are the samples" in caption_of(drawn_figures["mixed.png"])
-    assert not drawn_figures["equal.png"].axes[1].patches and not drawn_figures["none.png"].axes[1].patches
-    assert caption_of(drawn_figures["equal.png"]).endswith(" Samples: positions. Images: 9.")
+    report.draw("x.png", mixed)
+    panels, said = drawn["maps"]
+    assert panels["PWCCA distance"].marked == [("a", "c")] and not panels["linear CKA"].marked
+    assert panels["PWCCA distance"].scale == (1, 0) and panels["linear CKA"].scale == (0, 1)
+    assert "Red corners: positions or tokens are the samples" in said["caption"]
+    for rows in ([first, *others], [first, *(row._replace(alignment="none") for row in others)]):
+        report.draw("x.png", rows)
+        assert not drawn["maps"][0]["PWCCA distance"].marked
+
+
+def test_nulls_have_panels_of_their_own(drawn):
+    values = {"cka": 0.5, "cka_calibrated": 0.25, "cka_calibrated_within": 0.125}
+    report.draw("x.png", [row._replace(values=values) for row in rows_of("a", "c", [None], [None])])
+    assert {title: panel.matrix.values for title, panel in drawn["maps"][0].items()} == {
+        "linear CKA": [[0.5]], "linear CKA, calibrated": [[0.25]], "linear CKA, calibrated within classes": [[0.125]],
+    }  # fmt: skip
 
 
 def test_the_caption_names_networks_data_samples_and_images():
@@ -98,9 +95,3 @@ def test_the_caption_names_networks_data_samples_and_images():
     assert report.describe(rows) == whole
     by_grams = [row._replace(values={"cka": 0.5}) for row in rows]
     assert report.describe(by_grams) == whole.replace("Samples: positions. ", "")
-
-
-def test_curves_of_distances_rise_with_similarity(drawn):
-    rows = [row._replace(values={"procrustes": 0.5}) for row in rows_of("a", "c", [8, 4], [None])]
-    report.draw("x.png", rows)
-    assert drawn["curves"][0] == {"1 − Procrustes distance / 2": {"a – c": {8: 0.75, 4: 0.75}}}

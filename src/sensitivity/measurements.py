@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from src.choices import STARTS
 from src.choices.measures import GRAMS, MEASURES
-from src.network_names import NetworkName
 from src.probing.rows import ProbeRow
 from src.results.captions import caption, network, short
 from src.results.experiments import NETWORKS, RANKS, grouped, method_names, newest
@@ -40,7 +39,7 @@ class Measurements(NamedTuple):
 
     measurements: list[Measurement]
     probes: dict[tuple[str, str, str], dict[float, ProbeRow]]  # by identity, layer and data set; by rank
-    names: dict[str, NetworkName]  # by identity
+    titles: dict[str, str]  # of the networks, by identity
     caption: str  # the networks and data, for a figure
 
 
@@ -53,16 +52,15 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
     tables = {path: read_table(path, SimilarityRow, ProbeRow, StitchRow) for path in map(Path, paths)}
     rows = [row for path in sorted(tables, key=lambda path: path.stat().st_mtime) for row in tables[path]]
     of_kind = {kind: [row for row in rows if isinstance(row, kind)] for kind in (SimilarityRow, ProbeRow, StitchRow)}
-    names = {name.identity: name for row in reversed(rows) for name in row.networks}
     titles = {name.identity: name.title(row.seed) for row in reversed(rows) for name in row.networks}
     stitches = sorted(of_kind[StitchRow], key=lambda row: row.folder)  # a time
     measured = [*_similarities(of_kind[SimilarityRow], titles), *_accuracies(stitches, titles)]
-    networks = dict.fromkeys(network(names[name.identity].path, name.type) for row in rows for name in row.networks)
+    networks = dict.fromkeys(network(name.path, name.type) for row in rows for name in row.networks)
     data = dict.fromkeys(short(row.dataset) for row in rows if row.dataset)
     return Measurements(
         newest(measured, lambda each: (each.measure, each.setting, each.layers, each.ranks)),
         _probes(of_kind[ProbeRow]),
-        names,
+        titles,
         caption(networks=", ".join(networks), data=", ".join(data)),
     )
 
@@ -88,7 +86,7 @@ def over_ranks(series: Sequence[Measurement], side: int) -> Iterator[tuple[tuple
 def _probes(rows: Iterable[ProbeRow]) -> dict[tuple[str, str, str], dict[float, ProbeRow]]:
     """Return the newest probes of each layer; those of other numbers of epochs are not mixed with them."""
     probes: dict[tuple[str, str, str], dict[float, ProbeRow]] = {}
-    for row in newest(rows, lambda row: (row.networks, row.layer, row.dataset, row.epochs, row.rank)):
+    for row in newest(rows, lambda row: (row.networks[0].identity, row.layer, row.dataset, row.epochs, row.rank)):
         key = (row.networks[0].identity, row.layer, row.dataset)
         same = {rank: other for rank, other in probes.get(key, {}).items() if other.epochs == row.epochs}
         probes[key] = same | {_number(row.rank): row}
@@ -121,12 +119,16 @@ def _similarities(rows: Sequence[SimilarityRow], titles: Mapping[str, str]) -> I
 def _accuracies(rows: Sequence[StitchRow], titles: Mapping[str, str]) -> Iterator[Measurement]:
     """Yield the accuracy of each row; the method tells apart those of the same networks.
 
-    It names the rank of the matched activations where that is not the rank of the stitch.
+    It names the rank of the matched activations, unless that is the rank of the stitch, where methods differ in it.
     """
     methods = method_names([row.experiment for row in rows], apart_from=(*NETWORKS, *RANKS))
-    for row, method in zip(rows, methods, strict=True):
-        if row.init not in STARTS and row.front_pinv_rank != row.front_stitch_rank:
-            method += f", front_pinv_rank={row.front_pinv_rank or 'full'}"
+    matched = [row.front_stitch_rank if row.init in STARTS else row.front_pinv_rank for row in rows]
+    stitches = list(zip(rows, methods, matched, strict=True))
+    alike = grouped(stitches, lambda each: (each[1], _models(each[0]), each[0].pair, each[0].front_stitch_rank))
+    several = {key[0] for key, same in alike.items() if len({rank for *_, rank in same}) > 1}
+    for row, method, rank in stitches:
+        if method in several and rank != row.front_stitch_rank:
+            method += f", front_pinv_rank={'full' if rank is None else rank}"
         setting = f"{' -- '.join(titles[model] for model in _models(row))}: {row.stitching_type}, {method}"
         ranks = (_number(row.front_stitch_rank), FULL)
         found = Measurement("stitching accuracy", setting, _models(row), tuple(row.pair), ranks, row.accuracy)

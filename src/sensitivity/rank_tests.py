@@ -92,7 +92,7 @@ def sensitivity(tables: Measurements) -> Iterator[RankTestRow]:
                 if len(ranks) < len(common):
                     notes.append(f"ranks above the width left out: {len(common) - len(ranks)}")
                 if not probes:
-                    model, data = tables.names[series[0].models[side]].path, series[0].dataset
+                    model, data = tables.titles[series[0].models[side]], series[0].dataset
                     found["note"] = f"no probes of {layers[side]} of {model}" + (f" on {data}" if data else "")
                 found["note"] = "; ".join(filter(None, [*notes, found["note"]]))
                 yield _row("sensitivity", series[0], layers, side, **found)
