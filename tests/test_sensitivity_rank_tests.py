@@ -13,7 +13,6 @@ from src.sensitivity.rank_tests import (
     correlation,
     sensitivity,
     specificity,
-    summary_of_correlations,
     summary_of_places,
 )
 from tests.result_rows import probe_row
@@ -209,15 +208,3 @@ def test_a_missing_pair_has_no_place():
     assert [(row.layer1, row.varied, row.n) for row in rows] == [("b", "layer2", 1), ("b", "layer1", 1)]
     assert all(math.isnan(row.place) and row.note == "its similarity has no value" for row in rows)
     assert summary_of_places(rows) == "no place is defined"
-
-
-def test_summary_of_correlations():
-    """It counts no significant tests: those of the layers of one network depend on each other."""
-    row = RankTestRow("sensitivity", "cka", "a.pt -- b.pt", "x", "y", "layer1", 4)
-    rows = [
-        row._replace(spearman=1.0, spearman_p=0.01, kendall=0.5, kendall_p=0.2),
-        row._replace(spearman=0.5, kendall=0.25),
-        row._replace(spearman=math.nan, kendall=math.nan),
-    ]
-    assert summary_of_correlations(rows) == "mean rho 0.7500, mean tau 0.3750"
-    assert summary_of_correlations(rows[2:]) == "no correlation is defined"

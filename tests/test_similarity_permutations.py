@@ -154,17 +154,16 @@ def test_compare_warns_of_the_bias_as_the_script_does(capsys):
     assert said == "".join(f"warning: {line}\n" for line in comparison.warnings()) and said.count("biased ") == 2
 
 
-@pytest.mark.parametrize("name", ["cka", pytest.param("procrustes", marks=pytest.mark.slow)])
-def test_p_values_within_classes_are_uniform_when_only_labels_are_shared(name):
-    """300 simulated data sets; permutations of all images reject nearly all of them."""
+def test_p_values_within_classes_are_uniform_when_only_labels_are_shared():
+    """200 simulated data sets; permutations of all images reject nearly all of them."""
     rng = np.random.default_rng(1)
     freely, within = [], []
-    for _ in range(300):
+    for _ in range(200):
         labels, x, y = with_shared_classes(rng)
-        row = row_of(x, y, metrics=[name], n_permutations=99, labels=labels)
-        freely.append(row.nulls[name].p_value)
-        within.append(row.nulls_within[name].p_value)
-    assert kstest(np.array(within) - rng.random(300) / 100, "uniform").pvalue > 0.05  # they are multiples of 1/100
+        row = row_of(x, y, metrics=["cka"], n_permutations=99, labels=labels)
+        freely.append(row.nulls["cka"].p_value)
+        within.append(row.nulls_within["cka"].p_value)
+    assert kstest(np.array(within) - rng.random(200) / 100, "uniform").pvalue > 0.05  # they are multiples of 1/100
     assert np.mean(np.array(freely) <= 0.05) > 0.9
 
 

@@ -49,9 +49,8 @@ class Layer:
 
     Args:
         name: for messages.
-        metrics: names in `MEASURES`. Those of Gram matrices need the activations until `finish`, at least in float32.
-        ranks: numbers of principal components that are kept; None: all of them. Those and the measures of samples need
-            sums.
+        metrics: names in `MEASURES`. Those of Gram matrices need the activations until `finish`, all others sums.
+        ranks: numbers of principal components that are kept, which need sums; None: all of them.
     """
 
     def __init__(self, name: str, n_images: int, *, metrics: Sequence[str], ranks: Iterable[Rank] = (None,)):

@@ -1,10 +1,9 @@
 """Gram matrices of whole layers: products of the flattened activations of n images, at several ranks.
 
-In coordinates of the principal axes of the channels, the Gram matrix of rank r is the sum of those of the first r
-axes. So the next rank only adds the Gram matrix of its further axes. Blocks of features are multiplied in the precision
-of the activations and added up in float64; only the lower triangle is computed. The activations come less a reference
-that is near their mean, so that they need not be copied to be centred: what is left of the mean is subtracted from the
-products, in float64.
+In coordinates of the principal axes of the channels, the next rank only adds the Gram matrix of its further axes.
+Blocks of features are multiplied in the precision of the activations and added up in float64; only the lower triangle
+is computed. The activations come less a reference near their mean; what it has left of the mean is subtracted from the
+products.
 """
 
 from collections.abc import Sequence

@@ -69,9 +69,8 @@ class SimilarityRow(NamedTuple):
         return self._nulls("_within")
 
     def _nulls(self, which: str) -> dict[str, Null]:
-        columns = {name: [f"{name}_{part}{which}" for part in Null._fields] for name in MEASURES}
-        known = {name: parts for name, parts in columns.items() if parts[0] in self.values}
-        return {name: Null(*map(self.values.__getitem__, parts)) for name, parts in known.items()}
+        known = [name for name in MEASURES if f"{name}_p_value{which}" in self.values]
+        return {name: Null(*(self.values[f"{name}_{part}{which}"] for part in Null._fields)) for name in known}
 
     @property
     def is_by_position(self) -> bool:

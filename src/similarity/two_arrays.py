@@ -39,7 +39,7 @@ def debiased_cka(x, y) -> float:
 
     For independent representations it is about 0 on average, so it may be negative.
     """
-    return _of_grams(measures.cka_debiased, *_matrices(x, y), at_least=MEASURES["cka_debiased"].min_images)
+    return _of_grams(measures.cka_debiased, x, y, at_least=MEASURES["cka_debiased"].min_images)
 
 
 def mutual_knn(x, y, k: int = N_NEIGHBOURS) -> float:
@@ -48,19 +48,16 @@ def mutual_knn(x, y, k: int = N_NEIGHBOURS) -> float:
     The nearest neighbours have the highest cosines; the representations are not centred (Huh, Cheung, Wang and Isola
     2024, arXiv 2405.07987, section 3).
     """
-    if k < 1:
-        raise ValueError(f"k is {k}; give at least 1")
-    return _of_grams(lambda grams: measures.mutual_knn(grams, k), *_matrices(x, y), at_least=k + 1)
+    return _of_grams(lambda grams: measures.mutual_knn(grams, k), x, y, at_least=k + 1)
 
 
 def pwcca_distance(x, y) -> float:
     """PWCCA distance from (n, features1) to (n, features2), in [0, 1]; not symmetric, as `x` gives the weights.
 
     Projection-weighted canonical correlation analysis (Morcos et al. 2018, arXiv 1806.05759), in the form of the
-    paper's code. Eigenvalues of a covariance below 1e-10 of the largest count as zero. The weight of a direction is the
-    sum over the features of `x` of its absolute products with them. Directions of `x` without a partner in `y` have
-    correlation 0 and count in the normalisation. The directions are unique, see `SamplesPair`; the value is
-    not determined where correlations are about 1e-6 apart, or principal axes of equal ones have equal variances.
+    paper's code: the weight of a direction is the sum over the features of `x` of its absolute products with them, and
+    directions of `x` without a partner in `y` have correlation 0 and count in the normalisation. Eigenvalues of a
+    covariance below 1e-10 of the largest count as zero.
     """
     return measures.pwcca(samples_pair(x, y))
 
@@ -130,16 +127,16 @@ def samples_pair(x, y) -> SamplesPair:
     return SamplesPair(first, second, deviations1[:, None] * (basis1.T @ basis2) * deviations2)
 
 
-def _of_grams(measure: Callable[[Grams], Tensor], x: Tensor, y: Tensor, *, at_least: int) -> float:
-    if len(x) < at_least:
-        raise Undefined(f"this measure needs at least {at_least} samples, not {len(x)}")
-    return float(measures.cosines(*(measure(_grams(z)) for z in (x, y))))
-
-
-def _grams(x: Tensor) -> Grams:
-    mean = x.mean(0)
-    centred = x - mean
-    return Grams((centred @ centred.T)[None], (centred @ mean + mean.square().sum() / 2)[None])
+def _of_grams(measure: Callable[[Grams], Tensor], x, y, *, at_least: int) -> float:
+    matrices = []
+    for z in _matrices(x, y):
+        if len(z) < at_least:
+            raise Undefined(f"this measure needs at least {at_least} samples, not {len(z)}")
+        mean = z.mean(0)
+        centred = z - mean
+        grams = Grams((centred @ centred.T)[None], (centred @ mean + mean.square().sum() / 2)[None])
+        matrices.append(measure(grams))
+    return float(measures.cosines(*matrices))
 
 
 def _matrices(x, y) -> list[Tensor]:
