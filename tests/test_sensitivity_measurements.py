@@ -47,20 +47,6 @@ def test_distances_are_negated_and_what_was_not_measured_is_left_out(tmp_path):
     }  # fmt: skip
 
 
-def test_tables_of_the_same_networks_become_one_and_the_last_of_repetitions_counts(tmp_path, capsys):
-    one = write(tmp_path / "1.csv", similarity_row(model1="./m/a.pt", values={"cka": 0.5}))
-    two = write(
-        tmp_path / "2.csv",
-        similarity_row(model1="m/a.pt", values={"cka": 0.7}),
-        similarity_row(model1="m/a.pt", layer1="z", values={"cka": 0.1}),
-    )
-    measurements = read_measurements([one, two, one]).measurements
-    assert {(each.setting, each.layers, each.ranks): each.value for each in measurements} == {
-        ("m/a.pt -- b.pt", ("x", "y"), (FULL, FULL)): 0.7, ("m/a.pt -- b.pt", ("z", "y"), (FULL, FULL)): 0.1,
-    }  # fmt: skip
-    assert "1 result repeats another of the same experiment; the newest of each counts" in capsys.readouterr().err
-
-
 def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch, capsys):
     """In tables of every kind: probes of a copy are those of the network."""
     monkeypatch.chdir(tmp_path)
@@ -169,17 +155,3 @@ def test_stitches_are_kept_apart_by_networks_and_method(tmp_path, capsys):
         "b.pt -- a.pt: rc2c_pre, direct matching": 0.2,
     }
     assert not capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ({"model2": "-", "seed": 0}, {"model2": "-", "seed": 1}),
-        ({"model2": "DEFAULT", "model2_type": "tv_resnet18"}, {"model2": "DEFAULT", "model2_type": "tv_resnet34"}),
-    ],
-)
-def test_networks_without_a_file_are_kept_apart(one, other, tmp_path, capsys):
-    """Fresh weights of several seeds, and torchvision's weights of several types, have one path."""
-    rows = [similarity_row(**names, values={"cka": value}) for names, value in ((one, 0.25), (other, 0.5))]
-    measurements = read_measurements([write(tmp_path / "s.csv", *rows)]).measurements
-    assert sorted(settings_of(measurements).values()) == [[0.25], [0.5]] and not capsys.readouterr().err
