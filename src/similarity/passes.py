@@ -92,7 +92,7 @@ def take_statistics(
     metrics, sides = with_companions(metrics), [first, second]
     if first.network is second.network:
         layers = list(dict.fromkeys([*first.layers, *second.layers]))
-        sides = [first._replace(layers=layers, ranks=list(dict.fromkeys([*first.ranks, *second.ranks])))]
+        sides = [second._replace(layers=layers, ranks=list(dict.fromkeys([*first.ranks, *second.ranks])))]
     keys = [(side.key, *map(tuple, (side.layers, side.ranks, metrics))) for side in sides]
     features = [
         (kept and kept.get(key)) or _unseen(side, n_images, metrics) for side, key in zip(sides, keys, strict=True)
