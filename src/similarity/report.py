@@ -1,7 +1,7 @@
 """The tables of the paper's code that a comparison prints, its CSV and its figure."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from src.choices.measures import GRAMS, MEASURES
@@ -94,6 +94,8 @@ def _heat_maps(cells: Mapping[tuple[str, str], SimilarityRow]) -> dict[str, Heat
 
     columns, panels = {column for row in cells.values() for column in row.values}, {}
     for metric, measure in MEASURES.items():
+        if _is_repeated(metric, cells.values()):
+            continue
         corners = [] if measure.of == GRAMS else marked
         if metric in columns:
             panels[measure.title] = HeatMap(matrix(metric), measure.scale, marked=corners)
@@ -102,6 +104,14 @@ def _heat_maps(cells: Mapping[tuple[str, str], SimilarityRow]) -> dict[str, Heat
                 calibrated = matrix(f"{metric}_calibrated{which}")
                 panels[f"{measure.title}, calibrated{where}"] = HeatMap(calibrated, marked=corners)
     return panels
+
+
+def _is_repeated(metric: str, rows: Iterable[SimilarityRow]) -> bool:
+    """Return whether a measure that comes with another equals it, as PWCCA where all directions have partners."""
+    for other, measure in MEASURES.items():
+        if metric in measure.companions and all({metric, other} <= row.values.keys() for row in rows):
+            return all(math.isclose(row.values[metric], row.values[other], abs_tol=1e-6) for row in rows)
+    return False
 
 
 def _curves(rows: Sequence[SimilarityRow], side: int) -> dict[str, dict[str, dict[int, float]]]:
