@@ -12,8 +12,10 @@ from src.datasets.in_memory import ImageSet
 from src.images import ImageSpec
 from src.low_rank import low_rank_approx, principal_components
 from src.models import Network, build_model
+from src.models.heads import pool
 from src.moments import as_rows
-from src.probing import Probes, decay_epochs, pool, truncated_pools
+from src.probing import Probes, decay_epochs
+from src.probing.probes import truncated_pools
 from src.runtime import seeded
 from src.training import Settings, evaluate, train
 

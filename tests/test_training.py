@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.training import Classification, NonFiniteLoss, Settings, classification_losses, loop, train
+from src.errors import UserError
+from src.training import Classification, Settings, classification_losses, loop, train
 from tests.commands import MODEL, ON_DIGITS, error_line, run
 from tests.conftest import few_images
 from tests.tiny_datasets import few_grey_images
@@ -52,7 +53,7 @@ def test_learning_rates_of_all_updates(settings, expected, images, monkeypatch):
 def test_a_loss_that_is_not_finite_stops_the_training(settings, bias, images):
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     model[1].bias.data[0] = bias
-    with pytest.raises(NonFiniteLoss, match="epoch 1, up to step 3: the loss of the network is not finite"):
+    with pytest.raises(UserError, match="epoch 1, up to step 3: the loss of the network is not finite"):
         list(train(Classification(model), images, images, Settings(3, 8, **settings)))
 
 
