@@ -47,16 +47,13 @@ def test_probes_layers_and_ranks(tmp_path, digit_networks):
     assert (tmp_path / "t" / "probes.png").read_bytes().startswith(PNG)
 
 
-def test_the_figure_says_what_it_shows(probe, drawn_figures):
-    probe("-l", "layer4.1", "-e", "0", "-ranks", "4", "1", "-o", "p.csv")
-    below = caption_of(drawn_figures["p.png"]).replace(" ", "")
-    assert below.endswith(f"({MODEL}).Data:digits.Method:linearprobes,0epochs.Images:120.")
-
-
-def test_rank_0_is_the_full_rank(probe):
+def test_rank_0_is_the_full_rank_and_the_figure_says_what_it_shows(probe, drawn_figures):
     out = probe("-l", "layer4.1", "-e", "0", "-ranks", "4", "0", "-o", "p.csv")
     assert list(parse_probes(out)["layer4.1"]) == ["None", "4"]
-    assert [row["rank"] for row in read_csv("p.csv")] == ["", "4"]
+    rows = read_csv("p.csv")
+    assert [(row["rank"], row["train_accuracy"], row["epochs"]) for row in rows] == [("", "", "0"), ("4", "", "0")]
+    below = caption_of(drawn_figures["p.png"]).replace(" ", "")
+    assert below.endswith(f"({MODEL}).Data:digits.Method:linearprobes,0epochs.Images:120.")
 
 
 def test_verbose_prints_what_the_public_code_prints(probe):
@@ -67,20 +64,9 @@ def test_verbose_prints_what_the_public_code_prints(probe):
     assert out.splitlines()[4] == f"Epoch #2 val acc: {accuracy}"
 
 
-def test_verbose_names_the_probe_where_there_are_several(probe):
-    lines = probe("-l", "layer3.0", "layer4.1", "-e", "1", "--verbose", "-ranks", "8").splitlines()
-    assert lines[1].startswith("layer3.0 -- rank 8 -- Epoch #1 train acc: 0.")
-    assert lines[4].startswith("layer4.1 -- rank 8 -- Epoch #1 val acc: 0.")
-
-
-def test_no_epochs_evaluate_the_probes_as_drawn(probe):
-    found = parse_probes(probe("-l", "all", "-e", "0", "--verbose", "-o", "p.csv"))
-    assert len(found) == 8 and all(list(ranks) == ["None"] for ranks in found.values())
-    assert {(row["rank"], row["train_accuracy"], row["epochs"]) for row in read_csv("p.csv")} == {("", "", "0")}
-
-
 def test_without_an_output_nothing_is_written(probe, tmp_path):
-    probe("-l", "layer4.1", "-e", "0", "-ranks")
+    found = parse_probes(probe("-l", "all", "-e", "0", "-ranks"))
+    assert len(found) == 8 and all(list(ranks) == ["None"] for ranks in found.values())
     assert not list(tmp_path.iterdir())
 
 
@@ -103,7 +89,11 @@ def test_training_is_what_the_options_say(monkeypatch, probe):
 
     monkeypatch.setattr(training, "train", recording)
     probe("-l", "layer4.1")
-    probe("-l", "layer4.1", "-e", "5", "-b", "32", "-lr", "0.1", "-wd", "0", "-s", "9")
+    options = "-e 5 -b 32 -lr 0.1 -wd 0 -s 9 -ranks 8 --verbose".split()
+    lines = probe("-l", "layer3.0", "layer4.1", *options).splitlines()
     default = training.Settings(10, 64, learning_rate=1e-3, weight_decay=1e-5, reduce_lr_epochs=[5])
     given = training.Settings(5, 32, learning_rate=0.1, weight_decay=0, reduce_lr_epochs=[], seed=9)
     assert seen == [default, given]
+    # where there are several probes, each line names its own
+    assert lines[1].startswith("layer3.0 -- rank 8 -- Epoch #1 train acc: 0.")
+    assert lines[4].startswith("layer4.1 -- rank 8 -- Epoch #1 val acc: 0.")
