@@ -7,7 +7,7 @@ import pytest
 
 from src.errors import UserError
 from src.files import write_bytes
-from tests.commands import MODEL, ON_DIGITS, PAIR, main_of, run, start_code
+from tests.commands import MODEL, ON_DIGITS, PAIR, module_of, run, start_code
 from tests.run_content import content
 
 COMMANDS = {
@@ -26,7 +26,7 @@ SLOW = [pytest.param(script, marks=pytest.mark.slow) for script in LONG]
 @pytest.mark.parametrize("script", ["exec_probe", *SLOW])
 def test_a_disk_that_fills_up_at_any_write(script, network_folder, monkeypatch, capfd):
     """Run with room for no file, for one more, for two more ..., always going on, until all of them are written."""
-    main, command = main_of(script), [*COMMANDS[script], "--resume"]
+    main, command = module_of(script).main, [*COMMANDS[script], "--resume"]
     run(script, *command, cwd=network_folder("whole"))
     broken = network_folder("broken")
     monkeypatch.chdir(broken)
