@@ -70,7 +70,7 @@ def probe(args, session=None) -> None:
     # One probe for each layer and rank.
     session = session or Session()
     model = session.network(cli.named_network(args, "model"), spec, device=device, encoder=True)
-    model, layers = cli.choose_layers(model, args.layer_names, args, image_shape=spec.shape)
+    model, layers = cli.choose_layers(model, ",".join(args.layer_names), args, image_shape=spec.shape)
     ranks = descending(args.ranks)
     if args.with_head and (layers not in (["output"], [model.output_name]) or ranks != [None]):
         raise UserError("--with-head takes one probe, of the output at full rank: give -l output and no -ranks")

@@ -78,21 +78,13 @@ def named_network(args: argparse.Namespace, side: str) -> NetworkName:
 
 
 def choose_layers(
-    network: "Network",
-    text: str | Sequence[str],
-    args: argparse.Namespace,
-    *,
-    image_shape: Sequence[int],
-    side: str = "both",
+    network: "Network", text: str, args: argparse.Namespace, *, image_shape: Sequence[int], side: str = "both"
 ) -> tuple["Network", list[str]]:
     """Return the layers that an option names, and the network with their activations as maps (B, C, H, W).
 
     Args:
-        text: as `Network.layers` takes it, or several such texts.
-        image_shape: (C, H, W) of the images.
+        text: as `Network.layers` takes it.
         side: whose layers they are, for `--channels-last`.
     """
-    texts = [text] if isinstance(text, str) else text
-    layers = list(dict.fromkeys(layer for each in texts for layer in network.layers(each)))
-    is_last = args.channels_last in (True, side, "both")
+    layers, is_last = network.layers(text), args.channels_last in (True, side, "both")
     return network.channels_first(layers, image_shape=image_shape, channels_last=is_last), layers
