@@ -45,7 +45,7 @@ REFUSALS = [
     (f"{TRAIN} -gpu 99", "-gpu 99: this machine has"),
     (f"{TRAIN} --resume --overwrite", "argument --overwrite: not allowed with argument --resume"),
     (TRAIN.replace("-dir m", "-dir file/m"), "file/m as folder of this run: Not a directory"),
-    (f"{TRAIN} --config lr.yaml", "-lr/--learning-rate: '-1' is not a finite number above 0"),
+    (f"{TRAIN} --config lr.yaml", "-lr/--learning-rate: '0' is not a finite number above 0"),
     # Checkpoints
     (f"exec_eval.py x.pt {MODEL} {ON}", "cannot read checkpoint x.pt: No such file"),
     (f"exec_eval.py f.pt small_cnn {ON}", ("does not fit small_cnn with 10 classes", "(-d is digits)")),
@@ -98,7 +98,7 @@ def place(folder) -> None:
     (folder / "short.pt").write_bytes((folder / "f.pt").read_bytes()[:1000])
     torch.save({"a": Code(f"touch {folder}/ran")}, folder / "code.pt")
     (folder / "file").touch()
-    (folder / "lr.yaml").write_text("learning_rate: -1")
+    (folder / "lr.yaml").write_text("learning_rate: 0")
     images = random_images(2, 32, 32, 3)
     np.savez(folder / "other.npz", x_train=images, x_test=images)
     for name in ("broken", "empty"):

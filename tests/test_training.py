@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 from src.runtime import seeded
 from src.training import Classification, Settings, classification_losses, loop, train
@@ -99,8 +100,8 @@ def test_unlabelled_samples_count_neither_in_the_loss_nor_in_the_accuracy():
     torch.testing.assert_close(group.cross_entropies, labelled.cross_entropies)
 
 
-def test_the_seed_counts_for_networks_that_drop_out(images):
-    trained = []
+def test_the_seed_counts_for_networks_that_drop_out():
+    images, trained = ImageSet(torch.ones(20, 1, 2, 2), torch.zeros(20, dtype=torch.long), n_classes=2), []
     for seed in (0, 0, 1):
         torch.rand(7)  # the global generator is somewhere else each time
         model = make_network(nn.Dropout(0.5))
