@@ -15,22 +15,23 @@ def parser() -> cli.Parser:
     return options
 
 
-def evaluate(args) -> None:
+def measure(args) -> None:
     from src.checkpoints import load_model
     from src.console import progress, result
     from src.datasets import dataset_info, load_dataset
     from src.runtime import device_of
-    from src.training import accuracy
+    from src.training import Classification, evaluate
 
     device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
     model = load_model(cli.named_network(args, "model"), spec, device=device)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **cli.load_options(args, device))
     batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
-    result(f"Clean accuracy: {accuracy(model, batches):.2%}")
+    (score,) = evaluate(Classification(model), batches)
+    result(f"Clean accuracy: {score.accuracy:.2%}")
 
 
 def main(argv=None) -> int:
-    return cli.run(parser(), evaluate, argv)
+    return cli.run(parser(), measure, argv)
 
 
 if __name__ == "__main__":

@@ -11,44 +11,24 @@ def parser() -> cli.Parser:
     add = options.add_argument
     add("model_path", type=cli.checkpoint, help=cli.CHECKPOINT)
     add("model_type", type=cli.network, help=cli.NETWORKS)
-    add(
-        "-l",
-        "--layers",
-        dest="layer_names",
-        nargs="+",
-        required=True,
-        help="layers to probe, with blanks or commas between them, or all",
-    )
-    add(
-        "-ranks",
-        "--ranks",
-        type=cli.whole_number(0),
-        nargs="*",
-        default=[],
-        help="principal components to keep, in each batch; one probe each at every layer; 0, default: all",
-    )
+    add("-l", "--layers", dest="layer_names", nargs="+", required=True,
+        help="layers to probe, with blanks or commas between them, or all")  # fmt: skip
+    add("-ranks", "--ranks", type=cli.whole_number(0), nargs="*", default=[],
+        help="principal components to keep, in each batch; one probe each at every layer; 0, default: all")  # fmt: skip
     cli.add_gpu(options)
     cli.add_data(options, batch_size=64)
     cli.add_channels_last(options)
     add("-e", "--epochs", dest="n_epochs", type=cli.whole_number(0), default=10, help="number of epochs")
-    add(
-        "-lr",
-        "--learning-rate",
-        type=cli.real_number(above=0),
-        default=1e-3,
-        help="learning rate; of more than five epochs, the last five have a tenth of it",
-    )
+    add("-lr", "--learning-rate", type=cli.real_number(above=0), default=1e-3,
+        help="learning rate; of more than five epochs, the last five have a tenth of it")  # fmt: skip
     add("-wd", "--weight_decay", "--weight-decay", type=cli.real_number(at_least=0), default=1e-5, help="weight decay")
     cli.add_seed(options)
     add("--verbose", action="store_true", help="print both accuracies after every epoch")
     add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure, accuracy over rank, goes beside it")
     cli.add_figure(options)
-    add(
-        "--with-head",
-        metavar="DIR",
+    add("--with-head", metavar="DIR",
         help="with -l output: write DIR/model_<epoch>.pt, the network with the probe as its head, for an encoder that "
-        "is to be an end network",
-    )
+        "is to be an end network")  # fmt: skip
     cli.add_resume(options)
     return options
 
@@ -64,7 +44,8 @@ def probe(args, session=None) -> None:
     from src.files import write_json
     from src.low_rank import descending
     from src.probing import Probes, decay_epochs
-    from src.probing.report import rows_of, write_files
+    from src.probing.report import write_files
+    from src.probing.rows import ProbeRow
     from src.results.options import recorded
     from src.results.run import Run
     from src.runtime import device_of
@@ -89,7 +70,7 @@ def probe(args, session=None) -> None:
     # One probe for each layer and rank.
     session = session or Session()
     model = session.network(cli.named_network(args, "model"), spec, device=device, encoder=True)
-    model, layers = cli.choose_layers(model, args.layer_names, args, image_shape=spec.shape)
+    model, layers = cli.choose_layers(model, ",".join(args.layer_names), args, image_shape=spec.shape)
     ranks = descending(args.ranks)
     if args.with_head and (layers not in (["output"], [model.output_name]) or ranks != [None]):
         raise UserError("--with-head takes one probe, of the output at full rank: give -l output and no -ranks")
@@ -132,15 +113,16 @@ def probe(args, session=None) -> None:
     if args.with_head:
         (head,) = task.heads
         path = Path(args.with_head, f"model_{args.n_epochs}.pt")
-        save_state(
-            path, model.state_dict() | {f"linear_probe.{key}": value for key, value in head.state_dict().items()}
-        )
+        own = {f"linear_probe.{key}": value for key, value in head.state_dict().items()}
+        save_state(path, model.state_dict() | own)
         write_json(path.with_suffix(".config.txt"), recorded(vars(args)))  # so that fresh weights are known as such
         note(f"wrote {path}")
     if run:
-        made_with = {"model": args.model_path, "seed": args.seed, "epochs": args.n_epochs}
-        made_with |= {"model_type": args.model_type, "dataset": args.dataset, "n_images": len(test_set)}
-        rows = rows_of(last, made_with=made_with)
+        made_with = (args.seed, args.n_epochs, args.model_type, args.dataset, len(test_set))
+        rows = []
+        for (layer, rank), (trained, val) in last.items():
+            scores = val.accuracy, trained and trained.accuracy, val.loss
+            rows.append(ProbeRow(args.model_path, layer, rank, *scores, *made_with))
         write_files(Path(args.output), rows, task.widths, **cli.figure_options(args))
         run.finish()
         note(f"wrote {args.output}")

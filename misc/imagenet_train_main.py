@@ -53,7 +53,7 @@ def parser() -> cli.Parser:
     return options
 
 
-def check(args, n_processes: int) -> None:
+def check(args, processes) -> None:
     """Answer options that are not taken, and options that contradict each other, before anything is loaded."""
     from src.errors import UserError
 
@@ -64,8 +64,11 @@ def check(args, n_processes: int) -> None:
         args.weights, args.resume = args.resume, False
     if args.evaluate and not args.weights:
         raise UserError("-e measures the accuracy of a checkpoint; give it as --weights FILE")
-    if args.batch_size < n_processes:
-        raise UserError(f"-b {args.batch_size} are the images of all {n_processes} processes together; give more")
+    if args.batch_size < processes.world_size:
+        raise UserError(f"-b {args.batch_size} are the images of all {processes.world_size} processes; give more")
+    if args.gpu not in (None, -1) and processes.local_world_size > 1:
+        raise UserError(f"--gpu {args.gpu}: {processes.local_world_size} processes cannot share one GPU; leave it out, "
+                        "each takes that of its local rank (CUDA_VISIBLE_DEVICES chooses among them)")  # fmt: skip
 
 
 def load_images(args, info, device, processes, *, train: bool):
@@ -81,7 +84,7 @@ def load_images(args, info, device, processes, *, train: bool):
     else:
         loading = Loading(args.n_workers, prefetch_factor=2)
         images = load_dataset("imagenet", args.data, train=train, device=device, loading=loading)
-    images.shard = Shard(processes.rank, processes.size)
+    images.shard = Shard(processes.rank, processes.world_size)
     return images
 
 
@@ -93,12 +96,12 @@ def train(args) -> None:
     from src.models import build_model
     from src.results.run import Run
     from src.runtime import device_of, precision, seeded
-    from src.training.distributed import DataParallelClassification, device_number, joined, launched
+    from src.training.distributed import DataParallelClassification, joined, launched
     from src.training.recorded import train_network
 
     processes, info = launched(), dataset_info("imagenet")
-    check(args, processes.size)
-    args.gpu = device_number(args.gpu, processes)
+    check(args, processes)
+    args.gpu = processes.local_rank if args.gpu is None else args.gpu
     args.save_dir = args.save_dir or f"models/imagenet/{args.arch.rpartition('/')[2]}_{args.seed}"
     run = Run.in_folder(args.save_dir, vars(args))
     if not args.evaluate and run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
@@ -110,7 +113,8 @@ def train(args) -> None:
         load_weights(model, args.weights, wanted=f"{args.arch} with {info.n_classes} classes")
 
     with contextlib.ExitStack() as during:
-        during.enter_context(silenced(processes.rank > 0))  # one process speaks
+        if processes.rank > 0:  # one process speaks
+            during.enter_context(silenced())
         val_set = load_images(args, info, device, processes, train=False)
         train_set = None if args.evaluate else load_images(args, info, device, processes, train=True)
         during.enter_context(joined(processes, device))

@@ -14,7 +14,7 @@ import exec_probe
 import exec_stitch
 from src import cli
 from src.choices.stitching import FORMS
-from src.console import listed, note, warn, without_results
+from src.console import listed, note, silenced, warn
 from src.errors import Busy, UserError, as_user_error
 from src.network_names import is_user_network
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
@@ -245,7 +245,7 @@ def run_calls(unit: Unit, session: "Session") -> list[float]:
     seconds = []
     for call in unit.calls:
         began = time.monotonic()
-        with without_results():
+        with silenced(notes=False):
             call.function(call.options, session)
         if call.script is exec_stitch:  # its finished runs are evaluated next
             remove_remains(unit.place)

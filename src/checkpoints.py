@@ -6,7 +6,7 @@ import io
 import json
 import pickle
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from src.console import warn
 from src.datasets import normalisation_of
 from src.errors import Misfit, UserError
-from src.files import write_bytes
+from src.files import readable, write_bytes
 from src.images import ImageSpec, Normalisation, describe_values
 from src.models import Network, build_model
 from src.models.heads import LinearProbe
@@ -39,21 +39,19 @@ def save_tensors(path: Path, content: Any) -> None:
 
 
 def load_state(path: str | Path) -> State:
-    """Load a state dict, in torch's zip or legacy format or as safetensors.
+    """Load a state dict, in torch's zip or legacy format.
 
     Takes it out of `state_dict` or `model` where it is wrapped, and strips the prefixes `module.` (DataParallel) and
     `_orig_mod.` (torch.compile).
 
     Raises:
-        UserError: the file is missing, damaged, holds code instead of tensors, or something else than tensors.
+        UserError: as load_tensors; or the file holds something else.
     """
-    state = _load_safetensors(path) if str(path).endswith(".safetensors") else load_tensors(path)
+    state = load_tensors(path)
     for wrapper in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
-    if not isinstance(state, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
-    ):
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"checkpoint {path} is no state dict; save one with torch.save(model.state_dict(), path)")
     state = dict(state)
     for prefix in ("module.", "_orig_mod.", "module."):  # either may be the outer one
@@ -67,35 +65,13 @@ def load_tensors(path: str | Path) -> Any:
     Raises:
         UserError: the file is missing, damaged, or holds code instead of tensors.
     """
-    with _readable(path), warnings.catch_warnings():
+    remedy = "save a plain state dict: torch.save(model.state_dict(), path)"
+    with readable(f"checkpoint {path}", remedy), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, of files that are no checkpoints
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _load_safetensors(path: str | Path) -> State:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise UserError(f"checkpoint {path}: install safetensors to read it (pip install safetensors)") from error
-    with _readable(path):
-        return load_file(path)
-
-
-@contextlib.contextmanager
-def _readable(path: str | Path) -> Iterator[None]:
-    try:
-        open(path, "rb").close()
-    except OSError as error:
-        raise UserError(f"cannot read checkpoint {path}: {error.strerror or error}; check the path") from error
-    try:
-        yield
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"checkpoint {path} holds more than tensors, or is damaged, and was not loaded; "
-            "save a plain state dict: torch.save(model.state_dict(), path)"
-        ) from error
-    except Exception as error:  # a damaged file can raise anything
-        raise UserError(f"checkpoint {path} is damaged or no checkpoint at all; copy or train it again") from error
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:  # torch's sentence advises to run the code
+            raise UserError(f"checkpoint {path} holds more than tensors, or is damaged; {remedy}") from error
 
 
 def load_model(
@@ -159,49 +135,31 @@ def load_weights(model: Network, path: str | Path, *, wanted: str) -> Network:
 
 
 def _take_over(model: Network, state: State, path: str | Path, *, wanted: str) -> Network:
-    """Load the state of a checkpoint into a network, if it fits."""
     expected = model.state_dict()
     if state.keys().isdisjoint(expected) and all(key.startswith("module.") for key in expected):
         state = {f"module.{key}": value for key, value in state.items()}  # the network has a child of that name
-    # Checkpoints from before torch 0.4.1 have no such counters; nothing here reads them.
-    counters = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")}
-    state = {**counters, **state}
-    check_fit(state, expected, given=f"checkpoint {path}", wanted=wanted)
-    model.load_state_dict(state)
+    fill(model, state, given=f"checkpoint {path}", wanted=wanted)
     if not all(value.isfinite().all() for value in state.values()):
         warn(f"checkpoint {path} has weights that are not finite")
     return model
+
+
+def fill(module: Network | nn.Module, state: State, *, given: str, wanted: str) -> None:
+    """Load a state dict into a network or a layer.
+
+    Raises:
+        Misfit: their keys or shapes differ; the line names what is given, what is wanted, and the keys.
+    """
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        differences = "; ".join(line.strip()[:200] for line in str(error).splitlines()[1:4])
+        raise Misfit(
+            f"{given} does not fit {wanted}: {differences}; name the model and data it was made with"
+        ) from error
 
 
 def freeze(model: Network, device: torch.device | str) -> Network:
     """Move a network to its device, in evaluation mode, without gradients, and in the faster layout."""
     # The layout of the weights decides that of the activations; this one is the faster for convolutions.
     return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-
-
-def check_fit(state: State, expected: State, *, given: str, wanted: str) -> None:
-    """Compare keys and shapes of two state dicts.
-
-    Raises:
-        UserError: they differ; the line names what is given, what is wanted and the first differences.
-    """
-    differences = {
-        "missing": [key for key in expected if key not in state],
-        "unexpected": [key for key in state if key not in expected],
-        "of another shape": [
-            f"{key} ({_shape(state[key])} instead of {_shape(expected[key])})"
-            for key in expected
-            if key in state and state[key].shape != expected[key].shape
-        ],
-    }
-    parts = [f"{what}: {_some(keys)}" for what, keys in differences.items() if keys]
-    if parts:
-        raise Misfit(f"{given} does not fit {wanted}; {'; '.join(parts)}; name the model and data it was made with")
-
-
-def _shape(value: Tensor) -> str:
-    return "×".join(map(str, value.shape)) or "scalar"
-
-
-def _some(keys: Sequence[str], n: int = 3) -> str:
-    return ", ".join(keys[:n]) + (f" and {len(keys) - n} more" if len(keys) > n else "")

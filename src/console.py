@@ -9,30 +9,18 @@ from tqdm import tqdm
 
 from src.errors import UserError
 
-_silent = False
-_without_results = False
+_silent: set[str] = set()  # of "results" and "notes", which are warnings and progress bars as well
 
 
 @contextlib.contextmanager
-def silenced(silent: bool = True) -> Iterator[None]:
-    """Print nothing while the block runs, if `silent`; one of several equal processes prints for all."""
+def silenced(*, notes: bool = True) -> Iterator[None]:
+    """Print no results while the block runs, and no notes either unless `notes` is false."""
     global _silent
-    before, _silent = _silent, silent
+    before, _silent = _silent, _silent | {"results"} | ({"notes"} if notes else set())
     try:
         yield
     finally:
         _silent = before
-
-
-@contextlib.contextmanager
-def without_results() -> Iterator[None]:
-    """Print no results while the block runs; notes and warnings are printed."""
-    global _without_results
-    before, _without_results = _without_results, True
-    try:
-        yield
-    finally:
-        _without_results = before
 
 
 def result(text: str = "") -> None:
@@ -41,7 +29,7 @@ def result(text: str = "") -> None:
     Raises:
         UserError: it cannot be written, to a full disk for example.
     """
-    if _silent or _without_results:
+    if "results" in _silent:
         return
     try:
         print(text, flush=True)
@@ -62,7 +50,7 @@ def table(title: str, rows: Sequence[str], columns: Sequence[str], values: Seque
 
 def note(text: str) -> None:
     """Print a message to stderr, apart from the results."""
-    if not _silent:
+    if "notes" not in _silent:
         tqdm.write(f"{text}\n", file=sys.stderr, end="")  # one write: a signal cannot leave half a line
 
 
@@ -73,7 +61,7 @@ def warn(text: str) -> None:
 
 def progress(items: Iterable, description: str, total: int | None = None, **options) -> Iterable:
     """Iterate with a progress bar, which is removed at the end and shown in terminals only."""
-    disable = _silent or None
+    disable = "notes" in _silent or None  # None: where stderr is no terminal
     return tqdm(items, desc=description, total=total, leave=False, disable=disable, file=sys.stderr, **options)
 
 

@@ -99,36 +99,30 @@ def read_yaml(path: Path) -> dict[Any, Any]:
         return content or {}
 
 
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock that all processes on this machine respect; `path` is the lock file itself."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a")  # noqa: SIM115 - closed below, after the lock is released
-    except OSError as error:
-        raise UserError(f"cannot create {path}: {error.strerror or error}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:  # some network file systems have no locks
-            warn(f"{path} cannot be locked ({error.strerror}); let one process at a time write to {path.parent}")
-        yield
+def locked(path: Path) -> IO:
+    """Wait for a lock file, and hold it while a `with` block runs."""
+    return hold(path, wait=True)
 
 
-def hold(path: Path) -> IO:
+def hold(path: Path, *, wait: bool = False) -> IO:
     """Keep other processes from holding a lock file until the returned file is closed or this process ends.
 
     Raises:
-        Busy: another process holds it.
+        Busy: another process holds it, and this one is not to wait.
+        UserError: the file cannot be created.
     """
-    file = open(path, "a")  # noqa: SIM115 - the caller closes it
+    path = Path(path)
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by processes that decode images
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a")  # noqa: SIM115 - the caller closes it
+    except OSError as error:
+        raise UserError(f"cannot create {path}: {error.strerror or error}") from error
+    try:
+        # Unlike flock, this is not inherited by processes that decode images.
+        fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
-        folder = Path(path).parent
-        raise Busy(f"another run is writing to {folder}; wait for it, or choose another folder") from error
-    except OSError:
-        pass  # some network file systems have no locks
+        raise Busy(f"another run is writing to {path.parent}; wait for it, or choose another folder") from error
+    except OSError as error:  # some network file systems have no locks
+        warn(f"{path} cannot be locked ({error.strerror}); let one process at a time write to {path.parent}")
     return file

@@ -1,13 +1,13 @@
 """A session: networks and data sets that the experiments of one process share; each is loaded once."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from src.checkpoints import load_model
-from src.datasets import Loading, load_dataset
+from src.datasets import load_dataset
 from src.datasets.base import BaseImageSet
 from src.images import ImageSpec
 from src.models import Network
@@ -34,20 +34,10 @@ class Session:
             return load_model(name, images, device=device)  # refuses it
         return self._networks[key]
 
-    def dataset(
-        self,
-        name: str,
-        root: str | Path,
-        *,
-        train: bool,
-        device: torch.device | str,
-        loading: Loading,
-        interventions: Mapping[str, float | None] | None = None,
-        intervention_seed: int = 0,
-    ) -> BaseImageSet:
+    def dataset(self, name: str, root: str | Path, **options: Any) -> BaseImageSet:
         """Return one split of a data set as `load_dataset` loads it; the same object for the same arguments."""
-        changes = {"interventions": interventions, "intervention_seed": intervention_seed}
-        key = (name, str(root), train, str(device), loading, tuple((interventions or {}).items()), intervention_seed)
+        changes = tuple((options.get("interventions") or {}).items())
+        key = (name, str(root), *sorted((options | {"interventions": changes}).items()))
         if key not in self._datasets:
-            self._datasets[key] = load_dataset(name, root, train=train, device=device, loading=loading, **changes)
+            self._datasets[key] = load_dataset(name, root, **options)
         return self._datasets[key]

@@ -61,14 +61,14 @@ def readme_blocks(title: str) -> list[tuple[str, str]]:
     return [(language, code.replace("\\\n", "")) for language, _, code in blocks if language in ("bash", "python")]
 
 
-def main_of(script: str):
-    """The function `main` of a script."""
-    return import_module(script.removesuffix(".py").replace("/", ".")).main
+def module_of(script: str):
+    """A script as a module."""
+    return import_module(script.removesuffix(".py").replace("/", "."))
 
 
 def parser_of(script: str):
     """The parser of a script."""
-    return import_module(script.removesuffix(".py").replace("/", ".")).parser()
+    return module_of(script).parser()
 
 
 def run(script: str, *arguments: Any, cwd: Path | str = ".", status: int = 0) -> Output:
@@ -81,7 +81,7 @@ def run(script: str, *arguments: Any, cwd: Path | str = ".", status: int = 0) ->
         patch.chdir(cwd)
         patch.setattr(sys, "argv", [str(ROOT / script), *map(str, arguments)])
         try:
-            ended = main_of(script)()
+            ended = module_of(script).main()
         except SystemExit as stop:
             ended = stop.code
         if isinstance(ended, str):
@@ -193,21 +193,10 @@ def save_network(path: Path, name: str, **options: Any) -> Path:
 
 
 def parse_probes(text: str) -> dict[str, dict[str, float]]:
-    """The accuracies by layer and rank that exec_probe.py printed; fails where the format is not the public code's."""
-    lines = text.split("\n")
-    assert lines[0].startswith("['") and "exec_probe.py'" in lines[0]
-    while lines[1].startswith("Epoch #"):
-        assert re.fullmatch(r"Epoch #\d+ (train|val) acc: \d\.\d+", lines.pop(1))
-    assert lines[-4:] == [""] * 4  # three newlines behind the last number's own
-    found, body = {}, lines[1:-4]
-    while body:
-        layer = body.pop(0).split(" -- ")[1]
-        ranked = [re.fullmatch(r"Rank (\w+): (.+)", line).groups() for line in body[: body.index("")]]
-        again = body[len(ranked) + 1 : 2 * len(ranked) + 1]
-        assert again == [accuracy for _, accuracy in ranked] and len(ranked) > 0
-        found[layer] = {rank: float(accuracy) for rank, accuracy in ranked}
-        body = body[2 * len(ranked) + 1 :]
-    return found
+    """The accuracies by layer and rank that exec_probe.py printed."""
+    blocks = re.findall(r" -- (\S+)\n((?:Rank \w+: \S+\n)+)\n", text)
+    return {layer: {rank: float(value) for rank, value in re.findall(r"Rank (\w+): (\S+)", lines)}
+            for layer, lines in blocks}  # fmt: skip
 
 
 def parse_similarity(printed: str) -> dict[tuple[str, ...], float]:

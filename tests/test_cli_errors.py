@@ -5,7 +5,6 @@ import signal
 import pytest
 
 import exec_eval
-import exec_train
 from src import cli
 from src.errors import UserError, unknown_name
 from src.models import MODEL_NAMES
@@ -20,23 +19,12 @@ def test_a_mistake_in_the_program_shows_its_traceback(capsys):
     assert "RuntimeError: oops" in capsys.readouterr().err
 
 
-def test_milestones_behind_the_last_epoch_are_named(capsys):
-    args = exec_train.parser().parse_args("small_cnn -d digits -dir m -e 3 -rlre 2 3 40".split())
-    assert cli.training_settings(args).reduce_lr_epochs == [2, 3, 40]
-    assert "warning: -rlre 3 40: none of the -e 3 epochs comes after that" in capsys.readouterr().err
-
-
-def test_an_unknown_name_lists_the_close_ones_and_no_long_list():
+def test_an_error_is_one_line_with_the_close_names_or_a_short_list():
+    assert str(UserError("a\nb\r\nc")) == "a b c"
     assert str(unknown_name("model", "resnet19", MODEL_NAMES)) == (
         "unknown model 'resnet19'; did you mean resnet18 or resnet152 or resnet101? --help lists all"
     )
-    assert str(unknown_name("key", "sise", ["size", "channels"])) == (
-        "unknown key 'sise'; did you mean size? known: size, channels"
-    )
-
-
-def test_an_error_is_one_line():
-    assert str(UserError("a\nb\r\nc")) == "a b c"
+    assert str(unknown_name("key", "x", ["size", "channels"])) == "unknown key 'x'; known: size, channels"
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all; locks hold between processes; what cannot be read is named."""
+"""Layout and rights of files, and locks between processes."""
 
 import errno
 import fcntl
@@ -27,11 +27,9 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, capsy
     def refuse(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(fcntl, "flock", refuse)
     monkeypatch.setattr(fcntl, "lockf", refuse)
     with files.locked(tmp_path / "lock"):
         assert "let one process at a time write to" in capsys.readouterr().err
-    files.hold(tmp_path / "held").close()
 
 
 def test_a_lock_keeps_processes_apart(tmp_path):

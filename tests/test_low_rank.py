@@ -3,22 +3,22 @@
 import pytest
 import torch
 
-from src.low_rank import descending, low_rank_approx
+from src.low_rank import descending, low_rank_approx, principal_components
 from src.moments import as_rows
 from tests.goldens import numbers, tensor
 
 CASES = sorted(key for key in numbers("low_rank") if "/rank" in key and "directly" not in key)
 
 
-@pytest.mark.parametrize("key", CASES)
-def test_equals_the_public_code(key):
-    case, _, rank = key.partition("/rank")
-    x = tensor("low_rank", f"{case}/x")
-    if key.endswith("_64"):
-        found, tolerance = low_rank_approx(x.double(), int(rank.removesuffix("_64"))), 1e-12
-    else:
-        found, tolerance = low_rank_approx(x, int(rank)), 2e-5
-    torch.testing.assert_close(found, tensor("low_rank", key), rtol=tolerance, atol=tolerance)
+def test_equals_the_public_code():
+    for key in CASES:
+        case, _, rank = key.partition("/rank")
+        x = tensor("low_rank", f"{case}/x")
+        if key.endswith("_64"):
+            found, tolerance = low_rank_approx(x.double(), int(rank.removesuffix("_64"))), 1e-12
+        else:
+            found, tolerance = low_rank_approx(x, int(rank)), 2e-5
+        torch.testing.assert_close(found, tensor("low_rank", key), rtol=tolerance, atol=tolerance, msg=key)
 
 
 @pytest.fixture
@@ -26,42 +26,43 @@ def x():
     return torch.randn(6, 5, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 2
 
 
-def test_keeps_the_mean_and_has_the_rank(x):
-    rows, truncated = as_rows(x), as_rows(low_rank_approx(x, 2))
+def test_keeps_the_mean_has_the_rank_and_drops_the_least_variance(x):
+    before, rows, truncated = x.clone(), as_rows(x), as_rows(low_rank_approx(x, 2))
     torch.testing.assert_close(truncated.mean(0), rows.mean(0))
     assert torch.linalg.matrix_rank(truncated - truncated.mean(0)) == 2
-
-
-def test_error_is_the_dropped_variance(x):
-    rows = as_rows(x)
     sigma = torch.linalg.svdvals(rows - rows.mean(0))
-    error = (as_rows(low_rank_approx(x, 3)) - rows).square().sum()
-    torch.testing.assert_close(error, sigma[3:].square().sum())
-
-
-def test_is_a_projection_and_leaves_its_input_alone(x):
-    before = x.clone()
-    once = low_rank_approx(x, 2)
-    torch.testing.assert_close(low_rank_approx(once, 2), once)
+    torch.testing.assert_close((truncated - rows).square().sum(), sigma[2:].square().sum())
+    torch.testing.assert_close(low_rank_approx(low_rank_approx(x, 2), 2), low_rank_approx(x, 2))
     assert torch.equal(x, before)
 
 
-def test_full_rank_and_none_change_nothing(x):
-    assert low_rank_approx(x, 5) is x
-    assert low_rank_approx(x, 500) is x
-    assert low_rank_approx(x, None) is x
-
-
-@pytest.mark.parametrize("rank", [0, -1])
-def test_refuses_ranks_below_one(x, rank):
+def test_full_rank_and_none_change_nothing_and_ranks_below_one_are_refused(x):
+    assert low_rank_approx(x, 5) is low_rank_approx(x, 500) is low_rank_approx(x, None) is x
     with pytest.raises(ValueError, match="not positive"):
-        low_rank_approx(x, rank)
+        low_rank_approx(x, 0)
 
 
-def test_gradients_pass_through_the_projection(x):
+@pytest.mark.parametrize("shape", [(6, 12, 4, 3), (20, 12), (7, 12), (1, 12)])
+def test_axes_are_orthonormal_and_sorted_by_variance(shape):
+    acts = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 2
+    mean, axes = principal_components(acts, 12)
+    assert axes.shape[1] == min(12, acts.numel() // 12 - 1)  # one sample varies in no direction, n in n - 1
+    torch.testing.assert_close(axes.T @ axes, torch.eye(axes.shape[1], dtype=torch.float64))
+    assert (((as_rows(acts) - mean) @ axes).square().sum(0).diff() <= 1e-12).all()
+
+
+@pytest.mark.parametrize("shape", [(8, 6, 3, 3), (4, 6)])
+def test_constant_activations_stay_as_they_are(shape):
+    acts = torch.full(shape, 0.3)
+    torch.testing.assert_close(low_rank_approx(acts, 2), acts)
+
+
+def test_gradients_are_those_of_a_constant_projection(x):
     x.requires_grad_()
-    low_rank_approx(x, 2).sum().backward()
-    assert x.grad.shape == x.shape and x.grad.isfinite().all()
+    weights = torch.rand_like(x)
+    (low_rank_approx(x, 2) * weights).sum().backward()
+    mean, axes = principal_components(x, 2)
+    torch.testing.assert_close(as_rows(x.grad), as_rows(weights) @ axes @ axes.T)
 
 
 def test_ranks_of_an_option():

@@ -83,7 +83,7 @@ def test_loads_a_detector_and_refuses_one_of_another_shape(store):
     torch.testing.assert_close(loaded.network(x), detector.eval()(x))
     torch.testing.assert_close(loaded.score(x), energy(detector(x)))
     store.add(detector.state_dict(), entry(source_layer="pool2", required_input_shape=[8, 2, 2]))
-    with pytest.raises(UserError, match=r"of another shape: conv1\.weight"):
+    with pytest.raises(UserError, match=r"size mismatch for conv1\.weight"):
         store.load(source, "pool2", IMAGES, device=CPU)
     name = store.add(detector.state_dict(), entry(source_layer="pool4"))
     (store.folder / name).unlink()

@@ -26,8 +26,8 @@ def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
     return own | settings
 
 
-def run(name: str, tmp_path: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["bash", PAPER / name, *arguments], cwd=tmp_path, env=environment(tmp_path, **settings),
+def run(name: str, tmp_path: Path, **settings: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["bash", PAPER / name], cwd=tmp_path, env=environment(tmp_path, **settings),
                           capture_output=True, text=True, timeout=120)  # fmt: skip
 
 
@@ -46,16 +46,8 @@ def fake_python(tmp_path: Path, body: str) -> str:
     return str(path)
 
 
-def wait_for(condition, seconds: float = 180) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.05)
-
-
-@pytest.mark.parametrize("path", sorted(PAPER.iterdir()), ids=lambda path: path.name)
-def test_syntax(path):
-    subprocess.run(["bash", "-n", path], check=True)
+# A run that ends when two of them have begun
+TWO_AT_ONCE = 'echo "$*" >> "$log"; until (($(wc -l < "$log") > 1)); do sleep 0.05; done'
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -76,36 +68,32 @@ def test_prints_commands_that_the_scripts_take(name, tmp_path):
 
     row = re.search(rf"^\| .*`{name}`.*\|$", (ROOT / "misc" / "docs" / "paper.md").read_text(), re.MULTILINE).group()
     assert int(row.split("|")[3]) == len(lines), "misc/docs/paper.md counts other runs"
-    assert all(len(line) <= 120 for line in (PAPER / name).read_text().splitlines())
-
-
-def test_by_default_commands_run_in_the_repository(tmp_path):
-    done = subprocess.run(["bash", PAPER / "02_stitch_cifar10.sh"], cwd=tmp_path, text=True, capture_output=True,
-                          env={"PATH": os.environ["PATH"], "DRY_RUN": "1"}, check=True)  # fmt: skip
-    first = done.stdout.splitlines()[0]
-    assert "models/paper/cifar10/resnet18/0/model_100.pt models/paper/cifar10/resnet18/1/model_100.pt" in first
-    assert first.endswith("-dir paper/cifar10/resnet18/0-1/dm")
-    refused = run("02_stitch_cifar10.sh", tmp_path, DRY_RUN="1", RESULTS="elsewhere")
-    assert refused.returncode == 2 and "has to be an absolute path" in refused.stderr
 
 
 def test_settings(tmp_path):
     settings = {"SEEDS": "3 4", "DATASETS": "svhn", "NETWORKS": "resnet18", "GPUS": "2 5", "STAND_INS": "svhn=digits"}
     lines = commands(TRAIN, tmp_path, EPOCHS="7", **settings)
-    assert [line[line.index("-s") + 1] for line in lines] == ["3", "4"]
-    assert [line[line.index("-gpu") + 1] for line in lines] == ["2", "5"]
+    for option, values in {"-s": "34", "-gpu": "25"}.items():
+        assert [line[line.index(option) + 1] for line in lines] == [*values]
     assert all(line[line.index("-d") + 1] == "digits" for line in lines)
     assert all(line[line.index("-dir") + 1].startswith(f"{tmp_path}/all models/svhn/") for line in lines)
+    relative = commands("02_stitch_cifar10.sh", tmp_path, RESULTS="results/paper")
+    assert relative[0][-1] == "paper/cifar10/resnet18/0-1/dm"
+    refused = run("02_stitch_cifar10.sh", tmp_path, DRY_RUN="1", RESULTS="elsewhere")
+    assert refused.returncode == 2 and "has to be an absolute path" in refused.stderr
 
 
 def test_skips_what_is_done(tmp_path):
     def finish(path: str) -> None:
-        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
 
     finish("all models/svhn/resnet18/1/config.txt")
     finish("all models/svhn/resnet18/0/model_100.pt")  # not the mark of a finished run
     assert len(commands(TRAIN, tmp_path)) == 7
+    finish("all models/svhn/resnet18/0/config.txt")
+    done = run(TRAIN, tmp_path, PYTHON="/does/not/exist", DATASETS="svhn", NETWORKS="resnet18")
+    assert (done.returncode, done.stdout) == (0, "") and "nothing is left to do" in done.stderr
 
     ranked = {"RANKS": "512 8", "DATASETS": "svhn", "NETWORKS": "resnet18"}
     before = commands("07_sensitivity.sh", tmp_path, **ranked)
@@ -116,16 +104,21 @@ def test_skips_what_is_done(tmp_path):
 
 
 def test_spreads_over_gpus(tmp_path):
-    # a run ends when two of them have begun, one on each GPU
-    python = fake_python(tmp_path, 'echo "$*" >> "$log"; until (($(wc -l < "$log") > 1)); do sleep 0.05; done')
-    done = run(TRAIN, tmp_path, PYTHON=python, GPUS="0 3")
+    done = run(TRAIN, tmp_path, PYTHON=fake_python(tmp_path, TWO_AT_ONCE), GPUS="0 3")
     assert done.returncode == 0, done.stderr
     printed = [shlex.split(line) for line in done.stdout.splitlines()]
     ran = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
-    assert len(printed) == len(ran) == 8
-    assert {line[-1] for line in ran} == {line[-1] for line in printed} == {"0", "3"}
-    assert {line[1] for line in printed} == {"exec_train.py"}
+    assert len(printed) == len(ran) == 8 and {line[-1] for line in ran} == {line[-1] for line in printed} == {"0", "3"}
     assert {" ".join(line[1:-1]) for line in printed} == {" ".join(line[:-1]) for line in ran}
+
+
+def test_xargs_gives_each_command_its_gpu(tmp_path):
+    """The line of paper.md; GNU parallel works alike, but is not everywhere."""
+    printed = run(TRAIN, tmp_path, DRY_RUN="1", GPUS="$GPU", PYTHON=fake_python(tmp_path, TWO_AT_ONCE)).stdout
+    command = ["xargs", "-d", "\n", "-n", "1", "-P", "2", "--process-slot-var=GPU", "bash", "-c"]
+    subprocess.run(command, input=printed, text=True, check=True, timeout=60)
+    ran = (tmp_path / "log").read_text().splitlines()
+    assert len(ran) == 8 and {line.split()[-1] for line in ran} == {"0", "1"}
 
 
 def test_a_failure_stops_no_other_run_and_is_named(tmp_path):
@@ -136,8 +129,7 @@ def test_a_failure_stops_no_other_run_and_is_named(tmp_path):
     (failed,) = done.stderr.partition("failed:\n")[2].splitlines()
     assert "-d svhn" in failed and "-s 1" in failed
     reason, log = failed.partition("   # ")[2].split("; see ")
-    assert reason == "trouble"
-    assert Path(log).read_text() == "trouble\n"
+    assert reason == "trouble" and Path(log).read_text() == "trouble\n"
 
 
 @pytest.mark.parametrize(("signum", "whole_group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
@@ -148,8 +140,10 @@ def test_a_signal_reaches_each_run_once(signum, whole_group, tmp_path):
     script = subprocess.Popen(["bash", PAPER / TRAIN], text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
                               env=environment(tmp_path, PYTHON=fake_python(tmp_path, counting + until), GPUS="0 1"),
                               start_new_session=True)  # fmt: skip
-    log = tmp_path / "log"
-    wait_for(lambda: log.exists() and log.read_text().count("began") == 2)
+    log, end = tmp_path / "log", time.monotonic() + 180
+    while not (log.exists() and log.read_text().count("began") == 2):
+        assert time.monotonic() < end
+        time.sleep(0.05)
     time.sleep(1)  # by then bash waits; a signal on the way there would be answered after the first run
     (os.killpg if whole_group else os.kill)(script.pid, signum)
     _, errors = script.communicate(timeout=180)
@@ -158,24 +152,7 @@ def test_a_signal_reaches_each_run_once(signum, whole_group, tmp_path):
     assert sorted(log.read_text().split()) == ["began"] * 2 + ["saved"] * 2 + ["signal"] * 2
 
 
-def test_nothing_left_to_do(tmp_path):
-    only = {"DATASETS": "svhn", "NETWORKS": "resnet18", "SEEDS": "0"}
-    assert run(TRAIN, tmp_path, PYTHON=fake_python(tmp_path, 'mkdir -p "${14}" && touch "${14}/config.txt"'), **only)
-    done = run(TRAIN, tmp_path, PYTHON="/does/not/exist", **only)
-    assert (done.returncode, done.stdout) == (0, "") and "nothing is left to do" in done.stderr
-
-
-def test_xargs_gives_each_command_its_gpu(tmp_path):
-    """The README's line; GNU parallel works alike, but is not everywhere."""
-    python = fake_python(tmp_path, 'echo "$*" >> "$log"; until (($(wc -l < "$log") > 1)); do sleep 0.05; done')
-    printed = run(TRAIN, tmp_path, DRY_RUN="1", GPUS="$GPU", PYTHON=python).stdout
-    command = ["xargs", "-d", "\n", "-n", "1", "-P", "2", "--process-slot-var=GPU", "bash", "-c"]
-    subprocess.run(command, input=printed, text=True, check=True, timeout=60)
-    ran = (tmp_path / "log").read_text().splitlines()
-    assert len(ran) == 8 and {line.split()[-1] for line in ran} == {"0", "1"}
-
-
-# ---- The Slurm job array
+# The Slurm job array
 
 
 @pytest.fixture
@@ -186,34 +163,24 @@ def array_job(tmp_path):
         (tmp_path / name).write_text(f'#!/usr/bin/env bash\necho {name} "$@" >> "{tmp_path}/slurm"\n{answer}\n')
         (tmp_path / name).chmod(0o755)
 
-    def start(
-        lines: list[str], task: int | None, *arguments: str, python: str = "python", more: dict | None = None
-    ) -> subprocess.Popen:
+    def start(lines: list[str], task: int | None, *arguments: str, **more: str) -> subprocess.Popen:
         (tmp_path / "runs.txt").write_text("\n".join(lines) + "\n")
         job = {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": "5", "SLURM_ARRAY_JOB_ID": "7"}
-        job |= {"SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "5"} | (more or {})
+        job |= {"SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "5"} | more
+        own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **(job if task is not None else {})}
         return subprocess.Popen(["bash", PAPER / "slurm_array.sbatch", *(arguments or ["runs.txt"])], cwd=tmp_path,
-                                text=True, env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": python}
-                                | (job if task is not None else {}),
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+                                text=True, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
 
     return start
 
 
 def test_a_job_runs_its_line(array_job, tmp_path):
     lines = ["echo one", "bash -c 'echo \"two  words\"'", "bash -c 'exit 3'"]
-    job = array_job(lines, 2)
-    assert job.communicate(timeout=180)[0].splitlines() == [lines[1], "two  words"] and job.returncode == 0
-    job = array_job(lines, 3)
-    job.communicate(timeout=180)
-    assert job.returncode == 3
-    job = array_job(lines, 4)
-    assert "runs.txt has 3 lines" in job.communicate(timeout=180)[0] and job.returncode == 2
-
-
-def test_without_an_array_it_submits_one(array_job, tmp_path):
-    array_job(["echo one", "echo two"], None).communicate(timeout=180)
-    assert (tmp_path / "slurm").read_text() == "sbatch --array=1-2 misc/paper/slurm_array.sbatch runs.txt\n"
+    for task, status, said in ((2, 0, "two  words"), (3, 3, ""), (4, 2, "runs.txt has 3 lines")):
+        job = array_job(lines, task)
+        assert said in job.communicate(timeout=180)[0] and job.returncode == status
+    array_job(lines, None).communicate(timeout=180)  # without an array it submits one
+    assert (tmp_path / "slurm").read_text() == "sbatch --array=1-3 misc/paper/slurm_array.sbatch runs.txt\n"
 
 
 @pytest.mark.parametrize(("state", "asked"), [("RUNNING", ["squeue", "scontrol"]), ("CANCELLED", ["squeue"])])
@@ -230,16 +197,15 @@ def test_a_job_that_has_to_end_is_queued_again_unless_it_was_cancelled(state, as
     assert said[1:] == ["scontrol requeue 7_1"][: len(asked) - 1]
 
 
-def test_a_job_takes_a_share_of_all_pairs(array_job, tmp_path):
-    python = fake_python(tmp_path, 'for word in "$@"; do echo "<$word>"; done')
+def test_a_job_takes_a_share_of_all_pairs(array_job):
     words = ["misc/all_pairs.py", "my networks.csv", "all", "rc2c_pre", "-dir", "pairs"]
-    job = array_job([], 2, *words, python=python)
-    said = job.communicate(timeout=180)[0].splitlines()[1:]
-    assert said == [f"<{word}>" for word in (*words, "--shard", "2/5")] and job.returncode == 0
-    options = parser_of(words[0]).parse_args([word.strip("<>") for word in said[1:]])
-    assert options.shard == (2, 5) and options.networks == "my networks.csv"
+    job = array_job([], 2, *words, PYTHON="echo")
+    first, _ = job.communicate(timeout=180)[0].splitlines()
+    script, *arguments = shlex.split(first)[1:]
+    options = parser_of(script).parse_args(arguments)
+    assert options.shard == (2, 5) and options.networks == "my networks.csv" and job.returncode == 0
     few = {"SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_MAX": "3", "SLURM_ARRAY_TASK_COUNT": "1"}
-    for job in (array_job([], None, *words), array_job([], 3, *words, more=few)):
+    for job in (array_job([], None, *words), array_job([], 3, *words, **few)):
         assert "give sbatch --array=1-N" in job.communicate(timeout=180)[0] and job.returncode == 2
 
 

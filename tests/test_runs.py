@@ -72,9 +72,8 @@ def test_a_network_is_trained_logged_and_kept(tmp_path, capsys):
     train_network(run, task(), image_set(), image_set(), SETTINGS[0], save_frequency=2)
     assert {path.name for path in tmp_path.glob("model_*")} == {"model_2.pt", "model_3.pt"}
     assert len((tmp_path / "training_logs.csv").read_text().splitlines()) == 4
-    out, err = capsys.readouterr()
+    out, _ = capsys.readouterr()
     assert [line.split(" loss")[0] for line in out.splitlines()][-1] == "Epoch #3 val"
-    assert "epoch 2/3: " in err and err.count(" left") == 2
     assert list(load_tensors(tmp_path / "resume.pt")) == ["loop", "options"]
     run.finish()
     assert {path.name for path in tmp_path.iterdir()} == {

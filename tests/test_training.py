@@ -6,15 +6,38 @@ import pytest
 import torch
 from torch import nn
 
-from src.training import Classification, NonFiniteLoss, Settings, classification_losses, loop, train
-from tests.commands import MODEL, ON_DIGITS, error_line, run
-from tests.conftest import few_images
+from src.datasets.in_memory import ImageSet
+from src.errors import UserError
+from src.runtime import seeded
+from src.training import Classification, Settings, classification_losses, loop, train
+from tests.commands import MODEL, ON_DIGITS, error_line
 from tests.tiny_datasets import few_grey_images
 
 
 @pytest.fixture
 def images():
     return few_grey_images(20, 2, n_classes=2)
+
+
+def make_network(*layers: nn.Module) -> nn.Module:
+    with seeded(0):
+        return nn.Sequential(nn.Flatten(), *layers, nn.Linear(4, 2))
+
+
+@pytest.fixture
+def optimizers(monkeypatch):
+    """The optimizers that are made, each with the learning rates of its updates."""
+    made, build = [], loop._optimizer
+
+    def recording(*arguments):
+        optimizer = build(*arguments)
+        optimizer.rates = []
+        optimizer.register_step_pre_hook(lambda *_: optimizer.rates.append(optimizer.param_groups[0]["lr"]))
+        made.append(optimizer)
+        return optimizer
+
+    monkeypatch.setattr(loop, "_optimizer", recording)
+    return made
 
 
 COSINE = [(1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)]
@@ -30,18 +53,31 @@ COSINE = [(1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)]
     ],
     ids=["epochs", "updates", "from the start", "cosine"],
 )
-def test_learning_rates_of_all_updates(settings, expected, images, monkeypatch):
-    rates, build = [], loop._optimizer
+def test_learning_rates_of_all_updates(settings, expected, images, optimizers):
+    list(train(Classification(make_network()), images, images, settings._replace(learning_rate=1.0)))
+    assert optimizers[0].rates == pytest.approx(expected)
 
-    def recording(*arguments):
-        optimizer = build(*arguments)
-        optimizer.register_step_pre_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
-        return optimizer
 
-    monkeypatch.setattr(loop, "_optimizer", recording)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    list(train(Classification(model), images, images, settings._replace(learning_rate=1.0)))
-    assert rates == pytest.approx(expected)
+@pytest.mark.parametrize(
+    ("name", "kind", "more"),
+    [("adam", torch.optim.Adam, {}), ("adamw", torch.optim.AdamW, {}), ("sgd", torch.optim.SGD, {"momentum": 0.9})],
+)
+def test_optimizers(name, kind, more, images, optimizers):
+    settings = Settings(1, 10, optimizer=name, weight_decay=0.25, learning_rate=0.5, **more)
+    list(train(Classification(make_network()), images, images, settings))
+    (group,) = optimizers[0].param_groups
+    assert type(optimizers[0]) is kind and (group["lr"], group["weight_decay"]) == (0.5, 0.25)
+    assert group.get("momentum") == more.get("momentum") and not group.get("nesterov")
+
+
+def test_gradients_are_clipped_for_each_head(images):
+    """A step of SGD without decay is the learning rate times the gradient."""
+    task = Classification(make_network())
+    before = [parameter.detach().clone() for parameter in task.heads[0].parameters()]
+    settings = Settings(1, 20, "sgd", learning_rate=1.0, weight_decay=0.0, grad_clip=1e-3)
+    list(train(task, images, images, settings))
+    steps = [after - was for after, was in zip(task.heads[0].parameters(), before, strict=True)]
+    assert torch.cat([step.flatten() for step in steps]).norm().item() == pytest.approx(1e-3, rel=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +86,9 @@ def test_learning_rates_of_all_updates(settings, expected, images, monkeypatch):
     ids=["diverging", "from the start"],
 )
 def test_a_loss_that_is_not_finite_stops_the_training(settings, bias, images):
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    model = make_network()
     model[1].bias.data[0] = bias
-    with pytest.raises(NonFiniteLoss, match="epoch 1, up to step 3: the loss of the network is not finite"):
+    with pytest.raises(UserError, match="epoch 1, up to step 3: the loss of the network is not finite"):
         list(train(Classification(model), images, images, Settings(3, 8, **settings)))
 
 
@@ -64,13 +100,14 @@ def test_unlabelled_samples_count_neither_in_the_loss_nor_in_the_accuracy():
     torch.testing.assert_close(group.cross_entropies, labelled.cross_entropies)
 
 
-def test_the_seed_counts_for_networks_that_drop_out(tmp_path):
-    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+def test_the_seed_counts_for_networks_that_drop_out():
+    images, trained = ImageSet(torch.ones(20, 1, 2, 2), torch.zeros(20, dtype=torch.long), n_classes=2), []
+    for seed in (0, 0, 1):
         torch.rand(7)  # the global generator is somewhere else each time
-        with few_images(128):
-            run("exec_train.py", "liu2020_wrn", *ON_DIGITS, "-e", "1", "-b", "512", "-s", seed, "-dir", tmp_path / name)
-    one, two, three = ((tmp_path / name / "model_1.pt").read_bytes() for name in "abc")
-    assert one == two != three
+        model = make_network(nn.Dropout(0.5))
+        list(train(Classification(model), images, images, Settings(1, 20, learning_rate=0.1, seed=seed)))
+        trained.append(model[2].weight)
+    assert torch.equal(trained[0], trained[1]) and not torch.equal(trained[0], trained[2])
 
 
 def test_a_batch_of_one_is_too_few_for_batch_norm(tmp_path):

@@ -12,7 +12,5 @@ from src.cli.networks import (
     CHECKPOINT, NETWORKS, add_channels_last, checkpoint, choose_layers, named_network, network,
 )
 from src.cli.parser import Parser, run
-from src.cli.types import (
-    csv_file, cutoff, dataset, described, figure_file, rank, real_number, several, table_or_figure, whole_number,
-    whole_number_or,
-)
+from src.cli.types import csv_file, described, figure_file, rank, real_number, several, table_or_figure, whole_number
+from src.datasets import dataset_name as dataset

@@ -5,9 +5,10 @@ from argparse import Namespace
 from typing import Any
 
 from src.choices import ALIGNMENTS, OPTIMIZERS, PRECISIONS, SCHEDULERS
+from src.choices.measures import MEASURES, PAPER
 from src.cli.parser import Parser
-from src.cli.types import cutoff, dataset, described, real_number, whole_number, whole_number_or
-from src.console import warn
+from src.cli.types import cutoff, described, real_number, whole_number
+from src.datasets import DATASET_NAMES, INTERVENTIONS, Loading, dataset_name
 from src.errors import UserError
 
 MOST_WORKERS = 16  # that decode images by default
@@ -56,14 +57,12 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
     Args:
         batch_size: the default of `-b`; None where the script leaves it to others.
     """
-    from src.datasets import DATASET_NAMES
-
-    images = "images in a batch" + ("" if batch_size else "; default: that of each script")
     add = parser.add_argument
-    add("-d", "--dataset", type=dataset, default="cifar10",
+    add("-d", "--dataset", type=dataset_name, default="cifar10",
         help=f"one of {', '.join(DATASET_NAMES)}, a folder of images, or an .npz file")  # fmt: skip
     add("-data", "--dataset-root", default="./data/pytorch", help="folder of the datasets")
-    add("-b", "--batch-size", type=whole_number(1), default=batch_size, help=images)
+    add("-b", "--batch-size", type=whole_number(1), default=batch_size,
+        help="images in a batch" + ("" if batch_size else "; default: that of each script"))  # fmt: skip
     add("-workers", "--loader-workers", dest="n_workers", type=whole_number(0), default=None,
         help="processes that decode images from disk; small images need none; default: one a core, at most "
         f"{MOST_WORKERS}")  # fmt: skip
@@ -72,10 +71,7 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
 
 def load_options(args: Namespace, device: Any) -> dict[str, Any]:
     """Collect the arguments `device` and `loading` of `load_dataset`."""
-    from src.datasets import Loading
-
-    n_cores = len(os.sched_getaffinity(0))
-    n_workers = min(n_cores, MOST_WORKERS) if args.n_workers is None else args.n_workers
+    n_workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.n_workers is None else args.n_workers
     return {"device": device, "loading": Loading(n_workers, args.prefetch_factor)}
 
 
@@ -105,52 +101,29 @@ def add_training(parser: Parser, *, n_epochs: int | None, momentum: bool = False
 
 def add_matching(parser: Parser) -> None:
     """Add the options of direct matching: `-pinv-samples` and `--pinv-cutoff`."""
-    parser.add_argument(
-        "-pinv-samples",
-        "--pinv-init-samples",
-        dest="n_pinv_init_samples",
-        type=whole_number_or("auto", minimum=1),
-        default=100,
-        help="training images used for direct matching; auto: doubled from 100 until each pair's fit holds on others",
-    )
-    parser.add_argument(
-        "--pinv-cutoff",
-        type=cutoff,
-        default="paper",
+    add = parser.add_argument
+    add("-pinv-samples", "--pinv-init-samples", dest="n_pinv_init_samples", default=100,
+        type=lambda text: text if text == "auto" else whole_number(1)(text),
+        help="training images used for direct matching; auto: doubled from 100 until each pair's fit holds on "
+        "others")  # fmt: skip
+    add("--pinv-cutoff", type=cutoff, default="paper",
         help="share of the largest singular value below which least squares takes them for zero. paper: max(rows, "
-        "columns)·eps(float32), so more images drop more directions; exact: columns·eps(float32); or a number",
-    )
+        "columns)·eps(float32), so more images drop more directions; exact: columns·eps(float32); or a "
+        "number")  # fmt: skip
 
 
 def add_similarity(parser: Parser) -> None:
     """Add the options of measures of similarity: `-n`, `--metrics`, `--alignment` and `--permutations`."""
-    from src.choices.measures import MEASURES, PAPER
-
     add = parser.add_argument
     add("-n", "--n-samples", type=whole_number(2), default=1000, help="the first so many validation images")
-    add(
-        "--metrics",
-        nargs="+",
-        choices=tuple(MEASURES),
-        default=list(PAPER),
-        metavar="MEASURE",
-        help=described(MEASURES),
-    )
-    add(
-        "--alignment",
-        choices=ALIGNMENTS,
-        default="auto",
+    add("--metrics", nargs="+", choices=tuple(MEASURES), default=list(PAPER), metavar="MEASURE",
+        help=described(MEASURES))  # fmt: skip
+    add("--alignment", choices=ALIGNMENTS, default="auto",
         help="samples of CCA and Procrustes. auto, as the paper's code: positions of maps of equal shape, otherwise "
-        "images; pool: images; positions: positions",
-    )
-    add(
-        "--permutations",
-        dest="n_permutations",
-        type=whole_number(19),
-        default=None,
+        "images; pool: images; positions: positions")  # fmt: skip
+    add("--permutations", dest="n_permutations", type=whole_number(19), default=None,
         help="so many permutations of images, such as 200, for p-values and calibrated values: of all images, and of "
-        "those of each class",
-    )
+        "those of each class")  # fmt: skip
 
 
 def add_interventions(parser: Parser, *, of_tests: bool = False) -> None:
@@ -159,21 +132,16 @@ def add_interventions(parser: Parser, *, of_tests: bool = False) -> None:
     Args:
         of_tests: only those that change test images, for scripts that read test images for a measure.
     """
-    from src.datasets import INTERVENTIONS
-
     for name, row in INTERVENTIONS.items():
-        if of_tests and not row.changes_tests:
-            continue
-        strength = real_number(at_least=0, at_most=row.at_most)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=strength, metavar=row.metavar, help=row.description)
+        if row.changes_tests or not of_tests:
+            strength = real_number(at_least=0, at_most=row.at_most)
+            parser.add_argument(f"--{name.replace('_', '-')}", type=strength, metavar=row.metavar, help=row.description)
     parser.add_argument("--intervention-seed", type=whole_number(0), default=0,
                         help="seed of labels, dots and noise that these draw; -s does not change them")  # fmt: skip
 
 
 def intervention_options(args: Namespace) -> dict[str, Any]:
     """Collect the arguments `interventions` and `intervention_seed` of `load_dataset`."""
-    from src.datasets import INTERVENTIONS
-
     strengths = {name: vars(args).get(name) for name in INTERVENTIONS}
     return {"interventions": strengths, "intervention_seed": args.intervention_seed}
 
@@ -186,13 +154,9 @@ def training_settings(args: Namespace) -> Any:
     """
     from src.training import Settings
 
+    options = vars(args)
     if args.scheduler != "none" and args.reduce_lr_epochs:
         raise UserError(f"-sched {args.scheduler} and -rlre both set the learning rate; give one of them")
-    late = [epoch for epoch in args.reduce_lr_epochs if epoch >= args.n_epochs]
-    if late:
-        epochs = " ".join(map(str, late))
-        warn(f"-rlre {epochs}: none of the -e {args.n_epochs} epochs comes after that: no effect")
-    options = vars(args)
     if options.get("momentum") and args.optimizer != "sgd":
         raise UserError(f"--momentum is of -o sgd, not of {args.optimizer}; give -o sgd or leave it out")
     return Settings(**{name: options[name] for name in Settings._fields if name in options})

@@ -19,7 +19,7 @@ CHECKPOINT = "a state dict; for tv_NAME also DEFAULT or the name of torchvision'
 
 
 def network(text: str) -> str:
-    """Check the name of a network: the type of an option; the path of a user's file becomes absolute."""
+    """Read the name of a network: the type of an option; the path of a user's file becomes absolute."""
     if not is_user_network(text):
         return text
     file, function = file_and_function(text)
@@ -27,13 +27,13 @@ def network(text: str) -> str:
 
 
 def checkpoint(text: str) -> str:
-    """Check the name of the weights of a network: the type of an option."""
+    """Read the name of the weights of a network: the type of an option, which marks it for `add_derived_options`."""
     return text
 
 
 def refuse_code_of_config(from_file: Mapping[str, Any], args: argparse.Namespace, words: Sequence[str]) -> None:
     """Raise a UserError if an option is code that the file of options alone names, not the words of the command."""
-    given = {network(word) for word in words for word in (word, word.partition("=")[2]) if is_user_network(word)}
+    given = {network(part) for word in words for part in (word, word.partition("=")[2])}
     for name in from_file:
         value = getattr(args, name)
         if isinstance(value, str) and is_user_network(value) and value not in given:
@@ -57,9 +57,9 @@ def add_derived_options(parser: argparse.ArgumentParser, args: argparse.Namespac
             setattr(args, f"{action.dest}_seed", fresh_seed(getattr(args, "seed", 0)))
 
 
-def is_derived(name: str, options: Sequence[str] | dict[str, Any]) -> bool:
+def is_derived(name: str) -> bool:
     """Return whether an entry of `config.txt` was added by `add_derived_options`."""
-    return any(name.endswith(suffix) and name.removesuffix(suffix) in options for suffix in ("_sha256", "_seed"))
+    return name.endswith(("_type_sha256", "arch_sha256", "_path_seed"))
 
 
 def add_channels_last(parser: argparse.ArgumentParser, *sides: str) -> None:
@@ -78,21 +78,13 @@ def named_network(args: argparse.Namespace, side: str) -> NetworkName:
 
 
 def choose_layers(
-    network: "Network",
-    text: str | Sequence[str],
-    args: argparse.Namespace,
-    *,
-    image_shape: Sequence[int],
-    side: str = "both",
+    network: "Network", text: str, args: argparse.Namespace, *, image_shape: Sequence[int], side: str = "both"
 ) -> tuple["Network", list[str]]:
     """Return the layers that an option names, and the network with their activations as maps (B, C, H, W).
 
     Args:
-        text: as `Network.layers` takes it, or several such texts.
-        image_shape: (C, H, W) of the images.
+        text: as `Network.layers` takes it.
         side: whose layers they are, for `--channels-last`.
     """
-    texts = [text] if isinstance(text, str) else text
-    layers = list(dict.fromkeys(layer for each in texts for layer in network.layers(each)))
-    is_last = args.channels_last in (True, side, "both")
+    layers, is_last = network.layers(text), args.channels_last in (True, side, "both")
     return network.channels_first(layers, image_shape=image_shape, channels_last=is_last), layers

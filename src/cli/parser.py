@@ -2,34 +2,37 @@
 
 import argparse
 import contextlib
+import functools
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from src.cli.config_file import set_default, set_defaults
-from src.cli.networks import add_derived_options, refuse_code_of_config
+from src.cli.networks import add_derived_options, is_derived, refuse_code_of_config
 from src.console import note
-from src.errors import Misfit, UserError, as_user_error
+from src.errors import Misfit, UserError, as_user_error, unknown_name
+from src.files import read_yaml
+from src.results.options import NOT_RECORDED
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that shows defaults and reports a mistake in one line, with exit code 2."""
 
     def __init__(self, description: str):
-        super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
+        formatter = functools.partial(argparse.ArgumentDefaultsHelpFormatter, max_help_position=36, width=120)
+        super().__init__(description=description, formatter_class=formatter, allow_abbrev=False)
         self.add_argument("--config", help="YAML or JSON file of options, such as the config.txt of a run; "
                           "what is given here as well wins")  # fmt: skip
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
         """Parse arguments, with defaults from the file of `--config`; end the process where one is wrong."""
         args = sys.argv[1:] if args is None else args
-        first = argparse.ArgumentParser(prog=self.prog, add_help=False, allow_abbrev=False, exit_on_error=False)
+        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
         first.add_argument("--config")
         try:
             path = first.parse_known_args(args)[0].config
-            from_file = {} if path is None else set_defaults(self, path)
+            from_file = {} if path is None else self._set_defaults(path)
             parsed = super().parse_args(args, namespace)
             refuse_code_of_config(from_file, parsed, args)
             add_derived_options(self, parsed)
@@ -37,76 +40,83 @@ class Parser(argparse.ArgumentParser):
             self.error(str(error))
         return parsed
 
+    def _set_defaults(self, path: str) -> dict[str, Any]:
+        """Make the options in a file the defaults, and return them.
+
+        `null` and empty texts, as the public code writes them, leave an option as it is. argparse converts and checks.
+        """
+        actions = {action.dest: action for action in self._actions if action.dest not in (*NOT_RECORDED, "help")}
+        given = {str(name): value for name, value in read_yaml(path).items() if value not in (None, "", [])}
+        given = {name: value for name, value in given.items() if not is_derived(name)}
+        for name, value in given.items():
+            if name not in actions:
+                raise unknown_name(f"option in {path}", name, actions)
+            action = actions[name]
+            if action.nargs != 0:
+                value = self._get_values(action, _words(action, value))
+            elif not isinstance(value, bool):
+                raise UserError(f"{path}: {name}: {value!r} is neither true nor false")
+            _let_out(action, value)
+        return given
+
     def options(self, **values: Any) -> argparse.Namespace:
         """Return what `parse_args` would: these values, by their names in `config.txt`, and defaults for the others."""
         actions = {action.dest: action for action in self._actions}
         for name, value in values.items():
-            set_default(actions[name], value)
+            _let_out(actions[name], value)
         return self.parse_args([])
 
     def words(self, options: argparse.Namespace) -> list[str]:
         """Return the command line that stands for options: positional ones, and those that are not the default."""
         positional, named = [], []
         for action in self._actions:
-            value = getattr(options, action.dest, None)
+            value, default = getattr(options, action.dest, None), action.default
             if not action.option_strings:
-                positional += value if isinstance(value, list) else [value]
-            elif value is not None and value != _default_of(action):
-                named.append(action.option_strings[0])
-                if isinstance(value, list):
-                    named += value if action.nargs else [",".join(value)]
-                elif action.nargs != 0:
-                    named.append(value)
-        return [*map(str, positional), *map(str, named)]
+                positional += _words(action, value)
+                continue
+            if isinstance(default, str):
+                default = self._get_value(action, default)  # argparse converts it as well
+            if value is not None and value != default:
+                named += [action.option_strings[0], *_words(action, value)]
+        return [*positional, *named]
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def _default_of(action: argparse.Action) -> Any:
-    """Return the default of an option; argparse converts one that is a text."""
-    is_text = isinstance(action.default, str) and callable(action.type)
-    return action.type(action.default) if is_text else action.default
+def _words(action: argparse.Action, value: Any) -> list[str]:
+    """Return the words that stand for the value of an option; several names in one have commas between them."""
+    if action.nargs == 0:
+        return []
+    words = [str(each) for each in (value if isinstance(value, list) else [value])]
+    return words if action.nargs else [",".join(words)]
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=36, width=120)
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        if not action.option_strings or action.required or action.const is True:
-            return action.help
-        return super()._get_help_string(action)
-
-
-class Terminated(BaseException):
-    """Raised on SIGTERM; a BaseException like KeyboardInterrupt, so that `except Exception` lets it pass."""
+def _let_out(action: argparse.Action, value: Any) -> None:
+    """Let an option, or a positional argument, be left out; it then has this value."""
+    action.default, action.required = value, False
+    if not action.option_strings:
+        action.nargs = "*" if action.nargs == "+" else "?"
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Raise an exception for SIGINT and SIGTERM while the block runs. A second signal kills the process."""
+    """Raise KeyboardInterrupt(signal) for SIGINT and SIGTERM while the block runs. A second signal kills the process.
 
-    def handle(signum: int, frame: object) -> None:
+    `except Exception` lets it pass.
+    """
+
+    def stop(signum: int, frame: object) -> NoReturn:
         for each in before:
             signal.signal(each, signal.SIG_DFL)
-        raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
+        raise KeyboardInterrupt(signal.Signals(signum))
 
-    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-
-
-def _precision(args: argparse.Namespace) -> contextlib.AbstractContextManager:
-    """Apply `--amp` and `--tf32` while the block runs; torch is imported only where one is given."""
-    if getattr(args, "amp", "none") == "none" and not getattr(args, "tf32", False):
-        return contextlib.nullcontext()
-    from src.runtime import precision
-
-    return precision(gpu=args.gpu, amp=args.amp, tf32=args.tf32)
 
 
 def run(parser: Parser, experiment: Callable[[argparse.Namespace], None], argv: Sequence[str] | None = None) -> int:
@@ -117,10 +127,15 @@ def run(parser: Parser, experiment: Callable[[argparse.Namespace], None], argv: 
     """
     args = parser.parse_args(argv)
     try:
-        with _signals(), _precision(args):
+        with contextlib.ExitStack() as during:
+            during.enter_context(_signals())
+            if hasattr(args, "tf32"):
+                from src.runtime import precision
+
+                during.enter_context(precision(gpu=args.gpu, amp=args.amp, tf32=args.tf32))
             experiment(args)
-    except (KeyboardInterrupt, Terminated) as stop:
-        signum = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+    except KeyboardInterrupt as stop:
+        signum = stop.args[0] if stop.args else signal.SIGINT
         remedy = "; to go on, give the same command with --resume" if hasattr(args, "resume") else ""
         note(f"{parser.prog}: interrupted by {signum.name}{remedy}")
         return 128 + signum

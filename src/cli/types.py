@@ -5,8 +5,6 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
-from src.errors import UserError
-
 Value = TypeVar("Value")
 
 
@@ -26,13 +24,8 @@ def checked(read: Callable[[str], Value], is_allowed: Callable[[Value], bool], t
 
 
 def whole_number(minimum: int) -> Callable[[str], int]:
-    """Return the type of an option that takes a whole number from `minimum` on (and that fits into 63 bits)."""
-    return checked(int, lambda number: minimum <= number < 2**63, f"a whole number from {minimum} on")
-
-
-def whole_number_or(word: str, *, minimum: int) -> Callable[[str], int | str]:
-    """Return the type of an option that takes a whole number from `minimum` on, or a word."""
-    return lambda text: word if text == word else whole_number(minimum)(text)
+    """Return the type of an option that takes a whole number from `minimum` on."""
+    return checked(int, lambda number: number >= minimum, f"a whole number from {minimum} on")
 
 
 def rank(text: str) -> int | None:
@@ -46,11 +39,9 @@ def real_number(
     """Return the type of an option that takes a finite number within bounds."""
     bounds = {" at least": at_least, " above": above, " at most": at_most}
     limits = " and".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
-
-    def is_allowed(number: float) -> bool:
-        return math.isfinite(number) and at_least <= number <= at_most and number > above
-
-    return checked(float, is_allowed, f"a finite number{limits}")
+    return checked(
+        float, lambda number: at_least <= number <= at_most and above < number < math.inf, f"a finite number{limits}"
+    )
 
 
 def cutoff(text: str) -> str:
@@ -73,31 +64,14 @@ def several(names: Collection[str]) -> Callable[[str], list[str]]:
     return parse
 
 
-def output_file(kind: str, *endings: str) -> Callable[[str], str]:
-    """Return the type of an option that names a file to write, such as "a figure"; files beside it differ in ending."""
-
-    def parse(text: str) -> str:
-        if not text.endswith(endings):
-            message = f"{text} must be {kind}; give it a name that ends in {' or '.join(endings)}"
-            raise argparse.ArgumentTypeError(message)
-        return text
-
-    return parse
+def output_file(*endings: str) -> Callable[[str], str]:
+    """Return the type of an option that names a file to write; files beside it differ from it in their endings."""
+    return checked(str, lambda text: text.endswith(endings), f"a name that ends in {' or '.join(endings)}")
 
 
-csv_file = output_file("a CSV", ".csv")
-figure_file = output_file("a figure", ".png", ".pdf")
-table_or_figure = output_file("a CSV or a figure", ".csv", ".png", ".pdf")
-
-
-def dataset(text: str) -> str:
-    """Check the name of a data set, in the table or on disk: the type of an option."""
-    from src.datasets import dataset_name
-
-    try:
-        return dataset_name(text)
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+csv_file = output_file(".csv")
+figure_file = output_file(".png", ".pdf")
+table_or_figure = output_file(".csv", ".png", ".pdf")
 
 
 def described(choices: Mapping[str, Any]) -> str:

@@ -3,12 +3,12 @@
 import copy
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from src.checkpoints import check_fit, load_state
+from src.checkpoints import fill, load_state
 from src.console import warn
 from src.errors import UserError
 from src.images import ImageSpec
@@ -21,7 +21,6 @@ from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
 
-Module = TypeVar("Module", bound=nn.Module)
 LAYER_OPTIONS = ("c2t_cls_token", "t2c_cls_token", "upsample_mode")
 SHARED = (*NETWORKS, "stitching_type")
 SEEDS = ("front_model_path_seed", "end_model_path_seed")  # of fresh weights
@@ -178,19 +177,15 @@ def rebuild_grids(
 def _load(path: Path, layer: StitchingLayer, front: Network, end: Network) -> list[Network]:
     """Load the stitching layer of a run; of a whole checkpoint, also copies of the networks with their statistics."""
     state, own_networks = load_state(path), []
+    texts = {"given": str(path), "wanted": "the networks and layers of its config.txt"}
     if any(key.startswith("stitching_layer.") for key in state):
         for network, prefix in ((front, "front_model.model."), (end, "end_model.model.")):
-            own_networks.append(_take_over(copy.deepcopy(network), _below(prefix, state), path))
+            own_networks.append(copy.deepcopy(network))
+            fill(own_networks[-1], _below(prefix, state), **texts)
         state = _below("stitching_layer.", state)
-    _take_over(layer, state, path)
+    fill(layer, state, **texts)
     return own_networks
 
 
 def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
-def _take_over(module: Module, state: dict[str, Tensor], path: Path) -> Module:
-    check_fit(state, module.state_dict(), given=str(path), wanted="the networks and layers of its config.txt")
-    module.load_state_dict(state)
-    return module

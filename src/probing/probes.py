@@ -54,25 +54,19 @@ class Probes:
 
     Args:
         network: frozen and in evaluation mode, as `load_model` gives it.
-        layers: their names.
         ranks: components that are kept of each layer; None, or at least its width, keeps all.
         images: that the network takes.
         seed: of the initial weights.
     """
 
     def __init__(
-        self,
-        network: Network,
-        layers: Sequence[str],
-        ranks: Sequence[int | None],
-        images: ImageSpec,
-        *,
-        seed: int,
+        self, network: Network, layers: Sequence[str], ranks: Sequence[int | None], images: ImageSpec, *, seed: int
     ):
-        self.network = network
-        self.layers, self.ranks = list(layers), list(ranks)
+        self.network, self.layers, self.ranks = network, list(layers), list(ranks)
         image = next(network.parameters()).new_zeros(1, *images.shape)
-        self.widths = _widths(self.network, self.layers, image)
+        with torch.no_grad():
+            acts = network.activations(image, self.layers)
+        self.widths = {layer: pool(acts[layer]).shape[1] for layer in self.layers}  # in features
         self.probes: dict[tuple[str, int | None], nn.Linear] = {}
         for layer, width in self.widths.items():
             for rank in self.ranks:
@@ -106,10 +100,3 @@ class Probes:
 def decay_epochs(n_epochs: int) -> list[int]:
     """Return the epochs after which the learning rate drops: the last five have a tenth of it, if there are more."""
     return [n_epochs - LAST_EPOCHS] if n_epochs > LAST_EPOCHS else []
-
-
-def _widths(network: Network, layers: Sequence[str], image: Tensor) -> dict[str, int]:
-    """Count the features of each layer."""
-    with torch.no_grad():
-        acts = network.activations(image, layers)
-    return {layer: pool(acts[layer]).shape[1] for layer in layers}

@@ -1,39 +1,15 @@
-"""The table of linear probes, a row each, and its figure."""
+"""The table of linear probes and its figure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from src.probing.rows import ProbeRow
 from src.results.captions import caption, common, network, short
 from src.results.curves import curves
-from src.results.tables import Rank, write_table
-from src.training import EpochLog
+from src.results.tables import write_table
 
 
-def rows_of(logs: Mapping[tuple[str, Rank], EpochLog], *, made_with: Mapping[str, Any]) -> list[ProbeRow]:
-    """Make the rows of probes from their logs of the last epoch.
-
-    Args:
-        logs: by layer and rank.
-        made_with: the fields that are the same in all rows.
-    """
-    return [
-        ProbeRow(
-            layer=layer,
-            rank=rank,
-            accuracy=val.accuracy,
-            train_accuracy=trained and trained.accuracy,
-            loss=val.loss,
-            **made_with,
-        )
-        for (layer, rank), (trained, val) in logs.items()
-    ]
-
-
-def write_files(
-    path: Path, rows: Sequence[ProbeRow], widths: Mapping[str, int], *, figure: str = ".png", title: str = ""
-) -> None:
+def write_files(path: Path, rows: Sequence[ProbeRow], widths: Mapping[str, int], *, figure: str, title: str) -> None:
     """Write a CSV with one row a probe, and beside it a figure of accuracy over rank.
 
     Args:
@@ -52,4 +28,4 @@ def write_files(
         images=common(rows, "n_images"),
     )
     texts = {"x_label": "rank", "y_label": "accuracy", "y_range": (0, 1), "title": title, "caption": below}
-    curves(Path(path).with_suffix(figure), {"linear probes": lines}, **texts)
+    curves(path.with_suffix(figure), {"linear probes": lines}, **texts)

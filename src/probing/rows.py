@@ -1,4 +1,4 @@
-"""The row of a table of linear probes. Importing this spares torch."""
+"""The row of a table of linear probes."""
 
 from typing import NamedTuple
 

@@ -4,10 +4,10 @@ A task has heads (the modules whose parameters are trained) and yields their los
 optimiser: Adam and SGD work elementwise, so that equals one optimiser for each. Gradients are clipped for each head.
 """
 
-from src.training.loop import History, NonFiniteLoss, Settings, State, accuracy, evaluate, train
+from src.training.loop import History, Settings, State, evaluate, train
 from src.training.task import Classification, EpochLog, HeadLosses, Score, Task, classification_losses
 
 __all__ = [
-    "Classification", "EpochLog", "HeadLosses", "History", "NonFiniteLoss", "Score", "Settings", "State", "Task",
-    "accuracy", "classification_losses", "evaluate", "train",
+    "Classification", "EpochLog", "HeadLosses", "History", "Score", "Settings", "State", "Task",
+    "classification_losses", "evaluate", "train",
 ]  # fmt: skip

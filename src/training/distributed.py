@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from src.console import note
-from src.errors import UserError
 from src.models import Network
 from src.models.outputs import logits_of
 from src.runtime import seed_of
@@ -28,33 +27,21 @@ class Processes(NamedTuple):
     """Rank of this process and number of processes that train together."""
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
     local_rank: int = 0  # among those on this machine
-    local_size: int = 1
+    local_world_size: int = 1
 
 
 def launched() -> Processes:
     """Read who this process is from torchrun's environment."""
-    names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
-    return Processes(*(int(os.environ.get(name, alone)) for name, alone in names.items()))
-
-
-def device_number(gpu: int | None, processes: Processes) -> int:
-    """Return the GPU of this process, or -1 for the CPU: what `--gpu` says, or that of the local rank.
-
-    Raises:
-        UserError: several processes were to share one GPU.
-    """
-    if gpu is not None and gpu >= 0 and processes.local_size > 1:
-        raise UserError(f"--gpu {gpu}: {processes.local_size} processes cannot share one GPU; leave it out, each takes "
-                        "that of its local rank (CUDA_VISIBLE_DEVICES chooses among them)")  # fmt: skip
-    return processes.local_rank if gpu is None else gpu
+    given = {name: os.environ.get(name.upper()) for name in Processes._fields}
+    return Processes(**{name: int(number) for name, number in given.items() if number})
 
 
 @contextlib.contextmanager
 def joined(processes: Processes, device: torch.device) -> Iterator[None]:
     """Join torchrun's process group while the block runs; a single process does nothing."""
-    if processes.size == 1:
+    if processes.world_size == 1:
         yield
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -89,13 +76,13 @@ class DataParallelClassification(Classification):
         super().__init__(model)  # `heads` keeps the network itself, whose state dict knows nothing of the wrapper
         self.processes, self.note_every, self.step = processes, note_every, 0
         self.module = model if isinstance(model, nn.Module) else model.module
-        self.network = DistributedDataParallel(self.module) if processes.size > 1 else model
+        self.network = DistributedDataParallel(self.module) if processes.world_size > 1 else model
 
     def train(self, mode: bool) -> None:
         """Switch the network; for evaluation all processes take over the buffers of the first."""
         self.network.train(mode)
         self.step = 0
-        if not mode and self.processes.size > 1:  # each has statistics of its own; those of the first are saved
+        if not mode and self.processes.world_size > 1:  # each has statistics of its own; those of the first are saved
             for buffer in self.heads[0].buffers():
                 dist.broadcast(buffer, 0)
         elif self.processes.rank:  # so that dropout is not the same in all of them
@@ -108,8 +95,8 @@ class DataParallelClassification(Classification):
             return
         logits = logits_of(self.module, self.network(images))
         group = classification_losses(logits[None], labels)
-        if self.processes.size > 1:  # the wrapper takes the mean over processes, whatever their shares
-            weight = group.n_samples * self.processes.size / add_up(group.n_samples.clone())
+        if self.processes.world_size > 1:  # the wrapper takes the mean over processes, whatever their shares
+            weight = group.n_samples * self.processes.world_size / add_up(group.n_samples.clone())
             logits.register_hook(lambda gradient: gradient * weight)
         self.step += 1
         if self.note_every and self.step % self.note_every == 0:

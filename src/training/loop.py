@@ -17,7 +17,7 @@ from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.runtime import seed_of, seeded
 from src.training.distributed import add_up
-from src.training.task import Classification, EpochLog, Score, Task
+from src.training.task import EpochLog, Score, Task
 
 CHECK_EVERY = 16  # steps between two checks that losses are finite: each waits for the GPU
 
@@ -42,10 +42,6 @@ class Settings(NamedTuple):
     reduce_lr_each: str = "epochs"  # the unit of `reduce_lr_epochs`: `epochs` or `updates`
 
 
-class NonFiniteLoss(UserError):
-    """A loss is NaN or infinite; the weights of this epoch are of no use."""
-
-
 def train(
     task: Task, train_set: BaseImageSet, val_set: BaseImageSet, settings: Settings, *, state: State | None = None
 ) -> Iterator[tuple[History, State]]:
@@ -56,12 +52,9 @@ def train(
 
     Args:
         state: what an earlier training of the same task and settings yielded. Its last epoch is yielded once more, so
-            that the caller can repeat what it did with it.
-    Yields:
-        The history, and the state: tensors and plain values. The tensors change in the next epoch, so save or copy
-        them before.
+            that the caller can repeat what it did with it. The tensors change in the next epoch: save or copy them.
     Raises:
-        NonFiniteLoss: a loss is NaN or infinite.
+        UserError: a loss is NaN or infinite.
     """
     optimizer = _optimizer([parameter for head in task.heads for parameter in head.parameters()], settings)
     scheduler = _scheduler(optimizer, settings)
@@ -84,12 +77,7 @@ def train(
 
 
 def _train_epoch(
-    task: Task,
-    train_set: BaseImageSet,
-    settings: Settings,
-    epoch: int,
-    optimizer: Optimizer,
-    scheduler: LRScheduler,
+    task: Task, train_set: BaseImageSet, settings: Settings, epoch: int, optimizer: Optimizer, scheduler: LRScheduler
 ) -> list[Score]:
     """Train for an epoch; returns the scores of each head over it. No step but each `CHECK_EVERY`-th waits."""
     task.train(True)
@@ -124,12 +112,6 @@ def evaluate(task: Task, batches: Batches) -> list[Score]:
     return _scores(sums)
 
 
-def accuracy(network: nn.Module, batches: Batches) -> float:
-    """Return the share of images that a network classifies correctly, in [0, 1]."""
-    (score,) = evaluate(Classification(network), batches)
-    return score.accuracy
-
-
 def _scores(sums: Tensor) -> list[Score]:
     """Return the means of sums (4, n_heads), one score for each head, over all processes that train together."""
     *totals, n_samples = add_up(sums.clone()).tolist()
@@ -137,10 +119,10 @@ def _scores(sums: Tensor) -> list[Score]:
 
 
 def _finite(scores: list[Score], task: Task, when: str) -> list[Score]:
-    """Return the scores; raises NonFiniteLoss if a loss so far, and so their mean, is not finite."""
+    """Return the scores; raises a UserError if a loss so far, and so their mean, is not finite."""
     for name, score in zip(task.names, scores, strict=True):
         if not math.isfinite(score.loss):
-            raise NonFiniteLoss(
+            raise UserError(
                 f"{when}: the loss of {name} is not finite; lower -lr, or limit gradients with --grad-clip where "
                 "there is one"
             )

@@ -1,14 +1,12 @@
 """Training of one network as a run: every epoch is logged, reported and saved."""
 
 import math
-import time
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 from src.checkpoints import save_state
-from src.console import note, result
+from src.console import result
 from src.datasets.base import BaseImageSet
 from src.results.run import Run
 from src.results.tables import write_table
@@ -36,7 +34,6 @@ def train_network(
         run: claimed; training goes on from its state.
         save_frequency: keep every so many epochs, and the last one; 0 keeps the last one only.
     """
-    began, resumed = time.monotonic(), len(run.state["loop"]["history"]) if run.state.get("loop") else 0
     for history, state in train(task, train_set, val_set, settings, state=run.state.get("loop")):
         epoch, logs = len(history), [log for (log,) in history]
         write_logs(run.folder, logs)
@@ -44,10 +41,6 @@ def train_network(
             save_state(run.folder / f"model_{epoch}.pt", task.heads[0].state_dict())
         run.save(loop=state)
         report_epoch(epoch, logs[-1])
-        if resumed < epoch < settings.n_epochs:
-            seconds = (time.monotonic() - began) / (epoch - resumed)
-            left = timedelta(seconds=round(seconds * (settings.n_epochs - epoch)))
-            note(f"epoch {epoch}/{settings.n_epochs}: {seconds:.1f} s an epoch, about {left} left")
 
 
 def write_logs(folder: Path, logs: Sequence[EpochLog]) -> None:

@@ -11,7 +11,7 @@ from src.runtime import at_least_single
 
 
 class HeadLosses(NamedTuple):
-    """The losses of some heads on one batch, as tensors on the device; nothing has waited for them."""
+    """The losses of some heads on one batch, as tensors on the device."""
 
     losses: Tensor  # (n_heads,): the objective of training
     cross_entropies: Tensor  # (n_heads,): means over the labelled samples
