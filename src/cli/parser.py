@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import functools
 import signal
 import sys
 import traceback
@@ -16,12 +15,20 @@ from src.files import read_yaml
 from src.results.options import NOT_RECORDED
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=36, width=120)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        has_default = action.default or action.default == 0 and action.default is not False
+        return super()._get_help_string(action) if has_default else action.help
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that shows defaults and reports a mistake in one line, with exit code 2."""
 
     def __init__(self, description: str):
-        formatter = functools.partial(argparse.ArgumentDefaultsHelpFormatter, max_help_position=36, width=120)
-        super().__init__(description=description, formatter_class=formatter, allow_abbrev=False)
+        super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
         self.add_argument("--config", help="YAML or JSON file of options, such as the config.txt of a run; "
                           "what is given here as well wins")  # fmt: skip
 
