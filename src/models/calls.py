@@ -14,6 +14,7 @@ from src.models.outputs import is_activation, logits_of, tensors_of
 
 OUTPUT = "output"  # names the output of a network, beside the name of the module that ends there
 Call = tuple[nn.Module, int]  # a module, and the number of its call
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 Value = tuple[Any, int]  # a tensor in the graph of gradients: the node that made it, and the number of its output
 
 
@@ -127,6 +128,12 @@ class Calls:
     def is_bottleneck(self, on: str, name: str = OUTPUT) -> bool:
         """Return whether gradients of a layer reach the images through another one alone, or not at all."""
         return not self._has_graph or (on in self._number and 0 not in self._computed_from(name, self._number[on]))
+
+    def is_sequence(self, name: str) -> bool:
+        """Return whether activations (T, D) of a layer are the steps of a recurrent one, or computed from them."""
+        shape = self.output_shape if name == OUTPUT else self.shapes.get(name, ())
+        recurrent = [layer for layer, call in self.owners.items() if isinstance(call[0], RECURRENT)]
+        return len(shape) == 2 and any(self.depends(name, layer) for layer in recurrent)
 
     def in_front(self, layer: str) -> set[Call]:
         """Return the outermost calls that end before that of a layer, and are not inside of it."""

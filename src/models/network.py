@@ -86,7 +86,8 @@ class Network:
     def with_head(self) -> "Network":
         """Return a classifier of this encoder's module, which gets a fresh LinearProbe as its child `linear_probe`."""
         width = pool(torch.empty(1, *self.output_shape, device="meta")).shape[1]
-        self.module.add_module(LinearProbe.NAME, LinearProbe(width, self.n_classes).to(next(self.parameters())))
+        head = LinearProbe(width, self.n_classes, is_sequence=self.is_sequence(OUTPUT))
+        self.module.add_module(LinearProbe.NAME, head.to(next(self.parameters())))
         return Network(self.module, image_shape=self.image_shape, n_classes=self.n_classes)
 
     @property
@@ -127,6 +128,10 @@ class Network:
     def needs_images(self, after: str) -> bool:
         """Return whether what follows a layer needs the images too, as for the rest of its block."""
         return self._replay().needs_images(self._found(after))
+
+    def is_sequence(self, layer: str) -> bool:
+        """Return whether the tokens of a layer are steps of a recurrent one: in a row, without a CLS token."""
+        return self._replay().calls.is_sequence(self._found(layer))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of one activation of each layer, in order; of what is no tensor of the images, none."""

@@ -102,7 +102,8 @@ def _score_grid(
                     for pair, part in zip(pairs, scored, strict=True):
                         scores[name, pair].append(part)
             if layer in reference.validity and len(chosen):
-                sampled = features(stitched.index_select(1, chosen).flatten(0, 1))
+                is_sequence = grid.end.is_sequence(layer)
+                sampled = features(stitched.index_select(1, chosen).flatten(0, 1), is_sequence=is_sequence)
                 for pair, part in zip(pairs, sampled.unflatten(0, (len(pairs), -1)), strict=True):
                     pooled[pair].append(part)
     accuracies = torch.stack([torch.stack(parts).sum() for parts in hits.values()]).double() / n_seen

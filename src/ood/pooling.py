@@ -20,11 +20,12 @@ def mean_over_positions(activations: Tensor) -> Tensor:
     return activations.mean((2, 3)) if activations.ndim == 4 else activations.mean(1)
 
 
-def cells(activations: Tensor) -> Tensor:
+def cells(activations: Tensor, *, is_sequence: bool = False) -> Tensor:
     """Pool activations to few positions: (B, positions, C), in single precision or more.
 
     Maps (B, C, H, W) and patch tokens become a grid of at most 2×2 cells; a CLS token is kept beside them, and tokens
-    that form no square become four stretches. Vectors (B, D) have one position.
+    that form no square, or are the steps of a recurrent layer (`is_sequence`), become four stretches. Vectors (B, D)
+    have one position.
     """
     activations = at_least_single(activations.detach())
     if activations.ndim == 2:
@@ -34,7 +35,7 @@ def cells(activations: Tensor) -> Tensor:
     n_tokens = activations.shape[1]
     n_cls = int(has_cls_token(n_tokens))
     side = math.isqrt(n_tokens - n_cls)
-    if side**2 + n_cls != n_tokens:
+    if is_sequence or side**2 + n_cls != n_tokens:
         return F.adaptive_avg_pool1d(activations.mT, min(CELLS**2, n_tokens)).mT
     patches = activations[:, n_cls:].mT.unflatten(2, (side, side))
     return torch.cat([activations[:, :n_cls], _grid(patches)], 1)

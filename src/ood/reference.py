@@ -101,7 +101,8 @@ def make_reference(network: Network, wanted: Wanted, images: Images, *, id_data:
     fitted = {score: {layer: make_detector(score) for layer in layers} for score in scores if score not in detectors}
     for detector in itertools.chain(*(by_layer.values() for by_layer in fitted.values())):
         detector.id_data, detector.n_classes = id_data, images.test.n_classes
-    validity = {layer: Validity() for layer in layers} if fitted or wanted.with_validity else {}
+    measured = layers if fitted or wanted.with_validity else []
+    validity = {layer: Validity(is_sequence=network.is_sequence(layer)) for layer in measured}
     if validity:
         data = images.training()
         order = data.permutation(0)[: None if fitted else N_IMAGES]

@@ -76,15 +76,19 @@ class Validity:
     training image, with the distance to its k-th neighbour as radius. Recall (Kynkäänniemi et al. 2019) is the share of
     training images that lie in one of the like balls of the samples. Both compare maps at 2×2 cells. The Fréchet
     distance (Heusel et al. 2017) compares means over positions.
+
+    Args:
+        is_sequence: the tokens are the steps of a recurrent layer (see `cells`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_sequence: bool = False) -> None:
+        self.is_sequence = is_sequence
         self._parts: list[Tensor] = []
         self.n = 0
 
     def add(self, activations: Tensor, labels: Tensor | None = None) -> None:
         """Take in a batch of training images, (B, C, H, W), (B, T, D) or (B, D), up to the first 2,000."""
-        part = features(activations[: N_IMAGES - self.n])
+        part = features(activations[: N_IMAGES - self.n], is_sequence=self.is_sequence)
         self._parts.append(part)
         self.n += len(part)
 
@@ -113,7 +117,7 @@ class Validity:
         Raises:
             ValueError: there are too few, or they are not finite.
         """
-        return self.measure_features(features(activations))
+        return self.measure_features(features(activations, is_sequence=self.is_sequence))
 
     def measure_features(self, samples: Tensor) -> ValidityScores:
         """Measure what `features` makes of the activations, which may be put together from batches."""
@@ -181,7 +185,7 @@ class LayerValidity:
 
     def add(self, activations: Tensor) -> None:
         """Take in a batch of own activations."""
-        self._parts.append(features(activations))
+        self._parts.append(features(activations, is_sequence=self.validity.is_sequence))
         self._moments = self._moments.pooled(Rows.of(activations).moments(diagonal=True))
 
     def fit(self) -> None:
@@ -202,9 +206,9 @@ class LayerValidity:
         return StitchValidity(*found, *self.own, *doses)
 
 
-def features(activations: Tensor) -> Tensor:
+def features(activations: Tensor, *, is_sequence: bool = False) -> Tensor:
     """Return the cells of activations, and behind them the mean over positions: (n, positions + 1, C)."""
-    return torch.cat([cells(activations), mean_over_positions(activations)[:, None]], 1)
+    return torch.cat([cells(activations, is_sequence=is_sequence), mean_over_positions(activations)[:, None]], 1)
 
 
 def _split(samples: Tensor) -> tuple[Tensor, Tensor]:

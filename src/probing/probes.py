@@ -20,7 +20,7 @@ from src.training import HeadLosses, classification_losses
 LAST_EPOCHS = 5  # that have a tenth of the learning rate
 
 
-def truncated_pools(activations: Tensor, ranks: Sequence[int | None]) -> Tensor:
+def truncated_pools(activations: Tensor, ranks: Sequence[int | None], *, is_sequence: bool = False) -> Tensor:
     """`pool(low_rank_approx(activations, rank))` of several ranks at once, without gradients.
 
     Mean and components are those of all positions (all tokens) of the given activations, one batch.
@@ -28,12 +28,13 @@ def truncated_pools(activations: Tensor, ranks: Sequence[int | None]) -> Tensor:
     Args:
         activations: (B, D, H, W), (B, T, D) or (B, D).
         ranks: None, or at least D, leaves the features whole.
+        is_sequence: as for `pool`.
     Returns:
         (len(ranks), B, D)
     Raises:
         ValueError: the activations are not finite.
     """
-    pooled = pool(activations.detach())
+    pooled = pool(activations.detach(), is_sequence=is_sequence)
     cut = sorted({rank for rank in ranks if rank is not None and rank < pooled.shape[1]})
     features: dict[int | None, Tensor] = {}
     if cut:
@@ -87,7 +88,8 @@ class Probes:
             acts = self.network.activations(images, self.layers)
         for layer in self.layers:
             try:
-                features = truncated_pools(acts.pop(layer), self.ranks)  # (R, B, D)
+                is_sequence = self.network.is_sequence(layer)
+                features = truncated_pools(acts.pop(layer), self.ranks, is_sequence=is_sequence)  # (R, B, D)
             except ValueError as error:
                 raise UserError(f"layer {layer}: {error}; check the checkpoint") from error
             heads = [self.probes[layer, rank] for rank in self.ranks]

@@ -154,6 +154,7 @@ def build_stitching_layer(
     source: Shape,
     target: Shape,
     *,
+    sequences: tuple[bool, bool] = (False, False),
     init: str = "rand",
     c2t_cls_token: str | None = None,
     t2c_cls_token: str | None = None,
@@ -164,6 +165,7 @@ def build_stitching_layer(
     Args:
         kind: `rc2c_pre`, `rc2c_post` (the same function), `c2c` (equal sizes), `t2t`, `c2t`, `t2c`.
         source, target: shapes of one front and one end activation, (C, H, W), (T, D) or (D,).
+        sequences: whether their tokens are the steps of a recurrent layer, which are no map.
         init: `eye` starts as the identity; `rand` (torch's default, drawn from the global generator) is also
             where `pinv` starts from before direct matching.
         c2t_cls_token, t2c_cls_token, upsample_mode: `made_cls`, `used_cls` and the mode of `StitchingLayer`.
@@ -171,6 +173,11 @@ def build_stitching_layer(
         UserError: the shapes do not fit the kind, or an identity is asked for where there is none.
     """
     _check_shapes(kind, source, target, c2t_cls_token)
+    if any(sequences) and (kind in ("c2t", "t2c") or source[:-1] != target[:-1]):
+        raise UserError(
+            f"{kind} would lay out the steps of a recurrent layer as a map, from shape {tuple(source)} to "
+            f"{tuple(target)}; use t2t and layers of equally many tokens"
+        )
     layer = StitchingLayer(source, target, made_cls=c2t_cls_token, used_cls=t2c_cls_token, upsample_mode=upsample_mode)
     if init != "eye":
         return layer

@@ -92,8 +92,10 @@ def build_layers(
     layers, skipped = {}, []
     for pair in (Pair(front_layer, end_layer) for front_layer in front_layers for end_layer in end_layers):
         try:
+            sequences = front.is_sequence(pair.front_layer), end.is_sequence(pair.end_layer)
+            shapes = sources[pair.front_layer], targets[pair.end_layer]
             with seeded(seed):
-                layer = build_stitching_layer(kind, sources[pair.front_layer], targets[pair.end_layer], **options)
+                layer = build_stitching_layer(kind, *shapes, sequences=sequences, **options)
             layers[pair] = layer.to(parameter)
         except UserError as error:
             skipped.append(f"{pair.front_layer} -> {pair.end_layer}: {error}")

@@ -1,0 +1,99 @@
+"""Steps of a recurrent layer are tokens in a row: no map is made of 16 of them, and the first of 17 is no CLS token."""
+
+import pytest
+import torch
+from torch import nn
+
+from src.errors import UserError
+from src.images import ImageSpec
+from src.models import Network
+from src.network_names import NetworkName
+from src.ood.pooling import cells
+from src.ood.reference import Images, Wanted, make_reference
+from src.probing.probes import Probes
+from src.stitching import Pair, build_layers
+from src.training import classification_losses
+from tests.tiny_datasets import few_grey_images
+
+
+class Rows(nn.Module):
+    """An LSTM over the rows of grey images, a norm, and maps beside them."""
+
+    def __init__(self, width: int = 6):
+        super().__init__()
+        self.stem, self.lstm = nn.Conv2d(1, 2, 1), nn.LSTM(16, width, batch_first=True)
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 4)
+
+    def forward(self, images):
+        steps, _ = self.lstm(images[:, 0])
+        return self.head(self.norm(steps)[:, -1] + self.stem(images).mean())
+
+
+class Encoder(Rows):
+    def forward(self, images):
+        return self.lstm(images[:, 0])[0]
+
+
+class Patches(nn.Module):
+    """Patch tokens, which form a square: 16 of them, or 64."""
+
+    def __init__(self, side: int = 4):
+        super().__init__()
+        self.embed, self.tokens, self.head = nn.Conv2d(1, 6, side, side), nn.Linear(6, 6), nn.Linear(6, 4)
+
+    def forward(self, images):
+        return self.head(self.tokens(self.embed(images).flatten(2).transpose(1, 2)).mean(1))
+
+
+def network(module: nn.Module, side: int = 16) -> Network:
+    return Network(module.eval().requires_grad_(False), image_shape=(1, side, 16), n_classes=4)
+
+
+def test_steps_are_told_from_tokens():
+    rows, patches = network(Rows()), network(Patches())
+    assert [name for name in rows.layer_names if rows.is_sequence(name)] == ["lstm", "norm"]
+    assert not any(map(patches.is_sequence, (*patches.layer_names, "output")))
+
+
+def test_sequences_are_stitched_step_by_step_or_not_at_all():
+    rows, patches = network(Rows()), network(Patches())
+
+    def layers(front, end, front_layer, end_layer, kind):
+        return build_layers(front, end, [front_layer], [end_layer], kind, image_shape=(1, 16, 16), seed=0)[0]
+
+    images = torch.rand(3, 1, 16, 16)
+    for pair, networks in ((Pair("lstm", "norm"), (rows, rows)), (Pair("tokens", "lstm"), (patches, rows))):
+        (layer,) = layers(*networks, *pair, "t2t").values()
+        steps = networks[0](images, until=pair.front_layer)
+        assert torch.equal(layer(steps), layer.transform(steps))
+    fine = network(Patches(2))
+    for refused in ((rows, fine, "lstm", "tokens", "t2t"), (fine, rows, "tokens", "norm", "t2t"),
+                    (rows, rows, "lstm", "stem", "t2c"), (rows, rows, "stem", "lstm", "c2t")):  # fmt: skip
+        with pytest.raises(UserError, match="would lay out the steps of a recurrent layer as a map.*use t2t"):
+            layers(*refused)
+    assert layers(patches, fine, "tokens", "tokens", "t2t")  # patch tokens are resized
+
+
+def test_probes_average_all_steps():
+    """Of 17 as well, where the first of other tokens would be the CLS token."""
+    rows, images = network(Rows(), 17), torch.rand(5, 1, 17, 16)
+    probes = Probes(rows, ["lstm"], [None], ImageSpec(4, (1, 17, 16)), seed=0)
+    (found,) = probes.losses(images, torch.arange(5) % 4, training=True)
+    features = rows(images, until="lstm").mean(1)
+    expected = classification_losses(probes.heads[0](features)[None], torch.arange(5) % 4)
+    torch.testing.assert_close(found.losses, expected.losses)
+    encoder = network(Encoder(), 17)
+    steps = encoder(images)
+    logits = encoder.with_head()(images)
+    torch.testing.assert_close(logits, encoder.module.linear_probe.forward(steps.mean(1)))
+
+
+def test_validity_compares_stretches_of_steps():
+    steps = torch.arange(16.0).view(1, 16, 1)
+    assert cells(steps).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]  # of a map of 4×4
+    assert cells(steps, is_sequence=True).flatten().tolist() == [1.5, 5.5, 9.5, 13.5]
+    images = few_grey_images(20, 16, n_classes=4)
+    wanted = Wanted(NetworkName("-", ""), ("lstm", "stem"), ("mahalanobis",), "", True)
+    given = Images(images, lambda: images, None, None, 20)
+    found = make_reference(network(Rows()), wanted, given, id_data="x").validity
+    assert {layer: each.validity.is_sequence for layer, each in found.items()} == {"lstm": True, "stem": False}
