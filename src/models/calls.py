@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -46,15 +46,13 @@ class Calls:
     Attributes:
         ended: the calls in the order in which they end, each with the calls that it lies inside of.
         inside: how often each module is called inside of a call.
-        owners: by layer the call whose output it is: the last one of its module. A container that gives no tensor, or
-            is not called, stands for its last child.
+        owners: by layer the call whose output it is: the last one of its module.
         layers: names in the order in which they are computed, with the positions of their values. Layers have the same
             position where one returns the value of the other, unchanged.
         shapes: of one activation of each layer whose first axis is that of the images.
         output_shape: of the output for one image.
         output_name: the name of the layer whose value is the output.
         changed: the calls whose outputs are changed in place after they end; None among them stands for the images.
-        is_random: whether random numbers are drawn.
     """
 
     def __init__(self, module: nn.Module, images: Tensor):
@@ -77,15 +75,14 @@ class Calls:
             self.ended[call] = tuple(stack)
             seen[call] = Seen.of(output)
 
-        with steady(self.module, images) as generator, contextlib.ExitStack() as hooks:
+        with steady(self.module, images), contextlib.ExitStack() as hooks:
             for each in list(self.module.modules())[1:]:
                 hooks.callback(each.register_forward_pre_hook(enter).remove)
                 hooks.callback(each.register_forward_hook(leave).remove)
             hooks.enter_context(torch.set_grad_enabled(images.requires_grad))
-            state, given = generator.get_state(), images.clone()
+            given = images.clone()
             seen[None] = Seen.of(given)
-            output = Seen.of(logits_of(self.module, self.module(given)))
-            self.is_random = not torch.equal(generator.get_state(), state)
+            output = Seen.of(logits_of(self.module(given)))
         self.inside = {call: Counter() for call in self.ended}
         for (each, _), above in self.ended.items():
             for call in above:
@@ -104,10 +101,10 @@ class Calls:
         positions: dict[Any, int] = {}
         places = {each: positions.setdefault(seen[call].place, len(positions)) for each, call in last.items()}
         modules = dict(self.module.named_modules(remove_duplicate=False))
-        owners = {name: owner for name, each in modules.items() if name and (owner := _owner(each, places)) is not None}
-        named = sorted(owners, key=lambda name: places[owners[name]])
-        self.owners = {name: last[owners[name]] for name in named}
-        self.layers = {name: places[owners[name]] for name in named}
+        named = sorted((name for name, each in modules.items() if name and each in last),
+                       key=lambda name: places[modules[name]])  # fmt: skip
+        self.owners = {name: last[modules[name]] for name in named}
+        self.layers = {name: places[modules[name]] for name in named}
         ends = (name for name in named if self.layers[name] == positions.get(output.place))
         self.output_name = next(ends, OUTPUT)
         (logits, _), *_ = output.tensors
@@ -152,12 +149,6 @@ class Calls:
         return found
 
 
-def _owner(each: nn.Module, known: Container[nn.Module]) -> nn.Module | None:
-    if each in known:
-        return each
-    return next((owner for child in reversed(list(each.children())) if (owner := _owner(child, known))), None)
-
-
 def _graph(start: Value | None, values: dict[str, Value | None]) -> tuple[dict[str, int], list[list[int]]]:
     """Number the values in the graph of gradients: those of layers by name, and what each value is computed from.
 
@@ -177,12 +168,13 @@ def _graph(start: Value | None, values: dict[str, Value | None]) -> tuple[dict[s
 
 
 @contextlib.contextmanager
-def steady(module: nn.Module, images: Tensor) -> Iterator[torch.Generator]:
+def steady(module: nn.Module, images: Tensor) -> Iterator[None]:
     """Leave buffers and random generators as they were; random numbers start from a fixed seed meanwhile."""
     devices = [images.device] if images.is_cuda else []
     generator = torch.cuda.default_generators[images.device.index] if devices else torch.default_generator
     with torch.random.fork_rng(devices), buffers_kept(module):
-        yield generator.manual_seed(0)
+        generator.manual_seed(0)
+        yield
 
 
 @contextlib.contextmanager

@@ -1,8 +1,13 @@
 """A linear head on an encoder, and how features are pooled for it."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from src.models.outputs import logits_of
 
 
 def has_cls_token(n_tokens: int) -> bool:
@@ -27,17 +32,26 @@ def pool(activations: Tensor, *, is_sequence: bool = False) -> Tensor:
 
 
 class LinearProbe(nn.Linear):
-    """The head of an encoder: a linear map of its pooled output (B, D, H, W), (B, T, D) or (B, D) to the logits.
+    """The head of an encoder: a linear map of its pooled output (B, D, H, W), (B, T, D) or (B, D) to the logits."""
 
-    As the child `linear_probe` of an encoder it turns this into a classifier, whose state dict has the encoder's keys
-    and `linear_probe.weight` and `linear_probe.bias`.
-    """
-
-    NAME = "linear_probe"
+    NAME = "linear_probe"  # of the child that it is
 
     def __init__(self, width: int, n_classes: int, *, is_sequence: bool):
         super().__init__(width, n_classes)
         self.is_sequence = is_sequence
 
-    def forward(self, activations: Tensor) -> Tensor:
-        return super().forward(pool(activations, is_sequence=self.is_sequence))
+    def forward(self, output: Any) -> Tensor:
+        return super().forward(pool(logits_of(output), is_sequence=self.is_sequence))
+
+
+def add_head(encoder: nn.Module, output_shape: Sequence[int], n_classes: int, *, is_sequence: bool) -> None:
+    """Make an encoder a classifier, whose state dict has its keys, `linear_probe.weight` and `linear_probe.bias`."""
+    width = pool(torch.empty(1, *output_shape, device="meta")).shape[1]
+    head = LinearProbe(width, n_classes, is_sequence=is_sequence).to(next(encoder.parameters()))
+    encoder.add_module(LinearProbe.NAME, head)
+    if type(encoder).forward is not nn.Sequential.forward:  # which applies its last child by itself
+        encoder.register_forward_hook(_apply_head)
+
+
+def _apply_head(encoder: nn.Module, inputs: tuple, output: Any) -> Tensor:
+    return encoder.get_submodule(LinearProbe.NAME)(output)

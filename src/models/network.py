@@ -17,37 +17,34 @@ from torch import Tensor, nn
 
 from src.console import note, warn
 from src.errors import UserError, unknown_name
-from src.models import layouts
 from src.models.blocks import find_blocks
-from src.models.calls import OUTPUT, Calls
-from src.models.heads import LinearProbe, pool
+from src.models.calls import OUTPUT
+from src.models.heads import add_head
+from src.models.layouts import find_channels_last
 from src.models.outputs import is_activation, logits_of
 from src.models.replay import Recorded, Replay
 
 FORWARDED = ("training", "parameters", "named_parameters", "buffers", "modules", "named_modules", "state_dict",
              "load_state_dict", "get_submodule")  # fmt: skip
-ASSUMED_SIZES = (32, 224)
 CHAINED = ("train", "eval", "to", "double", "requires_grad_")  # these return the view
+ASSUMED_SIZES = (32, 224)
 
 
 class Network:
     """A view on any module from images to logits, or of an encoder to features, which can be cut at its layers.
 
     A layer is the output of a module, under the module's name: a tensor whose first axis is the batch, or the first
-    such tensor of a tuple, list, dict or dataclass. A module that is called several times stands for its last call, a
-    container that gives no tensor, or is not called, for its last child; `output` is what the network itself returns.
-
-    A cut is defined by a hook that replaces the layer's output; how it is made fast, replay.py says.
+    such tensor of a tuple, list, dict or dataclass. A module that is called several times stands for its last call;
+    `output` is what the network itself returns. A cut is defined by a hook that replaces the layer's output.
 
     Args:
         module: takes images (B, C, H, W). Its attribute `block_names`, if it has one, names the layers that `all`
-            stands for; otherwise they are inferred (see block_names.find_blocks).
+            stands for; otherwise `find_blocks` infers them.
         image_shape: (C, H, W) of the images; if it is not given, that of the first images.
         n_classes: a module that gives no so many numbers is an encoder; if it is not given, none is.
 
     Attributes:
-        module: the module itself, for training and checkpoints. The view has those of its methods that are named in
-            FORWARDED and CHAINED.
+        module: the module itself. The view has those of its methods that FORWARDED and CHAINED name.
     """
 
     def __init__(self, module: nn.Module, *, image_shape: Sequence[int] | None = None, n_classes: int | None = None):
@@ -57,10 +54,9 @@ class Network:
         self._turned: frozenset[str] = frozenset()
         self._modules = list(module.modules())  # walking through them for each batch takes too long
         self._replays: dict[tuple, Replay] = {}
-        self._blocks: dict[Calls, tuple[str, ...]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_replays": {}, "_blocks": {}}
+        return vars(self) | {"_replays": {}}
 
     def __getattr__(self, name: str) -> Any:
         if name not in (*FORWARDED, *CHAINED):
@@ -85,9 +81,7 @@ class Network:
 
     def with_head(self) -> "Network":
         """Return a classifier of this encoder's module, which gets a fresh LinearProbe as its child `linear_probe`."""
-        width = pool(torch.empty(1, *self.output_shape, device="meta")).shape[1]
-        head = LinearProbe(width, self.n_classes, is_sequence=self.is_sequence(OUTPUT))
-        self.module.add_module(LinearProbe.NAME, head.to(next(self.parameters())))
+        add_head(self.module, self.output_shape, self.n_classes, is_sequence=self.is_sequence(OUTPUT))
         return Network(self.module, image_shape=self.image_shape, n_classes=self.n_classes)
 
     @property
@@ -95,10 +89,10 @@ class Network:
         """The layers at which the network is meant to be cut, in order: what `all` stands for."""
         if declared := getattr(self.module, "block_names", ()):
             return tuple(declared)
-        calls = self._replay().calls
-        if calls not in self._blocks:
-            self._blocks[calls] = find_blocks(calls, is_encoder=self.is_encoder)
-        return self._blocks[calls]
+        replay = self._replay()
+        if replay.blocks is None:
+            replay.blocks = find_blocks(replay.calls, is_encoder=self.is_encoder)
+        return replay.blocks
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -138,31 +132,28 @@ class Network:
         return dict(self._replay().calls.shapes)
 
     def layers(self, text: str) -> list[str]:
-        """List the layers that an option names: names and shell patterns between commas, or `all` (the blocks).
+        """List the layers that an option names: names, shell patterns and `all` (the blocks), between commas.
 
         A pattern is compared name by name between the dots: `layer*.1` is not `layer1.0.conv1`.
 
         Raises:
-            UserError: one of them does not exist, none is named, `all` is one of several, or there are no blocks.
+            UserError: one of them does not exist, or `all` is named and there are no blocks.
         """
-        if text == "all":
-            if not self.block_names:
-                raise UserError("this network has no blocks that `all` stands for; name layers (misc/list_layers.py)")
-            return list(self.block_names)
-        names = [name.strip() for name in text.split(",")]
-        if "all" in names:
-            raise UserError(f"{text!r}: `all` stands for all blocks and is not combined; give it alone, or name layers")
-        layers = [layer for name in names for layer in _matching(self.layer_names, name)]
-        return list(dict.fromkeys(map(self._found, layers)))
+        if "all" in text.split(",") and not self.block_names:
+            raise UserError("this network has no blocks that `all` stands for; name layers (misc/list_layers.py)")
+        layers: dict[str, None] = {}
+        for name in map(str.strip, text.split(",")):
+            named = self.block_names if name == "all" else map(self._found, _matching(self.layer_names, name))
+            layers |= dict.fromkeys(named)
+        return list(layers)
 
     def channels_first(
         self, names: Sequence[str], *, image_shape: Sequence[int], channels_last: bool = False
     ) -> "Network":
         """Return a view on the same module with activations (B, C, H, W) where it has (B, H, W, C), both ways.
 
-        Maps are square as a rule: what has two equal axes in front of another one is taken to be (H, W, C), which a
-        note says. Where the shape does not tell and the module has no attribute `channels_last`, (C, H, W) is assumed
-        with a warning, or `channels_last` decides.
+        Where the shape does not tell (see `find_channels_last`) and the module has no attribute `channels_last`,
+        (C, H, W) is assumed with a warning, or `channels_last` decides.
 
         Args:
             names: the layers that count.
@@ -170,7 +161,7 @@ class Network:
         Raises:
             UserError: a layer is no tensor with the batch as first axis.
         """
-        self.image_shape = self.image_shape or tuple(image_shape)
+        self._see(image_shape)
         calls = self._replay().calls
         known = calls.shapes | {OUTPUT: calls.output_shape}
         for name in names:
@@ -178,32 +169,15 @@ class Network:
                 raise UserError(f"layer {name!r} gives no tensor with the images as first axis; choose another one")
         shapes = {name: known[name] for name in names}
         declared = getattr(self.module, "channels_last", None)
-        turned, unclear = layouts.find_channels_last(shapes, declared=declared, assumed=channels_last)
+        turned, unclear = find_channels_last(shapes, declared=declared, assumed=channels_last)
         if turned:
             note(f"activations (height, width, channels) are turned at {', '.join(turned)}")
         if unclear:
             given = "×".join(map(str, shapes[unclear[0]]))
             warn(f"{', '.join(unclear)}: {given} is taken for channels×height×width; otherwise give --channels-last")
         view = copy.copy(self)
-        view._turned = self._turned.union(turned)
-        view._replays, view._blocks = self._replays, self._blocks
+        view._turned, view._replays = self._turned.union(turned), self._replays
         return view
-
-    def _found(self, name: str) -> str:
-        """Return the name of a layer that there is.
-
-        Raises:
-            UserError: there is no such layer, it is never called, or it gives no tensor.
-        """
-        layers = self._replay().calls.layers
-        if name in layers or name == OUTPUT:
-            return name
-        if name and name in dict(self.module.named_modules()):
-            raise UserError(
-                f"layer {name!r} is never called by this network, or gives no tensor; choose another one"
-            )
-        where = f"known: {', '.join(self.block_names)}; for all others: python misc/list_layers.py MODEL"
-        raise unknown_name("layer", name, layers, where=where)
 
     def __call__(
         self, x: Tensor, *, until: str | None = None, after: str | None = None, images: Tensor | None = None
@@ -216,8 +190,8 @@ class Network:
             after, images: as in `activations`, which also says what is raised.
         """
         if until is None and after is None:
-            self.image_shape = self.image_shape or tuple(x.shape[1:])
-            return logits_of(self.module, self.module(x))
+            self._see(x.shape[1:])
+            return logits_of(self.module(x))
         name = self.output_name if until is None else until
         return self.activations(x, [name], after=after, images=images)[name]
 
@@ -240,9 +214,9 @@ class Network:
                 on `after`.
             ValueError: a layer does not lie behind `after`, or `images` are needed and missing.
         """
-        if self.image_shape is None and (after is None or images is not None):
-            given = x if after is None else images
-            self.image_shape = tuple((given.images if isinstance(given, Recorded) else given).shape[1:])
+        given = x if after is None else images.images if isinstance(images, Recorded) else images
+        if given is not None:
+            self._see(given.shape[1:])
         for name in [*names, *([] if after is None else [after])]:
             self._found(name)
         values = self._replay().run(x.movedim(1, -1) if after in self._turned else x, names, after, images)
@@ -257,36 +231,59 @@ class Network:
             images, names: as for `activations`.
             after: the layers behind which `activations` is to go on, with this record as its `images`.
         """
-        self.image_shape = self.image_shape or tuple(images.shape[1:])
+        self._see(images.shape[1:])
         for name in [*names, *after]:
             self._found(name)
         values, recorded = self._replay().record(images, names, after)
         return self._activations(values, names, len(images)), recorded
 
     def _activations(self, values: Mapping[str, Any], names: Sequence[str], n: int) -> dict[str, Tensor]:
-        acts = {name: _checked(values[name], name, n) for name in names}
-        return {name: act.movedim(-1, 1) if name in self._turned else act for name, act in acts.items()}
+        activations = {}
+        for name in names:
+            value = values[name]
+            if not is_activation(value, n):
+                given = "×".join(map(str, value.shape)) if isinstance(value, Tensor) else "no tensor"
+                raise UserError(f"layer {name!r} gives {given}, not one tensor of {n} images; choose another one")
+            activations[name] = value.movedim(-1, 1) if name in self._turned else value
+        return activations
+
+    def _found(self, name: str) -> str:
+        """Return the name of a layer; raises a UserError if there is none, it is never called, or gives no tensor."""
+        layers = self._replay().calls.layers
+        if name in layers or name == OUTPUT:
+            return name
+        if name and name in dict(self.module.named_modules()):
+            raise UserError(
+                f"layer {name!r} is never called by this network, or gives no tensor; choose another one"
+            )
+        where = f"known: {', '.join(self.block_names)}; for all others: python misc/list_layers.py MODEL"
+        raise unknown_name("layer", name, layers, where=where)
+
+    def _see(self, image_shape: Sequence[int]) -> None:
+        """Take over the shape (C, H, W) of the first images."""
+        self.image_shape = self.image_shape or tuple(image_shape)
 
     def _replay(self) -> Replay:
-        """Return the passes of the module in its current mode."""
-        tensors = itertools.chain(self.module.parameters(), self.module.buffers())
-        like = next((each for each in tensors if each.is_floating_point()), torch.empty(0))
-        shape = self.image_shape or self._assumed_shape
-        mode = (shape, like.dtype, like.device, *(module.training for module in self._modules))
-        if shape is not None and mode not in self._replays:
-            images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0)).to(like)
-            self._replays[mode] = Replay(self.module, images)
-        return self._replays[mode] if shape is not None else self._assume_a_shape()
-
-    def _assume_a_shape(self) -> Replay:
-        """Look for images that the module takes, where nothing is known of these."""
+        """Return the passes of the module in its current mode; images of some size are assumed if none were seen."""
+        if self.image_shape or self._assumed_shape:
+            return self._replay_of(self.image_shape or self._assumed_shape)
         first = next((each for each in self._modules if isinstance(each, nn.Conv2d)), None)
         for size in ASSUMED_SIZES:
-            self._assumed_shape = (first.in_channels if first else 3, size, size)
+            shape = (first.in_channels if first else 3, size, size)
             with contextlib.suppress(Exception):  # whatever its forward raises
-                return self._replay()
-        self._assumed_shape = None
+                replay = self._replay_of(shape)
+                self._assumed_shape = shape
+                return replay
         raise UserError("what images does it take? Say so: Network(module, image_shape=(C, H, W))")
+
+    def _replay_of(self, shape: tuple[int, ...]) -> Replay:
+        tensors = itertools.chain(self.module.parameters(), self.module.buffers())
+        like = next((each for each in tensors if each.is_floating_point()), torch.empty(0))
+        mode = (shape, like.dtype, like.device, *(module.training for module in self._modules))
+        if mode not in self._replays:
+            images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0)).to(like)
+            self._replays[mode] = Replay(self.module, images)
+        return self._replays[mode]
 
 
 def _matching(names: Sequence[str], pattern: str) -> list[str]:
@@ -294,10 +291,3 @@ def _matching(names: Sequence[str], pattern: str) -> list[str]:
     wanted = pattern.split(".")
     as_deep = [name for name in names if name.count(".") == pattern.count(".")]
     return [name for name in as_deep if all(map(fnmatch.fnmatchcase, name.split("."), wanted))] or [pattern]
-
-
-def _checked(value: Any, name: str, n: int) -> Tensor:
-    if is_activation(value, n):
-        return value
-    given = "×".join(map(str, value.shape)) if isinstance(value, Tensor) else "no tensor"
-    raise UserError(f"layer {name!r} gives {given}, not one tensor of {n} images; choose another one")

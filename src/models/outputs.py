@@ -5,10 +5,9 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from src.errors import UserError
-from src.models.heads import LinearProbe
 
 
 def tensors_of(value: Any) -> Iterator[Tensor]:
@@ -51,21 +50,18 @@ def is_activation(value: Any, n: int) -> bool:
     return isinstance(value, Tensor) and value.ndim > 1 and len(value) == n
 
 
-def logits_of(module: nn.Module, output: Any) -> Tensor:
-    """Return the logits among the outputs of a network, or the features of an encoder without a head.
+def logits_of(output: Any) -> Tensor:
+    """Return the logits among the outputs of a network, or the features of an encoder.
 
-    That is a tensor; `logits` of a dict or dataclass, else the first tensor of what is returned. Where the module has
-    a `LinearProbe` named `linear_probe`, that makes the logits of it.
+    That is `logits` of a dict or dataclass, else the first tensor of what is returned.
 
     Raises:
         UserError: there is no tensor.
     """
     first = first_tensor(_items(output).get("logits", output))
     if first is None:
-        raise UserError(f"{type(module).__name__} returns a {type(output).__name__}; let its forward return the logits")
-    head = module._modules.get(LinearProbe.NAME)
-    applies_it = type(module).forward is nn.Sequential.forward  # as its last child
-    return head(first) if isinstance(head, LinearProbe) and not applies_it else first
+        raise UserError(f"the network returns a {type(output).__name__}; let its forward return the logits")
+    return first
 
 
 def _items(value: Any) -> dict[Any, Any]:

@@ -40,6 +40,7 @@ class Replay:
     def __init__(self, module: nn.Module, images: Tensor):
         self.module, self.images = module, images
         self.calls = Calls(module, images[:2])
+        self.blocks: tuple[str, ...] | None = None  # that `all` stands for, once they are asked for
         self._trains = any(each.training for each in module.modules())
         self._fronts: dict[str, set[Call]] = {}
         self._any: dict[str, Recorded] = {}
@@ -106,8 +107,6 @@ class Replay:
     def _try_ways(self, after: str, names: Sequence[str]) -> str:
         """Give the random images, twice, values of a layer that are not theirs; compare with a plain hook."""
         is_bottleneck = all(self.calls.is_bottleneck(after, name) for name in names)
-        if self.images.is_meta:
-            return ANY if is_bottleneck else HOOK
         rows = len(self.images)
         with steady(self.module, self.images), torch.no_grad():
             own, recorded = self._record(self.images, [after, *names], [after])
@@ -126,8 +125,7 @@ class Replay:
             raise ValueError(f"{', '.join(lost)} does not lie behind {after}")
         if is_bottleneck and self._gives(expected, x, after, self._record_of_any(after)):
             return ANY
-        is_steady = not (self._trains or self.calls.is_random)  # statistics would move, other numbers be drawn
-        return OWN if is_steady and self._gives(expected, x, after, recorded, 2) else HOOK
+        return OWN if not self._trains and self._gives(expected, x, after, recorded, 2) else HOOK
 
     @torch.no_grad()
     def _gives(self, expected: Values, x: Tensor, after: str, recorded: Recorded, times: int = 1) -> bool:
@@ -223,7 +221,7 @@ class Replay:
             if x is not None and self._trains:  # statistics in front of a layer do not move
                 in_front.enter_context(buffers_kept(self.module))
             with contextlib.suppress(_Stop):
-                output = logits_of(self.module, self.module(self._own(None, images)))
+                output = logits_of(self.module(self._own(None, images)))
                 found |= {name: output for name in names if name not in call_of}
         if missing:
             name = next(name for name, call in self.calls.owners.items() if call in missing)
