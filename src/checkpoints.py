@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from src.console import warn
-from src.datasets import normalisation_of
+from src.datasets import dataset_info
 from src.errors import Misfit, UserError
 from src.files import readable, write_bytes
 from src.images import ImageSpec, Normalisation, describe_values
@@ -115,7 +115,7 @@ def _warn_of_normalisation(checkpoint: str, given: Normalisation | None) -> None
     """Warn if the data set that `config.txt` beside a checkpoint names has other values than the images at hand."""
     with contextlib.suppress(UserError, OSError, ValueError, KeyError, TypeError):  # no such file, or the data are gone
         dataset = json.loads((Path(checkpoint).parent / "config.txt").read_text())["dataset"]
-        trained = normalisation_of(dataset)
+        trained = dataset_info(dataset).normalisation
         if trained != given:
             warn(
                 f"checkpoint {checkpoint} was trained on {dataset}: {describe_values(trained)}; the images at hand: "

@@ -8,16 +8,6 @@ from src.datasets.registry import (
     dataset_label,
     dataset_name,
     load_dataset,
-    normalisation_of,
-)
+)  # fmt: skip
 
-__all__ = [
-    "DATASET_NAMES",
-    "INTERVENTIONS",
-    "Loading",
-    "dataset_info",
-    "dataset_label",
-    "dataset_name",
-    "load_dataset",
-    "normalisation_of",
-]
+__all__ = ["DATASET_NAMES", "INTERVENTIONS", "Loading", "dataset_info", "dataset_label", "dataset_name", "load_dataset"]

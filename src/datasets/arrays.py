@@ -12,7 +12,7 @@ from src.datasets.mapped import MappedImages, map_member
 from src.datasets.registry import DatasetInfo, Loading, load_dataset
 from src.errors import UserError
 from src.files import readable
-from src.images import Normalisation, make_normalisation
+from src.images import make_normalisation
 
 RANDOM_IMAGES = "300K_random_images.npy"
 RANDOM_IMAGES_SOURCE = f"https://people.eecs.berkeley.edu/~hendrycks/{RANDOM_IMAGES}"
@@ -75,20 +75,12 @@ def describe(path: Path) -> DatasetInfo:
     height, width, channels = (*images[0].shape[1:], 1)[:3]
     if channels > 4 >= height:
         raise UserError(f"{path}: images are {images[0].shape[1:]}, but channels come last: save (N, H, W, C)")
-    normalisation = read_normalisation(path)
-    if normalisation and len(normalisation.mean) != channels:
-        raise UserError(f"{path}: mean and std have {len(normalisation.mean)} numbers, the images {channels} channels")
-    shape = (channels, height, width)
-    return DatasetInfo("arrays.load_file", str(path), n_classes, shape, normalisation=normalisation)
-
-
-def read_normalisation(path: Path) -> Normalisation | None:
-    """Read `mean` and `std` of a user's `.npz` file, if it has them."""
+    shape, normalisation = (channels, height, width), None
     with readable(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
-        if not {"mean", "std"} & set(arrays):
-            return None
-        mean, std = (np.atleast_1d(arrays[name]).astype(float).tolist() for name in ("mean", "std"))
-        return make_normalisation(mean, std, n_channels=len(mean))
+        if {"mean", "std"} & set(arrays):
+            numbers = (np.atleast_1d(arrays[name]).astype(float).tolist() for name in ("mean", "std"))
+            normalisation = make_normalisation(*numbers, n_channels=channels)
+    return DatasetInfo("arrays.load_file", str(path), n_classes, shape, normalisation=normalisation)
 
 
 @cache  # once for all that ask about the file

@@ -1,12 +1,12 @@
 """Augmentation of whole batches, with the distribution of torchvision's transforms of single images.
 
-`draw` draws the random numbers, `apply` uses them. Numbers are always drawn on the CPU, so that a run on a GPU sees the
-same images as one on the CPU.
+`draw` draws a row of random numbers for each image, always on the CPU, so that a run on a GPU sees the same images as
+one on the CPU. `apply` changes images uint8 (B, C, H, W) by their rows, on the device of both.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -16,26 +16,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Generator, Tensor
 
 from src.datasets.registry import Recipe
-
-
-class Augmentation(Protocol):
-    """A random change of images, which have `padding` zeros on every side."""
-
-    padding: int
-
-    def draw(self, generator: Generator, n: int) -> Tensor:
-        """Draw random parameters for n images, one row each, on the CPU."""
-
-    def apply(self, padded: Tensor, indices: Tensor, parameters: Tensor) -> Tensor:
-        """Change the images at `indices` (B,) of a set by the rows of `parameters`: returns uint8 (B, C, H, W).
-
-        All are on the device of the images.
-        """
-
-
-def build_augmentation(recipe: Recipe | None) -> Augmentation | None:
-    """Build the augmentation that a row of the table of data sets names; None stays None."""
-    return None if recipe is None else getattr(sys.modules[__name__], recipe.name)(**recipe.arguments)
 
 
 @dataclass(frozen=True)
@@ -50,11 +30,10 @@ class CropFlip:
         top, left = torch.randint(0, 2 * self.padding + 1, (2, n), generator=generator)
         return torch.stack([top, left, _coin(generator, n, fair=self.flip)], dim=1)
 
-    def apply(self, padded: Tensor, indices: Tensor, parameters: Tensor) -> Tensor:
-        """Crop and flip images of the set (N, C, H + 2*padding, W + 2*padding) to uint8 (B, C, H, W)."""
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Crop and flip images (B, C, H, W)."""
         top, left, flip = parameters.unbind(1)
-        size = (padded.shape[2] - 2 * self.padding, padded.shape[3] - 2 * self.padding)
-        cropped = crop(padded, indices, top, left, size=size)
+        cropped = crop(F.pad(images, (self.padding,) * 4), top, left, size=images.shape[2:])
         return mirror_(cropped, flip) if self.flip else cropped
 
 
@@ -65,8 +44,6 @@ class Affine:
     As with Pad and CenterCrop, edge pixels are repeated `edge` times on every side; beyond them, pixels are black. With
     `size`, images are first resized to (size, size).
     """
-
-    padding: ClassVar[int] = 0  # `apply` pads with edge pixels
 
     degrees: float
     scale: tuple[float, float] = (1.0, 1.0)
@@ -89,10 +66,10 @@ class Affine:
             dim=1,
         )
 
-    def apply(self, padded: Tensor, indices: Tensor, parameters: Tensor) -> Tensor:
-        """Resize, turn, shear, scale and flip images of the set (N, C, H, W) to uint8 (B, C, H or size, W or size)."""
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Resize, turn, shear, scale and flip images (B, C, H, W) to (B, C, H or size, W or size)."""
         angle, shear, scale, flip = parameters.unbind(1)
-        images = resize(take(padded, indices), self.size)
+        images = resize(images, self.size)
         canvas = F.pad(images.float(), (self.edge,) * 4, mode="replicate")
         height, width = canvas.shape[2:]
         slant, cos, sin = shear.deg2rad().tan(), angle.deg2rad().cos(), angle.deg2rad().sin()
@@ -114,17 +91,13 @@ def take(images: Tensor, indices: Tensor) -> Tensor:
     return images[indices]
 
 
-def crop(images: Tensor, indices: Tensor, top: Tensor, left: Tensor, *, size: tuple[int, int]) -> Tensor:
-    """Take images (N, C, ., .) at `indices` (B,) and crop each to `size` (height, width) at its `top` and `left` (B,).
-
-    All are on one device.
-    """
+def crop(images: Tensor, top: Tensor, left: Tensor, *, size: Sequence[int]) -> Tensor:
+    """Crop each image of (B, C, ., .) to `size` (height, width) at its `top` and `left` (B,); all on one device."""
     if _on_cpu(images):
-        near = images.numpy()[indices.numpy()]  # copies whole images, as single rows from all over the set are slow
-        windows = sliding_window_view(near, size, axis=(2, 3))  # (B, C, tops, lefts, *size), not copied
-        return torch.from_numpy(windows[np.arange(len(near)), :, top.numpy(), left.numpy()])
+        windows = sliding_window_view(images.numpy(), size, axis=(2, 3))  # (B, C, tops, lefts, *size), not copied
+        return torch.from_numpy(windows[np.arange(len(images)), :, top.numpy(), left.numpy()])
     windows = images.unfold(2, size[0], 1).unfold(3, size[1], 1)
-    return windows[indices, :, top, left]
+    return windows[torch.arange(len(images), device=images.device), :, top, left]
 
 
 def mirror_(images: Tensor, chosen: Tensor) -> Tensor:
@@ -144,6 +117,14 @@ def resize(images: Tensor, size: int | None) -> Tensor:
 def _on_cpu(images: Tensor) -> bool:
     """Return whether numpy can index the images; it copies rows of bytes 3 to 5 times faster than torch."""
     return images.device.type == "cpu"
+
+
+Augmentation = CropFlip | Affine
+
+
+def build_augmentation(recipe: Recipe | None) -> Augmentation | None:
+    """Build the augmentation that a row of the table of data sets names; None stays None."""
+    return None if recipe is None else getattr(sys.modules[__name__], recipe.name)(**recipe.arguments)
 
 
 def _coin(generator: Generator, n: int, *, fair: bool) -> Tensor:

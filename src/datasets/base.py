@@ -1,8 +1,8 @@
 """The base of all image sets: order of the images, batches, and the share of each of several processes."""
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,11 +32,8 @@ class Pass(NamedTuple):
     generator: torch.Generator | None = None  # of the augmentation; None: without one
 
 
-class Change(Protocol):
-    """What an intervention does to images before the augmentation."""
-
-    def __call__(self, images: Tensor, indices: Tensor, *, epoch: int) -> Tensor:
-        """Change images uint8 (B, C, H, W), which have these `indices` (B,), on the CPU, in the set; returns others."""
+# An intervention: from images uint8 (B, C, H, W), their indices (B,) in the set, on the CPU, and `epoch`, to others.
+Change = Callable[..., Tensor]
 
 
 class BaseImageSet:

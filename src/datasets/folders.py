@@ -68,11 +68,6 @@ def read_settings(root: Path) -> Settings:
         return settings._replace(classes=tuple(map(str, settings.classes)), normalisation=normalisation)
 
 
-def read_normalisation(root: Path) -> Normalisation | None:
-    """Read how `dataset.yaml` in a user's folder normalises images."""
-    return read_settings(root).normalisation
-
-
 def describe(root: Path) -> DatasetInfo:
     """Describe a user's folder of images."""
     settings = read_settings(root)

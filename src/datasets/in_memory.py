@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from src.datasets.augmentation import Augmentation, build_augmentation, resize, take
@@ -44,14 +43,7 @@ class ImageSet(BaseImageSet):
         shape = (channels, size or height, size or width)
         super().__init__(labels, n_classes=n_classes, image_shape=shape, device=device, **options)
         self.size, self.augmentation = size, augmentation
-        self.images = images if isinstance(images, MappedImages) else self._keep(images)
-
-    def _keep(self, images: Tensor) -> Tensor:
-        """Move images (N, C, H, W) to the device, with padding for the augmentation; returns them without it."""
-        margin = self.augmentation.padding if self.augmentation else 0
-        height, width = images.shape[2:]
-        self._padded = F.pad(images.to(self.device), (margin,) * 4).contiguous()
-        return self._padded[:, :, margin : margin + height, margin : margin + width]  # a view
+        self.images = images if isinstance(images, MappedImages) else images.to(self.device).contiguous()
 
     def _make(self, plan: Pass) -> Iterator[Tensor]:
         augmentation = self.augmentation if plan.generator else None
@@ -63,28 +55,15 @@ class ImageSet(BaseImageSet):
             parts = [numbers[rows].split(n_at_once) for numbers in (plan.indices, *moved)]
             batch = torch.empty((len(plan.indices[rows]), *self.image_shape), device=self.device)
             for part, indices, here, own in zip(batch.split(n_at_once), *parts, strict=True):
-                source, here = self._source(indices, here, augmentation, epoch=plan.epoch)
-                if augmentation:
-                    part.copy_(augmentation.apply(source, here, own))
-                else:
-                    part.copy_(resize(take(source, here), self.size))
+                images = apply_changes(self.changes, self._take(indices, here), indices, epoch=plan.epoch)
+                part.copy_(augmentation.apply(images, own) if augmentation else resize(images, self.size))
             yield self._scaled_(batch)
 
-    def _source(
-        self, indices: Tensor, here: Tensor, augmentation: Augmentation | None, *, epoch: int
-    ) -> tuple[Tensor, Tensor]:
-        """Return images on the device, with padding for the augmentation, and where among them `indices` (B,) are.
-
-        Args:
-            here: `indices` on the device.
-        """
-        margin = augmentation.padding if augmentation else 0
-        is_mapped = isinstance(self.images, MappedImages)
-        if not is_mapped and not self.changes:
-            return (self._padded if margin else self.images), here
-        images = self.images[indices].to(self.device) if is_mapped else take(self.images, here)
-        changed = apply_changes(self.changes, images, indices, epoch=epoch)
-        return F.pad(changed, (margin,) * 4), torch.arange(len(indices), device=self.device)
+    def _take(self, indices: Tensor, here: Tensor) -> Tensor:
+        """Return images on the device; `indices` (B,) are on the CPU, `here` are the same on the device."""
+        if isinstance(self.images, MappedImages):
+            return self.images[indices].to(self.device)
+        return take(self.images, here)
 
 
 def split_of(

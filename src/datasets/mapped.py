@@ -5,7 +5,6 @@ is unpacked once, beside the archive.
 """
 
 import mmap
-import shutil
 import zipfile
 from collections.abc import Sequence
 from functools import partial
@@ -17,7 +16,6 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from src import console, files
-from src.errors import UserError
 
 BLOCK = 2**20  # bytes that are unpacked at once
 
@@ -86,11 +84,7 @@ def _unpacked(content: zipfile.ZipFile, info: zipfile.ZipInfo, *, beside: Path) 
     target = beside.with_name(f"{beside.stem}_{Path(info.filename).stem}.{info.CRC:08x}.npy")
     if target.is_file():
         return target
-    needed, free = info.file_size, shutil.disk_usage(beside.parent).free
-    if free < needed:
-        raise UserError(f"{target}: {needed} bytes are needed to unpack it, {free} are free; free {needed - free}")
-    console.note(f"unpacking {needed / 2**20:.1f} MiB of {beside} to {target}, once")
+    console.note(f"unpacking {info.file_size / 2**20:.1f} MiB of {beside} to {target}, once")
     with content.open(info) as member:
-        blocks, size = iter(partial(member.read, BLOCK), b""), -(-needed // BLOCK)
-        files.write_blocks(target, console.progress(blocks, f"unpacking {target.name}", size, unit="MiB"))
+        files.write_blocks(target, iter(partial(member.read, BLOCK), b""))
     return target

@@ -106,22 +106,15 @@ def dataset_info(name: str, *, labelled: bool = False) -> DatasetInfo:
     Args:
         labelled: raise an error for a data set without labels.
     """
-    info = DATASETS[name] if name in DATASETS else _of_own(name, "describe")
+    info = DATASETS[name] if name in DATASETS else _describe(Path(dataset_name(name)))
     if labelled and info.n_classes == 0:
         choice = ", ".join(other for other, row in DATASETS.items() if row.n_classes)
         raise UserError(f"dataset {name!r} has no labels; choose one that has: {choice}, or label your own")
     return info
 
 
-def normalisation_of(name: str) -> Normalisation | None:
-    """Look up how the images of a data set are normalised, without listing them."""
-    return DATASETS[name].normalisation if name in DATASETS else _of_own(name, "read_normalisation")
-
-
-def _of_own(name: str, function: str) -> Any:
-    """Call a function of `folders` or `arrays` with the path of a user's own data."""
-    path = Path(dataset_name(name))
-    return resolve(__package__, f"{'folders' if path.is_dir() else 'arrays'}.{function}")(path)
+def _describe(path: Path) -> DatasetInfo:
+    return resolve(__package__, f"{'folders' if path.is_dir() else 'arrays'}.describe")(path)
 
 
 class Intervention(NamedTuple):

@@ -21,16 +21,13 @@ def build_model(
     """Build the network `name` with fresh weights, drawn from torch's global generator.
 
     Args:
-        name: one of `MODEL_NAMES`; `tv_NAME` for any classification network of torchvision; or FILE.py:FUNCTION, a
-            function that takes those of `n_classes`, `n_channels` and `image_shape` that it wants by name and returns
-            an `nn.Module`. Its file is run.
+        name: one of `MODEL_NAMES`; `tv_NAME` for any classification network of torchvision; or FILE.py:FUNCTION,
+            whose file is run.
         n_classes: number of logits.
-        n_channels: channels of the images. `repr_cls_*` take the channels of the representation instead.
-        representation_shape: of one sample, needed by `repr_cls_*` alone: (C, H, W) for `repr_cls_resnet*`,
-            (tokens, width) for `repr_cls_vit_*`.
-        image_shape: (C, H, W) of the data. `vit_*` derive their number of tokens from it (without it from their
-            name), `repr_cls_resnet*` resize representations to its H×W (without it 32×32); the others take images
-            of any size.
+        n_channels: channels of the images.
+        representation_shape: of one sample, needed by `repr_cls_*` alone: (C, H, W) or (tokens, width).
+        image_shape: (C, H, W) of the data. `vit_*` derive their number of tokens from it, `repr_cls_resnet*` resize
+            representations to its H×W.
         encoder: take a network that gives features instead of logits as well.
     Raises:
         UserError: no such network (the close names are listed), or it does not suit the images or classes.

@@ -9,27 +9,21 @@ from src.errors import UserError
 from src.models.resnet import ResNet
 from src.models.vit import Transformer, init_linear
 
+Shape = tuple[int, ...] | None
+
 
 class RepresentationResNet(ResNet):
-    """A CIFAR ResNet on a representation (B, C, H, W) that is resized to the size of the images.
+    """A CIFAR ResNet on a representation (B, C, H, W) that is resized to the size of the images, or to 32×32.
 
     Args:
         representation_shape: (C, H, W) of one sample.
-        image_shape: (C, H, W) of the images; None: 32×32 pixels.
+        image_shape: (C, H, W) of the images.
         resnet: the other arguments of `ResNet`.
-    Raises:
-        UserError: `representation_shape` is None or does not have three entries.
     """
 
-    def __init__(
-        self,
-        *,
-        representation_shape: tuple[int, ...] | None,
-        image_shape: tuple[int, int, int] | None = None,
-        **resnet,
-    ) -> None:
-        channels, _, _ = _checked(representation_shape, ("channels", "height", "width"), "repr_cls_vit_*")
-        super().__init__(n_channels=channels, **resnet)
+    def __init__(self, *, representation_shape: Shape, image_shape: Shape = None, **resnet) -> None:
+        _check(representation_shape, "(channels, height, width)", (3,))
+        super().__init__(n_channels=representation_shape[0], **resnet)
         size = (32, 32) if image_shape is None else tuple(image_shape[1:])
         self.resize = nn.Upsample(size=size, mode="bilinear", align_corners=False)
 
@@ -45,13 +39,11 @@ class RepresentationTransformer(Transformer):
     Args:
         representation_shape: (tokens, width) of one sample; (width,) is a single token.
         transformer: the other arguments of `Transformer`.
-    Raises:
-        UserError: `representation_shape` is None or has neither one nor two entries.
     """
 
-    def __init__(self, *, representation_shape: tuple[int, ...] | None, width: int, **transformer) -> None:
-        shape = representation_shape and (1,) * (2 - len(representation_shape)) + tuple(representation_shape)
-        _, given_width = _checked(shape, ("tokens", "width"), "repr_cls_resnet*")
+    def __init__(self, *, representation_shape: Shape, width: int, **transformer) -> None:
+        _check(representation_shape, "(tokens, width)", (1, 2))
+        given_width = representation_shape[-1]
         dim_transform = nn.Identity() if given_width == width else nn.Linear(given_width, width)
         super().__init__({"dim_transform": dim_transform}, width=width, **transformer)
         self.is_flat = len(representation_shape) == 1
@@ -61,15 +53,11 @@ class RepresentationTransformer(Transformer):
         return self.dim_transform(tokens[:, None] if self.is_flat else tokens)  # (B, D) -> (B, 1, D)
 
 
-def _checked(shape: tuple[int, ...] | None, expected: tuple[str, ...], other_family: str) -> tuple[int, ...]:
-    entries = f"({', '.join(expected)})"
-    if shape is None:
+def _check(shape: Shape, expected: str, n_axes: tuple[int, ...]) -> None:
+    """Raise a UserError if a classifier cannot take representations of this shape."""
+    if shape is None or len(shape) not in n_axes:
+        given = "images" if shape is None else tuple(shape)
         raise UserError(
-            f"a representation classifier takes activations, of a representation_shape {entries}, not images; "
-            "exec_train_representation_classifier.py trains it"
+            f"this classifier takes activations of shape {expected}, not {given}; "
+            "repr_cls_resnet* take maps, repr_cls_vit_* tokens; exec_train_representation_classifier.py trains them"
         )
-    if len(shape) != len(expected):
-        raise UserError(
-            f"this classifier takes activations of shape {entries}, not {tuple(shape)}; did you mean {other_family}?"
-        )
-    return tuple(shape)
