@@ -11,7 +11,7 @@ from torch import nn
 from src.errors import UserError
 from src.models import Network
 from src.models.resnet import ResNet
-from tests.traps import Attention, Base, Detached, Dropout, Listed, SharedRelu, Silent
+from tests.traps import Attention, Base, Detached, Dropout, SharedRelu, Silent
 
 
 @pytest.fixture
@@ -27,11 +27,6 @@ def built(kind) -> tuple[nn.Module, Network]:
         buffer.data = torch.rand(buffer.shape) + 0.5 if buffer.is_floating_point() else buffer
     module.eval().requires_grad_(False)
     return module, Network(copy.deepcopy(module))
-
-
-def test_a_container_that_is_not_called_means_its_last_child(images):
-    _, network = built(Listed)
-    assert torch.equal(network(images, until="blocks"), network(images, until="blocks.1.b"))
 
 
 def test_each_mode_has_passes_of_its_own(images):
@@ -91,7 +86,6 @@ def test_moving_and_casting_after_a_pass(kind, images):
     h = network(images.double(), until=name)
     assert h.dtype == torch.float64
     assert torch.equal(network(h, after=name), module.double()(images.double()))
-    assert network.to("meta") is network and network(images.double().to("meta"), until=name).is_meta
 
 
 def test_copies_are_independent(images):
@@ -133,20 +127,6 @@ def test_bfloat16_autocast_reaches_into_passes(images):
         assert network(images, until="one").dtype == torch.bfloat16
 
 
-class TwoOutputs(Base):
-    def forward(self, images):
-        logits = super().forward(images)
-        return (logits, logits * 2) if self.training else logits
-
-
-def test_a_tuple_in_training_counts_by_its_first_output(images):
-    module, network = built(TwoOutputs)
-    network.train()
-    module.train()
-    assert torch.equal(network(images), module(images)[0])
-    assert torch.equal(network(network(images, until="one"), after="one"), module(images)[0])
-
-
 @pytest.mark.parametrize(
     ("layer", "line"),
     [
@@ -160,29 +140,6 @@ def test_layers_that_are_no_activations(layer, line, images):
         network(images, until=layer)
     with pytest.raises(UserError, match=line):
         network.activations(images, ["embed", layer])
-
-
-class Unlearned(nn.Module):
-    """Buffers alone, of which one counts the passes, in layers whose names are those of the view."""
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("n_passes", torch.zeros(()))
-        self.module, self.output = nn.BatchNorm2d(3, affine=False), nn.Flatten()
-
-    def forward(self, images):
-        self.n_passes += 1
-        return self.output(self.module(images) * self.n_passes)
-
-
-def test_a_network_of_buffers_alone(images):
-    module = Unlearned().double()
-    network = Network(module, image_shape=images.shape[1:])
-    state = {key: value.clone() for key, value in module.state_dict().items()}
-    assert network.cut_names == ("module", "output") and network.block_names == () and network.output_shape == (48,)
-    assert network.output_name == "output" and all(torch.equal(state[key], module.state_dict()[key]) for key in state)
-    chosen = network.eval().channels_first(["module"], image_shape=images.shape[1:])
-    assert chosen(images.double(), until="module").shape == (5, 3, 4, 4)
 
 
 def test_what_a_network_is_asked_before_it_has_seen_images(images):
@@ -280,11 +237,3 @@ def test_layers_with_the_images_on_another_axis_are_left_out(images):
     assert network.layers("all") == [f"blocks.{i}" for i in (0, 1, 3)]
     assert network.shapes()["blocks.3"] == (16, 3)
     assert set(network.layer_names) - set(network.shapes()) == {"lstm", "blocks.2", "blocks.2.0", "blocks.2.1"}
-
-
-def test_looking_at_shapes_moves_no_statistics(images):
-    network = Network(SharedRelu(), image_shape=images.shape[1:]).train()
-    state = {key: value.clone() for key, value in network.state_dict().items()}
-    chosen(network, "norm", images)
-    assert network.shapes()["norm"] == (6, 4, 4)
-    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
