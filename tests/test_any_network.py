@@ -70,7 +70,10 @@ def test_every_script(kind, in_tmp_path):
         detector = [LAYERS[kind][0], "-m", detector, *tuning, "-dir", "detector"]
         run("exec_train_representation_classifier.py", *trained, *detector)
         types = ["--front-type", network, "--end-type", network]
-        run("exec_eval_stitcher_ood.py", "results/runs", "-detectors", "store", *types)
+        evaluate = ["exec_eval_stitcher_ood.py", "results/runs", "-detectors", "store"]
+        line = commands.error_line(*evaluate, *commands.ON_DIGITS)
+        assert "the code that a folder names is not run by itself" in line
+        run(*evaluate, *types)
         run("exec_compute_low_rank_sim_metrics.py", *pair, layers, layers, "-n", "50")
         run("exec_probe.py", *trained, "-l", layers, "-e", "1")
     metrics = [read_metrics(path.parent) for path in in_tmp_path.glob("results/runs/*/metrics.json")]

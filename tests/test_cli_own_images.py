@@ -48,15 +48,6 @@ def test_every_script_takes_a_file(tmp_path):
     assert (tmp_path / "probes.csv").exists() and (tmp_path / "similarity.csv").exists()
 
 
-def test_a_config_with_a_path_repeats_a_run_elsewhere(tmp_path):
-    write_files(tmp_path)
-    run("exec_train.py", "small_cnn", "-d", "own.npz", "-gpu", "-1", "-e", "1", "-dir", tmp_path / "a")
-    (tmp_path / "elsewhere").mkdir()
-    run("exec_train.py", "--config", "../a/config.txt", "-dir", "b", cwd="elsewhere")
-    again = tmp_path / "elsewhere" / "b" / "model_1.pt"
-    assert again.read_bytes() == (tmp_path / "a" / "model_1.pt").read_bytes()
-
-
 def test_a_network_of_images_that_were_normalised_otherwise_is_warned_of(tmp_path):
     write_files(tmp_path)
     arrays = dict(np.load("own.npz"))

@@ -138,11 +138,3 @@ def test_a_killed_worker_is_no_riddle(root, monkeypatch):
         with pytest.raises(UserError, match="a process that decodes images was killed .*fewer workers"):
             list(dataset.epoch(6, seed=0, epoch=1))
     assert len(list(dataset.epoch(6, seed=0, epoch=1))) == 2  # others take its place
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gets_the_same_batches(root):
-    on_cpu, on_gpu = (load_dataset("imagenet", root, train=True, loading=Loading(2), device=d) for d in ("cpu", "cuda"))
-    for _ in range(2):
-        (images, labels), (images_gpu, labels_gpu) = (collect(s.epoch(5, seed=0, epoch=1)) for s in (on_cpu, on_gpu))
-        assert images_gpu.is_cuda and torch.equal(images, images_gpu.cpu()) and torch.equal(labels, labels_gpu.cpu())

@@ -54,14 +54,6 @@ def test_an_epoch_depends_on_seed_and_epoch_alone(augmentation, epoch_size):
     assert unchanged == (augmentation is None)
 
 
-def test_epochs_may_be_interleaved():
-    dataset = make_set(augmentation=CropFlip(2))
-    alone = [collect(dataset.epoch(16, seed=0, epoch=epoch))[0] for epoch in (0, 1)]
-    both = list(zip(dataset.epoch(16, seed=0, epoch=0), dataset.epoch(16, seed=0, epoch=1), strict=True))
-    for i in range(2):
-        assert torch.equal(torch.cat([pair[i][0] for pair in both]), alone[i])
-
-
 def test_the_permutation_is_none_of_the_epochs():
     dataset = make_set(n=200)
     order = dataset.permutation(5)

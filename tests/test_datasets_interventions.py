@@ -11,7 +11,7 @@ from src.datasets.in_memory import ImageSet
 from src.datasets.interventions import circle, hues
 from src.datasets.registry import resolve
 from src.errors import UserError
-from tests.tiny_datasets import collect, random_images, write_cifar10, write_imagenet
+from tests.tiny_datasets import collect, random_images, write_imagenet
 
 N, N_CLASSES = 10_000, 10
 LABELS = torch.arange(N) % N_CLASSES
@@ -93,10 +93,6 @@ def test_dots_tell_the_class_with_a_probability_and_on_test_images_nothing(share
     assert (stats.chi2_contingency(table).pvalue > 0.01) == (of_true == 0)
 
 
-def test_dots_tell_the_true_class_where_labels_are_noisy():
-    assert list(INTERVENTIONS).index("shortcut") < list(INTERVENTIONS).index("label_noise")  # the order of application
-
-
 def test_on_grey_images_the_place_of_a_dot_tells_the_class():
     """All round a circle, so that places of two classes differ; a dot that tells nothing is at any of them."""
     told = centres_of(changed(make_set(1000, shape=(1, 8, 8)), shortcut=1))
@@ -122,16 +118,6 @@ def test_dots_are_whole_round_and_anywhere(side, n_pixels):
         assert len(counts) == side - diameter + 1 and stats.chisquare(counts).pvalue > 0.01
     others = [columns, LABELS[:n], centres_of(changed(make_set(n, shape=(3, side, side)), shortcut=1, seed=1))[:, 0]]
     assert all(abs(np.corrcoef(rows, other)[0, 1]) < 3 / n**0.5 for other in others)
-
-
-@pytest.mark.parametrize("n_classes", [2, 10, 100])
-def test_each_class_has_a_hue(n_classes):
-    colours = hues(n_classes)
-    assert len({tuple(colour) for colour in colours.tolist()}) == n_classes
-    assert (colours.amax(1) == 255).all() and (colours.amin(1) == 0).all()  # all are of full saturation
-
-
-# Noise
 
 
 def test_noise_has_a_variance_that_is_uniform_over_images():
@@ -214,18 +200,6 @@ def test_mapped_images_are_changed_as_those_in_memory(tmp_path):
     own = ImageSet(torch.from_numpy(arrays).permute(0, 3, 1, 2), torch.from_numpy(labels), n_classes=10)
     ways = [one.epoch(7, seed=0, epoch=1) for one in (mapped, changed(own, **ALL))]
     assert all(map(torch.equal, *map(collect, ways)))
-
-
-def test_small_sets_of_torchvision_are_changed_before_they_are_resized(tmp_path, unofficial_files):
-    write_cifar10(tmp_path)
-    images, dotted = (load_dataset("cifar10_large", tmp_path, train=True, interventions={"shortcut": share})
-                      for share in (None, 1.0))  # fmt: skip
-    for plain, other in ((images.batches(25), dotted.batches(25)),
-                         [s.epoch(25, seed=0, epoch=1) for s in (images, dotted)]):  # fmt: skip
-        (values, labels), (painted, same_labels) = collect(plain), collect(other)
-        assert values.shape[2:] == (224, 224) and torch.equal(labels, same_labels)
-        share = ((values - painted).abs().amax(1) > 0.05).float().mean()
-        assert 0.3 * 21 / 32**2 < share < 2 * 21 / 32**2
 
 
 def test_decoded_images_are_changed_as_whole_files_whatever_the_workers(tmp_path):

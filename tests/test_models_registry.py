@@ -8,7 +8,6 @@ import pytest
 import torch
 import torchvision
 
-from src.choices.models import RESNET_VARIANTS, RESNETS
 from src.errors import UserError
 from src.models import MODEL_NAMES, build_model
 from tests.golden_weights import load_golden_weights
@@ -39,10 +38,6 @@ def build_labelled(label: str):
     )
 
 
-def keys_and_shapes(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
-
-
 @pytest.mark.parametrize("label", sorted(STATES.keys() - BROKEN))
 def test_state_dict_equals_the_public_code(label):
     golden = STATES[label]
@@ -55,18 +50,16 @@ def test_state_dict_equals_the_public_code(label):
     assert hashlib.sha256(json.dumps(state).encode()).hexdigest() == golden["sha256"]
 
 
-def test_every_name_but_the_unreachable_ones_is_covered_by_a_golden():
-    covered = {label.split("|")[0] for label in STATES}
-    assert set(MODEL_NAMES) - covered == {"resnext50_32x4d", "resnext101_32x8d"}
-
-
-@pytest.mark.parametrize("name", [name for name in RESNETS | RESNET_VARIANTS if "_same" not in name])
-def test_keys_and_shapes_equal_torchvision(name):
-    with torch.device("meta"):
-        theirs = keys_and_shapes(torchvision.models.get_model(name, num_classes=10))
-        ours = keys_and_shapes(build_model(name))
-    assert ours.pop("conv1.weight") == (64, 3, 3, 3) and theirs.pop("conv1.weight") == (64, 3, 7, 7)
-    assert ours == theirs
+def test_networks_without_a_golden_have_the_entries_of_torchvisions():
+    missing = set(MODEL_NAMES) - {label.split("|")[0] for label in STATES}
+    assert missing == {"resnext50_32x4d", "resnext101_32x8d"}  # the public code cannot build them
+    for name in missing:
+        with torch.device("meta"):
+            states = [network.state_dict() for network in (torchvision.models.get_model(name, num_classes=10),
+                                                           build_model(name))]  # fmt: skip
+        theirs, ours = ({key: value.shape for key, value in state.items()} for state in states)
+        assert ours.pop("conv1.weight") == (64, 3, 3, 3) and theirs.pop("conv1.weight") == (64, 3, 7, 7)
+        assert ours == theirs
 
 
 def test_a_torchvision_checkpoint_loads_and_gives_equal_logits():
@@ -92,18 +85,13 @@ def test_fresh_weights_equal_the_public_code_in_the_seed(label):
     ("name", "image_shape"),
     [
         ("resnet18", (1, 28, 28)),
-        ("resnet18_samewidth", (5, 64, 64)),
         ("resnext50_32x4d", (3, 9, 11)),
-        ("tv_resnet18", (1, 28, 28)),
-        ("preact_resnet18", (1, 28, 28)),
         ("preact_resnet18", (3, 15, 17)),
-        ("liu2020_wrn", (1, 28, 28)),
         ("liu2020_wrn", (5, 9, 9)),
         ("small_cnn", (1, 8, 8)),
         ("small_cnn", (3, 224, 224)),
         ("vit_tiny_patch4_32", (1, 28, 28)),
         ("vit_tiny_patch4_32", (2, 8, 12)),
-        ("vit_tiny_patch16_224", (3, 64, 64)),
     ],
 )
 @torch.no_grad()
@@ -112,11 +100,9 @@ def test_any_number_of_channels_and_classes_and_other_sizes(name, image_shape):
     assert network(torch.rand(2, *image_shape)).shape == (2, 7)
 
 
-@torch.no_grad()
 def test_representation_resnet_resizes_to_the_images():
     network = build_model("repr_cls_resnet18", representation_shape=(4, 5, 7), image_shape=(3, 24, 20)).eval()
     assert network(torch.rand(2, 4, 5, 7), until="resize").shape == (2, 4, 24, 20)
-    assert network(torch.rand(2, 4, 5, 7)).shape == (2, 10)
 
 
 def test_constants_of_three_channels_are_averaged_for_others_and_not_saved():
@@ -136,20 +122,15 @@ def test_dropout_of_liu2020_acts_in_training_alone():
 @pytest.mark.parametrize(
     ("name", "shapes", "message"),
     [
-        ("repr_cls_resnet18", {}, r"takes activations, of a representation_shape \(channels, height, width\)"),
-        ("repr_cls_vit_tiny", {}, r"takes activations, of a representation_shape \(tokens, width\)"),
-        ("repr_cls_resnet18", {"representation_shape": (65, 192)}, r"\(65, 192\).*did you mean repr_cls_vit_\*"),
-        ("repr_cls_vit_tiny", {"representation_shape": (64, 8, 8)}, r"\(64, 8, 8\).*did you mean repr_cls_resnet\*"),
+        ("repr_cls_resnet18", {}, r"takes activations of shape \(channels, height, width\), not images"),
+        ("repr_cls_resnet18", {"representation_shape": (65, 192)}, r"not \(65, 192\).*repr_cls_vit_\* tokens"),
+        ("repr_cls_vit_tiny", {"representation_shape": (64, 8, 8)}, r"\(tokens, width\), not \(64, 8, 8\)"),
         ("vit_tiny_patch16_224", {"image_shape": (3, 28, 32)}, "28×32 pixels cannot be cut into patches of 16×16"),
     ],
 )
 def test_shapes_that_do_not_suit_are_named(name, shapes, message):
     with pytest.raises(UserError, match=message):
         build_model(name, **shapes)
-
-
-def test_shapes_are_ignored_by_networks_without_use_for_them():
-    build_model("small_cnn", representation_shape=(1, 2, 3), image_shape=(3, 28, 28))
 
 
 def test_a_vit_names_images_of_a_size_it_was_not_built_for():

@@ -110,7 +110,6 @@ class PreActBlock(nn.Module):
             self.add_module(name, module)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C1, H, W) to (B, C2, H/stride, W/stride)."""
         norm_0, activation_0, convolution_0, norm_1, activation_1, convolution_1, *shortcut = self.children()
         activated = activation_0(norm_0(x))
         hidden = activation_1(norm_1(convolution_0(activated)))
@@ -124,11 +123,7 @@ class PreActResNet(nn.Module):
     """A stem, stages of pre-activation blocks, normalisation, activation, pooling and a head.
 
     It normalises the images by constants of three colour channels, and by their mean for other numbers of channels.
-
-    Args:
-        family: one of `FAMILIES`.
-        depths, widths: number and channels of the blocks in each stage; all stages but the first halve the resolution.
-        stem_width: channels of the stem.
+    `depths` and `widths` are of the stages, of which all but the first halve the resolution.
     """
 
     channels_last = False

@@ -13,14 +13,7 @@ PREFIX = "tv_"
 def torchvision_network(
     name: str, *, n_classes: int, n_channels: int, image_shape: tuple[int, int, int] | None
 ) -> nn.Module:
-    """Build `tv_NAME` with fresh weights.
-
-    Args:
-        n_channels: of the images; where it is not 3, the first convolution is replaced.
-        image_shape: (C, H, W) of the images, which vision transformers and MaxViT are built for.
-    Raises:
-        UserError: torchvision has no such classification network, or it cannot take images of this size.
-    """
+    """Build `tv_NAME` with fresh weights, for images (C, H, W); where C is not 3, the first convolution is replaced."""
     given, options = name.removeprefix(PREFIX), {}
     if given not in classifiers():
         raise unknown_name("model", name, [f"{PREFIX}{other}" for other in classifiers()])
@@ -35,7 +28,10 @@ def torchvision_network(
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{name} cannot be built: {error}; choose another network or dataset") from error
     if n_channels != 3:
-        _take_channels(network, n_channels)
+        name, first = next((name, each) for name, each in network.named_modules() if isinstance(each, nn.Conv2d))
+        options = {key: getattr(first, key) for key in ("kernel_size", "stride", "padding", "dilation")}
+        fresh = nn.Conv2d(n_channels, first.out_channels, bias=first.bias is not None, **options)
+        network.set_submodule(name, fresh)
     return network
 
 
@@ -49,9 +45,6 @@ def torchvision_weights(name: str, entry: str, *, n_classes: int) -> dict[str, T
 
     Args:
         entry: DEFAULT, or the name of an entry such as IMAGENET1K_V2.
-    Raises:
-        UserError: there is no such network, it has no such weights, their number of classes differs, or the download
-            fails.
     """
     given = name.removeprefix(PREFIX)
     if not name.startswith(PREFIX) or given not in classifiers():
@@ -70,13 +63,3 @@ def torchvision_weights(name: str, entry: str, *, n_classes: int) -> dict[str, T
         raise UserError(
             f"cannot download {weights.url} ({error}); put the file into {hub.get_dir()}/checkpoints, or set TORCH_HOME"
         ) from error
-
-
-def _take_channels(network: nn.Module, n_channels: int) -> None:
-    """Replace the first convolution by a fresh one for another number of channels."""
-    name, first = next((name, each) for name, each in network.named_modules() if isinstance(each, nn.Conv2d))
-    fresh = nn.Conv2d(
-        n_channels, first.out_channels, first.kernel_size, stride=first.stride, padding=first.padding,
-        dilation=first.dilation, bias=first.bias is not None,
-    )  # fmt: skip
-    network.set_submodule(name, fresh)

@@ -46,10 +46,10 @@ def user_network(name: str, **options: Any) -> nn.Module:
 
 @functools.cache  # two networks may come from one file
 def _run(path: Path) -> dict[str, Any]:
-    """Run a file and return its names."""
+    """Run a file and return its names; as a script it may import its neighbours."""
     spec = importlib.util.spec_from_file_location(f"user_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent))  # as for a script: it may import its neighbours
+    sys.path.insert(0, str(path.parent))
     sys.modules[spec.name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)

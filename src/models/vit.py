@@ -66,12 +66,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Blocks, a LayerNorm and a head that reads the first token; a subclass defines the embedding in front of them.
-
-    Args:
-        embedding: the modules by name that `embed` of the subclass uses.
-        width, depth, heads: features of a token, number of blocks, attention heads of a block.
-    """
+    """Blocks, a LayerNorm and a head that reads the first token; a subclass embeds the input by modules `embedding`."""
 
     def __init__(
         self, embedding: Mapping[str, nn.Module], *, width: int, depth: int, heads: int, n_classes: int
@@ -98,10 +93,7 @@ class VisionTransformer(Transformer):
 
     Args:
         patch: side of a patch in pixels.
-        image_size: side of the images in pixels, used where `image_shape` is None.
-        image_shape: (C, H, W) of the images.
-    Raises:
-        UserError: the image cannot be cut into whole patches.
+        image_size: side of the images, used where `image_shape` (C, H, W) is None.
     """
 
     def __init__(
