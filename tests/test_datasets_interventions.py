@@ -193,15 +193,6 @@ def test_interventions_come_before_the_augmentation():
 # Every kind of data set
 
 
-def test_mapped_images_are_changed_as_those_in_memory(tmp_path):
-    arrays, labels = random_images(60, 8, 8, 3), np.arange(60) % 10
-    np.savez(tmp_path / "own.npz", x_train=arrays, y_train=labels, x_test=arrays, y_test=labels)
-    mapped = load_dataset(str(tmp_path / "own.npz"), ".", train=True, interventions=ALL)
-    own = ImageSet(torch.from_numpy(arrays).permute(0, 3, 1, 2), torch.from_numpy(labels), n_classes=10)
-    ways = [one.epoch(7, seed=0, epoch=1) for one in (mapped, changed(own, **ALL))]
-    assert all(map(torch.equal, *map(collect, ways)))
-
-
 def test_decoded_images_are_changed_as_whole_files_whatever_the_workers(tmp_path):
     write_imagenet(tmp_path)
     ways = []

@@ -1,13 +1,8 @@
 """Data sets that torchvision reads and downloads: their batches, and one line for what is missing or damaged."""
 
-import functools
-import http.server
 import multiprocessing
 import pickle
-import tarfile
-import threading
 import time
-import urllib.request
 
 import numpy as np
 import pytest
@@ -74,66 +69,33 @@ def test_truncated_files_are_the_users_to_mend(name, tmp_path, unofficial_files,
         load_dataset(name, tmp_path, train=True)
 
 
-@pytest.fixture
-def published(tmp_path, monkeypatch):
-    """A server from which torchvision downloads a tiny CIFAR-10, with its checksums; gives the archive."""
-    folder = tmp_path / "server"
-    tiny.write_cifar10(folder)
-    batches = folder / "cifar-10-batches-py"
-    (batches / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
-    archive = folder / "cifar-10-python.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(batches, "cifar-10-batches-py")
-    md5 = {path.name: tv.utils.calculate_md5(path) for path in [archive, *batches.iterdir()]}
-    for name in ("train_list", "test_list"):
-        monkeypatch.setattr(tv.CIFAR10, name, [[file, md5[file]] for file, _ in getattr(tv.CIFAR10, name)])
-    monkeypatch.setattr(tv.CIFAR10, "meta", tv.CIFAR10.meta | {"md5": md5["batches.meta"]})
-    monkeypatch.setattr(tv.CIFAR10, "tgz_md5", md5[archive.name])
-    handler = functools.partial(_QuietHandler, directory=folder)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(urllib.request, "_opener", None)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        monkeypatch.setattr(tv.CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/{archive.name}")
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield archive
-        server.shutdown()
-
-
-class _QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-def test_what_is_missing_is_downloaded_once_for_both_splits(published, tmp_path, capsys):
-    root = tmp_path / "new" / "data"
-    assert len(load_dataset("cifar10", root, train=True)) == 50
-    published.unlink()
-    assert len(load_dataset("cifar10", root, train=False)) == 20
-    names = [".cifar10.lock", "cifar-10-batches-py", "cifar-10-python.tar.gz"]
-    assert sorted(path.name for path in root.iterdir()) == names
-    assert not capsys.readouterr().out
-
-
 def _load(root, lengths):
     lengths.put(len(load_dataset("cifar10", root, train=True)))
 
 
-def test_processes_that_start_together_download_once(published, tmp_path, monkeypatch):
-    fetch, log = tv.cifar.download_and_extract_archive, tmp_path / "fetched"
+def test_what_is_missing_is_downloaded_once_for_both_splits_and_all_processes(
+    tmp_path, monkeypatch, unofficial_files, capfd
+):
+    root, log = tmp_path / "new" / "data", tmp_path / "fetched"
 
-    def slow_fetch(*arguments, **options):
-        with open(log, "a") as file:
-            file.write("once\n")
-        time.sleep(0.3)
-        fetch(*arguments, **options)
+    def download(self):
+        if not self._check_integrity():
+            with open(log, "a") as file:
+                file.write("once\n")
+            time.sleep(0.3)
+            tiny.write_cifar10(self.root)
+            print("Extracting")
 
-    monkeypatch.setattr(tv.cifar, "download_and_extract_archive", slow_fetch)
-    context = multiprocessing.get_context("fork")  # children inherit the tiny server
+    monkeypatch.setattr(tv.CIFAR10, "_check_integrity", lambda self: (root / self.base_folder).is_dir())
+    monkeypatch.setattr(tv.CIFAR10, "download", download)
+    context = multiprocessing.get_context("fork")  # children inherit it
     lengths = context.Queue()
-    processes = [context.Process(target=_load, args=(tmp_path / "data", lengths)) for _ in range(3)]
+    processes = [context.Process(target=_load, args=(root, lengths)) for _ in range(3)]
     for process in processes:
         process.start()
     assert [lengths.get(timeout=300) for _ in processes] == [50] * 3
     for process in processes:
         process.join(10)
-    assert log.read_text() == "once\n"
+    assert len(load_dataset("cifar10", root, train=False)) == 20 and log.read_text() == "once\n"
+    assert {path.name for path in root.iterdir()} == {".cifar10.lock", "cifar-10-batches-py"}
+    assert not capfd.readouterr().out  # results alone are printed there

@@ -121,12 +121,6 @@ def test_gradients_flow_into_the_module(images):
     assert torch.equal(network(images), network(images, until="head"))
 
 
-def test_bfloat16_autocast_reaches_into_passes(images):
-    _, network = built(Base)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert network(images, until="one").dtype == torch.bfloat16
-
-
 @pytest.mark.parametrize(
     ("layer", "line"),
     [
@@ -186,27 +180,19 @@ def test_channels_last_is_told_by_two_equal_axes_in_front(images, capsys):
     assert torch.equal(plain(images, until="mix"), native["mix"]) and plain.module is network.module
 
 
-def test_where_the_shape_does_not_tell_an_option_decides(images, capsys):
-    _, network = built(lambda: ChannelsLast(4))
-    chosen(network, "mix", images)
-    assert "warning: mix: 4×4×4 is taken for channels×height×width; otherwise give --channels-last" in (
-        capsys.readouterr().err
-    )
-    native = network(images, until="mix")
-    network = chosen(network, "mix", images, channels_last=True)
-    assert torch.equal(network(images, until="mix"), native.permute(0, 3, 1, 2))
-
-
-def test_what_a_module_declares_goes_before_shapes(images, capsys):
+def test_where_the_shape_does_not_tell_an_option_or_the_module_decides(images, capsys):
     module, network = built(lambda: ChannelsLast(4))
-    network.module.channels_last = True
-    chosen(network, "mix", images)
-    assert "turned at mix" in capsys.readouterr().err
-    module, network = built(ChannelsLast)
-    network.module.channels_last = False
-    network = chosen(network, "mix", images, channels_last=True)
-    assert torch.equal(network(images, until="mix"), module.mix(module.embed(images).permute(0, 2, 3, 1)))
-    assert not capsys.readouterr().err
+    turned = module.turn(module.embed(images).permute(0, 2, 3, 1))
+    for declared, options, is_turned, said in (
+        (None, {}, False, "warning: mix: 4×4×4 is taken for channels×height×width; otherwise give --channels-last"),
+        (None, {"channels_last": True}, True, "turned at mix"),
+        (True, {}, True, "turned at mix"),
+        (False, {"channels_last": True}, False, ""),
+    ):
+        network.module.channels_last = declared
+        found = chosen(network, "mix", images, **options)(images, until="mix")
+        assert torch.equal(found, module.mix(turned).permute(0, 3, 1, 2) if is_turned else module.mix(turned))
+        assert said in (err := capsys.readouterr().err) and bool(said) == bool(err)
 
 
 class Declared(Base):
