@@ -29,23 +29,23 @@ def labels_of(n: int, n_classes: int) -> list[int]:
     return [i % n_classes for i in range(n)]
 
 
-def write_cifar10(root: Path, n_train: int = 50, n_test: int = 20, *, protocol: int = 2) -> None:
-    """Five training batches that share n_train images, and a test batch; pickled as Python 2 and 3 would."""
+def write_cifar10(root: Path, n_train: int = 50, n_test: int = 20) -> None:
+    """Five training batches that share n_train images, and a test batch."""
     folder = Path(root) / "cifar-10-batches-py"
     images, labels = random_images(n_train, 3072), labels_of(n_train, 10)
     for i, rows in enumerate(np.array_split(np.arange(n_train), 5)):
         batch = {"data": images[rows], "labels": [labels[row] for row in rows]}
-        _pickle(folder / f"data_batch_{i + 1}", batch, protocol)
+        _pickle(folder / f"data_batch_{i + 1}", batch)
     batch = {"data": random_images(n_test, 3072, seed=1), "labels": labels_of(n_test, 10)}
-    _pickle(folder / "test_batch", batch, protocol)
+    _pickle(folder / "test_batch", batch)
 
 
-def write_cifar100(root: Path, n_train: int = 200, n_test: int = 100, *, protocol: int = 2) -> None:
+def write_cifar100(root: Path, n_train: int = 200, n_test: int = 100) -> None:
     """One batch for each split, with fine and coarse labels."""
     for seed, (name, n) in enumerate({"train": n_train, "test": n_test}.items()):
         labels = {"fine_labels": labels_of(n, 100), "coarse_labels": labels_of(n, 20)}
         batch = {"data": random_images(n, 3072, seed=seed), **labels}
-        _pickle(Path(root) / "cifar-100-python" / name, batch, protocol)
+        _pickle(Path(root) / "cifar-100-python" / name, batch)
 
 
 def write_svhn(root: Path, n_train: int = 50, n_test: int = 20) -> None:
@@ -89,9 +89,9 @@ def write_fashion(root: Path, n_train: int = 50, n_test: int = 20) -> None:
     write_mnist(root, n_train, n_test, folder="FashionMNIST")
 
 
-def _pickle(path: Path, content: dict, protocol: int) -> None:
+def _pickle(path: Path, content: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    path.write_bytes(pickle.dumps(content, protocol=2))
 
 
 def write_imagenet(root: Path, n_train: int = 12, n_val: int = 7, *, classes: tuple[str, ...] = ("n03", "n01", "n02")):

@@ -54,7 +54,7 @@ def build_model(
 
 
 def _check(network: Network, name: str, *, encoder: bool) -> None:
-    """Look at a network: it takes the images, and gives logits or may be an encoder."""
+    """Raise a UserError if a network does not take the images, or is an encoder where none is wanted."""
     try:
         shape, is_encoder = network.eval().output_shape, network.is_encoder
     except UserError:

@@ -59,7 +59,7 @@ class Calls:
         self.module = module
         try:
             self._take(images.clone().requires_grad_())
-        except RuntimeError:  # NumPy takes no tensors that have gradients
+        except RuntimeError:  # with gradients torch refuses NumPy, and to change chunks in place
             self._take(images)
 
     def _take(self, images: Tensor) -> None:

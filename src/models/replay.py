@@ -7,6 +7,7 @@ over the images themselves. Whether that equals the hook is tried out once, on r
 """
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ class Replay:
         self.calls = Calls(module, images[:2])
         self.blocks: tuple[str, ...] | None = None  # that `all` stands for, once they are asked for
         self._trains = any(each.training for each in module.modules())
-        self._fronts: dict[str, set[Call]] = {}
+        self._front = functools.cache(self.calls.in_front)
         self._any: dict[str, Recorded] = {}
         self._ways: dict[tuple[str, ...], str] = {}
 
@@ -115,7 +116,7 @@ class Replay:
         try:
             with steady(self.module, images), torch.enable_grad():
                 expected = self._replace(x.requires_grad_(x.is_floating_point()), names, after, images)
-        except RuntimeError:  # NumPy takes no tensors that have gradients
+        except RuntimeError:  # as in Calls
             with steady(self.module, images), torch.no_grad():
                 expected = self._replace(x, names, after, images)
         lost = [name for name in names if close(expected[name], own[name]) and not _has_gradient(expected[name], x)]
@@ -147,11 +148,6 @@ class Replay:
             with steady(self.module, self.images):
                 _, self._any[after] = self._record(self.images[:2], [], [after])
         return self._any[after]
-
-    def _front(self, layer: str) -> set[Call]:
-        if layer not in self._fronts:
-            self._fronts[layer] = self.calls.in_front(layer)
-        return self._fronts[layer]
 
     def _replace(self, x: Tensor, names: Sequence[str], after: str, images: Tensor) -> Values:
         """Run the module on the images, with the output of a layer replaced: what a cut means."""

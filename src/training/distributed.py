@@ -93,7 +93,7 @@ class DataParallelClassification(Classification):
         if not training:
             yield from super().losses(images, labels, training=False)
             return
-        logits = logits_of(self.module, self.network(images))
+        logits = logits_of(self.network(images))
         group = classification_losses(logits[None], labels)
         if self.processes.world_size > 1:  # the wrapper takes the mean over processes, whatever their shares
             weight = group.n_samples * self.processes.world_size / add_up(group.n_samples.clone())
