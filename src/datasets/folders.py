@@ -26,9 +26,9 @@ SPLITS = {True: ("train", "training_data"), False: ("val", "validation", "test",
 AUGMENTATIONS = ("none", "flip", "crop_flip", "resized_crop")
 KEYS = ("size", "channels", "mean", "std", "augment", "classes")
 SMALL, MOST = 64, 4 * 2**30  # pixels and bytes: sets of images up to this size are decoded once and kept
-OF_OWN = "give a folder with train and val in it"
-FROM_IMAGENET = (
-    "fetch ILSVRC 2012 from https://image-net.org/download and rename its folders to training_data, validation_data"
+REMEDY = (
+    "give a folder with train and val in it; for ImageNet fetch ILSVRC 2012 from https://image-net.org/download and "
+    "rename its folders to training_data, validation_data"
 )
 
 
@@ -85,7 +85,7 @@ def load_folder(
     """
     root = Path(info.source)
     settings = read_settings(root)
-    decoded = _decoded(info, root, settings, train=train, device=device, loading=loading, remedy=OF_OWN)
+    decoded = _decoded(info, root, settings, train=train, device=device, loading=loading)
     if not (root / "dataset.yaml").is_file():
         _note_enlargement(root, decoded.paths[0], settings.size)
     takes_crops = train and settings.augment == "resized_crop"
@@ -109,7 +109,7 @@ def load_imagenet(
 ) -> DecodedImageSet:
     """Load a split of ImageNet."""
     settings = Settings(classes=read_settings(root).classes)
-    images = _decoded(info, root, settings, train=train, device=device, loading=loading, remedy=FROM_IMAGENET)
+    images = _decoded(info, root, settings, train=train, device=device, loading=loading)
     n_classes = len(_classes(root, settings))
     if n_classes > info.n_classes or (settings.classes and n_classes < info.n_classes):
         raise UserError(f"{root} has {n_classes} classes, ImageNet has {info.n_classes}; use -d {root} for your own")
@@ -138,11 +138,9 @@ def _note_enlargement(root: Path, first: bytes, size: int) -> None:
             )
 
 
-def _decoded(
-    info: DatasetInfo, root: Path, settings: Settings, *, train: bool, remedy: str, **options: Any
-) -> DecodedImageSet:
+def _decoded(info: DatasetInfo, root: Path, settings: Settings, *, train: bool, **options: Any) -> DecodedImageSet:
     """Make the set of a split of which each image is decoded when it is needed."""
-    paths, labels = _list_images(_split_folder(root, train, remedy=remedy), settings, _classes(root, settings))
+    paths, labels = _list_images(_split_folder(root, train), settings, _classes(root, settings))
     size, whole = settings.size, [T.Resize(settings.size), T.CenterCrop(settings.size)]
     last = [T.RandomHorizontalFlip(), T.PILToTensor()]
     augmentation = {
@@ -168,20 +166,20 @@ def _padding(size: int) -> int:
     return max(1, size // 8)  # 4 for 32 pixels, as for CIFAR
 
 
-def _split_folder(root: Path, train: bool, *, remedy: str) -> Path:
+def _split_folder(root: Path, train: bool) -> Path:
     """Return the folder of a split: the first of the possible names that exists."""
     folders = [root / name for name in SPLITS[train] if (root / name).is_dir()]
     if not folders:
         names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
         content = f"it holds {', '.join(names[:5]) or 'nothing'}{' …' if len(names) > 5 else ''}"
-        raise UserError(f"{root} has no folder {' or '.join(SPLITS[train])} ({content}); {remedy}")
+        raise UserError(f"{root} has no folder {' or '.join(SPLITS[train])} ({content}); {REMEDY}")
     return folders[0]
 
 
 def _classes(root: Path, settings: Settings) -> list[str]:
     """List the names of the classes in the order of their labels; an empty list where images are unlabelled."""
     has_training = any((root / name).is_dir() for name in SPLITS[True])
-    return list(settings.classes) or _class_folders(_split_folder(root, has_training, remedy=OF_OWN))
+    return list(settings.classes) or _class_folders(_split_folder(root, has_training))
 
 
 def _class_folders(split: Path) -> list[str]:
