@@ -7,8 +7,8 @@ import torch
 
 from src.models import Network
 from src.network_names import NetworkName
-from src.ood.evaluation import DataNames, evaluate, score_stitches
-from src.ood.reference import Images, Wanted, make_reference
+from src.ood.evaluation import evaluate_stitches, score_stitches
+from src.ood.reference import Setting, make_reference
 from src.ood.rows import StitchValidity
 from src.results.experiments import Pair
 from src.stitching import build_stitching_layer, direct_matching
@@ -92,15 +92,15 @@ def stitches_of(end) -> dict:
 def test_the_word_on_each(end):
     """Constant and shuffled maps leave every score of pooled features as it is; density sees them."""
     train_set, test_set = digit_images(train=True), digit_images(train=False)
-    images = Images(test_set, lambda: train_set, None, None, 128)
-    wanted = Wanted(NetworkName("end.pt", "planted"), (LAYER,), DETECTORS, "nowhere", with_validity=False)
-    reference = make_reference(end, wanted, images, id_data="digits")
+    name, measured = NetworkName("end.pt", "planted"), {"scores": DETECTORS, "store": "nowhere", "with_validity": False}
+    setting = Setting(name, (LAYER,), **measured, batch_size=128, dataset="digits", test=test_set)
+    reference = make_reference(end, setting, lambda: train_set)
     assert not reference.missing
     grid = Planted(end, stitches_of(end))
     runs = [StitchingRun(Path(name), OPTIONS, stitch_row(front_layer=name, end_layer=LAYER)) for name in grid.makers]
     of_grid = [(grid, dict(zip(grid.pairs, runs, strict=True)))]
-    stitches = score_stitches(of_grid, reference, lambda: test_set.batches(128))
-    evaluated = [evaluate(name, stitches[name], reference, DataNames("digits")).rows for name in DETECTORS]
+    stitches = score_stitches(of_grid, reference)
+    evaluated = [evaluate_stitches(name, stitches, reference) for name in DETECTORS]
     ((images, labels),) = test_set.batches(1000)
     grid.train(False)
     sources, recorded = end.record(images, [LAYER], after=[LAYER])

@@ -3,10 +3,7 @@
 import copy
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-
-import torch
-from torch import Tensor, nn
+from typing import Any, NamedTuple
 
 from src.checkpoints import check_fit, load_state
 from src.console import warn
@@ -21,10 +18,9 @@ from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
 
-Module = TypeVar("Module", bound=nn.Module)
 LAYER_OPTIONS = ("c2t_cls_token", "t2c_cls_token", "upsample_mode")
-SHARED = (*NETWORKS, "stitching_type")
-SEEDS = ("front_model_path_seed", "end_model_path_seed")  # of fresh weights
+SHARED = (*NETWORKS, "stitching_type", "front_model_path_seed", "end_model_path_seed")  # seeds of fresh weights
+GridOfRuns = tuple[Grid, dict[Pair, StitchingRun]]
 
 
 class StitchedNetworks(NamedTuple):
@@ -46,12 +42,10 @@ def check_runs(runs: Sequence[StitchingRun], folder: Path) -> None:
     identities = {
         f"{side}_model_path": {getattr(run.row.experiment, side).identity for run in runs} for side in ("front", "end")
     }
-    for name in (*SHARED, *SEEDS):
+    for name in SHARED:
         values = sorted({str(run.options.get(name)) for run in runs})
         if len(values) > 1 and len(identities.get(name, values)) > 1:
             raise UserError(f"the runs differ in {name}: {', '.join(values)}; evaluate one kind of runs at a time")
-        if name in SHARED and not isinstance(runs[0].options.get(name), str):
-            raise UserError(f"{runs[0].folder / 'config.txt'} names no {name}; restore it or remove the folder")
 
 
 def check_data(dataset: str, runs: Sequence[StitchingRun], *, other_data: bool) -> None:
@@ -63,7 +57,7 @@ def check_data(dataset: str, runs: Sequence[StitchingRun], *, other_data: bool) 
         UserError: they were stitched on other data, or `other_data` and they were not.
     """
     recorded = {run.row.dataset for run in runs} - {None}
-    others = {name for name in recorded if name != dataset and not _has_moved(name, dataset)}
+    others = {name for name in recorded if name != dataset and not _has_moved(Path(name), dataset)}
     if other_data and not others:
         raise UserError(f"--other-data: no run says that it was stitched on other data than {dataset}; leave it out")
     if others and not other_data:
@@ -74,18 +68,12 @@ def check_data(dataset: str, runs: Sequence[StitchingRun], *, other_data: bool) 
         )
 
 
-def _has_moved(recorded: str, dataset: str) -> bool:
-    path = Path(recorded)
-    return path.is_absolute() and path.name == Path(dataset).name and not path.exists()
+def _has_moved(recorded: Path, dataset: str) -> bool:
+    return recorded.is_absolute() and recorded.name == Path(dataset).name and not recorded.exists()
 
 
 def load_networks(
-    runs: Sequence[StitchingRun],
-    given: Mapping[str, Any],
-    images: ImageSpec,
-    *,
-    device: torch.device,
-    session: Session | None = None,
+    runs: Sequence[StitchingRun], given: Mapping[str, Any], images: ImageSpec, *, session: Session, device: Any
 ) -> StitchedNetworks:
     """Load the front and the end network, which give the activations of the stitched layers as the runs had them.
 
@@ -96,7 +84,7 @@ def load_networks(
     Raises:
         UserError: as for `name_of`; or a checkpoint does not fit.
     """
-    networks, session = {}, session or Session()
+    networks = {}
     for side in ("front", "end"):
         name = name_of(runs[0].options, side, path=given[f"{side}_model"], type=given[f"{side}_type"])
         network = session.network(name, images, device=device, encoder=side == "front")
@@ -142,7 +130,7 @@ def name_of(options: Mapping[str, Any], side: str, *, path: str | None, type: st
 
 def rebuild_grids(
     runs: Iterable[StitchingRun], networks: StitchedNetworks, end_layers: Collection[str], *, image_shape: Sequence[int]
-) -> tuple[list[tuple[Grid, dict[Pair, StitchingRun]]], list[str]]:
+) -> tuple[list[GridOfRuns], list[str]]:
     """Rebuild the stitches of runs: one grid for each experiment, and one for each whole checkpoint.
 
     Args:
@@ -151,46 +139,41 @@ def rebuild_grids(
     Returns:
         The grids with their runs, and for each run that cannot be rebuilt the reason.
     """
-    front, end, _ = networks
     grids, unusable, by_row = [], [], {run.row: run for run in runs}
     for rows in by_experiment(by_row).values():
         layers, shared, rank = {}, {}, {"front_rank": rows[0].front_stitch_rank}
         for run in (by_row[row] for row in rows if row.end_layer in end_layers):
-            pair, options = run.row.pair, {name: run.options.get(name) for name in LAYER_OPTIONS}
+            pair = run.row.pair
             try:
-                own_layers, _ = build_layers(
-                    front, end, [pair.front_layer], [pair.end_layer], run.options["stitching_type"],
-                    image_shape=image_shape, seed=0, **options,
-                )  # fmt: skip
-                own_networks = _load(run.folder / "final_model.pt", own_layers[pair], front, end)
+                front, end, layer = _rebuild(run, networks, image_shape)
             except UserError as error:
                 unusable.append(str(error))
                 continue
-            if own_networks:
-                grids.append((Grid(*own_networks, own_layers, **rank), {pair: run}))
+            if front is networks.front:
+                layers[pair], shared[pair] = layer, run
             else:
-                layers, shared = layers | own_layers, shared | {pair: run}
+                grids.append((Grid(front, end, {pair: layer}, **rank), {pair: run}))
         if layers:
-            grids.append((Grid(front, end, layers, **rank), shared))
+            grids.append((Grid(networks.front, networks.end, layers, **rank), shared))
     return grids, unusable
 
 
-def _load(path: Path, layer: StitchingLayer, front: Network, end: Network) -> list[Network]:
+def _rebuild(
+    run: StitchingRun, networks: StitchedNetworks, image_shape: Sequence[int]
+) -> tuple[Network, Network, StitchingLayer]:
     """Load the stitching layer of a run; of a whole checkpoint, also copies of the networks with their statistics."""
-    state, own_networks = load_state(path), []
+    front, end, pair, options = networks.front, networks.end, run.row.pair, run.options
+    layers, _ = build_layers(
+        front, end, [pair.front_layer], [pair.end_layer], options["stitching_type"],
+        image_shape=image_shape, seed=0, **{name: options.get(name) for name in LAYER_OPTIONS},
+    )  # fmt: skip
+    path = run.folder / "final_model.pt"
+    state, parts = load_state(path), {"": layers[pair]}
     if any(key.startswith("stitching_layer.") for key in state):
-        for network, prefix in ((front, "front_model.model."), (end, "end_model.model.")):
-            own_networks.append(_take_over(copy.deepcopy(network), _below(prefix, state), path))
-        state = _below("stitching_layer.", state)
-    _take_over(layer, state, path)
-    return own_networks
-
-
-def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
-def _take_over(module: Module, state: dict[str, Tensor], path: Path) -> Module:
-    check_fit(state, module.state_dict(), given=str(path), wanted="the networks and layers of its config.txt")
-    module.load_state_dict(state)
-    return module
+        front, end = copy.deepcopy(front), copy.deepcopy(end)
+        parts = {"stitching_layer.": layers[pair], "front_model.model.": front, "end_model.model.": end}
+    for prefix, module in parts.items():
+        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        check_fit(own, module.state_dict(), given=str(path), wanted="the networks and layers of its config.txt")
+        module.load_state_dict(own)
+    return front, end, layers[pair]

@@ -80,13 +80,10 @@ class Validity:
 
     def __init__(self) -> None:
         self._parts: list[Tensor] = []
-        self.n = 0
 
     def add(self, activations: Tensor, labels: Tensor | None = None) -> None:
         """Take in a batch of training images, (B, C, H, W), (B, T, D) or (B, D), up to the first 2,000."""
-        part = features(activations[: N_IMAGES - self.n])
-        self._parts.append(part)
-        self.n += len(part)
+        self._parts.append(features(activations[: N_IMAGES - sum(map(len, self._parts))]))
 
     def fit(self) -> None:
         """Get ready to measure.
@@ -143,19 +140,17 @@ class Validity:
         with_own, with_noise = own @ training.T, noise @ training.T  # (n, N)
         squares = training.square().sum(1)  # (N,)
 
-        def closeness(products: Tensor, moved: Tensor) -> Tensor:
-            return products.mul_(2).sub_(moved.square().sum(1, keepdim=True))
-
-        def density(close: Tensor) -> float:
-            return (close >= squares - self._radii.square()).sum().item() / (K * len(own))
+        def measured(products: Tensor, moved: Tensor, radii: Tensor) -> tuple[float, float]:
+            """Return density and recall."""
+            closeness = products.mul_(2).sub_(moved.square().sum(1, keepdim=True))
+            density = (closeness >= squares - self._radii.square()).sum().item() / (K * len(own))
+            return density, (closeness >= squares - radii.square()).any(0).double().mean().item()
 
         noisy, shrunk = [], []
         for amount in (0, *NOISES):
-            noisy.append(density(closeness(with_own.add(with_noise, alpha=amount), own + amount * noise)))
+            noisy.append(measured(with_own.add(with_noise, alpha=amount), own + amount * noise, own_radii)[0])
         for factor in (1, *(1 - shrinkage for shrinkage in SHRINKAGES)):
-            close = closeness(factor * with_own, factor * own)
-            is_covered = (close >= squares - (factor * own_radii).square()).any(0)
-            shrunk.append((density(close), is_covered.double().mean().item()))
+            shrunk.append(measured(factor * with_own, factor * own, factor * own_radii))
         return Doses(len(own), np.array(noisy), *np.array(shrunk).T)
 
     def _frechet(self, pooled: Tensor) -> float:
