@@ -129,16 +129,6 @@ def test_fine_tuning_changes_a_checkpoint_it_starts_from(workplace, networks, in
     assert not torch.equal(before["fc.weight"], after["fc.weight"])
 
 
-def test_a_finished_detector_of_other_options_is_not_written_over(workplace, networks):
-    before = (workplace / "d" / "model_1.pt").read_bytes()
-    given = detector(networks, "pool1", "d")
-    refused = run(TRAIN, *given, "-m-in", "-20", cwd=workplace, status=2).err
-    assert "m_in was -25.0, now -20.0); choose another folder, or give --overwrite" in refused
-    assert "nothing is left to do" in run(TRAIN, *given, "--resume", cwd=workplace).err
-    assert (workplace / "d" / "model_1.pt").read_bytes() == before
-    assert len(read_json(workplace / "store" / "meta.json")) == 2
-
-
 def test_all_layers_get_a_detector_each(in_tmp_path):
     """Of tokens, too: a vision transformer and its classifiers."""
     save_network(in_tmp_path / "vit.pt", "vit_tiny_patch4_32", n_channels=1, image_shape=(1, 8, 8))
@@ -203,8 +193,10 @@ def test_energies_are_those_of_the_detector(workplace, networks):
 
 
 def test_detectors_that_need_no_training(workplace, copied, networks):
-    """All end layers, without a store; scores recomputed."""
+    """All end layers, without a store; scores recomputed, against own activations of the same images or of others."""
     folder = copied("fitted")
+    np.savez(workplace / "id.npz", x_train=digit_images(train=False).images[:50, 0], y_train=np.arange(50) % 10,
+             x_test=digit_images(train=True).images[:50, 0], y_test=np.arange(50) % 10)  # fmt: skip
     evaluate(workplace, "fitted", "--detector", "knn", "-scd", "photo_patches", "-detectors", "nowhere")
     rows = rows_of(folder, "knn")
     assert [pair_of(row) for row in rows] == [(front, end) for end in ENDS for front in FRONTS]
@@ -212,22 +204,23 @@ def test_detectors_that_need_no_training(workplace, copied, networks):
         ("knn", "digits", "")
     }
     assert all(0 <= float(row["auroc"]) <= 1 and 0 <= float(row["sanity_auroc"]) <= 1 for row in rows)
-    assert rows[0]["dataset"] == rows[0]["id_dataset"] == "digits"
     assert {"ood_evaluation_knn.png", "ood_evaluation_knn.config.txt"} <= names_in(folder)
-
     end, knn = network(networks[1]), make_detector("knn")
-    ((x, labels),) = digit_images(train=True).batches(2000)
-    ((test_x, _),) = digit_images(train=False).batches(1000)
+    ((x, labels),), ((own_x, _),) = (digit_images(train=train).batches(2000) for train in (True, False))
+    saved = np.load(folder / "energies_knn" / "pool1" / f"{FRONTS[0]}.npy")
     with torch.no_grad():
         knn.add(end(x, until="pool1"), labels)
         knn.fit()
-        own = knn.score(end(test_x, until="pool1")).numpy()
+        own, of_others = (knn.score(end(images, until="pool1")).numpy() for images in (own_x, x[:50]))
+    assert rows[0]["id_dataset"] == "digits"
     assert float(rows[0]["mean_id_energy"]) == pytest.approx(own.mean(), rel=1e-4)
-    saved = np.load(folder / "energies_knn" / "pool1" / f"{FRONTS[0]}.npy")
     assert float(rows[0]["auroc"]) == pytest.approx(ood_metrics(own, saved).auroc, abs=1e-3)
 
-    evaluate(workplace, "fitted", "--detector", "residual")
-    assert {row["sanity_auroc"] for row in rows_of(folder, "residual")} == {""}
+    evaluate(workplace, "fitted", "--detector", "knn", "-idd", "id.npz")
+    row, *_ = rows_of(folder, "knn")
+    assert row["id_dataset"].endswith("id.npz") and row["dataset"] == "digits" and row["sanity_auroc"] == ""
+    assert float(row["mean_id_energy"]) == pytest.approx(of_others.mean(), rel=1e-4)
+    assert float(row["auroc"]) == pytest.approx(ood_metrics(of_others, saved).auroc, abs=1e-3)
 
 
 @few_images(300, n_test=120)
@@ -271,41 +264,13 @@ def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures):
 def test_a_detector_of_other_layers_alone_is_left_out(workplace, copied):
     """The store has one for pool2, which -scd checks, but no stitch ends there or at pool1."""
     folder = copied("late")
-    remove_stitches(folder, into="pool1")
+    for path in folder.glob("*/config.txt"):
+        if pair_of(path.parent)[1] == "pool1":
+            shutil.rmtree(path.parent)
     out, err = evaluate(workplace, "late", "--detector", "energy,rmd", "-scd", "photo_patches")
     assert "evaluated 3 stitches; skipped 0 runs and 1 end layers" in err and "energy" not in out[:20]
     assert {path.name for path in folder.glob("ood_evaluation*.csv")} == {"ood_evaluation_rmd.csv"}
     assert "nothing could be evaluated" in evaluate(workplace, "late", status=1).err  # by energy alone
-
-
-def test_layers_stand_in_the_order_of_the_network(tmp_path, drawn_figures):
-    """Named against the alphabet: in printed tables, in the CSV and in the figure."""
-    (tmp_path / "net.py").write_text(
-        "from torch import nn\n\n\ndef net(n_classes):\n"
-        "    stem, body, attic = (nn.Conv2d(n, 4, 3) for n in (1, 4, 4))\n"
-        "    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, n_classes))\n"
-        "    parts = {'stem': stem, 'body': body, 'attic': attic, 'head': head}\n"
-        "    module = nn.Sequential()\n    for name, part in parts.items():\n        module.add_module(name, part)\n"
-        "    return module\n"
-    )
-    own, layers = ["-", "-", "net.py:net", "net.py:net"], ["stem", "body", "attic"]
-    with few_images(64, n_test=32):
-        given = [*ON_DIGITS, "-e", "0", "-i", "pinv", "-dir", "s"]
-        run("exec_stitch.py", *own, "attic,body,stem", "stem,attic,body", "rc2c_pre", *given, cwd=tmp_path)
-        types = ["--front-type", "net.py:net", "--end-type", "net.py:net", "--detector", "residual"]
-        out = run(EVALUATE, "results/s", *ON_DIGITS, *types, cwd=tmp_path).out
-    for title in ("STITCHING ACCURACY", "STITCHING OOD Detection AUROC (residual)", "STITCHING NOISE DOSE"):
-        rows, columns = zip(*parse_matrix(out, title), strict=True)
-        assert list(dict.fromkeys(rows)) == list(dict.fromkeys(columns)) == layers
-    assert list(dict.fromkeys(row["end_layer"] for row in rows_of(tmp_path / "results" / "s", "residual"))) == layers
-    axes = drawn_figures["ood_evaluation_residual.png"].axes[0]
-    assert [label.get_text() for label in axes.get_xticklabels()] == layers
-
-
-def remove_stitches(folder: Path, *, into: str) -> None:
-    for path in folder.glob("*/config.txt"):
-        if pair_of(path.parent)[1] == into:
-            shutil.rmtree(path.parent)
 
 
 def test_one_reference_serves_all_folders_into_a_network(workplace, copied, monkeypatch):
@@ -323,20 +288,6 @@ def test_one_reference_serves_all_folders_into_a_network(workplace, copied, monk
     shared = rows_of(workplace / "results" / "ranks", "rmd")
     evaluate(workplace, "ranks", "--detector", "rmd")
     assert rows_of(workplace / "results" / "ranks", "rmd") == shared and len(shared) == 6
-
-
-def test_the_figure_says_what_it_shows(workplace, drawn_figures):
-    evaluate(workplace, "dm")
-    figure = drawn_figures["ood_evaluation.png"]
-    below = caption_of(figure)
-    assert "Data: digits. Method: direct matching (rc2c_pre, matched on" in below and "Images: 120." in below
-    assert "Detector: energy (ID digits, OOD photo_patches)." in below and f"({MODEL})" in below
-    panels = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images}
-    assert {name: image.get_cmap().name for name, image in panels.items()} == {
-        "accuracy": "viridis", "AUROC": "RdBu_r", "AUPR": "viridis_r", "FPR95": "viridis",
-    }  # fmt: skip
-    assert figure.axes[0].get_gridspec().get_geometry() == (2, 2)
-    assert {image.get_clim() for image in panels.values()} == {(0, 1)}
 
 
 @few_images(300, n_test=120)
@@ -365,9 +316,15 @@ def test_validity_and_doses(workplace, copied, networks, drawn_figures):
     assert doses[1] == pytest.approx(own.doses.shrinkage(*found[0][:2]), abs=0.005)
     assert parse_matrix(out, "STITCHING NOISE DOSE")[pair_of(row)] == f"{doses[0]:.4f}"
     assert parse_matrix(out, "STITCHING SHRINKAGE DOSE")[pair_of(row)] == f"{doses[1]:.4f}"
-    panels = {axes.get_title(): axes.images[0] for axes in drawn_figures["ood_evaluation_mahalanobis.png"].axes
-              if axes.images}  # fmt: skip
-    assert panels["noise dose"].get_clim() == (0, 0.2) and panels["shrinkage dose"].get_clim() == (0, 0.3)
+    figure = drawn_figures["ood_evaluation_mahalanobis.png"]
+    panels = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images}
+    assert {name: (image.get_cmap().name, image.get_clim()) for name, image in panels.items()} == {
+        "accuracy": ("viridis", (0, 1)), "AUROC": ("RdBu_r", (0, 1)), "AUPR": ("viridis_r", (0, 1)),
+        "FPR95": ("viridis", (0, 1)), "noise dose": ("viridis", (0, 0.2)), "shrinkage dose": ("viridis", (0, 0.3)),
+    }  # fmt: skip
+    below = caption_of(drawn_figures["ood_evaluation.png"])
+    assert "Data: digits. Method: direct matching (rc2c_pre, matched on" in below and "Images: 120." in below
+    assert "Detector: energy (ID digits, OOD photo_patches)." in below and f"({MODEL})" in below
     assert float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"])
 
     evaluate(workplace, "valid")
