@@ -69,7 +69,7 @@ def evaluate(args, session=None) -> None:
     check_data(args.dataset, runs, other_data=args.other_data)
     loading = cli.load_options(args, device)
     test_set = session.dataset(args.dataset, args.dataset_root, train=False, **loading)
-    networks = load_networks(runs, vars(args), test_set.spec, device=device, session=session)
+    front, end, end_name = load_networks(runs, vars(args), test_set.spec, device=device, session=session)
 
     def other_set(name, root, option):
         if not name:
@@ -81,7 +81,7 @@ def evaluate(args, session=None) -> None:
     # The reference: detectors and validity at each end layer, and the end network's own scores.
     rows = [run.row for run in runs]
     setting = Setting(
-        end=networks.end_name,
+        end=end_name,
         layers=tuple(by_depth((row.end_layer for row in rows), depths_of(rows, "end"))),
         scores=tuple(args.detector),
         store=args.ood_detector_dir,
@@ -97,12 +97,12 @@ def evaluate(args, session=None) -> None:
     if session.reference is None or session.reference.setting != setting:
         session.reference = None  # its memory is free for the next
         training = partial(session.dataset, args.dataset, args.dataset_root, train=True, **loading)
-        session.reference = make_reference(networks.end, setting, training)
+        session.reference = make_reference(end, setting, training)
     reference = session.reference
 
     # The stitches: accuracies, scores and validity.
     scored_layers = {layer for _, layer in reference.detectors}
-    grids, unusable = rebuild_grids(runs, networks, scored_layers, image_shape=test_set.image_shape)
+    grids, unusable = rebuild_grids(runs, front, end, scored_layers, image_shape=test_set.image_shape)
     for reason in (*skipped, *reference.missing, *unusable):
         warn(f"skipped: {reason}")
     if not grids:

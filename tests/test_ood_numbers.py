@@ -47,7 +47,6 @@ def test_metrics_equal_the_public_code(case):
     golden = numbers("measures")
     energies = -golden[f"{case}/pos"], -golden[f"{case}/neg"]
     assert ood_metrics(*energies) == pytest.approx(golden[f"{case}/auroc_aupr_fpr95"], rel=1e-12)
-    assert ood_metrics(*energies, recall=0.8).fpr95 == pytest.approx(golden[f"{case}/auroc_aupr_fpr80"][2])
 
 
 @pytest.mark.parametrize("seed", range(10))

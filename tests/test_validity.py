@@ -67,14 +67,13 @@ def test_the_frechet_distance_equals_scipys(n):
 
 
 def layer_validity(reference: Tensor, own: Tensor) -> LayerValidity:
-    validity = Validity()
+    validity = LayerValidity()
     validity.add(reference)
     validity.fit()
-    of_layer = LayerValidity(validity)
     for batch in own.split(37):
-        of_layer.add(batch)
-    of_layer.fit()
-    return of_layer
+        validity.add_own(batch)
+    validity.fit_own()
+    return validity
 
 
 def test_doses_are_those_of_activations_that_are_laid_out():
@@ -109,14 +108,14 @@ def test_activations_get_the_doses_that_they_were_given():
     torch.manual_seed(0)
     reference, own, others = (torch.randn(2400, 4) @ torch.randn(4, 30)).split((1200, 600, 600))  # of four dimensions
     validity = layer_validity(reference, own)
-    itself = validity.measure(features(own))
+    itself = validity.of_stitch(features(own))
     assert (itself.noise_dose, itself.shrinkage_dose) == (0, 0) and itself.density == itself.density_own
     noise, mean = torch.randn(600, 30) * others.std(0), others.mean(0)
     for share in (0.02, 0.1):
         noisy = others + math.sqrt(share / (1 - share)) * noise
-        assert validity.measure(features(noisy)).noise_dose == pytest.approx(share, rel=0.3)
+        assert validity.of_stitch(features(noisy)).noise_dose == pytest.approx(share, rel=0.3)
     for share in (0.1, 0.25):
-        shrunk = validity.measure(features(mean + (1 - share) * (others - mean)))
+        shrunk = validity.of_stitch(features(mean + (1 - share) * (others - mean)))
         assert shrunk.shrinkage_dose == pytest.approx(share, abs=0.05)
 
 

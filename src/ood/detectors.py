@@ -30,23 +30,33 @@ def energy(logits: Tensor) -> Tensor:
 class Detector:
     """Scores the activations (B, C, H, W), (B, T, D) or (B, D) of one layer.
 
+    Of most, `add` takes in training images batch by batch, as moments of their features, and `fit` gets ready to score,
+    or raises a ValueError that says why it cannot.
+
     Attributes:
         id_data, ood_data: the data that it was made with; of most, there is no OOD data.
         n_classes: of the training images; None: their labels tell, for which `add` waits.
+        normalised: whether features are divided by their norms (Mahalanobis++, Mueller and Hein 2025).
     """
 
     id_data = ood_data = ""
     n_classes: int | None = None
+    normalised = True
+
+    def __init__(self) -> None:
+        self.moments = Moments()
+
+    def features(self, activations: Tensor) -> Tensor:
+        """Average activations over positions: (B, C), in double precision."""
+        features = mean_over_positions(activations).double()
+        return F.normalize(features, eps=1e-30) if self.normalised else features
 
     def add(self, activations: Tensor, labels: Tensor) -> None:
         """Take in a batch of training images: activations, and labels (B,) from 0 on."""
+        self.moments = self.moments.pooled(Rows.of(self.features(activations)).moments())
 
     def fit(self) -> None:
-        """Get ready to score, once `add` has taken in all training images.
-
-        Raises:
-            ValueError: they do not suffice; says why.
-        """
+        """Get ready to score."""
 
     def score(self, activations: Tensor) -> Tensor:
         """Score a batch: (B,), high for out of distribution."""
@@ -61,26 +71,6 @@ class EnergyDetector(Detector):
 
     def score(self, activations: Tensor) -> Tensor:
         return energy(self.network(activations))
-
-
-class PooledDetector(Detector):
-    """Scores activations by their means over the positions, from moments of those of the training images.
-
-    `normalised` says whether these means are divided by their norms (Mahalanobis++, Mueller and Hein 2025).
-    """
-
-    normalised = True
-
-    def __init__(self) -> None:
-        self.moments = Moments()
-
-    def add(self, activations: Tensor, labels: Tensor) -> None:
-        self.moments = self.moments.pooled(Rows.of(self.features(activations)).moments())
-
-    def features(self, activations: Tensor) -> Tensor:
-        """Pool activations to the features (B, C) that are scored, in double precision."""
-        features = mean_over_positions(activations).double()
-        return F.normalize(features, eps=1e-30) if self.normalised else features
 
 
 class Gaussians:
@@ -102,7 +92,7 @@ class Gaussians:
         return torch.cdist(self._whitened(features), self.means).square()
 
 
-class Mahalanobis(PooledDetector):
+class Mahalanobis(Detector):
     """The least squared Mahalanobis distance to a class mean, with pooled covariance (Lee et al. 2018)."""
 
     def __init__(self) -> None:
@@ -145,7 +135,7 @@ class RelativeMahalanobis(Mahalanobis):
         return super().score(activations) - self.background.distances(self.features(activations))[:, 0]
 
 
-class NearestNeighbours(PooledDetector):
+class NearestNeighbours(Detector):
     """The distance to the k-th nearest neighbour among the first 10,000 samples (Sun et al. 2022).
 
     k is 50, or half of the smallest class among them: with fewer samples a class than neighbours, distances would be
@@ -176,7 +166,7 @@ class NearestNeighbours(PooledDetector):
         return torch.cdist(self.features(activations), self.bank).kthvalue(self.n_neighbours, dim=1).values
 
 
-class Residual(PooledDetector):
+class Residual(Detector):
     """The norm outside of the principal subspace that holds 95 % of the variance (ViM, Wang et al. 2022)."""
 
     normalised = False

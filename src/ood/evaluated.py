@@ -18,21 +18,13 @@ def evaluation_file(folder: Path, detector: str, *, other_data: str = "") -> Pat
 
 
 def read_evaluations(folder: Path, detectors: Iterable[str]) -> dict[str, list[EvaluationRow]]:
-    """Read the OOD evaluations of a folder by these detectors, as far as there are any.
-
-    Raises:
-        UserError: a table is damaged; names it.
-    """
+    """Read the OOD evaluations of a folder by these detectors, as far as there are any."""
     tables = {name: evaluation_file(folder, name) for name in detectors}
     return {name: read_table(path, EvaluationRow) for name, path in tables.items() if path.exists()}
 
 
 def with_evaluations(runs: Sequence[StitchingRun], detectors: Iterable[str]) -> list[StitchingRun]:
-    """Add to runs their evaluations by these detectors; those on other data than were stitched on are left out.
-
-    Raises:
-        UserError: as for `read_evaluations`.
-    """
+    """Add to runs their evaluations by these detectors; those on other data than were stitched on are left out."""
     detectors, found = list(detectors), {}
     for folder, of_folder in grouped(runs, lambda run: run.folder.parent).items():
         stitched_on = {run.folder.name: run.row.dataset for run in of_folder}

@@ -73,7 +73,7 @@ def _score_grid(grid: Grid, runs: Mapping[Pair, StitchingRun], reference: Refere
     for pair, run in runs.items():
         accuracy = torch.stack(hits[pair]).sum().item() / len(reference.setting.test)
         arrays = {score: torch.cat(parts).cpu().numpy() for score, parts in scores[pair].items()}
-        validity = reference.validity[pair.end_layer].measure(torch.cat(pooled.pop(pair))) if pair in pooled else None
+        validity = reference.validity[pair.end_layer].of_stitch(torch.cat(pooled.pop(pair))) if pair in pooled else None
         yield StitchScores(run, accuracy, arrays, validity)
 
 

@@ -51,11 +51,9 @@ def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
 
 
 class RepresentationClassification(Classification):
-    """The task of classifying from the activation of a frozen network at one layer.
+    """The task of classifying from the activation of a frozen network at one layer; no more of that network runs.
 
     Args:
-        source: the network; only its part up to `layer` runs, in evaluation mode and without gradients.
-        classifier: takes that activation.
         penalty: added to the cross-entropy by fine-tuning; None in pre-training.
     """
 
@@ -83,8 +81,6 @@ def fresh_classifier(
     Args:
         images: that `source` takes.
         resume_from: a checkpoint whose weights it takes over.
-    Raises:
-        UserError: the classifier cannot take activations of this shape, or the checkpoint does not fit it.
     """
     image = next(source.parameters()).new_zeros(1, *images.shape)
     shape = tuple(source(image, until=layer).shape[1:])
@@ -102,10 +98,8 @@ class HalfAndHalf:
     all had their turn (see datasets.base.subset), where a last, shorter rest ends its epoch early.
 
     Args:
-        like: the set that the classified network was trained on; the others must have images of its shape.
+        like: the set that the classified network was trained on; others have its images' shape, or a UserError says so.
         batch_size: of both halves together.
-    Raises:
-        UserError: a batch of one cannot be halved, or images or classes are others than those of `like`.
     """
 
     def __init__(self, id_set: BaseImageSet, ood_set: BaseImageSet, *, like: BaseImageSet, batch_size: int):
@@ -123,7 +117,7 @@ class HalfAndHalf:
         return self.id_set.n_batches(batch_size // 2)
 
     def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of images (B, C, H, W) and labels (B,), shuffled and augmented; `batch_size` is at least 2."""
+        """Yield images (B, C, H, W) and labels (B,) of an epoch, shuffled and augmented."""
         halves = [images.epoch(batch_size // 2, seed=seed, epoch=epoch) for images in (self.id_set, self.ood_set)]
         for (id_images, labels), (ood_images, ood_labels) in zip(*halves, strict=False):
             yield torch.cat([id_images, ood_images]), torch.cat([labels, torch.full_like(ood_labels, -1)])
@@ -134,8 +128,7 @@ def finetune(
 ) -> dict[str, float]:
     """Fine-tune; report and log every epoch in `ft_logs.csv`, and save each as `ft_model_<epoch>.pt`.
 
-    Returns:
-        The last row of the log, see `FinetuningRow`; empty without epochs.
+    Returns the last row of the log; empty without epochs.
     """
     rows: list[FinetuningRow] = []
     for history, state in train(task, mixed, val_set, settings, state=run.state.get("finetuning")):
@@ -153,11 +146,11 @@ def finetune(
 
 
 def finetuning_settings(settings: Settings, *, n_epochs: int, decay: str) -> Settings:
-    """Derive the settings of fine-tuning: those of pre-training, with a learning rate that drops to a tenth half way.
+    """Derive the settings of fine-tuning from those of pre-training: the learning rate drops to a tenth half way.
 
     Args:
-        decay: `updates` or `epochs`, of which the rate drops after n_epochs // 2. The paper's code counts updates: the
-            rate drops after that many batches; with one epoch, before the first of them.
+        decay: `updates` or `epochs`, of which it drops after n_epochs // 2. The paper's code counts updates (batches);
+            with one epoch, it drops before the first of them.
     """
     half = n_epochs // 2 if decay == "updates" else max(1, n_epochs // 2)
     return settings._replace(n_epochs=n_epochs, scheduler="none", reduce_lr_epochs=[half], reduce_lr_each=decay)

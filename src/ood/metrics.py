@@ -17,7 +17,7 @@ class OODMetrics(NamedTuple):
     fpr95: float
 
 
-def ood_metrics(id_energies: np.ndarray, ood_energies: np.ndarray, *, recall: float = 0.95) -> OODMetrics:
+def ood_metrics(id_energies: np.ndarray, ood_energies: np.ndarray) -> OODMetrics:
     """Compare the energies of ID samples (N,) with those of OOD samples (M,); ID should have the lower ones.
 
     FPR95 is the FPR at the recall nearest to 0.95, also from below; of ties, at the lowest threshold. As in the paper's
@@ -38,7 +38,7 @@ def ood_metrics(id_energies: np.ndarray, ood_energies: np.ndarray, *, recall: fl
 
     first_full = int(np.searchsorted(recalls, 1.0))  # thresholds behind it only add false positives
     recalls, rates = (np.insert(each, 0, 0.0) for each in (recalls, false / len(negatives)))  # in front: none is taken
-    distances = np.abs(recalls - recall)[first_full + 1 :: -1]  # so that argmin finds the lowest score of several
+    distances = np.abs(recalls - 0.95)[first_full + 1 :: -1]  # so that argmin finds the lowest score of several
     fpr95 = float(rates[first_full + 1 - np.argmin(distances)])
     return OODMetrics(float(_order(positives, negatives)[0].mean()), aupr, fpr95)
 

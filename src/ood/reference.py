@@ -21,7 +21,7 @@ from src.network_names import NetworkName
 from src.ood.detectors import Detector, make_detector
 from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.store import DetectorStore
-from src.ood.validity import N_IMAGES, LayerValidity, Validity
+from src.ood.validity import N_IMAGES, LayerValidity
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Key = tuple[str, str]  # score and layer
@@ -89,7 +89,7 @@ def make_reference(network: Network, setting: Setting, training: Callable[[], Ba
     for detector in fitted.values():
         detector.id_data, detector.n_classes = setting.dataset, setting.test.n_classes
     is_measured = bool(fitted) or setting.with_validity
-    validity = {("validity", layer): Validity() for layer in setting.layers if is_measured}
+    validity = {("validity", layer): LayerValidity() for layer in setting.layers if is_measured}
     if validity:
         data = training()
         order = data.permutation(0)[: None if fitted else N_IMAGES]
@@ -97,20 +97,20 @@ def make_reference(network: Network, setting: Setting, training: Callable[[], Ba
             activations = network.activations(images, list(setting.layers))
             for (_, layer), each in (fitted | validity).items():
                 each.add(activations[layer], labels)
-    missing += _fit_each(fitted) + _fit_each(validity)
+    missing += _try_each("fit", fitted) + _try_each("fit", validity)
     detectors |= fitted
 
-    of_layers, sample = {key: LayerValidity(each) for key, each in validity.items()}, setting.sample()
-    own_batches, on_test = setting.batches(setting.test, "own activations"), setting.id_data is None
-    own = score_network(network, detectors if on_test else {}, own_batches, of_layers, sample)
+    sample, own_batches = setting.sample(), setting.batches(setting.test, "own activations")
+    on_test = setting.id_data is None
+    own = score_network(network, detectors if on_test else {}, own_batches, validity, sample)
     if not on_test:
         own = score_network(network, detectors, setting.batches(setting.id_data, "ID activations"))
-    missing += _fit_each(of_layers)
+    missing += _try_each("fit_own", validity)
     sanity = {}
     if setting.sanity_data is not None:
         sanity = score_network(network, detectors, setting.batches(setting.sanity_data, "sanity-check activations"))
     checks = {key: ood_metrics(own[key], scores) for key, scores in sanity.items()}
-    by_layer = {layer: each for (_, layer), each in of_layers.items()}
+    by_layer = {layer: each for (_, layer), each in validity.items()}
     return Reference(setting, detectors, by_layer, sample, own, sanity, checks, missing)
 
 
@@ -128,12 +128,12 @@ def _load(network: Network, setting: Setting) -> tuple[dict[Key, Detector], list
     return detectors, missing
 
 
-def _fit_each(takers: dict[Key, Any]) -> list[str]:
+def _try_each(method: str, takers: dict[Key, Any]) -> list[str]:
     """Fit what has taken in all images; take out what cannot be fitted, and return why."""
     reasons = []
     for (name, layer), each in list(takers.items()):
         try:
-            each.fit()
+            getattr(each, method)()
         except ValueError as error:
             reasons.append(f"no {name} for {layer}: {error}")
             del takers[name, layer]
@@ -156,5 +156,5 @@ def score_network(
             scores[score, layer].append(detector.score(activations[layer]))
         for (_, layer), each in (validity or {}).items():
             if len(chosen):
-                each.add(activations[layer].index_select(0, chosen))
+                each.add_own(activations[layer].index_select(0, chosen))
     return {key: torch.cat(parts).cpu().numpy() for key, parts in scores.items()}

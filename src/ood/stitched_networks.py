@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from src.checkpoints import check_fit, load_state
 from src.console import warn
@@ -23,20 +23,8 @@ SHARED = (*NETWORKS, "stitching_type", "front_model_path_seed", "end_model_path_
 GridOfRuns = tuple[Grid, dict[Pair, StitchingRun]]
 
 
-class StitchedNetworks(NamedTuple):
-    """The networks of stitching runs."""
-
-    front: Network
-    end: Network
-    end_name: NetworkName
-
-
 def check_runs(runs: Sequence[StitchingRun], folder: Path) -> None:
-    """Check that there are runs, and that all share the networks, under whatever paths, and the stitching type.
-
-    Raises:
-        UserError: there are none, or they differ; lists the values.
-    """
+    """Refuse no runs, and runs that do not share the networks, under whatever paths, and the stitching type."""
     if not runs:
         raise UserError(f"{folder} holds no finished stitching run; give the folder that holds their folders")
     identities = {
@@ -49,12 +37,9 @@ def check_runs(runs: Sequence[StitchingRun], folder: Path) -> None:
 
 
 def check_data(dataset: str, runs: Sequence[StitchingRun], *, other_data: bool) -> None:
-    """Check that runs were stitched on the data that they are evaluated on, or that others are wanted.
+    """Refuse runs that were stitched on other data than they are evaluated on, unless others are wanted.
 
     A user's own data are the same under another path if they have their name and nothing is at the old path.
-
-    Raises:
-        UserError: they were stitched on other data, or `other_data` and they were not.
     """
     recorded = {run.row.dataset for run in runs} - {None}
     others = {name for name in recorded if name != dataset and not _has_moved(Path(name), dataset)}
@@ -74,15 +59,13 @@ def _has_moved(recorded: Path, dataset: str) -> bool:
 
 def load_networks(
     runs: Sequence[StitchingRun], given: Mapping[str, Any], images: ImageSpec, *, session: Session, device: Any
-) -> StitchedNetworks:
-    """Load the front and the end network, which give the activations of the stitched layers as the runs had them.
+) -> tuple[Network, Network, NetworkName]:
+    """Load the front and the end network of runs, with the name of the latter; raises UserError as `name_of`.
+
+    They give the activations of the stitched layers as the runs had them.
 
     Args:
-        runs: checked by `check_runs`.
         given: the options of the script, of which `front_model`, `front_type`, `end_model` and `end_type` count.
-        session: has networks that need not be loaded again.
-    Raises:
-        UserError: as for `name_of`; or a checkpoint does not fit.
     """
     networks = {}
     for side in ("front", "end"):
@@ -94,20 +77,17 @@ def load_networks(
             known = [layer for layer in network.layer_names if layer in layers]
             network = network.channels_first(known, image_shape=images.shape, channels_last=channels_last)
         networks[side] = network, name
-    return StitchedNetworks(networks["front"][0], *networks["end"])
+    return networks["front"][0], *networks["end"]
 
 
 def name_of(options: Mapping[str, Any], side: str, *, path: str | None, type: str | None) -> NetworkName:
-    """Return the name of the front or end network of a run; its checkpoint may have been moved.
+    """Return the name of the front or end network of a run with these options.
 
     Args:
-        options: of the run.
-        side: `front` or `end`.
-        path: the checkpoint, if another is given than that of the run.
-        type: the network, if the user gave it. The code of a file runs only if it is named there.
+        path: of the checkpoint, if it was moved.
+        type: of a network from a file, whose code runs only if it is named here.
     Raises:
-        UserError: the checkpoint is not where it was, the network is from a file that was not named, or another one
-            was named.
+        UserError: the checkpoint is not there, or the file was not named, or another one.
     """
     recorded = NetworkName(*(options.get(f"{side}_model_{part}") for part in ("path", "type", "path_seed")))
     if is_user_network(recorded.type) and type is None:
@@ -129,7 +109,12 @@ def name_of(options: Mapping[str, Any], side: str, *, path: str | None, type: st
 
 
 def rebuild_grids(
-    runs: Iterable[StitchingRun], networks: StitchedNetworks, end_layers: Collection[str], *, image_shape: Sequence[int]
+    runs: Iterable[StitchingRun],
+    front: Network,
+    end: Network,
+    end_layers: Collection[str],
+    *,
+    image_shape: Sequence[int],
 ) -> tuple[list[GridOfRuns], list[str]]:
     """Rebuild the stitches of runs: one grid for each experiment, and one for each whole checkpoint.
 
@@ -137,7 +122,7 @@ def rebuild_grids(
         runs: one of each pair in each experiment.
         end_layers: stitches into others are left out.
     Returns:
-        The grids with their runs, and for each run that cannot be rebuilt the reason.
+        The grids with their runs, and the reason for each run that cannot be rebuilt.
     """
     grids, unusable, by_row = [], [], {run.row: run for run in runs}
     for rows in by_experiment(by_row).values():
@@ -145,24 +130,24 @@ def rebuild_grids(
         for run in (by_row[row] for row in rows if row.end_layer in end_layers):
             pair = run.row.pair
             try:
-                front, end, layer = _rebuild(run, networks, image_shape)
+                *own, layer = _rebuild(run, front, end, image_shape)
             except UserError as error:
                 unusable.append(str(error))
                 continue
-            if front is networks.front:
+            if own[0] is front:
                 layers[pair], shared[pair] = layer, run
             else:
-                grids.append((Grid(front, end, {pair: layer}, **rank), {pair: run}))
+                grids.append((Grid(*own, {pair: layer}, **rank), {pair: run}))
         if layers:
-            grids.append((Grid(networks.front, networks.end, layers, **rank), shared))
+            grids.append((Grid(front, end, layers, **rank), shared))
     return grids, unusable
 
 
 def _rebuild(
-    run: StitchingRun, networks: StitchedNetworks, image_shape: Sequence[int]
+    run: StitchingRun, front: Network, end: Network, image_shape: Sequence[int]
 ) -> tuple[Network, Network, StitchingLayer]:
     """Load the stitching layer of a run; of a whole checkpoint, also copies of the networks with their statistics."""
-    front, end, pair, options = networks.front, networks.end, run.row.pair, run.options
+    pair, options = run.row.pair, run.options
     layers, _ = build_layers(
         front, end, [pair.front_layer], [pair.end_layer], options["stitching_type"],
         image_shape=image_shape, seed=0, **{name: options.get(name) for name in LAYER_OPTIONS},

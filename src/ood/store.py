@@ -28,8 +28,7 @@ def new_name() -> str:
 class DetectorStore:
     """Detectors in a folder; several processes may add to it at the same time.
 
-    Args:
-        folder: created when the first detector is added.
+    A damaged `meta.json` is a UserError in all methods, and is not overwritten.
     """
 
     def __init__(self, folder: str | Path):
@@ -37,33 +36,22 @@ class DetectorStore:
         self.meta = self.folder / "meta.json"
 
     def entries(self) -> dict[str, Entry]:
-        """Read the entries of `meta.json` by file name, oldest first; none where there is no such file.
-
-        Raises:
-            UserError: it is damaged.
-        """
+        """Read the entries of `meta.json` by file name, oldest first; none where there is no such file."""
         entries = read_json(self.meta) if self.meta.exists() else {}
         if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
             raise UserError(f"{self.meta} is no table of detectors; restore it or move it away")
         return entries
 
     def add(self, name: str, state: Mapping[str, Tensor], entry: Entry) -> None:
-        """Save a detector under a name that `new_name` gave, and enter it into `meta.json`; again changes nothing.
-
-        Raises:
-            UserError: `meta.json` is damaged (nothing is overwritten), or the folder cannot be written.
-        """
+        """Save a detector under a name that `new_name` gave, and enter it into `meta.json`; again changes nothing."""
         save_state(self.folder / name, state)
         with locked(self.folder / ".meta.lock"):
             write_json(self.meta, self.entries() | {name: entry})
 
     def of(self, source: NetworkName) -> dict[str, list[str]]:
-        """Return the names of the detectors for each layer of a network, oldest first.
+        """Return the names of the detectors for each layer of a network, oldest first; raises UserError of no store.
 
         The content of the network's checkpoint counts; where an entry has none, its path.
-
-        Raises:
-            UserError: there is no store, or it is damaged.
         """
         if not self.meta.exists():
             raise UserError(
@@ -83,8 +71,7 @@ class DetectorStore:
         Args:
             images: that the network takes.
         Raises:
-            UserError: as `of`; there is none, or it is for images of another shape; its entry is damaged, or its
-                checkpoint is missing, damaged or of another shape.
+            UserError: there is none, or it is for images of another shape, damaged, or its checkpoint does not fit.
         """
         names = self.of(source)
         if layer not in names:
