@@ -100,13 +100,12 @@ def make_reference(network: Network, setting: Setting, training: Callable[[], Ba
     missing += _try_each("fit", fitted) + _try_each("fit", validity)
     detectors |= fitted
 
-    sample, own_batches = setting.sample(), setting.batches(setting.test, "own activations")
-    on_test = setting.id_data is None
-    own = score_network(network, detectors if on_test else {}, own_batches, validity, sample)
-    if not on_test:
-        own = score_network(network, detectors, setting.batches(setting.id_data, "ID activations"))
+    sample, id_data, sanity = setting.sample(), setting.id_data, {}
+    own_batches = setting.batches(setting.test, "own activations")
+    own = score_network(network, detectors if id_data is None else {}, own_batches, validity, sample)
+    if id_data is not None:
+        own = score_network(network, detectors, setting.batches(id_data, "ID activations"))
     missing += _try_each("fit_own", validity)
-    sanity = {}
     if setting.sanity_data is not None:
         sanity = score_network(network, detectors, setting.batches(setting.sanity_data, "sanity-check activations"))
     checks = {key: ood_metrics(own[key], scores) for key, scores in sanity.items()}
