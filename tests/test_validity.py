@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.datasets.in_memory import ImageSet
 from src.ood import Validity
 from src.ood.pooling import cells, mean_over_positions
+from src.ood.reference import Setting
 from src.ood.rows import StitchValidity
 from src.ood.validity import NOISES, SHRINKAGES, Doses, LayerValidity, features
 from src.ood.validity_limits import COLLAPSED, IN_DISTRIBUTION, OFF, ValidityLimits, side_of
@@ -128,6 +130,13 @@ def test_a_shift_and_a_scale_of_all_changes_nothing():
 def test_the_first_two_thousand_training_images_count():
     reference, samples = torch.randn(2100, 3), torch.randn(50, 3)
     assert measured(reference, samples) == measured(reference[:2000], samples)
+
+
+def test_two_thousand_test_images_are_chosen_and_found_in_their_batches():
+    images = ImageSet(torch.zeros(2500, 1, 1, 1, dtype=torch.uint8), torch.zeros(2500, dtype=torch.long), n_classes=1)
+    chosen = Setting(None, (), (), "", True, batch_size=64, dataset="", test=images).sample()
+    found = torch.cat([64 * number + indices for number, indices in enumerate(chosen)])
+    assert len(chosen) == 40 and torch.equal(found, images.permutation(0)[:2000].sort().values)
 
 
 def test_cells_of_maps_tokens_and_vectors():

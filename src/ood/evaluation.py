@@ -53,8 +53,9 @@ def _score_grid(grid: Grid, runs: Mapping[Pair, StitchingRun], reference: Refere
     hits: dict[Pair, list[Tensor]] = defaultdict(list)
     pooled: dict[Pair, list[Tensor]] = defaultdict(list)
     scores: dict[Pair, dict[str, list[Tensor]]] = {pair: defaultdict(list) for pair in runs}
-    batches = reference.setting.batches(reference.setting.test, "stitched activations")
-    for (images, labels), chosen in zip(batches, reference.sample, strict=True):
+    setting = reference.setting
+    batches = setting.batches(setting.test, "stitched activations")
+    for (images, labels), chosen in zip(batches, setting.sample(), strict=True):
         acts, _, recorded = activations_of_both(
             grid.front, grid.front_layers, grid.end, [], images, after=grid.end_layers
         )
@@ -71,7 +72,7 @@ def _score_grid(grid: Grid, runs: Mapping[Pair, StitchingRun], reference: Refere
                 for pair, part in zip(pairs, sampled, strict=True):
                     pooled[pair].append(part)
     for pair, run in runs.items():
-        accuracy = torch.stack(hits[pair]).sum().item() / len(reference.setting.test)
+        accuracy = torch.stack(hits[pair]).sum().item() / len(setting.test)
         arrays = {score: torch.cat(parts).cpu().numpy() for score, parts in scores[pair].items()}
         validity = reference.validity[pair.end_layer].of_stitch(torch.cat(pooled.pop(pair))) if pair in pooled else None
         yield StitchScores(run, accuracy, arrays, validity)

@@ -65,7 +65,6 @@ class Reference(NamedTuple):
     setting: Setting
     detectors: dict[Key, Detector]
     validity: dict[str, LayerValidity]  # by layer, if it is measured
-    sample: tuple[Tensor, ...]
     own: dict[Key, np.ndarray]  # (N,): scores of the network's own activations of the ID data
     sanity: dict[Key, np.ndarray]  # (M,): of those of the sanity-check data; empty without any
     checks: dict[Key, OODMetrics]  # how well detectors tell these two apart
@@ -100,9 +99,9 @@ def make_reference(network: Network, setting: Setting, training: Callable[[], Ba
     missing += _try_each("fit", fitted) + _try_each("fit", validity)
     detectors |= fitted
 
-    sample, id_data, sanity = setting.sample(), setting.id_data, {}
+    id_data, sanity = setting.id_data, {}
     own_batches = setting.batches(setting.test, "own activations")
-    own = score_network(network, detectors if id_data is None else {}, own_batches, validity, sample)
+    own = score_network(network, detectors if id_data is None else {}, own_batches, validity, setting.sample())
     if id_data is not None:
         own = score_network(network, detectors, setting.batches(id_data, "ID activations"))
     missing += _try_each("fit_own", validity)
@@ -110,7 +109,7 @@ def make_reference(network: Network, setting: Setting, training: Callable[[], Ba
         sanity = score_network(network, detectors, setting.batches(setting.sanity_data, "sanity-check activations"))
     checks = {key: ood_metrics(own[key], scores) for key, scores in sanity.items()}
     by_layer = {layer: each for (_, layer), each in validity.items()}
-    return Reference(setting, detectors, by_layer, sample, own, sanity, checks, missing)
+    return Reference(setting, detectors, by_layer, own, sanity, checks, missing)
 
 
 def _load(network: Network, setting: Setting) -> tuple[dict[Key, Detector], list[str]]:
