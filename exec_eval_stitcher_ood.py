@@ -42,13 +42,14 @@ def parser() -> cli.Parser:
 
 def evaluate(args, session=None) -> None:
     """Run the experiment; `session` keeps the networks, the images and the reference for others of this process."""
+    from functools import partial
     from pathlib import Path
 
     from src.console import note, warn
     from src.datasets import dataset_info, dataset_label
-    from src.ood import evaluation
     from src.ood.evaluated import evaluation_file
-    from src.ood.reference import Images, Wanted, make_reference
+    from src.ood.evaluation import evaluate_stitches, save_scores, score_stitches
+    from src.ood.reference import Setting, make_reference
     from src.ood.report import report
     from src.ood.stitched_networks import check_data, check_runs, load_networks, rebuild_grids
     from src.results.experiments import newest_runs
@@ -68,10 +69,7 @@ def evaluate(args, session=None) -> None:
     check_data(args.dataset, runs, other_data=args.other_data)
     loading = cli.load_options(args, device)
     test_set = session.dataset(args.dataset, args.dataset_root, train=False, **loading)
-    networks = load_networks(runs, vars(args), test_set.spec, device=device, session=session)
-
-    def training_set():
-        return session.dataset(args.dataset, args.dataset_root, train=True, **loading)
+    front, end, end_name = load_networks(runs, vars(args), test_set.spec, device=device, session=session)
 
     def other_set(name, root, option):
         if not name:
@@ -81,52 +79,53 @@ def evaluate(args, session=None) -> None:
         return data
 
     # The reference: detectors and validity at each end layer, and the end network's own scores.
-    id_set = other_set(args.id_dataset, args.id_dataset_root, "-idd")
-    sanity_set = other_set(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd")
-    images = Images(test_set, training_set, id_set, sanity_set, args.batch_size)
     rows = [run.row for run in runs]
-    layers = by_depth((row.end_layer for row in rows), depths_of(rows, "end"))
-    wanted = Wanted(networks.end_name, tuple(layers), tuple(args.detector), args.ood_detector_dir, args.validity)
-    if not (session.reference and session.reference.is_for(wanted, images)):
+    setting = Setting(
+        end=end_name,
+        layers=tuple(by_depth((row.end_layer for row in rows), depths_of(rows, "end"))),
+        scores=tuple(args.detector),
+        store=args.ood_detector_dir,
+        with_validity=args.validity,
+        batch_size=args.batch_size,
+        dataset=args.dataset,
+        test=test_set,
+        id_dataset=args.id_dataset or "",
+        id_data=other_set(args.id_dataset, args.id_dataset_root, "-idd"),
+        sanity_dataset=args.sanity_check_dataset or "",
+        sanity_data=other_set(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd"),
+    )
+    if session.reference is None or session.reference.setting != setting:
         session.reference = None  # its memory is free for the next
-        session.reference = make_reference(networks.end, wanted, images, id_data=args.dataset)
+        training = partial(session.dataset, args.dataset, args.dataset_root, train=True, **loading)
+        session.reference = make_reference(end, setting, training)
     reference = session.reference
 
     # The stitches: accuracies, scores and validity.
-    grids, unusable = rebuild_grids(runs, networks, reference.scored_layers, image_shape=test_set.image_shape)
+    scored_layers = {layer for _, layer in reference.detectors}
+    grids, unusable = rebuild_grids(runs, front, end, scored_layers, image_shape=test_set.image_shape)
     for reason in (*skipped, *reference.missing, *unusable):
         warn(f"skipped: {reason}")
     if not grids:
         sys.exit("nothing could be evaluated: train detectors with exec_train_representation_classifier.py, or give "
                  "--detector mahalanobis, which needs no training")  # fmt: skip
-    stitches = evaluation.score_stitches(grids, reference, lambda: images.batches(test_set, "stitched activations"))
+    stitches = score_stitches(grids, reference)
 
-    # The metrics, the report, and the scores of all images.
-    checked = args.sanity_check_dataset or ""
-    data = evaluation.DataNames(args.dataset, args.other_data, args.id_dataset or "", checked)
+    # The metrics, the report, and the scores of all images; a detector may be for other layers alone.
     evaluations = {
-        name: evaluation.evaluate(name, of_score, reference, data)
-        for name, of_score in stitches.items()
-        if of_score  # the others have detectors for other layers alone
+        name: evaluate_stitches(name, stitches, reference, other_data=args.other_data) for name in args.detector
     }
+    evaluations = {name: rows for name, rows in evaluations.items() if rows}
     other_data = dataset_label(args.dataset) if args.other_data else ""
-    report(
-        folder,
-        evaluations,
-        n_images=len(test_set),
-        other_data=other_data,
-        **cli.figure_options(args),
-    )
+    report(folder, evaluations, reference, other_data=other_data, **cli.figure_options(args))
     for name in evaluations:
         table = evaluation_file(folder, name, other_data=other_data)
         into = folder / table.stem.replace("ood_evaluation", "energies")
         if args.energy_dir:
-            into = Path(args.energy_dir, name) if len(stitches) > 1 else Path(args.energy_dir)
-        evaluation.save_scores(into, evaluations[name], sanity_name=checked and dataset_label(checked))
+            into = Path(args.energy_dir, name) if len(args.detector) > 1 else Path(args.energy_dir)
+        save_scores(into, name, stitches, reference)
         Run.beside(table, vars(args) | {"detector": name}).finish()
-    n_evaluated = len({stitch.run.folder for of_score in stitches.values() for stitch in of_score})
     n_skipped = len(skipped) + len(finished) - len(runs) + len(unusable)
-    note(f"evaluated {n_evaluated} stitches; skipped {n_skipped} runs and {len(reference.missing)} end layers")
+    note(f"evaluated {len(stitches)} stitches; skipped {n_skipped} runs and {len(reference.missing)} end layers")
 
 
 def main(argv=None) -> int:

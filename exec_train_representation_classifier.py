@@ -56,20 +56,24 @@ def train_detectors(args) -> None:
     from src.checkpoints import load_model
     from src.console import note
     from src.datasets import dataset_info, load_dataset
+    from src.errors import UserError
     from src.ood import finetuning
-    from src.ood.store import DetectorStore
+    from src.ood.store import DetectorStore, new_name
     from src.results.run import Run
     from src.runtime import device_of
     from src.training.recorded import train_network
 
     # The network, and a run for each of its layers.
     settings, device, store = cli.training_settings(args), device_of(args.gpu), DetectorStore(args.final_save_dir)
-    store.check()
+    store.entries()  # which may be damaged
     id_data = (args.finetune_id_dataset, args.finetune_id_dataset_root)
     ood_data = (args.finetune_ood_dataset, args.finetune_ood_dataset_root)
     spec = dataset_info(args.dataset, labelled=True).spec
     dataset_info(args.finetune_id_dataset, labelled=True)
-    finetuning.refuse_equal_sets(id_data, ood_data)
+    if id_data == ood_data:
+        raise UserError(
+            f"-ftidd and -ftoodd are both {args.finetune_id_dataset}: no detector tells it from itself; choose two sets"
+        )
     name = cli.named_network(args, "source_model")
     source = load_model(name, spec, device=device)
     source, layers = cli.choose_layers(source, args.source_layer_name, args, image_shape=spec.shape)
@@ -96,7 +100,7 @@ def train_detectors(args) -> None:
             args.model_type, source, layer, spec, seed=args.seed, resume_from=args.resume_from
         )
         run.claim(resume=args.resume)
-        file = run.state.get("detector") or store.new_name()
+        file = run.state.get("detector") or new_name()
         run.save(detector=file)
         task = finetuning.RepresentationClassification(source, layer, classifier)
         if "finetuning" not in run.state:
@@ -118,7 +122,7 @@ def train_detectors(args) -> None:
             "score": args.score,
             "scores": scores,
         }
-        store.add(classifier.state_dict(), name=file, entry=entry)
+        store.add(file, classifier.state_dict(), entry)
         run.finish()
         note(f"added {store.folder / file}")
 

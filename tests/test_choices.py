@@ -37,7 +37,7 @@ def test_a_measure_of_similarity(monkeypatch, digit_networks):
 
 
 def test_an_ood_score(monkeypatch, stitch):
-    class Norm(detectors.PooledDetector):
+    class Norm(detectors.Detector):
         """How far the norm is from that of the mean."""
 
         normalised = False

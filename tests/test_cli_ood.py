@@ -9,16 +9,13 @@ import torch
 
 import exec_eval_stitcher_ood
 from src.checkpoints import load_model, load_state
-from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network, build_model
 from src.network_names import NetworkName
-from src.ood import Validity, energy, make_detector, ood_metrics, reference
-from src.ood.stitched_networks import check_runs
+from src.ood import energy, make_detector, ood_metrics, reference
 from src.ood.validity import LayerValidity
 from src.session import Session
 from src.stitching import build_stitching_layer
-from src.stitching.folders import StitchingRun
 from tests.commands import (
     ON_DIGITS,
     PNG,
@@ -36,7 +33,6 @@ from tests.commands import (
     save_network,
 )  # fmt: skip
 from tests.conftest import few_images
-from tests.result_rows import OPTIONS, stitch_row
 
 TRAIN, EVALUATE = "exec_train_representation_classifier.py", "exec_eval_stitcher_ood.py"
 CLASSIFIER = ["-m", "repr_cls_resnet18", *ON_DIGITS, "-ftidd", "digits", "-ftoodd", "photo_patches", "-b", "512"]
@@ -129,16 +125,6 @@ def test_fine_tuning_changes_a_checkpoint_it_starts_from(workplace, networks, in
     assert not torch.equal(before["fc.weight"], after["fc.weight"])
 
 
-def test_a_finished_detector_of_other_options_is_not_written_over(workplace, networks):
-    before = (workplace / "d" / "model_1.pt").read_bytes()
-    given = detector(networks, "pool1", "d")
-    refused = run(TRAIN, *given, "-m-in", "-20", cwd=workplace, status=2).err
-    assert "m_in was -25.0, now -20.0); choose another folder, or give --overwrite" in refused
-    assert "nothing is left to do" in run(TRAIN, *given, "--resume", cwd=workplace).err
-    assert (workplace / "d" / "model_1.pt").read_bytes() == before
-    assert len(read_json(workplace / "store" / "meta.json")) == 2
-
-
 def test_all_layers_get_a_detector_each(in_tmp_path):
     """Of tokens, too: a vision transformer and its classifiers."""
     save_network(in_tmp_path / "vit.pt", "vit_tiny_patch4_32", n_channels=1, image_shape=(1, 8, 8))
@@ -203,8 +189,10 @@ def test_energies_are_those_of_the_detector(workplace, networks):
 
 
 def test_detectors_that_need_no_training(workplace, copied, networks):
-    """All end layers, without a store; scores recomputed."""
+    """All end layers, without a store; scores recomputed, against own activations of the same images or of others."""
     folder = copied("fitted")
+    np.savez(workplace / "id.npz", x_train=digit_images(train=False).images[:50, 0], y_train=np.arange(50) % 10,
+             x_test=digit_images(train=True).images[:50, 0], y_test=np.arange(50) % 10)  # fmt: skip
     evaluate(workplace, "fitted", "--detector", "knn", "-scd", "photo_patches", "-detectors", "nowhere")
     rows = rows_of(folder, "knn")
     assert [pair_of(row) for row in rows] == [(front, end) for end in ENDS for front in FRONTS]
@@ -212,22 +200,23 @@ def test_detectors_that_need_no_training(workplace, copied, networks):
         ("knn", "digits", "")
     }
     assert all(0 <= float(row["auroc"]) <= 1 and 0 <= float(row["sanity_auroc"]) <= 1 for row in rows)
-    assert rows[0]["dataset"] == rows[0]["id_dataset"] == "digits"
     assert {"ood_evaluation_knn.png", "ood_evaluation_knn.config.txt"} <= names_in(folder)
-
     end, knn = network(networks[1]), make_detector("knn")
-    ((x, labels),) = digit_images(train=True).batches(2000)
-    ((test_x, _),) = digit_images(train=False).batches(1000)
+    ((x, labels),), ((own_x, _),) = (digit_images(train=train).batches(2000) for train in (True, False))
+    saved = np.load(folder / "energies_knn" / "pool1" / f"{FRONTS[0]}.npy")
     with torch.no_grad():
         knn.add(end(x, until="pool1"), labels)
         knn.fit()
-        own = knn.score(end(test_x, until="pool1")).numpy()
+        own, of_others = (knn.score(end(images, until="pool1")).numpy() for images in (own_x, x[:50]))
+    assert rows[0]["id_dataset"] == "digits"
     assert float(rows[0]["mean_id_energy"]) == pytest.approx(own.mean(), rel=1e-4)
-    saved = np.load(folder / "energies_knn" / "pool1" / f"{FRONTS[0]}.npy")
     assert float(rows[0]["auroc"]) == pytest.approx(ood_metrics(own, saved).auroc, abs=1e-3)
 
-    evaluate(workplace, "fitted", "--detector", "residual")
-    assert {row["sanity_auroc"] for row in rows_of(folder, "residual")} == {""}
+    evaluate(workplace, "fitted", "--detector", "knn", "-idd", "id.npz")
+    row, *_ = rows_of(folder, "knn")
+    assert row["id_dataset"].endswith("id.npz") and row["dataset"] == "digits" and row["sanity_auroc"] == ""
+    assert float(row["mean_id_energy"]) == pytest.approx(of_others.mean(), rel=1e-4)
+    assert float(row["auroc"]) == pytest.approx(ood_metrics(of_others, saved).auroc, abs=1e-3)
 
 
 @few_images(300, n_test=120)
@@ -271,41 +260,13 @@ def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures):
 def test_a_detector_of_other_layers_alone_is_left_out(workplace, copied):
     """The store has one for pool2, which -scd checks, but no stitch ends there or at pool1."""
     folder = copied("late")
-    remove_stitches(folder, into="pool1")
+    for path in folder.glob("*/config.txt"):
+        if pair_of(path.parent)[1] == "pool1":
+            shutil.rmtree(path.parent)
     out, err = evaluate(workplace, "late", "--detector", "energy,rmd", "-scd", "photo_patches")
     assert "evaluated 3 stitches; skipped 0 runs and 1 end layers" in err and "energy" not in out[:20]
     assert {path.name for path in folder.glob("ood_evaluation*.csv")} == {"ood_evaluation_rmd.csv"}
     assert "nothing could be evaluated" in evaluate(workplace, "late", status=1).err  # by energy alone
-
-
-def test_layers_stand_in_the_order_of_the_network(tmp_path, drawn_figures):
-    """Named against the alphabet: in printed tables, in the CSV and in the figure."""
-    (tmp_path / "net.py").write_text(
-        "from torch import nn\n\n\ndef net(n_classes):\n"
-        "    stem, body, attic = (nn.Conv2d(n, 4, 3) for n in (1, 4, 4))\n"
-        "    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, n_classes))\n"
-        "    parts = {'stem': stem, 'body': body, 'attic': attic, 'head': head}\n"
-        "    module = nn.Sequential()\n    for name, part in parts.items():\n        module.add_module(name, part)\n"
-        "    return module\n"
-    )
-    own, layers = ["-", "-", "net.py:net", "net.py:net"], ["stem", "body", "attic"]
-    with few_images(64, n_test=32):
-        given = [*ON_DIGITS, "-e", "0", "-i", "pinv", "-dir", "s"]
-        run("exec_stitch.py", *own, "attic,body,stem", "stem,attic,body", "rc2c_pre", *given, cwd=tmp_path)
-        types = ["--front-type", "net.py:net", "--end-type", "net.py:net", "--detector", "residual"]
-        out = run(EVALUATE, "results/s", *ON_DIGITS, *types, cwd=tmp_path).out
-    for title in ("STITCHING ACCURACY", "STITCHING OOD Detection AUROC (residual)", "STITCHING NOISE DOSE"):
-        rows, columns = zip(*parse_matrix(out, title), strict=True)
-        assert list(dict.fromkeys(rows)) == list(dict.fromkeys(columns)) == layers
-    assert list(dict.fromkeys(row["end_layer"] for row in rows_of(tmp_path / "results" / "s", "residual"))) == layers
-    axes = drawn_figures["ood_evaluation_residual.png"].axes[0]
-    assert [label.get_text() for label in axes.get_xticklabels()] == layers
-
-
-def remove_stitches(folder: Path, *, into: str) -> None:
-    for path in folder.glob("*/config.txt"):
-        if pair_of(path.parent)[1] == into:
-            shutil.rmtree(path.parent)
 
 
 def test_one_reference_serves_all_folders_into_a_network(workplace, copied, monkeypatch):
@@ -325,27 +286,13 @@ def test_one_reference_serves_all_folders_into_a_network(workplace, copied, monk
     assert rows_of(workplace / "results" / "ranks", "rmd") == shared and len(shared) == 6
 
 
-def test_the_figure_says_what_it_shows(workplace, drawn_figures):
-    evaluate(workplace, "dm")
-    figure = drawn_figures["ood_evaluation.png"]
-    below = caption_of(figure)
-    assert "Data: digits. Method: direct matching (rc2c_pre, matched on" in below and "Images: 120." in below
-    assert "Detector: energy (ID digits, OOD photo_patches)." in below and f"({MODEL})" in below
-    panels = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images}
-    assert {name: image.get_cmap().name for name, image in panels.items()} == {
-        "accuracy": "viridis", "AUROC": "RdBu_r", "AUPR": "viridis_r", "FPR95": "viridis",
-    }  # fmt: skip
-    assert figure.axes[0].get_gridspec().get_geometry() == (2, 2)
-    assert {image.get_clim() for image in panels.values()} == {(0, 1)}
-
-
 @few_images(300, n_test=120)
 def test_validity_and_doses(workplace, copied, networks, drawn_figures):
     """Recomputed without the grid; with trained detectors alone only on demand, and then the same."""
     folder = copied("valid")
     out = evaluate(workplace, "valid", "--detector", "energy,mahalanobis").out
     rows, measures = rows_of(folder, "mahalanobis"), ("density", "recall", "frechet")
-    end, validity = network(networks[1]), Validity()
+    end, validity = network(networks[1]), LayerValidity()
     ((x, _),) = digit_images(train=True).batches(2000)
     ((test_x, _),) = digit_images(train=False).batches(1000)
     front, layer = network(networks[0]), build_stitching_layer("rc2c_pre", (128, 1, 1), (16, 4, 4))
@@ -355,19 +302,24 @@ def test_validity_and_doses(workplace, copied, networks, drawn_figures):
         validity.add(end(x, until="pool1"))
         validity.fit()
         expected = validity.measure(layer(front(test_x, until="pool4")))
-        own = LayerValidity(validity)
-        own.add(end(test_x, until="pool1"))
-        own.fit()
+        validity.add_own(end(test_x, until="pool1"))
+        validity.fit_own()
     found = [[float(row[f"{name}{side}"]) for name in measures] for side in ("", "_own")]
-    assert found[0] == pytest.approx(expected, abs=0.01, rel=0.01) and found[1] == pytest.approx(own.own, abs=0.01)
+    assert found[0] == pytest.approx(expected, abs=0.01, rel=0.01) and found[1] == pytest.approx(validity.own, abs=0.01)
     doses = float(row["noise_dose"]), float(row["shrinkage_dose"])
-    assert doses[0] == pytest.approx(own.doses.noise(found[0][0]), abs=0.005)
-    assert doses[1] == pytest.approx(own.doses.shrinkage(*found[0][:2]), abs=0.005)
+    assert doses[0] == pytest.approx(validity.doses.noise(found[0][0]), abs=0.005)
+    assert doses[1] == pytest.approx(validity.doses.shrinkage(*found[0][:2]), abs=0.005)
     assert parse_matrix(out, "STITCHING NOISE DOSE")[pair_of(row)] == f"{doses[0]:.4f}"
     assert parse_matrix(out, "STITCHING SHRINKAGE DOSE")[pair_of(row)] == f"{doses[1]:.4f}"
-    panels = {axes.get_title(): axes.images[0] for axes in drawn_figures["ood_evaluation_mahalanobis.png"].axes
-              if axes.images}  # fmt: skip
-    assert panels["noise dose"].get_clim() == (0, 0.2) and panels["shrinkage dose"].get_clim() == (0, 0.3)
+    figure = drawn_figures["ood_evaluation_mahalanobis.png"]
+    panels = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images}
+    assert {name: (image.get_cmap().name, image.get_clim()) for name, image in panels.items()} == {
+        "accuracy": ("viridis", (0, 1)), "AUROC": ("RdBu_r", (0, 1)), "AUPR": ("viridis_r", (0, 1)),
+        "FPR95": ("viridis", (0, 1)), "noise dose": ("viridis", (0, 0.2)), "shrinkage dose": ("viridis", (0, 0.3)),
+    }  # fmt: skip
+    below = caption_of(drawn_figures["ood_evaluation.png"])
+    assert "Data: digits. Method: direct matching (rc2c_pre, matched on" in below and "Images: 120." in below
+    assert "Detector: energy (ID digits, OOD photo_patches)." in below and f"({MODEL})" in below
     assert float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"])
 
     evaluate(workplace, "valid")
@@ -397,25 +349,25 @@ def test_other_data_are_refused_or_kept_apart(workplace, copied):
     assert "leave it out" in evaluate(workplace, "elsewhere", "--other-data", status=2).err
 
 
-def test_the_retained_rank_of_a_run_is_honoured(workplace):
-    """Ranks are cut in each batch: with the stitching run's batches of 256 the accuracies are equal, else near."""
-    folder = workplace / "results" / "ranks"
-    for options, tolerance in ([[], 0.06], [["-b", "256"], 0]):
-        evaluate(workplace, "ranks", *options)
-        for row in rows_of(folder):
-            assert read_json(folder / row["folder"] / "config.txt")["front_stitch_rank"] == 2
-            accuracy = read_metrics(folder / row["folder"])["accuracy"]
-            assert float(row["accuracy"]) == pytest.approx(accuracy, abs=tolerance, rel=0)
+def test_moved_checkpoints_are_recognised_and_the_retained_rank_of_a_run_is_honoured(workplace, networks, tmp_path):
+    """Ranks are cut in each batch: with the stitching run's batches of 256 the accuracies are equal."""
+    folder = shutil.copytree(workplace / "results" / "ranks", workplace / "results" / "moved")
+    moved = [shutil.copy(path, tmp_path / f"{number}.pt") for number, path in enumerate(networks)]
+    config = next(folder.glob("*/config.txt"))
+    config.write_text(config.read_text().replace(str(networks[0]), str(moved[0])))  # one run knows the other path
+    evaluate(workplace, "moved", "-b", "256", "--front-model", moved[0], "--end-model", moved[1])
+    for row in rows_of(folder):
+        assert read_json(folder / row["folder"] / "config.txt")["front_stitch_rank"] == 2
+        assert float(row["accuracy"]) == read_metrics(folder / row["folder"])["accuracy"]
 
 
 def test_whole_checkpoints_are_evaluated_too(workplace, networks, monkeypatch):
     monkeypatch.chdir(workplace)
-    pair = [*networks, MODEL, MODEL, "pool2", "pool1", "rc2c_pre"]
-    run("exec_stitch.py", *pair, *ON_DIGITS, "-e", "1", "-dir", "whole")
+    run("exec_stitch.py", *networks, MODEL, MODEL, "pool2", "pool1", "rc2c_pre", *ON_DIGITS, "-e", "1", "-dir", "whole")
     evaluate(workplace, "whole")
     (row,) = rows_of(workplace / "results" / "whole")
-    folder = workplace / "results" / "whole" / row["folder"]
-    assert float(row["accuracy"]) == pytest.approx(read_metrics(folder)["accuracy"], abs=0.003)
+    metrics = read_metrics(workplace / "results" / "whole" / row["folder"])
+    assert float(row["accuracy"]) == pytest.approx(metrics["accuracy"], abs=0.003)
 
 
 def test_what_cannot_be_evaluated_is_named_skipped_and_counted(workplace, copied):
@@ -427,22 +379,3 @@ def test_what_cannot_be_evaluated_is_named_skipped_and_counted(workplace, copied
     assert "no detector for pool3" in err and "the store has detectors for pool1" in err
     assert f"cannot read checkpoint results/broken/{one.name}/final_model.pt" in err and "did not finish" in err
     assert "evaluated 2 stitches; skipped 2 runs and 1 end layers" in err
-
-
-def test_checkpoints_that_moved_are_given_and_recognised(workplace, networks, tmp_path):
-    moved = [shutil.copy(path, tmp_path / f"{number}.pt") for number, path in enumerate(networks)]
-    evaluate(workplace, "dm", "--front-model", moved[0], "--end-model", moved[1])
-
-
-def test_runs_share_networks_under_whatever_paths(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name, weights in (("f.pt", b"one"), ("copy.pt", b"one"), ("other.pt", b"other")):
-        Path(name).write_bytes(weights)
-
-    def run_with(front: str) -> StitchingRun:
-        options = OPTIONS | {"front_model_path": front}
-        return StitchingRun(tmp_path / "run", options, stitch_row(**options))
-
-    check_runs([run_with(front) for front in ("f.pt", "./f.pt", "copy.pt")], tmp_path)
-    with pytest.raises(UserError, match=r"the runs differ in front_model_path: f.pt, other.pt"):
-        check_runs([run_with(front) for front in ("f.pt", "other.pt")], tmp_path)

@@ -48,9 +48,7 @@ def test_only_the_front_part_of_the_source_runs_and_nothing_of_it_learns(source,
 
 def test_the_penalty_belongs_to_the_training_loss_only(source):
     classifier, _ = fresh_classifier("repr_cls_resnet18", source, "layer4.0", IMAGES, seed=0)
-    task = RepresentationClassification(
-        source, "layer4.0", classifier, penalty=lambda logits, labels: torch.tensor(7.0)
-    )
+    task = RepresentationClassification(source, "layer4.0", classifier, penalty=lambda *_: torch.tensor(7.0))
     task.train(False)
     images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, -1, -1])
     (trained,), (validated,) = (list(task.losses(images, labels, training=mode)) for mode in (True, False))
@@ -58,23 +56,16 @@ def test_the_penalty_belongs_to_the_training_loss_only(source):
     torch.testing.assert_close(validated.losses, trained.cross_entropies)
 
 
-def test_batches_are_half_id_half_ood():
-    mixed = HalfAndHalf(image_set(30), image_set(50, n_classes=0), like=image_set(5), batch_size=8)
-    batches = list(mixed.epoch(8, seed=0, epoch=1))
-    assert len(batches) == mixed.n_batches(8) == 8
-    for images, labels in batches[:-1]:
-        assert images.shape == (8, 1, 8, 8) and (labels[:4] >= 0).all() and (labels[4:] == -1).all()
-    images, labels = batches[-1]  # 30 samples of each: two are left
-    assert labels.tolist().count(-1) == 2 and len(labels) == 4
-
-
-def test_epochs_take_disjoint_samples_of_the_larger_set():
-    mixed = HalfAndHalf(image_set(10), image_set(25, n_classes=0), like=image_set(5), batch_size=4)
+def test_batches_are_half_id_half_ood_and_epochs_disjoint():
+    mixed = HalfAndHalf(image_set(10), image_set(25, n_classes=0), like=image_set(5), batch_size=8)
     seen = []
     for epoch in (1, 2, 3):
-        numbers = [(images[labels == -1][:, 0, 0, 0] * 255).round().int().tolist() for images, labels in
-                   mixed.epoch(4, seed=0, epoch=epoch)]  # fmt: skip
-        seen.append([number for batch in numbers for number in batch])
+        batches = list(mixed.epoch(8, seed=0, epoch=epoch))
+        ood = [(images[labels == -1][:, 0, 0, 0] * 255).round().int().tolist() for images, labels in batches]
+        seen.append(sum(ood, []))
+        assert mixed.n_batches(8) == 3 and len(batches) == (2 if epoch == 3 else 3)  # 4, 4, 2 of each set; 4, 1
+        for (images, labels), of_batch in zip(batches[:-1], ood, strict=False):
+            assert images.shape == (8, 1, 8, 8) and (labels[:4] >= 0).all() and len(of_batch) == 4
     assert [len(numbers) for numbers in seen] == [10, 10, 5]
     assert sorted(sum(seen, [])) == list(range(25))
 

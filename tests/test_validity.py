@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.datasets.in_memory import ImageSet
 from src.ood import Validity
 from src.ood.pooling import cells, mean_over_positions
+from src.ood.reference import Setting
 from src.ood.rows import StitchValidity
 from src.ood.validity import NOISES, SHRINKAGES, Doses, LayerValidity, features
 from src.ood.validity_limits import COLLAPSED, IN_DISTRIBUTION, OFF, ValidityLimits, side_of
@@ -66,29 +68,14 @@ def test_the_frechet_distance_equals_scipys(n):
     assert measured(reference, samples).frechet == pytest.approx(expected / np.trace(first), rel=1e-4)
 
 
-def test_what_each_side_sees():
-    reference, own = maps(300, seed=0), maps(200, seed=1)
-    usual = measured(reference, own)
-    assert usual.density == pytest.approx(1, abs=0.1) and usual.recall > 0.8 and usual.frechet < 0.05
-    shrunk = measured(reference, own.mean(0) + 0.3 * (own - own.mean(0)))
-    assert shrunk.density > 2 * usual.density and shrunk.recall < 0.5 * usual.recall
-    far = measured(reference, own + 20)
-    assert far.density == 0 and far.frechet > 10
-    one_point = measured(reference, own.mean(0, keepdim=True).expand_as(own))
-    assert one_point.recall == 0 and one_point.density > 1.2 * usual.density
-    constant = measured(reference, own.mean((2, 3), keepdim=True).expand_as(own))
-    assert constant.frechet == pytest.approx(usual.frechet, abs=1e-5) and constant.density != usual.density
-
-
 def layer_validity(reference: Tensor, own: Tensor) -> LayerValidity:
-    validity = Validity()
+    validity = LayerValidity()
     validity.add(reference)
     validity.fit()
-    of_layer = LayerValidity(validity)
     for batch in own.split(37):
-        of_layer.add(batch)
-    of_layer.fit()
-    return of_layer
+        validity.add_own(batch)
+    validity.fit_own()
+    return validity
 
 
 def test_doses_are_those_of_activations_that_are_laid_out():
@@ -123,14 +110,14 @@ def test_activations_get_the_doses_that_they_were_given():
     torch.manual_seed(0)
     reference, own, others = (torch.randn(2400, 4) @ torch.randn(4, 30)).split((1200, 600, 600))  # of four dimensions
     validity = layer_validity(reference, own)
-    itself = validity.measure(features(own))
+    itself = validity.of_stitch(features(own))
     assert (itself.noise_dose, itself.shrinkage_dose) == (0, 0) and itself.density == itself.density_own
     noise, mean = torch.randn(600, 30) * others.std(0), others.mean(0)
     for share in (0.02, 0.1):
         noisy = others + math.sqrt(share / (1 - share)) * noise
-        assert validity.measure(features(noisy)).noise_dose == pytest.approx(share, rel=0.3)
+        assert validity.of_stitch(features(noisy)).noise_dose == pytest.approx(share, rel=0.3)
     for share in (0.1, 0.25):
-        shrunk = validity.measure(features(mean + (1 - share) * (others - mean)))
+        shrunk = validity.of_stitch(features(mean + (1 - share) * (others - mean)))
         assert shrunk.shrinkage_dose == pytest.approx(share, abs=0.05)
 
 
@@ -143,6 +130,13 @@ def test_a_shift_and_a_scale_of_all_changes_nothing():
 def test_the_first_two_thousand_training_images_count():
     reference, samples = torch.randn(2100, 3), torch.randn(50, 3)
     assert measured(reference, samples) == measured(reference[:2000], samples)
+
+
+def test_two_thousand_test_images_are_chosen_and_found_in_their_batches():
+    images = ImageSet(torch.zeros(2500, 1, 1, 1, dtype=torch.uint8), torch.zeros(2500, dtype=torch.long), n_classes=1)
+    chosen = Setting(None, (), (), "", True, batch_size=64, dataset="", test=images).sample()
+    found = torch.cat([64 * number + indices for number, indices in enumerate(chosen)])
+    assert len(chosen) == 40 and torch.equal(found, images.permutation(0)[:2000].sort().values)
 
 
 def test_cells_of_maps_tokens_and_vectors():

@@ -1,4 +1,4 @@
-"""The tables of OOD evaluations of a folder of stitching runs, read back."""
+"""The tables of OOD evaluations of a folder of stitching runs, read back. Importing this spares torch."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -17,31 +17,20 @@ def evaluation_file(folder: Path, detector: str, *, other_data: str = "") -> Pat
     return folder / (f"{name}_on_{other_data}.csv" if other_data else f"{name}.csv")
 
 
-def read_evaluations(folder: Path, detectors: Iterable[str], *, other_data: str = "") -> dict[str, list[EvaluationRow]]:
-    """Read the OOD evaluations of a folder by these detectors, as far as there are any.
-
-    Args:
-        other_data: as for `evaluation_file`.
-
-    Raises:
-        UserError: a table is damaged; names it.
-    """
-    tables = {name: evaluation_file(folder, name, other_data=other_data) for name in detectors}
+def read_evaluations(folder: Path, detectors: Iterable[str]) -> dict[str, list[EvaluationRow]]:
+    """Read the OOD evaluations of a folder by these detectors, as far as there are any."""
+    tables = {name: evaluation_file(folder, name) for name in detectors}
     return {name: read_table(path, EvaluationRow) for name, path in tables.items() if path.exists()}
 
 
 def with_evaluations(runs: Sequence[StitchingRun], detectors: Iterable[str]) -> list[StitchingRun]:
-    """Add to runs their evaluations by these detectors; those on other data than were stitched on are left out.
-
-    Raises:
-        UserError: as for `read_evaluations`.
-    """
+    """Add to runs their evaluations by these detectors; those on other data than were stitched on are left out."""
     detectors, found = list(detectors), {}
     for folder, of_folder in grouped(runs, lambda run: run.folder.parent).items():
-        data = {run.folder.name: run.row.dataset for run in of_folder}
+        stitched_on = {run.folder.name: run.row.dataset for run in of_folder}
         for detector, rows in read_evaluations(folder, detectors).items():
-            named = {row.folder: row.dataset for row in rows if row.dataset}
-            others = {dataset for run, dataset in named.items() if dataset != data.get(run, dataset)}
+            known = {row.dataset for row in rows if row.dataset in (None, stitched_on.get(row.folder, row.dataset))}
+            others = {row.dataset for row in rows} - known
             if others:
                 warn(f"{folder}: the evaluation by {detector} is of {', '.join(others)}, on which nothing was stitched")
             for row in rows:

@@ -3,10 +3,10 @@
 In a batch, a label of -1 marks an auxiliary out-of-distribution (OOD) sample.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from src.checkpoints import load_weights, save_state
 from src.console import result
@@ -19,7 +19,7 @@ from src.ood.rows import FinetuningRow
 from src.results.run import Run
 from src.results.tables import write_table
 from src.runtime import at_least_single, seeded
-from src.training import EpochLog, HeadLosses, Settings, classification_losses, train
+from src.training import Classification, HeadLosses, Settings, classification_losses, train
 
 ENERGY_WEIGHT = 0.1
 OUTLIER_EXPOSURE_WEIGHT = 0.5
@@ -27,14 +27,9 @@ Penalty = Callable[[Tensor, Tensor], Tensor]  # logits (B, n_classes), labels (B
 
 
 def energy_penalty(logits: Tensor, labels: Tensor, *, m_in: float, m_out: float) -> Tensor:
-    """Return the squared hinge that wants ID energies below `m_in` and OOD energies above `m_out` (Liu et al. 2020,
-    equations 8 and 9).
+    """Return the squared hinge that wants ID energies below `m_in` and OOD energies above `m_out`.
 
-    Args:
-        logits: (B, n_classes).
-        labels: (B,), -1 for OOD.
-    Returns:
-        The sum of the two means, times the weight 0.1 of the paper.
+    Liu et al. 2020, equations 8 and 9: the sum of the two means, times the weight 0.1 of the paper.
     """
     energies, is_ood = energy(logits), labels < 0
     too_high = (energies - m_in).clamp(min=0).square()
@@ -55,23 +50,16 @@ def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     return (values * chosen).sum() / chosen.sum()
 
 
-class RepresentationClassification:
-    """The task of classifying from the activation of a frozen network at one layer.
+class RepresentationClassification(Classification):
+    """The task of classifying from the activation of a frozen network at one layer; no more of that network runs.
 
     Args:
-        source: the network; only its part up to `layer` runs, in evaluation mode and without gradients.
-        classifier: takes that activation.
         penalty: added to the cross-entropy by fine-tuning; None in pre-training.
     """
 
     def __init__(self, source: Network, layer: str, classifier: Network, *, penalty: Penalty | None = None):
-        self.source, self.layer, self.penalty = source, layer, penalty
-        self.heads: Sequence[nn.Module] = [classifier]
-        self.modules, self.names = self.heads, ["the detector"]
-
-    def train(self, mode: bool) -> None:
-        """Switch the classifier; the source stays in evaluation mode."""
-        self.heads[0].train(mode)
+        super().__init__(classifier)
+        self.source, self.layer, self.penalty, self.names = source, layer, penalty, ["the detector"]
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the cross-entropy on images (B, C, H, W) with labels (B,), in training plus the penalty."""
@@ -93,8 +81,6 @@ def fresh_classifier(
     Args:
         images: that `source` takes.
         resume_from: a checkpoint whose weights it takes over.
-    Raises:
-        UserError: the classifier cannot take activations of this shape, or the checkpoint does not fit it.
     """
     image = next(source.parameters()).new_zeros(1, *images.shape)
     shape = tuple(source(image, until=layer).shape[1:])
@@ -105,16 +91,6 @@ def fresh_classifier(
     return classifier.to(image.device), shape
 
 
-def refuse_equal_sets(id_set: tuple[str, str], ood_set: tuple[str, str]) -> None:
-    """Make sure that the ID data of fine-tuning are not the OOD data as well; each is a name and a folder.
-
-    Raises:
-        UserError: they are.
-    """
-    if id_set == ood_set:
-        raise UserError(f"-ftidd and -ftoodd are both {id_set[0]}: no detector tells it from itself; choose two sets")
-
-
 class HalfAndHalf:
     """Batches whose one half is ID, with labels, and whose other half is OOD, with labels of -1.
 
@@ -122,11 +98,8 @@ class HalfAndHalf:
     all had their turn (see datasets.base.subset), where a last, shorter rest ends its epoch early.
 
     Args:
-        like: the set that the classified network was trained on; the others must have images of its shape.
+        like: the set that the classified network was trained on; others have its images' shape, or a UserError says so.
         batch_size: of both halves together.
-
-    Raises:
-        UserError: a batch of one cannot be halved, or images or classes are others than those of `like`.
     """
 
     def __init__(self, id_set: BaseImageSet, ood_set: BaseImageSet, *, like: BaseImageSet, batch_size: int):
@@ -144,7 +117,7 @@ class HalfAndHalf:
         return self.id_set.n_batches(batch_size // 2)
 
     def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of images (B, C, H, W) and labels (B,), shuffled and augmented; `batch_size` is at least 2."""
+        """Yield images (B, C, H, W) and labels (B,) of an epoch, shuffled and augmented."""
         halves = [images.epoch(batch_size // 2, seed=seed, epoch=epoch) for images in (self.id_set, self.ood_set)]
         for (id_images, labels), (ood_images, ood_labels) in zip(*halves, strict=False):
             yield torch.cat([id_images, ood_images]), torch.cat([labels, torch.full_like(ood_labels, -1)])
@@ -155,33 +128,29 @@ def finetune(
 ) -> dict[str, float]:
     """Fine-tune; report and log every epoch in `ft_logs.csv`, and save each as `ft_model_<epoch>.pt`.
 
-    Returns:
-        The last row of the log, see `FinetuningRow`; empty without epochs.
+    Returns the last row of the log; empty without epochs.
     """
     rows: list[FinetuningRow] = []
     for history, state in train(task, mixed, val_set, settings, state=run.state.get("finetuning")):
-        epoch, rows = len(history), [_row(log) for (log,) in history]
+        rows = [
+            FinetuningRow(trained.loss, trained.cross_entropy, trained.accuracy, val.cross_entropy, val.accuracy)
+            for ((trained, val),) in history
+        ]
+        epoch, row = len(rows), rows[-1]
         write_table(run.folder / "ft_logs.csv", FinetuningRow, rows)
         save_state(run.folder / f"ft_model_{epoch}.pt", task.heads[0].state_dict())
         run.save(loop=None, finetuning=state)
-        row = rows[-1]
         result(f"FT Epoch #{epoch} FT loss: {row.ft_loss}, CE Loss: {row.ce_loss}, accuracy: {row.train_acc}")
         result(f"FT Epoch #{epoch} val loss: {row.val_ce_loss}, accuracy: {row.val_acc}")
     return rows[-1]._asdict() if rows else {}
 
 
-def _row(log: EpochLog) -> FinetuningRow:
-    return FinetuningRow(
-        log.train.loss, log.train.cross_entropy, log.train.accuracy, log.val.cross_entropy, log.val.accuracy
-    )
-
-
 def finetuning_settings(settings: Settings, *, n_epochs: int, decay: str) -> Settings:
-    """Derive the settings of fine-tuning: those of pre-training, with a learning rate that drops to a tenth half way.
+    """Derive the settings of fine-tuning from those of pre-training: the learning rate drops to a tenth half way.
 
     Args:
-        decay: `updates` or `epochs`, of which the rate drops after n_epochs // 2. The paper's code counts updates: the
-            rate drops after that many batches; with one epoch, before the first of them.
+        decay: `updates` or `epochs`, of which it drops after n_epochs // 2. The paper's code counts updates (batches);
+            with one epoch, it drops before the first of them.
     """
     half = n_epochs // 2 if decay == "updates" else max(1, n_epochs // 2)
     return settings._replace(n_epochs=n_epochs, scheduler="none", reduce_lr_epochs=[half], reduce_lr_each=decay)

@@ -17,7 +17,7 @@ class OODMetrics(NamedTuple):
     fpr95: float
 
 
-def ood_metrics(id_energies: np.ndarray, ood_energies: np.ndarray, *, recall: float = 0.95) -> OODMetrics:
+def ood_metrics(id_energies: np.ndarray, ood_energies: np.ndarray) -> OODMetrics:
     """Compare the energies of ID samples (N,) with those of OOD samples (M,); ID should have the lower ones.
 
     FPR95 is the FPR at the recall nearest to 0.95, also from below; of ties, at the lowest threshold. As in the paper's
@@ -26,24 +26,21 @@ def ood_metrics(id_energies: np.ndarray, ood_energies: np.ndarray, *, recall: fl
     Raises:
         ValueError: one of them is empty or not finite.
     """
-    positives, negatives = (-np.asarray(energies, dtype=np.float64).ravel() for energies in (id_energies, ood_energies))
+    positives, negatives = (np.asarray(energies, dtype=np.float64).ravel() for energies in (id_energies, ood_energies))
     if not len(positives) or not len(negatives):
         raise ValueError("metrics need both ID and OOD energies")
     if not np.isfinite(positives).all() or not np.isfinite(negatives).all():
         raise ValueError("the energies are not finite")
-    true, false = _counts_above_thresholds(positives, negatives)
+    thresholds = np.unique(np.concatenate([positives, negatives]))  # an energy of at most that is taken for ID
+    true, false = (np.searchsorted(np.sort(energies), thresholds, side="right") for energies in (positives, negatives))
     recalls = true / len(positives)
-    precisions = true / (true + false)
-    aupr = float(np.sum(np.diff(recalls, prepend=0.0) * precisions))
-    fpr95 = _fpr_nearest_to(recall, recalls, false / len(negatives))
-    return OODMetrics(_auroc(positives, negatives), aupr, fpr95)
+    aupr = float(np.sum(np.diff(recalls, prepend=0.0) * true / (true + false)))
 
-
-def _auroc(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """Return the share of pairs that are in order, ties counting half (Mann and Whitney 1947)."""
-    n, m = len(positives), len(negatives)
-    ranks = rankdata(np.concatenate([positives, negatives]))[:n]
-    return float((ranks.sum() - n * (n + 1) / 2) / (n * m))
+    first_full = int(np.searchsorted(recalls, 1.0))  # thresholds behind it only add false positives
+    recalls, rates = (np.insert(each, 0, 0.0) for each in (recalls, false / len(negatives)))  # in front: none is taken
+    distances = np.abs(recalls - 0.95)[first_full + 1 :: -1]  # so that argmin finds the lowest score of several
+    fpr95 = float(rates[first_full + 1 - np.argmin(distances)])
+    return OODMetrics(float(_order(positives, negatives)[0].mean()), aupr, fpr95)
 
 
 def auroc_interval(id_energies: np.ndarray, ood_energies: np.ndarray, *, paired: bool) -> Interval:
@@ -53,12 +50,8 @@ def auroc_interval(id_energies: np.ndarray, ood_energies: np.ndarray, *, paired:
         id_energies, ood_energies: as for `ood_metrics`.
         paired: both are of the same images in the same order; the components of each image then add up.
     """
-    positives, negatives = (-np.asarray(energies, dtype=np.float64).ravel() for energies in (id_energies, ood_energies))
-    n, m = len(positives), len(negatives)
-    ranks = rankdata(np.concatenate([positives, negatives]))
-    above = (ranks[:n] - rankdata(positives)) / m  # (n,): share of negatives below each positive
-    below = 1 - (ranks[n:] - rankdata(negatives)) / n  # (m,): share of positives above each negative
-    auroc = above.mean()
+    above, below = _order(id_energies, ood_energies)
+    n, m, auroc = len(above), len(below), above.mean()
     variance = np.var(above + below, ddof=1) / n if paired else np.var(above, ddof=1) / n + np.var(below, ddof=1) / m
     if not 0 < auroc < 1 or not variance > 0:
         return Interval(float(auroc), float(auroc))
@@ -66,18 +59,12 @@ def auroc_interval(id_energies: np.ndarray, ood_energies: np.ndarray, *, paired:
     return Interval(float(expit(logit(auroc) - half)), float(expit(logit(auroc) + half)))
 
 
-def _counts_above_thresholds(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Count the positives and negatives that reach each distinct score, from the highest score down."""
-    thresholds = np.unique(np.concatenate([positives, negatives]))[::-1]
-    true, false = (
-        len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left") for scores in (positives, negatives)
-    )
-    return true, false
+def _order(id_energies: np.ndarray, ood_energies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each ID sample (N,) the share of OOD samples of more energy, and for each of these (M,) the reverse.
 
-
-def _fpr_nearest_to(recall: float, recalls: np.ndarray, false_positive_rates: np.ndarray) -> float:
-    last = int(np.searchsorted(recalls, 1.0))  # thresholds below this one only add false positives
-    # from the lowest threshold up, so that argmin finds the lowest of several; above all scores nothing is reached
-    candidates = np.append(recalls[: last + 1][::-1], 0.0)
-    rates = np.append(false_positive_rates[: last + 1][::-1], 0.0)
-    return float(rates[np.argmin(np.abs(candidates - recall))])
+    Ties count half; the mean of either is the AUROC (Mann and Whitney 1947).
+    """
+    positives, negatives = (-np.asarray(energies, dtype=np.float64).ravel() for energies in (id_energies, ood_energies))
+    n, m = len(positives), len(negatives)
+    ranks = rankdata(np.concatenate([positives, negatives]))
+    return (ranks[:n] - rankdata(positives)) / m, 1 - (ranks[n:] - rankdata(negatives)) / n

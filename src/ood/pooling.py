@@ -31,16 +31,12 @@ def cells(activations: Tensor, *, is_sequence: bool = False) -> Tensor:
     if activations.ndim == 2:
         return activations[:, None]
     if activations.ndim == 4:
-        return _grid(activations)
+        size = [min(CELLS, side) for side in activations.shape[2:]]
+        return F.adaptive_avg_pool2d(activations, size).flatten(2).mT
     n_tokens = activations.shape[1]
     n_cls = int(has_cls_token(n_tokens))
     side = math.isqrt(n_tokens - n_cls)
     if is_sequence or side**2 + n_cls != n_tokens:
         return F.adaptive_avg_pool1d(activations.mT, min(CELLS**2, n_tokens)).mT
     patches = activations[:, n_cls:].mT.unflatten(2, (side, side))
-    return torch.cat([activations[:, :n_cls], _grid(patches)], 1)
-
-
-def _grid(maps: Tensor) -> Tensor:
-    size = [min(CELLS, side) for side in maps.shape[2:]]
-    return F.adaptive_avg_pool2d(maps, size).flatten(2).mT
+    return torch.cat([activations[:, :n_cls], cells(patches)], 1)

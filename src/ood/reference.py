@@ -1,13 +1,12 @@
 """The reference for stitches into a network: all that their evaluation takes from that network alone.
 
 It is made once for an end network, in one pass over its training images and one over the test images, and handed in to
-the evaluation of each folder of stitches into it.
+the evaluation of each folder of stitches into it. Detectors, and what is measured by them, are kept by score and layer.
 """
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import repeat
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,178 +19,141 @@ from src.errors import UserError
 from src.models import Network
 from src.network_names import NetworkName
 from src.ood.detectors import Detector, make_detector
+from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.store import DetectorStore
-from src.ood.validity import N_IMAGES, LayerValidity, Validity
+from src.ood.validity import N_IMAGES, LayerValidity
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-Detectors = dict[str, dict[str, Detector]]  # by score and layer
-Scores = dict[str, dict[str, np.ndarray]]  # (N,), by score and layer
+Key = tuple[str, str]  # score and layer
 
 
-class Images(NamedTuple):
-    """The data sets of an evaluation."""
+class Setting(NamedTuple):
+    """What stitches are evaluated with; folders of stitches that share it share the reference."""
 
-    test: BaseImageSet
-    training: Callable[[], BaseImageSet]  # read if a detector is fitted or validity is measured
-    id_data: BaseImageSet | None  # of the end network's own activations; None: the test images
-    sanity: BaseImageSet | None  # that detectors should find OOD
+    end: NetworkName
+    layers: tuple[str, ...]  # that stitches end at
+    scores: tuple[str, ...]  # of `SCORES`
+    store: str  # the folder of the trained detectors
+    with_validity: bool  # measure validity even if no detector is fitted; otherwise if one is
     batch_size: int
+    dataset: str  # the name of the data that are stitched
+    test: BaseImageSet
+    id_dataset: str = ""  # the name of those of the end network's own activations; "": the same images
+    id_data: BaseImageSet | None = None
+    sanity_dataset: str = ""  # of those that detectors should find OOD; "": none
+    sanity_data: BaseImageSet | None = None
 
     def batches(self, data: BaseImageSet, title: str, indices: Tensor | None = None) -> Batches:
         """Yield batches of a data set, or of some images of it, with a progress bar."""
         n_batches = -(-(len(data) if indices is None else len(indices)) // self.batch_size)
         return progress(data.batches(self.batch_size, indices=indices), title, n_batches)
 
+    def sample(self) -> tuple[Tensor, ...]:
+        """Return for each batch of test images the indices in it of those that validity is measured on, 2,000 in all.
 
-class Wanted(NamedTuple):
-    """What a reference is for, beside the images."""
-
-    name: NetworkName
-    layers: tuple[str, ...]  # that stitches end at
-    scores: tuple[str, ...]  # of `SCORES`
-    store: str  # the folder of the trained detectors
-    with_validity: bool  # measure validity even if no detector is fitted; otherwise if one is
-
-
-class Sample:
-    """At most 2,000 images of a data set, chosen at random, always the same."""
-
-    def __init__(self, data: BaseImageSet):
-        self._indices = data.permutation(0)[:N_IMAGES].sort().values
-        self._on_device = self._indices.to(data.device)
-
-    def in_batch(self, start: int, n_images: int) -> Tensor:
-        """Return the indices, within a batch that starts with image `start` of the data, of its chosen images."""
-        first, last = np.searchsorted(self._indices.numpy(), [start, start + n_images])
-        return self._on_device[first:last] - start
+        They are chosen at random, always the same ones.
+        """
+        chosen = self.test.permutation(0)[:N_IMAGES].sort().values
+        n_batches = -(-len(self.test) // self.batch_size)
+        counts = torch.bincount(chosen // self.batch_size, minlength=n_batches).tolist()
+        return (chosen % self.batch_size).to(self.test.device).split(counts)
 
 
-@dataclass
-class Reference:
+class Reference(NamedTuple):
     """The reference for stitches into some layers of a network."""
 
-    wanted: Wanted
-    images: Images
-    detectors: Detectors  # without scores that have none
+    setting: Setting
+    detectors: dict[Key, Detector]
     validity: dict[str, LayerValidity]  # by layer, if it is measured
-    sample: Sample  # the test images that validity is measured on
-    own: Scores  # of the network's own activations of the ID data
-    sanity: Scores  # of those of the sanity-check data; empty without any
+    own: dict[Key, np.ndarray]  # (N,): scores of the network's own activations of the ID data
+    sanity: dict[Key, np.ndarray]  # (M,): of those of the sanity-check data; empty without any
+    checks: dict[Key, OODMetrics]  # how well detectors tell these two apart
     missing: list[str]  # for each detector of a layer that is missing, and its validity, the reason
 
-    def is_for(self, wanted: Wanted, images: Images) -> bool:
-        """Return whether it is what would be made of these, so that another evaluation may use it."""
-        return self.wanted == wanted and self.images._replace(training=images.training) == images
-
-    @property
-    def scored_layers(self) -> set[str]:
-        """The layers that have a detector."""
-        return {layer for by_layer in self.detectors.values() for layer in by_layer}
+    def of_score(self, score: str, found: Mapping[Key, Any]) -> dict[str, Any]:
+        """Return by layer what was found for a score."""
+        return {layer: each for (name, layer), each in found.items() if name == score}
 
 
 @torch.no_grad()
-def make_reference(network: Network, wanted: Wanted, images: Images, *, id_data: str) -> Reference:
+def make_reference(network: Network, setting: Setting, training: Callable[[], BaseImageSet]) -> Reference:
     """Make the reference for stitches into layers of a network.
 
     Args:
-        id_data: the name of the training images.
+        training: reads the training images, if a detector is fitted or validity is measured.
     """
-    scores, layers = wanted.scores, wanted.layers
-    detectors, missing = _load(network, wanted, images)
-    fitted = {score: {layer: make_detector(score) for layer in layers} for score in scores if score not in detectors}
-    for detector in itertools.chain(*(by_layer.values() for by_layer in fitted.values())):
-        detector.id_data, detector.n_classes = id_data, images.test.n_classes
-    measured = layers if fitted or wanted.with_validity else []
-    validity = {layer: Validity(is_sequence=network.is_sequence(layer)) for layer in measured}
+    detectors, missing = _load(network, setting)
+    fitted = {(score, layer): make_detector(score) for score in setting.scores if not SCORES[score].is_trained
+              for layer in setting.layers}  # fmt: skip
+    for detector in fitted.values():
+        detector.id_data, detector.n_classes = setting.dataset, setting.test.n_classes
+    is_measured = bool(fitted) or setting.with_validity
+    measured = setting.layers if is_measured else ()
+    validity = {("validity", layer): LayerValidity(is_sequence=network.is_sequence(layer)) for layer in measured}
     if validity:
-        data = images.training()
+        data = training()
         order = data.permutation(0)[: None if fitted else N_IMAGES]
-        take_in(network, [*fitted.values(), validity], images.batches(data, "training activations", order))
-    for score, by_layer in fitted.items():
-        missing += fit_each(score, by_layer)
-    missing += fit_each("validity", validity)
-    detectors = {score: (detectors | fitted)[score] for score in scores}
-    detectors = {score: by_layer for score, by_layer in detectors.items() if by_layer}
+        for images, labels in setting.batches(data, "training activations", order):
+            activations = network.activations(images, list(setting.layers))
+            for (_, layer), each in (fitted | validity).items():
+                each.add(activations[layer], labels)
+    missing += _try_each("fit", fitted) + _try_each("fit", validity)
+    detectors |= fitted
 
-    of_layers, sample = {layer: LayerValidity(each) for layer, each in validity.items()}, Sample(images.test)
-    if images.id_data is None:
-        own = score_network(network, detectors, images.batches(images.test, "own activations"), of_layers, sample)
-    else:
-        own = score_network(network, detectors, images.batches(images.id_data, "own activations"))
-        score_network(network, {}, images.batches(images.test, "own test activations"), of_layers, sample)
-    missing += fit_each("validity", of_layers)
-    sanity = {}
-    if images.sanity is not None:
-        sanity = score_network(network, detectors, images.batches(images.sanity, "sanity-check activations"))
-    return Reference(wanted, images, detectors, of_layers, sample, own, sanity, missing)
+    id_data, sanity = setting.id_data, {}
+    own_batches = setting.batches(setting.test, "own activations")
+    own = score_network(network, detectors if id_data is None else {}, own_batches, validity, setting.sample())
+    if id_data is not None:
+        own = score_network(network, detectors, setting.batches(id_data, "ID activations"))
+    missing += _try_each("fit_own", validity)
+    if setting.sanity_data is not None:
+        sanity = score_network(network, detectors, setting.batches(setting.sanity_data, "sanity-check activations"))
+    checks = {key: ood_metrics(own[key], scores) for key, scores in sanity.items()}
+    by_layer = {layer: each for (_, layer), each in validity.items()}
+    return Reference(setting, detectors, by_layer, own, sanity, checks, missing)
 
 
-def _load(network: Network, wanted: Wanted, images: Images) -> tuple[Detectors, list[str]]:
+def _load(network: Network, setting: Setting) -> tuple[dict[Key, Detector], list[str]]:
     """Load the trained detectors of layers, with sanity-check data also those of others; say why any is missing."""
-    name, store = wanted.name, DetectorStore(wanted.store)
-    detectors: Detectors = {score: {} for score in wanted.scores if SCORES[score].is_trained}
-    missing: list[str] = []
-    device = next(network.parameters()).device
-    for by_layer in detectors.values():
-        store.entries()  # a missing store is an error, a missing detector is not
-        others = set(store.layers(name)).difference(wanted.layers) if images.sanity is not None else ()
-        for layer in [*wanted.layers, *sorted(others, key=network.depth)]:
+    store, test, detectors, missing = DetectorStore(setting.store), setting.test, {}, []
+    for score in (score for score in setting.scores if SCORES[score].is_trained):
+        known = store.of(setting.end)  # a missing store is an error, a missing detector is not
+        others = set(known).difference(setting.layers) if setting.sanity_data is not None else ()
+        for layer in [*setting.layers, *sorted(others, key=network.depth)]:
             try:
-                by_layer[layer] = store.load(name, layer, images.test.spec, device=device)
+                detectors[score, layer] = store.load(setting.end, layer, test.spec, device=test.device)
             except UserError as error:
                 missing.append(str(error))
     return detectors, missing
 
 
-@torch.no_grad()
-def take_in(network: Network, takers: Iterable[Mapping[str, Detector | Validity]], batches: Batches) -> None:
-    """Show labelled training images to all that take in the activations of a layer, in one pass."""
-    by_layer: dict[str, list[Detector | Validity]] = {}
-    for of_layers in takers:
-        for layer, taker in of_layers.items():
-            by_layer.setdefault(layer, []).append(taker)
-    for images, labels in batches:
-        activations = network.activations(images, list(by_layer))
-        for layer, each in by_layer.items():
-            for taker in each:
-                taker.add(activations[layer], labels)
-
-
-def fit_each(title: str, by_layer: dict[str, Detector] | dict[str, Validity] | dict[str, LayerValidity]) -> list[str]:
+def _try_each(method: str, takers: dict[Key, Any]) -> list[str]:
     """Fit what has taken in all images; take out what cannot be fitted, and return why."""
     reasons = []
-    for layer, each in list(by_layer.items()):
+    for (name, layer), each in list(takers.items()):
         try:
-            each.fit()
+            getattr(each, method)()
         except ValueError as error:
-            reasons.append(f"no {title} for {layer}: {error}")
-            del by_layer[layer]
+            reasons.append(f"no {name} for {layer}: {error}")
+            del takers[name, layer]
     return reasons
 
 
-@torch.no_grad()
 def score_network(
     network: Network,
-    detectors: Detectors,
+    detectors: Mapping[Key, Detector],
     batches: Batches,
-    validity: Mapping[str, LayerValidity] | None = None,
-    sample: Sample | None = None,
-) -> Scores:
+    validity: Mapping[Key, LayerValidity] | None = None,
+    sample: Iterable[Tensor] = repeat(torch.empty(0)),  # noqa: B008 - immutable
+) -> dict[Key, np.ndarray]:
     """Score a network's own activations, and show those of sampled images to the validity of layers, in one pass."""
-    validity = validity or {}
-    layers = list(dict.fromkeys([*(layer for by_layer in detectors.values() for layer in by_layer), *validity]))
-    scores: dict[tuple[str, str], list[Tensor]] = {}
-    n_seen = 0
-    for images, _ in batches if layers else ():
+    layers = list(dict.fromkeys(layer for _, layer in [*detectors, *(validity or {})]))
+    scores: dict[Key, list[Tensor]] = {key: [] for key in detectors}
+    for (images, _), chosen in zip(batches if layers else (), sample, strict=False):
         activations = network.activations(images, layers)
-        for name, by_layer in detectors.items():
-            for layer, detector in by_layer.items():
-                scores.setdefault((name, layer), []).append(detector.score(activations[layer]))
-        if validity and len(chosen := sample.in_batch(n_seen, len(images))):
-            for layer, each in validity.items():
-                each.add(activations[layer].index_select(0, chosen))
-        n_seen += len(images)
-    return {
-        name: {layer: torch.cat(scores[name, layer]).cpu().numpy() for layer in by_layer}
-        for name, by_layer in detectors.items()
-    }
+        for (score, layer), detector in detectors.items():
+            scores[score, layer].append(detector.score(activations[layer]))
+        for (_, layer), each in (validity or {}).items():
+            if len(chosen):
+                each.add_own(activations[layer].index_select(0, chosen))
+    return {key: torch.cat(parts).cpu().numpy() for key, parts in scores.items()}

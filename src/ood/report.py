@@ -1,15 +1,16 @@
 """The report of the OOD evaluation of a folder of stitching runs: what it prints, and the files that it writes."""
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from src.console import listed, note, result, table
 from src.datasets import dataset_label
 from src.files import write_json
 from src.ood.evaluated import evaluation_file
-from src.ood.evaluation import Evaluation
+from src.ood.reference import Reference
 from src.ood.rows import EvaluationRow
 from src.ood.validity_limits import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, side_of
 from src.results.captions import caption, common, describe_method, short, stitched_networks
@@ -19,25 +20,32 @@ from src.results.matrices import Matrix, pivot
 from src.results.tables import to_record, write_table
 from src.stitching.grid_tables import AXES, MAX_PANELS
 
-TITLES = {
-    "accuracy": "STITCHING ACCURACY",
-    "auroc": "STITCHING OOD Detection AUROC ({})",
-    "aupr": "STITCHING OOD Detection AUPR ({})",
-    "fpr95": "STITCHING OOD Detection FPR95 ({})",
-    "noise_dose": "STITCHING NOISE DOSE",
-    "shrinkage_dose": "STITCHING SHRINKAGE DOSE",
+
+class Shown(NamedTuple):
+    """A column that is printed and drawn as a matrix."""
+
+    heading: str  # with a place for the detector
+    title: str  # of its panel
+    scale: tuple[float, float] = (0, 1)  # see `HeatMap`
+    is_diverging: bool = False
+
+
+SHOWN = {
+    "accuracy": Shown("STITCHING ACCURACY", "accuracy"),
+    "auroc": Shown("STITCHING OOD Detection AUROC ({})", "AUROC", is_diverging=True),
+    "aupr": Shown("STITCHING OOD Detection AUPR ({})", "AUPR", (1, 0)),
+    "fpr95": Shown("STITCHING OOD Detection FPR95 ({})", "FPR95"),
+    "noise_dose": Shown("STITCHING NOISE DOSE", "noise dose", (0, 0.2)),
+    "shrinkage_dose": Shown("STITCHING SHRINKAGE DOSE", "shrinkage dose", (0, 0.3)),
 }
-SHORT = {"accuracy": "accuracy", "auroc": "AUROC", "aupr": "AUPR", "fpr95": "FPR95",
-         "noise_dose": "noise dose", "shrinkage_dose": "shrinkage dose"}  # fmt: skip
-LARGEST_DOSES = {"noise_dose": 0.2, "shrinkage_dose": 0.3}
-NAMES = ("AUROC", "AUPR", "FPR95")
+Matrices = Mapping[str, Mapping[str, Matrix]]  # by experiment and column
 
 
 def report(
     folder: Path,
-    evaluations: Mapping[str, Evaluation],
+    evaluations: Mapping[str, Sequence[EvaluationRow]],
+    reference: Reference,
     *,
-    n_images: int,
     other_data: str = "",
     figure: str = ".png",
     title: str = "",
@@ -45,50 +53,50 @@ def report(
     """Print the evaluations by each detector, and write their tables, figures and JSON into the folder.
 
     Args:
-        n_images: how many were stitched; the figure names it.
         other_data: the name of the data, where they are not those of the stitches.
         figure: the ending of its name, .png or .pdf.
     """
-    for name, evaluation in evaluations.items():
+    for name, rows in evaluations.items():
         if len(evaluations) > 1:
             result(f"DETECTOR: {name}")
-        matrices = _matrices(evaluation)
+        matrices = {experiment: _matrices(of_experiment) for experiment, of_experiment in by_experiment(rows).items()}
         for experiment, of_experiment in matrices.items():
             if experiment:
                 result(f"EXPERIMENT: {experiment}")
             for column, matrix in of_experiment.items():
-                table(TITLES[column].format(name), *matrix)
-        _print_detectors(name, evaluation)
+                table(SHOWN[column].heading.format(name), *matrix)
+        _print_detectors(name, rows, reference)
         path = evaluation_file(folder, name, other_data=other_data)
-        write_table(path, EvaluationRow, evaluation.rows)
-        sanity_checks = {layer: metrics._asdict() for layer, metrics in evaluation.sanity.items()}
-        stitches = [to_record(row) for row in evaluation.rows]
-        write_json(path.with_suffix(".json"), {"stitches": stitches, "sanity_checks": sanity_checks})
-        _draw(path.with_suffix(figure), evaluation, matrices, n_images=n_images, title=title)
-    _print_validity({row.folder: row for evaluation in evaluations.values() for row in evaluation.rows}.values())
+        write_table(path, EvaluationRow, rows)
+        checks = {layer: metrics._asdict() for layer, metrics in reference.of_score(name, reference.checks).items()}
+        write_json(path.with_suffix(".json"), {"stitches": list(map(to_record, rows)), "sanity_checks": checks})
+        below = describe(rows, n_images=len(reference.setting.test))
+        _draw(path.with_suffix(figure), matrices, title=title, caption=below)
+    validity = {row.folder: row.validity for rows in evaluations.values() for row in rows if row.validity}
+    sides = Counter(filter(None, map(side_of, validity.values())))
+    if sides:
+        counts = ", ".join(f"{sides[side]} {side}" for side in (IN_DISTRIBUTION, OFF, COLLAPSED))
+        result(f"Doses of {sides.total()} stitches: {counts}")
 
 
-def _matrices(evaluation: Evaluation) -> dict[str, dict[str, Matrix]]:
-    """Return the matrix of each column by experiment."""
-    matrices = {}
-    for experiment, rows in by_experiment(evaluation.rows).items():
-        names = [name for name in TITLES if any(_value(row, name=name) is not None for row in rows)]
-        matrices[experiment] = {name: pivot(rows, partial(_value, name=name)) for name in names}
-    return matrices
+def _matrices(rows: Sequence[EvaluationRow]) -> dict[str, Matrix]:
+    """Return the matrix of each column that has values."""
+    values = {column: {row.folder: getattr(row, column) for row in rows} for column in SHOWN}
+    return {
+        column: pivot(rows, lambda row, of=of: math.nan if of[row.folder] is None else of[row.folder])
+        for column, of in values.items()
+        if set(of.values()) != {None}
+    }
 
 
-def _value(row: EvaluationRow, *, name: str) -> float | None:
-    return getattr(row.validity if name.endswith("_dose") else row, name, None)
-
-
-def _print_detectors(name: str, evaluation: Evaluation) -> None:
+def _print_detectors(name: str, rows: Sequence[EvaluationRow], reference: Reference) -> None:
     """Print a line for each detector, and a note on stitches that it finds more typical than own activations."""
-    data = evaluation.rows[0].sanity_dataset
+    data, own = rows[0].sanity_dataset, reference.of_score(name, reference.own)
     title = f"OOD detector sanity checks: {dataset_label(data)}" if data else "OOD detectors"
-    values = [[float(own.mean()), *evaluation.sanity.get(layer, ())] for layer, own in evaluation.own.items()]
-    mean = "mean ID energy" if name == "energy" else "mean ID score"
-    table(f"{title} ({name})", list(evaluation.own), [mean, *(NAMES if data else ())], values)
-    collapsed = [str(row.pair) for row in evaluation.rows if row.auroc < COLLAPSED_AUROC]
+    columns = ["mean ID energy" if name == "energy" else "mean ID score", *(["AUROC", "AUPR", "FPR95"] if data else [])]
+    values = [[float(scores.mean()), *reference.checks.get((name, layer), ())] for layer, scores in own.items()]
+    table(f"{title} ({name})", list(own), columns, values)
+    collapsed = [str(row.pair) for row in rows if row.auroc < COLLAPSED_AUROC]
     if collapsed:
         note(
             f"{name}: the AUROC of {len(collapsed)} stitches is below {COLLAPSED_AUROC}, collapsed: they are more "
@@ -96,35 +104,17 @@ def _print_detectors(name: str, evaluation: Evaluation) -> None:
         )
 
 
-def _print_validity(rows: Iterable[EvaluationRow]) -> None:
-    """Print how many stitches are in distribution, and on which side the others fail."""
-    sides = Counter(filter(None, (side_of(row.validity) for row in rows if row.validity)))
-    if sides:
-        counts = ", ".join(f"{sides[side]} {side}" for side in (IN_DISTRIBUTION, OFF, COLLAPSED))
-        result(f"Doses of {sides.total()} stitches: {counts}")
-
-
-def _draw(
-    path: Path, evaluation: Evaluation, matrices: Mapping[str, Mapping[str, Matrix]], *, n_images: int, title: str
-) -> None:
+def _draw(path: Path, matrices: Matrices, **texts: str) -> None:
     """Draw the last experiments, a panel for each column."""
-    n_shown = MAX_PANELS // len(TITLES)
+    n_shown = MAX_PANELS // len(SHOWN)
     if len(matrices) > n_shown:
         note(f"{path} shows the last {n_shown} of {len(matrices)} experiments")
     panels = {}
     for experiment, of_experiment in list(matrices.items())[-n_shown:]:
-        for name, matrix in of_experiment.items():
-            panels[f"{SHORT[name]}\n{experiment}".strip()] = _panel(name, matrix)
-    below = describe(evaluation.rows, n_images=n_images)
-    maps(path, panels, **AXES, title=title, caption=below)
-
-
-def _panel(name: str, matrix: Matrix) -> HeatMap:
-    if name == "auroc":
-        return HeatMap(matrix, is_diverging=True)
-    if name in LARGEST_DOSES:
-        return HeatMap(matrix, (0, LARGEST_DOSES[name]))
-    return HeatMap(matrix, (1, 0) if name == "aupr" else (0, 1))
+        for column, matrix in of_experiment.items():
+            _, title, scale, is_diverging = SHOWN[column]
+            panels[f"{title}\n{experiment}".strip()] = HeatMap(matrix, scale, is_diverging)
+    maps(path, panels, **AXES, **texts)
 
 
 def describe(rows: Sequence[EvaluationRow], *, n_images: int) -> str:

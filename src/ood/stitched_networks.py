@@ -3,10 +3,7 @@
 import copy
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from src.checkpoints import fill, load_state
 from src.console import warn
@@ -22,47 +19,30 @@ from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
 
 LAYER_OPTIONS = ("c2t_cls_token", "t2c_cls_token", "upsample_mode")
-SHARED = (*NETWORKS, "stitching_type")
-SEEDS = ("front_model_path_seed", "end_model_path_seed")  # of fresh weights
-
-
-class StitchedNetworks(NamedTuple):
-    """The networks of stitching runs."""
-
-    front: Network
-    end: Network
-    end_name: NetworkName
+SHARED = (*NETWORKS, "stitching_type", "front_model_path_seed", "end_model_path_seed")  # seeds of fresh weights
+GridOfRuns = tuple[Grid, dict[Pair, StitchingRun]]
 
 
 def check_runs(runs: Sequence[StitchingRun], folder: Path) -> None:
-    """Check that there are runs, and that all share the networks, under whatever paths, and the stitching type.
-
-    Raises:
-        UserError: there are none, or they differ; lists the values.
-    """
+    """Refuse no runs, and runs that do not share the networks, under whatever paths, and the stitching type."""
     if not runs:
         raise UserError(f"{folder} holds no finished stitching run; give the folder that holds their folders")
     identities = {
         f"{side}_model_path": {getattr(run.row.experiment, side).identity for run in runs} for side in ("front", "end")
     }
-    for name in (*SHARED, *SEEDS):
+    for name in SHARED:
         values = sorted({str(run.options.get(name)) for run in runs})
         if len(values) > 1 and len(identities.get(name, values)) > 1:
             raise UserError(f"the runs differ in {name}: {', '.join(values)}; evaluate one kind of runs at a time")
-        if name in SHARED and not isinstance(runs[0].options.get(name), str):
-            raise UserError(f"{runs[0].folder / 'config.txt'} names no {name}; restore it or remove the folder")
 
 
 def check_data(dataset: str, runs: Sequence[StitchingRun], *, other_data: bool) -> None:
-    """Check that runs were stitched on the data that they are evaluated on, or that others are wanted.
+    """Refuse runs that were stitched on other data than they are evaluated on, unless others are wanted.
 
     A user's own data are the same under another path if they have their name and nothing is at the old path.
-
-    Raises:
-        UserError: they were stitched on other data, or `other_data` and they were not.
     """
     recorded = {run.row.dataset for run in runs} - {None}
-    others = {name for name in recorded if name != dataset and not _has_moved(name, dataset)}
+    others = {name for name in recorded if name != dataset and not _has_moved(Path(name), dataset)}
     if other_data and not others:
         raise UserError(f"--other-data: no run says that it was stitched on other data than {dataset}; leave it out")
     if others and not other_data:
@@ -73,29 +53,21 @@ def check_data(dataset: str, runs: Sequence[StitchingRun], *, other_data: bool) 
         )
 
 
-def _has_moved(recorded: str, dataset: str) -> bool:
-    path = Path(recorded)
-    return path.is_absolute() and path.name == Path(dataset).name and not path.exists()
+def _has_moved(recorded: Path, dataset: str) -> bool:
+    return recorded.is_absolute() and recorded.name == Path(dataset).name and not recorded.exists()
 
 
 def load_networks(
-    runs: Sequence[StitchingRun],
-    given: Mapping[str, Any],
-    images: ImageSpec,
-    *,
-    device: torch.device,
-    session: Session | None = None,
-) -> StitchedNetworks:
-    """Load the front and the end network, which give the activations of the stitched layers as the runs had them.
+    runs: Sequence[StitchingRun], given: Mapping[str, Any], images: ImageSpec, *, session: Session, device: Any
+) -> tuple[Network, Network, NetworkName]:
+    """Load the front and the end network of runs, with the name of the latter; raises UserError as `name_of`.
+
+    They give the activations of the stitched layers as the runs had them.
 
     Args:
-        runs: checked by `check_runs`.
         given: the options of the script, of which `front_model`, `front_type`, `end_model` and `end_type` count.
-        session: has networks that need not be loaded again.
-    Raises:
-        UserError: as for `name_of`; or a checkpoint does not fit.
     """
-    networks, session = {}, session or Session()
+    networks = {}
     for side in ("front", "end"):
         name = name_of(runs[0].options, side, path=given[f"{side}_model"], type=given[f"{side}_type"])
         network = session.network(name, images, device=device, encoder=side == "front")
@@ -105,20 +77,17 @@ def load_networks(
             known = [layer for layer in network.layer_names if layer in layers]
             network = network.channels_first(known, image_shape=images.shape, channels_last=channels_last)
         networks[side] = network, name
-    return StitchedNetworks(networks["front"][0], *networks["end"])
+    return networks["front"][0], *networks["end"]
 
 
 def name_of(options: Mapping[str, Any], side: str, *, path: str | None, type: str | None) -> NetworkName:
-    """Return the name of the front or end network of a run; its checkpoint may have been moved.
+    """Return the name of the front or end network of a run with these options.
 
     Args:
-        options: of the run.
-        side: `front` or `end`.
-        path: the checkpoint, if another is given than that of the run.
-        type: the network, if the user gave it. The code of a file runs only if it is named there.
+        path: of the checkpoint, if it was moved.
+        type: of a network from a file, whose code runs only if it is named here.
     Raises:
-        UserError: the checkpoint is not where it was, the network is from a file that was not named, or another one
-            was named.
+        UserError: the checkpoint is not there, or the file was not named, or another one.
     """
     recorded = NetworkName(*(options.get(f"{side}_model_{part}") for part in ("path", "type", "path_seed")))
     if is_user_network(recorded.type) and type is None:
@@ -140,52 +109,55 @@ def name_of(options: Mapping[str, Any], side: str, *, path: str | None, type: st
 
 
 def rebuild_grids(
-    runs: Iterable[StitchingRun], networks: StitchedNetworks, end_layers: Collection[str], *, image_shape: Sequence[int]
-) -> tuple[list[tuple[Grid, dict[Pair, StitchingRun]]], list[str]]:
+    runs: Iterable[StitchingRun],
+    front: Network,
+    end: Network,
+    end_layers: Collection[str],
+    *,
+    image_shape: Sequence[int],
+) -> tuple[list[GridOfRuns], list[str]]:
     """Rebuild the stitches of runs: one grid for each experiment, and one for each whole checkpoint.
 
     Args:
         runs: one of each pair in each experiment.
         end_layers: stitches into others are left out.
     Returns:
-        The grids with their runs, and for each run that cannot be rebuilt the reason.
+        The grids with their runs, and the reason for each run that cannot be rebuilt.
     """
-    front, end, _ = networks
     grids, unusable, by_row = [], [], {run.row: run for run in runs}
     for rows in by_experiment(by_row).values():
         layers, shared, rank = {}, {}, {"front_rank": rows[0].front_stitch_rank}
         for run in (by_row[row] for row in rows if row.end_layer in end_layers):
-            pair, options = run.row.pair, {name: run.options.get(name) for name in LAYER_OPTIONS}
+            pair = run.row.pair
             try:
-                own_layers, _ = build_layers(
-                    front, end, [pair.front_layer], [pair.end_layer], run.options["stitching_type"],
-                    image_shape=image_shape, seed=0, **options,
-                )  # fmt: skip
-                own_networks = _load(run.folder / "final_model.pt", own_layers[pair], front, end)
+                *own, layer = _rebuild(run, front, end, image_shape)
             except UserError as error:
                 unusable.append(str(error))
                 continue
-            if own_networks:
-                grids.append((Grid(*own_networks, own_layers, **rank), {pair: run}))
+            if own[0] is front:
+                layers[pair], shared[pair] = layer, run
             else:
-                layers, shared = layers | own_layers, shared | {pair: run}
+                grids.append((Grid(*own, {pair: layer}, **rank), {pair: run}))
         if layers:
             grids.append((Grid(front, end, layers, **rank), shared))
     return grids, unusable
 
 
-def _load(path: Path, layer: StitchingLayer, front: Network, end: Network) -> list[Network]:
+def _rebuild(
+    run: StitchingRun, front: Network, end: Network, image_shape: Sequence[int]
+) -> tuple[Network, Network, StitchingLayer]:
     """Load the stitching layer of a run; of a whole checkpoint, also copies of the networks with their statistics."""
-    state, own_networks = load_state(path), []
-    texts = {"given": str(path), "wanted": "the networks and layers of its config.txt"}
+    pair, options = run.row.pair, run.options
+    layers, _ = build_layers(
+        front, end, [pair.front_layer], [pair.end_layer], options["stitching_type"],
+        image_shape=image_shape, seed=0, **{name: options.get(name) for name in LAYER_OPTIONS},
+    )  # fmt: skip
+    path = run.folder / "final_model.pt"
+    state, parts = load_state(path), {"": layers[pair]}
     if any(key.startswith("stitching_layer.") for key in state):
-        for network, prefix in ((front, "front_model.model."), (end, "end_model.model.")):
-            own_networks.append(copy.deepcopy(network))
-            fill(own_networks[-1], _below(prefix, state), **texts)
-        state = _below("stitching_layer.", state)
-    fill(layer, state, **texts)
-    return own_networks
-
-
-def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        front, end = copy.deepcopy(front), copy.deepcopy(end)
+        parts = {"stitching_layer.": layers[pair], "front_model.model.": front, "end_model.model.": end}
+    for prefix, module in parts.items():
+        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        fill(module, own, given=str(path), wanted="the networks and layers of its config.txt")
+    return front, end, layers[pair]

@@ -34,8 +34,8 @@ class ValidityScores(NamedTuple):
 class Doses(NamedTuple):
     """The validity of a network's own test activations at doses of noise and of shrinkage, the first dose being none.
 
-    A dose of noise is the noise's share of the variance, s² / (1 + s²) at s standard deviations; one of shrinkage is
-    the share of the way to the mean.
+    Between the doses that were measured, recall and the logarithm of the density are interpolated. Beyond the own value
+    the dose is 0, and beyond that of the largest dose it is this dose, which so means "at least".
     """
 
     n_images: int
@@ -44,19 +44,17 @@ class Doses(NamedTuple):
     shrunk_recall: np.ndarray  # (5,)
 
     def noise(self, density: float) -> float:
-        """Return the dose of noise at which the own activations have this density.
+        """Return the noise's share of the variance, 0 to 0.2, at which the own activations have this density.
 
-        Between the doses that were measured, its logarithm is interpolated. No more than the own density is 0, and
-        less than that of the largest dose is that dose, 0.2, which so means "at least". NaN where the own one is 0.
+        At s standard deviations it is s² / (1 + s²). NaN where the own density is 0.
         """
         doses = np.square([0, *NOISES]) / (1 + np.square([0, *NOISES]))
         return _dose(-self._log(density), -self._log(self.noisy_density), doses) if self.noisy_density[0] else math.nan
 
     def shrinkage(self, density: float, recall: float) -> float:
-        """Return the dose of shrinkage at which the own activations have this recall, or this density if that is more.
+        """Return the share of the way to the mean, 0 to 0.3, at which they have this recall, or if more this density.
 
-        Interpolated and limited as `noise`: less density or more recall than the own ones is 0, and 0.3 means "at
-        least". NaN where the own density or recall is 0.
+        NaN where the own density or recall is 0.
         """
         if not (self.shrunk_density[0] and self.shrunk_recall[0]):
             return math.nan
@@ -69,6 +67,12 @@ class Doses(NamedTuple):
         return np.log(density + 1 / (K * self.n_images))
 
 
+def _dose(value: float, curve: np.ndarray, doses: np.ndarray) -> float:
+    """Return the least dose at which a rising curve has a value: 0 below the curve, the largest dose above it."""
+    heights, first = np.unique(np.maximum.accumulate(curve), return_index=True)
+    return float(np.interp(value, heights, doses[first], right=doses[-1]))
+
+
 class Validity:
     """Density, recall and Fréchet distance of activations of one layer, against those of training images.
 
@@ -79,88 +83,45 @@ class Validity:
 
     Args:
         is_sequence: the tokens are the steps of a recurrent layer (see `cells`).
+
+    `fit` and `measure` raise a ValueError of too few images and of activations that are not finite or do not vary.
     """
 
     def __init__(self, *, is_sequence: bool = False) -> None:
         self.is_sequence = is_sequence
         self._parts: list[Tensor] = []
-        self.n = 0
 
     def add(self, activations: Tensor, labels: Tensor | None = None) -> None:
         """Take in a batch of training images, (B, C, H, W), (B, T, D) or (B, D), up to the first 2,000."""
-        part = features(activations[: N_IMAGES - self.n], is_sequence=self.is_sequence)
-        self._parts.append(part)
-        self.n += len(part)
+        part = activations[: N_IMAGES - sum(map(len, self._parts))]
+        self._parts.append(features(part, is_sequence=self.is_sequence))
 
     def fit(self) -> None:
-        """Get ready to measure.
-
-        Raises:
-            ValueError: there are too few training images, or the activations are not finite or do not vary.
-        """
+        """Get ready to measure."""
         reference = torch.cat(self._parts)
         self._parts.clear()
         self._centre = reference.mean((0, 1))
         self._cells, pooled = _split(reference - self._centre)
         self._radii = _radii(self._cells)
-        moments = Rows.of(pooled).moments()
-        self._mean = moments.mean
-        variances, axes = torch.linalg.eigh(moments.covariance)
+        _, self._mean, scatter = Rows.of(pooled).moments()
+        variances, axes = torch.linalg.eigh(scatter / len(pooled))
         self._variance = variances.sum()
         if not self._variance > 0:
             raise ValueError("the activations of the training images are all the same")
         self._root = axes * variances.clamp(min=0).sqrt()  # (C, C); times its transpose, the covariance
 
     def measure(self, activations: Tensor) -> ValidityScores:
-        """Measure the activations (n, C, H, W), (n, T, D) or (n, D) of all test images.
+        """Measure the activations (n, C, H, W), (n, T, D) or (n, D) of all test images."""
+        return self._measure(features(activations, is_sequence=self.is_sequence))
 
-        Raises:
-            ValueError: there are too few, or they are not finite.
-        """
-        return self.measure_features(features(activations, is_sequence=self.is_sequence))
-
-    def measure_features(self, samples: Tensor) -> ValidityScores:
-        """Measure what `features` makes of the activations, which may be put together from batches."""
+    def _measure(self, samples: Tensor) -> ValidityScores:
+        """Measure what `features` makes of activations."""
         in_cells, pooled = _split(samples.to(self._centre.device) - self._centre)
         radii = _radii(in_cells)
         distances = torch.cdist(in_cells, self._cells)  # (n, N)
         density = (distances <= self._radii).sum().item() / (K * len(samples))
         recall = (distances <= radii[:, None]).any(0).double().mean().item()
         return ValidityScores(density, recall, self._frechet(pooled))
-
-    def doses(self, samples: Tensor, deviations: Tensor) -> Doses:
-        """Measure the network's own test activations under noise and under shrinkage towards the mean of each cell.
-
-        Noise is the same at all positions of an image and channel: others would be averaged away. One product with
-        the training images serves all doses: with x and y about the mean and noise e, ‖y‖² − ‖ax + se − y‖² =
-        2a⟨x, y⟩ + 2s⟨e, y⟩ − ‖ax + se‖².
-
-        Args:
-            samples: `features` of the activations.
-            deviations: the standard deviation (C,) of each channel over images and positions.
-        """
-        in_cells, _ = _split(samples - self._centre)
-        own_radii, mean = _radii(in_cells)[:, None], in_cells.mean(0)
-        own, training = in_cells - mean, self._cells - mean
-        noise = torch.randn(len(own), len(deviations), generator=generator(0)).to(own) * deviations.to(own)
-        noise = noise.repeat(1, own.shape[1] // noise.shape[1])  # (n, positions · C)
-        with_own, with_noise = own @ training.T, noise @ training.T  # (n, N)
-        squares = training.square().sum(1)  # (N,)
-
-        def closeness(products: Tensor, moved: Tensor) -> Tensor:
-            return products.mul_(2).sub_(moved.square().sum(1, keepdim=True))
-
-        def density(close: Tensor) -> float:
-            return (close >= squares - self._radii.square()).sum().item() / (K * len(own))
-
-        noisy, shrunk = [], []
-        for amount in (0, *NOISES):
-            noisy.append(density(closeness(with_own.add(with_noise, alpha=amount), own + amount * noise)))
-        for factor in (1, *(1 - shrinkage for shrinkage in SHRINKAGES)):
-            close = closeness(factor * with_own, factor * own)
-            is_covered = (close >= squares - (factor * own_radii).square()).any(0)
-            shrunk.append((density(close), is_covered.double().mean().item()))
-        return Doses(len(own), np.array(noisy), *np.array(shrunk).T)
 
     def _frechet(self, pooled: Tensor) -> float:
         """Return (‖μ₁−μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½) / tr Σ₁; the last trace is the nuclear norm of Σ₁^½Σ₂^½."""
@@ -173,37 +134,60 @@ class Validity:
         return (distance / self._variance).item()
 
 
-class LayerValidity:
+class LayerValidity(Validity):
     """The validity of stitches into a layer, beside that of the network's own activations of the same test images."""
 
-    def __init__(self, validity: Validity) -> None:
-        self.validity = validity
-        self._parts: list[Tensor] = []
-        self._moments = Moments()
-        self.own: ValidityScores
-        self.doses: Doses
+    own: ValidityScores
+    doses: Doses
 
-    def add(self, activations: Tensor) -> None:
-        """Take in a batch of own activations."""
-        self._parts.append(features(activations, is_sequence=self.validity.is_sequence))
+    def __init__(self, *, is_sequence: bool = False) -> None:
+        super().__init__(is_sequence=is_sequence)
+        self._moments = Moments()  # of the own activations
+
+    def add_own(self, activations: Tensor) -> None:
+        """Take in a batch of own activations, once `fit` has been called."""
+        self._parts.append(features(activations, is_sequence=self.is_sequence))
         self._moments = self._moments.pooled(Rows.of(activations).moments(diagonal=True))
 
-    def fit(self) -> None:
-        """Measure the own activations.
-
-        Raises:
-            ValueError: there are too few, or they are not finite.
-        """
+    def fit_own(self) -> None:
+        """Measure the own activations; raises ValueError as `measure`."""
         samples = torch.cat(self._parts)
         self._parts.clear()
-        self.own = self.validity.measure_features(samples)
-        self.doses = self.validity.doses(samples, self._moments.covariance.sqrt())
+        self.own, self.doses = self._measure(samples), self._measure_doses(samples)
 
-    def measure(self, samples: Tensor) -> StitchValidity:
-        """Measure what `features` makes of the activations of a stitch."""
-        found = self.validity.measure_features(samples)
+    def of_stitch(self, samples: Tensor) -> StitchValidity:
+        """Measure what `features` makes of the activations of a stitch, which may be put together from batches."""
+        found = self._measure(samples)
         doses = self.doses.noise(found.density), self.doses.shrinkage(found.density, found.recall)
         return StitchValidity(*found, *self.own, *doses)
+
+    def _measure_doses(self, samples: Tensor) -> Doses:
+        """Measure own activations under noise and under shrinkage towards the mean of each cell.
+
+        Noise is in standard deviations of a channel over images and positions, and the same at all positions of an
+        image and channel: others would be averaged away. One product with the training images serves all doses: with x
+        and y about the mean and noise e, ‖y‖² − ‖ax + se − y‖² = 2a⟨x, y⟩ + 2s⟨e, y⟩ − ‖ax + se‖².
+        """
+        in_cells, _ = _split(samples - self._centre)
+        radii, mean = _radii(in_cells)[:, None], in_cells.mean(0)
+        own, training = in_cells - mean, self._cells - mean
+        deviations = self._moments.covariance.sqrt().to(own)  # (C,)
+        noise = torch.randn(len(own), len(deviations), generator=generator(0)).to(own) * deviations
+        noise = noise.repeat(1, own.shape[1] // noise.shape[1])  # (n, positions · C)
+        with_own, with_noise = own @ training.T, noise @ training.T  # (n, N)
+        squares = training.square().sum(1)  # (N,)
+
+        def at(share: float, amount: float) -> tuple[float, float]:
+            """Return density and recall of ax + se."""
+            moved = (share * own).add_(noise, alpha=amount)
+            closeness = (share * with_own).add_(with_noise, alpha=amount).mul_(2)
+            closeness.sub_(moved.square().sum(1, keepdim=True))
+            density = (closeness >= squares - self._radii.square()).sum().item() / (K * len(own))
+            return density, (closeness >= squares - (share * radii).square()).any(0).double().mean().item()
+
+        noisy = [at(1, amount)[0] for amount in (0, *NOISES)]
+        shrunk = [at(1 - shrinkage, 0) for shrinkage in (0, *SHRINKAGES)]
+        return Doses(len(own), np.array(noisy), *np.array(shrunk).T)
 
 
 def features(activations: Tensor, *, is_sequence: bool = False) -> Tensor:
@@ -216,18 +200,8 @@ def _split(samples: Tensor) -> tuple[Tensor, Tensor]:
     return samples[:, :-1].flatten(1), samples[:, -1]
 
 
-def _dose(value: float, curve: np.ndarray, doses: np.ndarray) -> float:
-    """Return the least dose at which a rising curve has a value: 0 below the curve, the largest dose above it."""
-    heights, first = np.unique(np.maximum.accumulate(curve), return_index=True)
-    return float(np.interp(value, heights, doses[first], right=doses[-1]))
-
-
 def _radii(samples: Tensor) -> Tensor:
-    """Return the distance (n,) of each sample (n, D) to its k-th neighbour.
-
-    Raises:
-        ValueError: there are no k others, or the samples are not finite.
-    """
+    """Return the distance (n,) of each sample (n, D) to its k-th neighbour."""
     if len(samples) <= K:
         raise ValueError(f"{len(samples)} images are too few to have {K} neighbours")
     if not samples.isfinite().all():
