@@ -30,7 +30,8 @@ def estimate(units: Sequence[Unit], args: Namespace, session: "Session") -> None
     costs = {kind: measure(unit, args, session) for kind, unit in first.items()}
     for unit in units:
         for call, seconds in zip(unit.calls, costs[unit.kind].calls, strict=True):
-            result(f"{shlex.join(['python', *call.command])}  # {seconds:.1f} s")
+            for command in call.commands:
+                result(f"{shlex.join(['python', *command])}  # {seconds / len(call.commands):.1f} s")
     hours = {n: hours_of(units, costs, n) for n in dict.fromkeys((1, args.n_processes))}
     each = " and ".join(f"{of_n:.3g} hours by --processes {n}" for n, of_n in hours.items())
     note(f"{len(units)} units of work, estimated from one of each kind on this device: {each}")
@@ -62,7 +63,7 @@ def measure(unit: Unit, args: Namespace, session: "Session") -> Cost:
             shorter, place = method._replace(n_epochs=n_epochs), str(Path(folder, str(n_epochs)))
             return run_calls(stitching_unit(unit.networks, shorter, args, place), session)
 
-        *stitching, evaluation = seconds_of(min(method.n_epochs, 1))
-        *longer, known = seconds_of(min(method.n_epochs, 2))  # those of no epochs are the same stitches
-        more = [max(0.0, method.n_epochs - 1) * max(0.0, two - one) for one, two in zip(stitching, longer, strict=True)]
-        return Cost([*map(sum, zip(stitching, more, strict=True)), evaluation], max(0.0, evaluation - known))
+        one, evaluation = seconds_of(min(method.n_epochs, 1))
+        two, known = seconds_of(min(method.n_epochs, 2))  # those of no epochs are the same stitches
+        longer = max(0, method.n_epochs - 1) * max(0.0, two - one)
+        return Cost([one + longer, evaluation], max(0.0, evaluation - known))

@@ -4,6 +4,7 @@ import os
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -52,17 +53,20 @@ class Method(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A call of a single script: its function, and the values of its options."""
+    """A call of the function of a single script."""
 
     script: ModuleType
     function: Callable[[Namespace, "Session"], None]
     options: Namespace
+    controls: tuple[str, ...] = ()  # of stitches, that it makes on the way
 
     @property
-    def command(self) -> list[str]:
-        """The command line that does the same, with the path of the script as it is typed in the working folder."""
-        path = os.path.relpath(self.script.__file__)
-        return [self.script.__file__ if path.startswith("..") else path, *self.script.parser().words(self.options)]
+    def commands(self) -> list[list[str]]:
+        """The command lines that do the same, with the path of the script as it is typed in the working folder."""
+        path, parser = os.path.relpath(self.script.__file__), self.script.parser()
+        path = self.script.__file__ if path.startswith("..") else path
+        others = [Namespace(**vars(self.options) | {"control": control}) for control in self.controls]
+        return [[path, *parser.words(options)] for options in (self.options, *others)]
 
 
 class Unit(NamedTuple):
@@ -91,8 +95,8 @@ class Unit(NamedTuple):
         options: dict[str, Any] = {}
         for call in reversed(self.calls):
             options |= vars(call.options)
-        if exec_stitch in [call.script for call in self.calls]:
-            options["controls"] = [call.options.control for call in self.calls[1:-1]]
+        if not self.is_table:
+            options["controls"] = list(self.calls[0].controls)
         table = self.place if self.is_table else self.place.parent / f"{self.place.name}.csv"
         return Run.beside(table, options)
 
@@ -132,9 +136,11 @@ def stitching_unit(pair: tuple[ListedNetwork, ListedNetwork], method: Method, ar
         front_type=front.type if is_user_network(front.type) else None,
         end_type=end.type if is_user_network(end.type) else None,
     )
-    stitchings = [stitching, *(Namespace(**vars(stitching) | {"control": control}) for control in args.controls)]
-    calls = [Call(exec_stitch, exec_stitch.stitch, options) for options in stitchings]
-    calls.append(Call(exec_eval_stitcher_ood, exec_eval_stitcher_ood.evaluate, evaluation))
+    stitch = partial(exec_stitch.stitch, controls=["", *args.controls])
+    calls = [
+        Call(exec_stitch, stitch, stitching, tuple(args.controls)),
+        Call(exec_eval_stitcher_ood, exec_eval_stitcher_ood.evaluate, evaluation),
+    ]
     return Unit(method.folder, pair, place, calls)
 
 

@@ -6,8 +6,8 @@ import torch
 
 from src.checkpoints import load_state
 from src.models import Network
-from src.stitching import Grid, build_layers, match_layers, matching_batches
-from src.stitching.stitched_model import class_partners, label_only
+from src.stitching import Grid, build_layers, label_only, match_layers, matching_batches, with_controls
+from src.stitching.stitched_model import class_partners
 from tests.commands import ON_DIGITS, digit_images, read_csv, run
 from tests.tiny_networks import narrow_resnet
 
@@ -34,7 +34,8 @@ def test_partners_are_other_images_of_the_class():
 def test_matching_equals_a_fit_on_permuted_rows(networks):
     """By numpy, for each pair of a grid, on activations of whole images."""
     train_set = digit_images(train=True)
-    layers, _ = build_layers(*networks, FRONTS, ENDS, "rc2c_pre", image_shape=SHAPE, seed=0)
+    plain, _ = build_layers(*networks, FRONTS, ENDS, "rc2c_pre", image_shape=SHAPE, seed=0)
+    layers = with_controls(plain, ["labels"])
     paired = label_only(train_set, seed=SEED)
     match_layers(*networks, layers, *matching_batches(paired, N, 64, seed=SEED), cutoff="exact")
     order = train_set.permutation(SEED)
@@ -55,14 +56,18 @@ def test_matching_equals_a_fit_on_permuted_rows(networks):
 def test_training_shows_the_front_network_the_partners(networks):
     """With the augmentation of the images; their own activations are the targets."""
     paired, plain = label_only(digit_images(train=True), seed=SEED), digit_images(train=True)
-    (others, images), labels = next(paired.epoch(32, seed=0, epoch=1))
+    batch, labels = next(paired.epoch(32, seed=0, epoch=1))
+    images, others, _ = batch
     own, own_labels = next(plain.epoch(32, seed=0, epoch=1))
     assert torch.equal(images, own) and torch.equal(labels, own_labels) and not torch.equal(others, own)
-    layers, _ = build_layers(*networks, FRONTS[:1], ENDS[:1], "rc2c_pre", image_shape=SHAPE, seed=0)
-    ((pair, layer),) = layers.items()
-    (losses,) = Grid(*networks, layers).losses((others, images), labels, training=True)
-    logits = networks[1](layer(networks[0](others, until=pair.front_layer)), after=pair.end_layer, images=images)
-    assert losses.losses.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    plain, _ = build_layers(*networks, FRONTS[:1], ENDS[:1], "rc2c_pre", image_shape=SHAPE, seed=0)
+    for controls in (["labels"], ["", "labels"]):
+        layers = with_controls(plain, controls)
+        (losses,) = Grid(*networks, layers).losses(batch, labels, training=True)
+        for (pair, layer), loss in zip(layers.items(), losses.losses, strict=True):
+            source = networks[0](others if pair.control else images, until=pair.front_layer)
+            logits = networks[1](layer(source), after=pair.end_layer, images=images)
+            assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
 
 
 def test_the_option_and_its_column(in_tmp_path):

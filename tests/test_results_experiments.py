@@ -1,5 +1,6 @@
 """Experiments: which results belong together, under what titles, and which of repeated ones counts."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from src.network_names import FRESH, NetworkName, fresh_seed
 from src.results.experiments import NETWORKS, RANKS, Experiment, by_experiment, method_names, newest, newest_runs
 from src.results.options import differences
-from src.results.tables import columns, to_record
+from src.results.tables import columns
 from src.stitching.folders import StitchingRun
 from tests.result_rows import OPTIONS, evaluation_row, stitch_row
 
@@ -85,7 +86,7 @@ def test_every_setting_tells_experiments_apart(name):
 
 
 def test_an_experiment_has_no_other_settings():
-    assert to_record(experiment()).keys() == OTHER.keys()
+    assert experiment().settings.keys() == OTHER.keys()
     more = {"front_layer": "x", "learning_rate": 7, "gpu": 3, "folder": "g"}
     assert experiment(**more) == experiment() and experiment(objective="task") == experiment()
 
@@ -94,8 +95,8 @@ def test_an_experiment_has_no_other_settings():
 def test_its_settings_are_columns_of_rows(row):
     """A row without one of them would take results together that do not belong together."""
     assert set(columns(Experiment)) <= set(columns(type(row)))
-    for name, value in to_record(experiment(seed=7)).items():
-        assert to_record(row._replace(seed=7).experiment)[name] == value
+    for name, value in experiment(seed=7).settings.items():
+        assert dataclasses.replace(row, seed=7).settings[name] == value
 
 
 def test_experiments_are_told_apart_by_what_differs():

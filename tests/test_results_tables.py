@@ -154,7 +154,7 @@ def test_what_is_missing_or_empty_is_the_default_or_none():
     for empty in ({}, {"name": "", "n_floors": ""}, {"name": None, "n_floors": None}):
         assert from_record(House, {"street": "A"} | empty) == House("A", None, "none", 1, {})
     metrics = from_record(Metrics, {"accuracy": 0.5, "front_accuracy": None})
-    assert repr(metrics) == repr(Metrics(0.5)) and metrics.matching_error is None and math.isnan(metrics.kappa)
+    assert repr(metrics) == repr(Metrics(accuracy=0.5)) and metrics.matching_error is None and math.isnan(metrics.kappa)
     with pytest.raises(ValueError, match="^street$"):
         from_record(House, {"street": "", "height": 1})
 

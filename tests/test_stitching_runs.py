@@ -18,11 +18,12 @@ from src.stitching import Pair, build_layers
 from src.stitching.check import check_options
 from src.stitching.folders import write_predictions
 from src.stitching.grid import GridScore, PairScore
-from src.stitching.rows import Metrics, StitchRow
 from src.stitching.runs import GridRuns, agreement_of
 from tests.goldens import DATA
+from tests.result_rows import stitch_row
 
 PAIR = Pair("layer2.0", "layer3.0")
+INSIDE = ["layer2.0", "layer3.0.conv1", "layer3.0.bn2"]  # but the first
 WORDS = ["f.pt", "g.pt", "resnet18", "resnet18", *PAIR, "rc2c_pre"]
 
 
@@ -59,7 +60,7 @@ def layers(networks):
     ids=str,
 )
 def test_options_without_effect_are_named(arguments, line, networks, layers, capsys):
-    check_options(options_of(*arguments), layers, networks)
+    check_options(Experiment.of(options_of(*arguments)), layers, *networks)
     err = capsys.readouterr().err
     assert line in err and bool(line) == bool(err)
 
@@ -76,8 +77,9 @@ def test_options_without_effect_are_named(arguments, line, networks, layers, cap
 )
 def test_too_few_images_are_told_from_training_and_truncation(arguments, is_warned):
     """Which lower R² on the test images as well."""
-    experiment, metrics = Experiment.of(options_of("-i", "pinv", *arguments)), Metrics(0.5, r2_matched=0.9, r2_test=0.2)
-    assert StitchRow.of(PAIR, experiment, metrics, folder="").is_matched_on_few == is_warned
+    settings = Experiment.of(options_of("-i", "pinv", *arguments)).settings
+    row = stitch_row(**settings, r2_matched=0.9, r2_test=0.2)
+    assert row.is_matched_on_few == is_warned
 
 
 def test_equal_cutoffs_are_one_experiment_however_they_are_spelled():
@@ -86,8 +88,17 @@ def test_equal_cutoffs_are_one_experiment_however_they_are_spelled():
 
 def test_networks_without_batch_norm_need_no_note(layers, capsys):
     vit = build_model("vit_tiny_patch4_32", n_channels=1, image_shape=(1, 8, 8))
-    check_options(options_of(), layers, [vit, vit])
+    (layer,) = layers.values()
+    check_options(Experiment.of(options_of()), {Pair("blocks.1", "blocks.2"): layer}, vit, vit)
     assert not capsys.readouterr().err
+
+
+def test_cuts_around_which_the_images_go_on_are_noted_once(networks, layers, capsys):
+    (layer,) = layers.values()
+    pairs = dict.fromkeys((Pair(front, end) for front in ("layer1.0", "layer2.0") for end in INSIDE), layer)
+    check_options(Experiment.of(options_of("--mod-only-stitch")), pairs, *networks)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("layer3.0.conv1, layer3.0.bn2: inside a block, no true cut, as what follows depends on the")
 
 
 def test_a_finished_run_of_the_public_code_is_finished(layers, tmp_path, capsys):
@@ -100,11 +111,11 @@ def test_a_finished_run_of_the_public_code_is_finished(layers, tmp_path, capsys)
     pair = Pair(written["front_layer"], written["end_layer"])
     options = options_of() | written
     (layer,) = layers.values()
-    assert not GridRuns(tmp_path, {pair: layer}, options=options, resume=True).layers
+    assert not GridRuns(tmp_path, {pair: layer}, Experiment.of(options), resume=True).layers
     with pytest.raises(UserError, match="learning_rate was"):
-        GridRuns(tmp_path, {pair: layer}, options=options | {"learning_rate": 7}, resume=True)
-    assert GridRuns(tmp_path, {pair: layer}, options=options | {"seed": 7}, resume=True).layers == {pair: layer}
-    assert GridRuns(tmp_path, {pair: layer}, options=options | {"objective": "hint"}, resume=True).layers
+        GridRuns(tmp_path, {pair: layer}, Experiment.of(options | {"learning_rate": 7}), resume=True)
+    assert GridRuns(tmp_path, {pair: layer}, Experiment.of(options | {"seed": 7}), resume=True).layers == {pair: layer}
+    assert GridRuns(tmp_path, {pair: layer}, Experiment.of(options | {"objective": "hint"}), resume=True).layers
 
 
 def test_pairs_that_train_together_go_on_together(layers, tmp_path, capsys):
@@ -112,7 +123,7 @@ def test_pairs_that_train_together_go_on_together(layers, tmp_path, capsys):
     (layer,) = layers.values()
     pairs = {PAIR: layer, Pair("layer2.0", "layer3.1"): layer}
     options = options_of("--mod-only-stitch", "-e", "1", "-gpu", "-1")
-    begun = GridRuns(tmp_path, pairs, options=options)
+    begun = GridRuns(tmp_path, pairs, Experiment.of(options))
     assert not list(tmp_path.iterdir())  # a failure in the first epoch leaves nothing
     score = [0.5, 1.0, 1.0]
     from src.training import EpochLog, Score
@@ -122,11 +133,11 @@ def test_pairs_that_train_together_go_on_together(layers, tmp_path, capsys):
     Run.in_folder(begun.folders[PAIR], options | PAIR._asdict()).finish()
     states = list(tmp_path.glob("*/resume.pt"))
     assert [state.parent for state in states] == [begun.folders[Pair("layer2.0", "layer3.1")]]
-    again = GridRuns(tmp_path, pairs, options=options, resume=True)
+    again = GridRuns(tmp_path, pairs, Experiment.of(options), resume=True)
     assert list(again.layers) == list(pairs) and again.folders == begun.folders and again.state["weight"] == 1
     assert "1 of 2 runs are finished" in capsys.readouterr().err
     with pytest.raises(UserError, match="n_epochs was 1, now 2"):
-        GridRuns(tmp_path, pairs, options=options | {"n_epochs": 2}, resume=True)
+        GridRuns(tmp_path, pairs, Experiment.of(options | {"n_epochs": 2}), resume=True)
 
 
 def test_closed_forms_that_were_begun_together_are_evaluated_together(layers, tmp_path):
@@ -139,7 +150,7 @@ def test_closed_forms_that_were_begun_together_are_evaluated_together(layers, tm
     finished.claim(resume=False)
     finished.finish()
     Run.in_folder(tmp_path / "2", options).save(folders=[[*PAIR, "1"], ["layer2.0", "layer3.1", "2"]])
-    again = GridRuns(tmp_path, pairs, options=options, resume=True)
+    again = GridRuns(tmp_path, pairs, Experiment.of(options), resume=True)
     assert list(again.layers) == list(pairs) and [path.name for path in again.folders.values()] == ["1", "2"]
 
 
@@ -153,7 +164,7 @@ def test_a_state_of_finished_pairs_alone_is_removed(layers, tmp_path):
     finished.finish()
     killed = Run.in_folder(tmp_path / "1", options)
     killed.save(folders=[[*PAIR, "1"]])
-    again = GridRuns(tmp_path, pairs, options=options, resume=True)
+    again = GridRuns(tmp_path, pairs, Experiment.of(options), resume=True)
     assert list(again.layers) == [Pair("layer2.0", "layer3.1")] and not again.folders and again.state is None
     assert not killed.state_file.exists()
 

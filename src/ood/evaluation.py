@@ -16,7 +16,6 @@ from src.ood.reference import Batches, Reference
 from src.ood.rows import EvaluationRow, StitchValidity
 from src.ood.validity import features
 from src.results.experiments import Pair
-from src.results.tables import to_record
 from src.stitching.folders import StitchingRun
 from src.stitching.grid import Grid
 from src.stitching.stitched_model import activations_of_both
@@ -132,7 +131,7 @@ def evaluate(name: str, stitches: Sequence[StitchScores], reference: Reference, 
     rows = []
     for run, accuracy, scores, validity in stitches:
         layer, dataset = run.row.end_layer, data.dataset if data.is_other else run.row.dataset or data.dataset
-        of_run = to_record(run.row.experiment) | {"dataset": dataset, "folder": run.folder.name}
+        of_run = run.row.settings | {"dataset": dataset, "folder": run.folder.name}
         low, high = auroc_interval(own[layer], scores, paired=not data.id_dataset)
         rows.append(EvaluationRow(
             **of_run,
