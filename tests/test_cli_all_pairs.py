@@ -262,18 +262,6 @@ def test_a_pair_that_fails_stops_no_other(networks, few):
     assert not list((folder / "results").rglob("*.resume.pt.lock"))
 
 
-def test_what_a_killed_process_left_is_removed(networks, few):
-    whole, killed = networks("whole", 2), networks("killed", 2)
-    folder = killed / "results" / "all" / "pinv" / "a-b"
-    (folder / "2026-01-01_00-00-00.000001").mkdir(parents=True)
-    (folder / "2026-01-01_00-00-00.000001" / "final_model.pt").write_text("half")
-    (folder / ".0123.part").write_text("half")
-    for place in (whole, killed):
-        run(SCRIPT, *OPTIONS, cwd=place)
-    assert content(whole) == content(killed)
-    assert not list(folder.glob("2026-01-01*")) and not list(folder.glob(".*.part"))
-
-
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv.pop(1))
@@ -298,8 +286,7 @@ with few_images(200, n_test=80):
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("n_finished", [3, 6], ids=["half", "all but the last mark"])
+@pytest.mark.parametrize("n_finished", [3, pytest.param(6, marks=pytest.mark.slow)], ids=["half", "all but a mark"])
 def test_a_unit_is_taken_up_where_its_process_was_killed(n_finished, networks, few):
     whole, killed = networks("whole", 2), networks("killed", 2)
     options = [*OPTIONS, "--no-similarity"]
@@ -309,9 +296,11 @@ def test_a_unit_is_taken_up_where_its_process_was_killed(n_finished, networks, f
     assert len(list(left.glob("2*/config.txt"))) == min(n_finished - 1, 4) and not list(
         left.parent.glob("*.config.txt")
     )
+    (left / ".0123.part").write_text("half")
     for folder in (whole, killed):
         run(SCRIPT, *options, cwd=folder)
-    assert content(killed) == content(whole)
+    assert content(killed) == content(whole) and not list(left.glob(".*.part"))
+    assert all((path / "config.txt").exists() for path in left.glob("2*"))
 
 
 # ---- Refusals

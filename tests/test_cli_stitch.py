@@ -84,22 +84,13 @@ def test_numbers_are_those_of_the_saved_layer(stitch, digit_networks):
         stitched, target = layer(front(x, until="layer3.1")), end(x, until="layer1.0")
         error = (stitched - target).square().sum() / target.square().sum()
         assert found["matching_error"] == pytest.approx(error.item(), rel=1e-4)
-    values = torch.cat([layer.transform.weight.flatten(), layer.transform.bias]).abs()
-    assert found["sparsity"]["1e-2"] == pytest.approx((values <= 1e-2).double().mean().item())
-
-
-def test_predictions_are_those_that_the_metrics_count(stitch):
-    folders = stitch("layer2.0,layer4.1", "layer3.0", *DM, "-dir", "p").folders
-    for folder in folders:
-        with np.load(folder / "predictions.npz") as arrays:
-            kept = dict(arrays)
-        found = read_metrics(folder)
+    with np.load(folder / "predictions.npz") as kept:
         for name, key in (("accuracy", "stitched"), ("front_accuracy", "front"), ("end_accuracy", "end")):
             assert found[name] == (kept[key] == kept["labels"]).mean() and kept[key].shape == (120,)
         assert found["agreement"] == (kept["stitched"] == kept["end"]).mean()
         assert found["kappa"] == pytest.approx(cohen_kappa_score(kept["stitched"], kept["end"]))
-    kappas = [float(row["kappa"]) for row in read_csv("results/p/grid.csv")]
-    assert kappas == [read_metrics(folder)["kappa"] for folder in folders]
+    values = torch.cat([layer.transform.weight.flatten(), layer.transform.bias]).abs()
+    assert found["sparsity"]["1e-2"] == pytest.approx((values <= 1e-2).double().mean().item())
 
 
 def test_without_model_and_predictions_the_numbers_are_saved(stitch):

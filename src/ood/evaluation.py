@@ -88,7 +88,7 @@ def _score_grid(
         acts, _, recorded = activations_of_both(
             grid.front, grid.front_layers, grid.end, [], images, after=grid.end_layers
         )
-        sources = grid.truncated(acts)
+        sources = grid.truncated(acts[""])
         chosen = reference.sample.in_batch(n_seen, len(labels))
         n_seen += len(labels)
         for pairs, stitched, logits in grid.stitched(recorded, sources):

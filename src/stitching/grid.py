@@ -26,7 +26,7 @@ from src.runtime import Fitting, at_least_single
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import Batches
 from src.stitching.moments import r2_of
-from src.stitching.stitched_model import activations_by_control, activations_of_both
+from src.stitching.stitched_model import activations_of_both
 from src.training import HeadLosses, classification_losses
 
 
@@ -117,9 +117,9 @@ class Grid:
         behind = {name: [*compared, *logits] for name, compared in self.compared.items()}
         after = [name for name, others in behind.items() if others and self.frozen]
         with torch.no_grad():
-            acts, own, recorded = activations_by_control(
+            acts, own, recorded = activations_of_both(
                 self.front, self.front_layers, self.given["end"], self.targets, images,
-                controls=self.controls, after=after,
+                after=after, controls=self.controls,
             )  # fmt: skip
             sources = {control: self.truncated(of_control) for control, of_control in acts.items()}
         for pairs, stitched in self._tails(recorded, sources, behind):
@@ -160,9 +160,10 @@ class Grid:
         residuals: dict[Pair, Tensor | float] = defaultdict(float)
         targets = dict.fromkeys(self.end_layers, Moments())
         for images, labels in batches:
-            front_acts, end_acts, recorded = activations_of_both(
+            acts, end_acts, recorded = activations_of_both(
                 self.front, front_names, self.end, end_names, images, after=self.end_layers
             )
+            front_acts = acts[""]
             predictions["labels"].append(labels)
             alone = {"end": end_acts[self.end.output_name]}
             if front_output:

@@ -19,7 +19,7 @@ from src.results.experiments import ControlPair, Pair
 from src.stitching.closed_forms import Cutoff, Matching, closed_form
 from src.stitching.layers import StitchingLayer
 from src.stitching.moments import SourceMoments, Target, r2_of
-from src.stitching.stitched_model import activations_by_control
+from src.stitching.stitched_model import activations_of_both
 
 FIRST = 100  # images
 GAP = 0.03  # between R² on matched and on as many held-out images, at most
@@ -71,13 +71,7 @@ def _parts(samples: Tensor, form: str) -> list[Tensor]:
 def matching_batches(
     train_set: BaseImageSet, n: int, batch_size: int, *, seed: int, form: str = "pinv"
 ) -> list[Batches]:
-    """Batches of the n training images to match on, not augmented: the first n of one shuffled pass.
-
-    Returns:
-        All of them; for ridge those of the last fifth, on which it judges its penalties, apart.
-    Raises:
-        UserError: ridge is given fewer than two.
-    """
+    """Return batches of the first n training images of one shuffled pass, not augmented; see `_parts`."""
     samples = train_set.permutation(seed)[:n]
     if len(samples) < n:
         warn(f"-pinv-samples {n}: there are only {len(samples)} training images")
@@ -110,7 +104,7 @@ def grid_moments(front: Network, end: Network, layers: Layers, batches: Batches,
     end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
     controls, total = {pair.control for pair in layers}, None
     for images, _ in batches:
-        sources, targets, _ = activations_by_control(front, front_layers, end, end_layers, images, controls=controls)
+        sources, targets, _ = activations_of_both(front, front_layers, end, end_layers, images, controls=controls)
         n_at_once = max(1, AT_ONCE // sum(act[0].numel() for act in targets.values()))
         for first in range(0, len(targets[end_layers[0]]), n_at_once):
             rows = slice(first, first + n_at_once)
@@ -157,7 +151,6 @@ def match_layers(
 
     Args:
         front, end: the networks, in evaluation mode.
-        layers: the stitching layer of each pair.
         held_out: more images, on which ridge judges its penalties.
         form: one of `FORMS`.
         rank: retained rank of the resized front activations; None keeps all.

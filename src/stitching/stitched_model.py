@@ -110,51 +110,33 @@ def activations_of_both(
     front_names: Sequence[str],
     end: Network,
     end_names: Sequence[str],
-    images: Tensor,
+    images: Tensor | PairedImages,
     *,
     after: Sequence[str] = (),
-) -> tuple[dict[str, Tensor], dict[str, Tensor], Recorded]:
+    controls: Collection[str] = ("",),
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor], Recorded]:
     """Compute the activations of two networks, from one pass each, or from one for both if they are one.
 
     Args:
-        images: (B, C, H, W).
-    Returns:
-        Those of the front and of the end network, and the record of its pass that goes on behind the layers `after`.
-    """
-    if front is end:
-        acts, recorded = front.record(images, list(dict.fromkeys([*front_names, *end_names])), after=after)
-        return {name: acts[name] for name in front_names}, {name: acts[name] for name in end_names}, recorded
-    return front.activations(images, front_names), *end.record(images, end_names, after=after)
-
-
-def activations_by_control(
-    front: Network,
-    front_names: Sequence[str],
-    end: Network,
-    end_names: Sequence[str],
-    images: Tensor | PairedImages,
-    *,
-    controls: Collection[str],
-    after: Sequence[str] = (),
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor], Recorded]:
-    """Compute what `activations_of_both` does, with the front activations that stitches and controls are made on.
-
-    Args:
-        images: (B, C, H, W), of stitches and controls; or those of stitches, and partners for controls.
+        images: (B, C, H, W); with partners, on which the front activations of controls are computed.
         controls: "" for stitches, `labels` for label-only controls.
     Returns:
-        The activations of the front network come by control.
+        Those of the front network by control, those of the end network, and the record of its pass that goes on behind
+        the layers `after`.
     """
-    if not isinstance(images, PairedImages):
-        acts, *of_end = activations_of_both(front, front_names, end, end_names, images, after=after)
-        return dict.fromkeys(controls, acts), *of_end
-    own, others, places = images
-    shown = [] if places is None and "" not in controls else front_names
-    acts, *of_end = activations_of_both(front, shown, end, end_names, own, after=after)
-    partners = front.activations(others, front_names) if any(controls) else {}
-    if places is not None:
-        partners = {name: torch.cat([acts[name], act])[places] for name, act in partners.items()}
-    return {control: partners if control else acts for control in controls}, *of_end
+    own, others, places = images if isinstance(images, PairedImages) else (images, None, None)
+    shown = [] if others is not None and places is None and "" not in controls else front_names
+    if front is end:
+        both, recorded = front.record(own, list(dict.fromkeys([*shown, *end_names])), after=after)
+        acts, end_acts = ({name: both[name] for name in names} for names in (shown, end_names))
+    else:
+        acts, (end_acts, recorded) = front.activations(own, shown), end.record(own, end_names, after=after)
+    partners = acts
+    if others is not None and any(controls):
+        partners = front.activations(others, front_names)
+        if places is not None:
+            partners = {name: torch.cat([acts[name], act])[places] for name, act in partners.items()}
+    return {control: partners if control else acts for control in controls}, end_acts, recorded
 
 
 def with_controls(
