@@ -49,8 +49,6 @@ class Run:
 
         Args:
             overwrite: finished runs of other options may be overwritten.
-        Raises:
-            UserError: there is a finished run of other options; names the differences.
         """
         remedy = "give the same ones, or leave out --resume" if resume else "choose another folder, or give --overwrite"
         if overwrite or not self.is_finished(remedy=remedy):
@@ -65,8 +63,6 @@ class Run:
 
         Args:
             remedy: ends the error.
-        Raises:
-            UserError: there is a finished run of other options; names the differences.
         """
         if not self.config.exists():
             return False
@@ -92,11 +88,7 @@ class Run:
         self.state = self.saved() if resume else {}
 
     def saved(self) -> dict[str, Any]:
-        """Return the state of an interrupted run; empty where there is none.
-
-        Raises:
-            UserError: it is of a run with other options; names the differences.
-        """
+        """Return the state of an interrupted run; empty where there is none."""
         if not self.state_file.exists():
             return {}
         state = load_tensors(self.state_file)
@@ -128,11 +120,7 @@ class Run:
 
 
 def new_folder(parent: Path) -> Path:
-    """Create a folder named by the time; no two processes get the same one.
-
-    Raises:
-        UserError: it cannot be created.
-    """
+    """Create a folder named by the time; no two processes get the same one."""
     while True:
         path = Path(parent) / str(datetime.now()).replace(" ", "_").replace(":", "-")
         try:

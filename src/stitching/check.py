@@ -17,8 +17,6 @@ def check_options(experiment: Experiment, layers: Mapping[Pair, StitchingLayer],
 
     Args:
         layers: the stitching layer of each pair.
-    Raises:
-        UserError: there is an objective but no training.
     """
     options = experiment.options
     kind, init, n_epochs = options["stitching_type"], options["init"], options["n_epochs"]

@@ -133,8 +133,6 @@ def read_runs(source_dir: str | Path, *, recursive: bool = False) -> tuple[list[
 
     Args:
         recursive: read the runs in all folders below as well.
-    Raises:
-        UserError: there is no such folder.
     """
     source_dir = Path(source_dir)
     if not source_dir.is_dir():

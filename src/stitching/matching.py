@@ -55,11 +55,7 @@ def direct_matching(source: Tensor, target: Tensor, *, form: str = "pinv", cutof
 
 
 def _parts(samples: Tensor, form: str) -> list[Tensor]:
-    """Split samples (n,) as a form needs them: ridge is fitted to all but the last fifth, which judges its penalties.
-
-    Raises:
-        UserError: there are fewer than two.
-    """
+    """Split samples (n,) as a form needs them: the last fifth judges the penalties of ridge, the others are fitted."""
     if not FORMS[form].held_out:
         return [samples]
     if len(samples) < 2:
@@ -155,8 +151,6 @@ def match_layers(
         form: one of `FORMS`.
         rank: retained rank of the resized front activations; None keeps all.
         cutoff: see `closed_form`.
-    Raises:
-        UserError: activations are not finite; names the pair.
     """
     parts = [batches] if held_out is None else [batches, held_out]
     moments = [grid_moments(front, end, layers, part, form=form) for part in parts]

@@ -40,8 +40,6 @@ class GridRuns:
         layers: the stitching layer of each pair.
         experiment: of the script's options.
         resume: go on with runs of the same options in `directory`; `layers` are then those of unfinished pairs.
-    Raises:
-        UserError: on resuming, there are runs of the same experiment whose other options differ.
     """
 
     def __init__(
