@@ -40,12 +40,19 @@ def parser() -> cli.Parser:
     return options
 
 
-def stitch(args, session=None) -> None:
-    """Run the experiment; `session` keeps the networks and the images for others of this process."""
+def stitch(args, session=None, *, controls=None) -> None:
+    """Run the experiment.
+
+    Args:
+        session: keeps the networks and the images for others of this process.
+        controls: "" for stitches, `labels` for their label-only controls, made on the same passes; None: as the options
+            say.
+    """
     from pathlib import Path
 
     from src.console import progress, warn
     from src.datasets import dataset_info
+    from src.results.experiments import Experiment
     from src.runtime import device_of
     from src.session import Session
     from src.stitching import (
@@ -56,6 +63,7 @@ def stitch(args, session=None) -> None:
         match_layers,
         match_until_settled,
         matching_batches,
+        with_controls,
     )
     from src.stitching.grid_tables import update_grid
     from src.stitching.runs import GridRuns
@@ -63,6 +71,7 @@ def stitch(args, session=None) -> None:
 
     # Two networks, and a stitching layer for each pair of their layers.
     session = session or Session()
+    experiment, controls = Experiment.of(vars(args)), [args.control or ""] if controls is None else controls
     settings, device, directory = cli.training_settings(args), device_of(args.gpu), Path("results", args.save_dir)
     spec = dataset_info(args.dataset, labelled=True).spec
     front_name, end_name = cli.named_network(args, "front_model"), cli.named_network(args, "end_model")
@@ -86,18 +95,19 @@ def stitch(args, session=None) -> None:
         c2t_cls_token=args.c2t_cls_token,
         t2c_cls_token=args.t2c_cls_token,
     )
-    check_options(vars(args), layers, (front, end))
+    check_options(experiment, layers, front, end)
+    layers = with_controls(layers, controls)
 
     # All pairs share the frozen networks; where the networks' statistics move, each pair has networks of its own.
     frozen = args.mod_only_stitch or args.n_epochs == 0
     groups = [layers] if frozen else [{pair: layer} for pair, layer in layers.items()]
-    runs_of_groups = [GridRuns(directory, group, options=vars(args), resume=args.resume) for group in groups]
+    runs_of_groups = [GridRuns(directory, group, experiment, resume=args.resume) for group in groups]
     unfinished = [runs for runs in runs_of_groups if runs.layers]
     if unfinished:
         data, loading, train_set = (args.dataset, args.dataset_root), cli.load_options(args, device), None
         if args.init in FORMS or args.n_epochs:
             train_set = session.dataset(*data, train=True, **loading)
-            train_set = label_only(train_set, seed=args.seed) if args.control else train_set
+            train_set = label_only(train_set, seed=args.seed) if any(controls) else train_set
         test_set = session.dataset(*data, train=False, **loading)
 
     for runs in unfinished:

@@ -30,7 +30,8 @@ def estimate(units: Sequence[Unit], args: Namespace, session: "Session") -> None
     costs = {kind: measure(unit, args, session) for kind, unit in first.items()}
     for unit in units:
         for call, seconds in zip(unit.calls, costs[unit.kind].calls, strict=True):
-            result(f"{shlex.join(['python', *call.command])}  # {seconds:.1f} s")
+            for command in call.commands:
+                result(f"{shlex.join(['python', *command])}  # {seconds / len(call.commands):.1f} s")
     hours = {n: hours_of(units, costs, n) for n in dict.fromkeys((1, args.n_processes))}
     each = " and ".join(f"{of_n:.3g} hours by --processes {n}" for n, of_n in hours.items())
     note(f"{len(units)} units of work, estimated from one of each kind on this device: {each}")
@@ -46,23 +47,24 @@ def hours_of(units: Sequence[Unit], costs: Mapping[str, Cost], n_processes: int)
 
 def measure(unit: Unit, args: Namespace, session: "Session") -> Cost:
     """Measure the cost of a unit in a folder of its own; that of training, by one epoch and by two."""
+    method = next((method for method in map(Method.of, args.methods) if method.folder == unit.kind), None)
+
+    def seconds_of(n_epochs: int) -> list[float]:
+        place = str(Path(folder, str(n_epochs)))
+        if unit.kind == SIMILARITY:
+            again = similarity_unit(unit.networks, args, place)
+        elif unit.kind == PROBES:
+            again = probing_unit(*unit.networks, n_epochs, args, place)
+        else:
+            again = stitching_unit(unit.networks, method._replace(n_epochs=n_epochs), args, place)
+        return run_calls(again, session)
+
+    n_epochs = args.probes if unit.kind == PROBES else method.n_epochs if method else 0
     with tempfile.TemporaryDirectory() as folder, silenced():
         session.reference = None
+        first, *evaluation = seconds_of(min(n_epochs, 1))
         if unit.kind == SIMILARITY:
-            return Cost(run_calls(similarity_unit(unit.networks, args, folder), session))
-        if unit.kind == PROBES:
-            first, second = (
-                sum(run_calls(probing_unit(*unit.networks, n, args, str(Path(folder, str(n)))), session))
-                for n in (1, 2)
-            )
-            return Cost([first + (args.probes - 1) * max(0.0, second - first)])
-        method = next(method for method in map(Method.of, args.methods) if method.folder == unit.kind)
-
-        def seconds_of(n_epochs: int) -> list[float]:
-            shorter, place = method._replace(n_epochs=n_epochs), str(Path(folder, str(n_epochs)))
-            return run_calls(stitching_unit(unit.networks, shorter, args, place), session)
-
-        *stitching, evaluation = seconds_of(min(method.n_epochs, 1))
-        *longer, known = seconds_of(min(method.n_epochs, 2))  # those of no epochs are the same stitches
-        more = [max(0.0, method.n_epochs - 1) * max(0.0, two - one) for one, two in zip(stitching, longer, strict=True)]
-        return Cost([*map(sum, zip(stitching, more, strict=True)), evaluation], max(0.0, evaluation - known))
+            return Cost([first])
+        second, *known = seconds_of(min(n_epochs, 2))  # stitches of no epochs are the same ones
+    training = first + max(0, n_epochs - 1) * max(0.0, second - first)
+    return Cost([training, *evaluation], max(0.0, sum(evaluation) - sum(known)))

@@ -4,6 +4,7 @@ import os
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +13,6 @@ import exec_compute_low_rank_sim_metrics
 import exec_eval_stitcher_ood
 import exec_probe
 import exec_stitch
-from src import cli
 from src.choices.stitching import FORMS
 from src.console import listed, note, silenced, warn
 from src.errors import Busy, UserError, as_user_error
@@ -52,17 +52,28 @@ class Method(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A call of a single script: its function, and the values of its options."""
+    """A call of the function of a single script."""
 
     script: ModuleType
     function: Callable[[Namespace, "Session"], None]
     options: Namespace
+    controls: Sequence[str] = ()  # of stitches, that it makes on the way
 
     @property
-    def command(self) -> list[str]:
-        """The command line that does the same, with the path of the script as it is typed in the working folder."""
-        path = os.path.relpath(self.script.__file__)
-        return [self.script.__file__ if path.startswith("..") else path, *self.script.parser().words(self.options)]
+    def commands(self) -> list[list[str]]:
+        """The command lines that do the same, with the path of the script as it is typed in the working folder."""
+        path, parser = os.path.relpath(self.script.__file__), self.script.parser()
+        path = self.script.__file__ if path.startswith("..") else path
+        others = [Namespace(**vars(self.options) | {"control": control}) for control in self.controls]
+        return [[path, *parser.words(options)] for options in (self.options, *others)]
+
+
+def options_of(script: ModuleType, args: Namespace, **own: Any) -> Namespace:
+    """Return the options of a script: its own, those that it shares with all_pairs.py, and its defaults."""
+    parser = script.parser()
+    known = {action.dest for action in parser._actions if action.option_strings} - set(NOT_PASSED)
+    shared = {name: value for name, value in vars(args).items() if name in known and value is not None}
+    return parser.options(**shared | own)
 
 
 class Unit(NamedTuple):
@@ -91,17 +102,17 @@ class Unit(NamedTuple):
         options: dict[str, Any] = {}
         for call in reversed(self.calls):
             options |= vars(call.options)
-        if exec_stitch in [call.script for call in self.calls]:
-            options["controls"] = [call.options.control for call in self.calls[1:-1]]
+        if not self.is_table:
+            options["controls"] = list(self.calls[0].controls)
         table = self.place if self.is_table else self.place.parent / f"{self.place.name}.csv"
         return Run.beside(table, options)
 
     def is_finished(self) -> bool:
-        """Return whether it is finished, with the same options."""
+        """Return whether it is finished, with the same options; measures and controls may become more."""
         run = self.run
         begun = read_options(run.config) if run.config.exists() else {}
         asked = {name: run.options[name] for name in ("metrics", "controls") if name in run.options}
-        run.options |= {name: begun.get(name, []) for name in asked}  # which may become more
+        run.options |= {name: begun.get(name, []) for name in asked}
         return run.is_finished(remedy=REMEDY) and all(set(asked[name]) <= set(run.options[name]) for name in asked)
 
 
@@ -109,82 +120,48 @@ def stitching_unit(pair: tuple[ListedNetwork, ListedNetwork], method: Method, ar
     """Make the unit of an ordered pair and a method."""
     front, end = pair
     folder = Path(save_dir, method.folder, pair_name(*pair))
-    place = Path("results", folder)
     stitching = options_of(
-        exec_stitch.parser(),
-        args,
-        front_model_path=front.path,
-        end_model_path=end.path,
-        front_model_type=front.type,
-        end_model_type=end.type,
-        front_layer=args.layers,
-        end_layer=args.layers,
-        stitching_type=args.stitching_type,
-        mod_only_stitch=True,
-        resume=True,
-        save_dir=str(folder),
-        **method.options,
-    )
-    evaluation = options_of(
-        exec_eval_stitcher_ood.parser(),
-        args,
-        source_dir=str(place),
-        front_type=front.type if is_user_network(front.type) else None,
-        end_type=end.type if is_user_network(end.type) else None,
-    )
-    stitchings = [stitching, *(Namespace(**vars(stitching) | {"control": control}) for control in args.controls)]
-    calls = [Call(exec_stitch, exec_stitch.stitch, options) for options in stitchings]
-    calls.append(Call(exec_eval_stitcher_ood, exec_eval_stitcher_ood.evaluate, evaluation))
-    return Unit(method.folder, pair, place, calls)
+        exec_stitch, args,
+        front_model_path=front.path, end_model_path=end.path,
+        front_model_type=front.type, end_model_type=end.type,
+        front_layer=args.layers, end_layer=args.layers, stitching_type=args.stitching_type,
+        mod_only_stitch=True, resume=True, save_dir=str(folder), **method.options,
+    )  # fmt: skip
+    own_types = {f"{side}_type": each.type for side, each in zip(("front", "end"), pair, strict=True)
+                 if is_user_network(each.type)}  # fmt: skip
+    evaluation = options_of(exec_eval_stitcher_ood, args, source_dir=str(Path("results", folder)), **own_types)
+    stitch = partial(exec_stitch.stitch, controls=["", *args.controls])
+    calls = [
+        Call(exec_stitch, stitch, stitching, args.controls),
+        Call(exec_eval_stitcher_ood, exec_eval_stitcher_ood.evaluate, evaluation),
+    ]
+    return Unit(method.folder, pair, Path("results", folder), calls)
 
 
 def similarity_unit(pair: tuple[ListedNetwork, ListedNetwork], args: Namespace, save_dir: str) -> Unit:
-    """Make the unit of the similarity of a pair."""
-    first, second = pair
+    """Make the unit of the similarity of a pair, with the measures that its table has already."""
+    (first, second), script = pair, exec_compute_low_rank_sim_metrics
     table = Path("results", save_dir, SIMILARITY, f"{pair_name(*pair)}.csv")
-    script = exec_compute_low_rank_sim_metrics
-    options = options_of(
-        script.parser(),
-        args,
-        model1_path=first.path,
-        model2_path=second.path,
-        model1_type=first.type,
-        model2_type=second.type,
-        model1_layer=args.layers,
-        model2_layer=args.layers,
-        metrics=list(dict.fromkeys([*measured_in(table), *args.metrics])),
-        output=str(table),
-    )
-    return Unit(SIMILARITY, pair, table, [Call(script, script.compute, options)])
-
-
-def measured_in(table: Path) -> list[str]:
-    """Return the measures that a finished table of similarity was made with."""
     config = table.with_suffix(".config.txt")
-    return read_options(config).get("metrics", []) if config.exists() else []
+    measured = read_options(config).get("metrics", []) if config.exists() else []
+    options = options_of(
+        script, args,
+        model1_path=first.path, model2_path=second.path, model1_type=first.type, model2_type=second.type,
+        model1_layer=args.layers, model2_layer=args.layers,
+        metrics=list(dict.fromkeys([*measured, *args.metrics])), output=str(table),
+    )  # fmt: skip
+    return Unit(SIMILARITY, pair, table, [Call(script, script.compute, options)])
 
 
 def probing_unit(network: ListedNetwork, n_epochs: int, args: Namespace, save_dir: str) -> Unit:
     """Make the unit of the probes of a network."""
     table = Path("results", save_dir, PROBES, f"{network.name}.csv")
     options = options_of(
-        exec_probe.parser(),
-        args,
-        model_path=network.path,
-        model_type=network.type,
-        layer_names=[args.layers],
-        n_epochs=n_epochs,
-        output=str(table),
-        resume=True,
-    )
+        exec_probe, args,
+        model_path=network.path, model_type=network.type, layer_names=[args.layers],
+        n_epochs=n_epochs, output=str(table), resume=True,
+    )  # fmt: skip
     return Unit(PROBES, (network,), table, [Call(exec_probe, exec_probe.probe, options)])
-
-
-def options_of(parser: cli.Parser, args: Namespace, **own: Any) -> Namespace:
-    """Return the options of a script: its own, those that it shares with all_pairs.py, and its defaults."""
-    known = {action.dest for action in parser._actions if action.option_strings} - set(NOT_PASSED)
-    shared = {name: value for name, value in vars(args).items() if name in known and value is not None}
-    return parser.options(**shared | own)
 
 
 def run_units(units: Sequence[Unit], session: "Session") -> None:

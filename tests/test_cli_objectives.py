@@ -2,6 +2,7 @@
 
 import pytest
 
+from src.checkpoints import load_state
 from src.choices.stitching import OBJECTIVES
 from tests.commands import MODEL, ON_DIGITS, pair_of, read_csv, read_json, read_metrics, save_network
 from tests.conftest import few_images
@@ -37,6 +38,9 @@ def test_a_grid_logs_and_writes_its_objective(train, objective):
         assert (log["train_acc"] == "") == (objective == "hint")
         assert float(log["val_acc"]) == read_metrics(folder)["accuracy"] == float(rows[pair_of(folder)]["accuracy"])
         assert read_json(folder / "config.txt")["objective"] == objective
+        assert load_state(folder / "final_model.pt").keys() == {"transform.weight", "transform.bias"}
+        assert read_metrics(folder)["matching_error"] is None
+        assert "Normalized PINV difference: 0.0000\n" in (folder / "summary.txt").read_text()
 
 
 def test_the_logged_loss_is_the_objective(train):

@@ -84,22 +84,13 @@ def test_numbers_are_those_of_the_saved_layer(stitch, digit_networks):
         stitched, target = layer(front(x, until="layer3.1")), end(x, until="layer1.0")
         error = (stitched - target).square().sum() / target.square().sum()
         assert found["matching_error"] == pytest.approx(error.item(), rel=1e-4)
-    values = torch.cat([layer.transform.weight.flatten(), layer.transform.bias]).abs()
-    assert found["sparsity"]["1e-2"] == pytest.approx((values <= 1e-2).double().mean().item())
-
-
-def test_predictions_are_those_that_the_metrics_count(stitch):
-    folders = stitch("layer2.0,layer4.1", "layer3.0", *DM, "-dir", "p").folders
-    for folder in folders:
-        with np.load(folder / "predictions.npz") as arrays:
-            kept = dict(arrays)
-        found = read_metrics(folder)
+    with np.load(folder / "predictions.npz") as kept:
         for name, key in (("accuracy", "stitched"), ("front_accuracy", "front"), ("end_accuracy", "end")):
             assert found[name] == (kept[key] == kept["labels"]).mean() and kept[key].shape == (120,)
         assert found["agreement"] == (kept["stitched"] == kept["end"]).mean()
         assert found["kappa"] == pytest.approx(cohen_kappa_score(kept["stitched"], kept["end"]))
-    kappas = [float(row["kappa"]) for row in read_csv("results/p/grid.csv")]
-    assert kappas == [read_metrics(folder)["kappa"] for folder in folders]
+    values = torch.cat([layer.transform.weight.flatten(), layer.transform.bias]).abs()
+    assert found["sparsity"]["1e-2"] == pytest.approx((values <= 1e-2).double().mean().item())
 
 
 def test_without_model_and_predictions_the_numbers_are_saved(stitch):
@@ -117,14 +108,12 @@ def test_grid_gives_each_pair_what_it_gets_alone(stitch):
     assert Path("results/g/grid.png").read_bytes().startswith(PNG)
     rows = {pair_of(row): row for row in read_csv("results/g/grid.csv")}
     assert list(rows) == pairs
-    for pair, row in rows.items():
-        alone = stitch(*pair, *DM, "-dir", "alone").newest
-        assert float(row["accuracy"]) == read_metrics(alone)["accuracy"]
-        for name in ("matching_error", "representation_difference"):
-            assert float(row[name]) == pytest.approx(read_metrics(alone)[name], rel=1e-6)
-        ours = load_state(Path("results/g", row["folder"], "final_model.pt"))
-        theirs = load_state(alone / "final_model.pt")
-        assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+    pair, row = rows.popitem()
+    alone = stitch(*pair, *DM, "-dir", "alone").newest
+    for name in ("accuracy", "matching_error", "representation_difference"):
+        assert float(row[name]) == read_metrics(alone)[name]
+    ours, theirs = (load_state(path / "final_model.pt") for path in (Path("results/g", row["folder"]), alone))
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
 
 
 def test_pairs_that_cannot_be_stitched_are_left_out_and_named(stitch, tmp_path):
@@ -135,31 +124,13 @@ def test_pairs_that_cannot_be_stitched_are_left_out_and_named(stitch, tmp_path):
     assert len(read_csv("results/e/grid.csv")) == 2
 
 
-def test_the_networks_own_accuracies_are_those_without_moved_statistics(stitch):
-    frozen = stitch("layer2.0", "layer2.0", *DM).newest
-    moved = stitch("layer2.0", "layer2.0", *ON_DIGITS, "-e", "1").newest
-    for name in ("front_accuracy", "end_accuracy"):
-        assert read_metrics(moved)[name] == pytest.approx(read_metrics(frozen)[name], abs=0.003)
-
-
-def test_task_loss_matching_trains_the_layer_only(stitch):
-    options = [*COMMON, "-e", "2", "-b", "128", "-lr", "1e-2", "-l1", "1e-5", "--grad-clip", "1", "-sched", "cosine"]
-    printed = stitch("layer2.0", "layer2.0", *options)
-    folder, (*_, last_epoch, accuracy) = printed.newest, printed.out.splitlines()
-    assert last_epoch.startswith("Epoch #2 val loss: ") and accuracy.startswith("Clean accuracy: ")
-    first, second = read_csv(folder / "training_logs.csv")
-    assert list(first) == ["train_acc", "train_loss", "val_acc", "val_loss"]
-    assert float(second["train_loss"]) < float(first["train_loss"])
-    assert float(second["val_acc"]) == read_metrics(folder)["accuracy"]
-    assert load_state(folder / "final_model.pt").keys() == {"transform.weight", "transform.bias"}
-    assert read_metrics(folder)["matching_error"] is None
-    assert "Normalized PINV difference: 0.0000\n" in (folder / "summary.txt").read_text()
-
-
 def test_without_mod_only_stitch_the_whole_network_is_saved_and_statistics_move(stitch, digit_networks):
     folders = stitch("layer2.0", "layer2.0,layer3.0", *ON_DIGITS, "-e", "1", "-b", "256").folders
+    frozen = read_metrics(stitch("layer2.0", "layer2.0", *DM).newest)
     end = load_state(digit_networks[1])
     for folder in folders:
+        for name in ("front_accuracy", "end_accuracy"):  # of the networks as they were
+            assert read_metrics(folder)[name] == pytest.approx(frozen[name], abs=0.003)
         state = load_state(folder / "final_model.pt")
         moved = state["end_model.model.layer4.1.bn2.running_mean"]
         assert not torch.equal(moved, end["layer4.1.bn2.running_mean"])

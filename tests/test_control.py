@@ -1,14 +1,13 @@
-"""The label-only control: partners, matching and training on them, and the option of exec_stitch.py."""
+"""The label-only control: partners, matching and training on them; tests/test_cli_all_pairs.py has the files."""
 
 import numpy as np
 import pytest
 import torch
 
-from src.checkpoints import load_state
 from src.models import Network
-from src.stitching import Grid, build_layers, match_layers, matching_batches
-from src.stitching.stitched_model import class_partners, label_only
-from tests.commands import ON_DIGITS, digit_images, read_csv, run
+from src.stitching import Grid, build_layers, label_only, match_layers, matching_batches, with_controls
+from src.stitching.stitched_model import class_partners
+from tests.commands import digit_images
 from tests.tiny_networks import narrow_resnet
 
 SHAPE, FRONTS, ENDS = (1, 8, 8), ["layer1.0", "layer2.0"], ["layer1.0", "layer2.0"]
@@ -34,7 +33,8 @@ def test_partners_are_other_images_of_the_class():
 def test_matching_equals_a_fit_on_permuted_rows(networks):
     """By numpy, for each pair of a grid, on activations of whole images."""
     train_set = digit_images(train=True)
-    layers, _ = build_layers(*networks, FRONTS, ENDS, "rc2c_pre", image_shape=SHAPE, seed=0)
+    plain, _ = build_layers(*networks, FRONTS, ENDS, "rc2c_pre", image_shape=SHAPE, seed=0)
+    layers = with_controls(plain, ["labels"])
     paired = label_only(train_set, seed=SEED)
     match_layers(*networks, layers, *matching_batches(paired, N, 64, seed=SEED), cutoff="exact")
     order = train_set.permutation(SEED)
@@ -55,32 +55,40 @@ def test_matching_equals_a_fit_on_permuted_rows(networks):
 def test_training_shows_the_front_network_the_partners(networks):
     """With the augmentation of the images; their own activations are the targets."""
     paired, plain = label_only(digit_images(train=True), seed=SEED), digit_images(train=True)
-    (others, images), labels = next(paired.epoch(32, seed=0, epoch=1))
+    batch, labels = next(paired.epoch(32, seed=0, epoch=1))
+    images, others, _ = batch
     own, own_labels = next(plain.epoch(32, seed=0, epoch=1))
     assert torch.equal(images, own) and torch.equal(labels, own_labels) and not torch.equal(others, own)
-    layers, _ = build_layers(*networks, FRONTS[:1], ENDS[:1], "rc2c_pre", image_shape=SHAPE, seed=0)
-    ((pair, layer),) = layers.items()
-    (losses,) = Grid(*networks, layers).losses((others, images), labels, training=True)
-    logits = networks[1](layer(networks[0](others, until=pair.front_layer)), after=pair.end_layer, images=images)
-    assert losses.losses.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    plain, _ = build_layers(*networks, FRONTS[:1], ENDS[:1], "rc2c_pre", image_shape=SHAPE, seed=0)
+    for controls in (["labels"], ["", "labels"]):
+        layers = with_controls(plain, controls)
+        (losses,) = Grid(*networks, layers).losses(batch, labels, training=True)
+        for (pair, layer), loss in zip(layers.items(), losses.losses, strict=True):
+            source = networks[0](others if pair.control else images, until=pair.front_layer)
+            logits = networks[1](layer(source), after=pair.end_layer, images=images)
+            assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
 
 
-def test_the_option_and_its_column(in_tmp_path):
-    """A control moves no other stitch of the folder."""
-    networks = ["-", "-", "small_cnn", "small_cnn", "pool1,pool3", "pool1", "rc2c_pre", *ON_DIGITS]
-    networks += ["-i", "pinv", "-e", "0", "-pinv-samples", "100", "--mod-only-stitch"]
-    run("exec_stitch.py", *networks, "-dir", "alone")
-    run("exec_stitch.py", *networks, "-dir", "both", "--control", "labels")
-    run("exec_stitch.py", *networks, "-dir", "both")
-    run("exec_stitch.py", *networks, "-dir", "both", "--control", "labels", "--resume")
-    alone, both = (read_csv(f"results/{name}/grid.csv") for name in ("alone", "both"))
-    assert [row["control"] for row in alone] == ["", ""]
-    assert [row["control"] for row in both] == ["labels", "labels", "", ""]
-    for before, after in zip(alone, both[2:], strict=True):
-        states = [
-            load_state(in_tmp_path / "results" / name / row["folder"] / "final_model.pt")
-            for name, row in (("alone", before), ("both", after))
-        ]
-        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-        assert before["accuracy"] == after["accuracy"]
-    assert float(both[0]["r2_matched"]) < float(both[2]["r2_matched"])
+def watch_images(monkeypatch, module) -> list[int]:
+    """The numbers of images of all passes of a module from now on."""
+    taken, forward = [], module.forward
+    monkeypatch.setattr(module, "forward", lambda images: taken.append(len(images)) or forward(images))
+    return taken
+
+
+@torch.no_grad()
+def test_controls_share_the_passes_of_the_stitches(networks, monkeypatch):
+    """The front network sees besides the partners that are in no batch with their images: at most one a class."""
+    train_set, seen, made = label_only(digit_images(train=True), seed=SEED), {}, {}
+    layers, _ = build_layers(*networks, FRONTS, ENDS, "rc2c_pre", image_shape=SHAPE, seed=0)
+    taken = [watch_images(monkeypatch, network.module) for network in networks]
+    for controls in ([""], ["labels"], ["", "labels"]):
+        made[tuple(controls)] = own = with_controls(layers, controls)
+        before = [sum(each) for each in taken]
+        match_layers(*networks, own, *matching_batches(train_set, N, 64, seed=SEED))
+        seen[tuple(controls)] = [sum(each) - n for each, n in zip(taken, before, strict=True)]
+    assert seen["",] == [N, N] and seen["labels",] == seen["", "labels"]
+    assert seen["labels",][1] == N and N < seen["labels",][0] <= N + 10 * 5
+    for pair, layer in made["", "labels"].items():
+        alone = made[pair.control,][pair]
+        assert torch.equal(layer.transform.weight, alone.transform.weight)

@@ -1,11 +1,11 @@
-"""Many processes at once, in one folder of stitches or one store of detectors: all results are there, unmixed."""
+"""Many processes at once in one folder of stitches: all results are there, unmixed."""
 
 from pathlib import Path
 
 import pytest
 
 from src.checkpoints import load_state
-from tests.commands import MODEL, ON_DIGITS, PAIR, pair_of, read_csv, read_json, start
+from tests.commands import ON_DIGITS, PAIR, pair_of, read_csv, read_json, start
 
 LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
 
@@ -23,17 +23,6 @@ def stitching(front_layer: str, end_layer: str) -> list[str]:
     return [*command, "-e", "0", "-i", "pinv", "-dir", "all"]
 
 
-def detector(layer: str, number: int) -> list[str]:
-    command = ["exec_train_representation_classifier.py", "g.pt", MODEL, layer, "-m", "repr_cls_resnet18", *ON_DIGITS]
-    options = ["-b", "512", "-e", "0", "-fe", "1", "-ftidd", "digits", "-ftoodd", "photo_patches", "-s", str(number)]
-    return [*command, *options, "-dir", f"detectors/{number}", "-fdir", "store"]
-
-
-def evaluation(energies: str) -> list[str]:
-    command = ["exec_eval_stitcher_ood.py", "results/all", *ON_DIGITS, "-b", "512", "-detectors", "store"]
-    return [*command, "-scd", "photo_patches", "-ed", energies]
-
-
 def runs_in(folder: Path) -> list[Path]:
     """The run folders, of which each has to be finished."""
     runs = sorted((folder / "results" / "all").glob("2*"))
@@ -41,23 +30,6 @@ def runs_in(folder: Path) -> list[Path]:
         assert (run / "config.txt").exists() and read_json(run / "run.json")["end"]
         assert load_state(run / "final_model.pt")["transform.weight"].shape == (64, 64, 1, 1)
     return runs
-
-
-def check_store(folder: Path, layers: list[str]) -> None:
-    """Every detector is entered, with a whole checkpoint of its own."""
-    entries = read_json(folder / "store" / "meta.json")
-    assert sorted(entry["source_layer"] for entry in entries.values()) == sorted(layers)
-    assert len({(folder / "store" / name).read_bytes() for name in entries}) == len(layers)
-    assert sorted(path.name for path in (folder / "store").glob("*.pt")) == sorted(entries)
-
-
-def check_evaluations(folder: Path, printed: list[str]) -> None:
-    """Both said the same but for their command, and the files are those of one evaluation."""
-    assert len(set(printed)) == 1
-    assert read_json(folder / "results" / "all" / "ood_evaluation.json")["stitches"]
-    ours, theirs = ({path.relative_to(root): path.read_bytes() for path in root.rglob("*.npy")}
-                    for root in (folder / "one", folder / "two"))  # fmt: skip
-    assert ours == theirs and ours
 
 
 @pytest.mark.slow
@@ -74,6 +46,3 @@ def test_sixteen_processes(network_folder):
     assert sorted(map(pair_of, runs)) == sorted(map(pair_of, rows)) == sorted(stitched)
     said = {line.split(": ")[-1] for output in printed for line in output.splitlines() if "accuracy" in line}
     assert said <= {f"{float(row['accuracy']):.2%}" for row in rows}
-    run_together([detector(LAYERS[6 + number % 2], number) for number in range(16)], folder)
-    check_store(folder, [LAYERS[6 + number % 2] for number in range(16)])
-    check_evaluations(folder, run_together([evaluation("one"), evaluation("two")], folder))

@@ -59,26 +59,6 @@ def test_a_run_is_repeated_by_its_config(script, network_folder):
 
 
 @pytest.mark.slow
-def test_scripts_that_keep_no_options_answer_the_same_twice(network_folder):
-    folder, first, second = network_folder("once"), {}, {}
-    stitch = [*PAIR, "layer3.0,layer4.1", "layer4.1", "rc2c_pre", *ON_DIGITS, "-e", "0", "-i", "pinv", "-dir", "dm"]
-    run("exec_stitch.py", *stitch, cwd=folder)
-    run("exec_compute_low_rank_sim_metrics.py", *PAIR, "all", "all", *ON_DIGITS, "-o", "all.csv", cwd=folder)
-    ranks = [*PAIR, "layer3.0", "layer3.0", *ON_DIGITS, "-m1r", "8", "4", "1", "-o", "ranks.csv"]
-    run("exec_compute_low_rank_sim_metrics.py", *ranks, cwd=folder)
-    commands = [
-        ["exec_eval.py", "f.pt", MODEL, *ON_DIGITS],
-        ["misc/collect_results.py", "results/dm", "-o", "collected.csv"],
-        ["misc/rank_statistics.py", "all.csv", "ranks.csv", "results/dm/grid.csv", "-o", "statistics.csv"],
-        ["misc/sensitivity_figure.py", "ranks.csv", "-o", "sensitivity.png"],
-    ]
-    for answers in (first, second):
-        answers["printed"] = [run_process(*command, cwd=folder).out for command in commands]
-        answers |= content(folder)
-    assert first == second and {"collected.csv", "statistics.csv", "sensitivity.png"} <= first.keys()
-
-
-@pytest.mark.slow
 def test_an_evaluation_is_repeated_by_its_config(network_folder):
     first = network_folder("first")
     arguments, _ = COMMANDS["exec_train_representation_classifier.py"]

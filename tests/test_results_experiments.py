@@ -6,9 +6,19 @@ from pathlib import Path
 import pytest
 
 from src.network_names import FRESH, NetworkName, fresh_seed
-from src.results.experiments import NETWORKS, RANKS, Experiment, by_experiment, method_names, newest, newest_runs
+from src.results.experiments import (
+    NETWORKS,
+    RANKS,
+    ControlPair,
+    Experiment,
+    Pair,
+    by_experiment,
+    method_names,
+    newest_runs,
+    pair_of,
+)  # fmt: skip
 from src.results.options import differences
-from src.results.tables import columns, to_record
+from src.results.tables import columns
 from src.stitching.folders import StitchingRun
 from tests.result_rows import OPTIONS, evaluation_row, stitch_row
 
@@ -30,20 +40,21 @@ def identity(path, kind: str = "resnet18", seed: int | None = None) -> str:
 
 
 def test_a_copy_of_a_checkpoint_under_another_name_is_the_same_network(checkpoint, tmp_path):
+    """In experiments and in the options of runs; of a file that is not there the place counts."""
     (tmp_path / "m").mkdir()
-    copy = shutil.copy(checkpoint, tmp_path / "m" / "other.pt")
+    copy = shutil.copy(checkpoint, tmp_path / "m" / "g.pt")
     (tmp_path / "link.pt").symlink_to(checkpoint)
-    names = ("f.pt", "./f.pt", "m/../f.pt", checkpoint, copy, "link.pt")
-    assert len({identity(name) for name in names}) == 1
-    assert len({experiment(front_model_path=str(name)).key for name in names}) == 1
+    same = ("f.pt", "./f.pt", "m/../f.pt", str(checkpoint), str(copy), "link.pt")
+    assert len({experiment(front_model_path=name).key for name in same}) == 1 == len(set(map(identity, same)))
+    assert {differences({"path": "f.pt"}, {"path": name}) for name in same} == {""}
     Path(copy).write_bytes(b"others")
     assert identity(copy) != identity("f.pt")
-
-
-def test_of_a_file_that_is_not_there_the_normalised_path_counts(checkpoint, tmp_path):
-    names = ("m/no.pt", "./m//no.pt", "x/../m/no.pt", tmp_path / "m" / "no.pt")
-    assert {identity(name) for name in names} == {str(tmp_path / "m" / "no.pt")}
+    assert differences({"path": "f.pt"}, {"path": "m/g.pt"}) == "path was 'f.pt', now 'm/g.pt'"
+    missing = ("m/no.pt", "./m//no.pt", "x/../m/no.pt", tmp_path / "m" / "no.pt")
+    assert {identity(name) for name in missing} == {str(tmp_path / "m" / "no.pt")}
     assert identity("no.pt") not in (identity("m/no.pt"), identity("f.pt"))
+    assert differences({"path": "./m//no.pt"}, {"path": "m/no.pt"}) == ""
+    assert differences({"path": "f.pt"}, {"path": "m"}) == "path was 'f.pt', now 'm'"  # a folder has no content
 
 
 def test_fresh_weights_are_the_same_by_seed_and_type():
@@ -84,18 +95,16 @@ def test_every_setting_tells_experiments_apart(name):
     assert list(titles) == [f"{name}={usual}", f"{name}={OTHER[name]}"]
 
 
-def test_an_experiment_has_no_other_settings():
-    assert to_record(experiment()).keys() == OTHER.keys()
-    more = {"front_layer": "x", "learning_rate": 7, "gpu": 3, "folder": "g"}
-    assert experiment(**more) == experiment() and experiment(objective="task") == experiment()
-
-
-@pytest.mark.parametrize("row", [stitch_row(), evaluation_row()], ids=["stitch", "evaluation"])
-def test_its_settings_are_columns_of_rows(row):
-    """A row without one of them would take results together that do not belong together."""
-    assert set(columns(Experiment)) <= set(columns(type(row)))
-    for name, value in to_record(experiment(seed=7)).items():
-        assert to_record(row._replace(seed=7).experiment)[name] == value
+def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run():
+    options = OPTIONS | {"learning_rate": 7, "gpu": 3}
+    found = Experiment.of(options)
+    assert found.settings.keys() == OTHER.keys() == set(columns(Experiment)) and found == experiment(objective="task")
+    for row in (stitch_row(seed=7), evaluation_row(seed=7)):
+        assert row.settings == experiment(seed=7).settings and set(OTHER) <= set(columns(type(row)))
+        assert row.key == row.experiment.key == experiment(seed=7).key and row.pair == Pair("layer1.0", "layer2.0")
+    assert found.config(Pair("x", "y")) == options | {"front_layer": "x", "end_layer": "y"}
+    for pair in (Pair("x", "y"), ControlPair("x", "y")):
+        assert pair_of(found.config(pair)) == pair and Experiment.of(found.config(pair)).control == pair.control
 
 
 def test_experiments_are_told_apart_by_what_differs():
@@ -114,14 +123,6 @@ def test_experiments_are_told_apart_by_what_differs():
     assert by_experiment([]) == {}
 
 
-def test_of_repeated_results_the_newest_counts(capsys):
-    assert newest([], len) == [] and newest(["a", "bb"], len) == ["a", "bb"]
-    assert not capsys.readouterr().err
-    assert newest(["a", "bb", "c", "dd", "e"], len) == ["e", "dd"]
-    warning = "warning: 3 results repeat others of the same experiment; the newest of each counts"
-    assert capsys.readouterr().err.strip() == warning
-
-
 def test_of_repeated_stitches_the_newest_counts(capsys):
     """Of the same layers in the same experiment, in whatever order; others are no repetitions."""
     runs = [run_in("1"), run_in("2", end_layer="layer3.0"), run_in("3", seed=1)]
@@ -137,21 +138,16 @@ def run_in(folder: str, **values) -> StitchingRun:
     return StitchingRun(Path(folder), {}, stitch_row(folder=folder, **values))
 
 
-@pytest.mark.parametrize(
-    ("options", "name"),
-    [
+def test_the_name_of_a_method():
+    for options, name in (
         ({"n_epochs": 0, "init": "pinv"}, "direct matching"),
-        ({"n_epochs": 0, "init": "ridge"}, "ridge matching"),
-        ({"n_epochs": 0, "init": "eye"}, "init eye"),
+        ({"n_epochs": 0, "init": "ridge", "control": "labels"}, "ridge matching of labels alone"),
         ({"n_epochs": 0, "init": "eye", "objective": "hint"}, "init eye"),
         ({"n_epochs": 3, "init": "pinv"}, "task loss matching"),
         ({"n_epochs": None}, "task loss matching"),
         ({"n_epochs": 3, "objective": "hint"}, "hint matching"),
-    ],
-    ids=str,
-)
-def test_the_name_of_a_method(options, name):
-    assert experiment(**options).method == name
+    ):
+        assert experiment(**options).method == name
 
 
 def test_methods_of_one_name_are_named_by_what_tells_them_apart():
@@ -166,22 +162,6 @@ def test_methods_of_one_name_are_named_by_what_tells_them_apart():
     ]
     assert method_names(experiments[:1] + experiments[4:], apart_from=RANKS) == ["task loss matching"] * 2
     assert method_names([], apart_from=[]) == []
-
-
-def test_options_name_the_same_file_if_its_content_is_the_same(checkpoint, tmp_path):
-    (tmp_path / "m").mkdir()
-    shutil.copy(checkpoint, tmp_path / "m" / "g.pt")
-    (tmp_path / "other.pt").write_bytes(b"others")
-
-    def differing(now, before="f.pt") -> str:
-        return differences({"front_model_path": before, "seed": 0}, {"front_model_path": str(now), "seed": 0})
-
-    for name in ("./f.pt", tmp_path / "f.pt", "m/g.pt", tmp_path / "m" / "g.pt"):
-        assert differing(name) == ""
-    assert differing("other.pt") == "front_model_path was 'f.pt', now 'other.pt'"
-    assert differing("no.pt") == "front_model_path was 'f.pt', now 'no.pt'"
-    assert differing("m/no.pt", before="./m//no.pt") == ""  # the same place
-    assert differing("m", before="other.pt") == "front_model_path was 'other.pt', now 'm'"  # a folder has no content
 
 
 def test_options_that_change_no_result_do_not_differ():

@@ -1,6 +1,5 @@
 """Tables: columns by hand for every one, rows read back as they were written, and refused files."""
 
-import dataclasses
 import math
 from typing import NamedTuple
 
@@ -95,26 +94,13 @@ ROWS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", COLUMNS, ids=lambda kind: kind.__name__)
-def test_the_columns_of_every_table(kind):
-    assert columns(kind) == COLUMNS[kind].split(",")
-
-
-def test_every_type_of_row_has_an_example():
-    assert {type(row) for row in ROWS} == COLUMNS.keys()
-
-
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: type(row).__name__)
 def test_rows_are_read_as_they_were_written(tmp_path, row):
     write_table(tmp_path / "t.csv", type(row), [row, row])
     assert (tmp_path / "t.csv").read_text().startswith(COLUMNS[type(row)])
-    found = read_table(tmp_path / "t.csv", type(row))
-    assert [repr(one) for one in found] == [repr(row)] * 2  # NaN differs from itself
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: type(row).__name__)
-def test_a_record_of_json_is_the_same_row(row):
-    assert repr(from_record(type(row), to_record(row))) == repr(row)
+    found = [*read_table(tmp_path / "t.csv", type(row)), from_record(type(row), to_record(row))]
+    assert [repr(one) for one in found] == [repr(row)] * 3  # NaN differs from itself
+    assert columns(type(row)) == COLUMNS[type(row)].split(",")
 
 
 class House(NamedTuple):
@@ -127,14 +113,6 @@ class House(NamedTuple):
     others: dict[str, float] = {}
 
 
-@dataclasses.dataclass(frozen=True)
-class Tree:
-    """Another one, with a method."""
-
-    street: str
-    age: int | str | None = None
-
-
 def test_a_table_has_the_further_columns_of_all_its_rows(tmp_path):
     rows = [House("A", 2.0), House("B", None, others={"hall": 1.0}), House("C", 1.0, others={"attic": math.inf})]
     write_table(tmp_path / "t.csv", House, rows)
@@ -144,26 +122,13 @@ def test_a_table_has_the_further_columns_of_all_its_rows(tmp_path):
     assert read_table(tmp_path / "t.csv", House) == rows
 
 
-def test_a_dataclass_is_a_row_as_well(tmp_path):
-    rows = [Tree("A", 3), Tree("B", "old"), Tree("C")]
-    write_table(tmp_path / "t.csv", Tree, rows)
-    assert read_table(tmp_path / "t.csv", Tree) == rows
-
-
 def test_what_is_missing_or_empty_is_the_default_or_none():
     for empty in ({}, {"name": "", "n_floors": ""}, {"name": None, "n_floors": None}):
         assert from_record(House, {"street": "A"} | empty) == House("A", None, "none", 1, {})
     metrics = from_record(Metrics, {"accuracy": 0.5, "front_accuracy": None})
-    assert repr(metrics) == repr(Metrics(0.5)) and metrics.matching_error is None and math.isnan(metrics.kappa)
+    assert repr(metrics) == repr(Metrics(accuracy=0.5)) and metrics.matching_error is None and math.isnan(metrics.kappa)
     with pytest.raises(ValueError, match="^street$"):
         from_record(House, {"street": "", "height": 1})
-
-
-def damaged(row, **values) -> str:
-    """The column that is named where a record is damaged."""
-    with pytest.raises(ValueError) as raised:
-        from_record(type(row), to_record(row) | values)
-    return str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -173,16 +138,14 @@ def damaged(row, **values) -> str:
         (ROWS[0], "seed", ["0.5", 0.5, "x", True, [1]]),
         (ROWS[0], "init", [3, "", None, ["pinv"], "a\nb"]),
         (ROWS[0], "dataset", [[], {}, 3, "a\tb"]),
-        (ROWS[4], "rank", ["4.5", "full"]),
         (ROWS[6], "cka", ["high"]),
-        (ROWS[6], "cka_null_95", ["high"]),
-        (ROWS[10], "accuracy_high", ["x"]),
-        (ROWS[10], "trusted_knn", ["maybe"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_damaged_values_name_the_column(row, column, values):
-    assert {damaged(row, **{column: value}) for value in values} == {column}
+    for value in values:
+        with pytest.raises(ValueError, match=f"^{column}$"):
+            from_record(type(row), to_record(row) | {column: value})
 
 
 def test_a_damaged_table_names_the_file_and_the_line(tmp_path):

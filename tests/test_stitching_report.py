@@ -36,6 +36,8 @@ def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_pa
     assert run(tmp_path / "b", metrics=metrics | {"matching_error": None}).row.matching_error is None
     matched = run(tmp_path / "c", metrics=metrics | {"matching_error": 0.125}, init="pinv").row
     assert matched.matching_error == 0.125 and matched.end_accuracy == 0.8 and math.isnan(matched.agreement)
+    networks = run(tmp_path / "e", front_model_path="./m//a.pt", end_model_path=None).row
+    assert networks.front_model_path == "m/a.pt" and networks.end_model_path is None
     write_grid(tmp_path / "grid.csv", [run(tmp_path / "d").row])
     assert ",,0.25," in (tmp_path / "grid.csv").read_text()
     (found,) = grid_rows(tmp_path)
@@ -60,11 +62,6 @@ def test_runs_of_a_folder_are_read_oldest_first_and_those_below_if_asked(tmp_pat
     assert folders_of_runs(tmp_path / "b") == set()
     with pytest.raises(UserError, match="no is no folder; give the folder that holds the folders of stitching runs"):
         read_runs(tmp_path / "no")
-
-
-def test_paths_of_networks_are_normalised(tmp_path):
-    networks = run(tmp_path / "a", front_model_path="./m//a.pt", end_model_path=None).row
-    assert networks.front_model_path == "m/a.pt" and networks.end_model_path is None
 
 
 @pytest.mark.parametrize(

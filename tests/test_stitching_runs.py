@@ -2,27 +2,30 @@
 
 import json
 import math
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import cohen_kappa_score
 
 import exec_stitch
 from src.errors import UserError
 from src.models import build_model
 from src.results.experiments import Experiment
 from src.results.run import Run
-from src.stitching import Pair, build_layers
+from src.stitching import ControlPair, Pair, build_layers
 from src.stitching.check import check_options
 from src.stitching.folders import write_predictions
 from src.stitching.grid import GridScore, PairScore
-from src.stitching.rows import Metrics, StitchRow
 from src.stitching.runs import GridRuns, agreement_of
+from src.training import EpochLog, Score
 from tests.goldens import DATA
+from tests.result_rows import stitch_row
 
 PAIR = Pair("layer2.0", "layer3.0")
+INSIDE = ["layer2.0", "layer3.0.conv1", "layer3.0.bn2"]  # but the first
 WORDS = ["f.pt", "g.pt", "resnet18", "resnet18", *PAIR, "rc2c_pre"]
 
 
@@ -59,7 +62,7 @@ def layers(networks):
     ids=str,
 )
 def test_options_without_effect_are_named(arguments, line, networks, layers, capsys):
-    check_options(options_of(*arguments), layers, networks)
+    check_options(Experiment.of(options_of(*arguments)), layers, *networks)
     err = capsys.readouterr().err
     assert line in err and bool(line) == bool(err)
 
@@ -76,18 +79,17 @@ def test_options_without_effect_are_named(arguments, line, networks, layers, cap
 )
 def test_too_few_images_are_told_from_training_and_truncation(arguments, is_warned):
     """Which lower R² on the test images as well."""
-    experiment, metrics = Experiment.of(options_of("-i", "pinv", *arguments)), Metrics(0.5, r2_matched=0.9, r2_test=0.2)
-    assert StitchRow.of(PAIR, experiment, metrics, folder="").is_matched_on_few == is_warned
+    settings = Experiment.of(options_of("-i", "pinv", *arguments)).settings
+    row = stitch_row(**settings, r2_matched=0.9, r2_test=0.2)
+    assert row.is_matched_on_few == is_warned
 
 
-def test_equal_cutoffs_are_one_experiment_however_they_are_spelled():
-    assert {options_of("--pinv-cutoff", text)["pinv_cutoff"] for text in ("3e-1", "0.3", "0.30")} == {"0.3"}
-
-
-def test_networks_without_batch_norm_need_no_note(layers, capsys):
-    vit = build_model("vit_tiny_patch4_32", n_channels=1, image_shape=(1, 8, 8))
-    check_options(options_of(), layers, [vit, vit])
-    assert not capsys.readouterr().err
+def test_cuts_around_which_the_images_go_on_are_noted_once(networks, layers, capsys):
+    (layer,) = layers.values()
+    pairs = dict.fromkeys((Pair(front, end) for front in ("layer1.0", "layer2.0") for end in INSIDE), layer)
+    check_options(Experiment.of(options_of("--mod-only-stitch")), pairs, *networks)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("layer3.0.conv1, layer3.0.bn2: inside a block, no true cut, as what follows depends on the")
 
 
 def test_a_finished_run_of_the_public_code_is_finished(layers, tmp_path, capsys):
@@ -100,72 +102,70 @@ def test_a_finished_run_of_the_public_code_is_finished(layers, tmp_path, capsys)
     pair = Pair(written["front_layer"], written["end_layer"])
     options = options_of() | written
     (layer,) = layers.values()
-    assert not GridRuns(tmp_path, {pair: layer}, options=options, resume=True).layers
+    assert not GridRuns(tmp_path, {pair: layer}, Experiment.of(options), resume=True).layers
     with pytest.raises(UserError, match="learning_rate was"):
-        GridRuns(tmp_path, {pair: layer}, options=options | {"learning_rate": 7}, resume=True)
-    assert GridRuns(tmp_path, {pair: layer}, options=options | {"seed": 7}, resume=True).layers == {pair: layer}
-    assert GridRuns(tmp_path, {pair: layer}, options=options | {"objective": "hint"}, resume=True).layers
+        GridRuns(tmp_path, {pair: layer}, Experiment.of(options | {"learning_rate": 7}), resume=True)
+    assert GridRuns(tmp_path, {pair: layer}, Experiment.of(options | {"seed": 7}), resume=True).layers == {pair: layer}
+    assert GridRuns(tmp_path, {pair: layer}, Experiment.of(options | {"objective": "hint"}), resume=True).layers
 
 
-def test_pairs_that_train_together_go_on_together(layers, tmp_path, capsys):
-    """A grid that was killed after its first pair was finished: all pairs train on, in the folders that they have."""
+@pytest.mark.parametrize("options", [["-e", "1"], ["-i", "pinv", "-e", "0"]], ids=["trained", "matched"])
+def test_pairs_that_were_begun_together_go_on_together(options, layers, tmp_path, capsys):
+    """A grid that was killed after its first pair: in other batches the others could round otherwise."""
     (layer,) = layers.values()
-    pairs = {PAIR: layer, Pair("layer2.0", "layer3.1"): layer}
-    options = options_of("--mod-only-stitch", "-e", "1", "-gpu", "-1")
-    begun = GridRuns(tmp_path, pairs, options=options)
+    pairs = {PAIR: layer, Pair("layer2.0", "layer3.1"): layer, ControlPair(*PAIR): layer}
+    experiment = Experiment.of(options_of("--mod-only-stitch", "-gpu", "-1", *options))
+    begun = GridRuns(tmp_path, pairs, experiment)
     assert not list(tmp_path.iterdir())  # a failure in the first epoch leaves nothing
-    score = [0.5, 1.0, 1.0]
-    from src.training import EpochLog, Score
-
-    log = EpochLog(Score(*score), Score(*score))
-    begun.log(dict.fromkeys(pairs, [log]), {"history": [[[score, score]] * 2], "weight": torch.ones(1)})
-    Run.in_folder(begun.folders[PAIR], options | PAIR._asdict()).finish()
+    log = EpochLog(Score(0.5, 1.0, 1.0), Score(0.5, 1.0, 1.0))
+    begun.log(dict.fromkeys(pairs, [log]), {"history": torch.ones(1, 3, 2, 3), "weight": torch.ones(1)})
+    Run.in_folder(begun.folders[PAIR], experiment.config(PAIR)).finish()
     states = list(tmp_path.glob("*/resume.pt"))
-    assert [state.parent for state in states] == [begun.folders[Pair("layer2.0", "layer3.1")]]
-    again = GridRuns(tmp_path, pairs, options=options, resume=True)
+    assert [state.parent for state in states] == [begun.folders[ControlPair(*PAIR)]]  # the last one
+    again = GridRuns(tmp_path, pairs, experiment, resume=True)
     assert list(again.layers) == list(pairs) and again.folders == begun.folders and again.state["weight"] == 1
-    assert "1 of 2 runs are finished" in capsys.readouterr().err
-    with pytest.raises(UserError, match="n_epochs was 1, now 2"):
-        GridRuns(tmp_path, pairs, options=options | {"n_epochs": 2}, resume=True)
-
-
-def test_closed_forms_that_were_begun_together_are_evaluated_together(layers, tmp_path):
-    """A grid that was killed between two pairs: in smaller batches the other pair could round otherwise."""
-    (layer,) = layers.values()
-    pairs = {PAIR: layer, Pair("layer2.0", "layer3.1"): layer}
-    options = options_of("--mod-only-stitch", "-i", "pinv", "-e", "0", "-gpu", "-1")
-    (tmp_path / "2").mkdir()
-    finished = Run.in_folder(tmp_path / "1", options | PAIR._asdict())
-    finished.claim(resume=False)
-    finished.finish()
-    Run.in_folder(tmp_path / "2", options).save(folders=[[*PAIR, "1"], ["layer2.0", "layer3.1", "2"]])
-    again = GridRuns(tmp_path, pairs, options=options, resume=True)
-    assert list(again.layers) == list(pairs) and [path.name for path in again.folders.values()] == ["1", "2"]
+    assert "1 of 3 runs are finished" in capsys.readouterr().err
+    for others, changed, said in (
+        (pairs, {"n_epochs": 2}, "n_epochs was"),
+        ({PAIR: layer, Pair("layer2.0", "layer3.1"): layer}, {}, "controls was"),
+    ):
+        if not (changed and options[-1] == "0"):  # which is another experiment
+            with pytest.raises(UserError, match=said):
+                GridRuns(tmp_path, others, Experiment.of(experiment.options | changed), resume=True)
 
 
 def test_a_state_of_finished_pairs_alone_is_removed(layers, tmp_path):
     """A kill between the last `config.txt` and the end of the state; another pair is still to be stitched."""
     (layer,) = layers.values()
-    pairs = {PAIR: layer, Pair("layer2.0", "layer3.1"): layer}
-    options = options_of("--mod-only-stitch", "-e", "1", "-gpu", "-1")
-    finished = Run.in_folder(tmp_path / "1", options | PAIR._asdict())
+    experiment = Experiment.of(options_of("--mod-only-stitch", "-e", "1", "-gpu", "-1"))
+    finished = Run.in_folder(tmp_path / "1", experiment.config(PAIR))
     finished.claim(resume=False)
     finished.finish()
-    killed = Run.in_folder(tmp_path / "1", options)
+    killed = Run.in_folder(tmp_path / "1", experiment.options)
     killed.save(folders=[[*PAIR, "1"]])
-    again = GridRuns(tmp_path, pairs, options=options, resume=True)
+    again = GridRuns(tmp_path, {PAIR: layer, Pair("layer2.0", "layer3.1"): layer}, experiment, resume=True)
     assert list(again.layers) == [Pair("layer2.0", "layer3.1")] and not again.folders and again.state is None
     assert not killed.state_file.exists()
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_agreement_is_scikit_learns_kappa(seed):
-    generator = torch.Generator().manual_seed(seed)
-    one, noise = (torch.randint(4, (200,), generator=generator) for _ in "12")
-    other = torch.where(torch.rand(200, generator=generator) < 0.4 * seed, noise, one + 1 * (one == 2))
-    agreement, kappa = agreement_of(one, other)
-    assert agreement == (one == other).double().mean().item()
-    assert kappa == pytest.approx(cohen_kappa_score(one, other))
+def test_config_txt_is_the_last_file_of_a_run(networks, layers, tmp_path, monkeypatch):
+    """A folder that has it is finished: whatever write fails before it, and it is not there."""
+    (layer,) = layers.values()
+    experiment = Experiment.of(options_of("--mod-only-stitch", "-i", "pinv", "-e", "0", "-gpu", "-1"))
+    classes = torch.arange(3)
+    score = GridScore({PAIR: PairScore(1.0, 0.5, classes, 0.5, (3, 4))}, 0.5, 0.5, classes, classes, classes)
+    written, write = [], os.replace
+
+    def note_and_write(source, target):
+        written.append(Path(target).name)
+        write(source, target)
+
+    monkeypatch.setattr(os, "replace", note_and_write)
+    GridRuns(tmp_path, {PAIR: layer}, experiment).finish(score, {}, whole_networks=None)
+    (folder,) = tmp_path.iterdir()
+    files = {"final_model.pt", "predictions.npz", "metrics.json", "summary.txt", "run.json", "config.txt"}
+    assert {path.name for path in folder.iterdir()} == files
+    assert written[-1] == "config.txt" and files <= set(written)
 
 
 def test_kappa_at_its_limits():
@@ -178,11 +178,9 @@ def test_kappa_at_its_limits():
 
 @pytest.mark.parametrize(("n_classes", "dtype"), [(10, np.int16), (40_000, np.int32)])
 def test_predictions_are_kept_in_few_bytes(tmp_path, n_classes, dtype):
-    pair, classes = Pair("a", "b"), torch.arange(n_classes)
-    score = GridScore({pair: PairScore(1.0, 0.5, classes)}, 0.5, 0.5, classes.flip(0), 0 * classes, classes)
-    write_predictions(tmp_path / "predictions.npz", score.predictions_of(pair))
-    with np.load(tmp_path / "predictions.npz") as arrays:
-        found = dict(arrays)
-    assert {name: values.dtype for name, values in found.items()} == dict.fromkeys(found, dtype)
-    assert list(found) == ["stitched", "front", "end", "labels"]
-    np.testing.assert_array_equal(found["front"], classes.flip(0))
+    classes = np.arange(n_classes)
+    names = ("stitched", "front", "end", "labels")
+    write_predictions(tmp_path / "predictions.npz", {name: classes + i for i, name in enumerate(names)})
+    with np.load(tmp_path / "predictions.npz") as found:
+        assert found.files == list(names) and {found[name].dtype for name in names} == {np.dtype(dtype)}
+        np.testing.assert_array_equal(found["front"], classes + 1)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -296,7 +297,7 @@ def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
     path = write_run(tmp_path, "1", n_right=940) / "predictions.npz"
     write_evaluation(tmp_path, {"1": 0.5})
     (row,) = read_evaluations(tmp_path, ["energy"])["energy"]
-    write_table(evaluation_file(tmp_path, "energy"), EvaluationRow, [row._replace(dataset="mnist")])
+    write_table(evaluation_file(tmp_path, "energy"), EvaluationRow, [replace(row, dataset="mnist")])
     assert not verdict_on(tmp_path).others
     assert "evaluation by energy is of mnist, on which nothing was stitched" in capsys.readouterr().err
     path.write_bytes(path.read_bytes()[:100])

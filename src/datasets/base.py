@@ -32,6 +32,14 @@ class Pass(NamedTuple):
     generator: torch.Generator | None = None  # of the augmentation; None: without one
 
 
+class PairedImages(NamedTuple):
+    """The images of a batch, and a partner of each."""
+
+    images: Tensor  # (B, C, H, W)
+    others: Tensor  # (E, C, H, W): the partners, or those of them that are not among the images
+    places: Tensor | None = None  # (B,): of the partners among the images with the others behind; None: the others
+
+
 # An intervention: from images uint8 (B, C, H, W), their indices (B,) in the set, on the CPU, and `epoch`, to others.
 Change = Callable[..., Tensor]
 
@@ -129,16 +137,29 @@ class BaseImageSet:
         yield from self._deliver(order, batch_size, epoch=epoch, seed=seed, generator=generator)
 
     def paired(self, partners: Tensor) -> "BaseImageSet":
-        """Return a set whose batches hold two tensors (B, C, H, W): the images at `partners` (N,), and the images.
+        """Return a set whose batches hold images, and those at `partners` (N,) of each: `PairedImages`.
 
-        Both are augmented alike.
+        Partners are augmented as the images that they stand beside. Where nothing is augmented, those that are in the
+        same batch are not made again.
         """
 
-        def make(images: Pass) -> Iterable[tuple[Tensor, Tensor]]:
-            others = images._replace(indices=partners[images.indices])
-            if images.generator:
-                others = others._replace(generator=images.generator.clone_state())
-            return zip(self._make(others), self._make(images), strict=True)
+        def make(plan: Pass) -> Iterable[PairedImages]:
+            indices = partners[plan.indices]
+            if plan.generator:
+                others = plan._replace(indices=indices, generator=plan.generator.clone_state())
+                yield from map(PairedImages, self._make(plan), self._make(others))
+                return
+            missing, places, batches, first = [], [], [], 0
+            for rows in plan.batches:
+                own, wanted = plan.indices[rows].tolist(), indices[rows].tolist()
+                besides = list(dict.fromkeys(each for each in wanted if each not in set(own))) or own[:1]
+                place = {index: number for number, index in enumerate([*own, *besides])}
+                places.append(torch.tensor([place[index] for index in wanted], device=self.device))
+                missing += besides
+                batches.append(slice(first, len(missing)))
+                first = len(missing)
+            others = plan._replace(indices=torch.tensor(missing), batches=batches)
+            yield from map(PairedImages, self._make(plan), self._make(others), places)
 
         paired = copy.copy(self)
         paired._make = make

@@ -17,7 +17,6 @@ from src.ood.reference import Reference
 from src.ood.rows import EvaluationRow, StitchValidity
 from src.ood.validity import features
 from src.results.experiments import Pair
-from src.results.tables import to_record
 from src.stitching.folders import StitchingRun
 from src.stitching.grid import Grid
 from src.stitching.stitched_model import activations_of_both
@@ -59,7 +58,7 @@ def _score_grid(grid: Grid, runs: Mapping[Pair, StitchingRun], reference: Refere
         acts, _, recorded = activations_of_both(
             grid.front, grid.front_layers, grid.end, [], images, after=grid.end_layers
         )
-        for pairs, stitched, logits in grid.stitched(recorded, grid.truncated(acts)):
+        for pairs, stitched, logits in grid.stitched(recorded, grid.truncated(acts[""])):
             layer, together = pairs[0].end_layer, stitched.flatten(0, 1)
             for pair, of_pair in zip(pairs, logits.argmax(-1) == labels, strict=True):
                 hits[pair].append(of_pair.sum())
@@ -92,7 +91,7 @@ def evaluate_stitches(
         key, dataset = (score, run.row.end_layer), setting.dataset if other_data else run.row.dataset or setting.dataset
         own, stitched, detector = reference.own[key], scores[score], reference.detectors[key]
         low, high = auroc_interval(own, stitched, paired=not setting.id_dataset)
-        of_run = to_record(run.row.experiment) | {"dataset": dataset, "folder": run.folder.name}
+        of_run = run.row.settings | {"dataset": dataset, "folder": run.folder.name}
         rows.append(EvaluationRow(
             **of_run,
             **run.row.pair._asdict(),

@@ -1,9 +1,10 @@
 """The rows of OOD evaluations and of the fine-tuning of detectors. Importing this spares torch."""
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from src.results.experiments import Experiment, Pair
+from src.results.experiments import StitchResult
 
 
 class StitchValidity(NamedTuple):
@@ -29,38 +30,25 @@ class StitchValidity(NamedTuple):
         return self.recall / self.recall_own if self.recall_own else math.nan
 
 
-class EvaluationRow(NamedTuple):
-    """A stitch and a detector of its end layer: a row of `ood_evaluation.csv`."""
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRow(StitchResult):
+    """A stitch and a detector of its end layer: a row of `ood_evaluation.csv`.
 
-    front_layer: str
-    end_layer: str
+    Its settings are those of the run, but for `dataset`, whose images were stitched here.
+    """
+
     accuracy: float
     auroc: float  # of telling the stitched activations, as OOD, from the end network's own
     aupr: float
     fpr95: float
     mean_energy: float  # the mean score of the stitched activations, of whatever detector
     mean_id_energy: float
-    folder: str  # of the stitching run
     detector: str
     detector_id_data: str  # the data that the detector was made with
     detector_ood_data: str | None  # None: the detector needs none
     id_dataset: str
     sanity_dataset: str | None  # None: it was not checked
     sanity_auroc: float | None  # of telling the sanity-check data from the ID data
-    dataset: str | None  # whose images were stitched here; the other settings are those of the run
-    front_model_path: str | None
-    end_model_path: str | None
-    front_model_type: str | None
-    end_model_type: str | None
-    stitching_type: str
-    init: str
-    objective: str
-    n_epochs: int | None
-    n_pinv_init_samples: int | str | None
-    front_stitch_rank: int | None
-    front_pinv_rank: int | None
-    seed: int | None
-    pinv_cutoff: str
     auroc_low: float | None  # the interval of 95 %
     auroc_high: float | None
     density: float | None = None  # these and the following: None without a pass over training images
@@ -71,21 +59,17 @@ class EvaluationRow(NamedTuple):
     frechet_own: float | None = None
     noise_dose: float | None = None
     shrinkage_dose: float | None = None
-    control: str = ""  # of the run, as are the depths of its layers
-    front_depth: int | None = None
+    front_depth: int | None = None  # of the run
     end_depth: int | None = None
 
     contents, written_by = "OOD evaluation", "exec_eval_stitcher_ood.py"
-
-    @property
-    def pair(self) -> Pair:
-        """The layers."""
-        return Pair(self.front_layer, self.end_layer)
-
-    @property
-    def experiment(self) -> Experiment:
-        """The settings that tell it from other stitches of these layers."""
-        return Experiment.of_row(self)
+    first_columns = (
+        "front_layer", "end_layer", "accuracy", "auroc", "aupr", "fpr95", "mean_energy", "mean_id_energy", "folder",
+        "detector", "detector_id_data", "detector_ood_data", "id_dataset", "sanity_dataset", "sanity_auroc", "dataset",
+        "front_model_path", "end_model_path", "front_model_type", "end_model_type", "stitching_type", "init",
+        "objective", "n_epochs", "n_pinv_init_samples", "front_stitch_rank", "front_pinv_rank", "seed", "pinv_cutoff",
+        "auroc_low", "auroc_high", *StitchValidity._fields,
+    )  # fmt: skip
 
     @property
     def validity(self) -> StitchValidity | None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 from src.choices import STARTS
 from src.console import warn
 from src.network_names import FRESH, NetworkName, fresh_seed
-from src.results.tables import columns, from_record, to_record
+from src.results.tables import columns, from_record
 
 Result = TypeVar("Result")
 CHECKPOINTS = ("front_model_path", "end_model_path")
@@ -20,9 +20,21 @@ class Pair(NamedTuple):
 
     front_layer: str
     end_layer: str
+    control = ""
 
     def __str__(self) -> str:
         return f"{self.front_layer} -> {self.end_layer}"
+
+
+class ControlPair(NamedTuple):
+    """The two layers that a control connects: a stitch that is made on other images of the same class."""
+
+    front_layer: str
+    end_layer: str
+    control: str = "labels"
+
+    def __str__(self) -> str:
+        return f"{self.front_layer} -> {self.end_layer} ({self.control} alone)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +60,7 @@ class Experiment:
     pinv_cutoff: str = "paper"  # the only one of the public code
     seed: int | None = None
     control: str = ""  # labels: made on other images of the same class
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)  # all; no column
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "Experiment":
@@ -56,12 +69,16 @@ class Experiment:
         Raises:
             ValueError: an option is missing or of another type; names it.
         """
-        return from_record(cls, options)
+        return dataclasses.replace(from_record(Experiment, options), options=options)
 
-    @classmethod
-    def of_row(cls, row: Any) -> "Experiment":
-        """Return the experiment of a row that has its settings as columns."""
-        return cls(*(getattr(row, name) for name in columns(cls)))
+    def config(self, pair: Pair | ControlPair) -> dict[str, Any]:
+        """Return what the `config.txt` of a pair of layers holds."""
+        return {**self.options, **pair._asdict()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings by name, of a row as well."""
+        return {name: getattr(self, name) for name in columns(Experiment)}
 
     @property
     def method(self) -> str:
@@ -90,7 +107,32 @@ class Experiment:
     @property
     def key(self) -> tuple[Hashable, ...]:
         """A value that two experiments share if they are the same one, under whatever names of their networks."""
-        return self.network_keys, *(value for name, value in to_record(self).items() if name not in NETWORKS)
+        return self.network_keys, *(value for name, value in self.settings.items() if name not in NETWORKS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StitchResult(Experiment):
+    """A row of a table of stitches: the experiment and the layers, to which a table adds what it measures."""
+
+    front_layer: str
+    end_layer: str
+    folder: str  # the name of the run's folder
+
+    @property
+    def pair(self) -> Pair:
+        """The layers."""
+        return Pair(self.front_layer, self.end_layer)
+
+    @property
+    def experiment(self) -> Experiment:
+        """The settings alone."""
+        return Experiment(**self.settings)
+
+
+def pair_of(options: Mapping[str, Any]) -> Pair | ControlPair:
+    """Return the pair of layers of a run with these options."""
+    layers = options.get("front_layer"), options.get("end_layer")
+    return ControlPair(*layers, options["control"]) if options.get("control") else Pair(*layers)
 
 
 def named_in_row(path: str | None, kind: str | None, *, seed: int | None) -> NetworkName:
@@ -99,9 +141,9 @@ def named_in_row(path: str | None, kind: str | None, *, seed: int | None) -> Net
 
 
 def by_experiment(rows: Iterable[Result]) -> dict[str, list[Result]]:
-    """Group rows that have an `experiment`, under titles that name what tells one from another; "" for a single one."""
-    groups = grouped(rows, lambda row: row.experiment.key)
-    titles = _details([to_record(same[0].experiment) for same in groups.values()])
+    """Group rows of stitches by experiment, under titles that name what tells one from another; "" for a single one."""
+    groups = grouped(rows, lambda row: row.key)
+    titles = _details([same[0].settings for same in groups.values()])
     return dict(zip(titles, groups.values(), strict=True))
 
 
@@ -140,7 +182,7 @@ def newest_runs(runs: Iterable[Result]) -> list[Result]:
     runs = list(runs)
     counted = newest(
         sorted(runs, key=lambda run: run.folder.name),
-        lambda run: (run.row.pair, run.row.experiment.key),
+        lambda run: (run.row.pair, run.row.key),
         name=lambda run: f"{run.row.pair} in {run.folder.name}",
     )
     chosen = set(map(id, counted))
@@ -154,8 +196,7 @@ def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[st
         apart_from: columns to ignore.
     """
     methods = [
-        tuple((name, value) for name, value in to_record(each).items() if name not in apart_from)
-        for each in experiments
+        tuple((name, value) for name, value in each.settings.items() if name not in apart_from) for each in experiments
     ]
     plain = dict(zip(methods, (each.method for each in experiments), strict=True))
     names = {}

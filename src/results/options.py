@@ -29,11 +29,7 @@ def as_written(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """Read a `config.txt`, this suite's or the public code's.
-
-    Raises:
-        UserError: it cannot be read, or holds something else.
-    """
+    """Read a `config.txt`, this suite's or the public code's."""
     options = read_json(path)
     if not isinstance(options, dict):
         raise UserError(f"{path} holds no options; remove its folder")

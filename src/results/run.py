@@ -5,7 +5,7 @@ was made. `resume.pt` is the state to go on from until then. A run that writes o
 (`table.config.txt`, `table.run.json`, `table.resume.pt`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -23,36 +23,32 @@ class Run:
 
     Args:
         options: of the run, as `config.txt` is to hold them.
+        prefix: of the names of its files; "" for a run that has the folder for itself.
     """
 
-    def __init__(self, options: Mapping[str, Any], *, config: Path, made_with: Path, state: Path, logs: Sequence[Path]):
-        self.options, self.config, self.made_with, self.state_file = dict(options), config, made_with, state
-        self.folder, self.logs = config.parent, logs
+    def __init__(self, folder: str | Path, options: Mapping[str, Any], *, prefix: str = ""):
+        self.folder, self.options = Path(folder), dict(options)
+        names = ("config.txt", "run.json", "resume.pt")
+        self.config, self.made_with, self.state_file = (self.folder / f"{prefix}{name}" for name in names)
+        self.logs = [] if prefix else [self.folder / name for name in ("training_logs.csv", "ft_logs.csv")]
         self.state: dict[str, Any] = {}  # to go on from
         self._lock: IO | None = None
 
     @classmethod
     def in_folder(cls, folder: str | Path, options: Mapping[str, Any]) -> "Run":
         """Make the run of a folder of its own."""
-        path = Path(folder)
-        logs = [path / "training_logs.csv", path / "ft_logs.csv"]
-        return cls(
-            options, config=path / "config.txt", made_with=path / "run.json", state=path / "resume.pt", logs=logs
-        )
+        return cls(folder, options)
 
     @classmethod
     def beside(cls, table: str | Path, options: Mapping[str, Any]) -> "Run":
         """Make the run that writes one table."""
-        config, made_with, state = (Path(table).with_suffix(end) for end in (".config.txt", ".run.json", ".resume.pt"))
-        return cls(options, config=config, made_with=made_with, state=state, logs=[])
+        return cls(Path(table).parent, options, prefix=f"{Path(table).stem}.")
 
     def skip_if_finished(self, *, resume: bool, overwrite: bool = False) -> bool:
         """Return whether a resumed run is finished, so that nothing is left to do; a note says so.
 
         Args:
             overwrite: finished runs of other options may be overwritten.
-        Raises:
-            UserError: there is a finished run of other options; names the differences.
         """
         remedy = "give the same ones, or leave out --resume" if resume else "choose another folder, or give --overwrite"
         if overwrite or not self.is_finished(remedy=remedy):
@@ -67,8 +63,6 @@ class Run:
 
         Args:
             remedy: ends the error.
-        Raises:
-            UserError: there is a finished run of other options; names the differences.
         """
         if not self.config.exists():
             return False
@@ -94,11 +88,7 @@ class Run:
         self.state = self.saved() if resume else {}
 
     def saved(self) -> dict[str, Any]:
-        """Return the state of an interrupted run; empty where there is none.
-
-        Raises:
-            UserError: it is of a run with other options; names the differences.
-        """
+        """Return the state of an interrupted run; empty where there is none."""
         if not self.state_file.exists():
             return {}
         state = load_tensors(self.state_file)
@@ -130,11 +120,7 @@ class Run:
 
 
 def new_folder(parent: Path) -> Path:
-    """Create a folder named by the time; no two processes get the same one.
-
-    Raises:
-        UserError: it cannot be created.
-    """
+    """Create a folder named by the time; no two processes get the same one."""
     while True:
         path = Path(parent) / str(datetime.now()).replace(" ", "_").replace(":", "-")
         try:

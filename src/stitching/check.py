@@ -1,29 +1,24 @@
 """Warns of options of a stitch that have no effect, or one that surprises."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from torch import nn
 
 from src.choices.stitching import FORMS
-from src.console import note, warn
+from src.console import listed, note, warn
 from src.errors import UserError
 from src.models import Network
-from src.results.experiments import Pair
+from src.results.experiments import Experiment, Pair
 from src.stitching.layers import StitchingLayer
 
 
-def check_options(
-    options: Mapping[str, Any], layers: Mapping[Pair, StitchingLayer], networks: Sequence[Network]
-) -> None:
-    """Warn of options that have no effect, or one that surprises.
+def check_options(experiment: Experiment, layers: Mapping[Pair, StitchingLayer], front: Network, end: Network) -> None:
+    """Warn of options that have no effect, or one that surprises, and note cuts around which the images go on.
 
     Args:
         layers: the stitching layer of each pair.
-        networks: front and end network.
-    Raises:
-        UserError: there is an objective but no training.
     """
+    options = experiment.options
     kind, init, n_epochs = options["stitching_type"], options["init"], options["n_epochs"]
     if options["objective"] != "task" and not n_epochs:
         raise UserError(f"--objective {options['objective']} with -e 0: nothing is trained; leave one of them out")
@@ -44,6 +39,13 @@ def check_options(
         whole = [f"{name} ({width})" for name, width in widths.items() if (options[option] or 0) > width]
         if whole:
             warn(f"--{option.replace('_', '-')} {options[option]} is above the width of {', '.join(whole)}: no effect")
-    norms = [isinstance(each, nn.modules.batchnorm._BatchNorm) for network in networks for each in network.modules()]
+    norms = [isinstance(each, nn.modules.batchnorm._BatchNorm) for each in (*front.modules(), *end.modules())]
     if any(norms) and n_epochs and not options["mod_only_stitch"]:
         note("without --mod-only-stitch the BatchNorm statistics of what the stitch uses of both networks move")
+    cuts = set(end.cut_names)
+    inside = [name for name in dict.fromkeys(pair.end_layer for pair in layers) if name not in cuts]
+    if inside:
+        note(
+            f"{listed(inside)}: inside a block, no true cut, as what follows depends on the images past this layer too "
+            "(misc/list_layers.py lists the layers)"
+        )

@@ -78,8 +78,6 @@ def relative_cutoff(cutoff: Cutoff, n_rows: int, n_columns: int) -> float:
         cutoff: `paper` is max(rows, columns)·eps(float32), as in the paper's code: it grows with the rows, so that
             with many of them least squares is truncated. `exact` is columns·eps(float32). Or the value itself; below
             the rounding of float64 it has no effect.
-    Raises:
-        ValueError: it is neither of these.
     """
     if cutoff in ("paper", "exact"):
         return (n_columns if cutoff == "exact" else max(n_rows, n_columns)) * EPS32

@@ -22,9 +22,8 @@ from src.choices import STARTS
 from src.console import warn
 from src.errors import UserError
 from src.files import read_json, write_bytes, write_json, write_text
-from src.results.experiments import Experiment, Pair
 from src.results.options import read_options
-from src.results.tables import from_record, read_table, to_record
+from src.results.tables import columns, from_record, read_table
 from src.stitching.rows import Metrics, StitchRow
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
@@ -94,30 +93,28 @@ def write_predictions(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def write_metrics(
-    folder: Path, options: Mapping[str, Any], metrics: Metrics, *, sparsity: Mapping[str, float], **further: float
-) -> None:
+def write_metrics(folder: Path, row: StitchRow, *, sparsity: Mapping[str, float], **further: float) -> None:
     """Write `metrics.json`, which has null for what is not finite, and `summary.txt`.
 
     Args:
         sparsity: shares of weights of at most each threshold.
         further: entries of `metrics.json`.
     """
-    values = to_record(metrics)
+    values = {name: getattr(row, name) for name in columns(Metrics)}
     for name, value in values.items():
         if value is not None and not math.isfinite(value):
             values[name] = None
             if name not in ("kappa", "front_accuracy", "r2_matched", "r2_test"):  # where they are not defined
-                warn(f"{options['front_layer']} -> {options['end_layer']}: the {name} is not finite ({value})")
+                warn(f"{row.pair}: the {name} is not finite ({value})")
     write_json(folder / "metrics.json", values | further | {"sparsity": sparsity})
     lines = [  # some end with a blank, which readers rely on
-        f"Front model: {options['front_model_path']} ",
-        f"End model: {options['end_model_path']} ",
-        f"Front layer: {options['front_layer']} ",
-        f"End layer: {options['end_layer']} ",
-        f"Clean accuracy: {metrics.accuracy:.4f} ",
-        f"Normalized PINV difference: {metrics.matching_error or 0:.4f}",  # 0 where nothing was matched
-        f"Normalized representation difference: {metrics.representation_difference:.4f}",
+        f"Front model: {row.front_model_path} ",
+        f"End model: {row.end_model_path} ",
+        f"Front layer: {row.front_layer} ",
+        f"End layer: {row.end_layer} ",
+        f"Clean accuracy: {row.accuracy:.4f} ",
+        f"Normalized PINV difference: {row.matching_error or 0:.4f}",  # 0 where nothing was matched
+        f"Normalized representation difference: {row.representation_difference:.4f}",
         "",
         f"Command: {' '.join(sys.argv)}",
         "",
@@ -136,8 +133,6 @@ def read_runs(source_dir: str | Path, *, recursive: bool = False) -> tuple[list[
 
     Args:
         recursive: read the runs in all folders below as well.
-    Raises:
-        UserError: there is no such folder.
     """
     source_dir = Path(source_dir)
     if not source_dir.is_dir():
@@ -194,9 +189,9 @@ def read_run(folder: Path) -> StitchingRun:
         measured["matching_error"] = None  # for which the public code writes 0
     paths = {f"{side}_model_path": options.get(f"{side}_model_path") for side in ("front", "end")}
     normalised = {name: os.path.normpath(path) for name, path in paths.items() if isinstance(path, str) and path}
+    unknown = {"end_accuracy": math.nan}  # in runs of the public code
     try:
-        pair, metrics = from_record(Pair, options), from_record(Metrics, measured)
-        row = StitchRow.of(pair, Experiment.of(options | normalised), metrics, folder=folder.name)
+        row = from_record(StitchRow, unknown | measured | options | normalised | {"folder": folder.name})
     except ValueError as error:
         raise UserError(f"{folder} is no folder of a stitching run ({error} missing or damaged)") from error
     return StitchingRun(folder, options, row)

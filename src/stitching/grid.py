@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from src.choices.stitching import OBJECTIVES, Objective
+from src.datasets.base import PairedImages
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.models.replay import Recorded
@@ -62,7 +63,7 @@ class Grid:
     Args:
         front: the network that stitches start with.
         end: the network that they end with; may be the same object.
-        layers: the stitching layer of each pair.
+        layers: the stitching layer of each pair, a `ControlPair` for controls.
         front_rank: retained rank of front activations, cut in each batch (see low_rank_approx); None keeps all.
         objective: what training minimises.
         l1_coef: weight of the l1 norm of weights and biases in the training loss.
@@ -86,6 +87,7 @@ class Grid:
             raise ValueError("networks whose statistics move cannot be shared by several pairs")
         self.front_rank, self.objective, self.l1_coef, self.frozen = front_rank, objective, l1_coef, frozen
         self.fitting = Fitting(next(front.parameters()).device)
+        self.controls = {pair.control for pair in layers}
         self.front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
         self.end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
         # In the order in which they run: one end layer after the other
@@ -96,29 +98,30 @@ class Grid:
         self.given = {"front": front, "end": end}  # targets and networks alone do not move with the statistics
         self.front, self.end = (front, end) if frozen else (copy.deepcopy(front), copy.deepcopy(end))
         self.modules = [*self.heads, *([] if frozen else [self.front, self.end])]
-        self.names = [f"{pair.front_layer} -> {pair.end_layer}" for pair in self.layers]
+        self.names = list(map(str, self.layers))
 
     def train(self, mode: bool) -> None:
         """Switch the stitching layers, and the networks unless they are frozen."""
         for module in self.modules:
             module.train(mode)
 
-    def losses(self, images: Tensor | tuple[Tensor, Tensor], labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
+    def losses(self, images: Tensor | PairedImages, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the objective of all stitches on a batch, in training plus the l1 term.
 
         Where an objective measures no accuracy, cross-entropies and hits of training are NaN.
 
         Args:
-            images: (B, C, H, W); or those of the front and those of the end network, for a label-only control.
+            images: (B, C, H, W); with partners, on which controls are trained.
         """
         logits = [self.end.output_name] if self.objective.measures_accuracy or not training else []
         behind = {name: [*compared, *logits] for name, compared in self.compared.items()}
         after = [name for name, others in behind.items() if others and self.frozen]
         with torch.no_grad():
             acts, own, recorded = activations_of_both(
-                self.front, self.front_layers, self.given["end"], self.targets, images, after=after
-            )
-            sources = self.truncated(acts)
+                self.front, self.front_layers, self.given["end"], self.targets, images,
+                after=after, controls=self.controls,
+            )  # fmt: skip
+            sources = {control: self.truncated(of_control) for control, of_control in acts.items()}
         for pairs, stitched in self._tails(recorded, sources, behind):
             group = self._losses_of(pairs, stitched, own, labels)
             if training and self.l1_coef:
@@ -157,9 +160,10 @@ class Grid:
         residuals: dict[Pair, Tensor | float] = defaultdict(float)
         targets = dict.fromkeys(self.end_layers, Moments())
         for images, labels in batches:
-            front_acts, end_acts, recorded = activations_of_both(
+            acts, end_acts, recorded = activations_of_both(
                 self.front, front_names, self.end, end_names, images, after=self.end_layers
             )
+            front_acts = acts[""]
             predictions["labels"].append(labels)
             alone = {"end": end_acts[self.end.output_name]}
             if front_output:
@@ -197,16 +201,18 @@ class Grid:
         self, recorded: Recorded, sources: Mapping[str, Tensor]
     ) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
         """Yield some pairs at a time with their stitched activations (P, B, …) and logits (P, B, n_classes)."""
-        for pairs, acts in self._tails(recorded, sources, dict.fromkeys(self.end_layers, [self.end.output_name])):
+        behind = dict.fromkeys(self.end_layers, [self.end.output_name])
+        for pairs, acts in self._tails(recorded, dict.fromkeys(self.controls, sources), behind):
             yield pairs, acts[pairs[0].end_layer], acts[self.end.output_name]
 
     def _tails(
-        self, recorded: Recorded, sources: Mapping[str, Tensor], behind: Mapping[str, Sequence[str]]
+        self, recorded: Recorded, sources: Mapping[str, Mapping[str, Tensor]], behind: Mapping[str, Sequence[str]]
     ) -> Iterator[tuple[list[Pair], dict[str, Tensor]]]:
         """Yield some pairs at a time with their activations (P, B, …) at the end layer and at others behind it.
 
         Args:
             recorded: of the end network's pass over the images.
+            sources: by control and front layer.
             behind: those others by end layer; where there are none, no part of the end network runs.
         """
         for end_layer in self.end_layers:
@@ -218,7 +224,7 @@ class Grid:
                 n_together = max(1, self.fitting.rows(kind) // n_samples)
                 pairs, group = group[:n_together], group[n_together:]
                 with self.fitting.measured(kind, len(pairs) * n_samples):
-                    stitched = torch.cat([self.layers[pair](sources[pair.front_layer]) for pair in pairs])
+                    stitched = torch.cat([self.layers[pair](sources[pair.control][pair.front_layer]) for pair in pairs])
                     acts = {end_layer: stitched}
                     if names:
                         acts |= self.end.activations(stitched, names, after=end_layer, images=recorded)

@@ -56,8 +56,6 @@ class Comparison:
     Args:
         folders: names of both, for tables and figures where the methods have one name.
         experiments: the rows of both.
-    Raises:
-        UserError: both are the same, or one of them holds several experiments, which have no one matrix.
     """
 
     def __init__(self, folders: Sequence[str], experiments: Sequence[Sequence[StitchRow]]):

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from src.choices.stitching import FORMS
 from src.console import note, progress, warn
-from src.datasets.base import BaseImageSet
+from src.datasets.base import BaseImageSet, PairedImages
 from src.errors import UserError
 from src.models import Network
 from src.moments import Moments, Rows
-from src.results.experiments import Pair
+from src.results.experiments import ControlPair, Pair
 from src.stitching.closed_forms import Cutoff, Matching, closed_form
 from src.stitching.layers import StitchingLayer
 from src.stitching.moments import SourceMoments, Target, r2_of
@@ -26,8 +26,10 @@ GAP = 0.03  # between R² on matched and on as many held-out images, at most
 SETTLED = 2  # successive sizes at which the gap is that small
 ROWS_PER_CHANNEL = 10  # of the source, at least
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-Layers = Mapping[Pair, StitchingLayer]
+AT_ONCE = 2**24  # float64 numbers of targets
+
+Batches = Iterable[tuple[Tensor | PairedImages, Tensor]]
+Layers = Mapping[Pair | ControlPair, StitchingLayer]
 
 
 def direct_matching(source: Tensor, target: Tensor, *, form: str = "pinv", cutoff: Cutoff = "paper") -> Matching:
@@ -53,11 +55,7 @@ def direct_matching(source: Tensor, target: Tensor, *, form: str = "pinv", cutof
 
 
 def _parts(samples: Tensor, form: str) -> list[Tensor]:
-    """Split samples (n,) as a form needs them: ridge is fitted to all but the last fifth, which judges its penalties.
-
-    Raises:
-        UserError: there are fewer than two.
-    """
+    """Split samples (n,) as a form needs them: the last fifth judges the penalties of ridge, the others are fitted."""
     if not FORMS[form].held_out:
         return [samples]
     if len(samples) < 2:
@@ -69,13 +67,7 @@ def _parts(samples: Tensor, form: str) -> list[Tensor]:
 def matching_batches(
     train_set: BaseImageSet, n: int, batch_size: int, *, seed: int, form: str = "pinv"
 ) -> list[Batches]:
-    """Batches of the n training images to match on, not augmented: the first n of one shuffled pass.
-
-    Returns:
-        All of them; for ridge those of the last fifth, on which it judges its penalties, apart.
-    Raises:
-        UserError: ridge is given fewer than two.
-    """
+    """Return batches of the first n training images of one shuffled pass, not augmented; see `_parts`."""
     samples = train_set.permutation(seed)[:n]
     if len(samples) < n:
         warn(f"-pinv-samples {n}: there are only {len(samples)} training images")
@@ -97,34 +89,47 @@ class GridMoments(NamedTuple):
 
 
 def _source(pair: Pair, layer: StitchingLayer) -> tuple:
-    """A front layer, and how it is laid out and resized: pairs that share it have the same moments of the source."""
-    return (pair.front_layer, *layer.source_key)
+    """What pairs of the same moments of the source share: control, front layer, and how it is laid out and resized."""
+    return (pair.control, pair.front_layer, *layer.source_key)
 
 
 @torch.no_grad()
 def grid_moments(front: Network, end: Network, layers: Layers, batches: Batches, *, form: str) -> GridMoments:
     """Take the moments that a form of `FORMS` needs of all pairs, in one pass of both networks over the batches."""
-    front_layers, end_layers = (list(dict.fromkeys(names)) for names in zip(*layers, strict=True))
-    total = None
+    front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
+    end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
+    controls, total = {pair.control for pair in layers}, None
     for images, _ in batches:
-        front_acts, end_acts, _ = activations_of_both(front, front_layers, end, end_layers, images)
-        prepared: dict[tuple, Target] = {}  # a target is prepared once for all sources
-        groups: dict[tuple, tuple[StitchingLayer, dict[str, Target]]] = {}  # a layer that lays it out, and the targets
-        sources, cls_tokens = {}, {}
-        for pair, layer in layers.items():
-            key = (pair.end_layer, layer.target_key)
-            if key not in prepared:
-                target = layer.targets(end_acts[pair.end_layer])
-                prepared[key] = Target.of(target, full=FORMS[form].target_scatter)
-            groups.setdefault(_source(pair, layer), (layer, {}))[1][pair.end_layer] = prepared[key]
-            if hasattr(layer, "cls_token"):
-                cls_tokens[pair] = Rows.of(end_acts[pair.end_layer][:, 0]).moments(diagonal=True)
-        for source, (layer, targets) in groups.items():
-            laid_out = layer.layout(front_acts[source[0]])
-            sources[source] = SourceMoments.of(laid_out, targets, size=layer.size, mode=layer.upsample_mode)
-        moments = GridMoments(sources, cls_tokens)
-        total = moments if total is None else total.pooled(moments)
+        sources, targets, _ = activations_of_both(front, front_layers, end, end_layers, images, controls=controls)
+        n_at_once = max(1, AT_ONCE // sum(act[0].numel() for act in targets.values()))
+        for first in range(0, len(targets[end_layers[0]]), n_at_once):
+            rows = slice(first, first + n_at_once)
+            parts = {control: {name: act[rows] for name, act in acts.items()} for control, acts in sources.items()}
+            moments = _moments(layers, parts, {name: act[rows] for name, act in targets.items()}, form=form)
+            total = moments if total is None else total.pooled(moments)
     return total
+
+
+def _moments(
+    layers: Layers, sources: Mapping[str, Mapping[str, Tensor]], targets: Mapping[str, Tensor], *, form: str
+) -> GridMoments:
+    """Take the moments of all pairs over some activations: of the front network by control, and of the end network."""
+    prepared: dict[tuple, Target] = {}  # a target is prepared once for all sources
+    groups: dict[tuple, tuple[StitchingLayer, dict[str, Target]]] = {}  # a layer that lays it out, and the targets
+    cls_tokens = {}
+    for pair, layer in layers.items():
+        key = (pair.end_layer, layer.target_key)
+        if key not in prepared:
+            prepared[key] = Target.of(layer.targets(targets[pair.end_layer]), full=FORMS[form].target_scatter)
+        groups.setdefault(_source(pair, layer), (layer, {}))[1][pair.end_layer] = prepared[key]
+        if hasattr(layer, "cls_token"):
+            cls_tokens[pair] = Rows.of(targets[pair.end_layer][:, 0]).moments(diagonal=True)
+    moments = {}
+    for key, (layer, of_source) in groups.items():
+        control, name, *_ = key
+        laid_out = layer.layout(sources[control][name])
+        moments[key] = SourceMoments.of(laid_out, of_source, size=layer.size, mode=layer.upsample_mode)
+    return GridMoments(moments, cls_tokens)
 
 
 def match_layers(
@@ -142,13 +147,10 @@ def match_layers(
 
     Args:
         front, end: the networks, in evaluation mode.
-        layers: the stitching layer of each pair.
         held_out: more images, on which ridge judges its penalties.
         form: one of `FORMS`.
         rank: retained rank of the resized front activations; None keeps all.
         cutoff: see `closed_form`.
-    Raises:
-        UserError: activations are not finite; names the pair.
     """
     parts = [batches] if held_out is None else [batches, held_out]
     moments = [grid_moments(front, end, layers, part, form=form) for part in parts]
@@ -166,7 +168,7 @@ def _matched(layers: Layers, moments: list[GridMoments], *, form: str, **options
         try:
             matchings = closed_form(form, *(part.sources[source] for part in moments), **options)
         except ValueError as error:
-            raise UserError(f"{pairs[0].front_layer} -> {pairs[0].end_layer}: {error}; check the models") from error
+            raise UserError(f"{pairs[0]}: {error}; check the models") from error
         matched |= {pair: matchings[pair.end_layer] for pair in pairs}
     cls_tokens = _pooled(moments).cls_tokens
     for pair, layer in layers.items():

@@ -59,8 +59,6 @@ class SourceMoments(NamedTuple):
             targets: of the same samples, with the positions of the resized source.
             size: the (H, W) that the source's feature maps are resized to; None leaves them as they are.
             mode: `bilinear` or `nearest`.
-        Raises:
-            ValueError: the positions differ.
         """
         n_channels = source.shape[1] if source.ndim == 4 else source.shape[-1]
         n_rows = source.numel() // n_channels if size is None else len(source) * math.prod(size)

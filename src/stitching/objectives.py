@@ -22,8 +22,6 @@ def soft_label_loss(stitched_logits: Tensor, end_logits: Tensor) -> Tensor:
         end_logits: (B, n_classes).
     Returns:
         A scalar, or (P,).
-    Raises:
-        ValueError: the shapes differ; so do the other losses.
     """
     if stitched_logits.shape[-2:] != end_logits.shape:
         raise ValueError(f"logits {tuple(stitched_logits.shape)} cannot be compared with {tuple(end_logits.shape)}")

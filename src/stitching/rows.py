@@ -1,14 +1,15 @@
 """The rows of stitching: `metrics.json`, `grid.csv`, and the comparison of two folders. Importing this spares torch."""
 
 import math
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from src.network_names import NetworkName
-from src.results.experiments import Experiment, Pair
-from src.results.tables import to_record
+from src.results.experiments import StitchResult
 
 
-class Metrics(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
     """The measurements of a stitch: `metrics.json`. The public code keeps the accuracy and the two errors alone."""
 
     accuracy: float  # in [0, 1], like all accuracies
@@ -27,58 +28,20 @@ class Metrics(NamedTuple):
     end_depth: int | None = None
 
 
-class StitchRow(NamedTuple):
-    """A finished stitching run: a row of `grid.csv`; see `Experiment` and `Metrics`."""
+@dataclass(frozen=True, kw_only=True)
+class StitchRow(StitchResult, Metrics):
+    """A finished stitching run: a row of `grid.csv`."""
 
-    front_layer: str
-    end_layer: str
-    stitching_type: str
-    init: str
-    front_stitch_rank: int | None
-    front_pinv_rank: int | None
-    seed: int | None
-    accuracy: float
-    front_accuracy: float
-    end_accuracy: float
-    matching_error: float | None
-    representation_difference: float
-    folder: str  # the name of the run's folder
-    front_model_path: str | None
-    end_model_path: str | None
-    front_model_type: str | None
-    end_model_type: str | None
-    dataset: str | None
-    objective: str
-    n_epochs: int | None
-    n_pinv_init_samples: int | str | None
-    agreement: float
-    kappa: float
-    n_images: int | None
-    pinv_cutoff: str
-    n_matched: int | None
-    matching_rank: int | None
-    r2_matched: float | None
-    r2_test: float
-    control: str = ""  # labels: made on other images of the same class
-    front_depth: int | None = None  # tables and figures have the layers in this order
-    end_depth: int | None = None
+    end_accuracy: float = field()  # no file of the public code has it
 
     contents, written_by = "stitching", "exec_stitch.py"
-
-    @classmethod
-    def of(cls, pair: Pair, experiment: Experiment, metrics: Metrics, *, folder: str) -> "StitchRow":
-        """Make the row of a run."""
-        return cls(**pair._asdict(), **to_record(experiment), **metrics._asdict(), folder=folder)
-
-    @property
-    def pair(self) -> Pair:
-        """The layers."""
-        return Pair(self.front_layer, self.end_layer)
-
-    @property
-    def experiment(self) -> Experiment:
-        """The settings that tell it from other stitches of these layers."""
-        return Experiment.of_row(self)
+    first_columns = (
+        "front_layer", "end_layer", "stitching_type", "init", "front_stitch_rank", "front_pinv_rank", "seed",
+        "accuracy", "front_accuracy", "end_accuracy", "matching_error", "representation_difference", "folder",
+        "front_model_path", "end_model_path", "front_model_type", "end_model_type", "dataset", "objective", "n_epochs",
+        "n_pinv_init_samples", "agreement", "kappa", "n_images", "pinv_cutoff", "n_matched", "matching_rank",
+        "r2_matched", "r2_test",
+    )  # fmt: skip
 
     @property
     def is_matched_on_few(self) -> bool:
@@ -94,7 +57,7 @@ class StitchRow(NamedTuple):
     @property
     def networks(self) -> tuple[NetworkName, NetworkName]:
         """The front and the end network."""
-        return self.experiment.front, self.experiment.end
+        return self.front, self.end
 
 
 class ComparisonRow(NamedTuple):

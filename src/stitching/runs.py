@@ -14,18 +14,19 @@ from src.checkpoints import load_tensors, save_state
 from src.console import listed, note, result, warn
 from src.errors import UserError
 from src.models import Network
-from src.results.experiments import Experiment, Pair
+from src.results.experiments import ControlPair, Experiment, Pair, pair_of
 from src.results.options import as_written, differences, read_options, refuse_other_options
 from src.results.run import Run, new_folder
 from src.stitching.closed_forms import Matching
 from src.stitching.folders import write_metrics, write_predictions
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
-from src.stitching.rows import Metrics, StitchRow
+from src.stitching.rows import StitchRow
 from src.stitching.stitched_model import full_state
 from src.training import EpochLog, Score, State
 from src.training.recorded import report_epoch, write_logs
 
+Stitch = Pair | ControlPair
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")
 
 
@@ -37,23 +38,18 @@ class GridRuns:
     Args:
         directory: the folder that holds the run folders.
         layers: the stitching layer of each pair.
-        options: the options of the script; those of a pair's `config.txt` name that pair's layers.
+        experiment: of the script's options.
         resume: go on with runs of the same options in `directory`; `layers` are then those of unfinished pairs.
-    Raises:
-        UserError: on resuming, there are runs of the same experiment whose other options differ.
     """
 
     def __init__(
-        self,
-        directory: Path,
-        layers: Mapping[Pair, StitchingLayer],
-        *,
-        options: Mapping[str, Any],
-        resume: bool = False,
+        self, directory: Path, layers: Mapping[Stitch, StitchingLayer], experiment: Experiment, *, resume: bool = False
     ):
-        self.directory, self.layers, self.options = Path(directory), dict(layers), dict(options)
-        self.folders: dict[Pair, Path] = {}  # created when there is something to write, so that a failure leaves none
-        self._whole = self._options_of(next(iter(layers))) if len(layers) == 1 else self.options
+        self.directory, self.layers, self.experiment = Path(directory), dict(layers), experiment
+        self.folders: dict[Stitch, Path] = {}  # created when there is something to write, so that a failure leaves none
+        self._whole = {**experiment.options, "controls": sorted({pair.control for pair in layers})}
+        if len(layers) == 1:
+            self._whole = experiment.config(*layers)
         self._run: Run | None = None  # keeps the state of all pairs
         if resume:
             self._take_up()
@@ -73,30 +69,28 @@ class GridRuns:
             note(f"{self.directory}: {len(finished)} of {len(self.layers)} runs are finished")
         if self._run:
             self._run.claim(resume=True)
-            self.folders = {Pair(*pair): self.directory / name for *pair, name in self._run.state["folders"]}
+            named = {tuple(pair): pair for pair in self.layers}
+            self.folders = {named[tuple(pair)]: self.directory / name for *pair, name in self._run.state["folders"]}
             if self.folders.keys() <= finished:  # killed before it removed its state
                 self._run.discard()
                 self._run, self.folders = None, {}
         left = self.folders or self.layers.keys() - finished
         self.layers = {pair: layer for pair, layer in self.layers.items() if pair in left}
 
-    def _finished_pairs(self) -> set[Pair]:
+    def _finished_pairs(self) -> set[Stitch]:
         finished, others = set(), {}
         for config in sorted(self.directory.glob("*/config.txt")):
             begun = read_options(config)
-            pair = Pair(begun.get("front_layer"), begun.get("end_layer"))
-            if pair in self.layers and _same_experiment(begun, self._options_of(pair)):
-                if differences(begun, as_written(self._options_of(pair))):
+            pair = pair_of(begun)
+            if pair in self.layers and _same_experiment(begun, self.experiment.config(pair)):
+                if differences(begun, as_written(self.experiment.config(pair))):
                     others[pair] = config
                 else:
                     finished.add(pair)
         for pair in others.keys() - finished:
-            begun, given = read_options(others[pair]), as_written(self._options_of(pair))
-            refuse_other_options(begun, given, where=others[pair].parent)
+            given = as_written(self.experiment.config(pair))
+            refuse_other_options(read_options(others[pair]), given, where=others[pair].parent)
         return finished
-
-    def _options_of(self, pair: Pair) -> dict[str, Any]:
-        return self.options | pair._asdict()
 
     def _claim(self) -> None:
         """Create the run folders, and lock that of the state, unless that has been done."""
@@ -107,7 +101,7 @@ class GridRuns:
         self._run.claim(resume=False)
         self._run.save(folders=[[*pair, folder.name] for pair, folder in self.folders.items()])
 
-    def log(self, logs: Mapping[Pair, Sequence[EpochLog]], state: State) -> None:
+    def log(self, logs: Mapping[Stitch, Sequence[EpochLog]], state: State) -> None:
         """Write the logs of all epochs so far, one a pair; report the last, or its mean when there are several."""
         self._claim()
         for pair, of_pair in logs.items():
@@ -121,7 +115,11 @@ class GridRuns:
         report_epoch(len(of_pair), EpochLog(train, val))
 
     def finish(
-        self, score: GridScore, matched: Mapping[Pair, Matching], *, whole_networks: tuple[Network, Network] | None
+        self,
+        score: GridScore,
+        matched: Mapping[Stitch, Matching],
+        *,
+        whole_networks: tuple[Network, Network] | None,
     ) -> None:
         """Write the results of every pair and report its accuracy.
 
@@ -130,9 +128,9 @@ class GridRuns:
             whole_networks: front and end network where they are to be saved as well.
         """
         self._claim()
-        rows: list[StitchRow] = []
+        rows: dict[Stitch, StitchRow] = {}
         for pair, layer in self.layers.items():
-            options = self._options_of(pair)
+            options = self.experiment.config(pair)
             run = Run.in_folder(self.folders[pair], options)
             if run.config.exists():  # finished before the run was killed
                 continue
@@ -141,42 +139,40 @@ class GridRuns:
                 save_state(run.folder / "final_model.pt", state)
             if not options["no_predictions"]:
                 write_predictions(run.folder / "predictions.npz", score.predictions_of(pair))
-            metrics = _metrics(score, pair, matched.get(pair))
+            settings = self.experiment.settings | pair._asdict()
+            rows[pair] = StitchRow(**settings, **_metrics(score, pair, matched.get(pair)), folder=run.folder.name)
             sparsity = dict(zip(THRESHOLDS, layer.sparsity([float(each) for each in THRESHOLDS]), strict=True))
             penalty = {"ridge_penalty": matched[pair].ridge_penalty} if options["init"] == "ridge" else {}
-            write_metrics(run.folder, options, metrics, sparsity=sparsity, **penalty)
+            write_metrics(run.folder, rows[pair], sparsity=sparsity, **penalty)
             run.finish()
             if len(self.layers) == 1:
                 note(f"wrote {run.folder}")
-            result(f"{self._title(pair)}Clean accuracy: {metrics.accuracy:.2%}")
-            rows.append(StitchRow.of(pair, Experiment.of(options), metrics, folder=run.folder.name))
+            result(f"{self._title(pair)}Clean accuracy: {rows[pair].accuracy:.2%}")
         self._run.discard()
-        _warn_of_matching(rows, matched, is_auto=self.options["n_pinv_init_samples"] == "auto")
+        _warn_of_matching(rows, matched, is_auto=self.experiment.n_pinv_init_samples == "auto")
 
-    def _title(self, pair: Pair) -> str:
-        alone = tuple(pair) == (self.options["front_layer"], self.options["end_layer"])
+    def _title(self, pair: Stitch) -> str:
+        alone = (pair.front_layer, pair.end_layer) == tuple(pair_of(self.experiment.options))[:2]
         return "" if alone else f"{pair}: "
 
 
-def _metrics(score: GridScore, pair: Pair, matched: Matching | None) -> Metrics:
+def _metrics(score: GridScore, pair: Stitch, matched: Matching | None) -> dict[str, Any]:
+    """Return the fields of `Metrics`."""
     of_pair = score.pairs[pair]
     agreement, kappa = agreement_of(of_pair.predictions, score.end_predictions)
-    return Metrics(
-        accuracy=of_pair.accuracy,
-        front_accuracy=score.front_accuracy,
-        end_accuracy=score.end_accuracy,
-        matching_error=matched and matched.error,
-        representation_difference=of_pair.representation_difference,
-        agreement=agreement,
-        kappa=kappa,
-        n_images=len(score.labels),
-        n_matched=matched and matched.n_samples,
-        matching_rank=matched and matched.rank,
-        r2_matched=matched and matched.r2,
-        r2_test=of_pair.r2,
-        front_depth=of_pair.depths[0],
-        end_depth=of_pair.depths[1],
-    )
+    of_match = {"matching_error": "error", "n_matched": "n_samples", "matching_rank": "rank", "r2_matched": "r2"}
+    return {name: getattr(matched, field) for name, field in of_match.items() if matched} | {
+        "accuracy": of_pair.accuracy,
+        "front_accuracy": score.front_accuracy,
+        "end_accuracy": score.end_accuracy,
+        "representation_difference": of_pair.representation_difference,
+        "agreement": agreement,
+        "kappa": kappa,
+        "n_images": len(score.labels),
+        "r2_test": of_pair.r2,
+        "front_depth": of_pair.depths[0],
+        "end_depth": of_pair.depths[1],
+    }
 
 
 def agreement_of(predictions: Tensor, others: Tensor) -> tuple[float, float]:
@@ -192,15 +188,15 @@ def agreement_of(predictions: Tensor, others: Tensor) -> tuple[float, float]:
     return observed, math.nan if by_chance == 1 else (observed - by_chance) / (1 - by_chance)
 
 
-def _warn_of_matching(rows: Sequence[StitchRow], matched: Mapping[Pair, Matching], *, is_auto: bool) -> None:
+def _warn_of_matching(rows: Mapping[Stitch, StitchRow], matched: Mapping[Stitch, Matching], *, is_auto: bool) -> None:
     """Warn of pairs whose matching the cutoff truncates, or that were matched on too few images."""
-    truncated = [row.pair for row in rows if row.pair in matched and matched[row.pair].truncated]
+    truncated = [pair for pair in rows if pair in matched and matched[pair].truncated]
     if truncated:
         warn(
             f"the cutoff of singular values spoils the matching of {listed(truncated)}: more rows drop more "
             "directions; --pinv-cutoff exact does not depend on the number of rows"
         )
-    few = [row.pair for row in rows if row.is_matched_on_few]
+    few = [pair for pair, row in rows.items() if row.is_matched_on_few]
     if few:
         remedy = "" if is_auto else "; raise -pinv-samples, or give -pinv-samples auto"
         warn(
@@ -224,12 +220,9 @@ def _interrupted(directory: Path, options: Mapping[str, Any]) -> Run | None:
 
 def _same_experiment(begun: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
     """Return whether runs have the same layers, networks, method and seed; epochs and other options may differ."""
-    keys = []
-    for options in (begun, given):
-        try:
-            experiment, pair = Experiment.of(options), (options["front_layer"], options["end_layer"])
-        except (KeyError, ValueError):  # of another script
-            return False
-        is_trained = experiment.n_epochs != 0
-        keys.append((pair, dataclasses.replace(experiment, n_epochs=is_trained).key))
-    return keys[0] == keys[1]
+    try:
+        experiments = [Experiment.of(options) for options in (begun, given)]
+    except ValueError:  # of another script
+        return False
+    one, other = (dataclasses.replace(each, n_epochs=each.n_epochs != 0).key for each in experiments)
+    return pair_of(begun) == pair_of(given) and one == other

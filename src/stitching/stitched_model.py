@@ -1,16 +1,17 @@
 """Pairs of layers, their stitching layers, and the stitched network: front part, stitching layer, end part."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from src.datasets.base import BaseImageSet
+from src.datasets.base import BaseImageSet, PairedImages
 from src.errors import UserError
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.models.replay import Recorded
-from src.results.experiments import Pair
+from src.results.experiments import ControlPair, Pair
 from src.runtime import seeded
 from src.stitching.layers import StitchingLayer, build_stitching_layer
 
@@ -109,23 +110,44 @@ def activations_of_both(
     front_names: Sequence[str],
     end: Network,
     end_names: Sequence[str],
-    images: Tensor | tuple[Tensor, Tensor],
+    images: Tensor | PairedImages,
     *,
     after: Sequence[str] = (),
-) -> tuple[dict[str, Tensor], dict[str, Tensor], Recorded]:
+    controls: Collection[str] = ("",),
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor], Recorded]:
     """Compute the activations of two networks, from one pass each, or from one for both if they are one.
 
     Args:
-        images: (B, C, H, W); or those of the front and those of the end network, for a label-only control.
+        images: (B, C, H, W); with partners, on which the front activations of controls are computed.
+        controls: "" for stitches, `labels` for label-only controls.
     Returns:
-        Those of the front and of the end network, and the record of its pass that goes on behind the layers `after`.
+        Those of the front network by control, those of the end network, and the record of its pass that goes on behind
+        the layers `after`.
     """
-    if isinstance(images, tuple):
-        return front.activations(images[0], front_names), *end.record(images[1], end_names, after=after)
+    own, others, places = images if isinstance(images, PairedImages) else (images, None, None)
+    shown = [] if others is not None and places is None and "" not in controls else front_names
     if front is end:
-        acts, recorded = front.record(images, list(dict.fromkeys([*front_names, *end_names])), after=after)
-        return {name: acts[name] for name in front_names}, {name: acts[name] for name in end_names}, recorded
-    return front.activations(images, front_names), *end.record(images, end_names, after=after)
+        both, recorded = front.record(own, list(dict.fromkeys([*shown, *end_names])), after=after)
+        acts, end_acts = ({name: both[name] for name in names} for names in (shown, end_names))
+    else:
+        acts, (end_acts, recorded) = front.activations(own, shown), end.record(own, end_names, after=after)
+    partners = acts
+    if others is not None and any(controls):
+        partners = front.activations(others, front_names)
+        if places is not None:
+            partners = {name: torch.cat([acts[name], act])[places] for name, act in partners.items()}
+    return {control: partners if control else acts for control in controls}, end_acts, recorded
+
+
+def with_controls(
+    layers: Mapping[Pair, StitchingLayer], controls: Sequence[str]
+) -> dict[Pair | ControlPair, StitchingLayer]:
+    """Return for each control a copy of the stitching layer of each pair; "" is no control, but the stitch."""
+    return {
+        (ControlPair(*pair, control) if control else pair): copy.deepcopy(layer)
+        for control in controls
+        for pair, layer in layers.items()
+    }
 
 
 def class_partners(labels: Tensor, order: Tensor) -> Tensor:
@@ -145,8 +167,8 @@ def class_partners(labels: Tensor, order: Tensor) -> Tensor:
 
 
 def label_only(images: BaseImageSet, *, seed: int) -> BaseImageSet:
-    """Return the training set of the label-only control: what a stitch reaches on it, it reaches by the label.
+    """Return the training set of label-only controls: what one reaches on it, it reaches by the label.
 
-    Its images are pairs: for the front network another image of the class, and the image.
+    Beside each image it has another one of its class, which the front network sees: see `PairedImages`.
     """
     return images.paired(class_partners(images.labels, images.permutation(seed)))
