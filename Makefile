@@ -12,7 +12,7 @@ test-slow: .venv/ready   # the long checks that `make test` leaves out
 demo: .venv/ready        # the main job on embedded data, a few minutes; prints the path of its report last
 	$(BIN)/python misc/demo.py
 
-ground-truth: .venv/ready # which measure can be believed? 45 networks on embedded data; resumable
+ground-truth: .venv/ready # which measure can be believed? 36 networks and impostors on embedded data; resumable
 	TRUTH=digits PYTHON=$(CURDIR)/$(BIN)/python bash misc/paper/13_ground_truth.sh
 
 paper-smoke: .venv/ready # every script of misc/paper on the embedded digits, tiny settings, a few minutes

@@ -19,6 +19,7 @@ def parser() -> cli.Parser:
     add("-m2r", "--model2-ranks", type=rank, nargs="*", default=None, help="ranks of the second one; 0, default: full")
     cli.add_channels_last(options, "1", "2")
     cli.add_data(options, batch_size=64)
+    cli.add_interventions(options, of_tests=True)
     cli.add_gpu(options)
     cli.add_seed(options, help="seed of fresh weights")
     cli.add_similarity(options)
@@ -85,6 +86,7 @@ def compute(args, session=None) -> None:
             "model1_type": args.model1_type,
             "model2_type": args.model2_type,
             "dataset": args.dataset,
+            "shortcut": args.shortcut,
             "seed": args.seed if first.is_fresh or second.is_fresh else None,
         },
     )

@@ -12,6 +12,7 @@ def parser() -> cli.Parser:
     add, root = options.add_argument, "./data/pytorch"
     add("source_dir", help="folder that holds one folder for each run, all of the same two networks")
     cli.add_data(options, batch_size=64)
+    cli.add_interventions(options, of_tests=True)
     cli.add_gpu(options)
     add("-idd", "--id-dataset", type=cli.dataset, help="ID dataset; default: that of -d")
     add("-iddata", "--id-dataset-root", default=root, help="folder of the ID dataset")
@@ -66,7 +67,7 @@ def evaluate(args, session=None) -> None:
     check_runs(finished, folder)
     dataset_info(args.dataset, labelled=True)
     runs = newest_runs(finished)
-    check_data(args.dataset, runs, other_data=args.other_data)
+    check_data(args.dataset, runs, other_data=args.other_data, shortcut=args.shortcut)
     loading = cli.load_options(args, device)
     test_set = session.dataset(args.dataset, args.dataset_root, train=False, **loading)
     front, end, end_name = load_networks(runs, vars(args), test_set.spec, device=device, session=session)

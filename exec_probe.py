@@ -17,6 +17,7 @@ def parser() -> cli.Parser:
         help="principal components to keep, in each batch; one probe each at every layer; 0, default: all")  # fmt: skip
     cli.add_gpu(options)
     cli.add_data(options, batch_size=64)
+    cli.add_interventions(options, of_tests=True)
     cli.add_channels_last(options)
     add("-e", "--epochs", dest="n_epochs", type=cli.whole_number(0), default=10, help="number of epochs")
     add("-lr", "--learning-rate", type=cli.real_number(above=0), default=1e-3,
@@ -118,7 +119,7 @@ def probe(args, session=None) -> None:
         write_json(path.with_suffix(".config.txt"), recorded(vars(args)))  # so that fresh weights are known as such
         note(f"wrote {path}")
     if run:
-        made_with = (args.seed, args.n_epochs, args.model_type, args.dataset, len(test_set))
+        made_with = (args.seed, args.n_epochs, args.model_type, args.dataset, len(test_set), args.shortcut)
         rows = []
         for (layer, rank), (trained, val) in last.items():
             scores = val.accuracy, trained and trained.accuracy, val.loss

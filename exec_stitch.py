@@ -20,6 +20,7 @@ def parser() -> cli.Parser:
     add("stitching_type", choices=STITCHING_TYPES, help="rc2c_pre for convolutional layers, t2t for transformers")
     cli.add_gpu(options)
     cli.add_data(options, batch_size=256)
+    cli.add_interventions(options, of_tests=True)
     cli.add_training(options, n_epochs=30)
     add("-dir", "--save-dir", default="", help="folder in results/ to write to")
     add("--no-save", action="store_true", help="do not save the stitched model (all else is saved)")

@@ -54,7 +54,7 @@ def train(args) -> None:
         model = build_model(args.model_type, n_classes=spec.n_classes, n_channels=spec.shape[0], image_shape=spec.shape)
     # Tensor cores want channels last; in float32 the layout is left alone.
     model.to(device, memory_format=torch.channels_last if args.amp == "bf16" else torch.preserve_format)
-    options = {**cli.load_options(args, device), **cli.intervention_options(args)}
+    options = cli.load_options(args, device)
     train_set, val_set = (
         load_dataset(args.dataset, args.dataset_root, train=train, **options) for train in (True, False)
     )

@@ -43,6 +43,8 @@ def parser() -> cli.Parser:
         help=f"a closed form ({', '.join(FORMS)}), or an objective and its epochs, such as task:10 "
         f"({', '.join(OBJECTIVES)}); none: stitch nothing",
     )
+    add("--ends", nargs="+", metavar="NAME",
+        help="stitch into these networks alone, and compare pairs with one of them; default: all")  # fmt: skip
     add("--controls", nargs="+", choices=CONTROLS, default=[],
         help="make label-only controls of all stitches as well, without which no verdict is similar")  # fmt: skip
     add("--detector", type=cli.several(untrained), default="mahalanobis",
@@ -62,6 +64,7 @@ def parser() -> cli.Parser:
         help="processes that the estimate of --dry-run is for")  # fmt: skip
     cli.add_gpu(options)
     cli.add_data(options, batch_size=None)
+    cli.add_interventions(options, of_tests=True)
     cli.add_training(options, n_epochs=None)
     cli.add_matching(options)
     add("-upsample", "--upsample-mode", choices=UPSAMPLE_MODES, default="bilinear", help="how sizes are matched")
@@ -141,15 +144,17 @@ def check_types(args, networks) -> None:
 def units_of(args, networks) -> list[Unit]:
     """List all units of work; those with one end network stand together, as they share its detectors."""
     methods = [Method.of(text) for text in dict.fromkeys(args.methods) if text != NONE]
+    ends = [network for network in networks if not args.ends or network.name in args.ends]
     units = [
         stitching_unit((front, end), each, args, args.save_dir)
-        for end in networks
+        for end in ends
         for front in networks
         if front != end
         for each in methods
     ]
     if not args.no_similarity:
-        units += [similarity_unit(pair, args, args.save_dir) for pair in itertools.combinations(networks, 2)]
+        pairs = [pair for pair in itertools.combinations(networks, 2) if set(pair) & set(ends)]
+        units += [similarity_unit(pair, args, args.save_dir) for pair in pairs]
     if args.probes:
         units += [probing_unit(network, args.probes, args, args.save_dir) for network in networks]
     return units

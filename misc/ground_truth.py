@@ -13,69 +13,109 @@ from src import cli
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Score all measures that misc/all_pairs.py has measured of networks that differ by construction: do they tell "
-        "groups of networks, differences of outputs, and layers by depth?"
+        "groups of networks, differences of outputs, layers by depth, and impostors from true fronts?"
     )
     add = options.add_argument
-    add("source_dir", help="folder that misc/all_pairs.py has written to")
-    add("networks", help="the list of networks; groups are named such as label_noise:0.5, test and strength")
-    add("-o", "--output", type=cli.csv_file, default="scores.csv", help="CSV to write; figures go beside it")
-    add("--map", help="draw a map of the networks by this measure as well, such as cka or 'covariance density'")
-    add("--map-layer", help="layer of the map; default: the deepest")
-    add("--resamples", dest="n_resamples", type=cli.whole_number(10), default=1000, help="of the bootstrap")
+    add("source_dirs", nargs="+", help="folders that misc/all_pairs.py has written to, each with all pairs of a test")
+    add("networks", help="the list of networks; groups are named such as label_noise:0.5, test and strength; clean; "
+        "impostor:KIND; similar:KIND")  # fmt: skip
+    add("-o", "--output", type=cli.csv_file, default="scores.csv", help="CSV to write; table and figure go beside it")
     add("--own-types", type=own_type, nargs="+", default=[], metavar="FILE.py:FUNCTION",
         help="types in the list that are a user's code, which runs only if named here")  # fmt: skip
     cli.add_gpu(options)
     cli.add_data(options, batch_size=512)
-    cli.add_seed(options, help="seed of the bootstrap")
-    options.set_defaults(dataset=None)  # whose test images give Jensen–Shannon divergences; without it none are taken
+    add("--intervention-seed", type=cli.whole_number(0), default=0, help="that of the dots on test images")
     return options
 
 
 def score_measures(args) -> None:
     from src.console import note, result
     from src.errors import UserError
+    from src.ground_truth.outputs import baselines, differences
     from src.ground_truth.protocol import score
-    from src.ground_truth.report import draw_maps, sentences, write_scores
-    from src.ground_truth.tables import read_tables
+    from src.ground_truth.report import sentences, sentences_on_dots, write_scores
+    from src.ground_truth.rows import DotsRow
+    from src.ground_truth.tables import read_tables, with_yardsticks
     from src.results.network_list import read_networks
-
-    networks = read_networks(args.networks)
-    check_types(args, networks)
-    tables = read_tables(Path(args.source_dir), networks)
-    groups = [network.group or "" for network in networks]
-    divergences = divergences_of(args, networks) if args.dataset else None
-    rows = score(tables, groups, divergences=divergences, n_resamples=args.n_resamples, seed=args.seed)
-    if not rows:
-        raise UserError(f"{args.source_dir} lacks pairs of every group; let misc/all_pairs.py finish first")
-    write_scores(Path(args.output), rows)
-    result("\n".join(sentences(rows)))
-    note(f"wrote {args.output}")
-    if args.map:
-        layer = args.map_layer or tables.layers[-1]
-        for path in draw_maps(Path(args.output), tables, groups, measure=args.map, layer=layer):
-            note(f"wrote {path}")
-
-
-def divergences_of(args, networks):
-    """Return the mean Jensen–Shannon divergences (N, N) of the outputs on test images, by one pass of each network."""
-    import numpy as np
-    import torch
-
-    from src.datasets import dataset_info
-    from src.ground_truth import output_differences
-    from src.network_names import NetworkName
-    from src.runtime import device_of
+    from src.results.tables import write_table
     from src.session import Session
 
-    device, session, outputs = device_of(args.gpu), Session(), []
-    spec = dataset_info(args.dataset, labelled=True).spec
-    images = session.dataset(args.dataset, args.dataset_root, train=False, **cli.load_options(args, device))
-    for network in networks:
-        net = session.network(NetworkName(network.path, network.type), spec, device=device)
-        with torch.no_grad():
-            batches = [net(x.to(device)).softmax(1).cpu() for x, _ in images.batches(args.batch_size)]
-        outputs.append(torch.cat(batches).numpy())
-    return np.array([[output_differences(one, other).jensen_shannon for other in outputs] for one in outputs])
+    listed, path = read_networks(args.networks), Path(args.output)
+    check_types(args, listed)
+    sources = [read_tables(Path(folder), listed) for folder in args.source_dirs]
+    session = Session()
+    networks = networks_of(args, listed, session)
+
+    # Networks with a shortcut have learned it, before anything is scored.
+    dots = dots_learned(args, listed, networks, session)
+    if dots:
+        write_table(path.with_name(f"{path.stem}_dots.csv"), DotsRow, dots)
+        result("\n".join(sentences_on_dots(dots)))
+
+    rows = []
+    layers = list(dict.fromkeys(layer for tables in sources for layer in tables.layers))
+    for shortcut in dict.fromkeys(tables.shortcut for tables in sources):
+        passed = pass_all(args, networks, layers, session, shortcut=shortcut)
+        outputs, n_images = differences(passed), len(passed[0].probabilities)
+        of_layers = baselines(passed)
+        for tables in (each for each in sources if each.shortcut == shortcut):
+            at = [layers.index(layer) for layer in tables.layers]
+            measured = with_yardsticks(tables, outputs.disagreement, n_images)
+            measured.values.update({name: values[:, :, at][..., at] for name, values in of_layers.items()})
+            scored = score(measured, [network.group or "" for network in listed], outputs)
+            rows += [row._replace(test=f"{row.test}_dots") if shortcut is not None else row for row in scored]
+    if not rows:
+        raise UserError(f"{', '.join(args.source_dirs)}: no test has all pairs; let misc/all_pairs.py finish first")
+    write_scores(path, rows)
+    result("\n".join(sentences(rows)))
+    note(f"wrote {path}")
+
+
+def networks_of(args, listed, session) -> list:
+    """Load all networks of the list."""
+    from src.datasets import dataset_info
+    from src.network_names import FRESH, NetworkName, fresh_seed
+    from src.runtime import device_of
+
+    device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
+    names = [NetworkName(each.path, each.type, fresh_seed(0) if each.path == FRESH else None) for each in listed]
+    return [session.network(name, spec, device=device) for name in names]
+
+
+def images_of(args, session, *, shortcut=None):
+    """Return the test images, with dots that tell nothing where there is a shortcut."""
+    from src.runtime import device_of
+
+    loading = cli.load_options(args, device_of(args.gpu))
+    changes = {"interventions": {"shortcut": shortcut}, "intervention_seed": args.intervention_seed}
+    return session.dataset(args.dataset, args.dataset_root, train=False, **loading | changes)
+
+
+def pass_all(args, networks, layers, session, *, shortcut):
+    """Pass the test images through all networks."""
+    from src.ground_truth.outputs import pass_over
+
+    images = images_of(args, session, shortcut=shortcut)
+    return [pass_over(network, images.batches(args.batch_size), layers) for network in networks]
+
+
+def dots_learned(args, listed, networks, session) -> list:
+    """Return the accuracies, with and without dots, of all networks that were trained with a shortcut."""
+    from src.datasets import interventions
+    from src.ground_truth.outputs import pass_over
+    from src.ground_truth.rows import DotsRow
+
+    plain, seed, rows = images_of(args, session), args.intervention_seed, []
+    for network, row in zip(networks, listed, strict=True):
+        if "shortcut:" in (row.group or ""):
+            sets = (
+                interventions.shortcut(plain, 1.0, train=True, seed=seed),
+                plain,
+                interventions.shortcut(plain, 0.0, train=False, seed=seed),
+            )
+            found = (pass_over(network, images.batches(args.batch_size), []).accuracy for images in sets)
+            rows.append(DotsRow(row.name, row.group, *found))
+    return rows
 
 
 def main(argv=None) -> int:

@@ -1,128 +1,159 @@
-"""misc/ground_truth.py: a measure that is the truth, one that is random, and a map of a known configuration."""
+"""misc/ground_truth.py: tables, figure, sentences and dots, from planted tables; and test images with dots."""
 
 import itertools
 
 import numpy as np
 import pytest
+import torch
 
-from src.ground_truth.measures import log_distance
-from src.ground_truth.scaling import classical_scaling
-from src.stitching.folders import write_predictions
-from tests.commands import PNG, error_line, read_csv, run
+from src.checkpoints import save_state
+from src.datasets import load_dataset
+from src.models import build_model
+from tests.commands import ON_DIGITS, PNG, error_line, read_csv, run
+from tests.conftest import few_images
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 
 SCRIPT = "misc/ground_truth.py"
-TESTS = ("label_noise", "shortcut", "image_noise")
-OFFSETS = (0, 1, 4, 9)  # of seeds; all differences differ
-LAYERS = ("x1", "x2", "x3")
-N_IMAGES = 1000
+LAYERS = ("pool2", "pool3")
+GROUPS = {f"n{i}": f"label_noise:{i // 4}" + " clean" * (i < 5) for i in range(12)}
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    """All pairs of networks on a line, where groups are far apart; predictions differ by their distance.
-
-    CKA, and the agreement of stitches as the mean over both directions, are the truth; mutual kNN is random.
-    """
+    """Twelve random networks in three groups. CKA knows the groups; stitches are wrong, but to both sides alike."""
     folder, rng = tmp_path_factory.mktemp("planted"), np.random.default_rng(0)
-    for kind in ("similarity", "probes"):
-        (folder / "all" / kind).mkdir(parents=True)
-    places = {f"{test}{g}_{s}": (test, 300 * g + offset + 100) for test in TESTS for g in (0, 1)
-              for s, offset in enumerate(OFFSETS)}  # fmt: skip
-    lines = [f"{name},-,small_cnn,{test}:{place // 300}" for name, (test, place) in places.items()]
-    (folder / "networks.csv").write_text("\n".join(["name,path,type,group", *lines]) + "\n")
-    for name, (_, place) in places.items():
-        rows = [{"layer": layer, "accuracy": place / N_IMAGES + i / 8} for i, layer in enumerate(LAYERS)]
+    (folder / "all" / "similarity").mkdir(parents=True)
+    (folder / "all" / "probes").mkdir()
+    for seed, name in enumerate(GROUPS):
+        torch.manual_seed(seed)
+        save_state(folder / f"{name}.pt", build_model("small_cnn", n_classes=10, n_channels=1).state_dict())
+        rows = [{"layer": layer, "accuracy": int(GROUPS[name][12]) / 4} for layer in LAYERS]
         write_table(folder / "all" / "probes" / f"{name}.csv", PROBE, *rows)
-    for (a, (test, p)), (b, (other, q)) in itertools.permutations(places.items(), 2):
-        if test == other:
-            write_stitch(folder / "all" / "pinv" / f"{a}-{b}", p, q)
-            if a < b:
-                rows = [
-                    {"layer1": one, "layer2": two, "cka": 1 - abs(p - q) / N_IMAGES - abs(i - j) / 10,
-                     "mutual_knn": rng.random()}
-                    for (i, one), (j, two) in itertools.product(enumerate(LAYERS), repeat=2)
-                ]  # fmt: skip
-                write_table(folder / "all" / "similarity" / f"{a}-{b}.csv", SIMILARITY, *rows)
-    run(SCRIPT, "all", "networks.csv", "-gpu", "-1", "--resamples", "50", "--map", "cka", cwd=folder)
+    lines = [f"{name},{name}.pt,small_cnn,{group}" for name, group in GROUPS.items()]
+    (folder / "networks.csv").write_text("\n".join(["name,path,type,group", *lines]) + "\n")
+    for a, b in itertools.permutations(GROUPS, 2):
+        is_same = GROUPS[a][:13] == GROUPS[b][:13]
+        write_stitches(folder / "all" / "pinv" / f"{a}-{b}", 0.5 + 0.1 * is_same + (0.2 if a < b else -0.2))
+        if a < b:
+            rows = [{"layer1": one, "layer2": two, "cka": is_same + rng.random() / 2, "mutual_knn": rng.random()}
+                    for one, two in itertools.product(LAYERS, repeat=2)]  # fmt: skip
+            write_table(folder / "all" / "similarity" / f"{a}-{b}.csv", SIMILARITY, *rows)
+    run(SCRIPT, "all", "networks.csv", "-d", "digits", "-gpu", "-1", cwd=folder)
     return folder
 
 
-def write_stitch(folder, front: int, end: int) -> None:
-    """Write a stitch whose agreement is wrong by as much as that of the other direction, but to the other side."""
-    (folder / "t").mkdir(parents=True)
-    agreement = 1 - abs(front - end) / N_IMAGES + (0.2 if front < end else -0.2)
-    row = {"front_layer": "x1", "end_layer": "x1", "agreement": agreement, "n_images": N_IMAGES}
-    write_table(folder / "grid.csv", STITCH, row)
-    ones = np.ones(N_IMAGES, dtype=int)
-    classes = {side: (np.arange(N_IMAGES) < place).astype(int) for side, place in (("front", front), ("end", end))}
-    write_predictions(folder / "t" / "predictions.npz", classes | {"stitched": ones, "labels": ones})
+def write_stitches(folder, agreement: float) -> None:
+    """Write a stitch and its label-only control, which agrees in a quarter of the images."""
+    folder.mkdir(parents=True)
+    rows = [
+        {"front_layer": "pool2", "end_layer": "pool2", "agreement": value, "control": control, "folder": control or "t"}
+        for control, value in (("", agreement), ("labels", 0.25))
+    ]
+    write_table(folder / "grid.csv", STITCH, *rows)
 
 
-def rows_of(folder, measure: str) -> dict[tuple[str, str], dict[str, str]]:
-    return {(r["test"], r["layer"]): r for r in read_csv(folder / "scores.csv") if r["measure"] == measure}
+def rows_of(folder, measure: str, table: str = "scores.csv") -> dict[tuple[str, str, str], dict[str, str]]:
+    return {(r["test"], r["score"], r["layer"]): r for r in read_csv(folder / table) if r["measure"] == measure}
 
 
-def test_the_truth_scores_1_in_all_tests(planted):
-    cka, agreement, probe = (rows_of(planted, name) for name in ("cka", "pinv disagreement", "probe"))
-    outputs = ("accuracy", "disagreement")
-    assert {test for test, _ in cka} == {*TESTS, *outputs, "layers"}
-    assert {layer for test, layer in cka if test in TESTS} == {"", *LAYERS}
-    for rows in (cka, agreement, probe):
-        for (test, _), row in rows.items():
-            names = ("auprc", "conformity") if test in TESTS else ("spearman",)
-            for name in ("conformity",) if rows is probe and test == "layers" else names:  # rounding breaks ties
-                assert float(row[f"{name}_value"]) == pytest.approx(1), (test, name)
-                assert float(row[f"{name}_low"]) == pytest.approx(1)
-    assert float(cka["layers", ""]["conformity_value"]) == 1
-    assert {row["both_directions"] for row in agreement.values()} == {"True"}
-    assert {row["both_directions"] for row in cka.values()} == {"False"}
-    assert {row["n_networks"] for (test, _), row in cka.items() if test in TESTS} == {"8"}
+def test_measures_of_all_tables_are_scored(planted):
+    for measure in ("cka", "probe", "pinv disagreement", "pinv beta"):
+        row = rows_of(planted, measure)["label_noise", "auprc", ""]
+        assert float(row["value"]) == pytest.approx(1) and row["is_above_chance"] == "True", measure
+        assert float(row["p"]) == 1 / 200 and row["n_networks"] == "12"
+        assert row["both_directions"] == str(measure.startswith("pinv"))
+    assert {layer for test, _, layer in rows_of(planted, "cka") if test == "label_noise"} == {"", *LAYERS}
+    assert {layer for test, _, layer in rows_of(planted, "pinv beta") if test == "label_noise"} == {"", "pool2"}
+    assert ("disagreement", "partial", "") in rows_of(planted, "cka")
+    baselines = {row["measure"] for row in read_csv(planted / "scores.csv") if row["is_baseline"] == "True"}
+    assert baselines == {"accuracy difference", "effective rank difference", "mean norm difference"}
+    assert not any("control" in row["measure"] for row in read_csv(planted / "scores.csv"))
 
 
-def test_a_random_measure_scores_about_chance(planted):
-    rows = rows_of(planted, "mutual_knn")
-    for name, tests in {"auprc": TESTS, "spearman": ("accuracy", "disagreement", "layers")}.items():
-        found = [float(row[f"{name}_value"]) for (test, layer), row in rows.items() if test in tests and not layer]
-        chance = float(rows[tests[0], ""][f"{name}_chance"])
-        assert np.mean(found) == pytest.approx(chance, abs=0.2)
-
-
-def test_figures_and_sentences(planted):
-    said = run(SCRIPT, "all", "networks.csv", "--resamples", "50", "-o", "again.csv", cwd=planted).out
+def test_figure_table_and_sentences(planted):
+    said = run(SCRIPT, "all", "networks.csv", *ON_DIGITS[:2], "-gpu", "-1", "-o", "again.csv", cwd=planted).out
     assert (planted / "again.csv").read_bytes() == (planted / "scores.csv").read_bytes()
-    believed, doubted = said.splitlines()
-    assert "in the test of shortcut" in believed and " cka," in believed and " mutual_knn" in doubted
-    for name in ("scores", *(f"scores_map_{test}" for test in TESTS)):
-        assert (planted / f"{name}.png").read_bytes().startswith(PNG)
-
-
-def test_groups_of_two_networks_are_too_few(planted):
-    lines = (planted / "networks.csv").read_text().splitlines()
-    few = [line for line in lines if line.split(",")[0][-2:] in ("_0", "_1", "me")]
-    (planted / "few.csv").write_text("\n".join(few) + "\n")
-    said = run(SCRIPT, "all", "few.csv", "--resamples", "50", "-o", "few_scores.csv", cwd=planted).out
-    believed, doubted, unknown = said.splitlines()
-    assert unknown.startswith("Has no interval")
-    assert [test for test in TESTS if test in believed + doubted] == [] and all(test in unknown for test in TESTS)
+    assert "Test of label_noise: above the best baseline" in said
+    table = (planted / "again.md").read_text().splitlines()
+    assert table[0].startswith("| measure | label_noise |") and any(line.startswith("| cka | 1.00*†") for line in table)
+    assert table[table.index("") - 1].startswith(("| accuracy difference", "| effective rank", "| mean norm"))
+    assert (planted / "again.png").read_bytes().startswith(PNG)
 
 
 def test_user_errors(planted):
-    options = ["all", "networks.csv", "--resamples", "10"]
-    assert "choose by --map and --map-layer" in error_line(SCRIPT, *options, "--map", "nothing", cwd=planted)
-    assert "is no folder" in error_line(SCRIPT, "none", "networks.csv", cwd=planted)
+    (planted / "empty").mkdir()
+    assert "is no folder" in error_line(SCRIPT, "none", "networks.csv", "-d", "digits", cwd=planted)
+    assert "has no pair of the networks" in error_line(SCRIPT, "empty", "networks.csv", "-d", "digits", cwd=planted)
+    lines = (planted / "networks.csv").read_text().replace("label_noise:", "").splitlines()
+    (planted / "plain.csv").write_text("\n".join(line.replace(" clean", "") for line in lines))
+    assert "no test has all pairs" in error_line(SCRIPT, "all", "plain.csv", "-d", "digits", "-gpu", "-1", cwd=planted)
 
 
-def test_a_map_reproduces_the_distances_of_a_plane():
-    points = np.random.default_rng(0).normal(size=(7, 2)) * (3, 1)
-    distances = np.linalg.norm(points[:, None] - points, axis=-1)
-    placed = classical_scaling(distances)
-    np.testing.assert_allclose(np.linalg.norm(placed[:, None] - placed, axis=-1), distances, atol=1e-7)
-    assert np.abs(placed.mean(0)).max() < 1e-7 and placed[:, 0].var() > placed[:, 1].var()
-    with pytest.raises(ValueError, match="finite"):
-        classical_scaling([[0, np.nan], [np.nan, 0]])
+# Dots
 
 
-def test_half_and_twice_the_own_density_are_equally_far():
-    assert log_distance(0.5) == pytest.approx(log_distance(2)) == pytest.approx(1 / 3)
-    assert (log_distance(1), log_distance(0)) == (0, 1)
+@pytest.fixture(scope="module")
+def dotted(tmp_path_factory):
+    """Networks that learned a dot, and some that could not; all pairs on plain images and on images with dots."""
+    folder = tmp_path_factory.mktemp("dotted")
+    lines = ["name,path,type,group"]
+    with few_images(400, n_test=100):
+        for seed in range(4):
+            share = seed // 2
+            run("exec_train.py", "small_cnn", *ON_DIGITS, "-lr", "0.01", "-e", "6", "-s", seed, "--intervention-seed",
+                seed, "--shortcut", share, "-dir", f"n{seed}", cwd=folder)  # fmt: skip
+            lines.append(f"n{seed},n{seed}/model_6.pt,small_cnn,shortcut:{share}")
+        (folder / "networks.csv").write_text("\n".join(lines))
+        for name, options in {"plain": [], "dots": ["--shortcut", "0"]}.items():
+            run("misc/all_pairs.py", "networks.csv", "pool3,pool4", "rc2c_pre", *ON_DIGITS, "--methods", "covariance",
+                "--alignment", "pool", "--no-figures", "--probes", "1", "-dir", name, *options, cwd=folder)  # fmt: skip
+        sources = ["results/plain", "results/dots"]
+        said = run(SCRIPT, *sources, "networks.csv", "-d", "digits", "-gpu", "-1", cwd=folder).out
+    return folder, said
+
+
+def test_tables_say_that_test_images_had_dots(dotted):
+    folder, _ = dotted
+    tables = ("covariance/n0-n1/grid.csv", "covariance/n0-n1/ood_evaluation_mahalanobis.csv", "similarity/n0-n1.csv",
+              "probes/n0.csv")  # fmt: skip
+    for table in tables:
+        plain, dots = (read_csv(folder / "results" / name / table) for name in ("plain", "dots"))
+        assert {row["shortcut"] for row in plain} == {""} and {row["shortcut"] for row in dots} == {"0.0"}, table
+    with few_images(400, n_test=100):
+        refused = error_line("exec_eval_stitcher_ood.py", "results/dots/covariance/n0-n1", *ON_DIGITS, "--detector",
+                             "mahalanobis", cwd=folder)  # fmt: skip
+    assert "stitched with --shortcut 0.0; give that one" in refused
+
+
+def test_dots_change_what_networks_predict(dotted):
+    folder, _ = dotted
+    grids = [read_csv(folder / "results" / name / "covariance" / "n2-n3" / "grid.csv") for name in ("plain", "dots")]
+    assert grids[0][0]["end_accuracy"] != grids[1][0]["end_accuracy"]
+    rows = {(row["test"], row["measure"]): row for row in read_csv(folder / "scores.csv") if row["layer"] == ""}
+    assert {test for test, _ in rows} == {"shortcut", "shortcut_dots"}
+    plain, dots = (rows[test, "accuracy difference"]["value"] for test in ("shortcut", "shortcut_dots"))
+    assert float(plain) <= 1 and float(dots) <= 1
+
+
+def test_what_networks_learned_of_the_dot_is_shown_before_the_scores(dotted):
+    folder, said = dotted
+    rows = {row["network"]: {name: float(row[name]) for name in ("true", "absent", "drawn")}
+            for row in read_csv(folder / "scores_dots.csv")}  # fmt: skip
+    assert rows.keys() == {"n0", "n1", "n2", "n3"}
+    for name in ("n2", "n3"):
+        assert rows[name]["true"] - rows[name]["drawn"] > 0.2
+    lines = said.splitlines()
+    assert lines[0].startswith("shortcut:0: accuracy ") and lines[1].endswith("2 of 2 networks rely on the dot.")
+    assert lines[2].startswith("Test of shortcut")
+
+
+def test_dots_tell_the_class_or_any_class():
+    """By counting: the place of a dot is that of the label in all images, or in a tenth of them."""
+    from src.datasets import interventions
+
+    plain = load_dataset("digits", ".", train=False)
+    for share, train, expected in ((1.0, True, 1.0), (0.0, False, 0.1)):
+        changed = interventions.shortcut(plain, share, train=train, seed=0)
+        places = interventions.circle(10)
+        told = [(changed.changes[-1].places[i] == places[label]).all() for i, label in enumerate(plain.labels.tolist())]
+        assert np.mean(told) == pytest.approx(expected, abs=0.05)

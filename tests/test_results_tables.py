@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 
 from src.errors import UserError
-from src.ground_truth.rows import DepthRow, TruthRow
+from src.ground_truth.rows import DepthRow, DotsRow, TruthRow
 from src.ood.rows import EvaluationRow, FinetuningRow
 from src.probing.rows import ProbeRow
 from src.results.tables import columns, from_record, read_table, to_record, write_table
@@ -27,19 +27,19 @@ COLUMNS = {  # that all tables of a type have
         "front_layer,end_layer,stitching_type,init,front_stitch_rank,front_pinv_rank,seed,accuracy,front_accuracy,"
         "end_accuracy,matching_error,representation_difference,folder,front_model_path,end_model_path,"
         "front_model_type,end_model_type,dataset,objective,n_epochs,n_pinv_init_samples,agreement,kappa,n_images,"
-        "pinv_cutoff,n_matched,matching_rank,r2_matched,r2_test,control,front_depth,end_depth"
+        "pinv_cutoff,n_matched,matching_rank,r2_matched,r2_test,control,front_depth,end_depth,shortcut"
     ),
     EvaluationRow: (
         "front_layer,end_layer,accuracy,auroc,aupr,fpr95,mean_energy,mean_id_energy,folder,detector,detector_id_data,"
         "detector_ood_data,id_dataset,sanity_dataset,sanity_auroc,dataset,front_model_path,end_model_path,"
         "front_model_type,end_model_type,stitching_type,init,objective,n_epochs,n_pinv_init_samples,front_stitch_rank,"
         "front_pinv_rank,seed,pinv_cutoff,auroc_low,auroc_high,density,recall,frechet,density_own,recall_own,"
-        "frechet_own,noise_dose,shrinkage_dose,control,front_depth,end_depth"
+        "frechet_own,noise_dose,shrinkage_dose,control,front_depth,end_depth,shortcut"
     ),
-    ProbeRow: "model,layer,rank,accuracy,train_accuracy,loss,seed,epochs,model_type,dataset,n_images",
+    ProbeRow: "model,layer,rank,accuracy,train_accuracy,loss,seed,epochs,model_type,dataset,n_images,shortcut",
     SimilarityRow: (
         "model1,model2,layer1,layer2,rank1,rank2,alignment,n_samples,model1_type,model2_type,dataset,"
-        "alignment_option,n_permutations,seed"
+        "alignment_option,n_permutations,seed,shortcut"
     ),
     MeasurementRow: (
         "method,measure,front_network,front_group,end_network,end_group,front_layer,front_depth,end_layer,end_depth,"
@@ -53,11 +53,10 @@ COLUMNS = {  # that all tables of a type have
     ComparisonRow: "front_layer,end_layer,accuracy_1,accuracy_2,difference",
     RankTestRow: "test,measure,setting,layer1,layer2,varied,n,spearman,spearman_p,kendall,kendall_p,place,note",
     TruthRow: (
-        "test,measure,layer,"
-        + "".join(f"{score}_{part}," for score in ("auprc", "conformity", "spearman")
-                  for part in ("value", "low", "high", "chance"))
-        + "n_networks,both_directions"
+        "test,score,measure,layer,value,low,high,chance,p,is_above_chance,is_above_baselines,is_baseline,n_networks,"
+        "both_directions"
     ),
+    DotsRow: "network,group,true,absent,drawn",
     DepthRow: "quantity,line,layer,value,low,high,n_networks,n_pairs,networks",
     EpochRow: "train_acc,train_loss,val_acc,val_loss",
     FinetuningRow: "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc",
@@ -87,7 +86,8 @@ ROWS = [
     ComparisonRow(*LAYERS, 0.5, math.nan, math.nan),
     RankTestRow("sensitivity", "cka", "a -- b", "x", "y", "layer1", 4, 0.8, 0.2, 2 / 3, 1 / 3),
     RankTestRow("specificity", "cka", "a -- b", "x", "x", "layer2", 8, place=2.0, note="its note"),
-    TruthRow("label_noise", "cka", "x", 0.5, 0.4, 0.6, 0.3, 0.9, 0.8, 1.0, 0.5, *[None] * 4, 15, True),
+    TruthRow("label_noise", "auprc", "cka", "x", 0.5, 0.4, 0.6, 0.3, 0.005, True, False, False, 15, True),
+    DotsRow("n0", "shortcut:1", 1.0, 0.5, 0.25),
     DepthRow("accuracy", "direct matching", "x", 0.5, math.nan, math.nan, 3, 6),
     EpochRow(None, 1.5, 0.5, math.nan),
     FinetuningRow(1.0, 0.5, 0.25, 0.125, 0.1),

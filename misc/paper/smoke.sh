@@ -12,7 +12,8 @@ export PYTHON=${PYTHON:-python} GPUS="-1 -1" WORKERS=0 OMP_NUM_THREADS=1
 export MODELS=$scratch/models RESULTS="$scratch/all results" IMAGENET=$scratch/imagenet
 export STAND_INS="cifar10=digits cifar100=digits svhn=digits cifar5m=digits outlier_exposure=photo_patches resnet18=resnet18_samewidth"
 export RESNET_LAYERS="layer1.0 layer4.1" VIT_LAYERS="blocks.0 blocks.11" RANKS="16 1"
-export EPOCHS=1 FINETUNE_EPOCHS=1 TLM_EPOCHS=1 PROBE_EPOCHS=1 IMAGENET_EPOCHS=1 TRUTH_EPOCHS=1 TRUTH_SEEDS="0 1"
+export EPOCHS=1 FINETUNE_EPOCHS=1 TLM_EPOCHS=1 PROBE_EPOCHS=1 IMAGENET_EPOCHS=1 TRUTH_EPOCHS=1
+export TRUTH_SEEDS="0 1" TRUTH_CLEAN=4 TRUTH_ENDS=2
 export TRUTH_NETWORK=small_cnn TRUTH_LAYERS="pool3 pool4" TRUTH_METHODS="pinv task:1"
 
 fail() { echo "smoke.sh: $1" >&2 && exit 1; }

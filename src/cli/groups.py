@@ -70,9 +70,10 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
 
 
 def load_options(args: Namespace, device: Any) -> dict[str, Any]:
-    """Collect the arguments `device` and `loading` of `load_dataset`."""
+    """Collect the arguments `device` and `loading` of `load_dataset`, and interventions where a script has them."""
     n_workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.n_workers is None else args.n_workers
-    return {"device": device, "loading": Loading(n_workers, args.prefetch_factor)}
+    changes = intervention_options(args) if "intervention_seed" in args else {}
+    return {"device": device, "loading": Loading(n_workers, args.prefetch_factor), **changes}
 
 
 def add_training(parser: Parser, *, n_epochs: int | None, momentum: bool = False) -> None:

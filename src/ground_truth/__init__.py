@@ -1,9 +1,8 @@
 """Ground truth: scores of similarity measures on networks that differ by construction, and differences of outputs.
 
-The protocol is that of ReSi (Klabunde et al., ICLR 2025, arXiv 2408.00531).
+The protocol is that of ReSi (Klabunde et al., ICLR 2025, arXiv 2408.00531), with baselines and impostors.
 """
 
-from src.ground_truth.bootstrap import draw_counts, interval
 from src.ground_truth.outputs import OutputDifferences, output_differences
 from src.ground_truth.scores import (
     GroupScores,
@@ -19,9 +18,7 @@ __all__ = [
     "LayerScores",
     "OutputDifferences",
     "chance_scores",
-    "draw_counts",
     "group_scores",
-    "interval",
     "layer_scores",
     "output_correlation",
     "output_differences",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from src.choices.measures import MEASURES
-from src.ground_truth.bootstrap import draw_counts, interval, weighted_mean
+from src.ground_truth.resampling import Estimate
 from src.ground_truth.rows import DepthRow
 from src.results.captions import short
 from src.results.curves import Point, curves
@@ -33,7 +33,7 @@ Cells = Mapping[tuple[str, str, str, str], Mapping[tuple[Hashable, Hashable], Se
 def depth_rows(
     runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], *, groups: Mapping[str, str] | None = None
 ) -> list[DepthRow]:
-    """Return the means over pairs of two networks at each layer, with intervals of 95 % by a bootstrap over networks.
+    """Return the means over pairs of two networks at each layer, with intervals of 95 % over networks.
 
     Stitches of different layers, of a network with itself, and similarities at reduced ranks are left out.
 
@@ -89,12 +89,12 @@ def _cells(runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], 
 
 
 def _row(quantity: str, line: str, networks: str, layer: str, of_pairs: Mapping[tuple, Sequence[float]]) -> DepthRow:
-    names = list(dict.fromkeys(chain.from_iterable(of_pairs)))
-    first, second = np.array([[names.index(name) for name in pair] for pair in of_pairs]).T
+    networks_of = list(dict.fromkeys(chain.from_iterable(of_pairs)))
     means = np.array([np.mean(values) for values in of_pairs.values()])
-    counts = draw_counts(np.zeros(len(names)))
-    resampled = weighted_mean(means, counts[:, first] * counts[:, second])
-    return DepthRow(
-        quantity, line, layer, float(weighted_mean(means)), *interval(resampled, counts), len(names), len(means),
-        networks,
-    )  # fmt: skip
+    has = np.array([[name in pair for pair in of_pairs] for name in networks_of])  # (networks, pairs)
+    without_network, without_pair = (
+        np.array([means[keep].mean() if keep.any() else np.nan for keep in kept])
+        for kept in (~has, ~np.eye(len(means), dtype=bool))
+    )
+    estimate = Estimate(float(means.mean()), without_network, without_pair, np.zeros(len(networks_of)))
+    return DepthRow(quantity, line, layer, estimate.value, *estimate.interval(), len(networks_of), len(means), networks)

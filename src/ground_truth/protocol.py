@@ -1,153 +1,185 @@
-"""The six tests of the protocol: scores every measure of the tables, with intervals over networks.
+"""The tests: a test takes the similarities of all pairs of networks at a layer and gives scores with intervals.
 
-The column `group` of a list of networks names the intervention and its strength, such as `label_noise:0.5`; what stands
-before the colon names the test. Networks of one group are the seeds that tests of outputs and of layers take.
+The column `group` of a list of networks names the groups of each, with blanks between them:
+
+* `label_noise:0.5`: a test, which tells the networks of one strength from those of others, and the strength;
+* `clean`: seeds of one experiment, for the tests of outputs and of layers;
+* `impostor:KIND`, `similar:KIND`: front networks that are planted against the clean ones (see `impostors`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, combinations
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
-from src.ground_truth.bootstrap import N_RESAMPLES, draw_counts, interval, weighted_mean
-from src.ground_truth.rows import TruthRow, TruthScore
-from src.ground_truth.scores import chance_scores, group_scores, layer_scores, output_correlation
+from src.ground_truth.outputs import BASELINES, Differences
+from src.ground_truth.resampling import LEVEL, Estimate, estimate, permuted_p
+from src.ground_truth.rows import TruthRow
+from src.ground_truth.scores import chance_scores, group_scores_of_pairs, layer_scores, rank_correlation
 from src.ground_truth.tables import Tables
 
-ALL_LAYERS = ""  # the mean over layers
-LAYER_TEST = "layers"
-SCORES = ("auprc", "conformity", "spearman")  # in the order of the columns
-NO_SCORE = (None,) * len(TruthScore._fields)
+ALL_LAYERS = ""  # by the mean of ranks over layers
+CLEAN, IMPOSTOR, COPY = "clean", "impostor", "similar"
 
 
-def score(
-    tables: Tables,
-    groups: Sequence[str],
-    *,
-    divergences: NDArray | None = None,
-    n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
-) -> list[TruthRow]:
-    """Score all measures in all tests that the networks allow.
+class Scored(NamedTuple):
+    """A measure in a test at a layer."""
+
+    test: str
+    score: str
+    layer: str
+    chance: float
+    estimate: Estimate
+    p: float | None = None  # None: networks cannot be permuted
+
+    @property
+    def is_above_chance(self) -> bool:
+        """Whether a random measure would score as well in at most 2.5 % of the cases."""
+        return self.estimate.interval().low > self.chance if self.p is None else self.p <= (1 - LEVEL) / 2
+
+
+def score(tables: Tables, groups: Sequence[str], outputs: Differences) -> list[TruthRow]:
+    """Score all measures of the tables, baselines among them, in all tests that the networks allow.
 
     Args:
-        groups: (N,), of the networks.
-        divergences: (N, N), Jensen–Shannon divergences of the outputs; None leaves that test out.
+        groups: (N,), as in the list of networks.
     """
-    counts = draw_counts(groups, n_resamples=n_resamples, seed=seed)
-    differences = output_matrices(tables, len(groups))
-    if divergences is not None:
-        differences["jensen_shannon"] = divergences
+    tokens = [group.split() for group in groups]
+    clean = np.array([i for i, names in enumerate(tokens) if CLEAN in names], dtype=int)
     rows = []
-    for measure in tables.values:
-        matrices = {layer: tables.alike(measure, layer) for layer in tables.layers}
-        matrices = {layer: matrix for layer, matrix in matrices.items() if not np.isnan(matrix).all()}
-        for test, members in tests_of(groups).items():
-            rows += _by_groups(tables, test, measure, matrices, members, np.array(groups)[members], counts[:, members])
-        for test, difference in differences.items():
-            rows += _by_outputs(tables, test, measure, matrices, difference, groups, counts)
-        rows += _by_layers(tables, measure, list(matrices), groups, counts)
-    return rows
+    for test in (*_tests_of_groups(tokens), *_tests_of_outputs(outputs, clean)):
+        rows += _rows(tables, {measure: list(_of_pairs(tables, measure, test)) for measure in tables.values})
+    rows += _rows(tables, {measure: list(_of_layers(tables, measure, clean)) for measure in tables.values})
+    return rows + list(_rows(tables, {name: list(_of_impostors(tables, name, tokens)) for name in tables.values}))
 
 
-def tests_of(groups: Sequence[str]) -> dict[str, NDArray]:
-    """Return the networks (indices) of each intervention that has two groups or more."""
-    names = np.array([group.partition(":")[0] if ":" in group else "" for group in groups])
-    tests = {name: np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist()) if name}
-    return {name: members for name, members in tests.items() if len({groups[i] for i in members}) > 1}
+class Test(NamedTuple):
+    """A test of the similarities of all pairs of some networks at a layer."""
+
+    name: str
+    members: NDArray  # the networks (indices)
+    groups: NDArray  # of these: which were made alike
+    chance: dict[str, float]  # by score
+    scores: dict[str, Callable[[NDArray, NDArray, NDArray], NDArray]]  # of similarities (P,), and as `Score`
 
 
-def output_matrices(tables: Tables, n: int) -> dict[str, NDArray]:
-    """Return the differences (N, N) of accuracies, and of predicted classes; NaN where a network has none."""
-    found = {name: np.full((n, n), np.nan) for name in ("accuracy", "disagreement")}
-    for i, first in tables.predictions.items():
-        for j, second in tables.predictions.items():
-            if np.array_equal(first["labels"], second["labels"]):
-                right = [(each["classes"] == each["labels"]).mean() for each in (first, second)]
-                found["accuracy"][i, j] = abs(right[0] - right[1])
-                found["disagreement"][i, j] = (first["classes"] != second["classes"]).mean()
-    return found
+def _tests_of_groups(tokens: Sequence[Sequence[str]]) -> Iterator[Test]:
+    """Yield the test of each intervention that has two groups or more."""
+    named = [[name.partition(":") for name in names] for names in tokens]
+    for test in dict.fromkeys(test for names in named for test, *_ in names if test not in (CLEAN, IMPOSTOR, COPY)):
+        strengths = {i: value for i, names in enumerate(named) for name, _, value in names if name == test}
+        members, groups = np.array(list(strengths)), np.array(list(strengths.values()))
+        first, second = (groups[ends] for ends in np.triu_indices(len(groups), 1))
+
+        def of(values, at, known, name, first=first, second=second):
+            return getattr(group_scores_of_pairs(values[at], first[known], second[known]), name)
+
+        if len(np.unique(groups)) > 1:
+            chance = chance_scores(groups)._asdict()
+            yield Test(test, members, groups, chance, {name: partial(of, name=name) for name in chance})
 
 
-def _by_groups(
-    tables: Tables, test: str, measure: str, matrices: Mapping, members: NDArray, groups: NDArray, counts: NDArray
-) -> Iterator[TruthRow]:
-    """Yield the scores of a test of an intervention at each layer, and of their mean over layers."""
-    own = [matrix[np.ix_(members, members)] for matrix in matrices.values()]
+def _tests_of_outputs(outputs: Differences, members: NDArray) -> Iterator[Test]:
+    """Yield the tests of clean networks: does a measure go with the differences of their outputs?"""
+    pairs = tuple(members[np.array(np.triu_indices(len(members), 1))])
 
-    def scores_of(counts: NDArray) -> NDArray:  # (layers, 2, ...)
-        return np.array([group_scores(matrix, groups, counts=counts) for matrix in own])
+    def of(values, at, known, difference, given=None):
+        return -rank_correlation(values[at], difference[known], None if given is None else given[known])
 
-    chance = dict(zip(("auprc", "conformity"), chance_scores(groups), strict=True))
-    yield from _rows(tables, test, measure, list(matrices), scores_of, counts, chance)
-
-
-def _by_outputs(
-    tables: Tables,
-    test: str,
-    measure: str,
-    matrices: Mapping,
-    difference: NDArray,
-    groups: Sequence[str],
-    counts: NDArray,
-) -> Iterator[TruthRow]:
-    """Yield the negative correlations of a measure with a difference of outputs, means over groups that have one."""
-    members = [np.flatnonzero(np.array(groups) == group) for group in dict.fromkeys(groups)]
-
-    def of_layer(matrix: NDArray, counts: NDArray) -> NDArray:  # (...)
-        of_groups = [
-            -output_correlation(matrix[np.ix_(own, own)], difference[np.ix_(own, own)], counts=counts[..., own])
-            for own in members
-        ]
-        return weighted_mean(np.stack(of_groups, axis=-1))
-
-    def scores_of(counts: NDArray) -> NDArray:  # (layers, 1, ...)
-        return np.array([[of_layer(matrix, counts)] for matrix in matrices.values()])
-
-    yield from _rows(tables, test, measure, list(matrices), scores_of, counts, {"spearman": 0.0})
+    for name, difference in outputs._asdict().items():
+        scores = {"spearman": partial(of, difference=difference[pairs])}
+        if name != "accuracy":
+            scores |= {"partial": partial(of, difference=difference[pairs], given=outputs.accuracy[pairs])}
+        yield Test(name, members, np.zeros(len(members)), dict.fromkeys(scores, 0.0), scores)
 
 
-def _by_layers(
-    tables: Tables, measure: str, layers: Sequence[str], groups: Sequence[str], counts: NDArray
-) -> Iterator[TruthRow]:
-    """Yield how well a measure orders the layers of two networks of a group, means over pairs.
+def _of_pairs(tables: Tables, measure: str, test: Test) -> Iterator[Scored]:
+    """Yield the scores of a measure in a test of pairs of networks."""
+    pairs = tuple(test.members[np.array(np.triu_indices(len(test.members), 1))])
+    for layer, values in _at_layers(tables, lambda layer: tables.alike(measure, layer)[pairs]):
+        for name, score_of in test.scores.items():
+            of = partial(score_of, values)
+            p = permuted_p(of, len(test.members))
+            yield Scored(test.name, name, layer, test.chance[name], estimate(of, test.groups), p)
+
+
+def _at_layers(tables: Tables, values_at: Callable[[str], NDArray]) -> Iterator[tuple[str, NDArray]]:
+    """Yield the similarities of pairs at each layer that has all of them, and their mean ranks over these layers."""
+    found = {layer: values_at(layer) for layer in tables.layers}
+    found = {layer: values for layer, values in found.items() if values.size > 1 and not np.isnan(values).any()}
+    yield from found.items()
+    if found:
+        yield ALL_LAYERS, np.mean([rankdata(values).reshape(values.shape) for values in found.values()], axis=0)
+
+
+def _of_layers(tables: Tables, measure: str, members: NDArray) -> Iterator[Scored]:
+    """Yield how well a measure orders the layers of two clean networks, means over pairs.
 
     Where it is the same for all layers, which are ties, its rank correlation counts as 0: it orders nothing.
     """
-    pairs = [(i, j) for i, j in combinations(range(len(groups)), 2) if groups[i] == groups[j]]
-    if len(layers) < 3 or not pairs:
+    pairs = list(zip(*members[np.array(np.triu_indices(len(members), 1))], strict=True))
+    complete = {layer: tables.alike(measure, layer)[tuple(np.transpose(pairs))] for layer in tables.layers if pairs}
+    layers = [layer for layer, values in complete.items() if not np.isnan(values).any()]
+    if len(layers) < 3:
         return
-    first, second = np.transpose(pairs)
     of_pairs = np.array([layer_scores(tables.of_layers(measure, i, j, layers)) for i, j in pairs])  # (pairs, 2)
     of_pairs[:, 1] = np.where(np.isnan(of_pairs[:, 0]), np.nan, np.nan_to_num(of_pairs[:, 1]))
-
-    def scores_of(counts: NDArray) -> NDArray:  # (1, 2, ...)
-        return np.array([[weighted_mean(scores, counts[..., first] * counts[..., second]) for scores in of_pairs.T]])
-
-    chance = {"conformity": 0.5, "spearman": 0.0}
-    yield from _rows(tables, LAYER_TEST, measure, [], scores_of, counts, chance)
+    for name, chance, values in (("spearman", 0.0, of_pairs[:, 1]), ("conformity", 0.5, of_pairs[:, 0])):
+        found = estimate(lambda at, _, values=values: values[at].mean(-1), np.zeros(len(members)))
+        yield Scored("layers", name, ALL_LAYERS, chance, found)
 
 
-def _rows(
-    tables: Tables,
-    test: str,
-    measure: str,
-    layers: Sequence[str],
-    scores_of: Callable[[NDArray], NDArray],
-    counts: NDArray,
-    chance: Mapping[str, float],
-) -> Iterator[TruthRow]:
-    """Yield a row for each layer and for the mean over layers; none where no layer has a score."""
-    n_networks = counts.shape[1]
-    values = scores_of(np.ones(n_networks))  # (layers, scores)
-    if not values.size or np.isnan(values).all():
+def _of_impostors(tables: Tables, measure: str, tokens: Sequence[Sequence[str]]) -> Iterator[Scored]:
+    """Yield the share of impostors that a measure puts below all true fronts of an end network, means over these.
+
+    True are all other end networks, which are clean, and the planted copies. Intervals are over end networks.
+    """
+    named = [dict(name.split(":") for name in names if ":" in name) for names in tokens]  # strengths or kinds
+    kinds = {i: names[IMPOSTOR] for i, names in enumerate(named) if IMPOSTOR in names}
+    impostors, copies = list(kinds), [i for i, names in enumerate(named) if COPY in names]
+    measured = [values for name, values in tables.values.items() if name not in BASELINES]
+    has_pair = np.any([np.isfinite(values).any((2, 3)) for values in measured], axis=0)  # (N, N)
+    ends = [i for i, names in enumerate(tokens) if CLEAN in names and impostors and has_pair[impostors[0], i]]
+    if len(ends) < 2:
         return
-    resampled = scores_of(counts)  # (layers, scores, resamples)
-    of_layers = list(zip(layers, values, resampled, strict=True)) if layers else []
-    for layer, value, of_draws in [*of_layers, (ALL_LAYERS, values.mean(0), resampled.mean(0))]:
-        scores = dict.fromkeys(SCORES, NO_SCORE)
-        for k, name in enumerate(chance):
-            scores[name] = TruthScore(float(value[k]), *interval(of_draws[k], counts), chance[name])
-        of_measure = n_networks, measure in tables.directed
-        yield TruthRow(test, measure, layer, *chain.from_iterable(scores.values()), *of_measure)
+    fronts = np.array([*impostors, *copies, *ends])
+    n, n_true, are_two = len(impostors), len(copies) + len(ends) - 1, fronts[:, None] != ends
+
+    def values_at(layer: str) -> NDArray:
+        return tables.into(measure, layer)[np.ix_(fronts, ends)][are_two]
+
+    for layer, values in _at_layers(tables, values_at):
+        similarity = np.full(are_two.shape, np.inf)  # a network itself is no front of its own
+        similarity[are_two] = values
+        is_below = similarity[:n] < similarity[n:].min(0)  # (impostors, ends)
+        shares = {"share": is_below.mean(0)}
+        for kind in dict.fromkeys(kinds.values()):
+            shares[kind] = is_below[[kinds[i] == kind for i in impostors]].mean(0)
+        for name, of_ends in shares.items():
+            without_each = np.array([np.delete(of_ends, end).mean() for end in range(len(ends))])
+            found = Estimate(float(of_ends.mean()), without_each, np.zeros(1), np.zeros(len(ends)))
+            yield Scored("impostors", name, layer, 1 / (n_true + 1), found)
+
+
+def _rows(tables: Tables, scored: Mapping[str, Sequence[Scored]]) -> Iterator[TruthRow]:
+    """Yield the rows of a test, if any measure but the baselines has a score there."""
+    if not any(each for measure, each in scored.items() if measure not in BASELINES):
+        return
+    best: dict[tuple, Estimate] = {}
+    for each in (each for measure in BASELINES for each in scored.get(measure, ())):
+        key = each.test, each.score, each.layer
+        if key not in best or np.nan_to_num(each.estimate.value, nan=-np.inf) > best[key].value:
+            best[key] = each.estimate
+    for measure, of_measure in scored.items():
+        for each in of_measure:
+            baseline = best.get((each.test, each.score, each.layer))
+            is_above = baseline is not None and each.estimate.minus(baseline).interval().low > 0
+            low, high = np.clip(each.estimate.interval(), -1, 1).tolist()
+            yield TruthRow(
+                each.test, each.score, measure, each.layer, each.estimate.value, low, high, each.chance, each.p,
+                bool(each.is_above_chance), bool(is_above), measure in BASELINES, len(each.estimate.groups),
+                measure in tables.directed and each.test != "impostors",
+            )  # fmt: skip

@@ -1,105 +1,100 @@
-"""The report of the tests: the table, a figure of ranks, two sentences, and maps of networks."""
+"""The report of the tests: tables, a figure of scores, and sentences."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import rankdata
 
 from src.console import listed
-from src.errors import UserError
-from src.ground_truth.measures import equal_values
-from src.ground_truth.protocol import ALL_LAYERS, tests_of
-from src.ground_truth.rows import TruthRow, TruthScore
-from src.ground_truth.scaling import classical_scaling
-from src.ground_truth.tables import Tables
-from src.results.curves import scatter
+from src.files import write_text
+from src.ground_truth.protocol import ALL_LAYERS
+from src.ground_truth.rows import DotsRow, TruthRow
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix
 from src.results.tables import write_table
 
+RELIES = 0.2  # by how much accuracy falls where dots mislead a network that has learned them
+
 
 def write_scores(path: Path, rows: Sequence[TruthRow]) -> None:
-    """Write the CSV, and beside it the figure of ranks."""
+    """Write the CSV, and beside it the table of main scores with the sentences (`.md`), and the figure (`.png`)."""
     write_table(path, TruthRow, rows)
-    draw_ranks(path.with_suffix(".png"), rows)
+    counted = main_rows(rows)
+    matrix = _matrix(counted, _cell, "–")
+    lines = [f"| {' | '.join(['measure', *matrix.columns])} |", f"|{'---|' * (1 + len(matrix.columns))}"]
+    lines += [f"| {' | '.join([name, *cells])} |" for name, cells in zip(matrix.rows, matrix.values, strict=True)]
+    write_text(path.with_suffix(".md"), "\n".join([*lines, "", *(f"* {line}" for line in sentences(rows)), ""]))
+    draw_scores(path.with_suffix(".png"), counted)
 
 
-def main_score(row: TruthRow) -> TruthScore:
-    """Return the score that counts in a test: AUPRC of groups, otherwise Spearman."""
-    return row.score("auprc") or row.score("spearman")
+def main_rows(rows: Sequence[TruthRow]) -> list[TruthRow]:
+    """Return the main score of each test over all layers, the best measures (by their mean) first, then baselines."""
+    counted = [row for row in rows if row.is_main and row.layer == ALL_LAYERS and not math.isnan(row.value)]
+    found: dict[str, list[float]] = {}
+    for row in counted:
+        found.setdefault(row.measure, []).append(_over_chance(row))
+    return sorted(counted, key=lambda row: (row.is_baseline, -np.mean(found[row.measure])))
 
 
 def sentences(rows: Sequence[TruthRow]) -> list[str]:
-    """Return which measures can be believed in each test, as the interval of the mean over layers is above chance."""
-    above: dict[str, list[TruthRow]] = {}
-    below: dict[str, list[TruthRow]] = {}
-    few: dict[str, list[TruthRow]] = {}
-    lacking: dict[str, list[TruthRow]] = {}
-    for row in (row for row in rows if row.layer == ALL_LAYERS):
-        found = main_score(row)
-        known = above if found.low > found.chance else below
-        kind = lacking if math.isnan(found.value) else few if math.isnan(found.low) else known
-        kind.setdefault(row.test, []).append(row)
-    said = [
-        "Can be believed here, as the interval of the score (of each measure by itself) is above chance: "
-        f"{_by_test(above)}.",
-        f"Cannot be believed here: {_by_test(below)}.",
-    ]
-    said += [f"Has no interval, as the networks are too few: {_by_test(few)}."] if few else []
-    said += [f"Has no score, as a pair is missing or all are equal at a layer: {_by_test(lacking)}."] if lacking else []
-    return said
+    """Return which measures find what a test asks for, and which of these find more than a baseline does."""
+    return [line for test in dict.fromkeys(row.test for row in rows) for line in _on_test(test, main_rows(rows))]
 
 
-def _by_test(rows: Mapping[str, Sequence[TruthRow]]) -> str:
-    """Name the measures of each test, the best first."""
-    parts = []
-    for test, of_test in rows.items():
-        best = sorted(of_test, key=lambda row: -np.nan_to_num(main_score(row).value, nan=-math.inf))
-        parts.append(f"in the test of {test} ({len(best)}) {listed(row.measure for row in best)}")
-    return "; ".join(parts) or "none"
+def _on_test(test: str, rows: Sequence[TruthRow]) -> Iterator[str]:
+    of_test = sorted((row for row in rows if row.test == test), key=lambda row: -row.value)
+    measures = [row for row in of_test if not row.is_baseline]
+    above = [row.measure for row in measures if row.is_above_chance]
+    better = [row.measure for row in measures if row.is_above_chance and row.is_above_baselines]
+    baseline = next((f"{row.measure} ({row.value:.2f})" for row in of_test if row.is_baseline), "")
+    if measures:
+        chance = f"chance is {measures[0].chance:.2f}"
+        yield f"Test of {test}: {len(above)} of {len(measures)} measures are above chance ({chance}): {_named(above)}."
+    if measures and baseline:
+        yield f"Test of {test}: above the best baseline, {baseline}: {_named(better)}."
 
 
-def ranks(rows: Sequence[TruthRow]) -> Matrix:
-    """Return the ranks (measures, tests) of the scores, 1 the best, ties their mean; measures by their mean rank."""
-    found = {(row.measure, row.test): main_score(row).value for row in rows if row.layer == ALL_LAYERS}
-    measures, tests = (list(dict.fromkeys(names)) for names in zip(*found, strict=True))
-    values = np.array([[found.get((measure, test), math.nan) for test in tests] for measure in measures])
-    placed = rankdata(-values, axis=0, nan_policy="omit")
-    order = np.argsort(np.nanmean(placed, axis=1), kind="stable")
-    return Matrix([measures[i] for i in order], tests, placed[order].tolist())
+def _named(measures: Sequence[str]) -> str:
+    return listed(measures) if measures else "none"
 
 
-def draw_ranks(path: Path, rows: Sequence[TruthRow]) -> None:
-    """Draw the ranks of measures in tests as a heat map; bright is good."""
-    matrix = ranks(rows)
-    panel = HeatMap(matrix, (float(max(2, len(matrix.rows))), 1.0), digits="g")
-    below = "Ranks of the scores, means over layers; 1 is the best measure of a test."
-    maps(path, {"ranks": panel}, row_label="measure", column_label="test", caption=below)
+def sentences_on_dots(rows: Sequence[DotsRow]) -> list[str]:
+    """Return the accuracies of each group with dots that tell the class, without dots, and with drawn ones."""
+    lines = []
+    for group in dict.fromkeys(row.group for row in rows):
+        of_group = [row for row in rows if row.group == group]
+        true, absent, drawn = np.mean([(row.true, row.absent, row.drawn) for row in of_group], axis=0)
+        relies = sum(row.true - row.drawn > RELIES for row in of_group)
+        lines.append(
+            f"{group}: accuracy {true:.2f} with dots that tell the class, {absent:.2f} without dots, {drawn:.2f} with "
+            f"drawn ones; {relies} of {len(of_group)} networks rely on the dot."
+        )
+    return lines
 
 
-def draw_maps(path: Path, tables: Tables, groups: Sequence[str], *, measure: str, layer: str) -> list[Path]:
-    """Draw a map of the networks of each intervention, or of all without any, by one measure; return the files.
+def _cell(row: TruthRow) -> str:
+    return f"{row.value:.2f}{'*' * row.is_above_chance}{'†' * (row.is_above_chance and row.is_above_baselines)}"
 
-    Raises:
-        UserError: the tables have no such measure or layer, or not of all pairs.
-    """
-    if measure not in tables.values or layer not in tables.layers:
-        allowed = f"measures {', '.join(tables.values)}; layers {', '.join(tables.layers)}"
-        raise UserError(f"the tables have no {measure!r} at {layer!r}; choose by --map and --map-layer among {allowed}")
-    equal = equal_values([measure.partition(" ")[0]])[measure]
-    written = []
-    for test, members in (tests_of(groups) or {"": np.arange(len(groups))}).items():
-        distances = np.maximum(equal - tables.alike(measure, layer)[np.ix_(members, members)], 0)
-        np.fill_diagonal(distances, 0)
-        if not np.isfinite(distances).all():
-            raise UserError(f"{measure} at {layer} lacks pairs of networks; let misc/all_pairs.py finish")
-        places = classical_scaling(distances)
-        points: dict[str, list[tuple[float, float]]] = {}
-        for i, place in zip(members, places.tolist(), strict=True):
-            points.setdefault(groups[i] or "networks", []).append(tuple(place))
-        written.append(path.with_name(f"{path.stem}_map{'_' * bool(test)}{test}.png"))
-        texts = {"x_label": "first axis", "y_label": "second axis", "caption": f"{measure} at {layer}"}
-        scatter(written[-1], points, **texts)
-    return written
+
+def _over_chance(row: TruthRow) -> float:
+    """Return a score where 0 is chance and 1 the truth."""
+    return (row.value - row.chance) / (1 - row.chance)
+
+
+def _matrix(rows: Sequence[TruthRow], value, missing) -> Matrix:
+    cells = {(row.measure, row.test): value(row) for row in rows}
+    measures, tests = (list(dict.fromkeys(getattr(row, name) for row in rows)) for name in ("measure", "test"))
+    return Matrix(measures, tests, [[cells.get((name, test), missing) for test in tests] for name in measures])
+
+
+def draw_scores(path: Path, rows: Sequence[TruthRow]) -> None:
+    """Draw the scores as a heat map of measures × tests, baselines apart; a red corner: above all baselines."""
+    matrix, n = _matrix(rows, _over_chance, math.nan), len({row.measure for row in rows if not row.is_baseline})
+    apart = [[math.nan] * len(matrix.columns)]
+    matrix = Matrix(
+        [*matrix.rows[:n], "", *matrix.rows[n:]], matrix.columns, matrix.values[:n] + apart + matrix.values[n:]
+    )
+    marked = [(row.measure, row.test) for row in rows if row.is_above_chance and row.is_above_baselines]
+    below = "0: chance, 1: the truth; by mean ranks over layers. Red corners: above all baselines, which stand last."
+    maps(path, {"": HeatMap(matrix, marked=marked)}, row_label="measure", column_label="test", caption=below)

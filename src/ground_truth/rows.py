@@ -2,43 +2,48 @@
 
 from typing import NamedTuple
 
-
-class TruthScore(NamedTuple):
-    """A score of a measure in a test of ground truth; higher is better."""
-
-    value: float
-    low: float  # the interval of 95 %, by a bootstrap over networks
-    high: float
-    chance: float  # of a measure that orders at random
+MAIN = {  # scores of tests that are no interventions
+    "accuracy": "spearman", "disagreement": "partial", "jensen_shannon": "partial", "layers": "spearman",
+    "impostors": "share",
+}  # fmt: skip
 
 
 class TruthRow(NamedTuple):
-    """A measure in a test of ground truth: a row of the table of `misc/ground_truth.py`; see `TruthScore`."""
+    """A score of a measure in a test: a row of the table of `misc/ground_truth.py`. Higher is better."""
 
-    test: str  # an intervention, a difference of outputs, or layers
+    test: str  # an intervention, a difference of outputs, layers, or impostors
+    score: str  # see `is_main`; also conformity, and the share of each kind of impostor
     measure: str
-    layer: str  # empty: the mean over layers
-    auprc_value: float | None  # a test has two of the three scores, or Spearman alone
-    auprc_low: float | None
-    auprc_high: float | None
-    auprc_chance: float | None
-    conformity_value: float | None
-    conformity_low: float | None
-    conformity_high: float | None
-    conformity_chance: float | None
-    spearman_value: float | None
-    spearman_low: float | None
-    spearman_high: float | None
-    spearman_chance: float | None
+    layer: str  # empty: by the mean of ranks over layers
+    value: float
+    low: float  # the interval of 95 %; NaN of few networks
+    high: float
+    chance: float  # of a measure that orders at random
+    p: float | None  # of a random measure scoring as well; None where networks cannot be permuted
+    is_above_chance: bool
+    is_above_baselines: bool  # above the best of them by more than the interval of the difference
+    is_baseline: bool  # a difference of two numbers, one of each network
     n_networks: int
     both_directions: bool  # the mean over both, of a measure of stitches
 
     contents, written_by = "ground truth", "misc/ground_truth.py"
 
-    def score(self, name: str) -> TruthScore | None:
-        """Return the score auprc, conformity or spearman; None where the test has it not."""
-        values = [getattr(self, f"{name}_{part}") for part in TruthScore._fields]
-        return None if None in values else TruthScore(*values)
+    @property
+    def is_main(self) -> bool:
+        """Whether it is the score that counts in its test."""
+        return self.score == MAIN.get(self.test.removesuffix("_dots"), "auprc")
+
+
+class DotsRow(NamedTuple):
+    """The accuracy of a network on test images with and without dots: a row of `FILE_dots.csv`."""
+
+    network: str
+    group: str
+    true: float  # dots tell the class
+    absent: float
+    drawn: float  # dots tell a class that is drawn from all
+
+    contents, written_by = "dots", "misc/ground_truth.py"
 
 
 class DepthRow(NamedTuple):
@@ -48,7 +53,7 @@ class DepthRow(NamedTuple):
     line: str  # a method of stitching, or a measure
     layer: str
     value: float
-    low: float  # the interval of 95 %, by a bootstrap over networks; NaN of few
+    low: float  # the interval of 95 %, see `resampling`; NaN of few networks
     high: float
     n_networks: int
     n_pairs: int

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
 
 class GroupScores(NamedTuple):
@@ -26,7 +27,7 @@ class LayerScores(NamedTuple):
     spearman: float  # of similarity with nearness in depth, in [-1, 1]
 
 
-def group_scores(similarity: ArrayLike, groups: ArrayLike, *, counts: ArrayLike | None = None) -> GroupScores:
+def group_scores(similarity: ArrayLike, groups: ArrayLike) -> GroupScores:
     """Score how well a measure tells the pairs of networks within a group from those across groups.
 
     For each group in turn, pairs of two of its networks are positive, pairs of one of them with a network of another
@@ -38,16 +39,40 @@ def group_scores(similarity: ArrayLike, groups: ArrayLike, *, counts: ArrayLike 
     Args:
         similarity: (N, N), symmetric, higher is more alike.
         groups: (N,), numbers or names.
-        counts: (..., N), how often each network counts, such as `draw_counts` gives; by default once.
     Returns:
-        (...) each; NaN for both where a group has no positive or no negative pair, or a similarity of a pair is NaN.
+        NaN for both where a group has no positive or no negative pair, or a similarity of a pair is NaN.
     Raises:
         ValueError: the matrix is not symmetric, or shapes do not fit.
     """
-    similarity = _symmetric(similarity)
-    members, weights = _indicators(_per_network(groups, similarity)), _weights(similarity, counts)
-    scores = [_tell_apart(similarity, weights, *_pairs_of_group(of_group)) for of_group in members]
-    return GroupScores(*np.mean(scores, axis=0))
+    similarity, groups = _symmetric(similarity), np.asarray(groups)
+    if groups.shape != similarity.shape[:1]:
+        raise ValueError(f"{groups.shape} groups for a matrix of {len(similarity)} networks")
+    first, second = np.triu_indices(len(groups), 1)
+    return GroupScores(*map(float, group_scores_of_pairs(similarity[first, second], groups[first], groups[second])))
+
+
+def group_scores_of_pairs(values: NDArray, first: NDArray, second: NDArray) -> GroupScores:
+    """Return `group_scores` (...) of sets of pairs: their similarities and the groups of both networks, (..., P) each.
+
+    A similarity of NaN is an error here; the sets may lack pairs.
+    """
+    order = np.argsort(-values, axis=-1, kind="stable")
+    values, first, second = (np.take_along_axis(each, order, -1) for each in (values, first, second))
+    n_pairs = values.shape[-1]
+    # Equal similarities are found together: each place stands for the last one of its value
+    changes = np.concatenate([values[..., 1:] != values[..., :-1], np.ones_like(values[..., :1], dtype=bool)], axis=-1)
+    ends = np.where(changes, np.arange(n_pairs), n_pairs)
+    last = np.minimum.accumulate(ends[..., ::-1], axis=-1)[..., ::-1] if n_pairs else ends
+    scores = []
+    for group in np.unique(first if not n_pairs else np.concatenate([first.ravel(), second.ravel()])):
+        within, across = (first == group) & (second == group), (first == group) ^ (second == group)
+        found, wrong = (np.take_along_axis(each.cumsum(-1), last, -1) for each in (within, across))
+        n_within, n_across = within.sum(-1), across.sum(-1)
+        n_compared = np.where(n_within * n_across > 0, n_within * n_across, math.nan)
+        precision = (within * found / np.maximum(found + wrong, 1)).sum(-1) * n_across / n_compared
+        scores.append((precision, (within * (n_across[..., None] - wrong)).sum(-1) / n_compared))
+    spoilt = np.where(np.isnan(values).any(-1), math.nan, 0.0)
+    return GroupScores(*(np.mean(scores, axis=0) + spoilt))
 
 
 def chance_scores(groups: ArrayLike) -> GroupScores:
@@ -61,8 +86,8 @@ def chance_scores(groups: ArrayLike) -> GroupScores:
         groups: (N,), numbers or names.
     """
     precisions = []
-    for members in _indicators(np.asarray(groups)):
-        within, across = (int(marked.sum()) for marked in _pairs_of_group(members))
+    for size in np.unique(groups, return_counts=True)[1]:
+        within, across = math.comb(size, 2), int(size) * (len(groups) - int(size))
         if not within or not across:
             return GroupScores(math.nan, math.nan)
         n, places = within + across, np.arange(1, within + across + 1)
@@ -70,7 +95,7 @@ def chance_scores(groups: ArrayLike) -> GroupScores:
     return GroupScores(float(np.mean(precisions)), 0.5)
 
 
-def output_correlation(similarity: ArrayLike, difference: ArrayLike, *, counts: ArrayLike | None = None) -> NDArray:
+def output_correlation(similarity: ArrayLike, difference: ArrayLike, given: ArrayLike | None = None) -> float:
     """Return Spearman's correlation, over all pairs of networks, of similarity with the difference of outputs.
 
     Equal values get the mean of their ranks. A good measure is low where outputs differ: its correlation is negative,
@@ -79,17 +104,28 @@ def output_correlation(similarity: ArrayLike, difference: ArrayLike, *, counts: 
     Args:
         similarity: (N, N), symmetric, higher is more alike.
         difference: (N, N), symmetric, higher where outputs differ more (see `output_differences`).
-        counts: (..., N), as in `group_scores`.
+        given: (N, N), another difference, whose part in both is taken out: the partial correlation. It is 0 where that
+            leaves nothing.
     Returns:
-        (...), in [-1, 1]; NaN where one side is constant or has a NaN.
+        In [-1, 1]; NaN where one side is constant or has a NaN.
     Raises:
         ValueError: a matrix is not symmetric, or shapes do not fit.
     """
-    similarity, difference = _symmetric(similarity), _symmetric(difference)
-    if similarity.shape != difference.shape:
-        raise ValueError(f"similarities {similarity.shape} and differences {difference.shape} of other networks")
-    pairs = np.triu_indices(len(similarity), 1)
-    return _spearman(similarity[pairs], difference[pairs], _weights(similarity, counts)[(..., *pairs)])
+    matrices = [_symmetric(each) for each in (similarity, difference, given) if each is not None]
+    if len({each.shape for each in matrices}) > 1:
+        raise ValueError(f"matrices {', '.join(str(each.shape) for each in matrices)} of other networks")
+    pairs = np.triu_indices(len(matrices[0]), 1)
+    return float(rank_correlation(*(each[pairs] for each in matrices)))
+
+
+def rank_correlation(x: NDArray, y: NDArray, given: NDArray | None = None) -> NDArray:
+    """Return Spearman's correlation (...) of values (..., P), or the partial one; see `output_correlation`."""
+    of_both = _spearman(x, y)
+    if given is None:
+        return of_both
+    of_x, of_y = _spearman(x, given), _spearman(y, given)
+    left = np.sqrt(np.maximum((1 - of_x**2) * (1 - of_y**2), 0))
+    return np.where(left < 1e-9, 0.0 * of_both, (of_both - of_x * of_y) / np.maximum(left, 1e-9))
 
 
 def layer_scores(similarity: ArrayLike) -> LayerScores:
@@ -126,68 +162,10 @@ def _symmetric(matrix: ArrayLike) -> NDArray:
     return matrix
 
 
-def _per_network(values: ArrayLike, matrix: NDArray) -> NDArray:
-    values = np.asarray(values)
-    if values.shape != matrix.shape[:1]:
-        raise ValueError(f"{values.shape} values for a matrix of {len(matrix)} networks")
-    return values
-
-
-def _weights(matrix: NDArray, counts: ArrayLike | None) -> NDArray:
-    """Return how often each pair of networks counts (..., N, N); a network that counts twice is no pair with itself."""
-    counts = np.ones(len(matrix)) if counts is None else np.asarray(counts, dtype=np.float64)
-    if counts.shape[-1:] != matrix.shape[:1]:
-        raise ValueError(f"{counts.shape} counts for a matrix of {len(matrix)} networks")
-    return counts[..., :, None] * counts[..., None, :]
-
-
-def _indicators(groups: NDArray) -> NDArray:
-    """Mark the members of each group: (number of groups, N)."""
-    return np.unique(groups)[:, None] == groups
-
-
-def _pairs_of_group(members: NDArray) -> tuple[NDArray, NDArray]:
-    """Mark the pairs within a group, above the diagonal, and those of a member with another network: (N, N) each."""
-    return np.triu(np.outer(members, members), 1), np.outer(members, ~members)
-
-
-def _tell_apart(similarity: NDArray, weights: NDArray, within: NDArray, across: NDArray) -> tuple[NDArray, NDArray]:
-    """Return average precision and conformity rate (...) of the pairs marked; NaN where one kind is empty."""
-    positive, negative = similarity[within], similarity[across]
-    n_positive, n_negative = weights[..., within], weights[..., across]
-    if np.isnan(positive).any() or np.isnan(negative).any():
-        return (np.full(weights.shape[:-2], math.nan),) * 2
-    total_positive, total_negative = n_positive.sum(-1), n_negative.sum(-1)
-    # For each positive pair: how many of either kind are less similar, and how many are not
-    below_positive, _ = _counts_below(positive, n_positive, positive)
-    below_negative, _ = _counts_below(negative, n_negative, positive)
-    found_positive = total_positive[..., None] - below_positive
-    found = found_positive + total_negative[..., None] - below_negative
-    precision = found_positive / np.maximum(found, 1)  # 0/0 is of a pair that does not count
-    n_compared = np.where(total_positive * total_negative > 0, total_positive * total_negative, math.nan)
-    auprc = (n_positive * precision).sum(-1) * total_negative / n_compared
-    return auprc, (n_positive * below_negative).sum(-1) / n_compared
-
-
-def _counts_below(values: NDArray, weights: NDArray, than: NDArray) -> tuple[NDArray, NDArray]:
-    """Sum the weights (..., n) of the values (n,) below each of `than` (m,), and of those not above it."""
-    order = np.argsort(values)
-    sums = np.concatenate([np.zeros((*weights.shape[:-1], 1)), weights[..., order].cumsum(-1)], axis=-1)
-    below, not_above = (np.searchsorted(values[order], than, side=side) for side in ("left", "right"))
-    return sums[..., below], sums[..., not_above]
-
-
-def _spearman(x: NDArray, y: NDArray, weights: NDArray | None = None) -> NDArray:
-    """Return Spearman's rank correlation (...) of values (n,) that count so often (..., n); NaN as its callers say."""
-    weights = np.ones(len(x)) if weights is None else weights
-    if len(x) < 2 or np.isnan(x).any() or np.isnan(y).any():
-        return np.full(weights.shape[:-1], math.nan)
-    n = np.maximum(weights.sum(-1, keepdims=True), 1)
-    deviations = []
-    for values in (x, y):
-        ranks = sum(_counts_below(values, weights, values)) / 2  # the mean rank of equal values, but for a constant
-        deviations.append(ranks - (weights * ranks).sum(-1, keepdims=True) / n)
-    of_x, of_y = deviations
-    covariance, *variances = ((weights * one * two).sum(-1) for one, two in ((of_x, of_y), (of_x, of_x), (of_y, of_y)))
-    scale = np.sqrt(variances[0] * variances[1])
-    return covariance / np.where(scale > 0, scale, math.nan)
+def _spearman(x: NDArray, y: NDArray) -> NDArray:
+    """Return Spearman's correlation (...) over the last axis; NaN where a side is constant, short or has a NaN."""
+    if x.shape[-1] < 2:
+        return np.full(np.broadcast_shapes(x.shape, y.shape)[:-1], math.nan)
+    of_x, of_y = (ranks - ranks.mean(-1, keepdims=True) for ranks in (rankdata(x, axis=-1), rankdata(y, axis=-1)))
+    scale = np.sqrt((of_x**2).sum(-1) * (of_y**2).sum(-1))
+    return (of_x * of_y).sum(-1) / np.where(scale > 0, scale, math.nan)

@@ -36,11 +36,15 @@ def check_runs(runs: Sequence[StitchingRun], folder: Path) -> None:
             raise UserError(f"the runs differ in {name}: {', '.join(values)}; evaluate one kind of runs at a time")
 
 
-def check_data(dataset: str, runs: Sequence[StitchingRun], *, other_data: bool) -> None:
+def check_data(dataset: str, runs: Sequence[StitchingRun], *, other_data: bool, shortcut: float | None = None) -> None:
     """Refuse runs that were stitched on other data than they are evaluated on, unless others are wanted.
 
     A user's own data are the same under another path if they have their name and nothing is at the old path.
     """
+    dots = {run.row.shortcut for run in runs}
+    if dots != {shortcut} and not other_data:
+        given = ", ".join(map(str, dots))
+        raise UserError(f"--shortcut {shortcut}: these runs were stitched with --shortcut {given}; give that one")
     recorded = {run.row.dataset for run in runs} - {None}
     others = {name for name in recorded if name != dataset and not _has_moved(Path(name), dataset)}
     if other_data and not others:

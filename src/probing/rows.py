@@ -21,6 +21,7 @@ class ProbeRow(NamedTuple):
     model_type: str
     dataset: str
     n_images: int | None  # test images
+    shortcut: float | None = None  # images had dots
 
     contents, written_by = "probing", "exec_probe.py -o"
 

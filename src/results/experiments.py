@@ -60,6 +60,7 @@ class Experiment:
     pinv_cutoff: str = "paper"  # the only one of the public code
     seed: int | None = None
     control: str = ""  # labels: made on other images of the same class
+    shortcut: float | None = None  # all images had dots, which told their class with this probability
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)  # all; no column
 
     @classmethod

@@ -1,7 +1,7 @@
 """Tables: rows of a flat type to and from the columns of a CSV, or the values of JSON. Importing this spares torch.
 
 A row type is a NamedTuple or a frozen dataclass whose fields are the columns, but those that do not compare, in their
-order; those of its `first_columns` come first. Its last field may be a `dict[str, T]`: columns of other names, such as
+order; those of its `first_columns` come first. One field may be a `dict[str, T]`: columns of other names, such as
 those of the measures that were asked for. A table has those of all its rows. A type that is read from a user's file
 says what it holds (`contents`) and who writes it (`written_by`).
 """

@@ -44,6 +44,7 @@ class SimilarityRow(NamedTuple):
     n_permutations: int | None
     seed: int | None  # of fresh weights
     values: dict[str, float]  # by measure, NaN where there is none; and the columns of its nulls
+    shortcut: float | None = None  # images had dots
 
     contents, written_by = "similarity", "exec_compute_low_rank_sim_metrics.py -o"
 
