@@ -54,7 +54,7 @@ def group_scores(similarity: ArrayLike, groups: ArrayLike) -> GroupScores:
 def group_scores_of_pairs(values: NDArray, first: NDArray, second: NDArray) -> GroupScores:
     """Return `group_scores` (...) of sets of pairs: their similarities and the groups of both networks, (..., P) each.
 
-    A similarity of NaN is an error here; the sets may lack pairs.
+    Sets may lack pairs; one with a similarity of NaN has no score.
     """
     order = np.argsort(-values, axis=-1, kind="stable")
     values, first, second = (np.take_along_axis(each, order, -1) for each in (values, first, second))
@@ -62,9 +62,9 @@ def group_scores_of_pairs(values: NDArray, first: NDArray, second: NDArray) -> G
     # Equal similarities are found together: each place stands for the last one of its value
     changes = np.concatenate([values[..., 1:] != values[..., :-1], np.ones_like(values[..., :1], dtype=bool)], axis=-1)
     ends = np.where(changes, np.arange(n_pairs), n_pairs)
-    last = np.minimum.accumulate(ends[..., ::-1], axis=-1)[..., ::-1] if n_pairs else ends
+    last = np.minimum.accumulate(ends[..., ::-1], axis=-1)[..., ::-1]
     scores = []
-    for group in np.unique(first if not n_pairs else np.concatenate([first.ravel(), second.ravel()])):
+    for group in np.unique(np.concatenate([first, second])):
         within, across = (first == group) & (second == group), (first == group) ^ (second == group)
         found, wrong = (np.take_along_axis(each.cumsum(-1), last, -1) for each in (within, across))
         n_within, n_across = within.sum(-1), across.sum(-1)
