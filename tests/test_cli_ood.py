@@ -29,7 +29,6 @@ from tests.commands import (
     read_json,
     read_metrics,
     run,
-    run_process,
     save_network,
 )  # fmt: skip
 from tests.conftest import few_images
@@ -42,6 +41,13 @@ TITLES = {"accuracy": "STITCHING ACCURACY"} | {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_digits():
+    """All scripts of this file see few images."""
+    with few_images(300, n_test=120):
+        yield
+
+
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
     """Two `small_cnn` trained for two epochs on the digits: their checkpoints."""
@@ -52,13 +58,12 @@ def networks(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def workplace(networks, tmp_path_factory, request):
+def workplace(networks, tmp_path_factory):
     """A folder with two grids of stitches, and detectors for one of their two end layers."""
     folder = tmp_path_factory.mktemp("ood")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        stitch(networks, "dm")  # a process evaluates it on all images
-        request.getfixturevalue("few_test_images")
+        stitch(networks, "dm")
         stitch(networks, "ranks", "--front-stitch-rank", "2")
         with few_images(64):
             run(TRAIN, *detector(networks, "pool1", "d"))
@@ -97,6 +102,13 @@ def network(path: Path) -> Network:
     return load_model(NetworkName(str(path), MODEL), ImageSpec(10, (1, 8, 8)), device="cpu")
 
 
+def stitched_from_pool4(folder: Path, front: Network, images: torch.Tensor) -> torch.Tensor:
+    """The activations at `pool1` that the stitch of a run makes of those at `pool4`."""
+    layer = build_stitching_layer("rc2c_pre", (128, 1, 1), (16, 4, 4))
+    layer.load_state_dict(load_state(folder / "final_model.pt"))
+    return layer(front(images, until="pool4"))
+
+
 def rows_of(folder: Path, detector: str = "energy") -> list[dict[str, str]]:
     return read_csv(folder / ("ood_evaluation.csv" if detector == "energy" else f"ood_evaluation_{detector}.csv"))
 
@@ -113,11 +125,11 @@ def test_detector_files_have_the_layout_of_the_public_code(workplace, networks):
     assert (workplace / "store" / name).read_bytes() == (folder / "ft_model_1.pt").read_bytes()
 
 
-@pytest.mark.slow
 def test_fine_tuning_changes_a_checkpoint_it_starts_from(workplace, networks, in_tmp_path):
     begun = ["--resume-from", workplace / "d" / "model_1.pt", "-e", "0", "-fe", "2"]
     start = [networks[1], MODEL, "pool1", *CLASSIFIER, *begun]
-    out = run(TRAIN, *start, "-dir", "a", "-score", "oe", "-fdir", "s").out.splitlines()
+    with few_images(64):
+        out = run(TRAIN, *start, "-dir", "a", "-score", "oe", "-fdir", "s").out.splitlines()
     assert len(out) == 4 and out[0].startswith("FT Epoch #1 FT loss: ") and "CE Loss: " in out[0]
     assert {path.name for path in Path("a").glob("*model*")} == {"ft_model_1.pt", "ft_model_2.pt"}
     assert read_json("a/config.txt")["score"] == "OE"
@@ -128,60 +140,52 @@ def test_fine_tuning_changes_a_checkpoint_it_starts_from(workplace, networks, in
 def test_all_layers_get_a_detector_each(in_tmp_path):
     """Of tokens, too: a vision transformer and its classifiers."""
     save_network(in_tmp_path / "vit.pt", "vit_tiny_patch4_32", n_channels=1, image_shape=(1, 8, 8))
-    given = [*CLASSIFIER, "-m", "repr_cls_vit_tiny", "-b", "64", "-e", "0", "-fe", "1", "-dir", "d", "-fdir", "s"]
-    with few_images(128):
-        run(TRAIN, "vit.pt", "vit_tiny_patch4_32", "blocks.0,blocks.11", *given)
+    given = [*CLASSIFIER, "-m", "repr_cls_vit_tiny", "-b", "16", "-e", "0", "-fe", "1", "-dir", "d", "-fdir", "s"]
+    with few_images(16, n_test=16):
+        run(TRAIN, "vit.pt", "vit_tiny_patch4_32", "blocks.0,blocks.1", *given)
     entries = read_json("s/meta.json").values()
     assert {entry["source_layer"]: entry["required_input_shape"] for entry in entries} == {
-        layer: [5, 192] for layer in ("blocks.0", "blocks.11")
+        layer: [5, 192] for layer in ("blocks.0", "blocks.1")
     }
     configs = {path.parent.name: read_json(path)["source_layer_name"] for path in Path("d").glob("*/config.txt")}
-    assert configs == {layer: layer for layer in ("blocks.0", "blocks.11")}
+    assert configs == {layer: layer for layer in ("blocks.0", "blocks.1")}
 
 
-def test_evaluation_prints_and_writes_what_it_finds(workplace):
-    given = ["results/dm", *ON_DIGITS, "-detectors", "store", "-scd", "photo_patches"]
-    printed = run_process(EVALUATE, *given, cwd=workplace).out
-    folder, pairs = workplace / "results" / "dm", [(front, "pool1") for front in FRONTS]
+@torch.no_grad()
+def test_an_evaluation_prints_and_writes_the_scores_of_the_detector(workplace, networks):
+    """Energies and AUROC are recomputed layer by layer, without the grid."""
+    printed = evaluate(workplace, "dm", "-scd", "photo_patches").out
+    folder = workplace / "results" / "dm"
     rows, written = rows_of(folder), read_json(folder / "ood_evaluation.json")
-    assert [pair_of(row) for row in rows] == pairs
-    accuracies = {pair_of(row): row["accuracy"] for row in read_csv(folder / "grid.csv")}
+    assert [pair_of(row) for row in rows] == [(front, "pool1") for front in FRONTS]
     for column, title in TITLES.items():
         matrix = parse_matrix(printed, title)
         assert {pair: value for pair, value in matrix.items() if value != "nan"} == {
             pair_of(row): f"{float(row[column]):.4f}" for row in rows
         }
+    accuracies = {pair_of(row): row["accuracy"] for row in read_csv(folder / "grid.csv")}
     for row, saved in zip(rows, written["stitches"], strict=True):
         assert row["accuracy"] == accuracies[pair_of(row)] == str(saved["accuracy"])
         assert row["auroc"] == str(saved["auroc"])
-
-    heading, columns, layer2, layer3 = printed.splitlines()[-4:]
-    assert heading == "OOD detector sanity checks: photo_patches (energy)" and columns.split("  ")[-1] == "FPR95"
-    assert layer2.split()[0] == "pool1" and layer3.split()[0] == "pool2"  # no stitch ends there
-    assert f"{written['sanity_checks']['pool1']['auroc']:.4f}" == layer2.split()[2]
-    assert set(written["sanity_checks"]) == {"pool1", "pool2"}
     assert (folder / "ood_evaluation.png").read_bytes().startswith(PNG)
 
+    heading, columns, *checks = printed.splitlines()[-4:]
+    assert heading == "OOD detector sanity checks: photo_patches (energy)" and columns.split("  ")[-1] == "FPR95"
+    assert [line.split()[0] for line in checks] == list(written["sanity_checks"]) == ["pool1", "pool2"]
+    assert f"{written['sanity_checks']['pool1']['auroc']:.4f}" == checks[0].split()[2]
 
-@torch.no_grad()
-def test_energies_are_those_of_the_detector(workplace, networks):
-    """Recomputed layer by layer, without the grid."""
-    evaluate(workplace, "dm", "-scd", "photo_patches")
-    folder = workplace / "results" / "dm"
     front, end = map(network, networks)
     options = {"n_classes": 10, "n_channels": 1, "image_shape": (1, 8, 8)}
     classifier = build_model("repr_cls_resnet18", representation_shape=(16, 4, 4), **options).eval()
     classifier.load_state_dict(load_state(workplace / "d" / "ft_model_1.pt"))
     ((x, _),) = digit_images(train=False).batches(1000)
-    (row,) = (row for row in rows_of(folder) if row["front_layer"] == "pool4")
-    layer = build_stitching_layer("rc2c_pre", (128, 1, 1), (16, 4, 4))
-    layer.load_state_dict(load_state(folder / row["folder"] / "final_model.pt"))
-    stitched = energy(classifier(layer(front(x, until="pool4")))).numpy()
-    own = energy(classifier(end(x, until="pool1"))).numpy()
+    row = rows[-1]
+    stitched, own = energy(classifier(stitched_from_pool4(folder / row["folder"], front, x))), end(x, until="pool1")
     saved = np.load(folder / "energies" / "pool1" / "pool4.npy")
     assert saved.dtype == np.float32
-    np.testing.assert_allclose(saved, stitched, rtol=1e-3, atol=1e-3)
-    assert float(row["auroc"]) == pytest.approx(ood_metrics(own, stitched).auroc, abs=1e-3)
+    np.testing.assert_allclose(saved, stitched.numpy(), rtol=1e-3, atol=1e-3)
+    auroc = ood_metrics(energy(classifier(own)).numpy(), stitched.numpy()).auroc
+    assert float(row["auroc"]) == pytest.approx(auroc, abs=1e-3)
     assert (folder / "energies" / "pool1" / "photo_patches.npy").is_file()
     assert (row["detector"], row["detector_id_data"], row["detector_ood_data"]) == ("energy", "digits", "photo_patches")
     assert (row["id_dataset"], row["sanity_dataset"], row["stitching_type"]) == ("digits", "photo_patches", "rc2c_pre")
@@ -219,20 +223,6 @@ def test_detectors_that_need_no_training(workplace, copied, networks):
     assert float(row["auroc"]) == pytest.approx(ood_metrics(of_others, saved).auroc, abs=1e-3)
 
 
-@few_images(300, n_test=120)
-def test_several_detectors_share_a_pass_and_give_what_each_gives_alone(workplace, copied, tmp_path):
-    together, apart = copied("together"), copied("apart")
-    out, err = evaluate(workplace, "together", "--detector", "energy,rmd", "-ed", tmp_path)
-    assert "evaluated 6 stitches; skipped 0 runs and 1 end layers" in err  # energy: into pool1 alone
-    lines = out.splitlines()
-    assert lines[0] == "DETECTOR: energy" and "DETECTOR: rmd" in lines
-    for name, n_stitches in (("energy", 3), ("rmd", 6)):
-        evaluate(workplace, "apart", "--detector", name, "--validity")
-        assert rows_of(together, name) == rows_of(apart, name) and len(rows_of(apart, name)) == n_stitches
-    assert read_json(together / "ood_evaluation_rmd.config.txt")["detector"] == "rmd"
-    assert names_in(tmp_path) == {"energy", "rmd"}
-
-
 def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures):
     """Two experiments on the same pairs have a matrix each, and rows that say which is which."""
     folder = workplace / "results" / "both"
@@ -256,19 +246,6 @@ def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures):
     assert rows[3:] == rows_of(workplace / "results" / "ranks")
 
 
-@few_images(300, n_test=120)
-def test_a_detector_of_other_layers_alone_is_left_out(workplace, copied):
-    """The store has one for pool2, which -scd checks, but no stitch ends there or at pool1."""
-    folder = copied("late")
-    for path in folder.glob("*/config.txt"):
-        if pair_of(path.parent)[1] == "pool1":
-            shutil.rmtree(path.parent)
-    out, err = evaluate(workplace, "late", "--detector", "energy,rmd", "-scd", "photo_patches")
-    assert "evaluated 3 stitches; skipped 0 runs and 1 end layers" in err and "energy" not in out[:20]
-    assert {path.name for path in folder.glob("ood_evaluation*.csv")} == {"ood_evaluation_rmd.csv"}
-    assert "nothing could be evaluated" in evaluate(workplace, "late", status=1).err  # by energy alone
-
-
 def test_one_reference_serves_all_folders_into_a_network(workplace, copied, monkeypatch):
     """With the same options alone; each folder gets what it gets alone."""
     made, make = [], reference.make_reference
@@ -286,31 +263,34 @@ def test_one_reference_serves_all_folders_into_a_network(workplace, copied, monk
     assert rows_of(workplace / "results" / "ranks", "rmd") == shared and len(shared) == 6
 
 
-@few_images(300, n_test=120)
-def test_validity_and_doses(workplace, copied, networks, drawn_figures):
-    """Recomputed without the grid; with trained detectors alone only on demand, and then the same."""
-    folder = copied("valid")
-    out = evaluate(workplace, "valid", "--detector", "energy,mahalanobis").out
-    rows, measures = rows_of(folder, "mahalanobis"), ("density", "recall", "frechet")
-    end, validity = network(networks[1]), LayerValidity()
-    ((x, _),) = digit_images(train=True).batches(2000)
-    ((test_x, _),) = digit_images(train=False).batches(1000)
-    front, layer = network(networks[0]), build_stitching_layer("rc2c_pre", (128, 1, 1), (16, 4, 4))
+@torch.no_grad()
+def test_validity_of_detectors_that_share_a_pass(workplace, copied, networks, drawn_figures, tmp_path):
+    """Recomputed without the grid; each detector gives what it gives alone."""
+    together, apart = copied("together"), copied("apart")
+    printed = evaluate(workplace, "together", "--detector", "energy,mahalanobis", "-ed", tmp_path)
+    assert "evaluated 6 stitches; skipped 0 runs and 1 end layers" in printed.err  # energy: into pool1 alone
+    assert [line for line in printed.out.splitlines() if "DETECTOR" in line] == [
+        "DETECTOR: energy", "DETECTOR: mahalanobis",
+    ]  # fmt: skip
+    assert names_in(tmp_path) == {"energy", "mahalanobis"}
+    rows = rows_of(together, "mahalanobis")
     (row,) = (row for row in rows if pair_of(row) == ("pool4", "pool1"))
-    layer.load_state_dict(load_state(folder / row["folder"] / "final_model.pt"))
-    with torch.no_grad():
-        validity.add(end(x, until="pool1"))
-        validity.fit()
-        expected = validity.measure(layer(front(test_x, until="pool4")))
-        validity.add_own(end(test_x, until="pool1"))
-        validity.fit_own()
-    found = [[float(row[f"{name}{side}"]) for name in measures] for side in ("", "_own")]
+    (front, end), validity = map(network, networks), LayerValidity()
+    ((x, _),), ((test_x, _),) = (digit_images(train=train).batches(2000) for train in (True, False))
+    validity.add(end(x, until="pool1"))
+    validity.fit()
+    expected = validity.measure(stitched_from_pool4(together / row["folder"], front, test_x))
+    validity.add_own(end(test_x, until="pool1"))
+    validity.fit_own()
+    found = [[float(row[f"{name}{side}"]) for name in expected._fields] for side in ("", "_own")]
     assert found[0] == pytest.approx(expected, abs=0.01, rel=0.01) and found[1] == pytest.approx(validity.own, abs=0.01)
     doses = float(row["noise_dose"]), float(row["shrinkage_dose"])
     assert doses[0] == pytest.approx(validity.doses.noise(found[0][0]), abs=0.005)
     assert doses[1] == pytest.approx(validity.doses.shrinkage(*found[0][:2]), abs=0.005)
-    assert parse_matrix(out, "STITCHING NOISE DOSE")[pair_of(row)] == f"{doses[0]:.4f}"
-    assert parse_matrix(out, "STITCHING SHRINKAGE DOSE")[pair_of(row)] == f"{doses[1]:.4f}"
+    for dose, title in zip(doses, ("NOISE", "SHRINKAGE"), strict=True):
+        assert parse_matrix(printed.out, f"STITCHING {title} DOSE")[pair_of(row)] == f"{dose:.4f}"
+    assert float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"])
+
     figure = drawn_figures["ood_evaluation_mahalanobis.png"]
     panels = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images}
     assert {name: (image.get_cmap().name, image.get_clim()) for name, image in panels.items()} == {
@@ -320,13 +300,13 @@ def test_validity_and_doses(workplace, copied, networks, drawn_figures):
     below = caption_of(drawn_figures["ood_evaluation.png"])
     assert "Data: digits. Method: direct matching (rc2c_pre, matched on" in below and "Images: 120." in below
     assert "Detector: energy (ID digits, OOD photo_patches)." in below and f"({MODEL})" in below
-    assert float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"])
 
-    evaluate(workplace, "valid")
-    assert {row["density"] for row in rows_of(folder)} == {row["noise_dose"] for row in rows_of(folder)} == {""}
-    evaluate(workplace, "valid", "--validity")
-    alone = {pair_of(row): [row[name] for name in measures] for row in rows_of(folder)}
-    assert len(alone) == 3 and all(alone[pair_of(row)] == [row[name] for name in measures] for row in rows[:3])
+    for name, n_stitches, option in (("mahalanobis", 6, []), ("energy", 3, ["--validity"])):
+        evaluate(workplace, "apart", "--detector", name, *option)
+        assert rows_of(together, name) == rows_of(apart, name) and len(rows_of(apart, name)) == n_stitches
+    assert read_json(together / "ood_evaluation_mahalanobis.config.txt")["detector"] == "mahalanobis"
+    evaluate(workplace, "apart")  # trained detectors alone measure no validity unless asked to
+    assert {row["density"] for row in rows_of(apart)} == {row["noise_dose"] for row in rows_of(apart)} == {""}
 
 
 def test_other_data_are_refused_or_kept_apart(workplace, copied):
@@ -372,10 +352,17 @@ def test_whole_checkpoints_are_evaluated_too(workplace, networks, monkeypatch):
 
 def test_what_cannot_be_evaluated_is_named_skipped_and_counted(workplace, copied):
     folder = copied("broken")
-    one, *_ = sorted(path for path in folder.iterdir() if pair_of(path)[1] == "pool1")
+    one, *others = sorted(path for path in folder.iterdir() if pair_of(path)[1] == "pool1")
     (one / "final_model.pt").unlink()
     (folder / "2020-01-01_00-00-00.000000").mkdir()
     err = evaluate(workplace, "broken").err
     assert "no detector for pool3" in err and "the store has detectors for pool1" in err
     assert f"cannot read checkpoint results/broken/{one.name}/final_model.pt" in err and "did not finish" in err
     assert "evaluated 2 stitches; skipped 2 runs and 1 end layers" in err
+    # The store has a detector for pool2, which -scd checks, but now no stitch ends there or at pool1.
+    for path in (one, *others, *folder.glob("2020*"), *folder.glob("ood_evaluation*")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    out, err = evaluate(workplace, "broken", "--detector", "energy,rmd", "-scd", "photo_patches")
+    assert "evaluated 3 stitches; skipped 0 runs and 1 end layers" in err and "energy" not in out[:20]
+    assert {path.name for path in folder.glob("ood_evaluation*.csv")} == {"ood_evaluation_rmd.csv"}
+    assert "nothing could be evaluated" in evaluate(workplace, "broken", status=1).err  # by energy alone

@@ -1,10 +1,10 @@
-"""misc/rank_statistics.py as a user runs it, on tables made by hand and on those that exec_probe.py writes."""
+"""misc/rank_statistics.py as a user runs it, on tables made by hand."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.commands import MODEL, ON_DIGITS, read_csv, run
+from tests.commands import read_csv, run
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -49,20 +49,6 @@ def test_prints_and_writes_both_tests(tmp_path):
     assert {(r["layer1"], r["varied"], r["place"]) for r in rows[5:] if r["measure"] == "pwcca"} == {
         ("x", "layer2", "1"), ("x", "layer1", "1"), ("y", "layer2", "2"), ("y", "layer1", "1"),
     }  # fmt: skip
-
-
-def test_reads_what_the_probes_wrote(tmp_path, digit_networks):
-    ranks = ["128", "64", "16", "4", "1"]
-    probes = [digit_networks[0], MODEL, "-l", "layer4.1", *ON_DIGITS, "-e", "1", "-ranks", *ranks, "-o", "probes.csv"]
-    run("exec_probe.py", *probes)
-    pair = {"front_layer": "layer4.1", "end_layer": "layer1.0", "front_model_path": digit_networks[0]}
-    stitches = [pair | {"front_stitch_rank": rank, "accuracy": min(int(rank), 64) / 64} for rank in ranks]
-    write_table(tmp_path / "grid.csv", STITCH, *stitches)
-    run(SCRIPT, "probes.csv", "grid.csv", "-o", "s.csv")
-    found, baseline = read_csv("s.csv")
-    assert found["n"] == "4" and found["note"].startswith("ranks above the width left out: 1; fewer than 10 ranks")
-    assert baseline["measure"] == "rank itself" and baseline["kendall"] == found["kendall"]  # stitches rise with ranks
-    assert -1 <= float(found["kendall"]) <= 1
 
 
 def test_warns_of_mixed_alignments(tmp_path):

@@ -14,27 +14,20 @@ RANKS = [4, 2, 1]
 
 
 @pytest.fixture
-def tables(tmp_path):
-    return write_tables(tmp_path)
-
-
-def write_tables(folder: Path) -> list[Path]:
+def tables(tmp_path) -> list[Path]:
     """Layers `x` and `y` of `a.pt` compared at three ranks and at full rank with those of `b.pt`."""
     pairs = [{"layer1": one, "layer2": two} for one, two in (("x", "x"), ("x", "y"), ("y", "y"))]
-    cut = [pair | {"rank1": rank} | measured(rank) for pair in pairs for rank in RANKS]
+    measured = {"cka": 0.5, "pwcca": 0.25, "pwcca_morcos": 0.25}
+    cut = [pair | measured | {"rank1": rank, "procrustes": rank / 2} for pair in pairs for rank in RANKS]
     whole = pairs[0] | {"cka": 1, "pwcca": 0, "procrustes": 0, "pwcca_morcos": 0}
     probes = [{"model": f"{name}.pt", "rank": rank, "accuracy": rank / 8} for name in "ab" for rank in (8, *RANKS)]
     stitches = [{"end_layer": "x", "front_stitch_rank": rank, "accuracy": rank / 9} for rank in RANKS]
     return [
-        write_table(folder / "similarity.csv", SIMILARITY, *cut, whole),
-        write_table(folder / "probes.csv", PROBE, *probes, probes[0] | {"dataset": "mnist", "accuracy": 0}),
-        write_table(folder / "dm.csv", STITCH, *stitches),
-        write_table(folder / "tlm.csv", STITCH | {"init": "rand", "n_epochs": 3}, *stitches),
+        write_table(tmp_path / "similarity.csv", SIMILARITY, *cut, whole),
+        write_table(tmp_path / "probes.csv", PROBE, *probes, probes[0] | {"dataset": "mnist", "accuracy": 0}),
+        write_table(tmp_path / "dm.csv", STITCH, *stitches),
+        write_table(tmp_path / "tlm.csv", STITCH | {"init": "rand", "n_epochs": 3}, *stitches),
     ]
-
-
-def measured(rank: int) -> dict[str, float]:
-    return {"cka": 0.5, "pwcca": 0.25, "procrustes": rank / 2, "pwcca_morcos": 0.25}
 
 
 def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):

@@ -89,16 +89,12 @@ def test_loads_the_newest_detector_and_refuses_one_of_another_shape(store, capsy
         add(store, detector.state_dict(), **changes)
         with pytest.raises(UserError, match=reason):
             store.load(source, "pool1", IMAGES, device=CPU)
-    (store.folder / add(store)).unlink()
-    with pytest.raises(UserError, match="cannot read checkpoint"):
-        store.load(source, "pool1", IMAGES, device=CPU)
 
 
-@pytest.mark.parametrize(("content", "reason"), [("{", "it is to be JSON"), ("[]", "no table of detectors")])
-def test_a_damaged_table_is_named_and_not_overwritten(store, content, reason):
+def test_a_damaged_table_is_named_and_not_overwritten(store):
     store.folder.mkdir()
-    store.meta.write_text(content)
+    store.meta.write_text("[]")
     for call in (store.entries, lambda: add(store)):
-        with pytest.raises(UserError, match=reason):
+        with pytest.raises(UserError, match="no table of detectors"):
             call()
-    assert store.meta.read_text() == content
+    assert store.meta.read_text() == "[]"

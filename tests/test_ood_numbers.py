@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from src.ood import energy, ood_metrics
@@ -13,9 +12,7 @@ from src.ood.metrics import auroc_interval
 from tests.goldens import numbers, tensor
 
 LOSSES = sorted({key.split("/")[0] for key in numbers("finetune_loss")})
-MEASURES = sorted(
-    key.removesuffix("/auroc_aupr_fpr95") for key in numbers("measures") if key.endswith("/auroc_aupr_fpr95")
-)
+MEASURES = sorted(key.split("/")[0] for key in numbers("measures") if key.endswith("/auroc_aupr_fpr95"))
 MEASURES = [case for case in MEASURES if len(numbers("measures").get(f"{case}/pos", ()))]
 
 
@@ -49,15 +46,15 @@ def test_metrics_equal_the_public_code(case):
     assert ood_metrics(*energies) == pytest.approx(golden[f"{case}/auroc_aupr_fpr95"], rel=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_metrics_equal_scikit_learn(seed):
-    rng = np.random.default_rng(seed)
-    positives, negatives = rng.normal(0, 1, rng.integers(2, 60)), rng.normal(0.7, 1, rng.integers(2, 60))
-    if seed % 2:  # many ties
-        positives, negatives = positives.round(), negatives.round()
-    truth, scores = np.repeat([1, 0], [len(positives), len(negatives)]), -np.concatenate([positives, negatives])
-    expected = roc_auc_score(truth, scores), average_precision_score(truth, scores)
-    assert ood_metrics(positives, negatives)[:2] == pytest.approx(expected)
+def test_metrics_equal_scikit_learn():
+    rng = np.random.default_rng(0)
+    for case in range(10):
+        positives, negatives = rng.normal(0, 1, rng.integers(2, 60)), rng.normal(0.7, 1, rng.integers(2, 60))
+        if case % 2:  # many ties
+            positives, negatives = positives.round(), negatives.round()
+        truth, scores = np.repeat([1, 0], [len(positives), len(negatives)]), -np.concatenate([positives, negatives])
+        expected = roc_auc_score(truth, scores), average_precision_score(truth, scores)
+        assert ood_metrics(positives, negatives)[:2] == pytest.approx(expected)
 
 
 def test_fpr95_takes_the_nearest_recall_also_from_below():
@@ -65,12 +62,12 @@ def test_fpr95_takes_the_nearest_recall_also_from_below():
     assert ood_metrics(positives, np.array([8.5, 9.5])).fpr95 == 0.5
 
 
-@pytest.mark.parametrize("bad", [[], [np.nan], [np.inf]])
-def test_metrics_refuse_what_has_none(bad):
-    with pytest.raises(ValueError, match="energies"):
-        ood_metrics(np.array(bad), np.array([1.0]))
-    with pytest.raises(ValueError, match="energies"):
-        ood_metrics(np.array([1.0]), np.array(bad))
+def test_metrics_refuse_what_has_none():
+    one = np.array([1.0])
+    for bad in (np.array([]), one * np.nan, one * np.inf):
+        for pair in ((bad, one), (one, bad)):
+            with pytest.raises(ValueError, match="energies"):
+                ood_metrics(*pair)
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -86,16 +83,3 @@ def test_an_auroc_interval_rests_on_delongs_components(paired):
     assert auroc_interval(own, other, paired=paired) == pytest.approx(1 / (1 + np.exp(-ends)), rel=1e-6)
     assert auroc_interval(own, own + 20, paired=paired) == (1, 1)
     assert auroc_interval(own, own - 20, paired=paired) == (0, 0)
-
-
-@pytest.mark.parametrize("shift", [0, 1, 3])
-@pytest.mark.parametrize("correlation", [0, 0.8])
-def test_an_auroc_interval_covers_the_truth(shift, correlation):
-    """Scores of the same images, which may go together: the interval holds the AUROC in 93 to 97 %."""
-    rng, held = np.random.default_rng(0), []
-    for _ in range(1000):
-        shared, own, other = rng.normal(size=(3, 200))
-        own, other = (correlation**0.5 * shared + (1 - correlation) ** 0.5 * each for each in (own, other))
-        low, high = auroc_interval(own, other + shift, paired=True)
-        held.append(low <= norm.cdf(shift / 2**0.5) <= high)
-    assert 0.93 <= np.mean(held) <= 0.97

@@ -8,16 +8,10 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from src.choices.scores import SCORES
-from src.errors import UserError
 from src.ood import make_detector, ood_metrics
 
 NAMES = [name for name, score in SCORES.items() if not score.is_trained]
 N_CLASSES, WIDTH = 4, 12
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
 
 
 def samples(rng, n: int = 300, *, offset: float = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +62,7 @@ def test_neighbours_equal_scikit_learn(rng):
     np.testing.assert_allclose(detector.score(torch.tensor(new)).numpy(), distances[:, -1], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("n_a_class", "k"), [(400, 50), (10, 5), (1, 1)])
+@pytest.mark.parametrize(("n_a_class", "k"), [(120, 50), (10, 5), (1, 1)])
 def test_neighbours_are_of_the_own_class(rng, n_a_class, k):
     """With ten images a class, the fiftieth neighbour is of another one: what lies elsewhere would be nearer."""
     labels = np.arange(10 * n_a_class) % 10
@@ -158,10 +152,3 @@ def test_what_cannot_be_fitted(rng):
             fitted(name, activations, of_classes)
     zeros = fitted("residual", np.zeros_like(x), labels).score(torch.tensor(x))
     np.testing.assert_allclose(zeros.numpy(), np.linalg.norm(x, axis=1))
-
-
-def test_names():
-    with pytest.raises(UserError, match="unknown OOD score 'mahalanobi'; did you mean mahalanobis"):
-        make_detector("mahalanobi")
-    with pytest.raises(UserError, match="the energy of activations needs a trained detector"):
-        make_detector("energy")

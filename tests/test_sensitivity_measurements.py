@@ -5,8 +5,6 @@ import os
 import shutil
 from datetime import datetime
 
-import pytest
-
 from src.results.tables import write_table
 from src.sensitivity.measurements import FULL, Measurement, read_measurements
 from tests.result_rows import probe_row, similarity_row, stitch_row
@@ -93,21 +91,18 @@ def test_the_newest_of_repetitions_counts_whatever_the_order_of_the_tables(tmp_p
     assert [each.value for each in read_measurements([write(tmp_path / "g.csv", *days)]).measurements] == [0.5]
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "names"),
-    [
+def test_similarities_of_other_data_or_numbers_of_images_are_kept_apart(tmp_path, capsys):
+    for one, other, names in (
         ({}, {"dataset": "/data/sets/mnist"}, (", digits", ", sets/mnist")),
         ({"n_samples": 360}, {"n_samples": 1000}, (", 360 images", ", 1000 images")),
         ({"dataset": "mnist"}, {"n_samples": 5}, (", mnist, 10 images", ", digits, 5 images")),
-    ],
-)
-def test_similarities_of_other_data_or_numbers_of_images_are_kept_apart(one, other, names, tmp_path, capsys):
-    rows = [similarity_row(**given, values={"cka": value}) for given, value in ((one, 0.25), (other, 0.5))]
-    same = similarity_row(model1="c.pt", values={"cka": 1.0})  # of other networks: it needs no such name
-    measurements = read_measurements([write(tmp_path / "s.csv", *rows, same)]).measurements
-    first, second = ("cka", f"a.pt -- b.pt{names[0]}"), ("cka", f"a.pt -- b.pt{names[1]}")
-    assert settings_of(measurements) == {first: [0.25], second: [0.5], ("cka", "c.pt -- b.pt"): [1.0]}
-    assert [each.dataset for each in measurements] == [row.dataset for row in (*rows, same)]
+    ):
+        rows = [similarity_row(**given, values={"cka": value}) for given, value in ((one, 0.25), (other, 0.5))]
+        same = similarity_row(model1="c.pt", values={"cka": 1.0})  # of other networks: it needs no such name
+        measurements = read_measurements([write(tmp_path / "s.csv", *rows, same)]).measurements
+        first, second = (("cka", f"a.pt -- b.pt{name}") for name in names)
+        assert settings_of(measurements) == {first: [0.25], second: [0.5], ("cka", "c.pt -- b.pt"): [1.0]}
+        assert [each.dataset for each in measurements] == [row.dataset for row in (*rows, same)]
     assert not capsys.readouterr().err
 
 
@@ -121,7 +116,7 @@ def test_probes_of_other_data_are_kept_apart_and_of_other_epochs_the_newest_coun
     assert not capsys.readouterr().err
 
 
-def test_stitches_whose_matching_rank_is_another_are_kept_apart(tmp_path, capsys):
+def test_stitches_are_kept_apart_by_networks_method_and_rank_of_matching(tmp_path, capsys):
     ranks = {(8, 8): 0.5, (8, None): 0.25, (4, 4): 0.4, (4, 16): 0.125, (None, None): 0.9}
     rows = [
         stitch_row(init="pinv", n_epochs=0, front_stitch_rank=rank, front_pinv_rank=matched, accuracy=accuracy)
@@ -129,29 +124,20 @@ def test_stitches_whose_matching_rank_is_another_are_kept_apart(tmp_path, capsys
     ]
     # A random start matches nothing, so the rank of the matching is none of its settings.
     rows.append(stitch_row(front_stitch_rank=8, front_pinv_rank=4, accuracy=0.75))
+    # Training that goes on from a matching, and the other direction of the networks, are settings of their own.
+    rows.append(stitch_row(init="pinv", front_stitch_rank=2, accuracy=0.6))
+    back = {"front_model_path": "./b.pt", "end_model_path": "a.pt"}
+    rows.append(stitch_row(init="pinv", n_epochs=0, front_stitch_rank=8, front_pinv_rank=8, accuracy=0.2, **back))
     setting = "a.pt -- b.pt: rc2c_pre, direct matching"
     measurements = read_measurements([write(tmp_path / "grid.csv", *rows)]).measurements
     assert {(each.setting, each.ranks[0]): each.value for each in measurements} == {
         (setting, 8): 0.5, (f"{setting}, front_pinv_rank=full", 8): 0.25, (setting, 4): 0.4,
         (f"{setting}, front_pinv_rank=16", 4): 0.125, (setting, FULL): 0.9,
-        ("a.pt -- b.pt: rc2c_pre, task loss matching", 8): 0.75,
+        ("a.pt -- b.pt: rc2c_pre, task loss matching (init=rand)", 8): 0.75,
+        ("a.pt -- b.pt: rc2c_pre, task loss matching (init=pinv)", 2): 0.6,
+        ("b.pt -- a.pt: rc2c_pre, direct matching", 8): 0.2,
     }  # fmt: skip
     # Where no two of them collide, they are one series.
     measurements = read_measurements([write(tmp_path / "grid.csv", rows[1], rows[4])]).measurements
     assert {each.setting for each in measurements} == {setting}
-
-
-def test_stitches_are_kept_apart_by_networks_and_method(tmp_path, capsys):
-    """Direct matching and training that goes on from it, and two directions of the same networks, never mix."""
-    measured = ((0.1, "a.pt", "b.pt", 0), (0.9, "a.pt", "b.pt", 5), (0.2, "./b.pt", "a.pt", 0))
-    rows = [
-        stitch_row(init="pinv", accuracy=accuracy, front_model_path=front, end_model_path=end, n_epochs=n_epochs)
-        for accuracy, front, end, n_epochs in measured
-    ]
-    tables = read_measurements([write(tmp_path / "grid.csv", *rows)])
-    assert {each.setting: each.value for each in tables.measurements} == {
-        "a.pt -- b.pt: rc2c_pre, direct matching": 0.1,
-        "a.pt -- b.pt: rc2c_pre, task loss matching": 0.9,
-        "b.pt -- a.pt: rc2c_pre, direct matching": 0.2,
-    }
     assert not capsys.readouterr().err

@@ -58,13 +58,19 @@ def test_ranks_of_one_side(drawn):
     assert said["x_label"] == "rank of model 1"
 
 
-def test_many_layers_at_many_ranks_show_the_highest(drawn):
+def test_many_layers_at_many_ranks_show_the_highest_and_nulls_have_panels(drawn):
     report.draw("x.png", rows_of("ab", "c", [8, 4], [6, 3]))
     panels, said = drawn["maps"]
     assert panels["linear CKA"].matrix.values == [[0], [4]]
     assert said["row_label"] == "layer of model 1 at rank 8" and said["column_label"] == "layer of model 2 at rank 6"
     report.draw("x.png", rows_of("abcdefgh", "ij", [8, 4], [None]))
     assert drawn["maps"][0]["linear CKA"].matrix.rows == list("abcdefgh") and "curves" not in drawn
+    # Nulls have panels of their own.
+    values = {"cka": 0.5, "cka_calibrated": 0.25, "cka_calibrated_within": 0.125}
+    report.draw("x.png", [row._replace(values=values) for row in rows_of("a", "c", [None], [None])])
+    assert {title: panel.matrix.values for title, panel in drawn["maps"][0].items()} == {
+        "linear CKA": [[0.5]], "linear CKA, calibrated": [[0.25]], "linear CKA, calibrated within classes": [[0.125]],
+    }  # fmt: skip
 
 
 def test_cells_whose_samples_differ_are_marked_where_samples_count(drawn):
@@ -78,14 +84,6 @@ def test_cells_whose_samples_differ_are_marked_where_samples_count(drawn):
     for rows in ([first, *others], [first, *(row._replace(alignment="none") for row in others)]):
         report.draw("x.png", rows)
         assert not drawn["maps"][0]["PWCCA distance"].marked
-
-
-def test_nulls_have_panels_of_their_own(drawn):
-    values = {"cka": 0.5, "cka_calibrated": 0.25, "cka_calibrated_within": 0.125}
-    report.draw("x.png", [row._replace(values=values) for row in rows_of("a", "c", [None], [None])])
-    assert {title: panel.matrix.values for title, panel in drawn["maps"][0].items()} == {
-        "linear CKA": [[0.5]], "linear CKA, calibrated": [[0.25]], "linear CKA, calibrated within classes": [[0.125]],
-    }  # fmt: skip
 
 
 def test_the_caption_names_networks_data_samples_and_images():

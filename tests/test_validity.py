@@ -68,20 +68,17 @@ def test_the_frechet_distance_equals_scipys(n):
     assert measured(reference, samples).frechet == pytest.approx(expected / np.trace(first), rel=1e-4)
 
 
-def layer_validity(reference: Tensor, own: Tensor) -> LayerValidity:
-    validity = LayerValidity()
+def test_doses_are_those_of_activations_that_are_laid_out():
+    """Noise is the same at all positions of an image and channel."""
+    reference, own = maps(90, seed=0), maps(60, seed=1)
+    validity, mean = LayerValidity(), own.mean(0)
     validity.add(reference)
     validity.fit()
     for batch in own.split(37):
         validity.add_own(batch)
     validity.fit_own()
-    return validity
-
-
-def test_doses_are_those_of_activations_that_are_laid_out():
-    """Noise is the same at all positions of an image and channel."""
-    reference, own = maps(90, seed=0), maps(60, seed=1)
-    doses, mean = layer_validity(reference, own).doses, own.mean(0)
+    itself, doses = validity.of_stitch(features(own)), validity.doses
+    assert (itself.noise_dose, itself.shrinkage_dose) == (0, 0) and itself.density == itself.density_own
     noise = torch.randn(60, 4, 1, 1, generator=generator(0)) * own.std((0, 2, 3), correction=0)[:, None, None]
     noisy = [measured(reference, own + amount * noise).density for amount in (0, *NOISES)]
     shrunk = [measured(reference, mean + (1 - share) * (own - mean)) for share in (0, *SHRINKAGES)]
@@ -105,29 +102,10 @@ def test_doses_are_interpolated_and_limited():
     assert math.isnan(flat.shrinkage(1.0, 0.5))
 
 
-def test_activations_get_the_doses_that_they_were_given():
-    """Of fresh images, noise and a seed; 0 for the own ones."""
-    torch.manual_seed(0)
-    reference, own, others = (torch.randn(2400, 4) @ torch.randn(4, 30)).split((1200, 600, 600))  # of four dimensions
-    validity = layer_validity(reference, own)
-    itself = validity.of_stitch(features(own))
-    assert (itself.noise_dose, itself.shrinkage_dose) == (0, 0) and itself.density == itself.density_own
-    noise, mean = torch.randn(600, 30) * others.std(0), others.mean(0)
-    for share in (0.02, 0.1):
-        noisy = others + math.sqrt(share / (1 - share)) * noise
-        assert validity.of_stitch(features(noisy)).noise_dose == pytest.approx(share, rel=0.3)
-    for share in (0.1, 0.25):
-        shrunk = validity.of_stitch(features(mean + (1 - share) * (others - mean)))
-        assert shrunk.shrinkage_dose == pytest.approx(share, abs=0.05)
-
-
-def test_a_shift_and_a_scale_of_all_changes_nothing():
+def test_shifts_scales_and_images_beyond_two_thousand_change_nothing():
     reference, samples = maps(90, seed=0), maps(60, seed=1, scale=0.8)
     expected = measured(reference, samples)
     assert measured(1000 + 7 * reference, 1000 + 7 * samples) == pytest.approx(expected, rel=1e-3)
-
-
-def test_the_first_two_thousand_training_images_count():
     reference, samples = torch.randn(2100, 3), torch.randn(50, 3)
     assert measured(reference, samples) == measured(reference[:2000], samples)
 
@@ -152,23 +130,21 @@ def test_cells_of_maps_tokens_and_vectors():
 
 
 def test_what_cannot_be_measured():
-    with pytest.raises(ValueError, match="5 images are too few to have 5 neighbours"):
-        measured(torch.randn(5, 3), torch.randn(9, 3))
-    with pytest.raises(ValueError, match="4 images are too few"):
-        measured(torch.randn(9, 3), torch.randn(4, 3))
-    with pytest.raises(ValueError, match="all the same"):
-        measured(torch.ones(9, 3), torch.randn(9, 3))
-    with pytest.raises(ValueError, match="not finite"):
-        measured(torch.randn(9, 3), torch.full((9, 3), math.nan))
+    for reference, samples, reason in (
+        (torch.randn(5, 3), torch.randn(9, 3), "5 images are too few to have 5 neighbours"),
+        (torch.randn(9, 3), torch.randn(4, 3), "4 images are too few"),
+        (torch.ones(9, 3), torch.randn(9, 3), "all the same"),
+        (torch.randn(9, 3), torch.full((9, 3), math.nan), "not finite"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            measured(reference, samples)
 
 
-@pytest.mark.parametrize(
-    ("noise", "shrinkage", "expected"),
-    [(0.04, 0.14, IN_DISTRIBUTION), (0.06, 0, OFF), (0.06, 0.3, OFF), (0.04, 0.16, COLLAPSED)],
-)
-def test_sides(noise, shrinkage, expected):
-    validity = StitchValidity(0.8, 0.8, 0.1, 0.8, 0.8, 0.1, noise, shrinkage)
-    assert side_of(validity) == expected
-    assert side_of(validity, ValidityLimits(1, 1)) == IN_DISTRIBUTION
-    assert side_of(validity._replace(noise_dose=math.nan)) is None
-    assert side_of(validity._replace(shrinkage_dose=math.nan)) is None
+def test_sides():
+    for noise, shrinkage, expected in (
+        (0.04, 0.14, IN_DISTRIBUTION), (0.06, 0, OFF), (0.06, 0.3, OFF), (0.04, 0.16, COLLAPSED),
+    ):  # fmt: skip
+        validity = StitchValidity(0.8, 0.8, 0.1, 0.8, 0.8, 0.1, noise, shrinkage)
+        assert side_of(validity) == expected and side_of(validity, ValidityLimits(1, 1)) == IN_DISTRIBUTION
+        for unknown in ("noise_dose", "shrinkage_dose"):
+            assert side_of(validity._replace(**{unknown: math.nan})) is None
