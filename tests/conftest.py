@@ -14,6 +14,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
+from src.files import write_bytes
 from tests import commands
 
 # A shell lets its background jobs ignore SIGINT, and what these start would ignore it as well.
@@ -127,9 +128,24 @@ def unofficial_files(monkeypatch):
     monkeypatch.setattr(datasets.CIFAR10, "_load_meta", lambda self: None)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def render_figure():
+    """Figures of this process are made, but not rendered, which takes longer than most scripts; returns what does it.
+
+    Their files hold the first bytes of their format. test_figures.py renders, and so do processes.
+    """
+    from src.results import figures
+
+    render = figures._save
+    with pytest.MonkeyPatch.context() as patch:
+        starts = {".png": commands.PNG, ".pdf": commands.PDF}
+        patch.setattr(figures, "_save", lambda figure, path: write_bytes(path, starts[Path(path).suffix]))
+        yield render
+
+
 @pytest.fixture
 def drawn_figures(monkeypatch):
-    """The figures that are drawn in this process, by the names of their files; they are written as well."""
+    """The figures that are made in this process, by the names of their files."""
     pytest.importorskip("matplotlib")
     from src.results import figures
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from src.results import figures
 from src.results.curves import Point, curves, scatter
 from src.results.heat_maps import ClassMap, HeatMap, maps
 from src.results.matrices import Matrix
@@ -12,7 +13,13 @@ from tests.commands import caption_of
 
 pytest.importorskip("matplotlib")
 PNG = b"\x89PNG\r\n\x1a\n"
+pytestmark = pytest.mark.usefixtures("rendered")
 AXES = {"row_label": "front layer", "column_label": "end layer"}
+
+
+@pytest.fixture
+def rendered(render_figure, monkeypatch):
+    monkeypatch.setattr(figures, "_save", render_figure)
 
 
 def of_layers(*values: list) -> Matrix:
