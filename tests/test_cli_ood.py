@@ -59,8 +59,10 @@ def networks(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workplace(networks, tmp_path_factory):
-    """A folder with two grids of stitches, and detectors for one of their two end layers."""
+    """A folder with two grids of stitches, detectors for one of their two end layers, and other images."""
     folder = tmp_path_factory.mktemp("ood")
+    images, labels = digit_images(train=True).images[:50, 0], np.arange(50) % 10
+    np.savez(folder / "other.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         stitch(networks, "dm")
@@ -195,15 +197,13 @@ def test_an_evaluation_prints_and_writes_the_scores_of_the_detector(workplace, n
 def test_detectors_that_need_no_training(workplace, copied, networks):
     """All end layers, without a store; scores recomputed, against own activations of the same images or of others."""
     folder = copied("fitted")
-    np.savez(workplace / "id.npz", x_train=digit_images(train=False).images[:50, 0], y_train=np.arange(50) % 10,
-             x_test=digit_images(train=True).images[:50, 0], y_test=np.arange(50) % 10)  # fmt: skip
     evaluate(workplace, "fitted", "--detector", "knn", "-scd", "photo_patches", "-detectors", "nowhere")
     rows = rows_of(folder, "knn")
     assert [pair_of(row) for row in rows] == [(front, end) for end in ENDS for front in FRONTS]
     assert {(row["detector"], row["detector_id_data"], row["detector_ood_data"]) for row in rows} == {
         ("knn", "digits", "")
     }
-    assert all(0 <= float(row["auroc"]) <= 1 and 0 <= float(row["sanity_auroc"]) <= 1 for row in rows)
+    assert all(0 <= float(row["sanity_auroc"]) <= 1 for row in rows)
     assert {"ood_evaluation_knn.png", "ood_evaluation_knn.config.txt"} <= names_in(folder)
     end, knn = network(networks[1]), make_detector("knn")
     ((x, labels),), ((own_x, _),) = (digit_images(train=train).batches(2000) for train in (True, False))
@@ -216,9 +216,9 @@ def test_detectors_that_need_no_training(workplace, copied, networks):
     assert float(rows[0]["mean_id_energy"]) == pytest.approx(own.mean(), rel=1e-4)
     assert float(rows[0]["auroc"]) == pytest.approx(ood_metrics(own, saved).auroc, abs=1e-3)
 
-    evaluate(workplace, "fitted", "--detector", "knn", "-idd", "id.npz")
+    evaluate(workplace, "fitted", "--detector", "knn", "-idd", "other.npz")
     row, *_ = rows_of(folder, "knn")
-    assert row["id_dataset"].endswith("id.npz") and row["dataset"] == "digits" and row["sanity_auroc"] == ""
+    assert row["id_dataset"].endswith("other.npz") and row["dataset"] == "digits" and row["sanity_auroc"] == ""
     assert float(row["mean_id_energy"]) == pytest.approx(of_others.mean(), rel=1e-4)
     assert float(row["auroc"]) == pytest.approx(ood_metrics(of_others, saved).auroc, abs=1e-3)
 
@@ -313,18 +313,13 @@ def test_other_data_are_refused_or_kept_apart(workplace, copied):
     folder = copied("elsewhere")
     evaluate(workplace, "elsewhere", "--detector", "residual")
     before = rows_of(folder, "residual")
-    images = np.random.default_rng(0).integers(0, 256, size=(60, 8, 8), dtype=np.uint8)
-    sets = {f"{kind}_{part}": value for part in ("train", "test")
-            for kind, value in (("x", images), ("y", np.arange(60) % 10))}  # fmt: skip
-    np.savez(workplace / "noise.npz", **sets)
-    other = ["--detector", "residual", "-d", "noise.npz"]
+    other = ["--detector", "residual", "-d", "other.npz"]
     refused = evaluate(workplace, "elsewhere", *other, status=2).err
-    assert "noise.npz: these runs were stitched on digits; give that one, or give --other-data" in refused
+    assert "other.npz: these runs were stitched on digits; give that one, or give --other-data" in refused
     evaluate(workplace, "elsewhere", *other, "--other-data")
-    assert {Path(row["dataset"]).name for row in read_csv(folder / "ood_evaluation_residual_on_noise.csv")} == {
-        "noise.npz"
-    }
-    assert {"ood_evaluation_residual_on_noise.png", "energies_residual_on_noise"} <= names_in(folder)
+    rows = read_csv(folder / "ood_evaluation_residual_on_other.csv")
+    assert {Path(row["dataset"]).name for row in rows} == {"other.npz"}
+    assert {"ood_evaluation_residual_on_other.png", "energies_residual_on_other"} <= names_in(folder)
     assert rows_of(folder, "residual") == before
     assert "leave it out" in evaluate(workplace, "elsewhere", "--other-data", status=2).err
 

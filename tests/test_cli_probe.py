@@ -66,6 +66,9 @@ def test_prints_and_writes_all_layers_and_ranks(probe, digit_networks):
 
 
 def test_rank_0_is_the_full_rank_and_the_figure_says_what_it_shows(probe, drawn_figures):
+    found = parse_probes(probe("-l", "all", "-e", "0", "-ranks"))
+    assert len(found) == 8 and all(list(ranks) == ["None"] for ranks in found.values())
+    assert not list(Path().iterdir())  # without -o
     out = probe("-l", "layer4.1", "-e", "0", "-ranks", "4", "0", "-o", "p.csv")
     assert list(parse_probes(out)["layer4.1"]) == ["None", "4"]
     rows = read_csv("p.csv")
@@ -73,12 +76,6 @@ def test_rank_0_is_the_full_rank_and_the_figure_says_what_it_shows(probe, drawn_
     below = caption_of(drawn_figures["p.png"]).replace(" ", "")
     assert below.endswith(f"({MODEL}).Data:digits.Method:linearprobes,0epochs.Images:120.")
     assert Path("p.png").read_bytes().startswith(PNG)
-
-
-def test_without_an_output_nothing_is_written(probe, tmp_path):
-    found = parse_probes(probe("-l", "all", "-e", "0", "-ranks"))
-    assert len(found) == 8 and all(list(ranks) == ["None"] for ranks in found.values())
-    assert not list(tmp_path.iterdir())
 
 
 def test_training_is_what_the_options_say(monkeypatch, probe):

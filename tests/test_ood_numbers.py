@@ -19,19 +19,22 @@ MEASURES = [case for case in MEASURES if len(numbers("measures").get(f"{case}/po
 @pytest.mark.parametrize("score", ["energy", "OE"])
 @pytest.mark.parametrize("case", LOSSES)
 def test_losses_and_gradients_equal_the_public_code(case, score):
-    logits, labels = (
-        tensor("finetune_loss", f"{case}/logits").requires_grad_(),
-        tensor("finetune_loss", f"{case}/labels"),
-    )
-    m_in, m_out = numbers("finetune_loss")[f"{case}/m_in_m_out"].tolist()
-    labels = torch.cat([labels, labels.new_full((len(logits) - len(labels),), -1)])
+    def golden(key: str) -> torch.Tensor:
+        return tensor("finetune_loss", f"{case}/{key}")
+
+    logits, labels = golden("logits").requires_grad_(), golden("labels")
+    labels = F.pad(labels, (0, len(logits) - len(labels)), value=-1)
     cross_entropy = F.cross_entropy(logits, labels, ignore_index=-1)
-    penalty = {"energy": lambda: energy_penalty(logits, labels, m_in=m_in, m_out=m_out)}
-    loss = cross_entropy + penalty.get(score, lambda: outlier_exposure_penalty(logits, labels))()
-    assert cross_entropy.item() == pytest.approx(numbers("finetune_loss")[f"{case}/{score}/ce"].item(), rel=1e-6)
-    assert loss.item() == pytest.approx(numbers("finetune_loss")[f"{case}/{score}/loss"].item(), rel=1e-6)
+    m_in, m_out = golden("m_in_m_out").tolist()
+    penalties = {
+        "energy": energy_penalty(logits, labels, m_in=m_in, m_out=m_out),
+        "OE": outlier_exposure_penalty(logits, labels),
+    }
+    loss = cross_entropy + penalties[score]
+    assert cross_entropy.item() == pytest.approx(golden(f"{score}/ce").item(), rel=1e-6)
+    assert loss.item() == pytest.approx(golden(f"{score}/loss").item(), rel=1e-6)
     (gradient,) = torch.autograd.grad(loss, logits)
-    torch.testing.assert_close(gradient, tensor("finetune_loss", f"{case}/{score}/grad"), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(gradient, golden(f"{score}/grad"), rtol=1e-5, atol=1e-7)
 
 
 def test_energy_is_minus_logsumexp_even_of_large_logits():

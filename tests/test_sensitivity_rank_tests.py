@@ -179,16 +179,6 @@ def test_specificity_by_hand():
     )
 
 
-def test_specificity_says_where_alignments_differ():
-    values = at_full_rank(dict.fromkeys([("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")], 0.5))
-    mixed = [each._replace(alignment="average pool" if each.layers == ("a", "b") else "positions") for each in values]
-    notes = {(row.layer1, row.varied): row.note for row in specificity(tables(mixed))}
-    assert notes["a", "layer2"] == notes["b", "layer1"].replace("average pool, positions", "positions, average pool")
-    assert notes["a", "layer2"] == "alignments differ: positions, average pool"
-    assert notes["b", "layer2"] == notes["a", "layer1"] == ""
-    assert {row.note for row in specificity(tables(values))} == {""}  # of measures without one, such as CKA
-
-
 def test_a_missing_pair_has_no_place():
     values = {("a", "b"): 0.5, ("a", "c"): 0.5, ("b", "b"): math.nan, ("b", "c"): 0.1}
     rows = list(specificity(tables(at_full_rank(values))))

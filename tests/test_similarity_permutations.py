@@ -1,4 +1,4 @@
-"""Permutations of images: p-values, null distributions and calibrated values, by hand and on independent data."""
+"""Permutations of images: p-values, null distributions and calibrated values, by hand and by permuting the images."""
 
 import math
 

@@ -28,23 +28,26 @@ def drawn(monkeypatch):
     return calls
 
 
-def test_layers(drawn):
-    report.draw("x.png", rows_of("ab", "cde", [None], [None]))
+@pytest.mark.parametrize(
+    ("of", "rows", "columns", "values", "labels"),
+    [
+        (("ab", "cde", [None], [None]), ["a", "b"], ["c", "d", "e"], [[0, 1, 2], [3, 4, 5]],
+         ("layer of model 1", "layer of model 2")),
+        (("a", "c", [8, 4], [6, 3]), ["8", "4"], ["6", "3"], [[0, 1], [2, 3]],
+         ("rank of a, model 1", "rank of c, model 2")),
+        (("a", "c", [None, 4], [None, 3]), ["full", "4"], ["full", "3"], [[0, 1], [2, 3]],
+         ("rank of a, model 1", "rank of c, model 2")),
+        (("ab", "c", [8, 4], [6, 3]), ["a", "b"], ["c"], [[0], [4]],
+         ("layer of model 1 at rank 8", "layer of model 2 at rank 6")),
+    ],
+    ids=["layers", "ranks of a pair", "full and lower ranks", "many layers at many ranks: the highest"],
+)  # fmt: skip
+def test_maps(of, rows, columns, values, labels, drawn):
+    report.draw("x.png", rows_of(*of))
     panels, said = drawn["maps"]
-    matrix = panels["linear CKA"].matrix
-    assert matrix.values == [[0, 1, 2], [3, 4, 5]]
+    assert panels["linear CKA"].matrix == (rows, columns, values)
     assert all(map(math.isnan, panels["PWCCA distance"].matrix.values[0]))
-    assert matrix.rows == ["a", "b"] and matrix.columns == ["c", "d", "e"]
-    assert said["row_label"] == "layer of model 1" and said["column_label"] == "layer of model 2"
-
-
-def test_both_ranks_of_a_pair(drawn):
-    report.draw("x.png", rows_of("a", "c", [8, 4], [6, 3]))
-    panels, said = drawn["maps"]
-    assert panels["linear CKA"].matrix == (["8", "4"], ["6", "3"], [[0, 1], [2, 3]])
-    assert said["row_label"] == "rank of a, model 1" and said["column_label"] == "rank of c, model 2"
-    report.draw("x.png", rows_of("a", "c", [None, 4], [None, 3]))
-    assert drawn["maps"][0]["linear CKA"].matrix.rows == ["full", "4"]
+    assert (said["row_label"], said["column_label"]) == labels and "curves" not in drawn
 
 
 def test_ranks_of_one_side(drawn):
@@ -58,14 +61,7 @@ def test_ranks_of_one_side(drawn):
     assert said["x_label"] == "rank of model 1"
 
 
-def test_many_layers_at_many_ranks_show_the_highest_and_nulls_have_panels(drawn):
-    report.draw("x.png", rows_of("ab", "c", [8, 4], [6, 3]))
-    panels, said = drawn["maps"]
-    assert panels["linear CKA"].matrix.values == [[0], [4]]
-    assert said["row_label"] == "layer of model 1 at rank 8" and said["column_label"] == "layer of model 2 at rank 6"
-    report.draw("x.png", rows_of("abcdefgh", "ij", [8, 4], [None]))
-    assert drawn["maps"][0]["linear CKA"].matrix.rows == list("abcdefgh") and "curves" not in drawn
-    # Nulls have panels of their own.
+def test_nulls_have_panels_of_their_own(drawn):
     values = {"cka": 0.5, "cka_calibrated": 0.25, "cka_calibrated_within": 0.125}
     report.draw("x.png", [row._replace(values=values) for row in rows_of("a", "c", [None], [None])])
     assert {title: panel.matrix.values for title, panel in drawn["maps"][0].items()} == {
