@@ -201,16 +201,16 @@ def match_until_settled(
     samples, total = train_set.permutation(seed), len(train_set)
     left, matched, n_small_gaps = dict(layers), {}, Counter()
 
-    def moments_of(first: int, last: int) -> list[PairMoments]:
+    def moments_between(first: int, last: int) -> list[PairMoments]:
         """Moments of some images of the pairs that are left, apart where the last fifth of all up to there begins."""
         parts = [part[part >= first] for part in _parts(torch.arange(last), form)]
         batches = [train_set.batches(batch_size, indices=samples[part]) for part in parts]
         return [grid_moments(front, end, left, part, form=form) for part in batches]
 
     n = min(FIRST, total)
-    fitted = moments_of(0, n)
+    fitted = moments_between(0, n)
     while left and 2 * n <= total:
-        more = moments_of(n, 2 * n)
+        more = moments_between(n, 2 * n)
         seen, held_out = (reduce(PairMoments.pooled, parts) for parts in (fitted, more))
         found = _matched(left, fitted, form=form, rank=rank, cutoff=cutoff)
         for pair, matching in found.items():
@@ -224,9 +224,9 @@ def match_until_settled(
         fitted, n = [seen.pooled(more[0]), *more[1:]], 2 * n
     if left:
         if FORMS[form].held_out:  # the last fifth of all may begin among images that are added up already
-            fitted = moments_of(0, total)
+            fitted = moments_between(0, total)
         elif n < total:
-            fitted = [fitted[0].pooled(*moments_of(n, total))]
+            fitted = [fitted[0].pooled(*moments_between(n, total))]
         matched |= _matched(left, fitted, form=form, rank=rank, cutoff=cutoff)
         which = "" if len(left) == len(layers) else f", {len(left)} of {len(layers)} pairs"
         note(f"matched on all {total} training images{which}: more might still change the fit")
