@@ -15,14 +15,15 @@ from src.moments import as_rows
 from src.stitching import direct_matching
 from src.stitching.closed_forms import PENALTIES, closed_form
 from src.stitching.layers import resize
-from src.stitching.moments import SourceMoments, Target
+from src.stitching.matching import moments_of, with_whole
 from tests.goldens import numbers, random, tensor
 
 GOLDENS = sorted({key.split("/")[0] for key in numbers("ps_inv")})
 
 
-def sums_of(source, target, size=None):
-    return SourceMoments.of(source, {"y": Target.of(target, full=True)}, size=size)
+def solved(form, parts, *, rank=None, size=None):
+    moments = [moments_of(source, target, form=form, size=size) for source, target in parts]
+    return closed_form(form, *(each.of_source("source") for each in with_whole(moments, form)), rank=rank)["target"]
 
 
 def error_of(matching, rows, target):
@@ -210,8 +211,8 @@ def test_resized_and_truncated_sources_equal_doing_so_first(source, target, rank
     x, y = random(10, 6, *source), random(10, 3, *target, seed=1)
     plain = low_rank_approx(resize(x, target, "bilinear"), rank)
     parts = [slice(8), slice(8, None)] if FORMS[form].held_out else [slice(None)]
-    one = closed_form(form, *(sums_of(x[part], y[part], size=target) for part in parts), rank=rank)["y"]
-    other = closed_form(form, *(sums_of(plain[part], y[part]) for part in parts))["y"]
+    one = solved(form, [(x[part], y[part]) for part in parts], rank=rank, size=target)
+    other = solved(form, [(plain[part], y[part]) for part in parts])
     rows = as_rows(plain)
     torch.testing.assert_close(rows @ one.weight.T + one.bias, rows @ other.weight.T + other.bias)
     assert one.error == pytest.approx(other.error, rel=1e-9) and one.r2 == pytest.approx(other.r2, rel=1e-9)

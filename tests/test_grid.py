@@ -15,7 +15,7 @@ from src.runtime import Fitting
 from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching, match_layers
 from src.stitching.closed_forms import closed_form
 from src.stitching.layers import resize
-from src.stitching.moments import SourceMoments, Target
+from src.stitching.matching import moments_of, with_whole
 from src.stitching.objectives import functional_loss, hint_loss, soft_label_loss
 from src.training import Settings, train
 from tests.tiny_datasets import DoubleSet
@@ -101,16 +101,17 @@ def count_calls(monkeypatch, module):
     ids=str,
 )
 def test_matching_equals_closed_forms_of_each_pair(networks, data, form, options):
-    layers, parts = layers_of(networks), torch.arange(N).split([18, 6] if FORMS[form].held_out else [N])
-    batches = [data.batches(17, indices=indices) for indices in parts]
+    layers, samples = layers_of(networks), torch.arange(N).split([18, 6] if FORMS[form].held_out else [N])
+    batches = [data.batches(17, indices=indices) for indices in samples]
     matched = match_layers(*networks, layers, *batches, form=form, **options)
     for pair, layer in layers.items():
         moments = []
-        for indices in parts:
+        for indices in samples:
             source = networks[0](data.images[indices], until=pair.front_layer)
-            target = Target.of(networks[1](data.images[indices], until=pair.end_layer), full=True)
-            moments.append(SourceMoments.of(source, {"target": target}, size=layer.size))
-        alone = closed_form(form, *moments, **options)["target"]
+            target = networks[1](data.images[indices], until=pair.end_layer)
+            moments.append(moments_of(source, target, form=form, size=layer.size))
+        parts = [part.of_source("source") for part in with_whole(moments, form)]
+        alone = closed_form(form, *parts, **options)["target"]
         torch.testing.assert_close(layer.transform.weight.detach()[:, :, 0, 0], alone.weight)
         torch.testing.assert_close(layer.transform.bias.detach(), alone.bias)
         for found, expected in zip(matched[pair][2:], alone[2:], strict=True):

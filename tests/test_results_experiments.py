@@ -62,8 +62,8 @@ def test_fresh_weights_are_the_same_by_seed_and_type():
     assert len({identity(*name) for name in names}) == 3 and identity(*names[0]) == identity(*names[0])
     fresh = {"front_model_path": FRESH, "end_model_path": FRESH}
     one, other = experiment(**fresh, seed=1), experiment(**fresh, seed=2)
-    assert one.front.seed == fresh_seed(1) and one.front.is_fresh
-    assert one.front == one.end and one.front.identity != other.front.identity
+    assert one.networks[0].seed == fresh_seed(1) and one.networks[0].is_fresh
+    assert one.networks[0] == one.networks[1] and one.networks[0].identity != other.networks[0].identity
     assert experiment(**fresh, seed=1, init="eye").network_keys == one.network_keys
     assert experiment(seed=1).network_keys == experiment(seed=2).network_keys  # of checkpoints, it seeds the stitch
 
@@ -101,7 +101,7 @@ def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run()
     assert found.settings.keys() == OTHER.keys() == set(columns(Experiment)) and found == experiment(objective="task")
     for row in (stitch_row(seed=7), evaluation_row(seed=7)):
         assert row.settings == experiment(seed=7).settings and set(OTHER) <= set(columns(type(row)))
-        assert row.key == row.experiment.key == experiment(seed=7).key and row.pair == Pair("layer1.0", "layer2.0")
+        assert row.key == experiment(seed=7).key and row.pair == Pair("layer1.0", "layer2.0")
     assert found.config(Pair("x", "y")) == options | {"front_layer": "x", "end_layer": "y"}
     for pair in (Pair("x", "y"), ControlPair("x", "y")):
         assert pair_of(found.config(pair)) == pair and Experiment.of(found.config(pair)).control == pair.control

@@ -87,10 +87,11 @@ def test_sizes_follow_from_the_gaps(networks):
         for n in sizes:
             r2 = match_layers(*networks, one, data.batches(500, indices=samples[:n]))[pair].r2
             more = grid_moments(*networks, one, data.batches(500, indices=samples[n : 2 * n]), form="pinv")
-            (rows,) = more.sources.values()
+            ((source, target),) = more.cross
+            rows = more.of_source(source)
             weight, bias = layer.transform.weight[:, :, 0, 0], layer.transform.bias
-            residual = rows.squared_residual(pair.end_layer, weight, bias)
-            gaps[n] = abs(r2 - r2_of(rows.targets[pair.end_layer], residual))
+            residual = rows.squared_residual(target, weight, bias)
+            gaps[n] = abs(r2 - r2_of(rows.targets[target], residual))
         n_positions, width = rows.source.n_rows // rows.n_samples, len(rows.source.mean)
         fitting = [n for n in sizes[1:] if gaps[n] <= GAP and gaps[n // 2] <= GAP]
         assert found.n_samples == next(n for n in fitting if n * n_positions >= 10 * width)

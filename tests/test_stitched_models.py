@@ -8,7 +8,6 @@ from src.checkpoints import load_state
 from src.low_rank import low_rank_approx
 from src.models import build_model
 from src.stitching import Grid, Pair, StitchedModel, build_layers, build_stitching_layer, match_layers
-from src.stitching.stitched_model import full_state
 from tests.commands import read_json
 from tests.golden_weights import load_golden_weights
 from tests.goldens import DATA, notes, numbers
@@ -43,7 +42,7 @@ def test_equals_the_public_code(tag, images):
     model = stitched(GOLDENS[tag])
     golden = {key: numbers(NAME)[f"{tag}/{key}64"] for key in ("logits", "repr_diff", "stitched_stats")}
     source = low_rank_approx(model.front(images, until=model.pair.front_layer), model.front_rank)
-    activation, target = model.layer(source), model.end(images, until=model.pair.end_layer)
+    activation, target = model.stitching_layer(source), model.end(images, until=model.pair.end_layer)
     torch.testing.assert_close(model(images), torch.from_numpy(golden["logits"]), rtol=1e-9, atol=1e-9)
     statistics = torch.stack([activation.mean(), activation.std(correction=0)])
     torch.testing.assert_close(statistics, torch.from_numpy(golden["stitched_stats"]), rtol=1e-9, atol=1e-9)
@@ -55,7 +54,7 @@ def test_whole_state_has_the_keys_of_the_public_code():
     golden = GOLDENS["resnet18:layer3.1->resnet18:layer2.0|rc2c_pre"]
     front, end = build_model("resnet18"), build_model("resnet18")
     layer = build_stitching_layer("rc2c_pre", (256, 8, 8), (128, 16, 16))
-    state = full_state(front, end, layer, Pair("layer3.1", "layer2.0"))
+    state = StitchedModel(front, end, layer, Pair("layer3.1", "layer2.0")).state_dict()
     assert len(state) == golden["n_state_keys"]
     doubled = {key for key in state if ".stitch_from_layer." in key or ".stitch_to_layer." in key}
     assert set(golden["state_keys_with_prefix_stitch_from_layer_or_stitch_to_layer"]) <= doubled

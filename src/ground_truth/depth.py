@@ -67,7 +67,7 @@ def write_depth(path: Path, rows: Sequence[DepthRow], *, figure: str = ".png", t
 
 
 def _cells(runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], groups: Mapping[str, str]) -> Cells:
-    methods = method_names([run.row.experiment for run in runs], apart_from=(*NETWORKS, "seed"))
+    methods = method_names([run.row for run in runs], apart_from=(*NETWORKS, "seed"))
     measured = [
         (run.row.networks, run.row.pair, {(quantity, method): measure(run) for quantity, measure in QUANTITIES.items()})
         for run, method in zip(runs, methods, strict=True)

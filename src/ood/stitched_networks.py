@@ -11,7 +11,7 @@ from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network
 from src.network_names import NetworkName, content_of, file_and_function, is_user_network
-from src.results.experiments import NETWORKS, Pair, by_experiment
+from src.results.experiments import CHECKPOINTS, NETWORKS, Pair, by_experiment
 from src.session import Session
 from src.stitching.folders import StitchingRun
 from src.stitching.grid import Grid
@@ -27,9 +27,8 @@ def check_runs(runs: Sequence[StitchingRun], folder: Path) -> None:
     """Refuse no runs, and runs that do not share the networks, under whatever paths, and the stitching type."""
     if not runs:
         raise UserError(f"{folder} holds no finished stitching run; give the folder that holds their folders")
-    identities = {
-        f"{side}_model_path": {getattr(run.row.experiment, side).identity for run in runs} for side in ("front", "end")
-    }
+    networks = [run.row.networks for run in runs]
+    identities = {path: {pair[i].identity for pair in networks} for i, path in enumerate(CHECKPOINTS)}
     for name in SHARED:
         values = sorted({str(run.options.get(name)) for run in runs})
         if len(values) > 1 and len(identities.get(name, values)) > 1:

@@ -56,7 +56,7 @@ def describe_method(rows: Sequence[Any]) -> str:
     """Return the way of stitching that all rows share, with its details; "" where they differ."""
     name, n_epochs, init, n_samples, kind, cutoff = (
         common(rows, field)
-        for field in ("experiment.method", "n_epochs", "init", "n_pinv_init_samples", "stitching_type", "pinv_cutoff")
+        for field in ("method", "n_epochs", "init", "n_pinv_init_samples", "stitching_type", "pinv_cutoff")
     )
     if not name:
         return ""

@@ -91,19 +91,15 @@ class Experiment:
         return ("task loss matching" if self.objective == "task" else f"{self.objective} matching") + end
 
     @property
-    def front(self) -> NetworkName:
-        """The front network."""
-        return named_in_row(self.front_model_path, self.front_model_type, seed=self.seed)
+    def networks(self) -> tuple[NetworkName, NetworkName]:
+        """The front and the end network."""
+        front, end = (self.front_model_path, self.front_model_type), (self.end_model_path, self.end_model_type)
+        return named_in_row(*front, seed=self.seed), named_in_row(*end, seed=self.seed)
 
     @property
-    def end(self) -> NetworkName:
-        """The end network."""
-        return named_in_row(self.end_model_path, self.end_model_type, seed=self.seed)
-
-    @property
-    def network_keys(self) -> tuple[tuple[str, str], tuple[str, str]]:
+    def network_keys(self) -> tuple[tuple[str, str], ...]:
         """Identity and type of the front and the end network."""
-        return (self.front.identity, self.front.type), (self.end.identity, self.end.type)
+        return tuple((network.identity, network.type) for network in self.networks)
 
     @property
     def key(self) -> tuple[Hashable, ...]:
@@ -123,11 +119,6 @@ class StitchResult(Experiment):
     def pair(self) -> Pair:
         """The layers."""
         return Pair(self.front_layer, self.end_layer)
-
-    @property
-    def experiment(self) -> Experiment:
-        """The settings alone."""
-        return Experiment(**self.settings)
 
 
 def pair_of(options: Mapping[str, Any]) -> Pair | ControlPair:

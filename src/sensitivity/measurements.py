@@ -121,7 +121,7 @@ def _accuracies(rows: Sequence[StitchRow], titles: Mapping[str, str]) -> Iterato
 
     It names the rank of the matched activations, unless that is the rank of the stitch, where methods differ in it.
     """
-    methods = method_names([row.experiment for row in rows], apart_from=(*NETWORKS, *RANKS))
+    methods = method_names(rows, apart_from=(*NETWORKS, *RANKS))
     matched = [row.front_stitch_rank if row.init in STARTS else row.front_pinv_rank for row in rows]
     stitches = list(zip(rows, methods, matched, strict=True))
     alike = grouped(stitches, lambda each: (each[1], _models(each[0]), each[0].pair, each[0].front_stitch_rank))

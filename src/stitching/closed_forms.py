@@ -9,6 +9,7 @@ that of least squares 1.
 Each function takes moments and returns a `Matching` for each target; `FORMS` has a row for each.
 """
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import numpy as np
@@ -39,35 +40,29 @@ class Matching(NamedTuple):
 
 
 def closed_form(
-    form: str,
-    moments: SourceMoments,
-    held_out: SourceMoments | None = None,
-    *,
-    rank: int | None = None,
-    cutoff: Cutoff = "paper",
-) -> dict[str, Matching]:
+    form: str, everything: SourceMoments, *parts: SourceMoments, rank: int | None = None, cutoff: Cutoff = "paper"
+) -> dict[Hashable, Matching]:
     """Return the map of a form of `FORMS` for each target.
 
     Args:
-        moments: over the rows to be matched.
-        held_out: for `ridge`, over more rows, which judge its penalties.
+        everything: over the rows to be matched.
+        parts: for `ridge`, over those of them that are fitted, and those on which its penalties are judged.
         rank: the source is truncated to its first principal components beforehand; None leaves it whole.
         cutoff: of `pinv` and `repair`, see `relative_cutoff`; the other forms do without.
     Raises:
         ValueError: an activation was not finite; says on which side.
     """
     row, cut = FORMS[form], {"cutoff": cutoff} if FORMS[form].cuts_off else {}
-    parts = [moments] if held_out is None else [moments, held_out]
-    everything = moments if held_out is None else moments.pooled(held_out)
     for side, sums in (("source", [everything.source]), ("target", everything.targets.values())):
         if not all(each.scatter.isfinite().all() for each in sums):
             raise ValueError(f"the {side} activations are not finite")
+    moments = [everything, *parts]
     if rank is None:
-        return row.solve(*parts, **cut)
+        return row.solve(*moments, **cut)
     components = everything.components(rank)
     if not row.along_axes:
-        return row.solve(*(part.truncated(components) for part in parts), **cut)
-    matchings = row.solve(*(part.in_coordinates(components.axes) for part in parts), **cut)
+        return row.solve(*(each.truncated(components) for each in moments), **cut)
+    matchings = row.solve(*(each.in_coordinates(components.axes) for each in moments), **cut)
     return {name: each._replace(weight=each.weight @ components.axes.T) for name, each in matchings.items()}
 
 
@@ -86,7 +81,7 @@ def relative_cutoff(cutoff: Cutoff, n_rows: int, n_columns: int) -> float:
     return max(float(cutoff), (10 * n_columns * EPS) ** 0.5)
 
 
-def least_squares(moments: SourceMoments, cutoff: Cutoff = "paper") -> dict[str, Matching]:
+def least_squares(moments: SourceMoments, cutoff: Cutoff = "paper") -> dict[Hashable, Matching]:
     """Return the minimum-norm solution of [X 1] B = Y for each target, its small singular values cut off."""
     n_rows, mean = moments.source.n_rows, torch.cat([moments.source.mean, moments.source.mean.new_ones(1)])  # of [X 1]
     gram = n_rows * torch.outer(mean, mean)
@@ -99,7 +94,7 @@ def least_squares(moments: SourceMoments, cutoff: Cutoff = "paper") -> dict[str,
     drops = cutoff == "paper" and (kept_by_exact & ~kept).any().item()  # a number was asked for
     matchings = {}
     for name, target in moments.targets.items():
-        centred = axes[:-1].T @ moments.cross[name].scatter
+        centred = axes[:-1].T @ moments.cross[name]
         coordinates = torch.addr(centred, n_rows * (mean @ axes), target.mean)  # of [X 1]ᵀY
         solution = axes @ (inverse[:, None] * coordinates)
         explained = coordinates.square().sum(1) / squared_sigma  # of ‖Y‖², by direction
@@ -117,7 +112,7 @@ def least_squares(moments: SourceMoments, cutoff: Cutoff = "paper") -> dict[str,
     return matchings
 
 
-def repair(moments: SourceMoments, cutoff: Cutoff = "paper") -> dict[str, Matching]:
+def repair(moments: SourceMoments, cutoff: Cutoff = "paper") -> dict[Hashable, Matching]:
     """Return least squares with each output channel rescaled to the mean and standard deviation of the target.
 
     After Jordan et al., REPAIR (ICLR 2023). A channel of which nothing is explained is constant, at the target's mean.
@@ -133,7 +128,7 @@ def repair(moments: SourceMoments, cutoff: Cutoff = "paper") -> dict[str, Matchi
     return matchings
 
 
-def covariance(moments: SourceMoments) -> dict[str, Matching]:
+def covariance(moments: SourceMoments) -> dict[Hashable, Matching]:
     """Return the map of least error among those that give the stitched rows the covariance of the target.
 
     It is W = Σx^(−1/2) U Vᵀ Σy^(1/2) with U S Vᵀ the singular value decomposition of Σx^(−1/2) Σxy Σy^(1/2): the
@@ -146,7 +141,7 @@ def covariance(moments: SourceMoments) -> dict[str, Matching]:
     for name, target in moments.targets.items():
         target_variations, target_axes = _varying_axes(target)
         root = target_variations.sqrt()[:, None] * target_axes.T  # (q, C2): rootᵀ root = Σ(y−μ)(y−μ)ᵀ
-        predicted = whitening.T @ moments.cross[name].scatter  # (r, C2)
+        predicted = whitening.T @ moments.cross[name]  # (r, C2)
         u, vh = _singular_vectors(predicted @ root.T)
         made = u @ (vh @ root)  # (r, C2), from the white coordinates
         residual = target.variations.sum() - 2 * (predicted * made).sum() + made.square().sum()
@@ -154,7 +149,7 @@ def covariance(moments: SourceMoments) -> dict[str, Matching]:
     return matchings
 
 
-def orthogonal(moments: SourceMoments) -> dict[str, Matching]:
+def orthogonal(moments: SourceMoments) -> dict[Hashable, Matching]:
     """Return the orthogonal map of the centred activations, with a bias, for each target (Schönemann 1966).
 
     It is UVᵀ of the cross-covariance UΣVᵀ. Between unequal widths it has orthonormal rows or columns and maximises the
@@ -162,7 +157,7 @@ def orthogonal(moments: SourceMoments) -> dict[str, Matching]:
     """
     matchings = {}
     for name, cross in moments.cross.items():
-        u, vh = _singular_vectors(cross.scatter)
+        u, vh = _singular_vectors(cross)
         matchings[name] = _about_means(moments, name, (u @ vh).T, u.shape[1])
     return matchings
 
@@ -173,13 +168,12 @@ def _singular_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return u.to(matrix.device), vh.to(matrix.device)
 
 
-def ridge(fitted: SourceMoments, held_out: SourceMoments) -> dict[str, Matching]:
+def ridge(everything: SourceMoments, fitted: SourceMoments, held_out: SourceMoments) -> dict[Hashable, Matching]:
     """Return the map that minimises ‖XW+b−Y‖² + penalty·‖W‖² over all rows, for each target.
 
     The penalty is one of `PENALTIES` times the mean variance of the source: the one whose map, fitted to the first
     samples, has the least squared error on the others.
     """
-    everything = fitted.pooled(held_out)
     n_rows, _, scatter = everything.source
     penalties = scatter.trace() / n_rows / len(scatter) * torch.from_numpy(PENALTIES).to(scatter)
     variations, axes = _varying_axes(everything.source)
@@ -187,13 +181,13 @@ def ridge(fitted: SourceMoments, held_out: SourceMoments) -> dict[str, Matching]
     matchings = {}
     for name, cross in everything.cross.items():
         penalty = penalties[errors[name].argmin()]
-        weight = axes / (variations + penalty) @ (axes.T @ cross.scatter)
+        weight = axes / (variations + penalty) @ (axes.T @ cross)
         matching = _about_means(everything, name, weight.T, len(variations))
         matchings[name] = matching._replace(ridge_penalty=penalty.item())
     return matchings
 
 
-def _held_out_errors(fitted: SourceMoments, held_out: SourceMoments, penalties: Tensor) -> dict[str, Tensor]:
+def _held_out_errors(fitted: SourceMoments, held_out: SourceMoments, penalties: Tensor) -> dict[Hashable, Tensor]:
     """‖XW+b−Y‖² − ‖Y‖² over the held-out rows of each target, for the fit with each of the penalties, (20,)."""
     variations, axes = _varying_axes(fitted.source)
     shrinkage = 1 / (variations + penalties[:, None])  # (20, r)
@@ -202,9 +196,9 @@ def _held_out_errors(fitted: SourceMoments, held_out: SourceMoments, penalties: 
     gram = axes.T @ (scatter + n_rows * torch.outer(step, step)) @ axes  # of the held-out x−m, m as fitted
     errors = {}
     for name, target in held_out.targets.items():
-        coordinates = axes.T @ fitted.cross[name].scatter  # times the shrinkage: W along the axes
+        coordinates = axes.T @ fitted.cross[name]  # times the shrinkage: W along the axes
         target_step = target.mean - fitted.targets[name].mean
-        cross = axes.T @ (held_out.cross[name].scatter + n_rows * torch.outer(step, target_step))
+        cross = axes.T @ (held_out.cross[name] + n_rows * torch.outer(step, target_step))
         explained = shrinkage @ (coordinates * cross).sum(1)  # ⟨W, C⟩
         squared = ((shrinkage @ (gram * (coordinates @ coordinates.T))) * shrinkage).sum(1)  # ⟨W, GW⟩
         errors[name] = squared - 2 * explained
@@ -220,7 +214,7 @@ def _varying_axes(moments: Moments) -> tuple[Tensor, Tensor]:
 
 
 def _about_means(
-    moments: SourceMoments, name: str, weight: Tensor, rank: int, residual: Tensor | None = None
+    moments: SourceMoments, name: Hashable, weight: Tensor, rank: int, residual: Tensor | None = None
 ) -> Matching:
     """Complete a map (C2, C1) of the centred activations, and its ‖residual‖² if it is known, to a matching."""
     target = moments.targets[name]

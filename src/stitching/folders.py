@@ -21,7 +21,7 @@ import numpy as np
 from src.choices import STARTS
 from src.console import warn
 from src.errors import UserError
-from src.files import read_json, write_bytes, write_json, write_text
+from src.files import read_json, readable, write_bytes, write_json, write_text
 from src.results.options import read_options
 from src.results.tables import columns, from_record, read_table
 from src.stitching.rows import Metrics, StitchRow
@@ -176,10 +176,8 @@ def read_run(folder: Path) -> StitchingRun:
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
     options = read_options(folder / "config.txt")
-    try:
+    with readable(folder / "summary.txt", "remove the folder, and stitch this pair again"):
         lines = (folder / "summary.txt").read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {folder / 'summary.txt'}: {error}") from error
     said = dict(line.split(": ", 1) for line in lines[:7] if ": " in line)
     measured: dict[str, Any] = {name: said[key].strip() for key, name in SUMMARY.items() if key in said}
     if (folder / "metrics.json").is_file():

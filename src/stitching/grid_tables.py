@@ -69,7 +69,7 @@ class Comparison:
                     "to compare two folders, give folders of one experiment each"
                 )
         self.caption = describe_stitches(*experiments)
-        methods = [common(rows, "experiment.method") for rows in experiments]
+        methods = [common(rows, "method") for rows in experiments]
         first, second = folders if len(set(methods)) == 1 else methods
         one, other = ({row.pair: row.accuracy for row in rows} for rows in experiments)
 

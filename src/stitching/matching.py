@@ -2,9 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,19 +14,19 @@ from src.console import note, progress, warn
 from src.datasets.base import BaseImageSet, PairedImages
 from src.errors import UserError
 from src.models import Network
-from src.moments import Moments, Rows
+from src.moments import Rows, as_rows
 from src.results.experiments import ControlPair, Pair
 from src.stitching.closed_forms import Cutoff, Matching, closed_form
 from src.stitching.layers import StitchingLayer
-from src.stitching.moments import SourceMoments, Target, r2_of
+from src.stitching.moments import PairMoments, SourceMoments, r2_of, source_rows
 from src.stitching.stitched_model import activations_of_both
 
 FIRST = 100  # images
 GAP = 0.03  # between R² on matched and on as many held-out images, at most
 SETTLED = 2  # successive sizes at which the gap is that small
 ROWS_PER_CHANNEL = 10  # of the source, at least
-
-AT_ONCE = 2**24  # float64 numbers of targets
+AT_ONCE = 2**25  # float64 numbers of activations
+CLS = "CLS token"
 
 Batches = Iterable[tuple[Tensor | PairedImages, Tensor]]
 Layers = Mapping[Pair | ControlPair, StitchingLayer]
@@ -45,13 +45,25 @@ def direct_matching(source: Tensor, target: Tensor, *, form: str = "pinv", cutof
     Raises:
         ValueError: the positions differ, an activation is not finite, or there is no such form or cutoff.
     """
+    n_positions = [as_rows(activation).shape[0] for activation in (source, target)]
+    if n_positions[0] != n_positions[1]:
+        raise ValueError(f"the source has {n_positions[0]} positions, the target {n_positions[1]}")
     if form not in FORMS:
         raise ValueError(f"there is no form {form}; choose one of {', '.join(FORMS)}")
-    moments = []
-    for part in _parts(torch.arange(len(source)), form):
-        targets = {"target": Target.of(target[part], full=FORMS[form].target_scatter)}
-        moments.append(SourceMoments.of(source[part], targets))
-    return closed_form(form, *moments, cutoff=cutoff)["target"]
+    moments = [moments_of(source[part], target[part], form=form) for part in _parts(torch.arange(len(source)), form)]
+    parts = [part.of_source("source") for part in with_whole(moments, form)]
+    return closed_form(form, *parts, cutoff=cutoff)["target"]
+
+
+def moments_of(source: Tensor, target: Tensor, *, form: str, **resized: Any) -> PairMoments:
+    """Take the moments of two activations that a form needs, the first one resized as by `source_rows`."""
+    sources, targets = {"source": source_rows(source, **resized)}, {"target": Rows.of(target)}
+    return PairMoments.of(len(source), sources, targets, [("source", "target")], full=FORMS[form].target_scatter)
+
+
+def with_whole(moments: Sequence[PairMoments], form: str) -> list[PairMoments]:
+    """Return the moments that `closed_form` takes: over all rows, and for ridge beside them those of both parts."""
+    return [reduce(PairMoments.pooled, moments), *(moments if FORMS[form].held_out else ())]
 
 
 def _parts(samples: Tensor, form: str) -> list[Tensor]:
@@ -74,34 +86,25 @@ def matching_batches(
     return [train_set.batches(batch_size, indices=part) for part in _parts(samples, form)]
 
 
-class GridMoments(NamedTuple):
-    """Moments of the sources of a grid over some images; those of a source do not depend on the other sources."""
-
-    sources: dict[tuple, SourceMoments]  # by `_source`, with targets by end layer
-    cls_tokens: dict[Pair, Moments]  # of the targets whose CLS token a stitching layer learns
-
-    def pooled(self, other: "GridMoments") -> "GridMoments":
-        """Return the moments over the images of both, of the pairs of the other, which this has too."""
-        return GridMoments(
-            {source: self.sources[source].pooled(moments) for source, moments in other.sources.items()},
-            {pair: self.cls_tokens[pair].pooled(moments) for pair, moments in other.cls_tokens.items()},
-        )
-
-
 def _source(pair: Pair, layer: StitchingLayer) -> tuple:
     """What pairs of the same moments of the source share: control, front layer, and how it is laid out and resized."""
     return (pair.control, pair.front_layer, *layer.source_key)
 
 
+def _target(pair: Pair, layer: StitchingLayer) -> tuple:
+    return pair.end_layer, layer.target_key
+
+
 @torch.no_grad()
-def grid_moments(front: Network, end: Network, layers: Layers, batches: Batches, *, form: str) -> GridMoments:
+def grid_moments(front: Network, end: Network, layers: Layers, batches: Batches, *, form: str) -> PairMoments:
     """Take the moments that a form of `FORMS` needs of all pairs, in one pass of both networks over the batches."""
     front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
     end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
     controls, total = {pair.control for pair in layers}, None
     for images, _ in batches:
         sources, targets, _ = activations_of_both(front, front_layers, end, end_layers, images, controls=controls)
-        n_at_once = max(1, AT_ONCE // sum(act[0].numel() for act in targets.values()))
+        n_numbers = sum(act[0].numel() for acts in (targets, *sources.values()) for act in acts.values())
+        n_at_once = max(1, AT_ONCE // n_numbers)
         for first in range(0, len(targets[end_layers[0]]), n_at_once):
             rows = slice(first, first + n_at_once)
             parts = {control: {name: act[rows] for name, act in acts.items()} for control, acts in sources.items()}
@@ -112,24 +115,21 @@ def grid_moments(front: Network, end: Network, layers: Layers, batches: Batches,
 
 def _moments(
     layers: Layers, sources: Mapping[str, Mapping[str, Tensor]], targets: Mapping[str, Tensor], *, form: str
-) -> GridMoments:
+) -> PairMoments:
     """Take the moments of all pairs over some activations: of the front network by control, and of the end network."""
-    prepared: dict[tuple, Target] = {}  # a target is prepared once for all sources
-    groups: dict[tuple, tuple[StitchingLayer, dict[str, Target]]] = {}  # a layer that lays it out, and the targets
-    cls_tokens = {}
+    prepared, prepared_targets, pairs = {}, {}, set()  # each is prepared once for all of its pairs
     for pair, layer in layers.items():
-        key = (pair.end_layer, layer.target_key)
-        if key not in prepared:
-            prepared[key] = Target.of(layer.targets(targets[pair.end_layer]), full=FORMS[form].target_scatter)
-        groups.setdefault(_source(pair, layer), (layer, {}))[1][pair.end_layer] = prepared[key]
-        if hasattr(layer, "cls_token"):
-            cls_tokens[pair] = Rows.of(targets[pair.end_layer][:, 0]).moments(diagonal=True)
-    moments = {}
-    for key, (layer, of_source) in groups.items():
-        control, name, *_ = key
-        laid_out = layer.layout(sources[control][name])
-        moments[key] = SourceMoments.of(laid_out, of_source, size=layer.size, mode=layer.upsample_mode)
-    return GridMoments(moments, cls_tokens)
+        source, target = _source(pair, layer), _target(pair, layer)
+        pairs.add((source, target))
+        if source not in prepared:
+            laid_out = layer.layout(sources[pair.control][pair.front_layer])
+            prepared[source] = source_rows(laid_out, layer.size, layer.upsample_mode)
+        if target not in prepared_targets:
+            prepared_targets[target] = Rows.of(layer.targets(targets[pair.end_layer]))
+            if hasattr(layer, "cls_token"):
+                prepared_targets[pair.end_layer, CLS] = Rows.of(targets[pair.end_layer][:, 0])
+    n_samples = len(next(iter(targets.values())))
+    return PairMoments.of(n_samples, prepared, prepared_targets, pairs, full=FORMS[form].target_scatter)
 
 
 def match_layers(
@@ -158,28 +158,23 @@ def match_layers(
 
 
 @torch.no_grad()
-def _matched(layers: Layers, moments: list[GridMoments], *, form: str, **options: Any) -> dict[Pair, Matching]:
+def _matched(layers: Layers, moments: list[PairMoments], *, form: str, **options: Any) -> dict[Pair, Matching]:
     """Set stitching layers from moments; a learned CLS token starts as the mean of the target's."""
     groups: dict[tuple, list[Pair]] = {}
     for pair, layer in layers.items():
         groups.setdefault(_source(pair, layer), []).append(pair)
-    matched = {}
+    matched, parts = {}, with_whole(moments, form)
     for source, pairs in progress(groups.items(), "direct matching", len(groups)):
         try:
-            matchings = closed_form(form, *(part.sources[source] for part in moments), **options)
+            matchings = closed_form(form, *(part.of_source(source) for part in parts), **options)
         except ValueError as error:
             raise UserError(f"{pairs[0]}: {error}; check the models") from error
-        matched |= {pair: matchings[pair.end_layer] for pair in pairs}
-    cls_tokens = _pooled(moments).cls_tokens
+        matched |= {pair: matchings[_target(pair, layers[pair])] for pair in pairs}
     for pair, layer in layers.items():
         layer.set_affine(matched[pair].weight, matched[pair].bias)
-        if pair in cls_tokens:
-            layer.cls_token.copy_(cls_tokens[pair].mean)
+        if hasattr(layer, "cls_token"):
+            layer.cls_token.copy_(parts[0].single[pair.end_layer, CLS].mean)
     return {pair: matched[pair] for pair in layers}
-
-
-def _pooled(moments: Iterable[GridMoments]) -> GridMoments:
-    return reduce(GridMoments.pooled, moments)
 
 
 def match_until_settled(
@@ -206,21 +201,22 @@ def match_until_settled(
     samples, total = train_set.permutation(seed), len(train_set)
     left, matched, n_small_gaps = dict(layers), {}, Counter()
 
-    def moments_of(first: int, last: int) -> list[GridMoments]:
+    def moments_between(first: int, last: int) -> list[PairMoments]:
         """Moments of some images of the pairs that are left, apart where the last fifth of all up to there begins."""
         parts = [part[part >= first] for part in _parts(torch.arange(last), form)]
         batches = [train_set.batches(batch_size, indices=samples[part]) for part in parts]
         return [grid_moments(front, end, left, part, form=form) for part in batches]
 
     n = min(FIRST, total)
-    fitted = moments_of(0, n)
+    fitted = moments_between(0, n)
     while left and 2 * n <= total:
-        more = moments_of(n, 2 * n)
-        seen, held_out = _pooled(fitted), _pooled(more)
+        more = moments_between(n, 2 * n)
+        seen, held_out = (reduce(PairMoments.pooled, parts) for parts in (fitted, more))
         found = _matched(left, fitted, form=form, rank=rank, cutoff=cutoff)
         for pair, matching in found.items():
-            ours, theirs = (sums.sources[_source(pair, left[pair])] for sums in (seen, held_out))
-            n_small_gaps[pair] = n_small_gaps[pair] + 1 if _gap(matching, ours, theirs, pair, rank) <= GAP else 0
+            ours, theirs = (sums.of_source(_source(pair, left[pair])) for sums in (seen, held_out))
+            gap = _gap(matching, ours, theirs, _target(pair, left[pair]), rank)
+            n_small_gaps[pair] = n_small_gaps[pair] + 1 if gap <= GAP else 0
             enough = ours.source.n_rows >= ROWS_PER_CHANNEL * len(ours.source.mean)
             if enough and n_small_gaps[pair] >= SETTLED:
                 matched[pair] = matching
@@ -228,19 +224,18 @@ def match_until_settled(
         fitted, n = [seen.pooled(more[0]), *more[1:]], 2 * n
     if left:
         if FORMS[form].held_out:  # the last fifth of all may begin among images that are added up already
-            fitted = moments_of(0, total)
+            fitted = moments_between(0, total)
         elif n < total:
-            fitted = [fitted[0].pooled(*moments_of(n, total))]
+            fitted = [fitted[0].pooled(*moments_between(n, total))]
         matched |= _matched(left, fitted, form=form, rank=rank, cutoff=cutoff)
         which = "" if len(left) == len(layers) else f", {len(left)} of {len(layers)} pairs"
         note(f"matched on all {total} training images{which}: more might still change the fit")
     return {pair: matched[pair] for pair in layers}
 
 
-def _gap(matching: Matching, matched: SourceMoments, held_out: SourceMoments, pair: Pair, rank: int | None) -> float:
+def _gap(matching: Matching, matched: SourceMoments, held_out: SourceMoments, target: tuple, rank: int | None) -> float:
     """Return by how much R² differs between matched and held-out rows; NaN where it is defined for one side only."""
     if rank is not None:
         held_out = held_out.truncated(matched.components(rank))
-    target = held_out.targets[pair.end_layer]
-    r2 = r2_of(target, held_out.squared_residual(pair.end_layer, matching.weight, matching.bias))
+    r2 = r2_of(held_out.targets[target], held_out.squared_residual(target, matching.weight, matching.bias))
     return 0.0 if math.isnan(r2) and math.isnan(matching.r2) else abs(matching.r2 - r2)

@@ -1,12 +1,11 @@
-"""Moments of a source and of the targets that it is matched to, over rows: one a sample and position, in float64.
+"""Moments of activations that are matched, over rows: one a sample and position, in float64.
 
 Direct matching is computed from them alone: many samples need no more memory than few, and all targets of a source
-share one decomposition. An upsampled source is never laid out: with R resizing the positions of Z, and X = R Z,
-XᵀX = Zᵀ(RᵀR)Z and XᵀY = Zᵀ(RᵀY).
+share one decomposition.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -18,21 +17,88 @@ from src.moments import ROUNDING, CrossMoments, Moments, Rows, as_rows
 from src.stitching.layers import resize
 
 
-class Target(NamedTuple):
-    """A batch of target activations, prepared for any number of sources."""
+class UpsampledRows(NamedTuple):
+    """The rows X of a batch of upsampled feature maps, which are never laid out.
 
-    rows: Rows
-    moments: Moments
+    With R resizing the positions of the maps' rows Z, X = R Z, XᵀX = Zᵀ(RᵀR)Z and XᵀY = Zᵀ(RᵀY).
+    """
+
+    mean: Tensor  # (C,)
+    maps: Tensor  # (B, C, H, W), about the mean
+    centred: Tensor  # (B·H·W, C): their rows Z
+    down: Tensor  # (H2, H): resizes columns
+    across: Tensor  # (W2, W): resizes lines
 
     @classmethod
-    def of(cls, target: Tensor, *, full: bool = False) -> "Target":
-        """Prepare a batch (B, C2, H, W), (B, T, C2) or (B, C2).
+    def of(cls, maps: Tensor, size: tuple[int, int], mode: str) -> "UpsampledRows":
+        """Prepare a batch (B, C, H, W) that is to be resized to a size (H2, W2), `bilinear` or `nearest`."""
+        lines = zip(maps.shape[2:], size, strict=True)
+        down, across = (_resize_matrix(*line, mode, maps.device) for line in lines)
+        maps = maps.double()
+        mean = torch.einsum("bchw,h,w->c", maps, down.mean(0), across.mean(0)) / len(maps)
+        maps = maps - mean[:, None, None]
+        return cls(mean, maps, as_rows(maps), down, across)
+
+    def moments(self) -> Moments:
+        """Return the moments of the batch."""
+        resized_twice = self.down.T @ self.down @ self.maps @ (self.across.T @ self.across)
+        n_rows = len(self.maps) * len(self.down) * len(self.across)
+        return Moments(n_rows, self.mean, self.centred.T @ as_rows(resized_twice))
+
+    def cross(self, other: Rows) -> CrossMoments:
+        """Return the moments with a batch of as many rows."""
+        maps = other.centred.unflatten(0, (len(self.maps), len(self.down), -1)).movedim(-1, 1)  # (B, C2, H2, W2)
+        scatter = self.centred.T @ as_rows(self.down.T @ maps @ self.across)
+        return CrossMoments(len(other.centred), self.mean, other.mean, scatter)
+
+
+def source_rows(source: Tensor, size: tuple[int, int] | None = None, mode: str = "bilinear") -> Rows | UpsampledRows:
+    """Prepare a batch (B, C, H, W), (B, T, C) or (B, C); feature maps as if resized to `size`, where it is given."""
+    if size is None:
+        return Rows.of(source)
+    if size[0] >= source.shape[2] and size[1] >= source.shape[3]:
+        return UpsampledRows.of(source, size, mode)
+    return Rows.of(resize(source.double(), size, mode))
+
+
+class PairMoments(NamedTuple):
+    """Moments of sources and targets over the same samples, and of the pairs of them that are matched."""
+
+    n_samples: int
+    single: Mapping[Hashable, Moments]
+    cross: Mapping[tuple[Hashable, Hashable], CrossMoments]  # by source and target
+
+    @classmethod
+    def of(
+        cls,
+        n_samples: int,
+        sources: Mapping[Hashable, Rows | UpsampledRows],
+        targets: Mapping[Hashable, Rows],
+        pairs: Iterable[tuple[Hashable, Hashable]],
+        *,
+        full: bool,
+    ) -> "PairMoments":
+        """Take the moments of prepared batches.
 
         Args:
-            full: with the whole scatter matrix, not only its diagonal.
+            full: the whole scatter matrices of targets, not only their diagonals.
         """
-        rows = Rows.of(target)
-        return cls(rows, rows.moments(diagonal=not full))
+        single = {name: rows.moments() for name, rows in sources.items()}
+        single |= {name: rows.moments(diagonal=not full) for name, rows in targets.items()}
+        return cls(n_samples, single, {(one, other): sources[one].cross(targets[other]) for one, other in pairs})
+
+    def pooled(self, other: "PairMoments") -> "PairMoments":
+        """Return the moments over the samples of both, of all that the other has, which this has too."""
+        return PairMoments(
+            self.n_samples + other.n_samples,
+            {name: self.single[name].pooled(moments) for name, moments in other.single.items()},
+            {pair: self.cross[pair].pooled(moments) for pair, moments in other.cross.items()},
+        )
+
+    def of_source(self, source: Hashable) -> "SourceMoments":
+        """Return the moments of one source with all its targets."""
+        cross = {target: each.scatter for (one, target), each in self.cross.items() if one == source}
+        return SourceMoments(self.n_samples, self.single[source], cross, {name: self.single[name] for name in cross})
 
 
 class SourceMoments(NamedTuple):
@@ -40,61 +106,8 @@ class SourceMoments(NamedTuple):
 
     n_samples: int
     source: Moments
-    cross: Mapping[str, CrossMoments]  # by target
-    targets: Mapping[str, Moments]
-
-    @classmethod
-    def of(
-        cls,
-        source: Tensor,
-        targets: Mapping[str, Target],
-        *,
-        size: tuple[int, int] | None = None,
-        mode: str = "bilinear",
-    ) -> "SourceMoments":
-        """Take the moments of a batch.
-
-        Args:
-            source: (B, C1, H, W), (B, T, C1) or (B, C1).
-            targets: of the same samples, with the positions of the resized source.
-            size: the (H, W) that the source's feature maps are resized to; None leaves them as they are.
-            mode: `bilinear` or `nearest`.
-        """
-        n_channels = source.shape[1] if source.ndim == 4 else source.shape[-1]
-        n_rows = source.numel() // n_channels if size is None else len(source) * math.prod(size)
-        for target in targets.values():
-            if target.moments.n_rows != n_rows:
-                raise ValueError(f"the source has {n_rows} positions, the target {target.moments.n_rows}")
-        others = {name: target.rows.centred for name, target in targets.items()}
-        if size is not None and size[0] >= source.shape[2] and size[1] >= source.shape[3]:
-            lines = zip(source.shape[2:], size, strict=True)
-            down, across = (_resize_matrix(*line, mode, source.device) for line in lines)  # (H2, H1), (W2, W1)
-            source = source.double()
-            mean = torch.einsum("bchw,h,w->c", source, down.mean(0), across.mean(0)) / len(source)
-            maps = source - mean[:, None, None]
-            centred = as_rows(maps)
-            scatter = centred.T @ as_rows(down.T @ down @ maps @ (across.T @ across))  # Zᵀ(RᵀR)Z
-            moments = Moments(n_rows, mean, scatter)
-            for name, other in others.items():
-                maps = other.unflatten(0, (-1, *size)).movedim(-1, 1)  # (B, C2, H2, W2)
-                others[name] = as_rows(down.T @ maps @ across)  # RᵀY
-        else:
-            rows = Rows.of(source if size is None else resize(source.double(), size, mode))
-            moments, centred = rows.moments(), rows.centred
-        means = {name: target.moments.mean for name, target in targets.items()}
-        cross = {
-            name: CrossMoments(n_rows, moments.mean, means[name], centred.T @ other) for name, other in others.items()
-        }
-        return cls(len(source), moments, cross, {name: target.moments for name, target in targets.items()})
-
-    def pooled(self, other: "SourceMoments") -> "SourceMoments":
-        """Return the moments over the rows of both, with the targets of the other, which this has too."""
-        return SourceMoments(
-            self.n_samples + other.n_samples,
-            self.source.pooled(other.source),
-            {name: self.cross[name].pooled(cross) for name, cross in other.cross.items()},
-            {name: self.targets[name].pooled(target) for name, target in other.targets.items()},
-        )
+    cross: Mapping[Hashable, Tensor]  # Σ(x−μ₁)(y−μ₂)ᵀ by target, (C1, C2)
+    targets: Mapping[Hashable, Moments]
 
     def components(self, rank: int) -> Components:
         """Return the mean of the source and its first `rank` principal axes."""
@@ -103,10 +116,7 @@ class SourceMoments(NamedTuple):
     def in_coordinates(self, axes: Tensor) -> "SourceMoments":
         """Return the moments of the source's coordinates X·axes, with axes (C1, r)."""
         n_rows, mean, scatter = self.source
-        cross = {
-            name: each._replace(mean1=each.mean1 @ axes, scatter=axes.T @ each.scatter)
-            for name, each in self.cross.items()
-        }
+        cross = {name: axes.T @ each for name, each in self.cross.items()}
         return self._replace(source=Moments(n_rows, mean @ axes, axes.T @ scatter @ axes), cross=cross)
 
     def truncated(self, components: Components) -> "SourceMoments":
@@ -114,12 +124,11 @@ class SourceMoments(NamedTuple):
         centre, axes = components
         projected = self.in_coordinates(axes @ axes.T)
         mean = projected.source.mean + centre - axes @ (axes.T @ centre)
-        cross = {name: each._replace(mean1=mean) for name, each in projected.cross.items()}
-        return projected._replace(source=projected.source._replace(mean=mean), cross=cross)
+        return projected._replace(source=projected.source._replace(mean=mean))
 
-    def squared_residual(self, name: str, weight: Tensor, bias: Tensor) -> Tensor:
+    def squared_residual(self, name: Hashable, weight: Tensor, bias: Tensor) -> Tensor:
         """Return ‖XW+b−Y‖² of a map given as weight (C2, C1) and bias (C2,)."""
-        target, cross = self.targets[name], self.cross[name].scatter
+        target, cross = self.targets[name], self.cross[name]
         offset = target.mean - weight @ self.source.mean - bias
         squared = (weight * (weight @ self.source.scatter)).sum()
         within = target.variations.sum() - 2 * (weight.T * cross).sum() + squared

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from src.network_names import NetworkName
 from src.results.experiments import StitchResult
 
 
@@ -53,11 +52,6 @@ class StitchRow(StitchResult, Metrics):
         if self.n_epochs != 0 or ranks[0] > ranks[1] or self.r2_matched is None:
             return False
         return self.r2_test < self.r2_matched - 0.03 - 0.2 * abs(self.r2_matched)
-
-    @property
-    def networks(self) -> tuple[NetworkName, NetworkName]:
-        """The front and the end network."""
-        return self.front, self.end
 
 
 class ComparisonRow(NamedTuple):

@@ -1,8 +1,9 @@
 """Writes the run folders of a grid, one for each pair, as if each pair had run alone; `folders` reads them."""
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,7 +15,7 @@ from src.checkpoints import load_tensors, save_state
 from src.console import listed, note, result, warn
 from src.errors import UserError
 from src.models import Network
-from src.results.experiments import ControlPair, Experiment, Pair, pair_of
+from src.results.experiments import ControlPair, Experiment, Pair, grouped, pair_of
 from src.results.options import as_written, differences, read_options, refuse_other_options
 from src.results.run import Run, new_folder
 from src.stitching.closed_forms import Matching
@@ -22,11 +23,12 @@ from src.stitching.folders import write_metrics, write_predictions
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.rows import StitchRow
-from src.stitching.stitched_model import full_state
+from src.stitching.stitched_model import StitchedModel
 from src.training import EpochLog, Score, State
 from src.training.recorded import report_epoch, write_logs
 
 Stitch = Pair | ControlPair
+BegunRun = tuple[Path, Mapping[str, Any]]  # a file of it, and its options
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")
 
 
@@ -64,13 +66,12 @@ class GridRuns:
 
         Pairs that were begun together train and are evaluated together again: other batches could round otherwise.
         """
-        finished, self._run = self._finished_pairs(), _interrupted(self.directory, self._whole)
+        finished, self._run = self._finished_pairs(), self._interrupted()
         if finished:
             note(f"{self.directory}: {len(finished)} of {len(self.layers)} runs are finished")
         if self._run:
             self._run.claim(resume=True)
-            named = {tuple(pair): pair for pair in self.layers}
-            self.folders = {named[tuple(pair)]: self.directory / name for *pair, name in self._run.state["folders"]}
+            self.folders = {tuple(pair): self.directory / name for *pair, name in self._run.state["folders"]}
             if self.folders.keys() <= finished:  # killed before it removed its state
                 self._run.discard()
                 self._run, self.folders = None, {}
@@ -78,19 +79,23 @@ class GridRuns:
         self.layers = {pair: layer for pair, layer in self.layers.items() if pair in left}
 
     def _finished_pairs(self) -> set[Stitch]:
-        finished, others = set(), {}
-        for config in sorted(self.directory.glob("*/config.txt")):
-            begun = read_options(config)
-            pair = pair_of(begun)
-            if pair in self.layers and _same_experiment(begun, self.experiment.config(pair)):
-                if differences(begun, as_written(self.experiment.config(pair))):
-                    others[pair] = config
-                else:
-                    finished.add(pair)
-        for pair in others.keys() - finished:
+        configs = [(config, read_options(config)) for config in sorted(self.directory.glob("*/config.txt"))]
+        by_pair, finished = grouped(configs, lambda each: pair_of(each[1])), set()
+        for pair in self.layers:
             given = as_written(self.experiment.config(pair))
-            refuse_other_options(read_options(others[pair]), given, where=others[pair].parent)
+            if chosen := _begun(by_pair.get(pair, []), given):
+                config, options = chosen
+                refuse_other_options(options, given, where=config.parent)
+                finished.add(pair)
         return finished
+
+    def _interrupted(self) -> Run | None:
+        states = []
+        for path in sorted(self.directory.glob("*/resume.pt")):
+            with contextlib.suppress(UserError):  # its process has just finished it
+                states.append((path, load_tensors(path)["options"]))
+        chosen = _begun(states, as_written(self._whole))
+        return Run.in_folder(chosen[0].parent, self._whole) if chosen else None
 
     def _claim(self) -> None:
         """Create the run folders, and lock that of the state, unless that has been done."""
@@ -135,8 +140,8 @@ class GridRuns:
             if run.config.exists():  # finished before the run was killed
                 continue
             if not options["no_save"]:
-                state = layer.state_dict() if whole_networks is None else full_state(*whole_networks, layer, pair)
-                save_state(run.folder / "final_model.pt", state)
+                saved = layer if whole_networks is None else StitchedModel(*whole_networks, layer, pair)
+                save_state(run.folder / "final_model.pt", saved.state_dict())
             if not options["no_predictions"]:
                 write_predictions(run.folder / "predictions.npz", score.predictions_of(pair))
             settings = self.experiment.settings | pair._asdict()
@@ -205,17 +210,10 @@ def _warn_of_matching(rows: Mapping[Stitch, StitchRow], matched: Mapping[Stitch,
         )
 
 
-def _interrupted(directory: Path, options: Mapping[str, Any]) -> Run | None:
-    """Return the interrupted run in a folder of runs that has these options, or else one of the same experiment."""
-    given, candidates = as_written(options), []
-    for state in sorted(directory.glob("*/resume.pt")):
-        try:
-            begun = load_tensors(state)["options"]
-        except UserError:  # its process has just finished it
-            continue
-        if _same_experiment(begun, given):
-            candidates.append((bool(differences(begun, given)), state.parent))
-    return Run.in_folder(min(candidates)[1], options) if candidates else None
+def _begun(files: Iterable[BegunRun], given: Mapping[str, Any]) -> BegunRun | None:
+    """Return one with these very options, or else one of the same experiment, if there is any."""
+    same = [(bool(differences(begun, given)), file, begun) for file, begun in files if _same_experiment(begun, given)]
+    return min(same)[1:] if same else None
 
 
 def _same_experiment(begun: Mapping[str, Any], given: Mapping[str, Any]) -> bool:

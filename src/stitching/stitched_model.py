@@ -19,7 +19,8 @@ from src.stitching.layers import StitchingLayer, build_stitching_layer
 class StitchedModel(nn.Module):
     """A network that starts as `front` and goes on as `end` (equation 1 of the paper); for use from Python.
 
-    The scripts stitch through Grid, which does the same for many pairs at once.
+    The scripts stitch through Grid, which does the same for many pairs at once. The state dict is the public code's:
+    the stitched layers' own entries stand in it twice, within their network and once more.
 
     Args:
         front: the network whose activation at the front layer is taken; nothing behind that layer is computed.
@@ -30,37 +31,19 @@ class StitchedModel(nn.Module):
     """
 
     def __init__(
-        self,
-        front: Network,
-        end: Network,
-        layer: StitchingLayer,
-        pair: Pair,
-        *,
-        front_rank: int | None = None,
+        self, front: Network, end: Network, layer: StitchingLayer, pair: Pair, *, front_rank: int | None = None
     ):
         super().__init__()
-        self.front, self.end, self.layer = front, end, layer
-        self.pair, self.front_rank = pair, front_rank
+        self.front, self.end, self.pair, self.front_rank = front, end, pair, front_rank
+        stitched = front.get_submodule(pair.front_layer), end.get_submodule(pair.end_layer)
+        self.front_model = nn.ModuleDict({"model": front.module, "stitch_from_layer": stitched[0]})
+        self.end_model = nn.ModuleDict({"model": end.module, "stitch_to_layer": stitched[1]})
+        self.stitching_layer = layer
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) to logits (B, n_classes)."""
         h = low_rank_approx(self.front(images, until=self.pair.front_layer), self.front_rank)
-        return self.end(self.layer(h), after=self.pair.end_layer, images=images)
-
-
-def full_state(front: Network, end: Network, layer: StitchingLayer, pair: Pair) -> dict[str, Tensor]:
-    """Return the state dict of a whole stitched network, under the keys of the public code.
-
-    The stitched layers' own entries stand in it twice, as there: within their network and once more.
-    """
-    parts = {
-        "front_model.model": front,
-        "front_model.stitch_from_layer": front.get_submodule(pair.front_layer),
-        "end_model.model": end,
-        "end_model.stitch_to_layer": end.get_submodule(pair.end_layer),
-        "stitching_layer": layer,
-    }
-    return {f"{prefix}.{key}": value for prefix, module in parts.items() for key, value in module.state_dict().items()}
+        return self.end(self.stitching_layer(h), after=self.pair.end_layer, images=images)
 
 
 def build_layers(

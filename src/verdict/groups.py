@@ -42,12 +42,12 @@ class Group(NamedTuple):
     def control(self) -> str | None:
         """The kind of control that it is: `labels`, `self`, `fresh`; or None. All runs are of one kind."""
         row = self.runs[0].row
-        front, end = row.experiment.network_keys
+        front, end = row.network_keys
         if row.control:
             return LABELS
         if front == end and row.front_layer == row.end_layer:
             return SELF
-        return FRESH_FRONT if is_untrained(row.experiment.front) else None
+        return FRESH_FRONT if is_untrained(row.networks[0]) else None
 
     @property
     def labels(self) -> np.ndarray | None:
@@ -87,14 +87,13 @@ def groups_of(runs: Iterable[StitchingRun], *, pool: bool = False) -> Iterator[G
             experiment; if not, a note says where that is possible.
     """
     runs = newest_runs(runs)
-    experiments = [run.row.experiment for run in runs]
-    names = method_names(experiments, apart_from=("front_model_path", "end_model_path", "seed"))
+    names = method_names([run.row for run in runs], apart_from=("front_model_path", "end_model_path", "seed"))
     names = dict(zip(map(id, runs), names, strict=True))
     label_only = {_stitch_of(run): run for run in runs if run.row.control and run.predictions is not None}
 
     def kind(run: StitchingRun) -> tuple:
-        front, end = run.row.experiment.network_keys
-        return names[id(run)], front == end, is_untrained(run.row.experiment.front)  # controls are no repetitions
+        front, end = run.row.network_keys
+        return names[id(run)], front == end, is_untrained(run.row.networks[0])  # controls are no repetitions
 
     for (method, *_), of_method in grouped(runs, kind).items():
         for title, same in _titled(of_method, method, pool=pool).items():
@@ -105,12 +104,12 @@ def groups_of(runs: Iterable[StitchingRun], *, pool: bool = False) -> Iterator[G
 
 
 def _by_networks(runs: Iterable[StitchingRun]) -> dict[tuple, list[StitchingRun]]:
-    return grouped(runs, lambda run: run.row.experiment.network_keys)
+    return grouped(runs, lambda run: run.row.network_keys)
 
 
 def _stitch_of(run: StitchingRun) -> tuple:
     """Return what a stitch and its label-only control share."""
-    return run.row.pair, dataclasses.replace(run.row.experiment, control="").key
+    return run.row.pair, dataclasses.replace(run.row, control="").key
 
 
 def commands_of_controls(runs: Sequence[StitchingRun]) -> list[str]:
@@ -129,6 +128,6 @@ def _titled(runs: Sequence[StitchingRun], method: str, *, pool: bool) -> dict[st
         if pool:
             return {f"{len(groups)} pairs of networks": list(runs)}
         note(f"{method}: {len(groups)} pairs of networks share no network; --pool takes them together")
-    experiments = [same[0].row.experiment for same in groups.values()]
-    titles = [f"{each.front.title(each.seed)} → {each.end.title(each.seed)}" for each in experiments]
+    rows = [same[0].row for same in groups.values()]
+    titles = [" → ".join(network.title(row.seed) for network in row.networks) for row in rows]
     return dict(zip(titles, groups.values(), strict=True))

@@ -117,7 +117,7 @@ def decide(
         p_below, p_above: of the penalty lying on that side of the tolerance, adjusted for the pairs tested at once.
         n_tests: how many these are.
     """
-    if any(is_untrained(run.row.experiment.end) for run in group.runs):
+    if any(is_untrained(run.row.networks[1]) for run in group.runs):
         return UNDECIDED, "the end network was never trained"
     if not evidence:
         return UNDECIDED, "no predictions of the same test images"
@@ -235,8 +235,8 @@ def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, dict[str, float]]:
 
 def _similarity(group: Group, known: Mapping[tuple, Mapping[str, float]]) -> dict[str, float]:
     """Return the values of the same layers, networks and data; means over those networks that have any."""
-    experiments = [runs[0].row.experiment for runs in group.by_networks]
-    found = [known.get((each.network_keys, each.dataset, tuple(group.pair)), {}) for each in experiments]
+    rows = [runs[0].row for runs in group.by_networks]
+    found = [known.get((row.network_keys, row.dataset, tuple(group.pair)), {}) for row in rows]
     return {name: _average(values[name] for values in found if name in values) for name in SIMILARITY_COLUMNS}
 
 

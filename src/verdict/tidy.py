@@ -47,7 +47,7 @@ def measurement_rows(
         runs: with their evaluations.
         listed: the networks of a list by identity, which gives them names and groups.
     """
-    methods = method_names([run.row.experiment for run in runs], apart_from=(*NETWORKS, *RANKS, "dataset", "seed"))
+    methods = method_names([run.row for run in runs], apart_from=(*NETWORKS, *RANKS, "dataset", "seed"))
     depths: dict[tuple[str, str], int | None] = {}
     for run, method in zip(runs, methods, strict=True):
         row = run.row
