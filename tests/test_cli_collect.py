@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from tests.commands import ON_DIGITS, PDF, error_line, pair_of, read_csv, run
+from tests.conftest import few_images
 from tests.goldens import DATA
 
 pytestmark = pytest.mark.usefixtures("few_test_images", "in_tmp_path")
@@ -27,8 +28,9 @@ def copy_run(source, target, accuracy: float | None = None) -> None:
 
 
 def test_each_experiment_has_a_matrix_of_its_own(stitch):
-    stitch("layer4.0,layer4.1", "layer4.1", *DM, "-dir", "x")
-    stitch("layer4.1", "layer4.1", *COMMON, "-e", "1", "-i", "pinv", "-b", "512", "--objective", "hint", "-dir", "x")
+    with few_images(256, n_test=120):
+        stitch("layer4.0,layer4.1", "layer4.1", *DM, "-dir", "x")
+        stitch("layer4.1", "layer4.1", *COMMON, "-e", "1", "-i", "pinv", "--objective", "hint", "-dir", "x")
     lines = run(SCRIPT, "results/x").out.splitlines()
     assert lines[0] == "objective=task, n_epochs=0" and lines[4] == "objective=hint, n_epochs=1"
     rows = {(row["objective"], row["front_layer"]): row for row in read_csv("results/x/grid.csv")}

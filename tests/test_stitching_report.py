@@ -6,7 +6,7 @@ import math
 import pytest
 
 from src.errors import UserError
-from src.results.captions import describe_stitches, short
+from src.results.captions import describe_stitches
 from src.stitching.folders import folders_of_runs, read_run, read_runs
 from src.stitching.grid_tables import Comparison, write_grid
 from src.stitching.rows import StitchRow
@@ -64,12 +64,9 @@ def test_runs_of_a_folder_are_read_oldest_first_and_those_below_if_asked(tmp_pat
         read_runs(tmp_path / "no")
 
 
-@pytest.mark.parametrize(
-    "damage", [{"seed": 0.5}, {"seed": "x"}, {"init": 3}, {"front_layer": "a\nb"}, {"dataset": []}]
-)
-def test_damaged_runs_are_refused(tmp_path, damage):
-    with pytest.raises(UserError, match=f"no folder of a stitching run \\({next(iter(damage))} missing or damaged"):
-        run(tmp_path / "a", **damage)
+def test_damaged_runs_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no folder of a stitching run \\(seed missing or damaged"):
+        run(tmp_path / "a", seed=0.5)
 
 
 def test_the_caption_names_what_all_rows_share():
@@ -86,14 +83,9 @@ def test_the_caption_names_what_all_rows_share():
     assert describe_stitches([soft]).endswith("soft matching (rc2c_pre, 3 epochs, init pinv, matched on 100 images).")
     unnamed = stitch_row(front_model_path=None, front_model_type=None, end_model_type=None, dataset=None, n_epochs=None)
     assert describe_stitches([unnamed]) == "Method: task loss matching (rc2c_pre, init rand)."
-
-
-def test_captions_shorten_absolute_paths(tmp_path):
-    """To their last two parts: of checkpoints, of files of networks, and of data sets."""
-    assert short("/home/me/models/a.pt") == "models/a.pt" and short("models/x/a.pt") == "models/x/a.pt"
-    values = {"front_model_path": "/home/me/m/a.pt", "front_model_type": "/home/me/nets/own.py:build"}
-    found = describe_stitches([stitch_row(**values, dataset="/data/sets/flowers")])
-    assert found.startswith("Networks: m/a.pt (nets/own.py:build) → b.pt (resnet18). Data: sets/flowers. Method:")
+    paths = {"front_model_path": "/home/me/m/a.pt", "front_model_type": "/home/me/nets/own.py:build"}
+    shortened = "Networks: m/a.pt (nets/own.py:build) → b.pt (resnet18). Data: sets/flowers. Method:"
+    assert describe_stitches([stitch_row(**paths, dataset="/data/sets/flowers")]).startswith(shortened)
 
 
 def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale(tmp_path, drawn_figures):
@@ -123,20 +115,15 @@ def test_two_experiments_are_compared_by_the_second_less_the_first(tmp_path, dra
     )
     figure = drawn_figures["c.png"]
     panels = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images}
-    assert list(panels) == [
-        "direct matching", "task loss matching", "task loss matching − direct matching",
-    ]  # fmt: skip
-    assert [image.get_clim() for image in panels.values()] == [(0, 1), (0, 1), (-0.25, 0.25)]
-    assert [image.get_cmap().name for image in panels.values()] == ["viridis", "viridis", "RdBu_r"]
-    caption = caption_of(figure)
-    assert "direct matching (rc2c_pre, matched on 100 images); task loss matching (" in caption
+    limits = {name: image.get_clim() for name, image in panels.items()}
+    assert limits == {"direct matching": (0, 1), "task loss matching": (0, 1),
+                      "task loss matching − direct matching": (-0.25, 0.25)}  # fmt: skip
+    assert "direct matching (rc2c_pre, matched on 100 images); task loss matching (" in caption_of(figure)
 
 
-def test_methods_of_one_name_are_told_apart_by_their_folders():
+def test_folders_that_are_compared():
+    """Methods of one name are told apart by them; each holds one experiment."""
     assert list(Comparison(["a", "b"], [[stitch_row()], [stitch_row(n_epochs=9)]]).panels) == ["a", "b", "b − a"]
-
-
-def test_a_folder_of_several_experiments_has_no_one_matrix():
     with pytest.raises(UserError, match=r"^b holds 2 experiments \(seed=0; seed=1\); to compare two folders, give"):
         Comparison(["a", "b"], [[stitch_row()], [stitch_row(), stitch_row(seed=1)]])
     with pytest.raises(UserError, match="^a is given twice"):
