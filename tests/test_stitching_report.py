@@ -7,7 +7,7 @@ import pytest
 
 from src.errors import UserError
 from src.results.captions import describe_stitches
-from src.stitching.folders import folders_of_runs, read_run, read_runs
+from src.stitching.folders import read_run
 from src.stitching.grid_tables import Comparison, write_grid
 from src.stitching.rows import StitchRow
 from tests.commands import caption_of
@@ -42,31 +42,6 @@ def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_pa
     assert ",,0.25," in (tmp_path / "grid.csv").read_text()
     (found,) = grid_rows(tmp_path)
     assert found.accuracy == 0.75 and found.objective == "task"  # which it does not name
-
-
-def test_runs_of_a_folder_are_read_oldest_first_and_those_below_if_asked(tmp_path):
-    for folder, name in (("b", "1"), ("a", "2"), ("a/deep", "3")):
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        run(tmp_path / folder / f"2025-01-01_00-00-0{name}.5")
-    (tmp_path / "a" / "2025-01-01_00-00-09").mkdir()  # which did not finish
-    (tmp_path / "a" / "notes").mkdir()  # which is no run
-
-    def names(folder: str, **options) -> tuple[list[str], int]:
-        runs, skipped = read_runs(tmp_path / folder, **options)
-        assert all("2025-01-01_00-00-09 has no config.txt: the run in it did not finish" in line for line in skipped)
-        return [each.folder.name[-3:] for each in runs], len(skipped)
-
-    assert names("a") == (["2.5"], 1) and names("a", recursive=True) == (["2.5", "3.5"], 1)
-    assert names(".") == ([], 0) and names(".", recursive=True) == (["1.5", "2.5", "3.5"], 1)
-    assert folders_of_runs(tmp_path) == {tmp_path / name for name in ("a", "b", "a/deep")}
-    assert folders_of_runs(tmp_path / "b") == set()
-    with pytest.raises(UserError, match="no is no folder; give the folder that holds the folders of stitching runs"):
-        read_runs(tmp_path / "no")
-
-
-def test_damaged_runs_are_refused(tmp_path):
-    with pytest.raises(UserError, match="no folder of a stitching run \\(seed missing or damaged"):
-        run(tmp_path / "a", seed=0.5)
 
 
 def test_the_caption_names_what_all_rows_share():

@@ -22,7 +22,6 @@ from src.stitching.grid import GridScore, PairScore
 from src.stitching.runs import GridRuns, agreement_of
 from src.training import EpochLog, Score
 from tests.goldens import DATA
-from tests.result_rows import stitch_row
 
 PAIR = Pair("layer2.0", "layer3.0")
 INSIDE = ["layer2.0", "layer3.0.conv1", "layer3.0.bn2"]  # but the first
@@ -65,23 +64,6 @@ def test_options_without_effect_are_named(arguments, line, networks, layers, cap
     check_options(Experiment.of(options_of(*arguments)), layers, *networks)
     err = capsys.readouterr().err
     assert line in err and bool(line) == bool(err)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "is_warned"),
-    [
-        (["-e", "0"], True),
-        (["-e", "0", "--front-stitch-rank", "2", "--front-pinv-rank", "2"], True),
-        (["-e", "5"], False),
-        (["-e", "0", "--front-stitch-rank", "2"], False),
-    ],
-    ids=str,
-)
-def test_too_few_images_are_told_from_training_and_truncation(arguments, is_warned):
-    """Which lower R² on the test images as well."""
-    settings = Experiment.of(options_of("-i", "pinv", *arguments)).settings
-    row = stitch_row(**settings, r2_matched=0.9, r2_test=0.2)
-    assert row.is_matched_on_few == is_warned
 
 
 def test_cuts_around_which_the_images_go_on_are_noted_once(networks, layers, capsys):
