@@ -110,13 +110,9 @@ def test_one_table_has_all_measurements_with_names_and_groups(folder):
         *itertools.permutations(NETWORKS, 2), ("a", "a"),
     }  # fmt: skip
     assert {row["front_rank"] for row in rows if row["measure"] == "cka"} == {"", "4"}
-
-
-def test_without_a_list_networks_are_named_by_their_paths(folder):
-    run(SCRIPT, "all/a-b", "-r", "-o", "t.csv", cwd=folder)
-    rows = read_csv(folder / "t_measurements.csv")
-    names = {tuple(row[f"{side}_{part}"] for side in ("front", "end") for part in ("network", "group")) for row in rows}
-    assert names == {("a.pt", "resnet18", "b.pt", "resnet18")}
+    run(SCRIPT, "all/a-b", "-r", "-o", "t.csv", cwd=folder)  # without a list, paths are the names
+    rows, names = read_csv(folder / "t_measurements.csv"), ("front_network", "front_group", "end_network", "end_group")
+    assert {tuple(row[name] for name in names) for row in rows} == {("a.pt", "resnet18", "b.pt", "resnet18")}
 
 
 def test_two_networks_have_no_interval_and_tables_of_similarity_suffice(folder):

@@ -114,7 +114,6 @@ def test_empty_options_of_the_public_code(tmp_path):
     path = tmp_path / "config.txt"
     path.write_text(json.dumps({"scheduler": "", "front_stitch_rank": 0, "seed": 0}))
     assert read_options(path) == {"scheduler": "none", "front_stitch_rank": None, "seed": 0}
-    assert Run.in_folder(tmp_path, {"scheduler": "none", "front_stitch_rank": None}).skip_if_finished(resume=True)
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path):
