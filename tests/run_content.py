@@ -1,11 +1,14 @@
 """What a run left, so that two runs can be compared byte by byte."""
 
 import json
+import re
 from pathlib import Path
 
 from src.results.tables import read_table
 from src.stitching.rows import StitchRow
-from tests.commands import pair_of, read_csv
+from tests.commands import pair_of, read_json
+
+TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -14,20 +17,21 @@ def content(folder: Path) -> dict[str, bytes]:
     Left out is what has to differ: versions and times in `run.json`, and the command line in `summary.txt`; and what
     never got a final name.
     """
-    found = {}
+    found, runs = {}, {path.parent.name: path.parent for path in folder.rglob("2*/config.txt")}
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
-        name, data = str(path.relative_to(folder)), path.read_bytes()
+        name, data, parent = str(path.relative_to(folder)), path.read_bytes(), path.parent
         if path.name.endswith(("run.json", ".lock", ".part")):
             continue
-        if (path.parent / "summary.txt").exists():
-            name = " -> ".join(pair_of(path.parent)) + f"/{path.name}"
-            if path.name == "summary.txt":
-                data = b"\n".join(line for line in data.splitlines() if not line.startswith(b"Command"))
-        elif (path.parent / "meta.json").exists():
-            name = f"{path.parent.name}/detector" if path.suffix == ".pt" else name
+        if time := TIME.search(name):
+            run = runs[time[0]]
+            name = name.replace(run.name, f"{' -> '.join(pair_of(run))} {read_json(run / 'config.txt')['control']}")
+        elif (parent / "meta.json").exists():
+            name = f"{parent.name}/detector" if path.suffix == ".pt" else name
             data = data if path.suffix == ".pt" else json.dumps(list(json.loads(data).values())).encode()
-        elif path.name in ("grid.csv", "ood_evaluation.csv"):  # they name the run folders
-            data = json.dumps(sorted([row | {"folder": None} for row in read_csv(path)], key=str)).encode()
+        if path.suffix in (".csv", ".json"):  # they name run folders
+            data = "\n".join(sorted(TIME.sub("TIME", data.decode()).splitlines())).encode()
+        if path.name == "summary.txt":
+            data = b"\n".join(line for line in data.splitlines() if not line.startswith(b"Command"))
         assert name not in found, f"{name} is there twice"
         found[name] = data
     return found

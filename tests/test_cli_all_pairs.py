@@ -11,28 +11,29 @@ from pathlib import Path
 import pytest
 import torch
 
-from misc import all_pairs, pair_costs
-from misc.pair_costs import Cost
+from misc import all_pairs
+from src import session
 from src.checkpoints import save_state
-from src.models import build_model
+from src.models import Network, build_model
+from src.results import figures
 from src.results.network_list import ListedNetwork
-from src.session import Session
-from tests.commands import ON_DIGITS, ROOT, error_line, pair_of, read_csv, read_json, run
+from tests.commands import ON_DIGITS, ROOT, error_line, read_csv, run, start_code
 from tests.conftest import few_images
+from tests.run_content import content
 
 SCRIPT = "misc/all_pairs.py"
 STITCHES = ["pool2,pool4", "pool2,pool4", "rc2c_pre", *ON_DIGITS, "--mod-only-stitch", "-b", "128"]
-OPTIONS = ["networks.csv", "pool2,pool4", "rc2c_pre", *ON_DIGITS, "-b", "128", "-dir", "all", "-n", "60",
-           "--metrics", "cka_debiased", "procrustes"]  # fmt: skip
+WITH_FIGURES = ["networks.csv", "pool2,pool4", "rc2c_pre", *ON_DIGITS, "-b", "128", "-dir", "all", "-n", "60",
+                "--metrics", "cka_debiased", "procrustes"]  # fmt: skip
+OPTIONS = [*WITH_FIGURES, "--no-figures"]
 METHODS = {"covariance": ["-i", "covariance", "-e", "0"], "hint1": ["--objective", "hint", "-e", "1"]}
-ALL = [*OPTIONS, "--methods", "covariance", "hint:1", "--controls", "labels", "--probes", "2"]
+ALL = [*WITH_FIGURES, "--methods", "covariance", "hint:1", "--controls", "labels", "--probes", "2"]
 NETS = """from src.models import build_model
 
 
 def cnn(n_classes, n_channels):
     return build_model("small_cnn", n_classes=n_classes, n_channels=n_channels).module
 """
-TIME = re.compile(rb"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 
 
 @pytest.fixture
@@ -60,26 +61,6 @@ def few():
         yield
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    """The files in `results/`, with layers and control in the place of times; without those that have to differ."""
-    found, results = {}, folder / "results"
-    runs = {path.parent.name: path.parent for path in results.rglob("2*/config.txt")}
-    for path in sorted(path for path in results.rglob("*") if path.is_file()):
-        if path.name.endswith((".lock", "run.json", ".part")):
-            continue
-        name, data = str(path.relative_to(results)), path.read_bytes()
-        if time := TIME.search(name.encode()):
-            run = runs[time[0].decode()]
-            name = name.replace(run.name, f"{' -> '.join(pair_of(run))} {read_json(run / 'config.txt')['control']}")
-        if path.suffix in (".csv", ".json", ".txt"):
-            data = TIME.sub(b"TIME", data)
-        if path.name == "summary.txt":
-            data = re.sub(rb"\nCommand: .*", b"", data)
-        assert name not in found, f"{name} is there twice"
-        found[name] = data
-    return found
-
-
 def single_scripts(folder: Path, names: str) -> None:
     """Type the commands of the single scripts for all pairs."""
     for front, end in itertools.permutations(names, 2):
@@ -99,34 +80,30 @@ def single_scripts(folder: Path, names: str) -> None:
             "--resume", "-o", f"results/all/probes/{name}.csv", cwd=folder)  # fmt: skip
 
 
-@pytest.mark.parametrize("n", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 6))])
-def test_files_are_those_of_the_single_scripts(n, networks, few):
+@pytest.mark.parametrize(
+    ("n", "without_figures"), [(2, True), pytest.param(3, False, marks=pytest.mark.slow)], ids=["two", "three"]
+)
+def test_files_are_those_of_the_single_scripts(n, without_figures, networks, few):
     """Bit by bit, also of controls that shared all passes with the stitches."""
     one, many = networks("one", n), networks("many", n)
-    single_scripts(one, "abcdef"[:n])
-    said = run(SCRIPT, *ALL, cwd=many)
-    assert said.out == ""
-    expected, found = content(one), content(many)
+    every = [*ALL, "--no-figures"] if without_figures else ALL
+    with figures.left_out(without_figures):
+        single_scripts(one, "abc"[:n])
+    assert run(SCRIPT, *every, cwd=many).out == ""
+    expected, found = (content(folder / "results") for folder in (one, many))
     own = {name for name in found if re.fullmatch(r"all/(covariance|hint1)/.-.\.config\.txt", name)}
     assert len(own) == 2 * n * (n - 1) and found.keys() - expected.keys() == own and expected.keys() <= found.keys()
     assert [name for name in expected if expected[name] != found[name]] == []
-    assert {
-        f"all/{method}/a-b/{file}"
-        for method in METHODS
-        for file in (
-            "grid.csv",
-            "ood_evaluation_mahalanobis.csv",
-            "pool2 -> pool4 None/final_model.pt",
-            "pool2 -> pool4 labels/final_model.pt",
-        )
-    } <= found.keys()
+    files = ("grid.csv", "ood_evaluation_mahalanobis.csv", "pool2 -> pool4 None/final_model.pt",
+             "pool2 -> pool4 labels/final_model.pt")  # fmt: skip
+    assert {f"all/{method}/a-b/{file}" for method in METHODS for file in files} <= found.keys()
     assert "all/similarity/a-b.csv" in found and "all/similarity/b-a.csv" not in found
     assert "all/probes/a.csv" in found
 
     before = {path: path.stat().st_mtime_ns for path in many.rglob("*")}
-    assert "0 of " in run(SCRIPT, *ALL, cwd=many).err
+    assert "0 of " in run(SCRIPT, *every, cwd=many).err
     assert {path: path.stat().st_mtime_ns for path in many.rglob("*")} == before
-    assert "with other options (seed was 0, now 1)" in error_line(SCRIPT, *ALL, "-s", "1", cwd=many)
+    assert "with other options (seed was 0, now 1)" in error_line(SCRIPT, *every, "-s", "1", cwd=many)
 
 
 def test_a_measure_can_be_added(networks, few):
@@ -144,19 +121,19 @@ def test_a_measure_can_be_added(networks, few):
     assert "with other options (n_samples was 60, now 50)" in error_line(*only, "-n", "50", cwd=folder)
 
 
-def test_networks_are_compared_by_one_pass_each(networks, few, monkeypatch):
-    from src.models import Network
-
+def test_networks_are_loaded_once_and_compared_by_one_pass_each(networks, few, monkeypatch):
     passes, activations = [], Network.activations
+    loads, load = [], session.load_model
     monkeypatch.setattr(Network, "activations", lambda *given, **more: passes.append(1) or activations(*given, **more))
-    run(SCRIPT, *OPTIONS, "--methods", "none", "--alignment", "pool", "--no-figures", cwd=networks("passes", 4))
-    assert len(passes) == 4  # of one batch each, for 6 pairs
+    monkeypatch.setattr(session, "load_model", lambda *given, **more: loads.append(1) or load(*given, **more))
+    run(SCRIPT, *OPTIONS, "--methods", "none", "--alignment", "pool", cwd=networks("passes", 4))
+    assert len(passes) == len(loads) == 4  # of one batch each, for 6 pairs
 
 
 def test_label_only_controls_can_be_added(networks, few):
     """They move no stitch, and are evaluated as well."""
     folder = networks("more", 2)
-    only = [SCRIPT, *OPTIONS, "--no-similarity", "--no-figures"]
+    only = [SCRIPT, *OPTIONS, "--no-similarity"]
     run(*only, cwd=folder)
     table = folder / "results" / "all" / "pinv" / "a-b" / "grid.csv"
     stitches = read_csv(table)
@@ -170,52 +147,25 @@ def test_label_only_controls_can_be_added(networks, few):
         assert "0 of 2" in run(*only, *again, cwd=folder).err
 
 
-@pytest.mark.slow
-def test_networks_and_images_are_loaded_once(networks, few, monkeypatch):
-    from src import session
-
-    calls = []
-    for name in ("load_model", "load_dataset"):
-        load = getattr(session, name)
-        counted = lambda *given, load=load, **more: calls.append(given) or load(*given, **more)  # noqa: E731
-        monkeypatch.setattr(session, name, counted)
-    run(SCRIPT, *OPTIONS, cwd=networks("once"))
-    assert len(calls) == 3 + 2  # the networks, and the two splits
-
-
-@pytest.mark.slow
 def test_dry_run_prints_commands_that_give_the_same_files(networks, few):
     printed, made = networks("printed", 2), networks("made", 2)
-    options = [*OPTIONS, "--methods", "pinv", "task:3", "--controls", "labels"]
+    options = [*OPTIONS, "--methods", "task:3", "--controls", "labels"]
     said = run(SCRIPT, *options, "--dry-run", "--processes", "4", cwd=printed)
     assert not (printed / "results").exists()
     lines = said.out.splitlines()
-    assert len(lines) == 2 * 2 * 3 + 1 and all(re.search(r"  # \d+\.\d s$", line) for line in lines)
+    assert len(lines) == 2 * 3 + 1 and all(re.search(r"  # \d+\.\d s$", line) for line in lines)
     hours = re.search(r"([\d.e-]+) hours by --processes 1 and ([\d.e-]+) hours by", said.err)
     total, shared = map(float, hours.groups())
     seconds = sum(float(line.split()[-2]) for line in lines)
     assert 0 < total / 4 <= shared * 1.01 <= total * 1.02 and total <= (seconds + 0.05 * len(lines)) / 3600
-    for line in lines:
-        python, script, *words = shlex.split(line, comments=True)
-        assert python == "python"
-        run(str(Path(script).relative_to(ROOT)), *words, cwd=printed)
+    with figures.left_out(True):
+        for line in lines:
+            python, script, *words = shlex.split(line, comments=True)
+            assert python == "python"
+            run(str(Path(script).relative_to(ROOT)), *words, cwd=printed)
     run(SCRIPT, *options, cwd=made)
-    expected, found = (content(folder) for folder in (printed, made))
-    assert [name for name in expected if expected[name] != found[name]] == [] and len(expected) > 50
-
-
-def test_the_estimate_of_a_dry_run(monkeypatch):
-    """Training costs its first epoch and the others; detectors of an end network count once for each process."""
-    args = all_pairs.parser().parse_args([*OPTIONS, "--methods", "pinv", "task:4"])
-    units = all_pairs.units_of(args, [ListedNetwork(name, f"{name}.pt", "small_cnn") for name in "abc"])
-    measured = {"0": [1.0, 5.0], "1": [10.0, 5.0], "2": [13.0, 2.0]}  # by number of epochs: stitching, evaluation
-    monkeypatch.setattr(pair_costs, "run_calls", lambda unit, session: measured[unit.place.parents[1].name])
-    assert pair_costs.measure(units[1], args, Session()) == ([10.0 + 3 * 3.0, 5.0], 3.0)
-    costs = {"pinv": Cost([1.0, 5.0], 3.0), "task4": Cost([7.0, 5.0], 3.0), "similarity": Cost([2.0])}
-    evaluated, once = 6 * (6 - 3) + 6 * (12 - 3) + 3 * 2, 3 * 3
-    assert pair_costs.hours_of(units, costs, 1) * 3600 == pytest.approx(evaluated + once)
-    assert pair_costs.hours_of(units, costs, 4) * 3600 == pytest.approx(evaluated / 4 + once)
-    assert pair_costs.hours_of(units[:1], costs, 4) * 3600 == pytest.approx(6)  # a pair is not divided
+    expected, found = (content(folder / "results") for folder in (printed, made))
+    assert [name for name in expected if expected[name] != found[name]] == [] and len(expected) > 30
 
 
 # ---- Several processes
@@ -236,8 +186,8 @@ def test_a_claimed_pair_is_left_and_taken_up_when_its_process_is_killed(networks
     folder = networks("claimed", 2)
     lock = folder / "results" / "all" / "pinv" / ".a-b.resume.pt.lock"
     lock.parent.mkdir(parents=True)
-    hold = f"import fcntl, time; f = open({str(lock)!r}, 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True)"
-    other = subprocess.Popen([sys.executable, "-c", f"{hold}; time.sleep(600)"], stdout=subprocess.PIPE)
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    other = start_code(hold, lock)
     other.stdout.readline()
     try:
         assert "1 are left to other processes, which are at them: pinv a-b" in run(SCRIPT, *OPTIONS, cwd=folder).err
@@ -293,54 +243,49 @@ def test_a_unit_is_taken_up_where_its_process_was_killed(n_finished, networks, f
     words = [sys.executable, "-c", KILLED, str(ROOT), str(n_finished), *options]
     assert subprocess.run(words, cwd=killed, capture_output=True).returncode == -signal.SIGKILL
     left = killed / "results" / "all" / "pinv" / "b-a"
-    assert len(list(left.glob("2*/config.txt"))) == min(n_finished - 1, 4) and not list(
-        left.parent.glob("*.config.txt")
-    )
+    assert len(list(left.glob("2*/config.txt"))) == min(n_finished - 1, 4)
+    assert not list(left.parent.glob("*.config.txt"))
     (left / ".0123.part").write_text("half")
     for folder in (whole, killed):
         run(SCRIPT, *options, cwd=folder)
-    assert content(killed) == content(whole) and not list(left.glob(".*.part"))
+    assert content(killed / "results") == content(whole / "results") and not list(left.glob(".*.part"))
     assert all((path / "config.txt").exists() for path in left.glob("2*"))
 
 
 # ---- Refusals
 
 
-@pytest.mark.parametrize(
-    ("table", "said"),
-    [
-        ("name,type\na,small_cnn\nb,small_cnn\n", "networks.csv has no column path; give a CSV with the columns name"),
-        ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n", "has the name a more than once"),
-        ("name,path,type\na,models/a.pt,small_cnn\nb,models/x.pt,small_cnn\n",
-         "networks.csv, line 3: there is no checkpoint models/x.pt"),
-        ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt\n", "networks.csv, line 3 has no type"),
-        ("name,path,type\na,models/a.pt,small_cnn\n", "lists 1 networks; give at least two"),
-        ("name,path,type\n" + "".join(f"{name},models/a.pt,small_cnn\n" for name in ("a-a", "a")),
-         "two pairs have the name a-a-a; give names without - in them"),
-        ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,nets.py:cnn\n", "a list does not run code; name it"),
-        ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,resnet18\n", "does not fit resnet18"),
-        (None, "cannot read networks.csv"),
-    ],
-)  # fmt: skip
-def test_lists_that_are_refused(table, said, networks):
-    folder = networks("refused")
+LISTS = [
+    ("name,type\na,small_cnn\nb,small_cnn\n", "networks.csv has no column path; give a CSV with the columns name"),
+    ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n", "has the name a more than once"),
+    ("name,path,type\na,models/a.pt,small_cnn\nb,models/x.pt,small_cnn\n",
+     "networks.csv, line 3: there is no checkpoint models/x.pt"),
+    ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt\n", "networks.csv, line 3 has no type"),
+    ("name,path,type\na,models/a.pt,small_cnn\n", "lists 1 networks; give at least two"),
+    ("name,path,type\n" + "".join(f"{name},models/a.pt,small_cnn\n" for name in ("a-a", "a")),
+     "two pairs have the name a-a-a; give names without - in them"),
+    ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,nets.py:cnn\n", "a list does not run code; name it"),
+    ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,resnet18\n", "does not fit resnet18"),
+]  # fmt: skip
+CHOICES = [
+    (["--methods", "pinv", "procrustes"], "unknown method 'procrustes'; give pinv, repair"),
+    (["--methods", "task"], "'' is not a whole number from 1 on"),
+    (["--detector", "energy"], "invalid choice: 'energy' (choose from mahalanobis"),
+    (["--shard", "4/3"], "'4/3' is not I/N with I from 1 to N"),
+]
+
+
+def test_lists_and_options_that_are_refused(networks):
+    folder = networks("refused", 2)
     (folder / "nets.py").write_text("raise SystemExit('it ran')\n")
-    (folder / "networks.csv").unlink() if table is None else (folder / "networks.csv").write_text(table)
-    assert said in error_line(SCRIPT, *OPTIONS, cwd=folder)
-    assert not list((folder / "results").rglob("*")) if (folder / "results").exists() else True
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--methods", "pinv", "procrustes"], "unknown method 'procrustes'; give pinv, repair"),
-        (["--methods", "task"], "'' is not a whole number from 1 on"),
-        (["--detector", "energy"], "invalid choice: 'energy' (choose from mahalanobis"),
-        (["--shard", "4/3"], "'4/3' is not I/N with I from 1 to N"),
-    ],
-)
-def test_options_that_are_refused(options, said, networks):
-    assert said in error_line(SCRIPT, *OPTIONS, *options, cwd=networks("refused", 2))
+    for options, said in CHOICES:
+        assert said in error_line(SCRIPT, *OPTIONS, *options, cwd=folder)
+    for table, said in LISTS:
+        (folder / "networks.csv").write_text(table)
+        assert said in error_line(SCRIPT, *OPTIONS, cwd=folder)
+    (folder / "networks.csv").unlink()
+    assert "cannot read networks.csv" in error_line(SCRIPT, *OPTIONS, cwd=folder)
+    assert not list(folder.glob("results/**/*.*"))
 
 
 def test_paths_count_from_the_folder_of_the_list_and_own_code_runs_where_it_is_named(networks, few):
@@ -350,7 +295,7 @@ def test_paths_count_from_the_folder_of_the_list_and_own_code_runs_where_it_is_n
     (folder / "networks.csv").write_text(text)
     options = ["lists/here/networks.csv", *OPTIONS[1:], "--no-similarity", "--own-types", "lists/here/nets.py:cnn"]
     run(SCRIPT, *options, cwd=folder.parents[1])
-    found = content(folder.parents[1])
+    found = content(folder.parents[1] / "results")
     assert {"all/pinv/a-b/grid.csv", "all/pinv/b-a/ood_evaluation_mahalanobis.csv"} <= found.keys()
     assert b"lists/here/models/a.pt" in found["all/pinv/a-b/grid.csv"]
     assert not any("similarity" in name for name in found)

@@ -24,12 +24,21 @@ from tests.commands import (
     run_process,
     save_network,
 )  # fmt: skip
+from tests.conftest import few_images
 from tests.goldens import DATA
 
-pytestmark = pytest.mark.usefixtures("few_test_images")
+pytestmark = pytest.mark.usefixtures("few")
 
 COMMON = [*ON_DIGITS, "--mod-only-stitch"]
 DM = [*COMMON, "-i", "pinv", "-e", "0"]
+TRAINED = [*COMMON, "-e", "1", "-b", "128", "-lr", "1e-2"]
+
+
+@pytest.fixture(scope="module")
+def few():
+    """Scripts take 256 training images and 120 test images; those that run as processes take all of them."""
+    with few_images(256, n_test=120):
+        yield
 
 
 def test_layout_of_a_run_is_that_of_the_public_code(digit_networks, tmp_path):
@@ -43,10 +52,9 @@ def test_layout_of_a_run_is_that_of_the_public_code(digit_networks, tmp_path):
     public = DATA / "public_runs" / "det" / "2026-11-24_22-47-07.024491"
     summary = (folder / "summary.txt").read_text()
     pattern = re.escape((public / "summary.txt").read_text())
-    pattern = pattern.replace("models/det0\\.pt", re.escape(str(digit_networks[0])), 1)
-    pattern = pattern.replace("models/det1\\.pt", re.escape(str(digit_networks[1])), 1).replace(
-        "layer3\\.1", "layer3\\.0", 1
-    )
+    ours = {"models/det0\\.pt": digit_networks[0], "models/det1\\.pt": digit_networks[1], "layer3\\.1": "layer3.0"}
+    for theirs, given in ours.items():
+        pattern = pattern.replace(theirs, re.escape(str(given)), 1)
     pattern = re.sub(r"Command:\\ .*", "Command: .*exec_stitch.py .*", pattern)
     pattern = re.sub(r"(\d+)\\\.(\d{5,})", r"\\d+\\.\\d+(e-\\d+)?", pattern)  # sparsities
     pattern = re.sub(r": ?\\ \d\\\.(\d{4})", r":\\ \\d\\.\\d{4}", pattern)  # accuracy and differences
@@ -125,7 +133,7 @@ def test_pairs_that_cannot_be_stitched_are_left_out_and_named(stitch, tmp_path):
 
 
 def test_without_mod_only_stitch_the_whole_network_is_saved_and_statistics_move(stitch, digit_networks):
-    folders = stitch("layer2.0", "layer2.0,layer3.0", *ON_DIGITS, "-e", "1", "-b", "256").folders
+    folders = stitch("layer2.0", "layer2.0,layer3.0", *ON_DIGITS, "-e", "1", "-b", "128").folders
     frozen = read_metrics(stitch("layer2.0", "layer2.0", *DM).newest)
     end = load_state(digit_networks[1])
     for folder in folders:
@@ -141,7 +149,7 @@ def test_without_mod_only_stitch_the_whole_network_is_saved_and_statistics_move(
         assert "stitching_layer.transform.weight" in state
     # each pair has networks of its own, so the first one's batches did not move the second one's statistics
     counts = [load_state(f / "final_model.pt")["end_model.model.layer4.1.bn2.num_batches_tracked"] for f in folders]
-    assert counts[0] == counts[1] == end["layer4.1.bn2.num_batches_tracked"] + 6
+    assert counts[0] == counts[1] == end["layer4.1.bn2.num_batches_tracked"] + 2
 
 
 def test_identity_within_a_network_changes_nothing(stitch, digit_networks):
@@ -159,3 +167,55 @@ def test_ranks_change_the_result_where_they_should(stitch):
     assert cut_stitch["matching_error"] == full["matching_error"] < cut_match["matching_error"]
     assert cut_stitch["representation_difference"] > full["representation_difference"]
     assert whole == full
+
+
+# Training
+
+
+def test_a_grid_logs_and_writes_its_objective(stitch):
+    """Over a single batch of all test images, d² is the representation difference."""
+    folders = stitch("layer3.0,layer4.0", "layer3.1,layer4.1", *TRAINED, "--objective", "hint", "-dir", "g").folders
+    rows = {pair_of(row): row for row in read_csv("results/g/grid.csv")}
+    assert len(rows) == len(folders) == 4 and {row["objective"] for row in rows.values()} == {"hint"}
+    for folder in folders:
+        (log,) = read_csv(folder / "training_logs.csv")
+        assert list(log) == ["train_acc", "train_loss", "val_acc", "val_loss"] and float(log["train_loss"]) > 0
+        assert log["train_acc"] == ""  # not measured
+        assert float(log["val_acc"]) == read_metrics(folder)["accuracy"] == float(rows[pair_of(folder)]["accuracy"])
+        assert read_json(folder / "config.txt")["objective"] == "hint"
+        assert load_state(folder / "final_model.pt").keys() == {"transform.weight", "transform.bias"}
+        found = read_metrics(folder)
+        assert float(log["val_loss"]) ** 2 == pytest.approx(found["representation_difference"], rel=1e-4)
+        assert found["matching_error"] is None
+        assert "Normalized PINV difference: 0.0000\n" in (folder / "summary.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def vit_checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("vit") / "vit.pt"
+    return save_network(path, "vit_tiny_patch4_32", n_channels=1, image_shape=(1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("objective", "types", "layers", "kind", "given"),
+    [
+        ("soft", "vit vit", ("blocks.2", "blocks.5"), "t2t", ["-i", "ortho", "-l1", "1e-4"]),
+        ("fula", "vit cnn", ("blocks.2", "layer3.0"), "t2c", ["-i", "pinv", "-t2c-cls", "add", "--amp", "bf16"]),
+        ("task", "vit cnn", ("blocks.2", "layer2.0"), "t2c", ["-t2c-cls", "only", "-upsample", "nearest"]),
+        ("hint", "cnn vit", ("layer3.0", "blocks.2"), "c2t", ["-i", "ridge", "-c2t-cls", "learn"]),
+        ("task", "cnn vit", ("layer3.0", "blocks.2"), "c2t", ["-i", "pinv", "-c2t-cls", "pool"]),
+        ("feature", "cnn cnn", ("layer2.0", "layer2.1"), "c2c", ["-i", "eye", "--front-stitch-rank", "9"]),
+        ("fula", "cnn cnn", ("layer2", "layer3.0.conv2"), "rc2c_pre", ["-i", "ridge", "--front-pinv-rank", "9"]),
+        ("hint", "cnn cnn", ("layer3.0", "layer4.1"), "rc2c_post", ["--amp", "bf16", "--grad-clip", "1"]),
+    ],
+    ids=str,
+)
+def test_every_type_and_start(objective, types, layers, kind, given, stitch, digit_networks, vit_checkpoint):
+    known = {"vit": ("vit_tiny_patch4_32", vit_checkpoint), "cnn": (MODEL, digit_networks[0])}
+    names, paths = zip(*(known[name] for name in types.split()), strict=True)
+    options = [*TRAINED, "--objective", objective, *given]
+    folder = stitch(*layers, *options, networks=paths, types=names, kind=kind).newest
+    (log,), found = read_csv(folder / "training_logs.csv"), read_metrics(folder)
+    assert 0 < float(log["train_loss"]) and found["representation_difference"] > 0
+    assert (found["matching_error"] is None) == (not {"ortho", "pinv", "ridge"} & {*given})
+    assert ("ridge_penalty" in found) == ("ridge" in given)

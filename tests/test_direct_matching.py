@@ -98,12 +98,13 @@ def test_orthogonal_equals_scipy(n_in, n_out):
     x = random(50, n_in) + 3
     y = x @ random(n_in, n_out, seed=1) + 0.5 * random(50, n_out, seed=2)
     found = direct_matching(x, y, form="ortho")
-    cross = (x - x.mean(0)).T @ (y - y.mean(0))
-    assert (found.weight.T * cross).sum().item() == pytest.approx(torch.linalg.matrix_norm(cross, "nuc").item())
-    one, other = (np.pad(rows - rows.mean(0), ((0, 0), (0, 8 - rows.shape[1]))) for rows in (x.numpy(), y.numpy()))
+    one, other = (rows - rows.mean(0) for rows in (x, y))
     if n_in <= n_out:  # otherwise the padded problem has several solutions
-        expected = orthogonal_procrustes(one[:, :n_out], other[:, :n_out])[0][:n_in]
+        padded = np.pad(one.numpy(), ((0, 0), (0, n_out - n_in)))
+        expected = orthogonal_procrustes(padded, other.numpy())[0][:n_in]
         np.testing.assert_allclose(found.weight.T, expected, atol=1e-10)
+    best = torch.linalg.matrix_norm(one.T @ other, "nuc").item()
+    assert (found.weight.T * (one.T @ other)).sum().item() == pytest.approx(best)
     torch.testing.assert_close(found.bias, y.mean(0) - found.weight @ x.mean(0))
     narrow = found.weight if n_out <= n_in else found.weight.T
     torch.testing.assert_close(narrow @ narrow.T, torch.eye(min(n_in, n_out), dtype=torch.float64))
@@ -218,17 +219,12 @@ def test_resized_and_truncated_sources_equal_doing_so_first(source, target, rank
     assert one.error == pytest.approx(other.error, rel=1e-9) and one.r2 == pytest.approx(other.r2, rel=1e-9)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_what_is_not_finite_is_refused(form):
+def test_refuses_values_that_are_not_finite_other_positions_and_unknown_forms():
     x, y = random(9, 4), random(9, 2)
     with pytest.raises(ValueError, match="source activations are not finite"):
-        direct_matching(x * torch.nan, y, form=form)
-    y[0, 0] = torch.inf
+        direct_matching(x * torch.nan, y)
     with pytest.raises(ValueError, match="target activations are not finite"):
-        direct_matching(x, y, form=form)
-
-
-def test_refuses_other_positions_and_unknown_forms():
+        direct_matching(x, y / 0, form="ridge")
     with pytest.raises(ValueError, match="the source has 12 positions, the target 27"):
         direct_matching(random(3, 4, 2, 2), random(3, 4, 3, 3))
     with pytest.raises(ValueError, match="no form pca; choose one of pinv"):

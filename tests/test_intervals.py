@@ -1,5 +1,6 @@
 """Score tests and intervals: brute-force likelihoods, scipy, loops and simulated predictions as oracles."""
 
+import itertools
 import math
 
 import numpy as np
@@ -185,29 +186,13 @@ def coverage(n: int, beta: float, *, disagreement: float, n_draws: int) -> float
     return held / n_draws
 
 
-def test_the_interval_of_beta_covers_the_truth():
-    assert coverage(100, 0.9, disagreement=0.15, n_draws=300) >= 0.92  # few images disagree
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("n", [100, 360, 1500])
-@pytest.mark.parametrize("beta", [-0.2, 0.0, 0.3, 0.6, 0.9])
-def test_intervals_of_beta_cover_the_truth(n, beta):
-    for disagreement in (0.15, 0.4):
-        assert 0.93 <= coverage(n, beta, disagreement=disagreement, n_draws=2000) <= 0.975
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("n", [100, 360, 1000])
-def test_rarely_is_any_of_64_pairs_at_the_tolerance_called_similar(n):
-    """64 stitches of one end network, whose errors are correlated, and whose true penalty is the tolerance."""
-    rng, tolerance, false = np.random.default_rng(n), 0.05, 0
-    for _ in range(1000):
-        end, shared = rng.random(n) < 0.95, rng.random(n) < 0.03
-        lost = shared | (rng.random((64, n)) < (tolerance / 0.95 - 0.03) / 0.97)
-        tests = [of_difference([end[None]], [(end & ~each)[None]]).p_below(tolerance) for each in lost]
-        false += min(holm(tests)) < ALPHA
-    assert false / 1000 <= 0.03
+@pytest.mark.parametrize(
+    ("n", "beta"),
+    [(100, 0.9), *(pytest.param(n, beta, marks=pytest.mark.slow) for n in (360, 1500) for beta in (-0.2, 0.0, 0.6))],
+)
+def test_the_interval_of_beta_covers_the_truth(n, beta):
+    for disagreement in (0.15, 0.4):  # at 0.15 few images disagree
+        assert 0.92 <= coverage(n, beta, disagreement=disagreement, n_draws=500) <= 0.98
 
 
 def false_similar(n_repetitions: int, n: int, deviation: float, *, n_pairs: int, n_draws: int, shared: float = 0):
@@ -235,11 +220,9 @@ def test_rarely_is_any_of_few_pairs_called_similar(n_pairs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [1500, 10_000])
 @pytest.mark.parametrize("n_repetitions", [2, 3, 5])  # pairs of networks, or seeds
-@pytest.mark.parametrize(("n_pairs", "n_draws"), [(1, 3000), (2, 2000), (3, 2000), (5, 1000), (17, 400), (64, 100)])
-def test_error_rates_over_repetitions(n_repetitions, n, n_pairs, n_draws):
-    for deviation in (0.01, 0.03):
-        for shared in (0, 0.5):
-            false = false_similar(n_repetitions, n, deviation, n_pairs=n_pairs, n_draws=n_draws, shared=shared)
-            assert false <= 0.03
+@pytest.mark.parametrize(("n_pairs", "n_draws"), [(1, 3000), (3, 2000), (17, 400), (64, 100)])
+def test_error_rates_over_repetitions(n_repetitions, n_pairs, n_draws):
+    for n, deviation, shared in itertools.product((1500, 10_000), (0.01, 0.03), (0, 0.5)):
+        false = false_similar(n_repetitions, n, deviation, n_pairs=n_pairs, n_draws=n_draws, shared=shared)
+        assert false <= 0.03

@@ -23,15 +23,6 @@ def stitching(front_layer: str, end_layer: str) -> list[str]:
     return [*command, "-e", "0", "-i", "pinv", "-dir", "all"]
 
 
-def runs_in(folder: Path) -> list[Path]:
-    """The run folders, of which each has to be finished."""
-    runs = sorted((folder / "results" / "all").glob("2*"))
-    for run in runs:
-        assert (run / "config.txt").exists() and read_json(run / "run.json")["end"]
-        assert load_state(run / "final_model.pt")["transform.weight"].shape == (64, 64, 1, 1)
-    return runs
-
-
 @pytest.mark.slow
 def test_sixteen_processes(network_folder):
     folder = network_folder("many")
@@ -40,7 +31,10 @@ def test_sixteen_processes(network_folder):
     printed = run_together([stitching(*pair) for pair in pairs[4:]] + [stitching("layer1.0,layer1.1", "layer4.1")] * 4,
                            folder)  # fmt: skip
     assert len(printed) == 16
-    runs, rows = runs_in(folder), read_csv(folder / "results" / "all" / "grid.csv")
+    runs, rows = sorted(folder.glob("results/all/2*")), read_csv(folder / "results" / "all" / "grid.csv")
+    for run in runs:
+        assert (run / "config.txt").exists() and read_json(run / "run.json")["end"]
+        assert load_state(run / "final_model.pt")["transform.weight"].shape == (64, 64, 1, 1)
     assert len(runs) == 2 + 12 + 8 and {row["folder"] for row in rows} == {run.name for run in runs}
     stitched = [*pairs[:4:2], *pairs[4:], *[(layer, "layer4.1") for layer in LAYERS[:2]] * 4]
     assert sorted(map(pair_of, runs)) == sorted(map(pair_of, rows)) == sorted(stitched)

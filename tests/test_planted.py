@@ -16,6 +16,7 @@ from src.verdict import judge
 from tests.commands import digit_images
 from tests.result_rows import OPTIONS, evaluation_row, stitch_row
 from tests.tiny_networks import PLAIN, plain_network
+from tests.written_runs import VALID
 
 LAYER = "4"
 OFF, COLLAPSED = "off the manifold", "collapsed"
@@ -27,7 +28,6 @@ WORDS = {
     "itself": "undecided", "class means": "accurate but out of distribution", "constant maps": "not similar",
     "shuffled positions": "not similar", "fresh front": "not similar",
 }  # fmt: skip
-VALID = StitchValidity(0.9, 0.8, 0.1, 1.0, 0.9, 0.05, 0.01, 0.02)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import MODEL, ON_DIGITS, PAIR, run, run_process
+from src.results import figures
+from tests.commands import MODEL, ON_DIGITS, PAIR, run
+from tests.conftest import few_images
 from tests.run_content import content
 
 COMMANDS = {  # script: (arguments, where its options are written down)
@@ -35,12 +37,12 @@ COMMANDS = {  # script: (arguments, where its options are written down)
 
 
 def repeat(script: str, arguments: list[str], pattern: str, first: Path, second: Path) -> None:
-    """Run a script, exec_stitch.py as a process, then by its options in this one."""
-    execute = run_process if script == "exec_stitch.py" else run
-    printed = execute(script, *arguments, cwd=first).out
-    (config,) = first.glob(pattern)
-    shutil.copy(config, second.parent / "options.json")
-    again = run(script, "--config", "../options.json", cwd=second).out
+    """Run a script, then once more by the options that it wrote."""
+    with few_images(), figures.left_out(True):
+        printed = run(script, *arguments, cwd=first).out
+        (config,) = first.glob(pattern)
+        shutil.copy(config, second.parent / "options.json")
+        again = run(script, "--config", "../options.json", cwd=second).out
     ours, theirs = content(first), content(second)
     assert ours.keys() == theirs.keys() and len(ours) >= 1
     assert [name for name in ours if ours[name] != theirs[name]] == []

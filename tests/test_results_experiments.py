@@ -143,8 +143,7 @@ def test_the_name_of_a_method():
         ({"n_epochs": 0, "init": "pinv"}, "direct matching"),
         ({"n_epochs": 0, "init": "ridge", "control": "labels"}, "ridge matching of labels alone"),
         ({"n_epochs": 0, "init": "eye", "objective": "hint"}, "init eye"),
-        ({"n_epochs": 3, "init": "pinv"}, "task loss matching"),
-        ({"n_epochs": None}, "task loss matching"),
+        ({"n_epochs": None, "init": "pinv"}, "task loss matching"),
         ({"n_epochs": 3, "objective": "hint"}, "hint matching"),
     ):
         assert experiment(**options).method == name

@@ -131,21 +131,16 @@ def test_what_is_missing_or_empty_is_the_default_or_none():
         from_record(House, {"street": "", "height": 1})
 
 
-@pytest.mark.parametrize(
-    ("row", "column", "values"),
-    [
+def test_damaged_values_name_the_column():
+    for row, column, values in (
         (ROWS[0], "accuracy", ["high", None, "", True, [0.5]]),
         (ROWS[0], "seed", ["0.5", 0.5, "x", True, [1]]),
         (ROWS[0], "init", [3, "", None, ["pinv"], "a\nb"]),
-        (ROWS[0], "dataset", [[], {}, 3, "a\tb"]),
         (ROWS[6], "cka", ["high"]),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_damaged_values_name_the_column(row, column, values):
-    for value in values:
-        with pytest.raises(ValueError, match=f"^{column}$"):
-            from_record(type(row), to_record(row) | {column: value})
+    ):
+        for value in values:
+            with pytest.raises(ValueError, match=f"^{column}$"):
+                from_record(type(row), to_record(row) | {column: value})
 
 
 def test_a_damaged_table_names_the_file_and_the_line(tmp_path):
@@ -159,18 +154,16 @@ def test_a_damaged_table_names_the_file_and_the_line(tmp_path):
 TABLES = {StitchRow: ROWS[0], EvaluationRow: ROWS[2], ProbeRow: ROWS[4], SimilarityRow: ROWS[6]}
 
 
-@pytest.mark.parametrize("kind", TABLES, ids=lambda kind: kind.__name__)
-def test_a_table_is_read_as_what_it_is_and_no_other(tmp_path, kind):
+def test_a_table_is_read_as_what_it_is_and_no_other(tmp_path):
     path = tmp_path / "t.csv"
-    write_table(path, kind, [TABLES[kind]])
-    (row,) = read_table(path, *TABLES)
-    assert type(row) is kind
-    for other in TABLES.keys() - {kind}:
-        with pytest.raises(UserError) as raised:
-            read_table(path, other)
-        assert str(raised.value) == (
-            f"{path} is no table of {other.contents} ({other.written_by}); give one that this version wrote"
-        )
+    for kind, row in TABLES.items():
+        write_table(path, kind, [row])
+        assert [type(found) for found in read_table(path, *TABLES)] == [kind]
+        for other in TABLES.keys() - {kind}:
+            with pytest.raises(UserError) as raised:
+                read_table(path, other)
+            line = f"{path} is no table of {other.contents} ({other.written_by}); give one that this version wrote"
+            assert str(raised.value) == line
     with pytest.raises(UserError, match=r"is no table of probing \(exec_probe\.py -o\) or stitching \(exec_stitch\.py"):
         (tmp_path / "empty.csv").touch()
         read_table(tmp_path / "empty.csv", ProbeRow, StitchRow)

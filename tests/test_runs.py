@@ -7,13 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from src.checkpoints import load_tensors
 from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 from src.results.options import read_options
 from src.results.run import Run
 from src.training import Classification, Settings, train
-from src.training.recorded import train_network
 from tests.commands import start_code
 from tests.tiny_datasets import few_grey_images
 
@@ -67,20 +65,6 @@ def test_a_training_that_goes_on_from_a_state_ends_as_one_that_was_not_interrupt
     assert yielded == list(range(at, 4)) and again_history == history
 
 
-def test_a_network_is_trained_logged_and_kept(tmp_path, capsys):
-    run = claimed(tmp_path)
-    train_network(run, task(), image_set(), image_set(), SETTINGS[0], save_frequency=2)
-    assert {path.name for path in tmp_path.glob("model_*")} == {"model_2.pt", "model_3.pt"}
-    assert len((tmp_path / "training_logs.csv").read_text().splitlines()) == 4
-    out, _ = capsys.readouterr()
-    assert [line.split(" loss")[0] for line in out.splitlines()][-1] == "Epoch #3 val"
-    assert list(load_tensors(tmp_path / "resume.pt")) == ["loop", "options"]
-    run.finish()
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "model_2.pt", "model_3.pt", "training_logs.csv", "config.txt", "run.json",
-    }  # fmt: skip
-
-
 def test_a_run_that_let_go_of_its_folder_leaves_the_next_one_its_lock_and_nothing_else(tmp_path):
     ended = claimed(tmp_path)
     (tmp_path / "ft_logs.csv").touch()
@@ -130,7 +114,6 @@ def test_empty_options_of_the_public_code(tmp_path):
     path = tmp_path / "config.txt"
     path.write_text(json.dumps({"scheduler": "", "front_stitch_rank": 0, "seed": 0}))
     assert read_options(path) == {"scheduler": "none", "front_stitch_rank": None, "seed": 0}
-    assert Run.in_folder(tmp_path, {"scheduler": "none", "front_stitch_rank": None}).skip_if_finished(resume=True)
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path):

@@ -1,5 +1,7 @@
 """Stitched networks of the public code: their logits and activations, whole checkpoints, and runs repeated here."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -16,8 +18,9 @@ NAME = "stitched_models"
 GOLDENS = {golden["tag"]: golden for golden in notes(NAME)}
 
 
+@cache
 def golden_network(name: str, base: int):
-    return load_golden_weights(build_model(name), base).double().eval()
+    return load_golden_weights(build_model(name), base).double().eval().requires_grad_(False)
 
 
 def stitched(golden) -> StitchedModel:
@@ -83,8 +86,7 @@ def batches(split: str, *, indices=slice(None)):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(each, marks=pytest.mark.slow if "frontp" in each or ".1" in each else ()) for each in DET_RUNS],
+    "name", [pytest.param(name, marks=() if "frontstitch" in name else pytest.mark.slow) for name in DET_RUNS]
 )
 def test_direct_matching_repeats_the_run(networks, name):
     golden = DET_RUNS[name]

@@ -140,7 +140,6 @@ def test_t2t_without_tokens():
 @pytest.mark.parametrize(
     ("kind", "source", "target", "options", "line"),
     [
-        ("c2t", (6, 2, 2), (5, 6), {"init": "eye", "c2t_cls_token": "pool"}, "-i eye is not defined"),
         ("t2c", (5, 6), (6, 2, 2), {"init": "eye"}, "-i eye is not defined"),
         ("rc2c_pre", (5, 6), (6, 2, 2), {}, "use t2c"),
         ("rc2c_pre", (10,), (6, 2, 2), {}, "choose layers"),

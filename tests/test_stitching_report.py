@@ -6,8 +6,8 @@ import math
 import pytest
 
 from src.errors import UserError
-from src.results.captions import describe_stitches, short
-from src.stitching.folders import folders_of_runs, read_run, read_runs
+from src.results.captions import describe_stitches
+from src.stitching.folders import read_run
 from src.stitching.grid_tables import Comparison, write_grid
 from src.stitching.rows import StitchRow
 from tests.commands import caption_of
@@ -44,34 +44,6 @@ def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_pa
     assert found.accuracy == 0.75 and found.objective == "task"  # which it does not name
 
 
-def test_runs_of_a_folder_are_read_oldest_first_and_those_below_if_asked(tmp_path):
-    for folder, name in (("b", "1"), ("a", "2"), ("a/deep", "3")):
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        run(tmp_path / folder / f"2025-01-01_00-00-0{name}.5")
-    (tmp_path / "a" / "2025-01-01_00-00-09").mkdir()  # which did not finish
-    (tmp_path / "a" / "notes").mkdir()  # which is no run
-
-    def names(folder: str, **options) -> tuple[list[str], int]:
-        runs, skipped = read_runs(tmp_path / folder, **options)
-        assert all("2025-01-01_00-00-09 has no config.txt: the run in it did not finish" in line for line in skipped)
-        return [each.folder.name[-3:] for each in runs], len(skipped)
-
-    assert names("a") == (["2.5"], 1) and names("a", recursive=True) == (["2.5", "3.5"], 1)
-    assert names(".") == ([], 0) and names(".", recursive=True) == (["1.5", "2.5", "3.5"], 1)
-    assert folders_of_runs(tmp_path) == {tmp_path / name for name in ("a", "b", "a/deep")}
-    assert folders_of_runs(tmp_path / "b") == set()
-    with pytest.raises(UserError, match="no is no folder; give the folder that holds the folders of stitching runs"):
-        read_runs(tmp_path / "no")
-
-
-@pytest.mark.parametrize(
-    "damage", [{"seed": 0.5}, {"seed": "x"}, {"init": 3}, {"front_layer": "a\nb"}, {"dataset": []}]
-)
-def test_damaged_runs_are_refused(tmp_path, damage):
-    with pytest.raises(UserError, match=f"no folder of a stitching run \\({next(iter(damage))} missing or damaged"):
-        run(tmp_path / "a", **damage)
-
-
 def test_the_caption_names_what_all_rows_share():
     assert describe_stitches([stitch_row(n_images=360), stitch_row(end_layer="layer3.0", seed=1, n_images=360)]) == (
         "Networks: a.pt (resnet18) → b.pt (resnet18). Data: digits. "
@@ -86,14 +58,9 @@ def test_the_caption_names_what_all_rows_share():
     assert describe_stitches([soft]).endswith("soft matching (rc2c_pre, 3 epochs, init pinv, matched on 100 images).")
     unnamed = stitch_row(front_model_path=None, front_model_type=None, end_model_type=None, dataset=None, n_epochs=None)
     assert describe_stitches([unnamed]) == "Method: task loss matching (rc2c_pre, init rand)."
-
-
-def test_captions_shorten_absolute_paths(tmp_path):
-    """To their last two parts: of checkpoints, of files of networks, and of data sets."""
-    assert short("/home/me/models/a.pt") == "models/a.pt" and short("models/x/a.pt") == "models/x/a.pt"
-    values = {"front_model_path": "/home/me/m/a.pt", "front_model_type": "/home/me/nets/own.py:build"}
-    found = describe_stitches([stitch_row(**values, dataset="/data/sets/flowers")])
-    assert found.startswith("Networks: m/a.pt (nets/own.py:build) → b.pt (resnet18). Data: sets/flowers. Method:")
+    paths = {"front_model_path": "/home/me/m/a.pt", "front_model_type": "/home/me/nets/own.py:build"}
+    shortened = "Networks: m/a.pt (nets/own.py:build) → b.pt (resnet18). Data: sets/flowers. Method:"
+    assert describe_stitches([stitch_row(**paths, dataset="/data/sets/flowers")]).startswith(shortened)
 
 
 def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale(tmp_path, drawn_figures):
@@ -123,20 +90,15 @@ def test_two_experiments_are_compared_by_the_second_less_the_first(tmp_path, dra
     )
     figure = drawn_figures["c.png"]
     panels = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images}
-    assert list(panels) == [
-        "direct matching", "task loss matching", "task loss matching − direct matching",
-    ]  # fmt: skip
-    assert [image.get_clim() for image in panels.values()] == [(0, 1), (0, 1), (-0.25, 0.25)]
-    assert [image.get_cmap().name for image in panels.values()] == ["viridis", "viridis", "RdBu_r"]
-    caption = caption_of(figure)
-    assert "direct matching (rc2c_pre, matched on 100 images); task loss matching (" in caption
+    limits = {name: image.get_clim() for name, image in panels.items()}
+    assert limits == {"direct matching": (0, 1), "task loss matching": (0, 1),
+                      "task loss matching − direct matching": (-0.25, 0.25)}  # fmt: skip
+    assert "direct matching (rc2c_pre, matched on 100 images); task loss matching (" in caption_of(figure)
 
 
-def test_methods_of_one_name_are_told_apart_by_their_folders():
+def test_folders_that_are_compared():
+    """Methods of one name are told apart by them; each holds one experiment."""
     assert list(Comparison(["a", "b"], [[stitch_row()], [stitch_row(n_epochs=9)]]).panels) == ["a", "b", "b − a"]
-
-
-def test_a_folder_of_several_experiments_has_no_one_matrix():
     with pytest.raises(UserError, match=r"^b holds 2 experiments \(seed=0; seed=1\); to compare two folders, give"):
         Comparison(["a", "b"], [[stitch_row()], [stitch_row(), stitch_row(seed=1)]])
     with pytest.raises(UserError, match="^a is given twice"):

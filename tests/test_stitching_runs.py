@@ -22,7 +22,6 @@ from src.stitching.grid import GridScore, PairScore
 from src.stitching.runs import GridRuns, agreement_of
 from src.training import EpochLog, Score
 from tests.goldens import DATA
-from tests.result_rows import stitch_row
 
 PAIR = Pair("layer2.0", "layer3.0")
 INSIDE = ["layer2.0", "layer3.0.conv1", "layer3.0.bn2"]  # but the first
@@ -39,9 +38,8 @@ def networks():
 
 
 @pytest.fixture(scope="module")
-def layers(networks):
-    layers, _ = build_layers(*networks, [PAIR.front_layer], [PAIR.end_layer], "rc2c_pre", image_shape=(1, 8, 8), seed=0)
-    return layers
+def layer(networks):
+    return build_layers(*networks, *([name] for name in PAIR), "rc2c_pre", image_shape=(1, 8, 8), seed=0)[0][PAIR]
 
 
 @pytest.mark.parametrize(
@@ -61,38 +59,20 @@ def layers(networks):
     ],
     ids=str,
 )
-def test_options_without_effect_are_named(arguments, line, networks, layers, capsys):
-    check_options(Experiment.of(options_of(*arguments)), layers, *networks)
+def test_options_without_effect_are_named(arguments, line, networks, layer, capsys):
+    check_options(Experiment.of(options_of(*arguments)), {PAIR: layer}, *networks)
     err = capsys.readouterr().err
     assert line in err and bool(line) == bool(err)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "is_warned"),
-    [
-        (["-e", "0"], True),
-        (["-e", "0", "--front-stitch-rank", "2", "--front-pinv-rank", "2"], True),
-        (["-e", "5"], False),
-        (["-e", "0", "--front-stitch-rank", "2"], False),
-    ],
-    ids=str,
-)
-def test_too_few_images_are_told_from_training_and_truncation(arguments, is_warned):
-    """Which lower R² on the test images as well."""
-    settings = Experiment.of(options_of("-i", "pinv", *arguments)).settings
-    row = stitch_row(**settings, r2_matched=0.9, r2_test=0.2)
-    assert row.is_matched_on_few == is_warned
-
-
-def test_cuts_around_which_the_images_go_on_are_noted_once(networks, layers, capsys):
-    (layer,) = layers.values()
+def test_cuts_around_which_the_images_go_on_are_noted_once(networks, layer, capsys):
     pairs = dict.fromkeys((Pair(front, end) for front in ("layer1.0", "layer2.0") for end in INSIDE), layer)
     check_options(Experiment.of(options_of("--mod-only-stitch")), pairs, *networks)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("layer3.0.conv1, layer3.0.bn2: inside a block, no true cut, as what follows depends on the")
 
 
-def test_a_finished_run_of_the_public_code_is_finished(layers, tmp_path, capsys):
+def test_a_finished_run_of_the_public_code_is_finished(layer, tmp_path, capsys):
     """Its scheduler is "", and it has no options that are new."""
     public = min((DATA / "public_runs" / "trained").iterdir())
     shutil.copytree(public, tmp_path / public.name)
@@ -101,7 +81,6 @@ def test_a_finished_run_of_the_public_code_is_finished(layers, tmp_path, capsys)
     (tmp_path / public.name / "config.txt").write_text(json.dumps(written | {"scheduler": ""}))
     pair = Pair(written["front_layer"], written["end_layer"])
     options = options_of() | written
-    (layer,) = layers.values()
     assert not GridRuns(tmp_path, {pair: layer}, Experiment.of(options), resume=True).layers
     with pytest.raises(UserError, match="learning_rate was"):
         GridRuns(tmp_path, {pair: layer}, Experiment.of(options | {"learning_rate": 7}), resume=True)
@@ -109,12 +88,10 @@ def test_a_finished_run_of_the_public_code_is_finished(layers, tmp_path, capsys)
     assert GridRuns(tmp_path, {pair: layer}, Experiment.of(options | {"objective": "hint"}), resume=True).layers
 
 
-@pytest.mark.parametrize("options", [["-e", "1"], ["-i", "pinv", "-e", "0"]], ids=["trained", "matched"])
-def test_pairs_that_were_begun_together_go_on_together(options, layers, tmp_path, capsys):
+def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
     """A grid that was killed after its first pair: in other batches the others could round otherwise."""
-    (layer,) = layers.values()
     pairs = {PAIR: layer, Pair("layer2.0", "layer3.1"): layer, ControlPair(*PAIR): layer}
-    experiment = Experiment.of(options_of("--mod-only-stitch", "-gpu", "-1", *options))
+    experiment = Experiment.of(options_of("--mod-only-stitch", "-e", "1", "-gpu", "-1"))
     begun = GridRuns(tmp_path, pairs, experiment)
     assert not list(tmp_path.iterdir())  # a failure in the first epoch leaves nothing
     log = EpochLog(Score(0.5, 1.0, 1.0), Score(0.5, 1.0, 1.0))
@@ -129,14 +106,12 @@ def test_pairs_that_were_begun_together_go_on_together(options, layers, tmp_path
         (pairs, {"n_epochs": 2}, "n_epochs was"),
         ({PAIR: layer, Pair("layer2.0", "layer3.1"): layer}, {}, "controls was"),
     ):
-        if not (changed and options[-1] == "0"):  # which is another experiment
-            with pytest.raises(UserError, match=said):
-                GridRuns(tmp_path, others, Experiment.of(experiment.options | changed), resume=True)
+        with pytest.raises(UserError, match=said):
+            GridRuns(tmp_path, others, Experiment.of(experiment.options | changed), resume=True)
 
 
-def test_a_state_of_finished_pairs_alone_is_removed(layers, tmp_path):
+def test_a_state_of_finished_pairs_alone_is_removed(layer, tmp_path):
     """A kill between the last `config.txt` and the end of the state; another pair is still to be stitched."""
-    (layer,) = layers.values()
     experiment = Experiment.of(options_of("--mod-only-stitch", "-e", "1", "-gpu", "-1"))
     finished = Run.in_folder(tmp_path / "1", experiment.config(PAIR))
     finished.claim(resume=False)
@@ -148,9 +123,8 @@ def test_a_state_of_finished_pairs_alone_is_removed(layers, tmp_path):
     assert not killed.state_file.exists()
 
 
-def test_config_txt_is_the_last_file_of_a_run(networks, layers, tmp_path, monkeypatch):
+def test_config_txt_is_the_last_file_of_a_run(networks, layer, tmp_path, monkeypatch):
     """A folder that has it is finished: whatever write fails before it, and it is not there."""
-    (layer,) = layers.values()
     experiment = Experiment.of(options_of("--mod-only-stitch", "-i", "pinv", "-e", "0", "-gpu", "-1"))
     classes = torch.arange(3)
     score = GridScore({PAIR: PairScore(1.0, 0.5, classes, 0.5, (3, 4))}, 0.5, 0.5, classes, classes, classes)

@@ -10,16 +10,14 @@ from src.ood.evaluated import evaluation_file, with_evaluations
 from src.ood.rows import EvaluationRow, StitchValidity
 from src.results.tables import write_table
 from src.stitching.folders import StitchingRun, read_runs
-from tests.result_rows import evaluation_row
+from tests import result_rows
 
 N, N_CLASSES = 1000, 10
 LABELS = np.arange(N) % N_CLASSES
 VALID = StitchValidity(0.9, 0.8, 0.1, 1.0, 0.9, 0.05, 0.01, 0.02)
-OPTIONS = {
-    "front_model_path": "f.pt", "end_model_path": "g.pt", "front_model_type": "resnet18", "end_model_type": "resnet18",
-    "front_layer": "x", "end_layer": "y", "stitching_type": "rc2c_pre", "init": "pinv", "front_stitch_rank": None,
-    "front_pinv_rank": None, "seed": 0, "dataset": "digits", "n_epochs": 0, "n_pinv_init_samples": 100,
-    "objective": "task", "gpu": -1,
+OPTIONS = result_rows.OPTIONS | {
+    "front_model_path": "f.pt", "end_model_path": "g.pt", "front_layer": "x", "end_layer": "y", "init": "pinv",
+    "n_epochs": 0, "objective": "task", "gpu": -1,
 }  # fmt: skip
 METRICS = {"front_accuracy": 0.9, "kappa": 0.5, "agreement": 0.75, "matching_error": None,
            "representation_difference": 0.25, "n_images": N}  # fmt: skip
@@ -53,7 +51,7 @@ def write_evaluation(
 ) -> None:
     """The evaluation of runs by a detector: AUROCs with intervals of ± 0.01, and one validity for all of them."""
     rows = [
-        evaluation_row(
+        result_rows.evaluation_row(
             auroc=auroc, auroc_low=auroc - 0.01, auroc_high=auroc + 0.01, detector=detector,
             folder=f"2025-01-01_00-00-00.{run}", **(validity._asdict() if validity else {}),
         )
