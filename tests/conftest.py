@@ -46,17 +46,6 @@ def run_script(tmp_path):
 
 
 @pytest.fixture
-def run_here(tmp_path):
-    """Run a script as `run_script` does, but in this process."""
-
-    def run(script: str, *arguments: str, cwd: Path = tmp_path, status: int = 0) -> str:
-        printed = commands.run(script, *arguments, cwd=cwd, status=status)
-        return printed.out if status == 0 else printed.err
-
-    return run
-
-
-@pytest.fixture
 def stitch(in_tmp_path, digit_networks):
     """Stitch the two networks, if no others are given, in an empty folder (see `commands.stitch`)."""
     return partial(commands.stitch, networks=digit_networks)
