@@ -4,9 +4,9 @@
 """
 
 import json
+import re
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,42 +18,38 @@ from tests.commands import read_csv, read_json, run
 from tests.conftest import few_images
 from tests.tiny_datasets import random_images
 
-NETWORKS = ["../cpu/m0/model_1.pt", "../cpu/m1/model_1.pt", "small_cnn", "small_cnn"]
-GRID = ["exec_stitch.py", *NETWORKS, "pool3,pool4", "pool2,pool4", "rc2c_pre", "--mod-only-stitch"]
 TRAINED = ["-e", "1", "-lr", "0.001"]
+NETWORKS = ["-", "../cpu/m/model_1.pt", "small_cnn", "small_cnn"]
+STITCH = ["exec_stitch.py", *NETWORKS, "pool3,pool4", "pool4", "rc2c_pre"]
+MATCH = [*STITCH, "--mod-only-stitch", "-e", "0", "-pinv-samples", "80"]
 CLASSIFIER = ["-m", "repr_cls_resnet18", "-ftidd", "digits", "-ftoodd", "photo_patches", "-fe", "1"]
-
-
-def commands() -> Iterator[tuple[str, int, list[str]]]:
-    """Yield the name of a command, its batch size (a batch is a fourth of all images), and its words."""
-    for seed in "01":
-        yield f"train {seed}", 24, ["exec_train.py", "small_cnn", *TRAINED, "-s", seed, "-dir", f"m{seed}"]
-    yield "train on files", 24, ["exec_train.py", "small_cnn", *TRAINED, "-d", "../own", "-workers", "0", "-dir", "own"]
-    imagenet = ["misc/imagenet_train_main.py", "-a", "small_cnn", "--dummy", "--dummy-size", "8"]
-    yield "imagenet", 2, [*imagenet, "--epochs", "1", "--lr", "0.001", "-dir", "imagenet"]
-    changed = ["--shortcut", "0.5", "--image-noise", "99"]
-    yield "interventions", 24, ["exec_train.py", "small_cnn", *TRAINED, *changed, "-dir", "changed"]
-    yield "evaluate", 24, ["exec_eval.py", NETWORKS[0], "small_cnn"]
-    yield "evaluate on files", 24, ["exec_eval.py", "../cpu/own/model_1.pt", "small_cnn", "-d", "../own"]
-    for form in ("pinv", "ridge", "covariance", "ortho"):
-        yield form, 24, [*GRID, "-e", "0", "-i", form, "-pinv-samples", "80", "-dir", form]
-    yield "control", 24, [*GRID, "-e", "0", "-i", "pinv", "--control", "labels", "-dir", "control"]
-    for objective in ("task", "fula"):
-        how = ["--objective", objective, "-l1", "1e-4", "--grad-clip", "1"]
-        yield objective, 24, [*GRID, *TRAINED, *how, "-dir", objective]
-    networks = ["exec_stitch.py", *NETWORKS, "pool3", "pool2", "rc2c_pre"]
-    yield "networks that move", 24, [*networks, *TRAINED, "-dir", "moving"]
-    detector = ["exec_train_representation_classifier.py", NETWORKS[1], "small_cnn", "pool2", *CLASSIFIER]
-    yield "detector", 4, [*detector, *TRAINED, "-dir", "d", "-fdir", "store"]
-    for score in ("energy", "mahalanobis", "knn"):
-        how = ["-detectors", "store", "--detector", score, "-scd", "photo_patches", "-ed", f"energies_{score}"]
-        yield score, 24, ["exec_eval_stitcher_ood.py", "results/pinv", *how]
-    probes = ["exec_probe.py", NETWORKS[0], "small_cnn", "-l", "pool2", "pool4", *TRAINED]
-    yield "probes", 24, [*probes, "-o", "probes.csv"]
-    yield "probes at ranks", 24, [*probes, "-ranks", "8", "2", "-o", "ranks.csv"]
-    similarity = ["exec_compute_low_rank_sim_metrics.py", *NETWORKS]
-    yield "similarity", 24, [*similarity, "pool3,pool4", "pool3,pool4", "--permutations", "19", "-o", "similarity.csv"]
-    yield "similarity at ranks", 24, [*similarity, "pool3", "pool4", "-m1r", "4", "2", "-o", "low_rank.csv"]
+COMMANDS = {  # name: batch size (a batch is a fourth of all images), and words
+    "train": (24, ["exec_train.py", "small_cnn", *TRAINED, "-dir", "m"]),
+    "train on files": (24, ["exec_train.py", "small_cnn", *TRAINED, "-d", "../own", "-workers", "0", "-dir", "own"]),
+    "interventions": (24, ["exec_train.py", "small_cnn", *TRAINED, "--shortcut", "0.5", "--image-noise", "99",
+                           "-dir", "changed"]),
+    "imagenet": (2, ["misc/imagenet_train_main.py", "-a", "small_cnn", "--dummy", "--dummy-size", "8", "--epochs", "1",
+                     "--lr", "0.001", "-dir", "imagenet"]),
+    "evaluate": (24, ["exec_eval.py", NETWORKS[1], "small_cnn"]),
+    "pinv": (24, [*MATCH, "-i", "pinv", "-dir", "pinv"]),
+    "ridge": (24, [*MATCH, "-i", "ridge", "--control", "labels", "-dir", "ridge"]),
+    "covariance": (24, [*MATCH, "-i", "covariance", "-dir", "covariance"]),
+    "ortho": (24, [*MATCH, "-i", "ortho", "-dir", "ortho"]),
+    "fula": (24, [*STITCH, *TRAINED, "--mod-only-stitch", "--objective", "fula", "-l1", "1e-4", "--grad-clip", "1",
+                  "-dir", "fula"]),
+    "networks that move": (24, ["exec_stitch.py", *NETWORKS, "pool3", "pool2", "rc2c_pre", *TRAINED, "-dir", "moving"]),
+    "detector": (4, ["exec_train_representation_classifier.py", NETWORKS[1], "small_cnn", "pool4", *CLASSIFIER,
+                     "-e", "0", "-lr", "0.001", "-dir", "d", "-fdir", "store"]),
+    "scores": (12, ["exec_eval_stitcher_ood.py", "results/pinv", "-detectors", "store", "-scd", "photo_patches",
+                    "--detector", "energy,mahalanobis,knn", "-ed", "energies"]),
+    "probes": (24, ["exec_probe.py", NETWORKS[1], "small_cnn", "-l", "pool2", *TRAINED, "-o", "probes.csv"]),
+    "probes at ranks": (24, ["exec_probe.py", NETWORKS[1], "small_cnn", "-l", "pool4", *TRAINED, "-ranks", "8", "2",
+                             "-o", "ranks.csv"]),
+    "similarity": (24, ["exec_compute_low_rank_sim_metrics.py", *NETWORKS, "pool4", "pool3,pool4", "--permutations",
+                        "19", "-o", "similarity.csv"]),
+    "similarity at ranks": (24, ["exec_compute_low_rank_sim_metrics.py", *NETWORKS, "pool3", "pool4", "-m1r", "4",
+                                 "-o", "low_rank.csv"]),
+}  # fmt: skip
 
 
 def numbers(folder: Path) -> dict[str, list[float]]:
@@ -64,17 +60,9 @@ def numbers(folder: Path) -> dict[str, list[float]]:
         if path.suffix == ".npy":
             found[name] = np.load(path).ravel().tolist()
         elif not path.with_name("metrics.json").exists():
-            read = (number_of(text) for row in read_csv(path) for text in row.values())
-            found[name] = [number for number in read if number is not None]
+            texts = [text for row in read_csv(path) for text in row.values()]
+            found[name] = [float(text) for text in texts if re.fullmatch(r"-?\d[\d.e+-]*", text)]
     return found
-
-
-def number_of(text: str) -> float | None:
-    """Read a number; None for what is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def count_batches(waits: dict[str, list[int]]) -> None:
@@ -111,12 +99,12 @@ def write_images(folder: Path) -> None:
 def run_all(folder: Path, gpu: int, answers: dict[str, dict], waits: dict[str, list[int]]) -> dict[str, list[float]]:
     """Run all commands in a folder; returns the numbers that they wrote, and notes waits and seconds of each."""
     folder.mkdir()
-    for name, batch_size, words in commands():
+    for name, (batch_size, words) in COMMANDS.items():
         waits.clear()
         pretended_gpu.BLOCKING.clear()
         began = time.process_time()
         data = [] if "-d" in words or name == "imagenet" else ["-d", "digits"]
-        size = ["-n", "96"] if "similarity" in name else ["-b", batch_size]
+        size = ["-n", "48"] if "similarity" in name else ["-b", batch_size]
         with few_images(4 * batch_size, n_test=4 * batch_size):
             run(*words, *data, *size, "-gpu", gpu, cwd=folder)
         answers["seconds"][f"{folder.name}: {name}"] = time.process_time() - began
@@ -127,6 +115,7 @@ def run_all(folder: Path, gpu: int, answers: dict[str, dict], waits: dict[str, l
 
 def main(path: str, gpu: str) -> None:
     start, adam = Path.cwd(), torch.optim.Adam
+    sys.modules["matplotlib"] = None  # figures take longer than all else
     # Adam in one kernel, as on a GPU, rounds otherwise than the one that torch takes on a CPU.
     torch.optim.Adam = lambda *args, **kwargs: adam(*args, **kwargs | {"fused": True})
     waits: dict[str, list[int]] = {}
@@ -140,7 +129,7 @@ def main(path: str, gpu: str) -> None:
         answers["differs"] = str(error)
     else:
         answers["gpu"] = run_all(start / "gpu", number, answers, waits)
-        answers["run.json"] = read_json(start / "gpu" / "m0" / "run.json")
+        answers["run.json"] = read_json(start / "gpu" / "m" / "run.json")
         answers["chosen"] = gpu == "pretended" and torch.cuda.current_device() == number
     Path(path).write_text(json.dumps(answers))
 

@@ -26,7 +26,6 @@ WAITS = {  # operations whose result, or whether they succeeded, comes to the ho
     "_linalg_eigh", "linalg_eig", "_linalg_svd", "linalg_lstsq", "_unique2", "unique_dim", "unique_consecutive",
 }  # fmt: skip
 PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "mv", "dot", "convolution"}  # of floats alone
-ABSENT = {"histogram", "_histogramdd_bin_edges"}
 COPIES = {"copy_", "_to_copy"}
 
 
@@ -52,9 +51,6 @@ class Pretended(Tensor):
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
         return execute(function, args, kwargs or {})
 
-    def __repr__(self, **_):
-        return f"Pretended({self.held!r})"
-
     def cpu(self, *_):
         return self.to("cpu")
 
@@ -63,9 +59,6 @@ class Pretended(Tensor):
 
     def numpy(self, *_, **__):
         raise TypeError("can't convert cuda:1 device type tensor to numpy")
-
-    def new_tensor(self, data, **options):
-        return torch.tensor(data, **{"dtype": self.dtype, "device": self.device, **options})
 
     def __deepcopy__(self, memo):
         if id(self) not in memo:
@@ -159,10 +152,8 @@ def _check(name: str, tensors: list[Tensor], on_gpu: list[Tensor]) -> None:
     if on_gpu and others and not is_step and (takes_none or any(value.ndim for value in others)):
         where = [("gpu" if isinstance(value, Pretended) else "cpu", tuple(value.shape)) for value in tensors]
         raise Refused(f"{name}: expected all tensors to be on the same device, not {where}")
-    if name in ABSENT or (on_gpu and name in PRODUCTS and not tensors[0].is_floating_point()):
+    if on_gpu and name in PRODUCTS and not tensors[0].is_floating_point():
         raise Refused(f"{name} is not implemented for {tensors[0].dtype} on CUDA")
-    if on_gpu and "upsample" in name and tensors[0].dtype == torch.uint8:
-        raise Refused(f"{name} is not implemented for 'Byte' on CUDA")
 
 
 class OnTheGpu(TorchDispatchMode):

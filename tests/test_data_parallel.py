@@ -7,7 +7,6 @@ from torch import nn
 from src.console import note, progress, result, silenced
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import Shard
-from src.datasets.dummy import DummyImageSet
 from src.datasets.in_memory import ImageSet
 from src.training import classification_losses, evaluate
 from src.training.distributed import DataParallelClassification, Processes, launched
@@ -89,10 +88,3 @@ def test_only_one_process_speaks(capsys):
     assert capsys.readouterr() == ("", "b\n")
     result("a"), note("b")
     assert capsys.readouterr() == ("a\n", "b\n")
-
-
-def test_dummy_images():
-    images = DummyImageSet(600, n_classes=10, image_shape=(3, 4, 4), seed=0, device="cpu")
-    batches = list(images.epoch(256, seed=0, epoch=1))
-    assert [len(labels) for _, labels in batches] == [256, 256, 88] and images.image_shape == (3, 4, 4)
-    assert sorted(set(torch.cat([labels for _, labels in batches]).tolist())) == list(range(10))

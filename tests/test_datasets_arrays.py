@@ -13,21 +13,10 @@ from src.datasets.in_memory import ImageSet
 from src.datasets.mapped import MappedImages
 from src.errors import UserError
 from src.images import Normalisation
-from tests.tiny_datasets import collect, npy, random_images, write_cifar5m, write_cifar10
+from tests.tiny_datasets import collect, npy, random_images, write_cifar5m
 
 SIZES = [5, 4, 3, 6, 2, 7]  # of the six parts of CIFAR-5M
 SAVE = {"stored": np.savez, "compressed": np.savez_compressed}
-
-
-def write_oe(root: Path, images: np.ndarray) -> Path:
-    path = root / "oe" / "300K_random_images.npy"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, images)
-    return path
-
-
-def part(root: Path, i: int) -> Path:
-    return root / "cifar5m" / f"cifar5m_part{i}.npz"
 
 
 def everything(dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -35,11 +24,6 @@ def everything(dataset) -> tuple[np.ndarray, np.ndarray]:
     images, labels = collect(dataset.batches(4))
     assert labels.dtype == torch.int64
     return (images * 255).round().byte().permute(0, 2, 3, 1).numpy(), labels.numpy()
-
-
-def refused(match: str, load, *arguments, **options) -> None:
-    with pytest.raises(UserError, match=match):
-        load(*arguments, **options)
 
 
 @pytest.mark.parametrize("augmentation", [None, CropFlip(4)], ids=str)
@@ -61,23 +45,24 @@ def test_images_on_disk_give_the_batches_of_images_in_memory(augmentation, tmp_p
 
 
 def test_random_images_are_one_split_augmented_for_training_only(tmp_path):
-    refused(rf"cannot read {tmp_path}/oe/300K_random_images\.npy: No such file.*; fetch https://people\.eecs.*",
-            load_dataset, "outlier_exposure", tmp_path, train=True)  # fmt: skip
-    images = random_images(20, 32, 32, 3)
-    path = write_oe(tmp_path, images)
+    path, images = tmp_path / "oe" / "300K_random_images.npy", random_images(20, 32, 32, 3)
+    path.parent.mkdir()
+    for content, reason in (
+        (None, "No such file"),
+        (npy(random_images(3, 32, 32, 2)), r"uint8 \(3, 32, 32, 2\), expected uint8 \(N, 32, 32, 3\)"),
+        (npy(images)[:9000], "mmap length is greater than file size"),
+    ):
+        if content:
+            path.write_bytes(content)
+        with pytest.raises(UserError, match=rf"cannot read {path}: .*{reason}.*; fetch https://people\.eecs"):
+            load_dataset("outlier_exposure", tmp_path, train=True)
+    np.save(path, images)
     for train, root in ((False, tmp_path), (True, tmp_path / "oe")):
         dataset = load_dataset("outlier_exposure", root, train=train)
         assert np.array_equal(everything(dataset)[0], images)
         assert (dataset.n_classes, dataset.image_shape, dataset.augmentation is None) == (0, (3, 32, 32), not train)
         (mapped,) = dataset.images.parts
         assert (mapped.filename, mapped.offset, mapped.mode) == (path, 128, "r")
-    for content, reason in (
-        (npy(random_images(3, 32, 32, 2)), r"uint8 \(3, 32, 32, 2\), expected uint8 \(N, 32, 32, 3\)"),
-        (npy(random_images(3, 32, 32, 3))[:9000], "mmap length is greater than file size"),
-    ):
-        path.write_bytes(content)
-        refused(rf"cannot read {path}: .*({reason}).*; fetch https", load_dataset, "outlier_exposure", tmp_path,
-                train=True)  # fmt: skip
 
 
 # CIFAR-5M
@@ -94,47 +79,42 @@ def test_parts_are_mapped_in_place_or_unpacked_once_and_said(save, tmp_path, cap
         said.append(capsys.readouterr().err.count(f"of {tmp_path}/cifar5m/cifar5m_part"))
     is_compressed = save is np.savez_compressed
     assert said == [6 * is_compressed, 0]
-    for i, mapped in enumerate(dataset.images.parts):
-        assert isinstance(mapped, np.memmap) and (mapped.filename == part(tmp_path, i)) != is_compressed
+    assert all(isinstance(mapped, np.memmap) for mapped in dataset.images.parts)
     assert len(list((tmp_path / "cifar5m").iterdir())) == 6 + 6 * is_compressed
 
     images[0] ^= 1
-    save(part(tmp_path, 0), X=images[:5], Y=labels[:5])  # another archive, even an older one
-    os.utime(part(tmp_path, 0), (0, 0))
+    path = tmp_path / "cifar5m" / "cifar5m_part0.npz"
+    save(path, X=images[:5], Y=labels[:5])  # another archive, even an older one
+    os.utime(path, (0, 0))
     assert np.array_equal(everything(load_dataset("cifar5m", tmp_path, train=True))[0], images)
-
-
-def test_the_test_split_is_that_of_cifar10(tmp_path, unofficial_files):
-    write_cifar10(tmp_path)
-    ours, other = (load_dataset(name, tmp_path, train=False) for name in ("cifar5m", "cifar10"))
-    assert torch.equal(ours.images, other.images) and torch.equal(ours.labels, other.labels)
 
 
 @pytest.mark.parametrize("save", SAVE.values(), ids=SAVE)
 def test_missing_and_damaged_parts_are_named_and_leave_nothing_behind(save, tmp_path):
-    def refuse(match):
-        line = rf"{match}.*fetch all 6 parts from https://github.com/preetum/cifar5m"
-        refused(line, load_dataset, "cifar5m", tmp_path, train=True)
+    path = tmp_path / "cifar5m" / "cifar5m_part0.npz"
 
-    refuse(rf"cannot read {tmp_path}/cifar5m/cifar5m_part0\.npz: No such file")
-    images, labels = write_cifar5m(tmp_path / "cifar5m", SIZES, save=save)
-    path = part(tmp_path, 0)
+    def refuse(reason):
+        line = f"cannot read {path}: .*{reason}.*fetch all 6 parts from https://github.com/preetum/cifar5m"
+        with pytest.raises(UserError, match=line):
+            load_dataset("cifar5m", tmp_path, train=True)
+
+    refuse("No such file")
+    images, labels = write_cifar5m(path.parent, SIZES, save=save)
     whole = path.read_bytes()
     contents = [whole[:9000]]
     if save is np.savez_compressed:
         contents.append(whole[:9000] + bytes([whole[9000] ^ 255]) + whole[9001:])  # its checksum is wrong
     for content in contents:
         path.write_bytes(content)
-        refuse(f"cannot read {path}: ")
-        assert len(list((tmp_path / "cifar5m").iterdir())) == 6
+        refuse("")
+        assert len(list(path.parent.iterdir())) == 6
     for content, reason in (
-        ({"X": images}, "Y.* is not a file in the archive"),
         ({"X": images[..., 0], "Y": labels}, r"uint8 \(27, 32, 32\), expected uint8"),
         ({"X": images, "Y": labels[:-1]}, r"Y is int64 \(26,\), expected whole numbers from 0, \(27,\)"),
         ({"X": images, "Y": [300, *labels[1:]]}, "labels up to 300, expected at most 9"),
     ):
         save(path, **content)
-        refuse(rf"cannot read {path}: .*{reason}")
+        refuse(reason)
 
 
 # A user's .npz
@@ -166,23 +146,15 @@ def test_a_file_of_a_users_own(save, tmp_path, capsys):
     assert capsys.readouterr().err.count(line) == 1
 
 
-def test_grey_and_unlabelled_images_of_a_users_own(tmp_path):
+def test_grey_unlabelled_images_and_how_to_normalise(tmp_path):
     grey = {"x_train": random_images(5, 8, 8), "x_test": random_images(3, 8, 8), "y_train": None, "y_test": None}
-    write_npz(tmp_path / "own.npz", **grey)
+    write_npz(tmp_path / "own.npz", **grey, mean=np.array(0.5), std=np.array([0.25], np.float32))
     dataset = load_dataset(str(tmp_path / "own.npz"), "", train=True)
     assert (dataset.n_classes, dataset.image_shape) == (0, (1, 8, 8))
-    images, labels = everything(dataset)
-    assert np.array_equal(images[..., 0], grey["x_train"]) and (labels == -1).all()
-    refused("own.npz' has no labels", dataset_info, str(tmp_path / "own.npz"), labelled=True)
-
-
-def test_a_file_may_say_how_to_normalise(tmp_path):
-    mean, std = (0.5, 0.25, 0.0), (0.5, 0.25, 1.0)
-    arrays = write_npz(tmp_path / "own.npz", mean=np.array(mean), std=np.array(std, np.float32))
-    dataset = load_dataset(str(tmp_path / "own.npz"), "", train=False)
-    assert dataset.normalisation == Normalisation(mean, std) == dataset_info(str(tmp_path / "own.npz")).normalisation
-    expected = (torch.from_numpy(arrays["x_test"]) / 255 - torch.tensor(mean)) / torch.tensor(std)
-    torch.testing.assert_close(collect(dataset.batches(3))[0], expected.permute(0, 3, 1, 2))
+    assert dataset.normalisation == Normalisation((0.5,), (0.25,))
+    images, labels = collect(dataset.batches(3))
+    torch.testing.assert_close(images[:, 0], (torch.from_numpy(grey["x_train"]) / 255 - 0.5) / 0.25)
+    assert (labels == -1).all()
 
 
 @pytest.mark.parametrize(
@@ -194,9 +166,7 @@ def test_a_file_may_say_how_to_normalise(tmp_path):
         ({"x_train": random_images(9, 10, 12, 3)}, "images of unequal shapes"),
         ({"x_train": random_images(9, 3, 32, 32), "x_test": random_images(4, 3, 32, 32)}, "channels come last"),
         ({"y_train": np.arange(9) - 1}, "y_train is int64"),
-        ({"y_train": np.array([None] * 9)}, "[Oo]bject arrays"),
         ({"x_train": np.array([{}, print], dtype=object)}, "Python objects"),
-        ({"mean": 0.5}, "std.*; save it with"),
         ({"mean": 0.5, "std": 0.5}, r"mean is \[0.5\]; a number for each of 3 channels"),
         ({"mean": [0.5] * 3, "std": [1, 0, 1]}, r"std is \[1.0, 0.0, 1.0\]"),
     ],
@@ -204,4 +174,5 @@ def test_a_file_may_say_how_to_normalise(tmp_path):
 )
 def test_what_a_users_file_must_not_be(changes, reason, tmp_path):
     write_npz(tmp_path / "own.npz", **changes)
-    refused(rf"own\.npz.*{reason}", dataset_info, str(tmp_path / "own.npz"))
+    with pytest.raises(UserError, match=rf"own\.npz.*{reason}"):
+        dataset_info(str(tmp_path / "own.npz"))

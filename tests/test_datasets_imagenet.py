@@ -2,17 +2,14 @@
 
 import multiprocessing
 import os
-import pickle
 import shutil
 
 import pytest
 import torch
-import torch.distributed as dist
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from src.datasets import Loading, load_dataset
-from src.datasets.base import Pass
 from src.datasets.decoded import _Decoder
 from src.datasets.registry import DATASETS, OF_IMAGENET
 from src.errors import UserError
@@ -75,24 +72,6 @@ def test_two_passes_at_once_of_which_one_is_given_up(root):
     assert torch.equal(next(first)[0], whole[0][:4]) and torch.equal(collect(second)[0], whole[1])
     first.close()
     assert not multiprocessing.active_children()  # its workers have ended
-
-
-@pytest.fixture
-def process_group():
-    """A group of this process alone, with the threads of gloo."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
-def test_beside_a_process_group_workers_are_not_forked(root, process_group):
-    """The test of two processes in test_imagenet_training.py, a slow one, starts such workers."""
-    dataset = load_dataset("imagenet", root, train=True, loading=Loading(1))
-    loader = dataset._loader(Pass(torch.arange(2), [slice(0, 2)]))
-    assert loader.multiprocessing_context.get_start_method() == "forkserver"
-    decoder, _ = pickle.loads(pickle.dumps((loader.dataset, loader.worker_init_fn)))
-    for key in ((7, 0), (3, 0, 1)):
-        assert torch.equal(decoder[[key]], loader.dataset[[key]])
 
 
 def test_names_of_all_classes_give_the_labels_of_a_subset(tmp_path, capsys):

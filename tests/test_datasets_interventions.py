@@ -11,17 +11,16 @@ from src.datasets.in_memory import ImageSet
 from src.datasets.interventions import circle, hues
 from src.datasets.registry import resolve
 from src.errors import UserError
-from tests.tiny_datasets import collect, random_images, write_imagenet
+from tests.tiny_datasets import collect, few_grey_images, write_imagenet
 
 N, N_CLASSES = 10_000, 10
 LABELS = torch.arange(N) % N_CLASSES
 ALL = {"shortcut": 0.75, "label_noise": 0.5, "image_noise": 1000.0}
 
 
-def make_set(n=N, *, shape=(3, 32, 32), level: int | None = 0, labels=LABELS, **options) -> ImageSet:
-    """Images of one level, by default black, or with `level=None` random ones."""
-    plain = level is not None
-    images = torch.full((n, *shape), level, dtype=torch.uint8) if plain else torch.from_numpy(random_images(n, *shape))
+def make_set(n=N, *, shape=(3, 32, 32), level: int = 0, labels=LABELS, **options) -> ImageSet:
+    """Images of one level, by default black."""
+    images = torch.full((n, *shape), level, dtype=torch.uint8)
     return ImageSet(images, labels[:n], n_classes=N_CLASSES, **options)
 
 
@@ -60,9 +59,6 @@ def assert_share(hits: torch.Tensor, expected: float) -> None:
     assert abs(hits.double().mean() - expected) <= 3 * error
 
 
-# Labels
-
-
 @pytest.mark.parametrize("share", [0, 0.5, 1])
 def test_label_noise_draws_the_labels_of_a_share_from_all_classes(share):
     images = make_set(labels=LABELS.to(torch.int8))
@@ -70,20 +66,14 @@ def test_label_noise_draws_the_labels_of_a_share_from_all_classes(share):
     assert noisy.dtype == torch.int8 and torch.equal(images.labels, LABELS.to(torch.int8))  # what was given stays
     assert_share(noisy != LABELS, share * (1 - 1 / N_CLASSES))
     if share:  # each other class is as likely, whatever the true one is
-        away = (noisy - LABELS)[noisy != LABELS] % N_CLASSES
+        was_drawn = noisy != LABELS
+        away = (noisy - LABELS)[was_drawn] % N_CLASSES
         assert stats.chisquare(away.bincount(minlength=N_CLASSES)[1:]).pvalue > 0.01
+        more = changed(make_set(), label_noise=(1 + share) / 2).labels  # what was drawn is drawn at a larger share too
+        assert torch.equal(noisy[was_drawn].long(), more[was_drawn])
 
 
-def test_labels_that_are_drawn_at_a_smaller_share_are_drawn_at_a_larger_one():
-    half, most = (changed(make_set(), label_noise=share).labels for share in (0.5, 0.75))
-    was_drawn = half != LABELS
-    assert torch.equal(half[was_drawn], most[was_drawn]) and (most != LABELS).sum() > was_drawn.sum()
-
-
-# Dots
-
-
-@pytest.mark.parametrize(("share", "train"), [(0, True), (0.75, True), (1, True), (0, False), (1, False)])
+@pytest.mark.parametrize(("share", "train"), [(0, True), (0.75, True), (1, False)])
 def test_dots_tell_the_class_with_a_probability_and_on_test_images_nothing(share, train):
     told = told_by_hue(changed(make_set(), shortcut=share, train=train))
     of_true = share if train else 0
@@ -104,7 +94,7 @@ def test_on_grey_images_the_place_of_a_dot_tells_the_class():
     assert circle(4).tolist() == [[0, 0.5], [0.5, 1], [1, 0.5], [0.5, 0]]
 
 
-@pytest.mark.parametrize(("side", "n_pixels"), [(8, 5), (32, 21), (64, 61)])
+@pytest.mark.parametrize(("side", "n_pixels"), [(8, 5), (32, 21)])
 def test_dots_are_whole_round_and_anywhere(side, n_pixels):
     """Rows and columns of the centres are uniform and not correlated, and do not depend on what the dots tell."""
     n = 1000
@@ -133,9 +123,6 @@ def test_noise_has_a_variance_that_is_uniform_over_images():
     assert abs(float(scaled.pow(4).mean()) - 3) < 0.02  # Gaussian
     for other in (scaled.roll(1, 3), scaled.roll(1, 2), scaled.roll(1, 1), scaled.roll(1, 0)):
         assert abs(float((scaled * other).mean())) < 4 / scaled.numel() ** 0.5
-
-
-def test_noise_is_clipped():
     noisy = levels_of(changed(make_set(200, level=250), image_noise=4000))
     assert noisy.max() == 255 and (noisy == 255).float().mean() > 0.3
 
@@ -151,12 +138,9 @@ def test_noise_is_drawn_anew_in_each_epoch_and_dots_stay():
     assert torch.equal(levels_of(dotted, seed=3, epoch=1), levels_of(dotted)) and (levels_of(dotted) != 128).any()
 
 
-# All of them
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_a_seed_gives_one_set_whatever_batches_and_order(name):
-    images = make_set(300, level=None, augmentation=CropFlip(4))
+    images = few_grey_images(300, 12, n_classes=N_CLASSES, augmentation=CropFlip(4))
     one, other = (changed(images, seed=seed, **{name: ALL[name]}) for seed in (0, 1))
     again = changed(images, seed=0, **{name: ALL[name]})
     torch.manual_seed(5)
@@ -182,15 +166,13 @@ def test_only_dots_change_test_images():
 
 def test_interventions_come_before_the_augmentation():
     """A set whose images were changed first is augmented to the same batches."""
-    images = changed(make_set(200, level=None, augmentation=CropFlip(4)), shortcut=1.0, image_noise=500.0)
+    images = few_grey_images(200, 12, n_classes=N_CLASSES, augmentation=CropFlip(4))
+    images = changed(images, shortcut=1.0, image_noise=500.0)
     before = images.images
     for change in images.changes:
         before = change(before, torch.arange(200), epoch=3)
     expected = ImageSet(before, images.labels, n_classes=N_CLASSES, augmentation=CropFlip(4))
     assert all(map(torch.equal, *(collect(one.epoch(33, seed=1, epoch=3)) for one in (images, expected))))
-
-
-# Every kind of data set
 
 
 def test_decoded_images_are_changed_as_whole_files_whatever_the_workers(tmp_path):
@@ -205,12 +187,3 @@ def test_decoded_images_are_changed_as_whole_files_whatever_the_workers(tmp_path
     (values, _), (painted, _) = collect(plain.batches(7)), collect(dotted.batches(7))
     shares = ((values - painted).abs().amax(1) > 0.5).float().mean((1, 2))  # the crop of test images shows whole dots
     assert 0.004 < shares.min() and shares.max() < 0.04
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", ALL)
-def test_a_gpu_makes_the_same_sets(name):
-    sets = [make_set(300, level=None, augmentation=CropFlip(4), device=device) for device in ("cpu", "cuda")]
-    ways = [changed(images, **{name: ALL[name]}).epoch(64, seed=1, epoch=2) for images in sets]
-    (images, labels), (images_gpu, labels_gpu) = map(collect, ways)
-    assert images_gpu.is_cuda and torch.equal(labels, labels_gpu.cpu()) and torch.equal(images, images_gpu.cpu())

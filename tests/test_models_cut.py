@@ -22,23 +22,13 @@ FAMILIES = {
                ["layer1.0.conv2", "layer1.0.bn1", "layer1.0.relu", "layer2.0.downsample", "layer2.0.downsample.0"]),
     "bottleneck": (lambda: Network(ResNet(block="Bottleneck", depths=(1, 1, 1, 2), same_width=True, imagenet_stem=True,
                                           **SIZES)), (3, 32, 32), ["layer4.1.bn2", "layer4.1.conv3"]),
-    "preact": (lambda: build_model("preact_resnet18"), (3, 16, 16),
-               ["layer_0.1.batchnorm_0", "layer_1.0.shortcut", "layer_3.1.conv_2d_2"]),
     "wide": (lambda: Network(PreActResNet(family="wide", depths=(1,) * 3, widths=(16, 32, 64), stem_width=16, **SIZES)),
              (3, 8, 8), ["layer.0.block.0.relu_0", "layer.1.block.0.shortcut"]),
-    "liu2020": (lambda: build_model("liu2020_wrn"), (3, 16, 16),
-                ["block1.layer.0.convShortcut", "block3.layer.5.bn2"]),
     "small_cnn": (lambda: build_model("small_cnn"), (3, 16, 16), []),
     "vit": (lambda: Network(VisionTransformer(patch=4, image_size=16, width=24, depth=3, heads=2, **SIZES)),
             (3, 16, 16),
             ["patch_embed.proj", "blocks.1.attn", "blocks.1.attn.qkv", "blocks.1.norm2", "blocks.1.mlp.act"]),
-    "repr_cls_resnet": (lambda: build_model("repr_cls_resnet18", representation_shape=(8, 4, 4),
-                                            image_shape=(3, 16, 16)), (8, 4, 4), ["layer3.0.bn2"]),
-    "repr_cls_vit": (lambda: build_model("repr_cls_vit_tiny", representation_shape=(17, 24)), (17, 24),
-                     ["blocks.11.mlp"]),
 }  # fmt: skip
-LARGE = ("preact", "liu2020", "repr_cls_resnet", "repr_cls_vit")
-ZOO = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in FAMILIES]
 LEAD_NOWHERE = {("nowhere", traps.Attention), ("same", traps.DictOutput)}
 NO_GRADIENT = {traps.NumpyOfAll, traps.InPlaceModule, traps.CapturedView}  # torch gives none of the whole pass
 # A replay gives other values: a call that is answered would change its input; states with the images on their second
@@ -120,7 +110,7 @@ def test_traps(kind, capfd):
     assert all("is cut by hooks" in note and "takes a whole pass of the end network" in note for note in notes)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_the_zoo(name, capfd):
     network, images = zoo_network(name)
     check_law(network, images, [*network.block_names[:: max(2, len(network.block_names) // 2)], *FAMILIES[name][2]])
@@ -135,7 +125,7 @@ def n_operations(run) -> int:
     return counter.get_total_flops() // 2
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_a_pass_costs_what_its_modules_cost(name):
     """Nothing behind `until` and nothing in front of `after` is computed, behind blocks and inside of them."""

@@ -49,14 +49,10 @@ def network(module: nn.Module, side: int = 16) -> Network:
     return Network(module.eval().requires_grad_(False), image_shape=(1, side, 16), n_classes=4)
 
 
-def test_steps_are_told_from_tokens():
+def test_sequences_are_stitched_step_by_step_or_not_at_all():
     rows, patches = network(Rows()), network(Patches())
     assert [name for name in rows.layer_names if rows.is_sequence(name)] == ["lstm", "norm"]
     assert not any(map(patches.is_sequence, (*patches.layer_names, "output")))
-
-
-def test_sequences_are_stitched_step_by_step_or_not_at_all():
-    rows, patches = network(Rows()), network(Patches())
 
     def layers(front, end, front_layer, end_layer, kind):
         return build_layers(front, end, [front_layer], [end_layer], kind, image_shape=(1, 16, 16), seed=0)[0]
