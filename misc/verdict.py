@@ -71,7 +71,10 @@ def give_verdict(args) -> None:
             warn(f"skipped: {reason}")
     if not runs:
         folders = ", ".join(args.source_dirs)
-        raise UserError(f"{folders}: no finished stitching run; give folders that hold their folders")
+        raise UserError(f"{folders}: no finished stitching run; give folders that hold their folders, such as "
+                        "results/DIR, or results/DIR/METHOD/*/ of misc/all_pairs.py")  # fmt: skip
+    if all(run.row.control for run in runs):
+        raise UserError(f"{', '.join(args.source_dirs)}: only controls; stitch without --control as well")
     similarities = [row for path in args.similarity for row in read_similarities(path)]
 
     validity = ValidityLimits(args.noise_dose / 100, args.shrinkage_dose / 100)
@@ -90,7 +93,7 @@ def give_verdict(args) -> None:
         result(f"Make the label-only controls: {'; '.join(commands)}")
     below = describe_stitches([run.row for run in runs])
     write_files(Path(args.output), verdicts, limits, caption=below, **cli.figure_options(args))
-    note(f"wrote {args.output}")
+    note(f"wrote {args.output}; its sentences (.md) and maps of the words and numbers are beside it")
 
 
 def main(argv=None) -> int:

@@ -308,7 +308,7 @@ def test_sentences(tmp_path):
     write_evaluation(tmp_path, {"2": 0.5}, validity=OFF, detector="knn")
     rule, counts, undecided, same, far, _ = report.sentences(judge(runs_of(tmp_path)), Limits())
     assert "below 5 points (score tests, all pairs of a method together (Holm))" in rule
-    assert "at most 5% of noise and 15% of shrinkage" in rule and "(β above 0)" in rule
+    assert "at most 5% of noise and 15% of shrinkage" in rule and "(the interval of β lies above 0)" in rule
     assert counts == (
         "Direct matching: of 5 pairs 1 are similar, 0 accurate by the label alone, 1 accurate but out of distribution, "
         "1 not similar, 2 undecided."

@@ -87,4 +87,6 @@ def choose_layers(
         side: whose layers they are, for `--channels-last`.
     """
     layers, is_last = network.layers(text), args.channels_last in (True, side, "both")
+    if side == "end" and not set(layers) <= set(network.layer_names):
+        raise UserError(f"end layer {text}: nothing follows the output of the network; choose a layer in front of it")
     return network.channels_first(layers, image_shape=image_shape, channels_last=is_last), layers

@@ -144,6 +144,7 @@ def run(parser: Parser, experiment: Callable[[argparse.Namespace], None], argv: 
     except KeyboardInterrupt as stop:
         signum = stop.args[0] if stop.args else signal.SIGINT
         remedy = "; to go on, give the same command with --resume" if hasattr(args, "resume") else ""
+        remedy = "; to go on, give the same command again" if hasattr(args, "shard") else remedy
         note(f"{parser.prog}: interrupted by {signum.name}{remedy}")
         return 128 + signum
     except Exception as error:

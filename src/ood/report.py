@@ -96,11 +96,12 @@ def _print_detectors(name: str, rows: Sequence[EvaluationRow], reference: Refere
     columns = ["mean ID energy" if name == "energy" else "mean ID score", *(["AUROC", "AUPR", "FPR95"] if data else [])]
     values = [[float(scores.mean()), *reference.checks.get((name, layer), ())] for layer, scores in own.items()]
     table(f"{title} ({name})", list(own), columns, values)
-    collapsed = [str(row.pair) for row in rows if row.auroc < COLLAPSED_AUROC]
-    if collapsed:
+    typical = [f"{row.pair}{f' ({row.control} alone)' * bool(row.control)}" for row in rows
+               if row.auroc < COLLAPSED_AUROC]  # fmt: skip
+    if typical:
         note(
-            f"{name}: the AUROC of {len(collapsed)} stitches is below {COLLAPSED_AUROC}, collapsed: they are more "
-            f"typical than the end network's own activations ({listed(collapsed)})"
+            f"{name}: the AUROC of {len(typical)} stitches is below {COLLAPSED_AUROC}: more typical than the end "
+            f"network's own activations, which is no sign of being alike ({listed(typical)})"
         )
 
 

@@ -206,7 +206,10 @@ def _check_shapes(kind: str, source: Shape, target: Shape, made_cls: str | None)
     if kind == "c2c" and tuple(source[1:]) != tuple(target[1:]):
         raise UserError(f"c2c needs maps of equal size, not {one} and {other}; use rc2c_pre")
     if kind == "t2c" and not _is_grid(source[0]):
-        raise UserError(f"t2c needs patch tokens that form a square, not {source[0]} tokens; choose another one")
+        raise UserError(
+            f"t2c needs patch tokens that form a square, not {source[0]} tokens; choose another one, or t2t to "
+            f"a layer of {source[0]} tokens"
+        )
     if kind == "t2t" and source[:-1] != target[:-1]:
         if not (_is_grid(source[0]) and _is_grid(target[0])):
             raise UserError(
@@ -221,10 +224,12 @@ def _check_shapes(kind: str, source: Shape, target: Shape, made_cls: str | None)
     if kind == "c2t":
         n_patches = target[0] - (made_cls is not None)
         if math.prod(source[1:]) != n_patches and (n_patches < 1 or has_cls_token(n_patches)):
+            other = target[0] - (made_cls is None)  # patch tokens, with a CLS token where none is made now
             remedy = "use -c2t-cls pool or learn" if made_cls is None else "leave out -c2t-cls"
+            remedy = remedy if _side(other) ** 2 == other > 0 else "choose another layer"
             raise UserError(
                 f"c2t makes {n_patches} patch tokens{'' if made_cls is None else ' and a CLS token'} for an end "
-                f"layer of {target[0]} tokens, which form no square; {remedy}, or choose another layer"
+                f"layer of {target[0]} tokens, which form no square; {remedy}"
             )
 
 

@@ -77,7 +77,8 @@ def write_files(
     write_table(path, VerdictRow, rows)
     lines = [f"# Verdict on {len(rows)} stitched pairs of layers", "", *sentences(rows, limits), ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
-    rule = f"Similar: less than {100 * limits.tolerance:g} points are lost, in distribution, and β above 0."
+    lost = f"less than {100 * limits.tolerance:g} points are lost"
+    rule = f"Similar: {lost}, in distribution, and the interval of β lies above 0."
     words, numbers = {}, {}
     for name, same in by_title(rows).items():
         name = name.replace(", ", "\n")
@@ -116,7 +117,7 @@ def _rule(limits: Limits) -> str:
     return (
         f"A pair is similar if its penalty against the end network is below {100 * limits.tolerance:g} points (score "
         f"tests, {tests}), its activations are in distribution (at most {noise:.0%} of noise and {shrinkage:.0%} of "
-        "shrinkage), and it is closer to the end network than its label-only control (β above 0)."
+        "shrinkage), and it is closer to the end network than its label-only control (the interval of β lies above 0)."
     )
 
 
