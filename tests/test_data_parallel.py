@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from src.console import note, progress, result, silenced
@@ -58,6 +59,19 @@ def test_an_image_that_does_not_count_has_no_gradient_and_no_place_in_the_sums()
     for name in ("accuracy", "loss"):
         together = sum(getattr(score, name) * k for score, k in zip(parts, n, strict=True)) / 11
         assert together == pytest.approx(getattr(whole, name), rel=1e-6)
+
+
+def test_gradients_of_unequal_shares_average_to_those_of_the_whole_batch(monkeypatch):
+    monkeypatch.setattr("src.training.distributed.DistributedDataParallel", lambda model: model)
+    monkeypatch.setattr("src.training.distributed.add_up", lambda n_samples: torch.full_like(n_samples, 5))
+    model, images, labels = nn.Linear(4, 3), torch.randn(5, 4), torch.arange(5) % 3
+    gradients = []
+    for rank in range(2):  # shares of 3 and 2
+        task = DataParallelClassification(model, Processes(rank, 2))
+        (group,) = task.losses(images[rank::2], labels[rank::2], training=True)
+        gradients += torch.autograd.grad(group.losses.sum(), model.weight)
+    (expected,) = torch.autograd.grad(F.cross_entropy(model(images), labels), model.weight)
+    torch.testing.assert_close(sum(gradients) / 2, expected)
 
 
 def test_who_a_process_is(monkeypatch):
