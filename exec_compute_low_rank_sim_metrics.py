@@ -55,7 +55,7 @@ def compute(args, session=None) -> None:
     model2, layers2 = cli.choose_layers(model2, args.model2_layer, args, image_shape=spec.shape, side="2")
     test_set = session.dataset(args.dataset, args.dataset_root, train=False, **cli.load_options(args, device))
     n_images = min(args.n_samples, len(test_set))
-    if n_images < args.n_samples != cli.N_SAMPLES:
+    if n_images < args.n_samples:
         warn(f"-n {args.n_samples}: there are only {n_images} validation images")
     ranks1, ranks2 = descending(args.model1_ranks), descending(args.model2_ranks)
 

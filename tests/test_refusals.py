@@ -61,6 +61,8 @@ REFUSALS = [
     (f"{STITCH} layer1.0 layer2.0 t2t {ON}", "t2t stitches from a token layer to a token layer, "),
     (f"{STITCH} layer1.0 layer2.0 c2c {ON}", "c2c needs maps of equal size, not 64×8×8 and 64×4×4; use rc2c_pre"),
     (f"{STITCH} layer1.0 layer2.0 rc2c_pre {ON} -e 0 -i pinv --objective hint", "with -e 0: nothing is trained"),
+    (f"{STITCH} layer1.0 layer2.0 rc2c_pre {ON} -e 0 -i eye --control labels", "-i eye: nothing is matched on other"),
+    (f"{STITCH} layer1.0 output rc2c_pre {ON}", "end layer output: nothing follows the output of the network"),
     # Detectors, their evaluation, and probes
     (f"{DETECTOR} -b 1", "-b 1: half of a fine-tuning batch is ID, half OOD; give at least 2"),
     (f"{DETECTOR} -ftoodd digits", "-ftidd and -ftoodd are both digits: no detector tells it from itself"),
@@ -75,6 +77,7 @@ REFUSALS = [
     (f"{COLLECT} empty", "holds no finished stitching run"),
     (f"{COLLECT} dm -o a.jpg", "argument -o/--output: 'a.jpg' is not a name that ends in .csv or .png or .pdf"),
     (f"{COLLECT} trained seeds", ("seeds holds 2 experiments (seed=77; seed=", "of one experiment each")),
+    ("misc/verdict.py results/labels", "results/labels: only controls; stitch without --control as well"),
     ("misc/rank_statistics.py nowhere.csv", "cannot read nowhere.csv: No such file or directory"),
 ]
 
@@ -105,6 +108,7 @@ def place(folder) -> None:
         (folder / name).mkdir(parents=True)
     (folder / "broken" / "meta.json").write_text("{")
     run(*shlex.split(f"{STITCH} layer3.0,layer4.1 layer2.0 rc2c_pre {ON} -e 0 -i pinv -dir dm"))
+    run(*shlex.split(f"{STITCH} layer4.1 layer4.1 rc2c_pre {ON} -e 0 -i pinv --control labels -dir labels"))
     shutil.copytree(DATA / "public_runs" / "trained", folder / "trained")
     for name, source, option in (("results/mixed", "results/dm", {"end_model_path": "another.pt"}),
                                  ("seeds", "trained", {"seed": 77})):  # fmt: skip

@@ -5,7 +5,7 @@ Nothing here imports torch, so that `--help` and a mistyped option are answered 
 
 # ruff: noqa: F401, I001 - the names that scripts use
 from src.cli.groups import (
-    N_SAMPLES, add_data, add_figure, add_gpu, add_interventions, add_matching, add_resume, add_seed,
+    add_data, add_figure, add_gpu, add_interventions, add_matching, add_resume, add_seed,
     add_similarity, add_title, add_training, figure_options, intervention_options, load_options, training_settings,
 )
 from src.cli.networks import (

@@ -12,7 +12,6 @@ from src.datasets import DATASET_NAMES, INTERVENTIONS, Loading, dataset_name
 from src.errors import UserError
 
 MOST_WORKERS = 16  # that decode images by default
-N_SAMPLES = 1000  # images that measures of similarity use by default, as in the paper
 
 
 def add_gpu(parser: Parser) -> None:
@@ -117,7 +116,7 @@ def add_matching(parser: Parser) -> None:
 def add_similarity(parser: Parser) -> None:
     """Add the options of measures of similarity: `-n`, `--metrics`, `--alignment` and `--permutations`."""
     add = parser.add_argument
-    add("-n", "--n-samples", type=whole_number(2), default=N_SAMPLES, help="the first so many validation images")
+    add("-n", "--n-samples", type=whole_number(2), default=1000, help="the first so many validation images")
     add("--metrics", nargs="+", choices=tuple(MEASURES), default=list(PAPER), metavar="MEASURE",
         help=described(MEASURES))  # fmt: skip
     add("--alignment", choices=ALIGNMENTS, default="auto",
