@@ -6,7 +6,7 @@ import math
 import pytest
 
 from src.results import figures
-from src.results.curves import Point, curves, scatter
+from src.results.curves import Point, curves
 from src.results.heat_maps import ClassMap, HeatMap, maps
 from src.results.matrices import Matrix
 from tests.commands import caption_of
@@ -107,18 +107,12 @@ def test_curves_of_one_figure_have_one_scale_and_one_legend(tmp_path, drawn_figu
     assert one.lines[1].get_color() == other.lines[0].get_color() != one.lines[0].get_color()
 
 
-def test_layers_of_curves_keep_their_order_and_points_have_colours_of_groups(tmp_path, drawn_figures):
+def test_layers_of_curves_keep_their_order(tmp_path, drawn_figures):
     points = {"stem": Point(0.5, 0.4, 0.6), "attic": Point(0.7, 0.6, 0.8)}
     curves(tmp_path / "g.png", {"accuracy": {"dm": points}}, x_label="layer", layers=["stem", "body", "attic"])
     (axes,) = drawn_figures["g.png"].axes
     assert [text.get_text() for text in axes.get_xticklabels()] == ["stem", "body", "attic"]
     assert axes.lines[0].get_xydata().tolist() == [[0, 0.5], [2, 0.7]]
-    scatter(tmp_path / "f.png", {"one": [(0.1, 0.5), (0.9, 0.6)], "other": [(0.5, 1.0)]}, x_label="x", y_label="y")
-    figure = drawn_figures["f.png"]
-    assert [points.get_offsets().tolist() for points in figure.axes[0].collections] == [
-        [[0.1, 0.5], [0.9, 0.6]], [[0.5, 1.0]],
-    ]  # fmt: skip
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "other"]
 
 
 def test_without_matplotlib_a_warning_says_what_is_missing(tmp_path, monkeypatch, capsys):

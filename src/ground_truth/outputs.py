@@ -11,6 +11,7 @@ from scipy.special import rel_entr
 from torch import Tensor
 
 from src.models import Network
+from src.models.calls import OUTPUT
 from src.models.heads import pool
 
 BASELINES = ("accuracy difference", "effective rank difference", "mean norm difference")
@@ -69,10 +70,11 @@ def pass_over(network: Network, batches: Iterable[tuple[Tensor, Tensor]], layers
     outputs, labels, features = [], [], {name: [] for name in names}
     with torch.no_grad():
         for x, y in batches:
-            outputs.append(network(x.to(device)).softmax(1).double().cpu())
+            activations = network.activations(x.to(device), [*names, OUTPUT])
+            outputs.append(activations[OUTPUT].softmax(1).double().cpu())
             labels.append(y.cpu())
-            for name, activations in network.activations(x.to(device), names).items() if names else ():
-                features[name].append(pool(activations).double().cpu())
+            for name in names:
+                features[name].append(pool(activations[name]).double().cpu())
     probabilities = torch.cat(outputs)
     accuracy = (probabilities.argmax(1) == torch.cat(labels)).double().mean().item()
     rows = {name: torch.cat(parts) for name, parts in features.items()}

@@ -1,4 +1,4 @@
-"""Curves over ranks or layers, and points of networks in a plane."""
+"""Curves over ranks or layers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -59,19 +59,6 @@ def curves(
         ends = [end for axes in all_axes for end in axes.get_ylim()]
         for axes in all_axes if is_shared else ():
             axes.set_ylim(y_range or (min(ends), max(ends)))
-
-
-def scatter(
-    path: Path, points: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str, y_label: str, caption: str = ""
-) -> None:
-    """Draw points (x, y) in one panel, in a colour for each group."""
-    if not can_draw(path):
-        return
-    with new_figure(path, [""], (COLUMN, 0.8 * COLUMN), caption=caption) as ((axes,), legend):
-        for label, group in points.items():
-            legend[label] = axes.scatter(*zip(*group, strict=True), s=10, alpha=0.7)
-        axes.set(xlabel=x_label, ylabel=y_label)
-        axes.grid(alpha=0.3)
 
 
 def _point(value: Point | float) -> Point:
