@@ -152,7 +152,9 @@ class BaseImageSet:
             missing, places, batches, first = [], [], [], 0
             for rows in plan.batches:
                 own, wanted = plan.indices[rows].tolist(), indices[rows].tolist()
-                besides = list(dict.fromkeys(each for each in wanted if each not in set(own))) or own[:1]
+                in_batch = set(own)
+                besides = [index for index in dict.fromkeys(wanted) if index not in in_batch]
+                besides = besides or own[:1]  # no batch is empty
                 place = {index: number for number, index in enumerate([*own, *besides])}
                 places.append(torch.tensor([place[index] for index in wanted], device=self.device))
                 missing += besides
