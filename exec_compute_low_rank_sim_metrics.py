@@ -9,8 +9,8 @@ from src import cli
 def parser() -> cli.Parser:
     options = cli.Parser("Compare layers of two networks by CKA, PWCCA and orthogonal Procrustes, at any ranks.")
     add, rank = options.add_argument, cli.whole_number(0)
-    add("model1_path", type=cli.checkpoint, help=f"checkpoint of the first network: {cli.CHECKPOINT}")
-    add("model2_path", type=cli.checkpoint, help="checkpoint of the second network")
+    add("model1_path", help=f"checkpoint of the first network: {cli.CHECKPOINT}")
+    add("model2_path", help="checkpoint of the second network")
     add("model1_type", type=cli.network, help=cli.NETWORKS)
     add("model2_type", type=cli.network, help="as model1_type")
     add("model1_layer", help="layer of the first network; several with commas between them, or all")

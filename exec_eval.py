@@ -8,7 +8,7 @@ from src import cli
 
 def parser() -> cli.Parser:
     options = cli.Parser("Print the accuracy of a network on the test images of a dataset.")
-    options.add_argument("model_path", type=cli.checkpoint, help=cli.CHECKPOINT)
+    options.add_argument("model_path", help=cli.CHECKPOINT)
     options.add_argument("model_type", type=cli.network, help=cli.NETWORKS)
     cli.add_data(options, batch_size=64)
     cli.add_gpu(options)

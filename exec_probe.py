@@ -9,7 +9,7 @@ from src import cli
 def parser() -> cli.Parser:
     options = cli.Parser("Train linear probes at all given layers and ranks together; prints their test accuracies.")
     add = options.add_argument
-    add("model_path", type=cli.checkpoint, help=cli.CHECKPOINT)
+    add("model_path", help=cli.CHECKPOINT)
     add("model_type", type=cli.network, help=cli.NETWORKS)
     add("-l", "--layers", dest="layer_names", nargs="+", required=True,
         help="layers to probe, with blanks or commas between them, or all")  # fmt: skip

@@ -11,8 +11,8 @@ from src.choices.stitching import FORMS, INITS, OBJECTIVES
 def parser() -> cli.Parser:
     options = cli.Parser("Stitch one pair of layers, several, or all; writes a folder for each pair.")
     add = options.add_argument
-    add("front_model_path", type=cli.checkpoint, help=f"checkpoint of the network it starts as: {cli.CHECKPOINT}")
-    add("end_model_path", type=cli.checkpoint, help="checkpoint of the network that it ends as")
+    add("front_model_path", help=f"checkpoint of the network it starts as: {cli.CHECKPOINT}")
+    add("end_model_path", help="checkpoint of the network that it ends as")
     add("front_model_type", type=cli.network, help=cli.NETWORKS)
     add("end_model_type", type=cli.network, help="as front_model_type")
     add("front_layer", help="layer to stitch from; several with commas between them, or all")

@@ -13,7 +13,7 @@ CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_")
 def parser() -> cli.Parser:
     options = cli.Parser("Train an OOD detector for one layer of a network, for several, or for all of its blocks.")
     add = options.add_argument
-    add("source_model_path", type=cli.checkpoint, help=f"checkpoint of the network to detect for: {cli.CHECKPOINT}")
+    add("source_model_path", help=f"checkpoint of the network to detect for: {cli.CHECKPOINT}")
     add("source_model_type", type=cli.network, help=cli.NETWORKS)
     add("source_layer_name", help="layer; several with commas between them, or all: one detector after the other")
     add("-m", "--model-type", choices=CLASSIFIERS, required=True, help="the detector")

@@ -73,7 +73,7 @@ def options_of(script: ModuleType, args: Namespace, **own: Any) -> Namespace:
     parser = script.parser()
     known = {action.dest for action in parser._actions if action.option_strings} - set(NOT_PASSED)
     shared = {name: value for name, value in vars(args).items() if name in known and value is not None}
-    return parser.options(**shared | own)
+    return parser.parse_args(parser.words(Namespace(**shared | own)))
 
 
 class Unit(NamedTuple):

@@ -270,7 +270,7 @@ LISTS = [
 CHOICES = [
     (["--methods", "pinv", "procrustes"], "unknown method 'procrustes'; give pinv, repair"),
     (["--methods", "task"], "'' is not a whole number from 1 on"),
-    (["--detector", "energy"], "invalid choice: 'energy' (choose from mahalanobis"),
+    (["--detector", "energy"], "'energy' is not one or several of mahalanobis"),
     (["--shard", "4/3"], "'4/3' is not I/N with I from 1 to N"),
 ]
 

@@ -1,6 +1,7 @@
 """`--config`: defaults from YAML or JSON, for options and positional arguments alike; and options as words."""
 
 import json
+from argparse import Namespace
 
 import pytest
 
@@ -71,4 +72,4 @@ def test_options_become_the_words_that_they_came_from(script, given):
     parsed = parser.parse_args(given.split())
     assert vars(parser.parse_args(parser.words(parsed))) == vars(parsed)
     own = {name: value for name, value in vars(parsed).items() if not name.endswith("_path_seed")}
-    assert list(vars(parser.options(**own)).items()) == list(vars(parsed).items())
+    assert list(vars(parser.parse_args(parser.words(Namespace(**own)))).items()) == list(vars(parsed).items())

@@ -69,7 +69,7 @@ REFUSALS = [
     (f"{DETECTOR} -m repr_cls_vit_tiny", "takes activations of shape (tokens, width), not (64, 4, 4)"),
     (f"{DETECTOR} -fdir broken", "cannot read broken/meta.json: "),
     (f"{EVALUATE} -detectors nowhere", "no detectors in nowhere: there is no meta.json"),
-    (f"{EVALUATE} --detector energy,nothing", "invalid choice: 'nothing' (choose from energy, mahalanobis"),
+    (f"{EVALUATE} --detector energy,nothing", "'energy,nothing' is not one or several of energy, mahalanobis"),
     (f"{EVALUATE} --detector knn -scd other.npz", "images of -scd are 3×32×32, those of -d 1×8×8"),
     (EVALUATE.replace("dm", "mixed"), "the runs differ in end_model_path: "),
     (f"exec_probe.py - small_cnn {ON} -l output --with-head h", "is for encoders; small_cnn gives 10 logits already"),

@@ -5,12 +5,35 @@ Nothing here imports torch, so that `--help` and a mistyped option are answered 
 
 # ruff: noqa: F401, I001 - the names that scripts use
 from src.cli.groups import (
-    add_data, add_figure, add_gpu, add_interventions, add_matching, add_resume, add_seed,
-    add_similarity, add_title, add_training, figure_options, intervention_options, load_options, training_settings,
-)
-from src.cli.networks import (
-    CHECKPOINT, NETWORKS, add_channels_last, checkpoint, choose_layers, named_network, network,
+    CHECKPOINT,
+    NETWORKS,
+    add_channels_last,
+    add_data,
+    add_figure,
+    add_gpu,
+    add_interventions,
+    add_matching,
+    add_resume,
+    add_seed,
+    add_similarity,
+    add_title,
+    add_training,
+    choose_layers,
+    figure_options,
+    load_options,
+    named_network,
+    training_settings,
 )
 from src.cli.parser import Parser, run
-from src.cli.types import csv_file, described, figure_file, rank, real_number, several, table_or_figure, whole_number
+from src.cli.types import (
+    csv_file,
+    described,
+    figure_file,
+    network,
+    rank,
+    real_number,
+    several,
+    table_or_figure,
+    whole_number,
+)
 from src.datasets import dataset_name as dataset

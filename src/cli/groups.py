@@ -1,16 +1,27 @@
-"""Groups of options that several scripts have, and the values that they stand for."""
+"""Options that several scripts have, alone and in groups, and the values that they stand for."""
 
 import os
 from argparse import Namespace
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from src.choices import ALIGNMENTS, OPTIMIZERS, PRECISIONS, SCHEDULERS
 from src.choices.measures import MEASURES, PAPER
+from src.choices.models import MODEL_NAMES
 from src.cli.parser import Parser
 from src.cli.types import cutoff, described, real_number, whole_number
 from src.datasets import DATASET_NAMES, INTERVENTIONS, Loading, dataset_name
 from src.errors import UserError
+from src.network_names import NetworkName
 
+if TYPE_CHECKING:
+    from src.models import Network
+
+NETWORKS = (
+    f"one of {', '.join(MODEL_NAMES)}; tv_NAME, any classification network of torchvision (tv_convnext_tiny); or "
+    "FILE.py:FUNCTION, one of your own"
+)
+CHECKPOINT = "a state dict; for tv_NAME also DEFAULT or the name of torchvision's weights; - for fresh weights"
 MOST_WORKERS = 16  # that decode images by default
 
 
@@ -72,8 +83,11 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
 def load_options(args: Namespace, device: Any) -> dict[str, Any]:
     """Collect the arguments `device` and `loading` of `load_dataset`, and interventions where a script has them."""
     n_workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.n_workers is None else args.n_workers
-    changes = intervention_options(args) if "intervention_seed" in args else {}
-    return {"device": device, "loading": Loading(n_workers, args.prefetch_factor), **changes}
+    options = {"device": device, "loading": Loading(n_workers, args.prefetch_factor)}
+    if "intervention_seed" in args:
+        options["interventions"] = {name: vars(args).get(name) for name in INTERVENTIONS}
+        options["intervention_seed"] = args.intervention_seed
+    return options
 
 
 def add_training(parser: Parser, *, n_epochs: int | None, momentum: bool = False) -> None:
@@ -141,12 +155,6 @@ def add_interventions(parser: Parser, *, of_tests: bool = False) -> None:
                         help="seed of labels, dots and noise that these draw; -s does not change them")  # fmt: skip
 
 
-def intervention_options(args: Namespace) -> dict[str, Any]:
-    """Collect the arguments `interventions` and `intervention_seed` of `load_dataset`."""
-    strengths = {name: vars(args).get(name) for name in INTERVENTIONS}
-    return {"interventions": strengths, "intervention_seed": args.intervention_seed}
-
-
 def training_settings(args: Namespace) -> Any:
     """Return the training settings that the options of `add_training` and `-b` stand for.
 
@@ -161,3 +169,33 @@ def training_settings(args: Namespace) -> Any:
     if options.get("momentum") and args.optimizer != "sgd":
         raise UserError(f"--momentum is of -o sgd, not of {args.optimizer}; give -o sgd or leave it out")
     return Settings(**{name: options[name] for name in Settings._fields if name in options})
+
+
+def add_channels_last(parser: Parser, *sides: str) -> None:
+    """Add `--channels-last`, for one network or for the given sides."""
+    what = "activations of three axes are height, width, channels where their shape does not tell"
+    if sides:
+        parser.add_argument("--channels-last", choices=(*sides, "both"), default=None, help=f"whose {what}")
+    else:
+        parser.add_argument("--channels-last", action="store_true", help=what)
+
+
+def named_network(args: Namespace, side: str) -> NetworkName:
+    """Return the network that options name: `front_model` by `front_model_path` and `front_model_type`."""
+    options = vars(args)
+    return NetworkName(options[f"{side}_path"], options[f"{side}_type"], options.get(f"{side}_path_seed"))
+
+
+def choose_layers(
+    network: "Network", text: str, args: Namespace, *, image_shape: Sequence[int], side: str = "both"
+) -> tuple["Network", list[str]]:
+    """Return the layers that an option names, and the network with their activations as maps (B, C, H, W).
+
+    Args:
+        text: as `Network.layers` takes it.
+        side: whose layers they are, for `--channels-last`.
+    """
+    layers, is_last = network.layers(text), args.channels_last in (True, side, "both")
+    if side == "end" and not set(layers) <= set(network.layer_names):
+        raise UserError(f"end layer {text}: nothing follows the output of the network; choose a layer in front of it")
+    return network.channels_first(layers, image_shape=image_shape, channels_last=is_last), layers

@@ -8,11 +8,14 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from src.cli.networks import add_derived_options, is_derived, refuse_code_of_config
+from src.cli.types import network
 from src.console import note
 from src.errors import Misfit, UserError, as_user_error, unknown_name
 from src.files import read_yaml
+from src.network_names import FRESH, content_of, file_and_function, fresh_seed, is_user_network
 from src.results.options import NOT_RECORDED
+
+DERIVED = ("_sha256", "_path_seed")  # endings of entries of a `config.txt` that `parse_args` adds
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -33,57 +36,59 @@ class Parser(argparse.ArgumentParser):
                           "what is given here as well wins")  # fmt: skip
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
-        """Parse arguments, with defaults from the file of `--config`; end the process where one is wrong."""
+        """Parse arguments, with defaults from the file of `--config`; end the process where one is wrong.
+
+        The result also has the SHA-256 of users' files that options name networks of, and the seeds of fresh weights.
+        """
         args = sys.argv[1:] if args is None else args
         first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
         first.add_argument("--config")
         try:
             path = first.parse_known_args(args)[0].config
-            from_file = {} if path is None else self._set_defaults(path)
+            from_file = [] if path is None else self._set_defaults(path)
             parsed = super().parse_args(args, namespace)
-            refuse_code_of_config(from_file, parsed, args)
-            add_derived_options(self, parsed)
+            for name, value in list(vars(parsed).items()):
+                if isinstance(value, str) and is_user_network(value):
+                    if name in from_file and value not in {network(word.rpartition("=")[2]) for word in args}:
+                        raise UserError(
+                            f"{name} {value} stands in the file of --config alone, and a file of options does not run "
+                            "code; name it on the command line as well"
+                        )
+                    setattr(parsed, f"{name}_sha256", content_of(file_and_function(value)[0]))
+                elif name.endswith("_path") and value == FRESH:
+                    setattr(parsed, f"{name}_seed", fresh_seed(getattr(parsed, "seed", 0)))
         except (argparse.ArgumentError, UserError) as error:
             self.error(str(error))
         return parsed
 
-    def _set_defaults(self, path: str) -> dict[str, Any]:
-        """Make the options in a file the defaults, and return them.
+    def _set_defaults(self, path: str) -> list[str]:
+        """Make the options in a file the defaults, and return their names; argparse converts and checks them.
 
-        `null` and empty texts, as the public code writes them, leave an option as it is. argparse converts and checks.
+        `null` and empty texts, as the public code writes them, leave an option as it is.
         """
         actions = {action.dest: action for action in self._actions if action.dest not in (*NOT_RECORDED, "help")}
         given = {str(name): value for name, value in read_yaml(path).items() if value not in (None, "", [])}
-        given = {name: value for name, value in given.items() if not is_derived(name)}
+        given = {name: value for name, value in given.items() if not name.endswith(DERIVED)}
         for name, value in given.items():
             if name not in actions:
                 raise unknown_name(f"option in {path}", name, actions)
             action = actions[name]
-            if action.nargs != 0:
-                value = self._get_values(action, _words(action, value))
-            elif not isinstance(value, bool):
+            if action.nargs == 0 and not isinstance(value, bool):
                 raise UserError(f"{path}: {name}: {value!r} is neither true nor false")
-            _let_out(action, value)
-        return given
-
-    def options(self, **values: Any) -> argparse.Namespace:
-        """Return what `parse_args` would: these values, by their names in `config.txt`, and defaults for the others."""
-        actions = {action.dest: action for action in self._actions}
-        for name, value in values.items():
-            _let_out(actions[name], value)
-        return self.parse_args([])
+            action.default = value if action.nargs == 0 else self._get_values(action, _words(action, value))
+            action.required = False
+            if not action.option_strings:
+                action.nargs = "*" if action.nargs == "+" else "?"
+        return list(given)
 
     def words(self, options: argparse.Namespace) -> list[str]:
         """Return the command line that stands for options: positional ones, and those that are not the default."""
         positional, named = [], []
         for action in self._actions:
-            value, default = getattr(options, action.dest, None), action.default
+            value = getattr(options, action.dest, None)
             if not action.option_strings:
                 positional += _words(action, value)
-                continue
-            if isinstance(default, str):
-                default = self._get_value(action, default)  # argparse converts it as well
-            if value is not None and value != default:
+            elif value is not None and value != action.default:
                 named += [action.option_strings[0], *_words(action, value)]
         return [*positional, *named]
 
@@ -97,13 +102,6 @@ def _words(action: argparse.Action, value: Any) -> list[str]:
         return []
     words = [str(each) for each in (value if isinstance(value, list) else [value])]
     return words if action.nargs else [",".join(words)]
-
-
-def _let_out(action: argparse.Action, value: Any) -> None:
-    """Let an option, or a positional argument, be left out; it then has this value."""
-    action.default, action.required = value, False
-    if not action.option_strings:
-        action.nargs = "*" if action.nargs == "+" else "?"
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
+from src.network_names import file_and_function, is_user_network
+
 Value = TypeVar("Value")
 
 
@@ -51,17 +53,18 @@ def cutoff(text: str) -> str:
     return str(checked(float, lambda number: 0 <= number < 1, "paper, exact or a number from 0 up to 1")(text))
 
 
+def network(text: str) -> str:
+    """Read the name of a network: the type of an option; the path of a user's file becomes absolute."""
+    if not is_user_network(text):
+        return text
+    file, function = file_and_function(text)
+    return f"{file.expanduser().absolute()}:{function}"
+
+
 def several(names: Collection[str]) -> Callable[[str], list[str]]:
     """Return the type of an option that takes one or more of some names, with commas between them."""
-
-    def parse(text: str) -> list[str]:
-        chosen = list(dict.fromkeys(text.split(",")))
-        for name in chosen:
-            if name not in names:
-                raise argparse.ArgumentTypeError(f"invalid choice: {name!r} (choose from {', '.join(names)})")
-        return chosen
-
-    return parse
+    title = f"one or several of {', '.join(names)} with commas between them"
+    return checked(lambda text: list(dict.fromkeys(text.split(","))), lambda chosen: set(chosen) <= set(names), title)
 
 
 def output_file(*endings: str) -> Callable[[str], str]:
