@@ -42,12 +42,11 @@ def probe(args, session=None) -> None:
     from src.console import note, progress, result
     from src.datasets import dataset_info
     from src.errors import UserError
-    from src.files import write_json
     from src.low_rank import descending
     from src.probing import Probes, decay_epochs
     from src.probing.report import write_files
     from src.probing.rows import ProbeRow
-    from src.results.options import recorded
+    from src.results.options import write_options
     from src.results.run import Run
     from src.runtime import device_of
     from src.session import Session
@@ -116,7 +115,7 @@ def probe(args, session=None) -> None:
         path = Path(args.with_head, f"model_{args.n_epochs}.pt")
         own = {f"linear_probe.{key}": value for key, value in head.state_dict().items()}
         save_state(path, model.state_dict() | own)
-        write_json(path.with_suffix(".config.txt"), recorded(vars(args)))  # so that fresh weights are known as such
+        write_options(path.with_suffix(".config.txt"), vars(args))  # so that fresh weights are known as such
         note(f"wrote {path}")
     if run:
         made_with = (args.seed, args.n_epochs, args.model_type, args.dataset, len(test_set), args.shortcut)

@@ -256,14 +256,13 @@ def test_a_unit_is_taken_up_where_its_process_was_killed(n_finished, networks, f
 
 
 LISTS = [
-    ("name,type\na,small_cnn\nb,small_cnn\n", "networks.csv has no column path; give a CSV with the columns name"),
+    ("name,type\na,small_cnn\nb,small_cnn\n", "is no table of networks (with the columns name, path, type"),
     ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n", "has the name a more than once"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/x.pt,small_cnn\n",
-     "networks.csv, line 3: there is no checkpoint models/x.pt"),
-    ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt\n", "networks.csv, line 3 has no type"),
+     "networks.csv: there is no checkpoint models/x.pt"),
+    ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt\n", "networks.csv, line 3: type is missing or damaged"),
     ("name,path,type\na,models/a.pt,small_cnn\n", "lists 1 networks; give at least two"),
-    ("name,path,type\n" + "".join(f"{name},models/a.pt,small_cnn\n" for name in ("a-a", "a")),
-     "two pairs have the name a-a-a; give names without - in them"),
+    ("name,path,type\na/a,models/a.pt,small_cnn\nb,models/b.pt,small_cnn\n", "the name 'a/a' cannot be that of a file"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,nets.py:cnn\n", "a list does not run code; name it"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,resnet18\n", "does not fit resnet18"),
 ]  # fmt: skip

@@ -96,7 +96,7 @@ def test_from_below_all_are_written_and_of_repeated_ones_the_newest_counts(tmp_p
     for name, accuracy in (("a/2026-11-25_10-25-39.5", 0.25), ("b/2026-11-25_10-25-32.5", 0.5)):
         copy_run(TRAINED[0], tmp_path / "n" / name, accuracy)
     out, err = run(SCRIPT, "n", "-r", "-o", "all.pdf")
-    assert out.split()[-1] == "0.2500" and "in 2026-11-25_10-25-39.5" in err and "skipped" not in err
+    assert out.split()[-1] == "0.2500" and "1 result repeats another" in err and "skipped" not in err
     assert [row["accuracy"] for row in read_csv("all.csv")] == ["0.5", "0.25"]
     assert (tmp_path / "all.pdf").read_bytes().startswith(PDF)
     (measured,) = (row for row in read_csv("all_measurements.csv") if row["measure"] == "accuracy")

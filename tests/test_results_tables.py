@@ -147,7 +147,7 @@ def test_a_damaged_table_names_the_file_and_the_line(tmp_path):
     path = tmp_path / "grid.csv"
     write_table(path, StitchRow, [stitch_row(), stitch_row(accuracy=0.25)])
     path.write_text(path.read_text().replace(",0.25,", ",high,"))
-    with pytest.raises(UserError, match=r"grid\.csv, line 3 is damaged \(accuracy\); write the table again$"):
+    with pytest.raises(UserError, match=r"grid\.csv, line 3: accuracy is missing or damaged; write the table again$"):
         read_table(path, StitchRow)
 
 
@@ -162,7 +162,7 @@ def test_a_table_is_read_as_what_it_is_and_no_other(tmp_path):
         for other in TABLES.keys() - {kind}:
             with pytest.raises(UserError) as raised:
                 read_table(path, other)
-            line = f"{path} is no table of {other.contents} ({other.written_by}); give one that this version wrote"
+            line = f"{path} is no table of {other.contents} ({other.written_by}); give such a one"
             assert str(raised.value) == line
     with pytest.raises(UserError, match=r"is no table of probing \(exec_probe\.py -o\) or stitching \(exec_stitch\.py"):
         (tmp_path / "empty.csv").touch()

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from src.choices import STARTS
@@ -76,6 +77,12 @@ class Experiment:
         """Return what the `config.txt` of a pair of layers holds."""
         return {**self.options, **pair._asdict()}
 
+    def write(self, folder: Path, pair: Pair | ControlPair) -> None:
+        """Write the `config.txt` of a pair of layers, and what else marks its run as finished."""
+        from src.results.run import Run  # imports torch
+
+        Run.in_folder(folder, self.config(pair)).finish()
+
     @property
     def settings(self) -> dict[str, Any]:
         """The settings by name, of a row as well."""
@@ -147,22 +154,17 @@ def grouped(items: Iterable[Result], key: Callable[[Result], Hashable]) -> dict[
     return groups
 
 
-def newest(
-    items: Iterable[Result], key: Callable[[Result], Hashable], *, name: Callable[[Result], str] | None = None
-) -> list[Result]:
+def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[Result]:
     """Return of repeated results, which share a key, the last one; warn where there are any.
 
     Args:
         items: the oldest first.
-        name: of an item, for the warning.
     """
     groups = grouped(items, key)
     n_repeated = sum(len(same) - 1 for same in groups.values())
     if n_repeated:
         results = "1 result repeats another" if n_repeated == 1 else f"{n_repeated} results repeat others"
-        repeated = [name(same[-1]) for same in groups.values() if name and len(same) > 1]
-        named = f": {', '.join(repeated[:3])}{' …' * (len(repeated) > 3)}" if repeated else ""
-        warn(f"{results} of the same experiment; the newest of each counts{named}")
+        warn(f"{results} of the same experiment; the newest of each counts")
     return [same[-1] for same in groups.values()]
 
 
@@ -172,11 +174,7 @@ def newest_runs(runs: Iterable[Result]) -> list[Result]:
     Their order stays, whatever it is; the names of their folders are times, which tell the newest.
     """
     runs = list(runs)
-    counted = newest(
-        sorted(runs, key=lambda run: run.folder.name),
-        lambda run: (run.row.pair, run.row.key),
-        name=lambda run: f"{run.row.pair} in {run.folder.name}",
-    )
+    counted = newest(sorted(runs, key=lambda run: run.folder.name), lambda run: (run.row.pair, run.row.key))
     chosen = set(map(id, counted))
     return [run for run in runs if id(run) in chosen]
 

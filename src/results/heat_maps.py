@@ -19,7 +19,6 @@ class HeatMap(NamedTuple):
     scale: tuple[float, float] = (0.0, 1.0)  # values of the darkest and the brightest colour; a distance has (1, 0)
     is_diverging: bool = False  # bright in the middle of `scale`, dark blue below and dark red above
     marked: Collection[tuple[str, str]] = ()  # row and column of cells with a red corner
-    digits: str = ".2f"  # format of the values
 
     @classmethod
     def difference(cls, matrix: Matrix) -> "HeatMap":
@@ -37,7 +36,7 @@ class HeatMap(NamedTuple):
                 if not math.isnan(value):
                     red, green, blue, _ = image.cmap(image.norm(value))
                     is_bright = 0.3 * red + 0.59 * green + 0.11 * blue > 0.5
-                    _write_cell(axes, x, y, value, "black" if is_bright else "white", self.digits)
+                    _write_cell(axes, x, y, value, "black" if is_bright else "white")
         for row, column in self.marked:
             y, x = self.matrix.rows.index(row), self.matrix.columns.index(column)
             corner = [(x + 0.5, y - 0.5), (x + 0.26, y - 0.5), (x + 0.5, y - 0.26)]
@@ -99,6 +98,6 @@ def maps(
     return True
 
 
-def _write_cell(axes: Any, x: int, y: int, value: float, colour: str, digits: str = ".2f") -> None:
+def _write_cell(axes: Any, x: int, y: int, value: float, colour: str) -> None:
     """Write a number, 0.00 without a sign."""
-    axes.text(x, y, f"{round(value, 2) + 0.0:{digits}}", ha="center", va="center", color=colour, fontsize=POINTS - 1)
+    axes.text(x, y, f"{round(value, 2) + 0.0:.2f}", ha="center", va="center", color=colour, fontsize=POINTS - 1)

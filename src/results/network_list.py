@@ -1,7 +1,5 @@
 """Reads a list of networks: a CSV with the columns name, path, type and optionally group."""
 
-import csv
-import itertools
 import os
 import re
 from collections import Counter
@@ -10,11 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.errors import UserError
-from src.files import readable
 from src.network_names import NetworkName, file_and_function, is_user_network
-from src.results.tables import from_record
+from src.results.tables import read_table
 
-COLUMNS = "the columns name, path, type and optionally group"
 NAME = re.compile(r"\w[\w.+=-]*")
 SIMILARITY, PROBES = TABLES = ("similarity", "probes")  # folders of tables, beside those of the methods
 
@@ -27,6 +23,8 @@ class ListedNetwork(NamedTuple):
     type: str  # likewise
     group: str | None = None  # of networks that were made alike
 
+    contents, written_by = "networks", "with the columns name, path, type and optionally group"
+
 
 def read_networks(table: str | Path) -> list[ListedNetwork]:
     """Read a list of at least two networks; relative paths in it count from its own folder.
@@ -35,23 +33,18 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
         UserError: it cannot be read, lacks a column or a value, has a name twice or one that is no file name, or names
             a checkpoint that is not there.
     """
-    with readable(table, f"it is to be a CSV with {COLUMNS}"), open(table, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        header, records = reader.fieldnames or [], list(reader)
-    missing = [column for column in ("name", "path", "type") if column not in header]
-    if missing:
-        raise UserError(f"{table} has no column {', '.join(missing)}; give a CSV with {COLUMNS}")
-    networks = []
-    for number, record in enumerate(records, start=2):
-        try:
-            network = from_record(ListedNetwork, record)
-        except ValueError as error:
-            raise UserError(f"{table}, line {number} has no {error}; fill it in") from error
-        networks.append(_with_path_from(Path(table).parent, network, where=f"{table}, line {number}"))
+    networks = read_table(table, ListedNetwork)
     if len(networks) < 2:
         raise UserError(f"{table} lists {len(networks)} networks; give at least two, a line each")
-    _check_names([network.name for network in networks], table)
-    return networks
+    names = Counter(network.name for network in networks)
+    for name, n in names.items():
+        if not NAME.fullmatch(name):
+            raise UserError(
+                f"{table}: the name {name!r} cannot be that of a file; give letters, digits, and inside _ . + = -"
+            )
+        if n > 1:
+            raise UserError(f"{table} has the name {name} more than once; give each network its own")
+    return [_with_path_from(Path(table).parent, network, table) for network in networks]
 
 
 def by_identity(networks: Sequence[ListedNetwork]) -> dict[str, ListedNetwork]:
@@ -64,7 +57,7 @@ def pair_name(first: ListedNetwork, second: ListedNetwork) -> str:
     return f"{first.name}-{second.name}"
 
 
-def _with_path_from(folder: Path, network: ListedNetwork, *, where: str) -> ListedNetwork:
+def _with_path_from(folder: Path, network: ListedNetwork, table: str | Path) -> ListedNetwork:
     """Return a network whose paths count from the working folder, once its checkpoint is known to be there."""
     kind = network.type
     if is_user_network(kind):
@@ -74,21 +67,5 @@ def _with_path_from(folder: Path, network: ListedNetwork, *, where: str) -> List
         return network._replace(type=kind)
     path = os.path.normpath(folder / Path(network.path).expanduser())
     if not os.path.isfile(path):
-        raise UserError(f"{where}: there is no checkpoint {path}; correct the path, which counts from {folder}")
+        raise UserError(f"{table}: there is no checkpoint {path}; correct the path, which counts from {folder}")
     return network._replace(path=path, type=kind)
-
-
-def _check_names(names: Sequence[str], table: str | Path) -> None:
-    """Raise a UserError unless each network, and each pair of them, has a name of its own that files can have."""
-    for name in names:
-        if not NAME.fullmatch(name):
-            raise UserError(
-                f"{table}: the name {name!r} cannot be that of a file; give letters, digits, and inside _ . + = -"
-            )
-    repeated = [name for name, n in Counter(names).items() if n > 1]
-    if repeated:
-        raise UserError(f"{table} has the name {', '.join(repeated)} more than once; give each network its own")
-    pairs = Counter(f"{first}-{second}" for first, second in itertools.permutations(names, 2))
-    repeated = [pair for pair, n in pairs.items() if n > 1]
-    if repeated:
-        raise UserError(f"{table}: two pairs have the name {repeated[0]}; give names without - in them")

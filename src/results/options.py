@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.files import read_json
+from src.files import read_json, write_json
 from src.network_names import content_of
 
 NOT_RECORDED = ("config", "resume", "overwrite")  # a `config.txt` with them would not repeat the run
@@ -26,6 +26,11 @@ def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
 def as_written(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options as `read_options` reads them back."""
     return json.loads(json.dumps(recorded(options)))
+
+
+def write_options(path: Path, options: Mapping[str, Any]) -> None:
+    """Write the `config.txt` of a run of these options."""
+    write_json(path, recorded(options))
 
 
 def read_options(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from src.checkpoints import load_tensors, save_tensors
 from src.console import note
 from src.errors import UserError
 from src.files import hold, write_json
-from src.results.options import as_written, read_options, recorded, refuse_other_options
+from src.results.options import as_written, read_options, refuse_other_options, write_options
 from src.runtime import provenance
 
 
@@ -103,7 +103,7 @@ class Run:
     def finish(self) -> None:
         """Mark the run as finished, and let go of its folder."""
         write_json(self.made_with, provenance(gpu=self.options["gpu"]))
-        write_json(self.config, recorded(self.options))
+        write_options(self.config, self.options)
         self.discard()
 
     def discard(self) -> None:

@@ -88,21 +88,21 @@ def read_table(path: str | Path, *kinds: type) -> list[Any]:
         UserError: the file cannot be read, is no such table, or is damaged; names it, the line and the column.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
+        with open(path, newline="", encoding="utf-8-sig") as file:  # a user's own may be of a spreadsheet
+            reader = csv.DictReader(file, skipinitialspace=True)
             header, records = set(reader.fieldnames or []), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     kind = next((kind for kind in kinds if header.issuperset(_required(kind))), None)
     if kind is None:
         tables = " or ".join(f"{kind.contents} ({kind.written_by})" for kind in kinds)
-        raise UserError(f"{path} is no table of {tables}; give one that this version wrote")
+        raise UserError(f"{path} is no table of {tables}; give such a one")
     rows = []
     for number, record in enumerate(records, start=2):
         try:
             rows.append(from_record(kind, record))
         except ValueError as error:
-            raise UserError(f"{path}, line {number} is damaged ({error}); write the table again") from error
+            raise UserError(f"{path}, line {number}: {error} is missing or damaged; write the table again") from error
     return rows
 
 

@@ -135,23 +135,22 @@ class GridRuns:
         self._claim()
         rows: dict[Stitch, StitchRow] = {}
         for pair, layer in self.layers.items():
-            options = self.experiment.config(pair)
-            run = Run.in_folder(self.folders[pair], options)
-            if run.config.exists():  # finished before the run was killed
+            folder, options = self.folders[pair], self.experiment.options
+            if (folder / "config.txt").exists():  # finished before the run was killed
                 continue
             if not options["no_save"]:
                 saved = layer if whole_networks is None else StitchedModel(*whole_networks, layer, pair)
-                save_state(run.folder / "final_model.pt", saved.state_dict())
+                save_state(folder / "final_model.pt", saved.state_dict())
             if not options["no_predictions"]:
-                write_predictions(run.folder / "predictions.npz", score.predictions_of(pair))
+                write_predictions(folder / "predictions.npz", score.predictions_of(pair))
             settings = self.experiment.settings | pair._asdict()
-            rows[pair] = StitchRow(**settings, **_metrics(score, pair, matched.get(pair)), folder=run.folder.name)
+            rows[pair] = StitchRow(**settings, **_metrics(score, pair, matched.get(pair)), folder=folder.name)
             sparsity = dict(zip(THRESHOLDS, layer.sparsity([float(each) for each in THRESHOLDS]), strict=True))
             penalty = {"ridge_penalty": matched[pair].ridge_penalty} if options["init"] == "ridge" else {}
-            write_metrics(run.folder, rows[pair], sparsity=sparsity, **penalty)
-            run.finish()
+            write_metrics(folder, rows[pair], sparsity=sparsity, **penalty)
+            self.experiment.write(folder, pair)
             if len(self.layers) == 1:
-                note(f"wrote {run.folder}")
+                note(f"wrote {folder}")
             result(f"{self._title(pair)}Clean accuracy: {rows[pair].accuracy:.2%}")
         self._run.discard()
         _warn_of_matching(rows, matched, is_auto=self.experiment.n_pinv_init_samples == "auto")
