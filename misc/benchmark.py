@@ -10,13 +10,15 @@ import contextlib
 import csv
 import io
 import os
+import random
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from importlib import import_module
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -47,14 +49,6 @@ class Case(NamedTuple):
     labels: Tensor
     n_ranks: int
     n_timed: int  # cases of the straightforward way that are timed, where one is like another
-
-
-class Race(NamedTuple):
-    """Seconds of both ways, and the largest difference between their numbers."""
-
-    straightforward: float
-    ours: float
-    difference: float = 0.0
 
 
 @torch.no_grad()
@@ -97,16 +91,17 @@ def rows(path: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def stitch(case: Case, name: str, *options: str) -> tuple[float, list[dict[str, str]]]:
-    """Stitch all pairs of layers by the script; returns the seconds and the rows of grid.csv."""
+def stitch(case: Case, name: str, *options: str) -> tuple[float, list[dict[str, Any]]]:
+    """Stitch all pairs of layers by the script; returns the seconds, and the rows of grid.csv.
+
+    Each row also has the names of its layers, and its stitching layer: weight and bias.
+    """
     given = [*case.pair, "all", "all", "rc2c_pre", "--mod-only-stitch", "-dir", name, "-b", str(len(case.images))]
-    return script("exec_stitch", *given, *options), rows(f"results/{name}/grid.csv")
-
-
-def layers_of(name: str, grid: list[dict[str, str]]) -> list[tuple[str, str, list[Tensor]]]:
-    """Load the stitching layers of a grid: names of front and end layer, weight and bias."""
-    states = [torch.load(f"results/{name}/{row['folder']}/final_model.pt", weights_only=True) for row in grid]
-    return [(row["front_layer"], row["end_layer"], [*state.values()]) for row, state in zip(grid, states, strict=True)]
+    seconds, grid = script("exec_stitch", *given, *options), rows(f"results/{name}/grid.csv")
+    for row in grid:
+        state = torch.load(f"results/{name}/{row['folder']}/final_model.pt", weights_only=True)
+        row |= {"layers": (row["front_layer"], row["end_layer"]), "stitch": [*state.values()]}
+    return seconds, grid
 
 
 def furthest(table: list[dict[str, str]], name: str, values: list[float]) -> float:
@@ -115,10 +110,11 @@ def furthest(table: list[dict[str, str]], name: str, values: list[float]) -> flo
     return max(abs(a - b) / max(1, abs(b)) for a, b in pairs)
 
 
-def spread(cases: list, n: int) -> list:
-    """Choose n cases, evenly spread but not aligned with rows and columns."""
-    n = min(n, len(cases))
-    return [cases[int((i + 0.5) * len(cases) / n)] for i in range(n)]
+def timed_sample(case: Case, cases: list, run) -> tuple[float, list, list]:
+    """Run some of many cases; returns the seconds that all would take, those that were run, and their results."""
+    chosen = random.Random(0).sample(cases, min(case.n_timed, len(cases)))
+    seconds, found = timed(lambda: [run(*each) for each in chosen])
+    return seconds * len(cases) / len(chosen), chosen, found
 
 
 # ---- The straightforward way
@@ -177,7 +173,30 @@ def match(case: Case, front: str, end: str) -> list[Tensor]:
 
 
 @torch.no_grad()
-def compare(case: Case, front: str, end: str, rank1: int | None, rank2: int | None) -> float:
+def score(case: Case, front: str, end: str, layer: list[Tensor]) -> float:
+    """Return the mean score of one stitch by Mahalanobis, after a pass for its accuracy."""
+    detector, (source, own) = make_detector("mahalanobis"), sides(case, front, end)
+    detector.add(own, case.labels)
+    detector.fit()
+    replaced(case.g, case.images, end, F.conv2d(source, *layer)).argmax(1)
+    detector.score(own)
+    return detector.score(F.conv2d(sides(case, front, end)[0], *layer)).mean().item()
+
+
+def train_probe(case: Case, layer: str, rank: int) -> None:
+    """Train one probe for one step, and evaluate it."""
+    for is_training in (True, False):
+        with torch.no_grad():
+            pooled = low_rank_approx(output(case.f, case.images, layer), rank).mean((2, 3))
+        probe = nn.Linear(pooled.shape[1], 10)
+        loss = F.cross_entropy(probe(pooled), case.labels)
+        if is_training:
+            loss.backward()
+            torch.optim.Adam(probe.parameters()).step()
+
+
+@torch.no_grad()
+def compare(case: Case, front: str, end: str, rank1: int | str, rank2: int | str) -> float:
     """Return CKA of one pair of layers at one pair of ranks, in double precision; also takes what Procrustes takes."""
     x, y = output(case.f, case.images, front), output(case.g, case.images, end)
     x, y = (low_rank_approx(z, rank) if rank else z for z, rank in ((x, rank1), (y, rank2)))
@@ -188,58 +207,44 @@ def compare(case: Case, front: str, end: str, rank1: int | None, rank2: int | No
     return ((first * second).sum() / first.norm() / second.norm()).item()
 
 
-# ---- The races
+# ---- The races: the seconds of both ways, and the largest difference between their numbers
 
 
-def race_evaluation(case: Case) -> Race:
+def race_evaluation(case: Case) -> tuple[float, float, float]:
     ours, grid = stitch(case, "fresh", "-i", "rand", "-e", "0")
-    theirs, found = timed(lambda: [evaluate(case, *each) for each in layers_of("fresh", grid)])
-    return Race(theirs, ours, furthest(grid, "representation_difference", found))
+    theirs, found = timed(lambda: [evaluate(case, *row["layers"], row["stitch"]) for row in grid])
+    return theirs, ours, furthest(grid, "representation_difference", found)
 
 
-def race_training(case: Case) -> Race:
+def race_training(case: Case) -> tuple[float, float, float]:
     _, before = stitch(case, "before", "-i", "rand", "-e", "0")
     ours, grid = stitch(case, "trained", "-i", "rand", "-e", "1")
-    theirs, losses = timed(lambda: [train(case, *each) for each in layers_of("before", before)])
+    theirs, losses = timed(lambda: [train(case, *row["layers"], row["stitch"]) for row in before])
     logs = [rows(f"results/trained/{row['folder']}/training_logs.csv")[0] for row in grid]
-    return Race(theirs, ours, furthest(logs, "train_loss", losses))
+    return theirs, ours, furthest(logs, "train_loss", losses)
 
 
-def race_matching(case: Case) -> Race:
+def race_matching(case: Case) -> tuple[float, float, float]:
     ours, grid = stitch(case, "matched", "-i", "pinv", "-e", "0", "-pinv-samples", str(len(case.images)))
-    pairs = [(row["front_layer"], row["end_layer"]) for row in grid]
-    theirs, found = timed(lambda: [evaluate(case, *pair, match(case, *pair)) for pair in pairs])
-    return Race(theirs, ours, furthest(grid, "representation_difference", found))
+    theirs, found = timed(lambda: [evaluate(case, *row["layers"], match(case, *row["layers"])) for row in grid])
+    return theirs, ours, furthest(grid, "representation_difference", found)
 
 
-def race_processes(case: Case) -> Race:
+def race_processes(case: Case) -> tuple[float, float, float]:
     def run(front: str, end: str) -> None:
         given = [*case.pair, front, end, "rc2c_pre", "--mod-only-stitch", "-i", "pinv", "-e", "0", *ON_DATA]
         subprocess.run([sys.executable, ROOT / "exec_stitch.py", *given], check=True, capture_output=True)
 
-    chosen = spread(list(product(case.layers, case.layers)), case.n_timed)
-    theirs, _ = timed(lambda: [run(*pair) for pair in chosen])
-    return Race(theirs * len(case.layers) ** 2 / len(chosen), timed(lambda: run("all", "all"))[0])
+    theirs, _, _ = timed_sample(case, list(product(case.layers, case.layers)), run)
+    return theirs, timed(lambda: run("all", "all"))[0], 0.0
 
 
-def race_ood(case: Case) -> Race:
+def race_ood(case: Case) -> tuple[float, float, float]:
     _, grid = stitch(case, "ood", "-i", "pinv", "-e", "0")
     ours = script("exec_eval_stitcher_ood", "results/ood", "--detector", "mahalanobis", "-b", str(len(case.images)))
-    table = rows("results/ood/ood_evaluation_mahalanobis.csv")
-
-    @torch.no_grad()
-    def score(front: str, end: str, layer: list[Tensor]) -> float:
-        detector, (source, own) = make_detector("mahalanobis"), sides(case, front, end)
-        detector.add(own, case.labels)
-        detector.fit()
-        replaced(case.g, case.images, end, F.conv2d(source, *layer)).argmax(1)  # the accuracy
-        detector.score(own)
-        return detector.score(F.conv2d(sides(case, front, end)[0], *layer)).mean().item()
-
-    layers = {(front, end): layer for front, end, layer in layers_of("ood", grid)}
-    pairs = [(row["front_layer"], row["end_layer"]) for row in table]
-    theirs, found = timed(lambda: [score(*pair, layers[pair]) for pair in pairs])
-    return Race(theirs, ours, furthest(table, "mean_energy", found))
+    table = {row["folder"]: row for row in rows("results/ood/ood_evaluation_mahalanobis.csv")}
+    theirs, found = timed(lambda: [score(case, *row["layers"], row["stitch"]) for row in grid])
+    return theirs, ours, furthest([table[row["folder"]] for row in grid], "mean_energy", found)
 
 
 def ranks_of(case: Case, layer: str) -> list[int]:
@@ -247,46 +252,32 @@ def ranks_of(case: Case, layer: str) -> list[int]:
     return sorted({max(1, width * (i + 1) // case.n_ranks) for i in range(case.n_ranks)})
 
 
-def race_probes(case: Case) -> Race:
+def race_probes(case: Case) -> tuple[float, float, float]:
     ranks = ranks_of(case, case.layers[-1])
     options = ["-l", *case.layers, "-ranks", *map(str, ranks), "-e", "1", "-b", str(len(case.images))]
     ours = script("exec_probe", case.pair[0], case.pair[2], *options)
-
-    def train_probe(layer: str, rank: int) -> None:
-        for is_training in (True, False):
-            with torch.no_grad():
-                pooled = low_rank_approx(output(case.f, case.images, layer), rank).mean((2, 3))
-            probe = nn.Linear(pooled.shape[1], 10)
-            loss = F.cross_entropy(probe(pooled), case.labels)
-            if is_training:
-                loss.backward()
-                torch.optim.Adam(probe.parameters()).step()
-
-    chosen = spread(list(product(case.layers, ranks)), case.n_timed)
-    theirs, _ = timed(lambda: [train_probe(*each) for each in chosen])
-    return Race(theirs * len(case.layers) * len(ranks) / len(chosen), ours)
+    theirs, _, _ = timed_sample(case, list(product(case.layers, ranks)), partial(train_probe, case))
+    return theirs, ours, 0.0
 
 
-def race_similarity(case: Case, layers: list[str], ranks: list[int]) -> Race:
+def race_similarity(case: Case, layers: list[str], ranks: list[int]) -> tuple[float, float, float]:
     options = ["--alignment", "pool", "-n", str(len(case.images)), "-o", "similarity.csv"]
     options += ["-m1r", *map(str, ranks), "-m2r", *map(str, ranks)]
     ours = script("exec_compute_low_rank_sim_metrics", *case.pair, *[",".join(layers)] * 2, *options)
-    cases = list(product(layers, layers, ranks or [None], ranks or [None]))
-    chosen = spread(cases, case.n_timed)
-    theirs, found = timed(lambda: [compare(case, *each) for each in chosen])
+    cases = list(product(layers, layers, ranks or [""], ranks or [""]))
+    theirs, chosen, found = timed_sample(case, cases, partial(compare, case))
     keys = ("layer1", "layer2", "rank1", "rank2")
     table = {tuple(row[key] for key in keys): row for row in rows("similarity.csv")}
-    measured = [table[tuple(str(value or "") for value in each)] for each in chosen]
-    return Race(theirs * len(cases) / len(chosen), ours, furthest(measured, "cka", found))
+    return theirs, ours, furthest([table[tuple(map(str, each))] for each in chosen], "cka", found)
 
 
 @torch.no_grad()
-def race_passes(case: Case) -> Race:
+def race_passes(case: Case) -> tuple[float, float, float]:
     """CKA of all layers against one plain pass of each network, which no method can avoid."""
     options = ["--metrics", "cka", "-n", str(len(case.images))]
     ours = script("exec_compute_low_rank_sim_metrics", *case.pair, "all", "all", *options)
     passes, _ = timed(lambda: [network(batch) for network in (case.f, case.g) for batch in case.images.split(64)])
-    return Race(passes, ours)
+    return passes, ours, 0.0
 
 
 RACES = {
@@ -323,11 +314,10 @@ def benchmark(args) -> None:
         try:
             case = make_case(args.network, args.images, args.ranks, args.timed)
             for title, race in (RACES[name] for name in args.races or RACES):
-                found = race(case)
-                if not found.difference < 1e-3:
-                    raise ValueError(f"{title}: the two ways differ by {found.difference}")
-                ratio = found.straightforward / found.ours
-                result(f"{title:46} {found.straightforward:8.2f} s {found.ours:8.2f} s {ratio:6.1f}x")
+                theirs, ours, difference = race(case)
+                if not difference < 1e-3:
+                    raise ValueError(f"{title}: the two ways differ by {difference}")
+                result(f"{title:46} {theirs:8.2f} s {ours:8.2f} s {theirs / ours:6.1f}x")
         finally:
             os.chdir(before)
 
