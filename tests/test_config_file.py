@@ -5,7 +5,7 @@ from argparse import Namespace
 
 import pytest
 
-from src.results.options import recorded
+from src.results.options import as_written
 from tests.commands import error_line, parser_of
 
 
@@ -31,7 +31,7 @@ def test_values_are_those_of_the_command_line_and_explicit_ones_win(config):
 def test_options_of_a_parser_come_back_from_json(config):
     pair, options = "f.pt - resnet18 resnet18 layer1.0 all rc2c_pre", "-i pinv --mod-only-stitch -rlre 2 -wd 0"
     args = parser_of("exec_stitch.py").parse_args(f"{pair} {options} --front-pinv-rank 3".split())
-    again = parser_of("exec_stitch.py").parse_args(["--config", config(json.dumps(recorded(vars(args))))])
+    again = parser_of("exec_stitch.py").parse_args(["--config", config(json.dumps(as_written(vars(args))))])
     assert vars(again) | {"config": None} == vars(args)
 
 

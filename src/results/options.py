@@ -18,19 +18,14 @@ FREE = (  # options that do not change the results of a run
 EMPTY = {"scheduler": "none", "front_stitch_rank": None, "front_pinv_rank": None}  # for "" and 0 of the public code
 
 
-def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that say what a run is, as its `config.txt` holds them."""
-    return {name: value for name, value in options.items() if name not in NOT_RECORDED}
-
-
 def as_written(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options as `read_options` reads them back."""
-    return json.loads(json.dumps(recorded(options)))
+    """Return the options that say what a run is, as `read_options` reads them back from its `config.txt`."""
+    return json.loads(json.dumps({name: value for name, value in options.items() if name not in NOT_RECORDED}))
 
 
 def write_options(path: Path, options: Mapping[str, Any]) -> None:
     """Write the `config.txt` of a run of these options."""
-    write_json(path, recorded(options))
+    write_json(path, as_written(options))
 
 
 def read_options(path: Path) -> dict[str, Any]:

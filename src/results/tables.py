@@ -123,15 +123,6 @@ def _typed(column: str, hint: Any, value: Any) -> Any:
             raise ValueError(column)
         return None
     for kind in kinds:
-        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
-            return _converted(kind, value)
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            return {"True": True, "False": False}[str(value)] if kind is bool else kind(value)
     raise ValueError(column)
-
-
-def _converted(kind: type, value: Any) -> Any:
-    if kind is bool:
-        return {"True": True, "False": False}[str(value)]
-    is_text = isinstance(value, str) and value.isprintable()
-    if (kind is str and not is_text) or isinstance(value, bool) or (kind is int and isinstance(value, float)):
-        raise ValueError(value)
-    return kind(value)
