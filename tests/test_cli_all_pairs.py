@@ -1,6 +1,5 @@
 """misc/all_pairs.py: the files of the single scripts, by one process or by several of which some are killed."""
 
-import itertools
 import re
 import shlex
 import signal
@@ -22,12 +21,8 @@ from tests.conftest import few_images
 from tests.run_content import content
 
 SCRIPT = "misc/all_pairs.py"
-STITCHES = ["pool2,pool4", "pool2,pool4", "rc2c_pre", *ON_DIGITS, "--mod-only-stitch", "-b", "128"]
-WITH_FIGURES = ["networks.csv", "pool2,pool4", "rc2c_pre", *ON_DIGITS, "-b", "128", "-dir", "all", "-n", "60",
-                "--metrics", "cka_debiased", "procrustes"]  # fmt: skip
-OPTIONS = [*WITH_FIGURES, "--no-figures"]
-METHODS = {"covariance": ["-i", "covariance", "-e", "0"], "hint1": ["--objective", "hint", "-e", "1"]}
-ALL = [*WITH_FIGURES, "--methods", "covariance", "hint:1", "--controls", "labels", "--probes", "2"]
+OPTIONS = ["networks.csv", "pool2,pool4", "rc2c_pre", *ON_DIGITS, "-b", "128", "-dir", "all", "-n", "60",
+           "--metrics", "cka_debiased", "procrustes", "--no-figures"]  # fmt: skip
 NETS = """from src.models import build_model
 
 
@@ -61,44 +56,35 @@ def few():
         yield
 
 
-def single_scripts(folder: Path, names: str) -> None:
-    """Type the commands of the single scripts for all pairs."""
-    for front, end in itertools.permutations(names, 2):
-        checkpoints = [f"models/{front}.pt", f"models/{end}.pt", "small_cnn", "small_cnn"]
-        for method, how in METHODS.items():
-            place = f"all/{method}/{front}-{end}"
-            for control in ([], ["--control", "labels"]):
-                run("exec_stitch.py", *checkpoints, *STITCHES, *how, *control, "-dir", place, cwd=folder)
-            run("exec_eval_stitcher_ood.py", f"results/{place}", *ON_DIGITS, "-b", "128", "--detector", "mahalanobis",
-                cwd=folder)  # fmt: skip
-        if front < end:
-            run("exec_compute_low_rank_sim_metrics.py", *checkpoints, "pool2,pool4", "pool2,pool4", *ON_DIGITS, "-b",
-                "128", "-n", "60", "--metrics", "cka_debiased", "procrustes",
-                "-o", f"results/all/similarity/{front}-{end}.csv", cwd=folder)  # fmt: skip
-    for name in names:
-        run("exec_probe.py", f"models/{name}.pt", "small_cnn", "-l", "pool2,pool4", *ON_DIGITS, "-b", "128", "-e", "2",
-            "--resume", "-o", f"results/all/probes/{name}.csv", cwd=folder)  # fmt: skip
+def test_files_are_those_of_the_single_scripts(networks, few):
+    """Bit by bit, by the commands of a dry run, also of controls that shared all passes with the stitches."""
+    one, many = networks("one", 2), networks("many", 2)
+    every = [*OPTIONS, "--methods", "covariance", "hint:2", "--controls", "labels", "--probes", "2"]
+    said = run(SCRIPT, *every, "--dry-run", "--processes", "4", cwd=one)
+    assert not (one / "results").exists()
+    lines = said.out.splitlines()
+    assert len(lines) == 2 * 2 * 3 + 1 + 2 and all(re.search(r"  # \d+\.\d s$", line) for line in lines)
+    hours = re.search(r"([\d.e-]+) hours by --processes 1 and ([\d.e-]+) hours by", said.err)
+    total, shared = map(float, hours.groups())
+    seconds = sum(float(line.split()[-2]) for line in lines)
+    assert shared == pytest.approx(total / 4, rel=0.02) and total * 3600 == pytest.approx(
+        seconds, abs=0.05 * len(lines)
+    )
+    with figures.left_out(True):
+        for line in lines:
+            python, script, *words = shlex.split(line, comments=True)
+            assert python == "python"
+            run(str(Path(script).relative_to(ROOT)), *words, cwd=one)
 
-
-@pytest.mark.parametrize(
-    ("n", "without_figures"), [(2, True), pytest.param(3, False, marks=pytest.mark.slow)], ids=["two", "three"]
-)
-def test_files_are_those_of_the_single_scripts(n, without_figures, networks, few):
-    """Bit by bit, also of controls that shared all passes with the stitches."""
-    one, many = networks("one", n), networks("many", n)
-    every = [*ALL, "--no-figures"] if without_figures else ALL
-    with figures.left_out(without_figures):
-        single_scripts(one, "abc"[:n])
     assert run(SCRIPT, *every, cwd=many).out == ""
     expected, found = (content(folder / "results") for folder in (one, many))
-    own = {name for name in found if re.fullmatch(r"all/(covariance|hint1)/.-.\.config\.txt", name)}
-    assert len(own) == 2 * n * (n - 1) and found.keys() - expected.keys() == own and expected.keys() <= found.keys()
+    own = {name for name in found if re.fullmatch(r"all/(covariance|hint2)/.-.\.config\.txt", name)}
+    assert len(own) == 4 and found.keys() - expected.keys() == own and expected.keys() <= found.keys()
     assert [name for name in expected if expected[name] != found[name]] == []
     files = ("grid.csv", "ood_evaluation_mahalanobis.csv", "pool2 -> pool4 None/final_model.pt",
              "pool2 -> pool4 labels/final_model.pt")  # fmt: skip
-    assert {f"all/{method}/a-b/{file}" for method in METHODS for file in files} <= found.keys()
-    assert "all/similarity/a-b.csv" in found and "all/similarity/b-a.csv" not in found
-    assert "all/probes/a.csv" in found
+    assert {f"all/{method}/a-b/{file}" for method in ("covariance", "hint2") for file in files} <= found.keys()
+    assert {"all/similarity/a-b.csv", "all/probes/a.csv"} <= found.keys() and "all/similarity/b-a.csv" not in found
 
     before = {path: path.stat().st_mtime_ns for path in many.rglob("*")}
     assert "0 of " in run(SCRIPT, *every, cwd=many).err
@@ -106,17 +92,26 @@ def test_files_are_those_of_the_single_scripts(n, without_figures, networks, few
     assert "with other options (seed was 0, now 1)" in error_line(SCRIPT, *every, "-s", "1", cwd=many)
 
 
-def test_a_measure_can_be_added(networks, few):
+def test_measures_and_label_only_controls_can_be_added(networks, few):
+    """They move nothing that is there, and controls are evaluated as well."""
     folder = networks("more", 2)
     only = [SCRIPT, *OPTIONS[: OPTIONS.index("--metrics")], "--metrics", "procrustes", "--no-figures"]
     run(*only, cwd=folder)
-    table = folder / "results" / "all" / "similarity" / "a-b.csv"
-    before = read_csv(table)
-    assert "cka" not in before[0]
-    said = run(*only, "--metrics", "mutual_knn", cwd=folder).err
-    assert "1 of 3 units of work are left to do" in said
+    table, grid = (
+        folder / "results" / "all" / "similarity" / "a-b.csv",
+        folder / "results" / "all" / "pinv" / "a-b" / "grid.csv",
+    )
+    before, stitches = read_csv(table), read_csv(grid)
+    assert "1 of 3 units of work are left to do" in run(*only, "--metrics", "mutual_knn", cwd=folder).err
     after = read_csv(table)
+    assert "cka" not in before[0]
     assert all(row.items() <= more.items() and more["mutual_knn"] for row, more in zip(before, after, strict=True))
+    assert "2 of 3" in run(*only, "--controls", "labels", cwd=folder).err
+    rows, evaluated = read_csv(grid), read_csv(grid.with_name("ood_evaluation_mahalanobis.csv"))
+    assert [row for row in rows if not row["control"]] == stitches
+    assert all(float(rows[i]["r2_matched"]) > float(rows[i + 4]["r2_matched"]) for i in range(4))
+    assert [row["control"] for row in rows] == [""] * 4 + ["labels"] * 4
+    assert sorted(row["control"] for row in evaluated) == [""] * 4 + ["labels"] * 4
     assert "0 of 3" in run(*only, cwd=folder).err and read_csv(table) == after
     assert "with other options (n_samples was 60, now 50)" in error_line(*only, "-n", "50", cwd=folder)
 
@@ -128,44 +123,6 @@ def test_networks_are_loaded_once_and_compared_by_one_pass_each(networks, few, m
     monkeypatch.setattr(session, "load_model", lambda *given, **more: loads.append(1) or load(*given, **more))
     run(SCRIPT, *OPTIONS, "--methods", "none", "--alignment", "pool", cwd=networks("passes", 4))
     assert len(passes) == len(loads) == 4  # of one batch each, for 6 pairs
-
-
-def test_label_only_controls_can_be_added(networks, few):
-    """They move no stitch, and are evaluated as well."""
-    folder = networks("more", 2)
-    only = [SCRIPT, *OPTIONS, "--no-similarity"]
-    run(*only, cwd=folder)
-    table = folder / "results" / "all" / "pinv" / "a-b" / "grid.csv"
-    stitches = read_csv(table)
-    assert "2 of 2 units of work are left to do" in run(*only, "--controls", "labels", cwd=folder).err
-    after, evaluated = read_csv(table), read_csv(table.with_name("ood_evaluation_mahalanobis.csv"))
-    assert [row for row in after if not row["control"]] == stitches
-    assert all(float(after[i]["r2_matched"]) > float(after[i + 4]["r2_matched"]) for i in range(4))
-    assert [row["control"] for row in after] == [""] * 4 + ["labels"] * 4
-    assert sorted(row["control"] for row in evaluated) == [""] * 4 + ["labels"] * 4
-    for again in ([], ["--controls", "labels"]):
-        assert "0 of 2" in run(*only, *again, cwd=folder).err
-
-
-def test_dry_run_prints_commands_that_give_the_same_files(networks, few):
-    printed, made = networks("printed", 2), networks("made", 2)
-    options = [*OPTIONS, "--methods", "task:3", "--controls", "labels"]
-    said = run(SCRIPT, *options, "--dry-run", "--processes", "4", cwd=printed)
-    assert not (printed / "results").exists()
-    lines = said.out.splitlines()
-    assert len(lines) == 2 * 3 + 1 and all(re.search(r"  # \d+\.\d s$", line) for line in lines)
-    hours = re.search(r"([\d.e-]+) hours by --processes 1 and ([\d.e-]+) hours by", said.err)
-    total, shared = map(float, hours.groups())
-    seconds = sum(float(line.split()[-2]) for line in lines)
-    assert 0 < total / 4 <= shared * 1.01 <= total * 1.02 and total <= (seconds + 0.05 * len(lines)) / 3600
-    with figures.left_out(True):
-        for line in lines:
-            python, script, *words = shlex.split(line, comments=True)
-            assert python == "python"
-            run(str(Path(script).relative_to(ROOT)), *words, cwd=printed)
-    run(SCRIPT, *options, cwd=made)
-    expected, found = (content(folder / "results") for folder in (printed, made))
-    assert [name for name in expected if expected[name] != found[name]] == [] and len(expected) > 30
 
 
 # ---- Several processes
@@ -219,7 +176,7 @@ from misc import all_pairs
 from src.results.run import Run
 from tests.conftest import few_images
 
-left, finish = int(sys.argv.pop(1)), Run.finish
+left, finish = 3, Run.finish
 
 
 def die_or_finish(run):
@@ -236,14 +193,13 @@ with few_images(200, n_test=80):
 """
 
 
-@pytest.mark.parametrize("n_finished", [3, pytest.param(6, marks=pytest.mark.slow)], ids=["half", "all but a mark"])
-def test_a_unit_is_taken_up_where_its_process_was_killed(n_finished, networks, few):
+def test_a_unit_is_taken_up_where_its_process_was_killed(networks, few):
     whole, killed = networks("whole", 2), networks("killed", 2)
     options = [*OPTIONS, "--no-similarity"]
-    words = [sys.executable, "-c", KILLED, str(ROOT), str(n_finished), *options]
+    words = [sys.executable, "-c", KILLED, str(ROOT), *options]
     assert subprocess.run(words, cwd=killed, capture_output=True).returncode == -signal.SIGKILL
     left = killed / "results" / "all" / "pinv" / "b-a"
-    assert len(list(left.glob("2*/config.txt"))) == min(n_finished - 1, 4)
+    assert len(list(left.glob("2*/config.txt"))) == 2
     assert not list(left.parent.glob("*.config.txt"))
     (left / ".0123.part").write_text("half")
     for folder in (whole, killed):
@@ -261,14 +217,11 @@ LISTS = [
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/x.pt,small_cnn\n",
      "networks.csv: there is no checkpoint models/x.pt"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt\n", "networks.csv, line 3: type is missing or damaged"),
-    ("name,path,type\na,models/a.pt,small_cnn\n", "lists 1 networks; give at least two"),
     ("name,path,type\na/a,models/a.pt,small_cnn\nb,models/b.pt,small_cnn\n", "the name 'a/a' cannot be that of a file"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,nets.py:cnn\n", "a list does not run code; name it"),
-    ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,resnet18\n", "does not fit resnet18"),
 ]  # fmt: skip
 CHOICES = [
     (["--methods", "pinv", "procrustes"], "unknown method 'procrustes'; give pinv, repair"),
-    (["--methods", "task"], "'' is not a whole number from 1 on"),
     (["--detector", "energy"], "'energy' is not one or several of mahalanobis"),
     (["--shard", "4/3"], "'4/3' is not I/N with I from 1 to N"),
 ]
