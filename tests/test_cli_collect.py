@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.commands import PDF, error_line, pair_of, read_csv, run
+from tests.commands import PDF, error_line, read_csv, run
 from tests.goldens import DATA
 from tests.written_runs import N, write_run
 
@@ -55,9 +55,6 @@ def test_runs_of_the_public_code(tmp_path):
     ]
     rows = read_csv("all.csv")
     assert [row["accuracy"] for row in rows] == ["0.76", "0.77", "0.54"]
-    assert [pair_of(row) for row in rows] == [
-        ("layer2.0", "layer2.0"), ("layer3.1", "layer2.0"), ("layer4.1", "layer1.0"),
-    ]  # fmt: skip
     written = {"init": "pinv", "seed": "0", "objective": "task", "n_epochs": "0", "matching_error": "0.0811",
                "representation_difference": "0.0821", "front_accuracy": "nan", "kappa": "nan"}  # fmt: skip
     assert {name: rows[0][name] for name in written} == written

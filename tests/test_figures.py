@@ -9,10 +9,9 @@ from src.results import figures
 from src.results.curves import Point, curves
 from src.results.heat_maps import ClassMap, HeatMap, maps
 from src.results.matrices import Matrix
-from tests.commands import caption_of
+from tests.commands import PDF, PNG, caption_of
 
 pytest.importorskip("matplotlib")
-PNG = b"\x89PNG\r\n\x1a\n"
 pytestmark = pytest.mark.usefixtures("rendered")
 AXES = {"row_label": "front layer", "column_label": "end layer"}
 
@@ -81,7 +80,7 @@ def test_vectors(tmp_path):
     for name in ("a.pdf", "b.pdf"):
         maps(tmp_path / name, {"t": HeatMap(of_layers([0.5], [1]))}, **AXES, title="a/$x_{$.pt is no formula")
     written = (tmp_path / "a.pdf").read_bytes()
-    assert written.startswith(b"%PDF") and written == (tmp_path / "b.pdf").read_bytes()
+    assert written.startswith(PDF) and written == (tmp_path / "b.pdf").read_bytes()
     assert b"/TrueType" in written or b"/CIDFontType2" in written  # text, not outlines
 
 
@@ -96,7 +95,7 @@ def test_class_maps_have_one_legend_below(tmp_path, drawn_figures):
     assert [text.get_text() for text in legend.get_texts()] == list(colours) and caption_of(figure) == "Data: digits."
 
 
-def test_curves_of_one_figure_have_one_scale_and_one_legend(tmp_path, drawn_figures):
+def test_curves_of_one_figure_have_one_scale_and_one_legend_and_layers_keep_their_order(tmp_path, drawn_figures):
     lines = {"layer1.0": {1: 0.3, 2: 0.5, 64: 0.9}, "layer2.0": {64: 0.8, 1: math.nan}}
     curves(tmp_path / "f.png", {"cka": lines, "pwcca": {"layer2.0": {1: -2.0, 64: 0.5}}}, x_label="rank", y_label="y")
     figure = drawn_figures["f.png"]
@@ -105,9 +104,6 @@ def test_curves_of_one_figure_have_one_scale_and_one_legend(tmp_path, drawn_figu
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["layer1.0", "layer2.0"]
     assert one.lines[1].get_color() == other.lines[0].get_color() != one.lines[0].get_color()
-
-
-def test_layers_of_curves_keep_their_order(tmp_path, drawn_figures):
     points = {"stem": Point(0.5, 0.4, 0.6), "attic": Point(0.7, 0.6, 0.8)}
     curves(tmp_path / "g.png", {"accuracy": {"dm": points}}, x_label="layer", layers=["stem", "body", "attic"])
     (axes,) = drawn_figures["g.png"].axes

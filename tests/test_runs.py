@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 from src.results.options import read_options
 from src.results.run import Run
 from src.training import Classification, Settings, train
-from tests.commands import start_code
+from tests.commands import names_in, start_code
 from tests.tiny_datasets import few_grey_images
 
 OPTIONS = {"learning_rate": 0.1, "gpu": -1, "resume": False}
@@ -22,10 +21,6 @@ SETTINGS = [
     Settings(3, 8, optimizer="sgd", reduce_lr_epochs=[1, 2]),
     Settings(3, 8, reduce_lr_epochs=[4], reduce_lr_each="updates"),
 ]
-
-
-def image_set() -> ImageSet:
-    return few_grey_images(20, 4, n_classes=2)
 
 
 def task() -> Classification:
@@ -47,7 +42,7 @@ def claimed(folder: Path, *, resume: bool = False, **changes) -> Run:
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("at", [1, 3])
 def test_a_training_that_goes_on_from_a_state_ends_as_one_that_was_not_interrupted(settings, at, tmp_path):
-    whole, images = task(), image_set()
+    whole, images = task(), few_grey_images(20, 4, n_classes=2)
     weights = {}
     for history, _ in train(whole, images, images, settings):
         weights[len(history)] = weights_of(whole)
@@ -72,7 +67,7 @@ def test_a_run_that_let_go_of_its_folder_leaves_the_next_one_its_lock_and_nothin
     assert not list(tmp_path.glob(".*.lock"))
     claimed(tmp_path)
     ended.discard()
-    assert [path.name for path in tmp_path.iterdir()] == [".resume.pt.lock"]
+    assert names_in(tmp_path) == {".resume.pt.lock"}
 
 
 def test_a_finished_run_is_skipped_when_it_is_resumed(tmp_path, capsys):
@@ -104,9 +99,7 @@ def test_a_table_has_its_files_beside_it(tmp_path):
     run.save(loop=None)
     assert (tmp_path / "probes.resume.pt").exists()
     run.finish()
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "probes.config.txt", "probes.run.json", "training_logs.csv",
-    }  # fmt: skip
+    assert names_in(tmp_path) == {"probes.config.txt", "probes.run.json", "training_logs.csv"}
 
 
 def test_empty_options_of_the_public_code(tmp_path):
