@@ -2,9 +2,6 @@
 
 import re
 import shlex
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +10,12 @@ import torch
 from misc import all_pairs
 from src import session
 from src.checkpoints import save_state
+from src.errors import Busy
 from src.models import Network, build_model
 from src.results import figures
 from src.results.network_list import ListedNetwork
-from tests.commands import ON_DIGITS, ROOT, error_line, read_csv, run, start_code
+from src.results.run import Run
+from tests.commands import ON_DIGITS, ROOT, error_line, names_in, read_csv, run
 from tests.conftest import few_images
 from tests.run_content import content
 
@@ -139,22 +138,20 @@ def test_shares_are_disjoint_complete_and_stable():
     assert all(one <= other for one, other in zip(few, more, strict=True))
 
 
-def test_a_claimed_pair_is_left_and_taken_up_when_its_process_is_killed(networks, few):
-    folder = networks("claimed", 2)
-    lock = folder / "results" / "all" / "pinv" / ".a-b.resume.pt.lock"
-    lock.parent.mkdir(parents=True)
-    hold = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
-    other = start_code(hold, lock)
-    other.stdout.readline()
-    try:
-        assert "1 are left to other processes, which are at them: pinv a-b" in run(SCRIPT, *OPTIONS, cwd=folder).err
-        assert not (folder / "results" / "all" / "pinv" / "a-b").exists()
-        assert (folder / "results" / "all" / "pinv" / "b-a" / "ood_evaluation_mahalanobis.csv").exists()
-    finally:
-        other.kill()
-        other.wait()
-    assert "[1/1] pinv a-b" in run(SCRIPT, *OPTIONS, cwd=folder).err
-    assert (folder / "results" / "all" / "pinv" / "a-b" / "grid.csv").exists() and not lock.exists()
+def test_a_pair_that_another_process_is_at_is_left(networks, few, monkeypatch):
+    folder, claim = networks("claimed", 2), Run.claim
+
+    def claim_others(run, **options):
+        if run.config.name == "a-b.config.txt":
+            raise Busy("another run is writing")
+        claim(run, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "claim", claim_others)
+        said = run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder).err
+    assert "1 are left to other processes, which are at them: pinv a-b" in said
+    assert names_in(folder / "results" / "all" / "pinv") == {"b-a", "b-a.config.txt", "b-a.run.json"}
+    assert "[1/1] pinv a-b" in run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder).err
 
 
 def test_a_pair_that_fails_stops_no_other(networks, few):
@@ -169,38 +166,21 @@ def test_a_pair_that_fails_stops_no_other(networks, few):
     assert not list((folder / "results").rglob("*.resume.pt.lock"))
 
 
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, sys.argv.pop(1))
-from misc import all_pairs
-from src.results.run import Run
-from tests.conftest import few_images
-
-left, finish = 3, Run.finish
-
-
-def die_or_finish(run):
-    global left
-    left -= 1
-    if not left:
-        os.kill(os.getpid(), signal.SIGKILL)
-    finish(run)
-
-
-Run.finish = die_or_finish
-with few_images(200, n_test=80):
-    all_pairs.main()
-"""
-
-
-def test_a_unit_is_taken_up_where_its_process_was_killed(networks, few):
+def test_a_unit_is_taken_up_where_its_process_was_killed(networks, few, monkeypatch):
     whole, killed = networks("whole", 2), networks("killed", 2)
     options = [*OPTIONS, "--no-similarity"]
-    words = [sys.executable, "-c", KILLED, str(ROOT), *options]
-    assert subprocess.run(words, cwd=killed, capture_output=True).returncode == -signal.SIGKILL
+    finished, finish = [], Run.finish
+
+    def die_or_finish(unit):
+        if len(finished) == 2:
+            raise KeyboardInterrupt
+        finished.append(finish(unit))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "finish", die_or_finish)
+        run(SCRIPT, *options, cwd=killed, status=130)
     left = killed / "results" / "all" / "pinv" / "b-a"
-    assert len(list(left.glob("2*/config.txt"))) == 2
-    assert not list(left.parent.glob("*.config.txt"))
+    assert len(list(left.glob("2*/config.txt"))) == 2 and not list(left.parent.glob("*.config.txt"))
     (left / ".0123.part").write_text("half")
     for folder in (whole, killed):
         run(SCRIPT, *options, cwd=folder)

@@ -5,7 +5,6 @@ from argparse import Namespace
 
 import pytest
 
-from src.results.options import as_written
 from tests.commands import error_line, parser_of
 
 
@@ -26,13 +25,6 @@ def test_values_are_those_of_the_command_line_and_explicit_ones_win(config):
     args = parser.parse_args(["resnet18", "-lr", "0.5", f"--config={path}"])
     assert vars(args) | {"config": None} == vars(given)
     assert parser.parse_args(["--config", path]).model_type == "resnet34"
-
-
-def test_options_of_a_parser_come_back_from_json(config):
-    pair, options = "f.pt - resnet18 resnet18 layer1.0 all rc2c_pre", "-i pinv --mod-only-stitch -rlre 2 -wd 0"
-    args = parser_of("exec_stitch.py").parse_args(f"{pair} {options} --front-pinv-rank 3".split())
-    again = parser_of("exec_stitch.py").parse_args(["--config", config(json.dumps(as_written(vars(args))))])
-    assert vars(again) | {"config": None} == vars(args)
 
 
 def test_a_config_of_the_public_code_is_taken(config):

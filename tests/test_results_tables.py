@@ -1,7 +1,7 @@
 """Tables: columns by hand for every one, rows read back as they were written, and refused files."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin
 
 import pytest
 
@@ -9,9 +9,9 @@ from src.errors import UserError
 from src.ground_truth.rows import DepthRow, DotsRow, TruthRow
 from src.ood.rows import EvaluationRow, FinetuningRow
 from src.probing.rows import ProbeRow
-from src.results.tables import columns, from_record, read_table, to_record, write_table
+from src.results.tables import columns, fields, from_record, read_table, to_record, write_table
 from src.sensitivity.rank_tests import RankTestRow
-from src.similarity.rows import Null, SimilarityRow
+from src.similarity.rows import SimilarityRow
 from src.stitching.rows import ComparisonRow, Metrics, StitchRow
 from src.training.recorded import EpochRow
 from src.verdict.rows import VerdictRow
@@ -61,39 +61,30 @@ COLUMNS = {  # that all tables of a type have
     EpochRow: "train_acc,train_loss,val_acc,val_loss",
     FinetuningRow: "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc",
 }  # fmt: skip
-LAYERS = ("layer1.0", 'fc, "last"')
-KNOWN = (3, 2, 0.1 + 0.2, 1e-300, 1 / 3, 0.0, -0.125, None, 0.5, 0.9, 0.8, -0.1, 2.0)
-UNKNOWN = (1, 1, 0.5, *[None] * 10)
-ROWS = [
-    stitch_row(front_model_path="m, n/é.pt", front_stitch_rank=8, matching_error=0.1, kappa=-0.25, accuracy=1 / 3,
-               seed=None, dataset=None),
-    evaluation_row(detector="knn", accuracy=math.nan, auroc_low=0.25, auroc_high=0.75, frechet=1e-300,
-                   sanity_dataset="mnist", front_pinv_rank=4),
-    probe_row(rank=4, train_accuracy=None, seed=None, epochs=None, loss=math.inf),
-    similarity_row(rank1=8, values={"cka": 0.5, "pwcca": math.nan}, nulls={"cka": Null(0.005, 0.25, 1 / 7)}),
-    MeasurementRow("direct matching", "accuracy", "a", "wide", "b", "narrow", "x", 0, "y", None, 4, None, 4, "digits",
-                   0, "labels", 1 / 3),
-    VerdictRow("m", "n", *LAYERS, "similar", "because", "self", *KNOWN, 0.01, 0.99, 1.5, 1.25, math.inf, 0.5, -0.5,
-               1.0, "in distribution", 0.01, 0.02, 0.1, 1 / 3, 1e-300, 1.0, 0.9, 0.0, 3, 4,
-               {"auroc_knn": 0.9, "cka": 0.5}),
-    VerdictRow("m", "n", *LAYERS, "undecided", "because", None, *UNKNOWN, *[None] * 19, {}),
-    ComparisonRow(*LAYERS, 0.5, math.nan, math.nan),
-    RankTestRow("specificity", "cka", "a -- b", "x", "x", "layer2", 8, place=2.0, note="its note"),
-    TruthRow("label_noise", "auprc", "cka", "x", 0.5, 0.4, 0.6, 0.3, 0.005, True, False, False, 15, True),
-    DotsRow("n0", "shortcut:1", 1.0, 0.5, 0.25),
-    DepthRow("accuracy", "direct matching", "x", 0.5, math.nan, math.nan, 3, 6),
-    EpochRow(None, 1.5, 0.5, math.nan),
-    FinetuningRow(1.0, 0.5, 0.25, 0.125, 0.1),
-]  # fmt: skip
+SAMPLES = {str: 'm, n/é "last"', int: 3, float: 0.1 + 0.2, bool: False}
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: type(row).__name__)
-def test_rows_are_read_as_they_were_written(tmp_path, row):
-    write_table(tmp_path / "t.csv", type(row), [row, row])
-    assert (tmp_path / "t.csv").read_text().startswith(COLUMNS[type(row)])
-    found = [*read_table(tmp_path / "t.csv", type(row)), from_record(type(row), to_record(row))]
+def row_of(kind: type, *, full: bool) -> Any:
+    """A row with a value for every column, or without those that may be missing and with numbers that are none."""
+    samples = SAMPLES if full else SAMPLES | {float: math.nan, bool: True}
+    values = {}
+    for name, (hint, _) in fields(kind).items():
+        kinds = get_args(hint) or (hint,)
+        values[name] = None if not full and type(None) in kinds else samples.get(kinds[0])
+        if get_origin(hint) is dict:
+            values[name] = {"cka": 1 / 3, "pwcca": 1e-300, "procrustes": math.inf} if full else {}
+    return kind(**values)
+
+
+@pytest.mark.parametrize("full", [True, False])
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_rows_are_read_as_they_were_written(tmp_path, kind, full):
+    row = row_of(kind, full=full)
+    write_table(tmp_path / "t.csv", kind, [row, row])
+    assert (tmp_path / "t.csv").read_text().startswith(COLUMNS[kind])
+    found = [*read_table(tmp_path / "t.csv", kind), from_record(kind, to_record(row))]
     assert [repr(one) for one in found] == [repr(row)] * 3  # NaN differs from itself
-    assert columns(type(row)) == COLUMNS[type(row)].split(",")
+    assert columns(kind) == COLUMNS[kind].split(",")
 
 
 class House(NamedTuple):
@@ -126,10 +117,10 @@ def test_what_is_missing_or_empty_is_the_default_or_none():
 
 def test_damaged_values_name_column_file_and_line(tmp_path):
     for row, column, values in (
-        (ROWS[0], "accuracy", ["high", None, "", [0.5]]),
-        (ROWS[0], "seed", ["0.5", "x", [1]]),
-        (ROWS[0], "init", ["", None]),
-        (ROWS[3], "cka", ["high"]),
+        (stitch_row(), "accuracy", ["high", None, "", [0.5]]),
+        (stitch_row(), "seed", ["0.5", "x", [1]]),
+        (stitch_row(), "init", ["", None]),
+        (similarity_row(), "cka", ["high"]),
     ):
         for value in values:
             with pytest.raises(ValueError, match=f"^{column}$"):
@@ -141,15 +132,13 @@ def test_damaged_values_name_column_file_and_line(tmp_path):
         read_table(path, StitchRow)
 
 
-TABLES = {type(row): row for row in ROWS[:4]}
-
-
 def test_a_table_is_read_as_what_it_is_and_no_other(tmp_path):
-    path = tmp_path / "t.csv"
-    for kind, row in TABLES.items():
+    path, rows = tmp_path / "t.csv", [stitch_row(), evaluation_row(), probe_row(), similarity_row()]
+    kinds = list(map(type, rows))
+    for kind, row in zip(kinds, rows, strict=True):
         write_table(path, kind, [row])
-        assert [type(found) for found in read_table(path, *TABLES)] == [kind]
-        for other in TABLES.keys() - {kind}:
+        assert [type(found) for found in read_table(path, *kinds)] == [kind]
+        for other in set(kinds) - {kind}:
             with pytest.raises(UserError) as raised:
                 read_table(path, other)
             line = f"{path} is no table of {other.contents} ({other.written_by}); give such a one"
