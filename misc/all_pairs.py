@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from misc.pairs import Method, Unit, probing_unit, similarity_unit, stitching_unit
+from misc.pairs import Method, Unit, estimate, probing_unit, run_units, similarity_unit, stitching_unit
 from src import cli
 from src.choices import CONTROLS, STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.scores import SCORES
@@ -54,7 +54,7 @@ def parser() -> cli.Parser:
         help="train linear probes of all networks as well, with the batch size, the learning rate and the weight decay "
         "given, for so many epochs")  # fmt: skip
     add("--no-figures", action="store_true", help="write tables only, in half of the time where networks are small")
-    add("--own-types", type=own_type, nargs="+", default=[], metavar="FILE.py:FUNCTION",
+    add("--own-types", type=cli.network, nargs="+", default=[], metavar="FILE.py:FUNCTION",
         help="types in the list that are a user's code, which runs only if named here")  # fmt: skip
     add("--shard", type=shard, default="1/1", metavar="I/N",
         help="work on the I-th of N shares alone; a pair stays in its share when networks are added")  # fmt: skip
@@ -85,13 +85,6 @@ def method(text: str) -> str:
     )
 
 
-def own_type(text: str) -> str:
-    """Check the name of a user's network: the type of an option; its path becomes absolute."""
-    if not is_user_network(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not FILE.py:FUNCTION")
-    return cli.network(text)
-
-
 def shard(text: str) -> tuple[int, int]:
     """Read a share such as 1/3: the type of an option."""
     number, _, n = text.partition("/")
@@ -101,8 +94,6 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def work(args) -> None:
-    from misc.pair_costs import estimate
-    from misc.pairs import run_units
     from src.console import note
     from src.datasets import dataset_info
     from src.network_names import NetworkName

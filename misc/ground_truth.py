@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from misc.all_pairs import check_types, own_type
+from misc.all_pairs import check_types
 from src import cli
 
 
@@ -20,7 +20,7 @@ def parser() -> cli.Parser:
     add("networks", help="the list of networks; groups are named such as label_noise:0.5, test and strength; clean; "
         "impostor:KIND; similar:KIND")  # fmt: skip
     add("-o", "--output", type=cli.csv_file, default="scores.csv", help="CSV to write; table and figure go beside it")
-    add("--own-types", type=own_type, nargs="+", default=[], metavar="FILE.py:FUNCTION",
+    add("--own-types", type=cli.network, nargs="+", default=[], metavar="FILE.py:FUNCTION",
         help="types in the list that are a user's code, which runs only if named here")  # fmt: skip
     cli.add_gpu(options)
     cli.add_data(options, batch_size=512)

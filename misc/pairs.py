@@ -1,6 +1,8 @@
 """The units of work of all_pairs.py: calls of the single scripts on a pair of networks, in this process."""
 
 import os
+import shlex
+import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -14,7 +16,7 @@ import exec_eval_stitcher_ood
 import exec_probe
 import exec_stitch
 from src.choices.stitching import FORMS
-from src.console import listed, note, silenced, warn
+from src.console import listed, note, result, silenced, warn
 from src.errors import Busy, UserError, as_user_error
 from src.network_names import is_user_network
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
@@ -228,3 +230,37 @@ def run_calls(unit: Unit, session: "Session") -> list[float]:
             remove_remains(unit.place)
         seconds.append(time.monotonic() - began)
     return seconds
+
+
+def estimate(units: Sequence[Unit], args: Namespace, session: "Session") -> None:
+    """Print the commands of units, each with an estimate of its time, and the hours of all by so many processes."""
+    first = {unit.kind: unit for unit in reversed(units)}
+    costs = {kind: measure(unit, args, session) for kind, unit in first.items()}
+    for unit in units:
+        for call, seconds in zip(unit.calls, costs[unit.kind], strict=True):
+            for command in call.commands:
+                result(f"{shlex.join(['python', *command])}  # {seconds / len(call.commands):.1f} s")
+    total = sum(sum(costs[unit.kind]) for unit in units) / 3600
+    each = " and ".join(f"{total / n:.3g} hours by --processes {n}" for n in dict.fromkeys((1, args.n_processes)))
+    note(f"{len(units)} units of work, estimated from one of each kind on this device: {each}")
+
+
+def measure(unit: Unit, args: Namespace, session: "Session") -> list[float]:
+    """Return the seconds of each script of a unit, in a folder of its own; those of training from one epoch and two."""
+    method = next((method for method in map(Method.of, args.methods) if method.folder == unit.kind), None)
+
+    def seconds_of(n_epochs: int) -> list[float]:
+        place = str(Path(folder, str(n_epochs)))
+        if unit.kind == SIMILARITY:
+            again = similarity_unit(unit.networks, args, place)
+        elif unit.kind == PROBES:
+            again = probing_unit(*unit.networks, n_epochs, args, place)
+        else:
+            again = stitching_unit(unit.networks, method._replace(n_epochs=n_epochs), args, place)
+        return run_calls(again, session)
+
+    n_epochs = args.probes if unit.kind == PROBES else method.n_epochs if method else 0
+    with tempfile.TemporaryDirectory() as folder, silenced():
+        first, *evaluation = seconds_of(min(n_epochs, 1))
+        second = seconds_of(2)[0] if n_epochs > 1 else first
+    return [first + max(0, n_epochs - 1) * max(0.0, second - first), *evaluation]
