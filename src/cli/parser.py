@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
             from_file = [] if path is None else self._set_defaults(path)
             parsed = super().parse_args(args, namespace)
             for name, value in list(vars(parsed).items()):
-                if isinstance(value, str) and is_user_network(value):
+                if name.endswith(("_type", "arch")) and value and is_user_network(value):
                     if name in from_file and value not in {network(word.rpartition("=")[2]) for word in args}:
                         raise UserError(
                             f"{name} {value} stands in the file of --config alone, and a file of options does not run "
