@@ -11,9 +11,9 @@ import csv
 import io
 import os
 import random
-import subprocess
 import sys
 import tempfile
+import time
 from functools import partial
 from importlib import import_module
 from itertools import product
@@ -70,9 +70,9 @@ def make_case(kind: str, n_images: int, n_ranks: int, n_timed: int) -> Case:
 
 def timed(run) -> tuple[float, list]:
     """Return the seconds of processor time that a call takes, which other jobs hardly change, and its result."""
-    start = sum(os.times()[:4])  # of this process and of those that it waited for
+    start = time.process_time()
     value = run()
-    return sum(os.times()[:4]) - start, value
+    return time.process_time() - start, value
 
 
 def script(name: str, *arguments: str) -> float:
@@ -230,15 +230,6 @@ def race_matching(case: Case) -> tuple[float, float, float]:
     return theirs, ours, furthest(grid, "representation_difference", found)
 
 
-def race_processes(case: Case) -> tuple[float, float, float]:
-    def run(front: str, end: str) -> None:
-        given = [*case.pair, front, end, "rc2c_pre", "--mod-only-stitch", "-i", "pinv", "-e", "0", *ON_DATA]
-        subprocess.run([sys.executable, ROOT / "exec_stitch.py", *given], check=True, capture_output=True)
-
-    theirs, _, _ = timed_sample(case, list(product(case.layers, case.layers)), run)
-    return theirs, timed(lambda: run("all", "all"))[0], 0.0
-
-
 def race_ood(case: Case) -> tuple[float, float, float]:
     _, grid = stitch(case, "ood", "-i", "pinv", "-e", "0")
     ours = script("exec_eval_stitcher_ood", "results/ood", "--detector", "mahalanobis", "-b", str(len(case.images)))
@@ -271,26 +262,15 @@ def race_similarity(case: Case, layers: list[str], ranks: list[int]) -> tuple[fl
     return theirs, ours, furthest([table[tuple(map(str, each))] for each in chosen], "cka", found)
 
 
-@torch.no_grad()
-def race_passes(case: Case) -> tuple[float, float, float]:
-    """CKA of all layers against one plain pass of each network, which no method can avoid."""
-    options = ["--metrics", "cka", "-n", str(len(case.images))]
-    ours = script("exec_compute_low_rank_sim_metrics", *case.pair, "all", "all", *options)
-    passes, _ = timed(lambda: [network(batch) for network in (case.f, case.g) for batch in case.images.split(64)])
-    return passes, ours, 0.0
-
-
 RACES = {
     "evaluation": ("all pairs of layers: evaluation", race_evaluation),
     "training": ("a step of task loss matching, and evaluation", race_training),
     "matching": ("direct matching, and evaluation", race_matching),
-    "processes": ("direct matching in one process, or one a pair", race_processes),
     "ood": ("OOD evaluation, Mahalanobis", race_ood),
     "probes": ("a step of probes at all layers and ranks", race_probes),
     "ranks": ("similarity of a pair of layers at all ranks",
               lambda case: race_similarity(case, [case.layers[-3]], ranks_of(case, case.layers[-3]))),
     "layers": ("similarity of all pairs of layers", lambda case: race_similarity(case, case.layers, [])),
-    "passes": ("CKA of all pairs of layers, or plain passes", race_passes),
 }  # fmt: skip
 
 
