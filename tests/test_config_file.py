@@ -1,7 +1,6 @@
-"""`--config`: defaults from YAML or JSON, for options and positional arguments alike; and options as words."""
+"""`--config`: defaults from YAML or JSON, for options and positional arguments alike."""
 
 import json
-from argparse import Namespace
 
 import pytest
 
@@ -47,21 +46,3 @@ def test_a_config_of_the_public_code_is_taken(config):
 def test_what_is_refused(text, said, config, tmp_path):
     path = config(text) if text is not None else tmp_path / "config.yaml"
     assert said in error_line("exec_train.py", "resnet18", "-dir", "out", "--config", path, cwd=tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("script", "given"),
-    [
-        ("exec_stitch.py", "f.pt - resnet18 resnet18 layer1.0 all rc2c_pre -i pinv --mod-only-stitch -rlre 2 3"),
-        ("exec_eval_stitcher_ood.py", "results/x --detector mahalanobis,knn -b 7 -d digits"),
-        ("exec_compute_low_rank_sim_metrics.py", "f.pt g.pt resnet18 resnet18 all all --metrics cka -m1r 4 -gpu -1"),
-        ("exec_probe.py", "f.pt resnet18 -l all -ranks 4 2 -o p.csv --pdf"),
-    ],
-)
-def test_options_become_the_words_that_they_came_from(script, given):
-    """What one script hands to the function of another is what its command line would."""
-    parser = parser_of(script)
-    parsed = parser.parse_args(given.split())
-    assert vars(parser.parse_args(parser.words(parsed))) == vars(parsed)
-    own = {name: value for name, value in vars(parsed).items() if not name.endswith("_path_seed")}
-    assert list(vars(parser.parse_args(parser.words(Namespace(**own)))).items()) == list(vars(parsed).items())

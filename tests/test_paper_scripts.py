@@ -101,7 +101,6 @@ def test_skips_what_is_done(tmp_path):
 
 
 def test_spreads_over_gpus(tmp_path):
-    """By itself, and by the line with xargs of paper.md."""
     python, log = fake_python(tmp_path, TWO_AT_ONCE), tmp_path / "log"
     done = run(TRAIN, tmp_path, PYTHON=python, GPUS="0 3")
     assert done.returncode == 0, done.stderr
@@ -109,12 +108,6 @@ def test_spreads_over_gpus(tmp_path):
     ran = [line.split() for line in log.read_text().splitlines()]
     assert len(printed) == len(ran) == 8 and {line[-1] for line in ran} == {line[-1] for line in printed} == {"0", "3"}
     assert {" ".join(line[1:-1]) for line in printed} == {" ".join(line[:-1]) for line in ran}
-    log.unlink()
-    lines = run(TRAIN, tmp_path, DRY_RUN="1", GPUS="$GPU", PYTHON=python).stdout
-    command = ["xargs", "-d", "\n", "-n", "1", "-P", "2", "--process-slot-var=GPU", "bash", "-c"]
-    subprocess.run(command, input=lines, text=True, check=True, timeout=60)
-    ran = log.read_text().splitlines()
-    assert len(ran) == 8 and {line.split()[-1] for line in ran} == {"0", "1"}
 
 
 def test_a_failure_stops_no_other_run_and_is_named(tmp_path):

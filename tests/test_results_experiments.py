@@ -107,12 +107,12 @@ def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(t
         assert Experiment.of(written).control == pair.control
 
 
-def test_experiments_are_told_apart_by_what_differs():
+def test_results_of_one_experiment_need_no_title():
     same = [stitch_row(), stitch_row(end_layer="layer3.0"), stitch_row(folder="g")]
     assert by_experiment(same) == {"": same} and by_experiment([]) == {}
-    rows = [stitch_row(), stitch_row(init="pinv", n_epochs=0), stitch_row(), stitch_row(seed=1)]
-    assert {title: len(group) for title, group in by_experiment(rows).items()} == {
-        "init=rand, n_epochs=3, seed=0": 2,
+    titles = by_experiment([*same, stitch_row(init="pinv", n_epochs=0), stitch_row(seed=1)])
+    assert {title: len(rows) for title, rows in titles.items()} == {
+        "init=rand, n_epochs=3, seed=0": 3,
         "init=pinv, n_epochs=0, seed=0": 1,
         "init=rand, n_epochs=3, seed=1": 1,
     }
