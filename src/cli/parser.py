@@ -47,9 +47,10 @@ class Parser(argparse.ArgumentParser):
             path = first.parse_known_args(args)[0].config
             from_file = [] if path is None else self._set_defaults(path)
             parsed = super().parse_args(args, namespace)
+            given = {network(part) for word in args for part in (word, word.partition("=")[2])}
             for name, value in list(vars(parsed).items()):
                 if name.endswith(("_type", "arch")) and value and is_user_network(value):
-                    if name in from_file and value not in {network(word.rpartition("=")[2]) for word in args}:
+                    if name in from_file and value not in given:
                         raise UserError(
                             f"{name} {value} stands in the file of --config alone, and a file of options does not run "
                             "code; name it on the command line as well"
