@@ -66,9 +66,8 @@ def test_files_are_those_of_the_single_scripts(networks, few):
     hours = re.search(r"([\d.e-]+) hours by --processes 1 and ([\d.e-]+) hours by", said.err)
     total, shared = map(float, hours.groups())
     seconds = sum(float(line.split()[-2]) for line in lines)
-    assert shared == pytest.approx(total / 4, rel=0.02) and total * 3600 == pytest.approx(
-        seconds, abs=0.05 * len(lines)
-    )
+    assert shared == pytest.approx(total / 4, rel=0.02)
+    assert total * 3600 == pytest.approx(seconds, rel=0.01, abs=0.05 * len(lines))
     with figures.left_out(True):
         for line in lines:
             python, script, *words = shlex.split(line, comments=True)
@@ -96,10 +95,7 @@ def test_measures_and_label_only_controls_can_be_added(networks, few):
     folder = networks("more", 2)
     only = [SCRIPT, *OPTIONS[: OPTIONS.index("--metrics")], "--metrics", "procrustes", "--no-figures"]
     run(*only, cwd=folder)
-    table, grid = (
-        folder / "results" / "all" / "similarity" / "a-b.csv",
-        folder / "results" / "all" / "pinv" / "a-b" / "grid.csv",
-    )
+    table, grid = folder / "results/all/similarity/a-b.csv", folder / "results/all/pinv/a-b/grid.csv"
     before, stitches = read_csv(table), read_csv(grid)
     assert "1 of 3 units of work are left to do" in run(*only, "--metrics", "mutual_knn", cwd=folder).err
     after = read_csv(table)
