@@ -21,7 +21,7 @@ def parser() -> cli.Parser:
     cli.add_data(options, batch_size=64)
     cli.add_interventions(options, of_tests=True)
     cli.add_gpu(options)
-    cli.add_seed(options, help="seed of fresh weights")
+    add("-s", "--seed", type=cli.whole_number(0), default=0, help="seed of fresh weights")
     cli.add_similarity(options)
     add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure goes beside it")
     cli.add_figure(options)

@@ -23,7 +23,7 @@ def parser() -> cli.Parser:
     add("-lr", "--learning-rate", type=cli.real_number(above=0), default=1e-3,
         help="learning rate; of more than five epochs, the last five have a tenth of it")  # fmt: skip
     add("-wd", "--weight_decay", "--weight-decay", type=cli.real_number(at_least=0), default=1e-5, help="weight decay")
-    cli.add_seed(options)
+    add("-s", "--seed", type=cli.whole_number(0), default=0, help="random seed")
     add("--verbose", action="store_true", help="print both accuracies after every epoch")
     add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure, accuracy over rank, goes beside it")
     cli.add_figure(options)

@@ -41,7 +41,7 @@ def parser() -> cli.Parser:
     )
     add("--networks", help="for -r and --curves: the list of networks, which gives them names and groups; with "
         "--curves each pair of groups has a line of its own")  # fmt: skip
-    cli.add_title(options)
+    add("--title", default="", help="title of the figure")
     return options
 
 

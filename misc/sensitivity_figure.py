@@ -30,7 +30,7 @@ def parser() -> cli.Parser:
     )
     add("-other", "--other-layer", help="layer of the second (end) network; default: the one of the same name")
     add("-o", "--output", type=cli.figure_file, required=True, help="figure to write, a PNG or a PDF")
-    cli.add_title(options)
+    add("--title", default="", help="title of the figure")
     return options
 
 

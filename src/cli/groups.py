@@ -41,19 +41,9 @@ def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
         add("--overwrite", action="store_true", help="write over a finished run of other options in -dir")
 
 
-def add_seed(parser: Parser, *, help: str = "random seed") -> None:
-    """Add `-s`."""
-    parser.add_argument("-s", "--seed", type=whole_number(0), default=0, help=help)
-
-
-def add_title(parser: Parser) -> None:
-    """Add `--title`."""
-    parser.add_argument("--title", default="", help="title of the figure")
-
-
 def add_figure(parser: Parser) -> None:
     """Add `--title` and `--pdf`."""
-    add_title(parser)
+    parser.add_argument("--title", default="", help="title of the figure")
     parser.add_argument("--pdf", action="store_true", help="draw the figure as a PDF instead of a PNG")
 
 
@@ -106,7 +96,7 @@ def add_training(parser: Parser, *, n_epochs: int | None, momentum: bool = False
         add("-e", "--epochs", dest="n_epochs", type=whole_number(0), default=n_epochs, help="number of epochs")
     add("-lr", "--learning-rate", type=real_number(above=0), default=1e-3, help="initial learning rate")
     add("-wd", "--weight_decay", "--weight-decay", type=real_number(at_least=0), default=1e-5, help="weight decay")
-    add_seed(parser)
+    add("-s", "--seed", type=whole_number(0), default=0, help="random seed")
     add("-sched", "--lr-scheduler", dest="scheduler", type=lambda text: text or "none", choices=SCHEDULERS,
         default="none", help="cosine: from the initial learning rate to 0 over all epochs")  # fmt: skip
     add("-rlre", "--reduce-lr-epochs", type=whole_number(1), nargs="*", default=[],
