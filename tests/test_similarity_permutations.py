@@ -59,11 +59,11 @@ def test_permuted_values_are_those_of_permuted_images(name):
     """Of all images, and within the classes."""
     labels, x, y = with_shared_classes(np.random.default_rng(0))
     row = row_of(x, y, metrics=[name], n_permutations=25, labels=labels)
-    for nulls, of in ((row.nulls, torch.zeros(24)), (row.nulls_within, labels)):
+    for nulls, of in ((row.nulls(), torch.zeros(24)), (row.nulls("_within"), labels)):
         values = [FUNCTIONS[name](x[order], y) for order in permutations(25, of)]
         expected = null_of(name, FUNCTIONS[name](x, y), torch.tensor(values, dtype=torch.float64))
         assert tuple(nulls[name]) == pytest.approx(tuple(expected), abs=1e-9)
-    assert row.nulls == row_of(x, y, metrics=[name], n_permutations=25).nulls and row.n_permutations == 25
+    assert row.nulls() == row_of(x, y, metrics=[name], n_permutations=25).nulls() and row.n_permutations == 25
 
 
 def test_permutations_are_the_same_for_all_layers_and_ranks():
@@ -75,7 +75,7 @@ def test_permutations_are_the_same_for_all_layers_and_ranks():
         one, two = ({name: side[name]} for side, name in ((first, rows[0].layer1), (second, rows[0].layer2)))
         for row in rows:
             ((alone,),) = compared(one, two, ranks1=[row.rank1], ranks2=[row.rank2], **options).rows()
-            assert len(row.nulls) == 3 and row.values == pytest.approx(alone.values, abs=1e-12)
+            assert len(row.nulls()) == 3 and row.values == pytest.approx(alone.values, abs=1e-12)
 
 
 def test_permutations_by_hand():
@@ -95,15 +95,15 @@ def test_images_alone_in_their_class_are_warned_of():
     for labels, n, has_null in ((torch.arange(20), 20, False), (torch.arange(20).clamp(min=4), 15, True)):
         comparison = compared({"a": x}, {"b": y}, metrics=["cka"], n_permutations=19, labels=labels)
         ((row,),) = comparison.rows()
-        assert bool(row.nulls_within) == has_null
+        assert bool(row.nulls("_within")) == has_null
         assert f"{n} of 20 images are the only ones of their class" in "".join(comparison.warnings())
 
 
 def test_positions_as_samples_have_no_permutations():
     x, y = torch.rand(2, 20, 5, 3, 3, dtype=torch.float64)
     options = {"metrics": ["cka", "procrustes"], "n_permutations": 19}
-    assert set(row_of(x, y, **options).nulls) == {"cka"}
-    assert set(row_of(x, y, **options, alignment="pool").nulls) == {"cka", "procrustes"}
+    assert set(row_of(x, y, **options).nulls()) == {"cka"}
+    assert set(row_of(x, y, **options, alignment="pool").nulls()) == {"cka", "procrustes"}
     comparison = compared({"a": x}, {"b": y}, **options)
     assert "procrustes of 1 pairs have no p-values: their samples are positions" in "".join(comparison.warnings())
 
@@ -114,9 +114,9 @@ def test_a_row_is_read_as_it_was_written():
     row = row._replace(model1="f.pt", model2="g.pt", model1_type="cnn", model2_type="vit", dataset="digits", rank1=3)
     record = {name: "" if value is None else str(value) for name, value in to_record(row).items()}
     assert from_record(SimilarityRow, record) == row
-    assert list(row.measures) == list(MEASURES) and row.nulls.keys() == row.nulls_within.keys() == MEASURES.keys()
+    assert list(row.measures) == list(MEASURES) and row.nulls().keys() == row.nulls("_within").keys() == MEASURES.keys()
     read = from_record(SimilarityRow, record | dict.fromkeys(row.values, "") | {"cka": "0.5", "procrustes": "nan"})
-    assert list(read.values) == ["cka", "procrustes"] and math.isnan(read.values["procrustes"]) and read.nulls == {}
+    assert list(read.values) == ["cka", "procrustes"] and math.isnan(read.values["procrustes"]) and read.nulls() == {}
 
 
 def test_biased_measures_are_counted():
@@ -157,8 +157,8 @@ def test_p_values_within_classes_are_uniform_when_only_labels_are_shared():
     for _ in range(200):
         labels, x, y = with_shared_classes(rng)
         row = row_of(x, y, metrics=["cka"], n_permutations=99, labels=labels)
-        freely.append(row.nulls["cka"].p_value)
-        within.append(row.nulls_within["cka"].p_value)
+        freely.append(row.nulls()["cka"].p_value)
+        within.append(row.nulls("_within")["cka"].p_value)
     assert kstest(np.array(within) - rng.random(200) / 100, "uniform").pvalue > 0.05  # they are multiples of 1/100
     assert np.mean(np.array(freely) <= 0.05) > 0.9
 
@@ -168,7 +168,7 @@ def test_p_values_within_classes_are_uniform_when_only_labels_are_shared():
 def test_p_values_of_independent_activations_are_uniform(name):
     """2,000 repetitions; calibrated values are 0 in about 95 % of them."""
     rng = np.random.default_rng(1)
-    nulls = [row_of(*rng.normal(size=(2, 24, 5)), metrics=[name], n_permutations=99).nulls[name] for _ in range(2000)]
+    nulls = [row_of(*rng.normal(size=(2, 24, 5)), metrics=[name], n_permutations=99).nulls()[name] for _ in range(2000)]
     p_values = np.array([null.p_value for null in nulls]) - rng.random(2000) / 100  # they are multiples of 1/100
     assert kstest(p_values, "uniform").pvalue > 0.01
     assert 0.92 <= np.mean([null.calibrated == 0 for null in nulls]) <= 0.98

@@ -41,8 +41,8 @@ STITCH_MEASURES = {
 def similarities_of(row: SimilarityRow) -> dict[str, float]:
     """Return the measures of a row of a table of similarity, higher where layers are more alike."""
     values = {name: MEASURES[name].sign * value for name, value in row.measures.items()}
-    values |= {f"{name} calibrated": null.calibrated for name, null in row.nulls.items()}
-    return values | {f"{name} calibrated in classes": null.calibrated for name, null in row.nulls_within.items()}
+    values |= {f"{name} calibrated": null.calibrated for name, null in row.nulls().items()}
+    return values | {f"{name} calibrated in classes": null.calibrated for name, null in row.nulls("_within").items()}
 
 
 def measures_of(run: StitchingRun) -> dict[str, float]:

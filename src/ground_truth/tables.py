@@ -17,7 +17,7 @@ from src.probing.rows import ProbeRow
 from src.results.matrices import by_depth, depths_of
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.results.tables import read_table
-from src.similarity.report import read_similarities
+from src.similarity.rows import SimilarityRow
 from src.stitching.folders import StitchingRun
 from src.stitching.rows import StitchRow
 
@@ -60,7 +60,7 @@ def read_tables(folder: Path, networks: Sequence[ListedNetwork]) -> Tables:
     stitches: list[StitchRow] = []
     listed: dict[str, int] = {}  # the place of each layer in tables of similarity, whose rows go through them in order
     for first, second, path in _pairs(folder / SIMILARITY, networks, ".csv"):
-        for row in read_similarities(path):
+        for row in read_table(path, SimilarityRow):
             listed.setdefault(row.layer1, len(listed))
             for name, value in similarities_of(row).items() if row.rank1 is row.rank2 is None else ():
                 cells[name][first, second, row.layer1, row.layer2] = value

@@ -143,7 +143,7 @@ def _matrices(x, y) -> list[Tensor]:
     """Convert two arrays or tensors (n, ...) to samples × features in double precision."""
     both = [torch.as_tensor(z).detach().double() for z in (x, y)]
     for name, z in zip(NAMES, both, strict=True):
-        if z.ndim < 2 or len(z) < 2 or z[0].numel() == 0:
+        if z.ndim < 2 or len(z) < 2:
             raise ValueError(f"{name} has shape {tuple(z.shape)}; give at least two samples × features")
         if not z.isfinite().all():
             raise Undefined(f"{name} has values that are not finite")
