@@ -17,7 +17,7 @@ from src.similarity.features import Layer, alignment_of
 from src.similarity.passes import Statistics
 from src.similarity.permutations import null_of, permutations, permuted_cosines
 from src.similarity.rows import BY_POSITION, NO_ALIGNMENT, SimilarityRow
-from src.similarity.samples import Samples, SamplesPair, Undefined
+from src.similarity.samples import SamplesPair, Undefined
 
 UNNAMED = {**dict.fromkeys(("model1", "model2", "model1_type", "model2_type", "dataset"), ""), "seed": None}
 
@@ -117,7 +117,8 @@ class Comparison:
             return {}
         if self._alignment(first, second) == NO_ALIGNMENT:
             self._has_none(
-                values, f"positions of {first.name} and {second.name} do not correspond; --alignment pool compares averages"
+                values,
+                f"positions of {first.name} and {second.name} do not correspond; --alignment pool compares averages",
             )
             return values
         if cross:
@@ -129,7 +130,7 @@ class Comparison:
         for place, between in enumerate(products):
             for (i, rank1), (j, rank2) in self._at_ranks():
                 try:
-                    pair = SamplesPair(one.basis(rank1), two.basis(rank2), between)
+                    pair = SamplesPair(one.basis(first.width(rank1)), two.basis(second.width(rank2)), between)
                 except Undefined as reason:
                     self._has_none(values, str(reason))
                     continue

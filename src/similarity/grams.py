@@ -1,8 +1,8 @@
 """Gram matrices of whole layers: products of the flattened activations of n images, at several ranks.
 
 In coordinates of the principal axes of the channels, the next rank only adds the Gram matrix of its further axes.
-Blocks of features are multiplied in the precision of the activations and added up in float64. The activations come less a
-reference near their mean; what it has left of the mean is subtracted from the products.
+Blocks of features are multiplied in the precision of the activations and added up in float64. The activations come less
+a reference near their mean; what it has left of the mean is subtracted from the products.
 """
 
 from collections.abc import Sequence

@@ -86,15 +86,13 @@ def take_statistics(
         layers = list(dict.fromkeys([*first.layers, *second.layers]))
         sides = [second._replace(layers=layers, ranks=list(dict.fromkeys([*first.ranks, *second.ranks])))]
     keys = [(side.key, *map(tuple, (side.layers, side.ranks, metrics))) for side in sides]
-    features = [
-        (kept and kept.pop(key, None)) or _unseen(side, n_images, metrics) for side, key in zip(sides, keys, strict=True)
-    ]
+    kept = KeptFeatures(0) if kept is None else kept
+    features = [kept.pop(key, None) or _unseen(side, n_images, metrics) for side, key in zip(sides, keys, strict=True)]
     products = _pass_over(sides, features, batches, alignment if take_any(metrics, SAMPLES) else "pool")
     for each, key in zip(features, keys, strict=True):
         for layer in each.values():
             layer.finish(device=device)
-        if kept is not None:
-            kept.keep(key, each)
+        kept.keep(key, each)
     layers1, layers2 = ({name: features[i][name] for name in side.layers} for i, side in ((0, first), (-1, second)))
     return Statistics(layers1, layers2, first.ranks, second.ranks, products, metrics, alignment, n_images)
 

@@ -120,7 +120,7 @@ def samples_pair(x, y) -> SamplesPair:
     """Express arrays (n, features1) and (n, features2) by their own principal axes."""
     factors = [torch.linalg.svd(z - z.mean(0), full_matrices=False) for z in _matrices(x, y)]
     first, second = (
-        Samples(name, axes.T, deviations.square(), scale=0.0).basis()
+        Samples(name, axes.T, deviations.square(), scale=0.0).basis(len(axes))
         for name, (_, deviations, axes) in zip(NAMES, factors, strict=True)
     )
     (basis1, deviations1, _), (basis2, deviations2, _) = factors
