@@ -49,21 +49,24 @@ def score(tables: Tables, groups: Sequence[str], outputs: Differences) -> list[T
     """
     tokens = [group.split() for group in groups]
     clean = np.array([i for i, names in enumerate(tokens) if CLEAN in names], dtype=int)
+    of_pairs = [*_tests_of_groups(tokens), *_tests_of_outputs(outputs, clean)]
+    tests = [partial(_of_pairs, test=test) for test in of_pairs]
+    tests += [partial(_of_layers, members=clean), partial(_of_impostors, tokens=tokens)]
     rows = []
-    for test in (*_tests_of_groups(tokens), *_tests_of_outputs(outputs, clean)):
-        rows += _rows(tables, {measure: list(_of_pairs(tables, measure, test)) for measure in tables.values})
-    rows += _rows(tables, {measure: list(_of_layers(tables, measure, clean)) for measure in tables.values})
-    return rows + list(_rows(tables, {name: list(_of_impostors(tables, name, tokens)) for name in tables.values}))
+    for test in tests:
+        rows += _rows(tables, {measure: list(test(tables, measure)) for measure in tables.values})
+    return rows
 
 
 class Test(NamedTuple):
     """A test of the similarities of all pairs of some networks at a layer."""
 
     name: str
+    score: str
+    chance: float
     members: NDArray  # the networks (indices)
     groups: NDArray  # of these: which were made alike
-    chance: dict[str, float]  # by score
-    scores: dict[str, Callable[[NDArray, NDArray, NDArray], NDArray]]  # of similarities (P,), and as `Score`
+    of: Callable[[NDArray, NDArray, NDArray], NDArray]  # of similarities (P,), and as `Score`
 
 
 def _tests_of_groups(tokens: Sequence[Sequence[str]]) -> Iterator[Test]:
@@ -78,8 +81,8 @@ def _tests_of_groups(tokens: Sequence[Sequence[str]]) -> Iterator[Test]:
             return getattr(group_scores_of_pairs(values[at], first[known], second[known]), name)
 
         if len(np.unique(groups)) > 1:
-            chance = chance_scores(groups)._asdict()
-            yield Test(test, members, groups, chance, {name: partial(of, name=name) for name in chance})
+            for name, chance in chance_scores(groups)._asdict().items():
+                yield Test(test, name, chance, members, groups, partial(of, name=name))
 
 
 def _tests_of_outputs(outputs: Differences, members: NDArray) -> Iterator[Test]:
@@ -90,20 +93,19 @@ def _tests_of_outputs(outputs: Differences, members: NDArray) -> Iterator[Test]:
         return -rank_correlation(values[at], difference[known], None if given is None else given[known])
 
     for name, difference in outputs._asdict().items():
-        scores = {"spearman": partial(of, difference=difference[pairs])}
-        if name != "accuracy":
-            scores |= {"partial": partial(of, difference=difference[pairs], given=outputs.accuracy[pairs])}
-        yield Test(name, members, np.zeros(len(members)), dict.fromkeys(scores, 0.0), scores)
+        for score, given in {"spearman": None, "partial": outputs.accuracy[pairs]}.items():
+            if name != "accuracy" or given is None:
+                of_score = partial(of, difference=difference[pairs], given=given)
+                yield Test(name, score, 0.0, members, np.zeros(len(members)), of_score)
 
 
 def _of_pairs(tables: Tables, measure: str, test: Test) -> Iterator[Scored]:
     """Yield the scores of a measure in a test of pairs of networks."""
     pairs = tuple(test.members[np.array(np.triu_indices(len(test.members), 1))])
     for layer, values in _at_layers(tables, lambda layer: tables.alike(measure, layer)[pairs]):
-        for name, score_of in test.scores.items():
-            of = partial(score_of, values)
-            p = permuted_p(of, len(test.members))
-            yield Scored(test.name, name, layer, test.chance[name], estimate(of, test.groups), p)
+        of = partial(test.of, values)
+        p = permuted_p(of, len(test.members))
+        yield Scored(test.name, test.score, layer, test.chance, estimate(of, test.groups), p)
 
 
 def _at_layers(tables: Tables, values_at: Callable[[str], NDArray]) -> Iterator[tuple[str, NDArray]]:

@@ -21,7 +21,7 @@ def write_scores(path: Path, rows: Sequence[TruthRow]) -> None:
     """Write the CSV, and beside it the table of main scores with the sentences (`.md`), and the figure (`.png`)."""
     write_table(path, TruthRow, rows)
     counted = main_rows(rows)
-    matrix = _matrix(counted, _cell, "–")
+    matrix = _matrix(counted, lambda row: f"{row.value:.2f}{'*' * row.is_above_chance}{'†' * _is_better(row)}", "–")
     lines = [f"| {' | '.join(['measure', *matrix.columns])} |", f"|{'---|' * (1 + len(matrix.columns))}"]
     lines += [f"| {' | '.join([name, *cells])} |" for name, cells in zip(matrix.rows, matrix.values, strict=True)]
     write_text(path.with_suffix(".md"), "\n".join([*lines, "", *(f"* {line}" for line in sentences(rows)), ""]))
@@ -46,17 +46,14 @@ def _on_test(test: str, rows: Sequence[TruthRow]) -> Iterator[str]:
     of_test = sorted((row for row in rows if row.test == test), key=lambda row: -row.value)
     measures = [row for row in of_test if not row.is_baseline]
     above = [row.measure for row in measures if row.is_above_chance]
-    better = [row.measure for row in measures if row.is_above_chance and row.is_above_baselines]
+    better = [row.measure for row in measures if _is_better(row)]
     baseline = next((f"{row.measure} ({row.value:.2f})" for row in of_test if row.is_baseline), "")
     if measures:
         chance = f"chance is {measures[0].chance:.2f}"
-        yield f"Test of {test}: {len(above)} of {len(measures)} measures are above chance ({chance}): {_named(above)}."
+        named = listed(above) or "none"
+        yield f"Test of {test}: {len(above)} of {len(measures)} measures are above chance ({chance}): {named}."
     if measures and baseline:
-        yield f"Test of {test}: above the best baseline, {baseline}: {_named(better)}."
-
-
-def _named(measures: Sequence[str]) -> str:
-    return listed(measures) if measures else "none"
+        yield f"Test of {test}: above the best baseline, {baseline}: {listed(better) or 'none'}."
 
 
 def sentences_on_dots(rows: Sequence[DotsRow]) -> list[str]:
@@ -73,8 +70,8 @@ def sentences_on_dots(rows: Sequence[DotsRow]) -> list[str]:
     return lines
 
 
-def _cell(row: TruthRow) -> str:
-    return f"{row.value:.2f}{'*' * row.is_above_chance}{'†' * (row.is_above_chance and row.is_above_baselines)}"
+def _is_better(row: TruthRow) -> bool:
+    return row.is_above_chance and row.is_above_baselines
 
 
 def _over_chance(row: TruthRow) -> float:
@@ -95,6 +92,6 @@ def draw_scores(path: Path, rows: Sequence[TruthRow]) -> None:
     matrix = Matrix(
         [*matrix.rows[:n], "", *matrix.rows[n:]], matrix.columns, matrix.values[:n] + apart + matrix.values[n:]
     )
-    marked = [(row.measure, row.test) for row in rows if row.is_above_chance and row.is_above_baselines]
+    marked = [(row.measure, row.test) for row in rows if _is_better(row)]
     below = "0: chance, 1: the truth; by mean ranks over layers. Red corners: above all baselines, which stand last."
     maps(path, {"": HeatMap(matrix, marked=marked)}, row_label="measure", column_label="test", caption=below)

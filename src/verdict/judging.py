@@ -165,28 +165,24 @@ def _side(group: Group, limits: Limits) -> str | None:
 
 
 def _summary(group: Group) -> dict[str, Any]:
-    """Return what was measured, by column; every pair of networks counts alike, however many seeds it has."""
-    metrics = [[run.row for run in runs] for runs in group.by_networks]
-    accuracies = [[each.accuracy for each in of_networks] for of_networks in metrics]
-    penalties = [[each.end_accuracy - each.accuracy for each in of_networks] for of_networks in metrics]
-    names = ("end_accuracy", "agreement", "kappa", "representation_difference")
-    means = {name: _average(getattr(each, name) for of_networks in metrics for each in of_networks) for name in names}
-    measured = [run.validity for run in group.runs]
+    """Return what was measured, by column: means over the runs."""
+    rows, measured = [run.row for run in group.runs], [run.validity for run in group.runs]
+    names = ("accuracy", "end_accuracy", "agreement", "kappa", "representation_difference")
     validity = map(_average, zip(*measured, strict=True)) if all(measured) else ()
+    accuracies = [[run.row.accuracy for run in of_networks] for of_networks in group.by_networks]
     return {
         "method": group.method,
         "networks": group.networks,
         **group.pair._asdict(),
         "control": group.control,
-        "n_runs": len(group.runs),
-        "n_networks": len(metrics),
-        "accuracy": _average(map(_average, accuracies)),
-        "penalty": _average(map(_average, penalties)),
+        "n_runs": len(rows),
+        "n_networks": len(accuracies),
+        **{name: _average(getattr(row, name) for row in rows) for name in names},
+        "penalty": _average(row.end_accuracy - row.accuracy for row in rows),
         "seed_spread": max((max(each) - min(each) for each in accuracies if len(each) > 1), default=None),
-        **means,
         **dict(zip(StitchValidity._fields, validity, strict=False)),
-        "front_depth": metrics[0][0].front_depth,
-        "end_depth": metrics[0][0].end_depth,
+        "front_depth": rows[0].front_depth,
+        "end_depth": rows[0].end_depth,
     }
 
 
