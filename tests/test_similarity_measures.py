@@ -38,16 +38,9 @@ def test_rotation_scale_and_shift_change_nothing(rng, pair, measure, value):
     x, y = pair
     assert measure(x, 3 * x @ rotation(rng, 7) + 1) == pytest.approx(value, abs=1e-12)
     assert measure(x, 7 * y @ rotation(rng, 9) - 5) == pytest.approx(measure(x, y), abs=1e-12)
-    if measure is not pwcca_distance:  # whose weights are sums over the features of the first
-        assert measure(x @ rotation(rng, 7), y) == pytest.approx(measure(x, y), abs=1e-12)
-
-
-def test_pwcca_alone_is_invariant_under_invertible_maps_of_the_second(rng, pair):
-    x, y = pair
-    moved = y @ rng.normal(size=(9, 9)) + 1
-    assert pwcca_distance(x, moved) == pytest.approx(pwcca_distance(x, y), abs=1e-10)
-    for measure in (linear_cka, procrustes_distance):
-        assert measure(x, moved) != pytest.approx(measure(x, y), abs=1e-3)
+    is_pwcca = measure is pwcca_distance  # whose weights are sums over the features of the first
+    assert (measure(x @ rotation(rng, 7), y) == pytest.approx(measure(x, y), abs=1e-12)) != is_pwcca
+    assert (measure(x, y @ rng.normal(size=(9, 9))) == pytest.approx(measure(x, y), abs=1e-10)) == is_pwcca
 
 
 def test_values_by_hand():
@@ -109,18 +102,6 @@ def test_equal_correlations_take_the_principal_axes(rng):
     assert value == pytest.approx(expected, abs=1e-9)
     order = rng.permutation(60)
     assert pwcca_distance(x[order], y[order]) == pytest.approx(value, abs=1e-9)
-
-
-def test_rank_deficient_input_has_a_determined_pwcca(rng):
-    x, y = rng.normal(size=(40, 12)), rng.normal(size=(40, 10))
-    assert pwcca_distance(x[:8], y[:8]) == pytest.approx(0, abs=1e-12)  # eight samples vary in seven directions
-    x[:, 6:] = x[:, :6] @ rng.normal(size=(6, 6))
-    y[:, 8:] = 0.5  # dead features
-    value, order = pwcca_distance(x, y), rng.permutation(40)
-    assert 0 < value < 1 and value == pytest.approx(pwcca_distance(x, y[:, :8]), abs=1e-12)
-    assert pwcca_distance(x[order], y[order]) == pytest.approx(value, abs=1e-9)
-    noisy = [z * (1 + 1e-6 * rng.normal(size=z.shape)) for z in (x, y)]
-    assert pwcca_distance(*noisy) == pytest.approx(value, abs=1e-4)
 
 
 def test_what_has_no_value_is_an_error(rng, pair):

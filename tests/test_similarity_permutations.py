@@ -1,22 +1,11 @@
 """Permutations of images: p-values, null distributions and calibrated values, by hand and by permuting the images."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest
 
-from src.choices.measures import MEASURES
-from src.results.tables import from_record, to_record
-from src.similarity import (
-    compare,
-    debiased_cka,
-    linear_cka,
-    mutual_knn,
-    procrustes_distance,
-    pwcca_distance,
-)
+from src.similarity import compare, debiased_cka, linear_cka, mutual_knn, procrustes_distance, pwcca_distance
 from src.similarity.permutations import null_of, permutations
 from src.similarity.rows import SimilarityRow
 from tests.comparisons import compared
@@ -42,7 +31,6 @@ def test_null_by_hand():
     # of distances the other end counts
     p_value, null, calibrated = null_of("procrustes", 0.02, permuted)
     assert p_value == pytest.approx(1 / 20) and null == pytest.approx(0.05) and calibrated == pytest.approx(0.03 / 0.05)
-    assert null_of("procrustes", 0.1, permuted)[::2] == pytest.approx((3 / 20, 0))
     assert null_of("cka", 0.5, torch.arange(200) / 200).null_95 == pytest.approx(190 / 200)  # the 191st
     assert null_of("cka", 1.0, torch.ones(19)) == (1.0, 1.0, 0.0)
 
@@ -70,12 +58,12 @@ def test_permutations_are_the_same_for_all_layers_and_ranks():
     rng = np.random.default_rng(0)
     first = {name: torch.tensor(rng.normal(size=(24, 5, 3, 3))) for name in "ab"}
     second = {name: first[other] + torch.tensor(rng.normal(size=(24, 5, 3, 3))) for name, other in ("ca", "db")}
-    options = {"metrics": ["cka", "mutual_knn", "procrustes"], "n_permutations": 19, "alignment": "pool"}
+    options = {"metrics": ["cka", "procrustes"], "n_permutations": 19, "alignment": "pool"}
     for rows in compared(first, second, ranks1=[2, 4], ranks2=[None, 3], **options).rows():
         one, two = ({name: side[name]} for side, name in ((first, rows[0].layer1), (second, rows[0].layer2)))
         for row in rows:
             ((alone,),) = compared(one, two, ranks1=[row.rank1], ranks2=[row.rank2], **options).rows()
-            assert len(row.nulls()) == 3 and row.values == pytest.approx(alone.values, abs=1e-12)
+            assert len(row.nulls()) == 2 and row.values == pytest.approx(alone.values, abs=1e-12)
 
 
 def test_permutations_by_hand():
@@ -108,17 +96,6 @@ def test_positions_as_samples_have_no_permutations():
     assert "procrustes of 1 pairs have no p-values: their samples are positions" in "".join(comparison.warnings())
 
 
-def test_a_row_is_read_as_it_was_written():
-    given = {"metrics": list(MEASURES), "n_permutations": 19, "labels": torch.arange(20) // 5}
-    row = row_of(*np.random.default_rng(0).normal(size=(2, 20, 5)), **given)
-    row = row._replace(model1="f.pt", model2="g.pt", model1_type="cnn", model2_type="vit", dataset="digits", rank1=3)
-    record = {name: "" if value is None else str(value) for name, value in to_record(row).items()}
-    assert from_record(SimilarityRow, record) == row
-    assert list(row.measures) == list(MEASURES) and row.nulls().keys() == row.nulls("_within").keys() == MEASURES.keys()
-    read = from_record(SimilarityRow, record | dict.fromkeys(row.values, "") | {"cka": "0.5", "procrustes": "nan"})
-    assert list(read.values) == ["cka", "procrustes"] and math.isnan(read.values["procrustes"]) and read.nulls() == {}
-
-
 def test_biased_measures_are_counted():
     def said(x, y, *metrics, n_permutations=0, **options) -> list[str]:
         comparison = compared({"a": x}, {"b": y}, metrics=metrics, n_permutations=n_permutations, **options)
@@ -129,12 +106,11 @@ def test_biased_measures_are_counted():
     assert not said(maps, maps, "cka", n_permutations=20)  # the null shows it
     assert not said(maps, maps, "cka_debiased", "mutual_knn") and not said(maps, maps, "procrustes", "pwcca")
     wide, narrow = torch.rand(20, 12), torch.rand(20, 5)
-    for metrics in (["procrustes"], ["pwcca", "pwcca_morcos"]):
-        (line,) = said(wide, wide, *metrics)
-        assert line.startswith(f"{', '.join(metrics)} of 1 pairs are biased downwards: their layers have more features")
-        assert not said(wide, narrow, *metrics)  # 17 features of 20 images
-        assert not said(wide, wide, *metrics, n_permutations=20)
-        assert not said(wide, wide, *metrics, ranks1=[8, 2])  # 8 + 12 features
+    assert not said(wide, narrow, "cka", "procrustes")  # 17 features of 20 images
+    (line,) = said(wide, wide, "procrustes", "pwcca_morcos")
+    assert line.startswith("procrustes, pwcca_morcos of 1 pairs are biased downwards: their layers have more features")
+    assert not said(wide, wide, "procrustes", n_permutations=20)
+    assert not said(wide, wide, "procrustes", ranks1=[8, 2])  # 8 + 12 features
     assert not said(wider, wider, "procrustes") and said(wider, wider, "procrustes", alignment="pool")
     few_positions = torch.rand(2, 3, 30, 2, 2)  # without permutations: positions have none
     assert said(*few_positions, "procrustes", n_permutations=20)
@@ -161,14 +137,3 @@ def test_p_values_within_classes_are_uniform_when_only_labels_are_shared():
         within.append(row.nulls("_within")["cka"].p_value)
     assert kstest(np.array(within) - rng.random(200) / 100, "uniform").pvalue > 0.05  # they are multiples of 1/100
     assert np.mean(np.array(freely) <= 0.05) > 0.9
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["cka", "cka_debiased", "procrustes", "pwcca"])
-def test_p_values_of_independent_activations_are_uniform(name):
-    """2,000 repetitions; calibrated values are 0 in about 95 % of them."""
-    rng = np.random.default_rng(1)
-    nulls = [row_of(*rng.normal(size=(2, 24, 5)), metrics=[name], n_permutations=99).nulls()[name] for _ in range(2000)]
-    p_values = np.array([null.p_value for null in nulls]) - rng.random(2000) / 100  # they are multiples of 1/100
-    assert kstest(p_values, "uniform").pvalue > 0.01
-    assert 0.92 <= np.mean([null.calibrated == 0 for null in nulls]) <= 0.98
