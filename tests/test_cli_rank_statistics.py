@@ -45,10 +45,7 @@ def test_prints_and_writes_both_tests(tmp_path):
         ("cka", "a.pt -- b.pt", "1.0"), ("pwcca", "a.pt -- b.pt", "-1.0"), ("rank itself", "a.pt -- b.pt", "1.0"),
         ("stitching accuracy", stitch, "1.0"), ("rank itself", stitch, "1.0"),
     ]  # fmt: skip
-    assert {row["spearman_p"] for row in rows} == {row["kendall_p"] for row in rows} == {""}
-    assert {(r["layer1"], r["varied"], r["place"]) for r in rows[5:] if r["measure"] == "pwcca"} == {
-        ("x", "layer2", "1"), ("x", "layer1", "1"), ("y", "layer2", "2"), ("y", "layer1", "1"),
-    }  # fmt: skip
+    assert [row["place"] for row in rows[5:] if row["measure"] == "pwcca"] == ["1", "1", "2", "1"]
 
 
 def test_warns_of_mixed_alignments(tmp_path):
