@@ -60,7 +60,7 @@ def score_measures(args) -> None:
         of_layers = baselines(passed)
         for tables in (each for each in sources if each.shortcut == shortcut):
             at = [layers.index(layer) for layer in tables.layers]
-            measured = with_yardsticks(tables, outputs.disagreement, n_images)
+            measured = with_yardsticks(tables, outputs["disagreement"], n_images)
             measured.values.update({name: values[:, :, at][..., at] for name, values in of_layers.items()})
             scored = score(measured, [network.group or "" for network in listed], outputs)
             rows += [row._replace(test=f"{row.test}_dots") if shortcut is not None else row for row in scored]

@@ -82,5 +82,5 @@ def test_baselines_are_negative_differences_of_one_number_of_each_network():
     assert (accuracy[0, 2] == -0.2).all() and rank[2, 1, 0, 0] == -1 and norm[2, 1, 1, 1] == -3
     assert rank[1, 2, 0, 1] == -4 and norm[1, 2, 0, 1] == -3  # of the first layer of one and the second of the other
     of_outputs = differences(passed)
-    assert of_outputs.accuracy[0, 2] == pytest.approx(0.2)
-    assert of_outputs.disagreement[0, 1] == output_differences(predictions(seed=0), predictions(seed=1)).disagreement
+    assert of_outputs["accuracy"][0, 2] == pytest.approx(0.2)
+    assert of_outputs["disagreement"][0, 1] == output_differences(predictions(seed=0), predictions(seed=1)).disagreement

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from src.ground_truth.outputs import BASELINES, Differences
+from src.ground_truth.outputs import BASELINES
 from src.ground_truth.resampling import LEVEL, Estimate, estimate, permuted_p
 from src.ground_truth.rows import TruthRow
 from src.ground_truth.scores import chance_scores, group_scores_of_pairs, layer_scores, rank_correlation
@@ -41,11 +41,12 @@ class Scored(NamedTuple):
         return self.estimate.interval().low > self.chance if self.p is None else self.p <= (1 - LEVEL) / 2
 
 
-def score(tables: Tables, groups: Sequence[str], outputs: Differences) -> list[TruthRow]:
+def score(tables: Tables, groups: Sequence[str], outputs: Mapping[str, NDArray]) -> list[TruthRow]:
     """Score all measures of the tables, baselines among them, in all tests that the networks allow.
 
     Args:
         groups: (N,), as in the list of networks.
+        outputs: from `outputs.differences`.
     """
     tokens = [group.split() for group in groups]
     clean = np.array([i for i, names in enumerate(tokens) if CLEAN in names], dtype=int)
@@ -85,15 +86,15 @@ def _tests_of_groups(tokens: Sequence[Sequence[str]]) -> Iterator[Test]:
                 yield Test(test, name, chance, members, groups, partial(of, name=name))
 
 
-def _tests_of_outputs(outputs: Differences, members: NDArray) -> Iterator[Test]:
+def _tests_of_outputs(outputs: Mapping[str, NDArray], members: NDArray) -> Iterator[Test]:
     """Yield the tests of clean networks: does a measure go with the differences of their outputs?"""
     pairs = tuple(members[np.array(np.triu_indices(len(members), 1))])
 
     def of(values, at, known, difference, given=None):
         return -rank_correlation(values[at], difference[known], None if given is None else given[known])
 
-    for name, difference in outputs._asdict().items():
-        for score, given in {"spearman": None, "partial": outputs.accuracy[pairs]}.items():
+    for name, difference in outputs.items():
+        for score, given in {"spearman": None, "partial": outputs["accuracy"][pairs]}.items():
             if name != "accuracy" or given is None:
                 of_score = partial(of, difference=difference[pairs], given=given)
                 yield Test(name, score, 0.0, members, np.zeros(len(members)), of_score)

@@ -18,11 +18,7 @@ class Null(NamedTuple):
     calibrated: float  # 0 up to `null_95`, 1 for equal representations
 
     def columns(self, measure: str, which: str) -> dict[str, float]:
-        """Return its values by column.
-
-        Args:
-            which: what ends the columns: "" for permutations of all images, "_within" for those of each class.
-        """
+        """Return its values by column; `which` ends their names, as for `SimilarityRow.nulls`."""
         return {f"{measure}_{part}{which}": value for part, value in self._asdict().items()}
 
 
