@@ -49,12 +49,9 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     (tmp_path / "f.pt").write_bytes(b"weights")
     shutil.copy("f.pt", "copy.pt")
-    tables = read_measurements([
-        write(tmp_path / "s.csv", similarity_row(model1="f.pt", values={"cka": 0.5}),
-              similarity_row(model1="copy.pt", values={"cka": 0.7})),
-        write(tmp_path / "p.csv", probe_row(model="copy.pt")),
-        write(tmp_path / "grid.csv", stitch_row(front_model_path="copy.pt")),
-    ])  # fmt: skip
+    rows = [similarity_row(model1=name, values={"cka": value}) for name, value in (("f.pt", 0.5), ("copy.pt", 0.7))]
+    of_tables = [rows, [probe_row(model="copy.pt")], [stitch_row(front_model_path="copy.pt")]]
+    tables = read_measurements([write(tmp_path / f"{i}.csv", *of_table) for i, of_table in enumerate(of_tables)])
     assert settings_of(tables.measurements) == {
         ("cka", "f.pt -- b.pt"): [0.7],  # by the name that was read first
         ("stitching accuracy", "f.pt -- b.pt: rc2c_pre, task loss matching"): [0.5],

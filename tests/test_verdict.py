@@ -261,12 +261,9 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
     assert (verdict.n_runs, verdict.n_networks, verdict.others) == (2, 1, {"cka": 0.8})
     write_run(tmp_path / "one", "2", n_right=900, seed=2, front_model_path="other.pt")
     assert [row.n_runs for row in judge(runs_of(tmp_path / "one"))] == [2, 1]
-    for seed in range(2):
-        write_run(tmp_path / "fresh", str(seed), n_right=900, seed=seed, front_model_path="-", end_model_path="-")
+    write_run(tmp_path / "fresh", "1", n_right=900, seed=1, front_model_path="-", end_model_path="-")
     for seed, others in ((1, {"cka": 0.8}), (7, {})):
-        table = [of_networks("-", "-", values={"cka": 0.8}, seed=seed)]
-        verdict = verdict_on(tmp_path / "fresh", table, pool=True)
-        assert (verdict.n_networks, verdict.others) == (2, others)
+        assert verdict_on(tmp_path / "fresh", [of_networks("-", "-", values={"cka": 0.8}, seed=seed)]).others == others
 
 
 def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
