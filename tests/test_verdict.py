@@ -279,6 +279,7 @@ def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
     path.unlink()
     verdict = verdict_on(tmp_path)
     assert (verdict.reason[:14], verdict.accuracy, verdict.accuracy_low) == ("no predictions", 0.94, None)
+    assert verdict.penalty == pytest.approx(0.01)
 
 
 def test_folders_of_the_public_code_are_read():
