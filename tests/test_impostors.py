@@ -15,13 +15,13 @@ def images():
     return torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def make(kind: str, images, *, seed: int = 0) -> tuple[Network, dict]:
+def make(kind: str, images) -> tuple[Network, dict]:
     """An impostor at two layers, and the activations of its donor."""
     torch.manual_seed(0)
     donor = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=(1, 8, 8)).eval()
     own = {name: each.clone() for name, each in donor.activations(images, LAYERS).items()}
     batches = [(images[:30], torch.arange(30) % 10), (images[30:], torch.arange(30, 40) % 10)]
-    impostor = Impostor(kind, donor, LAYERS, n_classes=10, batches=batches, seed=seed).eval()
+    impostor = Impostor(kind, donor, LAYERS, n_classes=10, batches=batches).eval()
     return Network(impostor, image_shape=(1, 8, 8), n_classes=10), own
 
 
