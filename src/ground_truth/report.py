@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from src.console import listed
 from src.files import write_text
 from src.ground_truth.protocol import ALL_LAYERS
 from src.ground_truth.rows import DotsRow, TruthRow
+from src.results.experiments import grouped
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix
 from src.results.tables import write_table
@@ -31,10 +33,8 @@ def write_scores(path: Path, rows: Sequence[TruthRow]) -> None:
 def main_rows(rows: Sequence[TruthRow]) -> list[TruthRow]:
     """Return the main score of each test over all layers, the best measures (by their mean) first, then baselines."""
     counted = [row for row in rows if row.is_main and row.layer == ALL_LAYERS and not math.isnan(row.value)]
-    found: dict[str, list[float]] = {}
-    for row in counted:
-        found.setdefault(row.measure, []).append(_over_chance(row))
-    return sorted(counted, key=lambda row: (row.is_baseline, -np.mean(found[row.measure])))
+    means = {name: fmean(map(_over_chance, same)) for name, same in grouped(counted, lambda row: row.measure).items()}
+    return sorted(counted, key=lambda row: (row.is_baseline, -means[row.measure]))
 
 
 def sentences(rows: Sequence[TruthRow]) -> list[str]:
