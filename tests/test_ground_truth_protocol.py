@@ -9,6 +9,7 @@ import pytest
 from src.ground_truth import chance_scores, layer_scores
 from src.ground_truth.outputs import BASELINES
 from src.ground_truth.protocol import ALL_LAYERS, score
+from src.ground_truth.report import sentences
 from src.ground_truth.tables import Tables
 
 LAYERS = ["x1", "x2", "x3"]
@@ -82,6 +83,13 @@ def test_a_measure_of_accuracies_alone_is_the_baseline(rows):
     assert rows["disagreement", "partial", "accuracy alone", ""].value == 0
     assert rows["layers", "spearman", "accuracy alone", ""].value == 0
     assert {row.measure for row in rows.values() if row.is_baseline} == set(BASELINES[:2])
+
+
+def test_sentences_name_what_beats_the_baselines(rows):
+    lines = sentences(list(rows.values()))
+    assert "Test of label_noise: 1 of 3 measures are above chance (chance is 0.22): truth." in lines
+    (beats,) = (line for line in lines if line.startswith("Test of disagreement: above the best baseline, "))
+    assert beats.endswith(": truth.")
 
 
 def test_over_layers_counts_the_mean_of_ranks():
