@@ -60,6 +60,7 @@ def give_verdict(args) -> None:
     from src.similarity.rows import SimilarityRow
     from src.stitching.folders import read_runs
     from src.verdict import Limits, judge
+    from src.verdict.groups import commands_of_controls
     from src.verdict.judging import NO_CONTROL, SIMILARITY_COLUMNS
     from src.verdict.report import print_matrices, print_verdicts, sentences, write_files
 
@@ -87,8 +88,10 @@ def give_verdict(args) -> None:
         result()
     print_matrices(verdicts)
     result("\n".join(sentences(verdicts, limits)))
-    if any(row.reason == NO_CONTROL for row in verdicts):
-        result("Make the label-only controls: give the commands of these stitches again, with --control labels")
+    lacking = {row.pair for row in verdicts if row.reason == NO_CONTROL}
+    if lacking:
+        commands = commands_of_controls([run for run in runs if run.row.pair in lacking])
+        result(f"Make the label-only controls: {'; '.join(commands)}")
     below = describe_stitches([run.row for run in runs])
     write_files(Path(args.output), verdicts, limits, caption=below, **cli.figure_options(args))
     note(f"wrote {args.output}; its sentences (.md) and maps of the words and numbers are beside it")

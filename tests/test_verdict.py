@@ -312,8 +312,9 @@ def test_sentences(tmp_path):
 def two_methods(tmp_path):
     """Folders of two methods at two layers; one stitch has no control."""
     for front, n_control in (("x", 900), ("y", 0)):
-        write_run(tmp_path / "dm", str(ord(front)), n_right=945, n_control=n_control, front_layer=front)
+        folder = write_run(tmp_path / "dm", str(ord(front)), n_right=945, n_control=n_control, front_layer=front)
         write_run(tmp_path / "tlm", front, n_right=500, front_layer=front, init="rand", n_epochs=3)
+    (folder / "run.json").write_text(json.dumps({"command": "exec_stitch.py f.pt g.pt -dir dm"}))
     write_evaluation(tmp_path / "dm", {"120": 0.5, "121": 0.9})
     write_table(tmp_path / "s.csv", SimilarityRow, [of_networks(values={"cka": 0.5})])
     return tmp_path
@@ -325,8 +326,8 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures):
     assert "Task loss matching: of 2 pairs 0 are similar, 0 accurate by the label alone, 0 accurate but" in out
     assert "β, direct matching\n         y\nx   0.9000\ny      nan\n" in out and "noise dose, direct matching" in out
     text = (two_methods / "out" / "v.md").read_text().splitlines()[2:]
-    *said, remedy = out.strip().splitlines()
-    assert said[-len(text) :] == text and remedy.endswith("again, with --control labels")
+    command = "Make the label-only controls: python exec_stitch.py f.pt g.pt -dir dm --control labels"
+    assert out.strip().splitlines()[-len(text) - 1 :] == [*text, command]
     rows = read_csv(two_methods / "out" / "v.csv")
     assert [row["verdict"] for row in rows] == [SIMILAR, UNDECIDED, UNDECIDED, NOT_SIMILAR, NOT_SIMILAR]
     assert rows[0]["cka"] == "0.5" and rows[1]["cka"] == "" and rows[0]["auroc_energy"] == "0.5"

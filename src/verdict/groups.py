@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.console import note
+from src.files import read_json
 from src.network_names import FRESH, NetworkName
 from src.results.experiments import Pair, grouped, method_names, newest_runs
 from src.results.options import read_options
@@ -109,6 +110,14 @@ def _by_networks(runs: Iterable[StitchingRun]) -> dict[tuple, list[StitchingRun]
 def _stitch_of(run: StitchingRun) -> tuple:
     """Return what a stitch and its label-only control share."""
     return run.row.pair, dataclasses.replace(run.row, control="").key
+
+
+def commands_of_controls(runs: Sequence[StitchingRun]) -> list[str]:
+    """Return the commands that make the label-only controls of those runs that have none."""
+    have = {_stitch_of(run) for run in runs if run.row.control}
+    files = [run.folder / "run.json" for run in runs if _stitch_of(run) not in have]
+    commands = dict.fromkeys(read_json(file)["command"] for file in files if file.is_file())
+    return [f"python {command} --control labels" for command in commands or ["exec_stitch.py …"]]
 
 
 def _titled(runs: Sequence[StitchingRun], method: str, *, pool: bool) -> dict[str, list[StitchingRun]]:
