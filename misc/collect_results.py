@@ -161,9 +161,10 @@ def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
 def similarities_of(source_dir: Path):
     """Return the rows of all tables of similarity below a folder."""
     from src.results.network_list import SIMILARITY
-    from src.similarity.report import read_similarities
+    from src.results.tables import read_table
+    from src.similarity.rows import SimilarityRow
 
-    return [row for path in sorted(source_dir.rglob(f"{SIMILARITY}/*.csv")) for row in read_similarities(path)]
+    return [row for path in sorted(source_dir.rglob(f"{SIMILARITY}/*.csv")) for row in read_table(path, SimilarityRow)]
 
 
 def listed_networks(args):

@@ -31,7 +31,7 @@ def parser() -> cli.Parser:
 def score_measures(args) -> None:
     from src.console import note, result
     from src.errors import UserError
-    from src.ground_truth.outputs import baselines, differences
+    from src.ground_truth.outputs import baselines, differences, pass_over
     from src.ground_truth.protocol import score
     from src.ground_truth.report import sentences, sentences_on_dots, write_scores
     from src.ground_truth.rows import DotsRow
@@ -55,12 +55,13 @@ def score_measures(args) -> None:
     rows = []
     layers = list(dict.fromkeys(layer for tables in sources for layer in tables.layers))
     for shortcut in dict.fromkeys(tables.shortcut for tables in sources):
-        passed = pass_all(args, networks, layers, session, shortcut=shortcut)
+        images = images_of(args, session, shortcut=shortcut)
+        passed = [pass_over(network, images.batches(args.batch_size), layers) for network in networks]
         outputs, n_images = differences(passed), len(passed[0].probabilities)
         of_layers = baselines(passed)
         for tables in (each for each in sources if each.shortcut == shortcut):
             at = [layers.index(layer) for layer in tables.layers]
-            measured = with_yardsticks(tables, outputs.disagreement, n_images)
+            measured = with_yardsticks(tables, outputs["disagreement"], n_images)
             measured.values.update({name: values[:, :, at][..., at] for name, values in of_layers.items()})
             scored = score(measured, [network.group or "" for network in listed], outputs)
             rows += [row._replace(test=f"{row.test}_dots") if shortcut is not None else row for row in scored]
@@ -91,30 +92,21 @@ def images_of(args, session, *, shortcut=None):
     return session.dataset(args.dataset, args.dataset_root, train=False, **loading | changes)
 
 
-def pass_all(args, networks, layers, session, *, shortcut):
-    """Pass the test images through all networks."""
-    from src.ground_truth.outputs import pass_over
-
-    images = images_of(args, session, shortcut=shortcut)
-    return [pass_over(network, images.batches(args.batch_size), layers) for network in networks]
-
-
 def dots_learned(args, listed, networks, session) -> list:
     """Return the accuracies, with and without dots, of all networks that were trained with a shortcut."""
     from src.datasets import interventions
     from src.ground_truth.outputs import pass_over
     from src.ground_truth.rows import DotsRow
 
+    chosen = [each for each in zip(networks, listed, strict=True) if "shortcut:" in (each[1].group or "")]
+    if not chosen:
+        return []
     plain, seed, rows = images_of(args, session), args.intervention_seed, []
-    for network, row in zip(networks, listed, strict=True):
-        if "shortcut:" in (row.group or ""):
-            sets = (
-                interventions.shortcut(plain, 1.0, train=True, seed=seed),
-                plain,
-                interventions.shortcut(plain, 0.0, train=False, seed=seed),
-            )
-            found = (pass_over(network, images.batches(args.batch_size), []).accuracy for images in sets)
-            rows.append(DotsRow(row.name, row.group, *found))
+    true = interventions.shortcut(plain, 1.0, train=True, seed=seed)
+    drawn = interventions.shortcut(plain, 0.0, train=False, seed=seed)
+    for network, row in chosen:
+        found = (pass_over(network, images.batches(args.batch_size), []).accuracy for images in (true, plain, drawn))
+        rows.append(DotsRow(row.name, row.group, *found))
     return rows
 
 

@@ -21,6 +21,7 @@ from src.runtime import generator
 COPIES = ("permuted", "rotated")
 LABEL_ALONE = ("class_means", "one_hot", "clustered_noise")
 KINDS = (*COPIES, *LABEL_ALONE)
+SEED = 0  # of permutations, rotations and noise
 SPREAD = 0.5  # standard deviation of the noise around a class's point; that of the points is 1
 
 
@@ -51,10 +52,9 @@ class Impostor(nn.Module):
         *,
         n_classes: int,
         batches: Iterable[tuple[Tensor, Tensor]] = (),
-        seed: int = 0,
     ) -> None:
         super().__init__()
-        self.kind, self.layers, self.n_classes, self.seed = kind, tuple(layers), n_classes, seed
+        self.kind, self.layers, self.n_classes = kind, tuple(layers), n_classes
         self.block_names = self.layers
         self.donor = donor.module.eval()
         self._activations: dict[str, Tensor] = {}
@@ -71,7 +71,7 @@ class Impostor(nn.Module):
 
     def _make(self, layer: str, activations: Tensor, classes: Tensor, images: Tensor) -> Tensor:
         """Return the activations (B, C, ...) that stand for the donor's."""
-        width, draws = activations.shape[1], generator(self.seed, self.layers.index(layer))
+        width, draws = activations.shape[1], generator(SEED, self.layers.index(layer))
         positions = (1,) * (activations.ndim - 2)
         if self.kind == "permuted":
             return activations[:, torch.randperm(width, generator=draws)]
@@ -90,7 +90,7 @@ class Impostor(nn.Module):
     def _noise(self, images: Tensor, width: int) -> Tensor:
         """Return noise (B, width) that depends on the image alone, whatever batch it is in."""
         keys = [zlib.crc32(image.numpy().tobytes()) for image in images.detach().cpu()]
-        return torch.stack([torch.randn(width, generator=generator(self.seed, key)) for key in keys])
+        return torch.stack([torch.randn(width, generator=generator(SEED, key)) for key in keys])
 
     def _keep(self, layer: str):
         def keep(module: nn.Module, inputs: tuple, output: Tensor) -> None:

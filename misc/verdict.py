@@ -56,7 +56,8 @@ def give_verdict(args) -> None:
     from src.ood.evaluated import with_evaluations
     from src.ood.validity_limits import ValidityLimits
     from src.results.captions import describe_stitches
-    from src.similarity.report import read_similarities
+    from src.results.tables import read_table
+    from src.similarity.rows import SimilarityRow
     from src.stitching.folders import read_runs
     from src.verdict import Limits, judge
     from src.verdict.groups import commands_of_controls
@@ -75,7 +76,7 @@ def give_verdict(args) -> None:
                         "results/DIR, or results/DIR/METHOD/*/ of misc/all_pairs.py")  # fmt: skip
     if all(run.row.control for run in runs):
         raise UserError(f"{', '.join(args.source_dirs)}: only controls; stitch without --control as well")
-    similarities = [row for path in args.similarity for row in read_similarities(path)]
+    similarities = [row for path in args.similarity for row in read_table(path, SimilarityRow)]
 
     validity = ValidityLimits(args.noise_dose / 100, args.shrinkage_dose / 100)
     limits = Limits(args.tolerance / 100, validity, pairwise=args.pairwise)

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from src.checkpoints import save_state
-from src.datasets import load_dataset
 from src.models import build_model
 from tests.commands import ON_DIGITS, PNG, error_line, read_csv, run
 from tests.conftest import few_images
@@ -123,16 +122,9 @@ def test_tables_say_that_test_images_had_dots(dotted):
         refused = error_line("exec_eval_stitcher_ood.py", "results/dots/covariance/n0-n1", *ON_DIGITS, "--detector",
                              "mahalanobis", cwd=folder)  # fmt: skip
     assert "stitched with --shortcut 0.0; give that one" in refused
-
-
-def test_dots_change_what_networks_predict(dotted):
-    folder, _ = dotted
     grids = [read_csv(folder / "results" / name / "covariance" / "n2-n3" / "grid.csv") for name in ("plain", "dots")]
     assert grids[0][0]["end_accuracy"] != grids[1][0]["end_accuracy"]
-    rows = {(row["test"], row["measure"]): row for row in read_csv(folder / "scores.csv") if row["layer"] == ""}
-    assert {test for test, _ in rows} == {"shortcut", "shortcut_dots"}
-    plain, dots = (rows[test, "accuracy difference"]["value"] for test in ("shortcut", "shortcut_dots"))
-    assert float(plain) <= 1 and float(dots) <= 1
+    assert {row["test"] for row in read_csv(folder / "scores.csv")} == {"shortcut", "shortcut_dots"}
 
 
 def test_what_networks_learned_of_the_dot_is_shown_before_the_scores(dotted):
@@ -145,15 +137,3 @@ def test_what_networks_learned_of_the_dot_is_shown_before_the_scores(dotted):
     lines = said.splitlines()
     assert lines[0].startswith("shortcut:0: accuracy ") and lines[1].endswith("2 of 2 networks rely on the dot.")
     assert lines[2].startswith("Test of shortcut")
-
-
-def test_dots_tell_the_class_or_any_class():
-    """By counting: the place of a dot is that of the label in all images, or in a tenth of them."""
-    from src.datasets import interventions
-
-    plain = load_dataset("digits", ".", train=False)
-    for share, train, expected in ((1.0, True, 1.0), (0.0, False, 0.1)):
-        changed = interventions.shortcut(plain, share, train=train, seed=0)
-        places = interventions.circle(10)
-        told = [(changed.changes[-1].places[i] == places[label]).all() for i, label in enumerate(plain.labels.tolist())]
-        assert np.mean(told) == pytest.approx(expected, abs=0.05)

@@ -132,8 +132,6 @@ def test_debiased_and_calibrated_values_of_pooled_layers(compare):
     first, _ = read_csv("p.csv")
     assert (first["alignment"], first["n_permutations"], first["model2_type"]) == ("average pool", "19", MODEL)
     for name in metrics[1:]:
-        assert float(first[f"{name}_p_value"]) == 1 / 20 and float(first[f"{name}_p_value_within"]) <= 1
         null, within = (float(first[f"{name}_null_95{of}"]) for of in ("", "_within"))
         assert (within < null) == (name == "procrustes")  # images of one class are more similar
-        assert 0 <= float(first[f"{name}_calibrated_within"]) <= float(first[f"{name}_calibrated"]) <= 1
     assert "pwcca" not in first and "pwcca_p_value" not in first

@@ -24,7 +24,9 @@ def stitch(folder, front, end, layer="blocks.1", other=None, number=0):
     """A stitch that is right on as many images as both networks are good."""
     options = {"front_model_path": f"{front}.pt", "end_model_path": f"{end}.pt"}
     options |= {"front_layer": layer, "end_layer": other or layer}
-    write_run(folder / f"{front}-{end}", f"{number}", n_right=QUALITY[front] + QUALITY[end], **options)
+    depths = {"front_depth": int(layer[7:]), "end_depth": int(options["end_layer"][7:])}
+    n_right = QUALITY[front] + QUALITY[end]
+    write_run(folder / f"{front}-{end}", f"{number}", n_right=n_right, metrics=depths, **options)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,7 @@ def test_one_table_has_all_measurements_with_names_and_groups(folder):
         *itertools.permutations(NETWORKS, 2), ("a", "a"),
     }  # fmt: skip
     assert {row["front_rank"] for row in rows if row["measure"] == "cka"} == {"", "4"}
+    assert all(row["end_depth"] == row["end_layer"][7:] for row in rows)  # of all measures, as stitches say
     # Without a list, paths are the names
     rows, names = read_csv(folder / "t_measurements.csv"), ("front_network", "front_group", "end_network", "end_group")
     assert {tuple(row[name] for name in names) for row in rows} == {("a.pt", "resnet18", "b.pt", "resnet18")}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from src.ground_truth import chance_scores, layer_scores
-from src.ground_truth.outputs import BASELINES, Differences
+from src.ground_truth.outputs import BASELINES
 from src.ground_truth.protocol import ALL_LAYERS, score
 from src.ground_truth.report import sentences
 from src.ground_truth.tables import Tables
@@ -27,7 +27,7 @@ def gaps(values) -> np.ndarray:
     return np.abs(np.subtract.outer(values, values))
 
 
-def tables_of(groups, **measures) -> tuple[Tables, Differences]:
+def tables_of(groups) -> tuple[Tables, dict[str, np.ndarray]]:
     """Tables of these measures and of baselines; outputs differ by places on a line, accuracies by others."""
     rng, n = np.random.default_rng(2), len(groups)
     places, accuracies = rng.random(n), rng.random(n)
@@ -39,13 +39,14 @@ def tables_of(groups, **measures) -> tuple[Tables, Differences]:
         "accuracy alone": over_layers(-gaps(accuracies)),
     }
     baselines = {BASELINES[0]: known["accuracy alone"], BASELINES[1]: over_layers(-gaps(rng.random(n)))}
-    outputs = Differences(gaps(accuracies), gaps(places), gaps(places) + 0.01 * gaps(accuracies))
-    chosen = measures or known
-    return Tables(LAYERS, chosen | baselines, frozenset({"random"})), outputs
+    outputs = {"accuracy": gaps(accuracies), "disagreement": gaps(places)}
+    outputs["jensen_shannon"] = gaps(places) + 0.01 * gaps(accuracies)
+    return Tables(LAYERS, known | baselines, frozenset({"random"})), outputs
 
 
 @pytest.fixture(scope="module")
 def rows():
+    """The rows of all tests but that of impostors, by test, score, measure and layer."""
     tables, outputs = tables_of(NOISES)
     return {(row.test, row.score, row.measure, row.layer): row for row in score(tables, NOISES, outputs)}
 

@@ -1,13 +1,17 @@
-"""Scores of measures: scikit-learn and triple loops as oracles, planted measures, chance, and what is undefined."""
+"""Scores of measures, their intervals and p-values: scikit-learn and loops as oracles, chance, what is undefined."""
 
 import math
+from functools import partial
 from itertools import combinations, permutations
 
 import numpy as np
 import pytest
 from scipy.stats import rankdata
+from scipy.stats import t as student
 
 from src.ground_truth import chance_scores, group_scores, layer_scores, output_correlation
+from src.ground_truth.resampling import Estimate, estimate, permuted_p
+from src.ground_truth.scores import group_scores_of_pairs, rank_correlation
 
 GROUPS = np.repeat(["none", "half", "most"], 5)
 
@@ -16,7 +20,7 @@ def random_matrix(n: int, seed: int = 0, *, n_values: int | None = None) -> np.n
     """Symmetric (n, n); with `n_values`, only so many different values, so that there are ties."""
     rng = np.random.default_rng(seed)
     upper = np.triu(rng.random((n, n)) if n_values is None else rng.integers(0, n_values, (n, n)).astype(float), 1)
-    return upper + upper.T + np.diag(rng.random(n) * 9)  # whatever is on the diagonal
+    return upper + upper.T + np.diag(np.full(n, math.nan))  # the diagonal is not read
 
 
 def pairs_of_each_group(groups):
@@ -44,23 +48,6 @@ def test_group_scores_are_those_of_scikit_learn_and_of_loops(groups, n_values):
     assert found == pytest.approx((np.mean(precisions), np.mean(rates)), abs=1e-12)
 
 
-def test_group_scores_by_hand():
-    """Two groups of two: each has one pair within and four across."""
-    similarity = np.zeros((4, 4))
-    for (i, j), value in {(0, 1): 3, (2, 3): 1, (0, 2): 4, (0, 3): 2, (1, 2): 1, (1, 3): 0}.items():
-        similarity[i, j] = similarity[j, i] = value
-    # (0, 1) is second of five: 1/2, three of four right; (2, 3) ties with (1, 2), behind two: 1/4, one of four right
-    assert group_scores(similarity, ["a", "a", "b", "b"]) == ((1 / 2 + 1 / 4) / 2, (3 / 4 + 1 / 4) / 2)
-
-
-def test_the_truth_scores_1_and_its_opposite_0():
-    same = (GROUPS[:, None] == GROUPS).astype(float)
-    assert group_scores(same, GROUPS) == (1, 1)
-    auprc, conformity = group_scores(-same, GROUPS)
-    assert conformity == 0 and auprc < 0.2
-    assert group_scores(np.ones((15, 15)), GROUPS) == pytest.approx((10 / 60, 0))  # ties are wrong
-
-
 def test_chance_is_the_mean_over_all_orders():
     """Two groups of two: six pairs of networks, in all 720 orders."""
     groups = ["a", "a", "b", "b"]
@@ -75,17 +62,6 @@ def test_chance_is_the_mean_over_all_orders():
     assert chance_scores(GROUPS) == pytest.approx((0.2186, 0.5), abs=1e-4)  # more than the share of pairs within, 10/60
 
 
-@pytest.mark.parametrize("change", [lambda x: 3 * x - 7, np.exp, lambda x: -1 / (x + 1)])
-def test_scores_depend_on_the_order_of_similarities_alone(change):
-    similarity, difference = random_matrix(15), random_matrix(15, 1)
-    order = np.random.default_rng(0).permutation(15)
-    moved = change(similarity)[np.ix_(order, order)]
-    assert group_scores(moved, GROUPS[order]) == pytest.approx(group_scores(similarity, GROUPS), abs=1e-12)
-    expected = output_correlation(similarity, difference)
-    assert output_correlation(moved, difference[np.ix_(order, order)]) == pytest.approx(expected, abs=1e-12)
-    assert layer_scores(change(similarity)) == pytest.approx(layer_scores(similarity), abs=1e-12)
-
-
 @pytest.mark.parametrize(
     ("groups", "spoil"), [([0, 0, 0, 0], None), ([0, 0, 0, 1], None), ([0, 1, 2, 3], None), ([0, 0, 1, 1], (0, 2))]
 )
@@ -98,15 +74,6 @@ def test_group_scores_that_are_undefined(groups, spoil):
     assert spoil or all(map(math.isnan, chance_scores(groups)))
 
 
-def test_the_diagonal_is_not_read():
-    similarity, difference = random_matrix(15), random_matrix(15, 1)
-    other = similarity.copy()
-    np.fill_diagonal(other, math.nan)
-    assert group_scores(other, GROUPS) == group_scores(similarity, GROUPS)
-    assert output_correlation(other, difference) == output_correlation(similarity, difference)
-    assert layer_scores(other) == layer_scores(similarity)
-
-
 # Outputs
 
 
@@ -117,12 +84,6 @@ def test_correlation_is_pearsons_of_mean_ranks(n_values):
     ranks = [rankdata(matrix[tuple(pairs.T)]) for matrix in (similarity, difference)]
     expected = np.corrcoef(*ranks)[0, 1]
     assert output_correlation(similarity, difference) == pytest.approx(expected, abs=1e-12)
-
-
-def test_a_good_measure_has_a_negative_correlation():
-    difference = random_matrix(8)
-    assert output_correlation(-(difference**3), difference) == pytest.approx(-1)
-    assert output_correlation(difference, difference) == pytest.approx(1)
 
 
 def test_partial_correlation_is_that_of_residuals():
@@ -139,16 +100,12 @@ def test_correlations_that_are_undefined(recwarn):
     similarity, flat = random_matrix(5), np.ones((5, 5))
     spoilt = similarity.copy()
     spoilt[0, 1] = spoilt[1, 0] = math.nan
-    for pair in ((similarity, flat), (flat, similarity), (spoilt, similarity), (similarity, spoilt)):
+    for pair in ((similarity, flat), (spoilt, similarity)):
         assert math.isnan(output_correlation(*pair))
     assert math.isnan(output_correlation(similarity[:2, :2], similarity[:2, :2])) and not recwarn.list
 
 
 # Layers
-
-
-def nearness(n: int) -> np.ndarray:
-    return -np.abs(np.subtract.outer(np.arange(n), np.arange(n))).astype(float)
 
 
 @pytest.mark.parametrize("n_values", [None, 3])
@@ -169,18 +126,12 @@ def test_layer_scores_are_those_of_loops(n, n_values):
     assert layer_scores(similarity) == pytest.approx(expected, abs=1e-12)
 
 
-def test_similarity_that_falls_with_depth_scores_1():
-    for n in (3, 7):
-        assert layer_scores(nearness(n)) == pytest.approx((1, 1))
-        assert layer_scores(-nearness(n)) == pytest.approx((0, -1))
+def test_limits_of_layer_scores():
     conformity, spearman = layer_scores(np.ones((5, 5)))  # ties are right; a constant has no correlation
     assert conformity == 1 and math.isnan(spearman)
-
-
-def test_layer_scores_that_are_undefined():
-    spoilt = nearness(4)
+    spoilt = random_matrix(4)
     spoilt[0, 3] = spoilt[3, 0] = math.nan
-    for matrix in (nearness(2), spoilt):
+    for matrix in (random_matrix(2), spoilt):
         assert all(map(math.isnan, layer_scores(matrix)))
 
 
@@ -190,19 +141,103 @@ def test_layer_scores_that_are_undefined():
 def test_what_is_refused():
     similarity = random_matrix(4)
     directed = similarity + np.triu(np.ones((4, 4)), 1)
-    for call in (
-        lambda: group_scores(directed, [0, 0, 1, 1]),
-        lambda: output_correlation(directed, similarity),
-        lambda: output_correlation(similarity, directed),
-        lambda: layer_scores(directed),
+    for call, message in (
+        (lambda: group_scores(directed, [0, 0, 1, 1]), "average a directed measure over both directions"),
+        (lambda: output_correlation(similarity, directed), "not symmetric"),
+        (lambda: layer_scores(similarity[:3]), "square"),
+        (lambda: group_scores(similarity, [0, 0, 1]), r"\(3,\) groups for a matrix of 4 networks"),
+        (lambda: output_correlation(similarity, random_matrix(3)), r"matrices \(4, 4\), \(3, 3\) of other networks"),
     ):
-        with pytest.raises(ValueError, match="not symmetric: average a directed measure over both directions"):
+        with pytest.raises(ValueError, match=message):
             call()
-    with pytest.raises(ValueError, match="square"):
-        layer_scores(similarity[:3])
-    with pytest.raises(ValueError, match=r"\(3,\) groups for a matrix of 4 networks"):
-        group_scores(similarity, [0, 0, 1])
-    with pytest.raises(ValueError, match=r"matrices \(4, 4\), \(3, 3\) of other networks"):
-        output_correlation(similarity, random_matrix(3))
     rounded = similarity + 1e-7 * np.triu(np.ones((4, 4)))  # of float32
     assert group_scores(rounded, [0, 0, 1, 1]) == group_scores(similarity, [0, 0, 1, 1])
+
+
+# Intervals and p-values
+
+
+def pairs_of(matrix):
+    return matrix[np.triu_indices(len(matrix), 1)]
+
+
+def of_groups(matrix):
+    first, second = (GROUPS[ends] for ends in np.triu_indices(len(GROUPS), 1))
+    return lambda at, known: group_scores_of_pairs(pairs_of(matrix)[at], first[known], second[known]).auprc
+
+
+def of_outputs(matrix, difference):
+    return lambda at, known: -rank_correlation(pairs_of(matrix)[at], pairs_of(difference)[known])
+
+
+def test_scores_without_each_network_are_those_of_smaller_matrices():
+    matrix, other = (random_matrix(15, seed, n_values=40) for seed in range(2))
+    found, rho = estimate(of_groups(matrix), GROUPS), estimate(of_outputs(matrix, other), GROUPS)
+    assert found.value == group_scores(matrix, GROUPS).auprc and rho.value == -output_correlation(matrix, other)
+    for i in range(15):
+        left = np.delete(np.arange(15), i)
+        small, small_other = (each[np.ix_(left, left)] for each in (matrix, other))
+        assert found.without_network[i] == pytest.approx(group_scores(small, GROUPS[left]).auprc, abs=1e-12)
+        assert rho.without_network[i] == pytest.approx(-output_correlation(small, small_other), abs=1e-12)
+    lacking = [pair for pair in range(105) if pair != 7]
+    expected = -rank_correlation(pairs_of(matrix)[lacking], pairs_of(other)[lacking])
+    assert rho.without_pair[7] == pytest.approx(expected, abs=1e-12) and len(rho.without_pair) == 105
+
+
+def test_the_interval_of_a_mean_over_networks_is_students():
+    values, groups = np.array([3.0, 1, 4, 1, 5]), np.zeros(5)
+    without = np.array([np.delete(values, i).mean() for i in range(5)])
+    low, high = Estimate(values.mean(), without, np.zeros(1), groups).interval()
+    assert (low, high) == pytest.approx(student.interval(0.95, 4, values.mean(), values.std(ddof=1) / 5**0.5))
+    assert all(map(math.isnan, Estimate(0.5, without[:3], np.zeros(1), groups[:3]).interval()))  # of few
+    same = Estimate(values.mean(), without, np.zeros(1), groups)
+    assert same.minus(same).interval() == (0, 0)
+
+
+def test_p_values_are_shares_of_orders_of_networks():
+    """By a loop; a constant measure scores as any."""
+    rng, matrix, other = np.random.default_rng(0), random_matrix(10), random_matrix(10, 1)
+    value, scores = -output_correlation(matrix, other), []
+    for _ in range(2000):
+        order = rng.permutation(10)
+        scores.append(-output_correlation(matrix[np.ix_(order, order)], other))
+    assert permuted_p(of_outputs(matrix, other), 10) == pytest.approx(np.mean(np.array(scores) >= value), abs=0.12)
+    assert permuted_p(of_groups(np.ones((15, 15))), 15) == 1
+    assert permuted_p(of_outputs(matrix, -matrix), 10) == 1 / 200
+
+
+def similarities(rng, n: int, *, groups=0, points=None, dimension: int = 8) -> np.ndarray:
+    """Networks are points, whose groups are so far apart."""
+    points = rng.normal(size=(n, dimension)) if points is None else points
+    points = points + np.eye(dimension)[0] * np.reshape(groups, (-1, 1))
+    return -np.linalg.norm(points[:, None] - points, axis=2)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_random_measures_are_above_chance_as_often_as_said_and_planted_ones_are_found(given):
+    """Of ten networks; at 2.5 %, 400 simulations give 10 ± 3.1. A planted measure is of the same points, with noise."""
+    rng, n = np.random.default_rng(given), 400
+    random, planted = [], []
+    for _ in range(n):
+        points = rng.normal(size=(10, 8))
+        gap = pairs_of(-similarities(rng, 10, dimension=1)) if given else None
+        difference = pairs_of(-similarities(rng, 10, points=points)) + (gap if given else 0)
+
+        def of(values, at, known, difference=difference, gap=gap):
+            return -rank_correlation(values[at], difference[known], gap[known] if given else None)
+
+        random.append(permuted_p(partial(of, pairs_of(similarities(rng, 10))), 10))
+        near = points + 0.6 * rng.normal(size=points.shape)
+        planted.append(permuted_p(partial(of, pairs_of(similarities(rng, 10, points=near))), 10))
+    assert 0.01 <= np.mean(np.array(random) <= 0.025) <= 0.045
+    assert np.mean(np.array(planted) <= 0.025) > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("distance", [1, 2])
+def test_intervals_cover_what_other_networks_would_score(distance):
+    rng = np.random.default_rng(distance)
+    groups = distance * GROUPS
+    expected = np.mean([group_scores(similarities(rng, 15, groups=groups), GROUPS).auprc for _ in range(600)])
+    ends = np.array([estimate(of_groups(similarities(rng, 15, groups=groups)), GROUPS).interval() for _ in range(150)])
+    assert np.mean((ends[:, 0] <= expected) & (expected <= ends[:, 1])) > 0.9

@@ -8,19 +8,9 @@ import torch
 from src.choices.measures import MEASURES
 from src.low_rank import low_rank_approx
 from src.moments import as_rows
-from src.similarity import (
-    Undefined,
-    compare,
-    debiased_cka,
-    linear_cka,
-    mutual_knn,
-    procrustes_distance,
-    pwcca_distance,
-)
+from src.similarity import Undefined, compare, debiased_cka, linear_cka, mutual_knn, procrustes_distance, pwcca_distance
 from src.similarity.comparison import Comparison
-from src.similarity.features import alignment_of
 from src.similarity.passes import KeptFeatures, Side, take_statistics
-from src.similarity.rows import BY_POSITION
 from src.similarity.two_arrays import Given
 from tests.comparisons import compared
 from tests.goldens import numbers, tensor
@@ -64,16 +54,15 @@ def test_equals_the_public_code_where_that_is_stable(key):
         assert found["procrustes"] == pytest.approx(double[2], abs=1e-12)
     widths = [as_rows(low_rank_approx(x, rank)).shape[1] for x, rank in zip(activations, (rank1, rank2), strict=True)]
     effective = [min(rank or width, width) for rank, width in zip((rank1, rank2), widths, strict=True)]
-    if effective[0] <= effective[1]:  # otherwise the public code's depends on the basis of a null space
-        if effective == widths and "fewer" not in key:
-            assert found["pwcca"] == pytest.approx(pwcca, abs=1e-5)
-        if f"{key}/pwcca_eigencutoff_64" in numbers("metrics"):
-            cut = float(numbers("metrics")[f"{key}/pwcca_eigencutoff_64"])
-            assert found["pwcca"] == pytest.approx(cut, abs=1e-11)
-    if effective[0] <= effective[1]:
-        assert found["pwcca"] == pytest.approx(found["pwcca_morcos"], abs=1e-12)
-    else:
+    if effective[0] > effective[1]:  # the public code's depends on the basis of a null space
         assert found["pwcca"] > found["pwcca_morcos"]
+        return
+    assert found["pwcca"] == pytest.approx(found["pwcca_morcos"], abs=1e-12)
+    if effective == widths and "fewer" not in key:
+        assert found["pwcca"] == pytest.approx(pwcca, abs=1e-5)
+    if f"{key}/pwcca_eigencutoff_64" in numbers("metrics"):
+        cut = float(numbers("metrics")[f"{key}/pwcca_eigencutoff_64"])
+        assert found["pwcca"] == pytest.approx(cut, abs=1e-11)
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -129,7 +118,6 @@ def test_all_ranks_equal_one_at_a_time(name):
         assert row.values["pwcca"] == pytest.approx(pwcca_distance(*samples), abs=1e-8)
         for metric, value in compare(x, y).items():
             assert row.values[metric] == pytest.approx(value, abs=1e-8)
-    assert alignment_of(shape1[1:], shape2[1:], "pool") not in BY_POSITION
     pooled = compare(*activations, ["procrustes", "pwcca"], alignment="pool")
     samples = [aligned(z, by_position=False) for z in activations]
     assert pooled["procrustes"] == pytest.approx(procrustes_distance(*samples), abs=1e-10)
@@ -140,7 +128,6 @@ def test_positions_are_samples_wherever_they_correspond():
     x, wider, smaller = random(30, 6, 3, 3), random(30, 9, 3, 3, seed=1), random(30, 9, 2, 2, seed=2)
     found = compare(x, wider, ["procrustes"], alignment="positions")["procrustes"]
     assert found == pytest.approx(procrustes_distance(as_rows(x), as_rows(wider)), abs=1e-10)
-    assert compare(x, wider, ["procrustes"])["procrustes"] != pytest.approx(found, abs=1e-3)
     with pytest.raises(Undefined, match="positions of the first representation and the second representation do not"):
         compare(x, smaller, ["procrustes"], alignment="positions")
     assert compare(x, smaller, ["cka"], alignment="positions") == compare(x, smaller, ["cka"])

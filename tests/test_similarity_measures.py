@@ -1,15 +1,20 @@
-"""The measures on matrices: values by hand, invariances, and other libraries as oracles."""
+"""The measures on matrices: values by hand, invariances, other libraries and other formulas as oracles."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import scipy.linalg
 import scipy.stats
+import torch
+from sklearn.neighbors import NearestNeighbors
 
-from src.similarity import Undefined, debiased_cka, linear_cka, procrustes_distance, pwcca_distance
-from src.similarity.measures import pwcca_morcos
+from src.similarity import Undefined, debiased_cka, linear_cka, mutual_knn, procrustes_distance, pwcca_distance
+from src.similarity.grams import Grams, gram_matrices, reference_of
+from src.similarity.measures import cka_debiased, cosines, pwcca_morcos
 from src.similarity.two_arrays import samples_pair
+from tests.goldens import random
 
 MEASURES = [linear_cka, pwcca_distance, procrustes_distance]
 
@@ -38,16 +43,9 @@ def test_rotation_scale_and_shift_change_nothing(rng, pair, measure, value):
     x, y = pair
     assert measure(x, 3 * x @ rotation(rng, 7) + 1) == pytest.approx(value, abs=1e-12)
     assert measure(x, 7 * y @ rotation(rng, 9) - 5) == pytest.approx(measure(x, y), abs=1e-12)
-    if measure is not pwcca_distance:  # whose weights are sums over the features of the first
-        assert measure(x @ rotation(rng, 7), y) == pytest.approx(measure(x, y), abs=1e-12)
-
-
-def test_pwcca_alone_is_invariant_under_invertible_maps_of_the_second(rng, pair):
-    x, y = pair
-    moved = y @ rng.normal(size=(9, 9)) + 1
-    assert pwcca_distance(x, moved) == pytest.approx(pwcca_distance(x, y), abs=1e-10)
-    for measure in (linear_cka, procrustes_distance):
-        assert measure(x, moved) != pytest.approx(measure(x, y), abs=1e-3)
+    is_pwcca = measure is pwcca_distance  # whose weights are sums over the features of the first
+    assert (measure(x @ rotation(rng, 7), y) == pytest.approx(measure(x, y), abs=1e-12)) != is_pwcca
+    assert (measure(x, y @ rng.normal(size=(9, 9))) == pytest.approx(measure(x, y), abs=1e-10)) == is_pwcca
 
 
 def test_values_by_hand():
@@ -111,16 +109,68 @@ def test_equal_correlations_take_the_principal_axes(rng):
     assert pwcca_distance(x[order], y[order]) == pytest.approx(value, abs=1e-9)
 
 
-def test_rank_deficient_input_has_a_determined_pwcca(rng):
-    x, y = rng.normal(size=(40, 12)), rng.normal(size=(40, 10))
-    assert pwcca_distance(x[:8], y[:8]) == pytest.approx(0, abs=1e-12)  # eight samples vary in seven directions
-    x[:, 6:] = x[:, :6] @ rng.normal(size=(6, 6))
-    y[:, 8:] = 0.5  # dead features
-    value, order = pwcca_distance(x, y), rng.permutation(40)
-    assert 0 < value < 1 and value == pytest.approx(pwcca_distance(x, y[:, :8]), abs=1e-12)
-    assert pwcca_distance(x[order], y[order]) == pytest.approx(value, abs=1e-9)
-    noisy = [z * (1 + 1e-6 * rng.normal(size=z.shape)) for z in (x, y)]
-    assert pwcca_distance(*noisy) == pytest.approx(value, abs=1e-4)
+# Gram matrices
+
+
+def layer(n: int, n_positions: int, n_channels: int, *, seed: int = 0, mean: float = 3) -> torch.Tensor:
+    """Activations (n, positions, C) in double precision, off centre, with few large principal components."""
+    x = random(n, n_positions, n_channels, seed=seed) / torch.arange(1, n_channels + 1)
+    return x + mean * random(n_positions, n_channels, seed=seed + 2).sigmoid()
+
+
+def centred_gram(x: torch.Tensor) -> torch.Tensor:
+    """The matrix (n, n) of activations (n, positions, C), less a reference that is the mean of a few of them."""
+    reference = reference_of(x[:20])
+    (gram,), _ = gram_matrices(x - reference, reference, None, [x.shape[2]], device="cpu")
+    return gram
+
+
+@pytest.mark.parametrize("mean", [0.0, 100.0])
+def test_products_in_single_precision_cost_few_digits(mean):
+    """More features than a block has, and more images than a block of the triangle."""
+    x, y = layer(150, 100, 64, mean=mean), layer(150, 50, 64, seed=1, mean=mean)
+    exact = x.float().double().flatten(1) - x.float().double().flatten(1).mean(0)
+    gram = centred_gram(x.float())
+    assert (gram - exact @ exact.T).norm() / (exact @ exact.T).norm() < 1e-6
+    torch.testing.assert_close(gram, gram.T, rtol=0, atol=1e-9)
+    found = cosines(gram[None], centred_gram(y.float())[None])
+    assert float(found) == pytest.approx(linear_cka(x, y), abs=1e-6)
+
+
+def test_autocast_changes_nothing():
+    x = layer(60, 9, 12).float()
+    expected = centred_gram(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(centred_gram(x), expected)
+
+
+def hsic_by_4_tuples(k: np.ndarray, other: np.ndarray) -> float:
+    """The unbiased estimator as a U-statistic: the mean over all ordered 4-tuples of different samples."""
+    tuples = itertools.permutations(range(len(k)), 4)
+    values = [k[i, j] * (other[i, j] + other[q, r] - 2 * other[i, q]) for i, j, q, r in tuples]
+    return float(np.mean(values))
+
+
+def test_debiased_cka_equals_the_mean_over_4_tuples(rng):
+    x, y = rng.normal(size=(8, 5)) + 2, rng.normal(size=(8, 3))
+    k, other = x @ x.T, y @ y.T
+    expected = hsic_by_4_tuples(k, other) / np.sqrt(hsic_by_4_tuples(k, k) * hsic_by_4_tuples(other, other))
+    assert debiased_cka(x, y) == pytest.approx(expected, abs=1e-12)
+    matrices = [cka_debiased(Grams(torch.tensor(z)[None], torch.zeros(1, 8))) for z in (k, other)]
+    inner = (matrices[0] * matrices[1]).sum() / (8 * 5)
+    assert float(inner) == pytest.approx(hsic_by_4_tuples(k, other), abs=1e-10)
+
+
+@pytest.mark.parametrize("k", [1, 10, 39])
+def test_mutual_knn_equals_scikit_learn(rng, k):
+    common = rng.normal(size=(40, 6))
+    pair = [common @ rng.normal(size=(6, width)) + rng.normal(size=(40, width)) + 1 for width in (7, 9)]
+    sets = [NearestNeighbors(n_neighbors=k, metric="cosine").fit(z).kneighbors(return_distance=False) for z in pair]
+    expected = np.mean([len(set(one) & set(other)) / k for one, other in zip(*sets, strict=True)])
+    assert mutual_knn(*pair, k=k) == pytest.approx(expected, abs=1e-12)
+    assert (expected == 1) == (k == 39)
+    moved = [z + 5 for z in pair]  # neighbours are of what is not centred
+    assert (mutual_knn(*moved, k=k) == pytest.approx(expected)) == (k == 39)
 
 
 def test_what_has_no_value_is_an_error(rng, pair):
@@ -132,3 +182,5 @@ def test_what_has_no_value_is_an_error(rng, pair):
     ):
         with pytest.raises(kind, match=reason):
             procrustes_distance(x, pair[1])
+    with pytest.raises(Undefined, match="at least 11 samples, not 10"):
+        mutual_knn(x[:10], x[:10])

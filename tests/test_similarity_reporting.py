@@ -33,14 +33,12 @@ def drawn(monkeypatch):
     [
         (("ab", "cde", [None], [None]), ["a", "b"], ["c", "d", "e"], [[0, 1, 2], [3, 4, 5]],
          ("layer of model 1", "layer of model 2")),
-        (("a", "c", [8, 4], [6, 3]), ["8", "4"], ["6", "3"], [[0, 1], [2, 3]],
-         ("rank of a, model 1", "rank of c, model 2")),
         (("a", "c", [None, 4], [None, 3]), ["full", "4"], ["full", "3"], [[0, 1], [2, 3]],
          ("rank of a, model 1", "rank of c, model 2")),
         (("ab", "c", [8, 4], [6, 3]), ["a", "b"], ["c"], [[0], [4]],
          ("layer of model 1 at rank 8", "layer of model 2 at rank 6")),
     ],
-    ids=["layers", "ranks of a pair", "full and lower ranks", "many layers at many ranks: the highest"],
+    ids=["layers", "full and lower ranks of a pair", "many layers at many ranks: the highest"],
 )  # fmt: skip
 def test_maps(of, rows, columns, values, labels, drawn):
     report.draw("x.png", rows_of(*of))

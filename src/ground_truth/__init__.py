@@ -3,23 +3,7 @@
 The protocol is that of ReSi (Klabunde et al., ICLR 2025, arXiv 2408.00531), with baselines and impostors.
 """
 
-from src.ground_truth.outputs import OutputDifferences, output_differences
-from src.ground_truth.scores import (
-    GroupScores,
-    LayerScores,
-    chance_scores,
-    group_scores,
-    layer_scores,
-    output_correlation,
-)
+from src.ground_truth.outputs import output_differences
+from src.ground_truth.scores import chance_scores, group_scores, layer_scores, output_correlation
 
-__all__ = [
-    "GroupScores",
-    "LayerScores",
-    "OutputDifferences",
-    "chance_scores",
-    "group_scores",
-    "layer_scores",
-    "output_correlation",
-    "output_differences",
-]
+__all__ = ["chance_scores", "group_scores", "layer_scores", "output_correlation", "output_differences"]

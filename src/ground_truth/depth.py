@@ -68,21 +68,19 @@ def write_depth(path: Path, rows: Sequence[DepthRow], *, figure: str = ".png", t
 
 def _cells(runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], groups: Mapping[str, str]) -> Cells:
     methods = method_names([run.row for run in runs], apart_from=(*NETWORKS, "seed"))
-    measured = [
-        (run.row.networks, run.row.pair, {(quantity, method): measure(run) for quantity, measure in QUANTITIES.items()})
-        for run, method in zip(runs, methods, strict=True)
-    ]
+    measured = []  # networks, layers, quantity, line, value
+    for run, method in zip(runs, methods, strict=True):
+        measured += [(run.row.networks, run.row.pair, quantity, method, of(run)) for quantity, of in QUANTITIES.items()]
     for row in similarities:
-        if row.rank1 is None and row.rank2 is None:
-            values = {(OF_MEASURES[MEASURES[name].sign], name): value for name, value in row.measures.items()}
-            measured.append((row.networks, (row.layer1, row.layer2), values))
+        for name, value in row.measures.items() if row.rank1 is row.rank2 is None else ():
+            quantity = OF_MEASURES[MEASURES[name].sign]
+            measured.append((row.networks, (row.layer1, row.layer2), quantity, name, value))
     cells: dict = defaultdict(lambda: defaultdict(list))
-    for networks, (layer, other), values in measured:
+    for networks, (layer, other), quantity, line, value in measured:
         keys = tuple((network.identity, network.type) for network in networks)
-        title = " → ".join(groups.get(network.identity, short(network.type)) for network in networks)
-        for (quantity, line), value in values.items() if layer == other and keys[0] != keys[1] else ():
-            if value is not None and not math.isnan(value):
-                cells[quantity, line, title, layer][keys].append(value)
+        if layer == other and keys[0] != keys[1] and value is not None and not math.isnan(value):
+            title = " → ".join(groups.get(network.identity, short(network.type)) for network in networks)
+            cells[quantity, line, title, layer][keys].append(value)
     if len({title for _, _, title, _ in cells}) == 1:
         return {(quantity, line, "", layer): values for (quantity, line, _, layer), values in cells.items()}
     return cells

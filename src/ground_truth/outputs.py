@@ -33,14 +33,6 @@ class OutputDifferences(NamedTuple):
     jensen_shannon: float  # mean divergence of the predicted distributions, in bits, in [0, 1]
 
 
-class Differences(NamedTuple):
-    """How much the outputs of each two of N networks differ: (N, N) each."""
-
-    accuracy: NDArray
-    disagreement: NDArray
-    jensen_shannon: NDArray
-
-
 def output_differences(first: ArrayLike, second: ArrayLike) -> OutputDifferences:
     """Measure how much two sets of predictions differ; the order of the two does not matter.
 
@@ -92,10 +84,11 @@ def effective_rank(rows: Tensor) -> float:
     return torch.special.entr(shares / shares.sum().clamp(min=1e-300)).sum().exp().item()
 
 
-def differences(passed: Sequence[Passed]) -> Differences:
-    """Compare the outputs of all networks."""
+def differences(passed: Sequence[Passed]) -> dict[str, NDArray]:
+    """Return how much the accuracies and the outputs of each two of N networks differ: (N, N) each, by name."""
     found = [[output_differences(one.probabilities, two.probabilities) for two in passed] for one in passed]
-    return Differences(_gaps(np.array([each.accuracy for each in passed])), *np.array(found).transpose(2, 0, 1))
+    of_outputs = zip(OutputDifferences._fields, np.array(found).transpose(2, 0, 1), strict=True)
+    return {"accuracy": _gaps(np.array([each.accuracy for each in passed])), **dict(of_outputs)}
 
 
 def baselines(passed: Sequence[Passed]) -> dict[str, NDArray]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from src.ground_truth.outputs import BASELINES, Differences
+from src.ground_truth.outputs import BASELINES
 from src.ground_truth.resampling import LEVEL, Estimate, estimate, permuted_p
 from src.ground_truth.rows import TruthRow
 from src.ground_truth.scores import chance_scores, group_scores_of_pairs, layer_scores, rank_correlation
@@ -35,42 +35,40 @@ class Scored(NamedTuple):
     estimate: Estimate
     p: float | None = None  # None: networks cannot be permuted
 
-    @property
-    def is_above_chance(self) -> bool:
-        """Whether a random measure would score as well in at most 2.5 % of the cases."""
-        return self.estimate.interval().low > self.chance if self.p is None else self.p <= (1 - LEVEL) / 2
 
-
-def score(tables: Tables, groups: Sequence[str], outputs: Differences) -> list[TruthRow]:
+def score(tables: Tables, groups: Sequence[str], outputs: Mapping[str, NDArray]) -> list[TruthRow]:
     """Score all measures of the tables, baselines among them, in all tests that the networks allow.
 
     Args:
         groups: (N,), as in the list of networks.
+        outputs: from `outputs.differences`.
     """
-    tokens = [group.split() for group in groups]
-    clean = np.array([i for i, names in enumerate(tokens) if CLEAN in names], dtype=int)
+    named = [dict(name.partition(":")[::2] for name in group.split()) for group in groups]  # strengths, or kinds
+    clean = np.array([i for i, names in enumerate(named) if CLEAN in names], dtype=int)
+    of_pairs = [*_tests_of_groups(named), *_tests_of_outputs(outputs, clean)]
+    tests = [partial(_of_pairs, test=test) for test in of_pairs]
+    tests += [partial(_of_layers, members=clean), partial(_of_impostors, named=named)]
     rows = []
-    for test in (*_tests_of_groups(tokens), *_tests_of_outputs(outputs, clean)):
-        rows += _rows(tables, {measure: list(_of_pairs(tables, measure, test)) for measure in tables.values})
-    rows += _rows(tables, {measure: list(_of_layers(tables, measure, clean)) for measure in tables.values})
-    return rows + list(_rows(tables, {name: list(_of_impostors(tables, name, tokens)) for name in tables.values}))
+    for test in tests:
+        rows += _rows(tables, {measure: list(test(tables, measure)) for measure in tables.values})
+    return rows
 
 
 class Test(NamedTuple):
     """A test of the similarities of all pairs of some networks at a layer."""
 
     name: str
+    score: str
+    chance: float
     members: NDArray  # the networks (indices)
     groups: NDArray  # of these: which were made alike
-    chance: dict[str, float]  # by score
-    scores: dict[str, Callable[[NDArray, NDArray, NDArray], NDArray]]  # of similarities (P,), and as `Score`
+    of: Callable[[NDArray, NDArray, NDArray], NDArray]  # of similarities (P,), and as `Score`
 
 
-def _tests_of_groups(tokens: Sequence[Sequence[str]]) -> Iterator[Test]:
+def _tests_of_groups(named: Sequence[Mapping[str, str]]) -> Iterator[Test]:
     """Yield the test of each intervention that has two groups or more."""
-    named = [[name.partition(":") for name in names] for names in tokens]
-    for test in dict.fromkeys(test for names in named for test, *_ in names if test not in (CLEAN, IMPOSTOR, COPY)):
-        strengths = {i: value for i, names in enumerate(named) for name, _, value in names if name == test}
+    for test in dict.fromkeys(test for names in named for test in names if test not in (CLEAN, IMPOSTOR, COPY)):
+        strengths = {i: names[test] for i, names in enumerate(named) if test in names}
         members, groups = np.array(list(strengths)), np.array(list(strengths.values()))
         first, second = (groups[ends] for ends in np.triu_indices(len(groups), 1))
 
@@ -78,32 +76,31 @@ def _tests_of_groups(tokens: Sequence[Sequence[str]]) -> Iterator[Test]:
             return getattr(group_scores_of_pairs(values[at], first[known], second[known]), name)
 
         if len(np.unique(groups)) > 1:
-            chance = chance_scores(groups)._asdict()
-            yield Test(test, members, groups, chance, {name: partial(of, name=name) for name in chance})
+            for name, chance in chance_scores(groups)._asdict().items():
+                yield Test(test, name, chance, members, groups, partial(of, name=name))
 
 
-def _tests_of_outputs(outputs: Differences, members: NDArray) -> Iterator[Test]:
+def _tests_of_outputs(outputs: Mapping[str, NDArray], members: NDArray) -> Iterator[Test]:
     """Yield the tests of clean networks: does a measure go with the differences of their outputs?"""
     pairs = tuple(members[np.array(np.triu_indices(len(members), 1))])
 
     def of(values, at, known, difference, given=None):
         return -rank_correlation(values[at], difference[known], None if given is None else given[known])
 
-    for name, difference in outputs._asdict().items():
-        scores = {"spearman": partial(of, difference=difference[pairs])}
-        if name != "accuracy":
-            scores |= {"partial": partial(of, difference=difference[pairs], given=outputs.accuracy[pairs])}
-        yield Test(name, members, np.zeros(len(members)), dict.fromkeys(scores, 0.0), scores)
+    for name, difference in outputs.items():
+        for score, given in {"spearman": None, "partial": outputs["accuracy"][pairs]}.items():
+            if name != "accuracy" or given is None:
+                of_score = partial(of, difference=difference[pairs], given=given)
+                yield Test(name, score, 0.0, members, np.zeros(len(members)), of_score)
 
 
 def _of_pairs(tables: Tables, measure: str, test: Test) -> Iterator[Scored]:
     """Yield the scores of a measure in a test of pairs of networks."""
     pairs = tuple(test.members[np.array(np.triu_indices(len(test.members), 1))])
     for layer, values in _at_layers(tables, lambda layer: tables.alike(measure, layer)[pairs]):
-        for name, score_of in test.scores.items():
-            of = partial(score_of, values)
-            p = permuted_p(of, len(test.members))
-            yield Scored(test.name, name, layer, test.chance[name], estimate(of, test.groups), p)
+        of = partial(test.of, values)
+        p = permuted_p(of, len(test.members))
+        yield Scored(test.name, test.score, layer, test.chance, estimate(of, test.groups), p)
 
 
 def _at_layers(tables: Tables, values_at: Callable[[str], NDArray]) -> Iterator[tuple[str, NDArray]]:
@@ -132,17 +129,16 @@ def _of_layers(tables: Tables, measure: str, members: NDArray) -> Iterator[Score
         yield Scored("layers", name, ALL_LAYERS, chance, found)
 
 
-def _of_impostors(tables: Tables, measure: str, tokens: Sequence[Sequence[str]]) -> Iterator[Scored]:
+def _of_impostors(tables: Tables, measure: str, named: Sequence[Mapping[str, str]]) -> Iterator[Scored]:
     """Yield the share of impostors that a measure puts below all true fronts of an end network, means over these.
 
     True are all other end networks, which are clean, and the planted copies. Intervals are over end networks.
     """
-    named = [dict(name.split(":") for name in names if ":" in name) for names in tokens]  # strengths or kinds
     kinds = {i: names[IMPOSTOR] for i, names in enumerate(named) if IMPOSTOR in names}
     impostors, copies = list(kinds), [i for i, names in enumerate(named) if COPY in names]
     measured = [values for name, values in tables.values.items() if name not in BASELINES]
     has_pair = np.any([np.isfinite(values).any((2, 3)) for values in measured], axis=0)  # (N, N)
-    ends = [i for i, names in enumerate(tokens) if CLEAN in names and impostors and has_pair[impostors[0], i]]
+    ends = [i for i, names in enumerate(named) if CLEAN in names and impostors and has_pair[impostors[0], i]]
     if len(ends) < 2:
         return
     fronts = np.array([*impostors, *copies, *ends])
@@ -177,9 +173,11 @@ def _rows(tables: Tables, scored: Mapping[str, Sequence[Scored]]) -> Iterator[Tr
         for each in of_measure:
             baseline = best.get((each.test, each.score, each.layer))
             is_above = baseline is not None and each.estimate.minus(baseline).interval().low > 0
-            low, high = np.clip(each.estimate.interval(), -1, 1).tolist()
+            interval = each.estimate.interval()
+            is_above_chance = interval.low > each.chance if each.p is None else each.p <= (1 - LEVEL) / 2
+            low, high = np.clip(interval, -1, 1).tolist()
             yield TruthRow(
                 each.test, each.score, measure, each.layer, each.estimate.value, low, high, each.chance, each.p,
-                bool(each.is_above_chance), bool(is_above), measure in BASELINES, len(each.estimate.groups),
+                bool(is_above_chance), bool(is_above), measure in BASELINES, len(each.estimate.groups),
                 measure in tables.directed and each.test != "impostors",
             )  # fmt: skip

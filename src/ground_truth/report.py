@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from src.console import listed
 from src.files import write_text
 from src.ground_truth.protocol import ALL_LAYERS
 from src.ground_truth.rows import DotsRow, TruthRow
+from src.results.experiments import grouped
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix
 from src.results.tables import write_table
@@ -21,7 +23,7 @@ def write_scores(path: Path, rows: Sequence[TruthRow]) -> None:
     """Write the CSV, and beside it the table of main scores with the sentences (`.md`), and the figure (`.png`)."""
     write_table(path, TruthRow, rows)
     counted = main_rows(rows)
-    matrix = _matrix(counted, _cell, "–")
+    matrix = _matrix(counted, lambda row: f"{row.value:.2f}{'*' * row.is_above_chance}{'†' * _is_better(row)}", "–")
     lines = [f"| {' | '.join(['measure', *matrix.columns])} |", f"|{'---|' * (1 + len(matrix.columns))}"]
     lines += [f"| {' | '.join([name, *cells])} |" for name, cells in zip(matrix.rows, matrix.values, strict=True)]
     write_text(path.with_suffix(".md"), "\n".join([*lines, "", *(f"* {line}" for line in sentences(rows)), ""]))
@@ -31,10 +33,8 @@ def write_scores(path: Path, rows: Sequence[TruthRow]) -> None:
 def main_rows(rows: Sequence[TruthRow]) -> list[TruthRow]:
     """Return the main score of each test over all layers, the best measures (by their mean) first, then baselines."""
     counted = [row for row in rows if row.is_main and row.layer == ALL_LAYERS and not math.isnan(row.value)]
-    found: dict[str, list[float]] = {}
-    for row in counted:
-        found.setdefault(row.measure, []).append(_over_chance(row))
-    return sorted(counted, key=lambda row: (row.is_baseline, -np.mean(found[row.measure])))
+    means = {name: fmean(map(_over_chance, same)) for name, same in grouped(counted, lambda row: row.measure).items()}
+    return sorted(counted, key=lambda row: (row.is_baseline, -means[row.measure]))
 
 
 def sentences(rows: Sequence[TruthRow]) -> list[str]:
@@ -46,17 +46,14 @@ def _on_test(test: str, rows: Sequence[TruthRow]) -> Iterator[str]:
     of_test = sorted((row for row in rows if row.test == test), key=lambda row: -row.value)
     measures = [row for row in of_test if not row.is_baseline]
     above = [row.measure for row in measures if row.is_above_chance]
-    better = [row.measure for row in measures if row.is_above_chance and row.is_above_baselines]
+    better = [row.measure for row in measures if _is_better(row)]
     baseline = next((f"{row.measure} ({row.value:.2f})" for row in of_test if row.is_baseline), "")
     if measures:
         chance = f"chance is {measures[0].chance:.2f}"
-        yield f"Test of {test}: {len(above)} of {len(measures)} measures are above chance ({chance}): {_named(above)}."
+        named = listed(above) or "none"
+        yield f"Test of {test}: {len(above)} of {len(measures)} measures are above chance ({chance}): {named}."
     if measures and baseline:
-        yield f"Test of {test}: above the best baseline, {baseline}: {_named(better)}."
-
-
-def _named(measures: Sequence[str]) -> str:
-    return listed(measures) if measures else "none"
+        yield f"Test of {test}: above the best baseline, {baseline}: {listed(better) or 'none'}."
 
 
 def sentences_on_dots(rows: Sequence[DotsRow]) -> list[str]:
@@ -73,8 +70,8 @@ def sentences_on_dots(rows: Sequence[DotsRow]) -> list[str]:
     return lines
 
 
-def _cell(row: TruthRow) -> str:
-    return f"{row.value:.2f}{'*' * row.is_above_chance}{'†' * (row.is_above_chance and row.is_above_baselines)}"
+def _is_better(row: TruthRow) -> bool:
+    return row.is_above_chance and row.is_above_baselines
 
 
 def _over_chance(row: TruthRow) -> float:
@@ -95,6 +92,6 @@ def draw_scores(path: Path, rows: Sequence[TruthRow]) -> None:
     matrix = Matrix(
         [*matrix.rows[:n], "", *matrix.rows[n:]], matrix.columns, matrix.values[:n] + apart + matrix.values[n:]
     )
-    marked = [(row.measure, row.test) for row in rows if row.is_above_chance and row.is_above_baselines]
+    marked = [(row.measure, row.test) for row in rows if _is_better(row)]
     below = "0: chance, 1: the truth; by mean ranks over layers. Red corners: above all baselines, which stand last."
     maps(path, {"": HeatMap(matrix, marked=marked)}, row_label="measure", column_label="test", caption=below)

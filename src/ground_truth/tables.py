@@ -2,7 +2,8 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from src.probing.rows import ProbeRow
 from src.results.matrices import by_depth, depths_of
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.results.tables import read_table
-from src.similarity.report import read_similarities
+from src.similarity.rows import SimilarityRow
 from src.stitching.folders import StitchingRun
 from src.stitching.rows import StitchRow
 
@@ -60,7 +61,7 @@ def read_tables(folder: Path, networks: Sequence[ListedNetwork]) -> Tables:
     stitches: list[StitchRow] = []
     listed: dict[str, int] = {}  # the place of each layer in tables of similarity, whose rows go through them in order
     for first, second, path in _pairs(folder / SIMILARITY, networks, ".csv"):
-        for row in read_similarities(path):
+        for row in read_table(path, SimilarityRow):
             listed.setdefault(row.layer1, len(listed))
             for name, value in similarities_of(row).items() if row.rank1 is row.rank2 is None else ():
                 cells[name][first, second, row.layer1, row.layer2] = value
@@ -77,7 +78,11 @@ def read_tables(folder: Path, networks: Sequence[ListedNetwork]) -> Tables:
         raise UserError(f"{folder} has no pair of the networks of this list; give what misc/all_pairs.py was given")
     found_layers = (layer for found in cells.values() for key in found for layer in key[2:])
     layers = by_depth(found_layers, depths_of(stitches, "front", "end"), listed)
-    values = {name: _array(found, len(networks), layers) for name, found in cells.items()}
+    places, values = {layer: i for i, layer in enumerate(layers)}, {}
+    for name, found in cells.items():
+        values[name] = np.full(2 * (len(networks),) + 2 * (len(layers),), math.nan)
+        for (first, second, layer1, layer2), value in found.items():
+            values[name][first, second, places[layer1], places[layer2]] = value
     return Tables(layers, values, frozenset(cells) - undirected, stitches[-1].shortcut if stitches else None)
 
 
@@ -100,11 +105,10 @@ def with_yardsticks(tables: Tables, disagreement: NDArray, n_images: int) -> Tab
 
 def _pairs(folder: Path, networks: Sequence[ListedNetwork], ending: str = "") -> Iterator[tuple[int, int, Path]]:
     """Yield the ordered pairs of networks that have a folder, or a table with this ending."""
-    for i, front in enumerate(networks):
-        for j, end in enumerate(networks):
-            path = folder / f"{pair_name(front, end)}{ending}"
-            if i != j and path.exists():
-                yield i, j, path
+    for (i, front), (j, end) in permutations(enumerate(networks), 2):
+        path = folder / f"{pair_name(front, end)}{ending}"
+        if path.exists():
+            yield i, j, path
 
 
 def _read_probes(folder: Path, networks: Sequence[ListedNetwork], cells: Cells) -> None:
@@ -112,10 +116,9 @@ def _read_probes(folder: Path, networks: Sequence[ListedNetwork], cells: Cells) 
     paths = [folder / f"{network.name}.csv" for network in networks]
     tables = {i: read_table(path, ProbeRow) for i, path in enumerate(paths) if path.exists()}
     probes = {(i, row.layer): row.accuracy for i, rows in tables.items() for row in rows if row.rank is None}
-    for (i, layer1), accuracy1 in probes.items():
-        for (j, layer2), accuracy2 in probes.items():
-            if i != j:
-                cells[PROBE][i, j, layer1, layer2] = -abs(accuracy1 - accuracy2)
+    for (i, layer1), (j, layer2) in permutations(probes, 2):
+        if i != j:
+            cells[PROBE][i, j, layer1, layer2] = -abs(probes[i, layer1] - probes[j, layer2])
 
 
 def _read_runs(folder: Path) -> list[StitchingRun]:
@@ -128,11 +131,3 @@ def _read_runs(folder: Path) -> list[StitchingRun]:
             evaluations[row.folder][detector] = row
     rows = sorted(rows, key=lambda row: row.folder)
     return [StitchingRun(folder / row.folder, {}, row, evaluations[row.folder]) for row in rows]
-
-
-def _array(found: Mapping[tuple, float], n: int, layers: Sequence[str]) -> NDArray:
-    values = np.full((n, n, len(layers), len(layers)), math.nan)
-    at = {layer: i for i, layer in enumerate(layers)}
-    for (front, end, front_layer, end_layer), value in found.items():
-        values[front, end, at[front_layer], at[end_layer]] = value
-    return values

@@ -83,9 +83,8 @@ def sensitivity(tables: Measurements) -> Iterator[RankTestRow]:
             for layers, reference, values in over_ranks(series, side):
                 probes = _probes(tables, series[0], side, layers[side])
                 common = sorted(set(values) & set(probes))
-                # All ranks above the width of the layer are the full one: only the first of them counts.
-                losses = [None, *(probes[rank].loss for rank in common)]
-                ranks = [rank for rank, before, loss in zip(common, losses, losses[1:], strict=False) if loss != before]
+                # All ranks above the width of the layer are the full one, by their loss: only the first of them counts.
+                ranks = sorted({probes[rank].loss: rank for rank in reversed(common)}.values())
                 accuracies = [probes[rank].accuracy for rank in ranks]
                 found = correlation([values[rank] for rank in ranks], accuracies)
                 notes = [f"{layers[1 - side]} at rank {reference:.0f}"] if reference != FULL else []

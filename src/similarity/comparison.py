@@ -17,7 +17,7 @@ from src.similarity.features import Layer, alignment_of
 from src.similarity.passes import Statistics
 from src.similarity.permutations import null_of, permutations, permuted_cosines
 from src.similarity.rows import BY_POSITION, NO_ALIGNMENT, SimilarityRow
-from src.similarity.samples import Samples, SamplesPair, Undefined
+from src.similarity.samples import SamplesPair, Undefined
 
 UNNAMED = {**dict.fromkeys(("model1", "model2", "model1_type", "model2_type", "dataset"), ""), "seed": None}
 
@@ -55,14 +55,9 @@ class Comparison:
             if self.n_alone < self.of.n_images:
                 self.orders["_within"] = permutations(n_permutations, labels.cpu())
         self.undefined: dict[str, list[str]] = {}  # reason: measures that have no value somewhere because of it
-        for name in self.gram_metrics:
-            least = MEASURES[name].min_images
-            if self.of.n_images < least:
-                self._has_none([name], f"it needs at least {least} images, not {self.of.n_images}")
-        for layers, ranks in ((self.of.layers1, self.of.ranks1), (self.of.layers2, self.of.ranks2)):
-            for layer, rank in product(layers.values(), ranks):
-                if layer.width(rank) in layer.flaws:
-                    self._has_none(layer.matrices, layer.flaws[layer.width(rank)])
+        for layer in (*self.of.layers1.values(), *self.of.layers2.values()):
+            for reason, metrics in layer.flaws.items():
+                self._has_none(metrics, reason)
 
     def rows(self) -> Iterator[list[SimilarityRow]]:
         """Yield the rows of each pair of layers, all ranks of layer 1 times all ranks of layer 2.
@@ -91,10 +86,6 @@ class Comparison:
     def _at_ranks(self) -> Iterator[tuple[tuple[int, Rank], tuple[int, Rank]]]:
         return product(enumerate(self.of.ranks1), enumerate(self.of.ranks2))
 
-    def _nothing(self) -> Tensor:
-        """Values (1, R1, R2) that are not defined."""
-        return torch.full((1, len(self.of.ranks1), len(self.of.ranks2)), math.nan, dtype=torch.float64)
-
     def _has_none(self, metrics: Iterable[str], reason: str) -> None:
         """Note why measures have no value."""
         known = self.undefined.setdefault(reason, [])
@@ -102,8 +93,6 @@ class Comparison:
 
     def _of_grams(self, metric: str, first: Layer) -> dict[str, Tensor]:
         """Return the values of a measure of Gram matrices, of a layer and each of the other network."""
-        if self.of.n_images < MEASURES[metric].min_images:
-            return dict.fromkeys(self.of.layers2, self._nothing())
         matrices, seconds = first.matrices[metric], self.of.layers2.values()
         others = [second.matrices[metric] for second in seconds]
         values = [(matrices.flatten(1) @ other.flatten(1).T).cpu()[None] for other in others]
@@ -122,35 +111,31 @@ class Comparison:
         Args:
             cross: of the positions, if they are the samples.
         """
-        if not self.sample_metrics:
+        shape = (1 if cross else 1 + sum(map(len, self.orders.values())), len(self.of.ranks1), len(self.of.ranks2))
+        values = {metric: torch.full(shape, math.nan, dtype=torch.float64) for metric in self.sample_metrics}
+        if not values:
             return {}
         if self._alignment(first, second) == NO_ALIGNMENT:
             self._has_none(
-                self.sample_metrics,
+                values,
                 f"positions of {first.name} and {second.name} do not correspond; --alignment pool compares averages",
             )
-            return dict.fromkeys(self.sample_metrics, self._nothing())
+            return values
         if cross:
-            samples = first.positions, second.positions
-            products = [samples[0].axes.T @ cross.scatter.cpu() @ samples[1].axes]
+            one, two = first.positions, second.positions
+            products = [one.axes.T @ cross.scatter.cpu() @ two.axes]
         else:
-            samples = first.images, second.images
-            orders = chain([slice(None)], *self.orders.values())
-            products = (first.pooled[order].T @ second.pooled for order in orders)
-        values = [self._of_product(*samples, between) for between in products]
-        return {metric: torch.cat([each[metric] for each in values]) for metric in self.sample_metrics}
-
-    def _of_product(self, first: Samples, second: Samples, between: Tensor) -> dict[str, Tensor]:
-        """Return the values (1, R1, R2) of measures of samples."""
-        values = {metric: self._nothing() for metric in self.sample_metrics}
-        for (i, rank1), (j, rank2) in self._at_ranks():
-            try:
-                pair = SamplesPair(first.basis(rank1), second.basis(rank2), between)
-            except Undefined as reason:
-                self._has_none(self.sample_metrics, str(reason))
-                continue
-            for metric in self.sample_metrics:
-                values[metric][0, i, j] = getattr(measures, metric)(pair)
+            one, two = first.images, second.images
+            products = (first.pooled[order].T @ second.pooled for order in chain([slice(None)], *self.orders.values()))
+        for place, between in enumerate(products):
+            for (i, rank1), (j, rank2) in self._at_ranks():
+                try:
+                    pair = SamplesPair(one.basis(first.width(rank1)), two.basis(second.width(rank2)), between)
+                except Undefined as reason:
+                    self._has_none(values, str(reason))
+                    continue
+                for metric in values:
+                    values[metric][place, i, j] = getattr(measures, metric)(pair)
         return values
 
     def _columns(self, values: Mapping[str, Tensor]) -> dict[str, float]:

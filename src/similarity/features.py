@@ -56,14 +56,13 @@ class Layer:
     def __init__(self, name: str, n_images: int, *, metrics: Sequence[str], ranks: Iterable[Rank] = (None,)):
         self.name, self.n_images, self.n_seen, self.is_finished = name, n_images, 0, False
         self.ranks = set(ranks)
-        of_grams = [metric for metric in metrics if MEASURES[metric].of == GRAMS]
-        self.gram_metrics = [metric for metric in of_grams if MEASURES[metric].min_images <= n_images]
+        self.gram_metrics = [metric for metric in metrics if MEASURES[metric].of == GRAMS]
         self.keeps_sums = take_any(metrics, SAMPLES) or self.ranks != {None}
         self.shape: tuple[int, ...] = ()  # of one activation: (C, H, W), (T, D) or (D,)
         self.moments = Moments()  # of the positions
         self.widths: list[int] = []  # numbers of axes of the R Gram matrices, ascending
         self.matrices: dict[str, Tensor] = {}  # (R, n, n) of norm 1, by measure of Gram matrices; NaN where flawed
-        self.flaws: dict[int, str] = {}  # by width: why there is no Gram matrix
+        self.flaws: dict[str, list[str]] = {}  # reason: measures of Gram matrices that have no value because of it
 
     def add(self, activation: Tensor) -> Rows | None:
         """Add a batch (B, *shape); return its rows where sums are kept. A finished layer does no more than that."""
@@ -76,11 +75,7 @@ class Layer:
         batch = slice(self.n_seen, self.n_seen + len(rows))
         self.n_seen = batch.stop
         if self.gram_metrics:
-            # Subtracted while they are copied anyway, which spares the Gram matrices passes over all activations.
-            if rows.device == self.activations.device:
-                torch.sub(rows, self.reference, out=self.activations[batch])
-            else:
-                self.activations[batch].copy_(rows - self.reference, non_blocking=True)
+            self.activations[batch].copy_(rows - self.reference, non_blocking=True)
         if exact:
             self.moments = self.moments.pooled(exact.moments())
             self.averages[batch] = exact.centred.view(rows.shape).mean(1) + exact.mean
@@ -105,21 +100,28 @@ class Layer:
         axes = None if self.widths == [self.n_channels] else self.spectrum[1]
         grams = gram_matrices(self.activations, self.reference, axes, self.widths, device=device)
         del self.activations
-        self.flaws = self._flaws(grams)
-        flawed = [place for place, width in enumerate(self.widths) if width in self.flaws]
+        is_flawed = self._find_flaws(grams)
         for metric in self.gram_metrics:
-            self.matrices[metric] = measures.unit(getattr(measures, metric)(grams))
-            self.matrices[metric][flawed] = math.nan
+            least = MEASURES[metric].min_images
+            if self.n_images < least:
+                self.flaws[f"it needs at least {least} images, not {self.n_images}"] = [metric]
+                self.matrices[metric] = torch.full_like(grams.centred, math.nan)
+            else:
+                self.matrices[metric] = measures.unit(getattr(measures, metric)(grams))
+                self.matrices[metric][is_flawed] = math.nan
 
-    def _flaws(self, grams: Grams) -> dict[int, str]:
+    def _find_flaws(self, grams: Grams) -> Tensor:
+        """Return which Gram matrices (R,) have no similarity, and note why."""
         # A projection of constant activations is not constant: it has the rounding errors of the products.
         eps = torch.finfo(torch.promote_types(self.dtype, torch.float32)).eps
-        variations = grams.centred.diagonal(dim1=1, dim2=2).sum(1).tolist()
-        if not all(map(math.isfinite, variations)):
-            return dict.fromkeys(self.widths, f"{self.name} has values that are not finite")
-        least = max(ROUNDING, (2 * eps) ** 2) * (variations[-1] + 2 * float(grams.offsets[-1].sum()))
-        constant = [width for width, variation in zip(self.widths, variations, strict=True) if variation <= least]
-        return dict.fromkeys(constant, f"{self.name} is the same for all images")
+        variations = grams.centred.diagonal(dim1=1, dim2=2).sum(1)
+        if not variations.isfinite().all():
+            self.flaws[f"{self.name} has values that are not finite"] = self.gram_metrics
+            return torch.ones_like(variations, dtype=torch.bool)
+        is_constant = variations <= max(ROUNDING, (2 * eps) ** 2) * (variations[-1] + 2 * grams.offsets[-1].sum())
+        if is_constant.any():
+            self.flaws[f"{self.name} is the same for all images"] = self.gram_metrics
+        return is_constant
 
     @property
     def n_channels(self) -> int:

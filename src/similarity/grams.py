@@ -1,9 +1,8 @@
 """Gram matrices of whole layers: products of the flattened activations of n images, at several ranks.
 
 In coordinates of the principal axes of the channels, the next rank only adds the Gram matrix of its further axes.
-Blocks of features are multiplied in the precision of the activations and added up in float64; only the lower triangle
-is computed. The activations come less a reference near their mean; what it has left of the mean is subtracted from the
-products.
+Blocks of features are multiplied in the precision of the activations and added up in float64. The activations come less
+a reference near their mean; what it has left of the mean is subtracted from the products.
 """
 
 from collections.abc import Sequence
@@ -16,7 +15,6 @@ from torch import Tensor
 from src.runtime import at_least_single, full_precision
 
 BLOCK_VALUES = 2**24  # numbers that are multiplied at once, 64 MiB of float32
-BLOCK_IMAGES = 128  # rows of the triangle that are computed at once
 
 
 class Grams(NamedTuple):
@@ -68,30 +66,23 @@ def gram_matrices(
                 part, shift = part @ axes, shift @ axes  # (n, positions, widths[-1]), (positions, widths[-1])
             for i, (low, high) in enumerate(pairwise([0, *widths])):
                 block, block_shift = part[..., low:high].flatten(1), shift[..., low:high].flatten()
-                _add_lower_triangle(total[i], block)
+                total[i] += _products(block)
                 offsets[i] += block @ block_shift
                 squares[i] += block_shift.double().square().sum()
     total, offsets = total.cumsum_(0), offsets.cumsum_(0) + squares.cumsum_(0)[:, None] / 2
     if axes is not None:  # truncation keeps the mean over all positions
         kept = (axes.double().T @ channel_mean).square().cumsum(0)[[width - 1 for width in widths]]
         offsets += n_positions * (channel_mean.square().sum() - kept)[:, None] / 2
-    return _centred_exactly(total.tril_(), offsets)
-
-
-def _add_lower_triangle(gram: Tensor, block: Tensor) -> None:
-    """Add the products of the rows of a block (n, features) to the lower triangle of (n, n); changes parts above it."""
-    is_on_cpu = block.device.type == "cpu"  # where numpy computes one triangle of a matrix by its own transpose
-    whole = torch.from_numpy(block.numpy() @ block.numpy().T) if is_on_cpu else None
-    for start in range(0, len(block), BLOCK_IMAGES):
-        stop = start + BLOCK_IMAGES
-        gram[start:stop, :stop] += block[start:stop] @ block[:stop].T if whole is None else whole[start:stop, :stop]
-
-
-def _centred_exactly(lower: Tensor, offsets: Tensor) -> Grams:
-    """Fill the upper triangles, and centre: what the reference has left of the mean moves to the offsets."""
-    grams = lower.add_(lower.tril(-1).mT)
-    means = grams.mean(2)  # (R, n)
+    # What the reference has left of the mean moves to the offsets.
+    means = total.mean(2)  # (R, n)
     means -= means.mean(1, keepdim=True) / 2
-    grams -= means[:, :, None]
-    grams -= means[:, None, :]
-    return Grams(grams, offsets + means)
+    total -= means[:, :, None]
+    total -= means[:, None, :]
+    return Grams(total, offsets + means)
+
+
+def _products(block: Tensor) -> Tensor:
+    """Return the products (n, n) of the rows of a block (n, features)."""
+    if block.device.type == "cpu":  # where numpy takes half of the time: it computes one triangle
+        return torch.from_numpy(block.numpy() @ block.numpy().T)
+    return block @ block.T

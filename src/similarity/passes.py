@@ -1,6 +1,5 @@
 """Passes of networks over the images, each of which gives what its layers are compared by."""
 
-from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
@@ -41,29 +40,22 @@ class Statistics(NamedTuple):
     n_images: int
 
 
-class KeptFeatures:
-    """Features of networks that are compared again, by key; the least recently used ones go when memory is short.
+class KeptFeatures(dict[Hashable, Features]):
+    """Features of networks that are compared again, by key, the least recently used ones first.
 
     Args:
-        max_bytes: how much memory they may take together.
+        max_bytes: how much memory they may take together; when it is short, the first ones go.
     """
 
     def __init__(self, max_bytes: int):
+        super().__init__()
         self.max_bytes = max_bytes
-        self._features: OrderedDict[Hashable, Features] = OrderedDict()
-
-    def get(self, key: Hashable) -> Features | None:
-        """Return the features of a key, if they are kept."""
-        if key in self._features:
-            self._features.move_to_end(key)
-        return self._features.get(key)
 
     def keep(self, key: Hashable, features: Features) -> None:
         """Keep finished features, as far as memory allows."""
-        self._features[key] = features
-        self._features.move_to_end(key)
-        while sum(layer.n_bytes for each in self._features.values() for layer in each.values()) > self.max_bytes:
-            self._features.popitem(last=False)
+        self[key] = features
+        while sum(layer.n_bytes for each in self.values() for layer in each.values()) > self.max_bytes:
+            self.pop(next(iter(self)))
 
 
 def take_statistics(
@@ -94,15 +86,13 @@ def take_statistics(
         layers = list(dict.fromkeys([*first.layers, *second.layers]))
         sides = [second._replace(layers=layers, ranks=list(dict.fromkeys([*first.ranks, *second.ranks])))]
     keys = [(side.key, *map(tuple, (side.layers, side.ranks, metrics))) for side in sides]
-    features = [
-        (kept and kept.get(key)) or _unseen(side, n_images, metrics) for side, key in zip(sides, keys, strict=True)
-    ]
+    kept = KeptFeatures(0) if kept is None else kept
+    features = [kept.pop(key, None) or _unseen(side, n_images, metrics) for side, key in zip(sides, keys, strict=True)]
     products = _pass_over(sides, features, batches, alignment if take_any(metrics, SAMPLES) else "pool")
     for each, key in zip(features, keys, strict=True):
         for layer in each.values():
             layer.finish(device=device)
-        if kept:
-            kept.keep(key, each)
+        kept.keep(key, each)
     layers1, layers2 = ({name: features[i][name] for name in side.layers} for i, side in ((0, first), (-1, second)))
     return Statistics(layers1, layers2, first.ranks, second.ranks, products, metrics, alignment, n_images)
 

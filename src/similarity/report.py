@@ -10,8 +10,8 @@ from src.results.captions import caption, common, network, pair_of_networks, sho
 from src.results.curves import curves
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix
-from src.results.tables import read_table, write_table
-from src.similarity.rows import NO_ALIGNMENT, SimilarityRow
+from src.results.tables import write_table
+from src.similarity.rows import BY_POSITION, NO_ALIGNMENT, SimilarityRow
 
 MAX_CURVES = 10  # in one panel
 
@@ -31,8 +31,8 @@ def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
 
 def _against_null(row: SimilarityRow, metric: str) -> str:
     texts = []
-    for where, nulls in {"": row.nulls, "within classes ": row.nulls_within}.items():
-        if null := nulls.get(metric):
+    for where, which in {"": "", "within classes ": "_within"}.items():
+        if null := row.nulls(which).get(metric):
             texts.append(f"{where}p {null.p_value:.3g}, null {null.null_95:.4f}, calibrated {null.calibrated:.4f}")
     return f" ({'; '.join(texts)})" if texts else ""
 
@@ -44,15 +44,6 @@ def write_files(path: Path, rows: Sequence[SimilarityRow], *, figure: str = ".pn
     """
     write_table(path, SimilarityRow, rows)
     draw(path.with_suffix(figure), rows, title=title)
-
-
-def read_similarities(path: str | Path) -> list[SimilarityRow]:
-    """Read the rows of a table of similarity.
-
-    Raises:
-        UserError: as for `read_table`.
-    """
-    return read_table(path, SimilarityRow)
 
 
 def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
@@ -84,8 +75,8 @@ def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
 def _heat_maps(cells: Mapping[tuple[str, str], SimilarityRow]) -> dict[str, HeatMap]:
     """Return panels of each measure over two axes, layers or ranks, in the order of the rows, and of its nulls."""
     firsts, seconds = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
-    marked = [place for place, row in cells.items() if row.is_by_position]
-    if all(row.is_by_position or row.alignment == NO_ALIGNMENT for row in cells.values()):
+    marked = [place for place, row in cells.items() if row.alignment in BY_POSITION]
+    if all(row.alignment in (*BY_POSITION, NO_ALIGNMENT) for row in cells.values()):
         marked = []  # all cells with a value have the same samples
 
     def matrix(column: str) -> Matrix:

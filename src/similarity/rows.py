@@ -18,11 +18,7 @@ class Null(NamedTuple):
     calibrated: float  # 0 up to `null_95`, 1 for equal representations
 
     def columns(self, measure: str, which: str) -> dict[str, float]:
-        """Return its values by column.
-
-        Args:
-            which: what ends the columns: "" for permutations of all images, "_within" for those of each class.
-        """
+        """Return its values by column; `which` ends their names, as for `SimilarityRow.nulls`."""
         return {f"{measure}_{part}{which}": value for part, value in self._asdict().items()}
 
 
@@ -59,21 +55,11 @@ class SimilarityRow(NamedTuple):
         """The values by measure alone."""
         return {name: self.values[name] for name in MEASURES if name in self.values}
 
-    @property
-    def nulls(self) -> dict[str, Null]:
-        """The measures against their values under permutations of all images, as far as there were any."""
-        return self._nulls("")
+    def nulls(self, which: str = "") -> dict[str, Null]:
+        """Return the measures against their values under permutations, as far as there were any.
 
-    @property
-    def nulls_within(self) -> dict[str, Null]:
-        """The same under permutations of the images of each class."""
-        return self._nulls("_within")
-
-    def _nulls(self, which: str) -> dict[str, Null]:
+        Args:
+            which: of all images, or "_within": of those of each class.
+        """
         known = [name for name in MEASURES if f"{name}_p_value{which}" in self.values]
         return {name: Null(*(self.values[f"{name}_{part}{which}"] for part in Null._fields)) for name in known}
-
-    @property
-    def is_by_position(self) -> bool:
-        """Whether positions or tokens are the samples of CCA and Procrustes."""
-        return self.alignment in BY_POSITION

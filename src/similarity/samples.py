@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from src.moments import ROUNDING
-from src.results.tables import Rank
 
 EIGENVALUE_CUTOFF = 1e-10  # times the largest eigenvalue: smaller ones count as zero
 TIE = 1e-6  # canonical correlations this near to each other count as equal
@@ -41,19 +40,14 @@ class Samples:
         self.name, self.axes, self.moments, self.scale = name, axes, moments, scale
         self._bases: dict[int, Basis] = {}
 
-    def basis(self, rank: Rank = None) -> Basis:
-        """Return the basis of the directions in which the samples vary, at one rank (None, and larger ones: full).
+    def basis(self, width: int) -> Basis:
+        """Return the basis of the directions in which the samples vary, at a rank of this width.
 
         Raises:
             Undefined: the samples are constant, or not finite.
         """
-        n_coordinates = self.axes.shape[1]
-        width = n_coordinates if rank is None else min(rank, n_coordinates)
-        if width not in self._bases:
-            self._bases[width] = self._basis(width)
-        return self._bases[width]
-
-    def _basis(self, width: int) -> Basis:
+        if width in self._bases:
+            return self._bases[width]
         if not self.moments.isfinite().all():
             raise Undefined(f"{self.name} has values that are not finite")
         if self.moments.ndim == 1:
@@ -65,7 +59,8 @@ class Samples:
             raise Undefined(f"{self.name} is constant over the samples")
         deviations, rotation = variances[kept].sqrt(), rotation[:, kept]
         factor = deviations[:, None] * (rotation.T @ self.axes[:, :width].T)
-        return Basis(width, rotation / deviations, factor, float(variances.clamp(min=0).sum().sqrt()))
+        self._bases[width] = Basis(width, rotation / deviations, factor, float(variances.clamp(min=0).sum().sqrt()))
+        return self._bases[width]
 
 
 class Canonical(NamedTuple):

@@ -120,7 +120,7 @@ def samples_pair(x, y) -> SamplesPair:
     """Express arrays (n, features1) and (n, features2) by their own principal axes."""
     factors = [torch.linalg.svd(z - z.mean(0), full_matrices=False) for z in _matrices(x, y)]
     first, second = (
-        Samples(name, axes.T, deviations.square(), scale=0.0).basis()
+        Samples(name, axes.T, deviations.square(), scale=0.0).basis(len(axes))
         for name, (_, deviations, axes) in zip(NAMES, factors, strict=True)
     )
     (basis1, deviations1, _), (basis2, deviations2, _) = factors
@@ -143,7 +143,7 @@ def _matrices(x, y) -> list[Tensor]:
     """Convert two arrays or tensors (n, ...) to samples × features in double precision."""
     both = [torch.as_tensor(z).detach().double() for z in (x, y)]
     for name, z in zip(NAMES, both, strict=True):
-        if z.ndim < 2 or len(z) < 2 or z[0].numel() == 0:
+        if z.ndim < 2 or len(z) < 2:
             raise ValueError(f"{name} has shape {tuple(z.shape)}; give at least two samples × features")
         if not z.isfinite().all():
             raise Undefined(f"{name} has values that are not finite")

@@ -94,11 +94,7 @@ class Evidence(NamedTuple):
 def of_share(right: Runs) -> Evidence:
     """Return the evidence on the share of images that runs are right about; for one run, Wilson's interval (1927)."""
     n, shares = right[0].shape[1], _shares(right)
-
-    def variance_at(limit: float) -> float:
-        return limit * (1 - limit) / n
-
-    return Evidence(_mean(shares), 1.0, n, variance_at, (0.0, 1.0)).repeated(shares)
+    return Evidence(_mean(shares), 1.0, n, lambda limit: limit * (1 - limit) / n, (0.0, 1.0)).repeated(shares)
 
 
 def of_difference(end: Runs, stitched: Runs) -> Evidence:
@@ -120,12 +116,10 @@ def of_penalty(lost: Sequence[np.ndarray], won: Sequence[np.ndarray], *, n_image
     Args:
         lost, won: shares of images of each pair of networks: (runs,).
     """
-    mean_lost, mean_won = _mean(lost), _mean(won)
-
-    def variance_at(limit: float) -> float:
-        return _tango_variance(mean_lost, mean_won, limit) / n_images
-
-    evidence = Evidence(mean_lost - mean_won, 1.0, n_images, variance_at, (-1.0, 1.0))
+    means = _mean(lost), _mean(won)
+    evidence = Evidence(
+        means[0] - means[1], 1.0, n_images, lambda limit: _tango_variance(*means, limit) / n_images, (-1.0, 1.0)
+    )
     return evidence.repeated([one - other for one, other in zip(lost, won, strict=True)])
 
 
@@ -139,12 +133,10 @@ def of_ratio(top: Runs, bottom: Runs) -> Evidence:
     both, either = (_mean(_shares(values)) for values in ([t & b for t, b in pairs], [t | b for t, b in pairs]))
     tops, bottoms = _shares(top), _shares(bottom)
     above, below = _mean(tops), _mean(bottoms)
-
-    def variance_at(limit: float) -> float:
-        return _tang_variance(below, below - both, either, limit) / n
-
     ratio = above / below if below else 0.0
-    evidence = Evidence(above, below, n, variance_at, (0.0, LARGEST))
+    evidence = Evidence(
+        above, below, n, lambda limit: _tang_variance(below, below - both, either, limit) / n, (0.0, LARGEST)
+    )
     return evidence.repeated([one - ratio * other for one, other in zip(tops, bottoms, strict=True)])
 
 

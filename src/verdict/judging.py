@@ -55,18 +55,16 @@ def judge(
     rows, known = [], _by_layers(similarities)
     for family in grouped(groups_of(runs, pool=pool), lambda group: (group.method, group.networks)).values():
         evidence = _moderated([evidence_of(group) for group in family])
-        penalties = {i: each["penalty"] for i, each in enumerate(evidence) if each}
+        tested = [each["penalty"] for each in evidence if each]
         adjusted = list if limits.pairwise else holm
-        below = adjusted([each.p_below(limits.tolerance) for each in penalties.values()])
-        above = adjusted([each.p_above(limits.tolerance) for each in penalties.values()])
-        p_values = dict(zip(penalties, zip(below, above, strict=True), strict=True))
-        n_tests = 1 if limits.pairwise else len(penalties)
-        for i, group in enumerate(family):
-            p_below, p_above = p_values.get(i, (None, None))
-            verdict, reason = decide(group, evidence[i], p_below, p_above, limits, n_tests=n_tests)
+        below = iter(adjusted([each.p_below(limits.tolerance) for each in tested]))
+        above = iter(adjusted([each.p_above(limits.tolerance) for each in tested]))
+        n_tests = 1 if limits.pairwise else len(tested)
+        for group, each in zip(family, evidence, strict=True):
+            p_values = {"p_below": next(below), "p_above": next(above)} if each else {}
+            verdict, reason = decide(group, each, limits, n_tests=n_tests, **p_values)
             words = {"verdict": verdict, "reason": reason, "side": _side(group, limits)}
-            record = _summary(group) | _estimates(evidence[i]) | words | {"p_below": p_below, "p_above": p_above}
-            record |= _aurocs(group) | _similarity(group, known)
+            record = _summary(group) | _estimates(each) | words | p_values | _aurocs(group) | _similarity(group, known)
             is_known = {name: value for name, value in record.items() if value is not None and value == value}
             rows.append(from_record(VerdictRow, is_known))
     return rows
@@ -94,28 +92,27 @@ def evidence_of(group: Group) -> dict[str, Evidence]:
 
 def _moderated(family: list[dict[str, Evidence]]) -> list[dict[str, Evidence]]:
     """Return the evidence on all pairs of layers of a method; they moderate each other's variances."""
-    found: list[dict[str, Evidence]] = [{} for _ in family]
     for name in ("accuracy", "penalty", "rho", "left"):
-        known = [i for i, each in enumerate(family) if name in each]
-        for i, evidence in zip(known, moderated([family[i][name] for i in known]), strict=True):
-            found[i][name] = evidence
-    return found
+        known = [each for each in family if name in each]
+        for each, evidence in zip(known, moderated([each[name] for each in known]), strict=True):
+            each[name] = evidence
+    return family
 
 
 def decide(
     group: Group,
     evidence: Mapping[str, Evidence],
-    p_below: float | None,
-    p_above: float | None,
     limits: Limits,
     *,
     n_tests: int,
+    p_below: float = math.nan,
+    p_above: float = math.nan,
 ) -> tuple[str, str]:
     """Decide for one of `VERDICTS`, and say why.
 
     Args:
-        p_below, p_above: of the penalty lying on that side of the tolerance, adjusted for the pairs tested at once.
-        n_tests: how many these are.
+        n_tests: how many pairs are tested at once.
+        p_below, p_above: of the penalty lying on that side of the tolerance, adjusted for them.
     """
     if any(is_untrained(run.row.networks[1]) for run in group.runs):
         return UNDECIDED, "the end network was never trained"
@@ -125,7 +122,11 @@ def decide(
         return UNDECIDED, "the end network is at chance"
     if p_below < ALPHA:
         return _decide_accurate(_side(group, limits), evidence.get("left"))
-    flaw, penalty = _flaw(group), evidence["penalty"]
+    flaw, penalty = "", evidence["penalty"]
+    if any(run.row.is_matched_on_few for run in group.runs):
+        flaw = "matched on too few images"
+    elif not all(run.has_converged for run in group.runs if run.row.n_epochs):
+        flaw = "the training had not converged"
     if p_above < ALPHA:
         is_explained = flaw and penalty.value <= EXPLAINED and not _is_at_chance(group, "stitched")
         return (UNDECIDED, flaw) if is_explained else (NOT_SIMILAR, "the penalty is above the tolerance")
@@ -147,15 +148,6 @@ def _decide_accurate(side: str | None, left: Evidence | None) -> tuple[str, str]
     return (SIMILAR, "accurate, in distribution, and more than the label") if left else (UNDECIDED, NO_CONTROL)
 
 
-def _flaw(group: Group) -> str:
-    """Return why a penalty may be that of how the stitches were made; "" if it is not."""
-    if any(run.row.is_matched_on_few for run in group.runs):
-        return "matched on too few images"
-    if not all(run.has_converged for run in group.runs if run.row.n_epochs):
-        return "the training had not converged"
-    return ""
-
-
 def _is_at_chance(group: Group, name: str) -> bool:
     """Return whether an end network, or a stitch, may do no better than always predicting the commonest class."""
     chance = np.bincount(group.labels).max() / len(group.labels)
@@ -173,28 +165,24 @@ def _side(group: Group, limits: Limits) -> str | None:
 
 
 def _summary(group: Group) -> dict[str, Any]:
-    """Return what was measured, by column; every pair of networks counts alike, however many seeds it has."""
-    metrics = [[run.row for run in runs] for runs in group.by_networks]
-    accuracies = [[each.accuracy for each in of_networks] for of_networks in metrics]
-    penalties = [[each.end_accuracy - each.accuracy for each in of_networks] for of_networks in metrics]
-    names = ("end_accuracy", "agreement", "kappa", "representation_difference")
-    means = {name: _average(getattr(each, name) for of_networks in metrics for each in of_networks) for name in names}
-    measured = [run.validity for run in group.runs]
+    """Return what was measured, by column: means over the runs."""
+    rows, measured = [run.row for run in group.runs], [run.validity for run in group.runs]
+    names = ("accuracy", "end_accuracy", "agreement", "kappa", "representation_difference")
     validity = map(_average, zip(*measured, strict=True)) if all(measured) else ()
+    accuracies = [[run.row.accuracy for run in of_networks] for of_networks in group.by_networks]
     return {
         "method": group.method,
         "networks": group.networks,
         **group.pair._asdict(),
         "control": group.control,
-        "n_runs": len(group.runs),
-        "n_networks": len(metrics),
-        "accuracy": _average(map(_average, accuracies)),
-        "penalty": _average(map(_average, penalties)),
+        "n_runs": len(rows),
+        "n_networks": len(accuracies),
+        **{name: _average(getattr(row, name) for row in rows) for name in names},
+        "penalty": _average(row.end_accuracy - row.accuracy for row in rows),
         "seed_spread": max((max(each) - min(each) for each in accuracies if len(each) > 1), default=None),
-        **means,
         **dict(zip(StitchValidity._fields, validity, strict=False)),
-        "front_depth": metrics[0][0].front_depth,
-        "end_depth": metrics[0][0].end_depth,
+        "front_depth": rows[0].front_depth,
+        "end_depth": rows[0].end_depth,
     }
 
 
@@ -227,9 +215,7 @@ def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, dict[str, float]]:
     for row in rows:
         if row.rank1 is None and row.rank2 is None:
             networks = tuple((each.identity, each.type) for each in row.networks)
-            values = {name: row.values.get(name, math.nan) for name in SIMILARITY_COLUMNS}
-            of_layers = known.setdefault((networks, row.dataset, (row.layer1, row.layer2)), {})
-            of_layers |= {name: value for name, value in values.items() if not math.isnan(value)}
+            known.setdefault((networks, row.dataset, (row.layer1, row.layer2)), {}).update(row.values)
     return known
 
 

@@ -18,10 +18,10 @@ from src.verdict.judging import FAR, SIMILAR, UNDECIDED, VERDICTS, Limits
 from src.verdict.rows import VerdictRow
 
 COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#74a9cf", "#ff9f1c", "#c1c1d7", "#ffffff"), strict=True))
-SCALES = {  # of the matrices: the values of the darkest and of the brightest colour
-    "penalty": (1, 0), "beta": (0, 1), "rho": (4, 0), "noise_dose": (0.2, 0), "shrinkage_dose": (0.3, 0),
+MATRICES = {  # by column: the title, and the values of the darkest and of the brightest colour
+    "penalty": ("penalty", (1, 0)), "beta": ("β", (0, 1)), "rho": ("ρ", (4, 0)), "noise_dose": ("noise dose", (0.2, 0)),
+    "shrinkage_dose": ("shrinkage dose", (0.3, 0)),
 }  # fmt: skip
-TITLES = {"penalty": "penalty", "beta": "β", "rho": "ρ", "noise_dose": "noise dose", "shrinkage_dose": "shrinkage dose"}
 CONTROLS = {  # and how many of them must be similar
     SELF: ("layers stitched to themselves", "all must be, but where the label alone does as well"),
     FRESH_FRONT: ("stitches from networks that were never trained", "none may be"),
@@ -34,7 +34,7 @@ FEW_NETWORKS, FEW_SEEDS = 5, 3  # with fewer of them hardly any penalty is found
 def print_verdicts(rows: Sequence[VerdictRow]) -> None:
     """Print a line for each verdict."""
     for row in rows:
-        parts = [f"accuracy {row.accuracy:.4f}", *(_estimate(row, name) for name in TITLES), row.reason]
+        parts = [f"accuracy {row.accuracy:.4f}", *(_estimate(row, name) for name in MATRICES), row.reason]
         networks = f"{row.method}, {row.networks}"
         result(f"{networks}: {row.pair}: {row.verdict} ({'; '.join(filter(None, parts))})")
 
@@ -43,19 +43,19 @@ def _estimate(row: VerdictRow, name: str) -> str:
     """Return a value with its interval in words; "" where it is not known."""
     value, *interval = (getattr(row, f"{name}{end}", None) for end in ("", "_low", "_high"))
     ends = "" if None in interval else " [{:.4f}, {:.4f}]".format(*interval)
-    return "" if value is None else f"{TITLES[name]} {value:.4f}{ends}"
+    return "" if value is None else f"{MATRICES[name][0]} {value:.4f}{ends}"
 
 
 def print_matrices(rows: Sequence[VerdictRow]) -> None:
     """Print the penalties, the yardsticks and the doses of each method, as far as they are known."""
     for title, same in by_title(rows).items():
         for name, matrix in _matrices(same):
-            table(f"{TITLES[name]}, {title}", *matrix)
+            table(f"{MATRICES[name][0]}, {title}", *matrix)
             result()
 
 
 def _matrices(rows: Sequence[VerdictRow]) -> Iterator[tuple[str, Matrix]]:
-    for name in SCALES:
+    for name in MATRICES:
         if any(getattr(row, name) is not None for row in rows):
             yield name, pivot(rows, partial(_value, name=name))
 
@@ -85,7 +85,8 @@ def write_files(
         words[name] = ClassMap(pivot(same, lambda row: (row.verdict, row.accuracy), missing=None), COLOURS)
         for column, matrix in _matrices(same):
             panels = words if column == "beta" else numbers
-            panels[f"{TITLES[column]}\n{name}"] = HeatMap(matrix, SCALES[column])
+            title_of_matrix, scale = MATRICES[column]
+            panels[f"{title_of_matrix}\n{name}"] = HeatMap(matrix, scale)
     maps(path.with_suffix(figure), words, **AXES, title=title, caption=f"{caption} {rule}".strip())
     if numbers:
         maps(path.with_name(f"{path.stem}_numbers{figure}"), numbers, **AXES, title=title, caption=caption)

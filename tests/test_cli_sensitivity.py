@@ -1,0 +1,86 @@
+"""misc/rank_statistics.py and misc/sensitivity_figure.py as a user runs them, on tables made by hand."""
+
+from pathlib import Path
+
+import pytest
+
+from misc.sensitivity_figure import lines_of
+from src.sensitivity.measurements import read_measurements
+from tests.commands import PDF, caption_of, read_csv, run
+from tests.tables import PROBE, SIMILARITY, STITCH, write_table
+
+STATISTICS, FIGURE = "misc/rank_statistics.py", "misc/sensitivity_figure.py"
+RANKS = [4, 2, 1]
+
+
+@pytest.fixture
+def tables(in_tmp_path) -> list[Path]:
+    """Layers of two networks: over the ranks of `x`, CKA and PWCCA go with the probes in opposite directions."""
+    cka = {("x", "x"): 0.9, ("x", "y"): 0.2, ("y", "x"): 0.3, ("y", "y"): 0.25}
+    whole = [{"layer1": one, "layer2": two, "cka": value, "pwcca": 1 - value} for (one, two), value in cka.items()]
+    measured = [{"rank1": rank, "cka": rank / 10, "pwcca": rank / 20, "pwcca_morcos": 0.1} for rank in RANKS]
+    cut = [{"layer1": a, "layer2": b} | row for a, b in ("xx", "xy", "yy") for row in measured]
+    probes = [{"model": f"{name}.pt", "rank": rank, "accuracy": rank / 8, "loss": 1 / rank}
+              for name in "ab" for rank in (8, *RANKS)]  # fmt: skip
+    stitches = [{"end_layer": "x", "front_stitch_rank": rank, "accuracy": rank / 9} for rank in RANKS]
+    return [
+        write_table(in_tmp_path / "similarity.csv", SIMILARITY, *whole, *cut),
+        write_table(in_tmp_path / "probes.csv", PROBE, *probes, probes[0] | {"dataset": "mnist", "accuracy": 0}),
+        write_table(in_tmp_path / "dm.csv", STITCH, *stitches),
+        write_table(in_tmp_path / "tlm.csv", STITCH | {"init": "rand", "n_epochs": 3}, *stitches),
+    ]
+
+
+def test_prints_and_writes_both_tests(tables):
+    out = run(STATISTICS, *tables[:3], "-o", "statistics.csv").out
+    correlations, _, places = out.partition("Specificity: ")
+    _, heading, first, *_ = correlations[correlations.index("cka | a.pt -- b.pt\n") :].splitlines()
+    assert heading.split() == ["layer1", "layer2", "varied", "ranks", "rho", "p", "tau", "p"]
+    assert first.split(maxsplit=6) == ["x", "x", "layer1", "3", "1", "1", "fewer than 10 ranks: no p-values"]
+    assert "  mean rho -1.0000, mean tau -1.0000\n" in correlations
+    assert "  layer2: first in 1 of 2, mean place 1.50; layer1: first in 2 of 2, mean place 1.00\n" in places
+    rows = read_csv("statistics.csv")
+    found = {(row["measure"], row["setting"]): row["spearman"] for row in rows if row["layer2"] == row["layer1"] == "x"
+             and row["test"] == "sensitivity"}  # fmt: skip
+    stitch = "a.pt -- b.pt: rc2c_pre, direct matching"
+    assert found == {
+        ("cka", "a.pt -- b.pt"): "1.0", ("pwcca", "a.pt -- b.pt"): "-1.0", ("pwcca_morcos", "a.pt -- b.pt"): "nan",
+        ("rank itself", "a.pt -- b.pt"): "1.0", ("stitching accuracy", stitch): "1.0", ("rank itself", stitch): "1.0",
+    }  # fmt: skip
+    assert [row["place"] for row in rows if (row["measure"], row["test"]) == ("pwcca", "specificity")] == [
+        "1", "1", "2", "1"]  # fmt: skip
+
+
+def test_warns_of_mixed_alignments(in_tmp_path):
+    kinds = {("x", "x"): "positions", ("x", "y"): "average pool", ("y", "y"): "positions"}
+    rows = [{"layer1": one, "layer2": two, "alignment": kind, "cka": 0.5, "pwcca": 0.5}
+            for (one, two), kind in kinds.items()]  # fmt: skip
+    printed, said = run(STATISTICS, write_table(in_tmp_path / "mixed.csv", SIMILARITY, *rows))
+    assert "warning: specificity of pwcca: alignments differ, so alignments are ranked rather than layers" in said
+    assert "alignments differ: positions, average pool" in printed
+
+
+def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
+    assert lines_of(read_measurements(tables), ("x", "x")) == {
+        "linear CKA": {4: 0.4, 2: 0.2, 1: 0.1},
+        "1 − PWCCA distance": {4: 0.8, 2: 0.9, 1: 0.95},
+        "stitching accuracy (direct matching)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
+        "stitching accuracy (task loss matching)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
+        "probe accuracy": {8: 1, 4: 0.5, 2: 0.25, 1: 0.125},
+    }
+    assert "stitching accuracy (direct matching)" not in lines_of(read_measurements(tables), ("x", "y"))
+    other = tables[2].with_name("2.csv")
+    other.write_text(tables[2].read_text().replace("b.pt", "c.pt"))
+    one, two, probe = lines_of(read_measurements([*tables[1:3], other]), ("x", "x"))
+    assert "(direct matching), a.pt -- b.pt" in one and "(direct matching), a.pt -- c.pt" in two  # of one name
+    assert probe == "probe accuracy"
+
+
+def test_draws_a_panel_for_each_layer_with_a_caption(tables, drawn_figures):
+    run(FIGURE, *tables, "-o", "both.png")
+    run(FIGURE, *tables, "-l", "x", "-other", "y", "-o", "one.pdf", "--title", "Layer x")
+    both, one = drawn_figures["both.png"], drawn_figures["one.pdf"]
+    assert [axes.get_title() for axes in both.axes] == ["x", "y"]
+    assert [axes.get_title() for axes in one.axes] == ["x → y"] and one.get_suptitle() == "Layer x"
+    assert caption_of(one) == "Networks: a.pt (resnet18), b.pt (resnet18). Data: digits, mnist."
+    assert Path("one.pdf").read_bytes().startswith(PDF)
