@@ -49,6 +49,7 @@ REFUSALS = [
     # Checkpoints
     (f"exec_eval.py x.pt {MODEL} {ON}", "cannot read checkpoint x.pt: No such file"),
     (f"exec_eval.py f.pt small_cnn {ON}", ("does not fit small_cnn with 10 classes", "(-d is digits)")),
+    (f"exec_eval.py own/f.pt small_cnn {ON}", f"checkpoint own/f.pt, by its config.txt {MODEL}, does not fit"),
     (f"exec_eval.py short.pt {MODEL} {ON}", "cannot read checkpoint short.pt"),
     (f"exec_eval.py code.pt {MODEL} {ON}", "code.pt holds more than tensors"),
     (f"{PROBE.replace('f.pt', 'nan.pt')} -e 1 -ranks 4 -l layer3.0", "layer layer3.0: activations are not finite"),
@@ -104,9 +105,11 @@ def place(folder) -> None:
     (folder / "lr.yaml").write_text("learning_rate: 0")
     images = random_images(2, 32, 32, 3)
     np.savez(folder / "other.npz", x_train=images, x_test=images)
-    for name in ("broken", "empty"):
+    for name in ("broken", "empty", "own"):
         (folder / name).mkdir(parents=True)
     (folder / "broken" / "meta.json").write_text("{")
+    shutil.copy(folder / "f.pt", folder / "own")
+    (folder / "own" / "config.txt").write_text(json.dumps({"model_type": MODEL}))
     run(*shlex.split(f"{STITCH} layer3.0,layer4.1 layer2.0 rc2c_pre {ON} -e 0 -i pinv -dir dm"))
     run(*shlex.split(f"{STITCH} layer4.1 layer4.1 rc2c_pre {ON} -e 0 -i pinv --control labels -dir labels"))
     shutil.copytree(DATA / "public_runs" / "trained", folder / "trained")
