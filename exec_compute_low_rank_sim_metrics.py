@@ -41,7 +41,7 @@ def compute(args, session=None) -> None:
     from src.session import Session
     from src.similarity.comparison import Comparison
     from src.similarity.passes import Side, take_statistics
-    from src.similarity.report import print_tables, write_files
+    from src.similarity.report import print_matrices, print_tables, write_files
 
     # Two networks, their layers, and the images.
     session = session or Session()
@@ -95,10 +95,12 @@ def compute(args, session=None) -> None:
         if args.verbose:
             note(f"{rows[0].layer1} -- {rows[0].layer2}: samples of CCA and Procrustes: {rows[0].alignment}")
         print_tables(rows, dict.fromkeys(args.metrics))
+    rows = [row for of_pair in pairs for row in of_pair]
+    print_matrices(rows)
     for line in comparison.warnings():
         warn(line)
     if args.output:
-        write_files(Path(args.output), [row for rows in pairs for row in rows], **cli.figure_options(args))
+        write_files(Path(args.output), rows, **cli.figure_options(args))
         Run.beside(args.output, vars(args)).finish()
         note(f"wrote {args.output}")
 

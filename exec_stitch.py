@@ -51,9 +51,9 @@ def stitch(args, session=None, *, controls=None) -> None:
     """
     from pathlib import Path
 
-    from src.console import progress, warn
+    from src.console import listed, progress, warn
     from src.datasets import dataset_info
-    from src.results.experiments import Experiment
+    from src.results.experiments import Experiment, grouped
     from src.runtime import device_of
     from src.session import Session
     from src.stitching import (
@@ -137,8 +137,8 @@ def stitch(args, session=None, *, controls=None) -> None:
         runs.finish(grid.evaluate(batches), matched, whole_networks=None if frozen else (grid.front, grid.end))
 
     update_grid(directory, create=len(layers) > 1)
-    for reason in skipped:
-        warn(f"not stitched: {reason}")
+    for reason, pairs in grouped(skipped, skipped.get).items():
+        warn(f"not stitched: {listed(pairs)}: {reason}")
 
 
 def main(argv=None) -> int:

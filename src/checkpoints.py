@@ -1,10 +1,10 @@
 """State dicts on disk, and networks built from them."""
 
 import contextlib
-import functools
 import io
 import json
 import pickle
+import textwrap
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,11 +110,17 @@ def load_model(
     return freeze(model, device)
 
 
-@functools.cache  # once for each checkpoint
+def _trained_with(checkpoint: str | Path) -> dict[str, Any]:
+    """Return the options of training in `config.txt` beside a checkpoint; none if there is no such file."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return dict(json.loads((Path(checkpoint).parent / "config.txt").read_text()))
+    return {}
+
+
 def _warn_of_normalisation(checkpoint: str, given: Normalisation | None) -> None:
-    """Warn if the data set that `config.txt` beside a checkpoint names has other values than the images at hand."""
-    with contextlib.suppress(UserError, OSError, ValueError, KeyError, TypeError):  # no such file, or the data are gone
-        dataset = json.loads((Path(checkpoint).parent / "config.txt").read_text())["dataset"]
+    """Warn if the data set that a network was trained on has other values than the images at hand."""
+    with contextlib.suppress(UserError, KeyError, TypeError):  # nothing says so, or the data are gone
+        dataset = _trained_with(checkpoint)["dataset"]
         trained = dataset_info(dataset).normalisation
         if trained != given:
             warn(
@@ -138,7 +144,9 @@ def _take_over(model: Network, state: State, path: str | Path, *, wanted: str) -
     expected = model.state_dict()
     if state.keys().isdisjoint(expected) and all(key.startswith("module.") for key in expected):
         state = {f"module.{key}": value for key, value in state.items()}  # the network has a child of that name
-    fill(model, state, given=f"checkpoint {path}", wanted=wanted)
+    kind = _trained_with(path).get("model_type")
+    given = f"checkpoint {path}" + (f", by its config.txt {kind}," if kind else "")
+    fill(model, state, given=given, wanted=wanted)
     if not all(value.isfinite().all() for value in state.values()):
         warn(f"checkpoint {path} has weights that are not finite")
     return model
@@ -153,7 +161,7 @@ def fill(module: Network | nn.Module, state: State, *, given: str, wanted: str) 
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        differences = "; ".join(line.strip()[:200] for line in str(error).splitlines()[1:4])
+        differences = "; ".join(textwrap.shorten(line, 160, placeholder=" …") for line in str(error).splitlines()[1:4])
         raise Misfit(
             f"{given} does not fit {wanted}: {differences}; name the model and data it was made with"
         ) from error

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from src.errors import UserError
 
 _silent: set[str] = set()  # of "results" and "notes", which are warnings and progress bars as well
+_warned: set[str] = set()
 
 
 @contextlib.contextmanager
@@ -55,8 +56,10 @@ def note(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a warning to stderr."""
-    note(f"warning: {text}")
+    """Print a warning to stderr, once in a process: many pairs may give the same."""
+    if "notes" not in _silent and text not in _warned:
+        _warned.add(text)
+        note(f"warning: {text}")
 
 
 def progress(items: Iterable, description: str, total: int | None = None, **options) -> Iterable:

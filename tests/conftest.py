@@ -14,6 +14,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
+from src import console
 from src.files import write_bytes
 from tests import commands
 
@@ -26,6 +27,12 @@ def in_tmp_path(tmp_path, monkeypatch):
     """The working folder is an empty one; returns it."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def warnings_anew(monkeypatch):
+    """A process says each warning once, and each test is to see its own."""
+    monkeypatch.setattr(console, "_warned", set())
 
 
 @pytest.fixture

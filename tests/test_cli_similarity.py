@@ -16,6 +16,7 @@ from tests.commands import (
     SIMILARITY_HEADINGS,
     Output,
     names_in,
+    parse_matrix,
     parse_similarity,
     read_csv,
     read_json,
@@ -117,6 +118,8 @@ def test_all_layers(compare):
     assert {key[2] for key in whole} == {"cka", "pwcca", "procrustes"}  # the tables of the public code, no more
     assert all(row["pwcca_morcos"] and row["rank1"] == row["rank2"] == "" for row in rows)
     assert whole == {key: value for key, value in from_csv(rows).items() if key[2] != "pwcca_morcos"}
+    matrix = parse_matrix(printed, "linear CKA")
+    assert matrix == {(row["layer1"], row["layer2"]): f"{float(row['cka']):.4f}" for row in rows}
     assert "layer1.0 -- layer3.0: samples of CCA and Procrustes: average pool" in said
     assert "pwcca, procrustes, pwcca_morcos of" in said and "biased downwards" in said
 

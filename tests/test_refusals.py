@@ -43,6 +43,7 @@ REFUSALS = [
     # Checkpoints
     (f"exec_eval.py x.pt {MODEL} {ON}", "cannot read checkpoint x.pt: No such file"),
     (f"exec_eval.py f.pt small_cnn {ON}", ("does not fit small_cnn with 10 classes", "(-d is digits)")),
+    (f"exec_eval.py own/f.pt small_cnn {ON}", f"checkpoint own/f.pt, by its config.txt {MODEL}, does not fit"),
     # Stitching
     (
         f"{STITCH} layer9.0 layer2.0 rc2c_pre {ON}",
@@ -85,9 +86,11 @@ def place(folder) -> None:
     save_network(folder / "f.pt", MODEL, n_channels=1)
     (folder / "file").touch()
     (folder / "lr.yaml").write_text("learning_rate: 0")
-    for name in ("broken", "empty"):
+    for name in ("broken", "empty", "own"):
         (folder / name).mkdir()
     (folder / "broken" / "meta.json").write_text("{")
+    shutil.copy(folder / "f.pt", folder / "own")
+    (folder / "own" / "config.txt").write_text(json.dumps({"model_type": MODEL}))
     run(*shlex.split(f"{STITCH} layer3.0,layer4.1 layer2.0 rc2c_pre {ON} -e 0 -i pinv -dir dm"))
     run(*shlex.split(f"{STITCH} layer4.1 layer4.1 rc2c_pre {ON} -e 0 -i pinv --control labels -dir labels"))
     shutil.copytree(folder / "results/dm", folder / "results/mixed")

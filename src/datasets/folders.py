@@ -118,7 +118,6 @@ def load_imagenet(
     return images
 
 
-@cache  # once for both splits
 def _warn_of_subset(root: Path, n_classes: int) -> None:
     warn(
         f"{root} has {n_classes} class folders of ImageNet's 1000: labels are their places among them; for the labels "

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from src.choices.measures import GRAMS, MEASURES
-from src.console import result
+from src.console import result, table
 from src.results.captions import caption, common, network, pair_of_networks, short
 from src.results.curves import curves
 from src.results.heat_maps import HeatMap, maps
@@ -14,6 +14,13 @@ from src.results.tables import write_table
 from src.similarity.rows import BY_POSITION, NO_ALIGNMENT, SimilarityRow
 
 MAX_CURVES = 10  # in one panel
+
+
+def print_matrices(rows: Sequence[SimilarityRow]) -> None:
+    """Print the matrices of the figure of several pairs of layers, each at one rank, below the blocks of the pairs."""
+    cells = {(row.layer1, row.layer2): row for row in rows}
+    for title, panel in _heat_maps(cells).items() if 1 < len(cells) == len(rows) else ():
+        table(title, *panel.matrix)
 
 
 def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:

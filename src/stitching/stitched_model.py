@@ -56,7 +56,7 @@ def build_layers(
     image_shape: Sequence[int],
     seed: int,
     **options: str | None,
-) -> tuple[dict[Pair, StitchingLayer], list[str]]:
+) -> tuple[dict[Pair, StitchingLayer], dict[Pair, str]]:
     """Build the stitching layers between all given front and end layers, each as if it were the only one.
 
     Args:
@@ -64,7 +64,7 @@ def build_layers(
         seed: each layer is initialised with a generator seeded by it.
         options: as for build_stitching_layer.
     Returns:
-        The layers, and for each pair that cannot be stitched the reason.
+        The layers, and the reason for each pair that cannot be stitched.
     Raises:
         UserError: no pair can be stitched; names the first reason.
     """
@@ -73,7 +73,7 @@ def build_layers(
     with torch.no_grad():
         sources = {name: act.shape[1:] for name, act in front.activations(image, front_layers).items()}
         targets = {name: act.shape[1:] for name, act in end.activations(image, end_layers).items()}
-    layers, skipped = {}, []
+    layers, skipped = {}, {}
     for pair in (Pair(front_layer, end_layer) for front_layer in front_layers for end_layer in end_layers):
         try:
             sequences = front.is_sequence(pair.front_layer), end.is_sequence(pair.end_layer)
@@ -82,9 +82,10 @@ def build_layers(
                 layer = build_stitching_layer(kind, *shapes, sequences=sequences, **options)
             layers[pair] = layer.to(parameter)
         except UserError as error:
-            skipped.append(f"{pair.front_layer} -> {pair.end_layer}: {error}")
+            skipped[pair] = str(error)
     if not layers:
-        raise UserError(skipped[0])
+        pair, reason = next(iter(skipped.items()))
+        raise UserError(f"{pair}: {reason}")
     return layers, skipped
 
 
