@@ -7,9 +7,10 @@ import torchvision.transforms.functional as TF
 from PIL import Image
 from scipy import stats
 
+from src.choices import resolve
 from src.datasets import augmentation as module
 from src.datasets import dataset_info
-from src.datasets.augmentation import Affine, CropFlip, build_augmentation
+from src.datasets.augmentation import Affine, CropFlip
 from src.datasets.in_memory import ImageSet
 from tests import tiny_datasets as tiny
 
@@ -19,7 +20,8 @@ def random_images(*shape):
 
 
 def augmentation_of(name):
-    return build_augmentation(dataset_info(name).augmentation)
+    recipe = dataset_info(name).augmentation
+    return resolve("src.datasets", recipe.name)(**recipe.arguments)
 
 
 def draw(augmentation, n, seed=0):

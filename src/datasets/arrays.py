@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from src.console import warn
+from src.datasets.base import Device
 from src.datasets.in_memory import ImageSet, split_of
 from src.datasets.mapped import MappedImages, map_member
 from src.datasets.registry import DatasetInfo, Loading, load_dataset
@@ -24,9 +25,7 @@ REMEDY = (
 )
 
 
-def load_random_images(
-    info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
-) -> ImageSet:
+def load_random_images(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> ImageSet:
     """Load the 300K Random Images: both splits have all images, the training split augments them."""
     path = _folder(root, info.source, RANDOM_IMAGES) / RANDOM_IMAGES
     with readable(path, f"fetch {RANDOM_IMAGES_SOURCE} into that place, then run again"):
@@ -34,9 +33,7 @@ def load_random_images(
     return split_of(info, MappedImages([images]), None, train=train, device=device)
 
 
-def load_cifar5m(
-    info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
-) -> ImageSet:
+def load_cifar5m(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> ImageSet:
     """Load CIFAR-5M: its six parts are the training split, the test images of CIFAR-10 the test split."""
     if not train:
         return load_dataset("cifar10", root, train=False, device=device)
@@ -94,7 +91,7 @@ def _warn_of_gaps(path: Path, present: frozenset[int], n_classes: int) -> None:
         )
 
 
-def load_file(info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading) -> ImageSet:
+def load_file(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> ImageSet:
     """Load a split of a user's `.npz` file."""
     images, labels = _own_arrays(Path(info.source), "train" if train else "test")
     labels = None if labels is None else torch.from_numpy(labels)

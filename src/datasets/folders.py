@@ -14,7 +14,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file, make_data
 
 from src.console import note, progress, warn
 from src.datasets.augmentation import CropFlip
-from src.datasets.base import UNLABELLED, BaseImageSet, Pass
+from src.datasets.base import UNLABELLED, BaseImageSet, Device, Pass
 from src.datasets.decoded import DecodedImageSet
 from src.datasets.in_memory import ImageSet
 from src.datasets.registry import OF_IMAGENET, DatasetInfo, Loading
@@ -75,9 +75,7 @@ def describe(root: Path) -> DatasetInfo:
     return DatasetInfo("folders.load_folder", str(root), n_classes, shape, normalisation=settings.normalisation)
 
 
-def load_folder(
-    info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
-) -> BaseImageSet:
+def load_folder(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> BaseImageSet:
     """Load a split of a user's folder of images.
 
     Images of at most 64×64 pixels that take at most 4 GiB are decoded once and kept on the device, unless each epoch
@@ -104,9 +102,7 @@ def load_folder(
     )
 
 
-def load_imagenet(
-    info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
-) -> DecodedImageSet:
+def load_imagenet(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> DecodedImageSet:
     """Load a split of ImageNet."""
     settings = Settings(classes=read_settings(root).classes)
     images = _decoded(info, root, settings, train=train, device=device, loading=loading)
