@@ -3,10 +3,10 @@
 To add one, write its function in a module of `src.stitching` and its row here: the option and its help read the row.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from src.choices import STARTS, resolve
+from src.choices import STARTS
 
 AT_END, FROM_END, AT_LAST = "at the end layer", "at the end layer and all blocks behind", "at the last block"
 AT_LOGITS, NOWHERE = "at the logits", "nowhere"
@@ -22,24 +22,16 @@ class Form(NamedTuple):
     held_out: bool = False  # it takes moments of more rows, on which it chooses a penalty
     cuts_off: bool = False  # it takes the cutoff of small singular values
 
-    @property
-    def solve(self) -> Callable[..., Any]:
-        """The function."""
-        return resolve("src.stitching", self.function)
-
 
 class Objective(NamedTuple):
     """A loss of stitches, and the layers at which stitched and own activations of the end network are compared."""
 
     description: str  # for `--help`
-    function: str = ""  # "module.function" of `src.stitching`: stitched (P, B, …), own (B, …) -> (P,); the mean counts
+    # "module.function" of `src.stitching`: stitched (P, B, …), own (B, …) -> (P,), of which the mean counts; "" stands
+    # for the cross-entropy
+    function: str = ""
     compares: str = NOWHERE  # or AT_END, FROM_END, AT_LAST or AT_LOGITS
     measures_accuracy: bool = True  # in training; without it, nothing runs behind the last layer that is compared
-
-    @property
-    def loss(self) -> Callable[..., Any] | None:
-        """The function; None for the cross-entropy."""
-        return resolve("src.stitching", self.function) if self.function else None
 
     def compared(self, end_layer: str, behind: Sequence[str], output: str) -> list[str]:
         """Return the layers at which stitched and own activations are compared.

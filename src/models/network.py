@@ -253,9 +253,7 @@ class Network:
         if name in layers or name == OUTPUT:
             return name
         if name and name in dict(self.module.named_modules()):
-            raise UserError(
-                f"layer {name!r} is never called by this network, or gives no tensor; choose another one"
-            )
+            raise UserError(f"layer {name!r} is never called by this network, or gives no tensor; choose another one")
         where = f"known: {', '.join(self.block_names)}; for all others: python misc/list_layers.py MODEL"
         raise unknown_name("layer", name, layers, where=where)
 
