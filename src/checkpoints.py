@@ -1,7 +1,6 @@
 """State dicts on disk, and networks built from them."""
 
 import contextlib
-import functools
 import io
 import json
 import pickle
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.console import warn
+from src.console import warn, warn_once
 from src.datasets import dataset_info
 from src.errors import Misfit, UserError
 from src.files import readable, write_bytes
@@ -110,14 +109,13 @@ def load_model(
     return freeze(model, device)
 
 
-@functools.cache  # once for each checkpoint
 def _warn_of_normalisation(checkpoint: str, given: Normalisation | None) -> None:
     """Warn if the data set that `config.txt` beside a checkpoint names has other values than the images at hand."""
     with contextlib.suppress(UserError, OSError, ValueError, KeyError, TypeError):  # no such file, or the data are gone
         dataset = json.loads((Path(checkpoint).parent / "config.txt").read_text())["dataset"]
         trained = dataset_info(dataset).normalisation
         if trained != given:
-            warn(
+            warn_once(
                 f"checkpoint {checkpoint} was trained on {dataset}: {describe_values(trained)}; the images at hand: "
                 f"{describe_values(given)}; give them the same mean and std"
             )

@@ -1,6 +1,7 @@
 """Prints: results to stdout, progress and warnings to stderr. No other module prints."""
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -57,6 +58,9 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """Print a warning to stderr."""
     note(f"warning: {text}")
+
+
+note_once, warn_once = functools.cache(note), functools.cache(warn)  # a data set is loaded and described several times
 
 
 def progress(items: Iterable, description: str, total: int | None = None, **options) -> Iterable:

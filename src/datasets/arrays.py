@@ -1,12 +1,11 @@
 """Data sets of arrays on disk: CIFAR-5M, the 300K Random Images, and a user's `.npz` files."""
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from src.console import warn
+from src.console import warn_once
 from src.datasets.base import Device
 from src.datasets.in_memory import ImageSet, split_of
 from src.datasets.mapped import MappedImages, map_member
@@ -65,8 +64,12 @@ def describe(path: Path) -> DatasetInfo:
     if any(one is None for one in labels) and not all(one is None for one in labels):
         raise UserError(f"{path} has labels for one split only; save both y_train and y_test, or none for OOD data")
     n_classes = 0 if labels[0] is None else 1 + max(int(one.max()) for one in labels)
-    if n_classes:
-        _warn_of_gaps(path, frozenset(np.unique(labels[0]).tolist()), n_classes)
+    absent = sorted({*range(n_classes)} - {*np.unique(labels[0]).tolist()}) if n_classes else []
+    if absent:
+        warn_once(
+            f"{path}: no training image has label {absent[0]}; labels count from 0, so there are {n_classes} classes, "
+            f"{len(absent)} of them without a training image"
+        )
     if images[0].shape[1:] != images[1].shape[1:]:
         raise UserError(f"{path}: x_train and x_test have images of unequal shapes; save them in one shape")
     height, width, channels = (*images[0].shape[1:], 1)[:3]
@@ -78,17 +81,6 @@ def describe(path: Path) -> DatasetInfo:
             numbers = (np.atleast_1d(arrays[name]).astype(float).tolist() for name in ("mean", "std"))
             normalisation = make_normalisation(*numbers, n_channels=channels)
     return DatasetInfo("arrays.load_file", str(path), n_classes, shape, normalisation=normalisation)
-
-
-@cache  # once for all that ask about the file
-def _warn_of_gaps(path: Path, present: frozenset[int], n_classes: int) -> None:
-    n_absent = n_classes - len(present)
-    if n_absent:
-        first = next(label for label in range(n_classes) if label not in present)
-        warn(
-            f"{path}: no training image has label {first}; labels count from 0, so there are {n_classes} classes, "
-            f"{n_absent} of them without a training image"
-        )
 
 
 def load_file(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> ImageSet:

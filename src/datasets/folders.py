@@ -2,7 +2,6 @@
 
 import math
 import os
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from torchvision import transforms as T
 from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file, make_dataset
 
-from src.console import note, progress, warn
+from src.console import note_once, progress, warn_once
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import UNLABELLED, BaseImageSet, Device, Pass
 from src.datasets.decoded import DecodedImageSet
@@ -85,7 +84,7 @@ def load_folder(info: DatasetInfo, root: Path, *, train: bool, device: Device, l
     settings = read_settings(root)
     decoded = _decoded(info, root, settings, train=train, device=device, loading=loading)
     if not (root / "dataset.yaml").is_file():
-        _note_enlargement(root, decoded.paths[0], settings.size)
+        _note_enlargement(root, os.fsdecode(decoded.paths[0]), settings.size)
     takes_crops = train and settings.augment == "resized_crop"
     if takes_crops or settings.size > SMALL or len(decoded) * math.prod(info.image_shape) > MOST:
         return decoded
@@ -110,24 +109,19 @@ def load_imagenet(info: DatasetInfo, root: Path, *, train: bool, device: Device,
     if n_classes > info.n_classes or (settings.classes and n_classes < info.n_classes):
         raise UserError(f"{root} has {n_classes} classes, ImageNet has {info.n_classes}; use -d {root} for your own")
     if n_classes < info.n_classes:
-        _warn_of_subset(root, n_classes)
+        warn_once(
+            f"{root} has {n_classes} class folders of ImageNet's 1000: labels are their places among them; for the "
+            f"labels of a network of 1,000 outputs list all class names in {root / 'dataset.yaml'} (classes: "
+            "[n01440764, …])"
+        )
     return images
 
 
-@cache  # once for both splits
-def _warn_of_subset(root: Path, n_classes: int) -> None:
-    warn(
-        f"{root} has {n_classes} class folders of ImageNet's 1000: labels are their places among them; for the labels "
-        f"of a network of 1,000 outputs list all class names in {root / 'dataset.yaml'} (classes: [n01440764, …])"
-    )
-
-
-@cache  # once for a set that is loaded several times
-def _note_enlargement(root: Path, first: bytes, size: int) -> None:
+def _note_enlargement(root: Path, first: str, size: int) -> None:
     """Say that images become larger, if the first one does."""
-    with readable(os.fsdecode(first), "restore or remove it"), Image.open(os.fsdecode(first)) as image:
+    with readable(first, "restore or remove it"), Image.open(first) as image:
         if min(image.size) < size:
-            note(
+            note_once(
                 f"{root} has no dataset.yaml, so images become 3×{size}×{size}, in resized crops; the first one is "
                 f"smaller: to keep its size give it in {root / 'dataset.yaml'} (size: 32, and augment: crop_flip, for "
                 "example)"
