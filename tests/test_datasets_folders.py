@@ -13,21 +13,9 @@ from src.datasets.decoded import DecodedImageSet
 from src.datasets.in_memory import ImageSet
 from src.datasets.registry import OF_IMAGENET
 from src.errors import UserError
-from tests.tiny_datasets import collect, random_images
+from tests.tiny_datasets import collect, write_folder
 
 ONE_CLASS = {"classes": ("ant",)}
-
-
-def write_folder(root: Path, *, n: int = 6, size: int = 12, classes=("ant", "bee", "cat"), test="val", yaml="") -> Path:
-    """PNGs in a folder for each class, in turn; without classes they lie in the splits themselves."""
-    for seed, split in enumerate(("train", test)):
-        for i, image in enumerate(random_images(n, size, size, 3, seed=seed)):
-            folder = root / split / classes[i % len(classes)] if classes else root / split
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(folder / f"{i:03}.png")
-    if yaml:
-        (root / "dataset.yaml").write_text(yaml)
-    return root
 
 
 def load(root: Path, *, train: bool, **options):

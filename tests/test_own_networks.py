@@ -19,40 +19,17 @@ from tests.conftest import few_images
 
 BLOCKS = commands.readme_blocks("Your own network")
 FILE = BLOCKS[0][1]
-MORE = '''
-
-class Attention(nn.Module):
-    """Two blocks of attention, as a rule behind a CLS token, and maps of (H, W, C) in front of them."""
-
-    def __init__(self, n_classes, n_channels, width=24, has_cls=True):
-        super().__init__()
-        self.has_cls, self.embed = has_cls, nn.Sequential(nn.Conv2d(n_channels, width, 2, stride=2), ToTheEnd())
-        self.mix = nn.Linear(width, width)
-        self.cls = nn.Parameter(torch.zeros(1, 1, width))
-        self.blocks = nn.ModuleList([nn.TransformerEncoderLayer(width, 2, 32, batch_first=True) for _ in range(2)])
-        self.features, self.head = nn.Linear(width, 16), nn.Linear(16, n_classes)
-
-    def forward(self, images):
-        x = self.mix(self.embed(images)).relu()
-        x = x.flatten(1, 2)
-        if self.has_cls:
-            x = torch.cat([self.cls.expand(x.shape[0], -1, -1), x], dim=1)
-        for block in self.blocks:
-            x = block(x)
-        return self.head(self.features(x[:, 0] if self.has_cls else x.mean(1)).relu())
+MORE = """
+from tests.traps import Patches
 
 
-class ToTheEnd(nn.Module):
-    def forward(self, x):
-        return x.permute(0, 2, 3, 1)
-
-
-attention = Attention
+def attention(n_classes, n_channels):
+    return Patches(n_classes, n_channels, 24)
 
 
 def patches(n_classes, image_shape):
-    return Attention(n_classes, image_shape[0], has_cls=False)
-'''
+    return Patches(n_classes, image_shape[0], 24, has_cls=False)
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,7 +42,7 @@ def few():
 def folder(tmp_path_factory):
     """A folder with nets.py and a network of each of its functions, trained for one epoch by the script."""
     path = tmp_path_factory.mktemp("own")
-    (path / "nets.py").write_text("import torch\n" + FILE + MORE)
+    (path / "nets.py").write_text(FILE + MORE)
     for name in ("patches", "attention", "cnn"):
         run("exec_train.py", f"{path}/nets.py:{name}", "-e", 1, "-dir", path / name)
     return path

@@ -110,6 +110,18 @@ def write_imagenet(root: Path, n_train: int = 12, n_val: int = 7, *, classes: tu
             image.save(path)
 
 
+def write_folder(root: Path, *, n: int = 6, size: int = 12, classes=("ant", "bee", "cat"), test="val", yaml="") -> Path:
+    """PNGs in a folder for each class, in turn; without classes they lie in the splits themselves."""
+    for seed, split in enumerate(("train", test)):
+        for i, image in enumerate(random_images(n, size, size, 3, seed=seed)):
+            folder = root / split / classes[i % len(classes)] if classes else root / split
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{i:03}.png")
+    if yaml:
+        (root / "dataset.yaml").write_text(yaml)
+    return root
+
+
 class DoubleSet:
     """A data set as the loop wants it, in float64, where rounding does not decide over ReLU masks.
 
