@@ -28,27 +28,19 @@ def draw(augmentation, n, seed=0):
     return augmentation.draw(torch.Generator().manual_seed(seed), n)
 
 
-def pil(image):
-    return TF.to_pil_image(image)
-
-
-def tensor(image):
-    return TF.pil_to_tensor(image)
-
-
 def test_crop_and_flip_equal_torchvision_for_every_offset():
     images = random_images(162, 3, 32, 28)
     numbers = torch.cartesian_prod(torch.arange(9), torch.arange(9), torch.arange(2))  # top, left, flip
     ours = CropFlip(4).apply(images, numbers)
     for image, (top, left, flip), result in zip(images, numbers.tolist(), ours, strict=True):
-        expected = TF.crop(TF.pad(pil(image), 4), top, left, 32, 28)
+        expected = TF.crop(TF.pad(TF.to_pil_image(image), 4), top, left, 32, 28)
         expected = TF.hflip(expected) if flip else expected
-        assert torch.equal(tensor(expected), result)
+        assert torch.equal(TF.pil_to_tensor(expected), result)
 
 
 def test_all_grey_levels_become_the_floats_of_torchvision():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    assert torch.equal(next(ImageSet(levels).batches(1))[0][0], TF.to_tensor(pil(levels[0])))
+    assert torch.equal(next(ImageSet(levels).batches(1))[0][0], TF.to_tensor(TF.to_pil_image(levels[0])))
 
 
 @pytest.mark.parametrize("edge", [0, 4])
@@ -58,26 +50,17 @@ def test_affine_equals_torchvision(edge):
     ours = augmentation.apply(images, numbers)
     theirs = []
     for image, (angle, shear, scale, flip) in zip(images, numbers.tolist(), strict=True):
-        canvas = TF.pad(pil(image), edge, padding_mode="edge")
+        canvas = TF.pad(TF.to_pil_image(image), edge, padding_mode="edge")
         seen = TF.center_crop(TF.affine(canvas, angle, [0, 0], scale, [shear, 0.0]), [32, 28])
-        theirs.append(tensor(TF.hflip(seen) if flip else seen))
+        theirs.append(TF.pil_to_tensor(TF.hflip(seen) if flip else seen))
     assert (ours == torch.stack(theirs)).float().mean() > 0.999  # but for what falls between two pixels
 
 
-def test_the_rotation_of_large_sets_is_torchvisions():
-    augmentation = augmentation_of("cifar10_large")
-    images, numbers = random_images(8, 3, 32, 32), draw(augmentation, 8)
-    theirs = []
-    for image, (angle, _, _, flip) in zip(module.resize(images, 224), numbers.tolist(), strict=True):
-        turned = TF.rotate(pil(image), -angle)  # counter-clockwise, unlike affine
-        theirs.append(tensor(TF.hflip(turned) if flip else turned))
-    assert (augmentation.apply(images, numbers) == torch.stack(theirs)).float().mean() > 0.999
-
-
-@pytest.mark.parametrize(("old", "new"), [(32, 33), (28, 224), (1, 7), (32, 16)])
+@pytest.mark.parametrize(("old", "new"), [(28, 224), (32, 16)])
 def test_resizing_is_pils_to_one_grey_level(old, new):
     images = random_images(2, 1, old, old)
-    expected = [tensor(pil(image).resize((new, new), Image.Resampling.BILINEAR)) for image in images]
+    theirs = (TF.to_pil_image(image).resize((new, new), Image.Resampling.BILINEAR) for image in images)
+    expected = [*map(TF.pil_to_tensor, theirs)]
     assert (module.resize(images, new).int() - torch.stack(expected).int()).abs().max() <= 1
 
 

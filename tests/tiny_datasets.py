@@ -1,6 +1,5 @@
 """Data sets of random images in the real formats, so that tests need no download."""
 
-import io
 import pickle
 import struct
 from collections import Counter
@@ -67,13 +66,6 @@ def write_cifar5m(folder: Path, sizes: Sequence[int], *, save=np.savez) -> tuple
     return np.concatenate(images), np.concatenate(labels)
 
 
-def npy(array: np.ndarray) -> bytes:
-    """The content of a `.npy` file."""
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
 def write_mnist(root: Path, n_train: int = 50, n_test: int = 20, *, folder: str = "MNIST") -> None:
     """Pairs of idx files; `folder` is FashionMNIST for `fashion`."""
     raw = Path(root) / folder / "raw"
@@ -82,11 +74,6 @@ def write_mnist(root: Path, n_train: int = 50, n_test: int = 20, *, folder: str 
         images, labels = random_images(n, 28, 28, seed=seed), bytes(labels_of(n, 10))
         (raw / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, n, 28, 28) + images.tobytes())
         (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, n) + labels)
-
-
-def write_fashion(root: Path, n_train: int = 50, n_test: int = 20) -> None:
-    """The format of MNIST in a folder of its own."""
-    write_mnist(root, n_train, n_test, folder="FashionMNIST")
 
 
 def _pickle(path: Path, content: dict) -> None:
