@@ -11,6 +11,9 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
+from src.datasets.base import BaseImageSet
+from src.datasets.in_memory import ImageSet
+
 
 def random_images(n: int, *shape: int, seed: int = 0) -> np.ndarray:
     """uint8 (n, *shape)."""
@@ -109,45 +112,26 @@ def write_folder(root: Path, *, n: int = 6, size: int = 12, classes=("ant", "bee
     return root
 
 
-class DoubleSet:
-    """A data set as the loop wants it, in float64, where rounding does not decide over ReLU masks.
+class DoubleSet(BaseImageSet):
+    """Normal numbers in float64, where rounding does not decide over ReLU masks, as images of ten classes.
 
-    It has normal numbers as images, ten classes, and counts in `taken` how often each image is asked for.
+    `taken` counts how often each image is asked for.
     """
-
-    device = torch.device("cpu")
 
     def __init__(self, n: int, shape: tuple[int, ...]):
         generator = torch.Generator().manual_seed(0)
         self.images = torch.randn(n, *shape, dtype=torch.float64, generator=generator)
-        self.labels = torch.randint(10, (n,), generator=generator)
+        labels = torch.randint(10, (n,), generator=generator)
+        super().__init__(labels, n_classes=10, image_shape=shape, device="cpu")
         self.taken: Counter[int] = Counter()
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def permutation(self, seed: int) -> torch.Tensor:
-        """The images in a random order."""
-        return torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-
-    def n_batches(self, batch_size: int) -> int:
-        """How many batches all images make."""
-        return -(-len(self) // batch_size)
-
-    def batches(self, batch_size: int, *, indices: torch.Tensor | None = None):
-        """Images and labels in order."""
-        for chosen in (torch.arange(len(self)) if indices is None else indices).split(batch_size):
-            self.taken.update(chosen.tolist())
-            yield self.images[chosen], self.labels[chosen]
-
-    def epoch(self, batch_size: int, *, seed: int, epoch: int):
-        """Images and labels in an order of the epoch."""
-        return self.batches(batch_size, indices=self.permutation(1000 * seed + epoch))
+    def _make(self, plan):
+        for rows in plan.batches:
+            self.taken.update(plan.indices[rows].tolist())
+            yield self.images[plan.indices[rows]]
 
 
-def few_grey_images(n: int, side: int, *, n_classes: int, **options):
+def few_grey_images(n: int, side: int, *, n_classes: int, **options) -> ImageSet:
     """A data set of random images in memory whose labels are in turn all classes."""
-    from src.datasets.in_memory import ImageSet
-
     return ImageSet(torch.from_numpy(random_images(n, 1, side, side)), torch.arange(n) % n_classes, n_classes=n_classes,
                     **options)  # fmt: skip
