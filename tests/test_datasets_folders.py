@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision import transforms as T
 
-from src.datasets import Loading, dataset_info, folders, load_dataset
+from src.datasets import Loading, dataset_info, dataset_label, dataset_name, folders, load_dataset
 from src.datasets.decoded import DecodedImageSet
 from src.datasets.in_memory import ImageSet
 from src.datasets.registry import OF_IMAGENET
@@ -24,6 +24,18 @@ def load(root: Path, *, train: bool, **options):
 
 def opened(root: Path, split: str) -> list[Image.Image]:
     return [Image.open(path) for path in sorted((root / split).rglob("*.png"))]
+
+
+def test_paths_are_made_absolute(in_tmp_path):
+    (in_tmp_path / "mine").mkdir()
+    np.savez("arrays.npz", x=np.zeros(1))
+    for name in ("mine", "arrays.npz"):
+        assert dataset_name(name) == f"{in_tmp_path}/{name}"
+    assert dataset_label(f"{in_tmp_path}/arrays.npz") == "arrays"
+    for name, line in (("./nowhere", "is no folder of images and no .npz file; check the path"),
+                       ("other.npz", "give a folder of images or an .npz file")):  # fmt: skip
+        with pytest.raises(UserError, match=f"dataset '{name}'.*{line}"):
+            dataset_name(name)
 
 
 @pytest.mark.parametrize("test", ["val", "validation", "test"])

@@ -95,6 +95,7 @@ def check_law(network: Network, images: Tensor, layers: list[str] | None) -> Non
         check_cut(network, images, layer, names)
     assert torch.equal(images, before)
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    assert all("forward" not in vars(each) for each in network.modules())  # what replays put there is gone
 
 
 @pytest.mark.parametrize("kind", traps.TRAPS, ids=lambda kind: kind.__name__)

@@ -73,11 +73,3 @@ def test_cuts(name, capfd):
         assert torch.equal(gradient(found, value), gradient(expected, value)), name
     assert {*blocks} <= {*network.cut_names}
     assert "is cut by hooks" not in capfd.readouterr().err
-
-
-def test_googlenet_trains_on_the_first_of_its_outputs():
-    network = built("googlenet").train().requires_grad_(True)
-    logits = network(torch.rand(2, 3, 64, 64))
-    assert logits.shape == (2, 7)
-    logits.sum().backward()
-    assert network.module.fc.weight.grad is not None and network.module.aux1.fc2.weight.grad is None
