@@ -51,14 +51,12 @@ def read_settings(root: Path) -> Settings:
     settings = Settings(**{key: given[key] for key in Settings._fields if key in given})
     remedy = (
         "allowed are size: 224, channels: 1 or 3, mean and std: a number a channel, augment: "
-        f"{', '.join(AUGMENTATIONS)}, classes: a list of different names"
+        f"{', '.join(AUGMENTATIONS)}, classes: a list of names"
     )
     with readable(path, remedy):
         fits = isinstance(settings.size, int) and settings.size >= 1 and settings.channels in (1, 3)
         if not fits or settings.augment not in AUGMENTATIONS:
             raise ValueError(f"size, channels or augment cannot be {', '.join(map(str, settings[:3]))}")
-        if not isinstance(settings.classes, list | tuple) or len(set(settings.classes)) < len(settings.classes):
-            raise ValueError(f"classes cannot be {settings.classes}")
         numbers = {}
         for key, of_colours in OF_IMAGENET._asdict().items():
             own = given.get(key, of_colours if settings.channels == 3 else sum(of_colours) / 3)
