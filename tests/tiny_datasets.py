@@ -35,19 +35,12 @@ def write_cifar10(root: Path, n_train: int = 50, n_test: int = 20) -> None:
     """Five training batches that share n_train images, and a test batch."""
     folder = Path(root) / "cifar-10-batches-py"
     images, labels = random_images(n_train, 3072), labels_of(n_train, 10)
-    for i, rows in enumerate(np.array_split(np.arange(n_train), 5)):
-        batch = {"data": images[rows], "labels": [labels[row] for row in rows]}
-        _pickle(folder / f"data_batch_{i + 1}", batch)
-    batch = {"data": random_images(n_test, 3072, seed=1), "labels": labels_of(n_test, 10)}
-    _pickle(folder / "test_batch", batch)
-
-
-def write_cifar100(root: Path, n_train: int = 200, n_test: int = 100) -> None:
-    """One batch for each split, with fine and coarse labels."""
-    for seed, (name, n) in enumerate({"train": n_train, "test": n_test}.items()):
-        labels = {"fine_labels": labels_of(n, 100), "coarse_labels": labels_of(n, 20)}
-        batch = {"data": random_images(n, 3072, seed=seed), **labels}
-        _pickle(Path(root) / "cifar-100-python" / name, batch)
+    batches = {f"data_batch_{i + 1}": {"data": images[rows], "labels": [labels[row] for row in rows]}
+               for i, rows in enumerate(np.array_split(np.arange(n_train), 5))}  # fmt: skip
+    batches["test_batch"] = {"data": random_images(n_test, 3072, seed=1), "labels": labels_of(n_test, 10)}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, batch in batches.items():
+        (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
 
 
 def write_svhn(root: Path, n_train: int = 50, n_test: int = 20) -> None:
@@ -69,19 +62,14 @@ def write_cifar5m(folder: Path, sizes: Sequence[int], *, save=np.savez) -> tuple
     return np.concatenate(images), np.concatenate(labels)
 
 
-def write_mnist(root: Path, n_train: int = 50, n_test: int = 20, *, folder: str = "MNIST") -> None:
-    """Pairs of idx files; `folder` is FashionMNIST for `fashion`."""
-    raw = Path(root) / folder / "raw"
+def write_mnist(root: Path, n_train: int = 50, n_test: int = 20) -> None:
+    """Pairs of idx files."""
+    raw = Path(root) / "MNIST" / "raw"
     raw.mkdir(parents=True, exist_ok=True)
     for seed, (split, n) in enumerate({"train": n_train, "t10k": n_test}.items()):
         images, labels = random_images(n, 28, 28, seed=seed), bytes(labels_of(n, 10))
         (raw / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, n, 28, 28) + images.tobytes())
         (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, n) + labels)
-
-
-def _pickle(path: Path, content: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(content, protocol=2))
 
 
 def write_imagenet(root: Path, n_train: int = 12, n_val: int = 7, *, classes: tuple[str, ...] = ("n03", "n01", "n02")):
