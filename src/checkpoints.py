@@ -19,6 +19,7 @@ from src.files import readable, write_bytes
 from src.images import ImageSpec, Normalisation, describe_values
 from src.models import Network, build_model
 from src.models.heads import LinearProbe
+from src.models.torchvision_networks import torchvision_weights
 from src.network_names import NetworkName
 from src.runtime import seeded
 
@@ -99,8 +100,6 @@ def load_model(
         state = load_state(name.path)
         _warn_of_normalisation(name.path, images.normalisation)
     else:
-        from src.models.torchvision_networks import torchvision_weights
-
         state = torchvision_weights(name.type, name.path, n_classes=images.n_classes)
     model = build(f"{LinearProbe.NAME}.weight" in state)
     _take_over(model, state, name.path, wanted=f"{name.type} with {images.n_classes} classes")
