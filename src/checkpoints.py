@@ -102,7 +102,7 @@ def load_model(
     else:
         state = torchvision_weights(name.type, name.path, n_classes=images.n_classes)
     model = build(f"{LinearProbe.NAME}.weight" in state)
-    _take_over(model, state, name.path, wanted=f"{name.type} with {images.n_classes} classes")
+    load_weights(model, name.path, wanted=f"{name.type} with {images.n_classes} classes", state=state)
     if not name.is_file and hasattr(model.module, "transform_input"):  # GoogLeNet's and Inception's other statistics
         model.module.transform_input = True
     return freeze(model, device)
@@ -120,19 +120,16 @@ def _warn_of_normalisation(checkpoint: str, given: Normalisation | None) -> None
             )
 
 
-def load_weights(model: Network, path: str | Path, *, wanted: str) -> Network:
+def load_weights(model: Network, path: str | Path, *, wanted: str, state: State | None = None) -> Network:
     """Load a checkpoint into a network, and return it.
 
     Args:
         wanted: how the network is called in the error.
+        state: of the checkpoint, if it is loaded already.
     Raises:
         UserError: as load_state, or the checkpoint does not fit; names the keys.
     """
-    return _take_over(model, load_state(path), path, wanted=wanted)
-
-
-def _take_over(model: Network, state: State, path: str | Path, *, wanted: str) -> Network:
-    expected = model.state_dict()
+    state, expected = load_state(path) if state is None else state, model.state_dict()
     if state.keys().isdisjoint(expected) and all(key.startswith("module.") for key in expected):
         state = {f"module.{key}": value for key, value in state.items()}  # the network has a child of that name
     fill(model, state, given=f"checkpoint {path}", wanted=wanted)
