@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from src.choices import STARTS
 
-AT_END, FROM_END, AT_LAST = "at the end layer", "at the end layer and all blocks behind", "at the last block"
-AT_LOGITS, NOWHERE = "at the logits", "nowhere"
+# Where activations are compared, of the end layer, the blocks behind it and the logits
+NOWHERE, AT_END, FROM_END, AT_LAST, AT_LOGITS = slice(0), slice(1), slice(-1), slice(-2, -1), slice(-1, None)
 
 
 class Form(NamedTuple):
@@ -30,7 +30,7 @@ class Objective(NamedTuple):
     # "module.function" of `src.stitching`: stitched (P, B, …), own (B, …) -> (P,), of which the mean counts; "" stands
     # for the cross-entropy
     function: str = ""
-    compares: str = NOWHERE  # or AT_END, FROM_END, AT_LAST or AT_LOGITS
+    compares: slice = NOWHERE
     measures_accuracy: bool = True  # in training; without it, nothing runs behind the last layer that is compared
 
     def compared(self, end_layer: str, behind: Sequence[str], output: str) -> list[str]:
@@ -40,9 +40,7 @@ class Objective(NamedTuple):
             behind: the blocks behind the end layer.
             output: the layer of the logits.
         """
-        layers = [end_layer, *behind]
-        places = {AT_END: layers[:1], FROM_END: layers, AT_LAST: layers[-1:], AT_LOGITS: [output], NOWHERE: []}
-        return places[self.compares]
+        return [end_layer, *behind, output][self.compares]
 
 
 FORMS = {
