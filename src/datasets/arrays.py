@@ -64,11 +64,12 @@ def describe(path: Path) -> DatasetInfo:
     if any(one is None for one in labels) and not all(one is None for one in labels):
         raise UserError(f"{path} has labels for one split only; save both y_train and y_test, or none for OOD data")
     n_classes = 0 if labels[0] is None else 1 + max(int(one.max()) for one in labels)
-    absent = sorted({*range(n_classes)} - {*np.unique(labels[0]).tolist()}) if n_classes else []
-    if absent:
+    present = {*np.unique(labels[0]).tolist()} if n_classes else set()
+    if len(present) < n_classes:
+        first = next(label for label in range(n_classes) if label not in present)
         warn_once(
-            f"{path}: no training image has label {absent[0]}; labels count from 0, so there are {n_classes} classes, "
-            f"{len(absent)} of them without a training image"
+            f"{path}: no training image has label {first}; labels count from 0, so there are {n_classes} classes, "
+            f"{n_classes - len(present)} of them without a training image"
         )
     if images[0].shape[1:] != images[1].shape[1:]:
         raise UserError(f"{path}: x_train and x_test have images of unequal shapes; save them in one shape")
