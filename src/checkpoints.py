@@ -20,6 +20,7 @@ from src.files import readable, write_bytes
 from src.images import ImageSpec, Normalisation, describe_values
 from src.models import Network, build_model
 from src.models.heads import LinearProbe
+from src.models.torchvision_networks import torchvision_weights
 from src.network_names import NetworkName
 from src.runtime import seeded
 
@@ -100,11 +101,9 @@ def load_model(
         state = load_state(name.path)
         _warn_of_normalisation(name.path, images.normalisation)
     else:
-        from src.models.torchvision_networks import torchvision_weights
-
         state = torchvision_weights(name.type, name.path, n_classes=images.n_classes)
     model = build(f"{LinearProbe.NAME}.weight" in state)
-    _take_over(model, state, name.path, wanted=f"{name.type} with {images.n_classes} classes")
+    load_weights(model, name.path, wanted=f"{name.type} with {images.n_classes} classes", state=state)
     if not name.is_file and hasattr(model.module, "transform_input"):  # GoogLeNet's and Inception's other statistics
         model.module.transform_input = True
     return freeze(model, device)
@@ -129,19 +128,16 @@ def _warn_of_normalisation(checkpoint: str, given: Normalisation | None) -> None
             )
 
 
-def load_weights(model: Network, path: str | Path, *, wanted: str) -> Network:
+def load_weights(model: Network, path: str | Path, *, wanted: str, state: State | None = None) -> Network:
     """Load a checkpoint into a network, and return it.
 
     Args:
         wanted: how the network is called in the error.
+        state: of the checkpoint, if it is loaded already.
     Raises:
         UserError: as load_state, or the checkpoint does not fit; names the keys.
     """
-    return _take_over(model, load_state(path), path, wanted=wanted)
-
-
-def _take_over(model: Network, state: State, path: str | Path, *, wanted: str) -> Network:
-    expected = model.state_dict()
+    state, expected = load_state(path) if state is None else state, model.state_dict()
     if state.keys().isdisjoint(expected) and all(key.startswith("module.") for key in expected):
         state = {f"module.{key}": value for key, value in state.items()}  # the network has a child of that name
     kind = _trained_with(path).get("model_type")

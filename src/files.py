@@ -99,13 +99,8 @@ def read_yaml(path: Path) -> dict[Any, Any]:
         return content or {}
 
 
-def locked(path: Path) -> IO:
-    """Wait for a lock file, and hold it while a `with` block runs."""
-    return hold(path, wait=True)
-
-
-def hold(path: Path, *, wait: bool = False) -> IO:
-    """Keep other processes from holding a lock file until the returned file is closed or this process ends.
+def locked(path: Path, *, wait: bool = True) -> IO:
+    """Keep other processes from locking a file until the returned one is closed, as by `with`, or this process ends.
 
     Raises:
         Busy: another process holds it, and this one is not to wait.

@@ -25,8 +25,9 @@ class NetworkName(NamedTuple):
 
     @property
     def is_file(self) -> bool:
-        """Whether its weights are in a file."""
-        return not (self.is_fresh or is_entry(self.path))
+        """Whether its weights are in a file, and no entry of torchvision's such as DEFAULT."""
+        is_entry = self.path.isidentifier() and self.path.isupper() and not Path(self.path).exists()
+        return not (self.is_fresh or is_entry)
 
     @property
     def identity(self) -> str:
@@ -51,11 +52,6 @@ class NetworkName(NamedTuple):
         if self.is_file:
             return os.path.normpath(self.path) if self.path else "unknown"
         return f"{self.path} ({self.type}, seed {seed or 0})" if self.is_fresh else f"{self.path} ({self.type})"
-
-
-def is_entry(path: str | Path) -> bool:
-    """Return whether a path is instead the name of an entry of torchvision's weights, such as DEFAULT."""
-    return str(path).isidentifier() and str(path).isupper() and not Path(path).exists()
 
 
 def content_of(path: str | Path) -> str:

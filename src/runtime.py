@@ -68,11 +68,9 @@ def precision(*, gpu: int, amp: str, tf32: bool) -> Iterator[None]:
             float64. `none`: everything uses float32.
         tf32: let float32 matrix products and convolutions use TF32 on GPUs that have it; otherwise none does.
     """
-    with contextlib.ExitStack() as chosen:
-        if tf32:
-            chosen.enter_context(_products("high"))
-        if amp != "none":  # casts of weights are not cached, as training changes the weights within the block
-            chosen.enter_context(torch.autocast("cpu" if gpu == -1 else "cuda", torch.bfloat16, cache_enabled=False))
+    # Casts of weights are not cached, as training changes the weights within the block
+    how = {"dtype": torch.bfloat16, "enabled": amp != "none", "cache_enabled": False}
+    with _products("high" if tf32 else "highest"), torch.autocast("cpu" if gpu == -1 else "cuda", **how):
         yield
 
 

@@ -1,12 +1,16 @@
-"""A user's own images go through the scripts: as an `.npz` file, and as a folder in the README's commands."""
+"""Images on disk go through the scripts: a user's own in a file or a folder, and those of ImageNet."""
 
+import os
 import shlex
+import signal
 import subprocess
+import time
 
 import numpy as np
 import pytest
 
-from tests.commands import ROOT, read_json, readme_blocks, run
+from tests.commands import ROOT, read_csv, read_json, readme_blocks, run, start
+from tests.tiny_datasets import write_imagenet
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +61,38 @@ def test_the_commands_of_the_readme_run(tmp_path):
                 else:
                     subprocess.run(["bash", "-c", line], check=True)
     assert "Clean accuracy" in printed and (tmp_path / "results" / "mine" / "ood_evaluation.csv").exists()
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    write_imagenet(tmp_path / "imagenet")
+    data = ["-d", "imagenet", "-data", tmp_path / "imagenet", "-workers", "2", "-prefetch", "2"]
+    return [*data, "-gpu", "-1", "-b", "4"]
+
+
+def test_training_evaluation_and_stitching(imagenet, in_tmp_path):
+    run("exec_train.py", "small_cnn", *imagenet, "-e", "1", "-dir", "m")
+    model = "m/model_1.pt"
+    accuracy = run("exec_eval.py", model, "small_cnn", *imagenet).out.split()[-1]
+    assert accuracy == f"{float(read_csv('m/training_logs.csv')[-1]['val_acc']):.2%}"
+    pair = [model, model, "small_cnn", "small_cnn", "pool3", "pool3", "rc2c_pre"]
+    matched = ["-e", "1", "-i", "pinv", "-pinv-samples", "6", "--mod-only-stitch"]
+    run("exec_stitch.py", *pair, *imagenet, *matched)
+    assert len(list((in_tmp_path / "results").iterdir())) == 1
+
+
+def test_an_interruption_is_answered_by_the_main_process_alone(imagenet, tmp_path):
+    """Ctrl-C, `timeout`, containers and Slurm signal all processes: workers leave it to the main one, and end."""
+    arguments = ["small_cnn", *imagenet, "-e", "100000", "-dir", "m"]
+    process = start("exec_train.py", *arguments, cwd=tmp_path, start_new_session=True)
+    for _ in range(4):  # the workers of both sets are there
+        process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=180)
+    assert process.returncode == 128 + signal.SIGINT
+    _, line = err.splitlines()  # behind the warning of few classes
+    assert "interrupted by SIGINT" in line
+    with pytest.raises(ProcessLookupError):  # the workers have ended, too, and are collected by init
+        for _ in range(100):
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)

@@ -94,11 +94,9 @@ def test_dropout_differs_between_processes(monkeypatch):
 
 
 def test_only_one_process_speaks(capsys):
-    with silenced():
-        result("a"), note("b"), list(progress([1], "c"))
-    assert capsys.readouterr() == ("", "")
-    with silenced(notes=False):
-        result("a"), note("b")
-    assert capsys.readouterr() == ("", "b\n")
+    for block, expected in ((silenced(), ("", "")), (silenced(notes=False), ("", "b\n"))):
+        with block:
+            result("a"), note("b"), list(progress([1], "c"))
+        assert capsys.readouterr() == expected
     result("a"), note("b")
     assert capsys.readouterr() == ("a\n", "b\n")

@@ -13,7 +13,7 @@ from src.datasets.in_memory import ImageSet
 from src.datasets.mapped import MappedImages
 from src.errors import UserError
 from src.images import Normalisation
-from tests.tiny_datasets import collect, npy, random_images, write_cifar5m
+from tests.tiny_datasets import collect, random_images, write_cifar5m
 
 SIZES = [5, 4, 3, 6, 2, 7]  # of the six parts of CIFAR-5M
 SAVE = {"stored": np.savez, "compressed": np.savez_compressed}
@@ -26,12 +26,11 @@ def everything(dataset) -> tuple[np.ndarray, np.ndarray]:
     return (images * 255).round().byte().permute(0, 2, 3, 1).numpy(), labels.numpy()
 
 
-@pytest.mark.parametrize("augmentation", [None, CropFlip(4)], ids=str)
-def test_images_on_disk_give_the_batches_of_images_in_memory(augmentation, tmp_path):
-    for i, n in enumerate((300, 1, 200)):  # more than are worked on at once
+def test_images_on_disk_give_the_batches_of_images_in_memory(tmp_path):
+    for i, n in enumerate((300, 1, 200)):
         np.save(tmp_path / f"{i}.npy", random_images(n, 32, 32, 3, seed=i))
     parts = [np.load(tmp_path / f"{i}.npy", mmap_mode="r") for i in range(3)]
-    options = {"labels": torch.arange(501), "augmentation": augmentation, "epoch_size": 400}
+    options = {"labels": torch.arange(501), "augmentation": CropFlip(4), "epoch_size": 400}
     in_memory = ImageSet(torch.from_numpy(np.concatenate(parts)).permute(0, 3, 1, 2), **options)
     on_disk = ImageSet(MappedImages(parts), **options)
     assert len(on_disk) == 501 and on_disk.image_shape == (3, 32, 32)
@@ -47,15 +46,10 @@ def test_images_on_disk_give_the_batches_of_images_in_memory(augmentation, tmp_p
 def test_random_images_are_one_split_augmented_for_training_only(tmp_path):
     path, images = tmp_path / "oe" / "300K_random_images.npy", random_images(20, 32, 32, 3)
     path.parent.mkdir()
-    for content, reason in (
-        (None, "No such file"),
-        (npy(random_images(3, 32, 32, 2)), r"uint8 \(3, 32, 32, 2\), expected uint8 \(N, 32, 32, 3\)"),
-        (npy(images)[:9000], "mmap length is greater than file size"),
-    ):
-        if content:
-            path.write_bytes(content)
-        with pytest.raises(UserError, match=rf"cannot read {path}: .*{reason}.*; fetch https://people\.eecs"):
-            load_dataset("outlier_exposure", tmp_path, train=True)
+    np.save(path, images[..., :2])
+    reason = r"uint8 \(20, 32, 32, 2\), expected uint8 \(N, 32, 32, 3\)"
+    with pytest.raises(UserError, match=rf"cannot read {path}: .*{reason}.*; fetch https://people\.eecs"):
+        load_dataset("outlier_exposure", tmp_path, train=True)
     np.save(path, images)
     for train, root in ((False, tmp_path), (True, tmp_path / "oe")):
         dataset = load_dataset("outlier_exposure", root, train=train)
@@ -89,8 +83,7 @@ def test_parts_are_mapped_in_place_or_unpacked_once_and_said(save, tmp_path, cap
     assert np.array_equal(everything(load_dataset("cifar5m", tmp_path, train=True))[0], images)
 
 
-@pytest.mark.parametrize("save", SAVE.values(), ids=SAVE)
-def test_missing_and_damaged_parts_are_named_and_leave_nothing_behind(save, tmp_path):
+def test_missing_and_damaged_parts_are_named_and_leave_nothing_behind(tmp_path):
     path = tmp_path / "cifar5m" / "cifar5m_part0.npz"
 
     def refuse(reason):
@@ -99,21 +92,16 @@ def test_missing_and_damaged_parts_are_named_and_leave_nothing_behind(save, tmp_
             load_dataset("cifar5m", tmp_path, train=True)
 
     refuse("No such file")
-    images, labels = write_cifar5m(path.parent, SIZES, save=save)
+    images, labels = write_cifar5m(path.parent, SIZES, save=np.savez_compressed)
     whole = path.read_bytes()
-    contents = [whole[:9000]]
-    if save is np.savez_compressed:
-        contents.append(whole[:9000] + bytes([whole[9000] ^ 255]) + whole[9001:])  # its checksum is wrong
-    for content in contents:
-        path.write_bytes(content)
-        refuse("")
-        assert len(list(path.parent.iterdir())) == 6
+    path.write_bytes(whole[:9000] + bytes([whole[9000] ^ 255]) + whole[9001:])
+    refuse("Bad CRC-32|invalid|incorrect")
+    assert len(list(path.parent.iterdir())) == 6
     for content, reason in (
-        ({"X": images[..., 0], "Y": labels}, r"uint8 \(27, 32, 32\), expected uint8"),
         ({"X": images, "Y": labels[:-1]}, r"Y is int64 \(26,\), expected whole numbers from 0, \(27,\)"),
         ({"X": images, "Y": [300, *labels[1:]]}, "labels up to 300, expected at most 9"),
     ):
-        save(path, **content)
+        np.savez(path, **content)
         refuse(reason)
 
 
@@ -121,11 +109,9 @@ def test_missing_and_damaged_parts_are_named_and_leave_nothing_behind(save, tmp_
 
 
 def write_npz(path: Path, *, save=np.savez, **changes) -> dict[str, np.ndarray]:
-    arrays = {
-        "x_train": random_images(9, 12, 10, 3), "y_train": np.arange(9) % 3,
-        "x_test": random_images(4, 12, 10, 3, seed=1), "y_test": np.arange(4) % 4,
-    }  # fmt: skip
-    arrays = {name: array for name, array in (arrays | changes).items() if array is not None}
+    images = {"x_train": random_images(9, 12, 10, 3), "x_test": random_images(4, 12, 10, 3, seed=1)}
+    arrays = images | {"y_train": np.arange(9) % 3, "y_test": np.arange(4) % 4} | changes
+    arrays = {name: array for name, array in arrays.items() if array is not None}
     save(path, **arrays)
     return arrays
 

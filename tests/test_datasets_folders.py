@@ -8,26 +8,14 @@ import torch
 from PIL import Image
 from torchvision import transforms as T
 
-from src.datasets import Loading, dataset_info, folders, load_dataset
+from src.datasets import Loading, dataset_info, dataset_label, dataset_name, folders, load_dataset
 from src.datasets.decoded import DecodedImageSet
 from src.datasets.in_memory import ImageSet
 from src.datasets.registry import OF_IMAGENET
 from src.errors import UserError
-from tests.tiny_datasets import collect, random_images
+from tests.tiny_datasets import collect, write_folder
 
 ONE_CLASS = {"classes": ("ant",)}
-
-
-def write_folder(root: Path, *, n: int = 6, size: int = 12, classes=("ant", "bee", "cat"), test="val", yaml="") -> Path:
-    """PNGs in a folder for each class, in turn; without classes they lie in the splits themselves."""
-    for seed, split in enumerate(("train", test)):
-        for i, image in enumerate(random_images(n, size, size, 3, seed=seed)):
-            folder = root / split / classes[i % len(classes)] if classes else root / split
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(folder / f"{i:03}.png")
-    if yaml:
-        (root / "dataset.yaml").write_text(yaml)
-    return root
 
 
 def load(root: Path, *, train: bool, **options):
@@ -36,6 +24,18 @@ def load(root: Path, *, train: bool, **options):
 
 def opened(root: Path, split: str) -> list[Image.Image]:
     return [Image.open(path) for path in sorted((root / split).rglob("*.png"))]
+
+
+def test_paths_are_made_absolute(in_tmp_path):
+    (in_tmp_path / "mine").mkdir()
+    np.savez("arrays.npz", x=np.zeros(1))
+    for name in ("mine", "arrays.npz"):
+        assert dataset_name(name) == f"{in_tmp_path}/{name}"
+    assert dataset_label(f"{in_tmp_path}/arrays.npz") == "arrays"
+    for name, line in (("./nowhere", "is no folder of images and no .npz file; check the path"),
+                       ("other.npz", "give a folder of images or an .npz file")):  # fmt: skip
+        with pytest.raises(UserError, match=f"dataset '{name}'.*{line}"):
+            dataset_name(name)
 
 
 @pytest.mark.parametrize("test", ["val", "validation", "test"])
@@ -134,7 +134,6 @@ def save_16_bits(root: Path) -> None:
         ({"yaml": "size: small"}, nothing, "augment cannot be small, 3, .*; allowed are size: 224, channels"),
         ({"yaml": "augment: mirror"}, nothing, "cannot be 224, 3, mirror; .*none, flip, crop_flip, resized_crop"),
         ({"yaml": "mean: [1, 2]"}, nothing, r"mean is \[1, 2\]; a number for each of 3 channels"),
-        ({"yaml": "classes: [a, a]"}, nothing, "classes cannot be"),
         ({"yaml": "classes: [bee]"}, nothing, "train: ant, cat is no class of dataset.yaml; put a folder"),
         ({}, rename("val", "pictures"), r"no folder val or .* \(it holds pictures, train\); give a folder with tra"),
         ({}, rename("val/bee", "val/bees"), "val: bees is no class of the training images; put a folder"),

@@ -93,21 +93,14 @@ def test_names_of_all_classes_give_the_labels_of_a_subset(tmp_path, capsys):
         load_dataset("imagenet", tmp_path, train=False)
 
 
-@pytest.mark.parametrize("n_workers", [0, 2])
-def test_damaged_and_missing_images_are_named(n_workers, tmp_path):
+def test_an_image_that_a_worker_cannot_read_is_named(tmp_path):
     write_imagenet(tmp_path)
     damaged = tmp_path / "training_data" / "n02" / "train_2.JPEG"
-    dataset = load_dataset("imagenet", tmp_path, train=True, loading=Loading(n_workers))
-    for content in (damaged.read_bytes()[:500], b"no image", None):
-        damaged.unlink()
-        if content:
-            damaged.write_bytes(content)
-        for _ in range(2):  # the set can still be used
-            with pytest.raises(UserError) as error:
-                list(dataset.epoch(4, seed=0, epoch=1))
-            line = str(error.value)
-            assert line.startswith(f"cannot read {damaged}: ") and line.endswith("restore or remove it")
-            assert "\n" not in line and "Traceback" not in line
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    dataset = load_dataset("imagenet", tmp_path, train=True, loading=Loading(2))
+    for _ in range(2):  # the set can still be used
+        with pytest.raises(UserError, match=f"^cannot read {damaged}: Truncated File Read; restore or remove it$"):
+            list(dataset.epoch(4, seed=0, epoch=1))
 
 
 def test_a_killed_worker_is_no_riddle(root, monkeypatch):

@@ -1,19 +1,29 @@
-"""The law of cuts: what follows a layer is what a plain hook on it gives, in values and gradients, for every module."""
+"""The law of cuts: what follows a layer is what a plain hook on it gives, in values and gradients, for every module.
+
+And the blocks that `all` stands for, of all networks of the zoo and of torchvision.
+"""
+
+import contextlib
+import json
+import re
+from collections import Counter
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from src.errors import UserError
-from src.models import Network, build_model
+from src.models import MODEL_NAMES, Network, build_model
 from src.models.preact_resnet import PreActResNet
 from src.models.resnet import ResNet
+from src.models.torchvision_networks import classifiers
 from src.models.vit import VisionTransformer
 from src.runtime import seeded
 from tests import traps
 from tests.golden_weights import golden_input, load_golden_weights
-from tests.plain_hooks import gradient, plain_pass
+from tests.goldens import DATA
 
 SIZES = {"n_classes": 10, "n_channels": 3}
 # A small member of each family: how to build it, its input, and some modules inside of its blocks.
@@ -41,6 +51,39 @@ def zoo_network(name: str) -> tuple[Network, Tensor]:
     return load_golden_weights(build()).double().eval().requires_grad_(False), golden_input((2, *shape)).double()
 
 
+def plain_pass(
+    network: Network, images: Tensor, replaced: str | None = None, by: Tensor | None = None, n_calls: int = 0
+) -> tuple[dict[str, Tensor | None], Counter[str]]:
+    """Run a pass with hooks on all modules, of which one may replace an output in the last of `n_calls` calls.
+
+    Returns copies of the last output of each module by name, with the logits as `output`, and the numbers of calls.
+    """
+    outputs, calls = {}, Counter()
+
+    def hook(name, output):
+        calls[name] += 1
+        first, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
+        if name == replaced and calls[name] == n_calls:
+            first = by.clone()
+        outputs[name] = first.clone() if isinstance(first, Tensor) else None
+        if name == replaced:
+            return first if rest is None else (first, *rest)
+
+    torch.manual_seed(1)
+    with contextlib.ExitStack() as handles:
+        for name, each in network.named_modules():
+            plain = each.register_forward_hook(lambda _module, _inputs, output, name=name: hook(name, output))
+            handles.callback(plain.remove)
+        outputs["output"] = network(images.clone())
+    return outputs, calls
+
+
+def gradient(logits: Tensor, source: Tensor) -> Tensor:
+    """The gradient of a fixed function of logits."""
+    weights = torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype).view_as(logits)
+    return torch.autograd.grad((weights * logits).sum(), source)[0]
+
+
 def check_cut(network: Network, images: Tensor, layer: str, names: list[str]) -> None:
     """Check what follows a layer, given values of other images: on images, without these if it can, and on a record."""
     own, calls = plain_pass(network, images)
@@ -51,12 +94,12 @@ def check_cut(network: Network, images: Tensor, layer: str, names: list[str]) ->
         return
     with torch.no_grad():
         _, recorded = network.record(images, [], after=[layer])
-    ways = [(1, images), (1, recorded), (2, recorded)]
-    if network.needs_images(layer):
-        with pytest.raises(ValueError, match=f"{layer} lies inside a block: what follows it needs the images"):
-            network(own[layer], after=layer)
-    else:
-        ways.append((1, None))
+    ways = [(1, images), (1, recorded), (2, recorded), (1, None)]
+    try:
+        network(own[layer], after=layer)
+    except ValueError as error:
+        assert str(error) == f"{layer} lies inside a block: what follows it needs the images"
+        ways.pop()
     for times, given in ways:
         value = torch.cat([own[layer].roll(1 + i, 0) for i in range(times)]).requires_grad_(has_gradient)
         kept, repeated = value.detach().clone(), torch.cat([images] * times)
@@ -95,6 +138,7 @@ def check_law(network: Network, images: Tensor, layers: list[str] | None) -> Non
         check_cut(network, images, layer, names)
     assert torch.equal(images, before)
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    assert all("forward" not in vars(each) for each in network.modules())  # what replays put there is gone
 
 
 @pytest.mark.parametrize("kind", traps.TRAPS, ids=lambda kind: kind.__name__)
@@ -134,9 +178,9 @@ def test_a_pass_costs_what_its_modules_cost(name):
     for layer in (*network.block_names, *FAMILIES[name][2]):
         acts, recorded = network.record(images, [layer], after=[layer])
         front = n_operations(lambda layer=layer: network(images, until=layer))
-        tail = n_operations(lambda h=acts[layer], layer=layer, r=recorded: network(h, after=layer, images=r))
+        needed = None if layer in network.cut_names else recorded
+        tail = n_operations(lambda h=acts[layer], layer=layer, r=needed: network(h, after=layer, images=r))
         assert front + tail == whole, layer
-        assert network.needs_images(layer) == (layer not in network.cut_names)
         assert layer in network.cut_names or layer not in network.block_names
 
 
@@ -168,3 +212,67 @@ def test_layers_of_an_option(resnet):
     for text, line in (("layer9.*", "unknown layer 'layer9.*'"), ("layer1.0,layer2.l", "did you mean layer2.1")):
         with pytest.raises(UserError, match=line):
             resnet.layers(text)
+
+
+# Networks of torchvision
+
+
+BLOCKS = json.loads((DATA / "models" / "block_names.json").read_text())
+FAST = ("tv_squeezenet1_1", "tv_shufflenet_v2_x0_5", "tv_vgg11", "tv_densenet121", "tv_googlenet")
+LARGE = ("vit_b_32", "vit_b_16", "vit_l_16", "vit_l_32", "vit_h_14", "maxvit_t")
+SIDES = {"inception_v3": 75} | dict.fromkeys(LARGE, 224)  # of images; others take 64×64
+
+
+def unpacked(text: str) -> list[str]:
+    """The names that a text such as "layer1.0-2 layer2" stands for."""
+    parts = [re.fullmatch(r"(\S*?)(?:(\d+)-(\d+))?", part).groups() for part in text.split()]
+    return [stem if first is None else f"{stem}{i}" for stem, first, last in parts
+            for i in ([0] if first is None else range(int(first), int(last) + 1))]  # fmt: skip
+
+
+EXPECTED = {name: unpacked(text) for names, text in BLOCKS.items() for name in names.split()}
+
+
+def built(name: str) -> Network:
+    # Drawing truncated normal numbers takes half a minute
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    with seeded(0):
+        module = torchvision.models.get_model(name, weights=None, num_classes=7, **options)
+    return Network(module.eval().requires_grad_(False))
+
+
+@pytest.mark.parametrize("name", [name if name in FAST or not name.startswith("tv_") else
+                                  pytest.param(name, marks=pytest.mark.slow) for name in EXPECTED])  # fmt: skip
+def test_blocks(name):
+    shape = (17, 24) if name.startswith("repr_cls_vit") else (8, 4, 4) if name.startswith("repr_cls") else None
+    with contextlib.nullcontext() if "regnet" in name else torch.device("meta"):  # RegNet computes its widths
+        in_zoo = name in MODEL_NAMES
+        network = build_model(name, representation_shape=shape) if in_zoo else built(name.removeprefix("tv_"))
+    assert list(network.to("meta").block_names) == EXPECTED[name]
+
+
+def test_blocks_are_told_of_every_network():
+    assert EXPECTED.keys() == {*MODEL_NAMES, *(f"tv_{name}" for name in classifiers())}
+
+
+@pytest.mark.parametrize("name", [name if f"tv_{name}" == FAST[0] else pytest.param(name, marks=pytest.mark.slow)
+                                  for name in classifiers()])  # fmt: skip
+def test_cuts(name, capfd):
+    """Activations are those of hooks, and so is what follows some blocks and layers inside of some."""
+    network, size = built(name).double(), SIDES.get(name, 64)
+    images = torch.rand(2, 3, size, size, dtype=torch.float64)
+    blocks = network.block_names
+    inner = [name for name, shape in network.shapes().items() if name not in network.cut_names and shape] or blocks
+    names = [blocks[0], blocks[-1], inner[len(inner) // 3], inner[-1]]
+    with torch.no_grad():
+        own, calls = plain_pass(network, images)
+        acts, recorded = network.record(images, [*blocks, *names, "output"], after=names)
+    assert all(torch.equal(act, own[name]) for name, act in acts.items())
+    for name in names:
+        value = own[name].flip(0).requires_grad_()
+        expected = plain_pass(network, images, name, value, calls[name])[0]["output"]
+        found = network(value, after=name, images=recorded)
+        assert torch.equal(found, expected), name
+        assert torch.equal(gradient(found, value), gradient(expected, value)), name
+    assert {*blocks} <= {*network.cut_names}
+    assert "is cut by hooks" not in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""The table of networks: names, state dicts of the public code and torchvision, fresh weights, error texts."""
+"""The table of networks: states, fresh weights, logits and activations of the public code; what they take."""
 
 import hashlib
 import json
@@ -9,12 +9,13 @@ import torch
 import torchvision
 
 from src.errors import UserError
-from src.models import MODEL_NAMES, build_model
-from tests.golden_weights import load_golden_weights
+from src.models import MODEL_NAMES, build_model, vit
+from tests.golden_weights import golden_input, load_golden_weights
 
 DATA = Path(__file__).parent / "data" / "models"
 STATES = json.loads((DATA / "state_dicts.json").read_text())
 FRESH = json.loads((DATA / "init_seed0.json").read_text())
+GOLDENS = json.loads((DATA / "forward.json").read_text())
 
 # The public code builds these two, but with layers that do not fit one channel, so they cannot run.
 BROKEN = {"liu2020_wrn|classes=10|channels=1", "small_cnn|classes=10|channels=1"}
@@ -62,14 +63,6 @@ def test_networks_without_a_golden_have_the_entries_of_torchvisions():
         assert ours == theirs
 
 
-def test_a_torchvision_checkpoint_loads_and_gives_equal_logits():
-    theirs = load_golden_weights(torchvision.models.resnet18(num_classes=7)).eval()
-    ours = build_model("tv_resnet18", n_classes=7).eval()
-    ours.load_state_dict(theirs.state_dict())
-    images = torch.rand(2, 3, 64, 64)
-    torch.testing.assert_close(ours(images), theirs(images))
-
-
 @pytest.mark.parametrize("label", FRESH)
 def test_fresh_weights_equal_the_public_code_in_the_seed(label):
     name, _, representation = label.partition("|")
@@ -79,6 +72,37 @@ def test_fresh_weights_equal_the_public_code_in_the_seed(label):
     for key, total, deviation in FRESH[label]["state"]:
         assert state[key].double().sum().item() == pytest.approx(total, rel=1e-6, abs=1e-3), key
         assert state[key].double().std(correction=0).item() == pytest.approx(deviation, rel=1e-6, abs=1e-12), key
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+@torch.no_grad()
+def test_equals_the_public_code(name):
+    golden = GOLDENS[name]
+    network = build_model(golden["model"], representation_shape=golden["representation_shape"])
+    load_golden_weights(network).double().eval()
+    images = golden_input(golden["input_shape"]).double()
+    acts = network.activations(images, [*golden["layers"], network.output_name])
+    *_, logits = acts.values()
+    for key, rounding in (("logits", 1e-9), ("logits_float32", 1e-4)):
+        expected = torch.tensor(golden[key], dtype=torch.float64)
+        torch.testing.assert_close(logits, expected, rtol=0, atol=rounding * expected.abs().max().item())
+    for layer, expected in golden["layers"].items():
+        values = acts[layer].flatten()
+        assert list(acts[layer].shape) == expected["shape"], layer
+        found = {"stats": [values.mean(), values.std(correction=0)], "first": values[:8], "last": values[-8:]}
+        tolerance = 1e-9 * values.abs().max().item()
+        for key, numbers in found.items():
+            assert [float(number) for number in numbers] == pytest.approx(expected[key], rel=1e-9, abs=tolerance), layer
+
+
+def test_only_infinite_weights_are_clamped(monkeypatch):
+    """To -2, as by timm, whose networks of the same seed are then equal to the last weight."""
+    monkeypatch.setattr(
+        torch.Tensor, "uniform_", lambda self, low, high: self.copy_(torch.tensor([-1.0, 0.0, 0.9999999]))
+    )
+    weight = torch.empty(3)
+    vit.draw_normal(weight)
+    assert weight[0] == -2 and weight[1] == 0 and weight[2] == pytest.approx(0.02 * 5.3, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Data sets of random images in the real formats, so that tests need no download."""
 
-import io
 import pickle
 import struct
 from collections import Counter
@@ -11,6 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy.io import savemat
+
+from src.datasets.base import BaseImageSet
+from src.datasets.in_memory import ImageSet
 
 
 def random_images(n: int, *shape: int, seed: int = 0) -> np.ndarray:
@@ -33,19 +35,12 @@ def write_cifar10(root: Path, n_train: int = 50, n_test: int = 20) -> None:
     """Five training batches that share n_train images, and a test batch."""
     folder = Path(root) / "cifar-10-batches-py"
     images, labels = random_images(n_train, 3072), labels_of(n_train, 10)
-    for i, rows in enumerate(np.array_split(np.arange(n_train), 5)):
-        batch = {"data": images[rows], "labels": [labels[row] for row in rows]}
-        _pickle(folder / f"data_batch_{i + 1}", batch)
-    batch = {"data": random_images(n_test, 3072, seed=1), "labels": labels_of(n_test, 10)}
-    _pickle(folder / "test_batch", batch)
-
-
-def write_cifar100(root: Path, n_train: int = 200, n_test: int = 100) -> None:
-    """One batch for each split, with fine and coarse labels."""
-    for seed, (name, n) in enumerate({"train": n_train, "test": n_test}.items()):
-        labels = {"fine_labels": labels_of(n, 100), "coarse_labels": labels_of(n, 20)}
-        batch = {"data": random_images(n, 3072, seed=seed), **labels}
-        _pickle(Path(root) / "cifar-100-python" / name, batch)
+    batches = {f"data_batch_{i + 1}": {"data": images[rows], "labels": [labels[row] for row in rows]}
+               for i, rows in enumerate(np.array_split(np.arange(n_train), 5))}  # fmt: skip
+    batches["test_batch"] = {"data": random_images(n_test, 3072, seed=1), "labels": labels_of(n_test, 10)}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, batch in batches.items():
+        (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
 
 
 def write_svhn(root: Path, n_train: int = 50, n_test: int = 20) -> None:
@@ -67,31 +62,14 @@ def write_cifar5m(folder: Path, sizes: Sequence[int], *, save=np.savez) -> tuple
     return np.concatenate(images), np.concatenate(labels)
 
 
-def npy(array: np.ndarray) -> bytes:
-    """The content of a `.npy` file."""
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
-def write_mnist(root: Path, n_train: int = 50, n_test: int = 20, *, folder: str = "MNIST") -> None:
-    """Pairs of idx files; `folder` is FashionMNIST for `fashion`."""
-    raw = Path(root) / folder / "raw"
+def write_mnist(root: Path, n_train: int = 50, n_test: int = 20) -> None:
+    """Pairs of idx files."""
+    raw = Path(root) / "MNIST" / "raw"
     raw.mkdir(parents=True, exist_ok=True)
     for seed, (split, n) in enumerate({"train": n_train, "t10k": n_test}.items()):
         images, labels = random_images(n, 28, 28, seed=seed), bytes(labels_of(n, 10))
         (raw / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, n, 28, 28) + images.tobytes())
         (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, n) + labels)
-
-
-def write_fashion(root: Path, n_train: int = 50, n_test: int = 20) -> None:
-    """The format of MNIST in a folder of its own."""
-    write_mnist(root, n_train, n_test, folder="FashionMNIST")
-
-
-def _pickle(path: Path, content: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(content, protocol=2))
 
 
 def write_imagenet(root: Path, n_train: int = 12, n_val: int = 7, *, classes: tuple[str, ...] = ("n03", "n01", "n02")):
@@ -110,45 +88,38 @@ def write_imagenet(root: Path, n_train: int = 12, n_val: int = 7, *, classes: tu
             image.save(path)
 
 
-class DoubleSet:
-    """A data set as the loop wants it, in float64, where rounding does not decide over ReLU masks.
+def write_folder(root: Path, *, n: int = 6, size: int = 12, classes=("ant", "bee", "cat"), test="val", yaml="") -> Path:
+    """PNGs in a folder for each class, in turn; without classes they lie in the splits themselves."""
+    for seed, split in enumerate(("train", test)):
+        for i, image in enumerate(random_images(n, size, size, 3, seed=seed)):
+            folder = root / split / classes[i % len(classes)] if classes else root / split
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{i:03}.png")
+    if yaml:
+        (root / "dataset.yaml").write_text(yaml)
+    return root
 
-    It has normal numbers as images, ten classes, and counts in `taken` how often each image is asked for.
+
+class DoubleSet(BaseImageSet):
+    """Normal numbers in float64, where rounding does not decide over ReLU masks, as images of ten classes.
+
+    `taken` counts how often each image is asked for.
     """
-
-    device = torch.device("cpu")
 
     def __init__(self, n: int, shape: tuple[int, ...]):
         generator = torch.Generator().manual_seed(0)
         self.images = torch.randn(n, *shape, dtype=torch.float64, generator=generator)
-        self.labels = torch.randint(10, (n,), generator=generator)
+        labels = torch.randint(10, (n,), generator=generator)
+        super().__init__(labels, n_classes=10, image_shape=shape, device="cpu")
         self.taken: Counter[int] = Counter()
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def permutation(self, seed: int) -> torch.Tensor:
-        """The images in a random order."""
-        return torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-
-    def n_batches(self, batch_size: int) -> int:
-        """How many batches all images make."""
-        return -(-len(self) // batch_size)
-
-    def batches(self, batch_size: int, *, indices: torch.Tensor | None = None):
-        """Images and labels in order."""
-        for chosen in (torch.arange(len(self)) if indices is None else indices).split(batch_size):
-            self.taken.update(chosen.tolist())
-            yield self.images[chosen], self.labels[chosen]
-
-    def epoch(self, batch_size: int, *, seed: int, epoch: int):
-        """Images and labels in an order of the epoch."""
-        return self.batches(batch_size, indices=self.permutation(1000 * seed + epoch))
+    def _make(self, plan):
+        for rows in plan.batches:
+            self.taken.update(plan.indices[rows].tolist())
+            yield self.images[plan.indices[rows]]
 
 
-def few_grey_images(n: int, side: int, *, n_classes: int, **options):
+def few_grey_images(n: int, side: int, *, n_classes: int, **options) -> ImageSet:
     """A data set of random images in memory whose labels are in turn all classes."""
-    from src.datasets.in_memory import ImageSet
-
     return ImageSet(torch.from_numpy(random_images(n, 1, side, side)), torch.arange(n) % n_classes, n_classes=n_classes,
                     **options)  # fmt: skip

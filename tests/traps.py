@@ -105,6 +105,25 @@ class Attention(nn.Module):
         return F.log_softmax(self.head(self.transposed(x.transpose(0, 1)).mean(0)), -1)
 
 
+class Patches(nn.Module):
+    """Maps (H, W, C) behind an embedding (C, H, W), and two blocks of attention, as a rule behind a CLS token."""
+
+    def __init__(self, n_classes: int = 4, n_channels: int = 3, width: int = 6, has_cls: bool = True):
+        super().__init__()
+        self.embed, self.mix = nn.Conv2d(n_channels, width, 2, stride=2), nn.Linear(width, width)
+        self.cls = nn.Parameter(torch.zeros(1, 1, width)) if has_cls else None
+        self.blocks = nn.ModuleList([nn.TransformerEncoderLayer(width, 2, 32, batch_first=True) for _ in range(2)])
+        self.features, self.head = nn.Linear(width, 16), nn.Linear(16, n_classes)
+
+    def forward(self, images):
+        x = self.mix(self.embed(images).permute(0, 2, 3, 1)).relu().flatten(1, 2)
+        if self.cls is not None:
+            x = torch.cat([self.cls.expand(x.shape[0], -1, -1), x], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.features(x.mean(1) if self.cls is None else x[:, 0]).relu())
+
+
 class InPlaceView(Base):
     def middle(self, x):
         y = self.one(x)

@@ -27,11 +27,6 @@ class Measure(NamedTuple):
     min_images: int = 2
 
     @property
-    def scale(self) -> tuple[float, float]:
-        """The values of unrelated and of equal representations: the ends of a scale of colours."""
-        return self.unrelated, self.equal
-
-    @property
     def sign(self) -> int:
         """The factor that makes higher values mean more similar."""
         return -1 if self.equal < self.unrelated else 1
@@ -75,8 +70,3 @@ def with_companions(names: Sequence[str]) -> list[str]:
         if name not in MEASURES:
             raise unknown_name("measure", name, MEASURES)
     return list(dict.fromkeys([*names, *(other for name in names for other in MEASURES[name].companions)]))
-
-
-def take_any(names: Sequence[str], kind: str) -> bool:
-    """Return whether a measure of these names takes this input."""
-    return any(MEASURES[name].of == kind for name in names)

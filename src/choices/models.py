@@ -54,30 +54,20 @@ VITS = {
 }
 VIT_INPUTS = {"patch4_32": {"patch": 4, "image_size": 32}, "patch16_224": {"patch": 16, "image_size": 224}}
 
-MODELS = {
-    **{name: Entry("resnet.ResNet", arguments) for name, arguments in (RESNETS | RESNET_VARIANTS).items()},
-    **{name: Entry("preact_resnet.PreActResNet", arguments) for name, arguments in PREACTS.items()},
-    **{
-        f"tv_{name}": Entry("resnet.ResNet", arguments | {"imagenet_stem": True}) for name, arguments in RESNETS.items()
-    },
-    "small_cnn": Entry("small_cnn.SmallCNN", {}),
-    **{
-        f"vit_{size}_{suffix}": Entry("vit.VisionTransformer", arguments | patches, ("n_channels", "image_shape"))
-        for suffix, patches in VIT_INPUTS.items()
-        for size, arguments in VITS.items()
-    },
-    **{
-        f"repr_cls_{name}": Entry(
-            "representation_classifiers.RepresentationResNet", arguments, ("representation_shape", "image_shape")
-        )
-        for name, arguments in RESNETS.items()
-    },
-    **{
-        f"repr_cls_vit_{size}": Entry(
-            "representation_classifiers.RepresentationTransformer", arguments, ("representation_shape",)
-        )
-        for size, arguments in VITS.items()
-    },
+RESNET_CLASSIFIER = "representation_classifiers.RepresentationResNet"
+VIT_CLASSIFIER = "representation_classifiers.RepresentationTransformer"
+SHAPE = "representation_shape"
+
+MODELS = {name: Entry("resnet.ResNet", row) for name, row in (RESNETS | RESNET_VARIANTS).items()}
+MODELS |= {name: Entry("preact_resnet.PreActResNet", row) for name, row in PREACTS.items()}
+MODELS |= {f"tv_{name}": Entry("resnet.ResNet", row | {"imagenet_stem": True}) for name, row in RESNETS.items()}
+MODELS["small_cnn"] = Entry("small_cnn.SmallCNN", {})
+MODELS |= {
+    f"vit_{size}_{suffix}": Entry("vit.VisionTransformer", row | patches, ("n_channels", "image_shape"))
+    for suffix, patches in VIT_INPUTS.items()
+    for size, row in VITS.items()
 }
+MODELS |= {f"repr_cls_{name}": Entry(RESNET_CLASSIFIER, row, (SHAPE, "image_shape")) for name, row in RESNETS.items()}
+MODELS |= {f"repr_cls_vit_{size}": Entry(VIT_CLASSIFIER, row, (SHAPE,)) for size, row in VITS.items()}
 
 MODEL_NAMES = tuple(MODELS)

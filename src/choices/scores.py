@@ -3,10 +3,7 @@
 To add a score, write its detector in a module of `src.ood` and its row here.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
-from src.choices import resolve
+from typing import NamedTuple
 
 N_NEIGHBOURS = 50  # or half of the smallest class, if that is less
 
@@ -16,22 +13,15 @@ class Score(NamedTuple):
 
     title: str  # in figures
     description: str  # for `--help`
-    name: str  # of the class of its detector: "module.class" of `src.ood`
+    detector: str  # "module.class" of `src.ood`, derived from `detectors.Detector`
     is_trained: bool = False  # its detectors are networks from a store
-
-    @property
-    def detector(self) -> Callable[..., Any]:
-        """The class, derived from `detectors.Detector`."""
-        return resolve("src.ood", self.name)
 
 
 SCORES = {
-    "energy": Score(
-        "energy", "of a detector from the store, as in the paper", "detectors.EnergyDetector", is_trained=True
-    ),
-    "mahalanobis": Score(
-        "Mahalanobis", "distance to the nearest class mean (Lee et al. 2018)", "detectors.Mahalanobis"
-    ),
+    "energy": Score("energy", "of a detector from the store, as in the paper", "detectors.EnergyDetector",
+                    is_trained=True),
+    "mahalanobis": Score("Mahalanobis", "distance to the nearest class mean (Lee et al. 2018)",
+                         "detectors.Mahalanobis"),
     "rmd": Score("relative Mahalanobis", "less that to the mean of all (Ren et al. 2021)",
                  "detectors.RelativeMahalanobis"),
     "knn": Score("nearest neighbours", "distance to the k-th (Sun et al. 2022)", "detectors.NearestNeighbours"),

@@ -3,13 +3,13 @@
 To add one, write its function in a module of `src.stitching` and its row here: the option and its help read the row.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from src.choices import STARTS, resolve
+from src.choices import STARTS
 
-AT_END, FROM_END, AT_LAST = "at the end layer", "at the end layer and all blocks behind", "at the last block"
-AT_LOGITS, NOWHERE = "at the logits", "nowhere"
+# Where activations are compared, of the end layer, the blocks behind it and the logits
+NOWHERE, AT_END, FROM_END, AT_LAST, AT_LOGITS = slice(0), slice(1), slice(-1), slice(-2, -1), slice(-1, None)
 
 
 class Form(NamedTuple):
@@ -22,24 +22,16 @@ class Form(NamedTuple):
     held_out: bool = False  # it takes moments of more rows, on which it chooses a penalty
     cuts_off: bool = False  # it takes the cutoff of small singular values
 
-    @property
-    def solve(self) -> Callable[..., Any]:
-        """The function."""
-        return resolve("src.stitching", self.function)
-
 
 class Objective(NamedTuple):
     """A loss of stitches, and the layers at which stitched and own activations of the end network are compared."""
 
     description: str  # for `--help`
-    function: str = ""  # "module.function" of `src.stitching`: stitched (P, B, …), own (B, …) -> (P,); the mean counts
-    compares: str = NOWHERE  # or AT_END, FROM_END, AT_LAST or AT_LOGITS
+    # "module.function" of `src.stitching`: stitched (P, B, …), own (B, …) -> (P,), of which the mean counts; "" stands
+    # for the cross-entropy
+    function: str = ""
+    compares: slice = NOWHERE
     measures_accuracy: bool = True  # in training; without it, nothing runs behind the last layer that is compared
-
-    @property
-    def loss(self) -> Callable[..., Any] | None:
-        """The function; None for the cross-entropy."""
-        return resolve("src.stitching", self.function) if self.function else None
 
     def compared(self, end_layer: str, behind: Sequence[str], output: str) -> list[str]:
         """Return the layers at which stitched and own activations are compared.
@@ -48,9 +40,7 @@ class Objective(NamedTuple):
             behind: the blocks behind the end layer.
             output: the layer of the logits.
         """
-        layers = [end_layer, *behind]
-        places = {AT_END: layers[:1], FROM_END: layers, AT_LAST: layers[-1:], AT_LOGITS: [output], NOWHERE: []}
-        return places[self.compares]
+        return [end_layer, *behind, output][self.compares]
 
 
 FORMS = {

@@ -1,12 +1,12 @@
 """Data sets of arrays on disk: CIFAR-5M, the 300K Random Images, and a user's `.npz` files."""
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from src.console import warn
+from src.datasets.base import Device
 from src.datasets.in_memory import ImageSet, split_of
 from src.datasets.mapped import MappedImages, map_member
 from src.datasets.registry import DatasetInfo, Loading, load_dataset
@@ -24,9 +24,7 @@ REMEDY = (
 )
 
 
-def load_random_images(
-    info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
-) -> ImageSet:
+def load_random_images(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> ImageSet:
     """Load the 300K Random Images: both splits have all images, the training split augments them."""
     path = _folder(root, info.source, RANDOM_IMAGES) / RANDOM_IMAGES
     with readable(path, f"fetch {RANDOM_IMAGES_SOURCE} into that place, then run again"):
@@ -34,9 +32,7 @@ def load_random_images(
     return split_of(info, MappedImages([images]), None, train=train, device=device)
 
 
-def load_cifar5m(
-    info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
-) -> ImageSet:
+def load_cifar5m(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> ImageSet:
     """Load CIFAR-5M: its six parts are the training split, the test images of CIFAR-10 the test split."""
     if not train:
         return load_dataset("cifar10", root, train=False, device=device)
@@ -68,8 +64,13 @@ def describe(path: Path) -> DatasetInfo:
     if any(one is None for one in labels) and not all(one is None for one in labels):
         raise UserError(f"{path} has labels for one split only; save both y_train and y_test, or none for OOD data")
     n_classes = 0 if labels[0] is None else 1 + max(int(one.max()) for one in labels)
-    if n_classes:
-        _warn_of_gaps(path, frozenset(np.unique(labels[0]).tolist()), n_classes)
+    present = {*np.unique(labels[0]).tolist()} if n_classes else set()
+    if len(present) < n_classes:
+        first = next(label for label in range(n_classes) if label not in present)
+        warn(
+            f"{path}: no training image has label {first}; labels count from 0, so there are {n_classes} classes, "
+            f"{n_classes - len(present)} of them without a training image"
+        )
     if images[0].shape[1:] != images[1].shape[1:]:
         raise UserError(f"{path}: x_train and x_test have images of unequal shapes; save them in one shape")
     height, width, channels = (*images[0].shape[1:], 1)[:3]
@@ -83,18 +84,7 @@ def describe(path: Path) -> DatasetInfo:
     return DatasetInfo("arrays.load_file", str(path), n_classes, shape, normalisation=normalisation)
 
 
-@cache  # once for all that ask about the file
-def _warn_of_gaps(path: Path, present: frozenset[int], n_classes: int) -> None:
-    n_absent = n_classes - len(present)
-    if n_absent:
-        first = next(label for label in range(n_classes) if label not in present)
-        warn(
-            f"{path}: no training image has label {first}; labels count from 0, so there are {n_classes} classes, "
-            f"{n_absent} of them without a training image"
-        )
-
-
-def load_file(info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading) -> ImageSet:
+def load_file(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> ImageSet:
     """Load a split of a user's `.npz` file."""
     images, labels = _own_arrays(Path(info.source), "train" if train else "test")
     labels = None if labels is None else torch.from_numpy(labels)

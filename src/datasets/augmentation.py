@@ -4,7 +4,6 @@
 one on the CPU. `apply` changes images uint8 (B, C, H, W) by their rows, on the device of both.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,8 +13,6 @@ import torch.nn.functional as F
 import torchvision.transforms.functional as TF
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Generator, Tensor
-
-from src.datasets.registry import Recipe
 
 
 @dataclass(frozen=True)
@@ -56,15 +53,9 @@ class Affine:
         """Draw float64 (n, 4): clockwise angle and shear along x in degrees, scale, whether to flip."""
         angle, shear, scale = torch.rand(3, n, generator=generator, dtype=torch.float64)
         low, high = self.scale
-        return torch.stack(
-            [
-                self.degrees * (2 * angle - 1),
-                self.shear * (2 * shear - 1),
-                low + (high - low) * scale,
-                _coin(generator, n, fair=self.flip).double(),
-            ],
-            dim=1,
-        )
+        flip = _coin(generator, n, fair=self.flip).double()
+        numbers = self.degrees * (2 * angle - 1), self.shear * (2 * shear - 1), low + (high - low) * scale, flip
+        return torch.stack(numbers, dim=1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Resize, turn, shear, scale and flip images (B, C, H, W) to (B, C, H or size, W or size)."""
@@ -120,11 +111,6 @@ def _on_cpu(images: Tensor) -> bool:
 
 
 Augmentation = CropFlip | Affine
-
-
-def build_augmentation(recipe: Recipe | None) -> Augmentation | None:
-    """Build the augmentation that a row of the table of data sets names; None stays None."""
-    return None if recipe is None else getattr(sys.modules[__name__], recipe.name)(**recipe.arguments)
 
 
 def _coin(generator: Generator, n: int, *, fair: bool) -> Tensor:

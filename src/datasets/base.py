@@ -13,6 +13,7 @@ from src.errors import UserError
 from src.images import ImageSpec, Normalisation, describe_values
 
 UNLABELLED = -1
+Device = torch.device | str
 
 
 class Shard(NamedTuple):
@@ -65,7 +66,7 @@ class BaseImageSet:
         image_shape: tuple[int, int, int],
         normalisation: Normalisation | None = None,
         epoch_size: int | None = None,
-        device: torch.device | str,
+        device: Device,
     ):
         self.device = torch.device(device)
         self.labels = labels.to(self.device)

@@ -5,6 +5,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -26,7 +27,6 @@ warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Transform = Callable[[Image.Image], Tensor]  # to uint8 (C, H, W), all of one shape
-Key = tuple[int, ...]  # the index of an image, the epoch and, where it is augmented, the seed
 
 
 class DecodedImageSet(BaseImageSet):
@@ -98,10 +98,11 @@ class DecodedImageSet(BaseImageSet):
             "worker_init_fn": _leave_signals,
         }
         mode = "RGB" if self.image_shape[0] == 3 else "L"
+        of_all = (plan.epoch, plan.seed) if self.augmentation and plan.generator else (plan.epoch,)
         return DataLoader(
             _Decoder(self.paths, mode, self.changes, self.transform, self.augmentation),
             batch_size=None,  # each sample is a batch already
-            sampler=_keys(plan, augmented=bool(self.augmentation and plan.generator)),
+            sampler=([(i, *of_all) for i in plan.indices[rows].tolist()] for rows in plan.batches),
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # for seeds that workers do not use: the global generator must not advance
             **(of_workers if n_workers else {}),
@@ -120,28 +121,22 @@ def _context() -> BaseContext:
     return context
 
 
-def _keys(plan: Pass, *, augmented: bool) -> Iterator[list[Key]]:
-    """Yield for each batch what `_Decoder` makes it from."""
-    for rows in plan.batches:
-        yield [(i, plan.epoch, plan.seed) if augmented else (i, plan.epoch) for i in plan.indices[rows].tolist()]
-
-
+@dataclass
 class _Decoder:
-    """The data set that each worker has: decodes, changes and transforms the images of a list of keys."""
+    """The data set that each worker has: decodes, changes and transforms images."""
 
-    def __init__(
-        self,
-        paths: np.ndarray,
-        mode: str,
-        changes: Sequence[Change],
-        transform: Transform,
-        augmentation: Transform | None,
-    ):
-        self.paths, self.mode, self.changes = paths, mode, changes
-        self.transform, self.augmentation = transform, augmentation
+    paths: np.ndarray
+    mode: str
+    changes: Sequence[Change]
+    transform: Transform
+    augmentation: Transform | None
 
-    def __getitem__(self, keys: Sequence[Key]) -> Tensor | UserError:
-        """Return the images uint8 (B, C, H, W), or an error; the loader would wrap a raised one in a traceback."""
+    def __getitem__(self, keys: Sequence[tuple[int, ...]]) -> Tensor | UserError:
+        """Return the images uint8 (B, C, H, W), or an error; the loader would wrap a raised one in a traceback.
+
+        Args:
+            keys: of each image the index, the epoch and, where it is augmented, the seed.
+        """
         try:
             return torch.stack([self._image(*key) for key in keys])
         except UserError as error:

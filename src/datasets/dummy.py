@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from src import runtime
-from src.datasets.base import BaseImageSet, Pass
+from src.datasets.base import BaseImageSet, Device, Pass
 
 N_IMAGES = 256  # that are different
 
@@ -14,9 +14,7 @@ N_IMAGES = 256  # that are different
 class DummyImageSet(BaseImageSet):
     """`n` images of standard normal noise with random labels; only the first 256 images are different."""
 
-    def __init__(
-        self, n: int, *, n_classes: int, image_shape: tuple[int, int, int], seed: int, device: torch.device | str
-    ):
+    def __init__(self, n: int, *, n_classes: int, image_shape: tuple[int, int, int], seed: int, device: Device):
         generator = runtime.generator(seed)
         labels = torch.randint(n_classes, (n,), generator=generator)
         super().__init__(labels, n_classes=n_classes, image_shape=image_shape, device=device)

@@ -2,7 +2,6 @@
 
 import math
 import os
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +11,9 @@ from torch import Tensor
 from torchvision import transforms as T
 from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file, make_dataset
 
-from src.console import note, progress, warn
+from src.console import progress, warn
 from src.datasets.augmentation import CropFlip
-from src.datasets.base import UNLABELLED, BaseImageSet, Pass
+from src.datasets.base import UNLABELLED, BaseImageSet, Device, Pass
 from src.datasets.decoded import DecodedImageSet
 from src.datasets.in_memory import ImageSet
 from src.datasets.registry import OF_IMAGENET, DatasetInfo, Loading
@@ -52,14 +51,12 @@ def read_settings(root: Path) -> Settings:
     settings = Settings(**{key: given[key] for key in Settings._fields if key in given})
     remedy = (
         "allowed are size: 224, channels: 1 or 3, mean and std: a number a channel, augment: "
-        f"{', '.join(AUGMENTATIONS)}, classes: a list of different names"
+        f"{', '.join(AUGMENTATIONS)}, classes: a list of names"
     )
     with readable(path, remedy):
         fits = isinstance(settings.size, int) and settings.size >= 1 and settings.channels in (1, 3)
         if not fits or settings.augment not in AUGMENTATIONS:
             raise ValueError(f"size, channels or augment cannot be {', '.join(map(str, settings[:3]))}")
-        if not isinstance(settings.classes, list | tuple) or len(set(settings.classes)) < len(settings.classes):
-            raise ValueError(f"classes cannot be {settings.classes}")
         numbers = {}
         for key, of_colours in OF_IMAGENET._asdict().items():
             own = given.get(key, of_colours if settings.channels == 3 else sum(of_colours) / 3)
@@ -75,9 +72,7 @@ def describe(root: Path) -> DatasetInfo:
     return DatasetInfo("folders.load_folder", str(root), n_classes, shape, normalisation=settings.normalisation)
 
 
-def load_folder(
-    info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
-) -> BaseImageSet:
+def load_folder(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> BaseImageSet:
     """Load a split of a user's folder of images.
 
     Images of at most 64×64 pixels that take at most 4 GiB are decoded once and kept on the device, unless each epoch
@@ -87,7 +82,7 @@ def load_folder(
     settings = read_settings(root)
     decoded = _decoded(info, root, settings, train=train, device=device, loading=loading)
     if not (root / "dataset.yaml").is_file():
-        _note_enlargement(root, decoded.paths[0], settings.size)
+        _note_enlargement(root, os.fsdecode(decoded.paths[0]), settings.size)
     takes_crops = train and settings.augment == "resized_crop"
     if takes_crops or settings.size > SMALL or len(decoded) * math.prod(info.image_shape) > MOST:
         return decoded
@@ -104,9 +99,7 @@ def load_folder(
     )
 
 
-def load_imagenet(
-    info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
-) -> DecodedImageSet:
+def load_imagenet(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> DecodedImageSet:
     """Load a split of ImageNet."""
     settings = Settings(classes=read_settings(root).classes)
     images = _decoded(info, root, settings, train=train, device=device, loading=loading)
@@ -114,23 +107,19 @@ def load_imagenet(
     if n_classes > info.n_classes or (settings.classes and n_classes < info.n_classes):
         raise UserError(f"{root} has {n_classes} classes, ImageNet has {info.n_classes}; use -d {root} for your own")
     if n_classes < info.n_classes:
-        _warn_of_subset(root, n_classes)
+        warn(
+            f"{root} has {n_classes} class folders of ImageNet's 1000: labels are their places among them; for the "
+            f"labels of a network of 1,000 outputs list all class names in {root / 'dataset.yaml'} (classes: "
+            "[n01440764, …])"
+        )
     return images
 
 
-def _warn_of_subset(root: Path, n_classes: int) -> None:
-    warn(
-        f"{root} has {n_classes} class folders of ImageNet's 1000: labels are their places among them; for the labels "
-        f"of a network of 1,000 outputs list all class names in {root / 'dataset.yaml'} (classes: [n01440764, …])"
-    )
-
-
-@cache  # once for a set that is loaded several times
-def _note_enlargement(root: Path, first: bytes, size: int) -> None:
+def _note_enlargement(root: Path, first: str, size: int) -> None:
     """Say that images become larger, if the first one does."""
-    with readable(os.fsdecode(first), "restore or remove it"), Image.open(os.fsdecode(first)) as image:
+    with readable(first, "restore or remove it"), Image.open(first) as image:
         if min(image.size) < size:
-            note(
+            warn(
                 f"{root} has no dataset.yaml, so images become 3×{size}×{size}, in resized crops; the first one is "
                 f"smaller: to keep its size give it in {root / 'dataset.yaml'} (size: 32, and augment: crop_flip, for "
                 "example)"

@@ -1,18 +1,16 @@
 """Small images, indexed and augmented batch by batch: one uint8 tensor on the device of the run, or arrays on disk."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from src.datasets.augmentation import Augmentation, build_augmentation, resize, take
-from src.datasets.base import UNLABELLED, BaseImageSet, Pass, apply_changes
+from src.choices import resolve
+from src.datasets.augmentation import Augmentation, resize, take
+from src.datasets.base import UNLABELLED, BaseImageSet, Device, Pass, apply_changes
 from src.datasets.mapped import MappedImages
 from src.datasets.registry import DatasetInfo
-
-CACHE_BYTES = 2**20  # pixels that a CPU augments at once, so that intermediate results fit in its cache
 
 
 class ImageSet(BaseImageSet):
@@ -35,7 +33,7 @@ class ImageSet(BaseImageSet):
         n_classes: int = 0,
         size: int | None = None,
         augmentation: Augmentation | None = None,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
         **options: Any,
     ):
         labels = torch.full((len(images),), UNLABELLED) if labels is None else labels
@@ -49,30 +47,18 @@ class ImageSet(BaseImageSet):
         augmentation = self.augmentation if plan.generator else None
         n = len(plan.indices)
         parameters = augmentation.draw(plan.generator, n) if augmentation else torch.empty(n, 0)
-        moved = [numbers.to(self.device) for numbers in (plan.indices, parameters)]  # once, not a batch at a time
-        n_at_once = max(1, CACHE_BYTES // math.prod(self.image_shape)) if self.device.type == "cpu" else max(1, n)
+        here, parameters = (numbers.to(self.device) for numbers in (plan.indices, parameters))  # once for all batches
         for rows in plan.batches:
-            parts = [numbers[rows].split(n_at_once) for numbers in (plan.indices, *moved)]
-            batch = torch.empty((len(plan.indices[rows]), *self.image_shape), device=self.device)
-            for part, indices, here, own in zip(batch.split(n_at_once), *parts, strict=True):
-                images = apply_changes(self.changes, self._take(indices, here), indices, epoch=plan.epoch)
-                part.copy_(augmentation.apply(images, own) if augmentation else resize(images, self.size))
-            yield self._scaled_(batch)
-
-    def _take(self, indices: Tensor, here: Tensor) -> Tensor:
-        """Return images on the device; `indices` (B,) are on the CPU, `here` are the same on the device."""
-        if isinstance(self.images, MappedImages):
-            return self.images[indices].to(self.device)
-        return take(self.images, here)
+            indices = plan.indices[rows]
+            is_mapped = isinstance(self.images, MappedImages)
+            images = self.images[indices].to(self.device) if is_mapped else take(self.images, here[rows])
+            images = apply_changes(self.changes, images, indices, epoch=plan.epoch)
+            images = augmentation.apply(images, parameters[rows]) if augmentation else resize(images, self.size)
+            yield self._scaled_(images.to(torch.float32, memory_format=torch.contiguous_format))
 
 
 def split_of(
-    info: DatasetInfo,
-    images: Tensor | MappedImages,
-    labels: Tensor | None,
-    *,
-    train: bool,
-    device: torch.device | str,
+    info: DatasetInfo, images: Tensor | MappedImages, labels: Tensor | None, *, train: bool, device: Device
 ) -> ImageSet:
     """Make the `ImageSet` of a split of a data set from its row: classes, size and, for training, augmentation.
 
@@ -80,13 +66,13 @@ def split_of(
         images: uint8 (N, C, H, W).
         labels: whole numbers (N,), or None.
     """
-    size = info.image_shape[-1]
+    size, recipe = info.image_shape[-1], info.augmentation if train else None
     return ImageSet(
         images,
         labels,
         n_classes=info.n_classes,
         size=size if images.shape[-1] != size else None,
-        augmentation=build_augmentation(info.augmentation) if train else None,
+        augmentation=recipe and resolve(__package__, recipe.name)(**recipe.arguments),
         normalisation=info.normalisation,
         epoch_size=info.epoch_size if train else None,
         device=device,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Recipe(NamedTuple):
-    """An augmentation: the name of its class in `src.datasets.augmentation`, and the arguments."""
+    """An augmentation: the "module.class" of this package, and its arguments."""
 
     name: str
     arguments: dict[str, Any]
@@ -52,12 +52,12 @@ class Loading(NamedTuple):
     prefetch_factor: int = 1  # batches that each worker prepares ahead
 
 
-CROP_FLIP = Recipe("CropFlip", {"padding": 4})
-JITTER = Recipe("Affine", {"degrees": 5, "scale": (0.9, 1.1), "shear": 5, "edge": 4})
+CROP_FLIP = Recipe("augmentation.CropFlip", {"padding": 4})
+JITTER = Recipe("augmentation.Affine", {"degrees": 5, "scale": (0.9, 1.1), "shear": 5, "edge": 4})
 # The public code crops 224 of 224 pixels, which changes nothing: there is no crop here
-TURN_AND_FLIP = Recipe("Affine", {"degrees": 15, "flip": True, "size": 224})
-SHIFT = Recipe("CropFlip", {"padding": 1, "flip": False})  # a mirrored digit is no digit
-SHIFT_FLIP = Recipe("CropFlip", {"padding": 1})
+TURN_AND_FLIP = Recipe("augmentation.Affine", {"degrees": 15, "flip": True, "size": 224})
+SHIFT = Recipe("augmentation.CropFlip", {"padding": 1, "flip": False})  # a mirrored digit is no digit
+SHIFT_FLIP = Recipe("augmentation.CropFlip", {"padding": 1})
 OF_IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 IMAGENET = DatasetInfo("folders.load_imagenet", "imagenet", 1000, (3, 224, 224), normalisation=OF_IMAGENET)
 TORCHVISION, EMBEDDED = "small_sets.load_torchvision", "small_sets.load_embedded"

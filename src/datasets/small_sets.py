@@ -9,15 +9,14 @@ import torch
 import torchvision
 
 from src import files
+from src.datasets.base import Device
 from src.datasets.in_memory import ImageSet, split_of
 from src.datasets.registry import DatasetInfo, Loading
 
 EMBEDDED = Path(__file__).parent / "embedded"  # sources and licences: README.md there
 
 
-def load_torchvision(
-    info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
-) -> ImageSet:
+def load_torchvision(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> ImageSet:
     """Load a split of a data set below `root`, which torchvision downloads where it is missing."""
     dataset = getattr(torchvision.datasets, info.source)
     split = {"split": "train" if train else "test"} if info.source == "SVHN" else {"train": train}
@@ -37,9 +36,7 @@ def load_torchvision(
     return split_of(info, images, labels.long(), train=train, device=device)
 
 
-def load_embedded(
-    info: DatasetInfo, root: Path, *, train: bool, device: torch.device | str, loading: Loading
-) -> ImageSet:
+def load_embedded(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> ImageSet:
     """Load a split of `digits` or `photo_patches`, 8×8 grey images; `root` is not used."""
     split = "train" if train else "test"
     with np.load(EMBEDDED / f"{info.source}.npz", allow_pickle=False) as arrays:

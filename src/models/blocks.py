@@ -34,8 +34,11 @@ def find_blocks(calls: Calls, *, is_encoder: bool) -> tuple[str, ...]:
     groups = {name for name in inner if name not in leaves and _is_group(name, calls)}
     blocks = {name for name in groups if not (type(layers[name]) in SEQUENCES and _held(name, groups))}
     outermost = _outermost(blocks)
-    while len(blocks) > 1 and (alone := _holding_the_others(outermost, blocks)):
-        blocks -= alone
+    while len(blocks) > 1:
+        holders = {name for name in outermost if len(_held(name, blocks)) > 1}
+        if 1 not in (len(holders), len(outermost)):
+            break
+        blocks -= holders if len(holders) == 1 else outermost  # one that alone holds the others
         outermost = _outermost(blocks)
     if len(outermost) > 1:
         return tuple(name for name in inner if name in outermost and name in calls.shapes)
@@ -53,14 +56,6 @@ def _held(name: str, others: Collection[str]) -> list[str]:
 
 def _outermost(names: set[str]) -> set[str]:
     return {name for name in names if not any(_held(other, [name]) for other in names)}
-
-
-def _holding_the_others(outermost: set[str], blocks: set[str]) -> set[str]:
-    """Return the one of the outermost blocks that alone holds several others, or that is alone."""
-    holders = {name for name in outermost if len(_held(name, blocks)) > 1}
-    if len(holders) == 1:
-        return holders
-    return outermost if len(outermost) == 1 else set()
 
 
 def _is_group(name: str, calls: Calls) -> bool:

@@ -20,7 +20,6 @@ from src.errors import UserError, unknown_name
 from src.models.blocks import find_blocks
 from src.models.calls import OUTPUT
 from src.models.heads import add_head
-from src.models.layouts import find_channels_last
 from src.models.outputs import is_activation, logits_of
 from src.models.replay import Recorded, Replay
 
@@ -50,7 +49,6 @@ class Network:
     def __init__(self, module: nn.Module, *, image_shape: Sequence[int] | None = None, n_classes: int | None = None):
         self.module, self.n_classes = module, n_classes
         self.image_shape = None if image_shape is None else tuple(image_shape)
-        self._assumed_shape: tuple[int, ...] | None = None
         self._turned: frozenset[str] = frozenset()
         self._modules = list(module.modules())  # walking through them for each batch takes too long
         self._replays: dict[tuple, Replay] = {}
@@ -119,10 +117,6 @@ class Network:
         names = [name for name in self.block_names if calls.depends(name, self._found(layer))]
         return [name for name in names if calls.layers[name] != calls.layers.get(layer)]
 
-    def needs_images(self, after: str) -> bool:
-        """Return whether what follows a layer needs the images too, as for the rest of its block."""
-        return self._replay().needs_images(self._found(after))
-
     def is_sequence(self, layer: str) -> bool:
         """Return whether the tokens of a layer are steps of a recurrent one: in a row, without a CLS token."""
         return self._replay().calls.is_sequence(self._found(layer))
@@ -152,12 +146,12 @@ class Network:
     ) -> "Network":
         """Return a view on the same module with activations (B, C, H, W) where it has (B, H, W, C), both ways.
 
-        Where the shape does not tell (see `find_channels_last`) and the module has no attribute `channels_last`,
-        (C, H, W) is assumed with a warning, or `channels_last` decides.
+        The attribute `channels_last` of the module tells, or the shape: maps are square as a rule.
 
         Args:
             names: the layers that count.
             image_shape: (C, H, W) of the images.
+            channels_last: decides where the shape does not tell; without it (C, H, W) is assumed with a warning.
         Raises:
             UserError: a layer is no tensor with the batch as first axis.
         """
@@ -167,13 +161,19 @@ class Network:
         for name in names:
             if self._found(name) not in known:
                 raise UserError(f"layer {name!r} gives no tensor with the images as first axis; choose another one")
-        shapes = {name: known[name] for name in names}
-        declared = getattr(self.module, "channels_last", None)
-        turned, unclear = find_channels_last(shapes, declared=declared, assumed=channels_last)
+        turned, unclear = [], []
+        for name, shape in ((name, known[name]) for name in names if len(known[name]) == 3):
+            is_last = getattr(self.module, "channels_last", None)
+            if is_last is None and (shape[0] == shape[1]) != (shape[1] == shape[2]):
+                is_last = shape[0] == shape[1]
+            if is_last or (is_last is None and channels_last):
+                turned.append(name)
+            elif is_last is None:
+                unclear.append(name)
         if turned:
             note(f"activations (height, width, channels) are turned at {', '.join(turned)}")
         if unclear:
-            given = "×".join(map(str, shapes[unclear[0]]))
+            given = "×".join(map(str, known[unclear[0]]))
             warn(f"{', '.join(unclear)}: {given} is taken for channels×height×width; otherwise give --channels-last")
         view = copy.copy(self)
         view._turned, view._replays = self._turned.union(turned), self._replays
@@ -204,9 +204,9 @@ class Network:
             x: images (B, C, H, W), or with `after` the activation of that layer.
             names: layers in any order; `output_name` gives the logits.
             after: a layer that all of the named ones lie behind.
-            images: needed only where `needs_images(after)`: the images from which the rest of that block, such as
-                its residual branch, is computed. With their record (see `record`), x may hold several activations
-                for each image, one batch behind the other.
+            images: from which the rest of the block that `after` lies inside of, such as its residual branch, is
+                computed; not needed elsewhere. With their record (see `record`), x may hold several activations for
+                each image, one batch behind the other.
         Returns:
             The activations by name, in the order of `names`.
         Raises:
@@ -253,9 +253,7 @@ class Network:
         if name in layers or name == OUTPUT:
             return name
         if name and name in dict(self.module.named_modules()):
-            raise UserError(
-                f"layer {name!r} is never called by this network, or gives no tensor; choose another one"
-            )
+            raise UserError(f"layer {name!r} is never called by this network, or gives no tensor; choose another one")
         where = f"known: {', '.join(self.block_names)}; for all others: python misc/list_layers.py MODEL"
         raise unknown_name("layer", name, layers, where=where)
 
@@ -265,15 +263,12 @@ class Network:
 
     def _replay(self) -> Replay:
         """Return the passes of the module in its current mode; images of some size are assumed if none were seen."""
-        if self.image_shape or self._assumed_shape:
-            return self._replay_of(self.image_shape or self._assumed_shape)
-        first = next((each for each in self._modules if isinstance(each, nn.Conv2d)), None)
+        if self.image_shape:
+            return self._replay_of(self.image_shape)
+        n_channels = next((each.in_channels for each in self._modules if isinstance(each, nn.Conv2d)), 3)
         for size in ASSUMED_SIZES:
-            shape = (first.in_channels if first else 3, size, size)
             with contextlib.suppress(Exception):  # whatever its forward raises
-                replay = self._replay_of(shape)
-                self._assumed_shape = shape
-                return replay
+                return self._replay_of((n_channels, size, size))
         raise UserError("what images does it take? Say so: Network(module, image_shape=(C, H, W))")
 
     def _replay_of(self, shape: tuple[int, ...]) -> Replay:

@@ -22,8 +22,7 @@ class Family(NamedTuple):
     norm: str
     head: str
     activation: type[nn.Module]  # of modules called `relu…`, also where it is SiLU
-    shortcut_size: int  # kernel size of the shortcut where the shape changes
-    shortcut_activated: bool  # that shortcut maps the activated input, and not the raw one
+    shortcut_size: int  # kernel size of the shortcut where the shape changes; of 1, it maps the activated input
     same_padding: bool  # pad strided convolutions as TensorFlow does
     mean: tuple[float, ...]  # of the training images, per channel
     std: tuple[float, ...]
@@ -40,7 +39,6 @@ PREACT = Family(
     head="logits",
     activation=nn.SiLU,
     shortcut_size=3,
-    shortcut_activated=False,
     same_padding=True,
     mean=(0.4914, 0.4822, 0.4465),
     std=(0.2471, 0.2435, 0.2616),
@@ -52,7 +50,6 @@ FAMILIES = {
         stages=("layer.0.block", "layer.1.block", "layer.2.block"),
         block=("batchnorm_0", "relu_0", "conv_0", "batchnorm_1", "relu_1", "conv_1", "shortcut"),
         shortcut_size=1,
-        shortcut_activated=True,
     ),
     # The network of the energy score's paper (Liu et al. 2020, arXiv 2010.03759), which trains it with 30 % dropout.
     "liu2020": Family(
@@ -63,7 +60,6 @@ FAMILIES = {
         head="fc",
         activation=nn.ReLU,
         shortcut_size=1,
-        shortcut_activated=True,
         same_padding=False,
         mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
         std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
@@ -74,17 +70,11 @@ FAMILIES = {
 
 
 class SamePaddedConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow's "SAME": size n becomes ceil(n / stride), an odd pixel of padding is last.
-
-    At even sizes and stride 2, `padding=1` would put that pixel first.
-    """
+    """A 3×3 convolution of stride 2, padded as TensorFlow's "SAME": at even sizes behind the last pixel alone."""
 
     def forward(self, x: Tensor) -> Tensor:
-        padding: list[int] = []
-        for size, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
-            missing = max(0, (-(-size // stride) - 1) * stride + kernel - size)
-            padding += [missing // 2, missing - missing // 2]
-        return super().forward(F.pad(x, padding))
+        height, width = x.shape[2:]
+        return super().forward(F.pad(x, (width % 2, 1, height % 2, 1)))
 
 
 class PreActBlock(nn.Module):
@@ -95,15 +85,10 @@ class PreActBlock(nn.Module):
 
     def __init__(self, family: Family, in_width: int, width: int, *, stride: int) -> None:
         super().__init__()
-        self.dropout, self.shortcut_activated = family.dropout, family.shortcut_activated
-        modules = [
-            nn.BatchNorm2d(in_width),
-            family.activation(),
-            _convolution(family, in_width, width, 3, stride),
-            nn.BatchNorm2d(width),
-            family.activation(),
-            _convolution(family, width, width, 3, 1),
-        ]
+        self.dropout, self.shortcut_activated = family.dropout, family.shortcut_size == 1
+        first, second = (_convolution(family, n_in, width, 3, step) for n_in, step in ((in_width, stride), (width, 1)))
+        modules = [nn.BatchNorm2d(in_width), family.activation(), first]
+        modules += [nn.BatchNorm2d(width), family.activation(), second]
         if stride != 1 or in_width != width:
             modules.append(_convolution(family, in_width, width, family.shortcut_size, stride))
         for name, module in zip(family.block, modules, strict=False):
@@ -169,7 +154,7 @@ class PreActResNet(nn.Module):
 
 
 def _convolution(family: Family, in_width: int, width: int, size: int, stride: int) -> nn.Conv2d:
-    if family.same_padding and stride > 1:
+    if family.same_padding and size == 3 and stride == 2:
         return SamePaddedConv2d(in_width, width, size, stride=stride, bias=False)
     return nn.Conv2d(in_width, width, size, stride=stride, padding=size // 2, bias=False)
 

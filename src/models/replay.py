@@ -80,14 +80,6 @@ class Replay:
         inner = [name for name in after if self._way(name) == OWN]
         return self._record(images, names, inner) if names or inner else ({}, Recorded(images, {}))
 
-    def needs_images(self, after: str) -> bool:
-        """Return whether the logits need the images besides a layer.
-
-        Raises:
-            UserError: they do not depend on it.
-        """
-        return self._way(after) != ANY
-
     def _way(self, after: str, names: Sequence[str] = (OUTPUT,)) -> str:
         """Return how values behind a layer are computed: by the record of `ANY` images, of their `OWN`, or by a `HOOK`.
 

@@ -45,8 +45,14 @@ class ResNet(nn.Module):
         for i, (stage, depth) in enumerate(zip(STAGES, depths, strict=True)):
             planes = 64 if same_width else 64 * 2**i
             stride = 1 if i == 0 or same_size else 2
-            self.add_module(stage, _stage(block_class, in_width, planes, depth, stride, groups, base_width))
-            in_width = planes * block_class.expansion
+            width, shortcut = planes * block_class.expansion, None
+            if stride != 1 or in_width != width:
+                convolution = nn.Conv2d(in_width, width, 1, stride=stride, bias=False)
+                shortcut = nn.Sequential(convolution, nn.BatchNorm2d(width))
+            blocks = [block_class(in_width, planes, stride, shortcut, groups, base_width)]
+            blocks += [block_class(width, planes, 1, None, groups, base_width) for _ in range(depth - 1)]
+            self.add_module(stage, nn.Sequential(*blocks))
+            in_width = width
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(in_width, n_classes)
         self.block_names = tuple(f"{stage}.{i}" for stage in STAGES for i in range(len(self.get_submodule(stage))))
@@ -56,18 +62,6 @@ class ResNet(nn.Module):
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(self.avgpool(x).flatten(1))  # (B, C, 1, 1) -> (B, n_classes)
-
-
-def _stage(
-    block: type[nn.Module], in_width: int, planes: int, depth: int, stride: int, groups: int, base_width: int
-) -> nn.Sequential:
-    width, downsample = planes * block.expansion, None
-    if stride != 1 or in_width != width:
-        convolution = nn.Conv2d(in_width, width, 1, stride=stride, bias=False)
-        downsample = nn.Sequential(convolution, nn.BatchNorm2d(width))
-    first = block(in_width, planes, stride, downsample, groups, base_width)
-    others = (block(width, planes, groups=groups, base_width=base_width) for _ in range(depth - 1))
-    return nn.Sequential(first, *others)
 
 
 def init_convolution(module: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """Vision transformers (Dosovitskiy et al. 2021, arXiv 2010.11929) with timm's keys, so that its checkpoints load."""
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping
 
 import torch
@@ -26,28 +27,16 @@ class Attention(nn.Module):
         return self.proj(mixed.transpose(1, 2).flatten(2))  # (B, heads, N, D / heads) -> (B, N, D)
 
 
-class MLP(nn.Module):
-    """Two linear layers around a GELU, applied to each token: (B, N, D) -> (B, N, D)."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
-
-
 class Block(nn.Module):
-    """Attention and MLP, each behind a LayerNorm and around a residual (equations 2 and 3)."""
+    """Attention and an MLP on each token, each behind a LayerNorm and around a residual (equations 2 and 3)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.norm1 = _layer_norm(width)
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attn = Attention(width, heads)
-        self.norm2 = _layer_norm(width)
-        self.mlp = MLP(width, 4 * width)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        mlp = {"fc1": nn.Linear(width, 4 * width), "act": nn.GELU(), "fc2": nn.Linear(4 * width, width)}
+        self.mlp = nn.Sequential(OrderedDict(mlp))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
@@ -75,7 +64,7 @@ class Transformer(nn.Module):
         for name, module in embedding.items():
             self.add_module(name, module)
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
-        self.norm = _layer_norm(width)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, n_classes)
         self.block_names = tuple(f"blocks.{i}" for i in range(depth))
 
@@ -142,11 +131,7 @@ def init_linear(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def draw_normal(weight: Tensor, std: float = 0.02) -> None:
-    """Fill `weight` from a normal distribution by the inverse of its distribution function, as timm does."""
-    weight.uniform_(-1, 1).erfinv_().mul_(std * math.sqrt(2))
+def draw_normal(weight: Tensor) -> None:
+    """Fill `weight` from N(0, 0.02²) by the inverse of the normal distribution function, as timm does."""
+    weight.uniform_(-1, 1).erfinv_().mul_(0.02 * math.sqrt(2))
     weight.clamp_(-2, 2)  # uniform_ may give -1, whose inverse is -inf; timm clamps it to -2, too
-
-
-def _layer_norm(width: int) -> nn.LayerNorm:
-    return nn.LayerNorm(width, eps=1e-6)

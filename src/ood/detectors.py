@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.choices import resolve
 from src.choices.scores import N_NEIGHBOURS, SCORES
 from src.errors import UserError, unknown_name
 from src.models import Network
@@ -195,4 +196,4 @@ def make_detector(name: str) -> Detector:
         raise unknown_name("OOD score", name, SCORES)
     if SCORES[name].is_trained:
         raise UserError(f"the {name} of activations needs a trained detector; load it from a DetectorStore")
-    return SCORES[name].detector()
+    return resolve(__package__, SCORES[name].detector)()

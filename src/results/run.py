@@ -13,7 +13,7 @@ from typing import IO, Any
 from src.checkpoints import load_tensors, save_tensors
 from src.console import note
 from src.errors import UserError
-from src.files import hold, write_json
+from src.files import locked, write_json
 from src.results.options import as_written, read_options, refuse_other_options, write_options
 from src.runtime import provenance
 
@@ -80,7 +80,7 @@ class Run:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = hold(self._lock_file)
+            self._lock = locked(self._lock_file, wait=False)
             for path in () if resume else (self.config, self.made_with, self.state_file, *self.logs):
                 path.unlink(missing_ok=True)
         except OSError as error:

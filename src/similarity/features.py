@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from src.choices.measures import GRAMS, MEASURES, SAMPLES, take_any
+from src.choices.measures import GRAMS, MEASURES
 from src.moments import ROUNDING, Moments, Rows, as_rows
 from src.results.tables import Rank
 from src.similarity import measures
@@ -57,7 +57,7 @@ class Layer:
         self.name, self.n_images, self.n_seen, self.is_finished = name, n_images, 0, False
         self.ranks = set(ranks)
         self.gram_metrics = [metric for metric in metrics if MEASURES[metric].of == GRAMS]
-        self.keeps_sums = take_any(metrics, SAMPLES) or self.ranks != {None}
+        self.keeps_sums = len(self.gram_metrics) < len(metrics) or self.ranks != {None}
         self.shape: tuple[int, ...] = ()  # of one activation: (C, H, W), (T, D) or (D,)
         self.moments = Moments()  # of the positions
         self.widths: list[int] = []  # numbers of axes of the R Gram matrices, ascending

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.choices.measures import PAPER, SAMPLES, take_any, with_companions
+from src.choices.measures import MEASURES, PAPER, SAMPLES, with_companions
 from src.models import Network
 from src.moments import CrossMoments
 from src.results.tables import Rank
@@ -88,7 +88,8 @@ def take_statistics(
     keys = [(side.key, *map(tuple, (side.layers, side.ranks, metrics))) for side in sides]
     kept = KeptFeatures(0) if kept is None else kept
     features = [kept.pop(key, None) or _unseen(side, n_images, metrics) for side, key in zip(sides, keys, strict=True)]
-    products = _pass_over(sides, features, batches, alignment if take_any(metrics, SAMPLES) else "pool")
+    takes_samples = any(MEASURES[name].of == SAMPLES for name in metrics)
+    products = _pass_over(sides, features, batches, alignment if takes_samples else "pool")
     for each, key in zip(features, keys, strict=True):
         for layer in each.values():
             layer.finish(device=device)

@@ -96,7 +96,7 @@ def _heat_maps(cells: Mapping[tuple[str, str], SimilarityRow]) -> dict[str, Heat
             continue
         corners = [] if measure.of == GRAMS else marked
         if metric in columns:
-            panels[measure.title] = HeatMap(matrix(metric), measure.scale, marked=corners)
+            panels[measure.title] = HeatMap(matrix(metric), (measure.unrelated, measure.equal), marked=corners)
         for which, where in (("", ""), ("_within", " within classes")):
             if f"{metric}_calibrated{which}" in columns:
                 calibrated = matrix(f"{metric}_calibrated{which}")

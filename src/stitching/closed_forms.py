@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.choices import resolve
 from src.choices.stitching import FORMS
 from src.moments import ROUNDING, Moments
 from src.stitching.moments import SourceMoments, r2_of
@@ -53,16 +54,17 @@ def closed_form(
         ValueError: an activation was not finite; says on which side.
     """
     row, cut = FORMS[form], {"cutoff": cutoff} if FORMS[form].cuts_off else {}
+    solve = resolve(__package__, row.function)
     for side, sums in (("source", [everything.source]), ("target", everything.targets.values())):
         if not all(each.scatter.isfinite().all() for each in sums):
             raise ValueError(f"the {side} activations are not finite")
     moments = [everything, *parts]
     if rank is None:
-        return row.solve(*moments, **cut)
+        return solve(*moments, **cut)
     components = everything.components(rank)
     if not row.along_axes:
-        return row.solve(*(each.truncated(components) for each in moments), **cut)
-    matchings = row.solve(*(each.in_coordinates(components.axes) for each in moments), **cut)
+        return solve(*(each.truncated(components) for each in moments), **cut)
+    matchings = solve(*(each.in_coordinates(components.axes) for each in moments), **cut)
     return {name: each._replace(weight=each.weight @ components.axes.T) for name, each in matchings.items()}
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from src.choices import resolve
 from src.choices.stitching import OBJECTIVES, Objective
 from src.datasets.base import PairedImages
 from src.low_rank import low_rank_approx
@@ -143,9 +144,9 @@ class Grid:
             group = HeadLosses(unknown, unknown, unknown, (labels >= 0).sum())
         else:
             group = classification_losses(logits, labels)
-        loss = self.objective.loss
-        if loss is None:
+        if not self.objective.function:
             return group
+        loss = resolve(__package__, self.objective.function)
         losses = [loss(stitched[name], own[name]) for name in self.compared[pairs[0].end_layer]]
         return group._replace(losses=torch.stack(losses).mean(0))
 
