@@ -64,7 +64,7 @@ def test_without_dataset_yaml_images_become_those_of_imagenet_and_small_ones_are
             assert isinstance(dataset, DecodedImageSet) and images.shape == (3, 3, 224, 224)
         notes = capsys.readouterr().err.splitlines()
         assert bool(notes) == (size < 224)
-    assert notes[0].startswith(f"{root} has no dataset.yaml, so images become 3×224×224, in resized crops; the first")
+    assert notes[0].startswith(f"warning: {root} has no dataset.yaml, so images become 3×224×224, in resized crops; the first")
     assert f"give it in {root}/dataset.yaml (size: 32, and augment: crop_flip, for example)" in notes[0]
 
 
