@@ -63,8 +63,8 @@ def test_without_dataset_yaml_images_become_those_of_imagenet_and_small_ones_are
             images, _ = collect(dataset.epoch(2, seed=0, epoch=1))
             assert isinstance(dataset, DecodedImageSet) and images.shape == (3, 3, 224, 224)
         notes = capsys.readouterr().err.splitlines()
-        assert bool(notes) == (size < 224)
-    assert notes[0].startswith(f"warning: {root} has no dataset.yaml, so images become 3×224×224, in resized crops; the first")
+        assert len(notes) == (size < 224)
+    assert notes[0].startswith(f"warning: {root} has no dataset.yaml, so images become 3×224×224, in resized crops; ")
     assert f"give it in {root}/dataset.yaml (size: 32, and augment: crop_flip, for example)" in notes[0]
 
 
