@@ -19,8 +19,9 @@ MAX_CURVES = 10  # in one panel
 def print_matrices(rows: Sequence[SimilarityRow]) -> None:
     """Print the matrices of the figure of several pairs of layers, each at one rank, below the blocks of the pairs."""
     cells = {(row.layer1, row.layer2): row for row in rows}
-    for title, panel in _heat_maps(cells).items() if 1 < len(cells) == len(rows) else ():
-        table(title, *panel.matrix)
+    if 1 < len(cells) == len(rows):
+        for title, panel in _heat_maps(cells).items():
+            table(title, *panel.matrix)
 
 
 def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
