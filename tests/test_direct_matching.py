@@ -11,19 +11,20 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from src.choices.stitching import FORMS
 from src.errors import UserError
 from src.low_rank import low_rank_approx
-from src.moments import as_rows
+from src.moments import Rows, as_rows
 from src.stitching import direct_matching
 from src.stitching.closed_forms import PENALTIES, closed_form
 from src.stitching.layers import resize
-from src.stitching.matching import moments_of, with_whole
+from src.stitching.matching import moments_of
+from src.stitching.moments import source_rows
 from tests.goldens import numbers, random, tensor
 
 GOLDENS = sorted({key.split("/")[0] for key in numbers("ps_inv")})
 
 
 def solved(form, parts, *, rank=None, size=None):
-    moments = [moments_of(source, target, form=form, size=size) for source, target in parts]
-    return closed_form(form, *(each.of_source("source") for each in with_whole(moments, form)), rank=rank)["target"]
+    moments = [moments_of(source_rows(x, size), Rows.of(y), len(x), form=form) for x, y in parts]
+    return closed_form(form, moments, rank=rank)["target"]
 
 
 def error_of(matching, rows, target):
