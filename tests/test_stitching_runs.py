@@ -18,8 +18,9 @@ from src.results.run import Run
 from src.stitching import ControlPair, Pair, build_layers
 from src.stitching.check import check_options
 from src.stitching.folders import write_predictions
-from src.stitching.grid import GridScore, PairScore
-from src.stitching.runs import GridRuns, agreement_of
+from src.stitching.grid import GridScore, agreement_of
+from src.stitching.rows import Metrics
+from src.stitching.runs import GridRuns
 from src.training import EpochLog, Score
 from tests.goldens import DATA
 
@@ -126,8 +127,8 @@ def test_a_state_of_finished_pairs_alone_is_removed(layer, tmp_path):
 def test_config_txt_is_the_last_file_of_a_run(networks, layer, tmp_path, monkeypatch):
     """A folder that has it is finished: whatever write fails before it, and it is not there."""
     experiment = Experiment.of(options_of("--mod-only-stitch", "-i", "pinv", "-e", "0", "-gpu", "-1"))
-    classes = torch.arange(3)
-    score = GridScore({PAIR: PairScore(1.0, 0.5, classes, 0.5, (3, 4))}, 0.5, 0.5, classes, classes, classes)
+    metrics = Metrics(accuracy=1.0, end_accuracy=0.5, representation_difference=0.5)
+    score = GridScore({PAIR: metrics}, dict.fromkeys((PAIR, "front", "end", "labels"), torch.arange(3)))
     written, write = [], os.replace
 
     def note_and_write(source, target):
@@ -152,9 +153,9 @@ def test_kappa_at_its_limits():
 
 @pytest.mark.parametrize(("n_classes", "dtype"), [(10, np.int16), (40_000, np.int32)])
 def test_predictions_are_kept_in_few_bytes(tmp_path, n_classes, dtype):
-    classes = np.arange(n_classes)
+    classes = torch.arange(n_classes)
     names = ("stitched", "front", "end", "labels")
     write_predictions(tmp_path / "predictions.npz", {name: classes + i for i, name in enumerate(names)})
     with np.load(tmp_path / "predictions.npz") as found:
         assert found.files == list(names) and {found[name].dtype for name in names} == {np.dtype(dtype)}
-        np.testing.assert_array_equal(found["front"], classes + 1)
+        np.testing.assert_array_equal(found["front"], (classes + 1).numpy())

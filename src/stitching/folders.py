@@ -10,13 +10,14 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from src.choices import STARTS
 from src.console import warn
@@ -84,12 +85,13 @@ class StitchingRun:
         return before - last <= STILL_FELL * abs(before)
 
 
-def write_predictions(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write the arrays (N,) of `PREDICTIONS` as a compressed npz of int16, or int32 if need be."""
+def write_predictions(path: Path, classes: Mapping[Hashable, Tensor]) -> None:
+    """Write the classes (N,) of `PREDICTIONS` as a compressed npz of int16, or int32 if need be."""
+    arrays = {name: classes[name].numpy() for name in PREDICTIONS}
     largest = max(int(values.max()) for values in arrays.values())
     dtype = np.int16 if largest <= np.iinfo(np.int16).max else np.int32
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: arrays[name].astype(dtype) for name in PREDICTIONS})
+    np.savez_compressed(buffer, **{name: array.astype(dtype) for name, array in arrays.items()})
     write_bytes(path, buffer.getvalue())
 
 

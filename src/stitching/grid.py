@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,35 +25,16 @@ from src.runtime import Fitting, at_least_single
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import Batches
 from src.stitching.moments import r2_of
+from src.stitching.rows import Metrics
 from src.stitching.stitched_model import activations_of_both
 from src.training import HeadLosses, classification_losses
 
 
-class PairScore(NamedTuple):
-    """The measurements of a stitch over a data set."""
-
-    accuracy: float  # in [0, 1]
-    representation_difference: float  # ‖stitched − end‖² / ‖end‖² over all samples
-    predictions: Tensor  # (N,): classes
-    r2: float = math.nan  # 1 − ‖stitched − end‖² / ‖end − mean‖² over all samples; NaN where the end does not vary
-    depths: tuple[int, int] | tuple[None, None] = (None, None)  # of both layers in their networks
-
-
 class GridScore(NamedTuple):
-    """The measurements of all stitches of a grid, and of the two networks alone."""
+    """What the stitches of a grid, and its two networks alone, give on a data set."""
 
-    pairs: dict[Pair, PairScore]
-    front_accuracy: float  # NaN of an encoder
-    end_accuracy: float
-    front_predictions: Tensor  # (N,): classes; -1 of an encoder
-    end_predictions: Tensor  # (N,)
-    labels: Tensor  # (N,)
-
-    def predictions_of(self, pair: Pair) -> dict[str, np.ndarray]:
-        """Return the predicted classes (N,) of a stitch and of both networks, and the labels."""
-        arrays = {"stitched": self.pairs[pair].predictions, "front": self.front_predictions}
-        arrays |= {"end": self.end_predictions, "labels": self.labels}
-        return {name: array.numpy() for name, array in arrays.items()}
+    pairs: dict[Pair, Metrics]
+    predictions: dict[Pair | str, Tensor]  # (N,): classes; by pair, of `front` (-1 of an encoder) and `end`, and labels
 
 
 class Grid:
@@ -180,18 +160,26 @@ class Grid:
                 for pair, difference, classes in zip(pairs, differences, logits.argmax(-1), strict=True):
                     residuals[pair] += difference
                     predictions[pair].append(classes)
-        classes_of = {name: torch.cat(parts).cpu() for name, parts in predictions.items()}
-        labels = classes_of.pop("labels")
-        accuracy = {name: (classes == labels).sum().item() / len(labels) for name, classes in classes_of.items()}
-        scores = {}
+        classes = {name: torch.cat(parts).cpu() for name, parts in predictions.items()}
+        labels = classes["labels"]
+        accuracy = {name: (found == labels).sum().item() / len(labels) for name, found in classes.items()}
+        metrics = {}
         for pair, residual in residuals.items():
             target = targets[pair.end_layer]
-            difference = (residual / target.squared_norm).item()
-            depths = self.front.depth(pair.front_layer), self.end.depth(pair.end_layer)
-            scores[pair] = PairScore(accuracy[pair], difference, classes_of[pair], r2_of(target, residual), depths)
-        front_classes = classes_of.get("front", torch.full_like(labels, -1))
-        front_accuracy = accuracy.get("front", math.nan)
-        return GridScore(scores, front_accuracy, accuracy["end"], front_classes, classes_of["end"], labels)
+            agreement, kappa = agreement_of(classes[pair], classes["end"])
+            metrics[pair] = Metrics(
+                accuracy=accuracy[pair],
+                front_accuracy=accuracy.get("front", math.nan),
+                end_accuracy=accuracy["end"],
+                representation_difference=(residual / target.squared_norm).item(),
+                agreement=agreement,
+                kappa=kappa,
+                n_images=len(labels),
+                r2_test=r2_of(target, residual),
+                front_depth=self.front.depth(pair.front_layer),
+                end_depth=self.end.depth(pair.end_layer),
+            )
+        return GridScore(metrics, {"front": torch.full_like(labels, -1), **classes})
 
     def truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Truncate the activations at the front layers to the rank of the grid."""
@@ -230,3 +218,16 @@ class Grid:
                         acts |= self.end.activations(stitched, names, after=end_layer, images=recorded)
                     yield pairs, {name: act.unflatten(0, (len(pairs), -1)) for name, act in acts.items()}
                     del stitched, acts  # their memory is for the next
+
+
+def agreement_of(predictions: Tensor, others: Tensor) -> tuple[float, float]:
+    """Compare two predictions (N,) of the same images.
+
+    Returns:
+        The share of equal ones, and Cohen's kappa (1960): 1 for equal ones, 0 for no more than chance, NaN where both
+        give one and the same class.
+    """
+    n_classes = 1 + int(torch.maximum(predictions, others).max())
+    shares = [torch.bincount(classes, minlength=n_classes).double() / len(classes) for classes in (predictions, others)]
+    observed, by_chance = (predictions == others).double().mean().item(), (shares[0] @ shares[1]).item()
+    return observed, math.nan if by_chance == 1 else (observed - by_chance) / (1 - by_chance)

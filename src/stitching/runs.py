@@ -2,14 +2,10 @@
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from src.checkpoints import load_tensors, save_state
 from src.console import listed, note, result, warn
@@ -143,9 +139,13 @@ class GridRuns:
                 saved = layer if whole_networks is None else StitchedModel(*whole_networks, layer, pair)
                 save_state(run.folder / "final_model.pt", saved.state_dict())
             if not options["no_predictions"]:
-                write_predictions(run.folder / "predictions.npz", score.predictions_of(pair))
-            settings = self.experiment.settings | pair._asdict()
-            rows[pair] = StitchRow(**settings, **_metrics(score, pair, matched.get(pair)), folder=run.folder.name)
+                classes = score.predictions | {"stitched": score.predictions[pair]}
+                write_predictions(run.folder / "predictions.npz", classes)
+            settings, measured = self.experiment.settings | pair._asdict(), vars(score.pairs[pair])
+            if match := matched.get(pair):
+                measured = measured | {"matching_error": match.error, "r2_matched": match.r2}
+                measured |= {"n_matched": match.n_samples, "matching_rank": match.rank}
+            rows[pair] = StitchRow(**settings, **measured, folder=run.folder.name)
             sparsity = dict(zip(THRESHOLDS, layer.sparsity([float(each) for each in THRESHOLDS]), strict=True))
             penalty = {"ridge_penalty": matched[pair].ridge_penalty} if options["init"] == "ridge" else {}
             write_metrics(run.folder, rows[pair], sparsity=sparsity, **penalty)
@@ -159,38 +159,6 @@ class GridRuns:
     def _title(self, pair: Stitch) -> str:
         alone = (pair.front_layer, pair.end_layer) == tuple(pair_of(self.experiment.options))[:2]
         return "" if alone else f"{pair}: "
-
-
-def _metrics(score: GridScore, pair: Stitch, matched: Matching | None) -> dict[str, Any]:
-    """Return the fields of `Metrics`."""
-    of_pair = score.pairs[pair]
-    agreement, kappa = agreement_of(of_pair.predictions, score.end_predictions)
-    of_match = {"matching_error": "error", "n_matched": "n_samples", "matching_rank": "rank", "r2_matched": "r2"}
-    return {name: getattr(matched, field) for name, field in of_match.items() if matched} | {
-        "accuracy": of_pair.accuracy,
-        "front_accuracy": score.front_accuracy,
-        "end_accuracy": score.end_accuracy,
-        "representation_difference": of_pair.representation_difference,
-        "agreement": agreement,
-        "kappa": kappa,
-        "n_images": len(score.labels),
-        "r2_test": of_pair.r2,
-        "front_depth": of_pair.depths[0],
-        "end_depth": of_pair.depths[1],
-    }
-
-
-def agreement_of(predictions: Tensor, others: Tensor) -> tuple[float, float]:
-    """Compare two predictions (N,) of the same images.
-
-    Returns:
-        The share of equal ones, and Cohen's kappa (1960): 1 for equal ones, 0 for no more than chance, NaN where both
-        give one and the same class.
-    """
-    n_classes = 1 + int(torch.maximum(predictions, others).max())
-    shares = [torch.bincount(classes, minlength=n_classes).double() / len(classes) for classes in (predictions, others)]
-    observed, by_chance = (predictions == others).double().mean().item(), (shares[0] @ shares[1]).item()
-    return observed, math.nan if by_chance == 1 else (observed - by_chance) / (1 - by_chance)
 
 
 def _warn_of_matching(rows: Mapping[Stitch, StitchRow], matched: Mapping[Stitch, Matching], *, is_auto: bool) -> None:
