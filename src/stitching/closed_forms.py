@@ -102,15 +102,9 @@ def least_squares(moments: SourceMoments, cutoff: Cutoff = "paper") -> dict[Hash
         explained = coordinates.square().sum(1) / squared_sigma  # of ‖Y‖², by direction
         residual, least = (target.squared_norm - explained[which].sum() for which in (kept, kept_by_exact))
         error, least = _relative(residual, target), _relative(least, target)
-        matchings[name] = Matching(
-            solution[:-1].T,
-            solution[-1],
-            error,
-            r2_of(target, residual),
-            int(kept.sum()),
-            moments.n_samples,
-            truncated=drops and error - least > max(min(0.01, least / 10), 1e-9),  # less is rounding
-        )
+        truncated = drops and error - least > max(min(0.01, least / 10), 1e-9)  # less is rounding
+        fit = error, r2_of(target, residual), int(kept.sum()), moments.n_samples
+        matchings[name] = Matching(solution[:-1].T, solution[-1], *fit, truncated)
     return matchings
 
 

@@ -1,7 +1,6 @@
 """The files of stitching runs, of this suite or of the public code: options, metrics, predictions.
 
 `summary.txt`, `config.txt` and `training_logs.csv` are the public code's; `metrics.json` and `predictions.npz` are new.
-Importing this spares torch.
 """
 
 import io
@@ -26,6 +25,7 @@ from src.files import read_json, readable, write_bytes, write_json, write_text
 from src.results.options import read_options
 from src.results.tables import columns, from_record, read_table
 from src.stitching.rows import Metrics, StitchRow
+from src.training.recorded import EpochRow
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 SUMMARY = {  # lines of `summary.txt`, and the metrics that they give
@@ -67,21 +67,15 @@ class StitchingRun:
             warn(f"{path} is damaged ({error}) and left out; stitch this pair again")
             return None
 
-    @cached_property
-    def losses(self) -> list[float]:
-        """The training loss of each epoch; empty where nothing was trained."""
-        from src.training.recorded import EpochRow  # imports torch
-
-        path = self.folder / "training_logs.csv"
-        return [row.train_loss for row in read_table(path, EpochRow)] if path.is_file() else []
-
     @property
     def has_converged(self) -> bool:
         """Whether the training loss fell by at most 2 % over the last fifth of the epochs; one epoch does not tell."""
-        fifth = math.ceil(len(self.losses) / 5)
-        if len(self.losses) <= fifth:
-            return not self.losses
-        before, last = self.losses[-1 - fifth], self.losses[-1]
+        path = self.folder / "training_logs.csv"
+        losses = [row.train_loss for row in read_table(path, EpochRow)] if path.is_file() else []
+        fifth = math.ceil(len(losses) / 5)
+        if len(losses) <= fifth:
+            return not losses
+        before, last = losses[-1 - fifth], losses[-1]
         return before - last <= STILL_FELL * abs(before)
 
 

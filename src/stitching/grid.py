@@ -103,31 +103,18 @@ class Grid:
             )  # fmt: skip
             sources = {control: self.truncated(of_control) for control, of_control in acts.items()}
         for pairs, stitched in self._tails(recorded, sources, behind):
-            group = self._losses_of(pairs, stitched, own, labels)
+            if self.end.output_name in stitched:
+                group = classification_losses(stitched[self.end.output_name], labels)
+            else:
+                unknown = torch.full((len(pairs),), math.nan, device=labels.device)
+                group = HeadLosses(unknown, unknown, unknown, (labels >= 0).sum())
+            losses, loss = group.losses, self.objective.loss
+            if loss is not None:
+                names = self.compared[pairs[0].end_layer]
+                losses = torch.stack([loss(stitched[name], own[name]) for name in names]).mean(0)
             if training and self.l1_coef:
-                penalties = torch.stack([self.layers[pair].l1_norm() for pair in pairs])
-                group = group._replace(losses=group.losses + self.l1_coef * penalties)
-            yield group
-
-    def _losses_of(
-        self,
-        pairs: Sequence[Pair],
-        stitched: Mapping[str, Tensor],
-        own: Mapping[str, Tensor],
-        labels: Tensor,
-    ) -> HeadLosses:
-        """Compute the objective of pairs with the same end layer from stitched (P, B, …) and own (B, …) activations."""
-        logits = stitched.get(self.end.output_name)
-        if logits is None:
-            unknown = torch.full((len(pairs),), math.nan, device=labels.device)
-            group = HeadLosses(unknown, unknown, unknown, (labels >= 0).sum())
-        else:
-            group = classification_losses(logits, labels)
-        loss = self.objective.loss
-        if loss is None:
-            return group
-        losses = [loss(stitched[name], own[name]) for name in self.compared[pairs[0].end_layer]]
-        return group._replace(losses=torch.stack(losses).mean(0))
+                losses = losses + self.l1_coef * torch.stack([self.layers[pair].l1_norm() for pair in pairs])
+            yield group._replace(losses=losses)
 
     @torch.no_grad()
     def evaluate(self, batches: Batches) -> GridScore:

@@ -224,12 +224,10 @@ def _check_shapes(kind: str, source: Shape, target: Shape, made_cls: str | None)
     if kind == "c2t":
         n_patches = target[0] - (made_cls is not None)
         if math.prod(source[1:]) != n_patches and (n_patches < 1 or has_cls_token(n_patches)):
-            other = target[0] - (made_cls is None)  # patch tokens, with a CLS token where none is made now
             remedy = "use -c2t-cls pool or learn" if made_cls is None else "leave out -c2t-cls"
-            remedy = remedy if _side(other) ** 2 == other > 0 else "choose another layer"
             raise UserError(
-                f"c2t makes {n_patches} patch tokens{'' if made_cls is None else ' and a CLS token'} for an end "
-                f"layer of {target[0]} tokens, which form no square; {remedy}"
+                f"c2t makes {n_patches} patch tokens for an end layer of {target[0]} tokens, which form no square; "
+                f"{remedy}, or choose another layer"
             )
 
 

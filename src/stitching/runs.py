@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,7 +24,7 @@ from src.training import EpochLog, Score, State
 from src.training.recorded import report_epoch, write_logs
 
 Stitch = Pair | ControlPair
-BegunRun = tuple[Path, Mapping[str, Any]]  # a file of it, and its options
+BegunRun = tuple[Path, Mapping[str, Any]]  # its folder, and its options
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")
 
 
@@ -75,23 +75,22 @@ class GridRuns:
         self.layers = {pair: layer for pair, layer in self.layers.items() if pair in left}
 
     def _finished_pairs(self) -> set[Stitch]:
-        configs = [(config, read_options(config)) for config in sorted(self.directory.glob("*/config.txt"))]
-        by_pair, finished = grouped(configs, lambda each: pair_of(each[1])), set()
+        configs = [(config.parent, read_options(config)) for config in sorted(self.directory.glob("*/config.txt"))]
+        by_identity, finished = grouped(configs, lambda each: _identity(each[1])), set()
         for pair in self.layers:
             given = as_written(self.experiment.config(pair))
-            if chosen := _begun(by_pair.get(pair, []), given):
-                config, options = chosen
-                refuse_other_options(options, given, where=config.parent)
+            for folder, options in _nearest(by_identity.get(_identity(given), []), given):
+                refuse_other_options(options, given, where=folder)
                 finished.add(pair)
         return finished
 
     def _interrupted(self) -> Run | None:
-        states = []
+        states, given = [], as_written(self._whole)
         for path in sorted(self.directory.glob("*/resume.pt")):
             with contextlib.suppress(UserError):  # its process has just finished it
-                states.append((path, load_tensors(path)["options"]))
-        chosen = _begun(states, as_written(self._whole))
-        return Run.in_folder(chosen[0].parent, self._whole) if chosen else None
+                states.append((path.parent, load_tensors(path)["options"]))
+        same = [each for each in states if _identity(each[1]) == _identity(given)]
+        return next((Run.in_folder(folder, self._whole) for folder, _ in _nearest(same, given)), None)
 
     def _claim(self) -> None:
         """Create the run folders, and lock that of the state, unless that has been done."""
@@ -178,17 +177,15 @@ def _warn_of_matching(rows: Mapping[Stitch, StitchRow], matched: Mapping[Stitch,
         )
 
 
-def _begun(files: Iterable[BegunRun], given: Mapping[str, Any]) -> BegunRun | None:
-    """Return one with these very options, or else one of the same experiment, if there is any."""
-    same = [(bool(differences(begun, given)), file, begun) for file, begun in files if _same_experiment(begun, given)]
-    return min(same)[1:] if same else None
+def _nearest(begun: Sequence[BegunRun], given: Mapping[str, Any]) -> Sequence[BegunRun]:
+    """Return the first run with these very options, or else the first; none of none."""
+    return sorted(begun, key=lambda each: bool(differences(each[1], given)))[:1]
 
 
-def _same_experiment(begun: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    """Return whether runs have the same layers, networks, method and seed; epochs and other options may differ."""
+def _identity(options: Mapping[str, Any]) -> Hashable:
+    """Tells layers, networks, method and seed of runs apart, not epochs and other options; None of other scripts."""
     try:
-        experiments = [Experiment.of(options) for options in (begun, given)]
-    except ValueError:  # of another script
-        return False
-    one, other = (dataclasses.replace(each, n_epochs=each.n_epochs != 0).key for each in experiments)
-    return pair_of(begun) == pair_of(given) and one == other
+        experiment = Experiment.of(options)
+    except ValueError:
+        return None
+    return pair_of(options), dataclasses.replace(experiment, n_epochs=experiment.n_epochs != 0).key
