@@ -141,7 +141,7 @@ def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
     from src.choices.scores import SCORES
     from src.console import warn
     from src.errors import UserError
-    from src.ood.evaluated import with_evaluations
+    from src.ood.rows import with_evaluations
     from src.stitching.folders import folders_of_runs, read_runs
 
     runs, skipped = read_runs(source_dir, recursive=recursive)

@@ -9,10 +9,8 @@ from typing import NamedTuple
 from src.console import listed, note, result, table
 from src.datasets import dataset_label
 from src.files import write_json
-from src.ood.evaluated import evaluation_file
 from src.ood.reference import Reference
-from src.ood.rows import EvaluationRow
-from src.ood.validity_limits import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, side_of
+from src.ood.rows import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, EvaluationRow, evaluation_file, side_of
 from src.results.captions import caption, common, describe_method, short, stitched_networks
 from src.results.experiments import by_experiment
 from src.results.heat_maps import HeatMap, maps

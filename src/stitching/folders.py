@@ -44,7 +44,7 @@ class StitchingRun:
     folder: Path
     options: dict[str, Any]  # its config.txt
     row: StitchRow
-    evaluations: Mapping[str, Any] = field(default_factory=dict)  # by detector, see `src.ood.evaluated`
+    evaluations: Mapping[str, Any] = field(default_factory=dict)  # by detector, see `src.ood.rows`
 
     @property
     def validity(self) -> Any:
