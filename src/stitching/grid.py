@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from src.choices.stitching import OBJECTIVES, Objective
 from src.datasets.base import PairedImages
@@ -27,7 +27,7 @@ from src.stitching.matching import Batches
 from src.stitching.moments import r2_of
 from src.stitching.rows import Metrics
 from src.stitching.stitched_model import activations_of_both
-from src.training import HeadLosses, classification_losses
+from src.training import HeadLosses, Task, classification_losses
 
 
 class GridScore(NamedTuple):
@@ -37,7 +37,7 @@ class GridScore(NamedTuple):
     predictions: dict[Pair | str, Tensor]  # (N,): classes; by pair, of `front` (-1 of an encoder) and `end`, and labels
 
 
-class Grid:
+class Grid(Task):
     """Stitching layers between pairs of layers of two networks; also the task of training them.
 
     Args:
@@ -72,18 +72,13 @@ class Grid:
         self.end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
         # In the order in which they run: one end layer after the other
         self.layers = {pair: layers[pair] for name in self.end_layers for pair in layers if pair.end_layer == name}
-        self.heads: Sequence[nn.Module] = list(self.layers.values())
+        self.heads = list(self.layers.values())
         self.compared = {name: objective.compared(name, end.behind(name), end.output_name) for name in self.end_layers}
         self.targets = list(dict.fromkeys(name for names in self.compared.values() for name in names))
         self.given = {"front": front, "end": end}  # targets and networks alone do not move with the statistics
         self.front, self.end = (front, end) if frozen else (copy.deepcopy(front), copy.deepcopy(end))
         self.modules = [*self.heads, *([] if frozen else [self.front, self.end])]
         self.names = list(map(str, self.layers))
-
-    def train(self, mode: bool) -> None:
-        """Switch the stitching layers, and the networks unless they are frozen."""
-        for module in self.modules:
-            module.train(mode)
 
     def losses(self, images: Tensor | PairedImages, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the objective of all stitches on a batch, in training plus the l1 term.
