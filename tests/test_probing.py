@@ -9,7 +9,7 @@ from src.datasets import load_dataset
 from src.datasets.in_memory import ImageSet
 from src.images import ImageSpec
 from src.low_rank import low_rank_approx
-from src.models import Network, build_model
+from src.models import Network
 from src.models.heads import pool
 from src.probing import Probes, decay_epochs
 from src.probing.probes import truncated_pools
@@ -124,15 +124,6 @@ def test_truncation_at_test_time_is_that_of_each_batch(digits):
     assert whole == pytest.approx(whole_of_all, abs=1e-6) and abs(cut - cut_of_all) > 1e-3
 
 
-def test_the_network_is_left_alone(digits):
-    network = build_model("resnet18_samewidth", n_classes=10, n_channels=1).eval().requires_grad_(False)
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    small = ImageSet(digits[1].images[:40], digits[1].labels[:40], n_classes=10)
-    trained(["layer1.0", "layer4.1", "layer1.1.bn2", "fc"], [3, None], (small, small), network=network)
-    assert not network.training
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-
-
 def test_the_seed_draws_the_probes():
     first, same, other = ([probe.weight for probe in Probes(toy(), ["maps", "tokens"], [4, 2], IMAGES, seed=seed).heads]
                           for seed in (0, 0, 1))  # fmt: skip
@@ -142,9 +133,3 @@ def test_the_seed_draws_the_probes():
 
 def test_the_last_five_epochs_decay_if_there_are_more():
     assert [decay_epochs(n) for n in (0, 1, 5, 6, 10, 100)] == [[], [], [], [1], [5], [95]]
-
-
-def test_layers_of_transformers_have_their_widths():
-    network = build_model("vit_tiny_patch4_32", n_classes=10, n_channels=1, image_shape=(1, 8, 8)).eval()
-    layers = {"patch_embed.proj": 192, "pos_drop": 192, "blocks.0": 192, "head": 10, "blocks.1.attn": 192}
-    assert Probes(network, list(layers), [4], IMAGES, seed=0).widths == layers
