@@ -8,7 +8,6 @@ import subprocess
 import pytest
 
 from src import __version__
-from src.datasets import INTERVENTIONS
 from tests.commands import ON_DIGITS, error_line, names_in, parser_of, read_csv, read_json, run, run_process, words
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -74,18 +73,6 @@ def test_the_recipe_of_resi(monkeypatch):
     run("exec_train.py", "resnet18", *ON_DIGITS, *recipe)
     expected = Settings(200, 128, "sgd", 0.1, 5e-4, "cosine", [], seed=3, momentum=0.9)
     assert given == [expected]
-
-
-def test_dots_are_learned_and_mislead_on_test_images():
-    """The accuracies are 0.86 and 0.9 without; test_datasets_interventions.py has the other interventions."""
-    settings = [*ON_DIGITS, "-e", "4", "-b", "32", "-lr", "0.003", "-dir", "m"]
-    run("exec_train.py", "small_cnn", *settings, "--shortcut", "1", "--intervention-seed", "3")
-    row = read_csv("m/training_logs.csv")[-1]
-    assert float(row["train_acc"]) > 0.8 and float(row["val_acc"]) < 0.5
-    clean = run("exec_eval.py", "m/model_4.pt", "small_cnn", *ON_DIGITS).out
-    assert clean != f"Clean accuracy: {float(row['val_acc']):.2%}\n"  # no dots are on those images
-    config = read_json("m/config.txt")
-    assert [config[name] for name in (*INTERVENTIONS, "intervention_seed")] == [1, None, None, 3]
 
 
 def test_an_interrupted_run_with_interventions_goes_on_and_a_config_repeats_it(tmp_path, monkeypatch):
