@@ -82,17 +82,6 @@ class StitchingLayer(nn.Module):
         if from_tokens and used_cls == "add":
             self.cls_token_weight = nn.Parameter(torch.tensor([0.1]))
 
-    @property
-    def source_key(self) -> tuple:
-        """Tells layouts and sizes of a source apart."""
-        between_tokens = isinstance(self.transform, nn.Linear)
-        return self.size, self.upsample_mode, *((self.grid, self.keeps_cls) if between_tokens else ())
-
-    @property
-    def target_key(self) -> tuple:
-        """Tells targets of an activation apart."""
-        return self.grid, self.made_cls is not None
-
     def layout(self, source: Tensor) -> Tensor:
         """Return the source as a map (B, C, H, W), which is to be resized to `size`, or as tokens (B, T, D)."""
         if self.side is None:

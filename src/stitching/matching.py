@@ -84,11 +84,11 @@ def matching_batches(
 
 def _source(pair: Pair, layer: StitchingLayer) -> tuple:
     """What pairs of the same moments of the source share: control, front layer, and how it is laid out and resized."""
-    return (pair.control, pair.front_layer, *layer.source_key)
+    return pair.control, pair.front_layer, layer.size, layer.grid, layer.keeps_cls, layer.upsample_mode
 
 
 def _target(pair: Pair, layer: StitchingLayer) -> tuple:
-    return pair.end_layer, layer.target_key
+    return pair.end_layer, layer.grid, layer.made_cls is not None
 
 
 @torch.no_grad()
