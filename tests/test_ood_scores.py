@@ -105,18 +105,6 @@ def test_little_variance_about_a_far_mean_keeps_its_digits(rng, name):
     torch.testing.assert_close(scores[1], scores[0], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_maps_and_tokens_are_averaged_over_positions(rng, name):
-    x, labels = samples(rng)
-    maps = x[:, :, None, None] + rng.normal(size=(len(x), WIDTH, 3, 2))
-    tokens = maps.reshape(len(x), WIDTH, 6).transpose(0, 2, 1)
-    expected = fitted(name, maps.mean((2, 3)), labels).score(torch.tensor(x))
-    for activations in (maps, tokens):
-        torch.testing.assert_close(fitted(name, activations, labels).score(torch.tensor(x)), expected)
-    single = fitted(name, maps.astype(np.float32), labels).score(torch.tensor(x))
-    torch.testing.assert_close(single, expected, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("name", ["mahalanobis", "rmd", "residual"])
 def test_dead_channels_are_no_hiding_place(rng, name):
     """What leaves the subspace of the training data, by a channel that was dead in it, is far away."""

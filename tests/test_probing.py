@@ -14,7 +14,7 @@ from src.models.heads import pool
 from src.probing import Probes, decay_epochs
 from src.probing.probes import truncated_pools
 from src.runtime import seeded
-from src.training import Settings, evaluate, train
+from src.training import Settings, train
 
 SHAPES = {
     "maps": (6, 12, 4, 3), "tokens": (6, 5, 12), "patches": (6, 4, 12), "flat": (20, 12), "few samples": (7, 12),
@@ -114,14 +114,6 @@ def test_together_they_become_what_each_becomes_by_a_loop_of_its_own(layer, rank
     torch.testing.assert_close(probes[layer, rank].weight, probe.weight, rtol=0, atol=1e-4)
     torch.testing.assert_close(probes[layer, rank].bias, probe.bias, rtol=0, atol=1e-4)
     assert logs[layer, rank].val.accuracy == pytest.approx(sum(hits) / len(test_set), abs=0.003)
-
-
-def test_truncation_at_test_time_is_that_of_each_batch(digits):
-    task = Probes(toy(), ["flat"], [1, None], IMAGES, seed=0)
-    (cut, whole), (cut_of_all, whole_of_all) = (
-        [score.loss for score in evaluate(task, digits[1].batches(batch_size))] for batch_size in (20, 360)
-    )
-    assert whole == pytest.approx(whole_of_all, abs=1e-6) and abs(cut - cut_of_all) > 1e-3
 
 
 def test_the_seed_draws_the_probes():
