@@ -26,14 +26,11 @@ def write_grid(path: Path, rows: Sequence[StitchRow], *, figure: str = ".png", t
         figure: the ending of its name, and so its format: .png or .pdf.
     """
     write_table(path, StitchRow, rows)
-    groups = list(by_experiment(rows).items())
-    if len(groups) > MAX_PANELS:
-        note(f"{path.with_suffix(figure)} shows the last {MAX_PANELS} of {len(groups)} experiments")
     panels = {
-        name.replace(", ", "\n") or "accuracy of the stitched network": HeatMap(accuracies(group))
-        for name, group in groups[-MAX_PANELS:]
+        name: {name.replace(", ", "\n") or "accuracy of the stitched network": HeatMap(accuracies(group))}
+        for name, group in by_experiment(rows).items()
     }
-    _draw(path, panels, figure=figure, title=title, caption=describe_stitches(rows))
+    draw(path, panels, figure=figure, title=title, caption=describe_stitches(rows))
 
 
 def update_grid(directory: Path, *, create: bool, title: str = "") -> None:
@@ -91,11 +88,19 @@ def compare(
     if path:
         lines = pivot(stitches, compared, missing=None).values
         write_table(path, ComparisonRow, [row for line in lines for row in line if row])
-        _draw(path, panels, figure=figure, title=title, caption=describe_stitches(*experiments))
+        draw(path, {"": panels}, figure=figure, title=title, caption=describe_stitches(*experiments))
 
 
-def _draw(path: Path, panels: Mapping[str, HeatMap], *, figure: str, title: str, caption: str) -> None:
-    """Draw the figure beside a table, and say what was written."""
-    drawn = path.with_suffix(figure)
-    is_drawn = maps(drawn, panels, **AXES, title=title, caption=caption)
+def draw(path: Path, panels: Mapping[str, Mapping[str, HeatMap]], *, figure: str, **texts: str) -> None:
+    """Draw a figure beside a table, and say what was written.
+
+    Args:
+        panels: by experiment and title; the last experiments are drawn, as many as fit.
+        figure: the ending of its name.
+    """
+    drawn, n_shown = path.with_suffix(figure), MAX_PANELS // max(map(len, panels.values()))
+    if len(panels) > n_shown:
+        note(f"{drawn} shows the last {n_shown} of {len(panels)} experiments")
+    shown = [panel for of_experiment in list(panels.values())[-n_shown:] for panel in of_experiment.items()]
+    is_drawn = maps(drawn, dict(shown), **AXES, **texts)
     note(f"wrote {path}{f' and {drawn}' * is_drawn}")
