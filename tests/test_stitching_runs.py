@@ -106,19 +106,6 @@ def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
             GridRuns(tmp_path, others, Experiment.of(experiment.options | changed), resume=True)
 
 
-def test_a_state_of_finished_pairs_alone_is_removed(layer, tmp_path):
-    """A kill between the last `config.txt` and the end of the state; another pair is still to be stitched."""
-    experiment = Experiment.of(options_of("--mod-only-stitch", "-e", "1", "-gpu", "-1"))
-    finished = Run.in_folder(tmp_path / "1", experiment.config(PAIR))
-    finished.claim(resume=False)
-    finished.finish()
-    killed = Run.in_folder(tmp_path / "1", experiment.options)
-    killed.save(folders=[[*PAIR, "1"]])
-    again = GridRuns(tmp_path, {PAIR: layer, Pair("layer2.0", "layer3.1"): layer}, experiment, resume=True)
-    assert list(again.layers) == [Pair("layer2.0", "layer3.1")] and not again.folders and again.state is None
-    assert not killed.state_file.exists()
-
-
 def test_config_txt_is_the_last_file_of_a_run(networks, layer, tmp_path, monkeypatch):
     """A folder that has it is finished: whatever write fails before it, and it is not there."""
     experiment = Experiment.of(options_of("--mod-only-stitch", "-i", "pinv", "-e", "0", "-gpu", "-1"))

@@ -58,7 +58,7 @@ def _score_grid(grid: Grid, runs: Mapping[Pair, StitchingRun], reference: Refere
         acts, _, recorded = activations_of_both(
             grid.front, grid.front_layers, grid.end, [], images, after=grid.end_layers
         )
-        for pairs, stitched, logits in grid.stitched(recorded, grid.truncated(acts[""])):
+        for pairs, stitched, logits in grid.stitched(acts[""], recorded):
             layer, together = pairs[0].end_layer, stitched.flatten(0, 1)
             for pair, of_pair in zip(pairs, logits.argmax(-1) == labels, strict=True):
                 hits[pair].append(of_pair.sum())

@@ -96,8 +96,7 @@ class Grid(Task):
                 self.front, self.front_layers, self.given["end"], self.targets, images,
                 after=after, controls=self.controls,
             )  # fmt: skip
-            sources = {control: self.truncated(of_control) for control, of_control in acts.items()}
-        for pairs, stitched in self._tails(recorded, sources, behind):
+        for pairs, stitched in self._tails(recorded, acts, behind):
             if self.end.output_name in stitched:
                 group = classification_losses(stitched[self.end.output_name], labels)
             else:
@@ -136,7 +135,7 @@ class Grid(Task):
                 predictions[side].append(logits.argmax(-1))
             for name in self.end_layers:
                 targets[name] = targets[name].pooled(Rows.of(end_acts[name]).moments(diagonal=True))
-            for pairs, stitched, logits in self.stitched(recorded, self.truncated(front_acts)):
+            for pairs, stitched, logits in self.stitched(front_acts, recorded):
                 squares = (at_least_single(stitched) - end_acts[pairs[0].end_layer]).square_()
                 differences = squares.flatten(1).sum(1, dtype=torch.float64)
                 for pair, difference, classes in zip(pairs, differences, logits.argmax(-1), strict=True):
@@ -163,17 +162,16 @@ class Grid(Task):
             )
         return GridScore(metrics, {"front": torch.full_like(labels, -1), **classes})
 
-    def truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Truncate the activations at the front layers to the rank of the grid."""
-        return {name: low_rank_approx(acts[name], self.front_rank) for name in self.front_layers}
+    def stitched(self, acts: Mapping[str, Tensor], recorded: Recorded) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
+        """Yield some pairs at a time with their stitched activations (P, B, …) and logits (P, B, n_classes).
 
-    def stitched(
-        self, recorded: Recorded, sources: Mapping[str, Tensor]
-    ) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
-        """Yield some pairs at a time with their stitched activations (P, B, …) and logits (P, B, n_classes)."""
-        behind = dict.fromkeys(self.end_layers, [self.end.output_name])
-        for pairs, acts in self._tails(recorded, dict.fromkeys(self.controls, sources), behind):
-            yield pairs, acts[pairs[0].end_layer], acts[self.end.output_name]
+        Args:
+            acts: of the front network.
+            recorded: of the end network's pass over the same images.
+        """
+        sources, behind = dict.fromkeys(self.controls, acts), dict.fromkeys(self.end_layers, [self.end.output_name])
+        for pairs, found in self._tails(recorded, sources, behind):
+            yield pairs, found[pairs[0].end_layer], found[self.end.output_name]
 
     def _tails(
         self, recorded: Recorded, sources: Mapping[str, Mapping[str, Tensor]], behind: Mapping[str, Sequence[str]]
@@ -182,9 +180,14 @@ class Grid(Task):
 
         Args:
             recorded: of the end network's pass over the images.
-            sources: by control and front layer.
+            sources: by control and front layer; they are truncated to the rank of the grid.
             behind: those others by end layer; where there are none, no part of the end network runs.
         """
+        with torch.no_grad():
+            sources = {
+                control: {name: low_rank_approx(acts[name], self.front_rank) for name in self.front_layers}
+                for control, acts in sources.items()
+            }
         for end_layer in self.end_layers:
             group = [pair for pair in self.layers if pair.end_layer == end_layer]
             names = [name for name in dict.fromkeys(behind[end_layer]) if name != end_layer]

@@ -68,9 +68,6 @@ class GridRuns:
         if self._run:
             self._run.claim(resume=True)
             self.folders = {tuple(pair): self.directory / name for *pair, name in self._run.state["folders"]}
-            if self.folders.keys() <= finished:  # killed before it removed its state
-                self._run.discard()
-                self._run, self.folders = None, {}
         left = self.folders or self.layers.keys() - finished
         self.layers = {pair: layer for pair, layer in self.layers.items() if pair in left}
 
