@@ -227,8 +227,8 @@ def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures):
     titles = [line for line in out.splitlines() if line.startswith("EXPERIMENT")]
     assert titles == ["EXPERIMENT: front_stitch_rank=full", "EXPERIMENT: front_stitch_rank=2"]
     assert "evaluated 6 stitches; skipped 0 runs" in err and "newest" not in err
-    panels = [axes.get_title() for axes in drawn_figures["ood_evaluation.png"].axes if axes.images]
-    assert panels[:2] == ["accuracy\nfront_stitch_rank=full", "AUROC\nfront_stitch_rank=full"] and len(panels) == 8
+    panels = {axes.get_title(): axes.images[0] for axes in drawn_figures["ood_evaluation.png"].axes if axes.images}
+    assert len(panels) == 8 and panels["AUPR\nfront_stitch_rank=2"].get_cmap().name == "viridis_r"  # 1 is dark
     rows = rows_of(folder)
     found = [(row["front_layer"], row["front_stitch_rank"]) for row in rows]
     assert found == [(front, rank) for rank in ("", "2") for front in FRONTS]
@@ -280,12 +280,6 @@ def test_validity_of_detectors_that_share_a_pass(workplace, copied, networks, dr
         assert parse_matrix(printed.out, f"STITCHING {title} DOSE")[pair_of(row)] == f"{dose:.4f}"
     assert float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"])
 
-    figure = drawn_figures["ood_evaluation_mahalanobis.png"]
-    panels = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images}
-    assert {name: (image.get_cmap().name, image.get_clim()) for name, image in panels.items()} == {
-        "accuracy": ("viridis", (0, 1)), "AUROC": ("RdBu_r", (0, 1)), "AUPR": ("viridis_r", (0, 1)),
-        "FPR95": ("viridis", (0, 1)), "noise dose": ("viridis", (0, 0.2)), "shrinkage dose": ("viridis", (0, 0.3)),
-    }  # fmt: skip
     below = caption_of(drawn_figures["ood_evaluation.png"])
     assert "Data: digits. Method: direct matching (rc2c_pre, matched on" in below and "Images: 120." in below
     assert "Detector: energy (ID digits, OOD photo_patches)." in below and f"({MODEL})" in below
