@@ -1,6 +1,5 @@
 """exec_train.py and exec_eval.py as a user runs them."""
 
-import json
 import os
 import re
 import subprocess
@@ -8,7 +7,7 @@ import subprocess
 import pytest
 
 from src import __version__
-from tests.commands import ON_DIGITS, error_line, names_in, parser_of, read_csv, read_json, run, run_process, words
+from tests.commands import ON_DIGITS, error_line, names_in, read_csv, read_json, run, run_process, words
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
@@ -116,12 +115,3 @@ def test_a_finished_run_of_other_options_is_not_written_over(tmp_path):
     config.unlink()  # unfinished runs are written over
     train(*options)
     assert model.read_bytes() == before
-
-
-def test_a_finished_folder_of_the_public_code_is_finished(tmp_path):
-    """It writes "" where no scheduler is used, and has no options that are new."""
-    options = ["-e", "1", "-sched", "", "-dir", str(tmp_path)]
-    written = vars(parser_of("exec_train.py").parse_args([*ARGUMENTS, *options]))
-    public = {name: value for name, value in written.items() if name not in ("config", "resume", "amp", "tf32")}
-    (tmp_path / "config.txt").write_text(json.dumps(public | {"scheduler": ""}))
-    assert "nothing is left to do" in train(*options, "--resume").err and names_in(tmp_path) == {"config.txt"}

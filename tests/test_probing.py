@@ -116,12 +116,5 @@ def test_together_they_become_what_each_becomes_by_a_loop_of_its_own(layer, rank
     assert logs[layer, rank].val.accuracy == pytest.approx(sum(hits) / len(test_set), abs=0.003)
 
 
-def test_the_seed_draws_the_probes():
-    first, same, other = ([probe.weight for probe in Probes(toy(), ["maps", "tokens"], [4, 2], IMAGES, seed=seed).heads]
-                          for seed in (0, 0, 1))  # fmt: skip
-    assert all(torch.equal(weight, first[0]) for weight in first + same)  # of equal width, as if each were alone
-    assert not torch.equal(other[0], first[0])
-
-
 def test_the_last_five_epochs_decay_if_there_are_more():
     assert [decay_epochs(n) for n in (0, 1, 5, 6, 10, 100)] == [[], [], [], [1], [5], [95]]

@@ -52,12 +52,8 @@ def test_the_caption_names_what_all_rows_share():
     back = stitch_row(front_model_path="b.pt", end_model_path="a.pt", init="pinv", n_epochs=0)
     assert describe_stitches([stitch_row(), back]) == "Networks: resnet18 → resnet18. Data: digits."
     assert describe_stitches([back]).endswith("Method: direct matching (rc2c_pre, matched on 100 images).")
-    exact = stitch_row(init="pinv", pinv_cutoff="exact")
-    assert describe_stitches([exact]).endswith("init pinv, matched on 100 images, cutoff exact).")
     soft = stitch_row(objective="soft", init="pinv")
     assert describe_stitches([soft]).endswith("soft matching (rc2c_pre, 3 epochs, init pinv, matched on 100 images).")
-    unnamed = stitch_row(front_model_path=None, front_model_type=None, end_model_type=None, dataset=None, n_epochs=None)
-    assert describe_stitches([unnamed]) == "Method: task loss matching (rc2c_pre, init rand)."
     paths = {"front_model_path": "/home/me/m/a.pt", "front_model_type": "/home/me/nets/own.py:build"}
     shortened = "Networks: m/a.pt (nets/own.py:build) → b.pt (resnet18). Data: sets/flowers. Method:"
     assert describe_stitches([stitch_row(**paths, dataset="/data/sets/flowers")]).startswith(shortened)
