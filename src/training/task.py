@@ -26,17 +26,11 @@ class HeadLosses(NamedTuple):
 
 
 class Task:
-    """Heads to be trained, and their losses on a batch.
+    """Heads to be trained, and their losses on a batch."""
 
-    Attributes:
-        heads: in the order of their losses.
-        names: of the heads, for messages.
-        modules: all that changes in training: the heads, and what has statistics that move.
-    """
-
-    heads: Sequence[nn.Module]
-    names: Sequence[str]
-    modules: Sequence[nn.Module]
+    heads: Sequence[nn.Module]  # in the order of their losses
+    names: Sequence[str]  # of the heads, for messages
+    modules: Sequence[nn.Module]  # all that changes in training: the heads, and what has statistics that move
 
     def train(self, mode: bool) -> None:
         """Switch what changes between training and evaluation mode."""
