@@ -90,8 +90,10 @@ def test_numbers_are_those_of_the_saved_layer(stitch, digit_networks):
         assert found["representation_difference"] == pytest.approx(difference.item(), rel=1e-5)
         ((x, _),) = train_set.batches(64, indices=train_set.permutation(0)[:64])
         stitched, target = layer(front(x, until="layer3.1")), end(x, until="layer1.0")
-        error = (stitched - target).square().sum() / target.square().sum()
-        assert found["matching_error"] == pytest.approx(error.item(), rel=1e-4)
+        residual, variation = (stitched - target).square().sum(), (target - target.mean((0, 2, 3), True)).square().sum()
+        assert found["matching_error"] == pytest.approx((residual / target.square().sum()).item(), rel=1e-4)
+        assert found["r2_matched"] == pytest.approx(1 - (residual / variation).item(), abs=1e-5)
+        assert found["n_matched"] == 64 and 0 < found["matching_rank"] <= 65
     with np.load(folder / "predictions.npz") as kept:
         for name, key in (("accuracy", "stitched"), ("front_accuracy", "front"), ("end_accuracy", "end")):
             assert found[name] == (kept[key] == kept["labels"]).mean() and kept[key].shape == (120,)
