@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.errors import UserError
-from src.stitching.layers import StitchingLayer, build_stitching_layer, resize
+from src.stitching.layers import THRESHOLDS, StitchingLayer, build_stitching_layer, resize
 from tests.golden_weights import load_golden_weights
 from tests.goldens import notes, numbers, tensor
 
@@ -67,8 +67,8 @@ def test_sparsity_and_l1_count_weight_and_bias():
     golden = numbers("sparsity_l1")
     layer = build_stitching_layer("c2c", (5, 1, 1), (6, 1, 1))
     layer.set_affine(torch.from_numpy(golden["weight"]), torch.from_numpy(golden["bias"]))
-    shares = layer.sparsity(golden["thresholds"])
-    assert shares == pytest.approx(golden["sparsity_weight_bias"].tolist())
+    assert list(map(float, THRESHOLDS)) == golden["thresholds"].tolist()
+    assert list(layer.sparsity().values()) == pytest.approx(golden["sparsity_weight_bias"].tolist())
     total = golden["cross_entropy"] + 0.1 * layer.l1_norm().item()
     assert total == pytest.approx(golden["l1_loss/coef=0.1"].item(), rel=1e-6)
 

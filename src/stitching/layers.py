@@ -17,6 +17,7 @@ from src.errors import UserError
 from src.models.heads import has_cls_token
 
 Shape = Sequence[int]
+THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")  # of sparsity
 
 
 def resize(maps: Tensor, size: Sequence[int], mode: str) -> Tensor:
@@ -128,10 +129,11 @@ class StitchingLayer(nn.Module):
             self.transform.bias.copy_(bias)
 
     @torch.no_grad()
-    def sparsity(self, thresholds: Sequence[float]) -> list[float]:
-        """Return the shares of weights and biases of the affine map whose magnitude is at most each threshold."""
+    def sparsity(self) -> dict[str, float]:
+        """Return the shares of weights and biases of the affine map whose magnitude is at most each of `THRESHOLDS`."""
         sizes = torch.cat([self.transform.weight.flatten(), self.transform.bias]).abs()
-        return torch.stack([(sizes <= threshold).double().mean() for threshold in thresholds]).tolist()
+        shares = torch.stack([(sizes <= float(threshold)).double().mean() for threshold in THRESHOLDS]).tolist()
+        return dict(zip(THRESHOLDS, shares, strict=True))
 
     def l1_norm(self) -> Tensor:
         """Return the sum of the magnitudes of weights and biases of the affine map."""

@@ -25,7 +25,6 @@ from src.training.recorded import report_epoch, write_logs
 
 Stitch = Pair | ControlPair
 BegunRun = tuple[Path, Mapping[str, Any]]  # its folder, and its options
-THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")
 
 
 class GridRuns:
@@ -142,9 +141,8 @@ class GridRuns:
                 measured = measured | {"matching_error": match.error, "r2_matched": match.r2}
                 measured |= {"n_matched": match.n_samples, "matching_rank": match.rank}
             rows[pair] = StitchRow(**settings, **measured, folder=run.folder.name)
-            sparsity = dict(zip(THRESHOLDS, layer.sparsity([float(each) for each in THRESHOLDS]), strict=True))
             penalty = {"ridge_penalty": matched[pair].ridge_penalty} if options["init"] == "ridge" else {}
-            write_metrics(run.folder, rows[pair], sparsity=sparsity, **penalty)
+            write_metrics(run.folder, rows[pair], sparsity=layer.sparsity(), **penalty)
             run.finish()
             if len(self.layers) == 1:
                 note(f"wrote {run.folder}")
