@@ -48,10 +48,10 @@ def evaluate(args, session=None) -> None:
 
     from src.console import note, warn
     from src.datasets import dataset_info, dataset_label
-    from src.ood.evaluated import evaluation_file
     from src.ood.evaluation import evaluate_stitches, save_scores, score_stitches
     from src.ood.reference import Setting, make_reference
     from src.ood.report import report
+    from src.ood.rows import evaluation_file
     from src.ood.stitched_networks import check_data, check_runs, load_networks, rebuild_grids
     from src.results.experiments import newest_runs
     from src.results.matrices import by_depth, depths_of

@@ -44,8 +44,7 @@ def probe(args, session=None) -> None:
     from src.errors import UserError
     from src.low_rank import descending
     from src.probing import Probes, decay_epochs
-    from src.probing.report import write_files
-    from src.probing.rows import ProbeRow
+    from src.probing.rows import ProbeRow, write_files
     from src.results.options import write_options
     from src.results.run import Run
     from src.runtime import device_of

@@ -78,9 +78,8 @@ def draw_curves(args) -> None:
 
 
 def collect_accuracies(args) -> None:
-    from src.console import table
     from src.results.experiments import newest_runs
-    from src.stitching.grid_tables import Comparison
+    from src.stitching.grid_tables import compare
 
     folders = [str(Path(folder)) for folder in (args.source_dir, args.other_dir) if folder]
     similarities = similarities_of(Path(args.source_dir)) if args.recursive else []
@@ -93,11 +92,8 @@ def collect_accuracies(args) -> None:
         return
     rows = [[run.row for run in of_folder] for of_folder in counted]
     stitches = [[row for row in of_folder if not row.control] for of_folder in rows]  # without their controls
-    comparison = Comparison(folders, [some or all_rows for some, all_rows in zip(stitches, rows, strict=True)])
-    for name, panel in comparison.panels.items():
-        table(name, *panel.matrix)
-    if args.output:
-        comparison.write(output.with_suffix(".csv"), **texts)
+    experiments = [some or all_rows for some, all_rows in zip(stitches, rows, strict=True)]
+    compare(folders, experiments, output.with_suffix(".csv") if args.output else None, **texts)
 
 
 def write_tables(args, runs, counted, similarities, path: Path, *, figure: str, title: str) -> None:
@@ -145,7 +141,7 @@ def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
     from src.choices.scores import SCORES
     from src.console import warn
     from src.errors import UserError
-    from src.ood.evaluated import with_evaluations
+    from src.ood.rows import with_evaluations
     from src.stitching.folders import folders_of_runs, read_runs
 
     runs, skipped = read_runs(source_dir, recursive=recursive)

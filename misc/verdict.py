@@ -53,8 +53,7 @@ def parser() -> cli.Parser:
 def give_verdict(args) -> None:
     from src.console import note, result, warn
     from src.errors import UserError
-    from src.ood.evaluated import with_evaluations
-    from src.ood.validity_limits import ValidityLimits
+    from src.ood.rows import ValidityLimits, with_evaluations
     from src.results.captions import describe_stitches
     from src.results.tables import read_table
     from src.similarity.rows import SimilarityRow

@@ -6,7 +6,6 @@
 import json
 import re
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -97,17 +96,15 @@ def write_images(folder: Path) -> None:
 
 
 def run_all(folder: Path, gpu: int, answers: dict[str, dict], waits: dict[str, list[int]]) -> dict[str, list[float]]:
-    """Run all commands in a folder; returns the numbers that they wrote, and notes waits and seconds of each."""
+    """Run all commands in a folder; returns the numbers that they wrote, and notes the waits of each."""
     folder.mkdir()
     for name, (batch_size, words) in COMMANDS.items():
         waits.clear()
         pretended_gpu.BLOCKING.clear()
-        began = time.process_time()
         data = [] if "-d" in words or name == "imagenet" else ["-d", "digits"]
         size = ["-n", "48"] if "similarity" in name else ["-b", batch_size]
         with few_images(4 * batch_size, n_test=4 * batch_size):
             run(*words, *data, *size, "-gpu", gpu, cwd=folder)
-        answers["seconds"][f"{folder.name}: {name}"] = time.process_time() - began
         answers["waits"][name] = {kind: max(counts, default=0) for kind, counts in waits.items()}
         answers["lines"][name] = [[*key, n] for key, n in pretended_gpu.BLOCKING.most_common()]
     return numbers(folder)
@@ -121,7 +118,7 @@ def main(path: str, gpu: str) -> None:
     waits: dict[str, list[int]] = {}
     count_batches(waits)
     write_images(start / "own")
-    answers: dict[str, dict] = {"waits": {}, "lines": {}, "seconds": {}}
+    answers: dict[str, dict] = {"waits": {}, "lines": {}}
     answers["cpu"] = run_all(start / "cpu", -1, answers, waits)
     try:
         number = pretended_gpu.install() if gpu == "pretended" else int(gpu)

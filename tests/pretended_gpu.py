@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 GPU = torch.device("cuda", 1)
 FREE_BYTES = 2**30
 BLOCKING: collections.Counter = collections.Counter()  # (operation, line of the suite) -> times
-ROOT, PID = os.path.dirname(os.path.dirname(os.path.abspath(__file__))), os.getpid()
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 WAITS = {  # operations whose result, or whether they succeeded, comes to the host
     "_local_scalar_dense", "nonzero", "masked_select", "equal", "bincount", "histc", "_linalg_check_errors",
@@ -80,14 +80,14 @@ def execute(function, args, kwargs):
     to_gpu = _is_gpu(kwargs["device"]) if kwargs.get("device") is not None else None
     if not on_gpu and not to_gpu:
         return function(*args, **kwargs)
-    if os.getpid() != PID:
-        raise Refused("cannot re-initialize CUDA in a forked process")
     if kwargs.get("generator") not in (None, torch.default_generator):
         raise Refused(f"{name}: expected a 'cuda' device type for generator")
     if name in COPIES:
         source = args[name == "copy_"]
         to_gpu = isinstance(args[0], Pretended) if name == "copy_" else to_gpu
-        _count_copy(source, isinstance(source, Pretended) if to_gpu is None else to_gpu, args[2:], kwargs)
+        asked = kwargs.get("non_blocking") or any(flag is True for flag in args[2:])
+        if to_gpu not in (None, isinstance(source, Pretended)) and not asked:
+            _count("copy to the GPU" if to_gpu else "copy from the GPU")
     elif name.startswith(("index", "_index", "_unsafe_index")) and isinstance(args[1], (list, tuple)):
         _check_indices(name, args[0], args[1])
     elif name != "is_pinned":
@@ -125,15 +125,6 @@ def _count(what: str) -> None:
     BLOCKING[what, line] += 1
 
 
-def _count_copy(source: Tensor, to_gpu: bool, flags: tuple, kwargs: dict) -> None:
-    """Count a copy between the devices, unless it was to be asynchronous and can be."""
-    from_gpu = isinstance(source, Pretended)
-    if from_gpu != to_gpu:
-        asked = kwargs.get("non_blocking") or any(flag is True for flag in flags)
-        if not asked or not (from_gpu or source.untyped_storage().data_ptr() in PINNED):
-            _count("copy to the GPU" if to_gpu else "copy from the GPU")
-
-
 def _check_indices(name: str, indexed: Tensor, indices) -> None:
     for index in indices:
         if isinstance(index, Pretended) and not isinstance(indexed, Pretended):
@@ -163,17 +154,8 @@ class OnTheGpu(TorchDispatchMode):
         return execute(function, args, kwargs or {})
 
 
-PINNED: dict[int, Tensor] = {}  # by the address of their memory, which stays theirs
 _parse_to, _plain_to = torch._C._nn._parse_to, Tensor.to
 _group = torch._C._group_tensors_by_device_and_dtype
-
-
-def _pin(tensor: Tensor, *_) -> Tensor:
-    if isinstance(tensor, Pretended):
-        raise RuntimeError("only dense CPU tensors can be pinned")
-    pinned = tensor.clone()
-    PINNED[pinned.untyped_storage().data_ptr()] = pinned
-    return pinned
 
 
 def _places(*args, **kwargs):
@@ -212,7 +194,7 @@ def install() -> int:
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(…, device="cuda") makes it on the CPU, and then moves it
     torch._C._nn._parse_to = lambda *args, **kwargs: _parse_to(*_places(*args, **kwargs)[0], **kwargs)
     torch._C._group_tensors_by_device_and_dtype = _grouped
-    Tensor.to, Tensor.pin_memory = _to, _pin
+    Tensor.to, Tensor.pin_memory = _to, Tensor.clone
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # a parameter becomes one of the other class
     answers = {
         "_lazy_init": None, "is_available": True, "is_initialized": True, "device_count": 2, "manual_seed": None,

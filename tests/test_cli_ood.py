@@ -13,7 +13,7 @@ from src.images import ImageSpec
 from src.models import Network, build_model
 from src.network_names import NetworkName
 from src.ood import energy, make_detector, ood_metrics, reference
-from src.ood.validity import LayerValidity
+from src.ood.validity import Validity
 from src.session import Session
 from src.stitching import build_stitching_layer
 from tests.commands import (
@@ -50,11 +50,11 @@ def small_digits():
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
-    """Two `small_cnn` trained for two epochs on the digits: their checkpoints."""
-    folder = tmp_path_factory.mktemp("small")
+    """Two `small_cnn` that read two thirds of the digits right: their checkpoints."""
+    folder, recipe = tmp_path_factory.mktemp("small"), ["-e", "8", "-b", "32", "-lr", "0.003"]
     for seed in ("0", "1"):
-        run("exec_train.py", MODEL, *ON_DIGITS, "-e", "2", "-lr", "0.01", "-s", seed, "-dir", folder / seed)
-    return [folder / seed / "model_2.pt" for seed in ("0", "1")]
+        run("exec_train.py", MODEL, *ON_DIGITS, *recipe, "-s", seed, "-dir", folder / seed)
+    return [folder / seed / "model_8.pt" for seed in ("0", "1")]
 
 
 @pytest.fixture(scope="module")
@@ -128,14 +128,12 @@ def test_detector_files_have_the_layout_of_the_public_code(workplace, networks):
 
 
 def test_fine_tuning_changes_a_checkpoint_it_starts_from(workplace, networks, in_tmp_path):
-    begun = ["--resume-from", workplace / "d" / "model_1.pt", "-e", "0", "-fe", "2"]
-    start = [networks[1], MODEL, "pool1", *CLASSIFIER, *begun]
+    begun = ["--resume-from", workplace / "d" / "model_1.pt", "-e", "0", "-fe", "2", "-score", "oe"]
     with few_images(64):
-        out = run(TRAIN, *start, "-dir", "a", "-score", "oe", "-fdir", "s").out.splitlines()
+        out = run(TRAIN, networks[1], MODEL, "pool1", *CLASSIFIER, *begun, "-dir", "a", "-fdir", "s").out.splitlines()
     assert len(out) == 4 and out[0].startswith("FT Epoch #1 FT loss: ") and "CE Loss: " in out[0]
     assert {path.name for path in Path("a").glob("*model*")} == {"ft_model_1.pt", "ft_model_2.pt"}
-    assert read_json("a/config.txt")["score"] == "OE"
-    before, after = load_state(workplace / "d" / "model_1.pt"), load_state(in_tmp_path / "a" / "ft_model_2.pt")
+    before, after = load_state(workplace / "d" / "model_1.pt"), load_state("a/ft_model_2.pt")
     assert not torch.equal(before["fc.weight"], after["fc.weight"])
 
 
@@ -145,12 +143,10 @@ def test_all_layers_get_a_detector_each(in_tmp_path):
     given = [*CLASSIFIER, "-m", "repr_cls_vit_tiny", "-b", "16", "-e", "0", "-fe", "1", "-dir", "d", "-fdir", "s"]
     with few_images(16, n_test=16):
         run(TRAIN, "vit.pt", "vit_tiny_patch4_32", "blocks.0,blocks.1", *given)
-    entries = read_json("s/meta.json").values()
-    assert {entry["source_layer"]: entry["required_input_shape"] for entry in entries} == {
-        layer: [5, 192] for layer in ("blocks.0", "blocks.1")
-    }
+    entries = {entry["source_layer"]: entry["required_input_shape"] for entry in read_json("s/meta.json").values()}
+    assert entries == dict.fromkeys(["blocks.0", "blocks.1"], [5, 192])
     configs = {path.parent.name: read_json(path)["source_layer_name"] for path in Path("d").glob("*/config.txt")}
-    assert configs == {layer: layer for layer in ("blocks.0", "blocks.1")}
+    assert configs == {layer: layer for layer in entries}
 
 
 @torch.no_grad()
@@ -161,10 +157,7 @@ def test_an_evaluation_prints_and_writes_the_scores_of_the_detector(workplace, n
     rows, written = rows_of(folder), read_json(folder / "ood_evaluation.json")
     assert [pair_of(row) for row in rows] == [(front, "pool1") for front in FRONTS]
     for column, title in TITLES.items():
-        matrix = parse_matrix(printed, title)
-        assert {pair: value for pair, value in matrix.items() if value != "nan"} == {
-            pair_of(row): f"{float(row[column]):.4f}" for row in rows
-        }
+        assert parse_matrix(printed, title) == {pair_of(row): f"{float(row[column]):.4f}" for row in rows}
     accuracies = {pair_of(row): row["accuracy"] for row in read_csv(folder / "grid.csv")}
     for row, saved in zip(rows, written["stitches"], strict=True):
         assert row["accuracy"] == accuracies[pair_of(row)] == str(saved["accuracy"])
@@ -186,9 +179,10 @@ def test_an_evaluation_prints_and_writes_the_scores_of_the_detector(workplace, n
     saved = np.load(folder / "energies" / "pool1" / "pool4.npy")
     assert saved.dtype == np.float32
     np.testing.assert_allclose(saved, stitched.numpy(), rtol=1e-3, atol=1e-3)
-    auroc = ood_metrics(energy(classifier(own)).numpy(), stitched.numpy()).auroc
-    assert float(row["auroc"]) == pytest.approx(auroc, abs=1e-3)
-    assert (folder / "energies" / "pool1" / "photo_patches.npy").is_file()
+    own, patches = energy(classifier(own)).numpy(), np.load(folder / "energies" / "pool1" / "photo_patches.npy")
+    for column, others in (("auroc", saved), ("sanity_auroc", patches)):
+        assert float(row[column]) == pytest.approx(ood_metrics(own, others).auroc, abs=1e-3)
+    assert float(row["mean_energy"]) == pytest.approx(saved.mean(), rel=1e-5) != float(row["mean_id_energy"])
     assert (row["detector"], row["detector_id_data"], row["detector_ood_data"]) == ("energy", "digits", "photo_patches")
     assert (row["id_dataset"], row["sanity_dataset"], row["stitching_type"]) == ("digits", "photo_patches", "rc2c_pre")
     assert row["end_model_path"] == str(networks[1]) and row["front_model_type"] == MODEL
@@ -233,14 +227,11 @@ def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures):
     titles = [line for line in out.splitlines() if line.startswith("EXPERIMENT")]
     assert titles == ["EXPERIMENT: front_stitch_rank=full", "EXPERIMENT: front_stitch_rank=2"]
     assert "evaluated 6 stitches; skipped 0 runs" in err and "newest" not in err
-    panels = [axes.get_title() for axes in drawn_figures["ood_evaluation.png"].axes if axes.images]
-    assert panels[:2] == ["accuracy\nfront_stitch_rank=full", "AUROC\nfront_stitch_rank=full"] and len(panels) == 8
+    panels = {axes.get_title(): axes.images[0] for axes in drawn_figures["ood_evaluation.png"].axes if axes.images}
+    assert len(panels) == 8 and panels["AUPR\nfront_stitch_rank=2"].get_cmap().name == "viridis_r"  # 1 is dark
     rows = rows_of(folder)
-    assert [(row["front_layer"], row["front_stitch_rank"]) for row in rows] == [
-        (front, rank) for rank in ("", "2") for front in FRONTS
-    ]
-    columns = ("init", "objective", "n_epochs", "seed", "n_pinv_init_samples")
-    assert {tuple(row[column] for column in columns) for row in rows} == {("pinv", "task", "0", "0", "100")}
+    found = [(row["front_layer"], row["front_stitch_rank"]) for row in rows]
+    assert found == [(front, rank) for rank in ("", "2") for front in FRONTS]
     assert names_in(folder / "energies" / "pool1") == {f"{row['front_layer']} {row['folder']}.npy" for row in rows}
     evaluate(workplace, "ranks")
     assert rows[3:] == rows_of(workplace / "results" / "ranks")
@@ -269,13 +260,11 @@ def test_validity_of_detectors_that_share_a_pass(workplace, copied, networks, dr
     together, apart = copied("together"), copied("apart")
     printed = evaluate(workplace, "together", "--detector", "energy,mahalanobis", "-ed", tmp_path)
     assert "evaluated 6 stitches; skipped 0 runs and 1 end layers" in printed.err  # energy: into pool1 alone
-    assert [line for line in printed.out.splitlines() if "DETECTOR" in line] == [
-        "DETECTOR: energy", "DETECTOR: mahalanobis",
-    ]  # fmt: skip
+    assert all(f"DETECTOR: {name}\n" in printed.out for name in ("energy", "mahalanobis"))
     assert names_in(tmp_path) == {"energy", "mahalanobis"}
     rows = rows_of(together, "mahalanobis")
     (row,) = (row for row in rows if pair_of(row) == ("pool4", "pool1"))
-    (front, end), validity = map(network, networks), LayerValidity()
+    (front, end), validity = map(network, networks), Validity()
     ((x, _),), ((test_x, _),) = (digit_images(train=train).batches(2000) for train in (True, False))
     validity.add(end(x, until="pool1"))
     validity.fit()
@@ -291,12 +280,6 @@ def test_validity_of_detectors_that_share_a_pass(workplace, copied, networks, dr
         assert parse_matrix(printed.out, f"STITCHING {title} DOSE")[pair_of(row)] == f"{dose:.4f}"
     assert float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"])
 
-    figure = drawn_figures["ood_evaluation_mahalanobis.png"]
-    panels = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images}
-    assert {name: (image.get_cmap().name, image.get_clim()) for name, image in panels.items()} == {
-        "accuracy": ("viridis", (0, 1)), "AUROC": ("RdBu_r", (0, 1)), "AUPR": ("viridis_r", (0, 1)),
-        "FPR95": ("viridis", (0, 1)), "noise dose": ("viridis", (0, 0.2)), "shrinkage dose": ("viridis", (0, 0.3)),
-    }  # fmt: skip
     below = caption_of(drawn_figures["ood_evaluation.png"])
     assert "Data: digits. Method: direct matching (rc2c_pre, matched on" in below and "Images: 120." in below
     assert "Detector: energy (ID digits, OOD photo_patches)." in below and f"({MODEL})" in below
@@ -321,7 +304,6 @@ def test_other_data_are_refused_or_kept_apart(workplace, copied):
     assert {Path(row["dataset"]).name for row in rows} == {"other.npz"}
     assert {"ood_evaluation_residual_on_other.png", "energies_residual_on_other"} <= names_in(folder)
     assert rows_of(folder, "residual") == before
-    assert "leave it out" in evaluate(workplace, "elsewhere", "--other-data", status=2).err
 
 
 def test_moved_checkpoints_are_recognised_and_the_retained_rank_of_a_run_is_honoured(workplace, networks, tmp_path):

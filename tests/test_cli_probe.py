@@ -73,7 +73,9 @@ def test_rank_0_is_the_full_rank_and_the_figure_says_what_it_shows(probe, drawn_
     assert list(parse_probes(out)["layer4.1"]) == ["None", "4"]
     rows = read_csv("p.csv")
     assert [(row["rank"], row["train_accuracy"], row["epochs"]) for row in rows] == [("", "", "0"), ("4", "", "0")]
-    below = caption_of(drawn_figures["p.png"]).replace(" ", "")
+    figure = drawn_figures["p.png"]
+    assert sorted(figure.axes[0].lines[0].get_xdata()) == [4, 64]  # all features
+    below = caption_of(figure).replace(" ", "")
     assert below.endswith(f"({MODEL}).Data:digits.Method:linearprobes,0epochs.Images:120.")
     assert Path("p.png").read_bytes().startswith(PNG)
 

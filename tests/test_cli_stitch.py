@@ -90,8 +90,10 @@ def test_numbers_are_those_of_the_saved_layer(stitch, digit_networks):
         assert found["representation_difference"] == pytest.approx(difference.item(), rel=1e-5)
         ((x, _),) = train_set.batches(64, indices=train_set.permutation(0)[:64])
         stitched, target = layer(front(x, until="layer3.1")), end(x, until="layer1.0")
-        error = (stitched - target).square().sum() / target.square().sum()
-        assert found["matching_error"] == pytest.approx(error.item(), rel=1e-4)
+        residual, variation = (stitched - target).square().sum(), (target - target.mean((0, 2, 3), True)).square().sum()
+        assert found["matching_error"] == pytest.approx((residual / target.square().sum()).item(), rel=1e-4)
+        assert found["r2_matched"] == pytest.approx(1 - (residual / variation).item(), abs=1e-5)
+        assert found["n_matched"] == 64 and 0 < found["matching_rank"] <= 65
     with np.load(folder / "predictions.npz") as kept:
         for name, key in (("accuracy", "stitched"), ("front_accuracy", "front"), ("end_accuracy", "end")):
             assert found[name] == (kept[key] == kept["labels"]).mean() and kept[key].shape == (120,)
@@ -105,23 +107,6 @@ def test_without_model_and_predictions_the_numbers_are_saved(stitch):
     folder = stitch("layer4.0", "layer4.0", *DM, "--no-save", "--no-predictions").newest
     assert names_in(folder) == {"config.txt", "summary.txt", "metrics.json", "run.json"}
     assert 0 < read_metrics(folder)["agreement"] <= 1
-
-
-def test_grid_gives_each_pair_what_it_gets_alone(stitch):
-    """Bit by bit."""
-    printed = stitch("layer2.0,layer4.1.conv2", "layer1.1,layer3.0", *DM, "-dir", "g")
-    pairs = [(front, end) for front in ("layer2.0", "layer4.1.conv2") for end in ("layer1.1", "layer3.0")]
-    assert [pair_of(folder) for folder in printed.folders] == pairs
-    assert "layer4.1.conv2 -> layer3.0: Clean accuracy: " in printed.out
-    assert Path("results/g/grid.png").read_bytes().startswith(PNG)
-    rows = {pair_of(row): row for row in read_csv("results/g/grid.csv")}
-    assert list(rows) == pairs
-    pair, row = rows.popitem()
-    alone = stitch(*pair, *DM, "-dir", "alone").newest
-    for name in ("accuracy", "matching_error", "representation_difference"):
-        assert float(row[name]) == read_metrics(alone)[name]
-    ours, theirs = (load_state(path / "final_model.pt") for path in (Path("results/g", row["folder"]), alone))
-    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
 
 
 def test_pairs_that_cannot_be_stitched_are_left_out_and_named(stitch, tmp_path):
@@ -174,7 +159,8 @@ def test_ranks_change_the_result_where_they_should(stitch):
 
 def test_a_grid_logs_and_writes_its_objective(stitch):
     """Over a single batch of all test images, d² is the representation difference."""
-    folders = stitch("layer3.0,layer4.0", "layer3.1,layer4.1", *TRAINED, "--objective", "hint", "-dir", "g").folders
+    folders, out, _ = stitch("layer3.0,layer4.0", "layer3.1,layer4.1", *TRAINED, "--objective", "hint", "-dir", "g")
+    assert "layer4.0 -> layer3.1: Clean accuracy: " in out and Path("results/g/grid.png").read_bytes().startswith(PNG)
     rows = {pair_of(row): row for row in read_csv("results/g/grid.csv")}
     assert len(rows) == len(folders) == 4 and {row["objective"] for row in rows.values()} == {"hint"}
     for folder in folders:

@@ -1,6 +1,5 @@
 """exec_train.py and exec_eval.py as a user runs them."""
 
-import json
 import os
 import re
 import subprocess
@@ -8,8 +7,7 @@ import subprocess
 import pytest
 
 from src import __version__
-from src.datasets import INTERVENTIONS
-from tests.commands import ON_DIGITS, error_line, names_in, parser_of, read_csv, read_json, run, run_process, words
+from tests.commands import ON_DIGITS, error_line, names_in, read_csv, read_json, run, run_process, words
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
@@ -76,18 +74,6 @@ def test_the_recipe_of_resi(monkeypatch):
     assert given == [expected]
 
 
-def test_dots_are_learned_and_mislead_on_test_images():
-    """The accuracies are 0.86 and 0.9 without; test_datasets_interventions.py has the other interventions."""
-    settings = [*ON_DIGITS, "-e", "4", "-b", "32", "-lr", "0.003", "-dir", "m"]
-    run("exec_train.py", "small_cnn", *settings, "--shortcut", "1", "--intervention-seed", "3")
-    row = read_csv("m/training_logs.csv")[-1]
-    assert float(row["train_acc"]) > 0.8 and float(row["val_acc"]) < 0.5
-    clean = run("exec_eval.py", "m/model_4.pt", "small_cnn", *ON_DIGITS).out
-    assert clean != f"Clean accuracy: {float(row['val_acc']):.2%}\n"  # no dots are on those images
-    config = read_json("m/config.txt")
-    assert [config[name] for name in (*INTERVENTIONS, "intervention_seed")] == [1, None, None, 3]
-
-
 def test_an_interrupted_run_with_interventions_goes_on_and_a_config_repeats_it(tmp_path, monkeypatch):
     """Noise of an epoch is that of the epoch, and labels and dots are those from before."""
     from src.training import recorded
@@ -129,12 +115,3 @@ def test_a_finished_run_of_other_options_is_not_written_over(tmp_path):
     config.unlink()  # unfinished runs are written over
     train(*options)
     assert model.read_bytes() == before
-
-
-def test_a_finished_folder_of_the_public_code_is_finished(tmp_path):
-    """It writes "" where no scheduler is used, and has no options that are new."""
-    options = ["-e", "1", "-sched", "", "-dir", str(tmp_path)]
-    written = vars(parser_of("exec_train.py").parse_args([*ARGUMENTS, *options]))
-    public = {name: value for name, value in written.items() if name not in ("config", "resume", "amp", "tf32")}
-    (tmp_path / "config.txt").write_text(json.dumps(public | {"scheduler": ""}))
-    assert "nothing is left to do" in train(*options, "--resume").err and names_in(tmp_path) == {"config.txt"}

@@ -14,6 +14,7 @@ from src.errors import UserError
 from src.files import read_yaml
 from src.images import ImageSpec
 from src.network_names import NetworkName
+from src.ood.store import DetectorStore
 from tests.commands import Code, save_network
 from tests.tiny_datasets import random_images, write_folder
 
@@ -29,6 +30,7 @@ READERS = {
     "m.pt": lambda: load_model(NetworkName("m.pt", "small_cnn"), ImageSpec(10, (1, 8, 8))),
     "own.npz": lambda: read_images("own.npz"),
     "own/train/ant/000.png": lambda: read_images("own"),
+    "meta.json": lambda: DetectorStore(".").of(NetworkName("m.pt", "small_cnn")),
     "options": lambda: read_yaml("options"),
 }
 
@@ -38,6 +40,7 @@ def files(in_tmp_path):
     save_network(Path("m.pt"), "small_cnn", n_classes=10, n_channels=1)
     np.savez("own.npz", x_train=random_images(3, 8, 8, 1), x_test=random_images(3, 8, 8, 1))
     write_folder(Path("own"))
+    Path("meta.json").write_text('{"a.pt": {"source_layer": "pool1"}}')
     Path("options").write_text('{"seed": 1}')
 
 
@@ -63,13 +66,15 @@ BAD = {
     "arrays of objects": archived(np.array([CODE], dtype=object)),
     "options with code": f"seed: !!python/object/apply:os.system ['touch {MARKER}']".encode(),
 }
+OF_ITS_OWN = {"options": {}, "meta.json": {"a list": b"[1]", "entries that are numbers": b'{"a.pt": 1}'}}
 
 
 @pytest.mark.parametrize("path", READERS)
 def test_bad_files_are_refused_in_one_line(path, files):
     READERS[path]()
     valid = Path(path).read_bytes()
-    for kind, content in (BAD | {"truncated": valid[: len(valid) // 2]}).items():
+    bad = BAD | {"truncated": valid[: len(valid) // 2]} | OF_ITS_OWN.get(path, {"empty": b""})
+    for kind, content in bad.items():
         Path(path).write_bytes(content)
         with pytest.raises(UserError) as error:
             READERS[path]()

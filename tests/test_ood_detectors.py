@@ -1,4 +1,4 @@
-"""The detector store: the public code's table, the right detector, and damaged stores."""
+"""The detector store: the public code's table, and the right detector."""
 
 import json
 
@@ -83,18 +83,8 @@ def test_loads_the_newest_detector_and_refuses_one_of_another_shape(store, capsy
     refused = {
         r"size mismatch for conv1\.weight": {"required_input_shape": [8, 2, 2]},
         "unknown detector in .*meta.json 'nets.py:run'": {"model_type": "nets.py:run"},  # whose code does not run
-        "is damaged": {"required_input_shape": None},
     }
     for reason, changes in refused.items():
         add(store, detector.state_dict(), **changes)
         with pytest.raises(UserError, match=reason):
             store.load(source, "pool1", IMAGES, device=CPU)
-
-
-def test_a_damaged_table_is_named_and_not_overwritten(store):
-    store.folder.mkdir()
-    store.meta.write_text("[]")
-    for call in (store.entries, lambda: add(store)):
-        with pytest.raises(UserError, match="no table of detectors"):
-            call()
-    assert store.meta.read_text() == "[]"

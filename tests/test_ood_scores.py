@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from src.choices.scores import SCORES
-from src.ood import make_detector, ood_metrics
+from src.ood import make_detector
 
 NAMES = [name for name, score in SCORES.items() if not score.is_trained]
 N_CLASSES, WIDTH = 4, 12
@@ -64,13 +64,8 @@ def test_neighbours_equal_scikit_learn(rng):
 
 @pytest.mark.parametrize(("n_a_class", "k"), [(120, 50), (10, 5), (1, 1)])
 def test_neighbours_are_of_the_own_class(rng, n_a_class, k):
-    """With ten images a class, the fiftieth neighbour is of another one: what lies elsewhere would be nearer."""
-    labels = np.arange(10 * n_a_class) % 10
-    x, new = (20 * np.eye(12)[labels] + rng.normal(size=(len(labels), 12)) for _ in range(2))
-    detector = fitted("knn", x, labels)
-    assert detector.n_neighbours == k
-    middle = x.mean(0) + rng.normal(size=(50, 12))
-    assert ood_metrics(detector.score(torch.tensor(new)), detector.score(torch.tensor(middle))).auroc > 0.99
+    """With ten images a class, the fiftieth neighbour would be of another one."""
+    assert fitted("knn", rng.normal(size=(10 * n_a_class, 3)), np.arange(10 * n_a_class) % 10).n_neighbours == k
 
 
 def test_the_bank_has_the_first_ten_thousand(rng):
@@ -108,18 +103,6 @@ def test_little_variance_about_a_far_mean_keeps_its_digits(rng, name):
         detector.fit()
         scores.append(detector.score(torch.tensor(scale * new + offset)))
     torch.testing.assert_close(scores[1], scores[0], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_maps_and_tokens_are_averaged_over_positions(rng, name):
-    x, labels = samples(rng)
-    maps = x[:, :, None, None] + rng.normal(size=(len(x), WIDTH, 3, 2))
-    tokens = maps.reshape(len(x), WIDTH, 6).transpose(0, 2, 1)
-    expected = fitted(name, maps.mean((2, 3)), labels).score(torch.tensor(x))
-    for activations in (maps, tokens):
-        torch.testing.assert_close(fitted(name, activations, labels).score(torch.tensor(x)), expected)
-    single = fitted(name, maps.astype(np.float32), labels).score(torch.tensor(x))
-    torch.testing.assert_close(single, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["mahalanobis", "rmd", "residual"])

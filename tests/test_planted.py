@@ -8,7 +8,7 @@ import torch
 from src.models import Network
 from src.ood import make_detector, ood_metrics
 from src.ood.rows import StitchValidity
-from src.ood.validity import LayerValidity, features
+from src.ood.validity import Validity, features
 from src.stitching import direct_matching
 from src.stitching.folders import StitchingRun
 from src.stitching.stitched_model import class_partners
@@ -84,7 +84,7 @@ def test_the_word_on_each(end):
     """Constant and shuffled maps leave every score of pooled features as it is; density sees them."""
     (images, labels), made = digits(train=True), planted(end)
     acts = end(images, until=LAYER)
-    validity, detector = LayerValidity(), make_detector("mahalanobis")
+    validity, detector = Validity(), make_detector("mahalanobis")
     for each in (validity, detector):
         each.add(acts, labels)
         each.fit()

@@ -9,12 +9,12 @@ from src.datasets import load_dataset
 from src.datasets.in_memory import ImageSet
 from src.images import ImageSpec
 from src.low_rank import low_rank_approx
-from src.models import Network, build_model
+from src.models import Network
 from src.models.heads import pool
 from src.probing import Probes, decay_epochs
 from src.probing.probes import truncated_pools
 from src.runtime import seeded
-from src.training import Settings, evaluate, train
+from src.training import Settings, train
 
 SHAPES = {
     "maps": (6, 12, 4, 3), "tokens": (6, 5, 12), "patches": (6, 4, 12), "flat": (20, 12), "few samples": (7, 12),
@@ -116,35 +116,5 @@ def test_together_they_become_what_each_becomes_by_a_loop_of_its_own(layer, rank
     assert logs[layer, rank].val.accuracy == pytest.approx(sum(hits) / len(test_set), abs=0.003)
 
 
-def test_truncation_at_test_time_is_that_of_each_batch(digits):
-    task = Probes(toy(), ["flat"], [1, None], IMAGES, seed=0)
-    (cut, whole), (cut_of_all, whole_of_all) = (
-        [score.loss for score in evaluate(task, digits[1].batches(batch_size))] for batch_size in (20, 360)
-    )
-    assert whole == pytest.approx(whole_of_all, abs=1e-6) and abs(cut - cut_of_all) > 1e-3
-
-
-def test_the_network_is_left_alone(digits):
-    network = build_model("resnet18_samewidth", n_classes=10, n_channels=1).eval().requires_grad_(False)
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    small = ImageSet(digits[1].images[:40], digits[1].labels[:40], n_classes=10)
-    trained(["layer1.0", "layer4.1", "layer1.1.bn2", "fc"], [3, None], (small, small), network=network)
-    assert not network.training
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-
-
-def test_the_seed_draws_the_probes():
-    first, same, other = ([probe.weight for probe in Probes(toy(), ["maps", "tokens"], [4, 2], IMAGES, seed=seed).heads]
-                          for seed in (0, 0, 1))  # fmt: skip
-    assert all(torch.equal(weight, first[0]) for weight in first + same)  # of equal width, as if each were alone
-    assert not torch.equal(other[0], first[0])
-
-
 def test_the_last_five_epochs_decay_if_there_are_more():
     assert [decay_epochs(n) for n in (0, 1, 5, 6, 10, 100)] == [[], [], [], [1], [5], [95]]
-
-
-def test_layers_of_transformers_have_their_widths():
-    network = build_model("vit_tiny_patch4_32", n_classes=10, n_channels=1, image_shape=(1, 8, 8)).eval()
-    layers = {"patch_embed.proj": 192, "pos_drop": 192, "blocks.0": 192, "head": 10, "blocks.1.attn": 192}
-    assert Probes(network, list(layers), [4], IMAGES, seed=0).widths == layers

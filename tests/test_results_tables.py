@@ -7,7 +7,8 @@ import pytest
 
 from src.errors import UserError
 from src.ground_truth.rows import DepthRow, DotsRow, TruthRow
-from src.ood.rows import EvaluationRow, FinetuningRow
+from src.ood.finetuning import FinetuningRow
+from src.ood.rows import EvaluationRow
 from src.probing.rows import ProbeRow
 from src.results.tables import columns, fields, from_record, read_table, to_record, write_table
 from src.sensitivity.rank_tests import RankTestRow

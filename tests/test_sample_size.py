@@ -86,9 +86,8 @@ def test_sizes_follow_from_the_gaps(networks):
         (layer,), gaps = one.values(), {}
         for n in sizes:
             r2 = match_layers(*networks, one, data.batches(500, indices=samples[:n]))[pair].r2
-            more = grid_moments(*networks, one, data.batches(500, indices=samples[n : 2 * n]), form="pinv")
-            ((source, target),) = more.cross
-            rows = more.of_source(source)
+            (rows,) = grid_moments(*networks, one, data.batches(500, indices=samples[n : 2 * n]), form="pinv").values()
+            ((target, _),) = rows.cross.items()
             weight, bias = layer.transform.weight[:, :, 0, 0], layer.transform.bias
             residual = rows.squared_residual(target, weight, bias)
             gaps[n] = abs(r2 - r2_of(rows.targets[target], residual))

@@ -8,8 +8,8 @@ from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network
 from src.network_names import NetworkName
-from src.ood.pooling import cells
 from src.ood.reference import Setting, make_reference
+from src.ood.validity import cells
 from src.probing.probes import Probes
 from src.stitching import Pair, build_layers
 from src.training import classification_losses

@@ -9,7 +9,7 @@ from torch import nn
 from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 from src.runtime import seeded
-from src.training import Classification, Settings, classification_losses, loop, train
+from src.training import Classification, Settings, classification_losses, evaluate, loop, train
 from tests.commands import MODEL, ON_DIGITS, error_line
 from tests.tiny_datasets import few_grey_images
 
@@ -105,8 +105,10 @@ def test_the_seed_counts_for_networks_that_drop_out():
     for seed in (0, 0, 1):
         torch.rand(7)  # the global generator is somewhere else each time
         model = make_network(nn.Dropout(0.5))
-        list(train(Classification(model), images, images, Settings(1, 20, learning_rate=0.1, seed=seed)))
+        task = Classification(model)
+        list(train(task, images, images, Settings(1, 20, learning_rate=0.1, seed=seed)))
         trained.append(model[2].weight)
+        assert evaluate(task, images.batches(20)) == evaluate(task, images.batches(20))  # which drops nothing
     assert torch.equal(trained[0], trained[1]) and not torch.equal(trained[0], trained[2])
 
 

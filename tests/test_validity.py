@@ -10,12 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.datasets.in_memory import ImageSet
-from src.ood import Validity
-from src.ood.pooling import cells, mean_over_positions
+from src.ood.detectors import mean_over_positions
 from src.ood.reference import Setting
-from src.ood.rows import StitchValidity
-from src.ood.validity import NOISES, SHRINKAGES, Doses, LayerValidity, features
-from src.ood.validity_limits import COLLAPSED, IN_DISTRIBUTION, OFF, ValidityLimits, side_of
+from src.ood.rows import COLLAPSED, IN_DISTRIBUTION, OFF, StitchValidity, ValidityLimits, side_of
+from src.ood.validity import NOISES, SHRINKAGES, Doses, Validity, cells, features
 from src.runtime import generator
 
 K = 5
@@ -71,7 +69,7 @@ def test_the_frechet_distance_equals_scipys(n):
 def test_doses_are_those_of_activations_that_are_laid_out():
     """Noise is the same at all positions of an image and channel."""
     reference, own = maps(90, seed=0), maps(60, seed=1)
-    validity, mean = LayerValidity(), own.mean(0)
+    validity, mean = Validity(), own.mean(0)
     validity.add(reference)
     validity.fit()
     for batch in own.split(37):

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.ood.evaluated import evaluation_file, read_evaluations
-from src.ood.rows import EvaluationRow
+from src.ood.rows import EvaluationRow, evaluation_file, read_evaluations
 from src.results.tables import write_table
 from src.similarity.rows import Null, SimilarityRow
 from src.training.recorded import EpochRow

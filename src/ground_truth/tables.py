@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from src.choices.scores import SCORES
 from src.errors import UserError
 from src.ground_truth.measures import BETA, CONTROL, DISAGREEMENT, PROBE, RHO, measures_of, similarities_of
-from src.ood.evaluated import read_evaluations
+from src.ood.rows import read_evaluations
 from src.probing.rows import ProbeRow
 from src.results.matrices import by_depth, depths_of
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name

@@ -12,7 +12,6 @@ from src.choices.scores import N_NEIGHBOURS, SCORES
 from src.errors import UserError, unknown_name
 from src.models import Network
 from src.moments import ROUNDING, CrossMoments, Moments, Rows
-from src.ood.pooling import mean_over_positions
 from src.runtime import at_least_single
 
 RIDGE = 1e-6  # of the mean variance, added to each: dead channels make covariances singular
@@ -26,6 +25,14 @@ def energy(logits: Tensor) -> Tensor:
     Liu, Wang, Owens and Li 2020, Energy-based Out-of-distribution Detection (arXiv 2010.03759), equation 4.
     """
     return -torch.logsumexp(at_least_single(logits), dim=-1)
+
+
+def mean_over_positions(activations: Tensor) -> Tensor:
+    """Average activations (B, C, H, W) or (B, T, D) over their positions; (B, D) stay. In single precision or more."""
+    activations = at_least_single(activations.detach())
+    if activations.ndim == 2:
+        return activations
+    return activations.mean((2, 3)) if activations.ndim == 4 else activations.mean(1)
 
 
 class Detector:

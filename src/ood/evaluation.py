@@ -49,33 +49,30 @@ def score_stitches(
 def _score_grid(grid: Grid, runs: Mapping[Pair, StitchingRun], reference: Reference) -> Iterator[StitchScores]:
     """Score the stitches of a grid. Until the pass has ended, all stays on the device: a copy waits for it."""
     grid.train(False)
-    hits: dict[Pair, list[Tensor]] = defaultdict(list)
-    pooled: dict[Pair, list[Tensor]] = defaultdict(list)
-    scores: dict[Pair, dict[str, list[Tensor]]] = {pair: defaultdict(list) for pair in runs}
+    kept: dict[Pair, dict[str, list[Tensor]]] = {pair: defaultdict(list) for pair in runs}
     setting = reference.setting
     batches = setting.batches(setting.test, "stitched activations")
     for (images, labels), chosen in zip(batches, setting.sample(), strict=True):
         acts, _, recorded = activations_of_both(
             grid.front, grid.front_layers, grid.end, [], images, after=grid.end_layers
         )
-        for pairs, stitched, logits in grid.stitched(recorded, grid.truncated(acts[""])):
-            layer, together = pairs[0].end_layer, stitched.flatten(0, 1)
-            for pair, of_pair in zip(pairs, logits.argmax(-1) == labels, strict=True):
-                hits[pair].append(of_pair.sum())
-            for (score, _), detector in filter(lambda item: item[0][1] == layer, reference.detectors.items()):
-                scored = detector.score(together).unflatten(0, (len(pairs), -1))
-                for pair, part in zip(pairs, scored, strict=True):
-                    scores[pair][score].append(part)
+        for pairs, stitched, logits in grid.stitched(acts[""], recorded):
+            layer, found = pairs[0].end_layer, {"hits": logits.argmax(-1) == labels}
+            for (score, of_layer), detector in reference.detectors.items():
+                if of_layer == layer:
+                    found[score] = detector.score(stitched.flatten(0, 1)).unflatten(0, (len(pairs), -1))
             if layer in reference.validity and len(chosen):
                 sampled = stitched.index_select(1, chosen).flatten(0, 1)
-                sampled = features(sampled, is_sequence=grid.end.is_sequence(layer)).unflatten(0, (len(pairs), -1))
-                for pair, part in zip(pairs, sampled, strict=True):
-                    pooled[pair].append(part)
+                sampled = features(sampled, is_sequence=grid.end.is_sequence(layer))
+                found["sampled"] = sampled.unflatten(0, (len(pairs), -1))
+            for name, values in found.items():
+                for pair, part in zip(pairs, values, strict=True):
+                    kept[pair][name].append(part)
     for pair, run in runs.items():
-        accuracy = torch.stack(hits[pair]).sum().item() / len(setting.test)
-        arrays = {score: torch.cat(parts).cpu().numpy() for score, parts in scores[pair].items()}
-        validity = reference.validity[pair.end_layer].of_stitch(torch.cat(pooled.pop(pair))) if pair in pooled else None
-        yield StitchScores(run, accuracy, arrays, validity)
+        arrays = {name: torch.cat(parts) for name, parts in kept.pop(pair).items()}
+        accuracy, sampled = arrays.pop("hits").sum().item() / len(setting.test), arrays.pop("sampled", None)
+        validity = None if sampled is None else reference.validity[pair.end_layer].of_stitch(sampled)
+        yield StitchScores(run, accuracy, {score: each.cpu().numpy() for score, each in arrays.items()}, validity)
 
 
 def evaluate_stitches(

@@ -4,6 +4,7 @@ In a batch, a label of -1 marks an auxiliary out-of-distribution (OOD) sample.
 """
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +16,6 @@ from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network, build_model
 from src.ood.detectors import energy
-from src.ood.rows import FinetuningRow
 from src.results.run import Run
 from src.results.tables import write_table
 from src.runtime import at_least_single, seeded
@@ -24,6 +24,16 @@ from src.training import Classification, HeadLosses, Settings, classification_lo
 ENERGY_WEIGHT = 0.1
 OUTLIER_EXPOSURE_WEIGHT = 0.5
 Penalty = Callable[[Tensor, Tensor], Tensor]  # logits (B, n_classes), labels (B,) with -1 for OOD -> ()
+
+
+class FinetuningRow(NamedTuple):
+    """An epoch of fine-tuning a detector: a row of `ft_logs.csv`."""
+
+    ft_loss: float
+    ce_loss: float
+    train_acc: float
+    val_ce_loss: float
+    val_acc: float
 
 
 def energy_penalty(logits: Tensor, labels: Tensor, *, m_in: float, m_out: float) -> Tensor:

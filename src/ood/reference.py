@@ -21,7 +21,7 @@ from src.network_names import NetworkName
 from src.ood.detectors import Detector, make_detector
 from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.store import DetectorStore
-from src.ood.validity import N_IMAGES, LayerValidity
+from src.ood.validity import N_IMAGES, Validity
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Key = tuple[str, str]  # score and layer
@@ -64,7 +64,7 @@ class Reference(NamedTuple):
 
     setting: Setting
     detectors: dict[Key, Detector]
-    validity: dict[str, LayerValidity]  # by layer, if it is measured
+    validity: dict[str, Validity]  # by layer, if it is measured
     own: dict[Key, np.ndarray]  # (N,): scores of the network's own activations of the ID data
     sanity: dict[Key, np.ndarray]  # (M,): of those of the sanity-check data; empty without any
     checks: dict[Key, OODMetrics]  # how well detectors tell these two apart
@@ -89,7 +89,7 @@ def make_reference(network: Network, setting: Setting, training: Callable[[], Ba
         detector.id_data, detector.n_classes = setting.dataset, setting.test.n_classes
     is_measured = bool(fitted) or setting.with_validity
     measured = setting.layers if is_measured else ()
-    validity = {("validity", layer): LayerValidity(is_sequence=network.is_sequence(layer)) for layer in measured}
+    validity = {("validity", layer): Validity(is_sequence=network.is_sequence(layer)) for layer in measured}
     if validity:
         data = training()
         order = data.permutation(0)[: None if fitted else N_IMAGES]
@@ -143,7 +143,7 @@ def score_network(
     network: Network,
     detectors: Mapping[Key, Detector],
     batches: Batches,
-    validity: Mapping[Key, LayerValidity] | None = None,
+    validity: Mapping[Key, Validity] | None = None,
     sample: Iterable[Tensor] = repeat(torch.empty(0)),  # noqa: B008 - immutable
 ) -> dict[Key, np.ndarray]:
     """Score a network's own activations, and show those of sampled images to the validity of layers, in one pass."""

@@ -9,16 +9,14 @@ from typing import NamedTuple
 from src.console import listed, note, result, table
 from src.datasets import dataset_label
 from src.files import write_json
-from src.ood.evaluated import evaluation_file
 from src.ood.reference import Reference
-from src.ood.rows import EvaluationRow
-from src.ood.validity_limits import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, side_of
+from src.ood.rows import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, EvaluationRow, evaluation_file, side_of
 from src.results.captions import caption, common, describe_method, short, stitched_networks
 from src.results.experiments import by_experiment
-from src.results.heat_maps import HeatMap, maps
+from src.results.heat_maps import HeatMap
 from src.results.matrices import Matrix, pivot
 from src.results.tables import to_record, write_table
-from src.stitching.grid_tables import AXES, MAX_PANELS
+from src.stitching.grid_tables import draw
 
 
 class Shown(NamedTuple):
@@ -38,7 +36,6 @@ SHOWN = {
     "noise_dose": Shown("STITCHING NOISE DOSE", "noise dose", (0, 0.2)),
     "shrinkage_dose": Shown("STITCHING SHRINKAGE DOSE", "shrinkage dose", (0, 0.3)),
 }
-Matrices = Mapping[str, Mapping[str, Matrix]]  # by experiment and column
 
 
 def report(
@@ -70,8 +67,14 @@ def report(
         write_table(path, EvaluationRow, rows)
         checks = {layer: metrics._asdict() for layer, metrics in reference.of_score(name, reference.checks).items()}
         write_json(path.with_suffix(".json"), {"stitches": list(map(to_record, rows)), "sanity_checks": checks})
-        below = describe(rows, n_images=len(reference.setting.test))
-        _draw(path.with_suffix(figure), matrices, title=title, caption=below)
+        panels = {
+            experiment: {
+                f"{SHOWN[column].title}\n{experiment}".strip(): HeatMap(matrix, *SHOWN[column][2:])
+                for column, matrix in of_experiment.items()
+            }
+            for experiment, of_experiment in matrices.items()
+        }
+        draw(path, panels, figure=figure, title=title, caption=describe(rows, n_images=len(reference.setting.test)))
     validity = {row.folder: row.validity for rows in evaluations.values() for row in rows if row.validity}
     sides = Counter(filter(None, map(side_of, validity.values())))
     if sides:
@@ -103,19 +106,6 @@ def _print_detectors(name: str, rows: Sequence[EvaluationRow], reference: Refere
             f"{name}: the AUROC of {len(typical)} stitches is below {COLLAPSED_AUROC}: more typical than the end "
             f"network's own activations, which is no sign of being alike ({listed(typical)})"
         )
-
-
-def _draw(path: Path, matrices: Matrices, **texts: str) -> None:
-    """Draw the last experiments, a panel for each column."""
-    n_shown = MAX_PANELS // len(SHOWN)
-    if len(matrices) > n_shown:
-        note(f"{path} shows the last {n_shown} of {len(matrices)} experiments")
-    panels = {}
-    for experiment, of_experiment in list(matrices.items())[-n_shown:]:
-        for column, matrix in of_experiment.items():
-            _, title, scale, is_diverging = SHOWN[column]
-            panels[f"{title}\n{experiment}".strip()] = HeatMap(matrix, scale, is_diverging)
-    maps(path, panels, **AXES, **texts)
 
 
 def describe(rows: Sequence[EvaluationRow], *, n_images: int) -> str:

@@ -1,10 +1,18 @@
-"""The rows of OOD evaluations and of the fine-tuning of detectors. Importing this spares torch."""
+"""The rows of OOD evaluations, their tables in a folder of stitching runs, and the rule that turns doses into words."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
-from src.results.experiments import StitchResult
+from src.console import warn
+from src.results.experiments import StitchResult, grouped
+from src.results.tables import read_table
+from src.stitching.folders import StitchingRun
+
+IN_DISTRIBUTION, OFF, COLLAPSED = "in distribution", "off the manifold", "collapsed"
+COLLAPSED_AUROC = 0.25  # below it, stitched activations are more typical than the end network's own
 
 
 class StitchValidity(NamedTuple):
@@ -28,6 +36,25 @@ class StitchValidity(NamedTuple):
     def recall_ratio(self) -> float:
         """The recall over the end network's own; NaN where that is 0."""
         return self.recall / self.recall_own if self.recall_own else math.nan
+
+
+class ValidityLimits(NamedTuple):
+    """The largest doses of activations that are in distribution."""
+
+    noise_dose: float = 0.05  # above: off the manifold
+    shrinkage_dose: float = 0.15  # above: collapsed
+
+
+def side_of(
+    validity: StitchValidity,
+    limits: ValidityLimits = ValidityLimits(),  # noqa: B008 - immutable
+) -> str | None:
+    """Say whether activations are in distribution, else on which side they fail; None where that is not defined."""
+    if math.isnan(validity.noise_dose) or math.isnan(validity.shrinkage_dose):
+        return None
+    if validity.noise_dose > limits.noise_dose:
+        return OFF
+    return COLLAPSED if validity.shrinkage_dose > limits.shrinkage_dose else IN_DISTRIBUTION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +105,28 @@ class EvaluationRow(StitchResult):
         return None if None in values else StitchValidity(*values)
 
 
-class FinetuningRow(NamedTuple):
-    """An epoch of fine-tuning a detector: a row of `ft_logs.csv`."""
+def evaluation_file(folder: Path, detector: str, *, other_data: str = "") -> Path:
+    """Return the table of the evaluation of a folder by a detector, on the data of its stitches or on others."""
+    name = "ood_evaluation" if detector == "energy" else f"ood_evaluation_{detector}"
+    return folder / (f"{name}_on_{other_data}.csv" if other_data else f"{name}.csv")
 
-    ft_loss: float
-    ce_loss: float
-    train_acc: float
-    val_ce_loss: float
-    val_acc: float
+
+def read_evaluations(folder: Path, detectors: Iterable[str]) -> dict[str, list[EvaluationRow]]:
+    """Read the OOD evaluations of a folder by these detectors, as far as there are any."""
+    tables = {name: evaluation_file(folder, name) for name in detectors}
+    return {name: read_table(path, EvaluationRow) for name, path in tables.items() if path.exists()}
+
+
+def with_evaluations(runs: Sequence[StitchingRun], detectors: Iterable[str]) -> list[StitchingRun]:
+    """Add to runs their evaluations by these detectors; those on other data than were stitched on are left out."""
+    detectors, found = list(detectors), {}
+    for folder, of_folder in grouped(runs, lambda run: run.folder.parent).items():
+        stitched_on = {run.folder.name: run.row.dataset for run in of_folder}
+        for detector, rows in read_evaluations(folder, detectors).items():
+            others = {row for row in rows if row.dataset not in (None, stitched_on.get(row.folder, row.dataset))}
+            for dataset in {row.dataset for row in others}:
+                warn(f"{folder}: the evaluation by {detector} is of {dataset}, on which nothing was stitched")
+            for row in rows:
+                if row not in others:
+                    found.setdefault(folder / row.folder, {})[detector] = row
+    return [replace(run, evaluations=found.get(run.folder, {})) for run in runs]

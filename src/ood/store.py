@@ -11,7 +11,7 @@ from torch import Tensor
 from src.checkpoints import freeze, load_weights, save_state
 from src.console import warn
 from src.errors import UserError, unknown_name
-from src.files import locked, read_json, write_json
+from src.files import locked, read_json, readable, write_json
 from src.images import ImageSpec
 from src.models import MODEL_NAMES, build_model
 from src.network_names import NetworkName
@@ -26,10 +26,7 @@ def new_name() -> str:
 
 
 class DetectorStore:
-    """Detectors in a folder; several processes may add to it at the same time.
-
-    A damaged `meta.json` is a UserError in all methods, and is not overwritten.
-    """
+    """Detectors in a folder; several processes may add to it at the same time."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
@@ -37,10 +34,9 @@ class DetectorStore:
 
     def entries(self) -> dict[str, Entry]:
         """Read the entries of `meta.json` by file name, oldest first; none where there is no such file."""
-        entries = read_json(self.meta) if self.meta.exists() else {}
-        if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-            raise UserError(f"{self.meta} is no table of detectors; restore it or move it away")
-        return entries
+        with readable(self.meta, "restore it or move it away"):
+            written = read_json(self.meta) if self.meta.exists() else {}
+            return {name: dict(entry) for name, entry in written.items()}
 
     def add(self, name: str, state: Mapping[str, Tensor], entry: Entry) -> None:
         """Save a detector under a name that `new_name` gave, and enter it into `meta.json`; again changes nothing."""
@@ -71,7 +67,7 @@ class DetectorStore:
         Args:
             images: that the network takes.
         Raises:
-            UserError: there is none, or it is for images of another shape, damaged, or its checkpoint does not fit.
+            UserError: there is none, or it is for images of another shape, or its checkpoint does not fit.
         """
         names = self.of(source)
         if layer not in names:
@@ -81,20 +77,16 @@ class DetectorStore:
         if older:
             warn(f"{len(older) + 1} detectors for {layer} of {source.path}; the newest is used, {name}")
         entry = self.entries()[name]
-        try:
-            kind, trained_on = str(entry["model_type"]), tuple(entry["orig_input_shape"])
-            if kind not in MODEL_NAMES:  # a file's code is not run because a folder names it
-                raise unknown_name(f"detector in {self.meta}", kind, MODEL_NAMES)
-            if trained_on != tuple(images.shape):
-                shapes = " pixels, not ".join("×".join(map(str, shape)) for shape in (trained_on, images.shape))
-                raise UserError(f"detector {name} for {layer} is for images of {shapes}")
-            shape = tuple(entry["required_input_shape"])
-            network = build_model(
-                kind, n_classes=images.n_classes, representation_shape=shape, image_shape=trained_on
-            )  # fmt: skip
-            load_weights(network, self.folder / name, wanted=f"the detector {kind} for {layer}")
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"{self.meta}: entry {name!r} is damaged ({error}); restore or remove it") from error
+        with readable(f"{self.meta}, entry {name}", "restore or remove it"):
+            kind = entry["model_type"]
+            trained_on, shape = (tuple(entry[f"{of}_input_shape"]) for of in ("orig", "required"))
+        if kind not in MODEL_NAMES:  # a file's code is not run because a folder names it
+            raise unknown_name(f"detector in {self.meta}", kind, MODEL_NAMES)
+        if trained_on != tuple(images.shape):
+            shapes = " pixels, not ".join("×".join(map(str, shape)) for shape in (trained_on, images.shape))
+            raise UserError(f"detector {name} for {layer} is for images of {shapes}")
+        network = build_model(kind, n_classes=images.n_classes, representation_shape=shape, image_shape=trained_on)
+        load_weights(network, self.folder / name, wanted=f"the detector {kind} for {layer}")
         detector = EnergyDetector(freeze(network, device))
         detector.id_data = str(entry.get("finetune_id_dataset", entry.get("id_dataset", "")))
         detector.ood_data = str(entry.get("finetune_ood_dataset", ""))

@@ -10,17 +10,20 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from src.models.heads import has_cls_token
 from src.moments import Moments, Rows
-from src.ood.pooling import cells, mean_over_positions
+from src.ood.detectors import mean_over_positions
 from src.ood.rows import StitchValidity
-from src.runtime import generator
+from src.runtime import at_least_single, generator
 
 K = 5
 N_IMAGES = 2_000  # training images, and test images, at most
 NOISES = (0.1, 0.2, 0.3, 0.5)  # standard deviations of a channel
 SHRINKAGES = (0.05, 0.1, 0.2, 0.3)  # shares of the way to the mean
+CELLS = 2  # along each side of a map
 
 
 class ValidityScores(NamedTuple):
@@ -81,6 +84,8 @@ class Validity:
     training images that lie in one of the like balls of the samples. Both compare maps at 2×2 cells. The Fréchet
     distance (Heusel et al. 2017) compares means over positions.
 
+    Of stitches, that of the network's own activations of the same images is measured first, and then stands beside it.
+
     Args:
         is_sequence: the tokens are the steps of a recurrent layer (see `cells`).
 
@@ -90,6 +95,7 @@ class Validity:
     def __init__(self, *, is_sequence: bool = False) -> None:
         self.is_sequence = is_sequence
         self._parts: list[Tensor] = []
+        self._moments = Moments()  # of the own activations
 
     def add(self, activations: Tensor, labels: Tensor | None = None) -> None:
         """Take in a batch of training images, (B, C, H, W), (B, T, D) or (B, D), up to the first 2,000."""
@@ -132,17 +138,6 @@ class Validity:
         variance = centred.square().sum() / len(centred)
         distance = (mean - self._mean).square().sum() + self._variance + variance - 2 * shared
         return (distance / self._variance).item()
-
-
-class LayerValidity(Validity):
-    """The validity of stitches into a layer, beside that of the network's own activations of the same test images."""
-
-    own: ValidityScores
-    doses: Doses
-
-    def __init__(self, *, is_sequence: bool = False) -> None:
-        super().__init__(is_sequence=is_sequence)
-        self._moments = Moments()  # of the own activations
 
     def add_own(self, activations: Tensor) -> None:
         """Take in a batch of own activations, once `fit` has been called."""
@@ -188,6 +183,28 @@ class LayerValidity(Validity):
         noisy = [at(1, amount)[0] for amount in (0, *NOISES)]
         shrunk = [at(1 - shrinkage, 0) for shrinkage in (0, *SHRINKAGES)]
         return Doses(len(own), np.array(noisy), *np.array(shrunk).T)
+
+
+def cells(activations: Tensor, *, is_sequence: bool = False) -> Tensor:
+    """Pool activations to few positions: (B, positions, C), in single precision or more.
+
+    Maps (B, C, H, W) and patch tokens become a grid of at most 2×2 cells; a CLS token is kept beside them, and tokens
+    that form no square, or are the steps of a recurrent layer (`is_sequence`), become four stretches. Vectors (B, D)
+    have one position.
+    """
+    activations = at_least_single(activations.detach())
+    if activations.ndim == 2:
+        return activations[:, None]
+    if activations.ndim == 4:
+        size = [min(CELLS, side) for side in activations.shape[2:]]
+        return F.adaptive_avg_pool2d(activations, size).flatten(2).mT
+    n_tokens = activations.shape[1]
+    n_cls = int(has_cls_token(n_tokens))
+    side = math.isqrt(n_tokens - n_cls)
+    if is_sequence or side**2 + n_cls != n_tokens:
+        return F.adaptive_avg_pool1d(activations.mT, min(CELLS**2, n_tokens)).mT
+    patches = activations[:, n_cls:].mT.unflatten(2, (side, side))
+    return torch.cat([activations[:, :n_cls], cells(patches)], 1)
 
 
 def features(activations: Tensor, *, is_sequence: bool = False) -> Tensor:

@@ -15,7 +15,7 @@ from src.low_rank import principal_components
 from src.models import Network
 from src.models.heads import pool
 from src.runtime import seeded
-from src.training import HeadLosses, classification_losses
+from src.training import HeadLosses, Task, classification_losses
 
 LAST_EPOCHS = 5  # that have a tenth of the learning rate
 
@@ -47,7 +47,7 @@ def truncated_pools(activations: Tensor, ranks: Sequence[int | None], *, is_sequ
     return torch.stack([features.get(rank, pooled) for rank in ranks])
 
 
-class Probes:
+class Probes(Task):
     """A linear probe for each layer and rank; also the task of training them together.
 
     Each starts from the seed alone and has parameters and optimiser state of its own, so it becomes what it would
@@ -73,14 +73,8 @@ class Probes:
             for rank in self.ranks:
                 with seeded(seed):
                     self.probes[layer, rank] = nn.Linear(width, images.n_classes).to(image)
-        self.heads: Sequence[nn.Module] = list(self.probes.values())
-        self.modules = self.heads
+        self.heads = self.modules = list(self.probes.values())
         self.names = [f"the probe of {layer}, rank {rank}" for layer, rank in self.probes]
-
-    def train(self, mode: bool) -> None:
-        """Switch the probes; the network stays in evaluation mode."""
-        for head in self.heads:
-            head.train(mode)
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the cross-entropy of all probes on a batch, one layer at a time."""

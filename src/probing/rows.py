@@ -1,10 +1,14 @@
-"""The row of a table of linear probes."""
+"""The table of linear probes and its figure."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from src.network_names import NetworkName
+from src.results.captions import caption, common, network, short
+from src.results.curves import curves
 from src.results.experiments import named_in_row
-from src.results.tables import Rank
+from src.results.tables import Rank, write_table
 
 
 class ProbeRow(NamedTuple):
@@ -29,3 +33,25 @@ class ProbeRow(NamedTuple):
     def networks(self) -> tuple[NetworkName]:
         """The network."""
         return (named_in_row(self.model, self.model_type, seed=self.seed),)
+
+
+def write_files(path: Path, rows: Sequence[ProbeRow], widths: Mapping[str, int], *, figure: str, title: str) -> None:
+    """Write a CSV with one row a probe, and beside it a figure of accuracy over rank.
+
+    Args:
+        widths: features of each layer; full rank is drawn there, and so is every rank above.
+        figure: the ending of its name, .png or .pdf.
+    """
+    write_table(path, ProbeRow, rows)
+    lines: dict[str, dict[int, float]] = {layer: {} for layer in widths}
+    for row in rows:
+        lines[row.layer][min(row.rank or widths[row.layer], widths[row.layer])] = row.accuracy
+    n_epochs = common(rows, "epochs")
+    below = caption(
+        network=network(common(rows, "model"), common(rows, "model_type")),
+        data=short(common(rows, "dataset")),
+        method=f"linear probes, {n_epochs} epoch{'' if n_epochs == 1 else 's'}",
+        images=common(rows, "n_images"),
+    )
+    texts = {"x_label": "rank", "y_label": "accuracy", "y_range": (0, 1), "title": title, "caption": below}
+    curves(path.with_suffix(figure), {"linear probes": lines}, **texts)

@@ -9,7 +9,8 @@ that of least squares 1.
 Each function takes moments and returns a `Matching` for each target; `FORMS` has a row for each.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -41,24 +42,24 @@ class Matching(NamedTuple):
 
 
 def closed_form(
-    form: str, everything: SourceMoments, *parts: SourceMoments, rank: int | None = None, cutoff: Cutoff = "paper"
+    form: str, parts: Sequence[SourceMoments], *, rank: int | None = None, cutoff: Cutoff = "paper"
 ) -> dict[Hashable, Matching]:
     """Return the map of a form of `FORMS` for each target.
 
     Args:
-        everything: over the rows to be matched.
-        parts: for `ridge`, over those of them that are fitted, and those on which its penalties are judged.
+        parts: over the rows to be matched; for `ridge` two: over those that are fitted, and those on which its
+            penalties are judged.
         rank: the source is truncated to its first principal components beforehand; None leaves it whole.
         cutoff: of `pinv` and `repair`, see `relative_cutoff`; the other forms do without.
     Raises:
         ValueError: an activation was not finite; says on which side.
     """
     row, cut = FORMS[form], {"cutoff": cutoff} if FORMS[form].cuts_off else {}
-    solve = resolve(__package__, row.function)
+    solve, everything = resolve(__package__, row.function), reduce(SourceMoments.pooled, parts)
     for side, sums in (("source", [everything.source]), ("target", everything.targets.values())):
         if not all(each.scatter.isfinite().all() for each in sums):
             raise ValueError(f"the {side} activations are not finite")
-    moments = [everything, *parts]
+    moments = [everything, *(parts if row.held_out else ())]
     if rank is None:
         return solve(*moments, **cut)
     components = everything.components(rank)
@@ -95,22 +96,16 @@ def least_squares(moments: SourceMoments, cutoff: Cutoff = "paper") -> dict[Hash
     inverse = torch.where(kept, 1 / squared_sigma, 0)
     drops = cutoff == "paper" and (kept_by_exact & ~kept).any().item()  # a number was asked for
     matchings = {}
-    for name, target in moments.targets.items():
-        centred = axes[:-1].T @ moments.cross[name]
+    for name, cross in moments.cross.items():
+        target, centred = moments.targets[name], axes[:-1].T @ cross
         coordinates = torch.addr(centred, n_rows * (mean @ axes), target.mean)  # of [X 1]ᵀY
         solution = axes @ (inverse[:, None] * coordinates)
         explained = coordinates.square().sum(1) / squared_sigma  # of ‖Y‖², by direction
         residual, least = (target.squared_norm - explained[which].sum() for which in (kept, kept_by_exact))
         error, least = _relative(residual, target), _relative(least, target)
-        matchings[name] = Matching(
-            solution[:-1].T,
-            solution[-1],
-            error,
-            r2_of(target, residual),
-            int(kept.sum()),
-            moments.n_samples,
-            truncated=drops and error - least > max(min(0.01, least / 10), 1e-9),  # less is rounding
-        )
+        truncated = drops and error - least > max(min(0.01, least / 10), 1e-9)  # less is rounding
+        fit = error, r2_of(target, residual), int(kept.sum()), moments.n_samples
+        matchings[name] = Matching(solution[:-1].T, solution[-1], *fit, truncated)
     return matchings
 
 
@@ -140,10 +135,11 @@ def covariance(moments: SourceMoments) -> dict[Hashable, Matching]:
     variations, axes = _varying_axes(moments.source)
     whitening = axes / variations.sqrt()  # (C1, r)
     matchings = {}
-    for name, target in moments.targets.items():
+    for name, cross in moments.cross.items():
+        target = moments.targets[name]
         target_variations, target_axes = _varying_axes(target)
         root = target_variations.sqrt()[:, None] * target_axes.T  # (q, C2): rootᵀ root = Σ(y−μ)(y−μ)ᵀ
-        predicted = whitening.T @ moments.cross[name]  # (r, C2)
+        predicted = whitening.T @ cross  # (r, C2)
         u, vh = _singular_vectors(predicted @ root.T)
         made = u @ (vh @ root)  # (r, C2), from the white coordinates
         residual = target.variations.sum() - 2 * (predicted * made).sum() + made.square().sum()
@@ -197,10 +193,10 @@ def _held_out_errors(fitted: SourceMoments, held_out: SourceMoments, penalties: 
     step = mean - fitted.source.mean
     gram = axes.T @ (scatter + n_rows * torch.outer(step, step)) @ axes  # of the held-out x−m, m as fitted
     errors = {}
-    for name, target in held_out.targets.items():
+    for name, cross in held_out.cross.items():
         coordinates = axes.T @ fitted.cross[name]  # times the shrinkage: W along the axes
-        target_step = target.mean - fitted.targets[name].mean
-        cross = axes.T @ (held_out.cross[name] + n_rows * torch.outer(step, target_step))
+        target_step = held_out.targets[name].mean - fitted.targets[name].mean
+        cross = axes.T @ (cross + n_rows * torch.outer(step, target_step))
         explained = shrinkage @ (coordinates * cross).sum(1)  # ⟨W, C⟩
         squared = ((shrinkage @ (gram * (coordinates @ coordinates.T))) * shrinkage).sum(1)  # ⟨W, GW⟩
         errors[name] = squared - 2 * explained

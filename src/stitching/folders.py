@@ -1,7 +1,6 @@
 """The files of stitching runs, of this suite or of the public code: options, metrics, predictions.
 
 `summary.txt`, `config.txt` and `training_logs.csv` are the public code's; `metrics.json` and `predictions.npz` are new.
-Importing this spares torch.
 """
 
 import io
@@ -10,13 +9,14 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from src.choices import STARTS
 from src.console import warn
@@ -25,6 +25,7 @@ from src.files import read_json, readable, write_bytes, write_json, write_text
 from src.results.options import read_options
 from src.results.tables import columns, from_record, read_table
 from src.stitching.rows import Metrics, StitchRow
+from src.training.recorded import EpochRow
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 SUMMARY = {  # lines of `summary.txt`, and the metrics that they give
@@ -43,7 +44,7 @@ class StitchingRun:
     folder: Path
     options: dict[str, Any]  # its config.txt
     row: StitchRow
-    evaluations: Mapping[str, Any] = field(default_factory=dict)  # by detector, see `src.ood.evaluated`
+    evaluations: Mapping[str, Any] = field(default_factory=dict)  # by detector, see `src.ood.rows`
 
     @property
     def validity(self) -> Any:
@@ -66,30 +67,25 @@ class StitchingRun:
             warn(f"{path} is damaged ({error}) and left out; stitch this pair again")
             return None
 
-    @cached_property
-    def losses(self) -> list[float]:
-        """The training loss of each epoch; empty where nothing was trained."""
-        from src.training.recorded import EpochRow  # imports torch
-
-        path = self.folder / "training_logs.csv"
-        return [row.train_loss for row in read_table(path, EpochRow)] if path.is_file() else []
-
     @property
     def has_converged(self) -> bool:
         """Whether the training loss fell by at most 2 % over the last fifth of the epochs; one epoch does not tell."""
-        fifth = math.ceil(len(self.losses) / 5)
-        if len(self.losses) <= fifth:
-            return not self.losses
-        before, last = self.losses[-1 - fifth], self.losses[-1]
+        path = self.folder / "training_logs.csv"
+        losses = [row.train_loss for row in read_table(path, EpochRow)] if path.is_file() else []
+        fifth = math.ceil(len(losses) / 5)
+        if len(losses) <= fifth:
+            return not losses
+        before, last = losses[-1 - fifth], losses[-1]
         return before - last <= STILL_FELL * abs(before)
 
 
-def write_predictions(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write the arrays (N,) of `PREDICTIONS` as a compressed npz of int16, or int32 if need be."""
+def write_predictions(path: Path, classes: Mapping[Hashable, Tensor]) -> None:
+    """Write the classes (N,) of `PREDICTIONS` as a compressed npz of int16, or int32 if need be."""
+    arrays = {name: classes[name].numpy() for name in PREDICTIONS}
     largest = max(int(values.max()) for values in arrays.values())
     dtype = np.int16 if largest <= np.iinfo(np.int16).max else np.int32
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: arrays[name].astype(dtype) for name in PREDICTIONS})
+    np.savez_compressed(buffer, **{name: array.astype(dtype) for name, array in arrays.items()})
     write_bytes(path, buffer.getvalue())
 
 

@@ -11,9 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from src.choices import resolve
 from src.choices.stitching import OBJECTIVES, Objective
@@ -27,38 +26,19 @@ from src.runtime import Fitting, at_least_single
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import Batches
 from src.stitching.moments import r2_of
+from src.stitching.rows import Metrics
 from src.stitching.stitched_model import activations_of_both
-from src.training import HeadLosses, classification_losses
-
-
-class PairScore(NamedTuple):
-    """The measurements of a stitch over a data set."""
-
-    accuracy: float  # in [0, 1]
-    representation_difference: float  # ‖stitched − end‖² / ‖end‖² over all samples
-    predictions: Tensor  # (N,): classes
-    r2: float = math.nan  # 1 − ‖stitched − end‖² / ‖end − mean‖² over all samples; NaN where the end does not vary
-    depths: tuple[int, int] | tuple[None, None] = (None, None)  # of both layers in their networks
+from src.training import HeadLosses, Task, classification_losses
 
 
 class GridScore(NamedTuple):
-    """The measurements of all stitches of a grid, and of the two networks alone."""
+    """What the stitches of a grid, and its two networks alone, give on a data set."""
 
-    pairs: dict[Pair, PairScore]
-    front_accuracy: float  # NaN of an encoder
-    end_accuracy: float
-    front_predictions: Tensor  # (N,): classes; -1 of an encoder
-    end_predictions: Tensor  # (N,)
-    labels: Tensor  # (N,)
-
-    def predictions_of(self, pair: Pair) -> dict[str, np.ndarray]:
-        """Return the predicted classes (N,) of a stitch and of both networks, and the labels."""
-        arrays = {"stitched": self.pairs[pair].predictions, "front": self.front_predictions}
-        arrays |= {"end": self.end_predictions, "labels": self.labels}
-        return {name: array.numpy() for name, array in arrays.items()}
+    pairs: dict[Pair, Metrics]
+    predictions: dict[Pair | str, Tensor]  # (N,): classes; by pair, of `front` (-1 of an encoder) and `end`, and labels
 
 
-class Grid:
+class Grid(Task):
     """Stitching layers between pairs of layers of two networks; also the task of training them.
 
     Args:
@@ -93,18 +73,13 @@ class Grid:
         self.end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
         # In the order in which they run: one end layer after the other
         self.layers = {pair: layers[pair] for name in self.end_layers for pair in layers if pair.end_layer == name}
-        self.heads: Sequence[nn.Module] = list(self.layers.values())
+        self.heads = list(self.layers.values())
         self.compared = {name: objective.compared(name, end.behind(name), end.output_name) for name in self.end_layers}
         self.targets = list(dict.fromkeys(name for names in self.compared.values() for name in names))
         self.given = {"front": front, "end": end}  # targets and networks alone do not move with the statistics
         self.front, self.end = (front, end) if frozen else (copy.deepcopy(front), copy.deepcopy(end))
         self.modules = [*self.heads, *([] if frozen else [self.front, self.end])]
         self.names = list(map(str, self.layers))
-
-    def train(self, mode: bool) -> None:
-        """Switch the stitching layers, and the networks unless they are frozen."""
-        for module in self.modules:
-            module.train(mode)
 
     def losses(self, images: Tensor | PairedImages, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the objective of all stitches on a batch, in training plus the l1 term.
@@ -122,33 +97,19 @@ class Grid:
                 self.front, self.front_layers, self.given["end"], self.targets, images,
                 after=after, controls=self.controls,
             )  # fmt: skip
-            sources = {control: self.truncated(of_control) for control, of_control in acts.items()}
-        for pairs, stitched in self._tails(recorded, sources, behind):
-            group = self._losses_of(pairs, stitched, own, labels)
+        for pairs, stitched in self._tails(recorded, acts, behind):
+            if self.end.output_name in stitched:
+                group = classification_losses(stitched[self.end.output_name], labels)
+            else:
+                unknown = torch.full((len(pairs),), math.nan, device=labels.device)
+                group = HeadLosses(unknown, unknown, unknown, (labels >= 0).sum())
+            losses = group.losses
+            if self.objective.function:
+                loss, names = resolve(__package__, self.objective.function), self.compared[pairs[0].end_layer]
+                losses = torch.stack([loss(stitched[name], own[name]) for name in names]).mean(0)
             if training and self.l1_coef:
-                penalties = torch.stack([self.layers[pair].l1_norm() for pair in pairs])
-                group = group._replace(losses=group.losses + self.l1_coef * penalties)
-            yield group
-
-    def _losses_of(
-        self,
-        pairs: Sequence[Pair],
-        stitched: Mapping[str, Tensor],
-        own: Mapping[str, Tensor],
-        labels: Tensor,
-    ) -> HeadLosses:
-        """Compute the objective of pairs with the same end layer from stitched (P, B, …) and own (B, …) activations."""
-        logits = stitched.get(self.end.output_name)
-        if logits is None:
-            unknown = torch.full((len(pairs),), math.nan, device=labels.device)
-            group = HeadLosses(unknown, unknown, unknown, (labels >= 0).sum())
-        else:
-            group = classification_losses(logits, labels)
-        if not self.objective.function:
-            return group
-        loss = resolve(__package__, self.objective.function)
-        losses = [loss(stitched[name], own[name]) for name in self.compared[pairs[0].end_layer]]
-        return group._replace(losses=torch.stack(losses).mean(0))
+                losses = losses + self.l1_coef * torch.stack([self.layers[pair].l1_norm() for pair in pairs])
+            yield group._replace(losses=losses)
 
     @torch.no_grad()
     def evaluate(self, batches: Batches) -> GridScore:
@@ -175,36 +136,43 @@ class Grid:
                 predictions[side].append(logits.argmax(-1))
             for name in self.end_layers:
                 targets[name] = targets[name].pooled(Rows.of(end_acts[name]).moments(diagonal=True))
-            for pairs, stitched, logits in self.stitched(recorded, self.truncated(front_acts)):
+            for pairs, stitched, logits in self.stitched(front_acts, recorded):
                 squares = (at_least_single(stitched) - end_acts[pairs[0].end_layer]).square_()
                 differences = squares.flatten(1).sum(1, dtype=torch.float64)
                 for pair, difference, classes in zip(pairs, differences, logits.argmax(-1), strict=True):
                     residuals[pair] += difference
                     predictions[pair].append(classes)
-        classes_of = {name: torch.cat(parts).cpu() for name, parts in predictions.items()}
-        labels = classes_of.pop("labels")
-        accuracy = {name: (classes == labels).sum().item() / len(labels) for name, classes in classes_of.items()}
-        scores = {}
+        classes = {name: torch.cat(parts).cpu() for name, parts in predictions.items()}
+        labels = classes["labels"]
+        accuracy = {name: (found == labels).sum().item() / len(labels) for name, found in classes.items()}
+        metrics = {}
         for pair, residual in residuals.items():
             target = targets[pair.end_layer]
-            difference = (residual / target.squared_norm).item()
-            depths = self.front.depth(pair.front_layer), self.end.depth(pair.end_layer)
-            scores[pair] = PairScore(accuracy[pair], difference, classes_of[pair], r2_of(target, residual), depths)
-        front_classes = classes_of.get("front", torch.full_like(labels, -1))
-        front_accuracy = accuracy.get("front", math.nan)
-        return GridScore(scores, front_accuracy, accuracy["end"], front_classes, classes_of["end"], labels)
+            agreement, kappa = agreement_of(classes[pair], classes["end"])
+            metrics[pair] = Metrics(
+                accuracy=accuracy[pair],
+                front_accuracy=accuracy.get("front", math.nan),
+                end_accuracy=accuracy["end"],
+                representation_difference=(residual / target.squared_norm).item(),
+                agreement=agreement,
+                kappa=kappa,
+                n_images=len(labels),
+                r2_test=r2_of(target, residual),
+                front_depth=self.front.depth(pair.front_layer),
+                end_depth=self.end.depth(pair.end_layer),
+            )
+        return GridScore(metrics, {"front": torch.full_like(labels, -1), **classes})
 
-    def truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Truncate the activations at the front layers to the rank of the grid."""
-        return {name: low_rank_approx(acts[name], self.front_rank) for name in self.front_layers}
+    def stitched(self, acts: Mapping[str, Tensor], recorded: Recorded) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
+        """Yield some pairs at a time with their stitched activations (P, B, …) and logits (P, B, n_classes).
 
-    def stitched(
-        self, recorded: Recorded, sources: Mapping[str, Tensor]
-    ) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
-        """Yield some pairs at a time with their stitched activations (P, B, …) and logits (P, B, n_classes)."""
-        behind = dict.fromkeys(self.end_layers, [self.end.output_name])
-        for pairs, acts in self._tails(recorded, dict.fromkeys(self.controls, sources), behind):
-            yield pairs, acts[pairs[0].end_layer], acts[self.end.output_name]
+        Args:
+            acts: of the front network.
+            recorded: of the end network's pass over the same images.
+        """
+        sources, behind = dict.fromkeys(self.controls, acts), dict.fromkeys(self.end_layers, [self.end.output_name])
+        for pairs, found in self._tails(recorded, sources, behind):
+            yield pairs, found[pairs[0].end_layer], found[self.end.output_name]
 
     def _tails(
         self, recorded: Recorded, sources: Mapping[str, Mapping[str, Tensor]], behind: Mapping[str, Sequence[str]]
@@ -213,9 +181,14 @@ class Grid:
 
         Args:
             recorded: of the end network's pass over the images.
-            sources: by control and front layer.
+            sources: by control and front layer; they are truncated to the rank of the grid.
             behind: those others by end layer; where there are none, no part of the end network runs.
         """
+        with torch.no_grad():
+            sources = {
+                control: {name: low_rank_approx(acts[name], self.front_rank) for name in self.front_layers}
+                for control, acts in sources.items()
+            }
         for end_layer in self.end_layers:
             group = [pair for pair in self.layers if pair.end_layer == end_layer]
             names = [name for name in dict.fromkeys(behind[end_layer]) if name != end_layer]
@@ -231,3 +204,16 @@ class Grid:
                         acts |= self.end.activations(stitched, names, after=end_layer, images=recorded)
                     yield pairs, {name: act.unflatten(0, (len(pairs), -1)) for name, act in acts.items()}
                     del stitched, acts  # their memory is for the next
+
+
+def agreement_of(predictions: Tensor, others: Tensor) -> tuple[float, float]:
+    """Compare two predictions (N,) of the same images.
+
+    Returns:
+        The share of equal ones, and Cohen's kappa (1960): 1 for equal ones, 0 for no more than chance, NaN where both
+        give one and the same class.
+    """
+    n_classes = 1 + int(torch.maximum(predictions, others).max())
+    shares = [torch.bincount(classes, minlength=n_classes).double() / len(classes) for classes in (predictions, others)]
+    observed, by_chance = (predictions == others).double().mean().item(), (shares[0] @ shares[1]).item()
+    return observed, math.nan if by_chance == 1 else (observed - by_chance) / (1 - by_chance)

@@ -1,10 +1,10 @@
 """Writes the table and the heat maps of a folder of stitching runs, and the comparison of two such folders."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from src.console import note
+from src.console import note, table
 from src.errors import UserError
 from src.files import locked
 from src.results.captions import common, describe_stitches
@@ -25,17 +25,12 @@ def write_grid(path: Path, rows: Sequence[StitchRow], *, figure: str = ".png", t
     Args:
         figure: the ending of its name, and so its format: .png or .pdf.
     """
-    drawn = path.with_suffix(figure)
     write_table(path, StitchRow, rows)
-    groups = list(by_experiment(rows).items())
-    if len(groups) > MAX_PANELS:
-        note(f"{drawn} shows the last {MAX_PANELS} of {len(groups)} experiments")
     panels = {
-        name.replace(", ", "\n") or "accuracy of the stitched network": HeatMap(accuracies(group))
-        for name, group in groups[-MAX_PANELS:]
+        name: {name.replace(", ", "\n") or "accuracy of the stitched network": HeatMap(accuracies(group))}
+        for name, group in by_experiment(rows).items()
     }
-    is_drawn = maps(drawn, panels, **AXES, title=title, caption=describe_stitches(rows))
-    note(f"wrote {path}{f' and {drawn}' * is_drawn}")
+    draw(path, panels, figure=figure, title=title, caption=describe_stitches(rows))
 
 
 def update_grid(directory: Path, *, create: bool, title: str = "") -> None:
@@ -44,51 +39,68 @@ def update_grid(directory: Path, *, create: bool, title: str = "") -> None:
     Args:
         create: make them where there are none yet.
     """
-    table, lock = directory / "grid.csv", directory / ".grid.lock"
-    if create or table.exists() or lock.exists():
+    path, lock = directory / "grid.csv", directory / ".grid.lock"
+    if create or path.exists() or lock.exists():
         with locked(lock):
-            write_grid(table, [run.row for run in read_runs(directory)[0]], title=title)
+            write_grid(path, [run.row for run in read_runs(directory)[0]], title=title)
 
 
-class Comparison:
-    """The accuracies of two experiments over the same layers, and the second less the first.
+def compare(
+    folders: Sequence[str],
+    experiments: Sequence[Sequence[StitchRow]],
+    path: Path | None = None,
+    *,
+    figure: str = ".png",
+    title: str = "",
+) -> None:
+    """Print the accuracies of two experiments over the same layers, and the second less the first.
 
     Args:
-        folders: names of both, for tables and figures where the methods have one name.
+        folders: names of both, for titles where the methods have one name.
         experiments: the rows of both.
+        path: of a CSV with one row for each pair of layers; a figure of the three matrices goes beside it.
     """
+    if len(set(folders)) == 1:
+        raise UserError(f"{folders[0]} is given twice; give another folder to compare it with")
+    for folder, rows in zip(folders, experiments, strict=True):
+        titles = list(by_experiment(rows))
+        if len(titles) > 1:
+            raise UserError(
+                f"{folder} holds {len(titles)} experiments ({'; '.join(titles)}); "
+                "to compare two folders, give folders of one experiment each"
+            )
+    methods = [common(rows, "method") for rows in experiments]
+    first, second = folders if len(set(methods)) == 1 else methods
+    one, other = ({row.pair: row.accuracy for row in rows} for rows in experiments)
 
-    def __init__(self, folders: Sequence[str], experiments: Sequence[Sequence[StitchRow]]):
-        if len(set(folders)) == 1:
-            raise UserError(f"{folders[0]} is given twice; give another folder to compare it with")
-        for folder, rows in zip(folders, experiments, strict=True):
-            titles = list(by_experiment(rows))
-            if len(titles) > 1:
-                raise UserError(
-                    f"{folder} holds {len(titles)} experiments ({'; '.join(titles)}); "
-                    "to compare two folders, give folders of one experiment each"
-                )
-        self.caption = describe_stitches(*experiments)
-        methods = [common(rows, "method") for rows in experiments]
-        first, second = folders if len(set(methods)) == 1 else methods
-        one, other = ({row.pair: row.accuracy for row in rows} for rows in experiments)
+    def compared(row: StitchRow) -> ComparisonRow:
+        accuracies = one.get(row.pair, math.nan), other.get(row.pair, math.nan)
+        return ComparisonRow(*row.pair, *accuracies, accuracies[1] - accuracies[0])
 
-        def compared(row: StitchRow) -> ComparisonRow:
-            accuracies = one.get(row.pair, math.nan), other.get(row.pair, math.nan)
-            return ComparisonRow(*row.pair, *accuracies, accuracies[1] - accuracies[0])
-
-        stitches = [row for rows in experiments for row in rows]
+    stitches = [row for rows in experiments for row in rows]
+    panels = {
+        first: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_1)),
+        second: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_2)),
+        f"{second} − {first}": HeatMap.difference(pivot(stitches, lambda row: compared(row).difference)),
+    }
+    for name, panel in panels.items():
+        table(name, *panel.matrix)
+    if path:
         lines = pivot(stitches, compared, missing=None).values
-        self.rows = [row for line in lines for row in line if row]
-        self.panels = {
-            first: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_1)),
-            second: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_2)),
-            f"{second} − {first}": HeatMap.difference(pivot(stitches, lambda row: compared(row).difference)),
-        }
+        write_table(path, ComparisonRow, [row for line in lines for row in line if row])
+        draw(path, {"": panels}, figure=figure, title=title, caption=describe_stitches(*experiments))
 
-    def write(self, path: Path, *, figure: str, title: str = "") -> None:
-        """Write the CSV, one row for each pair of layers, and beside it the figure of three panels."""
-        write_table(path, ComparisonRow, self.rows)
-        drawn = path.with_suffix(figure)
-        is_drawn = maps(drawn, self.panels, **AXES, title=title, caption=self.caption)
-        note(f"wrote {path}{f' and {drawn}' * is_drawn}")
+
+def draw(path: Path, panels: Mapping[str, Mapping[str, HeatMap]], *, figure: str, **texts: str) -> None:
+    """Draw a figure beside a table, and say what was written.
+
+    Args:
+        panels: by experiment and title; the last experiments are drawn, as many as fit.
+        figure: the ending of its name.
+    """
+    drawn, n_shown = path.with_suffix(figure), MAX_PANELS // max(map(len, panels.values()))
+    if len(panels) > n_shown:
+        note(f"{drawn} shows the last {n_shown} of {len(panels)} experiments")
+    shown = [panel for of_experiment in list(panels.values())[-n_shown:] for panel in of_experiment.items()]
+    is_drawn = maps(drawn, dict(shown), **AXES, **texts)
+    note(f"wrote {path}{f' and {drawn}' * is_drawn}")

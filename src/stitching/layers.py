@@ -17,6 +17,7 @@ from src.errors import UserError
 from src.models.heads import has_cls_token
 
 Shape = Sequence[int]
+THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")  # of sparsity
 
 
 def resize(maps: Tensor, size: Sequence[int], mode: str) -> Tensor:
@@ -82,17 +83,6 @@ class StitchingLayer(nn.Module):
         if from_tokens and used_cls == "add":
             self.cls_token_weight = nn.Parameter(torch.tensor([0.1]))
 
-    @property
-    def source_key(self) -> tuple:
-        """Tells layouts and sizes of a source apart."""
-        between_tokens = isinstance(self.transform, nn.Linear)
-        return self.size, self.upsample_mode, *((self.grid, self.keeps_cls) if between_tokens else ())
-
-    @property
-    def target_key(self) -> tuple:
-        """Tells targets of an activation apart."""
-        return self.grid, self.made_cls is not None
-
     def layout(self, source: Tensor) -> Tensor:
         """Return the source as a map (B, C, H, W), which is to be resized to `size`, or as tokens (B, T, D)."""
         if self.side is None:
@@ -139,10 +129,11 @@ class StitchingLayer(nn.Module):
             self.transform.bias.copy_(bias)
 
     @torch.no_grad()
-    def sparsity(self, thresholds: Sequence[float]) -> list[float]:
-        """Return the shares of weights and biases of the affine map whose magnitude is at most each threshold."""
+    def sparsity(self) -> dict[str, float]:
+        """Return the shares of weights and biases of the affine map whose magnitude is at most each of `THRESHOLDS`."""
         sizes = torch.cat([self.transform.weight.flatten(), self.transform.bias]).abs()
-        return torch.stack([(sizes <= threshold).double().mean() for threshold in thresholds]).tolist()
+        shares = torch.stack([(sizes <= float(threshold)).double().mean() for threshold in THRESHOLDS]).tolist()
+        return dict(zip(THRESHOLDS, shares, strict=True))
 
     def l1_norm(self) -> Tensor:
         """Return the sum of the magnitudes of weights and biases of the affine map."""
@@ -224,12 +215,10 @@ def _check_shapes(kind: str, source: Shape, target: Shape, made_cls: str | None)
     if kind == "c2t":
         n_patches = target[0] - (made_cls is not None)
         if math.prod(source[1:]) != n_patches and (n_patches < 1 or has_cls_token(n_patches)):
-            other = target[0] - (made_cls is None)  # patch tokens, with a CLS token where none is made now
             remedy = "use -c2t-cls pool or learn" if made_cls is None else "leave out -c2t-cls"
-            remedy = remedy if _side(other) ** 2 == other > 0 else "choose another layer"
             raise UserError(
-                f"c2t makes {n_patches} patch tokens{'' if made_cls is None else ' and a CLS token'} for an end "
-                f"layer of {target[0]} tokens, which form no square; {remedy}"
+                f"c2t makes {n_patches} patch tokens for an end layer of {target[0]} tokens, which form no square; "
+                f"{remedy}, or choose another layer"
             )
 
 

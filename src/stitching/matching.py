@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -14,11 +14,11 @@ from src.console import note, progress, warn
 from src.datasets.base import BaseImageSet, PairedImages
 from src.errors import UserError
 from src.models import Network
-from src.moments import Rows, as_rows
-from src.results.experiments import ControlPair, Pair
+from src.moments import Moments, Rows, as_rows
+from src.results.experiments import ControlPair, Pair, grouped
 from src.stitching.closed_forms import Cutoff, Matching, closed_form
 from src.stitching.layers import StitchingLayer
-from src.stitching.moments import PairMoments, SourceMoments, r2_of, source_rows
+from src.stitching.moments import SourceMoments, UpsampledRows, r2_of, source_rows
 from src.stitching.stitched_model import activations_of_both
 
 FIRST = 100  # images
@@ -30,6 +30,7 @@ CLS = "CLS token"
 
 Batches = Iterable[tuple[Tensor | PairedImages, Tensor]]
 Layers = Mapping[Pair | ControlPair, StitchingLayer]
+GridMoments = Mapping[Hashable, SourceMoments]  # by source, see `_source`
 
 
 def direct_matching(source: Tensor, target: Tensor, *, form: str = "pinv", cutoff: Cutoff = "paper") -> Matching:
@@ -50,20 +51,15 @@ def direct_matching(source: Tensor, target: Tensor, *, form: str = "pinv", cutof
         raise ValueError(f"the source has {n_positions[0]} positions, the target {n_positions[1]}")
     if form not in FORMS:
         raise ValueError(f"there is no form {form}; choose one of {', '.join(FORMS)}")
-    moments = [moments_of(source[part], target[part], form=form) for part in _parts(torch.arange(len(source)), form)]
-    parts = [part.of_source("source") for part in with_whole(moments, form)]
-    return closed_form(form, *parts, cutoff=cutoff)["target"]
+    parts = _parts(torch.arange(len(source)), form)
+    moments = [moments_of(Rows.of(source[part]), Rows.of(target[part]), len(part), form=form) for part in parts]
+    return closed_form(form, moments, cutoff=cutoff)["target"]
 
 
-def moments_of(source: Tensor, target: Tensor, *, form: str, **resized: Any) -> PairMoments:
-    """Take the moments of two activations that a form needs, the first one resized as by `source_rows`."""
-    sources, targets = {"source": source_rows(source, **resized)}, {"target": Rows.of(target)}
-    return PairMoments.of(len(source), sources, targets, [("source", "target")], full=FORMS[form].target_scatter)
-
-
-def with_whole(moments: Sequence[PairMoments], form: str) -> list[PairMoments]:
-    """Return the moments that `closed_form` takes: over all rows, and for ridge beside them those of both parts."""
-    return [reduce(PairMoments.pooled, moments), *(moments if FORMS[form].held_out else ())]
+def moments_of(source: Rows | UpsampledRows, target: Rows, n_samples: int, *, form: str) -> SourceMoments:
+    """Take the moments of a source and a target that a form needs."""
+    targets = {"target": target.moments(diagonal=not FORMS[form].target_scatter)}
+    return SourceMoments(n_samples, source.moments(), targets, {"target": source.cross(target).scatter})
 
 
 def _parts(samples: Tensor, form: str) -> list[Tensor]:
@@ -88,19 +84,19 @@ def matching_batches(
 
 def _source(pair: Pair, layer: StitchingLayer) -> tuple:
     """What pairs of the same moments of the source share: control, front layer, and how it is laid out and resized."""
-    return (pair.control, pair.front_layer, *layer.source_key)
+    return pair.control, pair.front_layer, layer.size, layer.grid, layer.keeps_cls, layer.upsample_mode
 
 
 def _target(pair: Pair, layer: StitchingLayer) -> tuple:
-    return pair.end_layer, layer.target_key
+    return pair.end_layer, layer.grid, layer.made_cls is not None
 
 
 @torch.no_grad()
-def grid_moments(front: Network, end: Network, layers: Layers, batches: Batches, *, form: str) -> PairMoments:
+def grid_moments(front: Network, end: Network, layers: Layers, batches: Batches, *, form: str) -> GridMoments:
     """Take the moments that a form of `FORMS` needs of all pairs, in one pass of both networks over the batches."""
     front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
     end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
-    controls, total = {pair.control for pair in layers}, None
+    controls, total = {pair.control for pair in layers}, {}
     for images, _ in batches:
         sources, targets, _ = activations_of_both(front, front_layers, end, end_layers, images, controls=controls)
         n_numbers = sum(act[0].numel() for acts in (targets, *sources.values()) for act in acts.values())
@@ -109,27 +105,42 @@ def grid_moments(front: Network, end: Network, layers: Layers, batches: Batches,
             rows = slice(first, first + n_at_once)
             parts = {control: {name: act[rows] for name, act in acts.items()} for control, acts in sources.items()}
             moments = _moments(layers, parts, {name: act[rows] for name, act in targets.items()}, form=form)
-            total = moments if total is None else total.pooled(moments)
+            total = pooled(total, moments) if total else moments
     return total
+
+
+def pooled(moments: GridMoments, others: GridMoments) -> GridMoments:
+    """Return the moments over the samples of both, of all that the others have, which the first have too."""
+    return {source: moments[source].pooled(each) for source, each in others.items()}
 
 
 def _moments(
     layers: Layers, sources: Mapping[str, Mapping[str, Tensor]], targets: Mapping[str, Tensor], *, form: str
-) -> PairMoments:
+) -> GridMoments:
     """Take the moments of all pairs over some activations: of the front network by control, and of the end network."""
-    prepared, prepared_targets, pairs = {}, {}, set()  # each is prepared once for all of its pairs
+    rows, target_rows, wanted = {}, {}, {}  # each is prepared once for all of its pairs
     for pair, layer in layers.items():
         source, target = _source(pair, layer), _target(pair, layer)
-        pairs.add((source, target))
-        if source not in prepared:
+        if source not in rows:
             laid_out = layer.layout(sources[pair.control][pair.front_layer])
-            prepared[source] = source_rows(laid_out, layer.size, layer.upsample_mode)
-        if target not in prepared_targets:
-            prepared_targets[target] = Rows.of(layer.targets(targets[pair.end_layer]))
-            if hasattr(layer, "cls_token"):
-                prepared_targets[pair.end_layer, CLS] = Rows.of(targets[pair.end_layer][:, 0])
+            rows[source] = source_rows(laid_out, layer.size, layer.upsample_mode)
+        if target not in target_rows:
+            target_rows[target] = Rows.of(layer.targets(targets[pair.end_layer]))
+        wanted.setdefault(source, set()).add(target)
+        if hasattr(layer, "cls_token"):
+            target_rows[pair.end_layer, CLS] = Rows.of(targets[pair.end_layer][:, 0])
+            wanted[source].add((pair.end_layer, CLS))
+    moments = {name: each.moments(diagonal=not FORMS[form].target_scatter) for name, each in target_rows.items()}
     n_samples = len(next(iter(targets.values())))
-    return PairMoments.of(n_samples, prepared, prepared_targets, pairs, full=FORMS[form].target_scatter)
+    return {
+        source: SourceMoments(
+            n_samples,
+            rows[source].moments(),
+            {name: moments[name] for name in names},
+            {name: rows[source].cross(target_rows[name]).scatter for name in names if CLS not in name},
+        )
+        for source, names in wanted.items()
+    }
 
 
 def match_layers(
@@ -158,22 +169,22 @@ def match_layers(
 
 
 @torch.no_grad()
-def _matched(layers: Layers, moments: list[PairMoments], *, form: str, **options: Any) -> dict[Pair, Matching]:
+def _matched(layers: Layers, moments: Sequence[GridMoments], *, form: str, **options: Any) -> dict[Pair, Matching]:
     """Set stitching layers from moments; a learned CLS token starts as the mean of the target's."""
-    groups: dict[tuple, list[Pair]] = {}
-    for pair, layer in layers.items():
-        groups.setdefault(_source(pair, layer), []).append(pair)
-    matched, parts = {}, with_whole(moments, form)
+    matched = {}
+    groups = grouped(layers, lambda pair: _source(pair, layers[pair]))
     for source, pairs in progress(groups.items(), "direct matching", len(groups)):
+        parts = [part[source] for part in moments]
         try:
-            matchings = closed_form(form, *(part.of_source(source) for part in parts), **options)
+            matchings = closed_form(form, parts, **options)
         except ValueError as error:
             raise UserError(f"{pairs[0]}: {error}; check the models") from error
-        matched |= {pair: matchings[_target(pair, layers[pair])] for pair in pairs}
-    for pair, layer in layers.items():
-        layer.set_affine(matched[pair].weight, matched[pair].bias)
-        if hasattr(layer, "cls_token"):
-            layer.cls_token.copy_(parts[0].single[pair.end_layer, CLS].mean)
+        for pair in pairs:
+            layer, matched[pair] = layers[pair], matchings[_target(pair, layers[pair])]
+            layer.set_affine(matched[pair].weight, matched[pair].bias)
+            if hasattr(layer, "cls_token"):
+                cls = reduce(Moments.pooled, [part.targets[pair.end_layer, CLS] for part in parts])
+                layer.cls_token.copy_(cls.mean)
     return {pair: matched[pair] for pair in layers}
 
 
@@ -201,7 +212,7 @@ def match_until_settled(
     samples, total = train_set.permutation(seed), len(train_set)
     left, matched, n_small_gaps = dict(layers), {}, Counter()
 
-    def moments_between(first: int, last: int) -> list[PairMoments]:
+    def moments_between(first: int, last: int) -> list[GridMoments]:
         """Moments of some images of the pairs that are left, apart where the last fifth of all up to there begins."""
         parts = [part[part >= first] for part in _parts(torch.arange(last), form)]
         batches = [train_set.batches(batch_size, indices=samples[part]) for part in parts]
@@ -211,22 +222,22 @@ def match_until_settled(
     fitted = moments_between(0, n)
     while left and 2 * n <= total:
         more = moments_between(n, 2 * n)
-        seen, held_out = (reduce(PairMoments.pooled, parts) for parts in (fitted, more))
+        seen, held_out = reduce(pooled, fitted), reduce(pooled, more)
         found = _matched(left, fitted, form=form, rank=rank, cutoff=cutoff)
         for pair, matching in found.items():
-            ours, theirs = (sums.of_source(_source(pair, left[pair])) for sums in (seen, held_out))
-            gap = _gap(matching, ours, theirs, _target(pair, left[pair]), rank)
-            n_small_gaps[pair] = n_small_gaps[pair] + 1 if gap <= GAP else 0
+            source, target = _source(pair, left[pair]), _target(pair, left[pair])
+            ours, theirs = seen[source], held_out[source]
+            n_small_gaps[pair] = n_small_gaps[pair] + 1 if _gap(matching, ours, theirs, target, rank) <= GAP else 0
             enough = ours.source.n_rows >= ROWS_PER_CHANNEL * len(ours.source.mean)
             if enough and n_small_gaps[pair] >= SETTLED:
                 matched[pair] = matching
         left = {pair: layer for pair, layer in left.items() if pair not in matched}
-        fitted, n = [seen.pooled(more[0]), *more[1:]], 2 * n
+        fitted, n = [pooled(seen, more[0]), *more[1:]], 2 * n
     if left:
         if FORMS[form].held_out:  # the last fifth of all may begin among images that are added up already
             fitted = moments_between(0, total)
         elif n < total:
-            fitted = [fitted[0].pooled(*moments_between(n, total))]
+            fitted = [pooled(fitted[0], *moments_between(n, total))]
         matched |= _matched(left, fitted, form=form, rank=rank, cutoff=cutoff)
         which = "" if len(left) == len(layers) else f", {len(left)} of {len(layers)} pairs"
         note(f"matched on all {total} training images{which}: more might still change the fit")

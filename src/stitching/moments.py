@@ -5,7 +5,7 @@ share one decomposition.
 """
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -61,53 +61,23 @@ def source_rows(source: Tensor, size: tuple[int, int] | None = None, mode: str =
     return Rows.of(resize(source.double(), size, mode))
 
 
-class PairMoments(NamedTuple):
-    """Moments of sources and targets over the same samples, and of the pairs of them that are matched."""
-
-    n_samples: int
-    single: Mapping[Hashable, Moments]
-    cross: Mapping[tuple[Hashable, Hashable], CrossMoments]  # by source and target
-
-    @classmethod
-    def of(
-        cls,
-        n_samples: int,
-        sources: Mapping[Hashable, Rows | UpsampledRows],
-        targets: Mapping[Hashable, Rows],
-        pairs: Iterable[tuple[Hashable, Hashable]],
-        *,
-        full: bool,
-    ) -> "PairMoments":
-        """Take the moments of prepared batches.
-
-        Args:
-            full: the whole scatter matrices of targets, not only their diagonals.
-        """
-        single = {name: rows.moments() for name, rows in sources.items()}
-        single |= {name: rows.moments(diagonal=not full) for name, rows in targets.items()}
-        return cls(n_samples, single, {(one, other): sources[one].cross(targets[other]) for one, other in pairs})
-
-    def pooled(self, other: "PairMoments") -> "PairMoments":
-        """Return the moments over the samples of both, of all that the other has, which this has too."""
-        return PairMoments(
-            self.n_samples + other.n_samples,
-            {name: self.single[name].pooled(moments) for name, moments in other.single.items()},
-            {pair: self.cross[pair].pooled(moments) for pair, moments in other.cross.items()},
-        )
-
-    def of_source(self, source: Hashable) -> "SourceMoments":
-        """Return the moments of one source with all its targets."""
-        cross = {target: each.scatter for (one, target), each in self.cross.items() if one == source}
-        return SourceMoments(self.n_samples, self.single[source], cross, {name: self.single[name] for name in cross})
-
-
 class SourceMoments(NamedTuple):
     """Moments of a source, with any number of targets over the same rows."""
 
     n_samples: int
     source: Moments
+    targets: Mapping[Hashable, Moments]  # also of what is not matched, but of which the mean is wanted
     cross: Mapping[Hashable, Tensor]  # Σ(x−μ₁)(y−μ₂)ᵀ by target, (C1, C2)
-    targets: Mapping[Hashable, Moments]
+
+    def pooled(self, other: "SourceMoments") -> "SourceMoments":
+        """Return the moments over the samples of both, with all targets that the other has, which this has too."""
+        source, step = self.source.pooled(other.source), other.source.mean - self.source.mean
+        weight, cross = self.source.n_rows * other.source.n_rows / source.n_rows, {}
+        for name, each in other.cross.items():
+            target_step = other.targets[name].mean - self.targets[name].mean
+            cross[name] = (self.cross[name] + each).addr(step, target_step, alpha=weight)
+        targets = {name: self.targets[name].pooled(moments) for name, moments in other.targets.items()}
+        return SourceMoments(self.n_samples + other.n_samples, source, targets, cross)
 
     def components(self, rank: int) -> Components:
         """Return the mean of the source and its first `rank` principal axes."""

@@ -1,4 +1,4 @@
-"""The rows of stitching: `metrics.json`, `grid.csv`, and the comparison of two folders. Importing this spares torch."""
+"""The rows of stitching: `metrics.json`, `grid.csv`, and the comparison of two folders."""
 
 import math
 from dataclasses import dataclass, field

@@ -2,14 +2,10 @@
 
 import contextlib
 import dataclasses
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from src.checkpoints import load_tensors, save_state
 from src.console import listed, note, result, warn
@@ -28,8 +24,7 @@ from src.training import EpochLog, Score, State
 from src.training.recorded import report_epoch, write_logs
 
 Stitch = Pair | ControlPair
-BegunRun = tuple[Path, Mapping[str, Any]]  # a file of it, and its options
-THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")
+BegunRun = tuple[Path, Mapping[str, Any]]  # its folder, and its options
 
 
 class GridRuns:
@@ -72,30 +67,26 @@ class GridRuns:
         if self._run:
             self._run.claim(resume=True)
             self.folders = {tuple(pair): self.directory / name for *pair, name in self._run.state["folders"]}
-            if self.folders.keys() <= finished:  # killed before it removed its state
-                self._run.discard()
-                self._run, self.folders = None, {}
         left = self.folders or self.layers.keys() - finished
         self.layers = {pair: layer for pair, layer in self.layers.items() if pair in left}
 
     def _finished_pairs(self) -> set[Stitch]:
-        configs = [(config, read_options(config)) for config in sorted(self.directory.glob("*/config.txt"))]
-        by_pair, finished = grouped(configs, lambda each: pair_of(each[1])), set()
+        configs = [(config.parent, read_options(config)) for config in sorted(self.directory.glob("*/config.txt"))]
+        by_identity, finished = grouped(configs, lambda each: _identity(each[1])), set()
         for pair in self.layers:
             given = as_written(self.experiment.config(pair))
-            if chosen := _begun(by_pair.get(pair, []), given):
-                config, options = chosen
-                refuse_other_options(options, given, where=config.parent)
+            for folder, options in _nearest(by_identity.get(_identity(given), []), given):
+                refuse_other_options(options, given, where=folder)
                 finished.add(pair)
         return finished
 
     def _interrupted(self) -> Run | None:
-        states = []
+        states, given = [], as_written(self._whole)
         for path in sorted(self.directory.glob("*/resume.pt")):
             with contextlib.suppress(UserError):  # its process has just finished it
-                states.append((path, load_tensors(path)["options"]))
-        chosen = _begun(states, as_written(self._whole))
-        return Run.in_folder(chosen[0].parent, self._whole) if chosen else None
+                states.append((path.parent, load_tensors(path)["options"]))
+        same = [each for each in states if _identity(each[1]) == _identity(given)]
+        return next((Run.in_folder(folder, self._whole) for folder, _ in _nearest(same, given)), None)
 
     def _claim(self) -> None:
         """Create the run folders, and lock that of the state, unless that has been done."""
@@ -142,12 +133,15 @@ class GridRuns:
                 saved = layer if whole_networks is None else StitchedModel(*whole_networks, layer, pair)
                 save_state(folder / "final_model.pt", saved.state_dict())
             if not options["no_predictions"]:
-                write_predictions(folder / "predictions.npz", score.predictions_of(pair))
-            settings = self.experiment.settings | pair._asdict()
-            rows[pair] = StitchRow(**settings, **_metrics(score, pair, matched.get(pair)), folder=folder.name)
-            sparsity = dict(zip(THRESHOLDS, layer.sparsity([float(each) for each in THRESHOLDS]), strict=True))
+                classes = score.predictions | {"stitched": score.predictions[pair]}
+                write_predictions(folder / "predictions.npz", classes)
+            settings, measured = self.experiment.settings | pair._asdict(), vars(score.pairs[pair])
+            if match := matched.get(pair):
+                measured = measured | {"matching_error": match.error, "r2_matched": match.r2}
+                measured |= {"n_matched": match.n_samples, "matching_rank": match.rank}
+            rows[pair] = StitchRow(**settings, **measured, folder=folder.name)
             penalty = {"ridge_penalty": matched[pair].ridge_penalty} if options["init"] == "ridge" else {}
-            write_metrics(folder, rows[pair], sparsity=sparsity, **penalty)
+            write_metrics(folder, rows[pair], sparsity=layer.sparsity(), **penalty)
             self.experiment.write(folder, pair)
             if len(self.layers) == 1:
                 note(f"wrote {folder}")
@@ -158,38 +152,6 @@ class GridRuns:
     def _title(self, pair: Stitch) -> str:
         alone = (pair.front_layer, pair.end_layer) == tuple(pair_of(self.experiment.options))[:2]
         return "" if alone else f"{pair}: "
-
-
-def _metrics(score: GridScore, pair: Stitch, matched: Matching | None) -> dict[str, Any]:
-    """Return the fields of `Metrics`."""
-    of_pair = score.pairs[pair]
-    agreement, kappa = agreement_of(of_pair.predictions, score.end_predictions)
-    of_match = {"matching_error": "error", "n_matched": "n_samples", "matching_rank": "rank", "r2_matched": "r2"}
-    return {name: getattr(matched, field) for name, field in of_match.items() if matched} | {
-        "accuracy": of_pair.accuracy,
-        "front_accuracy": score.front_accuracy,
-        "end_accuracy": score.end_accuracy,
-        "representation_difference": of_pair.representation_difference,
-        "agreement": agreement,
-        "kappa": kappa,
-        "n_images": len(score.labels),
-        "r2_test": of_pair.r2,
-        "front_depth": of_pair.depths[0],
-        "end_depth": of_pair.depths[1],
-    }
-
-
-def agreement_of(predictions: Tensor, others: Tensor) -> tuple[float, float]:
-    """Compare two predictions (N,) of the same images.
-
-    Returns:
-        The share of equal ones, and Cohen's kappa (1960): 1 for equal ones, 0 for no more than chance, NaN where both
-        give one and the same class.
-    """
-    n_classes = 1 + int(torch.maximum(predictions, others).max())
-    shares = [torch.bincount(classes, minlength=n_classes).double() / len(classes) for classes in (predictions, others)]
-    observed, by_chance = (predictions == others).double().mean().item(), (shares[0] @ shares[1]).item()
-    return observed, math.nan if by_chance == 1 else (observed - by_chance) / (1 - by_chance)
 
 
 def _warn_of_matching(rows: Mapping[Stitch, StitchRow], matched: Mapping[Stitch, Matching], *, is_auto: bool) -> None:
@@ -209,17 +171,15 @@ def _warn_of_matching(rows: Mapping[Stitch, StitchRow], matched: Mapping[Stitch,
         )
 
 
-def _begun(files: Iterable[BegunRun], given: Mapping[str, Any]) -> BegunRun | None:
-    """Return one with these very options, or else one of the same experiment, if there is any."""
-    same = [(bool(differences(begun, given)), file, begun) for file, begun in files if _same_experiment(begun, given)]
-    return min(same)[1:] if same else None
+def _nearest(begun: Sequence[BegunRun], given: Mapping[str, Any]) -> Sequence[BegunRun]:
+    """Return the first run with these very options, or else the first; none of none."""
+    return sorted(begun, key=lambda each: bool(differences(each[1], given)))[:1]
 
 
-def _same_experiment(begun: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    """Return whether runs have the same layers, networks, method and seed; epochs and other options may differ."""
+def _identity(options: Mapping[str, Any]) -> Hashable:
+    """Tells layers, networks, method and seed of runs apart, not epochs and other options; None of other scripts."""
     try:
-        experiments = [Experiment.of(options) for options in (begun, given)]
-    except ValueError:  # of another script
-        return False
-    one, other = (dataclasses.replace(each, n_epochs=each.n_epochs != 0).key for each in experiments)
-    return pair_of(begun) == pair_of(given) and one == other
+        experiment = Experiment.of(options)
+    except ValueError:
+        return None
+    return pair_of(options), dataclasses.replace(experiment, n_epochs=experiment.n_epochs != 0).key

@@ -1,7 +1,7 @@
 """Tasks of training: their heads, their losses, and the scores that are measured."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ class HeadLosses(NamedTuple):
         return torch.stack([*(row.double() for row in rows), self.n_samples.double().expand_as(losses)])
 
 
-class Task(Protocol):
+class Task:
     """Heads to be trained, and their losses on a batch."""
 
     heads: Sequence[nn.Module]  # in the order of their losses
@@ -33,24 +33,24 @@ class Task(Protocol):
     modules: Sequence[nn.Module]  # all that changes in training: the heads, and what has statistics that move
 
     def train(self, mode: bool) -> None:
-        """Switch what is trained between training and evaluation mode."""
+        """Switch what changes between training and evaluation mode."""
+        for module in self.modules:
+            module.train(mode)
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the losses of all heads on images (B, C, H, W) with labels (B,), some heads at a time.
 
         Penalties count in training only. What some heads keep for their gradients is freed before the next run.
         """
+        raise NotImplementedError
 
 
-class Classification:
+class Classification(Task):
     """The task of training one network, from images to labels."""
 
     def __init__(self, model: nn.Module):
         self.heads = self.modules = [model]
         self.names = ["the network"]
-
-    def train(self, mode: bool) -> None:
-        self.heads[0].train(mode)
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         yield classification_losses(self.heads[0](images)[None], labels)

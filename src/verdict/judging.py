@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from src.choices.scores import SCORES
-from src.ood.rows import StitchValidity
-from src.ood.validity_limits import IN_DISTRIBUTION, ValidityLimits, side_of
+from src.ood.rows import IN_DISTRIBUTION, StitchValidity, ValidityLimits, side_of
 from src.results.experiments import grouped
 from src.results.tables import from_record
 from src.similarity.rows import Null, SimilarityRow
