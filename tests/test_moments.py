@@ -6,6 +6,7 @@ import torch
 from src.moments import CrossMoments, Moments, Rows, as_rows
 from src.stitching.layers import resize
 from src.stitching.matching import moments_of
+from src.stitching.moments import source_rows
 from tests.goldens import random
 
 DIAGONAL, FULL = "pinv", "covariance"  # forms that need as much of the target's scatter
@@ -25,25 +26,30 @@ def test_moments_are_those_of_the_rows(shape):
     torch.testing.assert_close(moments.squared_norm, x.square().sum())
     torch.testing.assert_close(cross.scatter, centred[0].T @ centred[1])
     torch.testing.assert_close(Rows.of(x).moments(diagonal=True).scatter, moments.variations)
-    found = moments_of(x, y, form=FULL)
-    assert found.n_samples == 7
-    torch.testing.assert_close((found.single["source"], found.cross["source", "target"]), (moments, cross))
-    torch.testing.assert_close(found.single["target"], Rows.of(y).moments())
+    found = moments_of(Rows.of(x), Rows.of(y), 7, form=FULL)
+    torch.testing.assert_close((found.source, found.cross["target"]), (moments, cross.scatter))
+    torch.testing.assert_close(found.targets["target"], Rows.of(y).moments())
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 @pytest.mark.parametrize(("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((3, 5), (7, 6)), ((3, 8), (6, 4))])
 def test_moments_of_a_resized_source_are_those_of_its_rows(source, target, mode):
     x, y = random(5, 6, *source) + 2, random(5, 3, *target, seed=1)
-    expected = moments_of(resize(x, target, mode), y, form=FULL)
-    torch.testing.assert_close(moments_of(x, y, form=FULL, size=target, mode=mode), expected)
+    expected, found = (
+        moments_of(rows, Rows.of(y), 5, form=FULL)
+        for rows in (Rows.of(resize(x, target, mode)), source_rows(x, target, mode))
+    )
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("form", [DIAGONAL, FULL])
 def test_pooled_moments_are_those_of_all_rows(form):
     x, y = random(12, 5, 2, 2) + torch.arange(12.0)[:, None, None, None], random(12, 3, 2, 2, seed=1)
-    parts = [moments_of(x[part], y[part], form=form) for part in torch.arange(12).split(5)]
-    torch.testing.assert_close(parts[0].pooled(parts[1]).pooled(parts[2]), moments_of(x, y, form=form))
+    first, second, third, whole = (
+        moments_of(Rows.of(x[part]), Rows.of(y[part]), len(part), form=form)
+        for part in (*torch.arange(12).split(5), torch.arange(12))
+    )
+    torch.testing.assert_close(first.pooled(second).pooled(third), whole)
 
 
 def test_a_large_mean_costs_no_digits_from_the_first_batch_on():

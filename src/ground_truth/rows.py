@@ -1,4 +1,4 @@
-"""The rows of the tables of ground truth and of curves over depth. Importing this spares torch."""
+"""The rows of the tables of ground truth and of curves over depth."""
 
 from typing import NamedTuple
 

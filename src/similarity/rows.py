@@ -1,4 +1,4 @@
-"""The row of a table of similarity. Importing this spares torch."""
+"""The row of a table of similarity."""
 
 from typing import NamedTuple
 

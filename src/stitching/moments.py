@@ -71,13 +71,12 @@ class SourceMoments(NamedTuple):
 
     def pooled(self, other: "SourceMoments") -> "SourceMoments":
         """Return the moments over the samples of both, with all targets that the other has, which this has too."""
-        source, step = self.source.pooled(other.source), other.source.mean - self.source.mean
-        weight, cross = self.source.n_rows * other.source.n_rows / source.n_rows, {}
-        for name, each in other.cross.items():
-            target_step = other.targets[name].mean - self.targets[name].mean
-            cross[name] = (self.cross[name] + each).addr(step, target_step, alpha=weight)
         targets = {name: self.targets[name].pooled(moments) for name, moments in other.targets.items()}
-        return SourceMoments(self.n_samples + other.n_samples, source, targets, cross)
+        cross = {name: self._with(name).pooled(other._with(name)).scatter for name in other.cross}
+        return SourceMoments(self.n_samples + other.n_samples, self.source.pooled(other.source), targets, cross)
+
+    def _with(self, name: Hashable) -> CrossMoments:
+        return CrossMoments(self.source.n_rows, self.source.mean, self.targets[name].mean, self.cross[name])
 
     def components(self, rank: int) -> Components:
         """Return the mean of the source and its first `rank` principal axes."""

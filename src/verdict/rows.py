@@ -1,4 +1,4 @@
-"""The row of `verdict.csv`. Importing this spares torch."""
+"""The row of `verdict.csv`."""
 
 from typing import NamedTuple
 
