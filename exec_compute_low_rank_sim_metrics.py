@@ -33,7 +33,7 @@ def compute(args, session=None) -> None:
     """Run the experiment; `session` keeps networks, images and features for others of this process."""
     from pathlib import Path
 
-    from src.console import note, progress, warn
+    from src.console import note, progress, warn, warn_once
     from src.datasets import dataset_info
     from src.low_rank import descending
     from src.results.run import Run
@@ -56,7 +56,7 @@ def compute(args, session=None) -> None:
     test_set = session.dataset(args.dataset, args.dataset_root, train=False, **cli.load_options(args, device))
     n_images = min(args.n_samples, len(test_set))
     if n_images < args.n_samples:
-        warn(f"-n {args.n_samples}: there are only {n_images} validation images")
+        warn_once(f"-n {args.n_samples}: there are only {n_images} validation images")
     ranks1, ranks2 = descending(args.model1_ranks), descending(args.model2_ranks)
 
     # One pass of each network over the images, unless its features are kept.

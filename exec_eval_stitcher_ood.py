@@ -48,6 +48,7 @@ def evaluate(args, session=None) -> None:
 
     from src.console import note, warn
     from src.datasets import dataset_info, dataset_label
+    from src.errors import UserError
     from src.ood.evaluation import evaluate_stitches, save_scores, score_stitches
     from src.ood.reference import Setting, make_reference
     from src.ood.report import report
@@ -107,8 +108,8 @@ def evaluate(args, session=None) -> None:
     for reason in (*skipped, *reference.missing, *unusable):
         warn(f"skipped: {reason}")
     if not grids:
-        sys.exit("nothing could be evaluated: train detectors with exec_train_representation_classifier.py, or give "
-                 "--detector mahalanobis, which needs no training")  # fmt: skip
+        raise UserError("nothing could be evaluated: train detectors with exec_train_representation_classifier.py, or "
+                        "give --detector mahalanobis, which needs no training")  # fmt: skip
     stitches = score_stitches(grids, reference)
 
     # The metrics, the report, and the scores of all images; a detector may be for other layers alone.

@@ -60,7 +60,7 @@ def give_verdict(args) -> None:
     from src.stitching.folders import read_runs
     from src.verdict import Limits, judge
     from src.verdict.groups import commands_of_controls
-    from src.verdict.judging import NO_CONTROL, SIMILARITY_COLUMNS
+    from src.verdict.judging import NOT_SIMILAR, SIMILARITY_COLUMNS
     from src.verdict.report import print_matrices, print_verdicts, sentences, write_files
 
     runs = []
@@ -87,10 +87,13 @@ def give_verdict(args) -> None:
         result()
     print_matrices(verdicts)
     result("\n".join(sentences(verdicts, limits)))
-    lacking = {row.pair for row in verdicts if row.reason == NO_CONTROL}
-    if lacking:
-        commands = commands_of_controls([run for run in runs if run.row.pair in lacking])
-        result(f"Make the label-only controls: {'; '.join(commands)}")
+    judged = [row for row in verdicts if row.control is None and row.verdict != NOT_SIMILAR]
+    may_be_similar = {(row.pair, row.method.partition(" (")[0]) for row in judged}
+    commands = commands_of_controls(
+        [run for run in runs if run.row.control or (run.row.pair, run.row.method) in may_be_similar]
+    )
+    if commands:
+        result(f"Make the label-only controls, without which no pair is similar: {'; '.join(commands)}")
     below = describe_stitches([run.row for run in runs])
     write_files(Path(args.output), verdicts, limits, caption=below, **cli.figure_options(args))
     note(f"wrote {args.output}; its sentences (.md) and maps of the words and numbers are beside it")

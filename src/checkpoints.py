@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.console import warn
+from src.console import warn, warn_once
 from src.datasets import dataset_info
 from src.errors import Misfit, UserError
 from src.files import readable, write_bytes
@@ -67,7 +67,8 @@ def load_tensors(path: str | Path) -> Any:
         UserError: the file is missing, damaged, or holds code instead of tensors.
     """
     remedy = "save a plain state dict: torch.save(model.state_dict(), path)"
-    with readable(f"checkpoint {path}", remedy), warnings.catch_warnings():
+    reads = f"it is damaged or no checkpoint: {remedy}" if Path(path).is_file() else "check the path"
+    with readable(f"checkpoint {path}", reads), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, of files that are no checkpoints
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -122,7 +123,7 @@ def _warn_of_normalisation(checkpoint: str, given: Normalisation | None) -> None
         dataset = _trained_with(checkpoint)["dataset"]
         trained = dataset_info(dataset).normalisation
         if trained != given:
-            warn(
+            warn_once(
                 f"checkpoint {checkpoint} was trained on {dataset}: {describe_values(trained)}; the images at hand: "
                 f"{describe_values(given)}; give them the same mean and std"
             )

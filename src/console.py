@@ -1,6 +1,7 @@
 """Prints: results to stdout, progress and warnings to stderr. No other module prints."""
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +11,6 @@ from tqdm import tqdm
 from src.errors import UserError
 
 _silent: set[str] = set()  # of "results" and "notes", which are warnings and progress bars as well
-_warned: set[str] = set()
 
 
 @contextlib.contextmanager
@@ -56,10 +56,14 @@ def note(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a warning to stderr, once in a process: many pairs may give the same."""
-    if "notes" not in _silent and text not in _warned:
-        _warned.add(text)
-        note(f"warning: {text}")
+    """Print a warning to stderr."""
+    note(f"warning: {text}")
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """Print a warning to stderr that many pairs of one process would give."""
+    warn(text)
 
 
 def progress(items: Iterable, description: str, total: int | None = None, **options) -> Iterable:

@@ -30,9 +30,9 @@ def in_tmp_path(tmp_path, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def warnings_anew(monkeypatch):
-    """A process says each warning once, and each test is to see its own."""
-    monkeypatch.setattr(console, "_warned", set())
+def warnings_anew():
+    """A process gives some warnings once, and each test is to see its own."""
+    console.warn_once.cache_clear()
 
 
 @pytest.fixture

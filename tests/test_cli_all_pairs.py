@@ -188,8 +188,11 @@ def test_a_unit_is_taken_up_where_its_process_was_killed(networks, few, monkeypa
 
 
 LISTS = [
-    ("name,type\na,small_cnn\nb,small_cnn\n", "is no table of networks (with the columns name, path, type"),
+    ("name,type\na,small_cnn\nb,small_cnn\n",
+     "is no table of networks (with the columns name, path, type and optionally group): it lacks path; give"),
     ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n", "has the name a more than once"),
+    ("name,path,type\n" + "".join(f"{name},models/a.pt,small_cnn\n" for name in ("a-a", "a")),
+     "two pairs have the name a-a-a; give names without - in them"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/x.pt,small_cnn\n",
      "networks.csv: there is no checkpoint models/x.pt"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt\n", "networks.csv, line 3: type is missing or damaged"),

@@ -304,6 +304,7 @@ def test_other_data_are_refused_or_kept_apart(workplace, copied):
     assert {Path(row["dataset"]).name for row in rows} == {"other.npz"}
     assert {"ood_evaluation_residual_on_other.png", "energies_residual_on_other"} <= names_in(folder)
     assert rows_of(folder, "residual") == before
+    assert "leave it out" in evaluate(workplace, "elsewhere", "--other-data", status=2).err
 
 
 def test_moved_checkpoints_are_recognised_and_the_retained_rank_of_a_run_is_honoured(workplace, networks, tmp_path):
@@ -342,4 +343,4 @@ def test_what_cannot_be_evaluated_is_named_skipped_and_counted(workplace, copied
     out, err = evaluate(workplace, "broken", "--detector", "energy,rmd", "-scd", "photo_patches")
     assert "evaluated 3 stitches; skipped 0 runs and 1 end layers" in err and "energy" not in out[:20]
     assert {path.name for path in folder.glob("ood_evaluation*.csv")} == {"ood_evaluation_rmd.csv"}
-    assert "nothing could be evaluated" in evaluate(workplace, "broken", status=1).err  # by energy alone
+    assert "nothing could be evaluated" in evaluate(workplace, "broken", status=2).err  # by energy alone

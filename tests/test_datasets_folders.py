@@ -134,6 +134,7 @@ def save_16_bits(root: Path) -> None:
         ({"yaml": "size: small"}, nothing, "augment cannot be small, 3, .*; allowed are size: 224, channels"),
         ({"yaml": "augment: mirror"}, nothing, "cannot be 224, 3, mirror; .*none, flip, crop_flip, resized_crop"),
         ({"yaml": "mean: [1, 2]"}, nothing, r"mean is \[1, 2\]; a number for each of 3 channels"),
+        ({"yaml": "classes: [a, a]"}, nothing, "classes cannot be"),
         ({"yaml": "classes: [bee]"}, nothing, "train: ant, cat is no class of dataset.yaml; put a folder"),
         ({}, rename("val", "pictures"), r"no folder val or .* \(it holds pictures, train\); give a folder with tra"),
         ({}, rename("val/bee", "val/bees"), "val: bees is no class of the training images; put a folder"),

@@ -52,17 +52,19 @@ def layer(networks):
         ([], "without --mod-only-stitch the BatchNorm statistics of what the stitch uses"),
         (["--mod-only-stitch"], ""),
         (["-e", "0", "-i", "pinv"], ""),
+        (["--mod-only-stitch", "--front-stitch-rank", "64"], ""),
+        (["--mod-only-stitch", "--front-stitch-rank", "65"], "rank 65 is above the width of layer2.0 (64)"),
     ],
     ids=str,
 )
-def test_options_without_effect_are_named(arguments, line, networks, capsys):
-    check_options(Experiment.of(options_of(*arguments)), [PAIR], *networks)
+def test_options_without_effect_are_named(arguments, line, networks, layer, capsys):
+    check_options(Experiment.of(options_of(*arguments)), {PAIR: layer}, *networks)
     err = capsys.readouterr().err
     assert line in err and bool(line) == bool(err)
 
 
-def test_cuts_around_which_the_images_go_on_are_noted_once(networks, capsys):
-    pairs = [Pair(front, end) for front in ("layer1.0", "layer2.0") for end in INSIDE]
+def test_cuts_around_which_the_images_go_on_are_noted_once(networks, layer, capsys):
+    pairs = dict.fromkeys((Pair(front, end) for front in ("layer1.0", "layer2.0") for end in INSIDE), layer)
     check_options(Experiment.of(options_of("--mod-only-stitch")), pairs, *networks)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("layer3.0.conv1, layer3.0.bn2: inside a block, no true cut, as what follows depends on the")

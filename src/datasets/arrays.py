@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.console import warn
+from src.console import warn_once
 from src.datasets.base import Device
 from src.datasets.in_memory import ImageSet, split_of
 from src.datasets.mapped import MappedImages, map_member
@@ -67,7 +67,7 @@ def describe(path: Path) -> DatasetInfo:
     present = {*np.unique(labels[0]).tolist()} if n_classes else set()
     if len(present) < n_classes:
         first = next(label for label in range(n_classes) if label not in present)
-        warn(
+        warn_once(
             f"{path}: no training image has label {first}; labels count from 0, so there are {n_classes} classes, "
             f"{n_classes - len(present)} of them without a training image"
         )

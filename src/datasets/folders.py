@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision import transforms as T
 from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file, make_dataset
 
-from src.console import progress, warn
+from src.console import progress, warn_once
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import UNLABELLED, BaseImageSet, Device, Pass
 from src.datasets.decoded import DecodedImageSet
@@ -51,12 +51,14 @@ def read_settings(root: Path) -> Settings:
     settings = Settings(**{key: given[key] for key in Settings._fields if key in given})
     remedy = (
         "allowed are size: 224, channels: 1 or 3, mean and std: a number a channel, augment: "
-        f"{', '.join(AUGMENTATIONS)}, classes: a list of names"
+        f"{', '.join(AUGMENTATIONS)}, classes: a list of different names"
     )
     with readable(path, remedy):
         fits = isinstance(settings.size, int) and settings.size >= 1 and settings.channels in (1, 3)
         if not fits or settings.augment not in AUGMENTATIONS:
             raise ValueError(f"size, channels or augment cannot be {', '.join(map(str, settings[:3]))}")
+        if not isinstance(settings.classes, list | tuple) or len(set(settings.classes)) < len(settings.classes):
+            raise ValueError(f"classes cannot be {settings.classes}")
         numbers = {}
         for key, of_colours in OF_IMAGENET._asdict().items():
             own = given.get(key, of_colours if settings.channels == 3 else sum(of_colours) / 3)
@@ -107,7 +109,7 @@ def load_imagenet(info: DatasetInfo, root: Path, *, train: bool, device: Device,
     if n_classes > info.n_classes or (settings.classes and n_classes < info.n_classes):
         raise UserError(f"{root} has {n_classes} classes, ImageNet has {info.n_classes}; use -d {root} for your own")
     if n_classes < info.n_classes:
-        warn(
+        warn_once(
             f"{root} has {n_classes} class folders of ImageNet's 1000: labels are their places among them; for the "
             f"labels of a network of 1,000 outputs list all class names in {root / 'dataset.yaml'} (classes: "
             "[n01440764, …])"
@@ -119,7 +121,7 @@ def _note_enlargement(root: Path, first: str, size: int) -> None:
     """Say that images become larger, if the first one does."""
     with readable(first, "restore or remove it"), Image.open(first) as image:
         if min(image.size) < size:
-            warn(
+            warn_once(
                 f"{root} has no dataset.yaml, so images become 3×{size}×{size}, in resized crops; the first one is "
                 f"smaller: to keep its size give it in {root / 'dataset.yaml'} (size: 32, and augment: crop_flip, for "
                 "example)"

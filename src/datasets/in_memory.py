@@ -1,5 +1,6 @@
 """Small images, indexed and augmented batch by batch: one uint8 tensor on the device of the run, or arrays on disk."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from src.datasets.augmentation import Augmentation, resize, take
 from src.datasets.base import UNLABELLED, BaseImageSet, Device, Pass, apply_changes
 from src.datasets.mapped import MappedImages
 from src.datasets.registry import DatasetInfo
+
+CACHE_BYTES = 2**20  # pixels that a CPU augments at once, so that intermediate results fit in its cache
 
 
 class ImageSet(BaseImageSet):
@@ -47,14 +50,17 @@ class ImageSet(BaseImageSet):
         augmentation = self.augmentation if plan.generator else None
         n = len(plan.indices)
         parameters = augmentation.draw(plan.generator, n) if augmentation else torch.empty(n, 0)
-        here, parameters = (numbers.to(self.device) for numbers in (plan.indices, parameters))  # once for all batches
+        moved = [numbers.to(self.device) for numbers in (plan.indices, parameters)]  # once for all batches
+        n_at_once = max(1, CACHE_BYTES // math.prod(self.image_shape)) if self.device.type == "cpu" else max(1, n)
         for rows in plan.batches:
-            indices = plan.indices[rows]
-            is_mapped = isinstance(self.images, MappedImages)
-            images = self.images[indices].to(self.device) if is_mapped else take(self.images, here[rows])
-            images = apply_changes(self.changes, images, indices, epoch=plan.epoch)
-            images = augmentation.apply(images, parameters[rows]) if augmentation else resize(images, self.size)
-            yield self._scaled_(images.to(torch.float32, memory_format=torch.contiguous_format))
+            parts = [numbers[rows].split(n_at_once) for numbers in (plan.indices, *moved)]
+            batch = torch.empty((len(plan.indices[rows]), *self.image_shape), device=self.device)
+            for part, indices, here, own in zip(batch.split(n_at_once), *parts, strict=True):
+                is_mapped = isinstance(self.images, MappedImages)
+                images = self.images[indices].to(self.device) if is_mapped else take(self.images, here)
+                images = apply_changes(self.changes, images, indices, epoch=plan.epoch)
+                part.copy_(augmentation.apply(images, own) if augmentation else resize(images, self.size))
+            yield self._scaled_(batch)
 
 
 def split_of(

@@ -46,6 +46,8 @@ def check_data(dataset: str, runs: Sequence[StitchingRun], *, other_data: bool, 
         raise UserError(f"--shortcut {shortcut}: these runs were stitched with --shortcut {given}; give that one")
     recorded = {run.row.dataset for run in runs} - {None}
     others = {name for name in recorded if name != dataset and not _has_moved(Path(name), dataset)}
+    if other_data and not others:
+        raise UserError(f"--other-data: no run says that it was stitched on other data than {dataset}; leave it out")
     if others and not other_data:
         remedy = "keep those on each in a folder of their own" if len(recorded) > 1 else "give that one"
         raise UserError(

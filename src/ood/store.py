@@ -79,7 +79,7 @@ class DetectorStore:
         entry = self.entries()[name]
         with readable(f"{self.meta}, entry {name}", "restore or remove it"):
             kind = entry["model_type"]
-            trained_on, shape = (tuple(entry[f"{of}_input_shape"]) for of in ("orig", "required"))
+            trained_on, shape = (tuple(map(int, entry[f"{of}_input_shape"])) for of in ("orig", "required"))
         if kind not in MODEL_NAMES:  # a file's code is not run because a folder names it
             raise unknown_name(f"detector in {self.meta}", kind, MODEL_NAMES)
         if trained_on != tuple(images.shape):

@@ -1,5 +1,6 @@
 """Reads a list of networks: a CSV with the columns name, path, type and optionally group."""
 
+import itertools
 import os
 import re
 from collections import Counter
@@ -44,6 +45,10 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
             )
         if n > 1:
             raise UserError(f"{table} has the name {name} more than once; give each network its own")
+    pairs = Counter(f"{first}-{second}" for first, second in itertools.permutations(names, 2))
+    repeated = [pair for pair, n in pairs.items() if n > 1]
+    if repeated:
+        raise UserError(f"{table}: two pairs have the name {repeated[0]}; give names without - in them")
     return [_with_path_from(Path(table).parent, network, table) for network in networks]
 
 

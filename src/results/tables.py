@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
+from src.console import listed
 from src.errors import UserError
 from src.files import write_csv
 
@@ -96,13 +97,14 @@ def read_table(path: str | Path, *kinds: type) -> list[Any]:
     kind = next((kind for kind in kinds if header.issuperset(_required(kind))), None)
     if kind is None:
         tables = " or ".join(f"{kind.contents} ({kind.written_by})" for kind in kinds)
-        raise UserError(f"{path} is no table of {tables}; give such a one")
+        missing = listed(name for name in _required(kinds[0]) if name not in header) if len(kinds) == 1 else ""
+        raise UserError(f"{path} is no table of {tables}{missing and f': it lacks {missing}'}; give such a one")
     rows = []
     for number, record in enumerate(records, start=2):
         try:
             rows.append(from_record(kind, record))
         except ValueError as error:
-            raise UserError(f"{path}, line {number}: {error} is missing or damaged; write the table again") from error
+            raise UserError(f"{path}, line {number}: {error} is missing or damaged; correct it") from error
     return rows
 
 
@@ -123,6 +125,6 @@ def _typed(column: str, hint: Any, value: Any) -> Any:
             raise ValueError(column)
         return None
     for kind in kinds:
-        with contextlib.suppress(KeyError, TypeError, ValueError):
+        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
             return {"True": True, "False": False}[str(value)] if kind is bool else kind(value)
     raise ValueError(column)

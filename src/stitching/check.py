@@ -1,6 +1,6 @@
 """Warns of options of a stitch that have no effect, or one that surprises."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from torch import nn
 
@@ -9,9 +9,10 @@ from src.console import listed, note, warn
 from src.errors import UserError
 from src.models import Network
 from src.results.experiments import Experiment, Pair
+from src.stitching.layers import StitchingLayer
 
 
-def check_options(experiment: Experiment, pairs: Iterable[Pair], front: Network, end: Network) -> None:
+def check_options(experiment: Experiment, layers: Mapping[Pair, StitchingLayer], front: Network, end: Network) -> None:
     """Warn of options that have no effect, or one that surprises, and note cuts around which the images go on."""
     options = experiment.options
     init, n_epochs = options["init"], options["n_epochs"]
@@ -29,11 +30,16 @@ def check_options(experiment: Experiment, pairs: Iterable[Pair], front: Network,
     ):
         if is_given and init not in inits:
             warn(f"{option} counts with -i {', '.join(inits)} only")
+    widths = {pair.front_layer: layer.transform.weight.shape[1] for pair, layer in layers.items()}
+    for option in ("front_stitch_rank", "front_pinv_rank"):
+        whole = [f"{name} ({width})" for name, width in widths.items() if (options[option] or 0) > width]
+        if whole:
+            warn(f"--{option.replace('_', '-')} {options[option]} is above the width of {', '.join(whole)}: no effect")
     has_norms = any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in (*front.modules(), *end.modules()))
     if has_norms and n_epochs and not options["mod_only_stitch"]:
         note("without --mod-only-stitch the BatchNorm statistics of what the stitch uses of both networks move")
     cuts = set(end.cut_names)
-    inside = [name for name in dict.fromkeys(pair.end_layer for pair in pairs) if name not in cuts]
+    inside = [name for name in dict.fromkeys(pair.end_layer for pair in layers) if name not in cuts]
     if inside:
         note(
             f"{listed(inside)}: inside a block, no true cut, as what follows depends on the images past this layer too "

@@ -136,12 +136,16 @@ def read_runs(source_dir: str | Path, *, recursive: bool = False) -> tuple[list[
     runs, skipped = [], []
     for parent in (source_dir, *(sorted(folders_of_runs(source_dir)) if recursive else ())):
         for path in sorted(path for path in parent.iterdir() if path.is_dir()):
-            if RUN_NAME.fullmatch(path.name) or (path / "config.txt").is_file():
-                try:
+            try:
+                if RUN_NAME.fullmatch(path.name) or _is_stitch(path / "config.txt"):
                     runs.append(read_run(path))
-                except UserError as error:
-                    skipped.append(str(error))
+            except UserError as error:
+                skipped.append(str(error))
     return sorted(runs, key=lambda run: run.folder.name), skipped
+
+
+def _is_stitch(config: Path) -> bool:
+    return config.is_file() and "stitching_type" in read_options(config)
 
 
 def folders_of_runs(source_dir: Path) -> set[Path]:

@@ -98,7 +98,7 @@ def draw(path: Path, panels: Mapping[str, Mapping[str, HeatMap]], *, figure: str
         panels: by experiment and title; the last experiments are drawn, as many as fit.
         figure: the ending of its name.
     """
-    drawn, n_shown = path.with_suffix(figure), MAX_PANELS // max(map(len, panels.values()))
+    drawn, n_shown = path.with_suffix(figure), MAX_PANELS // max(map(len, panels.values()), default=1)
     if len(panels) > n_shown:
         note(f"{drawn} shows the last {n_shown} of {len(panels)} experiments")
     shown = [panel for of_experiment in list(panels.values())[-n_shown:] for panel in of_experiment.items()]

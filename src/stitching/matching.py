@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from src.choices.stitching import FORMS
-from src.console import note, progress, warn
+from src.console import note, progress, warn_once
 from src.datasets.base import BaseImageSet, PairedImages
 from src.errors import UserError
 from src.models import Network
@@ -78,7 +78,7 @@ def matching_batches(
     """Return batches of the first n training images of one shuffled pass, not augmented; see `_parts`."""
     samples = train_set.permutation(seed)[:n]
     if len(samples) < n:
-        warn(f"-pinv-samples {n}: there are only {len(samples)} training images")
+        warn_once(f"-pinv-samples {n}: there are only {len(samples)} training images")
     return [train_set.batches(batch_size, indices=part) for part in _parts(samples, form)]
 
 

@@ -116,8 +116,8 @@ def commands_of_controls(runs: Sequence[StitchingRun]) -> list[str]:
     """Return the commands that make the label-only controls of those runs that have none."""
     have = {_stitch_of(run) for run in runs if run.row.control}
     files = [run.folder / "run.json" for run in runs if _stitch_of(run) not in have]
-    commands = dict.fromkeys(read_json(file)["command"] for file in files if file.is_file())
-    return [f"python {command} --control labels" for command in commands or ["exec_stitch.py …"]]
+    commands = (read_json(file)["command"] if file.is_file() else "exec_stitch.py …" for file in files)
+    return [f"python {command} --control labels" for command in dict.fromkeys(commands)]
 
 
 def _titled(runs: Sequence[StitchingRun], method: str, *, pool: bool) -> dict[str, list[StitchingRun]]:

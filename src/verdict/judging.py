@@ -214,7 +214,8 @@ def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, dict[str, float]]:
     for row in rows:
         if row.rank1 is None and row.rank2 is None:
             networks = tuple((each.identity, each.type) for each in row.networks)
-            known.setdefault((networks, row.dataset, (row.layer1, row.layer2)), {}).update(row.values)
+            values = {name: value for name, value in row.values.items() if not math.isnan(value)}
+            known.setdefault((networks, row.dataset, (row.layer1, row.layer2)), {}).update(values)
     return known
 
 
