@@ -48,6 +48,8 @@ def parser() -> cli.Parser:
 def collect(args) -> None:
     from src.errors import UserError
 
+    if args.networks and not (args.recursive or args.curves):
+        raise UserError("--networks names those of -r and --curves; give one of them, or leave it out")
     if not args.curves:
         collect_accuracies(args)
     elif args.other_dir or args.pool:

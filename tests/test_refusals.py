@@ -65,6 +65,7 @@ REFUSALS = [
     (EVALUATE.replace("dm", "mixed"), "the runs differ in end_model_path: "),
     (f"exec_probe.py - small_cnn {ON} -l output --with-head h", "is for encoders; small_cnn gives 10 logits already"),
     # Results
+    (f"{COLLECT} dm --networks a.csv", "--networks names those of -r and --curves; give one of them, or leave it out"),
     (f"{COLLECT} dm -o a.jpg", "argument -o/--output: 'a.jpg' is not a name that ends in .csv or .png or .pdf"),
     ("misc/verdict.py results/labels", "results/labels: only controls; stitch without --control as well"),
     ("misc/rank_statistics.py nowhere.csv", "cannot read nowhere.csv: No such file or directory"),
