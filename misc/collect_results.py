@@ -76,7 +76,7 @@ def draw_curves(args) -> None:
     output = Path(args.output or source_dir / "curves.csv")
     figure = ".png" if output.suffix == ".csv" else output.suffix
     write_depth(output.with_suffix(".csv"), rows, figure=figure, title=args.title)
-    note(f"wrote {output.with_suffix('.csv')}")
+    note(f"wrote {output.with_suffix('.csv')}; its figure is beside it")
 
 
 def collect_accuracies(args) -> None:
