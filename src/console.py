@@ -62,7 +62,7 @@ def warn(text: str) -> None:
 
 @functools.cache
 def warn_once(text: str) -> None:
-    """Print a warning to stderr that many pairs of one process would give."""
+    """Print a warning to stderr once in a process, as many pairs would give it."""
     warn(text)
 
 

@@ -97,7 +97,8 @@ class Grid(Task):
                 self.front, self.front_layers, self.given["end"], self.targets, images,
                 after=after, controls=self.controls,
             )  # fmt: skip
-        for pairs, stitched in self._tails(recorded, acts, behind):
+            sources = {control: self._truncated(of_control) for control, of_control in acts.items()}
+        for pairs, stitched in self._tails(recorded, sources, behind):
             if self.end.output_name in stitched:
                 group = classification_losses(stitched[self.end.output_name], labels)
             else:
@@ -170,9 +171,13 @@ class Grid(Task):
             acts: of the front network.
             recorded: of the end network's pass over the same images.
         """
-        sources, behind = dict.fromkeys(self.controls, acts), dict.fromkeys(self.end_layers, [self.end.output_name])
+        sources = dict.fromkeys(self.controls, self._truncated(acts))
+        behind = dict.fromkeys(self.end_layers, [self.end.output_name])
         for pairs, found in self._tails(recorded, sources, behind):
             yield pairs, found[pairs[0].end_layer], found[self.end.output_name]
+
+    def _truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: low_rank_approx(acts[name], self.front_rank) for name in self.front_layers}
 
     def _tails(
         self, recorded: Recorded, sources: Mapping[str, Mapping[str, Tensor]], behind: Mapping[str, Sequence[str]]
@@ -181,14 +186,9 @@ class Grid(Task):
 
         Args:
             recorded: of the end network's pass over the images.
-            sources: by control and front layer; they are truncated to the rank of the grid.
+            sources: by control and front layer, truncated to the rank of the grid.
             behind: those others by end layer; where there are none, no part of the end network runs.
         """
-        with torch.no_grad():
-            sources = {
-                control: {name: low_rank_approx(acts[name], self.front_rank) for name in self.front_layers}
-                for control, acts in sources.items()
-            }
         for end_layer in self.end_layers:
             group = [pair for pair in self.layers if pair.end_layer == end_layer]
             names = [name for name in dict.fromkeys(behind[end_layer]) if name != end_layer]

@@ -111,7 +111,12 @@ def grid_moments(front: Network, end: Network, layers: Layers, batches: Batches,
 
 def pooled(moments: GridMoments, others: GridMoments) -> GridMoments:
     """Return the moments over the samples of both, of all that the others have, which the first have too."""
-    return {source: moments[source].pooled(each) for source, each in others.items()}
+    found: dict[Hashable, SourceMoments] = {}
+    targets: dict[Hashable, Moments] = {}  # which sources share
+    for source, each in others.items():
+        found[source] = moments[source].pooled(each, targets)
+        targets |= found[source].targets
+    return found
 
 
 def _moments(

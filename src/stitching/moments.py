@@ -69,9 +69,14 @@ class SourceMoments(NamedTuple):
     targets: Mapping[Hashable, Moments]  # also of what is not matched, but of which the mean is wanted
     cross: Mapping[Hashable, Tensor]  # Σ(x−μ₁)(y−μ₂)ᵀ by target, (C1, C2)
 
-    def pooled(self, other: "SourceMoments") -> "SourceMoments":
-        """Return the moments over the samples of both, with all targets that the other has, which this has too."""
-        targets = {name: self.targets[name].pooled(moments) for name, moments in other.targets.items()}
+    def pooled(self, other: "SourceMoments", known: Mapping[Hashable, Moments] | None = None) -> "SourceMoments":
+        """Return the moments over the samples of both, with all targets that the other has, which this has too.
+
+        Args:
+            known: targets over the samples of both.
+        """
+        known = known or {}
+        targets = {name: known.get(name) or self.targets[name].pooled(each) for name, each in other.targets.items()}
         cross = {name: self._with(name).pooled(other._with(name)).scatter for name in other.cross}
         return SourceMoments(self.n_samples + other.n_samples, self.source.pooled(other.source), targets, cross)
 
