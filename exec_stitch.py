@@ -4,7 +4,7 @@
 import sys
 
 from src import cli
-from src.choices import C2T_CLS_TOKENS, CONTROLS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
+from src.choices import C2T_CLS_TOKENS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
 from src.choices.stitching import FORMS, INITS, OBJECTIVES
 
 
@@ -29,7 +29,6 @@ def parser() -> cli.Parser:
     add("-i", "--init", choices=INITS, default="rand", help=f"start of the stitching layer: {cli.described(INITS)}")
     add("--objective", choices=OBJECTIVES, default="task", help=f"what is trained on: {cli.described(OBJECTIVES)}")
     cli.add_matching(options)
-    add("--control", choices=CONTROLS, help="make the stitch on front activations of other images of the same class")
     add("-l1", "--l1-coef", type=cli.real_number(at_least=0), default=0.0, help="weight of the l1 norm in the loss")
     add("-c2t-cls", "--c2t-cls-token", choices=C2T_CLS_TOKENS, default=None, help="CLS token that c2t makes")
     add("-t2c-cls", "--t2c-cls-token", choices=T2C_CLS_TOKENS, default=None, help="what t2c does with the CLS token")
@@ -41,14 +40,8 @@ def parser() -> cli.Parser:
     return options
 
 
-def stitch(args, session=None, *, controls=None) -> None:
-    """Run the experiment.
-
-    Args:
-        session: keeps the networks and the images for others of this process.
-        controls: "" for stitches, `labels` for their label-only controls, made on the same passes; None: as the options
-            say.
-    """
+def stitch(args, session=None) -> None:
+    """Run the experiment; `session` keeps the networks and the images for others of this process."""
     from pathlib import Path
 
     from src.console import listed, progress, warn
@@ -56,23 +49,14 @@ def stitch(args, session=None, *, controls=None) -> None:
     from src.results.experiments import Experiment, grouped
     from src.runtime import device_of
     from src.session import Session
-    from src.stitching import (
-        Grid,
-        build_layers,
-        check_options,
-        label_only,
-        match_layers,
-        match_until_settled,
-        matching_batches,
-        with_controls,
-    )
+    from src.stitching import Grid, build_layers, check_options, match_layers, match_until_settled, matching_batches
     from src.stitching.grid_tables import update_grid
     from src.stitching.runs import GridRuns
     from src.training import train
 
     # Two networks, and a stitching layer for each pair of their layers.
     session = session or Session()
-    experiment, controls = Experiment.of(vars(args)), [args.control or ""] if controls is None else controls
+    experiment = Experiment.of(vars(args))
     settings, device, directory = cli.training_settings(args), device_of(args.gpu), Path("results", args.save_dir)
     spec = dataset_info(args.dataset, labelled=True).spec
     front_name, end_name = cli.named_network(args, "front_model"), cli.named_network(args, "end_model")
@@ -97,7 +81,6 @@ def stitch(args, session=None, *, controls=None) -> None:
         t2c_cls_token=args.t2c_cls_token,
     )
     check_options(experiment, layers, front, end)
-    layers = with_controls(layers, controls)
 
     # All pairs share the frozen networks; where the networks' statistics move, each pair has networks of its own.
     frozen = args.mod_only_stitch or args.n_epochs == 0
@@ -108,7 +91,6 @@ def stitch(args, session=None, *, controls=None) -> None:
         data, loading, train_set = (args.dataset, args.dataset_root), cli.load_options(args, device), None
         if args.init in FORMS or args.n_epochs:
             train_set = session.dataset(*data, train=True, **loading)
-            train_set = label_only(train_set, seed=args.seed) if any(controls) else train_set
         test_set = session.dataset(*data, train=False, **loading)
 
     for runs in unfinished:

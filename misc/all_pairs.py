@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from misc.pairs import Method, Unit, estimate, probing_unit, run_units, similarity_unit, stitching_unit
 from src import cli
-from src.choices import CONTROLS, STITCHING_TYPES, UPSAMPLE_MODES
+from src.choices import STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.scores import SCORES
 from src.choices.stitching import FORMS, OBJECTIVES
 from src.network_names import is_user_network
@@ -45,8 +45,6 @@ def parser() -> cli.Parser:
     )
     add("--ends", nargs="+", metavar="NAME",
         help="stitch into these networks alone, and compare pairs with one of them; default: all")  # fmt: skip
-    add("--controls", nargs="+", choices=CONTROLS, default=[],
-        help="make label-only controls of all stitches as well, without which no verdict is similar")  # fmt: skip
     add("--detector", type=cli.several(untrained), default="mahalanobis",
         help=f"one, or several with commas between them: {', '.join(untrained)}")  # fmt: skip
     add("--no-similarity", action="store_true", help="compare no pairs")

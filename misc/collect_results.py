@@ -93,9 +93,7 @@ def collect_accuracies(args) -> None:
         write_tables(args, runs[0], counted[0], similarities, output.with_suffix(".csv"), **texts)
         return
     rows = [[run.row for run in of_folder] for of_folder in counted]
-    stitches = [[row for row in of_folder if not row.control] for of_folder in rows]  # without their controls
-    experiments = [some or all_rows for some, all_rows in zip(stitches, rows, strict=True)]
-    compare(folders, experiments, output.with_suffix(".csv") if args.output else None, **texts)
+    compare(folders, rows, output.with_suffix(".csv") if args.output else None, **texts)
 
 
 def write_tables(args, runs, counted, similarities, path: Path, *, figure: str, title: str) -> None:

@@ -32,10 +32,6 @@ METHODS = {  # title: (folder in results/, options)
     "task loss matching": ("demo_tlm", TRAINED),
 }
 CONTROLS = {"a network to itself": ("demo_self", CHECKPOINTS[1]), "an untrained network": ("demo_fresh", "-")}
-LABEL_ONLY = [  # (front network, method): what the class alone gives; training on the labels knows no more
-    *((CHECKPOINTS[0], title) for title in ("direct matching", "repair", "covariance")),
-    (CHECKPOINTS[1], "direct matching"),
-]
 UNTRAINED = "mahalanobis,rmd"  # detectors that need no training
 AS_PAPER = ("demo_dm", "demo_tlm")  # are evaluated by the trained ones, too
 DETECTOR = ["-m", "repr_cls_resnet18", "-e", "1", "-fe", "1", "-ftidd", "digits", "-ftoodd", "photo_patches"]
@@ -64,9 +60,6 @@ def steps() -> Iterator[Step]:
         yield stitch_all(f"all pairs of layers by {title}", CHECKPOINTS, name, options)
     for title, (name, front) in CONTROLS.items():
         yield stitch_all(f"control: {title}", [front, CHECKPOINTS[1]], name, METHODS["direct matching"][1])
-    for front, title in LABEL_ONLY:
-        options = [*METHODS[title][1], "--control", "labels"]
-        yield stitch_all(f"control: the labels alone by {title}", [front, CHECKPOINTS[1]], "demo_labels", options)
     yield from compare()
     yield from judge()
 
@@ -112,7 +105,7 @@ def judge() -> Iterator[Step]:
         options = [*COMMON, "-detectors", "models/store", "-scd", "photo_patches", "--detector", detector]
         title = f"Are the activations of {name} like the end network's own?"
         yield Step(title, "exec_eval_stitcher_ood.py", [f"results/{name}", *options])
-    folders = [f"results/{name}" for name in (*names, "demo_labels")]
+    folders = [f"results/{name}" for name in names]
     yield Step("Give the verdict", "misc/verdict.py", [*folders, "-sim", "similarity.csv", "-o", "verdict.csv"])
 
 

@@ -35,7 +35,7 @@ def score_measures(args) -> None:
     from src.ground_truth.protocol import score
     from src.ground_truth.report import sentences, sentences_on_dots, write_scores
     from src.ground_truth.rows import DotsRow
-    from src.ground_truth.tables import read_tables, with_yardsticks
+    from src.ground_truth.tables import read_tables
     from src.results.network_list import read_networks
     from src.results.tables import write_table
     from src.session import Session
@@ -57,12 +57,12 @@ def score_measures(args) -> None:
     for shortcut in dict.fromkeys(tables.shortcut for tables in sources):
         images = images_of(args, session, shortcut=shortcut)
         passed = [pass_over(network, images.batches(args.batch_size), layers) for network in networks]
-        outputs, n_images = differences(passed), len(passed[0].probabilities)
+        outputs = differences(passed)
         of_layers = baselines(passed)
         for tables in (each for each in sources if each.shortcut == shortcut):
             at = [layers.index(layer) for layer in tables.layers]
-            measured = with_yardsticks(tables, outputs["disagreement"], n_images)
-            measured.values.update({name: values[:, :, at][..., at] for name, values in of_layers.items()})
+            of_tables = {name: values[:, :, at][..., at] for name, values in of_layers.items()}
+            measured = tables._replace(values=tables.values | of_tables)
             scored = score(measured, [network.group or "" for network in listed], outputs)
             rows += [row._replace(test=f"{row.test}_dots") if shortcut is not None else row for row in scored]
     if not rows:

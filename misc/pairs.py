@@ -6,7 +6,6 @@ import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -59,15 +58,13 @@ class Call(NamedTuple):
     script: ModuleType
     function: Callable[[Namespace, "Session"], None]
     options: Namespace
-    controls: Sequence[str] = ()  # of stitches, that it makes on the way
 
     @property
-    def commands(self) -> list[list[str]]:
-        """The command lines that do the same, with the path of the script as it is typed in the working folder."""
-        path, parser = os.path.relpath(self.script.__file__), self.script.parser()
+    def command(self) -> list[str]:
+        """The command line that does the same, with the path of the script as it is typed in the working folder."""
+        path = os.path.relpath(self.script.__file__)
         path = self.script.__file__ if path.startswith("..") else path
-        others = [Namespace(**vars(self.options) | {"control": control}) for control in self.controls]
-        return [[path, *parser.words(options)] for options in (self.options, *others)]
+        return [path, *self.script.parser().words(self.options)]
 
 
 def options_of(script: ModuleType, args: Namespace, **own: Any) -> Namespace:
@@ -104,18 +101,17 @@ class Unit(NamedTuple):
         options: dict[str, Any] = {}
         for call in reversed(self.calls):
             options |= vars(call.options)
-        if not self.is_table:
-            options["controls"] = list(self.calls[0].controls)
         table = self.place if self.is_table else self.place.parent / f"{self.place.name}.csv"
         return Run.beside(table, options)
 
     def is_finished(self) -> bool:
-        """Return whether it is finished, with the same options; measures and controls may become more."""
+        """Return whether it is finished, with the same options; measures may become more."""
         run = self.run
         begun = read_options(run.config) if run.config.exists() else {}
-        asked = {name: run.options[name] for name in ("metrics", "controls") if name in run.options}
-        run.options |= {name: begun.get(name, []) for name in asked}
-        return run.is_finished(remedy=REMEDY) and all(set(asked[name]) <= set(run.options[name]) for name in asked)
+        asked = run.options.get("metrics", [])
+        if "metrics" in run.options:
+            run.options["metrics"] = begun.get("metrics", [])
+        return run.is_finished(remedy=REMEDY) and set(asked) <= set(run.options.get("metrics", []))
 
 
 def stitching_unit(pair: tuple[ListedNetwork, ListedNetwork], method: Method, args: Namespace, save_dir: str) -> Unit:
@@ -132,9 +128,8 @@ def stitching_unit(pair: tuple[ListedNetwork, ListedNetwork], method: Method, ar
     own_types = {f"{side}_type": each.type for side, each in zip(("front", "end"), pair, strict=True)
                  if is_user_network(each.type)}  # fmt: skip
     evaluation = options_of(exec_eval_stitcher_ood, args, source_dir=str(Path("results", folder)), **own_types)
-    stitch = partial(exec_stitch.stitch, controls=["", *args.controls])
     calls = [
-        Call(exec_stitch, stitch, stitching, args.controls),
+        Call(exec_stitch, exec_stitch.stitch, stitching),
         Call(exec_eval_stitcher_ood, exec_eval_stitcher_ood.evaluate, evaluation),
     ]
     return Unit(method.folder, pair, Path("results", folder), calls)
@@ -238,8 +233,7 @@ def estimate(units: Sequence[Unit], args: Namespace, session: "Session") -> None
     costs = {kind: measure(unit, args, session) for kind, unit in first.items()}
     for unit in units:
         for call, seconds in zip(unit.calls, costs[unit.kind], strict=True):
-            for command in call.commands:
-                result(f"{shlex.join(['python', *command])}  # {seconds / len(call.commands):.1f} s")
+            result(f"{shlex.join(['python', *call.command])}  # {seconds:.1f} s")
     total = sum(sum(costs[unit.kind]) for unit in units) / 3600
     each = " and ".join(f"{total / n:.3g} hours by --processes {n}" for n in dict.fromkeys((1, args.n_processes)))
     note(f"{len(units)} units of work, estimated from one of each kind on this device: {each}")

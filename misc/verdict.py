@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Judge stitched pairs of layers: similar, by the label alone, out of distribution, not similar, or undecided."""
+"""Judge stitched pairs of layers: similar, by the class alone, out of distribution, not similar, or undecided."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,7 @@ from src.choices.scores import SCORES
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Judge which stitched pairs of layers are functionally similar, how sure that is, whether the accuracy is "
-        "bought with activations that are not like the end network's own, and whether the label alone would do as well."
+        "bought with activations that are not like the end network's own, and whether the image is recognised in them."
     )
     add = options.add_argument
     add("source_dirs", nargs="+", help="folders of stitching runs, with their OOD evaluations if there are any")
@@ -36,7 +36,17 @@ def parser() -> cli.Parser:
         default=15.0,
         help="largest share of the way to the mean, in percent: more is collapsed",
     )
-    add("--pairwise", action="store_true", help="test each pair of layers for itself, without Holm's correction")
+    add(
+        "--identification",
+        type=cli.real_number(at_least=50),
+        default=75.0,
+        help="share of the test images, in percent, that a similar pair identifies: 50 is chance, 100 every image",
+    )
+    add(
+        "--pairwise",
+        action="store_true",
+        help="test each pair of layers for itself, without regard to the number of pairs (false discovery rate)",
+    )
     add("--pool", action="store_true", help="take pairs of networks that share no network together, as repetitions")
     add("--verbose", action="store_true", help="print a line for each pair of layers and method")
     add(
@@ -59,8 +69,7 @@ def give_verdict(args) -> None:
     from src.similarity.rows import SimilarityRow
     from src.stitching.folders import read_runs
     from src.verdict import Limits, judge
-    from src.verdict.groups import commands_of_controls
-    from src.verdict.judging import NOT_SIMILAR, SIMILARITY_COLUMNS
+    from src.verdict.judging import SIMILARITY_COLUMNS
     from src.verdict.report import print_matrices, print_verdicts, sentences, write_files
 
     runs = []
@@ -73,12 +82,10 @@ def give_verdict(args) -> None:
         folders = ", ".join(args.source_dirs)
         raise UserError(f"{folders}: no finished stitching run; give folders that hold their folders, such as "
                         "results/DIR, or results/DIR/METHOD/*/ of misc/all_pairs.py")  # fmt: skip
-    if all(run.row.control for run in runs):
-        raise UserError(f"{', '.join(args.source_dirs)}: only controls; stitch without --control as well")
     similarities = [row for path in args.similarity for row in read_table(path, SimilarityRow)]
 
     validity = ValidityLimits(args.noise_dose / 100, args.shrinkage_dose / 100)
-    limits = Limits(args.tolerance / 100, validity, pairwise=args.pairwise)
+    limits = Limits(args.tolerance / 100, validity, args.identification / 100, pairwise=args.pairwise)
     verdicts = judge(runs, similarities, limits=limits, pool=args.pool)
     if similarities and not any(set(SIMILARITY_COLUMNS) & set(row.others) for row in verdicts):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
@@ -87,13 +94,6 @@ def give_verdict(args) -> None:
         result()
     print_matrices(verdicts)
     result("\n".join(sentences(verdicts, limits)))
-    judged = [row for row in verdicts if row.control is None and row.verdict != NOT_SIMILAR]
-    may_be_similar = {(row.pair, row.method.partition(" (")[0]) for row in judged}
-    commands = commands_of_controls(
-        [run for run in runs if run.row.control or (run.row.pair, run.row.method) in may_be_similar]
-    )
-    if commands:
-        result(f"Make the label-only controls, without which no pair is similar: {'; '.join(commands)}")
     below = describe_stitches([run.row for run in runs])
     write_files(Path(args.output), verdicts, limits, caption=below, **cli.figure_options(args))
     note(f"wrote {args.output}; its sentences (.md) and maps of the words and numbers are beside it")

@@ -18,7 +18,6 @@ STITCHING_TYPES = {  # type: (kind of the front layer, kind of the end layer)
 STARTS = {"rand": "random", "eye": "the identity"}  # of a stitching layer that is not matched
 C2T_CLS_TOKENS = ("pool", "learn")
 T2C_CLS_TOKENS = ("drop", "add", "only")
-CONTROLS = ("labels",)  # of stitches: they know the class alone
 UPSAMPLE_MODES = ("bilinear", "nearest")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULERS = ("none", "cosine")

@@ -1,6 +1,5 @@
 """The base of all image sets: order of the images, batches, and the share of each of several processes."""
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -31,14 +30,6 @@ class Pass(NamedTuple):
     epoch: int = 0  # counted from 1; 0: not of an epoch
     seed: int = 0
     generator: torch.Generator | None = None  # of the augmentation; None: without one
-
-
-class PairedImages(NamedTuple):
-    """The images of a batch, and a partner of each."""
-
-    images: Tensor  # (B, C, H, W)
-    others: Tensor  # (E, C, H, W): the partners, or those of them that are not among the images
-    places: Tensor | None = None  # (B,): of the partners among the images with the others behind; None: the others
 
 
 # An intervention: from images uint8 (B, C, H, W), their indices (B,) in the set, on the CPU, and `epoch`, to others.
@@ -136,37 +127,6 @@ class BaseImageSet:
             order = subset(len(self), self.epoch_size, seed=seed, epoch=epoch)
         order = order[torch.randperm(len(order), generator=generator)]
         yield from self._deliver(order, batch_size, epoch=epoch, seed=seed, generator=generator)
-
-    def paired(self, partners: Tensor) -> "BaseImageSet":
-        """Return a set whose batches hold images, and those at `partners` (N,) of each: `PairedImages`.
-
-        Partners are augmented as the images that they stand beside. Where nothing is augmented, those that are in the
-        same batch are not made again.
-        """
-
-        def make(plan: Pass) -> Iterable[PairedImages]:
-            indices = partners[plan.indices]
-            if plan.generator:
-                others = plan._replace(indices=indices, generator=plan.generator.clone_state())
-                yield from map(PairedImages, self._make(plan), self._make(others))
-                return
-            missing, places, batches, first = [], [], [], 0
-            for rows in plan.batches:
-                own, wanted = plan.indices[rows].tolist(), indices[rows].tolist()
-                in_batch = set(own)
-                besides = [index for index in dict.fromkeys(wanted) if index not in in_batch]
-                besides = besides or own[:1]  # no batch is empty
-                place = {index: number for number, index in enumerate([*own, *besides])}
-                places.append(torch.tensor([place[index] for index in wanted], device=self.device))
-                missing += besides
-                batches.append(slice(first, len(missing)))
-                first = len(missing)
-            others = plan._replace(indices=torch.tensor(missing), batches=batches)
-            yield from map(PairedImages, self._make(plan), self._make(others), places)
-
-        paired = copy.copy(self)
-        paired._make = make
-        return paired
 
     def _deliver(self, order: Tensor, batch_size: int, **of_epoch: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the share of this process in each batch of `order`; for `of_epoch` see `Pass`.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from src.choices.scores import SCORES
 from src.errors import UserError
-from src.ground_truth.measures import BETA, CONTROL, DISAGREEMENT, PROBE, RHO, measures_of, similarities_of
+from src.ground_truth.measures import PROBE, measures_of, similarities_of
 from src.ood.rows import read_evaluations
 from src.probing.rows import ProbeRow
 from src.results.matrices import by_depth, depths_of
@@ -84,23 +84,6 @@ def read_tables(folder: Path, networks: Sequence[ListedNetwork]) -> Tables:
         for (first, second, layer1, layer2), value in found.items():
             values[name][first, second, places[layer1], places[layer2]] = value
     return Tables(layers, values, frozenset(cells) - undirected, stitches[-1].shortcut if stitches else None)
-
-
-def with_yardsticks(tables: Tables, disagreement: NDArray, n_images: int) -> Tables:
-    """Return the tables with ρ and β of each method, which take the place of its label-only controls.
-
-    Half an image is added to every disagreement, so that networks that never disagree have both.
-
-    Args:
-        disagreement: (N, N), share of the n test images for which two networks predict different classes.
-    """
-    half, values = 0.5 / n_images, dict(tables.values)
-    for method in [name.removesuffix(f" {DISAGREEMENT}") for name in values if name.endswith(f" {DISAGREEMENT}")]:
-        of_stitch, control = half - values[f"{method} {DISAGREEMENT}"], values.pop(f"{method} {CONTROL}", None)
-        values[f"{method} {RHO}"] = -of_stitch / (disagreement[:, :, None, None] + half)
-        if control is not None:
-            values[f"{method} {BETA}"] = 1 - of_stitch / (half - control)
-    return tables._replace(values=values, directed=tables.directed | {*values} - {*tables.values})
 
 
 def _pairs(folder: Path, networks: Sequence[ListedNetwork], ending: str = "") -> Iterator[tuple[int, int, Path]]:

@@ -17,6 +17,7 @@ from src.ood.reference import Reference
 from src.ood.rows import EvaluationRow, StitchValidity
 from src.ood.validity import features
 from src.results.experiments import Pair
+from src.results.tables import IntervalEstimate
 from src.stitching.folders import StitchingRun
 from src.stitching.grid import Grid
 from src.stitching.stitched_model import activations_of_both
@@ -29,6 +30,7 @@ class StitchScores(NamedTuple):
     accuracy: float  # in [0, 1]
     scores: dict[str, np.ndarray]  # (N,), by each score that has a detector for the end layer
     validity: StitchValidity | None  # None where it is not measured
+    identified: IntervalEstimate | None  # share of the test images; measured where validity is
 
 
 def score_stitches(
@@ -52,11 +54,11 @@ def _score_grid(grid: Grid, runs: Mapping[Pair, StitchingRun], reference: Refere
     kept: dict[Pair, dict[str, list[Tensor]]] = {pair: defaultdict(list) for pair in runs}
     setting = reference.setting
     batches = setting.batches(setting.test, "stitched activations")
-    for (images, labels), chosen in zip(batches, setting.sample(), strict=True):
+    for (images, labels), chosen in zip(batches, setting.sampled_in_batches(), strict=True):
         acts, _, recorded = activations_of_both(
             grid.front, grid.front_layers, grid.end, [], images, after=grid.end_layers
         )
-        for pairs, stitched, logits in grid.stitched(acts[""], recorded):
+        for pairs, stitched, logits in grid.stitched(acts, recorded):
             layer, found = pairs[0].end_layer, {"hits": logits.argmax(-1) == labels}
             for (score, of_layer), detector in reference.detectors.items():
                 if of_layer == layer:
@@ -71,8 +73,12 @@ def _score_grid(grid: Grid, runs: Mapping[Pair, StitchingRun], reference: Refere
     for pair, run in runs.items():
         arrays = {name: torch.cat(parts) for name, parts in kept.pop(pair).items()}
         accuracy, sampled = arrays.pop("hits").sum().item() / len(setting.test), arrays.pop("sampled", None)
-        validity = None if sampled is None else reference.validity[pair.end_layer].of_stitch(sampled)
-        yield StitchScores(run, accuracy, {score: each.cpu().numpy() for score, each in arrays.items()}, validity)
+        scores = {score: of_images.cpu().numpy() for score, of_images in arrays.items()}
+        validity, identified = None, None
+        if sampled is not None:
+            of_layer = reference.validity[pair.end_layer]
+            validity, identified = of_layer.of_stitch(sampled), of_layer.identification_of(sampled)
+        yield StitchScores(run, accuracy, scores, validity, identified)
 
 
 def evaluate_stitches(
@@ -84,7 +90,7 @@ def evaluate_stitches(
         other_data: the images are others than those of the runs.
     """
     setting, rows = reference.setting, []
-    for run, accuracy, scores, validity in (stitch for stitch in stitches if score in stitch.scores):
+    for run, accuracy, scores, validity, identified in (stitch for stitch in stitches if score in stitch.scores):
         key, dataset = (score, run.row.end_layer), setting.dataset if other_data else run.row.dataset or setting.dataset
         own, stitched, detector = reference.own[key], scores[score], reference.detectors[key]
         low, high = auroc_interval(own, stitched, paired=not setting.id_dataset)
@@ -96,6 +102,8 @@ def evaluate_stitches(
             end_depth=run.row.end_depth,
             **ood_metrics(own, stitched)._asdict(),
             **(validity._asdict() if validity else {}),
+            **_columns_of(identified),
+            noise_cost=reference.noise_costs.get(run.row.end_layer),
             accuracy=accuracy,
             mean_energy=float(stitched.mean()),
             mean_id_energy=float(own.mean()),
@@ -111,6 +119,17 @@ def evaluate_stitches(
     return rows
 
 
+def _columns_of(identified: IntervalEstimate | None) -> dict[str, float]:
+    """Return the columns of an identification; none where it was not measured."""
+    if identified is None:
+        return {}
+    return {
+        "identification": identified.value,
+        "identification_low": identified.low,
+        "identification_high": identified.high,
+    }
+
+
 def save_scores(folder: Path, score: str, stitches: Sequence[StitchScores], reference: Reference) -> None:
     """Save a score of all images as float32 arrays: END_LAYER/FRONT_LAYER.npy.
 
@@ -119,7 +138,7 @@ def save_scores(folder: Path, score: str, stitches: Sequence[StitchScores], refe
     """
     n_runs, name = Counter(stitch.run.row.pair for stitch in stitches), dataset_label(reference.setting.sanity_dataset)
     arrays = {Path(layer, name): scores for layer, scores in reference.of_score(score, reference.sanity).items()}
-    for run, _, scores, _ in (stitch for stitch in stitches if score in stitch.scores):
+    for run, _, scores, *_ in (stitch for stitch in stitches if score in stitch.scores):
         front, end = run.row.pair
         arrays[Path(end, front if n_runs[run.row.pair] == 1 else f"{front} {run.folder.name}")] = scores[score]
     for path, array in arrays.items():

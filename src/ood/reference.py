@@ -4,8 +4,8 @@ It is made once for an end network, in one pass over its training images and one
 the evaluation of each folder of stitches into it. Detectors, and what is measured by them, are kept by score and layer.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
-from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +19,11 @@ from src.errors import UserError
 from src.models import Network
 from src.network_names import NetworkName
 from src.ood.detectors import Detector, make_detector
+from src.ood.identification import choose_foils
 from src.ood.metrics import OODMetrics, ood_metrics
+from src.ood.rows import ValidityLimits
 from src.ood.store import DetectorStore
-from src.ood.validity import N_IMAGES, Validity
+from src.ood.validity import N_IMAGES, Validity, draw_noise
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Key = tuple[str, str]  # score and layer
@@ -48,15 +50,19 @@ class Setting(NamedTuple):
         n_batches = -(-(len(data) if indices is None else len(indices)) // self.batch_size)
         return progress(data.batches(self.batch_size, indices=indices), title, n_batches)
 
-    def sample(self) -> tuple[Tensor, ...]:
-        """Return for each batch of test images the indices in it of those that validity is measured on, 2,000 in all.
+    def sampled(self) -> Tensor:
+        """Return the indices of the test images that validity is measured on, in order: 2,000 drawn at random, or all.
 
-        They are chosen at random, always the same ones.
+        They are always the same ones.
         """
-        chosen = self.test.permutation(0)[:N_IMAGES].sort().values
+        return self.test.permutation(0)[:N_IMAGES].sort().values
+
+    def sampled_in_batches(self) -> tuple[Tensor, ...]:
+        """Return for each batch of test images the positions in it of those that validity is measured on."""
+        sampled = self.sampled()
         n_batches = -(-len(self.test) // self.batch_size)
-        counts = torch.bincount(chosen // self.batch_size, minlength=n_batches).tolist()
-        return (chosen % self.batch_size).to(self.test.device).split(counts)
+        counts = torch.bincount(sampled // self.batch_size, minlength=n_batches).tolist()
+        return (sampled % self.batch_size).to(self.test.device).split(counts)
 
 
 class Reference(NamedTuple):
@@ -65,6 +71,7 @@ class Reference(NamedTuple):
     setting: Setting
     detectors: dict[Key, Detector]
     validity: dict[str, Validity]  # by layer, if it is measured
+    noise_costs: dict[str, float]  # by layer with validity: the accuracy that noise of the limit costs, see below
     own: dict[Key, np.ndarray]  # (N,): scores of the network's own activations of the ID data
     sanity: dict[Key, np.ndarray]  # (M,): of those of the sanity-check data; empty without any
     checks: dict[Key, OODMetrics]  # how well detectors tell these two apart
@@ -82,6 +89,7 @@ def make_reference(network: Network, setting: Setting, training: Callable[[], Ba
     Args:
         training: reads the training images, if a detector is fitted or validity is measured.
     """
+    # Detectors: from the store, and fitted to the training images, as validity is.
     detectors, missing = _load(network, setting)
     fitted = {(score, layer): make_detector(score) for score in setting.scores if not SCORES[score].is_trained
               for layer in setting.layers}  # fmt: skip
@@ -97,20 +105,24 @@ def make_reference(network: Network, setting: Setting, training: Callable[[], Ba
             activations = network.activations(images, list(setting.layers))
             for (_, layer), each in (fitted | validity).items():
                 each.add(activations[layer], labels)
-    missing += _try_each("fit", fitted) + _try_each("fit", validity)
+    for takers in (fitted, validity):
+        missing += _try_each(takers, lambda taker: taker.fit())
     detectors |= fitted
 
+    # One pass over the test images: scores, validity and logits of the network's own activations.
     id_data, sanity = setting.id_data, {}
-    own_batches = setting.batches(setting.test, "own activations")
-    own = score_network(network, detectors if id_data is None else {}, own_batches, validity, setting.sample())
+    own, logits = _measure_own(network, setting, detectors if id_data is None else {}, validity)
     if id_data is not None:
         own = score_network(network, detectors, setting.batches(id_data, "ID activations"))
-    missing += _try_each("fit_own", validity)
+    if validity:
+        foils = choose_foils(logits)
+        missing += _try_each(validity, lambda of_layer: of_layer.fit_own(foils))
     if setting.sanity_data is not None:
         sanity = score_network(network, detectors, setting.batches(setting.sanity_data, "sanity-check activations"))
     checks = {key: ood_metrics(own[key], scores) for key, scores in sanity.items()}
-    by_layer = {layer: each for (_, layer), each in validity.items()}
-    return Reference(setting, detectors, by_layer, own, sanity, checks, missing)
+    by_layer = {layer: of_layer for (_, layer), of_layer in validity.items()}
+    noise_costs = measure_noise_costs(network, setting, by_layer)
+    return Reference(setting, detectors, by_layer, noise_costs, own, sanity, checks, missing)
 
 
 def _load(network: Network, setting: Setting) -> tuple[dict[Key, Detector], list[str]]:
@@ -127,33 +139,95 @@ def _load(network: Network, setting: Setting) -> tuple[dict[Key, Detector], list
     return detectors, missing
 
 
-def _try_each(method: str, takers: dict[Key, Any]) -> list[str]:
+def _try_each(takers: dict[Key, Any], fit: Callable[[Any], None]) -> list[str]:
     """Fit what has taken in all images; take out what cannot be fitted, and return why."""
     reasons = []
-    for (name, layer), each in list(takers.items()):
+    for (name, layer), taker in list(takers.items()):
         try:
-            getattr(each, method)()
+            fit(taker)
         except ValueError as error:
             reasons.append(f"no {name} for {layer}: {error}")
             del takers[name, layer]
     return reasons
 
 
-def score_network(
-    network: Network,
-    detectors: Mapping[Key, Detector],
-    batches: Batches,
-    validity: Mapping[Key, Validity] | None = None,
-    sample: Iterable[Tensor] = repeat(torch.empty(0)),  # noqa: B008 - immutable
-) -> dict[Key, np.ndarray]:
-    """Score a network's own activations, and show those of sampled images to the validity of layers, in one pass."""
-    layers = list(dict.fromkeys(layer for _, layer in [*detectors, *(validity or {})]))
+def score_network(network: Network, detectors: Mapping[Key, Detector], batches: Batches) -> dict[Key, np.ndarray]:
+    """Return the scores (N,) of a network's own activations by each detector, from one pass over the images."""
+    layers = list(dict.fromkeys(layer for _, layer in detectors))
     scores: dict[Key, list[Tensor]] = {key: [] for key in detectors}
-    for (images, _), chosen in zip(batches if layers else (), sample, strict=False):
-        activations = network.activations(images, layers)
-        for (score, layer), detector in detectors.items():
-            scores[score, layer].append(detector.score(activations[layer]))
-        for (_, layer), each in (validity or {}).items():
-            if len(chosen):
-                each.add_own(activations[layer].index_select(0, chosen))
+    for images, _ in batches if layers else ():
+        _add_scores(scores, detectors, network.activations(images, layers))
+    return _as_arrays(scores)
+
+
+def _measure_own(
+    network: Network, setting: Setting, detectors: Mapping[Key, Detector], validity: Mapping[Key, Validity]
+) -> tuple[dict[Key, np.ndarray], Tensor]:
+    """Score a network's own activations of the test images, and show sampled ones to the validity of each layer.
+
+    Returns:
+        The scores (N,) by detector, and the logits (n, classes) of the sampled images, if validity is measured.
+    """
+    layers = list(dict.fromkeys(layer for _, layer in [*detectors, *validity]))
+    names = [*layers, network.output_name] if validity else layers
+    scores: dict[Key, list[Tensor]] = {key: [] for key in detectors}
+    logits: list[Tensor] = []
+    batches = setting.batches(setting.test, "own activations")
+    for (images, _), sampled in zip(batches if layers else (), setting.sampled_in_batches(), strict=False):
+        activations = network.activations(images, list(dict.fromkeys(names)))
+        _add_scores(scores, detectors, activations)
+        if validity and len(sampled):
+            logits.append(activations[network.output_name].index_select(0, sampled))
+            for (_, layer), of_layer in validity.items():
+                of_layer.add_own(activations[layer].index_select(0, sampled))
+    return _as_arrays(scores), torch.cat(logits) if logits else torch.empty(0, 0)
+
+
+def _add_scores(
+    scores: Mapping[Key, list[Tensor]], detectors: Mapping[Key, Detector], activations: Mapping[str, Tensor]
+) -> None:
+    for (score, layer), detector in detectors.items():
+        scores[score, layer].append(detector.score(activations[layer]))
+
+
+def _as_arrays(scores: Mapping[Key, list[Tensor]]) -> dict[Key, np.ndarray]:
     return {key: torch.cat(parts).cpu().numpy() for key, parts in scores.items()}
+
+
+def measure_noise_costs(network: Network, setting: Setting, validity: Mapping[str, Validity]) -> dict[str, float]:
+    """Return by layer how much accuracy the noise costs that is the limit of activations in distribution.
+
+    The network goes on behind each layer from its own activations of the sampled test images, with the noise that
+    calibrates the doses at `ValidityLimits.noise_dose`.
+    """
+    if not validity:
+        return {}
+    layers = list(validity)
+    sampled = setting.sampled()
+    share = ValidityLimits().noise_dose
+    amount = math.sqrt(share / (1 - share))  # in standard deviations of a channel
+    noise = {
+        layer: draw_noise(len(sampled), len(of_layer.deviations)).to(of_layer.deviations) * of_layer.deviations * amount
+        for layer, of_layer in validity.items()
+    }
+    lost = dict.fromkeys(layers, 0.0)
+    first = 0
+    for images, labels in setting.batches(setting.test, "limits of noise", sampled):
+        names = list(dict.fromkeys([*layers, network.output_name]))
+        activations, recorded = network.record(images, names, after=layers)
+        is_right = activations[network.output_name].argmax(-1) == labels
+        for layer in layers:
+            rows = noise[layer][first : first + len(images)].to(activations[layer])
+            noisy = activations[layer] + over_positions(rows, activations[layer])
+            is_output = layer == network.output_name
+            logits = noisy if is_output else network(noisy, after=layer, images=recorded)
+            lost[layer] += (is_right.sum() - (logits.argmax(-1) == labels).sum()).item()
+        first += len(images)
+    return {layer: n / len(sampled) for layer, n in lost.items()}
+
+
+def over_positions(values: Tensor, activations: Tensor) -> Tensor:
+    """Return values (B, C) of channels in a shape that adds to activations (B, C, H, W), (B, T, C) or (B, C)."""
+    if activations.ndim == 4:
+        return values[:, :, None, None]
+    return values[:, None] if activations.ndim == 3 else values

@@ -10,7 +10,16 @@ from src.console import listed, note, result, table
 from src.datasets import dataset_label
 from src.files import write_json
 from src.ood.reference import Reference
-from src.ood.rows import COLLAPSED, COLLAPSED_AUROC, IN_DISTRIBUTION, OFF, EvaluationRow, evaluation_file, side_of
+from src.ood.rows import (
+    COLLAPSED,
+    COLLAPSED_AUROC,
+    IN_DISTRIBUTION,
+    OFF,
+    EvaluationRow,
+    ValidityLimits,
+    evaluation_file,
+    side_of,
+)
 from src.results.captions import caption, common, describe_method, short, stitched_networks
 from src.results.experiments import by_experiment
 from src.results.heat_maps import HeatMap
@@ -35,6 +44,7 @@ SHOWN = {
     "fpr95": Shown("STITCHING OOD Detection FPR95 ({})", "FPR95"),
     "noise_dose": Shown("STITCHING NOISE DOSE", "noise dose", (0, 0.2)),
     "shrinkage_dose": Shown("STITCHING SHRINKAGE DOSE", "shrinkage dose", (0, 0.3)),
+    "identification": Shown("STITCHING IDENTIFICATION", "identification", (0.5, 1)),
 }
 
 
@@ -75,6 +85,11 @@ def report(
             for experiment, of_experiment in matrices.items()
         }
         draw(path, panels, figure=figure, title=title, caption=describe(rows, n_images=len(reference.setting.test)))
+    if reference.noise_costs:
+        limit = f"{ValidityLimits().noise_dose:.0%}"
+        costs = [[cost] for cost in reference.noise_costs.values()]
+        title = f"Accuracy that noise at the limit of its dose, {limit}, costs the end network"
+        table(title, list(reference.noise_costs), ["lost"], costs)
     validity = {row.folder: row.validity for rows in evaluations.values() for row in rows if row.validity}
     sides = Counter(filter(None, map(side_of, validity.values())))
     if sides:
@@ -99,8 +114,7 @@ def _print_detectors(name: str, rows: Sequence[EvaluationRow], reference: Refere
     columns = ["mean ID energy" if name == "energy" else "mean ID score", *(["AUROC", "AUPR", "FPR95"] if data else [])]
     values = [[float(scores.mean()), *reference.checks.get((name, layer), ())] for layer, scores in own.items()]
     table(f"{title} ({name})", list(own), columns, values)
-    typical = [f"{row.pair}{f' ({row.control} alone)' * bool(row.control)}" for row in rows
-               if row.auroc < COLLAPSED_AUROC]  # fmt: skip
+    typical = [row.pair for row in rows if row.auroc < COLLAPSED_AUROC]
     if typical:
         note(
             f"{name}: the AUROC of {len(typical)} stitches is below {COLLAPSED_AUROC}: more typical than the end "

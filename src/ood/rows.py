@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from src.console import warn
 from src.results.experiments import StitchResult, grouped
-from src.results.tables import read_table
+from src.results.tables import IntervalEstimate, read_table
 from src.stitching.folders import StitchingRun
 
 IN_DISTRIBUTION, OFF, COLLAPSED = "in distribution", "off the manifold", "collapsed"
@@ -86,6 +86,10 @@ class EvaluationRow(StitchResult):
     frechet_own: float | None = None
     noise_dose: float | None = None
     shrinkage_dose: float | None = None
+    identification: float | None = None  # share of test images that the stitched activations are identified by
+    identification_low: float | None = None
+    identification_high: float | None = None
+    noise_cost: float | None = None  # accuracy that noise of the limit costs the end network at this layer
     front_depth: int | None = None  # of the run
     end_depth: int | None = None
 
@@ -95,7 +99,8 @@ class EvaluationRow(StitchResult):
         "detector", "detector_id_data", "detector_ood_data", "id_dataset", "sanity_dataset", "sanity_auroc", "dataset",
         "front_model_path", "end_model_path", "front_model_type", "end_model_type", "stitching_type", "init",
         "objective", "n_epochs", "n_pinv_init_samples", "front_stitch_rank", "front_pinv_rank", "seed", "pinv_cutoff",
-        "auroc_low", "auroc_high", *StitchValidity._fields,
+        "auroc_low", "auroc_high", *StitchValidity._fields, "identification", "identification_low",
+        "identification_high", "noise_cost",
     )  # fmt: skip
 
     @property
@@ -103,6 +108,13 @@ class EvaluationRow(StitchResult):
         """How the stitched activations lie; None where it was not measured."""
         values = [getattr(self, name) for name in StitchValidity._fields]
         return None if None in values else StitchValidity(*values)
+
+    @property
+    def identified(self) -> IntervalEstimate | None:
+        """The share of test images that are identified, with its interval; None where it was not measured."""
+        if self.identification is None:
+            return None
+        return IntervalEstimate(self.identification, self.identification_low, self.identification_high)
 
 
 def evaluation_file(folder: Path, detector: str, *, other_data: str = "") -> Path:

@@ -10,20 +10,20 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from src.models.heads import has_cls_token
 from src.moments import Moments, Rows
+from src.ood.cells import cells
 from src.ood.detectors import mean_over_positions
+from src.ood.identification import identified, share_of
 from src.ood.rows import StitchValidity
-from src.runtime import at_least_single, generator
+from src.results.tables import IntervalEstimate
+from src.runtime import generator
 
 K = 5
 N_IMAGES = 2_000  # training images, and test images, at most
 NOISES = (0.1, 0.2, 0.3, 0.5)  # standard deviations of a channel
 SHRINKAGES = (0.05, 0.1, 0.2, 0.3)  # shares of the way to the mean
-CELLS = 2  # along each side of a map
 
 
 class ValidityScores(NamedTuple):
@@ -144,17 +144,30 @@ class Validity:
         self._parts.append(features(activations, is_sequence=self.is_sequence))
         self._moments = self._moments.pooled(Rows.of(activations).moments(diagonal=True))
 
-    def fit_own(self) -> None:
-        """Measure the own activations; raises ValueError as `measure`."""
+    def fit_own(self, foils: Tensor) -> None:
+        """Measure the own activations; raises ValueError as `measure`.
+
+        Args:
+            foils: the foil of each image, (n,); see `choose_foils`.
+        """
         samples = torch.cat(self._parts)
         self._parts.clear()
-        self.own, self.doses = self._measure(samples), self._measure_doses(samples)
+        self.deviations = self._moments.covariance.sqrt()  # (C,), of a channel over images and positions
+        self.own = self._measure(samples)
+        self.doses = self._measure_doses(samples)
+        self._own_cells, _ = _split(samples - self._centre)
+        self._foils = foils
 
     def of_stitch(self, samples: Tensor) -> StitchValidity:
         """Measure what `features` makes of the activations of a stitch, which may be put together from batches."""
         found = self._measure(samples)
         doses = self.doses.noise(found.density), self.doses.shrinkage(found.density, found.recall)
         return StitchValidity(*found, *self.own, *doses)
+
+    def identification_of(self, samples: Tensor) -> IntervalEstimate:
+        """Return the share of images that a stitch is identified by; takes what `of_stitch` takes."""
+        stitched_cells, _ = _split(samples - self._centre)
+        return share_of(identified(stitched_cells, self._own_cells, self._foils))
 
     def _measure_doses(self, samples: Tensor) -> Doses:
         """Measure own activations under noise and under shrinkage towards the mean of each cell.
@@ -166,8 +179,8 @@ class Validity:
         in_cells, _ = _split(samples - self._centre)
         radii, mean = _radii(in_cells)[:, None], in_cells.mean(0)
         own, training = in_cells - mean, self._cells - mean
-        deviations = self._moments.covariance.sqrt().to(own)  # (C,)
-        noise = torch.randn(len(own), len(deviations), generator=generator(0)).to(own) * deviations
+        deviations = self.deviations.to(own)
+        noise = draw_noise(len(own), len(deviations)).to(own) * deviations
         noise = noise.repeat(1, own.shape[1] // noise.shape[1])  # (n, positions · C)
         with_own, with_noise = own @ training.T, noise @ training.T  # (n, N)
         squares = training.square().sum(1)  # (N,)
@@ -185,26 +198,9 @@ class Validity:
         return Doses(len(own), np.array(noisy), *np.array(shrunk).T)
 
 
-def cells(activations: Tensor, *, is_sequence: bool = False) -> Tensor:
-    """Pool activations to few positions: (B, positions, C), in single precision or more.
-
-    Maps (B, C, H, W) and patch tokens become a grid of at most 2×2 cells; a CLS token is kept beside them, and tokens
-    that form no square, or are the steps of a recurrent layer (`is_sequence`), become four stretches. Vectors (B, D)
-    have one position.
-    """
-    activations = at_least_single(activations.detach())
-    if activations.ndim == 2:
-        return activations[:, None]
-    if activations.ndim == 4:
-        size = [min(CELLS, side) for side in activations.shape[2:]]
-        return F.adaptive_avg_pool2d(activations, size).flatten(2).mT
-    n_tokens = activations.shape[1]
-    n_cls = int(has_cls_token(n_tokens))
-    side = math.isqrt(n_tokens - n_cls)
-    if is_sequence or side**2 + n_cls != n_tokens:
-        return F.adaptive_avg_pool1d(activations.mT, min(CELLS**2, n_tokens)).mT
-    patches = activations[:, n_cls:].mT.unflatten(2, (side, side))
-    return torch.cat([activations[:, :n_cls], cells(patches)], 1)
+def draw_noise(n: int, n_channels: int) -> Tensor:
+    """Return the noise of n images, (n, C): one number of unit variance for each image and channel, always the same."""
+    return torch.randn(n, n_channels, generator=generator(0))
 
 
 def features(activations: Tensor, *, is_sequence: bool = False) -> Tensor:

@@ -21,21 +21,9 @@ class Pair(NamedTuple):
 
     front_layer: str
     end_layer: str
-    control = ""
 
     def __str__(self) -> str:
         return f"{self.front_layer} -> {self.end_layer}"
-
-
-class ControlPair(NamedTuple):
-    """The two layers that a control connects: a stitch that is made on other images of the same class."""
-
-    front_layer: str
-    end_layer: str
-    control: str = "labels"
-
-    def __str__(self) -> str:
-        return f"{self.front_layer} -> {self.end_layer} ({self.control} alone)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +48,6 @@ class Experiment:
     n_epochs: int | None = None
     pinv_cutoff: str = "paper"  # the only one of the public code
     seed: int | None = None
-    control: str = ""  # labels: made on other images of the same class
     shortcut: float | None = None  # all images had dots, which told their class with this probability
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)  # all; no column
 
@@ -73,11 +60,11 @@ class Experiment:
         """
         return dataclasses.replace(from_record(Experiment, options), options=options)
 
-    def config(self, pair: Pair | ControlPair) -> dict[str, Any]:
+    def config(self, pair: Pair) -> dict[str, Any]:
         """Return what the `config.txt` of a pair of layers holds."""
         return {**self.options, **pair._asdict()}
 
-    def write(self, folder: Path, pair: Pair | ControlPair) -> None:
+    def write(self, folder: Path, pair: Pair) -> None:
         """Write the `config.txt` of a pair of layers, and what else marks its run as finished."""
         from src.results.run import Run  # imports torch
 
@@ -91,11 +78,10 @@ class Experiment:
     @property
     def method(self) -> str:
         """The name of the way of stitching, such as task loss matching."""
-        end = " of labels alone" if self.control else ""
         if self.n_epochs == 0:
             names = {"pinv": "direct matching", **{start: f"init {start}" for start in STARTS}}
-            return names.get(self.init, f"{self.init} matching") + end
-        return ("task loss matching" if self.objective == "task" else f"{self.objective} matching") + end
+            return names.get(self.init, f"{self.init} matching")
+        return "task loss matching" if self.objective == "task" else f"{self.objective} matching"
 
     @property
     def networks(self) -> tuple[NetworkName, NetworkName]:
@@ -128,10 +114,9 @@ class StitchResult(Experiment):
         return Pair(self.front_layer, self.end_layer)
 
 
-def pair_of(options: Mapping[str, Any]) -> Pair | ControlPair:
+def pair_of(options: Mapping[str, Any]) -> Pair:
     """Return the pair of layers of a run with these options."""
-    layers = options.get("front_layer"), options.get("end_layer")
-    return ControlPair(*layers, options["control"]) if options.get("control") else Pair(*layers)
+    return Pair(options.get("front_layer"), options.get("end_layer"))
 
 
 def named_in_row(path: str | None, kind: str | None, *, seed: int | None) -> NetworkName:

@@ -30,6 +30,14 @@ class Interval(NamedTuple):
     high: float
 
 
+class IntervalEstimate(NamedTuple):
+    """A value with the ends of its interval of 95 %; all NaN where the value is not defined."""
+
+    value: float
+    low: float
+    high: float
+
+
 class Column(NamedTuple):
     """A field of a row type."""
 

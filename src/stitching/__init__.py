@@ -1,14 +1,22 @@
 """Stitching: layers, direct matching, and the grid of many pairs on shared passes."""
 
-from src.results.experiments import ControlPair, Pair
+from src.results.experiments import Pair
 from src.stitching.check import check_options
 from src.stitching.grid import Grid
 from src.stitching.layers import build_stitching_layer
 from src.stitching.matching import Matching, direct_matching, match_layers, match_until_settled, matching_batches
-from src.stitching.stitched_model import StitchedModel, build_layers, label_only, with_controls
+from src.stitching.stitched_model import StitchedModel, build_layers
 
 __all__ = [
-    "ControlPair", "Grid", "Matching", "Pair", "StitchedModel", "build_layers", "build_stitching_layer",
-    "check_options", "direct_matching", "label_only", "match_layers", "match_until_settled", "matching_batches",
-    "with_controls",
-]  # fmt: skip
+    "Grid",
+    "Matching",
+    "Pair",
+    "StitchedModel",
+    "build_layers",
+    "build_stitching_layer",
+    "check_options",
+    "direct_matching",
+    "match_layers",
+    "match_until_settled",
+    "matching_batches",
+]

@@ -18,9 +18,6 @@ def check_options(experiment: Experiment, layers: Mapping[Pair, StitchingLayer],
     init, n_epochs = options["init"], options["n_epochs"]
     if options["objective"] != "task" and not n_epochs:
         raise UserError(f"--objective {options['objective']} with -e 0: nothing is trained; leave one of them out")
-    if experiment.control and not n_epochs and init not in FORMS:
-        raise UserError(f"--control {experiment.control} with -e 0 -i {init}: nothing is matched on other images; "
-                        "give a closed form to -i, or train")  # fmt: skip
     if init == "rand" and not n_epochs:
         warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
     for option, is_given, inits in (

@@ -51,6 +51,17 @@ class StitchingRun:
         """How its activations lie to those of the end network, by any evaluation that measured it; None of none."""
         return next((row.validity for row in self.evaluations.values() if row.validity), None)
 
+    @property
+    def identified(self) -> Any:
+        """The share of test images that it is identified by, from any evaluation that measured it; None of none."""
+        return next((row.identified for row in self.evaluations.values() if row.identified), None)
+
+    @property
+    def noise_cost(self) -> float | None:
+        """The accuracy that noise of the limit costs the end network at the end layer; None where it is not known."""
+        costs = (row.noise_cost for row in self.evaluations.values())
+        return next((cost for cost in costs if cost is not None), None)
+
     @cached_property
     def predictions(self) -> dict[str, np.ndarray] | None:
         """The classes (N,) that stitch and networks predict for all test images, and the labels.
@@ -176,6 +187,8 @@ def read_run(folder: Path) -> StitchingRun:
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
     options = read_options(folder / "config.txt")
+    if options.get("control"):
+        raise UserError(f"{folder} is a label-only control, which version 1.0 made; remove the folder")
     with readable(folder / "summary.txt", "remove the folder, and stitch this pair again"):
         lines = (folder / "summary.txt").read_text(encoding="utf-8").splitlines()
     said = dict(line.split(": ", 1) for line in lines[:7] if ": " in line)

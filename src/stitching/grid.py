@@ -16,7 +16,6 @@ from torch import Tensor
 
 from src.choices import resolve
 from src.choices.stitching import OBJECTIVES, Objective
-from src.datasets.base import PairedImages
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.models.replay import Recorded
@@ -44,7 +43,7 @@ class Grid(Task):
     Args:
         front: the network that stitches start with.
         end: the network that they end with; may be the same object.
-        layers: the stitching layer of each pair, a `ControlPair` for controls.
+        layers: the stitching layer of each pair.
         front_rank: retained rank of front activations, cut in each batch (see low_rank_approx); None keeps all.
         objective: what training minimises.
         l1_coef: weight of the l1 norm of weights and biases in the training loss.
@@ -68,7 +67,6 @@ class Grid(Task):
             raise ValueError("networks whose statistics move cannot be shared by several pairs")
         self.front_rank, self.objective, self.l1_coef, self.frozen = front_rank, objective, l1_coef, frozen
         self.fitting = Fitting(next(front.parameters()).device)
-        self.controls = {pair.control for pair in layers}
         self.front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
         self.end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
         # In the order in which they run: one end layer after the other
@@ -81,23 +79,22 @@ class Grid(Task):
         self.modules = [*self.heads, *([] if frozen else [self.front, self.end])]
         self.names = list(map(str, self.layers))
 
-    def losses(self, images: Tensor | PairedImages, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
+    def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the objective of all stitches on a batch, in training plus the l1 term.
 
         Where an objective measures no accuracy, cross-entropies and hits of training are NaN.
 
         Args:
-            images: (B, C, H, W); with partners, on which controls are trained.
+            images: (B, C, H, W).
         """
         logits = [self.end.output_name] if self.objective.measures_accuracy or not training else []
         behind = {name: [*compared, *logits] for name, compared in self.compared.items()}
         after = [name for name, others in behind.items() if others and self.frozen]
         with torch.no_grad():
             acts, own, recorded = activations_of_both(
-                self.front, self.front_layers, self.given["end"], self.targets, images,
-                after=after, controls=self.controls,
-            )  # fmt: skip
-            sources = {control: self._truncated(of_control) for control, of_control in acts.items()}
+                self.front, self.front_layers, self.given["end"], self.targets, images, after=after
+            )
+            sources = self._truncated(acts)
         for pairs, stitched in self._tails(recorded, sources, behind):
             if self.end.output_name in stitched:
                 group = classification_losses(stitched[self.end.output_name], labels)
@@ -123,10 +120,9 @@ class Grid(Task):
         residuals: dict[Pair, Tensor | float] = defaultdict(float)
         targets = dict.fromkeys(self.end_layers, Moments())
         for images, labels in batches:
-            acts, end_acts, recorded = activations_of_both(
+            front_acts, end_acts, recorded = activations_of_both(
                 self.front, front_names, self.end, end_names, images, after=self.end_layers
             )
-            front_acts = acts[""]
             predictions["labels"].append(labels)
             alone = {"end": end_acts[self.end.output_name]}
             if front_output:
@@ -171,22 +167,21 @@ class Grid(Task):
             acts: of the front network.
             recorded: of the end network's pass over the same images.
         """
-        sources = dict.fromkeys(self.controls, self._truncated(acts))
         behind = dict.fromkeys(self.end_layers, [self.end.output_name])
-        for pairs, found in self._tails(recorded, sources, behind):
+        for pairs, found in self._tails(recorded, self._truncated(acts), behind):
             yield pairs, found[pairs[0].end_layer], found[self.end.output_name]
 
     def _truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: low_rank_approx(acts[name], self.front_rank) for name in self.front_layers}
 
     def _tails(
-        self, recorded: Recorded, sources: Mapping[str, Mapping[str, Tensor]], behind: Mapping[str, Sequence[str]]
+        self, recorded: Recorded, sources: Mapping[str, Tensor], behind: Mapping[str, Sequence[str]]
     ) -> Iterator[tuple[list[Pair], dict[str, Tensor]]]:
         """Yield some pairs at a time with their activations (P, B, …) at the end layer and at others behind it.
 
         Args:
             recorded: of the end network's pass over the images.
-            sources: by control and front layer, truncated to the rank of the grid.
+            sources: by front layer, truncated to the rank of the grid.
             behind: those others by end layer; where there are none, no part of the end network runs.
         """
         for end_layer in self.end_layers:
@@ -198,7 +193,7 @@ class Grid(Task):
                 n_together = max(1, self.fitting.rows(kind) // n_samples)
                 pairs, group = group[:n_together], group[n_together:]
                 with self.fitting.measured(kind, len(pairs) * n_samples):
-                    stitched = torch.cat([self.layers[pair](sources[pair.control][pair.front_layer]) for pair in pairs])
+                    stitched = torch.cat([self.layers[pair](sources[pair.front_layer]) for pair in pairs])
                     acts = {end_layer: stitched}
                     if names:
                         acts |= self.end.activations(stitched, names, after=end_layer, images=recorded)

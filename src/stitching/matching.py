@@ -11,11 +11,11 @@ from torch import Tensor
 
 from src.choices.stitching import FORMS
 from src.console import note, progress, warn_once
-from src.datasets.base import BaseImageSet, PairedImages
+from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.models import Network
 from src.moments import Moments, Rows, as_rows
-from src.results.experiments import ControlPair, Pair, grouped
+from src.results.experiments import Pair, grouped
 from src.stitching.closed_forms import Cutoff, Matching, closed_form
 from src.stitching.layers import StitchingLayer
 from src.stitching.moments import SourceMoments, UpsampledRows, r2_of, source_rows
@@ -28,8 +28,8 @@ ROWS_PER_CHANNEL = 10  # of the source, at least
 AT_ONCE = 2**25  # float64 numbers of activations
 CLS = "CLS token"
 
-Batches = Iterable[tuple[Tensor | PairedImages, Tensor]]
-Layers = Mapping[Pair | ControlPair, StitchingLayer]
+Batches = Iterable[tuple[Tensor, Tensor]]
+Layers = Mapping[Pair, StitchingLayer]
 GridMoments = Mapping[Hashable, SourceMoments]  # by source, see `_source`
 
 
@@ -83,8 +83,8 @@ def matching_batches(
 
 
 def _source(pair: Pair, layer: StitchingLayer) -> tuple:
-    """What pairs of the same moments of the source share: control, front layer, and how it is laid out and resized."""
-    return pair.control, pair.front_layer, layer.size, layer.grid, layer.keeps_cls, layer.upsample_mode
+    """What pairs of the same moments of the source share: the front layer, and how it is laid out and resized."""
+    return pair.front_layer, layer.size, layer.grid, layer.keeps_cls, layer.upsample_mode
 
 
 def _target(pair: Pair, layer: StitchingLayer) -> tuple:
@@ -96,15 +96,16 @@ def grid_moments(front: Network, end: Network, layers: Layers, batches: Batches,
     """Take the moments that a form of `FORMS` needs of all pairs, in one pass of both networks over the batches."""
     front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
     end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
-    controls, total = {pair.control for pair in layers}, {}
+    total: GridMoments = {}
     for images, _ in batches:
-        sources, targets, _ = activations_of_both(front, front_layers, end, end_layers, images, controls=controls)
-        n_numbers = sum(act[0].numel() for acts in (targets, *sources.values()) for act in acts.values())
+        sources, targets, _ = activations_of_both(front, front_layers, end, end_layers, images)
+        n_numbers = sum(act[0].numel() for acts in (sources, targets) for act in acts.values())
         n_at_once = max(1, AT_ONCE // n_numbers)
         for first in range(0, len(targets[end_layers[0]]), n_at_once):
             rows = slice(first, first + n_at_once)
-            parts = {control: {name: act[rows] for name, act in acts.items()} for control, acts in sources.items()}
-            moments = _moments(layers, parts, {name: act[rows] for name, act in targets.items()}, form=form)
+            source_rows_of = {name: act[rows] for name, act in sources.items()}
+            target_rows_of = {name: act[rows] for name, act in targets.items()}
+            moments = _moments(layers, source_rows_of, target_rows_of, form=form)
             total = pooled(total, moments) if total else moments
     return total
 
@@ -120,14 +121,14 @@ def pooled(moments: GridMoments, others: GridMoments) -> GridMoments:
 
 
 def _moments(
-    layers: Layers, sources: Mapping[str, Mapping[str, Tensor]], targets: Mapping[str, Tensor], *, form: str
+    layers: Layers, sources: Mapping[str, Tensor], targets: Mapping[str, Tensor], *, form: str
 ) -> GridMoments:
-    """Take the moments of all pairs over some activations: of the front network by control, and of the end network."""
+    """Take the moments of all pairs over some activations of the front network and of the end network."""
     rows, target_rows, wanted = {}, {}, {}  # each is prepared once for all of its pairs
     for pair, layer in layers.items():
         source, target = _source(pair, layer), _target(pair, layer)
         if source not in rows:
-            laid_out = layer.layout(sources[pair.control][pair.front_layer])
+            laid_out = layer.layout(sources[pair.front_layer])
             rows[source] = source_rows(laid_out, layer.size, layer.upsample_mode)
         if target not in target_rows:
             target_rows[target] = Rows.of(layer.targets(targets[pair.end_layer]))

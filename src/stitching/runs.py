@@ -11,7 +11,7 @@ from src.checkpoints import load_tensors, save_state
 from src.console import listed, note, result, warn
 from src.errors import UserError
 from src.models import Network
-from src.results.experiments import ControlPair, Experiment, Pair, grouped, pair_of
+from src.results.experiments import Experiment, Pair, grouped, pair_of
 from src.results.options import as_written, differences, read_options, refuse_other_options
 from src.results.run import Run, new_folder
 from src.stitching.closed_forms import Matching
@@ -23,7 +23,6 @@ from src.stitching.stitched_model import StitchedModel
 from src.training import EpochLog, Score, State
 from src.training.recorded import report_epoch, write_logs
 
-Stitch = Pair | ControlPair
 BegunRun = tuple[Path, Mapping[str, Any]]  # its folder, and its options
 
 
@@ -40,13 +39,11 @@ class GridRuns:
     """
 
     def __init__(
-        self, directory: Path, layers: Mapping[Stitch, StitchingLayer], experiment: Experiment, *, resume: bool = False
+        self, directory: Path, layers: Mapping[Pair, StitchingLayer], experiment: Experiment, *, resume: bool = False
     ):
         self.directory, self.layers, self.experiment = Path(directory), dict(layers), experiment
-        self.folders: dict[Stitch, Path] = {}  # created when there is something to write, so that a failure leaves none
-        self._whole = {**experiment.options, "controls": sorted({pair.control for pair in layers})}
-        if len(layers) == 1:
-            self._whole = experiment.config(*layers)
+        self.folders: dict[Pair, Path] = {}  # created when there is something to write, so that a failure leaves none
+        self._whole = experiment.config(*layers) if len(layers) == 1 else experiment.options
         self._run: Run | None = None  # keeps the state of all pairs
         if resume:
             self._take_up()
@@ -66,11 +63,11 @@ class GridRuns:
             note(f"{self.directory}: {len(finished)} of {len(self.layers)} runs are finished")
         if self._run:
             self._run.claim(resume=True)
-            self.folders = {tuple(pair): self.directory / name for *pair, name in self._run.state["folders"]}
+            self.folders = {Pair(*pair): self.directory / name for *pair, name in self._run.state["folders"]}
         left = self.folders or self.layers.keys() - finished
         self.layers = {pair: layer for pair, layer in self.layers.items() if pair in left}
 
-    def _finished_pairs(self) -> set[Stitch]:
+    def _finished_pairs(self) -> set[Pair]:
         configs = [(config.parent, read_options(config)) for config in sorted(self.directory.glob("*/config.txt"))]
         by_identity, finished = grouped(configs, lambda each: _identity(each[1])), set()
         for pair in self.layers:
@@ -97,7 +94,7 @@ class GridRuns:
         self._run.claim(resume=False)
         self._run.save(folders=[[*pair, folder.name] for pair, folder in self.folders.items()])
 
-    def log(self, logs: Mapping[Stitch, Sequence[EpochLog]], state: State) -> None:
+    def log(self, logs: Mapping[Pair, Sequence[EpochLog]], state: State) -> None:
         """Write the logs of all epochs so far, one a pair; report the last, or its mean when there are several."""
         self._claim()
         for pair, of_pair in logs.items():
@@ -113,7 +110,7 @@ class GridRuns:
     def finish(
         self,
         score: GridScore,
-        matched: Mapping[Stitch, Matching],
+        matched: Mapping[Pair, Matching],
         *,
         whole_networks: tuple[Network, Network] | None,
     ) -> None:
@@ -124,7 +121,7 @@ class GridRuns:
             whole_networks: front and end network where they are to be saved as well.
         """
         self._claim()
-        rows: dict[Stitch, StitchRow] = {}
+        rows: dict[Pair, StitchRow] = {}
         for pair, layer in self.layers.items():
             folder, options = self.folders[pair], self.experiment.options
             if (folder / "config.txt").exists():  # finished before the run was killed
@@ -149,12 +146,12 @@ class GridRuns:
         self._run.discard()
         _warn_of_matching(rows, matched, is_auto=self.experiment.n_pinv_init_samples == "auto")
 
-    def _title(self, pair: Stitch) -> str:
-        alone = (pair.front_layer, pair.end_layer) == tuple(pair_of(self.experiment.options))[:2]
+    def _title(self, pair: Pair) -> str:
+        alone = pair == pair_of(self.experiment.options)
         return "" if alone else f"{pair}: "
 
 
-def _warn_of_matching(rows: Mapping[Stitch, StitchRow], matched: Mapping[Stitch, Matching], *, is_auto: bool) -> None:
+def _warn_of_matching(rows: Mapping[Pair, StitchRow], matched: Mapping[Pair, Matching], *, is_auto: bool) -> None:
     """Warn of pairs whose matching the cutoff truncates, or that were matched on too few images."""
     truncated = [pair for pair in rows if pair in matched and matched[pair].truncated]
     if truncated:

@@ -1,17 +1,15 @@
 """Pairs of layers, their stitching layers, and the stitched network: front part, stitching layer, end part."""
 
-import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from src.datasets.base import BaseImageSet, PairedImages
 from src.errors import UserError
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.models.replay import Recorded
-from src.results.experiments import ControlPair, Pair
+from src.results.experiments import Pair
 from src.runtime import seeded
 from src.stitching.layers import StitchingLayer, build_stitching_layer
 
@@ -94,65 +92,22 @@ def activations_of_both(
     front_names: Sequence[str],
     end: Network,
     end_names: Sequence[str],
-    images: Tensor | PairedImages,
+    images: Tensor,
     *,
     after: Sequence[str] = (),
-    controls: Collection[str] = ("",),
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor], Recorded]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Recorded]:
     """Compute the activations of two networks, from one pass each, or from one for both if they are one.
 
     Args:
-        images: (B, C, H, W); with partners, on which the front activations of controls are computed.
-        controls: "" for stitches, `labels` for label-only controls.
+        images: (B, C, H, W).
+        after: layers of the end network that stitches go on behind.
     Returns:
-        Those of the front network by control, those of the end network, and the record of its pass that goes on behind
-        the layers `after`.
+        The activations of the front network and those of the end network, by layer, and the record of the end
+        network's pass, which goes on behind the layers `after`.
     """
-    own, others, places = images if isinstance(images, PairedImages) else (images, None, None)
-    shown = [] if others is not None and places is None and "" not in controls else front_names
-    if front is end:
-        both, recorded = front.record(own, list(dict.fromkeys([*shown, *end_names])), after=after)
-        acts, end_acts = ({name: both[name] for name in names} for names in (shown, end_names))
-    else:
-        acts, (end_acts, recorded) = front.activations(own, shown), end.record(own, end_names, after=after)
-    partners = acts
-    if others is not None and any(controls):
-        partners = front.activations(others, front_names)
-        if places is not None:
-            partners = {name: torch.cat([acts[name], act])[places] for name, act in partners.items()}
-    return {control: partners if control else acts for control in controls}, end_acts, recorded
-
-
-def with_controls(
-    layers: Mapping[Pair, StitchingLayer], controls: Sequence[str]
-) -> dict[Pair | ControlPair, StitchingLayer]:
-    """Return for each control a copy of the stitching layer of each pair; "" is no control, but the stitch."""
-    return {
-        (ControlPair(*pair, control) if control else pair): copy.deepcopy(layer)
-        for control in controls
-        for pair, layer in layers.items()
-    }
-
-
-def class_partners(labels: Tensor, order: Tensor) -> Tensor:
-    """Return for each image another one of its class (N,): the next in an order, and for the last the first.
-
-    An image that is alone in its class is its own partner.
-
-    Args:
-        labels: (N,).
-        order: all indices (N,), shuffled.
-    """
-    labels, partners = labels.cpu(), torch.empty_like(order)
-    for label in labels.unique():
-        of_class = order[labels[order] == label]
-        partners[of_class] = of_class.roll(-1)
-    return partners
-
-
-def label_only(images: BaseImageSet, *, seed: int) -> BaseImageSet:
-    """Return the training set of label-only controls: what one reaches on it, it reaches by the label.
-
-    Beside each image it has another one of its class, which the front network sees: see `PairedImages`.
-    """
-    return images.paired(class_partners(images.labels, images.permutation(seed)))
+    if front is not end:
+        return front.activations(images, front_names), *end.record(images, end_names, after=after)
+    activations, recorded = end.record(images, list(dict.fromkeys([*front_names, *end_names])), after=after)
+    front_activations = {name: activations[name] for name in front_names}
+    end_activations = {name: activations[name] for name in end_names}
+    return front_activations, end_activations, recorded

@@ -1,6 +1,5 @@
 """Which stitching runs are judged together, and what is known of them."""
 
-import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -10,14 +9,15 @@ from typing import NamedTuple
 import numpy as np
 
 from src.console import note
-from src.files import read_json
 from src.network_names import FRESH, NetworkName
 from src.results.experiments import Pair, grouped, method_names, newest_runs
 from src.results.options import read_options
+from src.results.tables import IntervalEstimate
 from src.stitching.folders import StitchingRun
-from src.verdict.intervals import Runs
+from src.verdict.intervals import Runs, of_intervals
+from src.verdict.kappa import kappa_within, strata_of
 
-SELF, FRESH_FRONT, LABELS = "self", "fresh", "labels"  # controls
+SELF, FRESH_FRONT = "self", "fresh"  # controls
 
 
 class Group(NamedTuple):
@@ -26,7 +26,6 @@ class Group(NamedTuple):
     method: str
     networks: str  # both checkpoints, or how many pairs are taken together
     by_networks: list[list[StitchingRun]]  # the runs on each pair of networks
-    label_only: list[list[StitchingRun]]  # the label-only control of each run; empty where one has none
 
     @property
     def runs(self) -> list[StitchingRun]:
@@ -40,11 +39,9 @@ class Group(NamedTuple):
 
     @property
     def control(self) -> str | None:
-        """The kind of control that it is: `labels`, `self`, `fresh`; or None. All runs are of one kind."""
+        """The kind of control that the runs are, all of one kind: `self`, `fresh`; or None."""
         row = self.runs[0].row
         front, end = row.network_keys
-        if row.control:
-            return LABELS
         if front == end and row.front_layer == row.end_layer:
             return SELF
         return FRESH_FRONT if is_untrained(row.networks[0]) else None
@@ -52,23 +49,34 @@ class Group(NamedTuple):
     @property
     def labels(self) -> np.ndarray | None:
         """The labels (N,) of the test images; None where a run has no predictions, or the images differ."""
-        arrays = [run.predictions for run in (*self.runs, *chain.from_iterable(self.label_only))]
+        arrays = [run.predictions for run in self.runs]
         if any(array is None or not np.array_equal(array["labels"], arrays[0]["labels"]) for array in arrays):
             return None
         return arrays[0]["labels"]
 
-    def predictions(self, name: str) -> Runs:
-        """Return the classes that `stitched`, `front` or `end` predict, or the label-only `control`."""
-        runs, name = (self.label_only, "stitched") if name == "control" else (self.by_networks, name)
-        return [np.stack([run.predictions[name] for run in of_networks]) for of_networks in runs]
-
     def right(self, name: str) -> Runs:
-        """Return whether they are right about each image."""
-        return [classes == self.labels for classes in self.predictions(name)]
+        """Return whether `stitched`, `front` or `end` is right about each image, by pair of networks: (runs, N)."""
+        labels = self.labels
+        return [np.stack([run.predictions[name] == labels for run in runs]) for runs in self.by_networks]
 
-    def differ(self, one: str, other: str) -> Runs:
-        """Return whether two of them predict different classes for each image."""
-        return [first != second for first, second in zip(self.predictions(one), self.predictions(other), strict=True)]
+    @property
+    def kappa_within(self) -> IntervalEstimate:
+        """κ within strata, the mean over the runs; NaN where no run defines it."""
+        kappas = [[kappa_of(run) for run in runs] for runs in self.by_networks]
+        return of_intervals(kappas, bounds=(-1.0, 1.0))
+
+    @property
+    def identified(self) -> IntervalEstimate | None:
+        """The share of test images that are identified, the mean over the runs; None where one is not known."""
+        if any(run.identified is None for run in self.runs):
+            return None
+        return of_intervals([[run.identified for run in runs] for runs in self.by_networks], bounds=(0.0, 1.0))
+
+
+def kappa_of(run: StitchingRun) -> IntervalEstimate:
+    """Return the κ within strata of a run that has predictions."""
+    classes = run.predictions
+    return kappa_within(classes["stitched"], classes["end"], strata_of(classes["labels"], classes["front"]))
 
 
 def is_untrained(network: NetworkName) -> bool:
@@ -89,35 +97,19 @@ def groups_of(runs: Iterable[StitchingRun], *, pool: bool = False) -> Iterator[G
     runs = newest_runs(runs)
     names = method_names([run.row for run in runs], apart_from=("front_model_path", "end_model_path", "seed"))
     names = dict(zip(map(id, runs), names, strict=True))
-    label_only = {_stitch_of(run): run for run in runs if run.row.control and run.predictions is not None}
 
     def kind(run: StitchingRun) -> tuple:
         front, end = run.row.network_keys
         return names[id(run)], front == end, is_untrained(run.row.networks[0])  # controls are no repetitions
 
     for (method, *_), of_method in grouped(runs, kind).items():
-        for title, same in _titled(of_method, method, pool=pool).items():
-            for of_layers in grouped(same, lambda run: run.row.pair).values():
-                by_networks = list(_by_networks(of_layers).values())
-                controls = [[label_only.get(_stitch_of(run)) for run in of_networks] for of_networks in by_networks]
-                yield Group(method, title, by_networks, controls if all(map(all, controls)) else [])
+        for title, of_title in _titled(of_method, method, pool=pool).items():
+            for of_layers in grouped(of_title, lambda run: run.row.pair).values():
+                yield Group(method, title, list(_by_networks(of_layers).values()))
 
 
 def _by_networks(runs: Iterable[StitchingRun]) -> dict[tuple, list[StitchingRun]]:
     return grouped(runs, lambda run: run.row.network_keys)
-
-
-def _stitch_of(run: StitchingRun) -> tuple:
-    """Return what a stitch and its label-only control share."""
-    return run.row.pair, dataclasses.replace(run.row, control="").key
-
-
-def commands_of_controls(runs: Sequence[StitchingRun]) -> list[str]:
-    """Return the commands that make the label-only controls of those runs that have none."""
-    have = {_stitch_of(run) for run in runs if run.row.control}
-    files = [run.folder / "run.json" for run in runs if _stitch_of(run) not in have]
-    commands = (read_json(file)["command"] if file.is_file() else "exec_stitch.py …" for file in files)
-    return [f"python {command} --control labels" for command in dict.fromkeys(commands)]
 
 
 def _titled(runs: Sequence[StitchingRun], method: str, *, pool: bool) -> dict[str, list[StitchingRun]]:
@@ -128,6 +120,6 @@ def _titled(runs: Sequence[StitchingRun], method: str, *, pool: bool) -> dict[st
         if pool:
             return {f"{len(groups)} pairs of networks": list(runs)}
         note(f"{method}: {len(groups)} pairs of networks share no network; --pool takes them together")
-    rows = [same[0].row for same in groups.values()]
+    rows = [of_networks[0].row for of_networks in groups.values()]
     titles = [" → ".join(network.title(row.seed) for network in row.networks) for row in rows]
     return dict(zip(titles, groups.values(), strict=True))

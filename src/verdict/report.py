@@ -13,28 +13,32 @@ from src.results.heat_maps import ClassMap, HeatMap, maps
 from src.results.matrices import Matrix, pivot
 from src.results.tables import write_table
 from src.stitching.grid_tables import AXES
-from src.verdict.groups import FRESH_FRONT, LABELS, SELF
+from src.verdict.groups import FRESH_FRONT, SELF
 from src.verdict.judging import FAR, SIMILAR, UNDECIDED, VERDICTS, Limits
 from src.verdict.rows import VerdictRow
 
 COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#74a9cf", "#ff9f1c", "#c1c1d7", "#ffffff"), strict=True))
 MATRICES = {  # by column: the title, and the values of the darkest and of the brightest colour
-    "penalty": ("penalty", (1, 0)), "beta": ("β", (0, 1)), "rho": ("ρ", (4, 0)), "noise_dose": ("noise dose", (0.2, 0)),
+    "penalty": ("penalty", (1, 0)),
+    "identification": ("identification", (0.5, 1)),
+    "kappa_within": ("κ within strata", (0, 1)),
+    "noise_dose": ("noise dose", (0.2, 0)),
     "shrinkage_dose": ("shrinkage dose", (0.3, 0)),
-}  # fmt: skip
+}
+BESIDE_WORDS = ("identification", "kappa_within")  # matrices in the figure of the words
 CONTROLS = {  # and how many of them must be similar
-    SELF: ("layers stitched to themselves", "all must be, but where the label alone does as well"),
+    SELF: ("layers stitched to themselves", "all must be"),
     FRESH_FRONT: ("stitches from networks that were never trained", "none may be"),
-    LABELS: ("stitches made on other images of the same class", "none may be"),
 }
 LOW = 0.5  # an accuracy of the end network that is said
-FEW_NETWORKS, FEW_SEEDS = 5, 3  # with fewer of them hardly any penalty is found to be small
 
 
 def print_verdicts(rows: Sequence[VerdictRow]) -> None:
     """Print a line for each verdict."""
     for row in rows:
         parts = [f"accuracy {row.accuracy:.4f}", *(_estimate(row, name) for name in MATRICES), row.reason]
+        if row.accuracy_low is not None and row.kappa_within is None:
+            parts.append("κ within strata is not defined: the end network never differs from the front within a class")
         networks = f"{row.method}, {row.networks}"
         result(f"{networks}: {row.pair}: {row.verdict} ({'; '.join(filter(None, parts))})")
 
@@ -47,7 +51,7 @@ def _estimate(row: VerdictRow, name: str) -> str:
 
 
 def print_matrices(rows: Sequence[VerdictRow]) -> None:
-    """Print the penalties, the yardsticks and the doses of each method, as far as they are known."""
+    """Print the penalties, identification, κ and the doses of each method, as far as they are known."""
     for title, same in by_title(rows).items():
         for name, matrix in _matrices(same):
             table(f"{MATRICES[name][0]}, {title}", *matrix)
@@ -68,7 +72,7 @@ def _value(row: VerdictRow, *, name: str) -> float:
 def write_files(
     path: Path, rows: Sequence[VerdictRow], limits: Limits, *, figure: str, title: str = "", caption: str = ""
 ) -> None:
-    """Write the CSV, and beside it the paragraph (`.md`), the maps of words and β, and those of all matrices.
+    """Write the CSV, and beside it the paragraph (`.md`), the maps of words and numbers.
 
     Args:
         figure: the ending of the names of the maps, .png or .pdf.
@@ -78,13 +82,14 @@ def write_files(
     lines = [f"# Verdict on {len(rows)} stitched pairs of layers", "", *sentences(rows, limits), ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
     lost = f"less than {100 * limits.tolerance:g} points are lost"
-    rule = f"Similar: {lost}, in distribution, and the interval of β lies above 0."
+    share = f"{limits.identification:.0%}"
+    rule = f"Similar: {lost}, in distribution, and more than {share} of the images are identified."
     words, numbers = {}, {}
     for name, same in by_title(rows).items():
         name = name.replace(", ", "\n")
         words[name] = ClassMap(pivot(same, lambda row: (row.verdict, row.accuracy), missing=None), COLOURS)
         for column, matrix in _matrices(same):
-            panels = words if column == "beta" else numbers
+            panels = words if column in BESIDE_WORDS else numbers
             title_of_matrix, scale = MATRICES[column]
             panels[f"{title_of_matrix}\n{name}"] = HeatMap(matrix, scale)
     maps(path.with_suffix(figure), words, **AXES, title=title, caption=f"{caption} {rule}".strip())
@@ -97,11 +102,6 @@ def sentences(rows: Sequence[VerdictRow], limits: Limits) -> list[str]:
     lines = [_rule(limits)]
     for title, same in by_title(rows).items():
         lines += _on_method(title, same)
-    if any(1 < row.n_networks < FEW_NETWORKS or row.n_networks < row.n_runs < FEW_SEEDS for row in rows):
-        lines.append(
-            f"With fewer than {FEW_NETWORKS} pairs of networks, or {FEW_SEEDS} seeds, hardly any stitch can be found "
-            "similar."
-        )
     low = {row.networks: row.end_accuracy for row in rows if row.end_accuracy is not None and row.end_accuracy < LOW}
     lines += [f"The end network of {name} alone is right about {value:.0%}." for name, value in low.items()]
     for kind, (title, must) in CONTROLS.items():
@@ -114,11 +114,12 @@ def sentences(rows: Sequence[VerdictRow], limits: Limits) -> list[str]:
 def _rule(limits: Limits) -> str:
     """Return what makes a pair similar."""
     noise, shrinkage = limits.validity
-    tests = "each pair for itself" if limits.pairwise else "all pairs of a method together (Holm)"
+    tests = "each pair for itself" if limits.pairwise else "false discovery rate over the pairs of a method"
     return (
         f"A pair is similar if its penalty against the end network is below {100 * limits.tolerance:g} points (score "
         f"tests, {tests}), its activations are in distribution (at most {noise:.0%} of noise and {shrinkage:.0%} of "
-        "shrinkage), and it is closer to the end network than its label-only control (the interval of β lies above 0)."
+        f"shrinkage), and more than {limits.identification:.0%} of the test images are identified by them (the "
+        "interval lies above it; 50% is chance)."
     )
 
 
@@ -139,10 +140,6 @@ def _on_method(title: str, rows: Sequence[VerdictRow]) -> Iterator[str]:
 
 
 def by_title(rows: Sequence[VerdictRow]) -> dict[str, list[VerdictRow]]:
-    """Return the verdicts of each method, and of each pair of networks where a method has several.
-
-    Label-only controls are left out: each belongs to another row.
-    """
-    rows = [row for row in rows if row.control != LABELS]
+    """Return the verdicts of each method, and of each pair of networks where a method has several."""
     networks = {method: {row.networks for row in same} for method, same in grouped(rows, lambda r: r.method).items()}
     return grouped(rows, lambda r: f"{r.method}, {r.networks}" if len(networks[r.method]) > 1 else r.method)

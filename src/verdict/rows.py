@@ -17,7 +17,7 @@ class VerdictRow(NamedTuple):
     end_layer: str
     verdict: str
     reason: str
-    control: str | None  # self: a layer stitched to itself; fresh: the front network was never trained; labels
+    control: str | None  # self: a layer stitched to itself; fresh: the front network was never trained
     n_runs: int
     n_networks: int  # pairs of networks
     accuracy: float | None
@@ -33,15 +33,16 @@ class VerdictRow(NamedTuple):
     representation_difference: float | None
     p_below: float | None  # of the penalty being below the tolerance, adjusted for all pairs of the method
     p_above: float | None
-    rho: float | None  # disagreement with the end network over that of the front network with it
-    rho_low: float | None
-    rho_high: float | None
-    beta: float | None  # the share of its label-only control's disagreement with the end network that it removes
-    beta_low: float | None
-    beta_high: float | None
+    kappa_within: float | None  # agreement with the end network beyond label and front class; see `kappa_within`
+    kappa_within_low: float | None
+    kappa_within_high: float | None
+    identification: float | None  # share of test images that the stitched activations are identified by
+    identification_low: float | None
+    identification_high: float | None
     side: str | None  # in distribution, or on which side of it
     noise_dose: float | None  # means over runs; see `StitchValidity`
     shrinkage_dose: float | None
+    noise_cost: float | None  # accuracy that noise of the limit costs the end network at the end layer
     density: float | None
     recall: float | None
     frechet: float | None

@@ -32,7 +32,6 @@ class MeasurementRow(NamedTuple):
     pinv_rank: int | None  # of the activations that a stitch was matched on
     dataset: str | None
     seed: int | None
-    control: str | None  # labels: made on other images of the same class
     value: float
 
     contents, written_by = "measurements", "misc/collect_results.py -r"
@@ -60,7 +59,7 @@ def measurement_rows(
             yield MeasurementRow(
                 method, measure, *_named(front, row.seed, listed), *_named(end, row.seed, listed), row.front_layer,
                 row.front_depth, row.end_layer, row.end_depth, row.front_stitch_rank, None, row.front_pinv_rank,
-                row.dataset, row.seed, row.control or None, value,
+                row.dataset, row.seed, value,
             )  # fmt: skip
     for row in similarities:
         first, second = row.networks
@@ -68,7 +67,7 @@ def measurement_rows(
             yield MeasurementRow(
                 SIMILARITY, measure, *_named(first, row.seed, listed), *_named(second, row.seed, listed), row.layer1,
                 depths.get((first.identity, row.layer1)), row.layer2, depths.get((second.identity, row.layer2)),
-                row.rank1, row.rank2, None, row.dataset, row.seed, None, value,
+                row.rank1, row.rank2, None, row.dataset, row.seed, value,
             )  # fmt: skip
 
 
