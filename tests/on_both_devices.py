@@ -31,7 +31,7 @@ COMMANDS = {  # name: batch size (a batch is a fourth of all images), and words
                      "--lr", "0.001", "-dir", "imagenet"]),
     "evaluate": (24, ["exec_eval.py", NETWORKS[1], "small_cnn"]),
     "pinv": (24, [*MATCH, "-i", "pinv", "-dir", "pinv"]),
-    "ridge": (24, [*MATCH, "-i", "ridge", "--control", "labels", "-dir", "ridge"]),
+    "ridge": (24, [*MATCH, "-i", "ridge", "-dir", "ridge"]),
     "covariance": (24, [*MATCH, "-i", "covariance", "-dir", "covariance"]),
     "ortho": (24, [*MATCH, "-i", "ortho", "-dir", "ortho"]),
     "fula": (24, [*STITCH, *TRAINED, "--mod-only-stitch", "--objective", "fula", "-l1", "1e-4", "--grad-clip", "1",

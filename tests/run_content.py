@@ -6,7 +6,7 @@ from pathlib import Path
 
 from src.results.tables import read_table
 from src.stitching.rows import StitchRow
-from tests.commands import pair_of, read_json
+from tests.commands import pair_of
 
 TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 
@@ -24,7 +24,7 @@ def content(folder: Path) -> dict[str, bytes]:
             continue
         if time := TIME.search(name):
             run = runs[time[0]]
-            name = name.replace(run.name, f"{' -> '.join(pair_of(run))} {read_json(run / 'config.txt')['control']}")
+            name = name.replace(run.name, " -> ".join(pair_of(run)))
         elif (parent / "meta.json").exists():
             name = f"{parent.name}/detector" if path.suffix == ".pt" else name
             data = data if path.suffix == ".pt" else json.dumps(list(json.loads(data).values())).encode()

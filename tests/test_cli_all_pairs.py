@@ -56,13 +56,13 @@ def few():
 
 
 def test_files_are_those_of_the_single_scripts(networks, few):
-    """Bit by bit, by the commands of a dry run, also of controls that shared all passes with the stitches."""
+    """Bit by bit, by the commands of a dry run."""
     one, many = networks("one", 2), networks("many", 2)
-    every = [*OPTIONS, "--methods", "covariance", "hint:2", "--controls", "labels", "--probes", "2"]
+    every = [*OPTIONS, "--methods", "covariance", "hint:2", "--probes", "2"]
     said = run(SCRIPT, *every, "--dry-run", "--processes", "4", cwd=one)
     assert not (one / "results").exists()
     lines = said.out.splitlines()
-    assert len(lines) == 2 * 2 * 3 + 1 + 2 and all(re.search(r"  # \d+\.\d s$", line) for line in lines)
+    assert len(lines) == 2 * 2 * 2 + 1 + 2 and all(re.search(r"  # \d+\.\d s$", line) for line in lines)
     hours = re.search(r"([\d.e-]+) hours by --processes 1 and ([\d.e-]+) hours by", said.err)
     total, shared = map(float, hours.groups())
     seconds = sum(float(line.split()[-2]) for line in lines)
@@ -79,8 +79,7 @@ def test_files_are_those_of_the_single_scripts(networks, few):
     own = {name for name in found if re.fullmatch(r"all/(covariance|hint2)/.-.\.config\.txt", name)}
     assert len(own) == 4 and found.keys() - expected.keys() == own and expected.keys() <= found.keys()
     assert [name for name in expected if expected[name] != found[name]] == []
-    files = ("grid.csv", "ood_evaluation_mahalanobis.csv", "pool2 -> pool4 None/final_model.pt",
-             "pool2 -> pool4 labels/final_model.pt")  # fmt: skip
+    files = ("grid.csv", "ood_evaluation_mahalanobis.csv", "pool2 -> pool4/final_model.pt")
     assert {f"all/{method}/a-b/{file}" for method in ("covariance", "hint2") for file in files} <= found.keys()
     assert {"all/similarity/a-b.csv", "all/probes/a.csv"} <= found.keys() and "all/similarity/b-a.csv" not in found
 
@@ -90,23 +89,17 @@ def test_files_are_those_of_the_single_scripts(networks, few):
     assert "with other options (seed was 0, now 1)" in error_line(SCRIPT, *every, "-s", "1", cwd=many)
 
 
-def test_measures_and_label_only_controls_can_be_added(networks, few):
-    """They move nothing that is there, and controls are evaluated as well."""
+def test_measures_can_be_added(networks, few):
+    """They move nothing that is there."""
     folder = networks("more", 2)
     only = [SCRIPT, *OPTIONS[: OPTIONS.index("--metrics")], "--metrics", "procrustes", "--no-figures"]
     run(*only, cwd=folder)
-    table, grid = folder / "results/all/similarity/a-b.csv", folder / "results/all/pinv/a-b/grid.csv"
-    before, stitches = read_csv(table), read_csv(grid)
+    table = folder / "results/all/similarity/a-b.csv"
+    before = read_csv(table)
     assert "1 of 3 units of work are left to do" in run(*only, "--metrics", "mutual_knn", cwd=folder).err
     after = read_csv(table)
     assert "cka" not in before[0]
     assert all(row.items() <= more.items() and more["mutual_knn"] for row, more in zip(before, after, strict=True))
-    assert "2 of 3" in run(*only, "--controls", "labels", cwd=folder).err
-    rows, evaluated = read_csv(grid), read_csv(grid.with_name("ood_evaluation_mahalanobis.csv"))
-    assert [row for row in rows if not row["control"]] == stitches
-    assert all(float(rows[i]["r2_matched"]) > float(rows[i + 4]["r2_matched"]) for i in range(4))
-    assert [row["control"] for row in rows] == [""] * 4 + ["labels"] * 4
-    assert sorted(row["control"] for row in evaluated) == [""] * 4 + ["labels"] * 4
     assert "0 of 3" in run(*only, cwd=folder).err and read_csv(table) == after
     assert "with other options (n_samples was 60, now 50)" in error_line(*only, "-n", "50", cwd=folder)
 

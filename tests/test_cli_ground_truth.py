@@ -10,7 +10,7 @@ from src.checkpoints import save_state
 from src.models import build_model
 from tests.commands import ON_DIGITS, PNG, error_line, read_csv, run
 from tests.conftest import few_images
-from tests.tables import PROBE, SIMILARITY, STITCH, write_table
+from tests.tables import EVALUATION, PROBE, SIMILARITY, STITCH, write_table
 
 SCRIPT = "misc/ground_truth.py"
 LAYERS = ("pool2", "pool3")
@@ -42,13 +42,16 @@ def planted(tmp_path_factory):
 
 
 def write_stitches(folder, agreement: float) -> None:
-    """Write a stitch and its label-only control, which agrees in a quarter of the images."""
-    folder.mkdir(parents=True)
-    rows = [
-        {"front_layer": "pool2", "end_layer": "pool2", "agreement": value, "control": control, "folder": control or "t"}
-        for control, value in (("", agreement), ("labels", 0.25))
-    ]
-    write_table(folder / "grid.csv", STITCH, *rows)
+    """Write a stitch with its predictions, and its evaluation."""
+    (folder / "t").mkdir(parents=True)
+    stitch = {"front_layer": "pool2", "end_layer": "pool2", "agreement": agreement, "folder": "t"}
+    write_table(folder / "grid.csv", STITCH, stitch)
+    del stitch["agreement"]
+    end = np.arange(100) % 10
+    stitched = np.where(np.arange(100) < 100 * agreement, end, (end + 1) % 10)
+    classes = {"stitched": stitched, "end": end, "front": 0 * end, "labels": 0 * end}
+    np.savez_compressed(folder / "t" / "predictions.npz", **classes)
+    write_table(folder / "ood_evaluation_knn.csv", EVALUATION, stitch | {"identification": agreement})
 
 
 def rows_of(folder, measure: str, table: str = "scores.csv") -> dict[tuple[str, str, str], dict[str, str]]:
@@ -56,17 +59,18 @@ def rows_of(folder, measure: str, table: str = "scores.csv") -> dict[tuple[str, 
 
 
 def test_measures_of_all_tables_are_scored(planted):
-    for measure in ("cka", "probe", "pinv disagreement", "pinv beta"):
+    stitching = ("pinv disagreement", "pinv identification", "pinv κ within strata")
+    for measure in ("cka", "probe", *stitching):
         row = rows_of(planted, measure)["label_noise", "auprc", ""]
         assert float(row["value"]) == pytest.approx(1) and row["is_above_chance"] == "True", measure
         assert float(row["p"]) == 1 / 200 and row["n_networks"] == "12"
         assert row["both_directions"] == str(measure.startswith("pinv"))
     assert {layer for test, _, layer in rows_of(planted, "cka") if test == "label_noise"} == {"", *LAYERS}
-    assert {layer for test, _, layer in rows_of(planted, "pinv beta") if test == "label_noise"} == {"", "pool2"}
+    stitched_layers = {layer for test, _, layer in rows_of(planted, "pinv identification") if test == "label_noise"}
+    assert stitched_layers == {"", "pool2"}
     assert ("disagreement", "partial", "") in rows_of(planted, "cka")
     baselines = {row["measure"] for row in read_csv(planted / "scores.csv") if row["is_baseline"] == "True"}
     assert baselines == {"accuracy difference", "effective rank difference", "mean norm difference"}
-    assert not any("control" in row["measure"] for row in read_csv(planted / "scores.csv"))
 
 
 def test_figure_table_and_sentences(planted):

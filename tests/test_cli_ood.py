@@ -1,5 +1,6 @@
 """exec_train_representation_classifier.py and exec_eval_stitcher_ood.py as a user runs them."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from src.checkpoints import load_model, load_state
 from src.images import ImageSpec
 from src.models import Network, build_model
 from src.network_names import NetworkName
-from src.ood import energy, make_detector, ood_metrics, reference
-from src.ood.validity import Validity
+from src.ood import energy, identification, make_detector, ood_metrics, reference
+from src.ood.identifying import choose_foils
+from src.ood.validity import Validity, draw_noise
 from src.session import Session
 from src.stitching import build_stitching_layer
 from tests.commands import (
@@ -265,17 +267,27 @@ def test_validity_of_detectors_that_share_a_pass(workplace, copied, networks, dr
     rows = rows_of(together, "mahalanobis")
     (row,) = (row for row in rows if pair_of(row) == ("pool4", "pool1"))
     (front, end), validity = map(network, networks), Validity()
-    ((x, _),), ((test_x, _),) = (digit_images(train=train).batches(2000) for train in (True, False))
+    ((x, _),), ((test_x, labels),) = (digit_images(train=train).batches(2000) for train in (True, False))
     validity.add(end(x, until="pool1"))
     validity.fit()
-    expected = validity.measure(stitched_from_pool4(together / row["folder"], front, test_x))
-    validity.add_own(end(test_x, until="pool1"))
-    validity.fit_own()
+    stitched, own = stitched_from_pool4(together / row["folder"], front, test_x), end(test_x, until="pool1")
+    expected = validity.measure(stitched)
+    validity.add_own(own)
+    validity.fit_own(choose_foils(end(test_x)))
     found = [[float(row[f"{name}{side}"]) for name in expected._fields] for side in ("", "_own")]
     assert found[0] == pytest.approx(expected, abs=0.01, rel=0.01) and found[1] == pytest.approx(validity.own, abs=0.01)
     doses = float(row["noise_dose"]), float(row["shrinkage_dose"])
     assert doses[0] == pytest.approx(validity.doses.noise(found[0][0]), abs=0.005)
     assert doses[1] == pytest.approx(validity.doses.shrinkage(*found[0][:2]), abs=0.005)
+    identified = identification(stitched, own, end(test_x)).mean().item()
+    assert float(row["identification"]) == pytest.approx(identified, abs=0.02)
+    assert float(row["identification_low"]) < identified < float(row["identification_high"])
+    noise = draw_noise(*own.shape[:2]) * validity.deviations * math.sqrt(0.05 / 0.95)
+    noisy = end((own + noise[:, :, None, None]).float(), after="pool1", images=test_x)
+    cost = ((end(test_x).argmax(1) == labels).sum() - (noisy.argmax(1) == labels).sum()).item() / len(labels)
+    assert float(row["noise_cost"]) == pytest.approx(cost, abs=0.02)
+    title = "Accuracy that noise at the limit of its dose, 5%, costs the end network"
+    assert parse_matrix(printed.out, title)["pool1", "lost"] == f"{float(row['noise_cost']):.4f}"
     for dose, title in zip(doses, ("NOISE", "SHRINKAGE"), strict=True):
         assert parse_matrix(printed.out, f"STITCHING {title} DOSE")[pair_of(row)] == f"{dose:.4f}"
     assert float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"])

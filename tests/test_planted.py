@@ -1,4 +1,4 @@
-"""Planted stitches of a trained network, whose validity is known: the word of the verdict on each."""
+"""Planted stitches of a trained network, whose validity and image are known: the word of the verdict on each."""
 
 from pathlib import Path
 
@@ -7,16 +7,14 @@ import torch
 
 from src.models import Network
 from src.ood import make_detector, ood_metrics
-from src.ood.rows import StitchValidity
+from src.ood.identifying import choose_foils
 from src.ood.validity import Validity, features
 from src.stitching import direct_matching
 from src.stitching.folders import StitchingRun
-from src.stitching.stitched_model import class_partners
 from src.verdict import judge
 from tests.commands import digit_images
 from tests.result_rows import OPTIONS, evaluation_row, stitch_row
 from tests.tiny_networks import PLAIN, plain_network
-from tests.written_runs import VALID
 
 LAYER = "4"
 OFF, COLLAPSED = "off the manifold", "collapsed"
@@ -25,7 +23,7 @@ SIDES = {
     "shrunk to 0.7": COLLAPSED, "noise": OFF, "constant maps": OFF, "shuffled positions": OFF, "fresh front": OFF,
 }  # fmt: skip
 WORDS = {
-    "itself": "undecided", "class means": "accurate but out of distribution", "constant maps": "not similar",
+    "itself": "similar", "class means": "accurate by the class alone", "constant maps": "not similar",
     "shuffled positions": "not similar", "fresh front": "not similar",
 }  # fmt: skip
 
@@ -43,15 +41,30 @@ def digits(*, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
     return images, labels
 
 
-def run_of(end: Network, made: torch.Tensor, name: str, *, validity: StitchValidity, control: str = "") -> StitchingRun:
+def run_of(end: Network, made: torch.Tensor, name: str, validity: Validity) -> StitchingRun:
     """A run whose stitch gives the end network these activations of the test images."""
     images, labels = digits(train=False)
-    row = stitch_row(front_layer=name, end_layer=LAYER, control=control, n_epochs=0)
-    run = StitchingRun(Path(f"{name} {control}"), OPTIONS, row, {"energy": evaluation_row(**validity._asdict())})
+    samples = features(made)
+    identified = validity.identification_of(samples)
+    names = ("identification", "identification_low", "identification_high")
+    columns = validity.of_stitch(samples)._asdict() | dict(zip(names, identified, strict=True))
+    row = stitch_row(front_layer=name, end_layer=LAYER, n_epochs=0)
+    run = StitchingRun(Path(name), OPTIONS, row, {"energy": evaluation_row(**columns)})
     own = end(images).argmax(1)
     predictions = {"stitched": end(made, after=LAYER).argmax(1), "front": own, "end": own, "labels": labels}
-    run.__dict__["predictions"] = {name: each.numpy() for name, each in predictions.items()}
+    run.__dict__["predictions"] = {name: classes.numpy() for name, classes in predictions.items()}
     return run
+
+
+def validity_of(end: Network) -> Validity:
+    """The validity of the layer, with the own activations of the test images."""
+    images, test_images = (digits(train=train)[0] for train in (True, False))
+    validity = Validity()
+    validity.add(end(images, until=LAYER))
+    validity.fit()
+    validity.add_own(end(test_images, until=LAYER))
+    validity.fit_own(choose_foils(end(test_images)))
+    return validity
 
 
 def planted(end: Network) -> dict[str, torch.Tensor]:
@@ -83,39 +96,40 @@ def stitched(source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> 
 def test_the_word_on_each(end):
     """Constant and shuffled maps leave every score of pooled features as it is; density sees them."""
     (images, labels), made = digits(train=True), planted(end)
-    acts = end(images, until=LAYER)
-    validity, detector = Validity(), make_detector("mahalanobis")
-    for each in (validity, detector):
-        each.add(acts, labels)
-        each.fit()
-    validity.add_own(made["itself"])
-    validity.fit_own()
-    runs = [run_of(end, acts, name, validity=validity.of_stitch(features(acts))) for name, acts in made.items()]
+    detector = make_detector("mahalanobis")
+    detector.add(end(images, until=LAYER), labels)
+    detector.fit()
+    validity = validity_of(end)
+    runs = [run_of(end, acts, name, validity) for name, acts in made.items()]
     verdicts = {row.front_layer: row for row in judge(runs)}
     assert {name: row.side for name, row in verdicts.items()} == SIDES
     assert {name: verdicts[name].verdict for name in WORDS} == WORDS
-    assert verdicts["itself"].reason == "accurate, but there is no label-only control"
     for name in ("constant maps", "shuffled positions"):
         scores = [detector.score(acts) for acts in (made["itself"], made[name])]
         assert ood_metrics(*scores).auroc == pytest.approx(0.5, abs=1e-3)
 
 
-def judged(end: Network, source: dict[bool, torch.Tensor], form: str):
-    """The verdict on a stitch whose activations are in distribution, from front activations of both splits."""
-    images, labels = digits(train=True)
-    partners, runs = class_partners(labels, torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))), []
-    for control, shown in (("", source[True]), ("labels", source[True][partners])):
-        weight, bias, *_ = direct_matching(shown, end(images, until=LAYER), form=form, cutoff="exact")
-        made = stitched(source[False], weight, bias)
-        runs.append(run_of(end, made, form, validity=VALID, control=control))
-    (verdict,) = (row for row in judge(runs) if row.control != "labels")
-    return verdict
+def other_images(end: Network) -> dict[str, torch.Tensor]:
+    """The training image that each cheat shows in the place of a test image, as its index."""
+    (images, labels), (test_images, _) = (digits(train=train) for train in (True, False))
+    logits, test_logits = end(images), end(test_images)
+    distances = torch.cdist(test_logits, logits)
+    draw = torch.Generator().manual_seed(0)
+    of_class = [torch.nonzero(labels == label)[:, 0] for label in range(10)]
+    classes = test_logits.argmax(1)
+    drawn = [of_class[label][torch.randint(len(of_class[label]), (), generator=draw)] for label in classes]
+    return {"nearest in logits": distances.argmin(1), "random of the predicted class": torch.stack(drawn)}
 
 
 @torch.no_grad()
-def test_a_stitch_to_itself_has_a_beta_of_1(end):
-    verdict = judged(end, {train: end(digits(train=train)[0], until=LAYER) for train in (True, False)}, "pinv")
-    assert verdict.beta == 1 and verdict.beta_low > 0.8 and verdict.verdict == "similar"
+def test_another_image_is_never_similar(end):
+    """It is accurate by real activations of the end network; training images lie in their own balls of density."""
+    (images, _), validity = digits(train=True), validity_of(end)
+    acts = end(images, until=LAYER)
+    runs = [run_of(end, acts[shown], name, validity) for name, shown in other_images(end).items()]
+    for row in judge(runs):
+        assert row.penalty < 0.05 and row.noise_dose == 0 and row.identification < 0.7
+        assert row.verdict == "accurate by the class alone" and row.kappa_within is None
 
 
 @pytest.mark.parametrize("form", ["pinv", "repair", "covariance"])
@@ -127,5 +141,16 @@ def test_features_clustered_by_class_are_never_similar(end, form):
     for train in (True, False):
         labels = digits(train=train)[1]
         source[train] = centres[labels] + 0.03 * torch.randn(len(labels), 160, 4, 4, generator=draw)
-    verdict = judged(end, source, form)
-    assert verdict.verdict == "accurate by the label alone" and verdict.beta <= 0
+    target = end(digits(train=True)[0], until=LAYER)
+    weight, bias, *_ = direct_matching(source[True], target, form=form, cutoff="exact")
+    (verdict,) = judge([run_of(end, stitched(source[False], weight, bias), form, validity_of(end))])
+    assert verdict.verdict == "accurate by the class alone" and verdict.identification < 0.6
+
+
+@pytest.mark.parametrize("form", ["pinv", "repair", "covariance"])
+@torch.no_grad()
+def test_a_stitch_to_itself_is_similar(end, form):
+    train, test = (end(digits(train=train)[0], until=LAYER) for train in (True, False))
+    weight, bias, *_ = direct_matching(train, train, form=form, cutoff="exact")
+    (verdict,) = judge([run_of(end, stitched(test, weight, bias), form, validity_of(end))])
+    assert verdict.identification == 1 and verdict.verdict == "similar"

@@ -53,7 +53,6 @@ REFUSALS = [
     (f"{STITCH} layer1.0 layer2.0 t2t {ON}", "t2t stitches from a token layer to a token layer, "),
     (f"{STITCH} layer1.0 layer2.0 c2c {ON}", "c2c needs maps of equal size, not 64×8×8 and 64×4×4; use rc2c_pre"),
     (f"{STITCH} layer1.0 layer2.0 rc2c_pre {ON} -e 0 -i pinv --objective hint", "with -e 0: nothing is trained"),
-    (f"{STITCH} layer1.0 layer2.0 rc2c_pre {ON} -e 0 -i eye --control labels", "-i eye: nothing is matched on other"),
     (f"{STITCH} layer1.0 output rc2c_pre {ON}", "end layer output: nothing follows the output of the network"),
     # Detectors, their evaluation, and probes
     (f"{DETECTOR} -b 1", "-b 1: half of a fine-tuning batch is ID, half OOD; give at least 2"),
@@ -67,7 +66,6 @@ REFUSALS = [
     # Results
     (f"{COLLECT} dm --networks a.csv", "--networks names those of -r and --curves; give one of them, or leave it out"),
     (f"{COLLECT} dm -o a.jpg", "argument -o/--output: 'a.jpg' is not a name that ends in .csv or .png or .pdf"),
-    ("misc/verdict.py results/labels", "results/labels: only controls; stitch without --control as well"),
     ("misc/rank_statistics.py nowhere.csv", "cannot read nowhere.csv: No such file or directory"),
 ]
 
@@ -93,7 +91,6 @@ def place(folder) -> None:
     shutil.copy(folder / "f.pt", folder / "own")
     (folder / "own" / "config.txt").write_text(json.dumps({"model_type": MODEL}))
     run(*shlex.split(f"{STITCH} layer3.0,layer4.1 layer2.0 rc2c_pre {ON} -e 0 -i pinv -dir dm"))
-    run(*shlex.split(f"{STITCH} layer4.1 layer4.1 rc2c_pre {ON} -e 0 -i pinv --control labels -dir labels"))
     shutil.copytree(folder / "results/dm", folder / "results/mixed")
     config = min(folder.glob("results/mixed/*/config.txt"))
     config.write_text(json.dumps(json.loads(config.read_text()) | {"end_model_path": "another.pt"}))

@@ -9,7 +9,6 @@ from src.network_names import FRESH, NetworkName, fresh_seed
 from src.results.experiments import (
     NETWORKS,
     RANKS,
-    ControlPair,
     Experiment,
     Pair,
     by_experiment,
@@ -78,7 +77,7 @@ def test_an_entry_of_torchvision_is_named_unless_a_file_has_that_name(checkpoint
 OTHER = {
     "dataset": "mnist", "front_model_path": "c.pt", "end_model_path": "c.pt", "front_model_type": "resnet34",
     "end_model_type": "resnet34", "stitching_type": "t2t", "init": "eye", "objective": "soft", "n_epochs": 30,
-    "n_pinv_init_samples": 7, "front_stitch_rank": 8, "front_pinv_rank": 8, "pinv_cutoff": "exact", "control": "labels",
+    "n_pinv_init_samples": 7, "front_stitch_rank": 8, "front_pinv_rank": 8, "pinv_cutoff": "exact",
     "seed": 1, "shortcut": 0.0,
 }  # fmt: skip
 
@@ -87,7 +86,7 @@ OTHER = {
 def test_every_setting_tells_experiments_apart(name):
     assert experiment(**{name: OTHER[name]}).key != experiment().key
     titles = by_experiment([stitch_row(), stitch_row(**{name: OTHER[name]})])
-    usual = {"objective": "task", "pinv_cutoff": "paper", "control": "none", "shortcut": "none"} | OPTIONS
+    usual = {"objective": "task", "pinv_cutoff": "paper", "shortcut": "none"} | OPTIONS
     usual = "full" if name in RANKS else usual[name]
     assert list(titles) == [f"{name}={usual}", f"{name}={OTHER[name]}"]
 
@@ -100,11 +99,9 @@ def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(t
         assert row.settings == experiment(seed=7).settings and set(OTHER) <= set(columns(type(row)))
         assert row.key == experiment(seed=7).key and row.pair == Pair("layer1.0", "layer2.0")
     assert found.config(Pair("x", "y")) == options | {"front_layer": "x", "end_layer": "y"}
-    for pair in (Pair("x", "y"), ControlPair("x", "y")):
-        found.write(tmp_path, pair)
-        written = read_options(tmp_path / "config.txt")
-        assert written == found.config(pair) and pair_of(written) == pair
-        assert Experiment.of(written).control == pair.control
+    found.write(tmp_path, Pair("x", "y"))
+    written = read_options(tmp_path / "config.txt")
+    assert written == found.config(Pair("x", "y")) and pair_of(written) == Pair("x", "y")
 
 
 def test_results_of_one_experiment_need_no_title():
@@ -136,7 +133,7 @@ def test_of_repeated_stitches_the_newest_counts(capsys):
 def test_the_name_of_a_method():
     for options, name in (
         ({"n_epochs": 0, "init": "pinv"}, "direct matching"),
-        ({"n_epochs": 0, "init": "ridge", "control": "labels"}, "ridge matching of labels alone"),
+        ({"n_epochs": 0, "init": "ridge"}, "ridge matching"),
         ({"n_epochs": 0, "init": "eye", "objective": "hint"}, "init eye"),
         ({"n_epochs": None, "init": "pinv"}, "task loss matching"),
         ({"n_epochs": 3, "objective": "hint"}, "hint matching"),

@@ -74,7 +74,7 @@ def test_doses_are_those_of_activations_that_are_laid_out():
     validity.fit()
     for batch in own.split(37):
         validity.add_own(batch)
-    validity.fit_own()
+    validity.fit_own(torch.zeros(60, dtype=torch.long))  # foils
     itself, doses = validity.of_stitch(features(own)), validity.doses
     assert (itself.noise_dose, itself.shrinkage_dose) == (0, 0) and itself.density == itself.density_own
     noise = torch.randn(60, 4, 1, 1, generator=generator(0)) * own.std((0, 2, 3), correction=0)[:, None, None]
@@ -110,7 +110,7 @@ def test_shifts_scales_and_images_beyond_two_thousand_change_nothing():
 
 def test_two_thousand_test_images_are_chosen_and_found_in_their_batches():
     images = ImageSet(torch.zeros(2500, 1, 1, 1, dtype=torch.uint8), torch.zeros(2500, dtype=torch.long), n_classes=1)
-    chosen = Setting(None, (), (), "", True, batch_size=64, dataset="", test=images).sample()
+    chosen = Setting(None, (), (), "", True, batch_size=64, dataset="", test=images).sampled_in_batches()
     found = torch.cat([64 * number + indices for number, indices in enumerate(chosen)])
     assert len(chosen) == 40 and torch.equal(found, images.permutation(0)[:2000].sort().values)
 

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from src.ood.rows import EvaluationRow, evaluation_file, read_evaluations
-from src.results.tables import write_table
+from src.results.tables import IntervalEstimate, write_table
 from src.similarity.rows import Null, SimilarityRow
 from src.training.recorded import EpochRow
-from src.verdict import Limits, judge, report
-from src.verdict.intervals import of_difference, of_share
-from src.verdict.judging import FAR, LABEL, NOT_SIMILAR, SIMILAR, UNDECIDED
+from src.verdict import Limits, judge, kappa_within, report
+from src.verdict.intervals import of_share
+from src.verdict.judging import BY_CLASS, FAR, NOT_SIMILAR, SIMILAR, UNDECIDED
 from src.verdict.rows import VerdictRow
 from tests.commands import PDF, caption_of, error_line, read_csv, run
 from tests.goldens import DATA
 from tests.result_rows import similarity_row
-from tests.written_runs import LABELS, VALID, N, predicted, runs_of, write_evaluation, write_run
+from tests.written_runs import IDENTIFIED, LABELS, VALID, N, predicted, runs_of, write_evaluation, write_run
 
 SCRIPT = "misc/verdict.py"
 OFF, COLLAPSED = VALID._replace(noise_dose=0.06), VALID._replace(shrinkage_dose=0.16)
@@ -27,8 +28,7 @@ ABOVE = NOT_SIMILAR, "the penalty is above the tolerance"
 
 
 def verdict_on(folder: Path, similarities=(), *, pool: bool = False, **limits) -> VerdictRow:
-    rows = judge(runs_of(folder), similarities, limits=Limits(**limits), pool=pool)
-    (verdict,) = (row for row in rows if row.control != "labels")
+    (verdict,) = judge(runs_of(folder), similarities, limits=Limits(**limits), pool=pool)
     return verdict
 
 
@@ -41,34 +41,39 @@ def of_networks(front: str = "f.pt", end: str = "g.pt", **values) -> SimilarityR
     return similarity_row(model1=front, model2=end, **values)
 
 
-NO_CLOSER = "accurate, but no closer to the end network than its label-only control"
 UNKNOWN = UNDECIDED, "accurate, but its doses are not known"
-ALONE = UNDECIDED, "accurate, but there is no label-only control"
+NOT_RECOGNISED = BY_CLASS, "accurate, but the image is not recognised"
+WELL = SIMILAR, "accurate, in distribution, and the image is recognised"
+UNSURE = UNDECIDED, "accurate, but the image may or may not be recognised"
 
 
 @pytest.mark.parametrize(
-    ("right", "n_control", "validity", "limits", "expected"),
+    ("right", "identified", "validity", "limits", "expected"),
     [
-        ((945, 950), 930, VALID, {}, (SIMILAR, "accurate, in distribution, and more than the label")),
-        ((945, 950), 943, VALID, {}, (LABEL, NO_CLOSER)),  # β is above 0, but its interval is not
-        ((945, 950), 950, VALID, {}, (LABEL, NO_CLOSER)),  # the control is the end network, and β not defined
-        ((945, 950), 945, None, {}, (LABEL, NO_CLOSER)),
-        ((945, 950), 930, None, {}, UNKNOWN),
-        ((945, 950), 930, VALID._replace(noise_dose=math.nan), {}, UNKNOWN),
-        ((945, 950), 0, VALID, {}, ALONE),
-        ((945, 950), 930, OFF, {}, (FAR, "accurate, but off the manifold")),
-        ((945, 950), 945, COLLAPSED, {}, (FAR, "accurate, but collapsed")),
-        ((700, 950), 0, VALID, {}, ABOVE),
-        ((700, 950), 0, VALID, {"tolerance": 0.4}, ALONE),
-        ((905, 950), 0, VALID, {}, (UNDECIDED, "the penalty may lie on either side of the tolerance")),
-        ((949, 950), 0, VALID, {"tolerance": 0.003},
+        ((945, 950), IDENTIFIED, VALID, {}, WELL),
+        ((945, 950), (0.76, 0.74, 0.78), VALID, {}, UNSURE),
+        ((945, 950), (0.76, 0.74, 0.78), VALID, {"identification": 0.7}, WELL),
+        ((945, 950), (0.7, 0.66, 0.74), VALID, {}, NOT_RECOGNISED),
+        ((945, 950), (0.7, 0.66, 0.74), VALID, {"identification": 0.73}, UNSURE),
+        ((945, 950), (0.5, 0.46, 0.54), OFF, {}, NOT_RECOGNISED),
+        ((945, 950), (0.5, 0.46, 0.54), None, {}, NOT_RECOGNISED),
+        ((945, 950), None, VALID, {}, (UNDECIDED, "accurate, but its identification is not known")),
+        ((945, 950), IDENTIFIED, None, {}, UNKNOWN),
+        ((945, 950), IDENTIFIED, VALID._replace(noise_dose=math.nan), {}, UNKNOWN),
+        ((945, 950), IDENTIFIED, OFF, {}, (FAR, "accurate, but off the manifold")),
+        ((945, 950), (0.76, 0.74, 0.78), COLLAPSED, {}, (FAR, "accurate, but collapsed")),
+        ((700, 950), IDENTIFIED, VALID, {}, ABOVE),
+        ((700, 950), IDENTIFIED, VALID, {"tolerance": 0.4}, WELL),
+        ((905, 950), IDENTIFIED, VALID, {}, (UNDECIDED, "the penalty may lie on either side of the tolerance")),
+        ((949, 950), IDENTIFIED, VALID, {"tolerance": 0.003},
          (UNDECIDED, "1000 test images are too few for this tolerance: 1277 are needed")),
-        ((110, 100), 0, VALID, {}, (UNDECIDED, "the end network is at chance")),
+        ((110, 100), IDENTIFIED, VALID, {}, (UNDECIDED, "the end network is at chance")),
     ],
 )  # fmt: skip
-def test_the_rule(tmp_path, right, n_control, validity, limits, expected):
-    write_run(tmp_path, "1", n_right=right[0], n_end_right=right[1], n_control=n_control)
-    write_evaluation(tmp_path, {"1": 0.99}, validity=validity)
+def test_the_rule(tmp_path, right, identified, validity, limits, expected):
+    write_run(tmp_path, "1", n_right=right[0], n_end_right=right[1])
+    identified = identified and IntervalEstimate(*identified)
+    write_evaluation(tmp_path, {"1": 0.99}, validity=validity, identified=identified)
     assert word_on(tmp_path, **limits) == expected
 
 
@@ -98,7 +103,7 @@ def test_training_that_had_not_converged(tmp_path, losses, is_done):
 
 
 def test_what_is_measured_of_a_pair(tmp_path):
-    write_run(tmp_path, "1", n_right=945, n_control=930)
+    write_run(tmp_path, "1", n_right=945)
     write_evaluation(tmp_path, {"1": 0.6})
     write_evaluation(tmp_path, {"1": 0.9}, detector="knn")
     tables = [
@@ -115,8 +120,9 @@ def test_what_is_measured_of_a_pair(tmp_path):
     assert verdict.accuracy == 0.945 and verdict.penalty == pytest.approx(0.005)
     assert 0 <= verdict.penalty_low < 0.005 < verdict.penalty_high < 0.02  # paired: five images differ
     assert verdict.accuracy_high - verdict.accuracy_low > 2 * (verdict.penalty_high - verdict.penalty_low)
-    assert verdict.beta == pytest.approx(1 - 5 / 20) and 0 < verdict.beta_low < 0.75 < verdict.beta_high < 1
-    assert verdict.rho == pytest.approx(5 / 50) and 0 < verdict.rho_low < 0.1 < verdict.rho_high < 0.5
+    assert (verdict.identification, verdict.identification_low, verdict.identification_high) == IDENTIFIED
+    kappa = kappa_within(predicted(945), predicted(950), LABELS)  # the front network is always right
+    assert (verdict.kappa_within, verdict.kappa_within_low, verdict.kappa_within_high) == pytest.approx(kappa)
     assert verdict.p_below < 1e-6 < verdict.p_above
     similarities = {"cka": 0.9, "cka_debiased": 0.7, "cka_p_value": 0.005, "cka_null_95": 0.3, "cka_calibrated": 0.7}
     aurocs = {"auroc_energy": 0.6, "auroc_low_energy": 0.59, "auroc_high_energy": 0.61}
@@ -126,39 +132,47 @@ def test_what_is_measured_of_a_pair(tmp_path):
     assert verdict.seed_spread is None
 
 
-def test_a_control_knows_no_more_than_itself(tmp_path):
-    write_run(tmp_path, "1", n_right=945, n_control=940)
-    write_evaluation(tmp_path, {"1": 0.6, "10000": 0.6})
-    stitch, control = sorted(judge(runs_of(tmp_path)), key=lambda row: row.control or "")
-    assert (control.method, control.control) == ("direct matching of labels alone", "labels")
-    assert (control.verdict, control.beta) == (LABEL, 0) and (stitch.control, stitch.n_runs) == (None, 1)
-    end, stitched = ((predicted(n) == LABELS)[None] for n in (950, 940))
-    assert control.p_below == pytest.approx(of_difference([end], [stitched]).p_below(0.05))  # tested apart
-
-
-def test_many_pairs_are_tested_together(tmp_path):
-    """A penalty that one test would find below the tolerance is undecided among sixteen, unless tested by itself."""
+def test_the_false_discovery_rate_over_many_pairs(tmp_path):
+    """Two good pairs among sixteen that are not; one alone would not be found, but is if tested by itself."""
     for i in range(16):
-        write_run(tmp_path, str(i), n_right=905, front_layer=f"l{i}")
-    write_run(tmp_path, "good", n_right=918, n_control=880, front_layer="x")
+        write_run(tmp_path, str(i), n_right=900, front_layer=f"l{i}")
+    write_run(tmp_path, "good", n_right=918, front_layer="x")
     write_run(tmp_path, "other", n_right=918, front_layer="z", dataset="mnist")  # which is judged apart
     write_evaluation(tmp_path, {"good": 0.5})
     runs = runs_of(tmp_path)
-    together, alone = (
-        {row.front_layer: row for row in judge(runs, limits=Limits(pairwise=pairwise)) if not row.control}
-        for pairwise in (False, True)
-    )
+    together = {row.front_layer: row for row in judge(runs)}
+    alone = {row.front_layer: row for row in judge(runs, limits=Limits(pairwise=True))}
     assert alone["x"].verdict == SIMILAR and together["x"].verdict == UNDECIDED
+    p_values = [row.p_below for row in alone.values() if row.front_layer != "z"]
+    adjusted = stats.false_discovery_control(p_values)
+    assert [row.p_below for row in together.values() if row.front_layer != "z"] == pytest.approx(adjusted)
     assert together["x"].p_below == pytest.approx(17 * alone["x"].p_below)
     assert together["x"].penalty_high == alone["x"].penalty_high  # intervals are of one pair
     assert together["z"].p_below == pytest.approx(alone["x"].p_below) and together["z"].method.endswith("=mnist)")
 
 
+@pytest.mark.parametrize("n_right", [945, 700])
+def test_a_stitch_matched_on_too_few_images_is_never_similar(tmp_path, n_right):
+    write_run(tmp_path, "1", n_right=n_right, metrics=FEW)
+    write_evaluation(tmp_path, {"1": 0.5})
+    assert word_on(tmp_path) == TOO_FEW
+
+
+def test_kappa_is_not_defined_for_a_network_to_itself(tmp_path, capsys):
+    folder = write_run(tmp_path, "1", n_right=940)
+    arrays = dict(np.load(folder / "predictions.npz"))
+    np.savez_compressed(folder / "predictions.npz", **arrays | {"front": arrays["end"]})
+    verdict = verdict_on(tmp_path)
+    assert verdict.kappa_within is None and verdict.kappa_within_low is None
+    report.print_verdicts([verdict])
+    assert "κ within strata is not defined: the end network never differs" in capsys.readouterr().out
+
+
 def test_an_end_network_that_was_never_trained_is_like_nothing(tmp_path, monkeypatch):
     """Also behind a head of exec_probe.py --with-head; of a low accuracy the output says so."""
     monkeypatch.chdir(tmp_path)
-    write_run(tmp_path / "fresh", "1", n_right=945, n_control=930, end_model_path="-")
-    write_run(tmp_path / "head", "1", n_right=208, n_end_right=210, n_control=150, end_model_path="head/model_5.pt")
+    write_run(tmp_path / "fresh", "1", n_right=945, end_model_path="-")
+    write_run(tmp_path / "head", "1", n_right=208, n_end_right=210, end_model_path="head/model_5.pt")
     for name in ("fresh", "head"):
         write_evaluation(tmp_path / name, {"1": 0.5})
     assert verdict_on(tmp_path / "head").verdict == SIMILAR
@@ -172,17 +186,15 @@ def test_controls_are_recognised_and_never_pooled_with_others(tmp_path):
     for name, networks in {"1": ("f1.pt", "g1.pt"), "2": ("f2.pt", "g2.pt"), "3": ("g1.pt", "g1.pt"),
                            "4": ("-", "g1.pt")}.items():  # fmt: skip
         paths = {"front_model_path": networks[0], "end_model_path": networks[1], "front_layer": "y"}
-        write_run(tmp_path, name, n_right=945, n_control=900 if name == "3" else 0, **paths)
-    write_evaluation(tmp_path, {"3": 0.5, "4": 0.5})
+        write_run(tmp_path, name, n_right=945, **paths)
+    write_evaluation(tmp_path, {"3": 0.5})
     verdicts = judge(runs_of(tmp_path), pool=True)
     assert {(row.networks, row.control) for row in verdicts} == {
         ("2 pairs of networks", None), ("g1.pt → g1.pt", "self"), ("- (resnet18, seed 0) → g1.pt", "fresh"),
-        ("g1.pt → g1.pt", "labels"),
     }  # fmt: skip
-    *_, own, fresh, labels = report.sentences(verdicts, Limits())
-    assert own.startswith("Control: of 1 layers stitched to themselves 1 are similar (all must be, but where the label")
+    *_, own, fresh = report.sentences(verdicts, Limits())
+    assert own == "Control: of 1 layers stitched to themselves 1 are similar (all must be)."
     assert fresh == "Control: of 1 stitches from networks that were never trained 0 are similar (none may be)."
-    assert labels == "Control: of 1 stitches made on other images of the same class 0 are similar (none may be)."
 
 
 def test_independent_networks_are_taken_together_on_demand(tmp_path, capsys):
@@ -193,9 +205,9 @@ def test_independent_networks_are_taken_together_on_demand(tmp_path, capsys):
     verdict = verdict_on(tmp_path, pool=True)
     assert (verdict.n_runs, verdict.n_networks, verdict.networks) == (3, 3, "3 pairs of networks")
     assert verdict.seed_spread is None and verdict.penalty == pytest.approx(0.05) and verdict.verdict == UNDECIDED
-    of_networks_alone = 4.302653 * 0.05 / math.sqrt(3)  # half of Student's interval, with two degrees of freedom
-    assert verdict.penalty_high - 0.05 == pytest.approx(of_networks_alone, rel=0.1)
-    assert report.sentences([verdict], Limits())[-1].startswith("With fewer than 5 pairs of networks, or 3 seeds,")
+    of_networks = 4.302653 * 0.05 / math.sqrt(3)  # half of Student's interval, with two degrees of freedom
+    of_images = 1.96 * math.sqrt(0.05 * 0.95 / N)
+    assert verdict.penalty_high - 0.05 == pytest.approx(of_networks + of_images, rel=0.1)
     write_run(tmp_path, "3", n_right=110, n_end_right=100, front_model_path="f3.pt", end_model_path="g3.pt")
     assert word_on(tmp_path, pool=True)[1] == "the end network is at chance"  # one of them
 
@@ -216,30 +228,17 @@ def test_pairs_that_share_a_network_are_not_taken_together(tmp_path):
 
 def test_seeds_count(tmp_path):
     for i, n_right in enumerate((950, 940, 900)):
-        write_run(tmp_path, str(i), n_right=n_right, seed=i, n_control=800)
+        write_run(tmp_path, str(i), n_right=n_right, seed=i)
     verdict = verdict_on(tmp_path)
     assert (verdict.n_runs, verdict.n_networks, verdict.seed_spread) == (3, 1, pytest.approx(0.05))
-    assert verdict.accuracy == pytest.approx(0.93) and verdict.beta == pytest.approx(1 - 20 / 150)
+    assert verdict.accuracy == pytest.approx(0.93)
     right = np.stack([predicted(n) == LABELS for n in (950, 940, 900)])
-    assert (verdict.accuracy_low, verdict.accuracy_high) == pytest.approx(of_share([right]).interval())
-    next(tmp_path.glob("*.10000/predictions.npz")).unlink()
-    assert verdict_on(tmp_path).beta is None  # each seed has a control of its own
-
-
-def test_a_method_moderates_the_variances_of_its_pairs(tmp_path):
-    for front, accuracies in {"x": (940, 940), "z": (940, 880)}.items():
-        for seed, n_right in enumerate(accuracies):
-            write_run(tmp_path, f"{seed}{ord(front)}", n_right=n_right, seed=seed, front_layer=front)
-    runs = runs_of(tmp_path)
-    even, uneven = judge(runs)
-    even_alone, uneven_alone = (judge([run for run in runs if run.row.pair == row.pair])[0] for row in (even, uneven))
-    assert even.p_above > even_alone.p_above
-    assert uneven.penalty_high - uneven.penalty_low < uneven_alone.penalty_high - uneven_alone.penalty_low
+    assert (verdict.accuracy_low, verdict.accuracy_high) == pytest.approx(of_share([right]).interval()[1:])
 
 
 def test_every_run_counts(tmp_path):
     for seed in range(5):
-        write_run(tmp_path, str(seed), n_right=945, seed=seed, n_control=900)
+        write_run(tmp_path, str(seed), n_right=945, seed=seed)
     write_evaluation(tmp_path, dict(zip("01234", (0.5, 0.6, 0.5, 0.6, 0.3), strict=True)))
     assert verdict_on(tmp_path).verdict == SIMILAR
     assert verdict_on(tmp_path).others["auroc_energy"] == pytest.approx(0.5)
@@ -288,33 +287,32 @@ def test_folders_of_the_public_code_are_read():
 
 
 def test_sentences(tmp_path):
-    for name, (front, n_right, n_control) in {
-        "1": ("y", 945, 800), "2": ("x", 945, 800), "3": ("z", 500, 0), "4": ("w", 905, 0), "5": ("v", 945, 0),
+    for name, (front, n_right) in {
+        "1": ("y", 945), "2": ("x", 945), "3": ("z", 500), "4": ("w", 905), "5": ("v", 945),
     }.items():  # fmt: skip
-        write_run(tmp_path, name, n_right=n_right, n_control=n_control, front_layer=front)
-    write_evaluation(tmp_path, dict.fromkeys("1345", 0.5))
+        write_run(tmp_path, name, n_right=n_right, front_layer=front)
+    write_evaluation(tmp_path, dict.fromkeys("134", 0.5))
     write_evaluation(tmp_path, {"2": 0.5}, validity=OFF, detector="knn")
-    rule, counts, undecided, same, far, _ = report.sentences(judge(runs_of(tmp_path)), Limits())
-    assert "below 5 points (score tests, all pairs of a method together (Holm))" in rule
-    assert "at most 5% of noise and 15% of shrinkage" in rule and "(the interval of β lies above 0)" in rule
+    rule, counts, undecided, same, far = report.sentences(judge(runs_of(tmp_path)), Limits())
+    assert "below 5 points (score tests, false discovery rate over the pairs of a method)" in rule
+    assert "at most 5% of noise and 15% of shrinkage" in rule and "more than 75% of the test images" in rule
     assert counts == (
-        "Direct matching: of 5 pairs 1 are similar, 0 accurate by the label alone, 1 accurate but out of distribution, "
+        "Direct matching: of 5 pairs 1 are similar, 0 accurate by the class alone, 1 accurate but out of distribution, "
         "1 not similar, 2 undecided."
     )
     assert "the penalty may lie on either side of the tolerance (1)" in undecided
-    assert "accurate, but there is no label-only control (1)" in undecided
+    assert "accurate, but its doses are not known (1)" in undecided
     assert same == "Of the 1 pairs of layers of the same name 1 are similar."
     assert far == "Out of distribution: 1 off the manifold."
 
 
 @pytest.fixture
 def two_methods(tmp_path):
-    """Folders of two methods at two layers; one stitch has no control."""
-    for front, n_control in (("x", 900), ("y", 0)):
-        folder = write_run(tmp_path / "dm", str(ord(front)), n_right=945, n_control=n_control, front_layer=front)
+    """Folders of two methods at two layers."""
+    for front in "xy":
+        write_run(tmp_path / "dm", str(ord(front)), n_right=945, front_layer=front)
         write_run(tmp_path / "tlm", front, n_right=500, front_layer=front, init="rand", n_epochs=3)
-    (folder / "run.json").write_text(json.dumps({"command": "exec_stitch.py f.pt g.pt -dir dm"}))
-    write_evaluation(tmp_path / "dm", {"120": 0.5, "121": 0.9})
+    write_evaluation(tmp_path / "dm", {"120": 0.5})
     write_table(tmp_path / "s.csv", SimilarityRow, [of_networks(values={"cka": 0.5})])
     return tmp_path
 
@@ -322,14 +320,13 @@ def two_methods(tmp_path):
 def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures):
     out = run(SCRIPT, "dm", "tlm", "-sim", "s.csv", "-o", "out/v.csv", "--verbose", cwd=two_methods).out
     assert "direct matching, f.pt → g.pt: x -> y: similar (accuracy 0.9450; penalty 0.0050 [" in out
-    assert "Task loss matching: of 2 pairs 0 are similar, 0 accurate by the label alone, 0 accurate but" in out
-    assert "β, direct matching\n         y\nx   0.9000\ny      nan\n" in out and "noise dose, direct matching" in out
+    assert "Task loss matching: of 2 pairs 0 are similar, 0 accurate by the class alone, 0 accurate but" in out
+    assert "identification, direct matching\n         y\nx   0.9500\ny      nan\n" in out
+    assert "κ within strata, direct matching" in out and "noise dose, direct matching" in out
     text = (two_methods / "out" / "v.md").read_text().splitlines()[2:]
-    *said, remedy = out.strip().splitlines()
-    assert said[-len(text) :] == text and remedy.startswith("Make the label-only controls, without which no pair is ")
-    assert remedy.endswith(": python exec_stitch.py f.pt g.pt -dir dm --control labels")
+    assert out.strip().splitlines()[-len(text) :] == text
     rows = read_csv(two_methods / "out" / "v.csv")
-    assert [row["verdict"] for row in rows] == [SIMILAR, UNDECIDED, UNDECIDED, NOT_SIMILAR, NOT_SIMILAR]
+    assert [row["verdict"] for row in rows] == [SIMILAR, UNDECIDED, NOT_SIMILAR, NOT_SIMILAR]
     assert rows[0]["cka"] == "0.5" and rows[1]["cka"] == "" and rows[0]["auroc_energy"] == "0.5"
     assert (two_methods / "out" / "v.png").exists() and "Method" not in caption_of(drawn_figures["v.png"])
 
@@ -338,7 +335,7 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures):
     out, err = run(SCRIPT, "dm", *options, cwd=two_methods)
     assert "-sim: no row is of the networks, layers and data of these stitches" in err
     assert "x -> y" not in out and (two_methods / "w_numbers.pdf").read_bytes().startswith(PDF)
-    assert [row["verdict"] for row in read_csv(two_methods / "w.csv")] == [FAR, FAR, UNDECIDED]
+    assert [row["verdict"] for row in read_csv(two_methods / "w.csv")] == [FAR, UNDECIDED]
     assert f"Images: {N}. Similar: less than 5 points are lost" in caption_of(drawn_figures["w.pdf"])
     assert drawn_figures["w.pdf"].get_suptitle() == "A title"
     (two_methods / "empty").mkdir()

@@ -1,4 +1,4 @@
-"""Folders of stitching runs as the scripts write them, with predictions, controls and evaluations of choice."""
+"""Folders of stitching runs as the scripts write them, with predictions and evaluations of choice."""
 
 import json
 from pathlib import Path
@@ -7,12 +7,13 @@ import numpy as np
 
 from src.choices.scores import SCORES
 from src.ood.rows import EvaluationRow, StitchValidity, evaluation_file, with_evaluations
-from src.results.tables import write_table
+from src.results.tables import IntervalEstimate, write_table
 from src.stitching.folders import StitchingRun, read_runs
 from tests import result_rows
 
 N, N_CLASSES = 1000, 10
 LABELS = np.arange(N) % N_CLASSES
+IDENTIFIED = IntervalEstimate(0.95, 0.93, 0.97)
 VALID = StitchValidity(0.9, 0.8, 0.1, 1.0, 0.9, 0.05, 0.01, 0.02)
 OPTIONS = result_rows.OPTIONS | {
     "front_model_path": "f.pt", "end_model_path": "g.pt", "front_layer": "x", "end_layer": "y", "init": "pinv",
@@ -28,12 +29,9 @@ def predicted(n_right: int) -> np.ndarray:
 
 
 def write_run(
-    folder: Path, name: str, *, n_right: int, n_end_right: int = 950, n_control: int = 0, metrics=(), **options
+    folder: Path, name: str, *, n_right: int, n_end_right: int = 950, metrics=(), **options
 ) -> Path:
-    """A finished run whose stitch and end network, and label-only control if any, are right on so many test images."""
-    if n_control:
-        right = {"n_right": n_control, "n_end_right": n_end_right}
-        write_run(folder, f"{name}0000", **right, **options | {"control": "labels"})
+    """A finished run whose stitch and end network are right on so many test images."""
     path = folder / f"2025-01-01_00-00-00.{name}"
     path.mkdir(parents=True)
     measured = METRICS | {"accuracy": n_right / N, "end_accuracy": n_end_right / N} | dict(metrics)
@@ -46,13 +44,22 @@ def write_run(
 
 
 def write_evaluation(
-    folder: Path, aurocs: dict[str, float], *, detector: str = "energy", validity: StitchValidity | None = VALID
+    folder: Path,
+    aurocs: dict[str, float],
+    *,
+    detector: str = "energy",
+    validity: StitchValidity | None = VALID,
+    identified: IntervalEstimate | None = IDENTIFIED,
 ) -> None:
     """The evaluation of runs by a detector: AUROCs with intervals of ± 0.01, and one validity for all of them."""
+    columns = validity._asdict() if validity else {}
+    if identified:
+        names = ("identification", "identification_low", "identification_high")
+        columns |= dict(zip(names, identified, strict=True))
     rows = [
         result_rows.evaluation_row(
             auroc=auroc, auroc_low=auroc - 0.01, auroc_high=auroc + 0.01, detector=detector,
-            folder=f"2025-01-01_00-00-00.{run}", **(validity._asdict() if validity else {}),
+            folder=f"2025-01-01_00-00-00.{run}", **columns,
         )
         for run, auroc in aurocs.items()
     ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Out-of-distribution detection: scores, detectors, metrics, evaluation of stitches."""
 
 from src.ood.detectors import energy, make_detector
-from src.ood.identification import identification
+from src.ood.identifying import identification
 from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.validity import Validity
 

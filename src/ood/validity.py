@@ -15,7 +15,7 @@ from torch import Tensor
 from src.moments import Moments, Rows
 from src.ood.cells import cells
 from src.ood.detectors import mean_over_positions
-from src.ood.identification import identified, share_of
+from src.ood.identifying import identified, share_of
 from src.ood.rows import StitchValidity
 from src.results.tables import IntervalEstimate
 from src.runtime import generator

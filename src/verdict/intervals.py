@@ -16,7 +16,7 @@ from scipy.special import ndtr, ndtri, stdtrit
 from src.results.tables import IntervalEstimate
 
 ALPHA = 0.025  # of a test in one direction; an interval of 95 % has two
-LOWEST_LOG_P = -700.0  # smaller p-values are 0
+LOWEST_P = 1e-12  # smaller p-values are 0
 
 Runs = Sequence[np.ndarray]  # by pair of networks: (runs, N), one value an image
 
@@ -69,9 +69,9 @@ class Evidence(NamedTuple):
         def surplus(log_p: float) -> float:
             return self.half_width(limit, math.exp(log_p)) - distance
 
-        if surplus(LOWEST_LOG_P) <= 0:
+        if surplus(math.log(LOWEST_P)) <= 0:
             return 0.0
-        return math.exp(brentq(surplus, LOWEST_LOG_P, math.log(0.5)))
+        return math.exp(brentq(surplus, math.log(LOWEST_P), math.log(0.5)))
 
     def interval(self) -> IntervalEstimate:
         """Return the value and the limits that no test in one direction rejects."""

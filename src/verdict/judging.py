@@ -176,7 +176,7 @@ def _is_at_chance(group: Group, name: str) -> bool:
     """Return whether an end network, or a stitch, may do no better than always predicting the commonest class."""
     chance = np.bincount(group.labels).max() / len(group.labels)
     runs = (run for of_networks in group.right(name) for run in of_networks)
-    return any(of_share([run[None]]).interval()[0] <= chance for run in runs)
+    return any(of_share([run[None]]).interval().low <= chance for run in runs)
 
 
 def _side(group: Group, limits: Limits) -> str | None:
