@@ -47,22 +47,30 @@ def can_draw(path: Path) -> bool:
 
 @contextlib.contextmanager
 def new_figure(
-    path: Path, titles: Sequence[str], panel: tuple[float, float], *, title: str = "", caption: str = ""
+    path: Path,
+    titles: Sequence[str],
+    panel: tuple[float, float],
+    *,
+    title: str = "",
+    caption: str = "",
+    n_columns: int | None = None,
 ) -> Iterator[tuple[list[Any], dict[str, Any]]]:
     """Make a figure with a panel for each title, to be drawn in; then write it in the format that its name ends in.
 
-    Up to three panels stand side by side; four make two rows, and more a square or one panel wider. The legend of all
-    panels lies below them, with the caption as its title; the figure grows by it.
+    By default up to three panels stand side by side; four make two rows, and more a square or one panel wider. The
+    legend of all panels lies below them, with the caption as its title; the figure grows by it.
 
     Args:
         panel: inches of each.
+        n_columns: panels in a row.
     Yields:
         The axes of the panels, and a dict for the handles of the legend by label.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
-    n_columns = len(titles) if len(titles) <= 3 else math.ceil(math.sqrt(len(titles)))
+    if n_columns is None:
+        n_columns = len(titles) if len(titles) <= 3 else math.ceil(math.sqrt(len(titles)))
     n_rows = math.ceil(len(titles) / n_columns)
     width = n_columns * panel[0]
     with matplotlib.rc_context(STYLE):

@@ -47,7 +47,7 @@ class HeatMap(NamedTuple):
 class ClassMap(NamedTuple):
     """A panel whose cells have the colour of a class, and a number."""
 
-    matrix: Matrix  # of classes and numbers; a cell of None stays blank
+    matrix: Matrix  # of classes and numbers, NaN for none; a cell of None stays blank
     colours: Mapping[str, str]  # by class; they are in the legend
 
     def paint(self, axes: Any) -> None:
@@ -60,7 +60,8 @@ class ClassMap(NamedTuple):
                 if cell is not None:
                     look = {"facecolor": self.colours[cell[0]], "edgecolor": "grey"}
                     axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **look))
-                    _write_cell(axes, x, y, cell[1], "black")
+                    if not math.isnan(cell[1]):
+                        _write_cell(axes, x, y, cell[1], "black")
 
 
 def maps(
@@ -71,12 +72,14 @@ def maps(
     column_label: str,
     title: str = "",
     caption: str = "",
+    n_columns: int | None = None,
 ) -> bool:
     """Draw matrices, with every value written into its cell, and one legend of classes.
 
     Args:
         panels: by title; each has axes of its own. Rows and columns keep their order.
         caption: the text below the figure.
+        n_columns: panels in a row; None: see `new_figure`.
     Returns:
         Whether the figure was drawn.
     """
@@ -86,7 +89,8 @@ def maps(
 
     largest = max(len(names) for panel in panels.values() for names in panel.matrix[:2])
     side = max(COLUMN, 1.2 + CELL * largest)
-    with new_figure(path, list(panels), (side, side), title=title, caption=caption) as (all_axes, legend):
+    texts = {"title": title, "caption": caption}
+    with new_figure(path, list(panels), (side, side), n_columns=n_columns, **texts) as (all_axes, legend):
         for axes, panel in zip(all_axes, panels.values(), strict=True):
             axes.set_facecolor("0.9")  # of cells without a value
             axes.set_xticks(range(len(panel.matrix.columns)), panel.matrix.columns, rotation=90)

@@ -25,7 +25,8 @@ MATRICES = {  # by column: the title, and the values of the darkest and of the b
     "noise_dose": ("noise dose", (0.2, 0)),
     "shrinkage_dose": ("shrinkage dose", (0.3, 0)),
 }
-BESIDE_WORDS = ("identification", "kappa_within")  # matrices in the figure of the words
+IN_MAIN_FIGURE = ("identification", "kappa_within")  # the latter as the numbers in the map of words
+N_MAIN_PANELS = 3
 CONTROLS = {  # and how many of them must be similar
     SELF: ("layers stitched to themselves", "all must be"),
     FRESH_FRONT: ("stitches from networks that were never trained", "none may be"),
@@ -81,20 +82,39 @@ def write_files(
     write_table(path, VerdictRow, rows)
     lines = [f"# Verdict on {len(rows)} stitched pairs of layers", "", *sentences(rows, limits), ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
-    lost = f"less than {100 * limits.tolerance:g} points are lost"
-    share = f"{limits.identification:.0%}"
-    rule = f"Similar: {lost}, in distribution, and more than {share} of the images are identified."
-    words, numbers = {}, {}
-    for name, same in by_title(rows).items():
+    main_panels: dict[str, HeatMap | ClassMap] = {}
+    numbers: dict[str, HeatMap] = {}
+    for name, of_method in by_title(rows).items():
         name = name.replace(", ", "\n")
-        words[name] = ClassMap(pivot(same, lambda row: (row.verdict, row.accuracy), missing=None), COLOURS)
-        for column, matrix in _matrices(same):
-            panels = words if column in BESIDE_WORDS else numbers
-            title_of_matrix, scale = MATRICES[column]
-            panels[f"{title_of_matrix}\n{name}"] = HeatMap(matrix, scale)
-    maps(path.with_suffix(figure), words, **AXES, title=title, caption=f"{caption} {rule}".strip())
+        main_panels |= _main_panels(name, of_method)
+        for column, matrix in _matrices(of_method):
+            if column not in IN_MAIN_FIGURE:
+                heading, scale = MATRICES[column]
+                numbers[f"{heading}\n{name}"] = HeatMap(matrix, scale)
+    below = f"{caption} {_rule_in_short(limits)}".strip()
+    maps(path.with_suffix(figure), main_panels, **AXES, title=title, caption=below, n_columns=N_MAIN_PANELS)
     if numbers:
         maps(path.with_name(f"{path.stem}_numbers{figure}"), numbers, **AXES, title=title, caption=caption)
+
+
+def _main_panels(name: str, rows: Sequence[VerdictRow]) -> dict[str, HeatMap | ClassMap]:
+    """Return the panels of a method that stand side by side: accuracy, identification and words."""
+    heading, scale = MATRICES["identification"]
+    identification = pivot(rows, partial(_value, name="identification"))
+    words = pivot(rows, lambda row: (row.verdict, _value(row, name="kappa_within")), missing=None)
+    return {
+        f"accuracy\n{name}": HeatMap(pivot(rows, partial(_value, name="accuracy"))),
+        f"{heading}\n{name}": HeatMap(identification, scale),
+        f"verdict\n{name}": ClassMap(words, COLOURS),
+    }
+
+
+def _rule_in_short(limits: Limits) -> str:
+    return (
+        f"Similar: less than {100 * limits.tolerance:g} points are lost, in distribution, and more than "
+        f"{limits.identification:.0%} of the images are identified (chance: 50%). Numbers in the verdict: κ within "
+        "strata."
+    )
 
 
 def sentences(rows: Sequence[VerdictRow], limits: Limits) -> list[str]:
