@@ -156,10 +156,9 @@ def provenance(*, gpu: int) -> dict[str, Any]:
 
     On a GPU also the versions of CUDA, cuDNN and the driver, and whether TF32 was allowed.
     """
-    packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "scipy")}
     device = {"device": "CPU"} if gpu == -1 else _gpu_provenance(gpu)
     times = {"start": STARTED.isoformat(), "end": datetime.now().isoformat()}
-    versions = {"suite": __version__, "commit": _commit(), "python": platform.python_version(), **packages}
+    versions = {"suite": __version__, "commit": _commit(), "python": platform.python_version(), **_packages()}
     return {"command": " ".join(sys.argv), **versions, **device, **times}
 
 
@@ -176,6 +175,11 @@ def _gpu_provenance(gpu: int) -> dict[str, Any]:
 
 
 @cache  # a grid writes many run folders
+def _packages() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "torchvision", "numpy", "scipy")}
+
+
+@cache
 def _commit() -> str | None:
     root = Path(__file__).parents[1]
     try:
