@@ -8,11 +8,16 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
 from src.console import warn
 from src.errors import Busy, UserError
+
+FLUSHES = 32  # at a time: a disk writes what waits for it in one step
+
+_batch: dict[Path, Path] | None = None  # names of the files of an open block, by their temporary names
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -23,24 +28,84 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_blocks(path: Path, blocks: Iterable[bytes]) -> None:
     """Write a file so that its final name never stands for half of it: write beside, flush, rename.
 
+    On return the file and its name outlast a power cut; inside of `durable_together` at the end of that block.
+
     Raises:
         UserError: the folder is missing, not writable, or full.
     """
     path = Path(path)
     temporary = path.parent / f".{uuid.uuid4().hex}.part"
+    with durable_together() as batch:
+        try:
+            with _writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with open(temporary, "xb") as file:
+                    file.writelines(blocks)
+            batch[temporary] = path
+        finally:
+            if temporary not in batch:
+                _remove(temporary)
+
+
+@contextlib.contextmanager
+def durable_together() -> Iterator[dict[Path, Path]]:
+    """Flush all files that are written inside to the disk at the end at once, and then give them their names.
+
+    Flushed one by one, many small files take most of the time of a small experiment. A file that marks others as
+    complete is written after the block. A block inside of another one is a part of it.
+
+    Raises:
+        UserError: a file cannot be flushed or renamed; files that have no name yet are removed.
+    """
+    global _batch
+    if _batch is not None:
+        yield _batch
+        return
+    _batch = {}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            for block in blocks:
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield _batch
+        _flush_and_rename(_batch)
+    finally:
+        for temporary in _batch:
+            _remove(temporary)
+        _batch = None
+
+
+def _flush_and_rename(batch: Mapping[Path, Path]) -> None:
+    with ThreadPoolExecutor(FLUSHES) as pool:
+        list(pool.map(_flush, batch, batch.values()))  # raises the first error
+        for temporary, path in batch.items():
+            with _writing(path):
+                os.replace(temporary, path)
+        list(pool.map(_flush_folder, {path.parent for path in batch.values()}))
+
+
+def _flush(temporary: Path, path: Path) -> None:
+    with _writing(path), open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flush the names of the files in a folder, where the file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove(temporary: Path) -> None:
+    with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; free or choose another place") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, content: str) -> None:

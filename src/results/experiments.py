@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from src.choices import STARTS
@@ -63,12 +62,6 @@ class Experiment:
     def config(self, pair: Pair) -> dict[str, Any]:
         """Return what the `config.txt` of a pair of layers holds."""
         return {**self.options, **pair._asdict()}
-
-    def write(self, folder: Path, pair: Pair) -> None:
-        """Write the `config.txt` of a pair of layers, and what else marks its run as finished."""
-        from src.results.run import Run  # imports torch
-
-        Run.in_folder(folder, self.config(pair)).finish()
 
     @property
     def settings(self) -> dict[str, Any]:

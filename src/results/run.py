@@ -102,9 +102,17 @@ class Run:
 
     def finish(self) -> None:
         """Mark the run as finished, and let go of its folder."""
-        write_json(self.made_with, provenance(gpu=self.options["gpu"]))
-        write_options(self.config, self.options)
+        self.write_provenance()
+        self.mark_as_finished()
         self.discard()
+
+    def write_provenance(self) -> None:
+        """Write `run.json`."""
+        write_json(self.made_with, provenance(gpu=self.options["gpu"]))
+
+    def mark_as_finished(self) -> None:
+        """Write `config.txt`, once all other files of the run are on the disk."""
+        write_options(self.config, self.options)
 
     def discard(self) -> None:
         """Remove the state, and let go of the folder."""

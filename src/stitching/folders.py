@@ -165,13 +165,18 @@ def folders_of_runs(source_dir: Path) -> set[Path]:
     return {config.parent.parent for config in configs} - {source_dir, source_dir.parent}
 
 
+def remove_parts(directory: Path) -> None:
+    """Delete the `*.part` files in a folder and below, which a killed process was writing."""
+    for part in list(directory.rglob(".*.part")):
+        part.unlink()
+
+
 def remove_remains(directory: Path) -> None:
     """Delete unfinished runs, unless there is a state to go on from, and `*.part` files.
 
     No other process may be writing to the folder.
     """
-    for part in list(directory.rglob(".*.part")):
-        part.unlink()
+    remove_parts(directory)
     if not any(directory.glob("*/resume.pt")):
         for path in list(directory.iterdir()):
             if RUN_NAME.fullmatch(path.name) and not (path / "config.txt").exists():

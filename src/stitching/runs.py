@@ -10,12 +10,13 @@ from typing import Any
 from src.checkpoints import load_tensors, save_state
 from src.console import listed, note, result, warn
 from src.errors import UserError
+from src.files import durable_together
 from src.models import Network
 from src.results.experiments import Experiment, Pair, grouped, pair_of
 from src.results.options import as_written, differences, read_options, refuse_other_options
 from src.results.run import Run, new_folder
 from src.stitching.closed_forms import Matching
-from src.stitching.folders import write_metrics, write_predictions
+from src.stitching.folders import remove_parts, write_metrics, write_predictions
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.rows import StitchRow
@@ -64,6 +65,8 @@ class GridRuns:
         if self._run:
             self._run.claim(resume=True)
             self.folders = {Pair(*pair): self.directory / name for *pair, name in self._run.state["folders"]}
+            for folder in self.folders.values():
+                remove_parts(folder)
         left = self.folders or self.layers.keys() - finished
         self.layers = {pair: layer for pair, layer in self.layers.items() if pair in left}
 
@@ -97,8 +100,9 @@ class GridRuns:
     def log(self, logs: Mapping[Pair, Sequence[EpochLog]], state: State) -> None:
         """Write the logs of all epochs so far, one a pair; report the last, or its mean when there are several."""
         self._claim()
-        for pair, of_pair in logs.items():
-            write_logs(self.folders[pair], of_pair)
+        with durable_together():
+            for pair, of_pair in logs.items():
+                write_logs(self.folders[pair], of_pair)
         self._run.save(loop=state)
         title = self._title(next(iter(self.layers)))
         if title:
@@ -121,30 +125,51 @@ class GridRuns:
             whole_networks: front and end network where they are to be saved as well.
         """
         self._claim()
+        runs = {pair: Run.in_folder(self.folders[pair], self.experiment.config(pair)) for pair in self.layers}
+        unfinished = [pair for pair, run in runs.items() if not run.config.exists()]  # others are where it was killed
         rows: dict[Pair, StitchRow] = {}
-        for pair, layer in self.layers.items():
-            folder, options = self.folders[pair], self.experiment.options
-            if (folder / "config.txt").exists():  # finished before the run was killed
-                continue
-            if not options["no_save"]:
-                saved = layer if whole_networks is None else StitchedModel(*whole_networks, layer, pair)
-                save_state(folder / "final_model.pt", saved.state_dict())
-            if not options["no_predictions"]:
-                classes = score.predictions | {"stitched": score.predictions[pair]}
-                write_predictions(folder / "predictions.npz", classes)
-            settings, measured = self.experiment.settings | pair._asdict(), vars(score.pairs[pair])
-            if match := matched.get(pair):
-                measured = measured | {"matching_error": match.error, "r2_matched": match.r2}
-                measured |= {"n_matched": match.n_samples, "matching_rank": match.rank}
-            rows[pair] = StitchRow(**settings, **measured, folder=folder.name)
-            penalty = {"ridge_penalty": matched[pair].ridge_penalty} if options["init"] == "ridge" else {}
-            write_metrics(folder, rows[pair], sparsity=layer.sparsity(), **penalty)
-            self.experiment.write(folder, pair)
-            if len(self.layers) == 1:
-                note(f"wrote {folder}")
-            result(f"{self._title(pair)}Clean accuracy: {rows[pair].accuracy:.2%}")
+        with durable_together():
+            for pair in unfinished:
+                match = matched.get(pair)
+                rows[pair] = self._row(pair, score, match)
+                self._write(pair, rows[pair], score, match, whole_networks)
+                runs[pair].write_provenance()
+        with durable_together():  # after all other files
+            for pair in unfinished:
+                runs[pair].mark_as_finished()
         self._run.discard()
+        for pair, row in rows.items():
+            if len(self.layers) == 1:
+                note(f"wrote {self.folders[pair]}")
+            result(f"{self._title(pair)}Clean accuracy: {row.accuracy:.2%}")
         _warn_of_matching(rows, matched, is_auto=self.experiment.n_pinv_init_samples == "auto")
+
+    def _row(self, pair: Pair, score: GridScore, match: Matching | None) -> StitchRow:
+        """Return what was measured of a pair."""
+        settings, measured = self.experiment.settings | pair._asdict(), vars(score.pairs[pair])
+        if match:
+            measured = measured | {"matching_error": match.error, "r2_matched": match.r2}
+            measured |= {"n_matched": match.n_samples, "matching_rank": match.rank}
+        return StitchRow(**settings, **measured, folder=self.folders[pair].name)
+
+    def _write(
+        self,
+        pair: Pair,
+        row: StitchRow,
+        score: GridScore,
+        match: Matching | None,
+        whole_networks: tuple[Network, Network] | None,
+    ) -> None:
+        """Write the results of a pair."""
+        folder, layer, options = self.folders[pair], self.layers[pair], self.experiment.options
+        if not options["no_save"]:
+            saved = layer if whole_networks is None else StitchedModel(*whole_networks, layer, pair)
+            save_state(folder / "final_model.pt", saved.state_dict())
+        if not options["no_predictions"]:
+            classes = score.predictions | {"stitched": score.predictions[pair]}
+            write_predictions(folder / "predictions.npz", classes)
+        penalty = {"ridge_penalty": match.ridge_penalty} if options["init"] == "ridge" else {}
+        write_metrics(folder, row, sparsity=layer.sparsity(), **penalty)
 
     def _title(self, pair: Pair) -> str:
         alone = pair == pair_of(self.experiment.options)
