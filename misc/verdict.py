@@ -38,7 +38,7 @@ def parser() -> cli.Parser:
     )
     add(
         "--identification",
-        type=cli.real_number(at_least=50),
+        type=cli.real_number(at_least=50, at_most=100),
         default=75.0,
         help="share of the test images, in percent, that a similar pair identifies: 50 is chance, 100 every image",
     )

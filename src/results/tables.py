@@ -109,6 +109,8 @@ def read_table(path: str | Path, *kinds: type) -> list[Any]:
         raise UserError(f"{path} is no table of {tables}{missing and f': it lacks {missing}'}; give such a one")
     rows = []
     for number, record in enumerate(records, start=2):
+        if record.get("control") == "labels":  # a label-only control, which version 1.0 wrote beside the stitches
+            continue
         try:
             rows.append(from_record(kind, record))
         except ValueError as error:
