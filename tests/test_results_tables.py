@@ -156,4 +156,4 @@ def test_label_only_controls_of_an_earlier_version_are_left_out(tmp_path):
     write_table(path, StitchRow, [stitch_row(), stitch_row(accuracy=0.25)])
     header, stitch, control = path.read_text().splitlines()
     path.write_text("\n".join([f"{header},control", f"{stitch},", f"{control},labels", ""]))
-    assert read_table(path, StitchRow) == [stitch_row()]
+    assert [row.accuracy for row in read_table(path, StitchRow)] == [stitch_row().accuracy]
