@@ -46,10 +46,10 @@ def compute(args, session=None) -> None:
     # Two networks, their layers, and the images.
     session = session or Session()
     device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
-    first, second = cli.named_network(args, "model1"), cli.named_network(args, "model2")
+    how = {"session": session, "device": device, "encoder": True}
+    model1, first = cli.load_network(args, "model1", spec, **how)
+    model2, second = cli.load_network(args, "model2", spec, **how)
     one_network = first == second
-    model1 = session.network(first, spec, device=device, encoder=True)
-    model2 = model1 if one_network else session.network(second, spec, device=device, encoder=True)
     model1, layers1 = cli.choose_layers(model1, args.model1_layer, args, image_shape=spec.shape, side="1")
     model2 = model1 if one_network else model2
     model2, layers2 = cli.choose_layers(model2, args.model2_layer, args, image_shape=spec.shape, side="2")
@@ -85,6 +85,8 @@ def compute(args, session=None) -> None:
             "model2": args.model2_path,
             "model1_type": args.model1_type,
             "model2_type": args.model2_type,
+            "model1_weights": first.identity,
+            "model2_weights": second.identity,
             "dataset": args.dataset,
             "shortcut": args.shortcut,
             "seed": args.seed if first.is_fresh or second.is_fresh else None,

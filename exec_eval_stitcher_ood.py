@@ -53,7 +53,7 @@ def evaluate(args, session=None) -> None:
     from src.ood.reference import Setting, make_reference
     from src.ood.report import report
     from src.ood.rows import evaluation_file
-    from src.ood.stitched_networks import check_data, check_runs, load_networks, rebuild_grids
+    from src.ood.stitched_networks import check_data, check_runs, load_networks, rebuild_grids, with_weights
     from src.results.experiments import newest_runs
     from src.results.matrices import by_depth, depths_of
     from src.results.run import Run
@@ -65,13 +65,16 @@ def evaluate(args, session=None) -> None:
     session = session or Session()
     device, folder = device_of(args.gpu), Path(args.source_dir)
     finished, skipped = read_runs(folder)
-    check_runs(finished, folder)
+    check_runs(finished, folder, vars(args))
     dataset_info(args.dataset, labelled=True)
     runs = newest_runs(finished)
     check_data(args.dataset, runs, other_data=args.other_data, shortcut=args.shortcut)
     loading = cli.load_options(args, device)
     test_set = session.dataset(args.dataset, args.dataset_root, train=False, **loading)
-    front, end, end_name = load_networks(runs, vars(args), test_set.spec, device=device, session=session)
+    networks = load_networks(runs, vars(args), test_set.spec, device=device, session=session)
+    (front, _), (end, end_name) = networks["front"], networks["end"]
+    names = {side: name for side, (_, name) in networks.items()}
+    runs = [with_weights(run, names) for run in runs]
 
     def other_set(name, root, option):
         if not name:
@@ -119,13 +122,14 @@ def evaluate(args, session=None) -> None:
     evaluations = {name: rows for name, rows in evaluations.items() if rows}
     other_data = dataset_label(args.dataset) if args.other_data else ""
     report(folder, evaluations, reference, other_data=other_data, **cli.figure_options(args))
+    recorded = {f"{side}_model_path_sha256": name.weights for side, name in names.items()}
     for name in evaluations:
         table = evaluation_file(folder, name, other_data=other_data)
         into = folder / table.stem.replace("ood_evaluation", "energies")
         if args.energy_dir:
             into = Path(args.energy_dir, name) if len(args.detector) > 1 else Path(args.energy_dir)
         save_scores(into, name, stitches, reference)
-        Run.beside(table, vars(args) | {"detector": name}).finish()
+        Run.beside(table, vars(args) | recorded | {"detector": name}).finish()
     n_skipped = len(skipped) + len(finished) - len(runs) + len(unusable)
     note(f"evaluated {len(stitches)} stitches; skipped {n_skipped} runs and {len(reference.missing)} end layers")
 

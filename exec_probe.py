@@ -60,15 +60,15 @@ def probe(args, session=None) -> None:
         reduce_lr_epochs=decay_epochs(args.n_epochs),
     )
     device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
-    run = Run.beside(args.output, vars(args)) if args.output else None
-    if args.resume and not run:
+    if args.resume and not args.output:
         raise UserError("--resume goes on from files beside the table of -o; give -o as well")
+    session = session or Session()
+    model, name = cli.load_network(args, "model", spec, session=session, device=device, encoder=True)
+    run = Run.beside(args.output, vars(args)) if args.output else None
     if args.resume and run.skip_if_finished(resume=True):
         return
 
     # One probe for each layer and rank.
-    session = session or Session()
-    model = session.network(cli.named_network(args, "model"), spec, device=device, encoder=True)
     model, layers = cli.choose_layers(model, ",".join(args.layer_names), args, image_shape=spec.shape)
     ranks = descending(args.ranks)
     if args.with_head and (layers not in (["output"], [model.output_name]) or ranks != [None]):
@@ -117,7 +117,8 @@ def probe(args, session=None) -> None:
         write_options(path.with_suffix(".config.txt"), vars(args))  # so that fresh weights are known as such
         note(f"wrote {path}")
     if run:
-        made_with = (args.seed, args.n_epochs, args.model_type, args.dataset, len(test_set), args.shortcut)
+        made_with = (args.seed, args.n_epochs, args.model_type, args.dataset, len(test_set), args.shortcut,
+                     name.identity)  # fmt: skip
         rows = []
         for (layer, rank), (trained, val) in last.items():
             scores = val.accuracy, trained and trained.accuracy, val.loss

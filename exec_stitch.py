@@ -56,13 +56,13 @@ def stitch(args, session=None) -> None:
 
     # Two networks, and a stitching layer for each pair of their layers.
     session = session or Session()
-    experiment = Experiment.of(vars(args))
     settings, device, directory = cli.training_settings(args), device_of(args.gpu), Path("results", args.save_dir)
     spec = dataset_info(args.dataset, labelled=True).spec
-    front_name, end_name = cli.named_network(args, "front_model"), cli.named_network(args, "end_model")
-    one_network = front_name == end_name
-    front = session.network(front_name, spec, device=device, encoder=not one_network)
-    end = front if one_network else session.network(end_name, spec, device=device)
+    one_network = cli.named_network(args, "front_model") == cli.named_network(args, "end_model")
+    how = {"session": session, "device": device}
+    front, _ = cli.load_network(args, "front_model", spec, **how, encoder=not one_network)
+    end, _ = cli.load_network(args, "end_model", spec, **how)
+    experiment = Experiment.of(vars(args))
     front, front_layers = cli.choose_layers(front, args.front_layer, args, image_shape=spec.shape, side="front")
     end = front if one_network else end
     end, end_layers = cli.choose_layers(end, args.end_layer, args, image_shape=spec.shape, side="end")

@@ -53,7 +53,6 @@ def train_detectors(args) -> None:
     from functools import partial
     from pathlib import Path
 
-    from src.checkpoints import load_model
     from src.console import note
     from src.datasets import dataset_info, load_dataset
     from src.errors import UserError
@@ -61,6 +60,7 @@ def train_detectors(args) -> None:
     from src.ood.store import DetectorStore, new_name
     from src.results.run import Run
     from src.runtime import device_of
+    from src.session import Session
     from src.training.recorded import train_network
 
     # The network, and a run for each of its layers.
@@ -74,8 +74,7 @@ def train_detectors(args) -> None:
         raise UserError(
             f"-ftidd and -ftoodd are both {args.finetune_id_dataset}: no detector tells it from itself; choose two sets"
         )
-    name = cli.named_network(args, "source_model")
-    source = load_model(name, spec, device=device)
+    source, name = cli.load_network(args, "source_model", spec, session=Session(), device=device)
     source, layers = cli.choose_layers(source, args.source_layer_name, args, image_shape=spec.shape)
     runs = {}
     for layer in layers:
@@ -116,7 +115,7 @@ def train_detectors(args) -> None:
             "orig_input_shape": spec.shape,
             "required_input_shape": shape,
             "training_loc": str(run.folder),
-            "source_sha256": name.identity,
+            "source_sha256": name.weights,
             "finetune_id_dataset": args.finetune_id_dataset,
             "finetune_ood_dataset": args.finetune_ood_dataset,
             "score": args.score,

@@ -9,12 +9,13 @@ import hashlib
 import itertools
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from misc.pairs import Method, Unit, estimate, probing_unit, run_units, similarity_unit, stitching_unit
+from misc.pairs import Method, Unit, estimate, probing_unit, run_units, similarity_unit, stitching_unit, with_weights
 from src import cli
 from src.choices import STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.scores import SCORES
@@ -54,6 +55,9 @@ def parser() -> cli.Parser:
     add("--no-figures", action="store_true", help="write tables only, in half of the time where networks are small")
     add("--own-types", type=cli.network, nargs="+", default=[], metavar="FILE.py:FUNCTION",
         help="types in the list that are a user's code, which runs only if named here")  # fmt: skip
+    add("--redo-changed", action="store_true",
+        help="move aside, into folders stale-TIME, what was made with earlier weights of a checkpoint, and make it "
+        "again")  # fmt: skip
     add("--shard", type=shard, default="1/1", metavar="I/N",
         help="work on the I-th of N shares alone; a pair stays in its share when networks are added")  # fmt: skip
     add("--dry-run", action="store_true",
@@ -94,29 +98,55 @@ def shard(text: str) -> tuple[int, int]:
 def work(args) -> None:
     from src.console import note
     from src.datasets import dataset_info
-    from src.network_names import NetworkName
     from src.results import figures
     from src.results.network_list import read_networks
     from src.runtime import device_of
     from src.session import Session
     from src.similarity.passes import KeptFeatures
+    from src.stitching.folders import STALE
 
     networks, session = read_networks(args.networks), Session()
     check_types(args, networks)
-    share = [unit for unit in units_of(args, networks) if is_in_share(unit, *args.shard)]
-    left = [unit for unit in share if not unit.is_finished()]
+    device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
+    names = {network: network.named(seed=args.seed) for network in networks}
+    weights = {(name.path, name.type): session.weights(name, spec, device=device) for name in names.values()}
+    units = [with_weights(unit, weights) for unit in units_of(args, networks)]
+    share = [unit for unit in units if is_in_share(unit, *args.shard)]
+    changed = changed_units(share, redo=args.redo_changed)
+    left = [unit for unit in share if unit in changed or not unit.is_finished()]
     note(f"{len(left)} of {len(share)} units of work are left to do")
 
     # What cannot be loaded shows before hours of work.
-    device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
     for network in dict.fromkeys(network for unit in left for network in unit.networks):
-        session.network(NetworkName(network.path, network.type), spec, device=device, encoder=True)
+        session.network(names[network], spec, device=device, encoder=True)
     session.features = KeptFeatures(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
     with figures.left_out(args.no_figures):
         if args.dry_run:
             estimate(left, args, session)
         else:
-            run_units(left, session)
+            aside = f"{STALE}{datetime.now():%Y-%m-%d_%H-%M-%S}"
+            run_units(left, session, aside=aside if args.redo_changed else "")
+
+
+def changed_units(units, *, redo: bool) -> list[Unit]:
+    """Return the units that were begun with other weights than their checkpoints hold now; of no record, warn.
+
+    Raises:
+        UserError: there are some, and they are not to be made again.
+    """
+    from src.errors import UserError
+    from src.results.weights import names_of, recorded, warn_of_runs
+
+    runs = [(unit.run.config, unit.run.begun()) for unit in units]
+    warn_of_runs([(config, list(recorded(options).values())) for config, options in runs if config.exists()])
+    changed = [unit for unit in units if unit.changed_networks]
+    if changed and not redo:
+        titles = names_of(title for unit in changed for title in unit.changed_networks)
+        raise UserError(
+            f"{len(changed)} of {len(units)} units of work are of earlier weights of {titles}; give --redo-changed to "
+            "move them aside and make them again, or another -dir"
+        )
+    return changed
 
 
 def check_types(args, networks) -> None:

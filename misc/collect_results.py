@@ -66,7 +66,7 @@ def draw_curves(args) -> None:
 
     source_dir = Path(args.source_dir)
     runs = newest_runs(runs_of(source_dir, recursive=True, may_lack=True))
-    groups = {identity: network.group for identity, network in listed_networks(args).items() if network.group}
+    groups = {listed_as: network.group for listed_as, network in listed_networks(args).items() if network.group}
     rows = depth_rows(runs, similarities_of(source_dir), groups=groups)
     if not rows:
         raise UserError(
@@ -142,9 +142,10 @@ def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
     from src.console import warn
     from src.errors import UserError
     from src.ood.rows import with_evaluations
-    from src.stitching.folders import folders_of_runs, read_runs
+    from src.stitching.folders import folders_of_runs, read_runs, warn_of_weights
 
     runs, skipped = read_runs(source_dir, recursive=recursive)
+    warn_of_weights(runs)
     for reason in skipped:
         warn(f"skipped: {reason}")
     if not runs and not may_lack:
@@ -158,16 +159,20 @@ def similarities_of(source_dir: Path):
     """Return the rows of all tables of similarity below a folder."""
     from src.results.network_list import SIMILARITY
     from src.results.tables import read_table
+    from src.results.weights import warn_of_earlier
     from src.similarity.rows import SimilarityRow
 
-    return [row for path in sorted(source_dir.rglob(f"{SIMILARITY}/*.csv")) for row in read_table(path, SimilarityRow)]
+    paths = sorted(source_dir.rglob(f"{SIMILARITY}/*.csv"))
+    rows = [row for path in paths for row in read_table(path, SimilarityRow)]
+    warn_of_earlier((row.networks for row in rows), kind="row")
+    return rows
 
 
 def listed_networks(args):
-    """Return the networks of the list, if there is one, by identity."""
-    from src.results.network_list import by_identity, read_networks
+    """Return the networks of the list, if there is one, by what tells that a result is of one of them."""
+    from src.results.network_list import as_listed, read_networks
 
-    return by_identity(read_networks(args.networks)) if args.networks else {}
+    return as_listed(read_networks(args.networks)) if args.networks else {}
 
 
 def main(argv=None) -> int:

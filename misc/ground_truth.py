@@ -42,24 +42,25 @@ def score_measures(args) -> None:
 
     listed, path = read_networks(args.networks), Path(args.output)
     check_types(args, listed)
-    sources = [read_tables(Path(folder), listed) for folder in args.source_dirs]
     session = Session()
-    networks = networks_of(args, listed, session)
+    weights = weights_of(args, listed, session)
+    sources = [read_tables(Path(folder), listed, weights) for folder in args.source_dirs]
 
     # Networks with a shortcut have learned it, before anything is scored.
-    dots = dots_learned(args, listed, networks, session)
+    dots = dots_learned(args, listed, networks_of(args, listed, session, seed=sources[0].seed), session)
     if dots:
         write_table(path.with_name(f"{path.stem}_dots.csv"), DotsRow, dots)
         result("\n".join(sentences_on_dots(dots)))
 
     rows = []
     layers = list(dict.fromkeys(layer for tables in sources for layer in tables.layers))
-    for shortcut in dict.fromkeys(tables.shortcut for tables in sources):
+    for shortcut, seed in dict.fromkeys((tables.shortcut, tables.seed) for tables in sources):
         images = images_of(args, session, shortcut=shortcut)
+        networks = networks_of(args, listed, session, seed=seed)
         passed = [pass_over(network, images.batches(args.batch_size), layers) for network in networks]
         outputs = differences(passed)
         of_layers = baselines(passed)
-        for tables in (each for each in sources if each.shortcut == shortcut):
+        for tables in (tables for tables in sources if (tables.shortcut, tables.seed) == (shortcut, seed)):
             at = [layers.index(layer) for layer in tables.layers]
             of_tables = {name: values[:, :, at][..., at] for name, values in of_layers.items()}
             measured = tables._replace(values=tables.values | of_tables)
@@ -72,15 +73,22 @@ def score_measures(args) -> None:
     note(f"wrote {path}")
 
 
-def networks_of(args, listed, session) -> list:
-    """Load all networks of the list."""
+def networks_of(args, listed, session, *, seed) -> list:
+    """Load all networks of the list; fresh ones have the seed of the tables."""
     from src.datasets import dataset_info
-    from src.network_names import FRESH, NetworkName, fresh_seed
     from src.runtime import device_of
 
     device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
-    names = [NetworkName(each.path, each.type, fresh_seed(0) if each.path == FRESH else None) for each in listed]
-    return [session.network(name, spec, device=device) for name in names]
+    return [session.network(network.named(seed=seed), spec, device=device) for network in listed]
+
+
+def weights_of(args, listed, session) -> dict[str, str]:
+    """Return the SHA-256 of the weights of all networks of the list, by their names in it."""
+    from src.datasets import dataset_info
+    from src.runtime import device_of
+
+    device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
+    return {network.name: session.weights(network.named(), spec, device=device) for network in listed}
 
 
 def images_of(args, session, *, shortcut=None):

@@ -5,7 +5,7 @@ import shlex
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -104,6 +104,33 @@ class Unit(NamedTuple):
         table = self.place if self.is_table else self.place.parent / f"{self.place.name}.csv"
         return Run.beside(table, options)
 
+    @property
+    def changed_networks(self) -> list[str]:
+        """The titles of networks that hold other weights now than when this unit was begun."""
+        from src.results.weights import changed
+        from src.stitching.runs import finished_runs, interrupted_runs
+
+        run = self.run
+        begun = [run.begun()]
+        if not self.is_table and not run.config.exists():
+            begun += [options for _, options in (*finished_runs(self.place), *interrupted_runs(self.place))]
+        return [title for options in begun for title in changed(options, run.options)]
+
+    def set_aside(self, name: str) -> None:
+        """Move what networks have changed since into a folder of this name beside it; raises Busy as `Run.lock`."""
+        run = self.run
+        run.lock()
+        try:
+            if self.changed_networks:
+                files = [self.place.with_suffix(ending) for ending in (".csv", ".png", ".pdf") if self.is_table]
+                folder = self.place.parent / name
+                folder.mkdir(exist_ok=True)
+                for path in (run.config, run.made_with, run.state_file, *(files or [self.place])):
+                    if path.exists():
+                        path.rename(folder / path.name)
+        finally:
+            run.unlock()
+
     def is_finished(self) -> bool:
         """Return whether it is finished, with the same options; measures may become more."""
         run = self.run
@@ -112,6 +139,19 @@ class Unit(NamedTuple):
         if "metrics" in run.options:
             run.options["metrics"] = begun.get("metrics", [])
         return run.is_finished(remedy=REMEDY) and set(asked) <= set(run.options.get("metrics", []))
+
+
+def with_weights(unit: Unit, weights: Mapping[tuple[str, str], str]) -> Unit:
+    """Return a unit whose options record the weights of its networks, as those of the single scripts do.
+
+    Args:
+        weights: their SHA-256, by path and type.
+    """
+    for options in (call.options for call in unit.calls):
+        for name in [name for name in vars(options) if name.endswith("_path")]:
+            network = getattr(options, name), getattr(options, name.replace("_path", "_type"))
+            setattr(options, f"{name}_sha256", weights[network])
+    return unit
 
 
 def stitching_unit(pair: tuple[ListedNetwork, ListedNetwork], method: Method, args: Namespace, save_dir: str) -> Unit:
@@ -161,9 +201,11 @@ def probing_unit(network: ListedNetwork, n_epochs: int, args: Namespace, save_di
     return Unit(PROBES, (network,), table, [Call(exec_probe, exec_probe.probe, options)])
 
 
-def run_units(units: Sequence[Unit], session: "Session") -> None:
+def run_units(units: Sequence[Unit], session: "Session", *, aside: str = "") -> None:
     """Run all units that no other process is at; one that fails stops no other.
 
+    Args:
+        aside: the name of the folders into which units go whose networks have changed since; "": they fail.
     Raises:
         UserError: some failed, after all others.
     """
@@ -171,7 +213,7 @@ def run_units(units: Sequence[Unit], session: "Session") -> None:
     for number, unit in enumerate(units, start=1):
         began = time.monotonic()
         try:
-            if not run_claimed(unit, session):
+            if not run_claimed(unit, session, aside=aside):
                 others.append(unit.title)
                 continue
         except Exception as error:
@@ -190,9 +232,11 @@ def run_units(units: Sequence[Unit], session: "Session") -> None:
         )
 
 
-def run_claimed(unit: Unit, session: "Session") -> bool:
+def run_claimed(unit: Unit, session: "Session", *, aside: str) -> bool:
     """Run a unit unless another process is at it; return whether it is finished."""
     try:
+        if aside:
+            unit.set_aside(aside)
         if unit.kind == PROBES:  # the script claims its table and finishes it
             run_calls(unit, session)
             return True

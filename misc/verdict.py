@@ -66,8 +66,9 @@ def give_verdict(args) -> None:
     from src.ood.rows import ValidityLimits, with_evaluations
     from src.results.captions import describe_stitches
     from src.results.tables import read_table
+    from src.results.weights import warn_of_earlier
     from src.similarity.rows import SimilarityRow
-    from src.stitching.folders import read_runs
+    from src.stitching.folders import read_runs, warn_of_weights
     from src.verdict import Limits, judge
     from src.verdict.judging import SIMILARITY_COLUMNS
     from src.verdict.report import print_matrices, print_verdicts, sentences, write_files
@@ -83,6 +84,8 @@ def give_verdict(args) -> None:
         raise UserError(f"{folders}: no finished stitching run; give folders that hold their folders, such as "
                         "results/DIR, or results/DIR/METHOD/*/ of misc/all_pairs.py")  # fmt: skip
     similarities = [row for path in args.similarity for row in read_table(path, SimilarityRow)]
+    warn_of_weights(runs)
+    warn_of_earlier((row.networks for row in similarities), kind="row")
 
     validity = ValidityLimits(args.noise_dose / 100, args.shrinkage_dose / 100)
     limits = Limits(args.tolerance / 100, validity, args.identification / 100, pairwise=args.pairwise)

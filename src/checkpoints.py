@@ -1,6 +1,7 @@
 """State dicts on disk, and networks built from them."""
 
 import contextlib
+import hashlib
 import io
 import json
 import pickle
@@ -21,7 +22,7 @@ from src.images import ImageSpec, Normalisation, describe_values
 from src.models import Network, build_model
 from src.models.heads import LinearProbe
 from src.models.torchvision_networks import torchvision_weights
-from src.network_names import NetworkName
+from src.network_names import DEFAULT, NetworkName, fresh_seed, is_user_network
 from src.runtime import seeded
 
 State = dict[str, Tensor]
@@ -90,14 +91,17 @@ def load_model(
         UserError: as load_state, or the checkpoint does not fit the network, names the keys; or as build_model.
     """
 
-    def build(has_head: bool = False) -> Network:
+    def build(has_head: bool = False, *, seed: int = 0) -> Network:
         shape = {"n_channels": images.shape[0], "image_shape": tuple(images.shape)}
-        network = build_model(name.type, n_classes=images.n_classes, **shape, encoder=encoder or has_head)
+        with seeded(seed):
+            network = build_model(name.type, n_classes=images.n_classes, **shape, encoder=encoder or has_head)
         return network.with_head() if has_head and network.is_encoder else network
 
-    if name.is_fresh:
-        with seeded(name.seed or 0):
-            return freeze(build(), device)
+    if name.is_fresh or is_user_network(name.type) and name.path == DEFAULT:
+        network = build(seed=fresh_seed(name.seed))
+        if name.is_fresh and is_user_network(name.type):
+            _warn_if_given(name.type, network, build(seed=fresh_seed(name.seed) + 1))
+        return freeze(network, device)
     if name.is_file:
         state = load_state(name.path)
         _warn_of_normalisation(name.path, images.normalisation)
@@ -108,6 +112,30 @@ def load_model(
     if not name.is_file and hasattr(model.module, "transform_input"):  # GoogLeNet's and Inception's other statistics
         model.module.transform_input = True
     return freeze(model, device)
+
+
+def weights_of(name: NetworkName, network: Network) -> str:
+    """Return the SHA-256 of the weights of a loaded network; of given weights, that of its state dict."""
+    return content_of_state(network.state_dict()) if name.is_given else name.content
+
+
+def content_of_state(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the names, types, shapes and values of a state dict."""
+    digest = hashlib.sha256()
+    for key, value in sorted(state.items()):
+        values = value.detach().cpu().contiguous()
+        digest.update(f"{key} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _warn_if_given(kind: str, network: Network, other: Network) -> None:
+    """Warn if a user's function gives two seeds the same weights: they are not fresh, but what comes with it."""
+    if content_of_state(network.state_dict()) == content_of_state(other.state_dict()):
+        warn_once(
+            f"{kind} gives the same weights whatever the seed, and - says that they are fresh and untrained; give "
+            f"{DEFAULT} in the place of the checkpoint if they are trained"
+        )
 
 
 def _trained_with(checkpoint: str | Path) -> dict[str, Any]:

@@ -1,22 +1,31 @@
-"""The names of trained networks: checkpoint, type, and for fresh weights a seed."""
+"""The names of networks: checkpoint, type, for fresh weights a seed, and what is recorded of the weights."""
 
 import functools
 import hashlib
 import os
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from src.errors import UserError
 
 FRESH = "-"  # stands for a checkpoint: weights as they are drawn
+DEFAULT = "DEFAULT"  # stands for a checkpoint: the weights that come with the type
+SHORT = 12  # digits of a SHA-256 in the row of a table
 
 
 class NetworkName(NamedTuple):
-    """A network as a command, a run or a row names it."""
+    """A network as a command, a list, a run or a row names it."""
 
-    path: str  # of the checkpoint; FRESH; or, for `tv_NAME`, an entry of torchvision's weights
+    path: str  # of the checkpoint; FRESH; DEFAULT; or, for `tv_NAME`, another entry of torchvision's weights
     type: str  # as `build_model` takes it
-    seed: int | None = None  # of fresh weights
+    seed: int | None = None  # of the run, if the weights are fresh
+    weights: str = ""  # their SHA-256, or its first `SHORT` digits, as a run recorded it; "": none did
+
+    @classmethod
+    def of(cls, path: str | None, kind: str | None, *, seed: int | None, weights: str | None = "") -> "NetworkName":
+        """Return the name from options of a run or columns of a row, whose seed counts for fresh weights alone."""
+        return cls(path or "", kind or "", (seed or 0) if path == FRESH else None, weights or "")
 
     @property
     def is_fresh(self) -> bool:
@@ -25,33 +34,74 @@ class NetworkName(NamedTuple):
 
     @property
     def is_file(self) -> bool:
-        """Whether its weights are in a file, and no entry of torchvision's such as DEFAULT."""
+        """Whether its weights are in a file: neither fresh nor an entry such as DEFAULT."""
         is_entry = self.path.isidentifier() and self.path.isupper() and not Path(self.path).exists()
         return not (self.is_fresh or is_entry)
 
     @property
-    def identity(self) -> str:
-        """A text that two names share if they name the same network: the SHA-256 of its checkpoint's content.
+    def is_given(self) -> bool:
+        """Whether its weights come with the type, as DEFAULT does."""
+        return not (self.is_fresh or self.is_file)
 
-        Of fresh weights and torchvision's, which are no files, it is that of the name itself; of a file that is not
-        there, its absolute path without links.
+    @property
+    def place(self) -> str:
+        """Where its weights come from, whatever they are: the file, without links, or the title."""
+        return os.path.realpath(self.path) if self.is_file else self.title
+
+    @property
+    def content(self) -> str:
+        """The SHA-256 of its weights: the recorded one, or that of its file as it is now.
+
+        Of fresh weights, and of DEFAULT where nothing is recorded, it is that of the name.
+
+        Raises:
+            UserError: nothing is recorded, and the file cannot be read.
         """
-        if not self.is_file:
-            return hashlib.sha256(f"{self.path} {self.type} {self.seed}".encode()).hexdigest()
-        try:
+        if self.weights:
+            return self.weights
+        if self.is_file:
             return content_of(self.path)
+        seed = fresh_seed(self.seed) if self.is_fresh else None
+        return hashlib.sha256(f"{self.path} {self.type} {seed}".encode()).hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """A text that two names share if they name the same network: the first digits of its `content`.
+
+        Of a file that is gone, and of which nothing is recorded, it is the absolute path without links.
+        """
+        try:
+            return self.content[:SHORT]
         except UserError:
             return os.path.realpath(self.path)
 
-    def title(self, seed: int | None) -> str:
-        """Return the path; without a file, also type and seed.
+    @property
+    def listed_as(self) -> Hashable:
+        """A value that it shares with its line in a list of networks, which knows neither seed nor given weights."""
+        return self.identity if self.is_file else (self.path, self.type)
 
-        Args:
-            seed: of the run; that of fresh weights derives from it.
-        """
+    @property
+    def has_changed(self) -> bool:
+        """Whether its file holds other weights than were recorded; a file that is gone has not changed."""
+        if not self.weights or not self.is_file or not os.path.isfile(self.path):
+            return False
+        return content_of(self.path)[:SHORT] != self.weights[:SHORT]
+
+    @property
+    def title(self) -> str:
+        """The path; without a file, also type and seed."""
         if self.is_file:
             return os.path.normpath(self.path) if self.path else "unknown"
-        return f"{self.path} ({self.type}, seed {seed or 0})" if self.is_fresh else f"{self.path} ({self.type})"
+        return f"{self.path} ({self.type}, seed {self.seed or 0})" if self.is_fresh else f"{self.path} ({self.type})"
+
+
+def titles_of(networks: Iterable[NetworkName]) -> dict[str, str]:
+    """Return the title of each network by identity; those of one title have the identity in it as well."""
+    titles: dict[str, str] = {}
+    for network in networks:
+        titles.setdefault(network.identity, network.title)
+    shared = [title for title in titles.values() if list(titles.values()).count(title) > 1]
+    return {key: f"{title} [{key}]" if title in shared else title for key, title in titles.items()}
 
 
 def content_of(path: str | Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from src.checkpoints import load_model
+from src.checkpoints import load_model, weights_of
 from src.datasets import load_dataset
 from src.datasets.base import BaseImageSet
 from src.images import ImageSpec
@@ -19,6 +19,7 @@ class Session:
 
     def __init__(self) -> None:
         self._networks: dict[Hashable, Network] = {}
+        self._weights: dict[NetworkName, str] = {}  # the SHA-256 of those that were loaded
         self._datasets: dict[Hashable, BaseImageSet] = {}
         self.features: Any = None  # of networks that are compared again: a `KeptFeatures`
         self.reference: Any = None  # of the last evaluation of stitches, for the next one into the same network
@@ -30,9 +31,16 @@ class Session:
         key = (name, images, str(device))
         if key not in self._networks:
             self._networks[key] = load_model(name, images, device=device, encoder=encoder)
+            self._weights[name] = weights_of(name, self._networks[key])
         if self._networks[key].is_encoder and not encoder:
             return load_model(name, images, device=device)  # refuses it
         return self._networks[key]
+
+    def weights(self, name: NetworkName, images: ImageSpec, *, device: torch.device | str) -> str:
+        """Return the SHA-256 of the weights of a network as it was loaded; of a file it is not loaded for that."""
+        if name.is_given:
+            self.network(name, images, device=device, encoder=True)
+        return self._weights.get(name) or name.content
 
     def dataset(self, name: str, root: str | Path, **options: Any) -> BaseImageSet:
         """Return one split of a data set as `load_dataset` loads it; the same object for the same arguments."""

@@ -7,7 +7,8 @@ Nothing here imports torch, so that `--help` and a mistyped option are answered 
 # fmt: off
 from src.cli.groups import (
     CHECKPOINT, NETWORKS, add_channels_last, add_data, add_figure, add_gpu, add_interventions, add_matching, add_resume,
-    add_similarity, add_training, choose_layers, figure_options, load_options, named_network, training_settings,
+    add_similarity, add_training, choose_layers, figure_options, load_network, load_options, named_network,
+    training_settings,
 )
 from src.cli.parser import Parser, run
 from src.cli.types import (

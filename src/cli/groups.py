@@ -12,16 +12,21 @@ from src.cli.parser import Parser
 from src.cli.types import cutoff, described, real_number, whole_number
 from src.datasets import DATASET_NAMES, INTERVENTIONS, Loading, dataset_name
 from src.errors import UserError
+from src.images import ImageSpec
 from src.network_names import NetworkName
 
 if TYPE_CHECKING:
     from src.models import Network
+    from src.session import Session
 
 NETWORKS = (
     f"one of {', '.join(MODEL_NAMES)}; tv_NAME, any classification network of torchvision (tv_convnext_tiny); or "
     "FILE.py:FUNCTION, one of your own"
 )
-CHECKPOINT = "a state dict; for tv_NAME also DEFAULT or the name of torchvision's weights; - for fresh weights"
+CHECKPOINT = (
+    "a state dict; DEFAULT: the weights that come with the type, torchvision's of tv_NAME, or those that "
+    "FILE.py:FUNCTION gives; another name of torchvision's weights; -: fresh weights, drawn by the seed"
+)
 MOST_WORKERS = 16  # that decode images by default
 
 
@@ -173,7 +178,22 @@ def add_channels_last(parser: Parser, *sides: str) -> None:
 def named_network(args: Namespace, side: str) -> NetworkName:
     """Return the network that options name: `front_model` by `front_model_path` and `front_model_type`."""
     options = vars(args)
-    return NetworkName(options[f"{side}_path"], options[f"{side}_type"], options.get(f"{side}_path_seed"))
+    return NetworkName.of(options[f"{side}_path"], options[f"{side}_type"], seed=options.get("seed"))
+
+
+def load_network(
+    args: Namespace, side: str, images: ImageSpec, *, session: "Session", device: Any, encoder: bool = False
+) -> tuple["Network", NetworkName]:
+    """Return the network that options name, and its name with the SHA-256 of its weights, which the options then hold.
+
+    Args:
+        encoder: as for `load_model`.
+    """
+    name = named_network(args, side)
+    network = session.network(name, images, device=device, encoder=encoder)
+    name = name._replace(weights=session.weights(name, images, device=device))
+    setattr(args, f"{side}_path_sha256", name.weights)
+    return network, name
 
 
 def choose_layers(

@@ -12,10 +12,10 @@ from src.cli.types import network
 from src.console import note
 from src.errors import Misfit, UserError, as_user_error, unknown_name
 from src.files import read_yaml
-from src.network_names import FRESH, content_of, file_and_function, fresh_seed, is_user_network
+from src.network_names import content_of, file_and_function, is_user_network
 from src.results.options import NOT_RECORDED
 
-DERIVED = ("_sha256", "_path_seed")  # endings of entries of a `config.txt` that `parse_args` adds
+DERIVED = ("_sha256", "_path_seed")  # endings of entries of a `config.txt` that are no options
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
         """Parse arguments, with defaults from the file of `--config`; end the process where one is wrong.
 
-        The result also has the SHA-256 of users' files that options name networks of, and the seeds of fresh weights.
+        The result also has the SHA-256 of users' files that options name networks of.
         """
         args = sys.argv[1:] if args is None else args
         first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -56,8 +56,6 @@ class Parser(argparse.ArgumentParser):
                             "code; name it on the command line as well"
                         )
                     setattr(parsed, f"{name}_sha256", content_of(file_and_function(value)[0]))
-                elif name.endswith("_path") and value == FRESH:
-                    setattr(parsed, f"{name}_seed", fresh_seed(getattr(parsed, "seed", 0)))
         except (argparse.ArgumentError, UserError) as error:
             self.error(str(error))
         return parsed

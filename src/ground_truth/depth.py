@@ -31,14 +31,14 @@ Cells = Mapping[tuple[str, str, str, str], Mapping[tuple[Hashable, Hashable], Se
 
 
 def depth_rows(
-    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], *, groups: Mapping[str, str] | None = None
+    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], *, groups: Mapping[Hashable, str] | None = None
 ) -> list[DepthRow]:
     """Return the means over pairs of two networks at each layer, with intervals of 95 % over networks.
 
     Stitches of different layers, of a network with itself, and similarities at reduced ranks are left out.
 
     Args:
-        groups: by the identity of a network; each pair of groups has a line of its own. Default: types.
+        groups: by the `listed_as` of a network; each pair of groups has a line of its own. Default: types.
     """
     cells = _cells(runs, similarities, groups or {})
     listed = {layer: i for i, layer in enumerate(dict.fromkeys(row.layer1 for row in similarities))}
@@ -66,7 +66,9 @@ def write_depth(path: Path, rows: Sequence[DepthRow], *, figure: str = ".png", t
     curves(path.with_suffix(figure), panels, x_label="layer of both networks", layers=layers, is_shared=False, **texts)
 
 
-def _cells(runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], groups: Mapping[str, str]) -> Cells:
+def _cells(
+    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], groups: Mapping[Hashable, str]
+) -> Cells:
     methods = method_names([run.row for run in runs], apart_from=(*NETWORKS, "seed"))
     measured = []  # networks, layers, quantity, line, value
     for run, method in zip(runs, methods, strict=True):
@@ -79,7 +81,7 @@ def _cells(runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], 
     for networks, (layer, other), quantity, line, value in measured:
         keys = tuple((network.identity, network.type) for network in networks)
         if layer == other and keys[0] != keys[1] and value is not None and not math.isnan(value):
-            title = " → ".join(groups.get(network.identity, short(network.type)) for network in networks)
+            title = " → ".join(groups.get(network.listed_as, short(network.type)) for network in networks)
             cells[quantity, line, title, layer][keys].append(value)
     if len({title for _, _, title, _ in cells}) == 1:
         return {(quantity, line, "", layer): values for (quantity, line, _, layer), values in cells.items()}

@@ -1,27 +1,31 @@
 """Reads the tables of all pairs of networks (`misc/all_pairs.py`) into arrays by measure."""
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from src.choices.scores import SCORES
+from src.console import warn
 from src.errors import UserError
 from src.ground_truth.measures import PROBE, measures_of, similarities_of
+from src.network_names import NetworkName
 from src.ood.rows import read_evaluations
 from src.probing.rows import ProbeRow
 from src.results.matrices import by_depth, depths_of
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.results.tables import read_table
+from src.results.weights import counted
 from src.similarity.rows import SimilarityRow
 from src.stitching.folders import StitchingRun
 from src.stitching.rows import StitchRow
 
+Row = TypeVar("Row")
 Cells = dict[str, dict[tuple, float]]  # by measure; then by front and end network, front and end layer
 
 
@@ -32,6 +36,7 @@ class Tables(NamedTuple):
     values: dict[str, NDArray]  # by measure, (N, N, L, L): front and end network, front and end layer; higher is alike
     directed: frozenset[str]  # measures of stitches
     shortcut: float | None = None  # the option: test images had dots
+    seed: int | None = None  # of fresh networks
 
     def into(self, measure: str, layer: str) -> NDArray:
         """Return the similarity (N, N) of front networks (rows) to end networks at a layer."""
@@ -49,31 +54,39 @@ class Tables(NamedTuple):
         return (forth + forth.T + back + back.T) / 4
 
 
-def read_tables(folder: Path, networks: Sequence[ListedNetwork]) -> Tables:
+def read_tables(folder: Path, networks: Sequence[ListedNetwork], weights: Mapping[str, str] | None = None) -> Tables:
     """Read `METHOD/A-B/`, `similarity/A-B.csv` and `probes/A.csv` of all networks; what is missing is NaN.
 
+    Rows of earlier weights of a network are left out, with a warning.
+
+    Args:
+        weights: the SHA-256 of the weights of networks by their names in the list. Default: of those that are files.
     Raises:
         UserError: the folder has nothing of these networks, or a table is damaged.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give one that misc/all_pairs.py has written to")
     cells: Cells = defaultdict(dict)
+    weights = weights or {}
+    current = _CurrentRows([network.named()._replace(weights=weights.get(network.name, "")) for network in networks])
     stitches: list[StitchRow] = []
     listed: dict[str, int] = {}  # the place of each layer in tables of similarity, whose rows go through them in order
     for first, second, path in _pairs(folder / SIMILARITY, networks, ".csv"):
-        for row in read_table(path, SimilarityRow):
+        for row in current.of(read_table(path, SimilarityRow), first, second):
             listed.setdefault(row.layer1, len(listed))
             for name, value in similarities_of(row).items() if row.rank1 is row.rank2 is None else ():
                 cells[name][first, second, row.layer1, row.layer2] = value
                 cells[name][second, first, row.layer2, row.layer1] = value
-    _read_probes(folder / PROBES, networks, cells)
+    _read_probes(folder / PROBES, networks, cells, current)
     undirected = frozenset(cells)
     for method in sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in TABLES):
         for front, end, path in _pairs(folder / method, networks):
-            for run in _read_runs(path):
+            runs = {run.row: run for run in _read_runs(path)}
+            for run in (runs[row] for row in current.of(runs, front, end)):
                 stitches.append(run.row)
                 for name, value in measures_of(run).items():
                     cells[f"{method} {name}"][(front, end, *run.row.pair)] = value
+    current.warn()
     if not cells:
         raise UserError(f"{folder} has no pair of the networks of this list; give what misc/all_pairs.py was given")
     found_layers = (layer for found in cells.values() for key in found for layer in key[2:])
@@ -83,7 +96,44 @@ def read_tables(folder: Path, networks: Sequence[ListedNetwork]) -> Tables:
         values[name] = np.full(2 * (len(networks),) + 2 * (len(layers),), math.nan)
         for (first, second, layer1, layer2), value in found.items():
             values[name][first, second, places[layer1], places[layer2]] = value
-    return Tables(layers, values, frozenset(cells) - undirected, stitches[-1].shortcut if stitches else None)
+    shortcut = stitches[-1].shortcut if stitches else None
+    return Tables(layers, values, frozenset(cells) - undirected, shortcut, current.seed)
+
+
+class _CurrentRows:
+    """Tells rows of networks as they are now from rows of earlier weights.
+
+    Args:
+        networks: of the list.
+    """
+
+    def __init__(self, networks: Sequence[NetworkName]):
+        self.networks = networks
+        self.seed: int | None = None  # of the fresh networks in rows
+        self._earlier: Counter[str] = Counter()  # rows by network
+
+    def of(self, rows: Iterable[Row], *places: int) -> list[Row]:
+        """Return the rows that are of the networks at these places of the list as they are now."""
+        current = []
+        for row in rows:
+            self.seed = next((network.seed for network in row.networks if network.is_fresh), self.seed)
+            pairs = zip(row.networks, (self.networks[place] for place in places), strict=True)
+            earlier = {network.title for network, now in pairs if _is_earlier(network, now)}
+            self._earlier.update(earlier)
+            if not earlier:
+                current.append(row)
+        return current
+
+    def warn(self) -> None:
+        """Warn of the rows that were left out."""
+        for title, n in self._earlier.items():
+            warn(f"{counted(n, 'row')} of earlier weights of {title}, and left out")
+
+
+def _is_earlier(network: NetworkName, now: NetworkName) -> bool:
+    """Return whether a row is of other weights than a network has now, as far as both are known."""
+    is_known = network.weights and not now.is_fresh and (now.weights or now.is_file)
+    return bool(is_known) and network.identity != now.identity
 
 
 def _pairs(folder: Path, networks: Sequence[ListedNetwork], ending: str = "") -> Iterator[tuple[int, int, Path]]:
@@ -94,10 +144,10 @@ def _pairs(folder: Path, networks: Sequence[ListedNetwork], ending: str = "") ->
             yield i, j, path
 
 
-def _read_probes(folder: Path, networks: Sequence[ListedNetwork], cells: Cells) -> None:
+def _read_probes(folder: Path, networks: Sequence[ListedNetwork], cells: Cells, current: _CurrentRows) -> None:
     """Add the negative differences of accuracies of the probes of two networks, at full rank."""
     paths = [folder / f"{network.name}.csv" for network in networks]
-    tables = {i: read_table(path, ProbeRow) for i, path in enumerate(paths) if path.exists()}
+    tables = {i: current.of(read_table(path, ProbeRow), i) for i, path in enumerate(paths) if path.exists()}
     probes = {(i, row.layer): row.accuracy for i, rows in tables.items() for row in rows if row.rank is None}
     for (i, layer1), (j, layer2) in permutations(probes, 2):
         if i != j:

@@ -48,7 +48,10 @@ def torchvision_weights(name: str, entry: str, *, n_classes: int) -> dict[str, T
     """
     given = name.removeprefix(PREFIX)
     if not name.startswith(PREFIX) or given not in classifiers():
-        raise UserError(f"{entry} names weights of torchvision's networks (tv_NAME), not of {name}; give a checkpoint")
+        raise UserError(
+            f"{entry}: {name} comes with no such weights, as tv_NAME of torchvision does, and FILE.py:FUNCTION with "
+            "DEFAULT; give a checkpoint, or - for fresh weights"
+        )
     table = torchvision.models.get_model_weights(given)
     if entry not in table.__members__:
         raise unknown_name(f"weights of {name}", entry, ["DEFAULT", *(each.name for each in table)])

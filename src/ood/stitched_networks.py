@@ -1,6 +1,7 @@
 """The two networks that stitching runs were made with, and the stitches, loaded again."""
 
 import copy
+import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,29 +11,60 @@ from src.console import warn
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network
-from src.network_names import NetworkName, content_of, file_and_function, is_user_network
-from src.results.experiments import CHECKPOINTS, NETWORKS, Pair, by_experiment
+from src.network_names import NetworkName, content_of, file_and_function, is_user_network, titles_of
+from src.results.experiments import Pair, by_experiment
+from src.results.weights import names_of
 from src.session import Session
-from src.stitching.folders import StitchingRun
+from src.stitching.folders import StitchingRun, warn_of_weights
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
 
 LAYER_OPTIONS = ("c2t_cls_token", "t2c_cls_token", "upsample_mode")
-SHARED = (*NETWORKS, "stitching_type", "front_model_path_seed", "end_model_path_seed")  # seeds of fresh weights
+SIDES = ("front", "end")
+SHARED = ("front_model_type", "end_model_type", "stitching_type")
 GridOfRuns = tuple[Grid, dict[Pair, StitchingRun]]
 
 
-def check_runs(runs: Sequence[StitchingRun], folder: Path) -> None:
-    """Refuse no runs, and runs that do not share the networks, under whatever paths, and the stitching type."""
+def check_runs(runs: Sequence[StitchingRun], folder: Path, given: Mapping[str, Any]) -> None:
+    """Refuse no runs, runs of other weights than their checkpoints hold now, and runs that differ in what they share.
+
+    They share the networks, under whatever paths, and the stitching type.
+
+    Args:
+        given: the options of the script, of which `front_model` and `end_model` count.
+    """
     if not runs:
         raise UserError(f"{folder} holds no finished stitching run; give the folder that holds their folders")
-    networks = [run.row.networks for run in runs]
-    identities = {path: {pair[i].identity for pair in networks} for i, path in enumerate(CHECKPOINTS)}
+    for side, networks in zip(SIDES, zip(*(run.row.networks for run in runs), strict=True), strict=True):
+        moved = given[f"{side}_model"]
+        now = [network._replace(path=moved or network.path) for network in networks]
+        _refuse_earlier(side, networks, [network.has_changed for network in now], moved)
+        titles = titles_of(networks)
+        if len(titles) > 1:
+            values = ", ".join(sorted(titles.values()))
+            raise UserError(f"the runs differ in {side}_model_path: {values}; evaluate one kind of runs at a time")
+    warn_of_weights(runs)
     for name in SHARED:
         values = sorted({str(run.options.get(name)) for run in runs})
-        if len(values) > 1 and len(identities.get(name, values)) > 1:
+        if len(values) > 1:
             raise UserError(f"the runs differ in {name}: {', '.join(values)}; evaluate one kind of runs at a time")
+
+
+def _refuse_earlier(
+    side: str, networks: Sequence[NetworkName], has_changed: Sequence[bool], moved: str | None = None
+) -> None:
+    """Raise a UserError if the weights of runs are not those at hand, which would be evaluated in their place."""
+    titles = [network.title for network, is_other in zip(networks, has_changed, strict=True) if is_other]
+    if not titles:
+        return
+    runs = f"{len(titles)} of {len(networks)} runs are"
+    if moved:
+        raise UserError(f"--{side}-model {moved}: {runs} of other weights; give the checkpoint they were made with")
+    raise UserError(
+        f"{runs} of earlier weights of {names_of(titles)}; remove their folders and stitch again, or say with "
+        f"--{side}-model where the old checkpoint is"
+    )
 
 
 def check_data(dataset: str, runs: Sequence[StitchingRun], *, other_data: bool, shortcut: float | None = None) -> None:
@@ -62,8 +94,8 @@ def _has_moved(recorded: Path, dataset: str) -> bool:
 
 def load_networks(
     runs: Sequence[StitchingRun], given: Mapping[str, Any], images: ImageSpec, *, session: Session, device: Any
-) -> tuple[Network, Network, NetworkName]:
-    """Load the front and the end network of runs, with the name of the latter; raises UserError as `name_of`.
+) -> dict[str, tuple[Network, NetworkName]]:
+    """Load the networks of runs: by side, with its name and the SHA-256 of its weights; raises UserError as `name_of`.
 
     They give the activations of the stitched layers as the runs had them.
 
@@ -71,16 +103,28 @@ def load_networks(
         given: the options of the script, of which `front_model`, `front_type`, `end_model` and `end_type` count.
     """
     networks = {}
-    for side in ("front", "end"):
+    for i, side in enumerate(SIDES):
         name = name_of(runs[0].options, side, path=given[f"{side}_model"], type=given[f"{side}_type"])
         network = session.network(name, images, device=device, encoder=side == "front")
+        recorded = [run.row.networks[i] for run in runs]
+        if name.is_fresh:  # of a function whose file may have been moved
+            name = name._replace(weights=recorded[0].content)
+        else:
+            name = name._replace(weights=session.weights(name, images, device=device))
+        _refuse_earlier(side, recorded, [bool(of.weights) and of.identity != name.identity for of in recorded])
         for channels_last in (False, True):
             layers = {getattr(run.row.pair, f"{side}_layer") for run in runs
                       if (run.options.get("channels_last") in (side, "both")) == channels_last}  # fmt: skip
             known = [layer for layer in network.layer_names if layer in layers]
             network = network.channels_first(known, image_shape=images.shape, channels_last=channels_last)
         networks[side] = network, name
-    return networks["front"][0], *networks["end"]
+    return networks
+
+
+def with_weights(run: StitchingRun, names: Mapping[str, NetworkName]) -> StitchingRun:
+    """Return a run whose row has the weights that it is evaluated with, which earlier versions did not record."""
+    weights = {f"{side}_weights": name.identity for side, name in names.items()}
+    return dataclasses.replace(run, row=dataclasses.replace(run.row, **weights))
 
 
 def name_of(options: Mapping[str, Any], side: str, *, path: str | None, type: str | None) -> NetworkName:
@@ -92,7 +136,8 @@ def name_of(options: Mapping[str, Any], side: str, *, path: str | None, type: st
     Raises:
         UserError: the checkpoint is not there, or the file was not named, or another one.
     """
-    recorded = NetworkName(*(options.get(f"{side}_model_{part}") for part in ("path", "type", "path_seed")))
+    path_and_type = options.get(f"{side}_model_path"), options.get(f"{side}_model_type")
+    recorded = NetworkName.of(*path_and_type, seed=options.get("seed"))
     if is_user_network(recorded.type) and type is None:
         raise UserError(
             f"the {side} network of these runs is {recorded.type}, and the code that a folder names is not run by "

@@ -14,7 +14,7 @@ from src.errors import UserError, unknown_name
 from src.files import locked, read_json, readable, write_json
 from src.images import ImageSpec
 from src.models import MODEL_NAMES, build_model
-from src.network_names import NetworkName
+from src.network_names import SHORT, NetworkName
 from src.ood.detectors import EnergyDetector
 
 Entry = dict[str, Any]
@@ -57,7 +57,7 @@ class DetectorStore:
         names: dict[str, list[str]] = {}
         for name, entry in self.entries().items():
             sha256, path = entry.get("source_sha256"), Path(str(entry.get("source_model_path")))
-            if source.identity == sha256 if sha256 else path.resolve() == Path(source.path).resolve():
+            if source.identity == sha256[:SHORT] if sha256 else path.resolve() == Path(source.path).resolve():
                 names.setdefault(str(entry.get("source_layer")), []).append(name)
         return names
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from src.network_names import NetworkName
 from src.results.captions import caption, common, network, short
 from src.results.curves import curves
-from src.results.experiments import named_in_row
 from src.results.tables import Rank, write_table
 
 
@@ -26,13 +25,14 @@ class ProbeRow(NamedTuple):
     dataset: str
     n_images: int | None  # test images
     shortcut: float | None = None  # images had dots
+    model_weights: str | None = None  # the first digits of their SHA-256
 
     contents, written_by = "probing", "exec_probe.py -o"
 
     @property
     def networks(self) -> tuple[NetworkName]:
         """The network."""
-        return (named_in_row(self.model, self.model_type, seed=self.seed),)
+        return (NetworkName.of(self.model, self.model_type, seed=self.seed, weights=self.model_weights),)
 
 
 def write_files(path: Path, rows: Sequence[ProbeRow], widths: Mapping[str, int], *, figure: str, title: str) -> None:

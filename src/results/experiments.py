@@ -6,12 +6,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from src.choices import STARTS
 from src.console import warn
-from src.network_names import FRESH, NetworkName, fresh_seed
+from src.network_names import SHORT, NetworkName
 from src.results.tables import columns, from_record
 
 Result = TypeVar("Result")
 CHECKPOINTS = ("front_model_path", "end_model_path")
-NETWORKS = (*CHECKPOINTS, "front_model_type", "end_model_type")
+WEIGHTS = ("front_weights", "end_weights")
+NETWORKS = (*CHECKPOINTS, "front_model_type", "end_model_type", *WEIGHTS)
 RANKS = ("front_stitch_rank", "front_pinv_rank")
 
 
@@ -48,6 +49,8 @@ class Experiment:
     pinv_cutoff: str = "paper"  # the only one of the public code
     seed: int | None = None
     shortcut: float | None = None  # all images had dots, which told their class with this probability
+    front_weights: str | None = None  # the first digits of their SHA-256; None: the run did not record it
+    end_weights: str | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)  # all; no column
 
     @classmethod
@@ -57,7 +60,7 @@ class Experiment:
         Raises:
             ValueError: an option is missing or of another type; names it.
         """
-        return dataclasses.replace(from_record(Experiment, options), options=options)
+        return dataclasses.replace(from_record(Experiment, {**options, **short_weights(options)}), options=options)
 
     def config(self, pair: Pair) -> dict[str, Any]:
         """Return what the `config.txt` of a pair of layers holds."""
@@ -79,8 +82,11 @@ class Experiment:
     @property
     def networks(self) -> tuple[NetworkName, NetworkName]:
         """The front and the end network."""
-        front, end = (self.front_model_path, self.front_model_type), (self.end_model_path, self.end_model_type)
-        return named_in_row(*front, seed=self.seed), named_in_row(*end, seed=self.seed)
+        front = NetworkName.of(
+            self.front_model_path, self.front_model_type, seed=self.seed, weights=self.front_weights
+        )
+        end = NetworkName.of(self.end_model_path, self.end_model_type, seed=self.seed, weights=self.end_weights)
+        return front, end
 
     @property
     def network_keys(self) -> tuple[tuple[str, str], ...]:
@@ -112,15 +118,19 @@ def pair_of(options: Mapping[str, Any]) -> Pair:
     return Pair(options.get("front_layer"), options.get("end_layer"))
 
 
-def named_in_row(path: str | None, kind: str | None, *, seed: int | None) -> NetworkName:
-    """Return the network that a row names by the path of its checkpoint, its type, and the seed of fresh weights."""
-    return NetworkName(path or "", kind or "", fresh_seed(seed) if path == FRESH else None)
+def short_weights(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the first digits of the SHA-256 of both networks' weights, by column, as the options of a run have it."""
+    records = ("front_model_path_sha256", "end_model_path_sha256")
+    return {name: (options.get(record) or "")[:SHORT] for name, record in zip(WEIGHTS, records, strict=True)}
 
 
 def by_experiment(rows: Iterable[Result]) -> dict[str, list[Result]]:
     """Group rows of stitches by experiment, under titles that name what tells one from another; "" for a single one."""
     groups = grouped(rows, lambda row: row.key)
-    titles = _details([same[0].settings for same in groups.values()])
+    settings = [same[0].settings for same in groups.values()]
+    titles = _details([{name: value for name, value in values.items() if name not in WEIGHTS} for values in settings])
+    if len(set(titles)) < len(titles):  # networks that were trained again
+        titles = _details(settings)
     return dict(zip(titles, groups.values(), strict=True))
 
 

@@ -4,7 +4,7 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,10 @@ class ListedNetwork(NamedTuple):
     group: str | None = None  # of networks that were made alike
 
     contents, written_by = "networks", "with the columns name, path, type and optionally group"
+
+    def named(self, *, seed: int | None = None) -> NetworkName:
+        """Return its name as that of a network; fresh weights have the seed of the run."""
+        return NetworkName.of(self.path, self.type, seed=seed)
 
 
 def read_networks(table: str | Path) -> list[ListedNetwork]:
@@ -52,9 +56,9 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
     return [_with_path_from(Path(table).parent, network, table) for network in networks]
 
 
-def by_identity(networks: Sequence[ListedNetwork]) -> dict[str, ListedNetwork]:
-    """Return networks by what tells that a row of a table is of the same one."""
-    return {NetworkName(network.path, network.type).identity: network for network in networks}
+def as_listed(networks: Sequence[ListedNetwork]) -> dict[Hashable, ListedNetwork]:
+    """Return networks by what tells that a row of a table is of the same one, the `listed_as` of its name."""
+    return {network.named().listed_as: network for network in networks}
 
 
 def pair_name(first: ListedNetwork, second: ListedNetwork) -> str:

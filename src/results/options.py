@@ -10,10 +10,12 @@ from typing import Any
 from src.errors import UserError
 from src.files import read_json, write_json
 from src.network_names import content_of
+from src.results.weights import changed, names_of
 
 NOT_RECORDED = ("config", "resume", "overwrite")  # a `config.txt` with them would not repeat the run
+PLACES = ("save_dir", "source_dir", "output")  # where a run lies, which is no property of it
 FREE = (  # options that do not change the results of a run
-    "gpu", "n_workers", "prefetch_factor", "verbose", "print_freq", "title", "pdf",
+    *PLACES, "gpu", "n_workers", "prefetch_factor", "verbose", "print_freq", "title", "pdf",
 )  # fmt: skip
 EMPTY = {"scheduler": "none", "front_stitch_rank": None, "front_pinv_rank": None}  # for "" and 0 of the public code
 
@@ -43,7 +45,7 @@ def differences(begun: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     networks that it builds are still the same.
     """
     names = [name for name in begun if name in given and name not in FREE and not name.endswith("_sha256")]
-    differing = [name for name in names if not _is_same(begun[name], given[name])]
+    differing = [name for name in names if not _is_same(name, begun, given)]
     return ", ".join(f"{name} was {reprlib.repr(begun[name])}, now {given[name]!r}" for name in differing)
 
 
@@ -54,14 +56,24 @@ def refuse_other_options(
     where: Path,
     remedy: str = "give the same ones, or start anew without --resume",
 ) -> None:
-    """Raise a UserError that names the differences if the options of a run are not those given."""
+    """Raise a UserError that names the differences if the options of a run, or its networks, are not those given."""
+    titles = changed(begun, given)
+    if titles:
+        raise UserError(f"{where} is of a run with earlier weights of {names_of(titles)}; {remedy}")
     differing = differences(begun, given)
     if differing:
         raise UserError(f"{where} is of a run with other options ({differing}); {remedy}")
 
 
-def _is_same(one: Any, other: Any) -> bool:
-    """Compare two values of an option; paths are the same if they name one place, or files of the same content."""
+def _is_same(name: str, begun: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    """Compare two values of an option; paths are the same if they name one place, or files of the same content.
+
+    The content of a checkpoint is the recorded one.
+    """
+    weights = [options.get(f"{name}_sha256") for options in (begun, given)]
+    if all(weights) and name.endswith("_path"):
+        return weights[0] == weights[1]
+    one, other = begun[name], given[name]
     if not (isinstance(one, str) and isinstance(other, str)):
         return one == other
     if os.path.normpath(one) == os.path.normpath(other):

@@ -79,13 +79,30 @@ class Run:
             UserError: the folder cannot be created, or it holds an interrupted run of other options.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = locked(self._lock_file, wait=False)
+            self.lock()
             for path in () if resume else (self.config, self.made_with, self.state_file, *self.logs):
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"cannot use {self.folder} as folder of this run: {error.strerror or error}") from error
         self.state = self.saved() if resume else {}
+
+    def lock(self) -> None:
+        """Create the folder, and keep other processes out until `unlock`; raises Busy where another one is in it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = locked(self._lock_file, wait=False)
+
+    def unlock(self) -> None:
+        """Let go of the folder."""
+        if self._lock:
+            self._lock_file.unlink(missing_ok=True)  # while it is held: afterwards it may be another process's
+            self._lock.close()
+            self._lock = None
+
+    def begun(self) -> dict[str, Any]:
+        """Return the options of the finished or interrupted run that is there; empty where there is none."""
+        if self.config.exists():
+            return read_options(self.config)
+        return load_tensors(self.state_file)["options"] if self.state_file.exists() else {}
 
     def saved(self) -> dict[str, Any]:
         """Return the state of an interrupted run; empty where there is none."""
@@ -117,10 +134,7 @@ class Run:
     def discard(self) -> None:
         """Remove the state, and let go of the folder."""
         self.state_file.unlink(missing_ok=True)
-        if self._lock:
-            self._lock_file.unlink(missing_ok=True)  # while it is held: afterwards it may be another process's
-            self._lock.close()
-            self._lock = None
+        self.unlock()
 
     @property
     def _lock_file(self) -> Path:

@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 from src.choices import STARTS
 from src.choices.measures import GRAMS, MEASURES
+from src.network_names import titles_of
 from src.probing.rows import ProbeRow
 from src.results.captions import caption, network, short
 from src.results.experiments import NETWORKS, RANKS, grouped, method_names, newest
 from src.results.tables import Rank, read_table
+from src.results.weights import warn_of_earlier
 from src.similarity.rows import SimilarityRow
 from src.stitching.rows import StitchRow
 
@@ -52,7 +54,8 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
     tables = {path: read_table(path, SimilarityRow, ProbeRow, StitchRow) for path in map(Path, paths)}
     rows = [row for path in sorted(tables, key=lambda path: path.stat().st_mtime) for row in tables[path]]
     of_kind = {kind: [row for row in rows if isinstance(row, kind)] for kind in (SimilarityRow, ProbeRow, StitchRow)}
-    titles = {name.identity: name.title(row.seed) for row in reversed(rows) for name in row.networks}
+    warn_of_earlier((row.networks for row in rows), kind="row")
+    titles = titles_of(name for row in rows for name in row.networks)
     stitches = sorted(of_kind[StitchRow], key=lambda row: row.folder)  # a time
     measured = [*_similarities(of_kind[SimilarityRow], titles), *_accuracies(stitches, titles)]
     networks = dict.fromkeys(network(name.path, name.type) for row in rows for name in row.networks)

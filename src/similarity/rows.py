@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from src.choices.measures import MEASURES
 from src.network_names import NetworkName
-from src.results.experiments import named_in_row
 from src.results.tables import Rank
 
 BY_POSITION, NO_ALIGNMENT = ("positions", "tokens"), "none"  # alignments; by all others images are the samples
@@ -41,14 +40,17 @@ class SimilarityRow(NamedTuple):
     seed: int | None  # of fresh weights
     values: dict[str, float]  # by measure, NaN where there is none; and the columns of its nulls
     shortcut: float | None = None  # images had dots
+    model1_weights: str | None = None  # the first digits of their SHA-256
+    model2_weights: str | None = None
 
     contents, written_by = "similarity", "exec_compute_low_rank_sim_metrics.py -o"
 
     @property
     def networks(self) -> tuple[NetworkName, NetworkName]:
         """Both networks."""
-        first, second = (self.model1, self.model1_type), (self.model2, self.model2_type)
-        return named_in_row(*first, seed=self.seed), named_in_row(*second, seed=self.seed)
+        first = NetworkName.of(self.model1, self.model1_type, seed=self.seed, weights=self.model1_weights)
+        second = NetworkName.of(self.model2, self.model2_type, seed=self.seed, weights=self.model2_weights)
+        return first, second
 
     @property
     def measures(self) -> dict[str, float]:

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +22,10 @@ from src.choices import STARTS
 from src.console import warn
 from src.errors import UserError
 from src.files import read_json, readable, write_bytes, write_json, write_text
+from src.results.experiments import short_weights
 from src.results.options import read_options
 from src.results.tables import columns, from_record, read_table
+from src.results.weights import warn_of_runs
 from src.stitching.rows import Metrics, StitchRow
 from src.training.recorded import EpochRow
 
@@ -34,6 +36,7 @@ SUMMARY = {  # lines of `summary.txt`, and the metrics that they give
     "Normalized representation difference": "representation_difference",
 }
 PREDICTIONS = ("stitched", "front", "end", "labels")  # arrays of `predictions.npz`
+STALE = "stale-"  # begins the name of a folder of runs that were moved aside
 STILL_FELL = 0.02  # by which share a loss may fall over the last fifth of the epochs
 
 
@@ -160,9 +163,18 @@ def _is_stitch(config: Path) -> bool:
 
 
 def folders_of_runs(source_dir: Path) -> set[Path]:
-    """Return the folders below this one that hold runs."""
-    configs = source_dir.rglob("config.txt")
-    return {config.parent.parent for config in configs} - {source_dir, source_dir.parent}
+    """Return the folders below this one that hold runs, but those that were moved aside."""
+    folders = {config.parent.parent for config in source_dir.rglob("config.txt")} - {source_dir, source_dir.parent}
+    return {folder for folder in folders if not _is_stale(folder.relative_to(source_dir))}
+
+
+def _is_stale(folder: Path) -> bool:
+    return any(part.startswith(STALE) for part in folder.parts)
+
+
+def warn_of_weights(runs: Iterable[StitchingRun]) -> None:
+    """Warn of runs whose checkpoints hold, or may hold, other weights now."""
+    warn_of_runs([(run.folder / "config.txt", run.row.networks) for run in runs])
 
 
 def remove_parts(directory: Path) -> None:
@@ -206,8 +218,9 @@ def read_run(folder: Path) -> StitchingRun:
     paths = {f"{side}_model_path": options.get(f"{side}_model_path") for side in ("front", "end")}
     normalised = {name: os.path.normpath(path) for name, path in paths.items() if isinstance(path, str) and path}
     unknown = {"end_accuracy": math.nan}  # in runs of the public code
+    named = normalised | short_weights(options) | {"folder": folder.name}
     try:
-        row = from_record(StitchRow, unknown | measured | options | normalised | {"folder": folder.name})
+        row = from_record(StitchRow, unknown | measured | options | named)
     except ValueError as error:
         raise UserError(f"{folder} is no folder of a stitching run ({error} missing or damaged)") from error
     return StitchingRun(folder, options, row)

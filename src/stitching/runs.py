@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,6 +16,7 @@ from src.models import Network
 from src.results.experiments import Experiment, Pair, grouped, pair_of
 from src.results.options import as_written, differences, read_options, refuse_other_options
 from src.results.run import Run, new_folder
+from src.results.weights import changed, counted, names_of, recorded, warn_of_runs
 from src.stitching.closed_forms import Matching
 from src.stitching.folders import remove_parts, write_metrics, write_predictions
 from src.stitching.grid import GridScore
@@ -59,7 +61,9 @@ class GridRuns:
 
         Pairs that were begun together train and are evaluated together again: other batches could round otherwise.
         """
-        finished, self._run = self._finished_pairs(), self._interrupted()
+        begun = finished_runs(self.directory)
+        self._refuse_earlier_weights([*begun, *interrupted_runs(self.directory)])
+        finished, self._run = self._finished_pairs(begun), self._interrupted()
         if finished:
             note(f"{self.directory}: {len(finished)} of {len(self.layers)} runs are finished")
         if self._run:
@@ -70,8 +74,19 @@ class GridRuns:
         left = self.folders or self.layers.keys() - finished
         self.layers = {pair: layer for pair, layer in self.layers.items() if pair in left}
 
-    def _finished_pairs(self) -> set[Pair]:
-        configs = [(config.parent, read_options(config)) for config in sorted(self.directory.glob("*/config.txt"))]
+    def _refuse_earlier_weights(self, begun: Sequence[BegunRun]) -> None:
+        """Raise a UserError if runs were begun with other weights of these checkpoints; warn if that cannot be told."""
+        given = as_written(self.experiment.options)
+        titles = [titles for titles in (changed(options, given) for _, options in begun) if titles]
+        if titles:
+            raise UserError(
+                f"{self.directory}: {counted(len(titles), 'run')} of earlier weights of {names_of(chain(*titles))}; "
+                "remove their folders, give another -dir, or the place of the old checkpoint"
+            )
+        configs = [(folder / "config.txt", list(recorded(options).values())) for folder, options in begun]
+        warn_of_runs([each for each in configs if each[0].exists()])
+
+    def _finished_pairs(self, configs: Sequence[BegunRun]) -> set[Pair]:
         by_identity, finished = grouped(configs, lambda each: _identity(each[1])), set()
         for pair in self.layers:
             given = as_written(self.experiment.config(pair))
@@ -81,11 +96,8 @@ class GridRuns:
         return finished
 
     def _interrupted(self) -> Run | None:
-        states, given = [], as_written(self._whole)
-        for path in sorted(self.directory.glob("*/resume.pt")):
-            with contextlib.suppress(UserError):  # its process has just finished it
-                states.append((path.parent, load_tensors(path)["options"]))
-        same = [each for each in states if _identity(each[1]) == _identity(given)]
+        given = as_written(self._whole)
+        same = [each for each in interrupted_runs(self.directory) if _identity(each[1]) == _identity(given)]
         return next((Run.in_folder(folder, self._whole) for folder, _ in _nearest(same, given)), None)
 
     def _claim(self) -> None:
@@ -174,6 +186,20 @@ class GridRuns:
     def _title(self, pair: Pair) -> str:
         alone = pair == pair_of(self.experiment.options)
         return "" if alone else f"{pair}: "
+
+
+def finished_runs(directory: Path) -> list[BegunRun]:
+    """Return the finished runs in a folder, oldest first."""
+    return [(config.parent, read_options(config)) for config in sorted(directory.glob("*/config.txt"))]
+
+
+def interrupted_runs(directory: Path) -> list[BegunRun]:
+    """Return the interrupted runs in a folder, oldest first."""
+    runs = []
+    for path in sorted(directory.glob("*/resume.pt")):
+        with contextlib.suppress(UserError):  # its process has just finished it
+            runs.append((path.parent, load_tensors(path)["options"]))
+    return runs
 
 
 def _warn_of_matching(rows: Mapping[Pair, StitchRow], matched: Mapping[Pair, Matching], *, is_auto: bool) -> None:

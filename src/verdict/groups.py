@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from src.console import note
-from src.network_names import FRESH, NetworkName
-from src.results.experiments import Pair, grouped, method_names, newest_runs
+from src.network_names import FRESH, NetworkName, titles_of
+from src.results.experiments import CHECKPOINTS, WEIGHTS, Pair, grouped, method_names, newest_runs
 from src.results.options import read_options
 from src.results.tables import IntervalEstimate
 from src.stitching.folders import StitchingRun
@@ -95,7 +95,7 @@ def groups_of(runs: Iterable[StitchingRun], *, pool: bool = False) -> Iterator[G
             experiment; if not, a note says where that is possible.
     """
     runs = newest_runs(runs)
-    names = method_names([run.row for run in runs], apart_from=("front_model_path", "end_model_path", "seed"))
+    names = method_names([run.row for run in runs], apart_from=(*CHECKPOINTS, *WEIGHTS, "seed"))
     names = dict(zip(map(id, runs), names, strict=True))
 
     def kind(run: StitchingRun) -> tuple:
@@ -120,6 +120,6 @@ def _titled(runs: Sequence[StitchingRun], method: str, *, pool: bool) -> dict[st
         if pool:
             return {f"{len(groups)} pairs of networks": list(runs)}
         note(f"{method}: {len(groups)} pairs of networks share no network; --pool takes them together")
-    rows = [of_networks[0].row for of_networks in groups.values()]
-    titles = [" → ".join(network.title(row.seed) for network in row.networks) for row in rows]
+    names = titles_of(network for run in runs for network in run.row.networks)
+    titles = [" → ".join(names[identity] for identity, _ in pair) for pair in groups]
     return dict(zip(titles, groups.values(), strict=True))

@@ -13,7 +13,8 @@ from scipy.stats import false_discovery_control
 
 from src.choices.scores import SCORES
 from src.ood.rows import IN_DISTRIBUTION, StitchValidity, ValidityLimits, side_of
-from src.results.experiments import grouped
+from src.results.captions import common
+from src.results.experiments import WEIGHTS, grouped
 from src.results.tables import IntervalEstimate, from_record
 from src.similarity.rows import Null, SimilarityRow
 from src.stitching.folders import StitchingRun
@@ -208,6 +209,7 @@ def _summary(group: Group) -> dict[str, Any]:
         "noise_cost": _noise_cost(group),
         "front_depth": rows[0].front_depth,
         "end_depth": rows[0].end_depth,
+        **{name: common(rows, name) or None for name in WEIGHTS},
     }
 
 

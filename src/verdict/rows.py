@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from src.results.experiments import Pair
+from src.results.experiments import WEIGHTS, Pair
 
 
 class VerdictRow(NamedTuple):
@@ -51,6 +51,8 @@ class VerdictRow(NamedTuple):
     frechet_own: float | None
     front_depth: int | None  # of the layers in their networks
     end_depth: int | None
+    front_weights: str | None  # the first digits of their SHA-256; None of several networks
+    end_weights: str | None
     others: dict[str, float]  # AUROCs by detector, and values of measures of similarity
 
     @property
@@ -60,6 +62,7 @@ class VerdictRow(NamedTuple):
 
 
 INTERVALS = [  # columns of `grid_intervals.csv`, which knows no tolerance
-    name for name in VerdictRow._fields[: VerdictRow._fields.index("p_below")]
-    if name not in ("verdict", "reason", "control")
+    *(name for name in VerdictRow._fields[: VerdictRow._fields.index("p_below")]
+      if name not in ("verdict", "reason", "control")),
+    *WEIGHTS,
 ]  # fmt: skip

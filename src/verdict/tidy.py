@@ -1,7 +1,7 @@
 """One table of all measurements of pairs of layers, with the names and groups of the networks."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from src.network_names import NetworkName
@@ -33,18 +33,20 @@ class MeasurementRow(NamedTuple):
     dataset: str | None
     seed: int | None
     value: float
+    front_weights: str | None = None  # the first digits of their SHA-256
+    end_weights: str | None = None
 
     contents, written_by = "measurements", "misc/collect_results.py -r"
 
 
 def measurement_rows(
-    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], *, listed: Mapping[str, ListedNetwork]
+    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], *, listed: Mapping[Hashable, ListedNetwork]
 ) -> Iterator[MeasurementRow]:
     """Yield a row for each value that was measured; those that are NaN are left out.
 
     Args:
         runs: with their evaluations.
-        listed: the networks of a list by identity, which gives them names and groups.
+        listed: the networks of a list by `listed_as`, which gives them names and groups.
     """
     methods = method_names([run.row for run in runs], apart_from=(*NETWORKS, *RANKS, "dataset", "seed"))
     depths: dict[tuple[str, str], int | None] = {}
@@ -57,17 +59,17 @@ def measurement_rows(
         values |= {f"auroc_{name}": evaluation.auroc for name, evaluation in run.evaluations.items()}
         for measure, value in _known(values):
             yield MeasurementRow(
-                method, measure, *_named(front, row.seed, listed), *_named(end, row.seed, listed), row.front_layer,
+                method, measure, *_named(front, listed), *_named(end, listed), row.front_layer,
                 row.front_depth, row.end_layer, row.end_depth, row.front_stitch_rank, None, row.front_pinv_rank,
-                row.dataset, row.seed, value,
+                row.dataset, row.seed, value, row.front_weights, row.end_weights,
             )  # fmt: skip
     for row in similarities:
         first, second = row.networks
         for measure, value in _known(row.values):
             yield MeasurementRow(
-                SIMILARITY, measure, *_named(first, row.seed, listed), *_named(second, row.seed, listed), row.layer1,
+                SIMILARITY, measure, *_named(first, listed), *_named(second, listed), row.layer1,
                 depths.get((first.identity, row.layer1)), row.layer2, depths.get((second.identity, row.layer2)),
-                row.rank1, row.rank2, None, row.dataset, row.seed, value,
+                row.rank1, row.rank2, None, row.dataset, row.seed, value, row.model1_weights, row.model2_weights,
             )  # fmt: skip
 
 
@@ -75,9 +77,9 @@ def _known(values: Mapping[str, float | None]) -> list[tuple[str, float]]:
     return [(name, value) for name, value in values.items() if value is not None and not math.isnan(value)]
 
 
-def _named(network: NetworkName, seed: int | None, listed: Mapping[str, ListedNetwork]) -> tuple[str, str]:
+def _named(network: NetworkName, listed: Mapping[Hashable, ListedNetwork]) -> tuple[str, str]:
     """Return the name and the group of a network."""
-    found = listed.get(network._replace(seed=None).identity)  # a list gives fresh weights no seed
+    found = listed.get(network.listed_as)
     if not found:
-        return network.title(seed), network.type
+        return network.title, network.type
     return found.name, found.group or network.type

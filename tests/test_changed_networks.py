@@ -1,0 +1,373 @@
+"""Results know the weights they were made with: networks that are trained again, exchanged, moved, given or fresh."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from src import console
+from src.network_names import NetworkName
+from src.session import Session
+from tests.commands import ON_DIGITS, error_line, names_in, read_csv, read_json, run
+from tests.conftest import few_images
+
+SMALL = ["small_cnn", "small_cnn"]
+LAYERS = ["pool2,pool4", "pool4", "rc2c_pre", *ON_DIGITS]
+MATCH = ["-e", 0, "-i", "pinv", "--mod-only-stitch", "-dir", "r"]
+STITCH = ["exec_stitch.py", "f.pt", "g.pt", *SMALL, *LAYERS, *MATCH]
+EVALUATE = ["exec_eval_stitcher_ood.py", "results/r", *ON_DIGITS, "--detector", "mahalanobis"]
+PROBE = ["exec_probe.py", "f.pt", "small_cnn", "-l", "pool4", *ON_DIGITS, "-e", 1, "-o", "probes.csv"]
+COMPARE = ["exec_compute_low_rank_sim_metrics.py", "f.pt", "g.pt", *SMALL, "pool4", "pool4", *ON_DIGITS, "-n", 60]
+NETS = """import torch
+from torch import nn
+
+
+def drawn(n_classes):
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, n_classes))
+
+
+def pretrained(n_classes):
+    network = drawn(n_classes)
+    with torch.no_grad():
+        for i, values in enumerate(network.parameters(), start=1):
+            values.copy_(torch.linspace(-1, 1, values.numel()).view_as(values).roll(i))
+    return network
+"""
+ALL = ["misc/all_pairs.py", "networks.csv", "pool2,pool4", "rc2c_pre", *ON_DIGITS, "-b", 128, "-dir", "all", "-n", 60,
+       "--metrics", "cka_debiased", "--no-figures"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def few():
+    with few_images(160, n_test=60):
+        yield
+
+
+@pytest.fixture
+def networks(in_tmp_path):
+    """A folder with two networks."""
+    for seed, name in enumerate("fg"):
+        train(name, seed)
+    return in_tmp_path
+
+
+def train(name: str, seed: int) -> None:
+    """Write NAME.pt, over what was there, and with other bytes for another seed."""
+    from src.checkpoints import save_state
+    from src.models import build_model
+    from src.runtime import seeded
+
+    with seeded(seed):
+        network = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=(1, 8, 8))
+    save_state(Path(f"{name}.pt"), network.state_dict())
+
+
+def run_anew(script: str, *arguments):
+    """Run a script that gives its warnings as in a process of its own."""
+    console.warn_once.cache_clear()
+    return run(script, *arguments)
+
+
+def sha256(name: str) -> str:
+    return hashlib.sha256(Path(name).read_bytes()).hexdigest()
+
+
+def exchange() -> None:
+    for one, other in (("f.pt", "h.pt"), ("g.pt", "f.pt"), ("h.pt", "g.pt")):
+        os.replace(one, other)
+
+
+def forget(folder: Path) -> None:
+    """Make runs in a folder ones of the public code, which keeps no hash."""
+    import json
+
+    for path in folder.glob("*/config.txt"):
+        options = {name: value for name, value in read_json(path).items() if not name.endswith("_sha256")}
+        path.write_text(json.dumps(options))
+
+
+def test_runs_and_tables_record_the_weights(networks):
+    run(*STITCH)
+    run(*EVALUATE)
+    run(*PROBE)
+    run(*COMPARE, "-o", "sim.csv")
+    run("misc/verdict.py", "results/r")
+    run("misc/collect_results.py", "results", "-r", "-o", "all.csv")
+    f, g = sha256("f.pt"), sha256("g.pt")
+    for config in [*Path("results/r").glob("*/config.txt"), Path("results/r/ood_evaluation_mahalanobis.config.txt")]:
+        options = read_json(config)
+        assert (options["front_model_path_sha256"], options["end_model_path_sha256"]) == (f, g)
+    assert read_json("probes.config.txt")["model_path_sha256"] == f
+    assert read_json("sim.config.txt")["model2_path_sha256"] == g
+    tables = ("results/r/grid.csv", "results/r/ood_evaluation_mahalanobis.csv", "verdict.csv", "all_intervals.csv",
+              "all_measurements.csv")  # fmt: skip
+    for table in tables:
+        rows = read_csv(table)
+        assert rows and {(row["front_weights"], row["end_weights"]) for row in rows} == {(f[:12], g[:12])}, table
+    assert {row["model_weights"] for row in read_csv("probes.csv")} == {f[:12]}
+    assert {(row["model1_weights"], row["model2_weights"]) for row in read_csv("sim.csv")} == {(f[:12], g[:12])}
+    config = str(next(Path("results/r").glob("*/config.txt")))
+    run("exec_stitch.py", "--config", config, "-dir", "again")  # which knows no such option
+
+
+def test_a_resumed_run_of_a_network_that_was_trained_again_is_refused(networks):
+    run(*STITCH)
+    shutil.copy("f.pt", "old.pt")
+    train("f", 7)
+    line = error_line(*STITCH, "--resume")
+    assert line.endswith(
+        "error: results/r: 2 runs are of earlier weights of f.pt; remove their folders, give another -dir, or the place "
+        "of the old checkpoint"
+    )
+    old = [word if word != "f.pt" else "old.pt" for word in STITCH]
+    assert "2 of 2 runs are finished" in run(*old, "--resume").err
+    os.remove("old.pt")
+    train("f", 0)
+    assert "2 of 2 runs are finished" in run(*STITCH, "--resume").err
+
+
+def test_exchanged_checkpoints_are_refused(networks):
+    run(*STITCH)
+    exchange()
+    assert "results/r: 2 runs are of earlier weights of f.pt, g.pt; " in error_line(*STITCH, "--resume")
+    back = [{"f.pt": "g.pt", "g.pt": "f.pt"}.get(word, word) for word in STITCH]
+    assert "2 of 2 runs are finished" in run(*back, "--resume").err
+
+
+def test_an_interrupted_run_of_a_network_that_was_trained_again_is_refused(networks, monkeypatch):
+    from src.stitching import runs
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    trained = [*STITCH[:-7], "-e", 2, "--mod-only-stitch", "-dir", "r"]
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "report_epoch", stop)
+        run(*trained, status=130)
+    train("g", 7)
+    assert "results/r: 1 run is of earlier weights of g.pt; " in error_line(*trained, "--resume")
+
+
+def test_probes_of_a_network_that_was_trained_again_are_refused(networks):
+    run(*PROBE)
+    train("f", 7)
+    line = error_line(*PROBE, "--resume")
+    assert "probes.config.txt is of a run with earlier weights of f.pt; " in line
+    run(*PROBE)
+    assert read_csv("probes.csv")[0]["model_weights"] == sha256("f.pt")[:12]
+
+
+def test_an_evaluation_takes_the_networks_that_the_stitches_were_made_with(networks):
+    run(*STITCH)
+    shutil.copy("g.pt", "old.pt")
+    train("g", 7)
+    line = error_line(*EVALUATE)
+    assert line.endswith(
+        "error: 2 of 2 runs are of earlier weights of g.pt; remove their folders and stitch again, or say with "
+        "--end-model where the old checkpoint is"
+    )
+    assert "--end-model f.pt: 2 of 2 runs are of other weights; give the checkpoint they" in error_line(*EVALUATE, "--end-model", "f.pt")
+    run(*EVALUATE, "--end-model", "old.pt")
+    (row, _) = read_csv("results/r/ood_evaluation_mahalanobis.csv")
+    assert row["end_weights"] == sha256("old.pt")[:12]
+    run(*STITCH)
+    assert "2 of 4 runs are of earlier weights of g.pt; " in error_line(*EVALUATE)
+
+
+def test_old_and_new_weights_of_one_path_are_two_networks_to_readers(networks):
+    run_anew(*STITCH)
+    run_anew(*COMPARE, "-o", "sim.csv")
+    before = sha256("g.pt")[:12]
+    train("g", 7)
+    run_anew(*STITCH)
+    run_anew(*COMPARE, "-o", "new.csv")
+    said = run_anew("misc/verdict.py", "results/r", "-sim", "sim.csv", "new.csv").err
+    assert said.count("warning: 2 runs are of earlier weights of g.pt") == 1 and "repeat" not in said
+    rows = read_csv("verdict.csv")
+    assert len(rows) == 4 and {row["end_weights"] for row in rows} == {before, sha256("g.pt")[:12]}
+    assert len({row["networks"] for row in rows}) == 2
+    similarities = {row["end_weights"]: row["cka"] for row in rows if row["front_layer"] == "pool4"}
+    assert similarities == {row["model2_weights"]: row["cka"] for file in ("sim.csv", "new.csv")
+                            for row in read_csv(file)}  # fmt: skip
+    said = run_anew("misc/collect_results.py", "results", "-r", "-o", "all.csv")
+    assert said.err.count("warning: 2 runs are of earlier weights of g.pt") == 1
+    assert f"end_weights={before}" in said.out
+    said = run_anew("misc/rank_statistics.py", "sim.csv", "new.csv", "results/r/grid.csv", "-o", "ranks.csv")
+    assert "warning: 3 rows are of earlier weights of g.pt" in said.err and "repeat" not in said.err
+    assert len({row["setting"] for row in read_csv("ranks.csv")}) >= 2
+    os.remove("g.pt")
+    assert "earlier weights" not in run_anew("misc/verdict.py", "results/r").err
+    assert len(read_csv("verdict.csv")) == 4
+
+
+def test_runs_without_a_hash_are_warned_of_where_a_checkpoint_is_newer(networks):
+    run_anew(*STITCH)
+    forget(Path("results/r"))
+    assert "newer" not in run_anew(*STITCH, "--resume").err
+    train("g", 7)
+    warning = "warning: 2 runs are without a record of weights, and g.pt is newer: they may be of its earlier weights"
+    assert warning in run_anew(*STITCH, "--resume").err
+    for reader in (EVALUATE, ["misc/verdict.py", "results/r"], ["misc/collect_results.py", "results/r"]):
+        assert run_anew(*reader).err.count(warning) == 1
+    assert read_csv("results/r/ood_evaluation_mahalanobis.csv")[0]["end_weights"] == sha256("g.pt")[:12]
+
+
+def test_a_renamed_results_folder_is_resumed(networks):
+    run(*STITCH)
+    os.rename("results/r", "results/renamed")
+    assert "2 of 2 runs are finished" in run(*STITCH[:-1], "renamed", "--resume").err
+    run(*PROBE)
+    for name in ("csv", "config.txt", "run.json", "png"):
+        os.rename(f"probes.{name}", f"others.{name}")
+    assert "nothing is left to do" in run(*PROBE[:-1], "others.csv", "--resume").err
+    (networks / "networks.csv").write_text("name,path,type\na,f.pt,small_cnn\nb,g.pt,small_cnn\n")
+    run(*ALL)
+    os.rename("results/all", "results/other")
+    assert "0 of 3 units" in run(*ALL, "-dir", "other").err
+
+
+# ---- All pairs
+
+
+def test_all_pairs_of_a_network_that_was_trained_again(networks):
+    (networks / "networks.csv").write_text("name,path,type\na,f.pt,small_cnn\nb,g.pt,small_cnn\nc,DEFAULT,nets.py:pretrained\n")
+    (networks / "nets.py").write_text(NETS.replace("nn.Sequential(nn", "__import__('src.models').models.build_model('small_cnn', n_channels=1).module; return nn.Sequential(nn"))
+    command = [*ALL, "--probes", 1, "--own-types", "nets.py:pretrained"]
+    run(*command)
+    assert "0 of 12 units" in run(*command).err
+    pair, before = Path("results/all/pinv/b-a"), read_csv("results/all/pinv/c-b/grid.csv")
+    folders = names_in(pair)
+    train("f", 7)
+    line = error_line(*command)
+    assert line.endswith(
+        "error: 7 of 12 units of work are of earlier weights of f.pt; give --redo-changed to move them aside and make "
+        "them again, or another -dir"
+    )
+    assert names_in(pair) == folders
+    assert "7 of 12 units of work are left" in run(*command, "--redo-changed").err
+    new = sha256("f.pt")[:12]
+    assert {row["end_weights"] for row in read_csv(pair / "grid.csv")} == {new}
+    assert {row["model_weights"] for row in read_csv("results/all/probes/a.csv")} == {new}
+    assert {row["model1_weights"] for row in read_csv("results/all/similarity/a-b.csv")} == {new}
+    assert read_csv("results/all/pinv/c-b/grid.csv") == before
+    (stale,) = Path("results/all/pinv").glob("stale-*")
+    assert names_in(stale / "b-a") == folders
+    assert names_in(stale) == {f"{name}{end}" for name in ("a-b", "b-a", "a-c", "c-a")
+                               for end in ("", ".config.txt", ".run.json")}  # fmt: skip
+    (stale,) = Path("results/all/similarity").glob("stale-*")
+    assert names_in(stale) == {f"{name}.{end}" for name in ("a-b", "a-c") for end in ("csv", "config.txt", "run.json")}
+    assert "0 of 12 units" in run(*command).err
+    said = run("misc/collect_results.py", "results", "-r", "-o", "all.csv").err
+    assert "earlier" not in said and "repeat" not in said  # what was moved aside is left out
+    text = Path("nets.py").read_text()
+    Path("nets.py").write_text(text.replace(".roll(i)", ".roll(2 * i)"))
+    from src.models import building
+
+    building._run.cache_clear()
+    assert "of earlier weights of DEFAULT (" in error_line(*command)
+
+
+def test_ground_truth_leaves_out_earlier_weights(networks):
+    (networks / "networks.csv").write_text("name,path,type,group\na,f.pt,small_cnn,x\nb,g.pt,small_cnn,y\n")
+    from src.ground_truth.tables import read_tables
+    from src.results.network_list import read_networks
+
+    run(*ALL)
+    listed = read_networks("networks.csv")
+    whole = read_tables(Path("results/all"), listed)
+    pair, table = (Path("results/all", name) for name in ("pinv/a-b/grid.csv", "similarity/a-b.csv"))
+    old = {path: path.read_text() for path in (pair, table)}
+    train("f", 7)
+    for path, text in old.items():
+        path.write_text(text.replace(sha256("f.pt")[:12], "0" * 12))
+    from src.errors import UserError
+
+    with pytest.raises(UserError, match="no pair of the networks"):
+        read_tables(Path("results/all"), listed)
+    run(*ALL, "--redo-changed")
+    again = read_tables(Path("results/all"), listed)
+    assert again.values.keys() == whole.values.keys()
+
+
+# ---- Weights that are drawn and weights that are given
+
+
+def test_given_weights_are_one_network_whatever_the_seed_and_fresh_ones_are_not(networks):
+    (networks / "nets.py").write_text(NETS)
+    own = ["nets.py:pretrained", "nets.py:drawn"]
+    layers = ["0,1", "0", "rc2c_pre", *ON_DIGITS, *MATCH]
+    for seed in (0, 1):
+        run("exec_stitch.py", "-", "DEFAULT", own[1], own[0], *layers, "-s", seed)
+    rows = read_csv("results/r/grid.csv")
+    assert len({row["end_weights"] for row in rows}) == 1 and len({row["front_weights"] for row in rows}) == 2
+    evaluate = [*EVALUATE, "--front-type", own[1], "--end-type", own[0]]
+    assert "the runs differ in front_model" in error_line(*evaluate)
+    run("exec_stitch.py", "DEFAULT", "DEFAULT", own[0], own[0], *layers[:-1], "given", "-s", 2)
+    run("exec_eval_stitcher_ood.py", "results/given", *ON_DIGITS, "--detector", "mahalanobis", "--front-type", own[0],
+        "--end-type", own[0])  # fmt: skip
+    run("misc/verdict.py", "results/r", "results/given")
+    rows = read_csv("verdict.csv")
+    assert [row["control"] for row in rows] == ["fresh"] * 4 + ["self", None or ""]
+    assert not any("never trained" in row["reason"] for row in rows)
+
+
+def test_a_function_that_only_builds_is_fresh_and_one_that_gives_its_weights_is_warned_of(networks):
+    (networks / "nets.py").write_text(NETS)
+    layers = ["0", "0", "rc2c_pre", *ON_DIGITS, *MATCH]
+    said = run("exec_stitch.py", "-", "-", "nets.py:drawn", "nets.py:pretrained", *layers).err
+    assert said.count("gives the same weights whatever the seed") == 1
+    assert f"{networks}/nets.py:pretrained gives" in said and "DEFAULT" in said
+    run("misc/verdict.py", "results/r")
+    assert read_csv("verdict.csv")[0]["reason"] == "the end network was never trained"
+    line = error_line("exec_stitch.py", "DEFAULT", "-", "small_cnn", "small_cnn", "pool4", *LAYERS[1:], *MATCH)
+    assert "DEFAULT" in line and "small_cnn" in line and "give a checkpoint, or - for fresh weights" in line
+
+
+def test_fresh_networks_of_all_pairs_are_loaded_once_and_known_by_the_list(networks, monkeypatch):
+    (networks / "nets.py").write_text(NETS)
+    (networks / "networks.csv").write_text(
+        "name,path,type,group\na,f.pt,small_cnn,x\nb,-,small_cnn,y\nc,g.pt,small_cnn,x\n"
+    )
+    loaded, load = [], Session.network
+    from src import session
+
+    plain = session.load_model
+    monkeypatch.setattr(session, "load_model", lambda name, *more, **how: loaded.append(name) or plain(name, *more, **how))
+    run(*ALL, "-s", 3)
+    assert len(loaded) == 3 and load is Session.network
+    assert {name.seed for name in loaded} == {None, 3}
+    run("misc/collect_results.py", "results/all", "--curves", "--networks", "networks.csv")
+    assert {row["networks"] for row in read_csv("results/all/curves.csv")} == {"x → x", "x → y", "y → x"}
+    run("misc/collect_results.py", "results/all", "-r", "--networks", "networks.csv")
+    rows = read_csv("results/all/grid_measurements.csv")
+    assert {row["front_network"] for row in rows} == {"a", "b", "c"}
+
+
+def test_ground_truth_loads_fresh_networks_of_the_seed_of_the_tables(networks, monkeypatch):
+    from src import session
+
+    lines = ["name,path,type,group"]
+    for i in range(4):
+        train(f"n{i}", i)
+        lines.append(f"n{i},n{i}.pt,small_cnn,clean")
+    (networks / "networks.csv").write_text("\n".join([*lines, "fresh,-,small_cnn,impostor:fresh"]) + "\n")
+    run(*ALL, "--methods", "none", "-s", 3)
+    loaded, plain = [], session.load_model
+    monkeypatch.setattr(session, "load_model", lambda name, *more, **how: loaded.append(name) or plain(name, *more, **how))
+    run("misc/ground_truth.py", "results/all", "networks.csv", *ON_DIGITS)
+    assert [name.seed for name in loaded] == [None] * 4 + [3]
+
+
+# ---- Costs
+
+
+def test_a_file_is_hashed_once(networks, monkeypatch):
+    reads, read = [], Path.read_bytes
+    train("f", 100)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: reads.append(path) or read(path))
+    (networks / "link.pt").symlink_to("f.pt")
+    for _ in range(64):
+        assert NetworkName("f.pt", "small_cnn").identity == NetworkName("link.pt", "small_cnn").identity
+    assert len(reads) == 1
