@@ -108,10 +108,10 @@ def work(args) -> None:
     networks, session = read_networks(args.networks), Session()
     check_types(args, networks)
     device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
-    names = {network: network.named(seed=args.seed) for network in networks}
+    share = [unit for unit in units_of(args, networks) if is_in_share(unit, *args.shard)]
+    names = {network: network.named(seed=args.seed) for unit in share for network in unit.networks}
     weights = {(name.path, name.type): session.weights(name, spec, device=device) for name in names.values()}
-    units = [with_weights(unit, weights) for unit in units_of(args, networks)]
-    share = [unit for unit in units if is_in_share(unit, *args.shard)]
+    share = [with_weights(unit, weights) for unit in share]
     changed = changed_units(share, redo=args.redo_changed)
     left = [unit for unit in share if unit in changed or not unit.is_finished()]
     note(f"{len(left)} of {len(share)} units of work are left to do")

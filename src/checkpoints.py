@@ -97,7 +97,7 @@ def load_model(
             network = build_model(name.type, n_classes=images.n_classes, **shape, encoder=encoder or has_head)
         return network.with_head() if has_head and network.is_encoder else network
 
-    if name.is_fresh or is_user_network(name.type) and name.path == DEFAULT:
+    if name.is_fresh or name.is_given and name.path == DEFAULT and is_user_network(name.type):
         network = build(seed=fresh_seed(name.seed))
         if name.is_fresh and is_user_network(name.type):
             _warn_if_given(name.type, network, build(seed=fresh_seed(name.seed) + 1))

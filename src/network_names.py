@@ -3,7 +3,8 @@
 import functools
 import hashlib
 import os
-from collections.abc import Hashable, Iterable
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from src.errors import UserError
 FRESH = "-"  # stands for a checkpoint: weights as they are drawn
 DEFAULT = "DEFAULT"  # stands for a checkpoint: the weights that come with the type
 SHORT = 12  # digits of a SHA-256 in the row of a table
+
+NetworkKey = tuple[str, str]  # what tells networks apart
 
 
 class NetworkName(NamedTuple):
@@ -66,7 +69,7 @@ class NetworkName(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """A text that two names share if they name the same network: the first digits of its `content`.
+        """A text that two names share if they name the same weights: the first digits of their `content`.
 
         Of a file that is gone, and of which nothing is recorded, it is the absolute path without links.
         """
@@ -76,9 +79,14 @@ class NetworkName(NamedTuple):
             return os.path.realpath(self.path)
 
     @property
-    def listed_as(self) -> Hashable:
+    def key(self) -> NetworkKey:
+        """A value that two names share if they name the same network: its identity and its type."""
+        return self.identity, self.type
+
+    @property
+    def listed_as(self) -> NetworkKey:
         """A value that it shares with its line in a list of networks, which knows neither seed nor given weights."""
-        return self.identity if self.is_file else (self.path, self.type)
+        return self.key if self.is_file else (self.path, self.type)
 
     @property
     def has_changed(self) -> bool:
@@ -95,13 +103,16 @@ class NetworkName(NamedTuple):
         return f"{self.path} ({self.type}, seed {self.seed or 0})" if self.is_fresh else f"{self.path} ({self.type})"
 
 
-def titles_of(networks: Iterable[NetworkName]) -> dict[str, str]:
-    """Return the title of each network by identity; those of one title have the identity in it as well."""
-    titles: dict[str, str] = {}
-    for network in networks:
-        titles.setdefault(network.identity, network.title)
-    shared = [title for title in titles.values() if list(titles.values()).count(title) > 1]
-    return {key: f"{title} [{key}]" if title in shared else title for key, title in titles.items()}
+def titles_of(networks: Iterable[NetworkName]) -> dict[NetworkKey, str]:
+    """Return the title of each network by key; those that share a title have type and identity in it as well."""
+    titles: dict[NetworkKey, str] = {}
+    for network in dict.fromkeys(networks):
+        titles.setdefault(network.key, network.title)
+    n_networks = Counter(titles.values())
+    for (identity, kind), title in titles.items():
+        if n_networks[title] > 1:
+            titles[identity, kind] = f"{title} [{kind}, {identity}]"
+    return titles
 
 
 def content_of(path: str | Path) -> str:

@@ -81,7 +81,7 @@ def test_an_impostor_is_stitched_into_an_end_network_and_compared(in_tmp_path):
             "dataset='digits', root='.')\n"
         )
     with open("list.csv", "w") as file:
-        file.write("name,path,type\nend,a/model_1.pt,small_cnn\nlabel,-,plant.py:label\nfresh,-,small_cnn\n")
+        file.write("name,path,type\nend,a/model_1.pt,small_cnn\nlabel,DEFAULT,plant.py:label\nfresh,-,small_cnn\n")
     run("misc/all_pairs.py", "list.csv", ",".join(LAYERS), "rc2c_pre", *data, "--methods", "pinv", "task:1", "--ends",
         "end", "--alignment", "pool", "--own-types", "plant.py:label", "-dir", "all", "--no-figures")  # fmt: skip
     names = sorted(path.name for path in (in_tmp_path / "results" / "all" / "pinv").iterdir() if path.is_dir())

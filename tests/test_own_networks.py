@@ -116,8 +116,8 @@ def test_fresh_weights_have_seeds_of_their_own(folder, in_tmp_path):
         newest = commands.stitch("0", "0", *options, networks="--", types=types).newest
         configs.append(read_json(newest / "config.txt"))
         metrics.append(read_metrics(newest))
-    seeds = [(config["front_model_path_seed"], config["end_model_path_seed"]) for config in configs]
-    assert seeds[0] == seeds[1] != seeds[2] and len({*seeds[0], *seeds[2]}) == 2
+    weights = [(config["front_model_path_sha256"], config["end_model_path_sha256"]) for config in configs]
+    assert weights[0] == weights[1] != weights[2] and len({*weights[0], *weights[2]}) == 2
     assert metrics[0] == metrics[1] != metrics[2] and metrics[0]["matching_error"] < 1e-6
 
 
@@ -165,7 +165,7 @@ def test_weights_of_torchvision(tmp_path, monkeypatch):
     for path, name, n_classes, line in (
         ("IMAGENET1K_V1", "tv_alexnet", 1000, f"download https://.*; put the file into {tmp_path}/hub/checkpoints"),
         ("IMAGENET1K_V9", "tv_alexnet", 1000, "weights of tv_alexnet 'IMAGENET1K_V9'; did you mean IMAGENET1K_V1"),
-        ("DEFAULT", "small_cnn", 1000, "names weights of torchvision's networks"),
+        ("DEFAULT", "small_cnn", 1000, "DEFAULT: small_cnn comes with no such weights"),
         ("DEFAULT", "tv_squeezenet1_1", 10, "DEFAULT of tv_squeezenet1_1 has 1000 classes, the dataset 10"),
         ("-", "tv_inception_v3", 10, "tv_inception_v3 cannot take images of 3×64×64"),
         ("-", "tv_resnet19", 10, "unknown model 'tv_resnet19'; did you mean tv_resnet18"),

@@ -89,7 +89,7 @@ for pair in $STAND_INS; do if [[ $dataset == "${pair%%=*}" ]]; then dataset=${pa
 } > "$models/impostors.py"
 own=()
 plant() { # NAME GROUP
-    list+=$'\n'"$1,-,impostors.py:$1,$2"
+    list+=$'\n'"$1,DEFAULT,impostors.py:$1,$2"
     own+=("$models/impostors.py:$1")
 }
 list+=$'\n'"fresh,-,$TRUTH_NETWORK,impostor:fresh"

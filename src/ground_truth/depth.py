@@ -11,6 +11,7 @@ import numpy as np
 from src.choices.measures import MEASURES
 from src.ground_truth.resampling import Estimate
 from src.ground_truth.rows import DepthRow
+from src.network_names import NetworkKey
 from src.results.captions import short
 from src.results.curves import Point, curves
 from src.results.experiments import NETWORKS, method_names
@@ -31,7 +32,7 @@ Cells = Mapping[tuple[str, str, str, str], Mapping[tuple[Hashable, Hashable], Se
 
 
 def depth_rows(
-    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], *, groups: Mapping[Hashable, str] | None = None
+    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], *, groups: Mapping[NetworkKey, str] | None = None
 ) -> list[DepthRow]:
     """Return the means over pairs of two networks at each layer, with intervals of 95 % over networks.
 
@@ -67,7 +68,7 @@ def write_depth(path: Path, rows: Sequence[DepthRow], *, figure: str = ".png", t
 
 
 def _cells(
-    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], groups: Mapping[Hashable, str]
+    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], groups: Mapping[NetworkKey, str]
 ) -> Cells:
     methods = method_names([run.row for run in runs], apart_from=(*NETWORKS, "seed"))
     measured = []  # networks, layers, quantity, line, value
@@ -79,7 +80,7 @@ def _cells(
             measured.append((row.networks, (row.layer1, row.layer2), quantity, name, value))
     cells: dict = defaultdict(lambda: defaultdict(list))
     for networks, (layer, other), quantity, line, value in measured:
-        keys = tuple((network.identity, network.type) for network in networks)
+        keys = tuple(network.key for network in networks)
         if layer == other and keys[0] != keys[1] and value is not None and not math.isnan(value):
             title = " → ".join(groups.get(network.listed_as, short(network.type)) for network in networks)
             cells[quantity, line, title, layer][keys].append(value)

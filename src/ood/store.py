@@ -54,10 +54,11 @@ class DetectorStore:
                 f"no detectors in {self.folder}: there is no meta.json; train some, give -detectors, or --detector "
                 "mahalanobis, which needs no training"
             )
+        identities = (source.identity, source._replace(weights="").identity)  # that of DEFAULT was that of its name
         names: dict[str, list[str]] = {}
         for name, entry in self.entries().items():
             sha256, path = entry.get("source_sha256"), Path(str(entry.get("source_model_path")))
-            if source.identity == sha256[:SHORT] if sha256 else path.resolve() == Path(source.path).resolve():
+            if sha256[:SHORT] in identities if sha256 else path.resolve() == Path(source.path).resolve():
                 names.setdefault(str(entry.get("source_layer")), []).append(name)
         return names
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from src.choices import STARTS
 from src.console import warn
-from src.network_names import SHORT, NetworkName
+from src.network_names import SHORT, NetworkKey, NetworkName
 from src.results.tables import columns, from_record
 
 Result = TypeVar("Result")
@@ -89,9 +89,10 @@ class Experiment:
         return front, end
 
     @property
-    def network_keys(self) -> tuple[tuple[str, str], ...]:
-        """Identity and type of the front and the end network."""
-        return tuple((network.identity, network.type) for network in self.networks)
+    def network_keys(self) -> tuple[NetworkKey, NetworkKey]:
+        """The keys of the front and the end network."""
+        front, end = self.networks
+        return front.key, end.key
 
     @property
     def key(self) -> tuple[Hashable, ...]:

@@ -4,12 +4,12 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from src.errors import UserError
-from src.network_names import NetworkName, file_and_function, is_user_network
+from src.network_names import NetworkKey, NetworkName, file_and_function, is_user_network
 from src.results.tables import read_table
 
 NAME = re.compile(r"\w[\w.+=-]*")
@@ -56,7 +56,7 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
     return [_with_path_from(Path(table).parent, network, table) for network in networks]
 
 
-def as_listed(networks: Sequence[ListedNetwork]) -> dict[Hashable, ListedNetwork]:
+def as_listed(networks: Sequence[ListedNetwork]) -> dict[NetworkKey, ListedNetwork]:
     """Return networks by what tells that a row of a table is of the same one, the `listed_as` of its name."""
     return {network.named().listed_as: network for network in networks}
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from src.choices import STARTS
 from src.choices.measures import GRAMS, MEASURES
-from src.network_names import titles_of
+from src.network_names import NetworkKey, titles_of
 from src.probing.rows import ProbeRow
 from src.results.captions import caption, network, short
 from src.results.experiments import NETWORKS, RANKS, grouped, method_names, newest
@@ -27,7 +27,7 @@ class Measurement(NamedTuple):
 
     measure: str
     setting: str  # the networks, what else tells it from others of theirs, and of stitches the method
-    models: tuple[str, str]  # identities of the networks
+    models: tuple[NetworkKey, NetworkKey]  # the networks
     layers: tuple[str, str]
     ranks: tuple[float, float]  # FULL where nothing is truncated
     value: float
@@ -40,8 +40,8 @@ class Measurements(NamedTuple):
     """The contents of some tables; of repeated measurements, the newest."""
 
     measurements: list[Measurement]
-    probes: dict[tuple[str, str, str], dict[float, ProbeRow]]  # by identity, layer and data set; by rank
-    titles: dict[str, str]  # of the networks, by identity
+    probes: dict[tuple[NetworkKey, str, str], dict[float, ProbeRow]]  # by network, layer and data set; by rank
+    titles: dict[NetworkKey, str]  # of the networks
     caption: str  # the networks and data, for a figure
 
 
@@ -86,17 +86,17 @@ def over_ranks(series: Sequence[Measurement], side: int) -> Iterator[tuple[tuple
             yield layers, reference, values
 
 
-def _probes(rows: Iterable[ProbeRow]) -> dict[tuple[str, str, str], dict[float, ProbeRow]]:
+def _probes(rows: Iterable[ProbeRow]) -> dict[tuple[NetworkKey, str, str], dict[float, ProbeRow]]:
     """Return the newest probes of each layer; those of other numbers of epochs are not mixed with them."""
-    probes: dict[tuple[str, str, str], dict[float, ProbeRow]] = {}
-    for row in newest(rows, lambda row: (row.networks[0].identity, row.layer, row.dataset, row.epochs, row.rank)):
-        key = (row.networks[0].identity, row.layer, row.dataset)
+    probes: dict[tuple[NetworkKey, str, str], dict[float, ProbeRow]] = {}
+    for row in newest(rows, lambda row: (row.networks[0].key, row.layer, row.dataset, row.epochs, row.rank)):
+        key = (row.networks[0].key, row.layer, row.dataset)
         same = {rank: other for rank, other in probes.get(key, {}).items() if other.epochs == row.epochs}
         probes[key] = same | {_number(row.rank): row}
     return probes
 
 
-def _similarities(rows: Sequence[SimilarityRow], titles: Mapping[str, str]) -> Iterator[Measurement]:
+def _similarities(rows: Sequence[SimilarityRow], titles: Mapping[NetworkKey, str]) -> Iterator[Measurement]:
     """Yield the values of each row; those of other data, numbers of images or samples are not mixed."""
     for models, same in grouped(rows, _models).items():
         data, numbers = {row.dataset for row in same}, {row.n_samples for row in same}
@@ -119,7 +119,7 @@ def _similarities(rows: Sequence[SimilarityRow], titles: Mapping[str, str]) -> I
                 )
 
 
-def _accuracies(rows: Sequence[StitchRow], titles: Mapping[str, str]) -> Iterator[Measurement]:
+def _accuracies(rows: Sequence[StitchRow], titles: Mapping[NetworkKey, str]) -> Iterator[Measurement]:
     """Yield the accuracy of each row; the method tells apart those of the same networks.
 
     It names the rank of the matched activations, unless that is the rank of the stitch, where methods differ in it.
@@ -138,9 +138,9 @@ def _accuracies(rows: Sequence[StitchRow], titles: Mapping[str, str]) -> Iterato
         yield found._replace(method=method, dataset=row.dataset)
 
 
-def _models(row: SimilarityRow | StitchRow) -> tuple[str, str]:
+def _models(row: SimilarityRow | StitchRow) -> tuple[NetworkKey, NetworkKey]:
     first, second = row.networks
-    return first.identity, second.identity
+    return first.key, second.key
 
 
 def _number(rank: Rank) -> float:

@@ -121,5 +121,5 @@ def _titled(runs: Sequence[StitchingRun], method: str, *, pool: bool) -> dict[st
             return {f"{len(groups)} pairs of networks": list(runs)}
         note(f"{method}: {len(groups)} pairs of networks share no network; --pool takes them together")
     names = titles_of(network for run in runs for network in run.row.networks)
-    titles = [" → ".join(names[identity] for identity, _ in pair) for pair in groups]
+    titles = [" → ".join(names[key] for key in pair) for pair in groups]
     return dict(zip(titles, groups.values(), strict=True))

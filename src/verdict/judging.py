@@ -246,7 +246,7 @@ def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, dict[str, float]]:
     known: dict[tuple, dict[str, float]] = {}
     for row in rows:
         if row.rank1 is None and row.rank2 is None:
-            networks = tuple((each.identity, each.type) for each in row.networks)
+            networks = tuple(network.key for network in row.networks)
             values = {name: value for name, value in row.values.items() if not math.isnan(value)}
             known.setdefault((networks, row.dataset, (row.layer1, row.layer2)), {}).update(values)
     return known

@@ -1,10 +1,10 @@
 """One table of all measurements of pairs of layers, with the names and groups of the networks."""
 
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from src.network_names import NetworkName
+from src.network_names import NetworkKey, NetworkName
 from src.results.experiments import NETWORKS, RANKS, method_names
 from src.results.network_list import ListedNetwork
 from src.similarity.rows import SimilarityRow
@@ -40,7 +40,7 @@ class MeasurementRow(NamedTuple):
 
 
 def measurement_rows(
-    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], *, listed: Mapping[Hashable, ListedNetwork]
+    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], *, listed: Mapping[NetworkKey, ListedNetwork]
 ) -> Iterator[MeasurementRow]:
     """Yield a row for each value that was measured; those that are NaN are left out.
 
@@ -49,11 +49,11 @@ def measurement_rows(
         listed: the networks of a list by `listed_as`, which gives them names and groups.
     """
     methods = method_names([run.row for run in runs], apart_from=(*NETWORKS, *RANKS, "dataset", "seed"))
-    depths: dict[tuple[str, str], int | None] = {}
+    depths: dict[tuple[NetworkKey, str], int | None] = {}
     for run, method in zip(runs, methods, strict=True):
         row = run.row
         front, end = row.networks
-        depths |= {(front.identity, row.front_layer): row.front_depth, (end.identity, row.end_layer): row.end_depth}
+        depths |= {(front.key, row.front_layer): row.front_depth, (end.key, row.end_layer): row.end_depth}
         values = {name: getattr(row, name) for name in METRICS} | {"penalty": row.end_accuracy - row.accuracy}
         values |= run.validity._asdict() if run.validity else {}
         values |= {f"auroc_{name}": evaluation.auroc for name, evaluation in run.evaluations.items()}
@@ -68,7 +68,7 @@ def measurement_rows(
         for measure, value in _known(row.values):
             yield MeasurementRow(
                 SIMILARITY, measure, *_named(first, listed), *_named(second, listed), row.layer1,
-                depths.get((first.identity, row.layer1)), row.layer2, depths.get((second.identity, row.layer2)),
+                depths.get((first.key, row.layer1)), row.layer2, depths.get((second.key, row.layer2)),
                 row.rank1, row.rank2, None, row.dataset, row.seed, value, row.model1_weights, row.model2_weights,
             )  # fmt: skip
 
@@ -77,7 +77,7 @@ def _known(values: Mapping[str, float | None]) -> list[tuple[str, float]]:
     return [(name, value) for name, value in values.items() if value is not None and not math.isnan(value)]
 
 
-def _named(network: NetworkName, listed: Mapping[Hashable, ListedNetwork]) -> tuple[str, str]:
+def _named(network: NetworkName, listed: Mapping[NetworkKey, ListedNetwork]) -> tuple[str, str]:
     """Return the name and the group of a network."""
     found = listed.get(network.listed_as)
     if not found:
