@@ -32,7 +32,10 @@ Cells = Mapping[tuple[str, str, str, str], Mapping[tuple[Hashable, Hashable], Se
 
 
 def depth_rows(
-    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], *, groups: Mapping[NetworkKey, str] | None = None
+    runs: Sequence[StitchingRun],
+    similarities: Sequence[SimilarityRow],
+    *,
+    groups: Mapping[NetworkKey, str] | None = None,
 ) -> list[DepthRow]:
     """Return the means over pairs of two networks at each layer, with intervals of 95 % over networks.
 
