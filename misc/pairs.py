@@ -118,16 +118,16 @@ class Unit(NamedTuple):
 
     def set_aside(self, name: str) -> None:
         """Move what networks have changed since into a folder of this name beside it; raises Busy as `Run.lock`."""
-        run = self.run
+        run, folder = self.run, self.place.parent / name
+        paths = [run.config, run.made_with, run.state_file, self.place]
+        if self.is_table:
+            paths += [self.place.with_suffix(ending) for ending in (".png", ".pdf")]
         run.lock()
         try:
             if self.changed_networks:
-                files = [self.place.with_suffix(ending) for ending in (".csv", ".png", ".pdf") if self.is_table]
-                folder = self.place.parent / name
                 folder.mkdir(exist_ok=True)
-                for path in (run.config, run.made_with, run.state_file, *(files or [self.place])):
-                    if path.exists():
-                        path.rename(folder / path.name)
+                for path in filter(Path.exists, paths):
+                    path.rename(folder / path.name)
         finally:
             run.unlock()
 

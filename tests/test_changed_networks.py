@@ -1,15 +1,22 @@
 """Results know the weights they were made with: networks that are trained again, exchanged, moved, given or fresh."""
 
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from src import console
+from src import console, session
+from src.checkpoints import save_state
+from src.errors import UserError
+from src.ground_truth.tables import read_tables
+from src.models import build_model, building
 from src.network_names import NetworkName
-from src.session import Session
+from src.results.network_list import read_networks
+from src.runtime import seeded
+from src.stitching import runs
 from tests.commands import ON_DIGITS, error_line, names_in, read_csv, read_json, run
 from tests.conftest import few_images
 
@@ -22,6 +29,7 @@ PROBE = ["exec_probe.py", "f.pt", "small_cnn", "-l", "pool4", *ON_DIGITS, "-e", 
 COMPARE = ["exec_compute_low_rank_sim_metrics.py", "f.pt", "g.pt", *SMALL, "pool4", "pool4", *ON_DIGITS, "-n", 60]
 NETS = """import torch
 from torch import nn
+from src.models import build_model
 
 
 def drawn(n_classes):
@@ -53,12 +61,21 @@ def networks(in_tmp_path):
     return in_tmp_path
 
 
+@pytest.fixture
+def loads(monkeypatch):
+    """The names of the networks that sessions have loaded."""
+    names, load = [], session.load_model
+
+    def note_and_load(name, *images, **options):
+        names.append(name)
+        return load(name, *images, **options)
+
+    monkeypatch.setattr(session, "load_model", note_and_load)
+    return names
+
+
 def train(name: str, seed: int) -> None:
     """Write NAME.pt, over what was there, and with other bytes for another seed."""
-    from src.checkpoints import save_state
-    from src.models import build_model
-    from src.runtime import seeded
-
     with seeded(seed):
         network = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=(1, 8, 8))
     save_state(Path(f"{name}.pt"), network.state_dict())
@@ -81,8 +98,6 @@ def exchange() -> None:
 
 def forget(folder: Path) -> None:
     """Make runs in a folder ones of the public code, which keeps no hash."""
-    import json
-
     for path in folder.glob("*/config.txt"):
         options = {name: value for name, value in read_json(path).items() if not name.endswith("_sha256")}
         path.write_text(json.dumps(options))
@@ -118,8 +133,8 @@ def test_a_resumed_run_of_a_network_that_was_trained_again_is_refused(networks):
     train("f", 7)
     line = error_line(*STITCH, "--resume")
     assert line.endswith(
-        "error: results/r: 2 runs are of earlier weights of f.pt; remove their folders, give another -dir, or the place "
-        "of the old checkpoint"
+        "error: results/r: 2 runs are of earlier weights of f.pt; remove their folders, give another -dir, or the "
+        "place of the old checkpoint"
     )
     old = [word if word != "f.pt" else "old.pt" for word in STITCH]
     assert "2 of 2 runs are finished" in run(*old, "--resume").err
@@ -137,8 +152,6 @@ def test_exchanged_checkpoints_are_refused(networks):
 
 
 def test_an_interrupted_run_of_a_network_that_was_trained_again_is_refused(networks, monkeypatch):
-    from src.stitching import runs
-
     def stop(*_, **__):
         raise KeyboardInterrupt
 
@@ -168,7 +181,8 @@ def test_an_evaluation_takes_the_networks_that_the_stitches_were_made_with(netwo
         "error: 2 of 2 runs are of earlier weights of g.pt; remove their folders and stitch again, or say with "
         "--end-model where the old checkpoint is"
     )
-    assert "--end-model f.pt: 2 of 2 runs are of other weights; give the checkpoint they" in error_line(*EVALUATE, "--end-model", "f.pt")
+    line = error_line(*EVALUATE, "--end-model", "f.pt")
+    assert "--end-model f.pt: 2 of 2 runs are of other weights; give the checkpoint they were made with" in line
     run(*EVALUATE, "--end-model", "old.pt")
     (row, _) = read_csv("results/r/ood_evaluation_mahalanobis.csv")
     assert row["end_weights"] == sha256("old.pt")[:12]
@@ -232,8 +246,11 @@ def test_a_renamed_results_folder_is_resumed(networks):
 
 
 def test_all_pairs_of_a_network_that_was_trained_again(networks):
-    (networks / "networks.csv").write_text("name,path,type\na,f.pt,small_cnn\nb,g.pt,small_cnn\nc,DEFAULT,nets.py:pretrained\n")
-    (networks / "nets.py").write_text(NETS.replace("nn.Sequential(nn", "__import__('src.models').models.build_model('small_cnn', n_channels=1).module; return nn.Sequential(nn"))
+    lines = ["name,path,type", "a,f.pt,small_cnn", "b,g.pt,small_cnn", "c,DEFAULT,nets.py:pretrained"]
+    (networks / "networks.csv").write_text("\n".join(lines) + "\n")
+    (networks / "nets.py").write_text(
+        NETS.replace("drawn(n_classes)\n", "build_model('small_cnn', n_channels=1).module\n")
+    )
     command = [*ALL, "--probes", 1, "--own-types", "nets.py:pretrained"]
     run(*command)
     assert "0 of 12 units" in run(*command).err
@@ -263,17 +280,12 @@ def test_all_pairs_of_a_network_that_was_trained_again(networks):
     assert "earlier" not in said and "repeat" not in said  # what was moved aside is left out
     text = Path("nets.py").read_text()
     Path("nets.py").write_text(text.replace(".roll(i)", ".roll(2 * i)"))
-    from src.models import building
-
     building._run.cache_clear()
     assert "of earlier weights of DEFAULT (" in error_line(*command)
 
 
 def test_ground_truth_leaves_out_earlier_weights(networks):
     (networks / "networks.csv").write_text("name,path,type,group\na,f.pt,small_cnn,x\nb,g.pt,small_cnn,y\n")
-    from src.ground_truth.tables import read_tables
-    from src.results.network_list import read_networks
-
     run(*ALL)
     listed = read_networks("networks.csv")
     whole = read_tables(Path("results/all"), listed)
@@ -282,8 +294,6 @@ def test_ground_truth_leaves_out_earlier_weights(networks):
     train("f", 7)
     for path, text in old.items():
         path.write_text(text.replace(sha256("f.pt")[:12], "0" * 12))
-    from src.errors import UserError
-
     with pytest.raises(UserError, match="no pair of the networks"):
         read_tables(Path("results/all"), listed)
     run(*ALL, "--redo-changed")
@@ -309,7 +319,7 @@ def test_given_weights_are_one_network_whatever_the_seed_and_fresh_ones_are_not(
         "--end-type", own[0])  # fmt: skip
     run("misc/verdict.py", "results/r", "results/given")
     rows = read_csv("verdict.csv")
-    assert [row["control"] for row in rows] == ["fresh"] * 4 + ["self", None or ""]
+    assert [row["control"] for row in rows] == ["fresh"] * 4 + ["self", ""]
     assert not any("never trained" in row["reason"] for row in rows)
 
 
@@ -325,19 +335,12 @@ def test_a_function_that_only_builds_is_fresh_and_one_that_gives_its_weights_is_
     assert "DEFAULT" in line and "small_cnn" in line and "give a checkpoint, or - for fresh weights" in line
 
 
-def test_fresh_networks_of_all_pairs_are_loaded_once_and_known_by_the_list(networks, monkeypatch):
-    (networks / "nets.py").write_text(NETS)
+def test_fresh_networks_of_all_pairs_are_loaded_once_and_known_by_the_list(networks, loads):
     (networks / "networks.csv").write_text(
         "name,path,type,group\na,f.pt,small_cnn,x\nb,-,small_cnn,y\nc,g.pt,small_cnn,x\n"
     )
-    loaded, load = [], Session.network
-    from src import session
-
-    plain = session.load_model
-    monkeypatch.setattr(session, "load_model", lambda name, *more, **how: loaded.append(name) or plain(name, *more, **how))
     run(*ALL, "-s", 3)
-    assert len(loaded) == 3 and load is Session.network
-    assert {name.seed for name in loaded} == {None, 3}
+    assert len(loads) == 3 and {name.seed for name in loads} == {None, 3}
     run("misc/collect_results.py", "results/all", "--curves", "--networks", "networks.csv")
     assert {row["networks"] for row in read_csv("results/all/curves.csv")} == {"x → x", "x → y", "y → x"}
     run("misc/collect_results.py", "results/all", "-r", "--networks", "networks.csv")
@@ -345,19 +348,16 @@ def test_fresh_networks_of_all_pairs_are_loaded_once_and_known_by_the_list(netwo
     assert {row["front_network"] for row in rows} == {"a", "b", "c"}
 
 
-def test_ground_truth_loads_fresh_networks_of_the_seed_of_the_tables(networks, monkeypatch):
-    from src import session
-
+def test_ground_truth_loads_fresh_networks_of_the_seed_of_the_tables(networks, loads):
     lines = ["name,path,type,group"]
     for i in range(4):
         train(f"n{i}", i)
         lines.append(f"n{i},n{i}.pt,small_cnn,clean")
     (networks / "networks.csv").write_text("\n".join([*lines, "fresh,-,small_cnn,impostor:fresh"]) + "\n")
     run(*ALL, "--methods", "none", "-s", 3)
-    loaded, plain = [], session.load_model
-    monkeypatch.setattr(session, "load_model", lambda name, *more, **how: loaded.append(name) or plain(name, *more, **how))
+    loads.clear()
     run("misc/ground_truth.py", "results/all", "networks.csv", *ON_DIGITS)
-    assert [name.seed for name in loaded] == [None] * 4 + [3]
+    assert [name.seed for name in loads] == [None] * 4 + [3]
 
 
 # ---- Costs

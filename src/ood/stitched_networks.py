@@ -36,6 +36,10 @@ def check_runs(runs: Sequence[StitchingRun], folder: Path, given: Mapping[str, A
     """
     if not runs:
         raise UserError(f"{folder} holds no finished stitching run; give the folder that holds their folders")
+    for name in SHARED:
+        values = sorted({str(run.options.get(name)) for run in runs})
+        if len(values) > 1:
+            raise UserError(f"the runs differ in {name}: {', '.join(values)}; evaluate one kind of runs at a time")
     for side, networks in zip(SIDES, zip(*(run.row.networks for run in runs), strict=True), strict=True):
         moved = given[f"{side}_model"]
         now = [network._replace(path=moved or network.path) for network in networks]
@@ -45,10 +49,6 @@ def check_runs(runs: Sequence[StitchingRun], folder: Path, given: Mapping[str, A
             values = ", ".join(sorted(titles.values()))
             raise UserError(f"the runs differ in {side}_model_path: {values}; evaluate one kind of runs at a time")
     warn_of_weights(runs)
-    for name in SHARED:
-        values = sorted({str(run.options.get(name)) for run in runs})
-        if len(values) > 1:
-            raise UserError(f"the runs differ in {name}: {', '.join(values)}; evaluate one kind of runs at a time")
 
 
 def _refuse_earlier(

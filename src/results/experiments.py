@@ -82,9 +82,7 @@ class Experiment:
     @property
     def networks(self) -> tuple[NetworkName, NetworkName]:
         """The front and the end network."""
-        front = NetworkName.of(
-            self.front_model_path, self.front_model_type, seed=self.seed, weights=self.front_weights
-        )
+        front = NetworkName.of(self.front_model_path, self.front_model_type, seed=self.seed, weights=self.front_weights)
         end = NetworkName.of(self.end_model_path, self.end_model_type, seed=self.seed, weights=self.end_weights)
         return front, end
 

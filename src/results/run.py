@@ -1,8 +1,8 @@
 """A run: the files that say which one it is, how far it is, and that it is finished.
 
-`config.txt` holds the options. It is written last, so a run that has it is finished. `run.json` says with what the run
-was made. `resume.pt` is the state to go on from until then. A run that writes one table has these files beside it
-(`table.config.txt`, `table.run.json`, `table.resume.pt`).
+`config.txt` holds the options, and what the weights of the networks were. It is written last, so a run that has it is
+finished. `run.json` says with what the run was made. `resume.pt` is the state to go on from until then. A run that
+writes one table has these files beside it (`table.config.txt`, `table.run.json`, `table.resume.pt`).
 """
 
 from collections.abc import Mapping
