@@ -84,12 +84,13 @@ def test_figure_table_and_sentences(planted):
 
 
 def test_user_errors(planted):
+    data = ["-d", "digits", "-gpu", "-1"]
     (planted / "empty").mkdir()
-    assert "is no folder" in error_line(SCRIPT, "none", "networks.csv", "-d", "digits", cwd=planted)
-    assert "has no pair of the networks" in error_line(SCRIPT, "empty", "networks.csv", "-d", "digits", cwd=planted)
+    assert "is no folder" in error_line(SCRIPT, "none", "networks.csv", *data, cwd=planted)
+    assert "has no pair of the networks" in error_line(SCRIPT, "empty", "networks.csv", *data, cwd=planted)
     lines = (planted / "networks.csv").read_text().replace("label_noise:", "").splitlines()
     (planted / "plain.csv").write_text("\n".join(line.replace(" clean", "") for line in lines))
-    assert "no test has all pairs" in error_line(SCRIPT, "all", "plain.csv", "-d", "digits", "-gpu", "-1", cwd=planted)
+    assert "no test has all pairs" in error_line(SCRIPT, "all", "plain.csv", *data, cwd=planted)
 
 
 # Dots

@@ -93,7 +93,9 @@ def place(folder) -> None:
     run(*shlex.split(f"{STITCH} layer3.0,layer4.1 layer2.0 rc2c_pre {ON} -e 0 -i pinv -dir dm"))
     shutil.copytree(folder / "results/dm", folder / "results/mixed")
     config = min(folder.glob("results/mixed/*/config.txt"))
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"end_model_path": "another.pt"}))
+    config.write_text(
+        json.dumps(json.loads(config.read_text()) | {"end_model_path": "another.pt", "end_model_path_sha256": ""})
+    )
 
 
 @pytest.mark.parametrize(("command", "lines"), REFUSALS)

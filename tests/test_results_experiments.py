@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from src.network_names import FRESH, NetworkName, fresh_seed
+from src.network_names import FRESH, NetworkName, titles_of
 from src.results.experiments import (
     NETWORKS,
     RANKS,
+    WEIGHTS,
     Experiment,
     Pair,
     by_experiment,
@@ -61,10 +62,28 @@ def test_fresh_weights_are_the_same_by_seed_and_type():
     assert len({identity(*name) for name in names}) == 3 and identity(*names[0]) == identity(*names[0])
     fresh = {"front_model_path": FRESH, "end_model_path": FRESH}
     one, other = experiment(**fresh, seed=1), experiment(**fresh, seed=2)
-    assert one.networks[0].seed == fresh_seed(1) and one.networks[0].is_fresh
+    assert one.networks[0].seed == 1 and one.networks[0].is_fresh
     assert one.networks[0] == one.networks[1] and one.networks[0].identity != other.networks[0].identity
     assert experiment(**fresh, seed=1, init="eye").network_keys == one.network_keys
     assert experiment(seed=1).network_keys == experiment(seed=2).network_keys  # of checkpoints, it seeds the stitch
+
+
+def test_what_a_run_recorded_of_weights_counts_and_not_what_the_file_holds_now(checkpoint):
+    records = [{}, {"front_model_path_sha256": "0" * 64}, {"front_model_path_sha256": identity("f.pt") + "0" * 52}]
+    now, earlier, recorded = (experiment(front_model_path="f.pt", **record) for record in records)
+    assert now.key == recorded.key != earlier.key and earlier.front_weights == "0" * 12
+    rows = [stitch_row(front_model_path="f.pt", front_weights=each.front_weights) for each in (recorded, earlier)]
+    assert list(by_experiment(rows)) == [f"front_weights={identity('f.pt')}", f"front_weights={'0' * 12}"]
+    other = stitch_row(front_model_path="g.pt", front_weights="1" * 12)
+    assert list(by_experiment([rows[0], other])) == ["front_model_path=f.pt", "front_model_path=g.pt"]
+
+
+def test_networks_of_one_title_are_told_apart(checkpoint):
+    names = [NetworkName("f.pt", "resnet18", weights=digit * 12) for digit in "01"]
+    titles = {name.key: f"f.pt [resnet18, {name.weights}]" for name in names}
+    assert titles_of([*names, names[0], NetworkName("g.pt", "resnet18")]) == titles | {
+        NetworkName("g.pt", "resnet18").key: "g.pt"
+    }
 
 
 def test_an_entry_of_torchvision_is_named_unless_a_file_has_that_name(checkpoint, tmp_path):
@@ -94,7 +113,9 @@ def test_every_setting_tells_experiments_apart(name):
 def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(tmp_path):
     options = OPTIONS | {"learning_rate": 7, "gpu": -1}
     found = Experiment.of(options)
-    assert found.settings.keys() == OTHER.keys() == set(columns(Experiment)) and found == experiment(objective="task")
+    assert found.settings.keys() == {*OTHER, *WEIGHTS} == set(columns(Experiment)) and found == experiment(
+        objective="task"
+    )
     for row in (stitch_row(seed=7), evaluation_row(seed=7)):
         assert row.settings == experiment(seed=7).settings and set(OTHER) <= set(columns(type(row)))
         assert row.key == experiment(seed=7).key and row.pair == Pair("layer1.0", "layer2.0")

@@ -28,7 +28,8 @@ COLUMNS = {  # that all tables of a type have
         "front_layer,end_layer,stitching_type,init,front_stitch_rank,front_pinv_rank,seed,accuracy,front_accuracy,"
         "end_accuracy,matching_error,representation_difference,folder,front_model_path,end_model_path,"
         "front_model_type,end_model_type,dataset,objective,n_epochs,n_pinv_init_samples,agreement,kappa,n_images,"
-        "pinv_cutoff,n_matched,matching_rank,r2_matched,r2_test,shortcut,front_depth,end_depth"
+        "pinv_cutoff,n_matched,matching_rank,r2_matched,r2_test,shortcut,front_weights,end_weights,"
+        "front_depth,end_depth"
     ),
     EvaluationRow: (
         "front_layer,end_layer,accuracy,auroc,aupr,fpr95,mean_energy,mean_id_energy,folder,detector,detector_id_data,"
@@ -36,22 +37,24 @@ COLUMNS = {  # that all tables of a type have
         "front_model_type,end_model_type,stitching_type,init,objective,n_epochs,n_pinv_init_samples,front_stitch_rank,"
         "front_pinv_rank,seed,pinv_cutoff,auroc_low,auroc_high,density,recall,frechet,density_own,recall_own,"
         "frechet_own,noise_dose,shrinkage_dose,identification,identification_low,identification_high,noise_cost,"
-        "shortcut,front_depth,end_depth"
+        "shortcut,front_weights,end_weights,front_depth,end_depth"
     ),
-    ProbeRow: "model,layer,rank,accuracy,train_accuracy,loss,seed,epochs,model_type,dataset,n_images,shortcut",
+    ProbeRow: (
+        "model,layer,rank,accuracy,train_accuracy,loss,seed,epochs,model_type,dataset,n_images,shortcut,model_weights"
+    ),
     SimilarityRow: (
         "model1,model2,layer1,layer2,rank1,rank2,alignment,n_samples,model1_type,model2_type,dataset,"
-        "alignment_option,n_permutations,seed,shortcut"
+        "alignment_option,n_permutations,seed,shortcut,model1_weights,model2_weights"
     ),
     MeasurementRow: (
         "method,measure,front_network,front_group,end_network,end_group,front_layer,front_depth,end_layer,end_depth,"
-        "front_rank,end_rank,pinv_rank,dataset,seed,value"
+        "front_rank,end_rank,pinv_rank,dataset,seed,value,front_weights,end_weights"
     ),
     VerdictRow: (
         f"method,networks,front_layer,end_layer,verdict,reason,control,n_runs,n_networks,{MEANS},p_below,p_above,"
         "kappa_within,kappa_within_low,kappa_within_high,identification,identification_low,identification_high,side,"
         "noise_dose,shrinkage_dose,noise_cost,density,recall,frechet,density_own,"
-        "recall_own,frechet_own,front_depth,end_depth"
+        "recall_own,frechet_own,front_depth,end_depth,front_weights,end_weights"
     ),
     ComparisonRow: "front_layer,end_layer,accuracy_1,accuracy_2,difference",
     RankTestRow: "test,measure,setting,layer1,layer2,varied,n,spearman,spearman_p,kendall,kendall_p,place,note",
