@@ -135,10 +135,10 @@ def changed_units(units, *, redo: bool) -> list[Unit]:
         UserError: there are some, and they are not to be made again.
     """
     from src.errors import UserError
-    from src.results.weights import names_of, recorded, warn_of_runs
+    from src.results.weights import names_of, recorded, warn_of_newer
 
     runs = [(unit.run.config, unit.run.begun()) for unit in units]
-    warn_of_runs([(config, list(recorded(options).values())) for config, options in runs if config.exists()])
+    warn_of_newer((config, recorded(options).values()) for config, options in runs if config.exists())
     changed = [unit for unit in units if unit.changed_networks]
     if changed and not redo:
         titles = names_of(title for unit in changed for title in unit.changed_networks)

@@ -13,9 +13,9 @@ from src.images import ImageSpec
 from src.models import Network
 from src.network_names import NetworkName, content_of, file_and_function, is_user_network, titles_of
 from src.results.experiments import Pair, by_experiment
-from src.results.weights import names_of
+from src.results.weights import names_of, warn_of_newer
 from src.session import Session
-from src.stitching.folders import StitchingRun, warn_of_weights
+from src.stitching.folders import StitchingRun
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
@@ -48,7 +48,7 @@ def check_runs(runs: Sequence[StitchingRun], folder: Path, given: Mapping[str, A
         if len(titles) > 1:
             values = ", ".join(sorted(titles.values()))
             raise UserError(f"the runs differ in {side}_model_path: {values}; evaluate one kind of runs at a time")
-    warn_of_weights(runs)
+    warn_of_newer((run.folder / "config.txt", run.row.networks) for run in runs)
 
 
 def _refuse_earlier(

@@ -11,7 +11,7 @@ from src.network_names import NetworkName
 
 RECORD = "_path_sha256"  # ends the entry of a `config.txt` that has the SHA-256 of the weights of a network
 
-Result = tuple[Path, Sequence[NetworkName]]  # the file that was written when it was finished, and its networks
+FinishedRun = tuple[Path, Iterable[NetworkName]]  # its `config.txt`, which was written last, and its networks
 
 
 def recorded(options: Mapping[str, Any]) -> dict[str, NetworkName]:
@@ -49,10 +49,8 @@ def warn_of_earlier(results: Iterable[Sequence[NetworkName]], *, kind: str) -> N
         warn_once(f"{counted(n, kind)} of earlier weights of {title}")
 
 
-def warn_of_runs(runs: Iterable[Result]) -> None:
-    """Warn as `warn_of_earlier`, and of runs that record no weights where a checkpoint is newer than they are."""
-    runs = list(runs)
-    warn_of_earlier((networks for _, networks in runs), kind="run")
+def warn_of_newer(runs: Iterable[FinishedRun]) -> None:
+    """Warn of runs that record no weights where a checkpoint is newer than they are."""
     newer: Counter[str] = Counter()
     for config, networks in runs:
         for network in set(networks):

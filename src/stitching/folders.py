@@ -25,7 +25,7 @@ from src.files import read_json, readable, write_bytes, write_json, write_text
 from src.results.experiments import short_weights
 from src.results.options import read_options
 from src.results.tables import columns, from_record, read_table
-from src.results.weights import warn_of_runs
+from src.results.weights import warn_of_earlier, warn_of_newer
 from src.stitching.rows import Metrics, StitchRow
 from src.training.recorded import EpochRow
 
@@ -174,7 +174,9 @@ def _is_stale(folder: Path) -> bool:
 
 def warn_of_weights(runs: Iterable[StitchingRun]) -> None:
     """Warn of runs whose checkpoints hold, or may hold, other weights now."""
-    warn_of_runs([(run.folder / "config.txt", run.row.networks) for run in runs])
+    runs = list(runs)
+    warn_of_earlier((run.row.networks for run in runs), kind="run")
+    warn_of_newer((run.folder / "config.txt", run.row.networks) for run in runs)
 
 
 def remove_parts(directory: Path) -> None:

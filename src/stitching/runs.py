@@ -16,7 +16,7 @@ from src.models import Network
 from src.results.experiments import Experiment, Pair, grouped, pair_of
 from src.results.options import as_written, differences, read_options, refuse_other_options
 from src.results.run import Run, new_folder
-from src.results.weights import changed, counted, names_of, recorded, warn_of_runs
+from src.results.weights import changed, counted, names_of, recorded, warn_of_newer
 from src.stitching.closed_forms import Matching
 from src.stitching.folders import remove_parts, write_metrics, write_predictions
 from src.stitching.grid import GridScore
@@ -83,8 +83,8 @@ class GridRuns:
                 f"{self.directory}: {counted(len(titles), 'run')} of earlier weights of {names_of(chain(*titles))}; "
                 "remove their folders, give another -dir, or the place of the old checkpoint"
             )
-        configs = [(folder / "config.txt", list(recorded(options).values())) for folder, options in begun]
-        warn_of_runs([each for each in configs if each[0].exists()])
+        finished = [(folder / "config.txt", recorded(options).values()) for folder, options in begun]
+        warn_of_newer((config, networks) for config, networks in finished if config.exists())
 
     def _finished_pairs(self, configs: Sequence[BegunRun]) -> set[Pair]:
         by_identity, finished = grouped(configs, lambda each: _identity(each[1])), set()
