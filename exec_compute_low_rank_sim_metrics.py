@@ -45,6 +45,7 @@ def compute(args, session=None) -> None:
 
     # Two networks, their layers, and the images.
     session = session or Session()
+    run = Run.beside(args.output, vars(args)) if args.output else None
     device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
     how = {"session": session, "device": device, "encoder": True}
     model1, first = cli.load_network(args, "model1", spec, **how)
@@ -101,9 +102,9 @@ def compute(args, session=None) -> None:
     print_matrices(rows)
     for line in comparison.warnings():
         warn(line)
-    if args.output:
+    if run:
         write_files(Path(args.output), rows, **cli.figure_options(args))
-        Run.beside(args.output, vars(args)).finish()
+        run.finish()
         note(f"wrote {args.output}")
 
 

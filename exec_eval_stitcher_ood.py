@@ -31,7 +31,7 @@ def parser() -> cli.Parser:
         action="store_true",
         help="evaluate on other data than those stitched on, in tables of their own",
     )
-    add("-ed", "--energy-dir", help="folder for the scores of all images; default: one in source_dir")
+    add("-ed", "--energy-dir", help="folder for the scores of all images; default: one file in source_dir")
     add("--front-model", help="where the front network's checkpoint is now, if it was moved")
     add("--end-model", help="where the end network's checkpoint is now, if it was moved")
     own = "FILE.py:FUNCTION of the {} network, whose code runs only if named here"
@@ -49,10 +49,10 @@ def evaluate(args, session=None) -> None:
     from src.console import note, warn
     from src.datasets import dataset_info, dataset_label
     from src.errors import UserError
-    from src.ood.evaluation import evaluate_stitches, save_scores, score_stitches
+    from src.ood.evaluation import evaluate_stitches, save_archive, save_arrays, score_stitches, scores_of_images
     from src.ood.reference import Setting, make_reference
     from src.ood.report import report
-    from src.ood.rows import evaluation_file
+    from src.ood.rows import evaluation_file, scores_file
     from src.ood.stitched_networks import check_data, check_runs, load_networks, rebuild_grids, with_weights
     from src.results.experiments import newest_runs
     from src.results.matrices import by_depth, depths_of
@@ -67,6 +67,9 @@ def evaluate(args, session=None) -> None:
     finished, skipped = read_runs(folder)
     check_runs(finished, folder, vars(args))
     dataset_info(args.dataset, labelled=True)
+    other_data = dataset_label(args.dataset) if args.other_data else ""
+    tables = {name: evaluation_file(folder, name, other_data=other_data) for name in args.detector}
+    of_tables = {name: Run.beside(table, vars(args) | {"detector": name}) for name, table in tables.items()}
     runs = newest_runs(finished)
     check_data(args.dataset, runs, other_data=args.other_data, shortcut=args.shortcut)
     loading = cli.load_options(args, device)
@@ -120,16 +123,16 @@ def evaluate(args, session=None) -> None:
         name: evaluate_stitches(name, stitches, reference, other_data=args.other_data) for name in args.detector
     }
     evaluations = {name: rows for name, rows in evaluations.items() if rows}
-    other_data = dataset_label(args.dataset) if args.other_data else ""
     report(folder, evaluations, reference, other_data=other_data, **cli.figure_options(args))
     recorded = {f"{side}_model_path_sha256": name.weights for side, name in names.items()}
     for name in evaluations:
-        table = evaluation_file(folder, name, other_data=other_data)
-        into = folder / table.stem.replace("ood_evaluation", "energies")
+        arrays = scores_of_images(name, stitches, reference)
         if args.energy_dir:
-            into = Path(args.energy_dir, name) if len(args.detector) > 1 else Path(args.energy_dir)
-        save_scores(into, name, stitches, reference)
-        Run.beside(table, vars(args) | recorded | {"detector": name}).finish()
+            save_arrays(Path(args.energy_dir, name if len(args.detector) > 1 else ""), arrays)
+        else:
+            save_archive(scores_file(folder, name, other_data=other_data), arrays)
+        of_tables[name].options |= recorded
+        of_tables[name].finish()
     n_skipped = len(skipped) + len(finished) - len(runs) + len(unusable)
     note(f"evaluated {len(stitches)} stitches; skipped {n_skipped} runs and {len(reference.missing)} end layers")
 

@@ -42,6 +42,7 @@ def parser() -> cli.Parser:
 
 def stitch(args, session=None) -> None:
     """Run the experiment; `session` keeps the networks and the images for others of this process."""
+    from datetime import datetime
     from pathlib import Path
 
     from src.console import listed, progress, warn
@@ -94,6 +95,7 @@ def stitch(args, session=None) -> None:
         test_set = session.dataset(*data, train=False, **loading)
 
     for runs in unfinished:
+        runs.start = datetime.now()
         grid = Grid(
             front,
             end,

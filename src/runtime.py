@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Hashable, Iterator
@@ -19,7 +20,6 @@ import torch
 from src import __version__
 from src.errors import UserError
 
-STARTED = datetime.now()  # this module is among the first that a script imports
 MEMORY_SHARE = 0.8  # of the free memory of a GPU that stitches may take
 ROWS_OF_CPU = 256  # more at once overrun the caches
 
@@ -151,15 +151,18 @@ def seed_of(*key: int) -> int:
     return int(state[0] >> np.uint64(1))
 
 
-def provenance(*, gpu: int) -> dict[str, Any]:
+def provenance(*, gpu: int, start: datetime) -> dict[str, Any]:
     """Record command line, versions, git commit (None outside of a repository), device and times of a run.
 
     On a GPU also the versions of CUDA, cuDNN and the driver, and whether TF32 was allowed.
+
+    Args:
+        start: of the run, which ends now.
     """
     device = {"device": "CPU"} if gpu == -1 else _gpu_provenance(gpu)
-    times = {"start": STARTED.isoformat(), "end": datetime.now().isoformat()}
+    times = {"start": start.isoformat(), "end": datetime.now().isoformat()}
     versions = {"suite": __version__, "commit": _commit(), "python": platform.python_version(), **_packages()}
-    return {"command": " ".join(sys.argv), **versions, **device, **times}
+    return {"command": shlex.join(sys.argv), **versions, **device, **times}
 
 
 def _gpu_provenance(gpu: int) -> dict[str, Any]:

@@ -178,10 +178,13 @@ def test_an_evaluation_prints_and_writes_the_scores_of_the_detector(workplace, n
     ((x, _),) = digit_images(train=False).batches(1000)
     row = rows[-1]
     stitched, own = energy(classifier(stitched_from_pool4(folder / row["folder"], front, x))), end(x, until="pool1")
-    saved = np.load(folder / "energies" / "pool1" / "pool4.npy")
+    # The public code reads the summary in each folder of the source folder
+    assert all((path / "summary.txt").exists() for path in folder.iterdir() if path.is_dir())
+    scores = np.load(folder / "energies_energy.npz")
+    saved = scores["pool1/pool4"]
     assert saved.dtype == np.float32
     np.testing.assert_allclose(saved, stitched.numpy(), rtol=1e-3, atol=1e-3)
-    own, patches = energy(classifier(own)).numpy(), np.load(folder / "energies" / "pool1" / "photo_patches.npy")
+    own, patches = energy(classifier(own)).numpy(), scores["pool1/photo_patches"]
     for column, others in (("auroc", saved), ("sanity_auroc", patches)):
         assert float(row[column]) == pytest.approx(ood_metrics(own, others).auroc, abs=1e-3)
     assert float(row["mean_energy"]) == pytest.approx(saved.mean(), rel=1e-5) != float(row["mean_id_energy"])
@@ -203,7 +206,7 @@ def test_detectors_that_need_no_training(workplace, copied, networks):
     assert {"ood_evaluation_knn.png", "ood_evaluation_knn.config.txt"} <= names_in(folder)
     end, knn = network(networks[1]), make_detector("knn")
     ((x, labels),), ((own_x, _),) = (digit_images(train=train).batches(2000) for train in (True, False))
-    saved = np.load(folder / "energies_knn" / "pool1" / f"{FRONTS[0]}.npy")
+    saved = np.load(folder / "energies_knn.npz")[f"pool1/{FRONTS[0]}"]
     with torch.no_grad():
         knn.add(end(x, until="pool1"), labels)
         knn.fit()
@@ -234,7 +237,8 @@ def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures):
     rows = rows_of(folder)
     found = [(row["front_layer"], row["front_stitch_rank"]) for row in rows]
     assert found == [(front, rank) for rank in ("", "2") for front in FRONTS]
-    assert names_in(folder / "energies" / "pool1") == {f"{row['front_layer']} {row['folder']}.npy" for row in rows}
+    keys = {f"{row['end_layer']}/{row['front_layer']} {row['folder']}" for row in rows}
+    assert {*np.load(folder / "energies_energy.npz")} == keys
     evaluate(workplace, "ranks")
     assert rows[3:] == rows_of(workplace / "results" / "ranks")
 
@@ -314,7 +318,7 @@ def test_other_data_are_refused_or_kept_apart(workplace, copied):
     evaluate(workplace, "elsewhere", *other, "--other-data")
     rows = read_csv(folder / "ood_evaluation_residual_on_other.csv")
     assert {Path(row["dataset"]).name for row in rows} == {"other.npz"}
-    assert {"ood_evaluation_residual_on_other.png", "energies_residual_on_other"} <= names_in(folder)
+    assert {"ood_evaluation_residual_on_other.png", "energies_residual_on_other.npz"} <= names_in(folder)
     assert rows_of(folder, "residual") == before
     assert "leave it out" in evaluate(workplace, "elsewhere", "--other-data", status=2).err
 

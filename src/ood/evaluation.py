@@ -130,18 +130,30 @@ def _columns_of(identified: IntervalEstimate | None) -> dict[str, float]:
     }
 
 
-def save_scores(folder: Path, score: str, stitches: Sequence[StitchScores], reference: Reference) -> None:
-    """Save a score of all images as float32 arrays: END_LAYER/FRONT_LAYER.npy.
+def scores_of_images(score: str, stitches: Sequence[StitchScores], reference: Reference) -> dict[str, np.ndarray]:
+    """Return a score of all images as float32 arrays (N,) by END_LAYER/FRONT_LAYER.
 
     Where a pair has several runs, the name of the run's folder stands behind that of the front layer. The scores of
-    the sanity-check data are END_LAYER/SANITY_NAME.npy.
+    the sanity-check data are END_LAYER/SANITY_NAME.
     """
     n_runs, name = Counter(stitch.run.row.pair for stitch in stitches), dataset_label(reference.setting.sanity_dataset)
-    arrays = {Path(layer, name): scores for layer, scores in reference.of_score(score, reference.sanity).items()}
+    arrays = {f"{layer}/{name}": scores for layer, scores in reference.of_score(score, reference.sanity).items()}
     for run, _, scores, *_ in (stitch for stitch in stitches if score in stitch.scores):
         front, end = run.row.pair
-        arrays[Path(end, front if n_runs[run.row.pair] == 1 else f"{front} {run.folder.name}")] = scores[score]
-    for path, array in arrays.items():
+        arrays[f"{end}/{front if n_runs[run.row.pair] == 1 else f'{front} {run.folder.name}'}"] = scores[score]
+    return {key: array.astype(np.float32) for key, array in arrays.items()}
+
+
+def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Save each array as `.npy` below a folder, as the public code does."""
+    for key, array in arrays.items():
         buffer = io.BytesIO()
-        np.save(buffer, array.astype(np.float32), allow_pickle=False)
-        write_bytes(folder / f"{path}.npy", buffer.getvalue())
+        np.save(buffer, array, allow_pickle=False)
+        write_bytes(folder / f"{key}.npy", buffer.getvalue())
+
+
+def save_archive(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Save arrays in one `.npz` file. The public code takes each folder beside the runs for one of them."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_bytes(path, buffer.getvalue())

@@ -123,6 +123,11 @@ def evaluation_file(folder: Path, detector: str, *, other_data: str = "") -> Pat
     return folder / (f"{name}_on_{other_data}.csv" if other_data else f"{name}.csv")
 
 
+def scores_file(folder: Path, detector: str, *, other_data: str = "") -> Path:
+    """Return the file of the scores of all images that belong to the same evaluation."""
+    return folder / (f"energies_{detector}_on_{other_data}.npz" if other_data else f"energies_{detector}.npz")
+
+
 def read_evaluations(folder: Path, detectors: Iterable[str]) -> dict[str, list[EvaluationRow]]:
     """Read the OOD evaluations of a folder by these detectors, as far as there are any."""
     tables = {name: evaluation_file(folder, name) for name in detectors}

@@ -24,6 +24,9 @@ class Run:
     Args:
         options: of the run, as `config.txt` is to hold them.
         prefix: of the names of its files; "" for a run that has the folder for itself.
+
+    Attributes:
+        start: when this process began it, for `run.json`; now, unless it is set.
     """
 
     def __init__(self, folder: str | Path, options: Mapping[str, Any], *, prefix: str = ""):
@@ -32,6 +35,7 @@ class Run:
         self.config, self.made_with, self.state_file = (self.folder / f"{prefix}{name}" for name in names)
         self.logs = [] if prefix else [self.folder / name for name in ("training_logs.csv", "ft_logs.csv")]
         self.state: dict[str, Any] = {}  # to go on from
+        self.start = datetime.now()
         self._lock: IO | None = None
 
     @classmethod
@@ -125,7 +129,7 @@ class Run:
 
     def write_provenance(self) -> None:
         """Write `run.json`."""
-        write_json(self.made_with, provenance(gpu=self.options["gpu"]))
+        write_json(self.made_with, provenance(gpu=self.options["gpu"], start=self.start))
 
     def mark_as_finished(self) -> None:
         """Write `config.txt`, once all other files of the run are on the disk."""

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
+from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
@@ -39,6 +40,9 @@ class GridRuns:
         layers: the stitching layer of each pair.
         experiment: of the script's options.
         resume: go on with runs of the same options in `directory`; `layers` are then those of unfinished pairs.
+
+    Attributes:
+        start: when this process began them, for `run.json`; now, unless it is set.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class GridRuns:
         self.directory, self.layers, self.experiment = Path(directory), dict(layers), experiment
         self.folders: dict[Pair, Path] = {}  # created when there is something to write, so that a failure leaves none
         self._whole = experiment.config(*layers) if len(layers) == 1 else experiment.options
+        self.start = datetime.now()
         self._run: Run | None = None  # keeps the state of all pairs
         if resume:
             self._take_up()
@@ -145,6 +150,7 @@ class GridRuns:
                 match = matched.get(pair)
                 rows[pair] = self._row(pair, score, match)
                 self._write(pair, rows[pair], score, match, whole_networks)
+                runs[pair].start = self.start
                 runs[pair].write_provenance()
         with durable_together():  # after all other files
             for pair in unfinished:
