@@ -1,5 +1,6 @@
 """The units of work of all_pairs.py: calls of the single scripts on a pair of networks, in this process."""
 
+import math
 import os
 import shlex
 import tempfile
@@ -272,15 +273,24 @@ def run_calls(unit: Unit, session: "Session") -> list[float]:
 
 
 def estimate(units: Sequence[Unit], args: Namespace, session: "Session") -> None:
-    """Print the commands of units, each with an estimate of its time, and the hours of all by so many processes."""
+    """Print the commands of units, each with an estimate of its time, and the time of all by so many processes."""
     first = {unit.kind: unit for unit in reversed(units)}
     costs = {kind: measure(unit, args, session) for kind, unit in first.items()}
     for unit in units:
         for call, seconds in zip(unit.calls, costs[unit.kind], strict=True):
             result(f"{shlex.join(['python', *call.command])}  # {seconds:.1f} s")
-    total = sum(sum(costs[unit.kind]) for unit in units) / 3600
-    each = " and ".join(f"{total / n:.3g} hours by --processes {n}" for n in dict.fromkeys((1, args.n_processes)))
+    total = sum(sum(costs[unit.kind]) for unit in units)
+    each = " and ".join(f"{duration(total / n)} by --processes {n}" for n in dict.fromkeys((1, args.n_processes)))
     note(f"{len(units)} units of work, estimated from one of each kind on this device: {each}")
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a text in its two largest units, such as 2 min 10 s."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def measure(unit: Unit, args: Namespace, session: "Session") -> list[float]:

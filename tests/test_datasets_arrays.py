@@ -108,6 +108,15 @@ def test_missing_and_damaged_parts_are_named_and_leave_nothing_behind(tmp_path):
 # A user's .npz
 
 
+@pytest.mark.parametrize("save", SAVE.values(), ids=SAVE)
+def test_a_truncated_file_is_damaged(save, tmp_path):
+    write_npz(tmp_path / "own.npz", save=save)
+    whole = (tmp_path / "own.npz").read_bytes()
+    (tmp_path / "own.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"own\.npz: it is damaged, or no \.npz file; save it with numpy.savez"):
+        dataset_info(str(tmp_path / "own.npz"))
+
+
 def write_npz(path: Path, *, save=np.savez, **changes) -> dict[str, np.ndarray]:
     images = {"x_train": random_images(9, 12, 10, 3), "x_test": random_images(4, 12, 10, 3, seed=1)}
     arrays = images | {"y_train": np.arange(9) % 3, "y_test": np.arange(4) % 4} | changes

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision import transforms as T
 from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file, make_dataset
 
-from src.console import progress, warn_once
+from src.console import listed, progress, warn_once
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import UNLABELLED, BaseImageSet, Device, Pass
 from src.datasets.decoded import DecodedImageSet
@@ -25,10 +25,7 @@ SPLITS = {True: ("train", "training_data"), False: ("val", "validation", "test",
 AUGMENTATIONS = ("none", "flip", "crop_flip", "resized_crop")
 KEYS = ("size", "channels", "mean", "std", "augment", "classes")
 SMALL, MOST = 64, 4 * 2**30  # pixels and bytes: sets of images up to this size are decoded once and kept
-REMEDY = (
-    "give a folder with train and val in it; for ImageNet fetch ILSVRC 2012 from https://image-net.org/download and "
-    "rename its folders to training_data, validation_data"
-)
+IMAGENET_SOURCE = "https://image-net.org/download"
 
 
 class Settings(NamedTuple):
@@ -54,17 +51,27 @@ def read_settings(root: Path) -> Settings:
         f"{', '.join(AUGMENTATIONS)}, classes: a list of different names"
     )
     with readable(path, remedy):
-        fits = isinstance(settings.size, int) and settings.size >= 1 and settings.channels in (1, 3)
-        if not fits or settings.augment not in AUGMENTATIONS:
-            raise ValueError(f"size, channels or augment cannot be {', '.join(map(str, settings[:3]))}")
-        if not isinstance(settings.classes, list | tuple) or len(set(settings.classes)) < len(settings.classes):
-            raise ValueError(f"classes cannot be {settings.classes}")
+        _check(settings)
         numbers = {}
         for key, of_colours in OF_IMAGENET._asdict().items():
             own = given.get(key, of_colours if settings.channels == 3 else sum(of_colours) / 3)
             numbers[key] = [own] if isinstance(own, int | float) else own
         normalisation = make_normalisation(**numbers, n_channels=settings.channels)
         return settings._replace(classes=tuple(map(str, settings.classes)), normalisation=normalisation)
+
+
+def _check(settings: Settings) -> None:
+    """Raise a ValueError that names the first setting that is not allowed; not of the normalisation."""
+    classes = settings.classes
+    is_allowed = {
+        "size": isinstance(settings.size, int) and settings.size >= 1,
+        "channels": settings.channels in (1, 3),
+        "augment": settings.augment in AUGMENTATIONS,
+        "classes": isinstance(classes, list | tuple) and len(set(classes)) == len(classes),
+    }
+    for name, allowed in is_allowed.items():
+        if not allowed:
+            raise ValueError(f"{name} cannot be {getattr(settings, name)}")
 
 
 def describe(root: Path) -> DatasetInfo:
@@ -103,6 +110,11 @@ def load_folder(info: DatasetInfo, root: Path, *, train: bool, device: Device, l
 
 def load_imagenet(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> DecodedImageSet:
     """Load a split of ImageNet."""
+    if not _folders_of(root, train):
+        raise UserError(
+            f"{_lacks(root, train)}; fetch ILSVRC 2012 from {IMAGENET_SOURCE} and rename its folders to "
+            f"{SPLITS[True][-1]} and {SPLITS[False][-1]}"
+        )
     settings = Settings(classes=read_settings(root).classes)
     images = _decoded(info, root, settings, train=train, device=device, loading=loading)
     n_classes = len(_classes(root, settings))
@@ -158,12 +170,23 @@ def _padding(size: int) -> int:
 
 def _split_folder(root: Path, train: bool) -> Path:
     """Return the folder of a split: the first of the possible names that exists."""
-    folders = [root / name for name in SPLITS[train] if (root / name).is_dir()]
+    folders = _folders_of(root, train)
     if not folders:
-        names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
-        content = f"it holds {', '.join(names[:5]) or 'nothing'}{' …' if len(names) > 5 else ''}"
-        raise UserError(f"{root} has no folder {' or '.join(SPLITS[train])} ({content}); {REMEDY}")
+        images = "training images" if train else "test images"
+        place = root / SPLITS[train][0]
+        raise UserError(f"{_lacks(root, train)}; put the {images} into {place}, a folder for each class")
     return folders[0]
+
+
+def _folders_of(root: Path, train: bool) -> list[Path]:
+    return [root / name for name in SPLITS[train] if (root / name).is_dir()]
+
+
+def _lacks(root: Path, train: bool) -> str:
+    """Return the first half of the message that the folder of a split is missing."""
+    *names, last = SPLITS[train]
+    content = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    return f"{root} has no folder {', '.join(names)} or {last} (it holds {listed(content, n=5) or 'nothing'})"
 
 
 def _classes(root: Path, settings: Settings) -> list[str]:

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -63,8 +64,12 @@ def _announce(part: np.memmap, rows: np.ndarray) -> None:
 
 
 def map_member(archive: Path, name: str) -> np.ndarray:
-    """Memory-map an array of an `.npz` archive; a compressed one is unpacked first."""
-    with open(archive, "rb") as file, zipfile.ZipFile(file) as content:
+    """Memory-map an array of an `.npz` archive; a compressed one is unpacked first.
+
+    Raises:
+        ValueError: the archive is cut short, or is none; or it holds Python objects.
+    """
+    with open(archive, "rb") as file, _opened(file) as content:
         info = content.getinfo(f"{name}.npy")
         if info.compress_type != zipfile.ZIP_STORED:
             return np.load(_unpacked(content, info, beside=archive), mmap_mode="r", allow_pickle=False)
@@ -74,6 +79,13 @@ def map_member(archive: Path, name: str) -> np.ndarray:
         if dtype.hasobject:  # numpy would take the bytes for pointers
             raise ValueError("it holds Python objects, not numbers")
         return np.memmap(archive, dtype, "r", file.tell(), shape, "F" if fortran_order else "C")
+
+
+def _opened(archive: IO[bytes]) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(archive)
+    except zipfile.BadZipFile as error:
+        raise ValueError("it is damaged, or no .npz file") from error
 
 
 def _unpacked(content: zipfile.ZipFile, info: zipfile.ZipInfo, *, beside: Path) -> Path:

@@ -123,7 +123,7 @@ class GridRuns:
         self._run.save(loop=state)
         title = self._title(next(iter(self.layers)))
         if title:
-            note(title if len(self.layers) == 1 else f"means over {len(self.layers)} pairs:")
+            result(title if len(self.layers) == 1 else f"means over {len(self.layers)} pairs:")
         last = [of_pair[-1] for of_pair in logs.values()]
         train, val = (Score(*map(fmean, zip(*scores, strict=True))) for scores in zip(*last, strict=True))
         report_epoch(len(of_pair), EpochLog(train, val))
