@@ -1,11 +1,8 @@
 """State dicts on disk, and networks built from them."""
 
-import contextlib
 import hashlib
 import io
-import json
 import pickle
-import textwrap
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from src.console import warn, warn_once
-from src.datasets import dataset_info
 from src.errors import Misfit, UserError
 from src.files import readable, write_bytes
-from src.images import ImageSpec, Normalisation, describe_values
+from src.images import ImageSpec
 from src.models import Network, build_model
 from src.models.heads import LinearProbe
 from src.models.torchvision_networks import torchvision_weights
 from src.network_names import DEFAULT, NetworkName, fresh_seed, is_user_network
 from src.runtime import seeded
+from src.trained_with import explained, options_beside, warn_of_other_images
 
 State = dict[str, Tensor]
 
@@ -86,15 +83,17 @@ def load_model(
 
     Args:
         images: that it is to take.
-        encoder: take a network that gives features instead of logits as well.
+        encoder: take a network that gives features instead of logits as well, or logits of other classes in the place
+            of features, as torchvision's weights do.
     Raises:
-        UserError: as load_state, or the checkpoint does not fit the network, names the keys; or as build_model.
+        UserError: as load_state or build_model; a Misfit: the checkpoint does not fit the network, names one key.
     """
 
-    def build(has_head: bool = False, *, seed: int = 0) -> Network:
+    def build(has_head: bool = False, *, n_classes: int = images.n_classes, seed: int = 0) -> Network:
         shape = {"n_channels": images.shape[0], "image_shape": tuple(images.shape)}
         with seeded(seed):
-            network = build_model(name.type, n_classes=images.n_classes, **shape, encoder=encoder or has_head)
+            network = build_model(name.type, n_classes=n_classes, **shape, encoder=encoder or has_head)
+        network.n_classes = images.n_classes
         return network.with_head() if has_head and network.is_encoder else network
 
     if name.is_fresh or name.is_given and name.path == DEFAULT and is_user_network(name.type):
@@ -103,12 +102,16 @@ def load_model(
             _warn_if_given(name.type, network, build(seed=fresh_seed(name.seed) + 1))
         return freeze(network, device)
     if name.is_file:
-        state = load_state(name.path)
-        _warn_of_normalisation(name.path, images.normalisation)
+        state, n_classes = load_state(name.path), images.n_classes
     else:
-        state = torchvision_weights(name.type, name.path, n_classes=images.n_classes)
-    model = build(f"{LinearProbe.NAME}.weight" in state)
-    load_weights(model, name.path, wanted=f"{name.type} with {images.n_classes} classes", state=state)
+        state, n_classes = torchvision_weights(name.type, name.path, n_classes=None if encoder else images.n_classes)
+    try:
+        model = build(f"{LinearProbe.NAME}.weight" in state, n_classes=n_classes)
+        load_weights(model, name.path, wanted=f"{name.type} with {n_classes} classes", state=state)
+    except Misfit as misfit:
+        raise explained(misfit, name, images) from misfit
+    if name.is_file:
+        warn_of_other_images(name.path, images)
     if not name.is_file and hasattr(model.module, "transform_input"):  # GoogLeNet's and Inception's other statistics
         model.module.transform_input = True
     return freeze(model, device)
@@ -138,25 +141,6 @@ def _warn_if_given(kind: str, network: Network, other: Network) -> None:
         )
 
 
-def _trained_with(checkpoint: str | Path) -> dict[str, Any]:
-    """Return the options of training in `config.txt` beside a checkpoint; none if there is no such file."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return dict(json.loads((Path(checkpoint).parent / "config.txt").read_text()))
-    return {}
-
-
-def _warn_of_normalisation(checkpoint: str, given: Normalisation | None) -> None:
-    """Warn if the data set that a network was trained on has other values than the images at hand."""
-    with contextlib.suppress(UserError, KeyError, TypeError):  # nothing says so, or the data are gone
-        dataset = _trained_with(checkpoint)["dataset"]
-        trained = dataset_info(dataset).normalisation
-        if trained != given:
-            warn_once(
-                f"checkpoint {checkpoint} was trained on {dataset}: {describe_values(trained)}; the images at hand: "
-                f"{describe_values(given)}; give them the same mean and std"
-            )
-
-
 def load_weights(model: Network, path: str | Path, *, wanted: str, state: State | None = None) -> Network:
     """Load a checkpoint into a network, and return it.
 
@@ -164,12 +148,12 @@ def load_weights(model: Network, path: str | Path, *, wanted: str, state: State 
         wanted: how the network is called in the error.
         state: of the checkpoint, if it is loaded already.
     Raises:
-        UserError: as load_state, or the checkpoint does not fit; names the keys.
+        UserError: as load_state; a Misfit: the checkpoint does not fit, names one key.
     """
     state, expected = load_state(path) if state is None else state, model.state_dict()
     if state.keys().isdisjoint(expected) and all(key.startswith("module.") for key in expected):
         state = {f"module.{key}": value for key, value in state.items()}  # the network has a child of that name
-    kind = _trained_with(path).get("model_type")
+    kind = options_beside(path).get("model_type")
     given = f"checkpoint {path}" + (f", by its config.txt {kind}," if kind else "")
     fill(model, state, given=given, wanted=wanted)
     if not all(value.isfinite().all() for value in state.values()):
@@ -181,15 +165,21 @@ def fill(module: Network | nn.Module, state: State, *, given: str, wanted: str) 
     """Load a state dict into a network or a layer.
 
     Raises:
-        Misfit: their keys or shapes differ; the line names what is given, what is wanted, and the keys.
+        Misfit: their keys or shapes differ; the line names what is given, what is wanted, and one key.
     """
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        differences = "; ".join(textwrap.shorten(line, 160, placeholder=" …") for line in str(error).splitlines()[1:4])
+        clause = _first_key(str(error).splitlines()[1].strip())
         raise Misfit(
-            f"{given} does not fit {wanted}: {differences}; name the model and data it was made with"
+            f"{given} does not fit {wanted}: {clause}; name the model and data it was made with", clause=clause
         ) from error
+
+
+def _first_key(clause: str) -> str:
+    """Return a clause of torch's message about a state dict, of several keys the first."""
+    first, *others = clause.split('", "')
+    return f'{first}" and {len(others)} more' if others else clause
 
 
 def freeze(model: Network, device: torch.device | str) -> Network:

@@ -20,7 +20,23 @@ class UserError(Exception):
 
 
 class Misfit(UserError):
-    """A network, a checkpoint and images do not fit each other; naming another data set may mend it."""
+    """A network, a checkpoint and images do not fit each other; naming another data set may mend it.
+
+    Args:
+        clause: what does not fit, without what surrounds it in the line.
+    """
+
+    IMAGES = "the images are others"  # in a line that describes them; scripts name the data set instead
+
+    def __init__(self, line: str, *, clause: str = ""):
+        super().__init__(line)
+        self.clause = clause or str(self)
+
+    def on(self, dataset: str) -> str:
+        """Return the line with the name of the data set."""
+        if self.IMAGES in str(self):
+            return str(self).replace(self.IMAGES, f"-d is {dataset}")
+        return f"{self} (-d is {dataset})"
 
 
 class Busy(UserError):

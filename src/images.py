@@ -18,6 +18,12 @@ class ImageSpec(NamedTuple):
     n_classes: int  # 0: unlabelled
     shape: tuple[int, int, int]  # (C, H, W)
     normalisation: Normalisation | None = None  # None: values in [0, 1]
+    classes: tuple[str, ...] = ()  # their names in the order of the labels; empty: not known
+
+    def describe(self) -> str:
+        """Return shape and number of classes as a text, such as 1×8×8, 10 classes."""
+        classes = f"{self.n_classes} classes" if self.n_classes else "no labels"
+        return f"{'×'.join(map(str, self.shape))}, {classes}"
 
 
 def make_normalisation(mean: Sequence[float], std: Sequence[float], *, n_channels: int) -> Normalisation | None:

@@ -42,7 +42,7 @@ def test_a_network_of_images_that_were_normalised_otherwise_is_warned_of():
     run("exec_train.py", "small_cnn", "-d", "normalised.npz", "-gpu", "-1", "-e", "1", "-dir", "of_normalised")
     for name, said in (("normalised.npz", 0), ("own.npz", 1)):
         err = run("exec_eval.py", "of_normalised/model_1.pt", "small_cnn", "-d", name, "-gpu", "-1").err
-        assert err.count("normalised.npz: mean 0.5 and std 0.25; the images at hand: values in [0, 1]") == said
+        assert err.count("trained on normalised: mean 0.5 and std 0.25. The images at hand: values in [0, 1]") == said
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from src.datasets.augmentation import CropFlip
 from src.datasets.in_memory import ImageSet
 from src.datasets.mapped import MappedImages
 from src.errors import UserError
-from src.images import Normalisation
+from src.images import ImageSpec, Normalisation
 from tests.tiny_datasets import collect, random_images, write_cifar5m
 
 SIZES = [5, 4, 3, 6, 2, 7]  # of the six parts of CIFAR-5M
@@ -129,7 +129,7 @@ def write_npz(path: Path, *, save=np.savez, **changes) -> dict[str, np.ndarray]:
 def test_a_file_of_a_users_own(save, tmp_path, capsys):
     arrays = write_npz(tmp_path / "own.npz", save=save)
     info = dataset_info(str(tmp_path / "own.npz"), labelled=True)
-    assert info[2:] == (4, (3, 12, 10), None, None, None)  # neither augmented nor normalised
+    assert info.spec == ImageSpec(4, (3, 12, 10)) and info.augmentation is None
     for split, train in (("train", True), ("test", False)):
         dataset = load_dataset(str(tmp_path / "own.npz"), "nowhere", train=train)
         images, labels = everything(dataset)

@@ -137,7 +137,11 @@ def save_16_bits(root: Path) -> None:
         ({"yaml": "mean: [1, 2]"}, nothing, r"mean is \[1, 2\]; a number for each of 3 channels"),
         ({"yaml": "classes: [a, a]"}, nothing, "classes cannot be"),
         ({"yaml": "classes: [bee]"}, nothing, "train: ant, cat is no class of dataset.yaml; put a folder"),
-        ({}, rename("val", "pictures"), r"no folder val, .*validation_data \(it holds pictures, train\); put the test images into [^;]*val, a f[^;]*$"),
+        (
+            {},
+            rename("val", "pictures"),
+            r"no folder val, .*validation_data \(it holds pictures, train\); put the test i[^;]*/val, a [^;]*$",
+        ),
         ({}, rename("val/bee", "val/bees"), "val: bees is no class of the training images; put a folder"),
         ({}, rename("val/bee", "bee"), "valid file for the classes bee"),
         ({"classes": (), "n": 1}, rename("val/000.png", "a.png"), "val holds neither images nor folders of images"),

@@ -157,6 +157,9 @@ def test_weights_of_torchvision(tmp_path, monkeypatch):
     torch.save(state, tmp_path / "hub/checkpoints/squeezenet1_1-b8a52dc0.pth")
     network = load_model(NetworkName("DEFAULT", "tv_squeezenet1_1"), images)
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    few_classes = images._replace(n_classes=10)
+    front = load_model(NetworkName("DEFAULT", "tv_squeezenet1_1"), few_classes, encoder=True)  # its head is not needed
+    assert front.is_encoder and all(torch.equal(value, state[key]) for key, value in front.state_dict().items())
 
     def offline(*_, **__):
         raise OSError("no network")

@@ -28,9 +28,10 @@ def test_a_command_can_be_given_again_as_it_is_recorded(in_tmp_path):
 def test_each_run_of_a_process_has_times_of_its_own(in_tmp_path):
     """Without `--mod-only-stitch`, pairs train one after the other."""
     start = datetime.now()
-    stitching = ["-", "-", MODEL, MODEL, "layer1.0,layer2.0", "layer2.0", "rc2c_pre", *ON_DIGITS, "-e", "1", "-dir", "s"]
-    run("exec_stitch.py", *stitching)
-    run("exec_compute_low_rank_sim_metrics.py", *stitching[:4], "layer1.0", "layer2.0", *FEW, "-o", "similarity.csv")
+    networks = ["-", "-", MODEL, MODEL]
+    options = ["rc2c_pre", *ON_DIGITS, "-e", "1", "-dir", "s"]
+    run("exec_stitch.py", *networks, "layer1.0,layer2.0", "layer2.0", *options)
+    run("exec_compute_low_rank_sim_metrics.py", *networks, "layer1.0", "layer2.0", *FEW, "-o", "similarity.csv")
     run("exec_eval_stitcher_ood.py", "results/s", *ON_DIGITS, "--detector", "mahalanobis")
     stitches = sorted(Path("results/s").glob("2*/run.json"))
     files = [*stitches, Path("similarity.run.json"), Path("results/s/ood_evaluation_mahalanobis.run.json")]

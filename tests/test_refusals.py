@@ -44,6 +44,13 @@ REFUSALS = [
     (f"exec_eval.py x.pt {MODEL} {ON}", "cannot read checkpoint x.pt: No such file"),
     (f"exec_eval.py f.pt small_cnn {ON}", ("does not fit small_cnn with 10 classes", "(-d is digits)")),
     (f"exec_eval.py own/f.pt small_cnn {ON}", f"checkpoint own/f.pt, by its config.txt {MODEL}, does not fit"),
+    (
+        f"exec_eval.py own/f.pt {MODEL} -gpu -1",
+        (
+            "own/f.pt was trained on digits (1×8×8, 10 classes); -d is cifar10 (3×32×32, 10 classes): size mismatch "
+            "for conv1.weight: "
+        ),
+    ),
     # Stitching
     (
         f"{STITCH} layer9.0 layer2.0 rc2c_pre {ON}",
@@ -89,7 +96,7 @@ def place(folder) -> None:
         (folder / name).mkdir()
     (folder / "broken" / "meta.json").write_text("{")
     shutil.copy(folder / "f.pt", folder / "own")
-    (folder / "own" / "config.txt").write_text(json.dumps({"model_type": MODEL}))
+    (folder / "own" / "config.txt").write_text(json.dumps({"model_type": MODEL, "dataset": "digits"}))
     run(*shlex.split(f"{STITCH} layer3.0,layer4.1 layer2.0 rc2c_pre {ON} -e 0 -i pinv -dir dm"))
     shutil.copytree(folder / "results/dm", folder / "results/mixed")
     config = min(folder.glob("results/mixed/*/config.txt"))

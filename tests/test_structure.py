@@ -22,6 +22,7 @@ LAYERS = (
     ("results",),
     ("session",),
     ("checkpoints",),
+    ("trained_with",),
     ("datasets", "models"),
     ("low_rank", "runtime", "network_names", "images", "files", "choices"),
     ("console", "moments"),

@@ -149,7 +149,8 @@ def run(parser: Parser, experiment: Callable[[argparse.Namespace], None], argv: 
         if not known:
             traceback.print_exc()
             return 1
-        hint = f" (-d is {args.dataset})" if isinstance(known, Misfit) and hasattr(args, "dataset") else ""
-        note(f"{parser.prog}: error: {known}{hint}")
+        is_of_data = isinstance(known, Misfit) and hasattr(args, "dataset")
+        line = known.on(args.dataset) if is_of_data else str(known)
+        note(f"{parser.prog}: error: {line}")
         return 2
     return 0

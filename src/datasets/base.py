@@ -66,6 +66,7 @@ class BaseImageSet:
         self.normalisation = normalisation
         self.epoch_size = epoch_size
         self.shard = Shard()  # may be set later
+        self.classes: tuple[str, ...] = ()  # names in the order of the labels, where they are known
         self.changes: tuple[Change, ...] = ()  # of images before the augmentation, in this order: the interventions
         self._scales = [torch.tensor(values, device=self.device)[:, None, None] for values in normalisation or ()]
 
@@ -75,7 +76,7 @@ class BaseImageSet:
     @property
     def spec(self) -> ImageSpec:
         """Its classes, and the shape and the values of its images."""
-        return ImageSpec(self.n_classes, self.image_shape, self.normalisation)
+        return ImageSpec(self.n_classes, self.image_shape, self.normalisation, self.classes)
 
     def _make(self, plan: Pass) -> Iterable[Tensor]:
         """Yield the images of each batch of a pass in turn: float32 (B, C, H, W) on the device."""

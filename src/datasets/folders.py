@@ -77,8 +77,9 @@ def _check(settings: Settings) -> None:
 def describe(root: Path) -> DatasetInfo:
     """Describe a user's folder of images."""
     settings = read_settings(root)
-    shape, n_classes = (settings.channels, settings.size, settings.size), len(_classes(root, settings))
-    return DatasetInfo("folders.load_folder", str(root), n_classes, shape, normalisation=settings.normalisation)
+    shape, classes = (settings.channels, settings.size, settings.size), tuple(_classes(root, settings))
+    of_images = {"normalisation": settings.normalisation, "classes": classes}
+    return DatasetInfo("folders.load_folder", str(root), len(classes), shape, **of_images)
 
 
 def load_folder(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> BaseImageSet:

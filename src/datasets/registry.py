@@ -38,11 +38,12 @@ class DatasetInfo(NamedTuple):
     augmentation: Recipe | None = None  # of the training images
     epoch_size: int | None = None  # images of an epoch of training; None: all
     normalisation: Normalisation | None = None  # None: values in [0, 1]
+    classes: tuple[str, ...] = ()  # names in the order of the labels; empty: not known
 
     @property
     def spec(self) -> ImageSpec:
         """Its classes, and the shape and the values of its images."""
-        return ImageSpec(self.n_classes, self.image_shape, self.normalisation)
+        return ImageSpec(self.n_classes, self.image_shape, self.normalisation, self.classes)
 
 
 class Loading(NamedTuple):
@@ -60,21 +61,24 @@ SHIFT = Recipe("augmentation.CropFlip", {"padding": 1, "flip": False})  # a mirr
 SHIFT_FLIP = Recipe("augmentation.CropFlip", {"padding": 1})
 OF_IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 IMAGENET = DatasetInfo("folders.load_imagenet", "imagenet", 1000, (3, 224, 224), normalisation=OF_IMAGENET)
+OF_CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+OF_FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+NUMERALS = tuple("0123456789")
 TORCHVISION, EMBEDDED = "small_sets.load_torchvision", "small_sets.load_embedded"
 
 DATASETS: dict[str, DatasetInfo] = {
-    "cifar10": DatasetInfo(TORCHVISION, "CIFAR10", 10, (3, 32, 32), CROP_FLIP),
+    "cifar10": DatasetInfo(TORCHVISION, "CIFAR10", 10, (3, 32, 32), CROP_FLIP, classes=OF_CIFAR),
     "cifar100": DatasetInfo(TORCHVISION, "CIFAR100", 100, (3, 32, 32), CROP_FLIP),
-    "svhn": DatasetInfo(TORCHVISION, "SVHN", 10, (3, 32, 32), JITTER),
-    "mnist": DatasetInfo(TORCHVISION, "MNIST", 10, (1, 28, 28), JITTER),
-    "fashion": DatasetInfo(TORCHVISION, "FashionMNIST", 10, (1, 28, 28), CROP_FLIP),
-    "cifar10_large": DatasetInfo(TORCHVISION, "CIFAR10", 10, (3, 224, 224), TURN_AND_FLIP),
+    "svhn": DatasetInfo(TORCHVISION, "SVHN", 10, (3, 32, 32), JITTER, classes=NUMERALS),
+    "mnist": DatasetInfo(TORCHVISION, "MNIST", 10, (1, 28, 28), JITTER, classes=NUMERALS),
+    "fashion": DatasetInfo(TORCHVISION, "FashionMNIST", 10, (1, 28, 28), CROP_FLIP, classes=OF_FASHION),
+    "cifar10_large": DatasetInfo(TORCHVISION, "CIFAR10", 10, (3, 224, 224), TURN_AND_FLIP, classes=OF_CIFAR),
     "cifar100_large": DatasetInfo(TORCHVISION, "CIFAR100", 100, (3, 224, 224), TURN_AND_FLIP),
     "imagenet": IMAGENET,
     "imagenet_mem": IMAGENET,  # of the public code, which held the files in memory; the page cache does
-    "cifar5m": DatasetInfo("arrays.load_cifar5m", "cifar5m", 10, (3, 32, 32), epoch_size=50_000),
+    "cifar5m": DatasetInfo("arrays.load_cifar5m", "cifar5m", 10, (3, 32, 32), epoch_size=50_000, classes=OF_CIFAR),
     "outlier_exposure": DatasetInfo("arrays.load_random_images", "oe", 0, (3, 32, 32), CROP_FLIP),
-    "digits": DatasetInfo(EMBEDDED, "digits", 10, (1, 8, 8), SHIFT),
+    "digits": DatasetInfo(EMBEDDED, "digits", 10, (1, 8, 8), SHIFT, classes=NUMERALS),
     "photo_patches": DatasetInfo(EMBEDDED, "photo_patches", 0, (1, 8, 8), SHIFT_FLIP),
 }  # fmt: skip
 
@@ -170,6 +174,7 @@ def load_dataset(
     info = dataset_info(name, labelled=bool(strengths))
     load = resolve(__package__, info.loader)
     images = load(info, Path(root).expanduser(), train=train, device=device, loading=loading)
+    images.classes = info.classes
     for key, row in INTERVENTIONS.items():
         if key in strengths and (train or row.changes_tests):
             images = resolve(__package__, row.function)(images, strengths[key], train=train, seed=intervention_seed)

@@ -40,11 +40,14 @@ def classifiers() -> list[str]:
     return torchvision.models.list_models(module=torchvision.models)
 
 
-def torchvision_weights(name: str, entry: str, *, n_classes: int) -> dict[str, Tensor]:
-    """Return the state dict of torchvision's weights for `tv_NAME`, from torch.hub's cache or downloaded.
+def torchvision_weights(name: str, entry: str, *, n_classes: int | None) -> tuple[dict[str, Tensor], int]:
+    """Return the state dict of torchvision's weights for `tv_NAME`, and their number of classes.
+
+    They are from torch.hub's cache, or downloaded.
 
     Args:
         entry: DEFAULT, or the name of an entry such as IMAGENET1K_V2.
+        n_classes: that they are to have; None: any.
     """
     given = name.removeprefix(PREFIX)
     if not name.startswith(PREFIX) or given not in classifiers():
@@ -56,12 +59,13 @@ def torchvision_weights(name: str, entry: str, *, n_classes: int) -> dict[str, T
     if entry not in table.__members__:
         raise unknown_name(f"weights of {name}", entry, ["DEFAULT", *(each.name for each in table)])
     weights = table[entry]
-    if (n_given := len(weights.meta["categories"])) != n_classes:
+    n_given = len(weights.meta["categories"])
+    if n_classes not in (None, n_given):
         raise UserError(
             f"{entry} of {name} has {n_given} classes, the dataset {n_classes}; give a checkpoint of your own"
         )
     try:
-        return weights.get_state_dict(progress=True, check_hash=True)
+        return weights.get_state_dict(progress=True, check_hash=True), n_given
     except OSError as error:  # URLError among them
         raise UserError(
             f"cannot download {weights.url} ({error}); put the file into {hub.get_dir()}/checkpoints, or set TORCH_HOME"
