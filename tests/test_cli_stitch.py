@@ -113,7 +113,7 @@ def test_pairs_that_cannot_be_stitched_are_left_out_and_named(stitch, tmp_path):
     networks = [save_network(tmp_path / "r.pt", "resnet18", n_channels=1)] * 2
     layers, more = ["layer1.0,layer2.0", "layer1.1,layer2.1"], [*COMMON, "-i", "eye", "-e", "0", "-dir", "e"]
     printed = stitch(*layers, *more, networks=networks, types=["resnet18"] * 2)
-    assert "not stitched: layer1.0 -> layer2.1: -i eye needs equal widths, not 64 and 128 channels" in printed.err
+    assert "not stitched: layer1.0 -> layer2.1: init eye needs equal widths, not 64 and 128 channels" in printed.err
     assert len(read_csv("results/e/grid.csv")) == 2
 
 

@@ -89,7 +89,7 @@ def test_names_of_all_classes_give_the_labels_of_a_subset(tmp_path, capsys):
     assert set(load_dataset("imagenet", tmp_path, train=False).labels.tolist()) == {0, 998}
     assert not capsys.readouterr().err
     (tmp_path / "dataset.yaml").write_text("classes: [n01, n02, n03]\n")
-    with pytest.raises(UserError, match=f"has 3 classes, ImageNet has 1000; use -d {tmp_path} for your own"):
+    with pytest.raises(UserError, match=f"has 3 classes, ImageNet has 1000; name {tmp_path} itself as the data set"):
         load_dataset("imagenet", tmp_path, train=False)
 
 

@@ -130,15 +130,15 @@ def test_t2t_without_tokens():
     [
         ("c2c", (6, 2, 2), (5, 2, 2), {"init": "eye"}, "equal widths"),
         ("c2c", (6, 2, 2), (6, 3, 2), {}, "equal size"),
-        ("c2t", (6, 2, 2), (17, 6), {}, "17 tokens, which form no square; use -c2t-cls pool or learn"),
+        ("c2t", (6, 2, 2), (17, 6), {}, "17 tokens, which form no square; use c2t_cls_token pool or learn"),
         ("t2c", (18, 6), (6, 2, 2), {}, "patch tokens that form a square, not 18"),
-        ("t2c", (5, 6), (6, 2, 2), {"init": "eye"}, "-i eye is not defined"),
+        ("t2c", (5, 6), (6, 2, 2), {"init": "eye"}, "init eye is not defined"),
         ("rc2c_pre", (5, 6), (6, 2, 2), {}, "use t2c"),
         ("rc2c_pre", (10,), (6, 2, 2), {}, "choose layers"),
         ("t2t", (7, 6), (4, 6), {}, "equal token counts, or patch tokens that form squares, not 7 and 4"),
-        ("t2t", (4, 6), (5, 6), {}, "say how it is made, -c2t-cls pool or learn"),
+        ("t2t", (4, 6), (5, 6), {}, "say how it is made, c2t_cls_token pool or learn"),
         ("t2t", (6,), (4, 6), {}, "choose layers"),
-        ("c2t", (6, 3, 3), (16, 6), {"c2t_cls_token": "pool"}, "16 tokens, which form no square; leave out -c2t-cls"),
+        ("c2t", (6, 3, 3), (16, 6), {"c2t_cls_token": "pool"}, "16 tokens, which form no square; leave out c2t_cls_token"),
     ],
 )
 def test_shapes_that_do_not_fit(kind, source, target, options, line):

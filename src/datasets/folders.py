@@ -120,7 +120,9 @@ def load_imagenet(info: DatasetInfo, root: Path, *, train: bool, device: Device,
     images = _decoded(info, root, settings, train=train, device=device, loading=loading)
     n_classes = len(_classes(root, settings))
     if n_classes > info.n_classes or (settings.classes and n_classes < info.n_classes):
-        raise UserError(f"{root} has {n_classes} classes, ImageNet has {info.n_classes}; use -d {root} for your own")
+        raise UserError(
+            f"{root} has {n_classes} classes, ImageNet has {info.n_classes}; name {root} itself as the data set"
+        )
     if n_classes < info.n_classes:
         warn_once(
             f"{root} has {n_classes} class folders of ImageNet's 1000: labels are their places among them; for the "

@@ -95,7 +95,10 @@ def dataset_name(text: str) -> str:
     if "/" in text:
         raise UserError(f"dataset {text!r} is no folder of images and no .npz file; check the path")
     raise unknown_name(
-        "dataset", text, DATASET_NAMES, where="--help lists all; or give a folder of images or an .npz file"
+        "dataset",
+        text,
+        DATASET_NAMES,
+        where="exec_train.py --help lists all; or give a folder of images or an .npz file",
     )
 
 

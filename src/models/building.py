@@ -55,7 +55,8 @@ def build_model(
     elif name.endswith(".py"):
         raise UserError(f"model {name!r} is a file; name the function in it that makes the network: {name}:FUNCTION")
     else:
-        raise unknown_name("model", name, (*MODEL_NAMES, "tv_NAME of torchvision", "FILE.py:FUNCTION"))
+        names = *MODEL_NAMES, "tv_NAME of torchvision", "FILE.py:FUNCTION"
+        raise unknown_name("model", name, names, where="exec_train.py --help lists all")
     network = Network(module, image_shape=images, n_classes=n_classes)
     if image_shape is not None and (name not in MODELS or name == "small_cnn"):  # which small images are too small for
         _check(network, name, encoder=encoder)

@@ -16,7 +16,8 @@ def torchvision_network(
     """Build `tv_NAME` with fresh weights, for images (C, H, W); where C is not 3, the first convolution is replaced."""
     given, options = name.removeprefix(PREFIX), {}
     if given not in classifiers():
-        raise unknown_name("model", name, [f"{PREFIX}{other}" for other in classifiers()])
+        names = [f"{PREFIX}{other}" for other in classifiers()]
+        raise unknown_name("model", name, names, where="torchvision.models.list_models() lists all, without tv_")
     if image_shape is not None and given.startswith("vit_"):
         options["image_size"] = image_shape[1]
     if image_shape is not None and given.startswith("maxvit_"):

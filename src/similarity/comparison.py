@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, product
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,15 @@ from src.similarity.permutations import null_of, permutations, permuted_cosines
 from src.similarity.rows import BY_POSITION, NO_ALIGNMENT, SimilarityRow
 from src.similarity.samples import SamplesPair, Undefined
 
+
+class Advice(NamedTuple):
+    """Remedies for what may surprise in the values: by default the options of the script."""
+
+    unbiased: str = "--permutations 200, or --metrics cka_debiased"
+    n_images: str = "more images (-n), or --permutations 200"
+    pooled: str = "--alignment pool"
+
+
 UNNAMED = {**dict.fromkeys(("model1", "model2", "model1_type", "model2_type", "dataset"), ""), "seed": None}
 
 
@@ -33,6 +42,7 @@ class Comparison:
         n_permutations: how often the images of the first network are permuted; 0, or at least 19.
         labels: (n_images,), integers: images are then permuted within their classes as well.
         source: the fields of `SimilarityRow` that name the networks and the data set.
+        advice: of the warnings.
     """
 
     def __init__(
@@ -42,8 +52,9 @@ class Comparison:
         n_permutations: int = 0,
         labels: Tensor | None = None,
         source: Mapping[str, Any] = UNNAMED,
+        advice: Advice = Advice(),  # noqa: B008 - immutable
     ):
-        self.of, self.n_permutations, self.source = statistics, n_permutations, source
+        self.of, self.n_permutations, self.source, self.advice = statistics, n_permutations, source, advice
         self.gram_metrics = [name for name in self.of.metrics if MEASURES[name].of == GRAMS]
         self.sample_metrics = [name for name in self.of.metrics if MEASURES[name].of != GRAMS]
         self.orders: dict[str, Tensor] = {}  # (N, n), by the end of columns, see `Null.columns`
@@ -118,7 +129,7 @@ class Comparison:
         if self._alignment(first, second) == NO_ALIGNMENT:
             self._has_none(
                 values,
-                f"positions of {first.name} and {second.name} do not correspond; --alignment pool compares averages",
+                f"positions of {first.name} and {second.name} do not correspond; {self.advice.pooled} compares averages",
             )
             return values
         if cross:
@@ -155,13 +166,13 @@ class Comparison:
         if n and not self.orders and "cka" in self.of.metrics:
             yield (
                 f"CKA of {n} layers is biased upwards: they have more features than there are images; "
-                "give --permutations 200, or --metrics cka_debiased"
+                f"give {self.advice.unbiased}"
             )
         n = sum(self._has_few_samples(*pair) for pair in pairs)
         if n and of_samples:
             yield (
                 f"{of_samples} of {n} pairs are biased downwards: their layers have more features together than there "
-                "are samples; give more images (-n), or --permutations 200"
+                f"are samples; give {self.advice.n_images}"
             )
         for reason, lacking in self.undefined.items():
             yield f"{', '.join(lacking)} nan: {reason}"
@@ -169,7 +180,7 @@ class Comparison:
         if n and of_samples and self.orders:
             yield (
                 f"{of_samples} of {n} pairs have no p-values: their samples are positions, which are not independent; "
-                "--alignment pool makes images the samples"
+                f"{self.advice.pooled} makes images the samples"
             )
         if self.n_alone:
             yield (

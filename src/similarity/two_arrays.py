@@ -14,11 +14,12 @@ from src.choices.measures import MEASURES, N_NEIGHBOURS, PAPER
 from src.console import warn
 from src.moments import ROUNDING
 from src.similarity import measures
-from src.similarity.comparison import Comparison
+from src.similarity.comparison import Advice, Comparison
 from src.similarity.grams import Grams
 from src.similarity.passes import Side, take_statistics
 from src.similarity.samples import Samples, SamplesPair, Undefined
 
+ADVICE = Advice(unbiased='metrics=["cka_debiased"]', n_images="more of them", pooled='alignment="pool"')
 NAMES = "the first representation", "the second representation"
 
 
@@ -97,7 +98,7 @@ def compare(activations1, activations2, metrics: Sequence[str] = PAPER, *, align
     sides = [Side(Given({name: activations}), [name]) for name, activations in zip(NAMES, both, strict=True)]
     batches = ((places, None) for places in torch.arange(n).split(64))
     options = {"n_images": n, "metrics": metrics, "alignment": alignment, "device": both[0].device}
-    comparison = Comparison(take_statistics(*sides, batches, **options))
+    comparison = Comparison(take_statistics(*sides, batches, **options), advice=ADVICE)
     ((row,),) = comparison.rows()
     for reason, lacking in comparison.undefined.items():
         raise Undefined(f"no {', '.join(lacking)}: {reason}")

@@ -174,11 +174,11 @@ def build_stitching_layer(
         return layer
     width_out, width_in = layer.transform.weight.shape[:2]
     if kind in ("c2t", "t2c"):
-        raise UserError(f"-i eye is not defined for {kind}, whose two sides differ in kind; use -i rand or -i pinv")
+        raise UserError(f"init eye is not defined for {kind}, whose two sides differ in kind; use rand or pinv")
     if width_in != width_out:
         if kind != "t2t":
-            raise UserError(f"-i eye needs equal widths, not {width_in} and {width_out} channels; use -i rand or pinv")
-        warn(f"-i eye between widths {width_in} and {width_out}: a rectangular identity, the rest is cut off or zero")
+            raise UserError(f"init eye needs equal widths, not {width_in} and {width_out} channels; use rand or pinv")
+        warn(f"init eye between widths {width_in} and {width_out}: a rectangular identity, the rest is cut off or zero")
     layer.set_affine(torch.eye(width_out, width_in), torch.zeros(width_out))
     return layer
 
@@ -210,12 +210,12 @@ def _check_shapes(kind: str, source: Shape, target: Shape, made_cls: str | None)
         if has_cls_token(target[0]) and not has_cls_token(source[0]) and made_cls is None:
             raise UserError(
                 f"t2t from {source[0]} tokens, without a CLS token, to {target[0]} with one: say how it is made, "
-                "-c2t-cls pool or learn"
+                "c2t_cls_token pool or learn"
             )
     if kind == "c2t":
         n_patches = target[0] - (made_cls is not None)
         if math.prod(source[1:]) != n_patches and (n_patches < 1 or has_cls_token(n_patches)):
-            remedy = "use -c2t-cls pool or learn" if made_cls is None else "leave out -c2t-cls"
+            remedy = "use c2t_cls_token pool or learn" if made_cls is None else "leave out c2t_cls_token"
             raise UserError(
                 f"c2t makes {n_patches} patch tokens for an end layer of {target[0]} tokens, which form no square; "
                 f"{remedy}, or choose another layer"

@@ -67,7 +67,7 @@ def _parts(samples: Tensor, form: str) -> list[Tensor]:
     if not FORMS[form].held_out:
         return [samples]
     if len(samples) < 2:
-        raise UserError(f"-i {form} needs at least two samples, not {len(samples)}; raise -pinv-samples")
+        raise UserError(f"{form} needs at least two samples, not {len(samples)}; give more")
     last_fifth = max(1, len(samples) // 5)
     return [samples[:-last_fifth], samples[-last_fifth:]]
 
@@ -78,7 +78,7 @@ def matching_batches(
     """Return batches of the first n training images of one shuffled pass, not augmented; see `_parts`."""
     samples = train_set.permutation(seed)[:n]
     if len(samples) < n:
-        warn_once(f"-pinv-samples {n}: there are only {len(samples)} training images")
+        warn_once(f"there are only {len(samples)} training images to match on, not {n}")
     return [train_set.batches(batch_size, indices=part) for part in _parts(samples, form)]
 
 
