@@ -138,7 +138,7 @@ def test_t2t_without_tokens():
         ("t2t", (7, 6), (4, 6), {}, "equal token counts, or patch tokens that form squares, not 7 and 4"),
         ("t2t", (4, 6), (5, 6), {}, "say how it is made, c2t_cls_token pool or learn"),
         ("t2t", (6,), (4, 6), {}, "choose layers"),
-        ("c2t", (6, 3, 3), (16, 6), {"c2t_cls_token": "pool"}, "16 tokens, which form no square; leave out c2t_cls_token"),
+        ("c2t", (6, 3, 3), (16, 6), {"c2t_cls_token": "pool"}, "which form no square; leave out c2t_cls_token"),
     ],
 )
 def test_shapes_that_do_not_fit(kind, source, target, options, line):

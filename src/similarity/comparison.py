@@ -129,7 +129,8 @@ class Comparison:
         if self._alignment(first, second) == NO_ALIGNMENT:
             self._has_none(
                 values,
-                f"positions of {first.name} and {second.name} do not correspond; {self.advice.pooled} compares averages",
+                f"positions of {first.name} and {second.name} do not correspond; "
+                f"{self.advice.pooled} compares averages",
             )
             return values
         if cross:
