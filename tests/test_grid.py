@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from src.checkpoints import freeze
 from src.choices.stitching import OBJECTIVES
 from src.low_rank import low_rank_approx
 from src.models import Network, build_model
@@ -190,6 +191,21 @@ def test_statistics_move_only_when_asked_for_and_targets_stay(data):
     assert not front.training and not end.training
     with pytest.raises(ValueError, match="several pairs"):
         Grid(front, end, layers_of((front, end)), frozen=False)
+
+
+def test_statistics_move_as_in_a_plain_pass_of_contiguous_networks():
+    """Those of networks in channels_last, as scripts load them, differ by 1e-4 on a CPU."""
+    torch.manual_seed(0)
+    networks = [build_model("resnet18_samewidth", n_channels=1, image_shape=SHAPE) for _ in "12"]
+    layers, images = layers_of(networks, ["layer2.0"], ["layer2.0"]), torch.rand(512, *SHAPE)
+    plain = StitchedModel(*copy.deepcopy(networks), copy.deepcopy(*layers.values()), *layers).train()
+    plain(images)
+    grid = Grid(*(freeze(network, "cpu") for network in networks), layers, frozen=False)
+    grid.train(True)
+    list(grid.losses(images, torch.zeros(512, dtype=torch.long), training=True))
+    for network, expected in ((grid.front, plain.front), (grid.end, plain.end)):
+        for name, buffer in network.module.named_buffers():
+            torch.testing.assert_close(buffer, expected.module.get_buffer(name), rtol=1e-6, atol=1e-6)
 
 
 def test_learned_cls_token_starts_at_the_mean_target(data):

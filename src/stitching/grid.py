@@ -75,7 +75,7 @@ class Grid(Task):
         self.compared = {name: objective.compared(name, end.behind(name), end.output_name) for name in self.end_layers}
         self.targets = list(dict.fromkeys(name for names in self.compared.values() for name in names))
         self.given = {"front": front, "end": end}  # targets and networks alone do not move with the statistics
-        self.front, self.end = (front, end) if frozen else (copy.deepcopy(front), copy.deepcopy(end))
+        self.front, self.end = (front, end) if frozen else map(_contiguous_copy, (front, end))
         self.modules = [*self.heads, *([] if frozen else [self.front, self.end])]
         self.names = list(map(str, self.layers))
 
@@ -199,6 +199,11 @@ class Grid(Task):
                         acts |= self.end.activations(stitched, names, after=end_layer, images=recorded)
                     yield pairs, {name: act.unflatten(0, (len(pairs), -1)) for name, act in acts.items()}
                     del stitched, acts  # their memory is for the next
+
+
+def _contiguous_copy(network: Network) -> Network:
+    """Copy a network whose statistics are to move: in channels_last, those of BatchNorm on a CPU are imprecise."""
+    return copy.deepcopy(network).to(memory_format=torch.contiguous_format)
 
 
 def agreement_of(predictions: Tensor, others: Tensor) -> tuple[float, float]:

@@ -120,9 +120,7 @@ def pooled(moments: GridMoments, others: GridMoments) -> GridMoments:
     return found
 
 
-def _moments(
-    layers: Layers, sources: Mapping[str, Tensor], targets: Mapping[str, Tensor], *, form: str
-) -> GridMoments:
+def _moments(layers: Layers, sources: Mapping[str, Tensor], targets: Mapping[str, Tensor], *, form: str) -> GridMoments:
     """Take the moments of all pairs over some activations of the front network and of the end network."""
     rows, target_rows, wanted = {}, {}, {}  # each is prepared once for all of its pairs
     for pair, layer in layers.items():
