@@ -54,14 +54,16 @@ def compute(args, session=None) -> None:
     model1, layers1 = cli.choose_layers(model1, args.model1_layer, args, image_shape=spec.shape, side="1")
     model2 = model1 if one_network else model2
     model2, layers2 = cli.choose_layers(model2, args.model2_layer, args, image_shape=spec.shape, side="2")
-    test_set = session.dataset(args.dataset, args.dataset_root, train=False, **cli.load_options(args, device))
+    loading = cli.load_options(args, device)
+    test_set = session.dataset(args.dataset, args.dataset_root, train=False, **loading)
     n_images = min(args.n_samples, len(test_set))
     if n_images < args.n_samples:
         warn_once(f"-n {args.n_samples}: there are only {n_images} validation images")
     ranks1, ranks2 = descending(args.model1_ranks), descending(args.model2_ranks)
 
     # One pass of each network over the images, unless its features are kept.
-    made_with = (args.dataset, str(args.dataset_root), n_images, args.amp, args.tf32)
+    images = (args.dataset, str(args.dataset_root), n_images, *loading["interventions"].items(), args.intervention_seed)
+    made_with = (*images, args.amp, args.tf32)
     keys = [(name, args.channels_last in (side, "both"), *made_with) for side, name in (("1", first), ("2", second))]
     network1 = model2 if one_network else model1  # the view that has the layout of both
     batches = test_set.batches(args.batch_size, indices=range(n_images))
@@ -92,6 +94,7 @@ def compute(args, session=None) -> None:
             "shortcut": args.shortcut,
             "seed": args.seed if first.is_fresh or second.is_fresh else None,
         },
+        both_ways=True,
     )
     pairs = list(comparison.rows())
     for rows in pairs:

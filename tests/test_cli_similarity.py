@@ -9,15 +9,19 @@ import pytest
 
 from src.checkpoints import save_state
 from src.models import build_model
+from src.session import Session
+from src.similarity.passes import KeptFeatures
 from tests.commands import (
     MODEL,
     ON_DIGITS,
     PNG,
     SIMILARITY_HEADINGS,
     Output,
+    module_of,
     names_in,
     parse_matrix,
     parse_similarity,
+    parser_of,
     read_csv,
     read_json,
     run,
@@ -122,6 +126,18 @@ def test_all_layers(compare):
     assert matrix == {(row["layer1"], row["layer2"]): f"{float(row['cka']):.4f}" for row in rows}
     assert "layer1.0 -- layer3.0: samples of CCA and Procrustes: average pool" in said
     assert "pwcca, procrustes, pwcca_morcos of" in said and "biased downwards" in said
+
+
+def test_features_that_are_kept_are_of_the_same_dots(in_tmp_path, digit_networks):
+    session = Session()
+    session.features = KeptFeatures(10**9)
+    given = [*map(str, digit_networks), MODEL, MODEL, "layer1.0", "layer1.0", *DIGITS, "--alignment", "pool"]
+    values = []
+    for dots in ([], ["--shortcut", "0"], ["--shortcut", "0", "--intervention-seed", "1"]):
+        options = parser_of(SCRIPT).parse_args([*given, *dots, "--metrics", "cka", "-o", "r.csv"])
+        module_of(SCRIPT).compute(options, session)
+        values.append(read_csv("r.csv")[0]["cka"])
+    assert len(set(values)) == 3
 
 
 def test_debiased_and_calibrated_values_of_pooled_layers(compare):

@@ -41,9 +41,11 @@ def folder(tmp_path_factory):
         write_evaluation(folder / "all" / f"{front}-{end}", {"0": 0.5, "1": 0.5})
         if front < end:
             rows = [{"model1": f"{front}.pt", "model2": f"{end}.pt", "layer1": "blocks.2", "layer2": layer,
-                     "rank1": rank, "cka": QUALITY[front] * QUALITY[end] if not rank else 0, "procrustes": 1}
+                     "rank1": rank, "cka": QUALITY[front] * QUALITY[end] if not rank else 0, "procrustes": 1,
+                     "pwcca": 0.2, "pwcca_reversed": 0.4}
                     for layer in ("blocks.2", "blocks.10") for rank in ("", 4)]  # fmt: skip
-            write_table(folder / "all" / "similarity" / f"{front}-{end}.csv", SIMILARITY, *rows)
+            usual = SIMILARITY | {"pwcca_reversed": ""}
+            write_table(folder / "all" / "similarity" / f"{front}-{end}.csv", usual, *rows)
     stitch(folder / "all", "a", "a")  # a control
     for name in NETWORKS:
         (folder / f"{name}.pt").write_text(name)
@@ -59,11 +61,12 @@ def test_curves_are_means_over_pairs_with_intervals_over_networks(folder):
     assert list(rows) == [
         *((quantity, "direct matching", layer)
           for quantity in ("accuracy", "density ratio", "recall ratio") for layer in layers),
-        ("similarity", "cka", "blocks.2"), ("distance", "procrustes", "blocks.2"),
+        ("similarity", "cka", "blocks.2"), ("distance", "pwcca", "blocks.2"), ("distance", "procrustes", "blocks.2"),
     ]  # fmt: skip
     accuracy, cka = rows["accuracy", "direct matching", "blocks.2"], rows["similarity", "cka", "blocks.2"]
     pairs = list(itertools.combinations(QUALITY.values(), 2))
     assert float(accuracy["value"]) == pytest.approx(np.mean([sum(pair) for pair in pairs]) / 1000)
+    assert float(rows["distance", "pwcca", "blocks.2"]["value"]) == pytest.approx(0.3)  # the mean of both ways
     assert float(cka["value"]) == pytest.approx(np.mean([math.prod(pair) for pair in pairs]))
     assert (accuracy["n_networks"], accuracy["n_pairs"], cka["n_pairs"]) == ("6", "30", "15")
     ratio = float(rows["density ratio", "direct matching", "blocks.10"]["value"])
@@ -89,7 +92,7 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     (row,) = (row for row in rows if (row["line"], row["networks"]) == ("cka", "wide → wide"))
     assert float(row["value"]) == pytest.approx(np.mean([100 * 120, 100 * 150, 120 * 150])) and row["n_networks"] == "3"
     titles = [axes.get_title() for axes in drawn_figures["curves.png"].axes]
-    assert titles[:2] == ["accuracy: direct matching", "density ratio: direct matching"] and len(titles) == 5
+    assert titles[:2] == ["accuracy: direct matching", "density ratio: direct matching"] and len(titles) == 6
 
 
 def test_one_table_has_all_measurements_with_names_and_groups(folder):

@@ -11,6 +11,7 @@ from src.errors import unknown_name
 
 GRAMS, SAMPLES = "grams", "samples"  # the inputs of a measure
 N_NEIGHBOURS = 10
+REVERSED = "_reversed"  # ends the name of a measure that is not symmetric, of the second layer to the first
 
 
 class Measure(NamedTuple):
@@ -25,6 +26,7 @@ class Measure(NamedTuple):
     in_paper: bool = False  # measured unless something else is asked for
     companions: tuple[str, ...] = ()  # measures that cost nothing beside this one; the CSV has them as well
     min_images: int = 2
+    is_symmetric: bool = True  # otherwise tables have it both ways
 
     @property
     def sign(self) -> int:
@@ -46,11 +48,11 @@ class Measure(NamedTuple):
 MEASURES = {
     "cka": Measure("CKA", "linear CKA", "linear CKA (Kornblith et al. 2019)", GRAMS, 1, 0, in_paper=True),
     "pwcca": Measure("CCA", "PWCCA distance", "PWCCA distance in the form of the paper's code", SAMPLES, 0, 1,
-                     in_paper=True, companions=("pwcca_morcos",)),
+                     in_paper=True, companions=("pwcca_morcos",), is_symmetric=False),
     "procrustes": Measure("Orth. Procr", "Procrustes distance", "orthogonal Procrustes distance (Ding et al. 2021)",
                           SAMPLES, 0, 2, in_paper=True),
     "pwcca_morcos": Measure("CCA (Morcos)", "PWCCA distance (Morcos)", "PWCCA distance (Morcos et al. 2018)",
-                            SAMPLES, 0, 1),
+                            SAMPLES, 0, 1, is_symmetric=False),
     "cka_debiased": Measure("CKA (debiased)", "debiased CKA", "linear CKA by unbiased HSIC (Song et al. 2012)",
                             GRAMS, 1, 0, min_images=4),
     "mutual_knn": Measure("Mutual kNN", f"mutual {N_NEIGHBOURS}-NN",

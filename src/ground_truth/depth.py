@@ -78,9 +78,10 @@ def _cells(
     for run, method in zip(runs, methods, strict=True):
         measured += [(run.row.networks, run.row.pair, quantity, method, of(run)) for quantity, of in QUANTITIES.items()]
     for row in similarities:
+        back = row.turned.measures
         for name, value in row.measures.items() if row.rank1 is row.rank2 is None else ():
             quantity = OF_MEASURES[MEASURES[name].sign]
-            measured.append((row.networks, (row.layer1, row.layer2), quantity, name, value))
+            measured.append((row.networks, (row.layer1, row.layer2), quantity, name, (value + back[name]) / 2))
     cells: dict = defaultdict(lambda: defaultdict(list))
     for networks, (layer, other), quantity, line, value in measured:
         keys = tuple(network.key for network in networks)

@@ -69,35 +69,26 @@ def read_tables(folder: Path, networks: Sequence[ListedNetwork], weights: Mappin
     cells: Cells = defaultdict(dict)
     weights = weights or {}
     current = _CurrentRows([network.named()._replace(weights=weights.get(network.name, "")) for network in networks])
-    stitches: list[StitchRow] = []
-    listed: dict[str, int] = {}  # the place of each layer in tables of similarity, whose rows go through them in order
-    for first, second, path in _pairs(folder / SIMILARITY, networks, ".csv"):
-        for row in current.of(read_table(path, SimilarityRow), first, second):
-            listed.setdefault(row.layer1, len(listed))
-            for name, value in similarities_of(row).items() if row.rank1 is row.rank2 is None else ():
-                cells[name][first, second, row.layer1, row.layer2] = value
-                cells[name][second, first, row.layer2, row.layer1] = value
-    _read_probes(folder / PROBES, networks, cells, current)
+    similarities = _read_similarities(folder / SIMILARITY, networks, cells, current)
+    probes = _read_probes(folder / PROBES, networks, cells, current)
     undirected = frozenset(cells)
-    for method in sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in TABLES):
-        for front, end, path in _pairs(folder / method, networks):
-            runs = {run.row: run for run in _read_runs(path)}
-            for run in (runs[row] for row in current.of(runs, front, end)):
-                stitches.append(run.row)
-                for name, value in measures_of(run).items():
-                    cells[f"{method} {name}"][(front, end, *run.row.pair)] = value
+    stitches = _read_stitches(folder, networks, cells, current)
     current.warn()
     if not cells:
         raise UserError(f"{folder} has no pair of the networks of this list; give what misc/all_pairs.py was given")
-    found_layers = (layer for found in cells.values() for key in found for layer in key[2:])
-    layers = by_depth(found_layers, depths_of(stitches, "front", "end"), listed)
+    shortcuts = {row.shortcut for row in [*similarities, *probes, *stitches]}
+    if len(shortcuts) > 1:
+        raise UserError(f"{folder} has tables of images with dots (--shortcut) and of others; give one folder for each")
+    measured_layers = (layer for of_measure in cells.values() for key in of_measure for layer in key[2:])
+    # Rows of tables of similarity go through the layers in their order
+    listed = {layer: place for place, layer in enumerate(dict.fromkeys(row.layer1 for row in similarities))}
+    layers = by_depth(measured_layers, depths_of(stitches, "front", "end"), listed)
     places, values = {layer: i for i, layer in enumerate(layers)}, {}
-    for name, found in cells.items():
+    for name, of_measure in cells.items():
         values[name] = np.full(2 * (len(networks),) + 2 * (len(layers),), math.nan)
-        for (first, second, layer1, layer2), value in found.items():
+        for (first, second, layer1, layer2), value in of_measure.items():
             values[name][first, second, places[layer1], places[layer2]] = value
-    shortcut = stitches[-1].shortcut if stitches else None
-    return Tables(layers, values, frozenset(cells) - undirected, shortcut, current.seed)
+    return Tables(layers, values, frozenset(cells) - undirected, *shortcuts, current.seed)
 
 
 class _CurrentRows:
@@ -144,14 +135,52 @@ def _pairs(folder: Path, networks: Sequence[ListedNetwork], ending: str = "") ->
             yield i, j, path
 
 
-def _read_probes(folder: Path, networks: Sequence[ListedNetwork], cells: Cells, current: _CurrentRows) -> None:
-    """Add the negative differences of accuracies of the probes of two networks, at full rank."""
+def _read_similarities(
+    folder: Path, networks: Sequence[ListedNetwork], cells: Cells, current: _CurrentRows
+) -> list[SimilarityRow]:
+    """Add the measures of similarity at full rank, both ways; return all rows."""
+    rows = []
+    for first, second, path in _pairs(folder, networks, ".csv"):
+        of_pair = current.of(read_table(path, SimilarityRow), first, second)
+        rows += of_pair
+        for row in (row for row in of_pair if row.rank1 is row.rank2 is None):
+            for key, way in (((first, second), row), ((second, first), row.turned)):
+                for name, value in similarities_of(way).items():
+                    cells[name][(*key, way.layer1, way.layer2)] = value
+    if not all(row.is_both_ways for row in rows):
+        warn(
+            f"{folder}: PWCCA is not symmetric, and an earlier version measured it one way only, so its scores depend "
+            "on the order of the list; remove this folder and let misc/all_pairs.py make it again"
+        )
+    return rows
+
+
+def _read_stitches(
+    folder: Path, networks: Sequence[ListedNetwork], cells: Cells, current: _CurrentRows
+) -> list[StitchRow]:
+    """Add the measures of stitches by each method; return all rows."""
+    rows = []
+    for method in sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in TABLES):
+        for front, end, path in _pairs(folder / method, networks):
+            runs = {run.row: run for run in _read_runs(path)}
+            for run in (runs[row] for row in current.of(runs, front, end)):
+                rows.append(run.row)
+                for name, value in measures_of(run).items():
+                    cells[f"{method} {name}"][(front, end, *run.row.pair)] = value
+    return rows
+
+
+def _read_probes(
+    folder: Path, networks: Sequence[ListedNetwork], cells: Cells, current: _CurrentRows
+) -> list[ProbeRow]:
+    """Add the negative differences of accuracies of the probes of two networks, at full rank; return all probes."""
     paths = [folder / f"{network.name}.csv" for network in networks]
     tables = {i: current.of(read_table(path, ProbeRow), i) for i, path in enumerate(paths) if path.exists()}
     probes = {(i, row.layer): row.accuracy for i, rows in tables.items() for row in rows if row.rank is None}
     for (i, layer1), (j, layer2) in permutations(probes, 2):
         if i != j:
             cells[PROBE][i, j, layer1, layer2] = -abs(probes[i, layer1] - probes[j, layer2])
+    return [row for rows in tables.values() for row in rows]
 
 
 def _read_runs(folder: Path) -> list[StitchingRun]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from src.choices.measures import GRAMS, MEASURES
+from src.choices.measures import GRAMS, MEASURES, REVERSED
 from src.console import progress
 from src.moments import CrossMoments
 from src.results.tables import Rank
@@ -42,6 +42,7 @@ class Comparison:
         n_permutations: how often the images of the first network are permuted; 0, or at least 19.
         labels: (n_images,), integers: images are then permuted within their classes as well.
         source: the fields of `SimilarityRow` that name the networks and the data set.
+        both_ways: measure what is not symmetric from the second layer to the first as well.
         advice: of the warnings.
     """
 
@@ -52,11 +53,13 @@ class Comparison:
         n_permutations: int = 0,
         labels: Tensor | None = None,
         source: Mapping[str, Any] = UNNAMED,
+        both_ways: bool = False,
         advice: Advice = Advice(),  # noqa: B008 - immutable
     ):
         self.of, self.n_permutations, self.source, self.advice = statistics, n_permutations, source, advice
         self.gram_metrics = [name for name in self.of.metrics if MEASURES[name].of == GRAMS]
         self.sample_metrics = [name for name in self.of.metrics if MEASURES[name].of != GRAMS]
+        self.reversed_metrics = [name for name in self.sample_metrics if both_ways and not MEASURES[name].is_symmetric]
         self.orders: dict[str, Tensor] = {}  # (N, n), by the end of columns, see `Null.columns`
         self.n_alone = 0  # images that are the only ones of their class
         if n_permutations:
@@ -76,6 +79,7 @@ class Comparison:
         A value that is not defined is NaN, and `undefined` says why.
         """
         of = self.of
+        names = [*of.metrics, *(f"{metric}{REVERSED}" for metric in self.reversed_metrics)]
         for name1, first in progress(of.layers1.items(), "layers", len(of.layers1), delay=1):
             of_grams = {metric: self._of_grams(metric, first) for metric in self.gram_metrics}
             for name2, second in of.layers2.items():
@@ -86,7 +90,7 @@ class Comparison:
                         **self.source, layer1=name1, layer2=name2, rank1=rank1, rank2=rank2, n_samples=of.n_images,
                         alignment=self._alignment(first, second), alignment_option=of.alignment,
                         n_permutations=self.n_permutations,
-                        values=self._columns({metric: values[metric][:, i, j] for metric in of.metrics}),
+                        values=self._columns({name: values[name][:, i, j] for name in names}),
                     )
                     for (i, rank1), (j, rank2) in self._at_ranks()
                 ]  # fmt: skip
@@ -123,12 +127,13 @@ class Comparison:
             cross: of the positions, if they are the samples.
         """
         shape = (1 if cross else 1 + sum(map(len, self.orders.values())), len(self.of.ranks1), len(self.of.ranks2))
-        values = {metric: torch.full(shape, math.nan, dtype=torch.float64) for metric in self.sample_metrics}
+        names = [*self.sample_metrics, *(f"{metric}{REVERSED}" for metric in self.reversed_metrics)]
+        values = {name: torch.full(shape, math.nan, dtype=torch.float64) for name in names}
         if not values:
             return {}
         if self._alignment(first, second) == NO_ALIGNMENT:
             self._has_none(
-                values,
+                self.sample_metrics,
                 f"positions of {first.name} and {second.name} do not correspond; "
                 f"{self.advice.pooled} compares averages",
             )
@@ -144,10 +149,12 @@ class Comparison:
                 try:
                     pair = SamplesPair(one.basis(first.width(rank1)), two.basis(second.width(rank2)), between)
                 except Undefined as reason:
-                    self._has_none(values, str(reason))
+                    self._has_none(self.sample_metrics, str(reason))
                     continue
-                for metric in values:
+                for metric in self.sample_metrics:
                     values[metric][place, i, j] = getattr(measures, metric)(pair)
+                for metric in self.reversed_metrics:
+                    values[f"{metric}{REVERSED}"][place, i, j] = getattr(measures, metric)(pair.reversed)
         return values
 
     def _columns(self, values: Mapping[str, Tensor]) -> dict[str, float]:
@@ -156,7 +163,8 @@ class Comparison:
         for metric, each in values.items():
             if len(each) > 1 and not math.isnan(each[0]):
                 for which, permuted in zip(self.orders, each[1:].split(self.n_permutations), strict=True):
-                    columns |= null_of(metric, float(each[0]), permuted).columns(metric, which)
+                    null = null_of(metric.removesuffix(REVERSED), float(each[0]), permuted)
+                    columns |= null.columns(metric, which)
         return columns
 
     def warnings(self) -> Iterator[str]:

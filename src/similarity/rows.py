@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from src.choices.measures import MEASURES
+from src.choices.measures import MEASURES, REVERSED
 from src.network_names import NetworkName
 from src.results.tables import Rank
 
@@ -57,6 +57,33 @@ class SimilarityRow(NamedTuple):
         """The values by measure alone."""
         return {name: self.values[name] for name in MEASURES if name in self.values}
 
+    @property
+    def is_both_ways(self) -> bool:
+        """Whether what is not symmetric was measured from the second layer to the first as well."""
+        one_way = [name for name in self.measures if not MEASURES[name].is_symmetric]
+        return all(f"{name}{REVERSED}" in self.values for name in one_way)
+
+    @property
+    def turned(self) -> "SimilarityRow":
+        """The row of the second layer and the first; what was measured one way only has the same values there."""
+        values = dict(self.values)
+        for name in MEASURES:
+            forth, back = _columns(name), _columns(f"{name}{REVERSED}")
+            for column, other in zip(forth, back, strict=True):
+                if other in self.values:
+                    values |= {column: self.values[other], other: self.values[column]}
+        return self._replace(
+            model1=self.model2,
+            model2=self.model1,
+            layer1=self.layer2,
+            layer2=self.layer1,
+            rank1=self.rank2,
+            rank2=self.rank1,
+            model1_type=self.model2_type,
+            model2_type=self.model1_type,
+            values=values,
+        )
+
     def nulls(self, which: str = "") -> dict[str, Null]:
         """Return the measures against their values under permutations, as far as there were any.
 
@@ -65,3 +92,9 @@ class SimilarityRow(NamedTuple):
         """
         known = [name for name in MEASURES if f"{name}_p_value{which}" in self.values]
         return {name: Null(*(self.values[f"{name}_{part}{which}"] for part in Null._fields)) for name in known}
+
+
+def _columns(measure: str) -> list[str]:
+    """Return the columns of a measure and of its nulls."""
+    parts = [f"{part}{which}" for which in ("", "_within") for part in Null._fields]
+    return [measure, *(f"{measure}_{part}" for part in parts)]

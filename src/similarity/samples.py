@@ -83,17 +83,33 @@ class SamplesPair:
         self.cross = cross[: first.width, : second.width]
 
     @cached_property
+    def singular(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The left singular vectors (k1, k1), the singular values and the right singular vectors (k2, k2) of Q₁ᵀQ₂.
+
+        Q₁ and Q₂ are orthonormal bases of the samples within their numerical rank.
+        """
+        overlap = self.first.whitening.T @ self.cross @ self.second.whitening  # (k1, k2), Q₁ᵀQ₂
+        left, cosines, right = torch.linalg.svd(overlap)
+        return left, cosines, right.T
+
+    @property
+    def reversed(self) -> "SamplesPair":
+        """The second representation with the first; shares their singular vectors."""
+        pair = SamplesPair(self.second, self.first, self.cross.T)
+        left, cosines, right = self.singular
+        pair.singular = right, cosines, left
+        return pair
+
+    @cached_property
     def canonical(self) -> Canonical:
         """The canonical directions: the left singular vectors of Q₁ᵀQ₂, whose singular values are the correlations.
 
-        Q₁ and Q₂ are orthonormal bases of the samples within their numerical rank. Correlations that differ by at most
+        Correlations that differ by at most
         1e-6 count as equal, and so do all directions without a partner. The directions of such a group are the
         principal axes of the first representation within it, so that they do not depend on the order of the samples.
         """
-        overlap = self.first.whitening.T @ self.cross @ self.second.whitening  # (k1, k2), Q₁ᵀQ₂
-        n_directions, n_shared = len(overlap), min(overlap.shape)
-        # All k1 left singular vectors are needed; the right ones never are.
-        directions, cosines, _ = torch.linalg.svd(overlap, full_matrices=n_directions > n_shared)
+        directions, cosines, _ = self.singular
+        n_directions, n_shared = len(directions), len(cosines)
         correlations = torch.zeros(n_directions, dtype=cosines.dtype)
         correlations[:n_shared] = cosines.clamp(max=1)  # rounding
         coordinates = directions.T @ self.first.factor  # (k1, features1): the products of directions and features

@@ -1,0 +1,70 @@
+"""Tables of all pairs as arrays: both ways of measures that are not symmetric, and images with dots."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from src.choices.measures import MEASURES
+from src.errors import UserError
+from src.ground_truth.tables import read_tables
+from src.results.network_list import ListedNetwork
+from tests.commands import ON_DIGITS, read_csv, run
+from tests.conftest import few_images
+from tests.tables import PROBE, SIMILARITY, STITCH, write_table
+
+NETWORKS = [ListedNetwork(name, f"{name}.pt", "small_cnn") for name in "ab"]
+
+
+def place(folder: Path, kind: str, name: str, usual: dict, *rows: dict) -> None:
+    (folder / kind).mkdir(parents=True, exist_ok=True)
+    write_table(folder / kind / name, usual | {key: "" for row in rows for key in row}, *rows)
+
+
+def test_what_is_not_symmetric_has_a_value_each_way(tmp_path, capsys):
+    """Whatever the order of the list; a table of an earlier version has one way only, and that is said."""
+    calibrated = {f"pwcca{part}": 0.1 for part in ("_p_value", "_null_95", "_calibrated")}
+    calibrated |= {f"pwcca_reversed{part}": 0.2 for part in ("_p_value", "_null_95", "_calibrated")}
+    row = {"layer1": "x", "layer2": "y", "cka": 0.5, "pwcca": 0.3, "pwcca_reversed": 0.7, **calibrated}
+    place(tmp_path, "similarity", "a-b.csv", SIMILARITY, row)
+    for networks, (a, b) in ((NETWORKS, (0, 1)), (NETWORKS[::-1], (1, 0))):
+        tables = read_tables(tmp_path, networks)
+        x, y = map(tables.layers.index, "xy")
+        values = {name: (of[a, b, x, y], of[b, a, y, x]) for name, of in tables.values.items()}
+        assert values == {"cka": (0.5, 0.5), "pwcca": (-0.3, -0.7), "pwcca calibrated": (0.1, 0.2)}
+    assert capsys.readouterr().err == ""
+    del row["pwcca_reversed"]
+    place(tmp_path, "similarity", "a-b.csv", SIMILARITY, row)
+    values = read_tables(tmp_path, NETWORKS).values["pwcca"]
+    assert values[0, 1, 0, 1] == values[1, 0, 1, 0] == -0.3
+    assert f"{tmp_path}/similarity: PWCCA is not symmetric" in capsys.readouterr().err
+
+
+def test_one_pair_in_both_orders_has_the_same_values(in_tmp_path):
+    with few_images(100, n_test=60):
+        for seed, name in enumerate("ab"):
+            run("exec_train.py", "small_cnn", *ON_DIGITS, "-e", "1", "-s", seed, "-dir", name)
+        networks = [f"{name}/model_1.pt" for name in "ab"]
+        for (first, second), output in ((networks, "ab.csv"), (networks[::-1], "ba.csv")):
+            given = [first, second, "small_cnn", "small_cnn", "pool2,pool4", "pool2,pool4", *ON_DIGITS, "-n", "60"]
+            run("exec_compute_low_rank_sim_metrics.py", *given, "--metrics", *MEASURES, "-o", output)
+    forth, back = ({(row["layer1"], row["layer2"]): row for row in read_csv(path)} for path in ("ab.csv", "ba.csv"))
+    for (layer1, layer2), row in forth.items():
+        other = back[layer2, layer1]
+        for name, measure in MEASURES.items():
+            assert float(row[name]) == pytest.approx(float(other[name if measure.is_symmetric else f"{name}_reversed"]))
+            assert measure.is_symmetric == (f"{name}_reversed" not in row)
+    ways = [(float(row["pwcca"]), float(row["pwcca_reversed"])) for row in forth.values()]
+    assert not all(math.isclose(*both, rel_tol=0.01) for both in ways)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "usual"), [("similarity", "a-b.csv", SIMILARITY | {"cka": 0.5}), ("probes", "a.csv", PROBE)]
+)
+def test_tables_without_stitches_say_that_images_had_dots(kind, name, usual, tmp_path):
+    place(tmp_path, kind, name, usual, {"shortcut": 0.0})
+    place(tmp_path, "probes", "b.csv", PROBE, {"shortcut": 0.0})
+    assert read_tables(tmp_path, NETWORKS).shortcut == 0
+    place(tmp_path, "pinv/a-b", "grid.csv", STITCH, {"shortcut": ""})
+    with pytest.raises(UserError, match="has tables of images with dots .--shortcut. and of others"):
+        read_tables(tmp_path, NETWORKS)
