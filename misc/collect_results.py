@@ -17,6 +17,8 @@ def parser() -> cli.Parser:
     add = options.add_argument
     add("source_dir", help="folder that holds one folder for each run")
     add("other_dir", nargs="?", help="folder to compare with it; each of them then holds one experiment")
+    add("end_type", nargs="?", type=cli.network, help="with this, the arguments are those of the public script: the "
+        "folder and the types of both networks, which the runs have to be of")  # fmt: skip
     add(
         "-r",
         "--recursive",
@@ -48,6 +50,9 @@ def parser() -> cli.Parser:
 def collect(args) -> None:
     from src.errors import UserError
 
+    if args.end_type:
+        check_types(Path(args.source_dir), (cli.network(args.other_dir), args.end_type))
+        args.other_dir = None
     if args.networks and not (args.recursive or args.curves):
         raise UserError("--networks names those of -r and --curves; give one of them, or leave it out")
     if not args.curves:
@@ -56,6 +61,18 @@ def collect(args) -> None:
         raise UserError("--curves takes one folder, and all pairs of networks in it; leave out the other and --pool")
     else:
         draw_curves(args)
+
+
+def check_types(source_dir: Path, types) -> None:
+    """Raise a UserError if the runs of a folder are of other types than these of the front and the end network."""
+    from src.errors import UserError
+    from src.stitching.folders import read_runs
+
+    runs, _ = read_runs(source_dir, recursive=True)
+    recorded = {(run.row.front_model_type, run.row.end_model_type) for run in runs}
+    if recorded and recorded != {types}:
+        pairs = " or ".join(" to ".join(pair) for pair in sorted(recorded))
+        raise UserError(f"{source_dir} has stitches of {pairs}, not of {' to '.join(types)}; leave the types out")
 
 
 def draw_curves(args) -> None:

@@ -59,6 +59,15 @@ def test_runs_of_the_public_code(tmp_path):
     assert (tmp_path / "all.png").exists()
 
 
+def test_the_arguments_of_the_public_script(tmp_path):
+    """The folder and the types of both networks, by which that script tells the order of the layers."""
+    for source in TRAINED:
+        copy_run(source, tmp_path / "n" / source.name)
+    assert run(SCRIPT, "n", "resnet18", "resnet18").out == run(SCRIPT, "n").out != ""
+    line = error_line(SCRIPT, "n", "resnet18", "resnet34")
+    assert "n has stitches of resnet18 to resnet18, not of resnet18 to resnet34; leave the types out" in line
+
+
 def test_unfinished_and_damaged_runs_are_skipped_and_named(tmp_path):
     unfinished, damaged, whole = (tmp_path / "n" / source.name for source in TRAINED)
     for source in TRAINED:

@@ -14,7 +14,7 @@ import torch
 
 from tests.commands import ROOT, save_network
 
-PAGES = ["README.md", *(f"misc/docs/{name}.md" for name in ("methods", "differences", "costs", "paper"))]
+PAGES = ["README.md", *(f"misc/docs/{name}.md" for name in ("methods", "differences", "costs", "paper", "ground_truth"))]
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 RECORD = f"""#!{sys.executable}
 import json, sys
@@ -40,7 +40,7 @@ def commands(page: str, folder: Path) -> list[list[str]]:
     return [json.loads(line) for line in lines]
 
 
-@pytest.mark.parametrize(("page", "at_least"), list(zip(PAGES, (25, 20, 0, 0, 0), strict=True)))
+@pytest.mark.parametrize(("page", "at_least"), list(zip(PAGES, (25, 20, 0, 0, 0, 1), strict=True)))
 def test_the_scripts_take_the_commands(page, at_least, tmp_path, monkeypatch):
     found = commands(page, tmp_path)
     assert len(found) >= at_least
