@@ -6,6 +6,7 @@ interruption: finished steps are left out, and the one that was interrupted goes
 """
 
 import csv
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -114,7 +115,7 @@ def take(todo: list[Step], folder: Path) -> None:
     log = folder / "steps.txt"
     finished = log.read_text().splitlines() if log.exists() else []
     for number, step in enumerate(todo, start=1):
-        command = f"python {ROOT / step.script} {' '.join(step.arguments)}"
+        command = shlex.join(["python", str(ROOT / step.script), *step.arguments])
         if command in finished:
             continue
         note(f"\n# Step {number} of {len(todo)}. {step.title}\n{command}")

@@ -1,6 +1,7 @@
 """The demo from its first to its last line, which is slow, and after an interruption."""
 
 import re
+import shlex
 import subprocess
 
 import pytest
@@ -26,6 +27,8 @@ def test_it_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     assert ran == [[str(demo.ROOT / step.script), *step.arguments] for step in todo]
     demo.take(todo, tmp_path)
     assert len(ran) == len(todo)
+    printed = [shlex.split(line) for line in (tmp_path / "steps.txt").read_text().splitlines()]
+    assert printed == [["python", *words] for words in ran]
 
 
 @pytest.mark.slow

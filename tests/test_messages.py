@@ -1,18 +1,90 @@
-"""Messages fit whoever reads them: calls from Python are answered with arguments, not with options of scripts."""
+"""Messages advise what works: commands run as they are printed, options exist, and calls from Python get arguments."""
 
+import ast
+import itertools
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
-from src.datasets import load_dataset
+from src.checkpoints import save_state
+from src.choices.models import MODEL_NAMES
+from src.datasets import DATASET_NAMES, load_dataset
 from src.errors import UserError
 from src.models import build_model
 from src.ood import make_detector
 from src.similarity import compare
 from src.stitching import build_layers, direct_matching, matching_batches
+from tests.commands import MODEL, ON_DIGITS, ROOT, error_line, parser_of, run
+from tests.conftest import few_images
 
-OPTION = re.compile(r"(?<![\w-])--?[a-z][\w-]*")
+OPTION = re.compile(r"(?<![\w.<`-])--?[a-z][\w-]*")
+SCRIPT = re.compile(r"(?<![\w/])(?:misc/)?[a-z]\w*\.py\b(?!:)")
+FILES = sorted([*ROOT.glob("exec_*.py"), *ROOT.glob("misc/*.py")])
+SCRIPTS = [str(path.relative_to(ROOT)) for path in FILES if "cli.Parser(" in path.read_text()]
+ENCODER = """from torch import nn
+
+
+def encoder(n_channels):
+    return nn.Sequential(nn.Conv2d(n_channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
+
+
+def texts(folder: str):
+    """The texts in the code below a folder, without docstrings, by file and line."""
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        docs = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", node.value
+
+
+def test_options_and_scripts_that_messages_name_exist():
+    actions = itertools.chain.from_iterable(parser_of(script)._actions for script in SCRIPTS)
+    options = {*itertools.chain.from_iterable(action.option_strings for action in actions)}
+    below = [text for place, text in texts("src") if not place.startswith("src/cli")]
+    found = [*itertools.chain.from_iterable(map(OPTION.findall, below))]
+    assert {*found} - options == {"-model", "-type"} and len(found) > 40  # ends of --front-model and --end-type
+    named = [*itertools.chain.from_iterable(SCRIPT.findall(text) for _, text in (*texts("src"), *texts("misc")))]
+    assert {*named} <= {*SCRIPTS} and len(named) > 20
+
+
+def test_the_command_that_lists_layers(in_tmp_path):
+    line = error_line("exec_probe.py", "-", MODEL, *ON_DIGITS, "-l", "layer9")
+    script, model = re.search(r"python (misc/list_layers.py) (MODEL)", line).groups()
+    assert "layer1.0.conv1" in run(script, model.replace("MODEL", MODEL)).out
+
+
+def test_the_command_that_gives_an_encoder_a_head(in_tmp_path):
+    Path("nets.py").write_text(ENCODER)
+    save_state(Path("e.pt"), build_model("nets.py:encoder", n_channels=1, encoder=True).state_dict())
+    line = error_line("exec_eval.py", "e.pt", "nets.py:encoder", *ON_DIGITS)
+    command, checkpoint = re.search(r"a head: (exec_probe.py .*), and name (\S+) as its checkpoint", line).groups()
+    values = {"CHECKPOINT": "e.pt", "TYPE": "nets.py:encoder", "DATASET": "digits", "DIR": "h", "EPOCH": "10"}
+    for placeholder, value in values.items():
+        command, checkpoint = (text.replace(placeholder, value) for text in (command, checkpoint))
+    with few_images(64, n_test=64):
+        run(*command.split(), "-gpu", "-1")
+        assert "Clean accuracy" in run("exec_eval.py", checkpoint, "nets.py:encoder", *ON_DIGITS).out
+
+
+def test_the_command_that_lists_models_and_data_sets(in_tmp_path):
+    for model, dataset, names in (("resnet19", "digits", MODEL_NAMES), ("resnet18", "cifar11", DATASET_NAMES)):
+        line = error_line("exec_train.py", model, "-d", dataset, "-gpu", "-1", "-dir", "m")
+        script, option = re.search(r"(exec_train.py) (--help) lists all", line).groups()
+        listed = " ".join(run(script, option).out.split())
+        assert all(name in listed for name in names)
+
+
+def test_the_option_that_evaluates_without_detectors(in_tmp_path):
+    with few_images(64, n_test=64):
+        given = ["-", "-", MODEL, MODEL, "layer1.0", "layer1.0", "rc2c_pre", *ON_DIGITS, "-e", "0", "-i", "pinv"]
+        run("exec_stitch.py", *given, "-dir", "s")
+        line = error_line("exec_eval_stitcher_ood.py", "results/s", *ON_DIGITS)
+        option, detector = re.search(r"(--detector) (\w+), which needs no training", line).groups()
+        run("exec_eval_stitcher_ood.py", "results/s", *ON_DIGITS, option, detector)
 
 
 def layers_of(front: str, end: str, kind: str, **options):

@@ -21,8 +21,12 @@ def few():
 def test_a_command_can_be_given_again_as_it_is_recorded(in_tmp_path):
     arguments = ["-", "-", MODEL, MODEL, "layer1.0", "layer2.0", *FEW, "-o", "of two networks.csv"]
     run("exec_compute_low_rank_sim_metrics.py", *arguments)
-    command = read_json("of two networks.run.json")["command"]
-    assert shlex.split(command) == [str(ROOT / "exec_compute_low_rank_sim_metrics.py"), *arguments]
+    script, *words = shlex.split(read_json("of two networks.run.json")["command"])
+    assert (script, words) == (str(ROOT / "exec_compute_low_rank_sim_metrics.py"), arguments)
+    written = Path("of two networks.csv").read_bytes()
+    Path("of two networks.csv").unlink()
+    run(str(Path(script).relative_to(ROOT)), *words)
+    assert Path("of two networks.csv").read_bytes() == written
 
 
 def test_each_run_of_a_process_has_times_of_its_own(in_tmp_path):

@@ -14,7 +14,8 @@ import torch
 
 from tests.commands import ROOT, save_network
 
-PAGES = ["README.md", *(f"misc/docs/{name}.md" for name in ("methods", "differences", "costs", "paper", "ground_truth"))]
+DOCS = ("methods", "differences", "costs", "paper", "ground_truth")
+PAGES = ["README.md", *(f"misc/docs/{name}.md" for name in DOCS)]
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 RECORD = f"""#!{sys.executable}
 import json, sys
