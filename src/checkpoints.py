@@ -3,6 +3,7 @@
 import hashlib
 import io
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,10 @@ from src.runtime import seeded
 from src.trained_with import explained, options_beside, warn_of_other_images
 
 State = dict[str, Tensor]
+SHAPES = re.compile(  # in torch's message on a state dict that does not fit
+    r"copying a param with shape torch.Size\((.*?)\) from checkpoint, the shape in current model is "
+    r"torch.Size\((.*?)\)\."
+)
 
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -170,16 +175,18 @@ def fill(module: Network | nn.Module, state: State, *, given: str, wanted: str) 
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        clause = _first_key(str(error).splitlines()[1].strip())
+        clause = _one_key(str(error).splitlines()[1].strip())
         raise Misfit(
             f"{given} does not fit {wanted}: {clause}; name the model and data it was made with", clause=clause
         ) from error
 
 
-def _first_key(clause: str) -> str:
-    """Return a clause of torch's message about a state dict, of several keys the first."""
+def _one_key(clause: str) -> str:
+    """Shorten a clause of torch's message about a state dict; of several keys it names the first."""
     first, *others = clause.split('", "')
-    return f'{first}" and {len(others)} more' if others else clause
+    if others:
+        return f'{first}" and {len(others)} more'
+    return SHAPES.sub(r"\1 in the checkpoint, \2 in the network", clause)
 
 
 def freeze(model: Network, device: torch.device | str) -> Network:

@@ -58,7 +58,7 @@ def test_other_architectures_are_refused_with_one_key_that_differs(tmp_path, mod
     save_state(tmp_path / "m.pt", model.state_dict())
     with pytest.raises(UserError, match=r'fit resnet18 with 10 classes: Missing key[^"]*"[^"]*" and \d+ more; name'):
         load_model(NetworkName(path, "resnet18"), IMAGES)
-    with pytest.raises(UserError, match=r"size mismatch for fc.weight: .*\[10, 128\].*\[100, 128\]") as error:
+    with pytest.raises(UserError, match=r"fc.weight: \[10, 128\] in the checkpoint, \[100, 128\] in the n") as error:
         load_model(NetworkName(path, "small_cnn"), IMAGES._replace(n_classes=100))
     assert "fc.bias" not in str(error.value)
 
