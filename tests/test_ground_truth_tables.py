@@ -11,6 +11,7 @@ from src.ground_truth.tables import read_tables
 from src.results.network_list import ListedNetwork
 from tests.commands import ON_DIGITS, read_csv, run
 from tests.conftest import few_images
+from tests.result_rows import similarity_row
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 
 NETWORKS = [ListedNetwork(name, f"{name}.pt", "small_cnn") for name in "ab"]
@@ -38,6 +39,16 @@ def test_what_is_not_symmetric_has_a_value_each_way(tmp_path, capsys):
     values = read_tables(tmp_path, NETWORKS).values["pwcca"]
     assert values[0, 1, 0, 1] == values[1, 0, 1, 0] == -0.3
     assert f"{tmp_path}/similarity: PWCCA is not symmetric" in capsys.readouterr().err
+
+
+def test_a_row_turned_has_the_networks_layers_and_ranks_exchanged():
+    values = {"cka": 0.5, "pwcca": 0.3, "pwcca_reversed": 0.7, "pwcca_null_95_within": 0.1}
+    values |= {"pwcca_reversed_null_95_within": 0.2}
+    row = similarity_row(model1="a.pt", model2="b.pt", layer1="x", layer2="y", rank1=1, rank2=None, values=values)
+    turned = row.turned
+    exchanged = {"model1": "b.pt", "model2": "a.pt", "layer1": "y", "layer2": "x", "rank1": None, "rank2": 1}
+    assert {name: getattr(turned, name) for name in exchanged} == exchanged and turned.turned == row
+    assert list(turned.values.values()) == [0.5, 0.7, 0.3, 0.2, 0.1] and turned.is_both_ways
 
 
 def test_one_pair_in_both_orders_has_the_same_values(in_tmp_path):

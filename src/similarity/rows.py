@@ -72,17 +72,7 @@ class SimilarityRow(NamedTuple):
             for column, other in zip(forth, back, strict=True):
                 if other in self.values:
                     values |= {column: self.values[other], other: self.values[column]}
-        return self._replace(
-            model1=self.model2,
-            model2=self.model1,
-            layer1=self.layer2,
-            layer2=self.layer1,
-            rank1=self.rank2,
-            rank2=self.rank1,
-            model1_type=self.model2_type,
-            model2_type=self.model1_type,
-            values=values,
-        )
+        return SimilarityRow(**{_of_other(name): getattr(self, name) for name in self._fields} | {"values": values})
 
     def nulls(self, which: str = "") -> dict[str, Null]:
         """Return the measures against their values under permutations, as far as there were any.
@@ -98,3 +88,8 @@ def _columns(measure: str) -> list[str]:
     """Return the columns of a measure and of its nulls."""
     parts = [f"{part}{which}" for which in ("", "_within") for part in Null._fields]
     return [measure, *(f"{measure}_{part}" for part in parts)]
+
+
+def _of_other(field: str) -> str:
+    """Return the field that has of the other network or layer what this one has: `layer2` for `layer1`."""
+    return field.translate({ord("1"): "2", ord("2"): "1"})
