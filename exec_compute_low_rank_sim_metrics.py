@@ -45,11 +45,11 @@ def compute(args, session=None) -> None:
 
     # Two networks, their layers, and the images.
     session = session or Session()
-    run = Run.beside(args.output, vars(args)) if args.output else None
     device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
     how = {"session": session, "device": device, "encoder": True}
     model1, first = cli.load_network(args, "model1", spec, **how)
     model2, second = cli.load_network(args, "model2", spec, **how)
+    run = Run.beside(args.output, vars(args)) if args.output else None
     one_network = first == second
     model1, layers1 = cli.choose_layers(model1, args.model1_layer, args, image_shape=spec.shape, side="1")
     model2 = model1 if one_network else model2
