@@ -7,7 +7,6 @@ Any number of processes may work on one folder. Each pair is claimed by one of t
 import argparse
 import hashlib
 import itertools
-import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -100,7 +99,7 @@ def work(args) -> None:
     from src.datasets import dataset_info
     from src.results import figures
     from src.results.network_list import read_networks
-    from src.runtime import device_of
+    from src.runtime import device_of, free_memory
     from src.session import Session
     from src.similarity.passes import KeptFeatures
     from src.stitching.folders import STALE
@@ -119,7 +118,7 @@ def work(args) -> None:
     # What cannot be loaded shows before hours of work.
     for network in dict.fromkeys(network for unit in left for network in unit.networks):
         session.network(names[network], spec, device=device, encoder=True)
-    session.features = KeptFeatures(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    session.features = KeptFeatures(free_memory() // 2)
     with figures.left_out(args.no_figures):
         if args.dry_run:
             estimate(left, args, session)

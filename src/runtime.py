@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import platform
 import re
 import shlex
@@ -23,8 +24,6 @@ from src.errors import UserError
 MEMORY_SHARE = 0.8  # of the free memory of a GPU that stitches may take
 ROWS_OF_CPU = 256  # more at once overrun the caches
 
-torch.backends.cudnn.allow_tf32 = False  # on by default, also where matrix products do not use it; see `precision`
-
 
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next tensor instead of returning it to the system.
@@ -36,6 +35,13 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(-3, 2**31 - 1)  # M_MMAP_THRESHOLD: larger blocks are mapped separately
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: more free memory than this is returned
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that are free; half of all memory where the system does not tell (macOS)."""
+    pages_of = {name: os.sysconf(name) for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES") if name in os.sysconf_names}
+    n_pages = pages_of.get("SC_AVPHYS_PAGES", pages_of["SC_PHYS_PAGES"] // 2)
+    return n_pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def device_of(gpu: int) -> torch.device:

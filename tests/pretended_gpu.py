@@ -1,4 +1,4 @@
-"""A pretended GPU for a CPU build of torch: real values, real devices, no speed.
+"""A pretended GPU for a machine without one: real values, real devices, no speed.
 
 `install` makes this machine one with two GPUs, of which the second, `cuda:1`, can be used. A tensor there says so and
 holds its values in a tensor of the CPU. A dispatch mode sees every operation, computes it on the CPU, refuses what CUDA
@@ -194,7 +194,8 @@ def install() -> int:
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(…, device="cuda") makes it on the CPU, and then moves it
     torch._C._nn._parse_to = lambda *args, **kwargs: _parse_to(*_places(*args, **kwargs)[0], **kwargs)
     torch._C._group_tensors_by_device_and_dtype = _grouped
-    Tensor.to, Tensor.pin_memory = _to, Tensor.clone
+    Tensor.to = _to
+    Tensor.pin_memory = lambda tensor, *_: tensor.clone()
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # a parameter becomes one of the other class
     answers = {
         "_lazy_init": None, "is_available": True, "is_initialized": True, "device_count": 2, "manual_seed": None,
@@ -204,6 +205,10 @@ def install() -> int:
     }  # fmt: skip
     for name, answer in answers.items():
         setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
+    for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
+        if hasattr(torch.optim.Optimizer, name):  # builds for CUDA ask the driver
+            setattr(torch.optim.Optimizer, name, lambda optimizer: None)
+    torch.backends.cudnn.version = lambda: None
     torch.cuda.default_generators = (torch.default_generator,) * 2
     torch.cuda.current_device = lambda: chosen[0]
     torch.cuda.set_device = lambda device: chosen.__setitem__(0, getattr(device, "index", device))
@@ -221,6 +226,7 @@ def _try() -> None:
     loss.backward()
     if not isinstance(weight.grad, Pretended) or loss.device != GPU or weight.grad.tolist() != [[1, 1]]:
         raise RuntimeError("gradients are not on the device of their parameters")
+    torch.optim.Adam([weight], fused=True).step()
     try:
         weight + torch.ones(2)
     except Refused:

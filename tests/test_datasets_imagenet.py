@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import signal
 
 import pytest
 import torch
@@ -10,7 +11,6 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from src.datasets import Loading, load_dataset
-from src.datasets.decoded import _Decoder
 from src.datasets.registry import DATASETS, OF_IMAGENET
 from src.errors import UserError
 from src.runtime import seed_of
@@ -103,10 +103,15 @@ def test_an_image_that_a_worker_cannot_read_is_named(tmp_path):
             list(dataset.epoch(4, seed=0, epoch=1))
 
 
-def test_a_killed_worker_is_no_riddle(root, monkeypatch):
+def be_killed(images, indices, *, epoch):
+    """A change of images that ends the worker."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_no_riddle(root):
     dataset = load_dataset("imagenet", root, train=True, loading=Loading(1))
-    with monkeypatch.context() as patch:
-        patch.setattr(_Decoder, "__getitem__", lambda self, keys: os.kill(os.getpid(), 9))
-        with pytest.raises(UserError, match="a process that decodes images was killed .*fewer workers"):
-            list(dataset.epoch(6, seed=0, epoch=1))
+    dataset.changes = (be_killed,)
+    with pytest.raises(UserError, match="a process that decodes images was killed .*fewer workers"):
+        list(dataset.epoch(6, seed=0, epoch=1))
+    dataset.changes = ()
     assert len(list(dataset.epoch(6, seed=0, epoch=1))) == 2  # others take its place

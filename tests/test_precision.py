@@ -23,13 +23,14 @@ def test_tf32_is_off_unless_asked_for():
     def allowed():
         return torch.get_float32_matmul_precision() != "highest", torch.backends.cudnn.allow_tf32
 
+    before = allowed()
     with precision(gpu=-1, amp="none", tf32=False):
         assert allowed() == (False, False)
     with precision(gpu=-1, amp="none", tf32=True):
         assert allowed() == (True, True)
         with full_precision("cpu"):
             assert allowed() == (False, False)
-    assert allowed() == (False, False)
+    assert allowed() == before
 
 
 def test_what_is_measured_is_summed_in_single_precision():

@@ -77,12 +77,19 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
 
 def load_options(args: Namespace, device: Any) -> dict[str, Any]:
     """Collect the arguments `device` and `loading` of `load_dataset`, and interventions where a script has them."""
-    n_workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.n_workers is None else args.n_workers
+    n_workers = min(n_cores(), MOST_WORKERS) if args.n_workers is None else args.n_workers
     options = {"device": device, "loading": Loading(n_workers, args.prefetch_factor)}
     if "intervention_seed" in args:
         options["interventions"] = {name: vars(args).get(name) for name in INTERVENTIONS}
         options["intervention_seed"] = args.intervention_seed
     return options
+
+
+def n_cores() -> int:
+    """Count the cores that this process may use; all of the machine where the system does not tell (macOS)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def add_training(parser: Parser, *, n_epochs: int | None, momentum: bool = False) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -15,6 +16,10 @@ from src.files import read_yaml
 from src.network_names import content_of, file_and_function, is_user_network
 from src.results.options import NOT_RECORDED
 
+HARMLESS = (  # how warnings begin that no user has to see
+    "This DataLoader will create",  # more workers than cores
+    "Grad strides do not match bucket view strides",
+)
 DERIVED = ("_sha256", "_path_seed")  # endings of entries of a `config.txt` that are no options
 
 
@@ -133,6 +138,9 @@ def run(parser: Parser, experiment: Callable[[argparse.Namespace], None], argv: 
     try:
         with contextlib.ExitStack() as during:
             during.enter_context(_signals())
+            during.enter_context(warnings.catch_warnings())
+            for text in HARMLESS:
+                warnings.filterwarnings("ignore", text)
             if hasattr(args, "tf32"):
                 from src.runtime import precision
 

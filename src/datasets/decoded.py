@@ -1,17 +1,16 @@
 """Images that are decoded batch by batch, by worker processes."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
 from typing import Any
 
-import numpy as np
 import torch
-import torch.distributed as dist
 import torchvision.transforms.functional as TF
 from PIL import Image  # torchvision's own dependency
 from torch import Tensor
@@ -22,8 +21,6 @@ from src.datasets.registry import Loading
 from src.errors import UserError
 from src.files import readable
 from src.runtime import seed_of
-
-warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Transform = Callable[[Image.Image], Tensor]  # to uint8 (C, H, W), all of one shape
@@ -54,8 +51,7 @@ class DecodedImageSet(BaseImageSet):
         **options: Any,
     ):
         super().__init__(labels, **options)
-        # One array, which forked workers share; they would copy a list, as reading it changes its reference counts
-        self.paths = np.array([os.fsencode(path) for path in paths])
+        self.paths = paths
         self.transform, self.augmentation, self.loading = transform, augmentation, loading
 
     def levels(self, plan: Pass) -> Iterator[Tensor]:
@@ -78,16 +74,9 @@ class DecodedImageSet(BaseImageSet):
             yield self._scaled_(levels.to(self.device, non_blocking=True).float())
 
     def _started(self, plan: Pass) -> Iterator[Tensor | UserError]:
-        """Start the workers of a pass. Signals wait: Python loses one that comes in a fork, torch its workers."""
-        held: list[int] = []
-        before = {signum: signal.signal(signum, lambda given, _: held.append(given)) for signum in SIGNALS}
-        try:
+        """Start the workers of a pass."""
+        with _signals_wait():  # an interrupted start would leave workers behind
             return iter(self._loader(plan))
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
-            for signum in held:
-                signal.raise_signal(signum)
 
     def _loader(self, plan: Pass) -> DataLoader:
         n_workers = min(self.loading.n_workers, len(plan.batches))
@@ -100,9 +89,9 @@ class DecodedImageSet(BaseImageSet):
         mode = "RGB" if self.image_shape[0] == 3 else "L"
         of_all = (plan.epoch, plan.seed) if self.augmentation and plan.generator else (plan.epoch,)
         return DataLoader(
-            _Decoder(self.paths, mode, self.changes, self.transform, self.augmentation),
+            _Decoder(mode, self.changes, self.transform, self.augmentation),
             batch_size=None,  # each sample is a batch already
-            sampler=([(i, *of_all) for i in plan.indices[rows].tolist()] for rows in plan.batches),
+            sampler=([(self.paths[i], i, *of_all) for i in plan.indices[rows].tolist()] for rows in plan.batches),
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # for seeds that workers do not use: the global generator must not advance
             **(of_workers if n_workers else {}),
@@ -110,40 +99,55 @@ class DecodedImageSet(BaseImageSet):
 
 
 def _context() -> BaseContext:
-    """Choose how workers start: as forks, which share the memory of this process, or from a fork server.
+    """Choose how workers start: from a fork server, or by `spawn` where that is Python's choice (macOS) or the user's.
 
-    A process group runs threads of its own. A fork copies the locks that they hold, and then waits for them forever.
+    Never as forks of this process: a fork copies the locks that its threads hold, and may wait for them forever.
     """
-    if not (dist.is_available() and dist.is_initialized()):
-        return multiprocessing.get_context("fork")
+    if multiprocessing.get_start_method() == "spawn":
+        return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torchvision"])  # imported once and not in each worker
     return context
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let signals wait while the block runs, also for processes that start in it, until `_leave_signals`."""
+    resource_tracker.ensure_running()  # when it starts it unblocks signals
+    held: list[int] = []
+    handlers = {signum: signal.signal(signum, lambda number, _: held.append(number)) for signum in SIGNALS}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # processes inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+        for signum in held:
+            signal.raise_signal(signum)
 
 
 @dataclass
 class _Decoder:
     """The data set that each worker has: decodes, changes and transforms images."""
 
-    paths: np.ndarray
     mode: str
     changes: Sequence[Change]
     transform: Transform
     augmentation: Transform | None
 
-    def __getitem__(self, keys: Sequence[tuple[int, ...]]) -> Tensor | UserError:
+    def __getitem__(self, keys: Sequence[tuple[str | int, ...]]) -> Tensor | UserError:
         """Return the images uint8 (B, C, H, W), or an error; the loader would wrap a raised one in a traceback.
 
         Args:
-            keys: of each image the index, the epoch and, where it is augmented, the seed.
+            keys: of each image the path, the index, the epoch and, where it is augmented, the seed.
         """
         try:
             return torch.stack([self._image(*key) for key in keys])
         except UserError as error:
             return error
 
-    def _image(self, i: int, epoch: int, seed: int | None = None) -> Tensor:
-        path = os.fsdecode(self.paths[i])
+    def _image(self, path: str, i: int, epoch: int, seed: int | None = None) -> Tensor:
         with readable(path, "restore or remove it"), Image.open(path) as file:
             if file.mode.startswith(("I", "F")):  # PIL would clip their values at 255
                 raise ValueError(f"its pixels have more than 8 bits, mode {file.mode}; convert it")
@@ -162,3 +166,4 @@ def _leave_signals(worker: int) -> None:
     """Leave signals that reach a worker too to the main process; end without an error where it ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

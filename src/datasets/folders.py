@@ -92,7 +92,7 @@ def load_folder(info: DatasetInfo, root: Path, *, train: bool, device: Device, l
     settings = read_settings(root)
     decoded = _decoded(info, root, settings, train=train, device=device, loading=loading)
     if not (root / "dataset.yaml").is_file():
-        _note_enlargement(root, os.fsdecode(decoded.paths[0]), settings.size)
+        _note_enlargement(root, decoded.paths[0], settings.size)
     takes_crops = train and settings.augment == "resized_crop"
     if takes_crops or settings.size > SMALL or len(decoded) * math.prod(info.image_shape) > MOST:
         return decoded

@@ -47,7 +47,10 @@ class DatasetInfo(NamedTuple):
 
 
 class Loading(NamedTuple):
-    """How images are decoded from disk; data sets that are kept in memory ignore it."""
+    """How images are decoded from disk; data sets that are kept in memory ignore it.
+
+    Workers import the script that asks for them: its own work has to stand behind `if __name__ == "__main__":`.
+    """
 
     n_workers: int = 0  # worker processes; 0: the main process decodes
     prefetch_factor: int = 1  # batches that each worker prepares ahead

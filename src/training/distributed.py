@@ -3,7 +3,6 @@
 import contextlib
 import os
 import time
-import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -19,8 +18,6 @@ from src.runtime import seed_of
 from src.training.task import Classification, HeadLosses, classification_losses
 
 PAUSE = 0.5  # seconds, before processes part
-
-warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # its value hardly matters
 
 
 class Processes(NamedTuple):
