@@ -1,7 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test test-slow demo ground-truth paper-smoke benchmark clean
+.PHONY: help test test-slow demo ground-truth paper-smoke benchmark clean
+
+help: .venv/ready        # builds .venv from requirements.txt, as every target does, and prints this list
+	@awk -F ':.*# ' '/^[a-z-]+:.*# / {printf "make %-14s%s\n", $$1, $$2}' Makefile
 
 test: .venv/ready        # the whole suite on the CPU, a few minutes on two cores
 	$(BIN)/python -m pytest -n auto --dist loadfile
@@ -26,5 +29,5 @@ benchmark: .venv/ready   # speed against the straightforward way
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-clean:
+clean:                   # removes .venv and the demo
 	rm -rf .venv demo

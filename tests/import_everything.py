@@ -8,8 +8,9 @@ import warnings
 
 import matplotlib
 import numpy as np
+import scipy.stats  # noqa: F401 - before the first look: the libraries have filters of their own
 import torch
-import torchvision  # noqa: F401 - before the first look: the libraries have filters of their own
+import torchvision  # noqa: F401
 from torch.nn.parallel import DistributedDataParallel  # noqa: F401
 
 from tests.commands import ROOT

@@ -68,7 +68,7 @@ def noted_methods() -> list[str]:
 
 
 def main(method: str) -> None:
-    multiprocessing.set_start_method(method)
+    multiprocessing.set_start_method(method, force=True)
     leave_linux()
     write_images(Path("own"))
     methods = noted_methods()

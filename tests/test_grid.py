@@ -77,8 +77,10 @@ def test_one_network_stitched_to_itself_takes_one_pass(networks, data, monkeypat
     grid = Grid(front, front, layers)
     grid.evaluate(data.batches(20))  # traces the network
     n_calls = count_calls(monkeypatch, grid.front.module.conv1)
-    assert grid.evaluate(data.batches(20)).pairs == expected.pairs
+    score = grid.evaluate(data.batches(20))
     assert n_calls[0] == 2
+    for pair, metrics in score.pairs.items():
+        assert vars(metrics) == pytest.approx(vars(expected.pairs[pair]), nan_ok=True)
 
 
 def count_calls(monkeypatch, module):

@@ -219,8 +219,14 @@ def test_layers_of_an_option(resnet):
 
 BLOCKS = json.loads((DATA / "models" / "block_names.json").read_text())
 FAST = ("tv_squeezenet1_1", "tv_shufflenet_v2_x0_5", "tv_vgg11", "tv_densenet121", "tv_googlenet")
-LARGE = ("vit_b_32", "vit_b_16", "vit_l_16", "vit_l_32", "vit_h_14", "maxvit_t")
-SIDES = {"inception_v3": 75} | dict.fromkeys(LARGE, 224)  # of images; others take 64×64
+CUT = {  # the smallest network of each kind: options that make it smaller, or faster to draw
+    "alexnet": {}, "convnext_tiny": {}, "densenet121": {}, "efficientnet_b0": {}, "efficientnet_v2_s": {},
+    "googlenet": {"init_weights": False}, "inception_v3": {"init_weights": False},
+    "maxvit_t": {"input_size": (64, 64), "partition_size": 2}, "mnasnet0_5": {}, "mobilenet_v2": {},
+    "mobilenet_v3_small": {}, "regnet_x_400mf": {}, "regnet_y_400mf": {}, "resnet18": {}, "resnet50": {},
+    "resnext50_32x4d": {}, "shufflenet_v2_x0_5": {}, "squeezenet1_1": {}, "swin_t": {}, "swin_v2_t": {}, "vgg11": {},
+    "vgg11_bn": {}, "vit_b_32": {"image_size": 64},
+}  # fmt: skip
 
 
 def unpacked(text: str) -> list[str]:
@@ -234,10 +240,8 @@ EXPECTED = {name: unpacked(text) for names, text in BLOCKS.items() for name in n
 
 
 def built(name: str) -> Network:
-    # Drawing truncated normal numbers takes half a minute
-    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     with seeded(0):
-        module = torchvision.models.get_model(name, weights=None, num_classes=7, **options)
+        module = torchvision.models.get_model(name, weights=None, num_classes=7, **CUT.get(name, {}))
     return Network(module.eval().requires_grad_(False))
 
 
@@ -255,11 +259,17 @@ def test_blocks_are_told_of_every_network():
     assert EXPECTED.keys() == {*MODEL_NAMES, *(f"tv_{name}" for name in classifiers())}
 
 
+def test_every_family_is_cut():
+    families = {torchvision.models.get_model_builder(name).__module__ for name in classifiers()}
+    assert {torchvision.models.get_model_builder(name).__module__ for name in CUT} == families
+
+
 @pytest.mark.parametrize("name", [name if f"tv_{name}" == FAST[0] else pytest.param(name, marks=pytest.mark.slow)
-                                  for name in classifiers()])  # fmt: skip
+                                  for name in CUT])  # fmt: skip
 def test_cuts(name, capfd):
     """Activations are those of hooks, and so is what follows some blocks and layers inside of some."""
-    network, size = built(name).double(), SIDES.get(name, 64)
+    network = built(name).double()
+    size = 75 if name == "inception_v3" else 64
     images = torch.rand(2, 3, size, size, dtype=torch.float64)
     blocks = network.block_names
     inner = [name for name, shape in network.shapes().items() if name not in network.cut_names and shape] or blocks

@@ -72,7 +72,7 @@ run_stage
 mkdir -p "$models"
 python_list() { printf '"%s", ' "$@"; }
 read -ra layers <<< "$TRUTH_GROUP_LAYERS"
-donor() { echo "$(realpath -m "$models")/clean_$1/model_$TRUTH_EPOCHS.pt"; }
+donor() { echo "$(cd "$models" && pwd)/clean_$1/model_$TRUTH_EPOCHS.pt"; }
 dataset=$TRUTH_DATA
 for pair in $STAND_INS; do if [[ $dataset == "${pair%%=*}" ]]; then dataset=${pair#*=}; fi; done
 {

@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # What the scripts of this folder share: settings, and a queue of commands that skips what is done.
 # Any setting can be given in the environment: GPUS="0 1" SEEDS="0 1 2 3" bash misc/paper/01_train_cifar10_svhn.sh
+if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
+    echo "${0##*/}: this is bash $BASH_VERSION, and 4.4 or newer is needed; on macOS: brew install bash" >&2 && exit 2
+fi
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." # all paths are relative to the repository
 
@@ -126,6 +129,7 @@ interrupt() { # STATUS: end the commands that run; their state is that of the la
 }
 
 end_jobs() { # of this shell
-    jobs -p | xargs -r kill -TERM 2> /dev/null || true
+    local job
+    for job in $(jobs -p); do kill -TERM "$job" 2> /dev/null || true; done
     wait
 }

@@ -112,11 +112,11 @@ def _context() -> BaseContext:
 
 @contextlib.contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Let signals wait while the block runs, also for processes that start in it, until `_leave_signals`."""
-    resource_tracker.ensure_running()  # when it starts it unblocks signals
+    """Let signals wait while the block runs. Processes that start in it never see SIGINT."""
+    resource_tracker.ensure_running()  # when it starts it unblocks SIGINT
     held: list[int] = []
     handlers = {signum: signal.signal(signum, lambda number, _: held.append(number)) for signum in SIGNALS}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # processes inherit it
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit it
     try:
         yield
     finally:
@@ -166,4 +166,3 @@ def _leave_signals(worker: int) -> None:
     """Leave signals that reach a worker too to the main process; end without an error where it ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -49,7 +49,7 @@ class DatasetInfo(NamedTuple):
 class Loading(NamedTuple):
     """How images are decoded from disk; data sets that are kept in memory ignore it.
 
-    Workers import the script that asks for them: its own work has to stand behind `if __name__ == "__main__":`.
+    A worker imports the script that asked for it: there, `if __name__ == "__main__":` stands in front of the work.
     """
 
     n_workers: int = 0  # worker processes; 0: the main process decodes
