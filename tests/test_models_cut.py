@@ -219,10 +219,12 @@ def test_layers_of_an_option(resnet):
 
 BLOCKS = json.loads((DATA / "models" / "block_names.json").read_text())
 FAST = ("tv_squeezenet1_1", "tv_shufflenet_v2_x0_5", "tv_vgg11", "tv_densenet121", "tv_googlenet")
-CUT = {  # the smallest network of each kind: options that make it smaller, or faster to draw
+CUT = {  # the smallest network of each kind: options that make it smaller
     "alexnet": {}, "convnext_tiny": {}, "densenet121": {}, "efficientnet_b0": {}, "efficientnet_v2_s": {},
-    "googlenet": {"init_weights": False}, "inception_v3": {"init_weights": False},
-    "maxvit_t": {"input_size": (64, 64), "partition_size": 2}, "mnasnet0_5": {}, "mobilenet_v2": {},
+    "googlenet": {}, "inception_v3": {},
+    "maxvit_t": {"input_size": (64, 64), "stem_channels": 16, "partition_size": 2, "block_channels": [16, 32],
+                 "block_layers": [1, 2], "head_dim": 8, "stochastic_depth_prob": 0.2, "num_classes": 7},
+    "mnasnet0_5": {}, "mobilenet_v2": {},
     "mobilenet_v3_small": {}, "regnet_x_400mf": {}, "regnet_y_400mf": {}, "resnet18": {}, "resnet50": {},
     "resnext50_32x4d": {}, "shufflenet_v2_x0_5": {}, "squeezenet1_1": {}, "swin_t": {}, "swin_v2_t": {}, "vgg11": {},
     "vgg11_bn": {}, "vit_b_32": {"image_size": 64},
@@ -239,10 +241,15 @@ def unpacked(text: str) -> list[str]:
 EXPECTED = {name: unpacked(text) for names, text in BLOCKS.items() for name in names.split()}
 
 
-def built(name: str) -> Network:
+def built(name: str, **options) -> torch.nn.Module:
+    if name in ("googlenet", "inception_v3"):  # drawing truncated normal numbers takes half a minute
+        options = {"init_weights": False}
     with seeded(0):
-        module = torchvision.models.get_model(name, weights=None, num_classes=7, **CUT.get(name, {}))
-    return Network(module.eval().requires_grad_(False))
+        if name == "maxvit_t" and options:  # torchvision's takes images of 224×224 alone
+            module = torchvision.models.MaxVit(**options)
+        else:
+            module = torchvision.models.get_model(name, weights=None, num_classes=7, **options)
+    return module.eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("name", [name if name in FAST or not name.startswith("tv_") else
@@ -250,8 +257,10 @@ def built(name: str) -> Network:
 def test_blocks(name):
     shape = (17, 24) if name.startswith("repr_cls_vit") else (8, 4, 4) if name.startswith("repr_cls") else None
     with contextlib.nullcontext() if "regnet" in name else torch.device("meta"):  # RegNet computes its widths
-        in_zoo = name in MODEL_NAMES
-        network = build_model(name, representation_shape=shape) if in_zoo else built(name.removeprefix("tv_"))
+        if name in MODEL_NAMES:
+            network = build_model(name, representation_shape=shape)
+        else:
+            network = Network(built(name.removeprefix("tv_")))
     assert list(network.to("meta").block_names) == EXPECTED[name]
 
 
@@ -268,8 +277,8 @@ def test_every_family_is_cut():
                                   for name in CUT])  # fmt: skip
 def test_cuts(name, capfd):
     """Activations are those of hooks, and so is what follows some blocks and layers inside of some."""
-    network = built(name).double()
     size = 75 if name == "inception_v3" else 64
+    network = Network(built(name, **CUT[name]).double(), image_shape=(3, size, size))
     images = torch.rand(2, 3, size, size, dtype=torch.float64)
     blocks = network.block_names
     inner = [name for name, shape in network.shapes().items() if name not in network.cut_names and shape] or blocks
