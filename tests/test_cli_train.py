@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,8 @@ def test_nobody_reads_the_output(tmp_path):
     with open(writing, "w") as nobody:
         done = subprocess.run(command, cwd=tmp_path, stdout=nobody, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (0, "wrote m\n") and "model_1.pt" in names_in(tmp_path / "m")
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
     with open("/dev/full", "w") as full:
         done = subprocess.run([*command, "--overwrite"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
     line = "exec_train.py: error: cannot print the results: No space left on device\n"

@@ -100,7 +100,7 @@ def test_two_processes_that_train_together(tmp_path, signum):
         process = subprocess.Popen(command, cwd=tmp_path / folder, stdout=subprocess.PIPE, text=True)
         for line in process.stdout:
             if kill_after and kill_after in line:
-                children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                children = subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()
                 for pid in (process.pid, *map(int, children)):  # torchrun's processes are in sessions of their own
                     os.kill(pid, signum)
                 break
