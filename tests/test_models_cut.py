@@ -41,9 +41,9 @@ FAMILIES = {
 }  # fmt: skip
 LEAD_NOWHERE = {("nowhere", traps.Attention), ("same", traps.DictOutput)}
 NO_GRADIENT = {traps.NumpyOfAll, traps.InPlaceModule, traps.CapturedView}  # torch gives none of the whole pass
-# A replay gives other values: a call that is answered would change its input; states with the images on their second
-# axis.
-BY_HOOKS = {traps.InPlaceModule, traps.ReadAlias, traps.Recurrent}
+# Gradients take some layers for cuts, but a replay gives other values: a call that is answered would change its input,
+# or branches around the layer have no gradient.
+BY_HOOKS = {traps.CapturedView, traps.Detached, traps.InPlaceModule, traps.NumpyOfAll, traps.ReadAlias}
 
 
 def zoo_network(name: str) -> tuple[Network, Tensor]:
@@ -85,16 +85,14 @@ def gradient(logits: Tensor, source: Tensor) -> Tensor:
 
 
 def check_cut(network: Network, images: Tensor, layer: str, names: list[str]) -> None:
-    """Check what follows a layer, given values of other images: on images, without these if it can, and on a record."""
+    """Check what follows a layer, given values of other images: on images, twice as many, and without these if it can."""
     own, calls = plain_pass(network, images)
     has_gradient = type(network.module) not in NO_GRADIENT
     if (layer, type(network.module)) in LEAD_NOWHERE:
         with pytest.raises(UserError, match=f"the logits do not depend on layer '{layer}'"):
             network(own[layer], after=layer, images=images)
         return
-    with torch.no_grad():
-        _, recorded = network.record(images, [], after=[layer])
-    ways = [(1, images), (1, recorded), (2, recorded), (1, None)]
+    ways = [(1, images), (2, images), (1, None)]
     try:
         network(own[layer], after=layer)
     except ValueError as error:
@@ -172,15 +170,14 @@ def n_operations(run) -> int:
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_a_pass_costs_what_its_modules_cost(name):
-    """Nothing behind `until` and nothing in front of `after` is computed, behind blocks and inside of them."""
+    """Nothing behind `until` is computed, and nothing in front of `after`, unless that lies inside a block."""
     network, images = zoo_network(name)
     whole = n_operations(lambda: network(images))
     for layer in (*network.block_names, *FAMILIES[name][2]):
-        acts, recorded = network.record(images, [layer], after=[layer])
+        act = network(images, until=layer)
         front = n_operations(lambda layer=layer: network(images, until=layer))
-        needed = None if layer in network.cut_names else recorded
-        tail = n_operations(lambda h=acts[layer], layer=layer, r=needed: network(h, after=layer, images=r))
-        assert front + tail == whole, layer
+        behind = n_operations(lambda h=act, layer=layer: network(h, after=layer, images=images))
+        assert behind == (whole - front if layer in network.cut_names else whole), layer
         assert layer in network.cut_names or layer not in network.block_names
 
 
@@ -285,12 +282,12 @@ def test_cuts(name, capfd):
     names = [blocks[0], blocks[-1], inner[len(inner) // 3], inner[-1]]
     with torch.no_grad():
         own, calls = plain_pass(network, images)
-        acts, recorded = network.record(images, [*blocks, *names, "output"], after=names)
+        acts = network.activations(images, [*blocks, *names, "output"])
     assert all(torch.equal(act, own[name]) for name, act in acts.items())
     for name in names:
         value = own[name].flip(0).requires_grad_()
         expected = plain_pass(network, images, name, value, calls[name])[0]["output"]
-        found = network(value, after=name, images=recorded)
+        found = network(value, after=name, images=images)
         assert torch.equal(found, expected), name
         assert torch.equal(gradient(found, value), gradient(expected, value)), name
     assert {*blocks} <= {*network.cut_names}

@@ -21,7 +21,7 @@ from src.models.blocks import find_blocks
 from src.models.calls import OUTPUT
 from src.models.heads import add_head
 from src.models.outputs import is_activation, logits_of
-from src.models.replay import Recorded, Replay
+from src.models.replay import Replay
 
 FORWARDED = ("training", "parameters", "named_parameters", "buffers", "modules", "named_modules", "state_dict",
              "load_state_dict", "get_submodule")  # fmt: skip
@@ -196,7 +196,7 @@ class Network:
         return self.activations(x, [name], after=after, images=images)[name]
 
     def activations(
-        self, x: Tensor, names: Sequence[str], *, after: str | None = None, images: Tensor | Recorded | None = None
+        self, x: Tensor, names: Sequence[str], *, after: str | None = None, images: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Return the activations of several layers from one pass, which ends at the last of them.
 
@@ -205,8 +205,8 @@ class Network:
             names: layers in any order; `output_name` gives the logits.
             after: a layer that all of the named ones lie behind.
             images: from which the rest of the block that `after` lies inside of, such as its residual branch, is
-                computed; not needed elsewhere. With their record (see `record`), x may hold several activations for
-                each image, one batch behind the other.
+                computed, in a whole pass of the network; not needed elsewhere. x may hold several activations for each
+                image, one batch behind the other.
         Returns:
             The activations by name, in the order of `names`.
         Raises:
@@ -214,28 +214,13 @@ class Network:
                 on `after`.
             ValueError: a layer does not lie behind `after`, or `images` are needed and missing.
         """
-        given = x if after is None else images.images if isinstance(images, Recorded) else images
-        if given is not None:
-            self._see(given.shape[1:])
+        seen = x if after is None else images
+        if seen is not None:
+            self._see(seen.shape[1:])
         for name in [*names, *([] if after is None else [after])]:
             self._found(name)
         values = self._replay().run(x.movedim(1, -1) if after in self._turned else x, names, after, images)
         return self._activations(values, names, len(x))
-
-    def record(
-        self, images: Tensor, names: Sequence[str], *, after: Sequence[str]
-    ) -> tuple[dict[str, Tensor], Recorded]:
-        """Return activations from one pass over images, and what goes on behind some layers needs of that pass.
-
-        Args:
-            images, names: as for `activations`.
-            after: the layers behind which `activations` is to go on, with this record as its `images`.
-        """
-        self._see(images.shape[1:])
-        for name in [*names, *after]:
-            self._found(name)
-        values, recorded = self._replay().record(images, names, after)
-        return self._activations(values, names, len(images)), recorded
 
     def _activations(self, values: Mapping[str, Any], names: Sequence[str], n: int) -> dict[str, Tensor]:
         activations = {}

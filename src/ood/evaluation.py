@@ -20,7 +20,6 @@ from src.results.experiments import Pair
 from src.results.tables import IntervalEstimate
 from src.stitching.folders import StitchingRun
 from src.stitching.grid import Grid
-from src.stitching.stitched_model import activations_of_both
 
 
 class StitchScores(NamedTuple):
@@ -55,10 +54,8 @@ def _score_grid(grid: Grid, runs: Mapping[Pair, StitchingRun], reference: Refere
     setting = reference.setting
     batches = setting.batches(setting.test, "stitched activations")
     for (images, labels), chosen in zip(batches, setting.sampled_in_batches(), strict=True):
-        acts, _, recorded = activations_of_both(
-            grid.front, grid.front_layers, grid.end, [], images, after=grid.end_layers
-        )
-        for pairs, stitched, logits in grid.stitched(acts, recorded):
+        acts = grid.front.activations(images, grid.front_layers)
+        for pairs, stitched, logits in grid.stitched(acts, images):
             layer, found = pairs[0].end_layer, {"hits": logits.argmax(-1) == labels}
             for (score, of_layer), detector in reference.detectors.items():
                 if of_layer == layer:

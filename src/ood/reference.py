@@ -214,13 +214,13 @@ def measure_noise_costs(network: Network, setting: Setting, validity: Mapping[st
     first = 0
     for images, labels in setting.batches(setting.test, "limits of noise", sampled):
         names = list(dict.fromkeys([*layers, network.output_name]))
-        activations, recorded = network.record(images, names, after=layers)
+        activations = network.activations(images, names)
         is_right = activations[network.output_name].argmax(-1) == labels
         for layer in layers:
             rows = noise[layer][first : first + len(images)].to(activations[layer])
             noisy = activations[layer] + over_positions(rows, activations[layer])
             is_output = layer == network.output_name
-            logits = noisy if is_output else network(noisy, after=layer, images=recorded)
+            logits = noisy if is_output else network(noisy, after=layer, images=images)
             lost[layer] += (is_right.sum() - (logits.argmax(-1) == labels).sum()).item()
         first += len(images)
     return {layer: n / len(sampled) for layer, n in lost.items()}

@@ -18,7 +18,6 @@ from src.choices import resolve
 from src.choices.stitching import OBJECTIVES, Objective
 from src.low_rank import low_rank_approx
 from src.models import Network
-from src.models.replay import Recorded
 from src.moments import Moments, Rows
 from src.results.experiments import Pair
 from src.runtime import Fitting, at_least_single
@@ -89,13 +88,10 @@ class Grid(Task):
         """
         logits = [self.end.output_name] if self.objective.measures_accuracy or not training else []
         behind = {name: [*compared, *logits] for name, compared in self.compared.items()}
-        after = [name for name, others in behind.items() if others and self.frozen]
         with torch.no_grad():
-            acts, own, recorded = activations_of_both(
-                self.front, self.front_layers, self.given["end"], self.targets, images, after=after
-            )
+            acts, own = activations_of_both(self.front, self.front_layers, self.given["end"], self.targets, images)
             sources = self._truncated(acts)
-        for pairs, stitched in self._tails(recorded, sources, behind):
+        for pairs, stitched in self._tails(images, sources, behind):
             if self.end.output_name in stitched:
                 group = classification_losses(stitched[self.end.output_name], labels)
             else:
@@ -120,9 +116,7 @@ class Grid(Task):
         residuals: dict[Pair, Tensor | float] = defaultdict(float)
         targets = dict.fromkeys(self.end_layers, Moments())
         for images, labels in batches:
-            front_acts, end_acts, recorded = activations_of_both(
-                self.front, front_names, self.end, end_names, images, after=self.end_layers
-            )
+            front_acts, end_acts = activations_of_both(self.front, front_names, self.end, end_names, images)
             predictions["labels"].append(labels)
             alone = {"end": end_acts[self.end.output_name]}
             if front_output:
@@ -133,7 +127,7 @@ class Grid(Task):
                 predictions[side].append(logits.argmax(-1))
             for name in self.end_layers:
                 targets[name] = targets[name].pooled(Rows.of(end_acts[name]).moments(diagonal=True))
-            for pairs, stitched, logits in self.stitched(front_acts, recorded):
+            for pairs, stitched, logits in self.stitched(front_acts, images):
                 squares = (at_least_single(stitched) - end_acts[pairs[0].end_layer]).square_()
                 differences = squares.flatten(1).sum(1, dtype=torch.float64)
                 for pair, difference, classes in zip(pairs, differences, logits.argmax(-1), strict=True):
@@ -160,27 +154,27 @@ class Grid(Task):
             )
         return GridScore(metrics, {"front": torch.full_like(labels, -1), **classes})
 
-    def stitched(self, acts: Mapping[str, Tensor], recorded: Recorded) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
+    def stitched(self, acts: Mapping[str, Tensor], images: Tensor) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
         """Yield some pairs at a time with their stitched activations (P, B, …) and logits (P, B, n_classes).
 
         Args:
             acts: of the front network.
-            recorded: of the end network's pass over the same images.
+            images: (B, C, H, W).
         """
         behind = dict.fromkeys(self.end_layers, [self.end.output_name])
-        for pairs, found in self._tails(recorded, self._truncated(acts), behind):
+        for pairs, found in self._tails(images, self._truncated(acts), behind):
             yield pairs, found[pairs[0].end_layer], found[self.end.output_name]
 
     def _truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: low_rank_approx(acts[name], self.front_rank) for name in self.front_layers}
 
     def _tails(
-        self, recorded: Recorded, sources: Mapping[str, Tensor], behind: Mapping[str, Sequence[str]]
+        self, images: Tensor, sources: Mapping[str, Tensor], behind: Mapping[str, Sequence[str]]
     ) -> Iterator[tuple[list[Pair], dict[str, Tensor]]]:
         """Yield some pairs at a time with their activations (P, B, …) at the end layer and at others behind it.
 
         Args:
-            recorded: of the end network's pass over the images.
+            images: (B, C, H, W).
             sources: by front layer, truncated to the rank of the grid.
             behind: those others by end layer; where there are none, no part of the end network runs.
         """
@@ -189,14 +183,14 @@ class Grid(Task):
             names = [name for name in dict.fromkeys(behind[end_layer]) if name != end_layer]
             kind = end_layer, torch.is_grad_enabled()
             while group:
-                n_samples = len(recorded.images)
+                n_samples = len(images)
                 n_together = max(1, self.fitting.rows(kind) // n_samples)
                 pairs, group = group[:n_together], group[n_together:]
                 with self.fitting.measured(kind, len(pairs) * n_samples):
                     stitched = torch.cat([self.layers[pair](sources[pair.front_layer]) for pair in pairs])
                     acts = {end_layer: stitched}
                     if names:
-                        acts |= self.end.activations(stitched, names, after=end_layer, images=recorded)
+                        acts |= self.end.activations(stitched, names, after=end_layer, images=images)
                     yield pairs, {name: act.unflatten(0, (len(pairs), -1)) for name, act in acts.items()}
                     del stitched, acts  # their memory is for the next
 

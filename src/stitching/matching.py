@@ -98,7 +98,7 @@ def grid_moments(front: Network, end: Network, layers: Layers, batches: Batches,
     end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
     total: GridMoments = {}
     for images, _ in batches:
-        sources, targets, _ = activations_of_both(front, front_layers, end, end_layers, images)
+        sources, targets = activations_of_both(front, front_layers, end, end_layers, images)
         n_numbers = sum(act[0].numel() for acts in (sources, targets) for act in acts.values())
         n_at_once = max(1, AT_ONCE // n_numbers)
         for first in range(0, len(targets[end_layers[0]]), n_at_once):

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from src.errors import UserError
 from src.low_rank import low_rank_approx
 from src.models import Network
-from src.models.replay import Recorded
 from src.results.experiments import Pair
 from src.runtime import seeded
 from src.stitching.layers import StitchingLayer, build_stitching_layer
@@ -88,26 +87,18 @@ def build_layers(
 
 
 def activations_of_both(
-    front: Network,
-    front_names: Sequence[str],
-    end: Network,
-    end_names: Sequence[str],
-    images: Tensor,
-    *,
-    after: Sequence[str] = (),
-) -> tuple[dict[str, Tensor], dict[str, Tensor], Recorded]:
-    """Compute the activations of two networks, from one pass each, or from one for both if they are one.
+    front: Network, front_names: Sequence[str], end: Network, end_names: Sequence[str], images: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the activations of the front network and those of the end network, by layer.
+
+    That takes one pass of each network, or one for both if they are one.
 
     Args:
         images: (B, C, H, W).
-        after: layers of the end network that stitches go on behind.
-    Returns:
-        The activations of the front network and those of the end network, by layer, and the record of the end
-        network's pass, which goes on behind the layers `after`.
     """
     if front is not end:
-        return front.activations(images, front_names), *end.record(images, end_names, after=after)
-    activations, recorded = end.record(images, list(dict.fromkeys([*front_names, *end_names])), after=after)
+        return front.activations(images, front_names), end.activations(images, end_names)
+    activations = end.activations(images, list(dict.fromkeys([*front_names, *end_names])))
     front_activations = {name: activations[name] for name in front_names}
     end_activations = {name: activations[name] for name in end_names}
-    return front_activations, end_activations, recorded
+    return front_activations, end_activations
