@@ -48,7 +48,7 @@ def test_reads_both_formats_wrapped_data_parallel_and_compiled_checkpoints(tmp_p
 def test_loads_frozen_and_in_evaluation_mode(tmp_path, model):
     save_state(tmp_path / "m.pt", model.state_dict())
     loaded = load_model(NetworkName(str(tmp_path / "m.pt"), "small_cnn"), IMAGES)
-    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+    assert not loaded.module.training and not any(p.requires_grad for p in loaded.parameters())
     x = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(loaded(x), model.eval()(x))
 

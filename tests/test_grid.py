@@ -190,7 +190,7 @@ def test_statistics_move_only_when_asked_for_and_targets_stay(data):
     assert grid.front.module.layer3[0].bn1.num_batches_tracked == 0
     assert grid.end.module.layer2[0].bn1.num_batches_tracked == 0
     assert front.module.bn1.num_batches_tracked == end.module.layer3[0].bn1.num_batches_tracked == 0
-    assert not front.training and not end.training
+    assert not front.module.training and not end.module.training
     with pytest.raises(ValueError, match="several pairs"):
         Grid(front, end, layers_of((front, end)), frozen=False)
 

@@ -71,7 +71,7 @@ def plain_pass(
 
     torch.manual_seed(1)
     with contextlib.ExitStack() as handles:
-        for name, each in network.named_modules():
+        for name, each in network.module.named_modules():
             plain = each.register_forward_hook(lambda _module, _inputs, output, name=name: hook(name, output))
             handles.callback(plain.remove)
         outputs["output"] = network(images.clone())
@@ -85,7 +85,7 @@ def gradient(logits: Tensor, source: Tensor) -> Tensor:
 
 
 def check_cut(network: Network, images: Tensor, layer: str, names: list[str]) -> None:
-    """Check what follows a layer, given values of other images: on images, twice as many, and without these if it can."""
+    """Check what follows values of other images at a layer: on images, on twice as many, on none if it can."""
     own, calls = plain_pass(network, images)
     has_gradient = type(network.module) not in NO_GRADIENT
     if (layer, type(network.module)) in LEAD_NOWHERE:

@@ -83,7 +83,7 @@ def test_gradients_flow_into_the_module(images):
     network.requires_grad_(True)
     network(network(images, until="one"), after="one").square().sum().backward()
     module(images).square().sum().backward()
-    for (name, ours), theirs in zip(network.named_parameters(), module.parameters(), strict=True):
+    for (name, ours), theirs in zip(network.module.named_parameters(), module.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
     torch.optim.SGD(network.parameters(), lr=0.1).step()
     assert torch.equal(network(images), network(images, until="head"))

@@ -39,7 +39,7 @@ def test_only_the_front_part_of_the_source_runs_and_nothing_of_it_learns(source,
     classifier.module.zero_grad()
     monkeypatch.setattr(task.source.module.layer2[1].conv1, "forward", behind)
     task.train(True)
-    assert classifier.training and not task.source.training
+    assert classifier.module.training and not task.source.module.training
     (group,) = task.losses(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), training=True)
     group.losses.sum().backward()
     assert classifier.module.conv1.weight.grad is not None

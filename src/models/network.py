@@ -9,7 +9,7 @@ import contextlib
 import copy
 import fnmatch
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,9 +23,6 @@ from src.models.heads import add_head
 from src.models.outputs import is_activation, logits_of
 from src.models.replay import Replay
 
-FORWARDED = ("training", "parameters", "named_parameters", "buffers", "modules", "named_modules", "state_dict",
-             "load_state_dict", "get_submodule")  # fmt: skip
-CHAINED = ("train", "eval", "to", "double", "requires_grad_")  # these return the view
 ASSUMED_SIZES = (32, 224)
 
 
@@ -43,11 +40,12 @@ class Network:
         n_classes: a module that gives no so many numbers is an encoder; if it is not given, none is.
 
     Attributes:
-        module: the module itself. The view has those of its methods that FORWARDED and CHAINED name.
+        module: the module itself. The view has those of its methods that switch, move, save and load it.
     """
 
     def __init__(self, module: nn.Module, *, image_shape: Sequence[int] | None = None, n_classes: int | None = None):
-        self.module, self.n_classes = module, n_classes
+        self.module = module
+        self.n_classes = n_classes
         self.image_shape = None if image_shape is None else tuple(image_shape)
         self._turned: frozenset[str] = frozenset()
         self._modules = list(module.modules())  # walking through them for each batch takes too long
@@ -56,16 +54,54 @@ class Network:
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_replays": {}}
 
-    def __getattr__(self, name: str) -> Any:
-        if name not in (*FORWARDED, *CHAINED):
-            raise AttributeError(f"a Network has no attribute {name!r}; its module may have: network.module.{name}")
-        method = getattr(self.module, name)
+    def train(self, mode: bool = True) -> "Network":
+        """Switch the module to training mode, or to evaluation mode; return this view."""
+        self.module.train(mode)
+        return self
 
-        def chained(*args: Any, **options: Any) -> "Network":
-            method(*args, **options)
-            return self
+    def eval(self) -> "Network":
+        """Switch the module to evaluation mode; return this view."""
+        self.module.eval()
+        return self
 
-        return chained if name in CHAINED else method
+    def to(self, *args: Any, **options: Any) -> "Network":
+        """Move or cast the module in place, as `torch.nn.Module.to` does; return this view."""
+        self.module.to(*args, **options)
+        return self
+
+    def double(self) -> "Network":
+        """Cast the module to float64 in place; return this view."""
+        self.module.double()
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> "Network":
+        """Let gradients of the parameters be computed, or not; return this view."""
+        self.module.requires_grad_(requires_grad)
+        return self
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters of the module."""
+        return self.module.parameters()
+
+    def buffers(self) -> Iterator[Tensor]:
+        """Yield the buffers of the module, such as BatchNorm statistics."""
+        return self.module.buffers()
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Yield the module and all modules in it."""
+        return self.module.modules()
+
+    def get_submodule(self, name: str) -> nn.Module:
+        """Return the module of a layer."""
+        return self.module.get_submodule(name)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the parameters and buffers of the module, by name."""
+        return self.module.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over parameters and buffers; raises a RuntimeError if names or shapes differ."""
+        self.module.load_state_dict(state)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -85,8 +121,9 @@ class Network:
     @property
     def block_names(self) -> tuple[str, ...]:
         """The layers at which the network is meant to be cut, in order: what `all` stands for."""
-        if declared := getattr(self.module, "block_names", ()):
-            return tuple(declared)
+        declared_names = getattr(self.module, "block_names", ())
+        if declared_names:
+            return tuple(declared_names)
         replay = self._replay()
         if replay.blocks is None:
             replay.blocks = find_blocks(replay.calls, is_encoder=self.is_encoder)
@@ -99,11 +136,11 @@ class Network:
 
     def depth(self, layer: str) -> int:
         """Return the place of a layer among all layers, in the order in which they are computed."""
-        return [*self.layer_names, OUTPUT].index(self._found(layer))
+        return [*self.layer_names, OUTPUT].index(self._existing(layer))
 
     @property
     def cut_names(self) -> tuple[str, ...]:
-        """The layers through which alone everything behind them depends on the images."""
+        """The true cuts: layers such that everything behind them depends on the images through the layer alone."""
         return tuple(filter(self._replay().calls.is_bottleneck, self.layer_names))
 
     @property
@@ -112,17 +149,17 @@ class Network:
         return self._replay().calls.output_name
 
     def behind(self, layer: str) -> list[str]:
-        """Return the blocks that depend on a layer, in order, itself left out."""
+        """Return the blocks that are computed from a layer, in order, without the layer."""
         calls = self._replay().calls
-        names = [name for name in self.block_names if calls.depends(name, self._found(layer))]
+        names = [name for name in self.block_names if calls.depends(name, self._existing(layer))]
         return [name for name in names if calls.layers[name] != calls.layers.get(layer)]
 
     def is_sequence(self, layer: str) -> bool:
         """Return whether the tokens of a layer are steps of a recurrent one: in a row, without a CLS token."""
-        return self._replay().calls.is_sequence(self._found(layer))
+        return self._replay().calls.is_sequence(self._existing(layer))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of one activation of each layer, in order; of what is no tensor of the images, none."""
+        """Return the shape of one activation of each layer, in order, of those with a row for each image."""
         return dict(self._replay().calls.shapes)
 
     def layers(self, text: str) -> list[str]:
@@ -137,8 +174,10 @@ class Network:
             raise UserError("this network has no blocks that `all` stands for; name layers (misc/list_layers.py)")
         layers: dict[str, None] = {}
         for name in map(str.strip, text.split(",")):
-            named = self.block_names if name == "all" else map(self._found, _matching(self.layer_names, name))
-            layers |= dict.fromkeys(named)
+            if name == "all":
+                layers |= dict.fromkeys(self.block_names)
+            else:
+                layers |= dict.fromkeys(map(self._existing, _matching(self.layer_names, name)))
         return list(layers)
 
     def channels_first(
@@ -157,15 +196,16 @@ class Network:
         """
         self._see(image_shape)
         calls = self._replay().calls
-        known = calls.shapes | {OUTPUT: calls.output_shape}
+        shapes = calls.shapes | {OUTPUT: calls.output_shape}
         for name in names:
-            if self._found(name) not in known:
+            if self._existing(name) not in shapes:
                 raise UserError(f"layer {name!r} gives no tensor with the images as first axis; choose another one")
-        turned, unclear = [], []
-        for name, shape in ((name, known[name]) for name in names if len(known[name]) == 3):
-            is_last = getattr(self.module, "channels_last", None)
-            if is_last is None and (shape[0] == shape[1]) != (shape[1] == shape[2]):
-                is_last = shape[0] == shape[1]
+        turned = []
+        unclear = []
+        for name in names:
+            if len(shapes[name]) != 3:
+                continue
+            is_last = self._is_channels_last(shapes[name])
             if is_last or (is_last is None and channels_last):
                 turned.append(name)
             elif is_last is None:
@@ -173,11 +213,21 @@ class Network:
         if turned:
             note(f"activations (height, width, channels) are turned at {', '.join(turned)}")
         if unclear:
-            given = "×".join(map(str, known[unclear[0]]))
-            warn(f"{', '.join(unclear)}: {given} is taken for channels×height×width; otherwise give --channels-last")
+            shape = "×".join(map(str, shapes[unclear[0]]))
+            warn(f"{', '.join(unclear)}: {shape} is taken for channels×height×width; otherwise give --channels-last")
         view = copy.copy(self)
-        view._turned, view._replays = self._turned.union(turned), self._replays
+        view._turned = self._turned.union(turned)
+        view._replays = self._replays  # which __getstate__ leaves out
         return view
+
+    def _is_channels_last(self, shape: tuple[int, int, int]) -> bool | None:
+        """Return whether a shape is (H, W, C), None where neither the module nor the shape tells."""
+        is_last = getattr(self.module, "channels_last", None)
+        first_two_are_equal = shape[0] == shape[1]
+        last_two_are_equal = shape[1] == shape[2]
+        if is_last is None and first_two_are_equal != last_two_are_equal:
+            return first_two_are_equal
+        return is_last
 
     def __call__(
         self, x: Tensor, *, until: str | None = None, after: str | None = None, images: Tensor | None = None
@@ -217,23 +267,28 @@ class Network:
         seen = x if after is None else images
         if seen is not None:
             self._see(seen.shape[1:])
-        for name in [*names, *([] if after is None else [after])]:
-            self._found(name)
-        values = self._replay().run(x.movedim(1, -1) if after in self._turned else x, names, after, images)
-        return self._activations(values, names, len(x))
+        for name in names:
+            self._existing(name)
+        if after is not None:
+            self._existing(after)
+        n_activations = len(x)
+        if after in self._turned:
+            x = x.movedim(1, -1)
+        values = self._replay().run(x, names, after, images)
+        return self._activations(values, names, n_activations)
 
     def _activations(self, values: Mapping[str, Any], names: Sequence[str], n: int) -> dict[str, Tensor]:
         activations = {}
         for name in names:
             value = values[name]
             if not is_activation(value, n):
-                given = "×".join(map(str, value.shape)) if isinstance(value, Tensor) else "no tensor"
-                raise UserError(f"layer {name!r} gives {given}, not one tensor of {n} images; choose another one")
+                shape = "×".join(map(str, value.shape)) if isinstance(value, Tensor) else "no tensor"
+                raise UserError(f"layer {name!r} gives {shape}, not one tensor of {n} images; choose another one")
             activations[name] = value.movedim(-1, 1) if name in self._turned else value
         return activations
 
-    def _found(self, name: str) -> str:
-        """Return the name of a layer; raises a UserError if there is none, it is never called, or gives no tensor."""
+    def _existing(self, name: str) -> str:
+        """Return the name of a layer; raises a UserError if it does not exist, is never called, or gives no tensor."""
         layers = self._replay().calls.layers
         if name in layers or name == OUTPUT:
             return name
@@ -250,7 +305,7 @@ class Network:
         """Return the passes of the module in its current mode; images of some size are assumed if none were seen."""
         if self.image_shape:
             return self._replay_of(self.image_shape)
-        n_channels = next((each.in_channels for each in self._modules if isinstance(each, nn.Conv2d)), 3)
+        n_channels = next((module.in_channels for module in self._modules if isinstance(module, nn.Conv2d)), 3)
         for size in ASSUMED_SIZES:
             with contextlib.suppress(Exception):  # whatever its forward raises
                 return self._replay_of((n_channels, size, size))
@@ -258,16 +313,17 @@ class Network:
 
     def _replay_of(self, shape: tuple[int, ...]) -> Replay:
         tensors = itertools.chain(self.module.parameters(), self.module.buffers())
-        like = next((each for each in tensors if each.is_floating_point()), torch.empty(0))
-        mode = (shape, like.dtype, like.device, *(module.training for module in self._modules))
+        example = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
+        mode = (shape, example.dtype, example.device, *(module.training for module in self._modules))
         if mode not in self._replays:
-            images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0)).to(like)
+            images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0)).to(example)
             self._replays[mode] = Replay(self.module, images)
         return self._replays[mode]
 
 
 def _matching(names: Sequence[str], pattern: str) -> list[str]:
-    """Return the names that a shell pattern matches, compared name by name between the dots; itself where none does."""
-    wanted = pattern.split(".")
+    """Return the names that a shell pattern matches, part by part between the dots; the pattern itself if none does."""
+    parts = pattern.split(".")
     as_deep = [name for name in names if name.count(".") == pattern.count(".")]
-    return [name for name in as_deep if all(map(fnmatch.fnmatchcase, name.split("."), wanted))] or [pattern]
+    matching = [name for name in as_deep if all(map(fnmatch.fnmatchcase, name.split("."), parts))]
+    return matching or [pattern]
