@@ -241,8 +241,8 @@ def test_matching_between_maps_and_tokens_of_any_size_is_that_of_the_rows(kinds,
     source, target = front(images, until=pair.front_layer), end(images, until=pair.end_layer)
     layer = layers[pair]
     laid_out = layer.layout(source)
-    if layer.size is not None:
-        laid_out = resize(laid_out, layer.size, "bilinear")
+    if layer.plan.size is not None:
+        laid_out = resize(laid_out, layer.plan.size, "bilinear")
     expected = direct_matching(laid_out, layer.targets(target), form=form)
     torch.testing.assert_close(layer.transform.bias.detach(), expected.bias)
     assert matched[pair].error == pytest.approx(expected.error, rel=1e-8)

@@ -6,6 +6,7 @@ Their state dicts are those of the public code: `transform.weight`, `transform.b
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,71 @@ THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")  # of sparsity
 def resize(maps: Tensor, size: Sequence[int], mode: str) -> Tensor:
     """Resize feature maps (B, C, H, W) to (B, C, *size), `bilinear` without aligned corners, or `nearest`."""
     return F.interpolate(maps, size=tuple(size), mode=mode, align_corners=False if mode == "bilinear" else None)
+
+
+class Plan(NamedTuple):
+    """The steps of a stitching layer, from a source activation to a target activation, in this order."""
+
+    is_convolution: bool  # the affine map is a 1×1 convolution of a map, otherwise a linear map of tokens or vectors
+    side: int | None = None  # patch tokens of the source are laid out as a map of this side
+    has_cls: bool = False  # the source has a CLS token
+    keeps_cls: bool = False  # it is mapped like the patch tokens
+    used_cls: str | None = None  # what becomes of it otherwise: see `StitchingLayer`
+    size: tuple[int, int] | None = None  # that a map is resized to beside the convolution; None leaves it as it is
+    convolves_first: bool = False  # the convolution precedes the resize
+    grid: tuple[int, int] | None = None  # of the tokens that a map becomes
+    made_cls: str | None = None  # the CLS token that is put in front of the tokens: see `StitchingLayer`
+
+    def resizing(self, size_in: tuple[int, int], size_out: tuple[int, int]) -> "Plan":
+        """Return this plan with a resize of the map between two sizes.
+
+        Resizing weighs positions with weights that sum to 1, the convolution weighs channels: the two commute, bias
+        included, so the one that leaves less to do goes first.
+        """
+        size = None if size_in == size_out else size_out
+        return self._replace(size=size, convolves_first=math.prod(size_out) > math.prod(size_in))
+
+
+def _between_maps(source: Shape, target: Shape, made_cls: str | None, used_cls: str | None) -> Plan:
+    return Plan(is_convolution=True).resizing(tuple(source[1:]), tuple(target[1:]))
+
+
+def _from_map_to_tokens(source: Shape, target: Shape, made_cls: str | None, used_cls: str | None) -> Plan:
+    n_patches = target[0] - (made_cls is not None)
+    size = tuple(source[1:])
+    grid = size if math.prod(size) == n_patches else (math.isqrt(n_patches),) * 2
+    return Plan(is_convolution=True, grid=grid, made_cls=made_cls).resizing(size, grid)
+
+
+def _from_tokens_to_map(source: Shape, target: Shape, made_cls: str | None, used_cls: str | None) -> Plan:
+    side = _side(source[0])
+    plan = Plan(is_convolution=True, side=side, has_cls=has_cls_token(source[0]), used_cls=used_cls)
+    return plan.resizing((side, side), tuple(target[1:]))
+
+
+def _between_tokens(source: Shape, target: Shape, made_cls: str | None, used_cls: str | None) -> Plan:
+    if source[:-1] == target[:-1]:  # equally many tokens, or two vectors
+        return Plan(is_convolution=False)
+    has_cls = has_cls_token(source[0])
+    needs_cls = has_cls_token(target[0])
+    return Plan(
+        is_convolution=False,
+        side=_side(source[0]),
+        has_cls=has_cls,
+        keeps_cls=has_cls and needs_cls,
+        used_cls=None if needs_cls else used_cls,
+        grid=(_side(target[0]),) * 2,
+        made_cls=made_cls if needs_cls and not has_cls else None,
+    )
+
+
+# By what the source is and what the target is; a vector is a token.
+PLANS = {
+    ("map", "map"): _between_maps,
+    ("map", "tokens"): _from_map_to_tokens,
+    ("tokens", "map"): _from_tokens_to_map,
+    ("tokens", "tokens"): _between_tokens,
+}
 
 
 class StitchingLayer(nn.Module):
@@ -51,76 +117,64 @@ class StitchingLayer(nn.Module):
         upsample_mode: str = "bilinear",
     ):
         super().__init__()
+        forms = tuple("map" if len(shape) == 3 else "tokens" for shape in (source, target))
+        self.plan = PLANS[forms](source, target, made_cls, used_cls)
         self.upsample_mode = upsample_mode
-        self.side: int | None = None  # of the map that patch tokens are laid out as
-        self.size: tuple[int, int] | None = None  # that the laid-out map is resized to; None leaves it as it is
-        self.grid: tuple[int, int] | None = None  # of the tokens that a map becomes
-        from_tokens, to_tokens = len(source) < 3, len(target) < 3
-        has_cls = [len(shape) == 2 and has_cls_token(shape[0]) for shape in (source, target)]
-        self.has_cls, self.keeps_cls = has_cls[0], all(has_cls)
-        if from_tokens and to_tokens:
-            made_cls = made_cls if has_cls == [False, True] else None
-            used_cls = used_cls if has_cls == [True, False] else None
-            self.transform = nn.Linear(source[-1], target[-1])
-            if source[:-1] != target[:-1]:
-                self.side, self.grid = _side(source[0]), (_side(target[0]),) * 2
-        else:
-            self.side = _side(source[0]) if from_tokens else None
-            size_in = (self.side, self.side) if from_tokens else tuple(source[1:])
-            if to_tokens:
-                n_patches = target[0] - (made_cls is not None)
-                self.grid = size_in if math.prod(size_in) == n_patches else (math.isqrt(n_patches),) * 2
-            size_out = self.grid if to_tokens else tuple(target[1:])
-            self.size = None if size_in == size_out else size_out
-            # Resizing weighs positions with weights that sum to 1, the convolution weighs channels: the two commute,
-            # bias included, so the one that leaves less to do goes first.
-            self.convolves_first = math.prod(size_out) > math.prod(size_in)
-            self.transform = nn.Conv2d(source[1] if from_tokens else source[0], target[-1 if to_tokens else 0], 1)
-        self.made_cls = made_cls if to_tokens else None
-        self.used_cls = used_cls if self.has_cls else None
-        if self.made_cls == "learn":
-            self.cls_token = nn.Parameter(torch.randn(1, 1, target[1]) * 1e-6)
-        if from_tokens and used_cls == "add":
+        width_in, width_out = (shape[0] if len(shape) == 3 else shape[-1] for shape in (source, target))
+        self.transform = (
+            nn.Conv2d(width_in, width_out, 1) if self.plan.is_convolution else nn.Linear(width_in, width_out)
+        )
+        if self.plan.made_cls == "learn":
+            self.cls_token = nn.Parameter(torch.randn(1, 1, width_out) * 1e-6)
+        if self.plan.used_cls == "add":
             self.cls_token_weight = nn.Parameter(torch.tensor([0.1]))
 
     def layout(self, source: Tensor) -> Tensor:
-        """Return the source as a map (B, C, H, W), which is to be resized to `size`, or as tokens (B, T, D)."""
-        if self.side is None:
+        """Return the source as a map (B, C, H, W), which is to be resized to `plan.size`, or as tokens (B, T, D)."""
+        plan = self.plan
+        if plan.side is None:
             return source
-        cls, patches = source[:, :1], source[:, self.has_cls :]
-        if self.used_cls == "add":
-            patches = patches + self.cls_token_weight * cls
-        elif self.used_cls == "only":
-            patches = cls.expand_as(patches)
-        maps = patches.transpose(1, 2).unflatten(2, (self.side, self.side))  # (B, D, side, side)
-        if self.grid is None:
+        cls_token = source[:, :1]
+        patches = source[:, plan.has_cls :]
+        if plan.has_cls and plan.used_cls == "add":
+            patches = patches + self.cls_token_weight * cls_token
+        elif plan.has_cls and plan.used_cls == "only":
+            patches = cls_token.expand_as(patches)
+        maps = patches.transpose(1, 2).unflatten(2, (plan.side, plan.side))  # (B, D, side, side)
+        if plan.is_convolution:
             return maps
-        tokens = resize(maps, self.grid, self.upsample_mode).flatten(2).transpose(1, 2)  # (B, T2, D1)
-        return torch.cat([cls, tokens], dim=1) if self.keeps_cls else tokens
+        tokens = resize(maps, plan.grid, self.upsample_mode).flatten(2).transpose(1, 2)  # (B, T2, D1)
+        return torch.cat([cls_token, tokens], dim=1) if plan.keeps_cls else tokens
 
     def targets(self, target: Tensor) -> Tensor:
         """Return the part of the target activation whose positions are those of the laid-out, resized source."""
-        if self.made_cls is not None:
+        if self.plan.made_cls is not None:
             target = target[:, 1:]
-        if isinstance(self.transform, nn.Conv2d) and self.grid is not None:
-            return target.transpose(1, 2).unflatten(2, self.grid)  # (B, D, H, W)
+        if self.plan.is_convolution and self.plan.grid is not None:
+            return target.transpose(1, 2).unflatten(2, self.plan.grid)  # (B, D, H, W)
         return target
 
     def forward(self, source: Tensor) -> Tensor:
         """Map source activations (B, …) to the shape of target activations (B, …)."""
-        made = self.layout(source)
-        if self.size is None:
-            made = self.transform(made)
-        elif self.convolves_first:
-            made = resize(self.transform(made), self.size, self.upsample_mode)
+        stitched = self._transformed(self.layout(source))
+        if self.plan.is_convolution and self.plan.grid is not None:
+            stitched = stitched.flatten(2).transpose(1, 2)  # (B, H·W, D)
+        if self.plan.made_cls is None:
+            return stitched
+        if self.plan.made_cls == "pool":
+            cls_token = stitched.mean(1, keepdim=True)
         else:
-            made = self.transform(resize(made, self.size, self.upsample_mode))
-        if self.grid is not None and made.ndim == 4:
-            made = made.flatten(2).transpose(1, 2)  # (B, H·W, D)
-        if self.made_cls is None:
-            return made
-        cls = made.mean(1, keepdim=True) if self.made_cls == "pool" else self.cls_token.expand(len(made), -1, -1)
-        return torch.cat([cls, made], dim=1)
+            cls_token = self.cls_token.expand(len(stitched), -1, -1)
+        return torch.cat([cls_token, stitched], dim=1)
+
+    def _transformed(self, source: Tensor) -> Tensor:
+        """Resize a laid-out source where it has another size than the target, and map each position affinely."""
+        size = self.plan.size
+        if size is None:
+            return self.transform(source)
+        if self.plan.convolves_first:
+            return resize(self.transform(source), size, self.upsample_mode)
+        return self.transform(resize(source, size, self.upsample_mode))
 
     def set_affine(self, weight: Tensor, bias: Tensor) -> None:
         """Take over an affine map: weight (C2, C1), bias (C2,)."""
@@ -151,7 +205,7 @@ def build_stitching_layer(
     t2c_cls_token: str | None = None,
     upsample_mode: str = "bilinear",
 ) -> StitchingLayer:
-    """Build the stitching layer `kind` between activations of the given shapes.
+    """Build the stitching layer of a kind, from activations of one shape to those of another.
 
     Args:
         kind: `rc2c_pre`, `rc2c_post` (the same function), `c2c` (equal sizes), `t2t`, `c2t`, `t2c`.
@@ -161,7 +215,7 @@ def build_stitching_layer(
             where `pinv` starts from before direct matching.
         c2t_cls_token, t2c_cls_token, upsample_mode: `made_cls`, `used_cls` and the mode of `StitchingLayer`.
     Raises:
-        UserError: the shapes do not fit the kind, or an identity is asked for where there is none.
+        UserError: the shapes do not fit the kind, or `eye` is asked for where there is no identity.
     """
     _check_shapes(kind, source, target, c2t_cls_token)
     if any(sequences) and (kind in ("c2t", "t2c") or source[:-1] != target[:-1]):
@@ -184,45 +238,61 @@ def build_stitching_layer(
 
 
 def _check_shapes(kind: str, source: Shape, target: Shape, made_cls: str | None) -> None:
-    one, other = ("×".join(map(str, shape)) for shape in (source, target))
-    kinds = tuple({3: "conv", 2: "token"}.get(len(shape), "flat") for shape in (source, target))
-    fitting = [name for name, wanted in STITCHING_TYPES.items() if wanted == kinds]
-    fitting += ["t2t"] if kinds == ("flat", "flat") else []
+    """Raise a UserError if a kind of stitching layer does not fit two shapes."""
+    forms = tuple({3: "conv", 2: "token"}.get(len(shape), "flat") for shape in (source, target))
+    fitting = [name for name, forms_of_kind in STITCHING_TYPES.items() if forms_of_kind == forms]
+    if forms == ("flat", "flat"):
+        fitting.append("t2t")
     if kind not in fitting:
         remedy = f"use {' or '.join(fitting)}" if fitting else "choose layers with feature maps or tokens"
         raise UserError(
             f"{kind} stitches from a {STITCHING_TYPES[kind][0]} layer to a {STITCHING_TYPES[kind][1]} layer, "
-            f"not from shape {one} to {other}; {remedy}"
+            f"not from shape {_text(source)} to {_text(target)}; {remedy}"
         )
     if kind == "c2c" and tuple(source[1:]) != tuple(target[1:]):
-        raise UserError(f"c2c needs maps of equal size, not {one} and {other}; use rc2c_pre")
+        raise UserError(f"c2c needs maps of equal size, not {_text(source)} and {_text(target)}; use rc2c_pre")
     if kind == "t2c" and not _is_grid(source[0]):
         raise UserError(
             f"t2c needs patch tokens that form a square, not {source[0]} tokens; choose another one, or t2t to "
             f"a layer of {source[0]} tokens"
         )
     if kind == "t2t" and source[:-1] != target[:-1]:
-        if not (_is_grid(source[0]) and _is_grid(target[0])):
-            raise UserError(
-                f"t2t needs equal token counts, or patch tokens that form squares, not {source[0]} and {target[0]}; "
-                "choose another layer"
-            )
-        if has_cls_token(target[0]) and not has_cls_token(source[0]) and made_cls is None:
-            raise UserError(
-                f"t2t from {source[0]} tokens, without a CLS token, to {target[0]} with one: say how it is made, "
-                "c2t_cls_token pool or learn"
-            )
+        _check_token_counts(source[0], target[0], made_cls)
     if kind == "c2t":
-        n_patches = target[0] - (made_cls is not None)
-        if math.prod(source[1:]) != n_patches and (n_patches < 1 or has_cls_token(n_patches)):
-            remedy = "use c2t_cls_token pool or learn" if made_cls is None else "leave out c2t_cls_token"
-            raise UserError(
-                f"c2t makes {n_patches} patch tokens for an end layer of {target[0]} tokens, which form no square; "
-                f"{remedy}, or choose another layer"
-            )
+        _check_patches(math.prod(source[1:]), target[0], made_cls)
+
+
+def _check_token_counts(n_source: int, n_target: int, made_cls: str | None) -> None:
+    """Raise a UserError if tokens cannot be resized to another number of tokens."""
+    if not (_is_grid(n_source) and _is_grid(n_target)):
+        raise UserError(
+            f"t2t needs equal token counts, or patch tokens that form squares, not {n_source} and {n_target}; "
+            "choose another layer"
+        )
+    if has_cls_token(n_target) and not has_cls_token(n_source) and made_cls is None:
+        raise UserError(
+            f"t2t from {n_source} tokens, without a CLS token, to {n_target} with one: say how it is made, "
+            "c2t_cls_token pool or learn"
+        )
+
+
+def _check_patches(n_positions: int, n_tokens: int, made_cls: str | None) -> None:
+    """Raise a UserError if a map of so many positions cannot become so many tokens."""
+    n_patches = n_tokens - (made_cls is not None)
+    if n_positions != n_patches and (n_patches < 1 or has_cls_token(n_patches)):
+        remedy = "use c2t_cls_token pool or learn" if made_cls is None else "leave out c2t_cls_token"
+        raise UserError(
+            f"c2t makes {n_patches} patch tokens for an end layer of {n_tokens} tokens, which form no square; "
+            f"{remedy}, or choose another layer"
+        )
+
+
+def _text(shape: Shape) -> str:
+    return "×".join(map(str, shape))
 
 
 def _side(n_tokens: int) -> int:
+    """Return the side of the square that tokens form, a CLS token left out."""
     return math.isqrt(n_tokens - has_cls_token(n_tokens))
 
 

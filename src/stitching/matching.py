@@ -84,11 +84,11 @@ def matching_batches(
 
 def _source(pair: Pair, layer: StitchingLayer) -> tuple:
     """What pairs of the same moments of the source share: the front layer, and how it is laid out and resized."""
-    return pair.front_layer, layer.size, layer.grid, layer.keeps_cls, layer.upsample_mode
+    return pair.front_layer, layer.plan.size, layer.plan.grid, layer.plan.keeps_cls, layer.upsample_mode
 
 
 def _target(pair: Pair, layer: StitchingLayer) -> tuple:
-    return pair.end_layer, layer.grid, layer.made_cls is not None
+    return pair.end_layer, layer.plan.grid, layer.plan.made_cls is not None
 
 
 @torch.no_grad()
@@ -127,7 +127,7 @@ def _moments(layers: Layers, sources: Mapping[str, Tensor], targets: Mapping[str
         source, target = _source(pair, layer), _target(pair, layer)
         if source not in rows:
             laid_out = layer.layout(sources[pair.front_layer])
-            rows[source] = source_rows(laid_out, layer.size, layer.upsample_mode)
+            rows[source] = source_rows(laid_out, layer.plan.size, layer.upsample_mode)
         if target not in target_rows:
             target_rows[target] = Rows.of(layer.targets(targets[pair.end_layer]))
         wanted.setdefault(source, set()).add(target)
