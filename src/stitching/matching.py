@@ -2,9 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,15 +26,52 @@ GAP = 0.03  # between R² on matched and on as many held-out images, at most
 SETTLED = 2  # successive sizes at which the gap is that small
 ROWS_PER_CHANNEL = 10  # of the source, at least
 AT_ONCE = 2**25  # float64 numbers of activations
-CLS = "CLS token"
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Layers = Mapping[Pair, StitchingLayer]
-GridMoments = Mapping[Hashable, SourceMoments]  # by source, see `_source`
+Activations = Mapping[str, Tensor]  # by layer
+
+
+class SourceKey(NamedTuple):
+    """Identifies a source: a front layer, and how its activation is laid out and resized."""
+
+    front_layer: str
+    size: tuple[int, int] | None
+    grid: tuple[int, int] | None
+    keeps_cls: bool
+    upsample_mode: str
+
+    @classmethod
+    def of(cls, pair: Pair, layer: StitchingLayer) -> "SourceKey":
+        """Return the key of the source that a stitching layer maps."""
+        plan = layer.plan
+        return cls(pair.front_layer, plan.size, plan.grid, plan.keeps_cls, layer.upsample_mode)
+
+
+class TargetKey(NamedTuple):
+    """Identifies a target: the part of an end layer's activation that is matched."""
+
+    end_layer: str
+    grid: tuple[int, int] | None
+    without_cls: bool
+
+    @classmethod
+    def of(cls, pair: Pair, layer: StitchingLayer) -> "TargetKey":
+        """Return the key of the target that a stitching layer is matched to."""
+        return cls(pair.end_layer, layer.plan.grid, layer.plan.made_cls is not None)
+
+
+class ClsKey(NamedTuple):
+    """Identifies the CLS token of an end layer: it is not matched, but its mean is needed."""
+
+    end_layer: str
+
+
+GridMoments = Mapping[SourceKey, SourceMoments]
 
 
 def direct_matching(source: Tensor, target: Tensor, *, form: str = "pinv", cutoff: Cutoff = "paper") -> Matching:
-    """Match two activations of the same samples and positions.
+    """Return the affine map that matches two activations of the same samples and positions, with its error.
 
     Args:
         source: (B, C1, H, W), (B, T, C1) or (B, C1).
@@ -46,9 +83,10 @@ def direct_matching(source: Tensor, target: Tensor, *, form: str = "pinv", cutof
     Raises:
         ValueError: the positions differ, an activation is not finite, or there is no such form or cutoff.
     """
-    n_positions = [as_rows(activation).shape[0] for activation in (source, target)]
-    if n_positions[0] != n_positions[1]:
-        raise ValueError(f"the source has {n_positions[0]} positions, the target {n_positions[1]}")
+    n_source = len(as_rows(source))
+    n_target = len(as_rows(target))
+    if n_source != n_target:
+        raise ValueError(f"the source has {n_source} positions, the target {n_target}")
     if form not in FORMS:
         raise ValueError(f"there is no form {form}; choose one of {', '.join(FORMS)}")
     parts = _parts(torch.arange(len(source)), form)
@@ -57,7 +95,7 @@ def direct_matching(source: Tensor, target: Tensor, *, form: str = "pinv", cutof
 
 
 def moments_of(source: Rows | UpsampledRows, target: Rows, n_samples: int, *, form: str) -> SourceMoments:
-    """Take the moments of a source and a target that a form needs."""
+    """Return the moments of a source and a target that a form needs."""
     targets = {"target": target.moments(diagonal=not FORMS[form].target_scatter)}
     return SourceMoments(n_samples, source.moments(), targets, {"target": source.cross(target).scatter})
 
@@ -75,76 +113,80 @@ def _parts(samples: Tensor, form: str) -> list[Tensor]:
 def matching_batches(
     train_set: BaseImageSet, n: int, batch_size: int, *, seed: int, form: str = "pinv"
 ) -> list[Batches]:
-    """Return batches of the first n training images of one shuffled pass, not augmented; see `_parts`."""
+    """Return batches of the first n training images in shuffled order, not augmented, for each part of `_parts`."""
     samples = train_set.permutation(seed)[:n]
     if len(samples) < n:
         warn_once(f"there are only {len(samples)} training images to match on, not {n}")
     return [train_set.batches(batch_size, indices=part) for part in _parts(samples, form)]
 
 
-def _source(pair: Pair, layer: StitchingLayer) -> tuple:
-    """What pairs of the same moments of the source share: the front layer, and how it is laid out and resized."""
-    return pair.front_layer, layer.plan.size, layer.plan.grid, layer.plan.keeps_cls, layer.upsample_mode
-
-
-def _target(pair: Pair, layer: StitchingLayer) -> tuple:
-    return pair.end_layer, layer.plan.grid, layer.plan.made_cls is not None
-
-
 @torch.no_grad()
 def grid_moments(front: Network, end: Network, layers: Layers, batches: Batches, *, form: str) -> GridMoments:
-    """Take the moments that a form of `FORMS` needs of all pairs, in one pass of both networks over the batches."""
+    """Return the moments that a form of `FORMS` needs of all pairs, from one pass of each network over the batches."""
     front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
     end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
     total: GridMoments = {}
     for images, _ in batches:
         sources, targets = activations_of_both(front, front_layers, end, end_layers, images)
-        n_numbers = sum(act[0].numel() for acts in (sources, targets) for act in acts.values())
-        n_at_once = max(1, AT_ONCE // n_numbers)
-        for first in range(0, len(targets[end_layers[0]]), n_at_once):
-            rows = slice(first, first + n_at_once)
-            source_rows_of = {name: act[rows] for name, act in sources.items()}
-            target_rows_of = {name: act[rows] for name, act in targets.items()}
-            moments = _moments(layers, source_rows_of, target_rows_of, form=form)
+        for rows in _slices(sources, targets):
+            source_part = {name: activation[rows] for name, activation in sources.items()}
+            target_part = {name: activation[rows] for name, activation in targets.items()}
+            moments = _moments(layers, source_part, target_part, form=form)
             total = pooled(total, moments) if total else moments
     return total
 
 
-def pooled(moments: GridMoments, others: GridMoments) -> GridMoments:
-    """Return the moments over the samples of both, of all that the others have, which the first have too."""
-    found: dict[Hashable, SourceMoments] = {}
-    targets: dict[Hashable, Moments] = {}  # which sources share
-    for source, each in others.items():
-        found[source] = moments[source].pooled(each, targets)
-        targets |= found[source].targets
-    return found
+def _slices(sources: Activations, targets: Activations) -> Iterator[slice]:
+    """Split the rows of a batch, so that not more than `AT_ONCE` numbers are copied to float64 together."""
+    activations = [*sources.values(), *targets.values()]
+    n_numbers = sum(activation[0].numel() for activation in activations)
+    n_rows = max(1, AT_ONCE // n_numbers)
+    for first in range(0, len(activations[-1]), n_rows):
+        yield slice(first, first + n_rows)
 
 
-def _moments(layers: Layers, sources: Mapping[str, Tensor], targets: Mapping[str, Tensor], *, form: str) -> GridMoments:
-    """Take the moments of all pairs over some activations of the front network and of the end network."""
-    rows, target_rows, wanted = {}, {}, {}  # each is prepared once for all of its pairs
+def pooled(moments: GridMoments, more: GridMoments) -> GridMoments:
+    """Pool two sets of moments. Sources and targets that `more` lacks are dropped; it has none that `moments` lacks."""
+    pooled_moments: dict[SourceKey, SourceMoments] = {}
+    targets: dict[Hashable, Moments] = {}  # pooled once for all sources
+    for source, more_of_source in more.items():
+        pooled_moments[source] = moments[source].pooled(more_of_source, targets)
+        targets |= pooled_moments[source].targets
+    return pooled_moments
+
+
+def _moments(layers: Layers, sources: Activations, targets: Activations, *, form: str) -> GridMoments:
+    """Return the moments of all pairs over activations of the same images."""
+    # Each source and each target is prepared once for all of its pairs
+    source_rows_of: dict[SourceKey, Rows | UpsampledRows] = {}
+    target_rows_of: dict[TargetKey | ClsKey, Rows] = {}
+    targets_of: dict[SourceKey, dict[TargetKey | ClsKey, None]] = {}
     for pair, layer in layers.items():
-        source, target = _source(pair, layer), _target(pair, layer)
-        if source not in rows:
+        source = SourceKey.of(pair, layer)
+        target = TargetKey.of(pair, layer)
+        targets_of.setdefault(source, {})[target] = None
+        if source not in source_rows_of:
             laid_out = layer.layout(sources[pair.front_layer])
-            rows[source] = source_rows(laid_out, layer.plan.size, layer.upsample_mode)
-        if target not in target_rows:
-            target_rows[target] = Rows.of(layer.targets(targets[pair.end_layer]))
-        wanted.setdefault(source, set()).add(target)
+            source_rows_of[source] = source_rows(laid_out, layer.plan.size, layer.upsample_mode)
+        if target not in target_rows_of:
+            target_rows_of[target] = Rows.of(layer.targets(targets[pair.end_layer]))
         if hasattr(layer, "cls_token"):
-            target_rows[pair.end_layer, CLS] = Rows.of(targets[pair.end_layer][:, 0])
-            wanted[source].add((pair.end_layer, CLS))
-    moments = {name: each.moments(diagonal=not FORMS[form].target_scatter) for name, each in target_rows.items()}
+            cls_key = ClsKey(pair.end_layer)
+            targets_of[source][cls_key] = None
+            if cls_key not in target_rows_of:
+                target_rows_of[cls_key] = Rows.of(targets[pair.end_layer][:, 0])
+
+    # Moments of each target, of each source, and of both together
+    diagonal = not FORMS[form].target_scatter
+    moments_of_target = {target: rows.moments(diagonal=diagonal) for target, rows in target_rows_of.items()}
     n_samples = len(next(iter(targets.values())))
-    return {
-        source: SourceMoments(
-            n_samples,
-            rows[source].moments(),
-            {name: moments[name] for name in names},
-            {name: rows[source].cross(target_rows[name]).scatter for name in names if CLS not in name},
-        )
-        for source, names in wanted.items()
-    }
+    moments = {}
+    for source, keys in targets_of.items():
+        rows = source_rows_of[source]
+        own_targets = {key: moments_of_target[key] for key in keys}
+        cross = {key: rows.cross(target_rows_of[key]).scatter for key in keys if isinstance(key, TargetKey)}
+        moments[source] = SourceMoments(n_samples, rows.moments(), own_targets, cross)
+    return moments
 
 
 def match_layers(
@@ -176,7 +218,7 @@ def match_layers(
 def _matched(layers: Layers, moments: Sequence[GridMoments], *, form: str, **options: Any) -> dict[Pair, Matching]:
     """Set stitching layers from moments; a learned CLS token starts as the mean of the target's."""
     matched = {}
-    groups = grouped(layers, lambda pair: _source(pair, layers[pair]))
+    groups = grouped(layers, lambda pair: SourceKey.of(pair, layers[pair]))
     for source, pairs in progress(groups.items(), "direct matching", len(groups)):
         parts = [part[source] for part in moments]
         try:
@@ -184,12 +226,37 @@ def _matched(layers: Layers, moments: Sequence[GridMoments], *, form: str, **opt
         except ValueError as error:
             raise UserError(f"{pairs[0]}: {error}; check the models") from error
         for pair in pairs:
-            layer, matched[pair] = layers[pair], matchings[_target(pair, layers[pair])]
-            layer.set_affine(matched[pair].weight, matched[pair].bias)
+            layer = layers[pair]
+            matching = matchings[TargetKey.of(pair, layer)]
+            layer.set_affine(matching.weight, matching.bias)
             if hasattr(layer, "cls_token"):
-                cls = reduce(Moments.pooled, [part.targets[pair.end_layer, CLS] for part in parts])
-                layer.cls_token.copy_(cls.mean)
+                cls_moments = reduce(Moments.pooled, [part.targets[ClsKey(pair.end_layer)] for part in parts])
+                layer.cls_token.copy_(cls_moments.mean)
+            matched[pair] = matching
     return {pair: matched[pair] for pair in layers}
+
+
+class _TrainingImages(NamedTuple):
+    """Training images in a shuffled order, and the networks that are matched on them."""
+
+    front: Network
+    end: Network
+    train_set: BaseImageSet
+    order: Tensor  # (N,): indices of the images
+    batch_size: int
+    form: str
+
+    def moments(self, layers: Layers, first: int, last: int) -> list[GridMoments]:
+        """Return the moments of the images from `first` to `last`, for each part of `_parts` of all images up to there.
+
+        The last fifth that judges the penalties of ridge begins at four fifths of `last`, whatever `first` is.
+        """
+        moments = []
+        for part in _parts(torch.arange(last), self.form):
+            indices = self.order[part[part >= first]]
+            batches = self.train_set.batches(self.batch_size, indices=indices)
+            moments.append(grid_moments(self.front, self.end, layers, batches, form=self.form))
+        return moments
 
 
 def match_until_settled(
@@ -208,49 +275,81 @@ def match_until_settled(
 
     A pair is settled on n images where R² on them and on the next n differ by at most `GAP`, there and at n/2, and
     there are `ROWS_PER_CHANNEL` rows for each channel of the source. A pair that never is gets all images, and a note
-    says so. The result of a pair does not depend on the others, and is that of `match_layers` on the first `n_samples`
-    of the `matching_batches`. The held-out images of one size are matched on in the next.
+    says so. The result of a pair does not depend on the other pairs, and is that of `match_layers` on the first
+    `n_samples` of the `matching_batches`. The held-out images of one size are matched on in the next.
 
     Args and errors: as for `match_layers`.
     """
-    samples, total = train_set.permutation(seed), len(train_set)
-    left, matched, n_small_gaps = dict(layers), {}, Counter()
-
-    def moments_between(first: int, last: int) -> list[GridMoments]:
-        """Moments of some images of the pairs that are left, apart where the last fifth of all up to there begins."""
-        parts = [part[part >= first] for part in _parts(torch.arange(last), form)]
-        batches = [train_set.batches(batch_size, indices=samples[part]) for part in parts]
-        return [grid_moments(front, end, left, part, form=form) for part in batches]
-
+    images = _TrainingImages(front, end, train_set, train_set.permutation(seed), batch_size, form)
+    options = {"form": form, "rank": rank, "cutoff": cutoff}
+    total = len(train_set)
     n = min(FIRST, total)
-    fitted = moments_between(0, n)
-    while left and 2 * n <= total:
-        more = moments_between(n, 2 * n)
-        seen, held_out = reduce(pooled, fitted), reduce(pooled, more)
-        found = _matched(left, fitted, form=form, rank=rank, cutoff=cutoff)
-        for pair, matching in found.items():
-            source, target = _source(pair, left[pair]), _target(pair, left[pair])
-            ours, theirs = seen[source], held_out[source]
-            n_small_gaps[pair] = n_small_gaps[pair] + 1 if _gap(matching, ours, theirs, target, rank) <= GAP else 0
-            enough = ours.source.n_rows >= ROWS_PER_CHANNEL * len(ours.source.mean)
-            if enough and n_small_gaps[pair] >= SETTLED:
-                matched[pair] = matching
-        left = {pair: layer for pair, layer in left.items() if pair not in matched}
-        fitted, n = [pooled(seen, more[0]), *more[1:]], 2 * n
-    if left:
-        if FORMS[form].held_out:  # the last fifth of all may begin among images that are added up already
-            fitted = moments_between(0, total)
-        elif n < total:
-            fitted = [pooled(fitted[0], *moments_between(n, total))]
-        matched |= _matched(left, fitted, form=form, rank=rank, cutoff=cutoff)
-        which = "" if len(left) == len(layers) else f", {len(left)} of {len(layers)} pairs"
-        note(f"matched on all {total} training images{which}: more might still change the fit")
+    unsettled = dict(layers)
+    n_small_gaps: Counter[Pair] = Counter()  # successive ones
+    matched: dict[Pair, Matching] = {}
+    fitted = images.moments(unsettled, 0, n)
+    while unsettled and 2 * n <= total:
+        # Match on n images, and compare with the next n
+        held_out = images.moments(unsettled, n, 2 * n)
+        seen = reduce(pooled, fitted)
+        matchings = _matched(unsettled, fitted, **options)
+        settled = _settled(unsettled, matchings, seen, reduce(pooled, held_out), n_small_gaps, rank=rank)
+
+        # Go on with the others on 2n images
+        matched |= {pair: matchings[pair] for pair in settled}
+        unsettled = {pair: layer for pair, layer in unsettled.items() if pair not in matched}
+        fitted = [pooled(seen, held_out[0]), *held_out[1:]]
+        n *= 2
+    if unsettled:
+        fitted = _extended_to_all(fitted, images, unsettled, n, total)
+        matched |= _matched(unsettled, fitted, **options)
+        pairs = "" if len(unsettled) == len(layers) else f", {len(unsettled)} of {len(layers)} pairs"
+        note(f"matched on all {total} training images{pairs}: more might still change the fit")
     return {pair: matched[pair] for pair in layers}
 
 
-def _gap(matching: Matching, matched: SourceMoments, held_out: SourceMoments, target: tuple, rank: int | None) -> float:
+def _settled(
+    layers: Layers,
+    matchings: Mapping[Pair, Matching],
+    seen: GridMoments,
+    held_out: GridMoments,
+    n_small_gaps: Counter[Pair],
+    *,
+    rank: int | None,
+) -> list[Pair]:
+    """Count the successive small gaps of each pair in `n_small_gaps`; return the pairs that are settled."""
+    settled = []
+    for pair, matching in matchings.items():
+        source = SourceKey.of(pair, layers[pair])
+        target = TargetKey.of(pair, layers[pair])
+        if _gap(matching, seen[source], held_out[source], target, rank) <= GAP:
+            n_small_gaps[pair] += 1
+        else:
+            n_small_gaps[pair] = 0
+        n_rows, source_mean, _ = seen[source].source
+        if n_rows >= ROWS_PER_CHANNEL * len(source_mean) and n_small_gaps[pair] >= SETTLED:
+            settled.append(pair)
+    return settled
+
+
+def _extended_to_all(
+    fitted: list[GridMoments], images: _TrainingImages, layers: Layers, n: int, total: int
+) -> list[GridMoments]:
+    """Return the moments of all images, given those of the first n."""
+    if FORMS[images.form].held_out:  # the last fifth of all may begin among the first n
+        return images.moments(layers, 0, total)
+    if n == total:
+        return fitted
+    return [pooled(fitted[0], *images.moments(layers, n, total))]
+
+
+def _gap(
+    matching: Matching, seen: SourceMoments, held_out: SourceMoments, target: TargetKey, rank: int | None
+) -> float:
     """Return by how much R² differs between matched and held-out rows; NaN where it is defined for one side only."""
     if rank is not None:
-        held_out = held_out.truncated(matched.components(rank))
+        held_out = held_out.truncated(seen.components(rank))
     r2 = r2_of(held_out.targets[target], held_out.squared_residual(target, matching.weight, matching.bias))
-    return 0.0 if math.isnan(r2) and math.isnan(matching.r2) else abs(matching.r2 - r2)
+    if math.isnan(r2) and math.isnan(matching.r2):
+        return 0.0
+    return abs(matching.r2 - r2)
