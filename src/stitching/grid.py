@@ -30,10 +30,18 @@ from src.training import HeadLosses, Task, classification_losses
 
 
 class GridScore(NamedTuple):
-    """What the stitches of a grid, and its two networks alone, give on a data set."""
+    """Metrics of the stitches of a grid on a data set, and the classes that they and the two networks predict."""
 
     pairs: dict[Pair, Metrics]
     predictions: dict[Pair | str, Tensor]  # (N,): classes; by pair, of `front` (-1 of an encoder) and `end`, and labels
+
+
+class _Sums(NamedTuple):
+    """What an evaluation adds up over batches."""
+
+    predictions: dict[Pair | str, list[Tensor]]  # classes by pair, of `front` and `end`, and labels; (B,) a batch
+    residuals: dict[Pair, Tensor | float]  # squared differences between stitched and target activations
+    targets: dict[str, Moments]  # of the end network's activations, by end layer
 
 
 class Grid(Task):
@@ -64,7 +72,10 @@ class Grid(Task):
     ):
         if not frozen and len(layers) > 1:
             raise ValueError("networks whose statistics move cannot be shared by several pairs")
-        self.front_rank, self.objective, self.l1_coef, self.frozen = front_rank, objective, l1_coef, frozen
+        self.front_rank = front_rank
+        self.objective = objective
+        self.l1_coef = l1_coef
+        self.frozen = frozen
         self.fitting = Fitting(next(front.parameters()).device)
         self.front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
         self.end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
@@ -74,7 +85,8 @@ class Grid(Task):
         self.compared = {name: objective.compared(name, end.behind(name), end.output_name) for name in self.end_layers}
         self.targets = list(dict.fromkeys(name for names in self.compared.values() for name in names))
         self.given = {"front": front, "end": end}  # targets and networks alone do not move with the statistics
-        self.front, self.end = (front, end) if frozen else map(_contiguous_copy, (front, end))
+        self.front = front if frozen else _contiguous_copy(front)
+        self.end = end if frozen else _contiguous_copy(end)
         self.modules = [*self.heads, *([] if frozen else [self.front, self.end])]
         self.names = list(map(str, self.layers))
 
@@ -86,59 +98,86 @@ class Grid(Task):
         Args:
             images: (B, C, H, W).
         """
-        logits = [self.end.output_name] if self.objective.measures_accuracy or not training else []
-        behind = {name: [*compared, *logits] for name, compared in self.compared.items()}
+        output_name = self.end.output_name
+        needs_logits = self.objective.measures_accuracy or not training
+        output_names = [output_name] if needs_logits else []
+        behind = {end_layer: [*compared, *output_names] for end_layer, compared in self.compared.items()}
         with torch.no_grad():
-            acts, own = activations_of_both(self.front, self.front_layers, self.given["end"], self.targets, images)
-            sources = self._truncated(acts)
+            front_acts, target_acts = activations_of_both(
+                self.front, self.front_layers, self.given["end"], self.targets, images
+            )
+            sources = self._truncated(front_acts)
         for pairs, stitched in self._tails(images, sources, behind):
-            if self.end.output_name in stitched:
-                group = classification_losses(stitched[self.end.output_name], labels)
+            if needs_logits:
+                group = classification_losses(stitched[output_name], labels)
             else:
                 unknown = torch.full((len(pairs),), math.nan, device=labels.device)
                 group = HeadLosses(unknown, unknown, unknown, (labels >= 0).sum())
             losses = group.losses
             if self.objective.function:
-                loss, names = resolve(__package__, self.objective.function), self.compared[pairs[0].end_layer]
-                losses = torch.stack([loss(stitched[name], own[name]) for name in names]).mean(0)
+                loss = resolve(__package__, self.objective.function)
+                names = self.compared[pairs[0].end_layer]
+                losses = torch.stack([loss(stitched[name], target_acts[name]) for name in names]).mean(0)
             if training and self.l1_coef:
                 losses = losses + self.l1_coef * torch.stack([self.layers[pair].l1_norm() for pair in pairs])
             yield group._replace(losses=losses)
 
     @torch.no_grad()
     def evaluate(self, batches: Batches) -> GridScore:
-        """Measure accuracy, predictions and representation difference of all stitches, and the given networks."""
+        """Return accuracies, predictions and representation differences of all stitches and of the given networks."""
         self.train(False)
-        front_output = [] if self.front.is_encoder else [self.front.output_name]
-        front_names = list(dict.fromkeys([*self.front_layers, *front_output]))
-        end_names = list(dict.fromkeys([*self.end_layers, self.end.output_name]))
-        predictions: dict[Pair | str, list[Tensor]] = defaultdict(list)
-        residuals: dict[Pair, Tensor | float] = defaultdict(float)
-        targets = dict.fromkeys(self.end_layers, Moments())
+        sums = _Sums(
+            predictions=defaultdict(list),
+            residuals=defaultdict(float),
+            targets=dict.fromkeys(self.end_layers, Moments()),
+        )
         for images, labels in batches:
-            front_acts, end_acts = activations_of_both(self.front, front_names, self.end, end_names, images)
-            predictions["labels"].append(labels)
-            alone = {"end": end_acts[self.end.output_name]}
-            if front_output:
-                alone["front"] = front_acts[self.front.output_name]
-            if not self.frozen:
-                alone = {side: self.given[side](images) for side in alone}
-            for side, logits in alone.items():
-                predictions[side].append(logits.argmax(-1))
-            for name in self.end_layers:
-                targets[name] = targets[name].pooled(Rows.of(end_acts[name]).moments(diagonal=True))
-            for pairs, stitched, logits in self.stitched(front_acts, images):
-                squares = (at_least_single(stitched) - end_acts[pairs[0].end_layer]).square_()
-                differences = squares.flatten(1).sum(1, dtype=torch.float64)
-                for pair, difference, classes in zip(pairs, differences, logits.argmax(-1), strict=True):
-                    residuals[pair] += difference
-                    predictions[pair].append(classes)
-        classes = {name: torch.cat(parts).cpu() for name, parts in predictions.items()}
+            sums.predictions["labels"].append(labels)
+            self._add_batch(images, sums)
+        classes = {name: torch.cat(parts).cpu() for name, parts in sums.predictions.items()}
+        metrics = self._metrics(classes, sums)
+        no_classes = torch.full_like(classes["labels"], -1)
+        return GridScore(metrics, {"front": no_classes, **classes})
+
+    def _add_batch(self, images: Tensor, sums: "_Sums") -> None:
+        """Add what the stitches and the networks alone give on a batch of images."""
+        # One pass of each network
+        front_names = list(self.front_layers)
+        if not self.front.is_encoder:
+            front_names.append(self.front.output_name)
+        end_names = [*self.end_layers, self.end.output_name]
+        front_acts, end_acts = activations_of_both(
+            self.front, list(dict.fromkeys(front_names)), self.end, list(dict.fromkeys(end_names)), images
+        )
+
+        # The networks alone
+        logits = {"end": end_acts[self.end.output_name]}
+        if not self.front.is_encoder:
+            logits["front"] = front_acts[self.front.output_name]
+        if not self.frozen:
+            logits = {side: self.given[side](images) for side in logits}
+        for side, logits_of_side in logits.items():
+            sums.predictions[side].append(logits_of_side.argmax(-1))
+        for end_layer in self.end_layers:
+            moments = Rows.of(end_acts[end_layer]).moments(diagonal=True)
+            sums.targets[end_layer] = sums.targets[end_layer].pooled(moments)
+
+        # The stitches
+        for pairs, stitched, stitched_logits in self.stitched(front_acts, images):
+            squares = (at_least_single(stitched) - end_acts[pairs[0].end_layer]).square_()
+            residuals = squares.flatten(1).sum(1, dtype=torch.float64)
+            for pair, residual, classes in zip(pairs, residuals, stitched_logits.argmax(-1), strict=True):
+                sums.residuals[pair] += residual
+                sums.predictions[pair].append(classes)
+
+    def _metrics(self, classes: Mapping[Pair | str, Tensor], sums: "_Sums") -> dict[Pair, Metrics]:
+        """Return the metrics of each pair, from predicted classes (N,) by pair and network, and the labels."""
         labels = classes["labels"]
-        accuracy = {name: (found == labels).sum().item() / len(labels) for name, found in classes.items()}
+        n_images = len(labels)
+        accuracy = {name: (predicted == labels).sum().item() / n_images for name, predicted in classes.items()}
         metrics = {}
-        for pair, residual in residuals.items():
-            target = targets[pair.end_layer]
+        for pair, residual in sums.residuals.items():
+            target = sums.targets[pair.end_layer]
             agreement, kappa = agreement_of(classes[pair], classes["end"])
             metrics[pair] = Metrics(
                 accuracy=accuracy[pair],
@@ -147,23 +186,24 @@ class Grid(Task):
                 representation_difference=(residual / target.squared_norm).item(),
                 agreement=agreement,
                 kappa=kappa,
-                n_images=len(labels),
+                n_images=n_images,
                 r2_test=r2_of(target, residual),
                 front_depth=self.front.depth(pair.front_layer),
                 end_depth=self.end.depth(pair.end_layer),
             )
-        return GridScore(metrics, {"front": torch.full_like(labels, -1), **classes})
+        return metrics
 
     def stitched(self, acts: Mapping[str, Tensor], images: Tensor) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
         """Yield some pairs at a time with their stitched activations (P, B, …) and logits (P, B, n_classes).
 
         Args:
-            acts: of the front network.
+            acts: of the front network, by layer.
             images: (B, C, H, W).
         """
-        behind = dict.fromkeys(self.end_layers, [self.end.output_name])
-        for pairs, found in self._tails(images, self._truncated(acts), behind):
-            yield pairs, found[pairs[0].end_layer], found[self.end.output_name]
+        output_name = self.end.output_name
+        behind = dict.fromkeys(self.end_layers, [output_name])
+        for pairs, stitched in self._tails(images, self._truncated(acts), behind):
+            yield pairs, stitched[pairs[0].end_layer], stitched[output_name]
 
     def _truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: low_rank_approx(acts[name], self.front_rank) for name in self.front_layers}
@@ -171,12 +211,12 @@ class Grid(Task):
     def _tails(
         self, images: Tensor, sources: Mapping[str, Tensor], behind: Mapping[str, Sequence[str]]
     ) -> Iterator[tuple[list[Pair], dict[str, Tensor]]]:
-        """Yield some pairs at a time with their activations (P, B, …) at the end layer and at others behind it.
+        """Yield some pairs at a time with their activations (P, B, …) at the end layer and at layers behind it.
 
         Args:
             images: (B, C, H, W).
             sources: by front layer, truncated to the rank of the grid.
-            behind: those others by end layer; where there are none, no part of the end network runs.
+            behind: the layers behind each end layer; where there are none, no part of the end network runs.
         """
         for end_layer in self.end_layers:
             group = [pair for pair in self.layers if pair.end_layer == end_layer]
@@ -200,14 +240,19 @@ def _contiguous_copy(network: Network) -> Network:
     return copy.deepcopy(network).to(memory_format=torch.contiguous_format)
 
 
-def agreement_of(predictions: Tensor, others: Tensor) -> tuple[float, float]:
+def agreement_of(predictions: Tensor, references: Tensor) -> tuple[float, float]:
     """Compare two predictions (N,) of the same images.
 
     Returns:
         The share of equal ones, and Cohen's kappa (1960): 1 for equal ones, 0 for no more than chance, NaN where both
         give one and the same class.
     """
-    n_classes = 1 + int(torch.maximum(predictions, others).max())
-    shares = [torch.bincount(classes, minlength=n_classes).double() / len(classes) for classes in (predictions, others)]
-    observed, by_chance = (predictions == others).double().mean().item(), (shares[0] @ shares[1]).item()
-    return observed, math.nan if by_chance == 1 else (observed - by_chance) / (1 - by_chance)
+    n_classes = 1 + int(torch.maximum(predictions, references).max())
+    shares = [
+        torch.bincount(classes, minlength=n_classes).double() / len(classes) for classes in (predictions, references)
+    ]
+    observed = (predictions == references).double().mean().item()
+    by_chance = (shares[0] @ shares[1]).item()
+    if by_chance == 1:
+        return observed, math.nan
+    return observed, (observed - by_chance) / (1 - by_chance)
