@@ -23,21 +23,21 @@ MEANS = (
     "accuracy,accuracy_low,accuracy_high,penalty,penalty_low,penalty_high,"
     "seed_spread,end_accuracy,agreement,kappa,representation_difference"
 )
+STITCH = (
+    "front_model_path,end_model_path,front_model_type,end_model_type,dataset,stitching_type,init,n_pinv_init_samples,"
+    "front_pinv_rank,front_stitch_rank,objective,n_epochs,pinv_cutoff,seed,shortcut,front_weights,end_weights,"
+    "front_layer,end_layer,folder"
+)
 COLUMNS = {  # that all tables of a type have
     StitchRow: (
-        "front_layer,end_layer,stitching_type,init,front_stitch_rank,front_pinv_rank,seed,accuracy,front_accuracy,"
-        "end_accuracy,matching_error,representation_difference,folder,front_model_path,end_model_path,"
-        "front_model_type,end_model_type,dataset,objective,n_epochs,n_pinv_init_samples,agreement,kappa,n_images,"
-        "pinv_cutoff,n_matched,matching_rank,r2_matched,r2_test,shortcut,front_weights,end_weights,"
-        "front_depth,end_depth"
+        f"{STITCH},accuracy,front_accuracy,end_accuracy,matching_error,representation_difference,agreement,kappa,"
+        "n_images,n_matched,matching_rank,r2_matched,r2_test,front_depth,end_depth"
     ),
     EvaluationRow: (
-        "front_layer,end_layer,accuracy,auroc,aupr,fpr95,mean_energy,mean_id_energy,folder,detector,detector_id_data,"
-        "detector_ood_data,id_dataset,sanity_dataset,sanity_auroc,dataset,front_model_path,end_model_path,"
-        "front_model_type,end_model_type,stitching_type,init,objective,n_epochs,n_pinv_init_samples,front_stitch_rank,"
-        "front_pinv_rank,seed,pinv_cutoff,auroc_low,auroc_high,density,recall,frechet,density_own,recall_own,"
+        f"{STITCH},detector,detector_id_data,detector_ood_data,id_dataset,sanity_dataset,sanity_auroc,accuracy,auroc,"
+        "auroc_low,auroc_high,aupr,fpr95,mean_energy,mean_id_energy,density,recall,frechet,density_own,recall_own,"
         "frechet_own,noise_dose,shrinkage_dose,identification,identification_low,identification_high,noise_cost,"
-        "shortcut,front_weights,end_weights,front_depth,end_depth"
+        "front_depth,end_depth"
     ),
     ProbeRow: (
         "model,layer,rank,accuracy,train_accuracy,loss,seed,epochs,model_type,dataset,n_images,shortcut,model_weights"

@@ -1,9 +1,9 @@
 """Tables: rows of a flat type to and from the columns of a CSV, or the values of JSON. Importing this spares torch.
 
-A row type is a NamedTuple or a frozen dataclass whose fields are the columns, but those that do not compare, in their
-order; those of its `first_columns` come first. One field may be a `dict[str, T]`: columns of other names, such as
-those of the measures that were asked for. A table has those of all its rows. A type that is read from a user's file
-says what it holds (`contents`) and who writes it (`written_by`).
+A row type is a NamedTuple or a frozen dataclass. Its fields are the columns, in their order; fields that do not compare
+are no columns. One field may be a `dict[str, T]`: columns of other names, such as those of the measures that were asked
+for. A table has those of all its rows. A type that is read from a user's file says what it holds (`contents`) and who
+writes it (`written_by`).
 """
 
 import contextlib
@@ -48,10 +48,10 @@ class Column(NamedTuple):
 @functools.cache
 def fields(kind: type) -> dict[str, Column]:
     """Return the fields of a row type by name, in the order of the columns."""
-    hints, parameters = get_type_hints(kind), inspect.signature(kind).parameters
-    others = {field.name for field in getattr(kind, "__dataclass_fields__", {}).values() if not field.compare}
-    names = dict.fromkeys([*getattr(kind, "first_columns", ()), *parameters])
-    return {name: Column(hints[name], parameters[name].default) for name in names if name not in others}
+    hints = get_type_hints(kind)
+    parameters = inspect.signature(kind).parameters
+    no_columns = {field.name for field in getattr(kind, "__dataclass_fields__", {}).values() if not field.compare}
+    return {name: Column(hints[name], parameters[name].default) for name in parameters if name not in no_columns}
 
 
 def columns(kind: type) -> list[str]:
