@@ -59,7 +59,7 @@ def rows_of(folder, measure: str, table: str = "scores.csv") -> dict[tuple[str, 
 
 
 def test_measures_of_all_tables_are_scored(planted):
-    stitching = ("pinv disagreement", "pinv identification", "pinv κ within strata")
+    stitching = ("pinv agreement", "pinv identification", "pinv κ within strata")
     for measure in ("cka", "probe", *stitching):
         row = rows_of(planted, measure)["label_noise", "auprc", ""]
         assert float(row["value"]) == pytest.approx(1) and row["is_above_chance"] == "True", measure

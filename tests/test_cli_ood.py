@@ -296,6 +296,13 @@ def test_validity_of_detectors_that_share_a_pass(workplace, copied, networks, dr
         assert parse_matrix(printed.out, f"STITCHING {title} DOSE")[pair_of(row)] == f"{dose:.4f}"
     assert float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"])
 
+    # Maps: a dose of 0 is bright
+    drawn = drawn_figures["ood_evaluation_mahalanobis.png"].axes
+    panels = {axes.get_title(): axes.images[0] for axes in drawn if axes.images}
+    for title in ("noise dose", "shrinkage dose"):
+        at_none, at_most = (sum(panels[title].cmap(panels[title].norm(dose))[:3]) for dose in (0.0, 0.2))
+        assert at_none > at_most
+
     below = caption_of(drawn_figures["ood_evaluation.png"])
     assert "Data: digits. Method: direct matching (rc2c_pre, matched on" in below and "Images: 120." in below
     assert "Detector: energy (ID digits, OOD photo_patches)." in below and f"({MODEL})" in below

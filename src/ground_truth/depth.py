@@ -16,15 +16,12 @@ from src.results.captions import short
 from src.results.curves import Point, curves
 from src.results.experiments import NETWORKS, method_names
 from src.results.matrices import by_depth, depths_of
+from src.results.quantities import IN_CURVES, shown_in
 from src.results.tables import write_table
 from src.similarity.rows import SimilarityRow
 from src.stitching.folders import StitchingRun
+from src.verdict.groups import value_of
 
-QUANTITIES = {
-    "accuracy": lambda run: run.row.accuracy,
-    "density ratio": lambda run: run.validity and run.validity.density_ratio,
-    "recall ratio": lambda run: run.validity and run.validity.recall_ratio,
-}
 OF_MEASURES = {1: "similarity", -1: "distance"}  # by the sign of a measure
 
 # By quantity, method or measure, groups of networks, and layer: the values of each pair of networks.
@@ -76,7 +73,8 @@ def _cells(
     methods = method_names([run.row for run in runs], apart_from=(*NETWORKS, "seed"))
     measured = []  # networks, layers, quantity, line, value
     for run, method in zip(runs, methods, strict=True):
-        measured += [(run.row.networks, run.row.pair, quantity, method, of(run)) for quantity, of in QUANTITIES.items()]
+        for name, quantity in shown_in(IN_CURVES).items():
+            measured.append((run.row.networks, run.row.pair, quantity.title, method, value_of(run, name)))
     for row in similarities:
         back = row.turned.measures
         for name, value in row.measures.items() if row.rank1 is row.rank2 is None else ():

@@ -1,10 +1,9 @@
 """The report of the OOD evaluation of a folder of stitching runs: what it prints, and the files that it writes."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from src.console import listed, note, result, table
 from src.datasets import dataset_label
@@ -23,29 +22,10 @@ from src.ood.rows import (
 from src.results.captions import caption, common, describe_method, short, stitched_networks
 from src.results.experiments import by_experiment
 from src.results.heat_maps import HeatMap
-from src.results.matrices import Matrix, pivot
+from src.results.matrices import Matrix, is_known, known, pivot
+from src.results.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, Quantity, shown_in
 from src.results.tables import to_record, write_table
 from src.stitching.grid_tables import draw
-
-
-class Shown(NamedTuple):
-    """A column that is printed and drawn as a matrix."""
-
-    heading: str  # with a place for the detector
-    title: str  # of its panel
-    scale: tuple[float, float] = (0, 1)  # see `HeatMap`
-    is_diverging: bool = False
-
-
-SHOWN = {
-    "accuracy": Shown("STITCHING ACCURACY", "accuracy"),
-    "auroc": Shown("STITCHING OOD Detection AUROC ({})", "AUROC", is_diverging=True),
-    "aupr": Shown("STITCHING OOD Detection AUPR ({})", "AUPR", (1, 0)),
-    "fpr95": Shown("STITCHING OOD Detection FPR95 ({})", "FPR95"),
-    "noise_dose": Shown("STITCHING NOISE DOSE", "noise dose", (0, 0.2)),
-    "shrinkage_dose": Shown("STITCHING SHRINKAGE DOSE", "shrinkage dose", (0, 0.3)),
-    "identification": Shown("STITCHING IDENTIFICATION", "identification", (0.5, 1)),
-}
 
 
 def report(
@@ -71,7 +51,7 @@ def report(
             if experiment:
                 result(f"EXPERIMENT: {experiment}")
             for column, matrix in of_experiment.items():
-                table(SHOWN[column].heading.format(name), *matrix)
+                table(heading(QUANTITIES[column], name), *matrix)
         _print_detectors(name, rows, reference)
         path = evaluation_file(folder, name, other_data=other_data)
         write_table(path, EvaluationRow, rows)
@@ -79,7 +59,7 @@ def report(
         write_json(path.with_suffix(".json"), {"stitches": list(map(to_record, rows)), "sanity_checks": checks})
         panels = {
             experiment: {
-                f"{SHOWN[column].title}\n{experiment}".strip(): HeatMap(matrix, *SHOWN[column][2:])
+                f"{QUANTITIES[column].title}\n{experiment}".strip(): HeatMap.of(matrix, QUANTITIES[column])
                 for column, matrix in of_experiment.items()
             }
             for experiment, of_experiment in matrices.items()
@@ -97,14 +77,16 @@ def report(
         result(f"Doses of {sides.total()} stitches: {counts}")
 
 
+def heading(quantity: Quantity, detector: str) -> str:
+    """Return the title of a printed matrix, such as the public code's of the evaluation by a detector."""
+    if quantity.measured_by == DETECTOR:
+        return f"STITCHING OOD Detection {quantity.title} ({detector})"
+    return f"STITCHING {quantity.title.upper()}"
+
+
 def _matrices(rows: Sequence[EvaluationRow]) -> dict[str, Matrix]:
-    """Return the matrix of each column that has values."""
-    values = {column: {row.folder: getattr(row, column) for row in rows} for column in SHOWN}
-    return {
-        column: pivot(rows, lambda row, of=of: math.nan if of[row.folder] is None else of[row.folder])
-        for column, of in values.items()
-        if set(of.values()) != {None}
-    }
+    """Return the matrices that the evaluation shows, by column; without those that have no value."""
+    return {name: pivot(rows, partial(known, name=name)) for name in shown_in(IN_EVALUATION) if is_known(rows, name)}
 
 
 def _print_detectors(name: str, rows: Sequence[EvaluationRow], reference: Reference) -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from src.results.figures import COLUMN, POINTS, can_draw, new_figure
 from src.results.matrices import Matrix
+from src.results.quantities import Quantity
 
 SIMILARITY, DISTANCE, DIVERGING = "viridis", "viridis_r", "RdBu_r"  # colour maps
 CELL = 0.34  # inches, in which a number is readable
@@ -19,6 +20,11 @@ class HeatMap(NamedTuple):
     scale: tuple[float, float] = (0.0, 1.0)  # values of the darkest and the brightest colour; a distance has (1, 0)
     is_diverging: bool = False  # bright in the middle of `scale`, dark blue below and dark red above
     marked: Collection[tuple[str, str]] = ()  # row and column of cells with a red corner
+
+    @classmethod
+    def of(cls, matrix: Matrix, quantity: Quantity) -> "HeatMap":
+        """Make the panel of a matrix of a quantity that has a scale."""
+        return cls(matrix, quantity.scale, is_diverging=quantity.is_two_sided)
 
     @classmethod
     def difference(cls, matrix: Matrix) -> "HeatMap":

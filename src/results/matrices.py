@@ -27,6 +27,17 @@ def pivot(rows: Iterable[Any], value: Callable[[Any], Any], *, missing: Any = ma
     return Matrix(fronts, ends, [[cells.get((front, end), missing) for end in ends] for front in fronts])
 
 
+def is_known(rows: Iterable[Any], name: str) -> bool:
+    """Return whether any of the rows has a value in a column."""
+    return any(getattr(row, name) is not None for row in rows)
+
+
+def known(row: Any, *, name: str) -> float:
+    """Return the value of a row in a column; NaN where it is None."""
+    value = getattr(row, name)
+    return math.nan if value is None else value
+
+
 def accuracies(rows: Iterable[Any]) -> Matrix:
     """Return the newest accuracy of each pair of layers among rows of stitches."""
     return pivot(rows, lambda row: row.accuracy)

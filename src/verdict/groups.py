@@ -1,4 +1,4 @@
-"""Which stitching runs are judged together, and what is known of them."""
+"""Which stitching runs are judged together, and what is measured of each."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,15 +6,13 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from src.console import note
 from src.network_names import FRESH, NetworkName, titles_of
 from src.results.experiments import CHECKPOINTS, WEIGHTS, Pair, grouped, method_names, newest_runs
 from src.results.options import read_options
+from src.results.quantities import QUANTITIES, VALIDITY
 from src.results.tables import IntervalEstimate
 from src.stitching.folders import StitchingRun
-from src.verdict.intervals import Runs, of_intervals
 from src.verdict.kappa import kappa_within, strata_of
 
 SELF, FRESH_FRONT = "self", "fresh"  # controls
@@ -46,32 +44,6 @@ class Group(NamedTuple):
             return SELF
         return FRESH_FRONT if is_untrained(row.networks[0]) else None
 
-    @property
-    def labels(self) -> np.ndarray | None:
-        """The labels (N,) of the test images; None where a run has no predictions, or the images differ."""
-        arrays = [run.predictions for run in self.runs]
-        if any(array is None or not np.array_equal(array["labels"], arrays[0]["labels"]) for array in arrays):
-            return None
-        return arrays[0]["labels"]
-
-    def right(self, name: str) -> Runs:
-        """Return whether `stitched`, `front` or `end` is right about each image, by pair of networks: (runs, N)."""
-        labels = self.labels
-        return [np.stack([run.predictions[name] == labels for run in runs]) for runs in self.by_networks]
-
-    @property
-    def kappa_within(self) -> IntervalEstimate:
-        """κ within strata, the mean over the runs; NaN where no run defines it."""
-        kappas = [[kappa_of(run) for run in runs] for runs in self.by_networks]
-        return of_intervals(kappas, bounds=(-1.0, 1.0))
-
-    @property
-    def identified(self) -> IntervalEstimate | None:
-        """The share of test images that are identified, the mean over the runs; None where one is not known."""
-        if any(run.identified is None for run in self.runs):
-            return None
-        return of_intervals([[run.identified for run in runs] for runs in self.by_networks], bounds=(0.0, 1.0))
-
 
 def kappa_of(run: StitchingRun) -> IntervalEstimate:
     """Return the κ within strata of a run that has predictions."""
@@ -85,41 +57,58 @@ def is_untrained(network: NetworkName) -> bool:
     return network.is_fresh or (config.is_file() and read_options(config).get("model_path") == FRESH)
 
 
-def groups_of(runs: Iterable[StitchingRun], *, pool: bool = False) -> Iterator[Group]:
-    """Yield the runs that are judged together: of one method, layers, data and pair of networks.
+def value_of(run: StitchingRun, name: str) -> float | None:
+    """Return a quantity of a single run by its column; None where it was not measured.
 
-    Of runs of the same experiment, seed included, the newest counts, with a warning.
+    Quantities of a detector are in the evaluation by that detector.
+    """
+    if name == "kappa_within":
+        return None if run.predictions is None else kappa_of(run).value
+    if QUANTITIES[name].measured_by == VALIDITY:
+        values = (getattr(evaluation, name) for evaluation in run.evaluations.values())
+        return next((value for value in values if value is not None), None)
+    return getattr(run.row, name)
+
+
+def families_of(runs: Iterable[StitchingRun], *, pool: bool = False) -> list[list[Group]]:
+    """Return the groups of runs that are judged, each of one pair of layers; a family of groups is tested together.
+
+    A family has one method and title of networks. Of runs of the same experiment, seed included, the newest counts,
+    with a warning.
 
     Args:
         pool: take pairs of networks of the same types together that share no network, as repetitions of one
             experiment; if not, a note says where that is possible.
     """
-    runs = newest_runs(runs)
-    names = method_names([run.row for run in runs], apart_from=(*CHECKPOINTS, *WEIGHTS, "seed"))
-    names = dict(zip(map(id, runs), names, strict=True))
+    families: dict[tuple[str, str], list[Group]] = {}
+    for method, repetitions in _repetitions(newest_runs(runs)):
+        for title, of_networks in _titled(repetitions, method, pool=pool).items():
+            family = families.setdefault((method, title), [])
+            for of_layers in grouped(of_networks, lambda run: run.row.pair).values():
+                by_networks = grouped(of_layers, lambda run: run.row.network_keys)
+                family.append(Group(method, title, list(by_networks.values())))
+    return list(families.values())
 
-    def kind(run: StitchingRun) -> tuple:
+
+def _repetitions(runs: Sequence[StitchingRun]) -> Iterator[tuple[str, list[StitchingRun]]]:
+    """Yield each method with runs that may repeat one experiment on other networks: controls repeat no stitches."""
+    methods = method_names([run.row for run in runs], apart_from=(*CHECKPOINTS, *WEIGHTS, "seed"))
+    repetitions: dict[tuple[str, bool, bool], list[StitchingRun]] = {}
+    for run, method in zip(runs, methods, strict=True):
         front, end = run.row.network_keys
-        return names[id(run)], front == end, is_untrained(run.row.networks[0])  # controls are no repetitions
-
-    for (method, *_), of_method in grouped(runs, kind).items():
-        for title, of_title in _titled(of_method, method, pool=pool).items():
-            for of_layers in grouped(of_title, lambda run: run.row.pair).values():
-                yield Group(method, title, list(_by_networks(of_layers).values()))
-
-
-def _by_networks(runs: Iterable[StitchingRun]) -> dict[tuple, list[StitchingRun]]:
-    return grouped(runs, lambda run: run.row.network_keys)
+        kind = (method, front == end, is_untrained(run.row.networks[0]))
+        repetitions.setdefault(kind, []).append(run)
+    for (method, *_), of_kind in repetitions.items():
+        yield method, of_kind
 
 
 def _titled(runs: Sequence[StitchingRun], method: str, *, pool: bool) -> dict[str, list[StitchingRun]]:
     """Return the runs on each pair of networks, or all together, under a title."""
-    groups = _by_networks(runs)
-    networks = [network for pair in groups for network in set(pair)]  # one that is stitched to itself counts once
-    if len(groups) > 1 and len(networks) == len(set(networks)):
+    by_networks = grouped(runs, lambda run: run.row.network_keys)
+    networks = [network for pair in by_networks for network in set(pair)]  # one that is stitched to itself counts once
+    if len(by_networks) > 1 and len(networks) == len(set(networks)):
         if pool:
-            return {f"{len(groups)} pairs of networks": list(runs)}
-        note(f"{method}: {len(groups)} pairs of networks share no network; --pool takes them together")
+            return {f"{len(by_networks)} pairs of networks": list(runs)}
+        note(f"{method}: {len(by_networks)} pairs of networks share no network; --pool takes them together")
     names = titles_of(network for run in runs for network in run.row.networks)
-    titles = [" → ".join(names[key] for key in pair) for pair in groups]
-    return dict(zip(titles, groups.values(), strict=True))
+    return {" → ".join(names[key] for key in pair): of_pair for pair, of_pair in by_networks.items()}

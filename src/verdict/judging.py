@@ -6,20 +6,22 @@ the end network (*doses*), and may show another image (*identification*). All th
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import false_discovery_control
 
 from src.choices.scores import SCORES
-from src.ood.rows import IN_DISTRIBUTION, StitchValidity, ValidityLimits, side_of
+from src.ood.rows import IN_DISTRIBUTION, ValidityLimits, side_of
 from src.results.captions import common
-from src.results.experiments import WEIGHTS, grouped
+from src.results.experiments import WEIGHTS
+from src.results.quantities import STITCHING, VALIDITY, measured_by
 from src.results.tables import IntervalEstimate, from_record
 from src.similarity.rows import Null, SimilarityRow
 from src.stitching.folders import StitchingRun
-from src.verdict.groups import Group, groups_of, is_untrained
-from src.verdict.intervals import ALPHA, Evidence, images_needed, of_difference, of_share
+from src.verdict.groups import Group, families_of, is_untrained, kappa_of, value_of
+from src.verdict.intervals import ALPHA, Evidence, Runs, images_needed, of_difference, of_intervals, of_share
 from src.verdict.rows import VerdictRow
 
 SIMILAR = "similar"
@@ -44,12 +46,21 @@ class Limits(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What a verdict rests on, of a group of runs."""
+    """What the predictions and activations of a group of runs tell."""
 
     accuracy: Evidence
     penalty: Evidence
-    kappa_within: IntervalEstimate
-    identified: IntervalEstimate | None  # None: not measured
+    kappa_within: IntervalEstimate  # the mean over the runs; NaN where no run defines it
+    identification: IntervalEstimate | None  # likewise; None: one of the runs has none
+    is_end_at_chance: bool  # an end network may be no better than always predicting the commonest class
+    is_stitch_at_chance: bool  # likewise a stitch
+
+
+class PValues(NamedTuple):
+    """Tests of a penalty against the tolerance, adjusted for all pairs of the method; NaN: not tested."""
+
+    below: float = math.nan
+    above: float = math.nan
 
 
 def judge(
@@ -66,36 +77,40 @@ def judge(
         similarities: rows of tables of similarity; those at full rank of the same networks count.
         pool: take pairs of networks together that share no network.
     """
-    values_of_layers = _by_layers(similarities)
+    similarity_of_layers = _by_layers(similarities)
     rows = []
-    for family in grouped(groups_of(runs, pool=pool), lambda group: (group.method, group.networks)).values():
-        rows += _judge_family(family, limits, values_of_layers)
+    for family in families_of(runs, pool=pool):
+        measured = [measure(group) for group in family]
+        for group, of_group, p_values in zip(family, measured, _tests(measured, limits), strict=True):
+            verdict, reason = decide(group, of_group, limits, p_values)
+            record = {
+                "verdict": verdict,
+                "reason": reason,
+                "side": _side(group, limits),
+                "p_below": p_values.below,
+                "p_above": p_values.above,
+                **_identity(group),
+                **_means(group),
+                **_intervals(of_group),
+                **_aurocs(group),
+                **_similarity(group, similarity_of_layers),
+            }
+            rows.append(from_record(VerdictRow, {name: value for name, value in record.items() if _is_defined(value)}))
     return rows
 
 
-def _judge_family(family: Sequence[Group], limits: Limits, values_of_layers: Mapping) -> list[VerdictRow]:
-    """Return the verdicts on the pairs of layers of one method and pair of networks, which are tested together."""
-    measured = [measure(group) for group in family]
+def _is_defined(value: Any) -> bool:
+    """Return whether a value is neither None nor NaN."""
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
+
+
+def _tests(measured: Sequence[Measured | None], limits: Limits) -> list[PValues]:
+    """Test the penalties of a family together; groups without predictions are not tested."""
     penalties = [of_group.penalty for of_group in measured if of_group]
-    p_below = iter(adjusted([penalty.p_below(limits.tolerance) for penalty in penalties], limits))
-    p_above = iter(adjusted([penalty.p_above(limits.tolerance) for penalty in penalties], limits))
-    rows = []
-    for group, of_group in zip(family, measured, strict=True):
-        p_values = {"p_below": next(p_below), "p_above": next(p_above)} if of_group else {}
-        verdict, reason = decide(group, of_group, limits, **p_values)
-        record = {
-            **_summary(group),
-            **_estimates(of_group),
-            **p_values,
-            **_aurocs(group),
-            **_similarity(group, values_of_layers),
-            "verdict": verdict,
-            "reason": reason,
-            "side": _side(group, limits),
-        }
-        is_defined = {name: value for name, value in record.items() if value is not None and value == value}
-        rows.append(from_record(VerdictRow, is_defined))
-    return rows
+    below = adjusted([penalty.p_below(limits.tolerance) for penalty in penalties], limits)
+    above = adjusted([penalty.p_above(limits.tolerance) for penalty in penalties], limits)
+    tested = map(PValues, below, above)
+    return [next(tested) if of_group else PValues() for of_group in measured]
 
 
 def adjusted(p_values: Sequence[float], limits: Limits) -> Sequence[float]:
@@ -109,38 +124,61 @@ def adjusted(p_values: Sequence[float], limits: Limits) -> Sequence[float]:
 
 
 def measure(group: Group) -> Measured | None:
-    """Return what the predictions of a group tell; None where it has none of the same images."""
-    if group.labels is None:
+    """Return what the predictions of a group tell; None where a run has none, or its test images differ."""
+    labels = _shared_labels(group.runs)
+    if labels is None:
         return None
+
+    # Predictions, by pair of networks: (runs, N)
+    right_end = [np.stack([run.predictions["end"] == labels for run in runs]) for runs in group.by_networks]
+    right_stitched = [np.stack([run.predictions["stitched"] == labels for run in runs]) for runs in group.by_networks]
+    chance = np.bincount(labels).max() / len(labels)
+
+    # Values of single runs
+    kappas = [[kappa_of(run) for run in runs] for runs in group.by_networks]
+    identification = None
+    if all(run.identified for run in group.runs):
+        identified = [[run.identified for run in runs] for runs in group.by_networks]
+        identification = of_intervals(identified, bounds=(0.0, 1.0))
     return Measured(
-        accuracy=of_share(group.right("stitched")),
-        penalty=of_difference(group.right("end"), group.right("stitched")),
-        kappa_within=group.kappa_within,
-        identified=group.identified,
+        accuracy=of_share(right_stitched),
+        penalty=of_difference(right_end, right_stitched),
+        kappa_within=of_intervals(kappas, bounds=(-1.0, 1.0)),
+        identification=identification,
+        is_end_at_chance=_may_be_below(right_end, chance),
+        is_stitch_at_chance=_may_be_below(right_stitched, chance),
     )
 
 
-def decide(
-    group: Group, measured: Measured | None, limits: Limits, *, p_below: float = math.nan, p_above: float = math.nan
-) -> tuple[str, str]:
-    """Decide for one of `VERDICTS`, and say why.
+def _shared_labels(runs: Sequence[StitchingRun]) -> np.ndarray | None:
+    """Return the labels (N,) of the test images of all runs; None where a run has no predictions, or they differ."""
+    labels = [None if run.predictions is None else run.predictions["labels"] for run in runs]
+    if any(of_run is None or not np.array_equal(of_run, labels[0]) for of_run in labels):
+        return None
+    return labels[0]
 
-    Args:
-        p_below, p_above: of the penalty lying on that side of the tolerance, adjusted for all pairs of the method.
-    """
+
+def _may_be_below(right: Runs, share: float) -> bool:
+    """Return whether one of the runs may be right about no more than a share of the images."""
+    runs = chain.from_iterable(right)
+    return any(of_share([run[None]]).interval().low <= share for run in runs)
+
+
+def decide(group: Group, measured: Measured | None, limits: Limits, p_values: PValues) -> tuple[str, str]:
+    """Decide for one of `VERDICTS`, and say why."""
     if any(is_untrained(run.row.networks[1]) for run in group.runs):
         return UNDECIDED, "the end network was never trained"
     if measured is None:
         return UNDECIDED, "no predictions of the same test images"
-    if _is_at_chance(group, "end"):
+    if measured.is_end_at_chance:
         return UNDECIDED, "the end network is at chance"
     flaw = _flaw(group)
-    if p_below < ALPHA:
+    if p_values.below < ALPHA:
         if flaw == FEW_IMAGES:
             return UNDECIDED, flaw
-        return _decide_accurate(_side(group, limits), measured.identified, limits)
-    if p_above < ALPHA:
-        is_explained = flaw and measured.penalty.value <= EXPLAINED and not _is_at_chance(group, "stitched")
+        return _decide_accurate(_side(group, limits), measured.identification, limits)
+    if p_values.above < ALPHA:
+        is_explained = flaw and measured.penalty.value <= EXPLAINED and not measured.is_stitch_at_chance
         return (UNDECIDED, flaw) if is_explained else (NOT_SIMILAR, "the penalty is above the tolerance")
     n_needed = images_needed(limits.tolerance)
     if measured.penalty.n_images < n_needed:
@@ -173,13 +211,6 @@ def _flaw(group: Group) -> str:
     return ""
 
 
-def _is_at_chance(group: Group, name: str) -> bool:
-    """Return whether an end network, or a stitch, may do no better than always predicting the commonest class."""
-    chance = np.bincount(group.labels).max() / len(group.labels)
-    runs = (run for of_networks in group.right(name) for run in of_networks)
-    return any(of_share([run[None]]).interval().low <= chance for run in runs)
-
-
 def _side(group: Group, limits: Limits) -> str | None:
     """Return whether all stitches are in distribution, else on which side one fails; None where one is unknown."""
     sides = [side_of(run.validity, limits.validity) if run.validity else None for run in group.runs]
@@ -189,31 +220,36 @@ def _side(group: Group, limits: Limits) -> str | None:
     return None if None in sides else IN_DISTRIBUTION
 
 
-def _summary(group: Group) -> dict[str, Any]:
-    """Return what was measured, by column: means over the runs."""
-    rows, measured = [run.row for run in group.runs], [run.validity for run in group.runs]
-    names = ("accuracy", "end_accuracy", "agreement", "kappa", "representation_difference")
-    validity = map(_average, zip(*measured, strict=True)) if all(measured) else ()
-    accuracies = [[run.row.accuracy for run in of_networks] for of_networks in group.by_networks]
+def _identity(group: Group) -> dict[str, Any]:
+    """Return what a group is of, by column, and how many runs it has."""
+    rows = [run.row for run in group.runs]
+    accuracies = [[run.row.accuracy for run in runs] for runs in group.by_networks]
+    spreads = [max(of_networks) - min(of_networks) for of_networks in accuracies if len(of_networks) > 1]
     return {
         "method": group.method,
         "networks": group.networks,
         **group.pair._asdict(),
         "control": group.control,
         "n_runs": len(rows),
-        "n_networks": len(accuracies),
-        **{name: _average(getattr(row, name) for row in rows) for name in names},
-        "penalty": _average(row.end_accuracy - row.accuracy for row in rows),
-        "seed_spread": max((max(each) - min(each) for each in accuracies if len(each) > 1), default=None),
-        **dict(zip(StitchValidity._fields, validity, strict=False)),
-        "noise_cost": _noise_cost(group),
+        "n_networks": len(group.by_networks),
+        "seed_spread": max(spreads, default=None),
         "front_depth": rows[0].front_depth,
         "end_depth": rows[0].end_depth,
         **{name: common(rows, name) or None for name in WEIGHTS},
     }
 
 
-def _estimates(measured: Measured | None) -> dict[str, float]:
+def _means(group: Group) -> dict[str, float]:
+    """Return the means over runs of the quantities that a verdict has, by column, where all runs have them."""
+    means = {}
+    for name in measured_by(STITCHING, VALIDITY):
+        values = [value_of(run, name) for run in group.runs]
+        if name in VerdictRow._fields and None not in values:
+            means[name] = _average(values)
+    return means
+
+
+def _intervals(measured: Measured | None) -> dict[str, float]:
     """Return the values with their intervals by column, as far as they are defined."""
     if measured is None:
         return {}
@@ -222,8 +258,8 @@ def _estimates(measured: Measured | None) -> dict[str, float]:
         "penalty": measured.penalty.interval(),
         "kappa_within": measured.kappa_within,
     }
-    if measured.identified:
-        intervals["identification"] = measured.identified
+    if measured.identification:
+        intervals["identification"] = measured.identification
     columns = {}
     for name, interval in intervals.items():
         columns |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
@@ -257,12 +293,6 @@ def _similarity(group: Group, known: Mapping[tuple, Mapping[str, float]]) -> dic
     rows = [runs[0].row for runs in group.by_networks]
     found = [known.get((row.network_keys, row.dataset, tuple(group.pair)), {}) for row in rows]
     return {name: _average(values[name] for values in found if name in values) for name in SIMILARITY_COLUMNS}
-
-
-def _noise_cost(group: Group) -> float | None:
-    """Return the accuracy that noise of the limit costs the end networks, the mean over runs; None: not measured."""
-    costs = [run.noise_cost for run in group.runs]
-    return None if None in costs else _average(costs)
 
 
 def _average(values: Iterable[float]) -> float:

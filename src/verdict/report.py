@@ -1,6 +1,5 @@
 """The report of a verdict: tables, maps of each method, and a paragraph of computed sentences."""
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -10,7 +9,8 @@ from src.console import result, table
 from src.files import write_text
 from src.results.experiments import grouped
 from src.results.heat_maps import ClassMap, HeatMap, maps
-from src.results.matrices import Matrix, pivot
+from src.results.matrices import Matrix, is_known, known, pivot
+from src.results.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.results.tables import write_table
 from src.stitching.grid_tables import AXES
 from src.verdict.groups import FRESH_FRONT, SELF
@@ -18,13 +18,6 @@ from src.verdict.judging import FAR, SIMILAR, UNDECIDED, VERDICTS, Limits
 from src.verdict.rows import VerdictRow
 
 COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#74a9cf", "#ff9f1c", "#c1c1d7", "#ffffff"), strict=True))
-MATRICES = {  # by column: the title, and the values of the darkest and of the brightest colour
-    "penalty": ("penalty", (1, 0)),
-    "identification": ("identification", (0.5, 1)),
-    "kappa_within": ("κ within strata", (0, 1)),
-    "noise_dose": ("noise dose", (0.2, 0)),
-    "shrinkage_dose": ("shrinkage dose", (0.3, 0)),
-}
 IN_MAIN_FIGURE = ("identification", "kappa_within")  # the latter as the numbers in the map of words
 N_MAIN_PANELS = 3
 CONTROLS = {  # and how many of them must be similar
@@ -37,7 +30,7 @@ LOW = 0.5  # an accuracy of the end network that is said
 def print_verdicts(rows: Sequence[VerdictRow]) -> None:
     """Print a line for each verdict."""
     for row in rows:
-        parts = [f"accuracy {row.accuracy:.4f}", *(_estimate(row, name) for name in MATRICES), row.reason]
+        parts = [f"accuracy {row.accuracy:.4f}", *(_estimate(row, name) for name in shown_in(IN_VERDICT)), row.reason]
         if row.accuracy_low is not None and row.kappa_within is None:
             parts.append("κ within strata is not defined: the end network never differs from the front within a class")
         networks = f"{row.method}, {row.networks}"
@@ -48,26 +41,21 @@ def _estimate(row: VerdictRow, name: str) -> str:
     """Return a value with its interval in words; "" where it is not known."""
     value, *interval = (getattr(row, f"{name}{end}", None) for end in ("", "_low", "_high"))
     ends = "" if None in interval else " [{:.4f}, {:.4f}]".format(*interval)
-    return "" if value is None else f"{MATRICES[name][0]} {value:.4f}{ends}"
+    return "" if value is None else f"{QUANTITIES[name].title} {value:.4f}{ends}"
 
 
 def print_matrices(rows: Sequence[VerdictRow]) -> None:
-    """Print the penalties, identification, κ and the doses of each method, as far as they are known."""
+    """Print the quantities that a verdict shows, such as penalties, of each method, as far as they are known."""
     for title, same in by_title(rows).items():
         for name, matrix in _matrices(same):
-            table(f"{MATRICES[name][0]}, {title}", *matrix)
+            table(f"{QUANTITIES[name].title}, {title}", *matrix)
             result()
 
 
 def _matrices(rows: Sequence[VerdictRow]) -> Iterator[tuple[str, Matrix]]:
-    for name in MATRICES:
-        if any(getattr(row, name) is not None for row in rows):
-            yield name, pivot(rows, partial(_value, name=name))
-
-
-def _value(row: VerdictRow, *, name: str) -> float:
-    value = getattr(row, name)
-    return math.nan if value is None else value
+    for name in shown_in(IN_VERDICT):
+        if is_known(rows, name):
+            yield name, pivot(rows, partial(known, name=name))
 
 
 def write_files(
@@ -89,8 +77,8 @@ def write_files(
         main_panels |= _main_panels(name, of_method)
         for column, matrix in _matrices(of_method):
             if column not in IN_MAIN_FIGURE:
-                heading, scale = MATRICES[column]
-                numbers[f"{heading}\n{name}"] = HeatMap(matrix, scale)
+                quantity = QUANTITIES[column]
+                numbers[f"{quantity.title}\n{name}"] = HeatMap.of(matrix, quantity)
     below = f"{caption} {_rule_in_short(limits)}".strip()
     maps(path.with_suffix(figure), main_panels, **AXES, title=title, caption=below, n_columns=N_MAIN_PANELS)
     if numbers:
@@ -99,14 +87,13 @@ def write_files(
 
 def _main_panels(name: str, rows: Sequence[VerdictRow]) -> dict[str, HeatMap | ClassMap]:
     """Return the panels of a method that stand side by side: accuracy, identification and words."""
-    heading, scale = MATRICES["identification"]
-    identification = pivot(rows, partial(_value, name="identification"))
-    words = pivot(rows, lambda row: (row.verdict, _value(row, name="kappa_within")), missing=None)
-    return {
-        f"accuracy\n{name}": HeatMap(pivot(rows, partial(_value, name="accuracy"))),
-        f"{heading}\n{name}": HeatMap(identification, scale),
-        f"verdict\n{name}": ClassMap(words, COLOURS),
-    }
+    panels: dict[str, HeatMap | ClassMap] = {}
+    for column in ("accuracy", "identification"):
+        quantity = QUANTITIES[column]
+        panels[f"{quantity.title}\n{name}"] = HeatMap.of(pivot(rows, partial(known, name=column)), quantity)
+    words = pivot(rows, lambda row: (row.verdict, known(row, name="kappa_within")), missing=None)
+    panels[f"verdict\n{name}"] = ClassMap(words, COLOURS)
+    return panels
 
 
 def _rule_in_short(limits: Limits) -> str:

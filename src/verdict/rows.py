@@ -8,7 +8,7 @@ from src.results.experiments import WEIGHTS, Pair
 class VerdictRow(NamedTuple):
     """A pair of layers stitched by one method, and the verdict on it. None: not known.
 
-    `_low` and `_high` are the ends of intervals of 95 %.
+    What was measured, see `QUANTITIES`, is the mean over runs. `_low` and `_high` are the ends of intervals of 95 %.
     """
 
     method: str
@@ -23,26 +23,26 @@ class VerdictRow(NamedTuple):
     accuracy: float | None
     accuracy_low: float | None
     accuracy_high: float | None
-    penalty: float | None  # accuracy of the end network less that of the stitch
+    penalty: float | None
     penalty_low: float | None
     penalty_high: float | None
-    seed_spread: float | None  # largest difference of accuracies between runs on the same networks; None of single ones
+    seed_spread: float | None  # None of single runs
     end_accuracy: float | None
     agreement: float | None
     kappa: float | None
     representation_difference: float | None
-    p_below: float | None  # of the penalty being below the tolerance, adjusted for all pairs of the method
+    p_below: float | None
     p_above: float | None
-    kappa_within: float | None  # agreement with the end network beyond label and front class; see `kappa_within`
+    kappa_within: float | None
     kappa_within_low: float | None
     kappa_within_high: float | None
-    identification: float | None  # share of test images that the stitched activations are identified by
+    identification: float | None
     identification_low: float | None
     identification_high: float | None
     side: str | None  # in distribution, or on which side of it
-    noise_dose: float | None  # means over runs; see `StitchValidity`
+    noise_dose: float | None
     shrinkage_dose: float | None
-    noise_cost: float | None  # accuracy that noise of the limit costs the end network at the end layer
+    noise_cost: float | None
     density: float | None
     recall: float | None
     frechet: float | None

@@ -7,10 +7,11 @@ from typing import NamedTuple
 from src.network_names import NetworkKey, NetworkName
 from src.results.experiments import NETWORKS, RANKS, method_names
 from src.results.network_list import ListedNetwork
+from src.results.quantities import DETECTOR, STITCHING, VALIDITY, measured_by
 from src.similarity.rows import SimilarityRow
 from src.stitching.folders import StitchingRun
+from src.verdict.groups import value_of
 
-METRICS = ("accuracy", "end_accuracy", "agreement", "kappa", "r2_test", "representation_difference")  # of a stitch
 SIMILARITY = "similarity"  # the method of what is not stitched
 
 
@@ -54,10 +55,7 @@ def measurement_rows(
         row = run.row
         front, end = row.networks
         depths |= {(front.key, row.front_layer): row.front_depth, (end.key, row.end_layer): row.end_depth}
-        values = {name: getattr(row, name) for name in METRICS} | {"penalty": row.end_accuracy - row.accuracy}
-        values |= run.validity._asdict() if run.validity else {}
-        values |= {f"auroc_{name}": evaluation.auroc for name, evaluation in run.evaluations.items()}
-        for measure, value in _known(values):
+        for measure, value in _known(_values_of(run)):
             yield MeasurementRow(
                 method, measure, *_named(front, listed), *_named(end, listed), row.front_layer,
                 row.front_depth, row.end_layer, row.end_depth, row.front_stitch_rank, None, row.front_pinv_rank,
@@ -71,6 +69,14 @@ def measurement_rows(
                 depths.get((first.key, row.layer1)), row.layer2, depths.get((second.key, row.layer2)),
                 row.rank1, row.rank2, None, row.dataset, row.seed, value, row.model1_weights, row.model2_weights,
             )  # fmt: skip
+
+
+def _values_of(run: StitchingRun) -> dict[str, float | None]:
+    """Return all quantities of a run by column; behind those of a detector stands its name."""
+    values = {name: value_of(run, name) for name in measured_by(STITCHING, VALIDITY)}
+    for detector, evaluation in run.evaluations.items():
+        values |= {f"{name}_{detector}": getattr(evaluation, name) for name in measured_by(DETECTOR)}
+    return values
 
 
 def _known(values: Mapping[str, float | None]) -> list[tuple[str, float]]:

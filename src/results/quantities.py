@@ -1,0 +1,231 @@
+"""The quantities that are measured of a stitch, one row each. Importing this spares torch.
+
+To add a quantity, write the function that measures it, a field of the row that keeps it (`Metrics`, `StitchValidity`
+and `EvaluationRow`, or `VerdictRow`) and its row here under the same name. Means in a verdict, printed matrices, heat
+maps, curves, the table of all measurements and the ground truth read the row; `misc/docs/methods.md` repeats it.
+"""
+
+from typing import NamedTuple
+
+# Who measures a quantity, and so in which tables it is a column
+STITCHING = "stitching"
+VALIDITY = "validity"  # the OOD evaluation, the same by every detector
+DETECTOR = "detector"  # the OOD evaluation, one value for each detector
+VERDICT = "verdict"
+
+# Reports that show a quantity
+IN_EVALUATION = "evaluation"  # matrices and heat maps of the OOD evaluation
+IN_VERDICT = "verdict"  # matrices and heat maps of the verdict
+IN_CURVES = "curves"  # curves over depth
+IN_TRUTH = "truth"  # measures that the ground truth scores
+
+
+class Quantity(NamedTuple):
+    """What a column of stitches means."""
+
+    title: str  # in figures and printed tables
+    measured_by: str  # STITCHING, VALIDITY, DETECTOR or VERDICT
+    description: str  # a sentence without its full stop
+    scale: tuple[float, float] | None = None  # of different and of similar stitches; None: neither end is similar
+    is_two_sided: bool = False  # similar in the middle of `scale`, different at both ends
+    unit: str = ""  # of shares and ratios: none
+    shown_in: tuple[str, ...] = ()
+    is_derived: bool = False  # from other columns of its row: a property of the row
+
+    def similarity(self, value: float) -> float:
+        """Return a number that is higher where a stitch is more similar: the value, its negative, or its distance from
+        the middle of the scale, negative.
+
+        Raises:
+            ValueError: neither end of the scale is similar.
+        """
+        if self.scale is None:
+            raise ValueError(f"neither high nor low values of {self.title} are similar")
+        different, similar = self.scale
+        if self.is_two_sided:
+            return -abs(value - (different + similar) / 2)
+        return value if similar > different else -value
+
+
+def shown_in(report: str) -> dict[str, Quantity]:
+    """Return the quantities that a report shows, by column."""
+    return {name: quantity for name, quantity in QUANTITIES.items() if report in quantity.shown_in}
+
+
+def measured_by(*sources: str) -> dict[str, Quantity]:
+    """Return the quantities that these sources measure, by column."""
+    return {name: quantity for name, quantity in QUANTITIES.items() if quantity.measured_by in sources}
+
+
+QUANTITIES = {
+    # Stitching
+    "accuracy": Quantity(
+        "accuracy",
+        STITCHING,
+        "share of the test images of which the stitched network predicts the label",
+        scale=(0, 1),
+        shown_in=(IN_EVALUATION, IN_CURVES),
+    ),
+    "front_accuracy": Quantity("front accuracy", STITCHING, "accuracy of the front network alone"),
+    "end_accuracy": Quantity("end accuracy", STITCHING, "accuracy of the end network alone"),
+    "penalty": Quantity(
+        "penalty",
+        STITCHING,
+        "accuracy of the end network less that of the stitch",
+        scale=(1, 0),
+        shown_in=(IN_VERDICT, IN_TRUTH),
+        is_derived=True,
+    ),
+    "matching_error": Quantity(
+        "matching error",
+        STITCHING,
+        "‖XW+b−Y‖²/‖Y‖² on the matched images; empty where nothing was matched",
+        scale=(1, 0),
+    ),
+    "representation_difference": Quantity(
+        "representation difference",
+        STITCHING,
+        "‖H−G‖²/‖G‖² of the stitched (H) and the end activations (G) of all test images",
+        scale=(1, 0),
+        shown_in=(IN_TRUTH,),
+    ),
+    "agreement": Quantity(
+        "agreement",
+        STITCHING,
+        "share of the test images of which stitched and end network predict the same class, right or wrong",
+        scale=(0, 1),
+        shown_in=(IN_TRUTH,),
+    ),
+    "kappa": Quantity("κ", STITCHING, "Cohen's κ of the predicted classes: the agreement beyond chance", scale=(0, 1)),
+    "n_images": Quantity("test images", STITCHING, "number of test images", unit="images"),
+    "n_matched": Quantity(
+        "matched images", STITCHING, "number of images that the stitch was matched on", unit="images"
+    ),
+    "matching_rank": Quantity(
+        "matching rank", STITCHING, "number of directions of the source that the matching keeps", unit="directions"
+    ),
+    "r2_matched": Quantity(
+        "R² on matched images", STITCHING, "1 − ‖XW+b−Y‖²/‖Y−mean‖² on the matched images", scale=(0, 1)
+    ),
+    "r2_test": Quantity(
+        "R²",
+        STITCHING,
+        "1 − ‖H−G‖²/‖G−mean‖² of the stitched (H) and the end activations (G) of all test images",
+        scale=(0, 1),
+        shown_in=(IN_TRUTH,),
+    ),
+    # Verdict
+    "kappa_within": Quantity(
+        "κ within strata",
+        VERDICT,
+        "Cohen's κ of stitched and end network within strata of the label and the front network's class",
+        scale=(0, 1),
+        shown_in=(IN_VERDICT, IN_TRUTH),
+    ),
+    "seed_spread": Quantity(
+        "spread over seeds", VERDICT, "largest difference of accuracies between runs on the same networks"
+    ),
+    "p_below": Quantity(
+        "p below", VERDICT, "p-value of the penalty lying below the tolerance, adjusted for all pairs of the method"
+    ),
+    "p_above": Quantity(
+        "p above", VERDICT, "p-value of the penalty lying above the tolerance, adjusted for all pairs of the method"
+    ),
+    # OOD evaluation, by detector
+    "auroc": Quantity(
+        "AUROC",
+        DETECTOR,
+        "area under the ROC of telling stitched activations, as OOD, from the end network's own; ½ is similar",
+        scale=(0, 1),
+        is_two_sided=True,
+        shown_in=(IN_EVALUATION, IN_TRUTH),
+    ),
+    "aupr": Quantity(
+        "AUPR",
+        DETECTOR,
+        "area under the curve of precision over recall, with the own activations as the positive class",
+        scale=(1, 0),
+        shown_in=(IN_EVALUATION,),
+    ),
+    "fpr95": Quantity(
+        "FPR95",
+        DETECTOR,
+        "share of stitched activations that pass for the end network's own where 95 % of these do",
+        scale=(0, 1),
+        shown_in=(IN_EVALUATION,),
+    ),
+    "mean_energy": Quantity("mean energy", DETECTOR, "mean score of the stitched activations, of whatever detector"),
+    "mean_id_energy": Quantity("mean ID energy", DETECTOR, "mean score of the end network's own activations"),
+    "sanity_auroc": Quantity(
+        "sanity AUROC", DETECTOR, "AUROC of telling the sanity-check data (`-scd`) from the ID data"
+    ),
+    # OOD evaluation, whatever detector
+    "identification": Quantity(
+        "identification",
+        VALIDITY,
+        "share of the test images that the stitched activations are identified by; ½ is chance",
+        scale=(0.5, 1),
+        shown_in=(IN_EVALUATION, IN_VERDICT, IN_TRUTH),
+    ),
+    "noise_dose": Quantity(
+        "noise dose",
+        VALIDITY,
+        'share of noise in the variance that would give the own activations the same density; 0.2 means "at least"',
+        scale=(0.2, 0),
+        shown_in=(IN_EVALUATION, IN_VERDICT, IN_TRUTH),
+    ),
+    "shrinkage_dose": Quantity(
+        "shrinkage dose",
+        VALIDITY,
+        "share of the way to the mean that would give the own activations the same recall, or the same surplus of "
+        'density if that takes more; 0.3 means "at least"',
+        scale=(0.3, 0),
+        shown_in=(IN_EVALUATION, IN_VERDICT, IN_TRUTH),
+    ),
+    "density": Quantity(
+        "density",
+        VALIDITY,
+        "mean number of balls about training images that a stitched activation lies in, over k (Naeem et al. 2020); a "
+        "ball's radius is the distance to the fifth neighbour (k = 5)",
+    ),
+    "recall": Quantity(
+        "recall",
+        VALIDITY,
+        "share of training images that lie in a ball about a stitched activation (Kynkäänniemi et al. 2019)",
+    ),
+    "frechet": Quantity(
+        "Fréchet distance",
+        VALIDITY,
+        "squared Fréchet distance (Heusel et al. 2017) of averages over positions, over the total variance of the "
+        "training images; reported and not limited",
+        scale=(1, 0),
+        shown_in=(IN_TRUTH,),
+    ),
+    "density_own": Quantity("own density", VALIDITY, "density of the end network's own activations of the same images"),
+    "recall_own": Quantity("own recall", VALIDITY, "recall of the end network's own activations of the same images"),
+    "frechet_own": Quantity(
+        "own Fréchet distance", VALIDITY, "Fréchet distance of the end network's own activations of the same images"
+    ),
+    "density_ratio": Quantity(
+        "density ratio",
+        VALIDITY,
+        "density over the own density: below 1 off the manifold, above 1 collapsed",
+        scale=(0, 2),
+        is_two_sided=True,
+        shown_in=(IN_CURVES,),
+        is_derived=True,
+    ),
+    "recall_ratio": Quantity(
+        "recall ratio",
+        VALIDITY,
+        "recall over the own recall: below 1 collapsed",
+        scale=(0, 1),
+        shown_in=(IN_CURVES,),
+        is_derived=True,
+    ),
+    "noise_cost": Quantity(
+        "noise cost",
+        VALIDITY,
+        "accuracy that noise of the limit, 5 %, costs the end network at this layer; printed beside the limits",
+    ),
+}
