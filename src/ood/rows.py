@@ -105,12 +105,12 @@ class EvaluationRow(StitchResult):
     @property
     def density_ratio(self) -> float | None:
         """The density over the end network's own; None where it was not measured."""
-        return self.validity and self.validity.density_ratio
+        return None if self.validity is None else self.validity.density_ratio
 
     @property
     def recall_ratio(self) -> float | None:
         """The recall over the end network's own; None where it was not measured."""
-        return self.validity and self.validity.recall_ratio
+        return None if self.validity is None else self.validity.recall_ratio
 
     @property
     def identified(self) -> IntervalEstimate | None:
