@@ -4,6 +4,7 @@ In a batch, a label of -1 marks an auxiliary out-of-distribution (OOD) sample.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -54,6 +55,13 @@ def outlier_exposure_penalty(logits: Tensor, labels: Tensor) -> Tensor:
     """
     to_uniform = -energy(logits) - at_least_single(logits).mean(dim=-1)
     return OUTLIER_EXPOSURE_WEIGHT * _mean_where(to_uniform, labels < 0)
+
+
+def make_penalty(name: str, *, m_in: float, m_out: float) -> Penalty:
+    """Return the penalty of a name in `OOD_SCORES`; `m_in` and `m_out` are those of `energy_penalty`."""
+    if name == "energy":
+        return partial(energy_penalty, m_in=m_in, m_out=m_out)
+    return outlier_exposure_penalty
 
 
 def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
