@@ -97,7 +97,7 @@ def evaluate(args, session=None) -> None:
 
 def label_of_other_data(args) -> str:
     """Return what the names of tables of other data than those stitched on have at their end; "" for the same data."""
-    from src.datasets import dataset_label
+    from src.choices.datasets import dataset_label
 
     return dataset_label(args.dataset) if args.other_data else ""
 

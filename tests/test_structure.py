@@ -24,7 +24,8 @@ LAYERS = (
     ("checkpoints",),
     ("trained_with",),
     ("datasets", "models"),
-    ("low_rank", "runtime", "network_names", "images", "files", "choices"),
+    ("choices",),
+    ("low_rank", "runtime", "network_names", "images", "files"),
     ("console", "moments"),
     ("errors",),
 )

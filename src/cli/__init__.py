@@ -14,4 +14,4 @@ from src.cli.parser import Parser, run
 from src.cli.types import (
     csv_file, described, figure_file, network, rank, real_number, several, table_or_figure, whole_number,
 )
-from src.datasets import dataset_name as dataset
+from src.choices.datasets import dataset_name as dataset

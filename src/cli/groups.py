@@ -5,11 +5,11 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.choices import ALIGNMENTS, OPTIMIZERS, PRECISIONS, SCHEDULERS
+from src.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_name
 from src.choices.measures import MEASURES, PAPER
 from src.choices.models import MODEL_NAMES
 from src.cli.parser import Parser
 from src.cli.types import cutoff, described, real_number, whole_number
-from src.datasets import DATASET_NAMES, INTERVENTIONS, Loading, dataset_name
 from src.errors import UserError
 from src.images import ImageSpec
 from src.network_names import NetworkName
@@ -76,6 +76,8 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
 
 def load_options(args: Namespace, device: Any) -> dict[str, Any]:
     """Collect the arguments `device` and `loading` of `load_dataset`, and interventions where a script has them."""
+    from src.datasets import Loading
+
     n_workers = min(n_cores(), MOST_WORKERS) if args.n_workers is None else args.n_workers
     options = {"device": device, "loading": Loading(n_workers, args.prefetch_factor)}
     if "intervention_seed" in args:

@@ -11,12 +11,12 @@ from torch import Tensor
 from torchvision import transforms as T
 from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file, make_dataset
 
+from src.choices.datasets import OF_IMAGENET, DatasetInfo
 from src.console import listed, progress, warn_once
 from src.datasets.augmentation import CropFlip
-from src.datasets.base import UNLABELLED, BaseImageSet, Device, Pass
+from src.datasets.base import UNLABELLED, BaseImageSet, Device, Loading, Pass
 from src.datasets.decoded import DecodedImageSet
 from src.datasets.in_memory import ImageSet
-from src.datasets.registry import OF_IMAGENET, DatasetInfo, Loading
 from src.errors import UserError, unknown_name
 from src.files import read_yaml, readable
 from src.images import Normalisation, make_normalisation
@@ -79,7 +79,7 @@ def describe(root: Path) -> DatasetInfo:
     settings = read_settings(root)
     shape, classes = (settings.channels, settings.size, settings.size), tuple(_classes(root, settings))
     of_images = {"normalisation": settings.normalisation, "classes": classes}
-    return DatasetInfo("folders.load_folder", str(root), len(classes), shape, **of_images)
+    return DatasetInfo("folder", str(root), len(classes), shape, **of_images)
 
 
 def load_folder(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> BaseImageSet:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.datasets import dataset_label
+from src.choices.datasets import dataset_label
 from src.files import write_bytes
 from src.ood.metrics import auroc_interval, ood_metrics
 from src.ood.reference import Reference

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from src.choices.datasets import dataset_label
 from src.console import listed, note, result, table
-from src.datasets import dataset_label
 from src.files import write_json
 from src.ood.reference import Reference
 from src.ood.rows import (

@@ -152,9 +152,9 @@ class Comparison:
                     self._has_none(self.sample_metrics, str(reason))
                     continue
                 for metric in self.sample_metrics:
-                    values[metric][place, i, j] = getattr(measures, metric)(pair)
+                    values[metric][place, i, j] = measures.SAMPLE_MEASURES[metric](pair)
                 for metric in self.reversed_metrics:
-                    values[f"{metric}{REVERSED}"][place, i, j] = getattr(measures, metric)(pair.reversed)
+                    values[f"{metric}{REVERSED}"][place, i, j] = measures.SAMPLE_MEASURES[metric](pair.reversed)
         return values
 
     def _columns(self, values: Mapping[str, Tensor]) -> dict[str, float]:

@@ -107,7 +107,7 @@ class Layer:
                 self.flaws[f"it needs at least {least} images, not {self.n_images}"] = [metric]
                 self.matrices[metric] = torch.full_like(grams.centred, math.nan)
             else:
-                self.matrices[metric] = measures.unit(getattr(measures, metric)(grams))
+                self.matrices[metric] = measures.unit(measures.GRAM_MEASURES[metric](grams))
                 self.matrices[metric][is_flawed] = math.nan
 
     def _find_flaws(self, grams: Grams) -> Tensor:
