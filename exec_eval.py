@@ -26,8 +26,8 @@ def measure(args) -> None:
     model = load_model(cli.named_network(args, "model"), spec, device=device)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **cli.load_options(args, device))
     batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
-    (score,) = evaluate(Classification(model), batches)
-    result(f"Clean accuracy: {score.accuracy:.2%}")
+    (measured,) = evaluate(Classification(model), batches)
+    result(f"Clean accuracy: {measured.accuracy:.2%}")
 
 
 def main(argv=None) -> int:

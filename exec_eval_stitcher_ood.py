@@ -120,7 +120,7 @@ def refer_to(end, end_name, args, runs, test_set, loading, session):
     """Return the reference for stitches into the end network: that of `session`, if it was made for the same."""
     from functools import partial
 
-    from src.ood.reference import Setting, make_reference
+    from src.ood.reference import EvaluationOptions, make_reference
     from src.results.matrices import by_depth, depths_of
 
     def other_set(name, root, option):
@@ -131,7 +131,7 @@ def refer_to(end, end_name, args, runs, test_set, loading, session):
         return data
 
     rows = [run.row for run in runs]
-    setting = Setting(
+    options = EvaluationOptions(
         end=end_name,
         layers=tuple(by_depth((row.end_layer for row in rows), depths_of(rows, "end"))),
         scores=tuple(args.detector),
@@ -145,10 +145,10 @@ def refer_to(end, end_name, args, runs, test_set, loading, session):
         sanity_dataset=args.sanity_check_dataset or "",
         sanity_data=other_set(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd"),
     )
-    if session.reference is None or session.reference.setting != setting:
+    if session.reference is None or session.reference.options != options:
         session.reference = None  # its memory is free for the next
         training = partial(session.dataset, args.dataset, args.dataset_root, train=True, **loading)
-        session.reference = make_reference(end, setting, training)
+        session.reference = make_reference(end, options, training)
     return session.reference
 
 

@@ -4,7 +4,7 @@
 import sys
 
 from src import cli
-from src.choices import LR_STEPS, OOD_SCORES
+from src.choices import LR_STEPS, PENALTIES
 from src.choices.models import MODEL_NAMES
 
 CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_"))
@@ -43,7 +43,7 @@ def parser() -> cli.Parser:
     add("-m-out", "--mean-out-score", dest="m_out", type=cli.real_number(), default=-7.0,
         help="energy that OOD is to stay above")  # fmt: skip
     add("-score", "--ood-score", dest="score", type=lambda text: "OE" if text.lower() == "oe" else text,
-        choices=OOD_SCORES, default="energy",
+        choices=PENALTIES, default="energy",
         help="what is added to the cross-entropy: the energy hinge, or outlier exposure")  # fmt: skip
     add("-fdir", "--final-save-dir", default="./models/repr_cls_ood_detectors", help="folder of the detector store")
     return options

@@ -8,7 +8,7 @@ import pytest
 from src.choices.datasets import DATASETS, INTERVENTIONS
 from src.choices.measures import GRAMS, MEASURES, Measure
 from src.choices.models import MODELS
-from src.choices.scores import SCORES, Score
+from src.choices.scores import SCORES, OodScore
 from src.choices.stitching import FORMS, OBJECTIVES
 from src.datasets import augmentation, interventions, registry
 from src.models import building
@@ -68,7 +68,7 @@ def test_an_ood_score(monkeypatch, stitch):
             return (self.features(activations).norm(dim=1) - self.norm).abs()
 
     monkeypatch.setitem(detectors.DETECTORS, "norm", Norm)
-    monkeypatch.setitem(SCORES, "norm", Score("norm", "is the norm another one?"))
+    monkeypatch.setitem(SCORES, "norm", OodScore("norm", "is the norm another one?"))
     assert "norm: is the norm another one?" in help_of("exec_eval_stitcher_ood.py")
     stitch("layer4.0", "layer4.1", *DM, "-e", "0", "-dir", "runs")
     run("exec_eval_stitcher_ood.py", "results/runs", *ON_DIGITS, "--detector", "norm")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 N_NEIGHBOURS = 50  # or half of the smallest class, if that is less
 
 
-class Score(NamedTuple):
+class OodScore(NamedTuple):
     """A score of how far activations are out of distribution."""
 
     title: str  # in figures
@@ -17,9 +17,9 @@ class Score(NamedTuple):
 
 
 SCORES = {
-    "energy": Score("energy", "of a detector from the store, as in the paper", is_trained=True),
-    "mahalanobis": Score("Mahalanobis", "distance to the nearest class mean (Lee et al. 2018)"),
-    "rmd": Score("relative Mahalanobis", "less that to the mean of all (Ren et al. 2021)"),
-    "knn": Score("nearest neighbours", "distance to the k-th (Sun et al. 2022)"),
-    "residual": Score("residual", "norm outside of the principal subspace (Wang et al. 2022)"),
+    "energy": OodScore("energy", "of a detector from the store, as in the paper", is_trained=True),
+    "mahalanobis": OodScore("Mahalanobis", "distance to the nearest class mean (Lee et al. 2018)"),
+    "rmd": OodScore("relative Mahalanobis", "less that to the mean of all (Ren et al. 2021)"),
+    "knn": OodScore("nearest neighbours", "distance to the k-th (Sun et al. 2022)"),
+    "residual": OodScore("residual", "norm outside of the principal subspace (Wang et al. 2022)"),
 }

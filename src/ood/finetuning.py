@@ -58,7 +58,7 @@ def outlier_exposure_penalty(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def make_penalty(name: str, *, m_in: float, m_out: float) -> Penalty:
-    """Return the penalty of a name in `OOD_SCORES`; `m_in` and `m_out` are those of `energy_penalty`."""
+    """Return the penalty of a name in `PENALTIES`; `m_in` and `m_out` are those of `energy_penalty`."""
     if name == "energy":
         return partial(energy_penalty, m_in=m_in, m_out=m_out)
     return outlier_exposure_penalty

@@ -84,7 +84,7 @@ def report(
             }
             for experiment, of_experiment in matrices.items()
         }
-        draw(path, panels, figure=figure, title=title, caption=describe(rows, n_images=len(reference.setting.test)))
+        draw(path, panels, figure=figure, title=title, caption=describe(rows, n_images=len(reference.options.test)))
     if reference.noise_costs:
         limit = f"{ValidityLimits().noise_dose:.0%}"
         costs = [[cost] for cost in reference.noise_costs.values()]

@@ -44,7 +44,7 @@ def alignment_of(shape1: tuple[int, ...], shape2: tuple[int, ...], mode: str = "
     return " / ".join(dict.fromkeys(POOLS[len(shape)] for shape in (shape1, shape2)))
 
 
-class Layer:
+class LayerFeatures:
     """The activations of one layer for n images, added batch by batch.
 
     Args:
