@@ -59,7 +59,7 @@ SHAPE = "representation_shape"
 MODELS = {name: Entry("resnet", row) for name, row in (RESNETS | RESNET_VARIANTS).items()}
 MODELS |= {name: Entry("preact_resnet", row) for name, row in PREACTS.items()}
 MODELS |= {f"tv_{name}": Entry("resnet", row | {"imagenet_stem": True}) for name, row in RESNETS.items()}
-MODELS["small_cnn"] = Entry("small_cnn", {})
+MODELS["small_cnn"] = Entry("small_cnn", {}, ("n_channels", "image_shape"))
 MODELS |= {
     f"vit_{size}_{suffix}": Entry("vit", row | patches, ("n_channels", "image_shape"))
     for suffix, patches in VIT_INPUTS.items()

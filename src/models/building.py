@@ -71,7 +71,7 @@ def build_model(
         names = *MODEL_NAMES, "tv_NAME of torchvision", "FILE.py:FUNCTION"
         raise unknown_name("model", name, names, where="exec_train.py --help lists all")
     network = Network(module, image_shape=images, n_classes=n_classes)
-    if image_shape is not None and (name not in MODELS or name == "small_cnn"):  # which small images are too small for
+    if image_shape is not None and name not in MODELS:
         _check(network, name, encoder=encoder)
     return network
 

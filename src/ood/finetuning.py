@@ -71,13 +71,16 @@ def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
 class RepresentationClassification(Classification):
     """The task of classifying from the activation of a frozen network at one layer; no more of that network runs.
 
-    Args:
-        penalty: added to the cross-entropy by fine-tuning; None in pre-training.
+    Attributes:
+        penalty: added to the cross-entropy in training; None in pre-training, set for fine-tuning.
     """
 
-    def __init__(self, source: Network, layer: str, classifier: Network, *, penalty: Penalty | None = None):
+    def __init__(self, source: Network, layer: str, classifier: Network):
         super().__init__(classifier)
-        self.source, self.layer, self.penalty, self.names = source, layer, penalty, ["the detector"]
+        self.names = ["the detector"]
+        self.source = source
+        self.layer = layer
+        self.penalty: Penalty | None = None
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the cross-entropy on images (B, C, H, W) with labels (B,), in training plus the penalty."""
