@@ -58,8 +58,8 @@ class Case(NamedTuple):
 
     def stitch(self, folder: str) -> float:
         """Stitch all pairs of layers by direct matching with all images, into a folder; return the seconds."""
-        given = ["f.pt", "g.pt", self.kind, self.kind, "all", "all", "rc2c_pre", "--mod-only-stitch", "-dir", folder]
-        return self.run("exec_stitch", *given, "-i", "pinv", "-e", "0", "-pinv-samples", str(len(self.images)))
+        networks = ["f.pt", "g.pt", self.kind, self.kind, "all", "all", "rc2c_pre", "--mod-only-stitch", "-dir", folder]
+        return self.run("exec_stitch", *networks, "-i", "pinv", "-e", "0", "-pinv-samples", str(len(self.images)))
 
 
 @torch.no_grad()
@@ -181,8 +181,8 @@ def race_ood(case: Case) -> tuple[float, dict, Callable]:
 
 
 def race_cka(case: Case) -> tuple[float, dict, Callable]:
-    given = ["f.pt", "g.pt", case.kind, case.kind, "all", "all", "--metrics", "cka", "-n", str(len(case.images))]
-    seconds = case.run("exec_compute_low_rank_sim_metrics", *given, "-o", "similarity.csv")
+    networks = ["f.pt", "g.pt", case.kind, case.kind, "all", "all", "--metrics", "cka", "-n", str(len(case.images))]
+    seconds = case.run("exec_compute_low_rank_sim_metrics", *networks, "-o", "similarity.csv")
     return seconds, read_column("similarity.csv", "cka"), cka
 
 
