@@ -8,7 +8,8 @@ from src import cli
 
 def parser() -> cli.Parser:
     options = cli.Parser("Compare layers of two networks by CKA, PWCCA and orthogonal Procrustes, at any ranks.")
-    add, rank = options.add_argument, cli.whole_number(0)
+    add = options.add_argument
+    rank = cli.whole_number(0)
     add("model1_path", help=f"checkpoint of the first network: {cli.CHECKPOINT}")
     add("model2_path", help="checkpoint of the second network")
     add("model1_type", type=cli.network, help=cli.NETWORKS)
@@ -30,7 +31,7 @@ def parser() -> cli.Parser:
 
 
 def compute(args, session=None) -> None:
-    """Run the experiment; `session` keeps networks, images and features for others of this process."""
+    """Run the experiment. All experiments of one `session` share its networks, images and features."""
     from src.datasets import dataset_info
     from src.results.run import Run
     from src.runtime import device_of
@@ -71,7 +72,7 @@ def count_images(args, test_set) -> int:
 
 
 def take_statistics(args, first, second, test_set, n_images, session, device):
-    """Return the statistics of the layers of both networks; those that `session` keeps are not taken again."""
+    """Return the statistics of the layers of both networks, from one pass each unless `session` has its features."""
     from src.console import progress
     from src.low_rank import descending
     from src.similarity import passes

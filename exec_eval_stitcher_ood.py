@@ -9,7 +9,8 @@ from src.choices.scores import SCORES
 
 def parser() -> cli.Parser:
     options = cli.Parser("Evaluate a folder of stitching runs with the OOD detectors of their end layers.")
-    add, root = options.add_argument, "./data/pytorch"
+    add = options.add_argument
+    root = "./data/pytorch"
     add("source_dir", help="folder that holds one folder for each run, all of the same two networks")
     cli.add_data(options, batch_size=64)
     cli.add_interventions(options, of_tests=True)
@@ -34,15 +35,15 @@ def parser() -> cli.Parser:
     add("-ed", "--energy-dir", help="folder for the scores of all images; default: one file in source_dir")
     add("--front-model", help="where the front network's checkpoint is now, if it was moved")
     add("--end-model", help="where the end network's checkpoint is now, if it was moved")
-    own = "FILE.py:FUNCTION of the {} network, whose code runs only if named here"
-    add("--front-type", type=cli.network, help=own.format("front"))
+    named_here = "FILE.py:FUNCTION of the {} network, whose code runs only if named here"
+    add("--front-type", type=cli.network, help=named_here.format("front"))
     add("--end-type", type=cli.network, help="likewise, of the end network")
     cli.add_figure(options)
     return options
 
 
 def evaluate(args, session=None) -> None:
-    """Run the experiment; `session` keeps the networks, the images and the reference for others of this process."""
+    """Run the experiment. All experiments of one `session` share its networks, images and reference."""
     from pathlib import Path
 
     from src.console import note, warn
@@ -96,14 +97,14 @@ def evaluate(args, session=None) -> None:
 
 
 def label_of_other_data(args) -> str:
-    """Return what the names of tables of other data than those stitched on have at their end; "" for the same data."""
+    """Return the data set that ends the names of tables of `--other-data`; "" without that option."""
     from src.choices.datasets import dataset_label
 
     return dataset_label(args.dataset) if args.other_data else ""
 
 
 def begin_tables(args) -> dict:
-    """Return for each score the run of this script that writes its table."""
+    """Return by score the run of this script that writes the table of the score."""
     from pathlib import Path
 
     from src.ood.rows import evaluation_file
@@ -117,7 +118,7 @@ def begin_tables(args) -> dict:
 
 
 def refer_to(end, end_name, args, runs, test_set, loading, session):
-    """Return the reference for stitches into the end network: that of `session`, if it was made for the same."""
+    """Return the reference for stitches into the end network: that of `session` if its options are these."""
     from functools import partial
 
     from src.ood.reference import EvaluationOptions, make_reference

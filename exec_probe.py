@@ -35,7 +35,7 @@ def parser() -> cli.Parser:
 
 
 def probe(args, session=None) -> None:
-    """Run the experiment; `session` keeps the network and the images for others of this process."""
+    """Run the experiment. All experiments of one `session` share its networks and images."""
     from src.console import progress
     from src.datasets import dataset_info
     from src.errors import UserError

@@ -41,7 +41,7 @@ def parser() -> cli.Parser:
 
 
 def stitch(args, session=None) -> None:
-    """Run the experiment; `session` keeps the networks and the images for others of this process."""
+    """Run the experiment. All experiments of one `session` share its networks and images."""
     from pathlib import Path
 
     from src.console import listed, warn
