@@ -5,6 +5,7 @@
 
 import pytest
 
+from src.choices import OPTIMIZERS
 from src.choices.datasets import DATASETS, INTERVENTIONS
 from src.choices.measures import GRAMS, MEASURES, Measure
 from src.choices.models import MODELS
@@ -15,6 +16,7 @@ from src.models import building
 from src.ood import detectors
 from src.similarity import measures
 from src.stitching import closed_forms, objectives
+from src.training import loop
 from tests.commands import MODEL, ON_DIGITS, parser_of, read_csv, run
 
 pytestmark = pytest.mark.usefixtures("few_test_images", "in_tmp_path")
@@ -37,6 +39,7 @@ def test_each_row_has_its_function_beside_the_functions_of_its_kind():
     assert registry.LOADERS.keys() == {row.loader for row in DATASETS.values()} | {"folder", "file"}  # a user's own
     assert augmentation.KINDS.keys() == {row.augmentation.kind for row in DATASETS.values() if row.augmentation}
     assert interventions.INTERVENTION_FUNCTIONS.keys() == INTERVENTIONS.keys()
+    assert loop.OPTIMIZERS.keys() == set(OPTIMIZERS)
 
 
 def test_a_measure_of_similarity(monkeypatch, digit_networks):

@@ -19,6 +19,7 @@ from src.runtime import seed_of, seeded
 from src.training.distributed import add_up
 from src.training.task import EpochLog, HeadResult, Task
 
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 CHECK_EVERY = 16  # steps between two checks that losses are finite: each waits for the GPU
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -137,9 +138,10 @@ def _finite(results: list[HeadResult], task: Task, when: str) -> list[HeadResult
 def _optimizer(parameters: list[nn.Parameter], settings: Settings) -> Optimizer:
     options = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=settings.momentum, **options)
-    adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-    return adam(parameters, fused=parameters[0].is_cuda or None, **options)  # one kernel for all heads
+        options["momentum"] = settings.momentum
+    else:
+        options["fused"] = parameters[0].is_cuda or None  # one kernel for all heads
+    return OPTIMIZERS[settings.optimizer](parameters, **options)
 
 
 def _scheduler(optimizer: Optimizer, settings: Settings) -> LRScheduler:
