@@ -8,7 +8,8 @@ from src import cli
 
 def parser() -> cli.Parser:
     options = cli.Parser("Compare layers of two networks by CKA, PWCCA and orthogonal Procrustes, at any ranks.")
-    add, rank = options.add_argument, cli.whole_number(0)
+    add = options.add_argument
+    rank = cli.whole_number(0)
     add("model1_path", help=f"checkpoint of the first network: {cli.CHECKPOINT}")
     add("model2_path", help="checkpoint of the second network")
     add("model1_type", type=cli.network, help=cli.NETWORKS)
@@ -30,46 +31,68 @@ def parser() -> cli.Parser:
 
 
 def compute(args, session=None) -> None:
-    """Run the experiment; `session` keeps networks, images and features for others of this process."""
-    from pathlib import Path
-
-    from src.console import note, progress, warn, warn_once
+    """Run the experiment. All experiments of one `session` share its networks, images and features."""
     from src.datasets import dataset_info
-    from src.low_rank import descending
     from src.results.run import Run
     from src.runtime import device_of
     from src.session import Session
     from src.similarity.comparison import Comparison
-    from src.similarity.passes import Side, take_statistics
-    from src.similarity.report import print_matrices, print_tables, write_files
 
     # Two networks, their layers, and the images.
     session = session or Session()
-    device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
-    how = {"session": session, "device": device, "encoder": True}
-    model1, first = cli.load_network(args, "model1", spec, **how)
-    model2, second = cli.load_network(args, "model2", spec, **how)
+    device = device_of(args.gpu)
+    spec = dataset_info(args.dataset, labelled=True).spec
+    first, second = cli.load_two_networks(args, cli.MODEL1, cli.MODEL2, spec, session=session, device=device)
     run = Run.beside(args.output, vars(args)) if args.output else None
-    one_network = first == second
-    model1, layers1 = cli.choose_layers(model1, args.model1_layer, args, image_shape=spec.shape, side="1")
-    model2 = model1 if one_network else model2
-    model2, layers2 = cli.choose_layers(model2, args.model2_layer, args, image_shape=spec.shape, side="2")
     loading = cli.load_options(args, device)
     test_set = session.dataset(args.dataset, args.dataset_root, train=False, **loading)
-    n_images = min(args.n_samples, len(test_set))
-    if n_images < args.n_samples:
-        warn_once(f"-n {args.n_samples}: there are only {n_images} validation images")
-    ranks1, ranks2 = descending(args.model1_ranks), descending(args.model2_ranks)
+    n_images = count_images(args, test_set)
 
-    # One pass of each network over the images, unless its features are kept.
-    images = (args.dataset, str(args.dataset_root), n_images, *loading["interventions"].items(), args.intervention_seed)
-    made_with = (*images, args.amp, args.tf32)
-    keys = [(name, args.channels_last in (side, "both"), *made_with) for side, name in (("1", first), ("2", second))]
-    network1 = model2 if one_network else model1  # the view that has the layout of both
+    # One pass of each network over the images; then the measures of each pair of layers, at each pair of ranks.
+    statistics = take_statistics(args, first, second, test_set, n_images, session, device)
+    comparison = Comparison(
+        statistics,
+        n_permutations=args.n_permutations or 0,
+        labels=test_set.labels[:n_images],
+        source=source_of(args, first.name, second.name),
+        both_ways=True,
+    )
+    rows = print_rows(args, comparison)
+    if run:
+        write_rows(args, run, rows)
+
+
+def count_images(args, test_set) -> int:
+    """Return how many images are compared; warn if there are fewer than the option says."""
+    from src.console import warn_once
+
+    if args.n_samples > len(test_set):
+        warn_once(f"-n {args.n_samples}: there are only {len(test_set)} validation images")
+    return min(args.n_samples, len(test_set))
+
+
+def take_statistics(args, first, second, test_set, n_images, session, device):
+    """Return the statistics of the layers of both networks, from one pass each unless `session` has its features."""
+    from src.console import progress
+    from src.low_rank import descending
+    from src.similarity import passes
+
+    interventions = cli.load_options(args, device)["interventions"].items()
+    images = (args.dataset, str(args.dataset_root), n_images, *interventions, args.intervention_seed)
+    made_with = (*images, args.amp, args.tf32)  # what the features of a network depend on beside the network
+    sides = [
+        passes.Side(
+            side.network,
+            side.layers,
+            descending(ranks),
+            title=side.name.path,
+            key=(side.name, args.channels_last in (number, "both"), *made_with),
+        )
+        for side, ranks, number in ((first, args.model1_ranks, "1"), (second, args.model2_ranks, "2"))
+    ]
     batches = test_set.batches(args.batch_size, indices=range(n_images))
-    statistics = take_statistics(
-        Side(network1, layers1, ranks1, title=args.model1_path, key=keys[0]),
-        Side(model2, layers2, ranks2, title=args.model2_path, key=keys[1]),
+    return passes.take_statistics(
+        *sides,
         progress(batches, "activations", -(-n_images // args.batch_size)),
         n_images=n_images,
         metrics=args.metrics,
@@ -78,37 +101,49 @@ def compute(args, session=None) -> None:
         kept=session.features,
     )
 
-    # The measures of each pair of layers, at each pair of ranks.
-    comparison = Comparison(
-        statistics,
-        n_permutations=args.n_permutations or 0,
-        labels=test_set.labels[:n_images],
-        source={
-            "model1": args.model1_path,
-            "model2": args.model2_path,
-            "model1_type": args.model1_type,
-            "model2_type": args.model2_type,
-            "model1_weights": first.identity,
-            "model2_weights": second.identity,
-            "dataset": args.dataset,
-            "shortcut": args.shortcut,
-            "seed": args.seed if first.is_fresh or second.is_fresh else None,
-        },
-        both_ways=True,
-    )
-    pairs = list(comparison.rows())
-    for rows in pairs:
+
+def source_of(args, first, second) -> dict:
+    """Return the columns that name the two networks and the images."""
+    return {
+        "model1": args.model1_path,
+        "model2": args.model2_path,
+        "model1_type": args.model1_type,
+        "model2_type": args.model2_type,
+        "model1_weights": first.identity,
+        "model2_weights": second.identity,
+        "dataset": args.dataset,
+        "shortcut": args.shortcut,
+        "seed": args.seed if first.is_fresh or second.is_fresh else None,
+    }
+
+
+def print_rows(args, comparison) -> list:
+    """Print the tables of all pairs of layers, and what may surprise in them; return their rows."""
+    from src.console import note, warn
+    from src.similarity.report import print_matrices, print_tables
+
+    all_rows = []
+    for rows in list(comparison.rows()):
         if args.verbose:
             note(f"{rows[0].layer1} -- {rows[0].layer2}: samples of CCA and Procrustes: {rows[0].alignment}")
         print_tables(rows, dict.fromkeys(args.metrics))
-    rows = [row for of_pair in pairs for row in of_pair]
-    print_matrices(rows)
+        all_rows += rows
+    print_matrices(all_rows)
     for line in comparison.warnings():
         warn(line)
-    if run:
-        write_files(Path(args.output), rows, **cli.figure_options(args))
-        run.finish()
-        note(f"wrote {args.output}")
+    return all_rows
+
+
+def write_rows(args, run, rows) -> None:
+    """Write the table and its figure, and finish the run."""
+    from pathlib import Path
+
+    from src.console import note
+    from src.similarity.report import write_files
+
+    write_files(Path(args.output), rows, **cli.figure_options(args))
+    run.finish()
+    note(f"wrote {args.output}")
 
 
 def main(argv=None) -> int:

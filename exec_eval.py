@@ -16,18 +16,20 @@ def parser() -> cli.Parser:
 
 
 def measure(args) -> None:
+    """Run the experiment."""
     from src.checkpoints import load_model
     from src.console import progress, result
     from src.datasets import dataset_info, load_dataset
     from src.runtime import device_of
     from src.training import Classification, evaluate
 
-    device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
+    device = device_of(args.gpu)
+    spec = dataset_info(args.dataset, labelled=True).spec
     model = load_model(cli.named_network(args, "model"), spec, device=device)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **cli.load_options(args, device))
     batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
-    (score,) = evaluate(Classification(model), batches)
-    result(f"Clean accuracy: {score.accuracy:.2%}")
+    (measured,) = evaluate(Classification(model), batches)
+    result(f"Clean accuracy: {measured.accuracy:.2%}")
 
 
 def main(argv=None) -> int:

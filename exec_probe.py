@@ -35,21 +35,83 @@ def parser() -> cli.Parser:
 
 
 def probe(args, session=None) -> None:
-    """Run the experiment; `session` keeps the network and the images for others of this process."""
-    from pathlib import Path
-
-    from src.checkpoints import save_state
-    from src.console import note, progress, result
+    """Run the experiment. All experiments of one `session` share its networks and images."""
+    from src.console import progress
     from src.datasets import dataset_info
     from src.errors import UserError
     from src.low_rank import descending
-    from src.probing import Probes, decay_epochs
-    from src.probing.rows import ProbeRow, write_files
-    from src.results.options import write_options
+    from src.probing import Probes
     from src.results.run import Run
     from src.runtime import device_of
     from src.session import Session
-    from src.training import EpochLog, Settings, evaluate, train
+    from src.training import evaluate
+
+    if args.resume and not args.output:
+        raise UserError("--resume goes on from files beside the table of -o; give -o as well")
+
+    # A network, and one probe for each of its layers and each rank.
+    session = session or Session()
+    device = device_of(args.gpu)
+    spec = dataset_info(args.dataset, labelled=True).spec
+    model = cli.load_network(args, cli.PROBED, spec, session=session, device=device)
+    run = Run.beside(args.output, vars(args)) if args.output else None
+    if args.resume and run.skip_if_finished(resume=True):
+        return
+    task = Probes(model.network, model.layers, descending(args.ranks), spec, seed=args.seed)
+    if args.with_head:
+        check_head(args, task, spec)
+
+    # The images.
+    loading = cli.load_options(args, device)
+    train_set = session.dataset(args.dataset, args.dataset_root, train=True, **loading)
+    test_set = session.dataset(args.dataset, args.dataset_root, train=False, **loading)
+
+    # All probes train together; without epochs they stay as they were drawn.
+    if run:
+        run.claim(resume=args.resume)
+        if args.resume and run.skip_if_finished(resume=True):  # by another process, in the meantime
+            return
+    print_start()
+    if args.n_epochs:
+        trained, tested = train_probes(args, task, train_set, test_set, run)
+    else:
+        batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
+        trained, tested = {}, dict(zip(task.probes, evaluate(task, batches), strict=True))
+
+    # Their accuracies.
+    print_accuracies(args, task, tested)
+    if args.with_head:
+        save_with_head(args, task)
+    if run:
+        write_table(args, run, task, trained, tested, weights=model.name.identity, n_images=len(test_set))
+
+
+def check_head(args, task, spec) -> None:
+    """Raise a UserError unless the only probe can become the head of an encoder."""
+    from src.errors import UserError
+
+    if task.layers not in (["output"], [task.network.output_name]) or task.ranks != [None]:
+        raise UserError("--with-head takes one probe, of the output at full rank: give -l output and no -ranks")
+    if not task.network.is_encoder:
+        raise UserError(f"--with-head is for encoders; {args.model_type} gives {spec.n_classes} logits already")
+
+
+def print_start() -> None:
+    """Print the command as the public code does, and a note on what follows it."""
+    from src.console import note, result
+
+    note(
+        "Printed, as by the paper's code: the command, and of each layer the test accuracy of the probe at each rank "
+        "(None: full), then these accuracies alone"
+    )
+    result(str(sys.argv))
+
+
+def train_probes(args, task, train_set, test_set, run):
+    """Train all probes; return by layer and rank the results on training and on test images of the last epoch."""
+    from src.console import result
+    from src.probing import decay_epochs
+    from src.training import Settings, train
 
     settings = Settings(
         args.n_epochs,
@@ -59,73 +121,78 @@ def probe(args, session=None) -> None:
         weight_decay=args.weight_decay,
         reduce_lr_epochs=decay_epochs(args.n_epochs),
     )
-    device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
-    if args.resume and not args.output:
-        raise UserError("--resume goes on from files beside the table of -o; give -o as well")
-    session = session or Session()
-    model, name = cli.load_network(args, "model", spec, session=session, device=device, encoder=True)
-    run = Run.beside(args.output, vars(args)) if args.output else None
-    if args.resume and run.skip_if_finished(resume=True):
-        return
-
-    # One probe for each layer and rank.
-    model, layers = cli.choose_layers(model, ",".join(args.layer_names), args, image_shape=spec.shape)
-    ranks = descending(args.ranks)
-    if args.with_head and (layers not in (["output"], [model.output_name]) or ranks != [None]):
-        raise UserError("--with-head takes one probe, of the output at full rank: give -l output and no -ranks")
-    if args.with_head and not model.is_encoder:
-        raise UserError(f"--with-head is for encoders; {args.model_type} gives {spec.n_classes} logits already")
-    task = Probes(model, layers, ranks, spec, seed=args.seed)
-    loading = cli.load_options(args, device)
-    train_set = session.dataset(args.dataset, args.dataset_root, train=True, **loading)
-    test_set = session.dataset(args.dataset, args.dataset_root, train=False, **loading)
-
-    # All of them train together.
-    if run:
-        run.claim(resume=args.resume)
-        if args.resume and run.skip_if_finished(resume=True):  # by another process, in the meantime
-            return
-    note("Printed, as by the paper's code: the command, and of each layer the test accuracy of the probe at each rank "
-         "(None: full), then these accuracies alone")  # fmt: skip
-    result(str(sys.argv))
-    for history, state in train(task, train_set, test_set, settings, state=run and run.state.get("loop")):
-        epoch, logs = len(history), history[-1]
+    begun = run.state.get("loop") if run else None
+    for history, state in train(task, train_set, test_set, settings, state=begun):
         if run:
             run.save(loop=state)
-        for (layer, rank), log in zip(task.probes, logs, strict=True):
-            if args.verbose:
-                whose = f"{layer} -- rank {rank} -- " if len(logs) > 1 else ""
-                result(f"{whose}Epoch #{epoch} train acc: {log.train.accuracy}")
-                result(f"{whose}Epoch #{epoch} val acc: {log.val.accuracy}")
-    if not settings.n_epochs:  # the probes as they were drawn
-        batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
-        logs = [EpochLog(None, score) for score in evaluate(task, batches)]
+        logs = dict(zip(task.probes, history[-1], strict=True))
+        for (layer, rank), log in logs.items() if args.verbose else ():
+            whose = f"{layer} -- rank {rank} -- " if len(logs) > 1 else ""
+            result(f"{whose}Epoch #{len(history)} train acc: {log.train.accuracy}")
+            result(f"{whose}Epoch #{len(history)} val acc: {log.val.accuracy}")
+    trained = {key: log.train for key, log in logs.items()}
+    tested = {key: log.val for key, log in logs.items()}
+    return trained, tested
 
-    # Their accuracies.
-    last = dict(zip(task.probes, logs, strict=True))
-    for layer in layers:
-        accuracies = {rank: last[layer, rank].val.accuracy for rank in ranks}
+
+def print_accuracies(args, task, tested) -> None:
+    """Print the test accuracies of each layer the way the public code does."""
+    from src.console import result
+
+    for layer in task.layers:
+        accuracies = {rank: tested[layer, rank].accuracy for rank in task.ranks}
         result(f"{args.model_path} -- {layer}")
         result("".join(f"Rank {rank}: {accuracy}\n" for rank, accuracy in accuracies.items()))
         result("\n".join(map(str, accuracies.values())))
     result("\n\n")
-    if args.with_head:
-        (head,) = task.heads
-        path = Path(args.with_head, f"model_{args.n_epochs}.pt")
-        own = {f"linear_probe.{key}": value for key, value in head.state_dict().items()}
-        save_state(path, model.state_dict() | own)
-        write_options(path.with_suffix(".config.txt"), vars(args))  # so that fresh weights are known as such
-        note(f"wrote {path}")
-    if run:
-        made_with = (args.seed, args.n_epochs, args.model_type, args.dataset, len(test_set), args.shortcut,
-                     name.identity)  # fmt: skip
-        rows = []
-        for (layer, rank), (trained, val) in last.items():
-            scores = val.accuracy, trained and trained.accuracy, val.loss
-            rows.append(ProbeRow(args.model_path, layer, rank, *scores, *made_with))
-        write_files(Path(args.output), rows, task.widths, **cli.figure_options(args))
-        run.finish()
-        note(f"wrote {args.output}")
+
+
+def save_with_head(args, task) -> None:
+    """Save the network with the only probe as its head."""
+    from pathlib import Path
+
+    from src.checkpoints import save_state
+    from src.console import note
+    from src.results.options import write_options
+
+    (head,) = task.heads
+    path = Path(args.with_head, f"model_{args.n_epochs}.pt")
+    state_of_head = {f"linear_probe.{key}": value for key, value in head.state_dict().items()}
+    save_state(path, task.network.state_dict() | state_of_head)
+    write_options(path.with_suffix(".config.txt"), vars(args))  # so that fresh weights are known as such
+    note(f"wrote {path}")
+
+
+def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
+    """Write the table and its figure, and finish the run."""
+    from pathlib import Path
+
+    from src.console import note
+    from src.probing.rows import ProbeRow, write_files
+
+    rows = []
+    for (layer, rank), on_test in tested.items():
+        on_training = trained.get((layer, rank))
+        rows.append(
+            ProbeRow(
+                args.model_path,
+                layer,
+                rank,
+                accuracy=on_test.accuracy,
+                train_accuracy=on_training.accuracy if on_training else None,
+                loss=on_test.loss,
+                seed=args.seed,
+                epochs=args.n_epochs,
+                model_type=args.model_type,
+                dataset=args.dataset,
+                n_images=n_images,
+                shortcut=args.shortcut,
+                model_weights=weights,
+            )
+        )
+    write_files(Path(args.output), rows, task.widths, **cli.figure_options(args))
+    run.finish()
+    note(f"wrote {args.output}")
 
 
 def main(argv=None) -> int:

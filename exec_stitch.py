@@ -41,38 +41,30 @@ def parser() -> cli.Parser:
 
 
 def stitch(args, session=None) -> None:
-    """Run the experiment; `session` keeps the networks and the images for others of this process."""
-    from datetime import datetime
+    """Run the experiment. All experiments of one `session` share its networks and images."""
     from pathlib import Path
 
-    from src.console import listed, progress, warn
+    from src.console import listed, warn
     from src.datasets import dataset_info
     from src.results.experiments import Experiment, grouped
     from src.runtime import device_of
     from src.session import Session
-    from src.stitching import Grid, build_layers, check_options, match_layers, match_until_settled, matching_batches
+    from src.stitching import build_layers, check_options
     from src.stitching.grid_tables import update_grid
     from src.stitching.runs import GridRuns
-    from src.training import train
 
     # Two networks, and a stitching layer for each pair of their layers.
     session = session or Session()
-    settings, device, directory = cli.training_settings(args), device_of(args.gpu), Path("results", args.save_dir)
+    settings = cli.training_settings(args)
+    device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
-    one_network = cli.named_network(args, "front_model") == cli.named_network(args, "end_model")
-    how = {"session": session, "device": device}
-    front, _ = cli.load_network(args, "front_model", spec, **how, encoder=not one_network)
-    end, _ = cli.load_network(args, "end_model", spec, **how)
+    front, end = cli.load_two_networks(args, cli.FRONT, cli.END, spec, session=session, device=device)
     experiment = Experiment.of(vars(args))
-    front, front_layers = cli.choose_layers(front, args.front_layer, args, image_shape=spec.shape, side="front")
-    end = front if one_network else end
-    end, end_layers = cli.choose_layers(end, args.end_layer, args, image_shape=spec.shape, side="end")
-    front = end if one_network else front  # they share passes
     layers, skipped = build_layers(
-        front,
-        end,
-        front_layers,
-        end_layers,
+        front.network,
+        end.network,
+        front.layers,
+        end.layers,
         args.stitching_type,
         image_shape=spec.shape,
         seed=args.seed,
@@ -81,48 +73,78 @@ def stitch(args, session=None) -> None:
         c2t_cls_token=args.c2t_cls_token,
         t2c_cls_token=args.t2c_cls_token,
     )
-    check_options(experiment, layers, front, end)
+    check_options(experiment, layers, front.network, end.network)
 
     # All pairs share the frozen networks; where the networks' statistics move, each pair has networks of its own.
-    frozen = args.mod_only_stitch or args.n_epochs == 0
-    groups = [layers] if frozen else [{pair: layer} for pair, layer in layers.items()]
+    directory = Path("results", args.save_dir)
+    groups = [layers] if is_frozen(args) else [{pair: layer} for pair, layer in layers.items()]
     runs_of_groups = [GridRuns(directory, group, experiment, resume=args.resume) for group in groups]
     unfinished = [runs for runs in runs_of_groups if runs.layers]
     if unfinished:
-        data, loading, train_set = (args.dataset, args.dataset_root), cli.load_options(args, device), None
-        if args.init in FORMS or args.n_epochs:
-            train_set = session.dataset(*data, train=True, **loading)
-        test_set = session.dataset(*data, train=False, **loading)
-
+        images = load_images(args, session, device)
     for runs in unfinished:
-        runs.start = datetime.now()
-        grid = Grid(
-            front,
-            end,
-            runs.layers,
-            objective=OBJECTIVES[args.objective],
-            front_rank=args.front_stitch_rank,
-            l1_coef=args.l1_coef,
-            frozen=frozen,
-        )
-        matched = {}
-        if args.init in FORMS:
-            how = {"form": args.init, "rank": args.front_pinv_rank, "cutoff": args.pinv_cutoff}
-            n, order = args.n_pinv_init_samples, {"batch_size": args.batch_size, "seed": args.seed}
-            if n == "auto":
-                matched = match_until_settled(front, end, runs.layers, train_set, **order, **how)
-            else:
-                batches = matching_batches(train_set, n, **order, form=args.init)
-                matched = match_layers(front, end, runs.layers, *batches, **how)
-        for history, state in train(grid, train_set, test_set, settings, state=runs.state):
-            logs = zip(*history, strict=True)
-            runs.log(dict(zip(grid.layers, logs, strict=True)), state)
-        batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
-        runs.finish(grid.evaluate(batches), matched, whole_networks=None if frozen else (grid.front, grid.end))
+        run_grid(args, runs, front.network, end.network, *images, settings)
 
+    # The table of all runs of the folder.
     update_grid(directory, create=len(layers) > 1)
     for reason, pairs in grouped(skipped, skipped.get).items():
         warn(f"not stitched: {listed(pairs)}: {reason}")
+
+
+def is_frozen(args) -> bool:
+    """Return whether both networks stay as they are, their BatchNorm statistics too."""
+    return args.mod_only_stitch or args.n_epochs == 0
+
+
+def load_images(args, session, device):
+    """Return the training images, or None where nothing is matched or trained, and the test images."""
+    loading = cli.load_options(args, device)
+    train_set = None
+    if args.init in FORMS or args.n_epochs:
+        train_set = session.dataset(args.dataset, args.dataset_root, train=True, **loading)
+    test_set = session.dataset(args.dataset, args.dataset_root, train=False, **loading)
+    return train_set, test_set
+
+
+def run_grid(args, runs, front, end, train_set, test_set, settings) -> None:
+    """Match, train and evaluate the stitches that share passes, and write the folder of each."""
+    from datetime import datetime
+
+    from src.console import progress
+    from src.stitching import Grid
+    from src.training import train
+
+    runs.start = datetime.now()
+    grid = Grid(
+        front,
+        end,
+        runs.layers,
+        objective=OBJECTIVES[args.objective],
+        front_rank=args.front_stitch_rank,
+        l1_coef=args.l1_coef,
+        frozen=is_frozen(args),
+    )
+    matched = match(args, front, end, runs.layers, train_set)
+    for history, state in train(grid, train_set, test_set, settings, state=runs.state):
+        logs = zip(*history, strict=True)
+        runs.log(dict(zip(grid.layers, logs, strict=True)), state)
+    batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
+    whole_networks = None if grid.frozen else (grid.front, grid.end)
+    runs.finish(grid.evaluate(batches), matched, whole_networks=whole_networks)
+
+
+def match(args, front, end, layers, train_set):
+    """Match stitching layers directly where the option says so; return by pair how that went."""
+    from src.stitching import match_layers, match_until_settled, matching_batches
+
+    if args.init not in FORMS:
+        return {}
+    order = {"batch_size": args.batch_size, "seed": args.seed}
+    solution = {"form": args.init, "rank": args.front_pinv_rank, "cutoff": args.pinv_cutoff}
+    if args.n_pinv_init_samples == "auto":
+        return match_until_settled(front, end, layers, train_set, **order, **solution)
+    batches = matching_batches(train_set, args.n_pinv_init_samples, **order, form=args.init)
+    return match_layers(front, end, layers, *batches, **solution)
 
 
 def main(argv=None) -> int:

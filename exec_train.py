@@ -34,6 +34,7 @@ def parser() -> cli.Parser:
 
 
 def train(args) -> None:
+    """Run the experiment."""
     import torch
 
     from src.checkpoints import save_state
@@ -49,19 +50,22 @@ def train(args) -> None:
     run = Run.in_folder(args.save_dir, vars(args))
     if run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
         return
-    device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
+
+    # The network and the images.
+    device = device_of(args.gpu)
+    spec = dataset_info(args.dataset, labelled=True).spec
     with seeded(args.seed):
         model = build_model(args.model_type, n_classes=spec.n_classes, n_channels=spec.shape[0], image_shape=spec.shape)
     # Tensor cores want channels last; in float32 the layout is left alone.
     model.to(device, memory_format=torch.channels_last if args.amp == "bf16" else torch.preserve_format)
-    options = cli.load_options(args, device)
-    train_set, val_set = (
-        load_dataset(args.dataset, args.dataset_root, train=train, **options) for train in (True, False)
-    )
+    loading = cli.load_options(args, device)
+    train_set = load_dataset(args.dataset, args.dataset_root, train=True, **loading)
+    test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
     train_set.epoch_size = args.epoch_size or train_set.epoch_size
 
+    # The training.
     run.claim(resume=args.resume)
-    train_network(run, Classification(model), train_set, val_set, settings, save_frequency=args.save_frequency)
+    train_network(run, Classification(model), train_set, test_set, settings, save_frequency=args.save_frequency)
     if not args.n_epochs:
         save_state(run.folder / "model_0.pt", model.state_dict())
     run.finish()

@@ -4,7 +4,7 @@
 import sys
 
 from src import cli
-from src.choices import LR_STEPS, OOD_SCORES
+from src.choices import LR_STEPS, PENALTIES
 from src.choices.models import MODEL_NAMES
 
 CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_"))
@@ -43,87 +43,121 @@ def parser() -> cli.Parser:
     add("-m-out", "--mean-out-score", dest="m_out", type=cli.real_number(), default=-7.0,
         help="energy that OOD is to stay above")  # fmt: skip
     add("-score", "--ood-score", dest="score", type=lambda text: "OE" if text.lower() == "oe" else text,
-        choices=OOD_SCORES, default="energy",
+        choices=PENALTIES, default="energy",
         help="what is added to the cross-entropy: the energy hinge, or outlier exposure")  # fmt: skip
     add("-fdir", "--final-save-dir", default="./models/repr_cls_ood_detectors", help="folder of the detector store")
     return options
 
 
 def train_detectors(args) -> None:
-    from functools import partial
-    from pathlib import Path
-
-    from src.console import note
-    from src.datasets import dataset_info, load_dataset
-    from src.errors import UserError
-    from src.ood import finetuning
-    from src.ood.store import DetectorStore, new_name
-    from src.results.run import Run
+    """Run the experiment."""
+    from src.datasets import dataset_info
+    from src.ood.store import DetectorStore
     from src.runtime import device_of
     from src.session import Session
-    from src.training.recorded import train_network
 
-    # The network, and a run for each of its layers.
-    settings, device, store = cli.training_settings(args), device_of(args.gpu), DetectorStore(args.final_save_dir)
+    # The network and its layers.
+    settings = cli.training_settings(args)
+    device = device_of(args.gpu)
+    store = DetectorStore(args.final_save_dir)
     store.entries()  # which may be damaged
+    spec = dataset_info(args.dataset, labelled=True).spec
+    check_finetuning_data(args)
+    source = cli.load_network(args, cli.SOURCE, spec, session=Session(), device=device)
+
+    # A detector for each layer, unless its run is finished.
+    runs = begin_runs(args, source.layers)
+    images = load_images(args, device)
+    for layer, run in runs.items():
+        train_detector(args, run, source, layer, spec, settings, store, *images)
+
+
+def check_finetuning_data(args) -> None:
+    """Raise a UserError if the ID data have no labels, or ID and OOD data are one set."""
+    from src.datasets import dataset_info
+    from src.errors import UserError
+
+    dataset_info(args.finetune_id_dataset, labelled=True)
     id_data = (args.finetune_id_dataset, args.finetune_id_dataset_root)
     ood_data = (args.finetune_ood_dataset, args.finetune_ood_dataset_root)
-    spec = dataset_info(args.dataset, labelled=True).spec
-    dataset_info(args.finetune_id_dataset, labelled=True)
     if id_data == ood_data:
         raise UserError(
             f"-ftidd and -ftoodd are both {args.finetune_id_dataset}: no detector tells it from itself; choose two sets"
         )
-    source, name = cli.load_network(args, "source_model", spec, session=Session(), device=device)
-    source, layers = cli.choose_layers(source, args.source_layer_name, args, image_shape=spec.shape)
+
+
+def begin_runs(args, layers) -> dict:
+    """Return a run for each layer that has no finished one."""
+    from pathlib import Path
+
+    from src.results.run import Run
+
     runs = {}
     for layer in layers:
-        path = str(Path(args.save_dir, layer) if len(layers) > 1 else Path(args.save_dir))
-        run = Run.in_folder(path, vars(args) | {"source_layer_name": layer, "save_dir": path})
+        folder = Path(args.save_dir, layer) if len(layers) > 1 else Path(args.save_dir)
+        run = Run.in_folder(folder, vars(args) | {"source_layer_name": layer, "save_dir": str(folder)})
         if not run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
             runs[layer] = run
+    return runs
 
-    # The images, and the two phases of training.
+
+def load_images(args, device):
+    """Return the training and the test images, and the batches of fine-tuning, half ID and half OOD."""
+    from src.datasets import load_dataset
+    from src.ood.finetuning import HalfAndHalf
+
     loading = cli.load_options(args, device)
     train_set = load_dataset(args.dataset, args.dataset_root, train=True, **loading)
-    val_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
-    both = (load_dataset(*data, train=True, **loading) for data in (id_data, ood_data))
-    mixed = finetuning.HalfAndHalf(*both, like=train_set, batch_size=args.batch_size)
-    hinge = partial(finetuning.energy_penalty, m_in=args.m_in, m_out=args.m_out)
-    penalty = {"energy": hinge, "OE": finetuning.outlier_exposure_penalty}[args.score]
-    tuning = finetuning.finetuning_settings(settings, n_epochs=args.n_finetune_epochs, decay=args.finetune_decay)
+    test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
+    id_set = load_dataset(args.finetune_id_dataset, args.finetune_id_dataset_root, train=True, **loading)
+    ood_set = load_dataset(args.finetune_ood_dataset, args.finetune_ood_dataset_root, train=True, **loading)
+    mixed = HalfAndHalf(id_set, ood_set, like=train_set, batch_size=args.batch_size)
+    return train_set, test_set, mixed
 
-    for layer, run in runs.items():
-        note(f"detector for {layer}")
-        classifier, shape = finetuning.fresh_classifier(
-            args.model_type, source, layer, spec, seed=args.seed, resume_from=args.resume_from
-        )
-        run.claim(resume=args.resume)
-        file = run.state.get("detector") or new_name()
-        run.save(detector=file)
-        task = finetuning.RepresentationClassification(source, layer, classifier)
-        if "finetuning" not in run.state:
-            train_network(run, task, train_set, val_set, settings, save_frequency=args.save_frequency)
-        task.penalty = penalty
-        scores = finetuning.finetune(run, task, mixed, val_set, tuning)
-        entry = {
-            "model_type": args.model_type,
-            "source_model_type": args.source_model_type,
-            "source_model_path": args.source_model_path,
-            "source_layer": layer,
-            "id_dataset": args.dataset,
-            "orig_input_shape": spec.shape,
-            "required_input_shape": shape,
-            "training_loc": str(run.folder),
-            "source_sha256": name.weights,
-            "finetune_id_dataset": args.finetune_id_dataset,
-            "finetune_ood_dataset": args.finetune_ood_dataset,
-            "score": args.score,
-            "scores": scores,
-        }
-        store.add(file, classifier.state_dict(), entry)
-        run.finish()
-        note(f"added {store.folder / file}")
+
+def train_detector(args, run, source, layer, spec, settings, store, train_set, test_set, mixed) -> None:
+    """Train a classifier of the activations of one layer, fine-tune it, and add it to the store."""
+    from src.console import note
+    from src.ood import finetuning
+    from src.ood.store import new_name
+    from src.training.recorded import train_network
+
+    note(f"detector for {layer}")
+    classifier, shape = finetuning.fresh_classifier(
+        args.model_type, source.network, layer, spec, seed=args.seed, resume_from=args.resume_from
+    )
+    run.claim(resume=args.resume)
+    file = run.state.get("detector") or new_name()
+    run.save(detector=file)
+
+    # Pre-training on the labels.
+    task = finetuning.RepresentationClassification(source.network, layer, classifier)
+    if "finetuning" not in run.state:
+        train_network(run, task, train_set, test_set, settings, save_frequency=args.save_frequency)
+
+    # Fine-tuning, which tells ID from OOD.
+    task.penalty = finetuning.make_penalty(args.score, m_in=args.m_in, m_out=args.m_out)
+    tuning = finetuning.finetuning_settings(settings, n_epochs=args.n_finetune_epochs, decay=args.finetune_decay)
+    scores = finetuning.finetune(run, task, mixed, test_set, tuning)
+
+    entry = {
+        "model_type": args.model_type,
+        "source_model_type": args.source_model_type,
+        "source_model_path": args.source_model_path,
+        "source_layer": layer,
+        "id_dataset": args.dataset,
+        "orig_input_shape": spec.shape,
+        "required_input_shape": shape,
+        "training_loc": str(run.folder),
+        "source_sha256": source.name.weights,
+        "finetune_id_dataset": args.finetune_id_dataset,
+        "finetune_ood_dataset": args.finetune_ood_dataset,
+        "score": args.score,
+        "scores": scores,
+    }
+    store.add(file, classifier.state_dict(), entry)
+    run.finish()
+    note(f"added {store.folder / file}")
 
 
 def main(argv=None) -> int:

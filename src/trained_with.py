@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from src.choices.datasets import dataset_label
 from src.console import listed, warn_once
-from src.datasets import dataset_info, dataset_label
+from src.datasets import dataset_info
 from src.errors import Misfit, UserError
 from src.images import ImageSpec, describe_values
 from src.network_names import NetworkName

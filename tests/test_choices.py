@@ -5,10 +5,18 @@
 
 import pytest
 
+from src.choices import OPTIMIZERS
+from src.choices.datasets import DATASETS, INTERVENTIONS
 from src.choices.measures import GRAMS, MEASURES, Measure
-from src.choices.scores import SCORES, Score
+from src.choices.models import MODELS
+from src.choices.scores import SCORES, OodScore
+from src.choices.stitching import FORMS, OBJECTIVES
+from src.datasets import augmentation, interventions, registry
+from src.models import building
 from src.ood import detectors
 from src.similarity import measures
+from src.stitching import closed_forms, objectives
+from src.training import loop
 from tests.commands import MODEL, ON_DIGITS, parser_of, read_csv, run
 
 pytestmark = pytest.mark.usefixtures("few_test_images", "in_tmp_path")
@@ -20,11 +28,25 @@ def help_of(script: str) -> str:
     return " ".join(parser_of(script).format_help().split())
 
 
+def test_each_row_has_its_function_beside_the_functions_of_its_kind():
+    of_grams = {name for name, row in MEASURES.items() if row.of == GRAMS}
+    assert measures.GRAM_MEASURES.keys() == of_grams
+    assert measures.SAMPLE_MEASURES.keys() == MEASURES.keys() - of_grams
+    assert detectors.DETECTORS.keys() == SCORES.keys()
+    assert closed_forms.SOLVERS.keys() == FORMS.keys()
+    assert objectives.LOSSES.keys() == {row.loss for row in OBJECTIVES.values() if row.loss}
+    assert building.BUILDERS.keys() == {row.builder for row in MODELS.values()}
+    assert registry.LOADERS.keys() == {row.loader for row in DATASETS.values()} | {"folder", "file"}  # a user's own
+    assert augmentation.KINDS.keys() == {row.augmentation.kind for row in DATASETS.values() if row.augmentation}
+    assert interventions.INTERVENTION_FUNCTIONS.keys() == INTERVENTIONS.keys()
+    assert loop.OPTIMIZERS.keys() == set(OPTIMIZERS)
+
+
 def test_a_measure_of_similarity(monkeypatch, digit_networks):
     def same_norms(of_layer):
         return of_layer.centred.diagonal(dim1=1, dim2=2).sqrt().diag_embed()
 
-    monkeypatch.setattr(measures, "norms", same_norms, raising=False)
+    monkeypatch.setitem(measures.GRAM_MEASURES, "norms", same_norms)
     row = Measure("Norms", "cosine of norms", "do images have the same norms?", GRAMS, 1, 0)
     monkeypatch.setitem(MEASURES, "norms", row)
     assert "norms: do images have the same norms?" in help_of("exec_compute_low_rank_sim_metrics.py")
@@ -48,8 +70,8 @@ def test_an_ood_score(monkeypatch, stitch):
         def score(self, activations):
             return (self.features(activations).norm(dim=1) - self.norm).abs()
 
-    monkeypatch.setattr(detectors, "Norm", Norm, raising=False)
-    monkeypatch.setitem(SCORES, "norm", Score("norm", "is the norm another one?", "detectors.Norm"))
+    monkeypatch.setitem(detectors.DETECTORS, "norm", Norm)
+    monkeypatch.setitem(SCORES, "norm", OodScore("norm", "is the norm another one?"))
     assert "norm: is the norm another one?" in help_of("exec_eval_stitcher_ood.py")
     stitch("layer4.0", "layer4.1", *DM, "-e", "0", "-dir", "runs")
     run("exec_eval_stitcher_ood.py", "results/runs", *ON_DIGITS, "--detector", "norm")

@@ -7,7 +7,6 @@ import torchvision.transforms.functional as TF
 from PIL import Image
 from scipy import stats
 
-from src.choices import resolve
 from src.datasets import augmentation as module
 from src.datasets import dataset_info
 from src.datasets.augmentation import Affine, CropFlip
@@ -21,7 +20,7 @@ def random_images(*shape):
 
 def augmentation_of(name):
     recipe = dataset_info(name).augmentation
-    return resolve("src.datasets", recipe.name)(**recipe.arguments)
+    return module.KINDS[recipe.kind](**recipe.arguments)
 
 
 def draw(augmentation, n, seed=0):

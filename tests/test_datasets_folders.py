@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torchvision import transforms as T
 
-from src.datasets import Loading, dataset_info, dataset_label, dataset_name, folders, load_dataset
+from src.choices.datasets import OF_IMAGENET, dataset_label, dataset_name
+from src.datasets import Loading, dataset_info, folders, load_dataset
 from src.datasets.decoded import DecodedImageSet
 from src.datasets.in_memory import ImageSet
-from src.datasets.registry import OF_IMAGENET
 from src.errors import UserError
 from tests.tiny_datasets import collect, write_folder
 

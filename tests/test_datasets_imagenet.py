@@ -10,8 +10,8 @@ import torch
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from src.choices.datasets import DATASETS, OF_IMAGENET
 from src.datasets import Loading, load_dataset
-from src.datasets.registry import DATASETS, OF_IMAGENET
 from src.errors import UserError
 from src.runtime import seed_of
 from tests.tiny_datasets import collect, write_imagenet

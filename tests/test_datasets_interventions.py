@@ -5,11 +5,10 @@ import pytest
 import torch
 from scipy import stats
 
-from src.datasets import INTERVENTIONS, Loading, load_dataset
+from src.datasets import Loading, load_dataset
 from src.datasets.augmentation import CropFlip
 from src.datasets.in_memory import ImageSet
-from src.datasets.interventions import circle, hues
-from src.datasets.registry import resolve
+from src.datasets.interventions import INTERVENTION_FUNCTIONS, circle, hues
 from src.errors import UserError
 from tests.tiny_datasets import collect, few_grey_images, write_imagenet
 
@@ -26,8 +25,7 @@ def make_set(n=N, *, shape=(3, 32, 32), level: int = 0, labels=LABELS) -> ImageS
 def changed(images, *, train=True, seed=0, **strengths):
     """The images after these interventions, as `load_dataset` applies them."""
     for name, strength in strengths.items():
-        function = resolve("src.datasets", INTERVENTIONS[name].function)
-        images = function(images, strength, train=train, seed=seed)
+        images = INTERVENTION_FUNCTIONS[name](images, strength, train=train, seed=seed)
     return images
 
 

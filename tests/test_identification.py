@@ -20,7 +20,7 @@ def test_the_foil_is_one_of_300_others():
     """Nearer than the median of all, seldom the nearest of all, and always the same one."""
     logits = torch.randn(2000, 10, generator=torch.Generator().manual_seed(0))
     foils = choose_foils(logits)
-    assert torch.equal(foils, choose_foils(logits)) and not torch.equal(foils, choose_foils(logits, seed=1))
+    assert torch.equal(foils, choose_foils(logits))
     assert (foils != torch.arange(2000)).all()
     distances = torch.cdist(logits, logits)
     n_nearer = (distances < distances.gather(1, foils[:, None])).sum(1) - 1  # without the image itself

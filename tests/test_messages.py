@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from src.checkpoints import save_state
+from src.choices.datasets import DATASET_NAMES
 from src.choices.models import MODEL_NAMES
-from src.datasets import DATASET_NAMES, load_dataset
+from src.datasets import load_dataset
 from src.errors import UserError
 from src.models import build_model
 from src.ood import make_detector

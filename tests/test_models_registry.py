@@ -8,7 +8,7 @@ import pytest
 import torch
 import torchvision
 
-from src.errors import UserError
+from src.errors import Misfit, UserError
 from src.models import MODEL_NAMES, build_model, vit
 from tests.golden_weights import golden_input, load_golden_weights
 
@@ -115,6 +115,11 @@ def test_only_infinite_weights_are_clamped(monkeypatch):
 def test_any_number_of_channels_and_classes_and_other_sizes(name, image_shape):
     network = build_model(name, n_classes=7, n_channels=image_shape[0], image_shape=image_shape).eval()
     assert network(torch.rand(2, *image_shape)).shape == (2, 7)
+
+
+def test_small_cnn_refuses_images_that_are_too_small():
+    with pytest.raises(Misfit, match="small_cnn cannot take images of 1×7×9, but from 8×8 pixels on"):
+        build_model("small_cnn", n_channels=1, image_shape=(1, 7, 9))
 
 
 def test_representation_resnet_resizes_to_the_images():

@@ -48,7 +48,8 @@ def test_only_the_front_part_of_the_source_runs_and_nothing_of_it_learns(source,
 
 def test_the_penalty_belongs_to_the_training_loss_only(source):
     classifier, _ = fresh_classifier("repr_cls_resnet18", source, "layer4.0", IMAGES, seed=0)
-    task = RepresentationClassification(source, "layer4.0", classifier, penalty=lambda *_: torch.tensor(7.0))
+    task = RepresentationClassification(source, "layer4.0", classifier)
+    task.penalty = lambda *_: torch.tensor(7.0)
     task.train(False)
     images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, -1, -1])
     (trained,), (validated,) = (list(task.losses(images, labels, training=mode)) for mode in (True, False))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from src.datasets import DATASET_NAMES
+from src.choices.datasets import DATASET_NAMES
 from src.models import MODEL_NAMES
 from tests.commands import ROOT, parser_of
 

@@ -20,7 +20,7 @@ from src.stitching import Pair, build_layers
 from src.stitching.grid import GridScore
 from src.stitching.rows import Metrics
 from src.stitching.runs import GridRuns
-from src.training import EpochLog, Score
+from src.training import EpochLog, HeadResult
 from tests.commands import ON_DIGITS, names_in, run
 from tests.conftest import few_images
 from tests.run_content import content
@@ -135,7 +135,7 @@ def make(folder: Path, grid, *, resume: bool) -> None:
     layers, experiment, score = grid
     runs = GridRuns(folder, layers, experiment, resume=resume)
     if runs.layers and not runs.state:
-        log = EpochLog(Score(0.5, 1.0, 1.0), Score(0.5, 1.0, 1.0))
+        log = EpochLog(HeadResult(0.5, 1.0, 1.0), HeadResult(0.5, 1.0, 1.0))
         runs.log(dict.fromkeys(layers, [log]), {"weight": torch.ones(1)})
     if runs.layers:
         runs.finish(score, {}, whole_networks=None)

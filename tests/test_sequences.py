@@ -8,7 +8,7 @@ from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network
 from src.network_names import NetworkName
-from src.ood.reference import Setting, make_reference
+from src.ood.reference import EvaluationOptions, make_reference
 from src.ood.validity import cells
 from src.probing.probes import Probes
 from src.stitching import Pair, build_layers
@@ -89,6 +89,6 @@ def test_validity_compares_stretches_of_steps():
     assert cells(steps).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]  # of a map of 4×4
     assert cells(steps, is_sequence=True).flatten().tolist() == [1.5, 5.5, 9.5, 13.5]
     images = few_grey_images(20, 16, n_classes=4)
-    setting = Setting(NetworkName("-", ""), ("lstm", "stem"), ("mahalanobis",), "", True, 20, "x", images)
-    found = make_reference(network(Rows()), setting, lambda: images).validity
+    options = EvaluationOptions(NetworkName("-", ""), ("lstm", "stem"), ("mahalanobis",), "", True, 20, "x", images)
+    found = make_reference(network(Rows()), options, lambda: images).validity
     assert {layer: each.is_sequence for layer, each in found.items()} == {"lstm": True, "stem": False}

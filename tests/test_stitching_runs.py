@@ -21,7 +21,7 @@ from src.stitching.folders import write_predictions
 from src.stitching.grid import GridScore, agreement_of
 from src.stitching.rows import Metrics
 from src.stitching.runs import GridRuns
-from src.training import EpochLog, Score
+from src.training import EpochLog, HeadResult
 from tests.goldens import DATA
 
 PAIR = Pair("layer2.0", "layer3.0")
@@ -93,7 +93,7 @@ def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
     experiment = Experiment.of(options_of("--mod-only-stitch", "-e", "1", "-gpu", "-1"))
     begun = GridRuns(tmp_path, pairs, experiment)
     assert not list(tmp_path.iterdir())  # a failure in the first epoch leaves nothing
-    log = EpochLog(Score(0.5, 1.0, 1.0), Score(0.5, 1.0, 1.0))
+    log = EpochLog(HeadResult(0.5, 1.0, 1.0), HeadResult(0.5, 1.0, 1.0))
     begun.log(dict.fromkeys(pairs, [log]), {"history": torch.ones(1, 3, 2, 3), "weight": torch.ones(1)})
     Run.in_folder(begun.folders[PAIR], experiment.config(PAIR)).finish()
     states = list(tmp_path.glob("*/resume.pt"))

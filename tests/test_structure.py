@@ -1,6 +1,7 @@
 """Rules of the house that can be checked by reading: layers, help without torch, requirements, no package."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,8 @@ LAYERS = (
     ("checkpoints",),
     ("trained_with",),
     ("datasets", "models"),
-    ("low_rank", "runtime", "network_names", "images", "files", "choices"),
+    ("choices",),
+    ("low_rank", "runtime", "network_names", "images", "files"),
     ("console", "moments"),
     ("errors",),
 )
@@ -55,6 +57,17 @@ def test_imports_point_downwards():
                 if other != inner and DEPTHS[other] <= DEPTHS[inner]:
                     upwards.append(f"{path.relative_to(ROOT)} imports {module}")
     assert upwards == []
+
+
+def test_no_imports_form_a_circle():
+    paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "src").rglob("*.py")}
+    modules = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    needs = {}
+    for name, path in modules.items():
+        imported = imports(path)
+        imported += [module.rpartition(".")[0] for module in imported if module not in modules]
+        needs[name] = {module for module in imported if module in modules and module != name}
+    graphlib.TopologicalSorter(needs).prepare()
 
 
 def test_help_and_usage_errors_come_before_torch():

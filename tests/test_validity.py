@@ -11,7 +11,7 @@ from torch import Tensor
 
 from src.datasets.in_memory import ImageSet
 from src.ood.detectors import mean_over_positions
-from src.ood.reference import Setting
+from src.ood.reference import EvaluationOptions
 from src.ood.rows import COLLAPSED, IN_DISTRIBUTION, OFF, StitchValidity, ValidityLimits, side_of
 from src.ood.validity import NOISES, SHRINKAGES, Doses, Validity, cells, features
 from src.runtime import generator
@@ -110,7 +110,7 @@ def test_shifts_scales_and_images_beyond_two_thousand_change_nothing():
 
 def test_two_thousand_test_images_are_chosen_and_found_in_their_batches():
     images = ImageSet(torch.zeros(2500, 1, 1, 1, dtype=torch.uint8), torch.zeros(2500, dtype=torch.long), n_classes=1)
-    chosen = Setting(None, (), (), "", True, batch_size=64, dataset="", test=images).sampled_in_batches()
+    chosen = EvaluationOptions(None, (), (), "", True, batch_size=64, dataset="", test=images).sampled_in_batches()
     found = torch.cat([64 * number + indices for number, indices in enumerate(chosen)])
     assert len(chosen) == 40 and torch.equal(found, images.permutation(0)[:2000].sort().values)
 

@@ -1,11 +1,7 @@
 """What options can choose: names, and tables with a row each. Importing this spares torch.
 
-Parsers offer the names. A row of `models`, `measures`, `scores` and `stitching` names its function, which is imported
-when it is first used.
+Parsers offer the names. The functions stand beside others of their kind, in a dict with the same keys.
 """
-
-from importlib import import_module
-from typing import Any
 
 STITCHING_TYPES = {  # type: (kind of the front layer, kind of the end layer)
     "rc2c_pre": ("conv", "conv"),
@@ -21,18 +17,7 @@ T2C_CLS_TOKENS = ("drop", "add", "only")
 UPSAMPLE_MODES = ("bilinear", "nearest")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULERS = ("none", "cosine")
-OOD_SCORES = ("energy", "OE")
+PENALTIES = ("energy", "OE")  # of fine-tuning a detector
 LR_STEPS = ("updates", "epochs")
 PRECISIONS = ("none", "bf16")
 ALIGNMENTS = ("auto", "pool", "positions")  # of layers whose similarity is measured
-
-
-def resolve(package: str, place: str) -> Any:
-    """Import the function or class of a row.
-
-    Args:
-        package: name of the package.
-        place: "module.name", below the package.
-    """
-    module, name = place.rsplit(".", 1)
-    return getattr(import_module(f"{package}.{module}"), name)

@@ -1,7 +1,7 @@
 """The measures of similarity, one row each. Importing this spares torch.
 
-To add a measure, write its function in `src.similarity.measures` and its row here under the same name: options, help,
-tables, signs and figures read the row.
+To add a measure, write its row here, which options, help, tables, signs and figures read, and its function in
+`src.similarity.measures`, which lists it under the same name.
 """
 
 from collections.abc import Sequence

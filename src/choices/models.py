@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 
 class Entry(NamedTuple):
-    """How to build a network: a function, called with `arguments` and some of the options."""
+    """How to build a network: by a builder, called with `arguments` and some of the options."""
 
-    builder: str  # "module.function" of `src.models`
+    builder: str  # key in `src.models.building.BUILDERS`
     arguments: dict[str, Any]
     options: tuple[str, ...] = ("n_channels",)  # those of `build_model` that it takes beside `n_classes`
 
@@ -54,20 +54,20 @@ VITS = {
 }
 VIT_INPUTS = {"patch4_32": {"patch": 4, "image_size": 32}, "patch16_224": {"patch": 16, "image_size": 224}}
 
-RESNET_CLASSIFIER = "representation_classifiers.RepresentationResNet"
-VIT_CLASSIFIER = "representation_classifiers.RepresentationTransformer"
 SHAPE = "representation_shape"
 
-MODELS = {name: Entry("resnet.ResNet", row) for name, row in (RESNETS | RESNET_VARIANTS).items()}
-MODELS |= {name: Entry("preact_resnet.PreActResNet", row) for name, row in PREACTS.items()}
-MODELS |= {f"tv_{name}": Entry("resnet.ResNet", row | {"imagenet_stem": True}) for name, row in RESNETS.items()}
-MODELS["small_cnn"] = Entry("small_cnn.SmallCNN", {})
+MODELS = {name: Entry("resnet", row) for name, row in (RESNETS | RESNET_VARIANTS).items()}
+MODELS |= {name: Entry("preact_resnet", row) for name, row in PREACTS.items()}
+MODELS |= {f"tv_{name}": Entry("resnet", row | {"imagenet_stem": True}) for name, row in RESNETS.items()}
+MODELS["small_cnn"] = Entry("small_cnn", {}, ("n_channels", "image_shape"))
 MODELS |= {
-    f"vit_{size}_{suffix}": Entry("vit.VisionTransformer", row | patches, ("n_channels", "image_shape"))
+    f"vit_{size}_{suffix}": Entry("vit", row | patches, ("n_channels", "image_shape"))
     for suffix, patches in VIT_INPUTS.items()
     for size, row in VITS.items()
 }
-MODELS |= {f"repr_cls_{name}": Entry(RESNET_CLASSIFIER, row, (SHAPE, "image_shape")) for name, row in RESNETS.items()}
-MODELS |= {f"repr_cls_vit_{size}": Entry(VIT_CLASSIFIER, row, (SHAPE,)) for size, row in VITS.items()}
+MODELS |= {
+    f"repr_cls_{name}": Entry("representation_resnet", row, (SHAPE, "image_shape")) for name, row in RESNETS.items()
+}
+MODELS |= {f"repr_cls_vit_{size}": Entry("representation_vit", row, (SHAPE,)) for size, row in VITS.items()}
 
 MODEL_NAMES = tuple(MODELS)

@@ -1,6 +1,6 @@
 """Scores of how far activations are out of distribution, one row each.
 
-To add a score, write its detector in a module of `src.ood` and its row here.
+To add a score, write its row here, and its detector in `src.ood.detectors`, where `DETECTORS` lists it.
 """
 
 from typing import NamedTuple
@@ -8,22 +8,18 @@ from typing import NamedTuple
 N_NEIGHBOURS = 50  # or half of the smallest class, if that is less
 
 
-class Score(NamedTuple):
+class OodScore(NamedTuple):
     """A score of how far activations are out of distribution."""
 
     title: str  # in figures
     description: str  # for `--help`
-    detector: str  # "module.class" of `src.ood`, derived from `detectors.Detector`
     is_trained: bool = False  # its detectors are networks from a store
 
 
 SCORES = {
-    "energy": Score("energy", "of a detector from the store, as in the paper", "detectors.EnergyDetector",
-                    is_trained=True),
-    "mahalanobis": Score("Mahalanobis", "distance to the nearest class mean (Lee et al. 2018)",
-                         "detectors.Mahalanobis"),
-    "rmd": Score("relative Mahalanobis", "less that to the mean of all (Ren et al. 2021)",
-                 "detectors.RelativeMahalanobis"),
-    "knn": Score("nearest neighbours", "distance to the k-th (Sun et al. 2022)", "detectors.NearestNeighbours"),
-    "residual": Score("residual", "norm outside of the principal subspace (Wang et al. 2022)", "detectors.Residual"),
-}  # fmt: skip
+    "energy": OodScore("energy", "of a detector from the store, as in the paper", is_trained=True),
+    "mahalanobis": OodScore("Mahalanobis", "distance to the nearest class mean (Lee et al. 2018)"),
+    "rmd": OodScore("relative Mahalanobis", "less that to the mean of all (Ren et al. 2021)"),
+    "knn": OodScore("nearest neighbours", "distance to the k-th (Sun et al. 2022)"),
+    "residual": OodScore("residual", "norm outside of the principal subspace (Wang et al. 2022)"),
+}

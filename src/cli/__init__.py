@@ -6,12 +6,12 @@ Nothing here imports torch, so that `--help` and a mistyped option are answered 
 # ruff: noqa: F401, I001 - the names that scripts use
 # fmt: off
 from src.cli.groups import (
-    CHECKPOINT, NETWORKS, add_channels_last, add_data, add_figure, add_gpu, add_interventions, add_matching, add_resume,
-    add_similarity, add_training, choose_layers, figure_options, load_network, load_options, named_network,
-    training_settings,
+    CHECKPOINT, END, FRONT, MODEL1, MODEL2, NETWORKS, PROBED, SOURCE, add_channels_last, add_data, add_figure, add_gpu,
+    add_interventions, add_matching, add_resume, add_similarity, add_training, figure_options, load_network,
+    load_options, load_two_networks, named_network, training_settings,
 )
 from src.cli.parser import Parser, run
 from src.cli.types import (
     csv_file, described, figure_file, network, rank, real_number, several, table_or_figure, whole_number,
 )
-from src.datasets import dataset_name as dataset
+from src.choices.datasets import dataset_name as dataset

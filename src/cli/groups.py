@@ -2,15 +2,14 @@
 
 import os
 from argparse import Namespace
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.choices import ALIGNMENTS, OPTIMIZERS, PRECISIONS, SCHEDULERS
+from src.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_name
 from src.choices.measures import MEASURES, PAPER
 from src.choices.models import MODEL_NAMES
 from src.cli.parser import Parser
 from src.cli.types import cutoff, described, real_number, whole_number
-from src.datasets import DATASET_NAMES, INTERVENTIONS, Loading, dataset_name
 from src.errors import UserError
 from src.images import ImageSpec
 from src.network_names import NetworkName
@@ -77,6 +76,8 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
 
 def load_options(args: Namespace, device: Any) -> dict[str, Any]:
     """Collect the arguments `device` and `loading` of `load_dataset`, and interventions where a script has them."""
+    from src.datasets import Loading
+
     n_workers = min(n_cores(), MOST_WORKERS) if args.n_workers is None else args.n_workers
     options = {"device": device, "loading": Loading(n_workers, args.prefetch_factor)}
     if "intervention_seed" in args:
@@ -182,37 +183,83 @@ def add_channels_last(parser: Parser, *sides: str) -> None:
         parser.add_argument("--channels-last", action="store_true", help=what)
 
 
-def named_network(args: Namespace, side: str) -> NetworkName:
+def named_network(args: Namespace, model: str) -> NetworkName:
     """Return the network that options name: `front_model` by `front_model_path` and `front_model_type`."""
     options = vars(args)
-    return NetworkName.of(options[f"{side}_path"], options[f"{side}_type"], seed=options.get("seed"))
+    return NetworkName.of(options[f"{model}_path"], options[f"{model}_type"], seed=options.get("seed"))
+
+
+class NetworkOptions(NamedTuple):
+    """The options that name a network and layers of it."""
+
+    model: str  # what the options of path and type begin with
+    layers: str  # the option that names the layers
+    side: str = "both"  # the choice of `--channels-last` that means this network
+    is_encoder_allowed: bool = False  # whether it may give features instead of logits
+    is_end: bool = False  # whether it goes on behind the layers
+
+
+FRONT = NetworkOptions("front_model", "front_layer", "front", is_encoder_allowed=True)
+END = NetworkOptions("end_model", "end_layer", "end", is_end=True)
+MODEL1 = NetworkOptions("model1", "model1_layer", "1", is_encoder_allowed=True)
+MODEL2 = NetworkOptions("model2", "model2_layer", "2", is_encoder_allowed=True)
+PROBED = NetworkOptions("model", "layer_names", is_encoder_allowed=True)
+SOURCE = NetworkOptions("source_model", "source_layer_name")
+
+
+class LoadedNetwork(NamedTuple):
+    """A network that options name, and the layers that they name of it."""
+
+    network: "Network"  # gives the activations of the layers as maps (B, C, H, W)
+    layers: list[str]
+    name: NetworkName  # with the SHA-256 of its weights
 
 
 def load_network(
-    args: Namespace, side: str, images: ImageSpec, *, session: "Session", device: Any, encoder: bool = False
-) -> tuple["Network", NetworkName]:
-    """Return the network that options name, and its name with the SHA-256 of its weights, which the options then hold.
+    args: Namespace, options: NetworkOptions, images: ImageSpec, *, session: "Session", device: Any
+) -> LoadedNetwork:
+    """Return the network and the layers that options name. The options then hold the SHA-256 of its weights."""
+    loaded = _load_whole(args, options, images, session=session, device=device)
+    return _with_layers(loaded, args, options, images)
 
-    Args:
-        encoder: as for `load_model`.
-    """
-    name = named_network(args, side)
-    network = session.network(name, images, device=device, encoder=encoder)
+
+def load_two_networks(
+    args: Namespace,
+    first: NetworkOptions,
+    second: NetworkOptions,
+    images: ImageSpec,
+    *,
+    session: "Session",
+    device: Any,
+) -> tuple[LoadedNetwork, LoadedNetwork]:
+    """Return two networks as `load_network` does. Where options name one network twice, both share one object."""
+    loaded1 = _load_whole(args, first, images, session=session, device=device)
+    loaded2 = _load_whole(args, second, images, session=session, device=device)
+    loaded1 = _with_layers(loaded1, args, first, images)
+    if loaded1.name != loaded2.name:
+        return loaded1, _with_layers(loaded2, args, second, images)
+    loaded2 = _with_layers(loaded1, args, second, images)
+    return loaded1._replace(network=loaded2.network), loaded2
+
+
+def _load_whole(
+    args: Namespace, options: NetworkOptions, images: ImageSpec, *, session: "Session", device: Any
+) -> LoadedNetwork:
+    """Return the network that options name, so far without layers."""
+    name = named_network(args, options.model)
+    network = session.network(name, images, device=device, encoder=options.is_encoder_allowed)
     name = name._replace(weights=session.weights(name, images, device=device))
-    setattr(args, f"{side}_path_sha256", name.weights)
-    return network, name
+    setattr(args, f"{options.model}_path_sha256", name.weights)
+    return LoadedNetwork(network, [], name)
 
 
-def choose_layers(
-    network: "Network", text: str, args: Namespace, *, image_shape: Sequence[int], side: str = "both"
-) -> tuple["Network", list[str]]:
-    """Return the layers that an option names, and the network with their activations as maps (B, C, H, W).
-
-    Args:
-        text: as `Network.layers` takes it.
-        side: whose layers they are, for `--channels-last`.
-    """
-    layers, is_last = network.layers(text), args.channels_last in (True, side, "both")
-    if side == "end" and not set(layers) <= set(network.layer_names):
+def _with_layers(loaded: LoadedNetwork, args: Namespace, options: NetworkOptions, images: ImageSpec) -> LoadedNetwork:
+    """Return a network with the layers that an option names, and with their activations as maps."""
+    names = vars(args)[options.layers]
+    text = names if isinstance(names, str) else ",".join(names)
+    layers = loaded.network.layers(text)
+    if options.is_end and not set(layers) <= set(loaded.network.layer_names):
         raise UserError(f"end layer {text}: nothing follows the output of the network; choose a layer in front of it")
-    return network.channels_first(layers, image_shape=image_shape, channels_last=is_last), layers
+    is_last = args.channels_last in (True, options.side, "both")
+    network = loaded.network.channels_first(layers, image_shape=images.shape, channels_last=is_last)
+    return loaded._replace(network=network, layers=layers)

@@ -1,13 +1,6 @@
 """Image data sets: `load_dataset` gives batches of images with their labels."""
 
-from src.datasets.registry import (
-    DATASET_NAMES,
-    INTERVENTIONS,
-    Loading,
-    dataset_info,
-    dataset_label,
-    dataset_name,
-    load_dataset,
-)  # fmt: skip
+from src.datasets.base import Loading
+from src.datasets.registry import dataset_info, load_dataset
 
-__all__ = ["DATASET_NAMES", "INTERVENTIONS", "Loading", "dataset_info", "dataset_label", "dataset_name", "load_dataset"]
+__all__ = ["Loading", "dataset_info", "load_dataset"]

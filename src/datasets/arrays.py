@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from src.choices.datasets import DATASETS, DatasetInfo
 from src.console import warn_once
-from src.datasets.base import Device
+from src.datasets.base import Device, Loading
 from src.datasets.in_memory import ImageSet, split_of
 from src.datasets.mapped import MappedImages, map_member
-from src.datasets.registry import DatasetInfo, Loading, load_dataset
+from src.datasets.small_sets import load_torchvision
 from src.errors import UserError
 from src.files import readable
 from src.images import make_normalisation
@@ -35,7 +36,7 @@ def load_random_images(info: DatasetInfo, root: Path, *, train: bool, device: De
 def load_cifar5m(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> ImageSet:
     """Load CIFAR-5M: its six parts are the training split, the test images of CIFAR-10 the test split."""
     if not train:
-        return load_dataset("cifar10", root, train=False, device=device)
+        return load_torchvision(DATASETS["cifar10"], root, train=False, device=device, loading=loading)
     folder = _folder(root, info.source, "cifar5m_part0.npz")
     images, labels = [], []
     for i in range(N_PARTS):
@@ -81,7 +82,7 @@ def describe(path: Path) -> DatasetInfo:
         if {"mean", "std"} & set(arrays):
             numbers = (np.atleast_1d(arrays[name]).astype(float).tolist() for name in ("mean", "std"))
             normalisation = make_normalisation(*numbers, n_channels=channels)
-    return DatasetInfo("arrays.load_file", str(path), n_classes, shape, normalisation=normalisation)
+    return DatasetInfo("file", str(path), n_classes, shape, normalisation=normalisation)
 
 
 def load_file(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> ImageSet:

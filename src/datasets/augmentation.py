@@ -111,6 +111,7 @@ def _on_cpu(images: Tensor) -> bool:
 
 
 Augmentation = CropFlip | Affine
+KINDS = {"crop_flip": CropFlip, "affine": Affine}
 
 
 def _coin(generator: Generator, n: int, *, fair: bool) -> Tensor:

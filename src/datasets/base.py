@@ -15,6 +15,16 @@ UNLABELLED = -1
 Device = torch.device | str
 
 
+class Loading(NamedTuple):
+    """How images are decoded from disk; data sets that are kept in memory ignore it.
+
+    A worker imports the script that asked for it: there, `if __name__ == "__main__":` stands in front of the work.
+    """
+
+    n_workers: int = 0  # worker processes; 0: the main process decodes
+    prefetch_factor: int = 1  # batches that each worker prepares ahead
+
+
 class Shard(NamedTuple):
     """The share of one of several processes: of each batch the images `rank`, `rank + size`, `rank + 2 * size`, …"""
 

@@ -16,8 +16,7 @@ from PIL import Image  # torchvision's own dependency
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.datasets.base import BaseImageSet, Change, Pass, apply_changes
-from src.datasets.registry import Loading
+from src.datasets.base import BaseImageSet, Change, Loading, Pass, apply_changes
 from src.errors import UserError
 from src.files import readable
 from src.runtime import seed_of

@@ -11,12 +11,12 @@ from torch import Tensor
 from torchvision import transforms as T
 from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file, make_dataset
 
+from src.choices.datasets import OF_IMAGENET, DatasetInfo
 from src.console import listed, progress, warn_once
 from src.datasets.augmentation import CropFlip
-from src.datasets.base import UNLABELLED, BaseImageSet, Device, Pass
+from src.datasets.base import UNLABELLED, BaseImageSet, Device, Loading, Pass
 from src.datasets.decoded import DecodedImageSet
 from src.datasets.in_memory import ImageSet
-from src.datasets.registry import OF_IMAGENET, DatasetInfo, Loading
 from src.errors import UserError, unknown_name
 from src.files import read_yaml, readable
 from src.images import Normalisation, make_normalisation
@@ -28,7 +28,7 @@ SMALL, MOST = 64, 4 * 2**30  # pixels and bytes: sets of images up to this size 
 IMAGENET_SOURCE = "https://image-net.org/download"
 
 
-class Settings(NamedTuple):
+class FolderSettings(NamedTuple):
     """What `dataset.yaml` in a folder of images sets; the defaults are ImageNet's."""
 
     size: int = 224  # images become (channels, size, size)
@@ -38,14 +38,14 @@ class Settings(NamedTuple):
     normalisation: Normalisation | None = OF_IMAGENET  # `mean` and `std` of the file
 
 
-def read_settings(root: Path) -> Settings:
+def read_settings(root: Path) -> FolderSettings:
     """Read `dataset.yaml` in `root`; without one, all settings are the defaults."""
     path = root / "dataset.yaml"
     given = read_yaml(path) if path.is_file() else {}
     for key in given:
         if key not in KEYS:
             raise unknown_name(f"key in {path}", str(key), KEYS)
-    settings = Settings(**{key: given[key] for key in Settings._fields if key in given})
+    settings = FolderSettings(**{key: given[key] for key in FolderSettings._fields if key in given})
     remedy = (
         "allowed are size: 224, channels: 1 or 3, mean and std: a number a channel, augment: "
         f"{', '.join(AUGMENTATIONS)}, classes: a list of different names"
@@ -60,7 +60,7 @@ def read_settings(root: Path) -> Settings:
         return settings._replace(classes=tuple(map(str, settings.classes)), normalisation=normalisation)
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: FolderSettings) -> None:
     """Raise a ValueError that names the first setting that is not allowed; not of the normalisation."""
     classes = settings.classes
     is_allowed = {
@@ -79,7 +79,7 @@ def describe(root: Path) -> DatasetInfo:
     settings = read_settings(root)
     shape, classes = (settings.channels, settings.size, settings.size), tuple(_classes(root, settings))
     of_images = {"normalisation": settings.normalisation, "classes": classes}
-    return DatasetInfo("folders.load_folder", str(root), len(classes), shape, **of_images)
+    return DatasetInfo("folder", str(root), len(classes), shape, **of_images)
 
 
 def load_folder(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> BaseImageSet:
@@ -116,7 +116,7 @@ def load_imagenet(info: DatasetInfo, root: Path, *, train: bool, device: Device,
             f"{_lacks(root, train)}; fetch ILSVRC 2012 from {IMAGENET_SOURCE} and rename its folders to "
             f"{SPLITS[True][-1]} and {SPLITS[False][-1]}"
         )
-    settings = Settings(classes=read_settings(root).classes)
+    settings = FolderSettings(classes=read_settings(root).classes)
     images = _decoded(info, root, settings, train=train, device=device, loading=loading)
     n_classes = len(_classes(root, settings))
     if n_classes > info.n_classes or (settings.classes and n_classes < info.n_classes):
@@ -143,7 +143,9 @@ def _note_enlargement(root: Path, first: str, size: int) -> None:
             )
 
 
-def _decoded(info: DatasetInfo, root: Path, settings: Settings, *, train: bool, **options: Any) -> DecodedImageSet:
+def _decoded(
+    info: DatasetInfo, root: Path, settings: FolderSettings, *, train: bool, **options: Any
+) -> DecodedImageSet:
     """Make the set of a split of which each image is decoded when it is needed."""
     paths, labels = _list_images(_split_folder(root, train), settings, _classes(root, settings))
     size, whole = settings.size, [T.Resize(settings.size), T.CenterCrop(settings.size)]
@@ -192,7 +194,7 @@ def _lacks(root: Path, train: bool) -> str:
     return f"{root} has no folder {', '.join(names)} or {last} (it holds {listed(content, n=5) or 'nothing'})"
 
 
-def _classes(root: Path, settings: Settings) -> list[str]:
+def _classes(root: Path, settings: FolderSettings) -> list[str]:
     """List the names of the classes in the order of their labels; an empty list where images are unlabelled."""
     has_training = any((root / name).is_dir() for name in SPLITS[True])
     return list(settings.classes) or _class_folders(_split_folder(root, has_training))
@@ -202,7 +204,7 @@ def _class_folders(split: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(split) if entry.is_dir() and entry.name[0] != ".")  # .ipynb_…
 
 
-def _list_images(split: Path, settings: Settings, classes: list[str]) -> tuple[list[str], Tensor]:
+def _list_images(split: Path, settings: FolderSettings, classes: list[str]) -> tuple[list[str], Tensor]:
     """List the images in the folder of a split, as torchvision's ImageFolder does, with their labels int64 (N,)."""
     folders = _class_folders(split)
     if not folders and not settings.classes:

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.choices import resolve
-from src.datasets.augmentation import Augmentation, resize, take
+from src.choices.datasets import DatasetInfo
+from src.datasets.augmentation import KINDS, Augmentation, resize, take
 from src.datasets.base import UNLABELLED, BaseImageSet, Device, Pass, apply_changes
 from src.datasets.mapped import MappedImages
-from src.datasets.registry import DatasetInfo
 
 CACHE_BYTES = 2**20  # pixels that a CPU augments at once, so that intermediate results fit in its cache
 
@@ -72,13 +71,16 @@ def split_of(
         images: uint8 (N, C, H, W).
         labels: whole numbers (N,), or None.
     """
-    size, recipe = info.image_shape[-1], info.augmentation if train else None
+    size = info.image_shape[-1]
+    augmentation = None
+    if train and info.augmentation:
+        augmentation = KINDS[info.augmentation.kind](**info.augmentation.arguments)
     return ImageSet(
         images,
         labels,
         n_classes=info.n_classes,
         size=size if images.shape[-1] != size else None,
-        augmentation=recipe and resolve(__package__, recipe.name)(**recipe.arguments),
+        augmentation=augmentation,
         normalisation=info.normalisation,
         epoch_size=info.epoch_size if train else None,
         device=device,

@@ -46,6 +46,9 @@ def image_noise(images: BaseImageSet, variance: float, *, train: bool, seed: int
     return _with(images, Noise(variance, seed))
 
 
+INTERVENTION_FUNCTIONS = {"shortcut": shortcut, "label_noise": label_noise, "image_noise": image_noise}
+
+
 def _drawn_classes(images: BaseImageSet, share: float, draws: torch.Generator) -> Tensor:
     """Return for each image its label with probability `share`, else a class drawn uniformly from all: (N,)."""
     n = len(images)

@@ -9,9 +9,9 @@ import torch
 import torchvision
 
 from src import files
-from src.datasets.base import Device
+from src.choices.datasets import DatasetInfo
+from src.datasets.base import Device, Loading
 from src.datasets.in_memory import ImageSet, split_of
-from src.datasets.registry import DatasetInfo, Loading
 
 EMBEDDED = Path(__file__).parent / "embedded"  # sources and licences: README.md there
 

@@ -10,12 +10,25 @@ from typing import Any
 
 from torch import nn
 
-from src.choices import resolve
 from src.choices.models import MODEL_NAMES, MODELS
 from src.errors import Misfit, UserError, unknown_name
 from src.models.network import Network
+from src.models.preact_resnet import PreActResNet
+from src.models.representation_classifiers import RepresentationResNet, RepresentationTransformer
+from src.models.resnet import ResNet
+from src.models.small_cnn import SmallCNN
 from src.models.torchvision_networks import torchvision_network
+from src.models.vit import VisionTransformer
 from src.network_names import file_and_function, is_user_network
+
+BUILDERS = {
+    "resnet": ResNet,
+    "preact_resnet": PreActResNet,
+    "small_cnn": SmallCNN,
+    "vit": VisionTransformer,
+    "representation_resnet": RepresentationResNet,
+    "representation_vit": RepresentationTransformer,
+}
 
 
 def build_model(
@@ -47,7 +60,7 @@ def build_model(
         builder, arguments, names = MODELS[name]
         given = {key: options[key] for key in names}
         images = given.get("representation_shape", image_shape)
-        module = resolve(__package__, builder)(**arguments, **given, n_classes=n_classes)
+        module = BUILDERS[builder](**arguments, **given, n_classes=n_classes)
     elif is_user_network(name):
         module = _user_network(name, n_channels=n_channels, image_shape=image_shape, n_classes=n_classes)
     elif name.startswith("tv_"):
@@ -58,7 +71,7 @@ def build_model(
         names = *MODEL_NAMES, "tv_NAME of torchvision", "FILE.py:FUNCTION"
         raise unknown_name("model", name, names, where="exec_train.py --help lists all")
     network = Network(module, image_shape=images, n_classes=n_classes)
-    if image_shape is not None and (name not in MODELS or name == "small_cnn"):  # which small images are too small for
+    if image_shape is not None and name not in MODELS:
         _check(network, name, encoder=encoder)
     return network
 

@@ -1,4 +1,4 @@
-"""Detectors: each scores how far the activations of a layer are out of distribution. `src.choices.scores` lists them.
+"""Detectors: each scores how far the activations of a layer are out of distribution. `SCORES` has a row for each.
 
 One is a trained network from a store. The others are not trained: they sum up the activations of training images.
 """
@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.choices import resolve
 from src.choices.scores import N_NEIGHBOURS, SCORES
 from src.errors import UserError, unknown_name
 from src.models import Network
@@ -193,6 +192,15 @@ class Residual(Detector):
         return ((self.features(activations) - self.moments.mean) @ self.outside).norm(dim=1)
 
 
+DETECTORS = {
+    "energy": EnergyDetector,
+    "mahalanobis": Mahalanobis,
+    "rmd": RelativeMahalanobis,
+    "knn": NearestNeighbours,
+    "residual": Residual,
+}
+
+
 def make_detector(name: str) -> Detector:
     """Make a detector that needs no training, by the name of its score; call `add` for each batch, `fit`, then `score`.
 
@@ -203,4 +211,4 @@ def make_detector(name: str) -> Detector:
         raise unknown_name("OOD score", name, SCORES)
     if SCORES[name].is_trained:
         raise UserError(f"the {name} of activations needs a trained detector; load it from a DetectorStore")
-    return resolve(__package__, SCORES[name].detector)()
+    return DETECTORS[name]()

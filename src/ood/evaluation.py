@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.datasets import dataset_label
+from src.choices.datasets import dataset_label
 from src.files import write_bytes
 from src.ood.metrics import auroc_interval, ood_metrics
 from src.ood.reference import Reference
@@ -43,7 +43,7 @@ def score_stitches(
         The stitches, one end layer after the other.
     """
     stitches = [stitch for grid, runs in grids for stitch in _score_grid(grid, runs, reference)]
-    return sorted(stitches, key=lambda stitch: reference.setting.layers.index(stitch.run.row.end_layer))
+    return sorted(stitches, key=lambda stitch: reference.options.layers.index(stitch.run.row.end_layer))
 
 
 @torch.no_grad()
@@ -51,9 +51,9 @@ def _score_grid(grid: Grid, runs: Mapping[Pair, StitchingRun], reference: Refere
     """Score the stitches of a grid. Until the pass has ended, all stays on the device: a copy waits for it."""
     grid.train(False)
     kept: dict[Pair, dict[str, list[Tensor]]] = {pair: defaultdict(list) for pair in runs}
-    setting = reference.setting
-    batches = setting.batches(setting.test, "stitched activations")
-    for (images, labels), chosen in zip(batches, setting.sampled_in_batches(), strict=True):
+    options = reference.options
+    batches = options.batches(options.test, "stitched activations")
+    for (images, labels), chosen in zip(batches, options.sampled_in_batches(), strict=True):
         acts = grid.front.activations(images, grid.front_layers)
         for pairs, stitched, logits in grid.stitched(acts, images):
             layer, found = pairs[0].end_layer, {"hits": logits.argmax(-1) == labels}
@@ -69,7 +69,7 @@ def _score_grid(grid: Grid, runs: Mapping[Pair, StitchingRun], reference: Refere
                     kept[pair][name].append(part)
     for pair, run in runs.items():
         arrays = {name: torch.cat(parts) for name, parts in kept.pop(pair).items()}
-        accuracy, sampled = arrays.pop("hits").sum().item() / len(setting.test), arrays.pop("sampled", None)
+        accuracy, sampled = arrays.pop("hits").sum().item() / len(options.test), arrays.pop("sampled", None)
         scores = {score: of_images.cpu().numpy() for score, of_images in arrays.items()}
         validity, identified = None, None
         if sampled is not None:
@@ -86,11 +86,11 @@ def evaluate_stitches(
     Args:
         other_data: the images are others than those of the runs.
     """
-    setting, rows = reference.setting, []
+    options, rows = reference.options, []
     for run, accuracy, scores, validity, identified in (stitch for stitch in stitches if score in stitch.scores):
-        key, dataset = (score, run.row.end_layer), setting.dataset if other_data else run.row.dataset or setting.dataset
+        key, dataset = (score, run.row.end_layer), options.dataset if other_data else run.row.dataset or options.dataset
         own, stitched, detector = reference.own[key], scores[score], reference.detectors[key]
-        low, high = auroc_interval(own, stitched, paired=not setting.id_dataset)
+        low, high = auroc_interval(own, stitched, paired=not options.id_dataset)
         of_run = run.row.settings | {"dataset": dataset, "folder": run.folder.name}
         rows.append(EvaluationRow(
             **of_run,
@@ -107,8 +107,8 @@ def evaluate_stitches(
             detector=score,
             detector_id_data=detector.id_data,
             detector_ood_data=detector.ood_data or None,
-            id_dataset=setting.id_dataset or dataset,
-            sanity_dataset=setting.sanity_dataset or None,
+            id_dataset=options.id_dataset or dataset,
+            sanity_dataset=options.sanity_dataset or None,
             sanity_auroc=reference.checks[key].auroc if key in reference.checks else None,
             auroc_low=low,
             auroc_high=high,
@@ -133,7 +133,7 @@ def scores_of_images(score: str, stitches: Sequence[StitchScores], reference: Re
     Where a pair has several runs, the name of the run's folder stands behind that of the front layer. The scores of
     the sanity-check data are END_LAYER/SANITY_NAME.
     """
-    n_runs, name = Counter(stitch.run.row.pair for stitch in stitches), dataset_label(reference.setting.sanity_dataset)
+    n_runs, name = Counter(stitch.run.row.pair for stitch in stitches), dataset_label(reference.options.sanity_dataset)
     arrays = {f"{layer}/{name}": scores for layer, scores in reference.of_score(score, reference.sanity).items()}
     for run, _, scores, *_ in (stitch for stitch in stitches if score in stitch.scores):
         front, end = run.row.pair

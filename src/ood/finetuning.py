@@ -4,6 +4,7 @@ In a batch, a label of -1 marks an auxiliary out-of-distribution (OOD) sample.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -56,6 +57,13 @@ def outlier_exposure_penalty(logits: Tensor, labels: Tensor) -> Tensor:
     return OUTLIER_EXPOSURE_WEIGHT * _mean_where(to_uniform, labels < 0)
 
 
+def make_penalty(name: str, *, m_in: float, m_out: float) -> Penalty:
+    """Return the penalty of a name in `PENALTIES`; `m_in` and `m_out` are those of `energy_penalty`."""
+    if name == "energy":
+        return partial(energy_penalty, m_in=m_in, m_out=m_out)
+    return outlier_exposure_penalty
+
+
 def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     return (values * chosen).sum() / chosen.sum()
 
@@ -63,13 +71,16 @@ def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
 class RepresentationClassification(Classification):
     """The task of classifying from the activation of a frozen network at one layer; no more of that network runs.
 
-    Args:
-        penalty: added to the cross-entropy by fine-tuning; None in pre-training.
+    Attributes:
+        penalty: added to the cross-entropy in training; None in pre-training, set for fine-tuning.
     """
 
-    def __init__(self, source: Network, layer: str, classifier: Network, *, penalty: Penalty | None = None):
+    def __init__(self, source: Network, layer: str, classifier: Network):
         super().__init__(classifier)
-        self.source, self.layer, self.penalty, self.names = source, layer, penalty, ["the detector"]
+        self.names = ["the detector"]
+        self.source = source
+        self.layer = layer
+        self.penalty: Penalty | None = None
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the cross-entropy on images (B, C, H, W) with labels (B,), in training plus the penalty."""

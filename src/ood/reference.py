@@ -29,7 +29,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 Key = tuple[str, str]  # score and layer
 
 
-class Setting(NamedTuple):
+class EvaluationOptions(NamedTuple):
     """What stitches are evaluated with; folders of stitches that share it share the reference."""
 
     end: NetworkName
@@ -68,7 +68,7 @@ class Setting(NamedTuple):
 class Reference(NamedTuple):
     """The reference for stitches into some layers of a network."""
 
-    setting: Setting
+    options: EvaluationOptions
     detectors: dict[Key, Detector]
     validity: dict[str, Validity]  # by layer, if it is measured
     noise_costs: dict[str, float]  # by layer with validity: the accuracy that noise of the limit costs, see below
@@ -83,26 +83,26 @@ class Reference(NamedTuple):
 
 
 @torch.no_grad()
-def make_reference(network: Network, setting: Setting, training: Callable[[], BaseImageSet]) -> Reference:
+def make_reference(network: Network, options: EvaluationOptions, training: Callable[[], BaseImageSet]) -> Reference:
     """Make the reference for stitches into layers of a network.
 
     Args:
         training: reads the training images, if a detector is fitted or validity is measured.
     """
     # Detectors: from the store, and fitted to the training images, as validity is.
-    detectors, missing = _load(network, setting)
-    fitted = {(score, layer): make_detector(score) for score in setting.scores if not SCORES[score].is_trained
-              for layer in setting.layers}  # fmt: skip
+    detectors, missing = _load(network, options)
+    fitted = {(score, layer): make_detector(score) for score in options.scores if not SCORES[score].is_trained
+              for layer in options.layers}  # fmt: skip
     for detector in fitted.values():
-        detector.id_data, detector.n_classes = setting.dataset, setting.test.n_classes
-    is_measured = bool(fitted) or setting.with_validity
-    measured = setting.layers if is_measured else ()
+        detector.id_data, detector.n_classes = options.dataset, options.test.n_classes
+    is_measured = bool(fitted) or options.with_validity
+    measured = options.layers if is_measured else ()
     validity = {("validity", layer): Validity(is_sequence=network.is_sequence(layer)) for layer in measured}
     if validity:
         data = training()
         order = data.permutation(0)[: None if fitted else N_IMAGES]
-        for images, labels in setting.batches(data, "training activations", order):
-            activations = network.activations(images, list(setting.layers))
+        for images, labels in options.batches(data, "training activations", order):
+            activations = network.activations(images, list(options.layers))
             for (_, layer), each in (fitted | validity).items():
                 each.add(activations[layer], labels)
     for takers in (fitted, validity):
@@ -110,30 +110,30 @@ def make_reference(network: Network, setting: Setting, training: Callable[[], Ba
     detectors |= fitted
 
     # One pass over the test images: scores, validity and logits of the network's own activations.
-    id_data, sanity = setting.id_data, {}
-    own, logits = _measure_own(network, setting, detectors if id_data is None else {}, validity)
+    id_data, sanity = options.id_data, {}
+    own, logits = _measure_own(network, options, detectors if id_data is None else {}, validity)
     if id_data is not None:
-        own = score_network(network, detectors, setting.batches(id_data, "ID activations"))
+        own = score_network(network, detectors, options.batches(id_data, "ID activations"))
     if validity:
         foils = choose_foils(logits)
         missing += _try_each(validity, lambda of_layer: of_layer.fit_own(foils))
-    if setting.sanity_data is not None:
-        sanity = score_network(network, detectors, setting.batches(setting.sanity_data, "sanity-check activations"))
+    if options.sanity_data is not None:
+        sanity = score_network(network, detectors, options.batches(options.sanity_data, "sanity-check activations"))
     checks = {key: ood_metrics(own[key], scores) for key, scores in sanity.items()}
     by_layer = {layer: of_layer for (_, layer), of_layer in validity.items()}
-    noise_costs = measure_noise_costs(network, setting, by_layer)
-    return Reference(setting, detectors, by_layer, noise_costs, own, sanity, checks, missing)
+    noise_costs = measure_noise_costs(network, options, by_layer)
+    return Reference(options, detectors, by_layer, noise_costs, own, sanity, checks, missing)
 
 
-def _load(network: Network, setting: Setting) -> tuple[dict[Key, Detector], list[str]]:
+def _load(network: Network, options: EvaluationOptions) -> tuple[dict[Key, Detector], list[str]]:
     """Load the trained detectors of layers, with sanity-check data also those of others; say why any is missing."""
-    store, test, detectors, missing = DetectorStore(setting.store), setting.test, {}, []
-    for score in (score for score in setting.scores if SCORES[score].is_trained):
-        known = store.of(setting.end)  # a missing store is an error, a missing detector is not
-        others = set(known).difference(setting.layers) if setting.sanity_data is not None else ()
-        for layer in [*setting.layers, *sorted(others, key=network.depth)]:
+    store, test, detectors, missing = DetectorStore(options.store), options.test, {}, []
+    for score in (score for score in options.scores if SCORES[score].is_trained):
+        known = store.of(options.end)  # a missing store is an error, a missing detector is not
+        others = set(known).difference(options.layers) if options.sanity_data is not None else ()
+        for layer in [*options.layers, *sorted(others, key=network.depth)]:
             try:
-                detectors[score, layer] = store.load(setting.end, layer, test.spec, device=test.device)
+                detectors[score, layer] = store.load(options.end, layer, test.spec, device=test.device)
             except UserError as error:
                 missing.append(str(error))
     return detectors, missing
@@ -161,7 +161,7 @@ def score_network(network: Network, detectors: Mapping[Key, Detector], batches: 
 
 
 def _measure_own(
-    network: Network, setting: Setting, detectors: Mapping[Key, Detector], validity: Mapping[Key, Validity]
+    network: Network, options: EvaluationOptions, detectors: Mapping[Key, Detector], validity: Mapping[Key, Validity]
 ) -> tuple[dict[Key, np.ndarray], Tensor]:
     """Score a network's own activations of the test images, and show sampled ones to the validity of each layer.
 
@@ -172,8 +172,8 @@ def _measure_own(
     names = [*layers, network.output_name] if validity else layers
     scores: dict[Key, list[Tensor]] = {key: [] for key in detectors}
     logits: list[Tensor] = []
-    batches = setting.batches(setting.test, "own activations")
-    for (images, _), sampled in zip(batches if layers else (), setting.sampled_in_batches(), strict=False):
+    batches = options.batches(options.test, "own activations")
+    for (images, _), sampled in zip(batches if layers else (), options.sampled_in_batches(), strict=False):
         activations = network.activations(images, list(dict.fromkeys(names)))
         _add_scores(scores, detectors, activations)
         if validity and len(sampled):
@@ -194,7 +194,9 @@ def _as_arrays(scores: Mapping[Key, list[Tensor]]) -> dict[Key, np.ndarray]:
     return {key: torch.cat(parts).cpu().numpy() for key, parts in scores.items()}
 
 
-def measure_noise_costs(network: Network, setting: Setting, validity: Mapping[str, Validity]) -> dict[str, float]:
+def measure_noise_costs(
+    network: Network, options: EvaluationOptions, validity: Mapping[str, Validity]
+) -> dict[str, float]:
     """Return by layer how much accuracy the noise costs that is the limit of activations in distribution.
 
     The network goes on behind each layer from its own activations of the sampled test images, with the noise that
@@ -203,7 +205,7 @@ def measure_noise_costs(network: Network, setting: Setting, validity: Mapping[st
     if not validity:
         return {}
     layers = list(validity)
-    sampled = setting.sampled()
+    sampled = options.sampled()
     share = ValidityLimits().noise_dose
     amount = math.sqrt(share / (1 - share))  # in standard deviations of a channel
     noise = {
@@ -212,7 +214,7 @@ def measure_noise_costs(network: Network, setting: Setting, validity: Mapping[st
     }
     lost = dict.fromkeys(layers, 0.0)
     first = 0
-    for images, labels in setting.batches(setting.test, "limits of noise", sampled):
+    for images, labels in options.batches(options.test, "limits of noise", sampled):
         names = list(dict.fromkeys([*layers, network.output_name]))
         activations = network.activations(images, names)
         is_right = activations[network.output_name].argmax(-1) == labels

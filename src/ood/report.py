@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from src.choices.datasets import dataset_label
 from src.console import listed, note, result, table
-from src.datasets import dataset_label
 from src.files import write_json
 from src.ood.reference import Reference
 from src.ood.rows import (
@@ -64,7 +64,7 @@ def report(
             }
             for experiment, of_experiment in matrices.items()
         }
-        draw(path, panels, figure=figure, title=title, caption=describe(rows, n_images=len(reference.setting.test)))
+        draw(path, panels, figure=figure, title=title, caption=describe(rows, n_images=len(reference.options.test)))
     if reference.noise_costs:
         limit = f"{ValidityLimits().noise_dose:.0%}"
         costs = [[cost] for cost in reference.noise_costs.values()]

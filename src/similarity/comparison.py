@@ -13,7 +13,7 @@ from src.console import progress
 from src.moments import CrossMoments
 from src.results.tables import Rank
 from src.similarity import measures
-from src.similarity.features import Layer, alignment_of
+from src.similarity.features import LayerFeatures, alignment_of
 from src.similarity.passes import Statistics
 from src.similarity.permutations import null_of, permutations, permuted_cosines
 from src.similarity.rows import BY_POSITION, NO_ALIGNMENT, SimilarityRow
@@ -95,7 +95,7 @@ class Comparison:
                     for (i, rank1), (j, rank2) in self._at_ranks()
                 ]  # fmt: skip
 
-    def _alignment(self, first: Layer, second: Layer) -> str:
+    def _alignment(self, first: LayerFeatures, second: LayerFeatures) -> str:
         return alignment_of(first.shape, second.shape, self.of.alignment)
 
     def _at_ranks(self) -> Iterator[tuple[tuple[int, Rank], tuple[int, Rank]]]:
@@ -106,7 +106,7 @@ class Comparison:
         known = self.undefined.setdefault(reason, [])
         known += [metric for metric in metrics if metric not in known]
 
-    def _of_grams(self, metric: str, first: Layer) -> dict[str, Tensor]:
+    def _of_grams(self, metric: str, first: LayerFeatures) -> dict[str, Tensor]:
         """Return the values of a measure of Gram matrices, of a layer and each of the other network."""
         matrices, seconds = first.matrices[metric], self.of.layers2.values()
         others = [second.matrices[metric] for second in seconds]
@@ -120,7 +120,7 @@ class Comparison:
             for (name, second), each in zip(self.of.layers2.items(), values, strict=True)
         }
 
-    def _of_samples(self, first: Layer, second: Layer, cross: CrossMoments | None) -> dict[str, Tensor]:
+    def _of_samples(self, first: LayerFeatures, second: LayerFeatures, cross: CrossMoments | None) -> dict[str, Tensor]:
         """Return the values of measures of samples by measure; under no permutation where positions are the samples.
 
         Args:
@@ -152,9 +152,9 @@ class Comparison:
                     self._has_none(self.sample_metrics, str(reason))
                     continue
                 for metric in self.sample_metrics:
-                    values[metric][place, i, j] = getattr(measures, metric)(pair)
+                    values[metric][place, i, j] = measures.SAMPLE_MEASURES[metric](pair)
                 for metric in self.reversed_metrics:
-                    values[f"{metric}{REVERSED}"][place, i, j] = getattr(measures, metric)(pair.reversed)
+                    values[f"{metric}{REVERSED}"][place, i, j] = measures.SAMPLE_MEASURES[metric](pair.reversed)
         return values
 
     def _columns(self, values: Mapping[str, Tensor]) -> dict[str, float]:
@@ -197,7 +197,7 @@ class Comparison:
                 "within classes do not move; give more images (-n)"
             )
 
-    def _has_few_samples(self, first: Layer, second: Layer) -> bool:
+    def _has_few_samples(self, first: LayerFeatures, second: LayerFeatures) -> bool:
         """Return whether two layers without a null have more features together than there are samples."""
         aligned = self._alignment(first, second)
         if aligned == NO_ALIGNMENT or (self.orders and aligned not in BY_POSITION):

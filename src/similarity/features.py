@@ -44,7 +44,7 @@ def alignment_of(shape1: tuple[int, ...], shape2: tuple[int, ...], mode: str = "
     return " / ".join(dict.fromkeys(POOLS[len(shape)] for shape in (shape1, shape2)))
 
 
-class Layer:
+class LayerFeatures:
     """The activations of one layer for n images, added batch by batch.
 
     Args:
@@ -107,7 +107,7 @@ class Layer:
                 self.flaws[f"it needs at least {least} images, not {self.n_images}"] = [metric]
                 self.matrices[metric] = torch.full_like(grams.centred, math.nan)
             else:
-                self.matrices[metric] = measures.unit(getattr(measures, metric)(grams))
+                self.matrices[metric] = measures.unit(measures.GRAM_MEASURES[metric](grams))
                 self.matrices[metric][is_flawed] = math.nan
 
     def _find_flaws(self, grams: Grams) -> Tensor:

@@ -69,6 +69,10 @@ def pwcca_morcos(pair: SamplesPair) -> float:
     return max(0.0, float(1 - weights[:n] @ correlations[:n] / weights[:n].sum()))
 
 
+GRAM_MEASURES = {"cka": cka, "cka_debiased": cka_debiased, "mutual_knn": mutual_knn}
+SAMPLE_MEASURES = {"pwcca": pwcca, "procrustes": procrustes, "pwcca_morcos": pwcca_morcos}
+
+
 def cosines(matrices1: Tensor, matrices2: Tensor) -> Tensor:
     """Return the cosines (R1, R2) between matrices (R1, n, n) and (R2, n, n) as vectors of n² numbers."""
     return unit(matrices1).flatten(1) @ unit(matrices2).flatten(1).T

@@ -11,10 +11,10 @@ from src.choices.measures import MEASURES, PAPER, SAMPLES, with_companions
 from src.models import Network
 from src.moments import CrossMoments
 from src.results.tables import Rank
-from src.similarity.features import Layer, alignment_of
+from src.similarity.features import LayerFeatures, alignment_of
 from src.similarity.rows import BY_POSITION
 
-Features = Mapping[str, Layer]  # the layers of one network, finished, by name
+Features = Mapping[str, LayerFeatures]  # the layers of one network, finished, by name
 
 
 class Side(NamedTuple):
@@ -100,7 +100,7 @@ def take_statistics(
 
 def _unseen(side: Side, n_images: int, metrics: Sequence[str]) -> Features:
     titles = {name: f"{name} of {side.title}" if side.title else name for name in side.layers}
-    return {name: Layer(title, n_images, metrics=metrics, ranks=side.ranks) for name, title in titles.items()}
+    return {name: LayerFeatures(title, n_images, metrics=metrics, ranks=side.ranks) for name, title in titles.items()}
 
 
 def _pass_over(

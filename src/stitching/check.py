@@ -1,6 +1,10 @@
-"""Warns of options of a stitch that have no effect, or one that surprises."""
+"""Judges the options of a stitch together: what contradicts itself, has no effect, or an effect that surprises.
 
-from collections.abc import Mapping
+One option by itself is judged by its type on the command line, and shapes by the stitching layer that is to fit them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -13,30 +17,60 @@ from src.stitching.layers import StitchingLayer
 
 
 def check_options(experiment: Experiment, layers: Mapping[Pair, StitchingLayer], front: Network, end: Network) -> None:
-    """Warn of options that have no effect, or one that surprises, and note cuts around which the images go on."""
+    """Warn of options that have no effect, or one that surprises, and note cuts around which the images go on.
+
+    Raises:
+        UserError: two options contradict each other.
+    """
     options = experiment.options
-    init, n_epochs = options["init"], options["n_epochs"]
-    if options["objective"] != "task" and not n_epochs:
+    _check_training(options)
+    _warn_of_options_of_other_inits(options)
+    _warn_of_high_ranks(options, layers)
+    if options["n_epochs"] and not options["mod_only_stitch"] and _has_batch_norms(front, end):
+        note("without --mod-only-stitch the BatchNorm statistics of what the stitch uses of both networks move")
+    _note_cuts_inside_blocks(list(dict.fromkeys(pair.end_layer for pair in layers)), end)
+
+
+def _check_training(options: Mapping[str, Any]) -> None:
+    if options["n_epochs"]:
+        return
+    if options["objective"] != "task":
         raise UserError(f"--objective {options['objective']} with -e 0: nothing is trained; leave one of them out")
-    if init == "rand" and not n_epochs:
+    if options["init"] == "rand":
         warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
-    for option, is_given, inits in (
-        ("-pinv-samples auto", options["n_pinv_init_samples"] == "auto", FORMS),
-        ("--front-pinv-rank", options["front_pinv_rank"], FORMS),
-        ("--pinv-cutoff", options["pinv_cutoff"] != "paper", [name for name, form in FORMS.items() if form.cuts_off]),
-    ):
-        if is_given and init not in inits:
+
+
+def _warn_of_options_of_other_inits(options: Mapping[str, Any]) -> None:
+    """Warn of options of direct matching that do not count with this `-i`."""
+    with_cutoff = [name for name, form in FORMS.items() if form.cuts_off]
+    inits_by_option = {
+        "-pinv-samples auto": FORMS if options["n_pinv_init_samples"] == "auto" else None,
+        "--front-pinv-rank": FORMS if options["front_pinv_rank"] else None,
+        "--pinv-cutoff": with_cutoff if options["pinv_cutoff"] != "paper" else None,
+    }
+    for option, inits in inits_by_option.items():
+        if inits and options["init"] not in inits:
             warn(f"{option} counts with -i {', '.join(inits)} only")
+
+
+def _warn_of_high_ranks(options: Mapping[str, Any], layers: Mapping[Pair, StitchingLayer]) -> None:
+    """Warn of ranks that leave a front layer whole."""
     widths = {pair.front_layer: layer.transform.weight.shape[1] for pair, layer in layers.items()}
     for option in ("front_stitch_rank", "front_pinv_rank"):
-        whole = [f"{name} ({width})" for name, width in widths.items() if (options[option] or 0) > width]
+        rank = options[option] or 0
+        whole = [f"{name} ({width})" for name, width in widths.items() if rank > width]
         if whole:
-            warn(f"--{option.replace('_', '-')} {options[option]} is above the width of {', '.join(whole)}: no effect")
-    has_norms = any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in (*front.modules(), *end.modules()))
-    if has_norms and n_epochs and not options["mod_only_stitch"]:
-        note("without --mod-only-stitch the BatchNorm statistics of what the stitch uses of both networks move")
+            warn(f"--{option.replace('_', '-')} {rank} is above the width of {', '.join(whole)}: no effect")
+
+
+def _has_batch_norms(*networks: Network) -> bool:
+    modules = (module for network in networks for module in network.modules())
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules)
+
+
+def _note_cuts_inside_blocks(end_layers: Sequence[str], end: Network) -> None:
     cuts = set(end.cut_names)
-    inside = [name for name in dict.fromkeys(pair.end_layer for pair in layers) if name not in cuts]
+    inside = [name for name in end_layers if name not in cuts]
     if inside:
         note(
             f"{listed(inside)}: inside a block, no true cut, as what follows depends on the images past this layer too "

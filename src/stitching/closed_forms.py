@@ -6,7 +6,7 @@ makes to the share of the variance that it explains. `repair` and `covariance` g
 what they cannot predict: where nothing is explained, their error on other rows is 2 in variances of the target, and
 that of least squares 1.
 
-Each function takes moments and returns a `Matching` for each target; `FORMS` has a row for each.
+Each function takes moments and returns a `Matching` for each target; `SOLVERS` lists them.
 """
 
 from collections.abc import Hashable, Sequence
@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.choices import resolve
 from src.choices.stitching import FORMS
 from src.moments import ROUNDING, Moments
 from src.stitching.moments import SourceMoments, r2_of
@@ -55,7 +54,7 @@ def closed_form(
         ValueError: an activation was not finite; says on which side.
     """
     row, cut = FORMS[form], {"cutoff": cutoff} if FORMS[form].cuts_off else {}
-    solve, everything = resolve(__package__, row.function), reduce(SourceMoments.pooled, parts)
+    solve, everything = SOLVERS[form], reduce(SourceMoments.pooled, parts)
     for side, sums in (("source", [everything.source]), ("target", everything.targets.values())):
         if not all(each.scatter.isfinite().all() for each in sums):
             raise ValueError(f"the {side} activations are not finite")
@@ -183,6 +182,15 @@ def ridge(everything: SourceMoments, fitted: SourceMoments, held_out: SourceMome
         matching = _about_means(everything, name, weight.T, len(variations))
         matchings[name] = matching._replace(ridge_penalty=penalty.item())
     return matchings
+
+
+SOLVERS = {
+    "pinv": least_squares,
+    "repair": repair,
+    "covariance": covariance,
+    "ortho": orthogonal,
+    "ridge": ridge,
+}
 
 
 def _held_out_errors(fitted: SourceMoments, held_out: SourceMoments, penalties: Tensor) -> dict[Hashable, Tensor]:

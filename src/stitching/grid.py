@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.choices import resolve
 from src.choices.stitching import OBJECTIVES, Objective
 from src.low_rank import low_rank_approx
 from src.models import Network
@@ -24,6 +23,7 @@ from src.runtime import Fitting, at_least_single
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import Batches
 from src.stitching.moments import r2_of
+from src.stitching.objectives import LOSSES
 from src.stitching.rows import Metrics
 from src.stitching.stitched_model import activations_of_both
 from src.training import HeadLosses, Task, classification_losses
@@ -114,8 +114,8 @@ class Grid(Task):
                 unknown = torch.full((len(pairs),), math.nan, device=labels.device)
                 group = HeadLosses(unknown, unknown, unknown, (labels >= 0).sum())
             losses = group.losses
-            if self.objective.function:
-                loss = resolve(__package__, self.objective.function)
+            if self.objective.loss:
+                loss = LOSSES[self.objective.loss]
                 names = self.compared[pairs[0].end_layer]
                 losses = torch.stack([loss(stitched[name], target_acts[name]) for name in names]).mean(0)
             if training and self.l1_coef:

@@ -1,4 +1,4 @@
-"""The losses that stitching layers are trained on beside the cross-entropy; `OBJECTIVES` has a row for each.
+"""The losses that stitching layers are trained on beside the cross-entropy; `LOSSES` lists them.
 
 Each compares the activation of the stitched network at a layer with the end network's own. Losses work on one pair, and
 on P pairs at once, whose stitched tensors have one axis more, in front. No gradient reaches the end network's
@@ -60,6 +60,10 @@ def functional_loss(stitched: Sequence[Tensor], targets: Sequence[Tensor]) -> Te
 def feature_loss(stitched: Tensor, target: Tensor) -> Tensor:
     """Feature matching (arXiv 2603.12433): the mean squared difference over all elements; shapes as in `hint_loss`."""
     return _squares(stitched, target).mean(-1)
+
+
+# From stitched (P, B, …) and own (B, …) activations at a layer to (P,); of several layers the mean counts
+LOSSES = {"soft": soft_label_loss, "hint": hint_loss, "feature": feature_loss}
 
 
 def _squares(stitched: Tensor, target: Tensor) -> Tensor:

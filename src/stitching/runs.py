@@ -24,7 +24,7 @@ from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.rows import StitchRow
 from src.stitching.stitched_model import StitchedModel
-from src.training import EpochLog, Score, State
+from src.training import EpochLog, HeadResult, State
 from src.training.recorded import report_epoch, write_logs
 
 BegunRun = tuple[Path, Mapping[str, Any]]  # its folder, and its options
@@ -125,7 +125,7 @@ class GridRuns:
         if title:
             result(title if len(self.layers) == 1 else f"means over {len(self.layers)} pairs:")
         last = [of_pair[-1] for of_pair in logs.values()]
-        train, val = (Score(*map(fmean, zip(*scores, strict=True))) for scores in zip(*last, strict=True))
+        train, val = (HeadResult(*map(fmean, zip(*results, strict=True))) for results in zip(*last, strict=True))
         report_epoch(len(of_pair), EpochLog(train, val))
 
     def finish(

@@ -5,9 +5,9 @@ optimiser: Adam and SGD work elementwise, so that equals one optimiser for each.
 """
 
 from src.training.loop import History, Settings, State, evaluate, train
-from src.training.task import Classification, EpochLog, HeadLosses, Score, Task, classification_losses
+from src.training.task import Classification, EpochLog, HeadLosses, HeadResult, Task, classification_losses
 
 __all__ = [
-    "Classification", "EpochLog", "HeadLosses", "History", "Score", "Settings", "State", "Task",
+    "Classification", "EpochLog", "HeadLosses", "HeadResult", "History", "Settings", "State", "Task",
     "classification_losses", "evaluate", "train",
 ]  # fmt: skip

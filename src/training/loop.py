@@ -17,8 +17,9 @@ from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.runtime import seed_of, seeded
 from src.training.distributed import add_up
-from src.training.task import EpochLog, Score, Task
+from src.training.task import EpochLog, HeadResult, Task
 
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 CHECK_EVERY = 16  # steps between two checks that losses are finite: each waits for the GPU
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -63,7 +64,7 @@ def train(
     if state:
         for part, content in zip(parts, state["parts"], strict=True):
             part.load_state_dict(content)
-        history = [[EpochLog(*(Score(*each) for each in log)) for log in logs] for logs in state["history"].tolist()]
+        history = [_logs_of(numbers) for numbers in state["history"].tolist()]
         yield history, state
     for epoch in range(len(history) + 1, settings.n_epochs + 1):
         with seeded(seed_of(settings.seed, epoch, 1)):  # of random numbers in the forward pass, such as dropout
@@ -71,15 +72,20 @@ def train(
             validated = evaluate(task, val_set.batches(settings.batch_size))
         if settings.reduce_lr_each == "epochs":
             scheduler.step()
-        history = [*history, [EpochLog(*scores) for scores in zip(trained, validated, strict=True)]]
-        numbers = torch.tensor(history, dtype=torch.float64)  # (epochs, heads, train and val, scores)
+        history = [*history, [EpochLog(*results) for results in zip(trained, validated, strict=True)]]
+        numbers = torch.tensor(history, dtype=torch.float64)  # (epochs, heads, train and val, numbers)
         yield history, {"parts": [part.state_dict() for part in parts], "history": numbers}
+
+
+def _logs_of(numbers: Sequence[Sequence[Sequence[float]]]) -> list[EpochLog]:
+    """Return the logs of an epoch from numbers (heads, train and val, numbers)."""
+    return [EpochLog(HeadResult(*trained), HeadResult(*validated)) for trained, validated in numbers]
 
 
 def _train_epoch(
     task: Task, train_set: BaseImageSet, settings: Settings, epoch: int, optimizer: Optimizer, scheduler: LRScheduler
-) -> list[Score]:
-    """Train for an epoch; returns the scores of each head over it. No step but each `CHECK_EVERY`-th waits."""
+) -> list[HeadResult]:
+    """Train for an epoch; returns the result of each head over it. No step but each `CHECK_EVERY`-th waits."""
     task.train(True)
     sums = torch.zeros(())
     batches = train_set.epoch(settings.batch_size, seed=settings.seed, epoch=epoch)
@@ -98,43 +104,44 @@ def _train_epoch(
         if settings.reduce_lr_each == "updates":
             scheduler.step()
         if step % CHECK_EVERY == 0:
-            _finite(_scores(sums), task, f"epoch {epoch}, up to step {step}")
-    return _finite(_scores(sums), task, f"epoch {epoch}, up to step {step}")
+            _finite(_results(sums), task, f"epoch {epoch}, up to step {step}")
+    return _finite(_results(sums), task, f"epoch {epoch}, up to step {step}")
 
 
 @torch.no_grad()
-def evaluate(task: Task, batches: Batches) -> list[Score]:
+def evaluate(task: Task, batches: Batches) -> list[HeadResult]:
     """Accuracy and loss of each head over the batches, in evaluation mode."""
     task.train(False)
     sums = torch.zeros(())
     for images, labels in batches:
         sums = sums + torch.cat([group.sums() for group in task.losses(images, labels, training=False)], dim=1)
-    return _scores(sums)
+    return _results(sums)
 
 
-def _scores(sums: Tensor) -> list[Score]:
-    """Return the means of sums (4, n_heads), one score for each head, over all processes that train together."""
+def _results(sums: Tensor) -> list[HeadResult]:
+    """Return the means of sums (4, n_heads), one result for each head, over all processes that train together."""
     *totals, n_samples = add_up(sums.clone()).tolist()
-    return [Score(*(total / n for total in row)) for *row, n in zip(*totals, n_samples, strict=True)]
+    return [HeadResult(*(total / n for total in row)) for *row, n in zip(*totals, n_samples, strict=True)]
 
 
-def _finite(scores: list[Score], task: Task, when: str) -> list[Score]:
-    """Return the scores; raises a UserError if a loss so far, and so their mean, is not finite."""
-    for name, score in zip(task.names, scores, strict=True):
-        if not math.isfinite(score.loss):
+def _finite(results: list[HeadResult], task: Task, when: str) -> list[HeadResult]:
+    """Return the results; raises a UserError if a loss so far, and so their mean, is not finite."""
+    for name, measured in zip(task.names, results, strict=True):
+        if not math.isfinite(measured.loss):
             raise UserError(
                 f"{when}: the loss of {name} is not finite; lower -lr, or limit gradients with --grad-clip where "
                 "there is one"
             )
-    return scores
+    return results
 
 
 def _optimizer(parameters: list[nn.Parameter], settings: Settings) -> Optimizer:
     options = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=settings.momentum, **options)
-    adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-    return adam(parameters, fused=parameters[0].is_cuda or None, **options)  # one kernel for all heads
+        options["momentum"] = settings.momentum
+    else:
+        options["fused"] = parameters[0].is_cuda or None  # one kernel for all heads
+    return OPTIMIZERS[settings.optimizer](parameters, **options)
 
 
 def _scheduler(optimizer: Optimizer, settings: Settings) -> LRScheduler:

@@ -1,4 +1,4 @@
-"""Tasks of training: their heads, their losses, and the scores that are measured."""
+"""Tasks of training: their heads, their losses, and the results that are measured."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -65,7 +65,7 @@ def classification_losses(logits: Tensor, labels: Tensor) -> HeadLosses:
     return HeadLosses(means, means, (logits.argmax(-1) == labels).sum(1), n_samples)
 
 
-class Score(NamedTuple):
+class HeadResult(NamedTuple):
     """The accuracy of one head over a data set, in [0, 1], and the means of its losses over the labelled samples."""
 
     accuracy: float
@@ -74,7 +74,7 @@ class Score(NamedTuple):
 
 
 class EpochLog(NamedTuple):
-    """The scores of one head in an epoch, while training and afterwards on the validation images."""
+    """The results of one head in an epoch, while training and afterwards on the validation images."""
 
-    train: Score
-    val: Score
+    train: HeadResult
+    val: HeadResult
