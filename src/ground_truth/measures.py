@@ -13,11 +13,15 @@ DISAGREEMENT = "disagreement"
 
 
 def kappa(run: StitchingRun) -> float | None:
-    """Return κ within strata of a run, 0 where it is not defined; None for a run without predictions."""
+    """Return κ within strata of a run; None for a run without predictions.
+
+    It is 1 where it is not defined: there the front network's class and the label tell all that the end network says,
+    as a copy of it does.
+    """
     if run.predictions is None:
         return None
     value = kappa_of(run).value
-    return 0.0 if math.isnan(value) else value
+    return 1.0 if math.isnan(value) else value
 
 
 STITCH_MEASURES: dict[str, Callable[[StitchingRun], float | None]] = {  # None: not measured
