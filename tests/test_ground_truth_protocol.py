@@ -158,6 +158,17 @@ def test_impostors_below_all_true_fronts():
     assert rows["share", ""].value == 0
 
 
+def test_each_kind_counts_alike_however_many_impostors_there_are_of_it():
+    groups = [*PLANTED, "impostor:one_hot", "impostor:one_hot"]
+    values = np.full((10, 10), math.nan)
+    values[:8, :8] = planted()
+    values[8:, :4] = 0.9
+    rows = impostor_rows(values, groups)
+    assert [rows[name, ""].value for name in ("share", "fresh", "one_hot")] == [0.5, 1, 0]
+    values[8:, :4] = 0.3  # now two of three labels are below
+    assert impostor_rows(values, groups)["share", ""].value == pytest.approx((1 + 2 / 3) / 2)
+
+
 def test_the_share_is_a_mean_over_end_networks():
     values = planted(one_hot=0.3)
     values[5, 0] = 0.9  # fools one of four

@@ -3,26 +3,46 @@
 import pytest
 import torch
 
-from misc.impostors import COPIES, KINDS, Impostor
+from misc.impostors import COPIES, KINDS, SWAPS, Impostor, training_images
+from src.datasets.in_memory import ImageSet
 from src.models import Network, build_model
 from tests.commands import read_csv, run
 
 LAYERS = ["pool2", "pool3"]
+N_TRAINING = 40  # the first of the images are training images
+
+
+def draw_images() -> torch.Tensor:
+    pixels = torch.randint(256, (50, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    return pixels / 255
 
 
 @pytest.fixture(scope="module")
 def images():
-    return torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    return draw_images()
+
+
+@torch.no_grad()
+def make_donor() -> Network:
+    """A network that predicts three classes, each of several images."""
+    torch.manual_seed(0)
+    donor = build_model("small_cnn", n_classes=3, n_channels=1, image_shape=(1, 8, 8)).eval()
+    donor.module.fc.bias -= donor(draw_images()).mean(0)
+    return donor
+
+
+def training_set(images) -> ImageSet:
+    pixels = (images[:N_TRAINING] * 255).round().to(torch.uint8)
+    return ImageSet(pixels, torch.arange(N_TRAINING) % 3, n_classes=3)
 
 
 def make(kind: str, images) -> tuple[Network, dict]:
     """An impostor at two layers, and the activations of its donor."""
-    torch.manual_seed(0)
-    donor = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=(1, 8, 8)).eval()
+    donor = make_donor()
     own = {name: each.clone() for name, each in donor.activations(images, LAYERS).items()}
-    batches = [(images[:30], torch.arange(30) % 10), (images[30:], torch.arange(30, 40) % 10)]
-    impostor = Impostor(kind, donor, LAYERS, n_classes=10, batches=batches).eval()
-    return Network(impostor, image_shape=(1, 8, 8), n_classes=10), own
+    training = training_images(donor, training_set(images))
+    impostor = Impostor(kind, donor, LAYERS, n_classes=3, training=training).eval()
+    return Network(impostor, image_shape=(1, 8, 8), n_classes=3), own
 
 
 @torch.no_grad()
@@ -56,19 +76,65 @@ def test_copies_have_the_donors_channels_in_another_order_or_basis(images):
 
 def test_class_means_are_those_of_the_training_images(images):
     found, own, classes = activations("class_means", images)
-    for i in (0, 11, 39):
-        expected = own["pool2"][torch.arange(40) % 10 == classes[i]].mean(0)
+    for i in (0, 11, 49):
+        expected = own["pool2"][:N_TRAINING][torch.arange(N_TRAINING) % 3 == classes[i]].mean(0)
         torch.testing.assert_close(found["pool2"][i], expected, atol=1e-5, rtol=1e-4)
 
 
 def test_labels_and_noise_tell_the_class_and_nothing_else(images):
     found, _, classes = activations("one_hot", images)
-    assert found["pool2"].shape[1] == 10 and (found["pool2"].argmax(1) == classes[:, None, None]).all()
+    assert found["pool2"].shape[1] == 3 and (found["pool2"].argmax(1) == classes[:, None, None]).all()
     noise = activations("clustered_noise", images)[0]["pool3"][:, :, 0, 0]
     same = classes[:, None] == classes
-    distances = torch.cdist(noise, noise)[~torch.eye(40, dtype=torch.bool)]
-    within = same[~torch.eye(40, dtype=torch.bool)]
+    distances = torch.cdist(noise, noise)[~torch.eye(50, dtype=torch.bool)]
+    within = same[~torch.eye(50, dtype=torch.bool)]
     assert 0 < distances[within].min() and (within.all() or distances[within].max() < distances[~within].min())
+
+
+def shown_images(kind: str, images) -> torch.Tensor:
+    """The training image (n,) that an impostor shows for each image, at both layers."""
+    shown, own, _ = activations(kind, images)
+    distances = torch.cdist(shown["pool2"].flatten(1).double(), own["pool2"][:N_TRAINING].flatten(1).double())
+    places = distances.argmin(1)
+    for layer in LAYERS:
+        torch.testing.assert_close(shown[layer], own[layer][places], atol=1e-5, rtol=1e-4)
+    return places
+
+
+@pytest.mark.parametrize("kind", SWAPS)
+def test_swaps_show_a_training_image_that_is_not_the_image_itself(kind, images):
+    shown = shown_images(kind, images)
+    assert (shown[:N_TRAINING] != torch.arange(N_TRAINING)).all()
+    assert len(shown.unique()) > 10
+    network, _ = make(kind, images)
+    torch.testing.assert_close(network(images), make_donor()(images))
+
+
+@torch.no_grad()
+def test_nearest_images_have_the_nearest_logits_or_features_of_all_other_training_images(images):
+    donor = make_donor()
+    spaces = {"nearest_logits": donor(images), "nearest_features": donor(images, until="pool4").flatten(1)}
+    for kind, space in spaces.items():
+        distances = torch.cdist(space.double(), space[:N_TRAINING].double())
+        distances[torch.arange(N_TRAINING), torch.arange(N_TRAINING)] = torch.inf
+        assert torch.equal(shown_images(kind, images), distances.argmin(1)), kind
+
+
+@torch.no_grad()
+def test_random_images_have_the_predicted_class(images):
+    classes = make_donor()(images).argmax(1)
+    assert len(classes[:N_TRAINING].unique()) == 3
+    shown = shown_images("random_of_class", images)
+    assert torch.equal(classes[shown], classes)
+    most_frequent = classes == classes.mode().values
+    assert len(shown[most_frequent].unique()) > most_frequent.sum() / 3
+
+
+def test_a_repeated_training_image_is_not_shown_for_its_twin(images):
+    twins = torch.cat([images[:20], images[:20]])
+    for kind in SWAPS:
+        shown = shown_images(kind, twins)
+        assert (shown % 20 != torch.arange(40) % 20).all(), kind
 
 
 def test_an_impostor_is_stitched_into_an_end_network_and_compared(in_tmp_path):
@@ -77,17 +143,19 @@ def test_an_impostor_is_stitched_into_an_end_network_and_compared(in_tmp_path):
     with open("plant.py", "w") as file:
         file.write(
             "from functools import partial\nfrom misc.impostors import planted\n"
-            f"label = partial(planted, 'one_hot', '{in_tmp_path}/a/model_1.pt', network='small_cnn', layers={LAYERS}, "
-            "dataset='digits', root='.')\n"
+            f"make = partial(planted, checkpoint='{in_tmp_path}/a/model_1.pt', network='small_cnn', layers={LAYERS}, "
+            "dataset='digits', root='.')\nlabel = partial(make, 'one_hot')\nother = partial(make, 'nearest_logits')\n"
         )
     with open("list.csv", "w") as file:
-        file.write("name,path,type\nend,a/model_1.pt,small_cnn\nlabel,DEFAULT,plant.py:label\nfresh,-,small_cnn\n")
+        file.write("name,path,type\nend,a/model_1.pt,small_cnn\nlabel,DEFAULT,plant.py:label\n")
+        file.write("other,DEFAULT,plant.py:other\nfresh,-,small_cnn\n")
+    planted = ["--own-types", "plant.py:label", "plant.py:other"]
     run("misc/all_pairs.py", "list.csv", ",".join(LAYERS), "rc2c_pre", *data, "--methods", "pinv", "task:1", "--ends",
-        "end", "--alignment", "pool", "--own-types", "plant.py:label", "-dir", "all", "--no-figures")  # fmt: skip
+        "end", "--alignment", "pool", *planted, "-dir", "all", "--no-figures")  # fmt: skip
     names = sorted(path.name for path in (in_tmp_path / "results" / "all" / "pinv").iterdir() if path.is_dir())
-    assert names == ["fresh-end", "label-end"]
+    assert names == ["fresh-end", "label-end", "other-end"]
     assert {row["front_model_type"][-14:] for row in read_csv("results/all/task1/label-end/grid.csv")} == {
         "plant.py:label"
     }
     assert sorted(path.name for path in (in_tmp_path / "results" / "all" / "similarity").glob("*.csv")) == [
-        "end-fresh.csv", "end-label.csv"]  # fmt: skip
+        "end-fresh.csv", "end-label.csv", "end-other.csv"]  # fmt: skip

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from src.ground_truth.measures import kappa
+from src.stitching.folders import StitchingRun
 from src.verdict import kappa_within
 from src.verdict.kappa import strata_of
 
@@ -56,6 +58,19 @@ def test_what_label_and_front_class_explain_counts_nothing():
     assert kappa_within(drawn, end, strata).low < 0 < kappa_within(drawn, end, strata).high
     assert kappa_within(end, end, strata).value == 1
     assert all(map(math.isnan, kappa_within(stitched, end, strata_of(labels, end))))
+
+
+def test_a_front_that_says_what_the_end_network_says_is_most_alike_in_ground_truth(tmp_path):
+    """There κ within strata is not defined."""
+    rng = np.random.default_rng(4)
+    labels, front, end, stitched = networks(500, rng, error=0.2, shared=0.5)
+    for name, classes in {"other": front, "copy": end}.items():
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "predictions.npz", stitched=stitched, front=classes, end=end, labels=labels)
+    runs = {name: StitchingRun(tmp_path / name, {}, None) for name in ("other", "copy", "none")}
+    assert kappa(runs["other"]) == kappa_within(stitched, end, strata_of(labels, front)).value
+    assert kappa(runs["copy"]) == 1
+    assert kappa(runs["none"]) is None
 
 
 @pytest.mark.parametrize(("n", "error", "shared"), [(360, 0.1, 0.6), (360, 0.1, 0.95), (1000, 0.25, 0.0)])

@@ -132,7 +132,8 @@ def _of_layers(tables: Tables, measure: str, members: NDArray) -> Iterator[Score
 def _of_impostors(tables: Tables, measure: str, named: Sequence[Mapping[str, str]]) -> Iterator[Scored]:
     """Yield the share of impostors that a measure puts below all true fronts of an end network, means over these.
 
-    True are all other end networks, which are clean, and the planted copies. Intervals are over end networks.
+    Each kind of impostor counts alike, however many there are of it. True are all other end networks, which are clean,
+    and the planted copies. Intervals are over end networks.
     """
     kinds = {i: names[IMPOSTOR] for i, names in enumerate(named) if IMPOSTOR in names}
     impostors, copies = list(kinds), [i for i, names in enumerate(named) if COPY in names]
@@ -151,10 +152,10 @@ def _of_impostors(tables: Tables, measure: str, named: Sequence[Mapping[str, str
         similarity = np.full(are_two.shape, np.inf)  # a network itself is no front of its own
         similarity[are_two] = values
         is_below = similarity[:n] < similarity[n:].min(0)  # (impostors, ends)
-        shares = {"share": is_below.mean(0)}
+        shares = {}
         for kind in dict.fromkeys(kinds.values()):
-            shares[kind] = is_below[[kinds[i] == kind for i in impostors]].mean(0)
-        for name, of_ends in shares.items():
+            shares[kind] = is_below[[kinds[i] == kind for i in impostors]].mean(0)  # (ends,)
+        for name, of_ends in {"share": np.mean(list(shares.values()), axis=0), **shares}.items():
             without_each = np.array([np.delete(of_ends, end).mean() for end in range(len(ends))])
             found = Estimate(float(of_ends.mean()), without_each, np.zeros(1), np.zeros(len(ends)))
             yield Scored("impostors", name, layer, 1 / (n_true + 1), found)

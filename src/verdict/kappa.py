@@ -26,7 +26,8 @@ def strata_of(labels: np.ndarray, front: np.ndarray) -> np.ndarray:
     Args:
         labels, front: classes (n,); an encoder predicts none (-1), so that its strata are the labels.
     """
-    return np.unique(np.stack([labels, front]), axis=1, return_inverse=True)[1].reshape(-1)
+    n_front_classes = 2 + int(front.max())  # with the -1 of an encoder
+    return np.unique(labels.astype(np.int64) * n_front_classes + front + 1, return_inverse=True)[1]
 
 
 def kappa_within(stitched: np.ndarray, end: np.ndarray, strata: np.ndarray) -> IntervalEstimate:
@@ -45,7 +46,8 @@ def kappa_within(stitched: np.ndarray, end: np.ndarray, strata: np.ndarray) -> I
         NaN where the end network predicts a single class within each stratum: then nothing is left to explain.
     """
     counts = _count(np.asarray(stitched), np.asarray(end), np.asarray(strata))
-    if len(np.unique(np.stack([counts.stratum, end]), axis=1).T) == len(counts.n_images):
+    n_classes = 1 + int(np.max(end))
+    if len(np.unique(counts.stratum * n_classes + end)) == len(counts.n_images):
         return IntervalEstimate(math.nan, math.nan, math.nan)
     disagreement = len(counts.stratum) - counts.agreements.sum()
     expected = (counts.n_images - counts.agreeing_pairs / counts.n_images).sum()
