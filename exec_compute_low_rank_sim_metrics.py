@@ -120,7 +120,7 @@ def source_of(args, first, second) -> dict:
 def print_rows(args, comparison) -> list:
     """Print the tables of all pairs of layers, and what may surprise in them; return their rows."""
     from src.console import note, warn
-    from src.similarity.report import print_matrices, print_tables
+    from src.similarity.similarity_report import print_matrices, print_tables
 
     all_rows = []
     for rows in list(comparison.rows()):
@@ -139,7 +139,7 @@ def write_rows(args, run, rows) -> None:
     from pathlib import Path
 
     from src.console import note
-    from src.similarity.report import write_files
+    from src.similarity.similarity_report import write_files
 
     write_files(Path(args.output), rows, **cli.figure_options(args))
     run.finish()

@@ -50,11 +50,11 @@ def evaluate(args, session=None) -> None:
     from src.datasets import dataset_info
     from src.errors import UserError
     from src.ood.evaluation import score_stitches
-    from src.ood.stitched_networks import check_data, check_runs, load_networks, rebuild_grids, with_weights
-    from src.results.experiments import newest_runs
     from src.runtime import device_of
     from src.session import Session
+    from src.stitching.experiments import newest_runs
     from src.stitching.folders import read_runs
+    from src.stitching.reloading import check_data, check_runs, load_networks, rebuild_grids, with_weights
 
     # The runs, and the run of this script that writes the table of each score.
     session = session or Session()
@@ -107,7 +107,7 @@ def begin_tables(args) -> dict:
     """Return by score the run of this script that writes the table of the score."""
     from pathlib import Path
 
-    from src.ood.rows import evaluation_file
+    from src.ood.evaluation_rows import evaluation_file
     from src.results.run import Run
 
     tables = {}
@@ -158,8 +158,8 @@ def write_results(args, stitches, reference, tables, names) -> None:
     from pathlib import Path
 
     from src.ood.evaluation import evaluate_stitches, save_archive, save_arrays, scores_of_images
-    from src.ood.report import report
-    from src.ood.rows import scores_file
+    from src.ood.evaluation_report import report
+    from src.ood.evaluation_rows import scores_file
 
     evaluations = {}
     for score in args.detector:

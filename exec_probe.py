@@ -168,7 +168,7 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
     from pathlib import Path
 
     from src.console import note
-    from src.probing.rows import ProbeRow, write_files
+    from src.probing.probe_rows import ProbeRow, write_files
 
     rows = []
     for (layer, rank), on_test in tested.items():

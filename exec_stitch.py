@@ -46,10 +46,11 @@ def stitch(args, session=None) -> None:
 
     from src.console import listed, warn
     from src.datasets import dataset_info
-    from src.results.experiments import Experiment, grouped
+    from src.grouping import grouped
     from src.runtime import device_of
     from src.session import Session
     from src.stitching import build_layers, check_options
+    from src.stitching.experiments import Experiment
     from src.stitching.grid_tables import update_grid
     from src.stitching.runs import GridRuns
 

@@ -76,10 +76,10 @@ def check_types(source_dir: Path, types) -> None:
 
 
 def draw_curves(args) -> None:
+    from src.collected.depth_curves import depth_rows, write_depth
     from src.console import note
     from src.errors import UserError
-    from src.ground_truth.depth import depth_rows, write_depth
-    from src.results.experiments import newest_runs
+    from src.stitching.experiments import newest_runs
 
     source_dir = Path(args.source_dir)
     runs = newest_runs(runs_of(source_dir, recursive=True, may_lack=True))
@@ -97,7 +97,7 @@ def draw_curves(args) -> None:
 
 
 def collect_accuracies(args) -> None:
-    from src.results.experiments import newest_runs
+    from src.stitching.experiments import newest_runs
     from src.stitching.grid_tables import compare
 
     folders = [str(Path(folder)) for folder in (args.source_dir, args.other_dir) if folder]
@@ -119,15 +119,15 @@ def write_tables(args, runs, counted, similarities, path: Path, *, figure: str, 
     Args:
         runs, counted: all of them, and of repeated ones the newest.
     """
+    from src.collected.measurements import MeasurementRow, measurement_rows
     from src.console import note, table
     from src.files import write_csv
-    from src.results.experiments import by_experiment
     from src.results.matrices import accuracies
     from src.results.tables import to_record, write_table
+    from src.stitching.experiments import by_experiment
     from src.stitching.grid_tables import update_grid, write_grid
     from src.verdict import judge
-    from src.verdict.rows import INTERVALS
-    from src.verdict.tidy import MeasurementRow, measurement_rows
+    from src.verdict.verdict_rows import INTERVALS
 
     if args.recursive:
         measurements = path.with_name(f"{path.stem}_measurements.csv")
@@ -158,7 +158,7 @@ def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
     from src.choices.scores import SCORES
     from src.console import warn
     from src.errors import UserError
-    from src.ood.rows import with_evaluations
+    from src.ood.evaluation_rows import with_evaluations
     from src.stitching.folders import folders_of_runs, read_runs, warn_of_weights
 
     runs, skipped = read_runs(source_dir, recursive=recursive)
@@ -177,7 +177,7 @@ def similarities_of(source_dir: Path):
     from src.results.network_list import SIMILARITY
     from src.results.tables import read_table
     from src.results.weights import warn_of_earlier
-    from src.similarity.rows import SimilarityRow
+    from src.similarity.similarity_rows import SimilarityRow
 
     paths = sorted(source_dir.rglob(f"{SIMILARITY}/*.csv"))
     rows = [row for path in paths for row in read_table(path, SimilarityRow)]

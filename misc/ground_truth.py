@@ -33,9 +33,9 @@ def score_measures(args) -> None:
     from src.errors import UserError
     from src.ground_truth.outputs import baselines, differences, pass_over
     from src.ground_truth.protocol import score
-    from src.ground_truth.report import sentences, sentences_on_dots, write_scores
-    from src.ground_truth.rows import DotsRow
     from src.ground_truth.tables import read_tables
+    from src.ground_truth.truth_report import sentences, sentences_on_dots, write_scores
+    from src.ground_truth.truth_rows import DotsRow
     from src.results.network_list import read_networks
     from src.results.tables import write_table
     from src.session import Session
@@ -104,7 +104,7 @@ def dots_learned(args, listed, networks, session) -> list:
     """Return the accuracies, with and without dots, of all networks that were trained with a shortcut."""
     from src.datasets import interventions
     from src.ground_truth.outputs import pass_over
-    from src.ground_truth.rows import DotsRow
+    from src.ground_truth.truth_rows import DotsRow
 
     chosen = [each for each in zip(networks, listed, strict=True) if "shortcut:" in (each[1].group or "")]
     if not chosen:

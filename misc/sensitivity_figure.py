@@ -65,7 +65,7 @@ def draw(args) -> None:
 
 def lines_of(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:
     """Return the curves of a pair of layers by label; full rank has no place on an axis of ranks."""
-    from src.choices.measures import MEASURES
+    from src.choices.similarity import MEASURES
     from src.sensitivity.measurements import FULL, by_series, over_ranks
 
     variants = {name for measure in MEASURES.values() for name in measure.companions}

@@ -63,15 +63,15 @@ def parser() -> cli.Parser:
 def give_verdict(args) -> None:
     from src.console import note, result, warn
     from src.errors import UserError
-    from src.ood.rows import ValidityLimits, with_evaluations
+    from src.ood.evaluation_rows import ValidityLimits, with_evaluations
     from src.results.captions import describe_stitches
     from src.results.tables import read_table
     from src.results.weights import warn_of_earlier
-    from src.similarity.rows import SimilarityRow
+    from src.similarity.similarity_rows import SimilarityRow
     from src.stitching.folders import read_runs, warn_of_weights
     from src.verdict import Limits, judge
     from src.verdict.judging import SIMILARITY_COLUMNS
-    from src.verdict.report import print_matrices, print_verdicts, sentences, write_files
+    from src.verdict.verdict_report import print_matrices, print_verdicts, sentences, write_files
 
     runs = []
     for folder in args.source_dirs:

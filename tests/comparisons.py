@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from src.choices.measures import PAPER
+from src.choices.similarity import PAPER
 from src.similarity.comparison import Comparison
 from src.similarity.passes import Side, take_statistics
 from src.similarity.two_arrays import Given

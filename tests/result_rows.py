@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from src.ood.rows import EvaluationRow
-from src.probing.rows import ProbeRow
-from src.similarity.rows import Null, SimilarityRow
-from src.stitching.rows import StitchRow
+from src.ood.evaluation_rows import EvaluationRow
+from src.probing.probe_rows import ProbeRow
+from src.similarity.similarity_rows import Null, SimilarityRow
+from src.stitching.stitch_rows import StitchRow
 
 OPTIONS = {  # of a stitching run
     "front_model_path": "a.pt", "end_model_path": "b.pt", "front_model_type": "resnet18", "end_model_type": "resnet18",

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from src.results.tables import read_table
-from src.stitching.rows import StitchRow
+from src.stitching.stitch_rows import StitchRow
 from tests.commands import pair_of
 
 TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from src.choices.measures import MEASURES
+from src.choices.similarity import MEASURES
 from src.results.tables import to_record
 from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
 

@@ -7,9 +7,9 @@ import pytest
 
 from src.choices import OPTIMIZERS
 from src.choices.datasets import DATASETS, INTERVENTIONS
-from src.choices.measures import GRAMS, MEASURES, Measure
 from src.choices.models import MODELS
 from src.choices.scores import SCORES, OodScore
+from src.choices.similarity import GRAMS, MEASURES, Measure
 from src.choices.stitching import FORMS, OBJECTIVES
 from src.datasets import augmentation, interventions, registry
 from src.models import building

@@ -9,8 +9,8 @@ import pytest
 from src.ground_truth import chance_scores, layer_scores
 from src.ground_truth.outputs import BASELINES
 from src.ground_truth.protocol import ALL_LAYERS, score
-from src.ground_truth.report import sentences
 from src.ground_truth.tables import Tables
+from src.ground_truth.truth_report import sentences
 
 LAYERS = ["x1", "x2", "x3"]
 NOISES = ["label_noise:0 clean"] * 5 + ["clean"] * 3 + ["label_noise:0.5"] * 5 + ["label_noise:1"] * 5

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src.choices.measures import MEASURES
+from src.choices.similarity import MEASURES
 from src.errors import UserError
 from src.ground_truth.tables import read_tables
 from src.results.network_list import ListedNetwork

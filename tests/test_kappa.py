@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from src.ground_truth.measures import kappa
+from src.ground_truth.scored_measures import kappa
 from src.stitching.folders import StitchingRun
 from src.verdict import kappa_within
 from src.verdict.kappa import strata_of

@@ -15,11 +15,11 @@ import exec_stitch
 from src.errors import UserError
 from src.files import durable_together, write_blocks, write_bytes
 from src.models import build_model
-from src.results.experiments import Experiment
 from src.stitching import Pair, build_layers
+from src.stitching.experiments import Experiment
 from src.stitching.grid import GridScore
-from src.stitching.rows import Metrics
 from src.stitching.runs import GridRuns
+from src.stitching.stitch_rows import Metrics
 from src.training import EpochLog, HeadResult
 from tests.commands import ON_DIGITS, names_in, run
 from tests.conftest import few_images

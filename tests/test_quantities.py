@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src.ood.rows import EvaluationRow, StitchValidity
-from src.results.experiments import Experiment, StitchResult
+from src.ood.evaluation_rows import EvaluationRow, StitchValidity
 from src.results.heat_maps import HeatMap
 from src.results.matrices import Matrix
 from src.results.quantities import (
@@ -23,8 +22,9 @@ from src.results.quantities import (
     shown_in,
 )
 from src.results.tables import columns
-from src.stitching.rows import Metrics, StitchRow
-from src.verdict.rows import VerdictRow
+from src.stitching.experiments import Experiment, StitchResult
+from src.stitching.stitch_rows import Metrics, StitchRow
+from src.verdict.verdict_rows import VerdictRow
 
 PAGE = Path(__file__).parents[1] / "misc" / "docs" / "methods.md"
 DEPTHS = {"front_depth", "end_depth"}

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from src.network_names import FRESH, NetworkName, titles_of
-from src.results.experiments import (
+from src.results.options import differences, read_options
+from src.results.run import Run
+from src.results.tables import columns
+from src.stitching.experiments import (
     NETWORKS,
     RANKS,
     WEIGHTS,
@@ -17,9 +20,6 @@ from src.results.experiments import (
     newest_runs,
     pair_of,
 )  # fmt: skip
-from src.results.options import differences, read_options
-from src.results.run import Run
-from src.results.tables import columns
 from src.stitching.folders import StitchingRun
 from tests.result_rows import OPTIONS, evaluation_row, stitch_row
 

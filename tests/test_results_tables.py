@@ -5,18 +5,18 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 import pytest
 
+from src.collected.measurements import MeasurementRow
 from src.errors import UserError
-from src.ground_truth.rows import DepthRow, DotsRow, TruthRow
+from src.ground_truth.truth_rows import DepthRow, DotsRow, TruthRow
+from src.ood.evaluation_rows import EvaluationRow
 from src.ood.finetuning import FinetuningRow
-from src.ood.rows import EvaluationRow
-from src.probing.rows import ProbeRow
+from src.probing.probe_rows import ProbeRow
 from src.results.tables import columns, fields, from_record, read_table, to_record, write_table
 from src.sensitivity.rank_tests import RankTestRow
-from src.similarity.rows import SimilarityRow
-from src.stitching.rows import ComparisonRow, Metrics, StitchRow
+from src.similarity.similarity_rows import SimilarityRow
+from src.stitching.stitch_rows import ComparisonRow, Metrics, StitchRow
 from src.training.recorded import EpochRow
-from src.verdict.rows import VerdictRow
-from src.verdict.tidy import MeasurementRow
+from src.verdict.verdict_rows import VerdictRow
 from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
 
 MEANS = (

@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from src.probing.rows import ProbeRow
+from src.probing.probe_rows import ProbeRow
 from src.sensitivity.measurements import FULL, Measurement, Measurements
 from src.sensitivity.rank_tests import BASELINE, RankTestRow, correlation, sensitivity, specificity, summary_of_places
 from tests.result_rows import probe_row

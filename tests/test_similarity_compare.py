@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from src.choices.measures import MEASURES
+from src.choices.similarity import MEASURES
 from src.low_rank import low_rank_approx
 from src.moments import as_rows
 from src.similarity import Undefined, compare, debiased_cka, linear_cka, mutual_knn, procrustes_distance, pwcca_distance

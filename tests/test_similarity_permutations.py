@@ -7,7 +7,7 @@ from scipy.stats import kstest
 
 from src.similarity import compare, debiased_cka, linear_cka, mutual_knn, procrustes_distance, pwcca_distance
 from src.similarity.permutations import null_of, permutations
-from src.similarity.rows import SimilarityRow
+from src.similarity.similarity_rows import SimilarityRow
 from tests.comparisons import compared
 
 FUNCTIONS = {

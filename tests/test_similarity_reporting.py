@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from src.similarity import report
-from src.similarity.rows import SimilarityRow
+from src.similarity import similarity_report
+from src.similarity.similarity_rows import SimilarityRow
 
 
 def rows_of(layers1, layers2, ranks1, ranks2) -> list[SimilarityRow]:
@@ -24,7 +24,11 @@ def drawn(monkeypatch):
     """What is drawn, by the function that draws it."""
     calls = {}
     for name in ("maps", "curves"):
-        monkeypatch.setattr(report, name, lambda path, panels, name=name, **said: calls.update({name: (panels, said)}))
+
+        def record(path, panels, name=name, **said):
+            calls[name] = (panels, said)
+
+        monkeypatch.setattr(similarity_report, name, record)
     return calls
 
 
@@ -41,7 +45,7 @@ def drawn(monkeypatch):
     ids=["layers", "full and lower ranks of a pair", "many layers at many ranks: the highest"],
 )  # fmt: skip
 def test_maps(of, rows, columns, values, labels, drawn):
-    report.draw("x.png", rows_of(*of))
+    similarity_report.draw("x.png", rows_of(*of))
     panels, said = drawn["maps"]
     assert panels["linear CKA"].matrix == (rows, columns, values)
     assert all(map(math.isnan, panels["PWCCA distance"].matrix.values[0]))
@@ -49,11 +53,12 @@ def test_maps(of, rows, columns, values, labels, drawn):
 
 
 def test_ranks_of_one_side(drawn):
-    report.draw("x.png", rows_of("a", "c", [5], [6, 3]))
+    similarity_report.draw("x.png", rows_of("a", "c", [5], [6, 3]))
     panels, said = drawn["curves"]
     assert panels["linear CKA"] == {"a – c, rank 5 of model 1": {6: 0, 3: 1}} and said["x_label"] == "rank of model 2"
     # A distance rises with similarity, and the number of the full rank is not in the rows.
-    report.draw("x.png", [row._replace(values={"procrustes": 0.5}) for row in rows_of("ab", "c", [None, 6], [None])])
+    rows = [row._replace(values={"procrustes": 0.5}) for row in rows_of("ab", "c", [None, 6], [None])]
+    similarity_report.draw("x.png", rows)
     panels, said = drawn["curves"]
     assert panels == {"1 − Procrustes distance / 2": {"a – c": {6: 0.75}, "b – c": {6: 0.75}}}
     assert said["x_label"] == "rank of model 1"
@@ -61,7 +66,7 @@ def test_ranks_of_one_side(drawn):
 
 def test_nulls_have_panels_of_their_own(drawn):
     values = {"cka": 0.5, "cka_calibrated": 0.25, "cka_calibrated_within": 0.125}
-    report.draw("x.png", [row._replace(values=values) for row in rows_of("a", "c", [None], [None])])
+    similarity_report.draw("x.png", [row._replace(values=values) for row in rows_of("a", "c", [None], [None])])
     assert {title: panel.matrix.values for title, panel in drawn["maps"][0].items()} == {
         "linear CKA": [[0.5]], "linear CKA, calibrated": [[0.25]], "linear CKA, calibrated within classes": [[0.125]],
     }  # fmt: skip
@@ -70,13 +75,13 @@ def test_nulls_have_panels_of_their_own(drawn):
 def test_cells_whose_samples_differ_are_marked_where_samples_count(drawn):
     first, *others = rows_of("ab", "c", [None], [None])
     mixed = [first, *(row._replace(alignment="average pool") for row in others)]
-    report.draw("x.png", mixed)
+    similarity_report.draw("x.png", mixed)
     panels, said = drawn["maps"]
     assert panels["PWCCA distance"].marked == [("a", "c")] and not panels["linear CKA"].marked
     assert panels["PWCCA distance"].scale == (1, 0) and panels["linear CKA"].scale == (0, 1)
     assert "Red corners: positions or tokens are the samples" in said["caption"]
     for rows in ([first, *others], [first, *(row._replace(alignment="none") for row in others)]):
-        report.draw("x.png", rows)
+        similarity_report.draw("x.png", rows)
         assert not drawn["maps"][0]["PWCCA distance"].marked
 
 
@@ -84,6 +89,6 @@ def test_the_caption_names_networks_data_samples_and_images():
     made_with = {"model1_type": "resnet18", "model2_type": "vit", "dataset": "digits"}
     rows = [row._replace(**made_with) for row in rows_of("ab", "c", [None], [None])]
     whole = "Networks: f.pt (resnet18) – g.pt (vit). Data: digits. Samples: positions. Images: 9."
-    assert report.describe(rows) == whole
+    assert similarity_report.describe(rows) == whole
     by_grams = [row._replace(values={"cka": 0.5}) for row in rows]
-    assert report.describe(by_grams) == whole.replace("Samples: positions. ", "")
+    assert similarity_report.describe(by_grams) == whole.replace("Samples: positions. ", "")

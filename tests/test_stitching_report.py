@@ -9,7 +9,7 @@ from src.errors import UserError
 from src.results.captions import describe_stitches
 from src.stitching.folders import read_run
 from src.stitching.grid_tables import compare, write_grid
-from src.stitching.rows import StitchRow
+from src.stitching.stitch_rows import StitchRow
 from tests.commands import caption_of
 from tests.result_rows import OPTIONS, stitch_row
 from tests.run_content import grid_rows

@@ -13,14 +13,14 @@ import torch
 import exec_stitch
 from src.errors import UserError
 from src.models import build_model
-from src.results.experiments import Experiment
 from src.results.run import Run
 from src.stitching import Pair, build_layers
 from src.stitching.check import check_options
+from src.stitching.experiments import Experiment
 from src.stitching.folders import write_predictions
 from src.stitching.grid import GridScore, agreement_of
-from src.stitching.rows import Metrics
 from src.stitching.runs import GridRuns
+from src.stitching.stitch_rows import Metrics
 from src.training import EpochLog, HeadResult
 from tests.goldens import DATA
 

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,25 +13,16 @@ from src import __version__
 
 ROOT = Path(__file__).parents[1]
 
-# From top to bottom; a module imports only from layers below its own, and not from its neighbours in one layer.
-LAYERS = (
-    ("cli",),
-    ("ground_truth", "sensitivity"),
-    ("verdict",),
-    ("ood", "probing"),
-    ("similarity", "stitching"),
-    ("training",),
-    ("results",),
-    ("session",),
-    ("checkpoints",),
-    ("trained_with",),
-    ("datasets", "models"),
-    ("choices",),
-    ("low_rank", "runtime", "network_names", "images", "files"),
-    ("console", "moments"),
-    ("errors",),
-)
-DEPTHS = {name: depth for depth, names in enumerate(LAYERS) for name in names}
+
+def rooms() -> list[tuple[str, ...]]:
+    """The lines of the table of rooms in ARCHITECTURE.md, from top to bottom."""
+    section = (ROOT / "ARCHITECTURE.md").read_text().split("## Rooms\n")[1].split("\n## ")[0]
+    lines = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return [tuple(re.findall(r"`(\w+)`", line)) for line in lines]
+
+
+# A module imports only from rooms below its own, and not from its neighbours in one line.
+DEPTHS = {name: depth for depth, names in enumerate(rooms()) for name in names}
 
 
 def imports(path: Path) -> list[str]:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from src.datasets.in_memory import ImageSet
 from src.ood.detectors import mean_over_positions
+from src.ood.evaluation_rows import COLLAPSED, IN_DISTRIBUTION, OFF, StitchValidity, ValidityLimits, side_of
 from src.ood.reference import EvaluationOptions
-from src.ood.rows import COLLAPSED, IN_DISTRIBUTION, OFF, StitchValidity, ValidityLimits, side_of
 from src.ood.validity import NOISES, SHRINKAGES, Doses, Validity, cells, features
 from src.runtime import generator
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.ood.rows import EvaluationRow, evaluation_file, read_evaluations
+from src.ood.evaluation_rows import EvaluationRow, evaluation_file, read_evaluations
 from src.results.tables import IntervalEstimate, write_table
-from src.similarity.rows import Null, SimilarityRow
+from src.similarity.similarity_rows import Null, SimilarityRow
 from src.training.recorded import EpochRow
-from src.verdict import Limits, judge, kappa_within, report
+from src.verdict import Limits, judge, kappa_within, verdict_report
 from src.verdict.intervals import of_share
 from src.verdict.judging import BY_CLASS, FAR, NOT_SIMILAR, SIMILAR, UNDECIDED
-from src.verdict.rows import VerdictRow
+from src.verdict.verdict_rows import VerdictRow
 from tests.commands import PDF, caption_of, error_line, read_csv, run
 from tests.goldens import DATA
 from tests.result_rows import similarity_row
@@ -164,7 +164,7 @@ def test_kappa_is_not_defined_for_a_network_to_itself(tmp_path, capsys):
     np.savez_compressed(folder / "predictions.npz", **arrays | {"front": arrays["end"]})
     verdict = verdict_on(tmp_path)
     assert verdict.kappa_within is None and verdict.kappa_within_low is None
-    report.print_verdicts([verdict])
+    verdict_report.print_verdicts([verdict])
     assert "κ within strata is not defined: the end network never differs" in capsys.readouterr().out
 
 
@@ -176,7 +176,7 @@ def test_an_end_network_that_was_never_trained_is_like_nothing(tmp_path, monkeyp
     for name in ("fresh", "head"):
         write_evaluation(tmp_path / name, {"1": 0.5})
     assert verdict_on(tmp_path / "head").verdict == SIMILAR
-    assert report.sentences([verdict_on(tmp_path / "head")], Limits())[-1].endswith("alone is right about 21%.")
+    assert verdict_report.sentences([verdict_on(tmp_path / "head")], Limits())[-1].endswith("alone is right about 21%.")
     (tmp_path / "head" / "model_5.config.txt").write_text(json.dumps({"model_path": "-"}))
     for name in ("fresh", "head"):
         assert word_on(tmp_path / name) == (UNDECIDED, "the end network was never trained")
@@ -192,7 +192,7 @@ def test_controls_are_recognised_and_never_pooled_with_others(tmp_path):
     assert {(row.networks, row.control) for row in verdicts} == {
         ("2 pairs of networks", None), ("g1.pt → g1.pt", "self"), ("- (resnet18, seed 0) → g1.pt", "fresh"),
     }  # fmt: skip
-    *_, own, fresh = report.sentences(verdicts, Limits())
+    *_, own, fresh = verdict_report.sentences(verdicts, Limits())
     assert own == "Control: of 1 layers stitched to themselves 1 are similar (all must be)."
     assert fresh == "Control: of 1 stitches from networks that were never trained 0 are similar (none may be)."
 
@@ -222,8 +222,8 @@ def test_pairs_that_share_a_network_are_not_taken_together(tmp_path):
         "f.pt → g.pt": 0.94, "g.pt → f.pt": 0.93, "- (resnet18, seed 0) → g.pt": 0.5,
         "- (resnet18, seed 1) → g.pt": 0.4,
     }  # fmt: skip
-    assert list(report.by_title(verdicts)) == [f"direct matching, {verdict.networks}" for verdict in verdicts]
-    assert list(report.by_title(verdicts[:1])) == ["direct matching"]
+    assert list(verdict_report.by_title(verdicts)) == [f"direct matching, {verdict.networks}" for verdict in verdicts]
+    assert list(verdict_report.by_title(verdicts[:1])) == ["direct matching"]
 
 
 def test_seeds_count(tmp_path):
@@ -293,7 +293,7 @@ def test_sentences(tmp_path):
         write_run(tmp_path, name, n_right=n_right, front_layer=front)
     write_evaluation(tmp_path, dict.fromkeys("134", 0.5))
     write_evaluation(tmp_path, {"2": 0.5}, validity=OFF, detector="knn")
-    rule, counts, undecided, same, far = report.sentences(judge(runs_of(tmp_path)), Limits())
+    rule, counts, undecided, same, far = verdict_report.sentences(judge(runs_of(tmp_path)), Limits())
     assert "below 5 points (score tests, false discovery rate over the pairs of a method)" in rule
     assert "at most 5% of noise and 15% of shrinkage" in rule and "more than 75% of the test images" in rule
     assert counts == (

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from src.choices.scores import SCORES
-from src.ood.rows import EvaluationRow, StitchValidity, evaluation_file, with_evaluations
+from src.ood.evaluation_rows import EvaluationRow, StitchValidity, evaluation_file, with_evaluations
 from src.results.tables import IntervalEstimate, write_table
 from src.stitching.folders import StitchingRun, read_runs
 from tests import result_rows

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.choices import ALIGNMENTS, OPTIMIZERS, PRECISIONS, SCHEDULERS
 from src.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_name
-from src.choices.measures import MEASURES, PAPER
 from src.choices.models import MODEL_NAMES
+from src.choices.similarity import MEASURES, PAPER
 from src.cli.parser import Parser
 from src.cli.types import cutoff, described, real_number, whole_number
 from src.errors import UserError

@@ -17,9 +17,9 @@ from scipy.stats import rankdata
 
 from src.ground_truth.outputs import BASELINES
 from src.ground_truth.resampling import LEVEL, Estimate, estimate, permuted_p
-from src.ground_truth.rows import TruthRow
 from src.ground_truth.scores import chance_scores, group_scores_of_pairs, layer_scores, rank_correlation
 from src.ground_truth.tables import Tables
+from src.ground_truth.truth_rows import TruthRow
 
 ALL_LAYERS = ""  # by the mean of ranks over layers
 CLEAN, IMPOSTOR, COPY = "clean", "impostor", "similar"

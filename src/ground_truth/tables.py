@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from src.choices.scores import SCORES
 from src.console import warn
 from src.errors import UserError
-from src.ground_truth.measures import PROBE, measures_of, similarities_of
+from src.ground_truth.scored_measures import PROBE, measures_of, similarities_of
 from src.network_names import NetworkName
-from src.ood.rows import read_evaluations
-from src.probing.rows import ProbeRow
+from src.ood.evaluation_rows import read_evaluations
+from src.probing.probe_rows import ProbeRow
 from src.results.matrices import by_depth, depths_of
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.results.tables import read_table
 from src.results.weights import counted
-from src.similarity.rows import SimilarityRow
+from src.similarity.similarity_rows import SimilarityRow
 from src.stitching.folders import StitchingRun
-from src.stitching.rows import StitchRow
+from src.stitching.stitch_rows import StitchRow
 
 Row = TypeVar("Row")
 Cells = dict[str, dict[tuple, float]]  # by measure; then by front and end network, front and end layer

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from src.choices.datasets import dataset_label
 from src.files import write_bytes
+from src.ood.evaluation_rows import EvaluationRow, StitchValidity
 from src.ood.metrics import auroc_interval, ood_metrics
 from src.ood.reference import Reference
-from src.ood.rows import EvaluationRow, StitchValidity
 from src.ood.validity import features
-from src.results.experiments import Pair
 from src.results.tables import IntervalEstimate
+from src.stitching.experiments import Pair
 from src.stitching.folders import StitchingRun
 from src.stitching.grid import Grid
 

@@ -19,9 +19,9 @@ from src.errors import UserError
 from src.models import Network
 from src.network_names import NetworkName
 from src.ood.detectors import Detector, make_detector
+from src.ood.evaluation_rows import ValidityLimits
 from src.ood.identifying import choose_foils
 from src.ood.metrics import OODMetrics, ood_metrics
-from src.ood.rows import ValidityLimits
 from src.ood.store import DetectorStore
 from src.ood.validity import N_IMAGES, Validity, draw_noise
 

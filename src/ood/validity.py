@@ -15,8 +15,8 @@ from torch import Tensor
 from src.moments import Moments, Rows
 from src.ood.cells import cells
 from src.ood.detectors import mean_over_positions
+from src.ood.evaluation_rows import StitchValidity
 from src.ood.identifying import identified, share_of
-from src.ood.rows import StitchValidity
 from src.results.tables import IntervalEstimate
 from src.runtime import generator
 

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.choices import STARTS
-from src.choices.measures import GRAMS, MEASURES
+from src.choices.similarity import GRAMS, MEASURES
+from src.grouping import grouped
 from src.network_names import NetworkKey, titles_of
-from src.probing.rows import ProbeRow
+from src.probing.probe_rows import ProbeRow
 from src.results.captions import caption, network, short
-from src.results.experiments import NETWORKS, RANKS, grouped, method_names, newest
 from src.results.tables import Rank, read_table
 from src.results.weights import warn_of_earlier
-from src.similarity.rows import SimilarityRow
-from src.stitching.rows import StitchRow
+from src.similarity.similarity_rows import SimilarityRow
+from src.stitching.experiments import NETWORKS, RANKS, method_names, newest
+from src.stitching.stitch_rows import StitchRow
 
 FULL = math.inf  # the rank of a layer that is not truncated: above all others
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from scipy.stats import kendalltau, spearmanr
 
-from src.probing.rows import ProbeRow
-from src.results.experiments import grouped
+from src.grouping import grouped
+from src.probing.probe_rows import ProbeRow
 from src.sensitivity.measurements import FULL, Measurement, Measurements, by_series, over_ranks
 
 BASELINE = "rank itself"

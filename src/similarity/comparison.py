@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from src.choices.measures import GRAMS, MEASURES, REVERSED
+from src.choices.similarity import GRAMS, MEASURES, REVERSED
 from src.console import progress
 from src.moments import CrossMoments
 from src.results.tables import Rank
@@ -16,8 +16,8 @@ from src.similarity import measures
 from src.similarity.features import LayerFeatures, alignment_of
 from src.similarity.passes import Statistics
 from src.similarity.permutations import null_of, permutations, permuted_cosines
-from src.similarity.rows import BY_POSITION, NO_ALIGNMENT, SimilarityRow
 from src.similarity.samples import SamplesPair, Undefined
+from src.similarity.similarity_rows import BY_POSITION, NO_ALIGNMENT, SimilarityRow
 
 
 class Advice(NamedTuple):

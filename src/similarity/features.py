@@ -11,13 +11,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from src.choices.measures import GRAMS, MEASURES
+from src.choices.similarity import GRAMS, MEASURES
 from src.moments import ROUNDING, Moments, Rows, as_rows
 from src.results.tables import Rank
 from src.similarity import measures
 from src.similarity.grams import Grams, gram_matrices, reference_of
-from src.similarity.rows import NO_ALIGNMENT
 from src.similarity.samples import Samples
+from src.similarity.similarity_rows import NO_ALIGNMENT
 
 POOLS = {3: "average pool", 2: "token mean", 1: "samples"}  # by the dimensions of one activation
 

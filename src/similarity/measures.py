@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from src.choices.measures import N_NEIGHBOURS
+from src.choices.similarity import N_NEIGHBOURS
 from src.similarity.grams import Grams
 from src.similarity.samples import SamplesPair
 

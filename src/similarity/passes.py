@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.choices.measures import MEASURES, PAPER, SAMPLES, with_companions
+from src.choices.similarity import MEASURES, PAPER, SAMPLES, with_companions
 from src.models import Network
 from src.moments import CrossMoments
 from src.results.tables import Rank
 from src.similarity.features import LayerFeatures, alignment_of
-from src.similarity.rows import BY_POSITION
+from src.similarity.similarity_rows import BY_POSITION
 
 Features = Mapping[str, LayerFeatures]  # the layers of one network, finished, by name
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from src.choices.measures import MEASURES
+from src.choices.similarity import MEASURES
 from src.runtime import generator
-from src.similarity.rows import Null
+from src.similarity.similarity_rows import Null
 
 BLOCK = 4  # permutations of Gram matrices that are held at once
 TIE = 1e-12  # values this near to each other count as equal

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.choices.measures import MEASURES, N_NEIGHBOURS, PAPER
+from src.choices.similarity import MEASURES, N_NEIGHBOURS, PAPER
 from src.console import warn
 from src.moments import ROUNDING
 from src.similarity import measures

@@ -1,7 +1,7 @@
 """Stitching: layers, direct matching, and the grid of many pairs on shared passes."""
 
-from src.results.experiments import Pair
 from src.stitching.check import check_options
+from src.stitching.experiments import Pair
 from src.stitching.grid import Grid
 from src.stitching.layers import build_stitching_layer
 from src.stitching.matching import Matching, direct_matching, match_layers, match_until_settled, matching_batches

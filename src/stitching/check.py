@@ -12,7 +12,7 @@ from src.choices.stitching import FORMS
 from src.console import listed, note, warn
 from src.errors import UserError
 from src.models import Network
-from src.results.experiments import Experiment, Pair
+from src.stitching.experiments import Experiment, Pair
 from src.stitching.layers import StitchingLayer
 
 

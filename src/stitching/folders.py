@@ -22,11 +22,11 @@ from src.choices import STARTS
 from src.console import warn
 from src.errors import UserError
 from src.files import read_json, readable, write_bytes, write_json, write_text
-from src.results.experiments import short_weights
 from src.results.options import read_options
 from src.results.tables import columns, from_record, read_table
 from src.results.weights import warn_of_earlier, warn_of_newer
-from src.stitching.rows import Metrics, StitchRow
+from src.stitching.experiments import short_weights
+from src.stitching.stitch_rows import Metrics, StitchRow
 from src.training.recorded import EpochRow
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
@@ -47,7 +47,7 @@ class StitchingRun:
     folder: Path
     options: dict[str, Any]  # its config.txt
     row: StitchRow
-    evaluations: Mapping[str, Any] = field(default_factory=dict)  # by detector, see `src.ood.rows`
+    evaluations: Mapping[str, Any] = field(default_factory=dict)  # by detector, see `src.ood.evaluation_rows`
 
     @property
     def validity(self) -> Any:

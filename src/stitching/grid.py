@@ -18,13 +18,13 @@ from src.choices.stitching import OBJECTIVES, Objective
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.moments import Moments, Rows
-from src.results.experiments import Pair
 from src.runtime import Fitting, at_least_single
+from src.stitching.experiments import Pair
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import Batches
 from src.stitching.moments import r2_of
 from src.stitching.objectives import LOSSES
-from src.stitching.rows import Metrics
+from src.stitching.stitch_rows import Metrics
 from src.stitching.stitched_model import activations_of_both
 from src.training import HeadLosses, Task, classification_losses
 

@@ -8,12 +8,12 @@ from src.console import note, table
 from src.errors import UserError
 from src.files import locked
 from src.results.captions import common, describe_stitches
-from src.results.experiments import by_experiment
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import accuracies, pivot
 from src.results.tables import write_table
+from src.stitching.experiments import by_experiment
 from src.stitching.folders import read_runs
-from src.stitching.rows import ComparisonRow, StitchRow
+from src.stitching.stitch_rows import ComparisonRow, StitchRow
 
 MAX_PANELS = 12  # heat maps in one figure
 AXES = {"row_label": "front layer", "column_label": "end layer"}

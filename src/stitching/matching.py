@@ -13,10 +13,11 @@ from src.choices.stitching import FORMS
 from src.console import note, progress, warn_once
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
+from src.grouping import grouped
 from src.models import Network
 from src.moments import Moments, Rows, as_rows
-from src.results.experiments import Pair, grouped
 from src.stitching.closed_forms import Cutoff, Matching, closed_form
+from src.stitching.experiments import Pair
 from src.stitching.layers import StitchingLayer
 from src.stitching.moments import SourceMoments, UpsampledRows, r2_of, source_rows
 from src.stitching.stitched_model import activations_of_both

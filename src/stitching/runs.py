@@ -13,16 +13,17 @@ from src.checkpoints import load_tensors, save_state
 from src.console import listed, note, result, warn
 from src.errors import UserError
 from src.files import durable_together
+from src.grouping import grouped
 from src.models import Network
-from src.results.experiments import Experiment, Pair, grouped, pair_of
 from src.results.options import as_written, differences, read_options, refuse_other_options
 from src.results.run import Run, new_folder
 from src.results.weights import changed, counted, names_of, recorded, warn_of_newer
 from src.stitching.closed_forms import Matching
+from src.stitching.experiments import Experiment, Pair, pair_of
 from src.stitching.folders import remove_parts, write_metrics, write_predictions
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
-from src.stitching.rows import StitchRow
+from src.stitching.stitch_rows import StitchRow
 from src.stitching.stitched_model import StitchedModel
 from src.training import EpochLog, HeadResult, State
 from src.training.recorded import report_epoch, write_logs

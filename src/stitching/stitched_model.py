@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from src.errors import UserError
 from src.low_rank import low_rank_approx
 from src.models import Network
-from src.results.experiments import Pair
 from src.runtime import seeded
+from src.stitching.experiments import Pair
 from src.stitching.layers import StitchingLayer, build_stitching_layer
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.console import note
+from src.grouping import grouped
 from src.network_names import FRESH, NetworkName, titles_of
-from src.results.experiments import CHECKPOINTS, WEIGHTS, Pair, grouped, method_names, newest_runs
 from src.results.options import read_options
 from src.results.quantities import QUANTITIES, VALIDITY
 from src.results.tables import IntervalEstimate
+from src.stitching.experiments import CHECKPOINTS, WEIGHTS, Pair, method_names, newest_runs
 from src.stitching.folders import StitchingRun
 from src.verdict.kappa import kappa_within, strata_of
 

@@ -13,16 +13,16 @@ import numpy as np
 from scipy.stats import false_discovery_control
 
 from src.choices.scores import SCORES
-from src.ood.rows import IN_DISTRIBUTION, ValidityLimits, side_of
+from src.ood.evaluation_rows import IN_DISTRIBUTION, ValidityLimits, side_of
 from src.results.captions import common
-from src.results.experiments import WEIGHTS
 from src.results.quantities import STITCHING, VALIDITY, measured_by
 from src.results.tables import IntervalEstimate, from_record
-from src.similarity.rows import Null, SimilarityRow
+from src.similarity.similarity_rows import Null, SimilarityRow
+from src.stitching.experiments import WEIGHTS
 from src.stitching.folders import StitchingRun
 from src.verdict.groups import Group, families_of, is_untrained, kappa_of, value_of
 from src.verdict.intervals import ALPHA, Evidence, Runs, images_needed, of_difference, of_intervals, of_share
-from src.verdict.rows import VerdictRow
+from src.verdict.verdict_rows import VerdictRow
 
 SIMILAR = "similar"
 BY_CLASS = "accurate by the class alone"

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from src.results.experiments import WEIGHTS, Pair
+from src.stitching.experiments import WEIGHTS, Pair
 
 
 class VerdictRow(NamedTuple):

@@ -2,9 +2,9 @@
 
 import math
 
-from src.choices.measures import MEASURES
+from src.choices.similarity import MEASURES
 from src.results.quantities import DETECTOR, IN_TRUTH, shown_in
-from src.similarity.rows import SimilarityRow
+from src.similarity.similarity_rows import SimilarityRow
 from src.stitching.folders import StitchingRun
 from src.verdict.groups import value_of
 

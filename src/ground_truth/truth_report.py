@@ -10,8 +10,8 @@ import numpy as np
 from src.console import listed
 from src.files import write_text
 from src.ground_truth.protocol import ALL_LAYERS
-from src.ground_truth.rows import DotsRow, TruthRow
-from src.results.experiments import grouped
+from src.ground_truth.truth_rows import DotsRow, TruthRow
+from src.grouping import grouped
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix
 from src.results.tables import write_table

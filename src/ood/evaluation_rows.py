@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.console import warn
-from src.results.experiments import StitchResult, grouped
+from src.grouping import grouped
 from src.results.tables import IntervalEstimate, read_table
+from src.stitching.experiments import StitchResult
 from src.stitching.folders import StitchingRun
 
 IN_DISTRIBUTION, OFF, COLLAPSED = "in distribution", "off the manifold", "collapsed"

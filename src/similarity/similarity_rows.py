@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from src.choices.measures import MEASURES, REVERSED
+from src.choices.similarity import MEASURES, REVERSED
 from src.network_names import NetworkName
 from src.results.tables import Rank
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from src.results.experiments import StitchResult
+from src.stitching.experiments import StitchResult
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from src.choices import STARTS
 from src.console import warn
+from src.grouping import grouped
 from src.network_names import SHORT, NetworkKey, NetworkName
 from src.results.tables import columns, from_record
 
@@ -131,14 +132,6 @@ def by_experiment(rows: Iterable[Result]) -> dict[str, list[Result]]:
     if len(set(titles)) < len(titles):  # networks that were trained again
         titles = _details(settings)
     return dict(zip(titles, groups.values(), strict=True))
-
-
-def grouped(items: Iterable[Result], key: Callable[[Result], Hashable]) -> dict[Hashable, list[Result]]:
-    """Return the items by key, each group in the given order."""
-    groups: dict[Hashable, list[Result]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups
 
 
 def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[Result]:

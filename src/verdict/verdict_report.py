@@ -7,7 +7,7 @@ from pathlib import Path
 
 from src.console import result, table
 from src.files import write_text
-from src.results.experiments import grouped
+from src.grouping import grouped
 from src.results.heat_maps import ClassMap, HeatMap, maps
 from src.results.matrices import Matrix, is_known, known, pivot
 from src.results.quantities import IN_VERDICT, QUANTITIES, shown_in
@@ -15,7 +15,7 @@ from src.results.tables import write_table
 from src.stitching.grid_tables import AXES
 from src.verdict.groups import FRESH_FRONT, SELF
 from src.verdict.judging import FAR, SIMILAR, UNDECIDED, VERDICTS, Limits
-from src.verdict.rows import VerdictRow
+from src.verdict.verdict_rows import VerdictRow
 
 COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#74a9cf", "#ff9f1c", "#c1c1d7", "#ffffff"), strict=True))
 IN_MAIN_FIGURE = ("identification", "kappa_within")  # the latter as the numbers in the map of words

@@ -8,8 +8,7 @@ from pathlib import Path
 from src.choices.datasets import dataset_label
 from src.console import listed, note, result, table
 from src.files import write_json
-from src.ood.reference import Reference
-from src.ood.rows import (
+from src.ood.evaluation_rows import (
     COLLAPSED,
     COLLAPSED_AUROC,
     IN_DISTRIBUTION,
@@ -19,12 +18,13 @@ from src.ood.rows import (
     evaluation_file,
     side_of,
 )
+from src.ood.reference import Reference
 from src.results.captions import caption, common, describe_method, short, stitched_networks
-from src.results.experiments import by_experiment
 from src.results.heat_maps import HeatMap
 from src.results.matrices import Matrix, is_known, known, pivot
 from src.results.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, Quantity, shown_in
 from src.results.tables import to_record, write_table
+from src.stitching.experiments import by_experiment
 from src.stitching.grid_tables import draw
 
 

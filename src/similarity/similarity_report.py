@@ -4,14 +4,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from src.choices.measures import GRAMS, MEASURES
+from src.choices.similarity import GRAMS, MEASURES
 from src.console import result, table
 from src.results.captions import caption, common, network, pair_of_networks, short
 from src.results.curves import curves
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix
 from src.results.tables import write_table
-from src.similarity.rows import BY_POSITION, NO_ALIGNMENT, SimilarityRow
+from src.similarity.similarity_rows import BY_POSITION, NO_ALIGNMENT, SimilarityRow
 
 MAX_CURVES = 10  # in one panel
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from src.network_names import NetworkKey, NetworkName
-from src.results.experiments import NETWORKS, RANKS, method_names
 from src.results.network_list import ListedNetwork
 from src.results.quantities import DETECTOR, STITCHING, VALIDITY, measured_by
-from src.similarity.rows import SimilarityRow
+from src.similarity.similarity_rows import SimilarityRow
+from src.stitching.experiments import NETWORKS, RANKS, method_names
 from src.stitching.folders import StitchingRun
 from src.verdict.groups import value_of
 

@@ -12,9 +12,9 @@ from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network
 from src.network_names import NetworkName, content_of, file_and_function, is_user_network, titles_of
-from src.results.experiments import Pair, by_experiment
 from src.results.weights import names_of, warn_of_newer
 from src.session import Session
+from src.stitching.experiments import Pair, by_experiment
 from src.stitching.folders import StitchingRun
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from src.choices.measures import MEASURES
+from src.choices.similarity import MEASURES
 from src.ground_truth.resampling import Estimate
-from src.ground_truth.rows import DepthRow
+from src.ground_truth.truth_rows import DepthRow
 from src.network_names import NetworkKey
 from src.results.captions import short
 from src.results.curves import Point, curves
-from src.results.experiments import NETWORKS, method_names
 from src.results.matrices import by_depth, depths_of
 from src.results.quantities import IN_CURVES, shown_in
 from src.results.tables import write_table
-from src.similarity.rows import SimilarityRow
+from src.similarity.similarity_rows import SimilarityRow
+from src.stitching.experiments import NETWORKS, method_names
 from src.stitching.folders import StitchingRun
 from src.verdict.groups import value_of
 

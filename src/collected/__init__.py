@@ -1,0 +1,1 @@
+"""What is collected of many runs: one table of all measurements, and curves over depth."""
