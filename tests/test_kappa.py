@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from src.ground_truth.scored_measures import kappa
+from src.ground_truth.scored_measures import measures_of
 from src.stitching.folders import StitchingRun
 from src.verdict import kappa_within
 from src.verdict.kappa import strata_of
+from tests.result_rows import stitch_row
 
 N_CLASSES = 10
 
@@ -67,10 +68,13 @@ def test_a_front_that_says_what_the_end_network_says_is_most_alike_in_ground_tru
     for name, classes in {"other": front, "copy": end}.items():
         (tmp_path / name).mkdir()
         np.savez(tmp_path / name / "predictions.npz", stitched=stitched, front=classes, end=end, labels=labels)
-    runs = {name: StitchingRun(tmp_path / name, {}, None) for name in ("other", "copy", "none")}
-    assert kappa(runs["other"]) == kappa_within(stitched, end, strata_of(labels, front)).value
-    assert kappa(runs["copy"]) == 1
-    assert kappa(runs["none"]) is None
+
+    def kappa(name: str) -> float | None:
+        return measures_of(StitchingRun(tmp_path / name, {}, stitch_row())).get("κ within strata")
+
+    assert kappa("other") == kappa_within(stitched, end, strata_of(labels, front)).value
+    assert kappa("copy") == 1
+    assert kappa("none") is None
 
 
 @pytest.mark.parametrize(("n", "error", "shared"), [(360, 0.1, 0.6), (360, 0.1, 0.95), (1000, 0.25, 0.0)])
