@@ -165,7 +165,7 @@ def test_kappa_is_not_defined_for_a_network_to_itself(tmp_path, capsys):
     verdict = verdict_on(tmp_path)
     assert verdict.kappa_within is None and verdict.kappa_within_low is None
     verdict_report.print_verdicts([verdict])
-    assert "κ within strata is not defined: the end network never differs" in capsys.readouterr().out
+    assert "κ within strata is not defined: the end network predicts one class" in capsys.readouterr().out
 
 
 def test_an_end_network_that_was_never_trained_is_like_nothing(tmp_path, monkeypatch):
@@ -340,3 +340,13 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures):
     assert drawn_figures["w.pdf"].get_suptitle() == "A title"
     (two_methods / "empty").mkdir()
     assert "empty: no finished stitching run; give folders that" in error_line(SCRIPT, "empty", cwd=two_methods)
+
+
+def test_pairs_of_all_networks_are_tested_together(tmp_path):
+    """The false discovery rate is that of a method, whatever the number of pairs of networks."""
+    for number in range(6):
+        networks = {"front_model_path": f"f{number}.pt", "end_model_path": "g.pt"}
+        write_run(tmp_path, str(number), n_right=945 if number == 0 else 900, **networks)
+    alone = [row.p_below for row in judge(runs_of(tmp_path), limits=Limits(pairwise=True))]
+    together = [row.p_below for row in judge(runs_of(tmp_path))]
+    assert together == pytest.approx(stats.false_discovery_control(alone)) and together[0] > 5 * alone[0]

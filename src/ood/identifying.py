@@ -38,7 +38,8 @@ def choose_foils(logits: Tensor) -> Tensor:
     """Return the foil of each image, (n,): of 300 others, always the same ones, the one with the nearest logits.
 
     Args:
-        logits: (n, classes); with at most 301 images all others are candidates. A single image is its own foil.
+        logits: (n, classes), of a few thousand images at most, as memory grows with n². With at most 301 images all
+            others are candidates. A single image is its own foil.
     """
     n = len(logits)
     if n < 2:
@@ -46,7 +47,7 @@ def choose_foils(logits: Tensor) -> Tensor:
     if n - 1 <= N_CANDIDATES:
         steps = torch.arange(1, n).expand(n, -1)
     else:
-        steps = torch.randint(1, n, (n, N_CANDIDATES), generator=generator(0))  # a candidate may be drawn twice
+        steps = 1 + torch.rand(n, n - 1, generator=generator(0)).topk(N_CANDIDATES, dim=1).indices
     candidates = ((torch.arange(n)[:, None] + steps) % n).to(logits.device)  # (n, candidates), none the image itself
     logits = logits.detach().double()
     distances = torch.cdist(logits, logits).gather(1, candidates)

@@ -74,21 +74,22 @@ def value_of(run: StitchingRun, name: str) -> float | None:
 def families_of(runs: Iterable[StitchingRun], *, pool: bool = False) -> list[list[Group]]:
     """Return the groups of runs that are judged, each of one pair of layers; a family of groups is tested together.
 
-    A family has one method and title of networks. Of runs of the same experiment, seed included, the newest counts,
-    with a warning.
+    A family has one method, on whatever networks; networks stitched to themselves, and untrained fronts, are families
+    of their own. Of runs of the same experiment, seed included, the newest counts, with a warning.
 
     Args:
         pool: take pairs of networks of the same types together that share no network, as repetitions of one
             experiment; if not, a note says where that is possible.
     """
-    families: dict[tuple[str, str], list[Group]] = {}
+    families: list[list[Group]] = []
     for method, repetitions in _repetitions(newest_runs(runs)):
+        family: list[Group] = []
+        families.append(family)
         for title, of_networks in _titled(repetitions, method, pool=pool).items():
-            family = families.setdefault((method, title), [])
             for of_layers in grouped(of_networks, lambda run: run.row.pair).values():
                 by_networks = grouped(of_layers, lambda run: run.row.network_keys)
                 family.append(Group(method, title, list(by_networks.values())))
-    return list(families.values())
+    return families
 
 
 def _repetitions(runs: Sequence[StitchingRun]) -> Iterator[tuple[str, list[StitchingRun]]]:

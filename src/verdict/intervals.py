@@ -2,7 +2,7 @@
 
 A test at a limit takes the variance that the images would have there, not the one that was seen: where few images
 disagree, the latter is nearly 0. Repetitions are pairs of networks, or the seeds of one pair. The half-width over
-images and the half-width over repetitions add up, which is enough however the two errors depend on each other.
+images and the half-width over repetitions add up: enough for normal errors, however they correlate.
 """
 
 import math

@@ -32,7 +32,7 @@ def print_verdicts(rows: Sequence[VerdictRow]) -> None:
     for row in rows:
         parts = [f"accuracy {row.accuracy:.4f}", *(_estimate(row, name) for name in shown_in(IN_VERDICT)), row.reason]
         if row.accuracy_low is not None and row.kappa_within is None:
-            parts.append("κ within strata is not defined: the end network never differs from the front within a class")
+            parts.append("κ within strata is not defined: the end network predicts one class within each stratum")
         networks = f"{row.method}, {row.networks}"
         result(f"{networks}: {row.pair}: {row.verdict} ({'; '.join(filter(None, parts))})")
 
