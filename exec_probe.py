@@ -94,6 +94,11 @@ def check_head(args, task, spec) -> None:
         raise UserError("--with-head takes one probe, of the output at full rank: give -l output and no -ranks")
     if not task.network.is_encoder:
         raise UserError(f"--with-head is for encoders; {args.model_type} gives {spec.n_classes} logits already")
+    if args.model_type.startswith("tv_"):
+        raise UserError(
+            f"--with-head is for encoders; {args.model_type} has a head for the classes of its weights: give a "
+            "FILE.py:FUNCTION that leaves the head out"
+        )
 
 
 def print_start() -> None:

@@ -51,7 +51,8 @@ def collect(args) -> None:
     from src.errors import UserError
 
     if args.end_type:
-        check_types(Path(args.source_dir), (cli.network(args.other_dir), args.end_type))
+        types = cli.network(args.other_dir), args.end_type
+        check_types(Path(args.source_dir), types, recursive=args.recursive or args.curves)
         args.other_dir = None
     if args.networks and not (args.recursive or args.curves):
         raise UserError("--networks names those of -r and --curves; give one of them, or leave it out")
@@ -63,12 +64,12 @@ def collect(args) -> None:
         draw_curves(args)
 
 
-def check_types(source_dir: Path, types) -> None:
+def check_types(source_dir: Path, types, *, recursive: bool) -> None:
     """Raise a UserError if the runs of a folder are of other types than these of the front and the end network."""
     from src.errors import UserError
     from src.stitching.folders import read_runs
 
-    runs, _ = read_runs(source_dir, recursive=True)
+    runs, _ = read_runs(source_dir, recursive=recursive)
     recorded = {(run.row.front_model_type, run.row.end_model_type) for run in runs}
     if recorded and recorded != {types}:
         pairs = " or ".join(" to ".join(pair) for pair in sorted(recorded))

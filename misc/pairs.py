@@ -119,6 +119,8 @@ class Unit(NamedTuple):
 
     def set_aside(self, name: str) -> None:
         """Move what networks have changed since into a folder of this name beside it; raises Busy as `Run.lock`."""
+        from src.results.weights import names_of, recorded
+
         run, folder = self.run, self.place.parent / name
         paths = [run.config, run.made_with, run.state_file, self.place]
         if self.is_table:
@@ -126,6 +128,9 @@ class Unit(NamedTuple):
         run.lock()
         try:
             if self.changed_networks:
+                newer = [network.title for network in recorded(run.options).values() if network.has_changed]
+                if newer:
+                    raise UserError(f"{names_of(newer)}: written since this process began; give the command again")
                 folder.mkdir(exist_ok=True)
                 for path in filter(Path.exists, paths):
                     path.rename(folder / path.name)

@@ -131,6 +131,8 @@ def content_of_state(state: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of the names, types, shapes and values of a state dict."""
     digest = hashlib.sha256()
     for key, value in sorted(state.items()):
+        if not isinstance(value, Tensor):  # extra state of a module
+            continue
         values = value.detach().cpu().contiguous()
         digest.update(f"{key} {values.dtype} {tuple(values.shape)}\n".encode())
         digest.update(values.flatten().view(torch.uint8).numpy())
@@ -175,7 +177,8 @@ def fill(module: Network | nn.Module, state: State, *, given: str, wanted: str) 
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        clause = _one_key(str(error).splitlines()[1].strip())
+        lines = str(error).splitlines()  # torch's first line names the network
+        clause = _one_key(lines[min(1, len(lines) - 1)].strip())
         raise Misfit(
             f"{given} does not fit {wanted}: {clause}; name the model and data it was made with", clause=clause
         ) from error

@@ -185,4 +185,15 @@ def locked(path: Path, *, wait: bool = True) -> IO:
         raise Busy(f"another run is writing to {path.parent}; wait for it, or choose another folder") from error
     except OSError as error:  # some network file systems have no locks
         warn(f"{path} cannot be locked ({error.strerror}); let one process at a time write to {path.parent}")
+        return file
+    if not _is_at(path, file):  # the process that held it has removed it meanwhile
+        file.close()
+        return locked(path, wait=wait)
     return file
+
+
+def _is_at(path: Path, file: IO) -> bool:
+    """Return whether an open file is the one that has this name now."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    return False

@@ -9,6 +9,7 @@ import torch
 from src.checkpoints import load_model, weights_of
 from src.datasets import load_dataset
 from src.datasets.base import BaseImageSet
+from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network
 from src.network_names import NetworkName
@@ -30,8 +31,11 @@ class Session:
         """Return a network as `load_model` loads it; the same object for the same arguments."""
         key = (name, images, str(device))
         if key not in self._networks:
+            content = name.content if name.is_file and Path(name.path).is_file() else ""
             self._networks[key] = load_model(name, images, device=device, encoder=encoder)
             self._weights[name] = weights_of(name, self._networks[key])
+            if content and content != self._weights[name]:
+                raise UserError(f"{name.path} was written while it was read; give the command again")
         if self._networks[key].is_encoder and not encoder:
             return load_model(name, images, device=device)  # refuses it
         return self._networks[key]

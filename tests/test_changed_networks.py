@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from src import console, session
-from src.checkpoints import save_state
+from src.checkpoints import load_model, save_state
 from src.errors import UserError
 from src.ground_truth.tables import read_tables
 from src.models import build_model, building
@@ -226,6 +226,28 @@ def test_runs_without_a_hash_are_warned_of_where_a_checkpoint_is_newer(networks)
     for reader in (EVALUATE, ["misc/verdict.py", "results/r"], ["misc/collect_results.py", "results/r"]):
         assert run_anew(*reader).err.count(warning) == 1
     assert read_csv("results/r/ood_evaluation_mahalanobis.csv")[0]["end_weights"] == sha256("g.pt")[:12]
+
+
+def test_finished_probes_without_a_hash_are_warned_of_where_the_checkpoint_is_newer(networks):
+    probe = ["exec_probe.py", "f.pt", "small_cnn", "-l", "pool4", *ON_DIGITS, "-e", "1", "-o", "p.csv", "--resume"]
+    run(*probe)
+    config = Path("p.config.txt")
+    options = {name: value for name, value in json.loads(config.read_text()).items() if not name.endswith("_sha256")}
+    config.write_text(json.dumps(options))
+    os.utime(config, (1, 1))
+    err = run_anew(*probe).err
+    assert "without a record of weights, and f.pt is newer" in err and "nothing is left to do" in err
+
+
+def test_a_checkpoint_that_is_written_while_it_is_read_is_refused(networks, monkeypatch):
+    def load(name, images, **options):
+        network = load_model(name, images, **options)
+        train("f", 7)
+        return network
+
+    monkeypatch.setattr(session, "load_model", load)
+    line = error_line(*STITCH)
+    assert line.endswith("f.pt was written while it was read; give the command again")
 
 
 def test_a_renamed_results_folder_is_resumed(networks):

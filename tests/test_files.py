@@ -9,7 +9,7 @@ import pytest
 
 from src import files
 from src.errors import UserError
-from src.files import write_bytes, write_json
+from src.files import locked, write_bytes, write_json
 from tests.commands import MODEL, ON_DIGITS, PAIR, module_of, run, start_code
 from tests.run_content import content
 
@@ -103,3 +103,17 @@ def test_a_lock_keeps_processes_apart(tmp_path):
     processes = [start_code(code, counter) for _ in range(4)]
     assert [process.wait(60) for process in processes] == [0] * 4
     assert counter.read_text() == "200"
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    """As by a process that ends its run between this one's opening and locking the file."""
+    path, lockf, removed = tmp_path / "lock", fcntl.lockf, []
+
+    def lock(file, how):
+        if not removed:
+            removed.append(path.unlink())
+        return lockf(file, how)
+
+    monkeypatch.setattr(fcntl, "lockf", lock)
+    with locked(path) as file:
+        assert os.path.samestat(os.fstat(file.fileno()), path.stat())

@@ -180,3 +180,8 @@ def test_options_that_change_no_result_do_not_differ():
     begun = {"seed": 0, "gpu": 0, "n_workers": 4, "title": "a", "of_the_public_code": 1}
     assert differences(begun, {"seed": 0, "gpu": -1, "n_workers": 0, "title": "b", "new": 1}) == ""
     assert differences(begun, {"seed": 1, "gpu": -1}) == "seed was 0, now 1"
+
+
+def test_of_fresh_networks_the_seed_differs_and_not_the_path():
+    begun, given = ({"model_path": "-", "model_path_sha256": digest, "seed": seed} for seed, digest in enumerate("ab"))
+    assert differences(begun, given) == "seed was 0, now 1"

@@ -9,7 +9,7 @@ from typing import Any
 
 from src.errors import UserError
 from src.files import read_json, write_json
-from src.network_names import content_of
+from src.network_names import FRESH, content_of
 from src.results.weights import changed, names_of
 
 NOT_RECORDED = ("config", "resume", "overwrite")  # a `config.txt` with them would not repeat the run
@@ -72,7 +72,7 @@ def _is_same(name: str, begun: Mapping[str, Any], given: Mapping[str, Any]) -> b
     """
     weights = [options.get(f"{name}_sha256") for options in (begun, given)]
     if all(weights) and name.endswith("_path"):
-        return weights[0] == weights[1]
+        return weights[0] == weights[1] or begun[name] == given[name] == FRESH  # type and seed are options themselves
     one, other = begun[name], given[name]
     if not (isinstance(one, str) and isinstance(other, str)):
         return one == other

@@ -15,6 +15,7 @@ from src.console import note
 from src.errors import UserError
 from src.files import locked, write_json
 from src.results.options import as_written, read_options, refuse_other_options, write_options
+from src.results.weights import recorded, warn_of_newer
 from src.runtime import provenance
 
 
@@ -58,6 +59,7 @@ class Run:
         if overwrite or not self.is_finished(remedy=remedy):
             return False
         if resume:
+            warn_of_newer([(self.config, recorded(read_options(self.config)).values())])
             note(f"{self.config} is of a finished run of these options: nothing is left to do")
             self.discard()
         return resume

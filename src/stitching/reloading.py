@@ -61,10 +61,10 @@ def _refuse_earlier(
     runs = f"{len(titles)} of {len(networks)} runs are"
     if moved:
         raise UserError(f"--{side}-model {moved}: {runs} of other weights; give the checkpoint they were made with")
-    raise UserError(
-        f"{runs} of earlier weights of {names_of(titles)}; remove their folders and stitch again, or say with "
-        f"--{side}-model where the old checkpoint is"
-    )
+    remedy = "remove their folders and stitch again"
+    if not any(network.is_given for network in networks):  # weights that come with a type are no file
+        remedy += f", or say with --{side}-model where the old checkpoint is"
+    raise UserError(f"{runs} of earlier weights of {names_of(titles)}; {remedy}")
 
 
 def check_data(dataset: str, runs: Sequence[StitchingRun], *, other_data: bool, shortcut: float | None = None) -> None:
