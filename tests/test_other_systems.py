@@ -19,7 +19,12 @@ def run_module(name: str, *arguments: str, cwd) -> str:
 
 
 @pytest.mark.parametrize(
-    ("method", "of_workers"), [("fork", "forkserver"), ("forkserver", "forkserver"), ("spawn", "spawn")]
+    ("method", "of_workers"),
+    [
+        pytest.param("fork", "forkserver", marks=pytest.mark.slow),  # all other tests of workers have it
+        ("forkserver", "forkserver"),
+        ("spawn", "spawn"),
+    ],
 )
 def test_scripts_read_images_from_files_without_linux(method, of_workers, tmp_path):
     methods = run_module("on_another_system", method, cwd=tmp_path).split()
