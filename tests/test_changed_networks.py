@@ -323,6 +323,17 @@ def test_ground_truth_leaves_out_earlier_weights(networks):
     assert again.values.keys() == whole.values.keys()
 
 
+def test_ground_truth_warns_of_runs_without_a_hash_whose_checkpoint_is_newer(networks, capsys):
+    (networks / "networks.csv").write_text("name,path,type,group\na,f.pt,small_cnn,x\nb,g.pt,small_cnn,y\n")
+    run(*ALL)
+    table = Path("results/all/pinv/a-b/grid.csv")
+    table.write_text(table.read_text().replace(sha256("f.pt")[:12], "").replace(sha256("g.pt")[:12], ""))
+    train("f", 7)
+    console.warn_once.cache_clear()
+    read_tables(Path("results/all"), read_networks("networks.csv"))
+    assert "without a record of weights, and f.pt is newer" in capsys.readouterr().err
+
+
 # ---- Weights that are drawn and weights that are given
 
 

@@ -20,7 +20,7 @@ from src.probing.probe_rows import ProbeRow
 from src.results.matrices import by_depth, depths_of
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.results.tables import read_table
-from src.results.weights import counted
+from src.results.weights import counted, warn_of_newer
 from src.similarity.similarity_rows import SimilarityRow
 from src.stitching.folders import StitchingRun
 from src.stitching.stitch_rows import StitchRow
@@ -163,6 +163,8 @@ def _read_stitches(
     for method in sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in TABLES):
         for front, end, path in _pairs(folder / method, networks):
             runs = {run.row: run for run in _read_runs(path)}
+            configs = [(run.folder / "config.txt", run.row.networks) for run in runs.values()]
+            warn_of_newer((config, pair) for config, pair in configs if config.exists())
             for run in (runs[row] for row in current.of(runs, front, end)):
                 rows.append(run.row)
                 for name, value in measures_of(run).items():
