@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Measure how similar the representations of two networks are, at full rank or truncated to principal components."""
+"""Measure how similar the representations of two networks are, at full rank or truncated to
+principal components."""
 
 import sys
 
@@ -7,7 +8,9 @@ from src import cli
 
 
 def parser() -> cli.Parser:
-    options = cli.Parser("Compare layers of two networks by CKA, PWCCA and orthogonal Procrustes, at any ranks.")
+    options = cli.Parser(
+        "Compare layers of two networks by CKA, PWCCA and orthogonal Procrustes, at any ranks."
+    )
     add = options.add_argument
     rank = cli.whole_number(0)
     add("model1_path", help=f"checkpoint of the first network: {cli.CHECKPOINT}")
@@ -16,8 +19,22 @@ def parser() -> cli.Parser:
     add("model2_type", type=cli.network, help="as model1_type")
     add("model1_layer", help="layer of the first network; several with commas between them, or all")
     add("model2_layer", help="layer of the second network; likewise")
-    add("-m1r", "--model1-ranks", type=rank, nargs="*", default=None, help="ranks of the first layer; 0, default: full")
-    add("-m2r", "--model2-ranks", type=rank, nargs="*", default=None, help="ranks of the second one; 0, default: full")
+    add(
+        "-m1r",
+        "--model1-ranks",
+        type=rank,
+        nargs="*",
+        default=None,
+        help="ranks of the first layer; 0, default: full",
+    )
+    add(
+        "-m2r",
+        "--model2-ranks",
+        type=rank,
+        nargs="*",
+        default=None,
+        help="ranks of the second one; 0, default: full",
+    )
     cli.add_channels_last(options, "1", "2")
     cli.add_data(options, batch_size=64)
     cli.add_interventions(options, of_tests=True)
@@ -31,7 +48,8 @@ def parser() -> cli.Parser:
 
 
 def compute(args, session=None) -> None:
-    """Run the experiment. All experiments of one `session` share its networks, images and features."""
+    """Run the experiment. All experiments of one `session` share its networks, images and
+    features."""
     from src.datasets import dataset_info
     from src.results.run import Run
     from src.runtime import device_of
@@ -42,13 +60,16 @@ def compute(args, session=None) -> None:
     session = session or Session()
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
-    first, second = cli.load_two_networks(args, cli.MODEL1, cli.MODEL2, spec, session=session, device=device)
+    first, second = cli.load_two_networks(
+        args, cli.MODEL1, cli.MODEL2, spec, session=session, device=device
+    )
     run = Run.beside(args.output, vars(args)) if args.output else None
     loading = cli.load_options(args, device)
     test_set = session.dataset(args.dataset, args.dataset_root, train=False, **loading)
     n_images = count_images(args, test_set)
 
-    # One pass of each network over the images; then the measures of each pair of layers, at each pair of ranks.
+    # One pass of each network over the images; then the measures of each pair of layers, at each
+    # pair of ranks.
     statistics = take_statistics(args, first, second, test_set, n_images, session, device)
     comparison = Comparison(
         statistics,
@@ -72,14 +93,25 @@ def count_images(args, test_set) -> int:
 
 
 def take_statistics(args, first, second, test_set, n_images, session, device):
-    """Return the statistics of the layers of both networks, from one pass each unless `session` has its features."""
+    """Return the statistics of the layers of both networks, from one pass each unless `session` has
+    its features."""
     from src.console import progress
     from src.low_rank import descending
     from src.similarity import passes
 
     interventions = cli.load_options(args, device)["interventions"].items()
-    images = (args.dataset, str(args.dataset_root), n_images, *interventions, args.intervention_seed)
-    made_with = (*images, args.amp, args.tf32)  # what the features of a network depend on beside the network
+    images = (
+        args.dataset,
+        str(args.dataset_root),
+        n_images,
+        *interventions,
+        args.intervention_seed,
+    )
+    made_with = (
+        *images,
+        args.amp,
+        args.tf32,
+    )  # what the features of a network depend on beside the network
     sides = [
         passes.Side(
             side.network,
@@ -88,7 +120,10 @@ def take_statistics(args, first, second, test_set, n_images, session, device):
             title=side.name.path,
             key=(side.name, args.channels_last in (number, "both"), *made_with),
         )
-        for side, ranks, number in ((first, args.model1_ranks, "1"), (second, args.model2_ranks, "2"))
+        for side, ranks, number in (
+            (first, args.model1_ranks, "1"),
+            (second, args.model2_ranks, "2"),
+        )
     ]
     batches = test_set.batches(args.batch_size, indices=range(n_images))
     return passes.take_statistics(
@@ -125,7 +160,9 @@ def print_rows(args, comparison) -> list:
     all_rows = []
     for rows in list(comparison.rows()):
         if args.verbose:
-            note(f"{rows[0].layer1} -- {rows[0].layer2}: samples of CCA and Procrustes: {rows[0].alignment}")
+            note(
+                f"{rows[0].layer1} -- {rows[0].layer2}: samples of CCA and Procrustes: {rows[0].alignment}"
+            )
         print_tables(rows, dict.fromkeys(args.metrics))
         all_rows += rows
     print_matrices(all_rows)

@@ -26,8 +26,12 @@ def measure(args) -> None:
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
     model = load_model(cli.named_network(args, "model"), spec, device=device)
-    test_set = load_dataset(args.dataset, args.dataset_root, train=False, **cli.load_options(args, device))
-    batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
+    test_set = load_dataset(
+        args.dataset, args.dataset_root, train=False, **cli.load_options(args, device)
+    )
+    batches = progress(
+        test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size)
+    )
     (measured,) = evaluate(Classification(model), batches)
     result(f"Clean accuracy: {measured.accuracy:.2%}")
 

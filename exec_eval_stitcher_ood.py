@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Evaluate a folder of stitching runs: are the activations they make out of distribution for the end network?"""
+"""Evaluate a folder of stitching runs: are the activations they make out of distribution for the
+end network?"""
 
 import sys
 
@@ -8,31 +9,58 @@ from src.choices.scores import SCORES
 
 
 def parser() -> cli.Parser:
-    options = cli.Parser("Evaluate a folder of stitching runs with the OOD detectors of their end layers.")
+    options = cli.Parser(
+        "Evaluate a folder of stitching runs with the OOD detectors of their end layers."
+    )
     add = options.add_argument
     root = "./data/pytorch"
-    add("source_dir", help="folder that holds one folder for each run, all of the same two networks")
+    add(
+        "source_dir", help="folder that holds one folder for each run, all of the same two networks"
+    )
     cli.add_data(options, batch_size=64)
     cli.add_interventions(options, of_tests=True)
     cli.add_gpu(options)
     add("-idd", "--id-dataset", type=cli.dataset, help="ID dataset; default: that of -d")
     add("-iddata", "--id-dataset-root", default=root, help="folder of the ID dataset")
-    add("-detectors", "--ood-detector-dir", default="models/repr_cls_ood_detectors", help="folder of the detectors")
-    add("-scd", "--sanity-check-dataset", type=cli.dataset, help="dataset that detectors should find OOD, as -d")
-    add("-scdata", "--sanity-check-dataset-root", default=root, help="folder of the sanity-check dataset")
+    add(
+        "-detectors",
+        "--ood-detector-dir",
+        default="models/repr_cls_ood_detectors",
+        help="folder of the detectors",
+    )
+    add(
+        "-scd",
+        "--sanity-check-dataset",
+        type=cli.dataset,
+        help="dataset that detectors should find OOD, as -d",
+    )
+    add(
+        "-scdata",
+        "--sanity-check-dataset-root",
+        default=root,
+        help="folder of the sanity-check dataset",
+    )
     add(
         "--detector",
         type=cli.several(SCORES),
         default="energy",
         help=f"one, or several with commas between them. {cli.described(SCORES)}",
     )
-    add("--validity", action="store_true", help="measure density, recall and doses with trained detectors alone, too")
+    add(
+        "--validity",
+        action="store_true",
+        help="measure density, recall and doses with trained detectors alone, too",
+    )
     add(
         "--other-data",
         action="store_true",
         help="evaluate on other data than those stitched on, in tables of their own",
     )
-    add("-ed", "--energy-dir", help="folder for the scores of all images; default: one file in source_dir")
+    add(
+        "-ed",
+        "--energy-dir",
+        help="folder for the scores of all images; default: one file in source_dir",
+    )
     add("--front-model", help="where the front network's checkpoint is now, if it was moved")
     add("--end-model", help="where the end network's checkpoint is now, if it was moved")
     named_here = "FILE.py:FUNCTION of the {} network, whose code runs only if named here"
@@ -43,7 +71,8 @@ def parser() -> cli.Parser:
 
 
 def evaluate(args, session=None) -> None:
-    """Run the experiment. All experiments of one `session` share its networks, images and reference."""
+    """Run the experiment. All experiments of one `session` share its networks, images and
+    reference."""
     from pathlib import Path
 
     from src.console import note, warn
@@ -54,7 +83,13 @@ def evaluate(args, session=None) -> None:
     from src.session import Session
     from src.stitching.experiments import newest_runs
     from src.stitching.folders import read_runs
-    from src.stitching.reloading import check_data, check_runs, load_networks, rebuild_grids, with_weights
+    from src.stitching.reloading import (
+        check_data,
+        check_runs,
+        load_networks,
+        rebuild_grids,
+        with_weights,
+    )
 
     # The runs, and the run of this script that writes the table of each score.
     session = session or Session()
@@ -80,7 +115,9 @@ def evaluate(args, session=None) -> None:
 
     # The stitches: accuracies, scores and validity.
     scored_layers = {layer for _, layer in reference.detectors}
-    grids, unusable = rebuild_grids(runs, front, networks["end"][0], scored_layers, image_shape=test_set.image_shape)
+    grids, unusable = rebuild_grids(
+        runs, front, networks["end"][0], scored_layers, image_shape=test_set.image_shape
+    )
     for reason in (*skipped, *reference.missing, *unusable):
         warn(f"skipped: {reason}")
     if not grids:
@@ -93,11 +130,14 @@ def evaluate(args, session=None) -> None:
     # The metrics, the report, and the scores of all images.
     write_results(args, stitches, reference, tables, names)
     n_skipped = len(skipped) + len(finished) - len(runs) + len(unusable)
-    note(f"evaluated {len(stitches)} stitches; skipped {n_skipped} runs and {len(reference.missing)} end layers")
+    note(
+        f"evaluated {len(stitches)} stitches; skipped {n_skipped} runs and {len(reference.missing)} end layers"
+    )
 
 
 def label_of_other_data(args) -> str:
-    """Return the data set that ends the names of tables of `--other-data`; "" without that option."""
+    """Return the data set that ends the names of tables of `--other-data`; "" without that
+    option."""
     from src.choices.datasets import dataset_label
 
     return dataset_label(args.dataset) if args.other_data else ""
@@ -118,7 +158,8 @@ def begin_tables(args) -> dict:
 
 
 def refer_to(end, end_name, args, runs, test_set, loading, session):
-    """Return the reference for stitches into the end network: that of `session` if its options are these."""
+    """Return the reference for stitches into the end network: that of `session` if its options are
+    these."""
     from functools import partial
 
     from src.ood.reference import EvaluationOptions, make_reference
@@ -154,7 +195,8 @@ def refer_to(end, end_name, args, runs, test_set, loading, session):
 
 
 def write_results(args, stitches, reference, tables, names) -> None:
-    """Print and write the metrics of each score, and the scores of all images; finish the run of each table."""
+    """Print and write the metrics of each score, and the scores of all images; finish the run of
+    each table."""
     from pathlib import Path
 
     from src.ood.evaluation import evaluate_stitches, save_archive, save_arrays, scores_of_images
@@ -167,14 +209,22 @@ def write_results(args, stitches, reference, tables, names) -> None:
         if rows:  # a detector may be for other layers alone
             evaluations[score] = rows
     other_data = label_of_other_data(args)
-    report(Path(args.source_dir), evaluations, reference, other_data=other_data, **cli.figure_options(args))
+    report(
+        Path(args.source_dir),
+        evaluations,
+        reference,
+        other_data=other_data,
+        **cli.figure_options(args),
+    )
     for score in evaluations:
         arrays = scores_of_images(score, stitches, reference)
         if args.energy_dir:
             save_arrays(Path(args.energy_dir, score if len(args.detector) > 1 else ""), arrays)
         else:
             save_archive(scores_file(Path(args.source_dir), score, other_data=other_data), arrays)
-        tables[score].options |= {f"{side}_model_path_sha256": name.weights for side, name in names.items()}
+        tables[score].options |= {
+            f"{side}_model_path_sha256": name.weights for side, name in names.items()
+        }
         tables[score].finish()
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Train linear probes on layers of a network, at full rank or on their first principal components."""
+"""Train linear probes on layers of a network, at full rank or on their first principal
+components."""
 
 import sys
 
@@ -7,7 +8,9 @@ from src import cli
 
 
 def parser() -> cli.Parser:
-    options = cli.Parser("Train linear probes at all given layers and ranks together; prints their test accuracies.")
+    options = cli.Parser(
+        "Train linear probes at all given layers and ranks together; prints their test accuracies."
+    )
     add = options.add_argument
     add("model_path", help=cli.CHECKPOINT)
     add("model_type", type=cli.network, help=cli.NETWORKS)
@@ -19,13 +22,32 @@ def parser() -> cli.Parser:
     cli.add_data(options, batch_size=64)
     cli.add_interventions(options, of_tests=True)
     cli.add_channels_last(options)
-    add("-e", "--epochs", dest="n_epochs", type=cli.whole_number(0), default=10, help="number of epochs")
+    add(
+        "-e",
+        "--epochs",
+        dest="n_epochs",
+        type=cli.whole_number(0),
+        default=10,
+        help="number of epochs",
+    )
     add("-lr", "--learning-rate", type=cli.real_number(above=0), default=1e-3,
         help="learning rate; of more than five epochs, the last five have a tenth of it")  # fmt: skip
-    add("-wd", "--weight_decay", "--weight-decay", type=cli.real_number(at_least=0), default=1e-5, help="weight decay")
+    add(
+        "-wd",
+        "--weight_decay",
+        "--weight-decay",
+        type=cli.real_number(at_least=0),
+        default=1e-5,
+        help="weight decay",
+    )
     add("-s", "--seed", type=cli.whole_number(0), default=0, help="random seed")
     add("--verbose", action="store_true", help="print both accuracies after every epoch")
-    add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure, accuracy over rank, goes beside it")
+    add(
+        "-o",
+        "--output",
+        type=cli.csv_file,
+        help="CSV to write; a figure, accuracy over rank, goes beside it",
+    )
     cli.add_figure(options)
     add("--with-head", metavar="DIR",
         help="with -l output: write DIR/model_<epoch>.pt, the network with the probe as its head, for an encoder that "
@@ -75,7 +97,9 @@ def probe(args, session=None) -> None:
     if args.n_epochs:
         trained, tested = train_probes(args, task, train_set, test_set, run)
     else:
-        batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
+        batches = progress(
+            test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size)
+        )
         trained, tested = {}, dict(zip(task.probes, evaluate(task, batches), strict=True))
 
     # Their accuracies.
@@ -83,7 +107,9 @@ def probe(args, session=None) -> None:
     if args.with_head:
         save_with_head(args, task)
     if run:
-        write_table(args, run, task, trained, tested, weights=model.name.identity, n_images=len(test_set))
+        write_table(
+            args, run, task, trained, tested, weights=model.name.identity, n_images=len(test_set)
+        )
 
 
 def check_head(args, task, spec) -> None:
@@ -91,9 +117,13 @@ def check_head(args, task, spec) -> None:
     from src.errors import UserError
 
     if task.layers not in (["output"], [task.network.output_name]) or task.ranks != [None]:
-        raise UserError("--with-head takes one probe, of the output at full rank: give -l output and no -ranks")
+        raise UserError(
+            "--with-head takes one probe, of the output at full rank: give -l output and no -ranks"
+        )
     if not task.network.is_encoder:
-        raise UserError(f"--with-head is for encoders; {args.model_type} gives {spec.n_classes} logits already")
+        raise UserError(
+            f"--with-head is for encoders; {args.model_type} gives {spec.n_classes} logits already"
+        )
     if args.model_type.startswith("tv_"):
         raise UserError(
             f"--with-head is for encoders; {args.model_type} has a head for the classes of its weights: give a "
@@ -113,7 +143,8 @@ def print_start() -> None:
 
 
 def train_probes(args, task, train_set, test_set, run):
-    """Train all probes; return by layer and rank the results on training and on test images of the last epoch."""
+    """Train all probes; return by layer and rank the results on training and on test images of the
+    last epoch."""
     from src.console import result
     from src.probing import decay_epochs
     from src.training import Settings, train
@@ -164,7 +195,9 @@ def save_with_head(args, task) -> None:
     path = Path(args.with_head, f"model_{args.n_epochs}.pt")
     state_of_head = {f"linear_probe.{key}": value for key, value in head.state_dict().items()}
     save_state(path, task.network.state_dict() | state_of_head)
-    write_options(path.with_suffix(".config.txt"), vars(args))  # so that fresh weights are known as such
+    write_options(
+        path.with_suffix(".config.txt"), vars(args)
+    )  # so that fresh weights are known as such
     note(f"wrote {path}")
 
 

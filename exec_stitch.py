@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Stitch layers of one network to layers of another, by direct matching or by task loss matching."""
+"""Stitch layers of one network to layers of another, by direct matching or by task loss
+matching."""
 
 import sys
 
@@ -9,7 +10,9 @@ from src.choices.stitching import FORMS, INITS, OBJECTIVES
 
 
 def parser() -> cli.Parser:
-    options = cli.Parser("Stitch one pair of layers, several, or all; writes a folder for each pair.")
+    options = cli.Parser(
+        "Stitch one pair of layers, several, or all; writes a folder for each pair."
+    )
     add = options.add_argument
     add("front_model_path", help=f"checkpoint of the network it starts as: {cli.CHECKPOINT}")
     add("end_model_path", help="checkpoint of the network that it ends as")
@@ -17,7 +20,11 @@ def parser() -> cli.Parser:
     add("end_model_type", type=cli.network, help="as front_model_type")
     add("front_layer", help="layer to stitch from; several with commas between them, or all")
     add("end_layer", help="layer to stitch to; several with commas between them, or all")
-    add("stitching_type", choices=STITCHING_TYPES, help="rc2c_pre for convolutional layers, t2t for transformers")
+    add(
+        "stitching_type",
+        choices=STITCHING_TYPES,
+        help="rc2c_pre for convolutional layers, t2t for transformers",
+    )
     cli.add_gpu(options)
     cli.add_data(options, batch_size=256)
     cli.add_interventions(options, of_tests=True)
@@ -25,18 +32,67 @@ def parser() -> cli.Parser:
     add("-dir", "--save-dir", default="", help="folder in results/ to write to")
     add("--no-save", action="store_true", help="do not save the stitched model (all else is saved)")
     add("--mod-only-stitch", action="store_true", help="train and save the stitching layer only")
-    add("--no-predictions", action="store_true", help="do not keep the predicted classes of all test images")
-    add("-i", "--init", choices=INITS, default="rand", help=f"start of the stitching layer: {cli.described(INITS)}")
-    add("--objective", choices=OBJECTIVES, default="task", help=f"what is trained on: {cli.described(OBJECTIVES)}")
+    add(
+        "--no-predictions",
+        action="store_true",
+        help="do not keep the predicted classes of all test images",
+    )
+    add(
+        "-i",
+        "--init",
+        choices=INITS,
+        default="rand",
+        help=f"start of the stitching layer: {cli.described(INITS)}",
+    )
+    add(
+        "--objective",
+        choices=OBJECTIVES,
+        default="task",
+        help=f"what is trained on: {cli.described(OBJECTIVES)}",
+    )
     cli.add_matching(options)
-    add("-l1", "--l1-coef", type=cli.real_number(at_least=0), default=0.0, help="weight of the l1 norm in the loss")
-    add("-c2t-cls", "--c2t-cls-token", choices=C2T_CLS_TOKENS, default=None, help="CLS token that c2t makes")
-    add("-t2c-cls", "--t2c-cls-token", choices=T2C_CLS_TOKENS, default=None, help="what t2c does with the CLS token")
-    add("-upsample", "--upsample-mode", choices=UPSAMPLE_MODES, default="bilinear", help="how sizes are matched")
+    add(
+        "-l1",
+        "--l1-coef",
+        type=cli.real_number(at_least=0),
+        default=0.0,
+        help="weight of the l1 norm in the loss",
+    )
+    add(
+        "-c2t-cls",
+        "--c2t-cls-token",
+        choices=C2T_CLS_TOKENS,
+        default=None,
+        help="CLS token that c2t makes",
+    )
+    add(
+        "-t2c-cls",
+        "--t2c-cls-token",
+        choices=T2C_CLS_TOKENS,
+        default=None,
+        help="what t2c does with the CLS token",
+    )
+    add(
+        "-upsample",
+        "--upsample-mode",
+        choices=UPSAMPLE_MODES,
+        default="bilinear",
+        help="how sizes are matched",
+    )
     cli.add_channels_last(options, "front", "end")
-    add("--front-stitch-rank", type=cli.rank, default=None, help="retained rank of the source, in each batch")
+    add(
+        "--front-stitch-rank",
+        type=cli.rank,
+        default=None,
+        help="retained rank of the source, in each batch",
+    )
     cli.add_resume(options)
-    add("--front-pinv-rank", type=cli.rank, default=None, help="retained rank of the source in direct matching")
+    add(
+        "--front-pinv-rank",
+        type=cli.rank,
+        default=None,
+        help="retained rank of the source in direct matching",
+    )
     return options
 
 
@@ -59,7 +115,9 @@ def stitch(args, session=None) -> None:
     settings = cli.training_settings(args)
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
-    front, end = cli.load_two_networks(args, cli.FRONT, cli.END, spec, session=session, device=device)
+    front, end = cli.load_two_networks(
+        args, cli.FRONT, cli.END, spec, session=session, device=device
+    )
     experiment = Experiment.of(vars(args))
     layers, skipped = build_layers(
         front.network,
@@ -76,10 +134,13 @@ def stitch(args, session=None) -> None:
     )
     check_options(experiment, layers, front.network, end.network)
 
-    # All pairs share the frozen networks; where the networks' statistics move, each pair has networks of its own.
+    # All pairs share the frozen networks; where the networks' statistics move, each pair has
+    # networks of its own.
     directory = Path("results", args.save_dir)
     groups = [layers] if is_frozen(args) else [{pair: layer} for pair, layer in layers.items()]
-    runs_of_groups = [GridRuns(directory, group, experiment, resume=args.resume) for group in groups]
+    runs_of_groups = [
+        GridRuns(directory, group, experiment, resume=args.resume) for group in groups
+    ]
     unfinished = [runs for runs in runs_of_groups if runs.layers]
     if unfinished:
         images = load_images(args, session, device)
@@ -98,7 +159,8 @@ def is_frozen(args) -> bool:
 
 
 def load_images(args, session, device):
-    """Return the training images, or None where nothing is matched or trained, and the test images."""
+    """Return the training images, or None where nothing is matched or trained, and the test
+    images."""
     loading = cli.load_options(args, device)
     train_set = None
     if args.init in FORMS or args.n_epochs:
@@ -129,7 +191,9 @@ def run_grid(args, runs, front, end, train_set, test_set, settings) -> None:
     for history, state in train(grid, train_set, test_set, settings, state=runs.state):
         logs = zip(*history, strict=True)
         runs.log(dict(zip(grid.layers, logs, strict=True)), state)
-    batches = progress(test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size))
+    batches = progress(
+        test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size)
+    )
     whole_networks = None if grid.frozen else (grid.front, grid.end)
     runs.finish(grid.evaluate(batches), matched, whole_networks=whole_networks)
 

@@ -7,7 +7,9 @@ from src import cli
 
 
 def parser() -> cli.Parser:
-    options = cli.Parser("Train a network; writes model_<epoch>.pt, training_logs.csv and config.txt.")
+    options = cli.Parser(
+        "Train a network; writes model_<epoch>.pt, training_logs.csv and config.txt."
+    )
     add = options.add_argument
     add("model_type", type=cli.network, help=cli.NETWORKS)
     cli.add_gpu(options)
@@ -55,9 +57,16 @@ def train(args) -> None:
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
     with seeded(args.seed):
-        model = build_model(args.model_type, n_classes=spec.n_classes, n_channels=spec.shape[0], image_shape=spec.shape)
+        model = build_model(
+            args.model_type,
+            n_classes=spec.n_classes,
+            n_channels=spec.shape[0],
+            image_shape=spec.shape,
+        )
     # Tensor cores want channels last; in float32 the layout is left alone.
-    model.to(device, memory_format=torch.channels_last if args.amp == "bf16" else torch.preserve_format)
+    model.to(
+        device, memory_format=torch.channels_last if args.amp == "bf16" else torch.preserve_format
+    )
     loading = cli.load_options(args, device)
     train_set = load_dataset(args.dataset, args.dataset_root, train=True, **loading)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
@@ -65,7 +74,14 @@ def train(args) -> None:
 
     # The training.
     run.claim(resume=args.resume)
-    train_network(run, Classification(model), train_set, test_set, settings, save_frequency=args.save_frequency)
+    train_network(
+        run,
+        Classification(model),
+        train_set,
+        test_set,
+        settings,
+        save_frequency=args.save_frequency,
+    )
     if not args.n_epochs:
         save_state(run.folder / "model_0.pt", model.state_dict())
     run.finish()

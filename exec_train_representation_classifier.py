@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Train OOD detectors: classifiers of the activations of a network whose energy tells ID from OOD data."""
+"""Train OOD detectors: classifiers of the activations of a network whose energy tells ID from OOD
+data."""
 
 import sys
 
@@ -11,17 +12,27 @@ CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_")
 
 
 def parser() -> cli.Parser:
-    options = cli.Parser("Train an OOD detector for one layer of a network, for several, or for all of its blocks.")
+    options = cli.Parser(
+        "Train an OOD detector for one layer of a network, for several, or for all of its blocks."
+    )
     add = options.add_argument
     add("source_model_path", help=f"checkpoint of the network to detect for: {cli.CHECKPOINT}")
     add("source_model_type", type=cli.network, help=cli.NETWORKS)
-    add("source_layer_name", help="layer; several with commas between them, or all: one detector after the other")
+    add(
+        "source_layer_name",
+        help="layer; several with commas between them, or all: one detector after the other",
+    )
     add("-m", "--model-type", choices=CLASSIFIERS, required=True, help="the detector")
     cli.add_channels_last(options)
     cli.add_data(options, batch_size=64)
     cli.add_gpu(options)
     cli.add_training(options, n_epochs=100)
-    add("-dir", "--save-dir", required=True, help="folder to write to; with several layers, a folder in it for each")
+    add(
+        "-dir",
+        "--save-dir",
+        required=True,
+        help="folder to write to; with several layers, a folder in it for each",
+    )
     add(
         "-sf",
         "--save-frequency",
@@ -30,12 +41,40 @@ def parser() -> cli.Parser:
         help="save every so many epochs of pre-training, and the last one; 0: the last one only",
     )
     cli.add_resume(options, overwrite=True)
-    add("--resume-from", help="checkpoint of a classifier to go on from; with -e 0 it is only fine-tuned")
-    add("-ftidd", "--finetune-id-dataset", type=cli.dataset, required=True, help="ID dataset, as -d")
-    add("-ftiddata", "--finetune-id-dataset-root", default="./data/pytorch", help="folder of the ID dataset")
-    add("-ftoodd", "--finetune-ood-dataset", type=cli.dataset, required=True, help="auxiliary OOD dataset, as -d")
-    add("-ftooddata", "--finetune-ood-dataset-root", default="./data/pytorch", help="folder of the OOD dataset")
-    add("-fe", "--finetune-epochs", dest="n_finetune_epochs", type=cli.whole_number(0), default=20, help="epochs")
+    add(
+        "--resume-from",
+        help="checkpoint of a classifier to go on from; with -e 0 it is only fine-tuned",
+    )
+    add(
+        "-ftidd", "--finetune-id-dataset", type=cli.dataset, required=True, help="ID dataset, as -d"
+    )
+    add(
+        "-ftiddata",
+        "--finetune-id-dataset-root",
+        default="./data/pytorch",
+        help="folder of the ID dataset",
+    )
+    add(
+        "-ftoodd",
+        "--finetune-ood-dataset",
+        type=cli.dataset,
+        required=True,
+        help="auxiliary OOD dataset, as -d",
+    )
+    add(
+        "-ftooddata",
+        "--finetune-ood-dataset-root",
+        default="./data/pytorch",
+        help="folder of the OOD dataset",
+    )
+    add(
+        "-fe",
+        "--finetune-epochs",
+        dest="n_finetune_epochs",
+        type=cli.whole_number(0),
+        default=20,
+        help="epochs",
+    )
     add("--finetune-decay", choices=LR_STEPS, default="updates",
         help="what is counted to -fe // 2, where the learning rate drops to a tenth; published: updates")  # fmt: skip
     add("-m-in", "--mean-in-score", dest="m_in", type=cli.real_number(), default=-25.0,
@@ -45,7 +84,12 @@ def parser() -> cli.Parser:
     add("-score", "--ood-score", dest="score", type=lambda text: "OE" if text.lower() == "oe" else text,
         choices=PENALTIES, default="energy",
         help="what is added to the cross-entropy: the energy hinge, or outlier exposure")  # fmt: skip
-    add("-fdir", "--final-save-dir", default="./models/repr_cls_ood_detectors", help="folder of the detector store")
+    add(
+        "-fdir",
+        "--final-save-dir",
+        default="./models/repr_cls_ood_detectors",
+        help="folder of the detector store",
+    )
     return options
 
 
@@ -95,27 +139,36 @@ def begin_runs(args, layers) -> dict:
     runs = {}
     for layer in layers:
         folder = Path(args.save_dir, layer) if len(layers) > 1 else Path(args.save_dir)
-        run = Run.in_folder(folder, vars(args) | {"source_layer_name": layer, "save_dir": str(folder)})
+        run = Run.in_folder(
+            folder, vars(args) | {"source_layer_name": layer, "save_dir": str(folder)}
+        )
         if not run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
             runs[layer] = run
     return runs
 
 
 def load_images(args, device):
-    """Return the training and the test images, and the batches of fine-tuning, half ID and half OOD."""
+    """Return the training and the test images, and the batches of fine-tuning, half ID and half
+    OOD."""
     from src.datasets import load_dataset
     from src.ood.finetuning import HalfAndHalf
 
     loading = cli.load_options(args, device)
     train_set = load_dataset(args.dataset, args.dataset_root, train=True, **loading)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
-    id_set = load_dataset(args.finetune_id_dataset, args.finetune_id_dataset_root, train=True, **loading)
-    ood_set = load_dataset(args.finetune_ood_dataset, args.finetune_ood_dataset_root, train=True, **loading)
+    id_set = load_dataset(
+        args.finetune_id_dataset, args.finetune_id_dataset_root, train=True, **loading
+    )
+    ood_set = load_dataset(
+        args.finetune_ood_dataset, args.finetune_ood_dataset_root, train=True, **loading
+    )
     mixed = HalfAndHalf(id_set, ood_set, like=train_set, batch_size=args.batch_size)
     return train_set, test_set, mixed
 
 
-def train_detector(args, run, source, layer, spec, settings, store, train_set, test_set, mixed) -> None:
+def train_detector(
+    args, run, source, layer, spec, settings, store, train_set, test_set, mixed
+) -> None:
     """Train a classifier of the activations of one layer, fine-tune it, and add it to the store."""
     from src.console import note
     from src.ood import finetuning
@@ -137,7 +190,9 @@ def train_detector(args, run, source, layer, spec, settings, store, train_set, t
 
     # Fine-tuning, which tells ID from OOD.
     task.penalty = finetuning.make_penalty(args.score, m_in=args.m_in, m_out=args.m_out)
-    tuning = finetuning.finetuning_settings(settings, n_epochs=args.n_finetune_epochs, decay=args.finetune_decay)
+    tuning = finetuning.finetuning_settings(
+        settings, n_epochs=args.n_finetune_epochs, decay=args.finetune_decay
+    )
     scores = finetuning.finetune(run, task, mixed, test_set, tuning)
 
     entry = {

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Stitch and compare all pairs of many networks: what the single scripts do, with everything loaded once.
+"""Stitch and compare all pairs of many networks: what the single scripts do, with everything loaded
+once.
 
-Any number of processes may work on one folder. Each pair is claimed by one of them, and finished pairs are skipped.
-"""
+Any number of processes may work on one folder. Each pair is claimed by one of them, and finished
+pairs are skipped."""
 
 import argparse
 import hashlib
@@ -14,7 +15,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from misc.pairs import Method, Unit, estimate, probing_unit, run_units, similarity_unit, stitching_unit, with_weights
+from misc.pairs import (
+    Method,
+    Unit,
+    estimate,
+    probing_unit,
+    run_units,
+    similarity_unit,
+    stitching_unit,
+    with_weights,
+)
 from src import cli
 from src.choices import STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.scores import SCORES
@@ -29,10 +39,20 @@ def parser() -> cli.Parser:
         "Stitch all ordered pairs of a list of networks, evaluate whether the stitched activations are out of "
         "distribution, and compare all pairs. Results are those of the single scripts."
     )
-    add, untrained = options.add_argument, [name for name, score in SCORES.items() if not score.is_trained]
-    add("networks", help="CSV with the columns name, path, type and optionally group; paths count from its folder")
+    add, untrained = (
+        options.add_argument,
+        [name for name, score in SCORES.items() if not score.is_trained],
+    )
+    add(
+        "networks",
+        help="CSV with the columns name, path, type and optionally group; paths count from its folder",
+    )
     add("layers", help="layers of each network; several with commas between them, or all")
-    add("stitching_type", choices=STITCHING_TYPES, help="rc2c_pre for convolutional layers, t2t for transformers")
+    add(
+        "stitching_type",
+        choices=STITCHING_TYPES,
+        help="rc2c_pre for convolutional layers, t2t for transformers",
+    )
     add("-dir", "--save-dir", required=True, help="folder in results/ to write to")
     add(
         "--methods",
@@ -51,7 +71,11 @@ def parser() -> cli.Parser:
     add("--probes", type=cli.whole_number(1), metavar="EPOCHS",
         help="train linear probes of all networks as well, with the batch size, the learning rate and the weight decay "
         "given, for so many epochs")  # fmt: skip
-    add("--no-figures", action="store_true", help="write tables only, in half of the time where networks are small")
+    add(
+        "--no-figures",
+        action="store_true",
+        help="write tables only, in half of the time where networks are small",
+    )
     add("--own-types", type=cli.network, nargs="+", default=[], metavar="FILE.py:FUNCTION",
         help="types in the list that are a user's code, which runs only if named here")  # fmt: skip
     add("--redo-changed", action="store_true",
@@ -68,7 +92,13 @@ def parser() -> cli.Parser:
     cli.add_interventions(options, of_tests=True)
     cli.add_training(options, n_epochs=None)
     cli.add_matching(options)
-    add("-upsample", "--upsample-mode", choices=UPSAMPLE_MODES, default="bilinear", help="how sizes are matched")
+    add(
+        "-upsample",
+        "--upsample-mode",
+        choices=UPSAMPLE_MODES,
+        default="bilinear",
+        help="how sizes are matched",
+    )
     cli.add_similarity(options)
     return options
 
@@ -109,7 +139,10 @@ def work(args) -> None:
     device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
     share = [unit for unit in units_of(args, networks) if is_in_share(unit, *args.shard)]
     names = {network: network.named(seed=args.seed) for unit in share for network in unit.networks}
-    weights = {(name.path, name.type): session.weights(name, spec, device=device) for name in names.values()}
+    weights = {
+        (name.path, name.type): session.weights(name, spec, device=device)
+        for name in names.values()
+    }
     share = [with_weights(unit, weights) for unit in share]
     changed = changed_units(share, redo=args.redo_changed)
     left = [unit for unit in share if unit in changed or not unit.is_finished()]
@@ -128,7 +161,8 @@ def work(args) -> None:
 
 
 def changed_units(units, *, redo: bool) -> list[Unit]:
-    """Return the units that were begun with other weights than their checkpoints hold now; of no record, warn.
+    """Return the units that were begun with other weights than their checkpoints hold now; of no
+    record, warn.
 
     Raises:
         UserError: there are some, and they are not to be made again.
@@ -137,7 +171,9 @@ def changed_units(units, *, redo: bool) -> list[Unit]:
     from src.results.weights import names_of, recorded, warn_of_newer
 
     runs = [(unit.run.config, unit.run.begun()) for unit in units]
-    warn_of_newer((config, recorded(options).values()) for config, options in runs if config.exists())
+    warn_of_newer(
+        (config, recorded(options).values()) for config, options in runs if config.exists()
+    )
     changed = [unit for unit in units if unit.changed_networks]
     if changed and not redo:
         titles = names_of(title for unit in changed for title in unit.changed_networks)
@@ -160,7 +196,8 @@ def check_types(args, networks) -> None:
 
 
 def units_of(args, networks) -> list[Unit]:
-    """List all units of work; those with one end network stand together, as they share its detectors."""
+    """List all units of work; those with one end network stand together, as they share its
+    detectors."""
     methods = [Method.of(text) for text in dict.fromkeys(args.methods) if text != NONE]
     ends = [network for network in networks if not args.ends or network.name in args.ends]
     units = [
@@ -179,7 +216,8 @@ def units_of(args, networks) -> list[Unit]:
 
 
 def is_in_share(unit: Unit, number: int, n_shares: int) -> bool:
-    """Return whether a unit belongs to a share, which depends on the names of its networks alone."""
+    """Return whether a unit belongs to a share, which depends on the names of its networks
+    alone."""
     names = "\n".join(network.name for network in unit.networks)
     return int(hashlib.sha256(names.encode()).hexdigest(), 16) % n_shares == number - 1
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Measure how much faster the scripts are than the straightforward way, in processor time of one thread.
+"""Measure how much faster the scripts are than the straightforward way, in processor time of one
+thread.
 
-The straightforward way takes one pair of layers after the other, by hooks in passes of whole networks. A script counts
-with all that it does: it loads, evaluates, writes and draws, but for the import of torch. The benchmark fails where the
-two ways give different numbers.
-"""
+The straightforward way takes one pair of layers after the other, by hooks in passes of whole
+networks. A script counts with all that it does: it loads, evaluates, writes and draws, but for the
+import of torch. The benchmark fails where the two ways give different numbers."""
 
 import contextlib
 import csv
@@ -37,7 +37,8 @@ Pair = tuple[str, str]  # of layers
 
 
 class Case(NamedTuple):
-    """Two networks of a type as f.pt and g.pt in the working folder, and images for both splits in data.npz."""
+    """Two networks of a type as f.pt and g.pt in the working folder, and images for both splits in
+    data.npz."""
 
     kind: str
     front: nn.Module
@@ -50,16 +51,40 @@ class Case(NamedTuple):
         """Run a script on the images in this process; return the seconds."""
         main = import_module(script).main
         options = ["-d", "data.npz", "-gpu", "-1", "-b", str(len(self.images))]
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as errors:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()) as errors,
+        ):
             seconds, status = timed(lambda: main([*arguments, *options]))
         if status:
             sys.exit(errors.getvalue())
         return seconds
 
     def stitch(self, folder: str) -> float:
-        """Stitch all pairs of layers by direct matching with all images, into a folder; return the seconds."""
-        networks = ["f.pt", "g.pt", self.kind, self.kind, "all", "all", "rc2c_pre", "--mod-only-stitch", "-dir", folder]
-        return self.run("exec_stitch", *networks, "-i", "pinv", "-e", "0", "-pinv-samples", str(len(self.images)))
+        """Stitch all pairs of layers by direct matching with all images, into a folder; return the
+        seconds."""
+        networks = [
+            "f.pt",
+            "g.pt",
+            self.kind,
+            self.kind,
+            "all",
+            "all",
+            "rc2c_pre",
+            "--mod-only-stitch",
+            "-dir",
+            folder,
+        ]
+        return self.run(
+            "exec_stitch",
+            *networks,
+            "-i",
+            "pinv",
+            "-e",
+            "0",
+            "-pinv-samples",
+            str(len(self.images)),
+        )
 
 
 @torch.no_grad()
@@ -76,11 +101,14 @@ def make_case(kind: str, n_images: int) -> Case:
         network.train()(pixels)
         networks.append(network.eval().requires_grad_(False).module)
         torch.save(networks[-1].state_dict(), f"{name}.pt")
-    return Case(kind, *networks, list(Network(networks[0]).block_names), pixels, torch.from_numpy(labels))
+    return Case(
+        kind, *networks, list(Network(networks[0]).block_names), pixels, torch.from_numpy(labels)
+    )
 
 
 def timed(run: Callable) -> tuple[float, list]:
-    """Return the seconds of processor time that a call takes, which other jobs hardly change, and its result."""
+    """Return the seconds of processor time that a call takes, which other jobs hardly change, and
+    its result."""
     start = time.process_time()
     value = run()
     return time.process_time() - start, value
@@ -96,23 +124,29 @@ def read_column(path: str, name: str) -> dict[Pair, str]:
 
 def furthest(column: dict[Pair, str], values: dict[Pair, float]) -> float:
     """Return the largest difference between two numbers of a pair, relative to values above 1."""
-    return max(abs(float(column[pair]) - value) / max(1, abs(value)) for pair, value in values.items())
+    return max(
+        abs(float(column[pair]) - value) / max(1, abs(value)) for pair, value in values.items()
+    )
 
 
 # ---- The straightforward way
 
 
 def output(network: nn.Module, images: Tensor, layer: str) -> Tensor:
-    """Return the output of a layer in a pass of the whole network, as it is before later in-place operations."""
+    """Return the output of a layer in a pass of the whole network, as it is before later in-place
+    operations."""
     outputs: list[Tensor] = []
-    hook = network.get_submodule(layer).register_forward_hook(lambda *call: outputs.append(call[2].clone()))
+    hook = network.get_submodule(layer).register_forward_hook(
+        lambda *call: outputs.append(call[2].clone())
+    )
     network(images)
     hook.remove()
     return outputs[0]
 
 
 def replaced(network: nn.Module, images: Tensor, layer: str, value: Tensor) -> Tensor:
-    """Return the logits of a pass of the whole network in which the output of a layer is replaced."""
+    """Return the logits of a pass of the whole network in which the output of a layer is
+    replaced."""
     hook = network.get_submodule(layer).register_forward_hook(lambda *call: value.clone())
     logits = network(images)
     hook.remove()
@@ -127,7 +161,9 @@ def activations(case: Case, front: str, end: str) -> tuple[Tensor, Tensor]:
 
 def match(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Return weight and bias of direct matching, by the pseudo-inverse of all positions."""
-    x, y = (activation.movedim(1, -1).flatten(0, -2) for activation in (source, target))  # (positions, channels)
+    x, y = (
+        activation.movedim(1, -1).flatten(0, -2) for activation in (source, target)
+    )  # (positions, channels)
     solution = torch.linalg.pinv(torch.cat([x, torch.ones(len(x), 1)], 1)) @ y
     return solution[:-1].T[:, :, None, None], solution[-1]
 
@@ -143,7 +179,8 @@ def difference(case: Case, front: str, end: str) -> float:
 
 @torch.no_grad()
 def score(case: Case, front: str, end: str, *, layers: dict[Pair, dict[str, Tensor]]) -> float:
-    """Return the mean score of one stitch of these weights by Mahalanobis; it is evaluated as well."""
+    """Return the mean score of one stitch of these weights by Mahalanobis; it is evaluated as
+    well."""
     source, target = activations(case, front, end)
     made = F.conv2d(source, *layers[front, end].values())
     replaced(case.end, case.images, end, made).argmax(1)
@@ -163,7 +200,8 @@ def cka(case: Case, front: str, end: str) -> float:
     return ((first * second).sum() / first.norm() / second.norm()).item()
 
 
-# ---- The races: the seconds of a script, its numbers, and the function that gives one of them straightforwardly
+# ---- The races: the seconds of a script, its numbers, and the function that gives one of them
+# straightforwardly
 
 
 def race_matching(case: Case) -> tuple[float, dict, Callable]:
@@ -174,14 +212,27 @@ def race_matching(case: Case) -> tuple[float, dict, Callable]:
 def race_ood(case: Case) -> tuple[float, dict, Callable]:
     case.stitch("ood")
     folders = read_column("results/ood/grid.csv", "folder")
-    layers = {pair: torch.load(f"results/ood/{folder}/final_model.pt") for pair, folder in folders.items()}
+    layers = {
+        pair: torch.load(f"results/ood/{folder}/final_model.pt") for pair, folder in folders.items()
+    }
     seconds = case.run("exec_eval_stitcher_ood", "results/ood", "--detector", "mahalanobis")
     table = read_column("results/ood/ood_evaluation_mahalanobis.csv", "mean_energy")
     return seconds, table, partial(score, layers=layers)
 
 
 def race_cka(case: Case) -> tuple[float, dict, Callable]:
-    networks = ["f.pt", "g.pt", case.kind, case.kind, "all", "all", "--metrics", "cka", "-n", str(len(case.images))]
+    networks = [
+        "f.pt",
+        "g.pt",
+        case.kind,
+        case.kind,
+        "all",
+        "all",
+        "--metrics",
+        "cka",
+        "-n",
+        str(len(case.images)),
+    ]
     seconds = case.run("exec_compute_low_rank_sim_metrics", *networks, "-o", "similarity.csv")
     return seconds, read_column("similarity.csv", "cka"), cka
 
@@ -194,11 +245,24 @@ RACES = {
 
 
 def parser() -> cli.Parser:
-    options = cli.Parser("Measure how much faster the scripts are than the straightforward way, on one core.")
+    options = cli.Parser(
+        "Measure how much faster the scripts are than the straightforward way, on one core."
+    )
     add = options.add_argument
-    add("races", nargs="*", choices=[[], *RACES], metavar="RACE", help=f"of {', '.join(RACES)}; default: all")
+    add(
+        "races",
+        nargs="*",
+        choices=[[], *RACES],
+        metavar="RACE",
+        help=f"of {', '.join(RACES)}; default: all",
+    )
     add("--network", default="resnet18", help="type of both networks, whose layers give maps")
-    add("--images", type=cli.whole_number(20), default=100, help="images to match on, and to test on")
+    add(
+        "--images",
+        type=cli.whole_number(20),
+        default=100,
+        help="images to match on, and to test on",
+    )
     return options
 
 
@@ -213,7 +277,9 @@ def benchmark(args) -> None:
             pairs = list(product(case.layers, repeat=2))
             for title, race in (RACES[name] for name in args.races or RACES):
                 ours, column, one_by_one = race(case)
-                theirs, values = timed(lambda way=one_by_one: {pair: way(case, *pair) for pair in pairs})
+                theirs, values = timed(
+                    lambda way=one_by_one: {pair: way(case, *pair) for pair in pairs}
+                )
                 if not furthest(column, values) < 1e-3:
                     raise ValueError(f"{title}: the two ways differ by {furthest(column, values)}")
                 result(f"{title:46} {theirs:8.2f} s {ours:8.2f} s {theirs / ours:6.1f}x")

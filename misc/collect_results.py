@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Collect the accuracies of a folder of stitching runs, ours or the public code's, as matrix, CSV and heat map."""
+"""Collect the accuracies of a folder of stitching runs, ours or the public code's, as matrix, CSV
+and heat map."""
 
 import sys
 from pathlib import Path
@@ -16,7 +17,11 @@ def parser() -> cli.Parser:
     )
     add = options.add_argument
     add("source_dir", help="folder that holds one folder for each run")
-    add("other_dir", nargs="?", help="folder to compare with it; each of them then holds one experiment")
+    add(
+        "other_dir",
+        nargs="?",
+        help="folder to compare with it; each of them then holds one experiment",
+    )
     add("end_type", nargs="?", type=cli.network, help="with this, the arguments are those of the public script: the "
         "folder and the types of both networks, which the runs have to be of")  # fmt: skip
     add(
@@ -26,7 +31,11 @@ def parser() -> cli.Parser:
         help="take the runs in all folders below, as well; a further CSV (grid_measurements.csv) has a row for each "
         "measurement of two layers, of all stitches and of all tables similarity/*.csv",
     )
-    add("--pool", action="store_true", help="intervals: take pairs of networks that share no network together")
+    add(
+        "--pool",
+        action="store_true",
+        help="intervals: take pairs of networks that share no network together",
+    )
     add(
         "-o",
         "--output",
@@ -55,17 +64,22 @@ def collect(args) -> None:
         check_types(Path(args.source_dir), types, recursive=args.recursive or args.curves)
         args.other_dir = None
     if args.networks and not (args.recursive or args.curves):
-        raise UserError("--networks names those of -r and --curves; give one of them, or leave it out")
+        raise UserError(
+            "--networks names those of -r and --curves; give one of them, or leave it out"
+        )
     if not args.curves:
         collect_accuracies(args)
     elif args.other_dir or args.pool:
-        raise UserError("--curves takes one folder, and all pairs of networks in it; leave out the other and --pool")
+        raise UserError(
+            "--curves takes one folder, and all pairs of networks in it; leave out the other and --pool"
+        )
     else:
         draw_curves(args)
 
 
 def check_types(source_dir: Path, types, *, recursive: bool) -> None:
-    """Raise a UserError if the runs of a folder are of other types than these of the front and the end network."""
+    """Raise a UserError if the runs of a folder are of other types than these of the front and the
+    end network."""
     from src.errors import UserError
     from src.stitching.folders import read_runs
 
@@ -73,7 +87,9 @@ def check_types(source_dir: Path, types, *, recursive: bool) -> None:
     recorded = {(run.row.front_model_type, run.row.end_model_type) for run in runs}
     if recorded and recorded != {types}:
         pairs = " or ".join(" to ".join(pair) for pair in sorted(recorded))
-        raise UserError(f"{source_dir} has stitches of {pairs}, not of {' to '.join(types)}; leave the types out")
+        raise UserError(
+            f"{source_dir} has stitches of {pairs}, not of {' to '.join(types)}; leave the types out"
+        )
 
 
 def draw_curves(args) -> None:
@@ -84,7 +100,11 @@ def draw_curves(args) -> None:
 
     source_dir = Path(args.source_dir)
     runs = newest_runs(runs_of(source_dir, recursive=True, may_lack=True))
-    groups = {listed_as: network.group for listed_as, network in listed_networks(args).items() if network.group}
+    groups = {
+        listed_as: network.group
+        for listed_as, network in listed_networks(args).items()
+        if network.group
+    }
     rows = depth_rows(runs, similarities_of(source_dir), groups=groups)
     if not rows:
         raise UserError(
@@ -103,7 +123,10 @@ def collect_accuracies(args) -> None:
 
     folders = [str(Path(folder)) for folder in (args.source_dir, args.other_dir) if folder]
     similarities = similarities_of(Path(args.source_dir)) if args.recursive else []
-    runs = [runs_of(Path(folder), recursive=args.recursive, may_lack=bool(similarities)) for folder in folders]
+    runs = [
+        runs_of(Path(folder), recursive=args.recursive, may_lack=bool(similarities))
+        for folder in folders
+    ]
     counted = [newest_runs(of_folder) for of_folder in runs]
     output = Path(args.output or Path(args.source_dir) / "grid.csv")
     texts = {"figure": ".png" if output.suffix == ".csv" else output.suffix, "title": args.title}
@@ -145,7 +168,9 @@ def write_tables(args, runs, counted, similarities, path: Path, *, figure: str, 
         update_grid(Path(args.source_dir), create=True, title=title)
     intervals = path.with_name(f"{path.stem}_intervals.csv")
     records = [to_record(row) for row in judge(counted, pool=args.pool)]
-    write_csv(intervals, INTERVALS, [{name: record[name] for name in INTERVALS} for record in records])
+    write_csv(
+        intervals, INTERVALS, [{name: record[name] for name in INTERVALS} for record in records]
+    )
     note(f"wrote {intervals}")
 
 
@@ -168,7 +193,11 @@ def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
         warn(f"skipped: {reason}")
     if not runs and not may_lack:
         is_above = folders_of_runs(source_dir)
-        remedy = "the folders below it do: give -r" if is_above else "give the folder that holds their folders"
+        remedy = (
+            "the folders below it do: give -r"
+            if is_above
+            else "give the folder that holds their folders"
+        )
         raise UserError(f"{source_dir} holds no finished stitching run; {remedy}")
     return with_evaluations(runs, SCORES) if recursive else runs
 
@@ -187,7 +216,8 @@ def similarities_of(source_dir: Path):
 
 
 def listed_networks(args):
-    """Return the networks of the list, if there is one, by what tells that a result is of one of them."""
+    """Return the networks of the list, if there is one, by what tells that a result is of one of
+    them."""
     from src.results.network_list import as_listed, read_networks
 
     return as_listed(read_networks(args.networks)) if args.networks else {}

@@ -16,15 +16,30 @@ def parser() -> cli.Parser:
         "groups of networks, differences of outputs, layers by depth, and impostors from true fronts?"
     )
     add = options.add_argument
-    add("source_dirs", nargs="+", help="folders that misc/all_pairs.py has written to, each with all pairs of a test")
+    add(
+        "source_dirs",
+        nargs="+",
+        help="folders that misc/all_pairs.py has written to, each with all pairs of a test",
+    )
     add("networks", help="the list of networks; groups are named such as label_noise:0.5, test and strength; clean; "
         "impostor:KIND; similar:KIND")  # fmt: skip
-    add("-o", "--output", type=cli.csv_file, default="scores.csv", help="CSV to write; table and figure go beside it")
+    add(
+        "-o",
+        "--output",
+        type=cli.csv_file,
+        default="scores.csv",
+        help="CSV to write; table and figure go beside it",
+    )
     add("--own-types", type=cli.network, nargs="+", default=[], metavar="FILE.py:FUNCTION",
         help="types in the list that are a user's code, which runs only if named here")  # fmt: skip
     cli.add_gpu(options)
     cli.add_data(options, batch_size=512)
-    add("--intervention-seed", type=cli.whole_number(0), default=0, help="that of the dots on test images")
+    add(
+        "--intervention-seed",
+        type=cli.whole_number(0),
+        default=0,
+        help="that of the dots on test images",
+    )
     return options
 
 
@@ -47,7 +62,9 @@ def score_measures(args) -> None:
     sources = [read_tables(Path(folder), listed, weights) for folder in args.source_dirs]
 
     # Networks with a shortcut have learned it, before anything is scored.
-    dots = dots_learned(args, listed, networks_of(args, listed, session, seed=sources[0].seed), session)
+    dots = dots_learned(
+        args, listed, networks_of(args, listed, session, seed=sources[0].seed), session
+    )
     if dots:
         write_table(path.with_name(f"{path.stem}_dots.csv"), DotsRow, dots)
         result("\n".join(sentences_on_dots(dots)))
@@ -57,17 +74,26 @@ def score_measures(args) -> None:
     for shortcut, seed in dict.fromkeys((tables.shortcut, tables.seed) for tables in sources):
         images = images_of(args, session, shortcut=shortcut)
         networks = networks_of(args, listed, session, seed=seed)
-        passed = [pass_over(network, images.batches(args.batch_size), layers) for network in networks]
+        passed = [
+            pass_over(network, images.batches(args.batch_size), layers) for network in networks
+        ]
         outputs = differences(passed)
         of_layers = baselines(passed)
-        for tables in (tables for tables in sources if (tables.shortcut, tables.seed) == (shortcut, seed)):
+        for tables in (
+            tables for tables in sources if (tables.shortcut, tables.seed) == (shortcut, seed)
+        ):
             at = [layers.index(layer) for layer in tables.layers]
             of_tables = {name: values[:, :, at][..., at] for name, values in of_layers.items()}
             measured = tables._replace(values=tables.values | of_tables)
             scored = score(measured, [network.group or "" for network in listed], outputs)
-            rows += [row._replace(test=f"{row.test}_dots") if shortcut is not None else row for row in scored]
+            rows += [
+                row._replace(test=f"{row.test}_dots") if shortcut is not None else row
+                for row in scored
+            ]
     if not rows:
-        raise UserError(f"{', '.join(args.source_dirs)}: no test has all pairs; let misc/all_pairs.py finish first")
+        raise UserError(
+            f"{', '.join(args.source_dirs)}: no test has all pairs; let misc/all_pairs.py finish first"
+        )
     write_scores(path, rows)
     result("\n".join(sentences(rows)))
     note(f"wrote {path}")
@@ -88,7 +114,9 @@ def weights_of(args, listed, session) -> dict[str, str]:
     from src.runtime import device_of
 
     device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
-    return {network.name: session.weights(network.named(), spec, device=device) for network in listed}
+    return {
+        network.name: session.weights(network.named(), spec, device=device) for network in listed
+    }
 
 
 def images_of(args, session, *, shortcut=None):
@@ -101,19 +129,25 @@ def images_of(args, session, *, shortcut=None):
 
 
 def dots_learned(args, listed, networks, session) -> list:
-    """Return the accuracies, with and without dots, of all networks that were trained with a shortcut."""
+    """Return the accuracies, with and without dots, of all networks that were trained with a
+    shortcut."""
     from src.datasets import interventions
     from src.ground_truth.outputs import pass_over
     from src.ground_truth.truth_rows import DotsRow
 
-    chosen = [each for each in zip(networks, listed, strict=True) if "shortcut:" in (each[1].group or "")]
+    chosen = [
+        each for each in zip(networks, listed, strict=True) if "shortcut:" in (each[1].group or "")
+    ]
     if not chosen:
         return []
     plain, seed, rows = images_of(args, session), args.intervention_seed, []
     true = interventions.shortcut(plain, 1.0, train=True, seed=seed)
     drawn = interventions.shortcut(plain, 0.0, train=False, seed=seed)
     for network, row in chosen:
-        found = (pass_over(network, images.batches(args.batch_size), []).accuracy for images in (true, plain, drawn))
+        found = (
+            pass_over(network, images.batches(args.batch_size), []).accuracy
+            for images in (true, plain, drawn)
+        )
         rows.append(DotsRow(row.name, row.group, *found))
     return rows
 

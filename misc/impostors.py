@@ -1,10 +1,11 @@
-"""Impostors: front networks that are planted against trained ones, and whose similarity to these is known.
+"""Impostors: front networks that are planted against trained ones, and whose similarity to these is
+known.
 
-Copies of a network are similar to it: its channels permuted, or rotated. What tells the class alone is not: its class
-means, the label itself, or noise around a random point for each class, which can be stitched into trained networks
-(Smith, Mannering and Marcu, ICML 2025). Nor is what shows another image than its own: the training image with the
-nearest logits or features, or a random one of the predicted class.
-"""
+Copies of a network are similar to it: its channels permuted, or rotated. What tells the class alone
+is not: its class means, the label itself, or noise around a random point for each class, which can
+be stitched into trained networks (Smith, Mannering and Marcu, ICML 2025). Nor is what shows another
+image than its own: the training image with the nearest logits or features, or a random one of the
+predicted class."""
 
 import functools
 import zlib
@@ -25,7 +26,11 @@ from src.runtime import generator
 
 COPIES = ("permuted", "rotated")
 LABEL_ALONE = ("class_means", "one_hot", "clustered_noise")
-SWAPS = ("nearest_logits", "nearest_features", "random_of_class")  # for an image the donor's activation of another one
+SWAPS = (
+    "nearest_logits",
+    "nearest_features",
+    "random_of_class",
+)  # for an image the donor's activation of another one
 KINDS = (*COPIES, *LABEL_ALONE, *SWAPS)
 SEED = 0  # of permutations, rotations, noise and random images
 SPREAD = 0.5  # standard deviation of the noise around a class's point; that of the points is 1
@@ -41,8 +46,11 @@ class TrainingImages(NamedTuple):
     features: Tensor  # (N, D), the pooled activations of the last block: what the last layer sees
 
 
-def planted(kind: str, checkpoint: str, *, network: str, layers: Sequence[str], dataset: str, root: str) -> "Impostor":
-    """Make an impostor of a trained network; class means and other images are those of the training images."""
+def planted(
+    kind: str, checkpoint: str, *, network: str, layers: Sequence[str], dataset: str, root: str
+) -> "Impostor":
+    """Make an impostor of a trained network; class means and other images are those of the training
+    images."""
     spec = dataset_info(dataset, labelled=True).spec
     donor = load_model(NetworkName(checkpoint, network), spec, device="cpu")
     needs_images = kind == "class_means" or kind in SWAPS
@@ -65,14 +73,17 @@ def _loaded(dataset: str, root: str) -> BaseImageSet:
 
 @torch.no_grad()
 def training_images(donor: Network, images: BaseImageSet) -> TrainingImages:
-    """Return training images with their keys, and the logits and features that a donor gives, from one pass."""
+    """Return training images with their keys, and the logits and features that a donor gives, from
+    one pass."""
     last_block = donor.block_names[-1]
     keys, logits, features = [], [], []
     for batch, _ in images.batches(BATCH):
         activations = donor.activations(batch, [last_block, donor.output_name])
         keys.append(keys_of(batch))
         logits.append(activations[donor.output_name].double())
-        features.append(pool(activations[last_block], is_sequence=donor.is_sequence(last_block)).double())
+        features.append(
+            pool(activations[last_block], is_sequence=donor.is_sequence(last_block)).double()
+        )
     return TrainingImages(images, torch.cat(keys), torch.cat(logits), torch.cat(features))
 
 
@@ -84,7 +95,8 @@ def keys_of(images: Tensor) -> Tensor:
 class Impostor(nn.Module):
     """A front network whose activations of some layers stand for those of a donor: see `KINDS`.
 
-    Its logits are the donor's. As an end network it is of no use, since they do not depend on these layers.
+    Its logits are the donor's. As an end network it is of no use, since they do not depend on these
+    layers.
 
     Args:
         kind: one of `KINDS`.
@@ -112,20 +124,27 @@ class Impostor(nn.Module):
             donor.module.get_submodule(layer).register_forward_hook(self._keep(layer))
         for layer in layers:
             self._place(layer)
-        self._means = _class_means(donor, layers, training, n_classes) if kind == "class_means" else {}
+        self._means = (
+            _class_means(donor, layers, training, n_classes) if kind == "class_means" else {}
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         logits = self.donor(images)
         if self.kind in SWAPS:
             chosen = self._choose(images, logits, self._activations[self._last_block])
-            self.donor(self._images_at(chosen).to(images))  # which leaves the activations of these images
+            self.donor(
+                self._images_at(chosen).to(images)
+            )  # which leaves the activations of these images
         for layer in self.layers:
-            self.get_submodule(layer)(self._make(layer, self._activations[layer], logits.argmax(1), images))
+            self.get_submodule(layer)(
+                self._make(layer, self._activations[layer], logits.argmax(1), images)
+            )
         self._activations.clear()
         return logits
 
     def _choose(self, images: Tensor, logits: Tensor, last_block: Tensor) -> Tensor:
-        """Return the place (B,) of the training image that is shown for each image: never the image itself.
+        """Return the place (B,) of the training image that is shown for each image: never the image
+        itself.
 
         An augmented image may show the one that it was made from.
         """
@@ -143,7 +162,9 @@ class Impostor(nn.Module):
 
     def _images_at(self, indices: Tensor) -> Tensor:
         """Return training images (B, C, H, W)."""
-        return torch.cat([images for images, _ in self._training.images.batches(BATCH, indices=indices)])
+        return torch.cat(
+            [images for images, _ in self._training.images.batches(BATCH, indices=indices)]
+        )
 
     def _make(self, layer: str, activations: Tensor, classes: Tensor, images: Tensor) -> Tensor:
         """Return the activations (B, C, ...) that stand for the donor's of the images."""
@@ -154,7 +175,9 @@ class Impostor(nn.Module):
         if self.kind == "permuted":
             return activations[:, torch.randperm(width, generator=draws)]
         if self.kind == "rotated":
-            rotation = torch.linalg.qr(torch.randn(width, width, generator=draws))[0].to(activations)
+            rotation = torch.linalg.qr(torch.randn(width, width, generator=draws))[0].to(
+                activations
+            )
             return torch.einsum("bc...,dc->bd...", activations, rotation)
         if self.kind == "class_means":
             return self._means[layer].to(activations)[classes]
@@ -162,7 +185,9 @@ class Impostor(nn.Module):
             values = F.one_hot(classes, self.n_classes).to(activations)
         else:
             points = torch.randn(self.n_classes, width, generator=draws).to(activations)
-            values = points[classes] + SPREAD * _draw(torch.randn, keys_of(images), width).to(activations)
+            values = points[classes] + SPREAD * _draw(torch.randn, keys_of(images), width).to(
+                activations
+            )
         return values.reshape(*values.shape, *positions).expand(-1, -1, *activations.shape[2:])
 
     def _keep(self, layer: str):
@@ -183,11 +208,14 @@ class Impostor(nn.Module):
 
 
 def _draw(distribution, keys: Tensor, n: int) -> Tensor:
-    """Return n random numbers for each image, (B, n), that depend on its key alone, whatever batch it is in."""
+    """Return n random numbers for each image, (B, n), that depend on its key alone, whatever batch
+    it is in."""
     return torch.stack([distribution(n, generator=generator(SEED, key)) for key in keys.tolist()])
 
 
-def _class_means(donor: Network, layers: Sequence[str], training: TrainingImages, n_classes: int) -> dict[str, Tensor]:
+def _class_means(
+    donor: Network, layers: Sequence[str], training: TrainingImages, n_classes: int
+) -> dict[str, Tensor]:
     """Return the mean activation of each class at each layer: (n_classes, C, ...)."""
     sums: dict[str, Tensor] = {}
     counts = torch.zeros(n_classes, dtype=torch.double)
@@ -198,4 +226,7 @@ def _class_means(donor: Network, layers: Sequence[str], training: TrainingImages
             for layer, activations in donor.activations(images, layers).items():
                 of_batch = torch.einsum("bk,b...->k...", is_class, activations.double().cpu())
                 sums[layer] = sums[layer] + of_batch if layer in sums else of_batch
-    return {layer: total / counts.clamp(min=1).reshape(-1, *(1,) * (total.ndim - 1)) for layer, total in sums.items()}
+    return {
+        layer: total / counts.clamp(min=1).reshape(-1, *(1,) * (total.ndim - 1))
+        for layer, total in sums.items()
+    }

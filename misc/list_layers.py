@@ -10,9 +10,13 @@ from src import cli
 
 
 def parser() -> cli.Parser:
-    options = cli.Parser("List the layers of a network in their order, with the shape of one activation of each.")
+    options = cli.Parser(
+        "List the layers of a network in their order, with the shape of one activation of each."
+    )
     options.add_argument("model_type", type=cli.network, help=cli.NETWORKS)
-    options.add_argument("-d", "--dataset", type=cli.dataset, default="cifar10", help="dataset whose images it takes")
+    options.add_argument(
+        "-d", "--dataset", type=cli.dataset, default="cifar10", help="dataset whose images it takes"
+    )
     return options
 
 
@@ -34,7 +38,9 @@ def list_layers(args) -> None:
         "depends on the images past this layer too"
     )
     if left_out := [name for name in model.layer_names if name not in shapes]:
-        note(f"left out, as they give no tensor with the images as first axis: {', '.join(left_out)}")
+        note(
+            f"left out, as they give no tensor with the images as first axis: {', '.join(left_out)}"
+        )
 
 
 def main(argv=None) -> int:

@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""Make src/datasets/embedded/*.npz from the originals in scikit-learn, which only this script needs."""
+"""Make src/datasets/embedded/*.npz from the originals in scikit-learn, which only this script
+needs."""
 
 import sys
 from pathlib import Path
@@ -15,10 +16,13 @@ MIN_CONTRAST = 8.0  # least standard deviation of the grey values: excludes plai
 
 
 def digits() -> dict[str, np.ndarray]:
-    """Return the 1,797 digits, 0..16 scaled to 0..255; the split has equal shares of every class."""
+    """Return the 1,797 digits, 0..16 scaled to 0..255; the split has equal shares of every
+    class."""
     data = load_digits()
     images = np.round(data.images * (255 / 16)).astype(np.uint8)[:, None]
-    train, test = train_test_split(np.arange(len(images)), test_size=360, random_state=0, stratify=data.target)
+    train, test = train_test_split(
+        np.arange(len(images)), test_size=360, random_state=0, stratify=data.target
+    )
     labels = data.target.astype(np.uint8)
     return {
         "train_images": images[train],
@@ -29,9 +33,12 @@ def digits() -> dict[str, np.ndarray]:
 
 
 def patches(photograph: str, n: int) -> np.ndarray:
-    """Return n different patches uint8 (n, 1, 8, 8) of a grey photograph, all with enough contrast."""
+    """Return n different patches uint8 (n, 1, 8, 8) of a grey photograph, all with enough
+    contrast."""
     image = Image.fromarray(load_sample_image(photograph)).convert("L").reduce(SHRINK)
-    windows = np.lib.stride_tricks.sliding_window_view(np.asarray(image), (8, 8)).reshape(-1, 1, 8, 8)
+    windows = np.lib.stride_tricks.sliding_window_view(np.asarray(image), (8, 8)).reshape(
+        -1, 1, 8, 8
+    )
     windows = windows[windows.std(axis=(1, 2, 3)) >= MIN_CONTRAST]
     return windows[np.random.default_rng(0).choice(len(windows), n, replace=False)]
 
@@ -41,7 +48,9 @@ def main() -> int:
     FOLDER.mkdir(exist_ok=True)
     np.savez_compressed(FOLDER / "digits.npz", **digits())
     np.savez_compressed(
-        FOLDER / "photo_patches.npz", train_images=patches("china.jpg", 3000), test_images=patches("flower.jpg", 1000)
+        FOLDER / "photo_patches.npz",
+        train_images=patches("china.jpg", 3000),
+        test_images=patches("flower.jpg", 1000),
     )
     return 0
 

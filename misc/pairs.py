@@ -1,4 +1,5 @@
-"""The units of work of all_pairs.py: calls of the single scripts on a pair of networks, in this process."""
+"""The units of work of all_pairs.py: calls of the single scripts on a pair of networks, in this
+process."""
 
 import math
 import os
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     from src.results.run import Run
     from src.session import Session
 
-NOT_PASSED = ("config", "save_dir")  # options of all_pairs.py that mean something else to a single script
+NOT_PASSED = (
+    "config",
+    "save_dir",
+)  # options of all_pairs.py that mean something else to a single script
 REMEDY = "give the same ones, or choose another -dir"
 
 
@@ -62,22 +66,27 @@ class Call(NamedTuple):
 
     @property
     def command(self) -> list[str]:
-        """The command line that does the same, with the path of the script as it is typed in the working folder."""
+        """The command line that does the same, with the path of the script as it is typed in the
+        working folder."""
         path = os.path.relpath(self.script.__file__)
         path = self.script.__file__ if path.startswith("..") else path
         return [path, *self.script.parser().words(self.options)]
 
 
 def options_of(script: ModuleType, args: Namespace, **own: Any) -> Namespace:
-    """Return the options of a script: its own, those that it shares with all_pairs.py, and its defaults."""
+    """Return the options of a script: its own, those that it shares with all_pairs.py, and its
+    defaults."""
     parser = script.parser()
     known = {action.dest for action in parser._actions if action.option_strings} - set(NOT_PASSED)
-    shared = {name: value for name, value in vars(args).items() if name in known and value is not None}
+    shared = {
+        name: value for name, value in vars(args).items() if name in known and value is not None
+    }
     return parser.parse_args(parser.words(Namespace(**shared | own)))
 
 
 class Unit(NamedTuple):
-    """A pair of networks that one process stitches by one method and evaluates, or compares; or one that it probes."""
+    """A pair of networks that one process stitches by one method and evaluates, or compares; or one
+    that it probes."""
 
     kind: str  # the folder of the method, or of the tables
     networks: tuple[ListedNetwork, ...]
@@ -114,11 +123,15 @@ class Unit(NamedTuple):
         run = self.run
         begun = [run.begun()]
         if not self.is_table and not run.config.exists():
-            begun += [options for _, options in (*finished_runs(self.place), *interrupted_runs(self.place))]
+            begun += [
+                options
+                for _, options in (*finished_runs(self.place), *interrupted_runs(self.place))
+            ]
         return [title for options in begun for title in changed(options, run.options)]
 
     def set_aside(self, name: str) -> None:
-        """Move what networks have changed since into a folder of this name beside it; raises Busy as `Run.lock`."""
+        """Move what networks have changed since into a folder of this name beside it; raises Busy
+        as `Run.lock`."""
         from src.results.weights import names_of, recorded
 
         run, folder = self.run, self.place.parent / name
@@ -128,9 +141,15 @@ class Unit(NamedTuple):
         run.lock()
         try:
             if self.changed_networks:
-                newer = [network.title for network in recorded(run.options).values() if network.has_changed]
+                newer = [
+                    network.title
+                    for network in recorded(run.options).values()
+                    if network.has_changed
+                ]
                 if newer:
-                    raise UserError(f"{names_of(newer)}: written since this process began; give the command again")
+                    raise UserError(
+                        f"{names_of(newer)}: written since this process began; give the command again"
+                    )
                 folder.mkdir(exist_ok=True)
                 for path in filter(Path.exists, paths):
                     path.rename(folder / path.name)
@@ -148,7 +167,8 @@ class Unit(NamedTuple):
 
 
 def with_weights(unit: Unit, weights: Mapping[tuple[str, str], str]) -> Unit:
-    """Return a unit whose options record the weights of its networks, as those of the single scripts do.
+    """Return a unit whose options record the weights of its networks, as those of the single
+    scripts do.
 
     Args:
         weights: their SHA-256, by path and type.
@@ -160,7 +180,9 @@ def with_weights(unit: Unit, weights: Mapping[tuple[str, str], str]) -> Unit:
     return unit
 
 
-def stitching_unit(pair: tuple[ListedNetwork, ListedNetwork], method: Method, args: Namespace, save_dir: str) -> Unit:
+def stitching_unit(
+    pair: tuple[ListedNetwork, ListedNetwork], method: Method, args: Namespace, save_dir: str
+) -> Unit:
     """Make the unit of an ordered pair and a method."""
     front, end = pair
     folder = Path(save_dir, method.folder, pair_name(*pair))
@@ -173,7 +195,9 @@ def stitching_unit(pair: tuple[ListedNetwork, ListedNetwork], method: Method, ar
     )  # fmt: skip
     own_types = {f"{side}_type": each.type for side, each in zip(("front", "end"), pair, strict=True)
                  if is_user_network(each.type)}  # fmt: skip
-    evaluation = options_of(exec_eval_stitcher_ood, args, source_dir=str(Path("results", folder)), **own_types)
+    evaluation = options_of(
+        exec_eval_stitcher_ood, args, source_dir=str(Path("results", folder)), **own_types
+    )
     calls = [
         Call(exec_stitch, exec_stitch.stitch, stitching),
         Call(exec_eval_stitcher_ood, exec_eval_stitcher_ood.evaluate, evaluation),
@@ -181,7 +205,9 @@ def stitching_unit(pair: tuple[ListedNetwork, ListedNetwork], method: Method, ar
     return Unit(method.folder, pair, Path("results", folder), calls)
 
 
-def similarity_unit(pair: tuple[ListedNetwork, ListedNetwork], args: Namespace, save_dir: str) -> Unit:
+def similarity_unit(
+    pair: tuple[ListedNetwork, ListedNetwork], args: Namespace, save_dir: str
+) -> Unit:
     """Make the unit of the similarity of a pair, with the measures that its table has already."""
     (first, second), script = pair, exec_compute_low_rank_sim_metrics
     table = Path("results", save_dir, SIMILARITY, f"{pair_name(*pair)}.csv")
@@ -263,7 +289,8 @@ def run_claimed(unit: Unit, session: "Session", *, aside: str) -> bool:
 
 
 def run_calls(unit: Unit, session: "Session") -> list[float]:
-    """Run the scripts of a unit, and remove what a killed process left of it; return the seconds of each."""
+    """Run the scripts of a unit, and remove what a killed process left of it; return the seconds of
+    each."""
     from src.stitching.folders import remove_remains
 
     seconds = []
@@ -278,14 +305,17 @@ def run_calls(unit: Unit, session: "Session") -> list[float]:
 
 
 def estimate(units: Sequence[Unit], args: Namespace, session: "Session") -> None:
-    """Print the commands of units, each with an estimate of its time, and the time of all by so many processes."""
+    """Print the commands of units, each with an estimate of its time, and the time of all by so
+    many processes."""
     first = {unit.kind: unit for unit in reversed(units)}
     costs = {kind: measure(unit, args, session) for kind, unit in first.items()}
     for unit in units:
         for call, seconds in zip(unit.calls, costs[unit.kind], strict=True):
             result(f"{shlex.join(['python', *call.command])}  # {seconds:.1f} s")
     total = sum(sum(costs[unit.kind]) for unit in units)
-    each = " and ".join(f"{duration(total / n)} by --processes {n}" for n in dict.fromkeys((1, args.n_processes)))
+    each = " and ".join(
+        f"{duration(total / n)} by --processes {n}" for n in dict.fromkeys((1, args.n_processes))
+    )
     note(f"{len(units)} units of work, estimated from one of each kind on this device: {each}")
 
 
@@ -299,8 +329,11 @@ def duration(seconds: float) -> str:
 
 
 def measure(unit: Unit, args: Namespace, session: "Session") -> list[float]:
-    """Return the seconds of each script of a unit, in a folder of its own; those of training from one epoch and two."""
-    method = next((method for method in map(Method.of, args.methods) if method.folder == unit.kind), None)
+    """Return the seconds of each script of a unit, in a folder of its own; those of training from
+    one epoch and two."""
+    method = next(
+        (method for method in map(Method.of, args.methods) if method.folder == unit.kind), None
+    )
 
     def seconds_of(n_epochs: int) -> list[float]:
         place = str(Path(folder, str(n_epochs)))

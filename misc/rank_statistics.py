@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Sensitivity and specificity of similarity measures, from CSVs of similarity, probing and stitching."""
+"""Sensitivity and specificity of similarity measures, from CSVs of similarity, probing and
+stitching."""
 
 import sys
 from pathlib import Path
@@ -41,23 +42,40 @@ def statistics(args) -> None:
 
     tables = read_measurements(args.tables)
     if not tables.measurements:
-        raise UserError("these tables hold no similarity and no stitching; add a CSV of one of them")
+        raise UserError(
+            "these tables hold no similarity and no stitching; add a CSV of one of them"
+        )
     correlations, places = list(sensitivity(tables)), list(specificity(tables))
 
     if correlations:
-        result("Sensitivity: rank correlation of measure and probing accuracy over the ranks of the varied layer")
-        result("(distances with their sign flipped: higher is more similar; p-values are two-sided)")
+        result(
+            "Sensitivity: rank correlation of measure and probing accuracy over the ranks of the varied layer"
+        )
+        result(
+            "(distances with their sign flipped: higher is more similar; p-values are two-sided)"
+        )
         result(f"({BASELINE}: the baseline, which all that rises with the rank reaches)")
-        columns = {"n": "ranks", "spearman": "rho", "spearman_p": "p", "kendall": "tau", "kendall_p": "p", "note": ""}
+        columns = {
+            "n": "ranks",
+            "spearman": "rho",
+            "spearman_p": "p",
+            "kendall": "tau",
+            "kendall_p": "p",
+            "note": "",
+        }
         show(correlations, columns, summary=summary_of_correlations)
     else:
         warn("no sensitivity: no pair of layers was measured at several ranks")
     if places:
-        result("Specificity: place of the layer of the same name among all layers of the varied network, at full rank")
+        result(
+            "Specificity: place of the layer of the same name among all layers of the varied network, at full rank"
+        )
         result("(1 is the most similar; ties count against it)")
         show(places, {"n": "layers", "place": "place", "note": ""}, summary=summary_of_places)
     else:
-        warn("no specificity: no two layers of the same name were measured at full rank beside others")
+        warn(
+            "no specificity: no two layers of the same name were measured at full rank beside others"
+        )
     mixed = dict.fromkeys(row.measure for row in places if MIXED in row.note)
     if mixed:
         warn(
@@ -76,7 +94,10 @@ def show(rows: list, columns: dict[str, str], *, summary) -> None:
     names = {"layer1": "layer1", "layer2": "layer2", "varied": "varied", **columns}
     cells = [list(names.values())] + [[text(getattr(row, name)) for name in names] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    lines = [
+        "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]
     for group in dict.fromkeys((row.setting, row.measure) for row in rows):
         members = [i for i, row in enumerate(rows) if (row.setting, row.measure) == group]
         result(f"\n{group[1]} | {group[0]}")

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Draw in one figure how measures, probes and stitching fall as a layer is cut to fewer principal components."""
+"""Draw in one figure how measures, probes and stitching fall as a layer is cut to fewer principal
+components."""
 
 import sys
 from pathlib import Path
@@ -28,8 +29,18 @@ def parser() -> cli.Parser:
         help="truncated layers of the first (front) network, a panel for each; default: all that were measured at "
         "several ranks",
     )
-    add("-other", "--other-layer", help="layer of the second (end) network; default: the one of the same name")
-    add("-o", "--output", type=cli.figure_file, required=True, help="figure to write, a PNG or a PDF")
+    add(
+        "-other",
+        "--other-layer",
+        help="layer of the second (end) network; default: the one of the same name",
+    )
+    add(
+        "-o",
+        "--output",
+        type=cli.figure_file,
+        required=True,
+        help="figure to write, a PNG or a PDF",
+    )
     add("--title", default="", help="title of the figure")
     return options
 
@@ -58,18 +69,26 @@ def draw(args) -> None:
         first if first == second else f"{first} → {second}": lines_of(tables, (first, second))
         for first, second in wanted
     }
-    labels = {"x_label": "retained rank", "y_label": "similarity, accuracy", "y_range": (-0.02, 1.02)}
+    labels = {
+        "x_label": "retained rank",
+        "y_label": "similarity, accuracy",
+        "y_range": (-0.02, 1.02),
+    }
     curves(Path(args.output), panels, **labels, title=args.title, caption=tables.caption)
     note(f"wrote {args.output}")
 
 
 def lines_of(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:
-    """Return the curves of a pair of layers by label; full rank has no place on an axis of ranks."""
+    """Return the curves of a pair of layers by label; full rank has no place on an axis of
+    ranks."""
     from src.choices.similarity import MEASURES
     from src.sensitivity.measurements import FULL, by_series, over_ranks
 
     variants = {name for measure in MEASURES.values() for name in measure.companions}
-    lines, models = [], set()  # lines: (label, setting, values by rank); models: (identity, data set)
+    lines, models = (
+        [],
+        set(),
+    )  # lines: (label, setting, values by rank); models: (identity, data set)
     for series in by_series(tables.measurements):
         first = series[0]
         measured = {layers: by_rank for layers, _, by_rank in over_ranks(series, side=0)}.get(pair)
@@ -78,7 +97,9 @@ def lines_of(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:
         models.add((first.models[0], first.dataset))
         measure = MEASURES.get(first.measure)
         if measure:  # distances have their sign flipped
-            scaled = {rank: measure.similarity(measure.sign * value) for rank, value in measured.items()}
+            scaled = {
+                rank: measure.similarity(measure.sign * value) for rank, value in measured.items()
+            }
             lines.append((measure.similarity_title, first.setting, scaled))
         else:
             lines.append((f"stitching accuracy ({first.method})", first.setting, measured))

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Judge stitched pairs of layers: similar, by the class alone, out of distribution, not similar, or undecided."""
+"""Judge stitched pairs of layers: similar, by the class alone, out of distribution, not similar, or
+undecided."""
 
 import sys
 from pathlib import Path
@@ -16,8 +17,18 @@ def parser() -> cli.Parser:
         "bought with activations that are not like the end network's own, and whether the image is recognised in them."
     )
     add = options.add_argument
-    add("source_dirs", nargs="+", help="folders of stitching runs, with their OOD evaluations if there are any")
-    add("-sim", "--similarity", nargs="+", default=[], help="CSVs of exec_compute_low_rank_sim_metrics.py -o")
+    add(
+        "source_dirs",
+        nargs="+",
+        help="folders of stitching runs, with their OOD evaluations if there are any",
+    )
+    add(
+        "-sim",
+        "--similarity",
+        nargs="+",
+        default=[],
+        help="CSVs of exec_compute_low_rank_sim_metrics.py -o",
+    )
     add(
         "--tolerance",
         type=cli.real_number(at_least=0),
@@ -47,7 +58,11 @@ def parser() -> cli.Parser:
         action="store_true",
         help="test each pair of layers for itself, without regard to the number of pairs (false discovery rate)",
     )
-    add("--pool", action="store_true", help="take pairs of networks that share no network together, as repetitions")
+    add(
+        "--pool",
+        action="store_true",
+        help="take pairs of networks that share no network together, as repetitions",
+    )
     add("--verbose", action="store_true", help="print a line for each pair of layers and method")
     add(
         "-o",
@@ -88,7 +103,9 @@ def give_verdict(args) -> None:
     warn_of_earlier((row.networks for row in similarities), kind="row")
 
     validity = ValidityLimits(args.noise_dose / 100, args.shrinkage_dose / 100)
-    limits = Limits(args.tolerance / 100, validity, args.identification / 100, pairwise=args.pairwise)
+    limits = Limits(
+        args.tolerance / 100, validity, args.identification / 100, pairwise=args.pairwise
+    )
     verdicts = judge(runs, similarities, limits=limits, pool=args.pool)
     if similarities and not any(set(SIMILARITY_COLUMNS) & set(row.others) for row in verdicts):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
@@ -99,7 +116,9 @@ def give_verdict(args) -> None:
     result("\n".join(sentences(verdicts, limits)))
     below = describe_stitches([run.row for run in runs])
     write_files(Path(args.output), verdicts, limits, caption=below, **cli.figure_options(args))
-    note(f"wrote {args.output}; its sentences (.md) and maps of the words and numbers are beside it")
+    note(
+        f"wrote {args.output}; its sentences (.md) and maps of the words and numbers are beside it"
+    )
 
 
 def main(argv=None) -> int:

@@ -35,24 +35,36 @@ def result(text: str = "") -> None:
     try:
         print(text, flush=True)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails again at exit
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or Python fails again at exit
         if not isinstance(error, BrokenPipeError):
             raise UserError(f"cannot print the results: {error.strerror}") from None
 
 
-def table(title: str, rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]]) -> None:
-    """Print a matrix with the labels of its rows and columns and four digits; NaN stands for what is missing."""
+def table(
+    title: str, rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]]
+) -> None:
+    """Print a matrix with the labels of its rows and columns and four digits; NaN stands for what
+    is missing."""
     width, widths = max(map(len, rows)), [max(8, len(column)) for column in columns]
     lines = [[f"{column:>{width}}" for column, width in zip(columns, widths, strict=True)]]
-    lines += [[f"{value:>{width}.4f}" for value, width in zip(line, widths, strict=True)] for line in values]
-    texts = [" ".join([f"{row:{width}}", *cells]) for row, cells in zip(["", *rows], lines, strict=True)]
+    lines += [
+        [f"{value:>{width}.4f}" for value, width in zip(line, widths, strict=True)]
+        for line in values
+    ]
+    texts = [
+        " ".join([f"{row:{width}}", *cells]) for row, cells in zip(["", *rows], lines, strict=True)
+    ]
     result("\n".join([title, *texts] if title else texts))
 
 
 def note(text: str) -> None:
     """Print a message to stderr, apart from the results."""
     if "notes" not in _silent:
-        tqdm.write(f"{text}\n", file=sys.stderr, end="")  # one write: a signal cannot leave half a line
+        tqdm.write(
+            f"{text}\n", file=sys.stderr, end=""
+        )  # one write: a signal cannot leave half a line
 
 
 def warn(text: str) -> None:
@@ -69,7 +81,15 @@ def warn_once(text: str) -> None:
 def progress(items: Iterable, description: str, total: int | None = None, **options) -> Iterable:
     """Iterate with a progress bar, which is removed at the end and shown in terminals only."""
     disable = "notes" in _silent or None  # None: where stderr is no terminal
-    return tqdm(items, desc=description, total=total, leave=False, disable=disable, file=sys.stderr, **options)
+    return tqdm(
+        items,
+        desc=description,
+        total=total,
+        leave=False,
+        disable=disable,
+        file=sys.stderr,
+        **options,
+    )
 
 
 def listed(items: Iterable[object], *, n: int = 8) -> str:

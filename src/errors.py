@@ -4,7 +4,9 @@ import difflib
 from collections.abc import Iterable
 
 FEW = 12  # names that fit into one line
-OUT_OF_MEMORY = (  # where torch has no error of its own: its libraries got no memory, or no algorithm that fits into it
+# where torch has no error of its own: its libraries got no memory, or no algorithm that fits into
+# it
+OUT_OF_MEMORY = (
     "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED",
     "CUDNN_STATUS_ALLOC_FAILED", "CUDNN_STATUS_NOT_INITIALIZED", "CUSOLVER_STATUS_ALLOC_FAILED",
     "CUSOLVER_STATUS_NOT_INITIALIZED", "unable to find an engine to execute this computation",
@@ -13,20 +15,24 @@ OUT_OF_MEMORY = (  # where torch has no error of its own: its libraries got no m
 
 
 class UserError(Exception):
-    """An error that the user can mend: one line with what was given, what is allowed, and the remedy; exit code 2."""
+    """An error that the user can mend: one line with what was given, what is allowed, and the
+    remedy; exit code 2."""
 
     def __init__(self, line: str):
         super().__init__(" ".join(line.splitlines()))
 
 
 class Misfit(UserError):
-    """A network, a checkpoint and images do not fit each other; naming another data set may mend it.
+    """A network, a checkpoint and images do not fit each other; naming another data set may mend
+    it.
 
     Args:
         clause: what does not fit, without what surrounds it in the line.
     """
 
-    IMAGES = "the images are others"  # in a line that describes them; scripts name the data set instead
+    IMAGES = (
+        "the images are others"  # in a line that describes them; scripts name the data set instead
+    )
 
     def __init__(self, line: str, *, clause: str = ""):
         super().__init__(line)
@@ -44,10 +50,13 @@ class Busy(UserError):
 
 
 def as_user_error(error: Exception) -> UserError | None:
-    """Return the error of a user that an error of torch stands for; one of a user is its own, of others it is None."""
+    """Return the error of a user that an error of torch stands for; one of a user is its own, of
+    others it is None."""
     if isinstance(error, UserError):
         return error
-    if type(error).__name__ == "OutOfMemoryError" or any(sign in str(error) for sign in OUT_OF_MEMORY):
+    if type(error).__name__ == "OutOfMemoryError" or any(
+        sign in str(error) for sign in OUT_OF_MEMORY
+    ):
         return UserError(
             "the memory of the GPU is used up; lower -b (images at once), -n (images that are compared) or the number "
             "of layers"
@@ -57,8 +66,11 @@ def as_user_error(error: Exception) -> UserError | None:
     return None
 
 
-def unknown_name(kind: str, given: str, allowed: Iterable[str], *, where: str = "--help lists all") -> UserError:
-    """Return the error for a name that is not allowed: it lists the close ones, or all if they are few.
+def unknown_name(
+    kind: str, given: str, allowed: Iterable[str], *, where: str = "--help lists all"
+) -> UserError:
+    """Return the error for a name that is not allowed: it lists the close ones, or all if they are
+    few.
 
     Args:
         where: the place to find all names.

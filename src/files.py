@@ -17,7 +17,9 @@ from src.errors import Busy, UserError
 
 FLUSHES = 32  # at a time: a disk writes what waits for it in one step
 
-_batch: dict[Path, Path] | None = None  # names of the files of an open block, by their temporary names
+_batch: dict[Path, Path] | None = (
+    None  # names of the files of an open block, by their temporary names
+)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -28,7 +30,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_blocks(path: Path, blocks: Iterable[bytes]) -> None:
     """Write a file so that its final name never stands for half of it: write beside, flush, rename.
 
-    On return the file and its name outlast a power cut; inside of `durable_together` at the end of that block.
+    On return the file and its name outlast a power cut; inside of `durable_together` at the end of
+    that block.
 
     Raises:
         UserError: the folder is missing, not writable, or full.
@@ -49,10 +52,12 @@ def write_blocks(path: Path, blocks: Iterable[bytes]) -> None:
 
 @contextlib.contextmanager
 def durable_together() -> Iterator[dict[Path, Path]]:
-    """Flush all files that are written inside to the disk at the end at once, and then give them their names.
+    """Flush all files that are written inside to the disk at the end at once, and then give them
+    their names.
 
-    Flushed one by one, many small files take most of the time of a small experiment. A file that marks others as
-    complete is written after the block. A block inside of another one is a part of it.
+    Flushed one by one, many small files take most of the time of a small experiment. A file that
+    marks others as complete is written after the block. A block inside of another one is a part of
+    it.
 
     Raises:
         UserError: a file cannot be flushed or renamed; files that have no name yet are removed.
@@ -105,7 +110,9 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free or choose another place") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free or choose another place"
+        ) from error
 
 
 def write_text(path: Path, content: str) -> None:
@@ -119,7 +126,8 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV with a header; floats keep every digit (Python's repr), what is missing stays empty."""
+    """Write a CSV with a header; floats keep every digit (Python's repr), what is missing stays
+    empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -129,14 +137,19 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, An
 
 @contextlib.contextmanager
 def readable(path: Path | str, remedy: str) -> Iterator[None]:
-    """Turn whatever a missing or damaged file makes a library raise into a UserError that ends with the remedy."""
+    """Turn whatever a missing or damaged file makes a library raise into a UserError that ends with
+    the remedy."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)[:300]
-        raise UserError(f"cannot read {path}: {reason or type(error).__name__}; {remedy}") from error
+        reason = (
+            error.strerror if isinstance(error, OSError) and error.strerror else str(error)[:300]
+        )
+        raise UserError(
+            f"cannot read {path}: {reason or type(error).__name__}; {remedy}"
+        ) from error
 
 
 def read_json(path: Path) -> Any:
@@ -165,7 +178,8 @@ def read_yaml(path: Path) -> dict[Any, Any]:
 
 
 def locked(path: Path, *, wait: bool = True) -> IO:
-    """Keep other processes from locking a file until the returned one is closed, as by `with`, or this process ends.
+    """Keep other processes from locking a file until the returned one is closed, as by `with`, or
+    this process ends.
 
     Raises:
         Busy: another process holds it, and this one is not to wait.
@@ -182,9 +196,13 @@ def locked(path: Path, *, wait: bool = True) -> IO:
         fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
-        raise Busy(f"another run is writing to {path.parent}; wait for it, or choose another folder") from error
+        raise Busy(
+            f"another run is writing to {path.parent}; wait for it, or choose another folder"
+        ) from error
     except OSError as error:  # some network file systems have no locks
-        warn(f"{path} cannot be locked ({error.strerror}); let one process at a time write to {path.parent}")
+        warn(
+            f"{path} cannot be locked ({error.strerror}); let one process at a time write to {path.parent}"
+        )
         return file
     if not _is_at(path, file):  # the process that held it has removed it meanwhile
         file.close()

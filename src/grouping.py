@@ -6,7 +6,9 @@ from typing import TypeVar
 Thing = TypeVar("Thing")
 
 
-def grouped(things: Iterable[Thing], key: Callable[[Thing], Hashable]) -> dict[Hashable, list[Thing]]:
+def grouped(
+    things: Iterable[Thing], key: Callable[[Thing], Hashable]
+) -> dict[Hashable, list[Thing]]:
     """Return the things by key, each group in the order in which its things came."""
     groups: dict[Hashable, list[Thing]] = {}
     for thing in things:

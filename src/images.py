@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 
 class Normalisation(NamedTuple):
-    """Mean that is subtracted from values in [0, 1], and standard deviation that divides them, for each channel."""
+    """Mean that is subtracted from values in [0, 1], and standard deviation that divides them, for
+    each channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -26,7 +27,9 @@ class ImageSpec(NamedTuple):
         return f"{'×'.join(map(str, self.shape))}, {classes}"
 
 
-def make_normalisation(mean: Sequence[float], std: Sequence[float], *, n_channels: int) -> Normalisation | None:
+def make_normalisation(
+    mean: Sequence[float], std: Sequence[float], *, n_channels: int
+) -> Normalisation | None:
     """Check the numbers of a user; means of 0 and deviations of 1 change nothing, which is None.
 
     Raises:
@@ -34,7 +37,9 @@ def make_normalisation(mean: Sequence[float], std: Sequence[float], *, n_channel
     """
     for name, values, lowest in (("mean", mean, -math.inf), ("std", std, 0)):
         if len(values) != n_channels or not all(lowest < value < math.inf for value in values):
-            raise ValueError(f"{name} is {list(values)}; a number for each of {n_channels} channels is needed, std > 0")
+            raise ValueError(
+                f"{name} is {list(values)}; a number for each of {n_channels} channels is needed, std > 0"
+            )
     return None if set(mean) == {0} and set(std) == {1} else Normalisation(tuple(mean), tuple(std))
 
 

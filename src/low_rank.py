@@ -1,4 +1,5 @@
-"""Truncation of a representation to its first principal components (the sensitivity test of the paper)."""
+"""Truncation of a representation to its first principal components (the sensitivity test of the
+paper)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +11,8 @@ from src.moments import Rows
 
 
 def descending(ranks: Sequence[int] | None) -> list[int | None]:
-    """Sort the distinct ranks of an option in descending order; 0 or an empty list stands for full rank, None.
+    """Sort the distinct ranks of an option in descending order; 0 or an empty list stands for full
+    rank, None.
 
     Example: [4, 0, 64, 4] -> [None, 64, 4].
     """
@@ -19,7 +21,8 @@ def descending(ranks: Sequence[int] | None) -> list[int | None]:
 
 
 def principal_axes(covariance: Tensor, rank: int) -> Tensor:
-    """Return the first `rank` principal axes of a covariance (C, C): (C, min(rank, C)), the largest variance last."""
+    """Return the first `rank` principal axes of a covariance (C, C): (C, min(rank, C)), the largest
+    variance last."""
     return torch.linalg.eigh(covariance).eigenvectors[:, -min(rank, len(covariance)) :]
 
 
@@ -31,7 +34,8 @@ class Components(NamedTuple):
 
 
 def principal_components(activations: Tensor, rank: int) -> Components:
-    """Return the mean and the first `rank` principal axes of an activation, whose positions are the samples.
+    """Return the mean and the first `rank` principal axes of an activation, whose positions are the
+    samples.
 
     Args:
         activations: (B, C, H, W), (B, T, D) or (B, D).
@@ -46,10 +50,13 @@ def principal_components(activations: Tensor, rank: int) -> Components:
     n_rows, n_features = rows.shape
     if n_rows >= n_features:
         return Components(mean, principal_axes(rows.T @ rows, rank).flip(1))
-    # Fewer samples than features: the axes are X'u/σ for the eigenvectors u of the smaller Gram matrix XX'.
+    # Fewer samples than features: the axes are X'u/σ for the eigenvectors u of the smaller Gram
+    # matrix XX'.
     variances, vectors = torch.linalg.eigh(rows @ rows.T)
     variances, vectors = variances[-rank:], vectors[:, -rank:]
-    real = variances > variances[-1] * n_features * torch.finfo(variances.dtype).eps  # smaller ones are rounding
+    real = (
+        variances > variances[-1] * n_features * torch.finfo(variances.dtype).eps
+    )  # smaller ones are rounding
     axes = rows.T @ (vectors[:, real] / variances[real].sqrt())
     return Components(mean, axes.flip(1))
 
@@ -57,8 +64,9 @@ def principal_components(activations: Tensor, rank: int) -> Components:
 def low_rank_approx(activations: Tensor, rank: int | None) -> Tensor:
     """Keep the mean and the first `rank` principal components of the given activations.
 
-    Positions are the samples, channels the features. As in the paper's code, mean and components are those of this
-    batch alone. Gradients pass through the projection, which is treated as a constant.
+    Positions are the samples, channels the features. As in the paper's code, mean and components
+    are those of this batch alone. Gradients pass through the projection, which is treated as a
+    constant.
 
     Args:
         activations: (B, C, H, W), (B, T, D) or (B, D).

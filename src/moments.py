@@ -1,9 +1,11 @@
-"""Means and second moments of rows, one a sample or one a sample and position, added up batch by batch in float64.
+"""Means and second moments of rows, one a sample or one a sample and position, added up batch by
+batch in float64.
 
-Moments are kept about their own means, so that a large mean costs no digits. Those of two sets of rows are pooled
-exactly, by the formula of Chan, Golub and LeVeque (1983). Nothing waits for the device of the rows. Products are in
-float64 on every device: those of float32 blocks are good for 1e-7, and direct matching and PWCCA decide which
-directions count by eigenvalues of 1e-10 (goldens with fewer rows than channels then get other weights altogether).
+Moments are kept about their own means, so that a large mean costs no digits. Those of two sets of
+rows are pooled exactly, by the formula of Chan, Golub and LeVeque (1983). Nothing waits for the
+device of the rows. Products are in float64 on every device: those of float32 blocks are good for
+1e-7, and direct matching and PWCCA decide which directions count by eigenvalues of 1e-10 (goldens
+with fewer rows than channels then get other weights altogether).
 
     total = Moments()
     for activations in batches:
@@ -15,12 +17,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ROUNDING = 1e-24  # of a sum of squares: less variation than that is the rounding of a constant in float64
+ROUNDING = (
+    1e-24  # of a sum of squares: less variation than that is the rounding of a constant in float64
+)
 _ZERO = torch.zeros((), dtype=torch.float64)  # takes any shape and device in a sum
 
 
 def as_rows(activations: Tensor) -> Tensor:
-    """Reshape an activation to one row for each position: (B, C, H, W) -> (B·H·W, C), (B, T, D) -> (B·T, D)."""
+    """Reshape an activation to one row for each position: (B, C, H, W) -> (B·H·W, C), (B, T, D) ->
+    (B·T, D)."""
     if activations.ndim == 4:
         activations = activations.movedim(1, -1)  # (B, H, W, C)
     return activations.reshape(-1, activations.shape[-1])
@@ -61,7 +66,8 @@ class Moments(NamedTuple):
 
 
 class CrossMoments(NamedTuple):
-    """Moments of rows x with rows y of the same samples and positions; `CrossMoments()` are those of no rows."""
+    """Moments of rows x with rows y of the same samples and positions; `CrossMoments()` are those
+    of no rows."""
 
     n_rows: int = 0
     mean1: Tensor = _ZERO  # (C1,)
@@ -70,7 +76,11 @@ class CrossMoments(NamedTuple):
 
     def pooled(self, other: "CrossMoments") -> "CrossMoments":
         """Return the moments over the rows of both."""
-        n_rows, step1, step2 = self.n_rows + other.n_rows, other.mean1 - self.mean1, other.mean2 - self.mean2
+        n_rows, step1, step2 = (
+            self.n_rows + other.n_rows,
+            other.mean1 - self.mean1,
+            other.mean2 - self.mean2,
+        )
         weight, share = self.n_rows * other.n_rows / n_rows, other.n_rows / n_rows
         scatter = (self.scatter + other.scatter).addr(step1, step2, alpha=weight)
         return CrossMoments(n_rows, self.mean1 + share * step1, self.mean2 + share * step2, scatter)
@@ -100,4 +110,6 @@ class Rows(NamedTuple):
 
     def cross(self, other: "Rows") -> CrossMoments:
         """Return the moments with another batch of as many rows."""
-        return CrossMoments(len(self.centred), self.mean, other.mean, self.centred.T @ other.centred)
+        return CrossMoments(
+            len(self.centred), self.mean, other.mean, self.centred.T @ other.centred
+        )

@@ -1,4 +1,5 @@
-"""The names of networks: checkpoint, type, for fresh weights a seed, and what is recorded of the weights."""
+"""The names of networks: checkpoint, type, for fresh weights a seed, and what is recorded of the
+weights."""
 
 import functools
 import hashlib
@@ -20,14 +21,20 @@ NetworkKey = tuple[str, str]  # what tells networks apart
 class NetworkName(NamedTuple):
     """A network as a command, a list, a run or a row names it."""
 
-    path: str  # of the checkpoint; FRESH; DEFAULT; or, for `tv_NAME`, another entry of torchvision's weights
+    # of the checkpoint; FRESH; DEFAULT; or, for `tv_NAME`, another entry of torchvision's weights
+    path: str
     type: str  # as `build_model` takes it
     seed: int | None = None  # of the run, if the weights are fresh
-    weights: str = ""  # their SHA-256, or its first `SHORT` digits, as a run recorded it; "": none did
+    weights: str = (
+        ""  # their SHA-256, or its first `SHORT` digits, as a run recorded it; "": none did
+    )
 
     @classmethod
-    def of(cls, path: str | None, kind: str | None, *, seed: int | None, weights: str | None = "") -> "NetworkName":
-        """Return the name from options of a run or columns of a row, whose seed counts for fresh weights alone."""
+    def of(
+        cls, path: str | None, kind: str | None, *, seed: int | None, weights: str | None = ""
+    ) -> "NetworkName":
+        """Return the name from options of a run or columns of a row, whose seed counts for fresh
+        weights alone."""
         return cls(path or "", kind or "", (seed or 0) if path == FRESH else None, weights or "")
 
     @property
@@ -69,10 +76,11 @@ class NetworkName(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """A text that two names share if they name the same weights: the first digits of their `content`.
+        """A text that two names share if they name the same weights: the first digits of their
+        `content`.
 
-        Of a file that is gone, and of which nothing is recorded, it is the absolute path without links.
-        """
+        Of a file that is gone, and of which nothing is recorded, it is the absolute path without
+        links."""
         try:
             return self.content[:SHORT]
         except UserError:
@@ -85,12 +93,14 @@ class NetworkName(NamedTuple):
 
     @property
     def listed_as(self) -> NetworkKey:
-        """A value that it shares with its line in a list of networks, which knows neither seed nor given weights."""
+        """A value that it shares with its line in a list of networks, which knows neither seed nor
+        given weights."""
         return self.key if self.is_file else (self.path, self.type)
 
     @property
     def has_changed(self) -> bool:
-        """Whether its file holds other weights than were recorded; a file that is gone has not changed."""
+        """Whether its file holds other weights than were recorded; a file that is gone has not
+        changed."""
         if not self.weights or not self.is_file or not os.path.isfile(self.path):
             return False
         return content_of(self.path)[:SHORT] != self.weights[:SHORT]
@@ -100,11 +110,16 @@ class NetworkName(NamedTuple):
         """The path; without a file, also type and seed."""
         if self.is_file:
             return os.path.normpath(self.path) if self.path else "unknown"
-        return f"{self.path} ({self.type}, seed {self.seed or 0})" if self.is_fresh else f"{self.path} ({self.type})"
+        return (
+            f"{self.path} ({self.type}, seed {self.seed or 0})"
+            if self.is_fresh
+            else f"{self.path} ({self.type})"
+        )
 
 
 def titles_of(networks: Iterable[NetworkName]) -> dict[NetworkKey, str]:
-    """Return the title of each network by key; those that share a title have type and identity in it as well."""
+    """Return the title of each network by key; those that share a title have type and identity in
+    it as well."""
     titles: dict[NetworkKey, str] = {}
     for network in dict.fromkeys(networks):
         titles.setdefault(network.key, network.title)
@@ -134,7 +149,8 @@ def _sha256(path: str, modified: int, size: int) -> str:
 
 
 def fresh_seed(seed: int | None) -> int:
-    """Derive the seed of fresh weights from that of a run, so that they are not those that training begins with."""
+    """Derive the seed of fresh weights from that of a run, so that they are not those that training
+    begins with."""
     return int.from_bytes(hashlib.sha256(f"{seed or 0} fresh weights".encode()).digest()[:6], "big")
 
 

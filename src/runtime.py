@@ -28,8 +28,8 @@ ROWS_OF_CPU = 256  # more at once overrun the caches
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next tensor instead of returning it to the system.
 
-    For tensors of more than 32 MiB glibc would map and clear fresh pages each time. On a CPU, keeping them halves the
-    time of batches with such activations. Without glibc this does nothing.
+    For tensors of more than 32 MiB glibc would map and clear fresh pages each time. On a CPU,
+    keeping them halves the time of batches with such activations. Without glibc this does nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
@@ -38,8 +38,13 @@ def keep_freed_memory() -> None:
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that are free; half of all memory where the system does not tell (macOS)."""
-    pages_of = {name: os.sysconf(name) for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES") if name in os.sysconf_names}
+    """Return the bytes of memory that are free; half of all memory where the system does not tell
+    (macOS)."""
+    pages_of = {
+        name: os.sysconf(name)
+        for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES")
+        if name in os.sysconf_names
+    }
     n_pages = pages_of.get("SC_AVPHYS_PAGES", pages_of["SC_PHYS_PAGES"] // 2)
     return n_pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -47,8 +52,8 @@ def free_memory() -> int:
 def device_of(gpu: int) -> torch.device:
     """Return the device of a `-gpu` number, and get this process ready for it: -1 is the CPU.
 
-    Every thread then computes on this GPU, and those that pin memory make no context on another one. On a CPU freed
-    memory is kept.
+    Every thread then computes on this GPU, and those that pin memory make no context on another
+    one. On a CPU freed memory is kept.
 
     Raises:
         UserError: there is no such GPU; the run does not fall back to the CPU.
@@ -59,7 +64,9 @@ def device_of(gpu: int) -> torch.device:
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not 0 <= gpu < n_gpus:
         gpus = f"GPUs 0 to {n_gpus - 1}" if n_gpus else "no GPU"
-        raise UserError(f"-gpu {gpu}: this machine has {gpus}; choose one that exists, or -gpu -1 for the CPU")
+        raise UserError(
+            f"-gpu {gpu}: this machine has {gpus}; choose one that exists, or -gpu -1 for the CPU"
+        )
     device = torch.device("cuda", gpu)
     torch.cuda.set_device(device)
     return device
@@ -76,13 +83,17 @@ def precision(*, gpu: int, amp: str, tf32: bool) -> Iterator[None]:
     """
     # Casts of weights are not cached, as training changes the weights within the block
     how = {"dtype": torch.bfloat16, "enabled": amp != "none", "cache_enabled": False}
-    with _products("high" if tf32 else "highest"), torch.autocast("cpu" if gpu == -1 else "cuda", **how):
+    with (
+        _products("high" if tf32 else "highest"),
+        torch.autocast("cpu" if gpu == -1 else "cuda", **how),
+    ):
         yield
 
 
 @contextlib.contextmanager
 def full_precision(device: torch.device | str) -> Iterator[None]:
-    """Use full float32 for products and convolutions while the block runs, whatever `precision` has chosen."""
+    """Use full float32 for products and convolutions while the block runs, whatever `precision` has
+    chosen."""
     with _products("highest"), torch.autocast(torch.device(device).type, enabled=False):
         yield
 
@@ -103,9 +114,9 @@ def _products(precision: str) -> Iterator[None]:
 class Fitting:
     """Tells how many rows of some kind of work fit into the memory of a device at once.
 
-    On a GPU that follows from what rows of the kind took before and from the memory that is free; it is a power of
-    two, so that rounding does not change with every byte. On a CPU it is always `ROWS_OF_CPU`.
-    """
+    On a GPU that follows from what rows of the kind took before and from the memory that is free;
+    it is a power of two, so that rounding does not change with every byte. On a CPU it is always
+    `ROWS_OF_CPU`."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -134,13 +145,15 @@ class Fitting:
 
 
 def at_least_single(values: torch.Tensor) -> torch.Tensor:
-    """Cast values of less than float32 precision to float32, so that sums and norms are exact enough."""
+    """Cast values of less than float32 precision to float32, so that sums and norms are exact
+    enough."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global generators while the block runs; afterwards that of the CPU is as before."""
+    """Seed torch's global generators while the block runs; afterwards that of the CPU is as
+    before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -153,12 +166,15 @@ def generator(*key: int) -> torch.Generator:
 
 def seed_of(*key: int) -> int:
     """Derive a seed from a key; keys of different lengths have different seeds."""
-    state = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)  # numpy drops zeros at the end
+    state = np.random.SeedSequence((len(key), *key)).generate_state(
+        1, np.uint64
+    )  # numpy drops zeros at the end
     return int(state[0] >> np.uint64(1))
 
 
 def provenance(*, gpu: int, start: datetime) -> dict[str, Any]:
-    """Record command line, versions, git commit (None outside of a repository), device and times of a run.
+    """Record command line, versions, git commit (None outside of a repository), device and times of
+    a run.
 
     On a GPU also the versions of CUDA, cuDNN and the driver, and whether TF32 was allowed.
 
@@ -167,7 +183,12 @@ def provenance(*, gpu: int, start: datetime) -> dict[str, Any]:
     """
     device = {"device": "CPU"} if gpu == -1 else _gpu_provenance(gpu)
     times = {"start": start.isoformat(), "end": datetime.now().isoformat()}
-    versions = {"suite": __version__, "commit": _commit(), "python": platform.python_version(), **_packages()}
+    versions = {
+        "suite": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        **_packages(),
+    }
     return {"command": shlex.join(sys.argv), **versions, **device, **times}
 
 

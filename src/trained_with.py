@@ -14,7 +14,8 @@ from src.network_names import NetworkName
 
 
 def options_beside(checkpoint: str | Path) -> dict[str, Any]:
-    """Return the options of the training in `config.txt` beside a checkpoint; none if there is no such file."""
+    """Return the options of the training in `config.txt` beside a checkpoint; none if there is no
+    such file."""
     if Path(checkpoint).is_file():  # DEFAULT is none
         with contextlib.suppress(OSError, ValueError, TypeError):
             return dict(json.loads((Path(checkpoint).parent / "config.txt").read_text()))
@@ -34,9 +35,11 @@ def training_images(checkpoint: str | Path) -> tuple[str, ImageSpec]:
 
 
 def explained(misfit: Misfit, name: NetworkName, images: ImageSpec) -> Misfit:
-    """Return the misfit of a checkpoint and its network; it says so where the training was on images of another shape.
+    """Return the misfit of a checkpoint and its network; it says so where the training was on
+    images of another shape.
 
-    Or on another number of classes. A checkpoint of a network of another type has the misfit that is given.
+    Or on another number of classes. A checkpoint of a network of another type has the misfit that
+    is given.
 
     Args:
         images: that the network is to take.
@@ -53,16 +56,21 @@ def explained(misfit: Misfit, name: NetworkName, images: ImageSpec) -> Misfit:
 
 
 def warn_of_other_images(checkpoint: str, images: ImageSpec) -> None:
-    """Warn if a checkpoint was trained on images of another size, on other classes or values than the ones at hand."""
+    """Warn if a checkpoint was trained on images of another size, on other classes or values than
+    the ones at hand."""
     with contextlib.suppress(UserError):
         dataset, trained = training_images(checkpoint)
         pairs = []
         if trained.shape != images.shape:
-            pairs.append([f"images of {'×'.join(map(str, spec.shape))}" for spec in (trained, images)])
+            pairs.append(
+                [f"images of {'×'.join(map(str, spec.shape))}" for spec in (trained, images)]
+            )
         if trained.classes and images.classes and trained.classes != images.classes:
             pairs.append([f"classes {listed(spec.classes, n=3)}" for spec in (trained, images)])
         if trained.normalisation != images.normalisation:
             pairs.append([describe_values(spec.normalisation) for spec in (trained, images)])
         if pairs:
             before, now = ("; ".join(texts) for texts in zip(*pairs, strict=True))
-            warn_once(f"checkpoint {checkpoint} was trained on {dataset}: {before}. The images at hand: {now}")
+            warn_once(
+                f"checkpoint {checkpoint} was trained on {dataset}: {before}. The images at hand: {now}"
+            )

@@ -1,4 +1,5 @@
-"""Commands as a user gives them, in this process and in others; what they print and what they write.
+"""Commands as a user gives them, in this process and in others; what they print and what they
+write.
 
 Scripts are named by their paths in the checkout: `exec_train.py`, `misc/verdict.py`.
 """
@@ -22,7 +23,12 @@ MODEL = "resnet18_samewidth"
 ON_DIGITS = ["-d", "digits", "-gpu", "-1"]
 PAIR = ["f.pt", "g.pt", MODEL, MODEL]  # in a folder of the fixture `network_folder`
 PNG, PDF = b"\x89PNG\r\n\x1a\n", b"%PDF"
-SIMILARITY_HEADINGS = {"CKA": "cka", "CCA": "pwcca", "Orth. Procr": "procrustes", "CCA (Morcos)": "pwcca_morcos"}
+SIMILARITY_HEADINGS = {
+    "CKA": "cka",
+    "CCA": "pwcca",
+    "Orth. Procr": "procrustes",
+    "CCA (Morcos)": "pwcca_morcos",
+}
 
 
 class Output(NamedTuple):
@@ -58,7 +64,11 @@ def readme_blocks(title: str) -> list[tuple[str, str]]:
     """The Python and bash blocks of a section of the README, in their order: language and code."""
     section = (ROOT / "README.md").read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
     blocks = (block.partition("\n") for block in section.split("```")[1::2])
-    return [(language, code.replace("\\\n", "")) for language, _, code in blocks if language in ("bash", "python")]
+    return [
+        (language, code.replace("\\\n", ""))
+        for language, _, code in blocks
+        if language in ("bash", "python")
+    ]
 
 
 def module_of(script: str):
@@ -74,10 +84,14 @@ def parser_of(script: str):
 def run(script: str, *arguments: Any, cwd: Path | str = ".", status: int = 0) -> Output:
     """Run a script in this process, which spares the seconds that importing torch takes.
 
-    Its exit status has to be `status`; a message in the place of a status is printed and counts as 1, as in Python.
-    """
+    Its exit status has to be `status`; a message in the place of a status is printed and counts as
+    1, as in Python."""
     out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         patch.chdir(cwd)
         patch.setattr(sys, "argv", [str(ROOT / script), *map(str, arguments)])
         try:
@@ -92,9 +106,12 @@ def run(script: str, *arguments: Any, cwd: Path | str = ".", status: int = 0) ->
 
 
 def error_line(script: str, *arguments: Any, cwd: Path | str = ".") -> str:
-    """The line on stderr with which a command ends that a user can mend; what stands before it is no error."""
+    """The line on stderr with which a command ends that a user can mend; what stands before it is
+    no error."""
     *before, line = run(script, *arguments, cwd=cwd, status=2).err.splitlines()
-    assert not [said for said in before if "error" in said or "usage" in said or "Traceback" in said], before
+    assert not [
+        said for said in before if "error" in said or "usage" in said or "Traceback" in said
+    ], before
     assert line.startswith(f"{Path(script).name}: error: "), line
     return line
 
@@ -111,20 +128,27 @@ def start(script: str, *arguments: Any, cwd: Path | str = ".", **options: Any) -
 
 
 def start_code(code: str, *arguments: Any, **options: Any) -> subprocess.Popen:
-    """Start lines of Python, which import from the checkout, as a process of their own, with pipes."""
+    """Start lines of Python, which import from the checkout, as a process of their own, with
+    pipes."""
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | options
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
 
 
-def run_process(script: str, *arguments: Any, cwd: Path | str = ".", status: int = 0, timeout: int = 300) -> Output:
+def run_process(
+    script: str, *arguments: Any, cwd: Path | str = ".", status: int = 0, timeout: int = 300
+) -> Output:
     """Run a script as a process of its own; its exit status has to be `status`."""
-    done = subprocess.run(words(script, *arguments), cwd=cwd, capture_output=True, text=True, timeout=timeout)
+    done = subprocess.run(
+        words(script, *arguments), cwd=cwd, capture_output=True, text=True, timeout=timeout
+    )
     assert done.returncode == status, done.stderr
     return Output(done.stdout, done.stderr)
 
 
-def stitch(front: str, end: str, *arguments: Any, networks, types=(MODEL, MODEL), kind="rc2c_pre") -> Stitches:
+def stitch(
+    front: str, end: str, *arguments: Any, networks, types=(MODEL, MODEL), kind="rc2c_pre"
+) -> Stitches:
     """Stitch checkpoints in the working folder, on whatever data the arguments name."""
     printed = run("exec_stitch.py", *networks, *types, front, end, kind, *arguments)
     folders = [path for path in Path("results").rglob("2*") if path.is_dir()]
@@ -210,19 +234,27 @@ def parse_similarity(printed: str) -> dict[tuple[str, ...], float]:
             rank1 = re.fullmatch(r"Model1 rank (\w+):", first).group(1)
             for row in rows:
                 rank2, value = re.fullmatch(r"\tModel2 rank (\w+): (.*)", row).groups()
-                key = (*layers.split(" -- "), SIMILARITY_HEADINGS[heading.removesuffix(":")], rank1, rank2)
+                key = (
+                    *layers.split(" -- "),
+                    SIMILARITY_HEADINGS[heading.removesuffix(":")],
+                    rank1,
+                    rank2,
+                )
                 assert key not in found
                 found[key] = float(value)
     return found
 
 
 def parse_matrix(printed: str, title: str) -> dict[tuple[str, str], str]:
-    """(row, column) -> value of a printed matrix; the marks of detectors that fail, `*`, are taken from the names."""
+    """(row, column) -> value of a printed matrix; the marks of detectors that fail, `*`, are taken
+    from the names."""
     _, columns, *lines = printed[printed.index(f"{title}\n") :].replace("*", "").splitlines()
     found = {}
     for line in lines:
         row, *values = line.split() or [""]
         if not values or not all(re.fullmatch(r"nan|-?\d+\.\d{4}", value) for value in values):
             break
-        found |= {(row, column): value for column, value in zip(columns.split(), values, strict=True)}
+        found |= {
+            (row, column): value for column, value in zip(columns.split(), values, strict=True)
+        }
     return found

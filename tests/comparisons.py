@@ -28,4 +28,7 @@ def compared(
         for layers, ranks, title in ((first, ranks1, "model 1"), (second, ranks2, "model 2"))
     ]
     batches = ((places, None) for places in torch.arange(n).split(7))
-    return Comparison(take_statistics(*sides, batches, n_images=n, metrics=metrics, alignment=alignment), **options)
+    return Comparison(
+        take_statistics(*sides, batches, n_images=n, metrics=metrics, alignment=alignment),
+        **options,
+    )

@@ -1,4 +1,5 @@
-"""What tests share: scripts that run in an empty folder, fewer images, and a pair of small trained networks."""
+"""What tests share: scripts that run in an empty folder, fewer images, and a pair of small trained
+networks."""
 
 import contextlib
 import os
@@ -7,7 +8,8 @@ import urllib.request
 from functools import partial
 from pathlib import Path
 
-# Several tests run at once: one thread of torch and one of numpy, also in the processes that they start.
+# Several tests run at once: one thread of torch and one of numpy, also in the processes that they
+# start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -43,20 +45,24 @@ def rng():
 
 @pytest.fixture
 def stitch(in_tmp_path, digit_networks):
-    """Stitch the two networks, if no others are given, in an empty folder (see `commands.stitch`)."""
+    """Stitch the two networks, if no others are given, in an empty folder (see
+    `commands.stitch`)."""
     return partial(commands.stitch, networks=digit_networks)
 
 
 @contextlib.contextmanager
 def few_images(n_train: int | None = 256, *, n_test: int | None = None):
-    """Embedded data sets have only so many images, in this process, while the block runs. None stands for all."""
+    """Embedded data sets have only so many images, in this process, while the block runs. None
+    stands for all."""
     from src.datasets import small_sets
 
     split_of = small_sets.split_of
 
     def first_of(info, images, labels, *, train, device):
         n = n_train if train else n_test
-        return split_of(info, images[:n], None if labels is None else labels[:n], train=train, device=device)
+        return split_of(
+            info, images[:n], None if labels is None else labels[:n], train=train, device=device
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(small_sets, "split_of", first_of)
@@ -65,17 +71,29 @@ def few_images(n_train: int | None = 256, *, n_test: int | None = None):
 
 @pytest.fixture(scope="module")
 def few_test_images():
-    """The tests of a module evaluate on 120 images; scripts that run as processes take all of them."""
+    """The tests of a module evaluate on 120 images; scripts that run as processes take all of
+    them."""
     with few_images(None, n_test=120):
         yield
 
 
 @pytest.fixture(scope="session")
 def digit_networks(tmp_path_factory):
-    """Two `resnet18_samewidth` trained for one epoch on the digits, by the script: their checkpoints."""
+    """Two `resnet18_samewidth` trained for one epoch on the digits, by the script: their
+    checkpoints."""
     folder = tmp_path_factory.mktemp("networks")
     for seed in ("0", "1"):
-        commands.run("exec_train.py", commands.MODEL, *commands.ON_DIGITS, "-e", "1", "-s", seed, "-dir", folder / seed)
+        commands.run(
+            "exec_train.py",
+            commands.MODEL,
+            *commands.ON_DIGITS,
+            "-e",
+            "1",
+            "-s",
+            seed,
+            "-dir",
+            folder / seed,
+        )
     return [folder / seed / "model_1.pt" for seed in ("0", "1")]
 
 
@@ -105,7 +123,8 @@ def no_network(monkeypatch):
 
 @pytest.fixture
 def unofficial_files(monkeypatch):
-    """Let torchvision read files that are not the published ones, as it refuses to; in this process alone."""
+    """Let torchvision read files that are not the published ones, as it refuses to; in this process
+    alone."""
     from torchvision import datasets
 
     for source in (datasets.CIFAR10, datasets.SVHN):  # CIFAR100 is a CIFAR10
@@ -115,7 +134,8 @@ def unofficial_files(monkeypatch):
 
 @pytest.fixture(scope="session", autouse=True)
 def render_figure():
-    """Figures of this process are made, but not rendered, which takes longer than most scripts; returns what does it.
+    """Figures of this process are made, but not rendered, which takes longer than most scripts;
+    returns what does it.
 
     Their files hold the first bytes of their format. test_figures.py renders, and so do processes.
     """
@@ -124,7 +144,9 @@ def render_figure():
     render = figures._save
     with pytest.MonkeyPatch.context() as patch:
         starts = {".png": commands.PNG, ".pdf": commands.PDF}
-        patch.setattr(figures, "_save", lambda figure, path: write_bytes(path, starts[Path(path).suffix]))
+        patch.setattr(
+            figures, "_save", lambda figure, path: write_bytes(path, starts[Path(path).suffix])
+        )
         yield render
 
 

@@ -1,4 +1,5 @@
-"""Weights that need no file: every implementation of the networks can draw them (tests/data/README_models.md)."""
+"""Weights that need no file: every implementation of the networks can draw them
+(tests/data/README_models.md)."""
 
 import math
 
@@ -26,7 +27,9 @@ def load_golden_weights(module: nn.Module, base: int = 0) -> nn.Module:
 
 def golden_input(shape: tuple[int, ...]) -> Tensor:
     """The float32 input of the goldens: sin(0.01 i) for the i-th entry."""
-    return torch.from_numpy(np.sin(np.arange(math.prod(shape)) * 0.01).astype(np.float32)).reshape(shape)
+    return torch.from_numpy(np.sin(np.arange(math.prod(shape)) * 0.01).astype(np.float32)).reshape(
+        shape
+    )
 
 
 def _values(key: str, tensor: Tensor, seed: int) -> Tensor:

@@ -20,7 +20,10 @@ def global_state() -> dict:
     """What modules could change, as text."""
     return {
         "warnings": list(map(str, warnings.filters)),
-        "signals": [str(signal.getsignal(signum)) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)],
+        "signals": [
+            str(signal.getsignal(signum))
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
+        ],
         "environment": dict(os.environ),
         "matplotlib": dict(matplotlib.rcParams),
         "numpy": [str(np.geterr()), str(np.get_printoptions())],
@@ -39,12 +42,17 @@ def global_state() -> dict:
 
 def main() -> None:
     before = global_state()
-    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted(ROOT.glob("src/**/*.py"))]
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in sorted(ROOT.glob("src/**/*.py"))
+    ]
     assert len(names) > 50
     for name in names:
         importlib.import_module(name.removesuffix(".__init__"))
         after = global_state()
-        assert after == before, f"{name} changes {[key for key in before if before[key] != after[key]]}"
+        assert after == before, (
+            f"{name} changes {[key for key in before if before[key] != after[key]]}"
+        )
 
 
 if __name__ == "__main__":

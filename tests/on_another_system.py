@@ -1,6 +1,7 @@
-"""Runs the scripts that read images from files, without the calls that Linux alone has and with a chosen start method.
+"""Runs the scripts that read images from files, without the calls that Linux alone has and with a
+chosen start method.
 
-    cd EMPTY_FOLDER; PYTHONPATH=CHECKOUT python -m tests.on_another_system spawn
+cd EMPTY_FOLDER; PYTHONPATH=CHECKOUT python -m tests.on_another_system spawn
 """
 
 import multiprocessing

@@ -1,6 +1,7 @@
-"""Runs the main commands on the CPU, then on a GPU; writes as JSON what they wrote and how often the host waited.
+"""Runs the main commands on the CPU, then on a GPU; writes as JSON what they wrote and how often
+the host waited.
 
-    cd EMPTY_FOLDER; PYTHONPATH=CHECKOUT python -m tests.on_both_devices answers.json pretended
+cd EMPTY_FOLDER; PYTHONPATH=CHECKOUT python -m tests.on_both_devices answers.json pretended
 """
 
 import json
@@ -52,7 +53,8 @@ COMMANDS = {  # name: batch size (a batch is a fourth of all images), and words
 
 
 def numbers(folder: Path) -> dict[str, list[float]]:
-    """Read the numbers of all tables and scores that lie in a folder; run folders, named by the time, are in tables."""
+    """Read the numbers of all tables and scores that lie in a folder; run folders, named by the
+    time, are in tables."""
     found = {}
     for path in sorted([*folder.rglob("*.csv"), *folder.rglob("*.npy")]):
         name = str(path.relative_to(folder))
@@ -92,11 +94,16 @@ def write_images(folder: Path) -> None:
             path = folder / split / "ab"[number % 2] / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
-    (folder / "dataset.yaml").write_text("size: 8\nchannels: 1\naugment: none\nmean: [0.5]\nstd: [0.2]\n")
+    (folder / "dataset.yaml").write_text(
+        "size: 8\nchannels: 1\naugment: none\nmean: [0.5]\nstd: [0.2]\n"
+    )
 
 
-def run_all(folder: Path, gpu: int, answers: dict[str, dict], waits: dict[str, list[int]]) -> dict[str, list[float]]:
-    """Run all commands in a folder; returns the numbers that they wrote, and notes the waits of each."""
+def run_all(
+    folder: Path, gpu: int, answers: dict[str, dict], waits: dict[str, list[int]]
+) -> dict[str, list[float]]:
+    """Run all commands in a folder; returns the numbers that they wrote, and notes the waits of
+    each."""
     folder.mkdir()
     for name, (batch_size, words) in COMMANDS.items():
         waits.clear()

@@ -1,11 +1,12 @@
 """A pretended GPU for a machine without one: real values, real devices, no speed.
 
-`install` makes this machine one with two GPUs, of which the second, `cuda:1`, can be used. A tensor there says so and
-holds its values in a tensor of the CPU. A dispatch mode sees every operation, computes it on the CPU, refuses what CUDA
-refuses, and counts what blocks: copies that nobody asked not to wait for, and values that the host asks for.
+`install` makes this machine one with two GPUs, of which the second, `cuda:1`, can be used. A tensor
+there says so and holds its values in a tensor of the CPU. A dispatch mode sees every operation,
+computes it on the CPU, refuses what CUDA refuses, and counts what blocks: copies that nobody asked
+not to wait for, and values that the host asks for.
 
-It does not show kernels that round otherwise, nondeterminism, streams and races, real memory, several GPUs, speed.
-"""
+It does not show kernels that round otherwise, nondeterminism, streams and races, real memory,
+several GPUs, speed."""
 
 import collections
 import os
@@ -34,7 +35,8 @@ class Refused(RuntimeError):
 
 
 class Pretended(Tensor):
-    """A tensor on the pretended GPU. For C++ it is one of the CPU, so that torch needs no other build."""
+    """A tensor on the pretended GPU. For C++ it is one of the CPU, so that torch needs no other
+    build."""
 
     device = property(lambda self: GPU)
     is_cuda = property(lambda self: True)
@@ -42,7 +44,11 @@ class Pretended(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor):
-        layout = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype}
+        layout = {
+            "strides": held.stride(),
+            "storage_offset": held.storage_offset(),
+            "dtype": held.dtype,
+        }
         tensor = Tensor._make_wrapper_subclass(cls, held.size(), **layout, device="cpu")
         tensor.held = held
         return tensor
@@ -62,7 +68,11 @@ class Pretended(Tensor):
 
     def __deepcopy__(self, memo):
         if id(self) not in memo:
-            copy = self.detach().clone(memory_format=torch.preserve_format).requires_grad_(self.requires_grad)
+            copy = (
+                self.detach()
+                .clone(memory_format=torch.preserve_format)
+                .requires_grad_(self.requires_grad)
+            )
             copy._is_param = getattr(self, "_is_param", False)
             memo[id(self)] = copy
         return memo[id(self)]
@@ -72,7 +82,8 @@ class Pretended(Tensor):
 
 
 def execute(function, args, kwargs):
-    """Compute an operation on the CPU, after refusing what CUDA refuses and counting what blocks."""
+    """Compute an operation on the CPU, after refusing what CUDA refuses and counting what
+    blocks."""
     name = function._schema.name.removeprefix("aten::")
     flat, spec = tree_flatten((args, kwargs))
     tensors = [value for value in flat if isinstance(value, Tensor)]
@@ -88,7 +99,9 @@ def execute(function, args, kwargs):
         asked = kwargs.get("non_blocking") or any(flag is True for flag in args[2:])
         if to_gpu not in (None, isinstance(source, Pretended)) and not asked:
             _count("copy to the GPU" if to_gpu else "copy from the GPU")
-    elif name.startswith(("index", "_index", "_unsafe_index")) and isinstance(args[1], (list, tuple)):
+    elif name.startswith(("index", "_index", "_unsafe_index")) and isinstance(
+        args[1], (list, tuple)
+    ):
         _check_indices(name, args[0], args[1])
     elif name != "is_pinned":
         _check(name, tensors, on_gpu)
@@ -103,12 +116,15 @@ def execute(function, args, kwargs):
     if name == "_to_copy" and not (isinstance(args[0], Pretended) if to_gpu is None else to_gpu):
         return out
     if not function._schema.is_mutable or to_gpu is None:
-        out = tree_map_only(Tensor, lambda each: each if isinstance(each, Pretended) else Pretended(each), out)
+        out = tree_map_only(
+            Tensor, lambda each: each if isinstance(each, Pretended) else Pretended(each), out
+        )
     return return_and_correct_aliasing(function, args, kwargs, out) if on_gpu else out
 
 
 def _is_gpu(device) -> bool:
-    """Return whether a device is the pretended GPU; a bare `cuda` is the one that was chosen last."""
+    """Return whether a device is the pretended GPU; a bare `cuda` is the one that was chosen
+    last."""
     device = torch.device(device)
     index = torch.cuda.current_device() if device.index is None else device.index
     if device.type == "cuda" and index != GPU.index:
@@ -119,7 +135,10 @@ def _is_gpu(device) -> bool:
 def _count(what: str) -> None:
     """Count an operation that blocks, by the innermost line of the suite."""
     frame = sys._getframe(1)
-    while frame and not (frame.f_code.co_filename.startswith(f"{ROOT}/") and "/tests/" not in frame.f_code.co_filename):
+    while frame and not (
+        frame.f_code.co_filename.startswith(f"{ROOT}/")
+        and "/tests/" not in frame.f_code.co_filename
+    ):
         frame = frame.f_back
     line = f"{frame.f_code.co_filename[len(ROOT) + 1 :]}:{frame.f_lineno}" if frame else "elsewhere"
     BLOCKING[what, line] += 1
@@ -128,20 +147,30 @@ def _count(what: str) -> None:
 def _check_indices(name: str, indexed: Tensor, indices) -> None:
     for index in indices:
         if isinstance(index, Pretended) and not isinstance(indexed, Pretended):
-            raise Refused(f"{name}: indices should be on the same device as the indexed tensor (cpu)")
-        if index is not None and not isinstance(index, Pretended) and isinstance(indexed, Pretended):
+            raise Refused(
+                f"{name}: indices should be on the same device as the indexed tensor (cpu)"
+            )
+        if (
+            index is not None
+            and not isinstance(index, Pretended)
+            and isinstance(indexed, Pretended)
+        ):
             _count("index of the CPU")
         if index is not None and index.dtype in (torch.bool, torch.uint8):
             _count("index by a mask")
 
 
 def _check(name: str, tensors: list[Tensor], on_gpu: list[Tensor]) -> None:
-    """Refuse tensors of two devices, but for scalars of the CPU where CUDA takes them, and kernels that CUDA lacks."""
+    """Refuse tensors of two devices, but for scalars of the CPU where CUDA takes them, and kernels
+    that CUDA lacks."""
     others = [value for value in tensors if not isinstance(value, Pretended)]
     is_step = name.startswith(("_foreach", "_fused"))  # the counters of optimisers are on the CPU
     takes_none = name in PRODUCTS or name in ("cat", "stack", "index_select", "gather", "scatter")
     if on_gpu and others and not is_step and (takes_none or any(value.ndim for value in others)):
-        where = [("gpu" if isinstance(value, Pretended) else "cpu", tuple(value.shape)) for value in tensors]
+        where = [
+            ("gpu" if isinstance(value, Pretended) else "cpu", tuple(value.shape))
+            for value in tensors
+        ]
         raise Refused(f"{name}: expected all tensors to be on the same device, not {where}")
     if on_gpu and name in PRODUCTS and not tensors[0].is_floating_point():
         raise Refused(f"{name} is not implemented for {tensors[0].dtype} on CUDA")
@@ -159,7 +188,8 @@ _group = torch._C._group_tensors_by_device_and_dtype
 
 
 def _places(*args, **kwargs):
-    """Replace a tensor among the arguments of `to` by its device and dtype: C++ would take it for one of the CPU."""
+    """Replace a tensor among the arguments of `to` by its device and dtype: C++ would take it for
+    one of the CPU."""
     if args and isinstance(args[0], Tensor):
         args = (args[0].device, args[0].dtype, *args[1:])
     return args, kwargs
@@ -179,9 +209,13 @@ def _to(tensor: Tensor, *args, copy: bool = False, **kwargs) -> Tensor:
 
 
 def _grouped(lists: list[list[Tensor]], *args):
-    """Group the tensors of an optimiser by device, as `_group` does, which takes all for tensors of the CPU."""
+    """Group the tensors of an optimiser by device, as `_group` does, which takes all for tensors of
+    the CPU."""
     groups = _group(lists, *args)
-    return {(members[0][0].device, dtype): (members, places) for (_, dtype), (members, places) in groups.items()}
+    return {
+        (members[0][0].device, dtype): (members, places)
+        for (_, dtype), (members, places) in groups.items()
+    }
 
 
 def install() -> int:
@@ -191,12 +225,18 @@ def install() -> int:
         AttributeError, RuntimeError, TypeError: this torch is made otherwise.
     """
     chosen = [GPU.index]  # for the trial; then 0, as in every process at first
-    torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(…, device="cuda") makes it on the CPU, and then moves it
-    torch._C._nn._parse_to = lambda *args, **kwargs: _parse_to(*_places(*args, **kwargs)[0], **kwargs)
+    torch._C._set_only_lift_cpu_tensors(
+        True
+    )  # torch.tensor(…, device="cuda") makes it on the CPU, and then moves it
+    torch._C._nn._parse_to = lambda *args, **kwargs: _parse_to(
+        *_places(*args, **kwargs)[0], **kwargs
+    )
     torch._C._group_tensors_by_device_and_dtype = _grouped
     Tensor.to = _to
     Tensor.pin_memory = lambda tensor, *_: tensor.clone()
-    torch.__future__.set_overwrite_module_params_on_conversion(True)  # a parameter becomes one of the other class
+    torch.__future__.set_overwrite_module_params_on_conversion(
+        True
+    )  # a parameter becomes one of the other class
     answers = {
         "_lazy_init": None, "is_available": True, "is_initialized": True, "device_count": 2, "manual_seed": None,
         "manual_seed_all": None, "get_device_name": "pretended GPU", "empty_cache": None, "_is_in_bad_fork": False,
@@ -224,7 +264,11 @@ def _try() -> None:
     weight = torch.nn.Linear(2, 1, bias=False).to(GPU).weight
     loss = (weight @ torch.ones(2, device="cuda")).sum()
     loss.backward()
-    if not isinstance(weight.grad, Pretended) or loss.device != GPU or weight.grad.tolist() != [[1, 1]]:
+    if (
+        not isinstance(weight.grad, Pretended)
+        or loss.device != GPU
+        or weight.grad.tolist() != [[1, 1]]
+    ):
         raise RuntimeError("gradients are not on the device of their parameters")
     torch.optim.Adam([weight], fused=True).step()
     try:

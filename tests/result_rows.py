@@ -31,15 +31,36 @@ def evaluation_row(**values: Any) -> EvaluationRow:
 
 
 def similarity_row(*, nulls: dict[str, Null] | None = None, **values: Any) -> SimilarityRow:
-    """A row of a table of similarity, from fields, and nulls of permutations of all images by measure."""
+    """A row of a table of similarity, from fields, and nulls of permutations of all images by
+    measure."""
     usual = SimilarityRow(
-        "a.pt", "b.pt", "x", "y", None, None, "positions", 10, "resnet18", "resnet18", "digits", "auto", None, None, {}
+        "a.pt",
+        "b.pt",
+        "x",
+        "y",
+        None,
+        None,
+        "positions",
+        10,
+        "resnet18",
+        "resnet18",
+        "digits",
+        "auto",
+        None,
+        None,
+        {},
     )
     row = usual._replace(**values)
-    columns = {key: value for name, null in (nulls or {}).items() for key, value in null.columns(name, "").items()}
+    columns = {
+        key: value
+        for name, null in (nulls or {}).items()
+        for key, value in null.columns(name, "").items()
+    }
     return row._replace(values=row.values | columns)
 
 
 def probe_row(**values: Any) -> ProbeRow:
     """A row of a table of probes, from fields."""
-    return ProbeRow("a.pt", "x", None, 0.5, 0.5, 1.0, 0, 10, "resnet18", "digits", 360)._replace(**values)
+    return ProbeRow("a.pt", "x", None, 0.5, 0.5, 1.0, 0, 10, "resnet18", "digits", 360)._replace(
+        **values
+    )

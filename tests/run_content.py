@@ -12,13 +12,15 @@ TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """The files that a run left, by paths in which times and detector ids are replaced by what they stand for.
+    """The files that a run left, by paths in which times and detector ids are replaced by what they
+    stand for.
 
-    Left out is what has to differ: versions and times in `run.json`, and the command line in `summary.txt`; and what
-    never got a final name.
-    """
+    Left out is what has to differ: versions and times in `run.json`, and the command line in
+    `summary.txt`; and what never got a final name."""
     found, runs = {}, {path.parent.name: path.parent for path in folder.rglob("2*/config.txt")}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
+    for path in sorted(
+        path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()
+    ):
         name, data, parent = str(path.relative_to(folder)), path.read_bytes(), path.parent
         if path.name.endswith(("run.json", ".lock", ".part")):
             continue
@@ -27,7 +29,11 @@ def content(folder: Path) -> dict[str, bytes]:
             name = name.replace(run.name, " -> ".join(pair_of(run)))
         elif (parent / "meta.json").exists():
             name = f"{parent.name}/detector" if path.suffix == ".pt" else name
-            data = data if path.suffix == ".pt" else json.dumps(list(json.loads(data).values())).encode()
+            data = (
+                data
+                if path.suffix == ".pt"
+                else json.dumps(list(json.loads(data).values())).encode()
+            )
         if path.suffix in (".csv", ".json"):  # they name run folders
             data = "\n".join(sorted(TIME.sub("TIME", data.decode()).splitlines())).encode()
         if path.name == "summary.txt":

@@ -1,4 +1,5 @@
-"""Tables as the scripts write them, of values that tests choose; what a test does not name has a usual value."""
+"""Tables as the scripts write them, of values that tests choose; what a test does not name has a
+usual value."""
 
 import csv
 from pathlib import Path
@@ -8,7 +9,11 @@ from src.choices.similarity import MEASURES
 from src.results.tables import to_record
 from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
 
-STITCH = to_record(stitch_row(front_layer="x", end_layer="y", init="pinv", n_epochs=0, end_accuracy=0.9, n_images=360))
+STITCH = to_record(
+    stitch_row(
+        front_layer="x", end_layer="y", init="pinv", n_epochs=0, end_accuracy=0.9, n_images=360
+    )
+)
 EVALUATION = to_record(evaluation_row(front_layer="x", end_layer="y", init="pinv", n_epochs=0))
 PROBE = to_record(probe_row())
 SIMILARITY = to_record(similarity_row()) | dict.fromkeys(MEASURES, "")

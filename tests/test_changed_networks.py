@@ -1,4 +1,5 @@
-"""Results know the weights they were made with: networks that are trained again, exchanged, moved, given or fresh."""
+"""Results know the weights they were made with: networks that are trained again, exchanged, moved,
+given or fresh."""
 
 import hashlib
 import json
@@ -25,8 +26,29 @@ LAYERS = ["pool2,pool4", "pool4", "rc2c_pre", *ON_DIGITS]
 MATCH = ["-e", 0, "-i", "pinv", "--mod-only-stitch", "-dir", "r"]
 STITCH = ["exec_stitch.py", "f.pt", "g.pt", *SMALL, *LAYERS, *MATCH]
 EVALUATE = ["exec_eval_stitcher_ood.py", "results/r", *ON_DIGITS, "--detector", "mahalanobis"]
-PROBE = ["exec_probe.py", "f.pt", "small_cnn", "-l", "pool4", *ON_DIGITS, "-e", 1, "-o", "probes.csv"]
-COMPARE = ["exec_compute_low_rank_sim_metrics.py", "f.pt", "g.pt", *SMALL, "pool4", "pool4", *ON_DIGITS, "-n", 60]
+PROBE = [
+    "exec_probe.py",
+    "f.pt",
+    "small_cnn",
+    "-l",
+    "pool4",
+    *ON_DIGITS,
+    "-e",
+    1,
+    "-o",
+    "probes.csv",
+]
+COMPARE = [
+    "exec_compute_low_rank_sim_metrics.py",
+    "f.pt",
+    "g.pt",
+    *SMALL,
+    "pool4",
+    "pool4",
+    *ON_DIGITS,
+    "-n",
+    60,
+]
 NETS = """import torch
 from torch import nn
 from src.models import build_model
@@ -99,7 +121,9 @@ def exchange() -> None:
 def forget(folder: Path) -> None:
     """Make runs in a folder ones of the public code, which keeps no hash."""
     for path in folder.glob("*/config.txt"):
-        options = {name: value for name, value in read_json(path).items() if not name.endswith("_sha256")}
+        options = {
+            name: value for name, value in read_json(path).items() if not name.endswith("_sha256")
+        }
         path.write_text(json.dumps(options))
 
 
@@ -111,7 +135,10 @@ def test_runs_and_tables_record_the_weights(networks):
     run("misc/verdict.py", "results/r")
     run("misc/collect_results.py", "results", "-r", "-o", "all.csv")
     f, g = sha256("f.pt"), sha256("g.pt")
-    for config in [*Path("results/r").glob("*/config.txt"), Path("results/r/ood_evaluation_mahalanobis.config.txt")]:
+    for config in [
+        *Path("results/r").glob("*/config.txt"),
+        Path("results/r/ood_evaluation_mahalanobis.config.txt"),
+    ]:
         options = read_json(config)
         assert (options["front_model_path_sha256"], options["end_model_path_sha256"]) == (f, g)
     assert read_json("probes.config.txt")["model_path_sha256"] == f
@@ -120,9 +147,13 @@ def test_runs_and_tables_record_the_weights(networks):
               "all_measurements.csv")  # fmt: skip
     for table in tables:
         rows = read_csv(table)
-        assert rows and {(row["front_weights"], row["end_weights"]) for row in rows} == {(f[:12], g[:12])}, table
+        assert rows and {(row["front_weights"], row["end_weights"]) for row in rows} == {
+            (f[:12], g[:12])
+        }, table
     assert {row["model_weights"] for row in read_csv("probes.csv")} == {f[:12]}
-    assert {(row["model1_weights"], row["model2_weights"]) for row in read_csv("sim.csv")} == {(f[:12], g[:12])}
+    assert {(row["model1_weights"], row["model2_weights"]) for row in read_csv("sim.csv")} == {
+        (f[:12], g[:12])
+    }
     config = str(next(Path("results/r").glob("*/config.txt")))
     run("exec_stitch.py", "--config", config, "-dir", "again")  # which knows no such option
 
@@ -146,7 +177,9 @@ def test_a_resumed_run_of_a_network_that_was_trained_again_is_refused(networks):
 def test_exchanged_checkpoints_are_refused(networks):
     run(*STITCH)
     exchange()
-    assert "results/r: 2 runs are of earlier weights of f.pt, g.pt; " in error_line(*STITCH, "--resume")
+    assert "results/r: 2 runs are of earlier weights of f.pt, g.pt; " in error_line(
+        *STITCH, "--resume"
+    )
     back = [{"f.pt": "g.pt", "g.pt": "f.pt"}.get(word, word) for word in STITCH]
     assert "2 of 2 runs are finished" in run(*back, "--resume").err
 
@@ -182,7 +215,10 @@ def test_an_evaluation_takes_the_networks_that_the_stitches_were_made_with(netwo
         "--end-model where the old checkpoint is"
     )
     line = error_line(*EVALUATE, "--end-model", "f.pt")
-    assert "--end-model f.pt: 2 of 2 runs are of other weights; give the checkpoint they were made with" in line
+    assert (
+        "--end-model f.pt: 2 of 2 runs are of other weights; give the checkpoint they were made with"
+        in line
+    )
     run(*EVALUATE, "--end-model", "old.pt")
     (row, _) = read_csv("results/r/ood_evaluation_mahalanobis.csv")
     assert row["end_weights"] == sha256("old.pt")[:12]
@@ -198,7 +234,9 @@ def test_old_and_new_weights_of_one_path_are_two_networks_to_readers(networks):
     run_anew(*STITCH)
     run_anew(*COMPARE, "-o", "new.csv")
     said = run_anew("misc/verdict.py", "results/r", "-sim", "sim.csv", "new.csv").err
-    assert said.count("warning: 2 runs are of earlier weights of g.pt") == 1 and "repeat" not in said
+    assert (
+        said.count("warning: 2 runs are of earlier weights of g.pt") == 1 and "repeat" not in said
+    )
     rows = read_csv("verdict.csv")
     assert len(rows) == 4 and {row["end_weights"] for row in rows} == {before, sha256("g.pt")[:12]}
     assert len({row["networks"] for row in rows}) == 2
@@ -208,7 +246,9 @@ def test_old_and_new_weights_of_one_path_are_two_networks_to_readers(networks):
     said = run_anew("misc/collect_results.py", "results", "-r", "-o", "all.csv")
     assert said.err.count("warning: 2 runs are of earlier weights of g.pt") == 1
     assert f"end_weights={before}" in said.out
-    said = run_anew("misc/rank_statistics.py", "sim.csv", "new.csv", "results/r/grid.csv", "-o", "ranks.csv")
+    said = run_anew(
+        "misc/rank_statistics.py", "sim.csv", "new.csv", "results/r/grid.csv", "-o", "ranks.csv"
+    )
     assert "warning: 3 rows are of earlier weights of g.pt" in said.err and "repeat" not in said.err
     assert len({row["setting"] for row in read_csv("ranks.csv")}) >= 2
     os.remove("g.pt")
@@ -223,20 +263,45 @@ def test_runs_without_a_hash_are_warned_of_where_a_checkpoint_is_newer(networks)
     train("g", 7)
     warning = "warning: 2 runs are without a record of weights, and g.pt is newer: they may be of its earlier weights"
     assert warning in run_anew(*STITCH, "--resume").err
-    for reader in (EVALUATE, ["misc/verdict.py", "results/r"], ["misc/collect_results.py", "results/r"]):
+    for reader in (
+        EVALUATE,
+        ["misc/verdict.py", "results/r"],
+        ["misc/collect_results.py", "results/r"],
+    ):
         assert run_anew(*reader).err.count(warning) == 1
-    assert read_csv("results/r/ood_evaluation_mahalanobis.csv")[0]["end_weights"] == sha256("g.pt")[:12]
+    assert (
+        read_csv("results/r/ood_evaluation_mahalanobis.csv")[0]["end_weights"]
+        == sha256("g.pt")[:12]
+    )
 
 
 def test_finished_probes_without_a_hash_are_warned_of_where_the_checkpoint_is_newer(networks):
-    probe = ["exec_probe.py", "f.pt", "small_cnn", "-l", "pool4", *ON_DIGITS, "-e", "1", "-o", "p.csv", "--resume"]
+    probe = [
+        "exec_probe.py",
+        "f.pt",
+        "small_cnn",
+        "-l",
+        "pool4",
+        *ON_DIGITS,
+        "-e",
+        "1",
+        "-o",
+        "p.csv",
+        "--resume",
+    ]
     run(*probe)
     config = Path("p.config.txt")
-    options = {name: value for name, value in json.loads(config.read_text()).items() if not name.endswith("_sha256")}
+    options = {
+        name: value
+        for name, value in json.loads(config.read_text()).items()
+        if not name.endswith("_sha256")
+    }
     config.write_text(json.dumps(options))
     os.utime(config, (1, 1))
     err = run_anew(*probe).err
-    assert "without a record of weights, and f.pt is newer" in err and "nothing is left to do" in err
+    assert (
+        "without a record of weights, and f.pt is newer" in err and "nothing is left to do" in err
+    )
 
 
 def test_a_checkpoint_that_is_written_while_it_is_read_is_refused(networks, monkeypatch):
@@ -268,7 +333,12 @@ def test_a_renamed_results_folder_is_resumed(networks):
 
 
 def test_all_pairs_of_a_network_that_was_trained_again(networks):
-    lines = ["name,path,type", "a,f.pt,small_cnn", "b,g.pt,small_cnn", "c,DEFAULT,nets.py:pretrained"]
+    lines = [
+        "name,path,type",
+        "a,f.pt,small_cnn",
+        "b,g.pt,small_cnn",
+        "c,DEFAULT,nets.py:pretrained",
+    ]
     (networks / "networks.csv").write_text("\n".join(lines) + "\n")
     (networks / "nets.py").write_text(
         NETS.replace("drawn(n_classes)\n", "build_model('small_cnn', n_channels=1).module\n")
@@ -296,7 +366,9 @@ def test_all_pairs_of_a_network_that_was_trained_again(networks):
     assert names_in(stale) == {f"{name}{end}" for name in ("a-b", "b-a", "a-c", "c-a")
                                for end in ("", ".config.txt", ".run.json")}  # fmt: skip
     (stale,) = Path("results/all/similarity").glob("stale-*")
-    assert names_in(stale) == {f"{name}.{end}" for name in ("a-b", "a-c") for end in ("csv", "config.txt", "run.json")}
+    assert names_in(stale) == {
+        f"{name}.{end}" for name in ("a-b", "a-c") for end in ("csv", "config.txt", "run.json")
+    }
     assert "0 of 12 units" in run(*command).err
     said = run("misc/collect_results.py", "results", "-r", "-o", "all.csv").err
     assert "earlier" not in said and "repeat" not in said  # what was moved aside is left out
@@ -307,11 +379,15 @@ def test_all_pairs_of_a_network_that_was_trained_again(networks):
 
 
 def test_ground_truth_leaves_out_earlier_weights(networks):
-    (networks / "networks.csv").write_text("name,path,type,group\na,f.pt,small_cnn,x\nb,g.pt,small_cnn,y\n")
+    (networks / "networks.csv").write_text(
+        "name,path,type,group\na,f.pt,small_cnn,x\nb,g.pt,small_cnn,y\n"
+    )
     run(*ALL)
     listed = read_networks("networks.csv")
     whole = read_tables(Path("results/all"), listed)
-    pair, table = (Path("results/all", name) for name in ("pinv/a-b/grid.csv", "similarity/a-b.csv"))
+    pair, table = (
+        Path("results/all", name) for name in ("pinv/a-b/grid.csv", "similarity/a-b.csv")
+    )
     old = {path: path.read_text() for path in (pair, table)}
     train("f", 7)
     for path, text in old.items():
@@ -324,10 +400,14 @@ def test_ground_truth_leaves_out_earlier_weights(networks):
 
 
 def test_ground_truth_warns_of_runs_without_a_hash_whose_checkpoint_is_newer(networks, capsys):
-    (networks / "networks.csv").write_text("name,path,type,group\na,f.pt,small_cnn,x\nb,g.pt,small_cnn,y\n")
+    (networks / "networks.csv").write_text(
+        "name,path,type,group\na,f.pt,small_cnn,x\nb,g.pt,small_cnn,y\n"
+    )
     run(*ALL)
     table = Path("results/all/pinv/a-b/grid.csv")
-    table.write_text(table.read_text().replace(sha256("f.pt")[:12], "").replace(sha256("g.pt")[:12], ""))
+    table.write_text(
+        table.read_text().replace(sha256("f.pt")[:12], "").replace(sha256("g.pt")[:12], "")
+    )
     train("f", 7)
     console.warn_once.cache_clear()
     read_tables(Path("results/all"), read_networks("networks.csv"))
@@ -344,7 +424,10 @@ def test_given_weights_are_one_network_whatever_the_seed_and_fresh_ones_are_not(
     for seed in (0, 1):
         run("exec_stitch.py", "-", "DEFAULT", own[1], own[0], *layers, "-s", seed)
     rows = read_csv("results/r/grid.csv")
-    assert len({row["end_weights"] for row in rows}) == 1 and len({row["front_weights"] for row in rows}) == 2
+    assert (
+        len({row["end_weights"] for row in rows}) == 1
+        and len({row["front_weights"] for row in rows}) == 2
+    )
     evaluate = [*EVALUATE, "--front-type", own[1], "--end-type", own[0]]
     assert "the runs differ in front_model" in error_line(*evaluate)
     run("exec_stitch.py", "DEFAULT", "DEFAULT", own[0], own[0], *layers[:-1], "given", "-s", 2)
@@ -364,8 +447,14 @@ def test_a_function_that_only_builds_is_fresh_and_one_that_gives_its_weights_is_
     assert f"{networks}/nets.py:pretrained gives" in said and "DEFAULT" in said
     run("misc/verdict.py", "results/r")
     assert read_csv("verdict.csv")[0]["reason"] == "the end network was never trained"
-    line = error_line("exec_stitch.py", "DEFAULT", "-", "small_cnn", "small_cnn", "pool4", *LAYERS[1:], *MATCH)
-    assert "DEFAULT" in line and "small_cnn" in line and "give a checkpoint, or - for fresh weights" in line
+    line = error_line(
+        "exec_stitch.py", "DEFAULT", "-", "small_cnn", "small_cnn", "pool4", *LAYERS[1:], *MATCH
+    )
+    assert (
+        "DEFAULT" in line
+        and "small_cnn" in line
+        and "give a checkpoint, or - for fresh weights" in line
+    )
 
 
 def test_fresh_networks_of_all_pairs_are_loaded_once_and_known_by_the_list(networks, loads):
@@ -375,7 +464,11 @@ def test_fresh_networks_of_all_pairs_are_loaded_once_and_known_by_the_list(netwo
     run(*ALL, "-s", 3)
     assert len(loads) == 3 and {name.seed for name in loads} == {None, 3}
     run("misc/collect_results.py", "results/all", "--curves", "--networks", "networks.csv")
-    assert {row["networks"] for row in read_csv("results/all/curves.csv")} == {"x → x", "x → y", "y → x"}
+    assert {row["networks"] for row in read_csv("results/all/curves.csv")} == {
+        "x → x",
+        "x → y",
+        "y → x",
+    }
     run("misc/collect_results.py", "results/all", "-r", "--networks", "networks.csv")
     rows = read_csv("results/all/grid_measurements.csv")
     assert {row["front_network"] for row in rows} == {"a", "b", "c"}
@@ -386,7 +479,9 @@ def test_ground_truth_loads_fresh_networks_of_the_seed_of_the_tables(networks, l
     for i in range(4):
         train(f"n{i}", i)
         lines.append(f"n{i},n{i}.pt,small_cnn,clean")
-    (networks / "networks.csv").write_text("\n".join([*lines, "fresh,-,small_cnn,impostor:fresh"]) + "\n")
+    (networks / "networks.csv").write_text(
+        "\n".join([*lines, "fresh,-,small_cnn,impostor:fresh"]) + "\n"
+    )
     run(*ALL, "--methods", "none", "-s", 3)
     loads.clear()
     run("misc/ground_truth.py", "results/all", "networks.csv", *ON_DIGITS)
@@ -402,5 +497,8 @@ def test_a_file_is_hashed_once(networks, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", lambda path: reads.append(path) or read(path))
     (networks / "link.pt").symlink_to("f.pt")
     for _ in range(64):
-        assert NetworkName("f.pt", "small_cnn").identity == NetworkName("link.pt", "small_cnn").identity
+        assert (
+            NetworkName("f.pt", "small_cnn").identity
+            == NetworkName("link.pt", "small_cnn").identity
+        )
     assert len(reads) == 1

@@ -28,7 +28,9 @@ def _channels_last(value):
 
 def test_equal_states_make_equal_bytes_under_any_name(tmp_path, model):
     save_state(tmp_path / "a.pt", model.state_dict())
-    other = {key: _channels_last(value) for key, value in model.state_dict().items()}  # equal, laid out otherwise
+    other = {
+        key: _channels_last(value) for key, value in model.state_dict().items()
+    }  # equal, laid out otherwise
     save_state(tmp_path / "another_name.pt", other)
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "another_name.pt").read_bytes()
     assert (tmp_path / "a.pt").read_bytes()[:2] == b"PK"
@@ -36,7 +38,9 @@ def test_equal_states_make_equal_bytes_under_any_name(tmp_path, model):
 
 def test_reads_both_formats_wrapped_data_parallel_and_compiled_checkpoints(tmp_path, model):
     prefixes = ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")
-    for zipped, prefix, wrapper in itertools.product((True, False), prefixes, (None, "state_dict", "model")):
+    for zipped, prefix, wrapper in itertools.product(
+        (True, False), prefixes, (None, "state_dict", "model")
+    ):
         state = {f"{prefix}{key}": value for key, value in model.state_dict().items()}
         content = {"epoch": 3, wrapper: state} if wrapper else state
         torch.save(content, tmp_path / "m.pt", _use_new_zipfile_serialization=zipped)
@@ -56,30 +60,46 @@ def test_loads_frozen_and_in_evaluation_mode(tmp_path, model):
 def test_other_architectures_are_refused_with_one_key_that_differs(tmp_path, model):
     path = str(tmp_path / "m.pt")
     save_state(tmp_path / "m.pt", model.state_dict())
-    with pytest.raises(UserError, match=r'fit resnet18 with 10 classes: Missing key[^"]*"[^"]*" and \d+ more; name'):
+    with pytest.raises(
+        UserError, match=r'fit resnet18 with 10 classes: Missing key[^"]*"[^"]*" and \d+ more; name'
+    ):
         load_model(NetworkName(path, "resnet18"), IMAGES)
-    with pytest.raises(UserError, match=r"fc.weight: \[10, 128\] in the checkpoint, \[100, 128\] in the n") as error:
+    with pytest.raises(
+        UserError, match=r"fc.weight: \[10, 128\] in the checkpoint, \[100, 128\] in the n"
+    ) as error:
         load_model(NetworkName(path, "small_cnn"), IMAGES._replace(n_classes=100))
     assert "fc.bias" not in str(error.value)
 
 
 def train_options(folder, **options):
-    (folder / "config.txt").write_text(json.dumps({"model_type": "small_cnn", "dataset": "cifar10"} | options))
+    (folder / "config.txt").write_text(
+        json.dumps({"model_type": "small_cnn", "dataset": "cifar10"} | options)
+    )
     return NetworkName(str(folder / "m.pt"), "small_cnn")
 
 
 def test_images_of_other_channels_or_classes_than_those_of_the_training(tmp_path, model):
-    """The line names both data sets, and one key; without the data set of the training, the key alone."""
+    """The line names both data sets, and one key; without the data set of the training, the key
+    alone."""
     save_state(tmp_path / "m.pt", model.state_dict())
     trained = rf"checkpoint {tmp_path}/m.pt was trained on cifar10 \(3×32×32, 10 classes\); the images are others "
     for images, said in (
-        (ImageSpec(10, (1, 8, 8)), rf"{trained}\(1×8×8, 10 classes\): size mismatch for conv1.weight: [^;]*$"),
-        (ImageSpec(100, (3, 32, 32)), rf"{trained}\(3×32×32, 100 classes\): size mismatch for fc.weight: [^;]*$"),
+        (
+            ImageSpec(10, (1, 8, 8)),
+            rf"{trained}\(1×8×8, 10 classes\): size mismatch for conv1.weight: [^;]*$",
+        ),
+        (
+            ImageSpec(100, (3, 32, 32)),
+            rf"{trained}\(3×32×32, 100 classes\): size mismatch for fc.weight: [^;]*$",
+        ),
     ):
         with pytest.raises(UserError, match=said):
             load_model(train_options(tmp_path), images)
     for options in ({"dataset": str(tmp_path / "gone.npz")}, {"model_type": "resnet18"}):
-        with pytest.raises(UserError, match="does not fit small_cnn with 10 classes: size mismatch for conv1.weight"):
+        with pytest.raises(
+            UserError,
+            match="does not fit small_cnn with 10 classes: size mismatch for conv1.weight",
+        ):
             load_model(train_options(tmp_path, **options), ImageSpec(10, (1, 8, 8)))
 
 

@@ -1,7 +1,8 @@
-"""A new measure or score is one row of a table beside its function: options, tables and figures take it.
+"""A new measure or score is one row of a table beside its function: options, tables and figures
+take it.
 
-(Each network, data set, objective and closed form that exists is such a row, and is built from it where it is tested.)
-"""
+(Each network, data set, objective and closed form that exists is such a row, and is built from it
+where it is tested.)"""
 
 import pytest
 
@@ -36,8 +37,13 @@ def test_each_row_has_its_function_beside_the_functions_of_its_kind():
     assert closed_forms.SOLVERS.keys() == FORMS.keys()
     assert objectives.LOSSES.keys() == {row.loss for row in OBJECTIVES.values() if row.loss}
     assert building.BUILDERS.keys() == {row.builder for row in MODELS.values()}
-    assert registry.LOADERS.keys() == {row.loader for row in DATASETS.values()} | {"folder", "file"}  # a user's own
-    assert augmentation.KINDS.keys() == {row.augmentation.kind for row in DATASETS.values() if row.augmentation}
+    assert registry.LOADERS.keys() == {row.loader for row in DATASETS.values()} | {
+        "folder",
+        "file",
+    }  # a user's own
+    assert augmentation.KINDS.keys() == {
+        row.augmentation.kind for row in DATASETS.values() if row.augmentation
+    }
     assert interventions.INTERVENTION_FUNCTIONS.keys() == INTERVENTIONS.keys()
     assert loop.OPTIMIZERS.keys() == set(OPTIMIZERS)
 
@@ -49,7 +55,9 @@ def test_a_measure_of_similarity(monkeypatch, digit_networks):
     monkeypatch.setitem(measures.GRAM_MEASURES, "norms", same_norms)
     row = Measure("Norms", "cosine of norms", "do images have the same norms?", GRAMS, 1, 0)
     monkeypatch.setitem(MEASURES, "norms", row)
-    assert "norms: do images have the same norms?" in help_of("exec_compute_low_rank_sim_metrics.py")
+    assert "norms: do images have the same norms?" in help_of(
+        "exec_compute_low_rank_sim_metrics.py"
+    )
     given = [*digit_networks, MODEL, MODEL, "layer3.0", "layer3.0,layer4.0", *ON_DIGITS, "-n", "40"]
     options = ["--metrics", "norms", "--permutations", "19", "-o", "n.csv"]
     printed = run("exec_compute_low_rank_sim_metrics.py", *given, *options).out

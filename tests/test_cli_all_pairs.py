@@ -1,4 +1,5 @@
-"""misc/all_pairs.py: the files of the single scripts, by one process or by several of which some are killed."""
+"""misc/all_pairs.py: the files of the single scripts, by one process or by several of which some
+are killed."""
 
 import os
 import re
@@ -64,7 +65,8 @@ def seconds_of(text: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "1 s"), (59.5, "1 min 0 s"), (130, "2 min 10 s"), (90061, "25 h 1 min")]
+    ("seconds", "text"),
+    [(0.2, "1 s"), (59.5, "1 min 0 s"), (130, "2 min 10 s"), (90061, "25 h 1 min")],
 )
 def test_an_estimate_reads_like_a_time(seconds, text):
     assert duration(seconds) == text
@@ -77,9 +79,13 @@ def test_files_are_those_of_the_single_scripts(networks, few):
     said = run(SCRIPT, *every, "--dry-run", "--processes", "4", cwd=one)
     assert not (one / "results").exists()
     lines = said.out.splitlines()
-    assert len(lines) == 2 * 2 * 2 + 1 + 2 and all(re.search(r"  # \d+\.\d s$", line) for line in lines)
+    assert len(lines) == 2 * 2 * 2 + 1 + 2 and all(
+        re.search(r"  # \d+\.\d s$", line) for line in lines
+    )
     seconds = sum(float(line.split()[-2]) for line in lines)
-    (said_of_all,) = re.findall(r"on this device: (.*) by --processes 1 and (.*) by --processes 4\n", said.err)
+    (said_of_all,) = re.findall(
+        r"on this device: (.*) by --processes 1 and (.*) by --processes 4\n", said.err
+    )
     for text, n in zip(said_of_all, (1, 4), strict=True):
         assert seconds_of(text) == pytest.approx(seconds / n, abs=1 + 0.05 * len(lines))
     with figures.left_out(True):
@@ -92,38 +98,67 @@ def test_files_are_those_of_the_single_scripts(networks, few):
     assert done.out == "" and "means over" not in done.err  # whose numbers a single script prints
     expected, found = (content(folder / "results") for folder in (one, many))
     own = {name for name in found if re.fullmatch(r"all/(covariance|hint2)/.-.\.config\.txt", name)}
-    assert len(own) == 4 and found.keys() - expected.keys() == own and expected.keys() <= found.keys()
+    assert (
+        len(own) == 4 and found.keys() - expected.keys() == own and expected.keys() <= found.keys()
+    )
     assert [name for name in expected if expected[name] != found[name]] == []
     files = ("grid.csv", "ood_evaluation_mahalanobis.csv", "pool2 -> pool4/final_model.pt")
-    assert {f"all/{method}/a-b/{file}" for method in ("covariance", "hint2") for file in files} <= found.keys()
-    assert {"all/similarity/a-b.csv", "all/probes/a.csv"} <= found.keys() and "all/similarity/b-a.csv" not in found
+    assert {
+        f"all/{method}/a-b/{file}" for method in ("covariance", "hint2") for file in files
+    } <= found.keys()
+    assert {
+        "all/similarity/a-b.csv",
+        "all/probes/a.csv",
+    } <= found.keys() and "all/similarity/b-a.csv" not in found
 
     before = {path: path.stat().st_mtime_ns for path in many.rglob("*")}
     assert "0 of " in run(SCRIPT, *every, cwd=many).err
     assert {path: path.stat().st_mtime_ns for path in many.rglob("*")} == before
-    assert "with other options (seed was 0, now 1)" in error_line(SCRIPT, *every, "-s", "1", cwd=many)
+    assert "with other options (seed was 0, now 1)" in error_line(
+        SCRIPT, *every, "-s", "1", cwd=many
+    )
 
 
 def test_measures_can_be_added(networks, few):
     """They move nothing that is there."""
     folder = networks("more", 2)
-    only = [SCRIPT, *OPTIONS[: OPTIONS.index("--metrics")], "--metrics", "procrustes", "--no-figures"]
+    only = [
+        SCRIPT,
+        *OPTIONS[: OPTIONS.index("--metrics")],
+        "--metrics",
+        "procrustes",
+        "--no-figures",
+    ]
     run(*only, cwd=folder)
     table = folder / "results/all/similarity/a-b.csv"
     before = read_csv(table)
-    assert "1 of 3 units of work are left to do" in run(*only, "--metrics", "mutual_knn", cwd=folder).err
+    assert (
+        "1 of 3 units of work are left to do"
+        in run(*only, "--metrics", "mutual_knn", cwd=folder).err
+    )
     after = read_csv(table)
     assert "cka" not in before[0]
-    assert all(row.items() <= more.items() and more["mutual_knn"] for row, more in zip(before, after, strict=True))
+    assert all(
+        row.items() <= more.items() and more["mutual_knn"]
+        for row, more in zip(before, after, strict=True)
+    )
     assert "0 of 3" in run(*only, cwd=folder).err and read_csv(table) == after
-    assert "with other options (n_samples was 60, now 50)" in error_line(*only, "-n", "50", cwd=folder)
+    assert "with other options (n_samples was 60, now 50)" in error_line(
+        *only, "-n", "50", cwd=folder
+    )
 
 
 def test_networks_are_loaded_once_and_compared_by_one_pass_each(networks, few, monkeypatch):
     passes, activations = [], Network.activations
     loads, load = [], session.load_model
-    monkeypatch.setattr(Network, "activations", lambda *given, **more: passes.append(1) or activations(*given, **more))
-    monkeypatch.setattr(session, "load_model", lambda *given, **more: loads.append(1) or load(*given, **more))
+    monkeypatch.setattr(
+        Network,
+        "activations",
+        lambda *given, **more: passes.append(1) or activations(*given, **more),
+    )
+    monkeypatch.setattr(
+        session, "load_model", lambda *given, **more: loads.append(1) or load(*given, **more)
+    )
     run(SCRIPT, *OPTIONS, "--methods", "none", "--alignment", "pool", cwd=networks("passes", 4))
     assert len(passes) == len(loads) == 4  # of one batch each, for 6 pairs
 
@@ -135,7 +170,10 @@ def test_shares_are_disjoint_complete_and_stable():
     def shares(names: str) -> list[set[str]]:
         networks = [ListedNetwork(name, f"{name}.pt", "small_cnn") for name in names]
         units = all_pairs.units_of(all_pairs.parser().parse_args(OPTIONS), networks)
-        return [{unit.title for unit in units if all_pairs.is_in_share(unit, number, 3)} for number in (1, 2, 3)]
+        return [
+            {unit.title for unit in units if all_pairs.is_in_share(unit, number, 3)}
+            for number in (1, 2, 3)
+        ]
 
     few, more = shares("abcdef"), shares("zabcydef")
     assert sum(map(len, few)) == len(set.union(*few)) == 6 * 5 + 15 and all(few)
@@ -154,7 +192,11 @@ def test_a_pair_that_another_process_is_at_is_left(networks, few, monkeypatch):
         patch.setattr(Run, "claim", claim_others)
         said = run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder).err
     assert "1 are left to other processes, which are at them: pinv a-b" in said
-    assert names_in(folder / "results" / "all" / "pinv") == {"b-a", "b-a.config.txt", "b-a.run.json"}
+    assert names_in(folder / "results" / "all" / "pinv") == {
+        "b-a",
+        "b-a.config.txt",
+        "b-a.run.json",
+    }
     assert "[1/1] pinv a-b" in run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder).err
 
 
@@ -162,7 +204,13 @@ def test_a_pair_that_fails_stops_no_other(networks, few):
     folder = networks("failing", 3)
     path = folder / "models" / "b.pt"
     state = torch.load(path)
-    save_state(path, {key: value * torch.nan if key.endswith("4.weight") else value for key, value in state.items()})
+    save_state(
+        path,
+        {
+            key: value * torch.nan if key.endswith("4.weight") else value
+            for key, value in state.items()
+        },
+    )
     said = run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder, status=2).err
     assert "4 of 6 failed (pinv " in said.splitlines()[-1] and said.count(" failed: ") == 4
     finished = (folder / "results" / "all" / "pinv").glob("*.config.txt")
@@ -189,7 +237,9 @@ def test_a_unit_is_taken_up_where_its_process_was_killed(networks, few, monkeypa
     (left / ".0123.part").write_text("half")
     for folder in (whole, killed):
         run(SCRIPT, *options, cwd=folder)
-    assert content(killed / "results") == content(whole / "results") and not list(left.glob(".*.part"))
+    assert content(killed / "results") == content(whole / "results") and not list(
+        left.glob(".*.part")
+    )
     assert all((path / "config.txt").exists() for path in left.glob("2*"))
 
 
@@ -233,7 +283,13 @@ def test_paths_count_from_the_folder_of_the_list_and_own_code_runs_where_it_is_n
     (folder / "nets.py").write_text(NETS)
     text = (folder / "networks.csv").read_text().replace("b.pt,small_cnn", "b.pt,nets.py:cnn")
     (folder / "networks.csv").write_text(text)
-    options = ["lists/here/networks.csv", *OPTIONS[1:], "--no-similarity", "--own-types", "lists/here/nets.py:cnn"]
+    options = [
+        "lists/here/networks.csv",
+        *OPTIONS[1:],
+        "--no-similarity",
+        "--own-types",
+        "lists/here/nets.py:cnn",
+    ]
     run(SCRIPT, *options, cwd=folder.parents[1])
     found = content(folder.parents[1] / "results")
     assert {"all/pinv/a-b/grid.csv", "all/pinv/b-a/ood_evaluation_mahalanobis.csv"} <= found.keys()

@@ -1,4 +1,5 @@
-"""misc/collect_results.py as a user runs it, on runs of this suite and on those of the public code."""
+"""misc/collect_results.py as a user runs it, on runs of this suite and on those of the public
+code."""
 
 import json
 import re
@@ -22,7 +23,9 @@ def copy_run(source, target, accuracy: float | None = None) -> None:
     shutil.copytree(source, target)
     if accuracy is not None:
         summary = target / "summary.txt"
-        summary.write_text(re.sub("Clean accuracy: .*", f"Clean accuracy: {accuracy} ", summary.read_text()))
+        summary.write_text(
+            re.sub("Clean accuracy: .*", f"Clean accuracy: {accuracy} ", summary.read_text())
+        )
 
 
 def test_each_experiment_has_a_matrix_of_its_own(tmp_path):
@@ -35,12 +38,19 @@ def test_each_experiment_has_a_matrix_of_its_own(tmp_path):
     assert lines[0] == "objective=task, n_epochs=0" and lines[4] == "objective=hint, n_epochs=1"
     values = [["layer4.0", "0.9400"], ["layer4.1", "0.9000"], ["layer4.1", "0.8000"]]
     assert [lines[i].split() for i in (2, 3, 6)] == values and len(lines) == 7
-    assert {(row["objective"], row["n_epochs"]) for row in read_csv("x/grid.csv")} == {("task", "0"), ("hint", "1")}
+    assert {(row["objective"], row["n_epochs"]) for row in read_csv("x/grid.csv")} == {
+        ("task", "0"),
+        ("hint", "1"),
+    }
     table = read_csv("x/grid_intervals.csv")
-    assert {row["method"] for row in table} == {"direct matching", "hint matching"} and len(table) == 3
+    assert {row["method"] for row in table} == {"direct matching", "hint matching"} and len(
+        table
+    ) == 3
     for row in table:  # near those of the binomial distribution
         accuracy, low, high = (float(row[f"accuracy{end}"]) for end in ("", "_low", "_high"))
-        assert high - low == pytest.approx(2 * 1.96 * (accuracy * (1 - accuracy) / N) ** 0.5, abs=0.002)
+        assert high - low == pytest.approx(
+            2 * 1.96 * (accuracy * (1 - accuracy) / N) ** 0.5, abs=0.002
+        )
 
 
 def test_runs_of_the_public_code(tmp_path):
@@ -60,12 +70,16 @@ def test_runs_of_the_public_code(tmp_path):
 
 
 def test_the_arguments_of_the_public_script(tmp_path):
-    """The folder and the types of both networks, by which that script tells the order of the layers."""
+    """The folder and the types of both networks, by which that script tells the order of the
+    layers."""
     for source in TRAINED:
         copy_run(source, tmp_path / "n" / source.name)
     assert run(SCRIPT, "n", "resnet18", "resnet18").out == run(SCRIPT, "n").out != ""
     line = error_line(SCRIPT, "n", "resnet18", "resnet34")
-    assert "n has stitches of resnet18 to resnet18, not of resnet18 to resnet34; leave the types out" in line
+    assert (
+        "n has stitches of resnet18 to resnet18, not of resnet18 to resnet34; leave the types out"
+        in line
+    )
 
 
 def test_unfinished_and_damaged_runs_are_skipped_and_named(tmp_path):
@@ -74,7 +88,9 @@ def test_unfinished_and_damaged_runs_are_skipped_and_named(tmp_path):
         copy_run(source, tmp_path / "n" / source.name)
     (unfinished / "config.txt").unlink()
     (damaged / "config.txt").write_text("{}")
-    one, two = (line for line in run(SCRIPT, "n").err.splitlines() if line.startswith("warning: skipped: "))
+    one, two = (
+        line for line in run(SCRIPT, "n").err.splitlines() if line.startswith("warning: skipped: ")
+    )
     assert unfinished.name in one and "did not finish" in one
     assert damaged.name in two and "no folder of a stitching run" in two
     assert [row["folder"] for row in read_csv("n/grid.csv")] == [whole.name]
@@ -84,16 +100,23 @@ def test_two_folders_are_compared(tmp_path):
     for source in TRAINED:
         copy_run(source, tmp_path / "one" / source.name)
         copy_run(source, tmp_path / "other" / source.name, accuracy=0.5)
-    control = tmp_path / "one" / "2026-11-25_10-25-39.9" / "config.txt"  # which an earlier version made
+    control = (
+        tmp_path / "one" / "2026-11-25_10-25-39.9" / "config.txt"
+    )  # which an earlier version made
     copy_run(TRAINED[0], control.parent)
     control.write_text(json.dumps(json.loads(control.read_text()) | {"control": "labels"}))
     out, err = run(SCRIPT, "one", "other")
-    assert f"skipped: {control.parent.relative_to(tmp_path)} is a label-only control, which version 1.0 made" in err
+    assert (
+        f"skipped: {control.parent.relative_to(tmp_path)} is a label-only control, which version 1.0 made"
+        in err
+    )
     lines = out.splitlines()
     assert [lines[i] for i in (0, 5, 10)] == ["one", "other", "other − one"] and len(lines) == 15
     assert not list((tmp_path / "one").glob("grid*"))  # it writes nothing unless asked to
     assert run(SCRIPT, "one", "other", "-o", "new/both.pdf").out == out
-    assert (tmp_path / "new" / "both.pdf").read_bytes().startswith(PDF) and not (tmp_path / "new" / "both.png").exists()
+    assert (tmp_path / "new" / "both.pdf").read_bytes().startswith(PDF) and not (
+        tmp_path / "new" / "both.png"
+    ).exists()
     assert [row["accuracy_2"] for row in read_csv("new/both.csv")] == ["0.5"] * 3
 
 
@@ -101,7 +124,9 @@ def test_from_below_all_are_written_and_of_repeated_ones_the_newest_counts(tmp_p
     for name, accuracy in (("a/2026-11-25_10-25-39.5", 0.25), ("b/2026-11-25_10-25-32.5", 0.5)):
         copy_run(TRAINED[0], tmp_path / "n" / name, accuracy)
     out, err = run(SCRIPT, "n", "-r", "-o", "all.pdf")
-    assert out.split()[-1] == "0.2500" and "1 result repeats another" in err and "skipped" not in err
+    assert (
+        out.split()[-1] == "0.2500" and "1 result repeats another" in err and "skipped" not in err
+    )
     assert [row["accuracy"] for row in read_csv("all.csv")] == ["0.5", "0.25"]
     assert (tmp_path / "all.pdf").read_bytes().startswith(PDF)
     (measured,) = (row for row in read_csv("all_measurements.csv") if row["measure"] == "accuracy")

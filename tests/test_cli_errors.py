@@ -1,4 +1,5 @@
-"""How a script ends that did not go well: tracebacks, signals, and errors of one line (see test_refusals.py)."""
+"""How a script ends that did not go well: tracebacks, signals, and errors of one line (see
+test_refusals.py)."""
 
 import signal
 
@@ -24,7 +25,10 @@ def test_an_error_is_one_line_with_the_close_names_or_a_short_list():
     assert str(unknown_name("model", "resnet19", MODEL_NAMES)) == (
         "unknown model 'resnet19'; did you mean resnet18 or resnet152 or resnet101? --help lists all"
     )
-    assert str(unknown_name("key", "x", ["size", "channels"])) == "unknown key 'x'; known: size, channels"
+    assert (
+        str(unknown_name("key", "x", ["size", "channels"]))
+        == "unknown key 'x'; known: size, channels"
+    )
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -1,4 +1,5 @@
-"""Every option of the public code, in every spelling, with its name in `config.txt` and its default."""
+"""Every option of the public code, in every spelling, with its name in `config.txt` and its
+default."""
 
 import pytest
 
@@ -15,14 +16,18 @@ SCRIPTS = [
     "exec_probe",
     "exec_compute_low_rank_sim_metrics",
 ]
-# Where ours differs on purpose: the README's default wins over the public parser's, and "" has a name.
+# Where ours differs on purpose: the README's default wins over the public parser's, and "" has a
+# name.
 DEFAULTS = {
     ("exec_train", "save_frequency"): 0,
     ("exec_train", "scheduler"): "none",
     ("exec_train_representation_classifier", "save_frequency"): 0,
     ("exec_train_representation_classifier", "dataset"): "cifar10",
     ("exec_probe", "weight_decay"): 1e-5,
-    ("exec_eval_stitcher_ood", "energy_dir"): None,  # in the evaluated folder, so that evaluations keep theirs
+    (
+        "exec_eval_stitcher_ood",
+        "energy_dir",
+    ): None,  # in the evaluated folder, so that evaluations keep theirs
     ("exec_probe", "ranks"): [],
     **{(script, "n_workers"): None for script in SCRIPTS},  # one a core
 }
@@ -32,22 +37,38 @@ REQUIRED = {"model_type", "finetune_id_dataset", "finetune_ood_dataset", "layer_
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_flags_of_the_public_code(script):
-    known = {name: action for action in parser_of(script)._actions for name in [*action.option_strings, action.dest]}
+    known = {
+        name: action
+        for action in parser_of(script)._actions
+        for name in [*action.option_strings, action.dest]
+    }
     for flag in FLAGS[f"{script}.py"]:
         action = known[flag["dest"]]
         assert all(known[spelling] is action for spelling in flag["flags"]), flag
         assert action.default == DEFAULTS.get((script, flag["dest"]), flag["default"]), flag
         assert action.required == (flag.get("required", False) or flag["dest"] in REQUIRED), flag
-        assert set(flag.get("choices", [])) - {None} <= set(action.choices or flag.get("choices", [])), flag
+        assert set(flag.get("choices", [])) - {None} <= set(
+            action.choices or flag.get("choices", [])
+        ), flag
         assert action.help
-    assert script != "exec_stitch" or {"-sched", "--grad-clip"} <= known.keys()  # which only its README names
+    assert (
+        script != "exec_stitch" or {"-sched", "--grad-clip"} <= known.keys()
+    )  # which only its README names
 
 
 def test_values_that_follow_their_option_at_once_ranks_of_0_and_an_empty_scheduler():
-    """As argparse reads them among options such as -data and -dir, and as the public code takes the others."""
+    """As argparse reads them among options such as -data and -dir, and as the public code takes the
+    others."""
     args = parser_of("exec_stitch").parse_args(
         [*"a b resnet18 resnet18 layer1.0 layer1.0 rc2c_pre -ddigits -ipinv -e0 -lr=1e-2 --front-stitch-rank 0".split(),
          "-sched", ""]
     )  # fmt: skip
-    found = args.dataset, args.init, args.n_epochs, args.learning_rate, args.front_stitch_rank, args.scheduler
+    found = (
+        args.dataset,
+        args.init,
+        args.n_epochs,
+        args.learning_rate,
+        args.front_stitch_rank,
+        args.scheduler,
+    )
     assert found == ("digits", "pinv", 0, 0.01, None, "none")

@@ -1,4 +1,5 @@
-"""misc/ground_truth.py: tables, figure, sentences and dots, from planted tables; and test images with dots."""
+"""misc/ground_truth.py: tables, figure, sentences and dots, from planted tables; and test images
+with dots."""
 
 import itertools
 
@@ -19,20 +20,25 @@ GROUPS = {f"n{i}": f"label_noise:{i // 4}" + " clean" * (i < 5) for i in range(1
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    """Twelve random networks in three groups. CKA knows the groups; stitches are wrong, but to both sides alike."""
+    """Twelve random networks in three groups. CKA knows the groups; stitches are wrong, but to both
+    sides alike."""
     folder, rng = tmp_path_factory.mktemp("planted"), np.random.default_rng(0)
     (folder / "all" / "similarity").mkdir(parents=True)
     (folder / "all" / "probes").mkdir()
     for seed, name in enumerate(GROUPS):
         torch.manual_seed(seed)
-        save_state(folder / f"{name}.pt", build_model("small_cnn", n_classes=10, n_channels=1).state_dict())
+        save_state(
+            folder / f"{name}.pt", build_model("small_cnn", n_classes=10, n_channels=1).state_dict()
+        )
         rows = [{"layer": layer, "accuracy": int(GROUPS[name][12]) / 4} for layer in LAYERS]
         write_table(folder / "all" / "probes" / f"{name}.csv", PROBE, *rows)
     lines = [f"{name},{name}.pt,small_cnn,{group}" for name, group in GROUPS.items()]
     (folder / "networks.csv").write_text("\n".join(["name,path,type,group", *lines]) + "\n")
     for a, b in itertools.permutations(GROUPS, 2):
         is_same = GROUPS[a][:13] == GROUPS[b][:13]
-        write_stitches(folder / "all" / "pinv" / f"{a}-{b}", 0.5 + 0.1 * is_same + (0.2 if a < b else -0.2))
+        write_stitches(
+            folder / "all" / "pinv" / f"{a}-{b}", 0.5 + 0.1 * is_same + (0.2 if a < b else -0.2)
+        )
         if a < b:
             rows = [{"layer1": one, "layer2": two, "cka": is_same + rng.random() / 2, "mutual_knn": rng.random()}
                     for one, two in itertools.product(LAYERS, repeat=2)]  # fmt: skip
@@ -51,11 +57,19 @@ def write_stitches(folder, agreement: float) -> None:
     stitched = np.where(np.arange(100) < 100 * agreement, end, (end + 1) % 10)
     classes = {"stitched": stitched, "end": end, "front": 0 * end, "labels": 0 * end}
     np.savez_compressed(folder / "t" / "predictions.npz", **classes)
-    write_table(folder / "ood_evaluation_knn.csv", EVALUATION, stitch | {"identification": agreement})
+    write_table(
+        folder / "ood_evaluation_knn.csv", EVALUATION, stitch | {"identification": agreement}
+    )
 
 
-def rows_of(folder, measure: str, table: str = "scores.csv") -> dict[tuple[str, str, str], dict[str, str]]:
-    return {(r["test"], r["score"], r["layer"]): r for r in read_csv(folder / table) if r["measure"] == measure}
+def rows_of(
+    folder, measure: str, table: str = "scores.csv"
+) -> dict[tuple[str, str, str], dict[str, str]]:
+    return {
+        (r["test"], r["score"], r["layer"]): r
+        for r in read_csv(folder / table)
+        if r["measure"] == measure
+    }
 
 
 def test_measures_of_all_tables_are_scored(planted):
@@ -65,21 +79,34 @@ def test_measures_of_all_tables_are_scored(planted):
         assert float(row["value"]) == pytest.approx(1) and row["is_above_chance"] == "True", measure
         assert float(row["p"]) == 1 / 200 and row["n_networks"] == "12"
         assert row["both_directions"] == str(measure.startswith("pinv"))
-    assert {layer for test, _, layer in rows_of(planted, "cka") if test == "label_noise"} == {"", *LAYERS}
-    stitched_layers = {layer for test, _, layer in rows_of(planted, "pinv identification") if test == "label_noise"}
+    assert {layer for test, _, layer in rows_of(planted, "cka") if test == "label_noise"} == {
+        "",
+        *LAYERS,
+    }
+    stitched_layers = {
+        layer for test, _, layer in rows_of(planted, "pinv identification") if test == "label_noise"
+    }
     assert stitched_layers == {"", "pool2"}
     assert ("disagreement", "partial", "") in rows_of(planted, "cka")
-    baselines = {row["measure"] for row in read_csv(planted / "scores.csv") if row["is_baseline"] == "True"}
+    baselines = {
+        row["measure"] for row in read_csv(planted / "scores.csv") if row["is_baseline"] == "True"
+    }
     assert baselines == {"accuracy difference", "effective rank difference", "mean norm difference"}
 
 
 def test_figure_table_and_sentences(planted):
-    said = run(SCRIPT, "all", "networks.csv", *ON_DIGITS[:2], "-gpu", "-1", "-o", "again.csv", cwd=planted).out
+    said = run(
+        SCRIPT, "all", "networks.csv", *ON_DIGITS[:2], "-gpu", "-1", "-o", "again.csv", cwd=planted
+    ).out
     assert (planted / "again.csv").read_bytes() == (planted / "scores.csv").read_bytes()
     assert "Test of label_noise: above the best baseline" in said
     table = (planted / "again.md").read_text().splitlines()
-    assert table[0].startswith("| measure | label_noise |") and any(line.startswith("| cka | 1.00*†") for line in table)
-    assert table[table.index("") - 1].startswith(("| accuracy difference", "| effective rank", "| mean norm"))
+    assert table[0].startswith("| measure | label_noise |") and any(
+        line.startswith("| cka | 1.00*†") for line in table
+    )
+    assert table[table.index("") - 1].startswith(
+        ("| accuracy difference", "| effective rank", "| mean norm")
+    )
     assert (planted / "again.png").read_bytes().startswith(PNG)
 
 
@@ -87,7 +114,9 @@ def test_user_errors(planted):
     data = ["-d", "digits", "-gpu", "-1"]
     (planted / "empty").mkdir()
     assert "is no folder" in error_line(SCRIPT, "none", "networks.csv", *data, cwd=planted)
-    assert "has no pair of the networks" in error_line(SCRIPT, "empty", "networks.csv", *data, cwd=planted)
+    assert "has no pair of the networks" in error_line(
+        SCRIPT, "empty", "networks.csv", *data, cwd=planted
+    )
     lines = (planted / "networks.csv").read_text().replace("label_noise:", "").splitlines()
     (planted / "plain.csv").write_text("\n".join(line.replace(" clean", "") for line in lines))
     assert "no test has all pairs" in error_line(SCRIPT, "all", "plain.csv", *data, cwd=planted)
@@ -98,7 +127,8 @@ def test_user_errors(planted):
 
 @pytest.fixture(scope="module")
 def dotted(tmp_path_factory):
-    """Networks that learned a dot, and some that could not; all pairs on plain images and on images with dots."""
+    """Networks that learned a dot, and some that could not; all pairs on plain images and on images
+    with dots."""
     folder = tmp_path_factory.mktemp("dotted")
     lines = ["name,path,type,group"]
     with few_images(400, n_test=100):
@@ -122,12 +152,17 @@ def test_tables_say_that_test_images_had_dots(dotted):
               "probes/n0.csv")  # fmt: skip
     for table in tables:
         plain, dots = (read_csv(folder / "results" / name / table) for name in ("plain", "dots"))
-        assert {row["shortcut"] for row in plain} == {""} and {row["shortcut"] for row in dots} == {"0.0"}, table
+        assert {row["shortcut"] for row in plain} == {""} and {row["shortcut"] for row in dots} == {
+            "0.0"
+        }, table
     with few_images(400, n_test=100):
         refused = error_line("exec_eval_stitcher_ood.py", "results/dots/covariance/n0-n1", *ON_DIGITS, "--detector",
                              "mahalanobis", cwd=folder)  # fmt: skip
     assert "stitched with --shortcut 0.0; give that one" in refused
-    grids = [read_csv(folder / "results" / name / "covariance" / "n2-n3" / "grid.csv") for name in ("plain", "dots")]
+    grids = [
+        read_csv(folder / "results" / name / "covariance" / "n2-n3" / "grid.csv")
+        for name in ("plain", "dots")
+    ]
     assert grids[0][0]["end_accuracy"] != grids[1][0]["end_accuracy"]
     assert {row["test"] for row in read_csv(folder / "scores.csv")} == {"shortcut", "shortcut_dots"}
 
@@ -140,5 +175,7 @@ def test_what_networks_learned_of_the_dot_is_shown_before_the_scores(dotted):
     for name in ("n2", "n3"):
         assert rows[name]["true"] - rows[name]["drawn"] > 0.2
     lines = said.splitlines()
-    assert lines[0].startswith("shortcut:0: accuracy ") and lines[1].endswith("2 of 2 networks rely on the dot.")
+    assert lines[0].startswith("shortcut:0: accuracy ") and lines[1].endswith(
+        "2 of 2 networks rely on the dot."
+    )
     assert lines[2].startswith("Test of shortcut")

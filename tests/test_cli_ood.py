@@ -36,7 +36,17 @@ from tests.commands import (
 from tests.conftest import few_images
 
 TRAIN, EVALUATE = "exec_train_representation_classifier.py", "exec_eval_stitcher_ood.py"
-CLASSIFIER = ["-m", "repr_cls_resnet18", *ON_DIGITS, "-ftidd", "digits", "-ftoodd", "photo_patches", "-b", "512"]
+CLASSIFIER = [
+    "-m",
+    "repr_cls_resnet18",
+    *ON_DIGITS,
+    "-ftidd",
+    "digits",
+    "-ftoodd",
+    "photo_patches",
+    "-b",
+    "512",
+]
 MODEL, FRONTS, ENDS = "small_cnn", ["pool1", "pool2", "pool4"], ["pool1", "pool3"]
 TITLES = {"accuracy": "STITCHING ACCURACY"} | {
     name.lower(): f"STITCHING OOD Detection {name} (energy)" for name in ("AUROC", "AUPR", "FPR95")
@@ -61,7 +71,8 @@ def networks(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workplace(networks, tmp_path_factory):
-    """A folder with two grids of stitches, detectors for one of their two end layers, and other images."""
+    """A folder with two grids of stitches, detectors for one of their two end layers, and other
+    images."""
     folder = tmp_path_factory.mktemp("ood")
     images, labels = digit_images(train=True).images[:50, 0], np.arange(50) % 10
     np.savez(folder / "other.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
@@ -81,7 +92,20 @@ def stitch(networks, name: str, *options: str) -> None:
 
 
 def detector(networks, layer: str, folder: str) -> list:
-    return [networks[1], MODEL, layer, *CLASSIFIER, "-e", "1", "-fe", "1", "-dir", folder, "-fdir", "store"]
+    return [
+        networks[1],
+        MODEL,
+        layer,
+        *CLASSIFIER,
+        "-e",
+        "1",
+        "-fe",
+        "1",
+        "-dir",
+        folder,
+        "-fdir",
+        "store",
+    ]
 
 
 def evaluate(workplace, name: str, *arguments, status: int = 0) -> Output:
@@ -92,7 +116,8 @@ def evaluate(workplace, name: str, *arguments, status: int = 0) -> Output:
 
 @pytest.fixture
 def copied(workplace):
-    """Copies the stitches of `dm`, without their evaluations, to another folder of results; returns it."""
+    """Copies the stitches of `dm`, without their evaluations, to another folder of results; returns
+    it."""
 
     def copy(name: str) -> Path:
         for run_folder in (workplace / "results" / "dm").glob("2*"):
@@ -114,14 +139,24 @@ def stitched_from_pool4(folder: Path, front: Network, images: torch.Tensor) -> t
 
 
 def rows_of(folder: Path, detector: str = "energy") -> list[dict[str, str]]:
-    return read_csv(folder / ("ood_evaluation.csv" if detector == "energy" else f"ood_evaluation_{detector}.csv"))
+    return read_csv(
+        folder
+        / ("ood_evaluation.csv" if detector == "energy" else f"ood_evaluation_{detector}.csv")
+    )
 
 
 def test_detector_files_have_the_layout_of_the_public_code(workplace, networks):
     folder = workplace / "d"
     models = {"model_1.pt", "ft_model_1.pt"}
-    assert names_in(folder) == models | {"training_logs.csv", "ft_logs.csv", "config.txt", "run.json"}
-    assert (folder / "ft_logs.csv").read_text().splitlines()[0] == "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc"
+    assert names_in(folder) == models | {
+        "training_logs.csv",
+        "ft_logs.csv",
+        "config.txt",
+        "run.json",
+    }
+    assert (folder / "ft_logs.csv").read_text().splitlines()[
+        0
+    ] == "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc"
     (name, entry), *_ = read_json(workplace / "store" / "meta.json").items()
     assert entry["source_layer"] == "pool1" and entry["required_input_shape"] == [16, 4, 4]
     assert entry["orig_input_shape"] == [1, 8, 8] and entry["training_loc"] == "d"
@@ -132,7 +167,9 @@ def test_detector_files_have_the_layout_of_the_public_code(workplace, networks):
 def test_fine_tuning_changes_a_checkpoint_it_starts_from(workplace, networks, in_tmp_path):
     begun = ["--resume-from", workplace / "d" / "model_1.pt", "-e", "0", "-fe", "2", "-score", "oe"]
     with few_images(64):
-        out = run(TRAIN, networks[1], MODEL, "pool1", *CLASSIFIER, *begun, "-dir", "a", "-fdir", "s").out.splitlines()
+        out = run(
+            TRAIN, networks[1], MODEL, "pool1", *CLASSIFIER, *begun, "-dir", "a", "-fdir", "s"
+        ).out.splitlines()
     assert len(out) == 4 and out[0].startswith("FT Epoch #1 FT loss: ") and "CE Loss: " in out[0]
     assert {path.name for path in Path("a").glob("*model*")} == {"ft_model_1.pt", "ft_model_2.pt"}
     before, after = load_state(workplace / "d" / "model_1.pt"), load_state("a/ft_model_2.pt")
@@ -142,12 +179,32 @@ def test_fine_tuning_changes_a_checkpoint_it_starts_from(workplace, networks, in
 def test_all_layers_get_a_detector_each(in_tmp_path):
     """Of tokens, too: a vision transformer and its classifiers."""
     save_network(in_tmp_path / "vit.pt", "vit_tiny_patch4_32", n_channels=1, image_shape=(1, 8, 8))
-    given = [*CLASSIFIER, "-m", "repr_cls_vit_tiny", "-b", "16", "-e", "0", "-fe", "1", "-dir", "d", "-fdir", "s"]
+    given = [
+        *CLASSIFIER,
+        "-m",
+        "repr_cls_vit_tiny",
+        "-b",
+        "16",
+        "-e",
+        "0",
+        "-fe",
+        "1",
+        "-dir",
+        "d",
+        "-fdir",
+        "s",
+    ]
     with few_images(16, n_test=16):
         run(TRAIN, "vit.pt", "vit_tiny_patch4_32", "blocks.0,blocks.1", *given)
-    entries = {entry["source_layer"]: entry["required_input_shape"] for entry in read_json("s/meta.json").values()}
+    entries = {
+        entry["source_layer"]: entry["required_input_shape"]
+        for entry in read_json("s/meta.json").values()
+    }
     assert entries == dict.fromkeys(["blocks.0", "blocks.1"], [5, 192])
-    configs = {path.parent.name: read_json(path)["source_layer_name"] for path in Path("d").glob("*/config.txt")}
+    configs = {
+        path.parent.name: read_json(path)["source_layer_name"]
+        for path in Path("d").glob("*/config.txt")
+    }
     assert configs == {layer: layer for layer in entries}
 
 
@@ -159,7 +216,9 @@ def test_an_evaluation_prints_and_writes_the_scores_of_the_detector(workplace, n
     rows, written = rows_of(folder), read_json(folder / "ood_evaluation.json")
     assert [pair_of(row) for row in rows] == [(front, "pool1") for front in FRONTS]
     for column, title in TITLES.items():
-        assert parse_matrix(printed, title) == {pair_of(row): f"{float(row[column]):.4f}" for row in rows}
+        assert parse_matrix(printed, title) == {
+            pair_of(row): f"{float(row[column]):.4f}" for row in rows
+        }
     accuracies = {pair_of(row): row["accuracy"] for row in read_csv(folder / "grid.csv")}
     for row, saved in zip(rows, written["stitches"], strict=True):
         assert row["accuracy"] == accuracies[pair_of(row)] == str(saved["accuracy"])
@@ -167,8 +226,13 @@ def test_an_evaluation_prints_and_writes_the_scores_of_the_detector(workplace, n
     assert (folder / "ood_evaluation.png").read_bytes().startswith(PNG)
 
     heading, columns, *checks = printed.splitlines()[-4:]
-    assert heading == "OOD detector sanity checks: photo_patches (energy)" and columns.split("  ")[-1] == "FPR95"
-    assert [line.split()[0] for line in checks] == list(written["sanity_checks"]) == ["pool1", "pool2"]
+    assert (
+        heading == "OOD detector sanity checks: photo_patches (energy)"
+        and columns.split("  ")[-1] == "FPR95"
+    )
+    assert (
+        [line.split()[0] for line in checks] == list(written["sanity_checks"]) == ["pool1", "pool2"]
+    )
     assert f"{written['sanity_checks']['pool1']['auroc']:.4f}" == checks[0].split()[2]
 
     front, end = map(network, networks)
@@ -177,7 +241,10 @@ def test_an_evaluation_prints_and_writes_the_scores_of_the_detector(workplace, n
     classifier.load_state_dict(load_state(workplace / "d" / "ft_model_1.pt"))
     ((x, _),) = digit_images(train=False).batches(1000)
     row = rows[-1]
-    stitched, own = energy(classifier(stitched_from_pool4(folder / row["folder"], front, x))), end(x, until="pool1")
+    stitched, own = (
+        energy(classifier(stitched_from_pool4(folder / row["folder"], front, x))),
+        end(x, until="pool1"),
+    )
     # The public code reads the summary in each folder of the source folder
     assert all((path / "summary.txt").exists() for path in folder.iterdir() if path.is_dir())
     scores = np.load(folder / "energies_energy.npz")
@@ -187,37 +254,60 @@ def test_an_evaluation_prints_and_writes_the_scores_of_the_detector(workplace, n
     own, patches = energy(classifier(own)).numpy(), scores["pool1/photo_patches"]
     for column, others in (("auroc", saved), ("sanity_auroc", patches)):
         assert float(row[column]) == pytest.approx(ood_metrics(own, others).auroc, abs=1e-3)
-    assert float(row["mean_energy"]) == pytest.approx(saved.mean(), rel=1e-5) != float(row["mean_id_energy"])
-    assert (row["detector"], row["detector_id_data"], row["detector_ood_data"]) == ("energy", "digits", "photo_patches")
-    assert (row["id_dataset"], row["sanity_dataset"], row["stitching_type"]) == ("digits", "photo_patches", "rc2c_pre")
+    assert (
+        float(row["mean_energy"])
+        == pytest.approx(saved.mean(), rel=1e-5)
+        != float(row["mean_id_energy"])
+    )
+    assert (row["detector"], row["detector_id_data"], row["detector_ood_data"]) == (
+        "energy",
+        "digits",
+        "photo_patches",
+    )
+    assert (row["id_dataset"], row["sanity_dataset"], row["stitching_type"]) == (
+        "digits",
+        "photo_patches",
+        "rc2c_pre",
+    )
     assert row["end_model_path"] == str(networks[1]) and row["front_model_type"] == MODEL
 
 
 def test_detectors_that_need_no_training(workplace, copied, networks):
-    """All end layers, without a store; scores recomputed, against own activations of the same images or of others."""
+    """All end layers, without a store; scores recomputed, against own activations of the same
+    images or of others."""
     folder = copied("fitted")
-    evaluate(workplace, "fitted", "--detector", "knn", "-scd", "photo_patches", "-detectors", "nowhere")
+    evaluate(
+        workplace, "fitted", "--detector", "knn", "-scd", "photo_patches", "-detectors", "nowhere"
+    )
     rows = rows_of(folder, "knn")
     assert [pair_of(row) for row in rows] == [(front, end) for end in ENDS for front in FRONTS]
-    assert {(row["detector"], row["detector_id_data"], row["detector_ood_data"]) for row in rows} == {
-        ("knn", "digits", "")
-    }
+    assert {
+        (row["detector"], row["detector_id_data"], row["detector_ood_data"]) for row in rows
+    } == {("knn", "digits", "")}
     assert all(0 <= float(row["sanity_auroc"]) <= 1 for row in rows)
     assert {"ood_evaluation_knn.png", "ood_evaluation_knn.config.txt"} <= names_in(folder)
     end, knn = network(networks[1]), make_detector("knn")
-    ((x, labels),), ((own_x, _),) = (digit_images(train=train).batches(2000) for train in (True, False))
+    ((x, labels),), ((own_x, _),) = (
+        digit_images(train=train).batches(2000) for train in (True, False)
+    )
     saved = np.load(folder / "energies_knn.npz")[f"pool1/{FRONTS[0]}"]
     with torch.no_grad():
         knn.add(end(x, until="pool1"), labels)
         knn.fit()
-        own, of_others = (knn.score(end(images, until="pool1")).numpy() for images in (own_x, x[:50]))
+        own, of_others = (
+            knn.score(end(images, until="pool1")).numpy() for images in (own_x, x[:50])
+        )
     assert rows[0]["id_dataset"] == "digits"
     assert float(rows[0]["mean_id_energy"]) == pytest.approx(own.mean(), rel=1e-4)
     assert float(rows[0]["auroc"]) == pytest.approx(ood_metrics(own, saved).auroc, abs=1e-3)
 
     evaluate(workplace, "fitted", "--detector", "knn", "-idd", "other.npz")
     row, *_ = rows_of(folder, "knn")
-    assert row["id_dataset"].endswith("other.npz") and row["dataset"] == "digits" and row["sanity_auroc"] == ""
+    assert (
+        row["id_dataset"].endswith("other.npz")
+        and row["dataset"] == "digits"
+        and row["sanity_auroc"] == ""
+    )
     assert float(row["mean_id_energy"]) == pytest.approx(of_others.mean(), rel=1e-4)
     assert float(row["auroc"]) == pytest.approx(ood_metrics(of_others, saved).auroc, abs=1e-3)
 
@@ -232,8 +322,14 @@ def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures):
     titles = [line for line in out.splitlines() if line.startswith("EXPERIMENT")]
     assert titles == ["EXPERIMENT: front_stitch_rank=full", "EXPERIMENT: front_stitch_rank=2"]
     assert "evaluated 6 stitches; skipped 0 runs" in err and "newest" not in err
-    panels = {axes.get_title(): axes.images[0] for axes in drawn_figures["ood_evaluation.png"].axes if axes.images}
-    assert len(panels) == 8 and panels["AUPR\nfront_stitch_rank=2"].get_cmap().name == "viridis_r"  # 1 is dark
+    panels = {
+        axes.get_title(): axes.images[0]
+        for axes in drawn_figures["ood_evaluation.png"].axes
+        if axes.images
+    }
+    assert (
+        len(panels) == 8 and panels["AUPR\nfront_stitch_rank=2"].get_cmap().name == "viridis_r"
+    )  # 1 is dark
     rows = rows_of(folder)
     found = [(row["front_layer"], row["front_stitch_rank"]) for row in rows]
     assert found == [(front, rank) for rank in ("", "2") for front in FRONTS]
@@ -246,7 +342,9 @@ def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures):
 def test_one_reference_serves_all_folders_into_a_network(workplace, copied, monkeypatch):
     """With the same options alone; each folder gets what it gets alone."""
     made, make = [], reference.make_reference
-    monkeypatch.setattr(reference, "make_reference", lambda *args, **more: made.append(args) or make(*args, **more))
+    monkeypatch.setattr(
+        reference, "make_reference", lambda *args, **more: made.append(args) or make(*args, **more)
+    )
     monkeypatch.chdir(workplace)
     copied("shared")
     session, known = Session(), []
@@ -261,25 +359,36 @@ def test_one_reference_serves_all_folders_into_a_network(workplace, copied, monk
 
 
 @torch.no_grad()
-def test_validity_of_detectors_that_share_a_pass(workplace, copied, networks, drawn_figures, tmp_path):
+def test_validity_of_detectors_that_share_a_pass(
+    workplace, copied, networks, drawn_figures, tmp_path
+):
     """Recomputed without the grid; each detector gives what it gives alone."""
     together, apart = copied("together"), copied("apart")
     printed = evaluate(workplace, "together", "--detector", "energy,mahalanobis", "-ed", tmp_path)
-    assert "evaluated 6 stitches; skipped 0 runs and 1 end layers" in printed.err  # energy: into pool1 alone
+    assert (
+        "evaluated 6 stitches; skipped 0 runs and 1 end layers" in printed.err
+    )  # energy: into pool1 alone
     assert all(f"DETECTOR: {name}\n" in printed.out for name in ("energy", "mahalanobis"))
     assert names_in(tmp_path) == {"energy", "mahalanobis"}
     rows = rows_of(together, "mahalanobis")
     (row,) = (row for row in rows if pair_of(row) == ("pool4", "pool1"))
     (front, end), validity = map(network, networks), Validity()
-    ((x, _),), ((test_x, labels),) = (digit_images(train=train).batches(2000) for train in (True, False))
+    ((x, _),), ((test_x, labels),) = (
+        digit_images(train=train).batches(2000) for train in (True, False)
+    )
     validity.add(end(x, until="pool1"))
     validity.fit()
-    stitched, own = stitched_from_pool4(together / row["folder"], front, test_x), end(test_x, until="pool1")
+    stitched, own = (
+        stitched_from_pool4(together / row["folder"], front, test_x),
+        end(test_x, until="pool1"),
+    )
     expected = validity.measure(stitched)
     validity.add_own(own)
     validity.fit_own(choose_foils(end(test_x)))
     found = [[float(row[f"{name}{side}"]) for name in expected._fields] for side in ("", "_own")]
-    assert found[0] == pytest.approx(expected, abs=0.01, rel=0.01) and found[1] == pytest.approx(validity.own, abs=0.01)
+    assert found[0] == pytest.approx(expected, abs=0.01, rel=0.01) and found[1] == pytest.approx(
+        validity.own, abs=0.01
+    )
     doses = float(row["noise_dose"]), float(row["shrinkage_dose"])
     assert doses[0] == pytest.approx(validity.doses.noise(found[0][0]), abs=0.005)
     assert doses[1] == pytest.approx(validity.doses.shrinkage(*found[0][:2]), abs=0.005)
@@ -288,7 +397,9 @@ def test_validity_of_detectors_that_share_a_pass(workplace, copied, networks, dr
     assert float(row["identification_low"]) < identified < float(row["identification_high"])
     noise = draw_noise(*own.shape[:2]) * validity.deviations * math.sqrt(0.05 / 0.95)
     noisy = end((own + noise[:, :, None, None]).float(), after="pool1", images=test_x)
-    cost = ((end(test_x).argmax(1) == labels).sum() - (noisy.argmax(1) == labels).sum()).item() / len(labels)
+    cost = (
+        (end(test_x).argmax(1) == labels).sum() - (noisy.argmax(1) == labels).sum()
+    ).item() / len(labels)
     assert float(row["noise_cost"]) == pytest.approx(cost, abs=0.02)
     title = "Accuracy that noise at the limit of its dose, 5%, costs the end network"
     assert parse_matrix(printed.out, title)["pool1", "lost"] == f"{float(row['noise_cost']):.4f}"
@@ -300,19 +411,33 @@ def test_validity_of_detectors_that_share_a_pass(workplace, copied, networks, dr
     drawn = drawn_figures["ood_evaluation_mahalanobis.png"].axes
     panels = {axes.get_title(): axes.images[0] for axes in drawn if axes.images}
     for title in ("noise dose", "shrinkage dose"):
-        at_none, at_most = (sum(panels[title].cmap(panels[title].norm(dose))[:3]) for dose in (0.0, 0.2))
+        at_none, at_most = (
+            sum(panels[title].cmap(panels[title].norm(dose))[:3]) for dose in (0.0, 0.2)
+        )
         assert at_none > at_most
 
     below = caption_of(drawn_figures["ood_evaluation.png"])
-    assert "Data: digits. Method: direct matching (rc2c_pre, matched on" in below and "Images: 120." in below
+    assert (
+        "Data: digits. Method: direct matching (rc2c_pre, matched on" in below
+        and "Images: 120." in below
+    )
     assert "Detector: energy (ID digits, OOD photo_patches)." in below and f"({MODEL})" in below
 
     for name, n_stitches, option in (("mahalanobis", 6, []), ("energy", 3, ["--validity"])):
         evaluate(workplace, "apart", "--detector", name, *option)
-        assert rows_of(together, name) == rows_of(apart, name) and len(rows_of(apart, name)) == n_stitches
-    assert read_json(together / "ood_evaluation_mahalanobis.config.txt")["detector"] == "mahalanobis"
+        assert (
+            rows_of(together, name) == rows_of(apart, name)
+            and len(rows_of(apart, name)) == n_stitches
+        )
+    assert (
+        read_json(together / "ood_evaluation_mahalanobis.config.txt")["detector"] == "mahalanobis"
+    )
     evaluate(workplace, "apart")  # trained detectors alone measure no validity unless asked to
-    assert {row["density"] for row in rows_of(apart)} == {row["noise_dose"] for row in rows_of(apart)} == {""}
+    assert (
+        {row["density"] for row in rows_of(apart)}
+        == {row["noise_dose"] for row in rows_of(apart)}
+        == {""}
+    )
 
 
 def test_other_data_are_refused_or_kept_apart(workplace, copied):
@@ -321,21 +446,31 @@ def test_other_data_are_refused_or_kept_apart(workplace, copied):
     before = rows_of(folder, "residual")
     other = ["--detector", "residual", "-d", "other.npz"]
     refused = evaluate(workplace, "elsewhere", *other, status=2).err
-    assert "other.npz: these runs were stitched on digits; give that one, or give --other-data" in refused
+    assert (
+        "other.npz: these runs were stitched on digits; give that one, or give --other-data"
+        in refused
+    )
     evaluate(workplace, "elsewhere", *other, "--other-data")
     rows = read_csv(folder / "ood_evaluation_residual_on_other.csv")
     assert {Path(row["dataset"]).name for row in rows} == {"other.npz"}
-    assert {"ood_evaluation_residual_on_other.png", "energies_residual_on_other.npz"} <= names_in(folder)
+    assert {"ood_evaluation_residual_on_other.png", "energies_residual_on_other.npz"} <= names_in(
+        folder
+    )
     assert rows_of(folder, "residual") == before
     assert "leave it out" in evaluate(workplace, "elsewhere", "--other-data", status=2).err
 
 
-def test_moved_checkpoints_are_recognised_and_the_retained_rank_of_a_run_is_honoured(workplace, networks, tmp_path):
-    """Ranks are cut in each batch: with the stitching run's batches of 256 the accuracies are equal."""
+def test_moved_checkpoints_are_recognised_and_the_retained_rank_of_a_run_is_honoured(
+    workplace, networks, tmp_path
+):
+    """Ranks are cut in each batch: with the stitching run's batches of 256 the accuracies are
+    equal."""
     folder = shutil.copytree(workplace / "results" / "ranks", workplace / "results" / "moved")
     moved = [shutil.copy(path, tmp_path / f"{number}.pt") for number, path in enumerate(networks)]
     config = next(folder.glob("*/config.txt"))
-    config.write_text(config.read_text().replace(str(networks[0]), str(moved[0])))  # one run knows the other path
+    config.write_text(
+        config.read_text().replace(str(networks[0]), str(moved[0]))
+    )  # one run knows the other path
     evaluate(workplace, "moved", "-b", "256", "--front-model", moved[0], "--end-model", moved[1])
     for row in rows_of(folder):
         assert read_json(folder / row["folder"] / "config.txt")["front_stitch_rank"] == 2
@@ -344,7 +479,20 @@ def test_moved_checkpoints_are_recognised_and_the_retained_rank_of_a_run_is_hono
 
 def test_whole_checkpoints_are_evaluated_too(workplace, networks, monkeypatch):
     monkeypatch.chdir(workplace)
-    run("exec_stitch.py", *networks, MODEL, MODEL, "pool2", "pool1", "rc2c_pre", *ON_DIGITS, "-e", "1", "-dir", "whole")
+    run(
+        "exec_stitch.py",
+        *networks,
+        MODEL,
+        MODEL,
+        "pool2",
+        "pool1",
+        "rc2c_pre",
+        *ON_DIGITS,
+        "-e",
+        "1",
+        "-dir",
+        "whole",
+    )
     evaluate(workplace, "whole")
     (row,) = rows_of(workplace / "results" / "whole")
     metrics = read_metrics(workplace / "results" / "whole" / row["folder"])
@@ -358,12 +506,20 @@ def test_what_cannot_be_evaluated_is_named_skipped_and_counted(workplace, copied
     (folder / "2020-01-01_00-00-00.000000").mkdir()
     err = evaluate(workplace, "broken").err
     assert "no detector for pool3" in err and "the store has detectors for pool1" in err
-    assert f"cannot read checkpoint results/broken/{one.name}/final_model.pt" in err and "did not finish" in err
+    assert (
+        f"cannot read checkpoint results/broken/{one.name}/final_model.pt" in err
+        and "did not finish" in err
+    )
     assert "evaluated 2 stitches; skipped 2 runs and 1 end layers" in err
-    # The store has a detector for pool2, which -scd checks, but now no stitch ends there or at pool1.
+    # The store has a detector for pool2, which -scd checks, but now no stitch ends there or at
+    # pool1.
     for path in (one, *others, *folder.glob("2020*"), *folder.glob("ood_evaluation*")):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     out, err = evaluate(workplace, "broken", "--detector", "energy,rmd", "-scd", "photo_patches")
-    assert "evaluated 3 stitches; skipped 0 runs and 1 end layers" in err and "energy" not in out[:20]
+    assert (
+        "evaluated 3 stitches; skipped 0 runs and 1 end layers" in err and "energy" not in out[:20]
+    )
     assert {path.name for path in folder.glob("ood_evaluation*.csv")} == {"ood_evaluation_rmd.csv"}
-    assert "nothing could be evaluated" in evaluate(workplace, "broken", status=2).err  # by energy alone
+    assert (
+        "nothing could be evaluated" in evaluate(workplace, "broken", status=2).err
+    )  # by energy alone

@@ -1,4 +1,5 @@
-"""Images on disk go through the scripts: a user's own in a file or a folder, and those of ImageNet."""
+"""Images on disk go through the scripts: a user's own in a file or a folder, and those of
+ImageNet."""
 
 import os
 import shlex
@@ -31,7 +32,17 @@ def test_files_go_through_training_stitching_and_evaluation(tmp_path):
     networks = ["m/model_1.pt", "m/model_1.pt", model, model]
     options = ["-i", "pinv", "-e", "1", "--mod-only-stitch", "-dir", "s"]
     run("exec_stitch.py", *networks, "pool1,pool2", "pool2", "rc2c_pre", *data, *options)
-    out = run("exec_eval_stitcher_ood.py", "results/s", *data, "-scd", ood, "-idd", own, "--detector", "knn").out
+    out = run(
+        "exec_eval_stitcher_ood.py",
+        "results/s",
+        *data,
+        "-scd",
+        ood,
+        "-idd",
+        own,
+        "--detector",
+        "knn",
+    ).out
     assert "OOD detector sanity checks: ood (knn)\n" in out
     assert {*np.load("results/s/energies_knn.npz")} == {"pool2/ood", "pool2/pool1", "pool2/pool2"}
 
@@ -39,10 +50,28 @@ def test_files_go_through_training_stitching_and_evaluation(tmp_path):
 def test_a_network_of_images_that_were_normalised_otherwise_is_warned_of():
     arrays = dict(np.load("own.npz"))
     np.savez("normalised.npz", **arrays, mean=0.5, std=0.25)
-    run("exec_train.py", "small_cnn", "-d", "normalised.npz", "-gpu", "-1", "-e", "1", "-dir", "of_normalised")
+    run(
+        "exec_train.py",
+        "small_cnn",
+        "-d",
+        "normalised.npz",
+        "-gpu",
+        "-1",
+        "-e",
+        "1",
+        "-dir",
+        "of_normalised",
+    )
     for name, said in (("normalised.npz", 0), ("own.npz", 1)):
-        err = run("exec_eval.py", "of_normalised/model_1.pt", "small_cnn", "-d", name, "-gpu", "-1").err
-        assert err.count("trained on normalised: mean 0.5 and std 0.25. The images at hand: values in [0, 1]") == said
+        err = run(
+            "exec_eval.py", "of_normalised/model_1.pt", "small_cnn", "-d", name, "-gpu", "-1"
+        ).err
+        assert (
+            err.count(
+                "trained on normalised: mean 0.5 and std 0.25. The images at hand: values in [0, 1]"
+            )
+            == said
+        )
 
 
 @pytest.mark.slow
@@ -60,7 +89,10 @@ def test_the_commands_of_the_readme_run(tmp_path):
                     printed += run(*arguments).out
                 else:
                     subprocess.run(["bash", "-c", line], check=True)
-    assert "Clean accuracy" in printed and (tmp_path / "results" / "mine" / "ood_evaluation.csv").exists()
+    assert (
+        "Clean accuracy" in printed
+        and (tmp_path / "results" / "mine" / "ood_evaluation.csv").exists()
+    )
 
 
 @pytest.fixture
@@ -82,7 +114,8 @@ def test_training_evaluation_and_stitching(imagenet, in_tmp_path):
 
 
 def test_an_interruption_is_answered_by_the_main_process_alone(imagenet, tmp_path):
-    """Ctrl-C, `timeout`, containers and Slurm signal all processes: workers leave it to the main one, and end."""
+    """Ctrl-C, `timeout`, containers and Slurm signal all processes: workers leave it to the main
+    one, and end."""
     arguments = ["small_cnn", *imagenet, "-e", "100000", "-dir", "m"]
     process = start("exec_train.py", *arguments, cwd=tmp_path, start_new_session=True)
     for _ in range(4):  # the workers of both sets are there
@@ -92,7 +125,9 @@ def test_an_interruption_is_answered_by_the_main_process_alone(imagenet, tmp_pat
     assert process.returncode == 128 + signal.SIGINT
     _, line = err.splitlines()  # behind the warning of few classes
     assert "interrupted by SIGINT" in line
-    with pytest.raises(ProcessLookupError):  # the workers have ended, too, and are collected by init
+    with pytest.raises(
+        ProcessLookupError
+    ):  # the workers have ended, too, and are collected by init
         for _ in range(100):
             os.killpg(process.pid, 0)
             time.sleep(0.1)

@@ -22,7 +22,9 @@ def small_digits():
 @pytest.fixture
 def probe(digit_networks):
     """Probe the first network; returns what the script printed."""
-    return lambda *arguments: run("exec_probe.py", digit_networks[0], MODEL, *ON_DIGITS, *arguments).out
+    return lambda *arguments: (
+        run("exec_probe.py", digit_networks[0], MODEL, *ON_DIGITS, *arguments).out
+    )
 
 
 def layout(text: str) -> str:
@@ -50,13 +52,35 @@ def test_prints_what_the_public_code_prints(name, options, probe):
 
 
 def test_prints_and_writes_all_layers_and_ranks(probe, digit_networks):
-    out = probe("-l", "layer2.0", "layer4.1,fc", "-e", "1", "-ranks", "2", "64", "8", "2", "-o", "t/probes.csv")
+    out = probe(
+        "-l",
+        "layer2.0",
+        "layer4.1,fc",
+        "-e",
+        "1",
+        "-ranks",
+        "2",
+        "64",
+        "8",
+        "2",
+        "-o",
+        "t/probes.csv",
+    )
     found = parse_probes(out)
     assert list(found) == ["layer2.0", "layer4.1", "fc"]
     assert all(list(ranks) == ["64", "8", "2"] for ranks in found.values())
     assert f"\n{digit_networks[0]} -- layer4.1\nRank 64: " in out
     rows = read_csv("t/probes.csv")
-    assert list(rows[0])[:8] == ["model", "layer", "rank", "accuracy", "train_accuracy", "loss", "seed", "epochs"]
+    assert list(rows[0])[:8] == [
+        "model",
+        "layer",
+        "rank",
+        "accuracy",
+        "train_accuracy",
+        "loss",
+        "seed",
+        "epochs",
+    ]
     assert len(rows) == 9
     for row in rows:
         assert float(row["accuracy"]) == found[row["layer"]][row["rank"]]
@@ -72,7 +96,10 @@ def test_rank_0_is_the_full_rank_and_the_figure_says_what_it_shows(probe, drawn_
     out = probe("-l", "layer4.1", "-e", "0", "-ranks", "4", "0", "-o", "p.csv")
     assert list(parse_probes(out)["layer4.1"]) == ["None", "4"]
     rows = read_csv("p.csv")
-    assert [(row["rank"], row["train_accuracy"], row["epochs"]) for row in rows] == [("", "", "0"), ("4", "", "0")]
+    assert [(row["rank"], row["train_accuracy"], row["epochs"]) for row in rows] == [
+        ("", "", "0"),
+        ("4", "", "0"),
+    ]
     figure = drawn_figures["p.png"]
     assert sorted(figure.axes[0].lines[0].get_xdata()) == [4, 64]  # all features
     below = caption_of(figure).replace(" ", "")
@@ -85,7 +112,9 @@ def test_training_is_what_the_options_say(monkeypatch, probe):
 
     def recording(task, train_set, val_set, settings, **options):
         seen.append(settings)
-        assert isinstance(task, probing.Probes) and train_set.augmentation and not val_set.augmentation
+        assert (
+            isinstance(task, probing.Probes) and train_set.augmentation and not val_set.augmentation
+        )
         return real(task, val_set, val_set, settings._replace(n_epochs=1), **options)
 
     monkeypatch.setattr(training, "train", recording)

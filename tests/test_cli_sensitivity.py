@@ -1,4 +1,5 @@
-"""misc/rank_statistics.py and misc/sensitivity_figure.py as a user runs them, on tables made by hand."""
+"""misc/rank_statistics.py and misc/sensitivity_figure.py as a user runs them, on tables made by
+hand."""
 
 from pathlib import Path
 
@@ -15,17 +16,30 @@ RANKS = [4, 2, 1]
 
 @pytest.fixture
 def tables(in_tmp_path) -> list[Path]:
-    """Layers of two networks: over the ranks of `x`, CKA and PWCCA go with the probes in opposite directions."""
+    """Layers of two networks: over the ranks of `x`, CKA and PWCCA go with the probes in opposite
+    directions."""
     cka = {("x", "x"): 0.9, ("x", "y"): 0.2, ("y", "x"): 0.3, ("y", "y"): 0.25}
-    whole = [{"layer1": one, "layer2": two, "cka": value, "pwcca": 1 - value} for (one, two), value in cka.items()]
-    measured = [{"rank1": rank, "cka": rank / 10, "pwcca": rank / 20, "pwcca_morcos": 0.1} for rank in RANKS]
+    whole = [
+        {"layer1": one, "layer2": two, "cka": value, "pwcca": 1 - value}
+        for (one, two), value in cka.items()
+    ]
+    measured = [
+        {"rank1": rank, "cka": rank / 10, "pwcca": rank / 20, "pwcca_morcos": 0.1} for rank in RANKS
+    ]
     cut = [{"layer1": a, "layer2": b} | row for a, b in ("xx", "xy", "yy") for row in measured]
     probes = [{"model": f"{name}.pt", "rank": rank, "accuracy": rank / 8, "loss": 1 / rank}
               for name in "ab" for rank in (8, *RANKS)]  # fmt: skip
-    stitches = [{"end_layer": "x", "front_stitch_rank": rank, "accuracy": rank / 9} for rank in RANKS]
+    stitches = [
+        {"end_layer": "x", "front_stitch_rank": rank, "accuracy": rank / 9} for rank in RANKS
+    ]
     return [
         write_table(in_tmp_path / "similarity.csv", SIMILARITY, *whole, *cut),
-        write_table(in_tmp_path / "probes.csv", PROBE, *probes, probes[0] | {"dataset": "mnist", "accuracy": 0}),
+        write_table(
+            in_tmp_path / "probes.csv",
+            PROBE,
+            *probes,
+            probes[0] | {"dataset": "mnist", "accuracy": 0},
+        ),
         write_table(in_tmp_path / "dm.csv", STITCH, *stitches),
         write_table(in_tmp_path / "tlm.csv", STITCH | {"init": "rand", "n_epochs": 3}, *stitches),
     ]
@@ -36,9 +50,20 @@ def test_prints_and_writes_both_tests(tables):
     correlations, _, places = out.partition("Specificity: ")
     _, heading, first, *_ = correlations[correlations.index("cka | a.pt -- b.pt\n") :].splitlines()
     assert heading.split() == ["layer1", "layer2", "varied", "ranks", "rho", "p", "tau", "p"]
-    assert first.split(maxsplit=6) == ["x", "x", "layer1", "3", "1", "1", "fewer than 10 ranks: no p-values"]
+    assert first.split(maxsplit=6) == [
+        "x",
+        "x",
+        "layer1",
+        "3",
+        "1",
+        "1",
+        "fewer than 10 ranks: no p-values",
+    ]
     assert "  mean rho -1.0000, mean tau -1.0000\n" in correlations
-    assert "  layer2: first in 1 of 2, mean place 1.50; layer1: first in 2 of 2, mean place 1.00\n" in places
+    assert (
+        "  layer2: first in 1 of 2, mean place 1.50; layer1: first in 2 of 2, mean place 1.00\n"
+        in places
+    )
     rows = read_csv("statistics.csv")
     found = {(row["measure"], row["setting"]): row["spearman"] for row in rows if row["layer2"] == row["layer1"] == "x"
              and row["test"] == "sensitivity"}  # fmt: skip
@@ -56,7 +81,10 @@ def test_warns_of_mixed_alignments(in_tmp_path):
     rows = [{"layer1": one, "layer2": two, "alignment": kind, "cka": 0.5, "pwcca": 0.5}
             for (one, two), kind in kinds.items()]  # fmt: skip
     printed, said = run(STATISTICS, write_table(in_tmp_path / "mixed.csv", SIMILARITY, *rows))
-    assert "warning: specificity of pwcca: alignments differ, so alignments are ranked rather than layers" in said
+    assert (
+        "warning: specificity of pwcca: alignments differ, so alignments are ranked rather than layers"
+        in said
+    )
     assert "alignments differ: positions, average pool" in printed
 
 
@@ -68,11 +96,15 @@ def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
         "stitching accuracy (task loss matching)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
         "probe accuracy": {8: 1, 4: 0.5, 2: 0.25, 1: 0.125},
     }
-    assert "stitching accuracy (direct matching)" not in lines_of(read_measurements(tables), ("x", "y"))
+    assert "stitching accuracy (direct matching)" not in lines_of(
+        read_measurements(tables), ("x", "y")
+    )
     other = tables[2].with_name("2.csv")
     other.write_text(tables[2].read_text().replace("b.pt", "c.pt"))
     one, two, probe = lines_of(read_measurements([*tables[1:3], other]), ("x", "x"))
-    assert "(direct matching), a.pt -- b.pt" in one and "(direct matching), a.pt -- c.pt" in two  # of one name
+    assert (
+        "(direct matching), a.pt -- b.pt" in one and "(direct matching), a.pt -- c.pt" in two
+    )  # of one name
     assert probe == "probe accuracy"
 
 

@@ -1,4 +1,5 @@
-"""exec_compute_low_rank_sim_metrics.py as a user runs it: the public code's run again, tables, CSV, figures."""
+"""exec_compute_low_rank_sim_metrics.py as a user runs it: the public code's run again, tables, CSV,
+figures."""
 
 import pickle
 import re
@@ -37,7 +38,9 @@ DIGITS = [*ON_DIGITS, "-n", "80"]
 def from_csv(rows) -> dict[tuple[str, ...], float]:
     """The same form as `parse_similarity`."""
     return {
-        (row["layer1"], row["layer2"], name, row["rank1"] or "None", row["rank2"] or "None"): float(row[name])
+        (row["layer1"], row["layer2"], name, row["rank1"] or "None", row["rank2"] or "None"): float(
+            row[name]
+        )
         for row in rows
         for name in MEASURES
         if row[name]
@@ -59,7 +62,9 @@ def public_run(tmp_path_factory):
     """The networks and the images of the public code's run."""
     folder = tmp_path_factory.mktemp("public")
     for i, base in enumerate((0, 10000)):
-        save_state(folder / "models" / f"det{i}.pt", golden_state_dict(build_model("resnet18"), base))
+        save_state(
+            folder / "models" / f"det{i}.pt", golden_state_dict(build_model("resnet18"), base)
+        )
     with np.load(DATA / "data_small.npz") as arrays:
         data = np.repeat(arrays["test_gray"][:, None], 3, axis=1).reshape(-1, 3072)
         batch = {"data": data, "labels": arrays["test_labels"].tolist()}
@@ -78,11 +83,15 @@ def public_run(tmp_path_factory):
 )
 def test_repeats_the_run_of_the_public_code(public_run, unofficial_files, name, layers, ranks):
     networks = ["models/det0.pt", "models/det1.pt", "resnet18", "resnet18"]
-    printed, warnings = run(SCRIPT, *networks, *layers, "-gpu", "-1", "-data", "data", *ranks, cwd=public_run)
+    printed, warnings = run(
+        SCRIPT, *networks, *layers, "-gpu", "-1", "-data", "data", *ranks, cwd=public_run
+    )
     assert "-n 1000: there are only 100 validation images" in warnings
     golden = (DATA / "similarity" / f"{name}.stdout").read_text()
     number = r"\d+\.\d+(?=\n)"
-    once = re.sub(r"(?m)^(#\n)+\n", "", re.sub(number, "#", golden))  # the public code prints each value twice
+    once = re.sub(
+        r"(?m)^(#\n)+\n", "", re.sub(number, "#", golden)
+    )  # the public code prints each value twice
     assert re.sub(number, "#", printed) == once
 
     found, expected = parse_similarity(printed), parse_similarity(golden)
@@ -91,24 +100,35 @@ def test_repeats_the_run_of_the_public_code(public_run, unofficial_files, name, 
         known = noise[f"det {layers[0]} - {layers[1]} r1={rank1} r2={rank2}"]
         cutoff = known["pwcca float64 with eigenvalues below 1e-10*max dropped (own formula)"]
         if metric != "pwcca":
-            # The public code's single precision is good for 5e-6; from double precision it agrees much better.
+            # The public code's single precision is good for 5e-6; from double precision it agrees
+            # much better.
             assert value == pytest.approx(expected[(*layers, metric, rank1, rank2)], abs=5e-6)
             exact = dict(zip(("cka", "pwcca", "procrustes"), known["float64 input"], strict=True))
             assert value == pytest.approx(exact[metric], rel=1e-6)
-        elif rank1 == "None" or int(rank1) <= int(rank2):  # otherwise that formula depends on a basis
+        elif rank1 == "None" or int(rank1) <= int(
+            rank2
+        ):  # otherwise that formula depends on a basis
             assert value == pytest.approx(cutoff, rel=1e-5)
 
 
 def test_ranks(compare, digit_networks, in_tmp_path):
     ranks = ["-m1r", "8", "64", "200", "8", "-m2r", "32", "4"]
-    printed = parse_similarity(compare("layer4.1", "layer3.0", *ranks, "-o", "out/r.csv", "--metrics", *MEASURES).out)
+    printed = parse_similarity(
+        compare("layer4.1", "layer3.0", *ranks, "-o", "out/r.csv", "--metrics", *MEASURES).out
+    )
     assert list(dict.fromkeys(key[3] for key in printed)) == ["200", "64", "8"]
     assert list(dict.fromkeys(key[4] for key in printed)) == ["32", "4"]
     rows = read_csv("out/r.csv")
     assert from_csv(rows) == printed
     assert len(rows) == 6 and {row["alignment"] for row in rows} == {"average pool"}
-    assert [rows[0]["model1"], rows[0]["model2"]] == [*map(str, digit_networks)] and rows[0]["n_samples"] == "80"
-    for (*key, rank1, rank2), value in printed.items():  # 64 channels: a rank above the width is full rank
+    assert [rows[0]["model1"], rows[0]["model2"]] == [*map(str, digit_networks)] and rows[0][
+        "n_samples"
+    ] == "80"
+    for (
+        *key,
+        rank1,
+        rank2,
+    ), value in printed.items():  # 64 channels: a rank above the width is full rank
         assert rank1 != "200" or value == printed[(*key, "64", rank2)]
     assert Path("out/r.png").read_bytes().startswith(PNG)
     assert names_in(Path("out")) == {f"r.{end}" for end in ("csv", "png", "config.txt", "run.json")}
@@ -119,9 +139,15 @@ def test_all_layers(compare):
     printed, said = compare("all", "all", "-o", "all.csv", "--verbose")
     whole, rows = parse_similarity(printed), read_csv("all.csv")
     assert len(rows) == 64 and {row["alignment"] for row in rows} == {"positions", "average pool"}
-    assert {key[2] for key in whole} == {"cka", "pwcca", "procrustes"}  # the tables of the public code, no more
+    assert {key[2] for key in whole} == {
+        "cka",
+        "pwcca",
+        "procrustes",
+    }  # the tables of the public code, no more
     assert all(row["pwcca_morcos"] and row["rank1"] == row["rank2"] == "" for row in rows)
-    assert whole == {key: value for key, value in from_csv(rows).items() if key[2] != "pwcca_morcos"}
+    assert whole == {
+        key: value for key, value in from_csv(rows).items() if key[2] != "pwcca_morcos"
+    }
     matrix = parse_matrix(printed, "linear CKA")
     assert matrix == {(row["layer1"], row["layer2"]): f"{float(row['cka']):.4f}" for row in rows}
     assert "layer1.0 -- layer3.0: samples of CCA and Procrustes: average pool" in said
@@ -131,7 +157,16 @@ def test_all_layers(compare):
 def test_features_that_are_kept_are_of_the_same_dots(in_tmp_path, digit_networks):
     session = Session()
     session.features = KeptFeatures(10**9)
-    given = [*map(str, digit_networks), MODEL, MODEL, "layer1.0", "layer1.0", *DIGITS, "--alignment", "pool"]
+    given = [
+        *map(str, digit_networks),
+        MODEL,
+        MODEL,
+        "layer1.0",
+        "layer1.0",
+        *DIGITS,
+        "--alignment",
+        "pool",
+    ]
     values = []
     for dots in ([], ["--shortcut", "0"], ["--shortcut", "0", "--intervention-seed", "1"]):
         options = parser_of(SCRIPT).parse_args([*given, *dots, "--metrics", "cka", "-o", "r.csv"])
@@ -149,7 +184,11 @@ def test_debiased_and_calibrated_values_of_pooled_layers(compare):
     line = rf"\tModel2 rank None: 0\.\d+ \({numbers}; within classes {numbers}\)"
     assert re.search(rf"Mutual kNN:\nModel1 rank None:\n{line}", printed)
     first, _ = read_csv("p.csv")
-    assert (first["alignment"], first["n_permutations"], first["model2_type"]) == ("average pool", "19", MODEL)
+    assert (first["alignment"], first["n_permutations"], first["model2_type"]) == (
+        "average pool",
+        "19",
+        MODEL,
+    )
     for name in metrics[1:]:
         null, within = (float(first[f"{name}_null_95{of}"]) for of in ("", "_within"))
         assert (within < null) == (name == "procrustes")  # images of one class are more similar

@@ -36,35 +36,64 @@ TRAINED = [*COMMON, "-e", "1", "-b", "128", "-lr", "1e-2"]
 
 @pytest.fixture(scope="module")
 def few():
-    """Scripts take 256 training images and 120 test images; those that run as processes take all of them."""
+    """Scripts take 256 training images and 120 test images; those that run as processes take all of
+    them."""
     with few_images(256, n_test=120):
         yield
 
 
 def test_layout_of_a_run_is_that_of_the_public_code(digit_networks, tmp_path):
-    arguments = [*digit_networks, MODEL, MODEL, "layer3.0", "layer2.0", "rc2c_pre", *DM, "-dir", "a"]
+    arguments = [
+        *digit_networks,
+        MODEL,
+        MODEL,
+        "layer3.0",
+        "layer2.0",
+        "rc2c_pre",
+        *DM,
+        "-dir",
+        "a",
+    ]
     out = run_process("exec_stitch.py", *arguments, cwd=tmp_path).out
     (folder,) = (tmp_path / "results" / "a").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.\d{6}", folder.name)
-    written = {"config.txt", "summary.txt", "final_model.pt", "metrics.json", "predictions.npz", "run.json"}
+    written = {
+        "config.txt",
+        "summary.txt",
+        "final_model.pt",
+        "metrics.json",
+        "predictions.npz",
+        "run.json",
+    }
     assert names_in(folder) == written
 
     public = DATA / "public_runs" / "det" / "2026-11-24_22-47-07.024491"
     summary = (folder / "summary.txt").read_text()
     pattern = re.escape((public / "summary.txt").read_text())
-    ours = {"models/det0\\.pt": digit_networks[0], "models/det1\\.pt": digit_networks[1], "layer3\\.1": "layer3.0"}
+    ours = {
+        "models/det0\\.pt": digit_networks[0],
+        "models/det1\\.pt": digit_networks[1],
+        "layer3\\.1": "layer3.0",
+    }
     for theirs, given in ours.items():
         pattern = pattern.replace(theirs, re.escape(str(given)), 1)
     pattern = re.sub(r"Command:\\ .*", "Command: .*exec_stitch.py .*", pattern)
     pattern = re.sub(r"(\d+)\\\.(\d{5,})", r"\\d+\\.\\d+(e-\\d+)?", pattern)  # sparsities
-    pattern = re.sub(r": ?\\ \d\\\.(\d{4})", r":\\ \\d\\.\\d{4}", pattern)  # accuracy and differences
+    pattern = re.sub(
+        r": ?\\ \d\\\.(\d{4})", r":\\ \\d\\.\\d{4}", pattern
+    )  # accuracy and differences
     assert re.fullmatch(pattern, summary), summary
     ours, theirs = (read_json(path / "config.txt") for path in (folder, public))
     assert theirs.keys() <= ours.keys()
-    assert ours["front_layer"] == "layer3.0" and ours["dataset"] == "digits" and ours["l1_coef"] == 0
+    assert (
+        ours["front_layer"] == "layer3.0" and ours["dataset"] == "digits" and ours["l1_coef"] == 0
+    )
 
     accuracy = read_metrics(folder)["accuracy"]
-    assert out == f"Clean accuracy: {accuracy:.2%}\n" and f"Clean accuracy: {accuracy:.4f} \n" in summary
+    assert (
+        out == f"Clean accuracy: {accuracy:.2%}\n"
+        and f"Clean accuracy: {accuracy:.4f} \n" in summary
+    )
     state = load_state(folder / "final_model.pt")
     assert {key: tuple(value.shape) for key, value in state.items()} == {
         "transform.weight": (64, 64, 1, 1),
@@ -90,12 +119,21 @@ def test_numbers_are_those_of_the_saved_layer(stitch, digit_networks):
         assert found["representation_difference"] == pytest.approx(difference.item(), rel=1e-5)
         ((x, _),) = train_set.batches(64, indices=train_set.permutation(0)[:64])
         stitched, target = layer(front(x, until="layer3.1")), end(x, until="layer1.0")
-        residual, variation = (stitched - target).square().sum(), (target - target.mean((0, 2, 3), True)).square().sum()
-        assert found["matching_error"] == pytest.approx((residual / target.square().sum()).item(), rel=1e-4)
+        residual, variation = (
+            (stitched - target).square().sum(),
+            (target - target.mean((0, 2, 3), True)).square().sum(),
+        )
+        assert found["matching_error"] == pytest.approx(
+            (residual / target.square().sum()).item(), rel=1e-4
+        )
         assert found["r2_matched"] == pytest.approx(1 - (residual / variation).item(), abs=1e-5)
         assert found["n_matched"] == 64 and 0 < found["matching_rank"] <= 65
     with np.load(folder / "predictions.npz") as kept:
-        for name, key in (("accuracy", "stitched"), ("front_accuracy", "front"), ("end_accuracy", "end")):
+        for name, key in (
+            ("accuracy", "stitched"),
+            ("front_accuracy", "front"),
+            ("end_accuracy", "end"),
+        ):
             assert found[name] == (kept[key] == kept["labels"]).mean() and kept[key].shape == (120,)
         assert found["agreement"] == (kept["stitched"] == kept["end"]).mean()
         assert found["kappa"] == pytest.approx(cohen_kappa_score(kept["stitched"], kept["end"]))
@@ -111,13 +149,21 @@ def test_without_model_and_predictions_the_numbers_are_saved(stitch):
 
 def test_pairs_that_cannot_be_stitched_are_left_out_and_named(stitch, tmp_path):
     networks = [save_network(tmp_path / "r.pt", "resnet18", n_channels=1)] * 2
-    layers, more = ["layer1.0,layer2.0", "layer1.1,layer2.1"], [*COMMON, "-i", "eye", "-e", "0", "-dir", "e"]
+    layers, more = (
+        ["layer1.0,layer2.0", "layer1.1,layer2.1"],
+        [*COMMON, "-i", "eye", "-e", "0", "-dir", "e"],
+    )
     printed = stitch(*layers, *more, networks=networks, types=["resnet18"] * 2)
-    assert "not stitched: layer1.0 -> layer2.1: init eye needs equal widths, not 64 and 128 channels" in printed.err
+    assert (
+        "not stitched: layer1.0 -> layer2.1: init eye needs equal widths, not 64 and 128 channels"
+        in printed.err
+    )
     assert len(read_csv("results/e/grid.csv")) == 2
 
 
-def test_without_mod_only_stitch_the_whole_network_is_saved_and_statistics_move(stitch, digit_networks):
+def test_without_mod_only_stitch_the_whole_network_is_saved_and_statistics_move(
+    stitch, digit_networks
+):
     folders = stitch("layer2.0", "layer2.0,layer3.0", *ON_DIGITS, "-e", "1", "-b", "128").folders
     frozen = read_metrics(stitch("layer2.0", "layer2.0", *DM).newest)
     end = load_state(digit_networks[1])
@@ -127,18 +173,27 @@ def test_without_mod_only_stitch_the_whole_network_is_saved_and_statistics_move(
         state = load_state(folder / "final_model.pt")
         moved = state["end_model.model.layer4.1.bn2.running_mean"]
         assert not torch.equal(moved, end["layer4.1.bn2.running_mean"])
-        assert torch.equal(state["end_model.model.layer4.1.conv2.weight"], end["layer4.1.conv2.weight"])
         assert torch.equal(
-            state["front_model.stitch_from_layer.bn1.weight"], state["front_model.model.layer2.0.bn1.weight"]
+            state["end_model.model.layer4.1.conv2.weight"], end["layer4.1.conv2.weight"]
+        )
+        assert torch.equal(
+            state["front_model.stitch_from_layer.bn1.weight"],
+            state["front_model.model.layer2.0.bn1.weight"],
         )
         assert "stitching_layer.transform.weight" in state
-    # each pair has networks of its own, so the first one's batches did not move the second one's statistics
-    counts = [load_state(f / "final_model.pt")["end_model.model.layer4.1.bn2.num_batches_tracked"] for f in folders]
+    # each pair has networks of its own, so the first one's batches did not move the second one's
+    # statistics
+    counts = [
+        load_state(f / "final_model.pt")["end_model.model.layer4.1.bn2.num_batches_tracked"]
+        for f in folders
+    ]
     assert counts[0] == counts[1] == end["layer4.1.bn2.num_batches_tracked"] + 2
 
 
 def test_identity_within_a_network_changes_nothing(stitch, digit_networks):
-    folder = stitch("layer2.1", "layer2.1", *COMMON, "-i", "eye", "-e", "0", networks=[digit_networks[0]] * 2).newest
+    folder = stitch(
+        "layer2.1", "layer2.1", *COMMON, "-i", "eye", "-e", "0", networks=[digit_networks[0]] * 2
+    ).newest
     found = read_metrics(folder)
     assert found["accuracy"] == found["front_accuracy"] == found["end_accuracy"]
     assert found["representation_difference"] < 1e-12
@@ -147,7 +202,12 @@ def test_identity_within_a_network_changes_nothing(stitch, digit_networks):
 def test_ranks_change_the_result_where_they_should(stitch):
     full, cut_stitch, cut_match, whole = (
         read_metrics(stitch("layer3.0", "layer3.0", *DM, *ranks).newest)
-        for ranks in ([], ["--front-stitch-rank", "2"], ["--front-pinv-rank", "2"], ["--front-stitch-rank", "64"])
+        for ranks in (
+            [],
+            ["--front-stitch-rank", "2"],
+            ["--front-pinv-rank", "2"],
+            ["--front-stitch-rank", "64"],
+        )
     )
     assert cut_stitch["matching_error"] == full["matching_error"] < cut_match["matching_error"]
     assert cut_stitch["representation_difference"] > full["representation_difference"]
@@ -159,19 +219,37 @@ def test_ranks_change_the_result_where_they_should(stitch):
 
 def test_a_grid_logs_and_writes_its_objective(stitch):
     """Over a single batch of all test images, d² is the representation difference."""
-    folders, out, _ = stitch("layer3.0,layer4.0", "layer3.1,layer4.1", *TRAINED, "--objective", "hint", "-dir", "g")
-    assert "layer4.0 -> layer3.1: Clean accuracy: " in out and Path("results/g/grid.png").read_bytes().startswith(PNG)
+    folders, out, _ = stitch(
+        "layer3.0,layer4.0", "layer3.1,layer4.1", *TRAINED, "--objective", "hint", "-dir", "g"
+    )
+    assert "layer4.0 -> layer3.1: Clean accuracy: " in out and Path(
+        "results/g/grid.png"
+    ).read_bytes().startswith(PNG)
     rows = {pair_of(row): row for row in read_csv("results/g/grid.csv")}
-    assert len(rows) == len(folders) == 4 and {row["objective"] for row in rows.values()} == {"hint"}
+    assert len(rows) == len(folders) == 4 and {row["objective"] for row in rows.values()} == {
+        "hint"
+    }
     for folder in folders:
         (log,) = read_csv(folder / "training_logs.csv")
-        assert list(log) == ["train_acc", "train_loss", "val_acc", "val_loss"] and float(log["train_loss"]) > 0
+        assert (
+            list(log) == ["train_acc", "train_loss", "val_acc", "val_loss"]
+            and float(log["train_loss"]) > 0
+        )
         assert log["train_acc"] == ""  # not measured
-        assert float(log["val_acc"]) == read_metrics(folder)["accuracy"] == float(rows[pair_of(folder)]["accuracy"])
+        assert (
+            float(log["val_acc"])
+            == read_metrics(folder)["accuracy"]
+            == float(rows[pair_of(folder)]["accuracy"])
+        )
         assert read_json(folder / "config.txt")["objective"] == "hint"
-        assert load_state(folder / "final_model.pt").keys() == {"transform.weight", "transform.bias"}
+        assert load_state(folder / "final_model.pt").keys() == {
+            "transform.weight",
+            "transform.bias",
+        }
         found = read_metrics(folder)
-        assert float(log["val_loss"]) ** 2 == pytest.approx(found["representation_difference"], rel=1e-4)
+        assert float(log["val_loss"]) ** 2 == pytest.approx(
+            found["representation_difference"], rel=1e-4
+        )
         assert found["matching_error"] is None
         assert "Normalized PINV difference: 0.0000\n" in (folder / "summary.txt").read_text()
 
@@ -186,17 +264,49 @@ def vit_checkpoint(tmp_path_factory):
     ("objective", "types", "layers", "kind", "given"),
     [
         ("soft", "vit vit", ("blocks.2", "blocks.5"), "t2t", ["-i", "ortho", "-l1", "1e-4"]),
-        ("fula", "vit cnn", ("blocks.2", "layer3.0"), "t2c", ["-i", "pinv", "-t2c-cls", "add", "--amp", "bf16"]),
-        ("task", "vit cnn", ("blocks.2", "layer2.0"), "t2c", ["-t2c-cls", "only", "-upsample", "nearest"]),
+        (
+            "fula",
+            "vit cnn",
+            ("blocks.2", "layer3.0"),
+            "t2c",
+            ["-i", "pinv", "-t2c-cls", "add", "--amp", "bf16"],
+        ),
+        (
+            "task",
+            "vit cnn",
+            ("blocks.2", "layer2.0"),
+            "t2c",
+            ["-t2c-cls", "only", "-upsample", "nearest"],
+        ),
         ("hint", "cnn vit", ("layer3.0", "blocks.2"), "c2t", ["-i", "ridge", "-c2t-cls", "learn"]),
         ("task", "cnn vit", ("layer3.0", "blocks.2"), "c2t", ["-i", "pinv", "-c2t-cls", "pool"]),
-        ("feature", "cnn cnn", ("layer2.0", "layer2.1"), "c2c", ["-i", "eye", "--front-stitch-rank", "9"]),
-        ("fula", "cnn cnn", ("layer2", "layer3.0.conv2"), "rc2c_pre", ["-i", "ridge", "--front-pinv-rank", "9"]),
-        ("hint", "cnn cnn", ("layer3.0", "layer4.1"), "rc2c_post", ["--amp", "bf16", "--grad-clip", "1"]),
+        (
+            "feature",
+            "cnn cnn",
+            ("layer2.0", "layer2.1"),
+            "c2c",
+            ["-i", "eye", "--front-stitch-rank", "9"],
+        ),
+        (
+            "fula",
+            "cnn cnn",
+            ("layer2", "layer3.0.conv2"),
+            "rc2c_pre",
+            ["-i", "ridge", "--front-pinv-rank", "9"],
+        ),
+        (
+            "hint",
+            "cnn cnn",
+            ("layer3.0", "layer4.1"),
+            "rc2c_post",
+            ["--amp", "bf16", "--grad-clip", "1"],
+        ),
     ],
     ids=str,
 )
-def test_every_type_and_start(objective, types, layers, kind, given, stitch, digit_networks, vit_checkpoint):
+def test_every_type_and_start(
+    objective, types, layers, kind, given, stitch, digit_networks, vit_checkpoint
+):
     known = {"vit": ("vit_tiny_patch4_32", vit_checkpoint), "cnn": (MODEL, digit_networks[0])}
     names, paths = zip(*(known[name] for name in types.split()), strict=True)
     options = [*TRAINED, "--objective", objective, *given]

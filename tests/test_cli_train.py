@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from src import __version__
-from tests.commands import ON_DIGITS, error_line, names_in, read_csv, read_json, run, run_process, words
+from tests.commands import (
+    ON_DIGITS,
+    error_line,
+    names_in,
+    read_csv,
+    read_json,
+    run,
+    run_process,
+    words,
+)
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
@@ -21,20 +30,45 @@ def train(*arguments, status: int = 0):
 
 
 def test_trains_and_evaluates(tmp_path):
-    options = ["-e", "3", "-sf", "2", "-dir", "models/a", "-rlre", "2", "--grad-clip", "5", "-epoch-size", "128"]
+    options = [
+        "-e",
+        "3",
+        "-sf",
+        "2",
+        "-dir",
+        "models/a",
+        "-rlre",
+        "2",
+        "--grad-clip",
+        "5",
+        "-epoch-size",
+        "128",
+    ]
     lines = run_process("exec_train.py", *ARGUMENTS, *options).out.splitlines()
     folder = tmp_path / "models" / "a"
-    assert names_in(folder) == {"config.txt", "run.json", "training_logs.csv", "model_2.pt", "model_3.pt"}
+    assert names_in(folder) == {
+        "config.txt",
+        "run.json",
+        "training_logs.csv",
+        "model_2.pt",
+        "model_3.pt",
+    }
 
     number = r"\d+\.\d+(e-\d+)?"
     for epoch in (1, 2, 3):
         for split in ("train", "val"):
-            assert re.fullmatch(rf"Epoch #{epoch} {split} loss: {number}, accuracy: {number}", lines.pop(0))
+            assert re.fullmatch(
+                rf"Epoch #{epoch} {split} loss: {number}, accuracy: {number}", lines.pop(0)
+            )
     rows = read_csv(folder / "training_logs.csv")
     assert list(rows[0]) == ["train_acc", "train_loss", "val_acc", "val_loss"] and len(rows) == 3
 
     config = read_json(folder / "config.txt")
-    assert config["n_epochs"] == 3 and config["reduce_lr_epochs"] == [2] and config["save_dir"] == "models/a"
+    assert (
+        config["n_epochs"] == 3
+        and config["reduce_lr_epochs"] == [2]
+        and config["save_dir"] == "models/a"
+    )
     made_with = read_json(folder / "run.json")
     assert "exec_train.py small_cnn" in made_with["command"] and made_with["suite"] == __version__
 
@@ -48,12 +82,18 @@ def test_nobody_reads_the_output(tmp_path):
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w") as nobody:
-        done = subprocess.run(command, cwd=tmp_path, stdout=nobody, stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (0, "wrote m\n") and "model_1.pt" in names_in(tmp_path / "m")
+        done = subprocess.run(
+            command, cwd=tmp_path, stdout=nobody, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (0, "wrote m\n") and "model_1.pt" in names_in(
+        tmp_path / "m"
+    )
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     with open("/dev/full", "w") as full:
-        done = subprocess.run([*command, "--overwrite"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [*command, "--overwrite"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True
+        )
     line = "exec_train.py: error: cannot print the results: No space left on device\n"
     assert (done.returncode, done.stderr) == (2, line)
 
@@ -61,7 +101,12 @@ def test_nobody_reads_the_output(tmp_path):
 def test_a_save_frequency_of_0_saves_the_last_epoch(tmp_path):
     train("-e", "2", "-sf", "0", "-dir", "last", "-epoch-size", "64")
     train("-e", "0", "-dir", "none")
-    assert names_in(tmp_path / "last") == {"config.txt", "run.json", "training_logs.csv", "model_2.pt"}
+    assert names_in(tmp_path / "last") == {
+        "config.txt",
+        "run.json",
+        "training_logs.csv",
+        "model_2.pt",
+    }
     assert names_in(tmp_path / "none") == {"config.txt", "run.json", "model_0.pt"}
 
 
@@ -70,18 +115,33 @@ def test_the_recipe_of_resi(monkeypatch):
     from src.training import Settings, recorded
 
     given = []
-    monkeypatch.setattr(recorded, "train", lambda *arguments, **_: given.append(arguments[-1]) or iter(()))
-    recipe = "-e 200 -o sgd -lr 0.1 --momentum 0.9 -sched cosine -wd 5e-4 -b 128 -s 3 -dir m".split()
+    monkeypatch.setattr(
+        recorded, "train", lambda *arguments, **_: given.append(arguments[-1]) or iter(())
+    )
+    recipe = (
+        "-e 200 -o sgd -lr 0.1 --momentum 0.9 -sched cosine -wd 5e-4 -b 128 -s 3 -dir m".split()
+    )
     run("exec_train.py", "resnet18", *ON_DIGITS, *recipe)
     expected = Settings(200, 128, "sgd", 0.1, 5e-4, "cosine", [], seed=3, momentum=0.9)
     assert given == [expected]
 
 
-def test_an_interrupted_run_with_interventions_goes_on_and_a_config_repeats_it(tmp_path, monkeypatch):
+def test_an_interrupted_run_with_interventions_goes_on_and_a_config_repeats_it(
+    tmp_path, monkeypatch
+):
     """Noise of an epoch is that of the epoch, and labels and dots are those from before."""
     from src.training import recorded
 
-    changes = ["-epoch-size", "256", "--shortcut", "0.75", "--label-noise", "0.5", "--image-noise", "1000"]
+    changes = [
+        "-epoch-size",
+        "256",
+        "--shortcut",
+        "0.75",
+        "--label-noise",
+        "0.5",
+        "--image-noise",
+        "1000",
+    ]
     train("-e", "3", "-dir", "whole", *changes)
     report = recorded.report_epoch
 
@@ -92,16 +152,24 @@ def test_an_interrupted_run_with_interventions_goes_on_and_a_config_repeats_it(t
 
     with monkeypatch.context() as patch:
         patch.setattr(recorded, "report_epoch", stop)
-        assert "interrupted by SIGINT" in train("-e", "3", "-dir", "stopped", *changes, status=130).err
+        assert (
+            "interrupted by SIGINT" in train("-e", "3", "-dir", "stopped", *changes, status=130).err
+        )
     other = train("-e", "3", "-dir", "stopped", *changes[:-1], "900", "--resume", status=2).err
     assert "image_noise was 1000.0, now 900.0" in other
     train("-e", "3", "-dir", "stopped", *changes, "--resume")
     run("exec_train.py", "--config", "whole/config.txt", "-dir", "again")
     for name in ("model_3.pt", "training_logs.csv"):
-        contents = {(tmp_path / folder / name).read_bytes() for folder in ("whole", "stopped", "again")}
+        contents = {
+            (tmp_path / folder / name).read_bytes() for folder in ("whole", "stopped", "again")
+        }
         assert len(contents) == 1
-    run("exec_train.py", "--config", "whole/config.txt", "-dir", "other", "--intervention-seed", "1")
-    assert (tmp_path / "other" / "model_3.pt").read_bytes() != (tmp_path / "again" / "model_3.pt").read_bytes()
+    run(
+        "exec_train.py", "--config", "whole/config.txt", "-dir", "other", "--intervention-seed", "1"
+    )
+    assert (tmp_path / "other" / "model_3.pt").read_bytes() != (
+        tmp_path / "again" / "model_3.pt"
+    ).read_bytes()
 
 
 def test_a_finished_run_of_other_options_is_not_written_over(tmp_path):

@@ -18,7 +18,9 @@ def config(tmp_path):
 
 
 def test_values_are_those_of_the_command_line_and_explicit_ones_win(config):
-    path = config("model_type: resnet34\nsave_dir: a\nlearning_rate: 1e-2\nreduce_lr_epochs: [3, 5]\nn_epochs: 7\n")
+    path = config(
+        "model_type: resnet34\nsave_dir: a\nlearning_rate: 1e-2\nreduce_lr_epochs: [3, 5]\nn_epochs: 7\n"
+    )
     parser = parser_of("exec_train.py")
     given = parser.parse_args("resnet18 -dir a -lr 0.5 -rlre 3 5 -e 7".split())
     args = parser.parse_args(["resnet18", "-lr", "0.5", f"--config={path}"])
@@ -27,9 +29,16 @@ def test_values_are_those_of_the_command_line_and_explicit_ones_win(config):
 
 
 def test_a_config_of_the_public_code_is_taken(config):
-    path = config(json.dumps({"scheduler": "", "reduce_lr_epochs": [], "grad_clip": None, "seed": 4}))
+    path = config(
+        json.dumps({"scheduler": "", "reduce_lr_epochs": [], "grad_clip": None, "seed": 4})
+    )
     args = parser_of("exec_train.py").parse_args(["resnet18", "-dir", "out", "--config", path])
-    assert (args.scheduler, args.reduce_lr_epochs, args.grad_clip, args.seed) == ("none", [], None, 4)
+    assert (args.scheduler, args.reduce_lr_epochs, args.grad_clip, args.seed) == (
+        "none",
+        [],
+        None,
+        4,
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,4 +54,6 @@ def test_a_config_of_the_public_code_is_taken(config):
 )
 def test_what_is_refused(text, said, config, tmp_path):
     path = config(text) if text is not None else tmp_path / "config.yaml"
-    assert said in error_line("exec_train.py", "resnet18", "-dir", "out", "--config", path, cwd=tmp_path)
+    assert said in error_line(
+        "exec_train.py", "resnet18", "-dir", "out", "--config", path, cwd=tmp_path
+    )

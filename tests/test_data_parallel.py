@@ -30,7 +30,9 @@ def test_the_shares_of_all_processes_make_up_each_batch(size):
         images.shard = Shard(rank, size)
         shares.append([list(batches) for batches in passes(images)])
     for kind, batches in enumerate(whole):
-        assert {len(share[kind]) for share in shares} == {len(batches)}  # no process waits for another in vain
+        assert {len(share[kind]) for share in shares} == {
+            len(batches)
+        }  # no process waits for another in vain
         for i, (pixels, labels) in enumerate(batches):
             for rank in range(size):
                 own_pixels, own_labels = shares[rank][kind][i]
@@ -63,7 +65,9 @@ def test_an_image_that_does_not_count_has_no_gradient_and_no_place_in_the_sums()
 
 def test_gradients_of_unequal_shares_average_to_those_of_the_whole_batch(monkeypatch):
     monkeypatch.setattr("src.training.distributed.DistributedDataParallel", lambda model: model)
-    monkeypatch.setattr("src.training.distributed.add_up", lambda n_samples: torch.full_like(n_samples, 5))
+    monkeypatch.setattr(
+        "src.training.distributed.add_up", lambda n_samples: torch.full_like(n_samples, 5)
+    )
     model, images, labels = nn.Linear(4, 3), torch.randn(5, 4), torch.arange(5) % 3
     gradients = []
     for rank in range(2):  # shares of 3 and 2

@@ -1,4 +1,5 @@
-"""Arrays on disk: mapped where they lie, unpacked once, the same batches as from memory, and refused when damaged."""
+"""Arrays on disk: mapped where they lie, unpacked once, the same batches as from memory, and
+refused when damaged."""
 
 import os
 from pathlib import Path
@@ -39,7 +40,9 @@ def test_images_on_disk_give_the_batches_of_images_in_memory(tmp_path):
         lambda dataset: dataset.batches(100),
         lambda dataset: dataset.batches(3, indices=torch.tensor([300, 500, 0, 0, 301])),
     ):
-        for (images, labels), (mapped, mapped_labels) in zip(go_through(in_memory), go_through(on_disk), strict=True):
+        for (images, labels), (mapped, mapped_labels) in zip(
+            go_through(in_memory), go_through(on_disk), strict=True
+        ):
             assert torch.equal(images, mapped) and torch.equal(labels, mapped_labels)
 
 
@@ -48,13 +51,19 @@ def test_random_images_are_one_split_augmented_for_training_only(tmp_path):
     path.parent.mkdir()
     np.save(path, images[..., :2])
     reason = r"uint8 \(20, 32, 32, 2\), expected uint8 \(N, 32, 32, 3\)"
-    with pytest.raises(UserError, match=rf"cannot read {path}: .*{reason}.*; fetch https://people\.eecs"):
+    with pytest.raises(
+        UserError, match=rf"cannot read {path}: .*{reason}.*; fetch https://people\.eecs"
+    ):
         load_dataset("outlier_exposure", tmp_path, train=True)
     np.save(path, images)
     for train, root in ((False, tmp_path), (True, tmp_path / "oe")):
         dataset = load_dataset("outlier_exposure", root, train=train)
         assert np.array_equal(everything(dataset)[0], images)
-        assert (dataset.n_classes, dataset.image_shape, dataset.augmentation is None) == (0, (3, 32, 32), not train)
+        assert (dataset.n_classes, dataset.image_shape, dataset.augmentation is None) == (
+            0,
+            (3, 32, 32),
+            not train,
+        )
         (mapped,) = dataset.images.parts
         assert (mapped.filename, mapped.offset, mapped.mode) == (path, 128, "r")
 
@@ -68,8 +77,15 @@ def test_parts_are_mapped_in_place_or_unpacked_once_and_said(save, tmp_path, cap
     said = []
     for root in (tmp_path, tmp_path / "cifar5m"):
         dataset = load_dataset("cifar5m", root, train=True)
-        assert (len(dataset), dataset.n_classes, dataset.epoch_size, dataset.augmentation) == (27, 10, 50_000, None)
-        assert dataset.labels.dtype == torch.int8 and all(map(np.array_equal, everything(dataset), (images, labels)))
+        assert (len(dataset), dataset.n_classes, dataset.epoch_size, dataset.augmentation) == (
+            27,
+            10,
+            50_000,
+            None,
+        )
+        assert dataset.labels.dtype == torch.int8 and all(
+            map(np.array_equal, everything(dataset), (images, labels))
+        )
         said.append(capsys.readouterr().err.count(f"of {tmp_path}/cifar5m/cifar5m_part"))
     is_compressed = save is np.savez_compressed
     assert said == [6 * is_compressed, 0]
@@ -98,7 +114,10 @@ def test_missing_and_damaged_parts_are_named_and_leave_nothing_behind(tmp_path):
     refuse("Bad CRC-32|invalid|incorrect")
     assert len(list(path.parent.iterdir())) == 6
     for content, reason in (
-        ({"X": images, "Y": labels[:-1]}, r"Y is int64 \(26,\), expected whole numbers from 0, \(27,\)"),
+        (
+            {"X": images, "Y": labels[:-1]},
+            r"Y is int64 \(26,\), expected whole numbers from 0, \(27,\)",
+        ),
         ({"X": images, "Y": [300, *labels[1:]]}, "labels up to 300, expected at most 9"),
     ):
         np.savez(path, **content)
@@ -113,7 +132,9 @@ def test_a_truncated_file_is_damaged(save, tmp_path):
     write_npz(tmp_path / "own.npz", save=save)
     whole = (tmp_path / "own.npz").read_bytes()
     (tmp_path / "own.npz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"own\.npz: it is damaged, or no \.npz file; save it with numpy.savez"):
+    with pytest.raises(
+        UserError, match=r"own\.npz: it is damaged, or no \.npz file; save it with numpy.savez"
+    ):
         dataset_info(str(tmp_path / "own.npz"))
 
 
@@ -133,7 +154,9 @@ def test_a_file_of_a_users_own(save, tmp_path, capsys):
     for split, train in (("train", True), ("test", False)):
         dataset = load_dataset(str(tmp_path / "own.npz"), "nowhere", train=train)
         images, labels = everything(dataset)
-        assert np.array_equal(images, arrays[f"x_{split}"]) and np.array_equal(labels, arrays[f"y_{split}"])
+        assert np.array_equal(images, arrays[f"x_{split}"]) and np.array_equal(
+            labels, arrays[f"y_{split}"]
+        )
         assert dataset.spec == info.spec
         (mapped,) = dataset.images.parts
         assert Path(mapped.filename).suffix == (".npz" if save is np.savez else ".npy")
@@ -142,7 +165,12 @@ def test_a_file_of_a_users_own(save, tmp_path, capsys):
 
 
 def test_grey_unlabelled_images_and_how_to_normalise(tmp_path):
-    grey = {"x_train": random_images(5, 8, 8), "x_test": random_images(3, 8, 8), "y_train": None, "y_test": None}
+    grey = {
+        "x_train": random_images(5, 8, 8),
+        "x_test": random_images(3, 8, 8),
+        "y_train": None,
+        "y_test": None,
+    }
     write_npz(tmp_path / "own.npz", **grey, mean=np.array(0.5), std=np.array([0.25], np.float32))
     dataset = load_dataset(str(tmp_path / "own.npz"), "", train=True)
     assert (dataset.n_classes, dataset.image_shape) == (0, (1, 8, 8))
@@ -159,7 +187,10 @@ def test_grey_unlabelled_images_and_how_to_normalise(tmp_path):
         ({"y_test": None}, "has labels for one split only"),
         ({"x_train": random_images(9, 12, 10, 3) / 255}, "float64 .*expected uint8"),
         ({"x_train": random_images(9, 10, 12, 3)}, "images of unequal shapes"),
-        ({"x_train": random_images(9, 3, 32, 32), "x_test": random_images(4, 3, 32, 32)}, "channels come last"),
+        (
+            {"x_train": random_images(9, 3, 32, 32), "x_test": random_images(4, 3, 32, 32)},
+            "channels come last",
+        ),
         ({"y_train": np.arange(9) - 1}, "y_train is int64"),
         ({"x_train": np.array([{}, print], dtype=object)}, "Python objects"),
         ({"mean": 0.5, "std": 0.5}, r"mean is \[0.5\]; a number for each of 3 channels"),

@@ -1,4 +1,5 @@
-"""Augmentation against torchvision's transforms of single PIL images: pixels for given numbers, and the numbers."""
+"""Augmentation against torchvision's transforms of single PIL images: pixels for given numbers, and
+the numbers."""
 
 import numpy as np
 import pytest
@@ -29,7 +30,9 @@ def draw(augmentation, n, seed=0):
 
 def test_crop_and_flip_equal_torchvision_for_every_offset():
     images = random_images(162, 3, 32, 28)
-    numbers = torch.cartesian_prod(torch.arange(9), torch.arange(9), torch.arange(2))  # top, left, flip
+    numbers = torch.cartesian_prod(
+        torch.arange(9), torch.arange(9), torch.arange(2)
+    )  # top, left, flip
     ours = CropFlip(4).apply(images, numbers)
     for image, (top, left, flip), result in zip(images, numbers.tolist(), ours, strict=True):
         expected = TF.crop(TF.pad(TF.to_pil_image(image), 4), top, left, 32, 28)
@@ -39,7 +42,9 @@ def test_crop_and_flip_equal_torchvision_for_every_offset():
 
 def test_all_grey_levels_become_the_floats_of_torchvision():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    assert torch.equal(next(ImageSet(levels).batches(1))[0][0], TF.to_tensor(TF.to_pil_image(levels[0])))
+    assert torch.equal(
+        next(ImageSet(levels).batches(1))[0][0], TF.to_tensor(TF.to_pil_image(levels[0]))
+    )
 
 
 @pytest.mark.parametrize("edge", [0, 4])
@@ -52,19 +57,27 @@ def test_affine_equals_torchvision(edge):
         canvas = TF.pad(TF.to_pil_image(image), edge, padding_mode="edge")
         seen = TF.center_crop(TF.affine(canvas, angle, [0, 0], scale, [shear, 0.0]), [32, 28])
         theirs.append(TF.pil_to_tensor(TF.hflip(seen) if flip else seen))
-    assert (ours == torch.stack(theirs)).float().mean() > 0.999  # but for what falls between two pixels
+    assert (
+        ours == torch.stack(theirs)
+    ).float().mean() > 0.999  # but for what falls between two pixels
 
 
 @pytest.mark.parametrize(("old", "new"), [(28, 224), (32, 16)])
 def test_resizing_is_pils_to_one_grey_level(old, new):
     images = random_images(2, 1, old, old)
-    theirs = (TF.to_pil_image(image).resize((new, new), Image.Resampling.BILINEAR) for image in images)
+    theirs = (
+        TF.to_pil_image(image).resize((new, new), Image.Resampling.BILINEAR) for image in images
+    )
     expected = [*map(TF.pil_to_tensor, theirs)]
     assert (module.resize(images, new).int() - torch.stack(expected).int()).abs().max() <= 1
 
 
 def test_the_way_of_gpus_gives_the_same_pixels(monkeypatch):
-    images, indices, numbers = random_images(40, 3, 24, 24), torch.randperm(40)[:20], draw(CropFlip(4), 40)
+    images, indices, numbers = (
+        random_images(40, 3, 24, 24),
+        torch.randperm(40)[:20],
+        draw(CropFlip(4), 40),
+    )
     ours = CropFlip(4).apply(images, numbers)
     monkeypatch.setattr(module, "_on_cpu", lambda images: False)
     assert torch.equal(CropFlip(4).apply(images, numbers), ours)
@@ -85,4 +98,9 @@ def test_angles_shears_and_scales_are_uniform_and_independent():
         assert stats.kstest((values.numpy() - low) / (high - low), "uniform").pvalue > 1e-3
     assert np.abs(np.corrcoef([angle, shear, scale]) - np.eye(3)).max() < 0.03 and not flip.any()
     angle, shear, scale, flip = draw(augmentation_of("cifar10_large"), 20_000).unbind(1)
-    assert 14.9 < angle.max() <= 15 and not shear.any() and (scale == 1).all() and abs(flip.mean() - 0.5) < 0.02
+    assert (
+        14.9 < angle.max() <= 15
+        and not shear.any()
+        and (scale == 1).all()
+        and abs(flip.mean() - 0.5) < 0.02
+    )

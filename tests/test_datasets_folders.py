@@ -1,4 +1,5 @@
-"""A user's folders of images: what `dataset.yaml` says, labels, both ways of decoding, and clear errors."""
+"""A user's folders of images: what `dataset.yaml` says, labels, both ways of decoding, and clear
+errors."""
 
 from pathlib import Path
 
@@ -54,7 +55,9 @@ def test_labels_are_places_of_class_folders(test, tmp_path):
         assert isinstance(dataset, ImageSet)
 
 
-def test_without_dataset_yaml_images_become_those_of_imagenet_and_small_ones_are_noted(tmp_path, capsys):
+def test_without_dataset_yaml_images_become_those_of_imagenet_and_small_ones_are_noted(
+    tmp_path, capsys
+):
     """test_datasets_imagenet.py has the pixels."""
     for size in (300, 32):
         root = write_folder(tmp_path / str(size), n=3, size=size)
@@ -64,8 +67,13 @@ def test_without_dataset_yaml_images_become_those_of_imagenet_and_small_ones_are
             assert isinstance(dataset, DecodedImageSet) and images.shape == (3, 3, 224, 224)
         notes = capsys.readouterr().err.splitlines()
         assert len(notes) == (size < 224)
-    assert notes[0].startswith(f"warning: {root} has no dataset.yaml, so images become 3×224×224, in resized crops; ")
-    assert f"give it in {root}/dataset.yaml (size: 32, and augment: crop_flip, for example)" in notes[0]
+    assert notes[0].startswith(
+        f"warning: {root} has no dataset.yaml, so images become 3×224×224, in resized crops; "
+    )
+    assert (
+        f"give it in {root}/dataset.yaml (size: 32, and augment: crop_flip, for example)"
+        in notes[0]
+    )
 
 
 @pytest.mark.parametrize("augment", ["none", "flip", "crop_flip"])
@@ -77,13 +85,19 @@ def test_small_images_are_decoded_once_and_large_ones_by_workers(augment, tmp_pa
     test_images, training = [], []
     for kind, limit in ((ImageSet, 2**30), (DecodedImageSet, 8)):
         monkeypatch.setattr(folders, "MOST", limit)
-        train_set, test_set = (load(tmp_path, train=train, loading=Loading(0)) for train in (True, False))
+        train_set, test_set = (
+            load(tmp_path, train=train, loading=Loading(0)) for train in (True, False)
+        )
         assert type(train_set) is type(test_set) is kind
         test_images.append(collect(test_set.batches(2)))
-        training.append(torch.cat([collect(train_set.epoch(3, seed=0, epoch=i))[0] for i in range(1, 251)]))
+        training.append(
+            torch.cat([collect(train_set.epoch(3, seed=0, epoch=i))[0] for i in range(1, 251)])
+        )
     assert all(map(torch.equal, *test_images))
     kept, decoded = training
-    assert (kept.mean(0) - decoded.mean(0)).abs().mean() < 0.15 and abs(kept.std() / decoded.std() - 1) < 0.15
+    assert (kept.mean(0) - decoded.mean(0)).abs().mean() < 0.15 and abs(
+        kept.std() / decoded.std() - 1
+    ) < 0.15
     monkeypatch.undo()
     (tmp_path / "dataset.yaml").write_text("size: 16\n")  # resized crops are taken from the files
     train_set, test_set = (load(tmp_path, train=train) for train in (True, False))
@@ -103,7 +117,9 @@ def test_images_without_class_folders_are_unlabelled(tmp_path):
     write_folder(tmp_path, classes=(), yaml="size: 12\n")
     dataset = load(tmp_path, train=True)
     assert len(dataset) == 6 and dataset.n_classes == 0 and (dataset.labels == -1).all()
-    with pytest.raises(UserError, match="has no labels; choose one that has: .*, or label your own"):
+    with pytest.raises(
+        UserError, match="has no labels; choose one that has: .*, or label your own"
+    ):
         dataset_info(str(tmp_path), labelled=True)
 
 
@@ -131,22 +147,46 @@ def save_16_bits(root: Path) -> None:
     ("options", "change", "said"),
     [
         ({"yaml": "szie: 3"}, nothing, "unknown key in .*dataset.yaml 'szie'; did you mean size"),
-        ({"yaml": "size: small"}, nothing, "dataset.yaml: size cannot be small; allowed are size: 224, channels"),
+        (
+            {"yaml": "size: small"},
+            nothing,
+            "dataset.yaml: size cannot be small; allowed are size: 224, channels",
+        ),
         ({"yaml": "size: 12\nchannels: 2"}, nothing, "dataset.yaml: channels cannot be 2; allowed"),
-        ({"yaml": "augment: mirror"}, nothing, "yaml: augment cannot be mirror; .*none, flip, crop_flip, resized_crop"),
+        (
+            {"yaml": "augment: mirror"},
+            nothing,
+            "yaml: augment cannot be mirror; .*none, flip, crop_flip, resized_crop",
+        ),
         ({"yaml": "mean: [1, 2]"}, nothing, r"mean is \[1, 2\]; a number for each of 3 channels"),
         ({"yaml": "classes: [a, a]"}, nothing, "classes cannot be"),
-        ({"yaml": "classes: [bee]"}, nothing, "train: ant, cat is no class of dataset.yaml; put a folder"),
+        (
+            {"yaml": "classes: [bee]"},
+            nothing,
+            "train: ant, cat is no class of dataset.yaml; put a folder",
+        ),
         (
             {},
             rename("val", "pictures"),
             r"no folder val, .*validation_data \(it holds pictures, train\); put the test i[^;]*/val, a [^;]*$",
         ),
-        ({}, rename("val/bee", "val/bees"), "val: bees is no class of the training images; put a folder"),
+        (
+            {},
+            rename("val/bee", "val/bees"),
+            "val: bees is no class of the training images; put a folder",
+        ),
         ({}, rename("val/bee", "bee"), "valid file for the classes bee"),
-        ({"classes": (), "n": 1}, rename("val/000.png", "a.png"), "val holds neither images nor folders of images"),
+        (
+            {"classes": (), "n": 1},
+            rename("val/000.png", "a.png"),
+            "val holds neither images nor folders of images",
+        ),
         (ONE_CLASS, save_16_bits, "read .*x.png: its pixels have more than 8 bits"),
-        (ONE_CLASS, lambda root: (root / "train/ant/x.png").write_bytes(b"no image"), "read .*x.png: .*restore or rem"),
+        (
+            ONE_CLASS,
+            lambda root: (root / "train/ant/x.png").write_bytes(b"no image"),
+            "read .*x.png: .*restore or rem",
+        ),
     ],
     ids=lambda case: case if isinstance(case, str) else "",
 )

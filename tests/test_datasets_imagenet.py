@@ -1,4 +1,5 @@
-"""ImageNet: samples as torchvision makes them, whatever the workers; labels by the sorted folders; clear errors."""
+"""ImageNet: samples as torchvision makes them, whatever the workers; labels by the sorted folders;
+clear errors."""
 
 import multiprocessing
 import os
@@ -34,7 +35,9 @@ def test_validation_images_are_those_of_torchvision(root):
     theirs = ImageFolder(root / "validation_data", transforms.Compose(CENTRE + TO_VALUES))
     images, labels = collect(dataset.batches(3))
     assert torch.equal(images, torch.stack([image for image, _ in theirs]))
-    assert labels.tolist() == theirs.targets == [0, 0, 1, 1, 2, 2, 2]  # n01 is class 0, though n03 was made first
+    assert (
+        labels.tolist() == theirs.targets == [0, 0, 1, 1, 2, 2, 2]
+    )  # n01 is class 0, though n03 was made first
     assert len(dataset) == 7 and dataset.n_batches(3) == 3 and dataset.n_classes == 1000
     assert dataset.image_shape == images.shape[1:] == (3, 224, 224)
 
@@ -50,7 +53,9 @@ def test_training_images_are_torchvisions_with_seeds_of_their_own(root):
         expected.append(transforms.Compose(RANDOM + TO_VALUES)(plain[i][0]))
     assert torch.equal(images, torch.stack(expected))
     assert labels.tolist() == [plain.targets[i] for i in order]
-    assert torch.equal(collect(dataset.batches(12))[0][7], transforms.Compose(CENTRE + TO_VALUES)(plain[7][0]))
+    assert torch.equal(
+        collect(dataset.batches(12))[0][7], transforms.Compose(CENTRE + TO_VALUES)(plain[7][0])
+    )
 
 
 def test_samples_do_not_depend_on_workers_batches_or_what_else_draws(root):
@@ -79,9 +84,13 @@ def test_names_of_all_classes_give_the_labels_of_a_subset(tmp_path, capsys):
     for train in (True, False):
         assert set(load_dataset("imagenet", tmp_path, train=train).labels.tolist()) == {0, 1, 2}
     (line,) = capsys.readouterr().err.splitlines()  # once for both splits
-    assert line.startswith(f"warning: {tmp_path} has 3 class folders of ImageNet's 1000: labels are their places")
+    assert line.startswith(
+        f"warning: {tmp_path} has 3 class folders of ImageNet's 1000: labels are their places"
+    )
     names = [f"m{i:03}" for i in range(997)]
-    (tmp_path / "dataset.yaml").write_text(f"classes: [{', '.join(['n02', *names, 'n03', 'n01'])}]\n")
+    (tmp_path / "dataset.yaml").write_text(
+        f"classes: [{', '.join(['n02', *names, 'n03', 'n01'])}]\n"
+    )
     for train in (True, False):
         dataset = load_dataset("imagenet", tmp_path, train=train)
         assert set(dataset.labels.tolist()) == {0, 998, 999} and dataset.n_classes == 1000
@@ -89,7 +98,9 @@ def test_names_of_all_classes_give_the_labels_of_a_subset(tmp_path, capsys):
     assert set(load_dataset("imagenet", tmp_path, train=False).labels.tolist()) == {0, 998}
     assert not capsys.readouterr().err
     (tmp_path / "dataset.yaml").write_text("classes: [n01, n02, n03]\n")
-    with pytest.raises(UserError, match=f"has 3 classes, ImageNet has 1000; name {tmp_path} itself as the data set"):
+    with pytest.raises(
+        UserError, match=f"has 3 classes, ImageNet has 1000; name {tmp_path} itself as the data set"
+    ):
         load_dataset("imagenet", tmp_path, train=False)
 
 
@@ -99,7 +110,9 @@ def test_an_image_that_a_worker_cannot_read_is_named(tmp_path):
     damaged.write_bytes(damaged.read_bytes()[:500])
     dataset = load_dataset("imagenet", tmp_path, train=True, loading=Loading(2))
     for _ in range(2):  # the set can still be used
-        with pytest.raises(UserError, match=f"^cannot read {damaged}: Truncated File Read; restore or remove it$"):
+        with pytest.raises(
+            UserError, match=f"^cannot read {damaged}: Truncated File Read; restore or remove it$"
+        ):
             list(dataset.epoch(4, seed=0, epoch=1))
 
 

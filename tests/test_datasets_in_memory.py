@@ -1,4 +1,5 @@
-"""Batches: order, size, dependence on seed and epoch, and epochs that are disjoint subsets of a pass."""
+"""Batches: order, size, dependence on seed and epoch, and epochs that are disjoint subsets of a
+pass."""
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from tests.tiny_datasets import collect, random_images
 
 
 def make_set(n=50, **options) -> ImageSet:
-    return ImageSet(torch.from_numpy(random_images(n, 3, 12, 10)), torch.arange(n), n_classes=n, **options)
+    return ImageSet(
+        torch.from_numpy(random_images(n, 3, 12, 10)), torch.arange(n), n_classes=n, **options
+    )
 
 
 def test_batches_come_in_order_and_the_last_may_be_smaller():
@@ -22,19 +25,27 @@ def test_batches_come_in_order_and_the_last_may_be_smaller():
     assert dataset.n_batches(25) == 2
     for indices in (torch.arange(50), torch.tensor([7, 3, 3, 40])):
         images, labels = collect(dataset.batches(3, indices=indices))
-        assert torch.equal(labels, indices) and torch.equal(images, dataset.images[indices] / 255)  # not augmented
-    assert torch.equal(collect(batches)[1], torch.arange(50)) and not [*dataset.batches(3, indices=torch.arange(0))]
+        assert torch.equal(labels, indices) and torch.equal(
+            images, dataset.images[indices] / 255
+        )  # not augmented
+    assert torch.equal(collect(batches)[1], torch.arange(50)) and not [
+        *dataset.batches(3, indices=torch.arange(0))
+    ]
 
 
 @pytest.mark.parametrize("epoch_size", [None, 20])
-@pytest.mark.parametrize("augmentation", [None, CropFlip(2), Affine(5, (0.9, 1.1), 5, edge=4)], ids=str)
+@pytest.mark.parametrize(
+    "augmentation", [None, CropFlip(2), Affine(5, (0.9, 1.1), 5, edge=4)], ids=str
+)
 def test_an_epoch_depends_on_seed_and_epoch_alone(augmentation, epoch_size):
     dataset = make_set(augmentation=augmentation, epoch_size=epoch_size)
     torch.manual_seed(1)
     images, labels = collect(dataset.epoch(16, seed=3, epoch=2))
     state = torch.get_rng_state()
     again, labels_again = collect(dataset.epoch(7, seed=3, epoch=2))
-    assert torch.equal(images, again) and torch.equal(labels, labels_again)  # whatever the batch size
+    assert torch.equal(images, again) and torch.equal(
+        labels, labels_again
+    )  # whatever the batch size
     assert torch.equal(state, torch.get_rng_state())  # the global generator was not touched
     assert len(labels) == len(labels.unique()) == (epoch_size or 50)
     for other in ({"seed": 3, "epoch": 1}, {"seed": 2, "epoch": 2}):
@@ -47,13 +58,18 @@ def test_the_permutation_is_none_of_the_epochs():
     dataset = make_set(n=200)
     order = dataset.permutation(5)
     assert sorted(order.tolist()) == list(range(200))
-    assert torch.equal(order, dataset.permutation(5)) and not torch.equal(order, dataset.permutation(6))
+    assert torch.equal(order, dataset.permutation(5)) and not torch.equal(
+        order, dataset.permutation(6)
+    )
     for epoch in range(20):
         assert not torch.equal(order, collect(dataset.epoch(64, seed=5, epoch=epoch))[1])
 
 
 def test_normalised_values_and_a_warning_where_only_one_of_two_sets_has_them(capsys):
-    plain, normalised = make_set(), make_set(normalisation=Normalisation((0.1, 0.2, 0.3), (0.5, 0.25, 1.0)))
+    plain, normalised = (
+        make_set(),
+        make_set(normalisation=Normalisation((0.1, 0.2, 0.3), (0.5, 0.25, 1.0))),
+    )
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in normalised.normalisation)
     expected = (collect(plain.batches(50))[0] - mean) / std
     torch.testing.assert_close(collect(normalised.batches(50))[0], expected)
@@ -81,4 +97,6 @@ def test_epochs_of_a_set_are_disjoint_until_all_had_their_turn():
     dataset = make_set(epoch_size=20)
     assert len(dataset) == 50 and dataset.n_batches(7) == 3
     epochs = [collect(dataset.epoch(7, seed=5, epoch=epoch))[1].tolist() for epoch in range(1, 4)]
-    assert [len(epoch) for epoch in epochs] == [20, 20, 10] and sorted(sum(epochs, [])) == list(range(50))
+    assert [len(epoch) for epoch in epochs] == [20, 20, 10] and sorted(sum(epochs, [])) == list(
+        range(50)
+    )

@@ -1,4 +1,5 @@
-"""Interventions: shares by counting, what is drawn for an image, what stays untouched, and every kind of data set."""
+"""Interventions: shares by counting, what is drawn for an image, what stays untouched, and every
+kind of data set."""
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ ALL = {"shortcut": 0.75, "label_noise": 0.5, "image_noise": 1000.0}
 
 def make_set(n=N, *, shape=(3, 32, 32), level: int = 0, labels=LABELS) -> ImageSet:
     """Images of one level, by default black."""
-    return ImageSet(torch.full((n, *shape), level, dtype=torch.uint8), labels[:n], n_classes=N_CLASSES)
+    return ImageSet(
+        torch.full((n, *shape), level, dtype=torch.uint8), labels[:n], n_classes=N_CLASSES
+    )
 
 
 def changed(images, *, train=True, seed=0, **strengths):
@@ -30,7 +33,8 @@ def changed(images, *, train=True, seed=0, **strengths):
 
 
 def levels_of(images, **epoch) -> torch.Tensor:
-    """Levels 0..255 in the order of the set, of an epoch or of a plain pass; labels must be indices for an epoch."""
+    """Levels 0..255 in the order of the set, of an epoch or of a plain pass; labels must be indices
+    for an epoch."""
     values, labels = collect(images.epoch(256, **epoch) if epoch else images.batches(256))
     return (values * 255).round()[labels.argsort() if epoch else slice(None)]
 
@@ -47,7 +51,9 @@ def centres_of(images) -> torch.Tensor:
     """Row and column (N, 2) of the centre of the dot on each black image."""
     dots = (levels_of(images).amax(1) > 0).double()
     places = torch.arange(dots.shape[-1]).double()
-    return torch.stack([(dots.sum(axis) * places).sum(1) / dots.sum((1, 2)) for axis in (2, 1)], dim=1)
+    return torch.stack(
+        [(dots.sum(axis) * places).sum(1) / dots.sum((1, 2)) for axis in (2, 1)], dim=1
+    )
 
 
 def assert_share(hits: torch.Tensor, expected: float) -> None:
@@ -60,13 +66,17 @@ def assert_share(hits: torch.Tensor, expected: float) -> None:
 def test_label_noise_draws_the_labels_of_a_share_from_all_classes(share):
     images = make_set(labels=LABELS.to(torch.int8))
     noisy = changed(images, label_noise=share).labels
-    assert noisy.dtype == torch.int8 and torch.equal(images.labels, LABELS.to(torch.int8))  # what was given stays
+    assert noisy.dtype == torch.int8 and torch.equal(
+        images.labels, LABELS.to(torch.int8)
+    )  # what was given stays
     assert_share(noisy != LABELS, share * (1 - 1 / N_CLASSES))
     if share:  # each other class is as likely, whatever the true one is
         was_drawn = noisy != LABELS
         away = (noisy - LABELS)[was_drawn] % N_CLASSES
         assert stats.chisquare(away.bincount(minlength=N_CLASSES)[1:]).pvalue > 0.01
-        more = changed(make_set(), label_noise=(1 + share) / 2).labels  # what was drawn is drawn at a larger share too
+        more = changed(
+            make_set(), label_noise=(1 + share) / 2
+        ).labels  # what was drawn is drawn at a larger share too
         assert torch.equal(noisy[was_drawn].long(), more[was_drawn])
 
 
@@ -81,9 +91,12 @@ def test_dots_tell_the_class_with_a_probability_and_on_test_images_nothing(share
 
 
 def test_on_grey_images_the_place_of_a_dot_tells_the_class():
-    """All round a circle, so that places of two classes differ; a dot that tells nothing is at any of them."""
+    """All round a circle, so that places of two classes differ; a dot that tells nothing is at any
+    of them."""
     told = centres_of(changed(make_set(1000, shape=(1, 8, 8)), shortcut=1))
-    of_class = torch.stack([told[LABELS[:1000] == label].unique(dim=0) for label in range(N_CLASSES)])  # one each
+    of_class = torch.stack(
+        [told[LABELS[:1000] == label].unique(dim=0) for label in range(N_CLASSES)]
+    )  # one each
     assert of_class.shape == (N_CLASSES, 1, 2) and len(of_class.unique(dim=0)) == N_CLASSES
     assert ((of_class[:, 0] - 3.5).norm(dim=1) - 2.5).abs().max() < 0.8  # pixels
     misleading = centres_of(changed(make_set(1000, shape=(1, 8, 8)), shortcut=0, train=False))
@@ -93,15 +106,20 @@ def test_on_grey_images_the_place_of_a_dot_tells_the_class():
 
 @pytest.mark.parametrize(("side", "n_pixels"), [(8, 5), (32, 21)])
 def test_dots_are_whole_round_and_anywhere(side, n_pixels):
-    """Rows and columns of the centres are uniform and not correlated, and do not depend on what the dots tell."""
+    """Rows and columns of the centres are uniform and not correlated, and do not depend on what the
+    dots tell."""
     n = 1000
-    images, of_other_seed = (changed(make_set(n, shape=(3, side, side)), shortcut=1, seed=seed) for seed in (0, 1))
+    images, of_other_seed = (
+        changed(make_set(n, shape=(3, side, side)), shortcut=1, seed=seed) for seed in (0, 1)
+    )
     dots = levels_of(images).amax(1) > 0
     assert (dots.sum((1, 2)) == n_pixels).all()
     diameter = int(dots.any(2).sum(1).unique())  # one value: all dots are equal
     rows, columns = centres_of(images).T
     for centres in (rows, columns):
-        counts = torch.bincount(centres.round().int() - diameter // 2, minlength=side - diameter + 1)
+        counts = torch.bincount(
+            centres.round().int() - diameter // 2, minlength=side - diameter + 1
+        )
         assert len(counts) == side - diameter + 1 and stats.chisquare(counts).pvalue > 0.01
     for other in (columns, LABELS[:n], centres_of(of_other_seed)[:, 0]):
         assert abs(np.corrcoef(rows, other)[0, 1]) < 3 / n**0.5
@@ -111,10 +129,16 @@ def test_noise_has_a_variance_that_is_uniform_over_images():
     most, n = 400.0, 2000
     noisy = levels_of(changed(make_set(n, level=128), image_noise=most)) - 128
     variances = noisy.flatten(1).double().square().mean(1) - 1 / 12  # that of rounding
-    assert stats.kstest(variances.numpy() / most, "uniform").statistic < 1.63 / n**0.5 + 3 / noisy[0].numel() ** 0.5
+    assert (
+        stats.kstest(variances.numpy() / most, "uniform").statistic
+        < 1.63 / n**0.5 + 3 / noisy[0].numel() ** 0.5
+    )
     scaled = noisy[variances > most / 4]
     scaled /= scaled.flatten(1).std(1)[:, None, None, None]
-    assert abs(float(scaled.mean())) < 4 / scaled.numel() ** 0.5 and abs(float(scaled.pow(4).mean()) - 3) < 0.02
+    assert (
+        abs(float(scaled.mean())) < 4 / scaled.numel() ** 0.5
+        and abs(float(scaled.pow(4).mean()) - 3) < 0.02
+    )
     for axis in range(4):  # neither pixels nor images are correlated
         assert abs(float((scaled * scaled.roll(1, axis)).mean())) < 4 / scaled.numel() ** 0.5
     noisy = levels_of(changed(make_set(200, level=250), image_noise=4000))
@@ -126,10 +150,16 @@ def test_noise_is_drawn_anew_in_each_epoch_and_dots_stay():
     plain = ImageSet(make_set(500, level=128).images, indices, n_classes=500)
     noisy, dotted = changed(plain, image_noise=400), changed(plain, shortcut=1)
     first, second = (levels_of(noisy, seed=3, epoch=epoch) for epoch in (1, 2))
-    for one, other in ((first.flatten(), second.flatten()), (first.flatten(1).std(1), second.flatten(1).std(1))):
+    for one, other in (
+        (first.flatten(), second.flatten()),
+        (first.flatten(1).std(1), second.flatten(1).std(1)),
+    ):
         assert abs(np.corrcoef(one, other)[0, 1]) < 4 / len(one) ** 0.5
     assert torch.equal(levels_of(noisy, seed=4, epoch=1), first)  # another order of the same images
-    assert torch.equal(levels_of(dotted, seed=3, epoch=1), levels_of(dotted)) and (levels_of(dotted) != 128).any()
+    assert (
+        torch.equal(levels_of(dotted, seed=3, epoch=1), levels_of(dotted))
+        and (levels_of(dotted) != 128).any()
+    )
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -142,14 +172,18 @@ def test_a_seed_gives_one_set_whatever_batches_and_order(name):
     assert torch.equal(torch.get_rng_state(), state)
     assert not all(map(torch.equal, expected, collect(other.epoch(64, seed=1, epoch=2))))
     order = torch.randperm(300)
-    for whole, part in zip(collect(one.batches(64)), collect(one.batches(9, indices=order)), strict=True):
+    for whole, part in zip(
+        collect(one.batches(64)), collect(one.batches(9, indices=order)), strict=True
+    ):
         assert torch.equal(whole[order], part)
 
 
 def test_only_dots_change_test_images():
     plain = load_dataset("digits", ".", train=False)
     for name, strength in ALL.items():
-        own = load_dataset("digits", ".", train=False, interventions={name: strength}, intervention_seed=3)
+        own = load_dataset(
+            "digits", ".", train=False, interventions={name: strength}, intervention_seed=3
+        )
         same = torch.equal(levels_of(own), levels_of(plain))
         assert same == (name != "shortcut") and torch.equal(own.labels, plain.labels)
     with pytest.raises(UserError, match="'photo_patches' has no labels"):
@@ -164,7 +198,9 @@ def test_interventions_come_before_the_augmentation():
     for change in images.changes:
         before = change(before, torch.arange(200), epoch=3)
     expected = ImageSet(before, images.labels, n_classes=N_CLASSES, augmentation=CropFlip(4))
-    assert all(map(torch.equal, *(collect(one.epoch(33, seed=1, epoch=3)) for one in (images, expected))))
+    assert all(
+        map(torch.equal, *(collect(one.epoch(33, seed=1, epoch=3)) for one in (images, expected)))
+    )
 
 
 def test_decoded_images_are_changed_as_whole_files_whatever_the_workers(tmp_path):
@@ -172,10 +208,17 @@ def test_decoded_images_are_changed_as_whole_files_whatever_the_workers(tmp_path
     ways = []
     for loading, batch in ((Loading(0), 5), (Loading(2, 1), 3)):
         images = load_dataset("imagenet", tmp_path, train=True, loading=loading, interventions=ALL)
-        ways.append([collect(each) for each in (images.epoch(batch, seed=1, epoch=2), images.batches(batch))])
+        ways.append(
+            [
+                collect(each)
+                for each in (images.epoch(batch, seed=1, epoch=2), images.batches(batch))
+            ]
+        )
     assert all(all(map(torch.equal, *pair)) for pair in zip(*ways, strict=True))
     plain, dotted = (load_dataset("imagenet", tmp_path, train=False, interventions={"shortcut": share})
                      for share in (None, 0.0))  # fmt: skip
     (values, _), (painted, _) = collect(plain.batches(7)), collect(dotted.batches(7))
-    shares = ((values - painted).abs().amax(1) > 0.5).float().mean((1, 2))  # the crop of test images shows whole dots
+    shares = (
+        ((values - painted).abs().amax(1) > 0.5).float().mean((1, 2))
+    )  # the crop of test images shows whole dots
     assert 0.004 < shares.min() and shares.max() < 0.04

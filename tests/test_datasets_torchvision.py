@@ -1,4 +1,5 @@
-"""Small data sets, downloaded by torchvision or embedded: their batches, and what says that files are missing."""
+"""Small data sets, downloaded by torchvision or embedded: their batches, and what says that files
+are missing."""
 
 import numpy as np
 import pytest
@@ -23,21 +24,31 @@ TRAIN_FILE = {
 }
 
 
-@pytest.mark.parametrize("name", WRITERS)  # cifar100 and fashion have the formats of cifar10 and mnist
+@pytest.mark.parametrize(
+    "name", WRITERS
+)  # cifar100 and fashion have the formats of cifar10 and mnist
 def test_both_splits_are_torchvisions(name, tmp_path, unofficial_files):
     WRITERS[name](tmp_path)
     info = dataset_info(name)
     for train, split in ((True, "train"), (False, "test")):
-        theirs = getattr(tv, info.source)(tmp_path, **({"split": split} if name == "svhn" else {"train": train}))
+        theirs = getattr(tv, info.source)(
+            tmp_path, **({"split": split} if name == "svhn" else {"train": train})
+        )
         ours = load_dataset(name, tmp_path, train=train)
-        assert len(ours) == len(theirs) and ours.n_classes == info.n_classes and ours.labels.dtype == torch.int64
+        assert (
+            len(ours) == len(theirs)
+            and ours.n_classes == info.n_classes
+            and ours.labels.dtype == torch.int64
+        )
         for i in (0, 9, 19):
             image, label = theirs[i]
             array = np.asarray(image).reshape(*image.size[::-1], -1).transpose(2, 0, 1)
             assert np.array_equal(ours.images[i].numpy(), array) and int(ours.labels[i]) == label
         for images, _ in (next(ours.batches(4)), next(ours.epoch(4, seed=0, epoch=1))):
             assert images.shape == (4, *info.image_shape) and images.max() <= 1
-    assert not any(path.name.startswith(".") for path in tmp_path.iterdir())  # no lock, nothing written
+    assert not any(
+        path.name.startswith(".") for path in tmp_path.iterdir()
+    )  # no lock, nothing written
     if name == "cifar10":  # whose test images are those of CIFAR-5M
         other = load_dataset("cifar5m", tmp_path, train=False)
         assert torch.equal(other.images, ours.images) and torch.equal(other.labels, ours.labels)
@@ -64,7 +75,9 @@ def test_what_is_missing_is_downloaded_once_for_both_splits_and_all_processes(
         tiny.write_cifar10(self.root)
         print("Extracting")
 
-    monkeypatch.setattr(tv.CIFAR10, "_check_integrity", lambda self: (root / self.base_folder).is_dir())
+    monkeypatch.setattr(
+        tv.CIFAR10, "_check_integrity", lambda self: (root / self.base_folder).is_dir()
+    )
     monkeypatch.setattr(tv.CIFAR10, "download", download)
     for train, n in ((True, 50), (False, 20)):
         assert len(load_dataset("cifar10", root, train=train)) == n
@@ -72,7 +85,9 @@ def test_what_is_missing_is_downloaded_once_for_both_splits_and_all_processes(
     assert capfd.readouterr() == ("", "Extracting\n")  # results alone go to stdout
 
 
-@pytest.mark.parametrize(("name", "n_train", "n_test"), [("digits", 1437, 360), ("photo_patches", 3000, 1000)])
+@pytest.mark.parametrize(
+    ("name", "n_train", "n_test"), [("digits", 1437, 360), ("photo_patches", 3000, 1000)]
+)
 def test_embedded_sets_need_no_folder(name, n_train, n_test):
     for train, n in ((True, n_train), (False, n_test)):
         dataset = load_dataset(name, "/nowhere", train=train)

@@ -42,7 +42,9 @@ def test_demo_writes_its_report(tmp_path):
     assert all((tmp_path / "demo" / figure).read_bytes().startswith(PNG) for figure in figures)
     accuracies = [float(word.rstrip("%")) for word in text.split() if word.endswith("%")][:2]
     assert min(accuracies) >= 95
-    selves = [row for row in read_csv(tmp_path / "demo" / "verdict.csv") if row["control"] == "self"]
+    selves = [
+        row for row in read_csv(tmp_path / "demo" / "verdict.csv") if row["control"] == "self"
+    ]
     corresponding = {row["verdict"] for row in selves if row["front_layer"] == row["end_layer"]}
     assert corresponding == {"similar"}
     assert "stitches from networks that were never trained 0 are similar (none may be)." in text

@@ -1,4 +1,5 @@
-"""misc/collect_results.py over many networks: curves over depth with intervals, and the table of all measurements."""
+"""misc/collect_results.py over many networks: curves over depth with intervals, and the table of
+all measurements."""
 
 import itertools
 import math
@@ -31,7 +32,8 @@ def stitch(folder, front, end, layer="blocks.1", other=None, number=0):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """All pairs of six networks at two layers, and a list of them; their similarity is the product of qualities."""
+    """All pairs of six networks at two layers, and a list of them; their similarity is the product
+    of qualities."""
     folder = tmp_path_factory.mktemp("pairs")
     (folder / "all" / "similarity").mkdir(parents=True)
     for front, end in itertools.permutations(NETWORKS, 2):
@@ -56,26 +58,38 @@ def folder(tmp_path_factory):
 
 def test_curves_are_means_over_pairs_with_intervals_over_networks(folder):
     run(SCRIPT, "all", "--curves", cwd=folder)
-    rows = {(row["quantity"], row["line"], row["layer"]): row for row in read_csv(folder / "all" / "curves.csv")}
+    rows = {
+        (row["quantity"], row["line"], row["layer"]): row
+        for row in read_csv(folder / "all" / "curves.csv")
+    }
     layers = ("blocks.2", "blocks.10")
     assert list(rows) == [
         *((quantity, "direct matching", layer)
           for quantity in ("accuracy", "density ratio", "recall ratio") for layer in layers),
         ("similarity", "cka", "blocks.2"), ("distance", "pwcca", "blocks.2"), ("distance", "procrustes", "blocks.2"),
     ]  # fmt: skip
-    accuracy, cka = rows["accuracy", "direct matching", "blocks.2"], rows["similarity", "cka", "blocks.2"]
+    accuracy, cka = (
+        rows["accuracy", "direct matching", "blocks.2"],
+        rows["similarity", "cka", "blocks.2"],
+    )
     pairs = list(itertools.combinations(QUALITY.values(), 2))
     assert float(accuracy["value"]) == pytest.approx(np.mean([sum(pair) for pair in pairs]) / 1000)
-    assert float(rows["distance", "pwcca", "blocks.2"]["value"]) == pytest.approx(0.3)  # the mean of both ways
+    assert float(rows["distance", "pwcca", "blocks.2"]["value"]) == pytest.approx(
+        0.3
+    )  # the mean of both ways
     assert float(cka["value"]) == pytest.approx(np.mean([math.prod(pair) for pair in pairs]))
     assert (accuracy["n_networks"], accuracy["n_pairs"], cka["n_pairs"]) == ("6", "30", "15")
     ratio = float(rows["density ratio", "direct matching", "blocks.10"]["value"])
     assert ratio == pytest.approx(VALID.density_ratio)
     # Without each network, and without each pair
     products = {pair: math.prod(pair) for pair in pairs}
-    without = [[value for pair, value in products.items() if each not in pair] for each in QUALITY.values()]
+    without = [
+        [value for pair, value in products.items() if each not in pair] for each in QUALITY.values()
+    ]
     over_networks = 5 * np.var([np.mean(values) for values in without])
-    over_pairs = 14 * np.var([np.mean([value for pair, value in products.items() if pair != each]) for each in pairs])
+    over_pairs = 14 * np.var(
+        [np.mean([value for pair, value in products.items() if pair != each]) for each in pairs]
+    )
     half = student.ppf(0.975, 5) * max(over_networks - over_pairs, over_pairs) ** 0.5
     assert [float(cka[end]) for end in ("low", "high")] == pytest.approx(
         [float(cka["value"]) - half, float(cka["value"]) + half]
@@ -90,9 +104,15 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
         f"{one} → {other}" for one in ("wide", "narrow") for other in ("wide", "narrow")
     }
     (row,) = (row for row in rows if (row["line"], row["networks"]) == ("cka", "wide → wide"))
-    assert float(row["value"]) == pytest.approx(np.mean([100 * 120, 100 * 150, 120 * 150])) and row["n_networks"] == "3"
+    assert (
+        float(row["value"]) == pytest.approx(np.mean([100 * 120, 100 * 150, 120 * 150]))
+        and row["n_networks"] == "3"
+    )
     titles = [axes.get_title() for axes in drawn_figures["curves.png"].axes]
-    assert titles[:2] == ["accuracy: direct matching", "density ratio: direct matching"] and len(titles) == 6
+    assert (
+        titles[:2] == ["accuracy: direct matching", "density ratio: direct matching"]
+        and len(titles) == 6
+    )
 
 
 def test_one_table_has_all_measurements_with_names_and_groups(folder):
@@ -102,23 +122,39 @@ def test_one_table_has_all_measurements_with_names_and_groups(folder):
         run(SCRIPT, "all/a-b", "-r", "-o", "t.csv", cwd=folder)
     rows, values = read_csv(folder / "all" / "grid_measurements.csv"), defaultdict(list)
     for row in rows:
-        values[row["method"], row["measure"], row["front_group"], row["end_group"]].append(float(row["value"]))
+        values[row["method"], row["measure"], row["front_group"], row["end_group"]].append(
+            float(row["value"])
+        )
     found = {key: np.mean(each) for key, each in values.items()}
     pairs = [(QUALITY[front], QUALITY[end]) for front, end in itertools.product("abc", "def")]
     accuracy, similarity = np.mean(pairs) * 2 / 1000, np.mean([one * other for one, other in pairs])
-    expected = {"accuracy": accuracy, "penalty": 0.95 - accuracy, "noise_dose": VALID.noise_dose, "auroc_energy": 0.5}
+    expected = {
+        "accuracy": accuracy,
+        "penalty": 0.95 - accuracy,
+        "noise_dose": VALID.noise_dose,
+        "auroc_energy": 0.5,
+    }
     for measure, value in expected.items():
         assert found["direct matching", measure, "wide", "narrow"] == pytest.approx(value)
-    assert found["similarity", "cka", "wide", "narrow"] == pytest.approx(similarity / 2)  # at rank 4 it is 0
+    assert found["similarity", "cka", "wide", "narrow"] == pytest.approx(
+        similarity / 2
+    )  # at rank 4 it is 0
     assert ("similarity", "cka", "narrow", "wide") not in found
     assert {(row["front_network"], row["end_network"]) for row in rows} == {
         *itertools.permutations(NETWORKS, 2), ("a", "a"),
     }  # fmt: skip
     assert {row["front_rank"] for row in rows if row["measure"] == "cka"} == {"", "4"}
-    assert all(row["end_depth"] == row["end_layer"][7:] for row in rows)  # of all measures, as stitches say
+    assert all(
+        row["end_depth"] == row["end_layer"][7:] for row in rows
+    )  # of all measures, as stitches say
     # Without a list, paths are the names
-    rows, names = read_csv(folder / "t_measurements.csv"), ("front_network", "front_group", "end_network", "end_group")
-    assert {tuple(row[name] for name in names) for row in rows} == {("a.pt", "resnet18", "b.pt", "resnet18")}
+    rows, names = (
+        read_csv(folder / "t_measurements.csv"),
+        ("front_network", "front_group", "end_network", "end_group"),
+    )
+    assert {tuple(row[name] for name in names) for row in rows} == {
+        ("a.pt", "resnet18", "b.pt", "resnet18")
+    }
 
 
 def test_two_networks_have_no_interval_and_tables_of_similarity_suffice(folder):
@@ -129,11 +165,18 @@ def test_two_networks_have_no_interval_and_tables_of_similarity_suffice(folder):
     shutil.copytree(folder / "all" / "similarity", folder / "tables" / "similarity")
     for option in ("--curves", "-r"):
         run(SCRIPT, "tables", option, cwd=folder)
-    assert {row["quantity"] for row in read_csv(folder / "tables" / "curves.csv")} == {"similarity", "distance"}
-    assert {row["method"] for row in read_csv(folder / "tables" / "grid_measurements.csv")} == {"similarity"}
+    assert {row["quantity"] for row in read_csv(folder / "tables" / "curves.csv")} == {
+        "similarity",
+        "distance",
+    }
+    assert {row["method"] for row in read_csv(folder / "tables" / "grid_measurements.csv")} == {
+        "similarity"
+    }
 
 
 def test_refusals(folder, tmp_path):
     assert "takes one folder" in error_line(SCRIPT, "all/a-b", "all/b-a", "--curves", cwd=folder)
     stitch(tmp_path / "other", "a", "b", "blocks.1", "blocks.2")
-    assert "has neither a stitch of a layer to the same layer" in error_line(SCRIPT, "other", "--curves", cwd=tmp_path)
+    assert "has neither a stitch of a layer to the same layer" in error_line(
+        SCRIPT, "other", "--curves", cwd=tmp_path
+    )

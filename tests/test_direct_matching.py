@@ -1,4 +1,5 @@
-"""Direct matching: goldens, numpy, scipy and scikit-learn, and what each closed form has to be by definition."""
+"""Direct matching: goldens, numpy, scipy and scikit-learn, and what each closed form has to be by
+definition."""
 
 import numpy as np
 import pytest
@@ -27,7 +28,9 @@ def solved(form, parts, *, rank=None, size=None):
 
 
 def error_of(matching, rows, target):
-    return ((rows @ matching.weight.T + matching.bias - target).square().sum() / target.square().sum()).item()
+    return (
+        (rows @ matching.weight.T + matching.bias - target).square().sum() / target.square().sum()
+    ).item()
 
 
 # Least squares
@@ -63,7 +66,11 @@ def test_cutoffs_are_those_of_numpys_pseudo_inverse(cutoff, relative):
 def test_dropped_directions_that_explain_little_are_no_truncation_to_warn_of():
     x, y = random(30000, 4) * torch.tensor([1, 1, 1, 1e-3]), random(30000, 2, seed=1)
     known = y + x[:, :2] + 1e3 * x[:, 3:]
-    cases = (y + x[:, :2], "paper", False), (known, "paper", True), (known, 0.01, False)  # the last as asked for
+    cases = (
+        (y + x[:, :2], "paper", False),
+        (known, "paper", True),
+        (known, 0.01, False),
+    )  # the last as asked for
     for target, cutoff, is_truncated in cases:
         found = direct_matching(x, target, cutoff=cutoff)
         assert found.rank == 4 and found.truncated == is_truncated
@@ -100,17 +107,22 @@ def test_ridge_equals_scikit_learn(scale):
         y = x @ random(12, 5, seed=1) + noise * random(100, 5, seed=2)
         found = direct_matching(x, y, form="ridge")
         grid = {"alpha": PENALTIES * x.numpy().var(0).mean()}
-        search = GridSearchCV(Ridge(), grid, cv=split, scoring="neg_mean_squared_error").fit(x.numpy(), y.numpy())
+        search = GridSearchCV(Ridge(), grid, cv=split, scoring="neg_mean_squared_error").fit(
+            x.numpy(), y.numpy()
+        )
         assert found.ridge_penalty == pytest.approx(search.best_params_["alpha"], rel=1e-9)
         np.testing.assert_allclose(found.weight, search.best_estimator_.coef_, rtol=1e-6, atol=1e-8)
-        np.testing.assert_allclose(found.bias, search.best_estimator_.intercept_, rtol=1e-6, atol=1e-6 * scale)
+        np.testing.assert_allclose(
+            found.bias, search.best_estimator_.intercept_, rtol=1e-6, atol=1e-6 * scale
+        )
         assert found.error == pytest.approx(error_of(found, x, y), rel=1e-6, abs=1e-12)
         penalties.append(found.ridge_penalty)
     assert penalties[0] < penalties[1]
 
 
 def numpy_repair(x, y):
-    """Least squares with rows in numpy, then each output brought to the target's mean and standard deviation."""
+    """Least squares with rows in numpy, then each output brought to the target's mean and standard
+    deviation."""
     augmented = np.hstack([x, np.ones((len(x), 1))])
     solution = np.linalg.pinv(augmented, rcond=1e-10) @ y
     spread = (augmented @ solution).std(0)
@@ -147,8 +159,12 @@ def rows_of_case(case):
     return x, y
 
 
-@pytest.mark.parametrize(("form", "oracle"), [("repair", numpy_repair), ("covariance", numpy_covariance)])
-@pytest.mark.parametrize("case", ["square", "wide", "narrow", "deficient source", "deficient target"])
+@pytest.mark.parametrize(
+    ("form", "oracle"), [("repair", numpy_repair), ("covariance", numpy_covariance)]
+)
+@pytest.mark.parametrize(
+    "case", ["square", "wide", "narrow", "deficient source", "deficient target"]
+)
 def test_variance_keeping_forms_equal_numpy(case, form, oracle):
     x, y = rows_of_case(case)
     found = direct_matching(x, y, form=form, cutoff="exact")
@@ -178,7 +194,11 @@ def test_a_source_that_does_not_vary_gives_the_mean_target(form):
     torch.testing.assert_close(found.bias, y.mean(0))
     assert found.r2 == pytest.approx(0, abs=1e-12)
     constant = direct_matching(random(13, 2), x)  # is met exactly, and has no R²
-    assert constant.r2 != constant.r2 and constant.error < 1e-15 and constant.weight.abs().max() < 1e-12
+    assert (
+        constant.r2 != constant.r2
+        and constant.error < 1e-15
+        and constant.weight.abs().max() < 1e-12
+    )
 
 
 # All of them
@@ -195,7 +215,9 @@ def test_resized_and_truncated_sources_equal_doing_so_first(source, target, rank
     other = solved(form, [(plain[part], y[part]) for part in parts])
     rows = as_rows(plain)
     torch.testing.assert_close(rows @ one.weight.T + one.bias, rows @ other.weight.T + other.bias)
-    assert one.error == pytest.approx(other.error, rel=1e-9) and one.r2 == pytest.approx(other.r2, rel=1e-9)
+    assert one.error == pytest.approx(other.error, rel=1e-9) and one.r2 == pytest.approx(
+        other.r2, rel=1e-9
+    )
 
 
 def test_refuses_values_that_are_not_finite_other_positions_and_unknown_forms():

@@ -1,4 +1,5 @@
-"""Encoders without a class head: fronts as they are, classifiers with a linear probe from a checkpoint."""
+"""Encoders without a class head: fronts as they are, classifiers with a linear probe from a
+checkpoint."""
 
 from pathlib import Path
 
@@ -69,12 +70,18 @@ def test_a_checkpoint_with_a_probe_makes_a_classifier(kind, tmp_path):
     save_state(tmp_path / "encoder.pt", encoder.state_dict())
     save_state(tmp_path / "head.pt", encoder.state_dict() | {f"linear_probe.{key}": value
                                                              for key, value in probe.state_dict().items()})  # fmt: skip
-    with pytest.raises(UserError, match=r"not the logits of 10 classes.*exec_probe.py .* --with-head DIR"):
+    with pytest.raises(
+        UserError, match=r"not the logits of 10 classes.*exec_probe.py .* --with-head DIR"
+    ):
         load_model(NetworkName(str(tmp_path / "encoder.pt"), name), IMAGES)
     loaded = load_model(NetworkName(str(tmp_path / "encoder.pt"), name), IMAGES, encoder=True)
     torch.testing.assert_close(pool(loaded(images)), features)
     network = load_model(NetworkName(str(tmp_path / "head.pt"), name), IMAGES)
-    assert isinstance(network, Network) and not network.is_encoder and network.output_name == LinearProbe.NAME
+    assert (
+        isinstance(network, Network)
+        and not network.is_encoder
+        and network.output_name == LinearProbe.NAME
+    )
     logits = network(images)
     torch.testing.assert_close(logits, probe(features))
     assert set(network.layer_names) == {*encoder.layer_names, LinearProbe.NAME}
@@ -86,7 +93,9 @@ def test_a_checkpoint_with_a_probe_makes_a_classifier(kind, tmp_path):
 def test_every_script_takes_an_encoder(in_tmp_path):
     """As a front network, compared, probed and listed; with a trained head as an end network."""
     Path("nets.py").write_text(FILE)
-    encoder = build_model(f"{in_tmp_path}/nets.py:maps", n_channels=1, image_shape=(1, 8, 8), encoder=True)
+    encoder = build_model(
+        f"{in_tmp_path}/nets.py:maps", n_channels=1, image_shape=(1, 8, 8), encoder=True
+    )
     save_state(in_tmp_path / "e.pt", encoder.state_dict())
     run("exec_train.py", "small_cnn", *ON_DIGITS, "-e", 0, "-dir", "c")
     listed = run("misc/list_layers.py", "nets.py:sequence", "-d", "digits")
@@ -97,11 +106,27 @@ def test_every_script_takes_an_encoder(in_tmp_path):
     run("exec_stitch.py", *to_end, *dm, "-dir", "from_encoder")
     (metrics,) = map(read_metrics, Path("results/from_encoder").glob("2*"))
     assert metrics["front_accuracy"] is None and metrics["matching_error"] < 1
-    ood = ["exec_eval_stitcher_ood.py", "results/from_encoder", *ON_DIGITS, "--detector", "mahalanobis"]
+    ood = [
+        "exec_eval_stitcher_ood.py",
+        "results/from_encoder",
+        *ON_DIGITS,
+        "--detector",
+        "mahalanobis",
+    ]
     assert "the code that a folder names is not run by itself" in error_line(*ood)
     run(*ood, "--front-type", "nets.py:maps")
     pair = ["e.pt", "c/model_0.pt", "nets.py:maps", "small_cnn", "0,output", "pool1"]
-    run("exec_compute_low_rank_sim_metrics.py", *pair, *ON_DIGITS, "--alignment", "pool", "-n", 40, "-o", "s.csv")
+    run(
+        "exec_compute_low_rank_sim_metrics.py",
+        *pair,
+        *ON_DIGITS,
+        "--alignment",
+        "pool",
+        "-n",
+        40,
+        "-o",
+        "s.csv",
+    )
     assert len(read_csv("s.csv")) == 2
 
     back = ["c/model_0.pt", "e.pt", "small_cnn", "nets.py:maps", "pool1", "0", "rc2c_pre"]
@@ -109,7 +134,11 @@ def test_every_script_takes_an_encoder(in_tmp_path):
     probe = ["e.pt", "nets.py:maps", *ON_DIGITS, "-e", 1, "-lr", 0.01, "--with-head", "h"]
     assert "--with-head takes one probe" in error_line("exec_probe.py", *probe, "-l", "0")
     printed = run("exec_probe.py", *probe, "-l", "output").out
-    assert set(load_state("h/model_1.pt")) == {*encoder.state_dict(), "linear_probe.weight", "linear_probe.bias"}
+    assert set(load_state("h/model_1.pt")) == {
+        *encoder.state_dict(),
+        "linear_probe.weight",
+        "linear_probe.bias",
+    }
     assert read_json("h/model_1.config.txt")["model_path"] == "e.pt"  # of fresh weights, -
     back[1] = "h/model_1.pt"
     run("exec_stitch.py", *back, *dm, "-dir", "to_encoder")

@@ -49,7 +49,11 @@ def test_bright_stands_for_similar(tmp_path, drawn_figures):
 
 def test_cells_without_a_value_stay_blank_and_marked_ones_have_a_corner(tmp_path, drawn_figures):
     panels = {"accuracy": HeatMap(of_layers([0.5], [math.nan]), marked=[("b", "c")])}
-    maps(tmp_path / "f.png", panels | {"signs": HeatMap(of_layers([-0.004], [-0.006]), (-1, 1))}, **AXES)
+    maps(
+        tmp_path / "f.png",
+        panels | {"signs": HeatMap(of_layers([-0.004], [-0.006]), (-1, 1))},
+        **AXES,
+    )
     axes, other = panels_of(drawn_figures["f.png"])
     assert [text.get_text() for text in axes.texts] == ["0.50"]
     assert [text.get_text() for text in other.texts] == ["0.00", "-0.01"]  # 0 has none
@@ -59,7 +63,8 @@ def test_cells_without_a_value_stay_blank_and_marked_ones_have_a_corner(tmp_path
 
 
 def test_text_is_readable_and_nothing_overlaps(tmp_path, drawn_figures):
-    """The numbers of eight layers fit into their cells, at 7 points and more; title and caption into the figure."""
+    """The numbers of eight layers fit into their cells, at 7 points and more; title and caption
+    into the figure."""
     names = [f"layer{i}.{j}" for i in range(1, 5) for j in range(2)]
     text = "Networks: models/a/model_10.pt (resnet18) → models/b/model_10.pt (resnet18). Data: cifar10."
     panels = {"t": HeatMap(Matrix(names, names, [[-0.25] * 8] * 8))}
@@ -67,45 +72,78 @@ def test_text_is_readable_and_nothing_overlaps(tmp_path, drawn_figures):
     figure = drawn_figures["f.pdf"]
     axes, (below,) = figure.axes[0], figure.legends
     ticks = [*axes.get_xticklabels(), *axes.get_yticklabels()]
-    assert {text.get_fontsize() for text in (*ticks, axes.title, axes.xaxis.label, below.get_title())} == {8}
+    assert {
+        text.get_fontsize() for text in (*ticks, axes.title, axes.xaxis.label, below.get_title())
+    } == {8}
     figure.draw_without_rendering()
     width = axes.get_window_extent().width / 8
-    assert all(text.get_fontsize() >= 7 and text.get_window_extent().width < width for text in axes.texts)
+    assert all(
+        text.get_fontsize() >= 7 and text.get_window_extent().width < width for text in axes.texts
+    )
     assert caption_of(figure) == text and figure.get_suptitle() == "A title"
     box = below.get_window_extent()
-    assert 0 <= box.x0 and box.x1 <= figure.bbox.width and box.y1 <= axes.xaxis.label.get_window_extent().y0
+    assert (
+        0 <= box.x0
+        and box.x1 <= figure.bbox.width
+        and box.y1 <= axes.xaxis.label.get_window_extent().y0
+    )
 
 
 def test_vectors(tmp_path):
     for name in ("a.pdf", "b.pdf"):
-        maps(tmp_path / name, {"t": HeatMap(of_layers([0.5], [1]))}, **AXES, title="a/$x_{$.pt is no formula")
+        maps(
+            tmp_path / name,
+            {"t": HeatMap(of_layers([0.5], [1]))},
+            **AXES,
+            title="a/$x_{$.pt is no formula",
+        )
     written = (tmp_path / "a.pdf").read_bytes()
     assert written.startswith(PDF) and written == (tmp_path / "b.pdf").read_bytes()
     assert b"/TrueType" in written or b"/CIDFontType2" in written  # text, not outlines
 
 
 def test_class_maps_have_one_legend_below(tmp_path, drawn_figures):
-    colours = {"similar": "#4daf4a", "accurate but out of distribution": "#ff9f1c", "undecided": "#ffffff"}
+    colours = {
+        "similar": "#4daf4a",
+        "accurate but out of distribution": "#ff9f1c",
+        "undecided": "#ffffff",
+    }
     cells = of_layers([("similar", 0.9)], [None])
     panels = {name: ClassMap(cells, colours) for name in ("dm", "tlm")}
     maps(tmp_path / "f.png", panels, **AXES, caption="Data: digits.")
     figure = drawn_figures["f.png"]
     assert [len(axes.patches) for axes in figure.axes] == [1, 1]
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == list(colours) and caption_of(figure) == "Data: digits."
+    assert [text.get_text() for text in legend.get_texts()] == list(colours) and caption_of(
+        figure
+    ) == "Data: digits."
 
 
-def test_curves_of_one_figure_have_one_scale_and_one_legend_and_layers_keep_their_order(tmp_path, drawn_figures):
+def test_curves_of_one_figure_have_one_scale_and_one_legend_and_layers_keep_their_order(
+    tmp_path, drawn_figures
+):
     lines = {"layer1.0": {1: 0.3, 2: 0.5, 64: 0.9}, "layer2.0": {64: 0.8, 1: math.nan}}
-    curves(tmp_path / "f.png", {"cka": lines, "pwcca": {"layer2.0": {1: -2.0, 64: 0.5}}}, x_label="rank", y_label="y")
+    curves(
+        tmp_path / "f.png",
+        {"cka": lines, "pwcca": {"layer2.0": {1: -2.0, 64: 0.5}}},
+        x_label="rank",
+        y_label="y",
+    )
     figure = drawn_figures["f.png"]
     one, other = figure.axes
-    assert one.get_ylim() == other.get_ylim() and one.get_ylim()[0] <= -2 and one.get_ylim()[1] >= 0.9
+    assert (
+        one.get_ylim() == other.get_ylim() and one.get_ylim()[0] <= -2 and one.get_ylim()[1] >= 0.9
+    )
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["layer1.0", "layer2.0"]
     assert one.lines[1].get_color() == other.lines[0].get_color() != one.lines[0].get_color()
     points = {"stem": Point(0.5, 0.4, 0.6), "attic": Point(0.7, 0.6, 0.8)}
-    curves(tmp_path / "g.png", {"accuracy": {"dm": points}}, x_label="layer", layers=["stem", "body", "attic"])
+    curves(
+        tmp_path / "g.png",
+        {"accuracy": {"dm": points}},
+        x_label="layer",
+        layers=["stem", "body", "attic"],
+    )
     (axes,) = drawn_figures["g.png"].axes
     assert [text.get_text() for text in axes.get_xticklabels()] == ["stem", "body", "attic"]
     assert axes.lines[0].get_xydata().tolist() == [[0, 0.5], [2, 0.7]]

@@ -1,4 +1,5 @@
-"""Files: layout, rights and locks; a full disk, a closed folder, a kill between write and rename spoil nothing."""
+"""Files: layout, rights and locks; a full disk, a closed folder, a kill between write and rename
+spoil nothing."""
 
 import errno
 import fcntl
@@ -27,7 +28,8 @@ COMMANDS = {
 @pytest.mark.parametrize("script", ["exec_probe", *(pytest.param(script, marks=pytest.mark.slow)
                                                     for script in COMMANDS if script != "exec_probe")])  # fmt: skip
 def test_a_disk_that_fills_up_at_any_write(script, network_folder, monkeypatch, capfd):
-    """Run with room for no file, for one more, for two more ..., always going on, until all of them are written."""
+    """Run with room for no file, for one more, for two more ..., always going on, until all of them
+    are written."""
     main, command = module_of(script).main, [*COMMANDS[script], "--resume"]
     run(script, *command, cwd=network_folder("whole"))
     broken = network_folder("broken")
@@ -46,7 +48,9 @@ def test_a_disk_that_fills_up_at_any_write(script, network_folder, monkeypatch, 
             patch.setattr(os, "replace", replace_while_there_is_room)
             status = main(command)
         errors = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
-        assert status == 0 or (status == 2 and len(errors) == 1 and "No space left on device" in errors[0]), errors
+        assert status == 0 or (
+            status == 2 and len(errors) == 1 and "No space left on device" in errors[0]
+        ), errors
         assert not list(broken.rglob("*.part"))
         room += 1
     assert room > 3
@@ -74,7 +78,9 @@ def test_what_may_not_be_written_is_named(tmp_path):
     assert os.listdir(tmp_path) == ["table.csv"]
 
 
-def test_folders_are_created_and_files_get_ordinary_rights_and_the_layout_of_the_public_code(tmp_path):
+def test_folders_are_created_and_files_get_ordinary_rights_and_the_layout_of_the_public_code(
+    tmp_path,
+):
     path, plain = tmp_path / "a" / "config.txt", tmp_path / "plain"
     write_json(path, {"a": None, "b": ["é"]})
     assert path.read_text() == '{\n    "a": null,\n    "b": [\n        "\\u00e9"\n    ]\n}'

@@ -1,9 +1,9 @@
-"""Every script gives on a GPU what it gives on the CPU, and no step waits for the GPU more often than it has to.
+"""Every script gives on a GPU what it gives on the CPU, and no step waits for the GPU more often
+than it has to.
 
-Shown on a GPU that is pretended (see `pretended_gpu`), which refuses what CUDA refuses, and counts waits and copies;
-and on a real one where there is one. `TEST_GPU=-1 pytest tests/test_gpu.py` compares the CPU with itself, to try the
-tests themselves.
-"""
+Shown on a GPU that is pretended (see `pretended_gpu`), which refuses what CUDA refuses, and counts
+waits and copies; and on a real one where there is one. `TEST_GPU=-1 pytest tests/test_gpu.py`
+compares the CPU with itself, to try the tests themselves."""
 
 import json
 import os
@@ -31,7 +31,9 @@ def on_both_devices(folder, gpu: str) -> dict:
     """What the main commands gave on the CPU and on a GPU; see `on_both_devices`."""
     words = [sys.executable, "-m", "tests.on_both_devices", "answers.json", gpu]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "answers.json").read_text())
 
@@ -76,7 +78,11 @@ def test_a_run_records_the_gpu_and_its_software(answers):
 
 
 def test_as_many_stitches_run_at_once_as_fit_into_the_memory(monkeypatch):
-    memory = {"memory_allocated": 1000, "memory_reserved": 3000, "max_memory_allocated": 1000 + 10 * 200}
+    memory = {
+        "memory_allocated": 1000,
+        "memory_reserved": 3000,
+        "max_memory_allocated": 1000 + 10 * 200,
+    }
     for name, value in memory.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)

@@ -48,25 +48,40 @@ def layers_of(networks, fronts=FRONTS, ends=ENDS, kind="rc2c_pre", **options):
 
 @pytest.mark.parametrize(("rows_at_once", "front_rank"), [(1, None), (N, 3), (1024, None)])
 @torch.no_grad()
-def test_evaluation_equals_each_stitched_model_alone(networks, data, rows_at_once, front_rank, monkeypatch):
+def test_evaluation_equals_each_stitched_model_alone(
+    networks, data, rows_at_once, front_rank, monkeypatch
+):
     monkeypatch.setattr(Fitting, "rows", lambda self, kind: rows_at_once)
     layers = layers_of(networks, ends=["layer1.1", "layer3.0.conv2", "layer4.1"])
     score = Grid(*networks, layers, front_rank=front_rank).evaluate(data.batches(15))
     for pair, layer in layers.items():
         model = StitchedModel(*networks, layer, pair, front_rank=front_rank)
         n_correct, distance, norm = 0, 0.0, 0.0
-        for images, labels in data.batches(15):  # the rank is cut in each batch, so the batches must be the same
+        for images, labels in data.batches(
+            15
+        ):  # the rank is cut in each batch, so the batches must be the same
             n_correct += (model(images).argmax(1) == labels).sum().item()
-            stitched = layer(low_rank_approx(model.front(images, until=pair.front_layer), front_rank))
+            stitched = layer(
+                low_rank_approx(model.front(images, until=pair.front_layer), front_rank)
+            )
             target = networks[1](images, until=pair.end_layer)
-            distance, norm = distance + (stitched - target).square().sum(), norm + target.square().sum()
+            distance, norm = (
+                distance + (stitched - target).square().sum(),
+                norm + target.square().sum(),
+            )
         assert score.pairs[pair].accuracy == n_correct / N
-        assert score.pairs[pair].representation_difference == pytest.approx((distance / norm).item(), rel=1e-9)
+        assert score.pairs[pair].representation_difference == pytest.approx(
+            (distance / norm).item(), rel=1e-9
+        )
         rows = as_rows(networks[1](data.images, until=pair.end_layer))
         variation = (rows - rows.mean(0)).square().sum()
-        assert score.pairs[pair].r2_test == pytest.approx(1 - (distance / variation).item(), rel=1e-9)
+        assert score.pairs[pair].r2_test == pytest.approx(
+            1 - (distance / variation).item(), rel=1e-9
+        )
     (metrics, *_) = score.pairs.values()
-    for network, accuracy in zip(networks, (metrics.front_accuracy, metrics.end_accuracy), strict=True):
+    for network, accuracy in zip(
+        networks, (metrics.front_accuracy, metrics.end_accuracy), strict=True
+    ):
         assert accuracy == (network(data.images).argmax(1) == data.labels).double().mean().item()
 
 
@@ -103,7 +118,10 @@ def logs_of(grid: Grid, data, settings: Settings) -> dict[Pair, list]:
     return dict(zip(grid.layers, zip(*history, strict=True), strict=True))
 
 
-SOME = (["layer1.0", "layer3.1"], ["layer2.1", "layer3.0.conv2", "layer4.1"])  # pairs of layers, one inside a block
+SOME = (
+    ["layer1.0", "layer3.1"],
+    ["layer2.1", "layer3.0.conv2", "layer4.1"],
+)  # pairs of layers, one inside a block
 
 
 @pytest.mark.parametrize(
@@ -117,22 +135,33 @@ SOME = (["layer1.0", "layer3.1"], ["layer2.1", "layer3.0.conv2", "layer4.1"])  #
     ids=["task, clipped", "task, sgd", "hint", "fula"],
 )
 def test_training_equals_each_pair_alone(networks, data, objective, settings):
-    options = {"objective": OBJECTIVES[objective], "l1_coef": 1e-3, "front_rank": None if objective == "task" else 9}
+    options = {
+        "objective": OBJECTIVES[objective],
+        "l1_coef": 1e-3,
+        "front_rank": None if objective == "task" else 9,
+    }
     together = layers_of(networks, *SOME)
-    before = [{key: value.clone() for key, value in network.state_dict().items()} for network in networks]
+    before = [
+        {key: value.clone() for key, value in network.state_dict().items()} for network in networks
+    ]
     logs = logs_of(Grid(*networks, together, **options), data, settings)
     for network, state in zip(networks, before, strict=True):
         assert all(torch.equal(state[key], value) for key, value in network.state_dict().items())
     for pair, layer in together.items():
         alone = layers_of(networks, [pair.front_layer], [pair.end_layer])
         alone_logs = logs_of(Grid(*networks, alone, **options), data, settings)[pair]
-        torch.testing.assert_close(layer.state_dict(), alone[pair].state_dict(), rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(
+            layer.state_dict(), alone[pair].state_dict(), rtol=1e-8, atol=1e-8
+        )
         for one, other in zip(logs[pair], alone_logs, strict=True):
             assert one.train == pytest.approx(other.train, rel=1e-8, nan_ok=True)
             assert one.val == pytest.approx(other.val, rel=1e-8)
             assert math.isnan(one.train.accuracy) == (objective == "hint")  # not measured
             if objective == "task":
-                assert one.train.loss > one.train.cross_entropy and one.val.loss == one.val.cross_entropy  # l1
+                assert (
+                    one.train.loss > one.train.cross_entropy
+                    and one.val.loss == one.val.cross_entropy
+                )  # l1
 
 
 @pytest.mark.parametrize("objective", OTHERS)
@@ -150,7 +179,11 @@ def test_losses_are_those_of_plain_passes(networks, data, objective):
             def onward(act, until=None, pair=pair):
                 return end(act, after=pair.end_layer, until=until, images=images)
 
-            behind = [] if pair.end_layer == "layer4.1" else ["layer3.0", "layer3.1", "layer4.0", "layer4.1"]
+            behind = (
+                []
+                if pair.end_layer == "layer4.1"
+                else ["layer3.0", "layer3.1", "layer4.0", "layer4.1"]
+            )
             stitched = [h, *(onward(h, name) for name in behind)]
             targets = [g, *(end(images, until=name) for name in behind)]
             expected = {
@@ -163,7 +196,8 @@ def test_losses_are_those_of_plain_passes(networks, data, objective):
 
 
 def test_objectives_compute_nothing_that_is_not_needed(networks, data, monkeypatch):
-    """Calls of end layers in front of, at and behind the end layer, and of the whole network's last one."""
+    """Calls of end layers in front of, at and behind the end layer, and of the whole network's last
+    one."""
     front, end = networks
     layers = layers_of(networks, ["layer1.0", "layer2.0"], ["layer2.0"])
     expected = {"task": (0, 0, 1, 1), "soft": (1, 1, 2, 2), "hint": (1, 1, 0, 0), "fula": (1, 1, 2, 1),
@@ -183,10 +217,16 @@ def test_statistics_move_only_when_asked_for_and_targets_stay(data):
     torch.manual_seed(0)
     front, end = (narrow_resnet().double().eval().requires_grad_(False) for _ in "12")
     layers = layers_of((front, end), ["layer2.0"], ["layer2.0"])
-    grid, before = Grid(front, end, layers, frozen=False, objective=OBJECTIVES["fula"]), end(data.images)
+    grid, before = (
+        Grid(front, end, layers, frozen=False, objective=OBJECTIVES["fula"]),
+        end(data.images),
+    )
     list(train(grid, data, data, Settings(1, 20)))
     assert torch.equal(grid.given["end"](data.images), before)
-    assert grid.front.module.bn1.num_batches_tracked == 2 and grid.end.module.layer3[0].bn1.num_batches_tracked == 2
+    assert (
+        grid.front.module.bn1.num_batches_tracked == 2
+        and grid.end.module.layer3[0].bn1.num_batches_tracked == 2
+    )
     assert grid.front.module.layer3[0].bn1.num_batches_tracked == 0
     assert grid.end.module.layer2[0].bn1.num_batches_tracked == 0
     assert front.module.bn1.num_batches_tracked == end.module.layer3[0].bn1.num_batches_tracked == 0
@@ -200,14 +240,18 @@ def test_statistics_move_as_in_a_plain_pass_of_contiguous_networks():
     torch.manual_seed(0)
     networks = [build_model("resnet18_samewidth", n_channels=1, image_shape=SHAPE) for _ in "12"]
     layers, images = layers_of(networks, ["layer2.0"], ["layer2.0"]), torch.rand(512, *SHAPE)
-    plain = StitchedModel(*copy.deepcopy(networks), copy.deepcopy(*layers.values()), *layers).train()
+    plain = StitchedModel(
+        *copy.deepcopy(networks), copy.deepcopy(*layers.values()), *layers
+    ).train()
     plain(images)
     grid = Grid(*(freeze(network, "cpu") for network in networks), layers, frozen=False)
     grid.train(True)
     list(grid.losses(images, torch.zeros(512, dtype=torch.long), training=True))
     for network, expected in ((grid.front, plain.front), (grid.end, plain.end)):
         for name, buffer in network.module.named_buffers():
-            torch.testing.assert_close(buffer, expected.module.get_buffer(name), rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(
+                buffer, expected.module.get_buffer(name), rtol=1e-6, atol=1e-6
+            )
 
 
 def test_learned_cls_token_starts_at_the_mean_target(data):
@@ -215,20 +259,34 @@ def test_learned_cls_token_starts_at_the_mean_target(data):
     front = narrow_resnet().double().eval()
     end = build_model("vit_tiny_patch4_32", n_channels=1, image_shape=SHAPE).double().eval()
     pair = Pair("layer3.0", "blocks.1")
-    layers = layers_of((front, end), [pair.front_layer], [pair.end_layer], kind="c2t", c2t_cls_token="learn")
+    layers = layers_of(
+        (front, end), [pair.front_layer], [pair.end_layer], kind="c2t", c2t_cls_token="learn"
+    )
     match_layers(front, end, layers, data.batches(16))
     target = end(data.images, until="blocks.1")
     torch.testing.assert_close(layers[pair].cls_token.detach()[0, 0], target[:, 0].mean(0))
     source = front(data.images, until="layer3.0").flatten(2).transpose(1, 2)
-    torch.testing.assert_close(layers[pair].transform.bias.detach(), direct_matching(source, target[:, 1:]).bias)
+    torch.testing.assert_close(
+        layers[pair].transform.bias.detach(), direct_matching(source, target[:, 1:]).bias
+    )
 
 
-@pytest.mark.parametrize(("kinds", "form"), [("c2t", "pinv"), ("t2t", "repair"), ("t2c", "covariance")])
+@pytest.mark.parametrize(
+    ("kinds", "form"), [("c2t", "pinv"), ("t2t", "repair"), ("t2c", "covariance")]
+)
 def test_matching_between_maps_and_tokens_of_any_size_is_that_of_the_rows(kinds, form):
     """Direct matching of a grid equals that of the resized source and the target, row by row."""
     torch.manual_seed(0)
     images = torch.rand(12, 1, 16, 16, dtype=torch.float64)
-    patches = {"patch": 8, "image_size": 16, "width": 24, "depth": 2, "heads": 2, "n_classes": 10, "n_channels": 1}
+    patches = {
+        "patch": 8,
+        "image_size": 16,
+        "width": 24,
+        "depth": 2,
+        "heads": 2,
+        "n_classes": 10,
+        "n_channels": 1,
+    }
     cnn, coarse = build_model("small_cnn", n_channels=1), Network(VisionTransformer(**patches))
     fine = build_model("vit_tiny_patch4_32", n_channels=1, image_shape=(1, 16, 16))
     front, end = {"c2t": (cnn, coarse), "t2t": (coarse, fine), "t2c": (coarse, cnn)}[kinds]

@@ -1,4 +1,5 @@
-"""The tests on planted measures: the truth, a random one, one that knows accuracies alone; impostors; layers."""
+"""The tests on planted measures: the truth, a random one, one that knows accuracies alone;
+impostors; layers."""
 
 import math
 from itertools import combinations, permutations
@@ -13,8 +14,15 @@ from src.ground_truth.tables import Tables
 from src.ground_truth.truth_report import sentences
 
 LAYERS = ["x1", "x2", "x3"]
-NOISES = ["label_noise:0 clean"] * 5 + ["clean"] * 3 + ["label_noise:0.5"] * 5 + ["label_noise:1"] * 5
-PLANTED = ["clean"] * 4 + ["impostor:fresh", "impostor:one_hot", "similar:rotated", "similar:permuted"]
+NOISES = (
+    ["label_noise:0 clean"] * 5 + ["clean"] * 3 + ["label_noise:0.5"] * 5 + ["label_noise:1"] * 5
+)
+PLANTED = ["clean"] * 4 + [
+    "impostor:fresh",
+    "impostor:one_hot",
+    "similar:rotated",
+    "similar:permuted",
+]
 
 
 def over_layers(matrix: np.ndarray, *, by_depth: float = 0.0) -> np.ndarray:
@@ -28,7 +36,8 @@ def gaps(values) -> np.ndarray:
 
 
 def tables_of(groups) -> tuple[Tables, dict[str, np.ndarray]]:
-    """Tables of these measures and of baselines; outputs differ by places on a line, accuracies by others."""
+    """Tables of these measures and of baselines; outputs differ by places on a line, accuracies by
+    others."""
     rng, n = np.random.default_rng(2), len(groups)
     places, accuracies = rng.random(n), rng.random(n)
     names = [group.removesuffix(" clean") if ":" in group else "label_noise:0" for group in groups]
@@ -38,7 +47,10 @@ def tables_of(groups) -> tuple[Tables, dict[str, np.ndarray]]:
         "random": (lambda values: values + values.transpose(1, 0, 3, 2))(rng.random((n, n, 3, 3))),
         "accuracy alone": over_layers(-gaps(accuracies)),
     }
-    baselines = {BASELINES[0]: known["accuracy alone"], BASELINES[1]: over_layers(-gaps(rng.random(n)))}
+    baselines = {
+        BASELINES[0]: known["accuracy alone"],
+        BASELINES[1]: over_layers(-gaps(rng.random(n))),
+    }
     outputs = {"accuracy": gaps(accuracies), "disagreement": gaps(places)}
     outputs["jensen_shannon"] = gaps(places) + 0.01 * gaps(accuracies)
     return Tables(LAYERS, known | baselines, frozenset({"random"})), outputs
@@ -48,7 +60,9 @@ def tables_of(groups) -> tuple[Tables, dict[str, np.ndarray]]:
 def rows():
     """The rows of all tests but that of impostors, by test, score, measure and layer."""
     tables, outputs = tables_of(NOISES)
-    return {(row.test, row.score, row.measure, row.layer): row for row in score(tables, NOISES, outputs)}
+    return {
+        (row.test, row.score, row.measure, row.layer): row for row in score(tables, NOISES, outputs)
+    }
 
 
 def test_the_truth_scores_1_in_every_test(rows):
@@ -78,7 +92,10 @@ def test_a_random_measure_scores_chance(rows):
 def test_a_measure_of_accuracies_alone_is_the_baseline(rows):
     for (test, name, measure, layer), row in rows.items():
         if measure == "accuracy alone":
-            assert row[4:11] == rows[test, name, BASELINES[0], layer][4:11] and not row.is_above_baselines
+            assert (
+                row[4:11] == rows[test, name, BASELINES[0], layer][4:11]
+                and not row.is_above_baselines
+            )
     assert rows["accuracy", "spearman", "accuracy alone", ""].value == pytest.approx(1)
     assert rows["disagreement", "partial", "accuracy alone", ""].value == 0
     assert rows["layers", "spearman", "accuracy alone", ""].value == 0
@@ -88,21 +105,30 @@ def test_a_measure_of_accuracies_alone_is_the_baseline(rows):
 def test_sentences_name_what_beats_the_baselines(rows):
     lines = sentences(list(rows.values()))
     assert "Test of label_noise: 1 of 3 measures are above chance (chance is 0.22): truth." in lines
-    (beats,) = (line for line in lines if line.startswith("Test of disagreement: above the best baseline, "))
+    (beats,) = (
+        line for line in lines if line.startswith("Test of disagreement: above the best baseline, ")
+    )
     assert beats.endswith(": truth.")
 
 
 def test_over_layers_counts_the_mean_of_ranks():
-    """Layers of other scales count alike: the order of one layer is noise a thousand times as large."""
+    """Layers of other scales count alike: the order of one layer is noise a thousand times as
+    large."""
     groups = [f"label_noise:{g}" for g in "aabb"]
     tables, outputs = tables_of(groups)
     values = tables.values["truth"].copy()
     values[:, :, 0, 0] = 1000 * tables.values["random"][:, :, 0, 0]
     found = score(tables._replace(values={"mixed": values}), groups, outputs)
     rows = {row.layer: row.value for row in found if row.score == "conformity"}
-    ranks = np.mean([np.argsort(np.argsort(values[:, :, i, i][np.triu_indices(4, 1)])) for i in range(3)], axis=0)
+    ranks = np.mean(
+        [np.argsort(np.argsort(values[:, :, i, i][np.triu_indices(4, 1)])) for i in range(3)],
+        axis=0,
+    )
     within, across = ranks[[0, 5]], ranks[1:5]
-    assert rows[ALL_LAYERS] == pytest.approx(np.mean(np.greater.outer(within, across))) and rows["x2"] == 1
+    assert (
+        rows[ALL_LAYERS] == pytest.approx(np.mean(np.greater.outer(within, across)))
+        and rows["x2"] == 1
+    )
 
 
 def test_a_measure_that_lacks_a_pair_has_no_score_there():
@@ -110,7 +136,9 @@ def test_a_measure_that_lacks_a_pair_has_no_score_there():
     tables, outputs = tables_of(groups)
     spoilt = tables.values["truth"].copy()
     spoilt[0, 1, 2, 2] = math.nan
-    rows = score(tables._replace(values={"truth": tables.values["truth"], "spoilt": spoilt}), groups, outputs)
+    rows = score(
+        tables._replace(values={"truth": tables.values["truth"], "spoilt": spoilt}), groups, outputs
+    )
     assert {row.layer for row in rows if row.measure == "spoilt"} == {"x1", "x2", ALL_LAYERS}
     nothing = {"spoilt": spoilt * math.nan, BASELINES[0]: tables.values[BASELINES[0]]}
     assert score(tables._replace(values=nothing), groups, outputs) == []
@@ -123,9 +151,12 @@ def test_layers_are_ordered_by_means_over_pairs_of_clean_networks():
     (row,) = (row for row in score(Tables(LAYERS, {"x": values}, frozenset()), groups, outputs)
               if (row.test, row.score) == ("layers", "conformity"))  # fmt: skip
     sums = {
-        (i, j): sum(values[a, b] + values[a, b].T for a, b in ((i, j), (j, i))) for i, j in combinations(range(5), 2)
+        (i, j): sum(values[a, b] + values[a, b].T for a, b in ((i, j), (j, i)))
+        for i, j in combinations(range(5), 2)
     }
-    assert row.value == pytest.approx(np.mean([layer_scores(each).conformity for each in sums.values()]))
+    assert row.value == pytest.approx(
+        np.mean([layer_scores(each).conformity for each in sums.values()])
+    )
 
 
 # Impostors
@@ -185,4 +216,6 @@ def test_the_order_of_a_list_does_not_matter():
     first = impostor_rows(values)
     for order in list(permutations(range(8)))[5::9000]:
         moved = impostor_rows(values[np.ix_(order, order)], [PLANTED[i] for i in order])
-        assert {key: row.value for key, row in moved.items()} == {key: row.value for key, row in first.items()}
+        assert {key: row.value for key, row in moved.items()} == {
+            key: row.value for key, row in first.items()
+        }

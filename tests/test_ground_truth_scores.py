@@ -1,4 +1,5 @@
-"""Scores of measures, their intervals and p-values: scikit-learn and loops as oracles, chance, what is undefined."""
+"""Scores of measures, their intervals and p-values: scikit-learn and loops as oracles, chance, what
+is undefined."""
 
 import math
 from functools import partial
@@ -19,7 +20,10 @@ GROUPS = np.repeat(["none", "half", "most"], 5)
 def random_matrix(n: int, seed: int = 0, *, n_values: int | None = None) -> np.ndarray:
     """Symmetric (n, n); with `n_values`, only so many different values, so that there are ties."""
     rng = np.random.default_rng(seed)
-    upper = np.triu(rng.random((n, n)) if n_values is None else rng.integers(0, n_values, (n, n)).astype(float), 1)
+    upper = np.triu(
+        rng.random((n, n)) if n_values is None else rng.integers(0, n_values, (n, n)).astype(float),
+        1,
+    )
     return upper + upper.T + np.diag(np.full(n, math.nan))  # the diagonal is not read
 
 
@@ -28,14 +32,19 @@ def pairs_of_each_group(groups):
     n = len(groups)
     for group in sorted(set(groups)):
         within = [(i, j) for i in range(n) for j in range(i) if groups[i] == groups[j] == group]
-        yield within, [(i, j) for i in range(n) for j in range(n) if groups[i] == group != groups[j]]
+        yield (
+            within,
+            [(i, j) for i in range(n) for j in range(n) if groups[i] == group != groups[j]],
+        )
 
 
 # Groups
 
 
 @pytest.mark.parametrize("n_values", [None, 40, 4, 1])
-@pytest.mark.parametrize("groups", [GROUPS, [0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 2], [3, 1, 3, 1, 1]], ids=str)
+@pytest.mark.parametrize(
+    "groups", [GROUPS, [0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 2], [3, 1, 3, 1, 1]], ids=str
+)
 def test_group_scores_are_those_of_scikit_learn_and_of_loops(groups, n_values):
     average_precision_score = pytest.importorskip("sklearn.metrics").average_precision_score
     similarity = random_matrix(len(groups), seed=1, n_values=n_values)
@@ -43,7 +52,9 @@ def test_group_scores_are_those_of_scikit_learn_and_of_loops(groups, n_values):
     for within, across in pairs_of_each_group(groups):
         values = [similarity[pair] for pair in within + across]
         precisions.append(average_precision_score([1] * len(within) + [0] * len(across), values))
-        rates.append(np.mean([similarity[near] > similarity[far] for near in within for far in across]))
+        rates.append(
+            np.mean([similarity[near] > similarity[far] for near in within for far in across])
+        )
     found = group_scores(similarity, groups)
     assert found == pytest.approx((np.mean(precisions), np.mean(rates)), abs=1e-12)
 
@@ -59,11 +70,14 @@ def test_chance_is_the_mean_over_all_orders():
             similarity[i, j] = similarity[j, i] = value
         scores.append(group_scores(similarity, groups))
     assert chance_scores(groups) == pytest.approx(np.mean(scores, axis=0), abs=1e-12)
-    assert chance_scores(GROUPS) == pytest.approx((0.2186, 0.5), abs=1e-4)  # more than the share of pairs within, 10/60
+    assert chance_scores(GROUPS) == pytest.approx(
+        (0.2186, 0.5), abs=1e-4
+    )  # more than the share of pairs within, 10/60
 
 
 @pytest.mark.parametrize(
-    ("groups", "spoil"), [([0, 0, 0, 0], None), ([0, 0, 0, 1], None), ([0, 1, 2, 3], None), ([0, 0, 1, 1], (0, 2))]
+    ("groups", "spoil"),
+    [([0, 0, 0, 0], None), ([0, 0, 0, 1], None), ([0, 1, 2, 3], None), ([0, 0, 1, 1], (0, 2))],
 )
 def test_group_scores_that_are_undefined(groups, spoil):
     """One group, a group of one network, and a pair without a value."""
@@ -79,7 +93,10 @@ def test_group_scores_that_are_undefined(groups, spoil):
 
 @pytest.mark.parametrize("n_values", [None, 5])
 def test_correlation_is_pearsons_of_mean_ranks(n_values):
-    similarity, difference = random_matrix(9, 1, n_values=n_values), random_matrix(9, 2, n_values=n_values)
+    similarity, difference = (
+        random_matrix(9, 1, n_values=n_values),
+        random_matrix(9, 2, n_values=n_values),
+    )
     pairs = np.array(list(combinations(range(9), 2)))
     ranks = [rankdata(matrix[tuple(pairs.T)]) for matrix in (similarity, difference)]
     expected = np.corrcoef(*ranks)[0, 1]
@@ -102,7 +119,9 @@ def test_correlations_that_are_undefined(recwarn):
     spoilt[0, 1] = spoilt[1, 0] = math.nan
     for pair in ((similarity, flat), (spoilt, similarity)):
         assert math.isnan(output_correlation(*pair))
-    assert math.isnan(output_correlation(similarity[:2, :2], similarity[:2, :2])) and not recwarn.list
+    assert (
+        math.isnan(output_correlation(similarity[:2, :2], similarity[:2, :2])) and not recwarn.list
+    )
 
 
 # Layers
@@ -127,7 +146,9 @@ def test_layer_scores_are_those_of_loops(n, n_values):
 
 
 def test_limits_of_layer_scores():
-    conformity, spearman = layer_scores(np.ones((5, 5)))  # ties are right; a constant has no correlation
+    conformity, spearman = layer_scores(
+        np.ones((5, 5))
+    )  # ties are right; a constant has no correlation
     assert conformity == 1 and math.isnan(spearman)
     spoilt = random_matrix(4)
     spoilt[0, 3] = spoilt[3, 0] = math.nan
@@ -142,11 +163,17 @@ def test_what_is_refused():
     similarity = random_matrix(4)
     directed = similarity + np.triu(np.ones((4, 4)), 1)
     for call, message in (
-        (lambda: group_scores(directed, [0, 0, 1, 1]), "average a directed measure over both directions"),
+        (
+            lambda: group_scores(directed, [0, 0, 1, 1]),
+            "average a directed measure over both directions",
+        ),
         (lambda: output_correlation(similarity, directed), "not symmetric"),
         (lambda: layer_scores(similarity[:3]), "square"),
         (lambda: group_scores(similarity, [0, 0, 1]), r"\(3,\) groups for a matrix of 4 networks"),
-        (lambda: output_correlation(similarity, random_matrix(3)), r"matrices \(4, 4\), \(3, 3\) of other networks"),
+        (
+            lambda: output_correlation(similarity, random_matrix(3)),
+            r"matrices \(4, 4\), \(3, 3\) of other networks",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -163,7 +190,9 @@ def pairs_of(matrix):
 
 def of_groups(matrix):
     first, second = (GROUPS[ends] for ends in np.triu_indices(len(GROUPS), 1))
-    return lambda at, known: group_scores_of_pairs(pairs_of(matrix)[at], first[known], second[known]).auprc
+    return lambda at, known: (
+        group_scores_of_pairs(pairs_of(matrix)[at], first[known], second[known]).auprc
+    )
 
 
 def of_outputs(matrix, difference):
@@ -173,23 +202,35 @@ def of_outputs(matrix, difference):
 def test_scores_without_each_network_are_those_of_smaller_matrices():
     matrix, other = (random_matrix(15, seed, n_values=40) for seed in range(2))
     found, rho = estimate(of_groups(matrix), GROUPS), estimate(of_outputs(matrix, other), GROUPS)
-    assert found.value == group_scores(matrix, GROUPS).auprc and rho.value == -output_correlation(matrix, other)
+    assert found.value == group_scores(matrix, GROUPS).auprc and rho.value == -output_correlation(
+        matrix, other
+    )
     for i in range(15):
         left = np.delete(np.arange(15), i)
         small, small_other = (each[np.ix_(left, left)] for each in (matrix, other))
-        assert found.without_network[i] == pytest.approx(group_scores(small, GROUPS[left]).auprc, abs=1e-12)
-        assert rho.without_network[i] == pytest.approx(-output_correlation(small, small_other), abs=1e-12)
+        assert found.without_network[i] == pytest.approx(
+            group_scores(small, GROUPS[left]).auprc, abs=1e-12
+        )
+        assert rho.without_network[i] == pytest.approx(
+            -output_correlation(small, small_other), abs=1e-12
+        )
     lacking = [pair for pair in range(105) if pair != 7]
     expected = -rank_correlation(pairs_of(matrix)[lacking], pairs_of(other)[lacking])
-    assert rho.without_pair[7] == pytest.approx(expected, abs=1e-12) and len(rho.without_pair) == 105
+    assert (
+        rho.without_pair[7] == pytest.approx(expected, abs=1e-12) and len(rho.without_pair) == 105
+    )
 
 
 def test_the_interval_of_a_mean_over_networks_is_students():
     values, groups = np.array([3.0, 1, 4, 1, 5]), np.zeros(5)
     without = np.array([np.delete(values, i).mean() for i in range(5)])
     low, high = Estimate(values.mean(), without, np.zeros(1), groups).interval()
-    assert (low, high) == pytest.approx(student.interval(0.95, 4, values.mean(), values.std(ddof=1) / 5**0.5))
-    assert all(map(math.isnan, Estimate(0.5, without[:3], np.zeros(1), groups[:3]).interval()))  # of few
+    assert (low, high) == pytest.approx(
+        student.interval(0.95, 4, values.mean(), values.std(ddof=1) / 5**0.5)
+    )
+    assert all(
+        map(math.isnan, Estimate(0.5, without[:3], np.zeros(1), groups[:3]).interval())
+    )  # of few
     same = Estimate(values.mean(), without, np.zeros(1), groups)
     assert same.minus(same).interval() == (0, 0)
 
@@ -201,7 +242,9 @@ def test_p_values_are_shares_of_orders_of_networks():
     for _ in range(2000):
         order = rng.permutation(10)
         scores.append(-output_correlation(matrix[np.ix_(order, order)], other))
-    assert permuted_p(of_outputs(matrix, other), 10) == pytest.approx(np.mean(np.array(scores) >= value), abs=0.12)
+    assert permuted_p(of_outputs(matrix, other), 10) == pytest.approx(
+        np.mean(np.array(scores) >= value), abs=0.12
+    )
     assert permuted_p(of_groups(np.ones((15, 15))), 15) == 1
     assert permuted_p(of_outputs(matrix, -matrix), 10) == 1 / 200
 
@@ -215,7 +258,8 @@ def similarities(rng, n: int, *, groups=0, points=None, dimension: int = 8) -> n
 
 @pytest.mark.parametrize("given", [False, True])
 def test_random_measures_are_above_chance_as_often_as_said_and_planted_ones_are_found(given):
-    """Of ten networks; at 2.5 %, 400 simulations give 10 ± 3.1. A planted measure is of the same points, with noise."""
+    """Of ten networks; at 2.5 %, 400 simulations give 10 ± 3.1. A planted measure is of the same
+    points, with noise."""
     rng, n = np.random.default_rng(given), 400
     random, planted = [], []
     for _ in range(n):
@@ -238,6 +282,13 @@ def test_random_measures_are_above_chance_as_often_as_said_and_planted_ones_are_
 def test_intervals_cover_what_other_networks_would_score(distance):
     rng = np.random.default_rng(distance)
     groups = distance * np.repeat([2, 0, 1], 5)
-    expected = np.mean([group_scores(similarities(rng, 15, groups=groups), GROUPS).auprc for _ in range(600)])
-    ends = np.array([estimate(of_groups(similarities(rng, 15, groups=groups)), GROUPS).interval() for _ in range(150)])
+    expected = np.mean(
+        [group_scores(similarities(rng, 15, groups=groups), GROUPS).auprc for _ in range(600)]
+    )
+    ends = np.array(
+        [
+            estimate(of_groups(similarities(rng, 15, groups=groups)), GROUPS).interval()
+            for _ in range(150)
+        ]
+    )
     assert np.mean((ends[:, 0] <= expected) & (expected <= ends[:, 1])) > 0.9

@@ -1,4 +1,5 @@
-"""Tables of all pairs as arrays: both ways of measures that are not symmetric, and images with dots."""
+"""Tables of all pairs as arrays: both ways of measures that are not symmetric, and images with
+dots."""
 
 import math
 from pathlib import Path
@@ -23,10 +24,18 @@ def place(folder: Path, kind: str, name: str, usual: dict, *rows: dict) -> None:
 
 
 def test_what_is_not_symmetric_has_a_value_each_way(tmp_path, capsys):
-    """Whatever the order of the list; a table of an earlier version has one way only, and that is said."""
+    """Whatever the order of the list; a table of an earlier version has one way only, and that is
+    said."""
     calibrated = {f"pwcca{part}": 0.1 for part in ("_p_value", "_null_95", "_calibrated")}
     calibrated |= {f"pwcca_reversed{part}": 0.2 for part in ("_p_value", "_null_95", "_calibrated")}
-    row = {"layer1": "x", "layer2": "y", "cka": 0.5, "pwcca": 0.3, "pwcca_reversed": 0.7, **calibrated}
+    row = {
+        "layer1": "x",
+        "layer2": "y",
+        "cka": 0.5,
+        "pwcca": 0.3,
+        "pwcca_reversed": 0.7,
+        **calibrated,
+    }
     place(tmp_path, "similarity", "a-b.csv", SIMILARITY, row)
     for networks, (a, b) in ((NETWORKS, (0, 1)), (NETWORKS[::-1], (1, 0))):
         tables = read_tables(tmp_path, networks)
@@ -44,9 +53,18 @@ def test_what_is_not_symmetric_has_a_value_each_way(tmp_path, capsys):
 def test_a_row_turned_has_the_networks_layers_and_ranks_exchanged():
     values = {"cka": 0.5, "pwcca": 0.3, "pwcca_reversed": 0.7, "pwcca_null_95_within": 0.1}
     values |= {"pwcca_reversed_null_95_within": 0.2}
-    row = similarity_row(model1="a.pt", model2="b.pt", layer1="x", layer2="y", rank1=1, rank2=None, values=values)
+    row = similarity_row(
+        model1="a.pt", model2="b.pt", layer1="x", layer2="y", rank1=1, rank2=None, values=values
+    )
     turned = row.turned
-    exchanged = {"model1": "b.pt", "model2": "a.pt", "layer1": "y", "layer2": "x", "rank1": None, "rank2": 1}
+    exchanged = {
+        "model1": "b.pt",
+        "model2": "a.pt",
+        "layer1": "y",
+        "layer2": "x",
+        "rank1": None,
+        "rank2": 1,
+    }
     assert {name: getattr(turned, name) for name in exchanged} == exchanged and turned.turned == row
     assert list(turned.values.values()) == [0.5, 0.7, 0.3, 0.2, 0.1] and turned.is_both_ways
 
@@ -57,25 +75,45 @@ def test_one_pair_in_both_orders_has_the_same_values(in_tmp_path):
             run("exec_train.py", "small_cnn", *ON_DIGITS, "-e", "1", "-s", seed, "-dir", name)
         networks = [f"{name}/model_1.pt" for name in "ab"]
         for (first, second), output in ((networks, "ab.csv"), (networks[::-1], "ba.csv")):
-            given = [first, second, "small_cnn", "small_cnn", "pool2,pool4", "pool2,pool4", *ON_DIGITS, "-n", "60"]
-            run("exec_compute_low_rank_sim_metrics.py", *given, "--metrics", *MEASURES, "-o", output)
-    forth, back = ({(row["layer1"], row["layer2"]): row for row in read_csv(path)} for path in ("ab.csv", "ba.csv"))
+            given = [
+                first,
+                second,
+                "small_cnn",
+                "small_cnn",
+                "pool2,pool4",
+                "pool2,pool4",
+                *ON_DIGITS,
+                "-n",
+                "60",
+            ]
+            run(
+                "exec_compute_low_rank_sim_metrics.py", *given, "--metrics", *MEASURES, "-o", output
+            )
+    forth, back = (
+        {(row["layer1"], row["layer2"]): row for row in read_csv(path)}
+        for path in ("ab.csv", "ba.csv")
+    )
     for (layer1, layer2), row in forth.items():
         other = back[layer2, layer1]
         for name, measure in MEASURES.items():
-            assert float(row[name]) == pytest.approx(float(other[name if measure.is_symmetric else f"{name}_reversed"]))
+            assert float(row[name]) == pytest.approx(
+                float(other[name if measure.is_symmetric else f"{name}_reversed"])
+            )
             assert measure.is_symmetric == (f"{name}_reversed" not in row)
     ways = [(float(row["pwcca"]), float(row["pwcca_reversed"])) for row in forth.values()]
     assert not all(math.isclose(*both, rel_tol=0.01) for both in ways)
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "usual"), [("similarity", "a-b.csv", SIMILARITY | {"cka": 0.5}), ("probes", "a.csv", PROBE)]
+    ("kind", "name", "usual"),
+    [("similarity", "a-b.csv", SIMILARITY | {"cka": 0.5}), ("probes", "a.csv", PROBE)],
 )
 def test_tables_without_stitches_say_that_images_had_dots(kind, name, usual, tmp_path):
     place(tmp_path, kind, name, usual, {"shortcut": 0.0})
     place(tmp_path, "probes", "b.csv", PROBE, {"shortcut": 0.0})
     assert read_tables(tmp_path, NETWORKS).shortcut == 0
     place(tmp_path, "pinv/a-b", "grid.csv", STITCH, {"shortcut": ""})
-    with pytest.raises(UserError, match="has tables of images with dots .--shortcut. and of others"):
+    with pytest.raises(
+        UserError, match="has tables of images with dots .--shortcut. and of others"
+    ):
         read_tables(tmp_path, NETWORKS)

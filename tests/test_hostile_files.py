@@ -1,4 +1,5 @@
-"""Damaged files and files with code in them: every reader gives one line, and nothing in them runs."""
+"""Damaged files and files with code in them: every reader gives one line, and nothing in them
+runs."""
 
 import io
 import pickle
@@ -66,7 +67,10 @@ BAD = {
     "arrays of objects": archived(np.array([CODE], dtype=object)),
     "options with code": f"seed: !!python/object/apply:os.system ['touch {MARKER}']".encode(),
 }
-OF_ITS_OWN = {"options": {}, "meta.json": {"a list": b"[1]", "entries that are numbers": b'{"a.pt": 1}'}}
+OF_ITS_OWN = {
+    "options": {},
+    "meta.json": {"a list": b"[1]", "entries that are numbers": b'{"a.pt": 1}'},
+}
 
 
 @pytest.mark.parametrize("path", READERS)

@@ -35,20 +35,27 @@ def root(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "n_workers"), [(5, "0"), (11, "1")])
 def test_two_processes_equal_one(batch_size, n_workers, root, tmp_path):
-    """Batches of 5, 5 and 2 in shares of 3 and 2, or of 1; batches of 11 and 1 in shares of 6 and 5, or 1 and none."""
+    """Batches of 5, 5 and 2 in shares of 3 and 2, or of 1; batches of 11 and 1 in shares of 6 and
+    5, or 1 and none."""
     (tmp_path / "nets.py").write_text(NO_BATCH_NORM)
     arguments = [root, "-a", "nets.py:linear", "--lr", "0.1", "-j", n_workers, "-b", batch_size]
     arguments += ["--gpu", "-1", "--epochs", "1", "--seed", "1", "-p", "0"]
     python, *command = words(SCRIPT, *arguments)
     torchrun = [python, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run([*torchrun, *command], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*torchrun, *command], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 2  # one process speaks
     folder = tmp_path / "models" / "imagenet" / "nets.py:linear_1"
     assert names_in(folder) == {"model_1.pt", "training_logs.csv", "config.txt", "run.json"}
     run(SCRIPT, *arguments, "-dir", "alone", cwd=tmp_path)
-    torch.testing.assert_close(load_state(folder / "model_1.pt"), load_state(tmp_path / "alone" / "model_1.pt"))
-    (found,), (expected,) = (read_csv(path / "training_logs.csv") for path in (folder, tmp_path / "alone"))
+    torch.testing.assert_close(
+        load_state(folder / "model_1.pt"), load_state(tmp_path / "alone" / "model_1.pt")
+    )
+    (found,), (expected,) = (
+        read_csv(path / "training_logs.csv") for path in (folder, tmp_path / "alone")
+    )
     for name, value in expected.items():
         assert float(found[name]) == pytest.approx(float(value), rel=1e-5), name
 
@@ -66,14 +73,18 @@ def test_dummy_images_amp_and_evaluation(in_tmp_path):
 
 
 def test_the_recipe(tmp_path, monkeypatch):
-    """SGD 0.1, momentum 0.9, weight decay 1e-4, a tenth every 30 epochs; --weights gives the first weights."""
+    """SGD 0.1, momentum 0.9, weight decay 1e-4, a tenth every 30 epochs; --weights gives the first
+    weights."""
     with seeded(7):
         start = build_model("small_cnn", n_classes=1000)
     save_state(tmp_path / "start.pt", start.state_dict())
 
     def record(task, train_set, val_set, settings, **options):
         given.append(settings._replace(reduce_lr_epochs=[*settings.reduce_lr_epochs]))
-        assert all(torch.equal(task.heads[0].state_dict()[key], value) for key, value in start.state_dict().items())
+        assert all(
+            torch.equal(task.heads[0].state_dict()[key], value)
+            for key, value in start.state_dict().items()
+        )
         return iter(())
 
     given = []

@@ -1,4 +1,5 @@
-"""The planted front networks: what their activations are made of, and that they can be stitched and compared."""
+"""The planted front networks: what their activations are made of, and that they can be stitched and
+compared."""
 
 import pytest
 import torch
@@ -67,7 +68,9 @@ def test_copies_have_the_donors_channels_in_another_order_or_basis(images):
     for kind in COPIES:
         found, own, _ = activations(kind, images)
         for layer in LAYERS:
-            rows, expected = (each[layer].movedim(1, -1).flatten(0, -2).double() for each in (found, own))
+            rows, expected = (
+                each[layer].movedim(1, -1).flatten(0, -2).double() for each in (found, own)
+            )
             assert not torch.allclose(rows, expected)
             torch.testing.assert_close(rows @ rows.T, expected @ expected.T, atol=1e-5, rtol=1e-5)
             if kind == "permuted":
@@ -83,18 +86,24 @@ def test_class_means_are_those_of_the_training_images(images):
 
 def test_labels_and_noise_tell_the_class_and_nothing_else(images):
     found, _, classes = activations("one_hot", images)
-    assert found["pool2"].shape[1] == 3 and (found["pool2"].argmax(1) == classes[:, None, None]).all()
+    assert (
+        found["pool2"].shape[1] == 3 and (found["pool2"].argmax(1) == classes[:, None, None]).all()
+    )
     noise = activations("clustered_noise", images)[0]["pool3"][:, :, 0, 0]
     same = classes[:, None] == classes
     distances = torch.cdist(noise, noise)[~torch.eye(50, dtype=torch.bool)]
     within = same[~torch.eye(50, dtype=torch.bool)]
-    assert 0 < distances[within].min() and (within.all() or distances[within].max() < distances[~within].min())
+    assert 0 < distances[within].min() and (
+        within.all() or distances[within].max() < distances[~within].min()
+    )
 
 
 def shown_images(kind: str, images) -> torch.Tensor:
     """The training image (n,) that an impostor shows for each image, at both layers."""
     shown, own, _ = activations(kind, images)
-    distances = torch.cdist(shown["pool2"].flatten(1).double(), own["pool2"][:N_TRAINING].flatten(1).double())
+    distances = torch.cdist(
+        shown["pool2"].flatten(1).double(), own["pool2"][:N_TRAINING].flatten(1).double()
+    )
     places = distances.argmin(1)
     for layer in LAYERS:
         torch.testing.assert_close(shown[layer], own[layer][places], atol=1e-5, rtol=1e-4)
@@ -113,7 +122,10 @@ def test_swaps_show_a_training_image_that_is_not_the_image_itself(kind, images):
 @torch.no_grad()
 def test_nearest_images_have_the_nearest_logits_or_features_of_all_other_training_images(images):
     donor = make_donor()
-    spaces = {"nearest_logits": donor(images), "nearest_features": donor(images, until="pool4").flatten(1)}
+    spaces = {
+        "nearest_logits": donor(images),
+        "nearest_features": donor(images, until="pool4").flatten(1),
+    }
     for kind, space in spaces.items():
         distances = torch.cdist(space.double(), space[:N_TRAINING].double())
         distances[torch.arange(N_TRAINING), torch.arange(N_TRAINING)] = torch.inf
@@ -152,10 +164,12 @@ def test_an_impostor_is_stitched_into_an_end_network_and_compared(in_tmp_path):
     planted = ["--own-types", "plant.py:label", "plant.py:other"]
     run("misc/all_pairs.py", "list.csv", ",".join(LAYERS), "rc2c_pre", *data, "--methods", "pinv", "task:1", "--ends",
         "end", "--alignment", "pool", *planted, "-dir", "all", "--no-figures")  # fmt: skip
-    names = sorted(path.name for path in (in_tmp_path / "results" / "all" / "pinv").iterdir() if path.is_dir())
+    names = sorted(
+        path.name for path in (in_tmp_path / "results" / "all" / "pinv").iterdir() if path.is_dir()
+    )
     assert names == ["fresh-end", "label-end", "other-end"]
-    assert {row["front_model_type"][-14:] for row in read_csv("results/all/task1/label-end/grid.csv")} == {
-        "plant.py:label"
-    }
+    assert {
+        row["front_model_type"][-14:] for row in read_csv("results/all/task1/label-end/grid.csv")
+    } == {"plant.py:label"}
     assert sorted(path.name for path in (in_tmp_path / "results" / "all" / "similarity").glob("*.csv")) == [
         "end-fresh.csv", "end-label.csv", "end-other.csv"]  # fmt: skip

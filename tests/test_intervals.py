@@ -1,4 +1,5 @@
-"""Score tests and intervals: brute-force likelihoods, scipy, sums of half-widths and simulated predictions."""
+"""Score tests and intervals: brute-force likelihoods, scipy, sums of half-widths and simulated
+predictions."""
 
 import math
 
@@ -27,10 +28,14 @@ def penalty(lost: int, won: int, n: int) -> Evidence:
 
 
 def negative_log(counts, shares) -> float:
-    return -sum(count * math.log(max(share, 1e-300)) for count, share in zip(counts, shares, strict=True))
+    return -sum(
+        count * math.log(max(share, 1e-300)) for count, share in zip(counts, shares, strict=True)
+    )
 
 
-@pytest.mark.parametrize("counts", [(10, 3, 100), (0, 0, 50), (5, 0, 40), (0, 4, 30), (30, 25, 360)])
+@pytest.mark.parametrize(
+    "counts", [(10, 3, 100), (0, 0, 50), (5, 0, 40), (0, 4, 30), (30, 25, 360)]
+)
 def test_a_penalty_is_tested_by_tangos_score(counts):
     """Its variance is that of the most likely shares under the limit, found by search."""
     evidence, (lost, won, n) = penalty(*counts), counts
@@ -38,7 +43,9 @@ def test_a_penalty_is_tested_by_tangos_score(counts):
     for limit in (-0.2, -0.05, 0.05, 0.1, 0.3):
 
         def loss(share: float, limit: float = limit) -> float:
-            return negative_log((lost, won, n - lost - won), (share + limit, share, 1 - 2 * share - limit))
+            return negative_log(
+                (lost, won, n - lost - won), (share + limit, share, 1 - 2 * share - limit)
+            )
 
         bounds = max(0, -limit) + 1e-12, (1 - limit) / 2 - 1e-12
         share = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-13}).x
@@ -47,33 +54,45 @@ def test_a_penalty_is_tested_by_tangos_score(counts):
         assert evidence.p_above(limit) == pytest.approx(stats.norm.sf(z), abs=1e-5)
     _, low, high = evidence.interval()
     assert low < evidence.value < high
-    assert evidence.p_above(low) == pytest.approx(ALPHA) and evidence.p_below(high) == pytest.approx(ALPHA)
+    assert evidence.p_above(low) == pytest.approx(ALPHA) and evidence.p_below(
+        high
+    ) == pytest.approx(ALPHA)
 
 
 def test_an_accuracy_has_wilsons_interval():
     for n_right, n in ((98, 100), (0, 40), (40, 40), (7, 20)):
         right = (np.arange(n) < n_right)[None]
         expected = stats.binomtest(n_right, n).proportion_ci(method="wilson")
-        assert of_share([right]).interval()[1:] == pytest.approx((expected.low, expected.high), abs=1e-6)
+        assert of_share([right]).interval()[1:] == pytest.approx(
+            (expected.low, expected.high), abs=1e-6
+        )
 
 
 def test_half_widths_over_images_and_repetitions_add_up():
     """By the quantiles of scipy, at the ends of an interval and at the level of a p-value."""
-    evidence = Evidence(0.1, 400, lambda limit: 4e-4 + limit**2 / 100, (-1, 1), Repetitions(5, 0.03))
+    evidence = Evidence(
+        0.1, 400, lambda limit: 4e-4 + limit**2 / 100, (-1, 1), Repetitions(5, 0.03)
+    )
     _, low, high = evidence.interval()
     for end in (low, high):
         images = 1.959964 * math.sqrt(evidence.variance_at(end))
         repetitions = stats.t.isf(ALPHA, 4) * 0.03 / math.sqrt(5)
         assert abs(end - 0.1) == pytest.approx(images + repetitions, rel=1e-6)
     p = evidence.p_below(0.2)
-    images, repetitions = stats.norm.isf(p) * math.sqrt(evidence.variance_at(0.2)), stats.t.isf(p, 4)
+    images, repetitions = (
+        stats.norm.isf(p) * math.sqrt(evidence.variance_at(0.2)),
+        stats.t.isf(p, 4),
+    )
     assert images + repetitions * 0.03 / math.sqrt(5) == pytest.approx(0.1)
     assert evidence.p_above(0.2) == pytest.approx(1 - p) and evidence.p_below(0.1) == 0.5
 
 
 def test_networks_count_alike_and_seeds_are_repetitions_of_one_pair():
     rng = np.random.default_rng(0)
-    end, stitched = rng.random((3, 300)) < 0.9, rng.random((3, 300)) < np.array([[0.8], [0.7], [0.6]])
+    end, stitched = (
+        rng.random((3, 300)) < 0.9,
+        rng.random((3, 300)) < np.array([[0.8], [0.7], [0.6]]),
+    )
     differences = end.astype(float) - stitched
     seeds = of_difference([end], [stitched])
     networks = of_difference([end[:1], end], [stitched[:1], stitched])
@@ -81,14 +100,21 @@ def test_networks_count_alike_and_seeds_are_repetitions_of_one_pair():
     means = [differences[0].mean(), differences.mean()]
     assert networks.value == pytest.approx(np.mean(means))
     assert networks.repetitions == pytest.approx((2, np.std(means, ddof=1)))
-    single = np.mean(differences**2) - differences.mean() ** 2  # the variance over images is that of one run
+    single = (
+        np.mean(differences**2) - differences.mean() ** 2
+    )  # the variance over images is that of one run
     assert seeds.variance_at(seeds.value) == pytest.approx(single / 300, rel=1e-6)
 
 
 def test_intervals_of_runs_are_put_together():
-    runs = [[IntervalEstimate(0.9, 0.8, 0.95)], [IntervalEstimate(0.7, 0.6, 0.8), IntervalEstimate(0.8, 0.7, 0.9)]]
+    runs = [
+        [IntervalEstimate(0.9, 0.8, 0.95)],
+        [IntervalEstimate(0.7, 0.6, 0.8), IntervalEstimate(0.8, 0.7, 0.9)],
+    ]
     half_width = stats.t.isf(ALPHA, 1) * np.std([0.9, 0.75], ddof=1) / math.sqrt(2)
-    assert of_intervals(runs, bounds=(-9, 9)) == pytest.approx((0.825, 0.725 - half_width, 0.9 + half_width))
+    assert of_intervals(runs, bounds=(-9, 9)) == pytest.approx(
+        (0.825, 0.725 - half_width, 0.9 + half_width)
+    )
     assert of_intervals(runs, bounds=(0, 1)) == pytest.approx((0.825, 0, 1))
     undefined = IntervalEstimate(math.nan, math.nan, math.nan)
     assert of_intervals([runs[0], [undefined]], bounds=(0, 1)) == runs[0][0]
@@ -98,7 +124,9 @@ def test_intervals_of_runs_are_put_together():
 def test_how_many_images_a_tolerance_needs():
     for tolerance in (0.05, 0.01):
         n = images_needed(tolerance)
-        assert penalty(0, 0, n).p_below(tolerance) < ALPHA <= penalty(0, 0, n - 1).p_below(tolerance)
+        assert (
+            penalty(0, 0, n).p_below(tolerance) < ALPHA <= penalty(0, 0, n - 1).p_below(tolerance)
+        )
     assert math.isinf(images_needed(0))
 
 
@@ -114,7 +142,9 @@ def test_the_interval_of_a_penalty_covers_the_truth(accuracy):
     assert np.mean(held) >= 0.93
 
 
-def false_rates(n_repetitions: int, n: int, deviations, *, n_draws: int, correlation: float) -> np.ndarray:
+def false_rates(
+    n_repetitions: int, n: int, deviations, *, n_draws: int, correlation: float
+) -> np.ndarray:
     """How often each layer is called below the tolerance, which is its true mean over networks.
 
     Args:
@@ -129,9 +159,13 @@ def false_rates(n_repetitions: int, n: int, deviations, *, n_draws: int, correla
         error_of_images = math.sqrt((2 * won + tolerance * (1 - tolerance)) / n)
         for layer, deviation in enumerate(deviations):
             networks = deviation * rng.normal(size=n_repetitions)
-            networks += correlation * (deviation / math.sqrt(n_repetitions) * shift - networks.mean())
+            networks += correlation * (
+                deviation / math.sqrt(n_repetitions) * shift - networks.mean()
+            )
             lost = (tolerance + won + networks + error_of_images * shift).clip(0, 1 - won)
-            evidence = of_penalty(list(lost[:, None]), [np.array([won])] * n_repetitions, n_images=n)
+            evidence = of_penalty(
+                list(lost[:, None]), [np.array([won])] * n_repetitions, n_images=n
+            )
             n_false[layer] += evidence.p_below(tolerance) < ALPHA
     return n_false / n_draws
 
@@ -139,7 +173,8 @@ def false_rates(n_repetitions: int, n: int, deviations, *, n_draws: int, correla
 @pytest.mark.parametrize("correlation", [0.0, 1.0])
 @pytest.mark.parametrize("n_repetitions", [2, 4])
 def test_error_rates_over_repetitions_with_unequal_variances(n_repetitions, correlation):
-    """One layer varies six times as much as the others; errors of networks and images may go together."""
+    """One layer varies six times as much as the others; errors of networks and images may go
+    together."""
     deviations = [0.03, 0.005, 0.005]
     rates = false_rates(n_repetitions, 1500, deviations, n_draws=1000, correlation=correlation)
     assert rates.max() <= 0.025 + 3 * math.sqrt(0.025 / 1000)

@@ -15,14 +15,19 @@ from tests.result_rows import stitch_row
 N_CLASSES = 10
 
 
-def networks(n: int, rng: np.random.Generator, *, error: float, shared: float) -> tuple[np.ndarray, ...]:
-    """The labels, and the classes that front, end and stitch predict, of images some of which are hard for all.
+def networks(
+    n: int, rng: np.random.Generator, *, error: float, shared: float
+) -> tuple[np.ndarray, ...]:
+    """The labels, and the classes that front, end and stitch predict, of images some of which are
+    hard for all.
 
     Args:
         shared: the share of the end network's own errors that the stitch has too.
     """
     labels = rng.integers(N_CLASSES, size=n)
-    other = (labels + rng.integers(1, 4, size=n)) % N_CLASSES  # the class that an image may be taken for
+    other = (
+        labels + rng.integers(1, 4, size=n)
+    ) % N_CLASSES  # the class that an image may be taken for
     hard, of_front, of_end, of_stitch = rng.standard_normal((4, n))
     of_stitch = shared * of_end + math.sqrt(1 - shared**2) * of_stitch
     limit = np.quantile(rng.standard_normal(100_000), 1 - error)
@@ -44,11 +49,14 @@ def test_strata_by_loops():
         expected += sum(stitched[i] != end[j] for i in inside for j in inside) / len(inside)
     value = kappa_within(stitched, end, strata_of(labels, front)).value
     assert value == pytest.approx(1 - (stitched != end).sum() / expected)
-    assert (strata_of(labels, np.full(300, -1)) == strata_of(labels, labels)).all()  # an encoder predicts no class
+    assert (
+        strata_of(labels, np.full(300, -1)) == strata_of(labels, labels)
+    ).all()  # an encoder predicts no class
 
 
 def test_what_label_and_front_class_explain_counts_nothing():
-    """A stitch that draws its class from its stratum alone; one that is the end network; a network to itself."""
+    """A stitch that draws its class from its stratum alone; one that is the end network; a network
+    to itself."""
     rng = np.random.default_rng(2)
     labels, front, end, stitched = networks(2000, rng, error=0.2, shared=0.5)
     strata = strata_of(labels, front)
@@ -67,7 +75,13 @@ def test_a_front_that_says_what_the_end_network_says_is_most_alike_in_ground_tru
     labels, front, end, stitched = networks(500, rng, error=0.2, shared=0.5)
     for name, classes in {"other": front, "copy": end}.items():
         (tmp_path / name).mkdir()
-        np.savez(tmp_path / name / "predictions.npz", stitched=stitched, front=classes, end=end, labels=labels)
+        np.savez(
+            tmp_path / name / "predictions.npz",
+            stitched=stitched,
+            front=classes,
+            end=end,
+            labels=labels,
+        )
 
     def kappa(name: str) -> float | None:
         return measures_of(StitchingRun(tmp_path / name, {}, stitch_row())).get("κ within strata")
@@ -77,9 +91,12 @@ def test_a_front_that_says_what_the_end_network_says_is_most_alike_in_ground_tru
     assert kappa("none") is None
 
 
-@pytest.mark.parametrize(("n", "error", "shared"), [(360, 0.1, 0.6), (360, 0.1, 0.95), (1000, 0.25, 0.0)])
+@pytest.mark.parametrize(
+    ("n", "error", "shared"), [(360, 0.1, 0.6), (360, 0.1, 0.95), (1000, 0.25, 0.0)]
+)
 def test_the_interval_covers_the_truth(n, error, shared):
-    """A bootstrap within strata covers 73 to 92 %, an interval by the variance under permutation 45 to 85 %."""
+    """A bootstrap within strata covers 73 to 92 %, an interval by the variance under permutation 45
+    to 85 %."""
     rng = np.random.default_rng(3)
     labels, front, end, stitched = networks(300_000, rng, error=error, shared=shared)
     truth = kappa_within(stitched, end, strata_of(labels, front)).value

@@ -1,4 +1,5 @@
-"""Scripts killed at random moments and started again end with the bytes of a run that was never killed."""
+"""Scripts killed at random moments and started again end with the bytes of a run that was never
+killed."""
 
 import os
 import random
@@ -39,7 +40,8 @@ def kill_after(command: list[str], folder: Path, said: str) -> None:
 
 
 def kill_often(command: list[str], folder: Path, n_kills: int, seed: int, within: float) -> int:
-    """Start a command again and again and kill it within so many seconds; returns how many kills met a running one."""
+    """Start a command again and again and kill it within so many seconds; returns how many kills
+    met a running one."""
     moments, met = random.Random(seed), 0
     for _ in range(n_kills):
         process = begin(command, folder)
@@ -54,10 +56,12 @@ def kill_often(command: list[str], folder: Path, n_kills: int, seed: int, within
 
 @pytest.fixture
 def compare(network_folder):
-    """Kills a command, lets it finish, and compares what it left with what it leaves undisturbed."""
+    """Kills a command, lets it finish, and compares what it left with what it leaves
+    undisturbed."""
 
     def check(command: list[str], kill) -> None:
-        """`kill` is given the folder to work in, and how many seconds the whole run takes in a process of its own."""
+        """`kill` is given the folder to work in, and how many seconds the whole run takes in a
+        process of its own."""
         whole, killed = network_folder("whole"), network_folder("killed")
         began = time.monotonic()
         run(*command, cwd=whole)
@@ -76,7 +80,9 @@ def test_a_grid_of_task_loss_matching(compare):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [TRAIN, DETECTOR, TLM, DM], ids=["train", "detector", "tlm", "dm"])
+@pytest.mark.parametrize(
+    "command", [TRAIN, DETECTOR, TLM, DM], ids=["train", "detector", "tlm", "dm"]
+)
 def test_many_kills(command, compare):
     met = []
 
@@ -90,18 +96,44 @@ def test_many_kills(command, compare):
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
 def test_two_processes_that_train_together(tmp_path, signum):
-    arguments = ["-a", "small_cnn", "--dummy", "--dummy-size", "1000", "--epochs", "3", "-b", "25", "--gpu", "-1"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    arguments = [
+        "-a",
+        "small_cnn",
+        "--dummy",
+        "--dummy-size",
+        "1000",
+        "--epochs",
+        "3",
+        "-b",
+        "25",
+        "--gpu",
+        "-1",
+    ]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--standalone",
+    ]
     command = [*launch, ROOT / "misc" / "imagenet_train_main.py", *arguments, "--resume"]
 
     def train(folder: str, kill_after: str | None = None) -> None:
         (tmp_path / folder).mkdir(exist_ok=True)
         undisturbed = kill_after is None
-        process = subprocess.Popen(command, cwd=tmp_path / folder, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, cwd=tmp_path / folder, stdout=subprocess.PIPE, text=True
+        )
         for line in process.stdout:
             if kill_after and kill_after in line:
-                children = subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()
-                for pid in (process.pid, *map(int, children)):  # torchrun's processes are in sessions of their own
+                children = subprocess.check_output(
+                    ["pgrep", "-P", str(process.pid)], text=True
+                ).split()
+                for pid in (
+                    process.pid,
+                    *map(int, children),
+                ):  # torchrun's processes are in sessions of their own
                     os.kill(pid, signum)
                 break
         process.stdout.read()

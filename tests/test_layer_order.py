@@ -1,4 +1,5 @@
-"""Tables and figures have the layers in the order in which networks compute them, whatever their names are."""
+"""Tables and figures have the layers in the order in which networks compute them, whatever their
+names are."""
 
 from pathlib import Path
 
@@ -17,18 +18,39 @@ MATRICES = {"penalty, direct matching": "verdict", "STITCHING ACCURACY": "ood", 
 
 @pytest.fixture
 def printed(in_tmp_path, drawn_figures):
-    """What the scripts print that read the stitches of two networks; those into `stem` were added last."""
+    """What the scripts print that read the stitches of two networks; those into `stem` were added
+    last."""
     with few_images(64, n_test=40):
         for seed, name in enumerate("fg"):
             run("exec_train.py", HOUSE, *ON_DIGITS, "-e", "1", "-s", seed, "-dir", name)
         pair = [*(f"{name}/model_1.pt" for name in "fg"), HOUSE, HOUSE]
         for layers in (["body,attic", "attic,body"], ["stem", "attic,body"], ["all", "stem"]):
             layers = [",".join(LAYERS) if each == "all" else each for each in layers]
-            run("exec_stitch.py", *pair, *layers, "rc2c_pre", *ON_DIGITS, "-i", "pinv", "-e", "0", "-dir", "pinv/f-g")
+            run(
+                "exec_stitch.py",
+                *pair,
+                *layers,
+                "rc2c_pre",
+                *ON_DIGITS,
+                "-i",
+                "pinv",
+                "-e",
+                "0",
+                "-dir",
+                "pinv/f-g",
+            )
         own = ["--front-type", HOUSE, "--end-type", HOUSE]
-        evaluated = run("exec_eval_stitcher_ood.py", "results/pinv/f-g", *ON_DIGITS, "--detector", "knn", *own)
+        evaluated = run(
+            "exec_eval_stitcher_ood.py", "results/pinv/f-g", *ON_DIGITS, "--detector", "knn", *own
+        )
         table = ["-o", "results/similarity/f-g.csv", "--metrics", "cka", "-n", "40"]
-        run("exec_compute_low_rank_sim_metrics.py", *pair, *2 * [",".join(LAYERS)], *ON_DIGITS, *table)
+        run(
+            "exec_compute_low_rank_sim_metrics.py",
+            *pair,
+            *2 * [",".join(LAYERS)],
+            *ON_DIGITS,
+            *table,
+        )
     collected = run("misc/collect_results.py", "results/pinv/f-g")
     judged = run("misc/verdict.py", "results/pinv/f-g")
     run("misc/collect_results.py", "results", "--curves")
@@ -38,9 +60,17 @@ def printed(in_tmp_path, drawn_figures):
 def test_every_table_and_figure(printed, drawn_figures):
     for title, script in MATRICES.items():
         matrix = parse_matrix(printed[script], title)
-        assert list(dict.fromkeys(row for row, _ in matrix)) == list(dict.fromkeys(end for _, end in matrix)) == LAYERS
+        assert (
+            list(dict.fromkeys(row for row, _ in matrix))
+            == list(dict.fromkeys(end for _, end in matrix))
+            == LAYERS
+        )
     for name in ("grid.png", "verdict.png", "ood_evaluation_knn.png", "f-g.png"):
-        panels = [axes for axes in drawn_figures[name].axes if axes.images and axes.get_label() != "<colorbar>"]
+        panels = [
+            axes
+            for axes in drawn_figures[name].axes
+            if axes.images and axes.get_label() != "<colorbar>"
+        ]
         for axis in [axis for panel in panels for axis in (panel.xaxis, panel.yaxis)]:
             assert [text.get_text() for text in axis.get_ticklabels()] == LAYERS, name
     (axes, *_) = drawn_figures["curves.png"].axes
@@ -55,4 +85,8 @@ def test_every_table_and_figure(printed, drawn_figures):
 
 def test_layers_of_unknown_depth_are_in_natural_order():
     assert by_depth(["b10", "b2", "a"], {}, {"b10": 0}) == ["a", "b2", "b10"]
-    assert by_depth(["b10", "b2", "a"], {"b2": 1}, {"b10": 0, "a": 1, "b2": 2, "c": 3}) == ["b10", "a", "b2"]
+    assert by_depth(["b10", "b2", "a"], {"b2": 1}, {"b10": 0, "a": 1, "b2": 2, "c": 3}) == [
+        "b10",
+        "a",
+        "b2",
+    ]

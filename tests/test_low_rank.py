@@ -18,12 +18,16 @@ def test_equals_the_public_code():
             found, tolerance = low_rank_approx(x.double(), int(rank.removesuffix("_64"))), 1e-12
         else:
             found, tolerance = low_rank_approx(x, int(rank)), 2e-5
-        torch.testing.assert_close(found, tensor("low_rank", key), rtol=tolerance, atol=tolerance, msg=key)
+        torch.testing.assert_close(
+            found, tensor("low_rank", key), rtol=tolerance, atol=tolerance, msg=key
+        )
 
 
 @pytest.fixture
 def x():
-    return torch.randn(6, 5, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 2
+    return (
+        torch.randn(6, 5, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 2
+    )
 
 
 def test_keeps_the_mean_has_the_rank_and_drops_the_least_variance(x):
@@ -48,7 +52,9 @@ def test_full_rank_and_none_change_nothing_and_ranks_below_one_are_refused(x):
 def test_axes_are_orthonormal_and_sorted_by_variance(shape):
     acts = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 2
     mean, axes = principal_components(acts, 12)
-    assert axes.shape[1] == min(12, acts.numel() // 12 - 1)  # one sample varies in no direction, n in n - 1
+    assert axes.shape[1] == min(
+        12, acts.numel() // 12 - 1
+    )  # one sample varies in no direction, n in n - 1
     torch.testing.assert_close(axes.T @ axes, torch.eye(axes.shape[1], dtype=torch.float64))
     assert (((as_rows(acts) - mean) @ axes).square().sum(0).diff() <= 1e-12).all()
 

@@ -1,4 +1,5 @@
-"""Messages advise what works: commands run as they are printed, options exist, and calls from Python get arguments."""
+"""Messages advise what works: commands run as they are printed, options exist, and calls from
+Python get arguments."""
 
 import ast
 import itertools
@@ -38,7 +39,11 @@ def texts(folder: str):
         nodes = list(ast.walk(ast.parse(path.read_text())))
         docs = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
         for node in nodes:
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and id(node) not in docs
+            ):
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", node.value
 
 
@@ -47,8 +52,14 @@ def test_options_and_scripts_that_messages_name_exist():
     options = {*itertools.chain.from_iterable(action.option_strings for action in actions)}
     below = [text for place, text in texts("src") if not place.startswith("src/cli")]
     found = [*itertools.chain.from_iterable(map(OPTION.findall, below))]
-    assert {*found} - options == {"-model", "-type"} and len(found) > 40  # ends of --front-model and --end-type
-    named = [*itertools.chain.from_iterable(SCRIPT.findall(text) for _, text in (*texts("src"), *texts("misc")))]
+    assert {*found} - options == {"-model", "-type"} and len(
+        found
+    ) > 40  # ends of --front-model and --end-type
+    named = [
+        *itertools.chain.from_iterable(
+            SCRIPT.findall(text) for _, text in (*texts("src"), *texts("misc"))
+        )
+    ]
     assert {*named} <= {*SCRIPTS} and len(named) > 20
 
 
@@ -60,19 +71,34 @@ def test_the_command_that_lists_layers(in_tmp_path):
 
 def test_the_command_that_gives_an_encoder_a_head(in_tmp_path):
     Path("nets.py").write_text(ENCODER)
-    save_state(Path("e.pt"), build_model("nets.py:encoder", n_channels=1, encoder=True).state_dict())
+    save_state(
+        Path("e.pt"), build_model("nets.py:encoder", n_channels=1, encoder=True).state_dict()
+    )
     line = error_line("exec_eval.py", "e.pt", "nets.py:encoder", *ON_DIGITS)
-    command, checkpoint = re.search(r"a head: (exec_probe.py .*), and name (\S+) as its checkpoint", line).groups()
-    values = {"CHECKPOINT": "e.pt", "TYPE": "nets.py:encoder", "DATASET": "digits", "DIR": "h", "EPOCH": "10"}
+    command, checkpoint = re.search(
+        r"a head: (exec_probe.py .*), and name (\S+) as its checkpoint", line
+    ).groups()
+    values = {
+        "CHECKPOINT": "e.pt",
+        "TYPE": "nets.py:encoder",
+        "DATASET": "digits",
+        "DIR": "h",
+        "EPOCH": "10",
+    }
     for placeholder, value in values.items():
         command, checkpoint = (text.replace(placeholder, value) for text in (command, checkpoint))
     with few_images(64, n_test=64):
         run(*command.split(), "-gpu", "-1")
-        assert "Clean accuracy" in run("exec_eval.py", checkpoint, "nets.py:encoder", *ON_DIGITS).out
+        assert (
+            "Clean accuracy" in run("exec_eval.py", checkpoint, "nets.py:encoder", *ON_DIGITS).out
+        )
 
 
 def test_the_command_that_lists_models_and_data_sets(in_tmp_path):
-    for model, dataset, names in (("resnet19", "digits", MODEL_NAMES), ("resnet18", "cifar11", DATASET_NAMES)):
+    for model, dataset, names in (
+        ("resnet19", "digits", MODEL_NAMES),
+        ("resnet18", "cifar11", DATASET_NAMES),
+    ):
         line = error_line("exec_train.py", model, "-d", dataset, "-gpu", "-1", "-dir", "m")
         script, option = re.search(r"(exec_train.py) (--help) lists all", line).groups()
         listed = " ".join(run(script, option).out.split())
@@ -81,7 +107,20 @@ def test_the_command_that_lists_models_and_data_sets(in_tmp_path):
 
 def test_the_option_that_evaluates_without_detectors(in_tmp_path):
     with few_images(64, n_test=64):
-        given = ["-", "-", MODEL, MODEL, "layer1.0", "layer1.0", "rc2c_pre", *ON_DIGITS, "-e", "0", "-i", "pinv"]
+        given = [
+            "-",
+            "-",
+            MODEL,
+            MODEL,
+            "layer1.0",
+            "layer1.0",
+            "rc2c_pre",
+            *ON_DIGITS,
+            "-e",
+            "0",
+            "-i",
+            "pinv",
+        ]
         run("exec_stitch.py", *given, "-dir", "s")
         line = error_line("exec_eval_stitcher_ood.py", "results/s", *ON_DIGITS)
         option, detector = re.search(r"(--detector) (\w+), which needs no training", line).groups()
@@ -89,7 +128,9 @@ def test_the_option_that_evaluates_without_detectors(in_tmp_path):
 
 
 def layers_of(front: str, end: str, kind: str, **options):
-    networks = {name: build_model(name, n_channels=1, image_shape=(1, 8, 8)).eval() for name in {front, end}}
+    networks = {
+        name: build_model(name, n_channels=1, image_shape=(1, 8, 8)).eval() for name in {front, end}
+    }
     blocks = [networks[name].block_names[i] for name, i in ((front, 0), (end, -2))]
     sides = networks[front], networks[end], blocks[:1], blocks[1:]
     return build_layers(*sides, kind, image_shape=(1, 8, 8), seed=0, **options)
@@ -103,10 +144,16 @@ CALLS = {
     "unknown model 'resnet19'": lambda x: build_model("resnet19"),
     "unknown model 'tv_resnet19'": lambda x: build_model("tv_resnet19"),
     "unknown dataset 'cifar11'": lambda x: load_dataset("cifar11", "", train=True),
-    "init eye needs equal widths": lambda x: layers_of("small_cnn", "small_cnn", "rc2c_pre", init="eye"),
-    "use c2t_cls_token pool or learn": lambda x: layers_of("small_cnn", "vit_tiny_patch4_32", "c2t"),
+    "init eye needs equal widths": lambda x: layers_of(
+        "small_cnn", "small_cnn", "rc2c_pre", init="eye"
+    ),
+    "use c2t_cls_token pool or learn": lambda x: layers_of(
+        "small_cnn", "vit_tiny_patch4_32", "c2t"
+    ),
     "ridge needs at least two samples": lambda x: direct_matching(x[:1], x[:1], form="ridge"),
-    "only 1437 training images": lambda x: matching_batches(load_dataset("digits", "", train=True), 2000, 9, seed=0),
+    "only 1437 training images": lambda x: matching_batches(
+        load_dataset("digits", "", train=True), 2000, 9, seed=0
+    ),
     "unknown OOD score": lambda x: make_detector("nothing"),
     "needs a trained detector": lambda x: make_detector("energy"),
 }

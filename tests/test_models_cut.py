@@ -1,4 +1,5 @@
-"""The law of cuts: what follows a layer is what a plain hook on it gives, in values and gradients, for every module.
+"""The law of cuts: what follows a layer is what a plain hook on it gives, in values and gradients,
+for every module.
 
 And the blocks that `all` stands for, of all networks of the zoo and of torchvision.
 """
@@ -40,24 +41,41 @@ FAMILIES = {
             ["patch_embed.proj", "blocks.1.attn", "blocks.1.attn.qkv", "blocks.1.norm2", "blocks.1.mlp.act"]),
 }  # fmt: skip
 LEAD_NOWHERE = {("nowhere", traps.Attention), ("same", traps.DictOutput)}
-NO_GRADIENT = {traps.NumpyOfAll, traps.InPlaceModule, traps.CapturedView}  # torch gives none of the whole pass
-# Gradients take some layers for cuts, but a replay gives other values: a call that is answered would change its input,
-# or branches around the layer have no gradient.
-BY_HOOKS = {traps.CapturedView, traps.Detached, traps.InPlaceModule, traps.NumpyOfAll, traps.ReadAlias}
+NO_GRADIENT = {
+    traps.NumpyOfAll,
+    traps.InPlaceModule,
+    traps.CapturedView,
+}  # torch gives none of the whole pass
+# Gradients take some layers for cuts, but a replay gives other values: a call that is answered
+# would change its input, or branches around the layer have no gradient.
+BY_HOOKS = {
+    traps.CapturedView,
+    traps.Detached,
+    traps.InPlaceModule,
+    traps.NumpyOfAll,
+    traps.ReadAlias,
+}
 
 
 def zoo_network(name: str) -> tuple[Network, Tensor]:
     build, shape, _ = FAMILIES[name]
-    return load_golden_weights(build()).double().eval().requires_grad_(False), golden_input((2, *shape)).double()
+    return load_golden_weights(build()).double().eval().requires_grad_(False), golden_input(
+        (2, *shape)
+    ).double()
 
 
 def plain_pass(
-    network: Network, images: Tensor, replaced: str | None = None, by: Tensor | None = None, n_calls: int = 0
+    network: Network,
+    images: Tensor,
+    replaced: str | None = None,
+    by: Tensor | None = None,
+    n_calls: int = 0,
 ) -> tuple[dict[str, Tensor | None], Counter[str]]:
-    """Run a pass with hooks on all modules, of which one may replace an output in the last of `n_calls` calls.
+    """Run a pass with hooks on all modules, of which one may replace an output in the last of
+    `n_calls` calls.
 
-    Returns copies of the last output of each module by name, with the logits as `output`, and the numbers of calls.
-    """
+    Returns copies of the last output of each module by name, with the logits as `output`, and the
+    numbers of calls."""
     outputs, calls = {}, Counter()
 
     def hook(name, output):
@@ -72,7 +90,9 @@ def plain_pass(
     torch.manual_seed(1)
     with contextlib.ExitStack() as handles:
         for name, each in network.module.named_modules():
-            plain = each.register_forward_hook(lambda _module, _inputs, output, name=name: hook(name, output))
+            plain = each.register_forward_hook(
+                lambda _module, _inputs, output, name=name: hook(name, output)
+            )
             handles.callback(plain.remove)
         outputs["output"] = network(images.clone())
     return outputs, calls
@@ -85,7 +105,8 @@ def gradient(logits: Tensor, source: Tensor) -> Tensor:
 
 
 def check_cut(network: Network, images: Tensor, layer: str, names: list[str]) -> None:
-    """Check what follows values of other images at a layer: on images, on twice as many, on none if it can."""
+    """Check what follows values of other images at a layer: on images, on twice as many, on none if
+    it can."""
     own, calls = plain_pass(network, images)
     has_gradient = type(network.module) not in NO_GRADIENT
     if (layer, type(network.module)) in LEAD_NOWHERE:
@@ -99,7 +120,9 @@ def check_cut(network: Network, images: Tensor, layer: str, names: list[str]) ->
         assert str(error) == f"{layer} lies inside a block: what follows it needs the images"
         ways.pop()
     for times, given in ways:
-        value = torch.cat([own[layer].roll(1 + i, 0) for i in range(times)]).requires_grad_(has_gradient)
+        value = torch.cat([own[layer].roll(1 + i, 0) for i in range(times)]).requires_grad_(
+            has_gradient
+        )
         kept, repeated = value.detach().clone(), torch.cat([images] * times)
         with torch.set_grad_enabled(has_gradient):
             plain, _ = plain_pass(network, repeated)
@@ -108,7 +131,9 @@ def check_cut(network: Network, images: Tensor, layer: str, names: list[str]) ->
             changed = [name for name in names[::-1] if not torch.equal(expected[name], plain[name])]
             torch.manual_seed(1)
             found = network.activations(value, [*changed, "output"], after=layer, images=given)
-        assert torch.equal(torch.get_rng_state(), state)  # what is tried out takes no random numbers
+        assert torch.equal(
+            torch.get_rng_state(), state
+        )  # what is tried out takes no random numbers
         pairs = {name: (act, expected[name]) for name, act in found.items()}
         if has_gradient:
             pairs["gradient"] = tuple(gradient(each["output"], value) for each in (found, expected))
@@ -120,7 +145,10 @@ def check_cut(network: Network, images: Tensor, layer: str, names: list[str]) ->
 
 def check_law(network: Network, images: Tensor, layers: list[str] | None) -> None:
     """Check cuts at layers, None: at all that are activations, and the activations of all."""
-    before, state = images.clone(), {key: value.clone() for key, value in network.state_dict().items()}
+    before, state = (
+        images.clone(),
+        {key: value.clone() for key, value in network.state_dict().items()},
+    )
     outputs, _ = plain_pass(network, images)
     found = {layer for layer, act in outputs.items() if act is not None} - {"", "output"}
     assert found == set(network.layer_names)
@@ -129,14 +157,18 @@ def check_law(network: Network, images: Tensor, layers: list[str] | None) -> Non
     activations = network.activations(images, [*names[::-1], network.output_name])
     assert [*activations] == [*dict.fromkeys([*names[::-1], network.output_name])]
     for layer in (*names, network.output_name):
-        assert torch.equal(activations[layer], outputs[layer]), layer  # nothing that came later changed it
+        assert torch.equal(activations[layer], outputs[layer]), (
+            layer
+        )  # nothing that came later changed it
     for layer in names if layers is None else layers:
         torch.manual_seed(1)
         assert torch.equal(network(images, until=layer), outputs[layer]), layer
         check_cut(network, images, layer, names)
     assert torch.equal(images, before)
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
-    assert all("forward" not in vars(each) for each in network.modules())  # what replays put there is gone
+    assert all(
+        "forward" not in vars(each) for each in network.modules()
+    )  # what replays put there is gone
 
 
 @pytest.mark.parametrize("kind", traps.TRAPS, ids=lambda kind: kind.__name__)
@@ -149,18 +181,26 @@ def test_traps(kind, capfd):
     check_law(network.double().eval().requires_grad_(False), images, None)
     notes = capfd.readouterr().err.splitlines()
     assert len(notes) == (kind in BY_HOOKS), notes
-    assert all("is cut by hooks" in note and "takes a whole pass of the end network" in note for note in notes)
+    assert all(
+        "is cut by hooks" in note and "takes a whole pass of the end network" in note
+        for note in notes
+    )
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_zoo(name, capfd):
     network, images = zoo_network(name)
-    check_law(network, images, [*network.block_names[:: max(2, len(network.block_names) // 2)], *FAMILIES[name][2]])
+    check_law(
+        network,
+        images,
+        [*network.block_names[:: max(2, len(network.block_names) // 2)], *FAMILIES[name][2]],
+    )
     assert not capfd.readouterr().err
 
 
 def n_operations(run) -> int:
-    """Multiply-adds of convolutions, linear maps and attention, after a first run that looks at the network."""
+    """Multiply-adds of convolutions, linear maps and attention, after a first run that looks at the
+    network."""
     run()
     with FlopCounterMode(display=False) as counter:
         run()
@@ -170,7 +210,8 @@ def n_operations(run) -> int:
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_a_pass_costs_what_its_modules_cost(name):
-    """Nothing behind `until` is computed, and nothing in front of `after`, unless that lies inside a block."""
+    """Nothing behind `until` is computed, and nothing in front of `after`, unless that lies inside
+    a block."""
     network, images = zoo_network(name)
     whole = n_operations(lambda: network(images))
     for layer in (*network.block_names, *FAMILIES[name][2]):
@@ -183,7 +224,9 @@ def test_a_pass_costs_what_its_modules_cost(name):
 
 @pytest.fixture(scope="module")
 def resnet():
-    return load_golden_weights(build_model("resnet18_samewidth")).double().eval().requires_grad_(False)
+    return (
+        load_golden_weights(build_model("resnet18_samewidth")).double().eval().requires_grad_(False)
+    )
 
 
 def test_between_two_layers(resnet):
@@ -196,17 +239,27 @@ def test_between_two_layers(resnet):
 
 def test_blocks_behind_a_layer(resnet):
     blocks = list(resnet.block_names)
-    assert resnet.behind("conv1") == blocks and resnet.behind("layer4.1") == resnet.behind("fc") == []
+    assert (
+        resnet.behind("conv1") == blocks and resnet.behind("layer4.1") == resnet.behind("fc") == []
+    )
     assert resnet.behind("layer3.0") == blocks[5:] and resnet.behind("layer3.0.conv2") == blocks[4:]
     assert resnet.behind("layer2") == resnet.behind("layer2.1") == blocks[4:]
 
 
 def test_layers_of_an_option(resnet):
-    assert resnet.layers("all") == list(resnet.block_names) and resnet.layers("all, fc")[-2:] == ["layer4.1", "fc"]
+    assert resnet.layers("all") == list(resnet.block_names) and resnet.layers("all, fc")[-2:] == [
+        "layer4.1",
+        "fc",
+    ]
     assert resnet.layers("layer2.0, layer1.0.conv2,layer2.0") == ["layer2.0", "layer1.0.conv2"]
     assert resnet.layers("layer*.1") == ["layer1.1", "layer2.1", "layer3.1", "layer4.1"]
-    assert resnet.layers("layer[34].?.conv2,layer1") == [f"layer{i}.{j}.conv2" for i in "34" for j in "01"] + ["layer1"]
-    for text, line in (("layer9.*", "unknown layer 'layer9.*'"), ("layer1.0,layer2.l", "did you mean layer2.1")):
+    assert resnet.layers("layer[34].?.conv2,layer1") == [
+        f"layer{i}.{j}.conv2" for i in "34" for j in "01"
+    ] + ["layer1"]
+    for text, line in (
+        ("layer9.*", "unknown layer 'layer9.*'"),
+        ("layer1.0,layer2.l", "did you mean layer2.1"),
+    ):
         with pytest.raises(UserError, match=line):
             resnet.layers(text)
 
@@ -239,7 +292,10 @@ EXPECTED = {name: unpacked(text) for names, text in BLOCKS.items() for name in n
 
 
 def built(name: str, **options) -> torch.nn.Module:
-    if name in ("googlenet", "inception_v3"):  # drawing truncated normal numbers takes half a minute
+    if name in (
+        "googlenet",
+        "inception_v3",
+    ):  # drawing truncated normal numbers takes half a minute
         options = {"init_weights": False}
     with seeded(0):
         if name == "maxvit_t" and options:  # torchvision's takes images of 224×224 alone
@@ -252,8 +308,16 @@ def built(name: str, **options) -> torch.nn.Module:
 @pytest.mark.parametrize("name", [name if name in FAST or not name.startswith("tv_") else
                                   pytest.param(name, marks=pytest.mark.slow) for name in EXPECTED])  # fmt: skip
 def test_blocks(name):
-    shape = (17, 24) if name.startswith("repr_cls_vit") else (8, 4, 4) if name.startswith("repr_cls") else None
-    with contextlib.nullcontext() if "regnet" in name else torch.device("meta"):  # RegNet computes its widths
+    shape = (
+        (17, 24)
+        if name.startswith("repr_cls_vit")
+        else (8, 4, 4)
+        if name.startswith("repr_cls")
+        else None
+    )
+    with (
+        contextlib.nullcontext() if "regnet" in name else torch.device("meta")
+    ):  # RegNet computes its widths
         if name in MODEL_NAMES:
             network = build_model(name, representation_shape=shape)
         else:
@@ -273,12 +337,15 @@ def test_every_family_is_cut():
 @pytest.mark.parametrize("name", [name if f"tv_{name}" == FAST[0] else pytest.param(name, marks=pytest.mark.slow)
                                   for name in CUT])  # fmt: skip
 def test_cuts(name, capfd):
-    """Activations are those of hooks, and so is what follows some blocks and layers inside of some."""
+    """Activations are those of hooks, and so is what follows some blocks and layers inside of
+    some."""
     size = 75 if name == "inception_v3" else 64
     network = Network(built(name, **CUT[name]).double(), image_shape=(3, size, size))
     images = torch.rand(2, 3, size, size, dtype=torch.float64)
     blocks = network.block_names
-    inner = [name for name, shape in network.shapes().items() if name not in network.cut_names and shape] or blocks
+    inner = [
+        name for name, shape in network.shapes().items() if name not in network.cut_names and shape
+    ] or blocks
     names = [blocks[0], blocks[-1], inner[len(inner) // 3], inner[-1]]
     with torch.no_grad():
         own, calls = plain_pass(network, images)

@@ -20,7 +20,8 @@ def images():
 
 
 def built(kind) -> tuple[nn.Module, Network]:
-    """A module in evaluation mode with statistics that are not trivial, and a network of a copy of it."""
+    """A module in evaluation mode with statistics that are not trivial, and a network of a copy of
+    it."""
     torch.manual_seed(0)
     module = kind()
     for buffer in module.buffers():
@@ -57,7 +58,9 @@ def test_statistics_of_batch_norm_move_once_in_training_mode(images):
 
 def test_statistics_in_front_of_a_layer_do_not_move(images):
     """Neither behind a block, nor inside of one, which needs the images."""
-    module = ResNet(block="BasicBlock", depths=(1, 1, 1, 1), n_classes=4, n_channels=3, same_width=True)
+    module = ResNet(
+        block="BasicBlock", depths=(1, 1, 1, 1), n_classes=4, n_channels=3, same_width=True
+    )
     network, moved = Network(module).train(), [0, 0, 0, 1, 1]
     for layer in ("layer2.0", "layer2.0.conv2"):
         h = network(images, until=layer)
@@ -83,7 +86,9 @@ def test_gradients_flow_into_the_module(images):
     network.requires_grad_(True)
     network(network(images, until="one"), after="one").square().sum().backward()
     module(images).square().sum().backward()
-    for (name, ours), theirs in zip(network.module.named_parameters(), module.parameters(), strict=True):
+    for (name, ours), theirs in zip(
+        network.module.named_parameters(), module.parameters(), strict=True
+    ):
         torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
     torch.optim.SGD(network.parameters(), lr=0.1).step()
     assert torch.equal(network(images), network(images, until="head"))
@@ -103,7 +108,10 @@ def test_what_a_network_is_asked_before_it_has_seen_images(images):
     assert network.layer_names and network.image_shape is None
     assert torch.equal(network(module.stem(images), after="stem"), module(images))
     _, network = built(Attention)
-    with pytest.raises(UserError, match=r"what images does it take\? Say so: Network\(module, image_shape=\(C, H, W\)"):
+    with pytest.raises(
+        UserError,
+        match=r"what images does it take\? Say so: Network\(module, image_shape=\(C, H, W\)",
+    ):
         _ = network.layer_names
 
 
@@ -117,8 +125,12 @@ def test_channels_last_is_told_by_two_equal_axes_in_front(images, capsys):
     plain, network = network, chosen(network, "embed,mix,blocks.1,head", images)
     assert "activations (height, width, channels) are turned at mix\n" in capsys.readouterr().err
     acts = network.activations(images, ["embed", "mix", "blocks.1"])
-    assert torch.equal(acts["embed"], native["embed"]) and torch.equal(acts["blocks.1"], native["blocks.1"])
-    assert acts["mix"].shape == (5, 6, 2, 2) and torch.equal(acts["mix"], native["mix"].permute(0, 3, 1, 2))
+    assert torch.equal(acts["embed"], native["embed"]) and torch.equal(
+        acts["blocks.1"], native["blocks.1"]
+    )
+    assert acts["mix"].shape == (5, 6, 2, 2) and torch.equal(
+        acts["mix"], native["mix"].permute(0, 3, 1, 2)
+    )
     assert torch.equal(network(images, until="mix"), acts["mix"])
     assert torch.equal(network(acts["mix"], after="mix"), module(images))
     assert torch.equal(network(acts["embed"], after="embed", until="mix"), acts["mix"])
@@ -131,7 +143,12 @@ def test_where_the_shape_does_not_tell_an_option_or_the_module_decides(images, c
     module, network = built(lambda: Patches(width=2))
     native = module.mix(module.embed(images).permute(0, 2, 3, 1))
     for declared, options, is_turned, said in (
-        (None, {}, False, "warning: mix: 2×2×2 is taken for channels×height×width; otherwise give --channels-last"),
+        (
+            None,
+            {},
+            False,
+            "warning: mix: 2×2×2 is taken for channels×height×width; otherwise give --channels-last",
+        ),
         (None, {"channels_last": True}, True, "turned at mix"),
         (True, {}, True, "turned at mix"),
         (False, {"channels_last": True}, False, ""),

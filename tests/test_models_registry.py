@@ -1,4 +1,5 @@
-"""The table of networks: states, fresh weights, logits and activations of the public code; what they take."""
+"""The table of networks: states, fresh weights, logits and activations of the public code; what
+they take."""
 
 import hashlib
 import json
@@ -27,7 +28,8 @@ def shape(text: str) -> tuple[int, ...]:
 
 
 def build_labelled(label: str):
-    """Build what a label such as `repr_cls_resnet18|classes=10|channels=64|repr=64x32x32|orig=3x32x32` describes."""
+    """Build what a label such as
+    `repr_cls_resnet18|classes=10|channels=64|repr=64x32x32|orig=3x32x32` describes."""
     name, *parts = label.split("|")
     options = dict(part.split("=") for part in parts)
     return build_model(
@@ -44,7 +46,10 @@ def test_state_dict_equals_the_public_code(label):
     golden = STATES[label]
     with torch.device("meta"):
         network = build_labelled(label)
-    state = [[key, list(tensor.shape), DTYPES[tensor.dtype]] for key, tensor in network.state_dict().items()]
+    state = [
+        [key, list(tensor.shape), DTYPES[tensor.dtype]]
+        for key, tensor in network.state_dict().items()
+    ]
     assert sum(parameter.numel() for parameter in network.parameters()) == golden["n_params"]
     assert [key for key, _, _ in state] == golden.get("keys", [key for key, _, _ in state])
     assert len(state) == golden["n_entries"]
@@ -59,7 +64,12 @@ def test_networks_without_a_golden_have_the_entries_of_torchvisions():
             states = [network.state_dict() for network in (torchvision.models.get_model(name, num_classes=10),
                                                            build_model(name))]  # fmt: skip
         theirs, ours = ({key: value.shape for key, value in state.items()} for state in states)
-        assert ours.pop("conv1.weight") == (64, 3, 3, 3) and theirs.pop("conv1.weight") == (64, 3, 7, 7)
+        assert ours.pop("conv1.weight") == (64, 3, 3, 3) and theirs.pop("conv1.weight") == (
+            64,
+            3,
+            7,
+            7,
+        )
         assert ours == theirs
 
 
@@ -67,11 +77,15 @@ def test_networks_without_a_golden_have_the_entries_of_torchvisions():
 def test_fresh_weights_equal_the_public_code_in_the_seed(label):
     name, _, representation = label.partition("|")
     torch.manual_seed(0)
-    state = build_model(name, representation_shape=shape(representation) if representation else None).state_dict()
+    state = build_model(
+        name, representation_shape=shape(representation) if representation else None
+    ).state_dict()
     assert torch.rand(1).item() == pytest.approx(FRESH[label]["next_rand"])
     for key, total, deviation in FRESH[label]["state"]:
         assert state[key].double().sum().item() == pytest.approx(total, rel=1e-6, abs=1e-3), key
-        assert state[key].double().std(correction=0).item() == pytest.approx(deviation, rel=1e-6, abs=1e-12), key
+        assert state[key].double().std(correction=0).item() == pytest.approx(
+            deviation, rel=1e-6, abs=1e-12
+        ), key
 
 
 @pytest.mark.parametrize("name", GOLDENS)
@@ -85,20 +99,30 @@ def test_equals_the_public_code(name):
     *_, logits = acts.values()
     for key, rounding in (("logits", 1e-9), ("logits_float32", 1e-4)):
         expected = torch.tensor(golden[key], dtype=torch.float64)
-        torch.testing.assert_close(logits, expected, rtol=0, atol=rounding * expected.abs().max().item())
+        torch.testing.assert_close(
+            logits, expected, rtol=0, atol=rounding * expected.abs().max().item()
+        )
     for layer, expected in golden["layers"].items():
         values = acts[layer].flatten()
         assert list(acts[layer].shape) == expected["shape"], layer
-        found = {"stats": [values.mean(), values.std(correction=0)], "first": values[:8], "last": values[-8:]}
+        found = {
+            "stats": [values.mean(), values.std(correction=0)],
+            "first": values[:8],
+            "last": values[-8:],
+        }
         tolerance = 1e-9 * values.abs().max().item()
         for key, numbers in found.items():
-            assert [float(number) for number in numbers] == pytest.approx(expected[key], rel=1e-9, abs=tolerance), layer
+            assert [float(number) for number in numbers] == pytest.approx(
+                expected[key], rel=1e-9, abs=tolerance
+            ), layer
 
 
 def test_only_infinite_weights_are_clamped(monkeypatch):
     """To -2, as by timm, whose networks of the same seed are then equal to the last weight."""
     monkeypatch.setattr(
-        torch.Tensor, "uniform_", lambda self, low, high: self.copy_(torch.tensor([-1.0, 0.0, 0.9999999]))
+        torch.Tensor,
+        "uniform_",
+        lambda self, low, high: self.copy_(torch.tensor([-1.0, 0.0, 0.9999999])),
     )
     weight = torch.empty(3)
     vit.draw_normal(weight)
@@ -113,24 +137,34 @@ def test_only_infinite_weights_are_clamped(monkeypatch):
 )  # fmt: skip
 @torch.no_grad()
 def test_any_number_of_channels_and_classes_and_other_sizes(name, image_shape):
-    network = build_model(name, n_classes=7, n_channels=image_shape[0], image_shape=image_shape).eval()
+    network = build_model(
+        name, n_classes=7, n_channels=image_shape[0], image_shape=image_shape
+    ).eval()
     assert network(torch.rand(2, *image_shape)).shape == (2, 7)
 
 
 def test_small_cnn_refuses_images_that_are_too_small():
-    with pytest.raises(Misfit, match="small_cnn cannot take images of 1×7×9, but from 8×8 pixels on"):
+    with pytest.raises(
+        Misfit, match="small_cnn cannot take images of 1×7×9, but from 8×8 pixels on"
+    ):
         build_model("small_cnn", n_channels=1, image_shape=(1, 7, 9))
 
 
 def test_representation_resnet_resizes_to_the_images():
-    network = build_model("repr_cls_resnet18", representation_shape=(4, 5, 7), image_shape=(3, 24, 20)).eval()
+    network = build_model(
+        "repr_cls_resnet18", representation_shape=(4, 5, 7), image_shape=(3, 24, 20)
+    ).eval()
     assert network(torch.rand(2, 4, 5, 7), until="resize").shape == (2, 4, 24, 20)
 
 
 def test_constants_of_three_channels_are_averaged_for_others_and_not_saved():
     network = build_model("preact_resnet18", n_channels=2)
-    assert network.module.mean.flatten().tolist() == pytest.approx([(0.4914 + 0.4822 + 0.4465) / 3] * 2)
-    assert network.module.std.flatten().tolist() == pytest.approx([(0.2471 + 0.2435 + 0.2616) / 3] * 2)
+    assert network.module.mean.flatten().tolist() == pytest.approx(
+        [(0.4914 + 0.4822 + 0.4465) / 3] * 2
+    )
+    assert network.module.std.flatten().tolist() == pytest.approx(
+        [(0.2471 + 0.2435 + 0.2616) / 3] * 2
+    )
     assert not {"mean", "std"} & network.state_dict().keys()
 
 
@@ -144,10 +178,26 @@ def test_dropout_of_liu2020_acts_in_training_alone():
 @pytest.mark.parametrize(
     ("name", "shapes", "message"),
     [
-        ("repr_cls_resnet18", {}, r"takes activations of shape \(channels, height, width\), not images"),
-        ("repr_cls_resnet18", {"representation_shape": (65, 192)}, r"not \(65, 192\).*repr_cls_vit_\* tokens"),
-        ("repr_cls_vit_tiny", {"representation_shape": (64, 8, 8)}, r"\(tokens, width\), not \(64, 8, 8\)"),
-        ("vit_tiny_patch16_224", {"image_shape": (3, 28, 32)}, "28×32 pixels cannot be cut into patches of 16×16"),
+        (
+            "repr_cls_resnet18",
+            {},
+            r"takes activations of shape \(channels, height, width\), not images",
+        ),
+        (
+            "repr_cls_resnet18",
+            {"representation_shape": (65, 192)},
+            r"not \(65, 192\).*repr_cls_vit_\* tokens",
+        ),
+        (
+            "repr_cls_vit_tiny",
+            {"representation_shape": (64, 8, 8)},
+            r"\(tokens, width\), not \(64, 8, 8\)",
+        ),
+        (
+            "vit_tiny_patch16_224",
+            {"image_shape": (3, 28, 32)},
+            "28×32 pixels cannot be cut into patches of 16×16",
+        ),
         ("vit_tiny_patch4_32", {}, "the images give 49 patches, this network was built for 64"),
     ],
 )

@@ -32,7 +32,9 @@ def test_moments_are_those_of_the_rows(shape):
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
-@pytest.mark.parametrize(("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((3, 5), (7, 6)), ((3, 8), (6, 4))])
+@pytest.mark.parametrize(
+    ("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((3, 5), (7, 6)), ((3, 8), (6, 4))]
+)
 def test_moments_of_a_resized_source_are_those_of_its_rows(source, target, mode):
     x, y = random(5, 6, *source) + 2, random(5, 3, *target, seed=1)
     expected, found = (
@@ -44,7 +46,10 @@ def test_moments_of_a_resized_source_are_those_of_its_rows(source, target, mode)
 
 @pytest.mark.parametrize("form", [DIAGONAL, FULL])
 def test_pooled_moments_are_those_of_all_rows(form):
-    x, y = random(12, 5, 2, 2) + torch.arange(12.0)[:, None, None, None], random(12, 3, 2, 2, seed=1)
+    x, y = (
+        random(12, 5, 2, 2) + torch.arange(12.0)[:, None, None, None],
+        random(12, 3, 2, 2, seed=1),
+    )
     first, second, third, whole = (
         moments_of(Rows.of(x[part]), Rows.of(y[part]), len(part), form=form)
         for part in (*torch.arange(12).split(5), torch.arange(12))

@@ -1,4 +1,5 @@
-"""Objectives of stitching: goldens of the authors' functions, limits, gradients, and what a grid computes for them."""
+"""Objectives of stitching: goldens of the authors' functions, limits, gradients, and what a grid
+computes for them."""
 
 import pytest
 import torch
@@ -10,7 +11,10 @@ LAYERS = ["l0", "l1", "l2", "l3"]
 
 
 def golden(j: int) -> tuple[list, list]:
-    return [[tensor("objectives", f"{side}/{name}") for name in LAYERS[j:]] for side in ("stitched", "end")]
+    return [
+        [tensor("objectives", f"{side}/{name}") for name in LAYERS[j:]]
+        for side in ("stitched", "end")
+    ]
 
 
 def test_equals_the_authors_functions():
@@ -19,8 +23,12 @@ def test_equals_the_authors_functions():
     assert soft_label_loss(*logits).item() == pytest.approx(float(values["soft"]), rel=1e-12)
     for j in range(4):
         stitched, targets = golden(j)
-        assert hint_loss(stitched[0], targets[0]).item() == pytest.approx(float(values[f"hint/{j}"]), rel=1e-12)
-        assert functional_loss(stitched, targets).item() == pytest.approx(float(values[f"fula/{j}"]), rel=1e-12)
+        assert hint_loss(stitched[0], targets[0]).item() == pytest.approx(
+            float(values[f"hint/{j}"]), rel=1e-12
+        )
+        assert functional_loss(stitched, targets).item() == pytest.approx(
+            float(values[f"fula/{j}"]), rel=1e-12
+        )
 
 
 PAIRWISE = {
@@ -50,7 +58,9 @@ def test_no_gradient_reaches_the_target_and_none_is_nan_where_both_are_equal(nam
     value = loss(stitched, targets)
     assert value.item() == pytest.approx(0, abs=1e-12)
     value.backward()
-    assert all(target.grad is None for target in targets) and all(h.grad.isfinite().all() for h in stitched)
+    assert all(target.grad is None for target in targets) and all(
+        h.grad.isfinite().all() for h in stitched
+    )
 
 
 def test_a_target_of_zeros_counts_nothing_but_is_among_the_layers():
@@ -72,7 +82,11 @@ def test_sums_are_in_single_precision_at_least():
 
 def test_shapes_that_do_not_fit_are_refused():
     for loss in (hint_loss, feature_loss):
-        for stitched, target in (((4, 1, 2, 2), (4, 3, 2, 2)), ((1, 3), (4, 3)), ((4, 3, 2, 2), (4, 3, 1, 1))):
+        for stitched, target in (
+            ((4, 1, 2, 2), (4, 3, 2, 2)),
+            ((1, 3), (4, 3)),
+            ((4, 3, 2, 2), (4, 3, 1, 1)),
+        ):
             with pytest.raises(ValueError, match="cannot be compared"):
                 loss(torch.rand(stitched), torch.rand(target))
     with pytest.raises(ValueError, match="cannot be compared"):

@@ -52,7 +52,9 @@ def test_adding_keeps_the_table_of_the_public_code_and_its_layout(store):
     assert list(store.entries()) == [*PUBLIC, name]
     assert store.meta.read_text().startswith('{\n    "') and (store.folder / name).is_file()
     assert len(name) == 35 and name.endswith(".pt")
-    with pytest.raises(UserError, match=r"no detector for nope .*the store has detectors for layer"):
+    with pytest.raises(
+        UserError, match=r"no detector for nope .*the store has detectors for layer"
+    ):
         store.load(source, "nope", IMAGES, device=CPU)
 
 
@@ -82,7 +84,9 @@ def test_loads_the_newest_detector_and_refuses_one_of_another_shape(store, capsy
         store.load(source, "pool1", ImageSpec(10, (3, 32, 32)), device=CPU)
     refused = {
         r"size mismatch for conv1\.weight": {"required_input_shape": [8, 2, 2]},
-        "unknown detector in .*meta.json 'nets.py:run'": {"model_type": "nets.py:run"},  # whose code does not run
+        "unknown detector in .*meta.json 'nets.py:run'": {
+            "model_type": "nets.py:run"
+        },  # whose code does not run
     }
     for reason, changes in refused.items():
         add(store, detector.state_dict(), **changes)

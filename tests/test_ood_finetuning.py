@@ -1,4 +1,5 @@
-"""Representation classifiers: what runs of the source, how fine-tuning batches are made, and its learning rate."""
+"""Representation classifiers: what runs of the source, how fine-tuning batches are made, and its
+learning rate."""
 
 import pytest
 import torch
@@ -8,7 +9,12 @@ from src.datasets.in_memory import ImageSet
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import build_model
-from src.ood.finetuning import HalfAndHalf, RepresentationClassification, finetuning_settings, fresh_classifier
+from src.ood.finetuning import (
+    HalfAndHalf,
+    RepresentationClassification,
+    finetuning_settings,
+    fresh_classifier,
+)
 from src.training import Settings
 
 IMAGES = ImageSpec(10, (1, 8, 8))
@@ -30,12 +36,19 @@ def source():
 def test_only_the_front_part_of_the_source_runs_and_nothing_of_it_learns(source, monkeypatch):
     classifier, shape = fresh_classifier("repr_cls_resnet18", source, "layer2.0", IMAGES, seed=0)
     task = RepresentationClassification(source, "layer2.0", classifier)
-    assert shape == (64, 4, 4) and classifier(torch.rand(2, *shape), until="resize").shape == (2, 64, 8, 8)
+    assert shape == (64, 4, 4) and classifier(torch.rand(2, *shape), until="resize").shape == (
+        2,
+        64,
+        8,
+        8,
+    )
 
     def behind(*_):
         raise AssertionError("a layer behind the last one needed was computed")
 
-    list(task.losses(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), training=True))  # traces the source
+    list(
+        task.losses(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), training=True)
+    )  # traces the source
     classifier.module.zero_grad()
     monkeypatch.setattr(task.source.module.layer2[1].conv1, "forward", behind)
     task.train(True)
@@ -52,7 +65,9 @@ def test_the_penalty_belongs_to_the_training_loss_only(source):
     task.penalty = lambda *_: torch.tensor(7.0)
     task.train(False)
     images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, -1, -1])
-    (trained,), (validated,) = (list(task.losses(images, labels, training=mode)) for mode in (True, False))
+    (trained,), (validated,) = (
+        list(task.losses(images, labels, training=mode)) for mode in (True, False)
+    )
     torch.testing.assert_close(trained.losses - 7, trained.cross_entropies)
     torch.testing.assert_close(validated.losses, trained.cross_entropies)
 
@@ -62,9 +77,14 @@ def test_batches_are_half_id_half_ood_and_epochs_disjoint():
     seen = []
     for epoch in (1, 2, 3):
         batches = list(mixed.epoch(8, seed=0, epoch=epoch))
-        ood = [(images[labels == -1][:, 0, 0, 0] * 255).round().int().tolist() for images, labels in batches]
+        ood = [
+            (images[labels == -1][:, 0, 0, 0] * 255).round().int().tolist()
+            for images, labels in batches
+        ]
         seen.append(sum(ood, []))
-        assert mixed.n_batches(8) == 3 and len(batches) == (2 if epoch == 3 else 3)  # 4, 4, 2 of each set; 4, 1
+        assert mixed.n_batches(8) == 3 and len(batches) == (
+            2 if epoch == 3 else 3
+        )  # 4, 4, 2 of each set; 4, 1
         for (images, labels), of_batch in zip(batches[:-1], ood, strict=False):
             assert images.shape == (8, 1, 8, 8) and (labels[:4] >= 0).all() and len(of_batch) == 4
     assert [len(numbers) for numbers in seen] == [10, 10, 5]
@@ -73,7 +93,11 @@ def test_batches_are_half_id_half_ood_and_epochs_disjoint():
 
 def test_sets_that_do_not_go_together_are_refused():
     for id_set, ood_set, reason in (
-        (image_set(5), image_set(5, shape=(3, 8, 8)), "images of -ftoodd are 3×8×8, those of -d 1×8×8"),
+        (
+            image_set(5),
+            image_set(5, shape=(3, 8, 8)),
+            "images of -ftoodd are 3×8×8, those of -d 1×8×8",
+        ),
         (image_set(5, shape=(1, 4, 4)), image_set(5), "images of -ftidd are 1×4×4"),
         (image_set(5, n_classes=3), image_set(5), "-ftidd has 3 classes, -d 10"),
     ):
@@ -82,6 +106,17 @@ def test_sets_that_do_not_go_together_are_refused():
 
 
 def test_the_learning_rate_drops_half_way():
-    for n_epochs, decay, half in ((20, "updates", 10), (1, "updates", 0), (20, "epochs", 10), (1, "epochs", 1)):
-        tuning = finetuning_settings(Settings(100, 64, reduce_lr_epochs=[50]), n_epochs=n_epochs, decay=decay)
-        assert (tuning.n_epochs, tuning.reduce_lr_epochs, tuning.reduce_lr_each) == (n_epochs, [half], decay)
+    for n_epochs, decay, half in (
+        (20, "updates", 10),
+        (1, "updates", 0),
+        (20, "epochs", 10),
+        (1, "epochs", 1),
+    ):
+        tuning = finetuning_settings(
+            Settings(100, 64, reduce_lr_epochs=[50]), n_epochs=n_epochs, decay=decay
+        )
+        assert (tuning.n_epochs, tuning.reduce_lr_epochs, tuning.reduce_lr_each) == (
+            n_epochs,
+            [half],
+            decay,
+        )

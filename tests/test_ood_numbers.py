@@ -1,4 +1,5 @@
-"""Energies, fine-tuning losses and detection metrics: goldens, scikit-learn, and hand-computed cases."""
+"""Energies, fine-tuning losses and detection metrics: goldens, scikit-learn, and hand-computed
+cases."""
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from src.ood.metrics import auroc_interval
 from tests.goldens import numbers, tensor
 
 LOSSES = sorted({key.split("/")[0] for key in numbers("finetune_loss")})
-MEASURES = sorted(key.split("/")[0] for key in numbers("measures") if key.endswith("/auroc_aupr_fpr95"))
+MEASURES = sorted(
+    key.split("/")[0] for key in numbers("measures") if key.endswith("/auroc_aupr_fpr95")
+)
 MEASURES = [case for case in MEASURES if len(numbers("measures").get(f"{case}/pos", ()))]
 
 
@@ -52,16 +55,24 @@ def test_metrics_equal_the_public_code(case):
 def test_metrics_equal_scikit_learn():
     rng = np.random.default_rng(0)
     for case in range(10):
-        positives, negatives = rng.normal(0, 1, rng.integers(2, 60)), rng.normal(0.7, 1, rng.integers(2, 60))
+        positives, negatives = (
+            rng.normal(0, 1, rng.integers(2, 60)),
+            rng.normal(0.7, 1, rng.integers(2, 60)),
+        )
         if case % 2:  # many ties
             positives, negatives = positives.round(), negatives.round()
-        truth, scores = np.repeat([1, 0], [len(positives), len(negatives)]), -np.concatenate([positives, negatives])
+        truth, scores = (
+            np.repeat([1, 0], [len(positives), len(negatives)]),
+            -np.concatenate([positives, negatives]),
+        )
         expected = roc_auc_score(truth, scores), average_precision_score(truth, scores)
         assert ood_metrics(positives, negatives)[:2] == pytest.approx(expected)
 
 
 def test_fpr95_takes_the_nearest_recall_also_from_below():
-    positives = np.arange(10.0)  # recalls are multiples of 0.1: 0.9 and 1.0 are equally near to 0.95, the lower wins
+    positives = np.arange(
+        10.0
+    )  # recalls are multiples of 0.1: 0.9 and 1.0 are equally near to 0.95, the lower wins
     assert ood_metrics(positives, np.array([8.5, 9.5])).fpr95 == 0.5
 
 
@@ -80,9 +91,13 @@ def test_an_auroc_interval_rests_on_delongs_components(paired):
     own, other = rng.integers(0, 12, size=40), rng.integers(4, 16, size=40)
     order = (own[:, None] < other) + 0.5 * (own[:, None] == other)
     above, below, auroc = order.mean(1), order.mean(0), order.mean()
-    variance = sum(np.var(part, ddof=1) / 40 for part in ([above + below] if paired else [above, below]))
+    variance = sum(
+        np.var(part, ddof=1) / 40 for part in ([above + below] if paired else [above, below])
+    )
     half = 1.959964 * variance**0.5 / (auroc * (1 - auroc))
     ends = np.log(auroc / (1 - auroc)) + np.array([-half, half])
-    assert auroc_interval(own, other, paired=paired) == pytest.approx(1 / (1 + np.exp(-ends)), rel=1e-6)
+    assert auroc_interval(own, other, paired=paired) == pytest.approx(
+        1 / (1 + np.exp(-ends)), rel=1e-6
+    )
     assert auroc_interval(own, own + 20, paired=paired) == (1, 1)
     assert auroc_interval(own, own - 20, paired=paired) == (0, 0)

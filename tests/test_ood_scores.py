@@ -15,7 +15,8 @@ N_CLASSES, WIDTH = 4, 12
 
 
 def samples(rng, n: int = 300, *, offset: float = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Classes with means of their own and a common covariance, off centre: (n, WIDTH) and labels."""
+    """Classes with means of their own and a common covariance, off centre: (n, WIDTH) and
+    labels."""
     centres = np.random.default_rng(1).normal(size=(N_CLASSES, WIDTH)) + 1
     labels = np.arange(n) % N_CLASSES
     spread = np.linspace(0.1, 1, WIDTH)
@@ -58,14 +59,23 @@ def test_mahalanobis_equals_scikit_learn(rng):
 def test_neighbours_equal_scikit_learn(rng):
     (x, labels), (new, _) = samples(rng), samples(rng, 50, offset=0.3)
     detector = fitted("knn", x, labels)
-    distances, _ = NearestNeighbors(n_neighbors=37).fit(unit(x)).kneighbors(unit(new))  # half of 75 a class
-    np.testing.assert_allclose(detector.score(torch.tensor(new)).numpy(), distances[:, -1], rtol=1e-6)
+    distances, _ = (
+        NearestNeighbors(n_neighbors=37).fit(unit(x)).kneighbors(unit(new))
+    )  # half of 75 a class
+    np.testing.assert_allclose(
+        detector.score(torch.tensor(new)).numpy(), distances[:, -1], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(("n_a_class", "k"), [(120, 50), (10, 5), (1, 1)])
 def test_neighbours_are_of_the_own_class(rng, n_a_class, k):
     """With ten images a class, the fiftieth neighbour would be of another one."""
-    assert fitted("knn", rng.normal(size=(10 * n_a_class, 3)), np.arange(10 * n_a_class) % 10).n_neighbours == k
+    assert (
+        fitted(
+            "knn", rng.normal(size=(10 * n_a_class, 3)), np.arange(10 * n_a_class) % 10
+        ).n_neighbours
+        == k
+    )
 
 
 def test_the_bank_has_the_first_ten_thousand(rng):
@@ -79,7 +89,9 @@ def test_residual_equals_scikit_learn(rng):
     oracle = PCA(n_components=0.95, svd_solver="full").fit(x)
     assert 1 < oracle.n_components_ < WIDTH
     expected = np.linalg.norm(new - oracle.inverse_transform(oracle.transform(new)), axis=1)
-    np.testing.assert_allclose(fitted("residual", x, labels).score(torch.tensor(new)).numpy(), expected, rtol=1e-8)
+    np.testing.assert_allclose(
+        fitted("residual", x, labels).score(torch.tensor(new)).numpy(), expected, rtol=1e-8
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -93,7 +105,8 @@ def test_batches_order_and_classes_without_samples_do_not_count(rng, name):
 
 @pytest.mark.parametrize("name", ["mahalanobis", "rmd"])
 def test_little_variance_about_a_far_mean_keeps_its_digits(rng, name):
-    """Distances do not change with the scale of the differences, which here are a millionth of the means."""
+    """Distances do not change with the scale of the differences, which here are a millionth of the
+    means."""
     (x, labels), (new, _) = samples(rng), samples(rng, 50)
     scores = []
     for scale, offset in ((1, 0), (1e-6, 1)):
@@ -107,7 +120,8 @@ def test_little_variance_about_a_far_mean_keeps_its_digits(rng, name):
 
 @pytest.mark.parametrize("name", ["mahalanobis", "rmd", "residual"])
 def test_dead_channels_are_no_hiding_place(rng, name):
-    """What leaves the subspace of the training data, by a channel that was dead in it, is far away."""
+    """What leaves the subspace of the training data, by a channel that was dead in it, is far
+    away."""
     x, labels = samples(rng)
     x[:, 3] = 0
     new = x[:20].copy()

@@ -1,4 +1,5 @@
-"""Other systems than the Linux of most tests: other start methods, no calls that Linux alone has, nothing global."""
+"""Other systems than the Linux of most tests: other start methods, no calls that Linux alone has,
+nothing global."""
 
 import os
 import subprocess
@@ -13,7 +14,9 @@ def run_module(name: str, *arguments: str, cwd) -> str:
     """Run a module of the tests as a process; returns what it printed."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", f"tests.{name}", *arguments]
-    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -21,7 +24,9 @@ def run_module(name: str, *arguments: str, cwd) -> str:
 @pytest.mark.parametrize(
     ("method", "of_workers"),
     [
-        pytest.param("fork", "forkserver", marks=pytest.mark.slow),  # all other tests of workers have it
+        pytest.param(
+            "fork", "forkserver", marks=pytest.mark.slow
+        ),  # all other tests of workers have it
         ("forkserver", "forkserver"),
         ("spawn", "spawn"),
     ],

@@ -1,4 +1,5 @@
-"""Networks of a user's own file through every script; the README's example; code that files name is not run."""
+"""Networks of a user's own file through every script; the README's example; code that files name is
+not run."""
 
 import hashlib
 import shlex
@@ -40,7 +41,8 @@ def few():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with nets.py and a network of each of its functions, trained for one epoch by the script."""
+    """A folder with nets.py and a network of each of its functions, trained for one epoch by the
+    script."""
     path = tmp_path_factory.mktemp("own")
     (path / "nets.py").write_text(FILE + MORE)
     for name in ("patches", "attention", "cnn"):
@@ -49,7 +51,9 @@ def folder(tmp_path_factory):
 
 
 def named(folder: Path, *names: str) -> list[str]:
-    return [str(folder / name / "model_1.pt") for name in names] + [f"{folder}/nets.py:{name}" for name in names]
+    return [str(folder / name / "model_1.pt") for name in names] + [
+        f"{folder}/nets.py:{name}" for name in names
+    ]
 
 
 def run(script: str, *arguments, cwd=".", status: int = 0) -> Output:
@@ -69,7 +73,10 @@ def test_the_commands_of_the_readme(tmp_path):
 def test_a_config_has_the_absolute_path_and_the_digest_and_does_not_run_code(folder, tmp_path):
     written = read_json(folder / "patches" / "config.txt")
     assert written["model_type"] == f"{folder}/nets.py:patches"
-    assert written["model_type_sha256"] == hashlib.sha256((folder / "nets.py").read_bytes()).hexdigest()
+    assert (
+        written["model_type_sha256"]
+        == hashlib.sha256((folder / "nets.py").read_bytes()).hexdigest()
+    )
     config = ["--config", folder / "patches" / "config.txt", "-dir", tmp_path / "again"]
     line = commands.error_line("exec_train.py", *config)
     assert "a file of options does not run code; name it on the command line as well" in line
@@ -90,13 +97,27 @@ def test_a_config_has_the_absolute_path_and_the_digest_and_does_not_run_code(fol
     ],
 )
 def test_stitching(front, end, layers, kind, options, folder, in_tmp_path):
-    arguments = [*named(folder, front, end), *layers, kind, *options, "-dir", "all", "--mod-only-stitch", "-i", "pinv"]
+    arguments = [
+        *named(folder, front, end),
+        *layers,
+        kind,
+        *options,
+        "-dir",
+        "all",
+        "--mod-only-stitch",
+        "-i",
+        "pinv",
+    ]
     said = run("exec_stitch.py", *arguments, "-e", 1).err
     assert "not stitched" not in said
-    assert ("activations (height, width, channels) are turned at" in said) == ("mix" in "".join(layers))
+    assert ("activations (height, width, channels) are turned at" in said) == (
+        "mix" in "".join(layers)
+    )
     for stitch in (in_tmp_path / "results" / "all").glob("2*"):
         values = read_metrics(stitch)
-        assert 0 <= values["matching_error"] <= 1 and np.isfinite(values["representation_difference"])
+        assert 0 <= values["matching_error"] <= 1 and np.isfinite(
+            values["representation_difference"]
+        )
         assert front != end or values["matching_error"] < 1e-6  # the identity is found
 
 
@@ -116,7 +137,9 @@ def test_fresh_weights_have_seeds_of_their_own(folder, in_tmp_path):
         newest = commands.stitch("0", "0", *options, networks="--", types=types).newest
         configs.append(read_json(newest / "config.txt"))
         metrics.append(read_metrics(newest))
-    weights = [(config["front_model_path_sha256"], config["end_model_path_sha256"]) for config in configs]
+    weights = [
+        (config["front_model_path_sha256"], config["end_model_path_sha256"]) for config in configs
+    ]
     assert weights[0] == weights[1] != weights[2] and len({*weights[0], *weights[2]}) == 2
     assert metrics[0] == metrics[1] != metrics[2] and metrics[0]["matching_error"] < 1e-6
 
@@ -125,18 +148,28 @@ def test_fresh_weights_have_seeds_of_their_own(folder, in_tmp_path):
     ("name", "line"),
     [
         ("nets.py:cnnn", "unknown function in .*nets.py 'cnnn'; did you mean cnn"),
-        ("nets.py:five", r"nets.py:five gives 5 for an image, not the logits of 10 classes; let it take n_classes"),
+        (
+            "nets.py:five",
+            r"nets.py:five gives 5 for an image, not the logits of 10 classes; let it take n_classes",
+        ),
         ("nets.py:text", "returns a str; let it return an nn.Module"),
         ("nets.py:big", "cannot take images of 1×8×8"),
-        ("nets.py:classes", r"cannot run .*nets.py: TypeError: .*num_classes.*gets those that it takes by name"),
+        (
+            "nets.py:classes",
+            r"cannot run .*nets.py: TypeError: .*num_classes.*gets those that it takes by name",
+        ),
         ("nets.py:fails", r"cannot run .*nets.py, line \d+: KeyError: 'key'"),
         ("nothing.py:cnn", "No such file or directory"),
-        ("broken.py:cnn", "cannot run .*broken.py, line 1: ModuleNotFoundError: No module named 'nothing_like_it'"),
+        (
+            "broken.py:cnn",
+            "cannot run .*broken.py, line 1: ModuleNotFoundError: No module named 'nothing_like_it'",
+        ),
     ],
 )
 def test_what_a_file_must_give(name, line, tmp_path):
     (tmp_path / "nets.py").write_text(
-        FILE + "five = lambda: cnn(5, 1)\ntext = lambda: 'x'\nbig = lambda: nn.Sequential(nn.Conv2d(1, 1, 9))\n"
+        FILE
+        + "five = lambda: cnn(5, 1)\ntext = lambda: 'x'\nbig = lambda: nn.Sequential(nn.Conv2d(1, 1, 9))\n"
         "classes = lambda num_classes: cnn(num_classes, 1)\nfails = lambda: {}['key']\n"
     )
     (tmp_path / "broken.py").write_text("import nothing_like_it\n")
@@ -146,7 +179,9 @@ def test_what_a_file_must_give(name, line, tmp_path):
 
 def test_names_of_files():
     assert is_user_network("nets.py:make") and is_user_network("/a:b/nets.py:make")
-    assert not any(map(is_user_network, ("resnet18", "nets.py", "nets:make", "nets.py:", "C:nets.py")))
+    assert not any(
+        map(is_user_network, ("resnet18", "nets.py", "nets:make", "nets.py:", "C:nets.py"))
+    )
 
 
 def test_weights_of_torchvision(tmp_path, monkeypatch):
@@ -158,18 +193,37 @@ def test_weights_of_torchvision(tmp_path, monkeypatch):
     network = load_model(NetworkName("DEFAULT", "tv_squeezenet1_1"), images)
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     few_classes = images._replace(n_classes=10)
-    front = load_model(NetworkName("DEFAULT", "tv_squeezenet1_1"), few_classes, encoder=True)  # its head is not needed
-    assert front.is_encoder and all(torch.equal(value, state[key]) for key, value in front.state_dict().items())
+    front = load_model(
+        NetworkName("DEFAULT", "tv_squeezenet1_1"), few_classes, encoder=True
+    )  # its head is not needed
+    assert front.is_encoder and all(
+        torch.equal(value, state[key]) for key, value in front.state_dict().items()
+    )
 
     def offline(*_, **__):
         raise OSError("no network")
 
     monkeypatch.setattr("urllib.request.urlopen", offline)
     for path, name, n_classes, line in (
-        ("IMAGENET1K_V1", "tv_alexnet", 1000, f"download https://.*; put the file into {tmp_path}/hub/checkpoints"),
-        ("IMAGENET1K_V9", "tv_alexnet", 1000, "weights of tv_alexnet 'IMAGENET1K_V9'; did you mean IMAGENET1K_V1"),
+        (
+            "IMAGENET1K_V1",
+            "tv_alexnet",
+            1000,
+            f"download https://.*; put the file into {tmp_path}/hub/checkpoints",
+        ),
+        (
+            "IMAGENET1K_V9",
+            "tv_alexnet",
+            1000,
+            "weights of tv_alexnet 'IMAGENET1K_V9'; did you mean IMAGENET1K_V1",
+        ),
         ("DEFAULT", "small_cnn", 1000, "DEFAULT: small_cnn comes with no such weights"),
-        ("DEFAULT", "tv_squeezenet1_1", 10, "DEFAULT of tv_squeezenet1_1 has 1000 classes, the dataset 10"),
+        (
+            "DEFAULT",
+            "tv_squeezenet1_1",
+            10,
+            "DEFAULT of tv_squeezenet1_1 has 1000 classes, the dataset 10",
+        ),
         ("-", "tv_inception_v3", 10, "tv_inception_v3 cannot take images of 3×64×64"),
         ("-", "tv_resnet19", 10, "unknown model 'tv_resnet19'; did you mean tv_resnet18"),
     ):

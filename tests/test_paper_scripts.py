@@ -1,4 +1,5 @@
-"""misc/paper: the commands that its scripts print, and how they run them; the experiments themselves are slow."""
+"""misc/paper: the commands that its scripts print, and how they run them; the experiments
+themselves are slow."""
 
 import os
 import re
@@ -20,13 +21,18 @@ SCRIPTS = sorted(path.name for path in PAPER.glob("[0-9]*.sh"))
 TRAIN = "01_train_cifar10_svhn.sh"
 IS_NEW = "((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404))"
 pytestmark = pytest.mark.skipif(
-    subprocess.run(["bash", "-c", IS_NEW]).returncode != 0, reason="bash is older than 4.4, as macOS's own"
+    subprocess.run(["bash", "-c", IS_NEW]).returncode != 0,
+    reason="bash is older than 4.4, as macOS's own",
 )
 
 
 def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
     """No settings from outside; results go to a folder whose name has a blank."""
-    own = {"PATH": os.environ["PATH"], "MODELS": f"{tmp_path}/all models", "RESULTS": f"{tmp_path}/all results"}
+    own = {
+        "PATH": os.environ["PATH"],
+        "MODELS": f"{tmp_path}/all models",
+        "RESULTS": f"{tmp_path}/all results",
+    }
     return own | settings
 
 
@@ -43,7 +49,8 @@ def commands(name: str, tmp_path: Path, **settings: str) -> list[list[str]]:
 
 
 def fake_python(tmp_path: Path, body: str) -> str:
-    """A program to stand in the place of Python; returns its path, which has a blank. It runs in the repository."""
+    """A program to stand in the place of Python; returns its path, which has a blank. It runs in
+    the repository."""
     path = tmp_path / "fake python"
     path.write_text(f'#!/usr/bin/env bash\nlog="{tmp_path}/log"\n{body}\n')
     path.chmod(0o755)
@@ -70,17 +77,27 @@ def test_prints_commands_that_the_scripts_take(name, tmp_path):
                 assert value.startswith((f"{tmp_path}/all models/", f"{tmp_path}/all results/"))
     assert len({tuple(line) for line in lines}) == len(lines)
 
-    row = re.search(rf"^\| .*`{name}`.*\|$", (ROOT / "misc" / "docs" / "paper.md").read_text(), re.MULTILINE).group()
+    row = re.search(
+        rf"^\| .*`{name}`.*\|$", (ROOT / "misc" / "docs" / "paper.md").read_text(), re.MULTILINE
+    ).group()
     assert int(row.split("|")[3]) == len(lines), "misc/docs/paper.md counts other runs"
 
 
 def test_settings(tmp_path):
-    settings = {"SEEDS": "3 4", "DATASETS": "svhn", "NETWORKS": "resnet18", "GPUS": "2 5", "STAND_INS": "svhn=digits"}
+    settings = {
+        "SEEDS": "3 4",
+        "DATASETS": "svhn",
+        "NETWORKS": "resnet18",
+        "GPUS": "2 5",
+        "STAND_INS": "svhn=digits",
+    }
     lines = commands(TRAIN, tmp_path, EPOCHS="7", **settings)
     for option, values in {"-s": "34", "-gpu": "25"}.items():
         assert [line[line.index(option) + 1] for line in lines] == [*values]
     assert all(line[line.index("-d") + 1] == "digits" for line in lines)
-    assert all(line[line.index("-dir") + 1].startswith(f"{tmp_path}/all models/svhn/") for line in lines)
+    assert all(
+        line[line.index("-dir") + 1].startswith(f"{tmp_path}/all models/svhn/") for line in lines
+    )
     relative = commands("02_stitch_cifar10.sh", tmp_path, RESULTS="results/paper")
     assert relative[0][-1] == "paper/cifar10/resnet18/0-1/dm"
 
@@ -93,12 +110,16 @@ def test_skips_what_is_done(tmp_path):
     finish("all models/svhn/resnet18/1/config.txt")
     finish("all models/svhn/resnet18/0/model_100.pt")  # not the mark of a finished run
     assert len(commands(TRAIN, tmp_path)) == 7
-    done = run(TRAIN, tmp_path, PYTHON="/does/not/exist", DATASETS="svhn", NETWORKS="resnet18", SEEDS="1")
+    done = run(
+        TRAIN, tmp_path, PYTHON="/does/not/exist", DATASETS="svhn", NETWORKS="resnet18", SEEDS="1"
+    )
     assert (done.returncode, done.stdout) == (0, "") and "nothing is left to do" in done.stderr
 
     ranked = {"RANKS": "512 8", "DATASETS": "svhn", "NETWORKS": "resnet18"}
     before = commands("07_sensitivity.sh", tmp_path, **ranked)
-    finish("all results/svhn/resnet18/0-1/sensitivity/dm/layer4.1/rank8/2026-01-01 00:00:00/config.txt")
+    finish(
+        "all results/svhn/resnet18/0-1/sensitivity/dm/layer4.1/rank8/2026-01-01 00:00:00/config.txt"
+    )
     after = commands("07_sensitivity.sh", tmp_path, **ranked)
     (gone,) = [line for line in before if line not in after]
     assert gone[-1].endswith("/dm/layer4.1/rank8") and "pinv" in gone
@@ -110,12 +131,16 @@ def test_spreads_over_gpus(tmp_path):
     assert done.returncode == 0, done.stderr
     printed = [shlex.split(line) for line in done.stdout.splitlines()]
     ran = [line.split() for line in log.read_text().splitlines()]
-    assert len(printed) == len(ran) == 8 and {line[-1] for line in ran} == {line[-1] for line in printed} == {"0", "3"}
+    assert len(printed) == len(ran) == 8 and {line[-1] for line in ran} == {
+        line[-1] for line in printed
+    } == {"0", "3"}
     assert {" ".join(line[1:-1]) for line in printed} == {" ".join(line[:-1]) for line in ran}
 
 
 def test_a_failure_stops_no_other_run_and_is_named(tmp_path):
-    python = fake_python(tmp_path, 'echo "$*" >> "$log"; [[ $* != *"-d svhn"*"-s 1"* ]] || { echo trouble; exit 3; }')
+    python = fake_python(
+        tmp_path, 'echo "$*" >> "$log"; [[ $* != *"-d svhn"*"-s 1"* ]] || { echo trouble; exit 3; }'
+    )
     done = run(TRAIN, tmp_path, PYTHON=python, GPUS="0 1 2", NETWORKS="resnet18")
     assert done.returncode == 1
     assert len((tmp_path / "log").read_text().splitlines()) == 4
@@ -125,9 +150,12 @@ def test_a_failure_stops_no_other_run_and_is_named(tmp_path):
     assert reason == "trouble" and Path(log).read_text() == "trouble\n"
 
 
-@pytest.mark.parametrize(("signum", "whole_group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+@pytest.mark.parametrize(
+    ("signum", "whole_group"), [(signal.SIGTERM, False), (signal.SIGINT, True)]
+)
 def test_a_signal_reaches_each_run_once(signum, whole_group, tmp_path):
-    """Ctrl-C signals the whole process group of a terminal; a second signal would keep a run from saving."""
+    """Ctrl-C signals the whole process group of a terminal; a second signal would keep a run from
+    saving."""
     counting = 'trap \'echo signal >> "$log"\' TERM INT; echo began >> "$log"; for i in {1..5}; do sleep 0.1; done'
     until = '\nuntil grep -q signal "$log"; do sleep 0.1; done; sleep 0.5; echo saved >> "$log"; exit 143'
     script = subprocess.Popen(["bash", PAPER / TRAIN], text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
@@ -137,7 +165,9 @@ def test_a_signal_reaches_each_run_once(signum, whole_group, tmp_path):
     while not (log.exists() and log.read_text().count("began") == 2):
         assert time.monotonic() < end
         time.sleep(0.05)
-    time.sleep(1)  # by then bash waits; a signal on the way there would be answered after the first run
+    time.sleep(
+        1
+    )  # by then bash waits; a signal on the way there would be answered after the first run
     (os.killpg if whole_group else os.kill)(script.pid, signum)
     _, errors = script.communicate(timeout=180)
     assert script.returncode == 128 + signum
@@ -150,14 +180,19 @@ def test_a_signal_reaches_each_run_once(signum, whole_group, tmp_path):
 
 @pytest.fixture
 def array_job(tmp_path):
-    """Start one job of an array of five as Slurm would; what is asked of Slurm is written down in `slurm`."""
+    """Start one job of an array of five as Slurm would; what is asked of Slurm is written down in
+    `slurm`."""
     for name, answer in {"sbatch": "", "scontrol": "", "squeue": f'cat "{tmp_path}/state"'}.items():
-        (tmp_path / name).write_text(f'#!/usr/bin/env bash\necho {name} "$@" >> "{tmp_path}/slurm"\n{answer}\n')
+        (tmp_path / name).write_text(
+            f'#!/usr/bin/env bash\necho {name} "$@" >> "{tmp_path}/slurm"\n{answer}\n'
+        )
         (tmp_path / name).chmod(0o755)
 
     def start(task: int | None, *arguments: str, **more: str) -> subprocess.Popen:
         of_array = {"TASK_ID": task, "TASK_COUNT": 5, "JOB_ID": 7, "TASK_MIN": 1, "TASK_MAX": 5}
-        job = {f"SLURM_ARRAY_{name}": str(value) for name, value in of_array.items()} if task else {}
+        job = (
+            {f"SLURM_ARRAY_{name}": str(value) for name, value in of_array.items()} if task else {}
+        )
         own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **job, **more}
         return subprocess.Popen(["bash", PAPER / "slurm_array.sbatch", *arguments], cwd=tmp_path, text=True, env=own,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
@@ -166,16 +201,24 @@ def array_job(tmp_path):
 
 
 def test_a_job_runs_its_line(array_job, tmp_path):
-    (tmp_path / "runs.txt").write_text("echo one\nbash -c 'echo \"two  words\"'\nbash -c 'exit 3'\n")
+    (tmp_path / "runs.txt").write_text(
+        "echo one\nbash -c 'echo \"two  words\"'\nbash -c 'exit 3'\n"
+    )
     for task, status, said in ((2, 0, "two  words"), (3, 3, ""), (4, 2, "runs.txt has 3 lines")):
         job = array_job(task, "runs.txt")
         assert said in job.communicate(timeout=180)[0] and job.returncode == status
     array_job(None, "runs.txt").communicate(timeout=180)  # without an array it submits one
-    assert (tmp_path / "slurm").read_text() == "sbatch --array=1-3 misc/paper/slurm_array.sbatch runs.txt\n"
+    assert (
+        tmp_path / "slurm"
+    ).read_text() == "sbatch --array=1-3 misc/paper/slurm_array.sbatch runs.txt\n"
 
 
-@pytest.mark.parametrize(("state", "asked"), [("RUNNING", "scontrol requeue 7_1\n"), ("CANCELLED", "")])
-def test_a_job_that_has_to_end_is_queued_again_unless_it_was_cancelled(state, asked, array_job, tmp_path):
+@pytest.mark.parametrize(
+    ("state", "asked"), [("RUNNING", "scontrol requeue 7_1\n"), ("CANCELLED", "")]
+)
+def test_a_job_that_has_to_end_is_queued_again_unless_it_was_cancelled(
+    state, asked, array_job, tmp_path
+):
     (tmp_path / "state").write_text(f"{state}\n")
     handle = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"
     wait = "print('began', flush=True); time.sleep(60)"

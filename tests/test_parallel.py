@@ -18,11 +18,19 @@ def test_sixteen_processes(network_folder):
     processes = [start("exec_stitch.py", *PAIR, *pair, *options, cwd=folder) for pair in pairs]
     printed = [process.communicate(timeout=900) for process in processes]
     assert [process.returncode for process in processes] == [0] * 16, printed
-    runs, rows = sorted(folder.glob("results/all/2*")), read_csv(folder / "results" / "all" / "grid.csv")
+    runs, rows = (
+        sorted(folder.glob("results/all/2*")),
+        read_csv(folder / "results" / "all" / "grid.csv"),
+    )
     for run in runs:
         assert (run / "config.txt").exists() and read_json(run / "run.json")["end"]
         assert load_state(run / "final_model.pt")["transform.weight"].shape == (64, 64, 1, 1)
     assert {row["folder"] for row in rows} == {run.name for run in runs}
     assert sorted(map(pair_of, runs)) == sorted(map(pair_of, rows)) == sorted(pairs)
-    said = {line.split(": ")[-1] for output, _ in printed for line in output.splitlines() if "accuracy" in line}
+    said = {
+        line.split(": ")[-1]
+        for output, _ in printed
+        for line in output.splitlines()
+        if "accuracy" in line
+    }
     assert said == {f"{float(row['accuracy']):.2%}" for row in rows}

@@ -1,4 +1,5 @@
-"""Planted stitches of a trained network, whose validity and image are known: the word of the verdict on each."""
+"""Planted stitches of a trained network, whose validity and image are known: the word of the
+verdict on each."""
 
 from pathlib import Path
 
@@ -51,7 +52,12 @@ def run_of(end: Network, made: torch.Tensor, name: str, validity: Validity) -> S
     row = stitch_row(front_layer=name, end_layer=LAYER, n_epochs=0)
     run = StitchingRun(Path(name), OPTIONS, row, {"energy": evaluation_row(**columns)})
     own = end(images).argmax(1)
-    predictions = {"stitched": end(made, after=LAYER).argmax(1), "front": own, "end": own, "labels": labels}
+    predictions = {
+        "stitched": end(made, after=LAYER).argmax(1),
+        "front": own,
+        "end": own,
+        "labels": labels,
+    }
     run.__dict__["predictions"] = {name: classes.numpy() for name, classes in predictions.items()}
     return run
 
@@ -94,7 +100,8 @@ def stitched(source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> 
 
 @torch.no_grad()
 def test_the_word_on_each(end):
-    """Constant and shuffled maps leave every score of pooled features as it is; density sees them."""
+    """Constant and shuffled maps leave every score of pooled features as it is; density sees
+    them."""
     (images, labels), made = digits(train=True), planted(end)
     detector = make_detector("mahalanobis")
     detector.add(end(images, until=LAYER), labels)
@@ -117,13 +124,20 @@ def other_images(end: Network) -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(0)
     of_class = [torch.nonzero(labels == label)[:, 0] for label in range(10)]
     classes = test_logits.argmax(1)
-    drawn = [of_class[label][torch.randint(len(of_class[label]), (), generator=draw)] for label in classes]
-    return {"nearest in logits": distances.argmin(1), "random of the predicted class": torch.stack(drawn)}
+    drawn = [
+        of_class[label][torch.randint(len(of_class[label]), (), generator=draw)]
+        for label in classes
+    ]
+    return {
+        "nearest in logits": distances.argmin(1),
+        "random of the predicted class": torch.stack(drawn),
+    }
 
 
 @torch.no_grad()
 def test_another_image_is_never_similar(end):
-    """It is accurate by real activations of the end network; training images lie in their own balls of density."""
+    """It is accurate by real activations of the end network; training images lie in their own balls
+    of density."""
     (images, _), validity = digits(train=True), validity_of(end)
     acts = end(images, until=LAYER)
     runs = [run_of(end, acts[shown], name, validity) for name, shown in other_images(end).items()]
@@ -135,9 +149,12 @@ def test_another_image_is_never_similar(end):
 @pytest.mark.parametrize("form", ["pinv", "repair", "covariance"])
 @torch.no_grad()
 def test_features_clustered_by_class_are_never_similar(end, form):
-    """A front of the class and noise (Smith et al. 2025): its stitches are accurate, and make class means."""
+    """A front of the class and noise (Smith et al. 2025): its stitches are accurate, and make class
+    means."""
     draw, source = torch.Generator().manual_seed(0), {}
-    centres = torch.eye(160).unflatten(0, (10, 16)).transpose(1, 2).unflatten(2, (4, 4))  # of each class and position
+    centres = (
+        torch.eye(160).unflatten(0, (10, 16)).transpose(1, 2).unflatten(2, (4, 4))
+    )  # of each class and position
     for train in (True, False):
         labels = digits(train=train)[1]
         source[train] = centres[labels] + 0.03 * torch.randn(len(labels), 160, 4, 4, generator=draw)

@@ -1,4 +1,5 @@
-"""Power cuts: whatever has `config.txt` is complete on the disk, and what an unfinished run left is made again."""
+"""Power cuts: whatever has `config.txt` is complete on the disk, and what an unfinished run left is
+made again."""
 
 import contextlib
 import errno
@@ -29,13 +30,26 @@ MARKS = {"config.txt", "resume.pt"}  # each says that all files written before i
 FILES = {"final_model.pt", "predictions.npz", "metrics.json", "summary.txt", "run.json", "training_logs.csv",
          "config.txt"}  # fmt: skip
 PAIRS = [Pair("pool1", "pool1"), Pair("pool1", "pool2")]
-TRAIN = ["exec_train.py", "small_cnn", *ON_DIGITS, "-e", "2", "-sf", "1", "-epoch-size", "64", "-dir", "m"]
+TRAIN = [
+    "exec_train.py",
+    "small_cnn",
+    *ON_DIGITS,
+    "-e",
+    "2",
+    "-sf",
+    "1",
+    "-epoch-size",
+    "64",
+    "-dir",
+    "m",
+]
 STITCH = ["exec_stitch.py", "m/model_2.pt", "m/model_2.pt", "small_cnn", "small_cnn", "all", "all", "rc2c_pre",
           *ON_DIGITS, "-dir"]  # fmt: skip
 
 
 class Disk:
-    """Knows what would outlast a power cut: contents of files and names in folders as they were flushed, no others.
+    """Knows what would outlast a power cut: contents of files and names in folders as they were
+    flushed, no others.
 
     Args:
         n_steps: the power fails after so many flushes, renames and removals.
@@ -44,7 +58,9 @@ class Disk:
     def __init__(self, patch: pytest.MonkeyPatch, n_steps: float = math.inf):
         self.n_steps = n_steps
         self.contents: dict[int, tuple[int, int]] = {}  # size and time of change of files, by inode
-        self.names: dict[int, dict[str, int]] = {}  # in folders, by inode: the inode of the file that has the name
+        self.names: dict[
+            int, dict[str, int]
+        ] = {}  # in folders, by inode: the inode of the file that has the name
         self.written: list[Path] = []  # but the marks
         self.marked: list[Path] = []
         self._rename, self._remove = os.replace, Path.unlink
@@ -62,17 +78,24 @@ class Disk:
         status = os.fstat(descriptor)
         if os.path.isdir(descriptor):
             names = os.listdir(descriptor)
-            self.names[status.st_ino] = {name: os.stat(name, dir_fd=descriptor).st_ino for name in names}
+            self.names[status.st_ino] = {
+                name: os.stat(name, dir_fd=descriptor).st_ino for name in names
+            }
         else:
             self.contents[status.st_ino] = status.st_size, status.st_mtime_ns
 
     def rename(self, source: Path, target: Path) -> None:
-        """Give a file its name; a mark only once all that was written before is on the disk under its name."""
+        """Give a file its name; a mark only once all that was written before is on the disk under
+        its name."""
         self.step()
         assert self.has_content(source)
         target = Path(target).absolute()
         if target.name in MARKS:
-            assert [path for path in self.written if not (self.has_content(path) and self.has_name(path))] == []
+            assert [
+                path
+                for path in self.written
+                if not (self.has_content(path) and self.has_name(path))
+            ] == []
         self._rename(source, target)
         (self.marked if target.name in MARKS else self.written).append(target)
 
@@ -102,13 +125,20 @@ def networks(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("options", [["dm", "-e", "0", "-i", "pinv"], ["tlm", "-e", "2", "--mod-only-stitch"]], ids=str)
-def test_a_grid_is_on_the_disk_before_its_runs_are_marked_as_finished(options, networks, monkeypatch):
+@pytest.mark.parametrize(
+    "options", [["dm", "-e", "0", "-i", "pinv"], ["tlm", "-e", "2", "--mod-only-stitch"]], ids=str
+)
+def test_a_grid_is_on_the_disk_before_its_runs_are_marked_as_finished(
+    options, networks, monkeypatch
+):
     disk = Disk(monkeypatch)
     with few_images(n_test=120):
         run(*STITCH, *options, cwd=networks)
     configs = sorted((networks / "results" / options[0]).glob("*/config.txt"))
-    assert len(configs) > 4 and sorted(path for path in disk.marked if path.name == "config.txt") == configs
+    assert (
+        len(configs) > 4
+        and sorted(path for path in disk.marked if path.name == "config.txt") == configs
+    )
 
 
 def test_a_training_is_on_the_disk_before_it_is_marked_as_finished(tmp_path, monkeypatch):
@@ -122,8 +152,21 @@ def grid():
     """The stitching layers of two pairs, their experiment and their score."""
     network = build_model("small_cnn", n_channels=1, image_shape=(1, 8, 8))
     fronts, ends = zip(*PAIRS, strict=True)
-    layers, _ = build_layers(network, network, fronts[:1], ends, "rc2c_pre", image_shape=(1, 8, 8), seed=0)
-    words = ["m.pt", "m.pt", "small_cnn", "small_cnn", "all", "all", "rc2c_pre", "--mod-only-stitch", "-gpu", "-1"]
+    layers, _ = build_layers(
+        network, network, fronts[:1], ends, "rc2c_pre", image_shape=(1, 8, 8), seed=0
+    )
+    words = [
+        "m.pt",
+        "m.pt",
+        "small_cnn",
+        "small_cnn",
+        "all",
+        "all",
+        "rc2c_pre",
+        "--mod-only-stitch",
+        "-gpu",
+        "-1",
+    ]
     metrics = Metrics(accuracy=1.0, end_accuracy=0.5, representation_difference=0.5)
     classes = dict.fromkeys([*PAIRS, "front", "end", "labels"], torch.arange(3))
     experiment = Experiment.of(vars(exec_stitch.parser().parse_args(words)))
@@ -131,7 +174,8 @@ def grid():
 
 
 def make(folder: Path, grid, *, resume: bool) -> None:
-    """Make the runs of a grid, or those that are unfinished: a training of one epoch, and the results."""
+    """Make the runs of a grid, or those that are unfinished: a training of one epoch, and the
+    results."""
     layers, experiment, score = grid
     runs = GridRuns(folder, layers, experiment, resume=resume)
     if runs.layers and not runs.state:
@@ -142,7 +186,8 @@ def make(folder: Path, grid, *, resume: bool) -> None:
 
 
 def power_fails(n_steps: int, folder: Path, grid) -> bool:
-    """Make a grid whose power fails after so many steps, and lose what was not flushed; returns whether it failed."""
+    """Make a grid whose power fails after so many steps, and lose what was not flushed; returns
+    whether it failed."""
     with pytest.MonkeyPatch.context() as patch:
         disk = Disk(patch, n_steps)
         with contextlib.suppress(UserError, OSError):
@@ -152,7 +197,8 @@ def power_fails(n_steps: int, folder: Path, grid) -> bool:
 
 
 def test_a_power_cut_at_any_point_of_a_grid(grid, tmp_path):
-    """Before the first flush, rename or removal, before the second, and so on; then the grid goes on."""
+    """Before the first flush, rename or removal, before the second, and so on; then the grid goes
+    on."""
     make(tmp_path / "whole", grid, resume=False)
     expected = content(tmp_path / "whole")
     assert len(expected) == (len(FILES) - 1) * len(PAIRS)  # without run.json
@@ -165,10 +211,14 @@ def test_a_power_cut_at_any_point_of_a_grid(grid, tmp_path):
         n_finished.append(len(configs))
         make(folder, grid, resume=True)
         assert content(folder) == expected
-        assert not [path for config in folder.glob("*/config.txt") for path in config.parent.glob(".*.part")]
+        assert not [
+            path for config in folder.glob("*/config.txt") for path in config.parent.glob(".*.part")
+        ]
         if not has_failed:
             break
-    assert sorted(set(n_finished)) == list(range(len(PAIRS) + 1)) and n_finished == sorted(n_finished)
+    assert sorted(set(n_finished)) == list(range(len(PAIRS) + 1)) and n_finished == sorted(
+        n_finished
+    )
 
 
 def test_a_file_that_could_not_be_written_is_no_part_of_its_block(tmp_path):

@@ -1,4 +1,5 @@
-"""`--amp` and `--tf32`: how exactly networks compute, on the CPU here and on a GPU where there is one."""
+"""`--amp` and `--tf32`: how exactly networks compute, on the CPU here and on a GPU where there is
+one."""
 
 import pytest
 import torch
@@ -46,7 +47,9 @@ def test_weights_follow_training_under_bf16():
     images = few_grey_images(20, 2, n_classes=2)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     with precision(gpu=-1, amp="bf16", tf32=False):
-        *_, (history, _) = train(Classification(model), images, images, Settings(20, 20, learning_rate=0.1))
+        *_, (history, _) = train(
+            Classification(model), images, images, Settings(20, 20, learning_rate=0.1)
+        )
     losses = [log.train.loss for (log,) in history]
     assert losses[-1] < losses[0] - 0.01 and model[1].weight.dtype == torch.float32
 
@@ -54,8 +57,11 @@ def test_weights_follow_training_under_bf16():
 def test_stitches_under_bf16_are_near_those_in_single_precision(stitch):
     options = [*ON_DIGITS, "-e", "0", "-i", "pinv", "--mod-only-stitch"]
     exact, near = (
-        read_metrics(stitch("layer2.0", "layer2.1", *options, "--amp", amp).newest) for amp in ("none", "bf16")
+        read_metrics(stitch("layer2.0", "layer2.1", *options, "--amp", amp).newest)
+        for amp in ("none", "bf16")
     )
     assert near["representation_difference"] != exact["representation_difference"]
-    assert near["representation_difference"] == pytest.approx(exact["representation_difference"], rel=0.05)
+    assert near["representation_difference"] == pytest.approx(
+        exact["representation_difference"], rel=0.05
+    )
     assert near["accuracy"] == pytest.approx(exact["accuracy"], abs=0.05)

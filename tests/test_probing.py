@@ -25,7 +25,11 @@ IMAGES = ImageSpec(10, (1, 8, 8))
 
 def activations(shape) -> torch.Tensor:
     generator = torch.Generator().manual_seed(len(shape))
-    return torch.randn(shape, dtype=torch.float64, generator=generator) * torch.rand(shape[1:], generator=generator) + 2
+    return (
+        torch.randn(shape, dtype=torch.float64, generator=generator)
+        * torch.rand(shape[1:], generator=generator)
+        + 2
+    )
 
 
 class Tokens(nn.Module):
@@ -34,7 +38,8 @@ class Tokens(nn.Module):
 
 
 class Toy(nn.Module):
-    """8×8 images as 4×4 maps of 20 channels, as 15 tokens of width 20 (the first counts as CLS), as 300 features."""
+    """8×8 images as 4×4 maps of 20 channels, as 15 tokens of width 20 (the first counts as CLS), as
+    300 features."""
 
     block_names = ("maps", "tokens", "flat")
 
@@ -70,7 +75,9 @@ def test_pooling_first_equals_pooling_last(shape):
 
 
 def test_pools_maps_by_their_mean_and_tokens_by_the_first_or_if_they_are_a_square_by_their_mean():
-    maps, tokens, patches, flat = (activations(SHAPES[kind]) for kind in ("maps", "tokens", "patches", "flat"))
+    maps, tokens, patches, flat = (
+        activations(SHAPES[kind]) for kind in ("maps", "tokens", "patches", "flat")
+    )
     torch.testing.assert_close(pool(maps), maps.flatten(2).mean(2))
     assert torch.equal(pool(tokens), tokens[:, 0]) and torch.equal(pool(flat), flat)
     assert torch.equal(pool(patches), patches.mean(1))
@@ -106,7 +113,9 @@ def test_together_they_become_what_each_becomes_by_a_loop_of_its_own(layer, rank
             F.cross_entropy(probe(features), labels).backward()
             optimizer.step()
     hits = [
-        (probe(pool(low_rank_approx(network(images, until=layer), rank))).argmax(1) == labels).sum().item()
+        (probe(pool(low_rank_approx(network(images, until=layer), rank))).argmax(1) == labels)
+        .sum()
+        .item()
         for images, labels in test_set.batches(100)
     ]
     probes, logs = together

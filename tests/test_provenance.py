@@ -1,4 +1,5 @@
-"""`run.json`: the command as it can be given again, and the times of the run, not of the process."""
+"""`run.json`: the command as it can be given again, and the times of the run, not of the
+process."""
 
 import shlex
 from datetime import datetime
@@ -35,9 +36,24 @@ def test_each_run_of_a_process_has_times_of_its_own(in_tmp_path):
     networks = ["-", "-", MODEL, MODEL]
     options = ["rc2c_pre", *ON_DIGITS, "-e", "1", "-dir", "s"]
     run("exec_stitch.py", *networks, "layer1.0,layer2.0", "layer2.0", *options)
-    run("exec_compute_low_rank_sim_metrics.py", *networks, "layer1.0", "layer2.0", *FEW, "-o", "similarity.csv")
+    run(
+        "exec_compute_low_rank_sim_metrics.py",
+        *networks,
+        "layer1.0",
+        "layer2.0",
+        *FEW,
+        "-o",
+        "similarity.csv",
+    )
     run("exec_eval_stitcher_ood.py", "results/s", *ON_DIGITS, "--detector", "mahalanobis")
     stitches = sorted(Path("results/s").glob("2*/run.json"))
-    files = [*stitches, Path("similarity.run.json"), Path("results/s/ood_evaluation_mahalanobis.run.json")]
-    times = [[datetime.fromisoformat(read_json(path)[name]) for name in ("start", "end")] for path in files]
+    files = [
+        *stitches,
+        Path("similarity.run.json"),
+        Path("results/s/ood_evaluation_mahalanobis.run.json"),
+    ]
+    times = [
+        [datetime.fromisoformat(read_json(path)[name]) for name in ("start", "end")]
+        for path in files
+    ]
     assert len(times) == 4 and [start, *sum(times, [])] == sorted([start, *sum(times, [])])

@@ -1,4 +1,5 @@
-"""The table of quantities: rows, maps and the page of columns agree with it, and bright is similar everywhere."""
+"""The table of quantities: rows, maps and the page of columns agree with it, and bright is similar
+everywhere."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -28,7 +29,13 @@ from src.verdict.verdict_rows import VerdictRow
 
 PAGE = Path(__file__).parents[1] / "misc" / "docs" / "methods.md"
 DEPTHS = {"front_depth", "end_depth"}
-DETECTOR_FIELDS = {"detector", "detector_id_data", "detector_ood_data", "id_dataset", "sanity_dataset"}
+DETECTOR_FIELDS = {
+    "detector",
+    "detector_id_data",
+    "detector_ood_data",
+    "id_dataset",
+    "sanity_dataset",
+}
 STITCH = {field.name for field in fields(StitchResult)}
 HAVE_SCALES = {*shown_in(IN_EVALUATION), *shown_in(IN_VERDICT), *shown_in(IN_TRUTH)}
 
@@ -84,9 +91,15 @@ def test_bright_is_similar(name):
 
 
 def test_doses_and_accuracies_are_bright_at_the_right_end():
-    bright = {name: QUANTITIES[name].scale[1] for name in ("accuracy", "penalty", "noise_dose", "shrinkage_dose")}
+    bright = {
+        name: QUANTITIES[name].scale[1]
+        for name in ("accuracy", "penalty", "noise_dose", "shrinkage_dose")
+    }
     assert bright == {"accuracy": 1, "penalty": 0, "noise_dose": 0, "shrinkage_dose": 0}
-    assert QUANTITIES["noise_dose"].similarity(0.1) == -0.1 and QUANTITIES["auroc"].similarity(0.25) == -0.25
+    assert (
+        QUANTITIES["noise_dose"].similarity(0.1) == -0.1
+        and QUANTITIES["auroc"].similarity(0.25) == -0.25
+    )
     with pytest.raises(ValueError, match="neither high nor low values of density are similar"):
         QUANTITIES["density"].similarity(1.0)
 

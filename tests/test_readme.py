@@ -1,4 +1,5 @@
-"""Every command in the README and in misc/docs is one that the scripts take; the first steps print what it shows."""
+"""Every command in the README and in misc/docs is one that the scripts take; the first steps print
+what it shows."""
 
 import importlib
 import json
@@ -25,19 +26,30 @@ with open("commands.jsonl", "a") as file:
 
 
 def commands(page: str, folder: Path) -> list[list[str]]:
-    """The arguments of every call of Python in the blocks of a page; bash expands its loops and variables."""
+    """The arguments of every call of Python in the blocks of a page; bash expands its loops and
+    variables."""
     programs = folder / "programs"
     programs.mkdir()
     for name in ("python", "bash", "make"):
         (programs / name).write_text(RECORD if name == "python" else "")
         (programs / name).chmod(stat.S_IRWXU)
     (folder / "misc").mkdir()  # a command changes to it
-    blocks = "\n".join(code for language, code in BLOCK.findall((ROOT / page).read_text()) if language == "bash")
+    blocks = "\n".join(
+        code for language, code in BLOCK.findall((ROOT / page).read_text()) if language == "bash"
+    )
     run = subprocess.run(
-        ["/bin/bash", "-c", blocks], cwd=folder, env={"PATH": str(programs)}, capture_output=True, text=True
+        ["/bin/bash", "-c", blocks],
+        cwd=folder,
+        env={"PATH": str(programs)},
+        capture_output=True,
+        text=True,
     )
     assert "syntax error" not in run.stderr
-    lines = [line for path in sorted(folder.rglob("commands.jsonl")) for line in path.read_text().splitlines()]
+    lines = [
+        line
+        for path in sorted(folder.rglob("commands.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
     return [json.loads(line) for line in lines]
 
 
@@ -69,9 +81,15 @@ def test_the_lines_of_python_run(in_tmp_path, capsys):
     for seed in "01":
         (folder := in_tmp_path / "models" / f"digits{seed}").mkdir(parents=True)
         save_network(folder / "model_20.pt", "small_cnn", n_classes=10, n_channels=1)
-    (code,) = [code for language, code in BLOCK.findall((ROOT / PAGES[1]).read_text()) if language == "python"]
+    (code,) = [
+        code
+        for language, code in BLOCK.findall((ROOT / PAGES[1]).read_text())
+        if language == "python"
+    ]
     exec(code, found := {})
-    assert torch.equal(found["logits"], found["model"](found["images"])) and found["scores"].shape == (360,)
+    assert torch.equal(found["logits"], found["model"](found["images"])) and found[
+        "scores"
+    ].shape == (360,)
     assert "'cka': " in capsys.readouterr().out
 
 
@@ -83,11 +101,22 @@ def test_the_first_steps_print_what_the_readme_shows(tmp_path):
     (tmp_path / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     (tmp_path / "python").chmod(stat.S_IRWXU)
     section = (ROOT / "README.md").read_text().split("\n## First steps\n")[1].split("\n## ")[0]
-    blocks = [code for language, code in BLOCK.findall(section) if language == "bash" and "python" in code]
-    shown = [line for language, code in BLOCK.findall(section) if language == "text" for line in code.splitlines()]
+    blocks = [
+        code for language, code in BLOCK.findall(section) if language == "bash" and "python" in code
+    ]
+    shown = [
+        line
+        for language, code in BLOCK.findall(section)
+        if language == "text"
+        for line in code.splitlines()
+    ]
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        ["bash", "-ec", "\n".join(blocks)], cwd=tmp_path, env=environment, capture_output=True, text=True
+        ["bash", "-ec", "\n".join(blocks)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     printed = {without_digits(line) for line in done.stdout.splitlines()}

@@ -1,8 +1,8 @@
-"""Bad input: one line that says what was given, what is allowed and what to do; exit code 2; no file is written.
+"""Bad input: one line that says what was given, what is allowed and what to do; exit code 2; no
+file is written.
 
-One table of commands and of what their lines say; each kind of refusal stands once. They run in one folder, which holds
-what `place` puts there.
-"""
+One table of commands and of what their lines say; each kind of refusal stands once. They run in one
+folder, which holds what `place` puts there."""
 
 import json
 import shlex
@@ -42,8 +42,14 @@ REFUSALS = [
     (f"{TRAIN} --config lr.yaml", "-lr/--learning-rate: '0' is not a finite number above 0"),
     # Checkpoints
     (f"exec_eval.py x.pt {MODEL} {ON}", "cannot read checkpoint x.pt: No such file"),
-    (f"exec_eval.py f.pt small_cnn {ON}", ("does not fit small_cnn with 10 classes", "(-d is digits)")),
-    (f"exec_eval.py own/f.pt small_cnn {ON}", f"checkpoint own/f.pt, by its config.txt {MODEL}, does not fit"),
+    (
+        f"exec_eval.py f.pt small_cnn {ON}",
+        ("does not fit small_cnn with 10 classes", "(-d is digits)"),
+    ),
+    (
+        f"exec_eval.py own/f.pt small_cnn {ON}",
+        f"checkpoint own/f.pt, by its config.txt {MODEL}, does not fit",
+    ),
     (
         f"exec_eval.py own/f.pt {MODEL} -gpu -1",
         (
@@ -54,25 +60,56 @@ REFUSALS = [
     # Stitching
     (
         f"{STITCH} layer9.0 layer2.0 rc2c_pre {ON}",
-        ("unknown layer 'layer9.0'; did you mean ", "known: layer1.0, layer1.1, ", "misc/list_layers.py MODEL"),
+        (
+            "unknown layer 'layer9.0'; did you mean ",
+            "known: layer1.0, layer1.1, ",
+            "misc/list_layers.py MODEL",
+        ),
     ),
     (f"{STITCH} layer1.0 fc rc2c_pre {ON}", "not from shape 64×8×8 to 10"),
     (f"{STITCH} layer1.0 layer2.0 t2t {ON}", "t2t stitches from a token layer to a token layer, "),
-    (f"{STITCH} layer1.0 layer2.0 c2c {ON}", "c2c needs maps of equal size, not 64×8×8 and 64×4×4; use rc2c_pre"),
-    (f"{STITCH} layer1.0 layer2.0 rc2c_pre {ON} -e 0 -i pinv --objective hint", "with -e 0: nothing is trained"),
-    (f"{STITCH} layer1.0 output rc2c_pre {ON}", "end layer output: nothing follows the output of the network"),
+    (
+        f"{STITCH} layer1.0 layer2.0 c2c {ON}",
+        "c2c needs maps of equal size, not 64×8×8 and 64×4×4; use rc2c_pre",
+    ),
+    (
+        f"{STITCH} layer1.0 layer2.0 rc2c_pre {ON} -e 0 -i pinv --objective hint",
+        "with -e 0: nothing is trained",
+    ),
+    (
+        f"{STITCH} layer1.0 output rc2c_pre {ON}",
+        "end layer output: nothing follows the output of the network",
+    ),
     # Detectors, their evaluation, and probes
     (f"{DETECTOR} -b 1", "-b 1: half of a fine-tuning batch is ID, half OOD; give at least 2"),
-    (f"{DETECTOR} -ftoodd digits", "-ftidd and -ftoodd are both digits: no detector tells it from itself"),
-    (f"{DETECTOR} -m repr_cls_vit_tiny", "takes activations of shape (tokens, width), not (64, 4, 4)"),
+    (
+        f"{DETECTOR} -ftoodd digits",
+        "-ftidd and -ftoodd are both digits: no detector tells it from itself",
+    ),
+    (
+        f"{DETECTOR} -m repr_cls_vit_tiny",
+        "takes activations of shape (tokens, width), not (64, 4, 4)",
+    ),
     (f"{DETECTOR} -fdir broken", "cannot read broken/meta.json: "),
     (f"{EVALUATE} -detectors nowhere", "no detectors in nowhere: there is no meta.json"),
-    (f"{EVALUATE} --detector energy,nothing", "'energy,nothing' is not one or several of energy, mahalanobis"),
+    (
+        f"{EVALUATE} --detector energy,nothing",
+        "'energy,nothing' is not one or several of energy, mahalanobis",
+    ),
     (EVALUATE.replace("dm", "mixed"), "the runs differ in end_model_path: "),
-    (f"exec_probe.py - small_cnn {ON} -l output --with-head h", "is for encoders; small_cnn gives 10 logits already"),
+    (
+        f"exec_probe.py - small_cnn {ON} -l output --with-head h",
+        "is for encoders; small_cnn gives 10 logits already",
+    ),
     # Results
-    (f"{COLLECT} dm --networks a.csv", "--networks names those of -r and --curves; give one of them, or leave it out"),
-    (f"{COLLECT} dm -o a.jpg", "argument -o/--output: 'a.jpg' is not a name that ends in .csv or .png or .pdf"),
+    (
+        f"{COLLECT} dm --networks a.csv",
+        "--networks names those of -r and --curves; give one of them, or leave it out",
+    ),
+    (
+        f"{COLLECT} dm -o a.jpg",
+        "argument -o/--output: 'a.jpg' is not a name that ends in .csv or .png or .pdf",
+    ),
     ("misc/rank_statistics.py nowhere.csv", "cannot read nowhere.csv: No such file or directory"),
 ]
 
@@ -96,12 +133,17 @@ def place(folder) -> None:
         (folder / name).mkdir()
     (folder / "broken" / "meta.json").write_text("{")
     shutil.copy(folder / "f.pt", folder / "own")
-    (folder / "own" / "config.txt").write_text(json.dumps({"model_type": MODEL, "dataset": "digits"}))
+    (folder / "own" / "config.txt").write_text(
+        json.dumps({"model_type": MODEL, "dataset": "digits"})
+    )
     run(*shlex.split(f"{STITCH} layer3.0,layer4.1 layer2.0 rc2c_pre {ON} -e 0 -i pinv -dir dm"))
     shutil.copytree(folder / "results/dm", folder / "results/mixed")
     config = min(folder.glob("results/mixed/*/config.txt"))
     config.write_text(
-        json.dumps(json.loads(config.read_text()) | {"end_model_path": "another.pt", "end_model_path_sha256": ""})
+        json.dumps(
+            json.loads(config.read_text())
+            | {"end_model_path": "another.pt", "end_model_path_sha256": ""}
+        )
     )
 
 
@@ -118,6 +160,10 @@ def test_missing_data_says_what_to_put_where(tmp_path, no_network):
     """With a deadline: no network must not mean a long wait."""
     save_network(tmp_path / "small.pt", "small_cnn")
     start = time.monotonic()
-    line = error_line("exec_eval.py", "small.pt", "small_cnn", "-data", "nowhere", "-gpu", "-1", cwd=tmp_path)
-    assert time.monotonic() - start < 120  # seconds on a quiet machine; torchvision without this waits for minutes
+    line = error_line(
+        "exec_eval.py", "small.pt", "small_cnn", "-data", "nowhere", "-gpu", "-1", cwd=tmp_path
+    )
+    assert (
+        time.monotonic() - start < 120
+    )  # seconds on a quiet machine; torchvision without this waits for minutes
     assert "torchvision.datasets.CIFAR10(" in line

@@ -1,4 +1,5 @@
-"""Scripts, given back the options that they wrote down, leave the same bytes; of training: test_cli_train.py."""
+"""Scripts, given back the options that they wrote down, leave the same bytes; of training:
+test_cli_train.py."""
 
 import shutil
 

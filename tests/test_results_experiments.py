@@ -1,4 +1,5 @@
-"""Experiments: which results belong together, under what titles, and which of repeated ones counts."""
+"""Experiments: which results belong together, under what titles, and which of repeated ones
+counts."""
 
 import shutil
 from pathlib import Path
@@ -46,7 +47,11 @@ def test_a_copy_of_a_checkpoint_under_another_name_is_the_same_network(checkpoin
     copy = shutil.copy(checkpoint, tmp_path / "m" / "g.pt")
     (tmp_path / "link.pt").symlink_to(checkpoint)
     same = ("f.pt", "./f.pt", "m/../f.pt", str(checkpoint), str(copy), "link.pt")
-    assert len({experiment(front_model_path=name).key for name in same}) == 1 == len(set(map(identity, same)))
+    assert (
+        len({experiment(front_model_path=name).key for name in same})
+        == 1
+        == len(set(map(identity, same)))
+    )
     assert {differences({"path": "f.pt"}, {"path": name}) for name in same} == {""}
     Path(copy).write_bytes(b"others")
     assert identity(copy) != identity("f.pt")
@@ -55,28 +60,50 @@ def test_a_copy_of_a_checkpoint_under_another_name_is_the_same_network(checkpoin
     assert {identity(name) for name in missing} == {str(tmp_path / "m" / "no.pt")}
     assert identity("no.pt") not in (identity("m/no.pt"), identity("f.pt"))
     assert differences({"path": "./m//no.pt"}, {"path": "m/no.pt"}) == ""
-    assert differences({"path": "f.pt"}, {"path": "m"}) == "path was 'f.pt', now 'm'"  # a folder has no content
+    assert (
+        differences({"path": "f.pt"}, {"path": "m"}) == "path was 'f.pt', now 'm'"
+    )  # a folder has no content
 
 
 def test_fresh_weights_are_the_same_by_seed_and_type():
     names = [(FRESH, "resnet18", 0), (FRESH, "resnet18", 1), (FRESH, "resnet34", 0)]
-    assert len({identity(*name) for name in names}) == 3 and identity(*names[0]) == identity(*names[0])
+    assert len({identity(*name) for name in names}) == 3 and identity(*names[0]) == identity(
+        *names[0]
+    )
     fresh = {"front_model_path": FRESH, "end_model_path": FRESH}
     one, other = experiment(**fresh, seed=1), experiment(**fresh, seed=2)
     assert one.networks[0].seed == 1 and one.networks[0].is_fresh
-    assert one.networks[0] == one.networks[1] and one.networks[0].identity != other.networks[0].identity
+    assert (
+        one.networks[0] == one.networks[1]
+        and one.networks[0].identity != other.networks[0].identity
+    )
     assert experiment(**fresh, seed=1, init="eye").network_keys == one.network_keys
-    assert experiment(seed=1).network_keys == experiment(seed=2).network_keys  # of checkpoints, it seeds the stitch
+    assert (
+        experiment(seed=1).network_keys == experiment(seed=2).network_keys
+    )  # of checkpoints, it seeds the stitch
 
 
 def test_what_a_run_recorded_of_weights_counts_and_not_what_the_file_holds_now(checkpoint):
-    records = [{}, {"front_model_path_sha256": "0" * 64}, {"front_model_path_sha256": identity("f.pt") + "0" * 52}]
+    records = [
+        {},
+        {"front_model_path_sha256": "0" * 64},
+        {"front_model_path_sha256": identity("f.pt") + "0" * 52},
+    ]
     now, earlier, recorded = (experiment(front_model_path="f.pt", **record) for record in records)
     assert now.key == recorded.key != earlier.key and earlier.front_weights == "0" * 12
-    rows = [stitch_row(front_model_path="f.pt", front_weights=each.front_weights) for each in (recorded, earlier)]
-    assert list(by_experiment(rows)) == [f"front_weights={identity('f.pt')}", f"front_weights={'0' * 12}"]
+    rows = [
+        stitch_row(front_model_path="f.pt", front_weights=each.front_weights)
+        for each in (recorded, earlier)
+    ]
+    assert list(by_experiment(rows)) == [
+        f"front_weights={identity('f.pt')}",
+        f"front_weights={'0' * 12}",
+    ]
     other = stitch_row(front_model_path="g.pt", front_weights="1" * 12)
-    assert list(by_experiment([rows[0], other])) == ["front_model_path=f.pt", "front_model_path=g.pt"]
+    assert list(by_experiment([rows[0], other])) == [
+        "front_model_path=f.pt",
+        "front_model_path=g.pt",
+    ]
 
 
 def test_networks_of_one_title_are_told_apart(checkpoint):
@@ -88,7 +115,10 @@ def test_networks_of_one_title_are_told_apart(checkpoint):
 
 
 def test_an_entry_of_torchvision_is_named_unless_a_file_has_that_name(checkpoint, tmp_path):
-    assert not NetworkName("DEFAULT", "tv_resnet18").is_file and not NetworkName("DEFAULT", "tv_resnet18").is_fresh
+    assert (
+        not NetworkName("DEFAULT", "tv_resnet18").is_file
+        and not NetworkName("DEFAULT", "tv_resnet18").is_fresh
+    )
     assert identity("DEFAULT", "tv_resnet18") != identity("DEFAULT", "tv_resnet34")
     shutil.copy(checkpoint, tmp_path / "DEFAULT")
     assert NetworkName("DEFAULT", "tv_resnet18").is_file and identity("DEFAULT") == identity("f.pt")
@@ -114,9 +144,9 @@ def test_every_setting_tells_experiments_apart(name):
 def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(tmp_path):
     options = OPTIONS | {"learning_rate": 7, "gpu": -1}
     found = Experiment.of(options)
-    assert found.settings.keys() == {*OTHER, *WEIGHTS} == set(columns(Experiment)) and found == experiment(
-        objective="task"
-    )
+    assert found.settings.keys() == {*OTHER, *WEIGHTS} == set(
+        columns(Experiment)
+    ) and found == experiment(objective="task")
     for row in (stitch_row(seed=7), evaluation_row(seed=7)):
         assert row.settings == experiment(seed=7).settings and set(OTHER) <= set(columns(type(row)))
         assert row.key == experiment(seed=7).key and row.pair == Pair("layer1.0", "layer2.0")
@@ -172,7 +202,10 @@ def test_methods_of_one_name_are_named_by_what_tells_them_apart():
         "task loss matching (front_stitch_rank=full)",
         "task loss matching (front_stitch_rank=8)",
     ]
-    assert method_names(experiments[:1] + experiments[3:], apart_from=RANKS) == ["task loss matching"] * 2
+    assert (
+        method_names(experiments[:1] + experiments[3:], apart_from=RANKS)
+        == ["task loss matching"] * 2
+    )
     assert method_names([], apart_from=[]) == []
 
 
@@ -183,5 +216,8 @@ def test_options_that_change_no_result_do_not_differ():
 
 
 def test_of_fresh_networks_the_seed_differs_and_not_the_path():
-    begun, given = ({"model_path": "-", "model_path_sha256": digest, "seed": seed} for seed, digest in enumerate("ab"))
+    begun, given = (
+        {"model_path": "-", "model_path_sha256": digest, "seed": seed}
+        for seed, digest in enumerate("ab")
+    )
     assert differences(begun, given) == "seed was 0, now 1"

@@ -71,7 +71,8 @@ SAMPLES = {str: 'm, n/é "last"', int: 3, float: 0.1 + 0.2, bool: False}
 
 
 def row_of(kind: type, *, full: bool) -> Any:
-    """A row with a value for every column, or without those that may be missing and with numbers that are none."""
+    """A row with a value for every column, or without those that may be missing and with numbers
+    that are none."""
     samples = SAMPLES if full else SAMPLES | {float: math.nan, bool: True}
     values = {}
     for name, (hint, _) in fields(kind).items():
@@ -104,7 +105,11 @@ class House(NamedTuple):
 
 
 def test_a_table_has_the_further_columns_of_all_its_rows(tmp_path):
-    rows = [House("A", 2.0), House("B", None, others={"hall": 1.0}), House("C", 1.0, others={"attic": math.inf})]
+    rows = [
+        House("A", 2.0),
+        House("B", None, others={"hall": 1.0}),
+        House("C", 1.0, others={"attic": math.inf}),
+    ]
     write_table(tmp_path / "t.csv", House, rows)
     assert (tmp_path / "t.csv").read_text().splitlines() == [
         "street,height,name,n_floors,hall,attic", "A,2.0,none,1,,", "B,,none,1,1.0,", "C,1.0,none,1,,inf",
@@ -116,7 +121,11 @@ def test_what_is_missing_or_empty_is_the_default_or_none():
     for empty in ({}, {"name": "", "n_floors": ""}, {"name": None, "n_floors": None}):
         assert from_record(House, {"street": "A"} | empty) == House("A", None, "none", 1, {})
     metrics = from_record(Metrics, {"accuracy": 0.5, "front_accuracy": None})
-    assert repr(metrics) == repr(Metrics(accuracy=0.5)) and metrics.matching_error is None and math.isnan(metrics.kappa)
+    assert (
+        repr(metrics) == repr(Metrics(accuracy=0.5))
+        and metrics.matching_error is None
+        and math.isnan(metrics.kappa)
+    )
     with pytest.raises(ValueError, match="^street$"):
         from_record(House, {"street": "", "height": 1})
 
@@ -134,7 +143,9 @@ def test_damaged_values_name_column_file_and_line(tmp_path):
     path = tmp_path / "grid.csv"
     write_table(path, StitchRow, [stitch_row(), stitch_row(accuracy=0.25)])
     path.write_text(path.read_text().replace(",0.25,", ",high,"))
-    with pytest.raises(UserError, match=r"grid\.csv, line 3: accuracy is missing or damaged; correct it$"):
+    with pytest.raises(
+        UserError, match=r"grid\.csv, line 3: accuracy is missing or damaged; correct it$"
+    ):
         read_table(path, StitchRow)
 
 
@@ -149,7 +160,10 @@ def test_a_table_is_read_as_what_it_is_and_no_other(tmp_path):
                 read_table(path, other)
             line = f"{path} is no table of {other.contents} ({other.written_by})"
             assert str(raised.value).startswith(f"{line}: it lacks ")
-    with pytest.raises(UserError, match=r"is no table of probing \(exec_probe\.py -o\) or stitching \(exec_stitch\.py"):
+    with pytest.raises(
+        UserError,
+        match=r"is no table of probing \(exec_probe\.py -o\) or stitching \(exec_stitch\.py",
+    ):
         (tmp_path / "empty.csv").touch()
         read_table(tmp_path / "empty.csv", ProbeRow, StitchRow)
 

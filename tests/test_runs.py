@@ -1,4 +1,5 @@
-"""Runs: finished ones, claims, states; a training that is interrupted ends as one that never was."""
+"""Runs: finished ones, claims, states; a training that is interrupted ends as one that never
+was."""
 
 import json
 from pathlib import Path
@@ -41,7 +42,9 @@ def claimed(folder: Path, *, resume: bool = False, **changes) -> Run:
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("at", [1, 3])
-def test_a_training_that_goes_on_from_a_state_ends_as_one_that_was_not_interrupted(settings, at, tmp_path):
+def test_a_training_that_goes_on_from_a_state_ends_as_one_that_was_not_interrupted(
+    settings, at, tmp_path
+):
     whole, images = task(), few_grey_images(20, 4, n_classes=2)
     weights = {}
     for history, _ in train(whole, images, images, settings):
@@ -56,7 +59,10 @@ def test_a_training_that_goes_on_from_a_state_ends_as_one_that_was_not_interrupt
     yielded = []
     for again_history, _ in train(again, images, images, settings, state=run.state["loop"]):
         yielded.append(len(again_history))
-        assert all(torch.equal(value, weights[len(again_history)][key]) for key, value in weights_of(again).items())
+        assert all(
+            torch.equal(value, weights[len(again_history)][key])
+            for key, value in weights_of(again).items()
+        )
     assert yielded == list(range(at, 4)) and again_history == history
 
 
@@ -87,8 +93,12 @@ def test_a_finished_run_is_skipped_when_it_is_resumed(tmp_path, capsys):
 
 def test_an_interrupted_run_of_other_options_is_refused(tmp_path):
     claimed(tmp_path, save_dir="a/b").save(loop=None)
-    assert claimed(tmp_path, resume=True, save_dir="./a//b/", gpu=0).state == {"loop": None}  # the same place
-    with pytest.raises(UserError, match="learning_rate was 0.1, now 0.2.*start anew without --resume"):
+    assert claimed(tmp_path, resume=True, save_dir="./a//b/", gpu=0).state == {
+        "loop": None
+    }  # the same place
+    with pytest.raises(
+        UserError, match="learning_rate was 0.1, now 0.2.*start anew without --resume"
+    ):
         claimed(tmp_path, resume=True, learning_rate=0.2)
 
 
@@ -110,7 +120,8 @@ def test_empty_options_of_the_public_code(tmp_path):
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path):
-    """The second is refused before it removes anything of the first, whose own child processes do not count."""
+    """The second is refused before it removes anything of the first, whose own child processes do
+    not count."""
     code = (
         "import os, sys, time; from src.results.run import Run\n"
         "run = Run.in_folder(sys.argv[1], {'gpu': -1}); run.claim(resume=False)\n"

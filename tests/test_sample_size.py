@@ -14,7 +14,8 @@ WIDE, NARROW, SINGLE = 16, 6, 2
 
 
 class Layered(torch.nn.Module):
-    """Three layers that can be stitched with each other: many channels, few, and few of which less is explained."""
+    """Three layers that can be stitched with each other: many channels, few, and few of which less
+    is explained."""
 
     def __init__(self, seed: int):
         super().__init__()
@@ -51,7 +52,10 @@ def settled(networks, layers, data, batch_size=64, **options):
 
 @pytest.mark.parametrize(
     ("form", "rank", "n_images"),
-    [*((form, None, n_images) for form in FORMS for n_images in (3000, 875, 430, 60)), ("pinv", 3, 1700)],
+    [
+        *((form, None, n_images) for form in FORMS for n_images in (3000, 875, 430, 60)),
+        ("pinv", 3, 1700),
+    ],
 )
 def test_a_pair_gets_what_it_would_get_alone_on_so_many_images(networks, form, rank, n_images):
     layers, data = layers_of(networks, ["wide", "last"]), data_of(n_images)
@@ -61,7 +65,9 @@ def test_a_pair_gets_what_it_would_get_alone_on_so_many_images(networks, form, r
         given = layers_of(networks, [pair.front_layer], [pair.end_layer])
         batches = matching_batches(data, found.n_samples, 50, seed=5, form=form)
         expected = match_layers(*networks, given, *batches, form=form, rank=rank)[pair]
-        torch.testing.assert_close(layers[pair].transform.weight.detach()[:, :, 0, 0], expected.weight)
+        torch.testing.assert_close(
+            layers[pair].transform.weight.detach()[:, :, 0, 0], expected.weight
+        )
         torch.testing.assert_close(found.bias, expected.bias)
         for one, other in zip(found[2:], expected[2:], strict=True):
             assert one == other or one == pytest.approx(other, rel=1e-8)
@@ -70,7 +76,9 @@ def test_a_pair_gets_what_it_would_get_alone_on_so_many_images(networks, form, r
 @pytest.mark.parametrize("form", ["covariance", "ridge"])
 def test_each_image_is_taken_once_and_no_more_than_are_needed(networks, form):
     data = data_of(30000)
-    matched = settled(networks, layers_of(networks, ["wide", "narrow"], ["narrow"]), data, 500, form=form)
+    matched = settled(
+        networks, layers_of(networks, ["wide", "narrow"], ["narrow"]), data, 500, form=form
+    )
     assert set(data.taken.values()) == {1}
     largest = max(matching.n_samples for matching in matched.values())
     samples = data.permutation(5)
@@ -78,7 +86,8 @@ def test_each_image_is_taken_once_and_no_more_than_are_needed(networks, form):
 
 
 def test_sizes_follow_from_the_gaps(networks):
-    """The number of a pair is the first size at which the gap is small, and was at the half, with rows enough."""
+    """The number of a pair is the first size at which the gap is small, and was at the half, with
+    rows enough."""
     data, layers = data_of(15000), layers_of(networks, ["wide", "last"])
     samples, sizes = data.permutation(5), [100 * 2**i for i in range(6)]
     for pair, found in settled(networks, layers, data, 500).items():
@@ -86,7 +95,9 @@ def test_sizes_follow_from_the_gaps(networks):
         (layer,), gaps = one.values(), {}
         for n in sizes:
             r2 = match_layers(*networks, one, data.batches(500, indices=samples[:n]))[pair].r2
-            (rows,) = grid_moments(*networks, one, data.batches(500, indices=samples[n : 2 * n]), form="pinv").values()
+            (rows,) = grid_moments(
+                *networks, one, data.batches(500, indices=samples[n : 2 * n]), form="pinv"
+            ).values()
             ((target, _),) = rows.cross.items()
             weight, bias = layer.transform.weight[:, :, 0, 0], layer.transform.bias
             residual = rows.squared_residual(target, weight, bias)
@@ -98,7 +109,9 @@ def test_sizes_follow_from_the_gaps(networks):
 
 def test_there_are_ten_rows_for_each_channel_of_the_source(networks):
     """A front layer whose target is an affine map of it has no gap, so the rows alone decide."""
-    front = Network(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 37), torch.nn.Linear(37, 10))).double()
+    front = Network(
+        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 37), torch.nn.Linear(37, 10))
+    ).double()
     pair = Pair("1", "2")
     layers, _ = build_layers(front, front, ["1"], ["2"], "t2t", image_shape=(1, 2, 2), seed=0)
     with torch.no_grad():
@@ -110,6 +123,11 @@ def test_says_when_the_images_are_used_up(networks, capsys):
     layers = layers_of(networks)
     matched = settled(networks, layers, data_of(190))
     assert {matching.n_samples for matching in matched.values()} == {190}
-    assert "matched on all 190 training images: more might still change the fit" in capsys.readouterr().err
+    assert (
+        "matched on all 190 training images: more might still change the fit"
+        in capsys.readouterr().err
+    )
     matched = settled(networks, layers, data_of(15000), 500)
-    assert "all" not in capsys.readouterr().err and FIRST * 2 <= min(found.n_samples for found in matched.values())
+    assert "all" not in capsys.readouterr().err and FIRST * 2 <= min(
+        found.n_samples for found in matched.values()
+    )

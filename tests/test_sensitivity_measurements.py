@@ -1,4 +1,5 @@
-"""Tables of measurements, read back: what tells them apart, signs, full ranks, repetitions, and refused files."""
+"""Tables of measurements, read back: what tells them apart, signs, full ranks, repetitions, and
+refused files."""
 
 import math
 import os
@@ -34,7 +35,9 @@ def test_distances_are_negated_and_what_was_not_measured_is_left_out(tmp_path):
     tables = read_measurements([write(tmp_path / "s.csv", *rows)])
     assert [tables.titles[name] for name in tables.measurements[0].models] == ["a.pt", "b.pt"]
     assert tables.caption == "Networks: a.pt (resnet18), b.pt (resnet18). Data: digits."
-    assert {(each.setting, each.layers) for each in tables.measurements} == {("a.pt -- b.pt", ("x", "y"))}
+    assert {(each.setting, each.layers) for each in tables.measurements} == {
+        ("a.pt -- b.pt", ("x", "y"))
+    }
     values = {(each.measure, each.ranks): each.value for each in tables.measurements}
     one, two = (8, FULL), (FULL, 4)
     assert math.isnan(values.pop(("pwcca", two)))
@@ -49,9 +52,14 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     (tmp_path / "f.pt").write_bytes(b"weights")
     shutil.copy("f.pt", "copy.pt")
-    rows = [similarity_row(model1=name, values={"cka": value}) for name, value in (("f.pt", 0.5), ("copy.pt", 0.7))]
+    rows = [
+        similarity_row(model1=name, values={"cka": value})
+        for name, value in (("f.pt", 0.5), ("copy.pt", 0.7))
+    ]
     of_tables = [rows, [probe_row(model="copy.pt")], [stitch_row(front_model_path="copy.pt")]]
-    tables = read_measurements([write(tmp_path / f"{i}.csv", *of_table) for i, of_table in enumerate(of_tables)])
+    tables = read_measurements(
+        [write(tmp_path / f"{i}.csv", *of_table) for i, of_table in enumerate(of_tables)]
+    )
     assert settings_of(tables.measurements) == {
         ("cka", "f.pt -- b.pt"): [0.7],  # by the name that was read first
         ("stitching accuracy", "f.pt -- b.pt: rc2c_pre, task loss matching"): [0.5],
@@ -63,7 +71,9 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch, capsy
 def test_values_of_other_alignments_are_kept_apart(tmp_path):
     rows = [
         similarity_row(alignment_option="auto", values={"cka": 0.5, "pwcca": 0.25}),
-        similarity_row(alignment="average pool", alignment_option="pool", values={"cka": 0.5, "pwcca": 0.75}),
+        similarity_row(
+            alignment="average pool", alignment_option="pool", values={"cka": 0.5, "pwcca": 0.75}
+        ),
     ]
     measurements = read_measurements([write(tmp_path / "s.csv", *rows)]).measurements
     assert settings_of(measurements) == {
@@ -80,11 +90,15 @@ def test_the_newest_of_repetitions_counts_whatever_the_order_of_the_tables(tmp_p
     new = write(tmp_path / "2.csv", similarity_row(values={"cka": 0.7}), year=2026)
     for tables in ([old, new], [new, old]):
         assert [each.value for each in read_measurements(tables).measurements] == [0.7]
-    probes = [write(tmp_path / f"p{i}.csv", probe_row(accuracy=i / 8), year=2020 + i) for i in (3, 2)]
+    probes = [
+        write(tmp_path / f"p{i}.csv", probe_row(accuracy=i / 8), year=2020 + i) for i in (3, 2)
+    ]
     ((probe,),) = (by_rank.values() for by_rank in read_measurements(probes).probes.values())
     assert probe.accuracy == 3 / 8
     days = [stitch_row(folder=f"2026-01-0{day}", accuracy=day / 4) for day in (2, 1)]
-    assert [each.value for each in read_measurements([write(tmp_path / "g.csv", *days)]).measurements] == [0.5]
+    assert [
+        each.value for each in read_measurements([write(tmp_path / "g.csv", *days)]).measurements
+    ] == [0.5]
 
 
 def test_similarities_of_other_data_or_numbers_of_images_are_kept_apart(tmp_path, capsys):
@@ -92,11 +106,20 @@ def test_similarities_of_other_data_or_numbers_of_images_are_kept_apart(tmp_path
         ({}, {"dataset": "/data/sets/mnist"}, (", digits", ", sets/mnist")),
         ({"dataset": "mnist"}, {"n_samples": 5}, (", mnist, 10 images", ", digits, 5 images")),
     ):
-        rows = [similarity_row(**given, values={"cka": value}) for given, value in ((one, 0.25), (other, 0.5))]
-        same = similarity_row(model1="c.pt", values={"cka": 1.0})  # of other networks: it needs no such name
+        rows = [
+            similarity_row(**given, values={"cka": value})
+            for given, value in ((one, 0.25), (other, 0.5))
+        ]
+        same = similarity_row(
+            model1="c.pt", values={"cka": 1.0}
+        )  # of other networks: it needs no such name
         measurements = read_measurements([write(tmp_path / "s.csv", *rows, same)]).measurements
         first, second = (("cka", f"a.pt -- b.pt{name}") for name in names)
-        assert settings_of(measurements) == {first: [0.25], second: [0.5], ("cka", "c.pt -- b.pt"): [1.0]}
+        assert settings_of(measurements) == {
+            first: [0.25],
+            second: [0.5],
+            ("cka", "c.pt -- b.pt"): [1.0],
+        }
         assert [each.dataset for each in measurements] == [row.dataset for row in (*rows, same)]
     assert not capsys.readouterr().err
 
@@ -107,14 +130,23 @@ def test_probes_of_other_data_are_kept_apart_and_of_other_epochs_the_newest_coun
         probe_row(epochs=20, rank=2), probe_row(epochs=20, rank=1),
     ]  # fmt: skip
     probes = read_measurements([write(tmp_path / "p.csv", *rows)]).probes
-    assert {data: list(by_rank) for (_, _, data), by_rank in probes.items()} == {"digits": [2, 1], "mnist": [FULL]}
+    assert {data: list(by_rank) for (_, _, data), by_rank in probes.items()} == {
+        "digits": [2, 1],
+        "mnist": [FULL],
+    }
     assert not capsys.readouterr().err
 
 
 def test_stitches_are_kept_apart_by_networks_method_and_rank_of_matching(tmp_path, capsys):
     ranks = {(8, 8): 0.5, (8, None): 0.25, (4, 4): 0.4, (4, 16): 0.125, (None, None): 0.9}
     rows = [
-        stitch_row(init="pinv", n_epochs=0, front_stitch_rank=rank, front_pinv_rank=matched, accuracy=accuracy)
+        stitch_row(
+            init="pinv",
+            n_epochs=0,
+            front_stitch_rank=rank,
+            front_pinv_rank=matched,
+            accuracy=accuracy,
+        )
         for (rank, matched), accuracy in ranks.items()
     ]
     # A random start matches nothing, so the rank of the matching is none of its settings.

@@ -7,15 +7,26 @@ from scipy import stats
 
 from src.probing.probe_rows import ProbeRow
 from src.sensitivity.measurements import FULL, Measurement, Measurements
-from src.sensitivity.rank_tests import BASELINE, RankTestRow, correlation, sensitivity, specificity, summary_of_places
+from src.sensitivity.rank_tests import (
+    BASELINE,
+    RankTestRow,
+    correlation,
+    sensitivity,
+    specificity,
+    summary_of_places,
+)
 from tests.result_rows import probe_row
 
-CKA = Measurement("cka", "a.pt -- b.pt", ("A", "B"), ("x", "y"), (FULL, FULL), 0.5, dataset="digits")
+CKA = Measurement(
+    "cka", "a.pt -- b.pt", ("A", "B"), ("x", "y"), (FULL, FULL), 0.5, dataset="digits"
+)
 FEW = "fewer than 10 ranks: no p-values"
 TITLES = {"A": "a.pt", "B": "b.pt"}  # by identity
 
 
-def at(layers: tuple[str, str], values: dict[tuple[float, float], float], of: Measurement = CKA) -> list[Measurement]:
+def at(
+    layers: tuple[str, str], values: dict[tuple[float, float], float], of: Measurement = CKA
+) -> list[Measurement]:
     """Measurements of two layers, by their ranks."""
     return [of._replace(layers=layers, ranks=ranks, value=value) for ranks, value in values.items()]
 
@@ -34,18 +45,25 @@ def probes(accuracies: dict[float, float], *, width: float = FULL, **values) -> 
     """Probes whose loss says their accuracy, and the same one for all ranks from the width on."""
     return [
         probe_row(
-            rank=None if rank == FULL else rank, accuracy=accuracy, loss=accuracy if rank < width else -1.0, **values
+            rank=None if rank == FULL else rank,
+            accuracy=accuracy,
+            loss=accuracy if rank < width else -1.0,
+            **values,
         )
         for rank, accuracy in accuracies.items()
     ]
 
 
-def tables(measurements: list[Measurement], known: dict[tuple[str, str], list[ProbeRow]] | None = None) -> Measurements:
+def tables(
+    measurements: list[Measurement], known: dict[tuple[str, str], list[ProbeRow]] | None = None
+) -> Measurements:
     """Tables of these measurements and, by identity and layer, probes."""
     curves: dict[tuple[str, str, str], dict[float, ProbeRow]] = {}
     for (identity, layer), rows in (known or {}).items():
         for row in rows:
-            curves.setdefault((identity, layer, row.dataset), {})[FULL if row.rank is None else row.rank] = row
+            curves.setdefault((identity, layer, row.dataset), {})[
+                FULL if row.rank is None else row.rank
+            ] = row
     return Measurements(measurements, curves, TITLES, "")
 
 
@@ -68,7 +86,8 @@ def test_correlations_and_p_values_by_hand():
     found = correlated([0.1, 0.2, 0.3, 0.4], [0.5, 0.7, 0.6, 0.9])
     assert (found.n, found.note, found.kendall_p) == (4, FEW, None)
     assert found.kendall == pytest.approx(2 / 3) and found.spearman == pytest.approx(0.8)
-    # One discordant pair. Of 10! orders, 1 has no inversion and 9 have one; as many lie at the other end.
+    # One discordant pair. Of 10! orders, 1 has no inversion and 9 have one; as many lie at the
+    # other end.
     found = correlated(range(10), [1, 0, 2, 3, 4, 5, 6, 7, 8, 9])
     assert found.kendall_p == pytest.approx(2 * (1 + 9) / math.factorial(10)) and found.note == ""
     rho = 1 - 6 * 2 / (10 * 99)
@@ -80,12 +99,26 @@ def test_what_has_no_correlation_says_why():
     for values, accuracies, n, note in (
         ([], [], 0, "fewer than 3 common ranks"),
         ([1, 2, 3], [0.1, 0.1, 0.1], 3, "the accuracy is constant"),
-        ([1, math.nan, 3], [1, 2, 3], 2, "ranks without a value: 1 of 3; fewer than 3 common ranks"),
-        ([math.nan, 1, 1, 1], [0, 1, 2, 3], 3, "ranks without a value: 1 of 4; the measure is constant"),
+        (
+            [1, math.nan, 3],
+            [1, 2, 3],
+            2,
+            "ranks without a value: 1 of 3; fewer than 3 common ranks",
+        ),
+        (
+            [math.nan, 1, 1, 1],
+            [0, 1, 2, 3],
+            3,
+            "ranks without a value: 1 of 4; the measure is constant",
+        ),
     ):
         found = correlated(values, accuracies)
         assert (found.n, found.note) == (n, note)
-        assert math.isnan(found.spearman) and math.isnan(found.kendall) and found.spearman_p is found.kendall_p is None
+        assert (
+            math.isnan(found.spearman)
+            and math.isnan(found.kendall)
+            and found.spearman_p is found.kendall_p is None
+        )
 
 
 def test_sensitivity_of_either_side():
@@ -109,13 +142,17 @@ def test_where_full_rank_was_not_measured_the_highest_rank_counts():
     known = {("A", "x"): probes({1: 0.2, 2: 0.5, 4: 0.6})}
     row, other = of_measures(sensitivity(tables(at(("x", "y"), values), known)))
     assert row.spearman == pytest.approx(1) and row.note == f"y at rank 16; {FEW}"
-    assert other.varied == "layer2" and other.note == "x at rank 4; no probes of y of b.pt on digits"
+    assert (
+        other.varied == "layer2" and other.note == "x at rank 4; no probes of y of b.pt on digits"
+    )
 
 
 def test_ranks_above_the_width_count_once():
     ranks = (1, 2, 4, 8, 16, FULL)
     values = over_first({rank: min(rank, 4.0) for rank in ranks})
-    known = probes({rank: [0.5, 0.2, 0.9, 0.9, 0.9, 0.9][i] for i, rank in enumerate(ranks)}, width=4)
+    known = probes(
+        {rank: [0.5, 0.2, 0.9, 0.9, 0.9, 0.9][i] for i, rank in enumerate(ranks)}, width=4
+    )
     row = only(sensitivity(tables(values, {("A", "x"): known})))
     assert row.n == 3 and row.note == f"ranks above the width left out: 3; {FEW}"
     assert row.kendall == pytest.approx(1 / 3)
@@ -129,9 +166,13 @@ def test_probes_belong_to_the_network_that_was_cut_and_to_the_data_of_the_measur
     assert only(sensitivity(tables(back, {("B", "x"): rising}))).note == FEW
     on_mnist = [each._replace(dataset="mnist") for each in values]
     both = rising + probes({1: 0.6, 2: 0.5, 4: 0.2}, dataset="mnist")
-    found = [only(sensitivity(tables(each, {("A", "x"): both}))).spearman for each in (values, on_mnist)]
+    found = [
+        only(sensitivity(tables(each, {("A", "x"): both}))).spearman for each in (values, on_mnist)
+    ]
     assert found == pytest.approx([1, -1])
-    assert only(sensitivity(tables(on_mnist, {("A", "x"): rising}))).note.endswith("x of a.pt on mnist")
+    assert only(sensitivity(tables(on_mnist, {("A", "x"): rising}))).note.endswith(
+        "x of a.pt on mnist"
+    )
 
 
 def test_the_rank_itself_is_the_baseline():
@@ -145,15 +186,33 @@ def test_the_rank_itself_is_the_baseline():
         ("cka", CKA.setting, 5), ("procrustes", CKA.setting, 4), (BASELINE, CKA.setting, 5), (BASELINE, CKA.setting, 4),
         ("pwcca", "pool", 5), (BASELINE, "pool", 5),
     ]  # fmt: skip
-    assert rows[2].spearman == rows[0].spearman == pytest.approx(1 - 6 * 4 / (5 * 24)) == -rows[4].spearman
+    assert (
+        rows[2].spearman
+        == rows[0].spearman
+        == pytest.approx(1 - 6 * 4 / (5 * 24))
+        == -rows[4].spearman
+    )
     assert rows[3].spearman == rows[1].spearman and rows[2].kendall == rows[0].kendall
-    assert (rows[2].test, rows[2].layer1, rows[2].layer2, rows[2].varied) == ("sensitivity", "x", "y", "layer1")
+    assert (rows[2].test, rows[2].layer1, rows[2].layer2, rows[2].varied) == (
+        "sensitivity",
+        "x",
+        "y",
+        "layer1",
+    )
     assert list(sensitivity(tables(cka)))[1:] == []  # without probes there is no baseline
 
 
 def test_specificity_by_hand():
-    # Layer "a" is found in its row and in its column; "b" in its column only; "c" is known to the second network alone.
-    matrix = {("a", "a"): 0.9, ("a", "b"): 0.2, ("a", "c"): 0.1, ("b", "a"): 0.3, ("b", "b"): 0.6, ("b", "c"): 0.7}
+    # Layer "a" is found in its row and in its column; "b" in its column only; "c" is known to the
+    # second network alone.
+    matrix = {
+        ("a", "a"): 0.9,
+        ("a", "b"): 0.2,
+        ("a", "c"): 0.1,
+        ("b", "a"): 0.3,
+        ("b", "b"): 0.6,
+        ("b", "c"): 0.7,
+    }
     truncated = at(("a", "b"), {(4, FULL): 5.0, (FULL, 4): 5.0})  # which is another matter
     rows = list(specificity(tables(at_full_rank(matrix) + truncated)))
     ties = specificity(tables(at_full_rank({("a", "a"): 0.9, ("a", "b"): 0.9})))
@@ -166,6 +225,9 @@ def test_specificity_by_hand():
 def test_a_missing_pair_has_no_place():
     values = {("a", "b"): 0.5, ("a", "c"): 0.5, ("b", "b"): math.nan, ("b", "c"): 0.1}
     rows = list(specificity(tables(at_full_rank(values))))
-    assert [(row.layer1, row.varied, row.n) for row in rows] == [("b", "layer2", 1), ("b", "layer1", 1)]
+    assert [(row.layer1, row.varied, row.n) for row in rows] == [
+        ("b", "layer2", 1),
+        ("b", "layer1", 1),
+    ]
     assert all(math.isnan(row.place) and row.note == "its similarity has no value" for row in rows)
     assert summary_of_places(rows) == "no place is defined"

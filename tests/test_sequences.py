@@ -1,4 +1,5 @@
-"""Steps of a recurrent layer are tokens in a row: no map is made of 16 of them, and the first of 17 is no CLS token."""
+"""Steps of a recurrent layer are tokens in a row: no map is made of 16 of them, and the first of 17
+is no CLS token."""
 
 import pytest
 import torch
@@ -39,7 +40,11 @@ class Patches(nn.Module):
 
     def __init__(self, side: int = 4):
         super().__init__()
-        self.embed, self.tokens, self.head = nn.Conv2d(1, 6, side, side), nn.Linear(6, 6), nn.Linear(6, 4)
+        self.embed, self.tokens, self.head = (
+            nn.Conv2d(1, 6, side, side),
+            nn.Linear(6, 6),
+            nn.Linear(6, 4),
+        )
 
     def forward(self, images):
         return self.head(self.tokens(self.embed(images).flatten(2).transpose(1, 2)).mean(1))
@@ -55,17 +60,24 @@ def test_sequences_are_stitched_step_by_step_or_not_at_all():
     assert not any(map(patches.is_sequence, (*patches.layer_names, "output")))
 
     def layers(front, end, front_layer, end_layer, kind):
-        return build_layers(front, end, [front_layer], [end_layer], kind, image_shape=(1, 16, 16), seed=0)[0]
+        return build_layers(
+            front, end, [front_layer], [end_layer], kind, image_shape=(1, 16, 16), seed=0
+        )[0]
 
     images = torch.rand(3, 1, 16, 16)
-    for pair, networks in ((Pair("lstm", "norm"), (rows, rows)), (Pair("tokens", "lstm"), (patches, rows))):
+    for pair, networks in (
+        (Pair("lstm", "norm"), (rows, rows)),
+        (Pair("tokens", "lstm"), (patches, rows)),
+    ):
         (layer,) = layers(*networks, *pair, "t2t").values()
         steps = networks[0](images, until=pair.front_layer)
         assert torch.equal(layer(steps), layer.transform(steps))
     fine = network(Patches(2))
     for refused in ((rows, fine, "lstm", "tokens", "t2t"), (fine, rows, "tokens", "norm", "t2t"),
                     (rows, rows, "lstm", "stem", "t2c"), (rows, rows, "stem", "lstm", "c2t")):  # fmt: skip
-        with pytest.raises(UserError, match="would lay out the steps of a recurrent layer as a map.*use t2t"):
+        with pytest.raises(
+            UserError, match="would lay out the steps of a recurrent layer as a map.*use t2t"
+        ):
             layers(*refused)
     assert layers(patches, fine, "tokens", "tokens", "t2t")  # patch tokens are resized
 
@@ -89,6 +101,11 @@ def test_validity_compares_stretches_of_steps():
     assert cells(steps).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]  # of a map of 4×4
     assert cells(steps, is_sequence=True).flatten().tolist() == [1.5, 5.5, 9.5, 13.5]
     images = few_grey_images(20, 16, n_classes=4)
-    options = EvaluationOptions(NetworkName("-", ""), ("lstm", "stem"), ("mahalanobis",), "", True, 20, "x", images)
+    options = EvaluationOptions(
+        NetworkName("-", ""), ("lstm", "stem"), ("mahalanobis",), "", True, 20, "x", images
+    )
     found = make_reference(network(Rows()), options, lambda: images).validity
-    assert {layer: each.is_sequence for layer, each in found.items()} == {"lstm": True, "stem": False}
+    assert {layer: each.is_sequence for layer, each in found.items()} == {
+        "lstm": True,
+        "stem": False,
+    }

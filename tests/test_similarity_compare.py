@@ -1,4 +1,5 @@
-"""Activations of all shapes at all ranks: goldens, alignment, and equality with one comparison at a time."""
+"""Activations of all shapes at all ranks: goldens, alignment, and equality with one comparison at a
+time."""
 
 import math
 
@@ -8,7 +9,15 @@ import torch
 from src.choices.similarity import MEASURES
 from src.low_rank import low_rank_approx
 from src.moments import as_rows
-from src.similarity import Undefined, compare, debiased_cka, linear_cka, mutual_knn, procrustes_distance, pwcca_distance
+from src.similarity import (
+    Undefined,
+    compare,
+    debiased_cka,
+    linear_cka,
+    mutual_knn,
+    procrustes_distance,
+    pwcca_distance,
+)
 from src.similarity.comparison import Comparison
 from src.similarity.passes import KeptFeatures, Side, take_statistics
 from src.similarity.two_arrays import Given
@@ -23,7 +32,8 @@ GOLDENS = sorted(
 
 
 def golden_case(key: str):
-    """Activations, ranks, and their [CKA, PWCCA, Procrustes] in single and, where they are known, double precision."""
+    """Activations, ranks, and their [CKA, PWCCA, Procrustes] in single and, where they are known,
+    double precision."""
     case, _, ranks = key.partition("/")
     activations = [tensor("metrics", f"{case}/act{side}") for side in (1, 2)]
     if ranks == "swapped":
@@ -46,14 +56,21 @@ def test_equals_the_public_code_where_that_is_stable(key):
     (row,) = at_ranks(activations, [rank1], [rank2])
     found = row.values
     cka, pwcca, procrustes = single
-    assert found["cka"] == pytest.approx(cka, abs=5e-6) and found["procrustes"] == pytest.approx(procrustes, abs=5e-6)
+    assert found["cka"] == pytest.approx(cka, abs=5e-6) and found["procrustes"] == pytest.approx(
+        procrustes, abs=5e-6
+    )
     if double is not None:
         (exact,) = at_ranks([x.double() for x in activations], [rank1], [rank2])
         assert exact.values["cka"] == pytest.approx(double[0], abs=1e-12)
         assert found["cka"] == pytest.approx(double[0], abs=1e-6)
         assert found["procrustes"] == pytest.approx(double[2], abs=1e-12)
-    widths = [as_rows(low_rank_approx(x, rank)).shape[1] for x, rank in zip(activations, (rank1, rank2), strict=True)]
-    effective = [min(rank or width, width) for rank, width in zip((rank1, rank2), widths, strict=True)]
+    widths = [
+        as_rows(low_rank_approx(x, rank)).shape[1]
+        for x, rank in zip(activations, (rank1, rank2), strict=True)
+    ]
+    effective = [
+        min(rank or width, width) for rank, width in zip((rank1, rank2), widths, strict=True)
+    ]
     if effective[0] > effective[1]:  # the public code's depends on the basis of a null space
         assert found["pwcca"] > found["pwcca_morcos"]
         return
@@ -70,7 +87,9 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
     width = shape[1] if len(shape) == 4 else shape[-1]
-    mixing = torch.randn(width, width, generator=generator, dtype=torch.float64) / torch.arange(1, width + 1)
+    mixing = torch.randn(width, width, generator=generator, dtype=torch.float64) / torch.arange(
+        1, width + 1
+    )
     return torch.einsum("nc...,cd->nd...", x, mixing) + 1 if len(shape) == 4 else x @ mixing + 1
 
 
@@ -97,15 +116,21 @@ def aligned(x: torch.Tensor, *, by_position: bool) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_all_ranks_equal_one_at_a_time(name):
-    """The closed forms against the straightforward way: truncate all activations, align them, measure."""
+    """The closed forms against the straightforward way: truncate all activations, align them,
+    measure."""
     shape1, shape2, said = SHAPES[name]
     activations = random(*shape1), random(*shape2, seed=1)
     by_position = said in ("positions", "tokens", "samples")
     ranks1, ranks2 = [1000, 5, 1, None], [4, 3, None]
     rows = at_ranks(activations, ranks1, ranks2, metrics=list(MEASURES))
-    assert [(row.rank1, row.rank2) for row in rows] == [(rank1, rank2) for rank1 in ranks1 for rank2 in ranks2]
+    assert [(row.rank1, row.rank2) for row in rows] == [
+        (rank1, rank2) for rank1 in ranks1 for rank2 in ranks2
+    ]
     for row in rows:
-        x, y = (low_rank_approx(x, rank) for x, rank in zip(activations, (row.rank1, row.rank2), strict=True))
+        x, y = (
+            low_rank_approx(x, rank)
+            for x, rank in zip(activations, (row.rank1, row.rank2), strict=True)
+        )
         samples = [aligned(z, by_position=by_position) for z in (x, y)]
         assert row.alignment == said
         assert row.values["cka"] == pytest.approx(linear_cka(x, y), abs=1e-10)
@@ -125,17 +150,29 @@ def test_all_ranks_equal_one_at_a_time(name):
 
 
 def test_positions_are_samples_wherever_they_correspond():
-    x, wider, smaller = random(30, 6, 3, 3), random(30, 9, 3, 3, seed=1), random(30, 9, 2, 2, seed=2)
+    x, wider, smaller = (
+        random(30, 6, 3, 3),
+        random(30, 9, 3, 3, seed=1),
+        random(30, 9, 2, 2, seed=2),
+    )
     found = compare(x, wider, ["procrustes"], alignment="positions")["procrustes"]
     assert found == pytest.approx(procrustes_distance(as_rows(x), as_rows(wider)), abs=1e-10)
-    with pytest.raises(Undefined, match="positions of the first representation and the second representation do not"):
+    with pytest.raises(
+        Undefined,
+        match="positions of the first representation and the second representation do not",
+    ):
         compare(x, smaller, ["procrustes"], alignment="positions")
     assert compare(x, smaller, ["cka"], alignment="positions") == compare(x, smaller, ["cka"])
     vectors = random(30, 6), random(30, 9, seed=1)
     assert compare(*vectors, alignment="positions") == compare(*vectors)
 
 
-LAYERS = {"a": random(20, 6, 3, 3), "b": random(20, 6, 3, 3, seed=1), "c": random(20, 5, 7), "d": random(20, 4)}
+LAYERS = {
+    "a": random(20, 6, 3, 3),
+    "b": random(20, 6, 3, 3, seed=1),
+    "c": random(20, 5, 7),
+    "d": random(20, 4),
+}
 
 
 class Counted(Given):
@@ -152,7 +189,9 @@ def taken(*sides: Side, **options) -> Comparison:
     """The comparison of two sides, and how many images both have seen."""
     Counted.seen = 0
     batches = ((images, None) for images in torch.arange(20).split(8))
-    return Comparison(take_statistics(*sides, batches, n_images=20, metrics=list(MEASURES), **options))
+    return Comparison(
+        take_statistics(*sides, batches, n_images=20, metrics=list(MEASURES), **options)
+    )
 
 
 def test_many_layers_and_ranks_of_one_network_equal_single_pairs_in_one_pass():
@@ -160,7 +199,12 @@ def test_many_layers_and_ranks_of_one_network_equal_single_pairs_in_one_pass():
     comparison = taken(Side(network, ["a", "b"], [4, 2]), Side(network, ["b", "c"], [None, 3]))
     pairs = list(comparison.rows())
     assert Counted.seen == 20
-    assert [(rows[0].layer1, rows[0].layer2) for rows in pairs] == [("a", "b"), ("a", "c"), ("b", "b"), ("b", "c")]
+    assert [(rows[0].layer1, rows[0].layer2) for rows in pairs] == [
+        ("a", "b"),
+        ("a", "c"),
+        ("b", "b"),
+        ("b", "c"),
+    ]
     for rows in pairs:
         activations = LAYERS[rows[0].layer1], LAYERS[rows[0].layer2]
         alone = at_ranks(activations, [4, 2], [None, 3], metrics=list(MEASURES))
@@ -171,13 +215,18 @@ def test_many_layers_and_ranks_of_one_network_equal_single_pairs_in_one_pass():
 @pytest.mark.parametrize(("alignment", "n_passes"), [("pool", 3), ("auto", 6)])
 def test_kept_features_spare_passes_and_change_nothing(alignment, n_passes):
     """Three networks, three pairs; where positions are samples both networks of a pair run."""
-    layers = [{name: x + 0.1 * random(*x.shape, seed=seed) for name, x in LAYERS.items()} for seed in range(3)]
+    layers = [
+        {name: x + 0.1 * random(*x.shape, seed=seed) for name, x in LAYERS.items()}
+        for seed in range(3)
+    ]
     kept, n_seen = KeptFeatures(10**9), 0
     for i, j in ((0, 1), (0, 2), (1, 2)):
         sides = [Side(Counted(layers[k]), list(LAYERS), key=k) for k in (i, j)]
         found = taken(*sides, alignment=alignment, kept=kept).rows()
         n_seen += Counted.seen
-        expected = compared(layers[i], layers[j], alignment=alignment, metrics=list(MEASURES)).rows()
+        expected = compared(
+            layers[i], layers[j], alignment=alignment, metrics=list(MEASURES)
+        ).rows()
         for (row,), (other,) in zip(found, expected, strict=True):
             assert row.values == pytest.approx(other.values, abs=1e-12)
     assert n_seen == 20 * n_passes
@@ -200,15 +249,26 @@ def test_measures_without_a_value_are_nan_and_say_why():
     others = {"constant": constant, "same": same_for_all, "broken": broken}
     comparison = compared({"a": x}, others, metrics=list(MEASURES))
     values = {rows[0].layer2: rows[0].values for rows in comparison.rows()}
-    assert all(math.isnan(value) for name in ("constant", "broken") for value in values[name].values())
-    assert math.isnan(values["same"]["cka"]) and values["same"]["procrustes"] > 0  # its positions do differ
+    assert all(
+        math.isnan(value) for name in ("constant", "broken") for value in values[name].values()
+    )
+    assert (
+        math.isnan(values["same"]["cka"]) and values["same"]["procrustes"] > 0
+    )  # its positions do differ
     said = {reason: sorted(metrics) for reason, metrics in comparison.undefined.items()}
     of_grams = ["cka", "cka_debiased", "mutual_knn"]
     assert said["broken of model 2 has values that are not finite"] == sorted(MEASURES)
-    assert said["constant of model 2 is constant over the samples"] == sorted(set(MEASURES) - set(of_grams))
+    assert said["constant of model 2 is constant over the samples"] == sorted(
+        set(MEASURES) - set(of_grams)
+    )
     assert said["same of model 2 is the same for all images"] == of_grams
-    assert "cka, cka_debiased, mutual_knn nan: same of model 2 is the same for all images" in comparison.warnings()
-    with pytest.raises(Undefined, match="no cka: the second representation is the same for all images"):
+    assert (
+        "cka, cka_debiased, mutual_knn nan: same of model 2 is the same for all images"
+        in comparison.warnings()
+    )
+    with pytest.raises(
+        Undefined, match="no cka: the second representation is the same for all images"
+    ):
         compare(x, constant, metrics=["cka"])
     with pytest.raises(ValueError, match=r"shapes \(20, 6, 3, 3\) and \(19, 6, 3, 3\)"):
         compare(x, x[1:])

@@ -1,4 +1,5 @@
-"""The measures on matrices: values by hand, invariances, other libraries and other formulas as oracles."""
+"""The measures on matrices: values by hand, invariances, other libraries and other formulas as
+oracles."""
 
 import itertools
 import math
@@ -10,7 +11,14 @@ import scipy.stats
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from src.similarity import Undefined, debiased_cka, linear_cka, mutual_knn, procrustes_distance, pwcca_distance
+from src.similarity import (
+    Undefined,
+    debiased_cka,
+    linear_cka,
+    mutual_knn,
+    procrustes_distance,
+    pwcca_distance,
+)
 from src.similarity.grams import Grams, gram_matrices, reference_of
 from src.similarity.measures import cka_debiased, cosines, pwcca_morcos
 from src.similarity.two_arrays import samples_pair
@@ -23,7 +31,9 @@ MEASURES = [linear_cka, pwcca_distance, procrustes_distance]
 def pair(rng):
     """Two correlated representations of 50 samples, off centre, with 7 and 9 features."""
     common = rng.normal(size=(50, 6))
-    return [common @ rng.normal(size=(6, width)) + rng.normal(size=(50, width)) + 3 for width in (7, 9)]
+    return [
+        common @ rng.normal(size=(6, width)) + rng.normal(size=(50, width)) + 3 for width in (7, 9)
+    ]
 
 
 def rotation(rng, size: int) -> np.ndarray:
@@ -38,19 +48,26 @@ def basis(x: np.ndarray) -> np.ndarray:
     return scipy.linalg.orth(centred(x), rcond=1e-5)
 
 
-@pytest.mark.parametrize(("measure", "value"), [*zip(MEASURES, (1, 0, 0), strict=True), (debiased_cka, 1)])
+@pytest.mark.parametrize(
+    ("measure", "value"), [*zip(MEASURES, (1, 0, 0), strict=True), (debiased_cka, 1)]
+)
 def test_rotation_scale_and_shift_change_nothing(rng, pair, measure, value):
     x, y = pair
     assert measure(x, 3 * x @ rotation(rng, 7) + 1) == pytest.approx(value, abs=1e-12)
     assert measure(x, 7 * y @ rotation(rng, 9) - 5) == pytest.approx(measure(x, y), abs=1e-12)
     is_pwcca = measure is pwcca_distance  # whose weights are sums over the features of the first
     assert (measure(x @ rotation(rng, 7), y) == pytest.approx(measure(x, y), abs=1e-12)) != is_pwcca
-    assert (measure(x, y @ rng.normal(size=(9, 9))) == pytest.approx(measure(x, y), abs=1e-10)) == is_pwcca
+    assert (
+        measure(x, y @ rng.normal(size=(9, 9))) == pytest.approx(measure(x, y), abs=1e-10)
+    ) == is_pwcca
 
 
 def test_values_by_hand():
     # x has two orthogonal features of norms 2 and 1 beside each other, y the first of them only.
-    x, y = np.array([[1.0, 0.5], [1, -0.5], [-1, 0.5], [-1, -0.5]]), np.array([[1.0], [1], [-1], [-1]])
+    x, y = (
+        np.array([[1.0, 0.5], [1, -0.5], [-1, 0.5], [-1, -0.5]]),
+        np.array([[1.0], [1], [-1], [-1]]),
+    )
     assert linear_cka(x, y) == pytest.approx(4 / math.hypot(4, 1))
     assert procrustes_distance(x, y) == pytest.approx(2 - 2 * 2 / math.sqrt(5))
     assert pwcca_distance(x, y) == pytest.approx(1 - 2 / 3)  # weights 2 and 1, correlations 1 and 0
@@ -67,7 +84,9 @@ def test_cka_equals_the_definition_with_gram_matrices(pair):
     first, second = (centring @ z @ z.T @ centring for z in pair)
     expected = np.sum(first * second) / np.linalg.norm(first) / np.linalg.norm(second)
     assert linear_cka(*pair) == pytest.approx(expected, abs=1e-12)
-    wide = [np.concatenate([z] * 10, axis=1) for z in pair]  # more features than samples: another formula
+    wide = [
+        np.concatenate([z] * 10, axis=1) for z in pair
+    ]  # more features than samples: another formula
     assert linear_cka(*wide) == pytest.approx(expected, abs=1e-12)
 
 
@@ -79,7 +98,8 @@ def test_procrustes_equals_scipy(pair):
 
 
 def test_directions_without_a_partner_are_principal_axes(pair):
-    """With more features than the other has, their weights are those of the principal axes of what is left."""
+    """With more features than the other has, their weights are those of the principal axes of what
+    is left."""
     y, x = pair[0][:, :4], pair[1]
     left, found, _ = np.linalg.svd(basis(x).T @ basis(y), full_matrices=False)
     shared = basis(x) @ left
@@ -87,13 +107,16 @@ def test_directions_without_a_partner_are_principal_axes(pair):
     _, deviations, axes = np.linalg.svd(rest)
     weights = np.abs(shared.T @ centred(x)).sum(1)
     alone = np.abs(deviations[:5, None] * axes[:5]).sum()
-    assert pwcca_distance(x, y) == pytest.approx(1 - weights @ found / (weights.sum() + alone), abs=1e-12)
+    assert pwcca_distance(x, y) == pytest.approx(
+        1 - weights @ found / (weights.sum() + alone), abs=1e-12
+    )
     morcos = pwcca_morcos(samples_pair(x, y))
     assert morcos == pytest.approx(1 - weights @ found / weights.sum(), abs=1e-12)
 
 
 def test_equal_correlations_take_the_principal_axes(rng):
-    """y = x in four of six directions, so that all of their correlations are 1 and any mixture of them would do."""
+    """y = x in four of six directions, so that all of their correlations are 1 and any mixture of
+    them would do."""
     x, noise = rng.normal(size=(60, 6)) * [6, 5, 4, 3, 2, 1], rng.normal(size=(60, 2))
     y = np.concatenate([x[:, :4] @ rng.normal(size=(4, 4)), noise], axis=1)
     value = pwcca_distance(x, y)
@@ -112,14 +135,18 @@ def test_equal_correlations_take_the_principal_axes(rng):
 # Gram matrices
 
 
-def layer(n: int, n_positions: int, n_channels: int, *, seed: int = 0, mean: float = 3) -> torch.Tensor:
-    """Activations (n, positions, C) in double precision, off centre, with few large principal components."""
+def layer(
+    n: int, n_positions: int, n_channels: int, *, seed: int = 0, mean: float = 3
+) -> torch.Tensor:
+    """Activations (n, positions, C) in double precision, off centre, with few large principal
+    components."""
     x = random(n, n_positions, n_channels, seed=seed) / torch.arange(1, n_channels + 1)
     return x + mean * random(n_positions, n_channels, seed=seed + 2).sigmoid()
 
 
 def centred_gram(x: torch.Tensor) -> torch.Tensor:
-    """The matrix (n, n) of activations (n, positions, C), less a reference that is the mean of a few of them."""
+    """The matrix (n, n) of activations (n, positions, C), less a reference that is the mean of a
+    few of them."""
     reference = reference_of(x[:20])
     (gram,), _ = gram_matrices(x - reference, reference, None, [x.shape[2]], device="cpu")
     return gram
@@ -145,7 +172,8 @@ def test_autocast_changes_nothing():
 
 
 def hsic_by_4_tuples(k: np.ndarray, other: np.ndarray) -> float:
-    """The unbiased estimator as a U-statistic: the mean over all ordered 4-tuples of different samples."""
+    """The unbiased estimator as a U-statistic: the mean over all ordered 4-tuples of different
+    samples."""
     tuples = itertools.permutations(range(len(k)), 4)
     values = [k[i, j] * (other[i, j] + other[q, r] - 2 * other[i, q]) for i, j, q, r in tuples]
     return float(np.mean(values))
@@ -154,7 +182,9 @@ def hsic_by_4_tuples(k: np.ndarray, other: np.ndarray) -> float:
 def test_debiased_cka_equals_the_mean_over_4_tuples(rng):
     x, y = rng.normal(size=(8, 5)) + 2, rng.normal(size=(8, 3))
     k, other = x @ x.T, y @ y.T
-    expected = hsic_by_4_tuples(k, other) / np.sqrt(hsic_by_4_tuples(k, k) * hsic_by_4_tuples(other, other))
+    expected = hsic_by_4_tuples(k, other) / np.sqrt(
+        hsic_by_4_tuples(k, k) * hsic_by_4_tuples(other, other)
+    )
     assert debiased_cka(x, y) == pytest.approx(expected, abs=1e-12)
     matrices = [cka_debiased(Grams(torch.tensor(z)[None], torch.zeros(1, 8))) for z in (k, other)]
     inner = (matrices[0] * matrices[1]).sum() / (8 * 5)
@@ -164,8 +194,13 @@ def test_debiased_cka_equals_the_mean_over_4_tuples(rng):
 @pytest.mark.parametrize("k", [1, 10, 39])
 def test_mutual_knn_equals_scikit_learn(rng, k):
     common = rng.normal(size=(40, 6))
-    pair = [common @ rng.normal(size=(6, width)) + rng.normal(size=(40, width)) + 1 for width in (7, 9)]
-    sets = [NearestNeighbors(n_neighbors=k, metric="cosine").fit(z).kneighbors(return_distance=False) for z in pair]
+    pair = [
+        common @ rng.normal(size=(6, width)) + rng.normal(size=(40, width)) + 1 for width in (7, 9)
+    ]
+    sets = [
+        NearestNeighbors(n_neighbors=k, metric="cosine").fit(z).kneighbors(return_distance=False)
+        for z in pair
+    ]
     expected = np.mean([len(set(one) & set(other)) / k for one, other in zip(*sets, strict=True)])
     assert mutual_knn(*pair, k=k) == pytest.approx(expected, abs=1e-12)
     assert (expected == 1) == (k == 39)

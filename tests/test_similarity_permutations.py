@@ -1,11 +1,19 @@
-"""Permutations of images: p-values, null distributions and calibrated values, by hand and by permuting the images."""
+"""Permutations of images: p-values, null distributions and calibrated values, by hand and by
+permuting the images."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest
 
-from src.similarity import compare, debiased_cka, linear_cka, mutual_knn, procrustes_distance, pwcca_distance
+from src.similarity import (
+    compare,
+    debiased_cka,
+    linear_cka,
+    mutual_knn,
+    procrustes_distance,
+    pwcca_distance,
+)
 from src.similarity.permutations import null_of, permutations
 from src.similarity.similarity_rows import SimilarityRow
 from tests.comparisons import compared
@@ -30,15 +38,25 @@ def test_null_by_hand():
     assert p_value == pytest.approx(1 / 20) and calibrated == pytest.approx(0.01 / 0.05)
     # of distances the other end counts
     p_value, null, calibrated = null_of("procrustes", 0.02, permuted)
-    assert p_value == pytest.approx(1 / 20) and null == pytest.approx(0.05) and calibrated == pytest.approx(0.03 / 0.05)
-    assert null_of("cka", 0.5, torch.arange(200) / 200).null_95 == pytest.approx(190 / 200)  # the 191st
+    assert (
+        p_value == pytest.approx(1 / 20)
+        and null == pytest.approx(0.05)
+        and calibrated == pytest.approx(0.03 / 0.05)
+    )
+    assert null_of("cka", 0.5, torch.arange(200) / 200).null_95 == pytest.approx(
+        190 / 200
+    )  # the 191st
     assert null_of("cka", 1.0, torch.ones(19)) == (1.0, 1.0, 0.0)
 
 
 def with_shared_classes(rng, *, n_classes: int = 3, n_each: int = 8, width: int = 5):
-    """Labels (n,), and two representations that have nothing in common but the classes: means and independent noise."""
+    """Labels (n,), and two representations that have nothing in common but the classes: means and
+    independent noise."""
     labels = np.repeat(np.arange(n_classes), n_each)
-    x, y = (rng.normal(size=(n_classes, width))[labels] * 2 + rng.normal(size=(len(labels), width)) for _ in range(2))
+    x, y = (
+        rng.normal(size=(n_classes, width))[labels] * 2 + rng.normal(size=(len(labels), width))
+        for _ in range(2)
+    )
     return torch.tensor(labels), x, y
 
 
@@ -51,18 +69,28 @@ def test_permuted_values_are_those_of_permuted_images(name):
         values = [FUNCTIONS[name](x[order], y) for order in permutations(25, of)]
         expected = null_of(name, FUNCTIONS[name](x, y), torch.tensor(values, dtype=torch.float64))
         assert tuple(nulls[name]) == pytest.approx(tuple(expected), abs=1e-9)
-    assert row.nulls() == row_of(x, y, metrics=[name], n_permutations=25).nulls() and row.n_permutations == 25
+    assert (
+        row.nulls() == row_of(x, y, metrics=[name], n_permutations=25).nulls()
+        and row.n_permutations == 25
+    )
 
 
 def test_permutations_are_the_same_for_all_layers_and_ranks():
     rng = np.random.default_rng(0)
     first = {name: torch.tensor(rng.normal(size=(24, 5, 3, 3))) for name in "ab"}
-    second = {name: first[other] + torch.tensor(rng.normal(size=(24, 5, 3, 3))) for name, other in ("ca", "db")}
+    second = {
+        name: first[other] + torch.tensor(rng.normal(size=(24, 5, 3, 3)))
+        for name, other in ("ca", "db")
+    }
     options = {"metrics": ["cka", "procrustes"], "n_permutations": 19, "alignment": "pool"}
     for rows in compared(first, second, ranks1=[2, 4], ranks2=[None, 3], **options).rows():
-        one, two = ({name: side[name]} for side, name in ((first, rows[0].layer1), (second, rows[0].layer2)))
+        one, two = (
+            {name: side[name]} for side, name in ((first, rows[0].layer1), (second, rows[0].layer2))
+        )
         for row in rows:
-            ((alone,),) = compared(one, two, ranks1=[row.rank1], ranks2=[row.rank2], **options).rows()
+            ((alone,),) = compared(
+                one, two, ranks1=[row.rank1], ranks2=[row.rank2], **options
+            ).rows()
             assert len(row.nulls()) == 2 and row.values == pytest.approx(alone.values, abs=1e-12)
 
 
@@ -80,11 +108,16 @@ def test_permutations_by_hand():
 
 def test_images_alone_in_their_class_are_warned_of():
     x, y = torch.rand(2, 20, 5)
-    for labels, n, has_null in ((torch.arange(20), 20, False), (torch.arange(20).clamp(min=4), 15, True)):
+    for labels, n, has_null in (
+        (torch.arange(20), 20, False),
+        (torch.arange(20).clamp(min=4), 15, True),
+    ):
         comparison = compared({"a": x}, {"b": y}, metrics=["cka"], n_permutations=19, labels=labels)
         ((row,),) = comparison.rows()
         assert bool(row.nulls("_within")) == has_null
-        assert f"{n} of 20 images are the only ones of their class" in "".join(comparison.warnings())
+        assert f"{n} of 20 images are the only ones of their class" in "".join(
+            comparison.warnings()
+        )
 
 
 def test_positions_as_samples_have_no_permutations():
@@ -93,27 +126,42 @@ def test_positions_as_samples_have_no_permutations():
     assert set(row_of(x, y, **options).nulls()) == {"cka"}
     assert set(row_of(x, y, **options, alignment="pool").nulls()) == {"cka", "procrustes"}
     comparison = compared({"a": x}, {"b": y}, **options)
-    assert "procrustes of 1 pairs have no p-values: their samples are positions" in "".join(comparison.warnings())
+    assert "procrustes of 1 pairs have no p-values: their samples are positions" in "".join(
+        comparison.warnings()
+    )
 
 
 def test_biased_measures_are_counted(capsys):
     def said(x, y, *metrics, n_permutations=0, **options) -> list[str]:
-        comparison = compared({"a": x}, {"b": y}, metrics=metrics, n_permutations=n_permutations, **options)
+        comparison = compared(
+            {"a": x}, {"b": y}, metrics=metrics, n_permutations=n_permutations, **options
+        )
         return [line for line in comparison.warnings() if "biased" in line.split(";")[0]]
 
-    maps, wider = torch.rand(20, 5, 3, 3), torch.rand(20, 12, 3, 3)  # 45 features of 20 images; or 5 of 180 positions
+    maps, wider = (
+        torch.rand(20, 5, 3, 3),
+        torch.rand(20, 12, 3, 3),
+    )  # 45 features of 20 images; or 5 of 180 positions
     assert [line[:27] for line in said(maps, maps, "cka")] == ["CKA of 2 layers is biased u"]
     compare(maps, maps)
-    assert capsys.readouterr().err.startswith("warning: CKA of 2 layers is biased upwards: they have more features")
+    assert capsys.readouterr().err.startswith(
+        "warning: CKA of 2 layers is biased upwards: they have more features"
+    )
     assert not said(maps, maps, "cka", n_permutations=20)  # the null shows it
-    assert not said(maps, maps, "cka_debiased", "mutual_knn") and not said(maps, maps, "procrustes", "pwcca")
+    assert not said(maps, maps, "cka_debiased", "mutual_knn") and not said(
+        maps, maps, "procrustes", "pwcca"
+    )
     wide, narrow = torch.rand(20, 12), torch.rand(20, 5)
     assert not said(wide, narrow, "cka", "procrustes")  # 17 features of 20 images
     (line,) = said(wide, wide, "procrustes", "pwcca_morcos")
-    assert line.startswith("procrustes, pwcca_morcos of 1 pairs are biased downwards: their layers have more features")
+    assert line.startswith(
+        "procrustes, pwcca_morcos of 1 pairs are biased downwards: their layers have more features"
+    )
     assert not said(wide, wide, "procrustes", n_permutations=20)
     assert not said(wide, wide, "procrustes", ranks1=[8, 2])  # 8 + 12 features
-    assert not said(wider, wider, "procrustes") and said(wider, wider, "procrustes", alignment="pool")
+    assert not said(wider, wider, "procrustes") and said(
+        wider, wider, "procrustes", alignment="pool"
+    )
     few_positions = torch.rand(2, 3, 30, 2, 2)  # without permutations: positions have none
     assert said(*few_positions, "procrustes", n_permutations=20)
 
@@ -127,7 +175,9 @@ def test_p_values_within_classes_are_uniform_when_only_labels_are_shared():
         row = row_of(x, y, metrics=["cka"], n_permutations=99, labels=labels)
         freely.append(row.nulls()["cka"].p_value)
         within.append(row.nulls("_within")["cka"].p_value)
-    assert kstest(np.array(within) - rng.random(200) / 100, "uniform").pvalue > 0.05  # they are multiples of 1/100
+    assert (
+        kstest(np.array(within) - rng.random(200) / 100, "uniform").pvalue > 0.05
+    )  # they are multiples of 1/100
     assert np.mean(np.array(freely) <= 0.05) > 0.9
 
 
@@ -136,7 +186,12 @@ def test_p_values_within_classes_are_uniform_when_only_labels_are_shared():
 def test_p_values_of_independent_activations_are_uniform(name):
     """2,000 repetitions; calibrated values are 0 in about 95 % of them."""
     rng = np.random.default_rng(1)
-    nulls = [row_of(*rng.normal(size=(2, 24, 5)), metrics=[name], n_permutations=99).nulls()[name] for _ in range(2000)]
-    p_values = np.array([null.p_value for null in nulls]) - rng.random(2000) / 100  # they are multiples of 1/100
+    nulls = [
+        row_of(*rng.normal(size=(2, 24, 5)), metrics=[name], n_permutations=99).nulls()[name]
+        for _ in range(2000)
+    ]
+    p_values = (
+        np.array([null.p_value for null in nulls]) - rng.random(2000) / 100
+    )  # they are multiples of 1/100
     assert kstest(p_values, "uniform").pvalue > 0.01
     assert 0.92 <= np.mean([null.calibrated == 0 for null in nulls]) <= 0.98

@@ -13,7 +13,18 @@ def rows_of(layers1, layers2, ranks1, ranks2) -> list[SimilarityRow]:
     cases = [(a, b, r, s) for a in layers1 for b in layers2 for r in ranks1 for s in ranks2]
     return [
         SimilarityRow(
-            "f.pt", "g.pt", *case, "positions", 9, "", "", "", "auto", None, None, {"cka": float(i), "pwcca": math.nan}
+            "f.pt",
+            "g.pt",
+            *case,
+            "positions",
+            9,
+            "",
+            "",
+            "",
+            "auto",
+            None,
+            None,
+            {"cka": float(i), "pwcca": math.nan},
         )
         for i, case in enumerate(cases)
     ]
@@ -55,9 +66,14 @@ def test_maps(of, rows, columns, values, labels, drawn):
 def test_ranks_of_one_side(drawn):
     similarity_report.draw("x.png", rows_of("a", "c", [5], [6, 3]))
     panels, said = drawn["curves"]
-    assert panels["linear CKA"] == {"a – c, rank 5 of model 1": {6: 0, 3: 1}} and said["x_label"] == "rank of model 2"
+    assert (
+        panels["linear CKA"] == {"a – c, rank 5 of model 1": {6: 0, 3: 1}}
+        and said["x_label"] == "rank of model 2"
+    )
     # A distance rises with similarity, and the number of the full rank is not in the rows.
-    rows = [row._replace(values={"procrustes": 0.5}) for row in rows_of("ab", "c", [None, 6], [None])]
+    rows = [
+        row._replace(values={"procrustes": 0.5}) for row in rows_of("ab", "c", [None, 6], [None])
+    ]
     similarity_report.draw("x.png", rows)
     panels, said = drawn["curves"]
     assert panels == {"1 − Procrustes distance / 2": {"a – c": {6: 0.75}, "b – c": {6: 0.75}}}
@@ -66,7 +82,9 @@ def test_ranks_of_one_side(drawn):
 
 def test_nulls_have_panels_of_their_own(drawn):
     values = {"cka": 0.5, "cka_calibrated": 0.25, "cka_calibrated_within": 0.125}
-    similarity_report.draw("x.png", [row._replace(values=values) for row in rows_of("a", "c", [None], [None])])
+    similarity_report.draw(
+        "x.png", [row._replace(values=values) for row in rows_of("a", "c", [None], [None])]
+    )
     assert {title: panel.matrix.values for title, panel in drawn["maps"][0].items()} == {
         "linear CKA": [[0.5]], "linear CKA, calibrated": [[0.25]], "linear CKA, calibrated within classes": [[0.125]],
     }  # fmt: skip

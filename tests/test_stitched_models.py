@@ -1,4 +1,5 @@
-"""Stitched networks of the public code: their logits and activations, whole checkpoints, and runs repeated here."""
+"""Stitched networks of the public code: their logits and activations, whole checkpoints, and runs
+repeated here."""
 
 from functools import cache
 
@@ -9,7 +10,14 @@ import torch
 from src.checkpoints import load_state
 from src.low_rank import low_rank_approx
 from src.models import build_model
-from src.stitching import Grid, Pair, StitchedModel, build_layers, build_stitching_layer, match_layers
+from src.stitching import (
+    Grid,
+    Pair,
+    StitchedModel,
+    build_layers,
+    build_stitching_layer,
+    match_layers,
+)
 from tests.commands import read_json
 from tests.golden_weights import load_golden_weights
 from tests.goldens import DATA, notes, numbers
@@ -25,7 +33,10 @@ def golden_network(name: str, base: int):
 
 def stitched(golden) -> StitchedModel:
     layer = build_stitching_layer(
-        golden["type"], golden["shapes"]["front"][1:], golden["shapes"]["end"][1:], **golden["options"]
+        golden["type"],
+        golden["shapes"]["front"][1:],
+        golden["shapes"]["end"][1:],
+        **golden["options"],
     )
     front, end = golden_network(golden["front"], 0), golden_network(golden["end"], 10000)
     pair = Pair(golden["front_layer"], golden["end_layer"])
@@ -43,12 +54,21 @@ def images():
 @torch.no_grad()
 def test_equals_the_public_code(tag, images):
     model = stitched(GOLDENS[tag])
-    golden = {key: numbers(NAME)[f"{tag}/{key}64"] for key in ("logits", "repr_diff", "stitched_stats")}
+    golden = {
+        key: numbers(NAME)[f"{tag}/{key}64"] for key in ("logits", "repr_diff", "stitched_stats")
+    }
     source = low_rank_approx(model.front(images, until=model.pair.front_layer), model.front_rank)
-    activation, target = model.stitching_layer(source), model.end(images, until=model.pair.end_layer)
-    torch.testing.assert_close(model(images), torch.from_numpy(golden["logits"]), rtol=1e-9, atol=1e-9)
+    activation, target = (
+        model.stitching_layer(source),
+        model.end(images, until=model.pair.end_layer),
+    )
+    torch.testing.assert_close(
+        model(images), torch.from_numpy(golden["logits"]), rtol=1e-9, atol=1e-9
+    )
     statistics = torch.stack([activation.mean(), activation.std(correction=0)])
-    torch.testing.assert_close(statistics, torch.from_numpy(golden["stitched_stats"]), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        statistics, torch.from_numpy(golden["stitched_stats"]), rtol=1e-9, atol=1e-9
+    )
     difference = (activation - target).square().sum() / target.square().sum()
     assert difference.item() == pytest.approx(golden["repr_diff"].item(), rel=1e-9)
 
@@ -69,12 +89,19 @@ def test_whole_state_has_the_keys_of_the_public_code():
 
 RUNS = DATA / "public_runs"
 DET_RUNS = read_json(DATA / "det_unrounded.json")
-DET_RUNS = {name: golden for name, golden in DET_RUNS.items() if isinstance(golden, dict) and "accuracy" in golden}
+DET_RUNS = {
+    name: golden
+    for name, golden in DET_RUNS.items()
+    if isinstance(golden, dict) and "accuracy" in golden
+}
 
 
 @pytest.fixture(scope="module")
 def networks():
-    return [load_golden_weights(build_model("resnet18"), base).eval().requires_grad_(False) for base in (0, 10000)]
+    return [
+        load_golden_weights(build_model("resnet18"), base).eval().requires_grad_(False)
+        for base in (0, 10000)
+    ]
 
 
 def batches(split: str, *, indices=slice(None)):
@@ -86,7 +113,11 @@ def batches(split: str, *, indices=slice(None)):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if "frontstitch" in name else pytest.mark.slow) for name in DET_RUNS]
+    "name",
+    [
+        pytest.param(name, marks=() if "frontstitch" in name else pytest.mark.slow)
+        for name in DET_RUNS
+    ],
 )
 def test_direct_matching_repeats_the_run(networks, name):
     golden = DET_RUNS[name]
@@ -98,7 +129,9 @@ def test_direct_matching_repeats_the_run(networks, name):
     )
     grid = Grid(*networks, layers, front_rank=golden["front_stitch_rank"])
 
-    errors = match_layers(*networks, layers, batches("train", indices=samples), rank=golden["front_pinv_rank"])
+    errors = match_layers(
+        *networks, layers, batches("train", indices=samples), rank=golden["front_pinv_rank"]
+    )
     state = load_state(folder / "final_model.pt")
     for key, value in layers[pair].state_dict().items():
         torch.testing.assert_close(value, state[key], rtol=0, atol=7e-6)

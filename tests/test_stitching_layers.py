@@ -10,24 +10,41 @@ from tests.goldens import notes, numbers, tensor
 
 NAME = "stitching_layers"
 LAYERS = notes(NAME)["layers"]
-# Where the public code does something else on purpose: sizes that do not fit are errors here, not other shapes.
-REFUSED = {"c2c_eye_unequal", "c2c_size_mismatch", "c2t_None", "c2t_eye_is_ignored", "t2c_non_square_18tok"}
-OTHERS = {"t2t_token_count_differs"}  # is resized to the tokens of the target, where the public code keeps the source's
-REACHABLE = [case for case in LAYERS if isinstance(LAYERS[case], dict) and "state_dict" in LAYERS[case]]
+# Where the public code does something else on purpose: sizes that do not fit are errors here, not
+# other shapes.
+REFUSED = {
+    "c2c_eye_unequal",
+    "c2c_size_mismatch",
+    "c2t_None",
+    "c2t_eye_is_ignored",
+    "t2c_non_square_18tok",
+}
+OTHERS = {
+    "t2t_token_count_differs"
+}  # is resized to the tokens of the target, where the public code keeps the source's
+REACHABLE = [
+    case for case in LAYERS if isinstance(LAYERS[case], dict) and "state_dict" in LAYERS[case]
+]
 BUILT = [case for case in REACHABLE if case not in REFUSED | OTHERS]
 
 
 def build(case: str, **changes):
     golden = LAYERS[case]
-    return build_stitching_layer(golden["type"], golden["src"], golden["dst"], **(golden["options"] | changes))
+    return build_stitching_layer(
+        golden["type"], golden["src"], golden["dst"], **(golden["options"] | changes)
+    )
 
 
 @pytest.mark.parametrize("case", [case for case in BUILT if f"{case}/y" in numbers(NAME)])
 def test_outputs_equal_the_public_code(case):
     layer = build(case, init="rand")
-    assert [[key, list(value.shape)] for key, value in layer.state_dict().items()] == LAYERS[case]["state_dict"]
+    assert [[key, list(value.shape)] for key, value in layer.state_dict().items()] == LAYERS[case][
+        "state_dict"
+    ]
     load_golden_weights(layer, 500)
-    torch.testing.assert_close(layer(tensor(NAME, f"{case}/x")), tensor(NAME, f"{case}/y"), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        layer(tensor(NAME, f"{case}/x")), tensor(NAME, f"{case}/y"), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("case", [case for case in BUILT if "rc2c_pre_eye" not in case])
@@ -36,13 +53,17 @@ def test_initialisation_equals_the_public_code_in_the_seed(case):
     state = build(case).state_dict()
     for key, value in state.items():
         expected = tensor(NAME, f"{case}/init_seed0/{key}")
-        torch.testing.assert_close(value, expected, rtol=0, atol=1e-7)  # processors scale the draws in other orders
+        torch.testing.assert_close(
+            value, expected, rtol=0, atol=1e-7
+        )  # processors scale the draws in other orders
 
 
 def test_eye_is_the_identity_and_resizes():
     x = torch.randn(2, 6, 4, 4)
     for kind in ("rc2c_pre", "rc2c_post", "c2c"):
-        torch.testing.assert_close(build_stitching_layer(kind, (6, 4, 4), (6, 4, 4), init="eye")(x), x)
+        torch.testing.assert_close(
+            build_stitching_layer(kind, (6, 4, 4), (6, 4, 4), init="eye")(x), x
+        )
     layer = build_stitching_layer("rc2c_pre", (6, 4, 4), (6, 8, 8), init="eye")
     torch.testing.assert_close(layer(x), resize(x, (8, 8), "bilinear"))
 
@@ -55,7 +76,9 @@ def test_rectangular_eye_between_tokens_warns(capsys):
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
-@pytest.mark.parametrize(("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((3, 5), (7, 4))])
+@pytest.mark.parametrize(
+    ("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((3, 5), (7, 4))]
+)
 def test_convolving_first_or_last_is_the_same(mode, source, target):
     layer = StitchingLayer((3, *source), (2, *target), upsample_mode=mode).double()
     x = torch.randn(2, 3, *source, dtype=torch.float64)
@@ -81,7 +104,9 @@ def tokens_of(maps: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(("size", "n_tokens", "cls"), [((8, 8), 17, "pool"), ((3, 5), 16, None), ((2, 4), 8, None),
                                                        ((2, 2), 10, "learn")])  # fmt: skip
 def test_c2t_resizes_to_the_grid_of_tokens(size, n_tokens, cls, mode):
-    layer = build_stitching_layer("c2t", (6, *size), (n_tokens, 7), c2t_cls_token=cls, upsample_mode=mode)
+    layer = build_stitching_layer(
+        "c2t", (6, *size), (n_tokens, 7), c2t_cls_token=cls, upsample_mode=mode
+    )
     x = torch.randn(2, 6, *size)
     side = 2 if n_tokens == 8 else int((n_tokens - (cls is not None)) ** 0.5)
     grid = (2, 4) if n_tokens == 8 else (side, side)
@@ -101,7 +126,11 @@ def test_t2t_resizes_the_grid_of_patches_and_keeps_the_cls_token(n_source, n_tar
     layer = build_stitching_layer("t2t", (n_source, 6), (n_target, 7), c2t_cls_token="pool")
     x = torch.randn(2, n_source, 6)
     assert list(layer.state_dict()) == ["transform.weight", "transform.bias"]
-    maps = x[:, n_source % 2 :].transpose(1, 2).unflatten(2, (2, 2)) if n_source == 5 else x.mT.unflatten(2, (2, 2))
+    maps = (
+        x[:, n_source % 2 :].transpose(1, 2).unflatten(2, (2, 2))
+        if n_source == 5
+        else x.mT.unflatten(2, (2, 2))
+    )
     patches = layer.transform(tokens_of(resize(maps, (4, 4), "bilinear")))
     found = layer(x)
     assert found.shape == (2, n_target, 7)
@@ -130,15 +159,33 @@ def test_t2t_without_tokens():
     [
         ("c2c", (6, 2, 2), (5, 2, 2), {"init": "eye"}, "equal widths"),
         ("c2c", (6, 2, 2), (6, 3, 2), {}, "equal size"),
-        ("c2t", (6, 2, 2), (17, 6), {}, "17 tokens, which form no square; use c2t_cls_token pool or learn"),
+        (
+            "c2t",
+            (6, 2, 2),
+            (17, 6),
+            {},
+            "17 tokens, which form no square; use c2t_cls_token pool or learn",
+        ),
         ("t2c", (18, 6), (6, 2, 2), {}, "patch tokens that form a square, not 18"),
         ("t2c", (5, 6), (6, 2, 2), {"init": "eye"}, "init eye is not defined"),
         ("rc2c_pre", (5, 6), (6, 2, 2), {}, "use t2c"),
         ("rc2c_pre", (10,), (6, 2, 2), {}, "choose layers"),
-        ("t2t", (7, 6), (4, 6), {}, "equal token counts, or patch tokens that form squares, not 7 and 4"),
+        (
+            "t2t",
+            (7, 6),
+            (4, 6),
+            {},
+            "equal token counts, or patch tokens that form squares, not 7 and 4",
+        ),
         ("t2t", (4, 6), (5, 6), {}, "say how it is made, c2t_cls_token pool or learn"),
         ("t2t", (6,), (4, 6), {}, "choose layers"),
-        ("c2t", (6, 3, 3), (16, 6), {"c2t_cls_token": "pool"}, "which form no square; leave out c2t_cls_token"),
+        (
+            "c2t",
+            (6, 3, 3),
+            (16, 6),
+            {"c2t_cls_token": "pool"},
+            "which form no square; leave out c2t_cls_token",
+        ),
     ],
 )
 def test_shapes_that_do_not_fit(kind, source, target, options, line):

@@ -1,4 +1,5 @@
-"""The tables and figures of folders of stitches: rows read from runs, captions, grids and comparisons."""
+"""The tables and figures of folders of stitches: rows read from runs, captions, grids and
+comparisons."""
 
 import json
 import math
@@ -31,11 +32,22 @@ def run(folder, *, metrics=None, **options):
 
 def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_path):
     """Its summary.txt says 0."""
-    metrics = {"accuracy": 0.75, "front_accuracy": 0.9, "end_accuracy": 0.8, "representation_difference": 0.25}
+    metrics = {
+        "accuracy": 0.75,
+        "front_accuracy": 0.9,
+        "end_accuracy": 0.8,
+        "representation_difference": 0.25,
+    }
     assert run(tmp_path / "a").row.matching_error is None
-    assert run(tmp_path / "b", metrics=metrics | {"matching_error": None}).row.matching_error is None
+    assert (
+        run(tmp_path / "b", metrics=metrics | {"matching_error": None}).row.matching_error is None
+    )
     matched = run(tmp_path / "c", metrics=metrics | {"matching_error": 0.125}, init="pinv").row
-    assert matched.matching_error == 0.125 and matched.end_accuracy == 0.8 and math.isnan(matched.agreement)
+    assert (
+        matched.matching_error == 0.125
+        and matched.end_accuracy == 0.8
+        and math.isnan(matched.agreement)
+    )
     networks = run(tmp_path / "e", front_model_path="./m//a.pt", end_model_path=None).row
     assert networks.front_model_path == "m/a.pt" and networks.end_model_path is None
     write_grid(tmp_path / "grid.csv", [run(tmp_path / "d").row])
@@ -45,22 +57,41 @@ def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_pa
 
 
 def test_the_caption_names_what_all_rows_share():
-    assert describe_stitches([stitch_row(n_images=360), stitch_row(end_layer="layer3.0", seed=1, n_images=360)]) == (
+    assert describe_stitches(
+        [stitch_row(n_images=360), stitch_row(end_layer="layer3.0", seed=1, n_images=360)]
+    ) == (
         "Networks: a.pt (resnet18) → b.pt (resnet18). Data: digits. "
         "Method: task loss matching (rc2c_pre, 3 epochs, init rand). Images: 360."
     )
     back = stitch_row(front_model_path="b.pt", end_model_path="a.pt", init="pinv", n_epochs=0)
     assert describe_stitches([stitch_row(), back]) == "Networks: resnet18 → resnet18. Data: digits."
-    assert describe_stitches([back]).endswith("Method: direct matching (rc2c_pre, matched on 100 images).")
+    assert describe_stitches([back]).endswith(
+        "Method: direct matching (rc2c_pre, matched on 100 images)."
+    )
     soft = stitch_row(objective="soft", init="pinv")
-    assert describe_stitches([soft]).endswith("soft matching (rc2c_pre, 3 epochs, init pinv, matched on 100 images).")
-    paths = {"front_model_path": "/home/me/m/a.pt", "front_model_type": "/home/me/nets/own.py:build"}
-    shortened = "Networks: m/a.pt (nets/own.py:build) → b.pt (resnet18). Data: sets/flowers. Method:"
-    assert describe_stitches([stitch_row(**paths, dataset="/data/sets/flowers")]).startswith(shortened)
+    assert describe_stitches([soft]).endswith(
+        "soft matching (rc2c_pre, 3 epochs, init pinv, matched on 100 images)."
+    )
+    paths = {
+        "front_model_path": "/home/me/m/a.pt",
+        "front_model_type": "/home/me/nets/own.py:build",
+    }
+    shortened = (
+        "Networks: m/a.pt (nets/own.py:build) → b.pt (resnet18). Data: sets/flowers. Method:"
+    )
+    assert describe_stitches([stitch_row(**paths, dataset="/data/sets/flowers")]).startswith(
+        shortened
+    )
 
 
-def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale(tmp_path, drawn_figures):
-    rows = [stitch_row(), stitch_row(accuracy=0.9, init="pinv", n_epochs=0), stitch_row(end_layer="layer3.0")]
+def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale(
+    tmp_path, drawn_figures
+):
+    rows = [
+        stitch_row(),
+        stitch_row(accuracy=0.9, init="pinv", n_epochs=0),
+        stitch_row(end_layer="layer3.0"),
+    ]
     write_grid(tmp_path / "grid.csv", rows, figure=".pdf", title="Digits")
     ((path, figure),) = drawn_figures.items()
     panels = [axes for axes in figure.axes if axes.images]
@@ -89,14 +120,18 @@ def test_two_experiments_are_compared_by_the_second_less_the_first(tmp_path, dra
     limits = {name: image.get_clim() for name, image in panels.items()}
     assert limits == {"direct matching": (0, 1), "task loss matching": (0, 1),
                       "task loss matching − direct matching": (-0.25, 0.25)}  # fmt: skip
-    assert "direct matching (rc2c_pre, matched on 100 images); task loss matching (" in caption_of(figure)
+    assert "direct matching (rc2c_pre, matched on 100 images); task loss matching (" in caption_of(
+        figure
+    )
 
 
 def test_folders_that_are_compared(capsys):
     """Methods of one name are told apart by them; each holds one experiment."""
     compare(["a", "b"], [[stitch_row()], [stitch_row(n_epochs=9)]])
     assert capsys.readouterr().out.splitlines()[::3] == ["a", "b", "b − a"]
-    with pytest.raises(UserError, match=r"^b holds 2 experiments \(seed=0; seed=1\); to compare two folders, give"):
+    with pytest.raises(
+        UserError, match=r"^b holds 2 experiments \(seed=0; seed=1\); to compare two folders, give"
+    ):
         compare(["a", "b"], [[stitch_row()], [stitch_row(), stitch_row(seed=1)]])
     with pytest.raises(UserError, match="^a is given twice"):
         compare(["a", "a"], [[stitch_row()], [stitch_row()]])

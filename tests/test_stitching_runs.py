@@ -1,4 +1,5 @@
-"""Options of stitches that have no effect; the runs of a folder that are resumed, their agreement and predictions."""
+"""Options of stitches that have no effect; the runs of a folder that are resumed, their agreement
+and predictions."""
 
 import json
 import math
@@ -35,25 +36,38 @@ def options_of(*arguments: str) -> dict:
 
 @pytest.fixture(scope="module")
 def networks():
-    return [build_model("resnet18_samewidth", n_channels=1, image_shape=(1, 8, 8)) for _ in range(2)]
+    return [
+        build_model("resnet18_samewidth", n_channels=1, image_shape=(1, 8, 8)) for _ in range(2)
+    ]
 
 
 @pytest.fixture(scope="module")
 def layer(networks):
-    return build_layers(*networks, *([name] for name in PAIR), "rc2c_pre", image_shape=(1, 8, 8), seed=0)[0][PAIR]
+    return build_layers(
+        *networks, *([name] for name in PAIR), "rc2c_pre", image_shape=(1, 8, 8), seed=0
+    )[0][PAIR]
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--front-pinv-rank", "8"], "--front-pinv-rank counts with -i pinv, repair, covariance, ortho, ridge only"),
-        (["-pinv-samples", "auto"], "-pinv-samples auto counts with -i pinv, repair, covariance, ortho, ridge only"),
+        (
+            ["--front-pinv-rank", "8"],
+            "--front-pinv-rank counts with -i pinv, repair, covariance, ortho, ridge only",
+        ),
+        (
+            ["-pinv-samples", "auto"],
+            "-pinv-samples auto counts with -i pinv, repair, covariance, ortho, ridge only",
+        ),
         (["-e", "0"], "-e 0 -i rand: a random stitching layer is measured"),
         ([], "without --mod-only-stitch the BatchNorm statistics of what the stitch uses"),
         (["--mod-only-stitch"], ""),
         (["-e", "0", "-i", "pinv"], ""),
         (["--mod-only-stitch", "--front-stitch-rank", "64"], ""),
-        (["--mod-only-stitch", "--front-stitch-rank", "65"], "rank 65 is above the width of layer2.0 (64)"),
+        (
+            ["--mod-only-stitch", "--front-stitch-rank", "65"],
+            "rank 65 is above the width of layer2.0 (64)",
+        ),
     ],
     ids=str,
 )
@@ -64,10 +78,14 @@ def test_options_without_effect_are_named(arguments, line, networks, layer, caps
 
 
 def test_cuts_around_which_the_images_go_on_are_noted_once(networks, layer, capsys):
-    pairs = dict.fromkeys((Pair(front, end) for front in ("layer1.0", "layer2.0") for end in INSIDE), layer)
+    pairs = dict.fromkeys(
+        (Pair(front, end) for front in ("layer1.0", "layer2.0") for end in INSIDE), layer
+    )
     check_options(Experiment.of(options_of("--mod-only-stitch")), pairs, *networks)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("layer3.0.conv1, layer3.0.bn2: inside a block, no true cut, as what follows depends on the")
+    assert line.startswith(
+        "layer3.0.conv1, layer3.0.bn2: inside a block, no true cut, as what follows depends on the"
+    )
 
 
 def test_a_finished_run_of_the_public_code_is_finished(layer, tmp_path, capsys):
@@ -81,25 +99,38 @@ def test_a_finished_run_of_the_public_code_is_finished(layer, tmp_path, capsys):
     options = options_of() | written
     assert not GridRuns(tmp_path, {pair: layer}, Experiment.of(options), resume=True).layers
     with pytest.raises(UserError, match="learning_rate was"):
-        GridRuns(tmp_path, {pair: layer}, Experiment.of(options | {"learning_rate": 7}), resume=True)
-    assert GridRuns(tmp_path, {pair: layer}, Experiment.of(options | {"seed": 7}), resume=True).layers == {pair: layer}
-    assert GridRuns(tmp_path, {pair: layer}, Experiment.of(options | {"objective": "hint"}), resume=True).layers
+        GridRuns(
+            tmp_path, {pair: layer}, Experiment.of(options | {"learning_rate": 7}), resume=True
+        )
+    assert GridRuns(
+        tmp_path, {pair: layer}, Experiment.of(options | {"seed": 7}), resume=True
+    ).layers == {pair: layer}
+    assert GridRuns(
+        tmp_path, {pair: layer}, Experiment.of(options | {"objective": "hint"}), resume=True
+    ).layers
 
 
 def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
-    """A grid that was killed after its first pair: in other batches the others could round otherwise."""
+    """A grid that was killed after its first pair: in other batches the others could round
+    otherwise."""
     last = Pair("layer1.0", "layer3.1")
     pairs = {PAIR: layer, Pair("layer2.0", "layer3.1"): layer, last: layer}
     experiment = Experiment.of(options_of("--mod-only-stitch", "-e", "1", "-gpu", "-1"))
     begun = GridRuns(tmp_path, pairs, experiment)
     assert not list(tmp_path.iterdir())  # a failure in the first epoch leaves nothing
     log = EpochLog(HeadResult(0.5, 1.0, 1.0), HeadResult(0.5, 1.0, 1.0))
-    begun.log(dict.fromkeys(pairs, [log]), {"history": torch.ones(1, 3, 2, 3), "weight": torch.ones(1)})
+    begun.log(
+        dict.fromkeys(pairs, [log]), {"history": torch.ones(1, 3, 2, 3), "weight": torch.ones(1)}
+    )
     Run.in_folder(begun.folders[PAIR], experiment.config(PAIR)).finish()
     states = list(tmp_path.glob("*/resume.pt"))
     assert [state.parent for state in states] == [begun.folders[last]]
     again = GridRuns(tmp_path, pairs, experiment, resume=True)
-    assert list(again.layers) == list(pairs) and again.folders == begun.folders and again.state["weight"] == 1
+    assert (
+        list(again.layers) == list(pairs)
+        and again.folders == begun.folders
+        and again.state["weight"] == 1
+    )
     assert "1 of 3 runs are finished" in capsys.readouterr().err
     with pytest.raises(UserError, match="n_epochs was"):
         GridRuns(tmp_path, pairs, Experiment.of(experiment.options | {"n_epochs": 2}), resume=True)
@@ -107,9 +138,13 @@ def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
 
 def test_config_txt_is_the_last_file_of_a_run(networks, layer, tmp_path, monkeypatch):
     """A folder that has it is finished: whatever write fails before it, and it is not there."""
-    experiment = Experiment.of(options_of("--mod-only-stitch", "-i", "pinv", "-e", "0", "-gpu", "-1"))
+    experiment = Experiment.of(
+        options_of("--mod-only-stitch", "-i", "pinv", "-e", "0", "-gpu", "-1")
+    )
     metrics = Metrics(accuracy=1.0, end_accuracy=0.5, representation_difference=0.5)
-    score = GridScore({PAIR: metrics}, dict.fromkeys((PAIR, "front", "end", "labels"), torch.arange(3)))
+    score = GridScore(
+        {PAIR: metrics}, dict.fromkeys((PAIR, "front", "end", "labels"), torch.arange(3))
+    )
     written, write = [], os.replace
 
     def note_and_write(source, target):
@@ -119,7 +154,14 @@ def test_config_txt_is_the_last_file_of_a_run(networks, layer, tmp_path, monkeyp
     monkeypatch.setattr(os, "replace", note_and_write)
     GridRuns(tmp_path, {PAIR: layer}, experiment).finish(score, {}, whole_networks=None)
     (folder,) = tmp_path.iterdir()
-    files = {"final_model.pt", "predictions.npz", "metrics.json", "summary.txt", "run.json", "config.txt"}
+    files = {
+        "final_model.pt",
+        "predictions.npz",
+        "metrics.json",
+        "summary.txt",
+        "run.json",
+        "config.txt",
+    }
     assert {path.name for path in folder.iterdir()} == files
     assert written[-1] == "config.txt" and files <= set(written)
 
@@ -127,7 +169,10 @@ def test_config_txt_is_the_last_file_of_a_run(networks, layer, tmp_path, monkeyp
 def test_kappa_at_its_limits():
     one = torch.tensor([0, 1, 2, 0])
     assert agreement_of(one, one) == (1, 1)
-    assert agreement_of(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])) == (0.5, 0)  # as by chance
+    assert agreement_of(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])) == (
+        0.5,
+        0,
+    )  # as by chance
     agreement, kappa = agreement_of(0 * one, 0 * one)
     assert agreement == 1 and math.isnan(kappa)
 
@@ -136,7 +181,11 @@ def test_kappa_at_its_limits():
 def test_predictions_are_kept_in_few_bytes(tmp_path, n_classes, dtype):
     classes = torch.arange(n_classes)
     names = ("stitched", "front", "end", "labels")
-    write_predictions(tmp_path / "predictions.npz", {name: classes + i for i, name in enumerate(names)})
+    write_predictions(
+        tmp_path / "predictions.npz", {name: classes + i for i, name in enumerate(names)}
+    )
     with np.load(tmp_path / "predictions.npz") as found:
-        assert found.files == list(names) and {found[name].dtype for name in names} == {np.dtype(dtype)}
+        assert found.files == list(names) and {found[name].dtype for name in names} == {
+            np.dtype(dtype)
+        }
         np.testing.assert_array_equal(found["front"], (classes + 1).numpy())

@@ -1,4 +1,5 @@
-"""Rules of the house that can be checked by reading: layers, help without torch, requirements, no package."""
+"""Rules of the house that can be checked by reading: layers, help without torch, requirements, no
+package."""
 
 import ast
 import graphlib
@@ -52,7 +53,10 @@ def test_imports_point_downwards():
 
 
 def test_no_imports_form_a_circle():
-    paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "src").rglob("*.py")}
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for path in (ROOT / "src").rglob("*.py")
+    }
     modules = {name.removesuffix(".__init__"): path for name, path in paths.items()}
     needs = {}
     for name, path in modules.items():
@@ -64,7 +68,9 @@ def test_no_imports_form_a_circle():
 
 def test_help_and_usage_errors_come_before_torch():
     """Of all scripts, in one process."""
-    files = sorted({*ROOT.glob("exec_*.py"), *ROOT.glob("misc/*.py")} - {ROOT / "misc" / "benchmark.py"})
+    files = sorted(
+        {*ROOT.glob("exec_*.py"), *ROOT.glob("misc/*.py")} - {ROOT / "misc" / "benchmark.py"}
+    )
     scripts = [str(path) for path in files if "cli.Parser(" in path.read_text()]
     code = (
         "import runpy, sys\n"
@@ -75,8 +81,12 @@ def test_help_and_usage_errors_come_before_torch():
         "    assert not {'torch', 'torchvision'} & {*sys.modules}, script\n"
     )
     for argument, status in (("--help", 0), ("--nonsense", 2)):
-        done = subprocess.run([sys.executable, "-c", code, argument, *scripts], capture_output=True, text=True)
-        assert done.returncode == 0 and done.stdout.count(f"exit {status}\n") == len(scripts), done.stderr
+        done = subprocess.run(
+            [sys.executable, "-c", code, argument, *scripts], capture_output=True, text=True
+        )
+        assert done.returncode == 0 and done.stdout.count(f"exit {status}\n") == len(scripts), (
+            done.stderr
+        )
 
 
 def test_environment_and_requirements_name_the_same_packages():
@@ -88,8 +98,13 @@ def test_environment_and_requirements_name_the_same_packages():
 
 
 def test_pip_says_that_there_is_no_package(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "pip", "wheel", ROOT], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1 and "cannot be installed: clone it, and run `make` there." in done.stderr + done.stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", ROOT], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (
+        done.returncode == 1
+        and "cannot be installed: clone it, and run `make` there." in done.stderr + done.stdout
+    )
     assert not list(tmp_path.iterdir())
 
 

@@ -32,7 +32,9 @@ def optimizers(monkeypatch):
     def recording(*arguments):
         optimizer = build(*arguments)
         optimizer.rates = []
-        optimizer.register_step_pre_hook(lambda *_: optimizer.rates.append(optimizer.param_groups[0]["lr"]))
+        optimizer.register_step_pre_hook(
+            lambda *_: optimizer.rates.append(optimizer.param_groups[0]["lr"])
+        )
         made.append(optimizer)
         return optimizer
 
@@ -54,13 +56,19 @@ COSINE = [(1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)]
     ids=["epochs", "updates", "from the start", "cosine"],
 )
 def test_learning_rates_of_all_updates(settings, expected, images, optimizers):
-    list(train(Classification(make_network()), images, images, settings._replace(learning_rate=1.0)))
+    list(
+        train(Classification(make_network()), images, images, settings._replace(learning_rate=1.0))
+    )
     assert optimizers[0].rates == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
     ("name", "kind", "more"),
-    [("adam", torch.optim.Adam, {}), ("adamw", torch.optim.AdamW, {}), ("sgd", torch.optim.SGD, {"momentum": 0.9})],
+    [
+        ("adam", torch.optim.Adam, {}),
+        ("adamw", torch.optim.AdamW, {}),
+        ("sgd", torch.optim.SGD, {"momentum": 0.9}),
+    ],
 )
 def test_optimizers(name, kind, more, images, optimizers):
     settings = Settings(1, 10, optimizer=name, weight_decay=0.25, learning_rate=0.5, **more)
@@ -77,7 +85,9 @@ def test_gradients_are_clipped_for_each_head(images):
     settings = Settings(1, 20, "sgd", learning_rate=1.0, weight_decay=0.0, grad_clip=1e-3)
     list(train(task, images, images, settings))
     steps = [after - was for after, was in zip(task.heads[0].parameters(), before, strict=True)]
-    assert torch.cat([step.flatten() for step in steps]).norm().item() == pytest.approx(1e-3, rel=1e-2)
+    assert torch.cat([step.flatten() for step in steps]).norm().item() == pytest.approx(
+        1e-3, rel=1e-2
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,7 +98,9 @@ def test_gradients_are_clipped_for_each_head(images):
 def test_a_loss_that_is_not_finite_stops_the_training(settings, bias, images):
     model = make_network()
     model[1].bias.data[0] = bias
-    with pytest.raises(UserError, match="epoch 1, up to step 3: the loss of the network is not finite"):
+    with pytest.raises(
+        UserError, match="epoch 1, up to step 3: the loss of the network is not finite"
+    ):
         list(train(Classification(model), images, images, Settings(3, 8, **settings)))
 
 
@@ -101,14 +113,19 @@ def test_unlabelled_samples_count_neither_in_the_loss_nor_in_the_accuracy():
 
 
 def test_the_seed_counts_for_networks_that_drop_out():
-    images, trained = ImageSet(torch.ones(20, 1, 2, 2), torch.zeros(20, dtype=torch.long), n_classes=2), []
+    images, trained = (
+        ImageSet(torch.ones(20, 1, 2, 2), torch.zeros(20, dtype=torch.long), n_classes=2),
+        [],
+    )
     for seed in (0, 0, 1):
         torch.rand(7)  # the global generator is somewhere else each time
         model = make_network(nn.Dropout(0.5))
         task = Classification(model)
         list(train(task, images, images, Settings(1, 20, learning_rate=0.1, seed=seed)))
         trained.append(model[2].weight)
-        assert evaluate(task, images.batches(20)) == evaluate(task, images.batches(20))  # which drops nothing
+        assert evaluate(task, images.batches(20)) == evaluate(
+            task, images.batches(20)
+        )  # which drops nothing
     assert torch.equal(trained[0], trained[1]) and not torch.equal(trained[0], trained[2])
 
 

@@ -1,4 +1,5 @@
-"""Density, recall, Fréchet distance and doses: loops and scipy as oracles, limits, what is pooled how; the rule."""
+"""Density, recall, Fréchet distance and doses: loops and scipy as oracles, limits, what is pooled
+how; the rule."""
 
 import math
 
@@ -11,7 +12,14 @@ from torch import Tensor
 
 from src.datasets.in_memory import ImageSet
 from src.ood.detectors import mean_over_positions
-from src.ood.evaluation_rows import COLLAPSED, IN_DISTRIBUTION, OFF, StitchValidity, ValidityLimits, side_of
+from src.ood.evaluation_rows import (
+    COLLAPSED,
+    IN_DISTRIBUTION,
+    OFF,
+    StitchValidity,
+    ValidityLimits,
+    side_of,
+)
 from src.ood.reference import EvaluationOptions
 from src.ood.validity import NOISES, SHRINKAGES, Doses, Validity, cells, features
 from src.runtime import generator
@@ -22,7 +30,9 @@ K = 5
 def maps(n: int, *, seed: int, mean: float = 0.0, scale: float = 1.0) -> Tensor:
     """Maps of four channels that vary unequally, (n, 4, 6, 6)."""
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(n, 4, 1, 1, generator=generator) + 0.5 * torch.randn(n, 4, 6, 6, generator=generator)
+    images = torch.randn(n, 4, 1, 1, generator=generator) + 0.5 * torch.randn(
+        n, 4, 6, 6, generator=generator
+    )
     return mean + scale * images * torch.tensor([1.0, 2.0, 0.5, 1.5])[:, None, None] + 3
 
 
@@ -35,15 +45,26 @@ def measured(reference: Tensor, samples: Tensor):
 
 
 def radius(points: list[np.ndarray], i: int) -> float:
-    return sorted(np.linalg.norm(points[i] - other) for j, other in enumerate(points) if j != i)[K - 1]
+    return sorted(np.linalg.norm(points[i] - other) for j, other in enumerate(points) if j != i)[
+        K - 1
+    ]
 
 
 def by_loops(reference: Tensor, samples: Tensor) -> tuple[float, float]:
-    """Density and recall as they are defined (Naeem et al. 2020, equations 3 and 5; Kynkäänniemi et al. 2019)."""
-    real, fake = (list(F.adaptive_avg_pool2d(x, 2).flatten(1).double().numpy()) for x in (reference, samples))
-    real_radii, fake_radii = ([radius(points, i) for i in range(len(points))] for points in (real, fake))
-    inside = sum(np.linalg.norm(y - x) <= r for y in fake for x, r in zip(real, real_radii, strict=True))
-    covered = sum(any(np.linalg.norm(x - y) <= r for y, r in zip(fake, fake_radii, strict=True)) for x in real)
+    """Density and recall as they are defined (Naeem et al. 2020, equations 3 and 5; Kynkäänniemi et
+    al. 2019)."""
+    real, fake = (
+        list(F.adaptive_avg_pool2d(x, 2).flatten(1).double().numpy()) for x in (reference, samples)
+    )
+    real_radii, fake_radii = (
+        [radius(points, i) for i in range(len(points))] for points in (real, fake)
+    )
+    inside = sum(
+        np.linalg.norm(y - x) <= r for y in fake for x, r in zip(real, real_radii, strict=True)
+    )
+    covered = sum(
+        any(np.linalg.norm(x - y) <= r for y, r in zip(fake, fake_radii, strict=True)) for x in real
+    )
     return inside / (K * len(fake)), covered / len(real)
 
 
@@ -62,8 +83,15 @@ def test_the_frechet_distance_equals_scipys(n):
     means = [x.double().mean(0).numpy() for x in (reference, samples)]
     first, second = (np.cov(x.double().numpy().T, bias=True) for x in (reference, samples))
     root = scipy.linalg.sqrtm(first @ second).real
-    expected = np.square(means[0] - means[1]).sum() + np.trace(first) + np.trace(second) - 2 * np.trace(root)
-    assert measured(reference, samples).frechet == pytest.approx(expected / np.trace(first), rel=1e-4)
+    expected = (
+        np.square(means[0] - means[1]).sum()
+        + np.trace(first)
+        + np.trace(second)
+        - 2 * np.trace(root)
+    )
+    assert measured(reference, samples).frechet == pytest.approx(
+        expected / np.trace(first), rel=1e-4
+    )
 
 
 def test_doses_are_those_of_activations_that_are_laid_out():
@@ -76,27 +104,49 @@ def test_doses_are_those_of_activations_that_are_laid_out():
         validity.add_own(batch)
     validity.fit_own(torch.zeros(60, dtype=torch.long))  # foils
     itself, doses = validity.of_stitch(features(own)), validity.doses
-    assert (itself.noise_dose, itself.shrinkage_dose) == (0, 0) and itself.density == itself.density_own
-    noise = torch.randn(60, 4, 1, 1, generator=generator(0)) * own.std((0, 2, 3), correction=0)[:, None, None]
+    assert (itself.noise_dose, itself.shrinkage_dose) == (
+        0,
+        0,
+    ) and itself.density == itself.density_own
+    noise = (
+        torch.randn(60, 4, 1, 1, generator=generator(0))
+        * own.std((0, 2, 3), correction=0)[:, None, None]
+    )
     noisy = [measured(reference, own + amount * noise).density for amount in (0, *NOISES)]
     shrunk = [measured(reference, mean + (1 - share) * (own - mean)) for share in (0, *SHRINKAGES)]
-    assert doses.noisy_density == pytest.approx(np.array(noisy), abs=1 / 300)  # one of the balls of five
-    assert doses.shrunk_density == pytest.approx(np.array([each.density for each in shrunk]), abs=1 / 300)
-    assert doses.shrunk_recall == pytest.approx(np.array([each.recall for each in shrunk]), abs=1 / 90)
+    assert doses.noisy_density == pytest.approx(
+        np.array(noisy), abs=1 / 300
+    )  # one of the balls of five
+    assert doses.shrunk_density == pytest.approx(
+        np.array([each.density for each in shrunk]), abs=1 / 300
+    )
+    assert doses.shrunk_recall == pytest.approx(
+        np.array([each.recall for each in shrunk]), abs=1 / 90
+    )
 
 
 def test_doses_are_interpolated_and_limited():
     doses = Doses(10**9, np.array([1.0, 0.5, 0.25, 0.1, 0.01]), np.array([1.0, 2, 4, 8, 16]),
                   np.array([0.9, 0.8, 0.6, 0.3, 0.1]))  # fmt: skip
-    assert [doses.noise(density) for density in (1.0, 1.5, 0.01, 0.001, 0)] == pytest.approx([0, 0, 0.2, 0.2, 0.2])
+    assert [doses.noise(density) for density in (1.0, 1.5, 0.01, 0.001, 0)] == pytest.approx(
+        [0, 0, 0.2, 0.2, 0.2]
+    )
     assert doses.noise(0.25) == pytest.approx(0.04 / 1.04)
-    assert doses.noise(math.sqrt(0.5)) == pytest.approx(0.01 / 1.01 / 2)  # half-way of the logarithms
+    assert doses.noise(math.sqrt(0.5)) == pytest.approx(
+        0.01 / 1.01 / 2
+    )  # half-way of the logarithms
     assert doses.shrinkage(0.5, 1.0) == doses.shrinkage(1.0, 0.9) == 0
     assert doses.shrinkage(2.0, 0.9) == doses.shrinkage(0.5, 0.8) == pytest.approx(0.05)
     assert doses.shrinkage(3.0, 0.45) == pytest.approx(0.15)  # by recall; by density it is less
     assert doses.shrinkage(99, 0.9) == doses.shrinkage(1.0, 0) == 0.3
-    flat = doses._replace(noisy_density=np.array([1.0, 1.0, 1.1, 0.5, 0.5]), shrunk_recall=np.zeros(5))
-    assert flat.noise(1.0) == 0 and flat.noise(0.4) == 0.2 and flat.noise(0.5) == pytest.approx(0.09 / 1.09)
+    flat = doses._replace(
+        noisy_density=np.array([1.0, 1.0, 1.1, 0.5, 0.5]), shrunk_recall=np.zeros(5)
+    )
+    assert (
+        flat.noise(1.0) == 0
+        and flat.noise(0.4) == 0.2
+        and flat.noise(0.5) == pytest.approx(0.09 / 1.09)
+    )
     assert math.isnan(flat.shrinkage(1.0, 0.5))
 
 
@@ -109,8 +159,14 @@ def test_shifts_scales_and_images_beyond_two_thousand_change_nothing():
 
 
 def test_two_thousand_test_images_are_chosen_and_found_in_their_batches():
-    images = ImageSet(torch.zeros(2500, 1, 1, 1, dtype=torch.uint8), torch.zeros(2500, dtype=torch.long), n_classes=1)
-    chosen = EvaluationOptions(None, (), (), "", True, batch_size=64, dataset="", test=images).sampled_in_batches()
+    images = ImageSet(
+        torch.zeros(2500, 1, 1, 1, dtype=torch.uint8),
+        torch.zeros(2500, dtype=torch.long),
+        n_classes=1,
+    )
+    chosen = EvaluationOptions(
+        None, (), (), "", True, batch_size=64, dataset="", test=images
+    ).sampled_in_batches()
     found = torch.cat([64 * number + indices for number, indices in enumerate(chosen)])
     assert len(chosen) == 40 and torch.equal(found, images.permutation(0)[:2000].sort().values)
 
@@ -122,7 +178,9 @@ def test_cells_of_maps_tokens_and_vectors():
     assert torch.equal(cells(tokens), cells(x))
     with_cls = torch.cat([torch.full((1, 1, 2), 9.0), tokens], 1)
     assert torch.equal(cells(with_cls), torch.cat([torch.full((1, 1, 2), 9.0), cells(x)], 1))
-    assert torch.equal(cells(tokens[:, :8])[0, :, 0], torch.tensor([0.5, 2.5, 4.5, 6.5]))  # no square
+    assert torch.equal(
+        cells(tokens[:, :8])[0, :, 0], torch.tensor([0.5, 2.5, 4.5, 6.5])
+    )  # no square
     assert cells(x[:, :, :1, :1]).shape == (1, 1, 2) and cells(torch.ones(3, 5)).shape == (3, 1, 5)
     assert torch.equal(mean_over_positions(x), mean_over_positions(tokens))
 
@@ -143,6 +201,9 @@ def test_sides():
         (0.04, 0.14, IN_DISTRIBUTION), (0.06, 0, OFF), (0.06, 0.3, OFF), (0.04, 0.16, COLLAPSED),
     ):  # fmt: skip
         validity = StitchValidity(0.8, 0.8, 0.1, 0.8, 0.8, 0.1, noise, shrinkage)
-        assert side_of(validity) == expected and side_of(validity, ValidityLimits(1, 1)) == IN_DISTRIBUTION
+        assert (
+            side_of(validity) == expected
+            and side_of(validity, ValidityLimits(1, 1)) == IN_DISTRIBUTION
+        )
         for unknown in ("noise_dose", "shrinkage_dose"):
             assert side_of(validity._replace(**{unknown: math.nan})) is None

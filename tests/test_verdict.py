@@ -1,4 +1,5 @@
-"""Verdicts: the rule by hand, networks and seeds, what is read from folders, and misc/verdict.py."""
+"""Verdicts: the rule by hand, networks and seeds, what is read from folders, and
+misc/verdict.py."""
 
 import json
 import math
@@ -20,7 +21,16 @@ from src.verdict.verdict_rows import VerdictRow
 from tests.commands import PDF, caption_of, error_line, read_csv, run
 from tests.goldens import DATA
 from tests.result_rows import similarity_row
-from tests.written_runs import IDENTIFIED, LABELS, VALID, N, predicted, runs_of, write_evaluation, write_run
+from tests.written_runs import (
+    IDENTIFIED,
+    LABELS,
+    VALID,
+    N,
+    predicted,
+    runs_of,
+    write_evaluation,
+    write_run,
+)
 
 SCRIPT = "misc/verdict.py"
 OFF, COLLAPSED = VALID._replace(noise_dose=0.06), VALID._replace(shrinkage_dose=0.16)
@@ -87,7 +97,8 @@ FEW = {"r2_matched": 0.9, "r2_test": 0.5}
      (700, {"front_stitch_rank": 4}, ABOVE), (600, {}, ABOVE), (110, {"n_end_right": 300}, ABOVE)],
 )  # fmt: skip
 def test_a_stitch_matched_on_too_few_images_is_not_dissimilar(tmp_path, n_right, options, expected):
-    """The fit says so only of stitches that are as they were matched, and explains no penalty of 0.35, nor chance."""
+    """The fit says so only of stitches that are as they were matched, and explains no penalty of
+    0.35, nor chance."""
     write_run(tmp_path, "1", n_right=n_right, metrics=FEW, **options)
     assert word_on(tmp_path) == expected
 
@@ -98,8 +109,12 @@ def test_a_stitch_matched_on_too_few_images_is_not_dissimilar(tmp_path, n_right,
 )  # fmt: skip
 def test_training_that_had_not_converged(tmp_path, losses, is_done):
     folder = write_run(tmp_path, "1", n_right=700, init="rand", n_epochs=len(losses))
-    write_table(folder / "training_logs.csv", EpochRow, [EpochRow(None, loss, 0.5, 1.0) for loss in losses])
-    assert word_on(tmp_path) == (ABOVE if is_done else (UNDECIDED, "the training had not converged"))
+    write_table(
+        folder / "training_logs.csv", EpochRow, [EpochRow(None, loss, 0.5, 1.0) for loss in losses]
+    )
+    assert word_on(tmp_path) == (
+        ABOVE if is_done else (UNDECIDED, "the training had not converged")
+    )
 
 
 def test_what_is_measured_of_a_pair(tmp_path):
@@ -118,26 +133,53 @@ def test_what_is_measured_of_a_pair(tmp_path):
     assert (verdict.method, *verdict.pair) == ("direct matching", "x", "y")
     assert (verdict.side, verdict.noise_dose, verdict.density) == ("in distribution", 0.01, 0.9)
     assert verdict.accuracy == 0.945 and verdict.penalty == pytest.approx(0.005)
-    assert 0 <= verdict.penalty_low < 0.005 < verdict.penalty_high < 0.02  # paired: five images differ
-    assert verdict.accuracy_high - verdict.accuracy_low > 2 * (verdict.penalty_high - verdict.penalty_low)
-    assert (verdict.identification, verdict.identification_low, verdict.identification_high) == IDENTIFIED
-    kappa = kappa_within(predicted(945), predicted(950), LABELS)  # the front network is always right
-    assert (verdict.kappa_within, verdict.kappa_within_low, verdict.kappa_within_high) == pytest.approx(kappa)
+    assert (
+        0 <= verdict.penalty_low < 0.005 < verdict.penalty_high < 0.02
+    )  # paired: five images differ
+    assert verdict.accuracy_high - verdict.accuracy_low > 2 * (
+        verdict.penalty_high - verdict.penalty_low
+    )
+    assert (
+        verdict.identification,
+        verdict.identification_low,
+        verdict.identification_high,
+    ) == IDENTIFIED
+    kappa = kappa_within(
+        predicted(945), predicted(950), LABELS
+    )  # the front network is always right
+    assert (
+        verdict.kappa_within,
+        verdict.kappa_within_low,
+        verdict.kappa_within_high,
+    ) == pytest.approx(kappa)
     assert verdict.p_below < 1e-6 < verdict.p_above
-    similarities = {"cka": 0.9, "cka_debiased": 0.7, "cka_p_value": 0.005, "cka_null_95": 0.3, "cka_calibrated": 0.7}
+    similarities = {
+        "cka": 0.9,
+        "cka_debiased": 0.7,
+        "cka_p_value": 0.005,
+        "cka_null_95": 0.3,
+        "cka_calibrated": 0.7,
+    }
     aurocs = {"auroc_energy": 0.6, "auroc_low_energy": 0.59, "auroc_high_energy": 0.61}
     aurocs |= {"auroc_knn": 0.9, "auroc_low_knn": 0.89, "auroc_high_knn": 0.91}
     assert verdict.others == pytest.approx(aurocs | similarities)
-    assert (verdict.agreement, verdict.kappa, verdict.representation_difference) == (0.75, 0.5, 0.25)
+    assert (verdict.agreement, verdict.kappa, verdict.representation_difference) == (
+        0.75,
+        0.5,
+        0.25,
+    )
     assert verdict.seed_spread is None
 
 
 def test_the_false_discovery_rate_over_many_pairs(tmp_path):
-    """Two good pairs among sixteen that are not; one alone would not be found, but is if tested by itself."""
+    """Two good pairs among sixteen that are not; one alone would not be found, but is if tested by
+    itself."""
     for i in range(16):
         write_run(tmp_path, str(i), n_right=900, front_layer=f"l{i}")
     write_run(tmp_path, "good", n_right=918, front_layer="x")
-    write_run(tmp_path, "other", n_right=918, front_layer="z", dataset="mnist")  # which is judged apart
+    write_run(
+        tmp_path, "other", n_right=918, front_layer="z", dataset="mnist"
+    )  # which is judged apart
     write_evaluation(tmp_path, {"good": 0.5})
     runs = runs_of(tmp_path)
     together = {row.front_layer: row for row in judge(runs)}
@@ -145,10 +187,14 @@ def test_the_false_discovery_rate_over_many_pairs(tmp_path):
     assert alone["x"].verdict == SIMILAR and together["x"].verdict == UNDECIDED
     p_values = [row.p_below for row in alone.values() if row.front_layer != "z"]
     adjusted = stats.false_discovery_control(p_values)
-    assert [row.p_below for row in together.values() if row.front_layer != "z"] == pytest.approx(adjusted)
+    assert [row.p_below for row in together.values() if row.front_layer != "z"] == pytest.approx(
+        adjusted
+    )
     assert together["x"].p_below == pytest.approx(17 * alone["x"].p_below)
     assert together["x"].penalty_high == alone["x"].penalty_high  # intervals are of one pair
-    assert together["z"].p_below == pytest.approx(alone["x"].p_below) and together["z"].method.endswith("=mnist)")
+    assert together["z"].p_below == pytest.approx(alone["x"].p_below) and together[
+        "z"
+    ].method.endswith("=mnist)")
 
 
 @pytest.mark.parametrize("n_right", [945, 700])
@@ -165,18 +211,25 @@ def test_kappa_is_not_defined_for_a_network_to_itself(tmp_path, capsys):
     verdict = verdict_on(tmp_path)
     assert verdict.kappa_within is None and verdict.kappa_within_low is None
     verdict_report.print_verdicts([verdict])
-    assert "κ within strata is not defined: the end network predicts one class" in capsys.readouterr().out
+    assert (
+        "κ within strata is not defined: the end network predicts one class"
+        in capsys.readouterr().out
+    )
 
 
 def test_an_end_network_that_was_never_trained_is_like_nothing(tmp_path, monkeypatch):
     """Also behind a head of exec_probe.py --with-head; of a low accuracy the output says so."""
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "fresh", "1", n_right=945, end_model_path="-")
-    write_run(tmp_path / "head", "1", n_right=208, n_end_right=210, end_model_path="head/model_5.pt")
+    write_run(
+        tmp_path / "head", "1", n_right=208, n_end_right=210, end_model_path="head/model_5.pt"
+    )
     for name in ("fresh", "head"):
         write_evaluation(tmp_path / name, {"1": 0.5})
     assert verdict_on(tmp_path / "head").verdict == SIMILAR
-    assert verdict_report.sentences([verdict_on(tmp_path / "head")], Limits())[-1].endswith("alone is right about 21%.")
+    assert verdict_report.sentences([verdict_on(tmp_path / "head")], Limits())[-1].endswith(
+        "alone is right about 21%."
+    )
     (tmp_path / "head" / "model_5.config.txt").write_text(json.dumps({"model_path": "-"}))
     for name in ("fresh", "head"):
         assert word_on(tmp_path / name) == (UNDECIDED, "the end network was never trained")
@@ -194,35 +247,74 @@ def test_controls_are_recognised_and_never_pooled_with_others(tmp_path):
     }  # fmt: skip
     *_, own, fresh = verdict_report.sentences(verdicts, Limits())
     assert own == "Control: of 1 layers stitched to themselves 1 are similar (all must be)."
-    assert fresh == "Control: of 1 stitches from networks that were never trained 0 are similar (none may be)."
+    assert (
+        fresh
+        == "Control: of 1 stitches from networks that were never trained 0 are similar (none may be)."
+    )
 
 
 def test_independent_networks_are_taken_together_on_demand(tmp_path, capsys):
     for i, n_right in enumerate((950, 900, 850)):
-        write_run(tmp_path, str(i), n_right=n_right, front_model_path=f"f{i}.pt", end_model_path=f"g{i}.pt")
+        write_run(
+            tmp_path,
+            str(i),
+            n_right=n_right,
+            front_model_path=f"f{i}.pt",
+            end_model_path=f"g{i}.pt",
+        )
     assert len(judge(runs_of(tmp_path))) == 3
-    assert "direct matching: 3 pairs of networks share no network; --pool takes them" in capsys.readouterr().err
+    assert (
+        "direct matching: 3 pairs of networks share no network; --pool takes them"
+        in capsys.readouterr().err
+    )
     verdict = verdict_on(tmp_path, pool=True)
     assert (verdict.n_runs, verdict.n_networks, verdict.networks) == (3, 3, "3 pairs of networks")
-    assert verdict.seed_spread is None and verdict.penalty == pytest.approx(0.05) and verdict.verdict == UNDECIDED
-    of_networks = 4.302653 * 0.05 / math.sqrt(3)  # half of Student's interval, with two degrees of freedom
+    assert (
+        verdict.seed_spread is None
+        and verdict.penalty == pytest.approx(0.05)
+        and verdict.verdict == UNDECIDED
+    )
+    of_networks = (
+        4.302653 * 0.05 / math.sqrt(3)
+    )  # half of Student's interval, with two degrees of freedom
     of_images = 1.96 * math.sqrt(0.05 * 0.95 / N)
     assert verdict.penalty_high - 0.05 == pytest.approx(of_networks + of_images, rel=0.1)
-    write_run(tmp_path, "3", n_right=110, n_end_right=100, front_model_path="f3.pt", end_model_path="g3.pt")
+    write_run(
+        tmp_path,
+        "3",
+        n_right=110,
+        n_end_right=100,
+        front_model_path="f3.pt",
+        end_model_path="g3.pt",
+    )
     assert word_on(tmp_path, pool=True)[1] == "the end network is at chance"  # one of them
 
 
 def test_pairs_that_share_a_network_are_not_taken_together(tmp_path):
     """Such as both directions of a pair, or untrained front networks of two seeds."""
-    networks = {("f.pt", "g.pt", 0): 940, ("g.pt", "f.pt", 0): 930, ("-", "g.pt", 0): 500, ("-", "g.pt", 1): 400}
+    networks = {
+        ("f.pt", "g.pt", 0): 940,
+        ("g.pt", "f.pt", 0): 930,
+        ("-", "g.pt", 0): 500,
+        ("-", "g.pt", 1): 400,
+    }
     for name, ((front, end, seed), n_right) in enumerate(networks.items()):
-        write_run(tmp_path, str(name), n_right=n_right, front_model_path=front, end_model_path=end, seed=seed)
+        write_run(
+            tmp_path,
+            str(name),
+            n_right=n_right,
+            front_model_path=front,
+            end_model_path=end,
+            seed=seed,
+        )
     verdicts = judge(runs_of(tmp_path), pool=True)
     assert {verdict.networks: verdict.accuracy for verdict in verdicts} == {
         "f.pt → g.pt": 0.94, "g.pt → f.pt": 0.93, "- (resnet18, seed 0) → g.pt": 0.5,
         "- (resnet18, seed 1) → g.pt": 0.4,
     }  # fmt: skip
-    assert list(verdict_report.by_title(verdicts)) == [f"direct matching, {verdict.networks}" for verdict in verdicts]
+    assert list(verdict_report.by_title(verdicts)) == [
+        f"direct matching, {verdict.networks}" for verdict in verdicts
+    ]
     assert list(verdict_report.by_title(verdicts[:1])) == ["direct matching"]
 
 
@@ -233,7 +325,9 @@ def test_seeds_count(tmp_path):
     assert (verdict.n_runs, verdict.n_networks, verdict.seed_spread) == (3, 1, pytest.approx(0.05))
     assert verdict.accuracy == pytest.approx(0.93)
     right = np.stack([predicted(n) == LABELS for n in (950, 940, 900)])
-    assert (verdict.accuracy_low, verdict.accuracy_high) == pytest.approx(of_share([right]).interval()[1:])
+    assert (verdict.accuracy_low, verdict.accuracy_high) == pytest.approx(
+        of_share([right]).interval()[1:]
+    )
 
 
 def test_every_run_counts(tmp_path):
@@ -245,23 +339,35 @@ def test_every_run_counts(tmp_path):
     write_evaluation(tmp_path, dict.fromkeys("0123", 0.5))
     assert verdict_on(tmp_path).reason == "accurate, but its doses are not known"  # of run 4
     write_evaluation(tmp_path, {"1": 0.5}, validity=OFF)
-    assert verdict_on(tmp_path).reason == "accurate, but off the manifold"  # more than an unknown one
+    assert (
+        verdict_on(tmp_path).reason == "accurate, but off the manifold"
+    )  # more than an unknown one
 
 
 def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
-    """Of runs and of similarities; another checkpoint is another network, and so are fresh weights of other seeds."""
+    """Of runs and of similarities; another checkpoint is another network, and so are fresh weights
+    of other seeds."""
     monkeypatch.chdir(tmp_path)
     for name in ("f.pt", "copy.pt", "g.pt", "other.pt"):
         (tmp_path / name).write_text("f" if name == "copy.pt" else name[0])
     for seed, front in enumerate(("./f.pt", "copy.pt")):
         write_run(tmp_path / "one", str(seed), n_right=900, seed=seed, front_model_path=front)
-    verdict = verdict_on(tmp_path / "one", [of_networks("copy.pt", f"{tmp_path}/g.pt", values={"cka": 0.8})])
+    verdict = verdict_on(
+        tmp_path / "one", [of_networks("copy.pt", f"{tmp_path}/g.pt", values={"cka": 0.8})]
+    )
     assert (verdict.n_runs, verdict.n_networks, verdict.others) == (2, 1, {"cka": 0.8})
     write_run(tmp_path / "one", "2", n_right=900, seed=2, front_model_path="other.pt")
     assert [row.n_runs for row in judge(runs_of(tmp_path / "one"))] == [2, 1]
-    write_run(tmp_path / "fresh", "1", n_right=900, seed=1, front_model_path="-", end_model_path="-")
+    write_run(
+        tmp_path / "fresh", "1", n_right=900, seed=1, front_model_path="-", end_model_path="-"
+    )
     for seed, others in ((1, {"cka": 0.8}), (7, {})):
-        assert verdict_on(tmp_path / "fresh", [of_networks("-", "-", values={"cka": 0.8}, seed=seed)]).others == others
+        assert (
+            verdict_on(
+                tmp_path / "fresh", [of_networks("-", "-", values={"cka": 0.8}, seed=seed)]
+            ).others
+            == others
+        )
 
 
 def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
@@ -270,13 +376,19 @@ def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
     (row,) = read_evaluations(tmp_path, ["energy"])["energy"]
     write_table(evaluation_file(tmp_path, "energy"), EvaluationRow, [replace(row, dataset="mnist")])
     assert not verdict_on(tmp_path).others
-    assert "evaluation by energy is of mnist, on which nothing was stitched" in capsys.readouterr().err
+    assert (
+        "evaluation by energy is of mnist, on which nothing was stitched" in capsys.readouterr().err
+    )
     path.write_bytes(path.read_bytes()[:100])
     assert word_on(tmp_path) == (UNDECIDED, "no predictions of the same test images")
     assert "predictions.npz is damaged" in capsys.readouterr().err
     path.unlink()
     verdict = verdict_on(tmp_path)
-    assert (verdict.reason[:14], verdict.accuracy, verdict.accuracy_low) == ("no predictions", 0.94, None)
+    assert (verdict.reason[:14], verdict.accuracy, verdict.accuracy_low) == (
+        "no predictions",
+        0.94,
+        None,
+    )
     assert verdict.penalty == pytest.approx(0.01)
 
 
@@ -293,9 +405,14 @@ def test_sentences(tmp_path):
         write_run(tmp_path, name, n_right=n_right, front_layer=front)
     write_evaluation(tmp_path, dict.fromkeys("134", 0.5))
     write_evaluation(tmp_path, {"2": 0.5}, validity=OFF, detector="knn")
-    rule, counts, undecided, same, far = verdict_report.sentences(judge(runs_of(tmp_path)), Limits())
+    rule, counts, undecided, same, far = verdict_report.sentences(
+        judge(runs_of(tmp_path)), Limits()
+    )
     assert "below 5 points (score tests, false discovery rate over the pairs of a method)" in rule
-    assert "at most 5% of noise and 15% of shrinkage" in rule and "more than 75% of the test images" in rule
+    assert (
+        "at most 5% of noise and 15% of shrinkage" in rule
+        and "more than 75% of the test images" in rule
+    )
     assert counts == (
         "Direct matching: of 5 pairs 1 are similar, 0 accurate by the class alone, 1 accurate but out of distribution, "
         "1 not similar, 2 undecided."
@@ -318,9 +435,14 @@ def two_methods(tmp_path):
 
 
 def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures):
-    out = run(SCRIPT, "dm", "tlm", "-sim", "s.csv", "-o", "out/v.csv", "--verbose", cwd=two_methods).out
+    out = run(
+        SCRIPT, "dm", "tlm", "-sim", "s.csv", "-o", "out/v.csv", "--verbose", cwd=two_methods
+    ).out
     assert "direct matching, f.pt → g.pt: x -> y: similar (accuracy 0.9450; penalty 0.0050 [" in out
-    assert "Task loss matching: of 2 pairs 0 are similar, 0 accurate by the class alone, 0 accurate but" in out
+    assert (
+        "Task loss matching: of 2 pairs 0 are similar, 0 accurate by the class alone, 0 accurate but"
+        in out
+    )
     assert "identification, direct matching\n         y\nx   0.9500\ny      nan\n" in out
     assert "κ within strata, direct matching" in out and "noise dose, direct matching" in out
     text = (two_methods / "out" / "v.md").read_text().splitlines()[2:]
@@ -328,18 +450,36 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures):
     rows = read_csv(two_methods / "out" / "v.csv")
     assert [row["verdict"] for row in rows] == [SIMILAR, UNDECIDED, NOT_SIMILAR, NOT_SIMILAR]
     assert rows[0]["cka"] == "0.5" and rows[1]["cka"] == "" and rows[0]["auroc_energy"] == "0.5"
-    assert (two_methods / "out" / "v.png").exists() and "Method" not in caption_of(drawn_figures["v.png"])
+    assert (two_methods / "out" / "v.png").exists() and "Method" not in caption_of(
+        drawn_figures["v.png"]
+    )
 
-    write_table(two_methods / "t.csv", SimilarityRow, [of_networks("other.pt", values={"cka": 0.5})])
-    options = ["--pdf", "-o", "w.csv", "--shrinkage-dose", "1", "--title", "A title", "-sim", "t.csv"]
+    write_table(
+        two_methods / "t.csv", SimilarityRow, [of_networks("other.pt", values={"cka": 0.5})]
+    )
+    options = [
+        "--pdf",
+        "-o",
+        "w.csv",
+        "--shrinkage-dose",
+        "1",
+        "--title",
+        "A title",
+        "-sim",
+        "t.csv",
+    ]
     out, err = run(SCRIPT, "dm", *options, cwd=two_methods)
     assert "-sim: no row is of the networks, layers and data of these stitches" in err
     assert "x -> y" not in out and (two_methods / "w_numbers.pdf").read_bytes().startswith(PDF)
     assert [row["verdict"] for row in read_csv(two_methods / "w.csv")] == [FAR, UNDECIDED]
-    assert f"Images: {N}. Similar: less than 5 points are lost" in caption_of(drawn_figures["w.pdf"])
+    assert f"Images: {N}. Similar: less than 5 points are lost" in caption_of(
+        drawn_figures["w.pdf"]
+    )
     assert drawn_figures["w.pdf"].get_suptitle() == "A title"
     (two_methods / "empty").mkdir()
-    assert "empty: no finished stitching run; give folders that" in error_line(SCRIPT, "empty", cwd=two_methods)
+    assert "empty: no finished stitching run; give folders that" in error_line(
+        SCRIPT, "empty", cwd=two_methods
+    )
 
 
 def test_pairs_of_all_networks_are_tested_together(tmp_path):
@@ -349,4 +489,7 @@ def test_pairs_of_all_networks_are_tested_together(tmp_path):
         write_run(tmp_path, str(number), n_right=945 if number == 0 else 900, **networks)
     alone = [row.p_below for row in judge(runs_of(tmp_path), limits=Limits(pairwise=True))]
     together = [row.p_below for row in judge(runs_of(tmp_path))]
-    assert together == pytest.approx(stats.false_discovery_control(alone)) and together[0] > 5 * alone[0]
+    assert (
+        together == pytest.approx(stats.false_discovery_control(alone))
+        and together[0] > 5 * alone[0]
+    )

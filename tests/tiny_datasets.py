@@ -37,7 +37,10 @@ def write_cifar10(root: Path, n_train: int = 50, n_test: int = 20) -> None:
     images, labels = random_images(n_train, 3072), labels_of(n_train, 10)
     batches = {f"data_batch_{i + 1}": {"data": images[rows], "labels": [labels[row] for row in rows]}
                for i, rows in enumerate(np.array_split(np.arange(n_train), 5))}  # fmt: skip
-    batches["test_batch"] = {"data": random_images(n_test, 3072, seed=1), "labels": labels_of(n_test, 10)}
+    batches["test_batch"] = {
+        "data": random_images(n_test, 3072, seed=1),
+        "labels": labels_of(n_test, 10),
+    }
     folder.mkdir(parents=True, exist_ok=True)
     for name, batch in batches.items():
         (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
@@ -52,7 +55,9 @@ def write_svhn(root: Path, n_train: int = 50, n_test: int = 20) -> None:
         savemat(Path(root) / f"{split}_32x32.mat", {"X": images, "y": labels}, do_compression=True)
 
 
-def write_cifar5m(folder: Path, sizes: Sequence[int], *, save=np.savez) -> tuple[np.ndarray, np.ndarray]:
+def write_cifar5m(
+    folder: Path, sizes: Sequence[int], *, save=np.savez
+) -> tuple[np.ndarray, np.ndarray]:
     """Six parts of so many images; returns all images and labels."""
     folder.mkdir(exist_ok=True)
     images = [random_images(n, 32, 32, 3, seed=i) for i, n in enumerate(sizes)]
@@ -68,28 +73,54 @@ def write_mnist(root: Path, n_train: int = 50, n_test: int = 20) -> None:
     raw.mkdir(parents=True, exist_ok=True)
     for seed, (split, n) in enumerate({"train": n_train, "t10k": n_test}.items()):
         images, labels = random_images(n, 28, 28, seed=seed), bytes(labels_of(n, 10))
-        (raw / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, n, 28, 28) + images.tobytes())
+        (raw / f"{split}-images-idx3-ubyte").write_bytes(
+            struct.pack(">IIII", 0x803, n, 28, 28) + images.tobytes()
+        )
         (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, n) + labels)
 
 
-def write_imagenet(root: Path, n_train: int = 12, n_val: int = 7, *, classes: tuple[str, ...] = ("n03", "n01", "n02")):
-    """Patches of real photographs, enlarged to images of several sizes; most are JPEGs, some grey, CMYK or PNG.
+def write_imagenet(
+    root: Path,
+    n_train: int = 12,
+    n_val: int = 7,
+    *,
+    classes: tuple[str, ...] = ("n03", "n01", "n02"),
+):
+    """Patches of real photographs, enlarged to images of several sizes; most are JPEGs, some grey,
+    CMYK or PNG.
 
     Class folders are made in the order of `classes`, which is not the sorted one.
     """
-    patches = np.load(Path(__file__).parents[1] / "src" / "datasets" / "embedded" / "photo_patches.npz")
-    for split, folder, n in (("train", "training_data", n_train), ("test", "validation_data", n_val)):
+    patches = np.load(
+        Path(__file__).parents[1] / "src" / "datasets" / "embedded" / "photo_patches.npz"
+    )
+    for split, folder, n in (
+        ("train", "training_data", n_train),
+        ("test", "validation_data", n_val),
+    ):
         for i in range(n):
-            red, green, blue = (Image.fromarray(patches[f"{split}_images"][3 * i + c, 0]) for c in range(3))
-            image = Image.merge("RGB", (red, green, blue)).resize((90 + 50 * (i % 4), 230 - 40 * (i % 3)))
+            red, green, blue = (
+                Image.fromarray(patches[f"{split}_images"][3 * i + c, 0]) for c in range(3)
+            )
+            image = Image.merge("RGB", (red, green, blue)).resize(
+                (90 + 50 * (i % 4), 230 - 40 * (i % 3))
+            )
             image = image.convert({3: "L", 4: "CMYK"}.get(i, "RGB"))
-            path = Path(root) / folder / classes[i % len(classes)] / f"{split}_{i}.{'png' if i == 5 else 'JPEG'}"
+            path = (
+                Path(root)
+                / folder
+                / classes[i % len(classes)]
+                / f"{split}_{i}.{'png' if i == 5 else 'JPEG'}"
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             image.save(path)
 
 
-def write_folder(root: Path, *, n: int = 6, size: int = 12, classes=("ant", "bee", "cat"), test="val", yaml="") -> Path:
-    """PNGs in a folder for each class, in turn; without classes they lie in the splits themselves."""
+def write_folder(
+    root: Path, *, n: int = 6, size: int = 12, classes=("ant", "bee", "cat"), test="val", yaml=""
+) -> Path:
+    """PNGs in a folder for each class, in turn; without classes they lie in the splits
+    themselves."""
     for seed, split in enumerate(("train", test)):
         for i, image in enumerate(random_images(n, size, size, 3, seed=seed)):
             folder = root / split / classes[i % len(classes)] if classes else root / split
@@ -101,7 +132,8 @@ def write_folder(root: Path, *, n: int = 6, size: int = 12, classes=("ant", "bee
 
 
 class DoubleSet(BaseImageSet):
-    """Normal numbers in float64, where rounding does not decide over ReLU masks, as images of ten classes.
+    """Normal numbers in float64, where rounding does not decide over ReLU masks, as images of ten
+    classes.
 
     `taken` counts how often each image is asked for.
     """

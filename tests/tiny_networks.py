@@ -1,4 +1,5 @@
-"""A ResNet-18 of 16 channels, with blocks and names of `resnet18_samewidth`, and a plain network that is trained."""
+"""A ResNet-18 of 16 channels, with blocks and names of `resnet18_samewidth`, and a plain network
+that is trained."""
 
 from pathlib import Path
 
@@ -39,11 +40,11 @@ PLAIN = Path(__file__).parent / "data" / "models" / "plain.pt"  # see README_mod
 
 
 def plain_network() -> Network:
-    """Return a network for grey images of 8×8 with fresh weights; PLAIN has those of one that reads the digits.
+    """Return a network for grey images of 8×8 with fresh weights; PLAIN has those of one that reads
+    the digits.
 
-    A test of words or ranks loads them, so that nothing hangs on the rounding of a training. Layer 4 has 16 maps of
-    4×4, layer 7 has 24 of 2×2.
-    """
+    A test of words or ranks loads them, so that nothing hangs on the rounding of a training. Layer
+    4 has 16 maps of 4×4, layer 7 has 24 of 2×2."""
     module = nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(),
@@ -54,11 +55,16 @@ def plain_network() -> Network:
 
 
 class _House(nn.Module):
-    """Layers whose names, and whose order in the module, are in another order than they are computed."""
+    """Layers whose names, and whose order in the module, are in another order than they are
+    computed."""
 
     def __init__(self):
         super().__init__()
-        self.attic, self.body, self.stem = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(1, 8, 2, 2)
+        self.attic, self.body, self.stem = (
+            nn.Conv2d(8, 8, 1),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.Conv2d(1, 8, 2, 2),
+        )
         self.head = nn.Linear(8, 10)
 
     def forward(self, images):
@@ -66,5 +72,6 @@ class _House(nn.Module):
 
 
 def house() -> Network:
-    """Return a network of grey images whose layers are `stem`, `body` and `attic`, in this order."""
+    """Return a network of grey images whose layers are `stem`, `body` and `attic`, in this
+    order."""
     return Network(_House(), image_shape=(1, 8, 8), n_classes=10)

@@ -1,4 +1,5 @@
-"""Small networks that each have one trap for cutting, as it was met in networks of others; `TRAPS` lists them."""
+"""Small networks that each have one trap for cutting, as it was met in networks of others; `TRAPS`
+lists them."""
 
 from dataclasses import dataclass
 
@@ -50,7 +51,8 @@ class InPlaceSum(Base):
 
 
 class InPlaceModule(Base):
-    """Its input, which it changes, is read again: so is what is made of halves that share no memory."""
+    """Its input, which it changes, is read again: so is what is made of halves that share no
+    memory."""
 
     def middle(self, x):
         x = x + self.one(self.relu(x))
@@ -87,7 +89,8 @@ class DictOutput(Base):
 
 
 class Attention(nn.Module):
-    """A tuple as a value, a transposed value, a parameter that is added, a buffer, and a layer that leads nowhere."""
+    """A tuple as a value, a transposed value, a parameter that is added, a buffer, and a layer that
+    leads nowhere."""
 
     def __init__(self):
         super().__init__()
@@ -106,13 +109,18 @@ class Attention(nn.Module):
 
 
 class Patches(nn.Module):
-    """Maps (H, W, C) behind an embedding (C, H, W), and two blocks of attention, as a rule behind a CLS token."""
+    """Maps (H, W, C) behind an embedding (C, H, W), and two blocks of attention, as a rule behind a
+    CLS token."""
 
-    def __init__(self, n_classes: int = 4, n_channels: int = 3, width: int = 6, has_cls: bool = True):
+    def __init__(
+        self, n_classes: int = 4, n_channels: int = 3, width: int = 6, has_cls: bool = True
+    ):
         super().__init__()
         self.embed, self.mix = nn.Conv2d(n_channels, width, 2, stride=2), nn.Linear(width, width)
         self.cls = nn.Parameter(torch.zeros(1, 1, width)) if has_cls else None
-        self.blocks = nn.ModuleList([nn.TransformerEncoderLayer(width, 2, 32, batch_first=True) for _ in range(2)])
+        self.blocks = nn.ModuleList(
+            [nn.TransformerEncoderLayer(width, 2, 32, batch_first=True) for _ in range(2)]
+        )
         self.features, self.head = nn.Linear(width, 16), nn.Linear(16, n_classes)
 
     def forward(self, images):
@@ -139,7 +147,8 @@ class ReadAlias(Base):
 
 
 class Branch(Base):
-    """A branch that is computed in front of the layers that it goes around, and one that no gradient leaves."""
+    """A branch that is computed in front of the layers that it goes around, and one that no
+    gradient leaves."""
 
     def middle(self, x):
         shortcut = self.norm(x)
@@ -159,7 +168,9 @@ class Detached(Base):
 
 class Silent(Base):
     def forward(self, images):
-        return super().forward(images) * 0 + images.flatten(1)[:, :4] * 0  # as heads that start at zero
+        return (
+            super().forward(images) * 0 + images.flatten(1)[:, :4] * 0
+        )  # as heads that start at zero
 
 
 class Block(nn.Module):
@@ -167,7 +178,10 @@ class Block(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.one, self.two = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+        self.one, self.two = (
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
 
     def forward(self, x):
         return F.relu(x + self.two(F.relu(self.one(x)))), {"nothing": None}
@@ -199,7 +213,8 @@ class Structured(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """Layers that return tuples: attention, and an LSTM over the tokens, of which one gives two values."""
+    """Layers that return tuples: attention, and an LSTM over the tokens, of which one gives two
+    values."""
 
     def __init__(self, n_classes: int = 10, n_channels: int = 3, width: int = 16):
         super().__init__()

@@ -1,4 +1,5 @@
-"""Folders of stitching runs as the scripts write them, with predictions and evaluations of choice."""
+"""Folders of stitching runs as the scripts write them, with predictions and evaluations of
+choice."""
 
 import json
 from pathlib import Path
@@ -37,8 +38,15 @@ def write_run(
     measured = METRICS | {"accuracy": n_right / N, "end_accuracy": n_end_right / N} | dict(metrics)
     (path / "metrics.json").write_text(json.dumps(measured))
     (path / "summary.txt").write_text(f"Clean accuracy: {n_right / N}\n")
-    arrays = {"stitched": predicted(n_right), "end": predicted(n_end_right), "front": LABELS, "labels": LABELS}
-    np.savez_compressed(path / "predictions.npz", **{k: v.astype(np.int16) for k, v in arrays.items()})
+    arrays = {
+        "stitched": predicted(n_right),
+        "end": predicted(n_end_right),
+        "front": LABELS,
+        "labels": LABELS,
+    }
+    np.savez_compressed(
+        path / "predictions.npz", **{k: v.astype(np.int16) for k, v in arrays.items()}
+    )
     (path / "config.txt").write_text(json.dumps(OPTIONS | options))
     return path
 
@@ -51,7 +59,8 @@ def write_evaluation(
     validity: StitchValidity | None = VALID,
     identified: IntervalEstimate | None = IDENTIFIED,
 ) -> None:
-    """The evaluation of runs by a detector: AUROCs with intervals of ± 0.01, and one validity for all of them."""
+    """The evaluation of runs by a detector: AUROCs with intervals of ± 0.01, and one validity for
+    all of them."""
     columns = validity._asdict() if validity else {}
     if identified:
         names = ("identification", "identification_low", "identification_high")

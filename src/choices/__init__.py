@@ -1,7 +1,7 @@
 """What options can choose: names, and tables with a row each. Importing this spares torch.
 
-Parsers offer the names. The functions stand beside others of their kind, in a dict with the same keys.
-"""
+Parsers offer the names. The functions stand beside others of their kind, in a dict with the same
+keys."""
 
 STITCHING_TYPES = {  # type: (kind of the front layer, kind of the end layer)
     "rc2c_pre": ("conv", "conv"),

@@ -1,8 +1,8 @@
 """The tables of data sets and of interventions, one row each. Importing this spares torch.
 
-To add a data set, write its row here, and its loader in `src.datasets`, which `src.datasets.registry.LOADERS` lists. To
-add an intervention, write its row here, and its function in `src.datasets.interventions`, which lists it.
-"""
+To add a data set, write its row here, and its loader in `src.datasets`, which
+`src.datasets.registry.LOADERS` lists. To add an intervention, write its row here, and its function
+in `src.datasets.interventions`, which lists it."""
 
 import math
 from pathlib import Path
@@ -45,8 +45,30 @@ SHIFT = Recipe("crop_flip", {"padding": 1, "flip": False})  # a mirrored digit i
 SHIFT_FLIP = Recipe("crop_flip", {"padding": 1})
 OF_IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 IMAGENET = DatasetInfo("imagenet", "imagenet", 1000, (3, 224, 224), normalisation=OF_IMAGENET)
-OF_CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-OF_FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+OF_CIFAR = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+OF_FASHION = (
+    "T-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
 NUMERALS = tuple("0123456789")
 
 DATASETS: dict[str, DatasetInfo] = {
@@ -58,7 +80,8 @@ DATASETS: dict[str, DatasetInfo] = {
     "cifar10_large": DatasetInfo("torchvision", "CIFAR10", 10, (3, 224, 224), TURN_AND_FLIP, classes=OF_CIFAR),
     "cifar100_large": DatasetInfo("torchvision", "CIFAR100", 100, (3, 224, 224), TURN_AND_FLIP),
     "imagenet": IMAGENET,
-    "imagenet_mem": IMAGENET,  # of the public code, which held the files in memory; the page cache does
+    # of the public code, which held the files in memory; the page cache does
+    "imagenet_mem": IMAGENET,
     "cifar5m": DatasetInfo("cifar5m", "cifar5m", 10, (3, 32, 32), epoch_size=50_000, classes=OF_CIFAR),
     "outlier_exposure": DatasetInfo("random_images", "oe", 0, (3, 32, 32), CROP_FLIP),
     "digits": DatasetInfo("embedded", "digits", 10, (1, 8, 8), SHIFT, classes=NUMERALS),
@@ -86,7 +109,8 @@ def dataset_name(text: str) -> str:
 
 
 def dataset_label(name: str) -> str:
-    """Return a short name for files and figures: for a user's own data the last part of the path."""
+    """Return a short name for files and figures: for a user's own data the last part of the
+    path."""
     return name if name in DATASETS else Path(name).stem
 
 
@@ -102,7 +126,8 @@ class Intervention(NamedTuple):
     description: str  # for `--help`
 
 
-# In the order of application: dots tell the classes that images have before labels are drawn anew; noise covers dots
+# In the order of application: dots tell the classes that images have before labels are drawn anew;
+# noise covers dots
 INTERVENTIONS = {
     "shortcut": Intervention("P", 1, True, "a dot on each image tells its class with probability P, else any class, by "
                              "its hue or on grey images by its place; on test images any class"),

@@ -1,4 +1,5 @@
-"""The table of all types of networks: the names that options choose from. Importing this spares torch."""
+"""The table of all types of networks: the names that options choose from. Importing this spares
+torch."""
 
 from typing import Any, NamedTuple
 
@@ -8,7 +9,9 @@ class Entry(NamedTuple):
 
     builder: str  # key in `src.models.building.BUILDERS`
     arguments: dict[str, Any]
-    options: tuple[str, ...] = ("n_channels",)  # those of `build_model` that it takes beside `n_classes`
+    options: tuple[str, ...] = (
+        "n_channels",
+    )  # those of `build_model` that it takes beside `n_classes`
 
 
 # Blocks per stage, He et al. 2016 (arXiv 1512.03385), table 1.
@@ -37,11 +40,17 @@ PREACTS = {
     "preact_resnet34": {"family": "preact", "depths": (3, 4, 6, 3), **STAGES},
     "wide_resnet_28_10": {"depths": (4, 4, 4), **WIDE_STAGES},
     "wide_resnet_34_10": {"depths": (5, 5, 5), **WIDE_STAGES},
-    "liu2020_wrn": {"family": "liu2020", "depths": (6, 6, 6), "widths": (32, 64, 128), "stem_width": 16},
+    "liu2020_wrn": {
+        "family": "liu2020",
+        "depths": (6, 6, 6),
+        "widths": (32, 64, 128),
+        "stem_width": 16,
+    },
 }
 
-# Dosovitskiy et al. 2021 (arXiv 2010.11929), table 1; Touvron et al. 2021 for tiny and small; Zhai et al. 2022 for
-# giant and gigantic. All of them have an MLP of four times the width here, as in the public code.
+# Dosovitskiy et al. 2021 (arXiv 2010.11929), table 1; Touvron et al. 2021 for tiny and small; Zhai
+# et al. 2022 for giant and gigantic. All of them have an MLP of four times the width here, as in
+# the public code.
 VITS = {
     "tiny": {"width": 192, "depth": 12, "heads": 3},
     "small": {"width": 384, "depth": 12, "heads": 6},
@@ -52,13 +61,18 @@ VITS = {
     "giant": {"width": 1408, "depth": 40, "heads": 16},
     "gigantic": {"width": 1664, "depth": 48, "heads": 16},
 }
-VIT_INPUTS = {"patch4_32": {"patch": 4, "image_size": 32}, "patch16_224": {"patch": 16, "image_size": 224}}
+VIT_INPUTS = {
+    "patch4_32": {"patch": 4, "image_size": 32},
+    "patch16_224": {"patch": 16, "image_size": 224},
+}
 
 SHAPE = "representation_shape"
 
 MODELS = {name: Entry("resnet", row) for name, row in (RESNETS | RESNET_VARIANTS).items()}
 MODELS |= {name: Entry("preact_resnet", row) for name, row in PREACTS.items()}
-MODELS |= {f"tv_{name}": Entry("resnet", row | {"imagenet_stem": True}) for name, row in RESNETS.items()}
+MODELS |= {
+    f"tv_{name}": Entry("resnet", row | {"imagenet_stem": True}) for name, row in RESNETS.items()
+}
 MODELS["small_cnn"] = Entry("small_cnn", {}, ("n_channels", "image_shape"))
 MODELS |= {
     f"vit_{size}_{suffix}": Entry("vit", row | patches, ("n_channels", "image_shape"))
@@ -66,8 +80,11 @@ MODELS |= {
     for size, row in VITS.items()
 }
 MODELS |= {
-    f"repr_cls_{name}": Entry("representation_resnet", row, (SHAPE, "image_shape")) for name, row in RESNETS.items()
+    f"repr_cls_{name}": Entry("representation_resnet", row, (SHAPE, "image_shape"))
+    for name, row in RESNETS.items()
 }
-MODELS |= {f"repr_cls_vit_{size}": Entry("representation_vit", row, (SHAPE,)) for size, row in VITS.items()}
+MODELS |= {
+    f"repr_cls_vit_{size}": Entry("representation_vit", row, (SHAPE,)) for size, row in VITS.items()
+}
 
 MODEL_NAMES = tuple(MODELS)

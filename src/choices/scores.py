@@ -1,7 +1,7 @@
 """Scores of how far activations are out of distribution, one row each.
 
-To add a score, write its row here, and its detector in `src.ood.detectors`, where `DETECTORS` lists it.
-"""
+To add a score, write its row here, and its detector in `src.ood.detectors`, where `DETECTORS` lists
+it."""
 
 from typing import NamedTuple
 

@@ -1,8 +1,7 @@
 """The measures of similarity, one row each. Importing this spares torch.
 
-To add a measure, write its row here, which options, help, tables, signs and figures read, and its function in
-`src.similarity.measures`, which lists it under the same name.
-"""
+To add a measure, write its row here, which options, help, tables, signs and figures read, and its
+function in `src.similarity.measures`, which lists it under the same name."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +10,8 @@ from src.errors import unknown_name
 
 GRAMS, SAMPLES = "grams", "samples"  # the inputs of a measure
 N_NEIGHBOURS = 10
-REVERSED = "_reversed"  # ends the name of a measure that is not symmetric, of the second layer to the first
+# ends the name of a measure that is not symmetric, of the second layer to the first
+REVERSED = "_reversed"
 
 
 class Measure(NamedTuple):
@@ -24,7 +24,9 @@ class Measure(NamedTuple):
     equal: float  # the value of equal representations
     unrelated: float  # the value of unrelated ones
     in_paper: bool = False  # measured unless something else is asked for
-    companions: tuple[str, ...] = ()  # measures that cost nothing beside this one; the CSV has them as well
+    companions: tuple[
+        str, ...
+    ] = ()  # measures that cost nothing beside this one; the CSV has them as well
     min_images: int = 2
     is_symmetric: bool = True  # otherwise tables have it both ways
 
@@ -63,7 +65,8 @@ PAPER = tuple(name for name, measure in MEASURES.items() if measure.in_paper)
 
 
 def with_companions(names: Sequence[str]) -> list[str]:
-    """Return the measures of the given names, each once, and behind them those that cost nothing beside them.
+    """Return the measures of the given names, each once, and behind them those that cost nothing
+    beside them.
 
     Raises:
         UserError: one of them is unknown.
@@ -71,4 +74,6 @@ def with_companions(names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in MEASURES:
             raise unknown_name("measure", name, MEASURES)
-    return list(dict.fromkeys([*names, *(other for name in names for other in MEASURES[name].companions)]))
+    return list(
+        dict.fromkeys([*names, *(other for name in names for other in MEASURES[name].companions)])
+    )

@@ -1,8 +1,9 @@
-"""The closed forms that stitching layers are matched by, and the objectives that they are trained on, one row each.
+"""The closed forms that stitching layers are matched by, and the objectives that they are trained
+on, one row each.
 
-To add one, write its row here, which the option and its help read, and its function: a closed form in
-`src.stitching.closed_forms`, where `SOLVERS` lists it, a loss in `src.stitching.objectives`, where `LOSSES` does.
-"""
+To add one, write its row here, which the option and its help read, and its function: a closed form
+in `src.stitching.closed_forms`, where `SOLVERS` lists it, a loss in `src.stitching.objectives`,
+where `LOSSES` does."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,26 +11,37 @@ from typing import NamedTuple
 from src.choices import STARTS
 
 # Where activations are compared, of the end layer, the blocks behind it and the logits
-NOWHERE, AT_END, FROM_END, AT_LAST, AT_LOGITS = slice(0), slice(1), slice(-1), slice(-2, -1), slice(-1, None)
+NOWHERE, AT_END, FROM_END, AT_LAST, AT_LOGITS = (
+    slice(0),
+    slice(1),
+    slice(-1),
+    slice(-2, -1),
+    slice(-1, None),
+)
 
 
 class Form(NamedTuple):
     """A closed form of direct matching."""
 
     description: str  # for `--help`
-    along_axes: bool = False  # of a source of low rank it takes the coordinates along the principal axes
+    along_axes: bool = (
+        False  # of a source of low rank it takes the coordinates along the principal axes
+    )
     target_scatter: bool = False  # it needs the covariance of the target, not only the variances
     held_out: bool = False  # it takes moments of more rows, on which it chooses a penalty
     cuts_off: bool = False  # it takes the cutoff of small singular values
 
 
 class Objective(NamedTuple):
-    """A loss of stitches, and the layers at which stitched and own activations of the end network are compared."""
+    """A loss of stitches, and the layers at which stitched and own activations of the end network
+    are compared."""
 
     description: str  # for `--help`
     loss: str = ""  # key in `src.stitching.objectives.LOSSES`; "": the cross-entropy
     compares: slice = NOWHERE
-    measures_accuracy: bool = True  # in training; without it, nothing runs behind the last layer that is compared
+    measures_accuracy: bool = (
+        True  # in training; without it, nothing runs behind the last layer that is compared
+    )
 
     def compared(self, end_layer: str, behind: Sequence[str], output: str) -> list[str]:
         """Return the layers at which stitched and own activations are compared.
@@ -53,7 +65,11 @@ INITS = {**STARTS, **{name: form.description for name, form in FORMS.items()}}
 OBJECTIVES = {
     "task": Objective("cross-entropy"),
     "soft": Objective("KL divergence to the end network's predictions", "soft", AT_LOGITS),
-    "hint": Objective("relative distance at the end layer", "hint", AT_END, measures_accuracy=False),
-    "fula": Objective("mean relative distance at the end layer and all blocks behind it", "hint", FROM_END),
+    "hint": Objective(
+        "relative distance at the end layer", "hint", AT_END, measures_accuracy=False
+    ),
+    "fula": Objective(
+        "mean relative distance at the end layer and all blocks behind it", "hint", FROM_END
+    ),
     "feature": Objective("mean squared difference at the last block", "feature", AT_LAST),
 }

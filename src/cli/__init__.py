@@ -1,4 +1,5 @@
-"""The command line of all scripts: a parser, types and groups of options, one way to run and to fail.
+"""The command line of all scripts: a parser, types and groups of options, one way to run and to
+fail.
 
 Nothing here imports torch, so that `--help` and a mistyped option are answered at once.
 """

@@ -33,22 +33,34 @@ def add_gpu(parser: Parser) -> None:
     """Add `-gpu`, `--amp` and `--tf32`."""
     add = parser.add_argument
     add("-gpu", "--gpu", type=whole_number(-1), default=0, help="GPU to run on; -1 is the CPU")
-    add("--amp", choices=PRECISIONS, default="none", help="bf16: networks compute in bfloat16 where that is safe")
+    add(
+        "--amp",
+        choices=PRECISIONS,
+        default="none",
+        help="bf16: networks compute in bfloat16 where that is safe",
+    )
     add("--tf32", action="store_true", help="let the GPU multiply float32 matrices in TF32")
 
 
 def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
-    """Add `--resume` and, for scripts that write into a folder of the user's choice, `--overwrite`."""
+    """Add `--resume` and, for scripts that write into a folder of the user's choice,
+    `--overwrite`."""
     add = parser.add_mutually_exclusive_group().add_argument
     add("--resume", action="store_true", help="go on with an interrupted run of the same options")
     if overwrite:
-        add("--overwrite", action="store_true", help="write over a finished run of other options in -dir")
+        add(
+            "--overwrite",
+            action="store_true",
+            help="write over a finished run of other options in -dir",
+        )
 
 
 def add_figure(parser: Parser) -> None:
     """Add `--title` and `--pdf`."""
     parser.add_argument("--title", default="", help="title of the figure")
-    parser.add_argument("--pdf", action="store_true", help="draw the figure as a PDF instead of a PNG")
+    parser.add_argument(
+        "--pdf", action="store_true", help="draw the figure as a PDF instead of a PNG"
+    )
 
 
 def figure_options(args: Namespace) -> dict[str, str]:
@@ -71,11 +83,18 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
     add("-workers", "--loader-workers", dest="n_workers", type=whole_number(0), default=None,
         help="processes that decode images from disk; small images need none; default: one a core, at most "
         f"{MOST_WORKERS}")  # fmt: skip
-    add("-prefetch", "--prefetch-factor", type=whole_number(1), default=1, help="batches each worker prepares ahead")
+    add(
+        "-prefetch",
+        "--prefetch-factor",
+        type=whole_number(1),
+        default=1,
+        help="batches each worker prepares ahead",
+    )
 
 
 def load_options(args: Namespace, device: Any) -> dict[str, Any]:
-    """Collect the arguments `device` and `loading` of `load_dataset`, and interventions where a script has them."""
+    """Collect the arguments `device` and `loading` of `load_dataset`, and interventions where a
+    script has them."""
     from src.datasets import Loading
 
     n_workers = min(n_cores(), MOST_WORKERS) if args.n_workers is None else args.n_workers
@@ -87,14 +106,16 @@ def load_options(args: Namespace, device: Any) -> dict[str, Any]:
 
 
 def n_cores() -> int:
-    """Count the cores that this process may use; all of the machine where the system does not tell (macOS)."""
+    """Count the cores that this process may use; all of the machine where the system does not tell
+    (macOS)."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def add_training(parser: Parser, *, n_epochs: int | None, momentum: bool = False) -> None:
-    """Add the options of training: `-o`, `-e`, `-lr`, `-wd`, `-s`, `-sched`, `-rlre` and `--grad-clip`.
+    """Add the options of training: `-o`, `-e`, `-lr`, `-wd`, `-s`, `-sched`, `-rlre` and
+    `--grad-clip`.
 
     Args:
         n_epochs: the default of `-e`; None leaves that option out.
@@ -104,17 +125,47 @@ def add_training(parser: Parser, *, n_epochs: int | None, momentum: bool = False
     without = "sgd is without momentum" + (" unless --momentum gives one" if momentum else "")
     add("-o", "--optimizer", choices=OPTIMIZERS, default="adam", help=without)
     if momentum:
-        add("--momentum", type=real_number(at_least=0, at_most=1), default=0.0, help="momentum of -o sgd")
+        add(
+            "--momentum",
+            type=real_number(at_least=0, at_most=1),
+            default=0.0,
+            help="momentum of -o sgd",
+        )
     if n_epochs is not None:
-        add("-e", "--epochs", dest="n_epochs", type=whole_number(0), default=n_epochs, help="number of epochs")
-    add("-lr", "--learning-rate", type=real_number(above=0), default=1e-3, help="initial learning rate")
-    add("-wd", "--weight_decay", "--weight-decay", type=real_number(at_least=0), default=1e-5, help="weight decay")
+        add(
+            "-e",
+            "--epochs",
+            dest="n_epochs",
+            type=whole_number(0),
+            default=n_epochs,
+            help="number of epochs",
+        )
+    add(
+        "-lr",
+        "--learning-rate",
+        type=real_number(above=0),
+        default=1e-3,
+        help="initial learning rate",
+    )
+    add(
+        "-wd",
+        "--weight_decay",
+        "--weight-decay",
+        type=real_number(at_least=0),
+        default=1e-5,
+        help="weight decay",
+    )
     add("-s", "--seed", type=whole_number(0), default=0, help="random seed")
     add("-sched", "--lr-scheduler", dest="scheduler", type=lambda text: text or "none", choices=SCHEDULERS,
         default="none", help="cosine: from the initial learning rate to 0 over all epochs")  # fmt: skip
     add("-rlre", "--reduce-lr-epochs", type=whole_number(1), nargs="*", default=[],
         help="multiply the learning rate by 0.1 after these epochs")  # fmt: skip
-    add("--grad-clip", type=real_number(above=0), default=None, help="l2 norm that gradients are clipped to")
+    add(
+        "--grad-clip",
+        type=real_number(above=0),
+        default=None,
+        help="l2 norm that gradients are clipped to",
+    )
 
 
 def add_matching(parser: Parser) -> None:
@@ -131,9 +182,16 @@ def add_matching(parser: Parser) -> None:
 
 
 def add_similarity(parser: Parser) -> None:
-    """Add the options of measures of similarity: `-n`, `--metrics`, `--alignment` and `--permutations`."""
+    """Add the options of measures of similarity: `-n`, `--metrics`, `--alignment` and
+    `--permutations`."""
     add = parser.add_argument
-    add("-n", "--n-samples", type=whole_number(2), default=1000, help="the first so many validation images")
+    add(
+        "-n",
+        "--n-samples",
+        type=whole_number(2),
+        default=1000,
+        help="the first so many validation images",
+    )
     add("--metrics", nargs="+", choices=tuple(MEASURES), default=list(PAPER), metavar="MEASURE",
         help=described(MEASURES))  # fmt: skip
     add("--alignment", choices=ALIGNMENTS, default="auto",
@@ -153,7 +211,12 @@ def add_interventions(parser: Parser, *, of_tests: bool = False) -> None:
     for name, row in INTERVENTIONS.items():
         if row.changes_tests or not of_tests:
             strength = real_number(at_least=0, at_most=row.at_most)
-            parser.add_argument(f"--{name.replace('_', '-')}", type=strength, metavar=row.metavar, help=row.description)
+            parser.add_argument(
+                f"--{name.replace('_', '-')}",
+                type=strength,
+                metavar=row.metavar,
+                help=row.description,
+            )
     parser.add_argument("--intervention-seed", type=whole_number(0), default=0,
                         help="seed of labels, dots and noise that these draw; -s does not change them")  # fmt: skip
 
@@ -168,9 +231,13 @@ def training_settings(args: Namespace) -> Any:
 
     options = vars(args)
     if args.scheduler != "none" and args.reduce_lr_epochs:
-        raise UserError(f"-sched {args.scheduler} and -rlre both set the learning rate; give one of them")
+        raise UserError(
+            f"-sched {args.scheduler} and -rlre both set the learning rate; give one of them"
+        )
     if options.get("momentum") and args.optimizer != "sgd":
-        raise UserError(f"--momentum is of -o sgd, not of {args.optimizer}; give -o sgd or leave it out")
+        raise UserError(
+            f"--momentum is of -o sgd, not of {args.optimizer}; give -o sgd or leave it out"
+        )
     return Settings(**{name: options[name] for name in Settings._fields if name in options})
 
 
@@ -178,15 +245,20 @@ def add_channels_last(parser: Parser, *sides: str) -> None:
     """Add `--channels-last`, for one network or for the given sides."""
     what = "activations of three axes are height, width, channels where their shape does not tell"
     if sides:
-        parser.add_argument("--channels-last", choices=(*sides, "both"), default=None, help=f"whose {what}")
+        parser.add_argument(
+            "--channels-last", choices=(*sides, "both"), default=None, help=f"whose {what}"
+        )
     else:
         parser.add_argument("--channels-last", action="store_true", help=what)
 
 
 def named_network(args: Namespace, model: str) -> NetworkName:
-    """Return the network that options name: `front_model` by `front_model_path` and `front_model_type`."""
+    """Return the network that options name: `front_model` by `front_model_path` and
+    `front_model_type`."""
     options = vars(args)
-    return NetworkName.of(options[f"{model}_path"], options[f"{model}_type"], seed=options.get("seed"))
+    return NetworkName.of(
+        options[f"{model}_path"], options[f"{model}_type"], seed=options.get("seed")
+    )
 
 
 class NetworkOptions(NamedTuple):
@@ -218,7 +290,8 @@ class LoadedNetwork(NamedTuple):
 def load_network(
     args: Namespace, options: NetworkOptions, images: ImageSpec, *, session: "Session", device: Any
 ) -> LoadedNetwork:
-    """Return the network and the layers that options name. The options then hold the SHA-256 of its weights."""
+    """Return the network and the layers that options name. The options then hold the SHA-256 of its
+    weights."""
     loaded = _load_whole(args, options, images, session=session, device=device)
     return _with_layers(loaded, args, options, images)
 
@@ -232,7 +305,8 @@ def load_two_networks(
     session: "Session",
     device: Any,
 ) -> tuple[LoadedNetwork, LoadedNetwork]:
-    """Return two networks as `load_network` does. Where options name one network twice, both share one object."""
+    """Return two networks as `load_network` does. Where options name one network twice, both share
+    one object."""
     loaded1 = _load_whole(args, first, images, session=session, device=device)
     loaded2 = _load_whole(args, second, images, session=session, device=device)
     loaded1 = _with_layers(loaded1, args, first, images)
@@ -253,13 +327,17 @@ def _load_whole(
     return LoadedNetwork(network, [], name)
 
 
-def _with_layers(loaded: LoadedNetwork, args: Namespace, options: NetworkOptions, images: ImageSpec) -> LoadedNetwork:
+def _with_layers(
+    loaded: LoadedNetwork, args: Namespace, options: NetworkOptions, images: ImageSpec
+) -> LoadedNetwork:
     """Return a network with the layers that an option names, and with their activations as maps."""
     names = vars(args)[options.layers]
     text = names if isinstance(names, str) else ",".join(names)
     layers = loaded.network.layers(text)
     if options.is_end and not set(layers) <= set(loaded.network.layer_names):
-        raise UserError(f"end layer {text}: nothing follows the output of the network; choose a layer in front of it")
+        raise UserError(
+            f"end layer {text}: nothing follows the output of the network; choose a layer in front of it"
+        )
     is_last = args.channels_last in (True, options.side, "both")
     network = loaded.network.channels_first(layers, image_shape=images.shape, channels_last=is_last)
     return loaded._replace(network=network, layers=layers)

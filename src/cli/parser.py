@@ -33,15 +33,21 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that shows defaults and reports a mistake in one line, with exit code 2."""
+    """An argument parser that shows defaults and reports a mistake in one line, with exit code
+    2."""
 
     def __init__(self, description: str):
-        super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
+        super().__init__(
+            description=description, formatter_class=_HelpFormatter, allow_abbrev=False
+        )
         self.add_argument("--config", help="YAML or JSON file of options, such as the config.txt of a run; "
                           "what is given here as well wins")  # fmt: skip
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
-        """Parse arguments, with defaults from the file of `--config`; end the process where one is wrong.
+    def parse_args(
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
+        """Parse arguments, with defaults from the file of `--config`; end the process where one is
+        wrong.
 
         The result also has the SHA-256 of users' files that options name networks of.
         """
@@ -66,12 +72,21 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def _set_defaults(self, path: str) -> list[str]:
-        """Make the options in a file the defaults, and return their names; argparse converts and checks them.
+        """Make the options in a file the defaults, and return their names; argparse converts and
+        checks them.
 
         `null` and empty texts, as the public code writes them, leave an option as it is.
         """
-        actions = {action.dest: action for action in self._actions if action.dest not in (*NOT_RECORDED, "help")}
-        given = {str(name): value for name, value in read_yaml(path).items() if value not in (None, "", [])}
+        actions = {
+            action.dest: action
+            for action in self._actions
+            if action.dest not in (*NOT_RECORDED, "help")
+        }
+        given = {
+            str(name): value
+            for name, value in read_yaml(path).items()
+            if value not in (None, "", [])
+        }
         given = {name: value for name, value in given.items() if not name.endswith(DERIVED)}
         for name, value in given.items():
             if name not in actions:
@@ -79,14 +94,17 @@ class Parser(argparse.ArgumentParser):
             action = actions[name]
             if action.nargs == 0 and not isinstance(value, bool):
                 raise UserError(f"{path}: {name}: {value!r} is neither true nor false")
-            action.default = value if action.nargs == 0 else self._get_values(action, _words(action, value))
+            action.default = (
+                value if action.nargs == 0 else self._get_values(action, _words(action, value))
+            )
             action.required = False
             if not action.option_strings:
                 action.nargs = "*" if action.nargs == "+" else "?"
         return list(given)
 
     def words(self, options: argparse.Namespace) -> list[str]:
-        """Return the command line that stands for options: positional ones, and those that are not the default."""
+        """Return the command line that stands for options: positional ones, and those that are not
+        the default."""
         positional, named = [], []
         for action in self._actions:
             value = getattr(options, action.dest, None)
@@ -101,7 +119,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def _words(action: argparse.Action, value: Any) -> list[str]:
-    """Return the words that stand for the value of an option; several names in one have commas between them."""
+    """Return the words that stand for the value of an option; several names in one have commas
+    between them."""
     if action.nargs == 0:
         return []
     words = [str(each) for each in (value if isinstance(value, list) else [value])]
@@ -110,7 +129,8 @@ def _words(action: argparse.Action, value: Any) -> list[str]:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Raise KeyboardInterrupt(signal) for SIGINT and SIGTERM while the block runs. A second signal kills the process.
+    """Raise KeyboardInterrupt(signal) for SIGINT and SIGTERM while the block runs. A second signal
+    kills the process.
 
     `except Exception` lets it pass.
     """
@@ -128,7 +148,11 @@ def _signals() -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def run(parser: Parser, experiment: Callable[[argparse.Namespace], None], argv: Sequence[str] | None = None) -> int:
+def run(
+    parser: Parser,
+    experiment: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None = None,
+) -> int:
     """Parse the command line, run the experiment, and turn errors of the user into one line.
 
     Returns:
@@ -148,7 +172,9 @@ def run(parser: Parser, experiment: Callable[[argparse.Namespace], None], argv: 
             experiment(args)
     except KeyboardInterrupt as stop:
         signum = stop.args[0] if stop.args else signal.SIGINT
-        remedy = "; to go on, give the same command with --resume" if hasattr(args, "resume") else ""
+        remedy = (
+            "; to go on, give the same command with --resume" if hasattr(args, "resume") else ""
+        )
         remedy = "; to go on, give the same command again" if hasattr(args, "shard") else remedy
         note(f"{parser.prog}: interrupted by {signum.name}{remedy}")
         return 128 + signum

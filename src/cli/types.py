@@ -1,4 +1,5 @@
-"""Types of options: each reads the text of one, and refuses in one line what the option cannot take."""
+"""Types of options: each reads the text of one, and refuses in one line what the option cannot
+take."""
 
 import argparse
 import math
@@ -10,8 +11,11 @@ from src.network_names import file_and_function, is_user_network
 Value = TypeVar("Value")
 
 
-def checked(read: Callable[[str], Value], is_allowed: Callable[[Value], bool], title: str) -> Callable[[str], Value]:
-    """Return the type of an option that takes what `read` reads without a ValueError, and what is allowed."""
+def checked(
+    read: Callable[[str], Value], is_allowed: Callable[[Value], bool], title: str
+) -> Callable[[str], Value]:
+    """Return the type of an option that takes what `read` reads without a ValueError, and what is
+    allowed."""
 
     def parse(text: str) -> Value:
         try:
@@ -40,9 +44,13 @@ def real_number(
 ) -> Callable[[str], float]:
     """Return the type of an option that takes a finite number within bounds."""
     bounds = {" at least": at_least, " above": above, " at most": at_most}
-    limits = " and".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
+    limits = " and".join(
+        f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)
+    )
     return checked(
-        float, lambda number: at_least <= number <= at_most and above < number < math.inf, f"a finite number{limits}"
+        float,
+        lambda number: at_least <= number <= at_most and above < number < math.inf,
+        f"a finite number{limits}",
     )
 
 
@@ -50,11 +58,16 @@ def cutoff(text: str) -> str:
     """Check a cutoff of singular values: the type of an option; equal numbers get one spelling."""
     if text in ("paper", "exact"):
         return text
-    return str(checked(float, lambda number: 0 <= number < 1, "paper, exact or a number from 0 up to 1")(text))
+    return str(
+        checked(float, lambda number: 0 <= number < 1, "paper, exact or a number from 0 up to 1")(
+            text
+        )
+    )
 
 
 def network(text: str) -> str:
-    """Read the name of a network: the type of an option; the path of a user's file becomes absolute."""
+    """Read the name of a network: the type of an option; the path of a user's file becomes
+    absolute."""
     if not is_user_network(text):
         return text
     file, function = file_and_function(text)
@@ -62,14 +75,22 @@ def network(text: str) -> str:
 
 
 def several(names: Collection[str]) -> Callable[[str], list[str]]:
-    """Return the type of an option that takes one or more of some names, with commas between them."""
+    """Return the type of an option that takes one or more of some names, with commas between
+    them."""
     title = f"one or several of {', '.join(names)} with commas between them"
-    return checked(lambda text: list(dict.fromkeys(text.split(","))), lambda chosen: set(chosen) <= set(names), title)
+    return checked(
+        lambda text: list(dict.fromkeys(text.split(","))),
+        lambda chosen: set(chosen) <= set(names),
+        title,
+    )
 
 
 def output_file(*endings: str) -> Callable[[str], str]:
-    """Return the type of an option that names a file to write; files beside it differ from it in their endings."""
-    return checked(str, lambda text: text.endswith(endings), f"a name that ends in {' or '.join(endings)}")
+    """Return the type of an option that names a file to write; files beside it differ from it in
+    their endings."""
+    return checked(
+        str, lambda text: text.endswith(endings), f"a name that ends in {' or '.join(endings)}"
+    )
 
 
 csv_file = output_file(".csv")
@@ -78,5 +99,8 @@ table_or_figure = output_file(".csv", ".png", ".pdf")
 
 
 def described(choices: Mapping[str, Any]) -> str:
-    """List choices and what they mean, for a help text; a choice is a text or has a `description`."""
-    return "; ".join(f"{name}: {getattr(choice, 'description', choice)}" for name, choice in choices.items())
+    """List choices and what they mean, for a help text; a choice is a text or has a
+    `description`."""
+    return "; ".join(
+        f"{name}: {getattr(choice, 'description', choice)}" for name, choice in choices.items()
+    )

@@ -16,7 +16,8 @@ SIMILARITY = "similarity"  # the method of what is not stitched
 
 
 class MeasurementRow(NamedTuple):
-    """A measurement of two layers of two networks: a row of the table of `misc/collect_results.py -r`."""
+    """A measurement of two layers of two networks: a row of the table of `misc/collect_results.py
+    -r`."""
 
     method: str  # of stitching, or "similarity"
     measure: str
@@ -41,7 +42,10 @@ class MeasurementRow(NamedTuple):
 
 
 def measurement_rows(
-    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], *, listed: Mapping[NetworkKey, ListedNetwork]
+    runs: Sequence[StitchingRun],
+    similarities: Sequence[SimilarityRow],
+    *,
+    listed: Mapping[NetworkKey, ListedNetwork],
 ) -> Iterator[MeasurementRow]:
     """Yield a row for each value that was measured; those that are NaN are left out.
 
@@ -49,12 +53,17 @@ def measurement_rows(
         runs: with their evaluations.
         listed: the networks of a list by `listed_as`, which gives them names and groups.
     """
-    methods = method_names([run.row for run in runs], apart_from=(*NETWORKS, *RANKS, "dataset", "seed"))
+    methods = method_names(
+        [run.row for run in runs], apart_from=(*NETWORKS, *RANKS, "dataset", "seed")
+    )
     depths: dict[tuple[NetworkKey, str], int | None] = {}
     for run, method in zip(runs, methods, strict=True):
         row = run.row
         front, end = row.networks
-        depths |= {(front.key, row.front_layer): row.front_depth, (end.key, row.end_layer): row.end_depth}
+        depths |= {
+            (front.key, row.front_layer): row.front_depth,
+            (end.key, row.end_layer): row.end_depth,
+        }
         for measure, value in _known(_values_of(run)):
             yield MeasurementRow(
                 method, measure, *_named(front, listed), *_named(end, listed), row.front_layer,
@@ -75,12 +84,18 @@ def _values_of(run: StitchingRun) -> dict[str, float | None]:
     """Return all quantities of a run by column; behind those of a detector stands its name."""
     values = {name: value_of(run, name) for name in measured_by(STITCHING, VALIDITY)}
     for detector, evaluation in run.evaluations.items():
-        values |= {f"{name}_{detector}": getattr(evaluation, name) for name in measured_by(DETECTOR)}
+        values |= {
+            f"{name}_{detector}": getattr(evaluation, name) for name in measured_by(DETECTOR)
+        }
     return values
 
 
 def _known(values: Mapping[str, float | None]) -> list[tuple[str, float]]:
-    return [(name, value) for name, value in values.items() if value is not None and not math.isnan(value)]
+    return [
+        (name, value)
+        for name, value in values.items()
+        if value is not None and not math.isnan(value)
+    ]
 
 
 def _named(network: NetworkName, listed: Mapping[NetworkKey, ListedNetwork]) -> tuple[str, str]:

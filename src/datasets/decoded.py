@@ -26,7 +26,8 @@ Transform = Callable[[Image.Image], Tensor]  # to uint8 (C, H, W), all of one sh
 
 
 class DecodedImageSet(BaseImageSet):
-    """Images in encoded files, delivered in batches of float32 (B, C, H, W), normalised, and int64 (B,).
+    """Images in encoded files, delivered in batches of float32 (B, C, H, W), normalised, and int64
+    (B,).
 
     The augmentation of an image depends on (seed, epoch, index) alone, not on the workers.
 
@@ -54,9 +55,12 @@ class DecodedImageSet(BaseImageSet):
         self.transform, self.augmentation, self.loading = transform, augmentation, loading
 
     def levels(self, plan: Pass) -> Iterator[Tensor]:
-        """Decode the images of each batch of a pass in turn: yields uint8 (B, C, H, W) on the CPU."""
+        """Decode the images of each batch of a pass in turn: yields uint8 (B, C, H, W) on the
+        CPU."""
         try:
-            for images in self._started(plan):  # no variable: a traceback would keep it, and with it the workers
+            for images in self._started(
+                plan
+            ):  # no variable: a traceback would keep it, and with it the workers
                 if isinstance(images, UserError):
                     raise images
                 yield images
@@ -90,18 +94,23 @@ class DecodedImageSet(BaseImageSet):
         return DataLoader(
             _Decoder(mode, self.changes, self.transform, self.augmentation),
             batch_size=None,  # each sample is a batch already
-            sampler=([(self.paths[i], i, *of_all) for i in plan.indices[rows].tolist()] for rows in plan.batches),
+            sampler=(
+                [(self.paths[i], i, *of_all) for i in plan.indices[rows].tolist()]
+                for rows in plan.batches
+            ),
             pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # for seeds that workers do not use: the global generator must not advance
+            # for seeds that workers do not use: the global generator must not advance
+            generator=torch.Generator(),
             **(of_workers if n_workers else {}),
         )
 
 
 def _context() -> BaseContext:
-    """Choose how workers start: from a fork server, or by `spawn` where that is Python's choice (macOS) or the user's.
+    """Choose how workers start: from a fork server, or by `spawn` where that is Python's choice
+    (macOS) or the user's.
 
-    Never as forks of this process: a fork copies the locks that its threads hold, and may wait for them forever.
-    """
+    Never as forks of this process: a fork copies the locks that its threads hold, and may wait for
+    them forever."""
     if multiprocessing.get_start_method() == "spawn":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -114,7 +123,9 @@ def _signals_wait() -> Iterator[None]:
     """Let signals wait while the block runs. Processes that start in it never see SIGINT."""
     resource_tracker.ensure_running()  # when it starts it unblocks SIGINT
     held: list[int] = []
-    handlers = {signum: signal.signal(signum, lambda number, _: held.append(number)) for signum in SIGNALS}
+    handlers = {
+        signum: signal.signal(signum, lambda number, _: held.append(number)) for signum in SIGNALS
+    }
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit it
     try:
         yield
@@ -136,7 +147,8 @@ class _Decoder:
     augmentation: Transform | None
 
     def __getitem__(self, keys: Sequence[tuple[str | int, ...]]) -> Tensor | UserError:
-        """Return the images uint8 (B, C, H, W), or an error; the loader would wrap a raised one in a traceback.
+        """Return the images uint8 (B, C, H, W), or an error; the loader would wrap a raised one in
+        a traceback.
 
         Args:
             keys: of each image the path, the index, the epoch and, where it is augmented, the seed.
@@ -152,16 +164,23 @@ class _Decoder:
                 raise ValueError(f"its pixels have more than 8 bits, mode {file.mode}; convert it")
             image = file.convert(self.mode)
         if self.changes:
-            levels = apply_changes(self.changes, TF.pil_to_tensor(image)[None], torch.tensor([i]), epoch=epoch)
+            levels = apply_changes(
+                self.changes, TF.pil_to_tensor(image)[None], torch.tensor([i]), epoch=epoch
+            )
             image = TF.to_pil_image(levels[0])
         if seed is None:
             return self.transform(image)
-        with torch.random.fork_rng(devices=[]):  # torchvision's transforms draw from torch's generator of the CPU
-            torch.default_generator.manual_seed(seed_of(seed, epoch, i, 0))  # no other key has four parts
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # torchvision's transforms draw from torch's generator of the CPU
+            torch.default_generator.manual_seed(
+                seed_of(seed, epoch, i, 0)
+            )  # no other key has four parts
             return self.augmentation(image)
 
 
 def _leave_signals(worker: int) -> None:
-    """Leave signals that reach a worker too to the main process; end without an error where it ends its workers."""
+    """Leave signals that reach a worker too to the main process; end without an error where it ends
+    its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

@@ -12,13 +12,24 @@ N_IMAGES = 256  # that are different
 
 
 class DummyImageSet(BaseImageSet):
-    """`n` images of standard normal noise with random labels; only the first 256 images are different."""
+    """`n` images of standard normal noise with random labels; only the first 256 images are
+    different."""
 
-    def __init__(self, n: int, *, n_classes: int, image_shape: tuple[int, int, int], seed: int, device: Device):
+    def __init__(
+        self,
+        n: int,
+        *,
+        n_classes: int,
+        image_shape: tuple[int, int, int],
+        seed: int,
+        device: Device,
+    ):
         generator = runtime.generator(seed)
         labels = torch.randint(n_classes, (n,), generator=generator)
         super().__init__(labels, n_classes=n_classes, image_shape=image_shape, device=device)
-        self.images = torch.randn(min(n, N_IMAGES), *image_shape, generator=generator).to(self.device)
+        self.images = torch.randn(min(n, N_IMAGES), *image_shape, generator=generator).to(
+            self.device
+        )
 
     def _make(self, plan: Pass) -> Iterator[Tensor]:
         indices = plan.indices.to(self.device) % len(self.images)

@@ -24,7 +24,10 @@ from src.images import Normalisation, make_normalisation
 SPLITS = {True: ("train", "training_data"), False: ("val", "validation", "test", "validation_data")}
 AUGMENTATIONS = ("none", "flip", "crop_flip", "resized_crop")
 KEYS = ("size", "channels", "mean", "std", "augment", "classes")
-SMALL, MOST = 64, 4 * 2**30  # pixels and bytes: sets of images up to this size are decoded once and kept
+SMALL, MOST = (
+    64,
+    4 * 2**30,
+)  # pixels and bytes: sets of images up to this size are decoded once and kept
 IMAGENET_SOURCE = "https://image-net.org/download"
 
 
@@ -57,11 +60,14 @@ def read_settings(root: Path) -> FolderSettings:
             own = given.get(key, of_colours if settings.channels == 3 else sum(of_colours) / 3)
             numbers[key] = [own] if isinstance(own, int | float) else own
         normalisation = make_normalisation(**numbers, n_channels=settings.channels)
-        return settings._replace(classes=tuple(map(str, settings.classes)), normalisation=normalisation)
+        return settings._replace(
+            classes=tuple(map(str, settings.classes)), normalisation=normalisation
+        )
 
 
 def _check(settings: FolderSettings) -> None:
-    """Raise a ValueError that names the first setting that is not allowed; not of the normalisation."""
+    """Raise a ValueError that names the first setting that is not allowed; not of the
+    normalisation."""
     classes = settings.classes
     is_allowed = {
         "size": isinstance(settings.size, int) and settings.size >= 1,
@@ -77,16 +83,21 @@ def _check(settings: FolderSettings) -> None:
 def describe(root: Path) -> DatasetInfo:
     """Describe a user's folder of images."""
     settings = read_settings(root)
-    shape, classes = (settings.channels, settings.size, settings.size), tuple(_classes(root, settings))
+    shape, classes = (
+        (settings.channels, settings.size, settings.size),
+        tuple(_classes(root, settings)),
+    )
     of_images = {"normalisation": settings.normalisation, "classes": classes}
     return DatasetInfo("folder", str(root), len(classes), shape, **of_images)
 
 
-def load_folder(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> BaseImageSet:
+def load_folder(
+    info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading
+) -> BaseImageSet:
     """Load a split of a user's folder of images.
 
-    Images of at most 64×64 pixels that take at most 4 GiB are decoded once and kept on the device, unless each epoch
-    takes other crops of the files. Others are decoded by workers for each batch.
+    Images of at most 64×64 pixels that take at most 4 GiB are decoded once and kept on the device,
+    unless each epoch takes other crops of the files. Others are decoded by workers for each batch.
     """
     root = Path(info.source)
     settings = read_settings(root)
@@ -109,7 +120,9 @@ def load_folder(info: DatasetInfo, root: Path, *, train: bool, device: Device, l
     )
 
 
-def load_imagenet(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> DecodedImageSet:
+def load_imagenet(
+    info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading
+) -> DecodedImageSet:
     """Load a split of ImageNet."""
     if not _folders_of(root, train):
         raise UserError(
@@ -156,7 +169,9 @@ def _decoded(
         "crop_flip": T.Compose([*whole, T.RandomCrop(size, padding=_padding(size)), *last]),
         "resized_crop": T.Compose([T.RandomResizedCrop(size), *last]),
     }[settings.augment]
-    short = round(size * 8 / 7) if settings.augment == "resized_crop" else size  # then test images lose their border
+    short = (
+        round(size * 8 / 7) if settings.augment == "resized_crop" else size
+    )  # then test images lose their border
     return DecodedImageSet(
         paths,
         labels,
@@ -179,7 +194,9 @@ def _split_folder(root: Path, train: bool) -> Path:
     if not folders:
         images = "training images" if train else "test images"
         place = root / SPLITS[train][0]
-        raise UserError(f"{_lacks(root, train)}; put the {images} into {place}, a folder for each class")
+        raise UserError(
+            f"{_lacks(root, train)}; put the {images} into {place}, a folder for each class"
+        )
     return folders[0]
 
 
@@ -195,17 +212,23 @@ def _lacks(root: Path, train: bool) -> str:
 
 
 def _classes(root: Path, settings: FolderSettings) -> list[str]:
-    """List the names of the classes in the order of their labels; an empty list where images are unlabelled."""
+    """List the names of the classes in the order of their labels; an empty list where images are
+    unlabelled."""
     has_training = any((root / name).is_dir() for name in SPLITS[True])
     return list(settings.classes) or _class_folders(_split_folder(root, has_training))
 
 
 def _class_folders(split: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(split) if entry.is_dir() and entry.name[0] != ".")  # .ipynb_…
+    return sorted(
+        entry.name for entry in os.scandir(split) if entry.is_dir() and entry.name[0] != "."
+    )  # .ipynb_…
 
 
-def _list_images(split: Path, settings: FolderSettings, classes: list[str]) -> tuple[list[str], Tensor]:
-    """List the images in the folder of a split, as torchvision's ImageFolder does, with their labels int64 (N,)."""
+def _list_images(
+    split: Path, settings: FolderSettings, classes: list[str]
+) -> tuple[list[str], Tensor]:
+    """List the images in the folder of a split, as torchvision's ImageFolder does, with their
+    labels int64 (N,)."""
     folders = _class_folders(split)
     if not folders and not settings.classes:
         paths = sorted(entry.path for entry in os.scandir(split) if is_image_file(entry.name))
@@ -213,11 +236,15 @@ def _list_images(split: Path, settings: FolderSettings, classes: list[str]) -> t
             raise UserError(f"{split} holds neither images nor folders of images")
         return paths, torch.full((len(paths),), UNLABELLED)
     label_of = {name: label for label, name in enumerate(classes)}
-    with readable(split, "put a folder of images there for each class, or list all classes in dataset.yaml"):
+    with readable(
+        split, "put a folder of images there for each class, or list all classes in dataset.yaml"
+    ):
         unknown = [name for name in folders if name not in label_of]
         if unknown:
             where = "dataset.yaml" if settings.classes else "the training images"
             raise ValueError(f"{', '.join(unknown[:3])} is no class of {where}")
-        images = make_dataset(str(split), label_of, IMG_EXTENSIONS, allow_empty=bool(settings.classes))
+        images = make_dataset(
+            str(split), label_of, IMG_EXTENSIONS, allow_empty=bool(settings.classes)
+        )
         paths, labels = zip(*images, strict=True)
         return list(paths), torch.tensor(labels)

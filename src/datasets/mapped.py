@@ -1,8 +1,7 @@
 """Arrays of images on disk: they stay in their files, and each batch is read when it is needed.
 
-A file is an `.npy`, or a member of an `.npz` archive. A stored member is memory-mapped in the archive; a compressed one
-is unpacked once, beside the archive.
-"""
+A file is an `.npy`, or a member of an `.npz` archive. A stored member is memory-mapped in the
+archive; a compressed one is unpacked once, beside the archive."""
 
 import mmap
 import zipfile
@@ -38,7 +37,8 @@ class MappedImages:
         return self.shape[0]
 
     def __getitem__(self, indices: Tensor) -> Tensor:
-        """Read the images at `indices` (B,), a CPU tensor: uint8 (B, C, H, W), with channels last in memory."""
+        """Read the images at `indices` (B,), a CPU tensor: uint8 (B, C, H, W), with channels last
+        in memory."""
         rows = indices.numpy()
         owners = np.searchsorted(self._starts, rows, side="right") - 1
         images = np.empty((len(rows), *self.parts[0].shape[1:]), dtype=np.uint8)
@@ -53,11 +53,12 @@ class MappedImages:
 def _announce(part: np.memmap, rows: np.ndarray) -> None:
     """Ask the system to read all these rows at once.
 
-    For single images from all over a file that is not in the page cache this is 17 times faster than page faults, which
-    come one after the other and read 128 KiB for the 3 KiB of an image.
-    """
+    For single images from all over a file that is not in the page cache this is 17 times faster
+    than page faults, which come one after the other and read 128 KiB for the 3 KiB of an image."""
     n_bytes = part[0].nbytes
-    first = part.offset % mmap.ALLOCATIONGRANULARITY  # where the array begins within the mapped pages
+    first = (
+        part.offset % mmap.ALLOCATIONGRANULARITY
+    )  # where the array begins within the mapped pages
     for start in (first + rows * n_bytes).tolist():
         page = start - start % mmap.PAGESIZE
         part._mmap.madvise(mmap.MADV_WILLNEED, page, start + n_bytes - page)
@@ -72,7 +73,9 @@ def map_member(archive: Path, name: str) -> np.ndarray:
     with open(archive, "rb") as file, _opened(file) as content:
         info = content.getinfo(f"{name}.npy")
         if info.compress_type != zipfile.ZIP_STORED:
-            return np.load(_unpacked(content, info, beside=archive), mmap_mode="r", allow_pickle=False)
+            return np.load(
+                _unpacked(content, info, beside=archive), mmap_mode="r", allow_pickle=False
+            )
         content.open(info).close()  # leaves the file at the first byte of the array
         npy.read_magic(file)
         shape, fortran_order, dtype = npy.read_array_header_1_0(file)

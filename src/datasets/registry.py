@@ -11,7 +11,8 @@ from src.datasets.base import BaseImageSet, Loading
 from src.datasets.interventions import INTERVENTION_FUNCTIONS
 from src.errors import UserError
 
-# Each takes a row of the table, or a description of the user's data, and the arguments of `load_dataset`.
+# Each takes a row of the table, or a description of the user's data, and the arguments of
+# `load_dataset`.
 LOADERS = {
     "torchvision": small_sets.load_torchvision,
     "embedded": small_sets.load_embedded,
@@ -32,7 +33,9 @@ def dataset_info(name: str, *, labelled: bool = False) -> DatasetInfo:
     info = DATASETS[name] if name in DATASETS else _describe(Path(dataset_name(name)))
     if labelled and info.n_classes == 0:
         choice = ", ".join(other for other, row in DATASETS.items() if row.n_classes)
-        raise UserError(f"dataset {name!r} has no labels; choose one that has: {choice}, or label your own")
+        raise UserError(
+            f"dataset {name!r} has no labels; choose one that has: {choice}, or label your own"
+        )
     return info
 
 

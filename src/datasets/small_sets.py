@@ -1,4 +1,5 @@
-"""Small images that are read whole: the sets that torchvision downloads, and two that are shipped with the suite."""
+"""Small images that are read whole: the sets that torchvision downloads, and two that are shipped
+with the suite."""
 
 import contextlib
 import sys
@@ -16,16 +17,23 @@ from src.datasets.in_memory import ImageSet, split_of
 EMBEDDED = Path(__file__).parent / "embedded"  # sources and licences: README.md there
 
 
-def load_torchvision(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> ImageSet:
+def load_torchvision(
+    info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading
+) -> ImageSet:
     """Load a split of a data set below `root`, which torchvision downloads where it is missing."""
     dataset = getattr(torchvision.datasets, info.source)
     split = {"split": "train" if train else "test"} if info.source == "SVHN" else {"train": train}
     remedy = "remove damaged files there and run again with a connection to the internet, or copy there what "
-    with files.readable(root, f"{remedy}torchvision.datasets.{info.source}(…, download=True) fetches elsewhere"):
+    with files.readable(
+        root, f"{remedy}torchvision.datasets.{info.source}(…, download=True) fetches elsewhere"
+    ):
         try:
             data = dataset(root, **split)
         except RuntimeError:  # files are missing, or their checksums are wrong
-            with files.locked(root / f".{info.source.lower()}.lock"), contextlib.redirect_stdout(sys.stderr):
+            with (
+                files.locked(root / f".{info.source.lower()}.lock"),
+                contextlib.redirect_stdout(sys.stderr),
+            ):
                 data = dataset(root, **split, download=True)
     images = torch.as_tensor(data.data)
     if images.ndim == 3:  # MNIST's (N, H, W)
@@ -36,7 +44,9 @@ def load_torchvision(info: DatasetInfo, root: Path, *, train: bool, device: Devi
     return split_of(info, images, labels.long(), train=train, device=device)
 
 
-def load_embedded(info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading) -> ImageSet:
+def load_embedded(
+    info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading
+) -> ImageSet:
     """Load a split of `digits` or `photo_patches`, 8×8 grey images; `root` is not used."""
     split = "train" if train else "test"
     with np.load(EMBEDDED / f"{info.source}.npz", allow_pickle=False) as arrays:

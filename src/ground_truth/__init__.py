@@ -1,9 +1,16 @@
-"""Ground truth: scores of similarity measures on networks that differ by construction, and differences of outputs.
+"""Ground truth: scores of similarity measures on networks that differ by construction, and
+differences of outputs.
 
-The protocol is that of ReSi (Klabunde et al., ICLR 2025, arXiv 2408.00531), with baselines and impostors.
-"""
+The protocol is that of ReSi (Klabunde et al., ICLR 2025, arXiv 2408.00531), with baselines and
+impostors."""
 
 from src.ground_truth.outputs import output_differences
 from src.ground_truth.scores import chance_scores, group_scores, layer_scores, output_correlation
 
-__all__ = ["chance_scores", "group_scores", "layer_scores", "output_correlation", "output_differences"]
+__all__ = [
+    "chance_scores",
+    "group_scores",
+    "layer_scores",
+    "output_correlation",
+    "output_differences",
+]

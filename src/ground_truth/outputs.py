@@ -1,4 +1,5 @@
-"""One pass of each network over test images: how much outputs differ, and the numbers that baselines compare."""
+"""One pass of each network over test images: how much outputs differ, and the numbers that
+baselines compare."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -36,7 +37,8 @@ class OutputDifferences(NamedTuple):
 def output_differences(first: ArrayLike, second: ArrayLike) -> OutputDifferences:
     """Measure how much two sets of predictions differ; the order of the two does not matter.
 
-    The Jensen–Shannon divergence (Lin 1991) of p and q is (KL(p‖m) + KL(q‖m))/2 with m = (p + q)/2, in bits.
+    The Jensen–Shannon divergence (Lin 1991) of p and q is (KL(p‖m) + KL(q‖m))/2 with m = (p + q)/2,
+    in bits.
 
     Args:
         first, second: probabilities (n, C) of the same images; each row adds up to 1.
@@ -52,10 +54,14 @@ def output_differences(first: ArrayLike, second: ArrayLike) -> OutputDifferences
     middle = (first + second) / 2
     divergences = (rel_entr(first, middle) + rel_entr(second, middle)).sum(1) / (2 * math.log(2))
     disagreement = float((first.argmax(1) != second.argmax(1)).mean())
-    return OutputDifferences(disagreement, float(divergences.clip(0, 1).mean()))  # rounding can leave less than 0
+    return OutputDifferences(
+        disagreement, float(divergences.clip(0, 1).mean())
+    )  # rounding can leave less than 0
 
 
-def pass_over(network: Network, batches: Iterable[tuple[Tensor, Tensor]], layers: Sequence[str]) -> Passed:
+def pass_over(
+    network: Network, batches: Iterable[tuple[Tensor, Tensor]], layers: Sequence[str]
+) -> Passed:
     """Pass the images of batches through a network."""
     names = [layer for layer in layers if layer in network.layer_names]
     device = next(network.parameters()).device
@@ -76,7 +82,8 @@ def pass_over(network: Network, batches: Iterable[tuple[Tensor, Tensor]], layers
 
 
 def effective_rank(rows: Tensor) -> float:
-    """Return the exponential of the entropy of the eigenvalues of the covariance of (n, D) (Roy and Vetterli 2007).
+    """Return the exponential of the entropy of the eigenvalues of the covariance of (n, D) (Roy and
+    Vetterli 2007).
 
     It is between 1 and D; 1 where all rows are the same.
     """
@@ -85,17 +92,26 @@ def effective_rank(rows: Tensor) -> float:
 
 
 def differences(passed: Sequence[Passed]) -> dict[str, NDArray]:
-    """Return how much the accuracies and the outputs of each two of N networks differ: (N, N) each, by name."""
-    found = [[output_differences(one.probabilities, two.probabilities) for two in passed] for one in passed]
+    """Return how much the accuracies and the outputs of each two of N networks differ: (N, N) each,
+    by name."""
+    found = [
+        [output_differences(one.probabilities, two.probabilities) for two in passed]
+        for one in passed
+    ]
     of_outputs = zip(OutputDifferences._fields, np.array(found).transpose(2, 0, 1), strict=True)
     return {"accuracy": _gaps(np.array([each.accuracy for each in passed])), **dict(of_outputs)}
 
 
 def baselines(passed: Sequence[Passed]) -> dict[str, NDArray]:
-    """Return measures that know one number of each network: negative differences (N, N, L, L), as in `Tables`."""
-    ranks, norms = (np.array(values) for values in zip(*(each[2:] for each in passed), strict=True))  # (N, L)
+    """Return measures that know one number of each network: negative differences (N, N, L, L), as
+    in `Tables`."""
+    ranks, norms = (
+        np.array(values) for values in zip(*(each[2:] for each in passed), strict=True)
+    )  # (N, L)
     accuracies = np.broadcast_to([[each.accuracy] for each in passed], ranks.shape)
-    gaps = (_gaps(values.ravel()).reshape(2 * values.shape) for values in (accuracies, ranks, norms))  # (N, L, N, L)
+    gaps = (
+        _gaps(values.ravel()).reshape(2 * values.shape) for values in (accuracies, ranks, norms)
+    )  # (N, L, N, L)
     return {name: -each.transpose(0, 2, 1, 3) for name, each in zip(BASELINES, gaps, strict=True)}
 
 

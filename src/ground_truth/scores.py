@@ -1,8 +1,9 @@
-"""How well a similarity measure tells networks of one construction, outputs that differ, and layers by depth.
+"""How well a similarity measure tells networks of one construction, outputs that differ, and layers
+by depth.
 
-A matrix of similarities is symmetric and higher where networks or layers are more alike: take the negative of a
-distance, and average a directed measure over both directions before. The diagonal is not read.
-"""
+A matrix of similarities is symmetric and higher where networks or layers are more alike: take the
+negative of a distance, and average a directed measure over both directions before. The diagonal is
+not read."""
 
 import math
 from itertools import combinations
@@ -14,14 +15,17 @@ from scipy.stats import rankdata
 
 
 class GroupScores(NamedTuple):
-    """How well a measure finds the pairs within groups; both are 1 where all of them are the most similar ones."""
+    """How well a measure finds the pairs within groups; both are 1 where all of them are the most
+    similar ones."""
 
     auprc: float  # average precision, in (0, 1]; by chance as `chance_scores` says
-    conformity: float  # share of (within, across) pairs of pairs in the right order, in [0, 1]; by chance 1/2
+    # share of (within, across) pairs of pairs in the right order, in [0, 1]; by chance 1/2
+    conformity: float
 
 
 class LayerScores(NamedTuple):
-    """How well a measure orders layers by depth; both are 1 where similarity falls with distance in depth."""
+    """How well a measure orders layers by depth; both are 1 where similarity falls with distance in
+    depth."""
 
     conformity: float  # share of triples whose farther layer is not more similar, in [0, 1]
     spearman: float  # of similarity with nearness in depth, in [-1, 1]
@@ -30,11 +34,11 @@ class LayerScores(NamedTuple):
 def group_scores(similarity: ArrayLike, groups: ArrayLike) -> GroupScores:
     """Score how well a measure tells the pairs of networks within a group from those across groups.
 
-    For each group in turn, pairs of two of its networks are positive, pairs of one of them with a network of another
-    group are negative. `auprc` is average precision, Σ (Rₙ − Rₙ₋₁) Pₙ over the distinct similarities, as
-    scikit-learn's `average_precision_score`. `conformity` is the share of (positive, negative) pairs of which the
-    positive one is more similar; a tie counts as wrong. Both are averaged over groups (Klabunde et al. 2025,
-    section 3).
+    For each group in turn, pairs of two of its networks are positive, pairs of one of them with a
+    network of another group are negative. `auprc` is average precision, Σ (Rₙ − Rₙ₋₁) Pₙ over the
+    distinct similarities, as scikit-learn's `average_precision_score`. `conformity` is the share of
+    (positive, negative) pairs of which the positive one is more similar; a tie counts as wrong.
+    Both are averaged over groups (Klabunde et al. 2025, section 3).
 
     Args:
         similarity: (N, N), symmetric, higher is more alike.
@@ -48,19 +52,26 @@ def group_scores(similarity: ArrayLike, groups: ArrayLike) -> GroupScores:
     if groups.shape != similarity.shape[:1]:
         raise ValueError(f"{groups.shape} groups for a matrix of {len(similarity)} networks")
     first, second = np.triu_indices(len(groups), 1)
-    return GroupScores(*map(float, group_scores_of_pairs(similarity[first, second], groups[first], groups[second])))
+    return GroupScores(
+        *map(float, group_scores_of_pairs(similarity[first, second], groups[first], groups[second]))
+    )
 
 
 def group_scores_of_pairs(values: NDArray, first: NDArray, second: NDArray) -> GroupScores:
-    """Return `group_scores` (...) of sets of pairs: their similarities and the groups of both networks, (..., P) each.
+    """Return `group_scores` (...) of sets of pairs: their similarities and the groups of both
+    networks, (..., P) each.
 
     Sets may lack pairs; one with a similarity of NaN has no score.
     """
     order = np.argsort(-values, axis=-1, kind="stable")
-    values, first, second = (np.take_along_axis(each, order, -1) for each in (values, first, second))
+    values, first, second = (
+        np.take_along_axis(each, order, -1) for each in (values, first, second)
+    )
     n_pairs = values.shape[-1]
     # Equal similarities are found together: each place stands for the last one of its value
-    changes = np.concatenate([values[..., 1:] != values[..., :-1], np.ones_like(values[..., :1], dtype=bool)], axis=-1)
+    changes = np.concatenate(
+        [values[..., 1:] != values[..., :-1], np.ones_like(values[..., :1], dtype=bool)], axis=-1
+    )
     ends = np.where(changes, np.arange(n_pairs), n_pairs)
     last = np.minimum.accumulate(ends[..., ::-1], axis=-1)[..., ::-1]
     scores = []
@@ -76,11 +87,12 @@ def group_scores_of_pairs(values: NDArray, first: NDArray, second: NDArray) -> G
 
 
 def chance_scores(groups: ArrayLike) -> GroupScores:
-    """Return the expected `group_scores` of a measure that orders all pairs at random, without ties.
+    """Return the expected `group_scores` of a measure that orders all pairs at random, without
+    ties.
 
-    Of n pairs, r of them positive, the pair at place i is positive with probability r/n, and then an expected share
-    (1 + (i − 1)(r − 1)/(n − 1))/i of the first i pairs is. With three groups of five networks that makes 0.22, more
-    than the share of positive pairs, 10/60.
+    Of n pairs, r of them positive, the pair at place i is positive with probability r/n, and then
+    an expected share (1 + (i − 1)(r − 1)/(n − 1))/i of the first i pairs is. With three groups of
+    five networks that makes 0.22, more than the share of positive pairs, 10/60.
 
     Args:
         groups: (N,), numbers or names.
@@ -95,11 +107,14 @@ def chance_scores(groups: ArrayLike) -> GroupScores:
     return GroupScores(float(np.mean(precisions)), 0.5)
 
 
-def output_correlation(similarity: ArrayLike, difference: ArrayLike, given: ArrayLike | None = None) -> float:
-    """Return Spearman's correlation, over all pairs of networks, of similarity with the difference of outputs.
+def output_correlation(
+    similarity: ArrayLike, difference: ArrayLike, given: ArrayLike | None = None
+) -> float:
+    """Return Spearman's correlation, over all pairs of networks, of similarity with the difference
+    of outputs.
 
-    Equal values get the mean of their ranks. A good measure is low where outputs differ: its correlation is negative,
-    -1 at best. The negative of it is a score.
+    Equal values get the mean of their ranks. A good measure is low where outputs differ: its
+    correlation is negative, -1 at best. The negative of it is a score.
 
     Args:
         similarity: (N, N), symmetric, higher is more alike.
@@ -113,13 +128,16 @@ def output_correlation(similarity: ArrayLike, difference: ArrayLike, given: Arra
     """
     matrices = [_symmetric(each) for each in (similarity, difference, given) if each is not None]
     if len({each.shape for each in matrices}) > 1:
-        raise ValueError(f"matrices {', '.join(str(each.shape) for each in matrices)} of other networks")
+        raise ValueError(
+            f"matrices {', '.join(str(each.shape) for each in matrices)} of other networks"
+        )
     pairs = np.triu_indices(len(matrices[0]), 1)
     return float(rank_correlation(*(each[pairs] for each in matrices)))
 
 
 def rank_correlation(x: NDArray, y: NDArray, given: NDArray | None = None) -> NDArray:
-    """Return Spearman's correlation (...) of values (..., P), or the partial one; see `output_correlation`."""
+    """Return Spearman's correlation (...) of values (..., P), or the partial one; see
+    `output_correlation`."""
     of_both = _spearman(x, y)
     if given is None:
         return of_both
@@ -131,9 +149,10 @@ def rank_correlation(x: NDArray, y: NDArray, given: NDArray | None = None) -> ND
 def layer_scores(similarity: ArrayLike) -> LayerScores:
     """Score how well a measure orders the layers of a network by depth.
 
-    For layers i < j < k, k is farther from i than j is, and i is farther from k than j is: two triples. `conformity`
-    is the share of triples whose farther layer is not more similar, so that a tie is right. `spearman` is the negative
-    of Spearman's correlation of similarity with distance in depth, k − i, over all pairs of layers.
+    For layers i < j < k, k is farther from i than j is, and i is farther from k than j is: two
+    triples. `conformity` is the share of triples whose farther layer is not more similar, so that a
+    tie is right. `spearman` is the negative of Spearman's correlation of similarity with distance
+    in depth, k − i, over all pairs of layers.
 
     Args:
         similarity: (L, L), symmetric, layers in the order of depth, higher is more alike.
@@ -147,25 +166,36 @@ def layer_scores(similarity: ArrayLike) -> LayerScores:
     if len(similarity) < 3 or np.isnan(similarity[above]).any():
         return LayerScores(math.nan, math.nan)
     i, j, k = np.array(list(combinations(range(len(similarity)), 3))).T
-    right = np.concatenate([similarity[i, j] >= similarity[i, k], similarity[j, k] >= similarity[i, k]])
-    return LayerScores(float(right.mean()), float(_spearman(similarity[above], above[0] - above[1])))
+    right = np.concatenate(
+        [similarity[i, j] >= similarity[i, k], similarity[j, k] >= similarity[i, k]]
+    )
+    return LayerScores(
+        float(right.mean()), float(_spearman(similarity[above], above[0] - above[1]))
+    )
 
 
 def _symmetric(matrix: ArrayLike) -> NDArray:
-    """Return a matrix in double precision; raises ValueError where it is not symmetric, up to rounding of float32."""
+    """Return a matrix in double precision; raises ValueError where it is not symmetric, up to
+    rounding of float32."""
     matrix = np.asarray(matrix, dtype=np.float64)
     if matrix.ndim != 2 or len(matrix) != matrix.shape[1]:
         raise ValueError(f"a matrix of pairs is square, not {matrix.shape}")
     finite = np.abs(matrix[np.isfinite(matrix)])
     if not np.allclose(matrix, matrix.T, rtol=0, atol=1e-6 * finite.max(initial=0), equal_nan=True):
-        raise ValueError("the matrix is not symmetric: average a directed measure over both directions")
+        raise ValueError(
+            "the matrix is not symmetric: average a directed measure over both directions"
+        )
     return matrix
 
 
 def _spearman(x: NDArray, y: NDArray) -> NDArray:
-    """Return Spearman's correlation (...) over the last axis; NaN where a side is constant, short or has a NaN."""
+    """Return Spearman's correlation (...) over the last axis; NaN where a side is constant, short
+    or has a NaN."""
     if x.shape[-1] < 2:
         return np.full(np.broadcast_shapes(x.shape, y.shape)[:-1], math.nan)
-    of_x, of_y = (ranks - ranks.mean(-1, keepdims=True) for ranks in (rankdata(x, axis=-1), rankdata(y, axis=-1)))
+    of_x, of_y = (
+        ranks - ranks.mean(-1, keepdims=True)
+        for ranks in (rankdata(x, axis=-1), rankdata(y, axis=-1))
+    )
     scale = np.sqrt((of_x**2).sum(-1) * (of_y**2).sum(-1))
     return (of_x * of_y).sum(-1) / np.where(scale > 0, scale, math.nan)

@@ -26,14 +26,18 @@ from src.stitching.folders import StitchingRun
 from src.stitching.stitch_rows import StitchRow
 
 Row = TypeVar("Row")
-Cells = dict[str, dict[tuple, float]]  # by measure; then by front and end network, front and end layer
+Cells = dict[
+    str, dict[tuple, float]
+]  # by measure; then by front and end network, front and end layer
 
 
 class Tables(NamedTuple):
     """What was measured of all pairs of N networks and L layers."""
 
     layers: list[str]  # in the order of depth
-    values: dict[str, NDArray]  # by measure, (N, N, L, L): front and end network, front and end layer; higher is alike
+    values: dict[
+        str, NDArray
+    ]  # by measure, (N, N, L, L): front and end network, front and end layer; higher is alike
     directed: frozenset[str]  # measures of stitches
     shortcut: float | None = None  # the option: test images had dots
     seed: int | None = None  # of fresh networks
@@ -48,14 +52,21 @@ class Tables(NamedTuple):
         return (self.into(measure, layer) + self.into(measure, layer).T) / 2
 
     def of_layers(self, measure: str, first: int, second: int, layers: Sequence[str]) -> NDArray:
-        """Return the similarity (L, L) of layers of two networks, the mean over both directions and networks."""
+        """Return the similarity (L, L) of layers of two networks, the mean over both directions and
+        networks."""
         at = np.ix_(*2 * [[self.layers.index(layer) for layer in layers]])
-        forth, back = self.values[measure][first, second][at], self.values[measure][second, first][at]
+        forth, back = (
+            self.values[measure][first, second][at],
+            self.values[measure][second, first][at],
+        )
         return (forth + forth.T + back + back.T) / 4
 
 
-def read_tables(folder: Path, networks: Sequence[ListedNetwork], weights: Mapping[str, str] | None = None) -> Tables:
-    """Read `METHOD/A-B/`, `similarity/A-B.csv` and `probes/A.csv` of all networks; what is missing is NaN.
+def read_tables(
+    folder: Path, networks: Sequence[ListedNetwork], weights: Mapping[str, str] | None = None
+) -> Tables:
+    """Read `METHOD/A-B/`, `similarity/A-B.csv` and `probes/A.csv` of all networks; what is missing
+    is NaN.
 
     Rows of earlier weights of a network are left out, with a warning.
 
@@ -68,20 +79,31 @@ def read_tables(folder: Path, networks: Sequence[ListedNetwork], weights: Mappin
         raise UserError(f"{folder} is no folder; give one that misc/all_pairs.py has written to")
     cells: Cells = defaultdict(dict)
     weights = weights or {}
-    current = _CurrentRows([network.named()._replace(weights=weights.get(network.name, "")) for network in networks])
+    current = _CurrentRows(
+        [network.named()._replace(weights=weights.get(network.name, "")) for network in networks]
+    )
     similarities = _read_similarities(folder / SIMILARITY, networks, cells, current)
     probes = _read_probes(folder / PROBES, networks, cells, current)
     undirected = frozenset(cells)
     stitches = _read_stitches(folder, networks, cells, current)
     current.warn()
     if not cells:
-        raise UserError(f"{folder} has no pair of the networks of this list; give what misc/all_pairs.py was given")
+        raise UserError(
+            f"{folder} has no pair of the networks of this list; give what misc/all_pairs.py was given"
+        )
     shortcuts = {row.shortcut for row in [*similarities, *probes, *stitches]}
     if len(shortcuts) > 1:
-        raise UserError(f"{folder} has tables of images with dots (--shortcut) and of others; give one folder for each")
-    measured_layers = (layer for of_measure in cells.values() for key in of_measure for layer in key[2:])
+        raise UserError(
+            f"{folder} has tables of images with dots (--shortcut) and of others; give one folder for each"
+        )
+    measured_layers = (
+        layer for of_measure in cells.values() for key in of_measure for layer in key[2:]
+    )
     # Rows of tables of similarity go through the layers in their order
-    listed = {layer: place for place, layer in enumerate(dict.fromkeys(row.layer1 for row in similarities))}
+    listed = {
+        layer: place
+        for place, layer in enumerate(dict.fromkeys(row.layer1 for row in similarities))
+    }
     layers = by_depth(measured_layers, depths_of(stitches, "front", "end"), listed)
     places, values = {layer: i for i, layer in enumerate(layers)}, {}
     for name, of_measure in cells.items():
@@ -107,7 +129,9 @@ class _CurrentRows:
         """Return the rows that are of the networks at these places of the list as they are now."""
         current = []
         for row in rows:
-            self.seed = next((network.seed for network in row.networks if network.is_fresh), self.seed)
+            self.seed = next(
+                (network.seed for network in row.networks if network.is_fresh), self.seed
+            )
             pairs = zip(row.networks, (self.networks[place] for place in places), strict=True)
             earlier = {network.title for network, now in pairs if _is_earlier(network, now)}
             self._earlier.update(earlier)
@@ -127,7 +151,9 @@ def _is_earlier(network: NetworkName, now: NetworkName) -> bool:
     return bool(is_known) and network.identity != now.identity
 
 
-def _pairs(folder: Path, networks: Sequence[ListedNetwork], ending: str = "") -> Iterator[tuple[int, int, Path]]:
+def _pairs(
+    folder: Path, networks: Sequence[ListedNetwork], ending: str = ""
+) -> Iterator[tuple[int, int, Path]]:
     """Yield the ordered pairs of networks that have a folder, or a table with this ending."""
     for (i, front), (j, end) in permutations(enumerate(networks), 2):
         path = folder / f"{pair_name(front, end)}{ending}"
@@ -160,7 +186,9 @@ def _read_stitches(
 ) -> list[StitchRow]:
     """Add the measures of stitches by each method; return all rows."""
     rows = []
-    for method in sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in TABLES):
+    for method in sorted(
+        path.name for path in folder.iterdir() if path.is_dir() and path.name not in TABLES
+    ):
         for front, end, path in _pairs(folder / method, networks):
             runs = {run.row: run for run in _read_runs(path)}
             configs = [(run.folder / "config.txt", run.row.networks) for run in runs.values()]
@@ -175,10 +203,20 @@ def _read_stitches(
 def _read_probes(
     folder: Path, networks: Sequence[ListedNetwork], cells: Cells, current: _CurrentRows
 ) -> list[ProbeRow]:
-    """Add the negative differences of accuracies of the probes of two networks, at full rank; return all probes."""
+    """Add the negative differences of accuracies of the probes of two networks, at full rank;
+    return all probes."""
     paths = [folder / f"{network.name}.csv" for network in networks]
-    tables = {i: current.of(read_table(path, ProbeRow), i) for i, path in enumerate(paths) if path.exists()}
-    probes = {(i, row.layer): row.accuracy for i, rows in tables.items() for row in rows if row.rank is None}
+    tables = {
+        i: current.of(read_table(path, ProbeRow), i)
+        for i, path in enumerate(paths)
+        if path.exists()
+    }
+    probes = {
+        (i, row.layer): row.accuracy
+        for i, rows in tables.items()
+        for row in rows
+        if row.rank is None
+    }
     for (i, layer1), (j, layer2) in permutations(probes, 2):
         if i != j:
             cells[PROBE][i, j, layer1, layer2] = -abs(probes[i, layer1] - probes[j, layer2])
@@ -186,7 +224,8 @@ def _read_probes(
 
 
 def _read_runs(folder: Path) -> list[StitchingRun]:
-    """Read the stitches of a pair from its tables; the newest of each pair of layers stands last."""
+    """Read the stitches of a pair from its tables; the newest of each pair of layers stands
+    last."""
     table = folder / "grid.csv"
     rows = read_table(table, StitchRow) if table.exists() else []
     evaluations: dict[str, dict] = defaultdict(dict)

@@ -9,7 +9,8 @@ MAIN = {  # scores of tests that are no interventions
 
 
 class TruthRow(NamedTuple):
-    """A score of a measure in a test: a row of the table of `misc/ground_truth.py`. Higher is better."""
+    """A score of a measure in a test: a row of the table of `misc/ground_truth.py`. Higher is
+    better."""
 
     test: str  # an intervention, a difference of outputs, layers, or impostors
     score: str  # see `is_main`; also conformity, and the share of each kind of impostor
@@ -47,7 +48,8 @@ class DotsRow(NamedTuple):
 
 
 class DepthRow(NamedTuple):
-    """A layer of two networks, means over pairs of them: a row of the table of `misc/collect_results.py --curves`."""
+    """A layer of two networks, means over pairs of them: a row of the table of
+    `misc/collect_results.py --curves`."""
 
     quantity: str  # accuracy, density ratio, recall ratio, similarity, distance
     line: str  # a method of stitching, or a measure

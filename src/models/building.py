@@ -1,4 +1,5 @@
-"""Builds networks by name: of the zoo, of torchvision, or of a function in a user's file, FILE.py:FUNCTION."""
+"""Builds networks by name: of the zoo, of torchvision, or of a function in a user's file,
+FILE.py:FUNCTION."""
 
 import functools
 import importlib.util
@@ -54,7 +55,11 @@ def build_model(
     Raises:
         UserError: no such network (the close names are listed), or it does not suit the images or classes.
     """
-    options = {"n_channels": n_channels, "image_shape": image_shape, "representation_shape": representation_shape}
+    options = {
+        "n_channels": n_channels,
+        "image_shape": image_shape,
+        "representation_shape": representation_shape,
+    }
     images = image_shape
     if name in MODELS:
         builder, arguments, names = MODELS[name]
@@ -62,11 +67,17 @@ def build_model(
         images = given.get("representation_shape", image_shape)
         module = BUILDERS[builder](**arguments, **given, n_classes=n_classes)
     elif is_user_network(name):
-        module = _user_network(name, n_channels=n_channels, image_shape=image_shape, n_classes=n_classes)
+        module = _user_network(
+            name, n_channels=n_channels, image_shape=image_shape, n_classes=n_classes
+        )
     elif name.startswith("tv_"):
-        module = torchvision_network(name, n_channels=n_channels, image_shape=image_shape, n_classes=n_classes)
+        module = torchvision_network(
+            name, n_channels=n_channels, image_shape=image_shape, n_classes=n_classes
+        )
     elif name.endswith(".py"):
-        raise UserError(f"model {name!r} is a file; name the function in it that makes the network: {name}:FUNCTION")
+        raise UserError(
+            f"model {name!r} is a file; name the function in it that makes the network: {name}:FUNCTION"
+        )
     else:
         names = *MODEL_NAMES, "tv_NAME of torchvision", "FILE.py:FUNCTION"
         raise unknown_name("model", name, names, where="exec_train.py --help lists all")
@@ -77,14 +88,17 @@ def build_model(
 
 
 def _check(network: Network, name: str, *, encoder: bool) -> None:
-    """Raise a UserError if a network does not take the images, or is an encoder where none is wanted."""
+    """Raise a UserError if a network does not take the images, or is an encoder where none is
+    wanted."""
     try:
         shape, is_encoder = network.eval().output_shape, network.is_encoder
     except UserError:
         raise
     except Exception as error:  # whatever its forward raises
         reason, images = str(error)[:300], "×".join(map(str, network.image_shape))
-        raise Misfit(f"{name} cannot take images of {images} ({reason}); choose another one or a dataset") from error
+        raise Misfit(
+            f"{name} cannot take images of {images} ({reason}); choose another one or a dataset"
+        ) from error
     network.train()
     if is_encoder and not encoder:
         raise UserError(
@@ -108,14 +122,20 @@ def _user_network(name: str, **options: Any) -> nn.Module:
             takes = inspect.signature(make).parameters
             network = make(**{key: value for key, value in options.items() if key in takes})
     except (Exception, SystemExit) as error:  # whatever the code of the file raises
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if Path(frame.filename) == path
+        ]
         line = f", line {lines[-1]}" if lines else ""
         raise UserError(
             f"cannot run {path}{line}: {type(error).__name__}: {error}; mend it, or give the right FILE.py:FUNCTION "
             "(of n_classes, n_channels and image_shape it gets those that it takes by name)"
         ) from error
     if not callable(make):
-        names = [key for key, value in contents.items() if callable(value) and not key.startswith("_")]
+        names = [
+            key for key, value in contents.items() if callable(value) and not key.startswith("_")
+        ]
         raise unknown_name(f"function in {path}", function, names, where="see the file")
     network = network.module if isinstance(network, Network) else network
     if not isinstance(network, nn.Module):

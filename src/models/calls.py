@@ -1,4 +1,5 @@
-"""The calls of modules in a pass of a network: their order, which lie inside which, and what depends on what."""
+"""The calls of modules in a pass of a network: their order, which lie inside which, and what
+depends on what."""
 
 from __future__ import annotations
 
@@ -15,11 +16,14 @@ from src.models.outputs import is_activation, logits_of, tensors_of
 OUTPUT = "output"  # names the output of a network, beside the name of the module that ends there
 Call = tuple[nn.Module, int]  # a module, and the number of its call
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-Value = tuple[Any, int]  # a tensor in the graph of gradients: the node that made it, and the number of its output
+Value = tuple[
+    Any, int
+]  # a tensor in the graph of gradients: the node that made it, and the number of its output
 
 
 class Seen(NamedTuple):
-    """The output of a call when it ended: its tensors with their versions, which in-place operations raise."""
+    """The output of a call when it ended: its tensors with their versions, which in-place
+    operations raise."""
 
     tensors: list[tuple[Tensor, int]]  # held, so that no other tensor takes their addresses
     value: Value | None  # of the first one, None without gradients
@@ -89,7 +93,9 @@ class Calls:
                 self.inside[call][each] += 1
         self.changed = {call for call, each in seen.items() if each.has_changed}
         self._name_layers({call: seen[call] for call in self.ended if seen[call].tensors}, output)
-        values = {name: seen[call].value for name, call in self.owners.items()} | {OUTPUT: output.value}
+        values = {name: seen[call].value for name, call in self.owners.items()} | {
+            OUTPUT: output.value
+        }
         self._number, self._sources = _graph(seen[None].value, values)
         self._has_graph = 0 in self._computed_from(OUTPUT)
 
@@ -99,7 +105,10 @@ class Calls:
             last.pop(call[0], None)  # the order is that of the last calls
             last[call[0]] = call
         positions: dict[Any, int] = {}
-        places = {each: positions.setdefault(seen[call].place, len(positions)) for each, call in last.items()}
+        places = {
+            each: positions.setdefault(seen[call].place, len(positions))
+            for each, call in last.items()
+        }
         modules = dict(self.module.named_modules(remove_duplicate=False))
         named = sorted((name for name, each in modules.items() if name and each in last),
                        key=lambda name: places[modules[name]])  # fmt: skip
@@ -110,10 +119,15 @@ class Calls:
         (logits, _), *_ = output.tensors
         self.output_shape = tuple(logits.shape[1:])
         firsts = {name: seen[call].tensors[0][0] for name, call in self.owners.items()}
-        self.shapes = {name: tuple(each.shape[1:]) for name, each in firsts.items() if is_activation(each, len(logits))}
+        self.shapes = {
+            name: tuple(each.shape[1:])
+            for name, each in firsts.items()
+            if is_activation(each, len(logits))
+        }
 
     def depends(self, name: str, on: str) -> bool:
-        """Return whether the value of a layer is computed from that of another one, or is that value.
+        """Return whether the value of a layer is computed from that of another one, or is that
+        value.
 
         Where gradients do not tell, all that is computed later may be.
         """
@@ -123,11 +137,15 @@ class Calls:
         return self.layers.get(name, end) >= self.layers.get(on, end)
 
     def is_bottleneck(self, on: str, name: str = OUTPUT) -> bool:
-        """Return whether gradients of a layer reach the images through another one alone, or not at all."""
-        return not self._has_graph or (on in self._number and 0 not in self._computed_from(name, self._number[on]))
+        """Return whether gradients of a layer reach the images through another one alone, or not at
+        all."""
+        return not self._has_graph or (
+            on in self._number and 0 not in self._computed_from(name, self._number[on])
+        )
 
     def is_sequence(self, name: str) -> bool:
-        """Return whether activations (T, D) of a layer are the steps of a recurrent one, or computed from them."""
+        """Return whether activations (T, D) of a layer are the steps of a recurrent one, or
+        computed from them."""
         shape = self.output_shape if name == OUTPUT else self.shapes.get(name, ())
         recurrent = [layer for layer, call in self.owners.items() if isinstance(call[0], RECURRENT)]
         return len(shape) == 2 and any(self.depends(name, layer) for layer in recurrent)
@@ -139,7 +157,8 @@ class Calls:
         return {each for each in before if before.isdisjoint(self.ended[each])}
 
     def _computed_from(self, name: str, end: int | None = None) -> set[int]:
-        """Collect the values that one is computed from, back to another one; 0 is that of the images."""
+        """Collect the values that one is computed from, back to another one; 0 is that of the
+        images."""
         found, to_do = set(), [self._number[name]] if name in self._number else []
         while to_do:
             value = to_do.pop()
@@ -149,8 +168,11 @@ class Calls:
         return found
 
 
-def _graph(start: Value | None, values: dict[str, Value | None]) -> tuple[dict[str, int], list[list[int]]]:
-    """Number the values in the graph of gradients: those of layers by name, and what each value is computed from.
+def _graph(
+    start: Value | None, values: dict[str, Value | None]
+) -> tuple[dict[str, int], list[list[int]]]:
+    """Number the values in the graph of gradients: those of layers by name, and what each value is
+    computed from.
 
     The images are 0. The nodes themselves, which hold all activations, are not kept.
     """
@@ -158,7 +180,11 @@ def _graph(start: Value | None, values: dict[str, Value | None]) -> tuple[dict[s
     order = list(dict.fromkeys([start, *named.values()]))
     number, sources = {value: i for i, value in enumerate(order)}, []
     for value in order:  # it grows meanwhile
-        made_from = [] if value == start else [source for source in value[0].next_functions if source[0] is not None]
+        made_from = (
+            []
+            if value == start
+            else [source for source in value[0].next_functions if source[0] is not None]
+        )
         for source in made_from:
             if source not in number:
                 number[source] = len(order)
@@ -169,9 +195,12 @@ def _graph(start: Value | None, values: dict[str, Value | None]) -> tuple[dict[s
 
 @contextlib.contextmanager
 def steady(module: nn.Module, images: Tensor) -> Iterator[None]:
-    """Leave buffers and random generators as they were; random numbers start from a fixed seed meanwhile."""
+    """Leave buffers and random generators as they were; random numbers start from a fixed seed
+    meanwhile."""
     devices = [images.device] if images.is_cuda else []
-    generator = torch.cuda.default_generators[images.device.index] if devices else torch.default_generator
+    generator = (
+        torch.cuda.default_generators[images.device.index] if devices else torch.default_generator
+    )
     with torch.random.fork_rng(devices), buffers_kept(module):
         generator.manual_seed(0)
         yield

@@ -32,7 +32,8 @@ def pool(activations: Tensor, *, is_sequence: bool = False) -> Tensor:
 
 
 class LinearProbe(nn.Linear):
-    """The head of an encoder: a linear map of its pooled output (B, D, H, W), (B, T, D) or (B, D) to the logits."""
+    """The head of an encoder: a linear map of its pooled output (B, D, H, W), (B, T, D) or (B, D)
+    to the logits."""
 
     NAME = "linear_probe"  # of the child that it is
 
@@ -44,8 +45,11 @@ class LinearProbe(nn.Linear):
         return super().forward(pool(logits_of(output), is_sequence=self.is_sequence))
 
 
-def add_head(encoder: nn.Module, output_shape: Sequence[int], n_classes: int, *, is_sequence: bool) -> None:
-    """Make an encoder a classifier, whose state dict has its keys, `linear_probe.weight` and `linear_probe.bias`."""
+def add_head(
+    encoder: nn.Module, output_shape: Sequence[int], n_classes: int, *, is_sequence: bool
+) -> None:
+    """Make an encoder a classifier, whose state dict has its keys, `linear_probe.weight` and
+    `linear_probe.bias`."""
     width = pool(torch.empty(1, *output_shape, device="meta")).shape[1]
     head = LinearProbe(width, n_classes, is_sequence=is_sequence).to(next(encoder.parameters()))
     encoder.add_module(LinearProbe.NAME, head)

@@ -27,11 +27,13 @@ ASSUMED_SIZES = (32, 224)
 
 
 class Network:
-    """A view on any module from images to logits, or of an encoder to features, which can be cut at its layers.
+    """A view on any module from images to logits, or of an encoder to features, which can be cut at
+    its layers.
 
-    A layer is the output of a module, under the module's name: a tensor whose first axis is the batch, or the first
-    such tensor of a tuple, list, dict or dataclass. A module that is called several times stands for its last call;
-    `output` is what the network itself returns. A cut is defined by a hook that replaces the layer's output.
+    A layer is the output of a module, under the module's name: a tensor whose first axis is the
+    batch, or the first such tensor of a tuple, list, dict or dataclass. A module that is called
+    several times stands for its last call; `output` is what the network itself returns. A cut is
+    defined by a hook that replaces the layer's output.
 
     Args:
         module: takes images (B, C, H, W). Its attribute `block_names`, if it has one, names the layers that `all`
@@ -43,7 +45,13 @@ class Network:
         module: the module itself. The view has those of its methods that switch, move, save and load it.
     """
 
-    def __init__(self, module: nn.Module, *, image_shape: Sequence[int] | None = None, n_classes: int | None = None):
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        image_shape: Sequence[int] | None = None,
+        n_classes: int | None = None,
+    ):
         self.module = module
         self.n_classes = n_classes
         self.image_shape = None if image_shape is None else tuple(image_shape)
@@ -114,8 +122,11 @@ class Network:
         return self.n_classes is not None and self.output_shape != (self.n_classes,)
 
     def with_head(self) -> "Network":
-        """Return a classifier of this encoder's module, which gets a fresh LinearProbe as its child `linear_probe`."""
-        add_head(self.module, self.output_shape, self.n_classes, is_sequence=self.is_sequence(OUTPUT))
+        """Return a classifier of this encoder's module, which gets a fresh LinearProbe as its child
+        `linear_probe`."""
+        add_head(
+            self.module, self.output_shape, self.n_classes, is_sequence=self.is_sequence(OUTPUT)
+        )
         return Network(self.module, image_shape=self.image_shape, n_classes=self.n_classes)
 
     @property
@@ -140,7 +151,8 @@ class Network:
 
     @property
     def cut_names(self) -> tuple[str, ...]:
-        """The true cuts: layers such that everything behind them depends on the images through the layer alone."""
+        """The true cuts: layers such that everything behind them depends on the images through the
+        layer alone."""
         return tuple(filter(self._replay().calls.is_bottleneck, self.layer_names))
 
     @property
@@ -155,15 +167,18 @@ class Network:
         return [name for name in names if calls.layers[name] != calls.layers.get(layer)]
 
     def is_sequence(self, layer: str) -> bool:
-        """Return whether the tokens of a layer are steps of a recurrent one: in a row, without a CLS token."""
+        """Return whether the tokens of a layer are steps of a recurrent one: in a row, without a
+        CLS token."""
         return self._replay().calls.is_sequence(self._existing(layer))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of one activation of each layer, in order, of those with a row for each image."""
+        """Return the shape of one activation of each layer, in order, of those with a row for each
+        image."""
         return dict(self._replay().calls.shapes)
 
     def layers(self, text: str) -> list[str]:
-        """List the layers that an option names: names, shell patterns and `all` (the blocks), between commas.
+        """List the layers that an option names: names, shell patterns and `all` (the blocks),
+        between commas.
 
         A pattern is compared name by name between the dots: `layer*.1` is not `layer1.0.conv1`.
 
@@ -171,7 +186,9 @@ class Network:
             UserError: one of them does not exist, or `all` is named and there are no blocks.
         """
         if "all" in text.split(",") and not self.block_names:
-            raise UserError("this network has no blocks that `all` stands for; name layers (misc/list_layers.py)")
+            raise UserError(
+                "this network has no blocks that `all` stands for; name layers (misc/list_layers.py)"
+            )
         layers: dict[str, None] = {}
         for name in map(str.strip, text.split(",")):
             if name == "all":
@@ -183,7 +200,8 @@ class Network:
     def channels_first(
         self, names: Sequence[str], *, image_shape: Sequence[int], channels_last: bool = False
     ) -> "Network":
-        """Return a view on the same module with activations (B, C, H, W) where it has (B, H, W, C), both ways.
+        """Return a view on the same module with activations (B, C, H, W) where it has (B, H, W, C),
+        both ways.
 
         The attribute `channels_last` of the module tells, or the shape: maps are square as a rule.
 
@@ -199,7 +217,9 @@ class Network:
         shapes = calls.shapes | {OUTPUT: calls.output_shape}
         for name in names:
             if self._existing(name) not in shapes:
-                raise UserError(f"layer {name!r} gives no tensor with the images as first axis; choose another one")
+                raise UserError(
+                    f"layer {name!r} gives no tensor with the images as first axis; choose another one"
+                )
         turned = []
         unclear = []
         for name in names:
@@ -214,14 +234,17 @@ class Network:
             note(f"activations (height, width, channels) are turned at {', '.join(turned)}")
         if unclear:
             shape = "×".join(map(str, shapes[unclear[0]]))
-            warn(f"{', '.join(unclear)}: {shape} is taken for channels×height×width; otherwise give --channels-last")
+            warn(
+                f"{', '.join(unclear)}: {shape} is taken for channels×height×width; otherwise give --channels-last"
+            )
         view = copy.copy(self)
         view._turned = self._turned.union(turned)
         view._replays = self._replays  # which __getstate__ leaves out
         return view
 
     def _is_channels_last(self, shape: tuple[int, int, int]) -> bool | None:
-        """Return whether a shape is (H, W, C), None where neither the module nor the shape tells."""
+        """Return whether a shape is (H, W, C), None where neither the module nor the shape
+        tells."""
         is_last = getattr(self.module, "channels_last", None)
         first_two_are_equal = shape[0] == shape[1]
         last_two_are_equal = shape[1] == shape[2]
@@ -230,7 +253,12 @@ class Network:
         return is_last
 
     def __call__(
-        self, x: Tensor, *, until: str | None = None, after: str | None = None, images: Tensor | None = None
+        self,
+        x: Tensor,
+        *,
+        until: str | None = None,
+        after: str | None = None,
+        images: Tensor | None = None,
     ) -> Tensor:
         """Compute what lies between two layers.
 
@@ -246,7 +274,12 @@ class Network:
         return self.activations(x, [name], after=after, images=images)[name]
 
     def activations(
-        self, x: Tensor, names: Sequence[str], *, after: str | None = None, images: Tensor | None = None
+        self,
+        x: Tensor,
+        names: Sequence[str],
+        *,
+        after: str | None = None,
+        images: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the activations of several layers from one pass, which ends at the last of them.
 
@@ -277,23 +310,32 @@ class Network:
         values = self._replay().run(x, names, after, images)
         return self._activations(values, names, n_activations)
 
-    def _activations(self, values: Mapping[str, Any], names: Sequence[str], n: int) -> dict[str, Tensor]:
+    def _activations(
+        self, values: Mapping[str, Any], names: Sequence[str], n: int
+    ) -> dict[str, Tensor]:
         activations = {}
         for name in names:
             value = values[name]
             if not is_activation(value, n):
-                shape = "×".join(map(str, value.shape)) if isinstance(value, Tensor) else "no tensor"
-                raise UserError(f"layer {name!r} gives {shape}, not one tensor of {n} images; choose another one")
+                shape = (
+                    "×".join(map(str, value.shape)) if isinstance(value, Tensor) else "no tensor"
+                )
+                raise UserError(
+                    f"layer {name!r} gives {shape}, not one tensor of {n} images; choose another one"
+                )
             activations[name] = value.movedim(-1, 1) if name in self._turned else value
         return activations
 
     def _existing(self, name: str) -> str:
-        """Return the name of a layer; raises a UserError if it does not exist, is never called, or gives no tensor."""
+        """Return the name of a layer; raises a UserError if it does not exist, is never called, or
+        gives no tensor."""
         layers = self._replay().calls.layers
         if name in layers or name == OUTPUT:
             return name
         if name and name in dict(self.module.named_modules()):
-            raise UserError(f"layer {name!r} is never called by this network, or gives no tensor; choose another one")
+            raise UserError(
+                f"layer {name!r} is never called by this network, or gives no tensor; choose another one"
+            )
         where = f"known: {', '.join(self.block_names)}; for all others: python misc/list_layers.py MODEL"
         raise unknown_name("layer", name, layers, where=where)
 
@@ -302,10 +344,13 @@ class Network:
         self.image_shape = self.image_shape or tuple(image_shape)
 
     def _replay(self) -> Replay:
-        """Return the passes of the module in its current mode; images of some size are assumed if none were seen."""
+        """Return the passes of the module in its current mode; images of some size are assumed if
+        none were seen."""
         if self.image_shape:
             return self._replay_of(self.image_shape)
-        n_channels = next((module.in_channels for module in self._modules if isinstance(module, nn.Conv2d)), 3)
+        n_channels = next(
+            (module.in_channels for module in self._modules if isinstance(module, nn.Conv2d)), 3
+        )
         for size in ASSUMED_SIZES:
             with contextlib.suppress(Exception):  # whatever its forward raises
                 return self._replay_of((n_channels, size, size))
@@ -314,7 +359,12 @@ class Network:
     def _replay_of(self, shape: tuple[int, ...]) -> Replay:
         tensors = itertools.chain(self.module.parameters(), self.module.buffers())
         example = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
-        mode = (shape, example.dtype, example.device, *(module.training for module in self._modules))
+        mode = (
+            shape,
+            example.dtype,
+            example.device,
+            *(module.training for module in self._modules),
+        )
         if mode not in self._replays:
             images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0)).to(example)
             self._replays[mode] = Replay(self.module, images)
@@ -322,7 +372,8 @@ class Network:
 
 
 def _matching(names: Sequence[str], pattern: str) -> list[str]:
-    """Return the names that a shell pattern matches, part by part between the dots; the pattern itself if none does."""
+    """Return the names that a shell pattern matches, part by part between the dots; the pattern
+    itself if none does."""
     parts = pattern.split(".")
     as_deep = [name for name in names if name.count(".") == pattern.count(".")]
     matching = [name for name in as_deep if all(map(fnmatch.fnmatchcase, name.split("."), parts))]

@@ -1,4 +1,5 @@
-"""Tensors in the outputs of modules: alone, or in tuples, lists, dicts and dataclasses, nested at will."""
+"""Tensors in the outputs of modules: alone, or in tuples, lists, dicts and dataclasses, nested at
+will."""
 
 import copy
 import dataclasses
@@ -29,7 +30,11 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return change(value)
     items = {key: map_tensors(item, change) for key, item in _items(value).items()}
     if isinstance(value, tuple):
-        return type(value)(*items.values()) if hasattr(value, "_fields") else type(value)(items.values())
+        return (
+            type(value)(*items.values())
+            if hasattr(value, "_fields")
+            else type(value)(items.values())
+        )
     changed = copy.copy(value) if items else value
     for key, item in items.items():
         if isinstance(value, (list, Mapping)):
@@ -60,7 +65,9 @@ def logits_of(output: Any) -> Tensor:
     """
     first = first_tensor(_items(output).get("logits", output))
     if first is None:
-        raise UserError(f"the network returns a {type(output).__name__}; let its forward return the logits")
+        raise UserError(
+            f"the network returns a {type(output).__name__}; let its forward return the logits"
+        )
     return first
 
 

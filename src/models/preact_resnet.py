@@ -1,8 +1,9 @@
-"""Pre-activation ResNets (He et al. 2016, arXiv 1603.05027): normalisation and activation precede each convolution.
+"""Pre-activation ResNets (He et al. 2016, arXiv 1603.05027): normalisation and activation precede
+each convolution.
 
-The families `preact_resnet*`, `wide_resnet_*` (Zagoruyko & Komodakis 2016, arXiv 1605.07146) and `liu2020_wrn` have one
-structure. They differ in details and, in the checkpoints of the public code, in the names of their modules.
-"""
+The families `preact_resnet*`, `wide_resnet_*` (Zagoruyko & Komodakis 2016, arXiv 1605.07146) and
+`liu2020_wrn` have one structure. They differ in details and, in the checkpoints of the public code,
+in the names of their modules."""
 
 from typing import NamedTuple
 
@@ -14,7 +15,8 @@ from src.models.resnet import init_convolution
 
 
 class Family(NamedTuple):
-    """Names of the modules of a family (a dot leads into a container), and details in which families differ."""
+    """Names of the modules of a family (a dot leads into a container), and details in which
+    families differ."""
 
     stem: str
     stages: tuple[str, ...]
@@ -22,7 +24,8 @@ class Family(NamedTuple):
     norm: str
     head: str
     activation: type[nn.Module]  # of modules called `relu…`, also where it is SiLU
-    shortcut_size: int  # kernel size of the shortcut where the shape changes; of 1, it maps the activated input
+    # kernel size of the shortcut where the shape changes; of 1, it maps the activated input
+    shortcut_size: int
     same_padding: bool  # pad strided convolutions as TensorFlow does
     mean: tuple[float, ...]  # of the training images, per channel
     std: tuple[float, ...]
@@ -51,7 +54,8 @@ FAMILIES = {
         block=("batchnorm_0", "relu_0", "conv_0", "batchnorm_1", "relu_1", "conv_1", "shortcut"),
         shortcut_size=1,
     ),
-    # The network of the energy score's paper (Liu et al. 2020, arXiv 2010.03759), which trains it with 30 % dropout.
+    # The network of the energy score's paper (Liu et al. 2020, arXiv 2010.03759), which trains it
+    # with 30 % dropout.
     "liu2020": Family(
         stem="conv1",
         stages=("block1.layer", "block2.layer", "block3.layer"),
@@ -70,7 +74,8 @@ FAMILIES = {
 
 
 class SamePaddedConv2d(nn.Conv2d):
-    """A 3×3 convolution of stride 2, padded as TensorFlow's "SAME": at even sizes behind the last pixel alone."""
+    """A 3×3 convolution of stride 2, padded as TensorFlow's "SAME": at even sizes behind the last
+    pixel alone."""
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
@@ -78,7 +83,8 @@ class SamePaddedConv2d(nn.Conv2d):
 
 
 class PreActBlock(nn.Module):
-    """A residual block of twice norm, activation and 3×3 convolution: (B, C1, H, W) -> (B, C2, H/stride, W/stride).
+    """A residual block of twice norm, activation and 3×3 convolution: (B, C1, H, W) -> (B, C2,
+    H/stride, W/stride).
 
     Where the shape changes, the shortcut is a convolution, elsewhere the identity.
     """
@@ -86,7 +92,10 @@ class PreActBlock(nn.Module):
     def __init__(self, family: Family, in_width: int, width: int, *, stride: int) -> None:
         super().__init__()
         self.dropout, self.shortcut_activated = family.dropout, family.shortcut_size == 1
-        first, second = (_convolution(family, n_in, width, 3, step) for n_in, step in ((in_width, stride), (width, 1)))
+        first, second = (
+            _convolution(family, n_in, width, 3, step)
+            for n_in, step in ((in_width, stride), (width, 1))
+        )
         modules = [nn.BatchNorm2d(in_width), family.activation(), first]
         modules += [nn.BatchNorm2d(width), family.activation(), second]
         if stride != 1 or in_width != width:
@@ -95,7 +104,9 @@ class PreActBlock(nn.Module):
             self.add_module(name, module)
 
     def forward(self, x: Tensor) -> Tensor:
-        norm_0, activation_0, convolution_0, norm_1, activation_1, convolution_1, *shortcut = self.children()
+        norm_0, activation_0, convolution_0, norm_1, activation_1, convolution_1, *shortcut = (
+            self.children()
+        )
         activated = activation_0(norm_0(x))
         hidden = activation_1(norm_1(convolution_0(activated)))
         residual = convolution_1(F.dropout(hidden, self.dropout, self.training))
@@ -107,9 +118,9 @@ class PreActBlock(nn.Module):
 class PreActResNet(nn.Module):
     """A stem, stages of pre-activation blocks, normalisation, activation, pooling and a head.
 
-    It normalises the images by constants of three colour channels, and by their mean for other numbers of channels.
-    `depths` and `widths` are of the stages, of which all but the first halve the resolution.
-    """
+    It normalises the images by constants of three colour channels, and by their mean for other
+    numbers of channels. `depths` and `widths` are of the stages, of which all but the first halve
+    the resolution."""
 
     channels_last = False
 
@@ -150,7 +161,9 @@ class PreActResNet(nn.Module):
         x = self.get_submodule(self.family.stem)((images - self.mean) / self.std)
         for name in (*self.block_names, self.family.norm, "relu"):
             x = self.get_submodule(name)(x)
-        return self.get_submodule(self.family.head)(x.mean(dim=(2, 3)))  # (B, C, H, W) -> (B, C) -> (B, n_classes)
+        return self.get_submodule(self.family.head)(
+            x.mean(dim=(2, 3))
+        )  # (B, C, H, W) -> (B, C) -> (B, n_classes)
 
 
 def _convolution(family: Family, in_width: int, width: int, size: int, stride: int) -> nn.Conv2d:

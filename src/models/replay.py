@@ -1,12 +1,12 @@
 """Passes of a module that end at a layer, or go on behind one with another value of it.
 
-The law is `Replay._hooked`: a cut means that the module runs, and a hook replaces the output of the layer. It holds for
-every module, and needs the images.
+The law is `Replay._hooked`: a cut means that the module runs, and a hook replaces the output of the
+layer. It holds for every module, and needs the images.
 
-`Replay._replayed` is the fast way, for layers through which alone everything behind them depends on the images. It
-needs no images: calls that end in front of the layer return what they returned in a pass over two random images. Both
-ways are compared once for each layer, on random images; where they differ, the hook stays.
-"""
+`Replay._replayed` is the fast way, for layers through which alone everything behind them depends on
+the images. It needs no images: calls that end in front of the layer return what they returned in a
+pass over two random images. Both ways are compared once for each layer, on random images; where
+they differ, the hook stays."""
 
 import contextlib
 from collections import Counter
@@ -39,7 +39,9 @@ class Replay:
         self.blocks: tuple[str, ...] | None = None  # that `all` stands for, once they are asked for
         self._is_training = any(part.training for part in module.modules())
         self._records: dict[str, Outputs] = {}  # by layer
-        self._replays: dict[tuple[str, ...], bool] = {}  # by a layer and those behind it: whether a replay gives them
+        self._replays: dict[
+            tuple[str, ...], bool
+        ] = {}  # by a layer and those behind it: whether a replay gives them
         self._has_noted = False  # that a layer is cut by hooks
 
     def _hooked(
@@ -51,7 +53,8 @@ class Replay:
         value: Tensor | None = None,
         n_ended: Counter[nn.Module] | None = None,
     ) -> Outputs:
-        """Run the module with the output of one call replaced; return the outputs of the target calls.
+        """Run the module with the output of one call replaced; return the outputs of the target
+        calls.
 
         The pass stops as soon as it has them.
 
@@ -82,18 +85,23 @@ class Replay:
         with in_front, contextlib.ExitStack() as hooks:
             for module in {call[0] for call in missing if call}:
                 hooks.callback(module.register_forward_hook(leave).remove)
-            if replaced and self._is_training:  # BatchNorm statistics in front of the layer do not move
+            if (
+                replaced and self._is_training
+            ):  # BatchNorm statistics in front of the layer do not move
                 in_front.enter_context(buffers_kept(self.module))
             with contextlib.suppress(_Stop):
                 outputs[None] = self.module(self._safe(None, images))
         missing.discard(None)
         if missing:
             name = next(name for name, call in self.calls.owners.items() if call in missing)
-            raise UserError(f"layer {name!r} is not called equally often for all images; choose another one")
+            raise UserError(
+                f"layer {name!r} is not called equally often for all images; choose another one"
+            )
         return outputs
 
     def _replayed(self, x: Tensor, names: Sequence[str], after: str) -> Values:
-        """Return the values of layers behind `after`, computed from its value x without the calls in front of it."""
+        """Return the values of layers behind `after`, computed from its value x without the calls
+        in front of it."""
         record = self._record(after)
         n_begun: Counter[nn.Module] = Counter()
         n_ended: Counter[nn.Module] = Counter()
@@ -124,15 +132,23 @@ class Replay:
 
     @torch.no_grad()
     def _record(self, after: str) -> Outputs:
-        """Return the outputs of the call of a layer and of all calls in front of it, for two random images."""
+        """Return the outputs of the call of a layer and of all calls in front of it, for two random
+        images."""
         if after not in self._records:
             recorded_calls = {self.calls.owners[after], *self.calls.in_front(after)}
             with steady(self.module, self.images):
                 self._records[after] = self._hooked(self.images[:2], recorded_calls)
         return self._records[after]
 
-    def run(self, x: Tensor, names: Sequence[str], after: str | None = None, images: Tensor | None = None) -> Values:
-        """Return the values of layers, computed from images x, or with `after` from the value x of that layer.
+    def run(
+        self,
+        x: Tensor,
+        names: Sequence[str],
+        after: str | None = None,
+        images: Tensor | None = None,
+    ) -> Values:
+        """Return the values of layers, computed from images x, or with `after` from the value x of
+        that layer.
 
         Args:
             images: needed unless values behind `after` depend on images through it alone. x may have several rows for
@@ -157,20 +173,29 @@ class Replay:
         return values | self._replaced(x, behind, after, images)
 
     def _replaced(self, x: Tensor, names: Sequence[str], after: str, images: Tensor) -> Values:
-        """Return the values of layers behind `after` by the hook; images are repeated for all rows of x."""
+        """Return the values of layers behind `after` by the hook; images are repeated for all rows
+        of x."""
         n_repeats = len(x) // len(images)
         if n_repeats > 1:
             images = torch.cat([images] * n_repeats)
-        outputs = self._hooked(images, self._calls_of(names), replaced=self.calls.owners[after], value=x)
+        outputs = self._hooked(
+            images, self._calls_of(names), replaced=self.calls.owners[after], value=x
+        )
         return self._values(outputs, names)
 
     def _is_replayed(self, after: str, names: Sequence[str]) -> bool:
-        """Return whether a replay gives the values of layers behind another one; raises what `run` raises."""
+        """Return whether a replay gives the values of layers behind another one; raises what `run`
+        raises."""
         key = (after, *names)
         if key not in self._replays:
             is_bottleneck = all(self.calls.is_bottleneck(after, name) for name in names)
             self._replays[key] = self._try(after, names, is_bottleneck=is_bottleneck)
-            if is_bottleneck and not self._replays[key] and not self._is_training and not self._has_noted:
+            if (
+                is_bottleneck
+                and not self._replays[key]
+                and not self._is_training
+                and not self._has_noted
+            ):
                 self._has_noted = True
                 note(
                     f"{type(self.module).__name__} is cut by hooks at {after}, as a replay gives other values: results "
@@ -179,30 +204,39 @@ class Replay:
         return self._replays[key]
 
     def _try(self, after: str, names: Sequence[str], *, is_bottleneck: bool) -> bool:
-        """Go on behind a layer with values of other images, by the hook and by a replay; return whether they agree.
+        """Go on behind a layer with values of other images, by the hook and by a replay; return
+        whether they agree.
 
         Raises:
             UserError, ValueError: as for `run`, if the hook changes nothing.
         """
         # The values of each random image, and the layer's value of another one
         with steady(self.module, self.images), torch.no_grad():
-            plain = self._values(self._hooked(self.images, self._calls_of([after, *names])), [after, *names])
+            plain = self._values(
+                self._hooked(self.images, self._calls_of([after, *names])), [after, *names]
+            )
         x = plain[after].roll(1, 0)
 
         # What the hook gives
         try:
             with steady(self.module, self.images), torch.enable_grad():
-                expected = self._replaced(x.requires_grad_(x.is_floating_point()), names, after, self.images)
+                expected = self._replaced(
+                    x.requires_grad_(x.is_floating_point()), names, after, self.images
+                )
         except RuntimeError:  # as in Calls
             with steady(self.module, self.images), torch.no_grad():
                 expected = self._replaced(x, names, after, self.images)
 
         # Layers that the hook does not change
         unchanged = [
-            name for name in names if close(expected[name], plain[name]) and not _has_gradient(expected[name], x)
+            name
+            for name in names
+            if close(expected[name], plain[name]) and not _has_gradient(expected[name], x)
         ]
         if {OUTPUT, self.calls.output_name}.intersection(unchanged):
-            raise UserError(f"the logits do not depend on layer {after!r} (the first of its outputs); choose another")
+            raise UserError(
+                f"the logits do not depend on layer {after!r} (the first of its outputs); choose another"
+            )
         if unchanged:
             raise ValueError(f"{', '.join(unchanged)} does not lie behind {after}")
         return is_bottleneck and self._replay_agrees(expected, x, after)
@@ -217,7 +251,8 @@ class Replay:
         return all(close(replayed[name], expected[name]) for name in expected)
 
     def _calls_of(self, names: Sequence[str]) -> list[Call | None]:
-        """Return the calls whose outputs are the values of layers; None for the output of the module."""
+        """Return the calls whose outputs are the values of layers; None for the output of the
+        module."""
         return [self.calls.owners.get(name) for name in names]
 
     def _values(self, outputs: Outputs, names: Sequence[str]) -> Values:
@@ -228,7 +263,8 @@ class Replay:
         return values
 
     def _safe(self, call: Call | None, output: Any) -> Any:
-        """Return the output of a call (None: the images), copied if the module later changes it in place."""
+        """Return the output of a call (None: the images), copied if the module later changes it in
+        place."""
         return map_tensors(output, Tensor.clone) if call in self.calls.changed else output
 
 
@@ -250,11 +286,18 @@ def _forward_is(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None
 
 def close(value: Tensor | None, expected: Tensor | None) -> bool:
     """Return whether two values differ by no more than rounding."""
-    if value is None or expected is None or value.shape != expected.shape or value.dtype != expected.dtype:
+    if (
+        value is None
+        or expected is None
+        or value.shape != expected.shape
+        or value.dtype != expected.dtype
+    ):
         return False
     if not value.is_floating_point():
         return torch.equal(value, expected)
-    tolerance = torch.finfo(value.dtype).eps ** 0.5 * expected.nan_to_num(0, 0, 0).abs().amax().item()
+    tolerance = (
+        torch.finfo(value.dtype).eps ** 0.5 * expected.nan_to_num(0, 0, 0).abs().amax().item()
+    )
     return torch.allclose(value, expected, rtol=0, atol=tolerance, equal_nan=True)
 
 

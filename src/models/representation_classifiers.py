@@ -1,7 +1,8 @@
-"""Networks that classify the activations of another network: the OOD detectors of the paper (section 5).
+"""Networks that classify the activations of another network: the OOD detectors of the paper
+(section 5).
 
-They are networks of the zoo behind a resize or a linear map, which fits the activations to their input.
-"""
+They are networks of the zoo behind a resize or a linear map, which fits the activations to their
+input."""
 
 from torch import Tensor, nn
 
@@ -13,7 +14,8 @@ Shape = tuple[int, ...] | None
 
 
 class RepresentationResNet(ResNet):
-    """A CIFAR ResNet on a representation (B, C, H, W) that is resized to the size of the images, or to 32×32.
+    """A CIFAR ResNet on a representation (B, C, H, W) that is resized to the size of the images, or
+    to 32×32.
 
     Args:
         representation_shape: (C, H, W) of one sample.
@@ -50,7 +52,9 @@ class RepresentationTransformer(Transformer):
         self.apply(init_linear)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        return self.dim_transform(tokens[:, None] if self.is_flat else tokens)  # (B, D) -> (B, 1, D)
+        return self.dim_transform(
+            tokens[:, None] if self.is_flat else tokens
+        )  # (B, D) -> (B, 1, D)
 
 
 def _check(shape: Shape, expected: str, n_axes: tuple[int, ...]) -> None:

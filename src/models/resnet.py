@@ -1,4 +1,5 @@
-"""ResNets, ResNeXts and wide ResNets (He et al. 2016, arXiv 1512.03385), built of torchvision's blocks."""
+"""ResNets, ResNeXts and wide ResNets (He et al. 2016, arXiv 1512.03385), built of torchvision's
+blocks."""
 
 from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
@@ -7,7 +8,8 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
 class ResNet(nn.Module):
-    """A ResNet with torchvision's state-dict keys; torchvision's checkpoints load where the stem is the same.
+    """A ResNet with torchvision's state-dict keys; torchvision's checkpoints load where the stem is
+    the same.
 
     Args:
         block: "BasicBlock" or "Bottleneck".
@@ -50,12 +52,16 @@ class ResNet(nn.Module):
                 convolution = nn.Conv2d(in_width, width, 1, stride=stride, bias=False)
                 shortcut = nn.Sequential(convolution, nn.BatchNorm2d(width))
             blocks = [block_class(in_width, planes, stride, shortcut, groups, base_width)]
-            blocks += [block_class(width, planes, 1, None, groups, base_width) for _ in range(depth - 1)]
+            blocks += [
+                block_class(width, planes, 1, None, groups, base_width) for _ in range(depth - 1)
+            ]
             self.add_module(stage, nn.Sequential(*blocks))
             in_width = width
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(in_width, n_classes)
-        self.block_names = tuple(f"{stage}.{i}" for stage in STAGES for i in range(len(self.get_submodule(stage))))
+        self.block_names = tuple(
+            f"{stage}.{i}" for stage in STAGES for i in range(len(self.get_submodule(stage)))
+        )
         self.apply(init_convolution)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -65,6 +71,7 @@ class ResNet(nn.Module):
 
 
 def init_convolution(module: nn.Module) -> None:
-    """Draw a convolution's weights as in He et al. 2015 (arXiv 1502.01852), by fan-out; skip other modules."""
+    """Draw a convolution's weights as in He et al. 2015 (arXiv 1502.01852), by fan-out; skip other
+    modules."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

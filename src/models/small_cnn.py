@@ -13,7 +13,8 @@ LEAST_SIDE = 2 ** (len(WIDTHS) - 1)  # of images, which all blocks but the last 
 
 
 class SmallCNN(nn.Module):
-    """BatchNorm of the images and four 3×3 convolutions with ReLU and pooling; about 100,000 parameters.
+    """BatchNorm of the images and four 3×3 convolutions with ReLU and pooling; about 100,000
+    parameters.
 
     Each block has the name of the pooling that ends it.
 
@@ -24,7 +25,9 @@ class SmallCNN(nn.Module):
     block_names = ("pool1", "pool2", "pool3", "pool4")
     channels_last = False
 
-    def __init__(self, *, n_classes: int, n_channels: int, image_shape: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, *, n_classes: int, n_channels: int, image_shape: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
         if image_shape is not None and min(image_shape[1:]) < LEAST_SIDE:
             size = "×".join(map(str, image_shape))
@@ -32,9 +35,13 @@ class SmallCNN(nn.Module):
                 f"small_cnn cannot take images of {size}, but from {LEAST_SIDE}×{LEAST_SIDE} pixels on; choose another "
                 "one or a dataset"
             )
-        for i, (in_width, width) in enumerate(zip((n_channels, *WIDTHS), WIDTHS, strict=False), start=1):
+        for i, (in_width, width) in enumerate(
+            zip((n_channels, *WIDTHS), WIDTHS, strict=False), start=1
+        ):
             self.add_module(f"conv{i}", nn.Conv2d(in_width, width, 3, padding=1))
-            self.add_module(f"pool{i}", nn.MaxPool2d(2) if i < len(WIDTHS) else nn.AdaptiveAvgPool2d(1))
+            self.add_module(
+                f"pool{i}", nn.MaxPool2d(2) if i < len(WIDTHS) else nn.AdaptiveAvgPool2d(1)
+            )
         self.fc = nn.Linear(WIDTHS[-1], n_classes)
         self.bn = nn.BatchNorm2d(n_channels)
         self.apply(init_convolution)

@@ -13,24 +13,37 @@ PREFIX = "tv_"
 def torchvision_network(
     name: str, *, n_classes: int, n_channels: int, image_shape: tuple[int, int, int] | None
 ) -> nn.Module:
-    """Build `tv_NAME` with fresh weights, for images (C, H, W); where C is not 3, the first convolution is replaced."""
+    """Build `tv_NAME` with fresh weights, for images (C, H, W); where C is not 3, the first
+    convolution is replaced."""
     given, options = name.removeprefix(PREFIX), {}
     if given not in classifiers():
         names = [f"{PREFIX}{other}" for other in classifiers()]
-        raise unknown_name("model", name, names, where="torchvision.models.list_models() lists all, without tv_")
+        raise unknown_name(
+            "model", name, names, where="torchvision.models.list_models() lists all, without tv_"
+        )
     if image_shape is not None and given.startswith("vit_"):
         options["image_size"] = image_shape[1]
     if image_shape is not None and given.startswith("maxvit_"):
         options["input_size"] = image_shape[1:]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # about a later change of the initialisation
-            network = torchvision.models.get_model(given, weights=None, num_classes=n_classes, **options)
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # about a later change of the initialisation
+            network = torchvision.models.get_model(
+                given, weights=None, num_classes=n_classes, **options
+            )
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"{name} cannot be built: {error}; choose another network or dataset") from error
+        raise UserError(
+            f"{name} cannot be built: {error}; choose another network or dataset"
+        ) from error
     if n_channels != 3:
-        name, first = next((name, each) for name, each in network.named_modules() if isinstance(each, nn.Conv2d))
-        options = {key: getattr(first, key) for key in ("kernel_size", "stride", "padding", "dilation")}
+        name, first = next(
+            (name, each) for name, each in network.named_modules() if isinstance(each, nn.Conv2d)
+        )
+        options = {
+            key: getattr(first, key) for key in ("kernel_size", "stride", "padding", "dilation")
+        }
         fresh = nn.Conv2d(n_channels, first.out_channels, bias=first.bias is not None, **options)
         network.set_submodule(name, fresh)
     return network
@@ -41,7 +54,9 @@ def classifiers() -> list[str]:
     return torchvision.models.list_models(module=torchvision.models)
 
 
-def torchvision_weights(name: str, entry: str, *, n_classes: int | None) -> tuple[dict[str, Tensor], int]:
+def torchvision_weights(
+    name: str, entry: str, *, n_classes: int | None
+) -> tuple[dict[str, Tensor], int]:
     """Return the state dict of torchvision's weights for `tv_NAME`, and their number of classes.
 
     They are from torch.hub's cache, or downloaded.

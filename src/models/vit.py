@@ -1,4 +1,5 @@
-"""Vision transformers (Dosovitskiy et al. 2021, arXiv 2010.11929) with timm's keys, so that its checkpoints load."""
+"""Vision transformers (Dosovitskiy et al. 2021, arXiv 2010.11929) with timm's keys, so that its
+checkpoints load."""
 
 import math
 from collections import OrderedDict
@@ -28,14 +29,19 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and an MLP on each token, each behind a LayerNorm and around a residual (equations 2 and 3)."""
+    """Attention and an MLP on each token, each behind a LayerNorm and around a residual (equations
+    2 and 3)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attn = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        mlp = {"fc1": nn.Linear(width, 4 * width), "act": nn.GELU(), "fc2": nn.Linear(4 * width, width)}
+        mlp = {
+            "fc1": nn.Linear(width, 4 * width),
+            "act": nn.GELU(),
+            "fc2": nn.Linear(4 * width, width),
+        }
         self.mlp = nn.Sequential(OrderedDict(mlp))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,7 +50,8 @@ class Block(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """A linear map of each patch to a token: images (B, C, H, W) -> (B, H/patch · W/patch, width)."""
+    """A linear map of each patch to a token: images (B, C, H, W) -> (B, H/patch · W/patch,
+    width)."""
 
     def __init__(self, n_channels: int, width: int, patch: int) -> None:
         super().__init__()
@@ -55,10 +62,17 @@ class PatchEmbedding(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Blocks, a LayerNorm and a head that reads the first token; a subclass embeds the input by modules `embedding`."""
+    """Blocks, a LayerNorm and a head that reads the first token; a subclass embeds the input by
+    modules `embedding`."""
 
     def __init__(
-        self, embedding: Mapping[str, nn.Module], *, width: int, depth: int, heads: int, n_classes: int
+        self,
+        embedding: Mapping[str, nn.Module],
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        n_classes: int,
     ) -> None:
         super().__init__()
         for name, module in embedding.items():
@@ -105,7 +119,9 @@ class VisionTransformer(Transformer):
         patch_embed = PatchEmbedding(n_channels, width, patch)
         # Drawn here and again below, as in timm: a seed then gives timm's weights.
         pos_embed = nn.Parameter(torch.randn(1, n_tokens, width))
-        super().__init__({"patch_embed": patch_embed, "pos_drop": nn.Identity()}, width=width, **transformer)
+        super().__init__(
+            {"patch_embed": patch_embed, "pos_drop": nn.Identity()}, width=width, **transformer
+        )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = pos_embed
         draw_normal(self.pos_embed)
@@ -119,12 +135,15 @@ class VisionTransformer(Transformer):
                 f"the images give {patches.shape[1]} patches, this network was built for {n_expected}; "
                 "build it with the image_shape of the data or resize the images"
             )
-        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)  # (B, 1 + N, D)
+        tokens = torch.cat(
+            [self.cls_token.expand(len(patches), -1, -1), patches], dim=1
+        )  # (B, 1 + N, D)
         return self.pos_drop(tokens + self.pos_embed)
 
 
 def init_linear(module: nn.Module) -> None:
-    """Draw the weights of a linear layer from a normal distribution and set its bias to 0; skip other modules."""
+    """Draw the weights of a linear layer from a normal distribution and set its bias to 0; skip
+    other modules."""
     if isinstance(module, nn.Linear):
         draw_normal(module.weight)
         nn.init.zeros_(module.bias)
@@ -132,6 +151,7 @@ def init_linear(module: nn.Module) -> None:
 
 @torch.no_grad()
 def draw_normal(weight: Tensor) -> None:
-    """Fill `weight` from N(0, 0.02²) by the inverse of the normal distribution function, as timm does."""
+    """Fill `weight` from N(0, 0.02²) by the inverse of the normal distribution function, as timm
+    does."""
     weight.uniform_(-1, 1).erfinv_().mul_(0.02 * math.sqrt(2))
     weight.clamp_(-2, 2)  # uniform_ may give -1, whose inverse is -inf; timm clamps it to -2, too

@@ -1,4 +1,5 @@
-"""Cells: the few positions that activations are pooled to before they are compared image by image."""
+"""Cells: the few positions that activations are pooled to before they are compared image by
+image."""
 
 import math
 
@@ -15,10 +16,9 @@ CELLS = 2  # along each side of a map
 def cells(activations: Tensor, *, is_sequence: bool = False) -> Tensor:
     """Pool activations to few positions: (B, positions, C), in single precision or more.
 
-    Maps (B, C, H, W) and patch tokens become a grid of at most 2×2 cells; a CLS token is kept beside them, and tokens
-    that form no square, or are the steps of a recurrent layer (`is_sequence`), become four stretches. Vectors (B, D)
-    have one position.
-    """
+    Maps (B, C, H, W) and patch tokens become a grid of at most 2×2 cells; a CLS token is kept
+    beside them, and tokens that form no square, or are the steps of a recurrent layer
+    (`is_sequence`), become four stretches. Vectors (B, D) have one position."""
     activations = at_least_single(activations.detach())
     if activations.ndim == 2:
         return activations[:, None]

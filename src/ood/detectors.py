@@ -1,7 +1,8 @@
-"""Detectors: each scores how far the activations of a layer are out of distribution. `SCORES` has a row for each.
+"""Detectors: each scores how far the activations of a layer are out of distribution. `SCORES` has a
+row for each.
 
-One is a trained network from a store. The others are not trained: they sum up the activations of training images.
-"""
+One is a trained network from a store. The others are not trained: they sum up the activations of
+training images."""
 
 import torch
 import torch.nn.functional as F
@@ -19,15 +20,17 @@ KEPT_VARIANCE = 0.95  # in the principal subspace
 
 
 def energy(logits: Tensor) -> Tensor:
-    """Return the free energy −logsumexp(logits) at temperature 1: (B, n_classes) -> (B,); low for ID.
+    """Return the free energy −logsumexp(logits) at temperature 1: (B, n_classes) -> (B,); low for
+    ID.
 
-    Liu, Wang, Owens and Li 2020, Energy-based Out-of-distribution Detection (arXiv 2010.03759), equation 4.
-    """
+    Liu, Wang, Owens and Li 2020, Energy-based Out-of-distribution Detection (arXiv 2010.03759),
+    equation 4."""
     return -torch.logsumexp(at_least_single(logits), dim=-1)
 
 
 def mean_over_positions(activations: Tensor) -> Tensor:
-    """Average activations (B, C, H, W) or (B, T, D) over their positions; (B, D) stay. In single precision or more."""
+    """Average activations (B, C, H, W) or (B, T, D) over their positions; (B, D) stay. In single
+    precision or more."""
     activations = at_least_single(activations.detach())
     if activations.ndim == 2:
         return activations
@@ -37,8 +40,8 @@ def mean_over_positions(activations: Tensor) -> Tensor:
 class Detector:
     """Scores the activations (B, C, H, W), (B, T, D) or (B, D) of one layer.
 
-    Of most, `add` takes in training images batch by batch, as moments of their features, and `fit` gets ready to score,
-    or raises a ValueError that says why it cannot.
+    Of most, `add` takes in training images batch by batch, as moments of their features, and `fit`
+    gets ready to score, or raises a ValueError that says why it cannot.
 
     Attributes:
         id_data, ood_data: the data that it was made with; of most, there is no OOD data.
@@ -71,7 +74,8 @@ class Detector:
 
 
 class EnergyDetector(Detector):
-    """The energy of a classifier of activations that was fine-tuned to tell ID from OOD data (Liu et al. 2020)."""
+    """The energy of a classifier of activations that was fine-tuned to tell ID from OOD data (Liu
+    et al. 2020)."""
 
     def __init__(self, network: Network):
         self.network = network
@@ -81,14 +85,19 @@ class EnergyDetector(Detector):
 
 
 class Gaussians:
-    """Gaussians of one covariance (C, C) about means (K, C); raises ValueError where there is no variance."""
+    """Gaussians of one covariance (C, C) about means (K, C); raises ValueError where there is no
+    variance."""
 
     def __init__(self, means: Tensor, covariance: Tensor):
         variance = covariance.trace() / len(covariance)
         if not variance > ROUNDING * means.square().mean():
             raise ValueError("the activations are constant or not finite")
-        self.factor = torch.linalg.cholesky(covariance + RIDGE * variance * torch.eye(len(covariance)).to(covariance))
-        self.centre = means.mean(0)  # distances of differences keep the digits that far means would cost
+        self.factor = torch.linalg.cholesky(
+            covariance + RIDGE * variance * torch.eye(len(covariance)).to(covariance)
+        )
+        self.centre = means.mean(
+            0
+        )  # distances of differences keep the digits that far means would cost
         self.means = self._whitened(means)
 
     def _whitened(self, features: Tensor) -> Tensor:
@@ -100,19 +109,26 @@ class Gaussians:
 
 
 class Mahalanobis(Detector):
-    """The least squared Mahalanobis distance to a class mean, with pooled covariance (Lee et al. 2018)."""
+    """The least squared Mahalanobis distance to a class mean, with pooled covariance (Lee et al.
+    2018)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.with_classes = CrossMoments()  # of membership in the classes (K,) with the features (C,)
+        self.with_classes = (
+            CrossMoments()
+        )  # of membership in the classes (K,) with the features (C,)
 
     def add(self, activations: Tensor, labels: Tensor) -> None:
         features, known = Rows.of(self.features(activations)), self.with_classes
         n_classes = self.n_classes or max(int(labels.max()) + 1, known.mean1.numel())
-        members = Rows.of(labels[:, None] == torch.arange(n_classes, device=labels.device))  # (B, K)
+        members = Rows.of(
+            labels[:, None] == torch.arange(n_classes, device=labels.device)
+        )  # (B, K)
         if known.n_rows:
             more = (0, n_classes - len(known.mean1))
-            known = known._replace(mean1=F.pad(known.mean1, more), scatter=F.pad(known.scatter, (0, 0, *more)))
+            known = known._replace(
+                mean1=F.pad(known.mean1, more), scatter=F.pad(known.scatter, (0, 0, *more))
+            )
         self.with_classes = known.pooled(members.cross(features))
         self.moments = self.moments.pooled(features.moments())
 
@@ -121,7 +137,11 @@ class Mahalanobis(Detector):
         if shares.sum() < 1 - 1e-9:
             raise ValueError("training images without labels have no classes")
         present = shares > 0.5 / n_rows
-        self.n_present, shares, scatter = int(present.sum()), shares[present, None], scatter[present] / n_rows
+        self.n_present, shares, scatter = (
+            int(present.sum()),
+            shares[present, None],
+            scatter[present] / n_rows,
+        )
         offsets = scatter / shares  # (K, C): class means less the mean of all
         self.classes = Gaussians(mean + offsets, self.moments.covariance - offsets.T @ scatter)
 
@@ -135,19 +155,22 @@ class RelativeMahalanobis(Mahalanobis):
     def fit(self) -> None:
         super().fit()
         if self.n_present < 2:
-            raise ValueError("the training images are of one class, whose distance is that to the mean of all")
+            raise ValueError(
+                "the training images are of one class, whose distance is that to the mean of all"
+            )
         self.background = Gaussians(self.moments.mean[None], self.moments.covariance)
 
     def score(self, activations: Tensor) -> Tensor:
-        return super().score(activations) - self.background.distances(self.features(activations))[:, 0]
+        return (
+            super().score(activations) - self.background.distances(self.features(activations))[:, 0]
+        )
 
 
 class NearestNeighbours(Detector):
     """The distance to the k-th nearest neighbour among the first 10,000 samples (Sun et al. 2022).
 
-    k is 50, or half of the smallest class among them: with fewer samples a class than neighbours, distances would be
-    those to other classes.
-    """
+    k is 50, or half of the smallest class among them: with fewer samples a class than neighbours,
+    distances would be those to other classes."""
 
     def __init__(self) -> None:
         self.parts: list[tuple[Tensor, Tensor]] = []
@@ -170,11 +193,16 @@ class NearestNeighbours(Detector):
         self.n_neighbours = max(1, min(N_NEIGHBOURS, smallest // 2))
 
     def score(self, activations: Tensor) -> Tensor:
-        return torch.cdist(self.features(activations), self.bank).kthvalue(self.n_neighbours, dim=1).values
+        return (
+            torch.cdist(self.features(activations), self.bank)
+            .kthvalue(self.n_neighbours, dim=1)
+            .values
+        )
 
 
 class Residual(Detector):
-    """The norm outside of the principal subspace that holds 95 % of the variance (ViM, Wang et al. 2022)."""
+    """The norm outside of the principal subspace that holds 95 % of the variance (ViM, Wang et al.
+    2022)."""
 
     normalised = False
 
@@ -202,7 +230,8 @@ DETECTORS = {
 
 
 def make_detector(name: str) -> Detector:
-    """Make a detector that needs no training, by the name of its score; call `add` for each batch, `fit`, then `score`.
+    """Make a detector that needs no training, by the name of its score; call `add` for each batch,
+    `fit`, then `score`.
 
     Raises:
         UserError: there is none of that name.
@@ -210,5 +239,7 @@ def make_detector(name: str) -> Detector:
     if name not in SCORES:
         raise unknown_name("OOD score", name, SCORES)
     if SCORES[name].is_trained:
-        raise UserError(f"the {name} of activations needs a trained detector; load it from a DetectorStore")
+        raise UserError(
+            f"the {name} of activations needs a trained detector; load it from a DetectorStore"
+        )
     return DETECTORS[name]()

@@ -1,4 +1,5 @@
-"""How far the activations that stitches make are out of distribution for the network they are made for."""
+"""How far the activations that stitches make are out of distribution for the network they are made
+for."""
 
 import io
 from collections import Counter, defaultdict
@@ -35,7 +36,8 @@ class StitchScores(NamedTuple):
 def score_stitches(
     grids: Iterable[tuple[Grid, Mapping[Pair, StitchingRun]]], reference: Reference
 ) -> list[StitchScores]:
-    """Measure accuracies, scores and validity of all stitches in one pass over the test images for each grid.
+    """Measure accuracies, scores and validity of all stitches in one pass over the test images for
+    each grid.
 
     Args:
         grids: with the run of each pair.
@@ -43,12 +45,17 @@ def score_stitches(
         The stitches, one end layer after the other.
     """
     stitches = [stitch for grid, runs in grids for stitch in _score_grid(grid, runs, reference)]
-    return sorted(stitches, key=lambda stitch: reference.options.layers.index(stitch.run.row.end_layer))
+    return sorted(
+        stitches, key=lambda stitch: reference.options.layers.index(stitch.run.row.end_layer)
+    )
 
 
 @torch.no_grad()
-def _score_grid(grid: Grid, runs: Mapping[Pair, StitchingRun], reference: Reference) -> Iterator[StitchScores]:
-    """Score the stitches of a grid. Until the pass has ended, all stays on the device: a copy waits for it."""
+def _score_grid(
+    grid: Grid, runs: Mapping[Pair, StitchingRun], reference: Reference
+) -> Iterator[StitchScores]:
+    """Score the stitches of a grid. Until the pass has ended, all stays on the device: a copy waits
+    for it."""
     grid.train(False)
     kept: dict[Pair, dict[str, list[Tensor]]] = {pair: defaultdict(list) for pair in runs}
     options = reference.options
@@ -59,7 +66,9 @@ def _score_grid(grid: Grid, runs: Mapping[Pair, StitchingRun], reference: Refere
             layer, found = pairs[0].end_layer, {"hits": logits.argmax(-1) == labels}
             for (score, of_layer), detector in reference.detectors.items():
                 if of_layer == layer:
-                    found[score] = detector.score(stitched.flatten(0, 1)).unflatten(0, (len(pairs), -1))
+                    found[score] = detector.score(stitched.flatten(0, 1)).unflatten(
+                        0, (len(pairs), -1)
+                    )
             if layer in reference.validity and len(chosen):
                 sampled = stitched.index_select(1, chosen).flatten(0, 1)
                 sampled = features(sampled, is_sequence=grid.end.is_sequence(layer))
@@ -69,7 +78,10 @@ def _score_grid(grid: Grid, runs: Mapping[Pair, StitchingRun], reference: Refere
                     kept[pair][name].append(part)
     for pair, run in runs.items():
         arrays = {name: torch.cat(parts) for name, parts in kept.pop(pair).items()}
-        accuracy, sampled = arrays.pop("hits").sum().item() / len(options.test), arrays.pop("sampled", None)
+        accuracy, sampled = (
+            arrays.pop("hits").sum().item() / len(options.test),
+            arrays.pop("sampled", None),
+        )
         scores = {score: of_images.cpu().numpy() for score, of_images in arrays.items()}
         validity, identified = None, None
         if sampled is not None:
@@ -81,14 +93,20 @@ def _score_grid(grid: Grid, runs: Mapping[Pair, StitchingRun], reference: Refere
 def evaluate_stitches(
     score: str, stitches: Iterable[StitchScores], reference: Reference, *, other_data: bool = False
 ) -> list[EvaluationRow]:
-    """Measure how well the detectors of a score tell stitched activations, as OOD, from the end network's own.
+    """Measure how well the detectors of a score tell stitched activations, as OOD, from the end
+    network's own.
 
     Args:
         other_data: the images are others than those of the runs.
     """
     options, rows = reference.options, []
-    for run, accuracy, scores, validity, identified in (stitch for stitch in stitches if score in stitch.scores):
-        key, dataset = (score, run.row.end_layer), options.dataset if other_data else run.row.dataset or options.dataset
+    for run, accuracy, scores, validity, identified in (
+        stitch for stitch in stitches if score in stitch.scores
+    ):
+        key, dataset = (
+            (score, run.row.end_layer),
+            options.dataset if other_data else run.row.dataset or options.dataset,
+        )
         own, stitched, detector = reference.own[key], scores[score], reference.detectors[key]
         low, high = auroc_interval(own, stitched, paired=not options.id_dataset)
         of_run = run.row.settings | {"dataset": dataset, "folder": run.folder.name}
@@ -127,17 +145,26 @@ def _columns_of(identified: IntervalEstimate | None) -> dict[str, float]:
     }
 
 
-def scores_of_images(score: str, stitches: Sequence[StitchScores], reference: Reference) -> dict[str, np.ndarray]:
+def scores_of_images(
+    score: str, stitches: Sequence[StitchScores], reference: Reference
+) -> dict[str, np.ndarray]:
     """Return a score of all images as float32 arrays (N,) by END_LAYER/FRONT_LAYER.
 
-    Where a pair has several runs, the name of the run's folder stands behind that of the front layer. The scores of
-    the sanity-check data are END_LAYER/SANITY_NAME.
-    """
-    n_runs, name = Counter(stitch.run.row.pair for stitch in stitches), dataset_label(reference.options.sanity_dataset)
-    arrays = {f"{layer}/{name}": scores for layer, scores in reference.of_score(score, reference.sanity).items()}
+    Where a pair has several runs, the name of the run's folder stands behind that of the front
+    layer. The scores of the sanity-check data are END_LAYER/SANITY_NAME."""
+    n_runs, name = (
+        Counter(stitch.run.row.pair for stitch in stitches),
+        dataset_label(reference.options.sanity_dataset),
+    )
+    arrays = {
+        f"{layer}/{name}": scores
+        for layer, scores in reference.of_score(score, reference.sanity).items()
+    }
     for run, _, scores, *_ in (stitch for stitch in stitches if score in stitch.scores):
         front, end = run.row.pair
-        arrays[f"{end}/{front if n_runs[run.row.pair] == 1 else f'{front} {run.folder.name}'}"] = scores[score]
+        arrays[f"{end}/{front if n_runs[run.row.pair] == 1 else f'{front} {run.folder.name}'}"] = (
+            scores[score]
+        )
     return {key: array.astype(np.float32) for key, array in arrays.items()}
 
 
@@ -150,7 +177,8 @@ def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def save_archive(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Save arrays in one `.npz` file. The public code takes each folder beside the runs for one of them."""
+    """Save arrays in one `.npz` file. The public code takes each folder beside the runs for one of
+    them."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_bytes(path, buffer.getvalue())

@@ -1,4 +1,5 @@
-"""The report of the OOD evaluation of a folder of stitching runs: what it prints, and the files that it writes."""
+"""The report of the OOD evaluation of a folder of stitching runs: what it prints, and the files
+that it writes."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,8 @@ def report(
     figure: str = ".png",
     title: str = "",
 ) -> None:
-    """Print the evaluations by each detector, and write their tables, figures and JSON into the folder.
+    """Print the evaluations by each detector, and write their tables, figures and JSON into the
+    folder.
 
     Args:
         other_data: the name of the data, where they are not those of the stitches.
@@ -46,7 +48,10 @@ def report(
     for name, rows in evaluations.items():
         if len(evaluations) > 1:
             result(f"DETECTOR: {name}")
-        matrices = {experiment: _matrices(of_experiment) for experiment, of_experiment in by_experiment(rows).items()}
+        matrices = {
+            experiment: _matrices(of_experiment)
+            for experiment, of_experiment in by_experiment(rows).items()
+        }
         for experiment, of_experiment in matrices.items():
             if experiment:
                 result(f"EXPERIMENT: {experiment}")
@@ -55,22 +60,38 @@ def report(
         _print_detectors(name, rows, reference)
         path = evaluation_file(folder, name, other_data=other_data)
         write_table(path, EvaluationRow, rows)
-        checks = {layer: metrics._asdict() for layer, metrics in reference.of_score(name, reference.checks).items()}
-        write_json(path.with_suffix(".json"), {"stitches": list(map(to_record, rows)), "sanity_checks": checks})
+        checks = {
+            layer: metrics._asdict()
+            for layer, metrics in reference.of_score(name, reference.checks).items()
+        }
+        write_json(
+            path.with_suffix(".json"),
+            {"stitches": list(map(to_record, rows)), "sanity_checks": checks},
+        )
         panels = {
             experiment: {
-                f"{QUANTITIES[column].title}\n{experiment}".strip(): HeatMap.of(matrix, QUANTITIES[column])
+                f"{QUANTITIES[column].title}\n{experiment}".strip(): HeatMap.of(
+                    matrix, QUANTITIES[column]
+                )
                 for column, matrix in of_experiment.items()
             }
             for experiment, of_experiment in matrices.items()
         }
-        draw(path, panels, figure=figure, title=title, caption=describe(rows, n_images=len(reference.options.test)))
+        draw(
+            path,
+            panels,
+            figure=figure,
+            title=title,
+            caption=describe(rows, n_images=len(reference.options.test)),
+        )
     if reference.noise_costs:
         limit = f"{ValidityLimits().noise_dose:.0%}"
         costs = [[cost] for cost in reference.noise_costs.values()]
         title = f"Accuracy that noise at the limit of its dose, {limit}, costs the end network"
         table(title, list(reference.noise_costs), ["lost"], costs)
-    validity = {row.folder: row.validity for rows in evaluations.values() for row in rows if row.validity}
+    validity = {
+        row.folder: row.validity for rows in evaluations.values() for row in rows if row.validity
+    }
     sides = Counter(filter(None, map(side_of, validity.values())))
     if sides:
         counts = ", ".join(f"{sides[side]} {side}" for side in (IN_DISTRIBUTION, OFF, COLLAPSED))
@@ -78,23 +99,36 @@ def report(
 
 
 def heading(quantity: Quantity, detector: str) -> str:
-    """Return the title of a printed matrix, such as the public code's of the evaluation by a detector."""
+    """Return the title of a printed matrix, such as the public code's of the evaluation by a
+    detector."""
     if quantity.measured_by == DETECTOR:
         return f"STITCHING OOD Detection {quantity.title} ({detector})"
     return f"STITCHING {quantity.title.upper()}"
 
 
 def _matrices(rows: Sequence[EvaluationRow]) -> dict[str, Matrix]:
-    """Return the matrices that the evaluation shows, by column; without those that have no value."""
-    return {name: pivot(rows, partial(known, name=name)) for name in shown_in(IN_EVALUATION) if is_known(rows, name)}
+    """Return the matrices that the evaluation shows, by column; without those that have no
+    value."""
+    return {
+        name: pivot(rows, partial(known, name=name))
+        for name in shown_in(IN_EVALUATION)
+        if is_known(rows, name)
+    }
 
 
 def _print_detectors(name: str, rows: Sequence[EvaluationRow], reference: Reference) -> None:
-    """Print a line for each detector, and a note on stitches that it finds more typical than own activations."""
+    """Print a line for each detector, and a note on stitches that it finds more typical than own
+    activations."""
     data, own = rows[0].sanity_dataset, reference.of_score(name, reference.own)
     title = f"OOD detector sanity checks: {dataset_label(data)}" if data else "OOD detectors"
-    columns = ["mean ID energy" if name == "energy" else "mean ID score", *(["AUROC", "AUPR", "FPR95"] if data else [])]
-    values = [[float(scores.mean()), *reference.checks.get((name, layer), ())] for layer, scores in own.items()]
+    columns = [
+        "mean ID energy" if name == "energy" else "mean ID score",
+        *(["AUROC", "AUPR", "FPR95"] if data else []),
+    ]
+    values = [
+        [float(scores.mean()), *reference.checks.get((name, layer), ())]
+        for layer, scores in own.items()
+    ]
     table(f"{title} ({name})", list(own), columns, values)
     typical = [row.pair for row in rows if row.auroc < COLLAPSED_AUROC]
     if typical:

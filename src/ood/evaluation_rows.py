@@ -1,4 +1,5 @@
-"""The rows of OOD evaluations, their tables in a folder of stitching runs, and the rule that turns doses into words."""
+"""The rows of OOD evaluations, their tables in a folder of stitching runs, and the rule that turns
+doses into words."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -50,7 +51,8 @@ def side_of(
     validity: StitchValidity,
     limits: ValidityLimits = ValidityLimits(),  # noqa: B008 - immutable
 ) -> str | None:
-    """Say whether activations are in distribution, else on which side they fail; None where that is not defined."""
+    """Say whether activations are in distribution, else on which side they fail; None where that is
+    not defined."""
     if math.isnan(validity.noise_dose) or math.isnan(validity.shrinkage_dose):
         return None
     if validity.noise_dose > limits.noise_dose:
@@ -62,9 +64,8 @@ def side_of(
 class EvaluationRow(StitchResult):
     """A stitch and a detector of its end layer: a row of `ood_evaluation.csv`.
 
-    Its settings are those of the run, but for `dataset`, whose images were stitched here. For what was measured see
-    `QUANTITIES`; `_low` and `_high` are the ends of intervals of 95 %.
-    """
+    Its settings are those of the run, but for `dataset`, whose images were stitched here. For what
+    was measured see `QUANTITIES`; `_low` and `_high` are the ends of intervals of 95 %."""
 
     detector: str
     detector_id_data: str  # the data that the detector was made with
@@ -80,7 +81,9 @@ class EvaluationRow(StitchResult):
     fpr95: float
     mean_energy: float
     mean_id_energy: float
-    density: float | None = None  # these and the following: None without a pass over training images
+    density: float | None = (
+        None  # these and the following: None without a pass over training images
+    )
     recall: float | None = None
     frechet: float | None = None
     density_own: float | None = None
@@ -115,21 +118,27 @@ class EvaluationRow(StitchResult):
 
     @property
     def identified(self) -> IntervalEstimate | None:
-        """The share of test images that are identified, with its interval; None where it was not measured."""
+        """The share of test images that are identified, with its interval; None where it was not
+        measured."""
         if self.identification is None:
             return None
-        return IntervalEstimate(self.identification, self.identification_low, self.identification_high)
+        return IntervalEstimate(
+            self.identification, self.identification_low, self.identification_high
+        )
 
 
 def evaluation_file(folder: Path, detector: str, *, other_data: str = "") -> Path:
-    """Return the table of the evaluation of a folder by a detector, on the data of its stitches or on others."""
+    """Return the table of the evaluation of a folder by a detector, on the data of its stitches or
+    on others."""
     name = "ood_evaluation" if detector == "energy" else f"ood_evaluation_{detector}"
     return folder / (f"{name}_on_{other_data}.csv" if other_data else f"{name}.csv")
 
 
 def scores_file(folder: Path, detector: str, *, other_data: str = "") -> Path:
     """Return the file of the scores of all images that belong to the same evaluation."""
-    return folder / (f"energies_{detector}_on_{other_data}.npz" if other_data else f"energies_{detector}.npz")
+    return folder / (
+        f"energies_{detector}_on_{other_data}.npz" if other_data else f"energies_{detector}.npz"
+    )
 
 
 def read_evaluations(folder: Path, detectors: Iterable[str]) -> dict[str, list[EvaluationRow]]:
@@ -139,14 +148,21 @@ def read_evaluations(folder: Path, detectors: Iterable[str]) -> dict[str, list[E
 
 
 def with_evaluations(runs: Sequence[StitchingRun], detectors: Iterable[str]) -> list[StitchingRun]:
-    """Add to runs their evaluations by these detectors; those on other data than were stitched on are left out."""
+    """Add to runs their evaluations by these detectors; those on other data than were stitched on
+    are left out."""
     detectors, found = list(detectors), {}
     for folder, of_folder in grouped(runs, lambda run: run.folder.parent).items():
         stitched_on = {run.folder.name: run.row.dataset for run in of_folder}
         for detector, rows in read_evaluations(folder, detectors).items():
-            others = {row for row in rows if row.dataset not in (None, stitched_on.get(row.folder, row.dataset))}
+            others = {
+                row
+                for row in rows
+                if row.dataset not in (None, stitched_on.get(row.folder, row.dataset))
+            }
             for dataset in {row.dataset for row in others}:
-                warn(f"{folder}: the evaluation by {detector} is of {dataset}, on which nothing was stitched")
+                warn(
+                    f"{folder}: the evaluation by {detector} is of {dataset}, on which nothing was stitched"
+                )
             for row in rows:
                 if row not in others:
                     found.setdefault(folder / row.folder, {})[detector] = row

@@ -1,11 +1,12 @@
-"""Two-way identification: does a stitched activation show its own image, or another one with the same logits?
+"""Two-way identification: does a stitched activation show its own image, or another one with the
+same logits?
 
-Activations that show another image can be accurate and in distribution. So each test image x meets a foil: of 300 other
-test images drawn at random, the one whose end-network logits are nearest to those of x. The stitched activation of x is
-identified if it is nearer to the end network's activation of x than to that of the foil. The share of identified
-images is 1 where every image is recognised, and ½ where a stitch knows what the logits know. Two-way identification is
-how decoding from brain activity is judged (Mitchell et al. 2008); here the foil is the hardest one.
-"""
+Activations that show another image can be accurate and in distribution. So each test image x meets
+a foil: of 300 other test images drawn at random, the one whose end-network logits are nearest to
+those of x. The stitched activation of x is identified if it is nearer to the end network's
+activation of x than to that of the foil. The share of identified images is 1 where every image is
+recognised, and ½ where a stitch knows what the logits know. Two-way identification is how decoding
+from brain activity is judged (Mitchell et al. 2008); here the foil is the hardest one."""
 
 import math
 
@@ -21,8 +22,11 @@ SAME = 1e-5  # relative difference of activations that are equal but for roundin
 DEVIATIONS = 1.96  # half of an interval of 95 %
 
 
-def identification(stitched: Tensor, own: Tensor, logits: Tensor, *, is_sequence: bool = False) -> Tensor:
-    """Return for each image whether its stitched activation is nearest to its own image: (n,) of 1, 0, or ½ for a tie.
+def identification(
+    stitched: Tensor, own: Tensor, logits: Tensor, *, is_sequence: bool = False
+) -> Tensor:
+    """Return for each image whether its stitched activation is nearest to its own image: (n,) of 1,
+    0, or ½ for a tie.
 
     Args:
         stitched, own: activations of the stitch and of the end network, (n, C, H, W), (n, T, D) or (n, D).
@@ -35,7 +39,8 @@ def identification(stitched: Tensor, own: Tensor, logits: Tensor, *, is_sequence
 
 
 def choose_foils(logits: Tensor) -> Tensor:
-    """Return the foil of each image, (n,): of 300 others, always the same ones, the one with the nearest logits.
+    """Return the foil of each image, (n,): of 300 others, always the same ones, the one with the
+    nearest logits.
 
     Args:
         logits: (n, classes), of a few thousand images at most, as memory grows with n². With at most 301 images all
@@ -48,7 +53,9 @@ def choose_foils(logits: Tensor) -> Tensor:
         steps = torch.arange(1, n).expand(n, -1)
     else:
         steps = 1 + torch.rand(n, n - 1, generator=generator(0)).topk(N_CANDIDATES, dim=1).indices
-    candidates = ((torch.arange(n)[:, None] + steps) % n).to(logits.device)  # (n, candidates), none the image itself
+    candidates = ((torch.arange(n)[:, None] + steps) % n).to(
+        logits.device
+    )  # (n, candidates), none the image itself
     logits = logits.detach().double()
     distances = torch.cdist(logits, logits).gather(1, candidates)
     nearest = distances.argmin(1, keepdim=True)
@@ -56,7 +63,8 @@ def choose_foils(logits: Tensor) -> Tensor:
 
 
 def identified(stitched: Tensor, own: Tensor, foils: Tensor) -> Tensor:
-    """Return 1, 0, or ½ for a tie, (n,): is the stitched activation nearer to its own image than to the foil?
+    """Return 1, 0, or ½ for a tie, (n,): is the stitched activation nearer to its own image than to
+    the foil?
 
     A foil whose activation is the image's own, as of a repeated image, is a tie.
 

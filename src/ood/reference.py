@@ -1,8 +1,9 @@
-"""The reference for stitches into a network: all that their evaluation takes from that network alone.
+"""The reference for stitches into a network: all that their evaluation takes from that network
+alone.
 
-It is made once for an end network, in one pass over its training images and one over the test images, and handed in to
-the evaluation of each folder of stitches into it. Detectors, and what is measured by them, are kept by score and layer.
-"""
+It is made once for an end network, in one pass over its training images and one over the test
+images, and handed in to the evaluation of each folder of stitches into it. Detectors, and what is
+measured by them, are kept by score and layer."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -40,7 +41,9 @@ class EvaluationOptions(NamedTuple):
     batch_size: int
     dataset: str  # the name of the data that are stitched
     test: BaseImageSet
-    id_dataset: str = ""  # the name of those of the end network's own activations; "": the same images
+    id_dataset: str = (
+        ""  # the name of those of the end network's own activations; "": the same images
+    )
     id_data: BaseImageSet | None = None
     sanity_dataset: str = ""  # of those that detectors should find OOD; "": none
     sanity_data: BaseImageSet | None = None
@@ -51,14 +54,16 @@ class EvaluationOptions(NamedTuple):
         return progress(data.batches(self.batch_size, indices=indices), title, n_batches)
 
     def sampled(self) -> Tensor:
-        """Return the indices of the test images that validity is measured on, in order: 2,000 drawn at random, or all.
+        """Return the indices of the test images that validity is measured on, in order: 2,000 drawn
+        at random, or all.
 
         They are always the same ones.
         """
         return self.test.permutation(0)[:N_IMAGES].sort().values
 
     def sampled_in_batches(self) -> tuple[Tensor, ...]:
-        """Return for each batch of test images the positions in it of those that validity is measured on."""
+        """Return for each batch of test images the positions in it of those that validity is
+        measured on."""
         sampled = self.sampled()
         n_batches = -(-len(self.test) // self.batch_size)
         counts = torch.bincount(sampled // self.batch_size, minlength=n_batches).tolist()
@@ -71,7 +76,9 @@ class Reference(NamedTuple):
     options: EvaluationOptions
     detectors: dict[Key, Detector]
     validity: dict[str, Validity]  # by layer, if it is measured
-    noise_costs: dict[str, float]  # by layer with validity: the accuracy that noise of the limit costs, see below
+    noise_costs: dict[
+        str, float
+    ]  # by layer with validity: the accuracy that noise of the limit costs, see below
     own: dict[Key, np.ndarray]  # (N,): scores of the network's own activations of the ID data
     sanity: dict[Key, np.ndarray]  # (M,): of those of the sanity-check data; empty without any
     checks: dict[Key, OODMetrics]  # how well detectors tell these two apart
@@ -83,7 +90,9 @@ class Reference(NamedTuple):
 
 
 @torch.no_grad()
-def make_reference(network: Network, options: EvaluationOptions, training: Callable[[], BaseImageSet]) -> Reference:
+def make_reference(
+    network: Network, options: EvaluationOptions, training: Callable[[], BaseImageSet]
+) -> Reference:
     """Make the reference for stitches into layers of a network.
 
     Args:
@@ -97,7 +106,9 @@ def make_reference(network: Network, options: EvaluationOptions, training: Calla
         detector.id_data, detector.n_classes = options.dataset, options.test.n_classes
     is_measured = bool(fitted) or options.with_validity
     measured = options.layers if is_measured else ()
-    validity = {("validity", layer): Validity(is_sequence=network.is_sequence(layer)) for layer in measured}
+    validity = {
+        ("validity", layer): Validity(is_sequence=network.is_sequence(layer)) for layer in measured
+    }
     if validity:
         data = training()
         order = data.permutation(0)[: None if fitted else N_IMAGES]
@@ -118,7 +129,9 @@ def make_reference(network: Network, options: EvaluationOptions, training: Calla
         foils = choose_foils(logits)
         missing += _try_each(validity, lambda of_layer: of_layer.fit_own(foils))
     if options.sanity_data is not None:
-        sanity = score_network(network, detectors, options.batches(options.sanity_data, "sanity-check activations"))
+        sanity = score_network(
+            network, detectors, options.batches(options.sanity_data, "sanity-check activations")
+        )
     checks = {key: ood_metrics(own[key], scores) for key, scores in sanity.items()}
     by_layer = {layer: of_layer for (_, layer), of_layer in validity.items()}
     noise_costs = measure_noise_costs(network, options, by_layer)
@@ -126,14 +139,17 @@ def make_reference(network: Network, options: EvaluationOptions, training: Calla
 
 
 def _load(network: Network, options: EvaluationOptions) -> tuple[dict[Key, Detector], list[str]]:
-    """Load the trained detectors of layers, with sanity-check data also those of others; say why any is missing."""
+    """Load the trained detectors of layers, with sanity-check data also those of others; say why
+    any is missing."""
     store, test, detectors, missing = DetectorStore(options.store), options.test, {}, []
     for score in (score for score in options.scores if SCORES[score].is_trained):
         known = store.of(options.end)  # a missing store is an error, a missing detector is not
         others = set(known).difference(options.layers) if options.sanity_data is not None else ()
         for layer in [*options.layers, *sorted(others, key=network.depth)]:
             try:
-                detectors[score, layer] = store.load(options.end, layer, test.spec, device=test.device)
+                detectors[score, layer] = store.load(
+                    options.end, layer, test.spec, device=test.device
+                )
             except UserError as error:
                 missing.append(str(error))
     return detectors, missing
@@ -151,8 +167,11 @@ def _try_each(takers: dict[Key, Any], fit: Callable[[Any], None]) -> list[str]:
     return reasons
 
 
-def score_network(network: Network, detectors: Mapping[Key, Detector], batches: Batches) -> dict[Key, np.ndarray]:
-    """Return the scores (N,) of a network's own activations by each detector, from one pass over the images."""
+def score_network(
+    network: Network, detectors: Mapping[Key, Detector], batches: Batches
+) -> dict[Key, np.ndarray]:
+    """Return the scores (N,) of a network's own activations by each detector, from one pass over
+    the images."""
     layers = list(dict.fromkeys(layer for _, layer in detectors))
     scores: dict[Key, list[Tensor]] = {key: [] for key in detectors}
     for images, _ in batches if layers else ():
@@ -161,9 +180,13 @@ def score_network(network: Network, detectors: Mapping[Key, Detector], batches: 
 
 
 def _measure_own(
-    network: Network, options: EvaluationOptions, detectors: Mapping[Key, Detector], validity: Mapping[Key, Validity]
+    network: Network,
+    options: EvaluationOptions,
+    detectors: Mapping[Key, Detector],
+    validity: Mapping[Key, Validity],
 ) -> tuple[dict[Key, np.ndarray], Tensor]:
-    """Score a network's own activations of the test images, and show sampled ones to the validity of each layer.
+    """Score a network's own activations of the test images, and show sampled ones to the validity
+    of each layer.
 
     Returns:
         The scores (N,) by detector, and the logits (n, classes) of the sampled images, if validity is measured.
@@ -173,7 +196,9 @@ def _measure_own(
     scores: dict[Key, list[Tensor]] = {key: [] for key in detectors}
     logits: list[Tensor] = []
     batches = options.batches(options.test, "own activations")
-    for (images, _), sampled in zip(batches if layers else (), options.sampled_in_batches(), strict=False):
+    for (images, _), sampled in zip(
+        batches if layers else (), options.sampled_in_batches(), strict=False
+    ):
         activations = network.activations(images, list(dict.fromkeys(names)))
         _add_scores(scores, detectors, activations)
         if validity and len(sampled):
@@ -184,7 +209,9 @@ def _measure_own(
 
 
 def _add_scores(
-    scores: Mapping[Key, list[Tensor]], detectors: Mapping[Key, Detector], activations: Mapping[str, Tensor]
+    scores: Mapping[Key, list[Tensor]],
+    detectors: Mapping[Key, Detector],
+    activations: Mapping[str, Tensor],
 ) -> None:
     for (score, layer), detector in detectors.items():
         scores[score, layer].append(detector.score(activations[layer]))
@@ -197,11 +224,11 @@ def _as_arrays(scores: Mapping[Key, list[Tensor]]) -> dict[Key, np.ndarray]:
 def measure_noise_costs(
     network: Network, options: EvaluationOptions, validity: Mapping[str, Validity]
 ) -> dict[str, float]:
-    """Return by layer how much accuracy the noise costs that is the limit of activations in distribution.
+    """Return by layer how much accuracy the noise costs that is the limit of activations in
+    distribution.
 
-    The network goes on behind each layer from its own activations of the sampled test images, with the noise that
-    calibrates the doses at `ValidityLimits.noise_dose`.
-    """
+    The network goes on behind each layer from its own activations of the sampled test images, with
+    the noise that calibrates the doses at `ValidityLimits.noise_dose`."""
     if not validity:
         return {}
     layers = list(validity)
@@ -209,7 +236,9 @@ def measure_noise_costs(
     share = ValidityLimits().noise_dose
     amount = math.sqrt(share / (1 - share))  # in standard deviations of a channel
     noise = {
-        layer: draw_noise(len(sampled), len(of_layer.deviations)).to(of_layer.deviations) * of_layer.deviations * amount
+        layer: draw_noise(len(sampled), len(of_layer.deviations)).to(of_layer.deviations)
+        * of_layer.deviations
+        * amount
         for layer, of_layer in validity.items()
     }
     lost = dict.fromkeys(layers, 0.0)
@@ -229,7 +258,8 @@ def measure_noise_costs(
 
 
 def over_positions(values: Tensor, activations: Tensor) -> Tensor:
-    """Return values (B, C) of channels in a shape that adds to activations (B, C, H, W), (B, T, C) or (B, C)."""
+    """Return values (B, C) of channels in a shape that adds to activations (B, C, H, W), (B, T, C)
+    or (B, C)."""
     if activations.ndim == 4:
         return values[:, :, None, None]
     return values[:, None] if activations.ndim == 3 else values

@@ -1,9 +1,10 @@
-"""Validity of activations on both sides: are they where real ones lie (density), and does all of those appear (recall)?
+"""Validity of activations on both sides: are they where real ones lie (density), and does all of
+those appear (recall)?
 
-A score of one side calls collapsed activations typical, and one of pooled features does not see positions. Density and
-recall count neighbours among features that keep four positions. What they are worth differs from layer to layer, so
-they are read as doses: of noise and of shrinkage that the network's own activations would need for the same values.
-"""
+A score of one side calls collapsed activations typical, and one of pooled features does not see
+positions. Density and recall count neighbours among features that keep four positions. What they
+are worth differs from layer to layer, so they are read as doses: of noise and of shrinkage that the
+network's own activations would need for the same values."""
 
 import math
 from typing import NamedTuple
@@ -29,17 +30,19 @@ SHRINKAGES = (0.05, 0.1, 0.2, 0.3)  # shares of the way to the mean
 class ValidityScores(NamedTuple):
     """How a set of activations lies to those of training images."""
 
-    density: float  # 1 is expected of more of the same images, less lie off the manifold, more are collapsed
+    # 1 is expected of more of the same images, less lie off the manifold, more are collapsed
+    density: float
     recall: float  # share of the training images that lie among these activations, in [0, 1]
     frechet: float  # squared Fréchet distance over the total variance of the training images
 
 
 class Doses(NamedTuple):
-    """The validity of a network's own test activations at doses of noise and of shrinkage, the first dose being none.
+    """The validity of a network's own test activations at doses of noise and of shrinkage, the
+    first dose being none.
 
-    Between the doses that were measured, recall and the logarithm of the density are interpolated. Beyond the own value
-    the dose is 0, and beyond that of the largest dose it is this dose, which so means "at least".
-    """
+    Between the doses that were measured, recall and the logarithm of the density are interpolated.
+    Beyond the own value the dose is 0, and beyond that of the largest dose it is this dose, which
+    so means "at least"."""
 
     n_images: int
     noisy_density: np.ndarray  # (5,), at 0 and `NOISES`
@@ -47,15 +50,21 @@ class Doses(NamedTuple):
     shrunk_recall: np.ndarray  # (5,)
 
     def noise(self, density: float) -> float:
-        """Return the noise's share of the variance, 0 to 0.2, at which the own activations have this density.
+        """Return the noise's share of the variance, 0 to 0.2, at which the own activations have
+        this density.
 
         At s standard deviations it is s² / (1 + s²). NaN where the own density is 0.
         """
         doses = np.square([0, *NOISES]) / (1 + np.square([0, *NOISES]))
-        return _dose(-self._log(density), -self._log(self.noisy_density), doses) if self.noisy_density[0] else math.nan
+        return (
+            _dose(-self._log(density), -self._log(self.noisy_density), doses)
+            if self.noisy_density[0]
+            else math.nan
+        )
 
     def shrinkage(self, density: float, recall: float) -> float:
-        """Return the share of the way to the mean, 0 to 0.3, at which they have this recall, or if more this density.
+        """Return the share of the way to the mean, 0 to 0.3, at which they have this recall, or if
+        more this density.
 
         NaN where the own density or recall is 0.
         """
@@ -66,31 +75,36 @@ class Doses(NamedTuple):
         return max(by_density, _dose(-recall, -self.shrunk_recall, doses))
 
     def _log(self, density: float | np.ndarray) -> np.ndarray:
-        """Return the logarithm; the least density that so many images can have, 1 / (k · n), is added to each."""
+        """Return the logarithm; the least density that so many images can have, 1 / (k · n), is
+        added to each."""
         return np.log(density + 1 / (K * self.n_images))
 
 
 def _dose(value: float, curve: np.ndarray, doses: np.ndarray) -> float:
-    """Return the least dose at which a rising curve has a value: 0 below the curve, the largest dose above it."""
+    """Return the least dose at which a rising curve has a value: 0 below the curve, the largest
+    dose above it."""
     heights, first = np.unique(np.maximum.accumulate(curve), return_index=True)
     return float(np.interp(value, heights, doses[first], right=doses[-1]))
 
 
 class Validity:
-    """Density, recall and Fréchet distance of activations of one layer, against those of training images.
+    """Density, recall and Fréchet distance of activations of one layer, against those of training
+    images.
 
-    Density (Naeem et al. 2020) is the mean number of balls that a sample lies in, over k = 5: each ball is centred at a
-    training image, with the distance to its k-th neighbour as radius. Recall (Kynkäänniemi et al. 2019) is the share of
-    training images that lie in one of the like balls of the samples. Both compare maps at 2×2 cells. The Fréchet
-    distance (Heusel et al. 2017) compares means over positions.
+    Density (Naeem et al. 2020) is the mean number of balls that a sample lies in, over k = 5: each
+    ball is centred at a training image, with the distance to its k-th neighbour as radius. Recall
+    (Kynkäänniemi et al. 2019) is the share of training images that lie in one of the like balls of
+    the samples. Both compare maps at 2×2 cells. The Fréchet distance (Heusel et al. 2017) compares
+    means over positions.
 
-    Of stitches, that of the network's own activations of the same images is measured first, and then stands beside it.
+    Of stitches, that of the network's own activations of the same images is measured first, and
+    then stands beside it.
 
     Args:
         is_sequence: the tokens are the steps of a recurrent layer (see `cells`).
 
-    `fit` and `measure` raise a ValueError of too few images and of activations that are not finite or do not vary.
-    """
+    `fit` and `measure` raise a ValueError of too few images and of activations that are not finite
+    or do not vary."""
 
     def __init__(self, *, is_sequence: bool = False) -> None:
         self.is_sequence = is_sequence
@@ -98,7 +112,8 @@ class Validity:
         self._moments = Moments()  # of the own activations
 
     def add(self, activations: Tensor, labels: Tensor | None = None) -> None:
-        """Take in a batch of training images, (B, C, H, W), (B, T, D) or (B, D), up to the first 2,000."""
+        """Take in a batch of training images, (B, C, H, W), (B, T, D) or (B, D), up to the first
+        2,000."""
         part = activations[: N_IMAGES - sum(map(len, self._parts))]
         self._parts.append(features(part, is_sequence=self.is_sequence))
 
@@ -114,7 +129,9 @@ class Validity:
         self._variance = variances.sum()
         if not self._variance > 0:
             raise ValueError("the activations of the training images are all the same")
-        self._root = axes * variances.clamp(min=0).sqrt()  # (C, C); times its transpose, the covariance
+        self._root = (
+            axes * variances.clamp(min=0).sqrt()
+        )  # (C, C); times its transpose, the covariance
 
     def measure(self, activations: Tensor) -> ValidityScores:
         """Measure the activations (n, C, H, W), (n, T, D) or (n, D) of all test images."""
@@ -130,7 +147,8 @@ class Validity:
         return ValidityScores(density, recall, self._frechet(pooled))
 
     def _frechet(self, pooled: Tensor) -> float:
-        """Return (‖μ₁−μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½) / tr Σ₁; the last trace is the nuclear norm of Σ₁^½Σ₂^½."""
+        """Return (‖μ₁−μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½) / tr Σ₁; the last trace is the nuclear
+        norm of Σ₁^½Σ₂^½."""
         mean, centred = Rows.of(pooled)
         product = centred @ self._root / math.sqrt(len(centred))  # (n, C)
         gram = product @ product.T if len(product) < product.shape[1] else product.T @ product
@@ -152,30 +170,34 @@ class Validity:
         """
         samples = torch.cat(self._parts)
         self._parts.clear()
-        self.deviations = self._moments.covariance.sqrt()  # (C,), of a channel over images and positions
+        self.deviations = (
+            self._moments.covariance.sqrt()
+        )  # (C,), of a channel over images and positions
         self.own = self._measure(samples)
         self.doses = self._measure_doses(samples)
         self._own_cells, _ = _split(samples - self._centre)
         self._foils = foils
 
     def of_stitch(self, samples: Tensor) -> StitchValidity:
-        """Measure what `features` makes of the activations of a stitch, which may be put together from batches."""
+        """Measure what `features` makes of the activations of a stitch, which may be put together
+        from batches."""
         found = self._measure(samples)
         doses = self.doses.noise(found.density), self.doses.shrinkage(found.density, found.recall)
         return StitchValidity(*found, *self.own, *doses)
 
     def identification_of(self, samples: Tensor) -> IntervalEstimate:
-        """Return the share of images that a stitch is identified by; takes what `of_stitch` takes."""
+        """Return the share of images that a stitch is identified by; takes what `of_stitch`
+        takes."""
         stitched_cells, _ = _split(samples - self._centre)
         return share_of(identified(stitched_cells, self._own_cells, self._foils))
 
     def _measure_doses(self, samples: Tensor) -> Doses:
         """Measure own activations under noise and under shrinkage towards the mean of each cell.
 
-        Noise is in standard deviations of a channel over images and positions, and the same at all positions of an
-        image and channel: others would be averaged away. One product with the training images serves all doses: with x
-        and y about the mean and noise e, ‖y‖² − ‖ax + se − y‖² = 2a⟨x, y⟩ + 2s⟨e, y⟩ − ‖ax + se‖².
-        """
+        Noise is in standard deviations of a channel over images and positions, and the same at all
+        positions of an image and channel: others would be averaged away. One product with the
+        training images serves all doses: with x and y about the mean and noise e, ‖y‖² − ‖ax + se −
+        y‖² = 2a⟨x, y⟩ + 2s⟨e, y⟩ − ‖ax + se‖²."""
         in_cells, _ = _split(samples - self._centre)
         radii, mean = _radii(in_cells)[:, None], in_cells.mean(0)
         own, training = in_cells - mean, self._cells - mean
@@ -191,7 +213,9 @@ class Validity:
             closeness = (share * with_own).add_(with_noise, alpha=amount).mul_(2)
             closeness.sub_(moved.square().sum(1, keepdim=True))
             density = (closeness >= squares - self._radii.square()).sum().item() / (K * len(own))
-            return density, (closeness >= squares - (share * radii).square()).any(0).double().mean().item()
+            return density, (closeness >= squares - (share * radii).square()).any(
+                0
+            ).double().mean().item()
 
         noisy = [at(1, amount)[0] for amount in (0, *NOISES)]
         shrunk = [at(1 - shrinkage, 0) for shrinkage in (0, *SHRINKAGES)]
@@ -199,13 +223,17 @@ class Validity:
 
 
 def draw_noise(n: int, n_channels: int) -> Tensor:
-    """Return the noise of n images, (n, C): one number of unit variance for each image and channel, always the same."""
+    """Return the noise of n images, (n, C): one number of unit variance for each image and channel,
+    always the same."""
     return torch.randn(n, n_channels, generator=generator(0))
 
 
 def features(activations: Tensor, *, is_sequence: bool = False) -> Tensor:
-    """Return the cells of activations, and behind them the mean over positions: (n, positions + 1, C)."""
-    return torch.cat([cells(activations, is_sequence=is_sequence), mean_over_positions(activations)[:, None]], 1)
+    """Return the cells of activations, and behind them the mean over positions: (n, positions + 1,
+    C)."""
+    return torch.cat(
+        [cells(activations, is_sequence=is_sequence), mean_over_positions(activations)[:, None]], 1
+    )
 
 
 def _split(samples: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,10 +32,14 @@ class ProbeRow(NamedTuple):
     @property
     def networks(self) -> tuple[NetworkName]:
         """The network."""
-        return (NetworkName.of(self.model, self.model_type, seed=self.seed, weights=self.model_weights),)
+        return (
+            NetworkName.of(self.model, self.model_type, seed=self.seed, weights=self.model_weights),
+        )
 
 
-def write_files(path: Path, rows: Sequence[ProbeRow], widths: Mapping[str, int], *, figure: str, title: str) -> None:
+def write_files(
+    path: Path, rows: Sequence[ProbeRow], widths: Mapping[str, int], *, figure: str, title: str
+) -> None:
     """Write a CSV with one row a probe, and beside it a figure of accuracy over rank.
 
     Args:
@@ -53,5 +57,11 @@ def write_files(path: Path, rows: Sequence[ProbeRow], widths: Mapping[str, int],
         method=f"linear probes, {n_epochs} epoch{'' if n_epochs == 1 else 's'}",
         images=common(rows, "n_images"),
     )
-    texts = {"x_label": "rank", "y_label": "accuracy", "y_range": (0, 1), "title": title, "caption": below}
+    texts = {
+        "x_label": "rank",
+        "y_label": "accuracy",
+        "y_range": (0, 1),
+        "title": title,
+        "caption": below,
+    }
     curves(path.with_suffix(figure), {"linear probes": lines}, **texts)

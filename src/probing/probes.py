@@ -1,8 +1,8 @@
 """Linear probes at many layers and ranks together.
 
-One pass of the network, which ends at the last layer, serves all probes. Truncation is linear, so it may come after
-the pooling: pool(lowrank(X)) = (pool(X) − m)VVᵀ + m. One eigen-decomposition a layer and batch serves all its ranks.
-"""
+One pass of the network, which ends at the last layer, serves all probes. Truncation is linear, so
+it may come after the pooling: pool(lowrank(X)) = (pool(X) − m)VVᵀ + m. One eigen-decomposition a
+layer and batch serves all its ranks."""
 
 from collections.abc import Iterator, Sequence
 
@@ -20,7 +20,9 @@ from src.training import HeadLosses, Task, classification_losses
 LAST_EPOCHS = 5  # that have a tenth of the learning rate
 
 
-def truncated_pools(activations: Tensor, ranks: Sequence[int | None], *, is_sequence: bool = False) -> Tensor:
+def truncated_pools(
+    activations: Tensor, ranks: Sequence[int | None], *, is_sequence: bool = False
+) -> Tensor:
     """`pool(low_rank_approx(activations, rank))` of several ranks at once, without gradients.
 
     Mean and components are those of all positions (all tokens) of the given activations, one batch.
@@ -50,8 +52,8 @@ def truncated_pools(activations: Tensor, ranks: Sequence[int | None], *, is_sequ
 class Probes(Task):
     """A linear probe for each layer and rank; also the task of training them together.
 
-    Each starts from the seed alone and has parameters and optimiser state of its own, so it becomes what it would
-    become alone.
+    Each starts from the seed alone and has parameters and optimiser state of its own, so it becomes
+    what it would become alone.
 
     Args:
         network: frozen and in evaluation mode, as `load_model` gives it.
@@ -61,7 +63,13 @@ class Probes(Task):
     """
 
     def __init__(
-        self, network: Network, layers: Sequence[str], ranks: Sequence[int | None], images: ImageSpec, *, seed: int
+        self,
+        network: Network,
+        layers: Sequence[str],
+        ranks: Sequence[int | None],
+        images: ImageSpec,
+        *,
+        seed: int,
     ):
         self.network, self.layers, self.ranks = network, list(layers), list(ranks)
         image = next(network.parameters()).new_zeros(1, *images.shape)
@@ -83,16 +91,21 @@ class Probes(Task):
         for layer in self.layers:
             try:
                 is_sequence = self.network.is_sequence(layer)
-                features = truncated_pools(acts.pop(layer), self.ranks, is_sequence=is_sequence)  # (R, B, D)
+                features = truncated_pools(
+                    acts.pop(layer), self.ranks, is_sequence=is_sequence
+                )  # (R, B, D)
             except ValueError as error:
                 raise UserError(f"layer {layer}: {error}; check the checkpoint") from error
             heads = [self.probes[layer, rank] for rank in self.ranks]
             weights = torch.stack([head.weight for head in heads])  # (R, n_classes, D)
             biases = torch.stack([head.bias for head in heads])  # (R, n_classes)
-            logits = torch.baddbmm(biases[:, None], features, weights.transpose(1, 2))  # (R, B, n_classes)
+            logits = torch.baddbmm(
+                biases[:, None], features, weights.transpose(1, 2)
+            )  # (R, B, n_classes)
             yield classification_losses(logits, labels)
 
 
 def decay_epochs(n_epochs: int) -> list[int]:
-    """Return the epochs after which the learning rate drops: the last five have a tenth of it, if there are more."""
+    """Return the epochs after which the learning rate drops: the last five have a tenth of it, if
+    there are more."""
     return [n_epochs - LAST_EPOCHS] if n_epochs > LAST_EPOCHS else []

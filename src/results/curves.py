@@ -39,11 +39,18 @@ def curves(
     if not can_draw(path):
         return
     labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
-    with new_figure(path, list(panels), (COLUMN, 0.8 * COLUMN), title=title, caption=caption) as (all_axes, legend):
+    with new_figure(path, list(panels), (COLUMN, 0.8 * COLUMN), title=title, caption=caption) as (
+        all_axes,
+        legend,
+    ):
         for axes, lines in zip(all_axes, panels.values(), strict=True):
             for label, points in lines.items():
                 number = labels.index(label)
-                look = {"color": f"C{number % 10}", "marker": "osv^D*"[number // 10 % 6], "markersize": 3}
+                look = {
+                    "color": f"C{number % 10}",
+                    "marker": "osv^D*"[number // 10 % 6],
+                    "markersize": 3,
+                }
                 places = sorted(points, key=layers.index if layers else int)
                 x = [layers.index(place) for place in places] if layers else places
                 values, low, high = zip(*(_point(points[place]) for place in places), strict=True)

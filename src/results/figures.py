@@ -1,4 +1,5 @@
-"""Figures of panels with a title and, below them, a caption and a legend. Imports matplotlib to draw one."""
+"""Figures of panels with a title and, below them, a caption and a legend. Imports matplotlib to
+draw one."""
 
 import contextlib
 import importlib.util
@@ -26,7 +27,8 @@ _are_left_out = False
 
 @contextlib.contextmanager
 def left_out(are_left_out: bool = True) -> Iterator[None]:
-    """Draw no figures while the block runs, if so asked: of many small tables they take longer than the tables."""
+    """Draw no figures while the block runs, if so asked: of many small tables they take longer than
+    the tables."""
     global _are_left_out
     before, _are_left_out = _are_left_out, are_left_out
     try:
@@ -55,10 +57,12 @@ def new_figure(
     caption: str = "",
     n_columns: int | None = None,
 ) -> Iterator[tuple[list[Any], dict[str, Any]]]:
-    """Make a figure with a panel for each title, to be drawn in; then write it in the format that its name ends in.
+    """Make a figure with a panel for each title, to be drawn in; then write it in the format that
+    its name ends in.
 
-    By default up to three panels stand side by side; four make two rows, and more a square or one panel wider. The
-    legend of all panels lies below them, with the caption as its title; the figure grows by it.
+    By default up to three panels stand side by side; four make two rows, and more a square or one
+    panel wider. The legend of all panels lies below them, with the caption as its title; the figure
+    grows by it.
 
     Args:
         panel: inches of each.
@@ -85,7 +89,11 @@ def new_figure(
         yield axes[: len(titles)], handles
         labels = [_wrap(label, width - 0.5) for label in handles]
         n_beside = max(1, int(CHARACTERS * width / (8 + max(map(len, labels), default=0))))
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "ncols": min(n_beside, max(1, len(labels)))}
+        place = {
+            "loc": "upper center",
+            "bbox_to_anchor": (0.5, 0),
+            "ncols": min(n_beside, max(1, len(labels))),
+        }
         figure.legend(handles.values(), labels, title=_wrap(caption, width), frameon=False, **place)
         _save(figure, path)
 

@@ -14,11 +14,17 @@ CELL = 0.34  # inches, in which a number is readable
 
 
 class HeatMap(NamedTuple):
-    """A panel: a matrix, and the meaning of its colours. Bright stands for similar, dark for different."""
+    """A panel: a matrix, and the meaning of its colours. Bright stands for similar, dark for
+    different."""
 
     matrix: Matrix  # a cell of NaN stays blank
-    scale: tuple[float, float] = (0.0, 1.0)  # values of the darkest and the brightest colour; a distance has (1, 0)
-    is_diverging: bool = False  # bright in the middle of `scale`, dark blue below and dark red above
+    scale: tuple[float, float] = (
+        0.0,
+        1.0,
+    )  # values of the darkest and the brightest colour; a distance has (1, 0)
+    is_diverging: bool = (
+        False  # bright in the middle of `scale`, dark blue below and dark red above
+    )
     marked: Collection[tuple[str, str]] = ()  # row and column of cells with a red corner
 
     @classmethod
@@ -29,13 +35,22 @@ class HeatMap(NamedTuple):
     @classmethod
     def difference(cls, matrix: Matrix) -> "HeatMap":
         """Make the panel of a matrix of differences, with the colours centred at 0."""
-        largest = max((abs(value) for line in matrix.values for value in line if not math.isnan(value)), default=0)
+        largest = max(
+            (abs(value) for line in matrix.values for value in line if not math.isnan(value)),
+            default=0,
+        )
         return cls(matrix, (-(largest or 1.0), largest or 1.0), is_diverging=True)
 
     def paint(self, axes: Any) -> None:
         """Draw the cells with their values, and a bar that explains the colours."""
         low, high = sorted(self.scale)
-        colours = DIVERGING if self.is_diverging else SIMILARITY if self.scale[0] < self.scale[1] else DISTANCE
+        colours = (
+            DIVERGING
+            if self.is_diverging
+            else SIMILARITY
+            if self.scale[0] < self.scale[1]
+            else DISTANCE
+        )
         image = axes.imshow(self.matrix.values, vmin=low, vmax=high, cmap=colours)
         for y, line in enumerate(self.matrix.values):
             for x, value in enumerate(line):
@@ -60,7 +75,11 @@ class ClassMap(NamedTuple):
         """Draw the cells with their numbers."""
         from matplotlib.patches import Rectangle
 
-        axes.set(xlim=(-0.5, len(self.matrix.columns) - 0.5), ylim=(len(self.matrix.rows) - 0.5, -0.5), aspect="equal")
+        axes.set(
+            xlim=(-0.5, len(self.matrix.columns) - 0.5),
+            ylim=(len(self.matrix.rows) - 0.5, -0.5),
+            aspect="equal",
+        )
         for y, line in enumerate(self.matrix.values):
             for x, cell in enumerate(line):
                 if cell is not None:
@@ -96,7 +115,10 @@ def maps(
     largest = max(len(names) for panel in panels.values() for names in panel.matrix[:2])
     side = max(COLUMN, 1.2 + CELL * largest)
     texts = {"title": title, "caption": caption}
-    with new_figure(path, list(panels), (side, side), n_columns=n_columns, **texts) as (all_axes, legend):
+    with new_figure(path, list(panels), (side, side), n_columns=n_columns, **texts) as (
+        all_axes,
+        legend,
+    ):
         for axes, panel in zip(all_axes, panels.values(), strict=True):
             axes.set_facecolor("0.9")  # of cells without a value
             axes.set_xticks(range(len(panel.matrix.columns)), panel.matrix.columns, rotation=90)
@@ -110,4 +132,12 @@ def maps(
 
 def _write_cell(axes: Any, x: int, y: int, value: float, colour: str) -> None:
     """Write a number, 0.00 without a sign."""
-    axes.text(x, y, f"{round(value, 2) + 0.0:.2f}", ha="center", va="center", color=colour, fontsize=POINTS - 1)
+    axes.text(
+        x,
+        y,
+        f"{round(value, 2) + 0.0:.2f}",
+        ha="center",
+        va="center",
+        color=colour,
+        fontsize=POINTS - 1,
+    )

@@ -15,7 +15,8 @@ class Matrix(NamedTuple):
 
 
 def pivot(rows: Iterable[Any], value: Callable[[Any], Any], *, missing: Any = math.nan) -> Matrix:
-    """Lay out a value of rows of stitches as a matrix, both axes in the order of depth; of a pair the last row counts.
+    """Lay out a value of rows of stitches as a matrix, both axes in the order of depth; of a pair
+    the last row counts.
 
     Args:
         rows: have `front_layer`, `end_layer`, and `front_depth` and `end_depth`, which may be None.
@@ -24,7 +25,9 @@ def pivot(rows: Iterable[Any], value: Callable[[Any], Any], *, missing: Any = ma
     cells = {(row.front_layer, row.end_layer): value(row) for row in rows}
     fronts = by_depth((front for front, _ in cells), depths_of(rows, "front"))
     ends = by_depth((end for _, end in cells), depths_of(rows, "end"))
-    return Matrix(fronts, ends, [[cells.get((front, end), missing) for end in ends] for front in fronts])
+    return Matrix(
+        fronts, ends, [[cells.get((front, end), missing) for end in ends] for front in fronts]
+    )
 
 
 def is_known(rows: Iterable[Any], name: str) -> bool:
@@ -44,8 +47,13 @@ def accuracies(rows: Iterable[Any]) -> Matrix:
 
 
 def depths_of(rows: Iterable[Any], *sides: str) -> dict[str, int]:
-    """Return the depths of the front layers, the end layers or both of rows, where they know them."""
-    layers = [(getattr(row, f"{side}_layer"), getattr(row, f"{side}_depth")) for row in rows for side in sides]
+    """Return the depths of the front layers, the end layers or both of rows, where they know
+    them."""
+    layers = [
+        (getattr(row, f"{side}_layer"), getattr(row, f"{side}_depth"))
+        for row in rows
+        for side in sides
+    ]
     return {layer: depth for layer, depth in layers if depth is not None}
 
 

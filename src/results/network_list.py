@@ -13,7 +13,10 @@ from src.network_names import NetworkKey, NetworkName, file_and_function, is_use
 from src.results.tables import read_table
 
 NAME = re.compile(r"\w[\w.+=-]*")
-SIMILARITY, PROBES = TABLES = ("similarity", "probes")  # folders of tables, beside those of the methods
+SIMILARITY, PROBES = TABLES = (
+    "similarity",
+    "probes",
+)  # folders of tables, beside those of the methods
 
 
 class ListedNetwork(NamedTuple):
@@ -48,16 +51,21 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
                 f"{table}: the name {name!r} cannot be that of a file; give letters, digits, and inside _ . + = -"
             )
         if n > 1:
-            raise UserError(f"{table} has the name {name} more than once; give each network its own")
+            raise UserError(
+                f"{table} has the name {name} more than once; give each network its own"
+            )
     pairs = Counter(f"{first}-{second}" for first, second in itertools.permutations(names, 2))
     repeated = [pair for pair, n in pairs.items() if n > 1]
     if repeated:
-        raise UserError(f"{table}: two pairs have the name {repeated[0]}; give names without - in them")
+        raise UserError(
+            f"{table}: two pairs have the name {repeated[0]}; give names without - in them"
+        )
     return [_with_path_from(Path(table).parent, network, table) for network in networks]
 
 
 def as_listed(networks: Sequence[ListedNetwork]) -> dict[NetworkKey, ListedNetwork]:
-    """Return networks by what tells that a row of a table is of the same one, the `listed_as` of its name."""
+    """Return networks by what tells that a row of a table is of the same one, the `listed_as` of
+    its name."""
     return {network.named().listed_as: network for network in networks}
 
 
@@ -67,7 +75,8 @@ def pair_name(first: ListedNetwork, second: ListedNetwork) -> str:
 
 
 def _with_path_from(folder: Path, network: ListedNetwork, table: str | Path) -> ListedNetwork:
-    """Return a network whose paths count from the working folder, once its checkpoint is known to be there."""
+    """Return a network whose paths count from the working folder, once its checkpoint is known to
+    be there."""
     kind = network.type
     if is_user_network(kind):
         file, function = file_and_function(kind)
@@ -76,5 +85,7 @@ def _with_path_from(folder: Path, network: ListedNetwork, table: str | Path) -> 
         return network._replace(type=kind)
     path = os.path.normpath(folder / Path(network.path).expanduser())
     if not os.path.isfile(path):
-        raise UserError(f"{table}: there is no checkpoint {path}; correct the path, which counts from {folder}")
+        raise UserError(
+            f"{table}: there is no checkpoint {path}; correct the path, which counts from {folder}"
+        )
     return network._replace(path=path, type=kind)

@@ -1,9 +1,9 @@
 """The quantities that are measured of a stitch, one row each. Importing this spares torch.
 
-To add a quantity, write the function that measures it, a field of the row that keeps it (`Metrics`, `StitchValidity`
-and `EvaluationRow`, or `VerdictRow`) and its row here under the same name. Means in a verdict, printed matrices, heat
-maps, curves, the table of all measurements and the ground truth read the row; `misc/docs/methods.md` repeats it.
-"""
+To add a quantity, write the function that measures it, a field of the row that keeps it (`Metrics`,
+`StitchValidity` and `EvaluationRow`, or `VerdictRow`) and its row here under the same name. Means
+in a verdict, printed matrices, heat maps, curves, the table of all measurements and the ground
+truth read the row; `misc/docs/methods.md` repeats it."""
 
 from typing import NamedTuple
 
@@ -26,15 +26,17 @@ class Quantity(NamedTuple):
     title: str  # in figures and printed tables
     measured_by: str  # STITCHING, VALIDITY, DETECTOR or VERDICT
     description: str  # a sentence without its full stop
-    scale: tuple[float, float] | None = None  # of different and of similar stitches; None: neither end is similar
+    scale: tuple[float, float] | None = (
+        None  # of different and of similar stitches; None: neither end is similar
+    )
     is_two_sided: bool = False  # similar in the middle of `scale`, different at both ends
     unit: str = ""  # of shares and ratios: none
     shown_in: tuple[str, ...] = ()
     is_derived: bool = False  # from other columns of its row: a property of the row
 
     def similarity(self, value: float) -> float:
-        """Return a number that is higher where a stitch is more similar: the value, its negative, or its distance from
-        the middle of the scale, negative.
+        """Return a number that is higher where a stitch is more similar: the value, its negative,
+        or its distance from the middle of the scale, negative.
 
         Raises:
             ValueError: neither end of the scale is similar.
@@ -54,7 +56,9 @@ def shown_in(report: str) -> dict[str, Quantity]:
 
 def measured_by(*sources: str) -> dict[str, Quantity]:
     """Return the quantities that these sources measure, by column."""
-    return {name: quantity for name, quantity in QUANTITIES.items() if quantity.measured_by in sources}
+    return {
+        name: quantity for name, quantity in QUANTITIES.items() if quantity.measured_by in sources
+    }
 
 
 QUANTITIES = {
@@ -96,16 +100,30 @@ QUANTITIES = {
         scale=(0, 1),
         shown_in=(IN_TRUTH,),
     ),
-    "kappa": Quantity("κ", STITCHING, "Cohen's κ of the predicted classes: the agreement beyond chance", scale=(0, 1)),
+    "kappa": Quantity(
+        "κ",
+        STITCHING,
+        "Cohen's κ of the predicted classes: the agreement beyond chance",
+        scale=(0, 1),
+    ),
     "n_images": Quantity("test images", STITCHING, "number of test images", unit="images"),
     "n_matched": Quantity(
-        "matched images", STITCHING, "number of images that the stitch was matched on", unit="images"
+        "matched images",
+        STITCHING,
+        "number of images that the stitch was matched on",
+        unit="images",
     ),
     "matching_rank": Quantity(
-        "matching rank", STITCHING, "number of directions of the source that the matching keeps", unit="directions"
+        "matching rank",
+        STITCHING,
+        "number of directions of the source that the matching keeps",
+        unit="directions",
     ),
     "r2_matched": Quantity(
-        "R² on matched images", STITCHING, "1 − ‖XW+b−Y‖²/‖Y−mean‖² on the matched images", scale=(0, 1)
+        "R² on matched images",
+        STITCHING,
+        "1 − ‖XW+b−Y‖²/‖Y−mean‖² on the matched images",
+        scale=(0, 1),
     ),
     "r2_test": Quantity(
         "R²",
@@ -123,13 +141,19 @@ QUANTITIES = {
         shown_in=(IN_VERDICT, IN_TRUTH),
     ),
     "seed_spread": Quantity(
-        "spread over seeds", VERDICT, "largest difference of accuracies between runs on the same networks"
+        "spread over seeds",
+        VERDICT,
+        "largest difference of accuracies between runs on the same networks",
     ),
     "p_below": Quantity(
-        "p below", VERDICT, "p-value of the penalty lying below the tolerance, adjusted for all pairs of the method"
+        "p below",
+        VERDICT,
+        "p-value of the penalty lying below the tolerance, adjusted for all pairs of the method",
     ),
     "p_above": Quantity(
-        "p above", VERDICT, "p-value of the penalty lying above the tolerance, adjusted for all pairs of the method"
+        "p above",
+        VERDICT,
+        "p-value of the penalty lying above the tolerance, adjusted for all pairs of the method",
     ),
     # OOD evaluation, by detector
     "auroc": Quantity(
@@ -154,8 +178,12 @@ QUANTITIES = {
         scale=(0, 1),
         shown_in=(IN_EVALUATION,),
     ),
-    "mean_energy": Quantity("mean energy", DETECTOR, "mean score of the stitched activations, of whatever detector"),
-    "mean_id_energy": Quantity("mean ID energy", DETECTOR, "mean score of the end network's own activations"),
+    "mean_energy": Quantity(
+        "mean energy", DETECTOR, "mean score of the stitched activations, of whatever detector"
+    ),
+    "mean_id_energy": Quantity(
+        "mean ID energy", DETECTOR, "mean score of the end network's own activations"
+    ),
     "sanity_auroc": Quantity(
         "sanity AUROC", DETECTOR, "AUROC of telling the sanity-check data (`-scd`) from the ID data"
     ),
@@ -201,10 +229,16 @@ QUANTITIES = {
         scale=(1, 0),
         shown_in=(IN_TRUTH,),
     ),
-    "density_own": Quantity("own density", VALIDITY, "density of the end network's own activations of the same images"),
-    "recall_own": Quantity("own recall", VALIDITY, "recall of the end network's own activations of the same images"),
+    "density_own": Quantity(
+        "own density", VALIDITY, "density of the end network's own activations of the same images"
+    ),
+    "recall_own": Quantity(
+        "own recall", VALIDITY, "recall of the end network's own activations of the same images"
+    ),
     "frechet_own": Quantity(
-        "own Fréchet distance", VALIDITY, "Fréchet distance of the end network's own activations of the same images"
+        "own Fréchet distance",
+        VALIDITY,
+        "Fréchet distance of the end network's own activations of the same images",
     ),
     "density_ratio": Quantity(
         "density ratio",

@@ -1,9 +1,9 @@
 """A run: the files that say which one it is, how far it is, and that it is finished.
 
-`config.txt` holds the options, and what the weights of the networks were. It is written last, so a run that has it is
-finished. `run.json` says with what the run was made. `resume.pt` is the state to go on from until then. A run that
-writes one table has these files beside it (`table.config.txt`, `table.run.json`, `table.resume.pt`).
-"""
+`config.txt` holds the options, and what the weights of the networks were. It is written last, so a
+run that has it is finished. `run.json` says with what the run was made. `resume.pt` is the state to
+go on from until then. A run that writes one table has these files beside it (`table.config.txt`,
+`table.run.json`, `table.resume.pt`)."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -33,8 +33,12 @@ class Run:
     def __init__(self, folder: str | Path, options: Mapping[str, Any], *, prefix: str = ""):
         self.folder, self.options = Path(folder), dict(options)
         names = ("config.txt", "run.json", "resume.pt")
-        self.config, self.made_with, self.state_file = (self.folder / f"{prefix}{name}" for name in names)
-        self.logs = [] if prefix else [self.folder / name for name in ("training_logs.csv", "ft_logs.csv")]
+        self.config, self.made_with, self.state_file = (
+            self.folder / f"{prefix}{name}" for name in names
+        )
+        self.logs = (
+            [] if prefix else [self.folder / name for name in ("training_logs.csv", "ft_logs.csv")]
+        )
         self.state: dict[str, Any] = {}  # to go on from
         self.start = datetime.now()
         self._lock: IO | None = None
@@ -55,7 +59,11 @@ class Run:
         Args:
             overwrite: finished runs of other options may be overwritten.
         """
-        remedy = "give the same ones, or leave out --resume" if resume else "choose another folder, or give --overwrite"
+        remedy = (
+            "give the same ones, or leave out --resume"
+            if resume
+            else "choose another folder, or give --overwrite"
+        )
         if overwrite or not self.is_finished(remedy=remedy):
             return False
         if resume:
@@ -72,11 +80,14 @@ class Run:
         """
         if not self.config.exists():
             return False
-        refuse_other_options(read_options(self.config), as_written(self.options), where=self.config, remedy=remedy)
+        refuse_other_options(
+            read_options(self.config), as_written(self.options), where=self.config, remedy=remedy
+        )
         return True
 
     def claim(self, *, resume: bool) -> None:
-        """Create the folder, keep other processes out until the run ends, and get the state to go on from.
+        """Create the folder, keep other processes out until the run ends, and get the state to go
+        on from.
 
         Args:
             resume: go on with an interrupted run. Otherwise its logs, options and state are removed.
@@ -86,26 +97,34 @@ class Run:
         """
         try:
             self.lock()
-            for path in () if resume else (self.config, self.made_with, self.state_file, *self.logs):
+            for path in (
+                () if resume else (self.config, self.made_with, self.state_file, *self.logs)
+            ):
                 path.unlink(missing_ok=True)
         except OSError as error:
-            raise UserError(f"cannot use {self.folder} as folder of this run: {error.strerror or error}") from error
+            raise UserError(
+                f"cannot use {self.folder} as folder of this run: {error.strerror or error}"
+            ) from error
         self.state = self.saved() if resume else {}
 
     def lock(self) -> None:
-        """Create the folder, and keep other processes out until `unlock`; raises Busy where another one is in it."""
+        """Create the folder, and keep other processes out until `unlock`; raises Busy where another
+        one is in it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = locked(self._lock_file, wait=False)
 
     def unlock(self) -> None:
         """Let go of the folder."""
         if self._lock:
-            self._lock_file.unlink(missing_ok=True)  # while it is held: afterwards it may be another process's
+            self._lock_file.unlink(
+                missing_ok=True
+            )  # while it is held: afterwards it may be another process's
             self._lock.close()
             self._lock = None
 
     def begun(self) -> dict[str, Any]:
-        """Return the options of the finished or interrupted run that is there; empty where there is none."""
+        """Return the options of the finished or interrupted run that is there; empty where there is
+        none."""
         if self.config.exists():
             return read_options(self.config)
         return load_tensors(self.state_file)["options"] if self.state_file.exists() else {}

@@ -1,10 +1,10 @@
-"""Tables: rows of a flat type to and from the columns of a CSV, or the values of JSON. Importing this spares torch.
+"""Tables: rows of a flat type to and from the columns of a CSV, or the values of JSON. Importing
+this spares torch.
 
-A row type is a NamedTuple or a frozen dataclass. Its fields are the columns, in their order; fields that do not compare
-are no columns. One field may be a `dict[str, T]`: columns of other names, such as those of the measures that were asked
-for. A table has those of all its rows. A type that is read from a user's file says what it holds (`contents`) and who
-writes it (`written_by`).
-"""
+A row type is a NamedTuple or a frozen dataclass. Its fields are the columns, in their order; fields
+that do not compare are no columns. One field may be a `dict[str, T]`: columns of other names, such
+as those of the measures that were asked for. A table has those of all its rows. A type that is read
+from a user's file says what it holds (`contents`) and who writes it (`written_by`)."""
 
 import contextlib
 import csv
@@ -50,8 +50,16 @@ def fields(kind: type) -> dict[str, Column]:
     """Return the fields of a row type by name, in the order of the columns."""
     hints = get_type_hints(kind)
     parameters = inspect.signature(kind).parameters
-    no_columns = {field.name for field in getattr(kind, "__dataclass_fields__", {}).values() if not field.compare}
-    return {name: Column(hints[name], parameters[name].default) for name in parameters if name not in no_columns}
+    no_columns = {
+        field.name
+        for field in getattr(kind, "__dataclass_fields__", {}).values()
+        if not field.compare
+    }
+    return {
+        name: Column(hints[name], parameters[name].default)
+        for name in parameters
+        if name not in no_columns
+    }
 
 
 def columns(kind: type) -> list[str]:
@@ -69,7 +77,8 @@ def to_record(row: Any) -> dict[str, Any]:
 def from_record(kind: type[Row], record: Mapping[str, Any]) -> Row:
     """Make a row from values by column, as JSON or as the text of a CSV.
 
-    A value that is missing or empty is the default of its field, or else None where the field allows it.
+    A value that is missing or empty is the default of its field, or else None where the field
+    allows it.
 
     Raises:
         ValueError: a value is missing or of another type; names the column.
@@ -77,7 +86,9 @@ def from_record(kind: type[Row], record: Mapping[str, Any]) -> Row:
     values = {}
     for name, (hint, default) in fields(kind).items():
         if get_origin(hint) is dict:
-            others = [each for each in record if each not in fields(kind) and not _is_empty(record[each])]
+            others = [
+                each for each in record if each not in fields(kind) and not _is_empty(record[each])
+            ]
             values[name] = {each: _typed(each, get_args(hint)[1], record[each]) for each in others}
         elif default is inspect.Parameter.empty or not _is_empty(record.get(name)):
             values[name] = _typed(name, hint, record.get(name))
@@ -87,7 +98,11 @@ def from_record(kind: type[Row], record: Mapping[str, Any]) -> Row:
 def write_table(path: str | Path, kind: type, rows: Iterable[Any]) -> None:
     """Write rows as a CSV; what a row has no value for stays empty."""
     records = [to_record(row) for row in rows]
-    write_csv(Path(path), list(dict.fromkeys([*columns(kind), *(name for each in records for name in each)])), records)
+    write_csv(
+        Path(path),
+        list(dict.fromkeys([*columns(kind), *(name for each in records for name in each)])),
+        records,
+    )
 
 
 def read_table(path: str | Path, *kinds: type) -> list[Any]:
@@ -97,24 +112,38 @@ def read_table(path: str | Path, *kinds: type) -> list[Any]:
         UserError: the file cannot be read, is no such table, or is damaged; names it, the line and the column.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # a user's own may be of a spreadsheet
+        with open(
+            path, newline="", encoding="utf-8-sig"
+        ) as file:  # a user's own may be of a spreadsheet
             reader = csv.DictReader(file, skipinitialspace=True)
             header, records = set(reader.fieldnames or []), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        raise UserError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or error}"
+        ) from error
     kind = next((kind for kind in kinds if header.issuperset(_required(kind))), None)
     if kind is None:
         tables = " or ".join(f"{kind.contents} ({kind.written_by})" for kind in kinds)
-        missing = listed(name for name in _required(kinds[0]) if name not in header) if len(kinds) == 1 else ""
-        raise UserError(f"{path} is no table of {tables}{missing and f': it lacks {missing}'}; give such a one")
+        missing = (
+            listed(name for name in _required(kinds[0]) if name not in header)
+            if len(kinds) == 1
+            else ""
+        )
+        raise UserError(
+            f"{path} is no table of {tables}{missing and f': it lacks {missing}'}; give such a one"
+        )
     rows = []
     for number, record in enumerate(records, start=2):
-        if record.get("control") == "labels":  # a label-only control, which version 1.0 wrote beside the stitches
+        if (
+            record.get("control") == "labels"
+        ):  # a label-only control, which version 1.0 wrote beside the stitches
             continue
         try:
             rows.append(from_record(kind, record))
         except ValueError as error:
-            raise UserError(f"{path}, line {number}: {error} is missing or damaged; correct it") from error
+            raise UserError(
+                f"{path}, line {number}: {error} is missing or damaged; correct it"
+            ) from error
     return rows
 
 

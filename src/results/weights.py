@@ -1,4 +1,5 @@
-"""The weights that results were made with, and those that their checkpoints hold now. Importing this spares torch."""
+"""The weights that results were made with, and those that their checkpoints hold now. Importing
+this spares torch."""
 
 import os
 from collections import Counter
@@ -9,29 +10,40 @@ from typing import Any
 from src.console import listed, warn_once
 from src.network_names import NetworkName
 
-RECORD = "_path_sha256"  # ends the entry of a `config.txt` that has the SHA-256 of the weights of a network
+# ends the entry of a `config.txt` that has the SHA-256 of the weights of a network
+RECORD = "_path_sha256"
 
-FinishedRun = tuple[Path, Iterable[NetworkName]]  # its `config.txt`, which was written last, and its networks
+FinishedRun = tuple[
+    Path, Iterable[NetworkName]
+]  # its `config.txt`, which was written last, and its networks
 
 
 def recorded(options: Mapping[str, Any]) -> dict[str, NetworkName]:
-    """Return the networks that the options of a run name, with the weights that they record, by side."""
+    """Return the networks that the options of a run name, with the weights that they record, by
+    side."""
     networks = {}
     for side in [name.removesuffix("_path") for name in options if name.endswith("_path")]:
         if f"{side}_type" in options:
-            path, kind, weights = (options.get(f"{side}{ending}") for ending in ("_path", "_type", RECORD))
+            path, kind, weights = (
+                options.get(f"{side}{ending}") for ending in ("_path", "_type", RECORD)
+            )
             networks[side] = NetworkName.of(path, kind, seed=options.get("seed"), weights=weights)
     return networks
 
 
 def changed(begun: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Return the titles of networks that a run was begun with, and in whose place other weights are given now."""
+    """Return the titles of networks that a run was begun with, and in whose place other weights are
+    given now."""
     now = recorded(given)
     weights = {network.place: network.weights for network in now.values()}
     titles = []
     for side, network in recorded(begun).items():
         is_given = side in now and now[side].weights == network.weights  # under whatever path
-        if network.weights and not is_given and weights.get(network.place, "") not in ("", network.weights):
+        if (
+            network.weights
+            and not is_given
+            and weights.get(network.place, "") not in ("", network.weights)
+        ):
             titles.append(network.title)
     return titles
 
@@ -45,7 +57,9 @@ def warn_of_earlier(results: Iterable[Sequence[NetworkName]], *, kind: str) -> N
     """
     results = [set(networks) for networks in results]
     earlier = {network for network in set().union(*results) if network.has_changed}
-    for title, n in Counter(name.title for networks in results for name in networks & earlier).items():
+    for title, n in Counter(
+        name.title for networks in results for name in networks & earlier
+    ).items():
         warn_once(f"{counted(n, kind)} of earlier weights of {title}")
 
 
@@ -72,7 +86,8 @@ def names_of(titles: Iterable[str]) -> str:
 
 
 def _is_newer(network: NetworkName, config: Path) -> bool:
-    """Return whether the checkpoint of a network without recorded weights was written after a file."""
+    """Return whether the checkpoint of a network without recorded weights was written after a
+    file."""
     if network.weights or not network.is_file or not os.path.isfile(network.path):
         return False
     return os.stat(network.path).st_mtime_ns > config.stat().st_mtime_ns

@@ -1,1 +1,2 @@
-"""The sensitivity and specificity tests of measures, on tables of similarity, probing and stitching."""
+"""The sensitivity and specificity tests of measures, on tables of similarity, probing and
+stitching."""

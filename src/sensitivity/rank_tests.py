@@ -1,12 +1,12 @@
-"""How well a measure of similarity does in the two tests of Ding, Denain and Steinhardt 2021 (arXiv 2108.01661).
+"""How well a measure of similarity does in the two tests of Ding, Denain and Steinhardt 2021 (arXiv
+2108.01661).
 
-Sensitivity: does it fall as probes of a layer, cut to fewer principal components, lose accuracy? Specificity: does it
-find the corresponding layer of another network to be the most similar one? Of a distance the negative is taken, so
-higher always means more similar.
+Sensitivity: does it fall as probes of a layer, cut to fewer principal components, lose accuracy?
+Specificity: does it find the corresponding layer of another network to be the most similar one? Of
+a distance the negative is taken, so higher always means more similar.
 
-Any two curves that rise with the rank correlate, so the rank itself is tested as well: a measure tells something of
-sensitivity where it does better than that baseline.
-"""
+Any two curves that rise with the rank correlate, so the rank itself is tested as well: a measure
+tells something of sensitivity where it does better than that baseline."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -22,11 +22,14 @@ from src.sensitivity.measurements import FULL, Measurement, Measurements, by_ser
 
 BASELINE = "rank itself"
 MIN_RANKS = 10  # for p-values
-MIXED = "alignments differ"  # a note on specificity: the measure may rank them instead of the layers
+MIXED = (
+    "alignments differ"  # a note on specificity: the measure may rank them instead of the layers
+)
 
 
 class RankTestRow(NamedTuple):
-    """A sensitivity or specificity test of a measure: a row of the table of `misc/rank_statistics.py`."""
+    """A sensitivity or specificity test of a measure: a row of the table of
+    `misc/rank_statistics.py`."""
 
     test: str
     measure: str
@@ -43,19 +46,25 @@ class RankTestRow(NamedTuple):
     note: str = ""
 
 
-def correlation(values: Sequence[float], accuracies: Sequence[float]) -> dict[str, float | str | None]:
+def correlation(
+    values: Sequence[float], accuracies: Sequence[float]
+) -> dict[str, float | str | None]:
     """Spearman's rho and Kendall's tau-b of two sequences, whose NaN are left out in pairs.
 
-    Spearman's p-value is that of Student's distribution; Kendall's is exact as long as there are no ties. Below ten
-    ranks there are none: Spearman's is too small there (0 for a third of all orders of three ranks), and Kendall's is
-    left out with it.
+    Spearman's p-value is that of Student's distribution; Kendall's is exact as long as there are no
+    ties. Below ten ranks there are none: Spearman's is too small there (0 for a third of all orders
+    of three ranks), and Kendall's is left out with it.
 
     Returns:
         The columns of `RankTestRow` from `n` on; NaN with a note where there is no correlation.
     """
-    pairs = [pair for pair in zip(values, accuracies, strict=True) if not any(map(math.isnan, pair))]
+    pairs = [
+        pair for pair in zip(values, accuracies, strict=True) if not any(map(math.isnan, pair))
+    ]
     n, columns = len(pairs), list(zip(*pairs, strict=True))
-    notes = [f"ranks without a value: {len(values) - n} of {len(values)}"] if n < len(values) else []
+    notes = (
+        [f"ranks without a value: {len(values) - n} of {len(values)}"] if n < len(values) else []
+    )
     found = {"n": n, "spearman": math.nan, "kendall": math.nan}
     if n < 3:
         notes.append("fewer than 3 common ranks")
@@ -72,18 +81,20 @@ def correlation(values: Sequence[float], accuracies: Sequence[float]) -> dict[st
 
 
 def sensitivity(tables: Measurements) -> Iterator[RankTestRow]:
-    """Yield the correlation of each measure with the accuracy of probes, over the ranks of one layer of each pair.
+    """Yield the correlation of each measure with the accuracy of probes, over the ranks of one
+    layer of each pair.
 
-    The other layer is at full rank or, where that was not measured, at its highest rank (with a note). The measures of
-    a setting are followed by the correlations of the rank itself, over the same ranks of the same layers.
-    """
+    The other layer is at full rank or, where that was not measured, at its highest rank (with a
+    note). The measures of a setting are followed by the correlations of the rank itself, over the
+    same ranks of the same layers."""
     for same in grouped(by_series(tables.measurements), lambda series: series[0].setting).values():
         baselines = {}
         for series, side in product(same, (0, 1)):
             for layers, reference, values in over_ranks(series, side):
                 probes = _probes(tables, series[0], side, layers[side])
                 common = sorted(set(values) & set(probes))
-                # All ranks above the width of the layer are the full one, by their loss: only the first of them counts.
+                # All ranks above the width of the layer are the full one, by their loss: only the
+                # first of them counts.
                 ranks = sorted({probes[rank].loss: rank for rank in reversed(common)}.values())
                 accuracies = [probes[rank].accuracy for rank in ranks]
                 found = correlation([values[rank] for rank in ranks], accuracies)
@@ -92,7 +103,9 @@ def sensitivity(tables: Measurements) -> Iterator[RankTestRow]:
                     notes.append(f"ranks above the width left out: {len(common) - len(ranks)}")
                 if not probes:
                     model, data = tables.titles[series[0].models[side]], series[0].dataset
-                    found["note"] = f"no probes of {layers[side]} of {model}" + (f" on {data}" if data else "")
+                    found["note"] = f"no probes of {layers[side]} of {model}" + (
+                        f" on {data}" if data else ""
+                    )
                 found["note"] = "; ".join(filter(None, [*notes, found["note"]]))
                 yield _row("sensitivity", series[0], layers, side, **found)
                 if ranks:
@@ -101,7 +114,9 @@ def sensitivity(tables: Measurements) -> Iterator[RankTestRow]:
             yield _row("sensitivity", same[0][0]._replace(measure=BASELINE), layers, side, **found)
 
 
-def _probes(tables: Measurements, measured: Measurement, side: int, layer: str) -> dict[float, ProbeRow]:
+def _probes(
+    tables: Measurements, measured: Measurement, side: int, layer: str
+) -> dict[float, ProbeRow]:
     """Return the probes of a layer of a measurement on its data, by rank."""
     model, data = measured.models[side], measured.dataset
     keys = [key for key in tables.probes if key[:2] == (model, layer) and data in (None, key[2])]
@@ -109,11 +124,11 @@ def _probes(tables: Measurements, measured: Measurement, side: int, layer: str) 
 
 
 def specificity(tables: Measurements) -> Iterator[RankTestRow]:
-    """Yield the place of the layer of the same name among all layers of the other network, at full rank.
+    """Yield the place of the layer of the same name among all layers of the other network, at full
+    rank.
 
-    Once among the second layers for each first one (`varied` is layer2), once the other way round. Ties count against
-    it; what is NaN is left out.
-    """
+    Once among the second layers for each first one (`varied` is layer2), once the other way round.
+    Ties count against it; what is NaN is left out."""
     for series in by_series(tables.measurements):
         full = [each for each in series if each.ranks == (FULL, FULL)]
         seconds = {each.layers[1] for each in full}
@@ -133,7 +148,8 @@ def specificity(tables: Measurements) -> Iterator[RankTestRow]:
 
 
 def summary_of_correlations(rows: Sequence[RankTestRow]) -> str:
-    """Return the mean correlations; how many are significant is not counted, as layers depend on each other."""
+    """Return the mean correlations; how many are significant is not counted, as layers depend on
+    each other."""
     defined = [row for row in rows if not math.isnan(row.spearman)]
     if not defined:
         return "no correlation is defined"
@@ -142,14 +158,21 @@ def summary_of_correlations(rows: Sequence[RankTestRow]) -> str:
 
 
 def summary_of_places(rows: Sequence[RankTestRow]) -> str:
-    """Describe how often the corresponding layer comes first, and its mean place, among either network's layers."""
+    """Describe how often the corresponding layer comes first, and its mean place, among either
+    network's layers."""
     parts = []
     for varied in ("layer2", "layer1"):
         places = [row.place for row in rows if row.varied == varied and not math.isnan(row.place)]
         if places:
-            parts.append(f"{varied}: first in {places.count(1)} of {len(places)}, mean place {fmean(places):.2f}")
+            parts.append(
+                f"{varied}: first in {places.count(1)} of {len(places)}, mean place {fmean(places):.2f}"
+            )
     return "; ".join(parts) or "no place is defined"
 
 
-def _row(test: str, measured: Measurement, layers: tuple[str, str], side: int, **values) -> RankTestRow:
-    return RankTestRow(test, measured.measure, measured.setting, *layers, ("layer1", "layer2")[side], **values)
+def _row(
+    test: str, measured: Measurement, layers: tuple[str, str], side: int, **values
+) -> RankTestRow:
+    return RankTestRow(
+        test, measured.measure, measured.setting, *layers, ("layer1", "layer2")[side], **values
+    )

@@ -28,14 +28,17 @@ class Advice(NamedTuple):
     pooled: str = "--alignment pool"
 
 
-UNNAMED = {**dict.fromkeys(("model1", "model2", "model1_type", "model2_type", "dataset"), ""), "seed": None}
+UNNAMED = {
+    **dict.fromkeys(("model1", "model2", "model1_type", "model2_type", "dataset"), ""),
+    "seed": None,
+}
 
 
 class Comparison:
     """Layers of one network against layers of another, at all ranks.
 
-    Values of a measure are an array (1 + N, R1, R2): as the images are, and under N permutations of those of the first
-    network.
+    Values of a measure are an array (1 + N, R1, R2): as the images are, and under N permutations of
+    those of the first network.
 
     Args:
         statistics: of both, from `passes.take_statistics`.
@@ -56,10 +59,17 @@ class Comparison:
         both_ways: bool = False,
         advice: Advice = Advice(),  # noqa: B008 - immutable
     ):
-        self.of, self.n_permutations, self.source, self.advice = statistics, n_permutations, source, advice
+        self.of, self.n_permutations, self.source, self.advice = (
+            statistics,
+            n_permutations,
+            source,
+            advice,
+        )
         self.gram_metrics = [name for name in self.of.metrics if MEASURES[name].of == GRAMS]
         self.sample_metrics = [name for name in self.of.metrics if MEASURES[name].of != GRAMS]
-        self.reversed_metrics = [name for name in self.sample_metrics if both_ways and not MEASURES[name].is_symmetric]
+        self.reversed_metrics = [
+            name for name in self.sample_metrics if both_ways and not MEASURES[name].is_symmetric
+        ]
         self.orders: dict[str, Tensor] = {}  # (N, n), by the end of columns, see `Null.columns`
         self.n_alone = 0  # images that are the only ones of their class
         if n_permutations:
@@ -68,7 +78,9 @@ class Comparison:
             self.n_alone = int((labels.unique(return_counts=True)[1] == 1).sum())
             if self.n_alone < self.of.n_images:
                 self.orders["_within"] = permutations(n_permutations, labels.cpu())
-        self.undefined: dict[str, list[str]] = {}  # reason: measures that have no value somewhere because of it
+        self.undefined: dict[
+            str, list[str]
+        ] = {}  # reason: measures that have no value somewhere because of it
         for layer in (*self.of.layers1.values(), *self.of.layers2.values()):
             for reason, metrics in layer.flaws.items():
                 self._has_none(metrics, reason)
@@ -107,7 +119,8 @@ class Comparison:
         known += [metric for metric in metrics if metric not in known]
 
     def _of_grams(self, metric: str, first: LayerFeatures) -> dict[str, Tensor]:
-        """Return the values of a measure of Gram matrices, of a layer and each of the other network."""
+        """Return the values of a measure of Gram matrices, of a layer and each of the other
+        network."""
         matrices, seconds = first.matrices[metric], self.of.layers2.values()
         others = [second.matrices[metric] for second in seconds]
         values = [(matrices.flatten(1) @ other.flatten(1).T).cpu()[None] for other in others]
@@ -120,13 +133,20 @@ class Comparison:
             for (name, second), each in zip(self.of.layers2.items(), values, strict=True)
         }
 
-    def _of_samples(self, first: LayerFeatures, second: LayerFeatures, cross: CrossMoments | None) -> dict[str, Tensor]:
-        """Return the values of measures of samples by measure; under no permutation where positions are the samples.
+    def _of_samples(
+        self, first: LayerFeatures, second: LayerFeatures, cross: CrossMoments | None
+    ) -> dict[str, Tensor]:
+        """Return the values of measures of samples by measure; under no permutation where positions
+        are the samples.
 
         Args:
             cross: of the positions, if they are the samples.
         """
-        shape = (1 if cross else 1 + sum(map(len, self.orders.values())), len(self.of.ranks1), len(self.of.ranks2))
+        shape = (
+            1 if cross else 1 + sum(map(len, self.orders.values())),
+            len(self.of.ranks1),
+            len(self.of.ranks2),
+        )
         names = [*self.sample_metrics, *(f"{metric}{REVERSED}" for metric in self.reversed_metrics)]
         values = {name: torch.full(shape, math.nan, dtype=torch.float64) for name in names}
         if not values:
@@ -143,32 +163,43 @@ class Comparison:
             products = [one.axes.T @ cross.scatter.cpu() @ two.axes]
         else:
             one, two = first.images, second.images
-            products = (first.pooled[order].T @ second.pooled for order in chain([slice(None)], *self.orders.values()))
+            products = (
+                first.pooled[order].T @ second.pooled
+                for order in chain([slice(None)], *self.orders.values())
+            )
         for place, between in enumerate(products):
             for (i, rank1), (j, rank2) in self._at_ranks():
                 try:
-                    pair = SamplesPair(one.basis(first.width(rank1)), two.basis(second.width(rank2)), between)
+                    pair = SamplesPair(
+                        one.basis(first.width(rank1)), two.basis(second.width(rank2)), between
+                    )
                 except Undefined as reason:
                     self._has_none(self.sample_metrics, str(reason))
                     continue
                 for metric in self.sample_metrics:
                     values[metric][place, i, j] = measures.SAMPLE_MEASURES[metric](pair)
                 for metric in self.reversed_metrics:
-                    values[f"{metric}{REVERSED}"][place, i, j] = measures.SAMPLE_MEASURES[metric](pair.reversed)
+                    values[f"{metric}{REVERSED}"][place, i, j] = measures.SAMPLE_MEASURES[metric](
+                        pair.reversed
+                    )
         return values
 
     def _columns(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return the values of a row, from those (1 + N,) of each measure, and behind them the columns of nulls."""
+        """Return the values of a row, from those (1 + N,) of each measure, and behind them the
+        columns of nulls."""
         columns = {metric: float(each[0]) for metric, each in values.items()}
         for metric, each in values.items():
             if len(each) > 1 and not math.isnan(each[0]):
-                for which, permuted in zip(self.orders, each[1:].split(self.n_permutations), strict=True):
+                for which, permuted in zip(
+                    self.orders, each[1:].split(self.n_permutations), strict=True
+                ):
                     null = null_of(metric.removesuffix(REVERSED), float(each[0]), permuted)
                     columns |= null.columns(metric, which)
         return columns
 
     def warnings(self) -> Iterator[str]:
-        """List what may surprise in the values, once all rows are made: bias where there is no null beside it, NaN."""
+        """List what may surprise in the values, once all rows are made: bias where there is no null
+        beside it, NaN."""
         pairs = list(product(self.of.layers1.values(), self.of.layers2.values()))
         of_samples = ", ".join(self.sample_metrics)
         n = sum(math.prod(layer.shape) > layer.n_images for layer in set(chain(*pairs)))
@@ -198,9 +229,13 @@ class Comparison:
             )
 
     def _has_few_samples(self, first: LayerFeatures, second: LayerFeatures) -> bool:
-        """Return whether two layers without a null have more features together than there are samples."""
+        """Return whether two layers without a null have more features together than there are
+        samples."""
         aligned = self._alignment(first, second)
         if aligned == NO_ALIGNMENT or (self.orders and aligned not in BY_POSITION):
             return False
         n_samples = self.of.n_images * (first.n_positions if aligned in BY_POSITION else 1)
-        return max(map(first.width, self.of.ranks1)) + max(map(second.width, self.of.ranks2)) > n_samples
+        return (
+            max(map(first.width, self.of.ranks1)) + max(map(second.width, self.of.ranks2))
+            > n_samples
+        )

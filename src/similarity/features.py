@@ -1,8 +1,7 @@
 """What one pass of a network over the images leaves of a layer: Gram matrices, and second moments.
 
-Two layers are compared by these alone. Only where positions or tokens are the samples of CCA and Procrustes, products
-of the activations of both are needed as well.
-"""
+Two layers are compared by these alone. Only where positions or tokens are the samples of CCA and
+Procrustes, products of the activations of both are needed as well."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -23,7 +22,8 @@ POOLS = {3: "average pool", 2: "token mean", 1: "samples"}  # by the dimensions 
 
 
 def alignment_of(shape1: tuple[int, ...], shape2: tuple[int, ...], mode: str = "auto") -> str:
-    """Name the way in which CCA and Procrustes make samples × features of two layers of these activations.
+    """Name the way in which CCA and Procrustes make samples × features of two layers of these
+    activations.
 
     Args:
         shape1, shape2: of one activation: (C, H, W), (T, D) or (D,).
@@ -53,7 +53,9 @@ class LayerFeatures:
         ranks: numbers of principal components that are kept, which need sums; None: all of them.
     """
 
-    def __init__(self, name: str, n_images: int, *, metrics: Sequence[str], ranks: Iterable[Rank] = (None,)):
+    def __init__(
+        self, name: str, n_images: int, *, metrics: Sequence[str], ranks: Iterable[Rank] = (None,)
+    ):
         self.name, self.n_images, self.n_seen, self.is_finished = name, n_images, 0, False
         self.ranks = set(ranks)
         self.gram_metrics = [metric for metric in metrics if MEASURES[metric].of == GRAMS]
@@ -61,11 +63,16 @@ class LayerFeatures:
         self.shape: tuple[int, ...] = ()  # of one activation: (C, H, W), (T, D) or (D,)
         self.moments = Moments()  # of the positions
         self.widths: list[int] = []  # numbers of axes of the R Gram matrices, ascending
-        self.matrices: dict[str, Tensor] = {}  # (R, n, n) of norm 1, by measure of Gram matrices; NaN where flawed
-        self.flaws: dict[str, list[str]] = {}  # reason: measures of Gram matrices that have no value because of it
+        self.matrices: dict[
+            str, Tensor
+        ] = {}  # (R, n, n) of norm 1, by measure of Gram matrices; NaN where flawed
+        self.flaws: dict[
+            str, list[str]
+        ] = {}  # reason: measures of Gram matrices that have no value because of it
 
     def add(self, activation: Tensor) -> Rows | None:
-        """Add a batch (B, *shape); return its rows where sums are kept. A finished layer does no more than that."""
+        """Add a batch (B, *shape); return its rows where sums are kept. A finished layer does no
+        more than that."""
         exact = Rows.of(activation) if self.keeps_sums else None
         if self.is_finished:
             return exact
@@ -85,14 +92,19 @@ class LayerFeatures:
         _, n_positions, width = rows.shape
         self.shape, self.dtype = tuple(activation.shape[1:]), rows.dtype
         if self.keeps_sums:
-            self.averages = torch.empty(self.n_images, width, dtype=torch.float64, device=rows.device)
+            self.averages = torch.empty(
+                self.n_images, width, dtype=torch.float64, device=rows.device
+            )
         if self.gram_metrics:
             self.reference = reference_of(rows)  # (positions, C)
             shape, dtype = (self.n_images, n_positions, width), self.reference.dtype
-            self.activations = torch.empty(shape, dtype=dtype, **_where(rows.device, math.prod(shape), dtype))
+            self.activations = torch.empty(
+                shape, dtype=dtype, **_where(rows.device, math.prod(shape), dtype)
+            )
 
     def finish(self, *, device: torch.device | str) -> None:
-        """Compute the matrices of measures of Gram matrices at all ranks on a device, and drop the activations."""
+        """Compute the matrices of measures of Gram matrices at all ranks on a device, and drop the
+        activations."""
         was_finished, self.is_finished = self.is_finished, True
         if was_finished or not self.gram_metrics:
             return
@@ -112,13 +124,16 @@ class LayerFeatures:
 
     def _find_flaws(self, grams: Grams) -> Tensor:
         """Return which Gram matrices (R,) have no similarity, and note why."""
-        # A projection of constant activations is not constant: it has the rounding errors of the products.
+        # A projection of constant activations is not constant: it has the rounding errors of the
+        # products.
         eps = torch.finfo(torch.promote_types(self.dtype, torch.float32)).eps
         variations = grams.centred.diagonal(dim1=1, dim2=2).sum(1)
         if not variations.isfinite().all():
             self.flaws[f"{self.name} has values that are not finite"] = self.gram_metrics
             return torch.ones_like(variations, dtype=torch.bool)
-        is_constant = variations <= max(ROUNDING, (2 * eps) ** 2) * (variations[-1] + 2 * grams.offsets[-1].sum())
+        is_constant = variations <= max(ROUNDING, (2 * eps) ** 2) * (
+            variations[-1] + 2 * grams.offsets[-1].sum()
+        )
         if is_constant.any():
             self.flaws[f"{self.name} is the same for all images"] = self.gram_metrics
         return is_constant
@@ -143,10 +158,11 @@ class LayerFeatures:
 
     @cached_property
     def spectrum(self) -> tuple[Tensor, Tensor]:
-        """Variances (C,) of the positions, the largest first, and their principal axes (C, C) in columns; on the CPU.
+        """Variances (C,) of the positions, the largest first, and their principal axes (C, C) in
+        columns; on the CPU.
 
-        The first r axes span the representation of rank r. Both are NaN where an activation is not finite.
-        """
+        The first r axes span the representation of rank r. Both are NaN where an activation is not
+        finite."""
         scatter = self.moments.scatter.cpu()
         if not scatter.isfinite().all():
             return scatter.diagonal() * math.nan, scatter * math.nan
@@ -155,7 +171,8 @@ class LayerFeatures:
 
     @cached_property
     def pooled(self) -> Tensor:
-        """Averages over positions (n, C), centred, in coordinates of the principal axes; on the CPU."""
+        """Averages over positions (n, C), centred, in coordinates of the principal axes; on the
+        CPU."""
         return (self.averages - self.averages.mean(0)).cpu() @ self.spectrum[1]
 
     @cached_property
@@ -175,12 +192,15 @@ class LayerFeatures:
         """The memory of what is kept once it is finished."""
         kept = list(self.matrices.values())
         if self.keeps_sums:
-            kept += [self.moments.scatter] * 2 + [self.averages] * 2  # the axes and what is pooled as well
+            kept += [self.moments.scatter] * 2 + [
+                self.averages
+            ] * 2  # the axes and what is pooled as well
         return sum(tensor.nbytes for tensor in kept)
 
 
 def _where(device: torch.device, n_values: int, dtype: torch.dtype) -> dict:
-    """Choose the place of activations: on a GPU while half of its free memory is left, else in pinned memory."""
+    """Choose the place of activations: on a GPU while half of its free memory is left, else in
+    pinned memory."""
     if device.type == "cpu":
         return {"device": device}
     free, _ = torch.cuda.mem_get_info(device)

@@ -1,9 +1,10 @@
-"""Gram matrices of whole layers: products of the flattened activations of n images, at several ranks.
+"""Gram matrices of whole layers: products of the flattened activations of n images, at several
+ranks.
 
-In coordinates of the principal axes of the channels, the next rank only adds the Gram matrix of its further axes.
-Blocks of features are multiplied in the precision of the activations and added up in float64. The activations come less
-a reference near their mean; what it has left of the mean is subtracted from the products.
-"""
+In coordinates of the principal axes of the channels, the next rank only adds the Gram matrix of its
+further axes. Blocks of features are multiplied in the precision of the activations and added up in
+float64. The activations come less a reference near their mean; what it has left of the mean is
+subtracted from the products."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -21,7 +22,9 @@ class Grams(NamedTuple):
     """Gram matrices of one layer at several ranks, in float64."""
 
     centred: Tensor  # (R, n, n), of activations minus their mean over the images
-    offsets: Tensor  # (R, n): the Gram matrix without centring is centred_ij + offsets_i + offsets_j
+    offsets: (
+        Tensor  # (R, n): the Gram matrix without centring is centred_ij + offsets_i + offsets_j
+    )
 
     @property
     def uncentred(self) -> Tensor:
@@ -32,14 +35,19 @@ class Grams(NamedTuple):
 def reference_of(activations: Tensor) -> Tensor:
     """Return the mean (positions, C) of some activations (B, positions, C), at least in float32.
 
-    What is less such a reference has values near 0, of which products lose no digits; equal activations become 0.
-    """
+    What is less such a reference has values near 0, of which products lose no digits; equal
+    activations become 0."""
     activations = at_least_single(activations)
     return activations[0] + (activations - activations[0]).mean(0)
 
 
 def gram_matrices(
-    activations: Tensor, reference: Tensor, axes: Tensor | None, widths: Sequence[int], *, device: torch.device | str
+    activations: Tensor,
+    reference: Tensor,
+    axes: Tensor | None,
+    widths: Sequence[int],
+    *,
+    device: torch.device | str,
 ) -> Grams:
     """Return the Gram matrices of a layer at several ranks.
 
@@ -59,11 +67,16 @@ def gram_matrices(
     step = max(1, BLOCK_VALUES // (n * n_channels))
     with full_precision(device):
         for start in range(0, n_positions, step):
-            part = activations[:, start : start + step].to(device)  # (n, positions, C); a view where nothing moves
+            part = activations[:, start : start + step].to(
+                device
+            )  # (n, positions, C); a view where nothing moves
             shift = reference[start : start + step].to(device)  # (positions, C)
             if axes is not None:
                 channel_mean += (part.mean(0) + shift).double().sum(0) / n_positions
-                part, shift = part @ axes, shift @ axes  # (n, positions, widths[-1]), (positions, widths[-1])
+                part, shift = (
+                    part @ axes,
+                    shift @ axes,
+                )  # (n, positions, widths[-1]), (positions, widths[-1])
             for i, (low, high) in enumerate(pairwise([0, *widths])):
                 block, block_shift = part[..., low:high].flatten(1), shift[..., low:high].flatten()
                 total[i] += _products(block)

@@ -1,8 +1,7 @@
 """The measures of similarity, each defined once. `choices.measures` has a row for each.
 
-A measure of Gram matrices makes matrices of those of one layer, and its value is the cosine between the matrices of two
-layers. A measure of samples takes two layers as samples × features.
-"""
+A measure of Gram matrices makes matrices of those of one layer, and its value is the cosine between
+the matrices of two layers. A measure of samples takes two layers as samples × features."""
 
 import math
 
@@ -20,11 +19,11 @@ def cka(grams: Grams) -> Tensor:
 
 
 def cka_debiased(grams: Grams) -> Tensor:
-    """Gram matrices (R, n, n), centred without their diagonals, which become 0: CKA by unbiased HSIC.
+    """Gram matrices (R, n, n), centred without their diagonals, which become 0: CKA by unbiased
+    HSIC.
 
-    Inner products of such matrices are n(n − 3) times the unbiased HSIC of Song et al. 2012 (Székely and Rizzo 2014,
-    definition 2).
-    """
+    Inner products of such matrices are n(n − 3) times the unbiased HSIC of Song et al. 2012
+    (Székely and Rizzo 2014, definition 2)."""
     matrices = grams.centred.clone()
     n, diagonal = matrices.shape[-1], matrices.diagonal(dim1=1, dim2=2)
     diagonal.zero_()
@@ -37,11 +36,11 @@ def cka_debiased(grams: Grams) -> Tensor:
 
 
 def mutual_knn(grams: Grams, k: int = N_NEIGHBOURS) -> Tensor:
-    """Matrices (R, n, n) of 1 where j is one of the k nearest neighbours of i, else 0 (Huh et al. 2024, section 3).
+    """Matrices (R, n, n) of 1 where j is one of the k nearest neighbours of i, else 0 (Huh et al.
+    2024, section 3).
 
-    The nearest ones have the highest cosines of activations that are not centred. The cosine of two such matrices is
-    the share of common neighbours.
-    """
+    The nearest ones have the highest cosines of activations that are not centred. The cosine of two
+    such matrices is the share of common neighbours."""
     uncentred = grams.uncentred
     norms = uncentred.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
     norms = torch.where(norms > 0, norms, 1)
@@ -52,13 +51,15 @@ def mutual_knn(grams: Grams, k: int = N_NEIGHBOURS) -> Tensor:
 
 
 def procrustes(pair: SamplesPair) -> float:
-    """2 − 2‖Z₁ᵀZ₂‖\\*/(‖Z₁‖‖Z₂‖), with ‖·‖\\* the sum of singular values (Ding et al. 2021, section 2)."""
+    """2 − 2‖Z₁ᵀZ₂‖\\*/(‖Z₁‖‖Z₂‖), with ‖·‖\\* the sum of singular values (Ding et al. 2021, section
+    2)."""
     nuclear = float(torch.linalg.svdvals(pair.cross).sum())
     return max(0.0, 2 - 2 * nuclear / (pair.first.norm * pair.second.norm))
 
 
 def pwcca(pair: SamplesPair) -> float:
-    """PWCCA distance of the paper's code: 1 − Σ wρ / Σ w over all directions, also those without a partner."""
+    """PWCCA distance of the paper's code: 1 − Σ wρ / Σ w over all directions, also those without a
+    partner."""
     correlations, weights, _ = pair.canonical
     return max(0.0, float(1 - weights @ correlations / weights.sum()))
 
@@ -74,7 +75,8 @@ SAMPLE_MEASURES = {"pwcca": pwcca, "procrustes": procrustes, "pwcca_morcos": pwc
 
 
 def cosines(matrices1: Tensor, matrices2: Tensor) -> Tensor:
-    """Return the cosines (R1, R2) between matrices (R1, n, n) and (R2, n, n) as vectors of n² numbers."""
+    """Return the cosines (R1, R2) between matrices (R1, n, n) and (R2, n, n) as vectors of n²
+    numbers."""
     return unit(matrices1).flatten(1) @ unit(matrices2).flatten(1).T
 
 

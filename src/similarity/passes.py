@@ -24,7 +24,8 @@ class Side(NamedTuple):
     layers: Sequence[str]
     ranks: Sequence[Rank] = (None,)  # numbers of principal components that are kept
     title: str = ""  # in messages
-    key: Hashable = None  # what its features depend on beside layers, ranks and measures: weights, images, precision
+    # what its features depend on beside layers, ranks and measures: weights, images, precision
+    key: Hashable = None
 
 
 class Statistics(NamedTuple):
@@ -34,7 +35,9 @@ class Statistics(NamedTuple):
     layers2: Features
     ranks1: Sequence[Rank]
     ranks2: Sequence[Rank]
-    products: dict[tuple[str, str], CrossMoments]  # of positions, of layers whose positions are samples
+    products: dict[
+        tuple[str, str], CrossMoments
+    ]  # of positions, of layers whose positions are samples
     metrics: list[str]  # names in `MEASURES`
     alignment: str  # the option: auto, pool or positions; see `features.alignment_of`
     n_images: int
@@ -54,7 +57,9 @@ class KeptFeatures(dict[Hashable, Features]):
     def keep(self, key: Hashable, features: Features) -> None:
         """Keep finished features, as far as memory allows."""
         self[key] = features
-        while sum(layer.n_bytes for each in self.values() for layer in each.values()) > self.max_bytes:
+        while (
+            sum(layer.n_bytes for each in self.values() for layer in each.values()) > self.max_bytes
+        ):
             self.pop(next(iter(self)))
 
 
@@ -69,7 +74,8 @@ def take_statistics(
     device: torch.device | str = "cpu",
     kept: KeptFeatures | None = None,
 ) -> Statistics:
-    """Take what a comparison of two networks needs, in one pass over the images; one network runs once.
+    """Take what a comparison of two networks needs, in one pass over the images; one network runs
+    once.
 
     Args:
         batches: of the images, as `BaseImageSet.batches` yields them; left alone where all features are kept.
@@ -84,39 +90,63 @@ def take_statistics(
     metrics, sides = with_companions(metrics), [first, second]
     if first.network is second.network:
         layers = list(dict.fromkeys([*first.layers, *second.layers]))
-        sides = [second._replace(layers=layers, ranks=list(dict.fromkeys([*first.ranks, *second.ranks])))]
+        sides = [
+            second._replace(layers=layers, ranks=list(dict.fromkeys([*first.ranks, *second.ranks])))
+        ]
     keys = [(side.key, *map(tuple, (side.layers, side.ranks, metrics))) for side in sides]
     kept = KeptFeatures(0) if kept is None else kept
-    features = [kept.pop(key, None) or _unseen(side, n_images, metrics) for side, key in zip(sides, keys, strict=True)]
+    features = [
+        kept.pop(key, None) or _unseen(side, n_images, metrics)
+        for side, key in zip(sides, keys, strict=True)
+    ]
     takes_samples = any(MEASURES[name].of == SAMPLES for name in metrics)
     products = _pass_over(sides, features, batches, alignment if takes_samples else "pool")
     for each, key in zip(features, keys, strict=True):
         for layer in each.values():
             layer.finish(device=device)
         kept.keep(key, each)
-    layers1, layers2 = ({name: features[i][name] for name in side.layers} for i, side in ((0, first), (-1, second)))
-    return Statistics(layers1, layers2, first.ranks, second.ranks, products, metrics, alignment, n_images)
+    layers1, layers2 = (
+        {name: features[i][name] for name in side.layers} for i, side in ((0, first), (-1, second))
+    )
+    return Statistics(
+        layers1, layers2, first.ranks, second.ranks, products, metrics, alignment, n_images
+    )
 
 
 def _unseen(side: Side, n_images: int, metrics: Sequence[str]) -> Features:
     titles = {name: f"{name} of {side.title}" if side.title else name for name in side.layers}
-    return {name: LayerFeatures(title, n_images, metrics=metrics, ranks=side.ranks) for name, title in titles.items()}
+    return {
+        name: LayerFeatures(title, n_images, metrics=metrics, ranks=side.ranks)
+        for name, title in titles.items()
+    }
 
 
 def _pass_over(
-    sides: Sequence[Side], features: Sequence[Features], batches: Iterable[tuple[Tensor, Tensor]], alignment: str
+    sides: Sequence[Side],
+    features: Sequence[Features],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    alignment: str,
 ) -> dict[tuple[str, str], CrossMoments]:
-    """Run the networks whose features are not there yet, or all where products may be needed; return the products."""
+    """Run the networks whose features are not there yet, or all where products may be needed;
+    return the products."""
     products: dict[tuple[str, str], CrossMoments] = {}
     may_need_products = alignment != "pool"
-    runs = [may_need_products or not all(layer.is_finished for layer in each.values()) for each in features]
+    runs = [
+        may_need_products or not all(layer.is_finished for layer in each.values())
+        for each in features
+    ]
     for images, _ in batches if any(runs) else ():
         rows = []
         for side, each, is_running in zip(sides, features, runs, strict=True):
             activations = side.network.activations(images, side.layers) if is_running else {}
-            rows.append({name: each[name].add(activation) for name, activation in activations.items()})
+            rows.append(
+                {name: each[name].add(activation) for name, activation in activations.items()}
+            )
         for name1, name2 in product(features[0], features[-1]) if may_need_products else ():
-            if alignment_of(features[0][name1].shape, features[-1][name2].shape, alignment) in BY_POSITION:
+            if (
+                alignment_of(features[0][name1].shape, features[-1][name2].shape, alignment)
+                in BY_POSITION
+            ):
                 total = products.get((name1, name2), CrossMoments())
                 products[name1, name2] = total.pooled(rows[0][name1].cross(rows[-1][name2]))
     return products

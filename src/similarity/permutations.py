@@ -1,9 +1,8 @@
 """Whether a similarity means anything: values when the images of one network are permuted.
 
-Gröger et al. (ICML 2026) take the 95 % quantile of these values as the zero of the measure. Two networks that have
-nothing in common but the labels of the images exceed it. Permutations within classes keep what the labels explain, so
-only what is similar beyond them exceeds theirs.
-"""
+Gröger et al. (ICML 2026) take the 95 % quantile of these values as the zero of the measure. Two
+networks that have nothing in common but the labels of the images exceed it. Permutations within
+classes keep what the labels explain, so only what is similar beyond them exceeds theirs."""
 
 from collections.abc import Sequence
 
@@ -19,7 +18,8 @@ TIE = 1e-12  # values this near to each other count as equal
 
 
 def permutations(n_permutations: int, labels: Tensor) -> Tensor:
-    """Random orders (n_permutations, n) that put each image in the place of one of its class, the same ones each time.
+    """Random orders (n_permutations, n) that put each image in the place of one of its class, the
+    same ones each time.
 
     Args:
         labels: (n,), integers; all equal for permutations of all images.
@@ -28,21 +28,28 @@ def permutations(n_permutations: int, labels: Tensor) -> Tensor:
     orders = torch.empty(n_permutations, len(labels), dtype=torch.long)
     for i in range(n_permutations):
         order = torch.randperm(len(labels), generator=generator(i))
-        orders[i, by_class] = order[labels[order].argsort(stable=True)]  # the same classes, each of them shuffled
+        orders[i, by_class] = order[
+            labels[order].argsort(stable=True)
+        ]  # the same classes, each of them shuffled
     return orders
 
 
 def null_of(name: str, value: float, permuted: Tensor) -> Null:
-    """Compare the value of a measure with those (N,) of permutations; 19 are the fewest that have a 95 % quantile."""
+    """Compare the value of a measure with those (N,) of permutations; 19 are the fewest that have a
+    95 % quantile."""
     n, measure = len(permuted), MEASURES[name]
     signed = measure.sign * permuted.double()
     p_value = (1 + int((signed >= measure.sign * value - TIE).sum())) / (n + 1)
-    null = measure.sign * float(signed.sort().values[-(-95 * (n + 1) // 100) - 1])  # the ceiling, counted from 1
+    null = measure.sign * float(
+        signed.sort().values[-(-95 * (n + 1) // 100) - 1]
+    )  # the ceiling, counted from 1
     room = measure.equal - null
     return Null(p_value, null, max(0.0, (value - null) / room) if abs(room) > TIE else 0.0)
 
 
-def permuted_cosines(matrices1: Tensor, others: Sequence[Tensor], orders: Tensor) -> Sequence[Tensor]:
+def permuted_cosines(
+    matrices1: Tensor, others: Sequence[Tensor], orders: Tensor
+) -> Sequence[Tensor]:
     """Return the cosines of Gram matrices when the images of the first layer are permuted.
 
     Args:

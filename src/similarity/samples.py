@@ -1,4 +1,5 @@
-"""Representations as samples × features, kept as the second moments that CCA and Procrustes need."""
+"""Representations as samples × features, kept as the second moments that CCA and Procrustes
+need."""
 
 from functools import cached_property
 from typing import NamedTuple
@@ -17,7 +18,8 @@ class Undefined(ValueError):
 
 
 class Basis(NamedTuple):
-    """The samples (n, features) at one rank as `basis @ factor`; `basis` (n, k) is orthonormal and not computed."""
+    """The samples (n, features) at one rank as `basis @ factor`; `basis` (n, k) is orthonormal and
+    not computed."""
 
     width: int  # number of coordinates at this rank
     whitening: Tensor  # (width, k): from the coordinates to the basis; k is the numerical rank
@@ -59,7 +61,9 @@ class Samples:
             raise Undefined(f"{self.name} is constant over the samples")
         deviations, rotation = variances[kept].sqrt(), rotation[:, kept]
         factor = deviations[:, None] * (rotation.T @ self.axes[:, :width].T)
-        self._bases[width] = Basis(width, rotation / deviations, factor, float(variances.clamp(min=0).sum().sqrt()))
+        self._bases[width] = Basis(
+            width, rotation / deviations, factor, float(variances.clamp(min=0).sum().sqrt())
+        )
         return self._bases[width]
 
 
@@ -84,7 +88,8 @@ class SamplesPair:
 
     @cached_property
     def singular(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The left singular vectors (k1, k1), the singular values and the right singular vectors (k2, k2) of Q₁ᵀQ₂.
+        """The left singular vectors (k1, k1), the singular values and the right singular vectors
+        (k2, k2) of Q₁ᵀQ₂.
 
         Q₁ and Q₂ are orthonormal bases of the samples within their numerical rank.
         """
@@ -102,21 +107,25 @@ class SamplesPair:
 
     @cached_property
     def canonical(self) -> Canonical:
-        """The canonical directions: the left singular vectors of Q₁ᵀQ₂, whose singular values are the correlations.
+        """The canonical directions: the left singular vectors of Q₁ᵀQ₂, whose singular values are
+        the correlations.
 
-        Correlations that differ by at most
-        1e-6 count as equal, and so do all directions without a partner. The directions of such a group are the
-        principal axes of the first representation within it, so that they do not depend on the order of the samples.
-        """
+        Correlations that differ by at most 1e-6 count as equal, and so do all directions without a
+        partner. The directions of such a group are the principal axes of the first representation
+        within it, so that they do not depend on the order of the samples."""
         directions, cosines, _ = self.singular
         n_directions, n_shared = len(directions), len(cosines)
         correlations = torch.zeros(n_directions, dtype=cosines.dtype)
         correlations[:n_shared] = cosines.clamp(max=1)  # rounding
-        coordinates = directions.T @ self.first.factor  # (k1, features1): the products of directions and features
+        coordinates = (
+            directions.T @ self.first.factor
+        )  # (k1, features1): the products of directions and features
         is_next = (correlations[:-1] - correlations[1:] > TIE).nonzero().flatten() + 1
         for group in torch.arange(n_directions).tensor_split(is_next):
             if len(group) > 1:
-                _, axes = torch.linalg.eigh(coordinates[group] @ coordinates[group].T)  # the largest variance last
+                _, axes = torch.linalg.eigh(
+                    coordinates[group] @ coordinates[group].T
+                )  # the largest variance last
                 coordinates[group] = axes.flip(1).T @ coordinates[group]
                 correlations[group] = correlations[group].mean()
         return Canonical(correlations, coordinates.abs().sum(1), n_shared)

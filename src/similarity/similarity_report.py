@@ -17,7 +17,8 @@ MAX_CURVES = 10  # in one panel
 
 
 def print_matrices(rows: Sequence[SimilarityRow]) -> None:
-    """Print the matrices of the figure of several pairs of layers, each at one rank, below the blocks of the pairs."""
+    """Print the matrices of the figure of several pairs of layers, each at one rank, below the
+    blocks of the pairs."""
     cells = {(row.layer1, row.layer2): row for row in rows}
     if 1 < len(cells) == len(rows):
         for title, panel in _heat_maps(cells).items():
@@ -25,14 +26,17 @@ def print_matrices(rows: Sequence[SimilarityRow]) -> None:
 
 
 def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
-    """Print the rows of one pair of layers the way the public code does, a block for each rank of the first layer."""
+    """Print the rows of one pair of layers the way the public code does, a block for each rank of
+    the first layer."""
     for rank1 in dict.fromkeys(row.rank1 for row in rows):
         block = [row for row in rows if row.rank1 == rank1]
         result(f"{block[0].model1} -- {block[0].model2}\n{block[0].layer1} -- {block[0].layer2}")
         for metric in metrics:
             result(f"{MEASURES[metric].heading}:\nModel1 rank {rank1}:")
             for row in block:
-                result(f"\tModel2 rank {row.rank2}: {row.values[metric]}{_against_null(row, metric)}")
+                result(
+                    f"\tModel2 rank {row.rank2}: {row.values[metric]}{_against_null(row, metric)}"
+                )
             result()
         result("\n")
 
@@ -41,37 +45,58 @@ def _against_null(row: SimilarityRow, metric: str) -> str:
     texts = []
     for where, which in {"": "", "within classes ": "_within"}.items():
         if null := row.nulls(which).get(metric):
-            texts.append(f"{where}p {null.p_value:.3g}, null {null.null_95:.4f}, calibrated {null.calibrated:.4f}")
+            texts.append(
+                f"{where}p {null.p_value:.3g}, null {null.null_95:.4f}, calibrated {null.calibrated:.4f}"
+            )
     return f" ({'; '.join(texts)})" if texts else ""
 
 
-def write_files(path: Path, rows: Sequence[SimilarityRow], *, figure: str = ".png", title: str = "") -> None:
-    """Write the CSV, one row for each pair of layers and ranks, and the figure (.png or .pdf) beside it.
+def write_files(
+    path: Path, rows: Sequence[SimilarityRow], *, figure: str = ".png", title: str = ""
+) -> None:
+    """Write the CSV, one row for each pair of layers and ranks, and the figure (.png or .pdf)
+    beside it.
 
-    A full rank is empty; an undefined value is `nan`. There are columns of the measures that were asked for.
-    """
+    A full rank is empty; an undefined value is `nan`. There are columns of the measures that were
+    asked for."""
     write_table(path, SimilarityRow, rows)
     draw(path.with_suffix(figure), rows, title=title)
 
 
 def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
-    """Draw what varies: heat maps over layers or over both ranks, curves over the ranks of one side.
+    """Draw what varies: heat maps over layers or over both ranks, curves over the ranks of one
+    side.
 
-    Of several pairs of layers at several ranks there are curves for each pair when only one side has ranks and the
-    pairs are few, and otherwise heat maps over the layers at the highest ranks.
+    Of several pairs of layers at several ranks there are curves for each pair when only one side
+    has ranks and the pairs are few, and otherwise heat maps over the layers at the highest ranks.
     """
     pairs = list(dict.fromkeys((row.layer1, row.layer2) for row in rows))
-    ranks1, ranks2 = list(dict.fromkeys(row.rank1 for row in rows)), list(dict.fromkeys(row.rank2 for row in rows))
-    if min(len(ranks1), len(ranks2)) == 1 < max(len(ranks1), len(ranks2)) and len(pairs) <= MAX_CURVES:
+    ranks1, ranks2 = (
+        list(dict.fromkeys(row.rank1 for row in rows)),
+        list(dict.fromkeys(row.rank2 for row in rows)),
+    )
+    if (
+        min(len(ranks1), len(ranks2)) == 1 < max(len(ranks1), len(ranks2))
+        and len(pairs) <= MAX_CURVES
+    ):
         side = 1 if len(ranks1) > 1 else 2
         labels = {"x_label": f"rank of model {side}", "y_label": "similarity"}
         curves(path, _curves(rows, side), **labels, title=title, caption=describe(rows))
         return
     if len(pairs) == 1 and len(ranks1) > 1:
-        cells = {tuple("full" if rank is None else str(rank) for rank in (row.rank1, row.rank2)): row for row in rows}
-        labels = [f"rank of {layer}, model {number}" for number, layer in enumerate(pairs[0], start=1)]
+        cells = {
+            tuple("full" if rank is None else str(rank) for rank in (row.rank1, row.rank2)): row
+            for row in rows
+        }
+        labels = [
+            f"rank of {layer}, model {number}" for number, layer in enumerate(pairs[0], start=1)
+        ]
     else:
-        cells = {(row.layer1, row.layer2): row for row in rows if (row.rank1, row.rank2) == (ranks1[0], ranks2[0])}
+        cells = {
+            (row.layer1, row.layer2): row
+            for row in rows
+            if (row.rank1, row.rank2) == (ranks1[0], ranks2[0])
+        }
         at = [f" at rank {rank}" if rank else "" for rank in (ranks1[0], ranks2[0])]
         labels = [f"layer of model {number}{rank}" for number, rank in enumerate(at, start=1)]
     panels, below = _heat_maps(cells), describe(rows)
@@ -81,14 +106,18 @@ def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
 
 
 def _heat_maps(cells: Mapping[tuple[str, str], SimilarityRow]) -> dict[str, HeatMap]:
-    """Return panels of each measure over two axes, layers or ranks, in the order of the rows, and of its nulls."""
+    """Return panels of each measure over two axes, layers or ranks, in the order of the rows, and
+    of its nulls."""
     firsts, seconds = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
     marked = [place for place, row in cells.items() if row.alignment in BY_POSITION]
     if all(row.alignment in (*BY_POSITION, NO_ALIGNMENT) for row in cells.values()):
         marked = []  # all cells with a value have the same samples
 
     def matrix(column: str) -> Matrix:
-        values = [[cells[first, second].values.get(column, math.nan) for second in seconds] for first in firsts]
+        values = [
+            [cells[first, second].values.get(column, math.nan) for second in seconds]
+            for first in firsts
+        ]
         return Matrix(firsts, seconds, values)
 
     columns, panels = {column for row in cells.values() for column in row.values}, {}
@@ -97,7 +126,9 @@ def _heat_maps(cells: Mapping[tuple[str, str], SimilarityRow]) -> dict[str, Heat
             continue
         corners = [] if measure.of == GRAMS else marked
         if metric in columns:
-            panels[measure.title] = HeatMap(matrix(metric), (measure.unrelated, measure.equal), marked=corners)
+            panels[measure.title] = HeatMap(
+                matrix(metric), (measure.unrelated, measure.equal), marked=corners
+            )
         for which, where in (("", ""), ("_within", " within classes")):
             if f"{metric}_calibrated{which}" in columns:
                 calibrated = matrix(f"{metric}_calibrated{which}")
@@ -106,10 +137,15 @@ def _heat_maps(cells: Mapping[tuple[str, str], SimilarityRow]) -> dict[str, Heat
 
 
 def _is_repeated(metric: str, rows: Iterable[SimilarityRow]) -> bool:
-    """Return whether a measure that comes with another equals it, as PWCCA where all directions have partners."""
+    """Return whether a measure that comes with another equals it, as PWCCA where all directions
+    have partners."""
     for other, measure in MEASURES.items():
-        if metric in measure.companions and all({metric, other} <= row.values.keys() for row in rows):
-            return all(math.isclose(row.values[metric], row.values[other], abs_tol=1e-6) for row in rows)
+        if metric in measure.companions and all(
+            {metric, other} <= row.values.keys() for row in rows
+        ):
+            return all(
+                math.isclose(row.values[metric], row.values[other], abs_tol=1e-6) for row in rows
+            )
     return False
 
 
@@ -118,7 +154,9 @@ def _curves(rows: Sequence[SimilarityRow], side: int) -> dict[str, dict[str, dic
     panels: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:
         rank, other = (row.rank1, row.rank2) if side == 1 else (row.rank2, row.rank1)
-        label = f"{row.layer1} – {row.layer2}" + (f", rank {other} of model {3 - side}" if other else "")
+        label = f"{row.layer1} – {row.layer2}" + (
+            f", rank {other} of model {3 - side}" if other else ""
+        )
         for metric, value in row.measures.items():
             if rank is not None:  # full, whose number the rows do not say
                 lines = panels.setdefault(MEASURES[metric].similarity_title, {})
@@ -129,7 +167,9 @@ def _curves(rows: Sequence[SimilarityRow], side: int) -> dict[str, dict[str, dic
 def describe(rows: Sequence[SimilarityRow]) -> str:
     """Return the text below a figure."""
     is_aligned = any(MEASURES[name].of != GRAMS for row in rows for name in row.measures)
-    models = [network(common(rows, name), common(rows, f"{name}_type")) for name in ("model1", "model2")]
+    models = [
+        network(common(rows, name), common(rows, f"{name}_type")) for name in ("model1", "model2")
+    ]
     return caption(
         networks=pair_of_networks(models, sign="–"),
         data=short(common(rows, "dataset")),

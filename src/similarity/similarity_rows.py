@@ -6,13 +6,19 @@ from src.choices.similarity import MEASURES, REVERSED
 from src.network_names import NetworkName
 from src.results.tables import Rank
 
-BY_POSITION, NO_ALIGNMENT = ("positions", "tokens"), "none"  # alignments; by all others images are the samples
+BY_POSITION, NO_ALIGNMENT = (
+    ("positions", "tokens"),
+    "none",
+)  # alignments; by all others images are the samples
 
 
 class Null(NamedTuple):
-    """A similarity against its values when the images of one network are permuted (Gröger et al. 2026)."""
+    """A similarity against its values when the images of one network are permuted (Gröger et al.
+    2026)."""
 
-    p_value: float  # (1 + number of permutations that are as similar) / (1 + number of permutations)
+    p_value: (
+        float  # (1 + number of permutations that are as similar) / (1 + number of permutations)
+    )
     null_95: float  # 95 % of permutations are less similar
     calibrated: float  # 0 up to `null_95`, 1 for equal representations
 
@@ -48,8 +54,12 @@ class SimilarityRow(NamedTuple):
     @property
     def networks(self) -> tuple[NetworkName, NetworkName]:
         """Both networks."""
-        first = NetworkName.of(self.model1, self.model1_type, seed=self.seed, weights=self.model1_weights)
-        second = NetworkName.of(self.model2, self.model2_type, seed=self.seed, weights=self.model2_weights)
+        first = NetworkName.of(
+            self.model1, self.model1_type, seed=self.seed, weights=self.model1_weights
+        )
+        second = NetworkName.of(
+            self.model2, self.model2_type, seed=self.seed, weights=self.model2_weights
+        )
         return first, second
 
     @property
@@ -65,14 +75,17 @@ class SimilarityRow(NamedTuple):
 
     @property
     def turned(self) -> "SimilarityRow":
-        """The row of the second layer and the first; what was measured one way only has the same values there."""
+        """The row of the second layer and the first; what was measured one way only has the same
+        values there."""
         values = dict(self.values)
         for name in MEASURES:
             forth, back = _columns(name), _columns(f"{name}{REVERSED}")
             for column, other in zip(forth, back, strict=True):
                 if other in self.values:
                     values |= {column: self.values[other], other: self.values[column]}
-        return SimilarityRow(**{_of_other(name): getattr(self, name) for name in self._fields} | {"values": values})
+        return SimilarityRow(
+            **{_of_other(name): getattr(self, name) for name in self._fields} | {"values": values}
+        )
 
     def nulls(self, which: str = "") -> dict[str, Null]:
         """Return the measures against their values under permutations, as far as there were any.
@@ -81,7 +94,10 @@ class SimilarityRow(NamedTuple):
             which: of all images, or "_within": of those of each class.
         """
         known = [name for name in MEASURES if f"{name}_p_value{which}" in self.values]
-        return {name: Null(*(self.values[f"{name}_{part}{which}"] for part in Null._fields)) for name in known}
+        return {
+            name: Null(*(self.values[f"{name}_{part}{which}"] for part in Null._fields))
+            for name in known
+        }
 
 
 def _columns(measure: str) -> list[str]:
@@ -91,5 +107,6 @@ def _columns(measure: str) -> list[str]:
 
 
 def _of_other(field: str) -> str:
-    """Return the field that has of the other network or layer what this one has: `layer2` for `layer1`."""
+    """Return the field that has of the other network or layer what this one has: `layer2` for
+    `layer1`."""
     return field.translate({ord("1"): "2", ord("2"): "1"})

@@ -4,7 +4,13 @@ from src.stitching.check import check_options
 from src.stitching.experiments import Pair
 from src.stitching.grid import Grid
 from src.stitching.layers import build_stitching_layer
-from src.stitching.matching import Matching, direct_matching, match_layers, match_until_settled, matching_batches
+from src.stitching.matching import (
+    Matching,
+    direct_matching,
+    match_layers,
+    match_until_settled,
+    matching_batches,
+)
 from src.stitching.stitched_model import StitchedModel, build_layers
 
 __all__ = [

@@ -1,7 +1,8 @@
-"""Judges the options of a stitch together: what contradicts itself, has no effect, or an effect that surprises.
+"""Judges the options of a stitch together: what contradicts itself, has no effect, or an effect
+that surprises.
 
-One option by itself is judged by its type on the command line, and shapes by the stitching layer that is to fit them.
-"""
+One option by itself is judged by its type on the command line, and shapes by the stitching layer
+that is to fit them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,8 +17,11 @@ from src.stitching.experiments import Experiment, Pair
 from src.stitching.layers import StitchingLayer
 
 
-def check_options(experiment: Experiment, layers: Mapping[Pair, StitchingLayer], front: Network, end: Network) -> None:
-    """Warn of options that have no effect, or one that surprises, and note cuts around which the images go on.
+def check_options(
+    experiment: Experiment, layers: Mapping[Pair, StitchingLayer], front: Network, end: Network
+) -> None:
+    """Warn of options that have no effect, or one that surprises, and note cuts around which the
+    images go on.
 
     Raises:
         UserError: two options contradict each other.
@@ -27,7 +31,9 @@ def check_options(experiment: Experiment, layers: Mapping[Pair, StitchingLayer],
     _warn_of_options_of_other_inits(options)
     _warn_of_high_ranks(options, layers)
     if options["n_epochs"] and not options["mod_only_stitch"] and _has_batch_norms(front, end):
-        note("without --mod-only-stitch the BatchNorm statistics of what the stitch uses of both networks move")
+        note(
+            "without --mod-only-stitch the BatchNorm statistics of what the stitch uses of both networks move"
+        )
     _note_cuts_inside_blocks(list(dict.fromkeys(pair.end_layer for pair in layers)), end)
 
 
@@ -35,7 +41,9 @@ def _check_training(options: Mapping[str, Any]) -> None:
     if options["n_epochs"]:
         return
     if options["objective"] != "task":
-        raise UserError(f"--objective {options['objective']} with -e 0: nothing is trained; leave one of them out")
+        raise UserError(
+            f"--objective {options['objective']} with -e 0: nothing is trained; leave one of them out"
+        )
     if options["init"] == "rand":
         warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
 
@@ -60,7 +68,9 @@ def _warn_of_high_ranks(options: Mapping[str, Any], layers: Mapping[Pair, Stitch
         rank = options[option] or 0
         whole = [f"{name} ({width})" for name, width in widths.items() if rank > width]
         if whole:
-            warn(f"--{option.replace('_', '-')} {rank} is above the width of {', '.join(whole)}: no effect")
+            warn(
+                f"--{option.replace('_', '-')} {rank} is above the width of {', '.join(whole)}: no effect"
+            )
 
 
 def _has_batch_norms(*networks: Network) -> bool:

@@ -1,4 +1,5 @@
-"""The experiment that a result belongs to: which results may be taken together, and which one of them counts."""
+"""The experiment that a result belongs to: which results may be taken together, and which one of
+them counts."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
@@ -31,9 +32,8 @@ class Pair(NamedTuple):
 class Experiment:
     """The settings that tell a stitch from others between the same layers.
 
-    They are options of `exec_stitch.py`, entries of `config.txt` and columns of tables by the same names; None where a
-    run does not say.
-    """
+    They are options of `exec_stitch.py`, entries of `config.txt` and columns of tables by the same
+    names; None where a run does not say."""
 
     front_model_path: str | None
     end_model_path: str | None
@@ -49,10 +49,16 @@ class Experiment:
     n_epochs: int | None = None
     pinv_cutoff: str = "paper"  # the only one of the public code
     seed: int | None = None
-    shortcut: float | None = None  # all images had dots, which told their class with this probability
-    front_weights: str | None = None  # the first digits of their SHA-256; None: the run did not record it
+    shortcut: float | None = (
+        None  # all images had dots, which told their class with this probability
+    )
+    front_weights: str | None = (
+        None  # the first digits of their SHA-256; None: the run did not record it
+    )
     end_weights: str | None = None
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)  # all; no column
+    options: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False
+    )  # all; no column
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "Experiment":
@@ -61,7 +67,9 @@ class Experiment:
         Raises:
             ValueError: an option is missing or of another type; names it.
         """
-        return dataclasses.replace(from_record(Experiment, {**options, **short_weights(options)}), options=options)
+        return dataclasses.replace(
+            from_record(Experiment, {**options, **short_weights(options)}), options=options
+        )
 
     def config(self, pair: Pair) -> dict[str, Any]:
         """Return what the `config.txt` of a pair of layers holds."""
@@ -83,8 +91,12 @@ class Experiment:
     @property
     def networks(self) -> tuple[NetworkName, NetworkName]:
         """The front and the end network."""
-        front = NetworkName.of(self.front_model_path, self.front_model_type, seed=self.seed, weights=self.front_weights)
-        end = NetworkName.of(self.end_model_path, self.end_model_type, seed=self.seed, weights=self.end_weights)
+        front = NetworkName.of(
+            self.front_model_path, self.front_model_type, seed=self.seed, weights=self.front_weights
+        )
+        end = NetworkName.of(
+            self.end_model_path, self.end_model_type, seed=self.seed, weights=self.end_weights
+        )
         return front, end
 
     @property
@@ -95,13 +107,17 @@ class Experiment:
 
     @property
     def key(self) -> tuple[Hashable, ...]:
-        """A value that two experiments share if they are the same one, under whatever names of their networks."""
-        return self.network_keys, *(value for name, value in self.settings.items() if name not in NETWORKS)
+        """A value that two experiments share if they are the same one, under whatever names of
+        their networks."""
+        return self.network_keys, *(
+            value for name, value in self.settings.items() if name not in NETWORKS
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StitchResult(Experiment):
-    """A row of a table of stitches: the experiment and the layers, to which a table adds what it measures."""
+    """A row of a table of stitches: the experiment and the layers, to which a table adds what it
+    measures."""
 
     front_layer: str
     end_layer: str
@@ -119,16 +135,26 @@ def pair_of(options: Mapping[str, Any]) -> Pair:
 
 
 def short_weights(options: Mapping[str, Any]) -> dict[str, str]:
-    """Return the first digits of the SHA-256 of both networks' weights, by column, as the options of a run have it."""
+    """Return the first digits of the SHA-256 of both networks' weights, by column, as the options
+    of a run have it."""
     records = ("front_model_path_sha256", "end_model_path_sha256")
-    return {name: (options.get(record) or "")[:SHORT] for name, record in zip(WEIGHTS, records, strict=True)}
+    return {
+        name: (options.get(record) or "")[:SHORT]
+        for name, record in zip(WEIGHTS, records, strict=True)
+    }
 
 
 def by_experiment(rows: Iterable[Result]) -> dict[str, list[Result]]:
-    """Group rows of stitches by experiment, under titles that name what tells one from another; "" for a single one."""
+    """Group rows of stitches by experiment, under titles that name what tells one from another; ""
+    for a single one."""
     groups = grouped(rows, lambda row: row.key)
     settings = [same[0].settings for same in groups.values()]
-    titles = _details([{name: value for name, value in values.items() if name not in WEIGHTS} for values in settings])
+    titles = _details(
+        [
+            {name: value for name, value in values.items() if name not in WEIGHTS}
+            for values in settings
+        ]
+    )
     if len(set(titles)) < len(titles):  # networks that were trained again
         titles = _details(settings)
     return dict(zip(titles, groups.values(), strict=True))
@@ -143,43 +169,56 @@ def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[R
     groups = grouped(items, key)
     n_repeated = sum(len(same) - 1 for same in groups.values())
     if n_repeated:
-        results = "1 result repeats another" if n_repeated == 1 else f"{n_repeated} results repeat others"
+        results = (
+            "1 result repeats another" if n_repeated == 1 else f"{n_repeated} results repeat others"
+        )
         warn(f"{results} of the same experiment; the newest of each counts")
     return [same[-1] for same in groups.values()]
 
 
 def newest_runs(runs: Iterable[Result]) -> list[Result]:
-    """Return the newest of the runs (`folder`, `row`) that stitch the same layers in the same experiment; see `newest`.
+    """Return the newest of the runs (`folder`, `row`) that stitch the same layers in the same
+    experiment; see `newest`.
 
     Their order stays, whatever it is; the names of their folders are times, which tell the newest.
     """
     runs = list(runs)
-    counted = newest(sorted(runs, key=lambda run: run.folder.name), lambda run: (run.row.pair, run.row.key))
+    counted = newest(
+        sorted(runs, key=lambda run: run.folder.name), lambda run: (run.row.pair, run.row.key)
+    )
     chosen = set(map(id, counted))
     return [run for run in runs if id(run) in chosen]
 
 
 def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[str]) -> list[str]:
-    """Name the method of each experiment; where methods share a name, add the settings that tell them apart.
+    """Name the method of each experiment; where methods share a name, add the settings that tell
+    them apart.
 
     Args:
         apart_from: columns to ignore.
     """
     methods = [
-        tuple((name, value) for name, value in each.settings.items() if name not in apart_from) for each in experiments
+        tuple((name, value) for name, value in each.settings.items() if name not in apart_from)
+        for each in experiments
     ]
     plain = dict(zip(methods, (each.method for each in experiments), strict=True))
     names = {}
     for name, alike in grouped(plain, plain.__getitem__).items():
-        for method, details in zip(alike, _details([dict(method) for method in alike]), strict=True):
+        for method, details in zip(
+            alike, _details([dict(method) for method in alike]), strict=True
+        ):
             names[method] = f"{name} ({details})" if details else name
     return [names[method] for method in methods]
 
 
 def _details(alike: Sequence[Mapping[str, Any]]) -> list[str]:
     """Describe each of several settings by the values that differ among them."""
-    differing = [name for name in alike[0] if len({values[name] for values in alike}) > 1] if alike else []
-    return [", ".join(f"{name}={_text(name, values[name])}" for name in differing) for values in alike]
+    differing = (
+        [name for name in alike[0] if len({values[name] for values in alike}) > 1] if alike else []
+    )
+    return [
+        ", ".join(f"{name}={_text(name, values[name])}" for name in differing) for values in alike
+    ]
 
 
 def _text(name: str, value: Any) -> Any:

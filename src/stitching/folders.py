@@ -1,7 +1,7 @@
 """The files of stitching runs, of this suite or of the public code: options, metrics, predictions.
 
-`summary.txt`, `config.txt` and `training_logs.csv` are the public code's; `metrics.json` and `predictions.npz` are new.
-"""
+`summary.txt`, `config.txt` and `training_logs.csv` are the public code's; `metrics.json` and
+`predictions.npz` are new."""
 
 import io
 import math
@@ -47,21 +47,26 @@ class StitchingRun:
     folder: Path
     options: dict[str, Any]  # its config.txt
     row: StitchRow
-    evaluations: Mapping[str, Any] = field(default_factory=dict)  # by detector, see `src.ood.evaluation_rows`
+    evaluations: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # by detector, see `src.ood.evaluation_rows`
 
     @property
     def validity(self) -> Any:
-        """How its activations lie to those of the end network, by any evaluation that measured it; None of none."""
+        """How its activations lie to those of the end network, by any evaluation that measured it;
+        None of none."""
         return next((row.validity for row in self.evaluations.values() if row.validity), None)
 
     @property
     def identified(self) -> Any:
-        """The share of test images that it is identified by, from any evaluation that measured it; None of none."""
+        """The share of test images that it is identified by, from any evaluation that measured it;
+        None of none."""
         return next((row.identified for row in self.evaluations.values() if row.identified), None)
 
     @property
     def noise_cost(self) -> float | None:
-        """The accuracy that noise of the limit costs the end network at the end layer; None where it is not known."""
+        """The accuracy that noise of the limit costs the end network at the end layer; None where
+        it is not known."""
         costs = (row.noise_cost for row in self.evaluations.values())
         return next((cost for cost in costs if cost is not None), None)
 
@@ -83,7 +88,8 @@ class StitchingRun:
 
     @property
     def has_converged(self) -> bool:
-        """Whether the training loss fell by at most 2 % over the last fifth of the epochs; one epoch does not tell."""
+        """Whether the training loss fell by at most 2 % over the last fifth of the epochs; one
+        epoch does not tell."""
         path = self.folder / "training_logs.csv"
         losses = [row.train_loss for row in read_table(path, EpochRow)] if path.is_file() else []
         fifth = math.ceil(len(losses) / 5)
@@ -103,7 +109,9 @@ def write_predictions(path: Path, classes: Mapping[Hashable, Tensor]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def write_metrics(folder: Path, row: StitchRow, *, sparsity: Mapping[str, float], **further: float) -> None:
+def write_metrics(
+    folder: Path, row: StitchRow, *, sparsity: Mapping[str, float], **further: float
+) -> None:
     """Write `metrics.json`, which has null for what is not finite, and `summary.txt`.
 
     Args:
@@ -114,7 +122,12 @@ def write_metrics(folder: Path, row: StitchRow, *, sparsity: Mapping[str, float]
     for name, value in values.items():
         if value is not None and not math.isfinite(value):
             values[name] = None
-            if name not in ("kappa", "front_accuracy", "r2_matched", "r2_test"):  # where they are not defined
+            if name not in (
+                "kappa",
+                "front_accuracy",
+                "r2_matched",
+                "r2_test",
+            ):  # where they are not defined
                 warn(f"{row.pair}: the {name} is not finite ({value})")
     write_json(folder / "metrics.json", values | further | {"sparsity": sparsity})
     lines = [  # some end with a blank, which readers rely on
@@ -136,8 +149,11 @@ def write_metrics(folder: Path, row: StitchRow, *, sparsity: Mapping[str, float]
     write_text(folder / "summary.txt", "\n".join(lines) + "\n")
 
 
-def read_runs(source_dir: str | Path, *, recursive: bool = False) -> tuple[list[StitchingRun], list[str]]:
-    """Read all finished runs in a folder, oldest first (names are times), and say which ones were skipped and why.
+def read_runs(
+    source_dir: str | Path, *, recursive: bool = False
+) -> tuple[list[StitchingRun], list[str]]:
+    """Read all finished runs in a folder, oldest first (names are times), and say which ones were
+    skipped and why.
 
     A folder that has neither the name nor the options of a run is no run.
 
@@ -146,7 +162,9 @@ def read_runs(source_dir: str | Path, *, recursive: bool = False) -> tuple[list[
     """
     source_dir = Path(source_dir)
     if not source_dir.is_dir():
-        raise UserError(f"{source_dir} is no folder; give the folder that holds the folders of stitching runs")
+        raise UserError(
+            f"{source_dir} is no folder; give the folder that holds the folders of stitching runs"
+        )
     runs, skipped = [], []
     for parent in (source_dir, *(sorted(folders_of_runs(source_dir)) if recursive else ())):
         for path in sorted(path for path in parent.iterdir() if path.is_dir()):
@@ -164,7 +182,10 @@ def _is_stitch(config: Path) -> bool:
 
 def folders_of_runs(source_dir: Path) -> set[Path]:
     """Return the folders below this one that hold runs, but those that were moved aside."""
-    folders = {config.parent.parent for config in source_dir.rglob("config.txt")} - {source_dir, source_dir.parent}
+    folders = {config.parent.parent for config in source_dir.rglob("config.txt")} - {
+        source_dir,
+        source_dir.parent,
+    }
     return {folder for folder in folders if not _is_stale(folder.relative_to(source_dir))}
 
 
@@ -207,22 +228,32 @@ def read_run(folder: Path) -> StitchingRun:
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
     options = read_options(folder / "config.txt")
     if options.get("control"):
-        raise UserError(f"{folder} is a label-only control, which version 1.0 made; remove the folder")
+        raise UserError(
+            f"{folder} is a label-only control, which version 1.0 made; remove the folder"
+        )
     with readable(folder / "summary.txt", "remove the folder, and stitch this pair again"):
         lines = (folder / "summary.txt").read_text(encoding="utf-8").splitlines()
     said = dict(line.split(": ", 1) for line in lines[:7] if ": " in line)
-    measured: dict[str, Any] = {name: said[key].strip() for key, name in SUMMARY.items() if key in said}
+    measured: dict[str, Any] = {
+        name: said[key].strip() for key, name in SUMMARY.items() if key in said
+    }
     if (folder / "metrics.json").is_file():
         written = read_json(folder / "metrics.json")
         measured |= written if isinstance(written, dict) else {}
     if options.get("init") in STARTS:
         measured["matching_error"] = None  # for which the public code writes 0
     paths = {f"{side}_model_path": options.get(f"{side}_model_path") for side in ("front", "end")}
-    normalised = {name: os.path.normpath(path) for name, path in paths.items() if isinstance(path, str) and path}
+    normalised = {
+        name: os.path.normpath(path)
+        for name, path in paths.items()
+        if isinstance(path, str) and path
+    }
     unknown = {"end_accuracy": math.nan}  # in runs of the public code
     named = normalised | short_weights(options) | {"folder": folder.name}
     try:
         row = from_record(StitchRow, unknown | measured | options | named)
     except ValueError as error:
-        raise UserError(f"{folder} is no folder of a stitching run ({error} missing or damaged)") from error
+        raise UserError(
+            f"{folder} is no folder of a stitching run ({error} missing or damaged)"
+        ) from error
     return StitchingRun(folder, options, row)

@@ -1,9 +1,10 @@
-"""Stitches between many pairs of layers of two networks on shared passes; one pair is a grid of one.
+"""Stitches between many pairs of layers of two networks on shared passes; one pair is a grid of
+one.
 
-Each batch takes one pass of the front network for all front layers and one of the end network for all end layers.
-Stitches into the same end layer go on together, one behind the other along the batch: frozen networks in
-evaluation mode treat samples independently, so every pair gets what it would get alone.
-"""
+Each batch takes one pass of the front network for all front layers and one of the end network for
+all end layers. Stitches into the same end layer go on together, one behind the other along the
+batch: frozen networks in evaluation mode treat samples independently, so every pair gets what it
+would get alone."""
 
 import copy
 import math
@@ -30,17 +31,24 @@ from src.training import HeadLosses, Task, classification_losses
 
 
 class GridScore(NamedTuple):
-    """Metrics of the stitches of a grid on a data set, and the classes that they and the two networks predict."""
+    """Metrics of the stitches of a grid on a data set, and the classes that they and the two
+    networks predict."""
 
     pairs: dict[Pair, Metrics]
-    predictions: dict[Pair | str, Tensor]  # (N,): classes; by pair, of `front` (-1 of an encoder) and `end`, and labels
+    predictions: dict[
+        Pair | str, Tensor
+    ]  # (N,): classes; by pair, of `front` (-1 of an encoder) and `end`, and labels
 
 
 class _Sums(NamedTuple):
     """What an evaluation adds up over batches."""
 
-    predictions: dict[Pair | str, list[Tensor]]  # classes by pair, of `front` and `end`, and labels; (B,) a batch
-    residuals: dict[Pair, Tensor | float]  # squared differences between stitched and target activations
+    predictions: dict[
+        Pair | str, list[Tensor]
+    ]  # classes by pair, of `front` and `end`, and labels; (B,) a batch
+    residuals: dict[
+        Pair, Tensor | float
+    ]  # squared differences between stitched and target activations
     targets: dict[str, Moments]  # of the end network's activations, by end layer
 
 
@@ -80,11 +88,24 @@ class Grid(Task):
         self.front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
         self.end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
         # In the order in which they run: one end layer after the other
-        self.layers = {pair: layers[pair] for name in self.end_layers for pair in layers if pair.end_layer == name}
+        self.layers = {
+            pair: layers[pair]
+            for name in self.end_layers
+            for pair in layers
+            if pair.end_layer == name
+        }
         self.heads = list(self.layers.values())
-        self.compared = {name: objective.compared(name, end.behind(name), end.output_name) for name in self.end_layers}
-        self.targets = list(dict.fromkeys(name for names in self.compared.values() for name in names))
-        self.given = {"front": front, "end": end}  # targets and networks alone do not move with the statistics
+        self.compared = {
+            name: objective.compared(name, end.behind(name), end.output_name)
+            for name in self.end_layers
+        }
+        self.targets = list(
+            dict.fromkeys(name for names in self.compared.values() for name in names)
+        )
+        self.given = {
+            "front": front,
+            "end": end,
+        }  # targets and networks alone do not move with the statistics
         self.front = front if frozen else _contiguous_copy(front)
         self.end = end if frozen else _contiguous_copy(end)
         self.modules = [*self.heads, *([] if frozen else [self.front, self.end])]
@@ -101,7 +122,9 @@ class Grid(Task):
         output_name = self.end.output_name
         needs_logits = self.objective.measures_accuracy or not training
         output_names = [output_name] if needs_logits else []
-        behind = {end_layer: [*compared, *output_names] for end_layer, compared in self.compared.items()}
+        behind = {
+            end_layer: [*compared, *output_names] for end_layer, compared in self.compared.items()
+        }
         with torch.no_grad():
             front_acts, target_acts = activations_of_both(
                 self.front, self.front_layers, self.given["end"], self.targets, images
@@ -117,14 +140,19 @@ class Grid(Task):
             if self.objective.loss:
                 loss = LOSSES[self.objective.loss]
                 names = self.compared[pairs[0].end_layer]
-                losses = torch.stack([loss(stitched[name], target_acts[name]) for name in names]).mean(0)
+                losses = torch.stack(
+                    [loss(stitched[name], target_acts[name]) for name in names]
+                ).mean(0)
             if training and self.l1_coef:
-                losses = losses + self.l1_coef * torch.stack([self.layers[pair].l1_norm() for pair in pairs])
+                losses = losses + self.l1_coef * torch.stack(
+                    [self.layers[pair].l1_norm() for pair in pairs]
+                )
             yield group._replace(losses=losses)
 
     @torch.no_grad()
     def evaluate(self, batches: Batches) -> GridScore:
-        """Return accuracies, predictions and representation differences of all stitches and of the given networks."""
+        """Return accuracies, predictions and representation differences of all stitches and of the
+        given networks."""
         self.train(False)
         sums = _Sums(
             predictions=defaultdict(list),
@@ -147,7 +175,11 @@ class Grid(Task):
             front_names.append(self.front.output_name)
         end_names = [*self.end_layers, self.end.output_name]
         front_acts, end_acts = activations_of_both(
-            self.front, list(dict.fromkeys(front_names)), self.end, list(dict.fromkeys(end_names)), images
+            self.front,
+            list(dict.fromkeys(front_names)),
+            self.end,
+            list(dict.fromkeys(end_names)),
+            images,
         )
 
         # The networks alone
@@ -166,15 +198,21 @@ class Grid(Task):
         for pairs, stitched, stitched_logits in self.stitched(front_acts, images):
             squares = (at_least_single(stitched) - end_acts[pairs[0].end_layer]).square_()
             residuals = squares.flatten(1).sum(1, dtype=torch.float64)
-            for pair, residual, classes in zip(pairs, residuals, stitched_logits.argmax(-1), strict=True):
+            for pair, residual, classes in zip(
+                pairs, residuals, stitched_logits.argmax(-1), strict=True
+            ):
                 sums.residuals[pair] += residual
                 sums.predictions[pair].append(classes)
 
     def _metrics(self, classes: Mapping[Pair | str, Tensor], sums: "_Sums") -> dict[Pair, Metrics]:
-        """Return the metrics of each pair, from predicted classes (N,) by pair and network, and the labels."""
+        """Return the metrics of each pair, from predicted classes (N,) by pair and network, and the
+        labels."""
         labels = classes["labels"]
         n_images = len(labels)
-        accuracy = {name: (predicted == labels).sum().item() / n_images for name, predicted in classes.items()}
+        accuracy = {
+            name: (predicted == labels).sum().item() / n_images
+            for name, predicted in classes.items()
+        }
         metrics = {}
         for pair, residual in sums.residuals.items():
             target = sums.targets[pair.end_layer]
@@ -193,8 +231,11 @@ class Grid(Task):
             )
         return metrics
 
-    def stitched(self, acts: Mapping[str, Tensor], images: Tensor) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
-        """Yield some pairs at a time with their stitched activations (P, B, …) and logits (P, B, n_classes).
+    def stitched(
+        self, acts: Mapping[str, Tensor], images: Tensor
+    ) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
+        """Yield some pairs at a time with their stitched activations (P, B, …) and logits (P, B,
+        n_classes).
 
         Args:
             acts: of the front network, by layer.
@@ -211,7 +252,8 @@ class Grid(Task):
     def _tails(
         self, images: Tensor, sources: Mapping[str, Tensor], behind: Mapping[str, Sequence[str]]
     ) -> Iterator[tuple[list[Pair], dict[str, Tensor]]]:
-        """Yield some pairs at a time with their activations (P, B, …) at the end layer and at layers behind it.
+        """Yield some pairs at a time with their activations (P, B, …) at the end layer and at
+        layers behind it.
 
         Args:
             images: (B, C, H, W).
@@ -227,16 +269,24 @@ class Grid(Task):
                 n_together = max(1, self.fitting.rows(kind) // n_samples)
                 pairs, group = group[:n_together], group[n_together:]
                 with self.fitting.measured(kind, len(pairs) * n_samples):
-                    stitched = torch.cat([self.layers[pair](sources[pair.front_layer]) for pair in pairs])
+                    stitched = torch.cat(
+                        [self.layers[pair](sources[pair.front_layer]) for pair in pairs]
+                    )
                     acts = {end_layer: stitched}
                     if names:
-                        acts |= self.end.activations(stitched, names, after=end_layer, images=images)
-                    yield pairs, {name: act.unflatten(0, (len(pairs), -1)) for name, act in acts.items()}
+                        acts |= self.end.activations(
+                            stitched, names, after=end_layer, images=images
+                        )
+                    yield (
+                        pairs,
+                        {name: act.unflatten(0, (len(pairs), -1)) for name, act in acts.items()},
+                    )
                     del stitched, acts  # their memory is for the next
 
 
 def _contiguous_copy(network: Network) -> Network:
-    """Copy a network whose statistics are to move: in channels_last, those of BatchNorm on a CPU are imprecise."""
+    """Copy a network whose statistics are to move: in channels_last, those of BatchNorm on a CPU
+    are imprecise."""
     return copy.deepcopy(network).to(memory_format=torch.contiguous_format)
 
 
@@ -249,7 +299,8 @@ def agreement_of(predictions: Tensor, references: Tensor) -> tuple[float, float]
     """
     n_classes = 1 + int(torch.maximum(predictions, references).max())
     shares = [
-        torch.bincount(classes, minlength=n_classes).double() / len(classes) for classes in (predictions, references)
+        torch.bincount(classes, minlength=n_classes).double() / len(classes)
+        for classes in (predictions, references)
     ]
     observed = (predictions == references).double().mean().item()
     by_chance = (shares[0] @ shares[1]).item()

@@ -1,4 +1,5 @@
-"""Writes the table and the heat maps of a folder of stitching runs, and the comparison of two such folders."""
+"""Writes the table and the heat maps of a folder of stitching runs, and the comparison of two such
+folders."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,9 @@ MAX_PANELS = 12  # heat maps in one figure
 AXES = {"row_label": "front layer", "column_label": "end layer"}
 
 
-def write_grid(path: Path, rows: Sequence[StitchRow], *, figure: str = ".png", title: str = "") -> None:
+def write_grid(
+    path: Path, rows: Sequence[StitchRow], *, figure: str = ".png", title: str = ""
+) -> None:
     """Write rows as a CSV, and beside it heat maps of their accuracies, one for each experiment.
 
     Args:
@@ -27,14 +30,19 @@ def write_grid(path: Path, rows: Sequence[StitchRow], *, figure: str = ".png", t
     """
     write_table(path, StitchRow, rows)
     panels = {
-        name: {name.replace(", ", "\n") or "accuracy of the stitched network": HeatMap(accuracies(group))}
+        name: {
+            name.replace(", ", "\n") or "accuracy of the stitched network": HeatMap(
+                accuracies(group)
+            )
+        }
         for name, group in by_experiment(rows).items()
     }
     draw(path, panels, figure=figure, title=title, caption=describe_stitches(rows))
 
 
 def update_grid(directory: Path, *, create: bool, title: str = "") -> None:
-    """Rebuild `grid.csv` and `grid.png` from all finished runs of a folder; safe when several processes do so.
+    """Rebuild `grid.csv` and `grid.png` from all finished runs of a folder; safe when several
+    processes do so.
 
     Args:
         create: make them where there are none yet.
@@ -81,26 +89,39 @@ def compare(
     panels = {
         first: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_1)),
         second: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_2)),
-        f"{second} − {first}": HeatMap.difference(pivot(stitches, lambda row: compared(row).difference)),
+        f"{second} − {first}": HeatMap.difference(
+            pivot(stitches, lambda row: compared(row).difference)
+        ),
     }
     for name, panel in panels.items():
         table(name, *panel.matrix)
     if path:
         lines = pivot(stitches, compared, missing=None).values
         write_table(path, ComparisonRow, [row for line in lines for row in line if row])
-        draw(path, {"": panels}, figure=figure, title=title, caption=describe_stitches(*experiments))
+        draw(
+            path, {"": panels}, figure=figure, title=title, caption=describe_stitches(*experiments)
+        )
 
 
-def draw(path: Path, panels: Mapping[str, Mapping[str, HeatMap]], *, figure: str, **texts: str) -> None:
+def draw(
+    path: Path, panels: Mapping[str, Mapping[str, HeatMap]], *, figure: str, **texts: str
+) -> None:
     """Draw a figure beside a table, and say what was written.
 
     Args:
         panels: by experiment and title; the last experiments are drawn, as many as fit.
         figure: the ending of its name.
     """
-    drawn, n_shown = path.with_suffix(figure), MAX_PANELS // max(map(len, panels.values()), default=1)
+    drawn, n_shown = (
+        path.with_suffix(figure),
+        MAX_PANELS // max(map(len, panels.values()), default=1),
+    )
     if len(panels) > n_shown:
         note(f"{drawn} shows the last {n_shown} of {len(panels)} experiments")
-    shown = [panel for of_experiment in list(panels.values())[-n_shown:] for panel in of_experiment.items()]
+    shown = [
+        panel
+        for of_experiment in list(panels.values())[-n_shown:]
+        for panel in of_experiment.items()
+    ]
     is_drawn = maps(drawn, dict(shown), **AXES, **texts)
     note(f"wrote {path}{f' and {drawn}' * is_drawn}")

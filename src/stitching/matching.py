@@ -1,4 +1,5 @@
-"""Direct matching: of two activations, and of all pairs of a grid on shared passes; see `closed_forms`."""
+"""Direct matching: of two activations, and of all pairs of a grid on shared passes; see
+`closed_forms`."""
 
 import math
 from collections import Counter
@@ -71,8 +72,11 @@ class ClsKey(NamedTuple):
 GridMoments = Mapping[SourceKey, SourceMoments]
 
 
-def direct_matching(source: Tensor, target: Tensor, *, form: str = "pinv", cutoff: Cutoff = "paper") -> Matching:
-    """Return the affine map that matches two activations of the same samples and positions, with its error.
+def direct_matching(
+    source: Tensor, target: Tensor, *, form: str = "pinv", cutoff: Cutoff = "paper"
+) -> Matching:
+    """Return the affine map that matches two activations of the same samples and positions, with
+    its error.
 
     Args:
         source: (B, C1, H, W), (B, T, C1) or (B, C1).
@@ -91,18 +95,26 @@ def direct_matching(source: Tensor, target: Tensor, *, form: str = "pinv", cutof
     if form not in FORMS:
         raise ValueError(f"there is no form {form}; choose one of {', '.join(FORMS)}")
     parts = _parts(torch.arange(len(source)), form)
-    moments = [moments_of(Rows.of(source[part]), Rows.of(target[part]), len(part), form=form) for part in parts]
+    moments = [
+        moments_of(Rows.of(source[part]), Rows.of(target[part]), len(part), form=form)
+        for part in parts
+    ]
     return closed_form(form, moments, cutoff=cutoff)["target"]
 
 
-def moments_of(source: Rows | UpsampledRows, target: Rows, n_samples: int, *, form: str) -> SourceMoments:
+def moments_of(
+    source: Rows | UpsampledRows, target: Rows, n_samples: int, *, form: str
+) -> SourceMoments:
     """Return the moments of a source and a target that a form needs."""
     targets = {"target": target.moments(diagonal=not FORMS[form].target_scatter)}
-    return SourceMoments(n_samples, source.moments(), targets, {"target": source.cross(target).scatter})
+    return SourceMoments(
+        n_samples, source.moments(), targets, {"target": source.cross(target).scatter}
+    )
 
 
 def _parts(samples: Tensor, form: str) -> list[Tensor]:
-    """Split samples (n,) as a form needs them: the last fifth judges the penalties of ridge, the others are fitted."""
+    """Split samples (n,) as a form needs them: the last fifth judges the penalties of ridge, the
+    others are fitted."""
     if not FORMS[form].held_out:
         return [samples]
     if len(samples) < 2:
@@ -114,7 +126,8 @@ def _parts(samples: Tensor, form: str) -> list[Tensor]:
 def matching_batches(
     train_set: BaseImageSet, n: int, batch_size: int, *, seed: int, form: str = "pinv"
 ) -> list[Batches]:
-    """Return batches of the first n training images in shuffled order, not augmented, for each part of `_parts`."""
+    """Return batches of the first n training images in shuffled order, not augmented, for each part
+    of `_parts`."""
     samples = train_set.permutation(seed)[:n]
     if len(samples) < n:
         warn_once(f"there are only {len(samples)} training images to match on, not {n}")
@@ -122,8 +135,11 @@ def matching_batches(
 
 
 @torch.no_grad()
-def grid_moments(front: Network, end: Network, layers: Layers, batches: Batches, *, form: str) -> GridMoments:
-    """Return the moments that a form of `FORMS` needs of all pairs, from one pass of each network over the batches."""
+def grid_moments(
+    front: Network, end: Network, layers: Layers, batches: Batches, *, form: str
+) -> GridMoments:
+    """Return the moments that a form of `FORMS` needs of all pairs, from one pass of each network
+    over the batches."""
     front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
     end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
     total: GridMoments = {}
@@ -138,7 +154,8 @@ def grid_moments(front: Network, end: Network, layers: Layers, batches: Batches,
 
 
 def _slices(sources: Activations, targets: Activations) -> Iterator[slice]:
-    """Split the rows of a batch, so that not more than `AT_ONCE` numbers are copied to float64 together."""
+    """Split the rows of a batch, so that not more than `AT_ONCE` numbers are copied to float64
+    together."""
     activations = [*sources.values(), *targets.values()]
     n_numbers = sum(activation[0].numel() for activation in activations)
     n_rows = max(1, AT_ONCE // n_numbers)
@@ -147,7 +164,8 @@ def _slices(sources: Activations, targets: Activations) -> Iterator[slice]:
 
 
 def pooled(moments: GridMoments, more: GridMoments) -> GridMoments:
-    """Pool two sets of moments. Sources and targets that `more` lacks are dropped; it has none that `moments` lacks."""
+    """Pool two sets of moments. Sources and targets that `more` lacks are dropped; it has none that
+    `moments` lacks."""
     pooled_moments: dict[SourceKey, SourceMoments] = {}
     targets: dict[Hashable, Moments] = {}  # pooled once for all sources
     for source, more_of_source in more.items():
@@ -156,7 +174,9 @@ def pooled(moments: GridMoments, more: GridMoments) -> GridMoments:
     return pooled_moments
 
 
-def _moments(layers: Layers, sources: Activations, targets: Activations, *, form: str) -> GridMoments:
+def _moments(
+    layers: Layers, sources: Activations, targets: Activations, *, form: str
+) -> GridMoments:
     """Return the moments of all pairs over activations of the same images."""
     # Each source and each target is prepared once for all of its pairs
     source_rows_of: dict[SourceKey, Rows | UpsampledRows] = {}
@@ -179,13 +199,19 @@ def _moments(layers: Layers, sources: Activations, targets: Activations, *, form
 
     # Moments of each target, of each source, and of both together
     diagonal = not FORMS[form].target_scatter
-    moments_of_target = {target: rows.moments(diagonal=diagonal) for target, rows in target_rows_of.items()}
+    moments_of_target = {
+        target: rows.moments(diagonal=diagonal) for target, rows in target_rows_of.items()
+    }
     n_samples = len(next(iter(targets.values())))
     moments = {}
     for source, keys in targets_of.items():
         rows = source_rows_of[source]
         own_targets = {key: moments_of_target[key] for key in keys}
-        cross = {key: rows.cross(target_rows_of[key]).scatter for key in keys if isinstance(key, TargetKey)}
+        cross = {
+            key: rows.cross(target_rows_of[key]).scatter
+            for key in keys
+            if isinstance(key, TargetKey)
+        }
         moments[source] = SourceMoments(n_samples, rows.moments(), own_targets, cross)
     return moments
 
@@ -216,7 +242,9 @@ def match_layers(
 
 
 @torch.no_grad()
-def _matched(layers: Layers, moments: Sequence[GridMoments], *, form: str, **options: Any) -> dict[Pair, Matching]:
+def _matched(
+    layers: Layers, moments: Sequence[GridMoments], *, form: str, **options: Any
+) -> dict[Pair, Matching]:
     """Set stitching layers from moments; a learned CLS token starts as the mean of the target's."""
     matched = {}
     groups = grouped(layers, lambda pair: SourceKey.of(pair, layers[pair]))
@@ -231,7 +259,9 @@ def _matched(layers: Layers, moments: Sequence[GridMoments], *, form: str, **opt
             matching = matchings[TargetKey.of(pair, layer)]
             layer.set_affine(matching.weight, matching.bias)
             if hasattr(layer, "cls_token"):
-                cls_moments = reduce(Moments.pooled, [part.targets[ClsKey(pair.end_layer)] for part in parts])
+                cls_moments = reduce(
+                    Moments.pooled, [part.targets[ClsKey(pair.end_layer)] for part in parts]
+                )
                 layer.cls_token.copy_(cls_moments.mean)
             matched[pair] = matching
     return {pair: matched[pair] for pair in layers}
@@ -248,10 +278,11 @@ class _TrainingImages(NamedTuple):
     form: str
 
     def moments(self, layers: Layers, first: int, last: int) -> list[GridMoments]:
-        """Return the moments of the images from `first` to `last`, for each part of `_parts` of all images up to there.
+        """Return the moments of the images from `first` to `last`, for each part of `_parts` of all
+        images up to there.
 
-        The last fifth that judges the penalties of ridge begins at four fifths of `last`, whatever `first` is.
-        """
+        The last fifth that judges the penalties of ridge begins at four fifths of `last`, whatever
+        `first` is."""
         moments = []
         for part in _parts(torch.arange(last), self.form):
             indices = self.order[part[part >= first]]
@@ -272,12 +303,14 @@ def match_until_settled(
     rank: int | None = None,
     cutoff: Cutoff = "paper",
 ) -> dict[Pair, Matching]:
-    """Set stitching layers by direct matching on training images whose number is doubled until each pair is settled.
+    """Set stitching layers by direct matching on training images whose number is doubled until each
+    pair is settled.
 
-    A pair is settled on n images where R² on them and on the next n differ by at most `GAP`, there and at n/2, and
-    there are `ROWS_PER_CHANNEL` rows for each channel of the source. A pair that never is gets all images, and a note
-    says so. The result of a pair does not depend on the other pairs, and is that of `match_layers` on the first
-    `n_samples` of the `matching_batches`. The held-out images of one size are matched on in the next.
+    A pair is settled on n images where R² on them and on the next n differ by at most `GAP`, there
+    and at n/2, and there are `ROWS_PER_CHANNEL` rows for each channel of the source. A pair that
+    never is gets all images, and a note says so. The result of a pair does not depend on the other
+    pairs, and is that of `match_layers` on the first `n_samples` of the `matching_batches`. The
+    held-out images of one size are matched on in the next.
 
     Args and errors: as for `match_layers`.
     """
@@ -294,7 +327,9 @@ def match_until_settled(
         held_out = images.moments(unsettled, n, 2 * n)
         seen = reduce(pooled, fitted)
         matchings = _matched(unsettled, fitted, **options)
-        settled = _settled(unsettled, matchings, seen, reduce(pooled, held_out), n_small_gaps, rank=rank)
+        settled = _settled(
+            unsettled, matchings, seen, reduce(pooled, held_out), n_small_gaps, rank=rank
+        )
 
         # Go on with the others on 2n images
         matched |= {pair: matchings[pair] for pair in settled}
@@ -304,7 +339,9 @@ def match_until_settled(
     if unsettled:
         fitted = _extended_to_all(fitted, images, unsettled, n, total)
         matched |= _matched(unsettled, fitted, **options)
-        pairs = "" if len(unsettled) == len(layers) else f", {len(unsettled)} of {len(layers)} pairs"
+        pairs = (
+            "" if len(unsettled) == len(layers) else f", {len(unsettled)} of {len(layers)} pairs"
+        )
         note(f"matched on all {total} training images{pairs}: more might still change the fit")
     return {pair: matched[pair] for pair in layers}
 
@@ -318,7 +355,8 @@ def _settled(
     *,
     rank: int | None,
 ) -> list[Pair]:
-    """Count the successive small gaps of each pair in `n_small_gaps`; return the pairs that are settled."""
+    """Count the successive small gaps of each pair in `n_small_gaps`; return the pairs that are
+    settled."""
     settled = []
     for pair, matching in matchings.items():
         source = SourceKey.of(pair, layers[pair])
@@ -345,12 +383,19 @@ def _extended_to_all(
 
 
 def _gap(
-    matching: Matching, seen: SourceMoments, held_out: SourceMoments, target: TargetKey, rank: int | None
+    matching: Matching,
+    seen: SourceMoments,
+    held_out: SourceMoments,
+    target: TargetKey,
+    rank: int | None,
 ) -> float:
-    """Return by how much R² differs between matched and held-out rows; NaN where it is defined for one side only."""
+    """Return by how much R² differs between matched and held-out rows; NaN where it is defined for
+    one side only."""
     if rank is not None:
         held_out = held_out.truncated(seen.components(rank))
-    r2 = r2_of(held_out.targets[target], held_out.squared_residual(target, matching.weight, matching.bias))
+    r2 = r2_of(
+        held_out.targets[target], held_out.squared_residual(target, matching.weight, matching.bias)
+    )
     if math.isnan(r2) and math.isnan(matching.r2):
         return 0.0
     return abs(matching.r2 - r2)

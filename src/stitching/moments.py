@@ -1,8 +1,7 @@
 """Moments of activations that are matched, over rows: one a sample and position, in float64.
 
-Direct matching is computed from them alone: many samples need no more memory than few, and all targets of a source
-share one decomposition.
-"""
+Direct matching is computed from them alone: many samples need no more memory than few, and all
+targets of a source share one decomposition."""
 
 import math
 from collections.abc import Hashable, Mapping
@@ -31,7 +30,8 @@ class UpsampledRows(NamedTuple):
 
     @classmethod
     def of(cls, maps: Tensor, size: tuple[int, int], mode: str) -> "UpsampledRows":
-        """Prepare a batch (B, C, H, W) that is to be resized to a size (H2, W2), `bilinear` or `nearest`."""
+        """Prepare a batch (B, C, H, W) that is to be resized to a size (H2, W2), `bilinear` or
+        `nearest`."""
         lines = zip(maps.shape[2:], size, strict=True)
         down, across = (_resize_matrix(*line, mode, maps.device) for line in lines)
         maps = maps.double()
@@ -47,13 +47,18 @@ class UpsampledRows(NamedTuple):
 
     def cross(self, other: Rows) -> CrossMoments:
         """Return the moments with a batch of as many rows."""
-        maps = other.centred.unflatten(0, (len(self.maps), len(self.down), -1)).movedim(-1, 1)  # (B, C2, H2, W2)
+        maps = other.centred.unflatten(0, (len(self.maps), len(self.down), -1)).movedim(
+            -1, 1
+        )  # (B, C2, H2, W2)
         scatter = self.centred.T @ as_rows(self.down.T @ maps @ self.across)
         return CrossMoments(len(other.centred), self.mean, other.mean, scatter)
 
 
-def source_rows(source: Tensor, size: tuple[int, int] | None = None, mode: str = "bilinear") -> Rows | UpsampledRows:
-    """Prepare a batch (B, C, H, W), (B, T, C) or (B, C); feature maps as if resized to `size`, where it is given."""
+def source_rows(
+    source: Tensor, size: tuple[int, int] | None = None, mode: str = "bilinear"
+) -> Rows | UpsampledRows:
+    """Prepare a batch (B, C, H, W), (B, T, C) or (B, C); feature maps as if resized to `size`,
+    where it is given."""
     if size is None:
         return Rows.of(source)
     if size[0] >= source.shape[2] and size[1] >= source.shape[3]:
@@ -66,22 +71,34 @@ class SourceMoments(NamedTuple):
 
     n_samples: int
     source: Moments
-    targets: Mapping[Hashable, Moments]  # also of what is not matched, but of which the mean is wanted
+    targets: Mapping[
+        Hashable, Moments
+    ]  # also of what is not matched, but of which the mean is wanted
     cross: Mapping[Hashable, Tensor]  # Σ(x−μ₁)(y−μ₂)ᵀ by target, (C1, C2)
 
-    def pooled(self, other: "SourceMoments", known: Mapping[Hashable, Moments] | None = None) -> "SourceMoments":
-        """Return the moments over the samples of both, with all targets that the other has, which this has too.
+    def pooled(
+        self, other: "SourceMoments", known: Mapping[Hashable, Moments] | None = None
+    ) -> "SourceMoments":
+        """Return the moments over the samples of both, with all targets that the other has, which
+        this has too.
 
         Args:
             known: targets over the samples of both.
         """
         known = known or {}
-        targets = {name: known.get(name) or self.targets[name].pooled(each) for name, each in other.targets.items()}
+        targets = {
+            name: known.get(name) or self.targets[name].pooled(each)
+            for name, each in other.targets.items()
+        }
         cross = {name: self._with(name).pooled(other._with(name)).scatter for name in other.cross}
-        return SourceMoments(self.n_samples + other.n_samples, self.source.pooled(other.source), targets, cross)
+        return SourceMoments(
+            self.n_samples + other.n_samples, self.source.pooled(other.source), targets, cross
+        )
 
     def _with(self, name: Hashable) -> CrossMoments:
-        return CrossMoments(self.source.n_rows, self.source.mean, self.targets[name].mean, self.cross[name])
+        return CrossMoments(
+            self.source.n_rows, self.source.mean, self.targets[name].mean, self.cross[name]
+        )
 
     def components(self, rank: int) -> Components:
         """Return the mean of the source and its first `rank` principal axes."""
@@ -91,7 +108,9 @@ class SourceMoments(NamedTuple):
         """Return the moments of the source's coordinates X·axes, with axes (C1, r)."""
         n_rows, mean, scatter = self.source
         cross = {name: axes.T @ each for name, each in self.cross.items()}
-        return self._replace(source=Moments(n_rows, mean @ axes, axes.T @ scatter @ axes), cross=cross)
+        return self._replace(
+            source=Moments(n_rows, mean @ axes, axes.T @ scatter @ axes), cross=cross
+        )
 
     def truncated(self, components: Components) -> "SourceMoments":
         """Return the moments of the source truncated to principal components around their mean."""
@@ -110,7 +129,8 @@ class SourceMoments(NamedTuple):
 
 
 def r2_of(target: Moments, squared_residual: Tensor) -> float:
-    """Return R² = 1 − ‖residual‖²/‖Y−μ‖², at most 1; NaN for a target that does not vary, or what is no number."""
+    """Return R² = 1 − ‖residual‖²/‖Y−μ‖², at most 1; NaN for a target that does not vary, or what
+    is no number."""
     variation = target.variations.sum()
     if variation <= ROUNDING * target.squared_norm:
         return math.nan
@@ -120,6 +140,7 @@ def r2_of(target: Moments, squared_residual: Tensor) -> float:
 
 @cache  # so that nothing is moved to the device batch by batch
 def _resize_matrix(n_in: int, n_out: int, mode: str, device: torch.device) -> Tensor:
-    """Return the matrix (n_out, n_in) that resizes a line of n_in pixels to n_out, from the resize of unit lines."""
+    """Return the matrix (n_out, n_in) that resizes a line of n_in pixels to n_out, from the resize
+    of unit lines."""
     lines = torch.eye(n_in, dtype=torch.float64)[None, :, :, None]  # (1, n_in, n_in, 1)
     return resize(lines, (n_out, 1), mode)[0, :, :, 0].T.to(device)

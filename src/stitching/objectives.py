@@ -1,9 +1,8 @@
 """The losses that stitching layers are trained on beside the cross-entropy; `LOSSES` lists them.
 
-Each compares the activation of the stitched network at a layer with the end network's own. Losses work on one pair, and
-on P pairs at once, whose stitched tensors have one axis more, in front. No gradient reaches the end network's
-activations.
-"""
+Each compares the activation of the stitched network at a layer with the end network's own. Losses
+work on one pair, and on P pairs at once, whose stitched tensors have one axis more, in front. No
+gradient reaches the end network's activations."""
 
 from collections.abc import Sequence
 
@@ -15,7 +14,8 @@ from src.runtime import at_least_single
 
 
 def soft_label_loss(stitched_logits: Tensor, end_logits: Tensor) -> Tensor:
-    """KL(softmax g(x) ‖ softmax h(x)), the mean over the batch (Csiszárik et al. 2021, arXiv 2110.14633).
+    """KL(softmax g(x) ‖ softmax h(x)), the mean over the batch (Csiszárik et al. 2021, arXiv
+    2110.14633).
 
     Args:
         stitched_logits: (B, n_classes), or (P, B, n_classes).
@@ -24,14 +24,17 @@ def soft_label_loss(stitched_logits: Tensor, end_logits: Tensor) -> Tensor:
         A scalar, or (P,).
     """
     if stitched_logits.shape[-2:] != end_logits.shape:
-        raise ValueError(f"logits {tuple(stitched_logits.shape)} cannot be compared with {tuple(end_logits.shape)}")
+        raise ValueError(
+            f"logits {tuple(stitched_logits.shape)} cannot be compared with {tuple(end_logits.shape)}"
+        )
     expected = at_least_single(end_logits.detach()).log_softmax(-1)
     given = at_least_single(stitched_logits).log_softmax(-1)
     return kl_div(given, expected, reduction="none", log_target=True).sum(-1).mean(-1)
 
 
 def hint_loss(stitched: Tensor, target: Tensor) -> Tensor:
-    """Return the relative distance ‖h − g‖ / ‖g‖ (not squared) over the batch; 0 where the target is all zeros.
+    """Return the relative distance ‖h − g‖ / ‖g‖ (not squared) over the batch; 0 where the target
+    is all zeros.
 
     Args:
         stitched: (B, …), or (P, B, …).
@@ -39,7 +42,10 @@ def hint_loss(stitched: Tensor, target: Tensor) -> Tensor:
     Returns:
         A scalar, or (P,).
     """
-    squares, norm = _squares(stitched, target).sum(-1), at_least_single(target.detach()).square().sum()
+    squares, norm = (
+        _squares(stitched, target).sum(-1),
+        at_least_single(target.detach()).square().sum(),
+    )
     defined = (squares != 0) & (norm != 0)  # the root has no gradient at 0
     ratio = squares / torch.where(norm == 0, 1, norm)
     return torch.where(defined, torch.where(defined, ratio, 1).sqrt(), 0)
@@ -58,16 +64,24 @@ def functional_loss(stitched: Sequence[Tensor], targets: Sequence[Tensor]) -> Te
 
 
 def feature_loss(stitched: Tensor, target: Tensor) -> Tensor:
-    """Feature matching (arXiv 2603.12433): the mean squared difference over all elements; shapes as in `hint_loss`."""
+    """Feature matching (arXiv 2603.12433): the mean squared difference over all elements; shapes as
+    in `hint_loss`."""
     return _squares(stitched, target).mean(-1)
 
 
-# From stitched (P, B, …) and own (B, …) activations at a layer to (P,); of several layers the mean counts
+# From stitched (P, B, …) and own (B, …) activations at a layer to (P,); of several layers the mean
+# counts
 LOSSES = {"soft": soft_label_loss, "hint": hint_loss, "feature": feature_loss}
 
 
 def _squares(stitched: Tensor, target: Tensor) -> Tensor:
     """Squared differences (n,), or (P, n), in single precision at least."""
     if stitched.shape[-target.ndim :] != target.shape:
-        raise ValueError(f"activations {tuple(stitched.shape)} cannot be compared with a target {tuple(target.shape)}")
-    return (at_least_single(stitched) - at_least_single(target.detach())).flatten(-target.ndim).square()
+        raise ValueError(
+            f"activations {tuple(stitched.shape)} cannot be compared with a target {tuple(target.shape)}"
+        )
+    return (
+        (at_least_single(stitched) - at_least_single(target.detach()))
+        .flatten(-target.ndim)
+        .square()
+    )

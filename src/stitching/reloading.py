@@ -27,7 +27,8 @@ GridOfRuns = tuple[Grid, dict[Pair, StitchingRun]]
 
 
 def check_runs(runs: Sequence[StitchingRun], folder: Path, given: Mapping[str, Any]) -> None:
-    """Refuse no runs, runs of other weights than their checkpoints hold now, and runs that differ in what they share.
+    """Refuse no runs, runs of other weights than their checkpoints hold now, and runs that differ
+    in what they share.
 
     They share the networks, under whatever paths, and the stitching type.
 
@@ -35,53 +36,80 @@ def check_runs(runs: Sequence[StitchingRun], folder: Path, given: Mapping[str, A
         given: the options of the script, of which `front_model` and `end_model` count.
     """
     if not runs:
-        raise UserError(f"{folder} holds no finished stitching run; give the folder that holds their folders")
+        raise UserError(
+            f"{folder} holds no finished stitching run; give the folder that holds their folders"
+        )
     for name in SHARED:
         values = sorted({str(run.options.get(name)) for run in runs})
         if len(values) > 1:
-            raise UserError(f"the runs differ in {name}: {', '.join(values)}; evaluate one kind of runs at a time")
-    for side, networks in zip(SIDES, zip(*(run.row.networks for run in runs), strict=True), strict=True):
+            raise UserError(
+                f"the runs differ in {name}: {', '.join(values)}; evaluate one kind of runs at a time"
+            )
+    for side, networks in zip(
+        SIDES, zip(*(run.row.networks for run in runs), strict=True), strict=True
+    ):
         moved = given[f"{side}_model"]
         now = [network._replace(path=moved or network.path) for network in networks]
         _refuse_earlier(side, networks, [network.has_changed for network in now], moved)
         titles = titles_of(networks)
         if len(titles) > 1:
             values = ", ".join(sorted(titles.values()))
-            raise UserError(f"the runs differ in {side}_model_path: {values}; evaluate one kind of runs at a time")
+            raise UserError(
+                f"the runs differ in {side}_model_path: {values}; evaluate one kind of runs at a time"
+            )
     warn_of_newer((run.folder / "config.txt", run.row.networks) for run in runs)
 
 
 def _refuse_earlier(
-    side: str, networks: Sequence[NetworkName], has_changed: Sequence[bool], moved: str | None = None
+    side: str,
+    networks: Sequence[NetworkName],
+    has_changed: Sequence[bool],
+    moved: str | None = None,
 ) -> None:
-    """Raise a UserError if the weights of runs are not those at hand, which would be evaluated in their place."""
-    titles = [network.title for network, is_other in zip(networks, has_changed, strict=True) if is_other]
+    """Raise a UserError if the weights of runs are not those at hand, which would be evaluated in
+    their place."""
+    titles = [
+        network.title for network, is_other in zip(networks, has_changed, strict=True) if is_other
+    ]
     if not titles:
         return
     runs = f"{len(titles)} of {len(networks)} runs are"
     if moved:
-        raise UserError(f"--{side}-model {moved}: {runs} of other weights; give the checkpoint they were made with")
+        raise UserError(
+            f"--{side}-model {moved}: {runs} of other weights; give the checkpoint they were made with"
+        )
     remedy = "remove their folders and stitch again"
-    if not any(network.is_given for network in networks):  # weights that come with a type are no file
+    if not any(
+        network.is_given for network in networks
+    ):  # weights that come with a type are no file
         remedy += f", or say with --{side}-model where the old checkpoint is"
     raise UserError(f"{runs} of earlier weights of {names_of(titles)}; {remedy}")
 
 
-def check_data(dataset: str, runs: Sequence[StitchingRun], *, other_data: bool, shortcut: float | None = None) -> None:
-    """Refuse runs that were stitched on other data than they are evaluated on, unless others are wanted.
+def check_data(
+    dataset: str, runs: Sequence[StitchingRun], *, other_data: bool, shortcut: float | None = None
+) -> None:
+    """Refuse runs that were stitched on other data than they are evaluated on, unless others are
+    wanted.
 
-    A user's own data are the same under another path if they have their name and nothing is at the old path.
-    """
+    A user's own data are the same under another path if they have their name and nothing is at the
+    old path."""
     dots = {run.row.shortcut for run in runs}
     if dots != {shortcut} and not other_data:
         given = ", ".join(map(str, dots))
-        raise UserError(f"--shortcut {shortcut}: these runs were stitched with --shortcut {given}; give that one")
+        raise UserError(
+            f"--shortcut {shortcut}: these runs were stitched with --shortcut {given}; give that one"
+        )
     recorded = {run.row.dataset for run in runs} - {None}
     others = {name for name in recorded if name != dataset and not _has_moved(Path(name), dataset)}
     if other_data and not others:
-        raise UserError(f"--other-data: no run says that it was stitched on other data than {dataset}; leave it out")
+        raise UserError(
+            f"--other-data: no run says that it was stitched on other data than {dataset}; leave it out"
+        )
     if others and not other_data:
-        remedy = "keep those on each in a folder of their own" if len(recorded) > 1 else "give that one"
+        remedy = (
+            "keep those on each in a folder of their own" if len(recorded) > 1 else "give that one"
+        )
         raise UserError(
             f"-d {dataset}: these runs were stitched on {', '.join(sorted(recorded))}; {remedy}, or give --other-data "
             "for an evaluation on other data, which the verdict leaves out"
@@ -93,9 +121,15 @@ def _has_moved(recorded: Path, dataset: str) -> bool:
 
 
 def load_networks(
-    runs: Sequence[StitchingRun], given: Mapping[str, Any], images: ImageSpec, *, session: Session, device: Any
+    runs: Sequence[StitchingRun],
+    given: Mapping[str, Any],
+    images: ImageSpec,
+    *,
+    session: Session,
+    device: Any,
 ) -> dict[str, tuple[Network, NetworkName]]:
-    """Load the networks of runs: by side, with its name and the SHA-256 of its weights; raises UserError as `name_of`.
+    """Load the networks of runs: by side, with its name and the SHA-256 of its weights; raises
+    UserError as `name_of`.
 
     They give the activations of the stitched layers as the runs had them.
 
@@ -104,30 +138,39 @@ def load_networks(
     """
     networks = {}
     for i, side in enumerate(SIDES):
-        name = name_of(runs[0].options, side, path=given[f"{side}_model"], type=given[f"{side}_type"])
+        name = name_of(
+            runs[0].options, side, path=given[f"{side}_model"], type=given[f"{side}_type"]
+        )
         network = session.network(name, images, device=device, encoder=side == "front")
         recorded = [run.row.networks[i] for run in runs]
         if name.is_fresh:  # of a function whose file may have been moved
             name = name._replace(weights=recorded[0].content)
         else:
             name = name._replace(weights=session.weights(name, images, device=device))
-        _refuse_earlier(side, recorded, [bool(of.weights) and of.identity != name.identity for of in recorded])
+        _refuse_earlier(
+            side, recorded, [bool(of.weights) and of.identity != name.identity for of in recorded]
+        )
         for channels_last in (False, True):
             layers = {getattr(run.row.pair, f"{side}_layer") for run in runs
                       if (run.options.get("channels_last") in (side, "both")) == channels_last}  # fmt: skip
             known = [layer for layer in network.layer_names if layer in layers]
-            network = network.channels_first(known, image_shape=images.shape, channels_last=channels_last)
+            network = network.channels_first(
+                known, image_shape=images.shape, channels_last=channels_last
+            )
         networks[side] = network, name
     return networks
 
 
 def with_weights(run: StitchingRun, names: Mapping[str, NetworkName]) -> StitchingRun:
-    """Return a run whose row has the weights that it is evaluated with, which earlier versions did not record."""
+    """Return a run whose row has the weights that it is evaluated with, which earlier versions did
+    not record."""
     weights = {f"{side}_weights": name.identity for side, name in names.items()}
     return dataclasses.replace(run, row=dataclasses.replace(run.row, **weights))
 
 
-def name_of(options: Mapping[str, Any], side: str, *, path: str | None, type: str | None) -> NetworkName:
+def name_of(
+    options: Mapping[str, Any], side: str, *, path: str | None, type: str | None
+) -> NetworkName:
     """Return the name of the front or end network of a run with these options.
 
     Args:
@@ -146,7 +189,9 @@ def name_of(options: Mapping[str, Any], side: str, *, path: str | None, type: st
     if type is not None:
         file, function = file_and_function(type)
         if not is_user_network(recorded.type) or file_and_function(recorded.type)[1] != function:
-            raise UserError(f"--{side}-type {type}: the {side} network of these runs is {recorded.type}; name that one")
+            raise UserError(
+                f"--{side}-type {type}: the {side} network of these runs is {recorded.type}; name that one"
+            )
         if content_of(file) != options.get(f"{side}_model_type_sha256"):
             warn(f"{type} is not the file that these runs were made with: it has changed since")
     if path is None and recorded.is_file and not Path(recorded.path).exists():
@@ -164,7 +209,8 @@ def rebuild_grids(
     *,
     image_shape: Sequence[int],
 ) -> tuple[list[GridOfRuns], list[str]]:
-    """Rebuild the stitches of runs: one grid for each experiment, and one for each whole checkpoint.
+    """Rebuild the stitches of runs: one grid for each experiment, and one for each whole
+    checkpoint.
 
     Args:
         runs: one of each pair in each experiment.
@@ -194,7 +240,8 @@ def rebuild_grids(
 def _rebuild(
     run: StitchingRun, front: Network, end: Network, image_shape: Sequence[int]
 ) -> tuple[Network, Network, StitchingLayer]:
-    """Load the stitching layer of a run; of a whole checkpoint, also copies of the networks with their statistics."""
+    """Load the stitching layer of a run; of a whole checkpoint, also copies of the networks with
+    their statistics."""
     pair, options = run.row.pair, run.options
     layers, _ = build_layers(
         front, end, [pair.front_layer], [pair.end_layer], options["stitching_type"],
@@ -204,8 +251,16 @@ def _rebuild(
     state, parts = load_state(path), {"": layers[pair]}
     if any(key.startswith("stitching_layer.") for key in state):
         front, end = copy.deepcopy(front), copy.deepcopy(end)
-        parts = {"stitching_layer.": layers[pair], "front_model.model.": front, "end_model.model.": end}
+        parts = {
+            "stitching_layer.": layers[pair],
+            "front_model.model.": front,
+            "end_model.model.": end,
+        }
     for prefix, module in parts.items():
-        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        own = {
+            key.removeprefix(prefix): value
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }
         fill(module, own, given=str(path), wanted="the networks and layers of its config.txt")
     return front, end, layers[pair]

@@ -1,4 +1,5 @@
-"""Writes the run folders of a grid, one for each pair, as if each pair had run alone; `folders` reads them."""
+"""Writes the run folders of a grid, one for each pair, as if each pair had run alone; `folders`
+reads them."""
 
 import contextlib
 import dataclasses
@@ -34,7 +35,8 @@ BegunRun = tuple[Path, Mapping[str, Any]]  # its folder, and its options
 class GridRuns:
     """Keeps a run folder for every pair of a grid: logs, results, and the state to go on from.
 
-    The state of all pairs that train together lies in the folder of the last one, which is finished last.
+    The state of all pairs that train together lies in the folder of the last one, which is finished
+    last.
 
     Args:
         directory: the folder that holds the run folders.
@@ -47,10 +49,17 @@ class GridRuns:
     """
 
     def __init__(
-        self, directory: Path, layers: Mapping[Pair, StitchingLayer], experiment: Experiment, *, resume: bool = False
+        self,
+        directory: Path,
+        layers: Mapping[Pair, StitchingLayer],
+        experiment: Experiment,
+        *,
+        resume: bool = False,
     ):
         self.directory, self.layers, self.experiment = Path(directory), dict(layers), experiment
-        self.folders: dict[Pair, Path] = {}  # created when there is something to write, so that a failure leaves none
+        self.folders: dict[
+            Pair, Path
+        ] = {}  # created when there is something to write, so that a failure leaves none
         self._whole = experiment.config(*layers) if len(layers) == 1 else experiment.options
         self.start = datetime.now()
         self._run: Run | None = None  # keeps the state of all pairs
@@ -65,8 +74,8 @@ class GridRuns:
     def _take_up(self) -> None:
         """Take over an interrupted run, or else drop finished pairs.
 
-        Pairs that were begun together train and are evaluated together again: other batches could round otherwise.
-        """
+        Pairs that were begun together train and are evaluated together again: other batches could
+        round otherwise."""
         begun = finished_runs(self.directory)
         self._refuse_earlier_weights([*begun, *interrupted_runs(self.directory)])
         finished, self._run = self._finished_pairs(begun), self._interrupted()
@@ -74,14 +83,17 @@ class GridRuns:
             note(f"{self.directory}: {len(finished)} of {len(self.layers)} runs are finished")
         if self._run:
             self._run.claim(resume=True)
-            self.folders = {Pair(*pair): self.directory / name for *pair, name in self._run.state["folders"]}
+            self.folders = {
+                Pair(*pair): self.directory / name for *pair, name in self._run.state["folders"]
+            }
             for folder in self.folders.values():
                 remove_parts(folder)
         left = self.folders or self.layers.keys() - finished
         self.layers = {pair: layer for pair, layer in self.layers.items() if pair in left}
 
     def _refuse_earlier_weights(self, begun: Sequence[BegunRun]) -> None:
-        """Raise a UserError if runs were begun with other weights of these checkpoints; warn if that cannot be told."""
+        """Raise a UserError if runs were begun with other weights of these checkpoints; warn if
+        that cannot be told."""
         given = as_written(self.experiment.options)
         titles = [titles for titles in (changed(options, given) for _, options in begun) if titles]
         if titles:
@@ -89,7 +101,9 @@ class GridRuns:
                 f"{self.directory}: {counted(len(titles), 'run')} of earlier weights of {names_of(chain(*titles))}; "
                 "remove their folders, give another -dir, or the place of the old checkpoint"
             )
-        finished = [(folder / "config.txt", recorded(options).values()) for folder, options in begun]
+        finished = [
+            (folder / "config.txt", recorded(options).values()) for folder, options in begun
+        ]
         warn_of_newer((config, networks) for config, networks in finished if config.exists())
 
     def _finished_pairs(self, configs: Sequence[BegunRun]) -> set[Pair]:
@@ -103,8 +117,14 @@ class GridRuns:
 
     def _interrupted(self) -> Run | None:
         given = as_written(self._whole)
-        same = [each for each in interrupted_runs(self.directory) if _identity(each[1]) == _identity(given)]
-        return next((Run.in_folder(folder, self._whole) for folder, _ in _nearest(same, given)), None)
+        same = [
+            each
+            for each in interrupted_runs(self.directory)
+            if _identity(each[1]) == _identity(given)
+        ]
+        return next(
+            (Run.in_folder(folder, self._whole) for folder, _ in _nearest(same, given)), None
+        )
 
     def _claim(self) -> None:
         """Create the run folders, and lock that of the state, unless that has been done."""
@@ -116,7 +136,8 @@ class GridRuns:
         self._run.save(folders=[[*pair, folder.name] for pair, folder in self.folders.items()])
 
     def log(self, logs: Mapping[Pair, Sequence[EpochLog]], state: State) -> None:
-        """Write the logs of all epochs so far, one a pair; report the last, or its mean when there are several."""
+        """Write the logs of all epochs so far, one a pair; report the last, or its mean when there
+        are several."""
         self._claim()
         with durable_together():
             for pair, of_pair in logs.items():
@@ -126,7 +147,10 @@ class GridRuns:
         if title:
             result(title if len(self.layers) == 1 else f"means over {len(self.layers)} pairs:")
         last = [of_pair[-1] for of_pair in logs.values()]
-        train, val = (HeadResult(*map(fmean, zip(*results, strict=True))) for results in zip(*last, strict=True))
+        train, val = (
+            HeadResult(*map(fmean, zip(*results, strict=True)))
+            for results in zip(*last, strict=True)
+        )
         report_epoch(len(of_pair), EpochLog(train, val))
 
     def finish(
@@ -143,8 +167,13 @@ class GridRuns:
             whole_networks: front and end network where they are to be saved as well.
         """
         self._claim()
-        runs = {pair: Run.in_folder(self.folders[pair], self.experiment.config(pair)) for pair in self.layers}
-        unfinished = [pair for pair, run in runs.items() if not run.config.exists()]  # others are where it was killed
+        runs = {
+            pair: Run.in_folder(self.folders[pair], self.experiment.config(pair))
+            for pair in self.layers
+        }
+        unfinished = [
+            pair for pair, run in runs.items() if not run.config.exists()
+        ]  # others are where it was killed
         rows: dict[Pair, StitchRow] = {}
         with durable_together():
             for pair in unfinished:
@@ -197,7 +226,9 @@ class GridRuns:
 
 def finished_runs(directory: Path) -> list[BegunRun]:
     """Return the finished runs in a folder, oldest first."""
-    return [(config.parent, read_options(config)) for config in sorted(directory.glob("*/config.txt"))]
+    return [
+        (config.parent, read_options(config)) for config in sorted(directory.glob("*/config.txt"))
+    ]
 
 
 def interrupted_runs(directory: Path) -> list[BegunRun]:
@@ -209,7 +240,9 @@ def interrupted_runs(directory: Path) -> list[BegunRun]:
     return runs
 
 
-def _warn_of_matching(rows: Mapping[Pair, StitchRow], matched: Mapping[Pair, Matching], *, is_auto: bool) -> None:
+def _warn_of_matching(
+    rows: Mapping[Pair, StitchRow], matched: Mapping[Pair, Matching], *, is_auto: bool
+) -> None:
     """Warn of pairs whose matching the cutoff truncates, or that were matched on too few images."""
     truncated = [pair for pair in rows if pair in matched and matched[pair].truncated]
     if truncated:
@@ -232,7 +265,8 @@ def _nearest(begun: Sequence[BegunRun], given: Mapping[str, Any]) -> Sequence[Be
 
 
 def _identity(options: Mapping[str, Any]) -> Hashable:
-    """Tells layers, networks, method and seed of runs apart, not epochs and other options; None of other scripts."""
+    """Tells layers, networks, method and seed of runs apart, not epochs and other options; None of
+    other scripts."""
     try:
         experiment = Experiment.of(options)
     except ValueError:

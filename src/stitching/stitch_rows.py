@@ -26,7 +26,9 @@ class Metrics:
     matching_rank: int | None = None
     r2_matched: float | None = None
     r2_test: float = math.nan
-    front_depth: int | None = None  # place of the front layer among all layers of its network, in their order
+    front_depth: int | None = (
+        None  # place of the front layer among all layers of its network, in their order
+    )
     end_depth: int | None = None
 
 
@@ -49,14 +51,18 @@ class StitchRow(Metrics, StitchResult):
 
         Training since, or a source that is truncated further, would lower it as well.
         """
-        ranks = [math.inf if rank is None else rank for rank in (self.front_pinv_rank, self.front_stitch_rank)]
+        ranks = [
+            math.inf if rank is None else rank
+            for rank in (self.front_pinv_rank, self.front_stitch_rank)
+        ]
         if self.n_epochs != 0 or ranks[0] > ranks[1] or self.r2_matched is None:
             return False
         return self.r2_test < self.r2_matched - 0.03 - 0.2 * abs(self.r2_matched)
 
 
 class ComparisonRow(NamedTuple):
-    """The accuracies of a pair of layers in two folders of stitches, and the second less the first."""
+    """The accuracies of a pair of layers in two folders of stitches, and the second less the
+    first."""
 
     front_layer: str
     end_layer: str

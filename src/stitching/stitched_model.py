@@ -1,4 +1,5 @@
-"""Pairs of layers, their stitching layers, and the stitched network: front part, stitching layer, end part."""
+"""Pairs of layers, their stitching layers, and the stitched network: front part, stitching layer,
+end part."""
 
 from collections.abc import Sequence
 
@@ -14,10 +15,12 @@ from src.stitching.layers import StitchingLayer, build_stitching_layer
 
 
 class StitchedModel(nn.Module):
-    """A network that starts as `front` and goes on as `end` (equation 1 of the paper); for use from Python.
+    """A network that starts as `front` and goes on as `end` (equation 1 of the paper); for use from
+    Python.
 
-    The scripts stitch through Grid, which does the same for many pairs at once. The state dict is the public code's:
-    the stitched layers' own entries stand in it twice, within their network and once more.
+    The scripts stitch through Grid, which does the same for many pairs at once. The state dict is
+    the public code's: the stitched layers' own entries stand in it twice, within their network and
+    once more.
 
     Args:
         front: the network whose activation at the front layer is taken; nothing behind that layer is computed.
@@ -28,7 +31,13 @@ class StitchedModel(nn.Module):
     """
 
     def __init__(
-        self, front: Network, end: Network, layer: StitchingLayer, pair: Pair, *, front_rank: int | None = None
+        self,
+        front: Network,
+        end: Network,
+        layer: StitchingLayer,
+        pair: Pair,
+        *,
+        front_rank: int | None = None,
     ):
         super().__init__()
         self.front, self.end, self.pair, self.front_rank = front, end, pair, front_rank
@@ -54,7 +63,8 @@ def build_layers(
     seed: int,
     **options: str | None,
 ) -> tuple[dict[Pair, StitchingLayer], dict[Pair, str]]:
-    """Build the stitching layers between all given front and end layers, each as if it were the only one.
+    """Build the stitching layers between all given front and end layers, each as if it were the
+    only one.
 
     Args:
         image_shape: (C, H, W) of the images that the networks take.
@@ -68,10 +78,14 @@ def build_layers(
     parameter = next(front.parameters())
     image = parameter.new_zeros(1, *image_shape)
     with torch.no_grad():
-        sources = {name: act.shape[1:] for name, act in front.activations(image, front_layers).items()}
+        sources = {
+            name: act.shape[1:] for name, act in front.activations(image, front_layers).items()
+        }
         targets = {name: act.shape[1:] for name, act in end.activations(image, end_layers).items()}
     layers, skipped = {}, {}
-    for pair in (Pair(front_layer, end_layer) for front_layer in front_layers for end_layer in end_layers):
+    for pair in (
+        Pair(front_layer, end_layer) for front_layer in front_layers for end_layer in end_layers
+    ):
         try:
             sequences = front.is_sequence(pair.front_layer), end.is_sequence(pair.end_layer)
             shapes = sources[pair.front_layer], targets[pair.end_layer]
@@ -87,7 +101,11 @@ def build_layers(
 
 
 def activations_of_both(
-    front: Network, front_names: Sequence[str], end: Network, end_names: Sequence[str], images: Tensor
+    front: Network,
+    front_names: Sequence[str],
+    end: Network,
+    end_names: Sequence[str],
+    images: Tensor,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the activations of the front network and those of the end network, by layer.
 

@@ -1,4 +1,5 @@
-"""Trains one network in the processes that torchrun started: ranks, process group, sums, and the task."""
+"""Trains one network in the processes that torchrun started: ranks, process group, sums, and the
+task."""
 
 import contextlib
 import os
@@ -45,14 +46,16 @@ def joined(processes: Processes, device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
-        # Threads of gloo need Python's lock to free the last tensors. If the group, or Python, ended before they
-        # got it, the process would hang or abort.
+        # Threads of gloo need Python's lock to free the last tensors. If the group, or Python,
+        # ended before they got it, the process would hang or abort.
         time.sleep(PAUSE)
-    dist.destroy_process_group()  # not after an error: other processes may be waiting in another operation
+    # not after an error: other processes may be waiting in another operation
+    dist.destroy_process_group()
 
 
 def add_up(values: Tensor) -> Tensor:
-    """Return the sum over all processes, in place and in each of them; alone, the values themselves."""
+    """Return the sum over all processes, in place and in each of them; alone, the values
+    themselves."""
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(values)
     return values
@@ -61,8 +64,9 @@ def add_up(values: Tensor) -> Tensor:
 class DataParallelClassification(Classification):
     """The task of training one network in several processes, or in one.
 
-    Gradients are those of the mean over the whole batch, however unequal the shares: but for rounding, and for
-    BatchNorm, which sees the images of one process at a time, the network becomes what one process would make of it.
+    Gradients are those of the mean over the whole batch, however unequal the shares: but for
+    rounding, and for BatchNorm, which sees the images of one process at a time, the network becomes
+    what one process would make of it.
 
     Args:
         model: on the device of this process, with equal weights in all of them.
@@ -70,7 +74,9 @@ class DataParallelClassification(Classification):
     """
 
     def __init__(self, model: Network | nn.Module, processes: Processes, *, note_every: int = 0):
-        super().__init__(model)  # `heads` keeps the network itself, whose state dict knows nothing of the wrapper
+        super().__init__(
+            model
+        )  # `heads` keeps the network itself, whose state dict knows nothing of the wrapper
         self.processes, self.note_every, self.step = processes, note_every, 0
         self.module = model if isinstance(model, nn.Module) else model.module
         self.network = DistributedDataParallel(self.module) if processes.world_size > 1 else model
@@ -79,20 +85,25 @@ class DataParallelClassification(Classification):
         """Switch the network; for evaluation all processes take over the buffers of the first."""
         self.network.train(mode)
         self.step = 0
-        if not mode and self.processes.world_size > 1:  # each has statistics of its own; those of the first are saved
+        if (
+            not mode and self.processes.world_size > 1
+        ):  # each has statistics of its own; those of the first are saved
             for buffer in self.heads[0].buffers():
                 dist.broadcast(buffer, 0)
         elif self.processes.rank:  # so that dropout is not the same in all of them
             torch.manual_seed(seed_of(torch.initial_seed(), self.processes.rank))
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
-        """Yield the loss on this process's shard; gradients then add up to those of the whole batch."""
+        """Yield the loss on this process's shard; gradients then add up to those of the whole
+        batch."""
         if not training:
             yield from super().losses(images, labels, training=False)
             return
         logits = logits_of(self.network(images))
         group = classification_losses(logits[None], labels)
-        if self.processes.world_size > 1:  # the wrapper takes the mean over processes, whatever their shares
+        if (
+            self.processes.world_size > 1
+        ):  # the wrapper takes the mean over processes, whatever their shares
             weight = group.n_samples * self.processes.world_size / add_up(group.n_samples.clone())
             logits.register_hook(lambda gradient: gradient * weight)
         self.step += 1

@@ -1,7 +1,7 @@
 """The epochs of a training, and the measurement of what it gives.
 
-Nothing here touches a file: a training yields its state after each epoch and starts from one, and who calls it saves.
-"""
+Nothing here touches a file: a training yields its state after each epoch and starts from one, and
+who calls it saves."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,12 +44,17 @@ class Settings(NamedTuple):
 
 
 def train(
-    task: Task, train_set: BaseImageSet, val_set: BaseImageSet, settings: Settings, *, state: State | None = None
+    task: Task,
+    train_set: BaseImageSet,
+    val_set: BaseImageSet,
+    settings: Settings,
+    *,
+    state: State | None = None,
 ) -> Iterator[tuple[History, State]]:
     """Train, and yield after each epoch the logs of all epochs so far and the state to go on from.
 
-    The order of images, augmentation and random numbers of networks depend on (seed, epoch) alone. A training that goes
-    on from a state therefore ends as one that was never interrupted.
+    The order of images, augmentation and random numbers of networks depend on (seed, epoch) alone.
+    A training that goes on from a state therefore ends as one that was never interrupted.
 
     Args:
         state: what an earlier training of the same task and settings yielded. Its last epoch is yielded once more, so
@@ -57,7 +62,9 @@ def train(
     Raises:
         UserError: a loss is NaN or infinite.
     """
-    optimizer = _optimizer([parameter for head in task.heads for parameter in head.parameters()], settings)
+    optimizer = _optimizer(
+        [parameter for head in task.heads for parameter in head.parameters()], settings
+    )
     scheduler = _scheduler(optimizer, settings)
     parts = [*task.modules, optimizer, scheduler]
     history: History = []
@@ -67,25 +74,40 @@ def train(
         history = [_logs_of(numbers) for numbers in state["history"].tolist()]
         yield history, state
     for epoch in range(len(history) + 1, settings.n_epochs + 1):
-        with seeded(seed_of(settings.seed, epoch, 1)):  # of random numbers in the forward pass, such as dropout
+        with seeded(
+            seed_of(settings.seed, epoch, 1)
+        ):  # of random numbers in the forward pass, such as dropout
             trained = _train_epoch(task, train_set, settings, epoch, optimizer, scheduler)
             validated = evaluate(task, val_set.batches(settings.batch_size))
         if settings.reduce_lr_each == "epochs":
             scheduler.step()
-        history = [*history, [EpochLog(*results) for results in zip(trained, validated, strict=True)]]
-        numbers = torch.tensor(history, dtype=torch.float64)  # (epochs, heads, train and val, numbers)
+        history = [
+            *history,
+            [EpochLog(*results) for results in zip(trained, validated, strict=True)],
+        ]
+        numbers = torch.tensor(
+            history, dtype=torch.float64
+        )  # (epochs, heads, train and val, numbers)
         yield history, {"parts": [part.state_dict() for part in parts], "history": numbers}
 
 
 def _logs_of(numbers: Sequence[Sequence[Sequence[float]]]) -> list[EpochLog]:
     """Return the logs of an epoch from numbers (heads, train and val, numbers)."""
-    return [EpochLog(HeadResult(*trained), HeadResult(*validated)) for trained, validated in numbers]
+    return [
+        EpochLog(HeadResult(*trained), HeadResult(*validated)) for trained, validated in numbers
+    ]
 
 
 def _train_epoch(
-    task: Task, train_set: BaseImageSet, settings: Settings, epoch: int, optimizer: Optimizer, scheduler: LRScheduler
+    task: Task,
+    train_set: BaseImageSet,
+    settings: Settings,
+    epoch: int,
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
 ) -> list[HeadResult]:
-    """Train for an epoch; returns the result of each head over it. No step but each `CHECK_EVERY`-th waits."""
+    """Train for an epoch; returns the result of each head over it. No step but each
+    `CHECK_EVERY`-th waits."""
     task.train(True)
     sums = torch.zeros(())
     batches = train_set.epoch(settings.batch_size, seed=settings.seed, epoch=epoch)
@@ -114,14 +136,20 @@ def evaluate(task: Task, batches: Batches) -> list[HeadResult]:
     task.train(False)
     sums = torch.zeros(())
     for images, labels in batches:
-        sums = sums + torch.cat([group.sums() for group in task.losses(images, labels, training=False)], dim=1)
+        sums = sums + torch.cat(
+            [group.sums() for group in task.losses(images, labels, training=False)], dim=1
+        )
     return _results(sums)
 
 
 def _results(sums: Tensor) -> list[HeadResult]:
-    """Return the means of sums (4, n_heads), one result for each head, over all processes that train together."""
+    """Return the means of sums (4, n_heads), one result for each head, over all processes that
+    train together."""
     *totals, n_samples = add_up(sums.clone()).tolist()
-    return [HeadResult(*(total / n for total in row)) for *row, n in zip(*totals, n_samples, strict=True)]
+    return [
+        HeadResult(*(total / n for total in row))
+        for *row, n in zip(*totals, n_samples, strict=True)
+    ]
 
 
 def _finite(results: list[HeadResult], task: Task, when: str) -> list[HeadResult]:

@@ -26,9 +26,16 @@ class EpochRow(NamedTuple):
 
 
 def train_network(
-    run: Run, task: Task, train_set: BaseImageSet, val_set: BaseImageSet, settings: Settings, *, save_frequency: int
+    run: Run,
+    task: Task,
+    train_set: BaseImageSet,
+    val_set: BaseImageSet,
+    settings: Settings,
+    *,
+    save_frequency: int,
 ) -> None:
-    """Train the one head of a task; log, save and report every epoch, and keep some as `model_<epoch>.pt`.
+    """Train the one head of a task; log, save and report every epoch, and keep some as
+    `model_<epoch>.pt`.
 
     Args:
         run: claimed; training goes on from its state.
@@ -44,8 +51,11 @@ def train_network(
 
 
 def write_logs(folder: Path, logs: Sequence[EpochLog]) -> None:
-    """Write `training_logs.csv`, one row an epoch; an accuracy that was not measured stays empty."""
-    measured = [(log.train.accuracy, log.train.loss, log.val.accuracy, log.val.loss) for log in logs]
+    """Write `training_logs.csv`, one row an epoch; an accuracy that was not measured stays
+    empty."""
+    measured = [
+        (log.train.accuracy, log.train.loss, log.val.accuracy, log.val.loss) for log in logs
+    ]
     rows = [EpochRow(*(None if math.isnan(value) else value for value in row)) for row in measured]
     write_table(folder / "training_logs.csv", EpochRow, rows)
 

@@ -19,10 +19,13 @@ class HeadLosses(NamedTuple):
     n_samples: Tensor  # (): labelled samples
 
     def sums(self) -> Tensor:
-        """Return float64 (4, n_heads) to be added up over batches: hits, sums of both losses, and samples."""
+        """Return float64 (4, n_heads) to be added up over batches: hits, sums of both losses, and
+        samples."""
         losses, cross_entropies = self.losses.detach(), self.cross_entropies.detach()
         rows = (self.n_correct, losses * self.n_samples, cross_entropies * self.n_samples)
-        return torch.stack([*(row.double() for row in rows), self.n_samples.double().expand_as(losses)])
+        return torch.stack(
+            [*(row.double() for row in rows), self.n_samples.double().expand_as(losses)]
+        )
 
 
 class Task:
@@ -30,7 +33,9 @@ class Task:
 
     heads: Sequence[nn.Module]  # in the order of their losses
     names: Sequence[str]  # of the heads, for messages
-    modules: Sequence[nn.Module]  # all that changes in training: the heads, and what has statistics that move
+    modules: Sequence[
+        nn.Module
+    ]  # all that changes in training: the heads, and what has statistics that move
 
     def train(self, mode: bool) -> None:
         """Switch what changes between training and evaluation mode."""
@@ -38,10 +43,11 @@ class Task:
             module.train(mode)
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
-        """Yield the losses of all heads on images (B, C, H, W) with labels (B,), some heads at a time.
+        """Yield the losses of all heads on images (B, C, H, W) with labels (B,), some heads at a
+        time.
 
-        Penalties count in training only. What some heads keep for their gradients is freed before the next run.
-        """
+        Penalties count in training only. What some heads keep for their gradients is freed before
+        the next run."""
         raise NotImplementedError
 
 
@@ -57,16 +63,20 @@ class Classification(Task):
 
 
 def classification_losses(logits: Tensor, labels: Tensor) -> HeadLosses:
-    """Cross-entropy and hits of logits (n_heads, B, n_classes) for labels (B,), of which -1 means unlabelled."""
+    """Cross-entropy and hits of logits (n_heads, B, n_classes) for labels (B,), of which -1 means
+    unlabelled."""
     n_samples = (labels >= 0).sum()
     logits = at_least_single(logits)
-    losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="none", ignore_index=-1)
+    losses = F.cross_entropy(
+        logits.flatten(0, 1), labels.repeat(len(logits)), reduction="none", ignore_index=-1
+    )
     means = losses.view(len(logits), -1).sum(1) / n_samples.clamp(min=1)
     return HeadLosses(means, means, (logits.argmax(-1) == labels).sum(1), n_samples)
 
 
 class HeadResult(NamedTuple):
-    """The accuracy of one head over a data set, in [0, 1], and the means of its losses over the labelled samples."""
+    """The accuracy of one head over a data set, in [0, 1], and the means of its losses over the
+    labelled samples."""
 
     accuracy: float
     loss: float  # the objective of training
@@ -74,7 +84,8 @@ class HeadResult(NamedTuple):
 
 
 class EpochLog(NamedTuple):
-    """The results of one head in an epoch, while training and afterwards on the validation images."""
+    """The results of one head in an epoch, while training and afterwards on the validation
+    images."""
 
     train: HeadResult
     val: HeadResult

@@ -49,13 +49,18 @@ class Group(NamedTuple):
 def kappa_of(run: StitchingRun) -> IntervalEstimate:
     """Return the κ within strata of a run that has predictions."""
     classes = run.predictions
-    return kappa_within(classes["stitched"], classes["end"], strata_of(classes["labels"], classes["front"]))
+    return kappa_within(
+        classes["stitched"], classes["end"], strata_of(classes["labels"], classes["front"])
+    )
 
 
 def is_untrained(network: NetworkName) -> bool:
-    """Return whether a network has fresh weights; a head on it (`exec_probe.py --with-head`) may be trained."""
+    """Return whether a network has fresh weights; a head on it (`exec_probe.py --with-head`) may be
+    trained."""
     config = Path(f"{os.path.splitext(network.path)[0]}.config.txt")  # of the head
-    return network.is_fresh or (config.is_file() and read_options(config).get("model_path") == FRESH)
+    return network.is_fresh or (
+        config.is_file() and read_options(config).get("model_path") == FRESH
+    )
 
 
 def value_of(run: StitchingRun, name: str) -> float | None:
@@ -72,10 +77,12 @@ def value_of(run: StitchingRun, name: str) -> float | None:
 
 
 def families_of(runs: Iterable[StitchingRun], *, pool: bool = False) -> list[list[Group]]:
-    """Return the groups of runs that are judged, each of one pair of layers; a family of groups is tested together.
+    """Return the groups of runs that are judged, each of one pair of layers; a family of groups is
+    tested together.
 
-    A family has one method, on whatever networks; networks stitched to themselves, and untrained fronts, are families
-    of their own. Of runs of the same experiment, seed included, the newest counts, with a warning.
+    A family has one method, on whatever networks; networks stitched to themselves, and untrained
+    fronts, are families of their own. Of runs of the same experiment, seed included, the newest
+    counts, with a warning.
 
     Args:
         pool: take pairs of networks of the same types together that share no network, as repetitions of one
@@ -93,7 +100,8 @@ def families_of(runs: Iterable[StitchingRun], *, pool: bool = False) -> list[lis
 
 
 def _repetitions(runs: Sequence[StitchingRun]) -> Iterator[tuple[str, list[StitchingRun]]]:
-    """Yield each method with runs that may repeat one experiment on other networks: controls repeat no stitches."""
+    """Yield each method with runs that may repeat one experiment on other networks: controls repeat
+    no stitches."""
     methods = method_names([run.row for run in runs], apart_from=(*CHECKPOINTS, *WEIGHTS, "seed"))
     repetitions: dict[tuple[str, bool, bool], list[StitchingRun]] = {}
     for run, method in zip(runs, methods, strict=True):
@@ -104,13 +112,21 @@ def _repetitions(runs: Sequence[StitchingRun]) -> Iterator[tuple[str, list[Stitc
         yield method, of_kind
 
 
-def _titled(runs: Sequence[StitchingRun], method: str, *, pool: bool) -> dict[str, list[StitchingRun]]:
+def _titled(
+    runs: Sequence[StitchingRun], method: str, *, pool: bool
+) -> dict[str, list[StitchingRun]]:
     """Return the runs on each pair of networks, or all together, under a title."""
     by_networks = grouped(runs, lambda run: run.row.network_keys)
-    networks = [network for pair in by_networks for network in set(pair)]  # one that is stitched to itself counts once
+    networks = [
+        network for pair in by_networks for network in set(pair)
+    ]  # one that is stitched to itself counts once
     if len(by_networks) > 1 and len(networks) == len(set(networks)):
         if pool:
             return {f"{len(by_networks)} pairs of networks": list(runs)}
-        note(f"{method}: {len(by_networks)} pairs of networks share no network; --pool takes them together")
+        note(
+            f"{method}: {len(by_networks)} pairs of networks share no network; --pool takes them together"
+        )
     names = titles_of(network for run in runs for network in run.row.networks)
-    return {" → ".join(names[key] for key in pair): of_pair for pair, of_pair in by_networks.items()}
+    return {
+        " → ".join(names[key] for key in pair): of_pair for pair, of_pair in by_networks.items()
+    }

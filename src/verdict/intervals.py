@@ -1,9 +1,10 @@
-"""Score tests and intervals of shares of test images and of their differences, over images and repetitions.
+"""Score tests and intervals of shares of test images and of their differences, over images and
+repetitions.
 
-A test at a limit takes the variance that the images would have there, not the one that was seen: where few images
-disagree, the latter is nearly 0. Repetitions are pairs of networks, or the seeds of one pair. The half-width over
-images and the half-width over repetitions add up: enough for normal errors, however they correlate.
-"""
+A test at a limit takes the variance that the images would have there, not the one that was seen:
+where few images disagree, the latter is nearly 0. Repetitions are pairs of networks, or the seeds
+of one pair. The half-width over images and the half-width over repetitions add up: enough for
+normal errors, however they correlate."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -28,7 +29,8 @@ class Repetitions(NamedTuple):
     deviation: float = 0.0  # of one repetition
 
     def half_width(self, p: float) -> float:
-        """Return the half-width that Student's t gives at a one-sided level p; 0 of a single repetition."""
+        """Return the half-width that Student's t gives at a one-sided level p; 0 of a single
+        repetition."""
         if self.n < 2:
             return 0.0
         return -float(stdtrit(self.n - 1, p)) * self.deviation / math.sqrt(self.n)
@@ -39,17 +41,21 @@ class Evidence(NamedTuple):
 
     value: float
     n_images: int
-    variance_at: Callable[[float], float]  # limit -> variance over images where the truth is that limit
+    variance_at: Callable[
+        [float], float
+    ]  # limit -> variance over images where the truth is that limit
     bounds: tuple[float, float]  # of the value
     repetitions: Repetitions = Repetitions()
 
     def half_width(self, limit: float, p: float) -> float:
-        """Return the half-width at a one-sided level p where the truth is the limit: over images and repetitions."""
+        """Return the half-width at a one-sided level p where the truth is the limit: over images
+        and repetitions."""
         over_images = -float(ndtri(p)) * math.sqrt(self.variance_at(limit))
         return over_images + self.repetitions.half_width(p)
 
     def p_below(self, limit: float) -> float:
-        """Test in one direction whether the value is below a limit; against it, that it is there or above."""
+        """Test in one direction whether the value is below a limit; against it, that it is there or
+        above."""
         return self._p_value(limit, limit - self.value)
 
     def p_above(self, limit: float) -> float:
@@ -76,10 +82,13 @@ class Evidence(NamedTuple):
     def interval(self) -> IntervalEstimate:
         """Return the value and the limits that no test in one direction rejects."""
         low, high = self.bounds
-        return IntervalEstimate(self.value, self._end(low, self.p_above), self._end(high, self.p_below))
+        return IntervalEstimate(
+            self.value, self._end(low, self.p_above), self._end(high, self.p_below)
+        )
 
     def _end(self, bound: float, p_of: Callable[[float], float]) -> float:
-        """Return the limit between a bound and the value at which a test has the level; the bound if there is none."""
+        """Return the limit between a bound and the value at which a test has the level; the bound
+        if there is none."""
         inside = bound + 1e-12 * (self.value - bound)
         if self.value == bound or p_of(inside) >= ALPHA:
             return bound
@@ -87,7 +96,8 @@ class Evidence(NamedTuple):
 
 
 def of_share(right: Runs) -> Evidence:
-    """Return the evidence on the share of images that runs are right about; for one run, Wilson's interval (1927)."""
+    """Return the evidence on the share of images that runs are right about; for one run, Wilson's
+    interval (1927)."""
     n_images = right[0].shape[1]
     shares = _shares(right)
 
@@ -109,7 +119,8 @@ def of_difference(end: Runs, stitched: Runs) -> Evidence:
 
 
 def of_penalty(lost: Sequence[np.ndarray], won: Sequence[np.ndarray], *, n_images: int) -> Evidence:
-    """Return the evidence on a penalty: the share of lost images less that of won ones; Tango's test (1998) of one run.
+    """Return the evidence on a penalty: the share of lost images less that of won ones; Tango's
+    test (1998) of one run.
 
     Several runs enter by their means, with the variance of a single run: their mean varies no more.
 
@@ -123,11 +134,16 @@ def of_penalty(lost: Sequence[np.ndarray], won: Sequence[np.ndarray], *, n_image
     def variance_at(limit: float) -> float:
         return _tango_variance(mean_lost, mean_won, limit) / n_images
 
-    return Evidence(mean_lost - mean_won, n_images, variance_at, (-1.0, 1.0), repetitions_of(differences))
+    return Evidence(
+        mean_lost - mean_won, n_images, variance_at, (-1.0, 1.0), repetitions_of(differences)
+    )
 
 
-def of_intervals(intervals: Sequence[Sequence[IntervalEstimate]], *, bounds: tuple[float, float]) -> IntervalEstimate:
-    """Return the mean of values of single runs, with the half-widths over images and over repetitions added up.
+def of_intervals(
+    intervals: Sequence[Sequence[IntervalEstimate]], *, bounds: tuple[float, float]
+) -> IntervalEstimate:
+    """Return the mean of values of single runs, with the half-widths over images and over
+    repetitions added up.
 
     Args:
         intervals: by pair of networks, those of its runs; runs whose value is not defined are left out.
@@ -161,7 +177,8 @@ def mean_of(values: Sequence[np.ndarray]) -> float:
 
 
 def images_needed(tolerance: float) -> float:
-    """Return how many test images it takes to find a penalty below the tolerance if no image is lost."""
+    """Return how many test images it takes to find a penalty below the tolerance if no image is
+    lost."""
     if not 0 < tolerance < 1:
         return math.inf
     return math.ceil(ndtri(ALPHA) ** 2 * (1 - tolerance) / tolerance)
@@ -172,10 +189,11 @@ def _shares(values: Runs) -> list[np.ndarray]:
 
 
 def _tango_variance(lost: float, won: float, difference: float) -> float:
-    """Return the variance of one image's difference where the shares of lost and won differ by that much.
+    """Return the variance of one image's difference where the shares of lost and won differ by that
+    much.
 
-    The share of won is its maximum likelihood estimate under this restriction (Tango 1998, equation 8).
-    """
+    The share of won is its maximum likelihood estimate under this restriction (Tango 1998, equation
+    8)."""
     b = (2 - lost + won) * difference - lost - won
     c = -won * difference * (1 - difference)
     share = (math.sqrt(max(b * b - 8 * c, 0.0)) - b) / 4

@@ -1,8 +1,8 @@
 """Judges stitches: is a pair of layers functionally similar, and how sure is that?
 
-A stitch costs accuracy (the *penalty*: end accuracy − stitched accuracy), makes activations that may not be those of
-the end network (*doses*), and may show another image (*identification*). All three decide.
-"""
+A stitch costs accuracy (the *penalty*: end accuracy − stitched accuracy), makes activations that
+may not be those of the end network (*doses*), and may show another image (*identification*). All
+three decide."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,15 @@ from src.similarity.similarity_rows import Null, SimilarityRow
 from src.stitching.experiments import WEIGHTS
 from src.stitching.folders import StitchingRun
 from src.verdict.groups import Group, families_of, is_untrained, kappa_of, value_of
-from src.verdict.intervals import ALPHA, Evidence, Runs, images_needed, of_difference, of_intervals, of_share
+from src.verdict.intervals import (
+    ALPHA,
+    Evidence,
+    Runs,
+    images_needed,
+    of_difference,
+    of_intervals,
+    of_share,
+)
 from src.verdict.verdict_rows import VerdictRow
 
 SIMILAR = "similar"
@@ -33,7 +41,9 @@ VERDICTS = (SIMILAR, BY_CLASS, FAR, NOT_SIMILAR, UNDECIDED)
 FEW_IMAGES = "matched on too few images"
 EXPLAINED = 0.3  # the largest penalty that too few images or epochs may explain
 MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
-SIMILARITY_COLUMNS = [f"{name}{end}" for name in MEASURES for end in ("", *(f"_{part}" for part in Null._fields))]
+SIMILARITY_COLUMNS = [
+    f"{name}{end}" for name in MEASURES for end in ("", *(f"_{part}" for part in Null._fields))
+]
 
 
 class Limits(NamedTuple):
@@ -41,7 +51,9 @@ class Limits(NamedTuple):
 
     tolerance: float = 0.05  # the penalty, in [0, 1], that a similar pair may have
     validity: ValidityLimits = ValidityLimits()
-    identification: float = 0.75  # the share of identified images, half-way from chance to certainty
+    identification: float = (
+        0.75  # the share of identified images, half-way from chance to certainty
+    )
     pairwise: bool = False  # test each pair for itself
 
 
@@ -52,12 +64,15 @@ class Measured(NamedTuple):
     penalty: Evidence
     kappa_within: IntervalEstimate  # the mean over the runs; NaN where no run defines it
     identification: IntervalEstimate | None  # likewise; None: one of the runs has none
-    is_end_at_chance: bool  # an end network may be no better than always predicting the commonest class
+    is_end_at_chance: (
+        bool  # an end network may be no better than always predicting the commonest class
+    )
     is_stitch_at_chance: bool  # likewise a stitch
 
 
 class PValues(NamedTuple):
-    """Tests of a penalty against the tolerance, adjusted for all pairs of the method; NaN: not tested."""
+    """Tests of a penalty against the tolerance, adjusted for all pairs of the method; NaN: not
+    tested."""
 
     below: float = math.nan
     above: float = math.nan
@@ -81,7 +96,9 @@ def judge(
     rows = []
     for family in families_of(runs, pool=pool):
         measured = [measure(group) for group in family]
-        for group, of_group, p_values in zip(family, measured, _tests(measured, limits), strict=True):
+        for group, of_group, p_values in zip(
+            family, measured, _tests(measured, limits), strict=True
+        ):
             verdict, reason = decide(group, of_group, limits, p_values)
             record = {
                 "verdict": verdict,
@@ -95,7 +112,12 @@ def judge(
                 **_aurocs(group),
                 **_similarity(group, similarity_of_layers),
             }
-            rows.append(from_record(VerdictRow, {name: value for name, value in record.items() if _is_defined(value)}))
+            rows.append(
+                from_record(
+                    VerdictRow,
+                    {name: value for name, value in record.items() if _is_defined(value)},
+                )
+            )
     return rows
 
 
@@ -114,24 +136,31 @@ def _tests(measured: Sequence[Measured | None], limits: Limits) -> list[PValues]
 
 
 def adjusted(p_values: Sequence[float], limits: Limits) -> Sequence[float]:
-    """Adjust p-values for the false discovery rate (Benjamini and Hochberg 1995), unless each pair is for itself.
+    """Adjust p-values for the false discovery rate (Benjamini and Hochberg 1995), unless each pair
+    is for itself.
 
-    Of the pairs whose adjusted value is below a level, at most that share is expected to be called so falsely.
-    """
+    Of the pairs whose adjusted value is below a level, at most that share is expected to be called
+    so falsely."""
     if limits.pairwise or not p_values:
         return p_values
     return false_discovery_control(p_values).tolist()
 
 
 def measure(group: Group) -> Measured | None:
-    """Return what the predictions of a group tell; None where a run has none, or its test images differ."""
+    """Return what the predictions of a group tell; None where a run has none, or its test images
+    differ."""
     labels = _shared_labels(group.runs)
     if labels is None:
         return None
 
     # Predictions, by pair of networks: (runs, N)
-    right_end = [np.stack([run.predictions["end"] == labels for run in runs]) for runs in group.by_networks]
-    right_stitched = [np.stack([run.predictions["stitched"] == labels for run in runs]) for runs in group.by_networks]
+    right_end = [
+        np.stack([run.predictions["end"] == labels for run in runs]) for runs in group.by_networks
+    ]
+    right_stitched = [
+        np.stack([run.predictions["stitched"] == labels for run in runs])
+        for runs in group.by_networks
+    ]
     chance = np.bincount(labels).max() / len(labels)
 
     # Values of single runs
@@ -151,7 +180,8 @@ def measure(group: Group) -> Measured | None:
 
 
 def _shared_labels(runs: Sequence[StitchingRun]) -> np.ndarray | None:
-    """Return the labels (N,) of the test images of all runs; None where a run has no predictions, or they differ."""
+    """Return the labels (N,) of the test images of all runs; None where a run has no predictions,
+    or they differ."""
     labels = [None if run.predictions is None else run.predictions["labels"] for run in runs]
     if any(of_run is None or not np.array_equal(of_run, labels[0]) for of_run in labels):
         return None
@@ -164,7 +194,9 @@ def _may_be_below(right: Runs, share: float) -> bool:
     return any(of_share([run[None]]).interval().low <= share for run in runs)
 
 
-def decide(group: Group, measured: Measured | None, limits: Limits, p_values: PValues) -> tuple[str, str]:
+def decide(
+    group: Group, measured: Measured | None, limits: Limits, p_values: PValues
+) -> tuple[str, str]:
     """Decide for one of `VERDICTS`, and say why."""
     if any(is_untrained(run.row.networks[1]) for run in group.runs):
         return UNDECIDED, "the end network was never trained"
@@ -178,16 +210,27 @@ def decide(group: Group, measured: Measured | None, limits: Limits, p_values: PV
             return UNDECIDED, flaw
         return _decide_accurate(_side(group, limits), measured.identification, limits)
     if p_values.above < ALPHA:
-        is_explained = flaw and measured.penalty.value <= EXPLAINED and not measured.is_stitch_at_chance
-        return (UNDECIDED, flaw) if is_explained else (NOT_SIMILAR, "the penalty is above the tolerance")
+        is_explained = (
+            flaw and measured.penalty.value <= EXPLAINED and not measured.is_stitch_at_chance
+        )
+        return (
+            (UNDECIDED, flaw)
+            if is_explained
+            else (NOT_SIMILAR, "the penalty is above the tolerance")
+        )
     n_needed = images_needed(limits.tolerance)
     if measured.penalty.n_images < n_needed:
         needed = f": {n_needed} are needed" if math.isfinite(n_needed) else ""
-        return UNDECIDED, f"{measured.penalty.n_images} test images are too few for this tolerance{needed}"
+        return (
+            UNDECIDED,
+            f"{measured.penalty.n_images} test images are too few for this tolerance{needed}",
+        )
     return UNDECIDED, flaw or "the penalty may lie on either side of the tolerance"
 
 
-def _decide_accurate(side: str | None, identified: IntervalEstimate | None, limits: Limits) -> tuple[str, str]:
+def _decide_accurate(
+    side: str | None, identified: IntervalEstimate | None, limits: Limits
+) -> tuple[str, str]:
     """Decide about stitches whose penalty is below the tolerance."""
     if identified and identified.high < limits.identification:
         return BY_CLASS, "accurate, but the image is not recognised"
@@ -203,7 +246,8 @@ def _decide_accurate(side: str | None, identified: IntervalEstimate | None, limi
 
 
 def _flaw(group: Group) -> str:
-    """Return what may explain a penalty: too few images to match on, or too few epochs; "" for neither."""
+    """Return what may explain a penalty: too few images to match on, or too few epochs; "" for
+    neither."""
     if any(run.row.is_matched_on_few for run in group.runs):
         return FEW_IMAGES
     if not all(run.has_converged for run in group.runs if run.row.n_epochs):
@@ -212,7 +256,8 @@ def _flaw(group: Group) -> str:
 
 
 def _side(group: Group, limits: Limits) -> str | None:
-    """Return whether all stitches are in distribution, else on which side one fails; None where one is unknown."""
+    """Return whether all stitches are in distribution, else on which side one fails; None where one
+    is unknown."""
     sides = [side_of(run.validity, limits.validity) if run.validity else None for run in group.runs]
     failing = [side for side in sides if side not in (None, IN_DISTRIBUTION)]
     if failing:
@@ -224,7 +269,9 @@ def _identity(group: Group) -> dict[str, Any]:
     """Return what a group is of, by column, and how many runs it has."""
     rows = [run.row for run in group.runs]
     accuracies = [[run.row.accuracy for run in runs] for runs in group.by_networks]
-    spreads = [max(of_networks) - min(of_networks) for of_networks in accuracies if len(of_networks) > 1]
+    spreads = [
+        max(of_networks) - min(of_networks) for of_networks in accuracies if len(of_networks) > 1
+    ]
     return {
         "method": group.method,
         "networks": group.networks,
@@ -240,7 +287,8 @@ def _identity(group: Group) -> dict[str, Any]:
 
 
 def _means(group: Group) -> dict[str, float]:
-    """Return the means over runs of the quantities that a verdict has, by column, where all runs have them."""
+    """Return the means over runs of the quantities that a verdict has, by column, where all runs
+    have them."""
     means = {}
     for name in measured_by(STITCHING, VALIDITY):
         values = [value_of(run, name) for run in group.runs]
@@ -262,23 +310,33 @@ def _intervals(measured: Measured | None) -> dict[str, float]:
         intervals["identification"] = measured.identification
     columns = {}
     for name, interval in intervals.items():
-        columns |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        columns |= {
+            name: interval.value,
+            f"{name}_low": interval.low,
+            f"{name}_high": interval.high,
+        }
     return columns
 
 
 def _aurocs(group: Group) -> dict[str, float]:
-    """Return the mean AUROC of each detector over the runs that it evaluated, with the ends of its interval."""
+    """Return the mean AUROC of each detector over the runs that it evaluated, with the ends of its
+    interval."""
     aurocs = {}
     for name in SCORES:
         for part in ("auroc", "auroc_low", "auroc_high"):
-            values = [getattr(run.evaluations[name], part) for run in group.runs if name in run.evaluations]
+            values = [
+                getattr(run.evaluations[name], part)
+                for run in group.runs
+                if name in run.evaluations
+            ]
             if values and None not in values:
                 aurocs[f"{part}_{name}"] = _average(values)
     return aurocs
 
 
 def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, dict[str, float]]:
-    """Return the values at full rank by networks, data and layers; of those that several tables have, the last ones."""
+    """Return the values at full rank by networks, data and layers; of those that several tables
+    have, the last ones."""
     known: dict[tuple, dict[str, float]] = {}
     for row in rows:
         if row.rank1 is None and row.rank2 is None:
@@ -289,10 +347,14 @@ def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, dict[str, float]]:
 
 
 def _similarity(group: Group, known: Mapping[tuple, Mapping[str, float]]) -> dict[str, float]:
-    """Return the values of the same layers, networks and data; means over those networks that have any."""
+    """Return the values of the same layers, networks and data; means over those networks that have
+    any."""
     rows = [runs[0].row for runs in group.by_networks]
     found = [known.get((row.network_keys, row.dataset, tuple(group.pair)), {}) for row in rows]
-    return {name: _average(values[name] for values in found if name in values) for name in SIMILARITY_COLUMNS}
+    return {
+        name: _average(values[name] for values in found if name in values)
+        for name in SIMILARITY_COLUMNS
+    }
 
 
 def _average(values: Iterable[float]) -> float:

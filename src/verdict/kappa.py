@@ -1,4 +1,5 @@
-"""Agreement of a stitch with its end network beyond what the label and the front network's class explain."""
+"""Agreement of a stitch with its end network beyond what the label and the front network's class
+explain."""
 
 import math
 from typing import NamedTuple
@@ -16,12 +17,15 @@ class StrataCounts(NamedTuple):
     stratum: np.ndarray  # (n,), from 0 on
     n_images: np.ndarray  # (S,)
     agreements: np.ndarray  # (S,): images of which both predict the same class
-    agreeing_pairs: np.ndarray  # (S,): ordered pairs of images i, j where the stitched class of i is the end class of j
+    agreeing_pairs: (
+        np.ndarray
+    )  # (S,): ordered pairs of images i, j where the stitched class of i is the end class of j
     pairs_of_image: np.ndarray  # (n,): those of them that an image is in
 
 
 def strata_of(labels: np.ndarray, front: np.ndarray) -> np.ndarray:
-    """Return the stratum (n,) of each image: images of one stratum share the label and the front network's class.
+    """Return the stratum (n,) of each image: images of one stratum share the label and the front
+    network's class.
 
     Args:
         labels, front: classes (n,); an encoder predicts none (-1), so that its strata are the labels.
@@ -31,13 +35,14 @@ def strata_of(labels: np.ndarray, front: np.ndarray) -> np.ndarray:
 
 
 def kappa_within(stitched: np.ndarray, end: np.ndarray, strata: np.ndarray) -> IntervalEstimate:
-    """Return Cohen's κ (1960) within strata of the classes that a stitch and its end network predict.
+    """Return Cohen's κ (1960) within strata of the classes that a stitch and its end network
+    predict.
 
-    It is 1 − disagreement / disagreement expected if both were independent within strata: 1 where they agree on all
-    images, 0 where they agree no more than the strata explain.
+    It is 1 − disagreement / disagreement expected if both were independent within strata: 1 where
+    they agree on all images, 0 where they agree no more than the strata explain.
 
-    The interval is the jackknife's over images, about the estimate that leaves out the pairs of an image with itself:
-    in small strata these make the expected disagreement too small.
+    The interval is the jackknife's over images, about the estimate that leaves out the pairs of an
+    image with itself: in small strata these make the expected disagreement too small.
 
     Args:
         stitched, end: predicted classes (n,).
@@ -54,7 +59,9 @@ def kappa_within(stitched: np.ndarray, end: np.ndarray, strata: np.ndarray) -> I
     value = float(1 - disagreement / expected)
 
     agree = np.asarray(stitched) == np.asarray(end)
-    observed, independent = _disagreements(counts.n_images, counts.agreements, counts.agreeing_pairs)
+    observed, independent = _disagreements(
+        counts.n_images, counts.agreements, counts.agreeing_pairs
+    )
     observed_without, independent_without = _disagreements(
         counts.n_images[counts.stratum] - 1,
         counts.agreements[counts.stratum] - agree,
@@ -65,14 +72,19 @@ def kappa_within(stitched: np.ndarray, end: np.ndarray, strata: np.ndarray) -> I
     if not (independent_without > 0).all():
         return IntervalEstimate(value, -1.0, 1.0)
     unbiased = 1 - observed.sum() / independent.sum()
-    half_width = DEVIATIONS * math.sqrt((len(agree) - 1) * np.var(1 - observed_without / independent_without))
+    half_width = DEVIATIONS * math.sqrt(
+        (len(agree) - 1) * np.var(1 - observed_without / independent_without)
+    )
     low = max(-1.0, unbiased - half_width)
     high = min(1.0, unbiased + half_width)
     return IntervalEstimate(value, float(min(value, low)), float(max(value, high)))
 
 
-def _disagreements(n_images: np.ndarray, agreements: np.ndarray, agreeing_pairs: np.ndarray) -> tuple:
-    """Return the disagreements of strata, seen and expected from pairs of two images; 0 for strata of one image."""
+def _disagreements(
+    n_images: np.ndarray, agreements: np.ndarray, agreeing_pairs: np.ndarray
+) -> tuple:
+    """Return the disagreements of strata, seen and expected from pairs of two images; 0 for strata
+    of one image."""
     n_pairs = n_images * (n_images - 1)
     disagreeing_pairs = n_pairs - (agreeing_pairs - agreements)
     expected = np.where(n_pairs > 0, disagreeing_pairs / np.maximum(n_images - 1, 1), 0.0)

@@ -30,9 +30,15 @@ LOW = 0.5  # an accuracy of the end network that is said
 def print_verdicts(rows: Sequence[VerdictRow]) -> None:
     """Print a line for each verdict."""
     for row in rows:
-        parts = [f"accuracy {row.accuracy:.4f}", *(_estimate(row, name) for name in shown_in(IN_VERDICT)), row.reason]
+        parts = [
+            f"accuracy {row.accuracy:.4f}",
+            *(_estimate(row, name) for name in shown_in(IN_VERDICT)),
+            row.reason,
+        ]
         if row.accuracy_low is not None and row.kappa_within is None:
-            parts.append("κ within strata is not defined: the end network predicts one class within each stratum")
+            parts.append(
+                "κ within strata is not defined: the end network predicts one class within each stratum"
+            )
         networks = f"{row.method}, {row.networks}"
         result(f"{networks}: {row.pair}: {row.verdict} ({'; '.join(filter(None, parts))})")
 
@@ -45,7 +51,8 @@ def _estimate(row: VerdictRow, name: str) -> str:
 
 
 def print_matrices(rows: Sequence[VerdictRow]) -> None:
-    """Print the quantities that a verdict shows, such as penalties, of each method, as far as they are known."""
+    """Print the quantities that a verdict shows, such as penalties, of each method, as far as they
+    are known."""
     for title, same in by_title(rows).items():
         for name, matrix in _matrices(same):
             table(f"{QUANTITIES[name].title}, {title}", *matrix)
@@ -59,7 +66,13 @@ def _matrices(rows: Sequence[VerdictRow]) -> Iterator[tuple[str, Matrix]]:
 
 
 def write_files(
-    path: Path, rows: Sequence[VerdictRow], limits: Limits, *, figure: str, title: str = "", caption: str = ""
+    path: Path,
+    rows: Sequence[VerdictRow],
+    limits: Limits,
+    *,
+    figure: str,
+    title: str = "",
+    caption: str = "",
 ) -> None:
     """Write the CSV, and beside it the paragraph (`.md`), the maps of words and numbers.
 
@@ -80,9 +93,22 @@ def write_files(
                 quantity = QUANTITIES[column]
                 numbers[f"{quantity.title}\n{name}"] = HeatMap.of(matrix, quantity)
     below = f"{caption} {_rule_in_short(limits)}".strip()
-    maps(path.with_suffix(figure), main_panels, **AXES, title=title, caption=below, n_columns=N_MAIN_PANELS)
+    maps(
+        path.with_suffix(figure),
+        main_panels,
+        **AXES,
+        title=title,
+        caption=below,
+        n_columns=N_MAIN_PANELS,
+    )
     if numbers:
-        maps(path.with_name(f"{path.stem}_numbers{figure}"), numbers, **AXES, title=title, caption=caption)
+        maps(
+            path.with_name(f"{path.stem}_numbers{figure}"),
+            numbers,
+            **AXES,
+            title=title,
+            caption=caption,
+        )
 
 
 def _main_panels(name: str, rows: Sequence[VerdictRow]) -> dict[str, HeatMap | ClassMap]:
@@ -90,7 +116,9 @@ def _main_panels(name: str, rows: Sequence[VerdictRow]) -> dict[str, HeatMap | C
     panels: dict[str, HeatMap | ClassMap] = {}
     for column in ("accuracy", "identification"):
         quantity = QUANTITIES[column]
-        panels[f"{quantity.title}\n{name}"] = HeatMap.of(pivot(rows, partial(known, name=column)), quantity)
+        panels[f"{quantity.title}\n{name}"] = HeatMap.of(
+            pivot(rows, partial(known, name=column)), quantity
+        )
     words = pivot(rows, lambda row: (row.verdict, known(row, name="kappa_within")), missing=None)
     panels[f"verdict\n{name}"] = ClassMap(words, COLOURS)
     return panels
@@ -109,8 +137,15 @@ def sentences(rows: Sequence[VerdictRow], limits: Limits) -> list[str]:
     lines = [_rule(limits)]
     for title, same in by_title(rows).items():
         lines += _on_method(title, same)
-    low = {row.networks: row.end_accuracy for row in rows if row.end_accuracy is not None and row.end_accuracy < LOW}
-    lines += [f"The end network of {name} alone is right about {value:.0%}." for name, value in low.items()]
+    low = {
+        row.networks: row.end_accuracy
+        for row in rows
+        if row.end_accuracy is not None and row.end_accuracy < LOW
+    }
+    lines += [
+        f"The end network of {name} alone is right about {value:.0%}."
+        for name, value in low.items()
+    ]
     for kind, (title, must) in CONTROLS.items():
         similar = [row.verdict == SIMILAR for row in rows if row.control == kind]
         if similar:
@@ -121,7 +156,11 @@ def sentences(rows: Sequence[VerdictRow], limits: Limits) -> list[str]:
 def _rule(limits: Limits) -> str:
     """Return what makes a pair similar."""
     noise, shrinkage = limits.validity
-    tests = "each pair for itself" if limits.pairwise else "false discovery rate over the pairs of a method"
+    tests = (
+        "each pair for itself"
+        if limits.pairwise
+        else "false discovery rate over the pairs of a method"
+    )
     return (
         f"A pair is similar if its penalty against the end network is below {100 * limits.tolerance:g} points (score "
         f"tests, {tests}), its activations are in distribution (at most {noise:.0%} of noise and {shrinkage:.0%} of "
@@ -147,6 +186,12 @@ def _on_method(title: str, rows: Sequence[VerdictRow]) -> Iterator[str]:
 
 
 def by_title(rows: Sequence[VerdictRow]) -> dict[str, list[VerdictRow]]:
-    """Return the verdicts of each method, and of each pair of networks where a method has several."""
-    networks = {method: {row.networks for row in same} for method, same in grouped(rows, lambda r: r.method).items()}
-    return grouped(rows, lambda r: f"{r.method}, {r.networks}" if len(networks[r.method]) > 1 else r.method)
+    """Return the verdicts of each method, and of each pair of networks where a method has
+    several."""
+    networks = {
+        method: {row.networks for row in same}
+        for method, same in grouped(rows, lambda r: r.method).items()
+    }
+    return grouped(
+        rows, lambda r: f"{r.method}, {r.networks}" if len(networks[r.method]) > 1 else r.method
+    )

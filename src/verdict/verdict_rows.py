@@ -8,8 +8,8 @@ from src.stitching.experiments import WEIGHTS, Pair
 class VerdictRow(NamedTuple):
     """A pair of layers stitched by one method, and the verdict on it. None: not known.
 
-    What was measured, see `QUANTITIES`, is the mean over runs. `_low` and `_high` are the ends of intervals of 95 %.
-    """
+    What was measured, see `QUANTITIES`, is the mean over runs. `_low` and `_high` are the ends of
+    intervals of 95 %."""
 
     method: str
     networks: str  # both checkpoints, or how many pairs are taken together
@@ -17,7 +17,9 @@ class VerdictRow(NamedTuple):
     end_layer: str
     verdict: str
     reason: str
-    control: str | None  # self: a layer stitched to itself; fresh: the front network was never trained
+    control: (
+        str | None
+    )  # self: a layer stitched to itself; fresh: the front network was never trained
     n_runs: int
     n_networks: int  # pairs of networks
     accuracy: float | None
