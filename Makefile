@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help test test-slow demo ground-truth paper-smoke benchmark clean
+.PHONY: help test test-slow lint demo ground-truth paper-smoke benchmark clean
 
 help: .venv/ready        # builds .venv from requirements.txt, as every target does, and prints this list
 	@awk -F ':.*# ' '/^[a-z-]+:.*# / {printf "make %-14s%s\n", $$1, $$2}' Makefile
@@ -11,6 +11,11 @@ test: .venv/ready        # the whole suite on the CPU, a few minutes on two core
 
 test-slow: .venv/ready   # the long checks that `make test` leaves out
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
+
+lint: .venv/ready        # the linter, the formatter and the type checker
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 demo: .venv/ready        # the main job on embedded data, a few minutes; prints the path of its report last
 	$(BIN)/python misc/demo.py
