@@ -1,8 +1,8 @@
-"""The base of all image sets: order of the images, batches, and the share of each of several
-processes."""
+"""The base of all image sets: the order of images, their batches, and the share of a process."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -19,16 +19,16 @@ Device = torch.device | str
 class Loading(NamedTuple):
     """How images are decoded from disk; data sets that are kept in memory ignore it.
 
-    A worker imports the script that asked for it: there, `if __name__ == "__main__":` stands in
-    front of the work."""
+    Worker processes import the main script again. Its work must stand behind
+    `if __name__ == "__main__":`.
+    """
 
     n_workers: int = 0  # worker processes; 0: the main process decodes
-    prefetch_factor: int = 1  # batches that each worker prepares ahead
+    prefetch_factor: int = 1  # batches that a worker prepares ahead
 
 
 class Shard(NamedTuple):
-    """The share of one of several processes: of each batch the images `rank`, `rank + size`, `rank
-    + 2 * size`, …"""
+    """The share of one of several processes in a batch: images rank, rank + size, rank + 2·size, …"""
 
     rank: int = 0
     size: int = 1
@@ -37,28 +37,36 @@ class Shard(NamedTuple):
 class Pass(NamedTuple):
     """The images of a pass over a set, in their order and in batches."""
 
-    indices: Tensor  # (N,), on the CPU
-    batches: Sequence[slice]  # of `indices`
-    epoch: int = 0  # counted from 1; 0: not of an epoch
+    indices: Tensor  # (N,) of the images in the set, on the CPU
+    batches: Sequence[slice]  # positions in `indices`
+    epoch: int = 0  # counted from 1; 0: the pass is no epoch
     seed: int = 0
-    generator: torch.Generator | None = None  # of the augmentation; None: without one
+    generator: torch.Generator | None = None  # of the augmentation; None: no augmentation
 
 
-# An intervention: from images uint8 (B, C, H, W), their indices (B,) in the set, on the CPU, and
-# `epoch`, to others.
-Change = Callable[..., Tensor]
+class Change(Protocol):
+    """An intervention: changes images before they are augmented."""
+
+    def __call__(self, images: Tensor, indices: Tensor, *, epoch: int) -> Tensor:
+        """Return the changed images, uint8 (B, C, H, W).
+
+        Args:
+            images: uint8 (B, C, H, W).
+            indices: positions (B,) of the images in the set, on the CPU.
+            epoch: as in `Pass`.
+        """
 
 
 class BaseImageSet:
     """Images with labels, in batches; a subclass holds the images.
 
     Args:
-        labels: whole numbers (N,) in 0..n_classes-1, kept in their dtype; -1 is no label.
+        labels: whole numbers (N,) in 0..n_classes-1, kept in their dtype; -1 means no label.
         n_classes: 0 for an unlabelled set.
-        image_shape: (C, H, W) of the images in a batch.
-        normalisation: of values in [0, 1]; None: they are not changed.
-        epoch_size: number of images of an `epoch`, disjoint from epoch to epoch (see `subset`); None, or N or more:
-            all images. May be set later.
+        image_shape: (C, H, W) of an image in a batch.
+        normalisation: of values in [0, 1]; None leaves the values as they are.
+        epoch_size: number of images of an `epoch`, see `subset`; None, or N or more: all images.
+            May be set later.
         device: of the batches.
     """
 
@@ -79,76 +87,95 @@ class BaseImageSet:
         self.normalisation = normalisation
         self.epoch_size = epoch_size
         self.shard = Shard()  # may be set later
-        self.classes: tuple[str, ...] = ()  # names in the order of the labels, where they are known
-        self.changes: tuple[
-            Change, ...
-        ] = ()  # of images before the augmentation, in this order: the interventions
-        self._scales = [
-            torch.tensor(values, device=self.device)[:, None, None]
-            for values in normalisation or ()
-        ]
+        self.classes: tuple[str, ...] = ()  # names in the order of the labels; empty: not known
+        self.changes: tuple[Change, ...] = ()  # interventions, in the order of application
+
+        # Kept on the device: torchvision's normalize would move both for each batch
+        self._mean_and_std: tuple[Tensor, Tensor] | None = None
+        if normalisation is not None:
+            mean = torch.tensor(normalisation.mean, device=self.device)
+            std = torch.tensor(normalisation.std, device=self.device)
+            self._mean_and_std = (mean[:, None, None], std[:, None, None])
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def spec(self) -> ImageSpec:
-        """Its classes, and the shape and the values of its images."""
+        """The classes of the set, and the shape and the values of its images."""
         return ImageSpec(self.n_classes, self.image_shape, self.normalisation, self.classes)
 
     def _make(self, plan: Pass) -> Iterable[Tensor]:
-        """Yield the images of each batch of a pass in turn: float32 (B, C, H, W) on the device."""
+        """Yield the images of a pass in batches: float32 (B, C, H, W) on the device."""
         raise NotImplementedError
 
     def check_like(self, other: "BaseImageSet", *, option: str) -> None:
-        """Check that another set has images of the same shape (C, H, W); warns if their
-        normalisation differs.
+        """Check that images are similar to the images of -d: of the same shape (C, H, W).
+
+        Warns if the normalisations differ.
 
         Args:
+            other: the images of -d.
             option: the option that chose this set, for messages.
+        Raises:
+            UserError: the shapes differ.
         """
         if self.image_shape != other.image_shape:
-            own, expected = ("×".join(map(str, images.image_shape)) for images in (self, other))
+            shape = "×".join(map(str, self.image_shape))
+            expected_shape = "×".join(map(str, other.image_shape))
             raise UserError(
-                f"images of {option} are {own}, those of -d {expected}; choose sets that agree"
+                f"images of {option} are {shape}, those of -d {expected_shape}; "
+                "choose sets that agree"
             )
         if self.normalisation != other.normalisation:
             warn(
-                f"images of {option} are not normalised as those of -d ({describe_values(self.normalisation)} instead "
-                f"of {describe_values(other.normalisation)}): that alone tells them apart"
+                f"images of {option} have {describe_values(self.normalisation)}, "
+                f"images of -d have {describe_values(other.normalisation)}: "
+                "this difference alone tells them apart"
             )
 
     def n_batches(self, batch_size: int) -> int:
-        """Count the batches of an epoch; with an `epoch_size`, the last epoch of a pass may have
-        fewer."""
-        return -(-min(len(self), self.epoch_size or len(self)) // batch_size)
+        """Count the batches of an epoch.
+
+        With an `epoch_size` the last subset of a pass may have fewer batches.
+        """
+        n_images = len(self)
+        if self.epoch_size:
+            n_images = min(n_images, self.epoch_size)
+        return math.ceil(n_images / batch_size)
 
     def permutation(self, seed: int) -> Tensor:
-        """Shuffle all indices (N,), on the CPU; the order depends on the seed alone and differs
-        from all epochs'."""
+        """Shuffle all indices: int64 (N,) on the CPU.
+
+        The order depends on the seed alone. No epoch has the same order.
+        """
         return torch.randperm(len(self), generator=runtime.generator(seed))
 
     def batches(
         self, batch_size: int, *, indices: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images and labels of the whole set, or of `indices`, in order and without
-        augmentation.
+        """Yield images (B, C, H, W) and labels (B,), in order and without augmentation.
 
         The last batch may be smaller.
+
+        Args:
+            indices: of the images, in the order of the batches; None: all images.
         """
-        order = (
-            torch.arange(len(self)) if indices is None else torch.as_tensor(indices, device="cpu")
-        )
+        if indices is None:
+            order = torch.arange(len(self))
+        else:
+            order = torch.as_tensor(indices, device="cpu")
         yield from self._deliver(order, batch_size)
 
     def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images and labels of the whole set, shuffled and augmented.
+        """Yield images (B, C, H, W) and labels (B,), shuffled and augmented.
 
-        With an `epoch_size`, each epoch is the next `subset` of the images; epochs are then counted
+        With an `epoch_size`, an epoch has the next `subset` of the images; epochs are then counted
         from 1. The last batch may be smaller.
 
         Order and augmentation depend on (seed, epoch) alone: not on the device, the batch size, the
-        global generators, the number of processes or other runs."""
+        global generators, the number of processes or other runs.
+        """
         generator = runtime.generator(seed, epoch)
         order = torch.arange(len(self))
         if self.epoch_size is not None and self.epoch_size < len(self):
@@ -157,36 +184,57 @@ class BaseImageSet:
         yield from self._deliver(order, batch_size, epoch=epoch, seed=seed, generator=generator)
 
     def _deliver(
-        self, order: Tensor, batch_size: int, **of_epoch: Any
+        self,
+        order: Tensor,
+        batch_size: int,
+        *,
+        epoch: int = 0,
+        seed: int = 0,
+        generator: torch.Generator | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the share of this process in each batch of `order`; for `of_epoch` see `Pass`.
+        """Yield the images and labels of this process in each batch of `order`.
 
-        All processes get the same number of batches, since they exchange gradients after each. A
-        batch may be too small for all: a process without a share gets the first image with the
-        label -1, which enters no loss and no accuracy."""
+        All processes get the same number of batches, since they exchange gradients after each
+        batch. A batch may have fewer images than there are processes: a process without an image
+        gets the first image with the label -1, which counts for no loss and no accuracy.
+
+        Args:
+            epoch, seed, generator: as in `Pass`.
+        """
         rank, n_processes = self.shard
-        shares = []
+
+        # Positions in `order`
+        batches = []
+        is_filler = []
         for first in range(0, len(order), batch_size):
-            share = slice(first + rank, min(first + batch_size, len(order)), n_processes)
-            shares.append(share if share.start < share.stop else slice(first, first + 1))
-        labels = self.labels[order.to(self.device)]  # moved once, not a batch at a time
-        for share, images in zip(shares, self._make(Pass(order, shares, **of_epoch)), strict=True):
-            own = labels[share].long()
-            yield (
-                images,
-                own if share.start % batch_size == rank else torch.full_like(own, UNLABELLED),
-            )
+            end = min(first + batch_size, len(order))
+            if first + rank < end:
+                batches.append(slice(first + rank, end, n_processes))
+                is_filler.append(False)
+            else:
+                batches.append(slice(first, first + 1))
+                is_filler.append(True)
+
+        # Images and labels
+        ordered_labels = self.labels[order.to(self.device)]  # moved once, not batch by batch
+        plan = Pass(order, batches, epoch, seed, generator)
+        for batch, filler, images in zip(batches, is_filler, self._make(plan), strict=True):
+            labels = ordered_labels[batch].long()
+            if filler:
+                labels = torch.full_like(labels, UNLABELLED)
+            yield images, labels
 
     def _scaled_(self, levels: Tensor) -> Tensor:
-        """Scale float levels 0..255 (B, C, H, W) to [0, 1] as torchvision's ToTensor, and normalise
-        them; in place."""
-        # CUDA replaces a division by a number by a product with its reciprocal, which rounds
-        # differently
-        levels.div_(
-            255 if levels.device.type == "cpu" else torch.full((), 255.0, device=levels.device)
-        )
-        if self._scales:  # as TF.normalize, which would move them for each batch
-            mean, std = self._scales
+        """Scale float levels 0..255 (B, C, H, W) to [0, 1] and normalise the values, in place.
+
+        The values are those of torchvision's ToTensor and Normalize.
+        """
+        if levels.device.type == "cpu":
+            levels.div_(255)
+        else:  # CUDA would replace the number 255 by its reciprocal, which rounds differently
+            levels.div_(torch.full((), 255.0, device=levels.device))
+        if self._mean_and_std is not None:
+            mean, std = self._mean_and_std
             levels.sub_(mean).div_(std)
         return levels
 
@@ -194,7 +242,7 @@ class BaseImageSet:
 def apply_changes(
     changes: Sequence[Change], images: Tensor, indices: Tensor, *, epoch: int
 ) -> Tensor:
-    """Apply changes, one after the other, to images uint8 (B, C, H, W); see `Change`."""
+    """Apply changes to images uint8 (B, C, H, W), one after the other; see `Change`."""
     for change in changes:
         images = change(images, indices, epoch=epoch)
     return images
@@ -203,7 +251,7 @@ def apply_changes(
 def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
     """Choose the images of an epoch: the next `size` of a shuffled pass over all n.
 
-    A pass visits each image exactly once; then a new pass begins in another order. The last subset
+    A pass visits each image exactly once. Then a new pass begins, in a new order. The last subset
     of a pass may be smaller (n = 10, size = 4: 4, 4, 2), as in the public code.
 
     Args:
@@ -211,10 +259,11 @@ def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
         epoch: counted from 1, as by `training.train`.
 
     Returns:
-        Indices int64 (size or fewer,) in shuffled order, on the CPU; they depend on the arguments alone.
+        Indices int64 (at most size,) in shuffled order, on the CPU. They depend on the arguments
+        alone.
     """
-    pass_number, place = divmod(epoch - 1, -(-n // size))
-    order = torch.randperm(
-        n, generator=runtime.generator(seed, pass_number, 0)
-    )  # only these keys have three parts
+    subsets_of_pass = math.ceil(n / size)
+    pass_number, place = divmod(epoch - 1, subsets_of_pass)
+    # Keys of three numbers are used here only
+    order = torch.randperm(n, generator=runtime.generator(seed, pass_number, 0))
     return order[place * size : (place + 1) * size]
