@@ -1,14 +1,15 @@
-"""Arrays of images on disk: they stay in their files, and each batch is read when it is needed.
+"""Arrays of images on disk: they stay in their files, and a batch is read when it is needed.
 
-A file is an `.npy`, or a member of an `.npz` archive. A stored member is memory-mapped in the
-archive; a compressed one is unpacked once, beside the archive."""
+A file is an `.npy`, or an array in an `.npz` archive. An uncompressed array is memory-mapped in the
+archive. A compressed array is unpacked once, beside the archive.
+"""
 
 import mmap
 import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ BLOCK = 2**20  # bytes that are unpacked at once
 
 
 class MappedImages:
-    """Several arrays of images on disk, indexed as one.
+    """Several arrays of images on disk, indexed as one array.
 
     Args:
         parts: memory-mapped uint8 (N_i, H, W, C).
@@ -29,74 +30,99 @@ class MappedImages:
 
     def __init__(self, parts: Sequence[np.memmap]):
         self.parts = tuple(parts)
-        self._starts = np.cumsum([0, *(len(part) for part in parts)])  # of each part, and the total
+        self._starts = np.cumsum([0, *map(len, parts)])  # of each part, and the total
+        n_images = int(self._starts[-1])
         height, width, channels = parts[0].shape[1:]
-        self.shape = (int(self._starts[-1]), channels, height, width)
+        self.shape = (n_images, channels, height, width)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, indices: Tensor) -> Tensor:
-        """Read the images at `indices` (B,), a CPU tensor: uint8 (B, C, H, W), with channels last
-        in memory."""
-        rows = indices.numpy()
-        owners = np.searchsorted(self._starts, rows, side="right") - 1
-        images = np.empty((len(rows), *self.parts[0].shape[1:]), dtype=np.uint8)
-        chosen = [(owner, np.flatnonzero(owners == owner)) for owner in np.unique(owners)]
-        for owner, here in chosen:
-            _announce(self.parts[owner], rows[here] - self._starts[owner])
-        for owner, here in chosen:
-            images[here] = np.asarray(self.parts[owner])[rows[here] - self._starts[owner]]
+        """Read the images at `indices` (B,): uint8 (B, C, H, W), with channels last in memory.
+
+        Args:
+            indices: on the CPU.
+        """
+        positions = indices.numpy()
+        part_of_image = np.searchsorted(self._starts, positions, side="right") - 1
+        images = np.empty((len(positions), *self.parts[0].shape[1:]), dtype=np.uint8)
+
+        # Announce all reads before the first one
+        reads = []
+        for i in np.unique(part_of_image):
+            places = np.flatnonzero(part_of_image == i)  # in the batch
+            rows = positions[places] - self._starts[i]  # in the part
+            _announce(self.parts[i], rows)
+            reads.append((self.parts[i], rows, places))
+        for part, rows, places in reads:
+            images[places] = np.asarray(part)[rows]
         return torch.from_numpy(images).permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
 
 
 def _announce(part: np.memmap, rows: np.ndarray) -> None:
-    """Ask the system to read all these rows at once.
+    """Ask the system to read all `rows` of a part at once.
 
     For single images from all over a file that is not in the page cache this is 17 times faster
-    than page faults, which come one after the other and read 128 KiB for the 3 KiB of an image."""
+    than page faults. Page faults come one after the other, and read 128 KiB for the 3 KiB of an
+    image.
+    """
+    mapping: mmap.mmap = part._mmap  # type: ignore[attr-defined]  # numpy has no public name for it
     n_bytes = part[0].nbytes
-    first = (
-        part.offset % mmap.ALLOCATIONGRANULARITY
-    )  # where the array begins within the mapped pages
-    for start in (first + rows * n_bytes).tolist():
-        page = start - start % mmap.PAGESIZE
-        part._mmap.madvise(mmap.MADV_WILLNEED, page, start + n_bytes - page)
+    array_start = part.offset % mmap.ALLOCATIONGRANULARITY  # in the mapped pages
+    for start in (array_start + rows * n_bytes).tolist():
+        page_start = start - start % mmap.PAGESIZE
+        mapping.madvise(mmap.MADV_WILLNEED, page_start, start + n_bytes - page_start)
 
 
-def map_member(archive: Path, name: str) -> np.ndarray:
-    """Memory-map an array of an `.npz` archive; a compressed one is unpacked first.
+def map_member(archive: Path, name: str) -> np.memmap:
+    """Memory-map an array of an `.npz` archive; a compressed array is unpacked first.
 
     Raises:
-        ValueError: the archive is cut short, or is none; or it holds Python objects.
+        ValueError: the file is cut short, or no archive, or the array holds Python objects.
     """
-    with open(archive, "rb") as file, _opened(file) as content:
+    with open(archive, "rb") as file, _open_archive(file) as content:
         info = content.getinfo(f"{name}.npy")
         if info.compress_type != zipfile.ZIP_STORED:
-            return np.load(
-                _unpacked(content, info, beside=archive), mmap_mode="r", allow_pickle=False
-            )
-        content.open(info).close()  # leaves the file at the first byte of the array
+            return map_file(_unpacked(content, info, beside=archive))
+
+        # The array lies in the archive as it would lie in an .npy file
+        content.open(info).close()  # leaves `file` at the first byte of the array
         npy.read_magic(file)
-        shape, fortran_order, dtype = npy.read_array_header_1_0(file)
+        shape, is_fortran, dtype = npy.read_array_header_1_0(file)
         if dtype.hasobject:  # numpy would take the bytes for pointers
             raise ValueError("it holds Python objects, not numbers")
-        return np.memmap(archive, dtype, "r", file.tell(), shape, "F" if fortran_order else "C")
+        order: Literal["C", "F"] = "F" if is_fortran else "C"
+        return np.memmap(archive, dtype, "r", file.tell(), shape, order)
 
 
-def _opened(archive: IO[bytes]) -> zipfile.ZipFile:
+def map_file(path: Path) -> np.memmap:
+    """Memory-map the array of an `.npy` file.
+
+    Raises:
+        ValueError: the file is damaged, or the array holds Python objects.
+    """
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _open_archive(file: IO[bytes]) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(archive)
+        return zipfile.ZipFile(file)
     except zipfile.BadZipFile as error:
         raise ValueError("it is damaged, or no .npz file") from error
 
 
 def _unpacked(content: zipfile.ZipFile, info: zipfile.ZipInfo, *, beside: Path) -> Path:
-    """Unpack a compressed array beside its archive, if that is not done yet.
+    """Unpack a compressed array beside its archive, unless that was done before.
 
-    With a checksum in its name the file cannot be that of another array.
+    The name of the new file has the checksum of the array: it cannot be an older file of the same
+    name.
+
+    Returns:
+        The path of the `.npy` file.
     """
-    target = beside.with_name(f"{beside.stem}_{Path(info.filename).stem}.{info.CRC:08x}.npy")
+    array_name = Path(info.filename).stem
+    target = beside.with_name(f"{beside.stem}_{array_name}.{info.CRC:08x}.npy")
     if target.is_file():
         return target
     console.note(f"unpacking {info.file_size / 2**20:.1f} MiB of {beside} to {target}, once")
