@@ -1,5 +1,4 @@
-"""Small images, indexed and augmented batch by batch: one uint8 tensor on the device of the run, or
-arrays on disk."""
+"""Small images, indexed and augmented batch by batch: a tensor in memory, or arrays on disk."""
 
 import math
 from collections.abc import Iterator
@@ -13,9 +12,7 @@ from src.datasets.augmentation import KINDS, Augmentation, resize, take
 from src.datasets.base import UNLABELLED, BaseImageSet, Device, Pass, apply_changes
 from src.datasets.mapped import MappedImages
 
-CACHE_BYTES = (
-    2**20
-)  # pixels that a CPU augments at once, so that intermediate results fit in its cache
+CACHE_BYTES = 2**20  # of pixels that a CPU augments at once: intermediate results fit in its cache
 
 
 class ImageSet(BaseImageSet):
@@ -23,11 +20,12 @@ class ImageSet(BaseImageSet):
 
     Args:
         images: uint8 (N, C, H, W); `MappedImages` stay on disk.
-        labels: as in BaseImageSet; None: the set is unlabelled, all labels are -1 and `n_classes` is 0.
-        size: `batches` resizes images to (size, size), and `augmentation` must do so too; None: nothing is resized.
-        augmentation: applied by `epoch`; None: nothing is.
-        options: `normalisation` and `epoch_size` of BaseImageSet.
+        labels: as in BaseImageSet; None: the set is unlabelled, all labels are -1, `n_classes` is 0.
+        size: `batches` resizes images to (size, size), and `augmentation` must do so too; None:
+            images keep their size.
+        augmentation: applied by `epoch`; None: `epoch` does the same to images as `batches`.
         device: of the images and the batches.
+        options: `normalisation` and `epoch_size` of BaseImageSet.
     """
 
     def __init__(
@@ -41,40 +39,73 @@ class ImageSet(BaseImageSet):
         device: Device = "cpu",
         **options: Any,
     ):
-        labels = torch.full((len(images),), UNLABELLED) if labels is None else labels
+        if labels is None:
+            labels = torch.full((len(images),), UNLABELLED)
         channels, height, width = images.shape[1:]
-        shape = (channels, size or height, size or width)
-        super().__init__(labels, n_classes=n_classes, image_shape=shape, device=device, **options)
-        self.size, self.augmentation = size, augmentation
-        self.images = (
-            images if isinstance(images, MappedImages) else images.to(self.device).contiguous()
+        if size is not None:
+            height = size
+            width = size
+        super().__init__(
+            labels,
+            n_classes=n_classes,
+            image_shape=(channels, height, width),
+            device=device,
+            **options,
         )
+        self.size = size
+        self.augmentation = augmentation
+        self.images: Tensor | MappedImages
+        if isinstance(images, MappedImages):
+            self.images = images
+        else:
+            self.images = images.to(self.device).contiguous()
 
     def _make(self, plan: Pass) -> Iterator[Tensor]:
-        augmentation = self.augmentation if plan.generator else None
-        n = len(plan.indices)
-        parameters = augmentation.draw(plan.generator, n) if augmentation else torch.empty(n, 0)
-        moved = [
-            numbers.to(self.device) for numbers in (plan.indices, parameters)
-        ]  # once for all batches
-        n_at_once = (
-            max(1, CACHE_BYTES // math.prod(self.image_shape))
-            if self.device.type == "cpu"
-            else max(1, n)
-        )
+        n_images = len(plan.indices)
+        augmentation = None
+        parameters = torch.empty(n_images, 0)
+        if self.augmentation is not None and plan.generator is not None:
+            augmentation = self.augmentation
+            parameters = augmentation.draw(plan.generator, n_images)
+
+        # Moved once, for all batches
+        indices_on_device = plan.indices.to(self.device)
+        parameters = parameters.to(self.device)
+
+        n_at_once = max(1, n_images)
+        if self.device.type == "cpu":
+            n_at_once = max(1, CACHE_BYTES // math.prod(self.image_shape))
+
         for rows in plan.batches:
-            parts = [numbers[rows].split(n_at_once) for numbers in (plan.indices, *moved)]
-            batch = torch.empty((len(plan.indices[rows]), *self.image_shape), device=self.device)
-            for part, indices, here, own in zip(batch.split(n_at_once), *parts, strict=True):
-                is_mapped = isinstance(self.images, MappedImages)
-                images = (
-                    self.images[indices].to(self.device) if is_mapped else take(self.images, here)
-                )
-                images = apply_changes(self.changes, images, indices, epoch=plan.epoch)
-                part.copy_(
-                    augmentation.apply(images, own) if augmentation else resize(images, self.size)
-                )
+            indices = plan.indices[rows]
+            batch = torch.empty((len(indices), *self.image_shape), device=self.device)
+            parts = zip(
+                batch.split(n_at_once),
+                indices.split(n_at_once),
+                indices_on_device[rows].split(n_at_once),
+                parameters[rows].split(n_at_once),
+                strict=True,
+            )
+            for part, part_indices, part_on_device, part_parameters in parts:
+                images = self._read(part_indices, part_on_device)
+                images = apply_changes(self.changes, images, part_indices, epoch=plan.epoch)
+                if augmentation is None:
+                    images = resize(images, self.size)
+                else:
+                    images = augmentation.apply(images, part_parameters)
+                part.copy_(images)
             yield self._scaled_(batch)
+
+    def _read(self, indices: Tensor, indices_on_device: Tensor) -> Tensor:
+        """Return the images uint8 (B, C, H, W) at the indices (B,), on the device.
+
+        Args:
+            indices: on the CPU.
+            indices_on_device: the same numbers on the device.
+        """
+        if isinstance(self.images, MappedImages):
+            return self.images[indices].to(self.device)
+        return take(self.images, indices_on_device)
 
 
 def split_of(
@@ -85,22 +116,24 @@ def split_of(
     train: bool,
     device: Device,
 ) -> ImageSet:
-    """Make the `ImageSet` of a split of a data set from its row: classes, size and, for training,
-    augmentation.
+    """Make the `ImageSet` of a split from the row of its data set.
 
     Args:
+        info: the row; it gives classes, size and, for training, augmentation and epoch size.
         images: uint8 (N, C, H, W).
         labels: whole numbers (N,), or None.
     """
-    size = info.image_shape[-1]
     augmentation = None
-    if train and info.augmentation:
-        augmentation = KINDS[info.augmentation.kind](**info.augmentation.arguments)
+    if train and info.augmentation is not None:
+        make_augmentation = KINDS[info.augmentation.kind]
+        augmentation = make_augmentation(**info.augmentation.arguments)
+    size = info.image_shape[-1]
+    needs_resizing = images.shape[-1] != size
     return ImageSet(
         images,
         labels,
         n_classes=info.n_classes,
-        size=size if images.shape[-1] != size else None,
+        size=size if needs_resizing else None,
         augmentation=augmentation,
         normalisation=info.normalisation,
         epoch_size=info.epoch_size if train else None,
