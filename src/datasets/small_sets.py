@@ -1,5 +1,4 @@
-"""Small images that are read whole: the sets that torchvision downloads, and two that are shipped
-with the suite."""
+"""Small images that are read whole: data sets of torchvision, and two that come with the suite."""
 
 import contextlib
 import sys
@@ -20,28 +19,34 @@ EMBEDDED = Path(__file__).parent / "embedded"  # sources and licences: README.md
 def load_torchvision(
     info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading
 ) -> ImageSet:
-    """Load a split of a data set below `root`, which torchvision downloads where it is missing."""
-    dataset = getattr(torchvision.datasets, info.source)
-    split = {"split": "train" if train else "test"} if info.source == "SVHN" else {"train": train}
-    remedy = "remove damaged files there and run again with a connection to the internet, or copy there what "
-    with files.readable(
-        root, f"{remedy}torchvision.datasets.{info.source}(…, download=True) fetches elsewhere"
-    ):
+    """Load a split of a data set below `root`; torchvision downloads it where it is missing."""
+    make_dataset = getattr(torchvision.datasets, info.source)
+    is_svhn = info.source == "SVHN"
+    split: dict[str, bool | str] = {"train": train}
+    if is_svhn:
+        split = {"split": "train" if train else "test"}
+
+    # Files
+    remedy = (
+        "remove damaged files there and run again with a connection to the internet, or copy there "
+        f"what torchvision.datasets.{info.source}(…, download=True) fetches elsewhere"
+    )
+    with files.readable(root, remedy):
         try:
-            data = dataset(root, **split)
+            data = make_dataset(root, **split)
         except RuntimeError:  # files are missing, or their checksums are wrong
-            with (
-                files.locked(root / f".{info.source.lower()}.lock"),
-                contextlib.redirect_stdout(sys.stderr),
-            ):
-                data = dataset(root, **split, download=True)
+            lock = files.locked(root / f".{info.source.lower()}.lock")
+            with lock, contextlib.redirect_stdout(sys.stderr):
+                data = make_dataset(root, **split, download=True)
+
+    # Images and labels
     images = torch.as_tensor(data.data)
     if images.ndim == 3:  # MNIST's (N, H, W)
         images = images[:, None]
     elif images.shape[-1] == 3:  # CIFAR's (N, H, W, C)
         images = images.permute(0, 3, 1, 2)
-    labels = torch.as_tensor(data.labels if info.source == "SVHN" else data.targets)
-    return split_of(info, images, labels.long(), train=train, device=device)
+    labels = torch.as_tensor(data.labels if is_svhn else data.targets).long()
+    return split_of(info, images, labels, train=train, device=device)
 
 
 def load_embedded(
@@ -49,7 +54,9 @@ def load_embedded(
 ) -> ImageSet:
     """Load a split of `digits` or `photo_patches`, 8×8 grey images; `root` is not used."""
     split = "train" if train else "test"
+    labels = None
     with np.load(EMBEDDED / f"{info.source}.npz", allow_pickle=False) as arrays:
         images = torch.from_numpy(arrays[f"{split}_images"])  # uint8 (N, 1, 8, 8)
-        labels = torch.from_numpy(arrays[f"{split}_labels"]).long() if info.n_classes else None
+        if info.n_classes:
+            labels = torch.from_numpy(arrays[f"{split}_labels"]).long()
     return split_of(info, images, labels, train=train, device=device)
