@@ -1,4 +1,4 @@
-"""Random images instead of real ones, to measure how fast a network trains."""
+"""Random images, to measure how fast a network trains."""
 
 from collections.abc import Iterator
 
@@ -8,12 +8,11 @@ from torch import Tensor
 from src import runtime
 from src.datasets.base import BaseImageSet, Device, Pass
 
-N_IMAGES = 256  # that are different
+N_DIFFERENT = 256  # images
 
 
 class DummyImageSet(BaseImageSet):
-    """`n` images of standard normal noise with random labels; only the first 256 images are
-    different."""
+    """`n` images of standard normal noise with random labels; only 256 images are different."""
 
     def __init__(
         self,
@@ -27,9 +26,8 @@ class DummyImageSet(BaseImageSet):
         generator = runtime.generator(seed)
         labels = torch.randint(n_classes, (n,), generator=generator)
         super().__init__(labels, n_classes=n_classes, image_shape=image_shape, device=device)
-        self.images = torch.randn(min(n, N_IMAGES), *image_shape, generator=generator).to(
-            self.device
-        )
+        images = torch.randn(min(n, N_DIFFERENT), *image_shape, generator=generator)
+        self.images = images.to(self.device)
 
     def _make(self, plan: Pass) -> Iterator[Tensor]:
         indices = plan.indices.to(self.device) % len(self.images)
