@@ -84,7 +84,7 @@ def test_small_images_are_decoded_once_and_large_ones_by_workers(augment, tmp_pa
         Image.open(path).resize((3, 3)).resize((32, 32), Image.Resampling.BICUBIC).save(path)
     test_images, training = [], []
     for kind, limit in ((ImageSet, 2**30), (DecodedImageSet, 8)):
-        monkeypatch.setattr(folders, "MOST", limit)
+        monkeypatch.setattr(folders, "MAX_BYTES_KEPT", limit)
         train_set, test_set = (
             load(tmp_path, train=train, loading=Loading(0)) for train in (True, False)
         )

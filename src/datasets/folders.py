@@ -1,4 +1,4 @@
-"""Folders of encoded images, a folder for each class: ImageNet (ILSVRC 2012) and a user's own."""
+"""Folders of encoded images, a folder for each class: ImageNet (ILSVRC 2012) or a user's images."""
 
 import math
 import os
@@ -24,15 +24,14 @@ from src.images import Normalisation, make_normalisation
 SPLITS = {True: ("train", "training_data"), False: ("val", "validation", "test", "validation_data")}
 AUGMENTATIONS = ("none", "flip", "crop_flip", "resized_crop")
 KEYS = ("size", "channels", "mean", "std", "augment", "classes")
-SMALL, MOST = (
-    64,
-    4 * 2**30,
-)  # pixels and bytes: sets of images up to this size are decoded once and kept
+# Sets of images up to these sizes are decoded once and kept
+MAX_SIDE_KEPT = 64  # pixels
+MAX_BYTES_KEPT = 4 * 2**30
 IMAGENET_SOURCE = "https://image-net.org/download"
 
 
 class FolderSettings(NamedTuple):
-    """What `dataset.yaml` in a folder of images sets; the defaults are ImageNet's."""
+    """The settings in `dataset.yaml` of a folder of images; the defaults are ImageNet's."""
 
     size: int = 224  # images become (channels, size, size)
     channels: int = 3
@@ -42,32 +41,37 @@ class FolderSettings(NamedTuple):
 
 
 def read_settings(root: Path) -> FolderSettings:
-    """Read `dataset.yaml` in `root`; without one, all settings are the defaults."""
+    """Read `dataset.yaml` in `root`; without this file, all settings are the defaults.
+
+    Raises:
+        UserError: the file cannot be read, or a setting is unknown or not allowed.
+    """
     path = root / "dataset.yaml"
-    given = read_yaml(path) if path.is_file() else {}
-    for key in given:
+    if not path.is_file():
+        return FolderSettings()
+    content = read_yaml(path)
+    for key in content:
         if key not in KEYS:
             raise unknown_name(f"key in {path}", str(key), KEYS)
-    settings = FolderSettings(**{key: given[key] for key in FolderSettings._fields if key in given})
     remedy = (
         "allowed are size: 224, channels: 1 or 3, mean and std: a number a channel, augment: "
         f"{', '.join(AUGMENTATIONS)}, classes: a list of different names"
     )
     with readable(path, remedy):
+        written = {key: content[key] for key in FolderSettings._fields if key in content}
+        settings = FolderSettings(**written)
         _check(settings)
-        numbers = {}
-        for key, of_colours in OF_IMAGENET._asdict().items():
-            own = given.get(key, of_colours if settings.channels == 3 else sum(of_colours) / 3)
-            numbers[key] = [own] if isinstance(own, int | float) else own
-        normalisation = make_normalisation(**numbers, n_channels=settings.channels)
         return settings._replace(
-            classes=tuple(map(str, settings.classes)), normalisation=normalisation
+            classes=tuple(map(str, settings.classes)),
+            normalisation=_normalisation(content, settings.channels),
         )
 
 
 def _check(settings: FolderSettings) -> None:
-    """Raise a ValueError that names the first setting that is not allowed; not of the
-    normalisation."""
+    """Raise a ValueError that names the first setting that is not allowed.
+
+    The normalisation is not checked here.
+    """
     classes = settings.classes
     is_allowed = {
         "size": isinstance(settings.size, int) and settings.size >= 1,
@@ -80,15 +84,35 @@ def _check(settings: FolderSettings) -> None:
             raise ValueError(f"{name} cannot be {getattr(settings, name)}")
 
 
+def _normalisation(content: dict[str, Any], n_channels: int) -> Normalisation | None:
+    """Return the normalisation of `dataset.yaml`: its `mean` and `std`, by default ImageNet's.
+
+    Grey images have by default the mean over ImageNet's three channels.
+    """
+    numbers = {}
+    for key, numbers_of_imagenet in OF_IMAGENET._asdict().items():
+        default = list(numbers_of_imagenet)
+        if n_channels != 3:
+            default = [sum(numbers_of_imagenet) / 3]
+        values = content.get(key, default)
+        if isinstance(values, int | float):
+            values = [values]
+        numbers[key] = values
+    return make_normalisation(numbers["mean"], numbers["std"], n_channels=n_channels)
+
+
 def describe(root: Path) -> DatasetInfo:
     """Describe a user's folder of images."""
     settings = read_settings(root)
-    shape, classes = (
+    classes = tuple(_classes(root, settings))
+    return DatasetInfo(
+        "folder",
+        str(root),
+        len(classes),
         (settings.channels, settings.size, settings.size),
-        tuple(_classes(root, settings)),
+        normalisation=settings.normalisation,
+        classes=classes,
     )
-    of_images = {"normalisation": settings.normalisation, "classes": classes}
-    return DatasetInfo("folder", str(root), len(classes), shape, **of_images)
 
 
 def load_folder(
@@ -97,71 +121,88 @@ def load_folder(
     """Load a split of a user's folder of images.
 
     Images of at most 64×64 pixels that take at most 4 GiB are decoded once and kept on the device,
-    unless each epoch takes other crops of the files. Others are decoded by workers for each batch.
+    unless each epoch takes new crops of the files. Larger images are decoded by workers, batch by
+    batch. `root` is not used.
     """
-    root = Path(info.source)
-    settings = read_settings(root)
-    decoded = _decoded(info, root, settings, train=train, device=device, loading=loading)
-    if not (root / "dataset.yaml").is_file():
-        _note_enlargement(root, decoded.paths[0], settings.size)
-    takes_crops = train and settings.augment == "resized_crop"
-    if takes_crops or settings.size > SMALL or len(decoded) * math.prod(info.image_shape) > MOST:
+    folder = Path(info.source)
+    settings = read_settings(folder)
+    decoded = _decoded(info, folder, settings, train=train, device=device, loading=loading)
+    if not (folder / "dataset.yaml").is_file():
+        _warn_of_enlargement(folder, decoded.paths[0], settings.size)
+
+    takes_crops_of_files = train and settings.augment == "resized_crop"
+    n_bytes = len(decoded) * math.prod(info.image_shape)
+    is_small = settings.size <= MAX_SIDE_KEPT and n_bytes <= MAX_BYTES_KEPT
+    if takes_crops_of_files or not is_small:
         return decoded
-    batches = [slice(first, first + 256) for first in range(0, len(decoded), 256)]
-    levels = decoded.levels(Pass(torch.arange(len(decoded)), batches))
-    padding = {"flip": 0, "crop_flip": _padding(settings.size)}.get(settings.augment)
+
+    augmentation = None
+    if train and settings.augment == "flip":
+        augmentation = CropFlip(padding=0)
+    if train and settings.augment == "crop_flip":
+        augmentation = CropFlip(_padding(settings.size))
     return ImageSet(
-        torch.cat(list(progress(levels, "decoding images", len(batches)))),
+        _decode_all(decoded),
         decoded.labels,
         n_classes=info.n_classes,
-        augmentation=CropFlip(padding) if train and padding is not None else None,
+        augmentation=augmentation,
         normalisation=info.normalisation,
         device=device,
     )
+
+
+def _decode_all(images: DecodedImageSet) -> Tensor:
+    """Decode all images of a set, with a progress bar: uint8 (N, C, H, W) on the CPU."""
+    batches = [slice(first, first + 256) for first in range(0, len(images), 256)]
+    levels = images.levels(Pass(torch.arange(len(images)), batches))
+    return torch.cat(list(progress(levels, "decoding images", len(batches))))
 
 
 def load_imagenet(
     info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading
 ) -> DecodedImageSet:
     """Load a split of ImageNet."""
-    if not _folders_of(root, train):
+    if not _split_folders(root, train):
         raise UserError(
-            f"{_lacks(root, train)}; fetch ILSVRC 2012 from {IMAGENET_SOURCE} and rename its folders to "
-            f"{SPLITS[True][-1]} and {SPLITS[False][-1]}"
+            f"{_missing_split(root, train)}; fetch ILSVRC 2012 from {IMAGENET_SOURCE} and rename "
+            f"its folders to {SPLITS[True][-1]} and {SPLITS[False][-1]}"
         )
     settings = FolderSettings(classes=read_settings(root).classes)
     images = _decoded(info, root, settings, train=train, device=device, loading=loading)
     n_classes = len(_classes(root, settings))
-    if n_classes > info.n_classes or (settings.classes and n_classes < info.n_classes):
+    has_fewer_listed = bool(settings.classes) and n_classes < info.n_classes
+    if n_classes > info.n_classes or has_fewer_listed:
         raise UserError(
-            f"{root} has {n_classes} classes, ImageNet has {info.n_classes}; name {root} itself as the data set"
+            f"{root} has {n_classes} classes, ImageNet has {info.n_classes}; "
+            f"name {root} itself as the data set"
         )
     if n_classes < info.n_classes:
         warn_once(
-            f"{root} has {n_classes} class folders of ImageNet's 1000: labels are their places among them; for the "
-            f"labels of a network of 1,000 outputs list all class names in {root / 'dataset.yaml'} (classes: "
-            "[n01440764, …])"
+            f"{root} has {n_classes} class folders of ImageNet's 1000: labels are their places in "
+            "the alphabet; for the labels of a network of 1,000 outputs list all class names in "
+            f"{root / 'dataset.yaml'} (classes: [n01440764, …])"
         )
     return images
 
 
-def _note_enlargement(root: Path, first: str, size: int) -> None:
-    """Say that images become larger, if the first one does."""
-    with readable(first, "restore or remove it"), Image.open(first) as image:
+def _warn_of_enlargement(root: Path, first_image: str, size: int) -> None:
+    """Warn if the first image is smaller than the images of a batch."""
+    with readable(first_image, "restore or remove it"), Image.open(first_image) as image:
         if min(image.size) < size:
             warn_once(
-                f"{root} has no dataset.yaml, so images become 3×{size}×{size}, in resized crops; the first one is "
-                f"smaller: to keep its size give it in {root / 'dataset.yaml'} (size: 32, and augment: crop_flip, for "
-                "example)"
+                f"{root} has no dataset.yaml, so images become 3×{size}×{size}, in resized crops; "
+                f"the first image is smaller. To keep its size, give it in {root / 'dataset.yaml'} "
+                "(size: 32, and augment: crop_flip, for example)"
             )
 
 
 def _decoded(
     info: DatasetInfo, root: Path, settings: FolderSettings, *, train: bool, **options: Any
 ) -> DecodedImageSet:
-    """Make the set of a split of which each image is decoded when it is needed."""
+    """Return the images of a split, decoded when they are needed."""
     paths, labels = _list_images(_split_folder(root, train), settings, _classes(root, settings))
-    size, whole = settings.size, [T.Resize(settings.size), T.CenterCrop(settings.size)]
+    size = settings.size
+    whole = [T.Resize(size), T.CenterCrop(size)]
     last = [T.RandomHorizontalFlip(), T.PILToTensor()]
     augmentation = {
         "none": None,
@@ -169,15 +210,15 @@ def _decoded(
         "crop_flip": T.Compose([*whole, T.RandomCrop(size, padding=_padding(size)), *last]),
         "resized_crop": T.Compose([T.RandomResizedCrop(size), *last]),
     }[settings.augment]
-    short = (
-        round(size * 8 / 7) if settings.augment == "resized_crop" else size
-    )  # then test images lose their border
+    shorter_side = size
+    if settings.augment == "resized_crop":  # the centre of an image is cut out for tests
+        shorter_side = round(size * 8 / 7)
     return DecodedImageSet(
         paths,
         labels,
         n_classes=info.n_classes,
         image_shape=info.image_shape,
-        transform=T.Compose([T.Resize(short), T.CenterCrop(size), T.PILToTensor()]),
+        transform=T.Compose([T.Resize(shorter_side), T.CenterCrop(size), T.PILToTensor()]),
         augmentation=augmentation if train else None,
         normalisation=info.normalisation,
         **options,
@@ -185,66 +226,83 @@ def _decoded(
 
 
 def _padding(size: int) -> int:
-    return max(1, size // 8)  # 4 for 32 pixels, as for CIFAR
+    """Return the padding of crops: 4 for 32 pixels, as for CIFAR."""
+    return max(1, size // 8)
 
 
 def _split_folder(root: Path, train: bool) -> Path:
-    """Return the folder of a split: the first of the possible names that exists."""
-    folders = _folders_of(root, train)
+    """Return the folder of a split: the first of its possible names that exists.
+
+    Raises:
+        UserError: no such folder exists.
+    """
+    folders = _split_folders(root, train)
     if not folders:
         images = "training images" if train else "test images"
         place = root / SPLITS[train][0]
         raise UserError(
-            f"{_lacks(root, train)}; put the {images} into {place}, a folder for each class"
+            f"{_missing_split(root, train)}; put the {images} into {place}, a folder for each class"
         )
     return folders[0]
 
 
-def _folders_of(root: Path, train: bool) -> list[Path]:
+def _split_folders(root: Path, train: bool) -> list[Path]:
+    """List the existing folders with a name of the split."""
     return [root / name for name in SPLITS[train] if (root / name).is_dir()]
 
 
-def _lacks(root: Path, train: bool) -> str:
+def _missing_split(root: Path, train: bool) -> str:
     """Return the first half of the message that the folder of a split is missing."""
-    *names, last = SPLITS[train]
-    content = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
-    return f"{root} has no folder {', '.join(names)} or {last} (it holds {listed(content, n=5) or 'nothing'})"
+    *names, last_name = SPLITS[train]
+    content = []
+    if root.is_dir():
+        content = sorted(path.name for path in root.iterdir())
+    held = listed(content, n=5) if content else "nothing"
+    return f"{root} has no folder {', '.join(names)} or {last_name} (it holds {held})"
 
 
 def _classes(root: Path, settings: FolderSettings) -> list[str]:
-    """List the names of the classes in the order of their labels; an empty list where images are
-    unlabelled."""
-    has_training = any((root / name).is_dir() for name in SPLITS[True])
-    return list(settings.classes) or _class_folders(_split_folder(root, has_training))
+    """List the names of the classes in the order of their labels; empty: unlabelled images."""
+    if settings.classes:
+        return list(settings.classes)
+    has_training_images = bool(_split_folders(root, train=True))
+    return _class_folders(_split_folder(root, has_training_images))
 
 
 def _class_folders(split: Path) -> list[str]:
-    return sorted(
-        entry.name for entry in os.scandir(split) if entry.is_dir() and entry.name[0] != "."
-    )  # .ipynb_…
+    """List the names of the folders in a split, without hidden folders (.ipynb_checkpoints)."""
+    folders = [entry for entry in os.scandir(split) if entry.is_dir()]
+    return sorted(folder.name for folder in folders if not folder.name.startswith("."))
 
 
 def _list_images(
     split: Path, settings: FolderSettings, classes: list[str]
 ) -> tuple[list[str], Tensor]:
-    """List the images in the folder of a split, as torchvision's ImageFolder does, with their
-    labels int64 (N,)."""
+    """List the images in the folder of a split, as torchvision's ImageFolder does.
+
+    Returns:
+        Their paths, and their labels int64 (N,).
+    Raises:
+        UserError: there are no images, or folders that are no class.
+    """
     folders = _class_folders(split)
+
+    # Without classes
     if not folders and not settings.classes:
         paths = sorted(entry.path for entry in os.scandir(split) if is_image_file(entry.name))
         if not paths:
             raise UserError(f"{split} holds neither images nor folders of images")
         return paths, torch.full((len(paths),), UNLABELLED)
+
+    # With a folder for each class
+    remedy = "put a folder of images there for each class, or list all classes in dataset.yaml"
     label_of = {name: label for label, name in enumerate(classes)}
-    with readable(
-        split, "put a folder of images there for each class, or list all classes in dataset.yaml"
-    ):
+    with readable(split, remedy):
         unknown = [name for name in folders if name not in label_of]
         if unknown:
-            where = "dataset.yaml" if settings.classes else "the training images"
-            raise ValueError(f"{', '.join(unknown[:3])} is no class of {where}")
-        images = make_dataset(
-            str(split), label_of, IMG_EXTENSIONS, allow_empty=bool(settings.classes)
-        )
-        paths, labels = zip(*images, strict=True)
-        return list(paths), torch.tensor(labels)
+            source = "dataset.yaml" if settings.classes else "the training images"
+            raise ValueError(f"{', '.join(unknown[:3])} is no class of {source}")
+        may_be_empty = bool(settings.classes)
+        images = make_dataset(str(split), label_of, IMG_EXTENSIONS, allow_empty=may_be_empty)
+        image_paths, labels = zip(*images, strict=True)
+        return list(image_paths), torch.tensor(labels)
