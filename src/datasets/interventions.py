@@ -1,9 +1,10 @@
-"""What interventions do to a set of images: other labels, dots that tell a class, noise."""
+"""The interventions on a set of images: other labels, dots that tell a class, noise."""
 
 import colorsys
 import copy
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,66 +12,66 @@ from torch import Tensor
 from src.datasets.base import BaseImageSet, Change
 from src.runtime import generator, seed_of
 
-LABELS, TRAINING_DOTS, TEST_DOTS, NOISE = range(4)  # what is drawn, as the second part of a key
-PIXELS = 16  # of the shorter side of an image, for each pixel of the radius of a dot
+# The second part of the key of a generator: draws of different things are independent
+LABELS, TRAINING_DOTS, TEST_DOTS, NOISE = range(4)
+PIXELS_OF_RADIUS = 16  # the shorter side of an image in pixels, for each pixel of a dot's radius
 
 
 def label_noise(images: BaseImageSet, share: float, *, train: bool, seed: int) -> BaseImageSet:
-    """Give each image, with probability `share`, a label drawn uniformly from all classes, its own
-    included.
+    """Return the images with new labels: with probability `share` a label is drawn anew.
 
-    With one seed, the images whose labels are drawn at a smaller share are among those of a larger
-    one, and get the same labels there."""
+    It is drawn uniformly from all classes, the image's class included. With one seed, an image that
+    gets a new label at some share gets the same new label at every larger share.
+    """
+    draws = generator(seed, LABELS)
+    labels = _draw_classes(images, keep=1 - share, draws=draws)
     changed = copy.copy(images)
-    changed.labels = _drawn_classes(images, 1 - share, generator(seed, LABELS)).to(images.labels)
+    changed.labels = labels.to(images.labels)
     return changed
 
 
 def shortcut(images: BaseImageSet, share: float, *, train: bool, seed: int) -> BaseImageSet:
-    """Paint a dot on each image, which tells its class with probability `share`, else one drawn
-    from all classes.
+    """Return the images with a dot on each: it tells the class with probability `share`.
 
-    On test images the class is always drawn. On images of three channels the hue of a dot tells the
-    class and its place is drawn. On others the dot is white and its place tells the class: networks
-    do not learn a grey level."""
+    Otherwise the dot tells a class that is drawn from all classes. On test images the class is
+    always drawn. On images of three channels the hue of a dot tells the class, and its place is
+    drawn. On other images the dot is white and its place tells the class: networks do not learn a
+    grey level.
+    """
     draws = generator(seed, TRAINING_DOTS if train else TEST_DOTS)
-    classes = _drawn_classes(images, share if train else 0.0, draws)
+    keep = share if train else 0.0
+    classes = _draw_classes(images, keep=keep, draws=draws)
     if images.image_shape[0] == 3:
-        colours, places = (
-            hues(images.n_classes)[classes],
-            torch.rand(len(images), 2, generator=draws),
-        )
+        colours = hues(images.n_classes)[classes]
+        places = torch.rand(len(images), 2, generator=draws)
     else:
-        colours, places = (
-            torch.full((len(images), 1), 255, dtype=torch.uint8),
-            circle(images.n_classes)[classes],
-        )
-    return _with(images, Dots(colours, places))
+        colours = torch.full((len(images), 1), 255, dtype=torch.uint8)
+        places = circle(images.n_classes)[classes]
+    return _with_change(images, Dots(colours, places))
 
 
 def image_noise(images: BaseImageSet, variance: float, *, train: bool, seed: int) -> BaseImageSet:
-    """Add noise to the images; see `Noise`."""
-    return _with(images, Noise(variance, seed))
+    """Return the images with noise; see `Noise`."""
+    return _with_change(images, Noise(variance, seed))
 
 
-INTERVENTION_FUNCTIONS = {
+INTERVENTION_FUNCTIONS: dict[str, Callable[..., BaseImageSet]] = {
     "shortcut": shortcut,
     "label_noise": label_noise,
     "image_noise": image_noise,
 }
 
 
-def _drawn_classes(images: BaseImageSet, share: float, draws: torch.Generator) -> Tensor:
-    """Return for each image its label with probability `share`, else a class drawn uniformly from
-    all: (N,)."""
-    n = len(images)
-    keeps = torch.rand(n, generator=draws) < share
-    return torch.where(
-        keeps, images.labels.cpu().long(), torch.randint(images.n_classes, (n,), generator=draws)
-    )
+def _draw_classes(images: BaseImageSet, *, keep: float, draws: torch.Generator) -> Tensor:
+    """Return the label of each image with probability `keep`, else a random class: int64 (N,)."""
+    n_images = len(images)
+    is_kept = torch.rand(n_images, generator=draws) < keep
+    drawn = torch.randint(images.n_classes, (n_images,), generator=draws)
+    return torch.where(is_kept, images.labels.cpu().long(), drawn)
 
 
-def _with(images: BaseImageSet, change: Change) -> BaseImageSet:
+def _with_change(images: BaseImageSet, change: Change) -> BaseImageSet:
+    """Return a copy of the set with one more change of its images."""
     changed = copy.copy(images)
     changed.changes = (*images.changes, change)
     return changed
@@ -83,68 +84,74 @@ def hues(n_classes: int) -> Tensor:
 
 
 def circle(n_classes: int) -> Tensor:
-    """Return a place for each class, all round the circle that touches the sides of [0, 1]²:
-    (n_classes, 2)."""
-    angles = [2 * math.pi * label / n_classes for label in range(n_classes)]
-    places = [
-        (0.5 - 0.5 * math.cos(angle), 0.5 + 0.5 * math.sin(angle)) for angle in angles
-    ]  # row, column
-    return torch.tensor(
-        [[round(place, 6) for place in pair] for pair in places]
-    )  # 0.5 on every machine
+    """Return a place for each class, on the circle that touches the sides of [0, 1]².
+
+    Returns:
+        (n_classes, 2): row and column, rounded to be equal on every machine.
+    """
+    places = []
+    for label in range(n_classes):
+        angle = 2 * math.pi * label / n_classes
+        row = 0.5 - 0.5 * math.cos(angle)
+        column = 0.5 + 0.5 * math.sin(angle)
+        places.append([round(row, 6), round(column, 6)])
+    return torch.tensor(places)
 
 
-class Dots(NamedTuple):
-    """Dots on images, each a disc of a colour at a place.
+@dataclass(frozen=True)
+class Dots:
+    """Dots on images: a disc of a colour at a place on each image.
 
-    The radius is a sixteenth of the shorter side, at least one pixel: 5 pixels of an 8×8 image, 21
-    of a 32×32 one. The whole disc lies within the middle square of the image, which the crop of
-    test images leaves; the augmentation may cut it off. Images from files get it at the size that
-    they have in the file."""
+    The radius is a sixteenth of the shorter side, at least one pixel: a dot covers 5 pixels of an
+    8×8 image, 21 pixels of a 32×32 image. A disc lies within the middle square of its image, which
+    the crop of test images keeps; the augmentation may cut it off. Images from files get a dot at
+    the size that they have in the file.
+    """
 
     colours: Tensor  # uint8 (N, C), on the CPU
-    # (N, 2), on the CPU: of the row and of the column of a centre in the middle square, from 0 to 1
-    places: Tensor
+    places: Tensor  # (N, 2) in 0..1, on the CPU: row and column of a centre in the middle square
 
     def __call__(self, images: Tensor, indices: Tensor, *, epoch: int) -> Tensor:
-        """Paint on images uint8 (B, C, H, W), which have these `indices` (B,), on the CPU, in the
-        set."""
-        sides = images.shape[2:]
-        side = min(sides)
-        radius = max(1, round(side / PIXELS))
+        """Paint the dots on images; arguments and result as of `Change`."""
+        height, width = images.shape[2:]
+        side = min(height, width)
+        radius = max(1, round(side / PIXELS_OF_RADIUS))
+
+        # The centres, in pixels of the middle square behind its first `radius` pixels
         n_places = side - 2 * radius
         steps = (self.places[indices] * n_places).floor_().clamp_(max=n_places - 1)
-        dots = torch.cat([steps, self.colours[indices]], dim=1).to(images.device)  # one copy
-        rows, columns = (
-            torch.arange(n, device=images.device)
-            - ((n - side) // 2 + radius + dots[:, axis, None])  # (B, n)
-            for axis, n in enumerate(sides)
-        )
-        # A half more than the radius: discs of few pixels look round
-        inside = rows[:, :, None] ** 2 + columns[:, None] ** 2 <= radius * (
-            radius + 0.5
-        )  # (B, H, W)
-        return torch.where(inside[:, None], dots[:, 2:, None, None].to(torch.uint8), images)
+        dots = torch.cat([steps, self.colours[indices]], dim=1).to(images.device)  # moved in one go
+        centre_rows = dots[:, 0, None] + (height - side) // 2 + radius  # (B, 1)
+        centre_columns = dots[:, 1, None] + (width - side) // 2 + radius
+        colours = dots[:, 2:].to(torch.uint8)
+
+        # Discs; a half more than the radius makes discs of few pixels look round
+        rows = torch.arange(height, device=images.device) - centre_rows  # (B, H)
+        columns = torch.arange(width, device=images.device) - centre_columns  # (B, W)
+        squared_distances = rows[:, :, None] ** 2 + columns[:, None] ** 2  # (B, H, W)
+        is_inside = squared_distances <= radius * (radius + 0.5)
+        return torch.where(is_inside[:, None], colours[:, :, None, None], images)
 
 
-class Noise(NamedTuple):
-    """Gaussian noise on images, of a variance that is drawn for each, uniformly from 0 to
-    `variance`.
+@dataclass(frozen=True)
+class Noise:
+    """Gaussian noise on images; the variance is drawn for each image, uniform in 0..`variance`.
 
-    Variance and noise are drawn anew in each epoch, as those of an augmentation. Values are on the
-    scale of 0 to 255, rounded and clipped. Images from files get noise at the size that they have
-    in the file."""
+    Variance and noise are drawn anew in each epoch. Values are on the scale of 0 to 255, rounded
+    and clipped. Images from files get noise at the size that they have in the file.
+    """
 
     variance: float
     seed: int
 
     def __call__(self, images: Tensor, indices: Tensor, *, epoch: int) -> Tensor:
-        """Add noise to images uint8 (B, C, H, W), which have these `indices` (B,), on the CPU, in
-        the set."""
-        first, draws = seed_of(self.seed, NOISE, epoch), torch.Generator()
+        """Add noise to the images; arguments and result as of `Change`."""
+        seed_of_epoch = seed_of(self.seed, NOISE, epoch)
+        draws = torch.Generator()
         noise = torch.empty(images.shape)
-        for row, i in zip(noise, indices.tolist(), strict=True):
-            draws.manual_seed(first + i)
-            deviation = (self.variance * torch.rand(1, generator=draws)).sqrt_()
-            row.normal_(generator=draws).mul_(deviation)
-        return noise.to(images.device).add_(images).round_().clamp_(0, 255).to(torch.uint8)
+        for noise_of_image, i in zip(noise, indices.tolist(), strict=True):
+            draws.manual_seed(seed_of_epoch + i)
+            variance = self.variance * torch.rand(1, generator=draws)
+            noise_of_image.normal_(generator=draws).mul_(variance.sqrt_())
+        noisy = noise.to(images.device).add_(images).round_().clamp_(0, 255)
+        return noisy.to(torch.uint8)
