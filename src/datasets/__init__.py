@@ -1,4 +1,4 @@
-"""Image data sets: `load_dataset` gives batches of images with their labels."""
+"""Image data sets: `load_dataset` returns a set that yields batches of images and labels."""
 
 from src.datasets.base import Loading
 from src.datasets.registry import dataset_info, load_dataset
