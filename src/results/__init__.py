@@ -1,1 +1,1 @@
-"""What is written and read back, whatever the science: tables, runs, experiments and figures."""
+"""Files that runs write and read back, of all experiments: tables, runs, options and figures."""
