@@ -170,7 +170,7 @@ def changed_units(units, *, redo: bool) -> list[Unit]:
     from src.errors import UserError
     from src.results.weights import names_of, recorded, warn_of_newer
 
-    runs = [(unit.run.config, unit.run.begun()) for unit in units]
+    runs = [(unit.run.config, unit.run.options_on_disk()) for unit in units]
     warn_of_newer(
         (config, recorded(options).values()) for config, options in runs if config.exists()
     )

@@ -220,7 +220,7 @@ def train(args) -> None:
             )
             run.finish()
         else:  # the same work; the first process saves it
-            state = run.saved().get("loop") if args.resume else None
+            state = run.saved_state().get("loop") if args.resume else None
             for _ in training.train(task, train_set, val_set, settings, state=state):
                 pass
 

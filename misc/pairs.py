@@ -121,7 +121,7 @@ class Unit(NamedTuple):
         from src.stitching.runs import finished_runs, interrupted_runs
 
         run = self.run
-        begun = [run.begun()]
+        begun = [run.options_on_disk()]
         if not self.is_table and not run.config.exists():
             begun += [
                 options

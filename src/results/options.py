@@ -1,5 +1,7 @@
-"""The options of runs, as `config.txt` keeps them: written, read back and compared. Importing this
-spares torch."""
+"""The options of runs in `config.txt`: written, read and compared.
+
+This module does not import torch.
+"""
 
 import json
 import os
@@ -13,93 +15,107 @@ from src.files import read_json, write_json
 from src.network_names import FRESH, content_of
 from src.results.weights import changed, names_of
 
-NOT_RECORDED = (
-    "config",
-    "resume",
-    "overwrite",
-)  # a `config.txt` with them would not repeat the run
-PLACES = ("save_dir", "source_dir", "output")  # where a run lies, which is no property of it
-FREE = (  # options that do not change the results of a run
-    *PLACES, "gpu", "n_workers", "prefetch_factor", "verbose", "print_freq", "title", "pdf",
-)  # fmt: skip
-EMPTY = {
+# Options that `config.txt` leaves out: with them it would not repeat the run
+NOT_RECORDED = ("config", "resume", "overwrite")
+
+# Options that may differ between equal runs: the folder of a run is no property of it
+PLACES = ("save_dir", "source_dir", "output")
+FREE = (
+    *PLACES,
+    "gpu",
+    "n_workers",
+    "prefetch_factor",
+    "verbose",
+    "print_freq",
+    "title",
+    "pdf",
+)
+
+# Values of this suite for the options that the public code writes as "" or 0
+EMPTY: dict[str, Any] = {
     "scheduler": "none",
     "front_stitch_rank": None,
     "front_pinv_rank": None,
-}  # for "" and 0 of the public code
+}
 
 
 def as_written(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that say what a run is, as `read_options` reads them back from its
-    `config.txt`."""
-    return json.loads(
-        json.dumps({name: value for name, value in options.items() if name not in NOT_RECORDED})
-    )
+    """Return options as `read_options` reads them back: without `NOT_RECORDED`, in JSON's types."""
+    recorded = {name: value for name, value in options.items() if name not in NOT_RECORDED}
+    return json.loads(json.dumps(recorded))
 
 
 def write_options(path: Path, options: Mapping[str, Any]) -> None:
-    """Write the `config.txt` of a run of these options."""
+    """Write the options of a run as its `config.txt`."""
     write_json(path, as_written(options))
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """Read a `config.txt`, this suite's or the public code's."""
+    """Read the options in a `config.txt` of this suite or of the public code."""
     options = read_json(path)
     if not isinstance(options, dict):
         raise UserError(f"{path} holds no options; remove its folder")
-    return options | {
-        name: value for name, value in EMPTY.items() if name in options and not options[name]
-    }
+    for name, value in EMPTY.items():
+        if name in options and not options[name]:
+            options[name] = value
+    return options
 
 
-def differences(begun: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Describe how the options of two runs differ; empty if those that both have, and that matter,
-    agree.
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Describe how the options of two runs differ; "" if all common options agree.
 
-    Not those of the content of a user's file: the state of an interrupted run and the checkpoints
-    tell whether the networks that it builds are still the same."""
-    names = [
-        name
-        for name in begun
-        if name in given and name not in FREE and not name.endswith("_sha256")
-    ]
-    differing = [name for name in names if not _is_same(name, begun, given)]
-    return ", ".join(
-        f"{name} was {reprlib.repr(begun[name])}, now {given[name]!r}" for name in differing
-    )
+    Options in `FREE` may differ. So may the content of a user's file (`..._sha256`): the state of
+    an interrupted run and the checkpoints tell whether its networks are the same.
+    """
+    texts = []
+    for name, value in before.items():
+        is_compared = name in now and name not in FREE and not name.endswith("_sha256")
+        if is_compared and not _agree(name, before, now):
+            texts.append(f"{name} was {reprlib.repr(value)}, now {now[name]!r}")
+    return ", ".join(texts)
 
 
 def refuse_other_options(
-    begun: Mapping[str, Any],
-    given: Mapping[str, Any],
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
     *,
     where: Path,
     remedy: str = "give the same ones, or start anew without --resume",
 ) -> None:
-    """Raise a UserError that names the differences if the options of a run, or its networks, are
-    not those given."""
-    titles = changed(begun, given)
+    """Raise a UserError if the networks or the options of two runs differ.
+
+    Args:
+        before: the options of the run in the files.
+        now: the options of this process.
+        where: the file that holds `before`.
+        remedy: the end of the message.
+    """
+    titles = changed(before, now)
     if titles:
         raise UserError(f"{where} is of a run with earlier weights of {names_of(titles)}; {remedy}")
-    differing = differences(begun, given)
-    if differing:
-        raise UserError(f"{where} is of a run with other options ({differing}); {remedy}")
+    text = differences(before, now)
+    if text:
+        raise UserError(f"{where} is of a run with other options ({text}); {remedy}")
 
 
-def _is_same(name: str, begun: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    """Compare two values of an option; paths are the same if they name one place, or files of the
-    same content.
+def _agree(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether two values of an option agree.
 
-    The content of a checkpoint is the recorded one.
+    Paths agree if they name one place, or two files of the same content. The content of a
+    checkpoint is the recorded SHA-256.
     """
-    weights = [options.get(f"{name}_sha256") for options in (begun, given)]
-    if all(weights) and name.endswith("_path"):
-        return (
-            weights[0] == weights[1] or begun[name] == given[name] == FRESH
-        )  # type and seed are options themselves
-    one, other = begun[name], given[name]
-    if not (isinstance(one, str) and isinstance(other, str)):
-        return one == other
-    if os.path.normpath(one) == os.path.normpath(other):
+    value_before = before[name]
+    value_now = now[name]
+    hash_before = before.get(f"{name}_sha256")
+    hash_now = now.get(f"{name}_sha256")
+    if name.endswith("_path") and hash_before and hash_now:
+        # Fresh weights depend on type and seed, which are options themselves.
+        are_fresh = value_before == value_now == FRESH
+        return are_fresh or hash_before == hash_now
+    if not (isinstance(value_before, str) and isinstance(value_now, str)):
+        return value_before == value_now
+    if os.path.normpath(value_before) == os.path.normpath(value_now):
         return True
-    return os.path.isfile(one) and os.path.isfile(other) and content_of(one) == content_of(other)
+    if not (os.path.isfile(value_before) and os.path.isfile(value_now)):
+        return False
+    return content_of(value_before) == content_of(value_now)

@@ -1,9 +1,10 @@
-"""A run: the files that say which one it is, how far it is, and that it is finished.
+"""A run: the files that hold its options, its progress and its provenance.
 
-`config.txt` holds the options, and what the weights of the networks were. It is written last, so a
-run that has it is finished. `run.json` says with what the run was made. `resume.pt` is the state to
-go on from until then. A run that writes one table has these files beside it (`table.config.txt`,
-`table.run.json`, `table.resume.pt`)."""
+`config.txt` holds the options, with the SHA-256 of the networks' weights. It is written last: a run
+with this file is finished. `run.json` says with what the run was made. `resume.pt` holds the state
+of an unfinished run. A run with one table writes these files beside that table, as
+`table.config.txt`, `table.run.json` and `table.resume.pt`.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -23,127 +24,136 @@ class Run:
     """The files of one run.
 
     Args:
-        options: of the run, as `config.txt` is to hold them.
-        prefix: of the names of its files; "" for a run that has the folder for itself.
+        options: the run's options, all of a script; `config.txt` leaves out `NOT_RECORDED`.
+        prefix: begins the names of the files; "" if the run has a folder to itself.
 
     Attributes:
-        start: when this process began it, for `run.json`; now, unless it is set.
+        state: what an interrupted run goes on from; empty for a new run.
+        start: the time when the run began, for `run.json`. It is now unless it is set.
     """
 
     def __init__(self, folder: str | Path, options: Mapping[str, Any], *, prefix: str = ""):
-        self.folder, self.options = Path(folder), dict(options)
-        names = ("config.txt", "run.json", "resume.pt")
-        self.config, self.made_with, self.state_file = (
-            self.folder / f"{prefix}{name}" for name in names
-        )
-        self.logs = (
-            [] if prefix else [self.folder / name for name in ("training_logs.csv", "ft_logs.csv")]
-        )
-        self.state: dict[str, Any] = {}  # to go on from
+        self.folder = Path(folder)
+        self.options = dict(options)
+        self.config = self.folder / f"{prefix}config.txt"
+        self.made_with = self.folder / f"{prefix}run.json"
+        self.state_file = self.folder / f"{prefix}resume.pt"
+        self.logs: list[Path] = []
+        if not prefix:
+            self.logs = [self.folder / "training_logs.csv", self.folder / "ft_logs.csv"]
+        self.state: dict[str, Any] = {}
         self.start = datetime.now()
         self._lock: IO | None = None
 
     @classmethod
     def in_folder(cls, folder: str | Path, options: Mapping[str, Any]) -> "Run":
-        """Make the run of a folder of its own."""
+        """Return the run that has a folder to itself."""
         return cls(folder, options)
 
     @classmethod
     def beside(cls, table: str | Path, options: Mapping[str, Any]) -> "Run":
-        """Make the run that writes one table."""
+        """Return the run that writes one table."""
         return cls(Path(table).parent, options, prefix=f"{Path(table).stem}.")
 
     def skip_if_finished(self, *, resume: bool, overwrite: bool = False) -> bool:
-        """Return whether a resumed run is finished, so that nothing is left to do; a note says so.
+        """Return whether the run is resumed and already finished; if so, print a note.
 
         Args:
-            overwrite: finished runs of other options may be overwritten.
+            overwrite: the run may replace a finished run of any options.
+
+        Raises:
+            UserError: the finished run has other options.
         """
-        remedy = (
-            "give the same ones, or leave out --resume"
-            if resume
-            else "choose another folder, or give --overwrite"
-        )
+        if resume:
+            remedy = "give the same ones, or leave out --resume"
+        else:
+            remedy = "choose another folder, or give --overwrite"
         if overwrite or not self.is_finished(remedy=remedy):
             return False
         if resume:
-            warn_of_newer([(self.config, recorded(read_options(self.config)).values())])
+            networks = recorded(read_options(self.config)).values()
+            warn_of_newer([(self.config, networks)])
             note(f"{self.config} is of a finished run of these options: nothing is left to do")
             self.discard()
         return resume
 
     def is_finished(self, *, remedy: str) -> bool:
-        """Return whether there is a finished run of these options.
+        """Return whether the files are of a finished run of these options.
 
         Args:
-            remedy: ends the error.
+            remedy: the end of the error message.
+
+        Raises:
+            UserError: the finished run has other options.
         """
         if not self.config.exists():
             return False
-        refuse_other_options(
-            read_options(self.config), as_written(self.options), where=self.config, remedy=remedy
-        )
+        written = read_options(self.config)
+        refuse_other_options(written, as_written(self.options), where=self.config, remedy=remedy)
         return True
 
     def claim(self, *, resume: bool) -> None:
-        """Create the folder, keep other processes out until the run ends, and get the state to go
-        on from.
+        """Create the folder, lock it until the run ends, and load `state`.
 
         Args:
-            resume: go on with an interrupted run. Otherwise its logs, options and state are removed.
+            resume: go on with an interrupted run. Otherwise remove its logs, options and state.
+
         Raises:
-            Busy: another process is writing to it.
-            UserError: the folder cannot be created, or it holds an interrupted run of other options.
+            Busy: another process has the lock.
+            UserError: the folder cannot be created, or holds an interrupted run of other options.
         """
         try:
             self.lock()
-            for path in (
-                () if resume else (self.config, self.made_with, self.state_file, *self.logs)
-            ):
-                path.unlink(missing_ok=True)
+            if not resume:
+                for path in (self.config, self.made_with, self.state_file, *self.logs):
+                    path.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(
                 f"cannot use {self.folder} as folder of this run: {error.strerror or error}"
             ) from error
-        self.state = self.saved() if resume else {}
+        self.state = self.saved_state() if resume else {}
 
     def lock(self) -> None:
-        """Create the folder, and keep other processes out until `unlock`; raises Busy where another
-        one is in it."""
+        """Create the folder and lock it; raise Busy if another process has the lock."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = locked(self._lock_file, wait=False)
 
     def unlock(self) -> None:
-        """Let go of the folder."""
+        """Release the lock of the folder."""
         if self._lock:
-            self._lock_file.unlink(
-                missing_ok=True
-            )  # while it is held: afterwards it may be another process's
+            # Remove the file while it is locked. Later it may be another process's.
+            self._lock_file.unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
 
-    def begun(self) -> dict[str, Any]:
-        """Return the options of the finished or interrupted run that is there; empty where there is
-        none."""
+    def options_on_disk(self) -> dict[str, Any]:
+        """Return the options in the files of a finished or interrupted run; {} without such files."""
         if self.config.exists():
             return read_options(self.config)
-        return load_tensors(self.state_file)["options"] if self.state_file.exists() else {}
+        if self.state_file.exists():
+            return load_tensors(self.state_file)["options"]
+        return {}
 
-    def saved(self) -> dict[str, Any]:
-        """Return the state of an interrupted run; empty where there is none."""
+    def saved_state(self) -> dict[str, Any]:
+        """Return the state of an interrupted run; {} if there is no such run.
+
+        Raises:
+            UserError: the interrupted run has other options.
+        """
         if not self.state_file.exists():
             return {}
         state = load_tensors(self.state_file)
-        refuse_other_options(state.pop("options"), as_written(self.options), where=self.state_file)
+        written = state.pop("options")
+        refuse_other_options(written, as_written(self.options), where=self.state_file)
         return state
 
     def save(self, **changes: Any) -> None:
-        """Save the state, after these changes to it."""
+        """Update the state with `changes`, and save it."""
         self.state |= changes
         save_tensors(self.state_file, {**self.state, "options": as_written(self.options)})
 
     def finish(self) -> None:
-        """Mark the run as finished, and let go of its folder."""
+        """Mark the run as finished, and release the folder."""
         self.write_provenance()
         self.mark_as_finished()
         self.discard()
@@ -153,11 +163,11 @@ class Run:
         write_json(self.made_with, provenance(gpu=self.options["gpu"], start=self.start))
 
     def mark_as_finished(self) -> None:
-        """Write `config.txt`, once all other files of the run are on the disk."""
+        """Write `config.txt`, the last file of a run: it marks the run as finished."""
         write_options(self.config, self.options)
 
     def discard(self) -> None:
-        """Remove the state, and let go of the folder."""
+        """Remove the saved state, and release the folder."""
         self.state_file.unlink(missing_ok=True)
         self.unlock()
 
@@ -167,7 +177,7 @@ class Run:
 
 
 def new_folder(parent: Path) -> Path:
-    """Create a folder named by the time; no two processes get the same one."""
+    """Create a folder named by the time, for this process only; return its path."""
     while True:
         path = Path(parent) / str(datetime.now()).replace(" ", "_").replace(":", "-")
         try:
