@@ -1,4 +1,4 @@
-"""Values of stitches by front and end layer: what is printed as a table and drawn as a heat map."""
+"""Matrices of stitches: values by front and end layer, for printed tables and heat maps."""
 
 import math
 import re
@@ -15,59 +15,79 @@ class Matrix(NamedTuple):
 
 
 def pivot(rows: Iterable[Any], value: Callable[[Any], Any], *, missing: Any = math.nan) -> Matrix:
-    """Lay out a value of rows of stitches as a matrix, both axes in the order of depth; of a pair
-    the last row counts.
+    """Return the matrix (front layers, end layers) of a value of stitches, ordered by depth.
 
     Args:
-        rows: have `front_layer`, `end_layer`, and `front_depth` and `end_depth`, which may be None.
+        rows: of stitches, with the fields `front_layer` and `end_layer`, and `front_depth` and
+            `end_depth`, which may be None. Of rows with equal layers the last row counts.
+        value: returns the value of a row.
+        missing: the value of pairs of layers without a row.
     """
     rows = list(rows)
     cells = {(row.front_layer, row.end_layer): value(row) for row in rows}
-    fronts = by_depth((front for front, _ in cells), depths_of(rows, "front"))
-    ends = by_depth((end for _, end in cells), depths_of(rows, "end"))
-    return Matrix(
-        fronts, ends, [[cells.get((front, end), missing) for end in ends] for front in fronts]
-    )
+    fronts = by_depth((row.front_layer for row in rows), depths_of(rows, "front"))
+    ends = by_depth((row.end_layer for row in rows), depths_of(rows, "end"))
+    values = []
+    for front in fronts:
+        values.append([cells.get((front, end), missing) for end in ends])
+    return Matrix(fronts, ends, values)
 
 
 def is_known(rows: Iterable[Any], name: str) -> bool:
-    """Return whether any of the rows has a value in a column."""
+    """Return whether any row has a value in a column."""
     return any(getattr(row, name) is not None for row in rows)
 
 
 def known(row: Any, *, name: str) -> float:
-    """Return the value of a row in a column; NaN where it is None."""
+    """Return the value of a row in a column; NaN for None."""
     value = getattr(row, name)
     return math.nan if value is None else value
 
 
 def accuracies(rows: Iterable[Any]) -> Matrix:
-    """Return the newest accuracy of each pair of layers among rows of stitches."""
+    """Return the matrix (front layers, end layers) of the accuracies of stitches."""
     return pivot(rows, lambda row: row.accuracy)
 
 
 def depths_of(rows: Iterable[Any], *sides: str) -> dict[str, int]:
-    """Return the depths of the front layers, the end layers or both of rows, where they know
-    them."""
-    layers = [
-        (getattr(row, f"{side}_layer"), getattr(row, f"{side}_depth"))
-        for row in rows
-        for side in sides
-    ]
-    return {layer: depth for layer, depth in layers if depth is not None}
+    """Return the depths of layers of stitches; layers without a recorded depth are left out.
+
+    Args:
+        sides: "front", "end" or both.
+    """
+    depths = {}
+    for row in rows:
+        for side in sides:
+            depth = getattr(row, f"{side}_depth")
+            if depth is not None:
+                depths[getattr(row, f"{side}_layer")] = depth
+    return depths
 
 
 def by_depth(layers: Iterable[str], *depths: Mapping[str, int]) -> list[str]:
-    """Return distinct layers in the order of the first of these mappings that knows all of them.
+    """Return the distinct layers in the order of depth.
 
-    Runs of the public code know none: then in natural order, `blocks.2` before `blocks.10`.
+    Args:
+        depths: mappings from layers to depths. The first mapping with all layers counts. Without
+            such a mapping, as for runs of the public code, the order is the natural one of the
+            names: `blocks.2` stands before `blocks.10`.
     """
-    layers = set(layers)
-    known = next((each for each in depths if each.keys() >= layers), {})
+    distinct = set(layers)
+    complete = [mapping for mapping in depths if mapping.keys() >= distinct]
+    depth_of = complete[0] if complete else {}
 
-    def key(name: str) -> list:
-        parts = re.split(r"(\d+)", name)
-        natural = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
-        return [known.get(name, 0), natural]
+    def key(layer: str) -> tuple[int, list[tuple[int, int, str]]]:
+        return depth_of.get(layer, 0), _natural(layer)
 
-    return sorted(layers, key=key)
+    return sorted(distinct, key=key)
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Return a key that sorts the numbers in names by value."""
+    key = []
+    for part in re.split(r"(\d+)", name):
+        if part.isdecimal():
+            key.append((0, int(part), ""))
+        else:
+            key.append((1, 0, part))
+    return key

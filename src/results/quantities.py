@@ -1,15 +1,18 @@
-"""The quantities that are measured of a stitch, one row each. Importing this spares torch.
+"""The quantities that are measured of a stitch, each with its title, scale and description.
 
-To add a quantity, write the function that measures it, a field of the row that keeps it (`Metrics`,
-`StitchValidity` and `EvaluationRow`, or `VerdictRow`) and its row here under the same name. Means
-in a verdict, printed matrices, heat maps, curves, the table of all measurements and the ground
-truth read the row; `misc/docs/methods.md` repeats it."""
+A new quantity needs three things: a function that measures it, a field in the row that keeps it
+(`Metrics`, `StitchValidity` and `EvaluationRow`, or `VerdictRow`), and an entry in `QUANTITIES`
+under the name of the field. Printed matrices, heat maps, curves, the table of all measurements,
+means in a verdict and the ground truth read the entry. `misc/docs/methods.md` repeats it.
+
+This module does not import torch.
+"""
 
 from typing import NamedTuple
 
-# Who measures a quantity, and so in which tables it is a column
+# Scripts that measure a quantity: their tables have its column
 STITCHING = "stitching"
-VALIDITY = "validity"  # the OOD evaluation, the same by every detector
+VALIDITY = "validity"  # the OOD evaluation, one value whatever the detector
 DETECTOR = "detector"  # the OOD evaluation, one value for each detector
 VERDICT = "verdict"
 
@@ -21,25 +24,26 @@ IN_TRUTH = "truth"  # measures that the ground truth scores
 
 
 class Quantity(NamedTuple):
-    """What a column of stitches means."""
+    """The meaning of a column of stitches."""
 
     title: str  # in figures and printed tables
     measured_by: str  # STITCHING, VALIDITY, DETECTOR or VERDICT
     description: str  # a sentence without its full stop
-    scale: tuple[float, float] | None = (
-        None  # of different and of similar stitches; None: neither end is similar
-    )
+    # The values of a different and of a similar stitch; None: neither high nor low is similar
+    scale: tuple[float, float] | None = None
     is_two_sided: bool = False  # similar in the middle of `scale`, different at both ends
     unit: str = ""  # of shares and ratios: none
     shown_in: tuple[str, ...] = ()
-    is_derived: bool = False  # from other columns of its row: a property of the row
+    is_derived: bool = False  # a property of the row, computed from its columns
 
     def similarity(self, value: float) -> float:
-        """Return a number that is higher where a stitch is more similar: the value, its negative,
-        or its distance from the middle of the scale, negative.
+        """Turn a value into a number that is higher for more similar stitches.
+
+        Returns:
+            The value, its negative, or its negative distance from the middle of the scale.
 
         Raises:
-            ValueError: neither end of the scale is similar.
+            ValueError: the quantity has no scale.
         """
         if self.scale is None:
             raise ValueError(f"neither high nor low values of {self.title} are similar")
@@ -55,7 +59,7 @@ def shown_in(report: str) -> dict[str, Quantity]:
 
 
 def measured_by(*sources: str) -> dict[str, Quantity]:
-    """Return the quantities that these sources measure, by column."""
+    """Return the quantities that the sources measure, by column."""
     return {
         name: quantity for name, quantity in QUANTITIES.items() if quantity.measured_by in sources
     }
@@ -66,7 +70,7 @@ QUANTITIES = {
     "accuracy": Quantity(
         "accuracy",
         STITCHING,
-        "share of the test images of which the stitched network predicts the label",
+        "share of the test images whose label the stitched network predicts",
         scale=(0, 1),
         shown_in=(IN_EVALUATION, IN_CURVES),
     ),
@@ -96,7 +100,8 @@ QUANTITIES = {
     "agreement": Quantity(
         "agreement",
         STITCHING,
-        "share of the test images of which stitched and end network predict the same class, right or wrong",
+        "share of the test images for which stitched and end network predict the same class, right "
+        "or wrong",
         scale=(0, 1),
         shown_in=(IN_TRUTH,),
     ),
