@@ -1,5 +1,7 @@
-"""Figures of panels with a title and, below them, a caption and a legend. Imports matplotlib to
-draw one."""
+"""Figures of panels with a title above, and a caption and a legend below.
+
+The module imports matplotlib only to draw a figure.
+"""
 
 import contextlib
 import importlib.util
@@ -14,23 +16,29 @@ from src.console import warn
 from src.files import write_bytes
 
 COLUMN = 3.3  # inches: the width of a panel, and of a paper's column
-POINTS = 8  # the size of all text but the numbers in cells
-CHARACTERS = 16  # of this text in an inch
-STYLE = {
-    "font.size": POINTS, "axes.titlesize": POINTS, "figure.titlesize": POINTS + 1, "legend.title_fontsize": POINTS,
-    "text.parse_math": False,  # a $ in the name of a file is a $
-    "pdf.fonttype": 42,  # TrueType: text stays text, and publishers take it
-}  # fmt: skip
+POINTS = 8  # the size of all text except the numbers in cells
+CHARACTERS = 16  # characters of this text per inch
+STYLE: dict[Any, Any] = {
+    "font.size": POINTS,
+    "axes.titlesize": POINTS,
+    "figure.titlesize": POINTS + 1,
+    "legend.title_fontsize": POINTS,
+    "text.parse_math": False,  # a $ in the name of a file stays a $
+    "pdf.fonttype": 42,  # TrueType: text stays text, and publishers accept it
+}
 
 _are_left_out = False
 
 
 @contextlib.contextmanager
 def left_out(are_left_out: bool = True) -> Iterator[None]:
-    """Draw no figures while the block runs, if so asked: of many small tables they take longer than
-    the tables."""
+    """Draw no figures while the block runs, or draw figures as usual if `are_left_out` is false.
+
+    Drawing takes longer than writing tables, which counts for many small tables.
+    """
     global _are_left_out
-    before, _are_left_out = _are_left_out, are_left_out
+    before = _are_left_out
+    _are_left_out = are_left_out
     try:
         yield
     finally:
@@ -38,7 +46,11 @@ def left_out(are_left_out: bool = True) -> Iterator[None]:
 
 
 def can_draw(path: Path) -> bool:
-    """Return whether figures are asked for and matplotlib is installed; warn if it is not."""
+    """Return whether the figure at `path` can be drawn; warn if matplotlib is not installed.
+
+    Returns:
+        False inside of `left_out`, or without matplotlib.
+    """
     if _are_left_out:
         return False
     if importlib.util.find_spec("matplotlib") is None:
@@ -57,54 +69,79 @@ def new_figure(
     caption: str = "",
     n_columns: int | None = None,
 ) -> Iterator[tuple[list[Any], dict[str, Any]]]:
-    """Make a figure with a panel for each title, to be drawn in; then write it in the format that
-    its name ends in.
+    """Make a figure with a panel per title, and write it when the block ends.
 
-    By default up to three panels stand side by side; four make two rows, and more a square or one
-    panel wider. The legend of all panels lies below them, with the caption as its title; the figure
-    grows by it.
+    The block draws into the panels. The legend of all panels lies below the panels, with the
+    caption as its title. The figure grows by its height.
 
     Args:
-        panel: inches of each.
-        n_columns: panels in a row.
+        path: of the image. Its suffix is the format.
+        panel: width and height of a panel in inches.
+        n_columns: panels side by side. By default up to three panels stand in one row, and more
+            panels make a square, or a rectangle that is one panel wider.
+
     Yields:
-        The axes of the panels, and a dict for the handles of the legend by label.
+        The axes of the panels, and a dict to fill with the handles of the legend by label.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     if n_columns is None:
-        n_columns = len(titles) if len(titles) <= 3 else math.ceil(math.sqrt(len(titles)))
+        n_columns = _default_columns(len(titles))
     n_rows = math.ceil(len(titles) / n_columns)
-    width = n_columns * panel[0]
+    panel_width, panel_height = panel
+    width = n_columns * panel_width
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, n_rows * panel[1]), layout="compressed")
-        axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
-        for unused in axes[len(titles) :]:
-            unused.remove()
-        for one, text in zip(axes, titles, strict=False):
-            one.set_title(_wrap(text, 0.75 * panel[0]))
-        figure.suptitle(_wrap(title, width) or None)
+        figure = Figure(figsize=(width, n_rows * panel_height), layout="compressed")
+        if title:
+            figure.suptitle(_wrap(title, width))
+
+        # Panels
+        all_axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
+        used_axes = all_axes[: len(titles)]
+        for axes in all_axes[len(titles) :]:
+            axes.remove()
+        for axes, text in zip(used_axes, titles, strict=True):
+            axes.set_title(_wrap(text, 0.75 * panel_width))
+
         handles: dict[str, Any] = {}
-        yield axes[: len(titles)], handles
-        labels = [_wrap(label, width - 0.5) for label in handles]
-        n_beside = max(1, int(CHARACTERS * width / (8 + max(map(len, labels), default=0))))
-        place = {
-            "loc": "upper center",
-            "bbox_to_anchor": (0.5, 0),
-            "ncols": min(n_beside, max(1, len(labels))),
-        }
-        figure.legend(handles.values(), labels, title=_wrap(caption, width), frameon=False, **place)
+        yield used_axes, handles
+        _add_legend(figure, handles, caption, width)
         _save(figure, path)
 
 
+def _default_columns(n_panels: int) -> int:
+    """Return the number of panels side by side."""
+    return n_panels if n_panels <= 3 else math.ceil(math.sqrt(n_panels))
+
+
+def _add_legend(figure: Any, handles: dict[str, Any], caption: str, width: float) -> None:
+    """Add the legend below the panels, with the caption as its title."""
+    labels = [_wrap(label, width - 0.5) for label in handles]
+    longest = max(map(len, labels), default=0)
+    n_that_fit = max(1, int(CHARACTERS * width / (8 + longest)))
+    figure.legend(
+        handles.values(),
+        labels,
+        title=_wrap(caption, width),
+        frameon=False,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        ncols=min(n_that_fit, max(1, len(labels))),
+    )
+
+
 def _wrap(text: str, width: float) -> str:
-    """Return the text in lines of that many inches, long paths cut; its own line breaks stay."""
+    """Return the text in lines of `width` inches; its line breaks stay, and long paths are cut."""
     return "\n".join(textwrap.fill(line, int(CHARACTERS * width)) for line in text.splitlines())
 
 
 def _save(figure: Any, path: Path) -> None:
-    buffer, suffix = io.BytesIO(), Path(path).suffix[1:]
-    metadata = {"CreationDate": None} if suffix == "pdf" else {}  # equal figures make equal files
+    """Write the image of a figure; equal figures make equal files."""
+    buffer = io.BytesIO()
+    suffix = Path(path).suffix[1:]
+    metadata = {}
+    if suffix == "pdf":
+        metadata = {"CreationDate": None}
     figure.savefig(buffer, format=suffix, dpi=200, metadata=metadata, bbox_inches="tight")
     write_bytes(path, buffer.getvalue())

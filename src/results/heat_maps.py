@@ -1,4 +1,4 @@
-"""Heat maps over two axes, such as front and end layers, with every value written into its cell."""
+"""Heat maps over two axes, such as front and end layers, with the values written into the cells."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -9,67 +9,76 @@ from src.results.figures import COLUMN, POINTS, can_draw, new_figure
 from src.results.matrices import Matrix
 from src.results.quantities import Quantity
 
-SIMILARITY, DISTANCE, DIVERGING = "viridis", "viridis_r", "RdBu_r"  # colour maps
-CELL = 0.34  # inches, in which a number is readable
+# Colour maps
+SIMILARITY = "viridis"
+DISTANCE = "viridis_r"
+DIVERGING = "RdBu_r"
+
+CELL = 0.34  # inches: the width in which a number is readable
 
 
 class HeatMap(NamedTuple):
-    """A panel: a matrix, and the meaning of its colours. Bright stands for similar, dark for
-    different."""
+    """A panel: a matrix, and the meaning of its colours. Bright is similar, dark is different."""
 
     matrix: Matrix  # a cell of NaN stays blank
-    scale: tuple[float, float] = (
-        0.0,
-        1.0,
-    )  # values of the darkest and the brightest colour; a distance has (1, 0)
-    is_diverging: bool = (
-        False  # bright in the middle of `scale`, dark blue below and dark red above
-    )
+    # The values of the darkest and of the brightest colour. A distance has (1, 0).
+    scale: tuple[float, float] = (0.0, 1.0)
+    # Bright in the middle of `scale`, dark blue below and dark red above
+    is_diverging: bool = False
     marked: Collection[tuple[str, str]] = ()  # row and column of cells with a red corner
 
     @classmethod
     def of(cls, matrix: Matrix, quantity: Quantity) -> "HeatMap":
-        """Make the panel of a matrix of a quantity that has a scale."""
+        """Return the panel of a matrix of a quantity.
+
+        Raises:
+            ValueError: the quantity has no scale.
+        """
+        if quantity.scale is None:
+            raise ValueError(f"{quantity.title} has no scale for the colours of a heat map")
         return cls(matrix, quantity.scale, is_diverging=quantity.is_two_sided)
 
     @classmethod
     def difference(cls, matrix: Matrix) -> "HeatMap":
-        """Make the panel of a matrix of differences, with the colours centred at 0."""
-        largest = max(
-            (abs(value) for line in matrix.values for value in line if not math.isnan(value)),
-            default=0,
-        )
-        return cls(matrix, (-(largest or 1.0), largest or 1.0), is_diverging=True)
+        """Return the panel of a matrix of differences, with the brightest colour at 0."""
+        sizes = [abs(value) for line in matrix.values for value in line]
+        largest = max((size for size in sizes if size > 0), default=1.0)  # NaN is not above 0
+        return cls(matrix, (-largest, largest), is_diverging=True)
+
+    @property
+    def colour_map(self) -> str:
+        """The name of matplotlib's colour map."""
+        if self.is_diverging:
+            return DIVERGING
+        darkest, brightest = self.scale
+        return SIMILARITY if darkest < brightest else DISTANCE
 
     def paint(self, axes: Any) -> None:
-        """Draw the cells with their values, and a bar that explains the colours."""
+        """Draw the cells with their values, the marks, and a bar that explains the colours."""
         low, high = sorted(self.scale)
-        colours = (
-            DIVERGING
-            if self.is_diverging
-            else SIMILARITY
-            if self.scale[0] < self.scale[1]
-            else DISTANCE
-        )
-        image = axes.imshow(self.matrix.values, vmin=low, vmax=high, cmap=colours)
+        image = axes.imshow(self.matrix.values, vmin=low, vmax=high, cmap=self.colour_map)
         for y, line in enumerate(self.matrix.values):
             for x, value in enumerate(line):
                 if not math.isnan(value):
-                    red, green, blue, _ = image.cmap(image.norm(value))
-                    is_bright = 0.3 * red + 0.59 * green + 0.11 * blue > 0.5
-                    _write_cell(axes, x, y, value, "black" if is_bright else "white")
+                    _write_cell(axes, x, y, value, _readable_on(image.cmap(image.norm(value))))
         for row, column in self.marked:
-            y, x = self.matrix.rows.index(row), self.matrix.columns.index(column)
-            corner = [(x + 0.5, y - 0.5), (x + 0.26, y - 0.5), (x + 0.5, y - 0.26)]
-            axes.fill(*zip(*corner, strict=True), facecolor="red", edgecolor="white", linewidth=0.5)
+            self._mark(axes, row, column)
         axes.figure.colorbar(image, ax=axes)
+
+    def _mark(self, axes: Any, row: str, column: str) -> None:
+        """Draw a red triangle into the upper right corner of a cell."""
+        x = self.matrix.columns.index(column)
+        y = self.matrix.rows.index(row)
+        xs = [x + 0.5, x + 0.26, x + 0.5]
+        ys = [y - 0.5, y - 0.5, y - 0.26]
+        axes.fill(xs, ys, facecolor="red", edgecolor="white", linewidth=0.5)
 
 
 class ClassMap(NamedTuple):
-    """A panel whose cells have the colour of a class, and a number."""
+    """A panel of cells with the colour of a class and a number."""
 
-    matrix: Matrix  # of classes and numbers, NaN for none; a cell of None stays blank
-    colours: Mapping[str, str]  # by class; they are in the legend
+    matrix: Matrix  # of (class, number); the number may be NaN; a cell of None stays blank
+    colours: Mapping[str, str]  # by class; the legend shows the colours
 
     def paint(self, axes: Any) -> None:
         """Draw the cells with their numbers."""
@@ -82,11 +91,14 @@ class ClassMap(NamedTuple):
         )
         for y, line in enumerate(self.matrix.values):
             for x, cell in enumerate(line):
-                if cell is not None:
-                    look = {"facecolor": self.colours[cell[0]], "edgecolor": "grey"}
-                    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **look))
-                    if not math.isnan(cell[1]):
-                        _write_cell(axes, x, y, cell[1], "black")
+                if cell is None:
+                    continue
+                name, number = cell
+                corner = (x - 0.5, y - 0.5)
+                colour = self.colours[name]
+                axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="grey"))
+                if not math.isnan(number):
+                    _write_cell(axes, x, y, number, "black")
 
 
 def maps(
@@ -99,45 +111,44 @@ def maps(
     caption: str = "",
     n_columns: int | None = None,
 ) -> bool:
-    """Draw matrices, with every value written into its cell, and one legend of classes.
+    """Draw panels of cells, and a legend of the classes; return whether the figure was drawn.
 
     Args:
-        panels: by title; each has axes of its own. Rows and columns keep their order.
+        panels: by title. Their rows and columns keep the order of the matrix.
         caption: the text below the figure.
-        n_columns: panels in a row; None: see `new_figure`.
-    Returns:
-        Whether the figure was drawn.
+        n_columns: panels side by side; None: the default of `new_figure`.
     """
     if not can_draw(path):
         return False
     from matplotlib.patches import Patch
 
-    largest = max(len(names) for panel in panels.values() for names in panel.matrix[:2])
+    matrices = [panel.matrix for panel in panels.values()]
+    largest = max(max(len(matrix.rows), len(matrix.columns)) for matrix in matrices)
     side = max(COLUMN, 1.2 + CELL * largest)
-    texts = {"title": title, "caption": caption}
-    with new_figure(path, list(panels), (side, side), n_columns=n_columns, **texts) as (
-        all_axes,
-        legend,
-    ):
+    with new_figure(
+        path, list(panels), (side, side), title=title, caption=caption, n_columns=n_columns
+    ) as (all_axes, legend):
         for axes, panel in zip(all_axes, panels.values(), strict=True):
-            axes.set_facecolor("0.9")  # of cells without a value
-            axes.set_xticks(range(len(panel.matrix.columns)), panel.matrix.columns, rotation=90)
-            axes.set_yticks(range(len(panel.matrix.rows)), panel.matrix.rows)
+            rows, columns, _ = panel.matrix
+            axes.set_facecolor("0.9")  # the colour of blank cells
+            axes.set_xticks(range(len(columns)), columns, rotation=90)
+            axes.set_yticks(range(len(rows)), rows)
             axes.set(xlabel=column_label, ylabel=row_label)
             panel.paint(axes)
-            for name, colour in getattr(panel, "colours", {}).items():
-                legend[name] = Patch(facecolor=colour, edgecolor="grey")
+            if isinstance(panel, ClassMap):
+                for name, colour in panel.colours.items():
+                    legend[name] = Patch(facecolor=colour, edgecolor="grey")
     return True
 
 
+def _readable_on(colour: tuple[float, float, float, float]) -> str:
+    """Return "black" for a bright background (red, green, blue, opacity), else "white"."""
+    red, green, blue, _ = colour
+    brightness = 0.3 * red + 0.59 * green + 0.11 * blue
+    return "black" if brightness > 0.5 else "white"
+
+
 def _write_cell(axes: Any, x: int, y: int, value: float, colour: str) -> None:
-    """Write a number, 0.00 without a sign."""
-    axes.text(
-        x,
-        y,
-        f"{round(value, 2) + 0.0:.2f}",
-        ha="center",
-        va="center",
-        color=colour,
-        fontsize=POINTS - 1,
-    )
+    """Write a number with two digits into a cell; 0.00 has no sign."""
+    text = f"{round(value, 2) + 0.0:.2f}"
+    axes.text(x, y, text, ha="center", va="center", color=colour, fontsize=POINTS - 1)
