@@ -36,7 +36,7 @@ def network(path: str, kind: str) -> str:
 
 
 def short(name: str) -> str:
-    """Return the last two parts of an absolute path; return any other name unchanged."""
+    """Return the last two parts of an absolute path; return a relative name unchanged."""
     path = Path(name)
     return "/".join(path.parts[-2:]) if path.is_absolute() else name
 

@@ -131,7 +131,7 @@ def write_table(path: str | Path, kind: type, rows: Iterable[Any]) -> None:
 
 
 def read_table(path: str | Path, *kinds: type) -> list[Any]:
-    """Read a CSV; return its rows, all of the first of `kinds` whose required columns it has.
+    """Read a CSV; return its rows, all of the first type with the required columns in its header.
 
     Raises:
         UserError: the file cannot be read, lacks a column, or has a damaged cell. The message names

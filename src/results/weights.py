@@ -42,7 +42,7 @@ def recorded(options: Mapping[str, Any]) -> dict[str, NetworkName]:
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the titles of the networks in `before` whose weights have changed since.
+    """Return the titles of the networks in `before` with weights that have changed since.
 
     Args:
         before: the options of a run in files.
