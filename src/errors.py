@@ -1,82 +1,97 @@
-"""The error of a user, and how a wrong name is reported."""
+"""The error that a user can mend, and the message about an unknown name."""
 
 import difflib
 from collections.abc import Iterable
 
-FEW = 12  # names that fit into one line
-# where torch has no error of its own: its libraries got no memory, or no algorithm that fits into
-# it
+MAX_LISTED = 12  # names that fit into one line
+# Messages of CUDA's libraries where memory is used up. torch raises an OutOfMemoryError of its own
+# only where its allocator fails.
 OUT_OF_MEMORY = (
-    "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED",
-    "CUDNN_STATUS_ALLOC_FAILED", "CUDNN_STATUS_NOT_INITIALIZED", "CUSOLVER_STATUS_ALLOC_FAILED",
-    "CUSOLVER_STATUS_NOT_INITIALIZED", "unable to find an engine to execute this computation",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_NOT_INITIALIZED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_NOT_INITIALIZED",
+    "unable to find an engine to execute this computation",
     "Unable to find a valid cuDNN algorithm",
-)  # fmt: skip
+)
 
 
 class UserError(Exception):
-    """An error that the user can mend: one line with what was given, what is allowed, and the
-    remedy; exit code 2."""
+    """An error that the user can mend; a script prints its message and exits with code 2.
+
+    The message is one line: the value that is wrong, the values that are allowed, and the remedy.
+    """
 
     def __init__(self, line: str):
         super().__init__(" ".join(line.splitlines()))
 
 
 class Misfit(UserError):
-    """A network, a checkpoint and images do not fit each other; naming another data set may mend
-    it.
+    """A network, a checkpoint and images do not fit together; another data set may be the remedy.
 
     Args:
-        clause: what does not fit, without what surrounds it in the line.
+        line: the whole message.
+        clause: the part of the message that names the misfit (default: the whole message). A longer
+            message can quote it.
     """
 
-    IMAGES = (
-        "the images are others"  # in a line that describes them; scripts name the data set instead
-    )
+    IMAGES = "the images are others"  # stands in a message until `on` puts the data set there
 
     def __init__(self, line: str, *, clause: str = ""):
         super().__init__(line)
         self.clause = clause or str(self)
 
     def on(self, dataset: str) -> str:
-        """Return the line with the name of the data set."""
-        if self.IMAGES in str(self):
-            return str(self).replace(self.IMAGES, f"-d is {dataset}")
-        return f"{self} (-d is {dataset})"
+        """Return the message with the name of the data set that the user chose."""
+        message = str(self)
+        if self.IMAGES in message:
+            return message.replace(self.IMAGES, f"-d is {dataset}")
+        return f"{message} (-d is {dataset})"
 
 
 class Busy(UserError):
-    """Another process is writing where this one is to write."""
+    """Another process holds the lock of a folder or file that this process needs to write."""
 
 
 def as_user_error(error: Exception) -> UserError | None:
-    """Return the error of a user that an error of torch stands for; one of a user is its own, of
-    others it is None."""
+    """Translate an exception into a UserError; return None where the user cannot mend it.
+
+    Two errors of torch are translated: exhausted GPU memory, and a training batch that is too small
+    for BatchNorm. A UserError is returned unchanged.
+    """
     if isinstance(error, UserError):
         return error
-    if type(error).__name__ == "OutOfMemoryError" or any(
-        sign in str(error) for sign in OUT_OF_MEMORY
-    ):
+    message = str(error)
+    is_of_torch = type(error).__name__ == "OutOfMemoryError"
+    if is_of_torch or any(sign in message for sign in OUT_OF_MEMORY):
         return UserError(
-            "the memory of the GPU is used up; lower -b (images at once), -n (images that are compared) or the number "
-            "of layers"
+            "the memory of the GPU is used up; lower -b (images at once), "
+            "-n (images that are compared) or the number of layers"
         )
-    if "Expected more than 1 value per channel" in str(error):  # torch's, of BatchNorm in training
+    if "Expected more than 1 value per channel" in message:  # BatchNorm in training mode
         return UserError("a training batch has a single image, too few for BatchNorm; change -b")
     return None
 
 
 def unknown_name(
-    kind: str, given: str, allowed: Iterable[str], *, where: str = "--help lists all"
+    kind: str, name: str, allowed: Iterable[str], *, where: str = "--help lists all"
 ) -> UserError:
-    """Return the error for a name that is not allowed: it lists the close ones, or all if they are
-    few.
+    """Return the error for a name outside of `allowed`; the caller raises it.
+
+    The message lists the allowed names if they fit into a line, and close matches in any case.
 
     Args:
-        where: the place to find all names.
+        kind: the kind of thing that the name stands for, such as "layer".
+        where: where the user finds all allowed names, if they are too many for a line.
     """
-    allowed = list(allowed)
-    close = difflib.get_close_matches(given, allowed, n=3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    names = f"known: {', '.join(allowed)}" if len(allowed) <= FEW else where
-    return UserError(f"unknown {kind} {given!r}; {hint}{names}")
+    names = list(allowed)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    hint = ""
+    if close:
+        hint = f"did you mean {' or '.join(close)}? "
+    if len(names) <= MAX_LISTED:
+        where = f"known: {', '.join(names)}"
+    return UserError(f"unknown {kind} {name!r}; {hint}{where}")
