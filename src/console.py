@@ -1,23 +1,32 @@
-"""Prints: results to stdout, progress and warnings to stderr. No other module prints."""
+"""Prints: results to stdout, progress and warnings to stderr. Only this module prints."""
 
 import contextlib
 import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from tqdm import tqdm
 
 from src.errors import UserError
 
-_silent: set[str] = set()  # of "results" and "notes", which are warnings and progress bars as well
+# Kinds of output that are switched off: "results", and "notes" (with warnings and progress bars)
+_silent: frozenset[str] = frozenset()
 
 
 @contextlib.contextmanager
 def silenced(*, notes: bool = True) -> Iterator[None]:
-    """Print no results while the block runs, and no notes either unless `notes` is false."""
+    """Print no results while the block runs.
+
+    Args:
+        notes: print no messages, warnings and progress bars either.
+    """
     global _silent
-    before, _silent = _silent, _silent | {"results"} | ({"notes"} if notes else set())
+    before = _silent
+    _silent = before | {"results"}
+    if notes:
+        _silent = _silent | {"notes"}
     try:
         yield
     finally:
@@ -28,16 +37,15 @@ def result(text: str = "") -> None:
     """Print a result to stdout; a closed pipe (`| head`) does not end the run.
 
     Raises:
-        UserError: it cannot be written, to a full disk for example.
+        UserError: stdout cannot be written, for example to a full disk.
     """
     if "results" in _silent:
         return
     try:
         print(text, flush=True)
     except OSError as error:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # or Python fails again at exit
+        # Python flushes stdout again at exit, which must not fail a second time
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             raise UserError(f"cannot print the results: {error.strerror}") from None
 
@@ -45,26 +53,34 @@ def result(text: str = "") -> None:
 def table(
     title: str, rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]]
 ) -> None:
-    """Print a matrix with the labels of its rows and columns and four digits; NaN stands for what
-    is missing."""
-    width, widths = max(map(len, rows)), [max(8, len(column)) for column in columns]
-    lines = [[f"{column:>{width}}" for column, width in zip(columns, widths, strict=True)]]
-    lines += [
-        [f"{value:>{width}.4f}" for value, width in zip(line, widths, strict=True)]
-        for line in values
-    ]
-    texts = [
-        " ".join([f"{row:{width}}", *cells]) for row, cells in zip(["", *rows], lines, strict=True)
-    ]
-    result("\n".join([title, *texts] if title else texts))
+    """Print a matrix with four decimals and labels; a missing value is NaN.
+
+    Args:
+        title: the line above the matrix; without one, "".
+        rows: a label for each row.
+        columns: a label for each column.
+        values: (rows, columns).
+    """
+    label_width = max(map(len, rows))
+    widths = [max(8, len(column)) for column in columns]
+
+    def line(label: str, cells: Iterable[str]) -> str:
+        return " ".join([f"{label:{label_width}}", *cells])
+
+    lines = [title] if title else []
+    header = [f"{column:>{width}}" for column, width in zip(columns, widths, strict=True)]
+    lines.append(line("", header))
+    for row, numbers in zip(rows, values, strict=True):
+        cells = [f"{value:>{width}.4f}" for value, width in zip(numbers, widths, strict=True)]
+        lines.append(line(row, cells))
+    result("\n".join(lines))
 
 
 def note(text: str) -> None:
-    """Print a message to stderr, apart from the results."""
+    """Print a message to stderr."""
     if "notes" not in _silent:
-        tqdm.write(
-            f"{text}\n", file=sys.stderr, end=""
-        )  # one write: a signal cannot leave half a line
+        # A single write with the line break in it: a signal cannot leave half a line
+        tqdm.write(f"{text}\n", file=sys.stderr, end="")
 
 
 def warn(text: str) -> None:
@@ -74,25 +90,39 @@ def warn(text: str) -> None:
 
 @functools.cache
 def warn_once(text: str) -> None:
-    """Print a warning to stderr once in a process, as many pairs would give it."""
+    """Print a warning to stderr; later calls with an equal text print nothing."""
     warn(text)
 
 
-def progress(items: Iterable, description: str, total: int | None = None, **options) -> Iterable:
-    """Iterate with a progress bar, which is removed at the end and shown in terminals only."""
-    disable = "notes" in _silent or None  # None: where stderr is no terminal
+def progress(
+    items: Iterable, description: str, total: int | None = None, **options: Any
+) -> Iterable:
+    """Return an iterator over the items that shows a progress bar on stderr.
+
+    The bar is removed at the end. Where stderr is no terminal there is none.
+
+    Args:
+        total: the number of items, if `items` has no length.
+        options: further options of tqdm.
+    """
+    is_disabled = None  # lets tqdm find out whether stderr is a terminal
+    if "notes" in _silent:
+        is_disabled = True
     return tqdm(
         items,
         desc=description,
         total=total,
         leave=False,
-        disable=disable,
+        disable=is_disabled,
         file=sys.stderr,
         **options,
     )
 
 
 def listed(items: Iterable[object], *, n: int = 8) -> str:
-    """Name up to n things, and say how many more there are."""
+    """Join the first n items by commas, and append how many are missing, such as "and 3 more"."""
     names = list(map(str, items))
-    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
+    text = ", ".join(names[:n])
+    if len(names) > n:
+        text += f" and {len(names) - n} more"
+    return text
