@@ -1,16 +1,18 @@
-"""Groups of things that share a key."""
+"""Items grouped by a key."""
 
 from collections.abc import Callable, Hashable, Iterable
 from typing import TypeVar
 
-Thing = TypeVar("Thing")
+Item = TypeVar("Item")
 
 
-def grouped(
-    things: Iterable[Thing], key: Callable[[Thing], Hashable]
-) -> dict[Hashable, list[Thing]]:
-    """Return the things by key, each group in the order in which its things came."""
-    groups: dict[Hashable, list[Thing]] = {}
-    for thing in things:
-        groups.setdefault(key(thing), []).append(thing)
+def grouped(items: Iterable[Item], key: Callable[[Item], Hashable]) -> dict[Hashable, list[Item]]:
+    """Return lists of items by their key; keys and items keep the order of `items`.
+
+    Args:
+        key: returns the key of an item.
+    """
+    groups: dict[Hashable, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
     return groups
