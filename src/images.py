@@ -6,46 +6,54 @@ from typing import NamedTuple
 
 
 class Normalisation(NamedTuple):
-    """Mean that is subtracted from values in [0, 1], and standard deviation that divides them, for
-    each channel."""
+    """Constants of each channel: a value v in [0, 1] becomes (v - mean) / std."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 class ImageSpec(NamedTuple):
-    """The classes, the shape and the values of the images of a data set."""
+    """The classes, the shape and the range of values of the images of a data set."""
 
     n_classes: int  # 0: unlabelled
     shape: tuple[int, int, int]  # (C, H, W)
     normalisation: Normalisation | None = None  # None: values in [0, 1]
-    classes: tuple[str, ...] = ()  # their names in the order of the labels; empty: not known
+    classes: tuple[str, ...] = ()  # names of the classes by label; empty: unknown
 
     def describe(self) -> str:
-        """Return shape and number of classes as a text, such as 1×8×8, 10 classes."""
-        classes = f"{self.n_classes} classes" if self.n_classes else "no labels"
+        """Return shape and number of classes as a text, such as "1×8×8, 10 classes"."""
+        classes = "no labels"
+        if self.n_classes:
+            classes = f"{self.n_classes} classes"
         return f"{'×'.join(map(str, self.shape))}, {classes}"
 
 
 def make_normalisation(
     mean: Sequence[float], std: Sequence[float], *, n_channels: int
 ) -> Normalisation | None:
-    """Check the numbers of a user; means of 0 and deviations of 1 change nothing, which is None.
+    """Check the constants that a user gives, and return a Normalisation.
+
+    Means of 0 with deviations of 1 change nothing: then None is returned.
 
     Raises:
         ValueError: there is not one finite number a channel, or a deviation is not positive.
     """
-    for name, values, lowest in (("mean", mean, -math.inf), ("std", std, 0)):
-        if len(values) != n_channels or not all(lowest < value < math.inf for value in values):
+    for name, values, bound in (("mean", mean, -math.inf), ("std", std, 0)):
+        are_valid = all(bound < value < math.inf for value in values)
+        if len(values) != n_channels or not are_valid:
             raise ValueError(
-                f"{name} is {list(values)}; a number for each of {n_channels} channels is needed, std > 0"
+                f"{name} is {list(values)}; a number for each of {n_channels} channels is needed, "
+                "std > 0"
             )
-    return None if set(mean) == {0} and set(std) == {1} else Normalisation(tuple(mean), tuple(std))
+    if set(mean) == {0} and set(std) == {1}:
+        return None
+    return Normalisation(tuple(mean), tuple(std))
 
 
 def describe_values(normalisation: Normalisation | None) -> str:
-    """Describe the values of images for a message."""
+    """Return the range of the values of images as a text for a message."""
     if normalisation is None:
         return "values in [0, 1]"
-    mean, std = (", ".join(f"{value:.3g}" for value in values) for values in normalisation)
+    mean = ", ".join(f"{value:.3g}" for value in normalisation.mean)
+    std = ", ".join(f"{value:.3g}" for value in normalisation.std)
     return f"mean {mean} and std {std}"
