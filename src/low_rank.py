@@ -1,29 +1,34 @@
-"""Truncation of a representation to its first principal components (the sensitivity test of the
-paper)."""
+"""Truncation of activations to their first principal components (the paper's sensitivity test)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from src.moments import Rows
 
 
 def descending(ranks: Sequence[int] | None) -> list[int | None]:
-    """Sort the distinct ranks of an option in descending order; 0 or an empty list stands for full
-    rank, None.
+    """Return the distinct ranks of an option in descending order, full rank (None) first.
 
-    Example: [4, 0, 64, 4] -> [None, 64, 4].
+    An option writes full rank as 0, or as an empty list. Example: [4, 0, 64, 4] -> [None, 64, 4].
     """
     distinct = set(ranks or [0])
-    return [None] * (0 in distinct) + sorted(distinct - {0}, reverse=True)
+    truncated = sorted(distinct - {0}, reverse=True)
+    if 0 in distinct:
+        return [None, *truncated]
+    return [*truncated]
 
 
 def principal_axes(covariance: Tensor, rank: int) -> Tensor:
-    """Return the first `rank` principal axes of a covariance (C, C): (C, min(rank, C)), the largest
-    variance last."""
-    return torch.linalg.eigh(covariance).eigenvectors[:, -min(rank, len(covariance)) :]
+    """Return the first principal axes of a covariance matrix: (C, C) -> (C, min(rank, C)).
+
+    The axis of the largest variance is the last column.
+    """
+    n_axes = min(rank, len(covariance))
+    return torch.linalg.eigh(covariance).eigenvectors[:, -n_axes:]
 
 
 class Components(NamedTuple):
@@ -34,13 +39,13 @@ class Components(NamedTuple):
 
 
 def principal_components(activations: Tensor, rank: int) -> Components:
-    """Return the mean and the first `rank` principal axes of an activation, whose positions are the
-    samples.
+    """Return the mean (C,) and the first principal axes (C, r) of activations, in float64.
+
+    Positions are the samples, channels the features. r is `rank`, or less if there are fewer
+    features or fewer directions with variance.
 
     Args:
-        activations: (B, C, H, W), (B, T, D) or (B, D).
-    Returns:
-        At most as many axes as there are features, or directions in which the positions vary.
+        activations: (B, C, H, W), (B, T, C) or (B, C).
     Raises:
         ValueError: the activations are not finite.
     """
@@ -49,41 +54,49 @@ def principal_components(activations: Tensor, rank: int) -> Components:
         raise ValueError("activations are not finite")
     n_rows, n_features = rows.shape
     if n_rows >= n_features:
-        return Components(mean, principal_axes(rows.T @ rows, rank).flip(1))
-    # Fewer samples than features: the axes are X'u/σ for the eigenvectors u of the smaller Gram
-    # matrix XX'.
+        axes = principal_axes(rows.T @ rows, rank)
+        return Components(mean, axes.flip(1))
+
+    # Fewer samples than features: the eigenvectors u of the smaller Gram matrix XXᵀ give the axes
+    # Xᵀu/σ.
     variances, vectors = torch.linalg.eigh(rows @ rows.T)
-    variances, vectors = variances[-rank:], vectors[:, -rank:]
-    real = (
-        variances > variances[-1] * n_features * torch.finfo(variances.dtype).eps
-    )  # smaller ones are rounding
-    axes = rows.T @ (vectors[:, real] / variances[real].sqrt())
+    variances = variances[-rank:]
+    vectors = vectors[:, -rank:]
+    rounding = variances[-1] * n_features * torch.finfo(variances.dtype).eps
+    varies = variances > rounding
+    axes = rows.T @ (vectors[:, varies] / variances[varies].sqrt())
     return Components(mean, axes.flip(1))
 
 
 def low_rank_approx(activations: Tensor, rank: int | None) -> Tensor:
-    """Keep the mean and the first `rank` principal components of the given activations.
+    """Project activations on their first principal components around the mean; keep the shape.
 
     Positions are the samples, channels the features. As in the paper's code, mean and components
-    are those of this batch alone. Gradients pass through the projection, which is treated as a
+    are computed from this batch. Gradients pass through the projection, which is treated as a
     constant.
 
     Args:
-        activations: (B, C, H, W), (B, T, D) or (B, D).
-        rank: number of components; None, or at least the number of features: nothing changes.
+        activations: (B, C, H, W), (B, T, C) or (B, C).
+        rank: number of components. With None, or a rank of at least C, nothing changes.
     Returns:
-        The best approximation of that rank around the mean (Eckart and Young 1936), of the same shape.
+        The best approximation of that rank around the mean (Eckart and Young 1936).
     Raises:
         ValueError: the rank is below 1, or the activations are not finite.
     """
-    if rank is not None and rank < 1:
-        raise ValueError(f"rank {rank} is not positive")
-    n_features = activations.shape[1] if activations.ndim == 4 else activations.shape[-1]
-    if rank is None or rank >= n_features:
+    if rank is None:
         return activations
-    mean, axes = principal_components(activations, rank)
-    projection, mean = (axes @ axes.T).to(activations), mean.to(activations)  # (C, C), (C,)
-    if activations.ndim == 4:
-        mean = mean[:, None, None]
-        return torch.nn.functional.conv2d(activations - mean, projection[:, :, None, None]) + mean
-    return torch.nn.functional.linear(activations - mean, projection) + mean
+    if rank < 1:
+        raise ValueError(f"rank {rank} is not positive")
+    is_map = activations.ndim == 4
+    channel_axis = 1 if is_map else -1
+    n_features = activations.shape[channel_axis]
+    if rank >= n_features:
+        return activations
+
+    components = principal_components(activations, rank)
+    projection = (components.axes @ components.axes.T).to(activations)  # (C, C)
+    mean = components.mean.to(activations)  # (C,)
+    if is_map:
+        mean = mean[:, None, None]  # (C, 1, 1)
+        return F.conv2d(activations - mean, projection[:, :, None, None]) + mean
+    return F.linear(activations - mean, projection) + mean
