@@ -1,15 +1,17 @@
-"""Means and second moments of rows, one a sample or one a sample and position, added up batch by
-batch in float64.
+"""Means and second moments of rows, added up batch by batch in float64.
 
-Moments are kept about their own means, so that a large mean costs no digits. Those of two sets of
-rows are pooled exactly, by the formula of Chan, Golub and LeVeque (1983). Nothing waits for the
-device of the rows. Products are in float64 on every device: those of float32 blocks are good for
-1e-7, and direct matching and PWCCA decide which directions count by eigenvalues of 1e-10 (goldens
-with fewer rows than channels then get other weights altogether).
+A row holds the channels of a sample, or of a sample at a position.
 
     total = Moments()
     for activations in batches:
         total = total.pooled(Rows.of(activations).moments())
+
+Moments are kept about their means, so a large mean costs no digits. Two sets of rows are pooled
+exactly, by the formula of Chan, Golub and LeVeque (1983). Nothing waits for the device of the rows.
+
+Products are in float64 on every device. Products of float32 blocks are good for 1e-7 only, but
+direct matching and PWCCA decide by eigenvalues of 1e-10 which directions count: with fewer rows
+than channels, float32 would give quite different weights.
 """
 
 from typing import NamedTuple
@@ -17,84 +19,90 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ROUNDING = (
-    1e-24  # of a sum of squares: less variation than that is the rounding of a constant in float64
-)
-_ZERO = torch.zeros((), dtype=torch.float64)  # takes any shape and device in a sum
+# A share of a sum of squares: less variation is the rounding of a constant in float64
+ROUNDING = 1e-24
+_ZERO = torch.zeros((), dtype=torch.float64)  # a sum with it takes any shape and device
 
 
 def as_rows(activations: Tensor) -> Tensor:
-    """Reshape an activation to one row for each position: (B, C, H, W) -> (B·H·W, C), (B, T, D) ->
-    (B·T, D)."""
+    """Reshape activations to one row a position: (B, C, H, W) -> (B·H·W, C), (B, T, C) -> (B·T, C).
+
+    (B, C) stays.
+    """
     if activations.ndim == 4:
         activations = activations.movedim(1, -1)  # (B, H, W, C)
     return activations.reshape(-1, activations.shape[-1])
 
 
 class Moments(NamedTuple):
-    """Moments of rows; `Moments()` are those of no rows."""
+    """Number, mean and scatter of rows x; `Moments()` has no rows."""
 
     n_rows: int = 0
     mean: Tensor = _ZERO  # (C,)
     scatter: Tensor = _ZERO  # Σ(x−μ)(x−μ)ᵀ, (C, C), or its diagonal (C,)
 
-    def pooled(self, other: "Moments") -> "Moments":
-        """Return the moments over the rows of both."""
-        n_rows, step = self.n_rows + other.n_rows, other.mean - self.mean
-        weight = self.n_rows * other.n_rows / n_rows
-        scatter = self.scatter + other.scatter
+    def pooled(self, second: "Moments") -> "Moments":
+        """Return the moments of the rows of both sets together."""
+        n_rows = self.n_rows + second.n_rows
+        step = second.mean - self.mean  # (C,)
+        weight = self.n_rows * second.n_rows / n_rows
+        scatter = self.scatter + second.scatter
         if scatter.ndim == 1:
             scatter = scatter.addcmul(step, step, value=weight)
         else:
             scatter = scatter.addr(step, step, alpha=weight)
-        return Moments(n_rows, self.mean + other.n_rows / n_rows * step, scatter)
+        mean = self.mean + second.n_rows / n_rows * step
+        return Moments(n_rows, mean, scatter)
 
     @property
     def covariance(self) -> Tensor:
-        """The scatter over the number of rows."""
+        """The scatter divided by the number of rows: (C, C), or its diagonal (C,)."""
         return self.scatter / self.n_rows
 
     @property
     def variations(self) -> Tensor:
         """Σ(x−μ)² of each channel, (C,)."""
-        return self.scatter if self.scatter.ndim == 1 else self.scatter.diagonal()
+        if self.scatter.ndim == 1:
+            return self.scatter
+        return self.scatter.diagonal()
 
     @property
     def squared_norm(self) -> Tensor:
-        """Σ‖x‖²."""
+        """Σ‖x‖² over the rows, a scalar."""
         return self.variations.sum() + self.n_rows * self.mean.square().sum()
 
 
 class CrossMoments(NamedTuple):
-    """Moments of rows x with rows y of the same samples and positions; `CrossMoments()` are those
-    of no rows."""
+    """Number, means and scatter of pairs of rows x and y; `CrossMoments()` has no rows.
+
+    Both rows of a pair belong to the same sample and position.
+    """
 
     n_rows: int = 0
-    mean1: Tensor = _ZERO  # (C1,)
-    mean2: Tensor = _ZERO  # (C2,)
+    mean1: Tensor = _ZERO  # of x, (C1,)
+    mean2: Tensor = _ZERO  # of y, (C2,)
     scatter: Tensor = _ZERO  # Σ(x−μ₁)(y−μ₂)ᵀ, (C1, C2)
 
-    def pooled(self, other: "CrossMoments") -> "CrossMoments":
-        """Return the moments over the rows of both."""
-        n_rows, step1, step2 = (
-            self.n_rows + other.n_rows,
-            other.mean1 - self.mean1,
-            other.mean2 - self.mean2,
-        )
-        weight, share = self.n_rows * other.n_rows / n_rows, other.n_rows / n_rows
-        scatter = (self.scatter + other.scatter).addr(step1, step2, alpha=weight)
+    def pooled(self, second: "CrossMoments") -> "CrossMoments":
+        """Return the moments of the pairs of both sets together."""
+        n_rows = self.n_rows + second.n_rows
+        step1 = second.mean1 - self.mean1  # (C1,)
+        step2 = second.mean2 - self.mean2  # (C2,)
+        weight = self.n_rows * second.n_rows / n_rows
+        share = second.n_rows / n_rows
+        scatter = (self.scatter + second.scatter).addr(step1, step2, alpha=weight)
         return CrossMoments(n_rows, self.mean1 + share * step1, self.mean2 + share * step2, scatter)
 
 
 class Rows(NamedTuple):
-    """A batch of rows about their mean, prepared for products with any number of others."""
+    """The mean of a batch of rows, and the rows minus that mean, in float64."""
 
     mean: Tensor  # (C,)
     centred: Tensor  # (n, C)
 
     @classmethod
     def of(cls, activations: Tensor) -> "Rows":
-        """Prepare a batch (B, C, H, W), (B, T, C) or (B, C); gradients do not pass."""
+        """Return the rows of activations (B, C, H, W), (B, T, C) or (B, C), without gradients."""
         rows = as_rows(activations.detach()).to(torch.float64, copy=True)
         mean = rows.mean(0)
         return cls(mean, rows.sub_(mean))
@@ -103,13 +111,15 @@ class Rows(NamedTuple):
         """Return the moments of the batch.
 
         Args:
-            diagonal: only the diagonal of the scatter matrix.
+            diagonal: compute only the diagonal of the scatter matrix.
         """
-        scatter = self.centred.square().sum(0) if diagonal else self.centred.T @ self.centred
+        if diagonal:
+            scatter = self.centred.square().sum(0)
+        else:
+            scatter = self.centred.T @ self.centred
         return Moments(len(self.centred), self.mean, scatter)
 
-    def cross(self, other: "Rows") -> CrossMoments:
-        """Return the moments with another batch of as many rows."""
-        return CrossMoments(
-            len(self.centred), self.mean, other.mean, self.centred.T @ other.centred
-        )
+    def cross(self, second: "Rows") -> CrossMoments:
+        """Return the cross moments of rows x (this batch) and y (`second`), as many of each."""
+        scatter = self.centred.T @ second.centred
+        return CrossMoments(len(self.centred), self.mean, second.mean, scatter)
