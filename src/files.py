@@ -1,4 +1,7 @@
-"""Files that appear whole or not at all, locks between processes, JSON and CSV."""
+"""Atomic writing of files, locks between processes, and reading and writing of JSON, YAML and CSV.
+
+Atomic means that a file stands under its name whole or not at all, even after a power cut.
+"""
 
 import contextlib
 import csv
@@ -15,26 +18,29 @@ from typing import IO, Any
 from src.console import warn
 from src.errors import Busy, UserError
 
-FLUSHES = 32  # at a time: a disk writes what waits for it in one step
+N_FLUSHES = 32  # at a time: a disk writes all waiting files in one step
 
-_batch: dict[Path, Path] | None = (
-    None  # names of the files of an open block, by their temporary names
-)
+Batch = dict[Path, Path]  # final names of written files, by their temporary names
+_batch: Batch | None = None  # files of the `durable_together` block that is open now
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically; raises what `write_blocks` raises."""
+    """Write a file atomically.
+
+    Raises:
+        UserError: as `write_blocks`.
+    """
     write_blocks(path, [content])
 
 
 def write_blocks(path: Path, blocks: Iterable[bytes]) -> None:
-    """Write a file so that its final name never stands for half of it: write beside, flush, rename.
+    """Write blocks of bytes to a file atomically: write a temporary file, flush it, rename it.
 
-    On return the file and its name outlast a power cut; inside of `durable_together` at the end of
-    that block.
+    On return the file and its name outlast a power cut. Within `durable_together` they do so at the
+    end of that block.
 
     Raises:
-        UserError: the folder is missing, not writable, or full.
+        UserError: the folder cannot be made or written to, or the disk is full.
     """
     path = Path(path)
     temporary = path.parent / f".{uuid.uuid4().hex}.part"
@@ -51,16 +57,17 @@ def write_blocks(path: Path, blocks: Iterable[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def durable_together() -> Iterator[dict[Path, Path]]:
-    """Flush all files that are written inside to the disk at the end at once, and then give them
-    their names.
+def durable_together() -> Iterator[Batch]:
+    """Flush and rename all files that the block writes in one step, at the end of the block.
 
-    Flushed one by one, many small files take most of the time of a small experiment. A file that
-    marks others as complete is written after the block. A block inside of another one is a part of
-    it.
+    Many small files flushed singly would take most of the time of a small experiment. A file that
+    marks an experiment as complete is to be written after the block. A block inside another block
+    is a part of it.
 
+    Yields:
+        The final names of the files written so far, by their temporary names.
     Raises:
-        UserError: a file cannot be flushed or renamed; files that have no name yet are removed.
+        UserError: a file cannot be flushed or renamed. Files not yet renamed are removed.
     """
     global _batch
     if _batch is not None:
@@ -76,9 +83,9 @@ def durable_together() -> Iterator[dict[Path, Path]]:
         _batch = None
 
 
-def _flush_and_rename(batch: Mapping[Path, Path]) -> None:
-    with ThreadPoolExecutor(FLUSHES) as pool:
-        list(pool.map(_flush, batch, batch.values()))  # raises the first error
+def _flush_and_rename(batch: Batch) -> None:
+    with ThreadPoolExecutor(N_FLUSHES) as pool:
+        list(pool.map(_flush, batch, batch.values()))  # list() raises the first error
         for temporary, path in batch.items():
             with _writing(path):
                 os.replace(temporary, path)
@@ -91,7 +98,7 @@ def _flush(temporary: Path, path: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Flush the names of the files in a folder, where the file system can."""
+    """Flush the names of the files in a folder, on file systems that can do it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -107,6 +114,7 @@ def _remove(temporary: Path) -> None:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a UserError about writing a file."""
     try:
         yield
     except OSError as error:
@@ -121,13 +129,12 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON the way the public code does: four blanks of indent, no newline at the end."""
+    """Write JSON atomically, laid out as by the public code: indent of 4, no newline at the end."""
     write_text(path, json.dumps(content, indent=4))
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV with a header; floats keep every digit (Python's repr), what is missing stays
-    empty."""
+    """Write a CSV with a header atomically; a missing value is empty, floats keep every digit."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -137,52 +144,66 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, An
 
 @contextlib.contextmanager
 def readable(path: Path | str, remedy: str) -> Iterator[None]:
-    """Turn whatever a missing or damaged file makes a library raise into a UserError that ends with
-    the remedy."""
+    """Turn any exception of a block that reads a file into a UserError about that file.
+
+    Libraries raise all kinds of exceptions on missing and damaged files. A UserError of the block
+    stays.
+
+    Args:
+        path: names the file in the message.
+        remedy: what the user can do; ends the message.
+    """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        reason = (
-            error.strerror if isinstance(error, OSError) and error.strerror else str(error)[:300]
-        )
-        raise UserError(
-            f"cannot read {path}: {reason or type(error).__name__}; {remedy}"
-        ) from error
+        reason = str(error)[:300]
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        if not reason:
+            reason = type(error).__name__
+        raise UserError(f"cannot read {path}: {reason}; {remedy}") from error
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON.
+    """Return the content of a JSON file.
 
     Raises:
-        UserError: the file is missing, unreadable or not JSON; says which.
+        UserError: the file is missing, unreadable or not JSON.
     """
     with readable(path, "it is to be JSON: restore or remove it"):
         return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def read_yaml(path: Path) -> dict[Any, Any]:
-    """Read a mapping of plain values in YAML, or in JSON, which is a part of it.
+    """Return the mapping in a YAML or JSON file; {} if the file holds comments only.
 
     Raises:
-        UserError: the file is missing, unreadable, or holds something else.
+        UserError: the file is missing or unreadable, or holds something else than a mapping.
     """
     import yaml
 
     with readable(path, "it is to be YAML or JSON: lines such as `size: 32`"):
         content = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
-        if not isinstance(content, dict | type(None)):  # None where all lines are comments
+        if content is None:
+            return {}
+        if not isinstance(content, dict):
             raise ValueError(f"it holds no options but {content!r}")
-        return content or {}
+        return content
 
 
 def locked(path: Path, *, wait: bool = True) -> IO:
-    """Keep other processes from locking a file until the returned one is closed, as by `with`, or
-    this process ends.
+    """Lock a file for this process, and return it open.
 
+    The lock holds until the returned file is closed (use it in a `with`), or this process ends. On
+    a file system without locks there is a warning and no lock.
+
+    Args:
+        path: the lock file, which is created if it is missing.
+        wait: wait while another process holds the lock.
     Raises:
-        Busy: another process holds it, and this one is not to wait.
+        Busy: another process holds the lock, and `wait` is false.
         UserError: the file cannot be created.
     """
     path = Path(path)
@@ -191,9 +212,12 @@ def locked(path: Path, *, wait: bool = True) -> IO:
         file = open(path, "a")  # noqa: SIM115 - the caller closes it
     except OSError as error:
         raise UserError(f"cannot create {path}: {error.strerror or error}") from error
+    operation = fcntl.LOCK_EX
+    if not wait:
+        operation |= fcntl.LOCK_NB
     try:
-        # Unlike flock, this is not inherited by processes that decode images.
-        fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Unlike flock, this lock is not inherited by the worker processes that decode images
+        fcntl.lockf(file, operation)
     except BlockingIOError as error:
         file.close()
         raise Busy(
@@ -201,17 +225,18 @@ def locked(path: Path, *, wait: bool = True) -> IO:
         ) from error
     except OSError as error:  # some network file systems have no locks
         warn(
-            f"{path} cannot be locked ({error.strerror}); let one process at a time write to {path.parent}"
+            f"{path} cannot be locked ({error.strerror}); "
+            f"let one process at a time write to {path.parent}"
         )
         return file
-    if not _is_at(path, file):  # the process that held it has removed it meanwhile
+    if not _is_at(path, file):  # the process that held the lock has removed the file
         file.close()
         return locked(path, wait=wait)
     return file
 
 
 def _is_at(path: Path, file: IO) -> bool:
-    """Return whether an open file is the one that has this name now."""
+    """Return whether an open file still stands under its path."""
     with contextlib.suppress(OSError):
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     return False
