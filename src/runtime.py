@@ -21,8 +21,8 @@ import torch
 from src import __version__
 from src.errors import UserError
 
-MEMORY_SHARE = 0.8  # of the free memory of a GPU that stitches may take
-ROWS_OF_CPU = 256  # more at once overrun the caches
+MEMORY_SHARE = 0.8  # of the free memory of a GPU; the rest is a reserve
+ROWS_OF_CPU = 256  # more rows at once overrun the caches
 
 
 def keep_freed_memory() -> None:
@@ -38,32 +38,36 @@ def keep_freed_memory() -> None:
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that are free; half of all memory where the system does not tell
-    (macOS)."""
-    pages_of = {
-        name: os.sysconf(name)
-        for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES")
-        if name in os.sysconf_names
-    }
-    n_pages = pages_of.get("SC_AVPHYS_PAGES", pages_of["SC_PHYS_PAGES"] // 2)
+    """Return the free memory of the machine in bytes.
+
+    macOS does not tell how much is free; half of all memory is assumed.
+    """
+    if "SC_AVPHYS_PAGES" in os.sysconf_names:
+        n_pages = os.sysconf("SC_AVPHYS_PAGES")
+    else:
+        n_pages = os.sysconf("SC_PHYS_PAGES") // 2
     return n_pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def device_of(gpu: int) -> torch.device:
-    """Return the device of a `-gpu` number, and get this process ready for it: -1 is the CPU.
+    """Return the device of a `-gpu` number (-1: the CPU), and prepare this process for it.
 
-    Every thread then computes on this GPU, and those that pin memory make no context on another
-    one. On a CPU freed memory is kept.
+    A GPU becomes the default of all threads; threads that pin memory would otherwise open a context
+    on GPU 0. For the CPU, `keep_freed_memory` is called.
 
     Raises:
-        UserError: there is no such GPU; the run does not fall back to the CPU.
+        UserError: there is no such GPU. The run does not fall back to the CPU.
     """
     if gpu == -1:
         keep_freed_memory()
         return torch.device("cpu")
-    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    n_gpus = 0
+    if torch.cuda.is_available():
+        n_gpus = torch.cuda.device_count()
     if not 0 <= gpu < n_gpus:
-        gpus = f"GPUs 0 to {n_gpus - 1}" if n_gpus else "no GPU"
+        gpus = "no GPU"
+        if n_gpus:
+            gpus = f"GPUs 0 to {n_gpus - 1}"
         raise UserError(
             f"-gpu {gpu}: this machine has {gpus}; choose one that exists, or -gpu -1 for the CPU"
         )
@@ -77,131 +81,149 @@ def precision(*, gpu: int, amp: str, tf32: bool) -> Iterator[None]:
     """Choose the precision of networks while the block runs.
 
     Args:
-        amp: `bf16`: convolutions and matrix products use bfloat16 (autocast), measures still sum in float32 and
-            float64. `none`: everything uses float32.
-        tf32: let float32 matrix products and convolutions use TF32 on GPUs that have it; otherwise none does.
+        gpu: number of the GPU that the networks run on; -1: the CPU.
+        amp: `bf16`: convolutions and matrix products use bfloat16 (autocast), but measures still
+            sum in float32 and float64. `none`: everything uses float32.
+        tf32: let float32 matrix products and convolutions use TF32 on GPUs that have it.
     """
+    device_type = "cpu" if gpu == -1 else "cuda"
+    products = "high" if tf32 else "highest"
     # Casts of weights are not cached, as training changes the weights within the block
-    how = {"dtype": torch.bfloat16, "enabled": amp != "none", "cache_enabled": False}
-    with (
-        _products("high" if tf32 else "highest"),
-        torch.autocast("cpu" if gpu == -1 else "cuda", **how),
-    ):
+    autocast = torch.autocast(
+        device_type, dtype=torch.bfloat16, enabled=amp != "none", cache_enabled=False
+    )
+    with _precision_of_products(products), autocast:
         yield
 
 
 @contextlib.contextmanager
 def full_precision(device: torch.device | str) -> Iterator[None]:
-    """Use full float32 for products and convolutions while the block runs, whatever `precision` has
-    chosen."""
-    with _products("highest"), torch.autocast(torch.device(device).type, enabled=False):
+    """Use full float32 for products and convolutions while the block runs.
+
+    This overrules an outer `precision`.
+    """
+    autocast = torch.autocast(torch.device(device).type, enabled=False)
+    with _precision_of_products("highest"), autocast:
         yield
 
 
 @contextlib.contextmanager
-def _products(precision: str) -> Iterator[None]:
+def _precision_of_products(precision: str) -> Iterator[None]:
     """Set torch's precision of float32 matrix products and convolutions while the block runs."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    precision_before = torch.get_float32_matmul_precision()
+    tf32_before = torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision(precision)
     torch.backends.cudnn.allow_tf32 = precision != "highest"
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+        torch.set_float32_matmul_precision(precision_before)
+        torch.backends.cudnn.allow_tf32 = tf32_before
 
 
 class Fitting:
-    """Tells how many rows of some kind of work fit into the memory of a device at once.
+    """Tells how many rows of a batch fit into the memory of a device at once.
 
-    On a GPU that follows from what rows of the kind took before and from the memory that is free;
-    it is a power of two, so that rounding does not change with every byte. On a CPU it is always
-    `ROWS_OF_CPU`."""
+    Rows differ by the kind of work that is done with a row. On a GPU the number follows from the
+    free memory and from the memory that earlier rows of the kind took. It is a power of two, so
+    that rounding does not change with every free byte. On a CPU it is always `ROWS_OF_CPU`.
+    """
 
     def __init__(self, device: torch.device):
         self.device = device
-        self._bytes: dict[Hashable, float] = {}  # that a row took
+        self._bytes_per_row: dict[Hashable, float] = {}  # by kind
 
     def rows(self, kind: Hashable) -> int:
-        """Return the number of rows; 1 until some of the kind were measured."""
+        """Return the number of rows of a kind that fit; 1 until rows of the kind were measured."""
         if self.device.type == "cpu":
             return ROWS_OF_CPU
-        if kind not in self._bytes:
+        if kind not in self._bytes_per_row:
             return 1
         cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         free = torch.cuda.mem_get_info(self.device)[0] + cached
-        return 2 ** (max(1, int(MEMORY_SHARE * free / self._bytes[kind])).bit_length() - 1)
+        n_rows = max(1, int(MEMORY_SHARE * free / self._bytes_per_row[kind]))
+        return 2 ** (n_rows.bit_length() - 1)
 
     @contextlib.contextmanager
     def measured(self, kind: Hashable, n_rows: int) -> Iterator[None]:
-        """Take the peak of memory while the block runs as what so many rows of the kind take."""
+        """Measure the memory that the block takes for `n_rows` rows of a kind."""
         if self.device.type == "cpu":
             yield
             return
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
         yield
-        self._bytes[kind] = max(1, torch.cuda.max_memory_allocated(self.device) - before) / n_rows
+        peak = torch.cuda.max_memory_allocated(self.device) - before
+        self._bytes_per_row[kind] = max(1, peak) / n_rows
 
 
 def at_least_single(values: torch.Tensor) -> torch.Tensor:
-    """Cast values of less than float32 precision to float32, so that sums and norms are exact
-    enough."""
+    """Cast values of less than float32 precision to float32, for exact sums."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global generators while the block runs; afterwards that of the CPU is as
-    before."""
+    """Seed torch's global generators while the block runs, and restore the CPU's at its end."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 
 def generator(*key: int) -> torch.Generator:
-    """Make the generator of a key, such as (seed, epoch); its numbers depend on the key alone."""
+    """Return a generator on the CPU, seeded by a key such as (seed, epoch)."""
     return torch.Generator().manual_seed(seed_of(*key))
 
 
 def seed_of(*key: int) -> int:
-    """Derive a seed from a key; keys of different lengths have different seeds."""
-    state = np.random.SeedSequence((len(key), *key)).generate_state(
-        1, np.uint64
-    )  # numpy drops zeros at the end
+    """Derive a seed in [0, 2⁶³) from a key of integers, such as (seed, epoch)."""
+    # The length is a part of the key, as numpy drops zeros at the end
+    sequence = np.random.SeedSequence((len(key), *key))
+    state = sequence.generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
 
 
 def provenance(*, gpu: int, start: datetime) -> dict[str, Any]:
-    """Record command line, versions, git commit (None outside of a repository), device and times of
-    a run.
+    """Return a record of the command, versions, device and times of a run that ends now.
 
-    On a GPU also the versions of CUDA, cuDNN and the driver, and whether TF32 was allowed.
+    The git commit is None outside of a repository. On a GPU the record also holds the versions of
+    CUDA, cuDNN and the driver, and whether TF32 was allowed.
 
     Args:
-        start: of the run, which ends now.
+        start: when the run started.
     """
-    device = {"device": "CPU"} if gpu == -1 else _gpu_provenance(gpu)
-    times = {"start": start.isoformat(), "end": datetime.now().isoformat()}
     versions = {
         "suite": __version__,
         "commit": _commit(),
         "python": platform.python_version(),
         **_packages(),
     }
+    device = {"device": "CPU"}
+    if gpu != -1:
+        device = _gpu_provenance(gpu)
+    times = {"start": start.isoformat(), "end": datetime.now().isoformat()}
     return {"command": shlex.join(sys.argv), **versions, **device, **times}
 
 
 def _gpu_provenance(gpu: int) -> dict[str, Any]:
-    driver = Path("/proc/driver/nvidia/version")
-    number = re.search(r"Kernel Module\D*([\d.]+)", driver.read_text()) if driver.exists() else None
     return {
         "device": torch.cuda.get_device_name(gpu),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
-        "driver": number and number[1],
+        "driver": _driver_version(),
         "tf32": torch.backends.cudnn.allow_tf32,
     }
+
+
+def _driver_version() -> str | None:
+    """Return the version of Nvidia's driver; None where the system does not tell."""
+    file = Path("/proc/driver/nvidia/version")
+    if not file.exists():
+        return None
+    match = re.search(r"Kernel Module\D*([\d.]+)", file.read_text())
+    if match is None:
+        return None
+    return match[1]
 
 
 @cache  # a grid writes many run folders
@@ -211,10 +233,13 @@ def _packages() -> dict[str, str]:
 
 @cache
 def _commit() -> str | None:
+    """Return the git commit of this checkout; None outside of a repository or without git."""
     root = Path(__file__).parents[1]
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:
-        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
+    if answer.returncode != 0:
+        return None
+    return answer.stdout.strip()
