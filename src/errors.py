@@ -38,7 +38,7 @@ class Misfit(UserError):
             message can quote it.
     """
 
-    IMAGES = "the images are others"  # stands in a message until `on` puts the data set there
+    IMAGES = "the images at hand differ"  # `on` puts the name of the data set in its place
 
     def __init__(self, line: str, *, clause: str = ""):
         super().__init__(line)

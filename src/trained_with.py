@@ -1,4 +1,4 @@
-"""The network and the images that a checkpoint was trained with, by the `config.txt` beside it."""
+"""The options of a training, read from the `config.txt` beside its checkpoint."""
 
 import contextlib
 import json
@@ -14,16 +14,16 @@ from src.network_names import NetworkName
 
 
 def options_beside(checkpoint: str | Path) -> dict[str, Any]:
-    """Return the options of the training in `config.txt` beside a checkpoint; none if there is no
-    such file."""
-    if Path(checkpoint).is_file():  # DEFAULT is none
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            return dict(json.loads((Path(checkpoint).parent / "config.txt").read_text()))
+    """Return the options in `config.txt` beside a checkpoint; {} without a readable file."""
+    if not Path(checkpoint).is_file():  # for example DEFAULT
+        return {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return dict(json.loads((Path(checkpoint).parent / "config.txt").read_text()))
     return {}
 
 
 def training_images(checkpoint: str | Path) -> tuple[str, ImageSpec]:
-    """Return the name and the images of the data set that a checkpoint was trained on.
+    """Return the name of the data set that a checkpoint was trained on, and its images.
 
     Raises:
         UserError: nothing beside the checkpoint names the data set, or it is gone.
@@ -35,42 +35,49 @@ def training_images(checkpoint: str | Path) -> tuple[str, ImageSpec]:
 
 
 def explained(misfit: Misfit, name: NetworkName, images: ImageSpec) -> Misfit:
-    """Return the misfit of a checkpoint and its network; it says so where the training was on
-    images of another shape.
-
-    Or on another number of classes. A checkpoint of a network of another type has the misfit that
-    is given.
+    """Explain a misfit by the training, if its images had another shape or number of classes.
 
     Args:
-        images: that the network is to take.
+        misfit: between the network `name` and its checkpoint.
+        images: the images that the network was built for.
+    Returns:
+        A misfit that describes both kinds of images. `misfit` itself if they are equal, if the
+        images of the training are unknown, or if the checkpoint is of a network of another type.
     """
-    with contextlib.suppress(UserError):
+    try:
         dataset, trained = training_images(name.path)
-        is_of_type = options_beside(name.path).get("model_type", name.type) == name.type
-        if is_of_type and (trained.shape, trained.n_classes) != (images.shape, images.n_classes):
-            return Misfit(
-                f"checkpoint {name.path} was trained on {dataset} ({trained.describe()}); {Misfit.IMAGES} "
-                f"({images.describe()}): {misfit.clause}"
-            )
-    return misfit
+    except UserError:
+        return misfit
+    is_of_type = options_beside(name.path).get("model_type", name.type) == name.type
+    fits = trained.shape == images.shape and trained.n_classes == images.n_classes
+    if fits or not is_of_type:
+        return misfit
+    return Misfit(
+        f"checkpoint {name.path} was trained on {dataset} ({trained.describe()}); "
+        f"{Misfit.IMAGES} ({images.describe()}): {misfit.clause}"
+    )
 
 
 def warn_of_other_images(checkpoint: str, images: ImageSpec) -> None:
-    """Warn if a checkpoint was trained on images of another size, on other classes or values than
-    the ones at hand."""
-    with contextlib.suppress(UserError):
+    """Warn if a checkpoint was trained on images of a different size, classes or range of values.
+
+    Args:
+        images: the images at hand.
+    """
+    try:
         dataset, trained = training_images(checkpoint)
-        pairs = []
-        if trained.shape != images.shape:
-            pairs.append(
-                [f"images of {'×'.join(map(str, spec.shape))}" for spec in (trained, images)]
-            )
-        if trained.classes and images.classes and trained.classes != images.classes:
-            pairs.append([f"classes {listed(spec.classes, n=3)}" for spec in (trained, images)])
-        if trained.normalisation != images.normalisation:
-            pairs.append([describe_values(spec.normalisation) for spec in (trained, images)])
-        if pairs:
-            before, now = ("; ".join(texts) for texts in zip(*pairs, strict=True))
-            warn_once(
-                f"checkpoint {checkpoint} was trained on {dataset}: {before}. The images at hand: {now}"
-            )
+    except UserError:
+        return
+    specs = (trained, images)
+    differences: list[list[str]] = []  # pairs of texts: of the training, and at hand
+    if trained.shape != images.shape:
+        differences.append([f"images of {'×'.join(map(str, spec.shape))}" for spec in specs])
+    if trained.classes and images.classes and trained.classes != images.classes:
+        differences.append([f"classes {listed(spec.classes, n=3)}" for spec in specs])
+    if trained.normalisation != images.normalisation:
+        differences.append([describe_values(spec.normalisation) for spec in specs])
+    if differences:
+        before, now = ("; ".join(texts) for texts in zip(*differences, strict=True))
+        warn_once(
+            f"checkpoint {checkpoint} was trained on {dataset}: {before}. The images at hand: {now}"
+        )

@@ -82,7 +82,7 @@ def test_images_of_other_channels_or_classes_than_those_of_the_training(tmp_path
     """The line names both data sets, and one key; without the data set of the training, the key
     alone."""
     save_state(tmp_path / "m.pt", model.state_dict())
-    trained = rf"checkpoint {tmp_path}/m.pt was trained on cifar10 \(3×32×32, 10 classes\); the images are others "
+    trained = rf"checkpoint {tmp_path}/m.pt was trained on cifar10 \(3×32×32, 10 classes\); the images at hand differ "
     for images, said in (
         (
             ImageSpec(10, (1, 8, 8)),
