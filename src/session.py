@@ -1,5 +1,4 @@
-"""A session: networks and data sets that the experiments of one process share; each is loaded
-once."""
+"""A session: the networks and data sets that the experiments of a process share."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -17,17 +16,23 @@ from src.network_names import NetworkName
 
 
 class Session:
-    """Keeps what it has loaded. Users of a network take views and copies of it and leave it as it
-    is."""
+    """Loads every network and data set once, and keeps it.
+
+    Experiments share the loaded networks: they take views and copies and change nothing.
+
+    Attributes:
+        features: a `KeptFeatures` with features of networks that are compared again; None: keep no
+            features.
+        reference: the `Reference` of the last evaluation of stitches. The next evaluation takes it
+            if the end network is the same.
+    """
 
     def __init__(self) -> None:
         self._networks: dict[Hashable, Network] = {}
-        self._weights: dict[NetworkName, str] = {}  # the SHA-256 of those that were loaded
+        self._weights: dict[NetworkName, str] = {}  # SHA-256 of the loaded weights
         self._datasets: dict[Hashable, BaseImageSet] = {}
-        self.features: Any = None  # of networks that are compared again: a `KeptFeatures`
-        self.reference: Any = (
-            None  # of the last evaluation of stitches, for the next one into the same network
-        )
+        self.features: Any = None
+        self.reference: Any = None
 
     def network(
         self,
@@ -37,32 +42,57 @@ class Session:
         device: torch.device | str,
         encoder: bool = False,
     ) -> Network:
-        """Return a network as `load_model` loads it; the same object for the same arguments."""
+        """Return a network, loaded by `load_model`; equal arguments return the same object.
+
+        Raises:
+            UserError: as `load_model`; or the checkpoint was changed while it was read.
+        """
         key = (name, images, str(device))
         if key not in self._networks:
-            content = name.content if name.is_file and Path(name.path).is_file() else ""
-            self._networks[key] = load_model(name, images, device=device, encoder=encoder)
-            self._weights[name] = weights_of(name, self._networks[key])
-            if content and content != self._weights[name]:
-                raise UserError(
-                    f"{name.path} was written while it was read; give the command again"
-                )
-        if self._networks[key].is_encoder and not encoder:
-            return load_model(name, images, device=device)  # refuses it
-        return self._networks[key]
+            self._load(key, name, images, device=device, encoder=encoder)
+        network = self._networks[key]
+        if network.is_encoder and not encoder:
+            return load_model(name, images, device=device)  # raises the error about encoders
+        return network
+
+    def _load(
+        self,
+        key: Hashable,
+        name: NetworkName,
+        images: ImageSpec,
+        *,
+        device: torch.device | str,
+        encoder: bool,
+    ) -> None:
+        content_before = None
+        if name.is_file and Path(name.path).is_file():
+            content_before = name.content
+        network = load_model(name, images, device=device, encoder=encoder)
+        content = weights_of(name, network)
+        self._networks[key] = network
+        self._weights[name] = content
+        if content_before not in (None, content):
+            raise UserError(f"{name.path} was written while it was read; give the command again")
 
     def weights(self, name: NetworkName, images: ImageSpec, *, device: torch.device | str) -> str:
-        """Return the SHA-256 of the weights of a network as it was loaded; of a file it is not
-        loaded for that."""
+        """Return the SHA-256 of the weights of a network.
+
+        Weights that come with a type (DEFAULT) are loaded for it; a checkpoint is not.
+        """
         if name.is_given:
             self.network(name, images, device=device, encoder=True)
-        return self._weights.get(name) or name.content
+        if name in self._weights:
+            return self._weights[name]
+        return name.content
 
     def dataset(self, name: str, root: str | Path, **options: Any) -> BaseImageSet:
-        """Return one split of a data set as `load_dataset` loads it; the same object for the same
-        arguments."""
-        changes = tuple((options.get("interventions") or {}).items())
-        key = (name, str(root), *sorted((options | {"interventions": changes}).items()))
+        """Return a split of a data set, loaded by `load_dataset` with these options.
+
+        Equal arguments return the same object.
+        """
+        interventions = options.get("interventions") or {}
+        hashable = options | {"interventions": tuple(interventions.items())}
+        key = (name, str(root), *sorted(hashable.items()))
         if key not in self._datasets:
             self._datasets[key] = load_dataset(name, root, **options)
         return self._datasets[key]
