@@ -188,7 +188,7 @@ def train(args) -> None:
             device
         )
     if args.weights:
-        load_weights(model, args.weights, wanted=f"{args.arch} with {info.n_classes} classes")
+        load_weights(model, args.weights, expected=f"{args.arch} with {info.n_classes} classes")
 
     with contextlib.ExitStack() as during:
         if processes.rank > 0:  # one process speaks

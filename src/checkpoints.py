@@ -1,4 +1,4 @@
-"""State dicts on disk, and networks built from them."""
+"""State dicts on disk, and networks that are built from state dicts."""
 
 import hashlib
 import io
@@ -24,9 +24,10 @@ from src.runtime import seeded
 from src.trained_with import explained, options_beside, warn_of_other_images
 
 State = dict[str, Tensor]
-SHAPES = re.compile(  # in torch's message on a state dict that does not fit
-    r"copying a param with shape torch.Size\((.*?)\) from checkpoint, the shape in current model is "
-    r"torch.Size\((.*?)\)\."
+# The two shapes in torch's message about a state dict that does not fit
+SHAPES = re.compile(
+    r"copying a param with shape torch.Size\((.*?)\) from checkpoint, "
+    r"the shape in current model is torch.Size\((.*?)\)\."
 )
 
 
@@ -36,54 +37,56 @@ def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
 
 
 def save_tensors(path: Path, content: Any) -> None:
-    """Save tensors and plain values, nested at will, in torch's zip format, atomically."""
-    buffer = (
-        io.BytesIO()
-    )  # written to directly, torch.save would store the file's name inside of it
+    """Save tensors and plain values, in any containers, in torch's zip format, atomically."""
+    buffer = io.BytesIO()  # a path would be stored in the file: bytes would depend on the name
     torch.save(content, buffer)
     write_bytes(path, buffer.getvalue())
 
 
 def load_state(path: str | Path) -> State:
-    """Load a state dict, in torch's zip or legacy format.
+    """Load a state dict, in torch's zip or legacy format, onto the CPU.
 
-    Takes it out of `state_dict` or `model` where it is wrapped, and strips the prefixes `module.`
-    (DataParallel) and `_orig_mod.` (torch.compile).
+    A state dict in the entry `state_dict` or `model` of the file is taken out of it. The prefixes
+    `module.` (DataParallel) and `_orig_mod.` (torch.compile) of keys are removed.
 
     Raises:
-        UserError: as load_tensors; or the file holds something else.
+        UserError: as `load_tensors`; or the file holds no state dict.
     """
-    state = load_tensors(path)
+    content = load_tensors(path)
     for wrapper in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    if not isinstance(state, Mapping) or not all(
-        isinstance(value, Tensor) for value in state.values()
-    ):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    is_state = isinstance(content, Mapping) and all(
+        isinstance(value, Tensor) for value in content.values()
+    )
+    if not is_state:
         raise UserError(
-            f"checkpoint {path} is no state dict; save one with torch.save(model.state_dict(), path)"
+            f"checkpoint {path} is no state dict; "
+            "save one with torch.save(model.state_dict(), path)"
         )
-    state = dict(state)
-    for prefix in ("module.", "_orig_mod.", "module."):  # either may be the outer one
+    state = dict(content)
+    for prefix in ("module.", "_orig_mod.", "module."):  # the two stand in either order
         nn.modules.utils.consume_prefix_in_state_dict_if_present(state, prefix)
     return state
 
 
 def load_tensors(path: str | Path) -> Any:
-    """Load what torch saved, if it is tensors and plain values, onto the CPU; no code in it runs.
+    """Load a file of torch that holds tensors and plain values, onto the CPU.
+
+    Code in the file does not run.
 
     Raises:
-        UserError: the file is missing, damaged, or holds code instead of tensors.
+        UserError: the file is missing or damaged, or holds code.
     """
     remedy = "save a plain state dict: torch.save(model.state_dict(), path)"
-    reads = (
-        f"it is damaged or no checkpoint: {remedy}" if Path(path).is_file() else "check the path"
-    )
-    with readable(f"checkpoint {path}", reads), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's, of files that are no checkpoints
+    advice = "check the path"
+    if Path(path).is_file():
+        advice = f"it is damaged or no checkpoint: {remedy}"
+    with readable(f"checkpoint {path}", advice), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of files that are no checkpoints
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:  # torch's sentence advises to run the code
+        except pickle.UnpicklingError as error:  # torch's message advises to run the code
             raise UserError(
                 f"checkpoint {path} holds more than tensors, or is damaged; {remedy}"
             ) from error
@@ -96,59 +99,97 @@ def load_model(
     device: torch.device | str = "cpu",
     encoder: bool = False,
 ) -> Network:
-    """Build a network with the weights that its name says, frozen and in eval mode.
+    """Build the network of a name with its weights, frozen and in evaluation mode.
 
     A checkpoint with `linear_probe.weight` and `linear_probe.bias` beside the keys of an encoder
-    makes it a classifier.
+    makes the encoder a classifier.
 
     Args:
-        images: that it is to take.
-        encoder: take a network that gives features instead of logits as well, or logits of other classes in the place
-            of features, as torchvision's weights do.
+        images: the images that the network takes.
+        encoder: accept a network that gives features instead of logits. Weights of torchvision may
+            then have any number of classes: their logits stand for features.
     Raises:
-        UserError: as load_state or build_model; a Misfit: the checkpoint does not fit the network, names one key.
+        UserError: as `load_state` or `build_model`.
+        Misfit: the checkpoint does not fit the network. The message names one key.
     """
-
-    def build(
-        has_head: bool = False, *, n_classes: int = images.n_classes, seed: int = 0
-    ) -> Network:
-        shape = {"n_channels": images.shape[0], "image_shape": tuple(images.shape)}
-        with seeded(seed):
-            network = build_model(
-                name.type, n_classes=n_classes, **shape, encoder=encoder or has_head
-            )
-        network.n_classes = images.n_classes
-        return network.with_head() if has_head and network.is_encoder else network
-
-    if name.is_fresh or name.is_given and name.path == DEFAULT and is_user_network(name.type):
-        network = build(seed=fresh_seed(name.seed))
-        if name.is_fresh and is_user_network(name.type):
-            _warn_if_given(name.type, network, build(seed=fresh_seed(name.seed) + 1))
+    is_given_by_user = name.is_given and name.path == DEFAULT and is_user_network(name.type)
+    if name.is_fresh or is_given_by_user:
+        network = _fresh_network(name, images, encoder=encoder)
         return freeze(network, device)
+
     if name.is_file:
-        state, n_classes = load_state(name.path), images.n_classes
+        state = load_state(name.path)
+        n_classes = images.n_classes
     else:
-        state, n_classes = torchvision_weights(
-            name.type, name.path, n_classes=None if encoder else images.n_classes
-        )
+        n_required = None if encoder else images.n_classes
+        state, n_classes = torchvision_weights(name.type, name.path, n_classes=n_required)
+    has_head = f"{LinearProbe.NAME}.weight" in state
     try:
-        model = build(f"{LinearProbe.NAME}.weight" in state, n_classes=n_classes)
-        load_weights(model, name.path, wanted=f"{name.type} with {n_classes} classes", state=state)
+        network = _build(name.type, images, n_classes=n_classes, encoder=encoder, has_head=has_head)
+        expected = f"{name.type} with {n_classes} classes"
+        load_weights(network, name.path, expected=expected, state=state)
     except Misfit as misfit:
         raise explained(misfit, name, images) from misfit
+
     if name.is_file:
         warn_of_other_images(name.path, images)
-    if not name.is_file and hasattr(
-        model.module, "transform_input"
-    ):  # GoogLeNet's and Inception's other statistics
-        model.module.transform_input = True
-    return freeze(model, device)
+    elif hasattr(network.module, "transform_input"):
+        # Published weights of GoogLeNet and Inception expect images that the module normalises
+        network.module.transform_input = True  # type: ignore[assignment]
+    return freeze(network, device)
+
+
+def _fresh_network(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Network:
+    """Build a network with the weights that its initialisation draws from the seed of the name."""
+    seed = fresh_seed(name.seed)
+    network = _build(name.type, images, n_classes=images.n_classes, encoder=encoder, seed=seed)
+    if name.is_fresh and is_user_network(name.type):
+        second = _build(
+            name.type, images, n_classes=images.n_classes, encoder=encoder, seed=seed + 1
+        )
+        _warn_if_equal(name.type, network, second)
+    return network
+
+
+def _build(
+    kind: str,
+    images: ImageSpec,
+    *,
+    n_classes: int,
+    encoder: bool,
+    has_head: bool = False,
+    seed: int = 0,
+) -> Network:
+    """Build a network with fresh weights.
+
+    Args:
+        n_classes: number of logits of the module.
+        encoder: accept a network that gives features instead of logits.
+        has_head: add a linear probe to an encoder.
+    """
+    with seeded(seed):
+        network = build_model(
+            kind,
+            n_classes=n_classes,
+            n_channels=images.shape[0],
+            image_shape=images.shape,
+            encoder=encoder or has_head,
+        )
+    network.n_classes = images.n_classes
+    if has_head and network.is_encoder:
+        return network.with_head()
+    return network
 
 
 def weights_of(name: NetworkName, network: Network) -> str:
-    """Return the SHA-256 of the weights of a loaded network; of given weights, that of its state
-    dict."""
-    return content_of_state(network.state_dict()) if name.is_given else name.content
+    """Return the SHA-256 of the weights of a loaded network.
+
+    For weights that come with a type (DEFAULT) it is computed from the state dict, otherwise it is
+    `name.content`.
+    """
+    if name.is_given:
+        return content_of_state(network.state_dict())
+    return name.content
 
 
 def content_of_state(state: Mapping[str, Tensor]) -> str:
@@ -159,73 +200,76 @@ def content_of_state(state: Mapping[str, Tensor]) -> str:
             continue
         values = value.detach().cpu().contiguous()
         digest.update(f"{key} {values.dtype} {tuple(values.shape)}\n".encode())
-        digest.update(values.flatten().view(torch.uint8).numpy())
+        digest.update(values.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def _warn_if_given(kind: str, network: Network, other: Network) -> None:
-    """Warn if a user's function gives two seeds the same weights: they are not fresh, but what
-    comes with it."""
-    if content_of_state(network.state_dict()) == content_of_state(other.state_dict()):
+def _warn_if_equal(kind: str, first: Network, second: Network) -> None:
+    """Warn if networks of two seeds have equal weights: a user's function gives trained ones."""
+    if content_of_state(first.state_dict()) == content_of_state(second.state_dict()):
         warn_once(
-            f"{kind} gives the same weights whatever the seed, and - says that they are fresh and untrained; give "
-            f"{DEFAULT} in the place of the checkpoint if they are trained"
+            f"{kind} gives the same weights whatever the seed, and - says that they are fresh and "
+            f"untrained; give {DEFAULT} in the place of the checkpoint if they are trained"
         )
 
 
 def load_weights(
-    model: Network, path: str | Path, *, wanted: str, state: State | None = None
+    model: Network, path: str | Path, *, expected: str, state: State | None = None
 ) -> Network:
-    """Load a checkpoint into a network, and return it.
+    """Load a checkpoint into a network, and return the network.
 
     Args:
-        wanted: how the network is called in the error.
-        state: of the checkpoint, if it is loaded already.
+        expected: describes the network in error messages.
+        state: the state dict of the checkpoint (default: it is loaded from `path`).
     Raises:
-        UserError: as load_state; a Misfit: the checkpoint does not fit, names one key.
+        UserError: as `load_state`.
+        Misfit: the checkpoint does not fit the network. The message names one key.
     """
-    state, expected = load_state(path) if state is None else state, model.state_dict()
-    if state.keys().isdisjoint(expected) and all(key.startswith("module.") for key in expected):
-        state = {
-            f"module.{key}": value for key, value in state.items()
-        }  # the network has a child of that name
+    if state is None:
+        state = load_state(path)
+    keys = model.state_dict().keys()
+    if state.keys().isdisjoint(keys) and all(key.startswith("module.") for key in keys):
+        # The network has a child named `module`: load_state took its name for a prefix
+        state = {f"module.{key}": value for key, value in state.items()}
     kind = options_beside(path).get("model_type")
-    given = f"checkpoint {path}" + (f", by its config.txt {kind}," if kind else "")
-    fill(model, state, given=given, wanted=wanted)
+    source = f"checkpoint {path}"
+    if kind:
+        source += f", by its config.txt {kind},"
+    fill(model, state, source=source, expected=expected)
     if not all(value.isfinite().all() for value in state.values()):
         warn(f"checkpoint {path} has weights that are not finite")
     return model
 
 
-def fill(module: Network | nn.Module, state: State, *, given: str, wanted: str) -> None:
+def fill(module: Network | nn.Module, state: State, *, source: str, expected: str) -> None:
     """Load a state dict into a network or a layer.
 
+    Args:
+        source: describes the state dict in the error message.
+        expected: describes the network or layer in the error message.
     Raises:
-        Misfit: their keys or shapes differ; the line names what is given, what is wanted, and one key.
+        Misfit: keys or shapes differ. The message names one key.
     """
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        lines = str(error).splitlines()  # torch's first line names the network
-        clause = _one_key(lines[min(1, len(lines) - 1)].strip())
+        lines = str(error).splitlines()  # the first line of torch's message names the class
+        clause = _shortened(lines[min(1, len(lines) - 1)].strip())
         raise Misfit(
-            f"{given} does not fit {wanted}: {clause}; name the model and data it was made with",
+            f"{source} does not fit {expected}: {clause}; name the model and data it was made with",
             clause=clause,
         ) from error
 
 
-def _one_key(clause: str) -> str:
-    """Shorten a clause of torch's message about a state dict; of several keys it names the
-    first."""
-    first, *others = clause.split('", "')
-    if others:
-        return f'{first}" and {len(others)} more'
+def _shortened(clause: str) -> str:
+    """Shorten a clause of torch's message about a state dict; of several keys keep the first."""
+    first, *further = clause.split('", "')
+    if further:
+        return f'{first}" and {len(further)} more'
     return SHAPES.sub(r"\1 in the checkpoint, \2 in the network", clause)
 
 
 def freeze(model: Network, device: torch.device | str) -> Network:
-    """Move a network to its device, in evaluation mode, without gradients, and in the faster
-    layout."""
-    # The layout of the weights decides that of the activations; this one is the faster for
-    # convolutions.
+    """Move a network to a device, and return it frozen: in evaluation mode, without gradients."""
+    # The layout of the weights decides that of the activations; channels_last convolves faster
     return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -129,7 +129,7 @@ def fresh_classifier(
         load_weights(
             classifier,
             resume_from,
-            wanted=f"{name} for {layer} of shape {'×'.join(map(str, shape))}",
+            expected=f"{name} for {layer} of shape {'×'.join(map(str, shape))}",
         )
     return classifier.to(image.device), shape
 

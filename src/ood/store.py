@@ -108,7 +108,7 @@ class DetectorStore:
         network = build_model(
             kind, n_classes=images.n_classes, representation_shape=shape, image_shape=trained_on
         )
-        load_weights(network, self.folder / name, wanted=f"the detector {kind} for {layer}")
+        load_weights(network, self.folder / name, expected=f"the detector {kind} for {layer}")
         detector = EnergyDetector(freeze(network, device))
         detector.id_data = str(entry.get("finetune_id_dataset", entry.get("id_dataset", "")))
         detector.ood_data = str(entry.get("finetune_ood_dataset", ""))

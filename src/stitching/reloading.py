@@ -262,5 +262,5 @@ def _rebuild(
             for key, value in state.items()
             if key.startswith(prefix)
         }
-        fill(module, own, given=str(path), wanted="the networks and layers of its config.txt")
+        fill(module, own, source=str(path), expected="the networks and layers of its config.txt")
     return front, end, layers[pair]
