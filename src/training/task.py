@@ -7,7 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.models import Network
 from src.runtime import at_least_single
+
+Head = nn.Module | Network
 
 
 class HeadLosses(NamedTuple):
@@ -19,73 +22,91 @@ class HeadLosses(NamedTuple):
     n_samples: Tensor  # (): labelled samples
 
     def sums(self) -> Tensor:
-        """Return float64 (4, n_heads) to be added up over batches: hits, sums of both losses, and
-        samples."""
-        losses, cross_entropies = self.losses.detach(), self.cross_entropies.detach()
-        rows = (self.n_correct, losses * self.n_samples, cross_entropies * self.n_samples)
-        return torch.stack(
-            [*(row.double() for row in rows), self.n_samples.double().expand_as(losses)]
-        )
+        """Return sums over the samples of a batch, float64 (4, n_heads).
+
+        The rows are hits, losses, cross-entropies and numbers of samples.
+        """
+        losses = self.losses.detach()
+        rows = [
+            self.n_correct.double(),
+            (losses * self.n_samples).double(),
+            (self.cross_entropies.detach() * self.n_samples).double(),
+            self.n_samples.double().expand_as(losses),
+        ]
+        return torch.stack(rows)
 
 
 class Task:
     """Heads to be trained, and their losses on a batch."""
 
-    heads: Sequence[nn.Module]  # in the order of their losses
+    heads: Sequence[Head]  # in the order of their losses
     names: Sequence[str]  # of the heads, for messages
-    modules: Sequence[
-        nn.Module
-    ]  # all that changes in training: the heads, and what has statistics that move
+    modules: Sequence[Head]  # everything that training changes: heads and moving statistics
 
     def train(self, mode: bool) -> None:
-        """Switch what changes between training and evaluation mode."""
+        """Switch `modules` between training and evaluation mode."""
         for module in self.modules:
             module.train(mode)
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
-        """Yield the losses of all heads on images (B, C, H, W) with labels (B,), some heads at a
-        time.
+        """Yield the losses of all heads on a batch, a group of heads at a time.
 
-        Penalties count in training only. What some heads keep for their gradients is freed before
-        the next run."""
+        The caller computes the gradients of a group before it asks for the next group: then the
+        memory of only one group is needed at a time.
+
+        Args:
+            images: (B, C, H, W).
+            labels: (B,); -1 means unlabelled.
+            training: add penalties to the losses.
+        """
         raise NotImplementedError
 
 
 class Classification(Task):
     """The task of training one network, from images to labels."""
 
-    def __init__(self, model: nn.Module):
-        self.heads = self.modules = [model]
+    def __init__(self, model: Head):
+        self.heads = [model]
+        self.modules = [model]
         self.names = ["the network"]
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
-        yield classification_losses(self.heads[0](images)[None], labels)
+        """Yield the cross-entropy of the network; arguments as in `Task.losses`."""
+        logits = self.heads[0](images)
+        yield classification_losses(logits[None], labels)
 
 
 def classification_losses(logits: Tensor, labels: Tensor) -> HeadLosses:
-    """Cross-entropy and hits of logits (n_heads, B, n_classes) for labels (B,), of which -1 means
-    unlabelled."""
+    """Return the cross-entropies and hits of heads on one batch.
+
+    Args:
+        logits: (n_heads, B, n_classes).
+        labels: (B,); -1 means unlabelled.
+    """
+    n_heads = len(logits)
     n_samples = (labels >= 0).sum()
     logits = at_least_single(logits)
     losses = F.cross_entropy(
-        logits.flatten(0, 1), labels.repeat(len(logits)), reduction="none", ignore_index=-1
+        logits.flatten(0, 1),  # (n_heads * B, n_classes)
+        labels.repeat(n_heads),
+        reduction="none",
+        ignore_index=-1,
     )
-    means = losses.view(len(logits), -1).sum(1) / n_samples.clamp(min=1)
-    return HeadLosses(means, means, (logits.argmax(-1) == labels).sum(1), n_samples)
+    means = losses.view(n_heads, -1).sum(1) / n_samples.clamp(min=1)
+    n_correct = (logits.argmax(-1) == labels).sum(1)
+    return HeadLosses(means, means, n_correct, n_samples)
 
 
 class HeadResult(NamedTuple):
-    """The accuracy of one head over a data set, in [0, 1], and the means of its losses over the
-    labelled samples."""
+    """The accuracy of a head over a data set, and the means of its losses over labelled samples."""
 
-    accuracy: float
+    accuracy: float  # in [0, 1]
     loss: float  # the objective of training
     cross_entropy: float
 
 
 class EpochLog(NamedTuple):
-    """The results of one head in an epoch, while training and afterwards on the validation
-    images."""
+    """The results of a head in an epoch: while it trains, and then on the validation images."""
 
     train: HeadResult
     val: HeadResult
