@@ -1,5 +1,4 @@
-"""Trains one network in the processes that torchrun started: ranks, process group, sums, and the
-task."""
+"""Trains one network in several processes that torchrun started."""
 
 import contextlib
 import os
@@ -16,29 +15,33 @@ from src.console import note
 from src.models import Network
 from src.models.outputs import logits_of
 from src.runtime import seed_of
-from src.training.task import Classification, HeadLosses, classification_losses
+from src.training.task import Classification, Head, HeadLosses, classification_losses
 
 PAUSE = 0.5  # seconds, before processes part
 
 
 class Processes(NamedTuple):
-    """Rank of this process and number of processes that train together."""
+    """The rank of this process, and the number of processes that train together."""
 
     rank: int = 0
     world_size: int = 1
-    local_rank: int = 0  # among those on this machine
-    local_world_size: int = 1
+    local_rank: int = 0  # on this machine
+    local_world_size: int = 1  # processes on this machine
 
 
 def launched() -> Processes:
-    """Read who this process is from torchrun's environment."""
-    given = {name: os.environ.get(name.upper()) for name in Processes._fields}
-    return Processes(**{name: int(number) for name, number in given.items() if number})
+    """Read the ranks of this process from torchrun's environment variables."""
+    numbers = {}
+    for name in Processes._fields:
+        text = os.environ.get(name.upper())
+        if text:
+            numbers[name] = int(text)
+    return Processes(**numbers)
 
 
 @contextlib.contextmanager
 def joined(processes: Processes, device: torch.device) -> Iterator[None]:
-    """Join torchrun's process group while the block runs; a single process does nothing."""
+    """Join torchrun's process group while the block runs; a single process joins no group."""
     if processes.world_size == 1:
         yield
         return
@@ -47,68 +50,80 @@ def joined(processes: Processes, device: torch.device) -> Iterator[None]:
         yield
     finally:
         # Threads of gloo need Python's lock to free the last tensors. If the group, or Python,
-        # ended before they got it, the process would hang or abort.
+        # ended before they got the lock, the process would hang or abort.
         time.sleep(PAUSE)
-    # not after an error: other processes may be waiting in another operation
+    # Not after an error: other processes may be waiting in another operation
     dist.destroy_process_group()
 
 
 def add_up(values: Tensor) -> Tensor:
-    """Return the sum over all processes, in place and in each of them; alone, the values
-    themselves."""
+    """Add up values over all processes, in place, and return the sums.
+
+    Every process gets the sums. A single process keeps its values.
+    """
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(values)
     return values
 
 
 class DataParallelClassification(Classification):
-    """The task of training one network in several processes, or in one.
+    """The task of training one network in one process or in several.
 
-    Gradients are those of the mean over the whole batch, however unequal the shares: but for
-    rounding, and for BatchNorm, which sees the images of one process at a time, the network becomes
-    what one process would make of it.
+    Gradients are the gradients of the mean over the whole batch, however unequal the shares of the
+    processes are. The network becomes what one process would make of it, except for rounding and
+    for BatchNorm: BatchNorm sees the images of one process at a time.
 
     Args:
-        model: on the device of this process, with equal weights in all of them.
-        note_every: batches after which to note how training goes; 0: never.
+        model: on the device of this process, with equal weights in all processes.
+        note_every: note loss and accuracy after so many batches; 0: never.
     """
 
-    def __init__(self, model: Network | nn.Module, processes: Processes, *, note_every: int = 0):
-        super().__init__(
-            model
-        )  # `heads` keeps the network itself, whose state dict knows nothing of the wrapper
-        self.processes, self.note_every, self.step = processes, note_every, 0
-        self.module = model if isinstance(model, nn.Module) else model.module
-        self.network = DistributedDataParallel(self.module) if processes.world_size > 1 else model
+    def __init__(self, model: Head, processes: Processes, *, note_every: int = 0):
+        super().__init__(model)  # `heads` keeps the network without the wrapper, and so do files
+        self.processes = processes
+        self.note_every = note_every
+        self.step = 0
+        self.module: nn.Module = model.module if isinstance(model, Network) else model
+        self.network: Head = model
+        if processes.world_size > 1:
+            self.network = DistributedDataParallel(self.module)
 
     def train(self, mode: bool) -> None:
-        """Switch the network; for evaluation all processes take over the buffers of the first."""
+        """Switch the network between training and evaluation mode.
+
+        For evaluation all processes take over the buffers of the first process, which are saved:
+        the statistics of BatchNorm differ between processes.
+        """
         self.network.train(mode)
         self.step = 0
-        if (
-            not mode and self.processes.world_size > 1
-        ):  # each has statistics of its own; those of the first are saved
+        if not mode and self.processes.world_size > 1:
             for buffer in self.heads[0].buffers():
                 dist.broadcast(buffer, 0)
-        elif self.processes.rank:  # so that dropout is not the same in all of them
+        elif self.processes.rank > 0:  # dropout must not be the same in all processes
             torch.manual_seed(seed_of(torch.initial_seed(), self.processes.rank))
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
-        """Yield the loss on this process's shard; gradients then add up to those of the whole
-        batch."""
+        """Yield the loss on the images of this process; arguments as in `Task.losses`.
+
+        The mean of the gradients over processes is the gradient of the whole batch.
+        """
         if not training:
             yield from super().losses(images, labels, training=False)
             return
         logits = logits_of(self.network(images))
         group = classification_losses(logits[None], labels)
-        if (
-            self.processes.world_size > 1
-        ):  # the wrapper takes the mean over processes, whatever their shares
-            weight = group.n_samples * self.processes.world_size / add_up(group.n_samples.clone())
+        n_processes = self.processes.world_size
+        if n_processes > 1:  # the wrapper takes the mean over processes, whatever their shares
+            n_together = add_up(group.n_samples.clone())
+            weight = group.n_samples * n_processes / n_together
             logits.register_hook(lambda gradient: gradient * weight)
         self.step += 1
         if self.note_every and self.step % self.note_every == 0:
-            hits, loss, _, n_samples = group.sums()[:, 0].tolist()  # waits once
-            n_samples = max(1, n_samples)
-            note(f"batch {self.step}: loss {loss / n_samples:.4f}, accuracy {hits / n_samples:.2%}")
+            self._note(group)
         yield group
+
+    def _note(self, group: HeadLosses) -> None:
+        """Note the loss and the accuracy on a batch."""
+        hits, loss, _, n_samples = group.sums()[:, 0].tolist()  # waits once for the GPU
+        n = max(1, n_samples)
+        note(f"batch {self.step}: loss {loss / n:.4f}, accuracy {hits / n:.2%}")
