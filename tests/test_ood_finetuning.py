@@ -115,7 +115,7 @@ def test_the_learning_rate_drops_half_way():
         tuning = finetuning_settings(
             Settings(100, 64, reduce_lr_epochs=[50]), n_epochs=n_epochs, decay=decay
         )
-        assert (tuning.n_epochs, tuning.reduce_lr_epochs, tuning.reduce_lr_each) == (
+        assert (tuning.n_epochs, tuning.reduce_lr_epochs, tuning.reduce_lr_unit) == (
             n_epochs,
             [half],
             decay,

@@ -20,7 +20,7 @@ SETTINGS = [
     Settings(3, 8),
     Settings(3, 8, optimizer="adamw", scheduler="cosine", grad_clip=0.1),
     Settings(3, 8, optimizer="sgd", reduce_lr_epochs=[1, 2]),
-    Settings(3, 8, reduce_lr_epochs=[4], reduce_lr_each="updates"),
+    Settings(3, 8, reduce_lr_epochs=[4], reduce_lr_unit="updates"),
 ]
 
 

@@ -49,8 +49,8 @@ COSINE = [(1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)]
     ("settings", "expected"),
     [
         (Settings(5, 10, reduce_lr_epochs=[4, 2]), [1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01]),
-        (Settings(2, 10, reduce_lr_epochs=[1], reduce_lr_each="updates"), [1, 0.1, 0.1, 0.1]),
-        (Settings(1, 10, reduce_lr_epochs=[0], reduce_lr_each="updates"), [0.1, 0.1]),
+        (Settings(2, 10, reduce_lr_epochs=[1], reduce_lr_unit="updates"), [1, 0.1, 0.1, 0.1]),
+        (Settings(1, 10, reduce_lr_epochs=[0], reduce_lr_unit="updates"), [0.1, 0.1]),
         (Settings(4, 10, scheduler="cosine"), [rate for rate in COSINE for _ in range(2)]),
     ],
     ids=["epochs", "updates", "from the start", "cosine"],

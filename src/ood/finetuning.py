@@ -224,5 +224,5 @@ def finetuning_settings(settings: Settings, *, n_epochs: int, decay: str) -> Set
     """
     half = n_epochs // 2 if decay == "updates" else max(1, n_epochs // 2)
     return settings._replace(
-        n_epochs=n_epochs, scheduler="none", reduce_lr_epochs=[half], reduce_lr_each=decay
+        n_epochs=n_epochs, scheduler="none", reduce_lr_epochs=[half], reduce_lr_unit=decay
     )

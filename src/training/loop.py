@@ -1,11 +1,12 @@
-"""The epochs of a training, and the measurement of what it gives.
+"""The epochs of a training, and the measurement of its results.
 
-Nothing here touches a file: a training yields its state after each epoch and starts from one, and
-who calls it saves."""
+This module writes no files: a training yields its state after each epoch and can start from a
+state. The caller saves it.
+"""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from src.training.distributed import add_up
 from src.training.task import EpochLog, HeadResult, Task
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-CHECK_EVERY = 16  # steps between two checks that losses are finite: each waits for the GPU
+CHECK_EVERY = 16  # steps between two checks that losses are finite: a check waits for the GPU
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 History = list[list[EpochLog]]  # for each epoch, the log of each head
@@ -28,7 +29,7 @@ State = dict[str, Any]
 
 
 class Settings(NamedTuple):
-    """How to train; the names are those of the options."""
+    """How to train; the names are the names of the options."""
 
     n_epochs: int
     batch_size: int
@@ -40,7 +41,15 @@ class Settings(NamedTuple):
     grad_clip: float | None = None
     seed: int = 0
     momentum: float = 0.0  # of sgd
-    reduce_lr_each: str = "epochs"  # the unit of `reduce_lr_epochs`: `epochs` or `updates`
+    reduce_lr_unit: str = "epochs"  # of `reduce_lr_epochs`: `epochs` or `updates`
+
+
+class _Stateful(Protocol):
+    """A part of a training that can be saved: a module, the optimiser, the scheduler."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Any, /) -> Any: ...
 
 
 def train(
@@ -51,51 +60,61 @@ def train(
     *,
     state: State | None = None,
 ) -> Iterator[tuple[History, State]]:
-    """Train, and yield after each epoch the logs of all epochs so far and the state to go on from.
+    """Train, and yield after each epoch the logs of all epochs so far and the state of training.
 
     The order of images, augmentation and random numbers of networks depend on (seed, epoch) alone.
-    A training that goes on from a state therefore ends as one that was never interrupted.
+    A training that starts from a state therefore ends like one that was never interrupted.
 
     Args:
-        state: what an earlier training of the same task and settings yielded. Its last epoch is yielded once more, so
-            that the caller can repeat what it did with it. The tensors change in the next epoch: save or copy them.
+        state: yielded by an earlier training of the same task and settings. Its last epoch is
+            yielded once more, so that the caller can repeat what it did after that epoch. The
+            tensors of a state change in the next epoch: save or copy them.
     Raises:
         UserError: a loss is NaN or infinite.
     """
-    optimizer = _optimizer(
-        [parameter for head in task.heads for parameter in head.parameters()], settings
-    )
+    optimizer = _optimizer(_parameters(task), settings)
     scheduler = _scheduler(optimizer, settings)
-    parts = [*task.modules, optimizer, scheduler]
+    parts: list[_Stateful] = [*task.modules, optimizer, scheduler]
     history: History = []
+
+    # Go on from a state
     if state:
-        for part, content in zip(parts, state["parts"], strict=True):
-            part.load_state_dict(content)
+        for part, state_of_part in zip(parts, state["parts"], strict=True):
+            part.load_state_dict(state_of_part)
         history = [_logs_of(numbers) for numbers in state["history"].tolist()]
         yield history, state
+
     for epoch in range(len(history) + 1, settings.n_epochs + 1):
-        with seeded(
-            seed_of(settings.seed, epoch, 1)
-        ):  # of random numbers in the forward pass, such as dropout
+        # Seeds the random numbers of forward passes, such as dropout
+        with seeded(seed_of(settings.seed, epoch, 1)):
             trained = _train_epoch(task, train_set, settings, epoch, optimizer, scheduler)
             validated = evaluate(task, val_set.batches(settings.batch_size))
-        if settings.reduce_lr_each == "epochs":
+        if settings.reduce_lr_unit == "epochs":
             scheduler.step()
-        history = [
-            *history,
-            [EpochLog(*results) for results in zip(trained, validated, strict=True)],
-        ]
-        numbers = torch.tensor(
-            history, dtype=torch.float64
-        )  # (epochs, heads, train and val, numbers)
-        yield history, {"parts": [part.state_dict() for part in parts], "history": numbers}
+        logs = [EpochLog(*results) for results in zip(trained, validated, strict=True)]
+        history = [*history, logs]
+        yield history, _state_of(parts, history)
+
+
+def _parameters(task: Task) -> list[nn.Parameter]:
+    """List the parameters of all heads."""
+    return [parameter for head in task.heads for parameter in head.parameters()]
+
+
+def _state_of(parts: Sequence[_Stateful], history: History) -> State:
+    """Return the state of a training; its `history` is (epochs, heads, train and val, numbers)."""
+    return {
+        "parts": [part.state_dict() for part in parts],
+        "history": torch.tensor(history, dtype=torch.float64),
+    }
 
 
 def _logs_of(numbers: Sequence[Sequence[Sequence[float]]]) -> list[EpochLog]:
     """Return the logs of an epoch from numbers (heads, train and val, numbers)."""
-    return [
-        EpochLog(HeadResult(*trained), HeadResult(*validated)) for trained, validated in numbers
-    ]
+    logs = []
+    for trained, validated in numbers:
+        logs.append(EpochLog(HeadResult(*trained), HeadResult(*validated)))
+    return logs
 
 
 def _train_epoch(
@@ -106,73 +125,87 @@ def _train_epoch(
     optimizer: Optimizer,
     scheduler: LRScheduler,
 ) -> list[HeadResult]:
-    """Train for an epoch; returns the result of each head over it. No step but each
-    `CHECK_EVERY`-th waits."""
+    """Train for an epoch; return the result of each head over it.
+
+    Only every `CHECK_EVERY`-th step waits for the GPU.
+    """
     task.train(True)
     sums = torch.zeros(())
-    batches = train_set.epoch(settings.batch_size, seed=settings.seed, epoch=epoch)
-    title, total = f"epoch {epoch}/{settings.n_epochs}", train_set.n_batches(settings.batch_size)
-    for step, (images, labels) in enumerate(progress(batches, title, total), start=1):
+    batches = progress(
+        train_set.epoch(settings.batch_size, seed=settings.seed, epoch=epoch),
+        f"epoch {epoch}/{settings.n_epochs}",
+        train_set.n_batches(settings.batch_size),
+    )
+    for step, (images, labels) in enumerate(batches, start=1):
+        # Gradients
         optimizer.zero_grad(set_to_none=True)
-        parts = []
+        sums_of_groups = []
         for group in task.losses(images, labels, training=True):
             group.losses.sum().backward()
-            parts.append(group.sums())
-        sums = sums + torch.cat(parts, dim=1)
+            sums_of_groups.append(group.sums())
+        sums = sums + torch.cat(sums_of_groups, dim=1)
+
+        # Update
         if settings.grad_clip is not None:
             for head in task.heads:
                 nn.utils.clip_grad_norm_(head.parameters(), settings.grad_clip)
         optimizer.step()
-        if settings.reduce_lr_each == "updates":
+        if settings.reduce_lr_unit == "updates":
             scheduler.step()
+
         if step % CHECK_EVERY == 0:
-            _finite(_results(sums), task, f"epoch {epoch}, up to step {step}")
-    return _finite(_results(sums), task, f"epoch {epoch}, up to step {step}")
+            _check_finite(_results(sums), task, f"epoch {epoch}, up to step {step}")
+    results = _results(sums)
+    _check_finite(results, task, f"epoch {epoch}, up to step {step}")
+    return results
 
 
 @torch.no_grad()
 def evaluate(task: Task, batches: Batches) -> list[HeadResult]:
-    """Accuracy and loss of each head over the batches, in evaluation mode."""
+    """Return the accuracy and the losses of each head over the batches, in evaluation mode."""
     task.train(False)
     sums = torch.zeros(())
     for images, labels in batches:
-        sums = sums + torch.cat(
-            [group.sums() for group in task.losses(images, labels, training=False)], dim=1
-        )
+        groups = task.losses(images, labels, training=False)
+        sums = sums + torch.cat([group.sums() for group in groups], dim=1)
     return _results(sums)
 
 
 def _results(sums: Tensor) -> list[HeadResult]:
-    """Return the means of sums (4, n_heads), one result for each head, over all processes that
-    train together."""
-    *totals, n_samples = add_up(sums.clone()).tolist()
-    return [
-        HeadResult(*(total / n for total in row))
-        for *row, n in zip(*totals, n_samples, strict=True)
-    ]
+    """Return the results of each head from sums (4, n_heads), see `HeadLosses.sums`.
+
+    Sums of all processes that train together are added up.
+    """
+    *totals, n_samples = add_up(sums.clone())
+    means = torch.stack(totals) / n_samples  # (3, n_heads)
+    return [HeadResult(*numbers) for numbers in means.T.tolist()]
 
 
-def _finite(results: list[HeadResult], task: Task, when: str) -> list[HeadResult]:
-    """Return the results; raises a UserError if a loss so far, and so their mean, is not finite."""
-    for name, measured in zip(task.names, results, strict=True):
-        if not math.isfinite(measured.loss):
+def _check_finite(results: Sequence[HeadResult], task: Task, when: str) -> None:
+    """Raise a UserError if the mean loss of a head is NaN or infinite."""
+    for name, result in zip(task.names, results, strict=True):
+        if not math.isfinite(result.loss):
             raise UserError(
-                f"{when}: the loss of {name} is not finite; lower -lr, or limit gradients with --grad-clip where "
-                "there is one"
+                f"{when}: the loss of {name} is not finite; lower -lr, or limit gradients with "
+                "--grad-clip (if the script has this option)"
             )
-    return results
 
 
 def _optimizer(parameters: list[nn.Parameter], settings: Settings) -> Optimizer:
-    options = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    """Return the optimiser of all heads."""
+    options: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+    }
     if settings.optimizer == "sgd":
         options["momentum"] = settings.momentum
-    else:
-        options["fused"] = parameters[0].is_cuda or None  # one kernel for all heads
+    elif parameters[0].is_cuda:
+        options["fused"] = True  # one kernel for all heads
     return OPTIMIZERS[settings.optimizer](parameters, **options)
 
 
 def _scheduler(optimizer: Optimizer, settings: Settings) -> LRScheduler:
+    """Return the scheduler of the learning rate."""
     if settings.scheduler == "cosine":
         return CosineAnnealingLR(optimizer, max(1, settings.n_epochs))
     return MultiStepLR(optimizer, sorted(settings.reduce_lr_epochs), gamma=0.1)
