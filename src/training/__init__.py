@@ -1,9 +1,9 @@
-"""One loop of epochs for everything that is trained: one network, or many heads on shared
-activations.
+"""One loop of epochs for everything that is trained: a network, or many heads on shared activations.
 
-A task has heads (the modules whose parameters are trained) and yields their losses for each batch.
-All heads share one optimiser: Adam and SGD work elementwise, so that equals one optimiser for each.
-Gradients are clipped for each head."""
+A task has heads: the modules whose parameters are trained. It yields the losses of its heads for
+each batch. All heads share one optimiser: Adam and SGD work elementwise, so the result is the same
+as with one optimiser for each head. Gradients are clipped for each head.
+"""
 
 from src.training.loop import History, Settings, State, evaluate, train
 from src.training.task import (

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar
 
 from src.checkpoints import save_state
 from src.console import result
@@ -14,15 +15,17 @@ from src.training.loop import Settings, train
 from src.training.task import EpochLog, Task
 
 
-class EpochRow(NamedTuple):
-    """An epoch of training: a row of `training_logs.csv`."""
+@dataclass(frozen=True)
+class EpochRow:
+    """An epoch of training: a row of `training_logs.csv`. None: not measured."""
 
-    train_acc: float | None  # None: not measured
+    contents: ClassVar[str] = "training"
+    written_by: ClassVar[str] = "exec_stitch.py"
+
+    train_acc: float | None
     train_loss: float
-    val_acc: float
-    val_loss: float
-
-    contents, written_by = "training", "exec_stitch.py"
+    val_acc: float | None
+    val_loss: float | None
 
 
 def train_network(
@@ -34,30 +37,42 @@ def train_network(
     *,
     save_frequency: int,
 ) -> None:
-    """Train the one head of a task; log, save and report every epoch, and keep some as
-    `model_<epoch>.pt`.
+    """Train the only head of a task; log, save and report every epoch.
 
     Args:
         run: claimed; training goes on from its state.
-        save_frequency: keep every so many epochs, and the last one; 0 keeps the last one only.
+        save_frequency: keep the head of every so many epochs, and of the last one, as
+            `model_<epoch>.pt`; 0 keeps the last one only.
     """
     for history, state in train(task, train_set, val_set, settings, state=run.state.get("loop")):
-        epoch, logs = len(history), [log for (log,) in history]
+        epoch = len(history)
+        logs = [log for (log,) in history]
         write_logs(run.folder, logs)
-        if epoch == settings.n_epochs or (save_frequency and epoch % save_frequency == 0):
+        is_last = epoch == settings.n_epochs
+        is_kept = save_frequency > 0 and epoch % save_frequency == 0
+        if is_last or is_kept:
             save_state(run.folder / f"model_{epoch}.pt", task.heads[0].state_dict())
         run.save(loop=state)
         report_epoch(epoch, logs[-1])
 
 
 def write_logs(folder: Path, logs: Sequence[EpochLog]) -> None:
-    """Write `training_logs.csv`, one row an epoch; an accuracy that was not measured stays
-    empty."""
-    measured = [
-        (log.train.accuracy, log.train.loss, log.val.accuracy, log.val.loss) for log in logs
-    ]
-    rows = [EpochRow(*(None if math.isnan(value) else value for value in row)) for row in measured]
+    """Write `training_logs.csv` with one row an epoch."""
+    rows = []
+    for log in logs:
+        row = EpochRow(
+            train_acc=_measured(log.train.accuracy),
+            train_loss=log.train.loss,
+            val_acc=_measured(log.val.accuracy),
+            val_loss=_measured(log.val.loss),
+        )
+        rows.append(row)
     write_table(folder / "training_logs.csv", EpochRow, rows)
+
+
+def _measured(value: float) -> float | None:
+    """Return the value, or None for NaN: a cell without a number stays empty."""
+    return None if math.isnan(value) else value
 
 
 def report_epoch(epoch: int, log: EpochLog) -> None:
